@@ -1,0 +1,42 @@
+"""The ways a trial or a sweep can go wrong, by name. Each message says the value, the rule and the way out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user wrote cannot be run. Commands print it as one line and exit with code 2."""
+
+
+class DataError(UserError):
+    """A data set is missing, damaged or of another form than its name promises."""
+
+
+class DamagedFile(Exception):
+    """A committed file no longer holds what its checksum says."""
+
+
+class NonFiniteLoss(Exception):
+    """The training loss became NaN or infinite: a failure with a name, never a row of NaN."""
+
+
+class Preempted(Exception):
+    """The trial was asked to stop; everything up to now is committed and it can go on later."""
+
+
+class Superseded(Exception):
+    """A later attempt has taken this trial over; what this one still wanted to commit is refused."""
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
+    """One line for a name that is not in a registry: the value, the rule, and the nearest names.
+
+    >>> unknown_name("model", "resnet20", ["resnet20s", "tiny"])
+    "model is 'resnet20', but must be one of: resnet20s, tiny (did you mean 'resnet20s'?)"
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(str(name), names, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"{kind} is {name!r}, but must be one of: {', '.join(names)}{hint}"
