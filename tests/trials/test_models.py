@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from trials.errors import UserError
+from trials.models import MODELS, build
+from trials.models.resnet_s import SubsampleAndPad
+
+SMALL = ["tiny", "resnet20", "resnet20s", "resnet18", "resnet50", "vgg16"]  # one of each kind
+
+PARAMETERS = {  # name: (all, conv and linear weights), for 10 classes and 3 channels
+    "resnet18": (11_173_962, 11_164_352),
+    "resnet34": (21_282_122, 21_265_088),
+    "resnet50": (23_520_842, 23_467_712),
+    "resnet101": (42_512_970, 42_407_616),
+    "resnet152": (58_156_618, 58_005_184),
+    "resnet20": (272_474, 270_896),
+    "resnet20s": (269_722, 268_336),
+    "resnet32s": (464_154, 461_872),
+    "resnet44s": (658_586, 655_408),
+    "resnet56s": (853_018, 848_944),
+    "vgg16": (14_728_266, 14_715_584),
+    "tiny": (19_546, 19_344),
+}
+
+
+def on_meta(name: str, num_classes: int = 10, in_channels: int = 3) -> nn.Module:
+    with torch.device("meta"):
+        return MODELS[name](num_classes=num_classes, in_channels=in_channels)
+
+
+def prunable(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
+    return {name: m for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    ours, theirs = a.state_dict(), b.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_every_model_is_in_the_table() -> None:
+    assert MODELS.keys() == PARAMETERS.keys()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_parameter_counts(name: str) -> None:
+    model = on_meta(name)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    assert (total, sum(layer.weight.numel() for layer in prunable(model).values())) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_all_weight_tensors_of_two_dimensions_and_more_are_those_of_plain_layers(name: str) -> None:
+    model = on_meta(name)
+    layers = prunable(model)
+    assert {type(layer) for layer in layers.values()} == {nn.Conv2d, nn.Linear}
+    assert [key for key, p in model.named_parameters() if p.ndim > 1] == [f"{layer}.weight" for layer in layers]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_activation_works_in_place(name: str) -> None:
+    assert not any(getattr(module, "inplace", False) for module in on_meta(name).modules())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_classes_and_channels_shape_the_first_and_the_last_layer(name: str) -> None:
+    layers = list(prunable(on_meta(name, num_classes=7, in_channels=1)).values())
+    assert isinstance(layers[0], nn.Conv2d)
+    assert isinstance(layers[-1], nn.Linear)
+    assert (layers[0].in_channels, layers[-1].out_features) == (1, 7)
+
+
+def test_vgg16_names() -> None:
+    convs = [f"features.{index}" for index in (0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40)]
+    layers = prunable(on_meta("vgg16"))
+    assert list(layers) == [*convs, "classifier"]
+    assert all(layer.bias is not None for layer in layers.values())
+
+
+def test_vgg16_image_sizes() -> None:
+    sizes: list[int] = []
+    model = on_meta("vgg16")
+    for layer in prunable(model).values():
+        layer.register_forward_hook(lambda _module, _inputs, out: sizes.append(out.shape[-1]))
+    model(torch.empty(1, 3, 32, 32, device="meta"))
+    assert sizes == [32, 32, 16, 16, 8, 8, 8, 4, 4, 4, 2, 2, 2, 10]
+
+
+def test_resnet20_names() -> None:
+    layers = prunable(on_meta("resnet20"))
+    assert len(layers) == 22
+    assert [name for name in layers if "shortcut" in name] == ["layer2.0.shortcut.0", "layer3.0.shortcut.0"]
+    assert list(layers)[:2] == ["conv1", "layer1.0.conv1"]
+    assert list(layers)[-2:] == ["layer3.2.conv2", "linear"]
+    assert {"bn1.running_var", "layer3.2.bn2.weight", "layer2.0.shortcut.1.bias"} <= on_meta(
+        "resnet20"
+    ).state_dict().keys()
+
+
+@pytest.mark.parametrize(("name", "at_64"), [("resnet18", 8), ("resnet50", 8), ("resnet56s", 16), ("resnet20", 16)])
+def test_stages_halve_the_image_but_the_first(name: str, at_64: int) -> None:
+    shapes: list[torch.Size] = []
+    model = on_meta(name)
+    model.get_submodule("pool").register_forward_hook(lambda _module, inputs, _out: shapes.append(inputs[0].shape))
+    model(torch.empty(1, 3, 64, 64, device="meta"))
+    assert shapes[0][2:] == (at_64, at_64)
+
+
+def test_bottleneck_strides_on_the_3x3() -> None:
+    layers = prunable(on_meta("resnet50"))
+    strided = [name for name, m in layers.items() if isinstance(m, nn.Conv2d) and m.stride == (2, 2)]
+    assert strided == [f"layer{stage}.0.{part}" for stage in (2, 3, 4) for part in ("conv2", "shortcut.0")]
+    assert "layer1.0.shortcut.0" in layers
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (1, 28, 28)])
+def test_output_shape_and_finite_values(name: str, shape: tuple[int, int, int]) -> None:
+    model = build(name, num_classes=7, in_channels=shape[0], seed=0).eval()
+    with torch.inference_mode():
+        out = model(torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)))
+    assert out.shape == (2, 7)
+    assert out.dtype == torch.float32
+    assert out.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["tiny", "resnet20", "resnet20s"])
+def test_channels_last_computes_the_same(name: str) -> None:
+    model = build(name, num_classes=10, in_channels=3, seed=0)
+    images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    out = model(images)
+    channels_last = build(name, num_classes=10, in_channels=3, seed=0).to(memory_format=torch.channels_last)
+    torch.testing.assert_close(channels_last(images.to(memory_format=torch.channels_last)), out, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["tiny", "resnet20", "resnet20s", "resnet18"])
+def test_initial_values_follow_the_seed(name: str) -> None:
+    model = build(name, num_classes=10, in_channels=3, seed=3)
+    assert same(model, build(name, num_classes=10, in_channels=3, seed=3))
+    assert not same(model, build(name, num_classes=10, in_channels=3, seed=4))
+
+
+def test_build_neither_reads_nor_moves_the_global_random_state() -> None:
+    torch.manual_seed(11)
+    before = torch.get_rng_state()
+    first = build("resnet20s", num_classes=10, in_channels=3, seed=0)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(12)
+    with torch.device("meta"):
+        assert same(first, build("resnet20s", num_classes=10, in_channels=3, seed=0))
+
+
+def test_resnet_s_starts_from_kaiming_normal() -> None:
+    for layer in prunable(build("resnet56s", num_classes=100, in_channels=3, seed=0)).values():
+        fan_in = layer.weight[0].numel()
+        assert layer.weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.15)
+        assert layer.weight.abs().max().item() > 2.5 * (2 / fan_in) ** 0.5  # tails: not a uniform distribution
+
+
+def test_option_a_takes_every_second_pixel_between_zero_channels() -> None:
+    x = torch.randn(2, 16, 5, 4, generator=torch.Generator().manual_seed(0))
+    out = SubsampleAndPad(32)(x)
+    assert out.shape == (2, 32, 3, 2)
+    assert torch.equal(out[:, 8:24], x[:, :, [0, 2, 4]][..., [0, 2]])
+    assert out[:, :8].abs().sum() == out[:, 24:].abs().sum() == 0
+
+
+def test_option_a_is_where_the_shape_changes() -> None:
+    modules = on_meta("resnet32s").named_modules()
+    assert [n for n, m in modules if isinstance(m, SubsampleAndPad)] == ["layer2.0.shortcut", "layer3.0.shortcut"]
+
+
+def test_unknown_name_says_the_nearest() -> None:
+    with pytest.raises(
+        UserError, match=r"^model is 'resnet20z', but must be one of: .*\(did you mean 'resnet20s?'\?\)$"
+    ):
+        build("resnet20z", num_classes=10, in_channels=3, seed=0)

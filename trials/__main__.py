@@ -1,0 +1,62 @@
+"""Run one trial in this process: ``python -m trials CONFIG.yaml``. No Ray; for debugging, profiling, a lone GPU."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from trials import files
+from trials.config import parse
+from trials.errors import UserError
+from trials.ledger import Row
+from trials.reading import override, read_yaml
+from trials.trial import Surroundings, run
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m trials", description=__doc__)
+    parser.add_argument("config", type=Path, help="a YAML file with the fields of one trial")
+    parser.add_argument("--set", action="append", default=[], metavar="a.b=c", dest="overrides", help="change a field")
+    parser.add_argument("--storage", type=Path, default=Path("results"), help="default: results")
+    parser.add_argument("--name", default="single", help="the sweep that the trial's folder lies in; default: single")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of the CPU")
+    options = parser.parse_args(arguments)
+    try:
+        return _run(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(options: argparse.Namespace) -> int:
+    config = parse(override(read_yaml(options.config), options.overrides))
+    folder = options.storage / options.name / "trials" / config.id
+    try:
+        files.require_writable(folder)
+    except OSError as error:
+        raise UserError(f"storage is {str(options.storage)!r}, but must be writable ({error}): give --storage") from None
+    content = {"schema": 1, "id": config.id, "config": config.model_dump(mode="json"), "samples": []}
+    files.write(folder / "config.json", json.dumps(content, indent=1).encode())
+    state = run(config, folder, Surroundings(options.storage / "stages", report=_print, threads=options.threads))
+    if state.error:
+        print(f"{config.id} failed: {state.error['type']}: {state.error['message']}", file=sys.stderr)
+        return 1
+    print(f"{config.id} is {state.status}: {json.dumps(state.result)}")
+    return 0
+
+
+def _print(row: Row) -> None:
+    shown = ("stage", "level", "epoch", "train_loss", "val_accuracy", "test_accuracy", "density", "seconds")
+    print("  ".join(f"{key} {_short(row[key])}" for key in shown if row.get(key) is not None), flush=True)
+
+
+def _short(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

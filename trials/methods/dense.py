@@ -1,0 +1,46 @@
+"""Dense training: the baseline, and the network that the other methods start from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from trials.config import PretrainRecipe, TrialConfig
+from trials.methods.base import Method, Stage, TrainStage
+
+
+class DenseConfig(TrialConfig):
+    """Train the model as it is.
+
+    ``snapshots``: epochs after which a copy of the network is kept in the checkpoint, for methods that rewind.
+    """
+
+    method: Literal["dense"] = "dense"
+    train: PretrainRecipe = PretrainRecipe()
+    snapshots: tuple[int, ...] = Field(default=(), strict=False)
+
+    @model_validator(mode="after")
+    def _snapshots_exist(self) -> DenseConfig:
+        epochs = self.train.epochs + self.train.warmup_epochs
+        for epoch in self.snapshots:
+            if not 1 <= epoch <= epochs:
+                raise ValueError(f"snapshots has {epoch}, but must be epochs between 1 and {epochs}")
+        return self
+
+
+class Dense(Method):
+    """One stage. As a trial of a sweep it is shared like any other dense network: its own source."""
+
+    Config = DenseConfig
+    config: DenseConfig
+
+    def stages(self) -> Iterator[Stage]:
+        yield TrainStage("pretrain", self.config.train, snapshot_epochs=self.config.snapshots)
+
+
+def dense_source(config: TrialConfig, recipe: PretrainRecipe, snapshots: tuple[int, ...] = ()) -> DenseConfig:
+    """The dense trial that ``config`` starts from: named by exactly what influences it."""
+    common = {name: getattr(config, name) for name in TrialConfig.model_fields if name not in ("method", "variant")}
+    return DenseConfig(**common, train=recipe, snapshots=snapshots)

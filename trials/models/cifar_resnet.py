@@ -1,0 +1,117 @@
+"""ResNets for small images: a 3x3 stem without max-pool, projection shortcuts, last layer ``linear``.
+
+He et al., Deep Residual Learning for Image Recognition, arXiv 1512.03385, in the form that CIFAR work shares: every
+change of shape goes through a 1x1 convolution with BN. Initial values are torch's defaults. With 10 classes and 3
+channels, parameters in all / conv and linear weights:
+
+    resnet18   11,173,962 / 11,164,352        resnet101  42,512,970 / 42,407,616
+    resnet34   21,282,122 / 21,265,088        resnet152  58,156,618 / 58,005,184
+    resnet50   23,520,842 / 23,467,712        resnet20      272,474 /    270,896
+
+``resnet20`` is the 16/32/64 net of the bidirectional pruning-regrowth work (arXiv 2511.11675); the one with
+parameter-free shortcuts is ``resnet20s`` in :mod:`trials.models.resnet_s`. Images of any size; 8x8 and up make sense.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import partial
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def conv(in_planes: int, planes: int, size: int, stride: int = 1) -> nn.Conv2d:
+    """A convolution of odd ``size`` without bias that keeps the image size at stride 1."""
+    return nn.Conv2d(in_planes, planes, size, stride=stride, padding=size // 2, bias=False)
+
+
+def projection(in_planes: int, planes: int, stride: int) -> nn.Module:
+    """The identity where shapes agree, else a strided 1x1 convolution with BN (option B of the paper)."""
+    if stride == 1 and in_planes == planes:
+        return nn.Identity()
+    return nn.Sequential(conv(in_planes, planes, 1, stride), nn.BatchNorm2d(planes))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut; the first one strides."""
+
+    expansion = 1
+
+    def __init__(self, in_planes: int, planes: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = conv(in_planes, planes, 3, stride)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = conv(planes, planes, 3)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.shortcut = self.make_shortcut(in_planes, planes, stride)
+
+    def make_shortcut(self, in_planes: int, planes: int, stride: int) -> nn.Module:
+        return projection(in_planes, planes, stride)
+
+    def forward(self, x: Tensor) -> Tensor:  # [N, in_planes, H, W] -> [N, planes, H/stride, W/stride]
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return F.relu(out + self.shortcut(x))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions beside a shortcut; the 3x3 one strides; four times ``planes`` come out."""
+
+    expansion = 4
+
+    def __init__(self, in_planes: int, planes: int, stride: int) -> None:
+        super().__init__()
+        out_planes = self.expansion * planes
+        self.conv1 = conv(in_planes, planes, 1)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = conv(planes, planes, 3, stride)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = conv(planes, out_planes, 1)
+        self.bn3 = nn.BatchNorm2d(out_planes)
+        self.shortcut = projection(in_planes, out_planes, stride)
+
+    def forward(self, x: Tensor) -> Tensor:  # [N, in_planes, H, W] -> [N, 4 planes, H/stride, W/stride]
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = F.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        return F.relu(out + self.shortcut(x))
+
+
+def resnet(
+    block: type[BasicBlock] | type[Bottleneck],
+    widths: Sequence[int],
+    depths: Sequence[int],
+    *,
+    num_classes: int,
+    in_channels: int,
+) -> nn.Sequential:
+    """Stem, stages ``layer1``, ``layer2``, ... of ``depths`` blocks with ``widths`` planes, global pool, ``linear``.
+
+    Every stage but the first halves the image.
+    """
+    planes = widths[0]
+    layers: OrderedDict[str, nn.Module] = OrderedDict(
+        conv1=conv(in_channels, planes, 3), bn1=nn.BatchNorm2d(planes), relu=nn.ReLU()
+    )
+    for stage, (width, depth) in enumerate(zip(widths, depths, strict=True), start=1):
+        blocks = nn.Sequential()
+        for index in range(depth):
+            blocks.append(block(planes, width, stride=2 if stage > 1 and index == 0 else 1))
+            planes = block.expansion * width
+        layers[f"layer{stage}"] = blocks
+    layers |= {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "linear": nn.Linear(planes, num_classes)}
+    return nn.Sequential(layers)  # [N, in_channels, H, W] -> [N, num_classes]
+
+
+WIDE = (64, 128, 256, 512)
+
+BUILDERS = {
+    "resnet18": partial(resnet, BasicBlock, WIDE, (2, 2, 2, 2)),
+    "resnet34": partial(resnet, BasicBlock, WIDE, (3, 4, 6, 3)),
+    "resnet50": partial(resnet, Bottleneck, WIDE, (3, 4, 6, 3)),
+    "resnet101": partial(resnet, Bottleneck, WIDE, (3, 4, 23, 3)),
+    "resnet152": partial(resnet, Bottleneck, WIDE, (3, 8, 36, 3)),
+    "resnet20": partial(resnet, BasicBlock, (16, 32, 64), (3, 3, 3)),
+}

@@ -1,0 +1,89 @@
+"""Reading what people write: YAML with the numbers people mean, and ``a.b=c`` overrides."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trials.errors import UserError
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, with 1e-4 read as a number (YAML 1.1 wants 1.0e-4) and double keys refused."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, (str, int, float)):
+                if key in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is there twice", key_node.start_mark)
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The content of YAML text.
+
+    Raises:
+        UserError: it is not YAML; says the place.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506  a subclass of the safe loader
+    except yaml.YAMLError as error:
+        raise UserError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not YAML: {error}") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file, or a UserError that says why not."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{str(path)!r} cannot be read: {error}") from None
+    return parse_yaml(text, str(path))
+
+
+def override(content: Any, settings: Iterable[str]) -> Any:
+    """A copy of ``content`` with every ``a.b=c`` applied; values are read as YAML.
+
+    >>> override({"a": {"b": 1}}, ["a.b=2e-3", "c=[1, 2]"])
+    {'a': {'b': 0.002}, 'c': [1, 2]}
+    """
+    content = copy.deepcopy(content)
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals or not all(path.split(".")):
+            raise UserError(f"--set is {setting!r}, but must be a.b=c: a path of keys, an equals sign, a value")
+        current = content
+        *parents, last = path.split(".")
+        for key in parents:
+            if not isinstance(current, dict):
+                break
+            if current.get(key) is None:
+                current[key] = {}
+            current = current[key]
+        if not isinstance(current, dict):
+            raise UserError(f"--set is {setting!r}, but {path.rpartition('.')[0]} is not a mapping")
+        current[last] = parse_yaml(text, f"--set {setting}")
+    return content
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``over`` on top: mappings merge key by key, everything else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged

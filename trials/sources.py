@@ -1,0 +1,59 @@
+"""Shared stages: the network a trial starts from, computed once however many trials want it, by whoever comes first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from trials.errors import DamagedFile, Preempted
+from trials.lease import Lease
+from trials.ledger import Rows, State, TrialFolder
+
+POLL_S = 0.2
+"""How often a waiting trial looks whether its source is there."""
+
+FAILURES = 3
+"""A shared stage that has failed this often is not tried again by every trial that wants it."""
+
+
+def obtain(
+    folder: TrialFolder, compute: Callable[[], State], should_stop: Callable[[], bool]
+) -> tuple[dict[str, Any], Rows]:
+    """The checkpoint and the rows of a shared stage.
+
+    If they are not there, ``compute`` makes them, under the folder's lease; meanwhile the others wait. Whoever finds
+    the owner dead takes over and continues from its last commit.
+
+    Raises:
+        Preempted: asked to stop while waiting or computing.
+        RuntimeError: the stage failed.
+    """
+    lease = Lease(folder.path)
+    while True:
+        state = _state(folder)
+        if state is not None and state.status == "complete":
+            try:
+                return folder.checkpoint(state.commits[-1]), folder.rows(state.commits[-1])
+            except DamagedFile:
+                pass  # computing it again repairs what can be repaired first
+        if state is not None and state.failures >= FAILURES:
+            raise RuntimeError(f"{folder.path.name}, which it starts from, failed {state.failures} times: {state.error}")
+        if lease.acquire():
+            with lease:
+                state = compute()
+            if state.status == "failed":
+                raise RuntimeError(f"{folder.path.name}, which it starts from, failed: {state.error}")
+            if state.status == "preempted":
+                raise Preempted
+        elif should_stop():
+            raise Preempted
+        else:
+            time.sleep(POLL_S)
+
+
+def _state(folder: TrialFolder) -> State | None:
+    try:
+        return folder.state()
+    except DamagedFile:
+        return None

@@ -1,0 +1,23 @@
+"""The sparsity core: score, distribution, pattern, mask: one question and one file each."""
+
+from __future__ import annotations
+
+from trials.sparsity.distributions import DISTRIBUTIONS, Pool
+from trials.sparsity.masks import Masks, build_masks, density_of, prunable
+from trials.sparsity.patterns import PATTERNS, Pattern
+from trials.sparsity.scores import SCORES
+from trials.sparsity.select import keep_count, select
+
+__all__ = [
+    "DISTRIBUTIONS",
+    "PATTERNS",
+    "SCORES",
+    "Masks",
+    "Pattern",
+    "Pool",
+    "build_masks",
+    "density_of",
+    "keep_count",
+    "prunable",
+    "select",
+]

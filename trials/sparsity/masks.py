@@ -1,0 +1,63 @@
+"""Mask: which weights are there. Bool, one per prunable weight, by the weight's name, in module order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from trials.sparsity.distributions import Distribution
+from trials.sparsity.patterns import Pattern
+from trials.sparsity.select import select
+
+Masks = dict[str, Tensor]
+
+
+def prunable(model: nn.Module, *, linear: bool = True) -> dict[str, nn.Parameter]:
+    """The weights that may be pruned: of every Conv2d and (unless ``linear`` is false) Linear, in module order."""
+    kinds = (nn.Conv2d, nn.Linear) if linear else (nn.Conv2d,)
+    return {f"{name}.weight": module.weight for name, module in model.named_modules() if isinstance(module, kinds)}
+
+
+def build_masks(
+    scores: Mapping[str, Tensor],
+    *,
+    density: float,
+    pattern: Pattern,
+    distribution: Distribution,
+    within: Mapping[str, Tensor] | None = None,
+    absolute: bool = False,
+) -> Masks:
+    """Masks of exactly the density asked for: score, pooled by ``distribution``, cut into ``pattern``.
+
+    Args:
+        scores: per weight name, its scores, of its shape; higher is kept.
+        density: share of units to keep, in (0, 1]. With ``within``, the share of those that are there now.
+        within: masks of now. What is masked stays masked (pattern weight only).
+        absolute: rank by the scores' absolute values (norms of groups are the same either way).
+
+    Raises:
+        ValueError: ``within`` is given with a pattern whose units are more than one weight, or with ``absolute``.
+    """
+    names = list(scores)
+    units = [pattern.unit_scores(scores[name]) for name in names]
+    sizes = [unit.numel() for unit in units]
+    if within is not None:
+        if pattern.name != "weight" or absolute:
+            raise ValueError(f"within masks, pattern is {pattern.name!r}, but must be 'weight', and scores signed")
+        sizes = [int(within[name].sum()) for name in names]
+        units = [unit.masked_fill(~within[name], -torch.inf) for name, unit in zip(names, units, strict=True)]
+    masks: Masks = {}
+    for pool in distribution(sizes, density):
+        kept = select([units[i] for i in pool.layers], pool.keep, absolute=absolute)
+        masks.update(
+            {names[i]: pattern.expand(mask, scores[names[i]].shape) for i, mask in zip(pool.layers, kept, strict=True)}
+        )
+    return {name: masks[name] for name in names}
+
+
+def density_of(masks: Mapping[str, Tensor]) -> float:
+    """Kept over total, from the masks themselves; 1 where there are none."""
+    total = sum(mask.numel() for mask in masks.values())
+    return sum(int(mask.sum()) for mask in masks.values()) / total if total else 1.0

@@ -1,0 +1,52 @@
+"""Pattern: what goes together? A pattern turns a weight's scores into scores of its units, and masks of units back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def _weight(score: Tensor) -> Tensor:
+    return score
+
+
+def _kernel(score: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(score, ord=1, dim=(2, 3), keepdim=True)  # [O, I, 1, 1]
+
+
+def _filter(score: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(score, dim=(1, 2, 3), keepdim=True)  # [O, 1, 1, 1]
+
+
+def _channel(score: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(score, dim=(0, 2, 3), keepdim=True)  # [1, I, 1, 1]
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """What a unit is.
+
+    Attributes:
+        unit_scores: scores of a weight [O, I, kh, kw] (or [O, I]) to scores of its units, broadcastable to the weight.
+            Filters and channels take the L2 norm (BiP, section 2), kernels the L1 norm (global pruning, section 0).
+        linear: whether Linear layers are pruned too; otherwise they stay dense and are not counted.
+    """
+
+    name: str
+    unit_scores: Callable[[Tensor], Tensor]
+    linear: bool
+
+    def expand(self, units: Tensor, shape: torch.Size) -> Tensor:
+        """A mask of units [.., 1, ..] as a mask of weights of ``shape``."""
+        return units if units.shape == shape else units.expand(shape).contiguous()
+
+
+PATTERNS = {
+    "weight": Pattern("weight", _weight, linear=True),
+    "kernel": Pattern("kernel", _kernel, linear=False),
+    "filter": Pattern("filter", _filter, linear=False),
+    "channel": Pattern("channel", _channel, linear=False),
+}
