@@ -1,0 +1,350 @@
+"""The data set on the device: its split, its batches, its augmentation."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from trials.data import OnDevice, RawData, device
+from trials.data.augment import crop_and_flip
+from trials.data.raw import Arrays, raw_data
+from trials.errors import DataError
+
+
+@pytest.fixture(autouse=True)
+def nothing_resident(monkeypatch):
+    monkeypatch.setattr(device, "_resident", type(device._resident)())
+
+
+def made_up(n=50, shape=(3, 8, 8), pad=2, flip=True, seed=0) -> RawData:
+    """Images whose label is their number, so that a batch tells which images it holds; no pixel is black."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(1, 256, (n + 7, *shape), dtype=np.uint8)
+    labels = np.arange(n + 7, dtype=np.int64)
+    arrays = Arrays(images[:n], labels[:n], images[n:], labels[:7].copy())
+    mean, std = (0.5, 0.4, 0.3)[: shape[0]], (0.2, 0.25, 0.3)[: shape[0]]
+    return raw_data("made up", arrays, num_classes=n, mean=mean, std=std, pad=pad, flip=flip, source="here")
+
+
+def on_device(raw: RawData, val_fraction=0.0, split_seed=0, **options) -> OnDevice:
+    return OnDevice(raw, device="cpu", val_fraction=val_fraction, split_seed=split_seed, **options)
+
+
+def epoch(data: OnDevice, seed=0, epoch=0, stream="train", batch_size=16, **options) -> list[tuple[Tensor, Tensor]]:
+    return list(data.batches(seed=seed, epoch=epoch, stream=stream, batch_size=batch_size, **options))
+
+
+def labels(batches) -> list[int]:
+    return torch.cat([y for _, y in batches]).tolist()
+
+
+def same(left, right) -> bool:
+    return len(left) == len(right) and all(
+        torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(left, right, strict=True)
+    )
+
+
+def pixels(x: Tensor, raw: RawData) -> Tensor:
+    """Undo the normalisation: uint8 [B, C, H, W]."""
+    mean, std = torch.tensor(raw.mean).view(1, -1, 1, 1), torch.tensor(raw.std).view(1, -1, 1, 1)
+    return ((x * std + mean) * 255).round().to(torch.uint8)
+
+
+# --- the split -------------------------------------------------------------------------------------------------
+
+
+@given(size=st.integers(2, 400), fraction=st.floats(0, 0.99), seed=st.integers(0, 2**31))
+@settings(max_examples=60, deadline=None)
+def test_split_is_a_division_and_reproducible(size, fraction, seed):
+    held_out = round(fraction * size)
+    if held_out == size or (fraction > 0 and held_out == 0):
+        with pytest.raises(DataError, match="must leave some"):
+            device.split_indices(size, fraction, seed)
+        return
+    train, val = device.split_indices(size, fraction, seed)
+    assert len(val) == held_out
+    assert sorted([*train.tolist(), *val.tolist()]) == list(range(size))
+    assert torch.equal(train, train.sort().values)
+    assert torch.equal(val, val.sort().values)
+    again = device.split_indices(size, fraction, seed)
+    assert torch.equal(train, again[0])
+    assert torch.equal(val, again[1])
+
+
+def test_split_is_pinned_and_depends_on_the_seed():
+    _, val = device.split_indices(1437, 0.1, 0)
+    assert val[:6].tolist() == [1, 3, 18, 43, 58, 61]  # another split would make results incomparable
+    assert not torch.equal(val, device.split_indices(1437, 0.1, 1)[1])
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.0, 1.5, float("nan")])
+def test_val_fraction_out_of_range(fraction):
+    with pytest.raises(DataError, match=rf"val_fraction is {fraction}, but must be in \[0, 1\)"):
+        on_device(made_up(), val_fraction=fraction)
+
+
+def test_sizes_and_steps():
+    data = on_device(made_up(), val_fraction=0.1)
+    assert (data.train_size, data.val_size, data.test_size) == (45, 5, 7)
+    assert (data.num_classes, data.in_channels, data.image_size) == (50, 3, (8, 8))
+    assert data.train_indices.dtype == data.val_indices.dtype == torch.int64
+    assert (data.steps(16), data.steps(16, drop_last=True), data.steps(45), data.steps(100)) == (3, 2, 1, 1)
+
+
+# --- training batches ------------------------------------------------------------------------------------------
+
+
+def test_an_epoch_is_a_permutation_of_the_training_images():
+    data = on_device(made_up(), val_fraction=0.2)
+    batches = epoch(data)
+    assert [len(y) for _, y in batches] == [16, 16, 8]
+    assert sorted(labels(batches)) == data.train_indices.tolist()
+    assert labels(batches) != data.train_indices.tolist()
+    assert set(labels(batches)).isdisjoint(data.val_indices.tolist())
+
+
+def test_drop_last():
+    data = on_device(made_up())
+    assert same(epoch(data, drop_last=True), epoch(data)[:3])
+
+
+def test_seed_epoch_and_stream_each_give_another_epoch_and_nothing_else_does():
+    data = on_device(made_up())
+    runs = [epoch(data), epoch(data, seed=1), epoch(data, epoch=1), epoch(data, stream="score")]
+    for left, right in itertools.combinations(runs, 2):
+        assert labels(left) != labels(right)
+    torch.manual_seed(123)
+    assert same(epoch(on_device(made_up())), runs[0])
+
+
+def test_order_does_not_depend_on_batch_size_or_augmentation():
+    data = on_device(made_up())
+    assert labels(epoch(data, batch_size=7)) == labels(epoch(data)) == labels(epoch(data, augment=False))
+    whole = torch.cat([x for x, _ in epoch(data)])
+    assert torch.equal(torch.cat([x for x, _ in epoch(data, batch_size=7)]), whole)
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_start_yields_the_tail_of_the_epoch(augment):
+    data = on_device(made_up(), val_fraction=0.1)
+    whole = epoch(data, augment=augment)
+    for start in range(len(whole) + 1):
+        assert same(epoch(data, augment=augment, start=start), whole[start:])
+
+
+def test_two_epochs_can_be_read_side_by_side():
+    data = on_device(made_up())
+    pairs = list(
+        zip(
+            data.batches(seed=0, epoch=0, stream="a", batch_size=16),
+            data.batches(seed=0, epoch=0, stream="b", batch_size=16),
+            strict=True,
+        )
+    )
+    assert same([a for a, _ in pairs], epoch(data, stream="a"))
+    assert same([b for _, b in pairs], epoch(data, stream="b"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"start": -1}, "start is -1"), ({"start": 5}, r"must be in \[0, 4\]"), ({"batch_size": 0}, "batch_size is 0")],
+)
+def test_bad_arguments_are_told_at_once(options, message):
+    with pytest.raises(ValueError, match=message):
+        on_device(made_up()).batches(**{"seed": 0, "epoch": 0, "stream": "train", "batch_size": 16, **options})
+
+
+# --- augmentation ----------------------------------------------------------------------------------------------
+
+
+def naive_crop(image: Tensor, top: int, left: int, flip: bool, pad: int) -> Tensor:
+    channels, height, width = image.shape
+    out = torch.zeros_like(image)
+    for c, i, j in itertools.product(range(channels), range(height), range(width)):
+        row, col = i + top - pad, (width - 1 - j if flip else j) + left - pad
+        if 0 <= row < height and 0 <= col < width:
+            out[c, i, j] = image[c, row, col]
+    return out
+
+
+@given(
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 6), st.integers(1, 6)),
+    pad=st.integers(0, 3),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=40, deadline=None)
+def test_crop_and_flip_equals_the_naive_loop(shape, pad, seed):
+    source = torch.Generator().manual_seed(seed)
+    images = torch.randint(1, 256, shape, generator=source, dtype=torch.uint8)
+    offsets = torch.randint(0, 2 * pad + 1, (shape[0], 2), generator=source)
+    flips = torch.rand(shape[0], generator=source) < 0.5
+    expected = [
+        naive_crop(image, int(top), int(left), bool(flip), pad)
+        for image, (top, left), flip in zip(images, offsets, flips, strict=True)
+    ]
+    assert torch.equal(crop_and_flip(images, offsets, flips, pad), torch.stack(expected))
+
+
+def test_training_images_are_all_the_crops_there_are():
+    raw = made_up(n=20, shape=(1, 4, 4), pad=1)
+    data = on_device(raw)
+    seen = set()
+    for number in range(40):
+        ((x, y),) = epoch(data, epoch=number, batch_size=20)
+        for image, label in zip(pixels(x, raw), y.tolist(), strict=True):
+            crops = {
+                (top, left, flip)
+                for top, left, flip in itertools.product(range(3), range(3), (False, True))
+                if torch.equal(naive_crop(raw.train_images[label], top, left, flip, 1), image)
+            }
+            assert len(crops) == 1
+            seen |= crops
+    assert len(seen) == 18
+
+
+def test_what_lies_outside_is_black_before_normalising():
+    raw = made_up(pad=2)
+    x = torch.cat([x for x, _ in epoch(on_device(raw))])
+    black = torch.tensor([-m / s for m, s in zip(raw.mean, raw.std, strict=True)]).view(1, 3, 1, 1)
+    outside = pixels(x, raw) == 0
+    assert outside.any()
+    assert torch.allclose(x[outside], black.expand_as(x)[outside])
+
+
+def test_flips_alone_are_fair():
+    raw = made_up(n=400, pad=0)
+    ((x, y),) = epoch(on_device(raw), batch_size=400)
+    images, originals = pixels(x, raw), raw.train_images[y]
+    plain = (images == originals).flatten(1).all(1)
+    mirrored = (images == originals.flip(3)).flatten(1).all(1)
+    assert (plain ^ mirrored).all()
+    assert 140 < int(mirrored.sum()) < 260
+
+
+@pytest.mark.parametrize(("pad", "flip"), [(0, False), (0, True), (2, False)])
+def test_nothing_else_is_done_than_asked(pad, flip):
+    raw = made_up(pad=pad, flip=flip)
+    data = on_device(raw)
+    changed = [not torch.equal(a, b) for (a, _), (b, _) in zip(epoch(data), epoch(data, augment=False), strict=True)]
+    assert any(changed) == (pad > 0 or flip)
+    if pad and not flip:
+        x, y = epoch(data)[0]
+        for image, label in zip(pixels(x, raw), y.tolist(), strict=True):
+            assert any(
+                torch.equal(naive_crop(raw.train_images[label], top, left, False, pad), image)
+                for top, left in itertools.product(range(5), range(5))
+            )
+
+
+# --- normalisation and layout ----------------------------------------------------------------------------------
+
+
+def test_normalisation():
+    raw = made_up()
+    x, y = epoch(on_device(raw), augment=False)[0]
+    mean, std = torch.tensor(raw.mean).view(1, 3, 1, 1), torch.tensor(raw.std).view(1, 3, 1, 1)
+    assert torch.allclose(x, (raw.train_images[y].float() / 255 - mean) / std, atol=1e-6)
+    assert x.dtype == torch.float32
+    assert y.dtype == torch.int64
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_dtypes_are_rounded_once(dtype):
+    raw = made_up()
+    x, _ = epoch(on_device(raw, dtype=dtype))[0]
+    exact, _ = epoch(on_device(raw, dtype=torch.float64))[0]
+    assert x.dtype == dtype
+    assert torch.allclose(x.double(), exact, rtol=float(torch.finfo(dtype).eps), atol=1e-6)
+
+
+def test_channels_last():
+    plain, last = on_device(made_up()), on_device(made_up(), channels_last=True)
+    for x, _ in [*epoch(last), *last.eval_batches("test", 3)]:
+        assert x.is_contiguous(memory_format=torch.channels_last)
+    assert same(epoch(plain), epoch(last))
+    assert epoch(plain)[0][0].is_contiguous()
+
+
+def test_batches_do_not_change_the_stored_images():
+    raw = made_up()
+    before = raw.train_images.clone(), raw.test_images.clone()
+    data = on_device(raw)
+    for x, _ in [*epoch(data), *epoch(data, augment=False), *data.eval_batches("test", 4)]:
+        x.zero_()
+    assert torch.equal(raw.train_images, before[0])
+    assert torch.equal(raw.test_images, before[1])
+
+
+# --- evaluation ------------------------------------------------------------------------------------------------
+
+
+def test_evaluation_is_in_fixed_order_and_not_augmented():
+    raw = made_up()
+    data = on_device(raw, val_fraction=0.2)
+    wanted = {
+        "train": (raw.train_images[data.train_indices], data.train_indices),
+        "val": (raw.train_images[data.val_indices], data.val_indices),
+        "test": (raw.test_images, raw.test_labels),
+    }
+    for split, (images, numbers) in wanted.items():
+        batches = list(data.eval_batches(split, 6))
+        assert labels(batches) == numbers.tolist()
+        assert torch.equal(pixels(torch.cat([x for x, _ in batches]), raw), images)
+        assert same(batches, list(data.eval_batches(split, 6)))
+
+
+def test_no_validation_split_gives_no_batches():
+    data = on_device(made_up())
+    assert data.val_size == 0
+    assert list(data.eval_batches("val", 8)) == []
+    assert data.train_indices.tolist() == list(range(50))
+
+
+def test_evaluation_arguments():
+    data = on_device(made_up())
+    with pytest.raises(ValueError, match="split is 'valid', but must be one of: test, train, val"):
+        data.eval_batches("valid", 8)
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        data.eval_batches("test", 0)
+
+
+# --- the device ------------------------------------------------------------------------------------------------
+
+
+def test_following_trials_reuse_what_is_on_the_device():
+    first, second = on_device(made_up(), val_fraction=0.1), on_device(made_up(), val_fraction=0.2)
+    assert first._images is second._images
+    other = on_device(made_up(seed=1))
+    assert other._images is not first._images
+
+
+def test_only_the_last_used_stay_on_the_device():
+    a, b, c = (made_up(seed=seed) for seed in range(3))
+    for raw in (a, b, a, c):
+        on_device(raw)
+    assert [key[0] for key in device._resident] == [a.fingerprint, c.fingerprint]
+
+
+def test_replaced_augmentation_is_used_although_the_images_are_shared():
+    raw = made_up()
+    on_device(raw)
+    still = on_device(dataclasses.replace(raw, pad=0, flip=False))
+    assert same(epoch(still), epoch(still, augment=False))
+
+
+def test_a_gpu_sees_the_same_batches():
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    raw = made_up()
+    here, there = on_device(raw, val_fraction=0.1), OnDevice(raw, device="cuda", val_fraction=0.1, split_seed=0)
+    for (x, y), (u, v) in zip(epoch(here), epoch(there), strict=True):
+        assert u.device == there.device
+        assert torch.allclose(x, u.cpu(), atol=1e-6)
+        assert torch.equal(y, v.cpu())

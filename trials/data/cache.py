@@ -1,0 +1,140 @@
+"""Decoded images on disk: what one process decoded, the next one maps into memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from filelock import BaseFileLock, FileLock
+
+from trials.data.raw import Arrays
+
+FORMAT = 1  # of the cached files and of how images are decoded; a change of either leaves old entries unread
+_TAIL_BYTES = 4096
+_log = logging.getLogger(__name__)
+
+
+def cache_dir() -> Path:
+    """``$XDG_CACHE_HOME/sparsity-sweeper``, by default ``~/.cache/sparsity-sweeper``. May be deleted at will."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (base if base.is_absolute() else Path.home() / ".cache") / "sparsity-sweeper"
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Hold the lock file ``path`` (its folder is made); waits for another process, freed when that one dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path):
+        yield
+
+
+def source_key(files: Sequence[Path], *facts: str) -> str:
+    """Name of a cache entry: hash of the files' names, sizes, mtimes and last 4 KiB, and of ``facts``.
+
+    A Parquet file ends with its footer (row counts, column statistics), so the tail tells rewritten files apart even
+    where modification times do not.
+    """
+    digest = hashlib.sha256(json.dumps([FORMAT, *facts]).encode())
+    for file in files:
+        stat = file.stat()
+        digest.update(json.dumps([file.name, stat.st_size, stat.st_mtime_ns]).encode())
+        with file.open("rb") as stream:
+            stream.seek(max(0, stat.st_size - _TAIL_BYTES))
+            digest.update(stream.read())
+    return digest.hexdigest()[:24]
+
+
+def cached(key: str, build: Callable[[], Arrays]) -> Arrays:
+    """The arrays under ``key``, built by one process at a time when absent or damaged.
+
+    Where the cache cannot be written (read-only or full disk) the arrays are built each time, with a logged warning.
+    """
+    folder = cache_dir() / "decoded"
+    found = _read(folder, key)
+    if found is not None:
+        return found
+    lock = _lock(folder, key)
+    if lock is None:
+        return build()
+    try:
+        found = _read(folder, key)
+        if found is not None:
+            return found
+        built = build()
+        _write(folder, key, built)
+        return _read(folder, key) or built
+    finally:
+        lock.release()
+
+
+def _lock(folder: Path, key: str) -> BaseFileLock | None:
+    """The lock of an entry, held; None where there cannot be one."""
+    lock = FileLock(folder / f"{key}.lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        _log.warning("decoded images are not cached in %s: %s", folder, error)
+        return None
+    return lock
+
+
+def _read(folder: Path, key: str) -> Arrays | None:
+    """The entry, mapped copy-on-write so that processes share its pages; None when absent or damaged."""
+    try:
+        manifest = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
+        arrays = {name: _checked(folder / f"{key}.{name}.npy", crc) for name, crc in manifest["crc32"].items()}
+        return Arrays(**arrays, class_count=manifest["class_count"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _log.warning("the decoded images %s in %s are damaged and are built again: %s", key, folder, error)
+        return None
+
+
+def _checked(path: Path, crc: int) -> npt.NDArray[Any]:
+    array: npt.NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
+    if zlib.crc32(array.data) != crc:
+        raise ValueError(f"{path.name} does not have the checksum it was written with")
+    return array
+
+
+def _write(folder: Path, key: str, arrays: Arrays) -> None:
+    """Write the entry, its manifest last: an entry without a manifest does not exist."""
+    named = {f.name: getattr(arrays, f.name) for f in fields(arrays) if f.name != "class_count"}
+    manifest = {"crc32": {name: zlib.crc32(a.data) for name, a in named.items()}, "class_count": arrays.class_count}
+    try:
+        for name, array in named.items():
+            with _replacing(folder / f"{key}.{name}.npy") as stream:
+                np.save(stream, array, allow_pickle=False)
+        with _replacing(folder / f"{key}.json") as stream:
+            stream.write(json.dumps(manifest).encode())
+    except OSError as error:
+        _log.warning("decoded images are not cached in %s: %s", folder, error)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Any]:
+    """A binary stream whose content takes the place of ``path`` at the end, or of nothing after an error.
+
+    Only the holder of the entry's lock writes, so one temporary name is enough, and what a kill left is overwritten.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,125 @@
+"""Image-classification data in Parquet files as Hugging Face lays them out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from trials.data.cache import cached, source_key
+from trials.data.images import ImageStack
+from trials.data.parquet_file import find_columns, read_rows, row_count
+from trials.data.raw import Arrays, LabelArray, RawData, channel_statistics, check_labels, raw_data
+from trials.errors import DataError
+
+LABEL_NAMES = ("label", "labels", "fine_label")
+TEST_SPLITS = ("test", "validation", "valid")
+LAYOUT = "train-*.parquet and test-*.parquet (or validation-*, valid-*)"
+
+
+@dataclass(frozen=True)
+class ParquetFiles:
+    """The files of both splits, each in shard order."""
+
+    train: tuple[Path, ...]
+    test: tuple[Path, ...]
+
+
+def load_parquet(data_dir: Path | None) -> RawData:
+    """Any data set in this form: gray or RGB images, all of one size, labels 0..C-1.
+
+    C comes from the class names in the files' metadata, or else from the training labels, of which each of 0..C-1
+    must then occur. Mean and standard deviation are those of the training images. Augmentation: crops from a padding
+    of an eighth of the smaller side (4 for 32 pixels), mirroring for RGB only (gray images often are characters).
+    """
+    if data_dir is None:
+        raise DataError(f"data set 'parquet' has no data_dir, but needs one: name a folder with {LAYOUT}")
+    files = find_files(data_dir)
+    if files is None:
+        raise DataError(f"{data_dir} has no {LAYOUT}, neither itself nor in data/: name the folder that has")
+    arrays = read_arrays(files, LABEL_NAMES)
+    mean, std = channel_statistics(arrays.train_images)
+    return raw_data(
+        "parquet",
+        arrays,
+        num_classes=arrays.class_count or _classes_in(arrays.train_labels),
+        mean=mean,
+        std=std,
+        pad=min(arrays.train_images.shape[2:]) // 8,
+        flip=arrays.train_images.shape[1] == 3,
+        source="parquet",
+    )
+
+
+def find_files(data_dir: Path) -> ParquetFiles | None:
+    """The files of a training and a test split in ``data_dir`` or its ``data/``; None when there are none."""
+    for folder in (data_dir, data_dir / "data"):
+        train = _shards(folder, "train")
+        test = next(filter(None, (_shards(folder, name) for name in TEST_SPLITS)), ())
+        if train and test:
+            return ParquetFiles(train, test)
+        if train or test:
+            raise DataError(f"{folder} has only the {'training' if train else 'test'} split, but must have {LAYOUT}")
+    return None
+
+
+def _shards(folder: Path, split: str) -> tuple[Path, ...]:
+    files = tuple(sorted([*folder.glob(f"{split}-*.parquet"), *folder.glob(f"{split}.parquet")]))
+    found = {f.name: re.search(r"-(\d+)-of-(\d+)", f.name) for f in files}
+    totals = {int(match[2]) for match in found.values() if match}
+    if totals and (len(totals) > 1 or totals != {len(files)}):
+        raise DataError(
+            f"{folder} has {len(files)} {split} files ({', '.join(found)}), but their names promise "
+            f"{' or '.join(map(str, sorted(totals)))}: fetch the missing ones, or remove those that do not belong"
+        )
+    return files
+
+
+def read_arrays(files: ParquetFiles, label_names: Sequence[str]) -> Arrays:
+    """Both splits decoded, through the cache. ``label_names``: label columns to look for, the first found counts.
+
+    Raises DataError, naming the file and where possible the row, for damaged files and images, missing columns and
+    labels, and images of different sizes.
+    """
+    key = source_key([*files.train, *files.test], "parquet", *label_names, str(len(files.train)))
+    return cached(key, partial(_decode, files, label_names))
+
+
+def _decode(files: ParquetFiles, label_names: Sequence[str]) -> Arrays:
+    class_count = find_columns(files.train[0], label_names).class_count
+    train, train_labels = _decode_split(files.train, label_names)
+    test, test_labels = _decode_split(files.test, label_names)
+    gray = train.gray and test.gray
+    return Arrays(train.array(gray), train_labels, test.array(gray), test_labels, class_count)
+
+
+def _decode_split(files: Sequence[Path], label_names: Sequence[str]) -> tuple[ImageStack, LabelArray]:
+    stack = ImageStack(sum(row_count(file) for file in files))
+    labels: list[LabelArray] = []
+    for file in files:
+        row = 0
+        for encoded, chunk in read_rows(file, find_columns(file, label_names)):
+            for data in encoded:
+                stack.add(data, f"{file} row {row}")
+                row += 1
+            labels.append(chunk)
+    if not labels:
+        raise DataError(f"{files[0]} holds no rows, but each split must have some")
+    return stack, np.concatenate(labels)
+
+
+def _classes_in(labels: LabelArray) -> int:
+    """C such that each of 0..C-1 occurs among ``labels``; raises DataError when there is a gap."""
+    present = np.unique(labels)
+    check_labels("parquet training", labels, max(1, int(present[-1]) + 1))
+    if len(present) != int(present[-1]) + 1:
+        missing = np.setdiff1d(np.arange(present[-1]), present)[0]
+        raise DataError(
+            f"parquet training labels run from {present[0]} to {present[-1]} but class {missing} never occurs: "
+            "labels must be 0..C-1; renumber them, or write the classes' names into the metadata as 'class_names'"
+        )
+    return len(present)
