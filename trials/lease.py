@@ -77,6 +77,8 @@ class Lease:
         self._heartbeat_s, self._patience_s = heartbeat_s, patience_s
         self._mine: Owner | None = None
         self._seen: tuple[Owner, float] | None = None
+        self.lost = False
+        """Somebody else has taken the lease over: whoever held it must stop."""
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -115,7 +117,8 @@ class Lease:
         while not self._stop.wait(self._heartbeat_s):
             with self._guard:
                 holder, mine = self.owner(), self._mine
-                if mine is None or (holder is not None and holder.token != mine.token):
+                if mine is None or holder is None or holder.token != mine.token:
+                    self.lost = True
                     return
                 self._mine = Owner(mine.host, mine.pid, mine.started, mine.token, mine.beat + 1)
                 self._write()

@@ -1,0 +1,20 @@
+#!/usr/bin/env python3
+"""The door: ``python sweep.py --space NAME`` on a laptop, ``ray submit cluster.yaml sweep.py --space NAME`` on a cluster.
+
+`ray submit` copies this one file into the head's home folder; the packages are then found in ``$SWEEP_HOME``, by
+default ``~/sweep``, where cluster.yaml mounts them.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+_here = Path(__file__).resolve().parent
+if not (_here / "sweeper").is_dir():
+    _here = Path(os.environ.get("SWEEP_HOME", "~/sweep")).expanduser()
+sys.path.insert(0, str(_here))
+
+from sweeper.cli import main  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,230 @@
+"""The command line: what people type, checked whole before anything starts."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from sweeper.ledger import SweepFolder
+from sweeper.report import show
+from sweeper.space import Cell, Space, list_spaces, load_space, narrowing
+from trials import data, files
+from trials.config import TrialConfig
+from trials.errors import UserError
+from trials.lease import Lease
+from trials.methods import METHODS
+
+COMPLETE, FAILURES, WRONG_INPUT, STOPPED = 0, 1, 2, 130
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]*")
+_VERSIONS = ("torch", "torchvision", "ray", "optuna", "pandas", "pyarrow", "numpy")
+
+
+def parser() -> argparse.ArgumentParser:
+    """No option is named as one that ``ray submit`` takes for itself, wherever it stands on the line."""
+    p = argparse.ArgumentParser(
+        prog="sweep.py",
+        description="Sweep pruning methods over sparsities and hyperparameters. The same command again resumes.",
+        allow_abbrev=False,
+    )
+    p.add_argument("--space", metavar="NAME_OR_FILE", help="what to sweep: a name in search_spaces/, or a YAML file")
+    p.add_argument("--profile", metavar="P", help="a profile of the space, e.g. demo")
+    p.add_argument("--set", action="append", default=[], metavar="a.b=c", dest="overrides", help="change the space")
+    p.add_argument("--storage", default="results", metavar="PATH", help="where sweeps lie (default: results)")
+    p.add_argument("--name", help="the sweep's folder in the storage (default: the space's name)")
+    p.add_argument("--samples", type=int, metavar="N", help="samples per cell")
+    p.add_argument("--max-concurrent", type=int, metavar="N", help="trials at once")
+    p.add_argument("--address", metavar="ADDR", help="a Ray cluster to join; 'local' starts a new one here")
+    p.add_argument("--serial", action="store_true", help="one trial at a time, in the order of the plan")
+    p.add_argument("--dry-run", action="store_true", help="check everything and say what would run")
+    p.add_argument("--list-spaces", action="store_true", help="the spaces there are")
+    p.add_argument("--show", metavar="NAME", help="how a sweep stands, also while it runs elsewhere")
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit code: 0 complete, 1 some trial failed, 2 wrong input, 130 stopped."""
+    options = parser().parse_args(arguments)
+    console = make_console()
+    try:
+        if options.list_spaces:
+            for name, about, profiles in list_spaces():
+                console.print(f"{name}: {about}" + (f" (profiles: {', '.join(profiles)})" if profiles else ""))
+            return COMPLETE
+        if options.show:
+            show(sweep_path(options.storage, options.show), console)
+            return COMPLETE
+        if not options.space:
+            raise UserError("--space is missing: name one (--list-spaces shows them) or give a YAML file")
+        return sweep(options, console)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return WRONG_INPUT
+
+
+def make_console() -> Console:
+    """A console that does not wrap or colour what goes to a file."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=10_000, no_color=True, soft_wrap=True)
+
+
+def sweep_path(storage: str, name: str) -> Path:
+    """The folder of a sweep.
+
+    Raises:
+        UserError: the name could lead out of the storage.
+    """
+    if not _NAME.fullmatch(name):
+        raise UserError(f"--name is {name!r}, but must be letters, digits, '_', '-', '=' and '.', not starting with '.'")
+    return Path(storage).expanduser().absolute() / name
+
+
+def sweep(options: argparse.Namespace, console: Console) -> int:
+    """Check, then run a space to its end."""
+    limit = 1 if options.serial else options.max_concurrent
+    space = load_space(
+        options.space,
+        profile=options.profile,
+        overrides=options.overrides,
+        samples=options.samples,
+        max_concurrent=limit,
+    )
+    space.check()
+    folder = SweepFolder(sweep_path(options.storage, options.name or space.name))
+    refuse_narrowing(folder, space)
+    if options.dry_run:
+        describe(space, folder, console)
+        return COMPLETE
+    for dataset, data_dir in sorted({(c.dataset, c.data_dir) for c in edge_configs(space)}, key=str):
+        data.check(dataset, data_dir)
+    try:
+        for path in (folder.path, folder.stages):
+            files.require_writable(path)
+    except OSError as error:
+        raise UserError(
+            f"--storage is {options.storage!r}, but must be a folder that can be written ({error}): give another"
+        ) from None
+    with driving(folder) as lease:
+        return drive(space, folder, lease, options.address, console)
+
+
+def drive(space: Space, folder: SweepFolder, lease: Lease, address: str | None, console: Console) -> int:
+    """Run a checked space as the sweep's one driver."""
+    from sweeper.display import Display
+    from sweeper.plan import Plan
+    from sweeper.runner import run_plan  # imports Ray: not for --show, --dry-run and what is refused
+    from sweeper.tables import compact
+
+    record_change(folder, space)
+    damaged = folder.repair()
+    plan = Plan(space, folder, folder.records())
+    if not plan.complete:
+        display = Display(plan.total, len(plan.cells), console, space.objective, space.direction)
+        with display:
+            for line in damaged:
+                display.note(line)
+            for record in plan.already_finished():
+                assert record.state is not None
+                value = record.state.result.get(space.objective)
+                display.ended(record.id, record.samples[0].cell, record.state.status, value, already=True)
+            run_plan(space, folder, plan, display, lease, address=address, limit=space.max_concurrent)
+    if lease.lost:
+        raise UserError(f"{folder.path.name} was taken over by another driver ({lease.owner()}): this one stopped")
+    compact(folder)
+    show(folder.path, console)
+    if not plan.complete:
+        return STOPPED
+    return FAILURES if plan.failed else COMPLETE
+
+
+@contextmanager
+def driving(folder: SweepFolder) -> Iterator[Lease]:
+    """Be the one driver of a sweep."""
+    lease = Lease(folder.path / "lock")
+    if not lease.acquire():
+        raise UserError(
+            f"{folder.path.name} is being run by {lease.owner()}, but a sweep has one driver: "
+            "wait for it, stop it, or give another --name (--show follows it)"
+        )
+    with lease:
+        yield lease
+
+
+def refuse_narrowing(folder: SweepFolder, space: Space) -> None:
+    """A sweep can be resumed and extended; a space that contradicts it is refused with the difference."""
+    documents = folder.documents()
+    if not documents:
+        return
+    differences = narrowing(Space.from_document(documents[-1]["space"]), space)
+    if differences:
+        raise UserError(
+            f"{folder.path.name} was begun as another sweep: {'; '.join(differences)}; "
+            "give back what it had, or another --name"
+        )
+
+
+def record_change(folder: SweepFolder, space: Space) -> None:
+    """Add the space, versions and commit to sweep.yaml, if anything of them is new."""
+    documents = folder.documents()
+    document: dict[str, Any] = {
+        "space": space.document(),
+        "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},
+        "commit": git_commit(),
+    }
+    if documents and {key: documents[-1].get(key) for key in document} == document:
+        return
+    folder.append({"written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **document})
+
+
+def git_commit() -> str | None:
+    """The commit of the code that runs, with a mark if it was changed since; None outside a git checkout."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
+
+
+def edge_configs(space: Space) -> list[TrialConfig]:
+    """Every cell's config at the lower and at the upper edge of the search."""
+    cells: list[Cell] = space.cells()
+    lowest, highest = ({path: d.edges()[i] for path, d in space.search.items()} for i in (0, -1))
+    return [space.config(cell, params) for cell in cells for params in (lowest, highest)]
+
+
+def describe(space: Space, folder: SweepFolder, console: Console) -> None:
+    """What a run would do."""
+    cells = space.cells()
+    configs = edge_configs(space)
+    low, high = ([_stage_of(config) for config in configs[i::2]] for i in (0, 1))
+    shared = {stage for stage in low if stage}
+    for cell in cells:
+        console.print(cell.key or "one cell")
+    for path, distribution in space.search.items():
+        console.print(f"search {path}: {distribution}")
+    trials = len(cells) * space.samples
+    console.print(f"{len(cells)} cells x {space.samples} samples = {trials} trials of {space.trial['method']}")
+    if low != high:
+        console.print("dense networks to train first: one per trial, since the search changes how they are trained")
+    else:
+        console.print(f"dense networks to train first, shared: {len(shared)}")
+    console.print(f"folder {folder.path}")
+
+
+def _stage_of(config: TrialConfig) -> str | None:
+    method = METHODS[config.method](config)
+    source = config if config.method == "dense" else method.source()
+    return source.id if source is not None else None

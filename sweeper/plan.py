@@ -1,0 +1,179 @@
+"""What to run next. Reads the folder once, then follows what ends; knows neither Ray nor processes.
+
+Every answer is derived from committed records: samples that the studies asked for, and how their trials stand. A trial
+that was handed out and not finished is handed out again; a config that has already run tells its result at once.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.trial import TrialState
+
+from sweeper.ledger import Record, Sample, SweepFolder
+from sweeper.space import Cell, Space
+from sweeper.study import CellStudy, objective_of
+from trials.ledger import State, TrialFolder
+
+DEATHS = 3
+"""Attempts in a row that may end without a word and without a commit before the trial counts as failed."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A trial to run now."""
+
+    trial_id: str
+    config: dict[str, Any]
+    cell: str
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a trial stands after an attempt at it."""
+
+    trial_id: str
+    cell: str
+    status: str
+    value: float | None
+    error: str | None
+    again: bool
+    """It will be handed out again."""
+
+
+class Plan:
+    """The driver's mind. ``next`` hands out, ``ended`` takes back."""
+
+    def __init__(self, space: Space, folder: SweepFolder, records: Iterable[Record]) -> None:
+        self.space, self.folder = space, folder
+        self.cells: list[Cell] = space.cells()
+        self._studies = {cell.key: CellStudy(space, cell) for cell in self.cells}
+        self._records: dict[str, Record] = {}
+        self._queue: deque[str] = deque()
+        self.running: set[str] = set()
+        self.finished = 0
+        self.failed = 0
+        self.stopping = False
+        self._replay(records)
+        heap = [(study.count, i) for i, study in enumerate(map(self._study_of, self.cells))]
+        self._asks = [entry for entry in heap if entry[0] < space.samples]
+        heapq.heapify(self._asks)
+
+    def _study_of(self, cell: Cell) -> CellStudy:
+        return self._studies[cell.key]
+
+    def _replay(self, records: Iterable[Record]) -> None:
+        samples: list[tuple[Sample, Record]] = []
+        for record in records:
+            mine = [sample for sample in record.samples if sample.cell in self._studies]
+            if not mine:
+                continue
+            self._records[record.id] = record
+            samples += [(sample, record) for sample in mine]
+            if record.finished:
+                self.finished += 1
+            elif self._given_up(record.state):
+                self.failed += 1
+            else:
+                self._queue.append(record.id)
+        samples.sort(key=lambda item: (item[0].cell, item[0].number))
+        for sample, record in samples:
+            state, value = self._verdict(record.state)
+            self._studies[sample.cell].replay(sample, state, value)
+
+    def _verdict(self, state: State | None) -> tuple[TrialState, float | None]:
+        if state is not None and state.finished:
+            value = objective_of(self.space, state.result)
+            return (TrialState.COMPLETE, value) if value is not None else (TrialState.FAIL, None)
+        return (TrialState.FAIL if self._given_up(state) else TrialState.RUNNING), None
+
+    def _given_up(self, state: State | None) -> bool:
+        return state is not None and state.status == "failed" and state.failures > self.space.retries
+
+    @property
+    def total(self) -> int:
+        """How many samples there will be in all."""
+        return sum(max(study.count, self.space.samples) for study in self._studies.values())
+
+    @property
+    def complete(self) -> bool:
+        return not (self._queue or self._asks or self.running)
+
+    def already_finished(self) -> Iterator[Record]:
+        """What was finished before this driver began."""
+        return (record for record in self._records.values() if record.finished)
+
+    def next(self) -> Assignment | None:
+        """The next trial to run, scheduled in the folder; None when there is none now (see :attr:`complete`)."""
+        if self.stopping:
+            return None
+        if self._queue:
+            return self._hand_out(self._records[self._queue.popleft()])
+        while self._asks:
+            _, position = heapq.heappop(self._asks)
+            study = self._study_of(self.cells[position])
+            sample = study.ask()
+            record, known = self._schedule(sample)
+            if study.count < self.space.samples:
+                heapq.heappush(self._asks, (study.count, position))
+            if not known:
+                return self._hand_out(record)
+            if record.finished or self._given_up(record.state):
+                study.tell(sample, self._verdict(record.state)[1])
+        return None
+
+    def _schedule(self, sample: Sample) -> tuple[Record, bool]:
+        """Commit that a sample is wanted; whether its config was known already."""
+        config = self.space.config(self._studies[sample.cell].cell, sample.params)
+        known = self._records.get(config.id)
+        content = config.model_dump(mode="json")
+        samples = (*known.samples, sample) if known else (sample,)
+        self.folder.schedule(config.id, content, samples)
+        folder = TrialFolder(self.folder.trial_folder(config.id))
+        record = Record(config.id, content, samples, folder, known.state if known else None)
+        self._records[config.id] = record
+        return record, known is not None
+
+    def _hand_out(self, record: Record) -> Assignment:
+        self.running.add(record.id)
+        return Assignment(record.id, record.config, record.samples[0].cell)
+
+    def ended(self, trial_id: str) -> Ending:
+        """Take a trial back, whatever has become of it: its folder says how it stands."""
+        self.running.discard(trial_id)
+        record = self._records[trial_id]
+        state = record.folder.state()
+        if state is not None and state.status == "running" and state.deaths + 1 >= DEATHS:
+            state = self._bury(record.folder)
+        record = Record(record.id, record.config, record.samples, record.folder, state)
+        self._records[trial_id] = record
+        gone = self._given_up(state)
+        over = record.finished or gone
+        value = self._verdict(state)[1]
+        if over:
+            self.finished += record.finished
+            self.failed += gone
+            for sample in record.samples:
+                if sample.cell in self._studies:
+                    self._studies[sample.cell].tell(sample, value)
+        else:
+            self._queue.appendleft(trial_id)
+        status = "died" if state is None or state.status == "running" else state.status
+        error = f"{state.error['type']}: {state.error['message']}" if state is not None and state.error else None
+        return Ending(trial_id, record.samples[0].cell, status, value, error, again=not over)
+
+    def _bury(self, folder: TrialFolder) -> State:
+        """A trial whose process keeps dying without a word counts as failed, for good."""
+        attempt, _ = folder.begin()
+        message = f"its process died {DEATHS} times in a row without a commit (killed, or out of memory)"
+        failure = {"type": "ProcessDied", "message": message, "traceback": ""}
+        attempt.end("failed", error=failure, failures=self.space.retries + 1)
+        return attempt.state
+
+    def stop(self) -> None:
+        """Hand nothing out any more."""
+        self.stopping = True

@@ -1,0 +1,365 @@
+"""A sweep's four tables, derived from what its trials have committed; docs/tables.md says what the columns mean.
+
+Tables under ``tables/`` are a cache: a trial that has committed nothing since they were written is taken from them,
+every other one from its own rows, so that what :func:`load` returns is the same with tables, without, and with old
+ones. They can be deleted at will.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sweeper.ledger import SweepFolder
+from trials import files
+from trials.errors import DamagedFile, UserError
+from trials.ledger import TABLES as ROW_TABLES
+from trials.ledger import State, TrialFolder
+
+SCHEMA = 1
+"""Raise it when columns change: tables of another schema are not read."""
+
+TRIES = 5
+PAUSE_S = 0.02
+"""A worker may replace files between the reading of a state and of the rows it names: then both are read again."""
+
+_text, _whole, _real = pa.string(), pa.int64(), pa.float64()
+_figures = {f"{split}_{name}": _real for split in ("train", "val", "test") for name in ("loss", "accuracy")}
+_sizes = {"density": _real, "sparsity": _real, "kept": _whole, "prunable": _whole, "empty_layers": _whole}
+_key = {"trial": _text, "stage": _text, "level": _whole}
+
+COLUMNS: dict[str, dict[str, Any]] = {
+    "trials": {
+        **{"trial": _text, "cell": _text, "number": _whole, "samples": _whole},
+        **{"status": _text, "attempts": _whole, "failures": _whole, "error_type": _text, "error_message": _text},
+        **{**_figures, **_sizes, "compression": _real, "flops": _whole, "dense_flops": _whole, "speedup": _real},
+        **{"parameters": _whole, "data": _text, "data_source": _text},
+        **{"seconds": _real, "host": _text, "device": _text},
+    },
+    "epochs": {
+        **{**_key, "epoch": _whole, **_figures, **_sizes, "flops": _whole},
+        **{"variant": _text, "seconds": _real, "stage_id": _text},
+    },
+    "layers": {
+        **{**_key, "layer": _text, "total": _whole, "kept": _whole, "density": _real, "flops": _whole},
+        "stage_id": _text,
+    },
+    "allocations": {
+        **{"trial": _text, "step": _whole, "episode": _whole, "layer": _text},
+        **{"capacity": _whole, "count": _whole, "reward": _real},
+    },
+}
+"""Columns that are always there, in their order; what a method or a config adds follows by name."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """A sweep as four tables.
+
+    Attributes:
+        path: the sweep's folder.
+        trials: one row per trial, by its id.
+        epochs: one row per (trial, stage, level, epoch).
+        layers: one row per (trial, stage, level, layer).
+        allocations: one row per (trial, step, episode, layer).
+        damaged: a line for every file that could not be read; what it held is not in the tables.
+    """
+
+    path: Path
+    trials: pd.DataFrame
+    epochs: pd.DataFrame
+    layers: pd.DataFrame
+    allocations: pd.DataFrame
+    damaged: tuple[str, ...] = ()
+
+
+def load(path: str | Path) -> Sweep:
+    """The tables of the sweep at ``storage/name``, also while it runs elsewhere. Writes nothing.
+
+    Damaged files are left out, with a warning that lists them.
+
+    Raises:
+        UserError: ``path`` is not a sweep's folder.
+    """
+    sweep = read(path)
+    if sweep.damaged:
+        warnings.warn("left out of the tables: " + "; ".join(sweep.damaged), stacklevel=2)
+    return sweep
+
+
+def read(path: str | Path) -> Sweep:
+    """:func:`load` without the warning: :attr:`Sweep.damaged` is left to the caller."""
+    folder = SweepFolder(Path(path))
+    if not folder.trials.is_dir() and not (folder.path / "sweep.yaml").is_file():
+        raise UserError(
+            f"{str(path)!r} is not a sweep's folder (it holds neither trials/ nor sweep.yaml): give storage/name, "
+            "e.g. results/bip_unstructured"
+        )
+    return _gather(folder).sweep(folder.path)
+
+
+def compact(folder: SweepFolder) -> Sweep:
+    """Write the tables to ``tables/``, each by rename, and return them. Nothing is written when nothing has changed.
+
+    ``tables/manifest.json`` says which trials, as committed when, the files hold; it is written last and names the
+    files' hashes, so that a reader never takes half of one compaction and half of another.
+    """
+    gathered = _gather(folder)
+    if gathered.stamps != _Cache.of(folder).stamps:
+        folder.tables.mkdir(parents=True, exist_ok=True)
+        hashes = {}
+        for name, table in gathered.tables.items():
+            buffer = io.BytesIO()
+            pq.write_table(table, buffer)
+            hashes[name] = files.digest(buffer.getvalue())
+            files.write(folder.tables / f"{name}.parquet", buffer.getvalue())
+        manifest = {"schema": SCHEMA, "tables": hashes, "trials": gathered.stamps}
+        files.write(folder.tables / "manifest.json", json.dumps(manifest).encode())
+    return gathered.sweep(folder.path)
+
+
+def config_column(path: str) -> str:
+    """The column of ``trials`` that holds a config field: its dotted path, behind ``config.`` where a measured column
+    has that name (``density`` is the density reached, ``config.density`` the one asked for)."""
+    return f"config.{path}" if path in COLUMNS["trials"] else path
+
+
+Stamp = list[int]
+
+
+def _stamp(path: Path) -> Stamp:
+    """Changes whenever a trial's config or state is committed."""
+    stamp = []
+    for name in ("config.json", "state.json"):
+        try:
+            found = (path / name).stat()
+            stamp += [found.st_mtime_ns, found.st_size]
+        except OSError:
+            stamp += [0, 0]
+    return stamp
+
+
+@dataclass(frozen=True)
+class _Cache:
+    """The tables as they were last written; empty if there are none, or if they do not belong together."""
+
+    stamps: dict[str, Stamp] = field(default_factory=dict)
+    tables: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, folder: SweepFolder) -> _Cache:
+        for _ in range(2):  # a compaction may be under way
+            try:
+                manifest = json.loads((folder.tables / "manifest.json").read_bytes())
+                if manifest["schema"] != SCHEMA:
+                    return cls()
+                contents = {name: (folder.tables / f"{name}.parquet").read_bytes() for name in COLUMNS}
+                if {name: files.digest(content) for name, content in contents.items()} == manifest["tables"]:
+                    tables = {name: _parquet(content) for name, content in contents.items()}
+                    return cls(dict(manifest["trials"]), tables)
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+        return cls()
+
+    def rows(self, table: str, trials: Sequence[str]) -> Any:
+        """The rows of some trials; columns that hold nothing there have no type."""
+        found = self.tables[table]
+        if len(trials) != len(self.stamps):
+            found = found.filter(pc.is_in(found["trial"], value_set=pa.array(trials, _text)))
+        columns = {name: found[name] for name in found.column_names}
+        return pa.table({n: pa.nulls(len(c)) if c.null_count == len(c) else c for n, c in columns.items()})
+
+
+def _parquet(content: bytes) -> Any:
+    return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What a trial's folder holds: its row of ``trials`` (None if its config is damaged), and its own rows."""
+
+    stamp: Stamp
+    row: dict[str, Any] | None
+    tables: dict[str, Any]
+    damaged: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Gathered:
+    tables: dict[str, Any]
+    stamps: dict[str, Stamp]
+    """Of the trials that were read whole."""
+    damaged: tuple[str, ...]
+
+    def sweep(self, path: Path) -> Sweep:
+        types = {_whole: pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+        return Sweep(
+            path, **{name: t.to_pandas(types_mapper=types.get) for name, t in self.tables.items()}, damaged=self.damaged
+        )
+
+
+def _gather(folder: SweepFolder) -> _Gathered:
+    """Everything committed, from the cache where it still holds and from the trials' folders elsewhere."""
+    cache = _Cache.of(folder)
+    names = sorted(path.name for path in folder.trials.glob("*"))
+    kept = [name for name in names if name in cache.stamps and cache.stamps[name] == _stamp(folder.trials / name)]
+    fresh = _read_trials(folder, sorted(set(names) - set(kept)))
+    tables = {}
+    for table in COLUMNS:
+        parts = [cache.rows(table, kept)] if kept else []
+        if table == "trials":
+            rows = [trial.row for trial in fresh.values() if trial.row is not None]
+            parts += [_from_rows(rows)] if rows else []
+        else:
+            found = {name: trial.tables[table] for name, trial in fresh.items() if table in trial.tables}
+            parts += [_stack(found)] if found else []
+        tables[table] = _finish(table, parts)
+    stamps = {name: cache.stamps[name] for name in kept}
+    stamps |= {name: trial.stamp for name, trial in fresh.items() if not trial.damaged}
+    return _Gathered(tables, dict(sorted(stamps.items())), tuple(d for trial in fresh.values() for d in trial.damaged))
+
+
+def _read_trials(folder: SweepFolder, names: Sequence[str]) -> dict[str, _Trial]:
+    """Trials by name, in the order given; those with something missing or damaged are read again, a few times."""
+    found: dict[str, _Trial | None] = {}
+    again = list(names)
+    for attempt in range(TRIES):
+        if attempt:
+            time.sleep(PAUSE_S)
+        found |= {name: _read_trial(folder.trials / name) for name in again}
+        again = [name for name in again if (trial := found[name]) is not None and trial.damaged]
+        if not again:
+            break
+    return {name: trial for name, trial in found.items() if trial is not None}
+
+
+def _read_trial(path: Path) -> _Trial | None:
+    """What is committed in a trial's folder; None where no trial was ever scheduled."""
+    stamp = _stamp(path)  # before anything is read: what is committed meanwhile makes it look old, not new
+    try:
+        content = json.loads((path / "config.json").read_bytes())
+        config, samples = dict(content["config"]), list(content["samples"])
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return _Trial(stamp, None, {}, (f"{path / 'config.json'} is damaged ({error})",))
+    folder, damaged, tables = TrialFolder(path), [], {}
+    try:
+        state = folder.state()
+    except DamagedFile as damage:
+        state = None
+        damaged.append(str(damage))
+    for table in ROW_TABLES if state is not None and state.commits else ():
+        assert state is not None
+        try:
+            found = folder.table(state.commits[-1], table)
+        except (DamagedFile, OSError, ValueError) as damage:
+            damaged.append(str(damage))
+        else:
+            tables |= {table: found} if found is not None else {}
+    return _Trial(stamp, _trial_row(path.name, config, samples, state), tables, tuple(damaged))
+
+
+def _trial_row(
+    name: str, config: Mapping[str, Any], samples: Sequence[Mapping[str, Any]], state: State | None
+) -> dict[str, Any]:
+    """A row of ``trials``. ``scheduled`` is the status of a trial that no worker has begun."""
+    first: Mapping[str, Any] = samples[0] if samples else {}
+    row: dict[str, Any] = {"trial": name, "cell": first.get("cell"), "number": first.get("number")}
+    row |= {"samples": len(samples), "status": "scheduled", "attempts": 0, "failures": 0}
+    if state is not None:
+        error, result = state.error or {}, state.result
+        row |= {"status": state.status, "attempts": state.attempt, "failures": state.failures}
+        row |= {"error_type": error.get("type"), "error_message": error.get("message")}
+        row |= {**result, "compression": _ratio(result, "prunable", "kept")}
+        row |= {"speedup": _ratio(result, "dense_flops", "flops")}
+        row |= {"seconds": state.seconds, "host": state.host, "device": state.device}
+    return row | {config_column(path): value for path, value in _flatten(config)}
+
+
+def _ratio(result: Mapping[str, Any], whole: str, part: str) -> float | None:
+    return result[whole] / result[part] if result.get(whole) and result.get(part) else None
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every field of a config by its dotted path; a list as JSON."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, json.dumps(value) if isinstance(value, (list, tuple)) else value
+
+
+def _from_rows(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """Rows as Arrow. A column of numbers and texts becomes text."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({name: _array([row.get(name) for row in rows]) for name in names})
+
+
+def _array(values: list[Any]) -> Any:
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.array([None if v is None else v if isinstance(v, str) else json.dumps(v) for v in values], _text)
+
+
+def _stack(tables: Mapping[str, Any]) -> Any:
+    """The trials' tables on top of each other, with the column ``trial``."""
+    stacked = _concat(list(tables.values()))
+    index = np.repeat(np.arange(len(tables)), [len(table) for table in tables.values()])
+    return stacked.append_column("trial", pa.array(list(tables), _text).take(pa.array(index)))
+
+
+def _concat(tables: Sequence[Any]) -> Any:
+    """Tables with different columns; whole and other numbers become float64, numbers and texts become text."""
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.concat_tables(_agree(tables), promote_options="permissive")
+
+
+def _agree(tables: Sequence[Any]) -> list[Any]:
+    """The tables, with columns whose types have nothing in common as text."""
+    types: dict[str, set[Any]] = {}
+    for table in tables:
+        for column in table.schema:
+            types.setdefault(column.name, set()).add(column.type)
+    unlike = {
+        name for name, kinds in types.items() if len(kinds - {pa.null()}) > 1 and kinds - {pa.null(), _whole, _real}
+    }
+    return [
+        table.cast(pa.schema([f.with_type(_text) if f.name in unlike else f for f in table.schema])) for table in tables
+    ]
+
+
+def _finish(name: str, parts: Sequence[Any]) -> Any:
+    """One table of its parts: every documented column, the others by name, sorted by trial, then as the rows came."""
+    known = COLUMNS[name]
+    table = _concat(parts) if parts else pa.table({column: pa.nulls(0) for column in known})
+    table = table.take(pc.sort_indices(table["trial"]))  # stable
+    others = sorted(c for c in set(table.column_names) - set(known) if not _is_group(table, c))
+    columns = {}
+    for column in (*known, *others):
+        values = table[column] if column in table.column_names else pa.nulls(len(table))
+        wanted = known.get(column, _text if name == "trials" else _real)
+        if pa.types.is_null(values.type) or wanted == _real and values.type == _whole and column in known:
+            values = values.cast(wanted)
+        columns[column] = values
+    return pa.table(columns).combine_chunks()
+
+
+def _is_group(table: Any, column: str) -> bool:
+    """Whether a column is only the absence of a group of fields: ``finetune: null`` beside ``finetune.epochs``."""
+    return table[column].null_count == len(table) and any(c.startswith(f"{column}.") for c in table.column_names)

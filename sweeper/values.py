@@ -1,0 +1,89 @@
+"""What a space file may hold: text, numbers, true, false and null, in lists and mappings; and how an error shows it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from trials.errors import UserError
+
+Scalar = str | int | float | bool | None
+
+DEEPEST = 16
+MOST = 100_000
+"""More levels or values than any space needs; aliases let a few lines of YAML say far more, or endlessly many."""
+
+
+def shown(value: object) -> str:
+    """``value`` as an error shows it: on one line, cut where it gets long."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def plain(content: object, where: str) -> Any:
+    """A copy of what YAML gave, with nothing in it but mappings with text as keys, lists and scalars.
+
+    Raises:
+        UserError: there is something else in it: dates, NaN, keys that are no text, integers beyond 64 bits.
+    """
+    return _plain(content, where, 0, itertools.count(1))
+
+
+def _plain(content: object, where: str, depth: int, counter: Iterator[int]) -> Any:
+    if depth > DEEPEST:
+        raise UserError(f"{where} lies {depth} levels deep, but a space has at most {DEEPEST}")
+    if next(counter) > MOST:
+        raise UserError(f"{where} is too much: a space holds at most {MOST} values")
+    if isinstance(content, dict):
+        return {
+            _key(key, where): _plain(value, f"{where}.{key}" if where else str(key), depth + 1, counter)
+            for key, value in content.items()
+        }
+    if isinstance(content, list):
+        return [_plain(value, f"{where}[{index}]", depth + 1, counter) for index, value in enumerate(content)]
+    return _scalar(content, where)
+
+
+def _key(key: object, where: str) -> str:
+    if not isinstance(key, str) or not key.isprintable():
+        raise UserError(f"{where or 'a space'} has the key {_number_or(key)}, but keys must be text: put it in quotes")
+    return key
+
+
+def _scalar(value: object, where: str) -> Scalar:
+    if isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**63:
+        raise UserError(f"{where} is {_number_or(value)}, but must fit in 64 bits")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{where} is {value}, but must be finite")
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    raise UserError(f"{where} is {shown(value)}, but must be text, a number, true, false or null: put it in quotes")
+
+
+def _number_or(value: object) -> str:
+    """``shown``, also for integers that are too long for Python to print."""
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"an integer of {value.bit_length()} bits"
+    return shown(value)
+
+
+def scalars(content: object, where: str) -> tuple[Scalar, ...]:
+    """The values of a list that has at least one, all scalar, none twice; 1 and 1.0 are the same value.
+
+    Raises:
+        UserError: it is no such list.
+    """
+    if not isinstance(content, Sequence) or isinstance(content, str):
+        raise UserError(f"{where} is {shown(content)}, but must be a list of values")
+    if not content:
+        raise UserError(f"{where} is [], but must have at least one value")
+    seen: set[Scalar] = set()
+    for value in content:
+        if value is not None and not isinstance(value, (str, int, float)):
+            raise UserError(f"{where} has {shown(value)}, but its values must be text, numbers, true, false or null")
+        if value in seen:
+            raise UserError(f"{where} has {shown(value)} twice, but must have every value once: remove one")
+        seen.add(value)
+    return tuple(content)

@@ -1,0 +1,16 @@
+"""For all tests: one thread of torch, the same examples in every run, and the folder of the reference vectors."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from hypothesis import settings
+
+torch.set_num_threads(1)
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.load_profile("repeatable")
+
+VECTORS = Path(os.environ.get("SWEEPER_VECTORS") or Path(__file__).parent / "vectors")
+"""Reference vectors, a folder per source. Another set of the same form may be put in its place by SWEEPER_VECTORS."""

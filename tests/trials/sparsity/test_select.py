@@ -1,0 +1,152 @@
+"""The exact selection against a stable sort."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from trials.sparsity import keep_count, select
+from trials.sparsity import select as select_function
+from trials.sparsity.select import _CHUNK
+
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+SPECIAL = [0.0, -0.0, float("inf"), -float("inf"), 1.0, -1.0, 1e-8, -1e-8, 5e-324, 1e-40, 65504.0, 3e38]
+
+
+def by_stable_sort(scores: Sequence[Tensor], keep: int, absolute: bool) -> list[Tensor]:
+    """Sort all entries ascending and stably, drop the first ones: the definition."""
+    flat = np.concatenate([layer.to(torch.float64).reshape(-1).numpy() for layer in scores])
+    if absolute:
+        flat = np.abs(flat)
+    mask = np.ones(len(flat), dtype=bool)
+    mask[np.argsort(flat, kind="stable")[: len(flat) - keep]] = False
+    parts = torch.from_numpy(mask).split([layer.numel() for layer in scores])
+    return [part.reshape(layer.shape) for part, layer in zip(parts, scores, strict=True)]
+
+
+def assert_selects(scores: Sequence[Tensor], keep: int, absolute: bool) -> None:
+    masks = select(scores, keep, absolute=absolute)
+    assert all(mask.dtype == torch.bool for mask in masks)
+    assert [mask.shape for mask in masks] == [layer.shape for layer in scores]
+    assert sum(int(mask.sum()) for mask in masks) == keep
+    for mask, expected in zip(masks, by_stable_sort(scores, keep, absolute), strict=True):
+        assert torch.equal(mask, expected)
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[list[Tensor], int, bool]:
+    dtype = draw(st.sampled_from(DTYPES))
+    few = st.sampled_from([0.0, -0.0, 0.5, -0.5, 1.0, -1.0])  # many ties
+    wide = st.one_of(st.floats(allow_nan=False, width=32), st.sampled_from(SPECIAL))
+    values = draw(st.sampled_from([few, wide]))
+    layers = draw(st.lists(st.lists(values, min_size=1, max_size=30), min_size=1, max_size=4))
+    keep = draw(st.integers(0, sum(map(len, layers))))
+    scores = [torch.tensor(layer, dtype=torch.float64).to(dtype) for layer in layers]
+    return scores, keep, draw(st.booleans())
+
+
+@given(problems())
+def test_equals_stable_sort(problem: tuple[list[Tensor], int, bool]) -> None:
+    assert_selects(*problem)
+
+
+@given(problem=problems(), chunk=st.integers(1, 7))
+def test_equals_stable_sort_over_many_chunks(problem: tuple[list[Tensor], int, bool], chunk: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trials.sparsity.select._CHUNK", chunk)
+        assert_selects(*problem)
+
+
+@given(seed=st.integers(0, 2**32 - 1), keep_share=st.floats(0, 1), levels=st.sampled_from([2, 5, 1000]))
+def test_equals_stable_sort_on_convolutions(seed: int, keep_share: float, levels: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    scores = [
+        torch.randint(-levels, levels + 1, shape, generator=generator).float() / levels
+        for shape in ((4, 3, 3, 3), (6, 4, 1, 1), (5, 24))
+    ]
+    total = sum(layer.numel() for layer in scores)
+    for absolute in (False, True):
+        assert_selects(scores, round(keep_share * total), absolute)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("absolute", [False, True])
+def test_sizes_beyond_one_chunk(dtype: torch.dtype, absolute: bool) -> None:
+    generator = torch.Generator().manual_seed(3)
+    sizes = (_CHUNK + 1, 7, 2 * _CHUNK, 2 * _CHUNK + 100)
+    scores = [torch.randn(size, generator=generator, dtype=torch.float64).to(dtype) for size in sizes]
+    for share in (0.01, 0.5):
+        assert_selects(scores, round(share * sum(sizes)), absolute)
+
+
+def test_ties_beyond_one_chunk_are_dropped_from_the_front() -> None:
+    scores = [torch.zeros(_CHUNK + 3), torch.zeros(_CHUNK)]
+    first, second = select(scores, _CHUNK - 1)
+    assert not first.any()
+    assert torch.equal(second, torch.arange(_CHUNK) >= 1)
+    first, second = select(scores, _CHUNK + 1)
+    assert torch.equal(first, torch.arange(_CHUNK + 3) >= _CHUNK + 2)
+    assert second.all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_zeros_of_either_sign_are_one_tie(dtype: torch.dtype) -> None:
+    scores = [torch.tensor([0.0, -0.0, 0.0], dtype=dtype), torch.tensor([-0.0, 0.0], dtype=dtype)]
+    for absolute in (False, True):
+        first, second = select(scores, 2, absolute=absolute)
+        assert first.tolist() == [False, False, False]
+        assert second.tolist() == [True, True]
+
+
+def test_minus_infinity_goes_first() -> None:
+    (mask,) = select([torch.tensor([-torch.inf, -3e38, -torch.inf, 0.0])], 2)
+    assert mask.tolist() == [False, True, False, True]
+
+
+def test_scores_are_not_changed_and_may_lie_in_any_layout() -> None:
+    scores = torch.randn(4, 6, 3, 3, generator=torch.Generator().manual_seed(1))
+    before = scores.clone()
+    strided = scores.to(memory_format=torch.channels_last)
+    (mask,), (from_strided,) = select([scores], 100), select([strided], 100)
+    assert torch.equal(scores, before)
+    assert torch.equal(mask, from_strided)
+    assert torch.equal(select([scores.transpose(0, 1)], 100)[0], by_stable_sort([scores.transpose(0, 1)], 100, False)[0])
+
+
+def test_scores_that_require_grad_give_masks_without_one() -> None:
+    (mask,) = select([torch.nn.Parameter(torch.arange(4.0))], 2)
+    assert mask.tolist() == [False, False, True, True]
+    assert not mask.requires_grad
+
+
+@pytest.mark.parametrize("keep", [-1, 6])
+def test_keep_out_of_range(keep: int) -> None:
+    with pytest.raises(ValueError, match=f"keep is {keep}, but must be between 0 and the number of scores, 5"):
+        select_function([torch.arange(3.0), torch.arange(2.0)], keep)
+
+
+@pytest.mark.parametrize(
+    ("density", "n", "dropped"),
+    [(0.9, 10, 0), (0.8, 20, 3), (0.8, 640, 127), (0.9, 100, 9), (1.0, 17, 0), (0.5, 7, 3), (0.0092, 268_336, 265_867)],
+)
+def test_keep_count_truncates_as_published(density: float, n: int, dropped: int) -> None:
+    assert n - keep_count(density, n) == dropped
+
+
+@given(st.floats(1e-6, 1), st.integers(1, 10**8))
+def test_keep_count_is_within_one_of_exact(density: float, n: int) -> None:
+    kept = keep_count(density, n)
+    assert 1 <= kept <= n
+    assert -1e-6 * n - 1e-6 <= kept - density * n < 1 + 1e-6
+
+
+@given(st.integers(1, 10**6))
+def test_the_smallest_densities_keep_one(n: int) -> None:
+    assert keep_count(1 / n, n) in (1, 2)
+    assert keep_count(0.4 / n, n) == 1
