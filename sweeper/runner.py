@@ -56,6 +56,10 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         self.limit = limit
         self._trial_of: dict[str, str] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its searcher as it starts; there is nothing in this one that a pickle should hold."""
+        return {}
+
     def set_search_properties(self, *_: Any, **__: Any) -> bool:
         return True
 

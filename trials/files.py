@@ -8,23 +8,16 @@ from pathlib import Path
 
 
 def write(path: Path, content: bytes) -> None:
-    """Replace ``path`` by ``content``, by temporary file, fsync and rename: a reader sees the old or the new whole."""
+    """Replace ``path`` by ``content``, by temporary file, fsync and rename: a reader sees the old or the new whole.
+
+    The folder itself is not synced: a rename that a power failure undoes leaves the old file, which is as good.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Make renames in a folder durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def digest(content: bytes) -> str:
