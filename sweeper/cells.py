@@ -21,16 +21,14 @@ LADDERS: dict[str, tuple[float, ...]] = {
 }
 """Lists of values that have a name, for a grid to use."""
 
-ONLY_CELL = "all"
-"""The key of the one cell of a space without a grid."""
-
 
 @dataclass(frozen=True)
 class Cell:
     """One combination of grid values.
 
     Attributes:
-        key: its name, such as ``density=0.2,seed=0``: paths in alphabetical order, values in their shortest form.
+        key: its name, such as ``density=0.2,seed=0``: paths in alphabetical order, values in their shortest form;
+            empty for the one cell of a space without a grid.
         values: by dotted path, in the grid's order.
     """
 
@@ -40,7 +38,7 @@ class Cell:
 
 def make_cell(values: Mapping[str, Scalar]) -> Cell:
     """The cell of these values."""
-    return Cell(",".join(f"{path}={text(values[path])}" for path in sorted(values)) or ONLY_CELL, dict(values))
+    return Cell(",".join(f"{path}={text(values[path])}" for path in sorted(values)), dict(values))
 
 
 def make_cells(grid: Mapping[str, tuple[Scalar, ...]]) -> list[Cell]:

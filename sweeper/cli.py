@@ -165,7 +165,11 @@ def refuse_narrowing(folder: SweepFolder, space: Space) -> None:
     documents = folder.documents()
     if not documents:
         return
-    differences = narrowing(Space.from_document(documents[-1]["space"]), space)
+    try:
+        begun = Space.from_document(documents[-1]["space"])
+    except (KeyError, TypeError):
+        raise UserError(f"{folder.path / 'sweep.yaml'} has no space: it was changed by hand; restore it") from None
+    differences = narrowing(begun, space)
     if differences:
         raise UserError(
             f"{folder.path.name} was begun as another sweep: {'; '.join(differences)}; "
@@ -212,11 +216,12 @@ def describe(space: Space, folder: SweepFolder, console: Console) -> None:
     low, high = ([_stage_of(config) for config in configs[i::2]] for i in (0, 1))
     shared = {stage for stage in low if stage}
     for cell in cells:
-        console.print(cell.key or "one cell")
+        console.print(cell.key or "one cell", markup=False)
     for path, distribution in space.search.items():
-        console.print(f"search {path}: {distribution}")
+        console.print(f"search {path}: {distribution}", markup=False)
     trials = len(cells) * space.samples
-    console.print(f"{len(cells)} cells x {space.samples} samples = {trials} trials of {space.trial['method']}")
+    methods = ", ".join(sorted({config.method for config in configs}))
+    console.print(f"{len(cells)} cells x {space.samples} samples = {trials} trials of {methods}")
     if low != high:
         console.print("dense networks to train first: one per trial, since the search changes how they are trained")
     else:

@@ -31,12 +31,16 @@ class Distribution(ABC):
         """As Optuna has it, to put a known trial into a study."""
 
     @abstractmethod
-    def corners(self) -> tuple[Scalar, ...]:
+    def edges(self) -> tuple[Scalar, ...]:
         """The values that a config must accept for all others to be accepted: the bounds, or every choice."""
 
     @abstractmethod
     def document(self) -> dict[str, Any]:
         """As a space file says it."""
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """As a person reads it."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +57,14 @@ class Uniform(Distribution):
     def optuna_distribution(self) -> FloatDistribution:
         return FloatDistribution(self.low, self.high, log=self.log)
 
-    def corners(self) -> tuple[float, ...]:
+    def edges(self) -> tuple[float, ...]:
         return (self.low, self.high)
 
     def document(self) -> dict[str, Any]:
         return {"loguniform" if self.log else "uniform": [self.low, self.high]}
+
+    def __str__(self) -> str:
+        return f"{'loguniform' if self.log else 'uniform'} from {self.low} to {self.high}"
 
 
 @dataclass(frozen=True)
@@ -74,11 +81,14 @@ class Int(Distribution):
     def optuna_distribution(self) -> IntDistribution:
         return IntDistribution(self.low, self.high, log=self.log)
 
-    def corners(self) -> tuple[int, ...]:
+    def edges(self) -> tuple[int, ...]:
         return (self.low, self.high)
 
     def document(self) -> dict[str, Any]:
         return {"int": [self.low, self.high], **({"log": True} if self.log else {})}
+
+    def __str__(self) -> str:
+        return f"{'loguniform' if self.log else 'uniform'} integers from {self.low} to {self.high}"
 
 
 @dataclass(frozen=True)
@@ -93,11 +103,14 @@ class Choice(Distribution):
     def optuna_distribution(self) -> CategoricalDistribution:
         return CategoricalDistribution(self.choices)
 
-    def corners(self) -> tuple[Scalar, ...]:
+    def edges(self) -> tuple[Scalar, ...]:
         return self.choices
 
     def document(self) -> dict[str, Any]:
         return {"choice": list(self.choices)}
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(map(str, self.choices))}"
 
 
 def _uniform(content: object, options: dict[str, Any], where: str) -> Uniform:
@@ -178,7 +191,7 @@ def _is_number(value: object) -> bool:
 
 def corners(search: Mapping[str, Distribution]) -> list[dict[str, Scalar]]:
     """Values by path on which a cell is checked: every bound and every choice, combined where that stays few."""
-    options = {path: distribution.corners() for path, distribution in search.items()}
+    options = {path: distribution.edges() for path, distribution in search.items()}
     if math.prod(map(len, options.values())) <= MOST_CORNERS:
         return [dict(zip(options, values, strict=True)) for values in itertools.product(*options.values())]
     first = {path: values[0] for path, values in options.items()}

@@ -11,8 +11,9 @@ import io
 import json
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -36,30 +37,34 @@ PAUSE_S = 0.02
 """A worker may replace files between the reading of a state and of the rows it names: then both are read again."""
 
 _text, _whole, _real = pa.string(), pa.int64(), pa.float64()
-_figures = {f"{split}_{name}": _real for split in ("train", "val", "test") for name in ("loss", "accuracy")}
-_sizes = {"density": _real, "sparsity": _real, "kept": _whole, "prunable": _whole, "empty_layers": _whole}
-_key = {"trial": _text, "stage": _text, "level": _whole}
+
+
+def _columns(types: str) -> dict[str, Any]:
+    kinds = {"text": _text, "whole": _whole, "real": _real}
+    return {name: kinds[kind] for name, kind in (column.split(":") for column in types.split())}
+
+
+_FIGURES = """
+    train_loss:real train_accuracy:real val_loss:real val_accuracy:real test_loss:real test_accuracy:real
+    density:real sparsity:real kept:whole prunable:whole empty_layers:whole"""
 
 COLUMNS: dict[str, dict[str, Any]] = {
-    "trials": {
-        **{"trial": _text, "cell": _text, "number": _whole, "samples": _whole},
-        **{"status": _text, "attempts": _whole, "failures": _whole, "error_type": _text, "error_message": _text},
-        **{**_figures, **_sizes, "compression": _real, "flops": _whole, "dense_flops": _whole, "speedup": _real},
-        **{"parameters": _whole, "data": _text, "data_source": _text},
-        **{"seconds": _real, "host": _text, "device": _text},
-    },
-    "epochs": {
-        **{**_key, "epoch": _whole, **_figures, **_sizes, "flops": _whole},
-        **{"variant": _text, "seconds": _real, "stage_id": _text},
-    },
-    "layers": {
-        **{**_key, "layer": _text, "total": _whole, "kept": _whole, "density": _real, "flops": _whole},
-        "stage_id": _text,
-    },
-    "allocations": {
-        **{"trial": _text, "step": _whole, "episode": _whole, "layer": _text},
-        **{"capacity": _whole, "count": _whole, "reward": _real},
-    },
+    "trials": _columns(
+        f"""
+        trial:text cell:text number:whole samples:whole
+        status:text attempts:whole failures:whole error_type:text error_message:text {_FIGURES}
+        compression:real flops:whole dense_flops:whole speedup:real parameters:whole
+        data:text data_source:text seconds:real host:text device:text"""
+    ),
+    "epochs": _columns(
+        f"trial:text stage:text level:whole epoch:whole {_FIGURES} flops:whole variant:text seconds:real stage_id:text"
+    ),
+    "layers": _columns(
+        "trial:text stage:text level:whole layer:text total:whole kept:whole density:real flops:whole stage_id:text"
+    ),
+    "allocations": _columns(
+        "trial:text step:whole episode:whole layer:text capacity:whole count:whole reward:real",
+    ),
 }
 """Columns that are always there, in their order; what a method or a config adds follows by name."""
 
@@ -99,15 +104,16 @@ def load(path: str | Path) -> Sweep:
     return sweep
 
 
-def read(path: str | Path) -> Sweep:
-    """:func:`load` without the warning: :attr:`Sweep.damaged` is left to the caller."""
+def read(path: str | Path, rows: Collection[str] = ROW_TABLES) -> Sweep:
+    """:func:`load` without the warning, :attr:`Sweep.damaged` is left to the caller; of the tables of rows only some,
+    the others come out empty."""
     folder = SweepFolder(Path(path))
     if not folder.trials.is_dir() and not (folder.path / "sweep.yaml").is_file():
         raise UserError(
             f"{str(path)!r} is not a sweep's folder (it holds neither trials/ nor sweep.yaml): give storage/name, "
             "e.g. results/bip_unstructured"
         )
-    return _gather(folder).sweep(folder.path)
+    return _gather(folder, rows).sweep(folder.path)
 
 
 def compact(folder: SweepFolder) -> Sweep:
@@ -176,8 +182,7 @@ class _Cache:
     def rows(self, table: str, trials: Sequence[str]) -> Any:
         """The rows of some trials; columns that hold nothing there have no type."""
         found = self.tables[table]
-        if len(trials) != len(self.stamps):
-            found = found.filter(pc.is_in(found["trial"], value_set=pa.array(trials, _text)))
+        found = found.filter(pc.is_in(found["trial"], value_set=pa.array(trials, _text)))
         columns = {name: found[name] for name in found.column_names}
         return pa.table({n: pa.nulls(len(c)) if c.null_count == len(c) else c for n, c in columns.items()})
 
@@ -210,15 +215,15 @@ class _Gathered:
         )
 
 
-def _gather(folder: SweepFolder) -> _Gathered:
+def _gather(folder: SweepFolder, wanted: Collection[str] = ROW_TABLES) -> _Gathered:
     """Everything committed, from the cache where it still holds and from the trials' folders elsewhere."""
     cache = _Cache.of(folder)
     names = sorted(path.name for path in folder.trials.glob("*"))
     kept = [name for name in names if name in cache.stamps and cache.stamps[name] == _stamp(folder.trials / name)]
-    fresh = _read_trials(folder, sorted(set(names) - set(kept)))
+    fresh = _read_trials(folder, sorted(set(names) - set(kept)), wanted)
     tables = {}
     for table in COLUMNS:
-        parts = [cache.rows(table, kept)] if kept else []
+        parts = [cache.rows(table, kept)] if kept and table in ("trials", *wanted) else []
         if table == "trials":
             rows = [trial.row for trial in fresh.values() if trial.row is not None]
             parts += [_from_rows(rows)] if rows else []
@@ -231,21 +236,21 @@ def _gather(folder: SweepFolder) -> _Gathered:
     return _Gathered(tables, dict(sorted(stamps.items())), tuple(d for trial in fresh.values() for d in trial.damaged))
 
 
-def _read_trials(folder: SweepFolder, names: Sequence[str]) -> dict[str, _Trial]:
+def _read_trials(folder: SweepFolder, names: Sequence[str], wanted: Collection[str]) -> dict[str, _Trial]:
     """Trials by name, in the order given; those with something missing or damaged are read again, a few times."""
     found: dict[str, _Trial | None] = {}
     again = list(names)
     for attempt in range(TRIES):
         if attempt:
             time.sleep(PAUSE_S)
-        found |= {name: _read_trial(folder.trials / name) for name in again}
+        found |= {name: _read_trial(folder.trials / name, wanted) for name in again}
         again = [name for name in again if (trial := found[name]) is not None and trial.damaged]
         if not again:
             break
     return {name: trial for name, trial in found.items() if trial is not None}
 
 
-def _read_trial(path: Path) -> _Trial | None:
+def _read_trial(path: Path, wanted: Collection[str]) -> _Trial | None:
     """What is committed in a trial's folder; None where no trial was ever scheduled."""
     stamp = _stamp(path)  # before anything is read: what is committed meanwhile makes it look old, not new
     try:
@@ -255,16 +260,18 @@ def _read_trial(path: Path) -> _Trial | None:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         return _Trial(stamp, None, {}, (f"{path / 'config.json'} is damaged ({error})",))
-    folder, damaged, tables = TrialFolder(path), [], {}
+    folder = TrialFolder(path)
+    damaged: list[str] = []
+    tables: dict[str, Any] = {}
     try:
         state = folder.state()
     except DamagedFile as damage:
         state = None
         damaged.append(str(damage))
-    for table in ROW_TABLES if state is not None and state.commits else ():
-        assert state is not None
+    commits = state.commits[-1:] if state is not None else ()
+    for commit, table in product(commits, wanted):
         try:
-            found = folder.table(state.commits[-1], table)
+            found = folder.table(commit, table)
         except (DamagedFile, OSError, ValueError) as damage:
             damaged.append(str(damage))
         else:
@@ -354,7 +361,7 @@ def _finish(name: str, parts: Sequence[Any]) -> Any:
     for column in (*known, *others):
         values = table[column] if column in table.column_names else pa.nulls(len(table))
         wanted = known.get(column, _text if name == "trials" else _real)
-        if pa.types.is_null(values.type) or wanted == _real and values.type == _whole and column in known:
+        if pa.types.is_null(values.type) or (column in known and wanted == _real and values.type == _whole):
             values = values.cast(wanted)
         columns[column] = values
     return pa.table(columns).combine_chunks()

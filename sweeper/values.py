@@ -69,6 +69,13 @@ def _number_or(value: object) -> str:
     return shown(value)
 
 
+def mapping(content: Any, where: str) -> dict[str, Any]:
+    """``content`` if it is a mapping, or a UserError."""
+    if not isinstance(content, dict):
+        raise UserError(f"{where} is {shown(content)}, but must be a mapping of keys to values")
+    return content
+
+
 def scalars(content: object, where: str) -> tuple[Scalar, ...]:
     """The values of a list that has at least one, all scalar, none twice; 1 and 1.0 are the same value.
 

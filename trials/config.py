@@ -116,7 +116,7 @@ def parse(content: object) -> TrialConfig:
     if "method" not in content:
         raise UserError(f"method is missing: add method: one of {', '.join(sorted(METHODS))}")
     method = content["method"]
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise UserError(unknown_name("method", method, METHODS))
     config = METHODS[method].Config
     return validate(config, content, "")
@@ -135,11 +135,14 @@ def _explain(error: ErrorDetails, model: type[BaseModel], where: str) -> str:
     if error["type"] == "extra_forbidden":
         fields = _fields_at(model, error["loc"][:-1])
         return unknown_name(f"{path}: unknown key", error["loc"][-1], fields) if fields else f"{path} is not a known key"
+    if error["type"] == "invalid_key":
+        return f"{error['input']!r} is not a known key"
     if error["type"] == "missing":
         return f"{path} is missing: add it"
     rule = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ").removeprefix("Input should ")
-    if error["type"] == "value_error":
-        return f"{path}: {rule}"
+    if error["type"] == "value_error":  # our own validators say the field's last name and its value themselves
+        parent = path.rpartition(".")[0] if rule.startswith(path.rpartition(".")[2]) else path
+        return f"{parent}.{rule}" if parent else rule
     return f"{path} is {error['input']!r}, but must be {rule}"
 
 

@@ -85,7 +85,7 @@ class TrialFolder:
             content.pop("schema")
             content["commits"] = tuple(Commit(**commit) for commit in content["commits"])
             return State(**content)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DamagedFile(f"{self.state_path} is not a committed state ({error})") from None
 
     def rows(self, commit: Commit) -> Rows:

@@ -19,6 +19,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":  # "<<: *name"; what is merged in may be overridden
+                continue
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, (str, int, float)):
                 if key in seen:
@@ -42,8 +44,8 @@ def parse_yaml(text: str, where: str) -> Any:
         return yaml.load(text, Loader=_Loader)  # noqa: S506  a subclass of the safe loader
     except yaml.YAMLError as error:
         raise UserError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is not YAML: {error}") from None
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:  # from values behind a tag
+        raise UserError(f"{where} is not YAML: {type(error).__name__}: {error}") from None
 
 
 def read_yaml(path: Path) -> Any:
@@ -75,7 +77,7 @@ def override(content: Any, settings: Iterable[str]) -> Any:
                 current[key] = {}
             current = current[key]
         if not isinstance(current, dict):
-            raise UserError(f"--set is {setting!r}, but {path.rpartition('.')[0]} is not a mapping")
+            raise UserError(f"--set is {setting!r}, but {path.rpartition('.')[0] or 'the file'} is not a mapping")
         current[last] = parse_yaml(text, f"--set {setting}")
     return content
 

@@ -19,8 +19,9 @@ MANIFEST: dict[str, Any] = json.loads((BIP / "manifest.json").read_text())
 
 
 def load(name: str) -> dict[str, Tensor]:
+    """A file's arrays in float64 (inputs that float32 holds exactly are stored as such)."""
     with np.load(BIP / name) as file:
-        return {key: torch.from_numpy(np.array(file[key])) for key in file.files}
+        return {key: torch.from_numpy(np.array(file[key], dtype=np.float64)) for key in file.files}
 
 
 def numbered(arrays: dict[str, Tensor], pattern: str) -> list[Tensor]:
@@ -34,7 +35,7 @@ def numbered(arrays: dict[str, Tensor], pattern: str) -> list[Tensor]:
 
 def close(ours: Tensor, reference: Tensor, what: str) -> None:
     torch.testing.assert_close(
-        ours.detach(), reference.to(ours.dtype), rtol=RTOL, atol=ATOL, msg=lambda text: f"{what}: {text}"
+        ours.detach(), reference, rtol=RTOL, atol=ATOL, msg=lambda text: f"{what}: {text}"
     )
 
 

@@ -19,6 +19,12 @@ from trials.methods.one_shot import FinetuneRecipe, PruningConfig
 from trials.training import Net
 
 
+class TrainOnRecipe(FinetuneRecipe):
+    """Finetuning at a constant rate, as long as a level lasts."""
+
+    schedule: str = "constant"
+
+
 class ImpConfig(PruningConfig):
     """``levels`` rounds, each keeping 1 - ``prune_fraction`` of the weights that are left.
 
@@ -33,7 +39,7 @@ class ImpConfig(PruningConfig):
     rewind: Literal["weights", "learning_rate", "none"] = "weights"
     rewind_epoch: int = Field(default=0, ge=0)
     pretrain: PretrainRecipe = PretrainRecipe()
-    finetune: FinetuneRecipe = FinetuneRecipe(schedule="constant")
+    finetune: TrainOnRecipe = TrainOnRecipe()
 
     @field_validator("pattern")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,9 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from trials.sparsity import keep_count, select
-from trials.sparsity import select as select_function
-from trials.sparsity.select import _CHUNK
 
+SELECT_FILE = importlib.import_module("trials.sparsity.select")  # trials.sparsity.select is the function
+CHUNK = SELECT_FILE._CHUNK
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 SPECIAL = [0.0, -0.0, float("inf"), -float("inf"), 1.0, -1.0, 1e-8, -1e-8, 5e-324, 1e-40, 65504.0, 3e38]
 
@@ -59,7 +60,7 @@ def test_equals_stable_sort(problem: tuple[list[Tensor], int, bool]) -> None:
 @given(problem=problems(), chunk=st.integers(1, 7))
 def test_equals_stable_sort_over_many_chunks(problem: tuple[list[Tensor], int, bool], chunk: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("trials.sparsity.select._CHUNK", chunk)
+        patch.setattr(SELECT_FILE, "_CHUNK", chunk)
         assert_selects(*problem)
 
 
@@ -79,19 +80,19 @@ def test_equals_stable_sort_on_convolutions(seed: int, keep_share: float, levels
 @pytest.mark.parametrize("absolute", [False, True])
 def test_sizes_beyond_one_chunk(dtype: torch.dtype, absolute: bool) -> None:
     generator = torch.Generator().manual_seed(3)
-    sizes = (_CHUNK + 1, 7, 2 * _CHUNK, 2 * _CHUNK + 100)
+    sizes = (CHUNK + 1, 7, 2 * CHUNK, 2 * CHUNK + 100)
     scores = [torch.randn(size, generator=generator, dtype=torch.float64).to(dtype) for size in sizes]
     for share in (0.01, 0.5):
         assert_selects(scores, round(share * sum(sizes)), absolute)
 
 
 def test_ties_beyond_one_chunk_are_dropped_from_the_front() -> None:
-    scores = [torch.zeros(_CHUNK + 3), torch.zeros(_CHUNK)]
-    first, second = select(scores, _CHUNK - 1)
+    scores = [torch.zeros(CHUNK + 3), torch.zeros(CHUNK)]
+    first, second = select(scores, CHUNK - 1)
     assert not first.any()
-    assert torch.equal(second, torch.arange(_CHUNK) >= 1)
-    first, second = select(scores, _CHUNK + 1)
-    assert torch.equal(first, torch.arange(_CHUNK + 3) >= _CHUNK + 2)
+    assert torch.equal(second, torch.arange(CHUNK) >= 1)
+    first, second = select(scores, CHUNK + 1)
+    assert torch.equal(first, torch.arange(CHUNK + 3) >= CHUNK + 2)
     assert second.all()
 
 
@@ -128,7 +129,7 @@ def test_scores_that_require_grad_give_masks_without_one() -> None:
 @pytest.mark.parametrize("keep", [-1, 6])
 def test_keep_out_of_range(keep: int) -> None:
     with pytest.raises(ValueError, match=f"keep is {keep}, but must be between 0 and the number of scores, 5"):
-        select_function([torch.arange(3.0), torch.arange(2.0)], keep)
+        select([torch.arange(3.0), torch.arange(2.0)], keep)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,239 @@
+"""The one live view of a running sweep: a panel on a terminal, plain lines elsewhere.
+
+Calls come from the driver's loop, thousands of times, and cost microseconds: they move counters, and what is drawn (on
+a terminal by a thread, a few times a second) is drawn from the counters. There are no locks: a signal handler may call
+:meth:`Display.note` in the middle of anything.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+REFRESHES_PER_SECOND = 4
+CELLS_SHOWN = 12
+RUNNING_SHOWN = 16
+LINES_AT_ONCE = 8
+LINES_PER_SECOND = 4.0
+"""Without a terminal: so many lines at once, then so many per second; what is more is told in sums."""
+
+DONE = frozenset({"complete", "pruned"})
+
+
+@dataclass
+class _Running:
+    cell: str
+    since: float
+    row: dict[str, Any] | None = None
+
+
+@dataclass
+class _Sum:
+    """Endings that got no line of their own."""
+
+    count: int = 0
+    statuses: dict[str, int] = field(default_factory=dict)
+
+    def add(self, status: str) -> None:
+        self.count += 1
+        self.statuses[status] = self.statuses.get(status, 0) + 1
+
+    def take(self) -> str:
+        """What they were, as text; empties the sum."""
+        text = f"{self.count} trials: {', '.join(f'{n} {status}' for status, n in sorted(self.statuses.items()))}"
+        self.count, self.statuses = 0, {}
+        return text
+
+
+class Display:
+    """Counts what a driver tells it and shows that. Use as a context manager.
+
+    Args:
+        total_trials: how many trials there will be in all, those that are finished already included.
+        cells: how many cells; each is done when its equal share of the trials is.
+        console: where to show. On a terminal one panel is kept up to date; elsewhere lines are printed.
+        objective: the name of the values.
+        direction: ``maximize`` or ``minimize``.
+    """
+
+    def __init__(self, total_trials: int, cells: int, console: Console, objective: str, direction: str) -> None:
+        self.total, self.cells, self.console, self.objective = total_trials, cells, console, objective
+        self.done = self.failed = self.already = 0
+        self.running: dict[str, _Running] = {}
+        self._sign = 1 if direction.startswith("max") else -1
+        self._share = math.ceil(total_trials / cells) if cells else 0
+        self._best: dict[str, float] = {}  # by cell, the last to change last
+        self._ended_in: dict[str, int] = {}  # by cell
+        self._over: set[str] = set()  # cells
+        self._failed: set[str] = set()  # trials that failed and were not begun again
+        self._began = time.monotonic()
+        self._live: Live | None = None
+        self._unsaid, self._allowance, self._allowed_at = _Sum(), float(LINES_AT_ONCE), self._began
+        self._known = _Sum()
+        self._lines: deque[str] = deque()
+        self._printing = False
+
+    def __enter__(self) -> Display:
+        self._began = self._allowed_at = time.monotonic()
+        if self.console.is_terminal:
+            self._live = Live(
+                console=self.console,
+                get_renderable=self._render,
+                refresh_per_second=REFRESHES_PER_SECOND,
+                transient=True,
+            )
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        self._say_sums()
+
+    def started(self, trial_id: str, cell: str) -> None:
+        """A trial is handed out, for the first time or again."""
+        self.running[trial_id] = _Running(cell, time.monotonic())
+        if trial_id in self._failed:
+            self._failed.discard(trial_id)
+            self.failed -= 1
+            self._count(cell, -1)
+        self._catch_up()
+
+    def row(self, trial_id: str, row: dict[str, Any]) -> None:
+        """A running trial reports a row of ``epochs``."""
+        running = self.running.get(trial_id)
+        if running is not None:
+            running.row = row
+        self._catch_up()
+
+    def ended(self, trial_id: str, cell: str, status: str, value: float | None, already: bool) -> None:
+        """An attempt at a trial has ended with a status; ``already``: long before, it is only counted."""
+        now = time.monotonic()
+        running = self.running.pop(trial_id, None)
+        if status in DONE:
+            self.done += 1
+            self.already += already
+            self._count(cell, 1)
+            if value is not None and status == "complete":
+                self._note_best(cell, value)
+        elif status == "failed":
+            self.failed += 1
+            self._failed.add(trial_id)
+            self._count(cell, 1)
+        if self._live is not None:
+            return
+        if already:
+            self._known.add(status)
+        elif self._may_speak(now):
+            self._say_sums()
+            self._say(self._line(trial_id, cell, status, value, now - running.since if running else None))
+        else:
+            self._unsaid.add(status)
+
+    def note(self, text: str) -> None:
+        """A line for people: a warning, a signal. May be called from a signal handler."""
+        self._say(text)
+
+    def _count(self, cell: str, change: int) -> None:
+        ended = self._ended_in[cell] = self._ended_in.get(cell, 0) + change
+        if ended >= self._share:
+            self._over.add(cell)
+        else:
+            self._over.discard(cell)
+
+    def _note_best(self, cell: str, value: float) -> None:
+        best = self._best.pop(cell, None)
+        self._best[cell] = value if best is None or self._sign * value > self._sign * best else best
+
+    def _may_speak(self, now: float) -> bool:
+        """Whether a line may be printed now: a bucket that fills at LINES_PER_SECOND."""
+        filled = self._allowance + (now - self._allowed_at) * LINES_PER_SECOND
+        self._allowance, self._allowed_at = min(float(LINES_AT_ONCE), filled), now
+        if self._allowance < 1:
+            return False
+        self._allowance -= 1
+        return True
+
+    def _line(self, trial_id: str, cell: str, status: str, value: float | None, seconds: float | None) -> str:
+        figure = "" if value is None else f" {self.objective} {value:.4f}"
+        took = "" if seconds is None else f" ({seconds:.1f} s)"
+        return f"{self._progress()} {trial_id} {cell} {status}{figure}{took}".replace("  ", " ")
+
+    def _progress(self) -> str:
+        return f"{self.done + self.failed}/{self.total}"
+
+    def _catch_up(self) -> None:
+        if (self._unsaid.count or self._known.count) and self._may_speak(time.monotonic()):
+            self._say_sums()
+
+    def _say_sums(self) -> None:
+        if self._known.count:
+            self._say(f"already finished: {self._known.take()}")
+        if self._unsaid.count:
+            self._say(f"{self._progress()} and {self._unsaid.take()}")
+
+    def _say(self, text: str) -> None:
+        """Print a line. A stream must not be written to while it is written to: what a signal handler says in the
+        middle of a line is printed after it."""
+        self._lines.append(text)
+        if self._printing:
+            return
+        self._printing = True
+        try:
+            while self._lines:
+                self.console.print(self._lines.popleft(), soft_wrap=True, markup=False, highlight=False)
+        finally:
+            self._printing = False
+
+    def _render(self) -> Group:
+        """What a terminal shows, from the counters."""
+        now = time.monotonic()
+        running, best, over = list(self.running.items()), list(self._best.items()), len(self._over)  # copied at once
+        cells = len({trial.cell for _, trial in running} - self._over)
+        headline = f"cells {over} done, {cells} running, {self.cells - over - cells} left · "
+        headline += f"trials {self._progress()}, {len(running)} running, {self.failed} failed · {self._times(now)}"
+        others, more = len(best) - CELLS_SHOWN, len(running) - RUNNING_SHOWN
+        lines = [("best", cell, f"{self.objective} {value:.4f}") for cell, value in best[-CELLS_SHOWN:]]
+        lines += [("", f"and in {others} more cells", "")] if others > 0 else []
+        lines += [
+            (name, t.cell, f"{_where(t.row)} ({_duration(now - t.since)})") for name, t in running[:RUNNING_SHOWN]
+        ]
+        lines += [("", f"and {more} more running", "")] if more > 0 else []
+        table = Table.grid(padding=(0, 2))
+        for line in lines:
+            table.add_row(*map(Text, line))
+        return Group(Text(headline), table)
+
+    def _times(self, now: float) -> str:
+        """Elapsed, and left by what the trials of this run took."""
+        elapsed, ended = now - self._began, self.done + self.failed - self.already
+        if ended <= 0:
+            return _duration(elapsed)
+        left = elapsed / ended * max(0, self.total - self.done - self.failed)
+        return f"{_duration(elapsed)}, about {_duration(left)} left"
+
+
+def _where(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "starting"
+    accuracy = row.get("val_accuracy")
+    reached = "" if accuracy is None else f", val_accuracy {accuracy:.4f}"
+    return f"{row.get('stage')}, level {row.get('level')}, epoch {row.get('epoch')}{reached}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

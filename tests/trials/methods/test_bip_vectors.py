@@ -1,0 +1,361 @@
+"""BiP's steps, and the finetuning after them, equal those recorded from the released code, in float64.
+
+Which files are played is read from the manifest: bilevel steps with separate scores whose frozen tensors stay untouched
+(the released code's behaviour under torch 2 semantics, and the paper's implicit term), and masked finetuning.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.trials.vectors import ATOL, MANIFEST, RTOL, build_model, close, load, numbered
+from trials.config import Recipe, parse
+from trials.methods.base import TrainStage
+from trials.methods.bip import Bilevel, BipConfig
+from trials.schedules import Schedule
+from trials.sparsity import DISTRIBUTIONS, PATTERNS, build_masks, prunable
+from trials.training import Net
+
+SCORES = ".popup_scores"
+STATISTICS = ("running_mean", "running_var")
+
+
+def files(**wanted: tuple[Any, ...]) -> list[str]:
+    found = MANIFEST["files"].items()
+    return [name for name, about in found if all(about.get(key) in values for key, values in wanted.items())]
+
+
+STEPS = files(
+    trainer=("bilevel",),
+    layer_type=("unstructured",),
+    frozen_tensors_untouched=(True,),
+    score_init=("random", "copy"),
+    ig_term=("code", "paper"),
+)
+FINETUNING = files(trainer=("base",), exp_mode=("finetune",), layer_type=("unstructured",))
+
+
+def config_of(about: dict[str, Any]) -> BipConfig:
+    recipe = {
+        "epochs": 1,
+        "lr": about["lr"],
+        "momentum": about["momentum"],
+        "weight_decay": about["weight_decay"],
+        "schedule": "constant",
+    }
+    config = parse(
+        {
+            "method": "bip",
+            "dataset": "digits",
+            "model": "tiny",
+            "precision": "float64",
+            "density": about["k"],
+            "implicit_gradient": about["ig_term"],
+            "implicit_step": about["lr2"],
+            "score_init": about["score_init"],
+            "mask_lr": about["mask_lr"],
+            "mask_schedule": "constant",
+            "batchnorm": "both",
+            "prune": recipe,
+        }
+    )
+    assert isinstance(config, BipConfig)
+    return config
+
+
+class Recorded:
+    """One step file: the net at its start, its batches, and what every step must come to."""
+
+    def __init__(self, name: str) -> None:
+        self.about = MANIFEST["files"][name]
+        self.arrays = load(name)
+        self.model = build_model(self.about["batchnorm"])
+        own = self.model.state_dict()
+        given = {key.removeprefix("init/"): value for key, value in self.arrays.items() if key.startswith("init/")}
+        self.model.load_state_dict({**own, **{key: value for key, value in given.items() if key in own}})
+        assert {key for key in own if not key.endswith("num_batches_tracked")} <= given.keys()
+        self.weights = {name: weight.detach().clone() for name, weight in prunable(self.model).items()}
+        self.scores = {name: given[name.removesuffix(".weight") + SCORES] for name in self.weights}
+        self.net = Net(self.model)
+        self.norms = {name: m for name, m in self.model.named_modules() if isinstance(m, nn.BatchNorm2d)}
+        assert bool(self.norms) == self.about["batchnorm"]
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self.arrays[key]
+
+    def steps(self) -> Iterator[int]:
+        count = max(int(match[1]) for key in self.arrays if (match := re.match(r"step(\d+)/", key)))
+        assert count > 1
+        return iter(range(1, count + 1))
+
+    def batch(self, which: str, step: int) -> tuple[Tensor, Tensor]:
+        return self[f"batch/{which}_x_{step}"], self[f"batch/{which}_y_{step}"].long()
+
+    def under(self, prefix: str) -> dict[str, Tensor]:
+        found = {key.removeprefix(prefix): value for key, value in self.arrays.items() if key.startswith(prefix)}
+        assert found, f"nothing is recorded under {prefix}"
+        return found
+
+    def masks(self, prefix: str) -> dict[str, Tensor]:
+        return {f"{name}.weight": mask.bool() for name, mask in self.under(prefix).items()}
+
+
+def compare(recorded: Recorded, prefix: str, ours: dict[str, Tensor | None]) -> None:
+    """Everything the file holds under ``prefix``; nothing of it may be missing from ``ours``."""
+    for name, reference in recorded.under(prefix).items():
+        tensor = ours[name]
+        assert tensor is not None, name
+        close(tensor, reference, prefix + name)
+
+
+class Statistics:
+    """Counts the forward passes of a model and notes what each BatchNorm saw, to replay its running statistics.
+
+    The released code passes four times in a step: lower, joint, upper (the same batch once more), and once more under
+    the new mask. Our stage passes twice; what else the file's running statistics hold is played in here.
+    """
+
+    def __init__(self, model: nn.Module, norms: dict[str, nn.BatchNorm2d]) -> None:
+        self.norms = norms
+        self.passes = 0
+        self.seen: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in norms}
+        model.register_forward_pre_hook(self._count)
+        for name, module in norms.items():
+            module.register_forward_pre_hook(lambda _, inputs, name=name: self._note(name, inputs[0]))
+
+    def _count(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.passes += 1
+
+    def _note(self, name: str, x: Tensor) -> None:
+        x = x.detach()
+        self.seen[name].append((x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=True)))
+
+    def start(self) -> dict[str, tuple[Tensor, Tensor]]:
+        self.passes = 0
+        self.seen = {name: [] for name in self.norms}
+        return {name: (m.running_mean.clone(), m.running_var.clone()) for name, m in self.norms.items()}
+
+    def replay(self, start: dict[str, tuple[Tensor, Tensor]], order: list[int]) -> dict[str, tuple[Tensor, Tensor]]:
+        ends = {}
+        for name, (mean, var) in start.items():
+            momentum = self.norms[name].momentum
+            assert momentum is not None
+            for position in order:
+                seen_mean, seen_var = self.seen[name][position]
+                mean, var = torch.lerp(mean, seen_mean, momentum), torch.lerp(var, seen_var, momentum)
+            ends[name] = (mean, var)
+        return ends
+
+    def expect(self, ends: dict[str, tuple[Tensor, Tensor]]) -> None:
+        for name, (mean, var) in ends.items():
+            close(self.norms[name].running_mean, mean, f"{name}.running_mean")
+            close(self.norms[name].running_var, var, f"{name}.running_var")
+
+    def put(self, ends: dict[str, tuple[Tensor, Tensor]]) -> None:
+        for name, (mean, var) in ends.items():
+            self.norms[name].running_mean.copy_(mean)
+            self.norms[name].running_var.copy_(var)
+
+
+def test_the_step_files_are_there() -> None:
+    assert {MANIFEST["files"][name]["ig_term"] for name in STEPS} == {"code", "paper"}
+    assert {MANIFEST["files"][name]["batchnorm"] for name in STEPS} == {False, True}
+    assert {MANIFEST["files"][name]["score_init"] for name in STEPS} == {"random", "copy"}
+    assert FINETUNING
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_bilevel_steps(name: str) -> None:
+    recorded = Recorded(name)
+    net, stage = recorded.net, Bilevel(config_of(recorded.about))
+    if recorded.about["score_init"] == "copy":
+        stage.enter(net)
+        assert stage.initial is not None
+        theta, scores = stage.initial
+        assert all(torch.equal(scores[key], recorded.scores[key]) for key in recorded.scores)
+        assert all(torch.equal(theta[key], recorded.weights[key]) for key in recorded.weights)
+    else:
+        masks = build_masks(
+            recorded.scores,
+            density=recorded.about["k"],
+            pattern=PATTERNS["weight"],
+            distribution=DISTRIBUTIONS["global"],
+            absolute=True,
+        )
+        net.set_masks(masks)
+        stage.initial = (recorded.weights, recorded.scores)
+    assert all(torch.equal(net.masks[key], mask) for key, mask in recorded.masks("init_mask/").items())
+    stage.attach(net)
+    stage.begin_epoch(0)
+    net.model.train()
+    statistics = Statistics(net.model, recorded.norms)
+
+    pruned = {id(weight) for weight in prunable(net.model).values()}
+    plain = {key: p for key, p in net.model.named_parameters() if id(p) not in pruned}
+
+    def parameters() -> dict[str, Tensor | None]:
+        scores = {key.removesuffix(".weight") + SCORES: value for key, value in stage.scores.items()}
+        return {**stage.theta, **scores, **plain}
+
+    def gradients() -> dict[str, Tensor | None]:
+        return {key: tensor.grad for key, tensor in parameters().items() if tensor is not None}
+
+    for step in recorded.steps():
+        start = statistics.start()
+
+        loss, _ = stage.step_lower(recorded.batch("val", step))
+        close(loss, recorded[f"step{step}/loss_lower"], "loss_lower")
+        compare(recorded, f"step{step}/grad_lower/", gradients())
+        compare(recorded, f"step{step}/after_lower/", parameters())
+
+        loss, _ = stage.step_upper(recorded.batch("train", step))
+        close(loss, recorded[f"step{step}/loss_upper"], "loss_upper")
+        compare(recorded, f"step{step}/grad_upper_total/", gradients())
+
+        assert statistics.passes == 2  # nothing that the paper does not need
+        statistics.expect(statistics.replay(start, [0, 1]))
+        net.loss(*recorded.batch("train", step))  # the released code's pass for its log, under the new mask
+        ends = statistics.replay(start, [0, 1, 1, 2])
+        running = {
+            f"{name}.{kind}": value
+            for name, pair in ends.items()
+            for kind, value in zip(STATISTICS, pair, strict=True)
+        }
+        compare(recorded, f"step{step}/after/", {**parameters(), **running})
+        statistics.put(ends)
+
+        masks = recorded.masks(f"step{step}/after_mask/")
+        assert masks.keys() == net.masks.keys()
+        for key, weight in prunable(net.model).items():
+            assert torch.equal(net.masks[key], masks[key])
+            assert torch.equal(weight, stage.theta[key] * masks[key])
+
+
+@pytest.mark.parametrize("name", FINETUNING)
+def test_finetuning_under_a_constant_mask(name: str) -> None:
+    """The released code also decays what is masked out, which nothing sees; compared is mask times weight."""
+    recorded = Recorded(name)
+    net, about = recorded.net, recorded.about
+    masks = recorded.masks("init_mask/")
+    net.set_masks(masks)
+    recipe = Recipe(
+        epochs=1, lr=about["lr"], momentum=about["momentum"], weight_decay=about["weight_decay"], schedule="constant"
+    )
+    stage = TrainStage("finetune", recipe)
+    stage.enter(net)
+    stage.attach(net)
+    stage.begin_epoch(0)
+    net.model.train()
+    for step in recorded.steps():
+        loss, _ = stage.step(recorded.batch("train", step))
+        close(loss, recorded[f"step{step}/loss"], "loss")
+        compare(recorded, f"step{step}/grad/", {key: p.grad for key, p in net.model.named_parameters()})
+        state = net.model.state_dict()
+        for key, value in recorded.under(f"step{step}/after/").items():
+            if not key.endswith(SCORES):
+                close(state[key], value * masks[key] if key in masks else value, f"step{step}/after/{key}")
+        assert all(torch.equal(masks[key], mask) for key, mask in recorded.masks(f"step{step}/after_mask/").items())
+
+
+@pytest.mark.parametrize("kind", ["unstructured", "filter", "channel"])
+def test_straight_through_gradient(kind: str) -> None:
+    """With theta = 1 the upper gradient is the one recorded: upstream * sign(s), whatever the mask."""
+    arrays = load("ste.npz")
+    scores, upstream, reference = arrays["scores"], arrays["upstream"], arrays[f"grad_{kind}"]
+    pattern = PATTERNS["weight" if kind == "unstructured" else kind]
+    mask = build_masks(
+        {"w": scores},
+        density=float(arrays["k"]),
+        pattern=pattern,
+        distribution=DISTRIBUTIONS["uniform"],
+        absolute=True,
+    )["w"]
+    assert torch.equal(mask, arrays[f"mask_{kind}"].bool())
+    about = {**MANIFEST["files"][STEPS[0]], "ig_term": "none", "lr2": 0.0}
+    gradient = Bilevel(config_of(about)).score_gradient
+    close(gradient(upstream.clone(), torch.ones_like(scores), scores, mask.double()), reference, kind)
+    theta = torch.linspace(-1, 1, scores.numel(), dtype=torch.float64).view_as(scores)
+    close(gradient(upstream.clone(), theta, scores, mask.double()), reference * theta, f"{kind}, times theta")
+
+
+def net_of_weights(weights: list[Tensor]) -> Net:
+    model = nn.Sequential()
+    for i, weight in enumerate(weights):
+        layer: nn.Module
+        if weight.dim() == 4:
+            layer = nn.Conv2d(weight.shape[1], weight.shape[0], tuple(weight.shape[2:]), bias=False)
+        else:
+            layer = nn.Linear(weight.shape[1], weight.shape[0])
+        model.add_module(str(i), layer)
+    net = Net(model.double())
+    with torch.no_grad():
+        for parameter, weight in zip(prunable(model).values(), weights, strict=True):
+            parameter.copy_(weight)
+    return net
+
+
+def stage_for_scores(kind: str, density: float) -> Bilevel:
+    return Bilevel(config_of({**MANIFEST["files"][STEPS[0]], "score_init": kind, "k": density}))
+
+
+def test_scores_start_as_a_copy_of_the_weights() -> None:
+    arrays = load("score_init.npz")
+    weights = numbered(arrays, "weight_{}")
+    net = net_of_weights(weights)
+    stage = stage_for_scores("copy", float(arrays["k"]))
+    stage.enter(net)
+    assert stage.initial is not None
+    theta, scores = (list(part.values()) for part in stage.initial)
+    for weight, reference, t, s in zip(weights, numbered(arrays, "scaled_scores_{}"), theta, scores, strict=True):
+        assert torch.equal(s, reference)
+        assert torch.equal(t, weight)
+        assert s.data_ptr() != t.data_ptr()  # the released code lets them share memory
+
+
+def test_random_scores_lie_within_their_bound_and_weights_are_rescaled() -> None:
+    arrays = load("score_init.npz")
+    weights, density = numbered(arrays, "weight_{}"), float(arrays["k"])
+    net = net_of_weights(weights)
+    stage = stage_for_scores("random", density)
+    stage.enter(net)
+    assert stage.initial is not None
+    theta, scores = (list(part.values()) for part in stage.initial)
+    checked = 0
+    for i, s in enumerate(scores):
+        bound = float(arrays[f"random_score_bound_{i}"])
+        assert bound == pytest.approx(1 / math.sqrt(float(arrays[f"fan_in_{i}"])), rel=1e-12)
+        assert float(s.abs().max()) <= bound
+        n = s.numel()  # uniform: the extremes come near the bound, the mean near 0, the variance near b^2/3
+        assert float(s.max()) > bound * (1 - 20 / n)
+        assert float(s.min()) < -bound * (1 - 20 / n)
+        assert abs(float(s.mean())) < 5 * bound / math.sqrt(3 * n)
+        assert float(s.var()) == pytest.approx(bound**2 / 3, rel=10 / math.sqrt(n))
+        close(theta[i], weights[i] / math.sqrt(density), f"weight_{i} / sqrt(k)")
+        if f"scale_rand_weight_{i}" in arrays:
+            close(theta[i], arrays[f"scale_rand_weight_{i}"], f"scale_rand_weight_{i}")
+            checked += 1
+    assert checked
+
+
+def test_schedules() -> None:
+    about = MANIFEST["files"]["schedules.npz"]["description"]
+    lr = float(re.search(r"\blr=([\d.]*\d)", about)[1])  # type: ignore[index]
+    warmup_lr = float(re.search(r"warmup_lr=([\d.]*\d)", about)[1])  # type: ignore[index]
+    ours = {"cosine": "cosine_released", "step": "step", "constant": "constant"}
+    played = set()
+    for key, reference in load("schedules.npz").items():
+        name, epochs, warmup = re.fullmatch(r"(\w+)_E(\d+)_W(\d+)", key).groups()  # type: ignore[union-attr]
+        if name.startswith("unused"):
+            continue
+        schedule = Schedule(ours[name], lr, int(epochs), int(warmup), warmup_lr)
+        rates = torch.tensor([schedule(epoch) for epoch in range(int(epochs) + int(warmup))], dtype=torch.float64)
+        torch.testing.assert_close(rates, reference, rtol=RTOL, atol=ATOL, msg=key)
+        played.add(name)
+    assert played == ours.keys()
