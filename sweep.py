@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The door: ``python sweep.py --space NAME`` on a laptop, ``ray submit cluster.yaml sweep.py --space NAME`` on a cluster.
+"""The door: ``python sweep.py --space NAME``, or ``ray submit cluster.yaml sweep.py --space NAME`` to a cluster.
 
 `ray submit` copies this one file into the head's home folder; the packages are then found in ``$SWEEP_HOME``, by
 default ``~/sweep``, where cluster.yaml mounts them.

@@ -85,7 +85,9 @@ def sweep_path(storage: str, name: str) -> Path:
         UserError: the name could lead out of the storage.
     """
     if not _NAME.fullmatch(name):
-        raise UserError(f"--name is {name!r}, but must be letters, digits, '_', '-', '=' and '.', not starting with '.'")
+        raise UserError(
+            f"--name is {name!r}, but must be letters, digits, '_', '-', '=' and '.', not starting with '.'"
+        )
     return Path(storage).expanduser().absolute() / name
 
 
@@ -133,10 +135,8 @@ def drive(space: Space, folder: SweepFolder, lease: Lease, address: str | None, 
         with display:
             for line in damaged:
                 display.note(line)
-            for record in plan.already_finished():
-                assert record.state is not None
-                value = record.state.result.get(space.objective)
-                display.ended(record.id, record.samples[0].cell, record.state.status, value, already=True)
+            for ending in plan.before():
+                display.ended(ending.trial_id, ending.cell, ending.status, ending.value, already=True)
             run_plan(space, folder, plan, display, lease, address=address, limit=space.max_concurrent)
     if lease.lost:
         raise UserError(f"{folder.path.name} was taken over by another driver ({lease.owner()}): this one stopped")

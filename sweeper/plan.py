@@ -34,15 +34,19 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a trial stands after an attempt at it."""
+    """How the trial of one sample stands: after an attempt at it, or long since.
+
+    Attributes:
+        status: as committed, or ``died`` for a process that said nothing.
+        again: it will be handed out again.
+    """
 
     trial_id: str
     cell: str
     status: str
-    value: float | None
-    error: str | None
-    again: bool
-    """It will be handed out again."""
+    value: float | None = None
+    error: str | None = None
+    again: bool = False
 
 
 class Plan:
@@ -58,6 +62,8 @@ class Plan:
         self.finished = 0
         self.failed = 0
         self.stopping = False
+        self.told: deque[Ending] = deque()
+        """Samples whose config had already run when they were asked for; for whoever shows the sweep to take."""
         self._replay(records)
         heap = [(study.count, i) for i, study in enumerate(map(self._study_of, self.cells))]
         self._asks = [entry for entry in heap if entry[0] < space.samples]
@@ -103,9 +109,20 @@ class Plan:
     def complete(self) -> bool:
         return not (self._queue or self._asks or self.running)
 
-    def already_finished(self) -> Iterator[Record]:
-        """What was finished before this driver began."""
-        return (record for record in self._records.values() if record.finished)
+    def before(self) -> Iterator[Ending]:
+        """Every sample that was finished before this driver began."""
+        for record in self._records.values():
+            if record.finished:
+                yield from self._endings(record)
+
+    def _endings(self, record: Record, again: bool = False) -> Iterator[Ending]:
+        """One per sample that the trial serves."""
+        state = record.state
+        status = "died" if state is None or state.status == "running" else state.status
+        error = f"{state.error['type']}: {state.error['message']}" if state is not None and state.error else None
+        for sample in record.samples:
+            if sample.cell in self._studies:
+                yield Ending(record.id, sample.cell, status, self._verdict(state)[1], error, again)
 
     def next(self) -> Assignment | None:
         """The next trial to run, scheduled in the folder; None when there is none now (see :attr:`complete`)."""
@@ -124,6 +141,7 @@ class Plan:
                 return self._hand_out(record)
             if record.finished or self._given_up(record.state):
                 study.tell(sample, self._verdict(record.state)[1])
+                self.told.append(list(self._endings(record))[-1])
         return None
 
     def _schedule(self, sample: Sample) -> tuple[Record, bool]:
@@ -142,8 +160,8 @@ class Plan:
         self.running.add(record.id)
         return Assignment(record.id, record.config, record.samples[0].cell)
 
-    def ended(self, trial_id: str) -> Ending:
-        """Take a trial back, whatever has become of it: its folder says how it stands."""
+    def ended(self, trial_id: str) -> list[Ending]:
+        """Take a trial back, whatever has become of it: its folder says how it stands. One ending per sample."""
         self.running.discard(trial_id)
         record = self._records[trial_id]
         state = record.folder.state()
@@ -162,9 +180,7 @@ class Plan:
                     self._studies[sample.cell].tell(sample, value)
         else:
             self._queue.appendleft(trial_id)
-        status = "died" if state is None or state.status == "running" else state.status
-        error = f"{state.error['type']}: {state.error['message']}" if state is not None and state.error else None
-        return Ending(trial_id, record.samples[0].cell, status, value, error, again=not over)
+        return list(self._endings(record, again=not over))
 
     def _bury(self, folder: TrialFolder) -> State:
         """A trial whose process keeps dying without a word counts as failed, for good."""

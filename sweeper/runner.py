@@ -8,6 +8,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from sweeper.display import Display
 from sweeper.ledger import SweepFolder
 from sweeper.plan import Plan
 from sweeper.space import Space
+from sweeper.tables import compact
 from trials.lease import Lease
 
 QUIET = {
@@ -44,6 +46,9 @@ from sweeper.trainable import run_assigned  # noqa: E402
 GRACE_S = 60.0
 """How long running trials get, after a signal, to commit what they have."""
 
+COMPACT_EVERY_S = 60.0
+"""So often the tables are written while the sweep runs, so that --show and load stay quick elsewhere."""
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -55,6 +60,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         self.plan, self.folder, self.display, self.lease = plan, folder, display, lease
         self.limit = limit
         self._trial_of: dict[str, str] = {}
+        self._compacted = time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher as it starts; there is nothing in this one that a pickle should hold."""
@@ -69,6 +75,9 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         if self.limit is not None and len(self.plan.running) >= self.limit:
             return None
         assignment = self.plan.next()
+        while self.plan.told:
+            known = self.plan.told.popleft()
+            self.display.ended(known.trial_id, known.cell, known.status, known.value, already=True)
         if assignment is None:
             return Searcher.FINISHED if self.plan.complete or self.plan.stopping else None
         self._trial_of[trial_id] = assignment.trial_id
@@ -92,12 +101,17 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         mine = self._trial_of.pop(trial_id, None)
         if mine is None:
             return
-        ending = self.plan.ended(mine)
-        self.display.ended(mine, ending.cell, ending.status, ending.value, already=False)
+        endings = self.plan.ended(mine)
+        for ending in endings:
+            self.display.ended(mine, ending.cell, ending.status, ending.value, already=False)
+        ending = endings[0]
         if ending.error is not None:
             self.display.note(f"{mine} ({ending.cell}) failed: {ending.error}{'; tried again' if ending.again else ''}")
         elif ending.status == "died" and not self.plan.stopping:
             self.display.note(f"{mine} ({ending.cell}): its process died; it goes on from its last commit")
+        if time.monotonic() - self._compacted > COMPACT_EVERY_S:
+            compact(self.folder)
+            self._compacted = time.monotonic()
 
     def save(self, checkpoint_path: str) -> None:
         Path(checkpoint_path).write_text("{}")

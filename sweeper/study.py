@@ -21,7 +21,7 @@ warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning
 
 
 def _tpe(seed: int, samples: int) -> BaseSampler:
-    """Multivariate, running trials counted as bad (constant liar); the first third of the samples, ten at most, random."""
+    """Multivariate, running trials counted as bad (constant liar). A third of the samples (at most 10) are random."""
     startup = min(10, math.ceil(samples / 3))
     return TPESampler(seed=seed, multivariate=True, constant_liar=True, n_startup_trials=startup)
 

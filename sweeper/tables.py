@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from sweeper.columns import COLUMNS, REAL, TEXT, WHOLE, config_column
 from sweeper.ledger import SweepFolder
 from trials import files
 from trials.errors import DamagedFile, UserError
@@ -35,38 +36,6 @@ SCHEMA = 1
 TRIES = 5
 PAUSE_S = 0.02
 """A worker may replace files between the reading of a state and of the rows it names: then both are read again."""
-
-_text, _whole, _real = pa.string(), pa.int64(), pa.float64()
-
-
-def _columns(types: str) -> dict[str, Any]:
-    kinds = {"text": _text, "whole": _whole, "real": _real}
-    return {name: kinds[kind] for name, kind in (column.split(":") for column in types.split())}
-
-
-_FIGURES = """
-    train_loss:real train_accuracy:real val_loss:real val_accuracy:real test_loss:real test_accuracy:real
-    density:real sparsity:real kept:whole prunable:whole empty_layers:whole"""
-
-COLUMNS: dict[str, dict[str, Any]] = {
-    "trials": _columns(
-        f"""
-        trial:text cell:text number:whole samples:whole
-        status:text attempts:whole failures:whole error_type:text error_message:text {_FIGURES}
-        compression:real flops:whole dense_flops:whole speedup:real parameters:whole
-        data:text data_source:text seconds:real host:text device:text"""
-    ),
-    "epochs": _columns(
-        f"trial:text stage:text level:whole epoch:whole {_FIGURES} flops:whole variant:text seconds:real stage_id:text"
-    ),
-    "layers": _columns(
-        "trial:text stage:text level:whole layer:text total:whole kept:whole density:real flops:whole stage_id:text"
-    ),
-    "allocations": _columns(
-        "trial:text step:whole episode:whole layer:text capacity:whole count:whole reward:real",
-    ),
-}
-"""Columns that are always there, in their order; what a method or a config adds follows by name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,12 +105,6 @@ def compact(folder: SweepFolder) -> Sweep:
     return gathered.sweep(folder.path)
 
 
-def config_column(path: str) -> str:
-    """The column of ``trials`` that holds a config field: its dotted path, behind ``config.`` where a measured column
-    has that name (``density`` is the density reached, ``config.density`` the one asked for)."""
-    return f"config.{path}" if path in COLUMNS["trials"] else path
-
-
 Stamp = list[int]
 
 
@@ -182,7 +145,7 @@ class _Cache:
     def rows(self, table: str, trials: Sequence[str]) -> Any:
         """The rows of some trials; columns that hold nothing there have no type."""
         found = self.tables[table]
-        found = found.filter(pc.is_in(found["trial"], value_set=pa.array(trials, _text)))
+        found = found.filter(pc.is_in(found["trial"], value_set=pa.array(trials, TEXT)))
         columns = {name: found[name] for name in found.column_names}
         return pa.table({n: pa.nulls(len(c)) if c.null_count == len(c) else c for n, c in columns.items()})
 
@@ -209,7 +172,7 @@ class _Gathered:
     damaged: tuple[str, ...]
 
     def sweep(self, path: Path) -> Sweep:
-        types = {_whole: pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+        types = {WHOLE: pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
         return Sweep(
             path, **{name: t.to_pandas(types_mapper=types.get) for name, t in self.tables.items()}, damaged=self.damaged
         )
@@ -319,14 +282,14 @@ def _array(values: list[Any]) -> Any:
     try:
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return pa.array([None if v is None else v if isinstance(v, str) else json.dumps(v) for v in values], _text)
+        return pa.array([None if v is None else v if isinstance(v, str) else json.dumps(v) for v in values], TEXT)
 
 
 def _stack(tables: Mapping[str, Any]) -> Any:
     """The trials' tables on top of each other, with the column ``trial``."""
     stacked = _concat(list(tables.values()))
     index = np.repeat(np.arange(len(tables)), [len(table) for table in tables.values()])
-    return stacked.append_column("trial", pa.array(list(tables), _text).take(pa.array(index)))
+    return stacked.append_column("trial", pa.array(list(tables), TEXT).take(pa.array(index)))
 
 
 def _concat(tables: Sequence[Any]) -> Any:
@@ -344,10 +307,10 @@ def _agree(tables: Sequence[Any]) -> list[Any]:
         for column in table.schema:
             types.setdefault(column.name, set()).add(column.type)
     unlike = {
-        name for name, kinds in types.items() if len(kinds - {pa.null()}) > 1 and kinds - {pa.null(), _whole, _real}
+        name for name, kinds in types.items() if len(kinds - {pa.null()}) > 1 and kinds - {pa.null(), WHOLE, REAL}
     }
     return [
-        table.cast(pa.schema([f.with_type(_text) if f.name in unlike else f for f in table.schema])) for table in tables
+        table.cast(pa.schema([f.with_type(TEXT) if f.name in unlike else f for f in table.schema])) for table in tables
     ]
 
 
@@ -360,8 +323,8 @@ def _finish(name: str, parts: Sequence[Any]) -> Any:
     columns = {}
     for column in (*known, *others):
         values = table[column] if column in table.column_names else pa.nulls(len(table))
-        wanted = known.get(column, _text if name == "trials" else _real)
-        if pa.types.is_null(values.type) or (column in known and wanted == _real and values.type == _whole):
+        wanted = known.get(column, TEXT if name == "trials" else REAL)
+        if pa.types.is_null(values.type) or (column in known and wanted == REAL and values.type == WHOLE):
             values = values.cast(wanted)
         columns[column] = values
     return pa.table(columns).combine_chunks()

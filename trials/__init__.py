@@ -1,1 +1,1 @@
-"""What one trial does: methods, models, data and the sparsity core. Knows torch; never Ray, Optuna, pandas or sweeper."""
+"""What one trial does: methods, models, data, sparsity core. Knows torch; never Ray, Optuna, pandas or sweeper."""

@@ -38,7 +38,9 @@ def _run(options: argparse.Namespace) -> int:
     try:
         files.require_writable(folder)
     except OSError as error:
-        raise UserError(f"storage is {str(options.storage)!r}, but must be writable ({error}): give --storage") from None
+        raise UserError(
+            f"storage is {str(options.storage)!r}, but must be writable ({error}): give --storage"
+        ) from None
     content = {"schema": 1, "id": config.id, "config": config.model_dump(mode="json"), "samples": []}
     files.write(folder / "config.json", json.dumps(content, indent=1).encode())
     state = run(config, folder, Surroundings(options.storage / "stages", report=_print, threads=options.threads))

@@ -118,8 +118,8 @@ def parse(content: object) -> TrialConfig:
     method = content["method"]
     if not isinstance(method, str) or method not in METHODS:
         raise UserError(unknown_name("method", method, METHODS))
-    config = METHODS[method].Config
-    return validate(config, content, "")
+    config: TrialConfig = validate(METHODS[method].Config, content, "")
+    return config
 
 
 def validate(model: type[Any], content: object, where: str) -> Any:
@@ -134,7 +134,8 @@ def _explain(error: ErrorDetails, model: type[BaseModel], where: str) -> str:
     path = ".".join([where, *map(str, error["loc"])]).strip(".")
     if error["type"] == "extra_forbidden":
         fields = _fields_at(model, error["loc"][:-1])
-        return unknown_name(f"{path}: unknown key", error["loc"][-1], fields) if fields else f"{path} is not a known key"
+        parent = path.rpartition(".")[0]
+        return unknown_name(f"{parent}: key" if parent else "key", error["loc"][-1], fields)
     if error["type"] == "invalid_key":
         return f"{error['input']!r} is not a known key"
     if error["type"] == "missing":

@@ -94,12 +94,15 @@ class TrialFolder:
         Raises:
             DamagedFile: a row file is missing or not what its name says.
         """
-        return {table: pq.read_table(io.BytesIO(self._read("rows", name))).to_pylist() for table, name in commit.rows.items()}
+        tables = {name: self.table(commit, name) for name in commit.rows}
+        return {name: table.to_pylist() for name, table in tables.items() if table is not None}
 
     def table(self, commit: Commit, table: str) -> pa.Table | None:
         """One table of a commit's rows, as Arrow; None where the trial has no rows of that kind."""
         name = commit.rows.get(table)
-        return None if name is None else pq.read_table(io.BytesIO(self._read("rows", name)))
+        if name is None:
+            return None
+        return pq.ParquetFile(pa.BufferReader(self._read("rows", name))).read(use_threads=False)
 
     def checkpoint(self, commit: Commit) -> dict[str, Any]:
         """The checkpoint of a commit, on CPU.
@@ -229,11 +232,12 @@ class TrialFolder:
         files.write(self.path / kind / name, content)
         return name
 
-    def begin(self, **fields: str) -> tuple[Attempt, dict[str, Any]]:
+    def begin(self, *, host: str = "", device: str = "") -> tuple[Attempt, dict[str, Any]]:
         """Start the next attempt: the attempt, and the checkpoint it continues from (empty at the first)."""
         (state, checkpoint), lines = self.recover()
         deaths = state.deaths + (state.status == "running" and state.attempt > 0)
-        state = replace(state, status="running", attempt=state.attempt + 1, deaths=deaths, error=None, **fields)
+        state = replace(state, attempt=state.attempt + 1, deaths=deaths, host=host, device=device)
+        state = replace(state, status="running", error=None)
         self.write_state(state)
         return Attempt(self, state, tuple(lines)), checkpoint
 
@@ -294,7 +298,7 @@ class Attempt:
             now = None
         if now is not None and now.attempt != self.state.attempt:
             raise Superseded(
-                f"{self.folder.path.name}: attempt {self.state.attempt} commits while attempt {now.attempt} runs; refused"
+                f"{self.folder.path.name}: attempt {self.state.attempt} commits, but {now.attempt} has begun; refused"
             )
 
     def _write(self, **fields: Any) -> None:

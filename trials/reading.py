@@ -24,7 +24,9 @@ class _Loader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, (str, int, float)):
                 if key in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is there twice", key_node.start_mark)
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"key {key!r} is there twice", key_node.start_mark
+                    )
                 seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -41,7 +43,7 @@ def parse_yaml(text: str, where: str) -> Any:
         UserError: it is not YAML; says the place.
     """
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506  a subclass of the safe loader
+        return yaml.load(text, Loader=_Loader)  # a subclass of the safe loader
     except yaml.YAMLError as error:
         raise UserError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
     except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:  # from values behind a tag

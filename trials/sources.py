@@ -38,12 +38,14 @@ def obtain(
             except DamagedFile:
                 pass  # computing it again repairs what can be repaired first
         if state is not None and state.failures >= FAILURES:
-            raise RuntimeError(f"{folder.path.name}, which it starts from, failed {state.failures} times: {state.error}")
+            raise RuntimeError(
+                f"{folder.path.name}, which it starts from, failed {state.failures} times: {state.error}"
+            )
         if lease.acquire():
             with lease:
                 state = compute()
             if state.status == "failed":
-                raise RuntimeError(f"{folder.path.name}, which it starts from, failed: {state.error}")
+                raise RuntimeError(f"{folder.path.name}, where it starts, failed: {state.error}")
             if state.status == "preempted":
                 raise Preempted
         elif should_stop():

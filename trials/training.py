@@ -110,7 +110,7 @@ def build_net(config: TrialConfig, raw: RawData, device: torch.device) -> Net:
     precision = resolve_precision(config, device)
     model = models.build(config.model, num_classes=raw.num_classes, in_channels=raw.in_channels, seed=config.seed)
     model = model.to(device=device, dtype=_DTYPES[precision])
-    model = model.to(memory_format=resolve_memory_format(config, device))  # type: ignore[call-overload]
+    model = model.to(memory_format=resolve_memory_format(config, device))
     return Net(model, autocast=precision == "bf16", compile_forward=config.compile)
 
 

@@ -95,7 +95,12 @@ class _Run:
     """One attempt at a trial."""
 
     def __init__(
-        self, config: TrialConfig, attempt: Attempt, checkpoint: dict[str, Any], around: Surroundings, device: torch.device
+        self,
+        config: TrialConfig,
+        attempt: Attempt,
+        checkpoint: dict[str, Any],
+        around: Surroundings,
+        device: torch.device,
     ) -> None:
         self.config, self.attempt, self.around, self.device = config, attempt, around, device
         self.is_source = attempt.folder.path.parent == around.stages

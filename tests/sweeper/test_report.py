@@ -13,7 +13,8 @@ import pytest
 from rich.console import Console
 
 from sweeper.ledger import Sample, SweepFolder
-from sweeper.report import show, summarise
+from sweeper.report import show
+from sweeper.summary import summarise
 from sweeper.tables import compact, load
 from trials.config import parse
 from trials.errors import UserError

@@ -14,10 +14,11 @@ import pandas as pd
 import pytest
 
 from sweeper.ledger import Sample, SweepFolder
-from sweeper.tables import COLUMNS, Sweep, compact, config_column, load, read
+from sweeper.columns import COLUMNS, config_column
+from sweeper.tables import Sweep, compact, load, read
 from trials.config import parse
 from trials.errors import UserError
-from trials.ledger import Attempt, TrialFolder
+from trials.ledger import Attempt, Commit, TrialFolder
 from trials.trial import RESULT, Surroundings, run
 
 FRAMES = ("trials", "epochs", "layers", "allocations")
@@ -185,6 +186,15 @@ def test_damaged_or_mixed_tables_are_not_used(sweep: SweepFolder, name: str) -> 
     json.loads((sweep.tables / "manifest.json").read_bytes())
 
 
+def test_tables_of_two_compactions_are_not_mixed(sweep: SweepFolder) -> None:
+    compact(sweep)
+    old = (sweep.tables / "epochs.parquet").read_bytes()
+    finished(sweep, "bip-d")
+    fresh = compact(sweep)
+    (sweep.tables / "epochs.parquet").write_bytes(old)
+    assert_equal(load(sweep.path), fresh)
+
+
 @pytest.mark.parametrize("with_tables", [False, True])
 def test_damaged_row_files_are_left_out_with_a_warning(sweep: SweepFolder, with_tables: bool) -> None:
     for name in ("bip-a", "bip-c"):
@@ -220,6 +230,28 @@ def test_many_damaged_files_do_not_wait_one_by_one(sweep: SweepFolder) -> None:
     began = time.monotonic()
     assert len(read(sweep.path).damaged) == 40
     assert time.monotonic() - began < 1
+
+
+def test_what_a_worker_replaces_between_state_and_rows_is_read_again(
+    sweep: SweepFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = begin(sweep, "bip-0")
+    commit(attempt, 0)
+    original, reads = TrialFolder.table, [0]
+
+    def table(folder: TrialFolder, of: Commit, name: str) -> Any:
+        if folder.path.name == "bip-0":
+            reads[0] += 1
+            if reads[0] == 1:  # the state has been read: now its files go
+                for epoch in (1, 2, 3):
+                    commit(attempt, epoch)
+        return original(folder, of, name)
+
+    monkeypatch.setattr(TrialFolder, "table", table)
+    tables = read(sweep.path)
+    assert tables.damaged == ()
+    assert tables.epochs.query("trial == 'bip-0'")["epoch"].tolist() == [0, 1, 2, 3]
+    assert_no_row_twice(tables)
 
 
 def test_loading_while_a_worker_commits(sweep: SweepFolder) -> None:

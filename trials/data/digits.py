@@ -32,7 +32,7 @@ def load_digits(_data_dir: Path | None = None) -> RawData:
 
 
 def _bundled() -> tuple[np.ndarray, np.ndarray]:
-    """Pixels [1797, 64] and labels [1797] int64, from scikit-learn's file; importing scikit-learn takes ten times longer."""
+    """Pixels [1797, 64], labels [1797] int64, from scikit-learn's file: importing it takes ten times longer."""
     spec = importlib.util.find_spec("sklearn")
     path = Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz" if spec and spec.origin else Path()
     if path.is_file():

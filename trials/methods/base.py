@@ -44,7 +44,7 @@ class Stage(ABC):
         """Names the stage within its trial; its random numbers are derived from it."""
         return f"{self.name}-{self.level}"
 
-    def enter(self, net: Net) -> None:
+    def enter(self, net: Net) -> None:  # noqa: B027  not every stage has something to do here
         """Change the network, once. Nothing by default."""
 
     @abstractmethod
@@ -59,7 +59,7 @@ class Stage(ABC):
     def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:
         """One step: the loss (a scalar on the device) and how many images of the first batch were right."""
 
-    def end_epoch(self, net: Net, epoch: int) -> None:
+    def end_epoch(self, net: Net, epoch: int) -> None:  # noqa: B027  nor here
         """After the last step of an epoch (0-based). Nothing by default."""
 
     def columns(self) -> dict[str, float]:
@@ -102,7 +102,7 @@ class TrainStage(Stage):
     def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:
         loss, correct = self.net.loss(*batches[0])
         self.sgd.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         for parameter, multiplier in self.masked:
             assert parameter.grad is not None
             parameter.grad.mul_(multiplier)
@@ -135,7 +135,7 @@ class Method(ABC):
         """The trial whose resulting network this one starts from; None starts from initialisation."""
         return None
 
-    def initialised(self, net: Net) -> None:
+    def initialised(self, net: Net) -> None:  # noqa: B027  most methods have nothing to do here
         """Called with the network as its seed initialises it, before the source is loaded. Nothing by default."""
 
     @abstractmethod

@@ -172,7 +172,7 @@ class Bilevel(Stage):
     def _backward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         self.net.model.zero_grad(set_to_none=True)
         loss, correct = self.net.loss(*batch)
-        loss.backward()
+        torch.autograd.backward(loss)
         return loss.detach(), correct
 
     def columns(self) -> dict[str, float]:

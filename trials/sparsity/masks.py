@@ -14,7 +14,7 @@ from trials.sparsity.select import select
 Masks = dict[str, Tensor]
 
 
-def prunable(model: nn.Module, *, linear: bool = True) -> dict[str, nn.Parameter]:
+def prunable(model: nn.Module, *, linear: bool = True) -> dict[str, Tensor]:
     """The weights that may be pruned: of every Conv2d and (unless ``linear`` is false) Linear, in module order."""
     kinds = (nn.Conv2d, nn.Linear) if linear else (nn.Conv2d,)
     return {f"{name}.weight": module.weight for name, module in model.named_modules() if isinstance(module, kinds)}

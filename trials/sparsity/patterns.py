@@ -14,15 +14,18 @@ def _weight(score: Tensor) -> Tensor:
 
 
 def _kernel(score: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(score, ord=1, dim=(2, 3), keepdim=True)  # [O, I, 1, 1]
+    norms: Tensor = torch.linalg.vector_norm(score, ord=1, dim=(2, 3), keepdim=True)  # [O, I, 1, 1]
+    return norms
 
 
 def _filter(score: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(score, dim=(1, 2, 3), keepdim=True)  # [O, 1, 1, 1]
+    norms: Tensor = torch.linalg.vector_norm(score, dim=(1, 2, 3), keepdim=True)  # [O, 1, 1, 1]
+    return norms
 
 
 def _channel(score: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(score, dim=(0, 2, 3), keepdim=True)  # [1, I, 1, 1]
+    norms: Tensor = torch.linalg.vector_norm(score, dim=(0, 2, 3), keepdim=True)  # [1, I, 1, 1]
+    return norms
 
 
 @dataclass(frozen=True)

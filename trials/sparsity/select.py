@@ -33,7 +33,7 @@ def _keys(scores: Tensor, absolute: bool) -> Iterator[Tensor]:
     """Chunks of integers that order as the scores do (as their absolute values, if ``absolute``)."""
     bits = _BITS[scores.dtype]
     positive = (1 << (bits - 1)) - 1
-    for chunk in scores.detach().reshape(-1).split(_CHUNK):
+    for chunk in torch.split(scores.detach().reshape(-1), _CHUNK):
         if absolute:
             yield chunk.view(_INTEGER[bits]) & positive
         else:  # adding 0 turns -0 into 0; negative floats order backwards as integers: flip their lower bits
@@ -109,7 +109,7 @@ def select(scores: Sequence[Tensor], keep: int, *, absolute: bool = False) -> li
     masks = []
     for layer in scores:
         mask = torch.empty(layer.numel(), dtype=torch.bool, device=layer.device)
-        for keys, part in zip(_keys(layer, absolute), mask.split(_CHUNK), strict=True):
+        for keys, part in zip(_keys(layer, absolute), torch.split(mask, _CHUNK), strict=True):
             torch.gt(keys, threshold, out=part)
         masks.append(mask.view(layer.shape))
     on_cpu = scores[0].device.type == "cpu"
@@ -125,7 +125,7 @@ def _keep_later_ties(
     """Switch on the scores equal to the threshold, but for the first ``drop_ties`` by flat index over all tensors."""
     seen = torch.zeros_like(drop_ties)
     for layer, mask in zip(scores, masks, strict=True):
-        for keys, part in zip(_keys(layer, absolute), mask.view(-1).split(_CHUNK), strict=True):
+        for keys, part in zip(_keys(layer, absolute), torch.split(mask.view(-1), _CHUNK), strict=True):
             equal = keys == threshold
             order = equal.cumsum(0) + seen
             part |= equal & (order > drop_ties)

@@ -1,0 +1,45 @@
+"""The documented columns of a sweep's four tables, and the names that config fields have among them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+TEXT, WHOLE, REAL = pa.string(), pa.int64(), pa.float64()
+
+
+def _columns(types: str) -> dict[str, Any]:
+    kinds = {"text": TEXT, "whole": WHOLE, "real": REAL}
+    return {name: kinds[kind] for name, kind in (column.split(":") for column in types.split())}
+
+
+_FIGURES = """
+    train_loss:real train_accuracy:real val_loss:real val_accuracy:real test_loss:real test_accuracy:real
+    density:real sparsity:real kept:whole prunable:whole empty_layers:whole"""
+
+COLUMNS: dict[str, dict[str, Any]] = {
+    "trials": _columns(
+        f"""
+        trial:text cell:text number:whole samples:whole
+        status:text attempts:whole failures:whole error_type:text error_message:text {_FIGURES}
+        compression:real flops:whole dense_flops:whole speedup:real parameters:whole
+        data:text data_source:text seconds:real host:text device:text"""
+    ),
+    "epochs": _columns(
+        f"trial:text stage:text level:whole epoch:whole {_FIGURES} flops:whole variant:text seconds:real stage_id:text"
+    ),
+    "layers": _columns(
+        "trial:text stage:text level:whole layer:text total:whole kept:whole density:real flops:whole stage_id:text"
+    ),
+    "allocations": _columns(
+        "trial:text step:whole episode:whole layer:text capacity:whole count:whole reward:real",
+    ),
+}
+"""Columns that are always there, in their order; what a method or a config adds follows by name."""
+
+
+def config_column(path: str) -> str:
+    """The column of ``trials`` that holds a config field: its dotted path, behind ``config.`` where a measured column
+    has that name (``density`` is the density reached, ``config.density`` the one asked for)."""
+    return f"config.{path}" if path in COLUMNS["trials"] else path
