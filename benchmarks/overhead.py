@@ -1,0 +1,90 @@
+"""What the service costs beside the training: 100 trivial trials, all commits included, and plain Ray Tune beside them.
+
+A trivial trial prunes the same dense tiny network to another density, evaluates it on the digits and commits rows,
+checkpoint and state. Goal: at most 0.1 s each beyond ``ray.init``, workers' start included. Then the driver's CPU
+seconds per trial at 100, 1,000 and 5,000 trials, which should not grow.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # no token file in the home folder of whoever measures
+
+from rich.console import Console
+
+from sweeper.display import Display
+from sweeper.ledger import SweepFolder
+from sweeper.plan import Plan
+from sweeper.runner import connect, run_plan
+from sweeper.space import Space, load_space
+from trials.lease import Lease
+
+SPACE = """
+about: trivial trials
+trial: {{method: one_shot, dataset: digits, model: tiny, pretrain: {{epochs: 1}}, finetune: null}}
+grid: {{density: [{densities}]}}
+"""
+
+
+def trivial(trials: int, folder: Path) -> Space:
+    densities = ", ".join(str(round(0.95 - 0.9 * i / trials, 6)) for i in range(trials))
+    file = folder / f"trivial_{trials}.yaml"
+    file.write_text(SPACE.format(densities=densities))
+    return load_space(str(file))
+
+
+def ours(trials: int, folder: Path) -> None:
+    """A whole sweep in a new storage, on the Ray instance that is there."""
+    space = trivial(trials, folder)
+    sweep = SweepFolder(folder / "storage" / space.name)
+    plan = Plan(space, sweep, sweep.records())
+    lease = Lease(sweep.path / "lock")
+    assert lease.acquire()
+    console = Console(file=io.StringIO())
+    with lease, Display(trials, len(plan.cells), console, space.objective, space.direction) as display:
+        run_plan(space, sweep, plan, display, lease)
+    assert plan.complete
+    assert plan.finished == trials
+
+
+def _nothing(config: dict[str, Any]) -> None:
+    import torch
+    from ray import tune
+
+    tune.report({"value": float(torch.zeros(()))})
+
+
+def plain_tune(trials: int, reuse_actors: bool) -> None:
+    """Ray Tune alone, with a function that imports torch, reports once and computes nothing."""
+    from ray import tune
+
+    config = tune.TuneConfig(num_samples=trials, reuse_actors=reuse_actors)
+    with tempfile.TemporaryDirectory() as scratch:
+        run_config = tune.RunConfig(storage_path=scratch, verbose=0)
+        tune.Tuner(tune.with_resources(_nothing, {"CPU": 1}), tune_config=config, run_config=run_config).fit()
+
+
+def timed(function: Callable[[], None]) -> tuple[float, float]:
+    """Wall seconds, and CPU seconds of this process: the driver."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    function()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def main(sizes: tuple[int, ...] = (100, 1_000, 5_000)) -> None:
+    connect("local")
+    for name, trials, reuse in (("plain Tune", 12, False), ("plain Tune, actors reused", 100, True)):
+        wall, cpu = timed(lambda trials=trials, reuse=reuse: plain_tune(trials, reuse))
+        print(f"{name}: {trials} trials, {wall / trials:.3f} s each (driver {cpu / trials * 1e3:.1f} ms CPU)", flush=True)
+    for trials in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            wall, cpu = timed(lambda trials=trials, folder=folder: ours(trials, Path(folder)))
+        goal = "; goal <= 0.1 s" if trials == sizes[0] else ""
+        print(f"sweep: {trials} trials, {wall / trials:.3f} s each (driver {cpu / trials * 1e3:.1f} ms CPU){goal}", flush=True)
