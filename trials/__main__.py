@@ -11,7 +11,8 @@ import torch
 
 from trials import files
 from trials.config import parse
-from trials.errors import UserError
+from trials.data import check
+from trials.errors import Superseded, UserError
 from trials.ledger import Row
 from trials.reading import override, read_yaml
 from trials.trial import Surroundings, run
@@ -34,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     config = parse(override(read_yaml(options.config), options.overrides))
+    check(config.dataset, config.data_dir)
     folder = options.storage / options.name / "trials" / config.id
     try:
         files.require_writable(folder)
@@ -43,7 +45,11 @@ def _run(options: argparse.Namespace) -> int:
         ) from None
     content = {"schema": 1, "id": config.id, "config": config.model_dump(mode="json"), "samples": []}
     files.write(folder / "config.json", json.dumps(content, indent=1).encode())
-    state = run(config, folder, Surroundings(options.storage / "stages", report=_print, threads=options.threads))
+    try:
+        state = run(config, folder, Surroundings(options.storage / "stages", report=_print, threads=options.threads))
+    except Superseded as error:
+        print(error, file=sys.stderr)
+        return 1
     if state.error:
         print(f"{config.id} failed: {state.error['type']}: {state.error['message']}", file=sys.stderr)
         return 1

@@ -68,7 +68,7 @@ class TrialConfig(Frozen):
     split_seed: int = Field(default=0, ge=0)
     augment: bool = True
     precision: Literal["auto", "float32", "float64", "bf16"] = "auto"
-    channels_last: Literal["auto", "yes", "no"] = "auto"
+    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     compile: bool = False
     data_dir: str | None = None
     device: str = "auto"

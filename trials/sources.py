@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from trials.errors import DamagedFile, Preempted
+from trials.errors import DamagedFile, Preempted, Superseded
 from trials.lease import Lease
 from trials.ledger import Rows, State, TrialFolder
 
@@ -42,8 +42,11 @@ def obtain(
                 f"{folder.path.name}, which it starts from, failed {state.failures} times: {state.error}"
             )
         if lease.acquire():
-            with lease:
-                state = compute()
+            try:
+                with lease:
+                    state = compute()
+            except Superseded:
+                continue  # whoever took the stage over computes it now
             if state.status == "failed":
                 raise RuntimeError(f"{folder.path.name}, where it starts, failed: {state.error}")
             if state.status == "preempted":

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from trials import models
 from trials.config import Recipe, TrialConfig
 from trials.data import OnDevice, RawData
+from trials.errors import UserError
 
 Batch = tuple[Tensor, Tensor]
 
@@ -20,9 +21,17 @@ _DTYPES = {"float32": torch.float32, "bf16": torch.float32, "float64": torch.flo
 
 
 def resolve_device(name: str) -> torch.device:
-    """``auto`` is the current CUDA device where there is one, otherwise the CPU."""
+    """``auto`` is the current CUDA device where there is one, otherwise the CPU.
+
+    Raises:
+        UserError: there is no such device.
+    """
     if name != "auto":
-        return torch.device(name)
+        try:
+            return torch.empty(0, device=name).device
+        except (RuntimeError, AssertionError) as error:  # torch without CUDA says so by an AssertionError
+            reason = str(error).partition("\n")[0].partition(". ")[0]
+            raise UserError(f"device is {name!r}, but must be auto or a device of this machine ({reason})") from None
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -35,8 +44,9 @@ def resolve_precision(config: TrialConfig, device: torch.device) -> str:
 
 def resolve_memory_format(config: TrialConfig, device: torch.device) -> torch.memory_format:
     """``auto`` is channels last on CUDA, where convolutions want it."""
-    yes = config.channels_last == "yes" or (config.channels_last == "auto" and device.type == "cuda")
-    return torch.channels_last if yes else torch.contiguous_format
+    if config.memory_format == "auto":
+        return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    return torch.channels_last if config.memory_format == "channels_last" else torch.contiguous_format
 
 
 class Net:

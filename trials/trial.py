@@ -211,10 +211,10 @@ class _Run:
         """Evaluate and add the row of an epoch (1-based; 0 is the network as the stage found or made it)."""
         loss, accuracy = totals.means() if totals is not None else (None, None)
         val_loss, val_accuracy = evaluate(self.net, self.data, "val")
-        for value in (loss, val_loss):
+        test_loss, test_accuracy = evaluate(self.net, self.data, "test") if end else (None, None)
+        for value in (loss, val_loss, test_loss):
             if value is not None and not math.isfinite(value):
                 raise NonFiniteLoss(f"the loss of stage {stage.name}, level {stage.level}, epoch {epoch} is {value}")
-        test_loss, test_accuracy = evaluate(self.net, self.data, "test") if end else (None, None)
         row: Row = {
             "stage": stage.name,
             "level": stage.level,
