@@ -13,9 +13,6 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FORBIDDEN = {"trials": {"ray", "optuna", "pandas", "sweeper"}, "sweeper": {"torch"}}
-EXCEPTIONS = {
-    ("sweeper.trainable", "torch")
-}  # runs in the worker, where it caps the process's share of a card's memory
 
 
 def modules(package: str) -> dict[str, ast.Module]:
@@ -50,10 +47,7 @@ def test_packages_import_nothing_that_is_not_theirs_to_know(package: str) -> Non
     assert len(names) > 1
     for name, tree in names.items():
         found = {target.partition(".")[0] for target in imported(tree)} & FORBIDDEN[package]
-        allowed = {target for module, target in EXCEPTIONS if module == name}
-        assert found == allowed, f"{name} imports {sorted(found)}, but may import {sorted(allowed)} of these"
-        on_import = {target.partition(".")[0] for target in imported(outside_functions(tree))}
-        assert not on_import & FORBIDDEN[package], f"{name} may import {sorted(allowed)} within a function only"
+        assert not found, f"{name} imports {sorted(found)}"
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,13 @@ class Bilevel(Stage):
     def __init__(self, config: BipConfig) -> None:
         super().__init__("prune", config.prune)
         self.config = config
-        self.mask_schedule = Schedule(config.mask_schedule, config.mask_lr, config.prune.epochs)
+        self.mask_schedule = Schedule(
+            config.mask_schedule,
+            config.mask_lr,
+            config.prune.epochs,
+            config.prune.warmup_epochs,
+            config.prune.warmup_lr,
+        )
         self.initial: tuple[dict[str, Tensor], dict[str, Tensor]] | None = None
 
     def enter(self, net: Net) -> None:
