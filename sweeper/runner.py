@@ -118,14 +118,14 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         mine = self._trial_of.pop(trial_id, None)
         if mine is None:
             return
+        if stop_file(self.folder).exists():  # whoever put it there wants the sweep to end
+            self.plan.stop()
         endings = self.plan.ended(mine)
         for ending in endings:
             self.display.ended(mine, ending.cell, ending.status, ending.value, already=False)
         ending = endings[0]
         if ending.error is not None:
             self.display.note(f"{mine} ({ending.cell}) failed: {ending.error}{'; tried again' if ending.again else ''}")
-        elif ending.status == "preempted" and stop_file(self.folder).exists():
-            self.plan.stop()  # whoever put it there wants the sweep to end
         elif ending.status == "died" and not self.plan.stopping:
             self.display.note(f"{mine} ({ending.cell}): its process died; it goes on from its last commit")
         if time.monotonic() - self._compacted > COMPACT_EVERY_S:

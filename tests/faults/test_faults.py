@@ -1,0 +1,216 @@
+"""Sweeps whose driver and workers are killed come to what an undisturbed one comes to, and do nothing twice."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import sweeper
+from sweeper.cli import COMPLETE, STOPPED, WRONG_INPUT
+from sweeper.ledger import SweepFolder
+from tests.faults.drivers import Driver, Drivers
+from tests.trials.processes import wait_for
+from trials.lease import Lease
+from trials.ledger import State, TrialFolder
+
+pytestmark = pytest.mark.slow
+
+SPACE = """
+about: to be killed
+trial:
+  method: bip
+  dataset: digits
+  model: tiny
+  pretrain: {epochs: 8}
+  prune: {epochs: 8, lr: 0.05}
+  checkpoint_every_s: 0.2
+grid: {density: [0.5, 0.2], seed: [0, 1]}
+search: {mask_lr: {loguniform: [0.01, 0.1]}}
+sampler: random
+samples: 2
+"""
+TRIALS = 8
+
+VARYING = {"trials": ["seconds", "host", "attempts"], "epochs": ["seconds"], "layers": [], "allocations": []}
+"""Columns that may differ between runs."""
+
+
+@pytest.fixture(autouse=True)
+def space(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(SPACE)
+
+
+def arguments(storage: str, *more: str) -> tuple[str, ...]:
+    return ("--space", "small.yaml", "--storage", storage, *more)
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """The same trials, complete, with the same rows to the bit, none twice."""
+    ours, theirs = sweeper.load(one), sweeper.load(other)
+    assert set(ours.trials["status"]) == {"complete"}
+    assert ours.trials["trial"].is_unique
+    assert not ours.epochs.duplicated(["trial", "stage", "level", "epoch"]).any()
+    assert not ours.layers.duplicated(["trial", "stage", "level", "layer"]).any()
+    for table, varying in VARYING.items():
+        a, b = (getattr(tables, table).drop(columns=varying) for tables in (ours, theirs))
+        pd.testing.assert_frame_equal(a, b, check_exact=True)
+
+
+def states(path: Path) -> dict[str, State]:
+    found = {folder.name: TrialFolder(folder).state() for folder in (path / "trials").glob("*")}
+    return {name: state for name, state in found.items() if state is not None}
+
+
+class Watch:
+    """Keeps what was finished; it must stay as it was."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.finished: dict[str, State] = {}
+
+    def look(self) -> None:
+        now = states(self.path)
+        for name, state in self.finished.items():
+            assert now[name] == state, f"{name} was finished and has changed"
+        self.finished = {name: state for name, state in now.items() if state.finished}
+
+
+def run_until(driver: Driver, moment: float, path: Path) -> None:
+    """Until so many seconds after it begins to hand trials out (negative: after it was started)."""
+    if moment >= 0:
+        began = {name: state.attempt for name, state in states(path).items()}
+        driver.wait_until(
+            lambda: any(state.attempt > began.get(name, 0) for name, state in states(path).items()), "a trial to begin"
+        )
+    time.sleep(abs(moment))
+
+
+def moments(seed: int) -> Iterator[float]:
+    """When to kill: early in the start, while Ray starts, at the shared stage, then anywhere."""
+    draw = random.Random(seed)
+    yield -draw.uniform(0.2, 1.5)
+    yield -draw.uniform(2.0, 4.0)
+    yield draw.uniform(0.0, 0.5)
+    for _ in range(7):
+        yield draw.uniform(0.0, 1.0)
+
+
+def test_sigkill_of_drivers_and_of_a_worker(drivers: Drivers, tmp_path: Path) -> None:
+    path = tmp_path / "killed" / "small"
+    watch = Watch(path)
+    for moment in moments(seed=2):
+        driver = drivers.start(*arguments("killed"))
+        run_until(driver, moment, path)
+        driver.kill()
+        watch.look()
+    more = ("--samples", "3")  # so that there is something left to do for certain
+    driver = drivers.start(*arguments("killed", *more))
+    run_until(driver, 0.3, path)
+    os.kill(driver.workers()[0], signal.SIGKILL)
+    assert driver.wait() == COMPLETE, driver.said
+    assert "its process died" in driver.said
+    watch.look()
+    assert len(watch.finished) == TRIALS + 4
+    undisturbed = drivers.run(*arguments("undisturbed", "--serial", *more))
+    assert undisturbed.process.returncode == COMPLETE, undisturbed.said
+    assert_same(path, tmp_path / "undisturbed" / "small")
+    assert sweeper.load(tmp_path / "undisturbed" / "small").trials["attempts"].tolist() == (TRIALS + 4) * [1]
+    tables = {file.name: file.read_bytes() for file in (path / "tables").iterdir()}
+    again = drivers.run(*arguments("killed", *more))
+    assert again.process.returncode == COMPLETE
+    watch.look()
+    assert tables == {file.name: file.read_bytes() for file in (path / "tables").iterdir()}
+
+
+def let_run(driver: Driver, path: Path) -> None:
+    """Until two trials run that have a commit of their own."""
+    before = {name: len(state.commits) and state.commits[-1].number for name, state in states(path).items()}
+
+    def committed() -> bool:
+        now = [(n, s) for n, s in states(path).items() if s.status == "running" and s.commits]
+        return len([n for n, s in now if s.commits[-1].number > before.get(n, 0)]) >= 2
+
+    driver.wait_until(committed, "two trials to commit")
+    assert not driver.ended, driver.said
+
+
+def assert_stopped(driver: Driver, path: Path, watch: Watch) -> None:
+    """Complete or preempted with a checkpoint, nothing running, nothing dead."""
+    watch.look()
+    now = states(path)
+    assert {state.status for state in now.values()} <= {"complete", "preempted"}
+    preempted = [state for state in now.values() if state.status == "preempted"]
+    assert any(state.commits and state.commits[-1].checkpoint for state in preempted)
+    assert all(state.failures == 0 for state in now.values())
+    assert not (path / "stop").exists()
+    assert Lease(path / "lock").owner() is None
+    assert not driver.workers()
+
+
+def test_signals_end_with_everything_committed(drivers: Drivers, tmp_path: Path) -> None:
+    path = tmp_path / "stopped" / "small"
+    watch = Watch(path)
+    stopped = arguments("stopped", "--set", "trial.prune.epochs=20")
+
+    driver = drivers.start(*stopped)
+    let_run(driver, path)
+    driver.signal_all(signal.SIGINT)  # Ctrl-C
+    assert driver.wait() == STOPPED, driver.said
+    assert "SIGINT: running trials commit and end" in driver.said
+    assert "Traceback" not in driver.said
+    assert_stopped(driver, path, watch)
+
+    driver = drivers.start(*stopped)
+    driver.wait_until(lambda: Lease(path / "lock").owner(), "the lease")
+    second = drivers.run(*stopped)  # two at once
+    assert second.process.returncode == WRONG_INPUT
+    assert f"error: small is being run by process {driver.process.pid} on " in second.said
+    assert second.said.count("\n") == 1
+    let_run(driver, path)
+    driver.process.terminate()
+    assert driver.wait() == STOPPED, driver.said
+    assert "SIGTERM: running trials commit and end" in driver.said
+    assert "Traceback" not in driver.said
+    assert_stopped(driver, path, watch)
+
+    driver = drivers.start(*stopped, terminal=True)
+    let_run(driver, path)
+    driver.hang_up()  # SIGHUP to the whole foreground, and nobody to write to
+    assert driver.wait() == STOPPED, driver.said
+    assert_stopped(driver, path, watch)
+
+    driver = drivers.start(*stopped)
+    driver.wait_until(lambda: Lease(path / "lock").owner(), "the lease")
+    time.sleep(2.5)  # Ray starts
+    driver.process.terminate()
+    assert driver.wait() == STOPPED, driver.said
+    assert "Traceback" not in driver.said
+    watch.look()
+
+    assert drivers.run(*stopped).process.returncode == COMPLETE
+    watch.look()
+    assert len(watch.finished) == TRIALS
+    trials = sweeper.load(path).trials
+    assert trials["trial"].is_unique
+    assert set(trials["failures"]) == {0}
+
+
+def test_a_second_signal_leaves_at_once_and_takes_everything_along(drivers: Drivers, tmp_path: Path) -> None:
+    path = tmp_path / "left" / "small"
+    driver = drivers.start(*arguments("left", "--set", "trial.checkpoint_every_s=60"))
+    run_until(driver, 0.0, path)
+    os.kill(driver.workers()[0], signal.SIGSTOP)  # it will not end by itself
+    driver.process.send_signal(signal.SIGINT)
+    time.sleep(2.0)
+    assert not driver.ended
+    driver.process.send_signal(signal.SIGINT)
+    assert driver.wait(20) == STOPPED
+    wait_for(lambda: not drivers.left(), "the end of all it had started")
+    assert SweepFolder(path).records()

@@ -1,0 +1,83 @@
+"""Small spaces, and trials that end as a test says without being run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sweeper.ledger import Record, SweepFolder
+from sweeper.plan import Plan
+from sweeper.space import Space
+from trials.ledger import TrialFolder
+
+ONE_SHOT: dict[str, Any] = {
+    "method": "one_shot",
+    "dataset": "digits",
+    "model": "tiny",
+    "pretrain": {"epochs": 2},
+    "finetune": {"epochs": 1},
+}
+
+Value = Callable[[dict[str, Any]], float | None]
+
+
+def make_space(**fields: Any) -> Space:
+    content = {"name": "small", "trial": ONE_SHOT, "grid": {"density": [0.5, 0.2]}, **fields}
+    space = Space.from_document(content)
+    space.check()
+    return space
+
+
+def searching(sampler: str, samples: int, **fields: Any) -> Space:
+    search = {"finetune.lr": {"loguniform": [1e-3, 1.0]}, "finetune.momentum": {"uniform": [0.0, 0.95]}}
+    return make_space(search=search, sampler=sampler, samples=samples, **fields)
+
+
+def begun(space: Space, path: Path) -> Plan:
+    """The plan of a new driver over whatever lies in the folder."""
+    folder = SweepFolder(path)
+    return Plan(space, folder, folder.records())
+
+
+def landscape(config: dict[str, Any]) -> float:
+    """An objective with one best point."""
+    return 1.0 - abs(config["finetune"]["lr"] - 0.1) - abs(config["finetune"]["momentum"] - 0.5)
+
+
+def finish(plan: Plan, trial_id: str, value: Value = landscape) -> None:
+    """What a worker leaves that runs the trial to its end."""
+    (record,) = (record for record in plan.folder.records() if record.id == trial_id)
+    attempt, _ = TrialFolder(plan.folder.trial_folder(trial_id)).begin()
+    reached = value(record.config)
+    attempt.end("complete", result={} if reached is None else {"val_accuracy": reached})
+
+
+def fail(plan: Plan, trial_id: str) -> None:
+    attempt, _ = TrialFolder(plan.folder.trial_folder(trial_id)).begin()
+    error = {"type": "NonFiniteLoss", "message": "the loss is nan", "traceback": ""}
+    attempt.end("failed", error=error, failures=attempt.state.failures + 1)
+
+
+def asked(folder: SweepFolder) -> dict[tuple[str, int], dict[str, Any]]:
+    """The searched values of every sample there is."""
+    samples = [sample for record in folder.records() for sample in record.samples]
+    found = {(sample.cell, sample.number): sample.params for sample in samples}
+    assert len(found) == len(samples)
+    return found
+
+
+def record_of(folder: SweepFolder, trial_id: str) -> Record:
+    (record,) = (record for record in folder.records() if record.id == trial_id)
+    return record
+
+
+def run_out(plan: Plan, value: Value = landscape) -> list[str]:
+    """Everything that is left, one trial at a time; the names of what ran."""
+    ran = []
+    while (assignment := plan.next()) is not None:
+        finish(plan, assignment.trial_id, value)
+        plan.ended(assignment.trial_id)
+        ran.append(assignment.trial_id)
+    assert plan.complete
+    return ran
