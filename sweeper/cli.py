@@ -5,23 +5,25 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import re
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 
 from sweeper.ledger import SweepFolder
 from sweeper.report import show
+from sweeper.signals import interruptible
 from sweeper.space import Cell, Space, list_spaces, load_space, narrowing
 from trials import data, files
 from trials.config import TrialConfig
 from trials.errors import UserError
-from trials.lease import Lease
+from trials.lease import HEARTBEAT_S, Lease
 from trials.methods import METHODS
 
 COMPLETE, FAILURES, WRONG_INPUT, STOPPED = 0, 1, 2, 130
@@ -30,9 +32,16 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]*")
 _VERSIONS = ("torch", "torchvision", "ray", "optuna", "pandas", "pyarrow", "numpy")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, like everything else."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (--help lists the options)")
+
+
 def parser() -> argparse.ArgumentParser:
     """No option is named as one that ``ray submit`` takes for itself, wherever it stands on the line."""
-    p = argparse.ArgumentParser(
+    p = _Parser(
         prog="sweep.py",
         description="Sweep pruning methods over sparsities and hyperparameters. The same command again resumes.",
         allow_abbrev=False,
@@ -54,22 +63,26 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code: 0 complete, 1 some trial failed, 2 wrong input, 130 stopped."""
-    options = parser().parse_args(arguments)
     console = make_console()
     try:
+        options = parser().parse_args(arguments)
         if options.list_spaces:
             for name, about, profiles in list_spaces():
                 console.print(f"{name}: {about}" + (f" (profiles: {', '.join(profiles)})" if profiles else ""))
             return COMPLETE
-        if options.show:
+        if options.show is not None:
             show(sweep_path(options.storage, options.show), console)
             return COMPLETE
         if not options.space:
             raise UserError("--space is missing: name one (--list-spaces shows them) or give a YAML file")
-        return sweep(options, console)
+        with interruptible():
+            return sweep(options, console)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return WRONG_INPUT
+    except KeyboardInterrupt:
+        print("stopped; the same command again goes on", file=sys.stderr)
+        return STOPPED
 
 
 def make_console() -> Console:
@@ -88,6 +101,8 @@ def sweep_path(storage: str, name: str) -> Path:
         raise UserError(
             f"--name is {name!r}, but must be letters, digits, '_', '-', '=' and '.', not starting with '.'"
         )
+    if name == "stages":
+        raise UserError("--name is 'stages', but that folder of the storage holds what sweeps share: give another")
     return Path(storage).expanduser().absolute() / name
 
 
@@ -102,7 +117,7 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
         max_concurrent=limit,
     )
     space.check()
-    folder = SweepFolder(sweep_path(options.storage, options.name or space.name))
+    folder = SweepFolder(sweep_path(options.storage, space.name if options.name is None else options.name))
     refuse_narrowing(folder, space)
     if options.dry_run:
         describe(space, folder, console)
@@ -116,7 +131,7 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
         raise UserError(
             f"--storage is {options.storage!r}, but must be a folder that can be written ({error}): give another"
         ) from None
-    with driving(folder) as lease:
+    with driving(folder, console) as lease:
         return drive(space, folder, lease, options.address, console)
 
 
@@ -127,10 +142,14 @@ def drive(space: Space, folder: SweepFolder, lease: Lease, address: str | None, 
     from sweeper.runner import run_plan  # imports Ray: not for --show, --dry-run and what is refused
     from sweeper.tables import compact
 
+    refuse_narrowing(folder, space)  # again: now that nobody else changes it
     record_change(folder, space)
     damaged = folder.repair()
     plan = Plan(space, folder, folder.records())
-    if not plan.complete:
+    if plan.complete:
+        for line in damaged:
+            console.print(line, markup=False)
+    else:
         display = Display(plan.total, len(plan.cells), console, space.objective, space.direction)
         with display:
             for line in damaged:
@@ -148,16 +167,29 @@ def drive(space: Space, folder: SweepFolder, lease: Lease, address: str | None, 
 
 
 @contextmanager
-def driving(folder: SweepFolder) -> Iterator[Lease]:
+def driving(folder: SweepFolder, console: Console) -> Iterator[Lease]:
     """Be the one driver of a sweep."""
     lease = Lease(folder.path / "lock")
-    if not lease.acquire():
+    if not lease.acquire() and not outlive(lease, console):
         raise UserError(
             f"{folder.path.name} is being run by {lease.owner()}, but a sweep has one driver: "
             "wait for it, stop it, or give another --name (--show follows it)"
         )
     with lease:
         yield lease
+
+
+def outlive(lease: Lease, console: Console) -> bool:
+    """Take the lease over from an owner on another host once its heart has stopped; False as soon as it beats."""
+    first = lease.owner()
+    if first is None or first.host == socket.gethostname():
+        return lease.acquire()
+    console.print(f"the driver was {first}; waiting for a sign of life of it, about a minute", markup=False)
+    while lease.owner() == first:
+        if lease.acquire():
+            return True
+        time.sleep(HEARTBEAT_S / 5)
+    return lease.acquire()
 
 
 def refuse_narrowing(folder: SweepFolder, space: Space) -> None:
@@ -169,6 +201,11 @@ def refuse_narrowing(folder: SweepFolder, space: Space) -> None:
         begun = Space.from_document(documents[-1]["space"])
     except (KeyError, TypeError):
         raise UserError(f"{folder.path / 'sweep.yaml'} has no space: it was changed by hand; restore it") from None
+    except UserError as error:
+        raise UserError(
+            f"{folder.path / 'sweep.yaml'} has a space of another version, or was changed by hand ({error}): "
+            "restore it, or give another --name"
+        ) from None
     differences = narrowing(begun, space)
     if differences:
         raise UserError(

@@ -75,9 +75,7 @@ class SweepFolder:
     def _records(self) -> Iterator[Record]:
         for path in sorted(self.trials.glob("*/config.json")):
             try:
-                content = json.loads(path.read_bytes())
-                samples = tuple(Sample(**sample) for sample in content["samples"])
-                config, trial_id = dict(content["config"]), str(content["id"])
+                trial_id, config, samples = _read_config(path)
             except (OSError, ValueError, KeyError, TypeError):
                 continue
             folder = TrialFolder(path.parent)
@@ -96,10 +94,10 @@ class SweepFolder:
         for path in sorted(self.trials.glob("*")):
             config = path / "config.json"
             try:
-                json.loads(config.read_bytes())
-            except FileNotFoundError:
+                _read_config(config)
+            except OSError:
                 continue
-            except ValueError as error:
+            except (ValueError, KeyError, TypeError) as error:
                 lines.append(f"{config} is damaged ({error}); set aside as {files.set_aside(config).name}")
                 continue
             lines += TrialFolder(path).verify()
@@ -111,6 +109,10 @@ class SweepFolder:
             text = (self.path / "sweep.yaml").read_text()
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise UserError(f"{self.path / 'sweep.yaml'} cannot be read ({error}): give another --storage") from None
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self.path / 'sweep.yaml'} is damaged ({error}): restore it, or move it away") from None
         try:
             return [document for document in yaml.safe_load_all(text) if document]
         except yaml.YAMLError as error:
@@ -126,3 +128,9 @@ class SweepFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(dict(document), sort_keys=False, explicit_start=True, width=120)
         files.write(path, (before + text).encode())
+
+
+def _read_config(path: Path) -> tuple[str, dict[str, Any], tuple[Sample, ...]]:
+    content = json.loads(path.read_bytes())
+    samples = tuple(Sample(**sample) for sample in content["samples"])
+    return str(content["id"]), dict(content["config"]), samples

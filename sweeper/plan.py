@@ -17,10 +17,12 @@ from optuna.trial import TrialState
 from sweeper.ledger import Record, Sample, SweepFolder
 from sweeper.space import Cell, Space
 from sweeper.study import CellStudy, objective_of
+from trials.errors import DamagedFile
 from trials.ledger import State, TrialFolder
 
 DEATHS = 3
-"""Attempts in a row that may end without a word and without a commit before the trial counts as failed."""
+"""Attempts in a row that may end without a word and without a commit, or before they begin, until the trial counts as
+failed."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Plan:
         self._studies = {cell.key: CellStudy(space, cell) for cell in self.cells}
         self._records: dict[str, Record] = {}
         self._queue: deque[str] = deque()
+        self._deaths: dict[str, int] = {}
         self.running: set[str] = set()
         self.finished = 0
         self.failed = 0
@@ -111,15 +114,16 @@ class Plan:
         return not (self._queue or self._asks or self.running)
 
     def before(self) -> Iterator[Ending]:
-        """Every sample that was finished before this driver began."""
+        """Every sample that was finished, or given up, before this driver began."""
         for record in self._records.values():
-            if record.finished:
+            if record.finished or self._given_up(record.state):
                 yield from self._endings(record)
 
     def _endings(self, record: Record, again: bool = False) -> Iterator[Ending]:
         """One per sample that the trial serves."""
         state = record.state
-        status = "died" if state is None or state.status == "running" else state.status
+        silent = "preempted" if self.stopping else "died"
+        status = silent if state is None or state.status == "running" else state.status
         error = f"{state.error['type']}: {state.error['message']}" if state is not None and state.error else None
         for sample in record.samples:
             if sample.cell in self._studies:
@@ -160,14 +164,18 @@ class Plan:
 
     def _hand_out(self, record: Record) -> Assignment:
         self.running.add(record.id)
-        return Assignment(record.id, record.config, record.samples[0].cell)
+        cell = next(sample.cell for sample in record.samples if sample.cell in self._studies)
+        return Assignment(record.id, record.config, cell)
 
     def ended(self, trial_id: str) -> list[Ending]:
         """Take a trial back, whatever has become of it: its folder says how it stands. One ending per sample."""
         self.running.discard(trial_id)
         record = self._records[trial_id]
-        state = record.folder.state()
-        if state is not None and state.status == "running" and state.deaths + 1 >= DEATHS:
+        try:
+            state = record.folder.state()
+        except DamagedFile:
+            state = None  # the next attempt sets it aside and finds the last commit
+        if self._keeps_dying(record, state):
             state = self._bury(record.folder)
         record = Record(record.id, record.config, record.samples, record.folder, state)
         self._records[trial_id] = record
@@ -183,6 +191,20 @@ class Plan:
         else:
             self._queue.appendleft(trial_id)
         return list(self._endings(record, again=not over))
+
+    def _keeps_dying(self, record: Record, state: State | None) -> bool:
+        """Whether attempt after attempt ends without a word and without a commit, or before it begins. Only those count
+        that this driver saw: a trial is not to blame for the death of its driver."""
+        if state is not None and state.finished:
+            return False
+        before = record.state or State()
+        now = state or State()
+        spoke = now.status != "running" and now.attempt != before.attempt
+        if self.stopping or spoke or now.commits != before.commits:
+            self._deaths.pop(record.id, None)
+            return False
+        self._deaths[record.id] = self._deaths.get(record.id, 0) + 1
+        return self._deaths[record.id] >= DEATHS
 
     def _bury(self, folder: TrialFolder) -> State:
         """A trial whose process keeps dying without a word counts as failed, for good."""

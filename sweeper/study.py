@@ -40,40 +40,48 @@ class CellStudy:
         if space.sampler not in SAMPLERS:
             raise ValueError(unknown_name("sampler", space.sampler, SAMPLERS))
         self.space, self.cell = space, cell
-        self.count = 0
+        self._asked: set[int] = set()
+        self._next = 0
         self._study: optuna.Study | None = None
         self._trials: dict[int, int] = {}  # number of a sample -> number of the study's trial
 
     @property
+    def count(self) -> int:
+        """How many samples this cell has."""
+        return len(self._asked)
+
+    @property
     def study(self) -> optuna.Study:
         if self._study is None:
-            self._study = optuna.create_study(direction=self.space.direction, sampler=self._sampler())
+            self._study = optuna.create_study(direction=self.space.direction, sampler=self._sampler(0))
         return self._study
 
-    def _sampler(self) -> BaseSampler:
-        """Seeded by (seed, cell, number of samples so far), so that a rebuilt study does not repeat itself."""
-        seed = derive_seed(self.space.seed, self.cell.key, self.count) % 2**32
+    def _sampler(self, number: int) -> BaseSampler:
+        """Seeded by (seed, cell, number of the sample), so that a rebuilt study does not repeat itself."""
+        seed = derive_seed(self.space.seed, self.cell.key, number) % 2**32
         return SAMPLERS[self.space.sampler](seed, self.space.samples)
 
     def ask(self) -> Sample:
-        """The next sample of this cell."""
-        number = self.count
+        """The next sample of this cell: the first number that is not there, be it that its record was lost."""
+        while self._next in self._asked:
+            self._next += 1
+        number = self._next
         params: dict[str, Any] = {}
         attrs: dict[str, Any] = {}
         if self.space.search:
-            self.study.sampler = self._sampler()
+            self.study.sampler = self._sampler(number)
             trial = self.study.ask()
             for path, distribution in self.space.search.items():
                 distribution.suggest(trial, path)
             frozen = self._frozen(trial.number)
             params, attrs = dict(frozen.params), dict(frozen.system_attrs)
             self._trials[number] = trial.number
-        self.count = number + 1
+        self._asked.add(number)
         return Sample(self.cell.key, number, dict(self.cell.values), params, attrs)
 
     def replay(self, sample: Sample, state: TrialState, value: float | None) -> None:
         """Add a committed sample: complete with its value, failed, or still running. In the order of their numbers."""
-        self.count = max(self.count, sample.number + 1)
+        self._asked.add(sample.number)
         if not self.space.search:
             return
         self._trials[sample.number] = len(self.study.get_trials(deepcopy=False))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ def run_assigned(assignment: dict[str, Any]) -> None:
     from ray import tune
 
     from trials.config import parse
+    from trials.errors import Superseded
+    from trials.training import limit_gpu_memory
     from trials.trial import Surroundings, run
 
     stop = Path(assignment["stop"])
@@ -30,15 +34,22 @@ def run_assigned(assignment: dict[str, Any]) -> None:
 
     status = "preempted"
     if not stop.exists():
-        _share_gpu(assignment["gpu"])
+        limit_gpu_memory(assignment["gpu"])
         around = Surroundings(Path(assignment["stages"]), report, stop.exists, assignment["threads"])
-        status = run(parse(assignment["config"]), Path(assignment["folder"]), around).status
+        try:
+            status = run(parse(assignment["config"]), Path(assignment["folder"]), around).status
+        except Superseded:
+            raise
+        except Exception as error:  # noqa: BLE001  e.g. a device that this machine does not have
+            status = _could_not_begin(Path(assignment["folder"]), error)
     tune.report({"trial": assignment["trial"], "status": status})
 
 
-def _share_gpu(gpu: float) -> None:
-    """A trial that asked for a fraction of a card may use that fraction of its memory. Not yet run on a GPU."""
-    import torch
+def _could_not_begin(folder: Path, error: Exception) -> str:
+    """Commit a failure that the trial itself could not."""
+    from trials.ledger import TrialFolder
 
-    if 0 < gpu < 1 and torch.cuda.is_available():
-        torch.cuda.set_per_process_memory_fraction(gpu)
+    attempt, _ = TrialFolder(folder).begin(host=socket.gethostname())
+    failure = {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
+    attempt.end("failed", error=failure, failures=attempt.state.failures + 1)
+    return attempt.state.status

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -78,15 +81,34 @@ def run_config(arguments: list[str]) -> int:
     content = {"schema": 1, "id": config.id, "config": config.model_dump(mode="json"), "samples": []}
     files.write(folder / "config.json", json.dumps(content, indent=1).encode())
     try:
-        state = run(config, folder, Surroundings(options.storage / "stages", report=_print, threads=options.threads))
+        with _stop_requests() as asked:
+            state = run(
+                config, folder, Surroundings(options.storage / "stages", _print, lambda: bool(asked), options.threads)
+            )
     except Superseded as error:
         print(error, file=sys.stderr)
         return 1
+    if state.status == "preempted":
+        print(f"{config.id} is preempted: the same command again goes on", file=sys.stderr)
+        return 130
     if state.error:
         print(f"{config.id} failed: {state.error['type']}: {state.error['message']}", file=sys.stderr)
         return 1
     print(f"{config.id} is {state.status}: {json.dumps(state.result)}")
     return 0
+
+
+@contextmanager
+def _stop_requests() -> Iterator[list[int]]:
+    """The signals that have asked for an end: the trial commits what it has first."""
+    asked: list[int] = []
+    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda number, _: asked.append(number)) for number in watched}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _print(row: Row) -> None:

@@ -35,8 +35,11 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
 
     >>> unknown_name("model", "resnet20", ["resnet20s", "tiny"])
     "model is 'resnet20', but must be one of: resnet20s, tiny (did you mean 'resnet20s'?)"
+
+    Capitals count for nothing in what is near: where names differ by them alone, all are told.
     """
     names = sorted(known)
-    near = difflib.get_close_matches(str(name), names, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    near = difflib.get_close_matches(str(name).casefold(), {known_name.casefold() for known_name in names}, n=1)
+    nearest = [known_name for known_name in names if known_name.casefold() in near]
+    hint = f" (did you mean {' or '.join(map(repr, nearest))}?)" if nearest else ""
     return f"{kind} is {name!r}, but must be one of: {', '.join(names)}{hint}"

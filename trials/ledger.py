@@ -234,6 +234,8 @@ class TrialFolder:
 
     def begin(self, *, host: str = "", device: str = "") -> tuple[Attempt, dict[str, Any]]:
         """Start the next attempt: the attempt, and the checkpoint it continues from (empty at the first)."""
+        for leftover in self.path.glob("**/.*.tmp"):  # of writers that were killed
+            leftover.unlink(missing_ok=True)
         (state, checkpoint), lines = self.recover()
         deaths = state.deaths + (state.status == "running" and state.attempt > 0)
         state = replace(state, attempt=state.attempt + 1, deaths=deaths, host=host, device=device)

@@ -35,6 +35,12 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def limit_gpu_memory(share: float) -> None:
+    """Let this process use only a share of the card's memory: others have the rest. Not yet run on a GPU."""
+    if 0 < share < 1 and torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(share)
+
+
 def resolve_precision(config: TrialConfig, device: torch.device) -> str:
     """``auto`` is bfloat16 autocast on CUDA and float32 elsewhere."""
     if config.precision != "auto":

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from trials.data import DATASETS, RawData, load
+from trials.data import DATASETS, RawData
+from trials.data.digits import load_digits
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +17,7 @@ def few_digits() -> Iterator[None]:
     """The data set ``few_digits``: 400 of the training images of digits and 100 of its test images."""
 
     def few(_data_dir: Path | None) -> RawData:
-        raw = load("digits")
+        raw = load_digits()
         return dataclasses.replace(
             raw,
             train_images=raw.train_images[:400],

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from trials.data import OnDevice, RawData, device
 from trials.data.augment import crop_and_flip
+from trials.data.loader import split_indices
 from trials.data.raw import Arrays, raw_data
 from trials.errors import DataError
 
@@ -66,22 +67,22 @@ def test_split_is_a_division_and_reproducible(size, fraction, seed):
     held_out = round(fraction * size)
     if held_out == size or (fraction > 0 and held_out == 0):
         with pytest.raises(DataError, match="must leave some"):
-            device.split_indices(size, fraction, seed)
+            split_indices(size, fraction, seed)
         return
-    train, val = device.split_indices(size, fraction, seed)
+    train, val = split_indices(size, fraction, seed)
     assert len(val) == held_out
     assert sorted([*train.tolist(), *val.tolist()]) == list(range(size))
     assert torch.equal(train, train.sort().values)
     assert torch.equal(val, val.sort().values)
-    again = device.split_indices(size, fraction, seed)
+    again = split_indices(size, fraction, seed)
     assert torch.equal(train, again[0])
     assert torch.equal(val, again[1])
 
 
 def test_split_is_pinned_and_depends_on_the_seed():
-    _, val = device.split_indices(1437, 0.1, 0)
+    _, val = split_indices(1437, 0.1, 0)
     assert val[:6].tolist() == [1, 3, 18, 43, 58, 61]  # another split would make results incomparable
-    assert not torch.equal(val, device.split_indices(1437, 0.1, 1)[1])
+    assert not torch.equal(val, split_indices(1437, 0.1, 1)[1])
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.0, 1.5, float("nan")])

@@ -34,6 +34,9 @@ from trials.models import MODELS
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
+ENOUGH = 100
+"""More attempts than any of these trials needs."""
+
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, few_digits: None) -> Callable[[TrialConfig], Path]:
@@ -72,6 +75,7 @@ def test_preempted_at_every_commit_point(
     visited: Counter[tuple[int, int]] = Counter()
     while True:
         attempts += 1
+        assert attempts < ENOUGH, "it makes no progress"
         state = run_in(tmp_path, config, should_stop=lambda: True)
         assert state.status in ("preempted", "complete"), state.error
         if state.status == "complete":
@@ -102,6 +106,7 @@ def test_killed_at_random_writes(name: str, tmp_path: Path, undisturbed: Callabl
             break
         except Killed:
             kills += 1
+            assert kills < ENOUGH, "it makes no progress"
     assert kills >= 3
     assert_same_outcome(folder_of(config, tmp_path), undisturbed(config))
 
@@ -125,17 +130,18 @@ def test_killed_between_the_commits(
 ) -> None:
     """Killed at the end of the n-th call of a function, for every n, with commits at stage ends only."""
     config = config_of(name)
-    original, kills = getattr(trial._Run, where), 0
+    original, kills, calls = getattr(trial._Run, where), 0, 0
+
+    def dies(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        result = original(self, *arguments, **keywords)
+        if calls > kills:
+            raise Killed
+        return result
+
     while True:
         calls = 0
-
-        def dies(self: Any, *arguments: Any, **keywords: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            result = original(self, *arguments, **keywords)
-            if calls > kills:
-                raise Killed
-            return result
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(trial._Run, where, dies)
@@ -144,22 +150,24 @@ def test_killed_between_the_commits(
                 break
             except Killed:
                 kills += 1
+                assert kills < ENOUGH, "it makes no progress"
     assert kills >= 1
     assert_same_outcome(folder_of(config, tmp_path), undisturbed(config))
 
 
 def test_killed_within_a_step(tmp_path: Path, undisturbed: Callable[[TrialConfig], Path]) -> None:
     """The weights have moved, the scores not yet: half a step must leave no trace."""
-    config, original, kills = config_of("bip"), Bilevel.step_upper, 0
+    config, original, kills, calls = config_of("bip"), Bilevel.step_upper, 0, 0
+
+    def dies(self: Bilevel, batch: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise Killed
+        return original(self, batch)
+
     while kills < 2 * STEPS:
         calls = 0
-
-        def dies(self: Bilevel, batch: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == 2:
-                raise Killed
-            return original(self, batch)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Bilevel, "step_upper", dies)
@@ -184,9 +192,9 @@ def test_a_network_that_draws_random_numbers_resumes_within_an_epoch(
     monkeypatch.setattr(trial, "POLL_S", 0.0)
     config = config_of("one_shot", model="with_dropout")
     assert run_in(tmp_path / "a", config).status == "complete"
-    attempts = 0
-    while run_in(tmp_path / "b", config, should_stop=lambda: True).status != "complete":
-        attempts += 1
+    for attempts in range(ENOUGH):
+        if run_in(tmp_path / "b", config, should_stop=lambda: True).status == "complete":
+            break
         torch.rand(attempts)  # whoever resumes finds the generator in any state
     assert attempts > 4 * STEPS
     assert_same_outcome(folder_of(config, tmp_path / "b"), folder_of(config, tmp_path / "a"))
@@ -219,8 +227,9 @@ def test_a_failure_costs_only_what_was_not_committed(
 def test_other_data_than_the_trial_began_on_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "POLL_S", 0.0)
     config = config_of("bip")
-    while run_in(tmp_path, config, should_stop=lambda: True).progress.get("step") != 2:
-        pass
+    for _ in range(ENOUGH):
+        if run_in(tmp_path, config, should_stop=lambda: True).progress.get("step") == 2:
+            break
     before = rows_of(folder_of(config, tmp_path))
     raw = trial.load("few_digits")
     monkeypatch.setattr(trial, "load", lambda *_: dataclasses.replace(raw, fingerprint="f" * 16))

@@ -1,4 +1,4 @@
-"""Reading the reference vectors. Every shape, density and hyperparameter comes from the files; nothing is known here."""
+"""Reading the reference vectors: every shape, density and hyperparameter comes from the files."""
 
 from __future__ import annotations
 
@@ -34,9 +34,7 @@ def numbered(arrays: dict[str, Tensor], pattern: str) -> list[Tensor]:
 
 
 def close(ours: Tensor, reference: Tensor, what: str) -> None:
-    torch.testing.assert_close(
-        ours.detach(), reference, rtol=RTOL, atol=ATOL, msg=lambda text: f"{what}: {text}"
-    )
+    torch.testing.assert_close(ours.detach(), reference, rtol=RTOL, atol=ATOL, msg=lambda text: f"{what}: {text}")
 
 
 def build_layer(layer: dict[str, Any]) -> nn.Module:

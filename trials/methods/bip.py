@@ -96,7 +96,13 @@ class Bilevel(ScoredStage):
 
     def __init__(self, config: BipConfig) -> None:
         super().__init__(config, config.prune)
-        self.mask_schedule = Schedule(config.mask_schedule, config.mask_lr, config.prune.epochs)
+        self.mask_schedule = Schedule(
+            config.mask_schedule,
+            config.mask_lr,
+            config.prune.epochs,
+            config.prune.warmup_epochs,
+            config.prune.warmup_lr,
+        )
 
     def attach(self, net: Net) -> None:
         super().attach(net)

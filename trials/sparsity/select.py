@@ -126,6 +126,8 @@ def _keep_later_ties(
     seen = torch.zeros_like(drop_ties)
     for layer, mask in zip(scores, masks, strict=True):
         for keys, part in zip(_keys(layer, absolute), torch.split(mask.view(-1), _CHUNK), strict=True):
+            if not keys.numel():
+                continue
             equal = keys == threshold
             order = equal.cumsum(0) + seen
             part |= equal & (order > drop_ties)

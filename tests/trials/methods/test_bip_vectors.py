@@ -224,9 +224,7 @@ def test_bilevel_steps(name: str) -> None:
         net.loss(*recorded.batch("train", step))  # the released code's pass for its log, under the new mask
         ends = statistics.replay(start, [0, 1, 1, 2])
         running = {
-            f"{name}.{kind}": value
-            for name, pair in ends.items()
-            for kind, value in zip(STATISTICS, pair, strict=True)
+            f"{name}.{kind}": value for name, pair in ends.items() for kind, value in zip(STATISTICS, pair, strict=True)
         }
         compare(recorded, f"step{step}/after/", {**parameters(), **running})
         statistics.put(ends)

@@ -18,14 +18,13 @@ WEIGHT = PATTERNS["weight"]
 def magnitudes(seed: int, levels: int = 10**6) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return {
-        name: torch.randint(0, levels + 1, shape, generator=generator).float() / levels for name, shape in SHAPES.items()
+        name: torch.randint(0, levels + 1, shape, generator=generator).float() / levels
+        for name, shape in SHAPES.items()
     }
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
-@given(
-    seed=st.integers(0, 1000), densities=st.lists(st.floats(0.05, 1), min_size=1, max_size=5), ties=st.booleans()
-)
+@given(seed=st.integers(0, 1000), densities=st.lists(st.floats(0.05, 1), min_size=1, max_size=5), ties=st.booleans())
 def test_within_masks_nothing_grows_back_and_counts_are_exact(
     distribution: str, seed: int, densities: list[float], ties: bool
 ) -> None:
@@ -84,9 +83,7 @@ def test_within_masks_only_single_weights(pattern: str) -> None:
     scores = {"w": torch.rand(4, 3, 3, 3)}
     within = {"w": torch.ones(4, 3, 3, 3, dtype=torch.bool)}
     with pytest.raises(ValueError, match=f"pattern is '{pattern}', but must be 'weight'"):
-        build_masks(
-            scores, density=0.5, pattern=PATTERNS[pattern], distribution=DISTRIBUTIONS["global"], within=within
-        )
+        build_masks(scores, density=0.5, pattern=PATTERNS[pattern], distribution=DISTRIBUTIONS["global"], within=within)
 
 
 def test_within_masks_only_signed() -> None:

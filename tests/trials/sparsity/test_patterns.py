@@ -20,7 +20,9 @@ def unit_masks(mask: Tensor, name: str) -> list[Tensor]:
     """The mask's entries, unit by unit, found without any code under test."""
     ranges = [range(mask.shape[axis]) for axis in AXES[name]]
     return [
-        mask[tuple(index[AXES[name].index(axis)] if axis in AXES[name] else slice(None) for axis in range(4))].reshape(-1)
+        mask[tuple(index[AXES[name].index(axis)] if axis in AXES[name] else slice(None) for axis in range(4))].reshape(
+            -1
+        )
         for index in product(*ranges)
     ]
 

@@ -117,7 +117,9 @@ def test_scores_are_not_changed_and_may_lie_in_any_layout() -> None:
     (mask,), (from_strided,) = select([scores], 100), select([strided], 100)
     assert torch.equal(scores, before)
     assert torch.equal(mask, from_strided)
-    assert torch.equal(select([scores.transpose(0, 1)], 100)[0], by_stable_sort([scores.transpose(0, 1)], 100, False)[0])
+    assert torch.equal(
+        select([scores.transpose(0, 1)], 100)[0], by_stable_sort([scores.transpose(0, 1)], 100, False)[0]
+    )
 
 
 def test_scores_that_require_grad_give_masks_without_one() -> None:
