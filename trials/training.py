@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from trials import models
 from trials.config import Recipe, TrialConfig
-from trials.data import OnDevice, RawData
+from trials.data import Loader, Source, place
 from trials.errors import UserError
 
 Batch = tuple[Tensor, Tensor]
@@ -121,7 +121,7 @@ class Net:
         self.set_masks({name: mask.to(self.device) for name, mask in state["masks"].items()})
 
 
-def build_net(config: TrialConfig, raw: RawData, device: torch.device) -> Net:
+def build_net(config: TrialConfig, raw: Source, device: torch.device) -> Net:
     """The config's model, initialised from its seed, on the device, in its precision and memory format."""
     precision = resolve_precision(config, device)
     model = models.build(config.model, num_classes=raw.num_classes, in_channels=raw.in_channels, seed=config.seed)
@@ -130,9 +130,9 @@ def build_net(config: TrialConfig, raw: RawData, device: torch.device) -> Net:
     return Net(model, autocast=precision == "bf16", compile_forward=config.compile)
 
 
-def place_data(config: TrialConfig, raw: RawData, device: torch.device) -> OnDevice:
+def place_data(config: TrialConfig, raw: Source, device: torch.device) -> Loader:
     """The config's data set on the device, with its validation split."""
-    return OnDevice(
+    return place(
         raw,
         device=device,
         dtype=_DTYPES[resolve_precision(config, device)],
@@ -208,7 +208,7 @@ class Totals:
         return float(self.loss) / max(self.count, 1), int(self.correct) / max(self.count, 1)
 
 
-def evaluate(net: Net, data: OnDevice, split: str, batch_size: int = 500) -> tuple[float, float]:
+def evaluate(net: Net, data: Loader, split: str, batch_size: int = 500) -> tuple[float, float]:
     """Mean loss, and accuracy in [0, 1], of a split (train, val, test) in its order, with BN statistics frozen."""
     totals = Totals.zero(net.device)
     net.model.eval()

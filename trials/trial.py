@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from trials.config import TrialConfig
-from trials.data import OnDevice, RawData, load
+from trials.data import Loader, Source, load
 from trials.errors import NonFiniteLoss, Preempted, Superseded
 from trials.ledger import Attempt, Row, Rows, State, TrialFolder
 from trials.methods import METHODS, Method, Stage
@@ -110,8 +110,8 @@ class _Run:
         self.rows: Rows = {table: [] for table in ("epochs", "layers")}
         self.start = self.last_commit = self.last_poll = time.monotonic()
         self.seconds_before = attempt.state.seconds
-        self.raw: RawData = load(config.dataset, config.data_dir)
-        self.data: OnDevice = place_data(config, self.raw, device)
+        self.raw: Source = load(config.dataset, config.data_dir)
+        self.data: Loader = place_data(config, self.raw, device)
         self.net: Net = build_net(config, self.raw, device)
         self.sizes = LayerSizes.of(self.net, self.raw)
 
@@ -283,6 +283,6 @@ class _Run:
         }
 
 
-def source_name(source: TrialConfig, raw: RawData) -> str:
+def source_name(source: TrialConfig, raw: Source) -> str:
     """The folder of a shared stage: its trial's name and the fingerprint of the data it saw."""
     return f"{source.id}-{raw.fingerprint[:6]}"

@@ -17,6 +17,7 @@ from trials.data import OnDevice, RawData, device
 from trials.data.augment import crop_and_flip
 from trials.data.raw import Arrays, raw_data
 from trials.errors import DataError
+from trials.seeding import generator
 
 
 @pytest.fixture(autouse=True)
@@ -217,6 +218,24 @@ def test_what_lies_outside_is_black_before_normalising():
     outside = pixels(x, raw) == 0
     assert outside.any()
     assert torch.allclose(x[outside], black.expand_as(x)[outside])
+
+
+def test_what_lies_outside_is_the_mean_colour_exactly_if_asked():
+    """As if normalised before padding with zeros, which is how the BiP code treats TinyImageNet."""
+    raw = dataclasses.replace(made_up(pad=2), pad_colour="mean")
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        data = on_device(raw, dtype=dtype)
+        _, offsets, flips = data._draw(generator("batches", 0, "train", 0))
+        ((x, y),) = epoch(data, batch_size=50)
+        ((images, numbers),) = epoch(data, batch_size=50, augment=False)
+        plain = dict(zip(numbers.tolist(), images, strict=True))
+        for image, label, (top, left), flip in zip(x, y.tolist(), offsets, flips, strict=True):
+            assert torch.equal(image, naive_crop(plain[label], int(top), int(left), bool(flip), 2))
+    assert same(epoch(on_device(raw), augment=False), epoch(on_device(made_up(pad=2)), augment=False))
+    black = torch.cat([x for x, _ in epoch(on_device(made_up(pad=2)))])
+    mean = torch.cat([x for x, _ in epoch(on_device(raw))])
+    assert torch.equal(black[mean != 0], mean[mean != 0])
+    assert (mean == 0).any()
 
 
 def test_flips_alone_are_fair():

@@ -34,7 +34,7 @@ def build(a: Arrays, classes=3) -> RawData:
 
 
 def test_registry_names():
-    assert set(DATASETS) == {"digits", "cifar10", "cifar100", "parquet"}
+    assert set(DATASETS) == {"digits", "cifar10", "cifar100", "tinyimagenet", "imagenet", "parquet"}
 
 
 def test_digits_are_divided_once_and_for_all():
@@ -80,7 +80,7 @@ def test_unknown_name_is_told_with_the_nearest():
         check("cifar")
 
 
-@pytest.mark.parametrize("name", ["digits", "cifar10", "cifar100", "parquet"])
+@pytest.mark.parametrize("name", sorted(DATASETS))
 def test_data_dir_that_is_missing_or_a_file(name, tmp_path):
     with pytest.raises(DataError, match="which is missing"):
         check(name, str(tmp_path / "absent"))

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from trials.errors import UserError
 from trials.models import MODELS, build
 from trials.models.resnet_s import SubsampleAndPad
+from trials.models.wide_resnet import PreActivationBlock
 
-SMALL = ["tiny", "resnet20", "resnet20s", "resnet18", "resnet50", "vgg16"]  # one of each kind
+# One of each kind:
+SMALL = ["tiny", "resnet20", "resnet20s", "resnet18", "resnet50", "vgg16", "wrn_28_1", "bip_vgg4", "bip_vgg11_bn"]
+SMALL += ["ResNet18"]
 
 PARAMETERS = {  # name: (all, conv and linear weights), for 10 classes and 3 channels
     "resnet18": (11_173_962, 11_164_352),
@@ -23,6 +27,28 @@ PARAMETERS = {  # name: (all, conv and linear weights), for 10 classes and 3 cha
     "resnet56s": (853_018, 848_944),
     "vgg16": (14_728_266, 14_715_584),
     "tiny": (19_546, 19_344),
+    "wrn_28_10": (36_479_194, 36_461_232),
+    "wrn_28_4": (5_849_050, 5_841_840),
+    "wrn_28_1": (369_498, 367_664),
+    "wrn_34_10": (46_160_474, 46_138_032),
+    "wrn_40_2": (2_243_546, 2_238_128),
+    "bip_vgg2": (172_746, 172_224),
+    "bip_vgg4": (459_466, 458_944),
+    "bip_vgg6": (1_475_274, 1_474_752),
+    "bip_vgg8": (5_276_362, 5_275_840),
+    "bip_vgg11": (9_810_634, 9_810_112),
+    "bip_vgg13": (9_994_954, 9_994_432),
+    "bip_vgg16": (15_303_370, 15_302_848),
+    "bip_vgg2_bn": (173_002, 172_224),
+    "bip_vgg4_bn": (460_234, 458_944),
+    "bip_vgg6_bn": (1_477_066, 1_474_752),
+    "bip_vgg8_bn": (5_280_202, 5_275_840),
+    "bip_vgg11_bn": (9_816_138, 9_810_112),
+    "bip_vgg13_bn": (10_000_842, 9_994_432),
+    "bip_vgg16_bn": (15_311_818, 15_302_848),
+    "ResNet18": (11_181_642, 11_172_032),
+    "ResNet34": (21_289_802, 21_272_768),
+    "ResNet50": (23_528_522, 23_475_392),
 }
 
 
@@ -99,7 +125,9 @@ def test_resnet20_names() -> None:
     ).state_dict().keys()
 
 
-@pytest.mark.parametrize(("name", "at_64"), [("resnet18", 8), ("resnet50", 8), ("resnet56s", 16), ("resnet20", 16)])
+@pytest.mark.parametrize(
+    ("name", "at_64"), [("resnet18", 8), ("resnet50", 8), ("resnet56s", 16), ("resnet20", 16), ("wrn_40_2", 16)]
+)
 def test_stages_halve_the_image_but_the_first(name: str, at_64: int) -> None:
     shapes: list[torch.Size] = []
     model = on_meta(name)
@@ -135,7 +163,7 @@ def test_channels_last_computes_the_same(name: str) -> None:
     torch.testing.assert_close(channels_last(images.to(memory_format=torch.channels_last)), out, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["tiny", "resnet20", "resnet20s", "resnet18"])
+@pytest.mark.parametrize("name", ["tiny", "resnet20", "resnet20s", "wrn_28_1", "bip_vgg2_bn"])
 def test_initial_values_follow_the_seed(name: str) -> None:
     model = build(name, num_classes=10, in_channels=3, seed=3)
     assert same(model, build(name, num_classes=10, in_channels=3, seed=3))
@@ -170,6 +198,116 @@ def test_option_a_takes_every_second_pixel_between_zero_channels() -> None:
 def test_option_a_is_where_the_shape_changes() -> None:
     modules = on_meta("resnet32s").named_modules()
     assert [n for n, m in modules if isinstance(m, SubsampleAndPad)] == ["layer2.0.shortcut", "layer3.0.shortcut"]
+
+
+def wide_resnet_weights(depth: int, widen: int) -> int:
+    """Conv and linear weights by hand: per stage, the first block's two convolutions and shortcut, then the others."""
+    planes, blocks, total = 16, (depth - 4) // 6, 3 * 16 * 9
+    for width in (16 * widen, 32 * widen, 64 * widen):
+        shortcut = planes * width if planes != width else 0
+        total += planes * width * 9 + (2 * blocks - 1) * width * width * 9 + shortcut
+        planes = width
+    return total + planes * 10
+
+
+def test_wide_resnets_lack_the_dead_block_and_nothing_else() -> None:
+    for depth, widen in ((28, 10), (28, 4), (28, 1), (34, 10), (40, 2)):
+        assert PARAMETERS[f"wrn_{depth}_{widen}"][1] == wide_resnet_weights(depth, widen)
+    # The dead block of wrn_28_10 is a second first stage: 16 -> 160 planes, four blocks, a shortcut.
+    weights = 16 * 160 * 9 + 7 * 160 * 160 * 9 + 16 * 160
+    batchnorm = 2 * (16 + 7 * 160)
+    assert weights == 1_638_400
+    total, prunable_weights = PARAMETERS["wrn_28_10"]
+    assert (total + weights + batchnorm, prunable_weights + weights) == (38_119_866, 38_099_632)
+
+
+def test_wide_resnet_names_and_where_a_shortcut_is() -> None:
+    layers = list(prunable(on_meta("wrn_28_4")))
+    assert layers[:4] == ["conv1", "block1.layer.0.conv1", "block1.layer.0.conv2", "block1.layer.0.convShortcut"]
+    assert layers[-2:] == ["block3.layer.3.conv2", "fc"]
+    shortcuts = [name for name in prunable(on_meta("wrn_28_1")) if "Shortcut" in name]
+    assert shortcuts == ["block2.layer.0.convShortcut", "block3.layer.0.convShortcut"]  # block1 has 16 planes too
+
+
+def test_wide_resnet_shortcut_takes_the_activated_input() -> None:
+    block = PreActivationBlock(2, 4, stride=2).eval()
+    with torch.no_grad():
+        for layer in (block.conv1, block.conv2):
+            layer.weight.zero_()
+        x = torch.randn(1, 2, 6, 6, generator=torch.Generator().manual_seed(0))
+        assert block.convShortcut is not None
+        assert torch.equal(block(x), block.convShortcut(block.bn1(x).relu()))
+        same_planes = PreActivationBlock(2, 2, stride=1).eval()
+        same_planes.conv2.weight.zero_()
+        assert torch.equal(same_planes(x), x)
+
+
+def test_bip_vgg_names_and_image_sizes() -> None:
+    model = on_meta("bip_vgg16_bn")
+    sizes: list[int] = []
+    layers = prunable(model)
+    for layer in layers.values():
+        layer.register_forward_hook(lambda _module, _inputs, out: sizes.append(out.shape[-1]))
+    model(torch.empty(1, 3, 32, 32, device="meta"))
+    assert sizes == [32, 32, 16, 16, 8, 8, 8, 4, 4, 4, 2, 2, 2, 256, 256, 10]
+    assert [name for name in layers if "classifier" in name] == ["classifier.0", "classifier.2", "classifier.4"]
+    convs = [name for name in prunable(on_meta("bip_vgg11")) if "features" in name]
+    assert convs == [f"features.{index}" for index in (0, 3, 6, 8, 11, 13, 16, 18)]
+    assert all(layer.bias is None for layer in layers.values() if isinstance(layer, nn.Conv2d))
+
+
+@pytest.mark.parametrize("name", ["bip_vgg4", "bip_vgg11_bn", "wrn_28_1", "ResNet18"])
+def test_convolutions_start_from_kaiming_normal_by_fan_out(name: str) -> None:
+    for layer in prunable(build(name, num_classes=100, in_channels=3, seed=0)).values():
+        if isinstance(layer, nn.Conv2d):
+            fan_out = layer.weight[:, 0].numel()
+            assert layer.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.15)
+
+
+def test_linear_layers_start_as_the_papers_code_has_them() -> None:
+    vgg = prunable(build("bip_vgg2_bn", num_classes=100, in_channels=3, seed=0))
+    for layer in (vgg[f"classifier.{index}"] for index in (0, 2, 4)):
+        assert layer.weight.std().item() == pytest.approx(0.01, rel=0.05)
+        assert layer.weight.abs().max().item() > 0.03  # tails: a normal distribution
+        assert layer.bias is not None
+        assert not layer.bias.any()
+    head = prunable(build("wrn_28_1", num_classes=100, in_channels=3, seed=0))["fc"]
+    assert head.bias is not None
+    assert not head.bias.any()
+    assert head.weight.abs().max().item() <= 64**-0.5  # torch's default: uniform
+
+
+@pytest.mark.parametrize(("depth", "total"), [(18, 11_689_512), (34, 21_797_672), (50, 25_557_032)])
+def test_imagenet_resnets_have_torchvisions_names_and_shapes(depth: int, total: int) -> None:
+    ours = on_meta(f"ResNet{depth}", num_classes=1000)
+    with torch.device("meta"):
+        theirs = getattr(torchvision.models, f"resnet{depth}")()
+    shapes = [[(key, value.shape) for key, value in model.state_dict().items()] for model in (ours, theirs)]
+    assert shapes[0] == shapes[1]
+    assert sum(p.numel() for p in ours.parameters()) == total
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50])
+def test_imagenet_resnets_compute_what_torchvisions_do(depth: int) -> None:
+    ours = build(f"ResNet{depth}", num_classes=10, in_channels=3, seed=0).eval()
+    for module in ours.modules():
+        if isinstance(module, nn.BatchNorm2d):  # statistics that are not those of the start
+            module.running_mean = torch.linspace(-0.1, 0.1, module.num_features)
+            module.running_var = torch.linspace(0.5, 2, module.num_features)
+    theirs = getattr(torchvision.models, f"resnet{depth}")(num_classes=10).eval()
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(ours(images), theirs(images))
+
+
+def test_names_that_differ_by_capitals_are_both_told() -> None:
+    for name in ("Resnet18", "RESNET18"):
+        with pytest.raises(UserError, match=r"\(did you mean 'ResNet18' or 'resnet18'\?\)$"):
+            build(name, num_classes=10, in_channels=3, seed=0)
+    for name, near in (("VGG16_BN", "bip_vgg16_bn"), ("vgg16_bn", "bip_vgg16_bn"), ("WRN-28-10", "wrn_28_10")):
+        with pytest.raises(UserError, match=rf"\(did you mean '{near}'\?\)$"):
+            build(name, num_classes=10, in_channels=3, seed=0)
 
 
 def test_unknown_name_says_the_nearest() -> None:

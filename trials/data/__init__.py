@@ -1,4 +1,4 @@
-"""Data sets by name, read once per process: ``load`` reads one, ``OnDevice`` puts it on the device and batches it."""
+"""Data sets by name, read once per process: ``load`` reads one, ``place`` makes batches of it on the device."""
 
 from __future__ import annotations
 
@@ -6,28 +6,50 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from trials.data.cifar import CIFAR10, CIFAR100, load_cifar
-from trials.data.device import Batch, OnDevice
+from trials.data.device import OnDevice
 from trials.data.digits import load_digits
+from trials.data.encoded import EncodedData
+from trials.data.imagenet import load_imagenet
+from trials.data.loader import Batch, Loader, Source
 from trials.data.parquet import load_parquet
 from trials.data.raw import RawData
+from trials.data.streamed import Streamed
+from trials.data.tinyimagenet import load_tinyimagenet
 from trials.errors import DataError, unknown_name
 
-__all__ = ["DATASETS", "Batch", "OnDevice", "RawData", "check", "load"]
+__all__ = [
+    "DATASETS",
+    "Batch",
+    "EncodedData",
+    "Loader",
+    "OnDevice",
+    "RawData",
+    "Source",
+    "Streamed",
+    "check",
+    "load",
+    "place",
+]
 
-DATASETS: dict[str, Callable[[Path | None], RawData]] = {
+DATASETS: dict[str, Callable[[Path | None], Source]] = {
     "digits": load_digits,
     "cifar10": partial(load_cifar, CIFAR10),
     "cifar100": partial(load_cifar, CIFAR100),
+    "tinyimagenet": load_tinyimagenet,
+    "imagenet": partial(load_imagenet, crop_size=224, resize=256),
     "parquet": load_parquet,
 }
 
-_loaded: dict[tuple[str, Path | None], RawData] = {}
+_loaded: dict[tuple[str, Path | None], Source] = {}
 _loading = threading.Lock()
 
 
-def load(name: str, data_dir: str | None = None) -> RawData:
+def load(name: str, data_dir: str | None = None) -> Source:
     """The data set ``name`` (one of ``DATASETS``) from ``data_dir``; read once per process, then the same object.
 
     Raises DataError for an unknown name, a folder that is missing or holds no such data, and damaged data.
@@ -42,6 +64,26 @@ def load(name: str, data_dir: str | None = None) -> RawData:
         if (name, folder) not in _loaded:
             _loaded[name, folder] = DATASETS[name](folder)
         return _loaded[name, folder]
+
+
+def place(
+    source: Source,
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype = torch.float32,
+    val_fraction: float,
+    split_seed: int,
+    channels_last: bool = False,
+) -> Loader:
+    """Batches of ``source`` on ``device``: from its memory where the pixels fit there, else from worker processes."""
+    options: dict[str, Any] = {
+        "device": device,
+        "dtype": dtype,
+        "val_fraction": val_fraction,
+        "split_seed": split_seed,
+        "channels_last": channels_last,
+    }
+    return OnDevice(source, **options) if isinstance(source, RawData) else Streamed(source, **options)
 
 
 def check(name: str, data_dir: str | None = None) -> None:

@@ -14,13 +14,26 @@ def crop_and_flip(images: Tensor, offsets: Tensor, flips: Tensor, pad: int) -> T
     each 0..2*pad; ``flips`` bool [B], mirrored left to right after cropping. Returns uint8 [B, C, H, W].
     """
     batch, channels, height, width = images.shape
-    across = torch.arange(width, device=images.device)
-    rows = offsets[:, :1] + torch.arange(height, device=images.device)  # [B, H]
-    cols = offsets[:, 1:] + torch.where(flips[:, None], across.flip(0), across)  # [B, W]
+    rows, cols = _window(offsets, flips, height, width)
     index = rows[:, :, None] * (width + 2 * pad) + cols[:, None, :]  # [B, H, W] into the padded image, flattened
     padded = F.pad(images, (pad, pad, pad, pad)) if pad else images
     index = index.view(batch, 1, height * width).expand(-1, channels, -1)
     return padded.flatten(2).gather(2, index).view(images.shape)
+
+
+def outside(height: int, width: int, offsets: Tensor, flips: Tensor, pad: int) -> Tensor:
+    """Which pixels of :func:`crop_and_flip`'s result are padding: bool [B, 1, H, W]."""
+    rows, cols = _window(offsets, flips, height, width)
+    above_below = (rows < pad) | (rows >= height + pad)
+    beside = (cols < pad) | (cols >= width + pad)
+    return (above_below[:, :, None] | beside[:, None, :])[:, None]
+
+
+def _window(offsets: Tensor, flips: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """The rows [B, H] and columns [B, W] of the padded image that a window takes, mirrored ones from right to left."""
+    across = torch.arange(width, device=offsets.device)
+    rows = offsets[:, :1] + torch.arange(height, device=offsets.device)
+    return rows, offsets[:, 1:] + torch.where(flips[:, None], across.flip(0), across)
 
 
 class Normalise:

@@ -115,19 +115,19 @@ def _write(folder: Path, key: str, arrays: Arrays) -> None:
     manifest = {"crc32": {name: zlib.crc32(a.data) for name, a in named.items()}, "class_count": arrays.class_count}
     try:
         for name, array in named.items():
-            with _replacing(folder / f"{key}.{name}.npy") as stream:
+            with replacing(folder / f"{key}.{name}.npy") as stream:
                 np.save(stream, array, allow_pickle=False)
-        with _replacing(folder / f"{key}.json") as stream:
+        with replacing(folder / f"{key}.json") as stream:
             stream.write(json.dumps(manifest).encode())
     except OSError as error:
         _log.warning("decoded images are not cached in %s: %s", folder, error)
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Any]:
+def replacing(path: Path) -> Iterator[Any]:
     """A binary stream whose content takes the place of ``path`` at the end, or of nothing after an error.
 
-    Only the holder of the entry's lock writes, so one temporary name is enough, and what a kill left is overwritten.
+    Only the holder of the entry's lock may write, so one temporary name is enough, and what a kill left is overwritten.
     """
     temporary = path.with_name(f"{path.name}.tmp")
     try:

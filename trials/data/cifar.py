@@ -70,7 +70,7 @@ def load_cifar(cifar: Cifar, data_dir: Path | None) -> RawData:
         arrays, source = _unpickled(cifar, data_dir), "torchvision"
     else:
         raise DataError(
-            f"{data_dir} holds no {cifar.name}: it must have {parquet.LAYOUT}, itself or in data/, or torchvision's "
+            f"{data_dir} holds no {cifar.name}: it must have {parquet.layout()}, itself or in data/, or torchvision's "
             f"{cifar.folder}/; without a data_dir it is downloaded"
         )
     shape = arrays.train_images.shape[1:]

@@ -29,7 +29,8 @@ class ImageStack:
 
     def add(self, data: bytes | None, where: str) -> None:
         """Decode one more image. Raises DataError, saying ``where``, if it is damaged or of another size."""
-        pixels, gray = _decode(data, where)  # [H, W, 3]
+        image, gray = decode(data, where)
+        pixels = np.asarray(image)  # [H, W, 3]
         height, width = pixels.shape[:2]
         if not self._filled:
             self._pixels = np.zeros((self._count, 3, height, width), dtype=np.uint8)
@@ -49,16 +50,17 @@ class ImageStack:
         return np.ascontiguousarray(self._pixels[:, :1]) if gray else self._pixels
 
 
-def _decode(data: bytes | None, where: str) -> tuple[ImageArray, bool]:
+def decode(data: bytes | None, where: str) -> tuple[Image.Image, bool]:
+    """The image as RGB, and whether it was gray. Raises DataError, saying ``where``, if it is damaged."""
     if not data:
         raise DataError(f"{where} holds no image: its bytes must be in the file, not only their path")
     try:
         with Image.open(io.BytesIO(data)) as image:
             mode = image.mode
-            pixels = np.asarray(image.convert("RGB"))
+            colour = image.convert("RGB")
     except _UNREADABLE as error:
         reason = "of no known format" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(f"{where} is not a readable image: remove or repair it ({reason})") from error
     if mode not in _GRAY | _COLOUR:
         raise DataError(f"{where} has pixels of mode {mode!r}, but must have 8 bits a channel: convert it first")
-    return pixels, mode in _GRAY
+    return colour, mode in _GRAY

@@ -18,7 +18,12 @@ from trials.errors import DataError
 
 LABEL_NAMES = ("label", "labels", "fine_label")
 TEST_SPLITS = ("test", "validation", "valid")
-LAYOUT = "train-*.parquet and test-*.parquet (or validation-*, valid-*)"
+
+
+def layout(test_splits: Sequence[str] = TEST_SPLITS) -> str:
+    """How the files must be called, for messages: ``train-*.parquet and test-*.parquet (or validation-*, ...)``."""
+    others = ", ".join(f"{name}-*" for name in test_splits[1:])
+    return f"train-*.parquet and {test_splits[0]}-*.parquet (or {others})"
 
 
 @dataclass(frozen=True)
@@ -37,16 +42,16 @@ def load_parquet(data_dir: Path | None) -> RawData:
     of an eighth of the smaller side (4 for 32 pixels), mirroring for RGB only (gray images often are characters).
     """
     if data_dir is None:
-        raise DataError(f"data set 'parquet' has no data_dir, but needs one: name a folder with {LAYOUT}")
+        raise DataError(f"data set 'parquet' has no data_dir, but needs one: name a folder with {layout()}")
     files = find_files(data_dir)
     if files is None:
-        raise DataError(f"{data_dir} has no {LAYOUT}, neither itself nor in data/: name the folder that has")
+        raise DataError(f"{data_dir} has no {layout()}, neither itself nor in data/: name the folder that has")
     arrays = read_arrays(files, LABEL_NAMES)
     mean, std = channel_statistics(arrays.train_images)
     return raw_data(
         "parquet",
         arrays,
-        num_classes=arrays.class_count or _classes_in(arrays.train_labels),
+        num_classes=arrays.class_count or classes_in("parquet", arrays.train_labels),
         mean=mean,
         std=std,
         pad=min(arrays.train_images.shape[2:]) // 8,
@@ -55,15 +60,19 @@ def load_parquet(data_dir: Path | None) -> RawData:
     )
 
 
-def find_files(data_dir: Path) -> ParquetFiles | None:
-    """The files of a training and a test split in ``data_dir`` or its ``data/``; None when there are none."""
+def find_files(data_dir: Path, test_splits: Sequence[str] = TEST_SPLITS) -> ParquetFiles | None:
+    """The files of a training and a test split in ``data_dir`` or its ``data/``; None when there are none.
+
+    The first of ``test_splits`` that is there is the test split.
+    """
     for folder in (data_dir, data_dir / "data"):
         train = _shards(folder, "train")
-        test = next(filter(None, (_shards(folder, name) for name in TEST_SPLITS)), ())
+        test = next(filter(None, (_shards(folder, name) for name in test_splits)), ())
         if train and test:
             return ParquetFiles(train, test)
         if train or test:
-            raise DataError(f"{folder} has only the {'training' if train else 'test'} split, but must have {LAYOUT}")
+            only = "training" if train else "test"
+            raise DataError(f"{folder} has only the {only} split, but must have {layout(test_splits)}")
     return None
 
 
@@ -112,14 +121,14 @@ def _decode_split(files: Sequence[Path], label_names: Sequence[str]) -> tuple[Im
     return stack, np.concatenate(labels)
 
 
-def _classes_in(labels: LabelArray) -> int:
-    """C such that each of 0..C-1 occurs among ``labels``; raises DataError when there is a gap."""
+def classes_in(name: str, labels: LabelArray) -> int:
+    """C such that each of 0..C-1 occurs among the training ``labels``; raises DataError when there is a gap."""
     present = np.unique(labels)
-    check_labels("parquet training", labels, max(1, int(present[-1]) + 1))
+    check_labels(f"{name} training", labels, max(1, int(present[-1]) + 1))
     if len(present) != int(present[-1]) + 1:
         missing = np.setdiff1d(np.arange(present[-1]), present)[0]
         raise DataError(
-            f"parquet training labels run from {present[0]} to {present[-1]} but class {missing} never occurs: "
+            f"{name} training labels run from {present[0]} to {present[-1]} but class {missing} never occurs: "
             "labels must be 0..C-1; renumber them, or write the classes' names into the metadata as 'class_names'"
         )
     return len(present)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,16 +14,18 @@ from trials.errors import DataError
 
 ImageArray = npt.NDArray[np.uint8]
 LabelArray = npt.NDArray[np.int64]
+PadColour = Literal["black", "mean"]
 
 
 @dataclass(frozen=True, eq=False)
 class RawData:
     """A data set in memory, as stored: pixels 0..255, neither normalised nor augmented.
 
-    ``mean`` and ``std`` are per channel for pixels scaled to 0..1. ``pad`` is the number of black pixels put around a
-    training image before a random crop to its own size (0: no crop); ``flip`` is whether it may be mirrored left to
-    right. ``dataclasses.replace(raw, pad=0)`` changes either. ``fingerprint`` is the start of a sha256 over shapes,
-    labels and every image byte of both splits: equal data have equal fingerprints whatever file they came from.
+    ``mean`` and ``std`` are per channel for pixels scaled to 0..1. ``pad`` is the number of pixels put around a
+    training image before a random crop to its own size (0: no crop), of ``pad_colour``: black, or the mean colour,
+    which is exactly zero once normalised. ``flip`` is whether it may be mirrored left to right.
+    ``dataclasses.replace(raw, pad=0)`` changes any. ``fingerprint`` is the start of a sha256 over shapes, labels and
+    every image byte of both splits: equal data have equal fingerprints whatever file they came from.
     """
 
     name: str
@@ -37,6 +40,7 @@ class RawData:
     flip: bool
     source: str
     fingerprint: str
+    pad_colour: PadColour = "black"
 
     @property
     def in_channels(self) -> int:
@@ -70,6 +74,7 @@ def raw_data(
     pad: int,
     flip: bool,
     source: str,
+    pad_colour: PadColour = "black",
 ) -> RawData:
     """Check that ``arrays`` fit each other and ``num_classes``, and name them by their fingerprint.
 
@@ -98,6 +103,7 @@ def raw_data(
         flip=flip,
         source=source,
         fingerprint=fingerprint(arrays),
+        pad_colour=pad_colour,
     )
 
 

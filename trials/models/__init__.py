@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from trials.errors import UserError, unknown_name
-from trials.models import cifar_resnet, resnet_s, tiny, vgg
+from trials.models import bip_vgg, cifar_resnet, imagenet_resnet, resnet_s, tiny, vgg, wide_resnet
 from trials.seeding import derive_seed
 
 __all__ = ["MODELS", "build"]
@@ -20,7 +20,10 @@ __all__ = ["MODELS", "build"]
 MODELS: dict[str, Callable[..., nn.Module]] = {
     **cifar_resnet.BUILDERS,
     **resnet_s.BUILDERS,
+    **wide_resnet.BUILDERS,
     **vgg.BUILDERS,
+    **bip_vgg.BUILDERS,
+    **imagenet_resnet.BUILDERS,
     **tiny.BUILDERS,
 }
 """Name -> builder, called as ``builder(num_classes=..., in_channels=...)`` on the current device and random state."""

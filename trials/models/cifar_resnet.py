@@ -38,6 +38,7 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut; the first one strides."""
 
     expansion = 1
+    shortcut_name = "shortcut"
 
     def __init__(self, in_planes: int, planes: int, stride: int) -> None:
         super().__init__()
@@ -45,7 +46,7 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(planes)
         self.conv2 = conv(planes, planes, 3)
         self.bn2 = nn.BatchNorm2d(planes)
-        self.shortcut = self.make_shortcut(in_planes, planes, stride)
+        self.add_module(self.shortcut_name, self.make_shortcut(in_planes, planes, stride))
 
     def make_shortcut(self, in_planes: int, planes: int, stride: int) -> nn.Module:
         return projection(in_planes, planes, stride)
@@ -53,13 +54,14 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # [N, in_planes, H, W] -> [N, planes, H/stride, W/stride]
         out = F.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
-        return F.relu(out + self.shortcut(x))
+        return F.relu(out + getattr(self, self.shortcut_name)(x))
 
 
 class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1 convolutions beside a shortcut; the 3x3 one strides; four times ``planes`` come out."""
 
     expansion = 4
+    shortcut_name = "shortcut"
 
     def __init__(self, in_planes: int, planes: int, stride: int) -> None:
         super().__init__()
@@ -70,13 +72,31 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(planes)
         self.conv3 = conv(planes, out_planes, 1)
         self.bn3 = nn.BatchNorm2d(out_planes)
-        self.shortcut = projection(in_planes, out_planes, stride)
+        self.add_module(self.shortcut_name, projection(in_planes, out_planes, stride))
 
     def forward(self, x: Tensor) -> Tensor:  # [N, in_planes, H, W] -> [N, 4 planes, H/stride, W/stride]
         out = F.relu(self.bn1(self.conv1(x)))
         out = F.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
-        return F.relu(out + self.shortcut(x))
+        return F.relu(out + getattr(self, self.shortcut_name)(x))
+
+
+def stages(
+    block: type[BasicBlock] | type[Bottleneck], widths: Sequence[int], depths: Sequence[int]
+) -> OrderedDict[str, nn.Module]:
+    """``layer1``, ``layer2``, ... of ``depths`` blocks with ``widths`` planes; all but the first halve the image.
+
+    ``widths[0]`` planes go in, ``block.expansion * widths[-1]`` come out.
+    """
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    planes = widths[0]
+    for stage, (width, depth) in enumerate(zip(widths, depths, strict=True), start=1):
+        blocks = nn.Sequential()
+        for index in range(depth):
+            blocks.append(block(planes, width, stride=2 if stage > 1 and index == 0 else 1))
+            planes = block.expansion * width
+        layers[f"layer{stage}"] = blocks
+    return layers
 
 
 def resnet(
@@ -87,21 +107,13 @@ def resnet(
     num_classes: int,
     in_channels: int,
 ) -> nn.Sequential:
-    """Stem, stages ``layer1``, ``layer2``, ... of ``depths`` blocks with ``widths`` planes, global pool, ``linear``.
-
-    Every stage but the first halves the image.
-    """
-    planes = widths[0]
+    """Stem, :func:`stages`, global pool, ``linear``."""
     layers: OrderedDict[str, nn.Module] = OrderedDict(
-        conv1=conv(in_channels, planes, 3), bn1=nn.BatchNorm2d(planes), relu=nn.ReLU()
+        conv1=conv(in_channels, widths[0], 3), bn1=nn.BatchNorm2d(widths[0]), relu=nn.ReLU()
     )
-    for stage, (width, depth) in enumerate(zip(widths, depths, strict=True), start=1):
-        blocks = nn.Sequential()
-        for index in range(depth):
-            blocks.append(block(planes, width, stride=2 if stage > 1 and index == 0 else 1))
-            planes = block.expansion * width
-        layers[f"layer{stage}"] = blocks
-    layers |= {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "linear": nn.Linear(planes, num_classes)}
+    layers |= stages(block, widths, depths)
+    layers |= {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()}
+    layers["linear"] = nn.Linear(block.expansion * widths[-1], num_classes)
     return nn.Sequential(layers)  # [N, in_channels, H, W] -> [N, num_classes]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trials.data import RawData
+from trials.data import Source
 from trials.sparsity.masks import prunable
 from trials.training import Net
 
@@ -26,7 +26,7 @@ class LayerSizes:
     parameters: int
 
     @classmethod
-    def of(cls, net: Net, raw: RawData) -> LayerSizes:
+    def of(cls, net: Net, raw: Source) -> LayerSizes:
         """Measured by one forward pass of one blank image."""
         weights = prunable(net.model)
         positions: dict[str, int] = {}

@@ -1,0 +1,150 @@
+"""What a trial asks of its data, wherever they are: a validation split, training batches, evaluation batches."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from trials.data.augment import Normalise
+from trials.data.encoded import EncodedData
+from trials.data.raw import RawData
+from trials.errors import DataError, unknown_name
+from trials.seeding import generator
+
+Batch = tuple[Tensor, Tensor]
+
+Source = RawData | EncodedData
+"""A data set once read: pixels in memory where they fit, else the places of its image files."""
+
+
+class Loader(ABC):
+    """Batches of ``source`` on ``device``, and a split of its training images.
+
+    ``val_fraction`` of the training images, rounded to whole images and drawn without stratification from
+    ``split_seed`` alone, are held out for validation; 0 holds out none. ``train_indices`` and ``val_indices`` (int64,
+    sorted, on CPU) say which. Batches are ``(x, y)``: x [B, C, H, W] of ``dtype``, normalised, in channels-last layout
+    if asked; y int64 [B]; both on the device. Raises DataError if val_fraction is not in [0, 1) or leaves a part empty.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        device: torch.device | str,
+        dtype: torch.dtype = torch.float32,
+        val_fraction: float,
+        split_seed: int,
+        channels_last: bool = False,
+    ) -> None:
+        self.device = torch.empty(0, device=device).device  # "cuda" becomes "cuda:0"
+        self.train_indices, self.val_indices = split_indices(len(source.train_labels), val_fraction, split_seed)
+        self._source = source
+        self._normalise = Normalise(
+            source.mean, source.std, device=self.device, dtype=dtype, channels_last=channels_last
+        )
+
+    @property
+    def train_size(self) -> int:
+        """Number of images trained on, those held out for validation not counted."""
+        return len(self.train_indices)
+
+    @property
+    def val_size(self) -> int:
+        """Number of images held out for validation."""
+        return len(self.val_indices)
+
+    @property
+    def test_size(self) -> int:
+        """Number of test images."""
+        return len(self._source.test_labels)
+
+    @property
+    def num_classes(self) -> int:
+        """C; labels are 0..C-1."""
+        return self._source.num_classes
+
+    @property
+    def in_channels(self) -> int:
+        """1 for gray images, 3 for RGB."""
+        return self._source.in_channels
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) in pixels, as the network sees them."""
+        return self._source.image_size
+
+    def steps(self, batch_size: int, drop_last: bool = False) -> int:
+        """Number of batches in an epoch."""
+        _check_batch_size(batch_size)
+        return self.train_size // batch_size if drop_last else -(-self.train_size // batch_size)
+
+    def batches(
+        self,
+        *,
+        seed: int,
+        epoch: int,
+        stream: str,
+        batch_size: int,
+        start: int = 0,
+        augment: bool = True,
+        drop_last: bool = False,
+    ) -> Iterator[Batch]:
+        """The training batches of an epoch: each training image once, in random order, augmented.
+
+        Order and augmentation follow from (seed, epoch, stream) alone and are the same on every device; the order does
+        not depend on ``augment``. ``start`` leaves out that many batches: what follows is what the whole epoch would
+        have yielded. The last, smaller batch is kept unless ``drop_last``.
+        """
+        steps = self.steps(batch_size, drop_last)
+        if not 0 <= start <= steps:
+            raise ValueError(f"start is {start}, but must be in [0, {steps}], the number of batches in an epoch")
+        parts = [slice(step * batch_size, (step + 1) * batch_size) for step in range(start, steps)]
+        return self._train_batches((seed, stream, epoch), parts, augment)
+
+    def eval_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
+        """The images of "train", "val" or "test" in fixed order, not augmented; no batches if nothing is held out."""
+        _check_batch_size(batch_size)
+        if split not in ("train", "val", "test"):
+            raise ValueError(unknown_name("split", split, ("train", "val", "test")))
+        return self._eval_batches(split, batch_size)
+
+    @abstractmethod
+    def _train_batches(self, key: tuple[int, str, int], parts: list[slice], augment: bool) -> Iterator[Batch]:
+        """The ``parts`` of the epoch's order; ``key`` is (seed, stream, epoch)."""
+
+    @abstractmethod
+    def _eval_batches(self, split: str, batch_size: int) -> Iterator[Batch]: ...
+
+    def _send(self, tensor: Tensor) -> Tensor:
+        """The tensor on the device, without waiting for it."""
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
+
+
+def split_indices(size: int, val_fraction: float, split_seed: int) -> tuple[Tensor, Tensor]:
+    """Divide 0..size-1 at random into training and validation indices, each int64, sorted, on CPU.
+
+    The draw depends on ``split_seed`` and ``size`` alone, and a larger fraction holds out a superset of a smaller.
+    """
+    if not 0 <= val_fraction < 1:
+        raise DataError(f"val_fraction is {val_fraction}, but must be in [0, 1)")
+    held_out = round(val_fraction * size)
+    if held_out == size or (val_fraction > 0 and held_out == 0):
+        part = "training" if held_out else "validation"
+        raise DataError(f"val_fraction is {val_fraction}, but of {size} images must leave some for {part}")
+    order = torch.randperm(size, generator=generator("validation split", split_seed))
+    return order[held_out:].sort().values, order[:held_out].sort().values
+
+
+def in_batches(indices: Tensor, batch_size: int) -> list[Tensor]:
+    """``indices`` [N] in parts of ``batch_size``, the last one what is left."""
+    return [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}, but must be at least 1")

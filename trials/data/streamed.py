@@ -1,0 +1,125 @@
+"""A data set that stays on disk: worker processes read, decode and cut, the device normalises."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from trials.data.encoded import Encoded, EncodedData
+from trials.data.images import decode
+from trials.data.loader import Batch, Loader, in_batches
+from trials.errors import DataError
+from trials.seeding import derive_seed, generator
+
+GRACE_S = 30
+"""How long a worker lives on after SIGTERM."""
+
+
+class Streamed(Loader):
+    """The images of ``data``. Batches do not depend on the number of ``workers``; 0 decodes in this process.
+
+    By default there are as many workers as the trial has threads, but no more than there are CPUs for this process.
+    Other options: see :class:`Loader`.
+    """
+
+    def __init__(self, data: EncodedData, *, workers: int | None = None, **options: Any) -> None:
+        super().__init__(data, **options)
+        self.data = data
+        self.workers = available_workers() if workers is None else workers
+        self._parts = {"train": self.train_indices, "val": self.val_indices, "test": torch.arange(self.test_size)}
+
+    def _train_batches(self, key: tuple[int, str, int], parts: list[slice], augment: bool) -> Iterator[Batch]:
+        order = self.train_indices[torch.randperm(self.train_size, generator=generator("batches", *key))]
+        images = Images(self.data.train, train_transform(self.data) if augment else eval_transform(self.data), key)
+        yield from self._stream(images, self.data.train_labels, [order[part] for part in parts])
+
+    def _eval_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
+        data = self.data
+        encoded, labels = (data.test, data.test_labels) if split == "test" else (data.train, data.train_labels)
+        images = Images(encoded, eval_transform(self.data))
+        yield from self._stream(images, labels, in_batches(self._parts[split], batch_size))
+
+    def _stream(self, images: Images, labels: Tensor, parts: list[Tensor]) -> Iterator[Batch]:
+        loader: DataLoader[Tensor | str] = DataLoader(
+            images,
+            batch_size=None,  # a worker makes a whole batch
+            sampler=[part.tolist() for part in parts],
+            num_workers=min(self.workers, len(parts)),
+            pin_memory=self.device.type == "cuda",
+            worker_init_fn=leave_signals_to_the_trial,
+            generator=torch.Generator(),  # its own: without, it would draw from the global random state
+        )
+        for pixels, part in zip(loader, parts, strict=True):
+            if isinstance(pixels, str):
+                raise DataError(pixels)
+            x = self._normalise(pixels.to(self.device, non_blocking=True))
+            yield x, self._send(labels[part])
+
+
+class Images(Dataset[Tensor | str]):
+    """Batches by their images' indices: uint8 [B, 3, H, W], or what is wrong with one of them.
+
+    An error is returned, not raised: from another process it would arrive as a page of traceback. With a ``key``, the
+    random numbers of an image's transform follow from key and index; the global random state is left as it was.
+    """
+
+    def __init__(self, encoded: Encoded, transform: Any, key: tuple[int | str, ...] = ()) -> None:
+        self.encoded, self.transform, self.key = encoded, transform, key
+
+    def __getitem__(self, indices: list[int]) -> Tensor | str:
+        try:
+            with torch.random.fork_rng(devices=[]):
+                return torch.stack([self._image(index) for index in indices])
+        except DataError as error:
+            return str(error)
+
+    def _image(self, index: int) -> Tensor:
+        image, _ = decode(self.encoded.read(index), self.encoded.where(index))
+        # Not torch.manual_seed: that would reseed the accelerators too, which fork_rng(devices=[]) does not restore.
+        torch.default_generator.manual_seed(derive_seed("augment", *self.key, index))
+        pixels: Tensor = self.transform(image)
+        return pixels
+
+
+def train_transform(data: EncodedData) -> Any:
+    """torchvision's for ImageNet: a random part of the image, resized, mirrored or not; uint8 [3, H, W]."""
+    from torchvision import transforms
+
+    return transforms.Compose(
+        [
+            transforms.RandomResizedCrop(data.crop_size),
+            transforms.RandomHorizontalFlip(),
+            transforms.PILToTensor(),
+        ]
+    )
+
+
+def eval_transform(data: EncodedData) -> Any:
+    """torchvision's for ImageNet: the smaller side to ``resize`` pixels, then the centre; uint8 [3, H, W]."""
+    from torchvision import transforms
+
+    return transforms.Compose(
+        [transforms.Resize(data.resize), transforms.CenterCrop(data.crop_size), transforms.PILToTensor()]
+    )
+
+
+def leave_signals_to_the_trial(_worker: int) -> None:
+    """A signal to the whole group asks the trial to end, and until it has it needs its workers.
+
+    One that is left behind ends soon after its parent, or after a while.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE_S))
+
+
+def available_workers() -> int:
+    """The threads of this trial, but no more than the CPUs this process may use."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(torch.get_num_threads(), cpus)
