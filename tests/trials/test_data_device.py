@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from trials.data.loader import split_indices
 
 from trials.data import OnDevice, RawData, device
 from trials.data.augment import crop_and_flip
+from trials.data.loader import split_indices
 from trials.data.raw import Arrays, raw_data
 from trials.errors import DataError
 from trials.seeding import generator
