@@ -78,6 +78,10 @@ def timed(function: Callable[[], None]) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
+def line(name: str, trials: int, wall: float, cpu: float) -> str:
+    return f"{name}: {trials} trials, {wall / trials:.3f} s each (driver {cpu / trials * 1e3:.1f} ms CPU)"
+
+
 def main(sizes: tuple[int, ...] = (100, 1_000, 5_000)) -> None:
     connect("local")
     for name, trials, reuse in (("plain Tune", 12, False), ("plain Tune, actors reused", 100, True)):
