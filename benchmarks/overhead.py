@@ -78,13 +78,22 @@ def timed(function: Callable[[], None]) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
+def line(name: str, trials: int, wall: float, cpu: float) -> str:
+    return f"{name}: {trials} trials, {wall / trials:.3f} s each (driver {cpu / trials * 1e3:.1f} ms CPU)"
+
+
 def main(sizes: tuple[int, ...] = (100, 1_000, 5_000)) -> None:
     connect("local")
     for name, trials, reuse in (("plain Tune", 12, False), ("plain Tune, actors reused", 100, True)):
         wall, cpu = timed(lambda trials=trials, reuse=reuse: plain_tune(trials, reuse))
-        print(f"{name}: {trials} trials, {wall / trials:.3f} s each (driver {cpu / trials * 1e3:.1f} ms CPU)", flush=True)
+        print(
+            f"{name}: {trials} trials, {wall / trials:.3f} s each (driver {cpu / trials * 1e3:.1f} ms CPU)", flush=True
+        )
     for trials in sizes:
         with tempfile.TemporaryDirectory() as folder:
             wall, cpu = timed(lambda trials=trials, folder=folder: ours(trials, Path(folder)))
         goal = "; goal <= 0.1 s" if trials == sizes[0] else ""
-        print(f"sweep: {trials} trials, {wall / trials:.3f} s each (driver {cpu / trials * 1e3:.1f} ms CPU){goal}", flush=True)
+        print(
+            f"sweep: {trials} trials, {wall / trials:.3f} s each (driver {cpu / trials * 1e3:.1f} ms CPU){goal}",
+            flush=True,
+        )

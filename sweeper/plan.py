@@ -49,6 +49,7 @@ class Ending:
     value: float | None = None
     error: str | None = None
     again: bool = False
+    empty_layers: int = 0
 
 
 class Plan:
@@ -126,7 +127,8 @@ class Plan:
         error = f"{state.error['type']}: {state.error['message']}" if state is not None and state.error else None
         for sample in record.samples:
             if sample.cell in self._studies:
-                yield Ending(record.id, sample.cell, status, self._verdict(state)[1], error, again)
+                empty = state.result.get("empty_layers", 0) if state is not None else 0
+                yield Ending(record.id, sample.cell, status, self._verdict(state)[1], error, again, empty)
 
     def next(self) -> Assignment | None:
         """The next trial to run, scheduled in the folder; None when there is none now (see :attr:`complete`)."""

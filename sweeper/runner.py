@@ -128,6 +128,8 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             self.display.note(f"{mine} ({ending.cell}) failed: {ending.error}{'; tried again' if ending.again else ''}")
         elif ending.status == "died" and not self.plan.stopping:
             self.display.note(f"{mine} ({ending.cell}): its process died; it goes on from its last commit")
+        elif ending.empty_layers:
+            self.display.note(f"{mine} ({ending.cell}): {ending.empty_layers} layers have no weights left")
         if time.monotonic() - self._compacted > COMPACT_EVERY_S:
             compact(self.folder)
             self._compacted = time.monotonic()

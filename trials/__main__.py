@@ -19,24 +19,56 @@ from trials.errors import Superseded, UserError
 from trials.ledger import Row
 from trials.reading import override, read_yaml
 from trials.trial import Surroundings, run
+from trials.weights import FORMS, compare, export
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m trials", description=__doc__)
+    """Run a command line; returns the exit code: 0 done, 1 the trial failed, 2 wrong input."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command = COMMANDS.get(arguments[0]) if arguments else None
+    try:
+        return command(arguments[1:]) if command else run_config(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def export_command(arguments: list[str]) -> int:
+    """``export TRIAL --to FILE``"""
+    parser = argparse.ArgumentParser(prog="python -m trials export", description="Write a trial's network.")
+    parser.add_argument("trial", type=Path, help="the trial's folder")
+    parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="the state dict to write")
+    parser.add_argument("--form", choices=FORMS, default="dense", help="zeros in place, or weight_orig and weight_mask")
+    options = parser.parse_args(arguments)
+    export(options.trial, options.to, options.form)
+    print(f"{options.to} holds {options.trial.name} ({options.form})")
+    return 0
+
+
+def compare_command(arguments: list[str]) -> int:
+    """``compare TRIAL TRIAL``"""
+    parser = argparse.ArgumentParser(prog="python -m trials compare", description="How alike two trials' masks are.")
+    parser.add_argument("one", type=Path, help="a trial's folder")
+    parser.add_argument("other", type=Path, help="another's")
+    options = parser.parse_args(arguments)
+    for row in compare(options.one, options.other):
+        print(f"{row['layer']}  both {row['both']}  either {row['either']}  IoU {row['iou']:.4f}")
+    return 0
+
+
+COMMANDS = {"export": export_command, "compare": compare_command}
+
+
+def run_config(arguments: list[str]) -> int:
+    """``CONFIG.yaml``"""
+    epilog = f"or: python -m trials {'|'.join(COMMANDS)} --help"
+    parser = argparse.ArgumentParser(prog="python -m trials", description=__doc__, epilog=epilog)
     parser.add_argument("config", type=Path, help="a YAML file with the fields of one trial")
     parser.add_argument("--set", action="append", default=[], metavar="a.b=c", dest="overrides", help="change a field")
     parser.add_argument("--storage", type=Path, default=Path("results"), help="default: results")
     parser.add_argument("--name", default="single", help="the sweep that the trial's folder lies in; default: single")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of the CPU")
     options = parser.parse_args(arguments)
-    try:
-        return _run(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-
-
-def _run(options: argparse.Namespace) -> int:
     config = parse(override(read_yaml(options.config), options.overrides))
     check(config.dataset, config.data_dir)
     folder = options.storage / options.name / "trials" / config.id

@@ -90,6 +90,18 @@ class TrialConfig(Frozen):
         return f"{self.method}-{content_hash(self.model_dump(mode='json', exclude_defaults=True, exclude=set(WHERE)))}"
 
 
+class StartsDense(TrialConfig):
+    """Configs of methods that start from a dense network.
+
+    Attributes:
+        pretrain: how it is trained; shared by every trial that says the same.
+        source_net: a file of weights instead (a state dict, or BiP's checkpoint.pth.tar); nothing is trained then.
+    """
+
+    pretrain: PretrainRecipe = PretrainRecipe()
+    source_net: str | None = None
+
+
 def content_hash(content: Mapping[str, Any]) -> str:
     """12 hex digits of the SHA-256 of canonical JSON, with the schema version."""
     text = json.dumps({"schema": SCHEMA, **content}, sort_keys=True, separators=(",", ":"))

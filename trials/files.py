@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from pathlib import Path
+
+import torch
 
 
 def write(path: Path, content: bytes) -> None:
@@ -18,6 +21,13 @@ def write(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def save(path: Path, content: object) -> None:
+    """torch.save to ``path``, there whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write(path, buffer.getvalue())
 
 
 def digest(content: bytes) -> str:

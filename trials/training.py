@@ -143,15 +143,25 @@ def place_data(config: TrialConfig, raw: Source, device: torch.device) -> Loader
 
 
 class Sgd:
-    """torch's SGD over tensors whose gradients are set from outside, with a learning rate that lives in a tensor."""
+    """torch's SGD over tensors whose gradients are set from outside, with a learning rate that lives in a tensor.
 
-    def __init__(self, parameters: Iterable[Tensor], *, lr: float, momentum: float, weight_decay: float) -> None:
+    ``in_order`` steps one tensor after the other, for tensors that share memory.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        *,
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        in_order: bool = False,
+    ) -> None:
         parameters = list(parameters)
         device = parameters[0].device
         self.lr = torch.tensor(lr, device=device, dtype=torch.float64 if device.type == "cpu" else torch.float32)
-        self.optimizer = torch.optim.SGD(
-            parameters, lr=self.lr, momentum=momentum, weight_decay=weight_decay, fused=True
-        )
+        kind = {"foreach": False, "fused": False} if in_order else {"fused": True}
+        self.optimizer = torch.optim.SGD(parameters, lr=self.lr, momentum=momentum, weight_decay=weight_decay, **kind)
         self.step = self.optimizer.step
 
     @classmethod

@@ -23,6 +23,7 @@ from trials.seeding import derive_seed
 from trials.sources import obtain
 from trials.sparsity.accounting import LayerSizes, layer_rows, summary
 from trials.training import Net, Totals, build_net, evaluate, place_data, resolve_device
+from trials.weights import load_into
 
 POLL_S = 0.5
 """How often, at most, a running trial looks whether it should stop."""
@@ -145,6 +146,9 @@ class _Run:
     def _load_source(self) -> None:
         source = self.config if self._is_shared() else self.method.source()
         if source is None:
+            given = getattr(self.config, "source_net", None)
+            if given is not None:
+                load_into(self.net.model, Path(given).expanduser())
             return
         folder = TrialFolder(self.around.stages / source_name(source, self.raw))
         checkpoint, rows = obtain(folder, lambda: run(source, folder.path, self.around), self.around.should_stop)

@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from sweeper.ledger import Sample, SweepFolder
 from sweeper.columns import COLUMNS, config_column
+from sweeper.ledger import Sample, SweepFolder
 from sweeper.tables import Sweep, compact, load, read
 from trials.config import parse
 from trials.errors import UserError

@@ -33,6 +33,18 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "imp-learning_rate": {"method": "imp", "levels": 2, "rewind": "learning_rate", "pretrain": RECIPE},
     "imp-none": {"method": "imp", "levels": 2, "rewind": "none", "pretrain": RECIPE, "finetune": RECIPE},
     "bip": {"method": "bip", "density": 0.2, "pretrain": RECIPE, "prune": RECIPE, "finetune": {**RECIPE, "epochs": 1}},
+    "bip-channel": {"method": "bip", "density": 0.5, "pattern": "channel", "pretrain": RECIPE, "prune": RECIPE},
+    "bip-original": {"method": "bip", "density": 0.3, "variant": "original", "pretrain": RECIPE, "prune": RECIPE},
+    "hydra": {"method": "hydra", "density": 0.2, "pretrain": RECIPE, "prune": RECIPE, "finetune": RECIPE},
+    "hydra-filter-original": {
+        "method": "hydra",
+        "density": 0.5,
+        "pattern": "filter",
+        "variant": "original",
+        "pretrain": RECIPE,
+        "prune": RECIPE,
+        "finetune": None,
+    },
     "bip-both": {
         "method": "bip",
         "density": 0.4,

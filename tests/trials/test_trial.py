@@ -45,6 +45,10 @@ EPOCHS: dict[str, list[tuple[str, int, int]]] = {  # (stage, level, epoch) of ev
     "imp-none": [("train", level, epoch) for level in (1, 2) for epoch in (0, 1, 2)],
     "bip": [*(("prune", 0, epoch) for epoch in (0, 1, 2)), ("finetune", 0, 1)],
     "bip-both": [("prune", 0, epoch) for epoch in (0, 1, 2)],
+    "bip-channel": [("prune", 0, epoch) for epoch in (0, 1, 2)],
+    "bip-original": [("prune", 0, epoch) for epoch in (0, 1, 2)],
+    "hydra": [*(("prune", 0, epoch) for epoch in (0, 1, 2)), *(("finetune", 0, epoch) for epoch in (1, 2))],
+    "hydra-filter-original": [("prune", 0, epoch) for epoch in (0, 1, 2)],
 }
 
 
@@ -63,7 +67,7 @@ def test_one_row_per_epoch(name: str, tmp_path: Path) -> None:
     for row in rows["epochs"]:
         assert row["stage_id"] == (stage.name if row["stage"] == "pretrain" else None)
         assert (row["train_loss"] is None) == (row["epoch"] == 0)
-        assert row["variant"] == "corrected"
+        assert row["variant"] == ("corrected" if row["stage"] == "pretrain" else config.variant)
         assert row["sparsity"] == 1 - row["density"]
         assert row["density"] == row["kept"] / row["prunable"]
         assert row["seconds"] >= 0
@@ -95,12 +99,14 @@ def test_rows_say_what_the_masks_are(name: str, tmp_path: Path) -> None:
         assert row["kept"] == (row["total"] if mask is None else int(mask.sum()))
     assert last["kept"] == sum(row["kept"] for row in final_layers if f"{row['layer']}.weight" in masks or not masks)
     assert last["flops"] == sum(row["flops"] for row in final_layers)
-    if name == "one_shot-filter":
+    pattern = getattr(config, "pattern", "weight")
+    if pattern != "weight":
         assert "linear.weight" not in masks
+        assert ("conv1.weight" in masks) == (pattern != "channel")  # its input channels are the image's
         for mask in masks.values():
-            filters = mask.flatten(1)
-            assert int(filters.any(1).sum()) == keep_count(0.6, len(filters))
-            assert torch.equal(filters.any(1), filters.all(1))
+            groups = mask.transpose(0, int(pattern == "channel")).flatten(1)
+            assert int(groups.any(1).sum()) == keep_count(CONFIGS[name]["density"], len(groups))
+            assert torch.equal(groups.any(1), groups.all(1))
     elif "density" in CONFIGS[name]:
         assert last["kept"] == keep_count(CONFIGS[name]["density"], PRUNABLE)
 
@@ -317,8 +323,8 @@ def test_bip_moves_its_masks_and_its_weights(tmp_path: Path, monkeypatch: pytest
     def end_epoch(self: Bilevel, net: Net, epoch: int) -> None:
         original(self, net, epoch)
         noted.append(({k: m.clone() for k, m in net.masks.items()}, {k: t.clone() for k, t in self.theta.items()}))
-        for (key, theta), z in zip(self.theta.items(), self.z, strict=True):
-            assert torch.equal(z, theta * net.masks[key])
+        for key, theta in self.theta.items():
+            assert torch.equal(self.z[key], theta * net.masks[key])
 
     monkeypatch.setattr(Bilevel, "end_epoch", end_epoch)
     run_in(tmp_path, config_of("bip"))

@@ -1,6 +1,6 @@
 """BiP: pruning as bi-level optimisation (Zhang et al. 2022, https://arxiv.org/abs/2210.04092).
 
-Upper level: scores s, whose mask m keeps the top ``density`` of |s| over the whole network.
+Upper level: scores s, whose mask m keeps the top ``density`` of |s|.
 Lower level: weights theta, which train under that mask.
 
     lower:  theta <- SGD(theta, m g_V)                     g_V = dL/dz on batch V, z = m theta
@@ -10,26 +10,24 @@ Lower level: weights theta, which train under that mask.
             G = U                                          implicit_gradient: none
     m <- top(|s|, density)
 
-The gradient passes the top-k straight through. One backward pass on T gives both terms of G, so an iteration is two
-forwards, two backwards and one selection; the released code needs four, three and four.
+One backward pass on T gives both terms of G, so an iteration is two forwards, two backwards and one selection; the
+released code needs four, three and four.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, field_validator
-from torch import Tensor, nn
+from pydantic import Field, field_validator, model_validator
+from torch import Tensor
 
-from trials.config import PretrainRecipe, Recipe, TrialConfig, known
-from trials.methods.base import Method, Stage, TrainStage, generator_for
+from trials.config import Recipe, TrialConfig, known
+from trials.methods.base import Method, Stage, TrainStage
 from trials.methods.dense import dense_source
-from trials.methods.one_shot import FinetuneRecipe
+from trials.methods.scored import ScoredConfig, ScoredStage, released_schedules, score_gradient
 from trials.schedules import SCHEDULES, Schedule
-from trials.sparsity import DISTRIBUTIONS, PATTERNS, build_masks, prunable
 from trials.training import Batch, Net, Sgd
 
 
@@ -40,45 +38,64 @@ class BipRecipe(Recipe):
     weight_decay: float = Field(default=1e-4, ge=0)
 
 
-class BipConfig(TrialConfig):
+class BipConfig(ScoredConfig):
     """Prune a dense network to ``density`` while its weights train.
+
+    ``variant: original`` changes the defaults of the fields below to what the released code does.
 
     Attributes:
         implicit_step: 1/gamma (the released code's lr2), the size of the implicit term.
-        score_init: ``copy`` starts the scores at the weights; ``random`` draws them from U(-b, b), b = 1/sqrt(fan_in),
-            and multiplies every weight by 1/sqrt(density).
         mask_lr: learning rate of the scores. The released code reads it and then uses ``prune.lr`` instead.
-        batchnorm: the level that trains BN's scale and shift. The released code trains them at ``both``.
+        batchnorm: the level that trains BN's scale and shift. Released: ``both``.
+        optimizers: ``separate`` ones for weights and scores. Released: ``shared``, both over every tensor, so that
+            what a level holds still decays and coasts on its old momentum in that level.
+        accelerate: upper level first, and no implicit term ("PFTT" in the released code).
+        redundant_forwards: the released code's two forward passes per iteration that only move BN's statistics.
+        finetune: after pruning, under the mask it ended with; the paper does so below 1 % density.
     """
 
     method: Literal["bip"] = "bip"
-    density: float = Field(gt=0, le=1)
-    pattern: Literal["weight"] = "weight"
     implicit_gradient: Literal["paper", "code", "none"] = "paper"
     implicit_step: float = Field(default=1e-4, ge=0)
-    score_init: Literal["copy", "random"] = "copy"
     mask_lr: float = Field(default=0.1, gt=0)
     mask_schedule: str = "step"
     batchnorm: Literal["lower", "both"] = "lower"
-    pretrain: PretrainRecipe = PretrainRecipe()
+    optimizers: Literal["separate", "shared"] = "separate"
+    accelerate: bool = False
+    redundant_forwards: bool = False
     prune: BipRecipe = BipRecipe()
-    finetune: FinetuneRecipe | None = None
+    finetune: Recipe | None = None
 
     @field_validator("mask_schedule")
     @classmethod
     def _known_schedule(cls, value: str) -> str:
         return known("mask_schedule", value, SCHEDULES)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_released(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping) or content.get("variant") != "original":
+            return content
+        filled = released_schedules(content, ("pretrain", "prune"))
+        released = {
+            "score_init": "alias",
+            "implicit_gradient": "code",
+            "batchnorm": "both",
+            "optimizers": "shared",
+            "redundant_forwards": True,
+            "first_conv": "pruned",
+            "mask_lr": filled["prune"].get("lr", 0.1) if isinstance(filled["prune"], Mapping) else 0.1,
+        }
+        return {**released, **filled}
 
-class Bilevel(Stage):
-    """The prune stage. The model holds z; theta and s are the stage's own."""
+
+class Bilevel(ScoredStage):
+    """The prune stage."""
 
     streams = ("upper", "lower")
-    changes_network = True
 
     def __init__(self, config: BipConfig) -> None:
-        super().__init__("prune", config.prune)
-        self.config = config
+        super().__init__(config, config.prune)
         self.mask_schedule = Schedule(
             config.mask_schedule,
             config.mask_lr,
@@ -86,48 +103,29 @@ class Bilevel(Stage):
             config.prune.warmup_epochs,
             config.prune.warmup_lr,
         )
-        self.initial: tuple[dict[str, Tensor], dict[str, Tensor]] | None = None
-
-    def enter(self, net: Net) -> None:
-        weights = prunable(net.model)
-        if self.config.score_init == "random":
-            generator = generator_for(self.config, "scores")
-            scores = {name: random_scores(weight, generator) for name, weight in weights.items()}
-            with torch.no_grad():
-                for weight in weights.values():
-                    weight.mul_(1 / math.sqrt(self.config.density))
-        else:
-            scores = {name: weight.detach().clone() for name, weight in weights.items()}
-        self.initial = ({name: weight.detach().clone() for name, weight in weights.items()}, scores)
-        net.set_masks(self._top(scores))
-
-    def _top(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """m = top(|s|, density)."""
-        return build_masks(
-            scores,
-            density=self.config.density,
-            pattern=PATTERNS[self.config.pattern],
-            distribution=DISTRIBUTIONS["global"],
-            absolute=True,
-        )
 
     def attach(self, net: Net) -> None:
-        self.net = net
-        weights = prunable(net.model)
-        self.z = list(weights.values())
-        theta, scores = self.initial or (weights, weights)
-        self.theta = {name: theta[name].detach().clone() for name in weights}
-        self.scores = {name: scores[name].detach().clone() for name in weights}
-        self.initial = None
-        pruned = set(map(id, self.z))
-        others = [p for p in net.model.parameters() if id(p) not in pruned]
-        norms = [p for m in net.model.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()]
-        self.norms = norms if self.config.batchnorm == "both" else []
-        recipe = self.config.prune
-        self.lower = Sgd.of(recipe, [*self.theta.values(), *others])
-        self.upper = Sgd([*self.scores.values(), *self.norms], lr=self.config.mask_lr, momentum=recipe.momentum,
-                         weight_decay=recipe.weight_decay)  # fmt: skip
-        self.implicit_step = self.lower.lr.new_tensor(self.config.implicit_step)
+        super().attach(net)
+        config, recipe = self.config, self.recipe
+        if config.batchnorm == "lower":
+            self.norms = []
+        lower = [*self.theta.values(), *self.others.values()]
+        upper = [*self.scores.values(), *self.norms]
+        self.shared = config.optimizers == "shared"
+        if self.shared:
+            lower = upper = self._every_tensor(net)
+        self.lower = Sgd(lower, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay,
+                         in_order=self.shared)  # fmt: skip
+        self.upper = Sgd(upper, lr=config.mask_lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay,
+                         in_order=self.shared)  # fmt: skip
+        self.implicit_step = self.lower.lr.new_tensor(config.implicit_step)
+
+    def _every_tensor(self, net: Net) -> list[Tensor]:
+        """In the released code's order: it matters where score and weight are one tensor."""
+        entries: list[Tensor] = []
+        for name, parameter in net.model.named_parameters():
+            entries += [self.theta[name], self.scores[name]] if name in self.scores else [parameter]
+        return entries
 
     def begin_epoch(self, epoch: int) -> None:
         self.lower.set_lr(self.schedule(epoch))
@@ -135,51 +133,71 @@ class Bilevel(Stage):
 
     def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:
         upper_batch, lower_batch = batches
+        if self.config.accelerate:
+            result = self.step_upper(upper_batch)
+            self.step_lower(lower_batch)
+            return result
         self.step_lower(lower_batch)
         return self.step_upper(upper_batch)
 
     def step_lower(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """theta <- SGD(theta, m g_V); z <- m theta."""
-        loss, correct = self._backward(batch)
-        for theta, z, m in self._layers():
-            assert z.grad is not None
-            theta.grad = z.grad.mul_(m)
+        loss, correct = self.backward(batch)
+        for theta, s, m, g in self.layers():
+            theta.grad = g.mul_(m)
+            if self.shared and s.grad is not None:
+                s.grad.zero_()
         self.lower.step()
-        self.net.project(self.theta)
+        if self.shared or self.config.score_init == "alias":  # then this level moves the scores too
+            self.update_masks()
+        else:
+            self.net.project(self.theta)
         return loss, correct
 
     def step_upper(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """s <- SGD(s, G); m <- top(|s|, density); z <- m theta."""
-        loss, correct = self._backward(batch)
-        for (theta, z, m), s in zip(self._layers(), self.scores.values(), strict=True):
-            assert z.grad is not None
-            s.grad = self.score_gradient(z.grad, theta, s, m)
-        if self.config.implicit_gradient == "code":
+        loss, correct = self.backward(batch)
+        for theta, s, m, g in self.layers():
+            s.grad = self.gradient(g, theta, s, m)
+            if self.shared:
+                theta.grad = torch.zeros_like(theta)
+        if self.implicit_gradient == "code":
             for parameter in self.norms:
                 assert parameter.grad is not None
                 parameter.grad -= self.implicit_step * parameter.grad.square()
+        if self.shared:
+            self._hold_others()
+        self._redundant_forward(batch)
         self.upper.step()
-        self.net.set_masks(self._top(self.scores), latent=self.theta)
+        self.update_masks()
+        self._redundant_forward(batch)
         return loss, correct
 
-    def score_gradient(self, g: Tensor, theta: Tensor, s: Tensor, m: Tensor) -> Tensor:
+    @property
+    def implicit_gradient(self) -> str:
+        return "none" if self.config.accelerate else str(self.config.implicit_gradient)
+
+    def gradient(self, g: Tensor, theta: Tensor, s: Tensor, m: Tensor) -> Tensor:
         """G of one layer, from g = dL/dz. Overwrites g."""
-        if self.config.implicit_gradient == "paper":
+        if self.implicit_gradient == "paper":
             step = (m * g).mul_(self.implicit_step)
             return g.mul_(torch.sub(theta, step, out=step)).mul_(s.sign())
-        upper = g.mul_(theta).mul_(s.sign())
-        if self.config.implicit_gradient == "code":
+        upper = score_gradient(g, theta, s)
+        if self.implicit_gradient == "code":
             upper -= self.implicit_step * upper.square()
         return upper
 
-    def _layers(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        return zip(self.theta.values(), self.z, self.net.multipliers().values(), strict=True)
+    def _hold_others(self) -> None:
+        """What the upper level holds has gradient zero there: it still decays and coasts."""
+        trained = set(map(id, self.norms))
+        for parameter in self.others.values():
+            if id(parameter) not in trained and parameter.grad is not None:
+                parameter.grad.zero_()
 
-    def _backward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        self.net.model.zero_grad(set_to_none=True)
-        loss, correct = self.net.loss(*batch)
-        torch.autograd.backward(loss)
-        return loss.detach(), correct
+    def _redundant_forward(self, batch: Batch) -> None:
+        if self.config.redundant_forwards:
+            with torch.no_grad():
+                self.net.loss(*batch)
 
     def columns(self) -> dict[str, float]:
         return {
@@ -189,27 +207,15 @@ class Bilevel(Stage):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "theta": self.theta,
-            "scores": self.scores,
-            "lower": self.lower.state_dict(),
-            "upper": self.upper.state_dict(),
-        }
+        return {**super().state_dict(), "lower": self.lower.state_dict(), "upper": self.upper.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        with torch.no_grad():
-            for name in self.theta:
-                self.theta[name].copy_(state["theta"][name])
-                self.scores[name].copy_(state["scores"][name])
+        super().load_state_dict(state)
         self.lower.load_state_dict(state["lower"])
         self.upper.load_state_dict(state["upper"])
-
-
-def random_scores(weight: Tensor, generator: torch.Generator) -> Tensor:
-    """s ~ U(-b, b), b = 1/sqrt(fan_in), drawn on CPU so that it is the same on every device."""
-    bound = 1 / math.sqrt(weight[0].numel())
-    uniform = torch.rand(weight.shape, generator=generator, dtype=torch.float64)
-    return uniform.mul_(2 * bound).sub_(bound).to(weight)
+        if self.shared:  # scores that have had a gradient are stepped by the lower optimiser too
+            for s in self.scores.values():
+                s.grad = torch.zeros_like(s)
 
 
 class Bip(Method):
@@ -218,8 +224,8 @@ class Bip(Method):
     Config = BipConfig
     config: BipConfig
 
-    def source(self) -> TrialConfig:
-        return dense_source(self.config, self.config.pretrain)
+    def source(self) -> TrialConfig | None:
+        return dense_source(self.config)
 
     def stages(self) -> Iterator[Stage]:
         yield Bilevel(self.config)

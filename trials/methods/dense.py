@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from trials.config import PretrainRecipe, TrialConfig
+from trials.config import PretrainRecipe, StartsDense, TrialConfig
 from trials.methods.base import Method, Stage, TrainStage
 
 
@@ -40,7 +40,9 @@ class Dense(Method):
         yield TrainStage("pretrain", self.config.train, snapshot_epochs=self.config.snapshots)
 
 
-def dense_source(config: TrialConfig, recipe: PretrainRecipe, snapshots: tuple[int, ...] = ()) -> DenseConfig:
-    """The dense trial that ``config`` starts from: named by exactly what influences it."""
+def dense_source(config: StartsDense, snapshots: tuple[int, ...] = ()) -> DenseConfig | None:
+    """The dense trial that ``config`` starts from: named by exactly what influences it. None for a ``source_net``."""
+    if config.source_net is not None:
+        return None
     common = {name: getattr(config, name) for name in TrialConfig.model_fields if name not in ("method", "variant")}
-    return DenseConfig(**common, train=recipe, snapshots=snapshots)
+    return DenseConfig(**common, train=config.pretrain, snapshots=snapshots)

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from trials.config import PretrainRecipe, Recipe, TrialConfig
+from trials.config import Recipe, TrialConfig
 from trials.methods.base import Method, Stage, TrainStage
 from trials.methods.dense import dense_source
 from trials.methods.one_shot import FinetuneRecipe, PruningConfig
@@ -38,7 +38,6 @@ class ImpConfig(PruningConfig):
     prune_fraction: float = Field(default=0.2, gt=0, lt=1)
     rewind: Literal["weights", "learning_rate", "none"] = "weights"
     rewind_epoch: int = Field(default=0, ge=0)
-    pretrain: PretrainRecipe = PretrainRecipe()
     finetune: TrainOnRecipe = TrainOnRecipe()
 
     @field_validator("pattern")
@@ -53,6 +52,8 @@ class ImpConfig(PruningConfig):
         epochs = self.pretrain.epochs + self.pretrain.warmup_epochs
         if self.rewind_epoch and self.rewind_epoch >= epochs:
             raise ValueError(f"rewind_epoch is {self.rewind_epoch}, but must be less than pretrain's {epochs} epochs")
+        if self.source_net and self.rewind == "weights":
+            raise ValueError(f"source_net is {self.source_net!r}, but holds no early weights: rewind the learning_rate")
         if self.rewind == "none" and self.rewind_epoch:
             raise ValueError(f"rewind_epoch is {self.rewind_epoch}, but rewind is 'none': leave rewind_epoch out")
         return self
@@ -80,9 +81,9 @@ class Imp(Method):
     Config = ImpConfig
     config: ImpConfig
 
-    def source(self) -> TrialConfig:
+    def source(self) -> TrialConfig | None:
         early = (self.config.rewind_epoch,) if self.config.rewind == "weights" and self.config.rewind_epoch else ()
-        return dense_source(self.config, self.config.pretrain, early)
+        return dense_source(self.config, early)
 
     def initialised(self, net: Net) -> None:
         if self.config.rewind == "weights" and self.config.rewind_epoch == 0:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from trials.config import PretrainRecipe, Recipe, TrialConfig, known
+from trials.config import Recipe, StartsDense, TrialConfig, known
 from trials.methods.base import Method, Stage, TrainStage, generator_for
 from trials.methods.dense import dense_source
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, SCORES, Masks, build_masks, prunable
@@ -21,7 +21,7 @@ class FinetuneRecipe(Recipe):
     lr: float = Field(default=0.01, gt=0)
 
 
-class PruningConfig(TrialConfig):
+class PruningConfig(StartsDense):
     """What to remove: score x distribution x pattern, as the sparsity core takes them apart."""
 
     score: str = "magnitude"
@@ -62,7 +62,6 @@ class OneShotConfig(PruningConfig):
 
     method: Literal["one_shot"] = "one_shot"
     density: float = Field(gt=0, le=1)
-    pretrain: PretrainRecipe = PretrainRecipe()
     finetune: FinetuneRecipe | None = FinetuneRecipe()
 
 
@@ -85,8 +84,8 @@ class OneShot(Method):
     Config = OneShotConfig
     config: OneShotConfig
 
-    def source(self) -> TrialConfig:
-        return dense_source(self.config, self.config.pretrain)
+    def source(self) -> TrialConfig | None:
+        return dense_source(self.config)
 
     def stages(self) -> Iterator[Stage]:
         if self.config.finetune is None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.trials.vectors import ATOL, MANIFEST, RTOL, build_model, close, load, numbered
+from tests.trials.methods.recorded import SCORES, Recorded, compare, files
+from tests.trials.vectors import ATOL, MANIFEST, RTOL, close, load, numbered
 from trials.config import Recipe, parse
 from trials.methods.base import TrainStage
 from trials.methods.bip import Bilevel, BipConfig
@@ -23,13 +23,7 @@ from trials.schedules import Schedule
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, build_masks, prunable
 from trials.training import Net
 
-SCORES = ".popup_scores"
 STATISTICS = ("running_mean", "running_var")
-
-
-def files(**wanted: tuple[Any, ...]) -> list[str]:
-    found = MANIFEST["files"].items()
-    return [name for name, about in found if all(about.get(key) in values for key, values in wanted.items())]
 
 
 STEPS = files(
@@ -68,51 +62,6 @@ def config_of(about: dict[str, Any]) -> BipConfig:
     )
     assert isinstance(config, BipConfig)
     return config
-
-
-class Recorded:
-    """One step file: the net at its start, its batches, and what every step must come to."""
-
-    def __init__(self, name: str) -> None:
-        self.about = MANIFEST["files"][name]
-        self.arrays = load(name)
-        self.model = build_model(self.about["batchnorm"])
-        own = self.model.state_dict()
-        given = {key.removeprefix("init/"): value for key, value in self.arrays.items() if key.startswith("init/")}
-        self.model.load_state_dict({**own, **{key: value for key, value in given.items() if key in own}})
-        assert {key for key in own if not key.endswith("num_batches_tracked")} <= given.keys()
-        self.weights = {name: weight.detach().clone() for name, weight in prunable(self.model).items()}
-        self.scores = {name: given[name.removesuffix(".weight") + SCORES] for name in self.weights}
-        self.net = Net(self.model)
-        self.norms = {name: m for name, m in self.model.named_modules() if isinstance(m, nn.BatchNorm2d)}
-        assert bool(self.norms) == self.about["batchnorm"]
-
-    def __getitem__(self, key: str) -> Tensor:
-        return self.arrays[key]
-
-    def steps(self) -> Iterator[int]:
-        count = max(int(match[1]) for key in self.arrays if (match := re.match(r"step(\d+)/", key)))
-        assert count > 1
-        return iter(range(1, count + 1))
-
-    def batch(self, which: str, step: int) -> tuple[Tensor, Tensor]:
-        return self[f"batch/{which}_x_{step}"], self[f"batch/{which}_y_{step}"].long()
-
-    def under(self, prefix: str) -> dict[str, Tensor]:
-        found = {key.removeprefix(prefix): value for key, value in self.arrays.items() if key.startswith(prefix)}
-        assert found, f"nothing is recorded under {prefix}"
-        return found
-
-    def masks(self, prefix: str) -> dict[str, Tensor]:
-        return {f"{name}.weight": mask.bool() for name, mask in self.under(prefix).items()}
-
-
-def compare(recorded: Recorded, prefix: str, ours: dict[str, Tensor | None]) -> None:
-    """Everything the file holds under ``prefix``; nothing of it may be missing from ``ours``."""
-    for name, reference in recorded.under(prefix).items():
-        tensor = ours[name]
-        assert tensor is not None, name
-        close(tensor, reference, prefix + name)
 
 
 class Statistics:
@@ -277,7 +226,7 @@ def test_straight_through_gradient(kind: str) -> None:
     )["w"]
     assert torch.equal(mask, arrays[f"mask_{kind}"].bool())
     about = {**MANIFEST["files"][STEPS[0]], "ig_term": "none", "lr2": 0.0}
-    gradient = Bilevel(config_of(about)).score_gradient
+    gradient = Bilevel(config_of(about)).gradient
     close(gradient(upstream.clone(), torch.ones_like(scores), scores, mask.double()), reference, kind)
     theta = torch.linspace(-1, 1, scores.numel(), dtype=torch.float64).view_as(scores)
     close(gradient(upstream.clone(), theta, scores, mask.double()), reference * theta, f"{kind}, times theta")
