@@ -407,6 +407,20 @@ def test_a_record_that_is_no_record_is_set_aside(tmp_path: Path, text: str) -> N
     assert plan.complete
 
 
+def test_many_samples_are_replayed_in_their_order(tmp_path: Path) -> None:
+    """TPE weighs old samples less, beyond 25."""
+    plan = begun(searching("tpe", samples=45, grid={"density": [0.5]}), tmp_path)
+    for turn in range(44):
+        if turn >= 40:
+            expected = begun(plan.space, tmp_path)._studies["density=0.5"].ask()
+        assignment = plan.next()
+        assert assignment is not None
+        if turn >= 40:
+            assert record_of(plan.folder, assignment.trial_id).samples == (expected,)
+        finish(plan, assignment.trial_id)
+        plan.ended(assignment.trial_id)
+
+
 def test_the_best_is_searched(tmp_path: Path) -> None:
     plan = begun(searching("tpe", samples=40, grid={"density": [0.5]}), tmp_path)
     run_out(plan)

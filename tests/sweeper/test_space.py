@@ -327,9 +327,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"grid/density.x": [1], "grid/seed": [0]}, "density.x lies inside density"),
     ({"trial/pretrain": 3, "grid/pretrain.epochs": [1]}, "pretrain is 3, but must be a mapping: grid or search sets"),
     ({"trial/pretrain": {"epochs": -1}}, "pretrain.epochs is -1, but must be greater than or equal to 0"),
-    ({"trial/method": "bop"}, "method is 'bop', but must be one of: bip, dense, imp, one_shot (did you mean 'bip'?)"),
-    ({"trial/method": ["bip"]}, "method is ['bip'], but must be one of: bip, dense, imp, one_shot"),
-    ({"trial": {}}, "method is missing: add method: one of bip, dense, imp, one_shot"),
+    ({"trial/method": "bop"}, "method is 'bop', but must be one of: bip, dense, hydra, imp, one_shot (did you mean 'bip'?)"),
+    ({"trial/method": ["bip"]}, "method is ['bip'], but must be one of: bip, dense, hydra, imp, one_shot"),
+    ({"trial": {}}, "method is missing: add method: one of bip, dense, hydra, imp, one_shot"),
     ({"trial/model": "resnet21s"}, "model is 'resnet21s', but must be one of: "),
     ({"trial/dataset": "cifar"}, "dataset is 'cifar', but must be one of: cifar10, cifar100, digits"),
     (
@@ -351,7 +351,7 @@ def test_refused_in_one_line_with_value_and_rule(tmp_path: Path, changes: dict[s
 
 def test_unknown_space_and_profile(tmp_path: Path) -> None:
     says = refusal(lambda: load_space("bip_unstructred"))
-    assert says.startswith("space is 'bip_unstructred', but must be one of: bip_unstructured, ")
+    assert says.startswith("space is 'bip_unstructred', but must be one of: bip_channel, ")
     assert "did you mean 'bip_unstructured'?" in says
     assert "or give a YAML file" in says
     assert refusal(lambda: small(tmp_path, profile="dmo")) == (
@@ -457,7 +457,7 @@ def test_shipped_spaces_check_quickly(name: str, cells: int, demo: int) -> None:
 
 def test_bip_unstructured_is_the_released_recipe() -> None:
     space = load_space("bip_unstructured")
-    assert (space.samples, space.sampler, set(space.search)) == (8, "tpe", {"implicit_step", "mask_lr"})
+    assert (space.samples, space.sampler, set(space.search)) == (8, "tpe", {"implicit_step", "mask_lr", "prune.lr"})
     config: Any = space.config(space.cells()[0])
     assert (config.model, config.dataset, config.implicit_gradient) == ("resnet20s", "cifar10", "paper")
     assert (config.pretrain.epochs, config.pretrain.lr, config.pretrain.weight_decay) == (200, 0.1, 5e-4)
