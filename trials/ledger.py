@@ -12,7 +12,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,6 @@ class State:
     status: str = "running"
     attempt: int = 0
     failures: int = 0
-    deaths: int = 0
-    """Attempts in a row that ended without a word and without a commit."""
     commits: tuple[Commit, ...] = ()
     progress: dict[str, Any] = field(default_factory=dict)
     result: dict[str, Any] = field(default_factory=dict)
@@ -82,9 +80,8 @@ class TrialFolder:
             return None
         try:
             content = json.loads(text)
-            content.pop("schema")
             content["commits"] = tuple(Commit(**commit) for commit in content["commits"])
-            return State(**content)
+            return State(**{f.name: content[f.name] for f in fields(State) if f.name in content})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DamagedFile(f"{self.state_path} is not a committed state ({error})") from None
 
@@ -237,8 +234,7 @@ class TrialFolder:
         for leftover in self.path.glob("**/.*.tmp"):  # of writers that were killed
             leftover.unlink(missing_ok=True)
         (state, checkpoint), lines = self.recover()
-        deaths = state.deaths + (state.status == "running" and state.attempt > 0)
-        state = replace(state, attempt=state.attempt + 1, deaths=deaths, host=host, device=device)
+        state = replace(state, attempt=state.attempt + 1, host=host, device=device)
         state = replace(state, status="running", error=None)
         self.write_state(state)
         return Attempt(self, state, tuple(lines)), checkpoint
@@ -286,7 +282,7 @@ class Attempt:
             if content
         }
         commits = (*self.state.commits[-1:], Commit(number, name, row_names))
-        self._write(commits=commits, progress=progress, seconds=seconds, deaths=0, **fields)
+        self._write(commits=commits, progress=progress, seconds=seconds, **fields)
         self._remove_others()
 
     def end(self, status: str, **fields: Any) -> None:

@@ -93,7 +93,7 @@ def test_runs_through(tmp_path: Path) -> None:
     assert_complete(tmp_path)
     state = TrialFolder(tmp_path).state()
     assert state is not None
-    assert (state.attempt, state.failures, state.deaths, state.host, state.seconds) == (1, 0, 0, "here", COMMITS)
+    assert (state.attempt, state.failures, state.host, state.seconds) == (1, 0, "here", COMMITS)
     assert [commit.number for commit in state.commits] == [COMMITS - 1, COMMITS]
     assert "allocations" not in state.commits[-1].rows
     assert json.loads((tmp_path / "state.json").read_text())["schema"] == 1
@@ -140,17 +140,6 @@ def test_a_kill_in_every_attempt(tmp_path: Path, place: str) -> None:
     state = TrialFolder(path).state()
     assert state is not None
     assert state.attempt == deaths + 1
-
-
-def test_attempts_that_die_without_a_commit_are_counted(tmp_path: Path) -> None:
-    for expected in range(3):
-        attempt, _ = TrialFolder(tmp_path).begin()
-        assert attempt.state.deaths == expected
-    attempt.commit(checkpoint={"i": torch.tensor(1)}, rows=rows_up_to(1), progress={"i": 1}, seconds=0.0)
-    assert attempt.state.deaths == 0
-    attempt.end("preempted")
-    again, _ = TrialFolder(tmp_path).begin()
-    assert again.state.deaths == 0
 
 
 def test_what_no_commit_names_is_removed_and_what_was_set_aside_is_not(tmp_path: Path) -> None:
