@@ -37,7 +37,7 @@ $(VENV)/installed: requirements.lock
 
 lock:  ## pin the newest versions that pyproject.toml allows, for every Python it allows (needs uv)
 	uv pip compile --universal --python-version 3.10 --all-extras --upgrade --no-header --no-annotate \
-	    --no-emit-index-url --no-emit-find-links pyproject.toml -o requirements.lock
+	    pyproject.toml -o requirements.lock
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache
