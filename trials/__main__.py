@@ -16,8 +16,12 @@ from trials import files
 from trials.config import parse
 from trials.data import check
 from trials.errors import Superseded, UserError
+from trials.evaluate_command import evaluate_command
 from trials.ledger import Row
+from trials.profile import profile, text
 from trials.reading import override, read_yaml
+from trials.storage import place
+from trials.training import resolve_device
 from trials.trial import Surroundings, run
 from trials.weights import FORMS, compare, export
 
@@ -36,9 +40,14 @@ def main(arguments: list[str] | None = None) -> int:
 def export_command(arguments: list[str]) -> int:
     """``export TRIAL --to FILE``"""
     parser = argparse.ArgumentParser(prog="python -m trials export", description="Write a trial's network.")
-    parser.add_argument("trial", type=Path, help="the trial's folder")
+    parser.add_argument("trial", type=place, help="the trial's folder")
     parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="the state dict to write")
-    parser.add_argument("--form", choices=FORMS, default="dense", help="zeros in place, or weight_orig and weight_mask")
+    parser.add_argument(
+        "--form",
+        choices=FORMS,
+        default="dense",
+        help="zeros in place; weight_orig and weight_mask; physically smaller; physically smaller, as ONNX",
+    )
     options = parser.parse_args(arguments)
     export(options.trial, options.to, options.form)
     print(f"{options.to} holds {options.trial.name} ({options.form})")
@@ -48,15 +57,37 @@ def export_command(arguments: list[str]) -> int:
 def compare_command(arguments: list[str]) -> int:
     """``compare TRIAL TRIAL``"""
     parser = argparse.ArgumentParser(prog="python -m trials compare", description="How alike two trials' masks are.")
-    parser.add_argument("one", type=Path, help="a trial's folder")
-    parser.add_argument("other", type=Path, help="another's")
+    parser.add_argument("one", type=place, help="a trial's folder")
+    parser.add_argument("other", type=place, help="another's")
     options = parser.parse_args(arguments)
     for row in compare(options.one, options.other):
         print(f"{row['layer']}  both {row['both']}  either {row['either']}  IoU {row['iou']:.4f}")
     return 0
 
 
-COMMANDS = {"export": export_command, "compare": compare_command}
+def profile_command(arguments: list[str]) -> int:
+    """``profile TRIAL [TRIAL...]``"""
+    parser = argparse.ArgumentParser(
+        prog="python -m trials profile", description="MACs, FLOPs, parameters and measured latency of trials' networks."
+    )
+    parser.add_argument("trials", type=place, nargs="+", metavar="TRIAL", help="a trial's folder")
+    parser.add_argument("--device", default="auto", help="where latency is measured; default: auto")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of the CPU")
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    device = resolve_device(options.device)
+    rows = [row for trial in options.trials for row in profile(trial, device)]
+    print(json.dumps(rows, indent=1) if options.json else text(rows))
+    return 0
+
+
+COMMANDS = {
+    "export": export_command,
+    "compare": compare_command,
+    "profile": profile_command,
+    "evaluate_pretrained": evaluate_command,
+}
 
 
 def run_config(arguments: list[str]) -> int:
@@ -65,26 +96,23 @@ def run_config(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m trials", description=__doc__, epilog=epilog)
     parser.add_argument("config", type=Path, help="a YAML file with the fields of one trial")
     parser.add_argument("--set", action="append", default=[], metavar="a.b=c", dest="overrides", help="change a field")
-    parser.add_argument("--storage", type=Path, default=Path("results"), help="default: results")
+    parser.add_argument("--storage", default="results", help="a path, or s3://BUCKET/PREFIX; default: results")
     parser.add_argument("--name", default="single", help="the sweep that the trial's folder lies in; default: single")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of the CPU")
     options = parser.parse_args(arguments)
     config = parse(override(read_yaml(options.config), options.overrides))
     check(config.dataset, config.data_dir)
-    folder = options.storage / options.name / "trials" / config.id
+    storage = place(options.storage)
+    folder = storage / options.name / "trials" / config.id
     try:
         files.require_writable(folder)
     except OSError as error:
-        raise UserError(
-            f"storage is {str(options.storage)!r}, but must be writable ({error}): give --storage"
-        ) from None
+        raise UserError(f"storage is {options.storage!r}, but must be writable ({error}): give --storage") from None
     content = {"schema": 1, "id": config.id, "config": config.model_dump(mode="json"), "samples": []}
     files.write(folder / "config.json", json.dumps(content, indent=1).encode())
     try:
         with _stop_requests() as asked:
-            state = run(
-                config, folder, Surroundings(options.storage / "stages", _print, lambda: bool(asked), options.threads)
-            )
+            state = run(config, folder, Surroundings(storage / "stages", _print, lambda: bool(asked), options.threads))
     except Superseded as error:
         print(error, file=sys.stderr)
         return 1
@@ -94,6 +122,8 @@ def run_config(arguments: list[str]) -> int:
     if state.error:
         print(f"{config.id} failed: {state.error['type']}: {state.error['message']}", file=sys.stderr)
         return 1
+    if state.result and state.result["empty_layers"]:
+        print(f"warning: {state.result['empty_layers']} layers have no weights left", file=sys.stderr)
     print(f"{config.id} is {state.status}: {json.dumps(state.result)}")
     return 0
 

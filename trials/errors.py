@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+OUT_OF_MEMORY = "OutOfMemoryError"
+"""The type of a failure for want of memory, whoever ran out of it."""
+
 
 class UserError(Exception):
     """Something the user wrote cannot be run. Commands print it as one line and exit with code 2."""
@@ -24,6 +27,10 @@ class NonFiniteLoss(Exception):
 
 class Preempted(Exception):
     """The trial was asked to stop; everything up to now is committed and it can go on later."""
+
+
+class Pruned(Exception):
+    """The search has stopped the trial early; everything up to now is committed and it is finished."""
 
 
 class Superseded(Exception):

@@ -1,26 +1,38 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, in whatever place."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
+import uuid
 from pathlib import Path
 
 import torch
 
+from trials.storage import ObjectPath, Place
 
-def write(path: Path, content: bytes) -> None:
+
+def write(path: Place, content: bytes) -> None:
     """Replace ``path`` by ``content``, by temporary file, fsync and rename: a reader sees the old or the new whole.
 
-    The folder itself is not synced: a rename that a power failure undoes leaves the old file, which is as good.
+    An object is replaced by one PUT. The folder itself is not synced: a rename that a power failure undoes leaves the
+    old file, which is as good.
     """
+    if isinstance(path, ObjectPath):
+        path.write_bytes(content)
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # half a file takes room where there is none
+        raise
 
 
 def save(path: Path, content: object) -> None:
@@ -35,23 +47,47 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:12]
 
 
-def set_aside(path: Path) -> Path:
+def names(folder: Place) -> list[str]:
+    """What lies in a folder, in alphabetical order; nothing where there is no folder."""
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def remove_leftovers(folder: Place) -> None:
+    """Delete what writers that were killed have left half written; an object store keeps nothing of the kind."""
+    if isinstance(folder, Path):
+        for leftover in folder.glob("**/.*.tmp"):
+            leftover.unlink(missing_ok=True)
+
+
+def set_aside(path: Place) -> Place:
     """Rename a damaged file to ``<name>.damaged`` (``.damaged-2``, …), so that nothing reads it and nothing is lost."""
     target, n = path.with_name(f"{path.name}.damaged"), 1
     while target.exists():
         n += 1
         target = path.with_name(f"{path.name}.damaged-{n}")
-    path.rename(target)
+    path.rename(target)  # type: ignore[arg-type]  # both are of one kind
     return target
 
 
-def require_writable(folder: Path) -> None:
-    """Make ``folder`` and prove that files can be written there.
+def is_full(error: OSError) -> bool:
+    """Whether a write failed because there is no room."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def require_writable(folder: Place) -> None:
+    """Make ``folder`` and prove that files can be written there, and read back.
 
     Raises:
         OSError: they cannot.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    probe = folder / f".probe.{os.getpid()}"
-    probe.write_bytes(b"")
+    content = uuid.uuid4().hex.encode()
+    probe = folder / f".probe.{content.decode()[:8]}"
+    probe.write_bytes(content)
+    found = probe.read_bytes()
     probe.unlink()
+    if found != content:
+        raise OSError(f"{probe} reads {found!r} where {content!r} was written")

@@ -13,7 +13,6 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -23,6 +22,7 @@ import torch
 from trials import files
 from trials.config import SCHEMA
 from trials.errors import DamagedFile, Superseded
+from trials.storage import Place
 
 Row = dict[str, Any]
 Rows = dict[str, list[Row]]
@@ -64,7 +64,7 @@ class State:
 class TrialFolder:
     """A trial's folder, read by anyone; written through :meth:`begin`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self.path = path
         self.state_path = path / "state.json"
 
@@ -160,8 +160,9 @@ class TrialFolder:
         except DamagedFile as damage:
             lines.append(f"{damage}; set aside as {files.set_aside(self.state_path).name}")
             state = None
-        if state is None:
-            state = State(attempt=self._last_attempt(), commits=tuple(self._scan()))
+        last_attempt = self._last_attempt()
+        if state is None or state.attempt < last_attempt:  # a late writer may have spoilt its successor's state
+            state = State(attempt=last_attempt, commits=tuple(self._scan()))
         for position in range(len(state.commits) - 1, -1, -1):
             commit = state.commits[position]
             try:
@@ -199,12 +200,13 @@ class TrialFolder:
 
     def _scan(self) -> list[Commit]:
         """The commits whose checkpoints lie in the folder, oldest first; their rows are in the checkpoints."""
-        found = [(m, p) for p in (self.path / "checkpoint").glob("*.pt") if (m := _NAME.search(p.name))]
+        names = files.names(self.path / "checkpoint")
+        found = [(m, name) for name in names if name.endswith(".pt") and (m := _NAME.search(name))]
         found.sort(key=lambda item: (int(item[0]["attempt"]), int(item[0]["commit"])))
-        return [Commit(int(match["commit"]), path.name, {}) for match, path in found]
+        return [Commit(int(match["commit"]), name, {}) for match, name in found]
 
     def _last_attempt(self) -> int:
-        names = (p.name for kind in ("checkpoint", "rows") for p in (self.path / kind).glob("*"))
+        names = (name for kind in ("checkpoint", "rows") for name in files.names(self.path / kind))
         return max((int(m["attempt"]) for name in names if (m := re.search(r"-a(?P<attempt>\d+)-", name))), default=0)
 
     def write_state(self, state: State) -> None:
@@ -231,8 +233,7 @@ class TrialFolder:
 
     def begin(self, *, host: str = "", device: str = "") -> tuple[Attempt, dict[str, Any]]:
         """Start the next attempt: the attempt, and the checkpoint it continues from (empty at the first)."""
-        for leftover in self.path.glob("**/.*.tmp"):  # of writers that were killed
-            leftover.unlink(missing_ok=True)
+        files.remove_leftovers(self.path)
         (state, checkpoint), lines = self.recover()
         state = replace(state, attempt=state.attempt + 1, host=host, device=device)
         state = replace(state, status="running", error=None)
@@ -294,7 +295,7 @@ class Attempt:
             now = self.folder.state()
         except DamagedFile:
             now = None
-        if now is not None and now.attempt != self.state.attempt:
+        if now is not None and now.attempt > self.state.attempt:
             raise Superseded(
                 f"{self.folder.path.name}: attempt {self.state.attempt} commits, but {now.attempt} has begun; refused"
             )
@@ -308,7 +309,7 @@ class Attempt:
         """Delete what no commit names any more (not what was set aside, nor what a later attempt writes)."""
         named = {name for commit in self.state.commits for name in (commit.checkpoint, *commit.rows.values())}
         for kind in ("checkpoint", "rows"):
-            for path in (self.folder.path / kind).glob("*"):
-                match = _NAME.search(path.name)
-                if match and path.name not in named and int(match["attempt"]) <= self.state.attempt:
-                    path.unlink(missing_ok=True)
+            for name in files.names(self.folder.path / kind):
+                match = _NAME.search(name)
+                if match and name not in named and int(match["attempt"]) <= self.state.attempt:
+                    (self.folder.path / kind / name).unlink(missing_ok=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 
@@ -19,6 +20,16 @@ def _cosine_released(lr: float, epoch: int, epochs: int) -> float:
     return _cosine(lr, epoch - 1, epochs)
 
 
+def _cosine_restart(lr: float, epoch: int, epochs: int) -> float:
+    period = (epochs + 1) // 2
+    return _cosine(lr, epoch % period, period)
+
+
+def _cosine_restart_released(lr: float, epoch: int, epochs: int) -> float:
+    period = max(epochs // 2, 1)
+    return _cosine(lr, epoch % period, period)
+
+
 def _step(lr: float, epoch: int, epochs: int) -> float:
     if epoch < epochs / 2:
         return lr
@@ -30,6 +41,10 @@ SCHEDULES: dict[str, Callable[[float, int, int], float]] = {
     "cosine": _cosine,
     # as BiP's released code has it: one epoch late, so that the first is slightly under lr (spec bip, section 6)
     "cosine_released": _cosine_released,
+    # twice in a row, each over half of the epochs (https://arxiv.org/abs/1608.03983)
+    "cosine_restart": _cosine_restart,
+    # as the adaptive sparsity loss' released code has it: an odd number of epochs ends on a second restart, at full lr
+    "cosine_restart_released": _cosine_restart_released,
     # x0.1 from half of the epochs, x0.01 from three quarters
     "step": _step,
 }
@@ -53,3 +68,42 @@ class Schedule:
         if epoch < self.warmup_epochs and self.name != "step":
             return self.warmup_lr
         return SCHEDULES[self.name](self.lr, epoch - self.warmup_epochs, max(self.epochs, 1))
+
+
+@dataclass(frozen=True)
+class PiecewiseConstant:
+    """Rates by the epoch from which they hold, ascending; before the first, the first holds."""
+
+    steps: tuple[tuple[int, float], ...]
+
+    def __call__(self, epoch: int) -> float:
+        position = bisect.bisect_right([first for first, _ in self.steps], epoch)
+        return self.steps[max(position - 1, 0)][1]
+
+
+def read_lr_steps(value: object) -> object:
+    """(epoch, rate) pairs, ascending, from GReg's text (``{0:0.01,30:0.001}``, braces or none), a mapping or pairs.
+
+    What is none of these comes back as it is, for the field's type to refuse. Raises ValueError for text that is no
+    such list, an epoch twice, a negative epoch or a rate that is not above 0.
+
+    >>> read_lr_steps("{30:0.001, 0:0.01}")
+    ((0, 0.01), (30, 0.001))
+    """
+    if isinstance(value, str):
+        text = value.strip().removeprefix("{").removesuffix("}")
+        pairs = [tuple(item.split(":")) for item in text.split(",")]
+    elif isinstance(value, Mapping):
+        pairs = list(value.items())
+    elif isinstance(value, (list, tuple)) and all(isinstance(item, (list, tuple)) for item in value):
+        pairs = [tuple(item) for item in value]
+    else:
+        return value
+    try:
+        steps = sorted((int(epoch), float(rate)) for epoch, rate in pairs)
+    except (ValueError, TypeError):
+        raise ValueError(f"lr_steps is {value!r}, but must be epoch:rate pairs, as 0:0.01,30:0.001") from None
+    epochs, rates = [epoch for epoch, _ in steps], [rate for _, rate in steps]
+    if len(set(epochs)) < max(len(epochs), 1) or epochs[0] < 0 or not all(0 < rate < math.inf for rate in rates):
+        raise ValueError(f"lr_steps is {value!r}, but must have epochs from 0, each once, and rates above 0")
+    return tuple(steps)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from trials.errors import DamagedFile, Preempted, Superseded
+from trials.errors import OUT_OF_MEMORY, DamagedFile, Preempted, Superseded
 from trials.lease import Lease
 from trials.ledger import Rows, State, TrialFolder
 
-POLL_S = 0.2
-"""How often a waiting trial looks whether its source is there."""
+POLL_S, POLL_STORE_S = 0.2, 2.0
+"""How often a waiting trial looks whether its source is there, on a path and in an object store."""
 
 FAILURES = 3
 """A shared stage that has failed this often is not tried again by every trial that wants it."""
@@ -27,7 +28,7 @@ def obtain(
 
     Raises:
         Preempted: asked to stop while waiting or computing.
-        RuntimeError: the stage failed.
+        RuntimeError: the stage failed; MemoryError: for want of memory.
     """
     lease = Lease(folder.path)
     while True:
@@ -48,13 +49,14 @@ def obtain(
             except Superseded:
                 continue  # whoever took the stage over computes it now
             if state.status == "failed":
-                raise RuntimeError(f"{folder.path.name}, where it starts, failed: {state.error}")
+                kind = MemoryError if (state.error or {}).get("type") == OUT_OF_MEMORY else RuntimeError
+                raise kind(f"{folder.path.name}, where it starts, failed: {state.error}")
             if state.status == "preempted":
                 raise Preempted
         elif should_stop():
             raise Preempted
         else:
-            time.sleep(POLL_S)
+            time.sleep(POLL_S if isinstance(folder.path, Path) else POLL_STORE_S)
 
 
 def _state(folder: TrialFolder) -> State | None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trials import models
-from trials.config import Recipe, TrialConfig
-from trials.data import Loader, Source, place
+from trials.compact import Architecture, Kept, cut_tensors, kept_rows, shrink
+from trials.config import OpenRecipe, TrialConfig
+from trials.data import Loader, Source, normalised_as_imagenet, place
 from trials.errors import UserError
 
 Batch = tuple[Tensor, Tensor]
@@ -61,12 +64,16 @@ class Net:
     Attributes:
         masks: bool, by weight name; what they switch off is exactly zero in the model. Empty for a dense network.
         snapshots: state dicts by name, e.g. an early epoch to rewind to.
+        picked: groups that a stage has chosen to remove (see trials/sparsity/groups.py): bool, by weight name.
+        kept: of layers that :meth:`shrink` has made smaller, by weight name, the rows left of the dense network's.
     """
 
     def __init__(self, model: nn.Module, *, autocast: bool = False, compile_forward: bool = False) -> None:
         self.model = model
         self.masks: dict[str, Tensor] = {}
         self.snapshots: dict[str, dict[str, Tensor]] = {}
+        self.picked: dict[str, Tensor] = {}
+        self.kept: Kept = {}
         self._autocast = autocast
         self._forward: Any = torch.compile(model) if compile_forward else model
         self._multipliers: dict[str, Tensor] = {}
@@ -76,11 +83,15 @@ class Net:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    def logits(self, x: Tensor) -> Tensor:
+        """The model's outputs [B, classes] in its precision, as float32 (float64 where the model is)."""
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._autocast):
+            logits: Tensor = self._forward(x)
+        return logits if logits.dtype == torch.float64 else logits.float()
+
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Mean cross-entropy of a batch, and how many of it are right (on the device, without gradient)."""
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._autocast):
-            logits = self._forward(x)
-        logits = logits if logits.dtype == torch.float64 else logits.float()  # [B, classes]
+        logits = self.logits(x)
         return F.cross_entropy(logits, y), (logits.detach().argmax(1) == y).sum()
 
     def set_masks(self, masks: Mapping[str, Tensor], latent: Mapping[str, Tensor] | None = None) -> None:
@@ -111,13 +122,49 @@ class Net:
         self.model.load_state_dict(self.snapshots[name])
         self.set_masks(self.masks)
 
+    def shrink(self, removed: Mapping[str, Tensor], pattern: Literal["filter", "channel"]) -> None:
+        """Make the model physically smaller in place; masks and snapshots follow.
+
+        Optimisers and tensors that a stage holds do not: shrink before they are made.
+
+        Args:
+            removed: by weight name, int64 indices, in the model of now, of the output rows (filter) or input columns
+                (channel) that go. Filters take their BN and the columns of the layers that read them along; channels
+                take along the rows that make them, with their BN.
+
+        Raises:
+            ValueError: a removal touches a sum, the image or the classifier's outputs, or leaves nothing of a layer.
+        """
+        self._keep(kept_rows(self.model, removed, pattern))
+
+    def _keep(self, kept: Kept) -> None:
+        if not kept:
+            return
+        cut = shrink(self.model, kept)
+        self._parameters = dict(self.model.named_parameters())
+        self.snapshots = {name: cut_tensors(content, cut) for name, content in self.snapshots.items()}
+        self.kept |= {name: self.kept[name][rows] if name in self.kept else rows for name, rows in kept.items()}
+        self.set_masks(cut_tensors(self.masks, cut))
+
+    def clone(self) -> Net:
+        """A network of its own with the same values and masks; without snapshots, in evaluation mode."""
+        other = Net(copy.deepcopy(self.model).eval(), autocast=self._autocast)
+        other.kept = dict(self.kept)
+        other.set_masks(self.masks)
+        return other
+
     def state_dict(self) -> dict[str, Any]:
-        return {"model": self.model.state_dict(), "masks": self.masks, "snapshots": self.snapshots}
+        state = {"model": self.model.state_dict(), "masks": self.masks, "snapshots": self.snapshots}
+        return {**state, "kept": self.kept, "picked": self.picked}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`; of a smaller network, in a model that is still dense."""
+        if not self.kept:
+            self._keep(state.get("kept", {}))
         self.model.load_state_dict(state["model"])
         for name, content in state["snapshots"].items():
             self.snapshots[name] = {key: value.to(self.device) for key, value in content.items()}
+        self.picked = {name: pruned.to(self.device) for name, pruned in state.get("picked", {}).items()}
         self.set_masks({name: mask.to(self.device) for name, mask in state["masks"].items()})
 
 
@@ -130,10 +177,16 @@ def build_net(config: TrialConfig, raw: Source, device: torch.device) -> Net:
     return Net(model, autocast=precision == "bf16", compile_forward=config.compile)
 
 
+def architecture_of(config: TrialConfig, raw: Source, device: torch.device) -> Architecture:
+    """What :func:`build_net` builds, for a checkpoint to say."""
+    precision = resolve_precision(config, device)
+    return Architecture(config.model, raw.num_classes, raw.in_channels, raw.image_size, precision)
+
+
 def place_data(config: TrialConfig, raw: Source, device: torch.device) -> Loader:
     """The config's data set on the device, with its validation split."""
     return place(
-        raw,
+        raw if config.normalise == "dataset" else normalised_as_imagenet(raw),
         device=device,
         dtype=_DTYPES[resolve_precision(config, device)],
         val_fraction=config.val_fraction,
@@ -165,7 +218,7 @@ class Sgd:
         self.step = self.optimizer.step
 
     @classmethod
-    def of(cls, recipe: Recipe, parameters: Iterable[Tensor]) -> Sgd:
+    def of(cls, recipe: OpenRecipe, parameters: Iterable[Tensor]) -> Sgd:
         return cls(parameters, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
 
     def set_lr(self, lr: float) -> None:
@@ -178,7 +231,40 @@ class Sgd:
         return self.optimizer.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Momentum buffers of a checkpoint; the learning rate stays the tensor that :meth:`set_lr` fills."""
+        """Momentum buffers and learning rate of a checkpoint. Momentum and weight decay stay as this one was built
+        with; the learning rate stays the tensor that :meth:`set_lr` fills."""
+        (own,), (saved,) = self.optimizer.state_dict()["param_groups"], state["param_groups"]
+        self.optimizer.load_state_dict({**state, "param_groups": [{**own, "params": saved["params"]}]})
+        self.lr.copy_(saved["lr"])
+        self.optimizer.param_groups[0]["lr"] = self.lr
+
+
+class AdamW:
+    """torch's AdamW over tensors whose gradients are set from outside, with a learning rate that lives in a tensor.
+
+    Where gradient, weight and moments are 0, they stay exactly 0.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], *, lr: float, beta1: float, weight_decay: float) -> None:
+        parameters = list(parameters)
+        device = parameters[0].device
+        self.lr = torch.tensor(lr, device=device, dtype=torch.float64 if device.type == "cpu" else torch.float32)
+        self.optimizer = torch.optim.AdamW(
+            parameters, lr=self.lr, betas=(beta1, 0.999), weight_decay=weight_decay, fused=True
+        )
+        self.step = self.optimizer.step
+
+    def set_lr(self, lr: float) -> None:
+        self.lr.fill_(lr)
+
+    def zero_grad(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Moments of a checkpoint; the learning rate stays the tensor that :meth:`set_lr` fills."""
         self.optimizer.load_state_dict(dict(state))
         group = self.optimizer.param_groups[0]
         self.lr.copy_(group["lr"])
@@ -216,3 +302,18 @@ def evaluate(net: Net, data: Loader, split: str, batch_size: int = 500) -> tuple
         for x, y in data.eval_batches(split, batch_size):
             totals.add(*net.loss(x, y), len(y))
     return totals.means()
+
+
+def recalibrate_batchnorm(net: Net, batches: Iterable[Batch], count: int) -> None:
+    """Measure BN's statistics anew: plain averages over ``count`` batches, in training mode."""
+    norms = [module for module in net.model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    net.model.train()
+    with torch.no_grad():
+        for x, y in islice(batches, count):
+            net.loss(x, y)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

@@ -33,9 +33,9 @@ def started(target: Callable[..., object], *arguments: Any) -> Iterator[BaseProc
         process.join(PATIENCE_S)
 
 
-def wait_for(condition: Callable[[], object], what: str) -> None:
+def wait_for(condition: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:
     """Return when the condition holds; fail if it never does."""
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < end, f"waited in vain for {what}"
         time.sleep(0.005)

@@ -13,7 +13,7 @@ import trials.data
 from tests.trials import layouts
 from tests.trials.running import assert_same_outcome, folder_of, rows_of, run_in
 from tests.trials.test_data_cifar import pictures, write_pickles
-from trials import trial
+from trials import progress
 from trials.config import TrialConfig, parse
 from trials.data import DATASETS
 from trials.data.imagenet import load_imagenet
@@ -83,7 +83,7 @@ def test_a_trial_runs(layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_streamed_data_resume_in_mid_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_for("imagenet", layouts.write_imagenet(tmp_path / "data"))
     assert run_in(tmp_path / "whole", config).status == "complete"
-    monkeypatch.setattr(trial, "POLL_S", 0.0)
+    monkeypatch.setattr(progress, "POLL_S", 0.0)
     statuses = []
     while not statuses or statuses[-1] == "preempted":
         assert len(statuses) < 10, "it makes no progress"

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.trials.processes import CONTEXT, PATIENCE_S, started, wait_for
-from trials.lease import Lease, Owner
+from trials.lease import Lease
+from trials.owner import Owner
 
 
 def until_acquired(lease: Lease) -> float:

@@ -33,6 +33,14 @@ def folder_of(path: Path, storage: Path) -> Path:
     return storage / "single" / "trials" / parse(yaml.safe_load(path.read_text())).id
 
 
+def test_layers_without_weights_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = written(tmp_path, density=1e-4)  # one weight of 19,056
+    assert command.main([str(config), "--storage", str(tmp_path / "s"), "--threads", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out.splitlines()[-1].partition(": ")[2])["empty_layers"] == 3
+    assert err == "warning: 3 layers have no weights left\n"
+
+
 def test_runs_prints_and_exits_with_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = written(tmp_path)
     arguments = [str(config), "--storage", str(tmp_path / "s"), "--threads", "1"]

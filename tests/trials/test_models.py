@@ -12,7 +12,7 @@ from trials.models.wide_resnet import PreActivationBlock
 
 # One of each kind:
 SMALL = ["tiny", "resnet20", "resnet20s", "resnet18", "resnet50", "vgg16", "wrn_28_1", "bip_vgg4", "bip_vgg11_bn"]
-SMALL += ["ResNet18"]
+SMALL += ["ResNet18", "greg_vgg11", "lenet5", "mlp_7_linear"]
 
 PARAMETERS = {  # name: (all, conv and linear weights), for 10 classes and 3 channels
     "resnet18": (11_173_962, 11_164_352),
@@ -32,6 +32,7 @@ PARAMETERS = {  # name: (all, conv and linear weights), for 10 classes and 3 cha
     "wrn_28_1": (369_498, 367_664),
     "wrn_34_10": (46_160_474, 46_138_032),
     "wrn_40_2": (2_243_546, 2_238_128),
+    "wrn_16_8": (10_965_866, 10_954_160),
     "bip_vgg2": (172_746, 172_224),
     "bip_vgg4": (459_466, 458_944),
     "bip_vgg6": (1_475_274, 1_474_752),
@@ -46,6 +47,13 @@ PARAMETERS = {  # name: (all, conv and linear weights), for 10 classes and 3 cha
     "bip_vgg11_bn": (9_816_138, 9_810_112),
     "bip_vgg13_bn": (10_000_842, 9_994_432),
     "bip_vgg16_bn": (15_311_818, 15_302_848),
+    "greg_vgg11": (9_228_362, 9_222_848),
+    "greg_vgg13": (9_413_066, 9_407_168),
+    "greg_vgg16": (14_724_042, 14_715_584),
+    "greg_vgg19": (20_035_018, 20_024_000),
+    "lenet5": (62_006, 61_770),
+    "mlp_7_linear": (358_810, 358_200),
+    "mlp_7_relu": (358_810, 358_200),
     "ResNet18": (11_181_642, 11_172_032),
     "ResNet34": (21_289_802, 21_272_768),
     "ResNet50": (23_528_522, 23_475_392),
@@ -81,7 +89,7 @@ def test_parameter_counts(name: str) -> None:
 def test_all_weight_tensors_of_two_dimensions_and_more_are_those_of_plain_layers(name: str) -> None:
     model = on_meta(name)
     layers = prunable(model)
-    assert {type(layer) for layer in layers.values()} == {nn.Conv2d, nn.Linear}
+    assert {type(layer) for layer in layers.values()} == ({nn.Linear} if "mlp" in name else {nn.Conv2d, nn.Linear})
     assert [key for key, p in model.named_parameters() if p.ndim > 1] == [f"{layer}.weight" for layer in layers]
 
 
@@ -93,9 +101,11 @@ def test_no_activation_works_in_place(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_classes_and_channels_shape_the_first_and_the_last_layer(name: str) -> None:
     layers = list(prunable(on_meta(name, num_classes=7, in_channels=1)).values())
-    assert isinstance(layers[0], nn.Conv2d)
     assert isinstance(layers[-1], nn.Linear)
-    assert (layers[0].in_channels, layers[-1].out_features) == (1, 7)
+    assert layers[-1].out_features == 7
+    assert (layers[0].in_channels if isinstance(layers[0], nn.Conv2d) else layers[0].in_features) == (
+        1024 if "mlp" in name else 1
+    )
 
 
 def test_vgg16_names() -> None:
@@ -315,3 +325,24 @@ def test_unknown_name_says_the_nearest() -> None:
         UserError, match=r"^model is 'resnet20z', but must be one of: .*\(did you mean 'resnet20s?'\?\)$"
     ):
         build("resnet20z", num_classes=10, in_channels=3, seed=0)
+
+
+def test_small_nets_resize_images_and_leave_32x32_alone() -> None:
+    for name in ("lenet5", "mlp_7_relu"):
+        resize = on_meta(name).get_submodule("resize")
+        images = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(resize(images), images)
+        assert resize(images[..., :28, :28]).shape == images.shape
+
+
+def test_greg_vggs_have_four_pools() -> None:
+    sizes: list[int] = []
+    model = on_meta("greg_vgg19")
+    layers = prunable(model)
+    assert list(layers)[:4] == ["features.0", "features.3", "features.7", "features.10"]
+    assert list(layers)[-2:] == ["features.49", "classifier"]
+    assert not any(layer.bias is not None for layer in list(layers.values())[:-1])
+    for layer in layers.values():
+        layer.register_forward_hook(lambda _module, _inputs, out: sizes.append(out.shape[-1]))
+    model(torch.empty(1, 3, 32, 32, device="meta"))
+    assert sizes == [32] * 2 + [16] * 2 + [8] * 4 + [4] * 4 + [2] * 4 + [10]

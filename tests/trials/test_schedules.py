@@ -21,6 +21,12 @@ def test_warm_up_comes_first_and_then_the_whole_schedule() -> None:
     assert rates("constant", 2, warmup=1) == [0.02, 0.4, 0.4]
 
 
+def test_cosine_restarts_once_whether_epochs_are_even_or_odd() -> None:
+    assert rates("cosine_restart", 8) == rates("cosine", 4) * 2 == rates("cosine_restart_released", 8)
+    assert rates("cosine_restart", 7) == [*rates("cosine", 4), *rates("cosine", 4)[:3]]
+    assert rates("cosine_restart_released", 7) == [*rates("cosine", 3) * 2, 0.4]  # the last epoch at full rate
+
+
 def test_step_falls_at_half_and_three_quarters() -> None:
     assert rates("step", 8) == pytest.approx([0.4] * 4 + [0.04] * 2 + [0.004] * 2, rel=1e-12)
     assert rates("step", 3) == pytest.approx([0.4, 0.4, 0.04], rel=1e-12)

@@ -21,11 +21,12 @@ from tests.trials.running import (
     same,
     timeless,
 )
-from trials import sources, trial
+from trials import sources
 from trials.errors import Preempted, Superseded
 from trials.lease import Lease
 from trials.ledger import State, TrialFolder
 from trials.sources import obtain
+from trials.stage_run import StageRun
 
 LONGER = {**RECIPE, "epochs": 6}
 
@@ -74,13 +75,13 @@ def assert_both_as_undisturbed(storage: Path, undisturbed: Path) -> None:
 @pytest.mark.usefixtures("few_digits")
 def test_trials_that_differ_in_density_share_one_computation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[str] = []
-    original = trial._Run._train_epoch
+    original = StageRun.train_epoch
 
-    def note(self: Any, stage: Any, *arguments: Any) -> Any:
-        trained.append(stage.name)
-        return original(self, stage, *arguments)
+    def note(self: StageRun, *arguments: Any) -> Any:
+        trained.append(self.stage.name)
+        return original(self, *arguments)
 
-    monkeypatch.setattr(trial._Run, "_train_epoch", note)
+    monkeypatch.setattr(StageRun, "train_epoch", note)
     for config in (config_of("bip"), config_of("bip", density=0.5), config_of("one_shot"), config_of("imp-weights")):
         assert run_in(tmp_path, config).status == "complete"
     assert trained.count("pretrain") == RECIPE["epochs"]

@@ -20,9 +20,10 @@ from tests.trials.running import (
     rows_of,
     run_in,
     same,
+    source_of,
     timeless,
 )
-from trials import models, training, trial
+from trials import models, progress, training, trial
 from trials.data import load
 from trials.ledger import Row, TrialFolder
 from trials.methods.base import TrainStage
@@ -43,12 +44,46 @@ EPOCHS: dict[str, list[tuple[str, int, int]]] = {  # (stage, level, epoch) of ev
     "imp-weights-early": [("train", level, epoch) for level in (1, 2) for epoch in (0, 2)],
     "imp-learning_rate": [("train", level, epoch) for level in (1, 2) for epoch in (0, 1, 2)],
     "imp-none": [("train", level, epoch) for level in (1, 2) for epoch in (0, 1, 2)],
+    "regrow": [
+        *(("prune", 1, epoch) for epoch in (0, 1)),
+        *(row for level in (1, 2) for row in (("regrow", level, 1), ("finetune", level, 1), ("finetune", level, 2))),
+    ],
+    "regrow-filter": [
+        *(("prune", 1, epoch) for epoch in (0, 1)),
+        ("regrow", 1, 1),
+        *(("finetune", 1, epoch) for epoch in (1, 2)),
+    ],
+    "regrow-rule": [*(("prune", 1, epoch) for epoch in (0, 1)), ("regrow", 1, 1)],
+    "regrow_iterative": [
+        *(("prune", level, epoch) for level in (1, 2) for epoch in (0, 1)),
+        *(("regrow", level, 1) for level in (1, 2)),
+    ],
+    "single_layer": [*(("prune", 1, epoch) for epoch in (0, 1)), ("regrow", 0, 1)],
+    "prune_iterative": [("prune", level, epoch) for level in (1, 2) for epoch in (0, 1, 2)],
     "bip": [*(("prune", 0, epoch) for epoch in (0, 1, 2)), ("finetune", 0, 1)],
     "bip-both": [("prune", 0, epoch) for epoch in (0, 1, 2)],
     "bip-channel": [("prune", 0, epoch) for epoch in (0, 1, 2)],
     "bip-original": [("prune", 0, epoch) for epoch in (0, 1, 2)],
     "hydra": [*(("prune", 0, epoch) for epoch in (0, 1, 2)), *(("finetune", 0, epoch) for epoch in (1, 2))],
     "hydra-filter-original": [("prune", 0, epoch) for epoch in (0, 1, 2)],
+    "l1": [("finetune", 0, epoch) for epoch in (0, 1, 2)],
+    "l1-weight": [("remove", 0, 0)],
+    "greg1": [*(("prune", 0, epoch) for epoch in (1, 2)), *(("finetune", 0, epoch) for epoch in (0, 1))],
+    "greg1-weight-original": [
+        *(("prune", 0, epoch) for epoch in (1, 2)),
+        *(("finetune", 0, epoch) for epoch in (0, 1, 2)),
+    ],
+    "greg2-channel": [*(("prune", 0, epoch) for epoch in (1, 2, 3)), *(("finetune", 0, epoch) for epoch in (0, 1))],
+    "oracle": [("choose", 0, 1), *(("finetune", 0, epoch) for epoch in (0, 1))],
+    "global_prune": [("finetune", 0, epoch) for epoch in (0, 1, 2)],
+    "global_prune-original": [("prune", 0, 0)],
+    "layer_prune": [("finetune", 0, epoch) for epoch in (0, 1, 2)],
+    "layer_prune-l1-original": [("prune", 0, 0)],
+    "gradient_prune": [("train", 0, epoch) for epoch in (1, 2)],
+    "bip-backward": [("prune", 0, epoch) for epoch in (0, 1, 2)],
+    "dwp": [("attack", 0, 0)],
+    "adaptive_sparsity": [("train", 0, epoch) for epoch in (0, 1, 2)],
+    "adaptive_sparsity-fixed": [("train", 0, epoch) for epoch in (0, 1, 2)],
 }
 
 
@@ -61,13 +96,18 @@ def test_one_row_per_epoch(name: str, tmp_path: Path) -> None:
     rows = rows_of(folder_of(config, tmp_path))
     assert_rows_once(rows)
     keys = [(row["stage"], row["level"], row["epoch"]) for row in rows["epochs"]]
-    assert keys == [("pretrain", 0, 1), ("pretrain", 0, 2), *EPOCHS[name]]
+    source = source_of(config, tmp_path)
+    pretraining = [] if source is None else [("pretrain", 0, 1), ("pretrain", 0, 2)]
+    assert keys == [*pretraining, *EPOCHS[name]]
     assert [(row["stage"], row["level"], row["epoch"]) for row in reported] == keys
-    (stage,) = (tmp_path / "stages").iterdir()
+    made = {stage.name.partition("-")[0]: stage.name for stage in (tmp_path / "stages").glob("*")}
+    shared = {"pretrain": source.name} if source is not None else {}
+    if "prune_iterative" in made:
+        shared = {"pretrain": made["dense"], "prune": made["prune_iterative"]}
     for row in rows["epochs"]:
-        assert row["stage_id"] == (stage.name if row["stage"] == "pretrain" else None)
-        assert (row["train_loss"] is None) == (row["epoch"] == 0)
-        assert row["variant"] == ("corrected" if row["stage"] == "pretrain" else config.variant)
+        assert row["stage_id"] == shared.get(row["stage"])
+        assert (row["train_loss"] is None) == (row["epoch"] == 0 or row["stage"] == "regrow")
+        assert row["variant"] == ("corrected" if row["stage_id"] else config.variant)
         assert row["sparsity"] == 1 - row["density"]
         assert row["density"] == row["kept"] / row["prunable"]
         assert row["seconds"] >= 0
@@ -77,7 +117,7 @@ def test_one_row_per_epoch(name: str, tmp_path: Path) -> None:
         assert (row["test_accuracy"] is not None) == (row["epoch"] == last[row["stage"], row["level"]])
     assert state.result["test_accuracy"] == rows["epochs"][-1]["test_accuracy"]
     assert state.result["density"] == rows["epochs"][-1]["density"]
-    assert set(trial.RESULT) < state.result.keys()
+    assert set(progress.RESULT) < state.result.keys()
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -96,11 +136,12 @@ def test_rows_say_what_the_masks_are(name: str, tmp_path: Path) -> None:
     assert [row["layer"] for row in final_layers] == ["conv1", "conv2", "conv3", "linear"]
     for row in final_layers:
         mask = masks.get(f"{row['layer']}.weight")
-        assert row["kept"] == (row["total"] if mask is None else int(mask.sum()))
+        assert row["kept"] == int((torch.ones_like(weights[f"{row['layer']}.weight"]) if mask is None else mask).sum())
+        assert net["kept"] or mask is not None or row["kept"] == row["total"]
     assert last["kept"] == sum(row["kept"] for row in final_layers if f"{row['layer']}.weight" in masks or not masks)
     assert last["flops"] == sum(row["flops"] for row in final_layers)
     pattern = getattr(config, "pattern", "weight")
-    if pattern != "weight":
+    if pattern != "weight" and "density" in CONFIGS[name]:
         assert "linear.weight" not in masks
         assert ("conv1.weight" in masks) == (pattern != "channel")  # its input channels are the image's
         for mask in masks.values():
@@ -144,7 +185,7 @@ def test_a_dense_trial_is_the_stage_that_others_start_from(tmp_path: Path) -> No
     state, stage_state = TrialFolder(folder).state(), TrialFolder(stage).state()
     assert state is not None
     assert stage_state is not None
-    assert state.result == stage_state.result
+    assert state.result == {**stage_state.result, "epochs": 0}  # it has trained none itself
     run_in(tmp_path, bip)
     assert len(list((tmp_path / "stages").iterdir())) == 1
     copied = rows_of(folder_of(bip, tmp_path))["epochs"][:2]
@@ -405,12 +446,12 @@ def test_a_source_that_fails_fails_the_trial_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_no_split_has_a_row_of_nan(split: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = trial.evaluate
+    original = progress.evaluate
 
     def evaluate(net: Net, data: Any, which: str) -> tuple[float, float]:
         return (math.inf, 0.1) if which == split else original(net, data, which)
 
-    monkeypatch.setattr(trial, "evaluate", evaluate)
+    monkeypatch.setattr(progress, "evaluate", evaluate)
     state = run_in(tmp_path, config_of("dense"))
     assert state.status == "failed"
     (stage,) = (tmp_path / "stages").iterdir()
@@ -447,7 +488,7 @@ def test_asked_to_stop_at_most_twice_a_second(tmp_path: Path) -> None:
     assert run_in(tmp_path, config, should_stop=should_stop).status == "complete"
     state = TrialFolder(folder_of(config, tmp_path)).state()
     assert state is not None
-    assert asked <= state.seconds / trial.POLL_S + 1
+    assert asked <= state.seconds / progress.POLL_S + 1
 
 
 def test_seeds_are_derived_the_same_everywhere() -> None:

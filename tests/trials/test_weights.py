@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.error
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tests.trials.running import checkpoint_of, config_of, folder_of, run_in
 from trials import models
 from trials.__main__ import main
 from trials.errors import UserError
-from trials.weights import compare, export, load_into
+from trials.weights import compare, export, load_into, source_path
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +140,35 @@ def test_commands(storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["export", str(tmp_path), "--to", str(tmp_path / "x.pt")]) == 2
     assert not (tmp_path / "x.pt").exists()
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_torchvision_weights_come_from_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    model = models.build("ResNet18", num_classes=1000, in_channels=3, seed=1)
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(model.state_dict(), tmp_path / "checkpoints" / "resnet18-f37072fd.pth")
+    path = source_path("torchvision", "ResNet18")
+    other = models.build("ResNet18", num_classes=1000, in_channels=3, seed=2)
+    load_into(other, path)
+    assert torch.equal(other.get_parameter("fc.weight"), model.get_parameter("fc.weight"))
+    with pytest.raises(UserError, match=r"in other shapes fc\.weight"):
+        load_into(models.build("ResNet18", num_classes=10, in_channels=3, seed=2), path)
+
+
+def test_torchvision_weights_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+
+    def offline(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(UserError, match=r"resnet50-0676ba61\.pth cannot be downloaded .*no route.*put it at"):
+        source_path("torchvision", "ResNet50")
+    assert source_path("~/net.pt", "tiny") == Path.home() / "net.pt"
+
+
+def test_torchvision_has_only_its_own_models() -> None:
+    with pytest.raises(
+        UserError, match="source_net is 'torchvision', but model is 'tiny', but must be one of: ResNet18"
+    ):
+        config_of("bip", source_net="torchvision")

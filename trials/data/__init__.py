@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from trials.data.loader import Batch, Loader, Source
 from trials.data.parquet import load_parquet
 from trials.data.raw import RawData
 from trials.data.streamed import Streamed
-from trials.data.tinyimagenet import load_tinyimagenet
+from trials.data.tinyimagenet import MEAN, STD, load_tinyimagenet
 from trials.errors import DataError, unknown_name
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Streamed",
     "check",
     "load",
+    "normalised_as_imagenet",
     "place",
 ]
 
@@ -84,6 +86,15 @@ def place(
         "channels_last": channels_last,
     }
     return OnDevice(source, **options) if isinstance(source, RawData) else Streamed(source, **options)
+
+
+def normalised_as_imagenet(source: Source) -> Source:
+    """``source`` with ImageNet's mean and deviation, as some have CIFAR-10. Raises DataError if it is not RGB."""
+    if source.in_channels != 3:
+        raise DataError(
+            f"normalise is 'imagenet', but {source.name} has {source.in_channels} channels: leave normalise out"
+        )
+    return replace(source, mean=MEAN, std=STD)
 
 
 def check(name: str, data_dir: str | None = None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from trials.data import parquet
 from trials.data.encoded import EncodedData, FolderImages, encoded_data
@@ -47,6 +48,35 @@ def load_imagenet(data_dir: Path | None, *, crop_size: int = 224, resize: int = 
     return encoded_data(
         "imagenet", images[0], images[1], len(classes), source="folder", fingerprint=digest(*listed), **fixed
     )
+
+
+def load_validation(data_dir: Path, *, crop_size: int = 224, resize: int = 256) -> EncodedData:
+    """The official validation images alone, for testing what others have trained: no training images are needed.
+
+    As :func:`load_imagenet` wants them, or a folder per class in ``data_dir`` itself. They stand for both splits of
+    what is returned. Raises DataError when they are absent.
+    """
+    fixed: dict[str, Any] = {"mean": MEAN, "std": STD, "crop_size": crop_size, "resize": resize}
+    places = [(folder, split) for folder in (data_dir, data_dir / "data") for split in TEST_SPLITS]
+    if files := next(filter(None, (parquet.shards(*place) for place in places)), ()):
+        packed = pack(files)
+        images = (packed.images, packed.labels)
+        count = packed.class_count or parquet.classes_in("imagenet", packed.labels)
+        fixed |= {"source": "parquet", "fingerprint": _fingerprint(packed)}
+        return encoded_data("imagenet", images, images, count, **fixed)
+    folder = data_dir / "val"
+    if not folder.is_dir() and not (data_dir / "train").is_dir():
+        folder = data_dir
+    classes = {name: label for label, name in enumerate(class_folders(folder))}
+    if not classes:
+        wanted = f"val/<class>/ or <class>/ with image files, or {TEST_SPLITS[0]}-*.parquet, itself or in data/"
+        raise DataError(f"{data_dir} holds no validation images of imagenet: it must have {wanted}")
+    listing = Listing.of(
+        (file, label) for name, label in classes.items() for file in images_in(folder / name, data_dir)
+    )
+    named = (FolderImages.of(data_dir, listing.names), listing.labels)
+    fixed |= {"source": "folder", "fingerprint": digest(listing)}
+    return encoded_data("imagenet", named, named, len(classes), **fixed)
 
 
 def _listing(root: Path, split: str, classes: dict[str, int]) -> Listing:

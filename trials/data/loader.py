@@ -76,6 +76,12 @@ class Loader(ABC):
         """(H, W) in pixels, as the network sees them."""
         return self._source.image_size
 
+    def pixel_range(self) -> tuple[Tensor, Tensor]:
+        """What pixels of 0 and of 255 are once normalised, on the device: two tensors [C, 1, 1]."""
+        extremes = torch.tensor([0, 255], dtype=torch.uint8, device=self.device).view(2, 1, 1, 1)
+        black, white = self._normalise(extremes.expand(2, self.in_channels, 1, 1).contiguous())
+        return black, white
+
     def steps(self, batch_size: int, drop_last: bool = False) -> int:
         """Number of batches in an epoch."""
         _check_batch_size(batch_size)

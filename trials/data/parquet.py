@@ -66,8 +66,8 @@ def find_files(data_dir: Path, test_splits: Sequence[str] = TEST_SPLITS) -> Parq
     The first of ``test_splits`` that is there is the test split.
     """
     for folder in (data_dir, data_dir / "data"):
-        train = _shards(folder, "train")
-        test = next(filter(None, (_shards(folder, name) for name in test_splits)), ())
+        train = shards(folder, "train")
+        test = next(filter(None, (shards(folder, name) for name in test_splits)), ())
         if train and test:
             return ParquetFiles(train, test)
         if train or test:
@@ -76,7 +76,8 @@ def find_files(data_dir: Path, test_splits: Sequence[str] = TEST_SPLITS) -> Parq
     return None
 
 
-def _shards(folder: Path, split: str) -> tuple[Path, ...]:
+def shards(folder: Path, split: str) -> tuple[Path, ...]:
+    """The files of one split in ``folder``, in order; none where there are none."""
     files = tuple(sorted([*folder.glob(f"{split}-*.parquet"), *folder.glob(f"{split}.parquet")]))
     found = {f.name: re.search(r"-(\d+)-of-(\d+)", f.name) for f in files}
     totals = {int(match[2]) for match in found.values() if match}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -9,40 +10,60 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from trials.config import Recipe, TrialConfig
+from trials.config import OpenRecipe, Recipe, TrialConfig
 from trials.seeding import generator
+from trials.site import Site
 from trials.training import Batch, Net, Sgd
+from trials.view import View
 
 
 class Stage(ABC):
     """One stretch of training under one rule: what changes on entry, what is trained, and what one step is.
 
-    A trial calls ``enter`` once in the trial's life, ``attach`` whenever a process takes the stage up (then
-    ``load_state_dict``, if it was begun before), ``begin_epoch`` before every epoch and ``step`` for every batch.
+    A trial calls ``observe`` and ``enter`` once in the trial's life, ``attach`` whenever a process takes the stage up
+    (then ``load_state_dict``, if it was begun before), ``begin_epoch`` before every epoch and ``step`` for every batch.
 
     Attributes:
         name: as it stands in the rows: pretrain, prune, finetune, train.
         level: the round of an iterative method; 0 elsewhere.
-        epochs: how many epochs the stage trains.
-        streams: one independently shuffled pass over the training images each; a step gets one batch of each.
+        epochs: how many epochs the stage trains; infinity for a stage that says itself when it is ``finished``.
+        streams: one independently shuffled pass over the training images each; a step gets one batch of each. Where
+            there are none, a step gets none, and an epoch lasts until the stage is ``finished``.
+        augment: training images come augmented, if the config says so; False: as they are.
+        finished: the stage ends here, also within an epoch; asked, without waiting for the device, after every step
+            and, once more, when an epoch has been assessed.
         changes_network: ``enter`` changes what the network computes; then a row with epoch 0 says what it did.
     """
 
     streams: ClassVar[tuple[str, ...]] = ("train",)
+    augment: ClassVar[bool] = True
     changes_network: bool = False
+    finished: bool = False
 
-    def __init__(self, name: str, recipe: Recipe, *, level: int = 0, first_epoch: int = 0) -> None:
+    def __init__(self, name: str, recipe: OpenRecipe, *, level: int = 0, first_epoch: int = 0) -> None:
         self.name = name
         self.level = level
         self.recipe = recipe
         self.first_epoch = first_epoch
-        self.epochs = recipe.epochs + recipe.warmup_epochs
+        self.epochs = recipe.all_epochs
         self.schedule = recipe.lr_schedule()
 
     @property
     def key(self) -> str:
         """Names the stage within its trial; its random numbers are derived from it."""
         return f"{self.name}-{self.level}"
+
+    def arrive(self, site: Site) -> None:  # noqa: B027  most stages need no more than their batches
+        """Told what there is to work with, before anything else. Nothing by default."""
+
+    def observe(self, net: Net, view: View) -> None:  # noqa: B027  most stages need no images before they begin
+        """Look at images or other networks, once, right before ``enter``: gradients for scores, say. Not the place to
+        change the network. Nothing by default."""
+
+    @property
+    def planned_epochs(self) -> int:
+        """How many epochs it is sure to train: none if it says itself when it is finished."""
+        return int(self.epochs) - self.first_epoch if math.isfinite(self.epochs) else 0
 
     def enter(self, net: Net) -> None:  # noqa: B027  not every stage has something to do here
         """Change the network, once. Nothing by default."""
@@ -60,10 +81,21 @@ class Stage(ABC):
         """One step: the loss (a scalar on the device) and how many images of the first batch were right."""
 
     def end_epoch(self, net: Net, epoch: int) -> None:  # noqa: B027  nor here
-        """After the last step of an epoch (0-based). Nothing by default."""
+        """After the last step of an epoch (0-based), or of the stage. Nothing by default."""
+
+    def assess(self, net: Net, epoch: int, val_accuracy: float) -> None:  # noqa: B027  nor here
+        """Told how an epoch (1-based) went; may make the stage ``finished``. Nothing by default."""
+
+    def leave(self, net: Net) -> bool:
+        """The last chance to change the network; whether it did."""
+        return False
 
     def columns(self) -> dict[str, float]:
         """What the stage adds to its rows: current hyperparameters."""
+        return {}
+
+    def layer_columns(self) -> Mapping[str, Mapping[str, float]]:
+        """What the stage adds to the layers' rows, by the weight's name."""
         return {}
 
     @abstractmethod
@@ -124,9 +156,20 @@ class TrainStage(Stage):
 
 
 class Method(ABC):
-    """A published way to prune, as the stages it goes through."""
+    """A published way to prune, as the stages it goes through.
+
+    Attributes:
+        stoppable: names of the stages whose epochs tell what the trial will come to: in them a search may stop it.
+        reports: numbers in the last row of its trials, beside those that every trial reports; part of the result.
+        mutable: hyperparameters, by dotted path, that may change between epochs of the first stage, as population
+            based training does. Whoever names one promises that a stage built with another value, attached and given
+            the old one's ``state_dict``, uses the new value in its next step.
+    """
 
     Config: ClassVar[type[TrialConfig]]
+    stoppable: ClassVar[tuple[str, ...]] = ()
+    reports: ClassVar[tuple[str, ...]] = ()
+    mutable: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -134,6 +177,11 @@ class Method(ABC):
     def source(self) -> TrialConfig | None:
         """The trial whose resulting network this one starts from; None starts from initialisation."""
         return None
+
+    def references(self) -> Mapping[str, TrialConfig]:
+        """Other trained networks that a stage looks at (:attr:`trials.view.View.networks`), by name, as the dense
+        trials that train them: shared like a source. None by default."""
+        return {}
 
     def initialised(self, net: Net) -> None:  # noqa: B027  most methods have nothing to do here
         """Called with the network as its seed initialises it, before the source is loaded. Nothing by default."""
@@ -146,3 +194,8 @@ class Method(ABC):
 def generator_for(config: TrialConfig, *purpose: int | str) -> torch.Generator:
     """The CPU generator for one purpose of one trial."""
     return generator(config.seed, *purpose)
+
+
+def mutable_of(recipe: str) -> frozenset[str]:
+    """What of a recipe may change between epochs."""
+    return frozenset(f"{recipe}.{name}" for name in ("lr", "momentum", "weight_decay", "batch_size", "schedule"))

@@ -24,7 +24,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from trials.config import Recipe, TrialConfig, known
-from trials.methods.base import Method, Stage, TrainStage
+from trials.methods.base import Method, Stage, TrainStage, mutable_of
 from trials.methods.dense import dense_source
 from trials.methods.scored import ScoredConfig, ScoredStage, released_schedules, score_gradient
 from trials.schedules import SCHEDULES, Schedule
@@ -222,7 +222,9 @@ class Bip(Method):
     """Dense network -> bilevel pruning -> (at extreme sparsity) finetuning under the mask."""
 
     Config = BipConfig
+    mutable = mutable_of("prune") | {"mask_lr", "mask_schedule", "implicit_step", "implicit_gradient"}
     config: BipConfig
+    stoppable = ("prune", "finetune")
 
     def source(self) -> TrialConfig | None:
         return dense_source(self.config)

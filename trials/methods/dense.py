@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from trials.config import PretrainRecipe, StartsDense, TrialConfig
-from trials.methods.base import Method, Stage, TrainStage
+from trials.methods.base import Method, Stage, TrainStage, mutable_of
 
 
 class DenseConfig(TrialConfig):
@@ -34,15 +34,22 @@ class Dense(Method):
     """One stage. As a trial of a sweep it is shared like any other dense network: its own source."""
 
     Config = DenseConfig
+    mutable = mutable_of("train")
     config: DenseConfig
 
     def stages(self) -> Iterator[Stage]:
         yield TrainStage("pretrain", self.config.train, snapshot_epochs=self.config.snapshots)
 
 
+def is_shared(config: TrialConfig) -> bool:
+    """Whether a trial of a sweep is a shared stage and nothing more; a segment of a population's member is its own."""
+    return config.method == "dense" and config.until_epoch is None
+
+
 def dense_source(config: StartsDense, snapshots: tuple[int, ...] = ()) -> DenseConfig | None:
     """The dense trial that ``config`` starts from: named by exactly what influences it. None for a ``source_net``."""
     if config.source_net is not None:
         return None
-    common = {name: getattr(config, name) for name in TrialConfig.model_fields if name not in ("method", "variant")}
+    own = ("method", "variant", "until_epoch", "lineage")
+    common = {name: getattr(config, name) for name in TrialConfig.model_fields if name not in own}
     return DenseConfig(**common, train=config.pretrain, snapshots=snapshots)

@@ -16,7 +16,7 @@ from pydantic import model_validator
 from torch import Tensor
 
 from trials.config import Recipe, TrialConfig
-from trials.methods.base import Method, Stage, TrainStage
+from trials.methods.base import Method, Stage, TrainStage, mutable_of
 from trials.methods.dense import dense_source
 from trials.methods.scored import ScoredConfig, ScoredStage, released_schedules, score_gradient
 from trials.training import Batch, Net, Sgd
@@ -79,7 +79,9 @@ class Hydra(Method):
     """Dense network -> scores -> finetuning under the mask."""
 
     Config = HydraConfig
+    mutable = mutable_of("prune")
     config: HydraConfig
+    stoppable = ("prune", "finetune")
 
     def source(self) -> TrialConfig | None:
         return dense_source(self.config)

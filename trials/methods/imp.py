@@ -80,6 +80,7 @@ class Imp(Method):
 
     Config = ImpConfig
     config: ImpConfig
+    stoppable = ("train",)
 
     def source(self) -> TrialConfig | None:
         early = (self.config.rewind_epoch,) if self.config.rewind == "weights" and self.config.rewind_epoch else ()

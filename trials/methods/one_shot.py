@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from trials.config import Recipe, StartsDense, TrialConfig, known
-from trials.methods.base import Method, Stage, TrainStage, generator_for
+from trials.methods.base import Method, Stage, TrainStage, generator_for, mutable_of
 from trials.methods.dense import dense_source
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, SCORES, Masks, build_masks, prunable
 from trials.training import Net
@@ -82,7 +82,9 @@ class OneShot(Method):
     """theta -> m = top(score(theta), density) -> finetune m * theta."""
 
     Config = OneShotConfig
+    mutable = mutable_of("finetune")
     config: OneShotConfig
+    stoppable = ("finetune",)
 
     def source(self) -> TrialConfig | None:
         return dense_source(self.config)

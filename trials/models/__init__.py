@@ -12,7 +12,18 @@ import torch
 from torch import nn
 
 from trials.errors import UserError, unknown_name
-from trials.models import bip_vgg, cifar_resnet, imagenet_resnet, resnet_s, tiny, vgg, wide_resnet
+from trials.models import (
+    bip_vgg,
+    cifar_resnet,
+    greg_vgg,
+    imagenet_resnet,
+    late_stride_wide_resnet,
+    resnet_s,
+    small_nets,
+    tiny,
+    vgg,
+    wide_resnet,
+)
 from trials.seeding import derive_seed
 
 __all__ = ["MODELS", "build"]
@@ -21,10 +32,13 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     **cifar_resnet.BUILDERS,
     **resnet_s.BUILDERS,
     **wide_resnet.BUILDERS,
+    **late_stride_wide_resnet.BUILDERS,
     **vgg.BUILDERS,
     **bip_vgg.BUILDERS,
     **imagenet_resnet.BUILDERS,
     **tiny.BUILDERS,
+    **greg_vgg.BUILDERS,
+    **small_nets.BUILDERS,
 }
 """Name -> builder, called as ``builder(num_classes=..., in_channels=...)`` on the current device and random state."""
 

@@ -56,6 +56,9 @@ def imagenet_resnet(
     return model
 
 
+TORCHVISION = {f"ResNet{depth}": f"ResNet{depth}_Weights.IMAGENET1K_V1" for depth in (18, 34, 50)}
+"""The weights that torchvision has for a model: for 1000 classes and 3 channels."""
+
 BUILDERS = {
     "ResNet18": partial(imagenet_resnet, BasicBlock, (2, 2, 2, 2)),
     "ResNet34": partial(imagenet_resnet, BasicBlock, (3, 4, 6, 3)),

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from trials.sparsity.distributions import Distribution
+from trials.sparsity.distributions import Count, Distribution, Layer
 from trials.sparsity.patterns import Pattern
-from trials.sparsity.select import select
+from trials.sparsity.select import keep_count, select
 
 Masks = dict[str, Tensor]
 
@@ -28,6 +28,7 @@ def build_masks(
     distribution: Distribution,
     within: Mapping[str, Tensor] | None = None,
     absolute: bool = False,
+    count: Count = keep_count,
 ) -> Masks:
     """Masks of exactly the density asked for: score, pooled by ``distribution``, cut into ``pattern``.
 
@@ -36,6 +37,7 @@ def build_masks(
         density: share of units to keep, in (0, 1]. With ``within``, the share of those that are there now.
         within: masks of now. What is masked stays masked (pattern weight only).
         absolute: rank by the scores' absolute values (norms of groups are the same either way).
+        count: how a density becomes a whole number of units.
 
     Raises:
         ValueError: ``within`` is given with a pattern whose units are more than one weight, or with ``absolute``.
@@ -49,7 +51,11 @@ def build_masks(
         sizes = [int(within[name].sum()) for name in names]
         units = [unit.masked_fill(~within[name], -torch.inf) for name, unit in zip(names, units, strict=True)]
     masks: Masks = {}
-    for pool in distribution(sizes, density):
+    layers = [
+        Layer(size, unit.numel(), tuple(scores[name].shape))
+        for name, size, unit in zip(names, sizes, units, strict=True)
+    ]
+    for pool in distribution(layers, density, count):
         kept = select([units[i] for i in pool.layers], pool.keep, absolute=absolute)
         masks.update(
             {names[i]: pattern.expand(mask, scores[names[i]].shape) for i, mask in zip(pool.layers, kept, strict=True)}

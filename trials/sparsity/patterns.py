@@ -18,6 +18,15 @@ def _kernel(score: Tensor) -> Tensor:
     return norms
 
 
+def _kernel_mean(score: Tensor) -> Tensor:
+    return score.abs().mean(dim=(2, 3), keepdim=True)  # [O, I, 1, 1]
+
+
+def _filter_l1(score: Tensor) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(score, ord=1, dim=(1, 2, 3), keepdim=True)  # [O, 1, 1, 1]
+    return norms
+
+
 def _filter(score: Tensor) -> Tensor:
     norms: Tensor = torch.linalg.vector_norm(score, dim=(1, 2, 3), keepdim=True)  # [O, 1, 1, 1]
     return norms
@@ -34,7 +43,9 @@ class Pattern:
 
     Attributes:
         unit_scores: scores of a weight [O, I, kh, kw] (or [O, I]) to scores of its units, broadcastable to the weight.
-            Filters and channels take the L2 norm (BiP, section 2), kernels the L1 norm (global pruning, section 0).
+            Filters and channels take the L2 norm (BiP, section 2), kernels the L1 norm (global pruning, section 0),
+            filter_l1 likewise. A kernel's L1 norm grows with its area, so that in one ranking a 1x1 kernel competes
+            with sums of 9 or 49 terms; kernel_mean divides by the area.
         linear: whether Linear layers are pruned too; otherwise they stay dense and are not counted.
     """
 
@@ -52,4 +63,6 @@ PATTERNS = {
     "kernel": Pattern("kernel", _kernel, linear=False),
     "filter": Pattern("filter", _filter, linear=False),
     "channel": Pattern("channel", _channel, linear=False),
+    "kernel_mean": Pattern("kernel_mean", _kernel_mean, linear=False),
+    "filter_l1": Pattern("filter_l1", _filter_l1, linear=False),
 }

@@ -23,4 +23,20 @@ def random(weights: Mapping[str, Tensor], generator: torch.Generator) -> dict[st
     }
 
 
-SCORES: dict[str, Score] = {"magnitude": magnitude, "random": random}
+def lamp(weights: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    """LAMP: w_i^2 / sum of w_j^2 over j with |w_j| >= |w_i|, within the layer (https://arxiv.org/abs/2010.07611).
+
+    A layer's largest weight scores 1 and no other does, so that every layer keeps one while the budget allows. In
+    float64 and summed from the largest down: the released code subtracts in float32 and may lose whole layers.
+    """
+    return {name: _lamp(weight.detach().reshape(-1).double()).view(weight.shape) for name, weight in weights.items()}
+
+
+def _lamp(weights: Tensor) -> Tensor:
+    squares, order = weights.square().sort(stable=True)  # [n], ascending: of equal weights, the later one matters more
+    tails = squares.flip(0).cumsum(0).flip(0)
+    ranked = torch.where(squares > 0, squares / tails, 0.0)
+    return torch.empty_like(ranked).scatter_(0, order, ranked)
+
+
+SCORES: dict[str, Score] = {"magnitude": magnitude, "random": random, "lamp": lamp}

@@ -1,8 +1,9 @@
 """Which units stay: an exact selection of the smallest scores, at the cost of a selection and not of a sort.
 
-The threshold is found by a radix selection on the scores' bit patterns (most significant digit first, one histogram
-per digit, streamed in chunks that fit the cache), which needs no copy of the scores. Measured against a full sort in
-``benchmarks/selection.py``.
+The threshold is found by a radix selection on the scores' bit patterns: most significant digit first, one histogram
+per digit, over layer after layer in chunks that fit the cache. It needs no copy of the scores: on a CPU less than 1 MB
+beside them and the masks, however many there are (``benchmarks/selection.py`` measures that, and the time against a
+full sort). On a GPU chunks are larger, so that launches do not outweigh the work.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-_CHUNK = 1 << 18
-_DIGIT = 16
+_CHUNK = 1 << 15
+_CHUNK_ON_GPU = 1 << 18
+_DIGIT = 11
 _BITS = {torch.float16: 16, torch.bfloat16: 16, torch.float32: 32, torch.float64: 64}
 _INTEGER = {16: torch.int16, 32: torch.int32, 64: torch.int64}
 
@@ -29,59 +31,70 @@ def keep_count(density: float, n: int) -> int:
     return n - int((1 - density) * n)
 
 
+def _step(layer: Tensor) -> int:
+    """How many entries to look at together: what fits the cache, in whole rows if memory is in another order."""
+    chunk = _CHUNK if layer.device.type == "cpu" else _CHUNK_ON_GPU
+    chunk = max(chunk // max(layer.element_size() // 4, 1), 1)
+    if layer.is_contiguous():
+        return chunk
+    row = layer[0].numel()
+    return max(chunk // row, 1) * row
+
+
+def _chunks(layer: Tensor) -> Iterator[Tensor]:
+    """A layer's entries by flat index, in pieces of :func:`_step`: views, or copies of no more than a piece."""
+    layer, step = layer.detach(), _step(layer)
+    if layer.is_contiguous():
+        yield from torch.split(layer.view(-1), step)
+    else:
+        for rows in torch.split(layer, step // layer[0].numel()):
+            yield rows.reshape(-1)
+
+
 def _keys(scores: Tensor, absolute: bool) -> Iterator[Tensor]:
-    """Chunks of integers that order as the scores do (as their absolute values, if ``absolute``)."""
+    """Chunks of integers that order as the scores do (as their absolute values, if ``absolute``), to be overwritten."""
     bits = _BITS[scores.dtype]
     positive = (1 << (bits - 1)) - 1
-    for chunk in torch.split(scores.detach().reshape(-1), _CHUNK):
+    for chunk in _chunks(scores):
         if absolute:
             yield chunk.view(_INTEGER[bits]) & positive
         else:  # adding 0 turns -0 into 0; negative floats order backwards as integers: flip their lower bits
             keys = (chunk + 0.0).view(_INTEGER[bits])
-            yield keys ^ ((keys >> (bits - 1)) & positive)
+            yield (keys >> (bits - 1)).bitwise_and_(positive).bitwise_xor_(keys)
 
 
-def _histogram(keys: Tensor, shift: int, prefix: Tensor | None) -> Tensor:
-    """Counts of the digit above ``shift`` among the keys whose higher digits equal ``prefix``. [2^16] int64."""
-    digits = keys >> shift
-    top = prefix is None
-    bins = 1 << _DIGIT
-    if prefix is not None:
-        matches = (digits >> _DIGIT) == prefix
-        digits = digits & (bins - 1)
-    offset = bins // 2 if top else 0  # the top digit carries the sign
-    if digits.dtype == torch.int16:
-        digits = digits.to(torch.int32)
-    if keys.device.type == "cpu":
-        if not top:
-            digits = digits[matches]
-        return torch.bincount(digits + offset, minlength=bins)
-    # histc with fixed bounds never waits for the device; what lies outside the bounds is not counted
-    digits = digits.to(torch.int32) + offset
-    if not top:
-        digits = torch.where(matches, digits, -1)
-    return torch.histc(digits, bins=bins, min=0, max=bins - 1).to(torch.int64)
+def _histogram(digits: Tensor, bins: int) -> Tensor:
+    """How often each of 0..bins-1 occurs; what is outside is not counted. [bins] int64. Overwrites ``digits``."""
+    if digits.device.type == "cpu":
+        return torch.bincount(digits.clamp_(-1, bins).add_(1), minlength=bins + 2)[1:-1]
+    # histc with fixed bounds never waits for the device
+    return torch.histc(digits.to(torch.int32).clamp_(-1, bins), bins=bins, min=0, max=bins - 1).to(torch.int64)
 
 
 def _threshold(scores: Sequence[Tensor], drop: int, absolute: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The key of the ``drop``-th smallest score, how many of the scores equal to it to drop, how many there are."""
-    bits = _BITS[scores[0].dtype]
+    bits = shift = _BITS[scores[0].dtype]
     device = scores[0].device
-    prefix: Tensor | None = None
+    prefix: Tensor | None = None  # the digits found so far
     remaining = torch.tensor(drop, device=device)
-    for shift in range(bits - _DIGIT, -1, -_DIGIT):
-        counts = torch.zeros(1 << _DIGIT, dtype=torch.int64, device=device)
+    while shift:
+        width = min(_DIGIT, shift)
+        shift -= width
+        bins = 1 << width
+        counts = torch.zeros(bins, dtype=torch.int64, device=device)
         for layer in scores:
             for keys in _keys(layer, absolute):
-                counts += _histogram(keys, shift, prefix)
+                digits = keys.bitwise_right_shift_(shift)
+                if prefix is None:
+                    digits += bins // 2  # the top digit carries the sign
+                else:
+                    digits ^= prefix << width  # keys of another prefix come to lie outside the bins
+                counts += _histogram(digits, bins)
         below = counts.cumsum(0)
         digit = torch.searchsorted(below, remaining)
         count = counts[digit]
         remaining = remaining - (below[digit] - count)
-        if prefix is None:
-            prefix = digit - (1 << (_DIGIT - 1))
-        else:
-            prefix = (prefix << _DIGIT) | digit
+        prefix = digit - bins // 2 if prefix is None else (prefix << width) | digit
     assert prefix is not None
     return prefix.to(_INTEGER[bits]), remaining, count
 
@@ -109,7 +122,7 @@ def select(scores: Sequence[Tensor], keep: int, *, absolute: bool = False) -> li
     masks = []
     for layer in scores:
         mask = torch.empty(layer.numel(), dtype=torch.bool, device=layer.device)
-        for keys, part in zip(_keys(layer, absolute), torch.split(mask, _CHUNK), strict=True):
+        for keys, part in zip(_keys(layer, absolute), torch.split(mask.view(-1), _step(layer)), strict=True):
             torch.gt(keys, threshold, out=part)
         masks.append(mask.view(layer.shape))
     on_cpu = scores[0].device.type == "cpu"
@@ -125,10 +138,13 @@ def _keep_later_ties(
     """Switch on the scores equal to the threshold, but for the first ``drop_ties`` by flat index over all tensors."""
     seen = torch.zeros_like(drop_ties)
     for layer, mask in zip(scores, masks, strict=True):
-        for keys, part in zip(_keys(layer, absolute), torch.split(mask.view(-1), _CHUNK), strict=True):
-            if not keys.numel():
-                continue
-            equal = keys == threshold
-            order = equal.cumsum(0) + seen
-            part |= equal & (order > drop_ties)
-            seen = order[-1]
+        for keys, part in zip(_keys(layer, absolute), torch.split(mask.view(-1), _step(layer)), strict=True):
+            if keys.numel():
+                seen = seen + _switch_on_later(part, keys == threshold, drop_ties - seen)
+
+
+def _switch_on_later(mask: Tensor, ties: Tensor, drop: Tensor) -> Tensor:
+    """Switch on all ``ties`` but the first ``drop``; how many there are."""
+    order = ties.cumsum(0, dtype=torch.int32)
+    mask |= ties.logical_and_(order > drop)
+    return order[-1].to(drop.dtype)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
 
 from trials.config import parse
 from trials.data import load
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, build_masks, prunable
-from trials.sparsity.accounting import LayerSizes, kept_counts, layer_rows, summary
+from trials.sparsity.accounting import LayerSizes, kept_counts, layer_rows, summary, torch_flops
 from trials.training import Net, build_net
 
 
@@ -23,18 +23,18 @@ def net_of(model: str) -> tuple[Net, LayerSizes]:
 def test_dense_flops_are_those_that_torch_counts(model: str) -> None:
     net, sizes = net_of(model)
     raw = load("digits")
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        net.model(torch.zeros(1, raw.in_channels, *raw.image_size))
-    assert sizes.dense_flops == counter.get_total_flops()
+    assert sizes.dense_flops == torch_flops(net.model, (raw.in_channels, *raw.image_size))
     assert sizes.parameters == sum(p.numel() for p in net.model.parameters())
     assert summary(net, sizes)["flops"] == sizes.dense_flops
-    assert summary(net, sizes) | {"flops": 0} == {
+    assert summary(net, sizes) == {
         "density": 1.0,
         "sparsity": 0.0,
         "kept": sum(w.numel() for w in prunable(net.model).values()),
         "prunable": sum(w.numel() for w in prunable(net.model).values()),
         "empty_layers": 0,
-        "flops": 0,
+        "macs": sizes.dense_flops // 2,
+        "flops": sizes.dense_flops,
+        "parameters": sizes.parameters,
     }
 
 
@@ -59,7 +59,8 @@ def test_sparse_counts_come_from_the_masks() -> None:
     assert figures["density"] == 23 / total
     assert figures["sparsity"] == 1 - 23 / total
     positions = dict(zip(weights, (64, 16, 4, 1), strict=True))  # digits are 8x8; conv2 and conv3 stride by 2
-    assert figures["flops"] == sum(2 * kept[name] * positions[name] for name in weights)
+    assert figures["flops"] == 2 * figures["macs"] == sum(2 * kept[name] * positions[name] for name in weights)
+    assert figures["parameters"] == sizes.parameters - total + 23
     rows = layer_rows(net, sizes, stage="prune", level=3)
     assert [row["layer"] for row in rows] == ["conv1", "conv2", "conv3", "linear"]
     for row, (name, weight) in zip(rows, weights.items(), strict=True):
@@ -84,3 +85,33 @@ def test_layers_without_a_mask_count_as_dense_in_flops_and_not_at_all_in_density
     dense_linear = 2 * net.model.get_parameter("linear.weight").numel()
     in_convs = sum(2 * int(m.sum()) * sizes.positions[name] for name, m in masks.items())
     assert figures["flops"] == dense_linear + in_convs
+
+
+def test_a_smaller_network_is_counted_by_its_shapes() -> None:
+    net, sizes = net_of("tiny")
+    net.shrink({"conv1.weight": torch.arange(10), "conv3.weight": torch.tensor([1, 4])}, "filter")
+    shapes = {"conv1": (6, 1, 3, 3), "conv2": (32, 6, 3, 3), "conv3": (46, 32, 3, 3), "linear": (10, 46)}
+    kept = {f"{name}.weight": torch.Size(shape).numel() for name, shape in shapes.items()}
+    assert kept_counts(net, sizes) == kept
+    figures = summary(net, sizes)
+    assert figures["prunable"] == sum(sizes.totals.values())
+    assert figures["density"] == sum(kept.values()) / sum(sizes.totals.values())
+    assert (
+        figures["flops"]
+        == sum(2 * kept[name] * sizes.positions[name] for name in kept)
+        == torch_flops(net.model, (1, 8, 8))
+    )
+    assert figures["parameters"] == sum(p.numel() for p in net.model.parameters()) == sum(kept.values()) + 10 + 2 * 84
+    mask = torch.ones(6, 1, 3, 3, dtype=torch.bool)
+    mask[0] = False
+    net.set_masks({"conv1.weight": mask})  # and masks on top
+    assert summary(net, sizes)["kept"] == figures["kept"] - 9
+    assert summary(net, sizes)["parameters"] == figures["parameters"] - 9
+
+
+def test_grouped_convolutions_are_counted_by_the_weights_they_have() -> None:
+    model = nn.Sequential(nn.Conv2d(8, 16, 3, padding=1, groups=4), nn.ReLU(), nn.Conv2d(16, 16, 3, groups=16))
+    sizes = LayerSizes.measured(model, (8, 6, 5))
+    assert sizes.totals == {"0.weight": 16 * 2 * 9, "2.weight": 16 * 9}
+    assert sizes.dense_flops == 2 * (16 * 2 * 9 * 30 + 16 * 9 * 12) == torch_flops(model, (8, 6, 5))
+    assert sizes.layer_parameters == sizes.parameters == 16 * 2 * 9 + 16 + 16 * 9 + 16

@@ -3,35 +3,102 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from trials.sparsity import DISTRIBUTIONS, Pool, keep_count
+from trials.sparsity import DISTRIBUTIONS, Layer, Pool, drop_nearest, keep_count, keep_nearest
 
 SIZES = st.lists(st.integers(1, 5000), min_size=1, max_size=20)
 DENSITY = st.floats(1e-4, 1)
 
 
+@st.composite
+def networks(draw: st.DrawFn) -> list[Layer]:
+    """Convolutions and a linear layer, some of them pruned already."""
+    layers = []
+    for position in range(draw(st.integers(1, 8))):
+        conv = draw(st.booleans()) if position else True
+        out, inputs = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+        shape = (out, inputs, 3, 3) if conv else (out, inputs)
+        total = out * inputs * (9 if conv else 1)
+        layers.append(Layer(draw(st.integers(0, total)), total, shape))
+    return layers
+
+
+def layers_of(sizes: list[int]) -> list[Layer]:
+    return [Layer(size, size, (size, 1)) for size in sizes]
+
+
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
-@given(sizes=SIZES, density=DENSITY)
+@pytest.mark.parametrize("count", [keep_count, keep_nearest, drop_nearest])
+@given(layers=networks(), density=DENSITY)
 def test_every_layer_is_in_one_pool_and_no_budget_exceeds_its_layers(
-    name: str, sizes: list[int], density: float
+    name: str, count: object, layers: list[Layer], density: float
 ) -> None:
-    pools = DISTRIBUTIONS[name](sizes, density)
-    assert sorted(layer for pool in pools for layer in pool.layers) == list(range(len(sizes)))
+    try:
+        pools = DISTRIBUTIONS[name](layers, density, count)  # type: ignore[arg-type]
+    except ValueError:
+        assert name == "uniform_plus"
+        return
+    assert sorted(layer for pool in pools for layer in pool.layers) == list(range(len(layers)))
     for pool in pools:
         assert isinstance(pool.keep, int)
-        assert pool.keep == keep_count(density, sum(sizes[layer] for layer in pool.layers))
+        assert 0 <= pool.keep <= sum(layers[layer].units for layer in pool.layers)
 
 
 @given(sizes=SIZES, density=DENSITY)
 def test_global_is_one_ranking(sizes: list[int], density: float) -> None:
-    assert DISTRIBUTIONS["global"](sizes, density) == [Pool(tuple(range(len(sizes))), keep_count(density, sum(sizes)))]
+    pools = DISTRIBUTIONS["global"](layers_of(sizes), density, keep_count)
+    assert pools == [Pool(tuple(range(len(sizes))), keep_count(density, sum(sizes)))]
 
 
 @given(sizes=SIZES, density=DENSITY)
 def test_uniform_gives_each_layer_its_own_share(sizes: list[int], density: float) -> None:
-    pools = DISTRIBUTIONS["uniform"](sizes, density)
+    pools = DISTRIBUTIONS["uniform"](layers_of(sizes), density, keep_count)
     assert pools == [Pool((i,), keep_count(density, size)) for i, size in enumerate(sizes)]
     share = sum(pool.keep for pool in pools) - density * sum(sizes)
     assert -1e-6 <= share <= len(sizes)
+
+
+@pytest.mark.parametrize("name", ["erk", "uniform_plus"])
+@given(layers=networks(), density=DENSITY)
+def test_what_is_rounded_per_layer_misses_the_budget_by_less_than_half_a_unit_a_layer(
+    name: str, layers: list[Layer], density: float
+) -> None:
+    try:
+        pools = DISTRIBUTIONS[name](layers, density, keep_count)
+    except ValueError:
+        assume(False)
+    budget = keep_count(density, sum(layer.units for layer in layers))
+    assert abs(sum(pool.keep for pool in pools) - budget) <= len(layers) / 2 + 1
+
+
+@given(layers=networks(), density=DENSITY)
+def test_erk_is_in_proportion_to_the_sum_of_the_shape_where_a_layer_is_not_dense(
+    layers: list[Layer], density: float
+) -> None:
+    pools = DISTRIBUTIONS["erk"](layers, density, keep_count)
+    open_ = [i for i, pool in enumerate(pools) if pool.keep < layers[i].units]
+    for i in open_:
+        for j in open_:
+            share_i, share_j = pools[i].keep / sum(layers[i].shape), pools[j].keep / sum(layers[j].shape)
+            slack = 0.5 / sum(layers[i].shape) + 0.5 / sum(layers[j].shape)
+            assert abs(share_i - share_j) <= slack + 1e-9
+
+
+@given(layers=networks(), density=DENSITY)
+def test_uniform_plus_spares_the_first_convolution_and_a_fifth_of_the_last_layer(
+    layers: list[Layer], density: float
+) -> None:
+    try:
+        pools = DISTRIBUTIONS["uniform_plus"](layers, density, keep_count)
+    except ValueError:
+        return
+    assert pools[0].keep == layers[0].units
+    assert pools[-1].keep >= min(round(0.2 * layers[-1].total), layers[-1].units)
+
+
+def test_uniform_plus_says_what_is_missing() -> None:
+    layers = [Layer(90, 90, (10, 1, 3, 3)), Layer(10, 10, (5, 2))]
+    with pytest.raises(ValueError, match="must remove 50 units, but the first convolution stays dense"):
+        DISTRIBUTIONS["uniform_plus"](layers, 0.5, keep_count)

@@ -23,7 +23,7 @@ def magnitudes(seed: int, levels: int = 10**6) -> dict[str, Tensor]:
     }
 
 
-@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize("distribution", ["global", "uniform"])
 @given(seed=st.integers(0, 1000), densities=st.lists(st.floats(0.05, 1), min_size=1, max_size=5), ties=st.booleans())
 def test_within_masks_nothing_grows_back_and_counts_are_exact(
     distribution: str, seed: int, densities: list[float], ties: bool
@@ -114,7 +114,8 @@ def test_prunable_is_every_conv_and_linear_weight_in_module_order(name: str) -> 
     assert all(found[key] is parameters[key] for key in found)
     convs = [key for key, p in model.named_parameters() if p.dim() == 4]
     assert list(prunable(model, linear=False)) == convs
-    assert 0 < len(convs) < len(expected)
+    assert len(convs) < len(expected)
+    assert convs or name.startswith("mlp")
 
 
 def test_norms_and_biases_are_not_prunable() -> None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from benchmarks.memory import peak_bytes
 from trials.sparsity import keep_count, select
 
 SELECT_FILE = importlib.import_module("trials.sparsity.select")  # trials.sparsity.select is the function
@@ -126,6 +127,30 @@ def test_scores_that_require_grad_give_masks_without_one() -> None:
     (mask,) = select([torch.nn.Parameter(torch.arange(4.0))], 2)
     assert mask.tolist() == [False, False, True, True]
     assert not mask.requires_grad
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("absolute", [False, True])
+@pytest.mark.parametrize("levels", [2, 10**6])
+def test_memory_beside_weights_and_masks_stays_under_a_megabyte(
+    dtype: torch.dtype, absolute: bool, levels: int
+) -> None:
+    """Before there are masks, and with them; with few ties and with nothing else; in any memory order."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((96, 256, 3, 3), (40, 2048), (64, 3, 7, 7))
+    scores = [torch.randint(-levels, levels, shape, generator=generator).to(dtype) for shape in shapes]
+    scores[0] = scores[0].to(memory_format=torch.channels_last)
+    total = sum(layer.numel() for layer in scores)
+    keep = total // 10
+    assert peak_bytes(lambda: SELECT_FILE._threshold(scores, total - keep, absolute)) < 1e6
+    assert 0 < peak_bytes(lambda: select(scores, keep, absolute=absolute)) - total < 1e6
+
+
+def test_the_measure_of_memory_sees_what_operators_allocate() -> None:
+    x = torch.ones(10**6)
+    assert peak_bytes(lambda: x.sum()) < 1000
+    assert 4e6 <= peak_bytes(lambda: (x + 1).sum()) < 5e6
+    assert peak_bytes(lambda: x.sort()) >= 12e6
 
 
 @pytest.mark.parametrize("keep", [-1, 6])

@@ -1,0 +1,77 @@
+"""Compact networks, FLOPs and parameters equal those recorded from the released GReg code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.trials.compact.test_models import masked
+from tests.trials.greg_nets import MANIFEST, files, initial, under
+from trials.compact import silent
+from trials.sparsity.accounting import LayerSizes, layer_parameters, summary
+from trials.training import Net
+
+FILES = files("compact")
+
+
+def recorded(name: str) -> tuple[dict[str, Any], dict[str, Tensor], Net, dict[str, Tensor]]:
+    """What is said of a file, its arrays, its network, and what goes: of convolutions, by weight name."""
+    model, content = initial(name, torch.float64)
+    modules = dict(model.named_modules())
+    pruned = under(content, "pruned/")
+    removed = {f"{key}.weight": rows for key, rows in pruned.items() if isinstance(modules[key], nn.Conv2d)}
+    assert any(len(rows) for rows in removed.values())
+    return MANIFEST["files"][name], content, Net(model.eval()), removed
+
+
+def test_there_are_both_patterns() -> None:
+    assert {MANIFEST["files"][name]["params"]["wg"] for name in FILES} == {"filter", "channel"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_compact_networks_are_the_released_ones(name: str) -> None:
+    about, content, net, removed = recorded(name)
+    net.shrink(removed, about["params"]["wg"])
+    state, reference = net.model.state_dict(), under(content, "compact/")
+    assert reference.keys() <= state.keys()
+    for key in state:
+        if not key.endswith("num_batches_tracked"):
+            assert torch.equal(state[key], reference[key]), key
+    for weight, rows in net.kept.items():
+        assert len(rows) == len(net.model.get_parameter(weight))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_outputs(name: str) -> None:
+    about, content, net, removed = recorded(name)
+    pattern = about["params"]["wg"]
+
+    def close(reference: str) -> None:
+        with torch.no_grad():
+            torch.testing.assert_close(net.model(content["x"]), content[reference], rtol=0, atol=1e-12)
+
+    close("y_dense")
+    masked(net.model, removed, pattern)
+    close("y_masked")
+    idle = silent(net.model)
+    net.shrink(removed, pattern)
+    close("y_compact")
+    again = recorded(name)[2]
+    again.shrink(idle, "filter")  # what the zeros tell is what was removed
+    shapes = [{key: tensor.shape for key, tensor in each.model.state_dict().items()} for each in (net, again)]
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_flops_and_parameters(name: str) -> None:
+    about, _, net, removed = recorded(name)
+    sizes = LayerSizes.measured(net.model, about["net"]["input"])
+    assert (sizes.dense_flops, sizes.layer_parameters) == (about["flops_dense"], about["params_dense"])
+    net.shrink(removed, about["params"]["wg"])
+    assert (summary(net, sizes)["flops"], layer_parameters(net.model)) == (
+        about["flops_compact"],
+        about["params_compact"],
+    )

@@ -1,0 +1,120 @@
+"""Questions to networks that trials have come to: what their masks keep, how right they are, and on which classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trials.config import TrialConfig, parse
+from trials.data import load
+from trials.errors import UserError
+from trials.reading import read_yaml
+from trials.sparsity import density_of
+from trials.training import Net, build_net, evaluate, place_data, resolve_device
+from trials.weights import network_of
+
+
+def load_trial(folder: Path) -> tuple[TrialConfig, Net]:
+    """A trial's config, and the network it has come to, on the config's device.
+
+    Raises:
+        UserError: the folder holds no trial with a checkpoint.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(f"{str(folder)!r} must be the folder of a trial, but has no config.json")
+    config = parse(read_yaml(path)["config"])  # JSON is YAML
+    net = build_net(config, load(config.dataset, config.data_dir), resolve_device(config.device))
+    net.load_state_dict(network_of(folder))
+    return config, net
+
+
+def retention(folders: Sequence[Path]) -> dict[str, list[float]]:
+    """Per masked layer, in the network's order, the share of weights that each trial's mask keeps; 1 without a mask.
+
+    Raises:
+        UserError: a folder holds no trial with a checkpoint.
+    """
+    masks = [network_of(folder)["masks"] for folder in folders]
+    names = dict.fromkeys(name for found in masks for name in found)
+    return {
+        name.removesuffix(".weight"): [density_of({name: m[name]}) if name in m else 1.0 for m in masks]
+        for name in names
+    }
+
+
+def sparsity_accuracy(folders: Iterable[Path], split: str = "test") -> list[dict[str, Any]]:
+    """Per trial: (trial, sparsity, loss, accuracy), measured anew from the stored network; sparsity from its masks."""
+    rows = []
+    for folder in folders:
+        config, net = load_trial(folder)
+        data = place_data(config, load(config.dataset, config.data_dir), net.device)
+        loss, accuracy = evaluate(net, data, split)
+        rows.append({"trial": folder.name, "sparsity": 1 - density_of(net.masks), "loss": loss, "accuracy": accuracy})
+    return rows
+
+
+@dataclass(frozen=True)
+class ClassAccuracy:
+    """Of one network on one split.
+
+    Attributes:
+        confusion: how many images of class i (rows) were taken for class j, int64 [C, C].
+        top5: how many of each class had it among the five likeliest, int64 [C].
+    """
+
+    confusion: Tensor
+    top5: Tensor
+
+    @property
+    def top1_accuracy(self) -> Tensor:
+        """Per class, in [0, 1]; NaN for a class without images. [C]"""
+        return self.confusion.diag() / self.confusion.sum(1)
+
+    @property
+    def top5_accuracy(self) -> Tensor:
+        return self.top5 / self.confusion.sum(1)
+
+
+def class_accuracy(folder: Path, split: str = "test", batch_size: int = 500) -> ClassAccuracy:
+    """Which classes a trial's network is right on."""
+    config, net = load_trial(folder)
+    raw = load(config.dataset, config.data_dir)
+    data = place_data(config, raw, net.device)
+    classes = raw.num_classes
+    confusion = torch.zeros(classes * classes, dtype=torch.int64, device=net.device)
+    top5 = torch.zeros(classes, dtype=torch.int64, device=net.device)
+    net.model.eval()
+    with torch.no_grad():
+        for x, y in data.eval_batches(split, batch_size):
+            likeliest = net.model(x).topk(min(5, classes), dim=1).indices  # [B, 5]
+            confusion += torch.bincount(y * classes + likeliest[:, 0], minlength=classes * classes)
+            top5 += torch.bincount(y[(likeliest == y[:, None]).any(1)], minlength=classes)
+    return ClassAccuracy(confusion.view(classes, classes).cpu(), top5.cpu())
+
+
+def recovered(before: Path, after: Path, most_per_class: int = 5) -> dict[int, list[int]]:
+    """Test images that one trial's network gets wrong and another's right: positions by class, a few each."""
+    wrong, right = (~_hits(before)[0], _hits(after)[0])
+    labels = _hits(after)[1]
+    found: dict[int, list[int]] = {}
+    for position in (wrong & right).nonzero().squeeze(1).tolist():
+        chosen = found.setdefault(int(labels[position]), [])
+        if len(chosen) < most_per_class:
+            chosen.append(position)
+    return found
+
+
+def _hits(folder: Path) -> tuple[Tensor, Tensor]:
+    """Whether each test image is right, and its label."""
+    config, net = load_trial(folder)
+    data = place_data(config, load(config.dataset, config.data_dir), net.device)
+    net.model.eval()
+    with torch.no_grad():
+        parts = [((net.model(x).argmax(1) == y).cpu(), y.cpu()) for x, y in data.eval_batches("test", 500)]
+    return torch.cat([hits for hits, _ in parts]), torch.cat([labels for _, labels in parts])

@@ -1,0 +1,80 @@
+"""Adversarial images: momentum iterative FGSM (Dong et al. 2018, https://arxiv.org/abs/1710.06081), and who they fool.
+
+g <- mu g + G(x) / mean |G(x)|      G: the input gradient, of one network or of an ensemble
+x <- x + (epsilon / steps) sign(g)  projected onto the ball |x - x_0| <= epsilon and onto valid pixels
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from trials.view import View
+
+InputGradient = Callable[[Tensor, Tensor], Tensor]
+"""Images [B, C, H, W] and labels [B] to dL/dx of each image's own cross-entropy, [B, C, H, W]."""
+
+
+@dataclass(frozen=True)
+class Attack:
+    """How images are changed.
+
+    Attributes:
+        epsilon: largest change of a pixel, for pixels in 0..1.
+        steps: iterations, each of epsilon/steps.
+        momentum: mu.
+        targeted: towards the given labels instead of away from them.
+    """
+
+    epsilon: float
+    steps: int
+    momentum: float
+    targeted: bool
+
+    def __call__(self, gradient: InputGradient, x: Tensor, labels: Tensor, view: View) -> Tensor:
+        """``x`` changed; its pixels stay between ``view.black`` and ``view.white``."""
+        radius = self.epsilon * (view.white - view.black)  # [C, 1, 1]
+        low, high = (x - radius).maximum(view.black), (x + radius).minimum(view.white)
+        step = (-radius if self.targeted else radius) / max(self.steps, 1)
+        changed, g = x, torch.zeros_like(x)
+        for _ in range(self.steps):
+            found = gradient(changed, labels)
+            g = self.momentum * g + found / found.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-30)
+            changed = (changed + step * g.sign()).maximum(low).minimum(high)
+        return changed
+
+
+def input_gradient(forward: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor) -> Tensor:
+    """dL/dx of each image's cross-entropy, [B, C, H, W]; no parameter's gradient is touched."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        loss = F.cross_entropy(forward(x), labels, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, x)
+    return gradient
+
+
+@dataclass
+class Fooled:
+    """How many images a network gets right as they are, and how many of those it gets wrong (targeted: as wanted) once
+    changed. Counted on the device."""
+
+    right: Tensor
+    fooled: Tensor
+
+    @classmethod
+    def zero(cls, device: torch.device) -> Fooled:
+        return cls(*torch.zeros(2, dtype=torch.int64, device=device).unbind())
+
+    def add(self, before: Tensor, after: Tensor, y: Tensor, target: Tensor | None) -> None:
+        """``before``, ``after``: predicted classes [B]."""
+        right = before == y
+        self.right = self.right + right.sum()
+        self.fooled = self.fooled + (right & (after != y if target is None else after == target)).sum()
+
+    def rate(self) -> float:
+        """Share of the images that were right; 0 where none was."""
+        return int(self.fooled) / max(int(self.right), 1)

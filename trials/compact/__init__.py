@@ -1,0 +1,22 @@
+"""Physically smaller networks from what is left of a dense one: by a dependency graph, for every model."""
+
+from __future__ import annotations
+
+from trials.compact.cut import Kept, cut_tensors, kept_rows, shrink
+from trials.compact.files import Architecture, load, save
+from trials.compact.graph import Channels, dependencies
+from trials.compact.silent import removable, silent
+
+__all__ = [
+    "Architecture",
+    "Channels",
+    "Kept",
+    "cut_tensors",
+    "dependencies",
+    "kept_rows",
+    "load",
+    "removable",
+    "save",
+    "shrink",
+    "silent",
+]

@@ -1,0 +1,151 @@
+"""Making a network physically smaller: which entries of which tensors stay, and cutting them out.
+
+What stays is recorded as ``Kept``: per layer that lost rows, by its weight's name, the int64 indices of the rows that
+are left of the dense network's, ascending. Everything else (BN, columns of the layers that read it) follows from
+:mod:`trials.compact.graph`, so this is all that a checkpoint needs to say about shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from trials.compact.graph import Channels, dependencies, sources
+
+Kept = dict[str, Tensor]
+"""Rows that are left, by weight name."""
+
+Slices = dict[str, dict[int, Tensor]]
+"""Entries that stay, by tensor name and dimension."""
+
+
+def kept_rows(model: nn.Module, removed: Mapping[str, Tensor], pattern: Literal["filter", "channel"]) -> Kept:
+    """What stays if ``removed`` goes: per weight name, int64 indices of rows (filter) or input columns (channel).
+
+    Channel mode mirrors filter mode: columns go together with the rows that make them. Layers with nothing to remove
+    are not in the result.
+
+    Raises:
+        ValueError: a removal touches a sum, the network's inputs or outputs; it would leave nothing; its indices are
+            out of range; or layers that read the same channels do not remove the same.
+    """
+    removed = {name: indices for name, indices in removed.items() if indices.numel()}
+    graph = dependencies(model)
+    unknown = sorted(removed.keys() - graph.keys())
+    if unknown:
+        raise ValueError(f"{unknown[0]} is not the weight of a convolution or linear layer of the model")
+    rows = removed if pattern == "filter" else _rows_of_columns(model, graph, removed)
+    kept: Kept = {}
+    for name, indices in rows.items():
+        if graph[name].pinned:
+            raise ValueError(f"{name} must keep all its filters: {graph[name].pinned}")
+        kept[name] = _complement(name, indices, model.get_parameter(name).shape[0])
+    return kept
+
+
+def _rows_of_columns(model: nn.Module, graph: dict[str, Channels], removed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rows that make the removed columns."""
+    made_by = sources(graph)
+    rows: dict[str, Tensor] = {}
+    for name in removed:
+        if name not in made_by:
+            raise ValueError(f"{name} must keep all its input channels: they are the image's, or of a sum")
+        channels = made_by[name]
+        if channels.pinned:
+            raise ValueError(
+                f"{name} must keep all its input channels, which {channels.layer} makes: {channels.pinned}"
+            )
+        wanted = {reader: removed.get(f"{reader}.weight") for reader in channels.readers}
+        per_reader = [_rows_of_reader(model, channels.layer, reader, columns) for reader, columns in wanted.items()]
+        if any(not torch.equal(one, per_reader[0]) for one in per_reader):
+            raise ValueError(f"{', '.join(wanted)} read the same channels, so they must all remove the same")
+        rows[f"{channels.layer}.weight"] = per_reader[0]
+    return rows
+
+
+def _rows_of_reader(model: nn.Module, layer: str, reader: str, columns: Tensor | None) -> Tensor:
+    """Channels of ``layer`` whose every column in ``reader`` is removed."""
+    rows, width = model.get_parameter(f"{layer}.weight").shape[0], model.get_parameter(f"{reader}.weight").shape[1]
+    gone = torch.ones(width, dtype=torch.bool)
+    if columns is None:
+        gone[:] = False
+    else:
+        gone[_complement(f"{reader}.weight", columns, width)] = False
+    per_row = gone.view(rows, -1)  # [rows, columns per row]
+    if (per_row.any(1) != per_row.all(1)).any():
+        raise ValueError(f"{reader}.weight must lose all {width // rows} columns of a channel of {layer}, or none")
+    return per_row[:, 0].nonzero().view(-1)
+
+
+def _complement(name: str, indices: Tensor, n: int) -> Tensor:
+    """0 .. n-1 without ``indices``, int64 on the CPU."""
+    indices = indices.cpu()
+    if indices.dtype != torch.int64 or int(indices.min()) < 0 or int(indices.max()) >= n:
+        raise ValueError(f"indices to remove of {name} must be int64 in 0..{n - 1}")
+    stays = torch.ones(n, dtype=torch.bool)
+    stays[indices] = False
+    if not stays.any():
+        raise ValueError(f"{name} would lose all its {n}: at least one must stay")
+    return stays.nonzero().view(-1)
+
+
+def slices(model: nn.Module, kept: Kept) -> Slices:
+    """Which entries of the model's parameters and buffers stay, if of the layers in ``kept`` these rows stay."""
+    graph = dependencies(model)
+    cut: Slices = {}
+    for name, rows in kept.items():
+        channels, before = graph[name], model.get_parameter(name).shape[0]
+        module = name.removesuffix(".weight")
+        for tensor in (name, f"{module}.bias", *(f"{norm}.{part}" for norm in channels.norms for part in _BN_PARTS)):
+            cut.setdefault(tensor, {})[0] = rows
+        for reader in channels.readers:
+            width = model.get_parameter(f"{reader}.weight").shape[1] // before
+            columns = (rows[:, None] * width + torch.arange(width)).view(-1)
+            cut.setdefault(f"{reader}.weight", {})[1] = columns
+    return cut
+
+
+_BN_PARTS = ("weight", "bias", "running_mean", "running_var")
+
+
+def cut_tensors(tensors: Mapping[str, Tensor], cut: Slices) -> dict[str, Tensor]:
+    """Named tensors with only the entries that stay; channels-last tensors stay so. What is not cut is not copied."""
+    return {name: _cut(tensor, cut[name]) if name in cut else tensor for name, tensor in tensors.items()}
+
+
+def _cut(tensor: Tensor, by_dimension: Mapping[int, Tensor]) -> Tensor:
+    channels_last = tensor.dim() == 4 and not tensor.is_contiguous()
+    tensor = tensor.detach()
+    for dimension, indices in by_dimension.items():
+        tensor = tensor.index_select(dimension, indices.to(tensor.device))
+    return tensor.contiguous(memory_format=torch.channels_last) if channels_last else tensor
+
+
+def resize(model: nn.Module, cut: Slices) -> None:
+    """Cut the model's own parameters and buffers, in place, and tell its modules their new sizes."""
+    for name in cut:
+        path, _, part = name.rpartition(".")
+        module: Any = model.get_submodule(path)
+        tensor = getattr(module, part)
+        if tensor is None:
+            continue
+        smaller = _cut(tensor, cut[name])
+        if isinstance(tensor, nn.Parameter):
+            smaller = nn.Parameter(smaller, requires_grad=tensor.requires_grad)
+        setattr(module, part, smaller)
+        if isinstance(module, nn.Conv2d):
+            module.out_channels, module.in_channels = module.weight.shape[:2]
+        elif isinstance(module, nn.Linear):
+            module.out_features, module.in_features = module.weight.shape
+        else:
+            module.num_features = len(smaller)
+
+
+def shrink(model: nn.Module, kept: Kept) -> Slices:
+    """Make a model smaller in place: of the layers in ``kept``, only these rows stay. Returns what was cut."""
+    cut = slices(model, kept)
+    resize(model, cut)
+    return cut

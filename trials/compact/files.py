@@ -1,0 +1,80 @@
+"""Compact networks on disk: which model, what is left of it, and its tensors; no pickled classes."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trials import files, models
+from trials.compact.cut import Kept, shrink
+from trials.errors import UserError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a network is built from, and what images it takes.
+
+    Attributes:
+        model: its name in ``trials.models.MODELS``.
+        image_size: (H, W) in pixels.
+        precision: what it was trained in: float32, float64 or bf16 (float32 weights under autocast).
+    """
+
+    model: str
+    num_classes: int
+    in_channels: int
+    image_size: tuple[int, int]
+    precision: str = "float32"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """An image's [C, H, W]."""
+        return (self.in_channels, *self.image_size)
+
+    def build(self) -> nn.Module:
+        """The dense model, without values of its own worth keeping."""
+        model = models.build(self.model, num_classes=self.num_classes, in_channels=self.in_channels, seed=0)
+        return model.double() if self.precision == "float64" else model
+
+    def record(self) -> dict[str, Any]:
+        """As plain values, for a file."""
+        return {**asdict(self), "image_size": list(self.image_size)}
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Architecture:
+        """From :meth:`record`."""
+        return cls(**{**record, "image_size": tuple(record["image_size"])})
+
+
+def save(path: Path, architecture: Architecture, kept: Kept, state: Mapping[str, Tensor]) -> None:
+    """Write a compact network: its state dict, the rows left of each layer, and what it was built from."""
+    files.save(path, {"architecture": architecture.record(), "kept": dict(kept), "state_dict": dict(state)})
+
+
+def load(path: str | Path) -> nn.Module:
+    """The compact network that ``python -m trials export --form compact`` wrote, on the CPU, in eval mode.
+
+    Raises:
+        UserError: it is no such file.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        architecture = Architecture.of(content["architecture"])
+        kept, state = content["kept"], content["state_dict"]
+    except OSError as error:
+        raise UserError(f"{str(path)!r} must be a file that can be read ({error})") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"{str(path)!r} must hold a compact network, as export --form compact writes ({reason})"
+        ) from None
+    model = architecture.build()
+    shrink(model, kept)
+    model.load_state_dict(state)
+    return model.eval()

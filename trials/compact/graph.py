@@ -1,0 +1,126 @@
+"""Where the channels of each layer go: what has to shrink with a layer, and which layers must stay whole.
+
+The model is traced symbolically (torch.fx), so that neither data nor weights are needed. A channel is followed from the
+convolution or linear layer that makes it through whatever treats channels one by one (BN, activations, pooling,
+flattening) to the layers that read it. Anything else that takes it (a sum, padding by channels, the network's output,
+an operation not known here) pins it: such a layer keeps all its rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import fx, nn
+from torch.nn import functional as F
+
+from trials.errors import UserError
+
+LAYERS = (nn.Conv2d, nn.Linear)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+# What treats channels one by one and makes zero of zero, so that a filter of zeros leaves nothing behind.
+_CHANNELWISE = (
+    *(nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Tanh, nn.Dropout, nn.Dropout2d),
+    *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d),
+)
+_CHANNELWISE_CALLS = {
+    *(F.relu, F.relu6, F.leaky_relu, F.gelu, F.silu, F.hardswish, F.tanh, F.dropout, "relu", "tanh", "contiguous"),
+    *(F.max_pool2d, F.avg_pool2d, F.adaptive_max_pool2d, F.adaptive_avg_pool2d),
+}
+
+
+@dataclass
+class Channels:
+    """The output channels of one layer.
+
+    Attributes:
+        layer: the module that makes them: rows of its weight, entries of its bias.
+        norms: the BNs they pass, by module name.
+        readers: the layers that read them, each with as many input columns per channel as flattening left pixels.
+        pinned: why none of them can be removed; empty if they can.
+    """
+
+    layer: str
+    norms: list[str] = field(default_factory=list)
+    readers: list[str] = field(default_factory=list)
+    pinned: str = ""
+
+
+def dependencies(model: nn.Module) -> dict[str, Channels]:
+    """The channels that every Conv2d and Linear of a model makes, by weight name, in the order of the forward pass.
+
+    Raises:
+        UserError: the model's forward pass cannot be traced (it branches on its data).
+    """
+    try:
+        graph = fx.Tracer().trace(model)
+    except (fx.proxy.TraceError, TypeError) as error:
+        raise UserError(
+            f"{type(model).__name__} cannot be made smaller, because its forward pass cannot be traced ({error}): "
+            "write it without branches on its input"
+        ) from None
+    modules: dict[str, Any] = dict(model.named_modules())
+    made: dict[str, Channels] = {}
+    origin: dict[fx.Node, Channels | None] = {}
+    for node in graph.nodes:
+        inputs = [origin[source] for source in node.all_input_nodes]
+        module = modules[str(node.target)] if node.op == "call_module" else None
+        if isinstance(module, LAYERS):
+            origin[node] = _through_layer(str(node.target), module, inputs[0], modules, made)
+        elif isinstance(module, NORMS) and _fits(module, inputs[0], modules):
+            if inputs[0] is not None:
+                inputs[0].norms.append(str(node.target))
+            origin[node] = inputs[0]
+        elif _is_channelwise(node, module):
+            origin[node] = inputs[0]
+        else:
+            for channels in inputs:
+                if channels is not None:
+                    channels.pinned = channels.pinned or _reason(node)
+            origin[node] = None
+    return made
+
+
+def sources(graph: dict[str, Channels]) -> dict[str, Channels]:
+    """The channels that each layer reads, by its weight's name; layers that read the image or a sum are not in it."""
+    return {f"{reader}.weight": channels for channels in graph.values() for reader in channels.readers}
+
+
+def _through_layer(
+    name: str, layer: Any, read: Channels | None, modules: dict[str, Any], made: dict[str, Channels]
+) -> Channels:
+    channels = made.setdefault(f"{name}.weight", Channels(name))
+    if read is not None:
+        read.readers.append(name)
+        rows, columns = len(modules[read.layer].weight), layer.weight.shape[1]
+        if isinstance(layer, nn.Conv2d) and layer.groups > 1:
+            read.pinned = channels.pinned = f"{name} is a grouped convolution"
+        elif columns % rows or (isinstance(layer, nn.Conv2d) and columns != rows):
+            read.pinned = f"{name} reads {columns} channels of its {rows}"
+        elif name in read.readers[:-1] or channels.readers:
+            read.pinned = channels.pinned = f"{name} is used twice"
+    return channels
+
+
+def _fits(norm: Any, read: Channels | None, modules: dict[str, Any]) -> bool:
+    """Whether a BN has an entry per channel (not so after flattening more than one pixel)."""
+    return read is None or bool(norm.num_features == len(modules[read.layer].weight))
+
+
+def _is_channelwise(node: fx.Node, module: nn.Module | None) -> bool:
+    if module is not None:
+        return isinstance(module, _CHANNELWISE) or (isinstance(module, nn.Flatten) and module.start_dim == 1)
+    if node.target in _CHANNELWISE_CALLS:
+        return True
+    name = getattr(node.target, "__name__", node.target)
+    first: Any = node.args[1] if len(node.args) > 1 else next(iter(node.kwargs.values()), None)
+    if name == "flatten":
+        return bool(first == 1)
+    return name == "mean" and isinstance(first, (list, tuple)) and set(first) in ({2, 3}, {-1, -2})
+
+
+def _reason(node: fx.Node) -> str:
+    if node.op == "output":
+        return "they are the network's outputs"
+    name = getattr(node.target, "__name__", str(node.target))
+    return f"they enter {'a sum with other channels' if 'add' in name else repr(name)} ({node.name})"

@@ -1,0 +1,74 @@
+"""Which channels a masked network could do without: what its compact form would be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from trials.compact.graph import Channels, dependencies
+
+
+def removable(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Filters that the masks switch off whole, or whose every reader they do, by weight name: int64 indices.
+
+    Filters that enter a sum or are the outputs are left out, and of each layer the first stays where all would go. The
+    network without them is what the masks' sizes come to; it computes the same only if they are also :func:`silent`.
+    """
+    return {
+        name: off.nonzero().view(-1)
+        for name, channels in dependencies(model).items()
+        if not channels.pinned and (off := _spare_one(_rows_off(model, channels, masks))).any()
+    }
+
+
+def silent(model: nn.Module) -> dict[str, Tensor]:
+    """Filters that change nothing in eval mode, by weight name: int64 indices. Removing them leaves the outputs.
+
+    Nothing reads them, or they are zero and so is what their bias and BNs make of zero.
+    """
+    found: dict[str, Tensor] = {}
+    for name, channels in dependencies(model).items():
+        if channels.pinned:
+            continue
+        rows = _unread(model, channels, {}) | _constant_zero(model, channels)
+        if (off := _spare_one(rows)).any():
+            found[name] = off.nonzero().view(-1)
+    return found
+
+
+def _rows_off(model: nn.Module, channels: Channels, masks: Mapping[str, Tensor]) -> Tensor:
+    weight = model.get_parameter(f"{channels.layer}.weight")
+    mask = masks.get(f"{channels.layer}.weight", torch.ones_like(weight, dtype=torch.bool))
+    return ~mask.flatten(1).any(1) | _unread(model, channels, masks)
+
+
+def _unread(model: nn.Module, channels: Channels, masks: Mapping[str, Tensor]) -> Tensor:
+    """Channels [rows] whose columns are zero (or masked, where there are masks) in every layer that reads them."""
+    rows = len(model.get_parameter(f"{channels.layer}.weight"))
+    unread = torch.ones(rows, dtype=torch.bool, device=next(model.parameters()).device)
+    for reader in channels.readers:
+        name = f"{reader}.weight"
+        there = masks[name] if name in masks else model.get_parameter(name).detach() != 0  # [O, columns, ...]
+        unread &= ~there.transpose(0, 1).flatten(1).any(1).view(rows, -1).any(1)
+    return unread
+
+
+def _constant_zero(model: nn.Module, channels: Channels) -> Tensor:
+    """Channels [rows] whose filter, bias and BN scales and shifts are all zero."""
+    named = dict(model.named_parameters())
+    off = ~named[f"{channels.layer}.weight"].detach().flatten(1).any(1)
+    if (bias := named.get(f"{channels.layer}.bias")) is not None:
+        off &= bias == 0
+    for norm in channels.norms:
+        scale, shift = named.get(f"{norm}.weight"), named.get(f"{norm}.bias")
+        off &= torch.zeros_like(off) if scale is None or shift is None else (scale == 0) & (shift == 0)
+    return off
+
+
+def _spare_one(off: Tensor) -> Tensor:
+    if off.all():
+        off = off.clone()
+        off[0] = False
+    return off

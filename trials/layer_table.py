@@ -1,0 +1,105 @@
+"""The layers of a network as GReg numbers them: by index, in residual nets by stage, block and place (section 3)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from torch import nn
+
+from trials.models import MODELS
+from trials.sparsity.masks import prunable
+
+_IN_BLOCK = re.compile(r"(?:layer|block)(?P<stage>\d+)\.(?:layer\.)?(?P<block>\d+)\.(?P<place>.+)")
+_CONV = re.compile(r"conv(\d+)$")
+
+SHORTCUT = -1
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One convolution or linear layer.
+
+    Attributes:
+        name: of the module.
+        index: running number from 0; a shortcut has that of the convolution before it.
+        shape: of its weight; [N, C, kh, kw] of a convolution, [N, C] of a linear layer.
+        stage: in residual nets: 0 is the stem, the last one the classifier; None in others.
+        block: within its stage, from 0; None outside of blocks.
+        conv: within its block, from 0; -1 for a convolution on the shortcut; None outside of blocks.
+        last_in_block: its output is summed with the shortcut.
+    """
+
+    name: str
+    index: int
+    shape: tuple[int, ...]
+    stage: int | None = None
+    block: int | None = None
+    conv: int | None = None
+    last_in_block: bool = False
+
+    @property
+    def linear(self) -> bool:
+        return len(self.shape) == 2
+
+    @property
+    def path(self) -> str:
+        """What ``skip_layers`` calls it: stage.block.conv, or the index."""
+        return str(self.index) if self.stage is None else f"{self.stage}.{self.block}.{self.conv}"
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """All layers of a network in module order, and whether it is residual."""
+
+    layers: tuple[Layer, ...]
+    residual: bool
+
+    @property
+    def stages(self) -> int:
+        """How many ratios a residual net takes: stem, stages, classifier."""
+        return 1 + max(layer.stage or 0 for layer in self.layers)
+
+
+def layer_table(model: nn.Module) -> LayerTable:
+    """The table of a model. It is residual if its layers lie in numbered blocks of numbered stages."""
+    shapes = {name.removesuffix(".weight"): tuple(weight.shape) for name, weight in prunable(model).items()}
+    residual = any(_IN_BLOCK.search(name) for name in shapes)
+    layers: list[Layer] = []
+    index = -1
+    for name, shape in shapes.items():
+        last_stage = max((layer.stage or 0 for layer in layers if layer.block is not None), default=0)
+        match = _IN_BLOCK.search(name)
+        if match is None:
+            index += 1
+            stage = (last_stage + 1 if len(shape) == 2 or last_stage else 0) if residual else None
+            layers.append(Layer(name, index, shape, stage))
+            continue
+        conv = _CONV.match(match["place"])
+        index += conv is not None
+        place = int(conv[1]) - 1 if conv else SHORTCUT
+        layers.append(Layer(name, index, shape, int(match["stage"]), int(match["block"]), place))
+    return LayerTable(tuple(_mark_last(layers)), residual)
+
+
+def _mark_last(layers: list[Layer]) -> list[Layer]:
+    last: dict[tuple[int | None, int | None], int] = {}
+    for layer in layers:
+        if layer.conv is not None:
+            last[layer.stage, layer.block] = max(layer.conv, last.get((layer.stage, layer.block), 0))
+    ends = [layer.conv is not None and layer.conv == last[layer.stage, layer.block] for layer in layers]
+    return [replace(layer, last_in_block=end) for layer, end in zip(layers, ends, strict=True)]
+
+
+def table_of(model: str) -> LayerTable:
+    """The table of a model of the project, by its name; nothing of it is computed."""
+    return _table_of(MODELS[model])
+
+
+@lru_cache(maxsize=64)
+def _table_of(builder: Callable[..., nn.Module]) -> LayerTable:
+    with torch.device("meta"):
+        return layer_table(builder(num_classes=10, in_channels=3))

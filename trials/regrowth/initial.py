@@ -1,0 +1,204 @@
+"""What values do weights that come back start from? And growing itself: masks and weights, at given indices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trials.sparsity import Masks
+
+Indices = dict[str, Tensor]
+"""Flat indices by weight name."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where weights come back, in one layer.
+
+    Attributes:
+        shape: of the layer's weight, [O, I, kh, kw] or [O, I].
+        indices: flat, of what comes back.
+        mask: with what comes back switched on.
+        stale: the weights as they were when they were pruned, where somebody kept them.
+        reference: the weights of another network.
+        kept: which of them that network keeps; None is all.
+        generator: on the CPU: draws are equal on every device.
+    """
+
+    shape: torch.Size
+    indices: Tensor
+    mask: Tensor
+    stale: Tensor | None
+    reference: Tensor | None
+    generator: torch.Generator
+    kept: Tensor | None = None
+
+    @property
+    def fan_in(self) -> int:
+        return math.prod(self.shape[1:])
+
+    @property
+    def fan_out(self) -> int:
+        return self.shape[0] * math.prod(self.shape[2:])
+
+    def zeros(self) -> Tensor:
+        return torch.zeros(len(self.indices), device=self.indices.device)
+
+    def symmetric(self, bound: float) -> Tensor:
+        """U(-bound, bound)."""
+        draws = torch.rand(len(self.indices), generator=self.generator, dtype=torch.float64)
+        return ((2 * draws - 1) * bound).to(self.indices.device)
+
+    def normal(self, std: float | Tensor) -> Tensor:
+        """N(0, std^2)."""
+        draws = torch.randn(len(self.indices), generator=self.generator, dtype=torch.float64)
+        return draws.to(self.indices.device) * std
+
+
+def zero(site: Site) -> Tensor:
+    return site.zeros()
+
+
+def magnitude(site: Site) -> Tensor:
+    """What the weight was when it was pruned."""
+    if site.stale is None:
+        raise ValueError("initial is 'magnitude', but nobody kept what the weights were when they were pruned")
+    return site.stale.reshape(-1)[site.indices]
+
+
+def kaiming_bound(site: Site) -> float:
+    return math.sqrt(6 / site.fan_in)
+
+
+def xavier_bound(site: Site) -> float:
+    return math.sqrt(6 / (site.fan_in + site.fan_out))
+
+
+def kaiming(site: Site) -> Tensor:
+    """U(-b, b), b = sqrt(6 / fan_in) of the dense layer (He et al. 2015, https://arxiv.org/abs/1502.01852)."""
+    return site.symmetric(kaiming_bound(site))
+
+
+def xavier(site: Site) -> Tensor:
+    """U(-b, b), b = sqrt(6 / (fan_in + fan_out)) of the dense layer (Glorot and Bengio 2010)."""
+    return site.symmetric(xavier_bound(site))
+
+
+def reference(site: Site) -> Tensor:
+    """The reference network's value; 0 where the layer has none."""
+    return site.zeros() if site.reference is None else site.reference.reshape(-1)[site.indices]
+
+
+def dual_lottery(site: Site) -> Tensor:
+    """N(0, 2 / n), n the inputs that the weight's output keeps, itself included (arxiv.org/abs/2203.04248)."""
+    kept = site.mask.reshape(site.shape[0], -1).sum(1)  # [O]
+    rows = site.indices // site.fan_in
+    return site.normal((2 / kept.clamp_min(1).double()).sqrt()[rows])
+
+
+def fan_in_normal(site: Site) -> Tensor:
+    """N(0, 2 / fan_in) of the dense layer, its kernel's area included."""
+    return site.normal(math.sqrt(2 / site.fan_in))
+
+
+def reference_or_normal(site: Site) -> Tensor:
+    """The reference's value where it keeps the weight, N(0, 2 / fan_in) elsewhere."""
+    drawn = fan_in_normal(site)
+    if site.reference is None or site.kept is None:
+        return drawn if site.reference is None else reference(site)
+    return torch.where(site.kept.reshape(-1)[site.indices], reference(site).to(drawn), drawn)
+
+
+INITIAL: dict[str, Callable[[Site], Tensor]] = {
+    "zero": zero,
+    "magnitude": magnitude,
+    "kaiming": kaiming,
+    "xavier": xavier,
+    "reference": reference,
+    "reference_or_normal": reference_or_normal,
+    "dual_lottery": dual_lottery,
+}
+
+
+def grown(masks: Mapping[str, Tensor], indices: Mapping[str, Tensor]) -> Masks:
+    """Masks with the weights at ``indices`` back: exactly as many more as there are indices.
+
+    Raises:
+        ValueError: an index is there twice, or its weight is not pruned.
+    """
+    new: Masks = dict(masks)
+    for name, index in indices.items():
+        mask = masks[name].clone(memory_format=torch.contiguous_format)
+        counts = mask.view(torch.uint8).view(-1)
+        counts.index_add_(0, index, torch.ones_like(index, dtype=torch.uint8))
+        if not bool((counts.index_select(0, index) == 1).all()):  # 2: it was there already, or comes twice
+            raise ValueError(f"{name} must grow by {len(index)} weights, but some of them are there, or named twice")
+        new[name] = mask
+    return new
+
+
+def write(weights: Mapping[str, Tensor], indices: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """Set the weights at ``indices``, all others left as they are."""
+    with torch.no_grad():
+        for name, index in indices.items():
+            weight, value = weights[name], values[name].to(weights[name])
+            if weight.is_contiguous():
+                weight.view(-1).index_copy_(0, index, value)
+            else:  # channels last
+                weight[torch.unravel_index(index, weight.shape)] = value
+
+
+def initial_values(
+    kind: str,
+    masks: Mapping[str, Tensor],
+    indices: Mapping[str, Tensor],
+    generator: torch.Generator,
+    *,
+    stale: Mapping[str, Tensor] | None = None,
+    reference: Mapping[str, Tensor] | None = None,
+    kept: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Values for the weights at ``indices``; ``masks`` have them switched on already."""
+    given = [tensors or {} for tensors in (stale, reference, kept)]
+
+    def site(name: str) -> Site:
+        old, other, mask = (tensors.get(name) for tensors in given)
+        return Site(masks[name].shape, indices[name], masks[name], old, other, generator, mask)
+
+    return {name: INITIAL[kind](site(name)) for name in indices}
+
+
+def reinitialise(
+    kind: str,
+    weights: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+    generator: torch.Generator,
+    reference: Mapping[str, Tensor] | None = None,
+) -> None:
+    """All kept weights of every masked layer anew, not only what came back. ``magnitude`` leaves them as they are.
+
+    ``kaiming`` and ``xavier`` are normal here; ``dual_lottery`` leaves rows without weights alone; a layer without a
+    reference keeps its weights; all are multiplied by the mask.
+    """
+    if kind == "magnitude":
+        return
+    with torch.no_grad():
+        for name, mask in masks.items():
+            weight = weights[name]
+            every = torch.arange(mask.numel(), device=mask.device)
+            site = Site(mask.shape, every, mask, None, (reference or {}).get(name), generator)
+            if kind == "zero":
+                weight.zero_()
+            elif kind == "reference":
+                weight.copy_(weight if site.reference is None else site.reference).mul_(mask)
+            elif kind == "dual_lottery":
+                drawn = dual_lottery(site).view(mask.shape).to(weight) * mask
+                rows = mask.flatten(1).any(1).view(-1, *[1] * (mask.dim() - 1))
+                weight.copy_(torch.where(rows, drawn, weight))
+            else:
+                bound = kaiming_bound(site) if kind == "kaiming" else xavier_bound(site)
+                weight.copy_(site.normal(bound / math.sqrt(3)).view(mask.shape)).mul_(mask)

@@ -1,0 +1,160 @@
+"""How much would the loss feel a weight's absence? Saliency (dL/dw)^2 w^2, per weight, and per weight and class.
+
+Fisher pruning's score (Theis et al. 2018, https://arxiv.org/abs/1801.05787), per class FairPrune's (Wu et al. 2022,
+https://arxiv.org/abs/2203.02110), with the gradient of a batch's mean loss in place of each sample's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from trials.training import Batch, Net
+
+
+def squared_gradients(
+    net: Net, batches: Iterable[Batch], weights: Mapping[str, Tensor], max_batches: int | None = None
+) -> dict[str, Tensor]:
+    """The mean over batches of (dL/dw)^2; L is the batch's mean cross-entropy, the model in eval mode."""
+    return _mean_of_gradients(net, batches, weights, max_batches, torch.square)
+
+
+def gradient_magnitudes(
+    net: Net, batches: Iterable[Batch], weights: Mapping[str, Tensor], max_batches: int | None = None
+) -> dict[str, Tensor]:
+    """|mean over batches of dL/dw|, also where a mask is off (RigL's score, https://arxiv.org/abs/1911.11134)."""
+    return {name: mean.abs() for name, mean in mean_gradients(net, batches, weights, max_batches).items()}
+
+
+def mean_gradients(
+    net: Net, batches: Iterable[Batch], weights: Mapping[str, Tensor], max_batches: int | None = None
+) -> dict[str, Tensor]:
+    """The mean over batches of dL/dw, the model in eval mode."""
+    return _mean_of_gradients(net, batches, weights, max_batches, lambda gradient: gradient)
+
+
+def _mean_of_gradients(
+    net: Net,
+    batches: Iterable[Batch],
+    weights: Mapping[str, Tensor],
+    max_batches: int | None,
+    of: Callable[[Tensor], Tensor],
+) -> dict[str, Tensor]:
+    training = net.model.training
+    net.model.eval()
+    sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    count = 0
+    for x, y in islice(batches, max_batches):
+        loss, _ = net.loss(x, y)
+        for total, gradient in zip(sums.values(), torch.autograd.grad(loss, list(weights.values())), strict=True):
+            total += of(gradient)
+        count += 1
+    net.model.train(training)
+    if not count:
+        raise ValueError("saliency is a mean over batches, but there are none")
+    return {name: total / count for name, total in sums.items()}
+
+
+def saliency(
+    net: Net, batches: Iterable[Batch], weights: Mapping[str, Tensor], max_batches: int | None = None
+) -> dict[str, Tensor]:
+    """S = mean over batches of (dL/dw)^2 w^2, in a dense network.
+
+    Args:
+        net: the network; its masks must be empty.
+        batches: read up to ``max_batches``.
+        weights: some of its parameters, by name.
+
+    Raises:
+        ValueError: the network has masks. What they switch off is 0 there, and so would be its saliency: see
+            :func:`sparse_saliency`.
+    """
+    if net.masks:
+        raise ValueError("saliency is that of a dense network, but the one given has masks: give dense weights as well")
+    return sparse_saliency(net, batches, weights, weights, max_batches)
+
+
+def sparse_saliency(
+    net: Net,
+    batches: Iterable[Batch],
+    weights: Mapping[str, Tensor],
+    dense: Mapping[str, Tensor],
+    max_batches: int | None = None,
+) -> dict[str, Tensor]:
+    """Saliency with the gradients that a sparse network has, and the weights that the dense one had."""
+    squares = squared_gradients(net, batches, weights, max_batches)
+    return {name: square * dense[name].detach().square() for name, square in squares.items()}
+
+
+def class_saliency(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    parameters: Mapping[str, Tensor],
+    num_classes: int,
+    order: Literal["first", "second"] = "second",
+) -> dict[str, Tensor]:
+    """Saliency of every parameter for every class, [classes, numel]; in one pass over the data.
+
+    L_c is the mean loss of a batch's samples of class c; ``second`` is the mean over batches that have the class of
+    (dL_c/dw)^2 w^2, ``first`` that of abs(dL_c/dw). A class that never occurs has a row of zeros.
+    """
+    training = model.training
+    model.eval()
+    tensors = list(parameters.values())
+    sums = [tensor.new_zeros(num_classes, tensor.numel()) for tensor in tensors]
+    counts = [0] * num_classes
+    for x, y in batches:
+        losses = nn.functional.cross_entropy(model(x), y, reduction="none")
+        classes = torch.bincount(y, minlength=num_classes).nonzero().squeeze(1).tolist()
+        for c in classes:
+            mean = losses[y == c].mean()
+            gradients = torch.autograd.grad(mean, tensors, retain_graph=c != classes[-1])
+            for total, gradient in zip(sums, gradients, strict=True):
+                total[c] += gradient.square().reshape(-1) if order == "second" else gradient.abs().reshape(-1)
+            counts[c] += 1
+    model.train(training)
+    divisor = torch.tensor(counts, device=tensors[0].device).clamp_min(1)[:, None]
+    scale = [tensor.detach().square().reshape(-1) if order == "second" else 1.0 for tensor in tensors]
+    means = [total / divisor * factor for total, factor in zip(sums, scale, strict=True)]
+    return dict(zip(parameters, means, strict=True))
+
+
+@dataclass(frozen=True)
+class ClassStatistics:
+    """What per-class saliency [classes, numel] of one parameter says.
+
+    Attributes:
+        mean, std: per class, over the parameter's entries (population).
+        mean_range: largest minus smallest over the classes, averaged over entries.
+        unfairness: standard deviation of the class means over their mean; 0 is even.
+    """
+
+    mean: Tensor
+    std: Tensor
+    mean_range: Tensor
+    unfairness: Tensor
+
+
+def class_statistics(saliency: Tensor) -> ClassStatistics:
+    """Statistics of [classes, numel]."""
+    means = saliency.mean(1)
+    spread = means.std(correction=0) / (means.mean() + 1e-8)
+    ranges = saliency.amax(0) - saliency.amin(0)
+    return ClassStatistics(means, saliency.std(1, correction=0), ranges.mean(), spread)
+
+
+def biased_entries(saliency: Tensor, percentile: float = 90.0) -> tuple[Tensor, Tensor, Tensor]:
+    """The entries whose range over the classes is at or above its percentile, widest first.
+
+    Returns:
+        Flat indices, ranges, and the class that each matters most to.
+    """
+    ranges = (saliency.amax(0) - saliency.amin(0)).double()
+    found = (ranges >= torch.quantile(ranges, percentile / 100)).nonzero().squeeze(1)
+    order = found[ranges[found].argsort(descending=True, stable=True)]
+    return order, ranges[order], saliency.argmax(0)[order]

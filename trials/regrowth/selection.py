@@ -1,0 +1,54 @@
+"""Which of a layer's pruned weights come back? Flat (row-major) indices, the first to come back first."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def highest(mask: Tensor, score: Tensor, count: int) -> Tensor:
+    """The ``count`` pruned weights with the highest scores, or all there are; of equal ones, the lower index first."""
+    pruned = (~mask.reshape(-1)).nonzero().squeeze(1)
+    count = min(count, len(pruned))
+    if not count:
+        return pruned[:0]
+    values = score.reshape(-1)[pruned]
+    if count < len(pruned):
+        threshold = values.kthvalue(len(values) - count + 1).values
+        above = values > threshold
+        ties = (values == threshold).nonzero().squeeze(1)[: count - int(above.sum())]
+        above[ties] = True
+        pruned, values = pruned[above], values[above]
+    return pruned[values.argsort(descending=True, stable=True)]
+
+
+def uniform(mask: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """``count`` pruned weights, all equally likely. Drawn on CPU, equal on every device."""
+    return _draw((~mask.reshape(-1)).nonzero().squeeze(1), count, generator)
+
+
+def referenced(
+    mask: Tensor, allowed: Tensor, reference: Tensor, count: int, generator: torch.Generator
+) -> tuple[Tensor, int]:
+    """Pruned weights that a reference mask keeps; if it has too few of them, others; only those that are ``allowed``.
+
+    Nothing ranks the weights of a group: too large a one is drawn from.
+
+    Returns:
+        The indices, and how many of them the reference keeps.
+    """
+    eligible = (~mask & allowed).reshape(-1)
+    kept = (eligible & reference.reshape(-1)).nonzero().squeeze(1)
+    if len(kept) >= count:
+        return (kept if len(kept) == count else _draw(kept, count, generator)), count
+    others = (eligible & ~reference.reshape(-1)).nonzero().squeeze(1)
+    return torch.cat([kept, _draw(others, count - len(kept), generator)]), len(kept)
+
+
+def eligible(mask: Tensor, indices: Tensor) -> Tensor:
+    """Of saved indices, those whose weights are pruned."""
+    return indices[~mask.reshape(-1)[indices]]
+
+
+def _draw(group: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    return group[torch.randperm(len(group), generator=generator)[:count].to(group.device)]

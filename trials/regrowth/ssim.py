@@ -1,0 +1,159 @@
+"""How alike are the features of a dense and a sparse network? Structural similarity (SSIM) per layer.
+
+A layer's map: its output summed over channels, divided by its L1 norm in every sample, averaged over samples, scaled
+to [0, 1]. SSIM as scikit-image's ``structural_similarity`` has it by default: a box window of min(7, H, W), lowered to
+odd, unbiased covariances, data range 1 (Wang et al. 2004, https://doi.org/10.1109/TIP.2003.819861). Layers whose maps
+are smaller than the smallest window, 3, and layers without maps have none: NaN, which takes no part in any ranking.
+
+The map of a mean over many images is dominated by effects of position, such as borders, and hardly differs between
+networks; ``per="sample"`` compares image by image and averages the similarities instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from pytorch_msssim import ssim as _ssim
+from torch import Tensor, nn
+
+LARGEST_WINDOW = 7
+SMALLEST_WINDOW = 3
+K1, K2 = 0.01, 0.03
+
+Features = dict[str, Tensor]
+
+
+def similarity(a: Tensor, b: Tensor) -> Tensor:
+    """SSIM of maps [N, H, W] in [0, 1], pair by pair: float64 [N]; NaN where they are smaller than a window."""
+    window = min(LARGEST_WINDOW, *a.shape[1:])
+    window -= 1 - window % 2
+    if window < SMALLEST_WINDOW:
+        return torch.full((len(a),), math.nan, dtype=torch.float64, device=a.device)
+    # unbiased (co)variances are n/(n-1) times the biased ones; the constant beside them takes the factor just as well
+    n = window**2
+    box = torch.full((1, 1, 1, window), 1 / window, dtype=torch.float64, device=a.device)
+    found: Tensor = _ssim(
+        a[:, None].double(),
+        b[:, None].double(),
+        data_range=1.0,
+        size_average=False,
+        win=box,
+        K=(K1, K2 * math.sqrt((n - 1) / n)),
+    )
+    return found
+
+
+def spatial_maps(features: Tensor) -> Tensor:
+    """Features [B, C, H, W] to maps [B, H, W]: signed sums over channels, each of L1 norm 1."""
+    sums = features.sum(1)
+    return sums / sums.abs().sum((1, 2), keepdim=True).clamp_min(1e-12)
+
+
+def scaled(maps: Tensor) -> Tensor:
+    """Maps [N, H, W], each stretched to [0, 1]; one that is constant stays as it is."""
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    return torch.where(high > low, (maps - low) / (high - low + 1e-8), maps)
+
+
+@contextmanager
+def _outputs(model: nn.Module, layers: Sequence[str]) -> Iterator[Features]:
+    """What the modules computed in the last forward pass, if 4-D; copies, as what follows may work in place."""
+    modules = dict(model.named_modules())
+    found: Features = {}
+
+    def note(name: str) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+            if output.dim() == 4:
+                found[name] = output.detach().clone()
+
+        return hook
+
+    hooks = [modules[name].register_forward_hook(note(name)) for name in layers]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def mean_maps(model: nn.Module, batches: Iterable[Tensor], layers: Sequence[str]) -> Features:
+    """The scaled mean map [H, W] of each layer with 4-D outputs, over the samples of ``batches`` [B, C, H, W].
+
+    The model should be in eval mode.
+    """
+    sums: Features = {}
+    count = 0
+    with torch.no_grad(), _outputs(model, layers) as outputs:
+        for x in batches:
+            model(x)
+            count += len(x)
+            for name, output in outputs.items():
+                total = spatial_maps(output).sum(0)
+                sums[name] = sums[name] + total if name in sums else total
+    return {name: scaled((sums[name] / count)[None])[0] for name in layers if name in sums}
+
+
+def sample_maps(model: nn.Module, x: Tensor, layers: Sequence[str]) -> Features:
+    """The scaled map of every sample, [B, H, W] per layer with 4-D outputs."""
+    with torch.no_grad(), _outputs(model, layers) as outputs:
+        model(x)
+        return {name: scaled(spatial_maps(outputs[name])) for name in layers if name in outputs}
+
+
+def similarities(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Features:
+    """SSIM of maps [N, H, W] by layer, [N] each; layers of equal size in one go."""
+    by_size: dict[torch.Size, list[str]] = {}
+    for name, maps in a.items():
+        by_size.setdefault(maps.shape, []).append(name)
+    found: Features = {}
+    for names in by_size.values():
+        together = similarity(torch.cat([a[name] for name in names]), torch.cat([b[name] for name in names]))
+        found.update(zip(names, together.view(len(names), -1), strict=True))
+    return {name: found[name] for name in a}
+
+
+def layer_similarity(
+    dense: nn.Module,
+    sparse: nn.Module,
+    batches: Iterable[Tensor],
+    layers: Sequence[str],
+    per: Literal["mean_map", "sample"] = "mean_map",
+) -> dict[str, float]:
+    """SSIM of every layer in ``layers`` between two networks that see the same images; NaN where it is undefined.
+
+    Args:
+        dense, sparse: networks with modules of these names, in eval mode.
+        batches: images [B, C, H, W]; read once.
+        per: compare the mean maps, or sample by sample, averaged over the samples.
+    """
+    batches = list(batches)
+    if per == "mean_map":
+        ours, theirs = mean_maps(dense, batches, layers), mean_maps(sparse, batches, layers)
+        found = similarities({n: m[None] for n, m in ours.items()}, {n: m[None] for n, m in theirs.items()})
+    else:
+        parts = [similarities(sample_maps(dense, x, layers), sample_maps(sparse, x, layers)) for x in batches]
+        found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return {name: float(found[name].mean()) if name in found else math.nan for name in layers}
+
+
+def defined(ssim: Mapping[str, float], missing: float | None = None) -> dict[str, float]:
+    """The layers whose SSIM is defined; with ``missing``, all of them, that standing for what is undefined."""
+    filled = {name: missing if math.isnan(value) else value for name, value in ssim.items()}
+    return {name: value for name, value in filled.items() if value is not None}
+
+
+def ascending(ssim: Mapping[str, float], missing: float | None = None) -> list[str]:
+    """The layers that :func:`defined` has, by ascending SSIM, those of equal SSIM in their order."""
+    values = defined(ssim, missing)
+    return sorted(values, key=lambda name: values[name])
+
+
+def below(ssim: Mapping[str, float], threshold: float, missing: float | None = None) -> list[str]:
+    """The layers with an SSIM strictly below ``threshold``, lowest first; the single lowest if there are none."""
+    values = defined(ssim, missing)
+    order = ascending(values)
+    return [name for name in order if values[name] < threshold] or order[:1]

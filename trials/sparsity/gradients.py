@@ -1,0 +1,43 @@
+"""Scores that ask the loss: how much a weight matters by its gradient over training images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from trials.training import Batch, Net
+
+GradientScore = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], dict[str, Tensor]]
+"""Weights and their gradients, by name, to scores of the weights' shapes; higher is kept."""
+
+
+def mean_gradients(net: Net, weights: Mapping[str, Tensor], batches: Iterable[Batch]) -> dict[str, Tensor]:
+    """dL/dw by weight name, L the mean cross-entropy over all images of ``batches``.
+
+    In evaluation mode: BN's statistics are used, and stay as they are. Gradients that lie on parameters are left alone.
+    """
+    net.model.eval()
+    count, sums = 0, [torch.zeros_like(weight) for weight in weights.values()]
+    for x, y in batches:
+        loss, _ = net.loss(x, y)
+        for total, gradient in zip(sums, torch.autograd.grad(loss * len(y), list(weights.values())), strict=True):
+            total += gradient
+        count += len(y)
+    if not count:
+        raise ValueError("batches hold no images, but gradients are a mean over some: give at least one batch")
+    return {name: total.div_(count) for name, total in zip(weights, sums, strict=True)}
+
+
+def taylor(weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """|w dL/dw|: how much the loss changes, to first order, without the weight (https://arxiv.org/abs/1906.10771)."""
+    return {name: (weight.detach() * gradients[name]).abs() for name, weight in weights.items()}
+
+
+def gradient(weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """|dL/dw|."""
+    return {name: gradients[name].abs() for name in weights}
+
+
+GRADIENT_SCORES: dict[str, GradientScore] = {"taylor": taylor, "gradient": gradient}
