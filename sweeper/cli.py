@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -16,15 +16,19 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
+from sweeper.conditions import active
+from sweeper.control import cancel, list_sweeps
 from sweeper.ledger import SweepFolder
 from sweeper.report import show
 from sweeper.signals import interruptible
 from sweeper.space import Cell, Space, list_spaces, load_space, narrowing
+from sweeper.warm import commit, warm_start
 from trials import data, files
-from trials.config import TrialConfig
+from trials.config import SCHEMA, TrialConfig
 from trials.errors import UserError
 from trials.lease import HEARTBEAT_S, Lease
 from trials.methods import METHODS
+from trials.storage import Place, place
 
 COMPLETE, FAILURES, WRONG_INPUT, STOPPED = 0, 1, 2, 130
 
@@ -49,15 +53,22 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--space", metavar="NAME_OR_FILE", help="what to sweep: a name in search_spaces/, or a YAML file")
     p.add_argument("--profile", metavar="P", help="a profile of the space, e.g. demo")
     p.add_argument("--set", action="append", default=[], metavar="a.b=c", dest="overrides", help="change the space")
-    p.add_argument("--storage", default="results", metavar="PATH", help="where sweeps lie (default: results)")
+    p.add_argument("--storage", default=os.environ.get("SWEEP_STORAGE", "results"), metavar="PLACE",
+                   help="a path, or s3://BUCKET/PREFIX (default: $SWEEP_STORAGE, else results)")  # fmt: skip
     p.add_argument("--name", help="the sweep's folder in the storage (default: the space's name)")
     p.add_argument("--samples", type=int, metavar="N", help="samples per cell")
     p.add_argument("--max-concurrent", type=int, metavar="N", help="trials at once")
+    p.add_argument("--max-hours", type=float, metavar="H", help="stop after so many hours; the same command goes on")
     p.add_argument("--address", metavar="ADDR", help="a Ray cluster to join; 'local' starts a new one here")
     p.add_argument("--serial", action="store_true", help="one trial at a time, in the order of the plan")
     p.add_argument("--dry-run", action="store_true", help="check everything and say what would run")
     p.add_argument("--list-spaces", action="store_true", help="the spaces there are")
+    p.add_argument("--dashboard", metavar="NAME", help="show a sweep with optuna-dashboard, on this machine only")
+    p.add_argument("--verify", action="store_true", help="first read every checkpoint, not only those that are needed")
+    p.add_argument("--retry-failed", action="store_true", help="first forgive the trials that have failed for good")
+    p.add_argument("--list", action="store_true", help="the sweeps of the storage: how far they are, who drives them")
     p.add_argument("--show", metavar="NAME", help="how a sweep stands, also while it runs elsewhere")
+    p.add_argument("--cancel", metavar="NAME", help="ask a sweep's driver, wherever it runs, to commit and stop")
     return p
 
 
@@ -70,8 +81,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for name, about, profiles in list_spaces():
                 console.print(f"{name}: {about}" + (f" (profiles: {', '.join(profiles)})" if profiles else ""))
             return COMPLETE
+        if options.list:
+            list_sweeps(place(options.storage), console)
+            return COMPLETE
         if options.show is not None:
             show(sweep_path(options.storage, options.show), console)
+            return COMPLETE
+        if options.dashboard is not None:
+            from sweeper.dashboard import serve
+
+            with interruptible():
+                serve(sweep_path(options.storage, options.dashboard), console)
+            return COMPLETE
+        if options.cancel is not None:
+            cancel(sweep_path(options.storage, options.cancel), console)
             return COMPLETE
         if not options.space:
             raise UserError("--space is missing: name one (--list-spaces shows them) or give a YAML file")
@@ -91,7 +114,7 @@ def make_console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=10_000, no_color=True, soft_wrap=True)
 
 
-def sweep_path(storage: str, name: str) -> Path:
+def sweep_path(storage: str, name: str) -> Place:
     """The folder of a sweep.
 
     Raises:
@@ -103,7 +126,7 @@ def sweep_path(storage: str, name: str) -> Path:
         )
     if name == "stages":
         raise UserError("--name is 'stages', but that folder of the storage holds what sweeps share: give another")
-    return Path(storage).expanduser().absolute() / name
+    return place(storage) / name
 
 
 def sweep(options: argparse.Namespace, console: Console) -> int:
@@ -115,12 +138,18 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
         overrides=options.overrides,
         samples=options.samples,
         max_concurrent=limit,
+        max_hours=options.max_hours,
     )
     space.check()
     folder = SweepFolder(sweep_path(options.storage, space.name if options.name is None else options.name))
     refuse_narrowing(folder, space)
+    warm = warm_start(space, folder)
     if options.dry_run:
         describe(space, folder, console)
+        if warm:
+            given = [(len(cell.observations), len(cell.points)) for cell in warm.values()]
+            observations, points = map(sum, zip(*given, strict=True))
+            console.print(f"from_sweep: {observations} trials known, {points} points tried first", markup=False)
         return COMPLETE
     for dataset, data_dir in sorted({(c.dataset, c.data_dir) for c in edge_configs(space)}, key=str):
         data.check(dataset, data_dir)
@@ -129,13 +158,17 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
             files.require_writable(path)
     except OSError as error:
         raise UserError(
-            f"--storage is {options.storage!r}, but must be a folder that can be written ({error}): give another"
+            f"--storage is {options.storage!r}, but must be a place that can be written ({error}): give another"
         ) from None
     with driving(folder, console) as lease:
-        return drive(space, folder, lease, options.address, console)
+        if options.retry_failed:
+            console.print(f"{folder.forgive()} failed trials may be tried again", markup=False)
+        return drive(space, folder, lease, options.address, console, verify=options.verify)
 
 
-def drive(space: Space, folder: SweepFolder, lease: Lease, address: str | None, console: Console) -> int:
+def drive(
+    space: Space, folder: SweepFolder, lease: Lease, address: str | None, console: Console, *, verify: bool = False
+) -> int:
     """Run a checked space as the sweep's one driver."""
     from sweeper.display import Display
     from sweeper.plan import Plan
@@ -143,10 +176,12 @@ def drive(space: Space, folder: SweepFolder, lease: Lease, address: str | None, 
     from sweeper.tables import compact
 
     refuse_narrowing(folder, space)  # again: now that nobody else changes it
-    record_change(folder, space)
-    damaged = folder.repair()
-    plan = Plan(space, folder, folder.records())
-    if plan.complete:
+    record_change(folder, space, console)
+    damaged = folder.repair(checkpoints=verify)
+    warm = warm_start(space, folder)
+    commit(folder, warm)
+    plan = Plan(space, folder, folder.records(), warm)
+    if plan.over:
         for line in damaged:
             console.print(line, markup=False)
     else:
@@ -159,9 +194,17 @@ def drive(space: Space, folder: SweepFolder, lease: Lease, address: str | None, 
             run_plan(space, folder, plan, display, lease, address=address, limit=space.max_concurrent)
     if lease.lost:
         raise UserError(f"{folder.path.name} was taken over by another driver ({lease.owner()}): this one stopped")
-    compact(folder)
+    try:
+        compact(folder)
+    except OSError as error:
+        if not files.is_full(error):
+            raise
+        console.print(f"the tables are not written ({error}): the same command again does, once there is room")
     show(folder.path, console)
     if not plan.complete:
+        if plan.out_of_budget:
+            spent = f"{plan.budget.taken} of max_epochs {space.max_epochs} are spent"
+            console.print(f"{spent}: the same command with --set max_epochs=MORE goes on", markup=False)
         return STOPPED
     return FAILURES if plan.failed else COMPLETE
 
@@ -182,7 +225,7 @@ def driving(folder: SweepFolder, console: Console) -> Iterator[Lease]:
 def outlive(lease: Lease, console: Console) -> bool:
     """Take the lease over from an owner on another host once its heart has stopped; False as soon as it beats."""
     first = lease.owner()
-    if first is None or first.host == socket.gethostname():
+    if first is None or first.near:
         return lease.acquire()
     console.print(f"the driver was {first}; waiting for a sign of life of it, about a minute", markup=False)
     while lease.owner() == first:
@@ -214,16 +257,31 @@ def refuse_narrowing(folder: SweepFolder, space: Space) -> None:
         )
 
 
-def record_change(folder: SweepFolder, space: Space) -> None:
-    """Add the space, versions and commit to sweep.yaml, if anything of them is new."""
+def record_change(folder: SweepFolder, space: Space, console: Console) -> None:
+    """Add the space, versions and commit to sweep.yaml, if anything of them is new; say which versions are.
+
+    Raises:
+        UserError: the sweep was written by code whose folders and names this code does not share.
+    """
     documents = folder.documents()
+    schema = documents[-1].get("schema", 1) if documents else SCHEMA
+    if schema != SCHEMA:
+        raise UserError(
+            f"{folder.path.name} was written with schema {schema} (commit {documents[-1].get('commit')}), but this "
+            f"code has schema {SCHEMA}: go on with that version, or give another --name"
+        )
     document: dict[str, Any] = {
+        "schema": SCHEMA,
         "space": space.document(),
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},
         "commit": git_commit(),
     }
     if documents and {key: documents[-1].get(key) for key in document} == document:
         return
+    before = documents[-1].get("versions", {}) if documents else {}
+    changed = [f"{n} {before[n]} -> {v}" for n, v in document["versions"].items() if before.get(n, v) != v]
+    if changed:
+        console.print(f"goes on with other versions: {', '.join(changed)}", markup=False)
     folder.append({"written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **document})
 
 
@@ -242,16 +300,16 @@ def git_commit() -> str | None:
 def edge_configs(space: Space) -> list[TrialConfig]:
     """Every cell's config at the lower and at the upper edge of the search."""
     cells: list[Cell] = space.cells()
-    lowest, highest = ({path: d.edges()[i] for path, d in space.search.items()} for i in (0, -1))
-    return [space.config(cell, params) for cell in cells for params in (lowest, highest)]
+    edges = [{path: d.edges()[i] for path, d in space.search.items()} for i in (0, -1)]
+    return [space.config(cell, active(space.search, point, cell.values)) for cell in cells for point in edges]
 
 
 def describe(space: Space, folder: SweepFolder, console: Console) -> None:
     """What a run would do."""
     cells = space.cells()
     configs = edge_configs(space)
-    low, high = ([_stage_of(config) for config in configs[i::2]] for i in (0, 1))
-    shared = {stage for stage in low if stage}
+    low, high = ([_stages_of(config) for config in configs[i::2]] for i in (0, 1))
+    shared = set().union(*low)
     for cell in cells:
         console.print(cell.key or "one cell", markup=False)
     for path, distribution in space.search.items():
@@ -259,6 +317,8 @@ def describe(space: Space, folder: SweepFolder, console: Console) -> None:
     trials = len(cells) * space.samples
     methods = ", ".join(sorted({config.method for config in configs}))
     console.print(f"{len(cells)} cells x {space.samples} samples = {trials} trials of {methods}")
+    if space.pbt is not None:
+        console.print(f"{space.samples} samples: {space.pbt}", markup=False)
     if low != high:
         console.print("dense networks to train first: one per trial, since the search changes how they are trained")
     else:
@@ -266,7 +326,8 @@ def describe(space: Space, folder: SweepFolder, console: Console) -> None:
     console.print(f"folder {folder.path}")
 
 
-def _stage_of(config: TrialConfig) -> str | None:
+def _stages_of(config: TrialConfig) -> set[str]:
+    """The shared stages that a trial needs: where it starts, and what else it looks at."""
     method = METHODS[config.method](config)
     source = config if config.method == "dense" else method.source()
-    return source.id if source is not None else None
+    return {stage.id for stage in (source, *method.references().values()) if stage is not None}

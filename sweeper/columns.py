@@ -23,17 +23,25 @@ COLUMNS: dict[str, dict[str, Any]] = {
         f"""
         trial:text cell:text number:whole samples:whole
         status:text attempts:whole failures:whole error_type:text error_message:text {_FIGURES}
-        compression:real flops:whole dense_flops:whole speedup:real parameters:whole
+        compression:real macs:whole flops:whole dense_flops:whole speedup:real parameters:whole dense_parameters:whole
+        latency_ms_1:real latency_ms_128:real epochs:whole pruned_at:whole
         data:text data_source:text seconds:real host:text device:text"""
     ),
     "epochs": _columns(
-        f"trial:text stage:text level:whole epoch:whole {_FIGURES} flops:whole variant:text seconds:real stage_id:text"
+        f"""
+        trial:text stage:text level:whole epoch:whole {_FIGURES} macs:whole flops:whole parameters:whole
+        variant:text seconds:real stage_id:text"""
     ),
     "layers": _columns(
         "trial:text stage:text level:whole layer:text total:whole kept:whole density:real flops:whole stage_id:text"
     ),
     "allocations": _columns(
         "trial:text step:whole episode:whole layer:text capacity:whole count:whole reward:real",
+    ),
+    "lineage": _columns(
+        """
+        trial:text cell:text generation:whole member:whole parent:whole parent_trial:text
+        from_epoch:whole until_epoch:whole changes:text"""
     ),
 }
 """Columns that are always there, in their order; what a method or a config adds follows by name."""

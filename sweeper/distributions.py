@@ -6,12 +6,14 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from sweeper import conditions
+from sweeper.conditions import When
 from sweeper.values import Scalar, scalars, shown
 from trials.errors import UserError, unknown_name
 
@@ -19,8 +21,11 @@ MOST_CORNERS = 64
 """Up to here every combination of bounds and choices is tried on a cell; beyond, one hyperparameter at a time."""
 
 
+@dataclass(frozen=True)
 class Distribution(ABC):
-    """The values that one hyperparameter may take."""
+    """The values that one hyperparameter may take, and when it is searched at all."""
+
+    when: When = field(default=(), kw_only=True)
 
     @abstractmethod
     def suggest(self, trial: optuna.Trial, name: str) -> Scalar:
@@ -35,12 +40,31 @@ class Distribution(ABC):
         """The values that a config must accept for all others to be accepted: the bounds, or every choice."""
 
     @abstractmethod
-    def document(self) -> dict[str, Any]:
-        """As a space file says it."""
+    def points(self, most: int) -> tuple[Scalar, ...]:
+        """Evenly spaced values, bounds included: ``most`` of a range; every choice."""
+
+    def contains(self, value: object) -> bool:
+        """Whether it is one of these values, of their kind: an integer is a number, true is not."""
+        if not _is_number(value):
+            return False
+        low, high = self.edges()
+        return bool(low <= value <= high)  # type: ignore[operator]  # numbers
 
     @abstractmethod
+    def _own_document(self) -> dict[str, Any]:
+        """:meth:`document` without the condition."""
+
+    def document(self) -> dict[str, Any]:
+        """As a space file says it."""
+        return {**self._own_document(), **({"when": conditions.document(self.when)} if self.when else {})}
+
+    @abstractmethod
+    def _told(self) -> str:
+        """:meth:`__str__` without the condition."""
+
     def __str__(self) -> str:
         """As a person reads it."""
+        return self._told() + (f", when {conditions.told(self.when)}" if self.when else "")
 
 
 @dataclass(frozen=True)
@@ -60,10 +84,18 @@ class Uniform(Distribution):
     def edges(self) -> tuple[float, ...]:
         return (self.low, self.high)
 
-    def document(self) -> dict[str, Any]:
+    def points(self, most: int) -> tuple[float, ...]:
+        if self.log:
+            ratio = self.high / self.low
+            inner = [self.low * ratio ** (i / (most - 1)) for i in range(1, most - 1)]
+        else:
+            inner = [self.low + (self.high - self.low) * i / (most - 1) for i in range(1, most - 1)]
+        return (self.low, *inner, self.high)
+
+    def _own_document(self) -> dict[str, Any]:
         return {"loguniform" if self.log else "uniform": [self.low, self.high]}
 
-    def __str__(self) -> str:
+    def _told(self) -> str:
         return f"{'loguniform' if self.log else 'uniform'} from {self.low} to {self.high}"
 
 
@@ -84,10 +116,19 @@ class Int(Distribution):
     def edges(self) -> tuple[int, ...]:
         return (self.low, self.high)
 
-    def document(self) -> dict[str, Any]:
+    def points(self, most: int) -> tuple[int, ...]:
+        if self.high - self.low < most:
+            return tuple(range(self.low, self.high + 1))
+        spread = Uniform(float(self.low), float(self.high), self.log).points(most)
+        return tuple(dict.fromkeys(map(round, spread)))
+
+    def contains(self, value: object) -> bool:
+        return isinstance(value, int) and super().contains(value)
+
+    def _own_document(self) -> dict[str, Any]:
         return {"int": [self.low, self.high], **({"log": True} if self.log else {})}
 
-    def __str__(self) -> str:
+    def _told(self) -> str:
         return f"{'loguniform' if self.log else 'uniform'} integers from {self.low} to {self.high}"
 
 
@@ -106,10 +147,16 @@ class Choice(Distribution):
     def edges(self) -> tuple[Scalar, ...]:
         return self.choices
 
-    def document(self) -> dict[str, Any]:
+    def points(self, most: int) -> tuple[Scalar, ...]:
+        return self.choices
+
+    def contains(self, value: object) -> bool:
+        return any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in self.choices)
+
+    def _own_document(self) -> dict[str, Any]:
         return {"choice": list(self.choices)}
 
-    def __str__(self) -> str:
+    def _told(self) -> str:
         return f"one of {', '.join(map(str, self.choices))}"
 
 
@@ -163,8 +210,9 @@ def read_distribution(content: object, where: str) -> Distribution:
         raise UserError(unknown_name(f"{where}: distribution", next(iter(content)), KINDS))
     if len(kinds) > 1:
         raise UserError(f"{where} is both {' and '.join(kinds)}, but must be one of them: remove the others")
-    options = {key: value for key, value in content.items() if key != kinds[0]}
-    return KINDS[kinds[0]](content[kinds[0]], options, where)
+    options = {key: value for key, value in content.items() if key not in (kinds[0], "when")}
+    found = KINDS[kinds[0]](content[kinds[0]], options, where)
+    return replace(found, when=conditions.read_when(content["when"], f"{where}.when")) if "when" in content else found
 
 
 def _no_more(options: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
@@ -189,10 +237,33 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def corners(search: Mapping[str, Distribution]) -> list[dict[str, Scalar]]:
-    """Values by path on which a cell is checked: every bound and every choice, combined where that stays few."""
+def corners(search: Mapping[str, Distribution], given: Mapping[str, Scalar] | None = None) -> list[dict[str, Scalar]]:
+    """Values by path on which a cell is checked: every bound and every choice, combined where that stays few.
+
+    Of conditional parameters only where their conditions hold; ``given`` are the cell's values.
+    """
     options = {path: distribution.edges() for path, distribution in search.items()}
     if math.prod(map(len, options.values())) <= MOST_CORNERS:
-        return [dict(zip(options, values, strict=True)) for values in itertools.product(*options.values())]
-    first = {path: values[0] for path, values in options.items()}
-    return [{**first, path: value} for path, values in options.items() for value in values]
+        points = [dict(zip(options, values, strict=True)) for values in itertools.product(*options.values())]
+    else:
+        first = {path: values[0] for path, values in options.items()}
+        points = [
+            {**first, **_needed(search, path), path: value} for path, values in options.items() for value in values
+        ]
+    if not any(distribution.when for distribution in search.values()):
+        return points
+    kept: list[dict[str, Scalar]] = []
+    for point in points:
+        inside = conditions.active(search, point, given or {})
+        if inside not in kept:
+            kept.append(inside)
+    return kept
+
+
+def _needed(search: Mapping[str, Distribution], path: str) -> dict[str, Scalar]:
+    """Values of the others with which a conditional parameter is searched."""
+    found: dict[str, Scalar] = {}
+    for other, values in search[path].when:
+        if other in search:
+            found |= {**_needed(search, other), other: values[0]}
+    return found

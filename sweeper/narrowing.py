@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper.cells import make_cell
 from sweeper.distributions import corners
+from sweeper.pbt import narrowed
 from sweeper.values import Scalar, shown
 from trials.config import WHERE
 from trials.errors import UserError
@@ -14,7 +15,7 @@ from trials.errors import UserError
 if TYPE_CHECKING:
     from sweeper.space import Space
 
-_EQUAL = ("sampler", "seed", "objective", "direction")
+_EQUAL = ("sampler", "seed", "objective", "direction", "objectives", "constraints", "enqueue", "pruner", "from_sweep")
 
 
 def narrowing(old: Space, new: Space) -> list[str]:
@@ -23,14 +24,16 @@ def narrowing(old: Space, new: Space) -> list[str]:
     Trials must be the same but for where they run, as must the search; grids may gain values, and samples may be
     added. Resources, retries, concurrency and description may change.
     """
-    return [*_grid(old, new), *_search(old, new), *_fields(old, new), *_trial(old, new)]
+    return [*_grid(old, new), *_search(old, new), *_fields(old, new), *narrowed(old.pbt, new.pbt), *_trial(old, new)]
 
 
 def _fields(old: Space, new: Space) -> Iterator[str]:
+    before, now = old.document(), new.document()
     for field in _EQUAL:
-        before, now = getattr(old, field), getattr(new, field)
-        if before != now:
-            yield f"{field} is {now!r}, but the sweep was begun with {before!r}"
+        if before.get(field) != now.get(field):
+            is_now = f"is {shown(now[field])}" if field in now else "is missing"
+            was = f"with {shown(before[field])}" if field in before else "without it"
+            yield f"{field} {is_now}, but the sweep was begun {was}"
     if new.samples < old.samples:
         yield f"samples is {new.samples}, but the sweep was begun with {old.samples}"
 
@@ -66,7 +69,7 @@ def _trial(old: Space, new: Space) -> list[str]:
     for values in {cell.values.get("method"): cell.values for cell in old.cells()}.values():
         before, now = _effective(old, values), _effective(new, values)
         if before is None or now is None:  # one was written for another version: compare what they say
-            before, now = dict(_leaves(old.trial)), dict(_leaves(new.trial))
+            before, now = dict(leaves(old.trial)), dict(leaves(new.trial))
         for path in [*before, *(path for path in now if path not in before)]:
             fixed = not any(path == other or path.startswith(f"{other}.") for other in varied | WHERE)
             if fixed and (path not in before or path not in now or before[path] != now[path]):
@@ -84,15 +87,16 @@ def _effective(space: Space, values: Mapping[str, Scalar]) -> dict[str, Any] | N
     """Every field of the space's trial at these grid values, where it has such paths; None if it is no trial."""
     cell = make_cell({path: values.get(path, own[0]) for path, own in space.grid.items()})
     try:
-        config = space.config(cell, corners(space.search)[0])
+        config = space.config(cell, corners(space.search, cell.values)[0])
     except UserError:
         return None
-    return dict(_leaves(config.model_dump(mode="json")))
+    return dict(leaves(config.model_dump(mode="json")))
 
 
-def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every field of a config by its dotted path."""
     for key, value in content.items():
         if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from optuna.trial import TrialState
-
+from sweeper.budget import EpochBudget
+from sweeper.curves import Curve, curve_in, curves_in
 from sweeper.ledger import Record, Sample, SweepFolder
+from sweeper.objectives import FAILED, RUNNING, Outcome, outcome_of
+from sweeper.population import study_of
 from sweeper.space import Cell, Space
-from sweeper.study import CellStudy, objective_of
-from trials.errors import DamagedFile
+from sweeper.warm import COLD, Warm
+from trials.errors import OUT_OF_MEMORY, DamagedFile
 from trials.ledger import State, TrialFolder
 
 DEATHS = 3
@@ -32,6 +34,8 @@ class Assignment:
     trial_id: str
     config: dict[str, Any]
     cell: str
+    alone: bool = False
+    """It ran out of memory beside others: now nobody else may use its device."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +59,21 @@ class Ending:
 class Plan:
     """The driver's mind. ``next`` hands out, ``ended`` takes back."""
 
-    def __init__(self, space: Space, folder: SweepFolder, records: Iterable[Record]) -> None:
+    def __init__(
+        self,
+        space: Space,
+        folder: SweepFolder,
+        records: Iterable[Record],
+        warm: Mapping[str, Warm] | None = None,
+    ) -> None:
         self.space, self.folder = space, folder
         self.cells: list[Cell] = space.cells()
-        self._studies = {cell.key: CellStudy(space, cell) for cell in self.cells}
+        self._studies = {cell.key: study_of(space, cell, (warm or {}).get(cell.key, COLD)) for cell in self.cells}
         self._records: dict[str, Record] = {}
         self._queue: deque[str] = deque()
+        self._asked: tuple[Sample, int] | None = None  # a sample, and its cell's position, that is yet to be scheduled
         self._deaths: dict[str, int] = {}
+        self.budget = EpochBudget(space)
         self.running: set[str] = set()
         self.finished = 0
         self.failed = 0
@@ -69,12 +81,13 @@ class Plan:
         self.told: deque[Ending] = deque()
         """Samples whose config had already run when they were asked for; for whoever shows the sweep to take."""
         self._replay(records)
-        heap = [(study.count, i) for i, study in enumerate(map(self._study_of, self.cells))]
-        self._asks = [entry for entry in heap if entry[0] < space.samples]
+        studies = [self._studies[cell.key] for cell in self.cells]
+        self._asks = [(study.count, i) for i, study in enumerate(studies) if study.wants]
         heapq.heapify(self._asks)
-
-    def _study_of(self, cell: Cell) -> CellStudy:
-        return self._studies[cell.key]
+        self._waiting: dict[str, int] = {}
+        """Cells whose next sample depends on trials that have not ended, with their positions."""
+        for cell in self.cells:
+            self._release(cell.key)
 
     def _replay(self, records: Iterable[Record]) -> None:
         samples: list[tuple[Sample, Record]] = []
@@ -84,6 +97,7 @@ class Plan:
                 continue
             self._records[record.id] = record
             samples += [(sample, record) for sample in mine]
+            self.budget.follow(record, over=record.finished or self._given_up(record.state))
             if record.finished:
                 self.finished += 1
             elif self._given_up(record.state):
@@ -91,15 +105,21 @@ class Plan:
             else:
                 self._queue.append(record.id)
         samples.sort(key=lambda item: (item[0].cell, item[0].number))
+        methods = {record.id: str(record.config["method"]) for record in self._records.values()}
+        curves = curves_in(self.folder, methods, self.space.objective) if self.space.pruner else {}
         for sample, record in samples:
-            state, value = self._verdict(record.state)
-            self._studies[sample.cell].replay(sample, state, value)
+            self._studies[sample.cell].replay(sample, self._outcome(record, curves.get(record.id)))
 
-    def _verdict(self, state: State | None) -> tuple[TrialState, float | None]:
+    def _outcome(self, record: Record, curve: Curve | None = None) -> Outcome:
+        """``curve`` where there is a pruner; it is no part of what an ending shows."""
+        state = record.state
         if state is not None and state.finished:
-            value = objective_of(self.space, state.result)
-            return (TrialState.COMPLETE, value) if value is not None else (TrialState.FAIL, None)
-        return (TrialState.FAIL if self._given_up(state) else TrialState.RUNNING), None
+            return outcome_of(self.space.objectives, self.space.constraints, record.config, state, curve)
+        return replace(FAILED if self._given_up(state) else RUNNING, curve=curve or {})
+
+    def _told(self, record: Record) -> Outcome:
+        """What the studies of a trial's samples are told."""
+        return self._outcome(record, curve_in(record, self.space.objective) if self.space.pruner else None)
 
     def _given_up(self, state: State | None) -> bool:
         return state is not None and state.status == "failed" and state.failures > self.space.retries
@@ -107,11 +127,23 @@ class Plan:
     @property
     def total(self) -> int:
         """How many samples there will be in all."""
-        return sum(max(study.count, self.space.samples) for study in self._studies.values())
+        return sum(study.total for study in self._studies.values())
 
     @property
     def complete(self) -> bool:
-        return not (self._queue or self._asks or self.running)
+        return not (self._queue or self._asks or self._asked or self._waiting or self.running)
+
+    @property
+    def out_of_budget(self) -> bool:
+        """Samples are left, and the next one may take more epochs than ``max_epochs`` leaves."""
+        if self.space.max_epochs is None or not self._asks:
+            return False
+        return not self.budget.allows(self._studies[self.cells[self._asks[0][1]].key].next_epochs)
+
+    @property
+    def over(self) -> bool:
+        """There will be nothing more to hand out."""
+        return self.complete or self.stopping or (self.out_of_budget and not (self._queue or self.running))
 
     def before(self) -> Iterator[Ending]:
         """Every sample that was finished, or given up, before this driver began."""
@@ -125,34 +157,62 @@ class Plan:
         silent = "preempted" if self.stopping else "died"
         status = silent if state is None or state.status == "running" else state.status
         error = f"{state.error['type']}: {state.error['message']}" if state is not None and state.error else None
+        empty = state.result.get("empty_layers", 0) if state is not None else 0
+        value = self._outcome(record).shown
         for sample in record.samples:
             if sample.cell in self._studies:
-                empty = state.result.get("empty_layers", 0) if state is not None else 0
-                yield Ending(record.id, sample.cell, status, self._verdict(state)[1], error, again, empty)
+                yield Ending(record.id, sample.cell, status, value, error, again, empty)
 
     def next(self) -> Assignment | None:
-        """The next trial to run, scheduled in the folder; None when there is none now (see :attr:`complete`)."""
+        """The next trial to run, scheduled in the folder; None when there is none now (see :attr:`complete`).
+
+        Raises:
+            OSError: it could not be written; the next call tries again.
+        """
         if self.stopping:
             return None
         if self._queue:
             return self._hand_out(self._records[self._queue.popleft()])
-        while self._asks:
-            _, position = heapq.heappop(self._asks)
-            study = self._study_of(self.cells[position])
-            sample = study.ask()
+        while self._asked or (self._asks and not self.out_of_budget):
+            if self._asked is None:
+                _, position = heapq.heappop(self._asks)
+                key = self.cells[position].key
+                if not self._studies[key].ready:
+                    self._waiting[key] = position
+                    continue
+                self._asked = self._studies[key].ask(), position
+            sample, position = self._asked
+            study = self._studies[sample.cell]
             record, known = self._schedule(sample)
-            if study.count < self.space.samples:
+            self._asked = None
+            if study.wants:
                 heapq.heappush(self._asks, (study.count, position))
             if not known:
                 return self._hand_out(record)
             if record.finished or self._given_up(record.state):
-                study.tell(sample, self._verdict(record.state)[1])
+                self._tell(sample, self._told(record))
                 self.told.append(list(self._endings(record))[-1])
         return None
 
+    def _tell(self, sample: Sample, outcome: Outcome) -> None:
+        """Tell the sample's study; a cell that waited for it may be asked again."""
+        study = self._studies[sample.cell]
+        study.tell(sample, outcome)
+        self._release(sample.cell)
+        if study.total < self.space.samples:  # it has come to an early end
+            self._waiting.pop(sample.cell, None)
+            self._asks = [entry for entry in self._asks if self.cells[entry[1]].key != sample.cell]
+            heapq.heapify(self._asks)
+        elif sample.cell in self._waiting and study.ready:
+            heapq.heappush(self._asks, (study.count, self._waiting.pop(sample.cell)))
+
+    def _release(self, cell: str) -> None:
+        for trial_id in self._studies[cell].released():
+            self.folder.drop_checkpoints(trial_id)
+
     def _schedule(self, sample: Sample) -> tuple[Record, bool]:
         """Commit that a sample is wanted; whether its config was known already."""
-        config = self.space.config(self._studies[sample.cell].cell, sample.params)
+        config = self._studies[sample.cell].config(sample)
         known = self._records.get(config.id)
         content = config.model_dump(mode="json")
         samples = (*known.samples, sample) if known else (sample,)
@@ -160,12 +220,35 @@ class Plan:
         folder = TrialFolder(self.folder.trial_folder(config.id))
         record = Record(config.id, content, samples, folder, known.state if known else None)
         self._records[config.id] = record
+        if known is None:
+            self.budget.follow(record, over=False)
         return record, known is not None
 
     def _hand_out(self, record: Record) -> Assignment:
         self.running.add(record.id)
         cell = next(sample.cell for sample in record.samples if sample.cell in self._studies)
-        return Assignment(record.id, record.config, cell)
+        error = record.state.error if record.state is not None else None
+        alone = error is not None and error["type"] == OUT_OF_MEMORY
+        return Assignment(record.id, record.config, cell, alone)
+
+    def take_back(self, trial_id: str) -> None:
+        """A trial that was handed out and could not even be looked at: it is handed out again."""
+        self.running.discard(trial_id)
+        self._queue.append(trial_id)
+
+    def judge(self, trial_id: str, step: int, value: float) -> bool:
+        """Whether a running trial ends after this epoch: asked of its cell's study, and committed with its sample."""
+        record = self._records[trial_id]
+        sample = next(sample for sample in record.samples if sample.cell in self._studies)
+        if sample.stopped is not None:
+            return step >= sample.stopped
+        stop, left = self._studies[sample.cell].judge(sample, step, value)
+        if stop or left:
+            judged = replace(sample, attrs={**sample.attrs, **left}, stopped=step if stop else None)
+            samples = tuple(judged if other is sample else other for other in record.samples)
+            self.folder.schedule(record.id, record.config, samples)
+            self._records[trial_id] = replace(record, samples=samples)
+        return stop
 
     def ended(self, trial_id: str) -> list[Ending]:
         """Take a trial back, whatever has become of it: its folder says how it stands. One ending per sample."""
@@ -181,13 +264,14 @@ class Plan:
         self._records[trial_id] = record
         gone = self._given_up(state)
         over = record.finished or gone
-        value = self._verdict(state)[1]
         if over:
+            self.budget.follow(record, over=True)
+            outcome = self._told(record)
             self.finished += record.finished
             self.failed += gone
             for sample in record.samples:
                 if sample.cell in self._studies:
-                    self._studies[sample.cell].tell(sample, value)
+                    self._tell(sample, outcome)
         else:
             self._queue.appendleft(trial_id)
         return list(self._endings(record, again=not over))
@@ -208,12 +292,22 @@ class Plan:
 
     def _bury(self, folder: TrialFolder) -> State:
         """A trial whose process keeps dying without a word counts as failed, for good."""
-        attempt, _ = folder.begin()
         message = f"its process died {DEATHS} times in a row without a commit (killed, or out of memory)"
-        failure = {"type": "ProcessDied", "message": message, "traceback": ""}
-        attempt.end("failed", error=failure, failures=self.space.retries + 1)
-        return attempt.state
+        return _fail(folder, "ProcessDied", message, failures=self.space.retries + 1)
+
+    def give_up_on(self, trial_id: str, silent_s: float) -> None:
+        """A running trial that says nothing has failed; whatever its process still wants to commit is refused."""
+        message = f"no sign of life for {silent_s:.0f} s (silence_limit_s is {self.space.silence_limit_s:g}): killed"
+        _fail(self._records[trial_id].folder, "Silent", message)
 
     def stop(self) -> None:
         """Hand nothing out any more."""
         self.stopping = True
+
+
+def _fail(folder: TrialFolder, kind: str, message: str, failures: int | None = None) -> State:
+    """Commit a failure in a new attempt, so that the one that runs is superseded; counted on if not said."""
+    attempt, _ = folder.begin()
+    failures = attempt.state.failures + 1 if failures is None else failures
+    attempt.end("failed", error={"type": kind, "message": message, "traceback": ""}, failures=failures)
+    return attempt.state

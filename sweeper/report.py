@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-import socket
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -14,38 +11,52 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sweeper.front import pareto_front
 from sweeper.ledger import SweepFolder
+from sweeper.objectives import Constraint, Objective, read_constraints, read_objectives
+from sweeper.regrowth import allocation_texts
 from sweeper.summary import ACCURACIES, DONE, Row, column_of, rows_of, summarise
 from sweeper.tables import Sweep, read
+from trials.errors import UserError
 from trials.lease import Lease
+from trials.storage import Place
 
 FAILURES_SHOWN = 20
+SAID = ("objective", "direction", "objectives")
 
 
-def show(path: Path, console: Console) -> None:
+def show(path: Place, console: Console) -> None:
     """Print how a sweep stands, also while it runs elsewhere.
 
     Raises:
         UserError: ``path`` is not a sweep's folder, or its sweep.yaml is damaged.
     """
-    sweep = read(path, rows=("epochs",))
-    documents = SweepFolder(path).documents()
-    space: dict[str, Any] = (
-        documents[-1]["space"] if documents else {"grid": ["trial"]}
-    )  # python -m trials has no space
-    _line(console, _standing(sweep, space))
+    sweep = read(path, rows=("epochs", "allocations"))
+    space = _space_of(sweep)
+    print_line(console, standing(sweep, space))
+    try:
+        objectives = read_objectives({k: v for k, v in space.items() if k in SAID})["objectives"]
+        constraints = read_constraints(space.get("constraints"))
+    except UserError as error:
+        raise UserError(f"{path / 'sweep.yaml'} was written for another version: {error}") from None
     print_report(
         sweep,
         console,
-        objective=space.get("objective", "val_accuracy"),
-        direction=space.get("direction", "maximize"),
+        objectives=objectives,
+        constraints=constraints,
         grid=list(space.get("grid") or ()),
         search=list(space.get("search") or ()),
     )
 
 
-def _standing(sweep: Sweep, space: Mapping[str, Any]) -> str:
+def _space_of(sweep: Sweep) -> dict[str, Any]:
+    documents = SweepFolder(sweep.path).documents()
+    return dict(documents[-1]["space"]) if documents else {"grid": ["trial"]}  # python -m trials has no space
+
+
+def standing(sweep: Sweep, space: Mapping[str, Any] | None = None) -> str:
     """One line: cells and trials, counted in samples (a trial may serve several), and who drives the sweep."""
+    space = _space_of(sweep) if space is None else space
     trials = sweep.trials.assign(samples=sweep.trials["samples"].clip(lower=1))
     counts = trials.groupby("status")["samples"].sum().to_dict()
     done, running, failed = (sum(counts.get(s, 0) for s in kind) for kind in (DONE, {"running"}, {"failed"}))
@@ -60,7 +71,7 @@ def _standing(sweep: Sweep, space: Mapping[str, Any]) -> str:
     line += f"{total} trials, {done} done, {running} running, {failed} failed, {left} left"
     owner = Lease(sweep.path / "lock").owner()
     if owner is not None and not owner.surely_dead:
-        return line if (owner.host, owner.pid) == (socket.gethostname(), os.getpid()) else f"{line}; driven by {owner}"
+        return line if owner.is_this_process else f"{line}; driven by {owner}"
     return f"{line}; nobody drives it now" if "samples" in space and left + running else line
 
 
@@ -68,28 +79,44 @@ def print_report(
     sweep: Sweep,
     console: Console,
     *,
-    objective: str,
-    direction: str,
+    objectives: Sequence[Objective],
     grid: Sequence[str],
     search: Sequence[str] = (),
+    constraints: Sequence[Constraint] = (),
 ) -> None:
-    """Print :func:`summarise`, failures, and where the tables are. Plain aligned text where there is no terminal."""
-    summary = summarise(sweep, objective=objective, direction=direction, grid=grid, search=search)
+    """Print :func:`summarise`, with several objectives the Pareto fronts, failures, and where the tables are. Plain
+    aligned text where there is no terminal."""
+    first, *others = objectives
+    summary = summarise(
+        sweep, objective=first.column, direction=first.direction, grid=grid, search=search, constraints=constraints,
+        beside=[objective.column for objective in others],
+    )  # fmt: skip
     if len(summary):
-        _print_table(_texts(summary, objective, [path for path in grid if path != "seed"]), console)
+        figures = [objective.column for objective in objectives]
+        _print_table(_texts(summary, figures, [path for path in grid if path != "seed"]), console)
+    front = pareto_front(sweep, objectives, constraints, search) if others else pd.DataFrame()
+    if len(front):
+        judged_by = ", ".join(f"{o.column} ({o.direction})" for o in objectives)
+        print_line(console, f"Pareto front of each cell: {judged_by}")
+        rows = rows_of(front, set(front.columns))
+        _print_table({str(name): [_text(row[name]) for row in rows] for name in front.columns}, console)
+    if regrown := allocation_texts(sweep):
+        _print_table(regrown, console)
     failed = sweep.trials[sweep.trials["status"] == "failed"]
     for row in rows_of(failed.head(FAILURES_SHOWN), {"trial", "error_type", "error_message"}):
-        _line(console, f"failed: {row['trial']}: {row['error_type']}: {' '.join((row['error_message'] or '').split())}")
+        print_line(
+            console, f"failed: {row['trial']}: {row['error_type']}: {' '.join((row['error_message'] or '').split())}"
+        )
     if len(failed) > FAILURES_SHOWN:
-        _line(console, f"failed: and {len(failed) - FAILURES_SHOWN} more (error_message in the table trials)")
+        print_line(console, f"failed: and {len(failed) - FAILURES_SHOWN} more (error_message in the table trials)")
     for line in sweep.damaged:
-        _line(console, f"left out: {line}")
+        print_line(console, f"left out: {line}")
     tables = sweep.path / "tables"
     written = "" if (tables / "manifest.json").exists() else " (written at the end; sweeper.load works at any time)"
-    _line(console, f"tables: {tables}{written}")
+    print_line(console, f"tables: {tables}{written}")
 
 
-def _texts(summary: pd.DataFrame, objective: str, groups: Sequence[str]) -> dict[str, list[str]]:
+def _texts(summary: pd.DataFrame, objectives: Sequence[str], groups: Sequence[str]) -> dict[str, list[str]]:
     """The summary's columns as texts, accuracies and densities in per cent; columns that say nothing are left out."""
     rows = rows_of(summary, set(summary.columns))
     keys = [(row["kind"], *(row[column_of(path)] for path in groups)) for row in rows]
@@ -104,7 +131,7 @@ def _texts(summary: pd.DataFrame, objective: str, groups: Sequence[str]) -> dict
     label = shown["level" if any(shown["level"]) else "density asked %"]
     label[:] = ["dense" if row["kind"] == "dense" else text for row, text in zip(rows, label, strict=True)]
     shown["density %"] = [_percent(row["density"]) for row in rows]
-    for figure in dict.fromkeys((*ACCURACIES, objective)):
+    for figure in dict.fromkeys((*ACCURACIES, *objectives)):
         scale = 100 if figure.endswith("accuracy") else 1
         shown[figure + " %" * (scale == 100)] = [_spread(row, figure, scale) for row in rows]
     shown["n"] = [_text(row["n"]) for row in rows]
@@ -131,7 +158,7 @@ def _spread(row: Row, figure: str, scale: float) -> str:
     return f"{scale * mean:.2f} ± {'–' if std is None else f'{scale * std:.2f}'}"
 
 
-_LEFT = frozenset({"best", "not complete"})
+_LEFT = frozenset({"best", "not complete", "regrowth of", "layer"})
 
 
 def _print_table(columns: Mapping[str, Sequence[str]], console: Console) -> None:
@@ -144,14 +171,16 @@ def _print_table(columns: Mapping[str, Sequence[str]], console: Console) -> None
         console.print(table)
         return
     widths = {name: max(map(len, (name, *texts))) for name, texts in columns.items()}
+    lines = []
     for texts in (tuple(columns), *zip(*columns.values(), strict=True)):
         aligned = (
             text.ljust(width) if name in _LEFT else text.rjust(width)
             for text, (name, width) in zip(texts, widths.items(), strict=True)
         )
-        _line(console, "  ".join(aligned).rstrip())
+        lines.append("  ".join(aligned).rstrip())
+    print_line(console, "\n".join(lines))  # at once: a line for each of many cells takes its time
 
 
-def _line(console: Console, text: str) -> None:
+def print_line(console: Console, text: str) -> None:
     """One line, however long, without markup."""
     console.print(text, soft_wrap=True, markup=False, highlight=False)

@@ -7,44 +7,42 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from sweeper.cells import Cell, make_cells, read_axis
+from sweeper.conditions import in_order
+from sweeper.consistency import check_sections, check_trial, read_points
 from sweeper.distributions import Distribution, corners, read_distribution
 from sweeper.narrowing import narrowing
+from sweeper.objectives import Constraint, Objective, read_constraints, read_objectives
 from sweeper.overlay import apply_setting, merge_profile
+from sweeper.paths import read_entries, set_at
+from sweeper.pbt import Pbt, check_population, with_samples
+from sweeper.pruners import Pruner, read_pruner
+from sweeper.resources import Resources
+from sweeper.samplers import Grid, Sampler, Tpe, read_sampler
 from sweeper.values import Scalar, mapping, plain, shown
-from trials.config import WHERE, Frozen, TrialConfig, parse, validate
+from trials.config import Frozen, TrialConfig, parse, validate
 from trials.errors import UserError, unknown_name
 from trials.reading import read_yaml
-from trials.trial import RESULT
 
 __all__ = ["Cell", "Space", "list_spaces", "load_space", "narrowing"]
 
 SPACES = Path(__file__).resolve().parent.parent / "search_spaces"
 
-OBJECTIVES = tuple(c for c in (*RESULT, "dense_flops", "parameters") if not c.startswith("test_"))
-
 MOST_CELLS = 10_000
 
-_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-class Resources(Frozen):
-    """What one trial occupies. ``gpu: 0.25`` puts four trials on a card."""
+class FromSweep(Frozen):
+    """A sweep's name in the same storage, or its path; ``points`` of its best are tried where its trials are not the
+    same question, see :mod:`sweeper.warm`."""
 
-    cpu: float = Field(default=1, gt=0)
-    gpu: float = Field(default=0, ge=0)
-
-    @field_validator("gpu")
-    @classmethod
-    def _whole_cards(cls, value: float) -> float:
-        if value > 1 and not value.is_integer():
-            raise UserError(f"resources.gpu is {value:g}, but must be a whole number, or a fraction up to 1")
-        return value
+    sweep: str = Field(min_length=1)
+    points: int = Field(default=3, ge=1)
 
 
 class Space(Frozen):
@@ -53,10 +51,22 @@ class Space(Frozen):
     Attributes:
         trial: template of every trial's config; what grid and search set wins over it.
         grid: values by dotted path; their combinations are the cells.
-        search: a distribution by dotted path, in alphabetical order.
+        search: a distribution by dotted path, in alphabetical order; conditional ones after what they depend on.
+        enqueue: points of the search to try first in every cell; what they leave out is suggested.
+        sampler: who suggests the points.
+        objectives: what they are judged by; more than one make a Pareto front. In a file ``objective`` and
+            ``direction`` say a single one.
+        constraints: bounds that a trial must keep to count.
+        from_sweep: an earlier sweep whose trials the search begins with.
+        pruner: who stops trials early, each compared within its cell; None lets all run to their end.
         samples: how many points each cell's search may try; 1 where nothing is searched.
+        pbt: population based training instead of a sampler; its segments are the samples.
         retries: how often a failed trial is tried again.
+        silence_limit_s: a trial that for so long takes no step, reports no row and commits nothing is taken for hung:
+            its process is killed, and that counts as a failure; null waits for ever.
         max_concurrent: trials at once; None is as many as the resources allow.
+        max_epochs: that the sweep's trials may train in all, over all runs of the command.
+        max_hours: of wall-clock time for one run of the command.
         seed: of the search.
     """
 
@@ -67,23 +77,40 @@ class Space(Frozen):
     trial: dict[str, Any]
     grid: dict[str, tuple[Scalar, ...]] = Field(default_factory=dict)
     search: dict[str, Distribution] = Field(default_factory=dict)
-    sampler: Literal["tpe", "random"] = "tpe"
+    enqueue: tuple[dict[str, Any], ...] = ()
+    sampler: Sampler = Tpe()
     samples: int = Field(ge=1)
-    objective: str = "val_accuracy"
-    direction: Literal["maximize", "minimize"] = "maximize"
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...] = ()
+    pruner: Pruner | None = None
+    from_sweep: FromSweep | None = None
+    pbt: Pbt | None = None
     resources: Resources = Resources()
     retries: int = Field(default=1, ge=0)
+    silence_limit_s: float | None = Field(default=3600, gt=0)
     max_concurrent: int | None = Field(default=None, ge=1)
+    max_epochs: int | None = Field(default=None, ge=1)
+    max_hours: float | None = Field(default=None, gt=0)
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="before")
     @classmethod
-    def _default_samples(cls, content: Any) -> Any:
+    def _spelled_out(cls, content: Any) -> Any:
+        known = {*cls.model_fields, "objective", "direction"}
+        for key in content:
+            if key not in known:
+                raise UserError(unknown_name("key", key, known))
+        content = {**read_objectives(content), "sampler": read_sampler(content.get("sampler", "tpe"))}
+        if content.get("pbt") is not None:
+            return with_samples(content)
         if content.get("samples") is not None:
             return content
-        if content.get("search"):
+        if not content.get("search"):
+            return {**content, "samples": 1}
+        if not isinstance(content["sampler"], Grid):
             raise UserError("samples is missing: say how many points the search may try in each cell")
-        return {**content, "samples": 1}
+        combinations = content["sampler"].combinations(cls._read_search(content["search"]))
+        return {**content, "samples": combinations + len(read_points(content.get("enqueue")))}
 
     @field_validator("trial", "resources", mode="before")
     @classmethod
@@ -93,7 +120,7 @@ class Space(Frozen):
     @field_validator("grid", mode="before")
     @classmethod
     def _read_grid(cls, content: object) -> dict[str, tuple[Scalar, ...]]:
-        entries = _entries(content, "grid", "lists of values")
+        entries = read_entries(content, "grid", "lists of values")
         grid = {path: read_axis(values, f"grid.{path}") for path, values in entries.items()}
         cells = math.prod(map(len, grid.values()))
         if cells > MOST_CELLS:
@@ -103,37 +130,44 @@ class Space(Frozen):
     @field_validator("search", mode="before")
     @classmethod
     def _read_search(cls, content: object) -> dict[str, Distribution]:
-        entries = _entries(content, "search", "distributions")
-        return {path: read_distribution(entries[path], f"search.{path}") for path in sorted(entries)}
+        entries = read_entries(content, "search", "distributions")
+        found = {path: read_distribution(entries[path], f"search.{path}") for path in sorted(entries)}
+        return {path: found[path] for path in in_order(found)}
 
-    @field_validator("objective")
+    @field_validator("enqueue", mode="before")
     @classmethod
-    def _known_objective(cls, value: str) -> str:
-        if value.startswith("test_"):
-            raise UserError(
-                f"objective is {value!r}, but selection must never see the test set: "
-                "use val_accuracy; the test set's figures are reported beside it"
-            )
-        if value not in OBJECTIVES:
-            raise UserError(unknown_name("objective", value, OBJECTIVES))
-        return value
+    def _read_enqueue(cls, content: object) -> tuple[dict[str, Any], ...]:
+        return read_points(content)
+
+    @field_validator("constraints", mode="before")
+    @classmethod
+    def _read_constraints(cls, content: object) -> tuple[Constraint, ...]:
+        return read_constraints(content)
+
+    @field_validator("from_sweep", mode="before")
+    @classmethod
+    def _read_from_sweep(cls, content: object) -> object:
+        return {"sweep": content} if isinstance(content, str) else content
+
+    @field_validator("pruner", mode="before")
+    @classmethod
+    def _read_pruner(cls, content: object) -> Pruner | None:
+        return read_pruner(content)
 
     @model_validator(mode="after")
     def _consistent(self) -> Space:
-        if not self.search and self.samples != 1:
-            raise UserError(
-                f"samples is {self.samples}, but must be 1 where search is empty: every sample would be equal"
-            )
-        for path in self.search:
-            if path in self.grid:
-                raise UserError(f"{path} is both in grid and in search, but must be in one of them: remove the other")
-        paths = {*self.grid, *self.search}
-        for path in sorted(paths):
-            parts = path.split(".")
-            for outer in (".".join(parts[:i]) for i in range(1, len(parts))):
-                if outer in paths:
-                    raise UserError(f"{path} lies inside {outer}, but grid and search must set either: remove one")
+        check_sections(self)
         return self
+
+    @property
+    def objective(self) -> str:
+        """The first objective's column: by it trials are shown."""
+        return self.objectives[0].column
+
+    @property
+    def direction(self) -> str:
+        """``maximize`` or ``minimize`` it."""
+        return self.objectives[0].direction
 
     def cells(self) -> list[Cell]:
         """Every cell, in the grid's order: the last path changes fastest."""
@@ -147,7 +181,7 @@ class Space(Frozen):
         """
         content = copy.deepcopy(self.trial)
         for path, value in {**cell.values, **(params or {})}.items():
-            _set(content, path, value)
+            set_at(content, path, value)
         return parse(content)
 
     def check(self) -> None:
@@ -156,20 +190,33 @@ class Space(Frozen):
         Raises:
             UserError: one of them cannot be a trial.
         """
-        points = corners(self.search)
+        if self.pbt is not None:
+            check_population(self, self.pbt)
         for cell in self.cells():
-            for params in points:
+            for params in corners(self.search, cell.values):
                 try:
-                    self.config(cell, params)
+                    check_trial(self, self.config(cell, params))
                 except UserError as error:
                     at = ", ".join([*filter(None, [cell.key]), *(f"{path}={value}" for path, value in params.items())])
                     raise UserError(f"{error} (the trial at {at})" if at else str(error)) from None
 
+    def most_pieces(self) -> int:
+        """The most pieces of work that one of its trials has running at once."""
+        points = corners(self.search)
+        return max(self.config(cell, params).side_by_side for cell in self.cells() for params in points)
+
     def document(self) -> dict[str, Any]:
         """The space as JSON has it; :meth:`from_document` reads it back."""
-        content = self.model_dump(mode="json", exclude={"search"})
+        content = self.model_dump(mode="json", exclude={"search", "sampler", "objectives", "constraints", "pruner"})
         content["search"] = {path: distribution.document() for path, distribution in self.search.items()}
-        return {field: content[field] for field in Space.model_fields}
+        content["sampler"] = self.sampler.document()
+        content["pruner"] = self.pruner.document() if self.pruner else None
+        content["constraints"] = [constraint.document() for constraint in self.constraints]
+        if len(self.objectives) > 1:
+            content["objectives"] = [objective.model_dump() for objective in self.objectives]
+        else:
+            content |= {"objective": self.objective, "direction": self.direction}
+        return content
 
     @classmethod
     def from_document(cls, document: object) -> Space:
@@ -185,6 +232,7 @@ def load_space(
     overrides: Sequence[str] = (),
     samples: int | None = None,
     max_concurrent: int | None = None,
+    max_hours: float | None = None,
 ) -> Space:
     """A space of ``search_spaces/`` by name, or of a YAML file, resolved; :meth:`Space.check` then tries its cells.
 
@@ -192,7 +240,7 @@ def load_space(
         profile: one of the space's own, merged over it. Mappings merge; everything else, and each entry of ``search``,
             is replaced; null removes an entry of ``grid`` or ``search``.
         overrides: ``a.b=c``, after the profile. All that follows ``grid.`` or ``search.`` is one path.
-        samples: instead of what the space says, like ``max_concurrent``.
+        samples: instead of what the space says, like ``max_concurrent`` and ``max_hours``.
 
     Raises:
         UserError: there is no such space or profile, or something in it is wrong.
@@ -208,7 +256,7 @@ def load_space(
         content = merge_profile(content, mapping(profiles[profile], f"profiles.{profile}"))
     for setting in overrides:
         content = mapping(apply_setting(content, setting), "a space")
-    for field, value in (("samples", samples), ("max_concurrent", max_concurrent)):
+    for field, value in (("samples", samples), ("max_concurrent", max_concurrent), ("max_hours", max_hours)):
         if value is not None:
             content[field] = value
     if "name" in content:
@@ -243,30 +291,3 @@ def _profiles(content: dict[str, Any]) -> dict[str, Any]:
     """A space's profiles by name, taken out of its content."""
     profiles = content.pop("profiles", None)
     return {} if profiles is None else mapping(profiles, "profiles")
-
-
-def _entries(content: object, where: str, kind: str) -> dict[str, Any]:
-    """A grid or a search: its paths, each a field of a trial that says what the trial computes."""
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise UserError(f"{where} is {shown(content)}, but must be a mapping of dotted paths to {kind}")
-    for path in content:
-        if not _PATH.fullmatch(path):
-            raise UserError(f"{where} has the path {path!r}, but paths are names with dots between, as pretrain.epochs")
-        if path in WHERE:
-            raise UserError(f"{where} has {path}, which does not change what a trial computes: set it in trial")
-    return content
-
-
-def _set(content: dict[str, Any], path: str, value: Any) -> None:
-    """Set the value at a dotted path into nested mappings."""
-    *parents, last = path.split(".")
-    for depth, key in enumerate(parents, start=1):
-        if content.get(key) is None:
-            content[key] = {}
-        content = content[key]
-        if not isinstance(content, dict):
-            outer = ".".join(parents[:depth])
-            raise UserError(f"{outer} is {shown(content)}, but must be a mapping: grid or search sets {path}")
-    content[last] = value

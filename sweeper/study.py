@@ -2,48 +2,49 @@
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 import optuna
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.pruners import NopPruner
+from optuna.samplers import BaseSampler
+from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from sweeper import conditions
+from sweeper.budget import planned
+from sweeper.consistency import longest, question_of
+from sweeper.distributions import corners
 from sweeper.ledger import Sample
+from sweeper.objectives import Outcome
 from sweeper.space import Cell, Space
-from trials.errors import unknown_name
+from sweeper.warm import COLD, Warm
+from trials.config import TrialConfig
 from trials.seeding import derive_seed
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # NSGA-III, QMC
 
-
-def _tpe(seed: int, samples: int) -> BaseSampler:
-    """Multivariate, running trials counted as bad (constant liar). A third of the samples (at most 10) are random."""
-    startup = min(10, math.ceil(samples / 3))
-    return TPESampler(seed=seed, multivariate=True, constant_liar=True, n_startup_trials=startup)
-
-
-def _random(seed: int, samples: int) -> BaseSampler:
-    return RandomSampler(seed=seed)
-
-
-SAMPLERS: dict[str, Callable[[int, int], BaseSampler]] = {"tpe": _tpe, "random": _random}
+STUDY = "study"
+"""Among a sample's attributes: what its suggestion changed on the study, not on its trial."""
 
 
 class CellStudy:
     """The study of one cell. Trials of different cells are never compared."""
 
-    def __init__(self, space: Space, cell: Cell) -> None:
-        if space.sampler not in SAMPLERS:
-            raise ValueError(unknown_name("sampler", space.sampler, SAMPLERS))
-        self.space, self.cell = space, cell
+    def __init__(self, space: Space, cell: Cell, warm: Warm = COLD) -> None:
+        self.space, self.cell, self.warm = space, cell, warm
+        self._first = (*space.enqueue, *warm.points)
+        self.question = question_of(space)
+        self._distributions = {path: d.optuna_distribution() for path, d in space.search.items()}
         self._asked: set[int] = set()
         self._next = 0
+        self._storage = InMemoryStorage()
         self._study: optuna.Study | None = None
-        self._trials: dict[int, int] = {}  # number of a sample -> number of the study's trial
+        self._trials: dict[int, int] = {}  # number of a sample -> id of the study's trial
+        self._samples: dict[int, int] = {}  # the other way round
 
     @property
     def count(self) -> int:
@@ -53,67 +54,140 @@ class CellStudy:
     @property
     def study(self) -> optuna.Study:
         if self._study is None:
-            self._study = optuna.create_study(direction=self.space.direction, sampler=self._sampler(0))
+            self._study = optuna.create_study(
+                storage=self._storage,
+                study_name=f"{self.space.seed}:{self.cell.key}",
+                directions=[objective.direction for objective in self.space.objectives],
+                sampler=self._sampler(0),
+                pruner=self.space.pruner.make(longest(self.space, self.cell)) if self.space.pruner else NopPruner(),
+            )
+            self._study.pruner.prune(self._study, create_trial(state=TrialState.RUNNING))  # Hyperband forms brackets
+            for observation in self.warm.observations:
+                self._add(observation.params, Outcome(TrialState.COMPLETE, observation.values, observation.violations))
         return self._study
+
+    ready = True
+    """Whether it can be asked now."""
+
+    @property
+    def wants(self) -> bool:
+        """Whether there is a sample to ask for."""
+        return self.count < self.space.samples
+
+    @property
+    def total(self) -> int:
+        """How many samples this cell will have."""
+        return max(self.count, self.space.samples)
+
+    @cached_property
+    def next_epochs(self) -> int:
+        """The most epochs that its next trial may take, however long the search makes it."""
+        corners_of = corners(self.space.search, self.cell.values)
+        return max(planned(self.space.config(self.cell, params)) for params in corners_of)
+
+    def config(self, sample: Sample) -> TrialConfig:
+        """The trial of a sample."""
+        return self.space.config(self.cell, sample.params)
+
+    def released(self) -> Iterable[str]:
+        """Trials whose checkpoints nobody needs any more."""
+        return ()
 
     def _sampler(self, number: int) -> BaseSampler:
         """Seeded by (seed, cell, number of the sample), so that a rebuilt study does not repeat itself."""
-        seed = derive_seed(self.space.seed, self.cell.key, number) % 2**32
-        return SAMPLERS[self.space.sampler](seed, self.space.samples)
+        seed, cell_seed = (derive_seed(self.space.seed, self.cell.key, n) % 2**32 for n in (number, "cell"))
+        return self.space.sampler.make(self.question, seed, cell_seed)
 
     def ask(self) -> Sample:
         """The next sample of this cell: the first number that is not there, be it that its record was lost."""
         while self._next in self._asked:
             self._next += 1
         number = self._next
-        params: dict[str, Any] = {}
-        attrs: dict[str, Any] = {}
-        if self.space.search:
-            self.study.sampler = self._sampler(number)
-            trial = self.study.ask()
-            for path, distribution in self.space.search.items():
-                distribution.suggest(trial, path)
-            frozen = self._frozen(trial.number)
-            params, attrs = dict(frozen.params), dict(frozen.system_attrs)
-            self._trials[number] = trial.number
         self._asked.add(number)
+        params, attrs = self._suggest(number) if self.space.search else ({}, {})
         return Sample(self.cell.key, number, dict(self.cell.values), params, attrs)
 
-    def replay(self, sample: Sample, state: TrialState, value: float | None) -> None:
-        """Add a committed sample: complete with its value, failed, or still running. In the order of their numbers."""
+    def _suggest(self, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A point of the search, and what the sampler leaves on its trial and on the study."""
+        self.study.sampler = self._sampler(number)
+        before = self._study_attrs()
+        if number < len(self._first):
+            self.study.enqueue_trial(self._first[number])
+        trial = self.study.ask()
+        self._know(number, trial._trial_id)
+        values: dict[str, Any] = dict(self.cell.values)
+        for path, distribution in self.space.search.items():
+            if conditions.holds(distribution.when, values):
+                values[path] = distribution.suggest(trial, path)
+        frozen = self._frozen(trial._trial_id)
+        attrs = self.space.sampler.remembered(dict(frozen.system_attrs))
+        changed = {key: value for key, value in self._study_attrs().items() if before.get(key) != value}
+        if changed:
+            attrs[STUDY] = {key: self._portable(key, value) for key, value in changed.items()}
+        return dict(frozen.params), attrs
+
+    def _know(self, number: int, trial_id: int) -> None:
+        self._trials[number], self._samples[trial_id] = trial_id, number
+
+    def _study_attrs(self) -> dict[str, Any]:
+        return self._storage.get_study_system_attrs(self.study._study_id)
+
+    def _portable(self, key: str, value: Any) -> Any:
+        """A population's trials by the numbers of their samples."""
+        return [self._samples[trial_id] for trial_id in value] if ":parent:" in key else value
+
+    def replay(self, sample: Sample, outcome: Outcome) -> None:
+        """Add a committed sample as it ended, or as running. In the order of their numbers."""
         self._asked.add(sample.number)
         if not self.space.search:
             return
-        self._trials[sample.number] = len(self.study.get_trials(deepcopy=False))
-        self.study.add_trial(
-            create_trial(
-                state=state,
-                value=value,
-                params=sample.params,
-                distributions={path: d.optuna_distribution() for path, d in self.space.search.items()},
-                system_attrs=sample.attrs,
-            )
-        )
+        attrs = dict(sample.attrs)
+        for key, value in attrs.pop(STUDY, {}).items():
+            known = [self._trials[n] for n in value if n in self._trials] if ":parent:" in key else value
+            self._storage.set_study_system_attr(self.study._study_id, key, known)
+        self._know(sample.number, self._add(sample.params, outcome, self.space.sampler.recalled(attrs)))
 
-    def tell(self, sample: Sample, value: float | None) -> None:
-        """The sample's objective, or None for a trial that failed."""
+    def _add(self, params: dict[str, Any], outcome: Outcome, attrs: dict[str, Any] | None = None) -> int:
+        """Add a trial as it stands; returns its id."""
+        template = create_trial(
+            state=outcome.state,
+            values=outcome.values,
+            params=params,
+            distributions={path: self._distributions[path] for path in params},
+            system_attrs=attrs,
+            intermediate_values=outcome.curve,
+            constraints=outcome.violations,
+        )
+        return self._storage.create_new_trial(self.study._study_id, template)
+
+    def tell(self, sample: Sample, outcome: Outcome) -> None:
+        """How the sample's trial ended. What is told twice counts once."""
         if not self.space.search:
             return
-        number = self._trials[sample.number]
-        if self._frozen(number).state.is_finished():
+        trial_id = self._trials[sample.number]
+        frozen = self._frozen(trial_id)
+        if frozen.state.is_finished():
             return
-        if value is None:
-            self.study.tell(number, state=TrialState.FAIL)
-        else:
-            self.study.tell(number, value)
+        for step in sorted(outcome.curve.keys() - frozen.intermediate_values.keys()):
+            self._storage.set_trial_intermediate_value(trial_id, step, outcome.curve[step])
+        bounds = create_trial(state=TrialState.RUNNING, constraints=outcome.violations).system_attrs
+        for key, value in bounds.items():
+            self._storage.set_trial_system_attr(trial_id, key, value)
+        self._storage.set_trial_state_values(trial_id, outcome.state, outcome.values)
 
-    def _frozen(self, number: int) -> FrozenTrial:
-        return self.study.get_trials(deepcopy=False)[number]
+    def judge(self, sample: Sample, step: int, value: float) -> tuple[bool, dict[str, Any]]:
+        """Whether the pruner stops the sample's trial after this epoch, and what it leaves on it.
 
+        An epoch that is known was judged before its process died: the trial may go on.
+        """
+        trial_id = self._trials[sample.number]
+        before = self._frozen(trial_id)
+        if step in before.intermediate_values or before.state.is_finished():
+            return False, {}
+        self._storage.set_trial_intermediate_value(trial_id, step, value)
+        stop = self.study.pruner.prune(self.study, self._frozen(trial_id))
+        left = {k: v for k, v in self._frozen(trial_id).system_attrs.items() if k not in before.system_attrs}
+        return bool(stop), left
 
-def objective_of(space: Space, result: Mapping[str, Any]) -> float | None:
-    """The objective in a trial's result; None where it is missing or not a finite number."""
-    value = result.get(space.objective)
-    if not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return float(value)
+    def _frozen(self, trial_id: int) -> FrozenTrial:
+        return self._storage.get_trial(trial_id)

@@ -14,6 +14,8 @@ from typing import Any
 import pandas as pd
 
 from sweeper.columns import config_column
+from sweeper.front import columns_needed, feasible
+from sweeper.objectives import Constraint
 from sweeper.tables import Sweep
 
 ACCURACIES = ("val_accuracy", "test_accuracy")
@@ -23,7 +25,14 @@ Row = dict[str, Any]
 
 
 def summarise(
-    sweep: Sweep, *, objective: str, direction: str, grid: Sequence[str], search: Sequence[str] = ()
+    sweep: Sweep,
+    *,
+    objective: str,
+    direction: str,
+    grid: Sequence[str],
+    search: Sequence[str] = (),
+    constraints: Sequence[Constraint] = (),
+    beside: Sequence[str] = (),
 ) -> pd.DataFrame:
     """One row per group of cells that share every grid value but ``seed``, and per level where trials have levels.
 
@@ -33,19 +42,21 @@ def summarise(
         direction: ``maximize`` or ``minimize``.
         grid: the dotted paths that span the grid.
         search: the dotted paths that were searched.
+        constraints: bounds that a cell's best trial must keep.
+        beside: further columns of ``trials`` to show, as other objectives.
 
     Returns:
         ``kind``: ``group``, or ``dense`` for the networks that the trials start from; the grid paths without ``seed``,
         named as in ``trials``; ``level``; ``density_asked``; ``density``; of val_accuracy, test_accuracy and the
-        objective ``<name>_mean`` and ``<name>_std`` (ddof 1); ``n``: the seeds these are over; ``best``: the best
-        trials' hyperparameters; ``trials``, ``done``, ``failed``: how many; ``waiting``: how far the cells are that
-        have no complete trial.
+        objective and ``beside`` ``<name>_mean`` and ``<name>_std`` (ddof 1); ``n``: the seeds these are over; ``best``:
+        the best trials' hyperparameters; ``trials``, ``done``, ``failed``: how many; ``waiting``: how far the cells are
+        that have no complete trial.
     """
     groups = [path for path in grid if path != "seed"]
     group_columns = [column_of(path) for path in groups]
-    cells = list(_cells(sweep, objective, direction, groups, search))
+    figures = list(dict.fromkeys((*ACCURACIES, objective, *beside)))
+    cells = list(_cells(sweep, objective, direction, groups, search, constraints, figures))
     levels = _levels(sweep, [cell.best["trial"] for cell in cells if cell.best is not None])
-    figures = list(dict.fromkeys((*ACCURACIES, objective)))
     members: dict[tuple[Any, ...], list[_Cell]] = {}
     for cell in cells:
         members.setdefault(cell.group, []).append(cell)
@@ -76,7 +87,13 @@ class _Cell:
 
 
 def _cells(
-    sweep: Sweep, objective: str, direction: str, groups: Sequence[str], search: Sequence[str]
+    sweep: Sweep,
+    objective: str,
+    direction: str,
+    groups: Sequence[str],
+    search: Sequence[str],
+    constraints: Sequence[Constraint],
+    figures: Sequence[str],
 ) -> Iterator[_Cell]:
     """Every cell that has a trial, densities from dense to sparse, other values from low to high."""
     paths = [*groups, "seed"]
@@ -86,9 +103,10 @@ def _cells(
         "status",
         "density",
         config_column("density"),
-        *ACCURACIES,
-        objective,
+        *figures,
+        "until_epoch",
         *map(config_column, search),
+        *columns_needed(constraints),
     }
     found: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows_of(sweep.trials, wanted.union(columns)):
@@ -98,8 +116,15 @@ def _cells(
     for key in sorted(found, key=lambda key: _order(paths, key)):
         trials = found[key]
         complete = [t for t in trials if t["status"] == "complete" and _is_number(t.get(objective))]
-        best = max(complete, key=lambda t: sign * t[objective], default=None)
+        counting = [t for t in _furthest(complete) if feasible(t, constraints)]
+        best = max(counting, key=lambda t: sign * t[objective], default=None)
         yield _Cell(key[:-1], key[-1], trials, best, "" if best else _how_far(key[-1], trials, last))
+
+
+def _furthest(trials: Sequence[Row]) -> list[Row]:
+    """Of a population, the last generation's trials: those before are their beginnings. Otherwise all of them."""
+    last = max((trial.get("until_epoch") or 0 for trial in trials), default=0)
+    return [trial for trial in trials if (trial.get("until_epoch") or 0) == last]
 
 
 def rows_of(frame: pd.DataFrame, columns: set[str]) -> list[Row]:
@@ -125,7 +150,8 @@ def _order(paths: Sequence[str], key: Sequence[Any]) -> tuple[tuple[int, float, 
 
 
 def _how_far(seed: object, trials: Sequence[Row], last: Mapping[str, Row]) -> str:
-    """For a cell without a complete trial: how its trials stand, and where the furthest of the unfinished ones is."""
+    """For a cell without a complete trial that keeps its bounds: how its trials stand, and where the furthest of the
+    unfinished ones is."""
     counts: dict[str, int] = {}
     for trial in trials:
         counts[trial["status"]] = counts.get(trial["status"], 0) + 1

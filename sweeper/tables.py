@@ -11,7 +11,7 @@ import io
 import json
 import time
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -24,13 +24,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sweeper.columns import COLUMNS, REAL, TEXT, WHOLE, config_column
-from sweeper.ledger import SweepFolder
+from sweeper.ledger import Stamp, SweepFolder
+from sweeper.lineage import lineage_rows
 from trials import files
 from trials.errors import DamagedFile, UserError
 from trials.ledger import TABLES as ROW_TABLES
 from trials.ledger import State, TrialFolder
+from trials.storage import Place, each, place
 
-SCHEMA = 1
+SCHEMA = 2
 """Raise it when columns change: tables of another schema are not read."""
 
 TRIES = 5
@@ -48,21 +50,23 @@ class Sweep:
         epochs: one row per (trial, stage, level, epoch).
         layers: one row per (trial, stage, level, layer).
         allocations: one row per (trial, step, episode, layer).
+        lineage: one row per (cell, generation, member) of population based training.
         damaged: a line for every file that could not be read; what it held is not in the tables.
     """
 
-    path: Path
+    path: Place
     trials: pd.DataFrame
     epochs: pd.DataFrame
     layers: pd.DataFrame
     allocations: pd.DataFrame
+    lineage: pd.DataFrame = field(default_factory=pd.DataFrame)
     damaged: tuple[str, ...] = ()
 
 
-def load(path: str | Path) -> Sweep:
-    """The tables of the sweep at ``storage/name``, also while it runs elsewhere. Writes nothing.
+def load(path: str | Place) -> Sweep:
+    """The tables of the sweep at ``storage/name``, a path or ``s3://bucket/prefix/name``, also while it runs elsewhere.
 
-    Damaged files are left out, with a warning that lists them.
+    Writes nothing. Damaged files are left out, with a warning that lists them.
 
     Raises:
         UserError: ``path`` is not a sweep's folder.
@@ -73,10 +77,10 @@ def load(path: str | Path) -> Sweep:
     return sweep
 
 
-def read(path: str | Path, rows: Collection[str] = ROW_TABLES) -> Sweep:
+def read(path: str | Place, rows: Collection[str] = ROW_TABLES) -> Sweep:
     """:func:`load` without the warning, :attr:`Sweep.damaged` is left to the caller; of the tables of rows only some,
     the others come out empty."""
-    folder = SweepFolder(Path(path))
+    folder = SweepFolder(place(path))
     if not folder.trials.is_dir() and not (folder.path / "sweep.yaml").is_file():
         raise UserError(
             f"{str(path)!r} is not a sweep's folder (it holds neither trials/ nor sweep.yaml): give storage/name, "
@@ -103,21 +107,6 @@ def compact(folder: SweepFolder) -> Sweep:
         manifest = {"schema": SCHEMA, "tables": hashes, "trials": gathered.stamps}
         files.write(folder.tables / "manifest.json", json.dumps(manifest).encode())
     return gathered.sweep(folder.path)
-
-
-Stamp = list[int]
-
-
-def _stamp(path: Path) -> Stamp:
-    """Changes whenever a trial's config or state is committed."""
-    stamp = []
-    for name in ("config.json", "state.json"):
-        try:
-            found = (path / name).stat()
-            stamp += [found.st_mtime_ns, found.st_size]
-        except OSError:
-            stamp += [0, 0]
-    return stamp
 
 
 @dataclass(frozen=True)
@@ -158,10 +147,10 @@ def _parquet(content: bytes) -> Any:
 class _Trial:
     """What a trial's folder holds: its row of ``trials`` (None if its config is damaged), and its own rows."""
 
-    stamp: Stamp
     row: dict[str, Any] | None
     tables: dict[str, Any]
     damaged: tuple[str, ...]
+    finished: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,7 +160,7 @@ class _Gathered:
     """Of the trials that were read whole."""
     damaged: tuple[str, ...]
 
-    def sweep(self, path: Path) -> Sweep:
+    def sweep(self, path: Place) -> Sweep:
         types = {WHOLE: pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
         return Sweep(
             path, **{name: t.to_pandas(types_mapper=types.get) for name, t in self.tables.items()}, damaged=self.damaged
@@ -181,12 +170,12 @@ class _Gathered:
 def _gather(folder: SweepFolder, wanted: Collection[str] = ROW_TABLES) -> _Gathered:
     """Everything committed, from the cache where it still holds and from the trials' folders elsewhere."""
     cache = _Cache.of(folder)
-    names = sorted(path.name for path in folder.trials.glob("*"))
-    kept = [name for name in names if name in cache.stamps and cache.stamps[name] == _stamp(folder.trials / name)]
-    fresh = _read_trials(folder, sorted(set(names) - set(kept)), wanted)
+    stamps = folder.stamps()  # before anything is read: what is committed meanwhile makes a trial look old, not new
+    kept = [name for name in stamps if cache.stamps.get(name) == stamps[name]]
+    fresh = _read_trials(folder, [name for name in stamps if cache.stamps.get(name) != stamps[name]], wanted)
     tables = {}
     for table in COLUMNS:
-        parts = [cache.rows(table, kept)] if kept and table in ("trials", *wanted) else []
+        parts = [cache.rows(table, kept)] if kept and table in ("trials", "lineage", *wanted) else []
         if table == "trials":
             rows = [trial.row for trial in fresh.values() if trial.row is not None]
             parts += [_from_rows(rows)] if rows else []
@@ -194,9 +183,19 @@ def _gather(folder: SweepFolder, wanted: Collection[str] = ROW_TABLES) -> _Gathe
             found = {name: trial.tables[table] for name, trial in fresh.items() if table in trial.tables}
             parts += [_stack(found)] if found else []
         tables[table] = _finish(table, parts)
-    stamps = {name: cache.stamps[name] for name in kept}
-    stamps |= {name: trial.stamp for name, trial in fresh.items() if not trial.damaged}
-    return _Gathered(tables, dict(sorted(stamps.items())), tuple(d for trial in fresh.values() for d in trial.damaged))
+    sure = _sure(stamps, folder.path)
+    whole = {*kept, *(name for name, trial in fresh.items() if not trial.damaged and (trial.finished or sure(name)))}
+    damaged = tuple(line for trial in fresh.values() for line in trial.damaged)
+    return _Gathered(tables, {name: stamp for name, stamp in stamps.items() if name in whole}, damaged)
+
+
+def _sure(stamps: Mapping[str, Stamp], where: Place) -> Callable[[str], bool]:
+    """Whether a trial's stamp will change with its next commit. An object store tells whole seconds only: two commits
+    within the last of them look alike."""
+    if isinstance(where, Path):
+        return lambda name: True
+    newest = max((max(stamp[::2]) for stamp in stamps.values()), default=0)
+    return lambda name: max(stamps[name][::2]) < newest - 2_000_000_000
 
 
 def _read_trials(folder: SweepFolder, names: Sequence[str], wanted: Collection[str]) -> dict[str, _Trial]:
@@ -206,23 +205,23 @@ def _read_trials(folder: SweepFolder, names: Sequence[str], wanted: Collection[s
     for attempt in range(TRIES):
         if attempt:
             time.sleep(PAUSE_S)
-        found |= {name: _read_trial(folder.trials / name, wanted) for name in again}
+        trials = each(lambda name: _read_trial(folder.trials / name, wanted), again, folder.path)
+        found |= dict(zip(again, trials, strict=True))
         again = [name for name in again if (trial := found[name]) is not None and trial.damaged]
         if not again:
             break
     return {name: trial for name, trial in found.items() if trial is not None}
 
 
-def _read_trial(path: Path, wanted: Collection[str]) -> _Trial | None:
+def _read_trial(path: Place, wanted: Collection[str]) -> _Trial | None:
     """What is committed in a trial's folder; None where no trial was ever scheduled."""
-    stamp = _stamp(path)  # before anything is read: what is committed meanwhile makes it look old, not new
     try:
         content = json.loads((path / "config.json").read_bytes())
         config, samples = dict(content["config"]), list(content["samples"])
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return _Trial(stamp, None, {}, (f"{path / 'config.json'} is damaged ({error})",))
+        return _Trial(None, {}, (f"{path / 'config.json'} is damaged ({error})",))
     folder = TrialFolder(path)
     damaged: list[str] = []
     tables: dict[str, Any] = {}
@@ -239,7 +238,10 @@ def _read_trial(path: Path, wanted: Collection[str]) -> _Trial | None:
             damaged.append(str(damage))
         else:
             tables |= {table: found} if found is not None else {}
-    return _Trial(stamp, _trial_row(path.name, config, samples, state), tables, tuple(damaged))
+    places = lineage_rows(samples, config)
+    tables |= {"lineage": _from_rows(places)} if places else {}
+    row = _trial_row(path.name, config, samples, state)
+    return _Trial(row, tables, tuple(damaged), state is not None and state.finished)
 
 
 def _trial_row(

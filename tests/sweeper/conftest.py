@@ -4,4 +4,8 @@ from __future__ import annotations
 
 import os
 
+from tests.trials.conftest import few_digits
+
+__all__ = ["few_digits"]
+
 os.environ["RAY_AUTH_MODE"] = "disabled"

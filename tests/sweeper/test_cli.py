@@ -102,7 +102,7 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
     "unknown method": ([*SPACE, "--set", "trial.method=one_shoot"], ["one_shoot", "did you mean 'one_shot'"]),
     "unknown model": ([*SPACE, "--set", "trial.model=resnet20x"], ["resnet20x", "did you mean 'resnet20'"]),
     "unknown data set": ([*SPACE, "--set", "trial.dataset=digit"], ["digit", "did you mean 'digits'"]),
-    "unknown sampler": ([*SPACE, "--set", "sampler=grid"], ["sampler", "'grid'", "tpe"]),
+    "unknown sampler": ([*SPACE, "--set", "sampler=gird"], ["sampler", "'gird'", "did you mean 'grid'"]),
     "unknown objective": ([*SPACE, "--set", "objective=accuracy"], ["objective", "accuracy"]),
     "objective on test": ([*SPACE, "--set", "objective=test_accuracy"], ["test_accuracy", "selection"]),
     "unknown distribution": ([*SPACE, "--set", "search.finetune.lr={normal: [0, 1]}"], ["finetune.lr", "normal"]),
@@ -204,7 +204,8 @@ def test_the_options_are_none_that_ray_submit_takes() -> None:
     options = {option for action in cli.parser()._actions for option in action.option_strings}
     assert options - {"-h", "--help"} == {
         *("--space", "--profile", "--set", "--storage", "--name", "--samples", "--max-concurrent", "--address"),
-        *("--serial", "--dry-run", "--list-spaces", "--show"),
+        *("--serial", "--dry-run", "--list-spaces", "--show", "--list", "--cancel", "--retry-failed", "--verify"),
+        *("--max-hours", "--dashboard"),
     }
     assert not options & set(taken.split())
     assert not cli.parser().allow_abbrev
@@ -262,7 +263,7 @@ def test_a_sweep_runs_once(capsys: pytest.CaptureFixture[str], here: Path, ran: 
     assert attempts(here / "results" / "small") == dict.fromkeys(ran, 1)
     folder = SweepFolder(here / "results" / "small")
     (document,) = folder.documents()
-    assert set(document) == {"written", "space", "versions", "commit"}
+    assert set(document) == {"schema", "written", "space", "versions", "commit"}
     assert document["versions"].keys() >= {"torch", "ray", "optuna"}
     assert not (folder.path / "lock" / "lease.json").exists()
 

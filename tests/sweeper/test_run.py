@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -14,12 +16,16 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 import sweeper
 from sweeper.cli import COMPLETE, FAILURES, STOPPED, WRONG_INPUT, main
+from sweeper.display import Display
 from sweeper.tables import read
 from sweeper.trainable import run_assigned
+from tests.sweeper.sweeps import begun, make_space
 from trials.errors import UserError
+from trials.lease import Lease
 from trials.ledger import TrialFolder
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -36,11 +42,11 @@ samples: 2
 @pytest.fixture(scope="module", autouse=True)
 def ray() -> Iterator[Any]:
     """One Ray of this machine for all sweeps of this module: it is joined, not started."""
-    from sweeper import runner  # sets what Ray reads as it is imported
+    from sweeper import cluster  # sets what Ray reads as it is imported
 
-    runner.ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield runner.ray
-    runner.ray.shutdown()
+    cluster.ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield cluster.ray
+    cluster.ray.shutdown()
 
 
 @pytest.fixture(autouse=True)
@@ -166,6 +172,23 @@ def test_trials_that_fail_do_not_stop_the_others_and_halves_of_a_core_are_shared
     assert "6 trials, 3 done, 0 running, 3 failed" in out
 
 
+def test_layers_without_weights_are_warned_of(here: Path) -> None:
+    space = make_space()
+    plan = begun(space, here / "empty")
+    output = io.StringIO()
+    display = Display(2, 2, Console(file=output, width=200), "val_accuracy", "maximize")
+    from sweeper.runner import PlanSearcher
+
+    searcher = PlanSearcher(plan, plan.folder, display, 1, Lease(here / "lease"))
+    assignment = plan.next()
+    assert assignment is not None
+    searcher._trial_of["tune"] = assignment.trial_id
+    attempt, _ = TrialFolder(plan.folder.trial_folder(assignment.trial_id)).begin()
+    attempt.end("complete", result={"val_accuracy": 0.1, "empty_layers": 2})
+    searcher.on_trial_complete("tune")
+    assert f"{assignment.trial_id} (density=0.5): 2 layers have no weights left" in output.getvalue()
+
+
 @pytest.fixture
 def reports(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     said: list[dict[str, Any]] = []
@@ -176,8 +199,11 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 def assignment_in(here: Path, **fields: Any) -> dict[str, Any]:
     recipe = {"epochs": 1}
     config = {"method": "dense", "dataset": "digits", "model": "tiny", "train": recipe, **fields}
+    (here / "trial").mkdir(exist_ok=True)
+    (here / "trial" / "config.json").touch()  # the driver has scheduled it
     where = {"folder": str(here / "trial"), "stages": str(here / "stages"), "stop": str(here / "stop")}
-    return {"trial": "dense-x", "config": config, "threads": 1, "gpu": 0, **where}
+    told = {"threads": 1, "gpu": 0, "pieces": 1, "alone": True, "alive_every_s": 30.0}
+    return {"trial": "dense-x", "config": config, **told, **where}
 
 
 def test_a_worker_tells_how_a_trial_ended(here: Path, reports: list[dict[str, Any]]) -> None:
@@ -203,7 +229,18 @@ def test_a_worker_that_is_to_stop_does_not_begin(here: Path, reports: list[dict[
     (here / "stop").touch()
     run_assigned(assignment_in(here))
     assert reports == [{"trial": "dense-x", "status": "preempted"}]
-    assert not (here / "trial").exists()
+    assert TrialFolder(here / "trial").state() is None
+
+
+def test_a_worker_that_does_not_see_the_storage_says_so(
+    here: Path, reports: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeper.trainable.LAG_S", 0.1)
+    assignment = assignment_in(here)
+    (here / "trial" / "config.json").unlink()
+    run_assigned(assignment)
+    assert reports == [{"trial": "dense-x", "blind": socket.gethostname()}]
+    assert TrialFolder(here / "trial").state() is None
 
 
 def run_door(script: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -240,9 +277,9 @@ def test_what_this_machine_does_not_have_is_said(here: Path) -> None:
 def test_a_cluster_that_is_not_there(
     capsys: pytest.CaptureFixture[str], here: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
-    from sweeper import runner
+    from sweeper import cluster
 
-    monkeypatch.setattr(runner.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
     began = time.monotonic()
     assert sweep("--address", address) == WRONG_INPUT
     assert time.monotonic() - began < 30

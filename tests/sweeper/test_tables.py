@@ -19,14 +19,16 @@ from sweeper.tables import Sweep, compact, load, read
 from trials.config import parse
 from trials.errors import UserError
 from trials.ledger import Attempt, Commit, TrialFolder
-from trials.trial import RESULT, Surroundings, run
+from trials.progress import RESULT
+from trials.trial import Surroundings, run
 
-FRAMES = ("trials", "epochs", "layers", "allocations")
+FRAMES = ("trials", "epochs", "layers", "allocations", "lineage")
 KEYS = {
     "trials": ["trial"],
     "epochs": ["trial", "stage", "level", "epoch"],
     "layers": ["trial", "stage", "level", "layer"],
     "allocations": ["trial", "step", "episode", "layer"],
+    "lineage": ["cell", "generation", "member"],
 }
 RESULTS = {"val_accuracy": 0.9, "density": 0.2, "kept": 20, "prunable": 100, "flops": 50, "dense_flops": 200}
 

@@ -1,0 +1,65 @@
+"""What can be asked of sweeps from any machine that sees their storage, whoever drives them."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+
+from sweeper.ledger import SweepFolder
+from sweeper.report import print_line, standing
+from sweeper.stopping import StopFile
+from sweeper.tables import read
+from trials import files
+from trials.errors import UserError
+from trials.lease import Lease
+from trials.owner import Owner
+from trials.storage import Place
+
+CANCEL_S = 120.0
+"""How long a driver may take to stop: its trials have a minute to commit."""
+
+LOOK_EVERY_S = 0.5
+
+
+def list_sweeps(storage: Place, console: Console) -> None:
+    """A line for every sweep of a storage: how far it is, and who drives it."""
+    sweeps = [storage / name for name in files.names(storage) if name != "stages" and not name.startswith(".")]
+    found = [path for path in sweeps if (path / "trials").is_dir() or (path / "sweep.yaml").is_file()]
+    for path in found:
+        try:
+            print_line(console, standing(read(path, rows=())))
+        except UserError as error:
+            print_line(console, f"{path.name}: {error}")
+    if not found:
+        print_line(console, f"no sweeps in {storage}")
+
+
+def cancel(path: Place, console: Console) -> None:
+    """Ask the driver of a sweep to stop with everything committed, and wait until it has.
+
+    Raises:
+        UserError: it is no sweep, or its driver does not answer.
+    """
+    sweep = read(path, rows=())
+    lease = Lease(path / "lock")
+    owner = lease.owner()
+    if owner is None or owner.surely_dead:
+        print_line(console, f"{standing(sweep)}; there is nothing to cancel")
+        return
+    StopFile(SweepFolder(path).stop).put(owner.token)
+    print_line(console, f"{path.name}: asked {owner} to stop; its trials commit what they have")
+    end = time.monotonic() + CANCEL_S
+    while _drives(lease, owner):
+        if time.monotonic() > end:
+            raise UserError(
+                f"{path.name}: {owner} has not stopped within {CANCEL_S:g} s; it will when it sees the request, "
+                "unless it is dead: then the next driver takes over"
+            )
+        time.sleep(LOOK_EVERY_S)
+    print_line(console, f"{standing(read(path, rows=()))}; the same command again goes on")
+
+
+def _drives(lease: Lease, owner: Owner) -> bool:
+    now = lease.owner()
+    return now is not None and now.token == owner.token and not now.surely_dead

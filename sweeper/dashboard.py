@@ -1,0 +1,166 @@
+"""A sweep in Optuna's own storage, for optuna-dashboard to show: a derived copy, one study per cell.
+
+Nothing reads it back. It is written anew at every start and follows the sweep while it is shown.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from rich.console import Console
+
+from sweeper.curves import curves_in
+from sweeper.ledger import Record, SweepFolder
+from sweeper.objectives import FAILED, RUNNING, outcome_of
+from sweeper.space import Space
+from trials.errors import UserError
+from trials.storage import Place
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+PORT = 8080
+REFRESH_EVERY_S = 10.0
+
+
+class Copy:
+    """The copy: :meth:`refresh` brings it up to date with what is committed."""
+
+    def __init__(self, folder: SweepFolder, storage: BaseStorage) -> None:
+        self.folder, self.storage = folder, storage
+        documents = folder.documents()
+        if not documents:
+            raise UserError(f"{folder.path} is not a sweep's folder (it has no sweep.yaml): give a sweep's name")
+        self.space = Space.from_document(documents[-1]["space"])
+        self._studies: dict[str, int] = {}
+        self._trials: dict[tuple[str, int], tuple[int, FrozenTrial]] = {}
+
+    def refresh(self) -> None:
+        """Add what is new; go on with what was running."""
+        for cell, number, trial in self._committed():
+            known = self._trials.get((cell, number))
+            if known is None:
+                trial_id = self.storage.create_new_trial(self._study(cell), trial)
+            elif known[1].state.is_finished() or _figures(known[1]) == _figures(trial):
+                continue
+            else:
+                trial_id = known[0]
+                self._go_on(trial_id, known[1], trial)
+            self._trials[cell, number] = (trial_id, trial)
+
+    def _go_on(self, trial_id: int, before: FrozenTrial, now: FrozenTrial) -> None:
+        if before.state == TrialState.WAITING and now.state != TrialState.WAITING:
+            self.storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+        for step in now.intermediate_values.keys() - before.intermediate_values.keys():
+            self.storage.set_trial_intermediate_value(trial_id, step, now.intermediate_values[step])
+        for key, value in now.user_attrs.items():
+            self.storage.set_trial_user_attr(trial_id, key, value)
+        for key, value in now.system_attrs.items():
+            self.storage.set_trial_system_attr(trial_id, key, value)
+        if now.state.is_finished():
+            self.storage.set_trial_state_values(trial_id, now.state, now.values)
+
+    def _study(self, cell: str) -> int:
+        if cell not in self._studies:
+            directions = [StudyDirection[objective.direction.upper()] for objective in self.space.objectives]
+            study_id = self.storage.create_new_study(directions, cell or self.folder.path.name)
+            names = [objective.column for objective in self.space.objectives]
+            self.storage.set_study_system_attr(study_id, "study:metric_names", names)
+            self._studies[cell] = study_id
+        return self._studies[cell]
+
+    def _committed(self) -> Iterator[tuple[str, int, FrozenTrial]]:
+        """Every sample as a trial of its cell's study, by cell and number."""
+        records = self.folder.records()
+        methods = {record.id: str(record.config["method"]) for record in records}
+        curves = curves_in(self.folder, methods, self.space.objective) if self.space.pruner else {}
+        samples = [(sample.cell, sample.number, sample, record) for record in records for sample in record.samples]
+        for cell, number, sample, record in sorted(samples, key=lambda found: found[:2]):
+            yield cell, number, self._trial(record, sample.params, sample.grid, curves.get(record.id, {}))
+
+    def _trial(
+        self, record: Record, params: dict[str, Any], grid: dict[str, Any], curve: dict[int, float]
+    ) -> FrozenTrial:
+        state, space = record.state, self.space
+        given_up = state is not None and state.status == "failed" and state.failures > space.retries
+        outcome = FAILED if given_up else RUNNING
+        if state is not None and state.finished:
+            outcome = outcome_of(space.objectives, space.constraints, record.config, state, curve)
+        figures = {} if state is None else {k: v for k, v in state.result.items() if v is not None}
+        return create_trial(
+            state=TrialState.WAITING if state is None else outcome.state,
+            values=outcome.values,
+            params=params,
+            distributions={path: space.search[path].optuna_distribution() for path in params},
+            user_attrs={"trial": record.id, **grid, **figures},
+            intermediate_values=curve,
+            constraints=outcome.violations,
+        )
+
+
+def _figures(trial: FrozenTrial) -> tuple[Any, ...]:
+    return (trial.state, trial.values, trial.intermediate_values, trial.user_attrs)
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        """Requests are not news."""
+
+
+def write_copy(folder: SweepFolder) -> Copy:
+    """The copy in ``tables/optuna.journal``, written anew; of an object store, in a folder of this machine."""
+    copy = Copy(folder, optuna.storages.InMemoryStorage())  # refuses what is no sweep before anything is written
+    tables = folder.tables if isinstance(folder.tables, Path) else Path(tempfile.mkdtemp(prefix="sweeper-"))
+    path = tables / "optuna.journal"
+    tables.mkdir(parents=True, exist_ok=True)
+    for old in tables.glob(f"{path.name}*"):
+        old.unlink()
+    copy.storage = JournalStorage(JournalFileBackend(str(path)))
+    copy.refresh()
+    return copy
+
+
+def serve(path: Place, console: Console, *, port: int = PORT) -> None:
+    """Show a sweep in a browser of this machine until interrupted. Another port is taken where this one is in use."""
+    from optuna_dashboard import wsgi
+
+    copy = write_copy(SweepFolder(path))
+    app = wsgi(copy.storage)
+    server = _bind(app, port)
+    over = threading.Event()
+
+    def follow() -> None:
+        while not over.wait(REFRESH_EVERY_S):
+            copy.refresh()
+
+    threading.Thread(target=follow, daemon=True).start()
+    console.print(f"http://127.0.0.1:{server.server_port}/ shows {path.name}; Ctrl-C ends it", markup=False)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        console.print("ended", markup=False)
+    finally:
+        over.set()
+        server.server_close()
+
+
+def _bind(app: Any, port: int) -> Any:
+    """On loopback only: what it serves has no password."""
+    try:
+        return make_server("127.0.0.1", port, app, server_class=_Server, handler_class=_Quiet)
+    except OSError:
+        return make_server("127.0.0.1", 0, app, server_class=_Server, handler_class=_Quiet)

@@ -1,0 +1,40 @@
+"""Who came from whom in a population, and which values were in force when."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def lineage_rows(samples: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of ``lineage`` for the samples that a trial serves; none where they are not of a population."""
+    ends = [0, *(segment["until_epoch"] for segment in config.get("lineage") or ())]
+    return [
+        {
+            "cell": sample["cell"],
+            **{name: value for name, value in sample["attrs"]["pbt"].items() if name != "changes"},
+            "from_epoch": ends[-1],
+            "until_epoch": config["until_epoch"],
+            "changes": json.dumps(sample["attrs"]["pbt"]["changes"]),
+            **sample["params"],
+        }
+        for sample in samples
+        if "pbt" in (sample.get("attrs") or {})
+    ]
+
+
+def history(lineage: pd.DataFrame, cell: str, member: int) -> pd.DataFrame:
+    """The rows of ``lineage`` that a member of the last generation came through, the first generation first."""
+    mine = lineage[lineage["cell"] == cell].reset_index(drop=True)
+    generations, members, parents = (mine[name].tolist() for name in ("generation", "member", "parent"))
+    at = {place: i for i, place in enumerate(zip(generations, members, strict=True))}
+    found: list[int] = []
+    for generation in range(max(generations, default=-1), -1, -1):
+        found.append(at[generation, member])
+        member = parents[found[-1]]
+    through: pd.DataFrame = mine.iloc[found[::-1]].reset_index(drop=True)
+    return through

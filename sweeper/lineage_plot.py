@@ -1,0 +1,106 @@
+"""The lineage of a population, drawn: ``python -m sweeper.lineage_plot results/NAME --to FILE.png``.
+
+Drawing needs matplotlib, which is not installed with the sweeper.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sweeper.columns import COLUMNS
+from sweeper.ledger import SweepFolder
+from sweeper.lineage import history
+from sweeper.tables import Sweep, load
+from trials.errors import UserError
+
+
+def draw(sweep: Sweep, cell: str, objective: str, direction: str = "maximize") -> Any:
+    """A figure of one cell's population: the objective and every hyperparameter over epochs, a line per member.
+
+    Where a member goes on from a copy of another, a thin line leads there from where the other was. What the best
+    member of the last generation came through is drawn thick.
+
+    Raises:
+        UserError: the sweep has no population in that cell.
+    """
+    from matplotlib.figure import Figure
+
+    mine = sweep.lineage[sweep.lineage["cell"] == cell]
+    mine = mine.merge(sweep.trials[["trial", objective]], on="trial").sort_values(["generation", "member"])
+    if mine.empty:
+        cells = ", ".join(map(repr, sorted(set(sweep.lineage["cell"])))) or "none"
+        raise UserError(f"cell is {cell!r}, but the cells with a population are: {cells}")
+    paths = [name for name in sweep.lineage.columns if name not in COLUMNS["lineage"] and mine[name].notna().any()]
+    figure = Figure(figsize=(7, 2 + 1.6 * len(paths)), layout="constrained")
+    axes = figure.subplots(1 + len(paths), 1, sharex=True, squeeze=False)[:, 0]
+    best = _best(mine, objective, direction)
+    thick = set(zip(best["generation"].tolist(), best["member"].tolist(), strict=True))
+    for axis, name in zip(axes, [objective, *paths], strict=True):
+        _draw_lines(axis, mine, name, thick, steps=name != objective)
+        axis.set_ylabel(name)
+    axes[-1].set_xlabel("epoch")
+    axes[0].set_title(cell or sweep.path.name)
+    return figure
+
+
+def _best(mine: pd.DataFrame, objective: str, direction: str) -> pd.DataFrame:
+    """What the best member of the last generation with values came through."""
+    known = mine[mine[objective].notna()]
+    last: pd.DataFrame = known[known["generation"] == known["generation"].max()].sort_values(objective)
+    if last.empty:
+        return last
+    best = last.iloc[-1 if direction == "maximize" else 0]
+    return history(mine[mine["generation"] <= best["generation"]], best["cell"], int(best["member"]))
+
+
+def _draw_lines(axis: Any, mine: pd.DataFrame, name: str, thick: set[tuple[int, int]], steps: bool) -> None:
+    """A dot (or, of a hyperparameter, a bar) per segment, and a line to it from its parent's."""
+    rows = {(row["generation"], row["member"]): row for row in mine.to_dict("records")}
+    for (generation, member), row in rows.items():
+        copied = generation and row["parent"] != member
+        style = {"color": f"C{member % 10}", "linewidth": 2.5 if (generation, member) in thick else 0.8}
+        style |= {"linestyle": ":" if copied else "-", "zorder": 3 if (generation, member) in thick else 2}
+        if steps:
+            axis.plot([row["from_epoch"], row["until_epoch"]], [row[name]] * 2, **{**style, "linestyle": "-"})
+        else:
+            axis.plot(row["until_epoch"], row[name], ".", color=style["color"])
+        parent = rows.get((generation - 1, row["parent"]))
+        if parent is not None:
+            end = row["from_epoch"] if steps else row["until_epoch"]
+            axis.plot([parent["until_epoch"], end], [parent[name], row[name]], **style)
+    values = [row[name] for row in rows.values() if isinstance(row[name], float)]
+    if steps and values and min(values) > 0 and max(values) > 10 * min(values):
+        axis.set_yscale("log")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw a sweep's population; returns the exit code: 0 done, 2 wrong input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sweeper.lineage_plot", description="Draw the lineage of a population."
+    )
+    parser.add_argument("sweep", type=Path, help="the sweep's folder: storage/name")
+    parser.add_argument("--cell", help="its key, e.g. density=0.2,seed=0; default: the first")
+    parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="the picture: .png, .pdf, .svg")
+    options = parser.parse_args(arguments)
+    try:
+        sweep = load(options.sweep)
+        space = SweepFolder(options.sweep).documents()[-1]["space"]
+        cell = options.cell if options.cell is not None else next(iter(sweep.lineage["cell"]), "")
+        draw(sweep, cell, space["objective"], space["direction"]).savefig(options.to, dpi=150)
+    except ImportError:
+        print("error: drawing needs matplotlib: pip install matplotlib", file=sys.stderr)
+        return 2
+    except (UserError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,22 @@
+"""What one trial occupies."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from trials.config import Frozen
+from trials.errors import UserError
+
+
+class Resources(Frozen):
+    """What one trial occupies. ``gpu: 0.25`` puts four trials on a card."""
+
+    cpu: float = Field(default=1, gt=0)
+    gpu: float = Field(default=0, ge=0)
+
+    @field_validator("gpu")
+    @classmethod
+    def _whole_cards(cls, value: float) -> float:
+        if value > 1 and not value.is_integer():
+            raise UserError(f"resources.gpu is {value:g}, but must be a whole number, or a fraction up to 1")
+        return value

@@ -1,0 +1,144 @@
+"""What is asked of sweeps from elsewhere, with the storage on a path and in a bucket."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sweeper import control
+from sweeper.cli import COMPLETE, WRONG_INPUT, main
+from sweeper.ledger import SweepFolder
+from sweeper.plan import Plan
+from sweeper.stopping import StopFile
+from tests.sweeper.sweeps import fail, finish, make_space
+from tests.trials.buckets import prefix, served
+from trials.lease import Lease
+from trials.storage import Place, place
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[None]:
+    with served():
+        yield
+
+
+@pytest.fixture(params=["path", "bucket"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "path":
+        return tmp_path
+    request.getfixturevalue("bucket")
+    return prefix(tmp_path.name)
+
+
+def begin(storage: Place, name: str = "small") -> Plan:
+    """A sweep of two trials: one complete, one that has failed for good."""
+    space, folder = make_space(name=name, retries=0), SweepFolder(storage / name)
+    folder.append({"space": space.document()})
+    plan = Plan(space, folder, folder.records())
+    for end in (finish, fail):
+        assignment = plan.next()
+        assert assignment is not None
+        end(plan, assignment.trial_id, **({"value": lambda _: 0.5} if end is finish else {}))  # type: ignore[operator]
+        plan.ended(assignment.trial_id)
+    return plan
+
+
+def test_a_storage_lists_its_sweeps(storage: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list", "--storage", str(storage)]) == COMPLETE
+    assert capsys.readouterr().out == f"no sweeps in {storage}\n"
+    for name in ("one", "two"):
+        begin(storage, name)
+    (storage / "stages").mkdir(exist_ok=True)
+    with Lease(storage / "two" / "lock") as lease:
+        assert lease.acquire()
+        assert main(["--list", "--storage", str(storage)]) == COMPLETE
+    one, two = capsys.readouterr().out.splitlines()
+    counts = "2 cells, 2 done; 2 trials, 1 done, 0 running, 1 failed, 0 left"
+    assert one == f"one: {counts}"
+    assert two == f"two: {counts}"  # driven by this very process
+
+
+def test_cancel_waits_for_the_driver(
+    storage: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "LOOK_EVERY_S", 0.01)
+    begin(storage)
+    lease, stop = Lease(storage / "small" / "lock"), StopFile(storage / "small" / "stop")
+    assert lease.acquire()
+    seen = threading.Event()
+
+    def drive() -> None:
+        while not stop.path.exists():
+            seen.wait(0.01)
+        stop.remove_unless_for(lease.token)
+        if stop.path.exists():  # meant for this driver
+            seen.set()
+        stop.remove()
+        lease.release()
+
+    thread = threading.Thread(target=drive)
+    thread.start()
+    assert main(["--cancel", "small", "--storage", str(storage)]) == COMPLETE
+    thread.join()
+    assert seen.is_set()
+    asked, stopped = capsys.readouterr().out.splitlines()
+    assert asked.startswith("small: asked process ")
+    assert stopped.endswith("0 left; the same command again goes on")
+
+
+def test_cancel_when_nobody_drives(storage: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(storage)
+    assert main(["--cancel", "small", "--storage", str(storage)]) == COMPLETE
+    assert "there is nothing to cancel" in capsys.readouterr().out
+    assert not (storage / "small" / "stop").exists()
+    assert main(["--cancel", "smal", "--storage", str(storage)]) == WRONG_INPUT
+    assert "is not a sweep's folder" in capsys.readouterr().err
+
+
+def test_a_driver_that_does_not_answer_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "CANCEL_S", 0.1)
+    begin(tmp_path)
+    with Lease(tmp_path / "small" / "lock") as lease:
+        assert lease.acquire()
+        assert main(["--cancel", "small", "--storage", str(tmp_path)]) == WRONG_INPUT
+    assert "has not stopped within 0.1 s" in capsys.readouterr().err
+
+
+def test_what_was_meant_for_a_dead_driver_does_not_stop_the_next(tmp_path: Path) -> None:
+    stop = StopFile(tmp_path / "stop")
+    stop.put("the dead one")
+    stop.remove_unless_for("me")
+    assert not stop.there()
+    stop.remove_unless_for("me")
+    stop.put("me")
+    stop.remove_unless_for("me")
+    assert stop.there()
+
+
+def test_failed_trials_are_forgiven(storage: Place) -> None:
+    plan = begin(storage)
+    assert (plan.complete, plan.finished, plan.failed) == (True, 1, 1)
+    folder = SweepFolder(place(str(storage / "small")))
+    done = {record.id: record.state for record in folder.records() if record.finished}
+    assert folder.forgive() == 1
+    assert folder.forgive() == 0
+    again = Plan(plan.space, folder, folder.records())
+    assert (again.complete, again.finished, again.failed) == (False, 1, 0)
+    assignment = again.next()
+    assert assignment is not None
+    assert assignment.trial_id not in done
+    finish(again, assignment.trial_id, lambda _: 0.5)
+    again.ended(assignment.trial_id)
+    assert again.complete
+    records = {record.id: record for record in folder.records()}
+    assert all(records[name].state == state for name, state in done.items())
+    state = records[assignment.trial_id].state
+    assert state is not None
+    assert replace(state, attempt=2).status == "complete"
+    assert state.attempt == 2

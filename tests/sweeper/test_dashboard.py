@@ -1,0 +1,110 @@
+"""The copy of a sweep that optuna-dashboard shows."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from rich.console import Console
+
+from sweeper import dashboard
+from sweeper.dashboard import serve, write_copy
+from sweeper.ledger import SweepFolder
+from tests.sweeper.sweeps import begun, fail, make_space, run_out, searching
+from tests.sweeper.test_pruners import KINDS, Drivers, space_of
+from tests.trials.processes import wait_for
+from trials.errors import UserError
+
+
+def studies_of(folder: SweepFolder) -> dict[str, optuna.Study]:
+    storage = JournalStorage(JournalFileBackend(str(folder.tables / "optuna.journal")))
+    return {name: optuna.load_study(study_name=name, storage=storage) for name in optuna.get_all_study_names(storage)}
+
+
+def test_the_copy_is_what_the_studies_are(tmp_path: Path) -> None:
+    drivers = Drivers(space_of(KINDS["halving"], samples=5), tmp_path).go()
+    drivers.plan.folder.append({"space": drivers.space.document()})
+    write_copy(drivers.plan.folder)
+    studies = studies_of(drivers.plan.folder)
+    assert set(studies) == set(drivers.plan._studies)
+    for cell, study in drivers.plan._studies.items():
+        for mine, copied in zip(study.study.trials, studies[cell].trials, strict=True):
+            assert copied.state == mine.state
+            assert copied.params == mine.params
+            assert copied.values == mine.values
+            assert copied.intermediate_values == mine.intermediate_values
+        assert studies[cell].metric_names == ["val_accuracy"]
+
+
+def test_the_copy_follows_the_sweep(tmp_path: Path) -> None:
+    space = searching("random", 3, grid={"density": [0.5]}, retries=0, constraints=[{"column": "flops", "at_most": 1}])
+    plan = begun(space, tmp_path)
+    plan.folder.append({"space": space.document()})
+    first, second = plan.next(), plan.next()
+    assert first is not None
+    assert second is not None
+    copy = write_copy(plan.folder)
+
+    def states() -> list[str]:
+        return [trial.state.name for trial in studies_of(plan.folder)["density=0.5"].trials]
+
+    assert states() == ["WAITING", "WAITING"]
+    fail(plan, first.trial_id)
+    attempt, _ = plan._records[second.trial_id].folder.begin()
+    copy.refresh()
+    assert states() == ["FAIL", "RUNNING"]
+    attempt.end("complete", result={"val_accuracy": 0.5, "flops": 3})
+    plan.next()
+    copy.refresh()
+    assert states() == ["FAIL", "COMPLETE", "WAITING"]
+    trial = studies_of(plan.folder)["density=0.5"].trials[1]
+    assert (trial.values, trial.constraints) == ([0.5], {"flops<=": 2.0})
+    assert trial.user_attrs["trial"] == second.trial_id
+    assert len(write_copy(plan.folder).space.cells()) == 1
+    assert states() == ["FAIL", "COMPLETE", "WAITING"]
+
+
+def test_a_sweep_without_search_is_shown_too(tmp_path: Path) -> None:
+    objectives = [{"column": "val_accuracy", "direction": "maximize"}, {"column": "flops", "direction": "minimize"}]
+    plan = begun(make_space(objectives=objectives), tmp_path)
+    plan.folder.append({"space": plan.space.document()})
+    run_out(plan)
+    write_copy(plan.folder)
+    assert {cell: len(study.trials) for cell, study in studies_of(plan.folder).items()} == {
+        "density=0.5": 1, "density=0.2": 1,
+    }  # fmt: skip
+
+
+def test_it_is_served_on_loopback_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = begun(searching("random", 2), tmp_path / "sweep")
+    plan.folder.append({"space": plan.space.document()})
+    run_out(plan)
+    servers: list[Any] = []
+    bind = dashboard._bind
+    monkeypatch.setattr(dashboard, "_bind", lambda app, port: servers.append(bind(app, port)) or servers[0])
+    said = io.StringIO()
+    thread = threading.Thread(target=serve, args=(tmp_path / "sweep", Console(file=said)), kwargs={"port": 0})
+    thread.start()
+    wait_for(lambda: "shows sweep" in said.getvalue(), "the server to start")
+    host, port = servers[0].server_address[:2]
+    assert host == "127.0.0.1"
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies", timeout=10) as answer:
+        names = {study["study_name"] for study in json.load(answer)["study_summaries"]}
+    assert names == {"density=0.5", "density=0.2"}
+    servers[0].shutdown()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_what_is_no_sweep_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not a sweep's folder"):
+        write_copy(SweepFolder(tmp_path / "nothing"))
+    assert not (tmp_path / "nothing").exists()

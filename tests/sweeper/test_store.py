@@ -1,0 +1,104 @@
+"""A sweep whose storage is a bucket, and the check that every machine shares the storage."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sweeper
+from sweeper.cli import COMPLETE, main
+from sweeper.ledger import SweepFolder
+from tests.machines import several_machines
+from tests.sweeper.test_run import ROOT, SPACE
+from tests.trials.buckets import prefix, served
+from trials.errors import UserError
+from trials.storage import place
+
+SETTINGS = ("--set", "grid.seed=[0]", "--set", "trial.prune.epochs=1", "--samples", "1")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bucket() -> Iterator[None]:
+    with served():
+        yield
+
+
+@pytest.fixture(scope="module")
+def ray(bucket: None) -> Iterator[Any]:
+    """Two machines, as far as Ray knows; their processes inherit how the bucket is reached."""
+    from sweeper import cluster
+
+    machines = several_machines({"num_cpus": 1, "include_dashboard": False})
+    machines.add_node(num_cpus=1)
+    cluster.ray.init(address=machines.address, log_to_driver=False, logging_level="ERROR")
+    yield cluster.ray
+    cluster.ray.shutdown()
+    machines.shutdown()
+
+
+def test_a_sweep_in_a_bucket_is_the_sweep_on_a_path(
+    ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.yaml").write_text(SPACE)
+    storage = str(prefix("sweeps"))
+    for where in (storage, "results"):
+        assert main(["--space", "small.yaml", *SETTINGS, "--storage", where]) == COMPLETE
+    there, here = sweeper.load(f"{storage}/small"), sweeper.load("results/small")
+    for frame in ("trials", "epochs", "layers"):
+        one, other = (getattr(tables, frame).drop(columns=["seconds"], errors="ignore") for tables in (there, here))
+        assert one.equals(other), frame
+    assert there.trials["status"].tolist() == 2 * ["complete"]
+    folder = SweepFolder(place(f"{storage}/small"))
+    assert folder.stop.exists() is False
+    capsys.readouterr()
+    assert main(["--space", "small.yaml", *SETTINGS, "--storage", storage]) == COMPLETE
+    again = sweeper.load(f"{storage}/small")
+    assert again.trials.equals(there.trials)
+    command = [sys.executable, str(ROOT / "sweep.py"), "--show", "small", "--storage", storage]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (shown.returncode, shown.stderr) == (COMPLETE, "")
+    assert "small: 2 cells, 2 done; 2 trials, 2 done" in shown.stdout
+    assert "2 trials, 2 done" in capsys.readouterr().out
+
+
+def test_machines_that_share_the_storage(ray: Any, tmp_path: Path) -> None:
+    from sweeper.cluster import require_shared
+
+    for where in (tmp_path / "sweep", prefix("shared")):
+        where.mkdir(parents=True, exist_ok=True)
+        require_shared(where)
+        assert not list(where.iterdir())
+
+
+def test_a_machine_that_does_not_share_it_is_named(ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver writes to a folder that other machines look for in vain."""
+    from sweeper import cluster
+
+    monkeypatch.setattr(cluster, "_write_probe", blind)
+    address = ray.nodes()[0]["NodeManagerAddress"]
+    with pytest.raises(UserError, match=rf"({address}).*does not: it does not see.*s3://BUCKET/PREFIX"):
+        cluster.require_shared(tmp_path)
+    monkeypatch.setattr(cluster, "_write_probe", mute)
+    monkeypatch.setattr(cluster, "STORAGE_LAG_S", 0.1)
+    with pytest.raises(UserError, match=r"it does not see what another machine has written|is not seen from here"):
+        cluster.require_shared(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def blind(folder: str, names: list[str]) -> str | None:
+    """The probe, on a machine where the storage is another folder of the same name."""
+    from sweeper import cluster
+
+    cluster.STORAGE_LAG_S = 0.1
+    return cluster._read(place(f"{folder}-of-its-own"), ["driver"])
+
+
+def mute(folder: str, names: list[str]) -> str | None:
+    """A machine that says it has written, and has not, or elsewhere."""
+    return None
