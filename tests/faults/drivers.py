@@ -21,6 +21,9 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 LAST_WORDS_S = 30.0
 """What outlives a killed driver goes by itself."""
 
+BUSY_S = 240.0
+"""How long Ray and a driver may take for anything on a machine that has much else to do."""
+
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 """Ray's own; after a SIGKILL of the driver they notice that their raylet is gone within a minute."""
 
@@ -28,8 +31,10 @@ AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 class Driver:
     """One run of sweep.py."""
 
-    def __init__(self, folder: Path, arguments: tuple[str, ...], *, terminal: bool = False) -> None:
-        command = [sys.executable, str(ROOT / "sweep.py"), "--address", "local", *arguments]
+    def __init__(
+        self, folder: Path, arguments: tuple[str, ...], *, terminal: bool = False, address: str = "local"
+    ) -> None:
+        command = [sys.executable, str(ROOT / "sweep.py"), "--address", address, *arguments]
         self.said = ""
         self._lock = threading.Lock()
         source, sink = pty.openpty() if terminal else os.pipe()
@@ -70,7 +75,7 @@ class Driver:
 
     def wait_until(self, condition: Callable[[], object], what: str) -> None:
         """Until it holds, or the driver has ended."""
-        wait_for(lambda: self.ended or condition(), f"{what}; the driver said: {self.said}")
+        wait_for(lambda: self.ended or condition(), what, BUSY_S)
 
     def processes(self) -> dict[int, str]:
         """What lives of all that it started, itself included: number and name."""
@@ -78,7 +83,7 @@ class Driver:
 
     def workers(self) -> list[int]:
         """Processes in which trials run."""
-        return [pid for pid, name in self.processes().items() if name.startswith("ray::Impl")]
+        return [pid for pid, name in self.processes().items() if name.startswith("ray::TrialWorker")]
 
     def signal_all(self, number: signal.Signals) -> None:
         """As a terminal does it: to the driver and whatever is in its process group."""

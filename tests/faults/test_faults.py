@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -38,7 +38,13 @@ samples: 2
 """
 TRIALS = 8
 
-VARYING = {"trials": ["seconds", "host", "attempts"], "epochs": ["seconds"], "layers": [], "allocations": []}
+VARYING = {
+    "trials": ["seconds", "host", "attempts"],
+    "epochs": ["seconds"],
+    "layers": [],
+    "allocations": [],
+    "lineage": [],
+}
 """Columns that may differ between runs."""
 
 
@@ -102,10 +108,14 @@ def moments(seed: int) -> Iterator[float]:
         yield draw.uniform(0.0, 1.0)
 
 
-def test_sigkill_of_drivers_and_of_a_worker(drivers: Drivers, tmp_path: Path) -> None:
+SLOW = pytest.mark.slow_faults
+
+
+@pytest.mark.parametrize("kills", [[0, 3], pytest.param(range(10), marks=SLOW)], ids=["few", "many"])
+def test_sigkill_of_drivers_and_of_a_worker(drivers: Drivers, tmp_path: Path, kills: Sequence[int]) -> None:
     path = tmp_path / "killed" / "small"
     watch = Watch(path)
-    for moment in moments(seed=2):
+    for moment in [moment for n, moment in enumerate(moments(seed=2)) if n in kills]:
         driver = drivers.start(*arguments("killed"))
         run_until(driver, moment, path)
         driver.kill()
@@ -123,7 +133,7 @@ def test_sigkill_of_drivers_and_of_a_worker(drivers: Drivers, tmp_path: Path) ->
     assert_same(path, tmp_path / "undisturbed" / "small")
     assert sweeper.load(tmp_path / "undisturbed" / "small").trials["attempts"].tolist() == (TRIALS + 4) * [1]
     tables = {file.name: file.read_bytes() for file in (path / "tables").iterdir()}
-    again = drivers.run(*arguments("killed", *more))
+    again = drivers.run(*arguments("killed", *more))  # starts no Ray
     assert again.process.returncode == COMPLETE
     watch.look()
     assert tables == {file.name: file.read_bytes() for file in (path / "tables").iterdir()}
@@ -174,6 +184,23 @@ def test_signals_end_with_everything_committed(drivers: Drivers, tmp_path: Path)
     assert f"error: small is being run by process {driver.process.pid} on " in second.said
     assert second.said.count("\n") == 1
     let_run(driver, path)
+    asked = drivers.run("--cancel", "small", "--storage", "stopped")  # from elsewhere
+    assert asked.process.returncode == COMPLETE, asked.said
+    assert f"asked process {driver.process.pid} on " in asked.said
+    assert driver.wait() == STOPPED, driver.said
+    assert "asked to stop: running trials commit and end" in driver.said
+    assert "Traceback" not in driver.said
+    assert_stopped(driver, path, watch)
+
+
+@SLOW
+def test_other_signals_end_with_everything_committed(drivers: Drivers, tmp_path: Path) -> None:
+    path = tmp_path / "stopped" / "small"
+    watch = Watch(path)
+    stopped = arguments("stopped", "--set", "trial.prune.epochs=20")
+
+    driver = drivers.start(*stopped)
+    let_run(driver, path)
     driver.process.terminate()
     assert driver.wait() == STOPPED, driver.said
     assert "SIGTERM: running trials commit and end" in driver.said
@@ -214,3 +241,39 @@ def test_a_second_signal_leaves_at_once_and_takes_everything_along(drivers: Driv
     assert driver.wait(20) == STOPPED
     wait_for(lambda: not drivers.left(), "the end of all it had started")
     assert SweepFolder(path).records()
+
+
+@SLOW
+def test_a_worker_that_is_told_to_end_and_one_that_hangs(drivers: Drivers, tmp_path: Path) -> None:
+    """SIGTERM is a notice: what there is gets committed, and no retry is spent. Silence is death, and is."""
+    path = tmp_path / "noticed" / "small"
+    watch = Watch(path)
+    settings = (
+        "grid.seed=[0]",
+        "trial.prune.epochs=60",
+        "trial.checkpoint_every_s=60",
+        "silence_limit_s=20",
+        "retries=5",
+    )
+    few = ("--samples", "1", *(word for setting in settings for word in ("--set", setting)))
+    driver = drivers.start(*arguments("noticed", *few))
+    driver.wait_until(lambda: states(path), "a trial to begin")
+    time.sleep(0.5)
+    os.kill(driver.workers()[0], signal.SIGTERM)
+    driver.wait_until(lambda: any(s.attempt > 1 for s in states(path).values()), "the trial to be handed out again")
+    assert not driver.ended, driver.said
+    assert all(state.failures == 0 for state in states(path).values()), driver.said
+    assert "failed" not in driver.said
+    frozen = driver.workers()
+    for worker in frozen:
+        os.kill(worker, signal.SIGSTOP)
+    driver.wait_until(lambda: "no sign of life" in driver.said, "the frozen to be missed")
+    assert driver.wait() == COMPLETE, driver.said
+    watch.look()
+    assert not set(frozen) & set(driver.processes())
+    calm = drivers.run(*arguments("calm", "--serial", *few))
+    assert calm.process.returncode == COMPLETE, calm.said
+    ours, theirs = sweeper.load(path), sweeper.load(tmp_path / "calm" / "small")
+    varying = [*VARYING["trials"], "failures"]
+    pd.testing.assert_frame_equal(ours.trials.drop(columns=varying), theirs.trials.drop(columns=varying))
+    assert ours.trials["failures"].sum() >= 1

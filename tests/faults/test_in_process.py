@@ -1,0 +1,341 @@
+"""Faults that need no Ray: full disks, late writers, clocks that jump, memory that runs out, code that changed."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sweeper import cli
+from sweeper.ledger import SweepFolder
+from sweeper.plan import Plan
+from tests.sweeper.sweeps import begun, finish, make_space
+from tests.trials.running import assert_same_outcome, config_of, folder_of, run_in
+from trials import files, room
+from trials.config import SCHEMA, TrialConfig
+from trials.errors import OUT_OF_MEMORY, Superseded, UserError
+from trials.ledger import TrialFolder
+from trials.trial import Surroundings, run
+
+
+class Disk:
+    """A disk that is full for a while: every so-and-so-manieth file does not fit, some times in a row."""
+
+    def __init__(self) -> None:
+        self.full, self.refused = False, 0
+
+    def write(self, fd: int) -> None:
+        if self.full:
+            self.refused += 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    disk = Disk()
+    monkeypatch.setattr(os, "fsync", disk.write)
+    monkeypatch.setattr(room, "RETRY_S", 0.01)
+    return disk
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrialConfig, Path]:
+    config, storage = config_of("one_shot", dataset="digits", checkpoint_every_s=0), tmp_path_factory.mktemp("calm")
+    assert run_in(storage, config).status == "complete"
+    return config, folder_of(config, storage)
+
+
+@pytest.mark.parametrize("fills_at", [1, 4, 7, 12])
+def test_a_trial_waits_for_room_and_loses_nothing(
+    disk: Disk, undisturbed: tuple[TrialConfig, Path], tmp_path: Path, fills_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, calm = undisturbed
+    said: list[str] = []
+    written = 0
+
+    def fsync(fd: int) -> None:
+        nonlocal written
+        written += 1
+        disk.full = fills_at <= written < fills_at + 4  # four tries, each of which finds no room
+        disk.write(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert run_in(tmp_path, config, warn=said.append).status == "complete"
+    assert disk.refused == 4
+    assert len([line for line in said if "no room to write" in line]) >= 1
+    assert all("waiting until there is" in line for line in said)
+    assert_same_outcome(folder_of(config, tmp_path), calm)
+    assert not list(tmp_path.glob("**/.*.tmp"))
+
+
+def test_a_trial_that_is_asked_to_stop_on_a_full_disk_stops(
+    disk: Disk, undisturbed: tuple[TrialConfig, Path], tmp_path: Path
+) -> None:
+    config, calm = undisturbed
+    folder = folder_of(config, tmp_path)
+
+    def should_stop() -> bool:
+        state = TrialFolder(folder).state()
+        disk.full = state is not None and bool(state.commits)
+        return disk.refused > 2
+
+    state = run_in(tmp_path, config, should_stop=should_stop)
+    assert state.status in ("running", "preempted")
+    assert state.failures == 0
+    disk.full = False
+    assert run_in(tmp_path, config).status == "complete"
+    assert_same_outcome(folder, calm)
+
+
+class Shown:
+    """In the place of a display."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def started(self, *_: object) -> None: ...
+
+    def ended(self, *_: object, **__: object) -> None: ...
+
+
+def test_scheduling_pauses_while_the_disk_is_full(disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sweeper import searcher
+    from trials.lease import Lease
+
+    monkeypatch.setattr(searcher, "slots", lambda wanted: 8)
+    monkeypatch.setattr(searcher, "largest", dict)
+    monkeypatch.setattr(searcher, "FULL_S", 0.0)
+    search = {"search": {"finetune.lr": {"loguniform": [1e-3, 1.0]}}, "sampler": "random", "samples": 2}
+    calm = begun(make_space(**search), tmp_path / "calm")
+    expected = [assignment.config for assignment in iter(calm.next, None)]
+    plan, shown = begun(make_space(**search), tmp_path / "full"), Shown()
+    asking = searcher.PlanSearcher(plan, plan.folder, shown, None, Lease(tmp_path / "lock"))  # type: ignore[arg-type]
+    first = asking.suggest("a")
+    assert isinstance(first, dict)
+    disk.full = True
+    assert [asking.suggest(name) for name in "bcd"] == [None, None, None]
+    disk.full = False
+    others = [asking.suggest(name) for name in "efg"]
+    assert asking.suggest("h") is None
+    assert [told["config"] for told in (first, *others) if isinstance(told, dict)] == expected
+    assert [note[:26] for note in shown.notes] == ["no room in the storage ([E", "there is room again"]
+
+
+def test_a_full_temporary_folder_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sweeper import runner
+
+    def mkdtemp(**_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(runner.tempfile, "mkdtemp", mkdtemp)
+    with pytest.raises(UserError, match=r"No space left on device.*make room, or set TMPDIR"):
+        runner._scratch()
+
+
+def test_a_late_state_does_not_hide_what_the_successor_has_committed(
+    undisturbed: tuple[TrialConfig, Path], tmp_path: Path
+) -> None:
+    """A worker frozen between its check and its write wakes when its successor has finished."""
+    config, calm = undisturbed
+    folder = TrialFolder(folder_of(config, tmp_path))
+    late, _ = folder.begin()
+    assert run_in(tmp_path, config).attempt == 2
+    assert_same_outcome(folder.path, calm)  # type: ignore[arg-type]
+    folder.write_state(late.state)
+    began = time.monotonic()
+    state = run_in(tmp_path, config)
+    assert (state.status, state.attempt) == ("complete", 3)
+    assert time.monotonic() - began < 30
+    assert_same_outcome(folder.path, calm)  # type: ignore[arg-type]
+
+
+def test_clocks_that_jump_change_nothing(
+    undisturbed: tuple[TrialConfig, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = time.time, iter(range(10**9))
+    monkeypatch.setattr(time, "time", lambda: real() + 86_400 * (-1) ** next(calls))
+    config, calm = undisturbed
+    assert run_in(tmp_path, config).status == "complete"
+    assert_same_outcome(folder_of(config, tmp_path), calm)
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], None]]:
+    """Tells whether there is enough."""
+    enough = True
+    original = torch.nn.functional.cross_entropy
+
+    def cross_entropy(*arguments: Any, **options: Any) -> Any:
+        if not enough:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return original(*arguments, **options)
+
+    def set_to(now: bool) -> None:
+        nonlocal enough
+        enough = now
+
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", cross_entropy)
+    return set_to
+
+
+def test_out_of_memory_beside_others_is_retried_alone_before_it_counts(
+    memory: Callable[[bool], None], tmp_path: Path
+) -> None:
+    space = make_space(retries=0, grid={"density": [0.5]})
+    plan = begun(space, tmp_path / "sweep")
+    assignment = plan.next()
+    assert assignment is not None
+    assert not assignment.alone
+    config = space.config(plan.cells[0])
+    memory(False)
+
+    path = plan.folder.trial_folder(assignment.trial_id)
+    crowded = run(config, path, Surroundings(tmp_path / "stages", alone=False))
+    assert (crowded.status, crowded.failures) == ("failed", 0)
+    (ending,) = plan.ended(assignment.trial_id)
+    assert ending.again
+    again = begun(space, tmp_path / "sweep")  # another driver knows it too
+    for driver in (plan, again):
+        second = driver.next()
+        assert second is not None
+        assert (second.trial_id, second.alone) == (assignment.trial_id, True)
+    memory(True)
+    assert run(config, path, Surroundings(tmp_path / "stages")).status == "complete"
+
+
+def test_out_of_memory_alone_is_a_failure(memory: Callable[[bool], None], tmp_path: Path) -> None:
+    memory(False)
+    state = run_in(tmp_path, config_of("dense", dataset="digits"), alone=True)
+    assert state.failures >= 1
+    assert state.error is not None
+    assert OUT_OF_MEMORY in state.error["type"] + state.error["message"]
+
+
+def driven(space: Any, folder: SweepFolder) -> str:
+    """What a driver says as it takes up a sweep."""
+    import io
+
+    from rich.console import Console
+
+    said = io.StringIO()
+    cli.record_change(folder, space, Console(file=said, width=1000))
+    return said.getvalue()
+
+
+def test_code_of_another_version_is_noted_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space, folder = make_space(), SweepFolder(tmp_path / "sweep")
+    plan = Plan(space, folder, [])
+    assert driven(space, folder) == driven(space, folder) == ""
+    monkeypatch.setattr(cli.importlib.metadata, "version", lambda name: "99.0" if name == "torch" else "1.0")
+    said = driven(space, folder)
+    assert said.startswith("goes on with other versions: torch ")
+    assert "-> 99.0" in said
+    assert len(folder.documents()) == 2
+    monkeypatch.setattr(cli, "SCHEMA", SCHEMA + 1)
+    with pytest.raises(UserError, match=rf"written with schema {SCHEMA} .* but this code has schema {SCHEMA + 1}"):
+        driven(space, folder)
+    assert len(folder.documents()) == 2
+    assert not plan.stopping
+
+
+def test_a_sweep_that_was_moved_goes_on(tmp_path: Path) -> None:
+    space = make_space()
+    plan = begun(space, tmp_path / "here" / "sweep")
+    assignment = plan.next()
+    assert assignment is not None
+    finish(plan, assignment.trial_id, lambda _: 0.5)
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = begun(space, tmp_path / "there" / "sweep")
+    assert moved.finished == 1
+    rest = moved.next()
+    assert rest is not None
+    assert rest.trial_id != assignment.trial_id
+
+
+def test_every_checkpoint_is_verified_if_asked_for(undisturbed: tuple[TrialConfig, Path], tmp_path: Path) -> None:
+    config, calm = undisturbed
+    sweep = SweepFolder(tmp_path / "sweep")
+    sweep.schedule(config.id, config.model_dump(mode="json"), ())
+    run_in(tmp_path, config)
+    assert sweep.repair(checkpoints=True) == []
+    checkpoint = sorted((sweep.trials / config.id / "checkpoint").iterdir())[-1]  # type: ignore[union-attr]
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert sweep.repair() == []  # its rows are whole
+    (line,) = sweep.repair(checkpoints=True)
+    assert checkpoint.name in line
+    assert run_in(tmp_path, config).status == "complete"
+    assert_same_outcome(folder_of(config, tmp_path), calm)
+
+
+def test_room_is_told_from_other_errors() -> None:
+    assert files.is_full(OSError(errno.ENOSPC, ""))
+    assert files.is_full(OSError(errno.EDQUOT, ""))
+    assert not files.is_full(OSError(errno.EACCES, ""))
+    assert math.isfinite(room.RETRY_S)
+
+
+@pytest.fixture
+def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What Tune asks, without Tune; ``display`` is a :class:`Shown`."""
+    from sweeper import searcher
+    from trials.lease import Lease
+
+    monkeypatch.setattr(searcher, "slots", lambda wanted: 8)
+    monkeypatch.setattr(searcher, "largest", lambda wanted: {**wanted, "CPU": 8})
+    plan = begun(make_space(silence_limit_s=30), tmp_path / "sweep")
+    return searcher.PlanSearcher(plan, plan.folder, Shown(), None, Lease(tmp_path / "lock"))  # type: ignore[arg-type]
+
+
+def test_a_machine_that_does_not_see_the_storage_gets_its_trial_taken_back(asking: Any) -> None:
+    first, _ = asking.suggest("a"), asking.suggest("b")
+    assert first["resources"] == {"CPU": 1}
+    assert asking.suggest("c") is None
+    asking.on_trial_result("a", {"trial": first["trial"], "blind": "worker7"})
+    asking.on_trial_complete("a", error=True)
+    (note,) = asking.display.notes
+    assert note.startswith("worker7 does not see the storage ")
+    again = asking.suggest("d")
+    assert again["trial"] == first["trial"]
+    assert TrialFolder(asking.folder.trial_folder(first["trial"])).state() is None
+
+
+def test_silence_beyond_the_limit_is_a_failure_and_late_commits_are_refused(
+    asking: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = asking.suggest("a")
+    folder = TrialFolder(asking.folder.trial_folder(told["trial"]))
+    frozen, _ = folder.begin()
+    asking.on_trial_result("a", {"trial": told["trial"], "alive": True})
+    assert asking.silent() == []
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 31)
+    assert asking.silent() == ["a"]
+    assert asking.silent() == []
+    asking.on_trial_complete("a", error=True)
+    state = folder.state()
+    assert state is not None
+    assert (state.status, state.failures, state.attempt) == ("failed", 1, 2)
+    assert "no sign of life for 31 s (silence_limit_s is 30): killed; tried again" in asking.display.notes[-1]
+    with pytest.raises(Superseded):
+        frozen.commit(checkpoint={}, rows={}, progress={}, seconds=0.0)
+
+
+def test_who_ran_out_of_memory_gets_the_whole_machine(asking: Any) -> None:
+    told = asking.suggest("a")
+    assert not told["alone"]
+    attempt, _ = TrialFolder(asking.folder.trial_folder(told["trial"])).begin()
+    attempt.end("failed", error={"type": OUT_OF_MEMORY, "message": "", "traceback": ""})
+    asking.on_trial_complete("a")
+    again = asking.suggest("b")
+    assert (again["trial"], again["alone"], again["resources"]) == (told["trial"], True, {"CPU": 8})

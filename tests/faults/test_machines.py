@@ -1,0 +1,140 @@
+"""Machines that go: raylets and the head killed, a machine cut off. Several raylets on one machine stand for them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sweeper
+from sweeper.cli import COMPLETE, STOPPED
+from tests.faults.drivers import Driver, Drivers, living
+from tests.faults.test_faults import SPACE, Watch, assert_same, states
+from tests.machines import several_machines
+from tests.trials.processes import wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.slow_faults]
+
+HEALTH = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000, "health_check_failure_threshold": 5}
+SETTINGS = ("--set", "trial.prune.epochs=30", "--set", "trial.checkpoint_every_s=0.5", "--samples", "1")
+
+
+class Machines:
+    """A head, and workers with a core each; the driver joins them by their address."""
+
+    def __init__(self, drivers: Drivers) -> None:
+        self.drivers = drivers
+        self.cluster = several_machines({"num_cpus": 1, "include_dashboard": False, "_system_config": HEALTH})
+        self.workers = [self.cluster.add_node(num_cpus=1) for _ in range(2)]
+
+    def start(self, storage: str) -> Driver:
+        return self.drivers.start(*sweep_arguments(storage), address=self.cluster.address)
+
+    def trials_on(self, node: Any) -> list[int]:
+        """Processes in which trials run on a machine: children of its raylet."""
+        raylet = raylet_of(node)
+        names = {pid: name for pid, (_, name) in living().items()}
+        return [pid for pid, name in names.items() if name.startswith("ray::TrialWorker") and parent(pid) == raylet]
+
+
+def raylet_of(node: Any) -> int:
+    (info,) = node.all_processes["raylet"]
+    return int(info.process.pid)
+
+
+def parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def sweep_arguments(storage: str) -> tuple[str, ...]:
+    return ("--space", "small.yaml", "--storage", storage, *SETTINGS)
+
+
+@pytest.fixture
+def machines(drivers: Drivers, tmp_path: Path) -> Iterator[Machines]:
+    (tmp_path / "small.yaml").write_text(SPACE)
+    machines = Machines(drivers)
+    try:
+        yield machines
+    finally:
+        machines.cluster.shutdown()
+
+
+@pytest.fixture
+def calm(drivers: Drivers, machines: Machines, tmp_path: Path) -> Path:
+    """What an undisturbed sweep comes to."""
+    driver = drivers.run(*sweep_arguments("calm"), "--serial")
+    assert driver.process.returncode == COMPLETE, driver.said
+    return tmp_path / "calm" / "small"
+
+
+def both_busy(machines: Machines) -> bool:
+    return all(machines.trials_on(node) for node in machines.workers)
+
+
+def test_a_machine_that_is_killed_and_one_that_is_cut_off(machines: Machines, calm: Path, tmp_path: Path) -> None:
+    path = tmp_path / "disturbed" / "small"
+    watch = Watch(path)
+    driver = machines.start("disturbed")
+    driver.wait_until(lambda: both_busy(machines), "trials on both machines")
+    time.sleep(1.0)
+    first, second = machines.workers
+    os.kill(raylet_of(first), signal.SIGKILL)
+    driver.wait_until(lambda: "its process died" in driver.said, "the loss to be noticed")
+    watch.look()
+    # The head hears nothing of the second machine any more, while its trial goes on and commits.
+    attempts = {name: state.attempt for name, state in states(path).items()}
+    os.kill(raylet_of(second), signal.SIGSTOP)
+    driver.wait_until(
+        lambda: any(state.attempt > attempts.get(name, 1) for name, state in states(path).items()), "a successor"
+    )
+    os.kill(raylet_of(second), signal.SIGCONT)
+    assert driver.wait() == COMPLETE, driver.said
+    watch.look()
+    assert set(sweeper.load(path).trials["failures"]) == {0}
+    assert_same(path, calm)
+
+
+def test_notice_to_a_machine(machines: Machines, calm: Path, tmp_path: Path) -> None:
+    """SIGTERM to the raylet and all of its processes, as a machine that shuts down sends it."""
+    path = tmp_path / "disturbed" / "small"
+    driver = machines.start("disturbed")
+    driver.wait_until(lambda: both_busy(machines), "trials on both machines")
+    node = machines.workers[0]
+    for pid in (*machines.trials_on(node), raylet_of(node)):
+        os.kill(pid, signal.SIGTERM)
+    assert driver.wait() == COMPLETE, driver.said
+    assert set(sweeper.load(path).trials["failures"]) == {0}
+    assert_same(path, calm)
+
+
+def test_the_head_is_killed(machines: Machines, calm: Path, tmp_path: Path, drivers: Drivers) -> None:
+    path = tmp_path / "disturbed" / "small"
+    watch = Watch(path)
+    driver = machines.start("disturbed")
+    driver.wait_until(lambda: both_busy(machines), "trials on both machines")
+    time.sleep(1.0)
+    for kind in ("gcs_server", "raylet"):
+        for info in machines.cluster.head_node.all_processes[kind]:
+            os.kill(info.process.pid, signal.SIGKILL)
+    killer = threading.Timer(90, driver.process.kill)
+    killer.start()
+    try:
+        assert driver.wait() not in (COMPLETE, STOPPED)
+    finally:
+        killer.cancel()
+    wait_for(lambda: not any(machines.trials_on(node) for node in machines.workers), "the workers' end")
+    watch.look()
+    again = drivers.run(*sweep_arguments("disturbed"))  # on a cluster that was started anew
+    assert again.process.returncode == COMPLETE, again.said
+    watch.look()
+    assert_same(path, calm)
