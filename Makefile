@@ -4,13 +4,18 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test test-fast lint format types bench lock clean
+.PHONY: demo test test-faults test-fast lint format types bench lock clean
 
 demo: $(VENV)/installed  ## the main job, small, on the embedded digits
 	$(RUN) sweep.py --space bip_unstructured --profile demo --name demo
 
-test: $(VENV)/installed  ## every test
-	$(RUN) -m pytest
+test: $(VENV)/installed  ## every test but those of the next line
+	$(RUN) -m pytest tests/trials tests/test_*.py
+	$(RUN) -m pytest tests/sweeper
+	$(RUN) -m pytest tests/faults -m "not slow_faults"
+
+test-faults: $(VENV)/installed  ## every fault of docs/faults.md: machines killed, frozen and cut off; minutes
+	$(RUN) -m pytest tests/faults
 
 test-fast: $(VENV)/installed  ## all but the tests that kill and restart whole sweeps
 	$(RUN) -m pytest -m "not slow"

@@ -1,4 +1,4 @@
-"""Every benchmark: ``python -m benchmarks``, or some of them: ``python -m benchmarks selection steps overhead``."""
+"""Every benchmark: ``python -m benchmarks``, or some of them: ``python -m benchmarks selection scale``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.timing import machine
 
-ALL = ("selection", "steps", "overhead")
+ALL = ("selection", "steps", "regrowth", "search", "overhead", "scale")
 
 for name in sys.argv[1:] or ALL:
     if name not in ALL:

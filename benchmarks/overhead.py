@@ -2,13 +2,16 @@
 
 A trivial trial prunes the same dense tiny network to another density, evaluates it on the digits and commits rows,
 checkpoint and state. Goal: at most 0.1 s each beyond ``ray.init``, workers' start included. Then the driver's CPU
-seconds per trial at 100, 1,000 and 5,000 trials, which should not grow.
+seconds per trial at 100, 1,000 and 5,000 trials, and its memory, which should not grow. ``python -m
+benchmarks.overhead`` alone goes to 10,000, or to whatever sizes it is given.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import resource
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,10 +22,11 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # no token file in the home 
 
 from rich.console import Console
 
+from sweeper.cluster import connect
 from sweeper.display import Display
 from sweeper.ledger import SweepFolder
 from sweeper.plan import Plan
-from sweeper.runner import connect, run_plan
+from sweeper.runner import run_plan
 from sweeper.space import Space, load_space
 from trials.lease import Lease
 
@@ -79,21 +83,21 @@ def timed(function: Callable[[], None]) -> tuple[float, float]:
 
 
 def line(name: str, trials: int, wall: float, cpu: float) -> str:
-    return f"{name}: {trials} trials, {wall / trials:.3f} s each (driver {cpu / trials * 1e3:.1f} ms CPU)"
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    each = f"{wall / trials:.3f} s each (driver {cpu / trials * 1e3:.1f} ms CPU, at most {memory:.0f} MiB so far)"
+    return f"{name}: {trials} trials, {each}"
 
 
 def main(sizes: tuple[int, ...] = (100, 1_000, 5_000)) -> None:
     connect("local")
     for name, trials, reuse in (("plain Tune", 12, False), ("plain Tune, actors reused", 100, True)):
         wall, cpu = timed(lambda trials=trials, reuse=reuse: plain_tune(trials, reuse))
-        print(
-            f"{name}: {trials} trials, {wall / trials:.3f} s each (driver {cpu / trials * 1e3:.1f} ms CPU)", flush=True
-        )
+        print(line(name, trials, wall, cpu), flush=True)
     for trials in sizes:
         with tempfile.TemporaryDirectory() as folder:
             wall, cpu = timed(lambda trials=trials, folder=folder: ours(trials, Path(folder)))
-        goal = "; goal <= 0.1 s" if trials == sizes[0] else ""
-        print(
-            f"sweep: {trials} trials, {wall / trials:.3f} s each (driver {cpu / trials * 1e3:.1f} ms CPU){goal}",
-            flush=True,
-        )
+        print(line("sweep", trials, wall, cpu) + ("; goal <= 0.1 s" if trials == sizes[0] else ""), flush=True)
+
+
+if __name__ == "__main__":
+    main(tuple(map(int, sys.argv[1:])) or (100, 1_000, 10_000))

@@ -1,12 +1,16 @@
 """Training steps of ResNet-18 on batches of 64 CIFAR-size images, one thread.
 
-A masked step against a dense one (goal: at most 1.10 times), and a whole BiP iteration against two plain forward and
-backward passes of the same model (goal: at most 1.15 times).
+Against a dense step (forward, backward, SGD): a masked one, and a step of HYDRA's scores; against two dense steps: an
+iteration of BiP, which is two; each of them for weights, filters and channels (goal: at most 1.10 times). And a whole
+BiP iteration against two plain forward and backward passes of the same model (goal: at most 1.15 times). A step of
+GReg's prune phase against a dense one, of ResNet-56 (goal: at most 1.05 times), with an update of lambda in every
+fifth, as released for ImageNet.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -16,12 +20,17 @@ from trials import models
 from trials.config import Recipe
 from trials.methods.base import TrainStage
 from trials.methods.bip import Bilevel, BipConfig
+from trials.methods.greg1 import Greg1Config, Greg1Stage
+from trials.methods.greg2 import Greg2Config, Greg2Stage
+from trials.methods.growing import Growing
+from trials.methods.hydra import HydraConfig, TrainScores
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, build_masks, prunable
+from trials.sparsity.groups import GroupPattern
 from trials.training import Batch, Net
 
 
-def new_net() -> Net:
-    return Net(models.build("resnet18", num_classes=10, in_channels=3, seed=0).train())
+def new_net(model: str = "resnet18") -> Net:
+    return Net(models.build(model, num_classes=10, in_channels=3, seed=0).train())
 
 
 def batch(seed: int) -> Batch:
@@ -29,16 +38,19 @@ def batch(seed: int) -> Batch:
     return torch.randn(64, 3, 32, 32, generator=generator), torch.randint(10, (64,), generator=generator)
 
 
-def trainer(density: float | None) -> Callable[[], object]:
-    """One SGD step per call, masked to ``density`` or dense."""
-    net = new_net()
-    if density is not None:
+DENSITY = 0.5
+
+
+def trainer(pattern: str | None, model: str = "resnet18") -> Callable[[], object]:
+    """One SGD step per call, under masks of ``pattern``, or dense."""
+    net = new_net(model)
+    if pattern is not None:
         net.set_masks(
             build_masks(
-                prunable(net.model),
-                density=density,
-                pattern=PATTERNS["weight"],
-                distribution=DISTRIBUTIONS["global"],
+                prunable(net.model, linear=PATTERNS[pattern].linear),
+                density=DENSITY,
+                pattern=PATTERNS[pattern],
+                distribution=DISTRIBUTIONS["global" if pattern == "weight" else "uniform"],
                 absolute=True,
             )
         )
@@ -49,16 +61,52 @@ def trainer(density: float | None) -> Callable[[], object]:
     return lambda: stage.step(data)
 
 
-def bilevel() -> Callable[[], object]:
+def two_steps() -> Callable[[], object]:
+    """Two dense SGD steps per call."""
+    step = trainer(None)
+
+    def run() -> None:
+        step()
+        step()
+
+    return run
+
+
+def bilevel(pattern: str = "weight") -> Callable[[], object]:
     """One BiP iteration per call."""
+    config = BipConfig(dataset="cifar10", model="resnet18", density=DENSITY, pattern=pattern, mask_lr=1e-3)
+    return scored(Bilevel(config), 2)
+
+
+def hydra(pattern: str) -> Callable[[], object]:
+    """One step of HYDRA's scores per call."""
+    config = HydraConfig(dataset="cifar10", model="resnet18", density=DENSITY, pattern=pattern, prune=Recipe(lr=1e-3))
+    return scored(TrainScores(config, config.prune), 1)
+
+
+def scored(stage: Bilevel | TrainScores, batches: int) -> Callable[[], object]:
     net = new_net()
-    config = BipConfig(dataset="cifar10", model="resnet18", density=0.1, mask_lr=1e-3)
-    stage = Bilevel(config)
     stage.enter(net)
     stage.attach(net)
     stage.begin_epoch(0)
-    upper, lower = batch(0), batch(1)
-    return lambda: stage.step(upper, lower)
+    data = [batch(seed) for seed in range(batches)]
+    return lambda: stage.step(*data)
+
+
+def growing(kind: str, pattern: GroupPattern) -> Callable[[], object]:
+    """Five iterations of GReg's prune phase per call, the first of which updates lambda."""
+    net = new_net("resnet56s")
+    fields: Any = {"dataset": "cifar10", "model": "resnet56s", "stage_pr": 0.5, "pattern": pattern}
+    stage: Growing = Greg1Stage(Greg1Config(**fields)) if kind == "GReg-1" else Greg2Stage(Greg2Config(**fields))
+    stage.enter(net)
+    stage.attach(net)
+    stage.begin_epoch(0)
+    data = batch(0)
+    return lambda: [stage.step(data) for _ in range(5)]
+
+
+def five(step: Callable[[], object]) -> Callable[[], object]:
+    return lambda: [step() for _ in range(5)]
 
 
 def two_passes() -> Callable[[], object]:
@@ -76,7 +124,15 @@ def two_passes() -> Callable[[], object]:
 
 def main() -> None:
     torch.set_num_threads(1)
-    timed = pair(trainer(0.1), trainer(None))
-    print(timed.line("masked step, density 0.1", "masked", "dense", "<= 1.10"))
+    for pattern in ("weight", "filter", "channel"):
+        for name, ours, dense, against in (
+            ("masked step", trainer(pattern), trainer(None), "dense step"),
+            ("HYDRA step", hydra(pattern), trainer(None), "dense step"),
+            ("BiP iteration", bilevel(pattern), two_steps(), "2 dense steps"),
+        ):
+            print(pair(ours, dense).line(f"{name}, {pattern}, density {DENSITY}", name, against, "<= 1.10"), flush=True)
     timed = pair(bilevel(), two_passes())
-    print(timed.line("BiP iteration, density 0.1", "BiP", "2 x forward+backward", "<= 1.15"))
+    print(timed.line(f"BiP iteration, density {DENSITY}", "BiP", "2 x forward+backward", "<= 1.15"))
+    for kind, pattern in (("GReg-1", "filter"), ("GReg-2", "filter"), ("GReg-1", "weight")):
+        timed = pair(growing(kind, pattern), five(trainer(None, "resnet56s")))
+        print(timed.line(f"{kind} prune step, {pattern}", kind, "dense", "<= 1.05"))

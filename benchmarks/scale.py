@@ -1,0 +1,87 @@
+"""A sweep of 10,000 finished trials that nobody ran: how long resume, ``--show`` and the tables take.
+
+Goals: resume (everything read and verified, the plan rebuilt) < 30 s, tables written anew < 30 s, ``--show`` < 5 s;
+and the tables after one more trial, which reads that one only.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.overhead import trivial
+from sweeper.ledger import Sample, SweepFolder
+from sweeper.plan import Plan
+from sweeper.report import show
+from sweeper.space import Space
+from sweeper.tables import compact
+from trials.ledger import TrialFolder
+from trials.trial import Surroundings, run
+
+GOALS_S = {"resume": 30.0, "tables written": 30.0, "--show": 5.0}
+
+
+def synthesise(space: Space, storage: Path) -> SweepFolder:
+    """Run one trial; every other is its copy under another name and config."""
+    folder = SweepFolder(storage / space.name)
+    cells = space.cells()
+    first = space.config(cells[0])
+    run(first, folder.trials / first.id, Surroundings(folder.stages))
+    files = {p.relative_to(folder.trials / first.id): p.read_bytes() for p in (folder.trials / first.id).rglob("*.*")}
+    for cell in cells:
+        config = space.config(cell)
+        trial = folder.trials / config.id
+        for kind in ("rows", "checkpoint"):
+            (trial / kind).mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (trial / name).write_bytes(content)
+        sample = Sample(cell.key, 0, dict(cell.values), {}, {}).__dict__
+        content = {"schema": 1, "id": config.id, "config": config.model_dump(mode="json"), "samples": [sample]}
+        (trial / "config.json").write_text(json.dumps(content, indent=1))
+    folder.append({"space": space.document()})
+    return folder
+
+
+def timed(what: str, function: Callable[[], Any]) -> Any:
+    began, cpu = time.perf_counter(), time.process_time()
+    result = function()
+    goal = f"; goal < {GOALS_S[what]:g} s" if what in GOALS_S else ""
+    took = f"{time.perf_counter() - began:.1f} s (CPU {time.process_time() - cpu:.1f} s)"
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{what}: {took}{goal}; at most {memory:.0f} MiB so far", flush=True)
+    return result
+
+
+def resume(space: Space, folder: SweepFolder) -> None:
+    assert folder.repair() == []
+    plan = Plan(space, folder, folder.records())
+    assert plan.complete, "every trial is finished"
+
+
+def main(trials: int = 10_000) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        space = trivial(trials, Path(temporary))
+        folder = timed(f"{trials} trials synthesised", lambda: synthesise(space, Path(temporary) / "storage"))
+        timed("resume", lambda: resume(space, folder))
+        timed("--show", lambda: show(folder.path, Console(file=io.StringIO())))
+        timed("tables written", lambda: compact(folder))
+        timed("--show", lambda: show(folder.path, Console(file=io.StringIO())))
+        name = sorted(os.listdir(folder.trials))[trials // 2]  # noqa: PTH208
+        state = TrialFolder(folder.trials / name).state()
+        assert state is not None
+        TrialFolder(folder.trials / name).write_state(state)
+        timed("tables after one more commit", lambda: compact(folder))
+        timed("resume", lambda: resume(space, folder))
+
+
+if __name__ == "__main__":
+    main()
