@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trials.view import View
-
 InputGradient = Callable[[Tensor, Tensor], Tensor]
 """Images [B, C, H, W] and labels [B] to dL/dx of each image's own cross-entropy, [B, C, H, W]."""
 
@@ -35,10 +33,11 @@ class Attack:
     momentum: float
     targeted: bool
 
-    def __call__(self, gradient: InputGradient, x: Tensor, labels: Tensor, view: View) -> Tensor:
-        """``x`` changed; its pixels stay between ``view.black`` and ``view.white``."""
-        radius = self.epsilon * (view.white - view.black)  # [C, 1, 1]
-        low, high = (x - radius).maximum(view.black), (x + radius).minimum(view.white)
+    def __call__(self, gradient: InputGradient, x: Tensor, labels: Tensor, pixels: tuple[Tensor, Tensor]) -> Tensor:
+        """``x`` changed; its pixels stay between ``pixels``, what 0 and 1 are once normalised, [C, 1, 1] each."""
+        black, white = pixels
+        radius = self.epsilon * (white - black)
+        low, high = (x - radius).maximum(black), (x + radius).minimum(white)
         step = (-radius if self.targeted else radius) / max(self.steps, 1)
         changed, g = x, torch.zeros_like(x)
         for _ in range(self.steps):

@@ -1,21 +1,14 @@
-"""What a stage works with beside its batches: data, rows, a way to do several things at once; and a copy elsewhere."""
+"""What a stage works with beside the batches of its epochs."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from trials import files
-from trials.config import TrialConfig, parse
-from trials.data import Loader, load
+from trials.data import Loader
 from trials.ledger import Rows
-from trials.sparsity.masks import Masks
-from trials.training import Net, build_net, place_data, resolve_device
+from trials.training import Batch, Net
 
 Map = Callable[[Callable[[Any, Any, Callable[[], bool]], Any], Any, Sequence[Any]], list[Any]]
 """``map(function, shared, items)``: ``function(shared, item, should_stop)`` of every item, in the items' order."""
@@ -29,66 +22,22 @@ class Site:
         data: all splits.
         rows: the trial's rows so far; a stage may add to the table ``allocations``.
         map: runs independent pieces of work, perhaps side by side; the results are the same bits either way.
+        seed: of the stage.
+        network: another trained network, in evaluation mode, by its name in
+            :meth:`trials.methods.Method.references`; trained first, if nobody has.
     """
 
     data: Loader
     rows: Rows
     map: Map
+    seed: int
+    network: Callable[[str], Net]
 
+    def look(self, split: str, batch_size: int) -> Iterator[Batch]:
+        """Batches that are not augmented: of "train" in an order drawn from the seed, of "val" and "test" in their own.
 
-@dataclass(frozen=True)
-class Copy:
-    """A trial's network as it is now, and all that it takes to set it up again, here or in another process.
-
-    Attributes:
-        config: the trial's, as JSON holds it.
-        network: the network's state without its snapshots, serialised.
-        threads: of the CPU. Results are the same bits for the same number.
-        key: names all that.
-    """
-
-    config: dict[str, Any]
-    network: bytes
-    threads: int
-    key: str
-
-    @classmethod
-    def of(cls, config: TrialConfig, net: Net) -> Copy:
-        buffer = io.BytesIO()
-        torch.save({**net.state_dict(), "snapshots": {}}, buffer)
-        network = buffer.getvalue()
-        key = f"{config.id}-{files.digest(network)}"
-        return cls(config.model_dump(mode="json"), network, torch.get_num_threads(), key)
-
-    def place(self) -> Placed:
-        """Set up when first asked for; a process keeps the last one until it is told to :func:`forget`."""
-        torch.set_num_threads(self.threads)
-        if self.key not in _placed:
-            config = parse(self.config)
-            device = resolve_device(config.device)
-            raw = load(config.dataset, config.data_dir)
-            net = build_net(config, raw, device)
-            net.load_state_dict(torch.load(io.BytesIO(self.network), map_location=device, weights_only=True))
-            start = {name: value.clone() for name, value in net.model.state_dict().items()}
-            _placed.clear()
-            _placed[self.key] = Placed(net, place_data(config, raw, device), start, net.masks, config)
-        return _placed[self.key]
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A network like the trial's, its data, and what it was when copied (``start``, ``masks``), on the device."""
-
-    net: Net
-    data: Loader
-    start: dict[str, Tensor]
-    masks: Masks
-    config: TrialConfig
-
-
-_placed: dict[str, Placed] = {}
-
-
-def forget() -> None:
-    """Free what this process keeps of the last copy."""
-    _placed.clear()
+        Nothing is read before the first is asked for.
+        """
+        if split != "train":
+            return self.data.eval_batches(split, batch_size)
+        return self.data.batches(seed=self.seed, epoch=0, stream="observe", batch_size=batch_size, augment=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from itertools import repeat
 from typing import Any
 
@@ -17,7 +16,6 @@ from trials.progress import Progress
 from trials.seeding import derive_seed, generator
 from trials.site import Site
 from trials.training import Totals
-from trials.view import View
 
 
 class StageRun:
@@ -41,9 +39,9 @@ class StageRun:
         self.stage = lineage.first_stage(lineage.config_at(config, self.epoch)) if self.divided else stage
         self.end = config.until_epoch if self.divided and config.until_epoch is not None else stage.epochs
 
-    def run(self, view: Callable[[], View], last: bool) -> None:
+    def run(self, site: Site, last: bool) -> None:
         """Everything that is left of the stage. ``last``: the trial ends with it."""
-        totals = self._take_up(view)
+        totals = self._take_up(site)
         while self.epoch < self.end:
             began = time.monotonic()
             totals = self.train_epoch(totals)
@@ -62,12 +60,12 @@ class StageRun:
         self.progress.report_layers(self.stage)
         self._commit_end(last)
 
-    def _take_up(self, view: Callable[[], View]) -> Totals | None:
+    def _take_up(self, site: Site) -> Totals | None:
         """Enter the stage, or go on within it; returns the sums of an epoch that was begun."""
         began, totals = time.monotonic(), None
-        self.stage.arrive(Site(self.progress.data, self.progress.rows, self.progress.around.mapping()))
+        self.stage.arrive(site)
         if not self.inside:
-            self.stage.observe(self.net, view())
+            self.stage.observe(self.net)
             self.stage.enter(self.net)
         self.stage.attach(self.net)
         self.backward = BackwardPruner(self.net.model, self.stage.recipe.backward, self._backward_generator)

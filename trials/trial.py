@@ -20,11 +20,11 @@ from trials.methods import METHODS, Method, Stage
 from trials.methods.dense import is_shared
 from trials.progress import Progress, Surroundings
 from trials.seeding import derive_seed
+from trials.site import Site
 from trials.sources import obtain
 from trials.stage_run import StageRun
 from trials.storage import Place
 from trials.training import Net, build_net, place_data, resolve_device
-from trials.view import View
 from trials.weights import load_into, source_path
 
 __all__ = ["Surroundings", "run", "source_name"]
@@ -130,7 +130,7 @@ class _Run:
             self.progress.complete({"stage": len(stages)})
 
     def _run_stage(self, stage: Stage, position: int, last: bool) -> None:
-        StageRun(self.progress, stage, position, self.checkpoint).run(lambda: self._view(stage), last)
+        StageRun(self.progress, stage, position, self.checkpoint).run(self._site(stage), last)
 
     def _is_shared(self) -> bool:
         """A dense trial of a sweep is the shared stage of the same config, and nothing more; a segment is its own."""
@@ -164,12 +164,13 @@ class _Run:
         found = obtain(folder, lambda: run(source, folder.path, around), self.around.should_stop)
         return folder.path.name, *found
 
-    def _view(self, stage: Stage) -> View:
-        networks = {name: self._network(source) for name, source in self.method.references().items()}
-        return View.of(self.data, derive_seed(self.config.seed, stage.key), networks)
+    def _site(self, stage: Stage) -> Site:
+        seed, mapping = derive_seed(self.config.seed, stage.key), self.around.mapping()
+        return Site(self.data, self.progress.rows, mapping, seed, self._network)
 
-    def _network(self, source: TrialConfig) -> Net:
+    def _network(self, name: str) -> Net:
         """Another trained network, in evaluation mode; its rows are not this trial's."""
+        source = self.method.references()[name]
         _, checkpoint, _ = self._obtain(source, replace(self.around, report=lambda row: None))
         net = build_net(source, self.raw, self.device)
         net.load_state_dict(checkpoint["net"])

@@ -13,6 +13,7 @@ import torch
 from pydantic import model_validator
 from torch import Tensor
 
+from trials.copies import forget
 from trials.errors import Preempted
 from trials.methods.base import Stage, generator_for
 from trials.methods.episodes import Bench, Episode, Outcome, run_episode
@@ -23,7 +24,6 @@ from trials.regrowth.channels import units
 from trials.regrowth.controller import Controller, ControllerConfig, Decoding, Reinforce, Rollout, sampler
 from trials.regrowth.initial import grown, write
 from trials.regrowth.signals import allocation_rows
-from trials.site import Site, forget
 from trials.sparsity import prunable
 from trials.training import Batch, Net, recalibrate_batchnorm
 
@@ -75,9 +75,6 @@ class Regrow(Stage):
         self.first = 0
         self.seconds = 0.0
         self.best: dict[str, Any] = {}
-
-    def arrive(self, site: Site) -> None:
-        self.site = site
 
     def attach(self, net: Net) -> None:
         self.net = net

@@ -14,7 +14,6 @@ from trials.config import OpenRecipe, Recipe, TrialConfig
 from trials.seeding import generator
 from trials.site import Site
 from trials.training import Batch, Net, Sgd
-from trials.view import View
 
 
 class Stage(ABC):
@@ -53,12 +52,13 @@ class Stage(ABC):
         """Names the stage within its trial; its random numbers are derived from it."""
         return f"{self.name}-{self.level}"
 
-    def arrive(self, site: Site) -> None:  # noqa: B027  most stages need no more than their batches
-        """Told what there is to work with, before anything else. Nothing by default."""
+    def arrive(self, site: Site) -> None:
+        """Told what there is to work with, before anything else. By default it is kept as ``site``."""
+        self.site = site
 
-    def observe(self, net: Net, view: View) -> None:  # noqa: B027  most stages need no images before they begin
-        """Look at images or other networks, once, right before ``enter``: gradients for scores, say. Not the place to
-        change the network. Nothing by default."""
+    def observe(self, net: Net) -> None:  # noqa: B027  most stages need no images before they begin
+        """Look at the site's images or other networks, once, right before ``enter``: gradients for scores, say. Not the
+        place to change the network. Nothing by default."""
 
     @property
     def planned_epochs(self) -> int:
@@ -179,7 +179,7 @@ class Method(ABC):
         return None
 
     def references(self) -> Mapping[str, TrialConfig]:
-        """Other trained networks that a stage looks at (:attr:`trials.view.View.networks`), by name, as the dense
+        """Other trained networks that a stage looks at (:attr:`trials.site.Site.network`), by name, as the dense
         trials that train them: shared like a source. None by default."""
         return {}
 

@@ -13,10 +13,10 @@ from trials.config import StartsDense, TrialConfig
 from trials.methods.base import Method, Stage, TrainStage
 from trials.methods.dense import dense_source
 from trials.methods.one_shot import FinetuneRecipe
+from trials.site import Site
 from trials.sparsity import Masks, Pattern, prunable
 from trials.sparsity.dropping import drop_count, shares
 from trials.training import Net
-from trials.view import View
 
 
 class DropConfig(StartsDense):
@@ -49,7 +49,7 @@ class DropConfig(StartsDense):
         return False
 
     @abstractmethod
-    def scores(self, net: Net, weights: dict[str, Tensor], view: View) -> dict[str, Tensor]:
+    def scores(self, net: Net, weights: dict[str, Tensor], site: Site) -> dict[str, Tensor]:
         """Scores of the weights' shapes, not negative; the smallest go."""
 
     @abstractmethod
@@ -66,8 +66,8 @@ class DropThenTrain(TrainStage):
         super().__init__(name, recipe)
         self.config = config
 
-    def observe(self, net: Net, view: View) -> None:
-        self.scores = self.config.scores(net, prunable(net.model, linear=False), view)
+    def observe(self, net: Net) -> None:
+        self.scores = self.config.scores(net, prunable(net.model, linear=False), self.site)
 
     def enter(self, net: Net) -> None:
         net.set_masks(self.config.masks(self.scores))

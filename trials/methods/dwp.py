@@ -27,7 +27,6 @@ from trials.models import MODELS
 from trials.seeding import generator
 from trials.surrogates import Surrogates
 from trials.training import Net
-from trials.view import View
 
 BATCH = 250
 
@@ -86,12 +85,12 @@ class Transfer(TrainStage):
         self.config = config
         self.rates: dict[str, float] = {}
 
-    def observe(self, net: Net, view: View) -> None:
-        victim = view.networks["victim"]
+    def observe(self, net: Net) -> None:
+        victim = self.site.network("victim")
         net.model.eval()
         for split in ("val", "test"):
             for name, gradient in self._gradients(net, split).items():
-                transfer, white_box = self._attack(gradient, net, victim, view, split)
+                transfer, white_box = self._attack(gradient, net, victim, split)
                 self.rates[f"{split}_transfer_rate{name}"] = transfer
                 self.rates[f"{split}_white_box_rate{name}"] = white_box
 
@@ -109,14 +108,14 @@ class Transfer(TrainStage):
         )
         return {"": surrogates, "_dense": lambda x, labels: input_gradient(net.model, x, labels)}
 
-    def _attack(self, gradient: InputGradient, net: Net, victim: Net, view: View, split: str) -> tuple[float, float]:
+    def _attack(self, gradient: InputGradient, net: Net, victim: Net, split: str) -> tuple[float, float]:
         """Transfer rate and white-box rate on a split."""
-        targets = generator(self.config.seed, "targets", split)
+        targets, pixels = generator(self.config.seed, "targets", split), self.site.data.pixel_range()
         counts = [(other, Fooled.zero(net.device)) for other in (victim, net)]
-        for x, y in _first(self.config.images, view.batches, split):
+        for x, y in _first(self.config.images, self.site.look, split):
             predictions = [_classes(other, x) for other, _ in counts]
             target = _targets(y, _logits(net, x[:1]).shape[1], targets) if self.config.targeted else None
-            changed = self.config.attack(gradient, x, y if target is None else target, view)
+            changed = self.config.attack(gradient, x, y if target is None else target, pixels)
             for before, (other, fooled) in zip(predictions, counts, strict=True):
                 fooled.add(before, _classes(other, changed), y, target)
         (_, transfer), (_, white_box) = counts

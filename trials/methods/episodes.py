@@ -16,11 +16,11 @@ from pydantic import Field
 from torch import Tensor
 
 from trials.config import TrialConfig
+from trials.copies import Copy, Placed
 from trials.errors import Preempted
 from trials.methods.finetuning import AdamWRecipe, Finetune
 from trials.regrowth.initial import Indices, grown, write
 from trials.seeding import derive_seed
-from trials.site import Copy, Placed
 from trials.sparsity import prunable
 from trials.training import Net, evaluate
 

@@ -95,6 +95,7 @@ class Finetune(Stage):
         self.best_accuracy, self.best_epoch = -math.inf, 0
 
     def arrive(self, site: Site) -> None:
+        super().arrive(site)
         self.all_steps = max(1, self.recipe.epochs * site.data.steps(self.recipe.batch_size))
 
     def attach(self, net: Net) -> None:

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from trials.methods.base import generator_for
 from trials.methods.dropped import Drop, DropConfig
+from trials.site import Site
 from trials.sparsity import PATTERNS, SCORES, Masks, Pattern
 from trials.sparsity.dropping import drop, spare
 from trials.training import Net
-from trials.view import View
 
 
 class GlobalPruneConfig(DropConfig):
@@ -56,7 +56,7 @@ class GlobalPruneConfig(DropConfig):
     def nominal_ratio(self) -> float:
         return self.p_prune * self.p_bern
 
-    def scores(self, net: Net, weights: dict[str, Tensor], view: View) -> dict[str, Tensor]:
+    def scores(self, net: Net, weights: dict[str, Tensor], site: Site) -> dict[str, Tensor]:
         return SCORES["magnitude"](weights, generator_for(self, "score"))
 
     def masks(self, scores: dict[str, Tensor]) -> Masks:

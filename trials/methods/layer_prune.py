@@ -20,11 +20,11 @@ from torch import Tensor
 
 from trials.methods.base import generator_for
 from trials.methods.dropped import Drop, DropConfig
+from trials.site import Site
 from trials.sparsity import PATTERNS, SCORES, Masks, Pattern
 from trials.sparsity.dropping import drop
 from trials.sparsity.gradients import GRADIENT_SCORES, mean_gradients
 from trials.training import Net
-from trials.view import View
 
 
 class LayerPruneConfig(DropConfig):
@@ -51,10 +51,10 @@ class LayerPruneConfig(DropConfig):
     def per_layer(self) -> bool:
         return True
 
-    def scores(self, net: Net, weights: dict[str, Tensor], view: View) -> dict[str, Tensor]:
+    def scores(self, net: Net, weights: dict[str, Tensor], site: Site) -> dict[str, Tensor]:
         if self.score == "l1":
             return SCORES["magnitude"](weights, generator_for(self, "score"))
-        batches = islice(view.batches("train", self.score_batch_size), self.score_batches)
+        batches = islice(site.look("train", self.score_batch_size), self.score_batches)
         return GRADIENT_SCORES[self.score](weights, mean_gradients(net, weights, batches))
 
     def masks(self, scores: dict[str, Tensor]) -> Masks:

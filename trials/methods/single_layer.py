@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from trials.config import TrialConfig
+from trials.copies import forget
 from trials.errors import Preempted
 from trials.methods.base import Method, Stage
 from trials.methods.episodes import Bench, EpisodeRecipe, Outcome, run_episode
@@ -23,7 +24,6 @@ from trials.methods.regrowing import Growth, RegrowingConfig
 from trials.regrowth.channels import units
 from trials.regrowth.correlation import correlations
 from trials.regrowth.signals import allocation_rows
-from trials.site import Site, forget
 from trials.training import Batch, Net
 
 
@@ -68,9 +68,6 @@ class TryLayers(Stage):
         self.bench: Bench | None = None
         self.outcomes: list[tuple[float, float]] = []
         self.first = 0
-
-    def arrive(self, site: Site) -> None:
-        self.site = site
 
     def attach(self, net: Net) -> None:
         self.net = net
