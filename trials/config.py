@@ -5,10 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from trials.data import DATASETS
@@ -28,6 +37,17 @@ class Frozen(BaseModel):
     """Base of every config: immutable, no unknown keys, no silent conversions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def one_of(registry: Collection[str]) -> AfterValidator:
+    """For a field's annotation: the value must be in ``registry`` as it is when a config is read."""
+
+    def check(value: str, info: ValidationInfo) -> str:
+        if value not in registry:
+            raise ValueError(unknown_name(str(info.field_name), value, registry))
+        return value
+
+    return AfterValidator(check)
 
 
 RATES = ("lr", "schedule", "warmup_epochs", "warmup_lr")
@@ -90,15 +110,10 @@ class Recipe(OpenRecipe):
     """
 
     epochs: int = Field(default=100, ge=0)
-    schedule: str = "cosine"
+    schedule: Annotated[str, one_of(SCHEDULES)] = "cosine"
     warmup_epochs: int = Field(default=0, ge=0)
     warmup_lr: float = Field(default=0.1, gt=0)
     lr_steps: Annotated[tuple[tuple[int, float], ...] | None, BeforeValidator(read_lr_steps)] = None
-
-    @field_validator("schedule")
-    @classmethod
-    def _known_schedule(cls, value: str) -> str:
-        return known("schedule", value, SCHEDULES)
 
     @model_validator(mode="after")
     def _one_source_of_rates(self) -> Recipe:
@@ -149,8 +164,8 @@ class TrialConfig(Frozen):
     """
 
     method: str
-    dataset: str
-    model: str
+    dataset: Annotated[str, one_of(DATASETS)]
+    model: Annotated[str, one_of(MODELS)]
     seed: int = Field(default=0, ge=0)
     variant: Literal["corrected"] = "corrected"
     val_fraction: float = Field(default=0.1, gt=0, lt=1)
@@ -166,16 +181,6 @@ class TrialConfig(Frozen):
     measure_latency: bool = False
     until_epoch: int | None = Field(default=None, ge=1)
     lineage: tuple[Segment, ...] = Field(default=(), strict=False)
-
-    @field_validator("dataset")
-    @classmethod
-    def _known_dataset(cls, value: str) -> str:
-        return known("dataset", value, DATASETS)
-
-    @field_validator("model")
-    @classmethod
-    def _known_model(cls, value: str) -> str:
-        return known("model", value, MODELS)
 
     @model_validator(mode="after")
     def _compiles(self) -> TrialConfig:
@@ -218,13 +223,6 @@ def content_hash(content: Mapping[str, Any]) -> str:
     """12 hex digits of the SHA-256 of canonical JSON, with the schema version."""
     text = json.dumps({"schema": SCHEMA, **content}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def known(kind: str, value: str, registry: Mapping[str, Any]) -> str:
-    """``value`` if it is a key of ``registry``; otherwise a ValueError that names the nearest keys."""
-    if value not in registry:
-        raise ValueError(unknown_name(kind, value, registry))
-    return value
 
 
 def parse(content: object) -> TrialConfig:

@@ -17,13 +17,13 @@ released code needs four, three and four.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from trials.config import Recipe, TrialConfig, known
+from trials.config import Recipe, TrialConfig, one_of
 from trials.methods.base import Method, Stage, TrainStage, mutable_of
 from trials.methods.dense import dense_source
 from trials.methods.scored import ScoredConfig, ScoredStage, released_schedules, score_gradient
@@ -58,18 +58,13 @@ class BipConfig(ScoredConfig):
     implicit_gradient: Literal["paper", "code", "none"] = "paper"
     implicit_step: float = Field(default=1e-4, ge=0)
     mask_lr: float = Field(default=0.1, gt=0)
-    mask_schedule: str = "step"
+    mask_schedule: Annotated[str, one_of(SCHEDULES)] = "step"
     batchnorm: Literal["lower", "both"] = "lower"
     optimizers: Literal["separate", "shared"] = "separate"
     accelerate: bool = False
     redundant_forwards: bool = False
     prune: BipRecipe = BipRecipe()
     finetune: Recipe | None = None
-
-    @field_validator("mask_schedule")
-    @classmethod
-    def _known_schedule(cls, value: str) -> str:
-        return known("mask_schedule", value, SCHEDULES)
 
     @model_validator(mode="before")
     @classmethod

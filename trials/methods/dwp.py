@@ -13,14 +13,14 @@ Nothing is removed from any network: density is 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from trials.attacks import Attack, Fooled, InputGradient, input_gradient
-from trials.config import BackwardConfig, Recipe, StartsDense, TrialConfig, known
+from trials.config import BackwardConfig, Recipe, StartsDense, TrialConfig, one_of
 from trials.methods.base import Method, Stage, TrainStage
 from trials.methods.dense import dense_source
 from trials.models import MODELS
@@ -58,12 +58,10 @@ class DwpConfig(StartsDense):
     targeted: bool = False
     images: int = Field(default=1000, ge=1)
     victim_seed: int = Field(default=1000, ge=0)
-    victim_model: str | None = None
+    victim_model: Annotated[str, one_of(MODELS)] | None = None
 
     @model_validator(mode="after")
     def _victim_is_another(self) -> DwpConfig:
-        if self.victim_model is not None:
-            known("victim_model", self.victim_model, MODELS)
         if self.victim_seed == self.seed and self.victim_model in (None, self.model) and self.source_net is None:
             raise ValueError(f"victim_seed is {self.victim_seed}, as seed is, but must name another network: change it")
         return self

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
-from trials.config import Recipe
+from trials.config import Recipe, one_of
 from trials.methods.base import Stage
 from trials.site import Site
 from trials.training import AdamW, Batch, Net
@@ -32,16 +32,9 @@ class AdamWRecipe(Recipe):
     epochs: int = Field(default=40, ge=0)
     lr: float = Field(default=3e-4, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
-    schedule: str = "constant"
+    schedule: Annotated[str, one_of(("constant", "cosine"))] = "constant"
     warmup_share: float = Field(default=0.0, ge=0, lt=1)
     patience: int | None = Field(default=None, ge=1)
-
-    @field_validator("schedule")
-    @classmethod
-    def _known_schedule(cls, value: str) -> str:
-        if value not in ("constant", "cosine"):
-            raise ValueError(f"schedule is {value!r}, but must be one of: constant, cosine")
-        return value
 
     @field_validator("warmup_epochs", "warmup_lr")
     @classmethod

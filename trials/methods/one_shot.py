@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from trials.config import Recipe, StartsDense, TrialConfig, known
+from trials.config import Recipe, StartsDense, TrialConfig, one_of
 from trials.methods.base import Method, Stage, TrainStage, generator_for, mutable_of
 from trials.methods.dense import dense_source
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, SCORES, Masks, build_masks, prunable
@@ -24,24 +24,9 @@ class FinetuneRecipe(Recipe):
 class PruningConfig(StartsDense):
     """What to remove: score x distribution x pattern, as the sparsity core takes them apart."""
 
-    score: str = "magnitude"
-    distribution: str = "global"
-    pattern: str = "weight"
-
-    @field_validator("score")
-    @classmethod
-    def _known_score(cls, value: str) -> str:
-        return known("score", value, SCORES)
-
-    @field_validator("distribution")
-    @classmethod
-    def _known_distribution(cls, value: str) -> str:
-        return known("distribution", value, DISTRIBUTIONS)
-
-    @field_validator("pattern")
-    @classmethod
-    def _known_pattern(cls, value: str) -> str:
-        return known("pattern", value, PATTERNS)
+    score: Annotated[str, one_of(SCORES)] = "magnitude"
+    distribution: Annotated[str, one_of(DISTRIBUTIONS)] = "global"
+    pattern: Annotated[str, one_of(PATTERNS)] = "weight"
 
     def masks(self, net: Net, density: float, level: int = 0) -> Masks:
         """Masks for ``density`` of what the network has now."""

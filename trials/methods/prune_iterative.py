@@ -8,12 +8,12 @@ best epoch of every round kept.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from trials.config import StartsDense, TrialConfig, known
+from trials.config import StartsDense, TrialConfig, one_of
 from trials.methods.base import Method, Stage, generator_for
 from trials.methods.dense import dense_source
 from trials.methods.finetuning import AdamWRecipe, Finetune
@@ -44,23 +44,13 @@ class PruneIterativeConfig(StartsDense):
     """
 
     method: Literal["prune_iterative"] = "prune_iterative"
-    score: str = "lamp"
-    distribution: str = "global"
+    score: Annotated[str, one_of(SCORES)] = "lamp"
+    distribution: Annotated[str, one_of(DISTRIBUTIONS)] = "global"
     pattern: Literal["weight", "filter"] = "weight"
     levels: int = Field(default=15, ge=1)
     prune_fraction: float = Field(default=0.3, gt=0, lt=1)
     finetune: AdamWRecipe = AdamWRecipe()
     keep: tuple[Literal["dense", "pruned"], ...] = Field(default=(), strict=False)
-
-    @field_validator("score")
-    @classmethod
-    def _known_score(cls, value: str) -> str:
-        return known("score", value, SCORES)
-
-    @field_validator("distribution")
-    @classmethod
-    def _known_distribution(cls, value: str) -> str:
-        return known("distribution", value, DISTRIBUTIONS)
 
     def masks(self, net: Net, level: int) -> Masks:
         """Masks for a round: the weights that are left, less ``prune_fraction`` of them."""

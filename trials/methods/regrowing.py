@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from trials.config import Frozen, StartsDense, known
+from trials.config import Frozen, StartsDense, one_of
 from trials.errors import unknown_name
 from trials.methods.base import generator_for
 from trials.methods.episodes import Episode, EpisodeRecipe
@@ -74,17 +74,12 @@ class RegrowingConfig(StartsDense):
     ssim_batches: int = Field(default=20, ge=1)
     order: Literal["ssim", "network", "shuffled"] = "ssim"
     selection: Literal["saliency", "gradient", "reference", "random"] = "saliency"
-    initial: str = "zero"
+    initial: Annotated[str, one_of(INITIAL)] = "zero"
     reference: str | None = None
     saliency_model: Literal["dense", "sparse"] = "dense"
     saliency_batches: int = Field(default=50, ge=1)
     batchnorm_batches: int = Field(default=0, ge=0)
     episode: EpisodeRecipe = EpisodeRecipe()
-
-    @field_validator("initial")
-    @classmethod
-    def _known_initial(cls, value: str) -> str:
-        return known("initial", value, INITIAL)
 
     @model_validator(mode="after")
     def _layers_exist(self) -> RegrowingConfig:
