@@ -6,7 +6,7 @@ its levels. A trial that has reached its last epoch is complete, and is not aske
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import abstractmethod
 from typing import Any, Literal
 
 from optuna.pruners import (
@@ -19,28 +19,21 @@ from optuna.pruners import (
 )
 from pydantic import Field, field_validator
 
-from sweeper.values import shown
-from trials.config import Frozen, TrialConfig, validate
-from trials.errors import UserError, unknown_name
+from sweeper.named import Named, read_named
+from trials.config import TrialConfig
+from trials.errors import UserError
 from trials.methods import METHODS
 
 
-class Pruner(Frozen):
-    """Options of a pruner, by Optuna's own names. As text in a space file it is its name with the defaults."""
+class Pruner(Named):
+    """Options of a pruner, by Optuna's own names."""
 
-    name: str
-
+    @abstractmethod
     def make(self, epochs: int) -> BasePruner:
         """For a cell whose longest trial has so many epochs."""
-        raise NotImplementedError
 
     def check(self, epochs: int, samples: int) -> None:
         """Raise a UserError where it could stop no trial: of so many epochs, so many samples in a cell."""
-
-    def document(self) -> str | dict[str, Any]:
-        """As a space file says it."""
-        content = self.model_dump(mode="json", exclude_defaults=True)
-        return {"name": self.name, **content} if content else self.name
 
 
 class Halving(Pruner):
@@ -173,19 +166,7 @@ def read_pruner(content: object, where: str = "pruner") -> Pruner | None:
     """The pruner that a name, or a mapping of ``name`` and options, says; null is none."""
     if content is None or isinstance(content, Pruner):
         return content
-    if isinstance(content, str):
-        content = {"name": content}
-    if not isinstance(content, Mapping) or "name" not in content:
-        raise UserError(f"{where} is {shown(content)}, but must be a name or {{name: halving, ...}}: {_names()}")
-    name = content["name"]
-    if not isinstance(name, str) or name not in PRUNERS:
-        raise UserError(unknown_name(where, name, PRUNERS))
-    pruner: Pruner = validate(PRUNERS[name], content, where)
-    return pruner
-
-
-def _names() -> str:
-    return ", ".join(PRUNERS)
+    return read_named(content, PRUNERS, where)
 
 
 def stoppable_epochs(config: TrialConfig) -> int:

@@ -8,6 +8,7 @@ that is committed with the sample (:meth:`Sampler.remembered`).
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -30,9 +31,8 @@ from pydantic import Field
 
 from sweeper import cma_state
 from sweeper.distributions import Choice, Distribution
-from sweeper.values import shown
-from trials.config import Frozen, validate
-from trials.errors import UserError, unknown_name
+from sweeper.named import Named, read_named
+from trials.errors import UserError
 
 MOST_COMBINATIONS = 10_000
 """Of a grid of the search: Optuna keeps them all, with every trial."""
@@ -49,17 +49,15 @@ class Question:
     enqueued: tuple[Mapping[str, Any], ...] = ()
 
 
-class Sampler(Frozen):
-    """Options of a sampler, by Optuna's own names. As text in a space file it is its name with the defaults."""
-
-    name: str
+class Sampler(Named):
+    """Options of a sampler, by Optuna's own names."""
 
     learns: ClassVar[bool] = False
     """Whether results of trials that it did not suggest tell it something."""
 
+    @abstractmethod
     def make(self, question: Question, seed: int, cell_seed: int) -> BaseSampler:
         """For one sample (``seed``) of a cell (``cell_seed``)."""
-        raise NotImplementedError
 
     def check(self, question: Question) -> None:
         """Raise a UserError where this sampler cannot answer the question."""
@@ -71,11 +69,6 @@ class Sampler(Frozen):
     def recalled(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """The same as Optuna had it."""
         return attrs
-
-    def document(self) -> str | dict[str, Any]:
-        """As a space file says it."""
-        content = self.model_dump(mode="json", exclude_defaults=True)
-        return {"name": self.name, **content} if content else self.name
 
     def _startup(self, question: Question, given: int | None) -> int:
         """Samples at random to begin with: a third, at most 10."""
@@ -309,14 +302,4 @@ SAMPLERS: dict[str, type[Sampler]] = {
 
 def read_sampler(content: object) -> Sampler:
     """The sampler that a name, or a mapping of ``name`` and options, says."""
-    if isinstance(content, Sampler):
-        return content
-    if isinstance(content, str):
-        content = {"name": content}
-    if not isinstance(content, Mapping) or "name" not in content:
-        raise UserError(f"sampler is {shown(content)}, but must be a name or {{name: tpe, ...}}: {', '.join(SAMPLERS)}")
-    name = content["name"]
-    if not isinstance(name, str) or name not in SAMPLERS:
-        raise UserError(unknown_name("sampler", name, SAMPLERS))
-    sampler: Sampler = validate(SAMPLERS[name], content, "sampler")
-    return sampler
+    return content if isinstance(content, Sampler) else read_named(content, SAMPLERS, "sampler")

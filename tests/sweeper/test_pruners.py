@@ -276,7 +276,7 @@ def test_options_survive_the_document(pruner: Any) -> None:
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"pruner": 3}, "pruner is 3, but must be a name or {name: halving, ...}: halving, hyperband, median, "),
+        ({"pruner": 3}, "pruner is 3, but must be a name or {name: NAME, ...}: halving, hyperband, median, "),
         ({"pruner": "asha"}, "pruner is 'asha', but must be one of: halving, hyperband, median, patient, percentile"),
         ({"pruner": {"name": "halving", "eta": 3}}, "pruner: key is 'eta', but must be one of: bootstrap_count, "),
         ({"pruner": {"name": "halving", "reduction_factor": 1}}, "pruner.reduction_factor is 1, but must be greater"),

@@ -50,8 +50,8 @@ def test_options_survive_the_document() -> None:
 @pytest.mark.parametrize(
     ("sampler", "says"),
     [
-        (3, "sampler is 3, but must be a name or {name: tpe, ...}: cmaes, gp, "),
-        ({"multivariate": True}, "sampler is {'multivariate': True}, but must be a name or {name: tpe, ...}"),
+        (3, "sampler is 3, but must be a name or {name: NAME, ...}: cmaes, gp, "),
+        ({"multivariate": True}, "sampler is {'multivariate': True}, but must be a name or {name: NAME, ...}"),
         ("tpee", "sampler is 'tpee', but must be one of: cmaes, gp, grid, nsga2, nsga3, qmc, random, tpe (did you mea"),
         ({"name": "tpe", "multivarate": True}, "sampler: key is 'multivarate', but must be one of: constant_liar, "),
         ({"name": "tpe", "n_ei_candidates": 0}, "sampler.n_ei_candidates is 0, but must be greater than or equal to 1"),
