@@ -22,7 +22,7 @@ from trials.models import MODELS
 from trials.regrowth import selection
 from trials.regrowth.channels import filter_indices, units
 from trials.regrowth.initial import INITIAL, grown, initial_values
-from trials.regrowth.signals import Targets, choose_targets, filter_scores, measured_ssim, scores
+from trials.regrowth.signals import Targets, choose_targets, measured_ssim, scores
 from trials.site import Site
 from trials.sparsity import PATTERNS, prunable
 from trials.training import Net
@@ -137,13 +137,13 @@ class Growth:
         self.scores: dict[str, Tensor] = {}
         self.ranked: dict[str, Tensor] = {}
         if config.selection in ("saliency", "gradient"):
-            measure = scores if config.unit == "weight" else filter_scores
-            self.scores = measure(
+            self.scores = scores(
                 config.selection,
                 self.dense,
                 net,
                 site.data,
                 self.targets.names,
+                unit=config.unit,
                 of=config.saliency_model,
                 batches=config.saliency_batches,
                 seed=config.seed,

@@ -94,44 +94,30 @@ def scores(
     data: Loader,
     names: Sequence[str],
     *,
+    unit: Literal["weight", "filter"],
     of: Literal["dense", "sparse"],
     batches: int,
     seed: int,
 ) -> dict[str, Tensor]:
-    """Scores of all weights of the layers ``names``: saliency, or the magnitude of the sparse network's gradient.
+    """Scores of all units of the layers ``names``: of weights, in their shape, or of filters, [O].
+
+    Saliency, a filter's being that of its weights; or what the sparse network's gradient says: its magnitude of a
+    weight, Taylor's first order of a filter (section 13 of the work's code, scored in eval mode).
 
     ``of``: whose gradients the saliency takes; the weights in it are the dense network's either way.
     """
     images = _training_images(data, seed)
-    weights = prunable((dense if kind == "saliency" and of == "dense" else sparse).model)
-    chosen = {name: weights[name] for name in names}
-    if kind == "gradient":
-        return gradient_magnitudes(sparse, images, chosen, batches)
-    if of == "dense":
-        return saliency(dense, images, chosen, batches)
-    return sparse_saliency(sparse, images, chosen, prunable(dense.model), batches)
-
-
-def filter_scores(
-    kind: Literal["saliency", "gradient"],
-    dense: Net,
-    sparse: Net,
-    data: Loader,
-    names: Sequence[str],
-    *,
-    of: Literal["dense", "sparse"],
-    batches: int,
-    seed: int,
-) -> dict[str, Tensor]:
-    """Scores of all filters [O] of the layers ``names``: their weights' saliency, or what Taylor's first order says of
-    the sparse network's gradient (section 13 of the work's code, scored in eval mode).
-    """
+    own, others = prunable(sparse.model), prunable(dense.model)
+    chosen = {name: (others if kind == "saliency" and of == "dense" else own)[name] for name in names}
     if kind == "saliency":
-        found = scores(kind, dense, sparse, data, names, of=of, batches=batches, seed=seed)
-        return {name: score.flatten(1).sum(1) for name, score in found.items()}
-    weights, others = prunable(sparse.model), prunable(dense.model)
-    chosen = {name: weights[name] for name in names}
-    gradients = mean_gradients(sparse, _training_images(data, seed), chosen, batches)
+        if of == "dense":
+            found = saliency(dense, images, chosen, batches)
+        else:
+            found = sparse_saliency(sparse, images, chosen, others, batches)
+        return found if unit == "weight" else {name: score.flatten(1).sum(1) for name, score in found.items()}
+    if unit == "weight":
+        return gradient_magnitudes(sparse, images, chosen, batches)
+    gradients = mean_gradients(sparse, images, chosen, batches)
     return {
         name: taylor_scores(gradients[name][kept_filters(sparse.masks[name])], others[name].detach()) for name in names
     }
