@@ -25,8 +25,7 @@ from trials.training import Net
 TRAJECTORIES = files("trajectory")
 METHOD = {"GReg-1": "greg1", "GReg-2": "greg2"}
 RECIPE = {"lr_prune": "lr", "momentum": "momentum", "weight_decay": "weight_decay"}
-FLOAT32_ATOL = 5e-3
-"""Rounding differs between processors, and an activation that passes zero a step earlier turns 1e-6 into 2e-3."""
+FLOAT32_ATOL = 1e-4
 NOT_OURS = {"arch", "n_layers", "dataset", "method", "wg", "stage_pr", "skip_layers"}
 
 
@@ -174,11 +173,16 @@ def check_removal(played: Played) -> None:
         near(state[key], value, f"compact {key}")
 
 
+@pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")  # torch's own, of the flag alone
 @pytest.mark.parametrize("name", TRAJECTORIES)
 def test_trajectories_in_float32(name: str) -> None:
+    """Rounded as the released code rounds: no oneDNN, no fused step. Either moves an activation of one of these
+    networks across zero a step earlier, which turns differences of 1e-6 into 2e-3."""
     played = Played(name, torch.float32)
-    while not played.stage.finished:
-        played.step()
+    played.stage.sgd.optimizer.param_groups[0].update(fused=False, foreach=False)
+    with torch.backends.mkldnn.flags(enabled=False):
+        while not played.stage.finished:
+            played.step()
     about, recorded = played.about, played.arrays
     assert played.stage.iteration == about["end_iter"] + 1
     assert played.when("finished") == about["iter_update_reg_finished"]
