@@ -1,11 +1,56 @@
-"""For the tests of the sweeper: no token file of Ray's in anybody's home."""
+"""For the tests of the sweeper: a folder of its own for a command line, no token file of Ray's in anybody's home."""
 
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import pytest
+
+from sweeper.ledger import SweepFolder
+from sweeper.plan import Plan
+from tests.sweeper.command_line import SMALL, put_in_place_of_ray
 from tests.trials.conftest import few_digits
+from trials.config import parse
+from trials.lease import Lease
+from trials.trial import Surroundings, run
 
 __all__ = ["few_digits"]
 
 os.environ["RAY_AUTH_MODE"] = "disabled"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own, with a space in it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.yaml").write_text(SMALL)
+    return tmp_path
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Trials run in this process instead of Ray; the list is of those that did."""
+    names: list[str] = []
+
+    def run_plan(space: Any, folder: SweepFolder, plan: Plan, display: Any, lease: Lease, **_: Any) -> None:
+        while (assignment := plan.next()) is not None:
+            path = folder.trial_folder(assignment.trial_id)
+            run(parse(assignment.config), path, Surroundings(folder.stages))
+            names.append(assignment.trial_id)
+            for ending in plan.ended(assignment.trial_id):
+                display.ended(ending.trial_id, ending.cell, ending.status, ending.value, already=False)
+
+    put_in_place_of_ray(monkeypatch, run_plan)
+    return names
+
+
+@pytest.fixture
+def no_stray_handlers() -> Iterator[None]:
+    """Whatever a driver does with signals, it puts back."""
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    assert {n: signal.getsignal(n) for n in before} == before

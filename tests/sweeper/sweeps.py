@@ -11,6 +11,7 @@ from sweeper.plan import Plan
 from sweeper.space import Space
 from trials.ledger import TrialFolder
 
+SAMPLERS = ("random", "tpe")
 ONE_SHOT: dict[str, Any] = {
     "method": "one_shot",
     "dataset": "digits",

@@ -1,15 +1,18 @@
-"""For the tests of trials: a data set so small that a whole trial takes a tenth of a second."""
+"""For the tests of trials: data sets so small that a whole trial takes a tenth of a second; nothing is kept."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from trials.data import DATASETS, RawData
+from tests.trials.layouts import CROP, RESIZE, forget
+from trials.data import DATASETS, RawData, device
 from trials.data.digits import load_digits
+from trials.data.imagenet import load_imagenet
 
 
 @pytest.fixture(scope="module")
@@ -30,3 +33,17 @@ def few_digits() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(DATASETS, "few_digits", few)
         yield
+
+
+@pytest.fixture
+def nothing_resident(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No images on the device that another test put there."""
+    monkeypatch.setattr(device, "_resident", type(device._resident)())
+
+
+@pytest.fixture
+def small_crops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ImageNet of small images, and no cache of anybody's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setitem(DATASETS, "imagenet", partial(load_imagenet, crop_size=CROP, resize=RESIZE))
+    forget(monkeypatch)

@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.conftest import VECTORS
+from trials import models
+from trials.training import Net
 
+WHAT: dict[str, Any] = {"dataset": "digits", "model": "tiny"}
 GREG = VECTORS / "greg"
 MANIFEST: dict[str, Any] = json.loads((GREG / "manifest.json").read_text())
 
@@ -147,3 +150,16 @@ def initial(name: str, dtype: torch.dtype) -> tuple[nn.Module, dict[str, Tensor]
     assert own == {key for key in given if not key.endswith("num_batches_tracked")}
     model.load_state_dict(given, strict=False)
     return model.to(dtype), content
+
+
+def near(ours: Tensor, reference: Tensor, what: str, *, atol: float = 1e-8, rtol: float = 0.0) -> None:
+    told = {"atol": atol, "rtol": rtol, "equal_nan": True, "msg": lambda text: f"{what}: {text}"}
+    torch.testing.assert_close(ours.detach(), reference.to(ours.dtype), **told)
+
+
+def indices(pruned: Tensor) -> list[int]:
+    return pruned.flatten().nonzero().flatten().tolist()
+
+
+def tiny() -> Net:
+    return Net(models.build("tiny", num_classes=10, in_channels=1, seed=1).train())

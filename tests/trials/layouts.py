@@ -12,9 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from PIL import Image
 
+import trials.data
+from trials.data import EncodedData, load
+
 CLASSES = ("n01443537", "n01629819", "n01641577")
+CROP, RESIZE = 16, 18
+"""Of the small ImageNet, instead of 224 and 256."""
 
 Pixels = npt.NDArray[np.uint8]  # [H, W, 3] or [H, W]
 
@@ -119,3 +125,14 @@ def write_imagenet_parquet(root: Path) -> Path:
     write_parquet(root / "data/validation-00000-of-00001.parquet", images, labels, CLASSES)
     write_parquet(root / "data/test-00000-of-00001.parquet", images[:2], [-1, -1], CLASSES)
     return root
+
+
+def forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a new process would not know: the data sets that were loaded."""
+    monkeypatch.setattr(trials.data, "_loaded", {})
+
+
+def load_large(root: Path) -> EncodedData:
+    data = load("imagenet", str(root))
+    assert isinstance(data, EncodedData)
+    return data

@@ -14,6 +14,7 @@ from trials.trial import Surroundings, run
 
 RECIPE = {"epochs": 2, "batch_size": 128}
 STEPS = 3
+PRUNABLE = 19_056  # conv and linear weights of tiny on gray images of ten classes
 """Steps an epoch of ``few_digits``: 360 images to train on, in batches of 128."""
 
 BASE: dict[str, Any] = {"dataset": "few_digits", "model": "tiny", "seed": 3}

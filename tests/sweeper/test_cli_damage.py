@@ -1,0 +1,99 @@
+"""The command line: what does a damaged file of a sweep cost?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sweeper.cli import COMPLETE
+from tests.sweeper.command_line import attempts, figures, sweep
+from trials.ledger import TrialFolder
+
+pytestmark = pytest.mark.usefixtures("here", "no_stray_handlers")
+
+
+def rows_and_checkpoint(path: Path, trial_id: str) -> tuple[Path, Path]:
+    folder = TrialFolder(path / "trials" / trial_id)
+    state = folder.state()
+    assert state is not None
+    commit = state.commits[-1]
+    assert commit.checkpoint is not None
+    return folder.path / "rows" / commit.rows["epochs"], folder.path / "checkpoint" / commit.checkpoint
+
+
+def test_a_damaged_row_file_is_set_aside_and_written_again(
+    capsys: pytest.CaptureFixture[str], here: Path, ran: list[str]
+) -> None:
+    path = here / "results" / "small"
+    assert sweep() == COMPLETE
+    before = figures(path)
+    rows, _ = rows_and_checkpoint(path, ran[0])
+    rows.write_bytes(rows.read_bytes()[:-1])
+    capsys.readouterr()
+    assert sweep() == COMPLETE
+    assert f"{rows.name}.damaged" in capsys.readouterr().out
+    assert rows.with_name(f"{rows.name}.damaged").exists()
+    assert len(ran) == 4
+    assert figures(path).equals(before)
+
+
+def test_damaged_rows_without_a_whole_checkpoint_cost_one_trial(
+    capsys: pytest.CaptureFixture[str], here: Path, ran: list[str]
+) -> None:
+    path = here / "results" / "small"
+    assert sweep() == COMPLETE
+    before, names = figures(path), list(ran)
+    for file in rows_and_checkpoint(path, ran[1]):
+        file.write_bytes(b"")
+    capsys.readouterr()
+    assert sweep() == COMPLETE
+    assert capsys.readouterr().out.count(".damaged") >= 1
+    assert ran[4:] == [names[1]]
+    assert attempts(path) == {name: 1 + (name == names[1]) for name in names}
+    assert figures(path).equals(before)
+
+
+def test_a_damaged_state_costs_nothing_that_is_committed(here: Path, ran: list[str]) -> None:
+    path = here / "results" / "small"
+    assert sweep() == COMPLETE
+    before = figures(path)
+    state = path / "trials" / ran[2] / "state.json"
+    state.write_bytes(state.read_bytes()[:40])
+    assert sweep() == COMPLETE
+    assert state.with_name("state.json.damaged").exists()
+    assert ran[4:] == [ran[2]]
+    assert figures(path).equals(before)
+
+
+def test_a_damaged_config_costs_nothing_that_is_committed(
+    capsys: pytest.CaptureFixture[str], here: Path, ran: list[str]
+) -> None:
+    path = here / "results" / "small"
+    assert sweep() == COMPLETE
+    before = figures(path)
+    config = path / "trials" / ran[3] / "config.json"
+    config.write_bytes(b"{}")
+    capsys.readouterr()
+    assert sweep() == COMPLETE
+    assert "config.json.damaged" in capsys.readouterr().out
+    assert attempts(path) == dict.fromkeys(ran, 1)
+    assert figures(path).equals(before)
+
+
+def test_a_damaged_shared_network_is_trained_again_only_when_it_is_wanted(here: Path, ran: list[str]) -> None:
+    assert sweep() == COMPLETE
+    (stage,) = (here / "results" / "stages").iterdir()
+    for checkpoint in (stage / "checkpoint").iterdir():
+        checkpoint.write_bytes(b"damaged")
+    state = TrialFolder(stage).state()
+    assert state is not None
+    assert sweep() == COMPLETE
+    assert TrialFolder(stage).state() == state
+    assert sweep("--samples", "3") == COMPLETE
+    again = TrialFolder(stage).state()
+    assert again is not None
+    assert (again.status, again.attempt) == ("complete", 2)
+    assert again.result == state.result
+    assert list((stage / "checkpoint").glob("*.damaged"))
+    assert attempts(here / "results" / "small") == dict.fromkeys(ran, 1)

@@ -1,0 +1,127 @@
+"""L1 and whoever inherits: is exactly what was picked removed, and whose picks may be taken over?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.trials.greg_nets import WHAT, tiny
+from tests.trials.running import checkpoint_of, config_of, folder_of, run_in, same
+from trials.config import parse
+from trials.methods.l1 import L1Config, PickAndRemove
+from trials.sparsity import prunable
+from trials.sparsity.groups import group_scores, pick_groups
+
+
+def test_picks_are_what_their_name_says() -> None:
+    scores = torch.tensor([0.3, 0.1, 0.2, 0.1, 0.4]).view(5, 1)
+    assert pick_groups(scores, 2, "min").flatten().tolist() == [False, True, False, True, False]
+    assert pick_groups(scores, 2, "max").flatten().tolist() == [True, False, False, False, True]
+    assert pick_groups(torch.ones(4, 1), 2, "min").flatten().tolist() == [True, True, False, False]
+    assert pick_groups(torch.ones(4, 1), 2, "max").flatten().tolist() == [True, True, False, False]
+    rand = [pick_groups(scores, 2, "rand", torch.Generator().manual_seed(seed)) for seed in (1, 1, *range(20))]
+    assert all(int(pruned.sum()) == 2 for pruned in rand)
+    assert torch.equal(rand[0], rand[1])
+    assert len({tuple(pruned.flatten().tolist()) for pruned in rand}) > 3
+
+
+@pytest.mark.parametrize("pattern", ["filter", "channel", "weight"])
+def test_l1_removes_exactly_the_budget_and_touches_nothing_else(pattern: Any) -> None:
+    net = tiny()
+    before = {name: weight.detach().clone() for name, weight in prunable(net.model).items()}
+    config = parse({"method": "l1", "stage_pr": 0.5, "pattern": pattern, **WHAT})
+    assert isinstance(config, L1Config)
+    PickAndRemove(config).enter(net)
+    weights = prunable(net.model)
+    if pattern == "weight":
+        for name, mask in net.masks.items():
+            n = mask.numel()
+            assert int(mask.sum()) == (n if name == "conv1.weight" else n - -(-n // 2))
+            assert torch.equal(weights[name], before[name] * mask)
+            if name != "conv1.weight":
+                assert before[name][~mask].abs().max() <= before[name][mask].abs().min()
+        return
+    shapes = {name: tuple(weight.shape[:2]) for name, weight in weights.items()}
+    if pattern == "filter":
+        assert list(shapes.values()) == [(16, 1), (16, 16), (24, 16), (10, 24)]
+        kept = ~net.picked["conv2.weight"].flatten()
+        assert torch.equal(weights["conv2.weight"], before["conv2.weight"][kept])
+        scores = group_scores(before["conv2.weight"], "filter").flatten()
+        assert scores[~kept].max() <= scores[kept].min()
+    else:
+        assert list(shapes.values()) == [(8, 1), (16, 8), (48, 16), (10, 48)]
+
+
+@pytest.mark.parametrize("kind", ["orthogonal", "kaiming"])
+def test_reinitialised_weights_are_new_and_stay_under_their_masks(kind: str) -> None:
+    nets = [tiny() for _ in range(2)]
+    config = parse({"method": "l1", "stage_pr": 0.5, "pattern": "weight", "reinit": kind, **WHAT})
+    with torch.no_grad():
+        nets[0].model.bn1.weight.fill_(3.0)  # type: ignore[union-attr]
+        nets[0].model.linear.bias.fill_(3.0)  # type: ignore[union-attr]
+    before = {name: weight.detach().clone() for name, weight in prunable(nets[0].model).items()}
+    for net in nets:
+        PickAndRemove(config).enter(net)  # type: ignore[arg-type]
+    weights = prunable(nets[0].model)
+    for name, mask in nets[0].masks.items():
+        assert not weights[name][~mask].any()
+        assert (weights[name] != before[name])[mask].all()
+        assert torch.equal(weights[name], prunable(nets[1].model)[name])
+    if kind == "orthogonal":
+        first = weights["conv1.weight"].flatten(1)  # [16, 9], nothing masked: its columns are orthonormal
+        torch.testing.assert_close(first.T @ first, torch.eye(9), atol=1e-5, rtol=0)
+    reset = kind == "kaiming"
+    assert (nets[0].model.bn1.weight == (1.0 if reset else 3.0)).all()  # type: ignore[union-attr]
+    assert (nets[0].model.linear.bias == (0.0 if reset else 3.0)).all()  # type: ignore[union-attr]
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_ratios_and_indices_of_another_trial(tmp_path: Path) -> None:
+    base = config_of("greg1")
+    assert run_in(tmp_path, base).status == "complete"
+    folder = str(folder_of(base, tmp_path))
+    picked = checkpoint_of(folder_of(base, tmp_path))["net"]["picked"]
+    changed = {"stage_pr": None, "base_pr_model": folder}
+    for fields in ({}, {"inherit_pruned": "pr"}):
+        config = config_of("l1", **changed, **fields)
+        assert run_in(tmp_path, config).status == "complete"
+        ours = checkpoint_of(folder_of(config, tmp_path))["net"]["picked"]
+        assert {name: int(p.sum()) for name, p in ours.items()} == {name: int(p.sum()) for name, p in picked.items()}
+        assert same(ours, picked) or fields
+    config = config_of("greg2-channel", **changed)  # other groups
+    state = run_in(tmp_path, config)
+    assert (state.status, state.error and state.error["type"]) == ("failed", "UserError")
+    assert "are no channels of this model" in str(state.error)
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_indices_of_masks(tmp_path: Path) -> None:
+    """Single weights, and trials of other methods, say by their masks what they removed."""
+    base = config_of("greg1-weight-original")
+    assert run_in(tmp_path, base).status == "complete"
+    masks = checkpoint_of(folder_of(base, tmp_path))["net"]["masks"]
+    folder = str(folder_of(base, tmp_path))
+    config = config_of("l1-weight", stage_pr=None, base_pr_model=folder, reinit=None, pick_pruned="min")
+    assert run_in(tmp_path, config).status == "complete"
+    ours = checkpoint_of(folder_of(config, tmp_path))["net"]["masks"]
+    assert same(ours, masks)
+
+
+@pytest.mark.usefixtures("few_digits")
+@pytest.mark.parametrize("name", ["none", "dense"])
+def test_a_base_that_pruned_nothing_is_refused_before_anything_trains(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "none"
+    if name == "dense":
+        base = config_of("dense")
+        run_in(tmp_path / "other", base)
+        folder = folder_of(base, tmp_path / "other")
+    state = run_in(tmp_path, config_of("l1", stage_pr=None, base_pr_model=str(folder)))
+    assert state.status == "failed"
+    assert state.error is not None
+    assert state.error["type"] == "UserError"
+    says = {"dense": "removed no filters", "none": "must be the folder of a finished trial"}
+    assert says[name] in state.error["message"]
+    assert not (tmp_path / "stages").exists()
