@@ -1,9 +1,9 @@
-"""The network under training: its loss, one step of SGD, its evaluation. Knows masks only as tensors that multiply."""
+"""The network under training: its loss, its evaluation. Knows masks only as tensors that multiply."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from trials import models
 from trials.compact import Architecture, Kept, cut_tensors, kept_rows, shrink
-from trials.config import OpenRecipe, TrialConfig
+from trials.config import TrialConfig
 from trials.data import Loader, Source, normalised_as_imagenet, place
 from trials.errors import UserError
 
@@ -193,64 +193,6 @@ def place_data(config: TrialConfig, raw: Source, device: torch.device) -> Loader
         split_seed=config.split_seed,
         channels_last=resolve_memory_format(config, device) is torch.channels_last,
     )
-
-
-class _Rated:
-    """An optimiser of torch's whose gradients are set from outside, and whose learning rate lives in a tensor."""
-
-    def __init__(
-        self, kind: Callable[..., torch.optim.Optimizer], parameters: Iterable[Tensor], lr: float, **options: Any
-    ) -> None:
-        parameters = list(parameters)
-        device = parameters[0].device
-        self.lr = torch.tensor(lr, device=device, dtype=torch.float64 if device.type == "cpu" else torch.float32)
-        self.optimizer = kind(parameters, lr=self.lr, **options)
-        self.step = self.optimizer.step
-
-    def set_lr(self, lr: float) -> None:
-        self.lr.fill_(lr)
-
-    def zero_grad(self) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.optimizer.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Moments and learning rate of a checkpoint. All else stays as this one was built with; the learning rate stays
-        the tensor that :meth:`set_lr` fills."""
-        (own,), (saved,) = self.optimizer.state_dict()["param_groups"], state["param_groups"]
-        self.optimizer.load_state_dict({**state, "param_groups": [{**own, "params": saved["params"]}]})
-        self.lr.copy_(saved["lr"])
-        self.optimizer.param_groups[0]["lr"] = self.lr
-
-
-class Sgd(_Rated):
-    """SGD with momentum. ``in_order`` steps one tensor after the other, for tensors that share memory."""
-
-    def __init__(
-        self,
-        parameters: Iterable[Tensor],
-        *,
-        lr: float,
-        momentum: float,
-        weight_decay: float,
-        in_order: bool = False,
-    ) -> None:
-        order = {"foreach": False, "fused": False} if in_order else {"fused": True}
-        super().__init__(torch.optim.SGD, parameters, lr, momentum=momentum, weight_decay=weight_decay, **order)
-
-    @classmethod
-    def of(cls, recipe: OpenRecipe, parameters: Iterable[Tensor]) -> Sgd:
-        return cls(parameters, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
-
-
-class AdamW(_Rated):
-    """AdamW. Where gradient, weight and moments are 0, they stay exactly 0."""
-
-    def __init__(self, parameters: Iterable[Tensor], *, lr: float, beta1: float, weight_decay: float) -> None:
-        betas = (beta1, 0.999)
-        super().__init__(torch.optim.AdamW, parameters, lr, betas=betas, weight_decay=weight_decay, fused=True)
 
 
 @dataclass

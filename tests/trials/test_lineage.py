@@ -26,8 +26,9 @@ from trials.config import TrialConfig, parse
 from trials.errors import UserError
 from trials.methods import METHODS, Stage
 from trials.methods.hydra import TrainScores
+from trials.optimizers import Sgd
 from trials.schedules import Schedule
-from trials.training import Net, Sgd, build_net
+from trials.training import Net, build_net
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 

@@ -22,7 +22,8 @@ from tests.trials.running import (
 from trials import trial
 from trials.methods.base import TrainStage
 from trials.methods.bip import Bilevel
-from trials.training import Net, Sgd
+from trials.optimizers import Sgd
+from trials.training import Net
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 

@@ -32,9 +32,10 @@ from torch import Tensor, nn
 
 from trials.config import Recipe, TrialConfig
 from trials.methods.base import Method, Stage
+from trials.optimizers import Sgd
 from trials.sparsity import prunable
 from trials.sparsity.thresholds import MOST, Thresholded, sparsity_loss, threshold_of
-from trials.training import Batch, Net, Sgd
+from trials.training import Batch, Net
 
 
 class AdaptiveRecipe(Recipe):

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from trials.config import OpenRecipe, Recipe, TrialConfig
+from trials.optimizers import Sgd
 from trials.seeding import generator
 from trials.site import Site
-from trials.training import Batch, Net, Sgd
+from trials.training import Batch, Net
 
 
 class Stage(ABC):

@@ -27,8 +27,9 @@ from trials.config import Recipe, TrialConfig, one_of
 from trials.methods.base import Method, Stage, TrainStage, mutable_of
 from trials.methods.dense import dense_source
 from trials.methods.scored import ScoredConfig, ScoredStage, released_schedules, score_gradient
+from trials.optimizers import Sgd
 from trials.schedules import SCHEDULES, Schedule
-from trials.training import Batch, Net, Sgd
+from trials.training import Batch, Net
 
 
 class BipRecipe(Recipe):

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from trials.config import Recipe, one_of
 from trials.methods.base import Stage
+from trials.optimizers import AdamW
 from trials.site import Site
-from trials.training import AdamW, Batch, Net
+from trials.training import Batch, Net
 
 BEFORE = "masks_before_regrowth"
 """The snapshot that holds the masks from before the last regrowth."""

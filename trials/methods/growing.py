@@ -28,9 +28,10 @@ from torch import Tensor
 from trials.config import OpenRecipe
 from trials.methods.base import Stage
 from trials.methods.removal import RemovalConfig, RemovalMethod
+from trials.optimizers import Sgd
 from trials.sparsity import prunable
 from trials.sparsity.groups import GroupPattern, group_scores, group_shape, magnitude_ratio
-from trials.training import Batch, Net, Sgd
+from trials.training import Batch, Net
 
 EMA = 0.9
 """What the running ratio R keeps of itself."""

@@ -19,7 +19,8 @@ from trials.config import Recipe, TrialConfig
 from trials.methods.base import Method, Stage, TrainStage, mutable_of
 from trials.methods.dense import dense_source
 from trials.methods.scored import ScoredConfig, ScoredStage, released_schedules, score_gradient
-from trials.training import Batch, Net, Sgd
+from trials.optimizers import Sgd
+from trials.training import Batch, Net
 
 
 class HydraConfig(ScoredConfig):
