@@ -17,7 +17,8 @@ from sweeper import cli
 from sweeper.ledger import SweepFolder
 from sweeper.plan import Plan
 from tests.sweeper.sweeps import begun, finish, make_space
-from tests.trials.running import assert_same_outcome, config_of, folder_of, run_in
+from tests.trials.folders import assert_same_outcome
+from tests.trials.running import config_of, folder_of, run_in
 from trials import files, room
 from trials.config import SCHEMA, TrialConfig
 from trials.errors import OUT_OF_MEMORY, Superseded, UserError

@@ -15,7 +15,7 @@ import pytest
 import sweeper
 from sweeper.cli import COMPLETE, STOPPED
 from tests.faults.drivers import Driver, Drivers, living
-from tests.faults.test_faults import SPACE, Watch, assert_same, states
+from tests.faults.sweeps import SPACE, Watch, assert_same, states
 from tests.machines import several_machines
 from tests.trials.processes import wait_for
 

@@ -11,7 +11,7 @@ import pytest
 import sweeper
 from sweeper.cli import COMPLETE
 from tests.faults.drivers import Drivers
-from tests.faults.test_faults import Watch, arguments, assert_same, run_until
+from tests.faults.sweeps import Watch, arguments, assert_same, run_until
 
 pytestmark = pytest.mark.slow
 

@@ -19,7 +19,7 @@ from sweeper.ledger import SweepFolder
 from sweeper.plan import Plan
 from sweeper.space import Space, load_space
 from tests.faults.drivers import Drivers
-from tests.faults.test_faults import VARYING, run_until
+from tests.faults.sweeps import VARYING, run_until
 from tests.trials.processes import started
 from trials.config import parse
 from trials.ledger import Row

@@ -15,7 +15,7 @@ from sweeper.cli import WRONG_INPUT, main
 
 SMALL = """
 about: a small one
-trial: {method: one_shot, dataset: digits, model: tiny, pretrain: {epochs: 2}, finetune: {epochs: 1}}
+trial: {method: one_shot, dataset: few_digits, model: tiny, pretrain: {epochs: 2}, finetune: {epochs: 1}}
 grid: {density: [0.5, 0.2]}
 search: {finetune.lr: {loguniform: [0.01, 0.1]}}
 sampler: random

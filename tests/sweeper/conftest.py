@@ -1,4 +1,4 @@
-"""For the tests of the sweeper: a folder of its own for a command line, no token file of Ray's in anybody's home."""
+"""For the tests of the sweeper: a Ray, a folder for a command line, no token file of Ray's in anybody's home."""
 
 from __future__ import annotations
 
@@ -23,8 +23,18 @@ __all__ = ["few_digits"]
 os.environ["RAY_AUTH_MODE"] = "disabled"
 
 
+@pytest.fixture(scope="module")
+def ray() -> Iterator[Any]:
+    """One Ray of this machine for all sweeps of a module: it is joined, not started."""
+    from sweeper import cluster  # sets what Ray reads as it is imported
+
+    cluster.ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield cluster.ray
+    cluster.ray.shutdown()
+
+
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_digits: None) -> Path:
     """A folder of its own, with a space in it."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.yaml").write_text(SMALL)

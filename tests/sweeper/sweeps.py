@@ -9,6 +9,7 @@ from typing import Any
 from sweeper.ledger import Record, SweepFolder
 from sweeper.plan import Plan
 from sweeper.space import Space
+from sweeper.study import CellStudy
 from trials.ledger import TrialFolder
 
 SAMPLERS = ("random", "tpe")
@@ -82,3 +83,9 @@ def run_out(plan: Plan, value: Value = landscape) -> list[str]:
         ran.append(assignment.trial_id)
     assert plan.complete
     return ran
+
+
+def trials_of(study: CellStudy) -> list[tuple[Any, ...]]:
+    """All that a study knows of its trials."""
+    told = study.space.sampler.remembered
+    return [(t.state, t.params, t.values, told(t.system_attrs), t.intermediate_values) for t in study.study.trials]

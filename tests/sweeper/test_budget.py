@@ -11,8 +11,8 @@ import pytest
 from sweeper.budget import planned
 from sweeper.space import Space
 from sweeper.time_limit import time_limit
+from tests.sweeper.pruned import EPOCHS, KINDS, TRIAL, Drivers, space_of
 from tests.sweeper.sweeps import begun, make_space
-from tests.sweeper.test_pruners import EPOCHS, KINDS, TRIAL, Drivers, space_of
 from trials.config import parse
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from sweeper import cli
 from sweeper.cli import COMPLETE, main
-from tests.sweeper.command_line import SPACE, put_in_place_of_ray, sweep, wrong
-from tests.trials.test_data_parquet import write_both
+from tests.sweeper.command_line import SMALL, SPACE, put_in_place_of_ray, sweep, wrong
+from tests.trials.parquet_files import write_both
 
 pytestmark = pytest.mark.usefixtures("here", "no_stray_handlers")
 
@@ -78,6 +78,7 @@ def test_wrong_input_is_one_line_and_nothing_is_created(
 def test_what_is_refused_or_only_shown_does_not_import_ray(here: Path) -> None:
     arguments = [arguments for arguments, _ in WRONG.values()]
     arguments += [[*SPACE, "--dry-run"], ["--list-spaces"]]
+    (here / "small.yaml").write_text(SMALL.replace("few_digits", "digits"))  # another process knows no others
     script = f"""
 import sys
 from sweeper.cli import main

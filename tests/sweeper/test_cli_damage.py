@@ -8,6 +8,7 @@ import pytest
 
 from sweeper.cli import COMPLETE
 from tests.sweeper.command_line import attempts, figures, sweep
+from tests.trials.folders import state_of, the_stage
 from trials.ledger import TrialFolder
 
 pytestmark = pytest.mark.usefixtures("here", "no_stray_handlers")
@@ -83,16 +84,14 @@ def test_a_damaged_config_costs_nothing_that_is_committed(
 
 def test_a_damaged_shared_network_is_trained_again_only_when_it_is_wanted(here: Path, ran: list[str]) -> None:
     assert sweep() == COMPLETE
-    (stage,) = (here / "results" / "stages").iterdir()
+    stage = the_stage(here / "results")
     for checkpoint in (stage / "checkpoint").iterdir():
         checkpoint.write_bytes(b"damaged")
-    state = TrialFolder(stage).state()
-    assert state is not None
+    state = state_of(stage)
     assert sweep() == COMPLETE
     assert TrialFolder(stage).state() == state
     assert sweep("--samples", "3") == COMPLETE
-    again = TrialFolder(stage).state()
-    assert again is not None
+    again = state_of(stage)
     assert (again.status, again.attempt) == ("complete", 2)
     assert again.result == state.result
     assert list((stage / "checkpoint").glob("*.damaged"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,7 @@ CONFIG: dict[str, Any] = {
 RESOURCES = {"CPU": 1.0}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def ray() -> Iterator[Any]:
-    from sweeper import cluster  # sets what Ray reads as it is imported
-
-    cluster.ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield cluster.ray
-    cluster.ray.shutdown()
+pytestmark = pytest.mark.usefixtures("ray")
 
 
 def rows(storage: Path, map_: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:

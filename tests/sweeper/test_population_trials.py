@@ -14,8 +14,8 @@ from sweeper.space import Space
 from sweeper.tables import load
 from tests.sweeper.populations import population
 from tests.sweeper.sweeps import begun
+from tests.trials.folders import assert_same_outcome
 from tests.trials.killing import Killed, deaths, killed_at_write
-from tests.trials.running import assert_same_outcome
 from trials.config import parse
 from trials.ledger import TrialFolder
 from trials.lineage import child

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,111 +11,16 @@ from optuna.pruners import SuccessiveHalvingPruner
 from optuna.study import create_study
 from optuna.trial import TrialState
 
-from sweeper.ledger import SweepFolder, is_stopped
-from sweeper.plan import Plan
+from sweeper.ledger import SweepFolder
 from sweeper.pruners import PRUNERS, read_pruner, stoppable_epochs
 from sweeper.space import Space
 from sweeper.tables import load
-from tests.sweeper.sweeps import ONE_SHOT, begun, make_space
-from tests.sweeper.test_study import trials_of
+from tests.sweeper.pruned import EPOCHS, KINDS, TRIAL, Drivers, accuracy, space_of
+from tests.sweeper.sweeps import begun, trials_of
 from trials.config import parse
 from trials.errors import UserError
 from trials.ledger import TrialFolder
 from trials.trial import Surroundings, run
-
-EPOCHS = 9
-TRIAL = {**ONE_SHOT, "finetune": {"epochs": EPOCHS}}
-SEARCH: dict[str, Any] = {"finetune.lr": {"loguniform": [1e-3, 1.0]}, "finetune.momentum": {"uniform": [0.0, 0.95]}}
-
-KINDS: dict[str, Any] = {
-    "halving": {"name": "halving", "reduction_factor": 2},
-    "hyperband": {"name": "hyperband", "reduction_factor": 2},
-    "median": {"name": "median", "n_startup_trials": 2},
-    "percentile": {"name": "percentile", "percentile": 30.0, "n_startup_trials": 1, "n_warmup_steps": 2},
-    "patient": {"name": "patient", "patience": 1, "wrapped": {"name": "median", "n_startup_trials": 1}},
-    "patient alone": {"name": "patient", "patience": 5},
-}
-
-
-def space_of(pruner: Any, samples: int = 8, **fields: Any) -> Space:
-    return make_space(**{"trial": TRIAL, "search": SEARCH, "samples": samples, "pruner": pruner, **fields})
-
-
-def accuracy(config: dict[str, Any], step: int) -> float:
-    """Rises and turns, higher where the density is, better near a learning rate of 0.1."""
-    lr = config["finetune"]["lr"]
-    off = abs(lr - 0.1) + abs(config["finetune"]["momentum"] - 0.5)
-    return config["density"] - 0.1 * off + 0.02 * step * (1 - off) - 0.002 * step * step
-
-
-Curve = Callable[[dict[str, Any], int], float]
-
-
-def train(plan: Plan, trial_id: str, value: Curve = accuracy) -> Iterator[str]:
-    """What a worker does that commits every other epoch; yields where it, or the driver, may die."""
-    folder = TrialFolder(plan.folder.trial_folder(trial_id))
-    config = json.loads((folder.path / "config.json").read_text())["config"]
-    attempt, checkpoint = folder.begin()
-    rows = json.loads(checkpoint.get("rows", "{}")).get("epochs", [])
-
-    def commit(**fields: Any) -> None:
-        attempt.commit(checkpoint={}, rows={"epochs": rows}, progress={}, seconds=0.0, **fields)
-
-    for step in range(len(rows) + 1, EPOCHS + 1):
-        figures = {"val_accuracy": value(config, step), "density": config["density"]}
-        rows.append({"stage": "finetune", "level": 0, "epoch": step, "stage_id": None, **figures})
-        yield "trained"
-        if step < EPOCHS:
-            stop = plan.judge(trial_id, step, figures["val_accuracy"])
-            assert is_stopped(folder.path, step) == stop
-            yield "judged"
-            if stop:
-                commit(status="pruned", result={**figures, "epochs": step, "pruned_at": step})
-                yield "pruned"
-                return
-        if step % 2 == 0:
-            commit()
-            yield "committed"
-    commit(status="complete", result={**figures, "epochs": EPOCHS})
-    yield "complete"
-
-
-class Drivers:
-    """Runs a space to its end, one trial at a time; a new driver and a new worker after the steps given."""
-
-    def __init__(self, space: Space, path: Path, value: Curve = accuracy) -> None:
-        self.space, self.path, self.value = space, path, value
-        self.plan = begun(space, path)
-        self.steps = 0
-
-    def go(self, killed_after: range = range(0)) -> Drivers:
-        while (assignment := self.plan.next()) is not None:
-            if self._train(assignment.trial_id, killed_after):
-                self.plan.ended(assignment.trial_id)
-            else:
-                self.plan = begun(self.space, self.path)
-        assert self.plan.complete
-        return self
-
-    def _train(self, trial_id: str, killed_after: range) -> bool:
-        for _ in train(self.plan, trial_id, self.value):
-            self.steps += 1
-            if self.steps in killed_after:
-                return False
-        return True
-
-    def came_to(self) -> dict[str, Any]:
-        """How every trial ended, its samples, and its rows."""
-        rows = load(self.path).epochs[["trial", "stage", "epoch", "val_accuracy"]].to_dict("records")
-        return {
-            record.id: (
-                record.state.status if record.state else None,
-                record.state.result if record.state else None,
-                record.samples,
-                [row for row in rows if row["trial"] == record.id],
-            )
-            for record in SweepFolder(self.path).records()
-        }
 
 
 def stopped_at(folder: SweepFolder, cell: str = "") -> list[int | None]:
@@ -154,9 +58,6 @@ def test_killed_at_any_moment_the_same_trials_are_stopped_at_the_same_epochs(tmp
     for killed_after in (*(range(step, step + 1) for step in once), range(3, 10_000, 7), range(2, 10_000, 5)):
         drivers = Drivers(space, tmp_path / str(killed_after)).go(killed_after)
         assert drivers.came_to() == expected, killed_after
-
-
-# --- no comparison crosses cells
 
 
 def test_a_plain_scheduler_kills_the_sparse_cell_and_ours_does_not(tmp_path: Path) -> None:
@@ -210,9 +111,6 @@ def survives_ray(curves: list[list[float]]) -> list[bool]:
     return lived
 
 
-# --- what a trial does that is stopped
-
-
 def test_a_stopped_trial_ends_as_pruned_with_its_rows(tmp_path: Path) -> None:
     config = parse({**TRIAL, "density": 0.5, "pretrain": {"epochs": 1}, "finetune": {"epochs": 4}})
     asked: list[int] = []
@@ -252,9 +150,6 @@ def test_the_last_epoch_is_not_asked_about_and_levels_count_on(tmp_path: Path) -
     assert run(config, tmp_path / "trial", Surroundings(tmp_path / "stages", is_over=is_over)).status == "complete"
     assert asked == [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3)]
     assert stoppable_epochs(config) == 6
-
-
-# --- what is refused
 
 
 @pytest.mark.parametrize("name", sorted(set(PRUNERS) - {"patient", "percentile"}))

@@ -23,30 +23,14 @@ from sweeper.cli import COMPLETE, FAILURES, STOPPED, WRONG_INPUT, main
 from sweeper.display import Display
 from sweeper.tables import read
 from sweeper.trainable import run_assigned
+from tests.sweeper.on_ray import ROOT, SPACE
 from tests.sweeper.sweeps import begun, make_space
+from tests.trials.folders import state_of
 from trials.errors import UserError
 from trials.lease import Lease
 from trials.ledger import TrialFolder
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-
-SPACE = """
-about: a small one
-trial: {method: bip, dataset: digits, model: tiny, pretrain: {epochs: 3}, prune: {epochs: 4, lr: 0.05}}
-grid: {density: [0.5, 0.2], seed: [0, 1]}
-search: {mask_lr: {loguniform: [0.01, 0.1]}}
-samples: 2
-"""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ray() -> Iterator[Any]:
-    """One Ray of this machine for all sweeps of this module: it is joined, not started."""
-    from sweeper import cluster  # sets what Ray reads as it is imported
-
-    cluster.ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield cluster.ray
-    cluster.ray.shutdown()
+pytestmark = pytest.mark.usefixtures("ray")
 
 
 @pytest.fixture(autouse=True)
@@ -218,8 +202,7 @@ def test_a_trial_that_cannot_begin_has_failed(
     for turn in (1, 2):
         run_assigned(assignment_in(here, **fields))
         assert reports[-1] == {"trial": "dense-x", "status": "failed"}
-        state = TrialFolder(here / "trial").state()
-        assert state is not None
+        state = state_of(here / "trial")
         assert (state.failures, state.attempt) == (turn, turn)
         assert state.error is not None
         assert str(next(iter(fields.values()))) in state.error["message"] + state.error["traceback"]
@@ -264,13 +247,11 @@ def test_the_door_alone_finds_its_house(here: Path) -> None:
     assert "sweeper" in lost.stderr
 
 
-def test_what_this_machine_does_not_have_is_said(here: Path) -> None:
-    done = run_door(ROOT / "sweep.py", "--set", "resources.cpu=4096")
-    assert done.returncode == WRONG_INPUT, done.stderr
-    assert done.stderr.startswith("error: resources are CPU 4096, but no machine has more than CPU ")
-    assert done.stderr.count("\n") == 1
-    again = run_door(ROOT / "sweep.py", "--dry-run")
-    assert again.returncode == COMPLETE
+def test_what_this_machine_does_not_have_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep("--set", "resources.cpu=4096") == WRONG_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: resources are CPU 4096, but no machine has more than CPU 2")
+    assert sweep("--dry-run") == COMPLETE
 
 
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:1", "nowhere.invalid:6379"])

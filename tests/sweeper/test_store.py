@@ -14,7 +14,7 @@ import sweeper
 from sweeper.cli import COMPLETE, main
 from sweeper.ledger import SweepFolder
 from tests.machines import several_machines
-from tests.sweeper.test_run import ROOT, SPACE
+from tests.sweeper.on_ray import ROOT, SPACE
 from tests.trials.buckets import prefix, served
 from trials.errors import UserError
 from trials.storage import place

@@ -17,7 +17,7 @@ from sweeper.objectives import FAILED, RUNNING, Outcome, outcome_of
 from sweeper.samplers import SAMPLERS
 from sweeper.space import Space
 from sweeper.study import CellStudy
-from tests.sweeper.sweeps import make_space
+from tests.sweeper.sweeps import make_space, trials_of
 from trials.ledger import State
 
 SEARCH = {
@@ -108,11 +108,6 @@ class History:
             else:
                 self.answer(len(self.told))
             yield
-
-
-def trials_of(study: CellStudy) -> list[tuple[Any, ...]]:
-    told = study.space.sampler.remembered
-    return [(t.state, t.params, t.values, told(t.system_attrs), t.intermediate_values) for t in study.study.trials]
 
 
 SEARCHES: dict[str, dict[str, Any]] = {

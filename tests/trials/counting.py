@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from tests.trials.folders import state_of
 from trials.ledger import Row, Rows, TrialFolder
 
 COMMITS = 3
@@ -60,14 +61,12 @@ def committed(path: Path) -> int:
 
 def assert_complete(path: Path) -> None:
     assert committed(path) == COMMITS
-    state = TrialFolder(path).state()
-    assert state is not None
+    state = state_of(path)
     assert (state.status, state.finished, state.result) == ("complete", True, {"i": COMMITS})
 
 
 def last_files(path: Path) -> tuple[Path, list[Path]]:
-    state = TrialFolder(path).state()
-    assert state is not None
+    state = state_of(path)
     commit = state.commits[-1]
     assert commit.checkpoint is not None
     return path / "checkpoint" / commit.checkpoint, [path / "rows" / name for name in commit.rows.values()]

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from trials.config import TrialConfig, parse
-from trials.ledger import Row, Rows, State, TrialFolder
+from trials.ledger import State
 from trials.methods import METHODS
 from trials.trial import Surroundings, run
 
@@ -221,58 +219,3 @@ def source_of(config: TrialConfig, storage: Path) -> Path | None:
         return None
     (folder,) = (storage / "stages").glob(f"{source.id}-*")
     return folder
-
-
-def rows_of(path: Path) -> Rows:
-    """The rows that the folder's last commit stands for."""
-    folder = TrialFolder(path)
-    state = folder.state()
-    assert state is not None
-    return folder.rows(state.commits[-1])
-
-
-def checkpoint_of(path: Path) -> dict[str, Any]:
-    folder = TrialFolder(path)
-    state = folder.state()
-    assert state is not None
-    return folder.checkpoint(state.commits[-1])
-
-
-def timeless(rows: Rows) -> Rows:
-    return {table: [_without_seconds(row) for row in content] for table, content in rows.items()}
-
-
-def _without_seconds(row: Row) -> Row:
-    return {key: value for key, value in row.items() if not key.startswith("seconds")}
-
-
-def same(a: object, b: object) -> bool:
-    """Equal to the bit, tensors and all."""
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    return a == b
-
-
-def assert_same_outcome(path: Path, undisturbed: Path) -> None:
-    """Complete, with the rows (seconds aside), result and network of the undisturbed trial, to the bit."""
-    state, reference = TrialFolder(path).state(), TrialFolder(undisturbed).state()
-    assert state is not None
-    assert reference is not None
-    assert state.status == reference.status == "complete"
-    rows = rows_of(path)
-    assert timeless(rows) == timeless(rows_of(undisturbed))
-    assert_rows_once(rows)
-    assert state.result == reference.result
-    assert same(checkpoint_of(path)["net"], checkpoint_of(undisturbed)["net"])
-
-
-def assert_rows_once(rows: Rows) -> None:
-    unique = {"epochs": ("stage", "level", "epoch"), "layers": ("stage", "level", "layer")}
-    if "allocations" in rows:
-        unique["allocations"] = ("step", "episode", "layer")
-    for table, key in unique.items():
-        keys = [tuple(row[name] for name in key) for row in rows[table]]
-        assert len(keys) == len(set(keys))
-        assert keys

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import multiprocessing
 import os
 import pickle
 import time
@@ -19,6 +18,7 @@ import torch
 from PIL import Image
 
 import trials.data
+from tests.trials.processes import CONTEXT
 from trials.data import OnDevice, cifar, load
 from trials.data.raw import Arrays
 from trials.errors import DataError
@@ -177,7 +177,7 @@ def test_download_once_and_repair_what_was_cut_short(download_folder, monkeypatc
     assert len(downloads) == 2
 
 
-def download_slowly(log: str, barrier, results) -> None:
+def download_slowly(cache_home: str, log: str, barrier, results) -> None:
     """In a process of its own: a download of a line in ``log``, whose files are incomplete for a while."""
 
     def fake_download(data, root):
@@ -196,15 +196,15 @@ def download_slowly(log: str, barrier, results) -> None:
         return Arrays(pictures(2), labels, pictures(2), labels)
 
     cifar._download, cifar._unpickle = fake_download, fake_unpickle
+    os.environ["XDG_CACHE_HOME"] = cache_home
     barrier.wait()
     results.put(load("cifar10").fingerprint)
 
 
 def test_two_processes_at_once_download_once(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(2, timeout=60), context.Queue()
-    arguments = (str(tmp_path / "log"), barrier, results)
-    processes = [context.Process(target=download_slowly, args=arguments, daemon=True) for _ in range(2)]
+    barrier, results = CONTEXT.Barrier(2, timeout=60), CONTEXT.Queue()
+    arguments = (os.environ["XDG_CACHE_HOME"], str(tmp_path / "log"), barrier, results)
+    processes = [CONTEXT.Process(target=download_slowly, args=arguments, daemon=True) for _ in range(2)]
     for process in processes:
         process.start()
     assert len({results.get(timeout=60) for _ in processes}) == 1

@@ -11,7 +11,8 @@ import pytest
 
 import trials.data
 from tests.trials import layouts
-from tests.trials.running import assert_same_outcome, folder_of, rows_of, run_in
+from tests.trials.folders import assert_same_outcome, rows_of
+from tests.trials.running import folder_of, run_in
 from tests.trials.test_data_cifar import pictures, write_pickles
 from trials import progress
 from trials.config import TrialConfig, parse

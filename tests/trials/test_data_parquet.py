@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
-import multiprocessing
+import os
 import time
 from pathlib import Path
 
@@ -14,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
 
-import trials.data
+from tests.trials.layouts import encoded, forget
+from tests.trials.parquet_files import pictures, write, write_both
+from tests.trials.processes import CONTEXT
 from trials.data import cache, load, parquet
 from trials.errors import DataError
 
@@ -26,40 +26,6 @@ def cache_home(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     forget(monkeypatch)
     return tmp_path / "cache" / "sparsity-sweeper" / "decoded"
-
-
-def forget(monkeypatch) -> None:
-    """What a new process would not know."""
-    monkeypatch.setattr(trials.data, "_loaded", {})
-
-
-def encoded(pixels: np.ndarray, kind="PNG") -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, kind)
-    return stream.getvalue()
-
-
-def pictures(n: int, shape=(6, 6, 3), seed=0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (n, *shape), dtype=np.uint8)
-
-
-def write(path: Path, images, labels, image="image", label="label", metadata=None, **more) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = [i if isinstance(i, bytes | None) else encoded(i) for i in images]
-    column = pa.array(
-        [{"bytes": d, "path": None} for d in data], pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    )
-    columns = {image: column, label: pa.array(list(labels), pa.int64()), **more}
-    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), path)
-    return path
-
-
-def write_both(folder: Path, train=None, test=None, test_name="test", **options) -> Path:
-    train = pictures(6) if train is None else train
-    test = pictures(3, seed=1) if test is None else test
-    write(folder / "train-00000-of-00001.parquet", train, [i % 3 for i in range(len(train))], **options)
-    write(folder / f"{test_name}-00000-of-00001.parquet", test, [i % 3 for i in range(len(test))], **options)
-    return folder
 
 
 def test_rgb_round_trip(tmp_path):
@@ -187,7 +153,7 @@ def test_images_of_different_sizes(tmp_path):
 
 
 def truncated_png() -> bytes:
-    return encoded(pictures(1, (64, 64, 3))[0])[:2000]
+    return encoded(pictures(1, (64, 64, 3))[0], "PNG")[:2000]
 
 
 def broken_jpeg() -> bytes:
@@ -201,7 +167,7 @@ def broken_jpeg() -> bytes:
         (truncated_png(), "not a readable image"),
         (broken_jpeg(), "not a readable image"),
         (None, "holds no image"),
-        (encoded(np.zeros((6, 6), np.uint16)), "8 bits a channel"),
+        (encoded(np.zeros((6, 6), np.uint16), "PNG"), "8 bits a channel"),
     ],
 )
 def test_damaged_image_is_named_by_file_and_row(tmp_path, bad, message):
@@ -234,9 +200,6 @@ def test_empty_split(tmp_path):
     write_both(tmp_path, test=[])
     with pytest.raises(DataError, match=r"test-00000-of-00001\.parquet holds no rows"):
         load("parquet", str(tmp_path))
-
-
-# --- the cache -------------------------------------------------------------------------------------------------
 
 
 def test_second_process_does_not_decode(tmp_path, monkeypatch):
@@ -317,7 +280,7 @@ def test_cache_dir_honours_xdg(monkeypatch, tmp_path):
         assert cache.cache_dir() == Path.home() / ".cache/sparsity-sweeper"
 
 
-def load_slowly(folder: str, log: str, barrier, results) -> None:
+def load_slowly(cache_home: str, folder: str, log: str, barrier, results) -> None:
     """In a process of its own: decoding takes a while and leaves a line in ``log``."""
     decode = parquet._decode
 
@@ -328,18 +291,16 @@ def load_slowly(folder: str, log: str, barrier, results) -> None:
         return decode(*args)
 
     parquet._decode = slow
+    os.environ["XDG_CACHE_HOME"] = cache_home
     barrier.wait()
     results.put(load("parquet", folder).fingerprint)
 
 
 def test_two_processes_at_once_decode_once(tmp_path):
     folder, log = write_both(tmp_path / "data"), tmp_path / "log"
-    context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(2, timeout=60), context.Queue()
-    processes = [
-        context.Process(target=load_slowly, args=(str(folder), str(log), barrier, results), daemon=True)
-        for _ in range(2)
-    ]
+    barrier, results = CONTEXT.Barrier(2, timeout=60), CONTEXT.Queue()
+    arguments = (os.environ["XDG_CACHE_HOME"], str(folder), str(log), barrier, results)
+    processes = [CONTEXT.Process(target=load_slowly, args=arguments, daemon=True) for _ in range(2)]
     for process in processes:
         process.start()
     prints = {results.get(timeout=60) for _ in processes}

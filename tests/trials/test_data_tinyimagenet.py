@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-import trials.data
 from tests.trials.layouts import (
     CLASSES,
     decoded,
     encoded,
+    forget,
     picture,
     put,
     tiny_images,
@@ -30,10 +30,6 @@ from trials.errors import DataError
 def private_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     forget(monkeypatch)
-
-
-def forget(monkeypatch) -> None:
-    monkeypatch.setattr(trials.data, "_loaded", {})
 
 
 def load_tiny(root: Path) -> RawData:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests.trials.counting import COMMITS, WRITES, assert_complete, committed, count, last_files, rows_up_to
+from tests.trials.folders import state_of
 from tests.trials.killing import PLACES, Killed, killed_at_write
 from trials import files
 from trials.errors import Superseded
@@ -28,8 +29,7 @@ def test_nothing_is_committed_of_an_empty_folder(tmp_path: Path) -> None:
 def test_runs_through(tmp_path: Path) -> None:
     count(tmp_path)
     assert_complete(tmp_path)
-    state = TrialFolder(tmp_path).state()
-    assert state is not None
+    state = state_of(tmp_path)
     assert (state.attempt, state.failures, state.host, state.seconds) == (1, 0, "here", COMMITS)
     assert [commit.number for commit in state.commits] == [COMMITS - 1, COMMITS]
     assert "allocations" not in state.commits[-1].rows
@@ -57,8 +57,7 @@ def test_a_kill_at_any_write_loses_nothing_and_doubles_nothing(tmp_path: Path, n
     assert committed(tmp_path) == max(written - 1, 0) // 4
     count(tmp_path)
     assert_complete(tmp_path)
-    state = TrialFolder(tmp_path).state()
-    assert state is not None
+    state = state_of(tmp_path)
     assert state.attempt == (1 if written in (0, WRITES) else 2)
 
 
@@ -74,8 +73,7 @@ def test_a_kill_in_every_attempt(tmp_path: Path, place: str) -> None:
             deaths += 1
     assert deaths == COMMITS - 1
     assert_complete(path)
-    state = TrialFolder(path).state()
-    assert state is not None
+    state = state_of(path)
     assert state.attempt == deaths + 1
 
 
@@ -85,8 +83,7 @@ def test_what_no_commit_names_is_removed_and_what_was_set_aside_is_not(tmp_path:
     aside = tmp_path / "checkpoint" / "000009-a1-0123456789ab.pt.damaged"
     aside.write_bytes(b"kept for a person to look at")
     count(tmp_path)
-    state = TrialFolder(tmp_path).state()
-    assert state is not None
+    state = state_of(tmp_path)
     named = {name for commit in state.commits for name in (commit.checkpoint, *commit.rows.values())}
     lying = {p.name for kind in ("checkpoint", "rows") for p in (tmp_path / kind).iterdir()}
     assert lying == named | {aside.name}
@@ -124,8 +121,7 @@ def test_an_attempt_that_was_superseded_commits_nothing(tmp_path: Path) -> None:
         assert committed(tmp_path) == 1
     second.commit(checkpoint={"i": torch.tensor(2)}, rows=rows_up_to(2), progress={"i": 2}, seconds=0.0)
     assert committed(tmp_path) == 2
-    state = TrialFolder(tmp_path).state()
-    assert state is not None
+    state = state_of(tmp_path)
     assert (state.status, state.attempt) == ("running", 2)
 
 
@@ -167,8 +163,7 @@ def test_checkpoints_are_loaded_as_tensors_only(tmp_path: Path) -> None:
     checkpoint.with_name(name).write_bytes(buffer.getvalue())
     state_path = tmp_path / "state.json"
     state_path.write_text(state_path.read_text().replace(checkpoint.name, name))
-    state = TrialFolder(tmp_path).state()
-    assert state is not None
+    state = state_of(tmp_path)
     with pytest.raises(pickle.UnpicklingError):
         TrialFolder(tmp_path).checkpoint(state.commits[-1])
     assert not marker.exists()

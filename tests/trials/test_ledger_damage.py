@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.trials.counting import assert_complete, committed, count, last_files, rows_up_to
+from tests.trials.folders import state_of
 from trials.errors import DamagedFile
 from trials.ledger import TrialFolder
 
@@ -52,8 +53,7 @@ def test_damaged_checkpoint_goes_back_to_the_one_before(tmp_path: Path, damage: 
     assert aside.name in lines[0]
     assert aside.read_bytes() == rotten
     assert not checkpoint.exists()
-    state = TrialFolder(tmp_path).state()
-    assert state is not None
+    state = state_of(tmp_path)
     assert [commit.number for commit in state.commits] == [1]
     count(tmp_path)
     assert_complete(tmp_path)
@@ -66,8 +66,7 @@ def test_a_finished_trial_with_a_damaged_checkpoint_is_not_finished(tmp_path: Pa
     rot(checkpoint, flip(0.5))
     assert TrialFolder(tmp_path).verify() == []  # whoever only wants its rows needs no checkpoint
     assert TrialFolder(tmp_path).verify(checkpoint=True)
-    state = TrialFolder(tmp_path).state()
-    assert state is not None
+    state = state_of(tmp_path)
     assert (state.status, state.result) == ("running", {})
     count(tmp_path)
     assert_complete(tmp_path)

@@ -11,16 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from tests.trials.folders import assert_same_outcome, rows_of, timeless
 from tests.trials.killing import Killed, deaths, killed_at_write
-from tests.trials.running import (
-    CONFIGS,
-    assert_same_outcome,
-    config_of,
-    folder_of,
-    rows_of,
-    run_in,
-    timeless,
-)
+from tests.trials.running import CONFIGS, config_of, folder_of, run_in
 from trials import lineage, trial
 from trials.config import TrialConfig, parse
 from trials.errors import UserError

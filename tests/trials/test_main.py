@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.trials.folders import assert_same_outcome, checkpoint_of, rows_of, state_of
 from tests.trials.processes import PATIENCE_S, wait_for
-from tests.trials.running import BASE, CONFIGS, assert_same_outcome, checkpoint_of, rows_of
+from tests.trials.running import BASE, CONFIGS
 from trials import __main__ as command
 from trials.config import parse
 from trials.errors import Superseded
@@ -54,8 +55,7 @@ def test_runs_prints_and_exits_with_0(tmp_path: Path, capsys: pytest.CaptureFixt
     assert lines[-1].startswith(f"{trial_id} is complete: ")
     result = json.loads(lines[-1].partition(": ")[2])
     folder = folder_of(config, tmp_path / "s")
-    state = TrialFolder(folder).state()
-    assert state is not None
+    state = state_of(folder)
     assert result == state.result
     content = json.loads((folder / "config.json").read_text())
     assert (content["schema"], content["id"]) == (1, trial_id)
@@ -147,17 +147,16 @@ def test_killed_in_a_shell_and_run_again(tmp_path: Path) -> None:
         return state.commits[-1].number if state is not None and state.commits else 0
 
     process = launch()
-    wait_for(lambda: commits() >= 7 or process.poll() is not None, "commits")
+    wait_for(lambda: commits() >= 7 or process.poll() is not None, "commits", 3 * PATIENCE_S)  # torch is imported first
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     process = launch()
-    out, err = process.communicate(timeout=PATIENCE_S)
+    out, err = process.communicate(timeout=3 * PATIENCE_S)
     assert (process.returncode, err) == (0, b"")
     assert out.decode().splitlines()[-1].startswith(f"{folder.name} is complete: ")
     assert command.main([str(config), "--storage", str(tmp_path / "undisturbed"), "--threads", "1"]) == 0
     assert_same_outcome(folder, folder_of(config, tmp_path / "undisturbed"))
-    state = TrialFolder(folder).state()
-    assert state is not None
+    state = state_of(folder)
     assert state.attempt == 2
     assert checkpoint_of(folder)["position"] == {"stage": 2}

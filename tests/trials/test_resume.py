@@ -12,23 +12,11 @@ import pytest
 import torch
 from torch import nn
 
+from tests.trials.folders import assert_same_outcome, checkpoint_of, rows_of, same, state_of, the_stage, timeless
 from tests.trials.killing import Killed, deaths, killed_at_write
-from tests.trials.running import (
-    CONFIGS,
-    STEPS,
-    assert_same_outcome,
-    checkpoint_of,
-    config_of,
-    folder_of,
-    rows_of,
-    run_in,
-    same,
-    source_of,
-    timeless,
-)
+from tests.trials.running import CONFIGS, STEPS, config_of, folder_of, run_in, source_of
 from trials import progress, trial
 from trials.config import TrialConfig
-from trials.ledger import TrialFolder
 from trials.methods import METHODS, Method
 from trials.methods.bip import Bilevel
 from trials.models import MODELS
@@ -97,9 +85,7 @@ def test_preempted_at_every_commit_point(
 
 
 def attempts_of(path: Path) -> int:
-    state = TrialFolder(path).state()
-    assert state is not None
-    return state.attempt
+    return state_of(path).attempt
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -299,7 +285,7 @@ def test_a_damaged_checkpoint_of_the_source_is_computed_again(
     tmp_path: Path, undisturbed: Callable[[TrialConfig], Path]
 ) -> None:
     assert run_in(tmp_path, config_of("one_shot")).status == "complete"
-    (stage,) = (tmp_path / "stages").iterdir()
+    stage = the_stage(tmp_path)
     (checkpoint,) = (stage / "checkpoint").iterdir()
     checkpoint.write_bytes(b"rot")
     config = config_of("bip")  # starts from the same network

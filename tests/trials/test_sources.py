@@ -9,18 +9,9 @@ from typing import Any
 
 import pytest
 
+from tests.trials.folders import assert_same_outcome, checkpoint_of, rows_of, same, state_of, the_stage, timeless
 from tests.trials.processes import PATIENCE_S, started, wait_for
-from tests.trials.running import (
-    RECIPE,
-    assert_same_outcome,
-    checkpoint_of,
-    config_of,
-    folder_of,
-    rows_of,
-    run_in,
-    same,
-    timeless,
-)
+from tests.trials.running import RECIPE, config_of, folder_of, run_in
 from trials import sources
 from trials.errors import Preempted, Superseded
 from trials.lease import Lease
@@ -40,17 +31,6 @@ def run_one(storage: Path, number: int) -> None:
     """In another process."""
     config = one_of_two(number).model_copy(update={"checkpoint_every_s": 0.0})
     assert run_in(storage, config).status == "complete"
-
-
-def the_stage(storage: Path) -> Path:
-    (stage,) = (storage / "stages").iterdir()
-    return stage
-
-
-def state_of(path: Path) -> State:
-    state = TrialFolder(path).state()
-    assert state is not None
-    return state
 
 
 @pytest.fixture(scope="module")

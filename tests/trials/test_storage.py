@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from tests.trials.buckets import Requests, prefix, served
+from tests.trials.folders import assert_same_outcome
 from tests.trials.processes import wait_for
-from tests.trials.running import assert_same_outcome, config_of, run_in
+from tests.trials.running import config_of, run_in
 from trials import files
 from trials.errors import DamagedFile, Superseded, UserError
 from trials.lease import Lease

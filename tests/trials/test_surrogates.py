@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from tests.trials.folders import rows_of
 from tests.trials.global_and_gradient import CONVS, MANIFEST, build_net, load
-from tests.trials.running import config_of, folder_of, rows_of, run_in
+from tests.trials.running import config_of, folder_of, run_in
 from trials.attacks import Attack, Fooled, input_gradient
 from trials.config import BackwardConfig
 from trials.sparsity import PATTERNS

@@ -9,16 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.trials.running import (
-    PRUNABLE,
-    checkpoint_of,
-    config_of,
-    folder_of,
-    rows_of,
-    run_in,
-    same,
-    timeless,
-)
+from tests.trials.folders import checkpoint_of, rows_of, same, state_of, the_stage, timeless
+from tests.trials.running import PRUNABLE, config_of, folder_of, run_in
 from trials import progress, training
 from trials.data import load
 from trials.ledger import TrialFolder
@@ -53,7 +45,7 @@ def test_validation_is_not_trained_on(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_dense_trial_is_the_stage_that_others_start_from(tmp_path: Path) -> None:
     dense, bip = config_of("dense"), config_of("bip")
     run_in(tmp_path, dense)
-    (stage,) = (tmp_path / "stages").iterdir()
+    stage = the_stage(tmp_path)
     assert stage.name.startswith(dense.id)
     folder = folder_of(dense, tmp_path)
     assert same(checkpoint_of(folder)["net"], checkpoint_of(stage)["net"])
@@ -103,8 +95,7 @@ def test_asked_to_stop_at_most_twice_a_second(tmp_path: Path) -> None:
 
     config = config_of("one_shot")
     assert run_in(tmp_path, config, should_stop=should_stop).status == "complete"
-    state = TrialFolder(folder_of(config, tmp_path)).state()
-    assert state is not None
+    state = state_of(folder_of(config, tmp_path))
     assert asked <= state.seconds / progress.POLL_S + 1
 
 

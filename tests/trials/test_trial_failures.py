@@ -8,13 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.trials.running import (
-    RECIPE,
-    config_of,
-    folder_of,
-    rows_of,
-    run_in,
-)
+from tests.trials.folders import rows_of, state_of, the_stage
+from tests.trials.running import RECIPE, config_of, folder_of, run_in
 from trials import progress
 from trials.ledger import Row, TrialFolder
 from trials.training import Net
@@ -45,11 +40,10 @@ def test_a_source_that_fails_fails_the_trial_by_name(tmp_path: Path) -> None:
         state = run_in(tmp_path, config)
         assert (state.status, state.failures) == ("failed", attempt)
         assert state.error is not None
-        (stage,) = (tmp_path / "stages").iterdir()
+        stage = the_stage(tmp_path)
         for part in (stage.name, "NonFiniteLoss", "stage pretrain"):
             assert part in state.error["message"]
-    stage_state = TrialFolder(stage).state()
-    assert stage_state is not None
+    stage_state = state_of(stage)
     assert stage_state.attempt == 3
     state = run_in(tmp_path, config)  # by now nobody tries it again
     assert state.error is not None
@@ -67,9 +61,8 @@ def test_no_split_has_a_row_of_nan(split: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(progress, "evaluate", evaluate)
     state = run_in(tmp_path, config_of("dense"))
     assert state.status == "failed"
-    (stage,) = (tmp_path / "stages").iterdir()
-    stage_state = TrialFolder(stage).state()
-    assert stage_state is not None
+    stage = the_stage(tmp_path)
+    stage_state = state_of(stage)
     assert stage_state.error is not None
     assert stage_state.error["type"] == "NonFiniteLoss"
 
@@ -83,7 +76,6 @@ def test_interrupted_by_a_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     with pytest.raises(KeyboardInterrupt):
         run_in(tmp_path, config, report=interrupt)
-    state = TrialFolder(folder_of(config, tmp_path)).state()
-    assert state is not None
+    state = state_of(folder_of(config, tmp_path))
     assert (state.status, state.failures) == ("preempted", 0)
     assert run_in(tmp_path, config).status == "complete"

@@ -9,16 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.trials.running import (
-    CONFIGS,
-    RECIPE,
-    checkpoint_of,
-    config_of,
-    folder_of,
-    rows_of,
-    run_in,
-    same,
-)
+from tests.trials.folders import checkpoint_of, rows_of, same
+from tests.trials.running import CONFIGS, RECIPE, config_of, folder_of, run_in
 from trials import trial
 from trials.methods.base import TrainStage
 from trials.methods.bip import Bilevel

@@ -8,17 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.trials.running import (
-    CONFIGS,
-    PRUNABLE,
-    assert_rows_once,
-    checkpoint_of,
-    config_of,
-    folder_of,
-    rows_of,
-    run_in,
-    source_of,
-)
+from tests.trials.folders import assert_rows_once, checkpoint_of, rows_of
+from tests.trials.running import CONFIGS, PRUNABLE, config_of, folder_of, run_in, source_of
 from trials import progress
 from trials.ledger import Row
 from trials.sparsity import keep_count

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from tests.trials.running import checkpoint_of, config_of, folder_of, run_in
+from tests.trials.folders import checkpoint_of
+from tests.trials.running import config_of, folder_of, run_in
 from trials import models
 from trials.__main__ import main
 from trials.errors import UserError

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.trials.running import BASE, RECIPE, assert_same_outcome, checkpoint_of, config_of, folder_of, rows_of, run_in
+from tests.trials.folders import assert_same_outcome, checkpoint_of, rows_of
+from tests.trials.running import BASE, RECIPE, config_of, folder_of, run_in
 from trials import compact, models
 from trials.__main__ import main
 from trials.config import TrialConfig, parse

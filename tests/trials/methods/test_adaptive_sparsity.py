@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.trials.running import RECIPE, checkpoint_of, config_of, folder_of, rows_of, run_in, same
+from tests.trials.folders import checkpoint_of, rows_of, same
+from tests.trials.running import RECIPE, config_of, folder_of, run_in
 from trials.config import parse
 from trials.methods.adaptive_sparsity import AdaptiveSparsityConfig, TrainWithThresholds
 from trials.models import MODELS

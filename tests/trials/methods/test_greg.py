@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.trials.folders import checkpoint_of, rows_of, same
 from tests.trials.greg_nets import WHAT, tiny
-from tests.trials.running import CONFIGS, checkpoint_of, config_of, folder_of, rows_of, run_in, same
+from tests.trials.running import CONFIGS, config_of, folder_of, run_in
 from trials import models
 from trials.methods.greg1 import Greg1Config, Greg1Stage
 from trials.methods.greg2 import Greg2Config, Greg2Stage

@@ -9,16 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.trials.running import (
-    PRUNABLE,
-    RECIPE,
-    checkpoint_of,
-    config_of,
-    folder_of,
-    rows_of,
-    run_in,
-    same,
-)
+from tests.trials.folders import checkpoint_of, rows_of, same, the_stage
+from tests.trials.running import PRUNABLE, RECIPE, config_of, folder_of, run_in
 from trials import models
 from trials.data import load
 from trials.methods.base import TrainStage
@@ -103,7 +95,7 @@ def test_imp_rewinds_weights_to_initialisation(tmp_path: Path, monkeypatch: pyte
 def test_imp_rewinds_to_an_early_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of("imp-weights-early")
     levels = levels_of(config, tmp_path, monkeypatch)
-    (stage,) = (tmp_path / "stages").iterdir()
+    stage = the_stage(tmp_path)
     early = checkpoint_of(stage)["net"]["snapshots"]["epoch-1"]
     # the network after one epoch of the same schedule, computed by other means
     seen: list[dict[str, Tensor]] = []

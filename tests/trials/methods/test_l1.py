@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from tests.trials.folders import checkpoint_of, same
 from tests.trials.greg_nets import WHAT, tiny
-from tests.trials.running import checkpoint_of, config_of, folder_of, run_in, same
+from tests.trials.running import config_of, folder_of, run_in
 from trials.config import parse
 from trials.methods.l1 import L1Config, PickAndRemove
 from trials.sparsity import prunable

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.trials.running import checkpoint_of, config_of, folder_of, rows_of, run_in, same, timeless
+from tests.trials.folders import checkpoint_of, rows_of, same, timeless
+from tests.trials.running import config_of, folder_of, run_in
 from trials.analysis import class_accuracy, recovered, retention, sparsity_accuracy
 from trials.data import load
 from trials.errors import UserError

@@ -1,0 +1,81 @@
+"""A sweep to be killed, whoever watches it, and what it must come to."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pandas as pd
+
+import sweeper
+from tests.faults.drivers import Driver
+from trials.ledger import State, TrialFolder
+
+SPACE = """
+about: to be killed
+trial:
+  method: bip
+  dataset: digits
+  model: tiny
+  pretrain: {epochs: 8}
+  prune: {epochs: 8, lr: 0.05}
+  checkpoint_every_s: 0.2
+grid: {density: [0.5, 0.2], seed: [0, 1]}
+search: {mask_lr: {loguniform: [0.01, 0.1]}}
+sampler: random
+samples: 2
+"""
+
+VARYING = {
+    "trials": ["seconds", "host", "attempts"],
+    "epochs": ["seconds"],
+    "layers": [],
+    "allocations": [],
+    "lineage": [],
+}
+"""Columns that may differ between runs."""
+
+
+def arguments(storage: str, *more: str) -> tuple[str, ...]:
+    return ("--space", "small.yaml", "--storage", storage, *more)
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """The same trials, complete, with the same rows to the bit, none twice."""
+    ours, theirs = sweeper.load(one), sweeper.load(other)
+    assert set(ours.trials["status"]) == {"complete"}
+    assert ours.trials["trial"].is_unique
+    assert not ours.epochs.duplicated(["trial", "stage", "level", "epoch"]).any()
+    assert not ours.layers.duplicated(["trial", "stage", "level", "layer"]).any()
+    for table, varying in VARYING.items():
+        a, b = (getattr(tables, table).drop(columns=varying) for tables in (ours, theirs))
+        pd.testing.assert_frame_equal(a, b, check_exact=True)
+
+
+def states(path: Path) -> dict[str, State]:
+    found = {folder.name: TrialFolder(folder).state() for folder in (path / "trials").glob("*")}
+    return {name: state for name, state in found.items() if state is not None}
+
+
+class Watch:
+    """Keeps what was finished; it must stay as it was."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.finished: dict[str, State] = {}
+
+    def look(self) -> None:
+        now = states(self.path)
+        for name, state in self.finished.items():
+            assert now[name] == state, f"{name} was finished and has changed"
+        self.finished = {name: state for name, state in now.items() if state.finished}
+
+
+def run_until(driver: Driver, moment: float, path: Path) -> None:
+    """Until so many seconds after it begins to hand trials out (negative: after it was started)."""
+    if moment >= 0:
+        began = {name: state.attempt for name, state in states(path).items()}
+        driver.wait_until(
+            lambda: any(state.attempt > began.get(name, 0) for name, state in states(path).items()), "a trial to begin"
+        )
+    time.sleep(abs(moment))
