@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 import optuna
-from optuna.pruners import NopPruner
+from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -25,10 +26,17 @@ from trials.config import TrialConfig
 from trials.seeding import derive_seed
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # NSGA-III, QMC
 
 STUDY = "study"
 """Among a sample's attributes: what its suggestion changed on the study, not on its trial."""
+
+
+@contextmanager
+def knowingly() -> Iterator[None]:
+    """Optuna's experimental parts without its warning: who asks for NSGA-III, QMC, groups or patience means them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
 
 
 class CellStudy:
@@ -59,7 +67,7 @@ class CellStudy:
                 study_name=f"{self.space.seed}:{self.cell.key}",
                 directions=[objective.direction for objective in self.space.objectives],
                 sampler=self._sampler(0),
-                pruner=self.space.pruner.make(longest(self.space, self.cell)) if self.space.pruner else NopPruner(),
+                pruner=self._pruner(),
             )
             self._study.pruner.prune(self._study, create_trial(state=TrialState.RUNNING))  # Hyperband forms brackets
             for observation in self.warm.observations:
@@ -93,10 +101,17 @@ class CellStudy:
         """Trials whose checkpoints nobody needs any more."""
         return ()
 
+    def _pruner(self) -> BasePruner:
+        if self.space.pruner is None:
+            return NopPruner()
+        with knowingly():
+            return self.space.pruner.make(longest(self.space, self.cell))
+
     def _sampler(self, number: int) -> BaseSampler:
         """Seeded by (seed, cell, number of the sample), so that a rebuilt study does not repeat itself."""
         seed, cell_seed = (derive_seed(self.space.seed, self.cell.key, n) % 2**32 for n in (number, "cell"))
-        return self.space.sampler.make(self.question, seed, cell_seed)
+        with knowingly():
+            return self.space.sampler.make(self.question, seed, cell_seed)
 
     def ask(self) -> Sample:
         """The next sample of this cell: the first number that is not there, be it that its record was lost."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -17,7 +18,7 @@ from sweeper.objectives import FAILED, RUNNING, Outcome, outcome_of
 from sweeper.samplers import SAMPLERS
 from sweeper.space import Space
 from sweeper.study import CellStudy
-from tests.sweeper.sweeps import make_space, trials_of
+from tests.sweeper.sweeps import ONE_SHOT, make_space, trials_of
 from trials.ledger import State
 
 SEARCH = {
@@ -289,3 +290,22 @@ def test_thousands_of_samples_are_replayed_without_looking_at_them_again(monkeyp
     monkeypatch.undo()
     assert study.ask().number == 2_000
     assert len(study.study.trials) == 2_001
+
+
+EXPERIMENTAL: dict[str, dict[str, Any]] = {
+    "nsga3": {"sampler": "nsga3"},
+    "qmc": {"sampler": "qmc"},
+    "groups": {"sampler": {"name": "tpe", "multivariate": True, "group": True}},
+    "patience": {"sampler": "random", "pruner": {"name": "patient", "patience": 1}},
+}
+
+
+@pytest.mark.parametrize("fields", EXPERIMENTAL.values(), ids=EXPERIMENTAL)
+def test_what_a_space_asks_for_by_name_is_not_warned_of_and_all_else_is(fields: dict[str, Any]) -> None:
+    wanted = make_space(search=SEARCH, samples=60, trial={**ONE_SHOT, "finetune": {"epochs": 9}}, **fields)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        study = CellStudy(wanted, wanted.cells()[0])
+        assert study.ask().params
+    with pytest.warns(optuna.exceptions.ExperimentalWarning):
+        optuna.samplers.QMCSampler()

@@ -120,6 +120,7 @@ def check(layer: nn.Module, x: Tensor, m: Tensor, ours: Tensor) -> None:
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("batched", [True, False])
 def test_every_kind_of_convolution(name: str, batched: bool) -> None:
