@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 
 _here = Path(__file__).resolve().parent
-if not (_here / "sweeper").is_dir():
+_submitted = not (_here / "sweeper").is_dir()
+if _submitted:
     _here = Path(os.environ.get("SWEEP_HOME", "~/sweep")).expanduser()
 sys.path.insert(0, str(_here))
 
 from sweeper.cli import main  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(submitted=_submitted))

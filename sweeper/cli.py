@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import os
 import re
 import subprocess
 import sys
@@ -12,13 +11,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.console import Console
 
 from sweeper.conditions import active
 from sweeper.control import cancel, list_sweeps
 from sweeper.ledger import SweepFolder
+from sweeper.options import read_options
 from sweeper.report import show
 from sweeper.signals import interruptible
 from sweeper.space import Cell, Space, list_spaces, load_space, narrowing
@@ -36,47 +36,14 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]*")
 _VERSIONS = ("torch", "torchvision", "ray", "optuna", "pandas", "pyarrow", "numpy")
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, like everything else."""
+def main(arguments: Sequence[str] | None = None, *, submitted: bool = False) -> int:
+    """Run a command line; returns the exit code: 0 complete, 1 some trial failed, 2 wrong input, 130 stopped.
 
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (--help lists the options)")
-
-
-def parser() -> argparse.ArgumentParser:
-    """No option is named as one that ``ray submit`` takes for itself, wherever it stands on the line."""
-    p = _Parser(
-        prog="sweep.py",
-        description="Sweep pruning methods over sparsities and hyperparameters. The same command again resumes.",
-        allow_abbrev=False,
-    )
-    p.add_argument("--space", metavar="NAME_OR_FILE", help="what to sweep: a name in search_spaces/, or a YAML file")
-    p.add_argument("--profile", metavar="P", help="a profile of the space, e.g. demo")
-    p.add_argument("--set", action="append", default=[], metavar="a.b=c", dest="overrides", help="change the space")
-    p.add_argument("--storage", default=os.environ.get("SWEEP_STORAGE", "results"), metavar="PLACE",
-                   help="a path, or s3://BUCKET/PREFIX (default: $SWEEP_STORAGE, else results)")  # fmt: skip
-    p.add_argument("--name", help="the sweep's folder in the storage (default: the space's name)")
-    p.add_argument("--samples", type=int, metavar="N", help="samples per cell")
-    p.add_argument("--max-concurrent", type=int, metavar="N", help="trials at once")
-    p.add_argument("--max-hours", type=float, metavar="H", help="stop after so many hours; the same command goes on")
-    p.add_argument("--address", metavar="ADDR", help="a Ray cluster to join; 'local' starts a new one here")
-    p.add_argument("--serial", action="store_true", help="one trial at a time, in the order of the plan")
-    p.add_argument("--dry-run", action="store_true", help="check everything and say what would run")
-    p.add_argument("--list-spaces", action="store_true", help="the spaces there are")
-    p.add_argument("--dashboard", metavar="NAME", help="show a sweep with optuna-dashboard, on this machine only")
-    p.add_argument("--verify", action="store_true", help="first read every checkpoint, not only those that are needed")
-    p.add_argument("--retry-failed", action="store_true", help="first forgive the trials that have failed for good")
-    p.add_argument("--list", action="store_true", help="the sweeps of the storage: how far they are, who drives them")
-    p.add_argument("--show", metavar="NAME", help="how a sweep stands, also while it runs elsewhere")
-    p.add_argument("--cancel", metavar="NAME", help="ask a sweep's driver, wherever it runs, to commit and stop")
-    return p
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; returns the exit code: 0 complete, 1 some trial failed, 2 wrong input, 130 stopped."""
+    ``submitted``: it came through ``ray submit``, and so through a shell that nobody quoted it for.
+    """
     console = make_console()
     try:
-        options = parser().parse_args(arguments)
+        options = read_options(sys.argv[1:] if arguments is None else arguments, submitted=submitted)
         if options.list_spaces:
             for name, about, profiles in list_spaces():
                 console.print(f"{name}: {about}" + (f" (profiles: {', '.join(profiles)})" if profiles else ""))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sweeper.cli import parser
+from sweeper.options import parser
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ("cluster.yaml", "cluster-aws.yaml")

@@ -1,95 +1,110 @@
 #!/usr/bin/env bash
-# Three machines on one: lab.sh up | down | in NODE COMMAND...   (as root; needs iproute2, openssh-server)
-# client 10.77.0.1, head 10.77.0.2 and worker 10.77.0.3 have their own network, processes, mounts, host name, home,
-# /tmp and sshd; the rest of the disk is the same, as if one image had been put on all of them.
-# LAB: the folder that holds the homes. PYTHON: the interpreter whose bin folder is on everybody's PATH.
+# Three machines on one, as root, with openssh-server and iproute2:
+#   lab.sh COMMAND...           runs COMMAND on the client (10.77.0.1), in a copy of the project at ~/project, beside a
+#                               head (10.77.0.2) and a worker (10.77.0.3)
+#   lab.sh on NODE COMMAND...   within that: as if typed on the head's or the worker's console
+#   lab.sh check                exits with 1 and a reason if this machine cannot do it
+# Each has its own network, processes, mounts, host name, home, /tmp and /dev/shm; the rest of the disk is the same, as if
+# one image had been put on all of them. Everything lives in namespaces and in memory: however COMMAND ends, by SIGKILL
+# too, no process, interface, mount or file is left, and no process outside can be reached from within.
+# PYTHON: the interpreter whose bin folder is on everybody's PATH. In COMMAND, LAB is a folder that all three share.
 set -euo pipefail
-LAB=${LAB:?a folder for the homes of the three}
-PYTHON=${PYTHON:?the interpreter of the environment that has the project\'s dependencies}
-NODES=(client head worker)
-declare -A ADDRESS=([client]=10.77.0.1 [head]=10.77.0.2 [worker]=10.77.0.3)
-space() { echo "sweep-lab-$1"; }
+PYTHON=${PYTHON:?the interpreter of the environment that has what the project depends on}
+LAB=/run/lab
+HIDDEN=("$HOME" /tmp)
+declare -A ADDRESS=([head]=10.77.0.2 [worker]=10.77.0.3)
+NAMESPACES=(--mount --net --pid --ipc --uts --fork --kill-child --mount-proc)
+export PATH=$PATH:/usr/sbin:/sbin
 
-machine() { # NODE: becomes the first process of a machine; runs inside its namespaces
-  local node=$1 own=$LAB/$1 prefix
-  hostname "$node"
+check() {
+  local tool
+  [ "$(id -u)" = 0 ] || { echo "it needs root"; exit 1; }
+  for tool in sshd ssh-keygen rsync ip nsenter unshare; do
+    [ -n "$(command -v $tool)" ] || { echo "it needs $tool (openssh-server, rsync, iproute2, util-linux)"; exit 1; }
+  done
+  unshare "${NAMESPACES[@]}" bash -ec 'mount -t tmpfs tmpfs /run; ip link add br0 type bridge
+    ip link add one type veth peer name other' >/dev/null 2>&1 || { echo "namespaces are not allowed here"; exit 1; }
+}
+
+own() { # FOLDER...: empty ones in memory; the interpreter, should it lie below one of them, stays where it is
+  local folder prefix kept=()
+  for prefix in $PREFIXES; do
+    for folder in "$@"; do
+      if [[ $prefix == "$folder"/* ]]; then
+        kept+=("$prefix")
+        mkdir -p "$LAB/kept$prefix" && mountpoint -q "$LAB/kept$prefix" || mount --bind "$prefix" "$LAB/kept$prefix"
+      fi
+    done
+  done
+  for folder in "$@"; do mount -t tmpfs -o mode=1777 tmpfs "$folder"; done
+  for prefix in "${kept[@]}"; do mkdir -p "$prefix" && mount --bind "$LAB/kept$prefix" "$prefix"; done
+  chmod 700 "$HOME"
+  printf 'export PATH=%s:$PATH\n' "$(dirname "$PYTHON")" >"$HOME/.bashrc"
+}
+
+machine() { # NODE: becomes the first process of a machine
+  hostname "$1"
+  own "${HIDDEN[@]}" /dev/shm
+  mkdir -p -m 700 "$HOME/.ssh" /run/sshd
+  install -m 600 "$LAB/key.pub" "$HOME/.ssh/authorized_keys"
+  ssh-keygen -q -t ed25519 -N '' -f "$HOME/.ssh/host"
+  until ip link show eth0 >/dev/null 2>&1; do sleep 0.1; done
   ip link set lo up
-  for prefix in $PREFIXES; do # an environment under the old home stays where it was
-    case $prefix in
-    "$HOME"/*) mkdir -p "$own/home/${prefix#"$HOME"/}" && mount --bind "$prefix" "$own/home/${prefix#"$HOME"/}" ;;
-    esac
-  done
-  mkdir -p "$own/tmp" && chmod 1777 "$own/tmp"
-  mount --rbind "$own/home" "$HOME"
-  mkdir -p /tmp/ray && mount --bind "$own/tmp" /tmp/ray
-  mount -t tmpfs -o size=2g tmpfs /dev/shm
-  mkdir -p /run/sshd
-  touch "$own/ready"
-  [ "$node" = client ] && exec sleep infinity
-  exec /usr/sbin/sshd -D -e -f "$own/sshd_config" 2>"$own/sshd.log"
+  ip addr add "${ADDRESS[$1]}/24" dev eth0
+  ip link set eth0 up
+  touch "$LAB/$1.ready"
+  exec "$(command -v sshd)" -D -e -f /dev/null -h "$HOME/.ssh/host" -o ListenAddress="${ADDRESS[$1]}" -o UsePAM=no \
+    -o PasswordAuthentication=no -o StrictModes=no -o PidFile=none 2>"$LAB/$1-sshd.log"
 }
 
-up() {
-  local node own key=$LAB/client/home/.ssh/ray_cluster
-  for node in "${NODES[@]}"; do
-    own=$LAB/$node
-    mkdir -p "$own/home/.ssh" && chmod 700 "$own/home" "$own/home/.ssh" && rm -f "$own/ready"
-    printf 'export PATH=%s:$PATH\n' "$(dirname "$PYTHON")" >"$own/home/.bashrc"
-    ssh-keygen -q -t ed25519 -N '' -f "$own/hostkey"
-  done
-  ssh-keygen -q -t ed25519 -N '' -f "$key"
-  ip netns add "$(space client)"
-  ip -n "$(space client)" link add br0 type bridge
-  ip -n "$(space client)" addr add "${ADDRESS[client]}/24" dev br0
-  ip -n "$(space client)" link set br0 up
+client() { # COMMAND...: makes the client of the namespaces it runs in, starts the others, and runs it
+  local node
+  trap 'exit 143' TERM
+  trap 'exit 130' INT
+  hostname client
+  mount -t tmpfs -o mode=755 tmpfs /run
+  mkdir -p "$LAB/shared" "$LAB/project"
+  git -c safe.directory='*' ls-files -z --cached --others --exclude-standard | grep -zv '^results/' |
+    xargs -0 cp --parents -t "$LAB/project"
+  own "${HIDDEN[@]}" /dev/shm
+  mv "$LAB/project" "$HOME/project"
+  cd "$HOME/project"
+  mkdir -p -m 700 "$HOME/.ssh"
+  ssh-keygen -q -t ed25519 -N '' -f "$HOME/.ssh/ray_cluster"
+  cp "$HOME/.ssh/ray_cluster.pub" "$LAB/key.pub"
+  ip link set lo up
+  ip link add br0 type bridge
+  ip addr add 10.77.0.1/24 dev br0
+  ip link set br0 up
   for node in head worker; do
-    own=$LAB/$node
-    install -m 600 "$key.pub" "$own/home/.ssh/authorized_keys"
-    printf '%s\n' "ListenAddress ${ADDRESS[$node]}" "HostKey $own/hostkey" 'PasswordAuthentication no' 'UsePAM no' \
-      'AuthorizedKeysFile .ssh/authorized_keys' 'StrictModes no' "PidFile $own/sshd.pid" >"$own/sshd_config"
-    ip netns add "$(space $node)"
-    ip -n "$(space client)" link add "to-$node" type veth peer name eth0 netns "$(space $node)"
-    ip -n "$(space client)" link set "to-$node" master br0 up
-    ip -n "$(space $node)" addr add "${ADDRESS[$node]}/24" dev eth0
-    ip -n "$(space $node)" link set eth0 up
+    unshare "${NAMESPACES[@]}" env -i "${KEEP[@]}" bash tests/cluster/lab.sh machine $node </dev/null >"$LAB/$node.log" 2>&1 &
+    echo $! >"$LAB/$node.pid"
+    for _ in $(seq 100); do first $node && break; sleep 0.1; done >/dev/null
+    ip link add "to-$node" type veth peer name eth0 netns "$(first $node)"
+    ip link set "to-$node" master br0 up
+    for _ in $(seq 100); do [ -f "$LAB/$node.ready" ] && break; sleep 0.1; done
+    [ -f "$LAB/$node.ready" ] || { cat "$LAB/$node.log" >&2; exit 1; }
   done
-  for node in "${NODES[@]}"; do
-    setsid ip netns exec "$(space "$node")" unshare --mount --uts --ipc --pid --fork --kill-child --mount-proc \
-      env -i LAB="$LAB" PYTHON="$PYTHON" HOME="$HOME" PATH=/usr/sbin:/usr/bin:/sbin:/bin \
-      PREFIXES="$("$PYTHON" -c 'import sys; print(sys.prefix, sys.base_prefix)')" \
-      bash "$0" machine "$node" >"$LAB/$node/log" 2>&1 </dev/null &
-    echo $! >"$LAB/$node/pid"
-    for _ in $(seq 100); do [ -f "$LAB/$node/ready" ] && break; sleep 0.1; done
-    [ -f "$LAB/$node/ready" ] || { cat "$LAB/$node/log" >&2; exit 1; }
-  done
+  "$@" &
+  wait $!
 }
 
-first() { pgrep -P "$(cat "$LAB/$1/pid")" | head -1; } # a machine's first process, as seen from outside
+first() { pgrep -P "$(cat "$LAB/$1.pid")"; } # a machine's first process, as the client sees it
 
-inside() { # NODE COMMAND...
+on() { # NODE COMMAND...
   local process
   process=$(first "$1")
   shift
-  nsenter --target "$process" --mount --net --uts --ipc --pid env -i HOME="$HOME" TERM=xterm LANG=C.UTF-8 \
-    PATH="$(dirname "$PYTHON"):/usr/sbin:/usr/bin:/sbin:/bin" "$@"
+  nsenter --target "$process" --mount --net --uts --ipc --pid env -i "${KEEP[@]}" "$@"
 }
 
-down() {
-  local node process
-  for node in "${NODES[@]}"; do
-    if [ -f "$LAB/$node/pid" ]; then
-      process=$(first "$node") && kill -9 "$process" || true # and with it everything that runs on the machine
-      rm -f "$LAB/$node/pid"
-    fi
-    ip netns del "$(space "$node")" 2>/dev/null || true
-  done
-}
-
-command=$1
-shift
-case $command in
-up | down) $command ;;
-in) inside "$@" ;;
-machine) machine "$1" ;;
-*) echo "lab.sh up | down | in NODE COMMAND..." >&2; exit 2 ;;
+KEEP=(HOME="$HOME" PATH="$(dirname "$PYTHON"):/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" TERM=xterm LANG=C.UTF-8
+  PYTHON="$PYTHON" LAB="$LAB" PREFIXES="${PREFIXES:-$("$PYTHON" -c 'import sys; print(sys.prefix, sys.base_prefix)')}")
+case ${1:?lab.sh COMMAND..., or lab.sh on NODE COMMAND...} in
+check) check ;;
+on | machine | client) "$@" ;;
+*)
+  cd "$(dirname "$0")/../.."
+  exec unshare "${NAMESPACES[@]}" env -i "${KEEP[@]}" bash tests/cluster/lab.sh client "$@"
+  ;;
 esac

@@ -28,6 +28,9 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
     "no number": ([*SPACE, "--samples", "a"], ["--samples", "'a'"]),
     "no samples": ([*SPACE, "--samples", "0"], ["samples", "0"]),
     "none at once": ([*SPACE, "--max-concurrent", "0"], ["max_concurrent", "0"]),
+    "word too many": ([*SPACE, "--set", "about=two", "words"], ["'words'", "needs quotes"]),
+    "no storage": ([*SPACE, "--storage", ""], ["--storage", "''", "leave it out"]),
+    "address of nothing": ([*SPACE, "--address", "a b"], ["--address", "'a b'", "HOST:PORT"]),
     "option without value": ([*SPACE, "--name"], ["--name"]),
     "unknown key": ([*SPACE, "--set", "retry=3"], ["retry", "did you mean 'retries'"]),
     "unknown field": ([*SPACE, "--set", "trial.modl=tiny"], ["modl", "did you mean 'model'"]),
@@ -123,19 +126,6 @@ def test_a_damaged_data_set(capsys: pytest.CaptureFixture[str], here: Path, monk
     arguments = [*SPACE, "--set", "trial.dataset=parquet", "--set", f"trial.data_dir={data}"]
     wrong(capsys, arguments, file.name)
     assert not (here / "results").exists()
-
-
-def test_the_options_are_none_that_ray_submit_takes() -> None:
-    taken = "--stop --start --screen --tmux --cluster-name -n --no-config-cache --port-forward -p --args -v --verbose"
-    taken += " --disable-usage-stats --extra-screen-args --log-style --log-color"
-    options = {option for action in cli.parser()._actions for option in action.option_strings}
-    assert options - {"-h", "--help"} == {
-        *("--space", "--profile", "--set", "--storage", "--name", "--samples", "--max-concurrent", "--address"),
-        *("--serial", "--dry-run", "--list-spaces", "--show", "--list", "--cancel", "--retry-failed", "--verify"),
-        *("--max-hours", "--dashboard"),
-    }
-    assert not options & set(taken.split())
-    assert not cli.parser().allow_abbrev
 
 
 def test_help_is_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -242,6 +242,9 @@ def test_the_door_alone_finds_its_house(here: Path) -> None:
     assert done.returncode == COMPLETE, done.stderr
     assert "1 trials, 1 done" in done.stdout
     assert done.stderr == ""
+    mangled = run_door(door, "--set", "grid.density=[0.5,", "0.2]", SWEEP_HOME=str(ROOT))
+    assert mangled.returncode == WRONG_INPUT
+    assert "ray submit passes the line unquoted" in mangled.stderr
     lost = run_door(door, "--dry-run", SWEEP_HOME=str(here))
     assert lost.returncode != 0
     assert "sweeper" in lost.stderr

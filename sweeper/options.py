@@ -1,0 +1,108 @@
+"""The options of the command line, and what a shell may have made of them on their way.
+
+`ray submit` joins the words of the line with blanks, unquoted, and a shell on the head takes them apart again. What it
+does to a value can be told only where something is left to see: a value that holds what the shell would change was not
+changed and is refused all the same, since with the next file in the home folder it would be; words that belong to no
+option are what is left of a value. A local command line was quoted by whoever typed it: any path is as good as another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Iterator, Sequence
+from typing import NoReturn
+
+from trials.errors import UserError
+
+_SURVIVES = re.compile(r"[A-Za-z0-9_./:=,@+~%^\[\]-]+")
+"""Words that a shell passes on as they are. Brackets, of lists, are file patterns too: one that is replaced by the name
+of a file is no list any more, and refused as such."""
+
+_ADDRESS = re.compile(r"[A-Za-z0-9_.:/\[\]-]+")
+
+_QUOTED = "a value with blanks needs quotes"
+_UNQUOTED = (
+    "ray submit passes the line unquoted through a shell on the head, which takes values apart at blanks, expands "
+    "{a,b}, * and ? and drops quotes and $NAMES that are not set: use letters, digits and _./:=,@+~%^[]- only, "
+    "and put the rest into a space file"
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, like everything else."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (--help lists the options)")
+
+
+def parser() -> argparse.ArgumentParser:
+    """No option is named as one that ``ray submit`` takes for itself, wherever it stands on the line."""
+    p = _Parser(
+        prog="sweep.py",
+        description="Sweep pruning methods over sparsities and hyperparameters. The same command again resumes.",
+        allow_abbrev=False,
+    )
+    p.add_argument("--space", metavar="NAME_OR_FILE", help="what to sweep: a name in search_spaces/, or a YAML file")
+    p.add_argument("--profile", metavar="P", help="a profile of the space, e.g. demo")
+    p.add_argument("--set", action="append", default=[], metavar="a.b=c", dest="overrides", help="change the space")
+    p.add_argument("--storage", default=os.environ.get("SWEEP_STORAGE", "results"), metavar="PLACE",
+                   help="a path, or s3://BUCKET/PREFIX (default: $SWEEP_STORAGE, else results)")  # fmt: skip
+    p.add_argument("--name", help="the sweep's folder in the storage (default: the space's name)")
+    p.add_argument("--samples", type=int, metavar="N", help="samples per cell")
+    p.add_argument("--max-concurrent", type=int, metavar="N", help="trials at once")
+    p.add_argument("--max-hours", type=float, metavar="H", help="stop after so many hours; the same command goes on")
+    p.add_argument("--address", metavar="ADDR", help="a Ray cluster to join; 'local' starts a new one here")
+    p.add_argument("--serial", action="store_true", help="one trial at a time, in the order of the plan")
+    p.add_argument("--dry-run", action="store_true", help="check everything and say what would run")
+    p.add_argument("--list-spaces", action="store_true", help="the spaces there are")
+    p.add_argument("--dashboard", metavar="NAME", help="show a sweep with optuna-dashboard, on this machine only")
+    p.add_argument("--verify", action="store_true", help="first read every checkpoint, not only those that are needed")
+    p.add_argument("--retry-failed", action="store_true", help="first forgive the trials that have failed for good")
+    p.add_argument("--list", action="store_true", help="the sweeps of the storage: how far they are, who drives them")
+    p.add_argument("--show", metavar="NAME", help="how a sweep stands, also while it runs elsewhere")
+    p.add_argument("--cancel", metavar="NAME", help="ask a sweep's driver, wherever it runs, to commit and stop")
+    return p
+
+
+def read_options(words: Sequence[str], *, submitted: bool = False) -> argparse.Namespace:
+    """The options that the words of a command line say; ``submitted``: they came through ``ray submit``.
+
+    Raises:
+        UserError: they are wrong, or a shell has made something else of them, as far as that can be seen.
+    """
+    if submitted:
+        for option, value in _values(words):
+            if value and not _SURVIVES.fullmatch(value):
+                raise UserError(f"{option} is {value!r}, but {_UNQUOTED}")
+    try:
+        options, left = parser().parse_known_args(words)
+    except UserError as error:
+        raise UserError(f"{error}; {_UNQUOTED}") if submitted else error from None
+    if left:
+        text = f"unrecognized: {' '.join(map(repr, left))}"
+        if all(word.startswith("--") for word in left):
+            raise UserError(f"{text} (--help lists the options)")
+        raise UserError(f"{text}; {_UNQUOTED if submitted else _QUOTED}")
+    for option, found in (("--space", options.space), ("--storage", options.storage), ("--profile", options.profile)):
+        if found == "":
+            raise UserError(f"{option} is '', but must say something: leave it out, or give a value")
+    if options.address is not None and not _ADDRESS.fullmatch(options.address):
+        raise UserError(
+            f"--address is {options.address!r}, but must be HOST:PORT of a Ray cluster's head, 'auto' for the cluster "
+            "this machine belongs to, or 'local'"
+        )
+    return options
+
+
+def _values(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Every word that is no option, with the option it follows or is joined to."""
+    option = "the line"
+    for word in words:
+        if word.startswith("--"):
+            option, _, value = word.partition("=")
+            yield option, value
+        else:
+            yield option, word
+            option = "the line"
