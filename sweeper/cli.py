@@ -1,39 +1,23 @@
-"""The command line: what people type, checked whole before anything starts."""
+"""The command line: what people type, checked whole before anything starts.
+
+Imports what --show needs; torch, Optuna and Ray come with :mod:`sweeper.driver`, once something is to run.
+"""
 
 from __future__ import annotations
 
-import argparse
-import importlib.metadata
-import re
-import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 from rich.console import Console
 
-from sweeper.conditions import active
 from sweeper.control import cancel, list_sweeps
-from sweeper.ledger import SweepFolder
-from sweeper.options import read_options
+from sweeper.options import COMPLETE, FAILURES, STOPPED, WRONG_INPUT, read_options, sweep_path
 from sweeper.report import show
 from sweeper.signals import interruptible
-from sweeper.space import Cell, Space, list_spaces, load_space, narrowing
-from sweeper.warm import commit, warm_start
-from trials import data, files
-from trials.config import SCHEMA, TrialConfig
 from trials.errors import UserError
-from trials.lease import HEARTBEAT_S, Lease
-from trials.methods import METHODS
-from trials.storage import Place, place
+from trials.storage import place
 
-COMPLETE, FAILURES, WRONG_INPUT, STOPPED = 0, 1, 2, 130
-
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]*")
-_VERSIONS = ("torch", "torchvision", "ray", "optuna", "pandas", "pyarrow", "numpy")
+__all__ = ["COMPLETE", "FAILURES", "STOPPED", "WRONG_INPUT", "main"]
 
 
 def main(arguments: Sequence[str] | None = None, *, submitted: bool = False) -> int:
@@ -45,6 +29,8 @@ def main(arguments: Sequence[str] | None = None, *, submitted: bool = False) -> 
     try:
         options = read_options(sys.argv[1:] if arguments is None else arguments, submitted=submitted)
         if options.list_spaces:
+            from sweeper.space import list_spaces
+
             for name, about, profiles in list_spaces():
                 console.print(f"{name}: {about}" + (f" (profiles: {', '.join(profiles)})" if profiles else ""))
             return COMPLETE
@@ -66,6 +52,8 @@ def main(arguments: Sequence[str] | None = None, *, submitted: bool = False) -> 
         if not options.space:
             raise UserError("--space is missing: name one (--list-spaces shows them) or give a YAML file")
         with interruptible():
+            from sweeper.driver import sweep
+
             return sweep(options, console)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -79,222 +67,3 @@ def make_console() -> Console:
     """A console that does not wrap or colour what goes to a file."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=10_000, no_color=True, soft_wrap=True)
-
-
-def sweep_path(storage: str, name: str) -> Place:
-    """The folder of a sweep.
-
-    Raises:
-        UserError: the name could lead out of the storage.
-    """
-    if not _NAME.fullmatch(name):
-        raise UserError(
-            f"--name is {name!r}, but must be letters, digits, '_', '-', '=' and '.', not starting with '.'"
-        )
-    if name == "stages":
-        raise UserError("--name is 'stages', but that folder of the storage holds what sweeps share: give another")
-    return place(storage) / name
-
-
-def sweep(options: argparse.Namespace, console: Console) -> int:
-    """Check, then run a space to its end."""
-    limit = 1 if options.serial else options.max_concurrent
-    space = load_space(
-        options.space,
-        profile=options.profile,
-        overrides=options.overrides,
-        samples=options.samples,
-        max_concurrent=limit,
-        max_hours=options.max_hours,
-    )
-    space.check()
-    folder = SweepFolder(sweep_path(options.storage, space.name if options.name is None else options.name))
-    refuse_narrowing(folder, space)
-    warm = warm_start(space, folder)
-    if options.dry_run:
-        describe(space, folder, console)
-        if warm:
-            given = [(len(cell.observations), len(cell.points)) for cell in warm.values()]
-            observations, points = map(sum, zip(*given, strict=True))
-            console.print(f"from_sweep: {observations} trials known, {points} points tried first", markup=False)
-        return COMPLETE
-    for dataset, data_dir in sorted({(c.dataset, c.data_dir) for c in edge_configs(space)}, key=str):
-        data.check(dataset, data_dir)
-    try:
-        for path in (folder.path, folder.stages):
-            files.require_writable(path)
-    except OSError as error:
-        raise UserError(
-            f"--storage is {options.storage!r}, but must be a place that can be written ({error}): give another"
-        ) from None
-    with driving(folder, console) as lease:
-        if options.retry_failed:
-            console.print(f"{folder.forgive()} failed trials may be tried again", markup=False)
-        return drive(space, folder, lease, options.address, console, verify=options.verify)
-
-
-def drive(
-    space: Space, folder: SweepFolder, lease: Lease, address: str | None, console: Console, *, verify: bool = False
-) -> int:
-    """Run a checked space as the sweep's one driver."""
-    from sweeper.display import Display
-    from sweeper.plan import Plan
-    from sweeper.runner import run_plan  # imports Ray: not for --show, --dry-run and what is refused
-    from sweeper.tables import compact
-
-    refuse_narrowing(folder, space)  # again: now that nobody else changes it
-    record_change(folder, space, console)
-    damaged = folder.repair(checkpoints=verify)
-    warm = warm_start(space, folder)
-    commit(folder, warm)
-    plan = Plan(space, folder, folder.records(), warm)
-    if plan.over:
-        for line in damaged:
-            console.print(line, markup=False)
-    else:
-        display = Display(plan.total, len(plan.cells), console, space.objective, space.direction)
-        with display:
-            for line in damaged:
-                display.note(line)
-            for ending in plan.before():
-                display.ended(ending.trial_id, ending.cell, ending.status, ending.value, already=True)
-            run_plan(space, folder, plan, display, lease, address=address, limit=space.max_concurrent)
-    if lease.lost:
-        raise UserError(f"{folder.path.name} was taken over by another driver ({lease.owner()}): this one stopped")
-    try:
-        compact(folder)
-    except OSError as error:
-        if not files.is_full(error):
-            raise
-        console.print(f"the tables are not written ({error}): the same command again does, once there is room")
-    show(folder.path, console)
-    if not plan.complete:
-        if plan.out_of_budget:
-            spent = f"{plan.budget.taken} of max_epochs {space.max_epochs} are spent"
-            console.print(f"{spent}: the same command with --set max_epochs=MORE goes on", markup=False)
-        return STOPPED
-    return FAILURES if plan.failed else COMPLETE
-
-
-@contextmanager
-def driving(folder: SweepFolder, console: Console) -> Iterator[Lease]:
-    """Be the one driver of a sweep."""
-    lease = Lease(folder.path / "lock")
-    if not lease.acquire() and not outlive(lease, console):
-        raise UserError(
-            f"{folder.path.name} is being run by {lease.owner()}, but a sweep has one driver: "
-            "wait for it, stop it, or give another --name (--show follows it)"
-        )
-    with lease:
-        yield lease
-
-
-def outlive(lease: Lease, console: Console) -> bool:
-    """Take the lease over from an owner on another host once its heart has stopped; False as soon as it beats."""
-    first = lease.owner()
-    if first is None or first.near:
-        return lease.acquire()
-    console.print(f"the driver was {first}; waiting for a sign of life of it, about a minute", markup=False)
-    while lease.owner() == first:
-        if lease.acquire():
-            return True
-        time.sleep(HEARTBEAT_S / 5)
-    return lease.acquire()
-
-
-def refuse_narrowing(folder: SweepFolder, space: Space) -> None:
-    """A sweep can be resumed and extended; a space that contradicts it is refused with the difference."""
-    documents = folder.documents()
-    if not documents:
-        return
-    try:
-        begun = Space.from_document(documents[-1]["space"])
-    except (KeyError, TypeError):
-        raise UserError(f"{folder.path / 'sweep.yaml'} has no space: it was changed by hand; restore it") from None
-    except UserError as error:
-        raise UserError(
-            f"{folder.path / 'sweep.yaml'} has a space of another version, or was changed by hand ({error}): "
-            "restore it, or give another --name"
-        ) from None
-    differences = narrowing(begun, space)
-    if differences:
-        raise UserError(
-            f"{folder.path.name} was begun as another sweep: {'; '.join(differences)}; "
-            "give back what it had, or another --name"
-        )
-
-
-def record_change(folder: SweepFolder, space: Space, console: Console) -> None:
-    """Add the space, versions and commit to sweep.yaml, if anything of them is new; say which versions are.
-
-    Raises:
-        UserError: the sweep was written by code whose folders and names this code does not share.
-    """
-    documents = folder.documents()
-    schema = documents[-1].get("schema", 1) if documents else SCHEMA
-    if schema != SCHEMA:
-        raise UserError(
-            f"{folder.path.name} was written with schema {schema} (commit {documents[-1].get('commit')}), but this "
-            f"code has schema {SCHEMA}: go on with that version, or give another --name"
-        )
-    document: dict[str, Any] = {
-        "schema": SCHEMA,
-        "space": space.document(),
-        "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},
-        "commit": git_commit(),
-    }
-    if documents and {key: documents[-1].get(key) for key in document} == document:
-        return
-    before = documents[-1].get("versions", {}) if documents else {}
-    changed = [f"{n} {before[n]} -> {v}" for n, v in document["versions"].items() if before.get(n, v) != v]
-    if changed:
-        console.print(f"goes on with other versions: {', '.join(changed)}", markup=False)
-    folder.append({"written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **document})
-
-
-def git_commit() -> str | None:
-    """The commit of the code that runs, with a mark if it was changed since; None outside a git checkout."""
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip()
-
-
-def edge_configs(space: Space) -> list[TrialConfig]:
-    """Every cell's config at the lower and at the upper edge of the search."""
-    cells: list[Cell] = space.cells()
-    edges = [{path: d.edges()[i] for path, d in space.search.items()} for i in (0, -1)]
-    return [space.config(cell, active(space.search, point, cell.values)) for cell in cells for point in edges]
-
-
-def describe(space: Space, folder: SweepFolder, console: Console) -> None:
-    """What a run would do."""
-    cells = space.cells()
-    configs = edge_configs(space)
-    low, high = ([_stages_of(config) for config in configs[i::2]] for i in (0, 1))
-    shared = set().union(*low)
-    for cell in cells:
-        console.print(cell.key or "one cell", markup=False)
-    for path, distribution in space.search.items():
-        console.print(f"search {path}: {distribution}", markup=False)
-    trials = len(cells) * space.samples
-    methods = ", ".join(sorted({config.method for config in configs}))
-    console.print(f"{len(cells)} cells x {space.samples} samples = {trials} trials of {methods}")
-    if space.pbt is not None:
-        console.print(f"{space.samples} samples: {space.pbt}", markup=False)
-    if low != high:
-        console.print("dense networks to train first: one per trial, since the search changes how they are trained")
-    else:
-        console.print(f"dense networks to train first, shared: {len(shared)}")
-    console.print(f"folder {folder.path}")
-
-
-def _stages_of(config: TrialConfig) -> set[str]:
-    """The shared stages that a trial needs: where it starts, and what else it looks at."""
-    method = METHODS[config.method](config)
-    source = config if config.method == "dense" else method.source()
-    return {stage.id for stage in (source, *method.references().values()) if stage is not None}

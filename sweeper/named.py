@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from sweeper.values import shown
-from trials.config import Frozen, validate
 from trials.errors import UserError, unknown_name
+from trials.frozen import Frozen, validate
 
 
 class Named(Frozen, ABC):

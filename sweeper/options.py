@@ -1,4 +1,4 @@
-"""The options of the command line, and what a shell may have made of them on their way.
+"""The words of the command line: options, names, exit codes; and what a shell may have made of them on their way.
 
 `ray submit` joins the words of the line with blanks, unquoted, and a shell on the head takes them apart again. What it
 does to a value can be told only where something is left to see: a value that holds what the shell would change was not
@@ -15,6 +15,11 @@ from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from trials.errors import UserError
+from trials.storage import Place, place
+
+COMPLETE, FAILURES, WRONG_INPUT, STOPPED = 0, 1, 2, 130
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]*")
 
 _SURVIVES = re.compile(r"[A-Za-z0-9_./:=,@+~%^\[\]-]+")
 """Words that a shell passes on as they are. Brackets, of lists, are file patterns too: one that is replaced by the name
@@ -106,3 +111,18 @@ def _values(words: Sequence[str]) -> Iterator[tuple[str, str]]:
         else:
             yield option, word
             option = "the line"
+
+
+def sweep_path(storage: str, name: str) -> Place:
+    """The folder of a sweep.
+
+    Raises:
+        UserError: the name could lead out of the storage.
+    """
+    if not _NAME.fullmatch(name):
+        raise UserError(
+            f"--name is {name!r}, but must be letters, digits, '_', '-', '=' and '.', not starting with '.'"
+        )
+    if name == "stages":
+        raise UserError("--name is 'stages', but that folder of the storage holds what sweeps share: give another")
+    return place(storage) / name

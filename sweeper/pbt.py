@@ -11,8 +11,8 @@ from pydantic import Field, field_validator
 from sweeper.samplers import Tpe
 from sweeper.values import Scalar, mapping, shown
 from trials import lineage
-from trials.config import Frozen, validate
 from trials.errors import UserError
+from trials.frozen import Frozen, validate
 
 if TYPE_CHECKING:
     from sweeper.space import Space

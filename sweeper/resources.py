@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
-from trials.config import Frozen
 from trials.errors import UserError
+from trials.frozen import Frozen
 
 
 class Resources(Frozen):

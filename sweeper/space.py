@@ -24,8 +24,9 @@ from sweeper.pruners import Pruner, read_pruner
 from sweeper.resources import Resources
 from sweeper.samplers import Grid, Sampler, Tpe, read_sampler
 from sweeper.values import Scalar, mapping, plain, shown
-from trials.config import Frozen, TrialConfig, parse, validate
+from trials.config import TrialConfig, parse
 from trials.errors import UserError, unknown_name
+from trials.frozen import Frozen, validate
 from trials.reading import read_yaml
 
 __all__ = ["Cell", "Space", "list_spaces", "load_space", "narrowing"]

@@ -238,18 +238,32 @@ def _dense_rows(sweep: Sweep, cells: Sequence[_Cell], groups: Sequence[str], fig
     rows = sweep.epochs[(sweep.epochs["stage"] == "pretrain") & sweep.epochs["stage_id"].notna()]
     last = {row["trial"]: row for row in rows_of(rows, {"trial", "stage_id", "density", *ACCURACIES})}
     pruned = set(sweep.epochs["trial"][sweep.epochs["stage"] != "pretrain"])
-    sets: list[tuple[dict[str, Row], list[tuple[Any, ...]]]] = []  # networks by stage, the groups that start from them
+    starts: dict[str, _Starts] = {}  # by stage
+    of_group: dict[tuple[Any, ...], _Starts] = {}
     for cell in cells:
         row = last.get(cell.best["trial"]) if cell.best is not None and cell.best["trial"] in pruned else None
         if row is None:
             continue
-        networks, keys = {row["stage_id"]: row}, [cell.group]
-        for other in [s for s in sets if cell.group in s[1] or row["stage_id"] in s[0]]:
-            sets.remove(other)
-            networks, keys = {**other[0], **networks}, [*other[1], *keys]
-        sets.append((networks, keys))
+        here = of_group.get(cell.group) or starts.get(row["stage_id"]) or _Starts({}, {})
+        there = starts.get(row["stage_id"], here)
+        if there is not here:  # the cell joins two sets
+            here.networks.update(there.networks)
+            here.groups.update(there.groups)
+            starts |= dict.fromkeys(there.networks, here)
+            of_group |= dict.fromkeys(there.groups, here)
+        here.networks[row["stage_id"]], here.groups[cell.group] = row, None
+        starts[row["stage_id"]] = of_group[cell.group] = here
     found = []
-    for networks, keys in sets:
+    for start in {id(start): start for start in starts.values()}.values():
+        keys = list(start.groups)
         shared = {column_of(p): _agreed([key[i] for key in keys]) for i, p in enumerate(groups) if p != "density"}
-        found.append({"kind": "dense", **shared, "level": None, **_figures(list(networks.values()), figures)})
+        found.append({"kind": "dense", **shared, "level": None, **_figures(list(start.networks.values()), figures)})
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Starts:
+    """Dense networks, by stage, and the groups that start from one or another of them."""
+
+    networks: dict[str, Row]
+    groups: dict[tuple[Any, ...], None]

@@ -8,35 +8,17 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    model_validator,
-)
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from trials.data import DATASETS
 from trials.errors import UserError, unknown_name
+from trials.frozen import SCHEMA, Frozen, validate
 from trials.models import MODELS
 from trials.models.imagenet_resnet import TORCHVISION
 from trials.schedules import SCHEDULES, PiecewiseConstant, Schedule, read_lr_steps
 
-SCHEMA = 1
-"""Part of every name. Raise it when results of an equal config are no longer comparable."""
-
 WHERE = frozenset({"data_dir", "device", "checkpoint_every_s", "measure_latency"})
 """Fields that say where and how a trial runs, not what it computes: not part of its name."""
-
-
-class Frozen(BaseModel):
-    """Base of every config: immutable, no unknown keys, no silent conversions."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def one_of(registry: Collection[str]) -> AfterValidator:
@@ -244,40 +226,3 @@ def parse(content: object) -> TrialConfig:
     config: TrialConfig = validate(METHODS[method].Config, content, "")
     lineage.check(config)
     return config
-
-
-def validate(model: type[Any], content: object, where: str) -> Any:
-    """``model`` of ``content``; what pydantic finds wrong becomes one UserError line."""
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        raise UserError("; ".join(_explain(e, model, where) for e in error.errors()[:3])) from None
-
-
-def _explain(error: ErrorDetails, model: type[BaseModel], where: str) -> str:
-    path = ".".join([where, *map(str, error["loc"])]).strip(".")
-    if error["type"] == "extra_forbidden":
-        fields = _fields_at(model, error["loc"][:-1])
-        parent = path.rpartition(".")[0]
-        return unknown_name(f"{parent}: key" if parent else "key", error["loc"][-1], fields)
-    if error["type"] == "invalid_key":
-        return f"{error['input']!r} is not a known key"
-    if error["type"] == "missing":
-        return f"{path} is missing: add it"
-    rule = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ").removeprefix("Input should ")
-    if error["type"] == "value_error":  # our own validators say the field's last name and its value themselves
-        parent = path.rpartition(".")[0] if rule.startswith(path.rpartition(".")[2]) else path
-        return f"{parent}.{rule}" if parent else rule
-    return f"{path} is {error['input']!r}, but must be {rule}"
-
-
-def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """The field names of the model that ``path`` leads to; empty where it leads to no model."""
-    current: Any = model
-    for part in path:
-        field = getattr(current, "model_fields", {}).get(part)
-        if field is None:
-            return []
-        options = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        current = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
-    return list(getattr(current, "model_fields", {}))

@@ -9,8 +9,6 @@ import os
 import uuid
 from pathlib import Path
 
-import torch
-
 from trials.storage import ObjectPath, Place
 
 
@@ -37,6 +35,8 @@ def write(path: Place, content: bytes) -> None:
 
 def save(path: Path, content: object) -> None:
     """torch.save to ``path``, there whole or not at all."""
+    import torch  # not for those who only read
+
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write(path, buffer.getvalue())

@@ -17,17 +17,22 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from trials import files
-from trials.config import SCHEMA
 from trials.errors import DamagedFile, Superseded
+from trials.frozen import SCHEMA
 from trials.storage import Place
 
 Row = dict[str, Any]
 Rows = dict[str, list[Row]]
 
 TABLES = ("epochs", "layers", "allocations")
+RESULT = (
+    *(f"{split}_{figure}" for split in ("train", "val", "test") for figure in ("loss", "accuracy")),
+    *("density", "sparsity", "kept", "prunable", "empty_layers", "macs", "flops", "parameters"),
+)
+"""Columns of a trial's last row that are its result: what an objective may name, with dense_flops."""
+
 FINISHED = frozenset({"complete", "pruned"})
 _NAME = re.compile(r"(?P<commit>\d{6})-a(?P<attempt>\d+)-(?P<hash>[0-9a-f]{12})\.(pt|parquet)$")
 
@@ -109,6 +114,8 @@ class TrialFolder:
         """
         if commit.checkpoint is None:
             return {}
+        import torch  # not for those who only read rows and states
+
         content = self._read("checkpoint", commit.checkpoint)
         loaded: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         return loaded
@@ -221,6 +228,8 @@ class TrialFolder:
         return self._write("rows", f"{table}-{commit:06d}-a{attempt}", "parquet", buffer.getvalue())
 
     def write_checkpoint(self, checkpoint: Mapping[str, Any], commit: int, attempt: int) -> str:
+        import torch
+
         buffer = io.BytesIO()
         torch.save(dict(checkpoint), buffer)
         return self._write("checkpoint", f"{commit:06d}-a{attempt}", "pt", buffer.getvalue())

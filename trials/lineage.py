@@ -15,8 +15,9 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from trials.config import Segment, TrialConfig, validate
+from trials.config import Segment, TrialConfig
 from trials.errors import DamagedFile, UserError
+from trials.frozen import validate
 from trials.ledger import Rows, TrialFolder
 from trials.methods import METHODS, Stage
 from trials.storage import Place

@@ -12,7 +12,7 @@ from trials.config import TrialConfig
 from trials.data import Loader, Source
 from trials.errors import NonFiniteLoss
 from trials.latency import measure
-from trials.ledger import TABLES, Attempt, Row, Rows
+from trials.ledger import RESULT, TABLES, Attempt, Row, Rows
 from trials.methods import Method, Stage
 from trials.room import when_there_is_room
 from trials.site import Map
@@ -24,13 +24,6 @@ T = TypeVar("T")
 
 POLL_S = 0.5
 """How often, at most, a running trial looks whether it should stop."""
-
-
-RESULT = (
-    *(f"{split}_{figure}" for split in ("train", "val", "test") for figure in ("loss", "accuracy")),
-    *("density", "sparsity", "kept", "prunable", "empty_layers", "macs", "flops", "parameters"),
-)
-"""Columns of a trial's last row that are its result: what an objective may name, with dense_flops."""
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,16 @@ from typing import Any
 import pytest
 import torch
 
-from sweeper import cli
+from sweeper import driver
 from sweeper.ledger import SweepFolder
 from sweeper.plan import Plan
 from tests.sweeper.sweeps import begun, finish, make_space
 from tests.trials.folders import assert_same_outcome
 from tests.trials.running import config_of, folder_of, run_in
 from trials import files, room
-from trials.config import SCHEMA, TrialConfig
+from trials.config import TrialConfig
 from trials.errors import OUT_OF_MEMORY, Superseded, UserError
+from trials.frozen import SCHEMA
 from trials.ledger import TrialFolder
 from trials.trial import Surroundings, run
 
@@ -206,8 +207,8 @@ def test_out_of_memory_beside_others_is_retried_alone_before_it_counts(
     (ending,) = plan.ended(assignment.trial_id)
     assert ending.again
     again = begun(space, tmp_path / "sweep")  # another driver knows it too
-    for driver in (plan, again):
-        second = driver.next()
+    for plan_of_one in (plan, again):
+        second = plan_of_one.next()
         assert second is not None
         assert (second.trial_id, second.alone) == (assignment.trial_id, True)
     memory(True)
@@ -229,7 +230,7 @@ def driven(space: Any, folder: SweepFolder) -> str:
     from rich.console import Console
 
     said = io.StringIO()
-    cli.record_change(folder, space, Console(file=said, width=1000))
+    driver.record_change(folder, space, Console(file=said, width=1000))
     return said.getvalue()
 
 
@@ -237,12 +238,12 @@ def test_code_of_another_version_is_noted_or_refused(tmp_path: Path, monkeypatch
     space, folder = make_space(), SweepFolder(tmp_path / "sweep")
     plan = Plan(space, folder, [])
     assert driven(space, folder) == driven(space, folder) == ""
-    monkeypatch.setattr(cli.importlib.metadata, "version", lambda name: "99.0" if name == "torch" else "1.0")
+    monkeypatch.setattr(driver.importlib.metadata, "version", lambda name: "99.0" if name == "torch" else "1.0")
     said = driven(space, folder)
     assert said.startswith("goes on with other versions: torch ")
     assert "-> 99.0" in said
     assert len(folder.documents()) == 2
-    monkeypatch.setattr(cli, "SCHEMA", SCHEMA + 1)
+    monkeypatch.setattr(driver, "SCHEMA", SCHEMA + 1)
     with pytest.raises(UserError, match=rf"written with schema {SCHEMA} .* but this code has schema {SCHEMA + 1}"):
         driven(space, folder)
     assert len(folder.documents()) == 2

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import cli
 from sweeper.cli import COMPLETE, main
 from tests.sweeper.command_line import SMALL, SPACE, put_in_place_of_ray, sweep, wrong
 from tests.trials.parquet_files import write_both

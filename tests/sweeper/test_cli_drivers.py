@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sweeper import cli
+from sweeper import driver
 from sweeper.cli import COMPLETE, STOPPED, WRONG_INPUT
 from tests.sweeper.command_line import SPACE, attempts, figures, sweep, wrong
 from tests.trials.killing import Killed, deaths, killed_at_write
@@ -37,13 +37,13 @@ def test_a_second_driver_is_refused(capsys: pytest.CaptureFixture[str], here: Pa
 def test_a_sweep_that_another_driver_changed_while_this_one_waited_is_refused(
     capsys: pytest.CaptureFixture[str], here: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    require_writable = cli.files.require_writable
+    require_writable = driver.files.require_writable
 
     def meanwhile(path: Path) -> None:
-        monkeypatch.setattr(cli.files, "require_writable", require_writable)
+        monkeypatch.setattr(driver.files, "require_writable", require_writable)
         assert sweep("--samples", "3") == COMPLETE
 
-    monkeypatch.setattr(cli.files, "require_writable", meanwhile)
+    monkeypatch.setattr(driver.files, "require_writable", meanwhile)
     assert sweep() == WRONG_INPUT
     assert "samples is 2" in capsys.readouterr().err
     assert len(ran) == 6
@@ -61,8 +61,8 @@ def driver_elsewhere(here: Path, beat: int = 0) -> Path:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "Lease", functools.partial(Lease, patience_s=0.5))
-    monkeypatch.setattr(cli, "HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(driver, "Lease", functools.partial(Lease, patience_s=0.5))
+    monkeypatch.setattr(driver, "HEARTBEAT_S", 0.1)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -99,7 +99,7 @@ def test_a_signal_before_trials_run_ends_quietly(
     capsys: pytest.CaptureFixture[str], here: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
-    monkeypatch.setattr(cli.data, "check", lambda *_: os.kill(os.getpid(), number))
+    monkeypatch.setattr(driver.data, "check", lambda *_: os.kill(os.getpid(), number))
     assert sweep() == STOPPED
     assert capsys.readouterr().err.splitlines() == ["stopped; the same command again goes on"]
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == handlers

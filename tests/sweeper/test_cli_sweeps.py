@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ from sweeper.cli import COMPLETE, FAILURES, STOPPED, main
 from sweeper.ledger import SweepFolder
 from sweeper.plan import Plan
 from tests.sweeper.command_line import SPACE, attempts, put_in_place_of_ray, sweep, wrong
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 pytestmark = pytest.mark.usefixtures("here", "no_stray_handlers")
 
@@ -66,6 +71,19 @@ def test_what_contradicts_the_sweep_is_refused_with_the_difference(
 
 def schedule_one(space: Any, folder: SweepFolder, plan: Plan, *_: Any, **__: Any) -> None:
     plan.next()
+
+
+def test_show_waits_for_neither_torch_nor_ray(here: Path, ran: list[str]) -> None:
+    """They take longer to import than ten thousand trials to show."""
+    sweep()
+    script = """
+import sys
+from sweeper.cli import main
+assert main(["--show", "small"]) == 0
+assert main(["--list"]) == 0
+assert not {"torch", "ray", "scipy"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
 
 
 def test_show(capsys: pytest.CaptureFixture[str], here: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from sweeper.options import parser, read_options
 from sweeper.space import load_space
 from trials.errors import UserError
 
+
 def test_the_options_are_none_that_ray_submit_takes() -> None:
     taken = "--stop --start --screen --tmux --cluster-name -n --no-config-cache --port-forward -p --args -v --verbose"
     taken += " --disable-usage-stats --extra-screen-args --log-style --log-color"

@@ -18,8 +18,7 @@ from sweeper.ledger import Sample, SweepFolder
 from sweeper.tables import Sweep, compact, load, read
 from trials.config import parse
 from trials.errors import UserError
-from trials.ledger import Attempt, Commit, TrialFolder
-from trials.progress import RESULT
+from trials.ledger import RESULT, Attempt, Commit, TrialFolder
 from trials.trial import Surroundings, run
 
 FRAMES = ("trials", "epochs", "layers", "allocations", "lineage")

@@ -12,8 +12,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from trials.config import Frozen, StartsDense, one_of
+from trials.config import StartsDense, one_of
 from trials.errors import unknown_name
+from trials.frozen import Frozen
 from trials.methods.base import generator_for
 from trials.methods.episodes import Episode, EpisodeRecipe
 from trials.methods.finetuning import AdamWRecipe

@@ -22,7 +22,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from trials.config import Frozen
+from trials.frozen import Frozen
 
 CONTEXT = 3
 CLIP = 100.0

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from tests.trials.greg_nets import GREG, MANIFEST, arrays, files, indices, initial, near
-from trials.config import Recipe, parse, validate
+from trials.config import Recipe, parse
+from trials.frozen import validate
 from trials.layer_table import layer_table
 from trials.methods.oracle import Choose, OracleConfig
 from trials.ratios import layer_ratios, read_skip_layers, read_stage_pr
