@@ -1,7 +1,8 @@
 """A sweep of 10,000 finished trials that nobody ran: how long resume, ``--show`` and the tables take.
 
 Goals: resume (everything read and verified, the plan rebuilt) < 30 s, tables written anew < 30 s, ``--show`` < 5 s;
-and the tables after one more trial, which reads that one only.
+and the tables after one more trial, which reads that one only. Before that, what the driver itself spends on a trial at
+a hundredth, a tenth and all of them, which should not grow.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.overhead import trivial
+from sweeper.display import Display
 from sweeper.ledger import Sample, SweepFolder
 from sweeper.plan import Plan
 from sweeper.report import show
@@ -61,6 +63,38 @@ def timed(what: str, function: Callable[[], Any]) -> Any:
     return result
 
 
+def drive(trials: int) -> None:
+    """The driver's own part of a whole sweep: trials planned, handed out and taken back, nobody computing them."""
+    with tempfile.TemporaryDirectory() as temporary:
+        space = trivial(trials, Path(temporary))
+        folder = SweepFolder(Path(temporary) / space.name)
+        first = space.config(space.cells()[0])
+        run(first, Path(temporary) / "one", Surroundings(folder.stages))
+        state = (Path(temporary) / "one" / "state.json").read_bytes()
+        plan = Plan(space, folder, folder.records())
+        before, spent = resident(), 0.0
+        with Display(trials, len(plan.cells), Console(file=io.StringIO()), space.objective, space.direction) as display:
+            while not plan.over:
+                began = time.process_time()
+                assignment = plan.next()
+                assert assignment is not None
+                display.started(assignment.trial_id, assignment.cell)
+                spent += time.process_time() - began
+                (folder.trials / assignment.trial_id / "state.json").write_bytes(state)
+                began = time.process_time()
+                for ending in plan.ended(assignment.trial_id):
+                    display.ended(assignment.trial_id, ending.cell, ending.status, ending.value, already=False)
+                spent += time.process_time() - began
+        each = f"{spent / trials * 1e3:.2f} ms CPU and {(resident() - before) / trials * 1024:.1f} KiB each"
+        print(f"driver of {trials} trials, without Ray: {each}", flush=True)
+
+
+def resident() -> float:
+    """MiB of memory that this process holds now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
 def resume(space: Space, folder: SweepFolder) -> None:
     assert folder.repair() == []
     plan = Plan(space, folder, folder.records())
@@ -68,6 +102,8 @@ def resume(space: Space, folder: SweepFolder) -> None:
 
 
 def main(trials: int = 10_000) -> None:
+    for size in (trials // 100, trials // 10, trials):
+        drive(size)
     with tempfile.TemporaryDirectory() as temporary:
         space = trivial(trials, Path(temporary))
         folder = timed(f"{trials} trials synthesised", lambda: synthesise(space, Path(temporary) / "storage"))

@@ -27,6 +27,9 @@ from trials.room import when_there_is_room
 COMPACT_EVERY_S = 60.0
 """So often the tables are written while the sweep runs, so that --show and load stay quick elsewhere."""
 
+COMPACT_SHARE = 0.05
+"""But of the driver's time they take no more than this: a slow storage of many trials makes them rarer."""
+
 COUNT_EVERY_S = 5.0
 """So often it is asked how many trials the cluster holds: machines come and go."""
 
@@ -47,7 +50,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         self._trial_of: dict[str, str] = {}
         self._heard: dict[str, float] = {}  # when each that runs gave its last sign of life
         self._full_since = -math.inf
-        self._compacted = time.monotonic()
+        self._compact_at = time.monotonic() + COMPACT_EVERY_S
         self._slots, self._counted = 0, -math.inf
         self._whole: dict[str, float] = {}
 
@@ -152,10 +155,12 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             self.display.note(f"{mine} ({ending.cell}): its process died; it goes on from its last commit")
         elif ending.empty_layers:
             self.display.note(f"{mine} ({ending.cell}): {ending.empty_layers} layers have no weights left")
-        if time.monotonic() - self._compacted > COMPACT_EVERY_S:
+        began = time.monotonic()
+        if began > self._compact_at:
             with contextlib.suppress(OSError):  # they are derived: the next time will do
                 compact(self.folder)
-            self._compacted = time.monotonic()
+            took = time.monotonic() - began
+            self._compact_at = time.monotonic() + max(COMPACT_EVERY_S, took / COMPACT_SHARE)
 
     def silent(self) -> list[str]:
         """Running trials, as Tune names them, that have given no sign of life for too long; each is failed by now."""

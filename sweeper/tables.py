@@ -268,7 +268,7 @@ def _ratio(result: Mapping[str, Any], whole: str, part: str) -> float | None:
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every field of a config by its dotted path; a list as JSON."""
     for name, value in config.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             yield from _flatten(value, f"{prefix}{name}.")
         else:
             yield prefix + name, json.dumps(value) if isinstance(value, (list, tuple)) else value

@@ -38,8 +38,8 @@ serial=$!
 say "ray up"
 ray up -y "${plain[@]}" cluster.yaml >"$LAB/up.log" 2>&1 || fail "ray up"
 both() { [ "$(on_head ray list nodes --format json | grep -o '"state": "ALIVE"' | wc -l)" = 2 ]; }
-within 120 "the worker's raylet" on worker pgrep raylet
-within 60 "the worker's joining" both
+within 600 "the worker's raylet" on worker pgrep raylet
+within 600 "the worker's joining" both
 
 say "without the token nothing can be entered"
 "$PYTHON" tests/cluster/doors.py 10.77.0.2 10.77.0.3 >"$LAB/doors.log" 2>&1 || fail "a door was open"
@@ -51,17 +51,17 @@ finished() { { grep -ls '"status": "complete"' "$sweep"/trials/*/state.json || t
 on_worker() { grep -ls '"host": "worker"' "$sweep"/trials/*/state.json; }
 submit >"$LAB/first.log" 2>&1 &
 first=$!
-within 120 "a trial on the worker" on_worker
+within 600 "a trial on the worker" on_worker
 before=$(finished)
 say "the worker's raylet is killed, $before of 24 trials done"
 on worker pkill -KILL raylet
 more() { [ "$(finished)" -ge $((before + 2)) ]; }
-within 120 "going on without the worker" more
+within 600 "going on without the worker" more
 say "the connection is lost, $(finished) of 24 trials done"
 pkill -KILL -f '^ssh .*sweep\.py' || fail "no connection to lose"
 wait $first && fail "ray submit ended well without its connection"
 quiet() { ! on head pgrep -f sweep.py; }
-within 120 "the driver's end" quiet
+within 600 "the driver's end" quiet
 kept=$(finished)
 [ "$kept" -lt 24 ] || fail "the sweep was over before it was interrupted"
 
@@ -78,5 +78,5 @@ PYTHONPATH=. "$PYTHON" tests/cluster/same_rows.py "$LAB/serial/bip_unstructured"
 say "ray down"
 ray down -y "${plain[@]}" cluster.yaml >"$LAB/down.log" 2>&1 || fail "ray down"
 stopped() { ! on head pgrep gcs_server; }
-within 60 "the head's end" stopped
+within 600 "the head's end" stopped
 say "PASSED"

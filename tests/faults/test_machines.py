@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -21,7 +22,10 @@ from tests.trials.processes import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.slow_faults]
 
-HEALTH = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000, "health_check_failure_threshold": 5}
+HEALTH = {
+    **{"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000},
+    **{"health_check_timeout_ms": 3000, "health_check_failure_threshold": 5},
+}
 SETTINGS = ("--set", "trial.prune.epochs=30", "--set", "trial.checkpoint_every_s=0.5", "--samples", "1")
 
 
@@ -77,6 +81,11 @@ def calm(drivers: Drivers, machines: Machines, tmp_path: Path) -> Path:
     return tmp_path / "calm" / "small"
 
 
+def deaths(driver: Driver) -> list[str]:
+    """The trials whose process the driver says has died, in this order."""
+    return re.findall(r"(\S+) \([^\n]*\): its process died", driver.said)
+
+
 def both_busy(machines: Machines) -> bool:
     return all(machines.trials_on(node) for node in machines.workers)
 
@@ -89,16 +98,21 @@ def test_a_machine_that_is_killed_and_one_that_is_cut_off(machines: Machines, ca
     time.sleep(1.0)
     first, second = machines.workers
     os.kill(raylet_of(first), signal.SIGKILL)
-    driver.wait_until(lambda: "its process died" in driver.said, "the loss to be noticed")
+    driver.wait_until(lambda: deaths(driver), "the loss to be noticed")
     watch.look()
-    # The head hears nothing of the second machine any more, while its trial goes on and commits.
-    attempts = {name: state.attempt for name, state in states(path).items()}
-    os.kill(raylet_of(second), signal.SIGSTOP)
-    driver.wait_until(
-        lambda: any(state.attempt > attempts.get(name, 1) for name, state in states(path).items()), "a successor"
-    )
-    os.kill(raylet_of(second), signal.SIGCONT)
+    # The head hears nothing of the second machine any more; once it is given up, its trial goes on and wants to commit.
+    frozen = [raylet_of(second), *machines.trials_on(second)]
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    attempts, lost = {name: state.attempt for name, state in states(path).items()}, deaths(driver)
+    driver.wait_until(lambda: len(deaths(driver)) > len(lost), "the silence to be noticed")
+    cut_off = deaths(driver)[-1]
+    for pid in frozen[1:]:
+        os.kill(pid, signal.SIGCONT)
+    driver.wait_until(lambda: states(path)[cut_off].attempt > attempts.get(cut_off, 0), "a successor")
+    os.kill(frozen[0], signal.SIGCONT)
     assert driver.wait() == COMPLETE, driver.said
+    assert states(path)[cut_off].attempt > attempts.get(cut_off, 0), "it was not cut off in the midst of a trial"
     watch.look()
     assert set(sweeper.load(path).trials["failures"]) == {0}
     assert_same(path, calm)
