@@ -104,10 +104,10 @@ def check_trial(space: Space, config: TrialConfig) -> None:
     """Refuse objectives and bounds that this trial cannot be measured by."""
     for i, objective in enumerate(space.objectives):
         where = "objective" if len(space.objectives) == 1 else f"objectives[{i}].column"
-        require_reported(config.method, objective.column, where)
+        require_reported(config, objective.column, where)
     content = config.model_dump(mode="json") if space.constraints else {}
     for i, constraint in enumerate(space.constraints):
-        require_reported(config.method, constraint.column, f"constraints[{i}].column")
+        require_reported(config, constraint.column, f"constraints[{i}].column")
         constraint.limit(content, f"constraints[{i}].{constraint.kind}")
     if space.pruner:
         check_stoppable(space.pruner, config, space.samples)

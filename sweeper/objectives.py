@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from optuna.trial import TrialState
 from pydantic import Field, ValidationInfo, field_validator
@@ -14,7 +14,10 @@ from sweeper.columns import COLUMNS, TEXT
 from sweeper.values import Scalar, shown
 from trials.errors import UserError, unknown_name
 from trials.frozen import Frozen, validate
-from trials.ledger import RESULT, State
+from trials.ledger import LATENCY, RESULT, State
+
+if TYPE_CHECKING:
+    from trials.config import TrialConfig
 
 EVERY_METHOD = (*(c for c in RESULT if not c.startswith("test_")), "dense_flops", "dense_parameters", "seconds")
 """What every trial comes to. A method may report more (:attr:`trials.methods.Method.reports`)."""
@@ -39,23 +42,29 @@ def known_column(value: str, where: str) -> str:
         )
     if COLUMNS["trials"].get(value) == TEXT:
         raise UserError(f"{where} is {value!r}, but that column holds text: name one that holds numbers")
-    if value in EVERY_METHOD:
+    if value in (*EVERY_METHOD, *LATENCY):
         return value
     from trials.methods import METHODS  # and torch with them: not for a report by what all of them report
 
-    columns = {*EVERY_METHOD, *(column for method in METHODS.values() for column in method.reports)}
+    columns = {*EVERY_METHOD, *LATENCY, *(column for method in METHODS.values() for column in method.reports)}
     if value not in columns:
         raise UserError(unknown_name(where, value, columns))
     return value
 
 
-def require_reported(method: str, column: str, where: str) -> None:
-    """Refuse a column that this method does not report."""
+def require_reported(config: TrialConfig, column: str, where: str) -> None:
+    """Refuse a column that this trial does not report."""
+    if column in LATENCY:
+        if not config.measure_latency:
+            raise UserError(
+                f"{where} is {column!r}, but the trial measures no latency: set measure_latency: true in trial"
+            )
+        return
     from trials.methods import METHODS
 
-    columns = (*EVERY_METHOD, *METHODS[method].reports)
+    columns = (*EVERY_METHOD, *METHODS[config.method].reports)
     if column not in columns:
-        raise UserError(f"{where} is {column!r}, but {method} does not report it: {', '.join(sorted(columns))}")
+        raise UserError(f"{where} is {column!r}, but {config.method} does not report it: {', '.join(sorted(columns))}")
 
 
 class Objective(Frozen):

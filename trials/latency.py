@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import torch
 
+from trials.ledger import BATCH_SIZES
 from trials.training import Net
 
-BATCH_SIZES = (1, 128)
 RUNS = (3, 50)
 """At least and at most so many runs are timed."""
 

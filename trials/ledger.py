@@ -33,6 +33,10 @@ RESULT = (
 )
 """Columns of a trial's last row that are its result: what an objective may name, with dense_flops."""
 
+BATCH_SIZES = (1, 128)
+LATENCY = tuple(f"latency_ms_{size}" for size in BATCH_SIZES)
+"""Of the result too, where the trial measures it (see trials/latency.py)."""
+
 FINISHED = frozenset({"complete", "pruned"})
 _NAME = re.compile(r"(?P<commit>\d{6})-a(?P<attempt>\d+)-(?P<hash>[0-9a-f]{12})\.(pt|parquet)$")
 

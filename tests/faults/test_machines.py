@@ -23,8 +23,10 @@ from tests.trials.processes import wait_for
 pytestmark = [pytest.mark.slow, pytest.mark.slow_faults]
 
 HEALTH = {
-    **{"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000},
-    **{"health_check_timeout_ms": 3000, "health_check_failure_threshold": 5},
+    "health_check_initial_delay_ms": 1000,
+    "health_check_period_ms": 1000,
+    "health_check_timeout_ms": 3000,
+    "health_check_failure_threshold": 5,
 }
 SETTINGS = ("--set", "trial.prune.epochs=30", "--set", "trial.checkpoint_every_s=0.5", "--samples", "1")
 

@@ -14,7 +14,7 @@ from sweeper.front import feasible, pareto_front
 from sweeper.objectives import FAILED, outcome_of
 from sweeper.space import Space
 from sweeper.tables import Sweep, load
-from tests.sweeper.sweeps import begun, make_space, searching
+from tests.sweeper.sweeps import ONE_SHOT, begun, make_space, searching
 from trials.errors import UserError
 from trials.ledger import State, TrialFolder
 from trials.methods import METHODS
@@ -146,6 +146,44 @@ def test_a_column_that_this_method_does_not_report(monkeypatch: pytest.MonkeyPat
         make_space(constraints=[{"column": "latency_ms", "at_most": 3}])
     trial = {"method": "bip", "dataset": "digits", "model": "tiny"}
     assert make_space(trial=trial, objective="latency_ms").objective == "latency_ms"
+
+
+LATENCY = {"column": "latency_ms_128", "at_most": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("fields", "where"),
+    [
+        ({"objective": "latency_ms_1", "direction": "minimize"}, "objective is 'latency_ms_1'"),
+        ({"objectives": [*TWO, {"column": "latency_ms_128", "direction": "minimize"}]}, "objectives[2].column is 'lat"),
+        ({"constraints": [CHEAP, LATENCY]}, "constraints[1].column is 'latency_ms_128'"),
+    ],
+)
+def test_latency_may_be_asked_for_where_it_is_measured(fields: dict[str, Any], where: str) -> None:
+    with pytest.raises(UserError) as caught:
+        make_space(**fields)
+    assert str(caught.value).startswith(where)
+    assert "but the trial measures no latency: set measure_latency: true in trial (the trial at " in str(caught.value)
+    space = make_space(trial={**ONE_SHOT, "measure_latency": True}, **fields)
+    assert Space.from_document(json.loads(json.dumps(space.document()))) == space
+
+
+def test_latency_judges_and_bounds() -> None:
+    objectives = [TWO[0], {"column": "latency_ms_1", "direction": "minimize"}]
+    trial = {**ONE_SHOT, "measure_latency": True}
+    space = make_space(trial=trial, objectives=objectives, constraints=[LATENCY])
+    state = finished(val_accuracy=0.5, latency_ms_1=0.2, latency_ms_128=3.0)
+    outcome = outcome_of(space.objectives, space.constraints, CONFIG, state)
+    assert (outcome.values, outcome.violations) == ((0.5, 0.2), {"latency_ms_128<=": 0.5})
+    assert outcome_of(space.objectives, space.constraints, CONFIG, finished(val_accuracy=0.5)) == FAILED
+
+
+def test_only_the_sizes_that_are_measured_and_no_pruner() -> None:
+    trial = {**ONE_SHOT, "measure_latency": True}
+    with pytest.raises(UserError, match=r"objective is 'latency_ms_64', but must be one of: .*latency_ms_1, latency"):
+        make_space(trial=trial, objective="latency_ms_64")
+    with pytest.raises(UserError, match="pruner is 'median', but latency_ms_1 is not known after every epoch"):
+        searching("tpe", 4, trial=trial, objective="latency_ms_1", pruner="median")
 
 
 def test_the_front_is_per_cell_and_of_what_keeps_its_bounds() -> None:
