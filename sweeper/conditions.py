@@ -1,14 +1,18 @@
-"""Conditional hyperparameters: searched only where others, or the cell, have certain values (``when:``)."""
+"""Conditions (``when:``): a hyperparameter is searched, a path of the grid is there, or a case holds, only where others
+have certain values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sweeper.values import Scalar, scalars, shown
 from trials.errors import UserError
+from trials.methods import METHODS
 
 if TYPE_CHECKING:
+    from sweeper.cases import Case
+    from sweeper.cells import Axis
     from sweeper.distributions import Distribution
 
 When = tuple[tuple[str, tuple[Scalar, ...]], ...]
@@ -43,36 +47,62 @@ def holds(when: When, values: Mapping[str, Any]) -> bool:
     return all(path in values and values[path] in allowed for path, allowed in when)
 
 
-def in_order(search: Mapping[str, Distribution]) -> list[str]:
-    """The paths of a search, each after those that it depends on, otherwise alphabetically."""
+class Conditional(Protocol):
+    """What may have a condition."""
+
+    @property
+    def when(self) -> When: ...
+
+
+def in_order(entries: Mapping[str, Conditional], where: str) -> list[str]:
+    """The paths of a search or a grid, each after those that it depends on, otherwise in the order given."""
     ordered: list[str] = []
-    left = sorted(search)
+    left = list(entries)
     while left:
         for path in left:
-            if not any(other in left for other, _ in search[path].when):
+            if not any(other in left for other, _ in entries[path].when):
                 break
         else:
-            raise UserError(f"search.{left[0]}.when goes in a circle: {', '.join(left)} depend on each other")
+            raise UserError(f"{where}.{left[0]}.when goes in a circle: {', '.join(left)} depend on each other")
         ordered.append(path)
         left.remove(path)
     return ordered
 
 
-def check_conditions(search: Mapping[str, Distribution], grid: Mapping[str, tuple[Scalar, ...]]) -> None:
-    """Refuse conditions that speak of nothing, or can never hold.
+def check_conditions(
+    search: Mapping[str, Distribution], grid: Mapping[str, Axis], cases: Mapping[str, Case] | None = None
+) -> None:
+    """Refuse conditions that speak of nothing, or can never hold. A method that the grid lacks is no mistake: a space
+    may be run with fewer methods than it knows.
 
     Raises:
         UserError: the path and the value.
     """
-    in_order(search)
     for path, distribution in search.items():
         for other, values in distribution.when:
             where = f"search.{path}.when.{other}"
             if other not in search and other not in grid:
                 raise UserError(f"{where} is neither searched nor in the grid, but a condition is about one that is")
+            known = search[other].contains if other in search else grid[other].contains
             for value in values:
-                if not (search[other].contains(value) if other in search else value in grid[other]):
+                if not known(value) and not _is_method(other, value):
                     raise UserError(f"{where} is {shown(value)}, but {other} never has that value: remove it")
+    for section, entries in (("grid", grid), ("cases", cases or {})):
+        for name, entry in entries.items():
+            _check_of_cell(entry.when, grid, f"{section}.{name}.when")
+
+
+def _check_of_cell(when: When, grid: Mapping[str, Axis], where: str) -> None:
+    for other, values in when:
+        if other not in grid:
+            raise UserError(f"{where}.{other} is not in the grid, but a cell has nothing else to tell it by")
+        for value in values:
+            if not grid[other].contains(value) and not _is_method(other, value):
+                raise UserError(f"{where}.{other} is {shown(value)}, but {other} never has that value: remove it")
+
+
+def _is_method(path: str, value: Scalar) -> bool:
+    return path == "method" and value in METHODS
 
 
 def active(search: Mapping[str, Distribution], params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def check_sections(space: Space) -> None:
     if not space.search and space.samples != 1:
         raise UserError(f"samples is {space.samples}, but must be 1 where search is empty: every sample would be equal")
     _check_paths(space)
-    check_conditions(space.search, space.grid)
+    check_conditions(space.search, space.grid, space.cases)
     for i, point in enumerate(space.enqueue):
         _check_point(space.search, point, f"enqueue[{i}]")
     if len(space.enqueue) > space.samples:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from sweeper.cells import make_cell
+from sweeper.cells import Cell, nearest_cell
+from sweeper.conditions import holds
 from sweeper.distributions import corners
 from sweeper.pbt import narrowed
-from sweeper.values import Scalar, shown
+from sweeper.values import shown
 from trials.config import WHERE
 from trials.errors import UserError
 
@@ -39,16 +40,27 @@ def _fields(old: Space, new: Space) -> Iterator[str]:
 
 
 def _grid(old: Space, new: Space) -> Iterator[str]:
-    for path, values in old.grid.items():
-        if path not in new.grid:
-            yield f"grid.{path} is missing, but the sweep was begun with {shown(list(values))}"
-            continue
-        gone = [value for value in values if value not in new.grid[path]]
+    lines = list(_axes(old, new))
+    yield from lines
+    if not lines:
+        left = {cell.key for cell in new.cells()}
+        gone = [cell.key for cell in old.cells() if cell.key not in left]
         if gone:
-            yield f"grid.{path} lacks {', '.join(map(str, gone))}, which the sweep has: {shown(list(new.grid[path]))}"
-    for path, values in new.grid.items():
-        if path not in old.grid:
-            yield f"grid.{path} is {shown(list(values))}, but the sweep was begun without it"
+            yield f"grid has no cell {gone[0]} by its conditions, but the sweep was begun with it"
+
+
+def _axes(old: Space, new: Space) -> Iterator[str]:
+    for path, before in old.grid.items():
+        if path not in new.grid:
+            yield f"grid.{path} is missing, but the sweep was begun with {shown(list(before.values))}"
+            continue
+        now = new.grid[path].values
+        gone = [value for value in before.values if value not in now]
+        if gone:
+            yield f"grid.{path} lacks {', '.join(map(str, gone))}, which the sweep has: {shown(list(now))}"
+    for path, axis in new.grid.items():
+        if path not in old.grid and not axis.when:
+            yield f"grid.{path} is {shown(list(axis.values))}, but the sweep was begun without it"
 
 
 def _search(old: Space, new: Space) -> Iterator[str]:
@@ -63,15 +75,19 @@ def _search(old: Space, new: Space) -> Iterator[str]:
 
 
 def _trial(old: Space, new: Space) -> list[str]:
-    """Differences of what the templates come to, defaults included; once for each method the old grid has."""
-    varied = {*old.grid, *old.search, *new.grid, *new.search}
+    """Differences of what the templates come to, defaults included; once for each method and set of cases."""
     lines: dict[str, None] = {}
-    for values in {cell.values.get("method"): cell.values for cell in old.cells()}.values():
-        before, now = _effective(old, values), _effective(new, values)
+    cases = [*old.cases.values(), *new.cases.values()]
+    examples = {(c.values.get("method"), *(holds(case.when, c.values) for case in cases)): c for c in old.cells()}
+    for cell in examples.values():
+        there = nearest_cell(new.grid, cell.values)
+        varied = {*cell.values, *there.values, *old.search, *new.search} | WHERE
+        before, now = _effective(old, cell), _effective(new, there)
         if before is None or now is None:  # one was written for another version: compare what they say
             before, now = dict(leaves(old.trial)), dict(leaves(new.trial))
+            varied |= {*old.grid, *new.grid}
         for path in [*before, *(path for path in now if path not in before)]:
-            fixed = not any(path == other or path.startswith(f"{other}.") for other in varied | WHERE)
+            fixed = not any(path == other or path.startswith(f"{other}.") for other in varied)
             if fixed and (path not in before or path not in now or before[path] != now[path]):
                 lines[_difference(path, before, now)] = None
     return list(lines)
@@ -83,9 +99,8 @@ def _difference(path: str, before: Mapping[str, Any], now: Mapping[str, Any]) ->
     return f"trial.{path} {is_now}, but the sweep was begun {was}"
 
 
-def _effective(space: Space, values: Mapping[str, Scalar]) -> dict[str, Any] | None:
-    """Every field of the space's trial at these grid values, where it has such paths; None if it is no trial."""
-    cell = make_cell({path: values.get(path, own[0]) for path, own in space.grid.items()})
+def _effective(space: Space, cell: Cell) -> dict[str, Any] | None:
+    """Every field of the space's trial in a cell; None if it is no trial."""
     try:
         config = space.config(cell, corners(space.search, cell.values)[0])
     except UserError:

@@ -1,6 +1,7 @@
 """How a profile and ``--set`` change what a space file says, before anything of it is resolved.
 
-An entry of ``grid`` or ``search`` is one value: it is replaced as a whole, and null removes it.
+An entry of ``grid`` or ``search`` is one value: it is replaced as a whole, and null removes it. Only a condition of the
+grid stays where nothing but values is said.
 """
 
 from __future__ import annotations
@@ -42,4 +43,8 @@ def _replace(old: object, new: object, section: str) -> Any:
     for path, value in new.items():
         if value is None and path not in old:
             raise UserError(f"{section}.{path} is null, which removes it, but it is not there: leave it out")
-    return {path: value for path, value in {**old, **new}.items() if path not in new or value is not None}
+    entries = {path: value for path, value in {**old, **new}.items() if path not in new or value is not None}
+    for path, before in old.items() if section == "grid" else ():
+        if isinstance(before, dict) and "when" in before and isinstance(new.get(path), (list, str)):
+            entries[path] = {**before, "values": new[path]}
+    return entries

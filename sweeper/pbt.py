@@ -115,8 +115,8 @@ def refuse_beside_pbt(space: Space) -> None:
         if distribution.when:
             raise UserError(f"search.{path} has a condition, but every member of pbt has every value: remove when")
     for path in SEGMENT_FIELDS:
-        if path in space.trial or path in space.grid:
-            raise UserError(f"{path} is set in trial or grid, but pbt sets it for every generation: remove it")
+        if any(path in said for said in (space.trial, space.grid, *(case.trial for case in space.cases.values()))):
+            raise UserError(f"{path} is set in trial, cases or grid, but pbt sets it for every generation: remove it")
 
 
 def lowest(space: Space) -> dict[str, Scalar]:

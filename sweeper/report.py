@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sweeper.cells import make_cells, read_grid
 from sweeper.front import pareto_front
 from sweeper.ledger import SweepFolder
 from sweeper.objectives import Constraint, Objective, read_constraints, read_objectives
@@ -63,7 +63,7 @@ def standing(sweep: Sweep, space: Mapping[str, Any] | None = None) -> str:
     line = f"{sweep.path.name}: "
     total = int(trials["samples"].sum())
     if "samples" in space:
-        cells = math.prod(len(values) for values in space["grid"].values())
+        cells = len(make_cells(read_grid(space["grid"])))
         over = trials[trials["status"].isin(DONE | {"failed"})].groupby("cell")["samples"].sum()
         total = max(cells * space["samples"], total)
         line += f"{cells} cells, {int((over >= space['samples']).sum())} done; "

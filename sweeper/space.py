@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +9,8 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from sweeper.cells import Cell, make_cells, read_axis
+from sweeper.cases import Case, read_cases, template
+from sweeper.cells import Axis, Cell, make_cells, read_grid
 from sweeper.conditions import in_order
 from sweeper.consistency import check_sections, check_trial, read_points
 from sweeper.distributions import Distribution, corners, read_distribution
@@ -23,7 +22,7 @@ from sweeper.pbt import Pbt, check_population, with_samples
 from sweeper.pruners import Pruner, read_pruner
 from sweeper.resources import Resources
 from sweeper.samplers import Grid, Sampler, Tpe, read_sampler
-from sweeper.values import Scalar, mapping, plain, shown
+from sweeper.values import mapping, plain, shown
 from trials.config import TrialConfig, parse
 from trials.errors import UserError, unknown_name
 from trials.frozen import Frozen, validate
@@ -32,8 +31,6 @@ from trials.reading import read_yaml
 __all__ = ["Cell", "Space", "list_spaces", "load_space", "narrowing"]
 
 SPACES = Path(__file__).resolve().parent.parent / "search_spaces"
-
-MOST_CELLS = 10_000
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -51,7 +48,8 @@ class Space(Frozen):
 
     Attributes:
         trial: template of every trial's config; what grid and search set wins over it.
-        grid: values by dotted path; their combinations are the cells.
+        grid: values by dotted path; their combinations are the cells. Conditional paths come after what they depend on.
+        cases: by name, what the trials of some cells say beside the template, or instead of it.
         search: a distribution by dotted path, in alphabetical order; conditional ones after what they depend on.
         enqueue: points of the search to try first in every cell; what they leave out is suggested.
         sampler: who suggests the points.
@@ -76,7 +74,8 @@ class Space(Frozen):
     name: str
     about: str = ""
     trial: dict[str, Any]
-    grid: dict[str, tuple[Scalar, ...]] = Field(default_factory=dict)
+    grid: dict[str, Axis] = Field(default_factory=dict)
+    cases: dict[str, Case] = Field(default_factory=dict)
     search: dict[str, Distribution] = Field(default_factory=dict)
     enqueue: tuple[dict[str, Any], ...] = ()
     sampler: Sampler = Tpe()
@@ -120,20 +119,22 @@ class Space(Frozen):
 
     @field_validator("grid", mode="before")
     @classmethod
-    def _read_grid(cls, content: object) -> dict[str, tuple[Scalar, ...]]:
-        entries = read_entries(content, "grid", "lists of values")
-        grid = {path: read_axis(values, f"grid.{path}") for path, values in entries.items()}
-        cells = math.prod(map(len, grid.values()))
-        if cells > MOST_CELLS:
-            raise UserError(f"grid has {cells} cells, but must have at most {MOST_CELLS}: split it into several spaces")
+    def _read_grid(cls, content: object) -> dict[str, Axis]:
+        grid = read_grid(read_entries(content, "grid", "lists of values"))
+        make_cells(grid)
         return grid
+
+    @field_validator("cases", mode="before")
+    @classmethod
+    def _read_cases(cls, content: object) -> dict[str, Case]:
+        return read_cases(content)
 
     @field_validator("search", mode="before")
     @classmethod
     def _read_search(cls, content: object) -> dict[str, Distribution]:
         entries = read_entries(content, "search", "distributions")
         found = {path: read_distribution(entries[path], f"search.{path}") for path in sorted(entries)}
-        return {path: found[path] for path in in_order(found)}
+        return {path: found[path] for path in in_order(found, "search")}
 
     @field_validator("enqueue", mode="before")
     @classmethod
@@ -175,12 +176,12 @@ class Space(Frozen):
         return make_cells(self.grid)
 
     def config(self, cell: Cell, params: Mapping[str, Any] | None = None) -> TrialConfig:
-        """The trial of one point: the template with the cell's values and the searched ``params`` set into it.
+        """The trial of one point: the cell's template with its values and the searched ``params`` set into it.
 
         Raises:
             UserError: no method's config accepts it.
         """
-        content = copy.deepcopy(self.trial)
+        content = template(self.trial, self.cases, cell.values)
         for path, value in {**cell.values, **(params or {})}.items():
             set_at(content, path, value)
         return parse(content)
@@ -208,7 +209,11 @@ class Space(Frozen):
 
     def document(self) -> dict[str, Any]:
         """The space as JSON has it; :meth:`from_document` reads it back."""
-        content = self.model_dump(mode="json", exclude={"search", "sampler", "objectives", "constraints", "pruner"})
+        own = {"grid", "cases", "search", "sampler", "objectives", "constraints", "pruner"}
+        content = self.model_dump(mode="json", exclude=own)
+        content["grid"] = {path: axis.document() for path, axis in self.grid.items()}
+        if self.cases:
+            content["cases"] = {name: case.document() for name, case in self.cases.items()}
         content["search"] = {path: distribution.document() for path, distribution in self.search.items()}
         content["sampler"] = self.sampler.document()
         content["pruner"] = self.pruner.document() if self.pruner else None

@@ -60,8 +60,8 @@ def space_of(**fields: Any) -> Space:
             {"search": {"score": {"choice": ["magnitude", "random"]}}},
             "search has score, which is fixed once a trial of one_shot has begun",
         ),
-        ({"trial": {**TRIAL, "until_epoch": 3}}, "until_epoch is set in trial or grid, but pbt sets it"),
-        ({"grid": {"until_epoch": [1, 2]}}, "until_epoch is set in trial or grid, but pbt sets it"),
+        ({"trial": {**TRIAL, "until_epoch": 3}}, "until_epoch is set in trial, cases or grid, but pbt sets it"),
+        ({"grid": {"until_epoch": [1, 2]}}, "until_epoch is set in trial, cases or grid, but pbt sets it"),
         (
             {"trial": {"method": "imp", "dataset": "digits", "model": "tiny"}, "grid": {"prune_fraction": [0.2, 0.5]}},
             "search has finetune.lr, which is fixed once a trial of imp has begun: none of its hyperparameters may",

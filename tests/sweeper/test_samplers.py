@@ -122,7 +122,7 @@ def test_integers_are_taken_all_or_evenly() -> None:
 def test_conditional_parameters_come_after_what_they_depend_on() -> None:
     space = make_space(search=CONDITIONAL, samples=20)
     assert list(space.search) == ["finetune.momentum", "score", "finetune.schedule", "finetune.lr"]
-    assert in_order(space.search) == list(space.search)
+    assert in_order(space.search, "search") == list(space.search)
     assert Space.from_document(json.loads(json.dumps(space.document()))) == space
     assert "when score is magnitude" in str(space.search["finetune.schedule"])
 

@@ -14,6 +14,12 @@ from sweeper.space import Cell, Space, load_space
 from tests.sweeper.space_files import SHIPPED, SMALL, refusal, small, written
 from trials.errors import UserError
 
+
+def values_of(space: Space) -> dict[str, tuple[Any, ...]]:
+    """The grid's values by path."""
+    return {path: axis.values for path, axis in space.grid.items()}
+
+
 # --- what is read
 
 
@@ -23,7 +29,7 @@ def test_fields_are_those_of_the_file(tmp_path: Path) -> None:
     assert (space.objective, space.direction, space.retries, space.max_concurrent, space.seed) == (
         *("val_accuracy", "maximize", 1, None, 0),
     )
-    assert space.grid == {"density": (0.5, 0.2), "seed": (0, 1, 2)}
+    assert values_of(space) == {"density": (0.5, 0.2), "seed": (0, 1, 2)}
     assert (space.resources.cpu, space.resources.gpu) == (1, 0)
 
 
@@ -40,8 +46,9 @@ def test_ladders() -> None:
     assert len(LADDERS["lth"]) == 21
     assert all(abs(density - 0.8 ** (i + 1)) < 6e-4 for i, density in enumerate(LADDERS["lth"]))
     assert LADDERS["linear"] == (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
-    assert load_space("bip_unstructured").grid["density"] == LADDERS["lth"]
-    assert load_space("bip_unstructured", overrides=["grid.density=linear"]).grid["density"] == LADDERS["linear"]
+    assert values_of(load_space("bip_unstructured"))["density"] == LADDERS["lth"]
+    linear = load_space("bip_unstructured", overrides=["grid.density=linear"])
+    assert values_of(linear)["density"] == LADDERS["linear"]
 
 
 def test_samples_default_to_one_without_a_search_only(tmp_path: Path) -> None:
@@ -75,7 +82,7 @@ def test_search_order_does_not_depend_on_the_file(tmp_path: Path) -> None:
 def test_profile_merges_mappings_and_replaces_the_rest(tmp_path: Path) -> None:
     space = small(tmp_path, profile="demo")
     assert space.trial["pretrain"] == {"epochs": 2, "lr": 0.2}
-    assert space.grid == {"density": (0.1,), "seed": (0, 1, 2), "prune.epochs": (1, 2)}
+    assert values_of(space) == {"density": (0.1,), "seed": (0, 1, 2), "prune.epochs": (1, 2)}
     assert space.search["mask_lr"].document() == {"uniform": [0.1, 0.2]}
     assert (space.resources.cpu, space.resources.gpu) == (1, 0.25)
     space.check()
@@ -101,7 +108,7 @@ def test_overrides_come_after_the_profile(tmp_path: Path) -> None:
     settings = ["trial.pretrain.lr=3e-1", "grid.density=[0.3]", "samples=7", "resources.gpu=2", "direction=minimize"]
     space = small(tmp_path, profile="demo", overrides=settings)
     assert space.trial["pretrain"] == {"epochs": 2, "lr": 0.3}
-    assert space.grid["density"] == (0.3,)
+    assert values_of(space)["density"] == (0.3,)
     assert (space.samples, space.resources.gpu, space.direction) == (7, 2, "minimize")
 
 
@@ -113,7 +120,7 @@ def test_what_follows_grid_and_search_is_one_path(tmp_path: Path) -> None:
         "search.mask_lr={choice: [0.1, 0.2]}",
     ]
     space = small(tmp_path, overrides=settings)
-    assert space.grid == {"density": (0.5, 0.2), "pretrain.epochs": (1, 2)}
+    assert values_of(space) == {"density": (0.5, 0.2), "pretrain.epochs": (1, 2)}
     assert {path: d.document() for path, d in space.search.items()} == {
         "mask_lr": {"choice": [0.1, 0.2]},
         "prune.lr": {"uniform": [0.1, 0.2]},
