@@ -30,8 +30,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from trials.config import Recipe, TrialConfig
+from trials.config import PretrainRecipe, Recipe, TrialConfig
 from trials.methods.base import Method, Stage
+from trials.methods.dense import dense_trial
 from trials.optimizers import Sgd
 from trials.sparsity import prunable
 from trials.sparsity.thresholds import MOST, Thresholded, sparsity_loss, threshold_of
@@ -46,7 +47,8 @@ class AdaptiveRecipe(Recipe):
 
 
 class AdaptiveSparsityConfig(TrialConfig):
-    """Train from initialisation (or ``source_net``) towards sparsity ``starget``, thresholds and all.
+    """Train towards sparsity ``starget``, thresholds and all; from initialisation, as published, unless ``pretrain`` or
+    ``source_net`` says otherwise.
 
     ``variant: original`` restarts the learning rate after epochs // 2 (an odd number of epochs then ends on one at full
     rate) and sizes a grouped convolution up as if it were dense where it decides which layers have thresholds.
@@ -61,6 +63,7 @@ class AdaptiveSparsityConfig(TrialConfig):
         trainable: whether thresholds learn. If not, there is no sparsity loss: a fixed cut at ``initial_threshold``.
         threshold_lr_factor: the thresholds' learning rate, as a share of ``train.lr``.
         exact_target: end on exactly T: the weights of greatest |w|/t stay (mode fixed: of each layer).
+        pretrain: start from a dense network trained so, shared by every trial that says the same.
         source_net: a file of weights to start from.
     """
 
@@ -75,7 +78,14 @@ class AdaptiveSparsityConfig(TrialConfig):
     threshold_lr_factor: float = Field(default=0.01, gt=0)
     exact_target: bool = False
     train: AdaptiveRecipe = AdaptiveRecipe()
+    pretrain: PretrainRecipe | None = None
     source_net: str | None = None
+
+    @model_validator(mode="after")
+    def _one_start(self) -> AdaptiveSparsityConfig:
+        if self.pretrain is not None and self.source_net is not None:
+            raise ValueError(f"source_net is {self.source_net!r} beside pretrain, but a trial has one start: keep one")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -236,6 +246,9 @@ class AdaptiveSparsity(Method):
         "density_of_parameters",
         "analytic_density_of_parameters",
     )
+
+    def source(self) -> TrialConfig | None:
+        return None if self.config.pretrain is None else dense_trial(self.config, self.config.pretrain)
 
     def stages(self) -> Iterator[Stage]:
         yield TrainWithThresholds(self.config)

@@ -47,9 +47,12 @@ def is_shared(config: TrialConfig) -> bool:
 
 
 def dense_source(config: StartsDense, snapshots: tuple[int, ...] = ()) -> DenseConfig | None:
-    """The dense trial that ``config`` starts from: named by exactly what influences it. None for a ``source_net``."""
-    if config.source_net is not None:
-        return None
+    """The dense trial that ``config`` starts from. None for a ``source_net``."""
+    return None if config.source_net is not None else dense_trial(config, config.pretrain, snapshots)
+
+
+def dense_trial(config: TrialConfig, train: PretrainRecipe, snapshots: tuple[int, ...] = ()) -> DenseConfig:
+    """The dense trial with all that ``config`` has in common with it: named by exactly what influences it."""
     own = ("method", "variant", "until_epoch", "lineage")
     common = {name: getattr(config, name) for name in TrialConfig.model_fields if name not in own}
-    return DenseConfig(**common, train=config.pretrain, snapshots=snapshots)
+    return DenseConfig(**common, train=train, snapshots=snapshots)
