@@ -67,14 +67,14 @@ def pareto_front(
     for _, cell in trials.groupby("cell", sort=False):
         signs = [-1.0 if objective.direction == "maximize" else 1.0 for objective in objectives]
         losses = cell[columns].to_numpy(dtype=float) * signs
-        parts.append(cell[_undominated(losses)].sort_values(columns[0], ascending=signs[0] > 0, kind="stable"))
+        parts.append(cell[undominated(losses)].sort_values(columns[0], ascending=signs[0] > 0, kind="stable"))
     found = pd.concat(parts) if parts else trials
     shown = list(dict.fromkeys([*columns, *(config_column(path) for path in search)]))
     front: pd.DataFrame = found[["cell", "trial", *(c for c in shown if c in found.columns)]].reset_index(drop=True)
     return front
 
 
-def _undominated(losses: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def undominated(losses: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Rows of ``losses`` [trials, objectives], less is better, that no other row dominates."""
     kept = np.ones(len(losses), dtype=bool)
     for i, row in enumerate(losses):

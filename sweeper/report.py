@@ -93,15 +93,15 @@ def print_report(
     )  # fmt: skip
     if len(summary):
         figures = [objective.column for objective in objectives]
-        _print_table(_texts(summary, figures, [path for path in grid if path != "seed"]), console)
+        print_table(_texts(summary, figures, [path for path in grid if path != "seed"]), console)
     front = pareto_front(sweep, objectives, constraints, search) if others else pd.DataFrame()
     if len(front):
         judged_by = ", ".join(f"{o.column} ({o.direction})" for o in objectives)
         print_line(console, f"Pareto front of each cell: {judged_by}")
         rows = rows_of(front, set(front.columns))
-        _print_table({str(name): [_text(row[name]) for row in rows] for name in front.columns}, console)
+        print_table({str(name): [_text(row[name]) for row in rows] for name in front.columns}, console)
     if regrown := allocation_texts(sweep):
-        _print_table(regrown, console)
+        print_table(regrown, console)
     failed = sweep.trials[sweep.trials["status"] == "failed"]
     for row in rows_of(failed.head(FAILURES_SHOWN), {"trial", "error_type", "error_message"}):
         print_line(
@@ -161,7 +161,7 @@ def _spread(row: Row, figure: str, scale: float) -> str:
 _LEFT = frozenset({"best", "not complete", "regrowth of", "layer"})
 
 
-def _print_table(columns: Mapping[str, Sequence[str]], console: Console) -> None:
+def print_table(columns: Mapping[str, Sequence[str]], console: Console) -> None:
     if console.is_terminal:
         table = Table()
         for name in columns:

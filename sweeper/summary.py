@@ -55,9 +55,9 @@ def summarise(
     groups = [path for path in grid if path != "seed"]
     group_columns = [column_of(path) for path in groups]
     figures = list(dict.fromkeys((*ACCURACIES, objective, *beside)))
-    cells = list(_cells(sweep, objective, direction, groups, search, constraints, figures))
+    cells = list(cells_of(sweep, objective, direction, groups, search, constraints, figures))
     levels = _levels(sweep, [cell.best["trial"] for cell in cells if cell.best is not None])
-    members: dict[tuple[Any, ...], list[_Cell]] = {}
+    members: dict[tuple[Any, ...], list[CellTrials]] = {}
     for cell in cells:
         members.setdefault(cell.group, []).append(cell)
     rows = _dense_rows(sweep, cells, groups, figures)
@@ -76,7 +76,7 @@ def column_of(path: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Cell:
+class CellTrials:
     """A group's trials with one seed."""
 
     group: tuple[Any, ...]
@@ -86,7 +86,7 @@ class _Cell:
     waiting: str
 
 
-def _cells(
+def cells_of(
     sweep: Sweep,
     objective: str,
     direction: str,
@@ -94,7 +94,7 @@ def _cells(
     search: Sequence[str],
     constraints: Sequence[Constraint],
     figures: Sequence[str],
-) -> Iterator[_Cell]:
+) -> Iterator[CellTrials]:
     """Every cell that has a trial, densities from dense to sparse, other values from low to high."""
     paths = [*groups, "seed"]
     columns = [column_of(path) for path in paths]
@@ -118,7 +118,7 @@ def _cells(
         complete = [t for t in trials if t["status"] == "complete" and _is_number(t.get(objective))]
         counting = [t for t in _furthest(complete) if feasible(t, constraints)]
         best = max(counting, key=lambda t: sign * t[objective], default=None)
-        yield _Cell(key[:-1], key[-1], trials, best, "" if best else _how_far(key[-1], trials, last))
+        yield CellTrials(key[:-1], key[-1], trials, best, "" if best else _how_far(key[-1], trials, last))
 
 
 def _furthest(trials: Sequence[Row]) -> list[Row]:
@@ -175,7 +175,7 @@ def _levels(sweep: Sweep, trials: Sequence[str]) -> dict[str, dict[int, Row]]:
 
 def _group_rows(
     values: Row,
-    cells: Sequence[_Cell],
+    cells: Sequence[CellTrials],
     levels: Mapping[str, dict[int, Row]],
     figures: Sequence[str],
     search: Sequence[str],
@@ -214,26 +214,28 @@ def _joined(values: Sequence[Any]) -> str:
 
 
 def _figures(rows: Sequence[Row], figures: Sequence[str]) -> Row:
-    found: Row = {"n": len(rows), "density": _mean([row.get("density") for row in rows])}
+    found: Row = {"n": len(rows), "density": mean([row.get("density") for row in rows])}
     for figure in figures:
         values = [row.get(figure) for row in rows]
-        found[f"{figure}_mean"], found[f"{figure}_std"] = _mean(values), _std(values)
+        found[f"{figure}_mean"], found[f"{figure}_std"] = mean(values), std(values)
     return found
 
 
-def _mean(values: Sequence[Any]) -> float:
+def mean(values: Sequence[Any]) -> float:
     numbers = [float(value) for value in values if value is not None]
     return math.fsum(numbers) / len(numbers) if numbers else math.nan
 
 
-def _std(values: Sequence[Any]) -> float:
+def std(values: Sequence[Any]) -> float:
     """Of a sample: divided by n - 1; NaN for one value."""
     numbers = [float(value) for value in values if value is not None]
-    mean = _mean(numbers)
-    return math.sqrt(math.fsum((x - mean) ** 2 for x in numbers) / (len(numbers) - 1)) if len(numbers) > 1 else math.nan
+    centre = mean(numbers)
+    return (
+        math.sqrt(math.fsum((x - centre) ** 2 for x in numbers) / (len(numbers) - 1)) if len(numbers) > 1 else math.nan
+    )
 
 
-def _dense_rows(sweep: Sweep, cells: Sequence[_Cell], groups: Sequence[str], figures: Sequence[str]) -> list[Row]:
+def _dense_rows(sweep: Sweep, cells: Sequence[CellTrials], groups: Sequence[str], figures: Sequence[str]) -> list[Row]:
     """The dense networks that the best trials of other methods start from: a row per set of groups that share them."""
     rows = sweep.epochs[(sweep.epochs["stage"] == "pretrain") & sweep.epochs["stage_id"].notna()]
     last = {row["trial"]: row for row in rows_of(rows, {"trial", "stage_id", "density", *ACCURACIES})}

@@ -1,0 +1,126 @@
+"""Methods compared, drawn: ``python -m sweeper.comparison_plot results/NAME --to FILE.png``.
+
+Drawing needs matplotlib, which is not installed with the sweeper.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from itertools import cycle
+from typing import Any
+
+import pandas as pd
+
+from sweeper.cli import make_console
+from sweeper.comparison import dense_accuracy, points_of
+from sweeper.report import print_table
+from sweeper.summary import ACCURACIES, rows_of
+from sweeper.tables import load
+from trials.errors import UserError
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
+"""Okabe and Ito's, which differ for every kind of colour vision, but for their yellow, which fades on white."""
+
+MARKERS = "osD^vPX*<>ph"
+"""With the colours 84 looks: 7 and 12 have no common factor."""
+
+
+def draw(points: pd.DataFrame, accuracy: str, dense: float | None = None) -> Any:
+    """A figure of :func:`sweeper.comparison.points_of`.
+
+    Left, accuracy over density: a panel per series, in a band of one standard deviation over seeds to either side, in
+    front of the others in grey. Right, accuracy over FLOPs: all points, and a line through those that none beats.
+    """
+    from matplotlib.figure import Figure
+
+    series = [(str(name), part) for name, part in points.groupby("series", sort=False)]
+    columns = math.ceil(math.sqrt(len(series)))
+    rows = math.ceil(len(series) / columns)
+    figure = Figure(figsize=(2.1 * columns + 5.5, max(1.7 * rows + 0.5, 4)), layout="constrained")
+    ((left, right),) = figure.subfigures(1, 2, squeeze=False, width_ratios=[2.1 * columns, 5.5])
+    panels = left.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
+    front = right.subplots()
+    for (name, part), panel, colour, marker in zip(series, panels, cycle(COLOURS), cycle(MARKERS), strict=False):
+        for _, other in series:
+            panel.plot(100 * other["density"], 100 * other["accuracy"], color="0.8", linewidth=0.7, zorder=1)
+        x, y, band = 100 * part["density"], 100 * part["accuracy"], 100 * part["accuracy_std"].fillna(0)
+        panel.fill_between(x, y - band, y + band, color=colour, alpha=0.25, linewidth=0)
+        panel.plot(x, y, color=colour, marker=marker, markersize=5, linewidth=1.5)
+        panel.set_title(name, fontsize="medium")
+        front.plot(part["flops"] / 1e6, y, color=colour, marker=marker, markersize=6, linestyle="", label=name)
+    label = f"{accuracy.replace('_', ' ')} [%]"
+    best = points[points["front"]].sort_values("flops")
+    front.plot(best["flops"] / 1e6, 100 * best["accuracy"], color="0.75", linewidth=3, zorder=1, label="Pareto front")
+    for panel in panels[len(series) :]:
+        panel.set_visible(False)
+    for axis in (front, *panels):
+        if dense is not None:
+            axis.axhline(100 * dense, color="0.4", linestyle=":", linewidth=1, zorder=0, label="dense")
+        _style(axis)
+    front.legend(loc="lower right", frameon=False, fontsize="small")
+    front.set(xlabel="FLOPs per image [millions]", ylabel=label)
+    left.supxlabel("density: weights kept, measured [%]", fontsize="medium")
+    left.supylabel(label, fontsize="medium")
+    return figure
+
+
+def _style(axis: Any) -> None:
+    """A logarithmic scale with a few round numbers, and no frame."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.grid(alpha=0.2)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def texts(points: pd.DataFrame) -> dict[str, list[str]]:
+    """The points as columns of a table."""
+    rows = rows_of(points, set(points.columns))
+    return {
+        "series": [row["series"] for row in rows],
+        "asked": [row["asked"] for row in rows],
+        "density %": [f"{100 * row['density']:.2f}" for row in rows],
+        "accuracy %": [f"{100 * row['accuracy']:.2f} ± {_deviation(row['accuracy_std'])}" for row in rows],
+        "MFLOPs": [f"{row['flops'] / 1e6:.4g}" for row in rows],
+        "n": [str(row["n"]) for row in rows],
+        "front": ["yes" if row["front"] else "" for row in rows],
+    }
+
+
+def _deviation(std: float | None) -> str:
+    return "–" if std is None else f"{100 * std:.2f}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw a sweep's methods and print the points; returns the exit code: 0 done, 2 wrong input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sweeper.comparison_plot", description="Draw accuracy over density and over FLOPs, by method."
+    )
+    parser.add_argument("sweep", help="the sweep's folder: storage/name, or s3://BUCKET/PREFIX/NAME")
+    parser.add_argument("--to", required=True, metavar="FILE", help="the picture: .png, .pdf, .svg")
+    parser.add_argument("--by", action="append", default=[], metavar="PATH",
+                        help="a grid path whose values make a line, may be given again; default: method")  # fmt: skip
+    parser.add_argument("--accuracy", choices=ACCURACIES, default="test_accuracy", help="default: %(default)s")
+    options = parser.parse_args(arguments)
+    try:
+        sweep = load(options.sweep)
+        points = points_of(sweep, options.by, options.accuracy)
+        draw(points, options.accuracy, dense_accuracy(sweep, options.accuracy)).savefig(options.to, dpi=110)
+    except ImportError:
+        print("error: drawing needs matplotlib: pip install matplotlib", file=sys.stderr)
+        return 2
+    except (UserError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print_table(texts(points), make_console())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
