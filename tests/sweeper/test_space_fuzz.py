@@ -35,8 +35,24 @@ samples: 20
 max_epochs: 1000
 max_hours: 1.5
 """
+CONDITIONAL = """
+trial: {dataset: digits, model: tiny, measure_latency: true}
+grid:
+  method: [one_shot, l1, imp]
+  density: {values: [0.5, 0.2], when: {method: one_shot}}
+  stage_pr: {values: [0.5, 0.9], when: {method: [l1, greg1]}}
+  finetune.lr: {values: [0.1], when: {stage_pr: 0.9, seed: [0, 1]}}
+  seed: [0, 1]
+cases:
+  short: {when: {method: [one_shot, l1]}, trial: {finetune: {epochs: 3}}}
+  sparse: {when: {stage_pr: 0.9, method: l1}, trial: {finetune: {epochs: 7}, pattern: weight}}
+search: {pretrain.lr: {uniform: [0.1, 0.2], when: {density: 0.5}}}
+samples: 2
+objectives: [{column: latency_ms_1, direction: minimize}]
+constraints: [{column: latency_ms_128, at_most: 3.0}]
+"""
 SHIPPED = [read_yaml(path) for path in sorted(SPACES.glob("*.yaml"))]
-SEARCHED = [parse_yaml(SEARCHING, "searching")]  # most of what a space can say is in this one
+SEARCHED = [parse_yaml(SEARCHING, "searching"), parse_yaml(CONDITIONAL, "conditional")]  # most that a space can say
 SHIPPED += SEARCHED
 KEYS = [
     "grid",
@@ -53,6 +69,8 @@ KEYS = [
     "int",
     "log",
     "when",
+    "values",
+    "cases",
     "name",
     "column",
     "field",

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from tests.trials.folders import checkpoint_of, rows_of, same
 from tests.trials.running import RECIPE, config_of, folder_of, run_in
 from trials.config import parse
+from trials.errors import UserError
+from trials.methods import METHODS
 from trials.methods.adaptive_sparsity import AdaptiveSparsityConfig, TrainWithThresholds
 from trials.models import MODELS
 from trials.sparsity import keep_count, prunable
@@ -282,3 +284,23 @@ def test_the_network_of_one_trial_is_a_source_for_another(tmp_path: Path) -> Non
     for name, mask in net["masks"].items():
         centred = start[name] - start[name].mean()
         assert torch.equal(net["model"][name], centred * mask)
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_it_may_start_from_a_dense_network_that_others_share(tmp_path: Path) -> None:
+    trial = config_of("adaptive_sparsity", pretrain=RECIPE, train={**RECIPE, "epochs": 0})
+    other = config_of("one_shot", pretrain=RECIPE)
+    source = METHODS["adaptive_sparsity"](trial).source()
+    assert source == METHODS["one_shot"](other).source() == config_of("dense")
+    state = run_in(tmp_path, trial)
+    (stage,) = (tmp_path / "stages").iterdir()
+    start = checkpoint_of(stage)["net"]["model"]
+    net = checkpoint_of(folder_of(trial, tmp_path))["net"]
+    for name, mask in net["masks"].items():
+        assert torch.equal(net["model"][name], (start[name] - start[name].mean()) * mask)
+    assert (state.result["epochs"], METHODS["adaptive_sparsity"](config_of("adaptive_sparsity")).source()) == (0, None)
+
+
+def test_it_has_one_start() -> None:
+    with pytest.raises(UserError, match=r"source_net is 'weights\.pt' beside pretrain, but a trial has one start"):
+        config_of("adaptive_sparsity", source_net="weights.pt", pretrain=RECIPE)
