@@ -222,12 +222,15 @@ def describe(space: Space, folder: SweepFolder, console: Console) -> None:
     if low != high:
         console.print("dense networks to train first: one per trial, since the search changes how they are trained")
     else:
-        console.print(f"dense networks to train first, shared: {len(shared)}")
+        sparse = sum(not name.startswith("dense-") for name in shared)
+        also = f", and {sparse} sparse ones made of these" if sparse else ""
+        console.print(f"dense networks to train first, shared: {len(shared) - sparse}{also}")
     console.print(f"folder {folder.path}")
 
 
 def _stages_of(config: TrialConfig) -> set[str]:
-    """The shared stages that a trial needs: where it starts, and what else it looks at."""
+    """The shared stages that a trial needs: where it starts, where that starts, and what else it looks at."""
     method = METHODS[config.method](config)
     source = config if config.method == "dense" else method.source()
-    return {stage.id for stage in (source, *method.references().values()) if stage is not None}
+    found = {stage.id for stage in (source, *method.references().values()) if stage is not None}
+    return found if source is None or source.method == "dense" else found | _stages_of(source)

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+from sweeper.cli import main
 from sweeper.comparison import dense_accuracy, density_of_all, points_of
 from sweeper.ledger import SweepFolder
 from sweeper.space import SPACES, Space, load_space
@@ -145,6 +146,12 @@ def test_iterations_become_the_epochs_that_were_planned(method: str, tmp_path: P
     space = compared("demo", f"grid.method=[{method}]", "trial.pretrain.epochs=1")
     state = run_in(tmp_path, space.config(space.cells()[0]))
     assert (state.status, state.result["epochs"]) == ("complete", 20)
+
+
+def test_a_dry_run_tells_dense_networks_from_sparse_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--space", "compare_methods", "--profile", "demo", "--dry-run"]) == 0
+    said = "dense networks to train first, shared: 3, and 9 sparse ones made of these"
+    assert said in capsys.readouterr().out.splitlines()
 
 
 # --- the points
