@@ -63,6 +63,10 @@ def space_of(**fields: Any) -> Space:
         ({"trial": {**TRIAL, "until_epoch": 3}}, "until_epoch is set in trial, cases or grid, but pbt sets it"),
         ({"grid": {"until_epoch": [1, 2]}}, "until_epoch is set in trial, cases or grid, but pbt sets it"),
         (
+            {"cases": {"short": {"when": {"density": 0.5}, "trial": {"until_epoch": 3}}}},
+            "until_epoch is set in trial, cases or grid, but pbt sets it",
+        ),
+        (
             {"trial": {"method": "imp", "dataset": "digits", "model": "tiny"}, "grid": {"prune_fraction": [0.2, 0.5]}},
             "search has finetune.lr, which is fixed once a trial of imp has begun: none of its hyperparameters may",
         ),
