@@ -89,9 +89,14 @@ def _init(address: str | None, storage: Place | None, **options: Any) -> dict[st
         excludes = [".git", ".venv", "results", "**/__pycache__", "tests"]
         variables = {} if storage is None else environment(storage)
         options["runtime_env"] = {"working_dir": str(ROOT), "excludes": excludes, "env_vars": variables}
-    context = ray.init(
-        address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **options
-    )
+    try:
+        context = ray.init(
+            address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **options
+        )
+    except Exception as error:  # of no type of its own
+        if "timed out during startup" not in str(error):
+            raise
+        raise UserError("Ray did not start within its 30 s: this machine is too busy; give the command again") from None
     return dict(context.address_info)
 
 

@@ -19,7 +19,7 @@ export PATH=$PATH:/usr/sbin:/sbin
 check() {
   local tool
   [ "$(id -u)" = 0 ] || { echo "it needs root"; exit 1; }
-  for tool in sshd ssh-keygen rsync ip nsenter unshare; do
+  for tool in sshd ssh-keygen rsync ip nsenter unshare setpriv; do
     [ -n "$(command -v $tool)" ] || { echo "it needs $tool (openssh-server, rsync, iproute2, util-linux)"; exit 1; }
   done
   unshare "${NAMESPACES[@]}" bash -ec 'mount -t tmpfs tmpfs /run; ip link add br0 type bridge
@@ -59,8 +59,6 @@ machine() { # NODE: becomes the first process of a machine
 
 client() { # COMMAND...: makes the client of the namespaces it runs in, starts the others, and runs it
   local node
-  trap 'exit 143' TERM
-  trap 'exit 130' INT
   hostname client
   mount -t tmpfs -o mode=755 tmpfs /run
   mkdir -p "$LAB/shared" "$LAB/project"
@@ -85,8 +83,7 @@ client() { # COMMAND...: makes the client of the namespaces it runs in, starts t
     for _ in $(seq 100); do [ -f "$LAB/$node.ready" ] && break; sleep 0.1; done
     [ -f "$LAB/$node.ready" ] || { cat "$LAB/$node.log" >&2; exit 1; }
   done
-  "$@" &
-  wait $!
+  "$@"
 }
 
 first() { pgrep -P "$(cat "$LAB/$1.pid")"; } # a machine's first process, as the client sees it
@@ -105,6 +102,8 @@ check) check ;;
 on | machine | client) "$@" ;;
 *)
   cd "$(dirname "$0")/../.."
-  exec unshare "${NAMESPACES[@]}" env -i "${KEEP[@]}" bash tests/cluster/lab.sh client "$@"
+  setpriv --pdeathsig KILL unshare "${NAMESPACES[@]}" env -i "${KEEP[@]}" bash tests/cluster/lab.sh client "$@" &
+  trap 'kill -KILL $!; exit 143' TERM INT HUP # unshare itself does not listen
+  wait $!
   ;;
 esac
