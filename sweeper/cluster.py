@@ -176,11 +176,11 @@ def require_shared(where: Place) -> None:
     (probes / "driver").write_bytes(b"driver")
     names = [node["NodeID"] for node in machines]
     try:
-        _ask_all(where, machines, [(_write_probe, str(probes), [name]) for name in names])
-        others = [["driver", names[i - 1]] for i in range(len(names))]
-        _ask_all(where, machines, [(_read_probes, str(probes), other) for other in others])
-        for name, node in zip(names, machines, strict=True):
-            reason = _read(probes, [name])
+        there = _ask_all(where, [(node, _write_probe, [node["NodeID"]]) for node in machines], str(probes))
+        last = [node["NodeID"] for node in there]
+        readers = [(node, _read_probes, ["driver", last[i - 1]]) for i, node in enumerate(there)]
+        for node in _ask_all(where, readers, str(probes)):
+            reason = _read(probes, [node["NodeID"]])
             if reason:
                 raise _not_shared(where, node, f"what it writes there is not seen from here: {reason}")
     finally:
@@ -189,23 +189,34 @@ def require_shared(where: Place) -> None:
         probes.rmdir()
 
 
-def _ask_all(where: Place, machines: Sequence[Mapping[str, Any]], tasks: Sequence[tuple[Any, str, list[str]]]) -> None:
-    """A task on each machine, which says what went wrong, if anything did."""
+def _ask_all(
+    where: Place, questions: Sequence[tuple[Mapping[str, Any], Any, list[str]]], folder: str
+) -> list[Mapping[str, Any]]:
+    """A task on each machine, which says what went wrong, if anything did. The machines that have answered: one that
+    has died meanwhile gets no trials, and is not asked."""
     asked = []
-    for node, (task, folder, names) in zip(machines, tasks, strict=True):
+    for node, task, names in questions:
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         remote = ray.remote(num_cpus=0, max_retries=0)(task)
         asked.append(remote.options(scheduling_strategy=there).remote(folder, names))
     ray.wait(asked, num_returns=len(asked), timeout=PROBE_S)
-    for node, answer in zip(machines, asked, strict=True):
+    answered = []
+    for (node, _, _), answer in zip(questions, asked, strict=True):
         try:
             reason = ray.get(answer, timeout=0)
         except ray.exceptions.GetTimeoutError:
             reason = f"it did not answer within {PROBE_S:g} s"
         except ray.exceptions.RayError as error:
             reason = " ".join(str(error).split())
-        if reason:
+        if reason is None:
+            answered.append(node)
+        elif _is_alive(node):
             raise _not_shared(where, node, reason)
+    return answered
+
+
+def _is_alive(node: Mapping[str, Any]) -> bool:
+    return any(other["NodeID"] == node["NodeID"] and other["Alive"] for other in ray.nodes())
 
 
 def _not_shared(where: Place, node: Mapping[str, Any], reason: str) -> UserError:
