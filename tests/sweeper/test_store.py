@@ -91,6 +91,19 @@ def test_a_machine_that_does_not_share_it_is_named(ray: Any, tmp_path: Path, mon
     assert not list(tmp_path.iterdir())
 
 
+def test_a_machine_that_dies_while_it_is_asked_shares_nothing_and_bars_nothing(
+    ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sweeper import cluster
+
+    alive = ray.nodes
+    listed = [[*alive(), {**alive()[0], "NodeID": "5e" * (len(alive()[0]["NodeID"]) // 2)}]]
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: listed.pop() if listed else alive())
+    cluster.require_shared(tmp_path)
+    assert not listed
+    assert not list(tmp_path.iterdir())
+
+
 def blind(folder: str, names: list[str]) -> str | None:
     """The probe, on a machine where the storage is another folder of the same name."""
     from sweeper import cluster
