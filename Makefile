@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test test-faults test-fast lint format types bench lock clean
+.PHONY: demo test test-faults test-cluster test-fast lint format types bench lock clean
 
 demo: $(VENV)/installed  ## the main job, small, on the embedded digits
 	$(RUN) sweep.py --space bip_unstructured --profile demo --name demo
@@ -15,6 +15,9 @@ test: $(VENV)/installed  ## every test but those of the next line
 
 test-faults: $(VENV)/installed  ## every fault of docs/faults.md: machines killed, frozen and cut off; minutes
 	$(RUN) -m pytest tests/faults
+
+test-cluster: $(VENV)/installed  ## three machines in namespaces, ray up to ray down; needs root, openssh-server, rsync, iproute2
+	PYTHON=$(RUN) bash tests/cluster/run.sh
 
 test-fast: $(VENV)/installed  ## all but the tests that kill and restart whole sweeps
 	$(RUN) -m pytest -m "not slow"
