@@ -89,6 +89,9 @@ def test_every_port_asks_for_the_token(folder: Path) -> None:
     env = {**os.environ, "HOME": str(folder / "home"), "RAY_AUTH_MODE": "token", "RAY_enable_autoscaler_v2": "0"}
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", *head_options(), "--num-cpus=1", "--block"]
     command += [f"--temp-dir={folder}", "--object-store-memory=80000000", "--include-dashboard=true"]
+    with socket.socket() as free:  # the agent's own default may be another Ray's
+        free.bind(("127.0.0.1", 0))
+        command.append(f"--dashboard-agent-listen-port={free.getsockname()[1]}")
     log = (folder / "log").open("wb")
     ray = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
     try:
