@@ -19,7 +19,7 @@ from sweeper.plan import Plan
 from tests.sweeper.sweeps import begun, finish, make_space
 from tests.trials.folders import assert_same_outcome
 from tests.trials.running import config_of, folder_of, run_in
-from trials import files, room
+from trials import files, progress, room
 from trials.config import TrialConfig
 from trials.errors import OUT_OF_MEMORY, Superseded, UserError
 from trials.frozen import SCHEMA
@@ -78,10 +78,11 @@ def test_a_trial_waits_for_room_and_loses_nothing(
 
 
 def test_a_trial_that_is_asked_to_stop_on_a_full_disk_stops(
-    disk: Disk, undisturbed: tuple[TrialConfig, Path], tmp_path: Path
+    disk: Disk, undisturbed: tuple[TrialConfig, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, calm = undisturbed
     folder = folder_of(config, tmp_path)
+    monkeypatch.setattr(progress, "POLL_S", 0.0)  # the whole trial may be over in half a second
 
     def should_stop() -> bool:
         state = TrialFolder(folder).state()
@@ -91,6 +92,7 @@ def test_a_trial_that_is_asked_to_stop_on_a_full_disk_stops(
     state = run_in(tmp_path, config, should_stop=should_stop)
     assert state.status in ("running", "preempted")
     assert state.failures == 0
+    assert disk.refused > 2
     disk.full = False
     assert run_in(tmp_path, config).status == "complete"
     assert_same_outcome(folder, calm)
