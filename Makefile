@@ -16,8 +16,9 @@ test: $(VENV)/installed  ## every test but those of the next line
 test-faults: $(VENV)/installed  ## every fault of docs/faults.md: machines killed, frozen and cut off; minutes
 	$(RUN) -m pytest tests/faults
 
-test-cluster: $(VENV)/installed  ## three machines in namespaces, ray up to ray down; needs root, openssh-server, rsync, iproute2
+test-cluster: $(VENV)/installed  ## three machines in namespaces: a cluster from ray up to ray down, and a network cut; needs root, openssh-server, rsync, iproute2
 	PYTHON=$(RUN) bash tests/cluster/run.sh
+	PYTHON=$(RUN) bash tests/cluster/cut_off.sh
 
 test-fast: $(VENV)/installed  ## all but the tests that kill and restart whole sweeps
 	$(RUN) -m pytest -m "not slow"

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ HEALTH = {
     "health_check_timeout_ms": 3000,
     "health_check_failure_threshold": 5,
 }
-SETTINGS = ("--set", "trial.prune.epochs=30", "--set", "trial.checkpoint_every_s=0.5", "--samples", "1")
+SETTINGS = ("--set", "trial.prune.epochs=100", "--set", "trial.checkpoint_every_s=0.5", "--samples", "1")
 
 
 class Machines:
@@ -88,16 +87,17 @@ def deaths(driver: Driver) -> list[str]:
     return re.findall(r"(\S+) \([^\n]*\): its process died", driver.said)
 
 
-def both_busy(machines: Machines) -> bool:
-    return all(machines.trials_on(node) for node in machines.workers)
+def all_busy(machines: Machines, path: Path) -> bool:
+    """Trials run everywhere and have committed something of their own: nobody holds, or waits for, a shared stage."""
+    running = [state for state in states(path).values() if state.status == "running" and state.commits]
+    return len(running) == 3 and all(machines.trials_on(node) for node in machines.workers)
 
 
 def test_a_machine_that_is_killed_and_one_that_is_cut_off(machines: Machines, calm: Path, tmp_path: Path) -> None:
     path = tmp_path / "disturbed" / "small"
     watch = Watch(path)
     driver = machines.start("disturbed")
-    driver.wait_until(lambda: both_busy(machines), "trials on both machines")
-    time.sleep(1.0)
+    driver.wait_until(lambda: all_busy(machines, path), "trials on all machines")
     first, second = machines.workers
     os.kill(raylet_of(first), signal.SIGKILL)
     driver.wait_until(lambda: deaths(driver), "the loss to be noticed")
@@ -124,7 +124,7 @@ def test_notice_to_a_machine(machines: Machines, calm: Path, tmp_path: Path) -> 
     """SIGTERM to the raylet and all of its processes, as a machine that shuts down sends it."""
     path = tmp_path / "disturbed" / "small"
     driver = machines.start("disturbed")
-    driver.wait_until(lambda: both_busy(machines), "trials on both machines")
+    driver.wait_until(lambda: all_busy(machines, path), "trials on all machines")
     node = machines.workers[0]
     for pid in (*machines.trials_on(node), raylet_of(node)):
         os.kill(pid, signal.SIGTERM)
@@ -137,8 +137,7 @@ def test_the_head_is_killed(machines: Machines, calm: Path, tmp_path: Path, driv
     path = tmp_path / "disturbed" / "small"
     watch = Watch(path)
     driver = machines.start("disturbed")
-    driver.wait_until(lambda: both_busy(machines), "trials on both machines")
-    time.sleep(1.0)
+    driver.wait_until(lambda: all_busy(machines, path), "trials on all machines")
     for kind in ("gcs_server", "raylet"):
         for info in machines.cluster.head_node.all_processes[kind]:
             os.kill(info.process.pid, signal.SIGKILL)

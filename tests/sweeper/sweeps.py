@@ -10,7 +10,9 @@ from sweeper.ledger import Record, SweepFolder
 from sweeper.plan import Plan
 from sweeper.space import Space
 from sweeper.study import CellStudy
+from sweeper.warm import commit, warm_start
 from trials.ledger import TrialFolder
+from trials.storage import Place
 
 SAMPLERS = ("random", "tpe")
 ONE_SHOT: dict[str, Any] = {
@@ -40,6 +42,16 @@ def begun(space: Space, path: Path) -> Plan:
     """The plan of a new driver over whatever lies in the folder."""
     folder = SweepFolder(path)
     return Plan(space, folder, folder.records())
+
+
+def run_space(space: Space, path: Place, **options: Any) -> SweepFolder:
+    """A whole sweep as a driver begins it, from what an earlier one found where the space says so."""
+    folder = SweepFolder(path)
+    folder.append({"space": space.document()})
+    warm = warm_start(space, folder)
+    commit(folder, warm)
+    run_out(Plan(space, folder, folder.records(), warm), **options)
+    return folder
 
 
 def landscape(config: dict[str, Any]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,9 +13,11 @@ import pytest
 
 import sweeper
 from sweeper.cli import COMPLETE, main
+from sweeper.dashboard import write_copy
 from sweeper.ledger import SweepFolder
 from tests.machines import several_machines
 from tests.sweeper.on_ray import ROOT, SPACE
+from tests.sweeper.sweeps import make_space, run_space
 from tests.trials.buckets import prefix, served
 from trials.errors import UserError
 from trials.storage import place
@@ -65,6 +68,20 @@ def test_a_sweep_in_a_bucket_is_the_sweep_on_a_path(
     assert (shown.returncode, shown.stderr) == (COMPLETE, "")
     assert "small: 2 cells, 2 done; 2 trials, 2 done" in shown.stdout
     assert "2 trials, 2 done" in capsys.readouterr().out
+
+
+def test_a_search_in_a_bucket_begins_with_an_earlier_one_and_is_copied_for_the_dashboard(tmp_path: Path) -> None:
+    search = {"search": {"finetune.lr": {"loguniform": [1e-3, 1.0]}, "finetune.momentum": {"uniform": [0.0, 0.95]}}}
+    copied = []
+    for storage in (prefix("warm"), tmp_path):
+        run_space(make_space(samples=3, sampler="random", **search), storage / "earlier")
+        folder = run_space(make_space(samples=2, sampler="tpe", from_sweep="earlier", **search), storage / "later")
+        copy = write_copy(folder).storage
+        studies = {study.study_name: copy.get_all_trials(study._study_id) for study in copy.get_all_studies()}
+        copied.append({cell: [(trial.params, trial.values) for trial in trials] for cell, trials in studies.items()})
+        assert len(json.loads((folder.path / "warm.json").read_bytes())["cells"]["density=0.5"]["observations"]) == 3
+    assert copied[0] == copied[1]
+    assert [len(trials) for trials in copied[0].values()] == [2, 2]
 
 
 def test_machines_that_share_the_storage(ray: Any, tmp_path: Path) -> None:

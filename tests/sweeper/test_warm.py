@@ -13,20 +13,11 @@ from sweeper.ledger import SweepFolder
 from sweeper.plan import Plan
 from sweeper.space import Space
 from sweeper.warm import Warm, commit, warm_start
-from tests.sweeper.sweeps import ONE_SHOT, asked, finish, landscape, make_space, run_out
+from tests.sweeper.sweeps import ONE_SHOT, asked, finish, landscape, make_space, run_out, run_space
 from trials.errors import UserError
 
 SEARCH: dict[str, Any] = {"finetune.lr": {"loguniform": [1e-3, 1.0]}, "finetune.momentum": {"uniform": [0.0, 0.95]}}
 PATHS = list(SEARCH)
-
-
-def run_space(space: Space, path: Path, **options: Any) -> SweepFolder:
-    folder = SweepFolder(path)
-    folder.append({"space": space.document()})
-    warm = warm_start(space, folder)
-    commit(folder, warm)
-    run_out(Plan(space, folder, folder.records(), warm), **options)
-    return folder
 
 
 @pytest.fixture

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# A network partition: the cable between the head and the worker is pulled in mid-sweep and put back later; the storage
+# stays where both see it. The worker's trial is given up and goes on elsewhere, no retry is spent, nothing is done twice.
+# As run.sh, it needs root, openssh-server, rsync and iproute2, and no network, and leaves nothing behind.
+#   PYTHON=.venv/bin/python tests/cluster/cut_off.sh
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+PYTHON=${PYTHON:-.venv/bin/python}
+export PYTHON=$(cd "$(dirname "$PYTHON")" && pwd)/$(basename "$PYTHON")
+if [ -z "${LAB:-}" ]; then
+  reason=$(bash tests/cluster/lab.sh check) || { echo "cluster test: SKIPPED: $reason"; exit 0; }
+  exec bash tests/cluster/lab.sh bash tests/cluster/cut_off.sh
+fi
+
+source tests/cluster/steps.sh
+# A trial for each machine, long enough to outlast Ray's patience with a silent machine (about a minute).
+space=(--space bip_unstructured --profile demo --samples 1 --set grid.density=[0.2] --set "resources.cpu=$(nproc)"
+  --set trial.prune.epochs=1000 --set trial.checkpoint_every_s=1)
+
+begin
+say "ray submit"
+submit >"$LAB/submit.log" 2>&1 &
+submitted=$!
+mine() { on_worker | xargs grep -l '"checkpoint": "'; } # it has committed
+within 600 "a trial on the worker" mine
+trial=$(on_worker)
+say "the worker is cut off"
+ip link set to-worker down
+given_up() { grep -q 'its process died' "$LAB/submit.log"; }
+within 600 "giving the worker up" given_up
+say "the worker is given up"
+elsewhere() { grep -q '"host": "head"' "$trial"; }
+within 600 "its trial's going on elsewhere" elsewhere
+say "its trial goes on elsewhere; the cable is put back"
+ip link set to-worker up
+wait $submitted || fail "ray submit"
+[ "$(finished)" = 2 ] || fail "$(finished) of 2 trials are complete"
+grep -q '"attempt": 2' "$trial" || fail "it was not handed out twice: $(cat "$trial")"
+grep -q '"failures": 0' "$trial" || fail "a retry was spent: $(cat "$trial")"
+same_as_serial
+end
