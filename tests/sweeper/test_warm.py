@@ -13,7 +13,7 @@ from sweeper.ledger import SweepFolder
 from sweeper.plan import Plan
 from sweeper.space import Space
 from sweeper.warm import Warm, commit, warm_start
-from tests.sweeper.sweeps import ONE_SHOT, asked, finish, landscape, make_space, run_out, run_space
+from tests.sweeper.sweeps import ONE_SHOT, asked, finish, landscape, make_space, run_space
 from trials.errors import UserError
 
 SEARCH: dict[str, Any] = {"finetune.lr": {"loguniform": [1e-3, 1.0]}, "finetune.momentum": {"uniform": [0.0, 0.95]}}
