@@ -13,9 +13,9 @@ if [ -z "${LAB:-}" ]; then
 fi
 
 source tests/cluster/steps.sh
-# A trial for each machine, long enough to outlast Ray's patience with a silent machine (about a minute).
+# A trial for each machine, longer than Ray is patient with a silent machine (about a minute).
 space=(--space bip_unstructured --profile demo --samples 1 --set grid.density=[0.2] --set "resources.cpu=$(nproc)"
-  --set trial.prune.epochs=1000 --set trial.checkpoint_every_s=1)
+  --set trial.prune.epochs=600 --set trial.checkpoint_every_s=1)
 
 begin
 say "ray submit"
