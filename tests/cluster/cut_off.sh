@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# A network partition: the cable between the head and the worker is pulled in mid-sweep and put back later; the storage
-# stays where both see it. The worker's trial is given up and goes on elsewhere, no retry is spent, nothing is done twice.
+# A network partition, by the second door: the sweep is a job of `ray job submit`. The cable between the head and the
+# worker is pulled in mid-sweep and put back later; the storage stays where both see it. The worker's trial is given up and
+# goes on elsewhere, no retry is spent, nothing is done twice.
 # As run.sh, it needs root, openssh-server, rsync and iproute2, and no network, and leaves nothing behind.
 #   PYTHON=.venv/bin/python tests/cluster/cut_off.sh
 set -euo pipefail
@@ -18,8 +19,11 @@ space=(--space bip_unstructured --profile demo --samples 1 --set grid.density=[0
   --set trial.prune.epochs=600 --set trial.checkpoint_every_s=1)
 
 begin
-say "ray submit"
-submit >"$LAB/submit.log" 2>&1 &
+say "ray job submit"
+ray dashboard "${plain[@]}" cluster.yaml >"$LAB/tunnel.log" 2>&1 &
+export RAY_AUTH_MODE=token RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265
+within 60 "the tunnel" ray job list
+ray job submit --working-dir . -- python sweep.py "${space[@]}" --storage "$shared" >"$LAB/submit.log" 2>&1 &
 submitted=$!
 mine() { on_worker | xargs grep -l '"checkpoint": "'; } # it has committed
 within 600 "a trial on the worker" mine
@@ -33,7 +37,7 @@ elsewhere() { grep -q '"host": "head"' "$trial"; }
 within 600 "its trial's going on elsewhere" elsewhere
 say "its trial goes on elsewhere; the cable is put back"
 ip link set to-worker up
-wait $submitted || fail "ray submit"
+wait $submitted || fail "ray job submit"
 [ "$(finished)" = 2 ] || fail "$(finished) of 2 trials are complete"
 grep -q '"attempt": 2' "$trial" || fail "it was not handed out twice: $(cat "$trial")"
 grep -q '"failures": 0' "$trial" || fail "a retry was spent: $(cat "$trial")"
