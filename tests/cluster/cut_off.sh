@@ -20,7 +20,7 @@ space=(--space bip_unstructured --profile demo --samples 1 --set grid.density=[0
 
 begin
 say "ray job submit"
-ray dashboard "${plain[@]}" cluster.yaml >"$LAB/tunnel.log" 2>&1 &
+ray dashboard cluster.yaml >"$LAB/tunnel.log" 2>&1 &
 export RAY_AUTH_MODE=token RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265
 within 60 "the tunnel" ray job list
 ray job submit --working-dir . -- python sweep.py "${space[@]}" --storage "$shared" >"$LAB/submit.log" 2>&1 &
