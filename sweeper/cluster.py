@@ -89,6 +89,7 @@ def _init(address: str | None, storage: Place | None, **options: Any) -> dict[st
         excludes = [".git", ".venv", "results", "**/__pycache__", "tests"]
         variables = {} if storage is None else environment(storage)
         options["runtime_env"] = {"working_dir": str(ROOT), "excludes": excludes, "env_vars": variables}
+        os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"  # `ray job submit` has set a working_dir too: that it unpacked
     try:
         context = ray.init(
             address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import socket
@@ -275,3 +276,20 @@ def test_a_cluster_that_is_not_there(
     assert time.monotonic() - began < 30
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: --address is {address!r}, but")
+
+
+def test_a_job_of_the_jobs_api_runs_the_code_it_brought(ray: Any) -> None:
+    """``ray job submit`` sets the driver's runtime environment beforehand; a whole one: tests/cluster/cut_off.sh."""
+    given = {"working_dir": "gcs://_ray_pkg_of_the_job.zip", "env_vars": {"OF_THE_JOB": "kept"}}
+    env = {**os.environ, "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"runtime_env": given, "metadata": {}})}
+    code = (
+        "import json, sys; from sweeper import cluster; assert not cluster.connect(sys.argv[1]);"
+        "print(json.dumps(dict(cluster.ray.get_runtime_context().runtime_env)))"
+    )
+    command = [sys.executable, "-c", code, ray.get_runtime_context().gcs_address]
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    joined = json.loads(done.stdout)
+    assert joined["env_vars"] == {"OF_THE_JOB": "kept"}
+    assert joined["working_dir"].startswith("gcs://")
+    assert joined["working_dir"] != given["working_dir"]
