@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -74,8 +76,34 @@ class Watch:
 def run_until(driver: Driver, moment: float, path: Path) -> None:
     """Until so many seconds after it begins to hand trials out (negative: after it was started)."""
     if moment >= 0:
-        began = {name: state.attempt for name, state in states(path).items()}
-        driver.wait_until(
-            lambda: any(state.attempt > began.get(name, 0) for name, state in states(path).items()), "a trial to begin"
-        )
+        before = attempts(path)
+        driver.wait_until(lambda: begun_since(before, path), "a trial to begin")
     time.sleep(abs(moment))
+
+
+def attempts(path: Path) -> dict[str, int]:
+    return {name: state.attempt for name, state in states(path).items()}
+
+
+def begun_since(before: dict[str, int], path: Path) -> list[State]:
+    """The states of trials of which an attempt has begun."""
+    return [state for name, state in states(path).items() if state.attempt > before.get(name, 0)]
+
+
+def kill_workers(driver: Driver, path: Path, moment: float) -> None:
+    """SIGKILL in the midst of a trial, so many seconds after the first began. They are frozen before, and that nobody
+    has just ended is seen then."""
+    before = attempts(path)
+    run_until(driver, moment, path)
+    while True:
+        assert not driver.ended, driver.said
+        workers = driver.workers()
+        for worker in workers:
+            os.kill(worker, signal.SIGSTOP)
+        if any(state.status == "running" for state in begun_since(before, path)):
+            break
+        for worker in workers:
+            os.kill(worker, signal.SIGCONT)
+        time.sleep(0.05)
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)

@@ -16,7 +16,17 @@ import sweeper
 from sweeper.cli import COMPLETE, STOPPED, WRONG_INPUT
 from sweeper.ledger import SweepFolder
 from tests.faults.drivers import Driver, Drivers
-from tests.faults.sweeps import SPACE, VARYING, Watch, arguments, assert_same, run_until, states
+from tests.faults.sweeps import (
+    SPACE,
+    VARYING,
+    Watch,
+    arguments,
+    assert_same,
+    begun_since,
+    kill_workers,
+    run_until,
+    states,
+)
 from tests.trials.processes import wait_for
 from trials.lease import Lease
 
@@ -43,7 +53,7 @@ SLOW = pytest.mark.slow_faults
 
 
 @pytest.mark.parametrize("kills", [[0, 3], pytest.param(range(10), marks=SLOW)], ids=["few", "many"])
-def test_sigkill_of_drivers_and_of_a_worker(drivers: Drivers, tmp_path: Path, kills: Sequence[int]) -> None:
+def test_sigkill_of_drivers_and_of_workers(drivers: Drivers, tmp_path: Path, kills: Sequence[int]) -> None:
     path = tmp_path / "killed" / "small"
     watch = Watch(path)
     for moment in [moment for n, moment in enumerate(moments(seed=2)) if n in kills]:
@@ -53,8 +63,7 @@ def test_sigkill_of_drivers_and_of_a_worker(drivers: Drivers, tmp_path: Path, ki
         watch.look()
     more = ("--samples", "3")  # so that there is something left to do for certain
     driver = drivers.start(*arguments("killed", *more))
-    run_until(driver, 0.3, path)
-    os.kill(driver.workers()[0], signal.SIGKILL)
+    kill_workers(driver, path, 0.3)
     assert driver.wait() == COMPLETE, driver.said
     assert "its process died" in driver.said
     watch.look()
@@ -188,7 +197,7 @@ def test_a_worker_that_is_told_to_end_and_one_that_hangs(drivers: Drivers, tmp_p
     )
     few = ("--samples", "1", *(word for setting in settings for word in ("--set", setting)))
     driver = drivers.start(*arguments("noticed", *few))
-    driver.wait_until(lambda: states(path), "a trial to begin")
+    driver.wait_until(lambda: len(begun_since({}, path)) == 2, "both trials to begin")
     time.sleep(0.5)
     os.kill(driver.workers()[0], signal.SIGTERM)
     driver.wait_until(lambda: any(s.attempt > 1 for s in states(path).values()), "the trial to be handed out again")

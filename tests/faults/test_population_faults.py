@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,7 @@ import pytest
 import sweeper
 from sweeper.cli import COMPLETE
 from tests.faults.drivers import Drivers
-from tests.faults.sweeps import Watch, arguments, assert_same, run_until
+from tests.faults.sweeps import Watch, arguments, assert_same, kill_workers, run_until
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +30,7 @@ pbt: {population: 3, interval: 2, generations: 3, quantile: 0.34}
 TRIALS = 9
 
 
-def test_sigkill_of_a_driver_and_of_a_worker(drivers: Drivers, tmp_path: Path) -> None:
+def test_sigkill_of_a_driver_and_of_workers(drivers: Drivers, tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(SPACE)
     path = tmp_path / "killed" / "small"
     watch = Watch(path)
@@ -41,8 +39,7 @@ def test_sigkill_of_a_driver_and_of_a_worker(drivers: Drivers, tmp_path: Path) -
     driver.kill()
     watch.look()
     driver = drivers.start(*arguments("killed"))
-    run_until(driver, 0.1, path)
-    os.kill(driver.workers()[0], signal.SIGKILL)
+    kill_workers(driver, path, 0.1)
     assert driver.wait() == COMPLETE, driver.said
     assert "its process died" in driver.said
     watch.look()
