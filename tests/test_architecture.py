@@ -57,6 +57,17 @@ def test_the_check_sees_every_kind_of_import(code: str) -> None:
     assert "ray" in {target.partition(".")[0] for target in imported(ast.parse(code))}
 
 
+def test_what_few_trials_need_is_imported_by_those() -> None:
+    """Every worker imports every method: what takes long to import and serves one of them must wait."""
+    slow = {"scipy", "sklearn", "pyarrow.dataset", "torchvision", "onnx", "onnxruntime", "matplotlib"}
+    names = ["trials.trial", "trials.config", "trials.methods", *sorted(slow)]
+    code = f"import sys, trials.trial; print(*(name for name in {names} if name in sys.modules))"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) == {"trials.trial", "trials.config", "trials.methods"}
+
+
 def test_nothing_comes_in_through_something_else() -> None:
     """At run time. (pyarrow loads pandas when it first makes a table, if it is there; importing trials does not.)"""
     names = sorted(FORBIDDEN["trials"])

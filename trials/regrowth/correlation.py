@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scipy import stats
-
 FEWEST = 3
 """A correlation of fewer pairs says nothing."""
 
@@ -17,6 +15,8 @@ def correlations(x: Sequence[float], y: Sequence[float]) -> dict[str, float]:
     """
     if len(x) < FEWEST or len(set(x)) == 1 or len(set(y)) == 1:
         return {}
+    from scipy import stats  # takes most of a second, and every worker imports the methods
+
     pearson, spearman = stats.pearsonr(x, y), stats.spearmanr(x, y)
     return {
         "pearson": float(pearson.statistic),
