@@ -30,8 +30,10 @@ submit() { ray submit "${plain[@]}" cluster.yaml sweep.py "${space[@]}"; }
 finished() { { grep -ls '"status": "complete"' "$sweep"/trials/*/state.json || true; } | wc -l; }
 on_worker() { grep -ls '"host": "worker"' "$sweep"/trials/*/state.json; }
 
-same_as_serial() {
+same_as_serial() { # the same trials: which ones a search asks for depends on who ends first, what they come to does not
   say "one machine, one trial after the other, gives the same rows"
+  mkdir -p "$LAB/serial/bip_unstructured"
+  (cd "$sweep" && cp --parents sweep.yaml trials/*/config.json "$LAB/serial/bip_unstructured")
   { serial || serial; } >"$LAB/serial.log" 2>&1 || fail "the serial run" # a busy machine may not start a Ray in its 30 s
   PYTHONPATH=. "$PYTHON" tests/cluster/same_rows.py "$LAB/serial/bip_unstructured" "$sweep" || fail "the rows differ"
 }
