@@ -4,16 +4,7 @@
 # goes on elsewhere, no retry is spent, nothing is done twice.
 # As run.sh, it needs root, openssh-server, rsync and iproute2, and no network, and leaves nothing behind.
 #   PYTHON=.venv/bin/python tests/cluster/cut_off.sh
-set -euo pipefail
-cd "$(dirname "$0")/../.."
-PYTHON=${PYTHON:-.venv/bin/python}
-export PYTHON=$(cd "$(dirname "$PYTHON")" && pwd)/$(basename "$PYTHON")
-if [ -z "${LAB:-}" ]; then
-  reason=$(bash tests/cluster/lab.sh check) || { echo "cluster test: SKIPPED: $reason"; exit 0; }
-  exec bash tests/cluster/lab.sh bash tests/cluster/cut_off.sh
-fi
-
-source tests/cluster/steps.sh
+source "$(dirname "$0")/steps.sh"
 # A trial for each machine, longer than Ray is patient with a silent machine (about a minute).
 space=(--space bip_unstructured --profile demo --samples 1 --set grid.density=[0.2] --set "resources.cpu=$(nproc)"
   --set trial.prune.epochs=600 --set trial.checkpoint_every_s=1)

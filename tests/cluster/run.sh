@@ -3,16 +3,7 @@
 # again, ray down. Three machines in namespaces (lab.sh), so it needs root, openssh-server, rsync and iproute2, and no
 # network. Whatever becomes of it, nothing of it stays; it touches no process of anybody else.
 #   PYTHON=.venv/bin/python tests/cluster/run.sh
-set -euo pipefail
-cd "$(dirname "$0")/../.."
-PYTHON=${PYTHON:-.venv/bin/python}
-export PYTHON=$(cd "$(dirname "$PYTHON")" && pwd)/$(basename "$PYTHON")
-if [ -z "${LAB:-}" ]; then
-  reason=$(bash tests/cluster/lab.sh check) || { echo "cluster test: SKIPPED: $reason"; exit 0; }
-  exec bash tests/cluster/lab.sh bash tests/cluster/run.sh
-fi
-
-source tests/cluster/steps.sh
+source "$(dirname "$0")/steps.sh"
 space=(--space bip_unstructured --profile demo)
 
 begin

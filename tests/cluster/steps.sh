@@ -1,4 +1,14 @@
-# What the tests of the cluster share; sourced in the lab (lab.sh), in a copy of the project, with LAB set.
+# What the tests of the cluster share, sourced by each. It enters the lab (lab.sh), or says why not; what follows runs
+# there, in a copy of the project, with LAB set.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+PYTHON=${PYTHON:-.venv/bin/python}
+export PYTHON=$(cd "$(dirname "$PYTHON")" && pwd)/$(basename "$PYTHON")
+if [ -z "${LAB:-}" ]; then
+  reason=$(bash tests/cluster/lab.sh check) || { echo "cluster test: SKIPPED: $reason"; exit 0; }
+  exec bash tests/cluster/lab.sh bash "tests/cluster/$(basename "$0")"
+fi
+
 say() { echo "cluster test: $(date +%T) $*"; }
 fail() { trap - ERR; say "FAILED: $*"; tail -n 40 "$LAB"/*.log >&2; exit 1; }
 trap 'fail "line $LINENO: $BASH_COMMAND"' ERR

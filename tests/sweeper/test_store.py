@@ -17,7 +17,7 @@ from sweeper.dashboard import write_copy
 from sweeper.ledger import SweepFolder
 from tests.machines import several_machines
 from tests.sweeper.on_ray import ROOT, SPACE
-from tests.sweeper.sweeps import make_space, run_space
+from tests.sweeper.sweeps import run_space, searching
 from tests.trials.buckets import prefix, served
 from trials.errors import UserError
 from trials.storage import place
@@ -71,11 +71,10 @@ def test_a_sweep_in_a_bucket_is_the_sweep_on_a_path(
 
 
 def test_a_search_in_a_bucket_begins_with_an_earlier_one_and_is_copied_for_the_dashboard(tmp_path: Path) -> None:
-    search = {"search": {"finetune.lr": {"loguniform": [1e-3, 1.0]}, "finetune.momentum": {"uniform": [0.0, 0.95]}}}
     copied = []
     for storage in (prefix("warm"), tmp_path):
-        run_space(make_space(samples=3, sampler="random", **search), storage / "earlier")
-        folder = run_space(make_space(samples=2, sampler="tpe", from_sweep="earlier", **search), storage / "later")
+        run_space(searching("random", 3), storage / "earlier")
+        folder = run_space(searching("tpe", 2, from_sweep="earlier"), storage / "later")
         copy = write_copy(folder).storage
         studies = {study.study_name: copy.get_all_trials(study._study_id) for study in copy.get_all_studies()}
         copied.append({cell: [(trial.params, trial.values) for trial in trials] for cell, trials in studies.items()})
