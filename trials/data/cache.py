@@ -83,7 +83,7 @@ def _lock(folder: Path, key: str) -> BaseFileLock | None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-    except (OSError, NotImplementedError) as error:
+    except (OSError, NotImplementedError) as error:  # the latter is filelock's, of a file system without flock
         _log.warning("decoded images are not cached in %s: %s", folder, error)
         return None
     return lock
