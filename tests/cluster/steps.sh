@@ -5,6 +5,7 @@ cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-.venv/bin/python}
 export PYTHON=$(cd "$(dirname "$PYTHON")" && pwd)/$(basename "$PYTHON")
 if [ -z "${LAB:-}" ]; then
+  "$PYTHON" -c 'import ray' # without what the project depends on it has failed, not been skipped
   reason=$(bash tests/cluster/lab.sh check) || { echo "cluster test: SKIPPED: $reason"; exit 0; }
   exec bash tests/cluster/lab.sh bash "tests/cluster/$(basename "$0")"
 fi
