@@ -25,9 +25,10 @@ from rich.console import Console
 from sweeper.cluster import connect
 from sweeper.display import Display
 from sweeper.ledger import SweepFolder
+from sweeper.load import load_space
 from sweeper.plan import Plan
 from sweeper.runner import run_plan
-from sweeper.space import Space, load_space
+from sweeper.space import Space
 from trials.lease import Lease
 
 SPACE = """

@@ -15,6 +15,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from sweeper.cells import LADDERS
+from sweeper.load import from_document
 from sweeper.objectives import Outcome
 from sweeper.space import Space
 from sweeper.study import CellStudy
@@ -33,7 +34,7 @@ def space(**fields: Any) -> Space:
         "score_init": {"choice": ["copy", "random"]},
     }
     content = {"name": "formula", "trial": trial, "grid": {"density": list(DENSITIES)}, "search": search}
-    return Space.from_document({**content, **fields})
+    return from_document({**content, **fields})
 
 
 def regret(params: dict[str, Any], density: float) -> float:

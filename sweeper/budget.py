@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from sweeper.ledger import Record
 from sweeper.space import Space
-from trials.config import TrialConfig, parse
+from trials.config import TrialConfig
 from trials.errors import DamagedFile
 from trials.ledger import State
 from trials.lineage import planned_epochs
 from trials.methods.dense import is_shared
+from trials.methods.parsing import parse
 
 
 def planned(config: TrialConfig) -> int:

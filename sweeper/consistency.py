@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 
-from sweeper.conditions import check_conditions, holds
-from sweeper.distributions import Distribution, corners
+from sweeper.cases import Case
+from sweeper.cells import Axis, Cell
+from sweeper.conditions import When
+from sweeper.distributions import Distribution, corners, lowest
+from sweeper.enqueue import _check_point
 from sweeper.objectives import EVERY_EPOCH, require_reported
-from sweeper.pbt import refuse_beside_pbt
+from sweeper.pbt import Pbt
 from sweeper.pruners import check_stoppable, stoppable_epochs
-from sweeper.samplers import Question
-from sweeper.values import mapping, shown
+from sweeper.samplers import Question, Tpe
+from sweeper.space import Space
+from sweeper.values import Scalar, shown
+from trials import lineage
 from trials.config import TrialConfig
-from trials.errors import UserError, unknown_name
-
-if TYPE_CHECKING:
-    from sweeper.space import Cell, Space
+from trials.errors import UserError
 
 
 def question_of(space: Space) -> Question:
@@ -73,26 +74,21 @@ def _check_paths(space: Space) -> None:
                 raise UserError(f"{path} lies inside {outer}, but grid and search must set either: remove one")
 
 
-def read_points(content: object) -> tuple[dict[str, Any], ...]:
-    """The points of ``enqueue``; each a mapping of searched paths to values."""
-    if content is None:
-        return ()
-    if not isinstance(content, (list, tuple)):
-        raise UserError(f"enqueue is {shown(content)}, but must be a list of points such as {{prune.lr: 0.1}}")
-    return tuple(dict(mapping(point, f"enqueue[{i}]")) for i, point in enumerate(content))
+def check_space(space: Space) -> None:
+    """Build every cell's config, at every bound and choice of its search.
 
-
-def _check_point(search: Mapping[str, Distribution], point: Mapping[str, Any], where: str) -> None:
-    if not point:
-        raise UserError(f"{where} is {{}}, but must say something: remove it")
-    for path, value in point.items():
-        if path not in search:
-            raise UserError(unknown_name(f"{where}: path", path, search))
-        if not search[path].contains(value):
-            raise UserError(f"{where}.{path} is {shown(value)}, but is searched as {search[path]}: give one of these")
-        decided = tuple((other, values) for other, values in search[path].when if other in point)
-        if not holds(decided, point):
-            raise UserError(f"{where} has {path}, but that is searched {search[path]}: remove it there")
+    Raises:
+        UserError: one of them cannot be a trial.
+    """
+    if space.pbt is not None:
+        check_population(space, space.pbt)
+    for cell in space.cells():
+        for params in corners(space.search, cell.values):
+            try:
+                check_trial(space, space.config(cell, params))
+            except UserError as error:
+                at = ", ".join([*filter(None, [cell.key]), *(f"{path}={value}" for path, value in params.items())])
+                raise UserError(f"{error} (the trial at {at})" if at else str(error)) from None
 
 
 def longest(space: Space, cell: Cell) -> int:
@@ -111,3 +107,97 @@ def check_trial(space: Space, config: TrialConfig) -> None:
         constraint.limit(content, f"constraints[{i}].{constraint.kind}")
     if space.pruner:
         check_stoppable(space.pruner, config, space.samples)
+
+
+def check_conditions(
+    search: Mapping[str, Distribution], grid: Mapping[str, Axis], cases: Mapping[str, Case] | None = None
+) -> None:
+    """Refuse conditions that speak of nothing, or can never hold. A method that the grid lacks is no mistake: a space
+    may be run with fewer methods than it knows.
+
+    Raises:
+        UserError: the path and the value.
+    """
+    for path, distribution in search.items():
+        for other, values in distribution.when:
+            where = f"search.{path}.when.{other}"
+            if other not in search and other not in grid:
+                raise UserError(f"{where} is neither searched nor in the grid, but a condition is about one that is")
+            known = search[other].contains if other in search else grid[other].contains
+            for value in values:
+                if not known(value) and not _is_method(other, value):
+                    raise UserError(f"{where} is {shown(value)}, but {other} never has that value: remove it")
+    for section, entries in (("grid", grid), ("cases", cases or {})):
+        for name, entry in entries.items():
+            _check_of_cell(entry.when, grid, f"{section}.{name}.when")
+
+
+def _check_of_cell(when: When, grid: Mapping[str, Axis], where: str) -> None:
+    for other, values in when:
+        if other not in grid:
+            raise UserError(f"{where}.{other} is not in the grid, but a cell has nothing else to tell it by")
+        for value in values:
+            if not grid[other].contains(value) and not _is_method(other, value):
+                raise UserError(f"{where}.{other} is {shown(value)}, but {other} never has that value: remove it")
+
+
+def _is_method(path: str, value: Scalar) -> bool:
+    if path != "method":
+        return False
+    from trials.methods import METHODS  # and torch with them: not for a report of what says nothing of methods
+
+    return value in METHODS
+
+
+SEGMENT_FIELDS = ("until_epoch", "lineage")
+"""Fields of a trial that its place in the population decides."""
+
+
+def refuse_beside_pbt(space: Space) -> None:
+    """Refuse what a space says beside ``pbt`` that would have no effect, or does not go with it.
+
+    Raises:
+        UserError: it says such a thing.
+    """
+    if not space.search:
+        raise UserError("search is empty, but pbt needs hyperparameters to change: add some, or remove pbt")
+    if len(space.objectives) > 1:
+        raise UserError(
+            f"pbt ranks its members by one objective, but there are {len(space.objectives)}: keep one, and say bounds "
+            "of the others as constraints"
+        )
+    if space.sampler != Tpe():
+        raise UserError(f"sampler is {space.sampler.name!r}, but pbt chooses by itself: remove one of them")
+    if space.pruner is not None:
+        raise UserError(f"pruner is {space.pruner.name!r}, but pbt itself ends the worst: remove one of them")
+    if space.from_sweep is not None:
+        raise UserError(
+            f"from_sweep is {space.from_sweep.sweep!r}, but pbt draws its first members: remove one of them"
+        )
+    if space.enqueue:
+        raise UserError(f"enqueue has {len(space.enqueue)} points, but pbt draws its first members: remove one of them")
+    for path, distribution in space.search.items():
+        if distribution.when:
+            raise UserError(f"search.{path} has a condition, but every member of pbt has every value: remove when")
+    for path in SEGMENT_FIELDS:
+        if any(path in said for said in (space.trial, space.grid, *(case.trial for case in space.cases.values()))):
+            raise UserError(f"{path} is set in trial, cases or grid, but pbt sets it for every generation: remove it")
+
+
+def check_population(space: Space, pbt: Pbt) -> None:
+    """Try the population on every cell: what is searched may change in mid-flight, and the stage has enough epochs.
+
+    Raises:
+        UserError: a cell cannot be trained so.
+    """
+    for cell in space.cells():
+        config = space.config(cell, lowest(space.search))
+        lineage.refuse_fixed(config.method, space.search, "search")
+        epochs = lineage.epochs(config)
+        needed = (pbt.generations - 1) * pbt.interval + 1
+        if epochs < needed:
+            at = f" (the trials at {cell.key})" if cell.key else ""
+            raise UserError(
+                f"pbt has {pbt.generations} generations of {pbt.interval} epochs, but stage "
+                f"{lineage.first_stage(config).name} has only {epochs}: give fewer, shorter ones, or more epochs{at}"
+            )

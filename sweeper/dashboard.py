@@ -22,8 +22,8 @@ from rich.console import Console
 
 from sweeper.curves import curves_in
 from sweeper.ledger import Record, SweepFolder
+from sweeper.load import from_document
 from sweeper.objectives import FAILED, RUNNING, outcome_of
-from sweeper.space import Space
 from trials.errors import UserError
 from trials.storage import Place
 
@@ -41,7 +41,7 @@ class Copy:
         documents = folder.documents()
         if not documents:
             raise UserError(f"{folder.path} is not a sweep's folder (it has no sweep.yaml): give a sweep's name")
-        self.space = Space.from_document(documents[-1]["space"])
+        self.space = from_document(documents[-1]["space"])
         self._studies: dict[str, int] = {}
         self._trials: dict[tuple[str, int], tuple[int, FrozenTrial]] = {}
 

@@ -267,3 +267,8 @@ def _needed(search: Mapping[str, Distribution], path: str) -> dict[str, Scalar]:
         if other in search:
             found |= {**_needed(search, other), other: values[0]}
     return found
+
+
+def lowest(search: Mapping[str, Distribution]) -> dict[str, Scalar]:
+    """A point of the search, to see what a trial is: what may change in mid-flight does not change its stages."""
+    return {path: distribution.edges()[0] for path, distribution in search.items()}

@@ -13,11 +13,15 @@ from typing import Any
 
 from rich.console import Console
 
+from sweeper.cells import Cell
 from sweeper.conditions import active
+from sweeper.consistency import check_space
 from sweeper.ledger import SweepFolder
+from sweeper.load import from_document, load_space
+from sweeper.narrowing import narrowing
 from sweeper.options import COMPLETE, FAILURES, STOPPED, sweep_path
 from sweeper.report import show
-from sweeper.space import Cell, Space, load_space, narrowing
+from sweeper.space import Space
 from sweeper.warm import commit, warm_start
 from trials import data, files
 from trials.config import TrialConfig
@@ -40,7 +44,7 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
         max_concurrent=limit,
         max_hours=options.max_hours,
     )
-    space.check()
+    check_space(space)
     folder = SweepFolder(sweep_path(options.storage, space.name if options.name is None else options.name))
     refuse_narrowing(folder, space)
     warm = warm_start(space, folder)
@@ -141,7 +145,7 @@ def refuse_narrowing(folder: SweepFolder, space: Space) -> None:
     if not documents:
         return
     try:
-        begun = Space.from_document(documents[-1]["space"])
+        begun = from_document(documents[-1]["space"])
     except (KeyError, TypeError):
         raise UserError(f"{folder.path / 'sweep.yaml'} has no space: it was changed by hand; restore it") from None
     except UserError as error:

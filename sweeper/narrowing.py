@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sweeper.cells import Cell, nearest_cell
 from sweeper.conditions import holds
 from sweeper.distributions import corners
 from sweeper.pbt import narrowed
+from sweeper.space import Space
 from sweeper.values import shown
 from trials.config import WHERE
 from trials.errors import UserError
-
-if TYPE_CHECKING:
-    from sweeper.space import Space
 
 _EQUAL = ("sampler", "seed", "objective", "direction", "objectives", "constraints", "enqueue", "pruner", "from_sweep")
 

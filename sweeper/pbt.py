@@ -8,17 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
-from sweeper.samplers import Tpe
-from sweeper.values import Scalar, mapping, shown
-from trials import lineage
+from sweeper.values import mapping, shown
 from trials.errors import UserError
 from trials.frozen import Frozen, validate
 
 if TYPE_CHECKING:
-    from sweeper.space import Space
-
-SEGMENT_FIELDS = ("until_epoch", "lineage")
-"""Fields of a trial that its place in the population decides."""
+    pass
 
 
 class Pbt(Frozen):
@@ -86,61 +81,6 @@ def with_samples(content: Mapping[str, Any]) -> dict[str, Any]:
             f"generations = {pbt.samples} trials per cell: leave samples out, and set pbt.generations"
         )
     return {**content, "samples": pbt.samples}
-
-
-def refuse_beside_pbt(space: Space) -> None:
-    """Refuse what a space says beside ``pbt`` that would have no effect, or does not go with it.
-
-    Raises:
-        UserError: it says such a thing.
-    """
-    if not space.search:
-        raise UserError("search is empty, but pbt needs hyperparameters to change: add some, or remove pbt")
-    if len(space.objectives) > 1:
-        raise UserError(
-            f"pbt ranks its members by one objective, but there are {len(space.objectives)}: keep one, and say bounds "
-            "of the others as constraints"
-        )
-    if space.sampler != Tpe():
-        raise UserError(f"sampler is {space.sampler.name!r}, but pbt chooses by itself: remove one of them")
-    if space.pruner is not None:
-        raise UserError(f"pruner is {space.pruner.name!r}, but pbt itself ends the worst: remove one of them")
-    if space.from_sweep is not None:
-        raise UserError(
-            f"from_sweep is {space.from_sweep.sweep!r}, but pbt draws its first members: remove one of them"
-        )
-    if space.enqueue:
-        raise UserError(f"enqueue has {len(space.enqueue)} points, but pbt draws its first members: remove one of them")
-    for path, distribution in space.search.items():
-        if distribution.when:
-            raise UserError(f"search.{path} has a condition, but every member of pbt has every value: remove when")
-    for path in SEGMENT_FIELDS:
-        if any(path in said for said in (space.trial, space.grid, *(case.trial for case in space.cases.values()))):
-            raise UserError(f"{path} is set in trial, cases or grid, but pbt sets it for every generation: remove it")
-
-
-def lowest(space: Space) -> dict[str, Scalar]:
-    """A point of the search, to see what a trial is: what may change in mid-flight does not change its stages."""
-    return {path: distribution.edges()[0] for path, distribution in space.search.items()}
-
-
-def check_population(space: Space, pbt: Pbt) -> None:
-    """Try the population on every cell: what is searched may change in mid-flight, and the stage has enough epochs.
-
-    Raises:
-        UserError: a cell cannot be trained so.
-    """
-    for cell in space.cells():
-        config = space.config(cell, lowest(space))
-        lineage.refuse_fixed(config.method, space.search, "search")
-        epochs = lineage.epochs(config)
-        needed = (pbt.generations - 1) * pbt.interval + 1
-        if epochs < needed:
-            at = f" (the trials at {cell.key})" if cell.key else ""
-            raise UserError(
-                f"pbt has {pbt.generations} generations of {pbt.interval} epochs, but stage "
-                f"{lineage.first_stage(config).name} has only {epochs}: give fewer, shorter ones, or more epochs{at}"
-            )
 
 
 def narrowed(old: Pbt | None, new: Pbt | None) -> Iterator[str]:

@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sweeper.budget import EpochBudget
+from sweeper.cells import Cell
 from sweeper.curves import Curve, curve_in, curves_in
 from sweeper.ledger import Record, Sample, SweepFolder
 from sweeper.objectives import FAILED, RUNNING, Outcome, outcome_of
 from sweeper.population import study_of
-from sweeper.space import Cell, Space
+from sweeper.space import Space
 from sweeper.warm import COLD, Warm
 from trials.errors import OUT_OF_MEMORY, DamagedFile
 from trials.ledger import State, TrialFolder

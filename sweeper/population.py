@@ -17,11 +17,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from sweeper.budget import planned
+from sweeper.cells import Cell
+from sweeper.distributions import lowest
 from sweeper.exploring import drawn, perturbed
 from sweeper.ledger import Sample
 from sweeper.objectives import Outcome
-from sweeper.pbt import Pbt, lowest
-from sweeper.space import Cell, Space
+from sweeper.pbt import Pbt
+from sweeper.space import Space
 from sweeper.study import CellStudy
 from sweeper.warm import Warm
 from trials import lineage
@@ -158,11 +160,11 @@ class CellPopulation:
         """The epochs that its next trial takes: those of a segment, and after the last one of the further stages."""
         generation = self._number() // self.pbt.population
         if generation not in self._epochs:
-            config = self.space.config(self.cell, lowest(self.space))
+            config = self.space.config(self.cell, lowest(self.space.search))
             before, until = (self.pbt.until_epoch(g, lineage.epochs(config)) for g in (generation - 1, generation))
             segments = [{"until_epoch": before, "values": {}}] if generation else []
             place = {"until_epoch": until, "lineage": segments}
-            self._epochs[generation] = planned(self.space.config(self.cell, {**lowest(self.space), **place}))
+            self._epochs[generation] = planned(self.space.config(self.cell, {**lowest(self.space.search), **place}))
         return self._epochs[generation]
 
     def replay(self, sample: Sample, outcome: Outcome) -> None:

@@ -19,9 +19,9 @@ from sweeper.ledger import SweepFolder
 from sweeper.plan import Assignment, Plan
 from sweeper.stopping import StopFile
 from sweeper.tables import compact
-from trials.config import parse
 from trials.files import is_full
 from trials.lease import Lease
+from trials.methods.parsing import parse
 from trials.room import when_there_is_room
 
 COMPACT_EVERY_S = 60.0

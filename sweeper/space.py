@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -12,27 +10,19 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_v
 from sweeper.cases import Case, read_cases, template
 from sweeper.cells import Axis, Cell, make_cells, read_grid
 from sweeper.conditions import in_order
-from sweeper.consistency import check_sections, check_trial, read_points
 from sweeper.distributions import Distribution, corners, read_distribution
-from sweeper.narrowing import narrowing
+from sweeper.enqueue import read_points
 from sweeper.objectives import Constraint, Objective, read_constraints, read_objectives
-from sweeper.overlay import apply_setting, merge_profile
 from sweeper.paths import read_entries, set_at
-from sweeper.pbt import Pbt, check_population, with_samples
+from sweeper.pbt import Pbt, with_samples
 from sweeper.pruners import Pruner, read_pruner
 from sweeper.resources import Resources
 from sweeper.samplers import Grid, Sampler, Tpe, read_sampler
-from sweeper.values import mapping, plain, shown
-from trials.config import TrialConfig, parse
+from sweeper.values import mapping
+from trials.config import TrialConfig
 from trials.errors import UserError, unknown_name
-from trials.frozen import Frozen, validate
-from trials.reading import read_yaml
-
-__all__ = ["Cell", "Space", "list_spaces", "load_space", "narrowing"]
-
-SPACES = Path(__file__).resolve().parent.parent / "search_spaces"
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+from trials.frozen import Frozen
+from trials.methods.parsing import parse
 
 
 class FromSweep(Frozen):
@@ -156,11 +146,6 @@ class Space(Frozen):
     def _read_pruner(cls, content: object) -> Pruner | None:
         return read_pruner(content)
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Space:
-        check_sections(self)
-        return self
-
     @property
     def objective(self) -> str:
         """The first objective's column: by it trials are shown."""
@@ -186,29 +171,13 @@ class Space(Frozen):
             set_at(content, path, value)
         return parse(content)
 
-    def check(self) -> None:
-        """Build every cell's config, at every bound and choice of its search.
-
-        Raises:
-            UserError: one of them cannot be a trial.
-        """
-        if self.pbt is not None:
-            check_population(self, self.pbt)
-        for cell in self.cells():
-            for params in corners(self.search, cell.values):
-                try:
-                    check_trial(self, self.config(cell, params))
-                except UserError as error:
-                    at = ", ".join([*filter(None, [cell.key]), *(f"{path}={value}" for path, value in params.items())])
-                    raise UserError(f"{error} (the trial at {at})" if at else str(error)) from None
-
     def most_pieces(self) -> int:
         """The most pieces of work that one of its trials has running at once."""
         points = corners(self.search)
         return max(self.config(cell, params).side_by_side for cell in self.cells() for params in points)
 
     def document(self) -> dict[str, Any]:
-        """The space as JSON has it; :meth:`from_document` reads it back."""
+        """The space as JSON has it; :func:`sweeper.load.from_document` reads it back."""
         own = {"grid", "cases", "search", "sampler", "objectives", "constraints", "pruner"}
         content = self.model_dump(mode="json", exclude=own)
         content["grid"] = {path: axis.document() for path, axis in self.grid.items()}
@@ -223,77 +192,3 @@ class Space(Frozen):
         else:
             content |= {"objective": self.objective, "direction": self.direction}
         return content
-
-    @classmethod
-    def from_document(cls, document: object) -> Space:
-        """The space of a :meth:`document`, or a UserError that says what is wrong with it."""
-        space: Space = validate(cls, mapping(plain(document, ""), "a space"), "")
-        return space
-
-
-def load_space(
-    name_or_file: str,
-    *,
-    profile: str | None = None,
-    overrides: Sequence[str] = (),
-    samples: int | None = None,
-    max_concurrent: int | None = None,
-    max_hours: float | None = None,
-) -> Space:
-    """A space of ``search_spaces/`` by name, or of a YAML file, resolved; :meth:`Space.check` then tries its cells.
-
-    Args:
-        profile: one of the space's own, merged over it. Mappings merge; everything else, and each entry of ``search``,
-            is replaced; null removes an entry of ``grid`` or ``search``.
-        overrides: ``a.b=c``, after the profile. All that follows ``grid.`` or ``search.`` is one path.
-        samples: instead of what the space says, like ``max_concurrent`` and ``max_hours``.
-
-    Raises:
-        UserError: there is no such space or profile, or something in it is wrong.
-    """
-    path = _find(name_or_file)
-    content = _read(path)
-    profiles = _profiles(content)
-    if profile is not None:
-        if not profiles:
-            raise UserError(f"profile is {profile!r}, but {path.stem} has no profiles: leave it out")
-        if profile not in profiles:
-            raise UserError(unknown_name("profile", profile, profiles))
-        content = merge_profile(content, mapping(profiles[profile], f"profiles.{profile}"))
-    for setting in overrides:
-        content = mapping(apply_setting(content, setting), "a space")
-    for field, value in (("samples", samples), ("max_concurrent", max_concurrent), ("max_hours", max_hours)):
-        if value is not None:
-            content[field] = value
-    if "name" in content:
-        raise UserError(f"name is {shown(content['name'])}, but a space is called as its file: remove it")
-    return Space.from_document({"name": path.stem, **content})
-
-
-def list_spaces() -> list[tuple[str, str, list[str]]]:
-    """What ``search_spaces/`` holds: name, what it is about, names of its profiles."""
-    contents = ((path, _read(path)) for path in sorted(SPACES.glob("*.yaml")))
-    return [(path.stem, str(content.get("about", "")), list(_profiles(content))) for path, content in contents]
-
-
-def _find(name_or_file: str) -> Path:
-    if "/" in name_or_file or name_or_file.endswith((".yaml", ".yml")):
-        return Path(name_or_file).expanduser()
-    path = SPACES / f"{name_or_file}.yaml"
-    if not path.exists():
-        names = [path.stem for path in SPACES.glob("*.yaml")]
-        raise UserError(f"{unknown_name('space', name_or_file, names)}; or give a YAML file: its path")
-    return path
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content = mapping(plain(read_yaml(path), ""), str(path))
-    if not _NAME.fullmatch(path.stem):
-        raise UserError(f"{path} is called {path.stem!r}, but must be called by letters, digits, '.', '_' and '-'")
-    return content
-
-
-def _profiles(content: dict[str, Any]) -> dict[str, Any]:
-    """A space's profiles by name, taken out of its content."""
-    profiles = content.pop("profiles", None)
-    return {} if profiles is None else mapping(profiles, "profiles")

@@ -16,11 +16,12 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeper import conditions
 from sweeper.budget import planned
+from sweeper.cells import Cell
 from sweeper.consistency import longest, question_of
 from sweeper.distributions import corners
 from sweeper.ledger import Sample
 from sweeper.objectives import Outcome
-from sweeper.space import Cell, Space
+from sweeper.space import Space
 from sweeper.warm import COLD, Warm
 from trials.config import TrialConfig
 from trials.seeding import derive_seed

@@ -30,8 +30,8 @@ def run_assigned(assignment: dict[str, Any], notice: Callable[[], bool] = lambda
     from sweeper.flights import side_by_side
     from sweeper.ledger import is_stopped
     from sweeper.stopping import StopFile
-    from trials.config import parse
     from trials.errors import Superseded
+    from trials.methods.parsing import parse
     from trials.storage import place
     from trials.training import limit_gpu_memory
     from trials.trial import Surroundings, run

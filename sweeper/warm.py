@@ -17,12 +17,14 @@ from typing import Any
 
 from optuna.trial import TrialState
 
+from sweeper.cells import Cell
 from sweeper.conditions import active
 from sweeper.distributions import corners
 from sweeper.ledger import Record, SweepFolder
+from sweeper.load import from_document
 from sweeper.narrowing import leaves
 from sweeper.objectives import Outcome, outcome_of
-from sweeper.space import Cell, Space
+from sweeper.space import Space
 from trials import files
 from trials.config import WHERE
 from trials.errors import UserError
@@ -117,7 +119,7 @@ def _space_of(earlier: SweepFolder, said: str) -> Space:
     if not documents or "space" not in documents[-1]:
         raise UserError(f"from_sweep is {said!r}, but {earlier.path} is not the folder of a sweep: give storage/name")
     try:
-        return Space.from_document(documents[-1]["space"])
+        return from_document(documents[-1]["space"])
     except UserError as error:
         raise UserError(f"from_sweep is {said!r}, but its space is of another version ({error})") from None
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 
 from trials import files
-from trials.config import parse
 from trials.data import check
 from trials.errors import Superseded, UserError
 from trials.evaluate_command import evaluate_command
 from trials.ledger import Row
+from trials.methods.parsing import parse
 from trials.profile import profile, text
 from trials.reading import override, read_yaml
 from trials.storage import place

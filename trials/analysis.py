@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trials.config import TrialConfig, parse
+from trials.config import TrialConfig
 from trials.data import load
 from trials.errors import UserError
+from trials.methods.parsing import parse
 from trials.reading import read_yaml
 from trials.sparsity import density_of
 from trials.training import Net, build_net, evaluate, place_data, resolve_device

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from trials.data import DATASETS
-from trials.errors import UserError, unknown_name
-from trials.frozen import SCHEMA, Frozen, validate
+from trials.errors import unknown_name
+from trials.frozen import SCHEMA, Frozen
 from trials.models import MODELS
 from trials.models.imagenet_resnet import TORCHVISION
 from trials.schedules import SCHEDULES, PiecewiseConstant, Schedule, read_lr_steps
@@ -205,24 +205,3 @@ def content_hash(content: Mapping[str, Any]) -> str:
     """12 hex digits of the SHA-256 of canonical JSON, with the schema version."""
     text = json.dumps({"schema": SCHEMA, **content}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def parse(content: object) -> TrialConfig:
-    """The typed config of a mapping, by its ``method``.
-
-    Raises:
-        UserError: one line that says the field, its value, the rule and the way out.
-    """
-    from trials import lineage
-    from trials.methods import METHODS  # methods define their configs beside themselves, on top of this module
-
-    if not isinstance(content, Mapping):
-        raise UserError(f"a trial is {content!r}, but must be a mapping of fields to values")
-    if "method" not in content:
-        raise UserError(f"method is missing: add method: one of {', '.join(sorted(METHODS))}")
-    method = content["method"]
-    if not isinstance(method, str) or method not in METHODS:
-        raise UserError(unknown_name("method", method, METHODS))
-    config: TrialConfig = validate(METHODS[method].Config, content, "")
-    lineage.check(config)
-    return config

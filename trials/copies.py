@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from trials import files
-from trials.config import TrialConfig, parse
+from trials.config import TrialConfig
 from trials.data import Loader, load
 from trials.sparsity.masks import Masks
 from trials.training import Net, build_net, place_data, resolve_device
@@ -21,13 +20,13 @@ class Copy:
     """A trial's network as it is now, and all that it takes to set it up again, here or in another process.
 
     Attributes:
-        config: the trial's, as JSON holds it.
+        config: the trial's.
         network: the network's state without its snapshots, serialised.
         threads: of the CPU. Results are the same bits for the same number.
         key: names all that.
     """
 
-    config: dict[str, Any]
+    config: TrialConfig
     network: bytes
     threads: int
     key: str
@@ -38,13 +37,13 @@ class Copy:
         torch.save({**net.state_dict(), "snapshots": {}}, buffer)
         network = buffer.getvalue()
         key = f"{config.id}-{files.digest(network)}"
-        return cls(config.model_dump(mode="json"), network, torch.get_num_threads(), key)
+        return cls(config, network, torch.get_num_threads(), key)
 
     def place(self) -> Placed:
         """Set up when first asked for; a process keeps the last one until it is told to :func:`forget`."""
         torch.set_num_threads(self.threads)
         if self.key not in _placed:
-            config = parse(self.config)
+            config = self.config
             device = resolve_device(config.device)
             raw = load(config.dataset, config.data_dir)
             net = build_net(config, raw, device)

@@ -15,14 +15,16 @@ import torch
 
 import sweeper
 from sweeper.cli import COMPLETE
+from sweeper.consistency import check_space
 from sweeper.ledger import SweepFolder
+from sweeper.load import load_space
 from sweeper.plan import Plan
-from sweeper.space import Space, load_space
+from sweeper.space import Space
 from tests.faults.drivers import Drivers
 from tests.faults.sweeps import VARYING, run_until
 from tests.trials.processes import started
-from trials.config import parse
 from trials.ledger import Row
+from trials.methods.parsing import parse
 from trials.trial import Surroundings, run
 
 pytestmark = pytest.mark.slow
@@ -60,7 +62,7 @@ def space_of(kind: str, folder: Path) -> Space:
     path = folder / f"{kind}.yaml"
     path.write_text(SPACE + SEARCHES[kind])
     space = load_space(str(path))
-    space.check()
+    check_space(space)
     return space
 
 

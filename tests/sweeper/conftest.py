@@ -14,8 +14,8 @@ from sweeper.ledger import SweepFolder
 from sweeper.plan import Plan
 from tests.sweeper.command_line import SMALL, put_in_place_of_ray
 from tests.trials.conftest import few_digits
-from trials.config import parse
 from trials.lease import Lease
+from trials.methods.parsing import parse
 from trials.trial import Surroundings, run
 
 __all__ = ["few_digits"]

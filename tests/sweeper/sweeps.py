@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sweeper.consistency import check_space
 from sweeper.ledger import Record, SweepFolder
+from sweeper.load import from_document
 from sweeper.plan import Plan
 from sweeper.space import Space
 from sweeper.study import CellStudy
@@ -28,8 +30,8 @@ Value = Callable[[dict[str, Any]], float | None]
 
 def make_space(**fields: Any) -> Space:
     content = {"name": "small", "trial": ONE_SHOT, "grid": {"density": [0.5, 0.2]}, **fields}
-    space = Space.from_document(content)
-    space.check()
+    space = from_document(content)
+    check_space(space)
     return space
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.front import feasible
-from sweeper.space import load_space
+from sweeper.load import load_space
 from trials.trial import Surroundings, run
 
 

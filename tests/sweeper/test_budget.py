@@ -13,7 +13,7 @@ from sweeper.space import Space
 from sweeper.time_limit import time_limit
 from tests.sweeper.pruned import EPOCHS, KINDS, TRIAL, Drivers, space_of
 from tests.sweeper.sweeps import begun, make_space
-from trials.config import parse
+from trials.methods.parsing import parse
 
 
 def epochs_trained(drivers: Drivers) -> int:

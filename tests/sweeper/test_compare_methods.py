@@ -14,7 +14,8 @@ import torch
 from sweeper.cli import main
 from sweeper.comparison import dense_accuracy, density_of_all, points_of
 from sweeper.ledger import SweepFolder
-from sweeper.space import SPACES, Space, load_space
+from sweeper.load import SPACES, load_space
+from sweeper.space import Space
 from sweeper.tables import Sweep
 from tests.trials.running import run_in
 from trials.config import TrialConfig

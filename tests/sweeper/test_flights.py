@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from sweeper.flights import bundles, side_by_side
-from trials.config import parse
+from sweeper.load import from_document
 from trials.errors import Preempted
 from trials.ledger import TrialFolder
+from trials.methods.parsing import parse
 from trials.trial import Surroundings, run
 
 CONFIG: dict[str, Any] = {
@@ -103,10 +104,9 @@ def test_a_trial_has_a_bundle_for_each_of_its_pieces() -> None:
 
 def test_more_pieces_than_there_is_room_for_are_refused() -> None:
     from sweeper.cluster import require_room
-    from sweeper.space import Space
     from trials.errors import UserError
 
     trial = {**CONFIG, "controller": {"episodes": 4, "episodes_in_flight": 3}}
-    space = Space.from_document({"name": "flights", "trial": trial, "grid": {"seed": [0]}})
+    space = from_document({"name": "flights", "trial": trial, "grid": {"seed": [0]}})
     with pytest.raises(UserError, match="3 pieces in flight, each with as much, but there is room for 2"):
         require_room(space, None)

@@ -11,8 +11,8 @@ import pytest
 from optuna.trial import TrialState
 
 from sweeper.front import feasible, pareto_front
+from sweeper.load import from_document
 from sweeper.objectives import FAILED, outcome_of
-from sweeper.space import Space
 from sweeper.tables import Sweep, load
 from tests.sweeper.sweeps import ONE_SHOT, begun, make_space, searching
 from trials.errors import UserError
@@ -81,7 +81,7 @@ def test_a_pruned_trial_has_no_value() -> None:
 
 def test_documents_come_back_and_one_objective_stays_short() -> None:
     several = make_space(objectives=TWO, constraints=[ON_TARGET, CHEAP])
-    assert Space.from_document(json.loads(json.dumps(several.document()))) == several
+    assert from_document(json.loads(json.dumps(several.document()))) == several
     assert several.document()["constraints"] == [ON_TARGET, CHEAP]
     assert several.document()["objectives"] == TWO
     single = make_space(objective="flops", direction="minimize")
@@ -165,7 +165,7 @@ def test_latency_may_be_asked_for_where_it_is_measured(fields: dict[str, Any], w
     assert str(caught.value).startswith(where)
     assert "but the trial measures no latency: set measure_latency: true in trial (the trial at " in str(caught.value)
     space = make_space(trial={**ONE_SHOT, "measure_latency": True}, **fields)
-    assert Space.from_document(json.loads(json.dumps(space.document()))) == space
+    assert from_document(json.loads(json.dumps(space.document()))) == space
 
 
 def test_latency_judges_and_bounds() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.sweeper.populations import SEARCH, landscape, places, population
 from tests.sweeper.sweeps import asked, begun, finish, run_out
-from trials.config import parse
+from trials.methods.parsing import parse
 
 
 def test_the_worst_go_on_from_copies_of_the_best(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sweeper.load import from_document
 from sweeper.narrowing import narrowing
 from sweeper.space import Space
 from tests.sweeper.populations import PBT, SEARCH, TRIAL, population
@@ -81,7 +82,7 @@ def test_what_is_no_population_is_refused(fields: dict[str, Any], said: str) -> 
 def test_a_space_comes_back_from_its_document() -> None:
     space = population()
     assert space.samples == 12
-    assert Space.from_document(space.document()) == space
+    assert from_document(space.document()) == space
 
 
 def test_only_generations_may_be_added() -> None:

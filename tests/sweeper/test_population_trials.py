@@ -16,9 +16,9 @@ from tests.sweeper.populations import population
 from tests.sweeper.sweeps import begun
 from tests.trials.folders import assert_same_outcome
 from tests.trials.killing import Killed, deaths, killed_at_write
-from trials.config import parse
 from trials.ledger import TrialFolder
 from trials.lineage import child
+from trials.methods.parsing import parse
 from trials.trial import Surroundings, run
 
 

@@ -12,14 +12,14 @@ from optuna.study import create_study
 from optuna.trial import TrialState
 
 from sweeper.ledger import SweepFolder
+from sweeper.load import from_document
 from sweeper.pruners import PRUNERS, read_pruner, stoppable_epochs
-from sweeper.space import Space
 from sweeper.tables import load
 from tests.sweeper.pruned import EPOCHS, KINDS, TRIAL, Drivers, accuracy, space_of
 from tests.sweeper.sweeps import begun, trials_of
-from trials.config import parse
 from trials.errors import UserError
 from trials.ledger import TrialFolder
+from trials.methods.parsing import parse
 from trials.trial import Surroundings, run
 
 
@@ -165,7 +165,7 @@ def test_options_survive_the_document(pruner: Any) -> None:
     space = space_of(pruner)
     document = json.loads(json.dumps(space.document()))
     assert document["pruner"] == pruner
-    assert Space.from_document(document) == space
+    assert from_document(document) == space
 
 
 @pytest.mark.parametrize(

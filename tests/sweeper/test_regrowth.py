@@ -13,7 +13,7 @@ from sweeper.ledger import Sample, SweepFolder
 from sweeper.regrowth import applied_allocations, episode_costs, retention, sparsity_accuracy
 from sweeper.report import show
 from sweeper.tables import Sweep, load
-from trials.config import parse
+from trials.methods.parsing import parse
 from trials.trial import Surroundings, run
 
 COMMON: dict[str, Any] = {

@@ -16,9 +16,9 @@ from sweeper.ledger import Sample, SweepFolder
 from sweeper.report import show
 from sweeper.summary import summarise
 from sweeper.tables import compact, load
-from trials.config import parse
 from trials.errors import UserError
 from trials.ledger import TrialFolder
+from trials.methods.parsing import parse
 from trials.trial import Surroundings, run
 
 SPACE = {

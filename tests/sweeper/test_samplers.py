@@ -10,9 +10,9 @@ from optuna.trial import TrialState
 
 from sweeper.conditions import in_order
 from sweeper.distributions import corners, read_distribution
+from sweeper.load import from_document
 from sweeper.objectives import FAILED, Outcome
 from sweeper.samplers import SAMPLERS, read_sampler
-from sweeper.space import Space
 from sweeper.study import CellStudy
 from tests.sweeper.sweeps import ONE_SHOT, make_space
 from trials.errors import UserError
@@ -44,7 +44,7 @@ def test_options_survive_the_document() -> None:
     space = make_space(search=SEARCH, samples=20, sampler={"name": "nsga2", "population_size": 6, "mutation_prob": 0.2})
     document = json.loads(json.dumps(space.document()))
     assert document["sampler"] == {"name": "nsga2", "population_size": 6, "mutation_prob": 0.2}
-    assert Space.from_document(document) == space
+    assert from_document(document) == space
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_conditional_parameters_come_after_what_they_depend_on() -> None:
     space = make_space(search=CONDITIONAL, samples=20)
     assert list(space.search) == ["finetune.momentum", "score", "finetune.schedule", "finetune.lr"]
     assert in_order(space.search, "search") == list(space.search)
-    assert Space.from_document(json.loads(json.dumps(space.document()))) == space
+    assert from_document(json.loads(json.dumps(space.document()))) == space
     assert "when score is magnitude" in str(space.search["finetune.schedule"])
 
 

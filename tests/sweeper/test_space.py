@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from sweeper.cells import LADDERS
-from sweeper.space import Cell, Space, load_space
+from sweeper.cells import LADDERS, Cell
+from sweeper.consistency import check_space
+from sweeper.load import from_document, load_space
+from sweeper.space import Space
 from tests.sweeper.space_files import SHIPPED, SMALL, refusal, small, written
 from trials.errors import UserError
 
@@ -61,13 +63,13 @@ def test_samples_default_to_one_without_a_search_only(tmp_path: Path) -> None:
 def test_empty_sections_mean_nothing_is_swept(tmp_path: Path) -> None:
     space = small(tmp_path, {"grid": None, "search": None, "samples": 1, "trial/density": 0.5})
     assert space.cells() == [Cell("", {})]
-    space.check()
+    check_space(space)
 
 
 def test_document_comes_back_equal_through_json_and_yaml(tmp_path: Path) -> None:
     for space in (small(tmp_path), *map(load_space, SHIPPED)):
-        assert Space.from_document(json.loads(json.dumps(space.document()))) == space
-        assert Space.from_document(yaml.safe_load(yaml.safe_dump(space.document(), sort_keys=False))) == space
+        assert from_document(json.loads(json.dumps(space.document()))) == space
+        assert from_document(yaml.safe_load(yaml.safe_dump(space.document(), sort_keys=False))) == space
     assert small(tmp_path).document()["search"] == {"mask_lr": {"loguniform": [0.01, 0.3]}}
 
 
@@ -85,7 +87,7 @@ def test_profile_merges_mappings_and_replaces_the_rest(tmp_path: Path) -> None:
     assert values_of(space) == {"density": (0.1,), "seed": (0, 1, 2), "prune.epochs": (1, 2)}
     assert space.search["mask_lr"].document() == {"uniform": [0.1, 0.2]}
     assert (space.resources.cpu, space.resources.gpu) == (1, 0.25)
-    space.check()
+    check_space(space)
 
 
 def test_null_in_a_profile_removes_an_entry(tmp_path: Path) -> None:
@@ -125,7 +127,7 @@ def test_what_follows_grid_and_search_is_one_path(tmp_path: Path) -> None:
         "mask_lr": {"choice": [0.1, 0.2]},
         "prune.lr": {"uniform": [0.1, 0.2]},
     }
-    space.check()
+    check_space(space)
     again = small(tmp_path, overrides=[*settings, "grid.pretrain.epochs=null", "search={}", "samples=1"])
     assert (list(again.grid), again.search) == (["density"], {})
 
@@ -191,5 +193,5 @@ def test_config_is_template_then_cell_then_params(tmp_path: Path) -> None:
 def test_a_grid_may_be_over_methods(tmp_path: Path) -> None:
     trial = {"model": "tiny", "dataset": "digits", "density": 0.5}
     space = small(tmp_path, {"trial": trial, "grid": {"method": ["bip", "one_shot"]}, "search": {}, "samples": 1})
-    space.check()
+    check_space(space)
     assert [space.config(cell).method for cell in space.cells()] == ["bip", "one_shot"]

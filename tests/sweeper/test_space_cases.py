@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
+from sweeper.consistency import check_space
 from sweeper.ledger import SweepFolder
+from sweeper.load import from_document, load_space
+from sweeper.narrowing import narrowing
 from sweeper.report import standing
-from sweeper.space import Space, load_space, narrowing
+from sweeper.space import Space
 from sweeper.tables import load
 from trials.errors import UserError
 
@@ -52,7 +55,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 def space_of(content: dict[str, Any] = METHODS) -> Space:
     content = {key: value for key, value in content.items() if key != "profiles"}
-    return Space.from_document({"name": "methods", **content})
+    return from_document({"name": "methods", **content})
 
 
 def written(folder: Path) -> str:
@@ -75,7 +78,7 @@ def test_a_conditional_path_is_there_where_its_condition_holds() -> None:
         "method=imp,seed=0",
     ]
     assert len(space.cells()) == len({cell.key for cell in space.cells()}) == 10
-    space.check()
+    check_space(space)
     assert [space.config(cell).method for cell in space.cells()[::2]] == ["one_shot", "l1", "l1", "l1", "imp"]
 
 
@@ -87,7 +90,7 @@ def test_the_order_of_paths_in_the_file_changes_no_cell() -> None:
 def test_documents_come_back() -> None:
     space = space_of()
     document = json.loads(json.dumps(space.document()))
-    assert Space.from_document(document) == space
+    assert from_document(document) == space
     assert document["grid"]["density"] == {"values": [0.5], "when": {"method": ["one_shot", "bip"]}}
     assert document["cases"]["bip"] == METHODS["cases"]["bip"]
     assert "cases" not in space_of({"trial": METHODS["trial"] | {"method": "imp"}}).document()
@@ -137,7 +140,7 @@ def test_a_profile_and_settings_change_values_and_keep_conditions(tmp_path: Path
 
 def test_a_space_runs_with_fewer_methods_than_it_knows(tmp_path: Path) -> None:
     space = load_space(written(tmp_path), overrides=["grid.method=[imp]"])
-    space.check()
+    check_space(space)
     assert [cell.key for cell in space.cells()] == ["method=imp,seed=0", "method=imp,seed=1"]
 
 
@@ -189,7 +192,7 @@ def test_what_is_no_condition_and_no_case_is_refused(path: str, value: Any, says
 
 def test_a_case_that_its_trials_do_not_accept_is_said_with_the_cell() -> None:
     with pytest.raises(UserError) as caught:
-        space_of(changed("cases/sparse/trial/levels", 3)).check()
+        check_space(space_of(changed("cases/sparse/trial/levels", 3)))
     assert str(caught.value).startswith("key is 'levels', but must be one of: ")
     assert str(caught.value).endswith("(the trial at finetune.lr=0.1,method=l1,seed=0,stage_pr=0.9)")
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from sweeper.space import load_space
+from sweeper.consistency import check_space
+from sweeper.load import load_space
 from tests.sweeper.space_files import SMALL, refusal, small, written
 from trials.methods import METHODS
 
@@ -119,7 +120,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("changes", "says"), REFUSED, ids=[says[:60] for _, says in REFUSED])
 def test_refused_in_one_line_with_value_and_rule(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
     def load_and_check() -> None:
-        small(tmp_path, changes).check()
+        check_space(small(tmp_path, changes))
 
     assert refusal(load_and_check).startswith(says)
 

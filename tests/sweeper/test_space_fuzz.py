@@ -13,7 +13,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sweeper.space import SPACES, Space, load_space
+from sweeper.consistency import check_space
+from sweeper.load import SPACES, from_document, load_space
+from sweeper.space import Space
 from trials.errors import UserError
 from trials.reading import parse_yaml, read_yaml
 
@@ -173,7 +175,7 @@ def load_and_check(content: str, profile: str | None = None, overrides: list[str
         path.write_text(content)
         try:
             space = load_space(str(path), profile=profile, overrides=overrides or [])
-            space.check()
+            check_space(space)
         except UserError as error:
             return str(error)
         return space
@@ -192,7 +194,7 @@ def test_what_a_file_holds_is_a_space_or_one_line(content: Any, overrides: list[
     with mock.patch("sweeper.space.read_yaml", return_value=content):
         try:
             space = load_space("fuzz.yaml", overrides=overrides)
-            space.check()
+            check_space(space)
         except UserError as error:
             assert_space_or_line(str(error))
         else:
@@ -205,7 +207,7 @@ def assert_space_or_line(outcome: Space | str) -> None:
         assert "\n" not in outcome
         assert len(outcome) < 3000
     else:
-        assert Space.from_document(outcome.document()) == outcome
+        assert from_document(outcome.document()) == outcome
         assert len({cell.key for cell in outcome.cells()}) == len(outcome.cells())
 
 

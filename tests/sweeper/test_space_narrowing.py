@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from sweeper.space import Space, narrowing
+from sweeper.load import from_document
+from sweeper.narrowing import narrowing
+from sweeper.space import Space
 
 BEGUN: dict[str, Any] = {
     "name": "begun",
@@ -18,7 +20,7 @@ BEGUN: dict[str, Any] = {
 
 
 def space(**changes: Any) -> Space:
-    return Space.from_document({**BEGUN, **changes})
+    return from_document({**BEGUN, **changes})
 
 
 def trial(**changes: Any) -> dict[str, Any]:

@@ -16,9 +16,9 @@ import pytest
 from sweeper.columns import COLUMNS, config_column
 from sweeper.ledger import Sample, SweepFolder
 from sweeper.tables import Sweep, compact, load, read
-from trials.config import parse
 from trials.errors import UserError
 from trials.ledger import RESULT, Attempt, Commit, TrialFolder
+from trials.methods.parsing import parse
 from trials.trial import Surroundings, run
 
 FRAMES = ("trials", "epochs", "layers", "allocations", "lineage")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trials.config import TrialConfig, parse
+from trials.config import TrialConfig
 from trials.ledger import State
 from trials.methods import METHODS
+from trials.methods.parsing import parse
 from trials.trial import Surroundings, run
 
 RECIPE = {"epochs": 2, "batch_size": 128}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.trials.configs import SMALLEST, WHAT
-from trials.config import parse
 from trials.errors import UserError, unknown_name
 from trials.methods import METHODS
+from trials.methods.parsing import parse
 
 METHOD_NAMES = ", ".join(sorted(METHODS))
 BIP, L1 = SMALLEST["bip"], SMALLEST["l1"]

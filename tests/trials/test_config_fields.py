@@ -10,8 +10,9 @@ import pytest
 from pydantic import BaseModel
 
 from tests.trials.configs import SMALLEST
-from trials.config import WHERE, parse
+from trials.config import WHERE
 from trials.methods import METHODS
+from trials.methods.parsing import parse
 
 OTHER: dict[str, Any] = {  # a value for each field that is neither its default nor what SMALLEST says
     "dataset": "cifar10",

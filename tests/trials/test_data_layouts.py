@@ -15,9 +15,10 @@ from tests.trials.folders import assert_same_outcome, rows_of
 from tests.trials.running import folder_of, run_in
 from tests.trials.test_data_cifar import pictures, write_pickles
 from trials import progress
-from trials.config import TrialConfig, parse
+from trials.config import TrialConfig
 from trials.data import DATASETS
 from trials.data.imagenet import load_imagenet
+from trials.methods.parsing import parse
 
 
 @pytest.fixture(autouse=True)

@@ -15,10 +15,11 @@ from tests.trials.folders import assert_same_outcome, rows_of, timeless
 from tests.trials.killing import Killed, deaths, killed_at_write
 from tests.trials.running import CONFIGS, config_of, folder_of, run_in
 from trials import lineage, trial
-from trials.config import TrialConfig, parse
+from trials.config import TrialConfig
 from trials.errors import UserError
 from trials.methods import METHODS, Stage
 from trials.methods.hydra import TrainScores
+from trials.methods.parsing import parse
 from trials.optimizers import Sgd
 from trials.schedules import Schedule
 from trials.training import Net, build_net

@@ -17,9 +17,9 @@ from tests.trials.folders import assert_same_outcome, checkpoint_of, rows_of, st
 from tests.trials.processes import PATIENCE_S, wait_for
 from tests.trials.running import BASE, CONFIGS
 from trials import __main__ as command
-from trials.config import parse
 from trials.errors import Superseded
 from trials.ledger import TrialFolder
+from trials.methods.parsing import parse
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

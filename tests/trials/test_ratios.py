@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from trials import models
-from trials.config import parse
 from trials.layer_table import layer_table, table_of
 from trials.methods import METHODS
+from trials.methods.parsing import parse
 from trials.ratios import layer_ratios, read_skip_layers, read_stage_pr
 from trials.training import Net
 

@@ -15,9 +15,10 @@ from tests.trials.folders import assert_same_outcome, checkpoint_of, rows_of
 from tests.trials.running import BASE, RECIPE, config_of, folder_of, run_in
 from trials import compact, models
 from trials.__main__ import main
-from trials.config import TrialConfig, parse
+from trials.config import TrialConfig
 from trials.errors import UserError
 from trials.latency import measure
+from trials.methods.parsing import parse
 from trials.training import Net
 from trials.weights import export, network
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.conftest import VECTORS
-from trials.config import parse
 from trials.methods.adaptive_sparsity import AdaptiveSparsityConfig
+from trials.methods.parsing import parse
 from trials.training import Net
 
 FOLDER = VECTORS / "adaptive_sparsity"

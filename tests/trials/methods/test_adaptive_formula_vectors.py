@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from tests.trials.methods.adaptive_recorded import MANIFEST, File, close, config_of, zeros
-from trials.config import parse
 from trials.methods.adaptive_sparsity import AdaptiveSparsityConfig, TrainWithThresholds
+from trials.methods.parsing import parse
 from trials.models import MODELS
 from trials.models.late_stride_wide_resnet import late_stride_wide_resnet
 from trials.schedules import Schedule

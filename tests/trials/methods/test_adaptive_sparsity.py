@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from tests.trials.folders import checkpoint_of, rows_of, same
 from tests.trials.running import RECIPE, config_of, folder_of, run_in
-from trials.config import parse
 from trials.errors import UserError
 from trials.methods import METHODS
 from trials.methods.adaptive_sparsity import AdaptiveSparsityConfig, TrainWithThresholds
+from trials.methods.parsing import parse
 from trials.models import MODELS
 from trials.sparsity import keep_count, prunable
 from trials.training import Net

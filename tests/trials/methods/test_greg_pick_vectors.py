@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from tests.trials.greg_nets import GREG, MANIFEST, arrays, files, indices, initial, near
-from trials.config import Recipe, parse
+from trials.config import Recipe
 from trials.frozen import validate
 from trials.layer_table import layer_table
 from trials.methods.oracle import Choose, OracleConfig
+from trials.methods.parsing import parse
 from trials.ratios import layer_ratios, read_skip_layers, read_stage_pr
 from trials.sparsity import prunable
 from trials.sparsity.groups import group_scores, group_shape, pick_groups, prune_count

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from tests.trials.greg_nets import MANIFEST, files, indices, initial, near, under
-from trials.config import Recipe, parse
+from trials.config import Recipe
 from trials.methods import METHODS
 from trials.methods.base import TrainStage
 from trials.methods.growing import Growing, GrowingConfig, GrowingLayer, GrowingMethod
+from trials.methods.parsing import parse
 from trials.methods.removal import remove
 from trials.ratios import read_skip_layers, read_stage_pr
 from trials.sparsity import prunable

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from tests.trials.methods.recorded import SCORES, Recorded, files
 from tests.trials.vectors import MANIFEST, close
-from trials.config import parse
 from trials.methods.base import TrainStage
 from trials.methods.bip import Bilevel
 from trials.methods.hydra import TrainScores
+from trials.methods.parsing import parse
 
 STEP_FILES = files(trainer=("bilevel", "base"))
 PATTERN = {"unstructured": "weight"}

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from trials.config import parse
 from trials.data import load
+from trials.methods.parsing import parse
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, build_masks, prunable
 from trials.sparsity.accounting import LayerSizes, kept_counts, layer_rows, summary, torch_flops
 from trials.training import Net, build_net

@@ -1,0 +1,29 @@
+"""Read a trial's config: a mapping of fields to values becomes the typed config of its method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from trials import lineage
+from trials.config import TrialConfig
+from trials.errors import UserError, unknown_name
+from trials.frozen import validate
+from trials.methods import METHODS
+
+
+def parse(content: object) -> TrialConfig:
+    """The typed config of a mapping, by its ``method``.
+
+    Raises:
+        UserError: one line that says the field, its value, the rule and the way out.
+    """
+    if not isinstance(content, Mapping):
+        raise UserError(f"a trial is {content!r}, but must be a mapping of fields to values")
+    if "method" not in content:
+        raise UserError(f"method is missing: add method: one of {', '.join(sorted(METHODS))}")
+    method = content["method"]
+    if not isinstance(method, str) or method not in METHODS:
+        raise UserError(unknown_name("method", method, METHODS))
+    config: TrialConfig = validate(METHODS[method].Config, content, "")
+    lineage.check(config)
+    return config
