@@ -22,14 +22,14 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # no token file in the home 
 
 from rich.console import Console
 
-from sweeper.cluster import connect
-from sweeper.display import Display
-from sweeper.ledger import SweepFolder
-from sweeper.load import load_space
-from sweeper.plan import Plan
-from sweeper.runner import run_plan
-from sweeper.space import Space
-from trials.lease import Lease
+from sweeper.execution.live_view import Display
+from sweeper.execution.on_ray.cluster import connect
+from sweeper.execution.on_ray.tune_run import run_plan
+from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.search.plan import Plan
+from sweeper.space.load import load_space
+from sweeper.space.space import Space
+from trials.storage.lease import Lease
 
 SPACE = """
 about: trivial trials

@@ -20,14 +20,14 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.overhead import trivial
-from sweeper.display import Display
-from sweeper.ledger import Sample, SweepFolder
-from sweeper.plan import Plan
-from sweeper.report import show
-from sweeper.space import Space
-from sweeper.tables import compact
-from trials.ledger import TrialFolder
-from trials.trial import Surroundings, run
+from sweeper.execution.live_view import Display
+from sweeper.folder.sweep_folder import Sample, SweepFolder
+from sweeper.results.report import show
+from sweeper.results.tables import compact
+from sweeper.search.plan import Plan
+from sweeper.space.space import Space
+from trials.running.trial import Surroundings, run
+from trials.storage.trial_folder import TrialFolder
 
 GOALS_S = {"resume": 30.0, "tables written": 30.0, "--show": 5.0}
 

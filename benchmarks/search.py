@@ -14,11 +14,11 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from sweeper.cells import LADDERS
-from sweeper.load import from_document
-from sweeper.objectives import Outcome
-from sweeper.space import Space
-from sweeper.study import CellStudy
+from sweeper.search.study import CellStudy
+from sweeper.space.grid.cells import LADDERS
+from sweeper.space.load import from_document
+from sweeper.space.options.objectives import Outcome
+from sweeper.space.space import Space
 
 DENSITIES = LADDERS["lth"][:12]
 SAMPLES, SEEDS = 30, 9

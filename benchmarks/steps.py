@@ -17,16 +17,16 @@ from torch.nn import functional as F
 
 from benchmarks.timing import pair
 from trials import models
-from trials.config import Recipe
+from trials.config.trial_config import Recipe
 from trials.methods.base import TrainStage
-from trials.methods.bip import Bilevel, BipConfig
-from trials.methods.greg1 import Greg1Config, Greg1Stage
-from trials.methods.greg2 import Greg2Config, Greg2Stage
-from trials.methods.growing import Growing
-from trials.methods.hydra import HydraConfig, TrainScores
+from trials.methods.bip.bip import Bilevel, BipConfig
+from trials.methods.bip.hydra import HydraConfig, TrainScores
+from trials.methods.greg.greg1 import Greg1Config, Greg1Stage
+from trials.methods.greg.greg2 import Greg2Config, Greg2Stage
+from trials.methods.greg.groups import GroupPattern
+from trials.methods.greg.growing import Growing
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, build_masks, prunable
-from trials.sparsity.groups import GroupPattern
-from trials.training import Batch, Net
+from trials.training.net import Batch, Net
 
 
 def new_net(model: str = "resnet18") -> Net:

@@ -18,8 +18,8 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import sweeper
-from sweeper.ledger import SweepFolder
-from sweeper.summary import summarise
+from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.results.summary import summarise
 
 CURVES = {
     "bip_unstructured": ("BiP, best of 4 by validation", {}),

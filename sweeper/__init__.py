@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from sweeper.tables import Sweep, load
+from sweeper.results.tables import Sweep, load
 
 __all__ = ["Sweep", "load"]

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from sweeper.control import cancel, list_sweeps
+from sweeper.execution.signals import interruptible
 from sweeper.options import COMPLETE, FAILURES, STOPPED, WRONG_INPUT, read_options, sweep_path
-from sweeper.report import show
-from sweeper.signals import interruptible
+from sweeper.results.report import show
 from trials.errors import UserError
-from trials.storage import place
+from trials.storage.place import place
 
 __all__ = ["COMPLETE", "FAILURES", "STOPPED", "WRONG_INPUT", "main"]
 
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None, *, submitted: bool = False) -> 
     try:
         options = read_options(sys.argv[1:] if arguments is None else arguments, submitted=submitted)
         if options.list_spaces:
-            from sweeper.load import list_spaces
+            from sweeper.space.load import list_spaces
 
             for name, about, profiles in list_spaces():
                 console.print(f"{name}: {about}" + (f" (profiles: {', '.join(profiles)})" if profiles else ""))

@@ -15,10 +15,10 @@ from typing import Any
 import pandas as pd
 
 from sweeper.cli import make_console
-from sweeper.comparison import dense_accuracy, points_of
-from sweeper.report import print_table
-from sweeper.summary import ACCURACIES, rows_of
-from sweeper.tables import load
+from sweeper.results.comparison import dense_accuracy, points_of
+from sweeper.results.report import print_table
+from sweeper.results.summary import ACCURACIES, rows_of
+from sweeper.results.tables import load
 from trials.errors import UserError
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
@@ -29,7 +29,7 @@ MARKERS = "osD^vPX*<>ph"
 
 
 def draw(points: pd.DataFrame, accuracy: str, dense: float | None = None) -> Any:
-    """A figure of :func:`sweeper.comparison.points_of`.
+    """A figure of :func:`sweeper.results.comparison.points_of`.
 
     Left, accuracy over density: a panel per series, in a band of one standard deviation over seeds to either side, in
     front of the others in grey. Right, accuracy over FLOPs: all points, and a line through those that none beats.

@@ -6,15 +6,15 @@ import time
 
 from rich.console import Console
 
-from sweeper.ledger import SweepFolder
-from sweeper.report import print_line, standing
-from sweeper.stopping import StopFile
-from sweeper.tables import read
-from trials import files
+from sweeper.execution.stop_file import StopFile
+from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.results.report import print_line, standing
+from sweeper.results.tables import read
 from trials.errors import UserError
-from trials.lease import Lease
-from trials.owner import Owner
-from trials.storage import Place
+from trials.storage import files
+from trials.storage.lease import Lease
+from trials.storage.owner import Owner
+from trials.storage.place import Place
 
 CANCEL_S = 120.0
 """How long a driver may take to stop: its trials have a minute to commit."""

@@ -20,12 +20,12 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from rich.console import Console
 
-from sweeper.curves import curves_in
-from sweeper.ledger import Record, SweepFolder
-from sweeper.load import from_document
-from sweeper.objectives import FAILED, RUNNING, outcome_of
+from sweeper.folder.sweep_folder import Record, SweepFolder
+from sweeper.search.learning_curves import curves_in
+from sweeper.space.load import from_document
+from sweeper.space.options.objectives import FAILED, RUNNING, outcome_of
 from trials.errors import UserError
-from trials.storage import Place
+from trials.storage.place import Place
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

@@ -13,22 +13,23 @@ from typing import Any
 
 from rich.console import Console
 
-from sweeper.cells import Cell
-from sweeper.conditions import active
-from sweeper.consistency import check_space
-from sweeper.ledger import SweepFolder
-from sweeper.load import from_document, load_space
-from sweeper.narrowing import narrowing
+from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.options import COMPLETE, FAILURES, STOPPED, sweep_path
-from sweeper.report import show
-from sweeper.space import Space
-from sweeper.warm import commit, warm_start
-from trials import data, files
-from trials.config import TrialConfig
+from sweeper.results.report import show
+from sweeper.search.warm_start import commit, warm_start
+from sweeper.space.checks import check_space
+from sweeper.space.compatibility import narrowing
+from sweeper.space.grid.cells import Cell
+from sweeper.space.grid.conditions import active
+from sweeper.space.load import from_document, load_space
+from sweeper.space.space import Space
+from trials import data
+from trials.config.trial_config import TrialConfig
 from trials.errors import UserError
 from trials.frozen import SCHEMA
-from trials.lease import HEARTBEAT_S, Lease
 from trials.methods import METHODS
+from trials.storage import files
+from trials.storage.lease import HEARTBEAT_S, Lease
 
 _VERSIONS = ("torch", "torchvision", "ray", "optuna", "pandas", "pyarrow", "numpy")
 
@@ -74,10 +75,10 @@ def drive(
     space: Space, folder: SweepFolder, lease: Lease, address: str | None, console: Console, *, verify: bool = False
 ) -> int:
     """Run a checked space as the sweep's one driver."""
-    from sweeper.display import Display
-    from sweeper.plan import Plan
-    from sweeper.runner import run_plan  # imports Ray: not for --show, --dry-run and what is refused
-    from sweeper.tables import compact
+    from sweeper.execution.live_view import Display
+    from sweeper.execution.on_ray.tune_run import run_plan  # imports Ray: not for --show, --dry-run and what is refused
+    from sweeper.results.tables import compact
+    from sweeper.search.plan import Plan
 
     refuse_narrowing(folder, space)  # again: now that nobody else changes it
     record_change(folder, space, console)

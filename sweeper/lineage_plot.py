@@ -14,9 +14,9 @@ from typing import Any
 import pandas as pd
 
 from sweeper.columns import COLUMNS
-from sweeper.ledger import SweepFolder
-from sweeper.lineage import history
-from sweeper.tables import Sweep, load
+from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.results.lineage import history
+from sweeper.results.tables import Sweep, load
 from trials.errors import UserError
 
 

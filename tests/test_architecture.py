@@ -60,18 +60,19 @@ def test_the_check_sees_every_kind_of_import(code: str) -> None:
 def test_what_few_trials_need_is_imported_by_those() -> None:
     """Every worker imports every method: what takes long to import and serves one of them must wait."""
     slow = {"scipy", "sklearn", "pyarrow.dataset", "torchvision", "onnx", "onnxruntime", "matplotlib"}
-    names = ["trials.trial", "trials.config", "trials.methods", *sorted(slow)]
-    code = f"import sys, trials.trial; print(*(name for name in {names} if name in sys.modules))"
+    names = ["trials.running.trial", "trials.config.trial_config", "trials.methods", *sorted(slow)]
+    code = f"import sys, trials.running.trial; print(*(name for name in {names} if name in sys.modules))"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert set(done.stdout.split()) == {"trials.trial", "trials.config", "trials.methods"}
+    assert set(done.stdout.split()) == {"trials.running.trial", "trials.config.trial_config", "trials.methods"}
 
 
 def test_nothing_comes_in_through_something_else() -> None:
     """At run time. (pyarrow loads pandas when it first makes a table, if it is there; importing trials does not.)"""
     names = sorted(FORBIDDEN["trials"])
-    code = f"import trials.trial, trials.methods, trials.__main__, sys\nprint([n for n in {names} if n in sys.modules])"
+    imports = "import trials.running.trial, trials.methods, trials.__main__, sys"
+    code = f"{imports}\nprint([n for n in {names} if n in sys.modules])"
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"
@@ -120,18 +121,29 @@ def test_the_check_finds_a_circle() -> None:
 
 
 @pytest.mark.parametrize(
-    "lower", ["trials.sparsity", "trials.training", "trials.models", "trials.data", "trials.ledger"]
+    "lower", ["trials.sparsity", "trials.training.net", "trials.models", "trials.data", "trials.storage.trial_folder"]
 )
 def test_nothing_below_knows_methods_or_trials(lower: str) -> None:
     names = {name: tree for name, tree in modules("trials").items() if f"{name}.".startswith(f"{lower}.")}
     assert names
     for name, tree in names.items():
-        above = {t for t in imported(tree) if t.startswith(("trials.methods", "trials.trial", "trials.sources"))}
+        above = {
+            t
+            for t in imported(tree)
+            if t.startswith(("trials.methods", "trials.running.trial", "trials.running.shared_trials"))
+        }
         assert not above, f"{name} imports {above}"
 
 
 def test_a_method_knows_nothing_of_data_loading_checkpoints_or_rows() -> None:
-    below = ("trials.data", "trials.ledger", "trials.lease", "trials.files", "trials.trial", "trials.sources")
+    below = (
+        "trials.data",
+        "trials.storage.trial_folder",
+        "trials.storage.lease",
+        "trials.storage.files",
+        "trials.running.trial",
+        "trials.running.shared_trials",
+    )
     for name, tree in modules("trials").items():
         if name.startswith("trials.methods."):
             known = {target for target in imported(tree) if target.startswith(below)}

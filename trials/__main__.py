@@ -12,18 +12,18 @@ from pathlib import Path
 
 import torch
 
-from trials import files
+from trials.commands.evaluate_pretrained import evaluate_command
+from trials.commands.profile import profile, text
 from trials.data import check
 from trials.errors import Superseded, UserError
-from trials.evaluate_command import evaluate_command
-from trials.ledger import Row
 from trials.methods.parsing import parse
-from trials.profile import profile, text
-from trials.reading import override, read_yaml
-from trials.storage import place
-from trials.training import resolve_device
-from trials.trial import Surroundings, run
-from trials.weights import FORMS, compare, export
+from trials.networks.stored import FORMS, compare, export
+from trials.running.trial import Surroundings, run
+from trials.storage import files
+from trials.storage.place import place
+from trials.storage.trial_folder import Row
+from trials.training.net import resolve_device
+from trials.yaml_text import override, read_yaml
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trials.config import TrialConfig
+from trials.config.trial_config import TrialConfig
 from trials.data import load
 from trials.errors import UserError
 from trials.methods.parsing import parse
-from trials.reading import read_yaml
+from trials.networks.stored import network_of
 from trials.sparsity import density_of
-from trials.training import Net, build_net, evaluate, place_data, resolve_device
-from trials.weights import network_of
+from trials.training.net import Net, build_net, evaluate, place_data, resolve_device
+from trials.yaml_text import read_yaml
 
 
 def load_trial(folder: Path) -> tuple[TrialConfig, Net]:

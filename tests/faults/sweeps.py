@@ -11,7 +11,7 @@ import pandas as pd
 
 import sweeper
 from tests.faults.drivers import Driver
-from trials.ledger import State, TrialFolder
+from trials.storage.trial_folder import State, TrialFolder
 
 SPACE = """
 about: to be killed

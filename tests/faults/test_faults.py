@@ -14,7 +14,7 @@ import pytest
 
 import sweeper
 from sweeper.cli import COMPLETE, STOPPED, WRONG_INPUT
-from sweeper.ledger import SweepFolder
+from sweeper.folder.sweep_folder import SweepFolder
 from tests.faults.drivers import Driver, Drivers
 from tests.faults.sweeps import (
     SPACE,
@@ -28,7 +28,7 @@ from tests.faults.sweeps import (
     states,
 )
 from tests.trials.processes import wait_for
-from trials.lease import Lease
+from trials.storage.lease import Lease
 
 pytestmark = pytest.mark.slow
 TRIALS = 8

@@ -14,17 +14,18 @@ import pytest
 import torch
 
 from sweeper import driver
-from sweeper.ledger import SweepFolder
-from sweeper.plan import Plan
+from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.search.plan import Plan
 from tests.sweeper.sweeps import begun, finish, make_space
 from tests.trials.folders import assert_same_outcome
-from tests.trials.running import config_of, folder_of, run_in
-from trials import files, progress, room
-from trials.config import TrialConfig
+from tests.trials.small_trials import config_of, folder_of, run_in
+from trials.config.trial_config import TrialConfig
 from trials.errors import OUT_OF_MEMORY, Superseded, UserError
 from trials.frozen import SCHEMA
-from trials.ledger import TrialFolder
-from trials.trial import Surroundings, run
+from trials.running import progress
+from trials.running.trial import Surroundings, run
+from trials.storage import files, full_disk
+from trials.storage.trial_folder import TrialFolder
 
 
 class Disk:
@@ -43,7 +44,7 @@ class Disk:
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     disk = Disk()
     monkeypatch.setattr(os, "fsync", disk.write)
-    monkeypatch.setattr(room, "RETRY_S", 0.01)
+    monkeypatch.setattr(full_disk, "RETRY_S", 0.01)
     return disk
 
 
@@ -113,17 +114,17 @@ class Shown:
 
 
 def test_scheduling_pauses_while_the_disk_is_full(disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sweeper import searcher
-    from trials.lease import Lease
+    from sweeper.execution.on_ray import tune_searcher
+    from trials.storage.lease import Lease
 
-    monkeypatch.setattr(searcher, "slots", lambda wanted: 8)
-    monkeypatch.setattr(searcher, "largest", dict)
-    monkeypatch.setattr(searcher, "FULL_S", 0.0)
+    monkeypatch.setattr(tune_searcher, "slots", lambda wanted: 8)
+    monkeypatch.setattr(tune_searcher, "largest", dict)
+    monkeypatch.setattr(tune_searcher, "FULL_S", 0.0)
     search = {"search": {"finetune.lr": {"loguniform": [1e-3, 1.0]}}, "sampler": "random", "samples": 2}
     calm = begun(make_space(**search), tmp_path / "calm")
     expected = [assignment.config for assignment in iter(calm.next, None)]
     plan, shown = begun(make_space(**search), tmp_path / "full"), Shown()
-    asking = searcher.PlanSearcher(plan, plan.folder, shown, None, Lease(tmp_path / "lock"))  # type: ignore[arg-type]
+    asking = tune_searcher.PlanSearcher(plan, plan.folder, shown, None, Lease(tmp_path / "lock"))  # type: ignore[arg-type]
     first = asking.suggest("a")
     assert isinstance(first, dict)
     disk.full = True
@@ -136,14 +137,14 @@ def test_scheduling_pauses_while_the_disk_is_full(disk: Disk, tmp_path: Path, mo
 
 
 def test_a_full_temporary_folder_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sweeper import runner
+    from sweeper.execution.on_ray import tune_run
 
     def mkdtemp(**_: object) -> str:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(runner.tempfile, "mkdtemp", mkdtemp)
+    monkeypatch.setattr(tune_run.tempfile, "mkdtemp", mkdtemp)
     with pytest.raises(UserError, match=r"No space left on device.*make room, or set TMPDIR"):
-        runner._scratch()
+        tune_run._scratch()
 
 
 def test_a_late_state_does_not_hide_what_the_successor_has_committed(
@@ -286,19 +287,19 @@ def test_room_is_told_from_other_errors() -> None:
     assert files.is_full(OSError(errno.ENOSPC, ""))
     assert files.is_full(OSError(errno.EDQUOT, ""))
     assert not files.is_full(OSError(errno.EACCES, ""))
-    assert math.isfinite(room.RETRY_S)
+    assert math.isfinite(full_disk.RETRY_S)
 
 
 @pytest.fixture
 def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """What Tune asks, without Tune; ``display`` is a :class:`Shown`."""
-    from sweeper import searcher
-    from trials.lease import Lease
+    from sweeper.execution.on_ray import tune_searcher
+    from trials.storage.lease import Lease
 
-    monkeypatch.setattr(searcher, "slots", lambda wanted: 8)
-    monkeypatch.setattr(searcher, "largest", lambda wanted: {**wanted, "CPU": 8})
+    monkeypatch.setattr(tune_searcher, "slots", lambda wanted: 8)
+    monkeypatch.setattr(tune_searcher, "largest", lambda wanted: {**wanted, "CPU": 8})
     plan = begun(make_space(silence_limit_s=30), tmp_path / "sweep")
-    return searcher.PlanSearcher(plan, plan.folder, Shown(), None, Lease(tmp_path / "lock"))  # type: ignore[arg-type]
+    return tune_searcher.PlanSearcher(plan, plan.folder, Shown(), None, Lease(tmp_path / "lock"))  # type: ignore[arg-type]
 
 
 def test_a_machine_that_does_not_see_the_storage_gets_its_trial_taken_back(asking: Any) -> None:

@@ -15,17 +15,17 @@ import torch
 
 import sweeper
 from sweeper.cli import COMPLETE
-from sweeper.consistency import check_space
-from sweeper.ledger import SweepFolder
-from sweeper.load import load_space
-from sweeper.plan import Plan
-from sweeper.space import Space
+from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.search.plan import Plan
+from sweeper.space.checks import check_space
+from sweeper.space.load import load_space
+from sweeper.space.space import Space
 from tests.faults.drivers import Drivers
 from tests.faults.sweeps import VARYING, run_until
 from tests.trials.processes import started
-from trials.ledger import Row
 from trials.methods.parsing import parse
-from trials.trial import Surroundings, run
+from trials.running.trial import Surroundings, run
+from trials.storage.trial_folder import Row
 
 pytestmark = pytest.mark.slow
 

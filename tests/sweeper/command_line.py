@@ -12,6 +12,7 @@ import pytest
 
 import sweeper
 from sweeper.cli import WRONG_INPUT, main
+from sweeper.execution import on_ray
 
 SMALL = """
 about: a small one
@@ -25,10 +26,10 @@ SPACE = ["--space", "small.yaml"]
 
 
 def put_in_place_of_ray(monkeypatch: pytest.MonkeyPatch, run_plan: Callable[..., None]) -> None:
-    runner = types.ModuleType("sweeper.runner")
+    runner = types.ModuleType("sweeper.execution.on_ray.tune_run")
     runner.run_plan = run_plan  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "sweeper.runner", runner)
-    monkeypatch.setattr(sweeper, "runner", runner, raising=False)
+    monkeypatch.setitem(sys.modules, "sweeper.execution.on_ray.tune_run", runner)
+    monkeypatch.setattr(on_ray, "tune_run", runner, raising=False)
 
 
 def sweep(*arguments: str) -> int:

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from sweeper.ledger import SweepFolder
-from sweeper.plan import Plan
+from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.search.plan import Plan
 from tests.sweeper.command_line import SMALL, put_in_place_of_ray
 from tests.trials.conftest import few_digits
-from trials.lease import Lease
 from trials.methods.parsing import parse
-from trials.trial import Surroundings, run
+from trials.running.trial import Surroundings, run
+from trials.storage.lease import Lease
 
 __all__ = ["few_digits"]
 
@@ -26,7 +26,7 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Any]:
     """One Ray of this machine for all sweeps of a module: it is joined, not started."""
-    from sweeper import cluster  # sets what Ray reads as it is imported
+    from sweeper.execution.on_ray import cluster  # sets what Ray reads as it is imported
 
     cluster.ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield cluster.ray

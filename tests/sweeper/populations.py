@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from sweeper.plan import Plan
-from sweeper.space import Space
+from sweeper.search.plan import Plan
+from sweeper.space.space import Space
 from tests.sweeper.sweeps import ONE_SHOT, make_space
 
 PBT = {"population": 4, "interval": 2, "generations": 3}

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sweeper.ledger import SweepFolder, is_stopped
-from sweeper.plan import Plan
-from sweeper.space import Space
-from sweeper.tables import load
+from sweeper.folder.sweep_folder import SweepFolder, is_stopped
+from sweeper.results.tables import load
+from sweeper.search.plan import Plan
+from sweeper.space.space import Space
 from tests.sweeper.sweeps import ONE_SHOT, begun, make_space
-from trials.ledger import TrialFolder
+from trials.storage.trial_folder import TrialFolder
 
 EPOCHS = 9
 TRIAL = {**ONE_SHOT, "finetune": {"epochs": EPOCHS}}

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from sweeper.load import load_space
-from sweeper.space import Space
+from sweeper.space.load import load_space
+from sweeper.space.space import Space
 from trials.errors import UserError
 
 SHIPPED = ("bip_unstructured", "imp_kseries", "one_shot_magnitude")

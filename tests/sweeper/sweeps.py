@@ -6,15 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sweeper.consistency import check_space
-from sweeper.ledger import Record, SweepFolder
-from sweeper.load import from_document
-from sweeper.plan import Plan
-from sweeper.space import Space
-from sweeper.study import CellStudy
-from sweeper.warm import commit, warm_start
-from trials.ledger import TrialFolder
-from trials.storage import Place
+from sweeper.folder.sweep_folder import Record, SweepFolder
+from sweeper.search.plan import Plan
+from sweeper.search.study import CellStudy
+from sweeper.search.warm_start import commit, warm_start
+from sweeper.space.checks import check_space
+from sweeper.space.load import from_document
+from sweeper.space.space import Space
+from trials.storage.place import Place
+from trials.storage.trial_folder import TrialFolder
 
 SAMPLERS = ("random", "tpe")
 ONE_SHOT: dict[str, Any] = {

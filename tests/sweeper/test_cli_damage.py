@@ -9,7 +9,7 @@ import pytest
 from sweeper.cli import COMPLETE
 from tests.sweeper.command_line import attempts, figures, sweep
 from tests.trials.folders import state_of, the_stage
-from trials.ledger import TrialFolder
+from trials.storage.trial_folder import TrialFolder
 
 pytestmark = pytest.mark.usefixtures("here", "no_stray_handlers")
 

@@ -17,7 +17,7 @@ from sweeper import driver
 from sweeper.cli import COMPLETE, STOPPED, WRONG_INPUT
 from tests.sweeper.command_line import SPACE, attempts, figures, sweep, wrong
 from tests.trials.killing import Killed, deaths, killed_at_write
-from trials.lease import Lease
+from trials.storage.lease import Lease
 
 pytestmark = pytest.mark.usefixtures("here", "no_stray_handlers")
 

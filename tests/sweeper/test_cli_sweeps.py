@@ -12,8 +12,8 @@ import pytest
 
 import sweeper
 from sweeper.cli import COMPLETE, FAILURES, STOPPED, main
-from sweeper.ledger import SweepFolder
-from sweeper.plan import Plan
+from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.search.plan import Plan
 from tests.sweeper.command_line import SPACE, attempts, put_in_place_of_ray, sweep, wrong
 
 ROOT = Path(__file__).resolve().parent.parent.parent

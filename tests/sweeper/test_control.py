@@ -11,13 +11,13 @@ import pytest
 
 from sweeper import control
 from sweeper.cli import COMPLETE, WRONG_INPUT, main
-from sweeper.ledger import SweepFolder
-from sweeper.plan import Plan
-from sweeper.stopping import StopFile
+from sweeper.execution.stop_file import StopFile
+from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.search.plan import Plan
 from tests.sweeper.sweeps import fail, finish, make_space
 from tests.trials.buckets import prefix, served
-from trials.lease import Lease
-from trials.storage import Place, place
+from trials.storage.lease import Lease
+from trials.storage.place import Place, place
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from sweeper import dashboard
 from sweeper.dashboard import serve, write_copy
-from sweeper.ledger import SweepFolder
+from sweeper.folder.sweep_folder import SweepFolder
 from tests.sweeper.pruned import KINDS, Drivers, space_of
 from tests.sweeper.sweeps import begun, fail, make_space, run_out, searching
 from tests.trials.processes import wait_for

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.load import load_space
 from sweeper.options import parser, read_options
+from sweeper.space.load import load_space
 from trials.errors import UserError
 
 

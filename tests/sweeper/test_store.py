@@ -14,13 +14,13 @@ import pytest
 import sweeper
 from sweeper.cli import COMPLETE, main
 from sweeper.dashboard import write_copy
-from sweeper.ledger import SweepFolder
+from sweeper.folder.sweep_folder import SweepFolder
 from tests.machines import several_machines
 from tests.sweeper.on_ray import ROOT, SPACE
 from tests.sweeper.sweeps import run_space, searching
 from tests.trials.buckets import prefix, served
 from trials.errors import UserError
-from trials.storage import place
+from trials.storage.place import place
 
 SETTINGS = ("--set", "grid.seed=[0]", "--set", "trial.prune.epochs=1", "--samples", "1")
 
@@ -34,7 +34,7 @@ def bucket() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def ray(bucket: None) -> Iterator[Any]:
     """Two machines, as far as Ray knows; their processes inherit how the bucket is reached."""
-    from sweeper import cluster
+    from sweeper.execution.on_ray import cluster
 
     machines = several_machines({"num_cpus": 1, "include_dashboard": False})
     machines.add_node(num_cpus=1)
@@ -84,7 +84,7 @@ def test_a_search_in_a_bucket_begins_with_an_earlier_one_and_is_copied_for_the_d
 
 
 def test_machines_that_share_the_storage(ray: Any, tmp_path: Path) -> None:
-    from sweeper.cluster import require_shared
+    from sweeper.execution.on_ray.cluster import require_shared
 
     for where in (tmp_path / "sweep", prefix("shared")):
         where.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ def test_machines_that_share_the_storage(ray: Any, tmp_path: Path) -> None:
 
 def test_a_machine_that_does_not_share_it_is_named(ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver writes to a folder that other machines look for in vain."""
-    from sweeper import cluster
+    from sweeper.execution.on_ray import cluster
 
     monkeypatch.setattr(cluster, "_write_probe", blind)
     address = ray.nodes()[0]["NodeManagerAddress"]
@@ -110,7 +110,7 @@ def test_a_machine_that_does_not_share_it_is_named(ray: Any, tmp_path: Path, mon
 def test_a_machine_that_dies_while_it_is_asked_shares_nothing_and_bars_nothing(
     ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sweeper import cluster
+    from sweeper.execution.on_ray import cluster
 
     alive = ray.nodes
     listed = [[*alive(), {**alive()[0], "NodeID": "5e" * (len(alive()[0]["NodeID"]) // 2)}]]
@@ -122,7 +122,7 @@ def test_a_machine_that_dies_while_it_is_asked_shares_nothing_and_bars_nothing(
 
 def blind(folder: str, names: list[str]) -> str | None:
     """The probe, on a machine where the storage is another folder of the same name."""
-    from sweeper import cluster
+    from sweeper.execution.on_ray import cluster
 
     cluster.STORAGE_LAG_S = 0.1
     return cluster._read(place(f"{folder}-of-its-own"), ["driver"])

@@ -10,7 +10,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from trials.storage import ENVIRONMENT, ObjectPath
+from trials.storage.place import ENVIRONMENT, ObjectPath
 
 BUCKET = "storage-of-tests"
 

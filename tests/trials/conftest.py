@@ -11,8 +11,8 @@ import pytest
 
 from tests.trials.layouts import CROP, RESIZE, forget
 from trials.data import DATASETS, RawData, device
-from trials.data.digits import load_digits
-from trials.data.imagenet import load_imagenet
+from trials.data.sets.digits import load_digits
+from trials.data.sets.imagenet import load_imagenet
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from trials.ledger import Row, Rows, State, TrialFolder
+from trials.storage.trial_folder import Row, Rows, State, TrialFolder
 
 
 def state_of(path: Path) -> State:

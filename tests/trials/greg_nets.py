@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from tests.conftest import VECTORS
 from trials import models
-from trials.training import Net
+from trials.training.net import Net
 
 WHAT: dict[str, Any] = {"dataset": "digits", "model": "tiny"}
 GREG = VECTORS / "greg"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from trials import files
+from trials.storage import files
 
 PLACES = ("before", "torn", "unnamed", "after")
 """Before anything, with half of the temporary file written, before the rename, or after it."""

@@ -13,7 +13,7 @@ from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
 # the last two are what torch's optimisers and pyarrow import when they are first used: a second and a half
-CONTEXT.set_forkserver_preload(["trials.trial", "trials.methods", "torch._dynamo", "pandas"])
+CONTEXT.set_forkserver_preload(["trials.running.trial", "trials.methods", "torch._dynamo", "pandas"])
 
 PATIENCE_S = 60.0
 """How long a test waits for what must come, before it fails."""

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trials import files, models
+from trials import models
 from trials.compact.cut import Kept, shrink
 from trials.errors import UserError
+from trials.storage import files
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,16 @@ from typing import Any
 
 import torch
 
-from trials.data.cifar import CIFAR10, CIFAR100, load_cifar
 from trials.data.device import OnDevice
-from trials.data.digits import load_digits
 from trials.data.encoded import EncodedData
-from trials.data.imagenet import load_imagenet
 from trials.data.loader import Batch, Loader, Source
-from trials.data.parquet import load_parquet
 from trials.data.raw import RawData
+from trials.data.sets.cifar import CIFAR10, CIFAR100, load_cifar
+from trials.data.sets.digits import load_digits
+from trials.data.sets.imagenet import load_imagenet
+from trials.data.sets.parquet import load_parquet
+from trials.data.sets.tinyimagenet import MEAN, STD, load_tinyimagenet
 from trials.data.streamed import Streamed
-from trials.data.tinyimagenet import MEAN, STD, load_tinyimagenet
 from trials.errors import DataError, unknown_name
 
 __all__ = [

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from trials.data import parquet
 from trials.data.cache import cache_dir, one_at_a_time, replacing, source_key
 from trials.data.encoded import PackedImages
 from trials.data.parquet_file import find_columns, read_rows, row_count
 from trials.data.raw import LabelArray
+from trials.data.sets import parquet
 from trials.errors import DataError
 
 

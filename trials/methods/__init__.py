@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from trials.methods.adaptive_sparsity import AdaptiveSparsity
+from trials.methods.adaptive.adaptive_sparsity import AdaptiveSparsity
 from trials.methods.base import Method, Stage, TrainStage
-from trials.methods.bip import Bip
+from trials.methods.bip.bip import Bip
+from trials.methods.bip.hydra import Hydra
 from trials.methods.dense import Dense
-from trials.methods.dwp import Dwp
-from trials.methods.global_prune import GlobalPrune
-from trials.methods.gradient_prune import GradientPrune
-from trials.methods.greg1 import Greg1
-from trials.methods.greg2 import Greg2
-from trials.methods.hydra import Hydra
-from trials.methods.imp import Imp
-from trials.methods.l1 import L1
-from trials.methods.layer_prune import LayerPrune
-from trials.methods.one_shot import OneShot
-from trials.methods.oracle import Oracle
-from trials.methods.prune_iterative import PruneIterative
-from trials.methods.regrow import RegrowMethod
-from trials.methods.regrow_iterative import RegrowIterative
-from trials.methods.single_layer import SingleLayer
+from trials.methods.dwp.dwp import Dwp
+from trials.methods.dwp.global_prune import GlobalPrune
+from trials.methods.dwp.gradient_prune import GradientPrune
+from trials.methods.dwp.layer_prune import LayerPrune
+from trials.methods.greg.greg1 import Greg1
+from trials.methods.greg.greg2 import Greg2
+from trials.methods.greg.l1 import L1
+from trials.methods.greg.oracle import Oracle
+from trials.methods.magnitude.imp import Imp
+from trials.methods.magnitude.one_shot import OneShot
+from trials.methods.regrow.prune_iterative import PruneIterative
+from trials.methods.regrow.regrow import RegrowMethod
+from trials.methods.regrow.regrow_iterative import RegrowIterative
+from trials.methods.regrow.single_layer import SingleLayer
 
 METHODS: dict[str, type[Method]] = {
     "dense": Dense,

@@ -1,4 +1,4 @@
-"""What a method is made of: a config, the network it starts from, and stages. Trials run them; see trials/trial.py."""
+"""What a method is made of: a config, the network it starts from, and stages. trials/running/ runs them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from trials.config import OpenRecipe, Recipe, TrialConfig
-from trials.optimizers import Sgd
+from trials.config.trial_config import OpenRecipe, Recipe, TrialConfig
 from trials.seeding import generator
-from trials.site import Site
-from trials.training import Batch, Net
+from trials.training.net import Batch, Net
+from trials.training.optimizers import Sgd
+from trials.training.stage_context import Site
 
 
 class Stage(ABC):
@@ -180,7 +180,7 @@ class Method(ABC):
         return None
 
     def references(self) -> Mapping[str, TrialConfig]:
-        """Other trained networks that a stage looks at (:attr:`trials.site.Site.network`), by name, as the dense
+        """Other trained networks that a stage looks at (:attr:`Site.network`), by name, as the dense
         trials that train them: shared like a source. None by default."""
         return {}
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from trials import lineage
-from trials.config import TrialConfig
+from trials.config.trial_config import TrialConfig
 from trials.errors import UserError, unknown_name
 from trials.frozen import validate
-from trials.methods import METHODS
+from trials.methods import METHODS, segments
 
 
 def parse(content: object) -> TrialConfig:
@@ -25,5 +24,5 @@ def parse(content: object) -> TrialConfig:
     if not isinstance(method, str) or method not in METHODS:
         raise UserError(unknown_name("method", method, METHODS))
     config: TrialConfig = validate(METHODS[method].Config, content, "")
-    lineage.check(config)
+    segments.check(config)
     return config

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from trials.training import Batch, Net
+from trials.training.net import Batch, Net
 
 
 def squared_gradients(

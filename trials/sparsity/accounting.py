@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trials.data import Source
 from trials.sparsity.masks import prunable
-from trials.training import Net
+from trials.training.net import Net
 
 
 @dataclass(frozen=True)

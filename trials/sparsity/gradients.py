@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor
 
-from trials.training import Batch, Net
+from trials.training.net import Batch, Net
 
 GradientScore = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], dict[str, Tensor]]
 """Weights and their gradients, by name, to scores of the weights' shapes; higher is kept."""

@@ -12,7 +12,7 @@ from tests.trials.compact.test_models import masked
 from tests.trials.greg_nets import MANIFEST, files, initial, under
 from trials.compact import silent
 from trials.sparsity.accounting import LayerSizes, layer_parameters, summary
-from trials.training import Net
+from trials.training.net import Net
 
 FILES = files("compact")
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trials.compact import dependencies, kept_rows, silent
 from trials.models import MODELS
-from trials.training import Net
+from trials.training.net import Net
 
 KINDS = ["tiny", "resnet20", "resnet20s", "resnet56s", "resnet18", "wrn_28_1", "wrn_40_2", "bip_vgg4", "bip_vgg6_bn"]
 KINDS += ["ResNet50", "vgg16", "greg_vgg11", "greg_vgg19", "lenet5", "mlp_7_linear", "mlp_7_relu"]

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from tests.conftest import VECTORS
-from trials.layer_table import layer_table
+from trials.commands.profile import costs
+from trials.methods.greg.groups import prune_count
+from trials.methods.greg.layer_table import layer_table
+from trials.methods.greg.ratios import layer_ratios, read_skip_layers, read_stage_pr
 from trials.models import MODELS
-from trials.profile import costs
-from trials.ratios import layer_ratios, read_skip_layers, read_stage_pr
 from trials.sparsity import prunable
 from trials.sparsity.accounting import LayerSizes, torch_flops
-from trials.sparsity.groups import prune_count
-from trials.training import Net
+from trials.training.net import Net
 
 FOLDER = VECTORS / "greg_speedups"
 ROWS: list[dict[str, str]] = list(csv.DictReader((FOLDER / "greg_speedups.csv").open()))

@@ -12,15 +12,15 @@ import torch
 from torch import nn
 
 from tests.trials.folders import assert_same_outcome, checkpoint_of, rows_of
-from tests.trials.running import BASE, RECIPE, config_of, folder_of, run_in
+from tests.trials.small_trials import BASE, RECIPE, config_of, folder_of, run_in
 from trials import compact, models
 from trials.__main__ import main
-from trials.config import TrialConfig
+from trials.config.trial_config import TrialConfig
 from trials.errors import UserError
-from trials.latency import measure
 from trials.methods.parsing import parse
-from trials.training import Net
-from trials.weights import export, network
+from trials.networks.stored import export, network
+from trials.training.latency import measure
+from trials.training.net import Net
 
 SHORT = {**RECIPE, "epochs": 1}
 
@@ -84,7 +84,7 @@ def test_a_smaller_network_resumes_as_if_nothing_had_been(after: int, storage: P
         return len(asked) == after
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("trials.progress.POLL_S", 0.0)
+        patch.setattr("trials.running.progress.POLL_S", 0.0)
         assert run_in(tmp_path, config, should_stop=stop).status == "preempted"
     run_in(tmp_path, config)
     undisturbed = tmp_path / "undisturbed"

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from tests.conftest import VECTORS
-from trials.methods.adaptive_sparsity import AdaptiveSparsityConfig
+from trials.methods.adaptive.adaptive_sparsity import AdaptiveSparsityConfig
 from trials.methods.parsing import parse
-from trials.training import Net
+from trials.training.net import Net
 
 FOLDER = VECTORS / "adaptive_sparsity"
 MANIFEST: dict[str, Any] = json.loads((FOLDER / "manifest.json").read_text())

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tests.trials.vectors import MANIFEST, build_model, close, load
 from trials.sparsity import prunable
-from trials.training import Net
+from trials.training.net import Net
 
 SCORES = ".popup_scores"
 

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from tests.trials.methods.adaptive_recorded import MANIFEST, File, close, config_of, zeros
-from trials.methods.adaptive_sparsity import AdaptiveSparsityConfig, TrainWithThresholds
+from trials.config.schedules import Schedule
+from trials.methods.adaptive.adaptive_sparsity import AdaptiveSparsityConfig, TrainWithThresholds
+from trials.methods.adaptive.thresholds import Thresholded, analytic_sparsity, sparsity_loss, threshold_of
 from trials.methods.parsing import parse
 from trials.models import MODELS
 from trials.models.late_stride_wide_resnet import late_stride_wide_resnet
-from trials.schedules import Schedule
-from trials.sparsity.thresholds import Thresholded, analytic_sparsity, sparsity_loss, threshold_of
-from trials.training import Net
+from trials.training.net import Net
 
 
 def test_thresholds_at_and_beyond_their_ends() -> None:

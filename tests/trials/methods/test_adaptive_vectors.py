@@ -18,9 +18,9 @@ from tests.trials.methods.adaptive_recorded import (
     config_of,
     zeros,
 )
-from trials.methods.adaptive_sparsity import TrainWithThresholds
-from trials.sparsity.thresholds import Thresholded, analytic_sparsity, cut
-from trials.training import Net
+from trials.methods.adaptive.adaptive_sparsity import TrainWithThresholds
+from trials.methods.adaptive.thresholds import Thresholded, analytic_sparsity, cut
+from trials.training.net import Net
 
 LAYERS: list[str] = MANIFEST["sparsified_layers_in_order"]
 

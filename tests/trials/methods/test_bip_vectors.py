@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from tests.trials.methods.recorded import SCORES, Recorded, compare, files
 from tests.trials.vectors import ATOL, MANIFEST, RTOL, close, load, numbered
-from trials.config import Recipe
+from trials.config.schedules import Schedule
+from trials.config.trial_config import Recipe
 from trials.methods.base import TrainStage
-from trials.methods.bip import Bilevel, BipConfig
+from trials.methods.bip.bip import Bilevel, BipConfig
 from trials.methods.parsing import parse
-from trials.schedules import Schedule
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, build_masks, prunable
-from trials.training import Net
+from trials.training.net import Net
 
 STATISTICS = ("running_mean", "running_var")
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.trials.folders import checkpoint_of, rows_of
-from tests.trials.running import config_of, folder_of, run_in, source_of
+from tests.trials.small_trials import config_of, folder_of, run_in, source_of
 from trials.sparsity.dropping import drop_count
 
 pytestmark = pytest.mark.usefixtures("few_digits")

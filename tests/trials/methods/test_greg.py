@@ -11,14 +11,14 @@ from torch import Tensor
 
 from tests.trials.folders import checkpoint_of, rows_of, same
 from tests.trials.greg_nets import WHAT, tiny
-from tests.trials.running import CONFIGS, config_of, folder_of, run_in
+from tests.trials.small_trials import CONFIGS, config_of, folder_of, run_in
 from trials import models
-from trials.methods.greg1 import Greg1Config, Greg1Stage
-from trials.methods.greg2 import Greg2Config, Greg2Stage
-from trials.methods.growing import Growing
-from trials.methods.oracle import Choose
+from trials.methods.greg.greg1 import Greg1Config, Greg1Stage
+from trials.methods.greg.greg2 import Greg2Config, Greg2Stage
+from trials.methods.greg.growing import Growing
+from trials.methods.greg.oracle import Choose
 from trials.sparsity import prunable
-from trials.training import Net
+from trials.training.net import Net
 
 FAST: dict[str, Any] = {
     "update_reg_interval": 1,

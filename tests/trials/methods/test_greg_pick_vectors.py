@@ -10,15 +10,15 @@ import torch
 from torch import nn
 
 from tests.trials.greg_nets import GREG, MANIFEST, arrays, files, indices, initial, near
-from trials.config import Recipe
+from trials.config.trial_config import Recipe
 from trials.frozen import validate
-from trials.layer_table import layer_table
-from trials.methods.oracle import Choose, OracleConfig
+from trials.methods.greg.groups import group_scores, group_shape, pick_groups, prune_count
+from trials.methods.greg.layer_table import layer_table
+from trials.methods.greg.oracle import Choose, OracleConfig
+from trials.methods.greg.ratios import layer_ratios, read_skip_layers, read_stage_pr
 from trials.methods.parsing import parse
-from trials.ratios import layer_ratios, read_skip_layers, read_stage_pr
 from trials.sparsity import prunable
-from trials.sparsity.groups import group_scores, group_shape, pick_groups, prune_count
-from trials.training import Net
+from trials.training.net import Net
 
 
 @pytest.mark.parametrize("name", files("pick"))

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from tests.trials.folders import checkpoint_of, rows_of, same, the_stage
-from tests.trials.running import PRUNABLE, RECIPE, config_of, folder_of, run_in
+from tests.trials.small_trials import PRUNABLE, RECIPE, config_of, folder_of, run_in
 from trials import models
 from trials.data import load
 from trials.methods.base import TrainStage
-from trials.methods.imp import Level
-from trials.training import Net
+from trials.methods.magnitude.imp import Level
+from trials.training.net import Net
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 

@@ -10,11 +10,11 @@ import torch
 
 from tests.trials.folders import checkpoint_of, same
 from tests.trials.greg_nets import WHAT, tiny
-from tests.trials.running import config_of, folder_of, run_in
-from trials.methods.l1 import L1Config, PickAndRemove
+from tests.trials.small_trials import config_of, folder_of, run_in
+from trials.methods.greg.groups import group_scores, pick_groups
+from trials.methods.greg.l1 import L1Config, PickAndRemove
 from trials.methods.parsing import parse
 from trials.sparsity import prunable
-from trials.sparsity.groups import group_scores, pick_groups
 
 
 def test_picks_are_what_their_name_says() -> None:

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from tests.trials.folders import checkpoint_of, rows_of, same, timeless
-from tests.trials.running import config_of, folder_of, run_in
+from tests.trials.small_trials import config_of, folder_of, run_in
 from trials.analysis import class_accuracy, recovered, retention, sparsity_accuracy
 from trials.data import load
 from trials.errors import UserError
-from trials.methods.finetuning import BEFORE, AdamWRecipe, Finetune, FinetuneRegrown, RegrownRecipe
+from trials.methods.regrow.finetuning import BEFORE, AdamWRecipe, Finetune, FinetuneRegrown, RegrownRecipe
 from trials.models import build
 from trials.regrowth.initial import grown
 from trials.sparsity import prunable
-from trials.training import Net, recalibrate_batchnorm
+from trials.training.net import Net, recalibrate_batchnorm
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from tests.trials.methods.recorded import SCORES, Recorded, files
 from tests.trials.vectors import MANIFEST, close
 from trials.methods.base import TrainStage
-from trials.methods.bip import Bilevel
-from trials.methods.hydra import TrainScores
+from trials.methods.bip.bip import Bilevel
+from trials.methods.bip.hydra import TrainScores
 from trials.methods.parsing import parse
 
 STEP_FILES = files(trainer=("bilevel", "base"))

@@ -10,7 +10,7 @@ from trials.data import load
 from trials.methods.parsing import parse
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, build_masks, prunable
 from trials.sparsity.accounting import LayerSizes, kept_counts, layer_rows, summary, torch_flops
-from trials.training import Net, build_net
+from trials.training.net import Net, build_net
 
 
 def net_of(model: str) -> tuple[Net, LayerSizes]:

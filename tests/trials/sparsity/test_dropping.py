@@ -14,7 +14,7 @@ from tests.trials.global_and_gradient import CONVS, build_net, cases, load, of_c
 from trials.sparsity import PATTERNS, Masks, prunable
 from trials.sparsity.dropping import drop, drop_count, pruned, shares, smallest_kept, spare
 from trials.sparsity.gradients import GRADIENT_SCORES, mean_gradients
-from trials.training import Net
+from trials.training.net import Net
 
 KERNEL = PATTERNS["kernel"]
 

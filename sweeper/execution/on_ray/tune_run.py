@@ -1,0 +1,134 @@
+"""The driver: places a plan's trials with Ray Tune until there is nothing left to do, or somebody says stop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sweeper.execution.live_view import Display
+from sweeper.execution.on_ray.cluster import QUIET, connect, require_room, require_shared
+from sweeper.execution.signals import handled
+from sweeper.execution.stop_file import StopFile
+from sweeper.execution.time_limit import time_limit
+from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.search.plan import Plan
+from sweeper.space.space import Space
+from trials.errors import UserError
+from trials.storage.lease import Lease
+
+assert QUIET  # Ray Tune reads it when it is imported
+
+from ray import tune  # noqa: E402
+
+from sweeper.execution.on_ray.tune_searcher import PlanSearcher, Watchdog  # noqa: E402
+from sweeper.execution.on_ray.worker import TrialWorker  # noqa: E402
+
+GRACE_S = 60.0
+"""How long running trials get, after a signal, to commit what they have."""
+
+ECHO_S = 1.0
+"""Signals so soon after the first are the same one: a terminal that closes sends SIGHUP itself and by its shell."""
+
+
+def run_plan(
+    space: Space,
+    folder: SweepFolder,
+    plan: Plan,
+    display: Display,
+    lease: Lease,
+    *,
+    address: str | None = None,
+    limit: int | None = None,
+) -> None:
+    """Run everything the plan has left. Returns when it is complete, or when a signal ended it (``plan.stopping``)."""
+    stop = StopFile(folder.stop)
+
+    def out_of_time() -> None:
+        plan.stop()
+        _put(stop, lease)
+        display.note(f"max_hours is {space.max_hours}: running trials commit and end; the same command again goes on")
+
+    stop.remove_unless_for(lease.token)
+    scratch = _scratch()
+    try:
+        with _signals(stop, plan, display, lease) as handle_signals, time_limit(space.max_hours, out_of_time):
+            try:
+                alone = connect(address, folder.path)
+            except SystemExit:  # Ray's own handler of SIGTERM
+                display.note("stopped while Ray started")
+                plan.stop()
+            handle_signals()
+            if plan.stopping:
+                return
+            require_room(space, None if alone else display)
+            require_shared(folder.path)
+            searcher = PlanSearcher(plan, folder, display, limit, lease)
+            tune.Tuner(
+                TrialWorker,
+                tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
+                run_config=tune.RunConfig(
+                    name=folder.path.name,
+                    storage_path=str(scratch),
+                    verbose=0,
+                    failure_config=tune.FailureConfig(max_failures=0),
+                    callbacks=[Watchdog(searcher)],
+                ),
+            ).fit()
+    finally:
+        stop.remove()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _scratch() -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix="sweeper-"))
+    except OSError as error:
+        raise UserError(f"{tempfile.gettempdir()} cannot be written ({error}): make room, or set TMPDIR") from None
+
+
+def _put(stop_file: StopFile, lease: Lease) -> None:
+    """Ask running trials to end, without waiting: a store may take its time."""
+
+    def put() -> None:
+        with contextlib.suppress(OSError):  # a full disk: the trials end when their driver does
+            stop_file.put(lease.token)
+
+    threading.Thread(target=put, daemon=True).start()
+
+
+@contextmanager
+def _signals(stop_file: StopFile, plan: Plan, display: Display, lease: Lease) -> Iterator[Callable[[], None]]:
+    """A signal lets running trials commit and end; another one, not just its echo, leaves at once."""
+    first: float | None = None
+    timer = threading.Timer(GRACE_S, _leave)
+    timer.daemon = True
+
+    def stop(number: signal.Signals) -> None:
+        nonlocal first
+        if first is not None:
+            if time.monotonic() - first > ECHO_S:
+                _leave()
+            return
+        first = time.monotonic()
+        plan.stop()
+        _put(stop_file, lease)
+        timer.start()
+        display.note(f"{number.name}: running trials commit and end; once more leaves at once")
+
+    with handled(stop) as again:
+        try:
+            yield again
+        finally:
+            timer.cancel()
+
+
+def _leave() -> None:
+    os._exit(130)

@@ -1,0 +1,221 @@
+"""What Tune asks for trials and tells of them: a plan's assignments, and what became of each."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.search import Searcher
+
+from sweeper.execution.live_view import Display
+from sweeper.execution.on_ray.cluster import largest, resources_of, slots
+from sweeper.execution.stop_file import StopFile
+from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.results.tables import compact
+from sweeper.search.plan import Assignment, Plan
+from trials.methods.parsing import parse
+from trials.storage.files import is_full
+from trials.storage.full_disk import when_there_is_room
+from trials.storage.lease import Lease
+
+COMPACT_EVERY_S = 60.0
+"""So often the tables are written while the sweep runs, so that --show and load stay quick elsewhere."""
+
+COMPACT_SHARE = 0.05
+"""But of the driver's time they take no more than this: a slow storage of many trials makes them rarer."""
+
+COUNT_EVERY_S = 5.0
+"""So often it is asked how many trials the cluster holds: machines come and go."""
+
+LOOK_EVERY_S = 1.0
+"""So often the watchdog looks."""
+
+FULL_S = 5.0
+"""So long nothing is handed out after there was no room to write that it is wanted."""
+
+
+class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
+    """Adapts a plan to Tune: each suggestion is one attempt at one trial. Keeps nothing that is not in the folder."""
+
+    def __init__(self, plan: Plan, folder: SweepFolder, display: Display, limit: int | None, lease: Lease) -> None:
+        super().__init__(metric="trial", mode="max")
+        self.plan, self.folder, self.display, self.lease = plan, folder, display, lease
+        self.limit, self.stop = limit, StopFile(folder.stop)
+        self._trial_of: dict[str, str] = {}
+        self._heard: dict[str, float] = {}  # when each that runs gave its last sign of life
+        self._full_since = -math.inf
+        self._compact_at = time.monotonic() + COMPACT_EVERY_S
+        self._slots, self._counted = 0, -math.inf
+        self._whole: dict[str, float] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its searcher as it starts; there is nothing in this one that a pickle should hold."""
+        return {}
+
+    def set_search_properties(self, *_: Any, **__: Any) -> bool:
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self.lease.lost:
+            self.plan.stop()
+        self._stop_if_asked()
+        if len(self.plan.running) >= self._most_at_once() or time.monotonic() - self._full_since < FULL_S:
+            return None
+        assignment = self._next()
+        while self.plan.told:
+            known = self.plan.told.popleft()
+            self.display.ended(known.trial_id, known.cell, known.status, known.value, already=True)
+        if assignment is None:
+            return Searcher.FINISHED if self.plan.over else None
+        self._trial_of[trial_id] = assignment.trial_id
+        self.display.started(assignment.trial_id, assignment.cell)
+        return self._told(assignment)
+
+    def _next(self) -> Assignment | None:
+        """The plan's next, unless there is no room to write that it is wanted: then none, until there is."""
+        try:
+            assignment = self.plan.next()
+        except OSError as error:
+            if not is_full(error):
+                raise
+            if self._full_since == -math.inf:
+                self.display.note(f"no room in the storage ({error}): nothing more is handed out until there is")
+            self._full_since = time.monotonic()
+            return None
+        if self._full_since > -math.inf:
+            self.display.note("there is room again")
+            self._full_since = -math.inf
+        return assignment
+
+    def _told(self, assignment: Assignment) -> dict[str, Any]:
+        """What a worker is told."""
+        space = self.plan.space
+        shared = resources_of(space)
+        whole = self._whole
+        resources = whole if assignment.alone else shared
+        return {
+            "trial": assignment.trial_id,
+            "config": _found_from_anywhere(assignment.config),
+            "folder": str(self.folder.trial_folder(assignment.trial_id)),
+            "stages": str(self.folder.stages),
+            "stop": str(self.folder.stop),
+            "threads": max(1, int(space.resources.cpu)),
+            "gpu": resources.get("GPU", 0),
+            "resources": resources,
+            "pieces": parse(assignment.config).side_by_side,
+            "alone": resources == whole,
+            "judged_by": space.objective if space.pruner else None,
+            "alive_every_s": min(30.0, space.silence_limit_s / 10) if space.silence_limit_s else 30.0,
+        }
+
+    def _most_at_once(self) -> float:
+        """As many as the cluster holds and one that waits, so that no worker does; never more than the limit."""
+        if time.monotonic() - self._counted > COUNT_EVERY_S:
+            self._slots, self._counted = slots(resources_of(self.plan.space)), time.monotonic()
+            self._whole = largest(resources_of(self.plan.space))
+        return min(self._slots + 1, math.inf if self.limit is None else self.limit)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        mine = self._trial_of.get(trial_id)
+        if mine is None:
+            return
+        self._heard[trial_id] = time.monotonic()
+        if "step" in result:  # the trial waits; it reads the decision in its folder
+            judge = functools.partial(self.plan.judge, mine, result["step"], result["value"])
+            when_there_is_room(judge, self.display.note, lambda: False)
+        if "epoch" in result:
+            self.display.row(mine, result)
+        elif "note" in result:
+            self.display.note(f"{mine}: {result['note']}")
+        elif "blind" in result:
+            storage = self.folder.path.parent
+            self.display.note(f"{result['blind']} does not see the storage {storage}: nothing runs there")
+            del self._trial_of[trial_id]
+            self.plan.take_back(mine)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        mine = self._trial_of.pop(trial_id, None)
+        self._heard.pop(trial_id, None)
+        if mine is None:
+            return
+        self._stop_if_asked()
+        endings = when_there_is_room(lambda: self.plan.ended(mine), self.display.note, lambda: False)
+        for ending in endings:
+            self.display.ended(mine, ending.cell, ending.status, ending.value, already=False)
+        ending = endings[0]
+        if ending.error is not None:
+            self.display.note(f"{mine} ({ending.cell}) failed: {ending.error}{'; tried again' if ending.again else ''}")
+        elif ending.status == "died" and not self.plan.stopping:
+            self.display.note(f"{mine} ({ending.cell}): its process died; it goes on from its last commit")
+        elif ending.empty_layers:
+            self.display.note(f"{mine} ({ending.cell}): {ending.empty_layers} layers have no weights left")
+        began = time.monotonic()
+        if began > self._compact_at:
+            with contextlib.suppress(OSError):  # they are derived: the next time will do
+                compact(self.folder)
+            took = time.monotonic() - began
+            self._compact_at = time.monotonic() + max(COMPACT_EVERY_S, took / COMPACT_SHARE)
+
+    def silent(self) -> list[str]:
+        """Running trials, as Tune names them, that have given no sign of life for too long; each is failed by now."""
+        limit = self.plan.space.silence_limit_s
+        now = time.monotonic()
+        found = [trial_id for trial_id, heard in self._heard.items() if limit is not None and now - heard > limit]
+        for trial_id in found:
+            self.plan.give_up_on(self._trial_of[trial_id], now - self._heard.pop(trial_id))
+        return found
+
+    def _stop_if_asked(self) -> None:
+        """Whoever put the file there wants the sweep to end."""
+        if not self.plan.stopping and self.stop.there():
+            self.plan.stop()
+            self.display.note("asked to stop: running trials commit and end")
+
+    def save(self, checkpoint_path: str) -> None:
+        Path(checkpoint_path).write_text("{}")
+
+    def restore(self, checkpoint_path: str) -> None:
+        pass
+
+
+class Watchdog(tune.Callback):  # type: ignore[misc]  # Ray is not typed
+    """Kills the processes of trials that are silent: frozen, or caught in code that never returns."""
+
+    def __init__(self, searcher: PlanSearcher) -> None:
+        self.searcher = searcher
+        self._running: dict[str, Any] = {}
+        self._looked = time.monotonic()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._running[trial.trial_id] = trial
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._running.pop(trial.trial_id, None)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._running.pop(trial.trial_id, None)
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        if time.monotonic() - self._looked < LOOK_EVERY_S:
+            return
+        self._looked = time.monotonic()
+        for trial_id in self.searcher.silent():
+            trial = self._running.pop(trial_id, None)
+            actor = trial.temporary_state.ray_actor if trial is not None else None
+            if actor is not None:
+                ray.kill(actor)
+
+
+def _found_from_anywhere(config: dict[str, Any]) -> dict[str, Any]:
+    """A worker has a working folder of its own."""
+    data_dir = config.get("data_dir")
+    return config if data_dir is None else {**config, "data_dir": str(Path(data_dir).expanduser().absolute())}

@@ -1,0 +1,100 @@
+"""Methods compared: what the best trials of a sweep's cells come to, by series and density, and what of it none beats.
+
+A series is what shares some grid values, such as the method; its points are the groups of cells that differ only in
+their seed. Density is measured, and for all methods over the same weights: those of every convolution and linear layer.
+What a method asks for, and the column ``density``, may be over fewer; and it may miss what it was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.results.pareto import undominated
+from sweeper.results.summary import ACCURACIES, Row, cells_of, mean, std, summarise
+from sweeper.results.tables import Sweep
+from sweeper.space.options.objectives import read_constraints, read_objectives
+from trials.errors import UserError, unknown_name
+
+
+def points_of(sweep: Sweep, by: Sequence[str] = (), accuracy: str = "test_accuracy") -> pd.DataFrame:
+    """A row per group of cells that share every grid value but ``seed``; by series, from dense to sparse.
+
+    Args:
+        sweep: the tables; a cell's best trial is chosen by the sweep's own objective and constraints.
+        by: the grid paths whose values make a series; none: the method where the grid has it, else all but density.
+        accuracy: ``test_accuracy`` or ``val_accuracy``.
+
+    Returns:
+        ``series``; ``asked``: the other grid values; means over seeds ``density``, ``accuracy``, ``flops``;
+        ``accuracy_std`` (ddof 1); ``n`` seeds; ``front``: no other point is as good in accuracy and in FLOPs, and
+        better in one of them.
+
+    Raises:
+        UserError: ``by`` is not of the grid, there is no such accuracy, or no trial is complete.
+    """
+    if accuracy not in ACCURACIES:
+        raise UserError(unknown_name("accuracy", accuracy, ACCURACIES))
+    space = _space_of(sweep)
+    groups = [path for path in space["grid"] if path != "seed"]
+    for path in by:
+        if path not in groups:
+            raise UserError(unknown_name("by", path, groups))
+    objective = read_objectives({k: v for k, v in space.items() if k in ("objective", "direction", "objectives")})
+    first = objective["objectives"][0]
+    cells = cells_of(
+        sweep, first.column, first.direction, groups, list(space["search"]), read_constraints(space.get("constraints")),
+        [first.column, accuracy, "flops"],
+    )  # fmt: skip
+    densities = density_of_all(sweep)
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for cell in cells:
+        if cell.best is not None:
+            found.setdefault(cell.group, []).append({**cell.best, "density": densities[cell.best["trial"]]})
+    if not found:
+        raise UserError(f"{sweep.path.name} has no complete trial yet: there is nothing to compare")
+    paths = list(by) or (["method"] if "method" in groups else [path for path in groups if path != "density"])
+    points = pd.DataFrame(
+        [_point(dict(zip(groups, key, strict=True)), best, paths, accuracy) for key, best in found.items()]
+    )
+    points["front"] = undominated(points[["accuracy", "flops"]].to_numpy(dtype=float) * [-1.0, 1.0])
+    ordered: pd.DataFrame = points.sort_values(["series", "density"], ascending=[True, False], ignore_index=True)
+    return ordered
+
+
+def density_of_all(sweep: Sweep) -> dict[str, float]:
+    """By trial, the share of all weights of convolutions and linear layers that its last stage has left."""
+    last = sweep.layers.drop_duplicates(["trial", "layer"], keep="last").groupby("trial")[["kept", "total"]].sum()
+    return {str(trial): float(share) for trial, share in (last["kept"] / last["total"]).items()}
+
+
+def dense_accuracy(sweep: Sweep, accuracy: str = "test_accuracy") -> float | None:
+    """Mean accuracy of the dense networks that the trials start from; None if there are none, or of several kinds."""
+    grid = list(_space_of(sweep)["grid"])
+    rows = summarise(sweep, objective="val_accuracy", direction="maximize", grid=grid)
+    dense = rows[rows["kind"] == "dense"]
+    return float(dense[f"{accuracy}_mean"].iloc[0]) if len(dense) == 1 else None
+
+
+def _space_of(sweep: Sweep) -> dict[str, Any]:
+    documents = SweepFolder(sweep.path).documents()
+    if not documents:
+        raise UserError(f"{sweep.path.name} has no sweep.yaml, but a comparison is of a space's cells: sweep one")
+    return dict(documents[-1]["space"])
+
+
+def _point(values: Row, best: Sequence[Row], by: Sequence[str], accuracy: str) -> Row:
+    there = {path: value for path, value in values.items() if value is not None}
+    accuracies = [row[accuracy] for row in best]
+    return {
+        "series": ", ".join(str(there[path]) for path in by if path in there),
+        "asked": ", ".join(f"{path}={value}" for path, value in there.items() if path not in by),
+        "density": mean([row["density"] for row in best]),
+        "accuracy": mean(accuracies),
+        "accuracy_std": std(accuracies),
+        "flops": mean([row["flops"] for row in best]),
+        "n": len(best),
+    }

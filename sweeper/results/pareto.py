@@ -1,0 +1,82 @@
+"""Which trials count, and which of these no other beats: bounds kept, and the Pareto front of each cell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sweeper.columns import config_column
+from sweeper.results.tables import Sweep
+from sweeper.space.options.objectives import Constraint, FieldOf, Objective
+
+
+def feasible(row: Mapping[str, Any], constraints: Sequence[Constraint]) -> bool:
+    """Whether a row of ``trials`` keeps every bound; one that lacks a figure keeps none."""
+    for constraint in constraints:
+        value = row.get(constraint.column)
+        if value is None or not math.isfinite(value) or constraint.violation(value, _config(row, constraint)) > 0:
+            return False
+    return True
+
+
+def columns_needed(constraints: Sequence[Constraint]) -> set[str]:
+    """The columns of ``trials`` that :func:`feasible` looks at."""
+    fields = {config_column(path) for constraint in constraints for path in _paths(constraint)}
+    return fields | {constraint.column for constraint in constraints}
+
+
+def _paths(constraint: Constraint) -> Iterator[str]:
+    bound = getattr(constraint, constraint.kind)
+    if isinstance(bound, FieldOf):
+        yield bound.field
+
+
+def _config(row: Mapping[str, Any], constraint: Constraint) -> dict[str, Any]:
+    """The row's config, as far as the constraint speaks of it."""
+    config: dict[str, Any] = {"method": row.get("method")}
+    for path in _paths(constraint):
+        *parents, last = path.split(".")
+        current = config
+        for key in parents:
+            current = current.setdefault(key, {})
+        current[last] = row[config_column(path)]
+    return config
+
+
+def pareto_front(
+    sweep: Sweep, objectives: Sequence[Objective], constraints: Sequence[Constraint] = (), search: Sequence[str] = ()
+) -> pd.DataFrame:
+    """The complete, feasible trials that no other one of their cell is at least as good as in everything, and better
+    than in something.
+
+    Returns:
+        A row per trial: ``cell``, ``trial``, the objectives' columns, then the searched hyperparameters' columns. By
+        cell as in ``trials``, then by the first objective, best first.
+    """
+    columns = [objective.column for objective in objectives]
+    trials = sweep.trials[sweep.trials["status"] == "complete"].dropna(subset=columns)
+    if constraints and len(trials):
+        wanted = [c for c in trials.columns if c in columns_needed(constraints) or c == "method"]
+        rows = trials[wanted].astype(object).to_dict("records")
+        trials = trials[[feasible({str(k): v for k, v in row.items()}, constraints) for row in rows]]
+    parts = []
+    for _, cell in trials.groupby("cell", sort=False):
+        signs = [-1.0 if objective.direction == "maximize" else 1.0 for objective in objectives]
+        losses = cell[columns].to_numpy(dtype=float) * signs
+        parts.append(cell[undominated(losses)].sort_values(columns[0], ascending=signs[0] > 0, kind="stable"))
+    found = pd.concat(parts) if parts else trials
+    shown = list(dict.fromkeys([*columns, *(config_column(path) for path in search)]))
+    front: pd.DataFrame = found[["cell", "trial", *(c for c in shown if c in found.columns)]].reset_index(drop=True)
+    return front
+
+
+def undominated(losses: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Rows of ``losses`` [trials, objectives], less is better, that no other row dominates."""
+    kept = np.ones(len(losses), dtype=bool)
+    for i, row in enumerate(losses):
+        kept[i] = not ((losses <= row).all(axis=1) & (losses < row).any(axis=1)).any()
+    return kept

@@ -1,0 +1,94 @@
+"""What regrowth came to, from a sweep's tables: the divisions used, what episodes cost, and where weights are."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from sweeper.results.tables import Sweep
+
+COSTS = ["trial", "step", "episodes", "seconds_mean", "seconds_std", "best"]
+APPLIED = ["trial", "step", "layer", "capacity", "count", "share", "regrown"]
+
+
+def applied_allocations(sweep: Sweep, trials: int | None = None) -> pd.DataFrame:
+    """The division that each regrowth used: its best episode's, or its rule's; of all trials, or of the first few.
+
+    Returns:
+        A row per trial, step and layer, in the order of the decisions: ``capacity``, ``count``, ``share`` of the
+        budget that was spent, ``regrown``: share of the layer's pruned weights that came back. Trials that only try
+        layers one by one (single_layer) use none.
+    """
+    found = sweep.allocations
+    nothing: pd.DataFrame = pd.DataFrame(columns=APPLIED)
+    if found.empty:
+        return nothing
+    if trials is not None:
+        found = found[found["trial"].isin(found["trial"].unique()[:trials])]
+    method = dict(zip(sweep.trials["trial"], sweep.trials["method"], strict=True))
+    parts = []
+    for _, episodes in found.groupby(["trial", "step"], sort=False):
+        if method[episodes["trial"].iloc[0]] == "single_layer":
+            continue
+        best = episodes.groupby("episode", sort=True)["reward"].first()
+        chosen = best.idxmax() if best.notna().any() else best.index[0]  # the first of equal ones
+        rows = episodes[episodes["episode"] == chosen]
+        count, capacity = rows["count"].astype(float), rows["capacity"].astype(float)
+        parts.append(rows.assign(share=count / max(count.sum(), 1), regrown=count / capacity.clip(lower=1)))
+    if not parts:
+        return nothing
+    applied: pd.DataFrame = pd.concat(parts)[APPLIED].reset_index(drop=True)
+    return applied
+
+
+def allocation_texts(sweep: Sweep, trials: int = 4) -> dict[str, list[str]]:
+    """Columns of text that show the divisions of the first few trials, layer by layer; empty where nothing regrew."""
+    table = applied_allocations(sweep, trials)
+    if table.empty:
+        return {}
+    first = ~table.duplicated(["trial", "step"])
+    return {
+        "regrowth of": [str(trial) if shown else "" for trial, shown in zip(table["trial"], first, strict=True)],
+        "round": [str(step) if shown else "" for step, shown in zip(table["step"], first, strict=True)],
+        "layer": [str(layer) for layer in table["layer"]],
+        "pruned": [f"{capacity:,}" for capacity in table["capacity"]],
+        "regrown": [f"{count:,}" for count in table["count"]],
+        "share %": [f"{100 * share:.1f}" for share in table["share"]],
+    }
+
+
+def episode_costs(sweep: Sweep) -> pd.DataFrame:
+    """Per trial and step: ``episodes``, ``seconds_per_episode`` (mean and std) and the ``best`` reward."""
+    if "seconds" not in sweep.allocations:  # nothing was tried
+        nothing: pd.DataFrame = pd.DataFrame(columns=COSTS)
+        return nothing
+    episodes = sweep.allocations.drop_duplicates(["trial", "step", "episode"])
+    grouped = episodes.groupby(["trial", "step"], sort=False)
+    costs: pd.DataFrame = grouped.agg(
+        episodes=("episode", "count"),
+        seconds_mean=("seconds", "mean"),
+        seconds_std=("seconds", "std"),
+        best=("reward", "max"),
+    ).reset_index()
+    return costs
+
+
+def retention(sweep: Sweep) -> pd.DataFrame:
+    """The heat-map's values: density by layer (rows, in the network's order, and their mean) and by trial, stage and
+    level (columns), as each stage left it.
+    """
+    table = sweep.layers.pivot_table(
+        index="layer", columns=["trial", "stage", "level"], values="density", aggfunc="last", sort=False
+    ).reindex(list(dict.fromkeys(sweep.layers["layer"])))
+    mean = table.mean().to_frame("mean over layers").T
+    whole: pd.DataFrame = pd.concat([table, mean])
+    return whole
+
+
+def sparsity_accuracy(sweep: Sweep) -> pd.DataFrame:
+    """Sparsity and accuracies at the end of every stage of every trial, the shared ones once; by ascending sparsity."""
+    epochs = sweep.epochs[sweep.epochs["test_accuracy"].notna()]
+    epochs = epochs.assign(owner=epochs["stage_id"].fillna(epochs["trial"]))
+    ends = epochs.drop_duplicates(["owner", "stage", "level"], keep="last")
+    columns = ["owner", "stage", "level", "sparsity", "kept", "val_accuracy", "test_accuracy"]
+    table: pd.DataFrame = ends[columns].sort_values(["sparsity", "owner"]).reset_index(drop=True)
+    return table

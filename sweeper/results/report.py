@@ -1,0 +1,186 @@
+"""A sweep on a terminal or in a file: how it stands, its summary, its failures, and where its tables are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.results.pareto import pareto_front
+from sweeper.results.regrowth import allocation_texts
+from sweeper.results.summary import ACCURACIES, DONE, Row, column_of, rows_of, summarise
+from sweeper.results.tables import Sweep, read
+from sweeper.space.grid.cells import make_cells, read_grid
+from sweeper.space.options.objectives import Constraint, Objective, read_constraints, read_objectives
+from trials.errors import UserError
+from trials.storage.lease import Lease
+from trials.storage.place import Place
+
+FAILURES_SHOWN = 20
+SAID = ("objective", "direction", "objectives")
+
+
+def show(path: Place, console: Console) -> None:
+    """Print how a sweep stands, also while it runs elsewhere.
+
+    Raises:
+        UserError: ``path`` is not a sweep's folder, or its sweep.yaml is damaged.
+    """
+    sweep = read(path, rows=("epochs", "allocations"))
+    space = _space_of(sweep)
+    print_line(console, standing(sweep, space))
+    try:
+        objectives = read_objectives({k: v for k, v in space.items() if k in SAID})["objectives"]
+        constraints = read_constraints(space.get("constraints"))
+    except UserError as error:
+        raise UserError(f"{path / 'sweep.yaml'} was written for another version: {error}") from None
+    print_report(
+        sweep,
+        console,
+        objectives=objectives,
+        constraints=constraints,
+        grid=list(space.get("grid") or ()),
+        search=list(space.get("search") or ()),
+    )
+
+
+def _space_of(sweep: Sweep) -> dict[str, Any]:
+    documents = SweepFolder(sweep.path).documents()
+    return dict(documents[-1]["space"]) if documents else {"grid": ["trial"]}  # python -m trials has no space
+
+
+def standing(sweep: Sweep, space: Mapping[str, Any] | None = None) -> str:
+    """One line: cells and trials, counted in samples (a trial may serve several), and who drives the sweep."""
+    space = _space_of(sweep) if space is None else space
+    trials = sweep.trials.assign(samples=sweep.trials["samples"].clip(lower=1))
+    counts = trials.groupby("status")["samples"].sum().to_dict()
+    done, running, failed = (sum(counts.get(s, 0) for s in kind) for kind in (DONE, {"running"}, {"failed"}))
+    line = f"{sweep.path.name}: "
+    total = int(trials["samples"].sum())
+    if "samples" in space:
+        cells = len(make_cells(read_grid(space["grid"])))
+        over = trials[trials["status"].isin(DONE | {"failed"})].groupby("cell")["samples"].sum()
+        total = max(cells * space["samples"], total)
+        line += f"{cells} cells, {int((over >= space['samples']).sum())} done; "
+    left = total - done - running - failed
+    line += f"{total} trials, {done} done, {running} running, {failed} failed, {left} left"
+    owner = Lease(sweep.path / "lock").owner()
+    if owner is not None and not owner.surely_dead:
+        return line if owner.is_this_process else f"{line}; driven by {owner}"
+    return f"{line}; nobody drives it now" if "samples" in space and left + running else line
+
+
+def print_report(
+    sweep: Sweep,
+    console: Console,
+    *,
+    objectives: Sequence[Objective],
+    grid: Sequence[str],
+    search: Sequence[str] = (),
+    constraints: Sequence[Constraint] = (),
+) -> None:
+    """Print :func:`summarise`, with several objectives the Pareto fronts, failures, and where the tables are. Plain
+    aligned text where there is no terminal."""
+    first, *others = objectives
+    summary = summarise(
+        sweep, objective=first.column, direction=first.direction, grid=grid, search=search, constraints=constraints,
+        beside=[objective.column for objective in others],
+    )  # fmt: skip
+    if len(summary):
+        figures = [objective.column for objective in objectives]
+        print_table(_texts(summary, figures, [path for path in grid if path != "seed"]), console)
+    front = pareto_front(sweep, objectives, constraints, search) if others else pd.DataFrame()
+    if len(front):
+        judged_by = ", ".join(f"{o.column} ({o.direction})" for o in objectives)
+        print_line(console, f"Pareto front of each cell: {judged_by}")
+        rows = rows_of(front, set(front.columns))
+        print_table({str(name): [_text(row[name]) for row in rows] for name in front.columns}, console)
+    if regrown := allocation_texts(sweep):
+        print_table(regrown, console)
+    failed = sweep.trials[sweep.trials["status"] == "failed"]
+    for row in rows_of(failed.head(FAILURES_SHOWN), {"trial", "error_type", "error_message"}):
+        print_line(
+            console, f"failed: {row['trial']}: {row['error_type']}: {' '.join((row['error_message'] or '').split())}"
+        )
+    if len(failed) > FAILURES_SHOWN:
+        print_line(console, f"failed: and {len(failed) - FAILURES_SHOWN} more (error_message in the table trials)")
+    for line in sweep.damaged:
+        print_line(console, f"left out: {line}")
+    tables = sweep.path / "tables"
+    written = "" if (tables / "manifest.json").exists() else " (written at the end; sweeper.load works at any time)"
+    print_line(console, f"tables: {tables}{written}")
+
+
+def _texts(summary: pd.DataFrame, objectives: Sequence[str], groups: Sequence[str]) -> dict[str, list[str]]:
+    """The summary's columns as texts, accuracies and densities in per cent; columns that say nothing are left out."""
+    rows = rows_of(summary, set(summary.columns))
+    keys = [(row["kind"], *(row[column_of(path)] for path in groups)) for row in rows]
+    first = [i == 0 or keys[i] != keys[i - 1] for i in range(len(rows))]  # of a group's levels
+
+    def once(texts: Sequence[str]) -> list[str]:
+        return [text if show else "" for text, show in zip(texts, first, strict=True)]
+
+    shown = {path: once([_text(row[column_of(path)]) for row in rows]) for path in groups if path != "density"}
+    shown["level"] = [_text(row["level"]) for row in rows]
+    shown["density asked %"] = [_percent(row["density_asked"]) for row in rows]
+    label = shown["level" if any(shown["level"]) else "density asked %"]
+    label[:] = ["dense" if row["kind"] == "dense" else text for row, text in zip(rows, label, strict=True)]
+    shown["density %"] = [_percent(row["density"]) for row in rows]
+    for figure in dict.fromkeys((*ACCURACIES, *objectives)):
+        scale = 100 if figure.endswith("accuracy") else 1
+        shown[figure + " %" * (scale == 100)] = [_spread(row, figure, scale) for row in rows]
+    shown["n"] = [_text(row["n"]) for row in rows]
+    shown["done"] = once([f"{row['done']:.0f}/{row['trials']:.0f}" if row["trials"] else "" for row in rows])
+    shown["failed"] = once([f"{row['failed']:.0f}" if row["failed"] else "" for row in rows])
+    shown["best"] = once([row["best"] or "" for row in rows])
+    shown["not complete"] = once([row["waiting"] or "" for row in rows])
+    return {name: texts for name, texts in shown.items() if any(texts)}
+
+
+def _text(value: object) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f}"
+
+
+def _spread(row: Row, figure: str, scale: float) -> str:
+    """mean ± std; – for what there is too little of."""
+    mean, std = row[f"{figure}_mean"], row[f"{figure}_std"]
+    if mean is None:
+        return "–"
+    return f"{scale * mean:.2f} ± {'–' if std is None else f'{scale * std:.2f}'}"
+
+
+_LEFT = frozenset({"best", "not complete", "regrowth of", "layer"})
+
+
+def print_table(columns: Mapping[str, Sequence[str]], console: Console) -> None:
+    if console.is_terminal:
+        table = Table()
+        for name in columns:
+            table.add_column(name, justify="left" if name in _LEFT else "right")
+        for texts in zip(*columns.values(), strict=True):
+            table.add_row(*map(escape, texts))
+        console.print(table)
+        return
+    widths = {name: max(map(len, (name, *texts))) for name, texts in columns.items()}
+    lines = []
+    for texts in (tuple(columns), *zip(*columns.values(), strict=True)):
+        aligned = (
+            text.ljust(width) if name in _LEFT else text.rjust(width)
+            for text, (name, width) in zip(texts, widths.items(), strict=True)
+        )
+        lines.append("  ".join(aligned).rstrip())
+    print_line(console, "\n".join(lines))  # at once: a line for each of many cells takes its time
+
+
+def print_line(console: Console, text: str) -> None:
+    """One line, however long, without markup."""
+    console.print(text, soft_wrap=True, markup=False, highlight=False)

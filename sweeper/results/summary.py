@@ -1,0 +1,271 @@
+"""What a sweep came to: one row per group of cells that differ only in their seed, means and deviations over seeds.
+
+Hyperparameters are chosen per cell by the objective (on validation data), among complete trials; test accuracy stands
+beside it and chooses nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from sweeper.columns import config_column
+from sweeper.results.pareto import columns_needed, feasible
+from sweeper.results.tables import Sweep
+from sweeper.space.options.objectives import Constraint
+
+ACCURACIES = ("val_accuracy", "test_accuracy")
+DONE = frozenset({"complete", "pruned"})
+
+Row = dict[str, Any]
+
+
+def summarise(
+    sweep: Sweep,
+    *,
+    objective: str,
+    direction: str,
+    grid: Sequence[str],
+    search: Sequence[str] = (),
+    constraints: Sequence[Constraint] = (),
+    beside: Sequence[str] = (),
+) -> pd.DataFrame:
+    """One row per group of cells that share every grid value but ``seed``, and per level where trials have levels.
+
+    Args:
+        sweep: the tables; ``layers`` is not used.
+        objective: the column of ``trials`` by which a cell's best trial is chosen.
+        direction: ``maximize`` or ``minimize``.
+        grid: the dotted paths that span the grid.
+        search: the dotted paths that were searched.
+        constraints: bounds that a cell's best trial must keep.
+        beside: further columns of ``trials`` to show, as other objectives.
+
+    Returns:
+        ``kind``: ``group``, or ``dense`` for the networks that the trials start from; the grid paths without ``seed``,
+        named as in ``trials``; ``level``; ``density_asked``; ``density``; of val_accuracy, test_accuracy and the
+        objective and ``beside`` ``<name>_mean`` and ``<name>_std`` (ddof 1); ``n``: the seeds these are over; ``best``:
+        the best trials' hyperparameters; ``trials``, ``done``, ``failed``: how many; ``waiting``: how far the cells are
+        that have no complete trial.
+    """
+    groups = [path for path in grid if path != "seed"]
+    group_columns = [column_of(path) for path in groups]
+    figures = list(dict.fromkeys((*ACCURACIES, objective, *beside)))
+    cells = list(cells_of(sweep, objective, direction, groups, search, constraints, figures))
+    levels = _levels(sweep, [cell.best["trial"] for cell in cells if cell.best is not None])
+    members: dict[tuple[Any, ...], list[CellTrials]] = {}
+    for cell in cells:
+        members.setdefault(cell.group, []).append(cell)
+    rows = _dense_rows(sweep, cells, groups, figures)
+    for key, group in members.items():
+        rows += _group_rows(dict(zip(group_columns, key, strict=True)), group, levels, figures, search)
+    names = [f"{figure}_{what}" for figure in figures for what in ("mean", "std")]
+    counts = ["n", "best", "trials", "done", "failed", "waiting"]
+    columns = ["kind", *group_columns, "level", "density_asked", "density", *names, *counts]
+    summary: pd.DataFrame = pd.DataFrame(rows, columns=columns).astype({"level": "Int64"})
+    return summary
+
+
+def column_of(path: str) -> str:
+    """Of ``trials``, for a grid path; a sweep without a space has a line per ``trial``."""
+    return path if path == "trial" else config_column(path)
+
+
+@dataclass(frozen=True)
+class CellTrials:
+    """A group's trials with one seed."""
+
+    group: tuple[Any, ...]
+    seed: Any
+    trials: list[Row]
+    best: Row | None
+    waiting: str
+
+
+def cells_of(
+    sweep: Sweep,
+    objective: str,
+    direction: str,
+    groups: Sequence[str],
+    search: Sequence[str],
+    constraints: Sequence[Constraint],
+    figures: Sequence[str],
+) -> Iterator[CellTrials]:
+    """Every cell that has a trial, densities from dense to sparse, other values from low to high."""
+    paths = [*groups, "seed"]
+    columns = [column_of(path) for path in paths]
+    wanted = {
+        "trial",
+        "status",
+        "density",
+        config_column("density"),
+        *figures,
+        "until_epoch",
+        *map(config_column, search),
+        *columns_needed(constraints),
+    }
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows_of(sweep.trials, wanted.union(columns)):
+        found.setdefault(tuple(row.get(column) for column in columns), []).append(row)
+    last = {row["trial"]: row for row in rows_of(sweep.epochs, {"trial", "stage", "level", "epoch"})}
+    sign = 1 if direction.startswith("max") else -1
+    for key in sorted(found, key=lambda key: _order(paths, key)):
+        trials = found[key]
+        complete = [t for t in trials if t["status"] == "complete" and _is_number(t.get(objective))]
+        counting = [t for t in _furthest(complete) if feasible(t, constraints)]
+        best = max(counting, key=lambda t: sign * t[objective], default=None)
+        yield CellTrials(key[:-1], key[-1], trials, best, "" if best else _how_far(key[-1], trials, last))
+
+
+def _furthest(trials: Sequence[Row]) -> list[Row]:
+    """Of a population, the last generation's trials: those before are their beginnings. Otherwise all of them."""
+    last = max((trial.get("until_epoch") or 0 for trial in trials), default=0)
+    return [trial for trial in trials if (trial.get("until_epoch") or 0) == last]
+
+
+def rows_of(frame: pd.DataFrame, columns: set[str]) -> list[Row]:
+    """Rows as dictionaries, None where there is nothing."""
+    part = frame[[column for column in frame.columns if column in columns]].astype(object)
+    records = part.where(part.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in record.items()} for record in records]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _order(paths: Sequence[str], key: Sequence[Any]) -> tuple[tuple[int, float, str], ...]:
+    """Sorts values of every kind, nothing last."""
+    order = []
+    for path, value in zip(paths, key, strict=True):
+        if isinstance(value, (int, float)):
+            order.append((0, -value if path == "density" else value, ""))
+        else:
+            order.append((2 if value is None else 1, 0.0, str(value)))
+    return tuple(order)
+
+
+def _how_far(seed: object, trials: Sequence[Row], last: Mapping[str, Row]) -> str:
+    """For a cell without a complete trial that keeps its bounds: how its trials stand, and where the furthest of the
+    unfinished ones is."""
+    counts: dict[str, int] = {}
+    for trial in trials:
+        counts[trial["status"]] = counts.get(trial["status"], 0) + 1
+    text = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    rows = [last[t["trial"]] for t in trials if t["status"] in ("running", "preempted") and t["trial"] in last]
+    if rows:
+        row = max(rows, key=lambda row: (row["level"], row["stage"] != "pretrain", row["epoch"]))
+        text += f" (at {row['stage']}, level {row['level']}, epoch {row['epoch']})"
+    return text if seed is None else f"seed {seed}: {text}"
+
+
+def _levels(sweep: Sweep, trials: Sequence[str]) -> dict[str, dict[int, Row]]:
+    """The last row of every level of the trials that have several; the dense network's is not one of them."""
+    found: dict[str, dict[int, Row]] = {}
+    rows = sweep.epochs[sweep.epochs["trial"].isin(trials)]
+    for row in rows_of(rows, {"trial", "stage", "level", "density", *ACCURACIES}):
+        found.setdefault(row["trial"], {})[row["level"]] = row
+    several = {trial: levels for trial, levels in found.items() if len(levels) > 1}
+    return {t: {n: row for n, row in levels.items() if row["stage"] != "pretrain"} for t, levels in several.items()}
+
+
+def _group_rows(
+    values: Row,
+    cells: Sequence[CellTrials],
+    levels: Mapping[str, dict[int, Row]],
+    figures: Sequence[str],
+    search: Sequence[str],
+) -> Iterator[Row]:
+    trials = [trial for cell in cells for trial in cell.trials]
+    best = [cell.best for cell in cells if cell.best is not None]
+    statuses = [trial["status"] for trial in trials]
+    common = {
+        "kind": "group",
+        **values,
+        "density_asked": _agreed([trial.get(config_column("density")) for trial in trials]),
+        "best": "  ".join(f"{path}={_joined([b.get(config_column(path)) for b in best])}" for path in search if best),
+        "trials": len(trials),
+        "done": sum(status in DONE for status in statuses),
+        "failed": statuses.count("failed"),
+        "waiting": "; ".join(cell.waiting for cell in cells if cell.waiting),
+    }
+    of_level: dict[int | None, list[Row]] = {}
+    for trial in best:
+        for level, row in levels.get(trial["trial"], {None: trial}).items():
+            of_level.setdefault(level, []).append(row)
+    for level in sorted(of_level, key=lambda level: -1 if level is None else level):
+        yield {**common, "level": level, **_figures(of_level[level], figures)}
+    if not of_level:
+        yield {**common, "level": None, **_figures([], figures)}
+
+
+def _agreed(values: Sequence[Any]) -> Any:
+    return values[0] if len(set(values)) == 1 else None
+
+
+def _joined(values: Sequence[Any]) -> str:
+    """One value if the seeds agree, otherwise each seed's."""
+    texts = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
+    return texts[0] if len(set(values)) == 1 else " | ".join(texts)
+
+
+def _figures(rows: Sequence[Row], figures: Sequence[str]) -> Row:
+    found: Row = {"n": len(rows), "density": mean([row.get("density") for row in rows])}
+    for figure in figures:
+        values = [row.get(figure) for row in rows]
+        found[f"{figure}_mean"], found[f"{figure}_std"] = mean(values), std(values)
+    return found
+
+
+def mean(values: Sequence[Any]) -> float:
+    numbers = [float(value) for value in values if value is not None]
+    return math.fsum(numbers) / len(numbers) if numbers else math.nan
+
+
+def std(values: Sequence[Any]) -> float:
+    """Of a sample: divided by n - 1; NaN for one value."""
+    numbers = [float(value) for value in values if value is not None]
+    centre = mean(numbers)
+    return (
+        math.sqrt(math.fsum((x - centre) ** 2 for x in numbers) / (len(numbers) - 1)) if len(numbers) > 1 else math.nan
+    )
+
+
+def _dense_rows(sweep: Sweep, cells: Sequence[CellTrials], groups: Sequence[str], figures: Sequence[str]) -> list[Row]:
+    """The dense networks that the best trials of other methods start from: a row per set of groups that share them."""
+    rows = sweep.epochs[(sweep.epochs["stage"] == "pretrain") & sweep.epochs["stage_id"].notna()]
+    last = {row["trial"]: row for row in rows_of(rows, {"trial", "stage_id", "density", *ACCURACIES})}
+    pruned = set(sweep.epochs["trial"][sweep.epochs["stage"] != "pretrain"])
+    starts: dict[str, _Starts] = {}  # by stage
+    of_group: dict[tuple[Any, ...], _Starts] = {}
+    for cell in cells:
+        row = last.get(cell.best["trial"]) if cell.best is not None and cell.best["trial"] in pruned else None
+        if row is None:
+            continue
+        here = of_group.get(cell.group) or starts.get(row["stage_id"]) or _Starts({}, {})
+        there = starts.get(row["stage_id"], here)
+        if there is not here:  # the cell joins two sets
+            here.networks.update(there.networks)
+            here.groups.update(there.groups)
+            starts |= dict.fromkeys(there.networks, here)
+            of_group |= dict.fromkeys(there.groups, here)
+        here.networks[row["stage_id"]], here.groups[cell.group] = row, None
+        starts[row["stage_id"]] = of_group[cell.group] = here
+    found = []
+    for start in {id(start): start for start in starts.values()}.values():
+        keys = list(start.groups)
+        shared = {column_of(p): _agreed([key[i] for key in keys]) for i, p in enumerate(groups) if p != "density"}
+        found.append({"kind": "dense", **shared, "level": None, **_figures(list(start.networks.values()), figures)})
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Starts:
+    """Dense networks, by stage, and the groups that start from one or another of them."""
+
+    networks: dict[str, Row]
+    groups: dict[tuple[Any, ...], None]

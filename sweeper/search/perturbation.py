@@ -1,0 +1,74 @@
+"""Values for the members of a population: drawn at birth, perturbed or drawn anew when a member copies a better one.
+
+As Jaderberg et al. 2017 (https://arxiv.org/abs/1711.09846, section 4) and Ray Tune's PBT do it: a number is multiplied
+by one of the factors, a choice moves to a neighbour in its list. Values never leave their distribution.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import random
+from collections.abc import Sequence
+
+from sweeper.space.distributions import Choice, Distribution, Int, Uniform
+from sweeper.space.values import Scalar
+
+
+@functools.singledispatch
+def drawn(distribution: Distribution, draw: random.Random) -> Scalar:
+    """A value of ``distribution``, independent of any other."""
+    raise TypeError(f"population based training cannot draw from {distribution}")
+
+
+@drawn.register
+def _(distribution: Uniform, draw: random.Random) -> float:
+    low, high = distribution.low, distribution.high
+    if distribution.log:
+        return _within(low, math.exp(draw.uniform(math.log(low), math.log(high))), high)
+    return _within(low, draw.uniform(low, high), high)
+
+
+@drawn.register
+def _(distribution: Int, draw: random.Random) -> int:
+    low, high = distribution.low, distribution.high
+    if distribution.log:
+        return round(_within(low, math.exp(draw.uniform(math.log(low - 0.5), math.log(high + 0.5))), high))
+    return draw.randint(low, high)
+
+
+@drawn.register
+def _(distribution: Choice, draw: random.Random) -> Scalar:
+    return draw.choice(distribution.choices)
+
+
+@functools.singledispatch
+def perturbed(distribution: Distribution, value: Scalar, factors: Sequence[float], draw: random.Random) -> Scalar:
+    """A value near ``value``."""
+    raise TypeError(f"population based training cannot perturb {distribution}")
+
+
+@perturbed.register
+def _(distribution: Uniform, value: float, factors: Sequence[float], draw: random.Random) -> float:
+    return _within(distribution.low, value * draw.choice(factors), distribution.high)
+
+
+@perturbed.register
+def _(distribution: Int, value: int, factors: Sequence[float], draw: random.Random) -> int:
+    """At least one step in the factor's direction, however small the value is."""
+    product = value * draw.choice(factors)
+    step = 1 if product > value else -1
+    moved = round(product) if round(product) != value or product == value else value + step
+    return round(_within(distribution.low, moved, distribution.high))
+
+
+@perturbed.register
+def _(distribution: Choice, value: Scalar, factors: Sequence[float], draw: random.Random) -> Scalar:
+    choices = distribution.choices
+    at = choices.index(value)
+    neighbours = [choices[i] for i in (at - 1, at + 1) if 0 <= i < len(choices)]
+    return draw.choice(neighbours or choices)
+
+
+def _within(low: float, value: float, high: float) -> float:
+    return min(max(value, low), high)

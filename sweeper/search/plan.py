@@ -1,0 +1,314 @@
+"""What to run next. Reads the folder once, then follows what ends; knows neither Ray nor processes.
+
+Every answer is derived from committed records: samples that the studies asked for, and how their trials stand. A trial
+that was handed out and not finished is handed out again; a config that has already run tells its result at once.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sweeper.folder.sweep_folder import Record, Sample, SweepFolder
+from sweeper.search.epoch_budget import EpochBudget
+from sweeper.search.learning_curves import Curve, curve_in, curves_in
+from sweeper.search.population import study_of
+from sweeper.search.warm_start import COLD, Warm
+from sweeper.space.grid.cells import Cell
+from sweeper.space.options.objectives import FAILED, RUNNING, Outcome, outcome_of
+from sweeper.space.space import Space
+from trials.errors import OUT_OF_MEMORY, DamagedFile
+from trials.storage.trial_folder import State, TrialFolder
+
+DEATHS = 3
+"""Attempts in a row that may end without a word and without a commit, or before they begin, until the trial counts as
+failed."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A trial to run now."""
+
+    trial_id: str
+    config: dict[str, Any]
+    cell: str
+    alone: bool = False
+    """It ran out of memory beside others: now nobody else may use its device."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How the trial of one sample stands: after an attempt at it, or long since.
+
+    Attributes:
+        status: as committed, or ``died`` for a process that said nothing.
+        again: it will be handed out again.
+    """
+
+    trial_id: str
+    cell: str
+    status: str
+    value: float | None = None
+    error: str | None = None
+    again: bool = False
+    empty_layers: int = 0
+
+
+class Plan:
+    """The driver's mind. ``next`` hands out, ``ended`` takes back."""
+
+    def __init__(
+        self,
+        space: Space,
+        folder: SweepFolder,
+        records: Iterable[Record],
+        warm: Mapping[str, Warm] | None = None,
+    ) -> None:
+        self.space, self.folder = space, folder
+        self.cells: list[Cell] = space.cells()
+        self._studies = {cell.key: study_of(space, cell, (warm or {}).get(cell.key, COLD)) for cell in self.cells}
+        self._records: dict[str, Record] = {}
+        self._queue: deque[str] = deque()
+        self._asked: tuple[Sample, int] | None = None  # a sample, and its cell's position, that is yet to be scheduled
+        self._deaths: dict[str, int] = {}
+        self.budget = EpochBudget(space)
+        self.running: set[str] = set()
+        self.finished = 0
+        self.failed = 0
+        self.stopping = False
+        self.told: deque[Ending] = deque()
+        """Samples whose config had already run when they were asked for; for whoever shows the sweep to take."""
+        self._replay(records)
+        studies = [self._studies[cell.key] for cell in self.cells]
+        self._asks = [(study.count, i) for i, study in enumerate(studies) if study.wants]
+        heapq.heapify(self._asks)
+        self._waiting: dict[str, int] = {}
+        """Cells whose next sample depends on trials that have not ended, with their positions."""
+        for cell in self.cells:
+            self._release(cell.key)
+
+    def _replay(self, records: Iterable[Record]) -> None:
+        samples: list[tuple[Sample, Record]] = []
+        for record in records:
+            mine = [sample for sample in record.samples if sample.cell in self._studies]
+            if not mine:
+                continue
+            self._records[record.id] = record
+            samples += [(sample, record) for sample in mine]
+            self.budget.follow(record, over=record.finished or self._given_up(record.state))
+            if record.finished:
+                self.finished += 1
+            elif self._given_up(record.state):
+                self.failed += 1
+            else:
+                self._queue.append(record.id)
+        samples.sort(key=lambda item: (item[0].cell, item[0].number))
+        methods = {record.id: str(record.config["method"]) for record in self._records.values()}
+        curves = curves_in(self.folder, methods, self.space.objective) if self.space.pruner else {}
+        for sample, record in samples:
+            self._studies[sample.cell].replay(sample, self._outcome(record, curves.get(record.id)))
+
+    def _outcome(self, record: Record, curve: Curve | None = None) -> Outcome:
+        """``curve`` where there is a pruner; it is no part of what an ending shows."""
+        state = record.state
+        if state is not None and state.finished:
+            return outcome_of(self.space.objectives, self.space.constraints, record.config, state, curve)
+        return replace(FAILED if self._given_up(state) else RUNNING, curve=curve or {})
+
+    def _told(self, record: Record) -> Outcome:
+        """What the studies of a trial's samples are told."""
+        return self._outcome(record, curve_in(record, self.space.objective) if self.space.pruner else None)
+
+    def _given_up(self, state: State | None) -> bool:
+        return state is not None and state.status == "failed" and state.failures > self.space.retries
+
+    @property
+    def total(self) -> int:
+        """How many samples there will be in all."""
+        return sum(study.total for study in self._studies.values())
+
+    @property
+    def complete(self) -> bool:
+        return not (self._queue or self._asks or self._asked or self._waiting or self.running)
+
+    @property
+    def out_of_budget(self) -> bool:
+        """Samples are left, and the next one may take more epochs than ``max_epochs`` leaves."""
+        if self.space.max_epochs is None or not self._asks:
+            return False
+        return not self.budget.allows(self._studies[self.cells[self._asks[0][1]].key].next_epochs)
+
+    @property
+    def over(self) -> bool:
+        """There will be nothing more to hand out."""
+        return self.complete or self.stopping or (self.out_of_budget and not (self._queue or self.running))
+
+    def before(self) -> Iterator[Ending]:
+        """Every sample that was finished, or given up, before this driver began."""
+        for record in self._records.values():
+            if record.finished or self._given_up(record.state):
+                yield from self._endings(record)
+
+    def _endings(self, record: Record, again: bool = False) -> Iterator[Ending]:
+        """One per sample that the trial serves."""
+        state = record.state
+        silent = "preempted" if self.stopping else "died"
+        status = silent if state is None or state.status == "running" else state.status
+        error = f"{state.error['type']}: {state.error['message']}" if state is not None and state.error else None
+        empty = state.result.get("empty_layers", 0) if state is not None else 0
+        value = self._outcome(record).shown
+        for sample in record.samples:
+            if sample.cell in self._studies:
+                yield Ending(record.id, sample.cell, status, value, error, again, empty)
+
+    def next(self) -> Assignment | None:
+        """The next trial to run, scheduled in the folder; None when there is none now (see :attr:`complete`).
+
+        Raises:
+            OSError: it could not be written; the next call tries again.
+        """
+        if self.stopping:
+            return None
+        if self._queue:
+            return self._hand_out(self._records[self._queue.popleft()])
+        while self._asked or (self._asks and not self.out_of_budget):
+            if self._asked is None:
+                _, position = heapq.heappop(self._asks)
+                key = self.cells[position].key
+                if not self._studies[key].ready:
+                    self._waiting[key] = position
+                    continue
+                self._asked = self._studies[key].ask(), position
+            sample, position = self._asked
+            study = self._studies[sample.cell]
+            record, known = self._schedule(sample)
+            self._asked = None
+            if study.wants:
+                heapq.heappush(self._asks, (study.count, position))
+            if not known:
+                return self._hand_out(record)
+            if record.finished or self._given_up(record.state):
+                self._tell(sample, self._told(record))
+                self.told.append(list(self._endings(record))[-1])
+        return None
+
+    def _tell(self, sample: Sample, outcome: Outcome) -> None:
+        """Tell the sample's study; a cell that waited for it may be asked again."""
+        study = self._studies[sample.cell]
+        study.tell(sample, outcome)
+        self._release(sample.cell)
+        if study.total < self.space.samples:  # it has come to an early end
+            self._waiting.pop(sample.cell, None)
+            self._asks = [entry for entry in self._asks if self.cells[entry[1]].key != sample.cell]
+            heapq.heapify(self._asks)
+        elif sample.cell in self._waiting and study.ready:
+            heapq.heappush(self._asks, (study.count, self._waiting.pop(sample.cell)))
+
+    def _release(self, cell: str) -> None:
+        for trial_id in self._studies[cell].released():
+            self.folder.drop_checkpoints(trial_id)
+
+    def _schedule(self, sample: Sample) -> tuple[Record, bool]:
+        """Commit that a sample is wanted; whether its config was known already."""
+        config = self._studies[sample.cell].config(sample)
+        known = self._records.get(config.id)
+        content = config.model_dump(mode="json")
+        samples = (*known.samples, sample) if known else (sample,)
+        self.folder.schedule(config.id, content, samples)
+        folder = TrialFolder(self.folder.trial_folder(config.id))
+        record = Record(config.id, content, samples, folder, known.state if known else None)
+        self._records[config.id] = record
+        if known is None:
+            self.budget.follow(record, over=False)
+        return record, known is not None
+
+    def _hand_out(self, record: Record) -> Assignment:
+        self.running.add(record.id)
+        cell = next(sample.cell for sample in record.samples if sample.cell in self._studies)
+        error = record.state.error if record.state is not None else None
+        alone = error is not None and error["type"] == OUT_OF_MEMORY
+        return Assignment(record.id, record.config, cell, alone)
+
+    def take_back(self, trial_id: str) -> None:
+        """A trial that was handed out and could not even be looked at: it is handed out again."""
+        self.running.discard(trial_id)
+        self._queue.append(trial_id)
+
+    def judge(self, trial_id: str, step: int, value: float) -> bool:
+        """Whether a running trial ends after this epoch: asked of its cell's study, and committed with its sample."""
+        record = self._records[trial_id]
+        sample = next(sample for sample in record.samples if sample.cell in self._studies)
+        if sample.stopped is not None:
+            return step >= sample.stopped
+        stop, left = self._studies[sample.cell].judge(sample, step, value)
+        if stop or left:
+            judged = replace(sample, attrs={**sample.attrs, **left}, stopped=step if stop else None)
+            samples = tuple(judged if other is sample else other for other in record.samples)
+            self.folder.schedule(record.id, record.config, samples)
+            self._records[trial_id] = replace(record, samples=samples)
+        return stop
+
+    def ended(self, trial_id: str) -> list[Ending]:
+        """Take a trial back, whatever has become of it: its folder says how it stands. One ending per sample."""
+        self.running.discard(trial_id)
+        record = self._records[trial_id]
+        try:
+            state = record.folder.state()
+        except DamagedFile:
+            state = None  # the next attempt sets it aside and finds the last commit
+        if self._keeps_dying(record, state):
+            state = self._bury(record.folder)
+        record = Record(record.id, record.config, record.samples, record.folder, state)
+        self._records[trial_id] = record
+        gone = self._given_up(state)
+        over = record.finished or gone
+        if over:
+            self.budget.follow(record, over=True)
+            outcome = self._told(record)
+            self.finished += record.finished
+            self.failed += gone
+            for sample in record.samples:
+                if sample.cell in self._studies:
+                    self._tell(sample, outcome)
+        else:
+            self._queue.appendleft(trial_id)
+        return list(self._endings(record, again=not over))
+
+    def _keeps_dying(self, record: Record, state: State | None) -> bool:
+        """Whether attempt after attempt ends without a word and without a commit, or before it begins. Only those count
+        that this driver saw: a trial is not to blame for the death of its driver."""
+        if state is not None and state.finished:
+            return False
+        before = record.state or State()
+        now = state or State()
+        spoke = now.status != "running" and now.attempt != before.attempt
+        if self.stopping or spoke or now.commits != before.commits:
+            self._deaths.pop(record.id, None)
+            return False
+        self._deaths[record.id] = self._deaths.get(record.id, 0) + 1
+        return self._deaths[record.id] >= DEATHS
+
+    def _bury(self, folder: TrialFolder) -> State:
+        """A trial whose process keeps dying without a word counts as failed, for good."""
+        message = f"its process died {DEATHS} times in a row without a commit (killed, or out of memory)"
+        return _fail(folder, "ProcessDied", message, failures=self.space.retries + 1)
+
+    def give_up_on(self, trial_id: str, silent_s: float) -> None:
+        """A running trial that says nothing has failed; whatever its process still wants to commit is refused."""
+        message = f"no sign of life for {silent_s:.0f} s (silence_limit_s is {self.space.silence_limit_s:g}): killed"
+        _fail(self._records[trial_id].folder, "Silent", message)
+
+    def stop(self) -> None:
+        """Hand nothing out any more."""
+        self.stopping = True
+
+
+def _fail(folder: TrialFolder, kind: str, message: str, failures: int | None = None) -> State:
+    """Commit a failure in a new attempt, so that the one that runs is superseded; counted on if not said."""
+    attempt, _ = folder.begin()
+    failures = attempt.state.failures + 1 if failures is None else failures
+    attempt.end("failed", error={"type": kind, "message": message, "traceback": ""}, failures=failures)
+    return attempt.state

@@ -1,0 +1,200 @@
+"""Population based training of one cell, as generations of segments. A pure function of the committed samples.
+
+Sample ``generation * population + member`` is one segment of one member: a trial of its own, which goes on from the
+trial of its parent in the generation before. When every trial of a generation has ended, the next one is decided: the
+best members and those between go on as they are; each of the worst copies one of the best, checkpoint and
+hyperparameters, and explores. What is drawn is drawn from (seed, cell, generation, member). So neither the order in
+which trials end nor a driver's death makes a difference.
+
+A member whose trial failed counts as the worst: its place is taken by a copy of one of the best. If all of a
+generation failed, the cell ends there.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+from sweeper.folder.sweep_folder import Sample
+from sweeper.search.epoch_budget import planned
+from sweeper.search.perturbation import drawn, perturbed
+from sweeper.search.study import CellStudy
+from sweeper.search.warm_start import Warm
+from sweeper.space.distributions import lowest
+from sweeper.space.grid.cells import Cell
+from sweeper.space.options.objectives import Outcome
+from sweeper.space.options.pbt import Pbt
+from sweeper.space.space import Space
+from trials.config.trial_config import TrialConfig
+from trials.methods import segments
+from trials.seeding import derive_seed
+
+
+class CellPopulation:
+    """The population of one cell; asked and told like a :class:`CellStudy`."""
+
+    def __init__(self, space: Space, cell: Cell, pbt: Pbt) -> None:
+        self.space, self.cell, self.pbt = space, cell, pbt
+        self._samples: dict[int, Sample] = {}
+        self._told: dict[int, Outcome] = {}  # of trials that have ended, by sample
+        self._configs: dict[int, TrialConfig] = {}
+        self._epochs: dict[int, int] = {}  # of a trial, by generation
+        self._next = 0
+        self._released = 0
+
+    @property
+    def count(self) -> int:
+        """How many samples this cell has."""
+        return len(self._samples)
+
+    @property
+    def total(self) -> int:
+        """How many it will have."""
+        return self.count if self._extinct() else max(self.count, self.space.samples)
+
+    @property
+    def wants(self) -> bool:
+        """Whether there is a sample to ask for, now or later."""
+        return self.count < self.space.samples and not self._extinct()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next sample can be decided: every trial of the generation before has ended."""
+        return self._over(self._number() // self.pbt.population - 1)
+
+    def _number(self) -> int:
+        """Of the next sample: the first that is not there, be it that its record was lost."""
+        while self._next in self._samples:
+            self._next += 1
+        return self._next
+
+    def _numbers(self, generation: int) -> range:
+        first = generation * self.pbt.population
+        return range(max(first, 0), first + self.pbt.population)
+
+    def _over(self, generation: int) -> bool:
+        return all(number in self._told for number in self._numbers(generation))
+
+    def _extinct(self) -> bool:
+        before = self._number() // self.pbt.population - 1
+        return before >= 0 and self._over(before) and not self._ranked(before)
+
+    def _ranked(self, generation: int) -> list[int]:
+        """The members that did not fail, the best first: those that keep the constraints by the objective, then the
+        others, by how far they miss them. Of equals the one with the lower number."""
+        sign = -1 if self.space.direction == "maximize" else 1
+        found = []
+        for number in self._numbers(generation):
+            outcome = self._told[number]
+            if outcome.values is not None:
+                missed = sum(max(violation, 0.0) for violation in outcome.violations.values())
+                found.append((missed, sign * outcome.values[0], number))
+        return [number % self.pbt.population for *_, number in sorted(found)]
+
+    def ask(self) -> Sample:
+        """The next sample of this cell. Only when :attr:`ready`."""
+        number = self._number()
+        generation, member = divmod(number, self.pbt.population)
+        draw = random.Random(derive_seed(self.space.seed, "pbt", self.cell.key, generation, member))
+        if generation == 0:
+            params = {path: drawn(distribution, draw) for path, distribution in self.space.search.items()}
+            sample = self._sample(number, params, None, dict.fromkeys(params, "drawn"))
+        else:
+            sample = self._successor(number, draw)
+        self._samples[number] = sample
+        return sample
+
+    def _successor(self, number: int, draw: random.Random) -> Sample:
+        """The next segment of a member: its own, or a copy of a better one that explores."""
+        generation, member = divmod(number, self.pbt.population)
+        ranked = self._ranked(generation - 1)
+        best, going_on = ranked[: self.pbt.replaced], set(ranked[: len(ranked) - self._to_replace(ranked)])
+        if member in going_on:
+            parent = self._samples[number - self.pbt.population]
+            return self._sample(number, parent.params, parent, {})
+        parent = self._samples[(generation - 1) * self.pbt.population + draw.choice(best)]
+        params, changes = dict(parent.params), {}
+        for path, distribution in self.space.search.items():
+            if draw.random() < self.pbt.resample_probability:
+                params[path], changes[path] = drawn(distribution, draw), "resampled"
+            else:
+                params[path] = perturbed(distribution, params[path], self.pbt.perturb, draw)
+                changes[path] = "perturbed"
+        return self._sample(number, params, parent, changes)
+
+    def _to_replace(self, ranked: list[int]) -> int:
+        """How many of the members that did not fail; the failed ones are replaced first, the best never."""
+        failed = self.pbt.population - len(ranked)
+        return min(max(self.pbt.replaced - failed, 0), max(len(ranked) - self.pbt.replaced, 0))
+
+    def _sample(self, number: int, params: dict[str, Any], parent: Sample | None, changes: dict[str, str]) -> Sample:
+        generation, member = divmod(number, self.pbt.population)
+        place = {
+            "generation": generation,
+            "member": member,
+            "parent": None if parent is None else parent.number % self.pbt.population,
+            "parent_trial": None if parent is None else self.config(parent).id,
+            "changes": changes,
+        }
+        return Sample(self.cell.key, number, dict(self.cell.values), dict(params), {"pbt": place})
+
+    def config(self, sample: Sample) -> TrialConfig:
+        """The trial of a sample: one that goes on from its parent's."""
+        if sample.number not in self._configs:
+            generation = sample.number // self.pbt.population
+            parent = sample.attrs["pbt"]["parent"]
+            if parent is None:
+                config = self.space.config(self.cell, sample.params)
+                until = self.pbt.until_epoch(generation, segments.epochs(config))
+                config = self.space.config(self.cell, {**sample.params, "until_epoch": until})
+            else:
+                before = self.config(self._samples[(generation - 1) * self.pbt.population + parent])
+                until = self.pbt.until_epoch(generation, segments.epochs(before))
+                config = segments.child(before, sample.params, until)
+            self._configs[sample.number] = config
+        return self._configs[sample.number]
+
+    @property
+    def next_epochs(self) -> int:
+        """The epochs that its next trial takes: those of a segment, and after the last one of the further stages."""
+        generation = self._number() // self.pbt.population
+        if generation not in self._epochs:
+            config = self.space.config(self.cell, lowest(self.space.search))
+            before, until = (self.pbt.until_epoch(g, segments.epochs(config)) for g in (generation - 1, generation))
+            segments = [{"until_epoch": before, "values": {}}] if generation else []
+            place = {"until_epoch": until, "lineage": segments}
+            self._epochs[generation] = planned(self.space.config(self.cell, {**lowest(self.space.search), **place}))
+        return self._epochs[generation]
+
+    def replay(self, sample: Sample, outcome: Outcome) -> None:
+        """Add a committed sample as it ended, or as running."""
+        self._samples[sample.number] = sample
+        if outcome.state.is_finished():
+            self._told[sample.number] = outcome
+
+    def tell(self, sample: Sample, outcome: Outcome) -> None:
+        """How the sample's trial ended. What is told twice counts once."""
+        self._told.setdefault(sample.number, outcome)
+
+    def judge(self, sample: Sample, step: int, value: float) -> tuple[bool, dict[str, Any]]:
+        """A segment always runs to its end."""
+        return False, {}
+
+    def released(self) -> Iterator[str]:
+        """Trials whose checkpoints nobody needs any more, each once: the whole next generation has gone on from theirs.
+
+        The last generation's are kept: more generations may be asked for later.
+        """
+        while self._over(self._released) and self._over(self._released + 1) and self._ranked(self._released + 1):
+            if self._over(self._released + 2):  # then it was released before that generation began, by another driver
+                self._released += 1
+                continue
+            numbers = self._numbers(self._released)
+            self._released += 1
+            yield from dict.fromkeys(self.config(self._samples[number]).id for number in numbers)
+
+
+def study_of(space: Space, cell: Cell, warm: Warm) -> CellStudy | CellPopulation:
+    """Whatever chooses the hyperparameters of a cell."""
+    return CellStudy(space, cell, warm) if space.pbt is None else CellPopulation(space, cell, space.pbt)

@@ -1,0 +1,209 @@
+"""One Optuna study per cell, in memory, rebuilt from committed samples. Optuna thinks; nothing here is the truth."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import optuna
+from optuna.pruners import BasePruner, NopPruner
+from optuna.samplers import BaseSampler
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from sweeper.folder.sweep_folder import Sample
+from sweeper.search.epoch_budget import planned
+from sweeper.search.warm_start import COLD, Warm
+from sweeper.space.checks import longest, question_of
+from sweeper.space.distributions import corners
+from sweeper.space.grid import conditions
+from sweeper.space.grid.cells import Cell
+from sweeper.space.options.objectives import Outcome
+from sweeper.space.space import Space
+from trials.config.trial_config import TrialConfig
+from trials.seeding import derive_seed
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+STUDY = "study"
+"""Among a sample's attributes: what its suggestion changed on the study, not on its trial."""
+
+
+@contextmanager
+def knowingly() -> Iterator[None]:
+    """Optuna's experimental parts without its warning: who asks for NSGA-III, QMC, groups or patience means them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
+
+
+class CellStudy:
+    """The study of one cell. Trials of different cells are never compared."""
+
+    def __init__(self, space: Space, cell: Cell, warm: Warm = COLD) -> None:
+        self.space, self.cell, self.warm = space, cell, warm
+        self._first = (*space.enqueue, *warm.points)
+        self.question = question_of(space)
+        self._distributions = {path: d.optuna_distribution() for path, d in space.search.items()}
+        self._asked: set[int] = set()
+        self._next = 0
+        self._storage = InMemoryStorage()
+        self._study: optuna.Study | None = None
+        self._trials: dict[int, int] = {}  # number of a sample -> id of the study's trial
+        self._samples: dict[int, int] = {}  # the other way round
+
+    @property
+    def count(self) -> int:
+        """How many samples this cell has."""
+        return len(self._asked)
+
+    @property
+    def study(self) -> optuna.Study:
+        if self._study is None:
+            self._study = optuna.create_study(
+                storage=self._storage,
+                study_name=f"{self.space.seed}:{self.cell.key}",
+                directions=[objective.direction for objective in self.space.objectives],
+                sampler=self._sampler(0),
+                pruner=self._pruner(),
+            )
+            self._study.pruner.prune(self._study, create_trial(state=TrialState.RUNNING))  # Hyperband forms brackets
+            for observation in self.warm.observations:
+                self._add(observation.params, Outcome(TrialState.COMPLETE, observation.values, observation.violations))
+        return self._study
+
+    ready = True
+    """Whether it can be asked now."""
+
+    @property
+    def wants(self) -> bool:
+        """Whether there is a sample to ask for."""
+        return self.count < self.space.samples
+
+    @property
+    def total(self) -> int:
+        """How many samples this cell will have."""
+        return max(self.count, self.space.samples)
+
+    @cached_property
+    def next_epochs(self) -> int:
+        """The most epochs that its next trial may take, however long the search makes it."""
+        corners_of = corners(self.space.search, self.cell.values)
+        return max(planned(self.space.config(self.cell, params)) for params in corners_of)
+
+    def config(self, sample: Sample) -> TrialConfig:
+        """The trial of a sample."""
+        return self.space.config(self.cell, sample.params)
+
+    def released(self) -> Iterable[str]:
+        """Trials whose checkpoints nobody needs any more."""
+        return ()
+
+    def _pruner(self) -> BasePruner:
+        if self.space.pruner is None:
+            return NopPruner()
+        with knowingly():
+            return self.space.pruner.make(longest(self.space, self.cell))
+
+    def _sampler(self, number: int) -> BaseSampler:
+        """Seeded by (seed, cell, number of the sample), so that a rebuilt study does not repeat itself."""
+        seed, cell_seed = (derive_seed(self.space.seed, self.cell.key, n) % 2**32 for n in (number, "cell"))
+        with knowingly():
+            return self.space.sampler.make(self.question, seed, cell_seed)
+
+    def ask(self) -> Sample:
+        """The next sample of this cell: the first number that is not there, be it that its record was lost."""
+        while self._next in self._asked:
+            self._next += 1
+        number = self._next
+        self._asked.add(number)
+        params, attrs = self._suggest(number) if self.space.search else ({}, {})
+        return Sample(self.cell.key, number, dict(self.cell.values), params, attrs)
+
+    def _suggest(self, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A point of the search, and what the sampler leaves on its trial and on the study."""
+        self.study.sampler = self._sampler(number)
+        before = self._study_attrs()
+        if number < len(self._first):
+            self.study.enqueue_trial(self._first[number])
+        trial = self.study.ask()
+        self._know(number, trial._trial_id)
+        values: dict[str, Any] = dict(self.cell.values)
+        for path, distribution in self.space.search.items():
+            if conditions.holds(distribution.when, values):
+                values[path] = distribution.suggest(trial, path)
+        frozen = self._frozen(trial._trial_id)
+        attrs = self.space.sampler.remembered(dict(frozen.system_attrs))
+        changed = {key: value for key, value in self._study_attrs().items() if before.get(key) != value}
+        if changed:
+            attrs[STUDY] = {key: self._portable(key, value) for key, value in changed.items()}
+        return dict(frozen.params), attrs
+
+    def _know(self, number: int, trial_id: int) -> None:
+        self._trials[number], self._samples[trial_id] = trial_id, number
+
+    def _study_attrs(self) -> dict[str, Any]:
+        return self._storage.get_study_system_attrs(self.study._study_id)
+
+    def _portable(self, key: str, value: Any) -> Any:
+        """A population's trials by the numbers of their samples."""
+        return [self._samples[trial_id] for trial_id in value] if ":parent:" in key else value
+
+    def replay(self, sample: Sample, outcome: Outcome) -> None:
+        """Add a committed sample as it ended, or as running. In the order of their numbers."""
+        self._asked.add(sample.number)
+        if not self.space.search:
+            return
+        attrs = dict(sample.attrs)
+        for key, value in attrs.pop(STUDY, {}).items():
+            known = [self._trials[n] for n in value if n in self._trials] if ":parent:" in key else value
+            self._storage.set_study_system_attr(self.study._study_id, key, known)
+        self._know(sample.number, self._add(sample.params, outcome, self.space.sampler.recalled(attrs)))
+
+    def _add(self, params: dict[str, Any], outcome: Outcome, attrs: dict[str, Any] | None = None) -> int:
+        """Add a trial as it stands; returns its id."""
+        template = create_trial(
+            state=outcome.state,
+            values=outcome.values,
+            params=params,
+            distributions={path: self._distributions[path] for path in params},
+            system_attrs=attrs,
+            intermediate_values=outcome.curve,
+            constraints=outcome.violations,
+        )
+        return self._storage.create_new_trial(self.study._study_id, template)
+
+    def tell(self, sample: Sample, outcome: Outcome) -> None:
+        """How the sample's trial ended. What is told twice counts once."""
+        if not self.space.search:
+            return
+        trial_id = self._trials[sample.number]
+        frozen = self._frozen(trial_id)
+        if frozen.state.is_finished():
+            return
+        for step in sorted(outcome.curve.keys() - frozen.intermediate_values.keys()):
+            self._storage.set_trial_intermediate_value(trial_id, step, outcome.curve[step])
+        bounds = create_trial(state=TrialState.RUNNING, constraints=outcome.violations).system_attrs
+        for key, value in bounds.items():
+            self._storage.set_trial_system_attr(trial_id, key, value)
+        self._storage.set_trial_state_values(trial_id, outcome.state, outcome.values)
+
+    def judge(self, sample: Sample, step: int, value: float) -> tuple[bool, dict[str, Any]]:
+        """Whether the pruner stops the sample's trial after this epoch, and what it leaves on it.
+
+        An epoch that is known was judged before its process died: the trial may go on.
+        """
+        trial_id = self._trials[sample.number]
+        before = self._frozen(trial_id)
+        if step in before.intermediate_values or before.state.is_finished():
+            return False, {}
+        self._storage.set_trial_intermediate_value(trial_id, step, value)
+        stop = self.study.pruner.prune(self.study, self._frozen(trial_id))
+        left = {k: v for k, v in self._frozen(trial_id).system_attrs.items() if k not in before.system_attrs}
+        return bool(stop), left
+
+    def _frozen(self, trial_id: int) -> FrozenTrial:
+        return self._storage.get_trial(trial_id)

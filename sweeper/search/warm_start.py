@@ -1,0 +1,184 @@
+"""What a search is given to begin with from an earlier sweep (``from_sweep:``).
+
+Trials of the earlier sweep that are the same question as a cell (every field of the config but the seed and what is
+searched) are observations: a sampler that learns from others' trials has them in its study. Others of the same grid
+values, such as another data set's, cannot be compared with the cell's own: the best of them are points to try first.
+
+What was taken is committed in the sweep's ``warm.json``: it stays as it is, whatever becomes of the earlier sweep.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import TrialState
+
+from sweeper.folder.sweep_folder import Record, SweepFolder
+from sweeper.space.compatibility import leaves
+from sweeper.space.distributions import corners
+from sweeper.space.grid.cells import Cell
+from sweeper.space.grid.conditions import active
+from sweeper.space.load import from_document
+from sweeper.space.options.objectives import Outcome, outcome_of
+from sweeper.space.space import Space
+from trials.config.trial_config import WHERE
+from trials.errors import UserError
+from trials.storage import files
+from trials.storage.place import Place, place
+
+ANY = frozenset({"seed", "dataset"})
+"""Grid paths that need not agree for a trial's point to be worth a try."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A trial of the earlier sweep, as a study is told of it."""
+
+    params: dict[str, Any]
+    values: tuple[float, ...]
+    violations: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Warm:
+    """What one cell is given."""
+
+    observations: tuple[Observation, ...] = ()
+    points: tuple[dict[str, Any], ...] = ()
+
+
+COLD = Warm()
+
+
+def warm_start(space: Space, folder: SweepFolder) -> dict[str, Warm]:
+    """By cell: as committed, and for cells that are new from the earlier sweep. Writes nothing.
+
+    Raises:
+        UserError: there is no such sweep, it searched something else, or nothing in it is of use.
+    """
+    if space.from_sweep is None:
+        return {}
+    known = _committed(folder)
+    new = [cell for cell in space.cells() if cell.key not in known]
+    if not new:
+        return known
+    earlier = SweepFolder(_path(space.from_sweep.sweep, folder))
+    if _is_same(earlier.path, folder.path):
+        raise UserError(f"from_sweep is {space.from_sweep.sweep!r}, but that is this sweep: name an earlier one")
+    _refuse_other_search(space, _space_of(earlier, space.from_sweep.sweep))
+    records = [record for record in earlier.records() if record.state and record.state.status == "complete"]
+    found = {cell.key: _warm(space, cell, records) for cell in new}
+    if not known and not any(warm != COLD for warm in found.values()):
+        raise UserError(
+            f"from_sweep is {space.from_sweep.sweep!r}, but none of its {len(records)} complete trials has the method "
+            "and grid values of a cell here: leave it out"
+        )
+    return {**known, **found}
+
+
+def commit(folder: SweepFolder, warm: Mapping[str, Warm]) -> None:
+    """Write what was taken, before any trial is suggested from it."""
+    if warm and warm != _committed(folder):
+        content = {"schema": 1, "cells": {key: asdict(cell) for key, cell in warm.items()}}
+        folder.path.mkdir(parents=True, exist_ok=True)
+        files.write(folder.path / "warm.json", json.dumps(content, indent=1).encode())
+
+
+def _committed(folder: SweepFolder) -> dict[str, Warm]:
+    path = folder.path / "warm.json"
+    try:
+        cells = json.loads(path.read_bytes())["cells"]
+        return {key: _read(cell) for key, cell in cells.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}): restore it, or move it away to read from_sweep anew") from None
+
+
+def _read(cell: Mapping[str, Any]) -> Warm:
+    observations = (Observation(o["params"], tuple(o["values"]), o["violations"]) for o in cell["observations"])
+    return Warm(tuple(observations), tuple(cell["points"]))
+
+
+def _path(sweep: str, folder: SweepFolder) -> Place:
+    """A name is a sweep of the same storage."""
+    return place(sweep) if "/" in sweep else folder.path.parent / sweep
+
+
+def _is_same(one: Place, other: Place) -> bool:
+    links = isinstance(one, Path) and isinstance(other, Path) and one.resolve() == other.resolve()
+    return links or one == other
+
+
+def _space_of(earlier: SweepFolder, said: str) -> Space:
+    documents = earlier.documents()
+    if not documents or "space" not in documents[-1]:
+        raise UserError(f"from_sweep is {said!r}, but {earlier.path} is not the folder of a sweep: give storage/name")
+    try:
+        return from_document(documents[-1]["space"])
+    except UserError as error:
+        raise UserError(f"from_sweep is {said!r}, but its space is of another version ({error})") from None
+
+
+def _refuse_other_search(space: Space, earlier: Space) -> None:
+    lines = []
+    for path, distribution in space.search.items():
+        there = earlier.search.get(path)
+        if there != distribution:
+            lines.append(f"{path} is searched as {distribution}, there {there or 'not at all'}")
+    if lines:
+        raise UserError(f"from_sweep needs the same names and ranges, but {'; '.join(lines)}: make them agree")
+
+
+def _warm(space: Space, cell: Cell, records: Sequence[Record]) -> Warm:
+    template = space.config(cell, corners(space.search, cell.values)[0]).model_dump(mode="json")
+    question = _question(template, space)
+    same: list[Observation] = []
+    others: list[Observation] = []
+    for record, observation in _observations(space, cell, template["method"], records):
+        is_same = space.sampler.learns and _question(record.config, space) == question
+        (same if is_same else others).append(observation)
+    return Warm(tuple(same), () if same else _best(space, others))
+
+
+def _observations(
+    space: Space, cell: Cell, method: str, records: Sequence[Record]
+) -> Iterator[tuple[Record, Observation]]:
+    """The trials of a cell's method and grid values, their parameters as this search has them."""
+    for record in records:
+        values = dict(leaves(record.config))
+        agrees = all(path in ANY or values.get(path, value) == value for path, value in cell.values.items())
+        if record.config["method"] != method or not agrees or record.state is None:
+            continue
+        params = active(space.search, values, cell.values)
+        wanted = active(space.search, {**dict.fromkeys(space.search), **params}, cell.values)
+        outcome = outcome_of(space.objectives, space.constraints, record.config, record.state)
+        inside = all(space.search[path].contains(value) for path, value in params.items())
+        if params.keys() == wanted.keys() and inside and outcome.state == TrialState.COMPLETE and outcome.values:
+            yield record, Observation(params, outcome.values, outcome.violations)
+
+
+def _question(config: Mapping[str, Any], space: Space) -> dict[str, Any]:
+    """What a config asks, but for the seed and what is searched."""
+    free = {*WHERE, "seed", *space.search}
+    return {path: value for path, value in leaves(config) if path not in free}
+
+
+def _best(space: Space, observations: Sequence[Observation]) -> tuple[dict[str, Any], ...]:
+    """The best points by the first objective, those that keep the bounds first."""
+    assert space.from_sweep is not None
+    sign = -1 if space.direction == "maximize" else 1
+
+    def rank(observation: Observation) -> tuple[float, float]:
+        outcome = Outcome(TrialState.COMPLETE, observation.values, observation.violations)
+        return (outcome.shown is None, sign * observation.values[0])
+
+    points: list[dict[str, Any]] = []
+    for observation in sorted(observations, key=rank):
+        if observation.params not in points:
+            points.append(observation.params)
+    return tuple(points[: space.from_sweep.points])

@@ -1,0 +1,203 @@
+"""Do the sections of a space agree with each other, and with what its trials are?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sweeper.space.distributions import Distribution, corners, lowest
+from sweeper.space.grid.cases import Case
+from sweeper.space.grid.cells import Axis, Cell
+from sweeper.space.grid.conditions import When
+from sweeper.space.options.enqueue import _check_point
+from sweeper.space.options.objectives import EVERY_EPOCH, require_reported
+from sweeper.space.options.pbt import Pbt
+from sweeper.space.options.pruners import check_stoppable, stoppable_epochs
+from sweeper.space.options.samplers import Question, Tpe
+from sweeper.space.space import Space
+from sweeper.space.values import Scalar, shown
+from trials.config.trial_config import TrialConfig
+from trials.errors import UserError
+from trials.methods import segments
+
+
+def question_of(space: Space) -> Question:
+    """What the space's sampler is asked."""
+    return Question(space.search, space.samples, len(space.objectives), len(space.constraints), space.enqueue)
+
+
+def check_sections(space: Space) -> None:
+    """Refuse what contradicts itself before any trial is looked at.
+
+    Raises:
+        UserError: the two that do not agree, and the way out.
+    """
+    if space.pbt is not None:
+        refuse_beside_pbt(space)
+    if not space.search and space.samples != 1:
+        raise UserError(f"samples is {space.samples}, but must be 1 where search is empty: every sample would be equal")
+    _check_paths(space)
+    check_conditions(space.search, space.grid, space.cases)
+    for i, point in enumerate(space.enqueue):
+        _check_point(space.search, point, f"enqueue[{i}]")
+    if len(space.enqueue) > space.samples:
+        raise UserError(f"enqueue has {len(space.enqueue)} points, but samples is {space.samples}: set it to more")
+    if space.search:
+        space.sampler.check(question_of(space))
+    if space.pruner:
+        _check_judged(space, space.pruner.name)
+    if space.from_sweep and not space.search:
+        raise UserError(f"from_sweep is {space.from_sweep.sweep!r}, but search is empty: it could teach nothing")
+
+
+def _check_judged(space: Space, pruner: str) -> None:
+    if not space.search:
+        raise UserError(f"pruner is {pruner!r}, but search is empty: in a cell there is nothing to compare")
+    if len(space.objectives) > 1:
+        count = len(space.objectives)
+        raise UserError(f"pruner is {pruner!r}, but there are {count} objectives: have one, or no pruner")
+    if space.objective not in EVERY_EPOCH:
+        columns = ", ".join(sorted(EVERY_EPOCH))
+        raise UserError(
+            f"pruner is {pruner!r}, but {space.objective} is not known after every epoch: use one of {columns}"
+        )
+
+
+def _check_paths(space: Space) -> None:
+    for path in space.search:
+        if path in space.grid:
+            raise UserError(f"{path} is both in grid and in search, but must be in one of them: remove the other")
+    paths = {*space.grid, *space.search}
+    for path in sorted(paths):
+        parts = path.split(".")
+        for outer in (".".join(parts[:i]) for i in range(1, len(parts))):
+            if outer in paths:
+                raise UserError(f"{path} lies inside {outer}, but grid and search must set either: remove one")
+
+
+def check_space(space: Space) -> None:
+    """Build every cell's config, at every bound and choice of its search.
+
+    Raises:
+        UserError: one of them cannot be a trial.
+    """
+    if space.pbt is not None:
+        check_population(space, space.pbt)
+    for cell in space.cells():
+        for params in corners(space.search, cell.values):
+            try:
+                check_trial(space, space.config(cell, params))
+            except UserError as error:
+                at = ", ".join([*filter(None, [cell.key]), *(f"{path}={value}" for path, value in params.items())])
+                raise UserError(f"{error} (the trial at {at})" if at else str(error)) from None
+
+
+def longest(space: Space, cell: Cell) -> int:
+    """The most epochs in which a trial of the cell may be stopped."""
+    return max(stoppable_epochs(space.config(cell, params)) for params in corners(space.search, cell.values))
+
+
+def check_trial(space: Space, config: TrialConfig) -> None:
+    """Refuse objectives and bounds that this trial cannot be measured by."""
+    for i, objective in enumerate(space.objectives):
+        where = "objective" if len(space.objectives) == 1 else f"objectives[{i}].column"
+        require_reported(config, objective.column, where)
+    content = config.model_dump(mode="json") if space.constraints else {}
+    for i, constraint in enumerate(space.constraints):
+        require_reported(config, constraint.column, f"constraints[{i}].column")
+        constraint.limit(content, f"constraints[{i}].{constraint.kind}")
+    if space.pruner:
+        check_stoppable(space.pruner, config, space.samples)
+
+
+def check_conditions(
+    search: Mapping[str, Distribution], grid: Mapping[str, Axis], cases: Mapping[str, Case] | None = None
+) -> None:
+    """Refuse conditions that speak of nothing, or can never hold. A method that the grid lacks is no mistake: a space
+    may be run with fewer methods than it knows.
+
+    Raises:
+        UserError: the path and the value.
+    """
+    for path, distribution in search.items():
+        for other, values in distribution.when:
+            where = f"search.{path}.when.{other}"
+            if other not in search and other not in grid:
+                raise UserError(f"{where} is neither searched nor in the grid, but a condition is about one that is")
+            known = search[other].contains if other in search else grid[other].contains
+            for value in values:
+                if not known(value) and not _is_method(other, value):
+                    raise UserError(f"{where} is {shown(value)}, but {other} never has that value: remove it")
+    for section, entries in (("grid", grid), ("cases", cases or {})):
+        for name, entry in entries.items():
+            _check_of_cell(entry.when, grid, f"{section}.{name}.when")
+
+
+def _check_of_cell(when: When, grid: Mapping[str, Axis], where: str) -> None:
+    for other, values in when:
+        if other not in grid:
+            raise UserError(f"{where}.{other} is not in the grid, but a cell has nothing else to tell it by")
+        for value in values:
+            if not grid[other].contains(value) and not _is_method(other, value):
+                raise UserError(f"{where}.{other} is {shown(value)}, but {other} never has that value: remove it")
+
+
+def _is_method(path: str, value: Scalar) -> bool:
+    if path != "method":
+        return False
+    from trials.methods import METHODS  # and torch with them: not for a report of what says nothing of methods
+
+    return value in METHODS
+
+
+SEGMENT_FIELDS = ("until_epoch", "lineage")
+"""Fields of a trial that its place in the population decides."""
+
+
+def refuse_beside_pbt(space: Space) -> None:
+    """Refuse what a space says beside ``pbt`` that would have no effect, or does not go with it.
+
+    Raises:
+        UserError: it says such a thing.
+    """
+    if not space.search:
+        raise UserError("search is empty, but pbt needs hyperparameters to change: add some, or remove pbt")
+    if len(space.objectives) > 1:
+        raise UserError(
+            f"pbt ranks its members by one objective, but there are {len(space.objectives)}: keep one, and say bounds "
+            "of the others as constraints"
+        )
+    if space.sampler != Tpe():
+        raise UserError(f"sampler is {space.sampler.name!r}, but pbt chooses by itself: remove one of them")
+    if space.pruner is not None:
+        raise UserError(f"pruner is {space.pruner.name!r}, but pbt itself ends the worst: remove one of them")
+    if space.from_sweep is not None:
+        raise UserError(
+            f"from_sweep is {space.from_sweep.sweep!r}, but pbt draws its first members: remove one of them"
+        )
+    if space.enqueue:
+        raise UserError(f"enqueue has {len(space.enqueue)} points, but pbt draws its first members: remove one of them")
+    for path, distribution in space.search.items():
+        if distribution.when:
+            raise UserError(f"search.{path} has a condition, but every member of pbt has every value: remove when")
+    for path in SEGMENT_FIELDS:
+        if any(path in said for said in (space.trial, space.grid, *(case.trial for case in space.cases.values()))):
+            raise UserError(f"{path} is set in trial, cases or grid, but pbt sets it for every generation: remove it")
+
+
+def check_population(space: Space, pbt: Pbt) -> None:
+    """Try the population on every cell: what is searched may change in mid-flight, and the stage has enough epochs.
+
+    Raises:
+        UserError: a cell cannot be trained so.
+    """
+    for cell in space.cells():
+        config = space.config(cell, lowest(space.search))
+        segments.refuse_fixed(config.method, space.search, "search")
+        epochs = segments.epochs(config)
+        needed = (pbt.generations - 1) * pbt.interval + 1
+        if epochs < needed:
+            at = f" (the trials at {cell.key})" if cell.key else ""
+            raise UserError(
+                f"pbt has {pbt.generations} generations of {pbt.interval} epochs, but stage "
+                f"{segments.first_stage(config).name} has only {epochs}: give fewer, shorter ones, or more epochs{at}"
+            )

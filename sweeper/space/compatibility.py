@@ -1,0 +1,115 @@
+"""May a space continue the sweep that another began? It may add samples and grid values, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sweeper.space.distributions import corners
+from sweeper.space.grid.cells import Cell, nearest_cell
+from sweeper.space.grid.conditions import holds
+from sweeper.space.options.pbt import narrowed
+from sweeper.space.space import Space
+from sweeper.space.values import shown
+from trials.config.trial_config import WHERE
+from trials.errors import UserError
+
+_EQUAL = ("sampler", "seed", "objective", "direction", "objectives", "constraints", "enqueue", "pruner", "from_sweep")
+
+
+def narrowing(old: Space, new: Space) -> list[str]:
+    """A line for each way in which ``new`` contradicts the sweep that ``old`` began; empty where it may continue it.
+
+    Trials must be the same but for where they run, as must the search; grids may gain values, and samples may be
+    added. Resources, retries, concurrency and description may change.
+    """
+    return [*_grid(old, new), *_search(old, new), *_fields(old, new), *narrowed(old.pbt, new.pbt), *_trial(old, new)]
+
+
+def _fields(old: Space, new: Space) -> Iterator[str]:
+    before, now = old.document(), new.document()
+    for field in _EQUAL:
+        if before.get(field) != now.get(field):
+            is_now = f"is {shown(now[field])}" if field in now else "is missing"
+            was = f"with {shown(before[field])}" if field in before else "without it"
+            yield f"{field} {is_now}, but the sweep was begun {was}"
+    if new.samples < old.samples:
+        yield f"samples is {new.samples}, but the sweep was begun with {old.samples}"
+
+
+def _grid(old: Space, new: Space) -> Iterator[str]:
+    lines = list(_axes(old, new))
+    yield from lines
+    if not lines:
+        left = {cell.key for cell in new.cells()}
+        gone = [cell.key for cell in old.cells() if cell.key not in left]
+        if gone:
+            yield f"grid has no cell {gone[0]} by its conditions, but the sweep was begun with it"
+
+
+def _axes(old: Space, new: Space) -> Iterator[str]:
+    for path, before in old.grid.items():
+        if path not in new.grid:
+            yield f"grid.{path} is missing, but the sweep was begun with {shown(list(before.values))}"
+            continue
+        now = new.grid[path].values
+        gone = [value for value in before.values if value not in now]
+        if gone:
+            yield f"grid.{path} lacks {', '.join(map(str, gone))}, which the sweep has: {shown(list(now))}"
+    for path, axis in new.grid.items():
+        if path not in old.grid and not axis.when:
+            yield f"grid.{path} is {shown(list(axis.values))}, but the sweep was begun without it"
+
+
+def _search(old: Space, new: Space) -> Iterator[str]:
+    for path in sorted({*old.search, *new.search}):
+        before, now = (str(space.search[path]) if path in space.search else None for space in (old, new))
+        if before is None:
+            yield f"search.{path} is {now}, but the sweep was begun without it"
+        elif now is None:
+            yield f"search.{path} is missing, but the sweep was begun with {before}"
+        elif old.search[path] != new.search[path]:
+            yield f"search.{path} is {now}, but the sweep was begun with {before}"
+
+
+def _trial(old: Space, new: Space) -> list[str]:
+    """Differences of what the templates come to, defaults included; once for each method and set of cases."""
+    lines: dict[str, None] = {}
+    cases = [*old.cases.values(), *new.cases.values()]
+    examples = {(c.values.get("method"), *(holds(case.when, c.values) for case in cases)): c for c in old.cells()}
+    for cell in examples.values():
+        there = nearest_cell(new.grid, cell.values)
+        varied = {*cell.values, *there.values, *old.search, *new.search} | WHERE
+        before, now = _effective(old, cell), _effective(new, there)
+        if before is None or now is None:  # one was written for another version: compare what they say
+            before, now = dict(leaves(old.trial)), dict(leaves(new.trial))
+            varied |= {*old.grid, *new.grid}
+        for path in [*before, *(path for path in now if path not in before)]:
+            fixed = not any(path == other or path.startswith(f"{other}.") for other in varied)
+            if fixed and (path not in before or path not in now or before[path] != now[path]):
+                lines[_difference(path, before, now)] = None
+    return list(lines)
+
+
+def _difference(path: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    is_now = f"is {shown(now[path])}" if path in now else "is missing"
+    was = f"with {shown(before[path])}" if path in before else "without it"
+    return f"trial.{path} {is_now}, but the sweep was begun {was}"
+
+
+def _effective(space: Space, cell: Cell) -> dict[str, Any] | None:
+    """Every field of the space's trial in a cell; None if it is no trial."""
+    try:
+        config = space.config(cell, corners(space.search, cell.values)[0])
+    except UserError:
+        return None
+    return dict(leaves(config.model_dump(mode="json")))
+
+
+def leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every field of a config by its dotted path."""
+    for key, value in content.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

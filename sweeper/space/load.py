@@ -1,0 +1,144 @@
+"""Spaces from files: a space of ``search_spaces/`` or a YAML file, with a profile and settings applied, resolved.
+
+A profile and ``--set`` change what the file says before anything of it is resolved. An entry of ``grid`` or ``search``
+is one value: it is replaced as a whole, and null removes it. Only the condition of a grid's entry stays when just its
+values are replaced.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sweeper.space.checks import check_sections
+from sweeper.space.space import Space
+from sweeper.space.values import mapping, plain, shown
+from trials.errors import UserError, unknown_name
+from trials.frozen import validate
+from trials.yaml_text import merge, override, read_yaml
+
+SPACES = Path(__file__).resolve().parents[2] / "search_spaces"
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def load_space(
+    name_or_file: str,
+    *,
+    profile: str | None = None,
+    overrides: Sequence[str] = (),
+    samples: int | None = None,
+    max_concurrent: int | None = None,
+    max_hours: float | None = None,
+) -> Space:
+    """Load a space by its name in ``search_spaces/``, or from a YAML file, and resolve it.
+
+    Its cells are tried by :func:`sweeper.space.checks.check_space`.
+
+    Args:
+        profile: one of the space's own, merged over it. Mappings merge; everything else, and each entry of ``search``,
+            is replaced; null removes an entry of ``grid`` or ``search``.
+        overrides: ``a.b=c``, after the profile. All that follows ``grid.`` or ``search.`` is one path.
+        samples: instead of what the space says, like ``max_concurrent`` and ``max_hours``.
+
+    Raises:
+        UserError: there is no such space or profile, or something in it is wrong.
+    """
+    path = _find(name_or_file)
+    content = _read(path)
+    profiles = _profiles(content)
+    if profile is not None:
+        if not profiles:
+            raise UserError(f"profile is {profile!r}, but {path.stem} has no profiles: leave it out")
+        if profile not in profiles:
+            raise UserError(unknown_name("profile", profile, profiles))
+        content = merge_profile(content, mapping(profiles[profile], f"profiles.{profile}"))
+    for setting in overrides:
+        content = mapping(apply_setting(content, setting), "a space")
+    for field, value in (("samples", samples), ("max_concurrent", max_concurrent), ("max_hours", max_hours)):
+        if value is not None:
+            content[field] = value
+    if "name" in content:
+        raise UserError(f"name is {shown(content['name'])}, but a space is called as its file: remove it")
+    return from_document({"name": path.stem, **content})
+
+
+def from_document(document: object) -> Space:
+    """The space of a :meth:`Space.document`.
+
+    Raises:
+        UserError: something in it is wrong, or its sections contradict each other.
+    """
+    space: Space = validate(Space, mapping(plain(document, ""), "a space"), "")
+    check_sections(space)
+    return space
+
+
+def list_spaces() -> list[tuple[str, str, list[str]]]:
+    """What ``search_spaces/`` holds: name, what it is about, names of its profiles."""
+    contents = ((path, _read(path)) for path in sorted(SPACES.glob("*.yaml")))
+    return [(path.stem, str(content.get("about", "")), list(_profiles(content))) for path, content in contents]
+
+
+def _find(name_or_file: str) -> Path:
+    if "/" in name_or_file or name_or_file.endswith((".yaml", ".yml")):
+        return Path(name_or_file).expanduser()
+    path = SPACES / f"{name_or_file}.yaml"
+    if not path.exists():
+        names = [path.stem for path in SPACES.glob("*.yaml")]
+        raise UserError(f"{unknown_name('space', name_or_file, names)}; or give a YAML file: its path")
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = mapping(plain(read_yaml(path), ""), str(path))
+    if not _NAME.fullmatch(path.stem):
+        raise UserError(f"{path} is called {path.stem!r}, but must be called by letters, digits, '.', '_' and '-'")
+    return content
+
+
+def _profiles(content: dict[str, Any]) -> dict[str, Any]:
+    """A space's profiles by name, taken out of its content."""
+    profiles = content.pop("profiles", None)
+    return {} if profiles is None else mapping(profiles, "profiles")
+
+
+SECTIONS = ("grid", "search")
+
+
+def merge_profile(content: dict[str, Any], profile: Mapping[str, Any]) -> dict[str, Any]:
+    """``content`` with a profile merged over it: mappings merge, everything else is replaced."""
+    merged = merge(content, {key: value for key, value in profile.items() if key not in SECTIONS})
+    for section in SECTIONS:
+        if section in profile:
+            merged[section] = _replace(merged.get(section), profile[section], section)
+    return merged
+
+
+def apply_setting(content: dict[str, Any], setting: str) -> Any:
+    """``content`` with one ``a.b=c``. What follows ``grid.`` or ``search.`` is one key, dots and all."""
+    section, dot, rest = setting.partition("=")[0].partition(".")
+    if section not in SECTIONS or not dot:
+        return override(content, [setting])
+    value = override({}, [setting])
+    for key in (section, *rest.split(".")):
+        value = value[key]
+    return {**content, section: _replace(content.get(section), {rest: value}, section)}
+
+
+def _replace(old: object, new: object, section: str) -> Any:
+    """A grid or search with the entries of another in place of its own; null removes one."""
+    old = {} if old is None else old
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return new
+    for path, value in new.items():
+        if value is None and path not in old:
+            raise UserError(f"{section}.{path} is null, which removes it, but it is not there: leave it out")
+    entries = {path: value for path, value in {**old, **new}.items() if path not in new or value is not None}
+    for path, before in old.items() if section == "grid" else ():
+        if isinstance(before, dict) and "when" in before and isinstance(new.get(path), (list, str)):
+            entries[path] = {**before, "values": new[path]}
+    return entries

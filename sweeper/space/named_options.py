@@ -1,0 +1,43 @@
+"""Things of a space that are chosen by name and may have options, such as samplers and pruners."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from sweeper.space.values import shown
+from trials.errors import UserError, unknown_name
+from trials.frozen import Frozen, validate
+
+
+class Named(Frozen, ABC):
+    """Options of one of its kind. As text in a space file it is its name with the defaults."""
+
+    name: str
+
+    def document(self) -> str | dict[str, Any]:
+        """As a space file says it."""
+        content = self.model_dump(mode="json", exclude_defaults=True)
+        return {"name": self.name, **content} if content else self.name
+
+
+N = TypeVar("N", bound=Named)
+
+
+def read_named(content: object, kinds: Mapping[str, type[N]], where: str) -> N:
+    """The one of ``kinds`` that a name, or a mapping of ``name`` and options, says.
+
+    Raises:
+        UserError: it says none, or an option is wrong; ``where`` names the field.
+    """
+    if isinstance(content, str):
+        content = {"name": content}
+    if not isinstance(content, Mapping) or "name" not in content:
+        form = f"a name or {{name: NAME, ...}}: {', '.join(kinds)}"
+        raise UserError(f"{where} is {shown(content)}, but must be {form}")
+    name = content["name"]
+    if not isinstance(name, str) or name not in kinds:
+        raise UserError(unknown_name(where, name, kinds))
+    found: N = validate(kinds[name], content, where)
+    return found

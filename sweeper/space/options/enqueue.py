@@ -1,0 +1,36 @@
+"""Points of the search to try first in every cell (``enqueue:``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from sweeper.space.distributions import Distribution
+from sweeper.space.grid.conditions import holds
+from sweeper.space.values import mapping, shown
+from trials.errors import UserError, unknown_name
+
+if TYPE_CHECKING:
+    pass
+
+
+def read_points(content: object) -> tuple[dict[str, Any], ...]:
+    """The points of ``enqueue``; each a mapping of searched paths to values."""
+    if content is None:
+        return ()
+    if not isinstance(content, (list, tuple)):
+        raise UserError(f"enqueue is {shown(content)}, but must be a list of points such as {{prune.lr: 0.1}}")
+    return tuple(dict(mapping(point, f"enqueue[{i}]")) for i, point in enumerate(content))
+
+
+def _check_point(search: Mapping[str, Distribution], point: Mapping[str, Any], where: str) -> None:
+    if not point:
+        raise UserError(f"{where} is {{}}, but must say something: remove it")
+    for path, value in point.items():
+        if path not in search:
+            raise UserError(unknown_name(f"{where}: path", path, search))
+        if not search[path].contains(value):
+            raise UserError(f"{where}.{path} is {shown(value)}, but is searched as {search[path]}: give one of these")
+        decided = tuple((other, values) for other, values in search[path].when if other in point)
+        if not holds(decided, point):
+            raise UserError(f"{where} has {path}, but that is searched {search[path]}: remove it there")

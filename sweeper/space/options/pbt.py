@@ -1,0 +1,97 @@
+"""What a space says of population based training, and whether its trials can be trained so."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, field_validator
+
+from sweeper.space.values import mapping, shown
+from trials.errors import UserError
+from trials.frozen import Frozen, validate
+
+if TYPE_CHECKING:
+    pass
+
+
+class Pbt(Frozen):
+    """Population based training (Jaderberg et al. 2017, https://arxiv.org/abs/1711.09846), one population per cell.
+
+    Generations follow each other: every member trains a segment, then the worst go on from copies of the best.
+
+    Attributes:
+        population: members per cell.
+        interval: epochs of the method's first stage in a segment.
+        generations: segments per member. The last one is shorter if the stage has no more epochs, and if it reaches
+            the stage's end, the trial goes on through the method's further stages.
+        quantile: share of the population that is replaced, and share whose members replace them; rounded up, at most
+            half.
+        perturb: factors, one of which multiplies a number when a member has copied another.
+        resample_probability: how often a value is drawn anew instead.
+    """
+
+    population: int = Field(ge=2, le=10_000)
+    interval: int = Field(ge=1)
+    generations: int = Field(ge=1)
+    quantile: float = Field(default=0.25, gt=0, le=0.5)
+    perturb: tuple[float, ...] = Field(default=(0.8, 1.2), min_length=1, strict=False)
+    resample_probability: float = Field(default=0.25, ge=0, le=1)
+
+    @field_validator("perturb")
+    @classmethod
+    def _change(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        for factor in value:
+            if factor <= 0 or factor == 1:
+                raise ValueError(f"perturb has {factor:g}, but must be factors above 0 that change a number")
+        return value
+
+    def __str__(self) -> str:
+        return (
+            f"population based training, {self.population} members x {self.generations} generations of "
+            f"{self.interval} epochs; each generation, {self.replaced} of the worst are replaced by the best"
+        )
+
+    @property
+    def samples(self) -> int:
+        """Trials per cell: one per member and generation."""
+        return self.population * self.generations
+
+    @property
+    def replaced(self) -> int:
+        """How many members a generation replaces."""
+        return min(math.ceil(self.population * self.quantile), self.population // 2)
+
+    def until_epoch(self, generation: int, epochs: int) -> int:
+        """Where a generation (0-based) ends, in a stage of so many epochs."""
+        return min((generation + 1) * self.interval, epochs)
+
+
+def with_samples(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A space's content with the samples per cell that its population comes to.
+
+    Raises:
+        UserError: it says other ones.
+    """
+    pbt: Pbt = validate(Pbt, mapping(content["pbt"], "pbt"), "pbt")
+    if content.get("samples") not in (None, pbt.samples):
+        raise UserError(
+            f"samples is {shown(content['samples'])}, but pbt has {pbt.population} members x {pbt.generations} "
+            f"generations = {pbt.samples} trials per cell: leave samples out, and set pbt.generations"
+        )
+    return {**content, "samples": pbt.samples}
+
+
+def narrowed(old: Pbt | None, new: Pbt | None) -> Iterator[str]:
+    """A line for each way in which ``new`` contradicts the population that ``old`` began; generations may be added."""
+    if old is None or new is None:
+        if old is not None:
+            yield "pbt is missing, but the sweep was begun with it"
+        if new is not None:
+            yield "pbt is there, but the sweep was begun without it"
+        return
+    for field in Pbt.model_fields:
+        before, now = getattr(old, field), getattr(new, field)
+        if before != now and field != "generations":
+            yield f"pbt.{field} is {shown(now)}, but the sweep was begun with {shown(before)}"

@@ -1,0 +1,197 @@
+"""Who stops trials early: Optuna's pruners by name, their options checked. Each compares within one cell only.
+
+Steps are epochs of the stages that a method lets stop (:attr:`trials.methods.Method.stoppable`), from 1, over all of
+its levels. A trial that has reached its last epoch is complete, and is not asked about.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, Literal
+
+from optuna.pruners import (
+    BasePruner,
+    HyperbandPruner,
+    MedianPruner,
+    PatientPruner,
+    PercentilePruner,
+    SuccessiveHalvingPruner,
+)
+from pydantic import Field, field_validator
+
+from sweeper.space.named_options import Named, read_named
+from trials.config.trial_config import TrialConfig
+from trials.errors import UserError
+from trials.methods import METHODS
+
+
+class Pruner(Named):
+    """Options of a pruner, by Optuna's own names."""
+
+    @abstractmethod
+    def make(self, epochs: int) -> BasePruner:
+        """For a cell whose longest trial has so many epochs."""
+
+    def check(self, epochs: int, samples: int) -> None:
+        """Raise a UserError where it could stop no trial: of so many epochs, so many samples in a cell."""
+
+
+class Halving(Pruner):
+    """Asynchronous successive halving (https://arxiv.org/abs/1810.05934).
+
+    Rung k lies at ``min_resource * reduction_factor ** (min_early_stopping_rate + k)`` epochs; a trial passes it if it
+    is among the best 1 / ``reduction_factor`` of those that have come there.
+    """
+
+    name: Literal["halving"] = "halving"
+    min_resource: int = Field(default=1, ge=1)
+    reduction_factor: int = Field(default=4, ge=2)
+    min_early_stopping_rate: int = Field(default=0, ge=0, le=60)
+    bootstrap_count: int = Field(default=0, ge=0)
+
+    def make(self, epochs: int) -> BasePruner:
+        return SuccessiveHalvingPruner(**self.model_dump(exclude={"name"}))
+
+    def check(self, epochs: int, samples: int) -> None:
+        first = self.min_resource * self.reduction_factor**self.min_early_stopping_rate
+        _require_less("pruner.min_resource: the epoch of the first rung", first, epochs)
+        _require_fewer("pruner.bootstrap_count", self.bootstrap_count, samples)
+
+
+class Hyperband(Pruner):
+    """Successive halving in brackets that begin at different rungs (https://jmlr.org/papers/v18/16-558.html).
+
+    Attributes:
+        max_resource: epochs of the longest trial; by default those of the cell's.
+    """
+
+    name: Literal["hyperband"] = "hyperband"
+    min_resource: int = Field(default=1, ge=1)
+    max_resource: int | None = Field(default=None, ge=1)
+    reduction_factor: int = Field(default=3, ge=2)
+    bootstrap_count: int = Field(default=0, ge=0)
+
+    def make(self, epochs: int) -> BasePruner:
+        return HyperbandPruner(**{**self.model_dump(exclude={"name"}), "max_resource": self.max_resource or epochs})
+
+    def check(self, epochs: int, samples: int) -> None:
+        _require_less("pruner.min_resource", self.min_resource, epochs)
+        if self.max_resource is not None and not self.min_resource <= self.max_resource <= epochs:
+            raise UserError(
+                f"pruner.max_resource is {self.max_resource}, but must lie between min_resource, "
+                f"{self.min_resource}, and the {epochs} epochs in which this trial may be stopped: leave it out"
+            )
+        _require_fewer("pruner.bootstrap_count", self.bootstrap_count, samples)
+
+
+class Median(Pruner):
+    """Stops a trial whose best so far is worse than the median of the complete ones at the same epoch.
+
+    Attributes:
+        n_startup_trials: complete trials before any is stopped.
+        n_warmup_steps: epochs before any is stopped.
+    """
+
+    name: Literal["median"] = "median"
+    n_startup_trials: int = Field(default=5, ge=0)
+    n_warmup_steps: int = Field(default=0, ge=0)
+    interval_steps: int = Field(default=1, ge=1)
+    n_min_trials: int = Field(default=1, ge=1)
+
+    def make(self, epochs: int) -> BasePruner:
+        return MedianPruner(**self.model_dump(exclude={"name"}))
+
+    def check(self, epochs: int, samples: int) -> None:
+        _require_less("pruner.n_warmup_steps", self.n_warmup_steps, epochs)
+        _require_fewer("pruner.n_startup_trials", self.n_startup_trials, samples)
+        _require_fewer("pruner.n_min_trials", self.n_min_trials, samples)
+
+
+class Percentile(Median):
+    """:class:`Median` with another share of trials that may go on.
+
+    Attributes:
+        percentile: 25 keeps the best quarter.
+    """
+
+    name: Literal["percentile"] = "percentile"  # type: ignore[assignment]
+    percentile: float = Field(gt=0, lt=100)
+
+    def make(self, epochs: int) -> BasePruner:
+        return PercentilePruner(**self.model_dump(exclude={"name"}))
+
+
+class Patient(Pruner):
+    """Stops only what has not improved for ``patience`` epochs.
+
+    Attributes:
+        min_delta: what counts as an improvement.
+        wrapped: the pruner that is asked then; without one such a trial is stopped.
+    """
+
+    name: Literal["patient"] = "patient"
+    patience: int = Field(ge=0)
+    min_delta: float = Field(default=0.0, ge=0)
+    wrapped: Pruner | None = None
+
+    @field_validator("wrapped", mode="before")
+    @classmethod
+    def _read_wrapped(cls, content: object) -> Pruner | None:
+        return read_pruner(content, "pruner.wrapped")
+
+    def make(self, epochs: int) -> BasePruner:
+        wrapped = self.wrapped.make(epochs) if self.wrapped else None
+        return PatientPruner(wrapped, self.patience, self.min_delta)
+
+    def check(self, epochs: int, samples: int) -> None:
+        _require_less("pruner.patience", self.patience + 1, epochs - 1)
+        if self.wrapped:
+            self.wrapped.check(epochs, samples)
+
+    def document(self) -> str | dict[str, Any]:
+        content = {"name": self.name, **self.model_dump(mode="json", exclude_defaults=True, exclude={"wrapped"})}
+        return {**content, **({"wrapped": self.wrapped.document()} if self.wrapped else {})}
+
+
+PRUNERS: dict[str, type[Pruner]] = {
+    "halving": Halving,
+    "hyperband": Hyperband,
+    "median": Median,
+    "patient": Patient,
+    "percentile": Percentile,
+}
+
+
+def read_pruner(content: object, where: str = "pruner") -> Pruner | None:
+    """The pruner that a name, or a mapping of ``name`` and options, says; null is none."""
+    if content is None or isinstance(content, Pruner):
+        return content
+    return read_named(content, PRUNERS, where)
+
+
+def stoppable_epochs(config: TrialConfig) -> int:
+    """The epochs after which a trial of this config may surely be asked about, its last one included."""
+    method = METHODS[config.method](config)
+    return sum(stage.planned_epochs for stage in method.stages() if stage.name in method.stoppable)
+
+
+def check_stoppable(pruner: Pruner, config: TrialConfig, samples: int) -> None:
+    """Refuse a trial that this pruner could never stop.
+
+    Raises:
+        UserError: its method lets no stage stop, or it has too few epochs.
+    """
+    if not METHODS[config.method].stoppable:
+        raise UserError(f"pruner is {pruner.name!r}, but {config.method} has no stage that may be stopped: remove it")
+    pruner.check(stoppable_epochs(config), samples)
+
+
+def _require_less(what: str, value: int, epochs: int) -> None:
+    if value >= epochs:
+        raise UserError(f"{what} is {value}, but must be less than the {epochs} epochs in which this trial may be "
+                        "stopped: it never would be")  # fmt: skip
+
+
+def _require_fewer(what: str, value: int, samples: int) -> None:
+    if value >= samples:
+        raise UserError(f"{what} is {value}, but must be less than samples, which is {samples}: none would be stopped")

@@ -1,0 +1,305 @@
+"""Who suggests the next point of a cell: Optuna's samplers by name, their options checked, and what they remember.
+
+A sampler is made anew for every sample, seeded by (seed, cell, number of the sample), so that a rebuilt study goes on
+as the one that lived. Whatever it must remember from one sample to the next it leaves on the study and its trials, and
+that is committed with the sample (:meth:`Sampler.remembered`).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from optuna.distributions import BaseDistribution
+from optuna.samplers import (
+    BaseSampler,
+    CmaEsSampler,
+    GPSampler,
+    GridSampler,
+    NSGAIIISampler,
+    NSGAIISampler,
+    QMCSampler,
+    RandomSampler,
+    TPESampler,
+)
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+from pydantic import Field
+
+from sweeper.space.distributions import Choice, Distribution
+from sweeper.space.named_options import Named, read_named
+from sweeper.space.options import cma_state
+from trials.errors import UserError
+
+MOST_COMBINATIONS = 10_000
+"""Of a grid of the search: Optuna keeps them all, with every trial."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a sampler is asked: a space's search, as far as it matters here."""
+
+    search: Mapping[str, Distribution]
+    samples: int
+    objectives: int = 1
+    constraints: int = 0
+    enqueued: tuple[Mapping[str, Any], ...] = ()
+
+
+class Sampler(Named):
+    """Options of a sampler, by Optuna's own names."""
+
+    learns: ClassVar[bool] = False
+    """Whether results of trials that it did not suggest tell it something."""
+
+    @abstractmethod
+    def make(self, question: Question, seed: int, cell_seed: int) -> BaseSampler:
+        """For one sample (``seed``) of a cell (``cell_seed``)."""
+
+    def check(self, question: Question) -> None:
+        """Raise a UserError where this sampler cannot answer the question."""
+
+    def remembered(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """What it left on a trial, as JSON."""
+        return attrs
+
+    def recalled(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """The same as Optuna had it."""
+        return attrs
+
+    def _startup(self, question: Question, given: int | None) -> int:
+        """Samples at random to begin with: a third, at most 10."""
+        return min(10, math.ceil(question.samples / 3)) if given is None else given
+
+
+class Random(Sampler):
+    """Independent draws."""
+
+    name: Literal["random"] = "random"
+
+    def make(self, question: Question, seed: int, cell_seed: int) -> BaseSampler:
+        return RandomSampler(seed=seed)
+
+
+class Tpe(Sampler):
+    """Tree-structured Parzen estimators (https://arxiv.org/abs/2304.11127).
+
+    Attributes:
+        multivariate: parameters together, not one by one.
+        group: parameters that occur together are estimated together; by default where the search has conditions.
+        constant_liar: running trials count as bad, so that trials at the same time differ.
+        n_startup_trials: at random; by default a third of the samples, at most 10.
+    """
+
+    name: Literal["tpe"] = "tpe"
+    multivariate: bool = True
+    group: bool | None = None
+    constant_liar: bool = True
+    n_startup_trials: int | None = Field(default=None, ge=0)
+    n_ei_candidates: int = Field(default=24, ge=1)
+    learns: ClassVar[bool] = True
+
+    def make(self, question: Question, seed: int, cell_seed: int) -> BaseSampler:
+        conditions = any(distribution.when for distribution in question.search.values())
+        return TPESampler(
+            seed=seed,
+            multivariate=self.multivariate,
+            group=self.multivariate and conditions if self.group is None else self.group,
+            constant_liar=self.constant_liar,
+            n_startup_trials=self._startup(question, self.n_startup_trials),
+            n_ei_candidates=self.n_ei_candidates,
+        )
+
+    def check(self, question: Question) -> None:
+        if self.group and not self.multivariate:
+            raise UserError("sampler.group is true, but groups are of a multivariate tpe: set multivariate too")
+
+
+class Gp(Sampler):
+    """Gaussian process with log-EI; few samples, few parameters, time to think.
+
+    Attributes:
+        deterministic_objective: the same point always comes to the same value; trials here do.
+        n_startup_trials: at random; by default a third of the samples, at most 10.
+    """
+
+    name: Literal["gp"] = "gp"
+    deterministic_objective: bool = False
+    n_startup_trials: int | None = Field(default=None, ge=0)
+    learns: ClassVar[bool] = True
+
+    def make(self, question: Question, seed: int, cell_seed: int) -> BaseSampler:
+        return GPSampler(
+            seed=seed,
+            deterministic_objective=self.deterministic_objective,
+            n_startup_trials=self._startup(question, self.n_startup_trials),
+            warn_independent_sampling=False,
+        )
+
+
+class Nsga2(Sampler):
+    """Evolution of a population towards the Pareto front (Deb et al. 2002, https://doi.org/10.1109/4235.996017).
+
+    Attributes:
+        population_size: trials of a generation; the first one is random.
+        mutation_prob: per parameter; by default 1 / number of parameters.
+    """
+
+    name: Literal["nsga2"] = "nsga2"
+    population_size: int = Field(default=50, ge=2)
+    mutation_prob: float | None = Field(default=None, ge=0, le=1)
+    crossover_prob: float = Field(default=0.9, ge=0, le=1)
+    swapping_prob: float = Field(default=0.5, ge=0, le=1)
+
+    def make(self, question: Question, seed: int, cell_seed: int) -> BaseSampler:
+        return NSGAIISampler(seed=seed, **self.model_dump(exclude={"name"}))
+
+    def check(self, question: Question) -> None:
+        if self.population_size >= question.samples:
+            raise UserError(
+                f"sampler.population_size is {self.population_size}, but must be less than samples, which is "
+                f"{question.samples}: it would never get beyond its first generation, which is random"
+            )
+
+
+class Nsga3(Nsga2):
+    """NSGA-II with reference points, for many objectives (https://doi.org/10.1109/TEVC.2013.2281535).
+
+    Attributes:
+        dividing_parameter: divisions between reference points on each axis.
+    """
+
+    name: Literal["nsga3"] = "nsga3"  # type: ignore[assignment]
+    dividing_parameter: int = Field(default=3, ge=1)
+
+    def make(self, question: Question, seed: int, cell_seed: int) -> BaseSampler:
+        return NSGAIIISampler(seed=seed, **self.model_dump(exclude={"name"}))
+
+
+class CmaEs(Sampler):
+    """Covariance matrix adaptation (https://arxiv.org/abs/1604.00772): numbers only, one objective, no constraints.
+
+    Attributes:
+        popsize: trials of a generation; by default 4 + 3 ln(parameters).
+        use_separable_cma: a diagonal covariance matrix, for many parameters.
+        lr_adapt: learning-rate adaptation, for noisy or multimodal objectives.
+    """
+
+    name: Literal["cmaes"] = "cmaes"
+    popsize: int | None = Field(default=None, ge=2)
+    n_startup_trials: int = Field(default=1, ge=0)
+    use_separable_cma: bool = False
+    lr_adapt: bool = False
+
+    def make(self, question: Question, seed: int, cell_seed: int) -> BaseSampler:
+        return CmaEsSampler(seed=seed, warn_independent_sampling=False, **self.model_dump(exclude={"name"}))
+
+    def check(self, question: Question) -> None:
+        if question.objectives > 1:
+            raise UserError(f"sampler is 'cmaes', but there are {question.objectives} objectives: use tpe, nsga2, gp")
+        if question.constraints:
+            raise UserError("sampler is 'cmaes', but it knows no constraints: use tpe, nsga2, nsga3 or gp")
+        for path, distribution in question.search.items():
+            if isinstance(distribution, Choice) or distribution.when:
+                kind = "a choice" if isinstance(distribution, Choice) else "conditional"
+                raise UserError(f"sampler is 'cmaes', but search.{path} is {kind}: it searches numbers; use tpe or gp")
+        if self.use_separable_cma and (self.lr_adapt or len(question.search) < 2):
+            raise UserError("sampler.use_separable_cma is true, but it goes with two parameters or more, not lr_adapt")
+        popsize = self.popsize or 4 + math.floor(3 * math.log(max(1, len(question.search))))
+        if self.n_startup_trials + popsize >= question.samples:
+            raise UserError(
+                f"sampler.popsize is {popsize}, but with n_startup_trials must be less than samples, which is "
+                f"{question.samples}: it would never get beyond its first generation"
+            )
+
+    def remembered(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        return cma_state.to_json(attrs)
+
+    def recalled(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        return cma_state.from_json(attrs)
+
+
+class _Qmc(QMCSampler):
+    """Of the whole search from the first sample on, whatever has ended meanwhile."""
+
+    search: dict[str, BaseDistribution]
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self.search
+
+
+class Qmc(Sampler):
+    """A low-discrepancy sequence: covers the ranges more evenly than random draws."""
+
+    name: Literal["qmc"] = "qmc"
+    qmc_type: Literal["sobol", "halton"] = "sobol"
+    scramble: bool = True
+
+    def make(self, question: Question, seed: int, cell_seed: int) -> BaseSampler:
+        sampler = _Qmc(qmc_type=self.qmc_type, scramble=self.scramble, seed=cell_seed, warn_independent_sampling=False)
+        sampler.search = {path: d.optuna_distribution() for path, d in question.search.items()}
+        return sampler
+
+
+class _Grid(GridSampler):
+    def after_trial(self, *_: Any) -> None:
+        """It would stop an optimisation that Optuna does not run here."""
+
+
+class Grid(Sampler):
+    """Every combination once, in random order.
+
+    Attributes:
+        points: of each range, evenly from bound to bound (in the logarithm where that is searched); integers that are
+            no more are all taken.
+    """
+
+    name: Literal["grid"] = "grid"
+    points: int = Field(default=5, ge=2)
+
+    def make(self, question: Question, seed: int, cell_seed: int) -> BaseSampler:
+        return _Grid(self._values(question), seed=cell_seed)
+
+    def check(self, question: Question) -> None:
+        combinations = self.combinations(question.search)
+        if combinations > MOST_COMBINATIONS:
+            raise UserError(
+                f"sampler is 'grid', but the search has {combinations} combinations, more than {MOST_COMBINATIONS}: "
+                "set sampler.points to less, or use qmc"
+            )
+        if question.samples > combinations + len(question.enqueued):
+            raise UserError(
+                f"samples is {question.samples}, but the grid of the search has {combinations} points: set samples to "
+                "at most that, or sampler.points to more"
+            )
+        for i, point in enumerate(question.enqueued):
+            missing = [path for path in question.search if path not in point]
+            if missing:
+                raise UserError(f"enqueue[{i}] lacks {missing[0]}, but with sampler grid a point must say everything")
+
+    def combinations(self, search: Mapping[str, Distribution]) -> int:
+        """How many points the grid has."""
+        return math.prod(len(distribution.points(self.points)) for distribution in search.values())
+
+    def _values(self, question: Question) -> dict[str, list[Any]]:
+        return {path: list(distribution.points(self.points)) for path, distribution in question.search.items()}
+
+
+SAMPLERS: dict[str, type[Sampler]] = {
+    "cmaes": CmaEs,
+    "gp": Gp,
+    "grid": Grid,
+    "nsga2": Nsga2,
+    "nsga3": Nsga3,
+    "qmc": Qmc,
+    "random": Random,
+    "tpe": Tpe,
+}
+
+
+def read_sampler(content: object) -> Sampler:
+    """The sampler that a name, or a mapping of ``name`` and options, says."""
+    return content if isinstance(content, Sampler) else read_named(content, SAMPLERS, "sampler")

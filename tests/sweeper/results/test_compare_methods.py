@@ -1,0 +1,304 @@
+"""The comparison of all methods: same budget, same start, same densities; and how it is drawn."""
+
+from __future__ import annotations
+
+import functools
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from sweeper.cli import main
+from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.results.comparison import dense_accuracy, density_of_all, points_of
+from sweeper.results.tables import Sweep
+from sweeper.space.load import SPACES, load_space
+from sweeper.space.space import Space
+from tests.trials.small_trials import run_in
+from trials.config.trial_config import TrialConfig
+from trials.data.loader import split_indices
+from trials.errors import UserError
+from trials.methods import METHODS
+from trials.methods.greg.growing import Growing, GrowingLayer
+from trials.models import MODELS
+from trials.sparsity import prunable
+from trials.training.net import Net
+
+PROFILES = (None, "demo", "paper")
+TRAINING_IMAGES = {"digits": 1_437, "cifar10": 50_000}
+LEFT_OUT = {"dense", "oracle", "regrow_iterative", "single_layer", "gradient_prune", "dwp"}
+
+
+def compared(profile: str | None, *overrides: str) -> Space:
+    return load_space("compare_methods", profile=profile, overrides=overrides)
+
+
+def configs(space: Space) -> list[Any]:
+    return [space.config(cell) for cell in space.cells()]
+
+
+@functools.cache
+def iterations(config: Any) -> int:
+    """How many iterations GReg's penalty takes: with single weights, network and data have no say in it."""
+    stage: Any = next(METHODS[config.method](config).stages())
+    picked = None if config.method == "greg2" else torch.tensor([[True]])
+    stage.layers = {"weight": GrowingLayer(1, picked)}
+    stage.layers["weight"].attach(torch.zeros(1, 1), "weight")
+    while not stage._is_stable():
+        if stage.stable_since is None and stage.iteration % config.update_reg_interval == 0:
+            stage._update_all()
+        stage.iteration += 1
+    return int(stage.iteration)
+
+
+def steps_per_epoch(config: Any, batch_size: int) -> int:
+    train, _ = split_indices(TRAINING_IMAGES[config.dataset], config.val_fraction, config.split_seed)
+    return math.ceil(len(train) / batch_size)
+
+
+def epochs_after_dense(config: Any) -> float:
+    """Of a trial, sparse networks that it starts from included; iterations and episodes in epochs of all images."""
+    method = METHODS[config.method](config)
+    source = method.source()
+    assert source is not None
+    before = 0.0 if source.method == "dense" else epochs_after_dense(source)
+    return before + sum(epochs_of(stage, config) for stage in method.stages())
+
+
+def epochs_of(stage: Any, config: Any) -> float:
+    if isinstance(stage, Growing):
+        return iterations(config.model_copy(update={"stage_pr": 0.5})) / steps_per_epoch(
+            config, stage.recipe.batch_size
+        )
+    if stage.name == "regrow":
+        assert (config.controller.patience, config.controller.spread) == (None, None)
+        episode, steps = config.episode, steps_per_epoch(config, config.episode.batch_size)
+        return float(config.controller.episodes * episode.epochs * round(episode.data_fraction * steps) / steps)
+    assert getattr(stage.recipe, "patience", None) is None
+    return float(stage.planned_epochs)
+
+
+def dense_start(config: TrialConfig) -> TrialConfig:
+    source = METHODS[config.method](config).source()
+    assert source is not None
+    return source if source.method == "dense" else dense_start(source)
+
+
+# --- the space
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_method_has_the_same_epochs(profile: str | None) -> None:
+    found = {(config.method, epochs_after_dense(config)) for config in configs(compared(profile, "grid.seed=[0]"))}
+    budget = 20.0 if profile == "demo" else 200.0
+    assert found == {(method, budget) for method in METHODS.keys() - LEFT_OUT}
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_all_cells_of_a_seed_start_from_one_dense_network(profile: str | None) -> None:
+    found = {(config.seed, dense_start(config).id) for config in configs(compared(profile))}
+    assert sorted(seed for seed, _ in found) == [0, 1, 2]
+
+
+def test_who_is_left_out_is_said() -> None:
+    text = " ".join((SPACES / "compare_methods.yaml").read_text().split())
+    said = text.partition("Left out: ")[2].partition(". ")[0]
+    assert all(name in said for name in LEFT_OUT)
+    assert compared(None).grid["method"].values == compared("paper").grid["method"].values
+
+
+def asked_density(config: Any, sizes: dict[str, Net]) -> float:
+    """The share of all weights that the config asks to stay."""
+    if hasattr(config, "density"):
+        return float(config.density)
+    if config.method in ("imp", "prune_iterative"):
+        return float((1 - config.prune_fraction) ** config.levels)
+    if config.method == "adaptive_sparsity":
+        return float(1 - config.starget)
+    if config.method == "regrow":
+        return float((1 - config.prune.prune_fraction) ** config.prune.levels + config.regrow_fraction)
+    net = sizes[config.model]
+    total = sum(weight.numel() for weight in prunable(net.model).values())
+    if config.method in ("global_prune", "layer_prune"):
+        convolutions = sum(weight.numel() for weight in prunable(net.model, linear=False).values())
+        return float(1 - config.p_prune * convolutions / total)
+    return float(1 - sum(config.counts(net).values()) / total)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_method_is_asked_for_the_same_densities(profile: str | None) -> None:
+    space = compared(profile, "grid.seed=[0]")
+    channels = 1 if profile == "demo" else 3
+    model = configs(space)[0].model
+    sizes = {model: Net(MODELS[model](num_classes=10, in_channels=channels))}
+    by_method: dict[str, list[float]] = {}
+    for config in configs(space):
+        by_method.setdefault(config.method, []).append(asked_density(config, sizes))
+    ladder = list(space.grid["density"].values)
+    for method, densities in by_method.items():
+        assert densities == pytest.approx(ladder, abs=2e-4), method
+
+
+@pytest.mark.parametrize("method", ["greg1", "greg2"])
+def test_iterations_become_the_epochs_that_were_planned(method: str, tmp_path: Path) -> None:
+    space = compared("demo", f"grid.method=[{method}]", "trial.pretrain.epochs=1")
+    state = run_in(tmp_path, space.config(space.cells()[0]))
+    assert (state.status, state.result["epochs"]) == ("complete", 20)
+
+
+def test_a_dry_run_tells_dense_networks_from_sparse_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--space", "compare_methods", "--profile", "demo", "--dry-run"]) == 0
+    said = "dense networks to train first, shared: 3, and 9 sparse ones made of these"
+    assert said in capsys.readouterr().out.splitlines()
+
+
+# --- the points
+
+
+SPACE = {
+    "name": "methods",
+    "grid": {
+        "method": ["one_shot", "l1"],
+        "density": {"values": [0.5, 0.1], "when": {"method": "one_shot"}},
+        "seed": [0],
+    },
+    "search": {},
+    "objective": "val_accuracy",
+    "direction": "maximize",
+    "samples": 1,
+}
+
+
+def sweep_of(folder: Path, rows: list[tuple[Any, ...]]) -> Sweep:
+    """Trials of (method, config.density, stage_pr, seed, test accuracy, FLOPs, kept of 100 in the one layer)."""
+    paths = {"method": ["l1", "one_shot"], "density": [], "stage_pr": [], "seed": []}
+    SweepFolder(folder).append({"space": {**SPACE, "grid": paths}})
+    names = ["method", "config.density", "stage_pr", "seed", "test_accuracy", "flops", "kept"]
+    trials = pd.DataFrame(rows, columns=names)
+    trials["trial"] = [f"trial-{number}" for number in range(len(rows))]
+    trials = trials.assign(status="complete", cell="", val_accuracy=0.5, density=0.77, until_epoch=None)
+    layers = [
+        {"trial": trial, "stage": stage, "level": 0, "layer": layer, "total": total, "kept": left}
+        for trial, kept in zip(trials["trial"], trials["kept"], strict=True)
+        for stage, layer, total, left in (
+            *(("pretrain", "conv", 100, 100), ("pretrain", "linear", 100, 100)),
+            *(("finetune", "conv", 100, kept), ("finetune", "linear", 100, 100)),
+        )
+    ]
+    columns = ["trial", "stage", "level", "epoch", "stage_id", "density", "val_accuracy", "test_accuracy"]
+    dense = [(name, "pretrain", 0, 1, "dense-0", 1.0, 0.9, 0.95) for name in trials["trial"]]
+    own = [(name, "finetune", 0, 1, None, 0.77, 0.5, 0.5) for name in trials["trial"]]
+    epochs = pd.DataFrame([*dense, *own], columns=columns)
+    return Sweep(folder, trials, epochs, pd.DataFrame(layers), pd.DataFrame())
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweep:
+    return sweep_of(
+        tmp_path / "methods",
+        [
+            ("one_shot", 0.1, None, 0, 0.80, 100, 10),
+            ("one_shot", 0.1, None, 1, 0.90, 200, 20),
+            ("one_shot", 0.5, None, 0, 0.95, 1000, 50),
+            ("l1", None, 0.5, 0, 0.90, 900, 48),
+            ("l1", None, 0.9, 0, 0.70, 90, 10),
+        ],
+    )
+
+
+def test_points_are_means_over_seeds_at_the_density_of_all_weights(sweep: Sweep) -> None:
+    points = points_of(sweep)
+    assert points["series"].tolist() == ["l1", "l1", "one_shot", "one_shot"]
+    assert points["asked"].tolist() == ["stage_pr=0.5", "stage_pr=0.9", "density=0.5", "density=0.1"]
+    assert points["density"].tolist() == pytest.approx([0.74, 0.55, 0.75, 0.575])
+    assert points["accuracy"].tolist() == pytest.approx([0.9, 0.7, 0.95, 0.85])
+    assert points["accuracy_std"].tolist() == pytest.approx([math.nan, math.nan, math.nan, 0.1 / 2**0.5], nan_ok=True)
+    assert points["flops"].tolist() == [900, 90, 1000, 150]
+    assert points["n"].tolist() == [1, 1, 1, 2]
+    assert points["front"].tolist() == [True, True, True, True]
+    assert density_of_all(sweep)["trial-0"] == pytest.approx(0.55)
+    assert dense_accuracy(sweep) == pytest.approx(0.95)
+
+
+def test_what_another_beats_is_not_of_the_front(tmp_path: Path) -> None:
+    rows = [
+        ("l1", None, 0.5, 0, 0.9, 900, 48),
+        ("one_shot", 0.5, None, 0, 0.91, 900, 50),
+        ("l1", None, 0.9, 0, 0.9, 90, 9),
+    ]
+    points = points_of(sweep_of(tmp_path / "methods", rows))
+    assert dict(zip(points["asked"], points["front"], strict=True)) == {
+        "stage_pr=0.5": False,
+        "density=0.5": True,
+        "stage_pr=0.9": True,
+    }
+
+
+def test_series_by_what_is_asked_for(sweep: Sweep) -> None:
+    points = points_of(sweep, ["method", "stage_pr"], "val_accuracy")
+    assert points["series"].tolist() == ["l1, 0.5", "l1, 0.9", "one_shot", "one_shot"]
+    assert points["asked"].tolist() == ["", "", "density=0.5", "density=0.1"]
+    assert set(points["accuracy"]) == {0.5}
+
+
+def test_what_cannot_be_compared_is_refused(sweep: Sweep, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"by is 'metod', but must be one of: .*did you mean 'method'"):
+        points_of(sweep, ["metod"])
+    with pytest.raises(UserError, match="accuracy is 'loss', but must be one of"):
+        points_of(sweep, (), "loss")
+    sweep.trials["status"] = "failed"
+    with pytest.raises(UserError, match="methods has no complete trial yet"):
+        points_of(sweep)
+    with pytest.raises(UserError, match=r"alone has no sweep\.yaml"):
+        points_of(Sweep(tmp_path / "alone", sweep.trials, sweep.epochs, sweep.layers, sweep.allocations))
+
+
+# --- the picture
+
+
+def test_the_picture_has_a_panel_and_a_look_for_every_series(sweep: Sweep) -> None:
+    pytest.importorskip("matplotlib")
+    from sweeper.comparison_plot import COLOURS, MARKERS, draw, texts
+
+    points = points_of(sweep)
+    figure = draw(points, "test_accuracy", dense_accuracy(sweep))
+    *panels, front = [axis for axis in figure.axes if axis.get_visible()]
+    assert [panel.get_title() for panel in panels] == ["l1", "one_shot"]
+    own = [line for line in panels[1].lines if line.get_marker() == MARKERS[1]]
+    assert own[0].get_xdata().tolist() == pytest.approx([75, 57.5])
+    assert own[0].get_color() == COLOURS[1]
+    low, high = (f(panels[1].collections[0].get_paths()[0].vertices[:, 1]) for f in (min, max))
+    assert (low, high) == pytest.approx((85 - 10 / 2**0.5, 95))
+    labels = [text.get_text() for text in front.get_legend().get_texts()]
+    assert labels == ["l1", "one_shot", "Pareto front", "dense"]
+    (line,) = (line for line in front.lines if line.get_label() == "Pareto front")
+    assert line.get_xdata().tolist() == pytest.approx([90e-6, 150e-6, 900e-6, 1000e-6])
+    assert texts(points)["accuracy %"] == ["90.00 ± –", "70.00 ± –", "95.00 ± –", "85.00 ± 7.07"]
+
+
+def test_looks_do_not_repeat() -> None:
+    from sweeper.comparison_plot import COLOURS, MARKERS
+
+    looks = {(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i in range(len(METHODS))}
+    assert len(looks) == len(METHODS)
+    assert len(set(MARKERS)) >= len(METHODS) - len(LEFT_OUT)  # apart without any colour
+
+
+def test_the_command_writes_a_picture_and_says_the_points(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    from sweeper import comparison_plot
+
+    assert comparison_plot.main([str(tmp_path / "nothing"), "--to", str(tmp_path / "x.png")]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    monkeypatch.setattr(comparison_plot, "load", lambda path: sweep)
+    assert comparison_plot.main(["methods", "--to", str(tmp_path / "x.what")]) == 2
+    assert comparison_plot.main(["methods", "--to", str(tmp_path / "methods.svg")]) == 0
+    assert (tmp_path / "methods.svg").stat().st_size > 10_000
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["series", "asked", "density", "%", "accuracy", "%", "MFLOPs", "n", "front"]
+    assert lines[1] == ["l1", "stage_pr=0.5", "74.00", "90.00", "±", "–", "0.0009", "1", "yes"]

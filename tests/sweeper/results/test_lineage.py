@@ -1,0 +1,54 @@
+"""What do people see of a population: its best, its lineage, a dry run?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sweeper.cli import COMPLETE, main
+from sweeper.results.summary import summarise
+from sweeper.results.tables import load
+from tests.sweeper.populations import SEARCH, landscape, places, population
+from tests.sweeper.sweeps import begun, run_out
+from trials.errors import UserError
+
+
+def test_the_lineage_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    from sweeper import lineage_plot
+
+    space = population(search={**SEARCH, "finetune.schedule": {"choice": ["cosine", "constant"]}})
+    plan = begun(space, tmp_path / "small")
+    plan.folder.append({"space": space.document()})
+    run_out(plan, landscape)
+    sweep = load(tmp_path / "small")
+    figure = lineage_plot.draw(sweep, "density=0.5", "val_accuracy")
+    assert [axis.get_ylabel() for axis in figure.axes] == ["val_accuracy", *sorted(space.search)]
+    assert sum(line.get_linewidth() > 2 for line in figure.axes[0].lines) == 2  # the best one's two steps
+    with pytest.raises(UserError, match=r"cells with a population are: 'density=0\.2', 'density=0\.5'"):
+        lineage_plot.draw(sweep, "density=0.3", "val_accuracy")
+    assert lineage_plot.main([str(tmp_path / "small"), "--to", str(tmp_path / "lineage.svg")]) == 0
+    assert (tmp_path / "lineage.svg").stat().st_size > 10_000
+    assert lineage_plot.main([str(tmp_path / "nothing"), "--to", str(tmp_path / "x.png")]) == 2
+
+
+def test_the_best_is_one_that_went_all_the_way(tmp_path: Path) -> None:
+    plan = begun(population(), tmp_path / "s")
+    run_out(plan, lambda config: landscape(config) - config["until_epoch"])  # the longer, the worse
+    summary = summarise(
+        load(tmp_path / "s"), objective="val_accuracy", direction="maximize", grid=["density"], search=list(SEARCH)
+    )
+    for cell, reached in zip((0.5, 0.2), summary["val_accuracy_mean"], strict=True):
+        last = [s for (generation, _), s in places(plan, f"density={cell}").items() if generation == 2]
+        configs = [plan.space.config(plan.cells[0], s.params).model_dump() for s in last]
+        assert reached == pytest.approx(max(map(landscape, configs)) - 6)
+    assert summary["done"].tolist() == [12, 12]
+
+
+def test_a_dry_run_says_what_a_population_comes_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--space", "bip_pbt", "--profile", "demo", "--dry-run", "--storage", str(tmp_path)]) == COMPLETE
+    said = capsys.readouterr().out
+    assert "2 cells x 36 samples = 72 trials of bip" in said
+    assert "population based training, 6 members x 6 generations of 2 epochs" in said
+    assert "dense networks to train first, shared: 1" in said

@@ -1,0 +1,98 @@
+"""What is asked of the tables of a sweep that regrew: divisions, costs, retention, sparsity against accuracy."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from sweeper.folder.sweep_folder import Sample, SweepFolder
+from sweeper.results.regrowth import applied_allocations, episode_costs, retention, sparsity_accuracy
+from sweeper.results.report import show
+from sweeper.results.tables import Sweep, load
+from trials.methods.parsing import parse
+from trials.running.trial import Surroundings, run
+
+COMMON: dict[str, Any] = {
+    "dataset": "digits",
+    "model": "tiny",
+    "pretrain": {"epochs": 1},
+    "prune": {"prune_fraction": 0.9, "finetune": {"epochs": 1}},
+    "episode": {"epochs": 0, "reward_images": 50},
+}
+CONTENTS: dict[str, dict[str, Any]] = {
+    "learned": {"method": "regrow", "controller": {"episodes": 3}, "initial": "reference", "finetune": None, **COMMON},
+    "rule": {"method": "regrow", "allocation": "greedy", "finetune": None, **COMMON},
+    "single": {"method": "single_layer", **COMMON},
+}
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    folder = SweepFolder(tmp_path_factory.mktemp("sweeps") / "regrow")
+    for content in CONTENTS.values():
+        config = parse(content)
+        folder.schedule(config.id, config.model_dump(mode="json"), (Sample("", 0, {}, {}, {}),))
+        state = run(config, folder.trial_folder(config.id), Surroundings(folder.stages))
+        assert state.status == "complete", state.error
+    return load(folder.path)
+
+
+def named(which: str) -> str:
+    return parse(CONTENTS[which]).id
+
+
+def test_the_division_that_was_used_is_the_best_episodes(sweep: Sweep) -> None:
+    applied = applied_allocations(sweep)
+    assert set(applied["trial"]) == {named("learned"), named("rule")}  # single_layer only tries
+    mine = applied[applied["trial"] == named("learned")]
+    tried = sweep.allocations[sweep.allocations["trial"] == named("learned")]
+    best = tried[tried["reward"] == tried["reward"].max()]
+    first = best[best["episode"] == best["episode"].min()]
+    assert mine["count"].tolist() == first["count"].tolist()
+    assert mine["share"].sum() == pytest.approx(1)
+    trial = sweep.epochs[(sweep.epochs["trial"] == named("learned")) & (sweep.epochs["stage"] == "regrow")]
+    assert mine["count"].sum() == trial["regrown"].iloc[0]
+
+
+def test_costs_of_episodes(sweep: Sweep) -> None:
+    costs = episode_costs(sweep).set_index("trial")
+    assert costs.loc[named("learned"), "episodes"] == 3
+    assert costs.loc[named("single"), "episodes"] == 5  # four layers and the control
+    assert (costs.loc[[named("learned"), named("single")], "seconds_mean"] > 0).all()
+
+
+def test_retention_by_layer_and_stage(sweep: Sweep) -> None:
+    table = retention(sweep)
+    assert table.index.tolist() == ["conv1", "conv2", "conv3", "linear", "mean over layers"]
+    mine = table[named("rule")]
+    assert (mine["pretrain"] == 1).all().all()
+    assert (mine["regrow"].to_numpy() >= mine["prune"].to_numpy()).all()
+    assert mine["prune"].iloc[-1].item() == pytest.approx(mine["prune"].iloc[:-1].mean().item())
+
+
+def test_sparsity_against_accuracy_counts_shared_stages_once(sweep: Sweep) -> None:
+    table = sparsity_accuracy(sweep)
+    assert table["sparsity"].is_monotonic_increasing
+    assert (table["stage"] == "pretrain").sum() == 1
+    assert (table["stage"] == "prune").sum() == 1
+    assert (table["stage"] == "regrow").sum() == 3
+    assert table["test_accuracy"].between(0, 1).all()
+
+
+def test_the_report_shows_the_learned_division(sweep: Sweep) -> None:
+    file = io.StringIO()
+    show(Path(sweep.path), Console(file=file, width=200))
+    lines = [line.split() for line in file.getvalue().splitlines()]
+    start = next(i for i, line in enumerate(lines) if line[:2] == ["regrowth", "of"])
+    layers = [line[-4] for line in lines[start + 1 : start + 9]]
+    assert layers == list(applied_allocations(sweep)["layer"])
+
+
+def test_a_sweep_that_regrew_nothing_has_empty_tables(sweep: Sweep) -> None:
+    none = type(sweep)(sweep.path, sweep.trials, sweep.epochs, sweep.layers, sweep.allocations.iloc[:0])
+    assert applied_allocations(none).empty
+    assert episode_costs(none).groupby("trial").size().empty

@@ -1,0 +1,145 @@
+"""A search that begins with what an earlier sweep found."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.search.plan import Plan
+from sweeper.search.warm_start import Warm, commit, warm_start
+from sweeper.space.space import Space
+from tests.sweeper.sweeps import ONE_SHOT, asked, finish, landscape, make_space, run_space
+from trials.errors import UserError
+
+SEARCH: dict[str, Any] = {"finetune.lr": {"loguniform": [1e-3, 1.0]}, "finetune.momentum": {"uniform": [0.0, 0.95]}}
+PATHS = list(SEARCH)
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> SweepFolder:
+    return run_space(make_space(search=SEARCH, samples=6, sampler="random"), tmp_path / "earlier")
+
+
+def later(folder: Path, sampler: Any = "tpe", **fields: Any) -> tuple[Space, SweepFolder]:
+    content = {"search": SEARCH, "samples": 4, "sampler": sampler, "from_sweep": "earlier", "seed": 1, **fields}
+    return make_space(**content), SweepFolder(folder / "later")
+
+
+def value_of(params: dict[str, Any]) -> float:
+    return landscape({"finetune": {"lr": params["finetune.lr"], "momentum": params["finetune.momentum"]}})
+
+
+def test_the_same_question_is_known_already(tmp_path: Path, earlier: SweepFolder) -> None:
+    space, folder = later(tmp_path, grid={"density": [0.5, 0.2], "seed": [3, 4]})
+    warm = warm_start(space, folder)
+    assert {key: (len(cell.observations), cell.points) for key, cell in warm.items()} == {
+        f"density={d},seed={s}": (6, ()) for d in (0.5, 0.2) for s in (3, 4)
+    }
+    there = asked(earlier)
+    for key, cell in warm.items():
+        density = key.split(",")[0]
+        found = {tuple(o.params[path] for path in PATHS): o.values[0] for o in cell.observations}
+        assert found == {
+            tuple(params[path] for path in PATHS): value_of(params) for (c, _), params in there.items() if c == density
+        }
+    commit(folder, warm)
+    plan = Plan(space, folder, [], warm)
+    study = plan._studies["density=0.5,seed=3"].study
+    assert [trial.values[0] for trial in study.trials] == [o.values[0] for o in warm["density=0.5,seed=3"].observations]
+    cold = Plan(space, SweepFolder(tmp_path / "cold"), [])
+    assert plan._studies["density=0.5,seed=3"].ask().params != cold._studies["density=0.5,seed=3"].ask().params
+
+
+@pytest.mark.parametrize(
+    ("sampler", "trial"),
+    [("tpe", {"dataset": "cifar10"}), ("random", {}), ({"name": "nsga2", "population_size": 2}, {})],
+)
+def test_of_another_question_the_best_points_are_tried_first(
+    tmp_path: Path, earlier: SweepFolder, sampler: Any, trial: dict[str, Any]
+) -> None:
+    given = {"finetune.lr": 0.7, "finetune.momentum": 0.1}
+    space, folder = later(
+        tmp_path, sampler, trial={**ONE_SHOT, **trial}, enqueue=[given], from_sweep={"sweep": "earlier", "points": 2}
+    )
+    run_space(space, folder.path)
+    samples = asked(folder)
+    for cell in ("density=0.5", "density=0.2"):
+        there = sorted((p for (c, _), p in asked(earlier).items() if c == cell), key=value_of, reverse=True)
+        assert [samples[cell, n] for n in range(3)] == [given, *there[:2]]
+
+
+def test_what_was_taken_stays_whatever_becomes_of_the_earlier_sweep(tmp_path: Path, earlier: SweepFolder) -> None:
+    space, folder = later(tmp_path)
+    warm = warm_start(space, folder)
+    commit(folder, warm)
+    written = (folder.path / "warm.json").read_bytes()
+    shutil.rmtree(earlier.path)
+    assert warm_start(space, folder) == warm
+    commit(folder, warm)
+    assert (folder.path / "warm.json").read_bytes() == written
+    wider = later(tmp_path, grid={"density": [0.5, 0.2, 0.1]})[0]
+    with pytest.raises(UserError, match=r"from_sweep is 'earlier', but .* is not the folder of a sweep"):
+        warm_start(wider, folder)
+    (folder.path / "warm.json").write_text("{")
+    with pytest.raises(UserError, match=r"warm.json is damaged"):
+        warm_start(space, folder)
+
+
+def test_new_cells_are_warmed_and_cells_without_a_counterpart_are_not(tmp_path: Path, earlier: SweepFolder) -> None:
+    space, folder = later(tmp_path)
+    commit(folder, warm_start(space, folder))
+    wider, _ = later(tmp_path, grid={"density": [0.5, 0.2, 0.1]})
+    warm = warm_start(wider, folder)
+    assert warm["density=0.1"] == Warm()
+    commit(folder, warm)
+    assert json.loads((folder.path / "warm.json").read_text())["cells"].keys() == warm.keys()
+
+
+def test_a_driver_that_died_is_succeeded_by_one_that_asks_the_same(tmp_path: Path, earlier: SweepFolder) -> None:
+    space, folder = later(tmp_path)
+    run_space(space, folder.path)
+    other = SweepFolder(tmp_path / "other")
+    commit(other, warm_start(space, other))
+    while True:
+        plan = Plan(space, other, other.records(), warm_start(space, other))
+        if plan.complete:
+            break
+        assignment = plan.next()
+        assert assignment is not None
+        finish(plan, assignment.trial_id)
+    assert asked(other) == asked(folder)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"from_sweep": "nothing"}, "from_sweep is 'nothing', but "),
+        ({"from_sweep": "later"}, "from_sweep is 'later', but that is this sweep: name an earlier one"),
+        (
+            {"search": {**SEARCH, "finetune.momentum": {"uniform": [0.0, 0.9]}}},
+            "from_sweep needs the same names and ranges, but finetune.momentum is searched as uniform from 0.0 to 0.9, "
+            "there uniform from 0.0 to 0.95: make them agree",
+        ),
+        (
+            {"search": {**SEARCH, "pretrain.lr": {"uniform": [0.1, 0.2]}}},
+            "from_sweep needs the same names and ranges, but pretrain.lr is searched as uniform from 0.1 to 0.2, "
+            "there not at all: make them agree",
+        ),
+        ({"grid": {"density": [0.3]}}, "from_sweep is 'earlier', but none of its 12 complete trials has the method"),
+        ({"search": {}, "samples": 1}, "from_sweep is 'earlier', but search is empty: it could teach nothing"),
+        ({"from_sweep": {"sweep": "earlier", "points": 0}}, "from_sweep.points is 0, but must be greater than or"),
+        ({"from_sweep": {"sweeep": "earlier"}}, "from_sweep.sweep is missing: add it"),
+    ],
+)  # fmt: skip
+def test_what_does_not_agree_is_refused(
+    tmp_path: Path, earlier: SweepFolder, fields: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        warm_start(*later(tmp_path, **fields))
+    assert str(caught.value).startswith(says)
+    assert not (tmp_path / "later").exists()

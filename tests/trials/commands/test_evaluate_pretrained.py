@@ -1,0 +1,211 @@
+"""The published tables, made anew from random weights and a few made-up images."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import pytest
+import torch
+from torch import nn
+from torchvision import models
+
+from tests.trials.layouts import write_imagenet, write_imagenet_parquet
+from trials.__main__ import main
+from trials.commands.evaluate_pretrained import COLUMNS, REFERENCE
+from trials.commands.pretrained_accuracy import Ratio, check, masks_of, read_reference
+from trials.data.encoded import FolderImages
+from trials.data.sets.imagenet import load_validation
+from trials.errors import DataError, UserError
+from trials.sparsity import PATTERNS
+from trials.sparsity.dropping import drop_count, pruned, shares
+
+SMALL = ["--resize", "18", "--crop-size", "16", "--batch-size", "4", "--device", "cpu"]
+CLASSES = 3
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of random weights of resnet18 for three classes."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "resnet18.pth"
+    torch.save(models.resnet18(num_classes=CLASSES).state_dict(), path)
+    return path
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def reference_of(tmp_path: Path, wanted: Callable[[dict[str, str]], bool]) -> Path:
+    """The published table with some of its rows only."""
+    rows = rows_of(REFERENCE.read_text())
+    path = tmp_path / "reference.csv"
+    with path.open("w") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(row for row in rows if wanted(row))
+    return path
+
+
+def test_the_table_is_made_anew(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = reference_of(tmp_path, lambda row: row["network"] == "resnet18" and float(row["p_prune"]) in (0.2, 0.08))
+    folder, published = write_imagenet(tmp_path / "data"), rows_of(path.read_text())
+    command = ["evaluate_pretrained", "--data-dir", str(folder), "--reference", str(path), *SMALL]
+    assert main([*command, "--weights", f"resnet18={weights}"]) == 0
+    found = rows_of(capsys.readouterr().out)
+    assert len(found) == len(published) >= 3
+    data = load_validation(folder, crop_size=16, resize=18)
+    for row, known in zip(found, published, strict=True):
+        assert tuple(row) == COLUMNS
+        assert (row["table"], row["network"]) == (known["table"], known["network"])
+        assert row["published_acc1_percent"]
+        assert int(row["images"]) == len(data.test_labels) == 6
+        expected, measured = by_hand(row, weights, data)
+        for name, value in expected.items():
+            assert float(row[name]) == pytest.approx(value, rel=1e-4), name
+        for name, value in measured.items():
+            assert float(row[name]) == pytest.approx(value, rel=1e-4), name
+    assert len({row["weight_sparsity"] for row in found}) == 3
+
+
+def by_hand(row: dict[str, str], weights: Path, data: Any) -> tuple[dict[str, float], dict[str, float]]:
+    """Figures of one row, with the weights really zeroed."""
+    from trials.data import place
+
+    model = models.resnet18(num_classes=CLASSES)
+    model.load_state_dict(torch.load(weights, weights_only=True))
+    model.eval()
+    ratio = Ratio(float(row["p_prune"]), float(row["p_bern"]), row["pattern"])
+    pattern = PATTERNS[ratio.pattern]
+    masks = masks_of(model, ratio, seed=0)
+    measured = shares(model, masks, pattern)
+    if ratio.p_bern == 1:
+        units = sum(pattern.unit_scores(mask.float()).numel() for mask in masks.values())
+        assert measured["unit_sparsity"] == drop_count(ratio.p_prune, units) / units
+    losses, right = [], 0
+    loader = place(data, device="cpu", val_fraction=0, split_seed=0)
+    with pruned(model, masks), torch.no_grad():
+        for x, y in loader.eval_batches("test", 6):
+            logits = model(x)
+            losses.append(float(nn.functional.cross_entropy(logits, y, reduction="sum")))
+            right += int((logits.argmax(1) == y).sum())
+    figures = {"acc1_percent": 100 * right / 6, "acc5_percent": 100.0, "loss": sum(losses) / 6}
+    return figures, {**measured, "nominal_ratio": ratio.p_prune * ratio.p_bern}
+
+
+def test_images_are_read_once_for_all_networks(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[int] = []
+    original = FolderImages.read
+
+    def read(self: FolderImages, index: int) -> bytes:
+        reads.append(index)
+        return original(self, index)
+
+    monkeypatch.setattr(FolderImages, "read", read)
+    monkeypatch.setattr("trials.data.streamed.available_workers", lambda: 0)
+    command = ["evaluate_pretrained", "--data-dir", str(write_imagenet(tmp_path)), "--network", "resnet18", *SMALL]
+    command += ["--p-prune", "0,0.3", "--p-bern", "1,0.5", "--pattern", "weight", "--to", str(tmp_path / "t.csv")]
+    assert main([*command, "--weights", f"resnet18={weights}"]) == 0
+    assert reads == list(range(6))
+    rows = rows_of((tmp_path / "t.csv").read_text())
+    assert [float(row["p_prune"]) for row in rows] == [0, 0, 0.3, 0.3]
+    for row in rows:
+        nominal = float(row["p_prune"]) * float(row["p_bern"])
+        assert float(row["nominal_ratio"]) == pytest.approx(nominal)
+        assert float(row["unit_sparsity"]) == float(row["weight_sparsity"]) == pytest.approx(nominal, abs=1e-3)
+        assert float(row["parameter_sparsity"]) <= float(row["weight_sparsity"])
+
+
+def test_every_published_row_can_be_asked_for() -> None:
+    asked, rows = read_reference(REFERENCE), rows_of(REFERENCE.read_text())
+    assert len(asked) == len(rows) > 20
+    assert {row.network for row in asked} <= set(models.list_models(module=models))
+    assert {row.ratio.pattern for row in asked} == {"kernel", "filter_l1"}
+    for row, known in zip(asked, rows, strict=True):
+        assert row.ratio.p_prune == float(known["p_prune"])
+        assert row.published["published_acc1_percent"] == known["acc1_percent"]
+
+
+@pytest.mark.parametrize("layout", ["val only", "classes themselves", "parquet"])
+def test_validation_images_are_enough(layout: str, tmp_path: Path) -> None:
+    whole = (write_imagenet_parquet if layout == "parquet" else write_imagenet)(tmp_path / "whole")
+    if layout == "parquet":
+        for shard in whole.glob("data/train-*"):
+            shard.unlink()
+    else:
+        (whole / "train").rename(tmp_path / "away")
+    folder = whole / "val" if layout == "classes themselves" else whole
+    data = load_validation(folder, crop_size=16, resize=18)
+    assert (data.num_classes, len(data.test_labels)) == (CLASSES, 6)
+    assert data.test_labels.tolist() == sorted(data.test_labels.tolist())
+
+
+def test_no_validation_images(tmp_path: Path) -> None:
+    (write_imagenet(tmp_path) / "val").rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"holds no validation images of imagenet: it must have val/<class>/"):
+        load_validation(tmp_path)
+
+
+def fails(tmp_path: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["evaluate_pretrained", "--data-dir", str(tmp_path / "data"), *SMALL, *arguments]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    return line
+
+
+def test_offline_says_what_to_bring_and_where(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(url: str, *_: Any, **__: Any) -> None:
+        raise URLError("no route")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    write_imagenet(tmp_path / "data")
+    line = fails(tmp_path, capsys)
+    for part in ("weights of resnet18", str(tmp_path / "torch"), "no route", "https://", "--weights resnet18=FILE"):
+        assert part in line
+
+
+def test_the_hub_cache_is_used(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    cached = tmp_path / "torch" / "hub" / "checkpoints" / Path(models.ResNet18_Weights.IMAGENET1K_V1.url).name
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(weights.read_bytes())
+    folder = write_imagenet(tmp_path / "data")
+    assert (
+        main(["evaluate_pretrained", "--data-dir", str(folder), "--network", "resnet18", "--p-prune", "0", *SMALL]) == 0
+    )
+    assert rows_of(capsys.readouterr().out)[0]["weight_sparsity"] == "0"
+
+
+def test_what_is_wrong_is_one_line(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "must be a folder" in fails(tmp_path, capsys)
+    write_imagenet(tmp_path / "data")
+    resnet18 = ("--network", "resnet18")
+    assert "did you mean 'resnet18'" in fails(tmp_path, capsys, "--network", "resnet81")
+    assert "p_prune is 1, but must be in [0, 1)" in fails(tmp_path, capsys, *resnet18, "--p-prune", "0,1")
+    assert "p_bern is 2" in fails(tmp_path, capsys, *resnet18, "--p-bern", "2")
+    assert "must be NETWORK=FILE" in fails(tmp_path, capsys, *resnet18, "--weights", "here.pth")
+    assert "must name a network of the table" in fails(tmp_path, capsys, *resnet18, "--weights", "vgg11=x.pth")
+    assert "can be read" in fails(tmp_path, capsys, *resnet18, "--weights", f"resnet18={tmp_path / 'no.pth'}")
+    other = fails(tmp_path, capsys, "--network", "resnet34", "--weights", f"resnet34={weights}")
+    assert "weights of resnet34" in other
+    assert "lacks" in other
+    broken = tmp_path / "broken.csv"
+    broken.write_text("a,b\n1,2\n")
+    assert "but must be CSV with the columns" in fails(tmp_path, capsys, "--reference", str(broken))
+    with pytest.raises(UserError, match="pattern is 'filter', but must be one of"):
+        check(Ratio(0.1, 1, "filter"))

@@ -1,0 +1,162 @@
+"""``python -m trials``: what it prints, and how it exits."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.trials.folders import assert_same_outcome, checkpoint_of, rows_of, state_of
+from tests.trials.processes import PATIENCE_S, wait_for
+from tests.trials.small_trials import BASE, CONFIGS
+from trials import __main__ as command
+from trials.errors import Superseded
+from trials.methods.parsing import parse
+from trials.storage.trial_folder import TrialFolder
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+def written(folder: Path, **fields: Any) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump({**BASE, "dataset": "digits", **CONFIGS["bip"], **fields}))
+    return path
+
+
+def folder_of(path: Path, storage: Path) -> Path:
+    return storage / "single" / "trials" / parse(yaml.safe_load(path.read_text())).id
+
+
+def test_layers_without_weights_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = written(tmp_path, density=1e-4)  # one weight of 19,056
+    assert command.main([str(config), "--storage", str(tmp_path / "s"), "--threads", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out.splitlines()[-1].partition(": ")[2])["empty_layers"] == 3
+    assert err == "warning: 3 layers have no weights left\n"
+
+
+def test_runs_prints_and_exits_with_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = written(tmp_path)
+    arguments = [str(config), "--storage", str(tmp_path / "s"), "--threads", "1"]
+    assert command.main(arguments) == 0
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert err == ""
+    assert len(lines) == 2 + 3 + 1 + 1
+    assert lines[0].startswith("stage pretrain  level 0  epoch 1  train_loss ")
+    trial_id = parse(yaml.safe_load(config.read_text())).id
+    assert lines[-1].startswith(f"{trial_id} is complete: ")
+    result = json.loads(lines[-1].partition(": ")[2])
+    folder = folder_of(config, tmp_path / "s")
+    state = state_of(folder)
+    assert result == state.result
+    content = json.loads((folder / "config.json").read_text())
+    assert (content["schema"], content["id"]) == (1, trial_id)
+    assert parse(content["config"]).id == trial_id
+    assert command.main(arguments) == 0
+    again = capsys.readouterr().out.splitlines()
+    assert again == lines[-1:]
+
+
+def test_overrides_and_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = written(tmp_path)
+    arguments = ["--storage", str(tmp_path), "--name", "mine", "--set", "density=5e-1", "--set", "finetune=null"]
+    assert command.main([str(config), *arguments, "--threads", "1"]) == 0
+    (folder,) = (tmp_path / "mine" / "trials").iterdir()
+    content = json.loads((folder / "config.json").read_text())["config"]
+    assert (content["density"], content["finetune"]) == (0.5, None)
+    assert {row["stage"] for row in rows_of(folder)["epochs"]} == {"pretrain", "prune"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["density=0"], "density is 0, but must be greater than 0"),
+        (["densty=1"], "did you mean 'density'?"),
+        (["density"], "must be a.b=c"),
+        (["dataset=mnist"], "dataset is 'mnist'"),
+        (["method=magic"], "method is 'magic'"),
+        (["dataset=cifar10", "data_dir=/nowhere/at/all"], "data_dir is '/nowhere/at/all', which is missing"),
+        (["device=gpu"], "device is 'gpu', but must be auto or a device of this machine"),
+        (["device=cuda:99"], "device is 'cuda:99', but must be auto or a device of this machine"),
+    ],
+)
+def test_what_the_user_wrote_exits_with_2(
+    overrides: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [part for override in overrides for part in ("--set", override)]
+    assert command.main([str(written(tmp_path)), "--storage", str(tmp_path / "s"), *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert says in err
+    assert err.count("\n") == 1
+
+
+def test_files_that_cannot_be_read_or_written_exit_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([str(tmp_path / "missing.yaml")]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+    (tmp_path / "file").write_bytes(b"")
+    assert command.main([str(written(tmp_path)), "--storage", str(tmp_path / "file")]) == 2
+    err = capsys.readouterr().err
+    assert "must be writable" in err
+    assert "--storage" in err
+    assert err.count("\n") == 1
+
+
+def test_a_trial_that_fails_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = written(tmp_path, prune={"epochs": 1, "lr": 1e6}, mask_lr=1e6)
+    assert command.main([str(config), "--storage", str(tmp_path), "--threads", "1"]) == 1
+    out, err = capsys.readouterr()
+    assert "stage pretrain" in out
+    assert "failed: NonFiniteLoss: the loss of stage prune" in err
+    assert err.count("\n") == 1
+
+
+def test_a_trial_that_another_process_took_over_exits_with_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_: Any) -> None:
+        raise Superseded("attempt 1 commits while attempt 2 runs; refused")
+
+    monkeypatch.setattr(command, "run", run)
+    assert command.main([str(written(tmp_path)), "--storage", str(tmp_path)]) == 1
+    assert "attempt 2 runs" in capsys.readouterr().err
+
+
+def test_killed_in_a_shell_and_run_again(tmp_path: Path) -> None:
+    """The command itself, by SIGKILL, against one that nobody disturbs; test_sources.py has many more kills."""
+    config = written(tmp_path, prune={"epochs": 4, "batch_size": 128}, checkpoint_every_s=0.0)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    storage = tmp_path / "killed"
+    folder = folder_of(config, storage)
+
+    def launch() -> subprocess.Popen[bytes]:
+        arguments = [sys.executable, "-m", "trials", str(config), "--storage", str(storage), "--threads", "1"]
+        return subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def commits() -> int:
+        state = TrialFolder(folder).state()
+        return state.commits[-1].number if state is not None and state.commits else 0
+
+    process = launch()
+    wait_for(lambda: commits() >= 7 or process.poll() is not None, "commits", 3 * PATIENCE_S)  # torch is imported first
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    process = launch()
+    out, err = process.communicate(timeout=3 * PATIENCE_S)
+    assert (process.returncode, err) == (0, b"")
+    assert out.decode().splitlines()[-1].startswith(f"{folder.name} is complete: ")
+    assert command.main([str(config), "--storage", str(tmp_path / "undisturbed"), "--threads", "1"]) == 0
+    assert_same_outcome(folder, folder_of(config, tmp_path / "undisturbed"))
+    state = state_of(folder)
+    assert state.attempt == 2
+    assert checkpoint_of(folder)["position"] == {"stage": 2}

@@ -1,0 +1,229 @@
+"""Does every field that what is computed depends on rename a trial?"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from tests.trials.configs import SMALLEST
+from trials.config.trial_config import WHERE
+from trials.methods import METHODS
+from trials.methods.parsing import parse
+
+OTHER: dict[str, Any] = {  # a value for each field that is neither its default nor what SMALLEST says
+    "dataset": "cifar10",
+    "model": "resnet20s",
+    "seed": 1,
+    "val_fraction": 0.2,
+    "split_seed": 1,
+    "augment": False,
+    "normalise": "imagenet",
+    "precision": "float64",
+    "memory_format": "channels_last",
+    "compile": True,
+    "density": 0.3,
+    "snapshots": [1],
+    "score": "random",
+    "distribution": "uniform",
+    "pattern": "filter",
+    "levels": 2,
+    "prune_fraction": 0.3,
+    "rewind": "learning_rate",
+    "rewind_epoch": 1,
+    "implicit_gradient": "code",
+    "implicit_step": 0.5,
+    "score_init": "random",
+    "mask_lr": 0.5,
+    "mask_schedule": "constant",
+    "batchnorm": "both",
+    "hydra.batchnorm": "frozen",
+    "starget": 0.5,
+    "mode": "one_sided",
+    "lv": 3.0,
+    "pthres": 10,
+    "initial_threshold": 0.5,
+    "trainable": False,
+    "threshold_lr_factor": 0.5,
+    "exact_target": True,
+    "optimizers": "shared",
+    "accelerate": True,
+    "redundant_forwards": True,
+    "first_conv": "dense",
+    "source_net": "weights.pt",
+    "epochs": 7,
+    "batch_size": 64,
+    "lr": 0.25,
+    "momentum": 0.5,
+    "weight_decay": 0.25,
+    "schedule": "cosine_released",
+    "warmup_epochs": 2,
+    "warmup_lr": 0.25,
+    "lr_steps": "0:0.02,3:0.01",
+    **{f"{method}.pattern": "weight" for method in ("l1", "greg1", "greg2", "oracle")},
+    **{f"{method}.batch_size": 32 for method in ("greg1", "greg2")},
+    "oracle.model": "lenet5",
+    "stage_pr": {"1-2": 0.2},
+    "oracle.stage_pr": {"0": 0.07},
+    "skip_layers": ["1"],
+    "base_pr_model": "somewhere",
+    "inherit_pruned": "pr",
+    "pick_pruned": "max",
+    "reinit": "kaiming",
+    "ratio_exit": "own",
+    "update_reg_interval": 7,
+    "reg_granularity_prune": 1e-3,
+    "reg_upper_limit": 2.0,
+    "mag_ratio_limit": 5.0,
+    "stabilize_reg_interval": 7,
+    "block_loss_grad": True,
+    "reg_granularity_pick": 1e-4,
+    "reg_upper_limit_pick": 0.1,
+    "reg_granularity_recover": 0.0,
+    "max_candidates": 1000,
+    "p_prune": 0.6,
+    "p_bern": 0.25,
+    "keep_one": True,
+    "linear": True,
+    "refresh_every": 7,
+    "layer_prune.score": "gradient",
+    "score_batches": 3,
+    "score_batch_size": 7,
+    "global_prune.pattern": "weight",
+    "backward.pattern": "kernel",
+    "dwp.pattern": "kernel",
+    "surrogates": 2,
+    "pruned_pass": "backward",
+    "epsilon": 0.5,
+    "steps": 3,
+    "targeted": True,
+    "images": 7,
+    "victim_seed": 7,
+    "victim_model": "resnet20s",
+    "warmup_share": 0.3,
+    "patience": 3,
+    "prune_iterative.finetune.schedule": "cosine",
+    "prune_iterative.prune_fraction": 0.4,
+    "lr_old": 1e-4,
+    "frozen_epochs": 7,
+    "differential_epochs": 7,
+    "keep": ["dense"],
+    "reference": "/elsewhere/trial",
+    "unit": "filter",
+    "target_sparsity": 0.9,
+    "budget_min": 0.002,
+    "budget_max": 0.1,
+    "budget_choices": 3,
+    "budget_fraction": 0.1,
+    "regrow_iterative.prune.prune_fraction": 0.4,
+    "regrow_iterative.ssim_threshold": 0.4,
+    "single_layer.order": "ssim",
+    "in_flight": 2,
+    **{f"{method}.finetune.schedule": "constant" for method in ("regrow", "regrow_iterative")},
+    **{
+        f"{method}.{path}.schedule": "cosine"
+        for method in ("regrow", "regrow_iterative", "single_layer")
+        for path in ("prune.finetune", "episode")
+    },
+    "prune.score": "magnitude",
+    "prune.distribution": "erk",
+    "regrown": "frozen",
+    "layers": ["conv2"],
+    "ssim_threshold": 0.3,
+    "ssim_per": "sample",
+    "ssim_batches": 2,
+    "order": "network",
+    "allocation": "greedy",
+    "selection": "random",
+    "initial": "kaiming",
+    "saliency_model": "sparse",
+    "saliency_batches": 2,
+    "batchnorm_batches": 2,
+    "data_fraction": 0.5,
+    "reward_images": 10,
+    "episodes": 20,
+    "episodes_in_flight": 2,
+    "hidden": 8,
+    "actions": 5,
+    "temperature": 0.5,
+    "baseline_decay": 0.5,
+    "entropy_start": 0.5,
+    "entropy_end": 0.5,
+    "entropy_decay": 0.5,
+    "spread": 0.5,
+    "spread_window": 5,
+    "spread_after": 5,
+    "exact": False,
+    "rounds": 2,
+    "regrow_fraction": 0.5,
+    "until_epoch": 1,
+}
+NOT_DIVIDED = (  # their first stage has no epochs to divide
+    "dwp", "global_prune", "greg1", "greg2", "layer_prune", "regrow", "regrow_iterative", "single_layer",
+)  # fmt: skip
+ADAMW = ("prune.finetune", "episode", "finetune")  # recipes of methods that regrow
+INSTEAD = {"base_pr_model": "stage_pr"}  # fields that are given in the place of another
+ONE_VALUE = {  # that may only be what it is, until there is a second one
+    *(("imp", name) for name in ("pattern", "source_net")),
+    *((method, "inherit_pruned") for method in ("greg2", "oracle")),
+    ("gradient_prune", "compile"),
+    ("prune_iterative", "finetune.warmup_epochs"),
+    ("prune_iterative", "finetune.warmup_lr"),
+    ("regrow_iterative", "allocation"),
+    *(
+        (method, f"{path}.{name}")
+        for method in ("regrow", "regrow_iterative", "single_layer")
+        for path in ADAMW
+        for name in ("warmup_epochs", "warmup_lr")
+    ),
+    *((method, "until_epoch") for method in NOT_DIVIDED),
+}
+
+
+def leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Paths of all fields, those of nested recipes included."""
+    for name, field in model.model_fields.items():
+        options = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        nested = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
+        if nested:
+            yield from leaves(nested[0], (*path, name))
+        else:
+            yield (*path, name)
+
+
+def other(method: str, path: tuple[str, ...]) -> Any:
+    """The value in ``OTHER``: by method and path, by the last two names, by method and last name, or by last name."""
+    keys = (f"{method}.{'.'.join(path)}", ".".join(path[-2:]), f"{method}.{path[-1]}", path[-1])
+    return next(OTHER[key] for key in keys if key in OTHER)
+
+
+def setting(content: dict[str, Any], path: tuple[str, ...], value: object) -> dict[str, Any]:
+    content = copy.deepcopy(content)
+    inner = content
+    for key in path[:-1]:
+        inner = inner.setdefault(key, {})
+    inner[path[-1]] = value
+    return content
+
+
+FIELDS = [(method, path) for method in METHODS for path in leaves(METHODS[method].Config)]
+NAMING = [
+    (method, path)
+    for method, path in FIELDS
+    if path[0] not in (*WHERE, "method", "variant", "lineage")
+    and not {(method, path[0]), (method, ".".join(path))} & ONE_VALUE
+]
+
+
+@pytest.mark.parametrize(("method", "path"), NAMING, ids=[f"{method}-{'.'.join(path)}" for method, path in NAMING])
+def test_every_other_field_renames(method: str, path: tuple[str, ...]) -> None:
+    base = SMALLEST[method]
+    if len(path) > 1:  # give the optional recipes, so that only the field differs
+        base = setting(base, path[:-1], {})
+    changed = {key: value for key, value in base.items() if key != INSTEAD.get(path[0])}
+    changed = setting(changed, path, other(method, path))
+    assert parse(changed) != parse(base)
+    assert parse(changed).id != parse(base).id

@@ -1,0 +1,175 @@
+"""Weights that leave a trial for others, and weights of others that a trial starts from."""
+
+from __future__ import annotations
+
+import urllib.error
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import prune
+
+from tests.trials.folders import checkpoint_of
+from tests.trials.small_trials import config_of, folder_of, run_in
+from trials import models
+from trials.__main__ import main
+from trials.errors import UserError
+from trials.networks.stored import compare, export, load_into, source_path
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory, few_digits: None) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    for density in (0.2, 0.4):
+        assert run_in(folder, config_of("bip", density=density)).status == "complete"
+    return folder
+
+
+def trial(storage: Path, density: float) -> Path:
+    return folder_of(config_of("bip", density=density), storage)
+
+
+def tiny() -> nn.Module:
+    return models.build("tiny", num_classes=10, in_channels=1, seed=99)
+
+
+def test_dense_export_is_the_network_with_zeros(storage: Path, tmp_path: Path) -> None:
+    export(trial(storage, 0.2), tmp_path / "net.pt")
+    state = torch.load(tmp_path / "net.pt", weights_only=True)
+    net = checkpoint_of(trial(storage, 0.2))["net"]
+    model = tiny()
+    model.load_state_dict(state)
+    for name, mask in net["masks"].items():
+        assert torch.equal(state[name] != 0, mask)
+
+
+def test_prune_export_is_what_torch_names_it(storage: Path, tmp_path: Path) -> None:
+    export(trial(storage, 0.2), tmp_path / "net.pt", form="prune")
+    state = torch.load(tmp_path / "net.pt", weights_only=True)
+    model = tiny()
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            prune.identity(module, "weight")
+    model.load_state_dict(state)
+    export(trial(storage, 0.2), tmp_path / "dense.pt")
+    plain = tiny()
+    plain.load_state_dict(torch.load(tmp_path / "dense.pt", weights_only=True))
+    x = torch.randn(4, 1, 8, 8)
+    assert torch.equal(model.eval()(x), plain.eval()(x))
+
+
+def test_masks_compared(storage: Path) -> None:
+    one, other = trial(storage, 0.2), trial(storage, 0.4)
+    masks = [checkpoint_of(path)["net"]["masks"] for path in (one, other)]
+    *layers, overall = compare(one, other)
+    both = sum(int((masks[0][n] & masks[1][n]).sum()) for n in masks[0])
+    either = sum(int((masks[0][n] | masks[1][n]).sum()) for n in masks[0])
+    assert (overall["layer"], overall["iou"]) == ("all", both / either)
+    assert [row["layer"] for row in layers] == [name.removesuffix(".weight") for name in masks[0]]
+    assert all(row["iou"] == 1 for row in compare(one, one))
+    assert compare(other, one) == compare(one, other)
+
+
+def test_a_trial_starts_from_a_released_checkpoint(storage: Path, tmp_path: Path) -> None:
+    """As the released code saves it: under a key, with a prefix, with scores, with a numpy number."""
+    model = tiny()
+    state = {f"module.{name}": value for name, value in model.state_dict().items()}
+    state["module.conv1.popup_scores"] = torch.zeros_like(state["module.conv1.weight"])
+    content = {
+        "epoch": 3,
+        "arch": "tiny",
+        "state_dict": state,
+        "optimizer": {"param_groups": [{"lr": np.float64(0.1)}]},
+    }
+    torch.save(content, tmp_path / "checkpoint.pth.tar")
+    other = tiny()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+    load_into(other, tmp_path / "checkpoint.pth.tar")
+    assert all(torch.equal(a, b) for a, b in zip(other.parameters(), model.parameters(), strict=True))
+
+    config = config_of("bip", source_net=str(tmp_path / "checkpoint.pth.tar"), prune={"epochs": 0}, finetune=None)
+    state_of = run_in(tmp_path, config)
+    assert state_of.status == "complete", state_of.error
+    net = checkpoint_of(folder_of(config, tmp_path))["net"]
+    for name, parameter in model.named_parameters():
+        kept = net["masks"].get(name, torch.ones_like(parameter, dtype=torch.bool))
+        assert torch.equal(net["model"][name], parameter.detach() * kept)
+    assert not (tmp_path / "stages").exists()
+
+
+def broken(what: str) -> Any:
+    state = dict(tiny().state_dict())
+    if what == "missing":
+        del state["conv2.weight"]
+    elif what == "unexpected":
+        state["conv9.weight"] = torch.zeros(1)
+    elif what == "shape":
+        state["linear.bias"] = torch.zeros(3)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("what", "says"), [("missing", "lacks conv2.weight"), ("unexpected", "conv9.weight"), ("shape", "linear.bias")]
+)
+def test_weights_of_another_model_are_refused(what: str, says: str, tmp_path: Path) -> None:
+    torch.save(broken(what), tmp_path / "net.pt")
+    with pytest.raises(UserError, match=says):
+        load_into(tiny(), tmp_path / "net.pt")
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("weights")
+    torch.save([1, 2], tmp_path / "list")
+    torch.save({"model": nn.Linear(1, 1)}, tmp_path / "pickle")
+    for name in ("text", "list", "pickle", "absent"):
+        with pytest.raises(UserError, match="source_net"):
+            load_into(tiny(), tmp_path / name)
+
+
+def test_commands(storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, other = str(trial(storage, 0.2)), str(trial(storage, 0.4))
+    assert main(["export", one, "--to", str(tmp_path / "net.pt"), "--form", "prune"]) == 0
+    assert "conv1.weight_mask" in torch.load(tmp_path / "net.pt", weights_only=True)
+    capsys.readouterr()
+    assert main(["compare", one, other]) == 0
+    assert "all  both" in capsys.readouterr().out
+    assert main(["export", str(tmp_path), "--to", str(tmp_path / "x.pt")]) == 2
+    assert not (tmp_path / "x.pt").exists()
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_torchvision_weights_come_from_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    model = models.build("ResNet18", num_classes=1000, in_channels=3, seed=1)
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(model.state_dict(), tmp_path / "checkpoints" / "resnet18-f37072fd.pth")
+    path = source_path("torchvision", "ResNet18")
+    other = models.build("ResNet18", num_classes=1000, in_channels=3, seed=2)
+    load_into(other, path)
+    assert torch.equal(other.get_parameter("fc.weight"), model.get_parameter("fc.weight"))
+    with pytest.raises(UserError, match=r"in other shapes fc\.weight"):
+        load_into(models.build("ResNet18", num_classes=10, in_channels=3, seed=2), path)
+
+
+def test_torchvision_weights_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+
+    def offline(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(UserError, match=r"resnet50-0676ba61\.pth cannot be downloaded .*no route.*put it at"):
+        source_path("torchvision", "ResNet50")
+    assert source_path("~/net.pt", "tiny") == Path.home() / "net.pt"
+
+
+def test_torchvision_has_only_its_own_models() -> None:
+    with pytest.raises(
+        UserError, match="source_net is 'torchvision', but model is 'tiny', but must be one of: ResNet18"
+    ):
+        config_of("bip", source_net="torchvision")

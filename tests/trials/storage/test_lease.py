@@ -1,0 +1,239 @@
+"""A lease has one owner at a time, and does not outlive it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from dataclasses import asdict, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+
+from tests.trials.processes import CONTEXT, PATIENCE_S, started, wait_for
+from trials.storage.lease import Lease
+from trials.storage.owner import Owner
+
+
+def until_acquired(lease: Lease) -> float:
+    """Ask for a lease until it is there; the seconds that took."""
+    began = time.monotonic()
+    wait_for(lease.acquire, "a lease")
+    return time.monotonic() - began
+
+
+def write_owner(folder: Path, **fields: object) -> Owner:
+    owner = replace(Owner.me(), **fields)  # type: ignore[arg-type]
+    (folder / "lease.json").write_text(json.dumps(asdict(owner)))
+    return owner
+
+
+def hold(folder: Path, pipe: Connection, patience_s: float = 60.0) -> None:
+    """In another process: take the lease, say so, and give it back when told to."""
+    lease = Lease(folder, patience_s=patience_s)
+    pipe.send(lease.acquire())
+    if pipe.recv() == "release":
+        lease.release()
+        pipe.send("released")
+
+
+def test_exclusive_and_free_again(tmp_path: Path) -> None:
+    first, second = Lease(tmp_path / "folder"), Lease(tmp_path / "folder")
+    assert first.owner() is None
+    assert first.acquire()
+    owner = second.owner()
+    assert owner is not None
+    assert (owner.host, owner.pid) == (socket.gethostname(), os.getpid())
+    assert str(owner) == f"process {os.getpid()} on {socket.gethostname()}"
+    assert not second.acquire()
+    assert not first.acquire()
+    with first:
+        pass
+    assert second.owner() is None
+    assert second.acquire()
+    assert not first.acquire()
+    first.release()  # it has nothing to release
+    assert not Lease(tmp_path / "folder").acquire()
+    second.release()
+
+
+def test_leases_of_different_folders_have_nothing_to_do_with_each_other(tmp_path: Path) -> None:
+    with Lease(tmp_path / "a") as a, Lease(tmp_path / "b") as b:
+        assert a.acquire()
+        assert b.acquire()
+
+
+def test_given_back_after_an_exception(tmp_path: Path) -> None:
+    lease = Lease(tmp_path)
+    assert lease.acquire()
+    with pytest.raises(KeyError), lease:
+        raise KeyError
+    assert lease.owner() is None
+
+
+def test_a_killed_owner_is_succeeded_at_once(tmp_path: Path) -> None:
+    ours, theirs = CONTEXT.Pipe()
+    lease = Lease(tmp_path, patience_s=PATIENCE_S)
+    with started(hold, tmp_path, theirs) as process:
+        assert ours.recv() is True
+        assert not lease.acquire()
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        assert until_acquired(lease) < PATIENCE_S / 2
+    lease.release()
+
+
+def test_a_process_that_took_over_the_number_of_a_dead_owner_is_not_the_owner(tmp_path: Path) -> None:
+    write_owner(tmp_path, started="12345")  # our number, another start
+    lease = Lease(tmp_path)
+    assert lease.acquire()
+    lease.release()
+
+
+def test_a_silent_owner_on_another_host_is_succeeded_after_patience(tmp_path: Path) -> None:
+    write_owner(tmp_path, host="elsewhere", pid=1)
+    lease = Lease(tmp_path, patience_s=0.3)
+    assert not lease.acquire()
+    assert 0.2 < until_acquired(lease) < 5
+    lease.release()
+
+
+def test_an_owner_on_another_host_whose_heart_beats_keeps_its_lease(tmp_path: Path) -> None:
+    owner = write_owner(tmp_path, host="elsewhere", pid=1)
+    lease = Lease(tmp_path, patience_s=0.3)
+    for beat in range(8):
+        write_owner(tmp_path, host="elsewhere", pid=1, token=owner.token, beat=beat)
+        assert not lease.acquire()
+        time.sleep(0.1)
+    wait_for(lease.acquire, "the lease, once the heart stands still")
+    lease.release()
+
+
+def test_patience_is_not_counted_before_the_first_look(tmp_path: Path) -> None:
+    write_owner(tmp_path, host="elsewhere", pid=1)
+    time.sleep(0.15)
+    assert not Lease(tmp_path, patience_s=0.1).acquire()
+
+
+def test_the_heart_beats(tmp_path: Path) -> None:
+    with Lease(tmp_path, heartbeat_s=0.01) as lease:
+        assert lease.acquire()
+        first = lease.owner()
+        assert first is not None
+        wait_for(lambda: (lease.owner() or first).beat >= 3, "three beats")
+        now = lease.owner()
+        assert now is not None
+        assert now.token == first.token
+
+
+def test_a_living_owner_is_not_succeeded_however_impatient_the_other_is(tmp_path: Path) -> None:
+    with Lease(tmp_path, heartbeat_s=0.02) as lease:
+        assert lease.acquire()
+        other = Lease(tmp_path, patience_s=0.5)
+        end = time.monotonic() + 1.0
+        while time.monotonic() < end:
+            assert not other.acquire()
+            time.sleep(0.02)
+
+
+def test_an_owner_that_was_stopped_does_not_take_the_lease_from_its_successor(tmp_path: Path) -> None:
+    ours, theirs = CONTEXT.Pipe()
+    successor = Lease(tmp_path, heartbeat_s=0.02, patience_s=0.3)
+    with started(hold, tmp_path, theirs) as process:
+        assert ours.recv() is True
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGSTOP)
+        assert until_acquired(successor) > 0.2
+        mine = successor.owner()
+        assert mine is not None
+        assert mine.pid == os.getpid()
+        os.kill(process.pid, signal.SIGCONT)
+        ours.send("release")
+        assert ours.poll(PATIENCE_S)
+        assert ours.recv() == "released"
+        now = successor.owner()
+        assert now is not None
+        assert now.token == mine.token
+        assert not Lease(tmp_path).acquire()
+        wait_for(lambda: (successor.owner() or mine).beat > now.beat, "the successor's heart to beat on")
+    successor.release()
+    assert successor.owner() is None
+
+
+def test_the_heart_of_one_who_was_succeeded_stops(tmp_path: Path) -> None:
+    lease = Lease(tmp_path, heartbeat_s=0.01)
+    assert lease.acquire()
+    successor = write_owner(tmp_path, host="elsewhere", pid=1)
+    time.sleep(0.1)
+    assert lease.owner() == successor
+    lease.release()
+    assert lease.owner() == successor
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"host": "x"}', b"\xff"])
+def test_what_is_no_lease_is_nobodys(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "lease.json").write_bytes(content)
+    lease = Lease(tmp_path)
+    assert lease.owner() is None
+    assert lease.acquire()
+    lease.release()
+
+
+def race(folder: Path, turns: int) -> None:
+    """Take the lease ``turns`` times; inside, there must be nobody else."""
+    inside, log = folder / "inside", folder / "log"
+    for _ in range(turns):
+        lease = Lease(folder)
+        until_acquired(lease)
+        with lease:
+            inside.touch(exist_ok=False)
+            time.sleep(0.002)
+            inside.unlink()
+            with log.open("a") as file:
+                file.write("x")
+
+
+def test_processes_that_race_never_both_hold_it(tmp_path: Path) -> None:
+    turns = 10
+    with started(race, tmp_path, turns) as a, started(race, tmp_path, turns) as b, started(race, tmp_path, turns) as c:
+        for process in (a, b, c):
+            process.join(PATIENCE_S)
+            assert process.exitcode == 0
+    assert (tmp_path / "log").read_text() == 3 * turns * "x"
+
+
+def test_threads_that_race_never_both_hold_it(tmp_path: Path) -> None:
+    turns, failures = 10, []
+
+    def try_race() -> None:
+        try:
+            race(tmp_path, turns)
+        except BaseException as error:  # noqa: BLE001  told to the test
+            failures.append(error)
+
+    threads = [threading.Thread(target=try_race) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    assert not failures
+    assert (tmp_path / "log").read_text() == 4 * turns * "x"
+
+
+def test_many_who_find_a_dead_owner_get_one_successor(tmp_path: Path) -> None:
+    write_owner(tmp_path, started="12345")
+    leases = [Lease(tmp_path) for _ in range(6)]
+    answers: list[bool] = []
+    threads = [threading.Thread(target=lambda lease=lease: answers.append(lease.acquire())) for lease in leases]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == [False] * 5 + [True]
+    for lease in leases:
+        lease.release()
+    assert leases[0].owner() is None

@@ -1,0 +1,125 @@
+"""YAML as people write it, and overrides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trials.errors import UserError
+from trials.yaml_text import merge, override, parse_yaml, read_yaml
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-4", 1e-4),
+        ("1E5", 1e5),
+        ("-1e+3", -1000.0),
+        (".5e1", 5.0),
+        ("1.e2", 100.0),
+        ("+2.5e-3", 2.5e-3),
+        ("0.5", 0.5),
+        ("3", 3),
+        ("e5", "e5"),
+        ("1e", "1e"),
+        ("1e-4x", "1e-4x"),
+        ("'1e-4'", "1e-4"),
+        ("true", True),
+        ("", None),
+    ],
+)
+def test_numbers_are_what_people_mean(text: str, value: object) -> None:
+    read = parse_yaml(f"a: {text}", "here")["a"]
+    assert read == value
+    assert type(read) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: 1\nb: 2\na: 3", "key 'a' is there twice"),
+        ("x:\n  a: 1\n  a: 1", "key 'a' is there twice"),
+        ("a: !!python/object/apply:os.system ['true']", "python/object"),
+        ("a: !!python/name:os.system", "python/name"),
+        ("a: [1, 2", "expected"),
+        ("a: *nothing", "undefined alias"),
+        ("? [a, b]\n: c", "unhashable"),
+        ("a: 2020-99-01", "month"),
+        ("a: b: c", "mapping values"),
+        ("\x00", ""),
+    ],
+)
+def test_what_is_no_yaml_is_one_line(text: str, says: str) -> None:
+    with pytest.raises(UserError, match=r"^FILE is not YAML") as caught:
+        parse_yaml(text, "FILE")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_python_objects_are_never_made(tmp_path: Path) -> None:
+    marker = tmp_path / "was here"
+    with pytest.raises(UserError):
+        parse_yaml(f"a: !!python/object/apply:os.mkdir ['{marker}']", "here")
+    assert not marker.exists()
+
+
+def test_merge_keys_work_and_may_be_overridden() -> None:
+    text = "base: &base {epochs: 3, lr: 1e-2}\nprune:\n  <<: *base\n  epochs: 5"
+    assert parse_yaml(text, "here")["prune"] == {"epochs": 5, "lr": 0.01}
+
+
+def test_files(tmp_path: Path) -> None:
+    good = tmp_path / "good.yaml"
+    good.write_text("name: Übung\nlr: 1e-3\n", encoding="utf-8")
+    assert read_yaml(good) == {"name": "Übung", "lr": 1e-3}
+    latin = tmp_path / "latin.yaml"
+    latin.write_bytes("name: Übung".encode("latin-1"))
+    with pytest.raises(UserError, match=r"latin.yaml' cannot be read: .*utf-8"):
+        read_yaml(latin)
+    with pytest.raises(UserError, match=r"missing.yaml' cannot be read: .*No such file"):
+        read_yaml(tmp_path / "missing.yaml")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_yaml(tmp_path)
+
+
+def test_override_changes_a_copy() -> None:
+    content = {"a": {"b": 1, "c": 2}, "d": None, "e": [1]}
+    changed = override(content, ["a.b=1e-3", "d.x.y=[1, two]", "e=null", "f= a b ", "g=x=y", "a.b=7"])
+    assert changed == {"a": {"b": 7, "c": 2}, "d": {"x": {"y": [1, "two"]}}, "e": None, "f": "a b", "g": "x=y"}
+    assert content == {"a": {"b": 1, "c": 2}, "d": None, "e": [1]}
+
+
+@pytest.mark.parametrize("setting", ["a", "=1", ".a=1", "a.=1", "a..b=1", ""])
+def test_override_must_be_path_and_value(setting: str) -> None:
+    with pytest.raises(UserError, match=r"must be a\.b=c") as caught:
+        override({}, [setting])
+    assert repr(setting) in str(caught.value)
+
+
+@pytest.mark.parametrize("setting", ["a.b=1", "a.b.c=1", "l.0=1"])
+def test_override_does_not_walk_through_values(setting: str) -> None:
+    with pytest.raises(UserError, match="is not a mapping") as caught:
+        override({"a": 3, "l": [1]}, [setting])
+    assert repr(setting) in str(caught.value)
+
+
+def test_override_of_no_mapping() -> None:
+    with pytest.raises(UserError, match=r"--set is 'a=1', but the file is not a mapping"):
+        override(None, ["a=1"])
+
+
+def test_override_value_must_be_yaml() -> None:
+    with pytest.raises(UserError, match=r"--set a=\[ is not YAML"):
+        override({}, ["a=["])
+
+
+def test_merge() -> None:
+    base = {"a": {"x": 1, "y": 2}, "b": [1], "c": 3}
+    assert merge(base, {"a": {"y": 5}, "b": [2], "c": {"z": 1}, "d": 4}) == {
+        "a": {"x": 1, "y": 5},
+        "b": [2],
+        "c": {"z": 1},
+        "d": 4,
+    }
+    assert base == {"a": {"x": 1, "y": 2}, "b": [1], "c": 3}

@@ -1,0 +1,114 @@
+"""``python -m trials evaluate_pretrained``: from a command line to a table of pruned networks' accuracies."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from trials.commands.pretrained_accuracy import PATTERN_NAMES, Asked, Ratio, check, evaluate, read_reference
+from trials.data import place
+from trials.data.sets.imagenet import load_validation
+from trials.errors import UserError
+from trials.networks.torchvision_weights import pretrained
+from trials.storage import files
+from trials.training.net import resolve_device
+
+REFERENCE = Path(__file__).resolve().parents[2] / "results" / "reference" / "global_pruning_imagenet.csv"
+COLUMNS = (
+    *("table", "network", "pattern", "p_prune", "p_bern"),
+    *("nominal_ratio", "unit_sparsity", "weight_sparsity", "parameter_sparsity"),
+    *("acc1_percent", "acc5_percent", "loss", "images"),
+    *("published_acc1_percent", "published_acc5_percent", "published_loss"),
+)
+
+
+def evaluate_command(arguments: list[str]) -> int:
+    """``evaluate_pretrained --data-dir FOLDER``"""
+    options = _parser().parse_args(arguments)
+    asked = _asked(options)
+    given = dict(_weights(text) for text in options.weights)
+    names = list(dict.fromkeys(row.network for row in asked))
+    if unused := sorted(given.keys() - set(names)):
+        raise UserError(f"weights names {unused[0]!r}, but must name a network of the table: {', '.join(names)}")
+    device = resolve_device(options.device)
+    folder = options.data_dir.expanduser()
+    if not folder.is_dir():
+        raise UserError(f"data-dir is '{folder}', but must be a folder with the validation images of ImageNet")
+    data = load_validation(folder, crop_size=options.crop_size, resize=options.resize)
+    models = {n: pretrained(n, num_classes=data.num_classes, weights=given.get(n)).to(device) for n in names}
+    loader = place(data, device=device, val_fraction=0, split_seed=0)
+    rows = list(evaluate(models, asked, loader.eval_batches("test", options.batch_size), options.seed))
+    text = _csv(rows)
+    if options.to is None:
+        sys.stdout.write(text)
+    else:
+        try:
+            files.write(options.to, text.encode())
+        except OSError as error:
+            raise UserError(f"to is '{options.to}', but must be a file that can be written ({error})") from None
+        print(f"{options.to} holds {len(rows)} rows over {rows[0]['images']} images")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m trials evaluate_pretrained",
+        description="Prune torchvision's networks as DWP's unofficial code does and test them on ImageNet. Without "
+        "--network, every row of the published tables is made anew.",
+    )
+    parser.add_argument("--data-dir", type=Path, required=True, help="the validation images: folders or Parquet files")
+    parser.add_argument("--reference", type=Path, default=REFERENCE, help="the table to make anew")
+    parser.add_argument(
+        "--network", action="append", default=[], help="instead: one of torchvision's names; repeatable"
+    )
+    parser.add_argument("--p-prune", type=_numbers, default=[0.0, 0.1, 0.2, 0.3], help="with --network: 0,0.1,...")
+    parser.add_argument("--p-bern", type=_numbers, default=[1.0], help="with --network: 1,0.5,...")
+    parser.add_argument("--pattern", choices=PATTERN_NAMES, default="kernel", help="with --network; default: kernel")
+    parser.add_argument(
+        "--weights", action="append", default=[], metavar="NETWORK=FILE", help="instead of torchvision's"
+    )
+    parser.add_argument("--batch-size", type=_positive, default=256)
+    parser.add_argument("--resize", type=_positive, default=256, help="smaller side before the crop")
+    parser.add_argument("--crop-size", type=_positive, default=224)
+    parser.add_argument("--seed", type=int, default=0, help="of what p_bern spares")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--to", type=Path, metavar="FILE.csv", help="default: printed")
+    return parser
+
+
+def _asked(options: argparse.Namespace) -> list[Asked]:
+    if not options.network:
+        return read_reference(options.reference)
+    ratios = [check(Ratio(p, b, options.pattern)) for p, b in product(options.p_prune, options.p_bern)]
+    return [Asked(network, ratio, {}) for network, ratio in product(options.network, ratios)]
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(number) for number in text.split(",")]
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return number
+
+
+def _weights(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not equals or not path:
+        raise UserError(f"weights is {text!r}, but must be NETWORK=FILE")
+    return name, Path(path)
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    return stream.getvalue()

@@ -1,0 +1,96 @@
+"""What a trial's network costs: counted and measured, dense, sparse and compact, in one table."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trials.compact import Architecture, removable
+from trials.networks.stored import network
+from trials.sparsity.accounting import LayerSizes, layer_parameters, summary, torch_flops
+from trials.training.latency import measure
+from trials.training.net import Net
+
+COLUMNS = ("trial", "form", "density", "macs", "flops", "speedup", "parameters", "layer_parameters", "compression")
+
+
+def profile(trial: Path, device: torch.device) -> list[dict[str, Any]]:
+    """A row per form of a trial's network, with COLUMNS and, in milliseconds, ``latency_ms_1`` and ``latency_ms_128``.
+
+    ``dense``: as the model was built. ``sparse``: what the masks leave; its latency is that of zeros multiplied.
+    ``compact``: made smaller, or as small as the masks' whole filters and channels allow.
+
+    Raises:
+        UserError: the folder holds no trial with a checkpoint.
+    """
+    architecture, net = network(trial)
+    dense = architecture.build()
+    sizes = LayerSizes.measured(copy.deepcopy(dense).to("meta"), architecture.shape)
+    total = torch_flops(dense, architecture.shape)
+    rows = []
+    for form, each in forms(Net(dense), net).items():
+        row = costs(each, sizes, total)
+        placed = _placed(each, architecture, device)
+        rows.append({"trial": trial.name, "form": form, **row, **measure(placed, architecture.shape)})
+    return rows
+
+
+def forms(dense: Net, net: Net) -> dict[str, Net]:
+    """The forms that a network has."""
+    found = {"dense": dense}
+    if net.masks:
+        found["sparse"] = net
+    if net.kept and not net.masks:
+        found["compact"] = net
+    elif net.masks and (rows := removable(net.model, net.masks)):
+        smaller = Net(copy.deepcopy(net.model))
+        smaller.set_masks(net.masks)
+        smaller.kept = dict(net.kept)
+        smaller.shrink(rows, "filter")
+        smaller.set_masks({})
+        found["compact"] = smaller
+    return found
+
+
+def costs(net: Net, sizes: LayerSizes, dense_flops: int) -> dict[str, Any]:
+    """Density, MACs, FLOPs, speedup, parameters and compression of a network, beside its dense one.
+
+    Args:
+        sizes: of the dense network.
+        dense_flops: of the dense network; what masks and shapes save is taken from it.
+    """
+    left = summary(net, sizes)
+    flops = dense_flops - (sizes.dense_flops - left["flops"])
+    masked = sum(p.numel() for p in net.model.parameters()) - left["parameters"]
+    in_layers = layer_parameters(net.model) - masked
+    return {
+        "density": left["density"],
+        "macs": flops // 2,
+        "flops": flops,
+        "speedup": dense_flops / flops,
+        "parameters": left["parameters"],
+        "layer_parameters": in_layers,
+        "compression": sizes.layer_parameters / in_layers,
+    }
+
+
+def text(rows: list[dict[str, Any]]) -> str:
+    """Rows as lines of aligned columns."""
+    cells = [list(rows[0]), *([_short(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
+    return "\n".join(lines)
+
+
+def _placed(net: Net, architecture: Architecture, device: torch.device) -> Net:
+    """The network on the device, as it would run there."""
+    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    model = copy.deepcopy(net.model).to(device).to(memory_format=layout)
+    return Net(model, autocast=architecture.precision == "bf16")
+
+
+def _short(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

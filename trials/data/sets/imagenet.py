@@ -1,0 +1,93 @@
+"""ImageNet, or anything in its form: too large for memory, from a folder per class or from Parquet files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from trials.data.encoded import EncodedData, FolderImages, encoded_data
+from trials.data.folders import Listing, class_folders, digest, images_in, must_agree
+from trials.data.packed import Packed, pack
+from trials.data.sets import parquet
+from trials.data.sets.tinyimagenet import MEAN, STD
+from trials.errors import DataError
+
+TEST_SPLITS = ("validation", "valid", "val")  # the official test images have no labels
+LAYOUT = f"train/<class>/ and val/<class>/ with image files, or {parquet.layout(TEST_SPLITS)}, itself or in data/"
+
+
+def load_imagenet(data_dir: Path | None, *, crop_size: int = 224, resize: int = 256) -> EncodedData:
+    """The official validation images are the test images. Classes are numbered in the order of their names.
+
+    Nothing is decoded here, and nothing copied but images in Parquet files, which cannot be read one by one there: they
+    are unpacked, once, into the cache directory. Raises DataError when the data are absent or incomplete.
+    """
+    if data_dir is None:
+        raise DataError(f"data set 'imagenet' has no data_dir, but needs one: name a folder with {LAYOUT}")
+    fixed = {"mean": MEAN, "std": STD, "crop_size": crop_size, "resize": resize}
+    if (files := parquet.find_files(data_dir, TEST_SPLITS)) is not None:
+        train, test = pack(files.train), pack(files.test)
+        return encoded_data(
+            "imagenet",
+            (train.images, train.labels),
+            (test.images, test.labels),
+            train.class_count or parquet.classes_in("imagenet", train.labels),
+            source="parquet",
+            fingerprint=_fingerprint(train, test),
+            **fixed,
+        )
+    folders, test_folders = (class_folders(data_dir / split) for split in ("train", "val"))
+    if not folders or not test_folders:
+        raise DataError(f"{data_dir} holds no imagenet: it must have {LAYOUT}")
+    classes = {name: label for label, name in enumerate(folders)}
+    must_agree(data_dir / "val", test_folders, classes)
+    listed = [_listing(data_dir, split, classes) for split in ("train", "val")]
+    images = [(FolderImages.of(data_dir, listing.names), listing.labels) for listing in listed]
+    return encoded_data(
+        "imagenet", images[0], images[1], len(classes), source="folder", fingerprint=digest(*listed), **fixed
+    )
+
+
+def load_validation(data_dir: Path, *, crop_size: int = 224, resize: int = 256) -> EncodedData:
+    """The official validation images alone, for testing what others have trained: no training images are needed.
+
+    As :func:`load_imagenet` wants them, or a folder per class in ``data_dir`` itself. They stand for both splits of
+    what is returned. Raises DataError when they are absent.
+    """
+    fixed: dict[str, Any] = {"mean": MEAN, "std": STD, "crop_size": crop_size, "resize": resize}
+    places = [(folder, split) for folder in (data_dir, data_dir / "data") for split in TEST_SPLITS]
+    if files := next(filter(None, (parquet.shards(*place) for place in places)), ()):
+        packed = pack(files)
+        images = (packed.images, packed.labels)
+        count = packed.class_count or parquet.classes_in("imagenet", packed.labels)
+        fixed |= {"source": "parquet", "fingerprint": _fingerprint(packed)}
+        return encoded_data("imagenet", images, images, count, **fixed)
+    folder = data_dir / "val"
+    if not folder.is_dir() and not (data_dir / "train").is_dir():
+        folder = data_dir
+    classes = {name: label for label, name in enumerate(class_folders(folder))}
+    if not classes:
+        wanted = f"val/<class>/ or <class>/ with image files, or {TEST_SPLITS[0]}-*.parquet, itself or in data/"
+        raise DataError(f"{data_dir} holds no validation images of imagenet: it must have {wanted}")
+    listing = Listing.of(
+        (file, label) for name, label in classes.items() for file in images_in(folder / name, data_dir)
+    )
+    named = (FolderImages.of(data_dir, listing.names), listing.labels)
+    fixed |= {"source": "folder", "fingerprint": digest(listing)}
+    return encoded_data("imagenet", named, named, len(classes), **fixed)
+
+
+def _listing(root: Path, split: str, classes: dict[str, int]) -> Listing:
+    return Listing.of((file, label) for name, label in classes.items() for file in images_in(root / split / name, root))
+
+
+def _fingerprint(*splits: Packed) -> str:
+    """16 hex digits of a sha256 over the files' names, the images' sizes and the labels."""
+    total = hashlib.sha256()
+    for split in splits:
+        total.update(json.dumps([shard.name for shard in split.images.shards]).encode())
+        total.update(split.images.offsets.tobytes())
+        total.update(split.labels.tobytes())
+    return total.hexdigest()[:16]

@@ -1,0 +1,116 @@
+"""TinyImageNet: 200 classes of ImageNet at 64x64 pixels, from its own folders or from Parquet files."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from trials.data.cache import cached, source_key
+from trials.data.encoded import FolderImages
+from trials.data.folders import ImageFile, Listing, class_folders, digest, images_in, must_agree
+from trials.data.images import ImageStack
+from trials.data.raw import Arrays, ImageArray, RawData, raw_data
+from trials.data.sets import parquet
+from trials.errors import DataError
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for pixels scaled to 0..1
+SIZE = 64
+FOLDER = "tiny-imagenet-200"
+TEST_SPLITS = ("valid", "validation", "val", "test")
+LAYOUT = (
+    f"train/<class>/images/ and val/ with images/ and val_annotations.txt (or with a folder per class), itself or in "
+    f"{FOLDER}/, or {parquet.layout(TEST_SPLITS)}, itself or in data/"
+)
+
+
+def load_tinyimagenet(data_dir: Path | None) -> RawData:
+    """All images; the official validation images are the test images, since the official test has no labels.
+
+    Training images are cropped from 4 pixels of padding in the mean colour and mirrored. Classes are numbered in the
+    order of their names. Raises DataError when the data are absent, incomplete or damaged.
+    """
+    if data_dir is None:
+        raise DataError(f"data set 'tinyimagenet' has no data_dir, but needs one: name a folder with {LAYOUT}")
+    if (files := parquet.find_files(data_dir, TEST_SPLITS)) is not None:
+        arrays, source = parquet.read_arrays(files, parquet.LABEL_NAMES), "parquet"
+    else:
+        arrays, source = _from_folders(data_dir), "folder"
+    shape = arrays.train_images.shape[1:]
+    if shape != (3, SIZE, SIZE):
+        raise DataError(
+            f"tinyimagenet in {data_dir} has images of (channels, height, width) {shape}, but must have "
+            f"(3, {SIZE}, {SIZE}): other images are data set 'parquet'"
+        )
+    return raw_data(
+        "tinyimagenet",
+        arrays,
+        num_classes=arrays.class_count or parquet.classes_in("tinyimagenet", arrays.train_labels),
+        mean=MEAN,
+        std=STD,
+        pad=4,
+        flip=True,
+        source=source,
+        pad_colour="mean",
+    )
+
+
+def _from_folders(data_dir: Path) -> Arrays:
+    root = next((f for f in (data_dir, data_dir / FOLDER) if (f / "train").is_dir() and (f / "val").is_dir()), None)
+    if root is None:
+        raise DataError(f"{data_dir} holds no tinyimagenet: it must have {LAYOUT}")
+    classes = {name: label for label, name in enumerate(class_folders(root / "train"))}
+    if (root / "wnids.txt").is_file():
+        must_agree(root / "wnids.txt", _text(root / "wnids.txt").split(), classes)
+    train = Listing.of((file, label) for name, label in classes.items() for file in _images_of(root, "train", name))
+    tested = _annotated(root, classes) if (root / "val/images").is_dir() else _rearranged(root, classes)
+    test = Listing.of(sorted(tested, key=_by_name))
+    key = source_key([], "tinyimagenet", digest(train, test, mtimes=True))
+    return cached(key, partial(_decode, root, train, test, len(classes)))
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8", errors="replace")
+
+
+def _by_name(pair: tuple[ImageFile, int]) -> tuple[str, int]:
+    """By file name without folders: the same order in either layout of val/."""
+    return pair[0].name.rpartition("/")[2], pair[1]
+
+
+def _images_of(root: Path, split: str, name: str) -> list[ImageFile]:
+    folder = root / split / name
+    return images_in(folder / "images" if (folder / "images").is_dir() else folder, root)
+
+
+def _annotated(root: Path, classes: dict[str, int]) -> list[tuple[ImageFile, int]]:
+    """The official layout: all images in val/images, their classes in val/val_annotations.txt."""
+    table = root / "val/val_annotations.txt"
+    if not table.is_file():
+        raise DataError(f"{table} is missing, but tells the classes of val/images: extract the data set again")
+    fields = [line.split("\t") for line in _text(table).splitlines() if line.strip()]
+    annotated = {line[0]: line[1].strip() if len(line) > 1 else "" for line in fields}
+    files = {file.name.rpartition("/")[2]: file for file in images_in(root / "val/images", root)}
+    if differ := sorted(files.keys() ^ annotated.keys()):
+        where = "val/images" if differ[0] in annotated else "val/val_annotations.txt"
+        raise DataError(f"{root / where} lacks {differ[0]}, but both must name the same: extract the data set again")
+    must_agree(table, annotated.values(), classes)
+    return [(file, classes[annotated[name]]) for name, file in files.items()]
+
+
+def _rearranged(root: Path, classes: dict[str, int]) -> list[tuple[ImageFile, int]]:
+    """A folder per class in val/. Where test/ has such folders too, somebody moved a part of val/ there: both count."""
+    must_agree(root / "val", class_folders(root / "val"), classes)
+    moved = [("test", name) for name in class_folders(root / "test") if name in classes]
+    places = [("val", name) for name in classes] + moved
+    return [(file, classes[name]) for split, name in places for file in _images_of(root, split, name)]
+
+
+def _decode(root: Path, train: Listing, test: Listing, class_count: int) -> Arrays:
+    return Arrays(_pixels(root, train), train.labels, _pixels(root, test), test.labels, class_count)
+
+
+def _pixels(root: Path, listing: Listing) -> ImageArray:
+    images, stack = FolderImages.of(root, listing.names), ImageStack(len(listing.files))
+    for index in range(len(images)):
+        stack.add(images.read(index), images.where(index))
+    return stack.array(gray=False)

@@ -1,0 +1,121 @@
+"""Thresholds that are trained: one per layer, in units of its weights' standard deviation, straight through.
+
+Retsinas et al. 2021 (https://arxiv.org/abs/2006.02768); what the letters are is told in
+:mod:`trials.methods.adaptive.adaptive_sparsity`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trials.sparsity.distributions import DISTRIBUTIONS
+from trials.sparsity.masks import Masks, build_masks
+from trials.sparsity.patterns import PATTERNS
+
+EPS = 1e-6
+MOST = 5.0
+"""Where thresholds are clamped, in standard deviations."""
+
+
+def threshold_of(sparsity: float) -> float:
+    """The r at which Gaussian weights have this sparsity: sqrt(2) erfinv(s)."""
+    return math.sqrt(2) * float(torch.special.erfinv(torch.tensor(sparsity, dtype=torch.float64)))
+
+
+def analytic_sparsity(r: Tensor) -> Tensor:
+    """s = erf(r / sqrt 2) of Gaussian weights; r as it is, not clamped."""
+    return torch.erf(r / math.sqrt(2))
+
+
+def sparsity_loss(r: Tensor, n: Tensor, *, starget: float, lv: float, mode: str) -> Tensor:
+    """lv times how far the layers are from T. ``r``, ``n``: threshold and number of weights per layer, [L]."""
+    if not len(r):
+        return r.sum()
+    s = analytic_sparsity(r)
+    if mode == "fixed":
+        return lv * (s - starget).square().mean()
+    missing = starget - (n * s).sum() / n.sum()
+    return lv * (missing.square() if mode == "adaptive" else missing.relu())
+
+
+def cut(r: Tensor, sigma: Tensor) -> Tensor:
+    """t = clamp(r, 0, 5) sigma + eps, elementwise."""
+    return r.detach().clamp(0, MOST) * sigma + EPS
+
+
+def threshold_gradient(pruned: Tensor, r: Tensor, sigma: Tensor, t: Tensor) -> Tensor:
+    """dL/dr = -(sigma/t) sum G w if 0 < r < 5, else 0, elementwise; ``pruned`` holds the sums over what is pruned.
+
+    The interval is open, whatever the gradient of clamp is at its ends (that depends on torch's version).
+    """
+    return torch.where((r > 0) & (r < MOST), -(sigma / t) * pruned, 0)
+
+
+class Thresholded:
+    """Layers that have thresholds: latent weights, and per layer (in this order) r, sigma, t and n, all [L].
+
+    Attributes:
+        w: latent weights by name.
+        r: the thresholds, as one tensor.
+        n: how many weights each layer has, in r's dtype.
+        sigma, t: standard deviation and cut as of :meth:`centre`, and zero before.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor], r: float) -> None:
+        self.w = {name: weight.detach().clone() for name, weight in weights.items()}
+        like = next(iter(self.w.values()), torch.empty(0))
+        self.counts = [w.numel() for w in self.w.values()]
+        self.n = torch.tensor(self.counts, dtype=like.dtype, device=like.device)
+        self.r = torch.full_like(self.n, float(torch.tensor(r, dtype=torch.float32)))  # as released: also in float64
+        self.sigma, self.t = torch.zeros_like(self.n), torch.zeros_like(self.n)
+
+    def centre(self) -> None:
+        """w <- w - mean(w), and sigma and t that follow."""
+        with torch.no_grad():
+            for w in self.w.values():
+                w -= w.mean()
+            if self.w:
+                self.sigma = torch.stack([w.std() for w in self.w.values()])
+                self.t = cut(self.r, self.sigma)
+
+    def masks(self) -> Masks:
+        """|w| > t."""
+        return {name: w.abs() > t for (name, w), t in zip(self.w.items(), self.t, strict=True)}
+
+    def exact_masks(self, sparsity: float, *, per_layer: bool) -> Masks:
+        """Masks of exactly this sparsity, by one cut of |w|/t instead of 1: for all layers, or one for each."""
+        scores = {name: w.abs() / t for (name, w), t in zip(self.w.items(), self.t, strict=True)}
+        distribution = DISTRIBUTIONS["uniform" if per_layer else "global"]
+        return build_masks(scores, density=1 - sparsity, pattern=PATTERNS["weight"], distribution=distribution)
+
+    @torch.no_grad()
+    def pass_through(self, effective: Mapping[str, Tensor], *, trainable: bool = True) -> None:
+        """Hand the gradients of W (``effective``, by name) on to w, and (if trainable) to r on top of what r has."""
+        pruned = []
+        for name, w in self.w.items():
+            w.grad = g = effective[name].grad
+            assert g is not None
+            if trainable:  # w - W is w where it is pruned, and exactly 0 elsewhere
+                pruned.append((w - effective[name]).mul_(g).sum())
+        if pruned:
+            task = threshold_gradient(torch.stack(pruned), self.r, self.sigma, self.t)
+            self.r.grad = task if self.r.grad is None else self.r.grad + task
+
+    def analytic_density(self) -> list[float]:
+        """1 - s of each layer (waits for the device)."""
+        return (1 - analytic_sparsity(self.r.detach().double())).tolist()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"w": self.w, "r": self.r.detach(), "sigma": self.sigma, "t": self.t}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        with torch.no_grad():
+            for name, w in self.w.items():
+                w.copy_(state["w"][name])
+            for tensor, saved in ((self.r, "r"), (self.sigma, "sigma"), (self.t, "t")):
+                tensor.copy_(state[saved])

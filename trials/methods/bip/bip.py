@@ -1,0 +1,231 @@
+"""BiP: pruning as bi-level optimisation (Zhang et al. 2022, https://arxiv.org/abs/2210.04092).
+
+Upper level: scores s, whose mask m keeps the top ``density`` of |s|.
+Lower level: weights theta, which train under that mask.
+
+    lower:  theta <- SGD(theta, m g_V)                     g_V = dL/dz on batch V, z = m theta
+    upper:  s     <- SGD(s, G)                             g   = dL/dz on batch T, at the new theta
+            G = sign(s) (theta g - (1/gamma) m g^2)        implicit_gradient: paper (section 9 of the derivation)
+            G = U - (1/gamma) U^2,  U = sign(s) theta g    implicit_gradient: code (as released: blind to the sign)
+            G = U                                          implicit_gradient: none
+    m <- top(|s|, density)
+
+One backward pass on T gives both terms of G, so an iteration is two forwards, two backwards and one selection; the
+released code needs four, three and four.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from trials.config.schedules import SCHEDULES, Schedule
+from trials.config.trial_config import Recipe, TrialConfig, one_of
+from trials.methods.base import Method, Stage, TrainStage, mutable_of
+from trials.methods.bip.scored import ScoredConfig, ScoredStage, released_schedules, score_gradient
+from trials.methods.dense import dense_source
+from trials.training.net import Batch, Net
+from trials.training.optimizers import Sgd
+
+
+class BipRecipe(Recipe):
+    """The prune stage: 100 epochs with little weight decay (the shipped config)."""
+
+    epochs: int = Field(default=100, ge=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+
+
+class BipConfig(ScoredConfig):
+    """Prune a dense network to ``density`` while its weights train.
+
+    ``variant: original`` changes the defaults of the fields below to what the released code does.
+
+    Attributes:
+        implicit_step: 1/gamma (the released code's lr2), the size of the implicit term.
+        mask_lr: learning rate of the scores. The released code reads it and then uses ``prune.lr`` instead.
+        batchnorm: the level that trains BN's scale and shift. Released: ``both``.
+        optimizers: ``separate`` ones for weights and scores. Released: ``shared``, both over every tensor, so that
+            what a level holds still decays and coasts on its old momentum in that level.
+        accelerate: upper level first, and no implicit term ("PFTT" in the released code).
+        redundant_forwards: the released code's two forward passes per iteration that only move BN's statistics.
+        finetune: after pruning, under the mask it ended with; the paper does so below 1 % density.
+    """
+
+    method: Literal["bip"] = "bip"
+    implicit_gradient: Literal["paper", "code", "none"] = "paper"
+    implicit_step: float = Field(default=1e-4, ge=0)
+    mask_lr: float = Field(default=0.1, gt=0)
+    mask_schedule: Annotated[str, one_of(SCHEDULES)] = "step"
+    batchnorm: Literal["lower", "both"] = "lower"
+    optimizers: Literal["separate", "shared"] = "separate"
+    accelerate: bool = False
+    redundant_forwards: bool = False
+    prune: BipRecipe = BipRecipe()
+    finetune: Recipe | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_released(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping) or content.get("variant") != "original":
+            return content
+        filled = released_schedules(content, ("pretrain", "prune"))
+        released = {
+            "score_init": "alias",
+            "implicit_gradient": "code",
+            "batchnorm": "both",
+            "optimizers": "shared",
+            "redundant_forwards": True,
+            "first_conv": "pruned",
+            "mask_lr": filled["prune"].get("lr", 0.1) if isinstance(filled["prune"], Mapping) else 0.1,
+        }
+        return {**released, **filled}
+
+
+class Bilevel(ScoredStage):
+    """The prune stage."""
+
+    streams = ("upper", "lower")
+
+    def __init__(self, config: BipConfig) -> None:
+        super().__init__(config, config.prune)
+        self.mask_schedule = Schedule(
+            config.mask_schedule,
+            config.mask_lr,
+            config.prune.epochs,
+            config.prune.warmup_epochs,
+            config.prune.warmup_lr,
+        )
+
+    def attach(self, net: Net) -> None:
+        super().attach(net)
+        config, recipe = self.config, self.recipe
+        if config.batchnorm == "lower":
+            self.norms = []
+        lower = [*self.theta.values(), *self.others.values()]
+        upper = [*self.scores.values(), *self.norms]
+        self.shared = config.optimizers == "shared"
+        if self.shared:
+            lower = upper = self._every_tensor(net)
+        self.lower = Sgd(lower, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay,
+                         in_order=self.shared)  # fmt: skip
+        self.upper = Sgd(upper, lr=config.mask_lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay,
+                         in_order=self.shared)  # fmt: skip
+        self.implicit_step = self.lower.lr.new_tensor(config.implicit_step)
+
+    def _every_tensor(self, net: Net) -> list[Tensor]:
+        """In the released code's order: it matters where score and weight are one tensor."""
+        entries: list[Tensor] = []
+        for name, parameter in net.model.named_parameters():
+            entries += [self.theta[name], self.scores[name]] if name in self.scores else [parameter]
+        return entries
+
+    def begin_epoch(self, epoch: int) -> None:
+        self.lower.set_lr(self.schedule(epoch))
+        self.upper.set_lr(self.mask_schedule(epoch))
+
+    def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:
+        upper_batch, lower_batch = batches
+        if self.config.accelerate:
+            result = self.step_upper(upper_batch)
+            self.step_lower(lower_batch)
+            return result
+        self.step_lower(lower_batch)
+        return self.step_upper(upper_batch)
+
+    def step_lower(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """theta <- SGD(theta, m g_V); z <- m theta."""
+        loss, correct = self.backward(batch)
+        for theta, s, m, g in self.layers():
+            theta.grad = g.mul_(m)
+            if self.shared and s.grad is not None:
+                s.grad.zero_()
+        self.lower.step()
+        if self.shared or self.config.score_init == "alias":  # then this level moves the scores too
+            self.update_masks()
+        else:
+            self.net.project(self.theta)
+        return loss, correct
+
+    def step_upper(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """s <- SGD(s, G); m <- top(|s|, density); z <- m theta."""
+        loss, correct = self.backward(batch)
+        for theta, s, m, g in self.layers():
+            s.grad = self.gradient(g, theta, s, m)
+            if self.shared:
+                theta.grad = torch.zeros_like(theta)
+        if self.implicit_gradient == "code":
+            for parameter in self.norms:
+                assert parameter.grad is not None
+                parameter.grad -= self.implicit_step * parameter.grad.square()
+        if self.shared:
+            self._hold_others()
+        self._redundant_forward(batch)
+        self.upper.step()
+        self.update_masks()
+        self._redundant_forward(batch)
+        return loss, correct
+
+    @property
+    def implicit_gradient(self) -> str:
+        return "none" if self.config.accelerate else str(self.config.implicit_gradient)
+
+    def gradient(self, g: Tensor, theta: Tensor, s: Tensor, m: Tensor) -> Tensor:
+        """G of one layer, from g = dL/dz. Overwrites g."""
+        if self.implicit_gradient == "paper":
+            step = (m * g).mul_(self.implicit_step)
+            return g.mul_(torch.sub(theta, step, out=step)).mul_(s.sign())
+        upper = score_gradient(g, theta, s)
+        if self.implicit_gradient == "code":
+            upper -= self.implicit_step * upper.square()
+        return upper
+
+    def _hold_others(self) -> None:
+        """What the upper level holds has gradient zero there: it still decays and coasts."""
+        trained = set(map(id, self.norms))
+        for parameter in self.others.values():
+            if id(parameter) not in trained and parameter.grad is not None:
+                parameter.grad.zero_()
+
+    def _redundant_forward(self, batch: Batch) -> None:
+        if self.config.redundant_forwards:
+            with torch.no_grad():
+                self.net.loss(*batch)
+
+    def columns(self) -> dict[str, float]:
+        return {
+            "lr": float(self.lower.lr),
+            "mask_lr": float(self.upper.lr),
+            "implicit_step": float(self.implicit_step),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "lower": self.lower.state_dict(), "upper": self.upper.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.lower.load_state_dict(state["lower"])
+        self.upper.load_state_dict(state["upper"])
+        if self.shared:  # scores that have had a gradient are stepped by the lower optimiser too
+            for s in self.scores.values():
+                s.grad = torch.zeros_like(s)
+
+
+class Bip(Method):
+    """Dense network -> bilevel pruning -> (at extreme sparsity) finetuning under the mask."""
+
+    Config = BipConfig
+    mutable = mutable_of("prune") | {"mask_lr", "mask_schedule", "implicit_step", "implicit_gradient"}
+    config: BipConfig
+    stoppable = ("prune", "finetune")
+
+    def source(self) -> TrialConfig | None:
+        return dense_source(self.config)
+
+    def stages(self) -> Iterator[Stage]:
+        yield Bilevel(self.config)
+        if self.config.finetune is not None:
+            yield TrainStage("finetune", self.config.finetune)

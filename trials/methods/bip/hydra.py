@@ -1,0 +1,93 @@
+"""HYDRA: prune by training scores, weights fixed (Sehwag et al. 2020, https://arxiv.org/abs/2002.10509).
+
+As BiP's authors run it: one global ranking instead of fixed ratios per layer (pattern weight), then finetuning.
+
+    s <- SGD(s, g theta sign(s))        g = dL/dz,  z = m theta
+    m <- top(|s|, density)
+    then: theta <- SGD(theta, m g)      finetune, m fixed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from pydantic import model_validator
+from torch import Tensor
+
+from trials.config.trial_config import Recipe, TrialConfig
+from trials.methods.base import Method, Stage, TrainStage, mutable_of
+from trials.methods.bip.scored import ScoredConfig, ScoredStage, released_schedules, score_gradient
+from trials.methods.dense import dense_source
+from trials.training.net import Batch, Net
+from trials.training.optimizers import Sgd
+
+
+class HydraConfig(ScoredConfig):
+    """Prune a dense network to ``density`` by its scores, then finetune. ``finetune: null`` leaves the weights.
+
+    ``variant: original`` aliases scores and weights, so that the "fixed" weights move with their scores.
+
+    Attributes:
+        batchnorm: whether BN's scale and shift train beside the scores, as in the released code, or stay.
+    """
+
+    method: Literal["hydra"] = "hydra"
+    batchnorm: Literal["train", "frozen"] = "train"
+    prune: Recipe = Recipe()
+    finetune: Recipe | None = Recipe()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_released(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping) or content.get("variant") != "original":
+            return content
+        filled = released_schedules(content, ("pretrain", "prune", "finetune"))
+        return {"score_init": "alias", "first_conv": "pruned", **filled}
+
+
+class TrainScores(ScoredStage):
+    """The prune stage."""
+
+    def attach(self, net: Net) -> None:
+        super().attach(net)
+        norms = self.norms if self.config.batchnorm == "train" else []
+        self.sgd = Sgd.of(self.recipe, [*self.scores.values(), *norms])
+
+    def begin_epoch(self, epoch: int) -> None:
+        self.sgd.set_lr(self.schedule(epoch))
+
+    def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:
+        loss, correct = self.backward(batches[0])
+        for theta, s, _, g in self.layers():
+            s.grad = score_gradient(g, theta, s)
+        self.sgd.step()
+        self.update_masks()
+        return loss, correct
+
+    def columns(self) -> dict[str, float]:
+        return {"lr": float(self.sgd.lr)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "sgd": self.sgd.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.sgd.load_state_dict(state["sgd"])
+
+
+class Hydra(Method):
+    """Dense network -> scores -> finetuning under the mask."""
+
+    Config = HydraConfig
+    mutable = mutable_of("prune")
+    config: HydraConfig
+    stoppable = ("prune", "finetune")
+
+    def source(self) -> TrialConfig | None:
+        return dense_source(self.config)
+
+    def stages(self) -> Iterator[Stage]:
+        yield TrainScores(self.config, self.config.prune)
+        if self.config.finetune is not None:
+            yield TrainStage("finetune", self.config.finetune)

@@ -1,0 +1,146 @@
+"""Masks from scores (HYDRA, https://arxiv.org/abs/2002.10509; BiP, https://arxiv.org/abs/2210.04092).
+
+Every weight theta has a score s; the mask m keeps the top of |s|; the network computes with z = m theta. The gradient
+passes the top-k straight through:
+
+    dL/ds = g theta sign(s)        dL/dtheta = g m        g = dL/dz,  sign(0) = 0
+
+Here the model holds z, so that one plain backward pass gives g; theta and s are the stage's own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from trials.config.trial_config import Recipe, StartsDense
+from trials.methods.base import Stage, generator_for
+from trials.sparsity import DISTRIBUTIONS, PATTERNS, build_masks, prunable
+from trials.training.net import Batch, Net
+
+RELEASED = "cosine_released"
+
+
+class ScoredConfig(StartsDense):
+    """What methods with scores have in common.
+
+    Attributes:
+        density: share of weights to keep over the whole network (pattern weight), or of each convolution's filters or
+            input channels (patterns filter and channel; the classifier stays dense and is not counted).
+        score_init: ``copy`` starts the scores at the weights; ``random`` draws them from U(-b, b), b = 1/sqrt(fan_in),
+            and multiplies every weight by 1/sqrt(density); ``alias`` makes score and weight one tensor, as the
+            released code does without meaning to.
+        first_conv: ``auto`` keeps the first convolution dense in pattern channel (its input channels are the image's).
+    """
+
+    variant: Literal["corrected", "original"] = "corrected"  # type: ignore[assignment]  # more than its base knows
+    density: float = Field(gt=0, le=1)
+    pattern: Literal["weight", "filter", "channel"] = "weight"
+    score_init: Literal["copy", "random", "alias"] = "copy"
+    first_conv: Literal["auto", "pruned", "dense"] = "auto"
+
+    def scored(self, net: Net) -> dict[str, Tensor]:
+        """The weights that have scores, in module order."""
+        weights = prunable(net.model, linear=PATTERNS[self.pattern].linear)
+        keep_first = self.first_conv == "dense" or (self.first_conv == "auto" and self.pattern == "channel")
+        return dict(list(weights.items())[1:]) if keep_first else weights
+
+    def top(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """m = top(|s|, density): over the whole network for weights, in each layer for filters and channels."""
+        return build_masks(
+            scores,
+            density=self.density,
+            pattern=PATTERNS[self.pattern],
+            distribution=DISTRIBUTIONS["global" if self.pattern == "weight" else "uniform"],
+            absolute=True,
+        )
+
+
+class ScoredStage(Stage):
+    """A stage whose mask follows scores. A subclass says what a step is."""
+
+    changes_network = True
+
+    def __init__(self, config: ScoredConfig, recipe: Recipe) -> None:
+        super().__init__("prune", recipe)
+        self.config: Any = config
+        self.initial: tuple[dict[str, Tensor], dict[str, Tensor]] | None = None
+
+    def enter(self, net: Net) -> None:
+        weights = self.config.scored(net)
+        if self.config.score_init == "random":
+            generator = generator_for(self.config, "scores")
+            scores = {name: random_scores(weight, generator) for name, weight in weights.items()}
+            with torch.no_grad():
+                for weight in prunable(net.model).values():
+                    weight.mul_(1 / math.sqrt(self.config.density))
+        else:
+            scores = {name: weight.detach().clone() for name, weight in weights.items()}
+        self.initial = ({name: weight.detach().clone() for name, weight in weights.items()}, scores)
+        net.set_masks(self.config.top(scores))
+
+    def attach(self, net: Net) -> None:
+        self.net = net
+        weights = self.config.scored(net)
+        self.z = weights
+        theta, scores = self.initial or (weights, weights)
+        self.initial = None
+        self.theta = {name: theta[name].detach().clone() for name in weights}
+        alias = self.config.score_init == "alias"  # a tensor of its own on the same memory
+        self.scores = {n: t.detach() if alias else scores[n].detach().clone() for n, t in self.theta.items()}
+        self.norms = [p for m in net.model.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()]
+        self.others = {name: p for name, p in net.model.named_parameters() if name not in weights}
+
+    def layers(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """(theta, s, m, g) per scored layer, after a backward pass."""
+        multipliers = self.net.multipliers()
+        for name, z in self.z.items():
+            assert z.grad is not None
+            yield self.theta[name], self.scores[name], multipliers[name], z.grad
+
+    def backward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """One forward and one backward pass; the loss and the hits."""
+        self.net.model.zero_grad(set_to_none=True)
+        loss, correct = self.net.loss(*batch)
+        torch.autograd.backward(loss)
+        return loss.detach(), correct
+
+    def update_masks(self) -> None:
+        """m <- top(|s|, density); z <- m theta."""
+        self.net.set_masks(self.config.top(self.scores), latent=self.theta)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"theta": self.theta, "scores": self.scores}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        with torch.no_grad():
+            for name in self.theta:
+                self.theta[name].copy_(state["theta"][name])
+                self.scores[name].copy_(state["scores"][name])
+
+
+def score_gradient(g: Tensor, theta: Tensor, s: Tensor) -> Tensor:
+    """dL/ds = g theta sign(s). Overwrites g."""
+    return g.mul_(theta).mul_(s.sign())
+
+
+def random_scores(weight: Tensor, generator: torch.Generator) -> Tensor:
+    """s ~ U(-b, b), b = 1/sqrt(fan_in), drawn on CPU so that it is the same on every device."""
+    bound = 1 / math.sqrt(weight[0].numel())
+    uniform = torch.rand(weight.shape, generator=generator, dtype=torch.float64)
+    return uniform.mul_(2 * bound).sub_(bound).to(weight)
+
+
+def released_schedules(content: Mapping[str, Any], recipes: Sequence[str]) -> dict[str, Any]:
+    """``content`` with the released code's learning-rate schedule in every recipe that does not name one."""
+    filled = dict(content)
+    for name in recipes:
+        recipe = filled.get(name, {})
+        if isinstance(recipe, Mapping):
+            filled[name] = {"schedule": RELEASED, **recipe}
+    return filled

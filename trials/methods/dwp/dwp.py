@@ -1,0 +1,174 @@
+"""DWP: do randomly pruned surrogates make adversarial images that transfer? (https://arxiv.org/abs/2208.08677)
+
+    surrogate  a dense network, trained with the trial's seed
+    victim     another one, trained with another seed or of another architecture, never looked at by the attack
+    attack     MI-FGSM with G, the mean input gradient of N randomly pruned surrogates; and, for comparison, with the
+               surrogate's own gradient
+
+``transfer_rate``: of the images that the victim gets right, the share it gets wrong once they are changed (targeted:
+that it takes for the class wanted). ``_dense``: the same without DWP. ``white_box``: the surrogate as the victim.
+Nothing is removed from any network: density is 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from trials.config.trial_config import BackwardConfig, Recipe, StartsDense, TrialConfig, one_of
+from trials.methods.base import Method, Stage, TrainStage
+from trials.methods.dense import dense_source
+from trials.methods.dwp.attacks import Attack, Fooled, InputGradient, input_gradient
+from trials.methods.dwp.surrogates import Surrogates
+from trials.models import MODELS
+from trials.seeding import generator
+from trials.training.net import Net
+
+BATCH = 250
+
+
+class DwpConfig(StartsDense):
+    """Attack a victim through randomly pruned copies of a network trained by ``pretrain``.
+
+    Attributes:
+        p_prune: share of units that are candidates; p_bern: probability with which each goes, in each surrogate.
+        pattern: what a unit is; the paper prunes single weights.
+        surrogates: N, networks that every gradient is a mean over.
+        pruned_pass: ``both`` passes of a surrogate are pruned (the paper), or only its ``backward`` pass.
+        epsilon: largest change of a pixel, for pixels in 0..1.
+        steps: iterations; momentum: of MI-FGSM.
+        targeted: towards a class drawn for every image (the paper), or just away from its own.
+        images: how many of the validation and of the test images are attacked, at most.
+        victim_seed: the victim is trained as the surrogate is, with this seed, and, where said, of ``victim_model``.
+    """
+
+    method: Literal["dwp"] = "dwp"
+    p_prune: float = Field(default=0.3, ge=0, lt=1)
+    p_bern: float = Field(default=0.5, ge=0, le=1)
+    pattern: Literal["weight", "kernel", "kernel_mean", "filter_l1"] = "weight"
+    surrogates: int = Field(default=5, ge=1)
+    pruned_pass: Literal["both", "backward"] = "both"
+    epsilon: float = Field(default=16 / 255, gt=0, le=1)
+    steps: int = Field(default=10, ge=1)
+    momentum: float = Field(default=1.0, ge=0)
+    targeted: bool = False
+    images: int = Field(default=1000, ge=1)
+    victim_seed: int = Field(default=1000, ge=0)
+    victim_model: Annotated[str, one_of(MODELS)] | None = None
+
+    @model_validator(mode="after")
+    def _victim_is_another(self) -> DwpConfig:
+        if self.victim_seed == self.seed and self.victim_model in (None, self.model) and self.source_net is None:
+            raise ValueError(f"victim_seed is {self.victim_seed}, as seed is, but must name another network: change it")
+        return self
+
+    @property
+    def pruning(self) -> BackwardConfig:
+        return BackwardConfig(p_prune=self.p_prune, p_bern=self.p_bern, pattern=self.pattern, refresh_every=0)
+
+    @property
+    def attack(self) -> Attack:
+        return Attack(self.epsilon, self.steps, self.momentum, self.targeted)
+
+
+class Transfer(TrainStage):
+    """The attack. Trains nothing."""
+
+    def __init__(self, config: DwpConfig) -> None:
+        super().__init__("attack", Recipe(epochs=0))
+        self.config = config
+        self.rates: dict[str, float] = {}
+
+    def observe(self, net: Net) -> None:
+        victim = self.site.network("victim")
+        net.model.eval()
+        for split in ("val", "test"):
+            for name, gradient in self._gradients(net, split).items():
+                transfer, white_box = self._attack(gradient, net, victim, split)
+                self.rates[f"{split}_transfer_rate{name}"] = transfer
+                self.rates[f"{split}_white_box_rate{name}"] = white_box
+
+    def _gradients(self, net: Net, split: str) -> dict[str, InputGradient]:
+        def generators(layer: str) -> torch.Generator:
+            return generator(self.config.seed, "dwp", split, layer, device=net.device)
+
+        config = self.config
+        surrogates = Surrogates(
+            net.model,
+            config.pruning,
+            count=config.surrogates,
+            pruned_pass=config.pruned_pass,
+            generators=generators,
+        )
+        return {"": surrogates, "_dense": lambda x, labels: input_gradient(net.model, x, labels)}
+
+    def _attack(self, gradient: InputGradient, net: Net, victim: Net, split: str) -> tuple[float, float]:
+        """Transfer rate and white-box rate on a split."""
+        targets, pixels = generator(self.config.seed, "targets", split), self.site.data.pixel_range()
+        counts = [(other, Fooled.zero(net.device)) for other in (victim, net)]
+        for x, y in _first(self.config.images, self.site.look, split):
+            predictions = [_classes(other, x) for other, _ in counts]
+            target = _targets(y, _logits(net, x[:1]).shape[1], targets) if self.config.targeted else None
+            changed = self.config.attack(gradient, x, y if target is None else target, pixels)
+            for before, (other, fooled) in zip(predictions, counts, strict=True):
+                fooled.add(before, _classes(other, changed), y, target)
+        (_, transfer), (_, white_box) = counts
+        return transfer.rate(), white_box.rate()
+
+    def columns(self) -> dict[str, float]:
+        return {"nominal_ratio": self.config.p_prune * self.config.p_bern, **self.rates}
+
+
+def _first(
+    images: int, batches: Callable[[str, int], Iterator[tuple[Tensor, Tensor]]], split: str
+) -> Iterator[tuple[Tensor, Tensor]]:
+    left = images
+    for x, y in batches(split, min(BATCH, images)):
+        yield x[:left], y[:left]
+        left -= len(y[:left])
+        if not left:
+            return
+
+
+def _targets(y: Tensor, classes: int, source: torch.Generator) -> Tensor:
+    """A class other than its own for every image, drawn on CPU."""
+    return (y + torch.randint(1, classes, (len(y),), generator=source).to(y.device)) % classes
+
+
+def _logits(net: Net, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        logits: Tensor = net.model(x)
+    return logits
+
+
+def _classes(net: Net, x: Tensor) -> Tensor:
+    return _logits(net, x).argmax(1)
+
+
+class Dwp(Method):
+    """Surrogate and victim, both shared dense networks -> the attack."""
+
+    Config = DwpConfig
+    config: DwpConfig
+    reports: ClassVar[tuple[str, ...]] = (
+        *(f"{s}_transfer_rate{n}" for s in ("val", "test") for n in ("", "_dense")),
+        *(f"{s}_white_box_rate{n}" for s in ("val", "test") for n in ("", "_dense")),
+        "nominal_ratio",
+    )
+
+    def source(self) -> TrialConfig | None:
+        return dense_source(self.config)
+
+    def references(self) -> Mapping[str, TrialConfig]:
+        config = self.config
+        other = {"seed": config.victim_seed, "model": config.victim_model or config.model, "source_net": None}
+        victim = dense_source(config.model_copy(update=other))
+        assert victim is not None
+        return {"victim": victim}
+
+    def stages(self) -> Iterator[Stage]:
+        yield Transfer(self.config)

@@ -1,0 +1,76 @@
+"""One-shot global pruning with random sparing: DWP's masks (https://arxiv.org/abs/2208.08677, section 3.2).
+
+    K units over all convolutions, score s_u >= 0;  k = int(p_prune K);  candidates C: the k units with the smallest s
+    m_u = 1 - [u in C] b_u,  b_u ~ Bernoulli(p_bern)
+
+What a unit is, paper and code disagree. The paper and the unofficial code's README rank single weights by |w|
+(``pattern: weight``). The code, and the tables in its README, rank the kernels W[o, i, :, :] by their L1 norm, not
+divided by their area, and remove whole kernels (``pattern: kernel``, the default, to be comparable with those tables).
+So p_prune there is a share of kernels: 0.5 of ResNet-50's is little more than a quarter of its weights, since the 1x1
+kernels go first. ``kernel_mean`` divides by the area; ``filter_l1`` is the code's older ranking of whole filters.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from trials.methods.base import generator_for
+from trials.methods.dwp.drop import Drop, DropConfig
+from trials.sparsity import PATTERNS, SCORES, Masks, Pattern
+from trials.sparsity.dropping import drop, spare
+from trials.training.net import Net
+from trials.training.stage_context import Site
+
+
+class GlobalPruneConfig(DropConfig):
+    """Drop ``p_prune`` of all units, each with probability ``p_bern``.
+
+    ``variant: original``: units below the threshold go, so that fewer than int(p_prune K) go where scores are equal.
+
+    Attributes:
+        p_bern: probability with which a candidate goes, drawn from a generator per trial and layer.
+        pattern: what a unit is; see above.
+        keep_one: the best unit of every output channel goes last. One ranking of norms that are not divided by their
+            kernels' areas can empty whole layers of small kernels; as released, it may.
+    """
+
+    method: Literal["global_prune"] = "global_prune"
+    p_bern: float = Field(default=1.0, ge=0, le=1)
+    pattern: Literal["kernel", "weight", "kernel_mean", "filter_l1"] = "kernel"
+    keep_one: bool = False
+
+    @model_validator(mode="after")
+    def _one_of_several(self) -> GlobalPruneConfig:
+        if self.keep_one and self.pattern == "filter_l1":
+            raise ValueError("keep_one is True, but filters are whole output channels: leave it out, or prune kernels")
+        return self
+
+    @property
+    def unit(self) -> Pattern:
+        return PATTERNS[self.pattern]
+
+    @property
+    def nominal_ratio(self) -> float:
+        return self.p_prune * self.p_bern
+
+    def scores(self, net: Net, weights: dict[str, Tensor], site: Site) -> dict[str, Tensor]:
+        return SCORES["magnitude"](weights, generator_for(self, "score"))
+
+    def masks(self, scores: dict[str, Tensor]) -> Masks:
+        rule: Literal["exact", "below"] = "exact" if self.variant == "corrected" else "below"
+        candidates = drop(scores, self.p_prune, pattern=self.unit, rule=rule, keep_one=self.keep_one)
+        return spare(
+            candidates,
+            self.p_bern,
+            pattern=self.unit,
+            generators=lambda layer: generator_for(self, "bernoulli", layer),
+        )
+
+
+class GlobalPrune(Drop):
+    """Dense network -> global pruning -> finetuning under the mask, if wanted."""
+
+    Config = GlobalPruneConfig

@@ -1,0 +1,175 @@
+"""The oracle: try every choice of groups, keep the best (Wang et al. 2021, https://arxiv.org/abs/2012.09243, section 3;
+the published code, spec greg, section 15). For networks of a few dozen groups.
+
+    candidates = all subsets of floor(r n) groups, of every layer, combined
+    picked = argmin over candidates of the mean loss with the picked groups zero, BN's statistics frozen
+
+The loss is of the training images as they are: neither augmented nor the test set.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from trials.config.trial_config import Recipe
+from trials.methods.base import Stage
+from trials.methods.greg.groups import group_shape
+from trials.methods.greg.layer_table import table_of
+from trials.methods.greg.removal import RemovalConfig, RemovalMethod
+from trials.sparsity import prunable
+from trials.training.net import Batch, Net
+
+
+class OracleConfig(RemovalConfig):
+    """Remove what costs the least loss, by trying everything.
+
+    Attributes:
+        max_candidates: more than this are refused. Each is a forward pass over all training images.
+        batch_size: images in one pass; does not change what is picked, but for rounding.
+    """
+
+    method: Literal["oracle"] = "oracle"
+    inherit_pruned: Literal["pr"] = "pr"  # it picks by itself
+    max_candidates: int = Field(default=10_000, ge=1)
+    batch_size: int = Field(default=500, ge=1)
+
+    def count(self, ratio: float, n: int) -> int:
+        return min(math.floor(ratio * n), n - 1)
+
+    @model_validator(mode="after")
+    def _few_enough(self) -> OracleConfig:
+        if self.stage_pr is not None and self.pattern != "weight":  # how many weights there are depends on the images
+            table = table_of(self.model)
+            ratios = self.ratios(table)
+            sizes = {layer.name: group_shape(layer.shape, self.pattern).numel() for layer in table.layers}
+            self.refuse_too_many({name: (n, self.count(ratios[name], n)) for name, n in sizes.items()})
+        return self
+
+    def refuse_too_many(self, layers: Mapping[str, tuple[int, int]]) -> None:
+        """Raise ValueError, if these layers of n groups, k of them to remove, have too many candidates."""
+        candidates = math.prod(math.comb(n, k) for n, k in layers.values())
+        if candidates > self.max_candidates:
+            most = max(layers, key=lambda name: math.comb(*layers[name]))
+            n, k = layers[most]
+            count = str(candidates) if candidates < 10**9 else f"more than 10^{len(str(candidates)) - 1}"
+            raise ValueError(
+                f"max_candidates is {self.max_candidates}, but there are {count} (of {most} alone, {k} of {n} groups): "
+                "give lower ratios or a smaller model, skip_layers, or raise max_candidates"
+            )
+
+    def refuse_too_many_of(self, net: Net, counts: Mapping[str, int]) -> None:
+        """The same for the layers of a network."""
+        weights = prunable(net.model)
+        self.refuse_too_many({n: (group_shape(weights[n], self.pattern).numel(), k) for n, k in counts.items()})
+
+
+class Choose(Stage):
+    """One pass over the training images, on each batch of which every candidate is tried.
+
+    Attributes:
+        losses: of every candidate, summed over the images so far, [candidates].
+    """
+
+    augment = False
+
+    def __init__(self, config: OracleConfig) -> None:
+        super().__init__("choose", Recipe(epochs=1, batch_size=config.batch_size))
+        self.config = config
+        self.counts: dict[str, int] = {}
+
+    def enter(self, net: Net) -> None:
+        self.counts = self.config.counts(net)
+        self.config.refuse_too_many_of(net, self.counts)
+
+    def attach(self, net: Net) -> None:
+        self.net = net
+        self._build()
+
+    def _build(self) -> None:
+        """Every layer's subsets as tensors that multiply its weight, 0 for what is picked: [subsets, *groups]."""
+        weights = prunable(self.net.model)
+        self.weights = [weights[name] for name in self.counts]
+        self.kept = [
+            _complements(weight, group_shape(weight, self.config.pattern), count)
+            for weight, count in zip(self.weights, self.counts.values(), strict=True)
+        ]
+        total = math.prod(map(len, self.kept))
+        dtype = torch.float64 if self.net.device.type == "cpu" else torch.float32
+        self.losses = torch.zeros(total, device=self.net.device, dtype=dtype)
+        self.images = 0
+
+    def candidates(self) -> Iterator[tuple[int, ...]]:
+        """For every candidate, which of each layer's subsets it picks; the last layer's change fastest."""
+        return itertools.product(*(range(len(kept)) for kept in self.kept))
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Nothing depends on the epoch."""
+
+    def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:
+        """The loss of every candidate on a batch; returns the loss of the whole network."""
+        ((x, y),) = batches
+        self.net.model.eval()
+        with torch.no_grad():
+            loss, correct = self.net.loss(x, y)
+            whole = [weight.detach().clone() for weight in self.weights]
+            before: tuple[int | None, ...] = (None,) * len(whole)
+            for number, candidate in enumerate(self.candidates()):
+                for layer, subset in enumerate(candidate):
+                    if subset != before[layer]:
+                        torch.mul(whole[layer], self.kept[layer][subset], out=self.weights[layer].data)
+                before = candidate
+                self.losses[number] += self.net.loss(x, y)[0] * len(y)
+            for weight, values in zip(self.weights, whole, strict=True):
+                weight.copy_(values)
+        self.images += len(y)
+        return loss, correct
+
+    def best(self) -> tuple[int, ...]:
+        """The candidate of least loss, the first of equals."""
+        return next(itertools.islice(self.candidates(), int(self.losses.argmin()), None))
+
+    def end_epoch(self, net: Net, epoch: int) -> None:
+        chosen = zip(self.counts, self.kept, self.best(), strict=True)
+        net.picked = {name: kept[subset] == 0 for name, kept, subset in chosen}
+
+    def columns(self) -> dict[str, float]:
+        return {"candidates": len(self.losses), "candidate_loss": float(self.losses.min()) / max(self.images, 1)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"counts": self.counts, "losses": self.losses, "images": self.images}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.counts = dict(state["counts"])
+        self._build()
+        self.losses.copy_(state["losses"])
+        self.images = state["images"]
+
+
+def _complements(weight: Tensor, shape: torch.Size, count: int) -> Tensor:
+    """Zeros for every subset of ``count`` groups and ones for the rest, in the order of itertools.combinations."""
+    subsets = list(itertools.combinations(range(shape.numel()), count))
+    kept = torch.ones(len(subsets), shape.numel(), dtype=weight.dtype)
+    kept.scatter_(1, torch.tensor(subsets, dtype=torch.int64).view(len(subsets), count), 0)
+    return kept.view(len(subsets), *shape).to(weight.device)
+
+
+class Oracle(RemovalMethod):
+    """Dense network -> every candidate's loss -> the best one is removed -> finetuning."""
+
+    Config = OracleConfig
+    config: OracleConfig
+
+    def initialised(self, net: Net) -> None:
+        super().initialised(net)
+        if self.config.stage_pr is not None:
+            self.config.refuse_too_many_of(net, self.config.counts(net))
+
+    def choosing(self) -> Iterator[Stage]:
+        yield Choose(self.config)

@@ -1,0 +1,204 @@
+"""Removing groups of weights by ratios per layer, for good: what GReg, its L1 baseline and its oracle have in common.
+
+A ratio r of n groups removes min(ceil(r n), n - 1) of them. Filters and channels leave the network, which becomes
+physically smaller; single weights get masks. Then the rest is finetuned (Wang et al. 2021,
+https://arxiv.org/abs/2012.09243; the published code, spec greg).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BeforeValidator, Field, model_validator
+from torch import Tensor
+
+from trials.compact import kept_rows
+from trials.config.schedules import read_lr_steps
+from trials.config.trial_config import RATES, Recipe, StartsDense, TrialConfig
+from trials.methods.base import Method, Stage, TrainStage, generator_for
+from trials.methods.dense import dense_source
+from trials.methods.greg.base_trial import pruned_groups
+from trials.methods.greg.groups import GroupPattern, Pick, group_scores, group_shape, pick_groups, prune_count
+from trials.methods.greg.layer_table import LayerTable, layer_table, table_of
+from trials.methods.greg.ratios import SkippedLayers, StageRatios, layer_ratios
+from trials.sparsity import prunable
+from trials.training.net import Net
+
+LR_FT = "0:0.01,30:0.001,60:0.0001,75:0.00001"
+
+
+class FinetuneRecipe(Recipe):
+    """90 epochs in steps (the released ImageNet recipe). A recipe with an ``lr`` or ``schedule`` has no steps."""
+
+    epochs: int = Field(default=90, ge=0)
+    batch_size: int = Field(default=256, ge=1)
+    lr: float = Field(default=0.01, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    lr_steps: Annotated[tuple[tuple[int, float], ...] | None, BeforeValidator(read_lr_steps)] = read_lr_steps(LR_FT)  # type: ignore[assignment]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _other_rates_replace_the_steps(cls, content: Any) -> Any:
+        if isinstance(content, Mapping) and "lr_steps" not in content and any(name in content for name in RATES):
+            return {**content, "lr_steps": None}
+        return content
+
+
+class RemovalConfig(StartsDense):
+    """Which groups go, and how the rest is finetuned. ``finetune: null`` leaves it at the removal.
+
+    ``lr_ft`` is accepted as GReg's name for ``finetune.lr_steps``.
+
+    Attributes:
+        variant: ``original`` skips layers by text (3.1 is 3.10 too; not at all for single weights in residual nets),
+            leaves linear layers their ratio, and rounds inherited ratios up once more.
+        stage_pr: ratios: one number for all layers but the first, one per stage of a residual net (stem, stages,
+            classifier), or by layer of another, as (first, last, ratio). GReg's texts are read too.
+        skip_layers: layers to leave whole: stage.block.conv of residual nets (``2.3`` is a whole block), or indices.
+        base_pr_model: the folder of a finished trial that says the ratios instead.
+        inherit_pruned: ``index`` takes that trial's groups; ``pr`` only how many they are in each layer.
+    """
+
+    variant: Literal["corrected", "original"] = "corrected"  # type: ignore[assignment]  # more than its base knows
+    pattern: GroupPattern = "filter"
+    stage_pr: StageRatios | None = None
+    skip_layers: SkippedLayers = ()
+    base_pr_model: str | None = None
+    inherit_pruned: Literal["index", "pr"] = "index"
+    finetune: FinetuneRecipe | None = FinetuneRecipe()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lr_ft(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping) or "lr_ft" not in content:
+            return content
+        finetune = content.get("finetune", {})
+        if not isinstance(finetune, Mapping) or "lr_steps" in finetune:
+            raise ValueError(f"lr_ft is {content['lr_ft']!r}, but finetune is {finetune!r}: say the rates once")
+        rest = {key: value for key, value in content.items() if key != "lr_ft"}
+        return {**rest, "finetune": {**finetune, "lr_steps": content["lr_ft"]}}
+
+    @model_validator(mode="after")
+    def _ratios_fit_the_model(self) -> RemovalConfig:
+        if (self.stage_pr is None) == (self.base_pr_model is None):
+            state = "missing" if self.stage_pr is None else "given"
+            raise ValueError(f"stage_pr and base_pr_model are both {state}, but the ratios must come from one of them")
+        if self.stage_pr is not None:
+            self.ratios(table_of(self.model))
+        elif self.skip_layers:
+            skipped = list(self.skip_layers)
+            raise ValueError(f"skip_layers is {skipped}, but base_pr_model says every layer: leave it out")
+        return self
+
+    @property
+    def released(self) -> bool:
+        return self.variant == "original"
+
+    def ratios(self, table: LayerTable) -> dict[str, float]:
+        """The ratio of every layer by ``stage_pr``, by module name."""
+        assert self.stage_pr is not None
+        return layer_ratios(table, self.stage_pr, self.skip_layers, self.pattern, released=self.released)
+
+    def count(self, ratio: float, n: int) -> int:
+        """How many of a layer's ``n`` groups its ratio removes."""
+        return prune_count(ratio, n)
+
+    def counts(self, net: Net) -> dict[str, int]:
+        """How many groups to remove, by weight name, of the layers that lose any; in module order."""
+        weights = prunable(net.model)
+        if self.base_pr_model is not None:
+            return self._inherited_counts(weights)
+        ratios = self.ratios(layer_table(net.model))
+        counts = {
+            name: self.count(ratios[name.removesuffix(".weight")], group_shape(weight, self.pattern).numel())
+            for name, weight in weights.items()
+        }
+        return {name: count for name, count in counts.items() if count}
+
+    def inherited(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The groups that ``base_pr_model`` removed: bool, by weight name, in module order."""
+        assert self.base_pr_model is not None
+        return pruned_groups(Path(self.base_pr_model).expanduser(), self.pattern, weights)
+
+    def _inherited_counts(self, weights: Mapping[str, Tensor]) -> dict[str, int]:
+        counts = {}
+        for name, pruned in self.inherited(weights).items():
+            count, n = int(pruned.sum()), pruned.numel()
+            again = self.released and self.inherit_pruned == "pr"
+            counts[name] = prune_count(count / n, n) if again else count
+        return counts
+
+    def picks(self, net: Net, pick: Pick = "min") -> dict[str, Tensor]:
+        """The groups to remove, by today's weights or as ``base_pr_model`` picked them: bool, by weight name."""
+        weights = prunable(net.model)
+        if self.base_pr_model is not None and self.inherit_pruned == "index":
+            return {name: pruned.to(net.device) for name, pruned in self.inherited(weights).items()}
+        generator = generator_for(self, "pick")
+        return {
+            name: pick_groups(group_scores(weights[name], self.pattern), count, pick, generator)
+            for name, count in self.counts(net).items()
+        }
+
+
+def remove(net: Net, picked: Mapping[str, Tensor], pattern: GroupPattern) -> None:
+    """Remove the picked groups: single weights by masks over every layer, filters and channels for good.
+
+    Linear layers keep their rows and columns, whatever is picked of them.
+    """
+    weights = prunable(net.model)
+    if pattern == "weight":
+        everything = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+        net.set_masks({**everything, **{name: ~pruned for name, pruned in picked.items()}})
+        return
+    convolutions = prunable(net.model, linear=False)
+    removed = {name: picked[name].flatten().nonzero().flatten() for name in convolutions if name in picked}
+    net.shrink(removed, pattern)
+
+
+class RemoveThenTrain(TrainStage):
+    """Finetuning whose entry removes what the stage before has picked."""
+
+    changes_network = True
+
+    def __init__(self, config: RemovalConfig) -> None:
+        super().__init__("finetune" if config.finetune else "remove", config.finetune or Recipe(epochs=0))
+        self.config: Any = config
+
+    def enter(self, net: Net) -> None:
+        remove(net, net.picked, self.config.pattern)
+        if self.config.pattern == "weight":
+            net.picked = {}  # the masks say it
+
+
+class RemovalMethod(Method):
+    """Dense network -> what goes -> removal -> finetuning."""
+
+    config: RemovalConfig
+
+    def source(self) -> TrialConfig | None:
+        if self.config.base_pr_model is not None:  # said now, not after the dense network has trained
+            pruned_groups(Path(self.config.base_pr_model).expanduser(), self.config.pattern)
+        return dense_source(self.config)
+
+    def initialised(self, net: Net) -> None:
+        """Refuse, before anything trains, ratios that this network's shape forbids."""
+        if self.config.stage_pr is None or self.config.pattern == "weight":
+            return
+        counts = self.config.counts(net)
+        convolutions = [name for name in prunable(net.model, linear=False) if name in counts]
+        kept_rows(net.model, {name: torch.arange(counts[name]) for name in convolutions}, self.config.pattern)
+
+    def stages(self) -> Iterator[Stage]:
+        yield from self.choosing()
+        yield self.removal()
+
+    def choosing(self) -> Iterator[Stage]:
+        """The stages that leave what goes in ``net.picked``; none by default."""
+        return iter(())
+
+    def removal(self) -> RemoveThenTrain:
+        """The stage that removes it and finetunes."""
+        return RemoveThenTrain(self.config)

@@ -1,0 +1,95 @@
+"""Iterative magnitude pruning: the lottery-ticket k-series.
+
+Train; remove a fifth of what is left; rewind; again. Frankle & Carbin 2019 (https://arxiv.org/abs/1803.03635) rewind
+to initialisation, Frankle et al. 2020 (https://arxiv.org/abs/1912.05671) to an early epoch; Renda et al. 2020
+(https://arxiv.org/abs/2003.02389) compare that with rewinding only the learning rate and with finetuning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from trials.config.trial_config import Recipe, TrialConfig
+from trials.methods.base import Method, Stage, TrainStage
+from trials.methods.dense import dense_source
+from trials.methods.magnitude.one_shot import FinetuneRecipe, PruningConfig
+from trials.training.net import Net
+
+
+class TrainOnRecipe(FinetuneRecipe):
+    """Finetuning at a constant rate, as long as a level lasts."""
+
+    schedule: str = "constant"
+
+
+class ImpConfig(PruningConfig):
+    """``levels`` rounds, each keeping 1 - ``prune_fraction`` of the weights that are left.
+
+    Attributes:
+        rewind: what goes back after pruning. ``weights``: weights and learning rate, to epoch ``rewind_epoch`` (0 is
+            initialisation). ``learning_rate``: only the learning rate. ``none``: neither; train on by ``finetune``.
+    """
+
+    method: Literal["imp"] = "imp"
+    levels: int = Field(default=21, ge=1)
+    prune_fraction: float = Field(default=0.2, gt=0, lt=1)
+    rewind: Literal["weights", "learning_rate", "none"] = "weights"
+    rewind_epoch: int = Field(default=0, ge=0)
+    finetune: TrainOnRecipe = TrainOnRecipe()
+
+    @field_validator("pattern")
+    @classmethod
+    def _only_weights(cls, value: str) -> str:
+        if value != "weight":
+            raise ValueError(f"pattern is {value!r}, but imp prunes pattern 'weight' only: use one_shot for groups")
+        return value
+
+    @model_validator(mode="after")
+    def _rewind_within_training(self) -> ImpConfig:
+        epochs = self.pretrain.epochs + self.pretrain.warmup_epochs
+        if self.rewind_epoch and self.rewind_epoch >= epochs:
+            raise ValueError(f"rewind_epoch is {self.rewind_epoch}, but must be less than pretrain's {epochs} epochs")
+        if self.source_net and self.rewind == "weights":
+            raise ValueError(f"source_net is {self.source_net!r}, but holds no early weights: rewind the learning_rate")
+        if self.rewind == "none" and self.rewind_epoch:
+            raise ValueError(f"rewind_epoch is {self.rewind_epoch}, but rewind is 'none': leave rewind_epoch out")
+        return self
+
+
+class Level(TrainStage):
+    """One round: prune what is left by magnitude, rewind, train."""
+
+    changes_network = True
+
+    def __init__(self, config: ImpConfig, level: int) -> None:
+        recipe: Recipe = config.finetune if config.rewind == "none" else config.pretrain
+        super().__init__("train", recipe, level=level, first_epoch=config.rewind_epoch)
+        self.config = config
+
+    def enter(self, net: Net) -> None:
+        net.set_masks(self.config.masks(net, 1 - self.config.prune_fraction, self.level))
+        if self.config.rewind == "weights":
+            net.restore(f"epoch-{self.config.rewind_epoch}")
+
+
+class Imp(Method):
+    """Level 0 is the dense network; level l keeps (1 - prune_fraction)^l of its weights."""
+
+    Config = ImpConfig
+    config: ImpConfig
+    stoppable = ("train",)
+
+    def source(self) -> TrialConfig | None:
+        early = (self.config.rewind_epoch,) if self.config.rewind == "weights" and self.config.rewind_epoch else ()
+        return dense_source(self.config, early)
+
+    def initialised(self, net: Net) -> None:
+        if self.config.rewind == "weights" and self.config.rewind_epoch == 0:
+            net.snapshot("epoch-0")
+
+    def stages(self) -> Iterator[Stage]:
+        for level in range(1, self.config.levels + 1):
+            yield Level(self.config, level)

@@ -1,0 +1,81 @@
+"""One-shot pruning: train, remove the least important units at once, finetune (Han et al. 2015)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from trials.config.trial_config import Recipe, StartsDense, TrialConfig, one_of
+from trials.methods.base import Method, Stage, TrainStage, generator_for, mutable_of
+from trials.methods.dense import dense_source
+from trials.sparsity import DISTRIBUTIONS, PATTERNS, SCORES, Masks, build_masks, prunable
+from trials.training.net import Net
+
+
+class FinetuneRecipe(Recipe):
+    """Finetuning: 40 epochs from a tenth of the training rate."""
+
+    epochs: int = Field(default=40, ge=0)
+    lr: float = Field(default=0.01, gt=0)
+
+
+class PruningConfig(StartsDense):
+    """What to remove: score x distribution x pattern, as the sparsity core takes them apart."""
+
+    score: Annotated[str, one_of(SCORES)] = "magnitude"
+    distribution: Annotated[str, one_of(DISTRIBUTIONS)] = "global"
+    pattern: Annotated[str, one_of(PATTERNS)] = "weight"
+
+    def masks(self, net: Net, density: float, level: int = 0) -> Masks:
+        """Masks for ``density`` of what the network has now."""
+        pattern = PATTERNS[self.pattern]
+        weights = prunable(net.model, linear=pattern.linear)
+        generator = generator_for(self, "score", level)
+        return build_masks(
+            SCORES[self.score](weights, generator),
+            density=density,
+            pattern=pattern,
+            distribution=DISTRIBUTIONS[self.distribution],
+            within=net.masks or None,
+        )
+
+
+class OneShotConfig(PruningConfig):
+    """Prune a dense network to ``density`` in one go. ``finetune: null`` leaves it at that."""
+
+    method: Literal["one_shot"] = "one_shot"
+    density: float = Field(gt=0, le=1)
+    finetune: FinetuneRecipe | None = FinetuneRecipe()
+
+
+class PruneThenTrain(TrainStage):
+    """Finetuning whose entry prunes."""
+
+    changes_network = True
+
+    def __init__(self, name: str, recipe: Recipe, config: OneShotConfig) -> None:
+        super().__init__(name, recipe)
+        self.config = config
+
+    def enter(self, net: Net) -> None:
+        net.set_masks(self.config.masks(net, self.config.density))
+
+
+class OneShot(Method):
+    """theta -> m = top(score(theta), density) -> finetune m * theta."""
+
+    Config = OneShotConfig
+    mutable = mutable_of("finetune")
+    config: OneShotConfig
+    stoppable = ("finetune",)
+
+    def source(self) -> TrialConfig | None:
+        return dense_source(self.config)
+
+    def stages(self) -> Iterator[Stage]:
+        if self.config.finetune is None:
+            yield PruneThenTrain("prune", FinetuneRecipe(epochs=0), self.config)
+        else:
+            yield PruneThenTrain("finetune", self.config.finetune, self.config)

@@ -1,0 +1,234 @@
+"""Divide a budget over the layers: the stage that regrows, by a rule or by a learned allocation.
+
+A learned allocation is a search: every episode regrows a copy, finetunes it a little and tells the controller what
+validation says. The best episode is what the network becomes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import model_validator
+from torch import Tensor
+
+from trials.errors import Preempted
+from trials.methods.base import Stage, generator_for
+from trials.methods.regrow.episodes import Bench, Episode, Outcome, run_episode
+from trials.methods.regrow.finetuning import BEFORE
+from trials.methods.regrow.growth import Growth, RegrowingConfig
+from trials.regrowth.allocation import ALLOCATIONS, MISSING, ORIGINAL, Request, spend_rest
+from trials.regrowth.channels import units
+from trials.regrowth.controller import Controller, ControllerConfig, Decoding, Reinforce, Rollout, sampler
+from trials.regrowth.initial import grown, write
+from trials.regrowth.layer_signals import allocation_rows
+from trials.sparsity import prunable
+from trials.training.net import Batch, Net, recalibrate_batchnorm
+from trials.training.network_copy import forget
+
+
+class AllocatingConfig(RegrowingConfig):
+    """``variant: original`` divides budgets as the released code does: rounded as there, what is unspent stays so, and
+    layers whose similarity cannot be measured count as 0.5.
+
+    Attributes:
+        allocation: learned by the ``controller``, or by a rule.
+    """
+
+    variant: Literal["corrected", "original"] = "corrected"  # type: ignore[assignment]  # more than its base knows
+    allocation: Literal["controller", "greedy", "proportional", "uniform", "random"] = "controller"
+    controller: ControllerConfig = ControllerConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_released(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping) or content.get("variant") != "original":
+            return content
+        controller = content.get("controller", {})
+        return {
+            **content,
+            "controller": {"exact": False, **controller} if isinstance(controller, Mapping) else controller,
+        }
+
+    @property
+    def missing(self) -> float | None:
+        return MISSING if self.variant == "original" else None
+
+    @property
+    def side_by_side(self) -> int:
+        return self.controller.episodes_in_flight if self.allocation == "controller" else 1
+
+
+class Regrow(Stage):
+    """Let weights back: one step of a fixed rule, or one update of the controller a step."""
+
+    streams = ()
+
+    def __init__(self, config: AllocatingConfig, level: int, *, fraction: float | None = None) -> None:
+        super().__init__("regrow", config.episode, level=level)
+        self.epochs = 1
+        self.config, self.fraction = config, fraction
+        self.growth: Growth | None = None
+        self.bench: Bench | None = None
+        self.rewards: list[float] = []
+        self.first = 0
+        self.seconds = 0.0
+        self.best: dict[str, Any] = {}
+
+    def attach(self, net: Net) -> None:
+        self.net = net
+        there = [units(mask, self.config.unit) for mask in net.masks.values()]
+        self.total = sum(mask.numel() for mask in there)
+        self.pruned = self.total - int(torch.stack([mask.sum() for mask in there]).sum())
+        controller = self.config.controller
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(generator_for(self.config, "controller", self.level).initial_seed())
+            network = Controller(controller.actions, controller.hidden, len(self.fractions()))
+        self.reinforce = Reinforce(controller, network)
+
+    def fractions(self) -> Sequence[float]:
+        """Of all weights, the budgets to decide between; none where the budget is given."""
+        return ()
+
+    def begin_epoch(self, epoch: int) -> None:
+        pass
+
+    def grower(self) -> Growth:
+        """Measured when first needed, and again in a process that takes over: the same figures."""
+        if self.growth is None:
+            self.growth = Growth(self.config, self.net, self.site, self.level)
+        return self.growth
+
+    def budget(self) -> int:
+        """K = int(fraction N), at most what the layers have room for."""
+        assert self.fraction is not None
+        return min(int(round(self.fraction * self.total, 6)), sum(self.grower().targets.capacities))
+
+    def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:
+        nothing = torch.zeros((), device=self.net.device)
+        if self.config.allocation != "controller":
+            self._by_rule()
+            return nothing, nothing.long()
+        try:
+            loss = self._fly()
+        except Preempted:  # no episode of this flight counts; the trial will hear the same and commit
+            return nothing, nothing.long()
+        return nothing + loss, nothing.long()
+
+    def _by_rule(self) -> None:
+        targets, config = self.grower().targets, self.config
+        rules = ORIGINAL if config.variant == "original" else ALLOCATIONS
+        generator = generator_for(config, "allocation", self.level)
+        budget = self.budget()
+        counts = rules[config.allocation](Request(budget, targets.capacities, targets.ssim, generator))
+        self.best = {"episode": 0, "counts": counts, "budget": budget}
+        self._record(0, counts, budget, None, None)
+        self.finished = True
+
+    def _fly(self) -> float:
+        """Some episodes side by side, and one update; in the episodes' order, whoever ends first."""
+        config, growth, first = self.config.controller, self.grower(), len(self.rewards)
+        numbers = range(first, min(first + config.episodes_in_flight, config.episodes))
+        rollouts = [self._rollout(number) for number in numbers]
+        counts = [self._spent(rollout) for rollout in rollouts]
+        # a process that is stopped again and again gets on nevertheless: its first flight always lands
+        patient = first == self.first
+        episodes = [growth.episode(number, count, patient) for number, count in zip(numbers, counts, strict=True)]
+        outcomes: list[Outcome] = self.site.map(run_episode, self.where(), episodes)
+        rewards = [self.reward(outcome, count) for outcome, count in zip(outcomes, counts, strict=True)]
+        loss = self.reinforce.update(rollouts, rewards, first)
+        for number, rollout, count, reward, outcome in zip(numbers, rollouts, counts, rewards, outcomes, strict=True):
+            if not self.best or reward > self.best["reward"]:
+                self.best = {"episode": number, "counts": count, "budget": rollout.budget, "reward": reward}
+            self._record(number, count, rollout.budget, reward, outcome)
+        self.rewards += rewards
+        self.seconds += sum(outcome.seconds for outcome in outcomes)
+        self.finished = len(self.rewards) >= config.episodes or config.converged(self.rewards)
+        return loss
+
+    def reward(self, outcome: Outcome, counts: Sequence[int]) -> float:
+        """The accuracy that finetuning came to."""
+        return outcome.accuracy
+
+    def where(self) -> Bench:
+        """Where episodes are tried: set up before the network grows."""
+        if self.bench is None:
+            self.bench = Bench.of(self.config, self.net, self.level, self.config.episode)
+        return self.bench
+
+    def _rollout(self, number: int) -> Rollout:
+        capacities = self.grower().targets.capacities
+        fractions = self.fractions()
+        decoding = Decoding(
+            capacities,
+            self.config.controller.actions,
+            budget=0 if fractions else self.budget(),
+            fractions=fractions,
+            total=self.total,
+        )
+        return self.reinforce.controller.rollout(
+            decoding, sampler(generator_for(self.config, "rollout", self.level, number))
+        )
+
+    def _spent(self, rollout: Rollout) -> list[int]:
+        if not self.config.controller.exact:
+            return rollout.counts
+        return spend_rest(rollout.counts, rollout.budget, self.grower().targets.capacities)
+
+    def _record(
+        self, number: int, counts: Sequence[int], budget: int, reward: float | None, outcome: Outcome | None
+    ) -> None:
+        rows = allocation_rows(self.grower().targets, counts, step=self.level, episode=number, budget=budget)
+        figures = outcome.figures() if outcome else {}
+        self.site.rows.setdefault("allocations", []).extend({**row, "reward": reward, **figures} for row in rows)
+
+    def end_epoch(self, net: Net, epoch: int) -> None:
+        if not self.best:
+            return
+        episode = self.grower().episode(self.best["episode"], self.best["counts"])
+        net.snapshots[BEFORE] = dict(net.masks)
+        net.set_masks(grown(net.masks, episode.indices))
+        write(prunable(net.model), episode.indices, episode.values)
+        if self.config.batchnorm_batches:
+            recalibrate_batchnorm(net, self._training_batches(), self.config.batchnorm_batches)
+        self.settle(net, episode)
+        forget()
+
+    def settle(self, net: Net, episode: Episode) -> None:
+        """After growth: nothing, unless the best episode's finetuning is kept as well."""
+
+    def _training_batches(self) -> Any:
+        return self.site.data.batches(
+            seed=generator_for(self.config, "batchnorm", self.level).initial_seed(),
+            epoch=0,
+            stream="batchnorm",
+            batch_size=self.recipe.batch_size,
+            augment=self.config.augment,
+        )
+
+    def columns(self) -> dict[str, float]:
+        if not self.best:
+            return {}
+        found = {"budget": self.best["budget"], "regrown": sum(self.best["counts"])}
+        if self.rewards:
+            found |= {
+                "reward": self.best["reward"],
+                "best_episode": self.best["episode"],
+                "episodes": len(self.rewards),
+            }
+            found["seconds_per_episode"] = self.seconds / len(self.rewards)
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "reinforce": self.reinforce.state_dict(),
+            "rewards": list(self.rewards),
+            "seconds": self.seconds,
+            "best": dict(self.best),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.reinforce.load_state_dict(state["reinforce"])
+        self.rewards, self.seconds, self.best = list(state["rewards"]), state["seconds"], dict(state["best"])
+        self.first = len(self.rewards)

@@ -1,0 +1,171 @@
+"""Finetuning with AdamW that keeps its best epoch: what magnitude pruning and regrowth share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, ValidationInfo, field_validator
+from torch import Tensor
+
+from trials.config.trial_config import Recipe, one_of
+from trials.methods.base import Stage
+from trials.training.net import Batch, Net
+from trials.training.optimizers import AdamW
+from trials.training.stage_context import Site
+
+BEFORE = "masks_before_regrowth"
+"""The snapshot that holds the masks from before the last regrowth."""
+
+
+class AdamWRecipe(Recipe):
+    """AdamW, 40 epochs at a constant rate; the network of the best epoch is kept, by validation accuracy.
+
+    Attributes:
+        momentum: the decay of Adam's first moment.
+        schedule: ``constant``, or ``cosine`` over all steps.
+        warmup_share: of all steps, in which the rate rises linearly from 0.
+        patience: stop after so many epochs without a better one; null never does.
+    """
+
+    epochs: int = Field(default=40, ge=0)
+    lr: float = Field(default=3e-4, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    schedule: Annotated[str, one_of(("constant", "cosine"))] = "constant"
+    warmup_share: float = Field(default=0.0, ge=0, lt=1)
+    patience: int | None = Field(default=None, ge=1)
+
+    @field_validator("warmup_epochs", "warmup_lr")
+    @classmethod
+    def _warms_up_by_steps(cls, value: float, info: ValidationInfo) -> float:
+        if value != Recipe.model_fields[str(info.field_name)].default:
+            raise ValueError(f"{info.field_name} is {value}, but AdamW warms up by steps: give warmup_share instead")
+        return value
+
+    def lr_after(self, progress: float) -> float:
+        """The learning rate once ``progress`` of all steps, in [0, 1), is done."""
+        if progress < self.warmup_share:
+            return self.lr * progress / self.warmup_share
+        if self.schedule == "constant":
+            return self.lr
+        return self.lr * 0.5 * (1 + math.cos(math.pi * (progress - self.warmup_share) / (1 - self.warmup_share)))
+
+
+class RegrownRecipe(AdamWRecipe):
+    """Finetuning after regrowth, in which what came back may train otherwise than what was there.
+
+    Attributes:
+        regrown: what weights that were there before the last regrowth do: train like the others (``all``), stay
+            (``frozen``), train at ``lr_old`` (``differential``), or one after the other (``progressive``: frozen for
+            ``frozen_epochs``, differential for ``differential_epochs``, then all). Entry by entry; biases, BN and
+            layers without masks always train.
+    """
+
+    regrown: Literal["all", "frozen", "differential", "progressive"] = "all"
+    lr_old: float = Field(default=1e-5, ge=0)
+    frozen_epochs: int = Field(default=50, ge=0)
+    differential_epochs: int = Field(default=150, ge=0)
+
+    def phase(self, epoch: int) -> str:
+        """How weights that were there before train in an epoch (0-based)."""
+        if self.regrown != "progressive":
+            return self.regrown
+        if epoch < self.frozen_epochs:
+            return "frozen"
+        return "differential" if epoch < self.frozen_epochs + self.differential_epochs else "all"
+
+
+class Finetune(Stage):
+    """Train what the masks keep; leave the network of the best epoch."""
+
+    recipe: AdamWRecipe
+
+    def __init__(self, name: str, recipe: AdamWRecipe, *, level: int = 0) -> None:
+        super().__init__(name, recipe, level=level)
+        self.done = 0
+        self.best: dict[str, Tensor] = {}
+        self.best_accuracy, self.best_epoch = -math.inf, 0
+
+    def arrive(self, site: Site) -> None:
+        super().arrive(site)
+        self.all_steps = max(1, self.recipe.epochs * site.data.steps(self.recipe.batch_size))
+
+    def attach(self, net: Net) -> None:
+        self.net = net
+        recipe = self.recipe
+        self.adam = AdamW(net.model.parameters(), lr=recipe.lr, beta1=recipe.momentum, weight_decay=recipe.weight_decay)
+        parameters = dict(net.model.named_parameters())
+        self.masked = [(parameters[name], multiplier) for name, multiplier in net.multipliers().items()]
+
+    def begin_epoch(self, epoch: int) -> None:
+        pass
+
+    def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:
+        self.adam.set_lr(self.recipe.lr_after(self.done / self.all_steps))
+        loss, correct = self.net.loss(*batches[0])
+        self.adam.zero_grad()
+        torch.autograd.backward(loss)
+        for parameter, multiplier in self.masked:
+            assert parameter.grad is not None
+            parameter.grad.mul_(multiplier)
+        self.move()
+        self.done += 1
+        return loss.detach(), correct
+
+    def move(self) -> None:
+        """Change the weights by their gradients."""
+        self.adam.step()
+
+    def assess(self, net: Net, epoch: int, val_accuracy: float) -> None:
+        if val_accuracy > self.best_accuracy:
+            self.best_accuracy, self.best_epoch = val_accuracy, epoch
+            self.best = {name: value.detach().clone() for name, value in net.model.state_dict().items()}
+        patience = self.recipe.patience
+        self.finished = patience is not None and epoch - self.best_epoch >= patience
+
+    def leave(self, net: Net) -> bool:
+        net.model.load_state_dict(self.best)
+        return True
+
+    def columns(self) -> dict[str, float]:
+        return {"lr": float(self.adam.lr), "best_epoch": self.best_epoch}
+
+    def state_dict(self) -> dict[str, Any]:
+        best = {"state": self.best, "accuracy": self.best_accuracy, "epoch": self.best_epoch}
+        return {"adam": self.adam.state_dict(), "done": self.done, "best": best}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.adam.load_state_dict(state["adam"])
+        self.done = state["done"]
+        best, device = state["best"], self.net.device
+        self.best = {name: value.to(device) for name, value in best["state"].items()}
+        self.best_accuracy, self.best_epoch = best["accuracy"], best["epoch"]
+
+
+class FinetuneRegrown(Finetune):
+    """Finetuning in which every entry that was there before the last regrowth has a pace of its own."""
+
+    recipe: RegrownRecipe
+
+    def __init__(self, name: str, recipe: RegrownRecipe, *, level: int = 0) -> None:
+        super().__init__(name, recipe, level=level)
+
+    def attach(self, net: Net) -> None:
+        super().attach(net)
+        parameters = dict(net.model.named_parameters())
+        before = net.snapshots[BEFORE] if self.recipe.regrown != "all" else {}
+        self.old = [(parameters[name], mask) for name, mask in before.items()]
+
+    def begin_epoch(self, epoch: int) -> None:
+        phase = self.recipe.phase(epoch)
+        pace = {"all": 1.0, "frozen": 0.0, "differential": self.recipe.lr_old / self.recipe.lr}[phase]
+        self.paces = [(weight, torch.where(old, pace, 1.0).to(weight)) for weight, old in self.old if phase != "all"]
+
+    def move(self) -> None:
+        before = [weight.detach().clone() for weight, _ in self.paces]
+        super().move()
+        with torch.no_grad():  # the whole step is scaled, its weight decay included
+            for (weight, pace), was in zip(self.paces, before, strict=True):
+                weight.copy_(torch.lerp(was, weight, pace))

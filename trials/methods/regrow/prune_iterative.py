@@ -1,0 +1,111 @@
+"""Magnitude pruning in rounds: remove a share of what is left, finetune, again; one round is one-shot pruning.
+
+The sparse networks that regrowth starts from (https://arxiv.org/abs/2511.11675; the rounds are LAMP's,
+https://arxiv.org/abs/2010.07611). Like imp without rewinding, but with LAMP's budgets and roundings, AdamW, and the
+best epoch of every round kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Final, Literal
+
+import torch
+from pydantic import Field
+
+from trials.config.trial_config import StartsDense, TrialConfig, one_of
+from trials.methods.base import Method, Stage, generator_for
+from trials.methods.dense import dense_source
+from trials.methods.regrow.finetuning import AdamWRecipe, Finetune
+from trials.sparsity import (
+    DISTRIBUTIONS,
+    PATTERNS,
+    SCORES,
+    Masks,
+    build_masks,
+    drop_nearest,
+    keep_nearest,
+    prunable,
+)
+from trials.training.net import Net
+
+DENSE: Final = "dense"
+PRUNED: Final = "pruned"
+"""Snapshots: the dense network, and every weight as it was when it was pruned."""
+
+
+class PruneIterativeConfig(StartsDense):
+    """``levels`` rounds, each removing ``prune_fraction`` of the weights that are left.
+
+    Attributes:
+        score: ``lamp`` (with distribution global: Layer-Adaptive Magnitude Pruning), ``magnitude`` or another.
+        pattern: ``filter`` removes whole filters of convolutions, by their norms.
+        keep: what later methods want beside the pruned network: the ``dense`` one, and the ``pruned`` weights.
+    """
+
+    method: Literal["prune_iterative"] = "prune_iterative"
+    score: Annotated[str, one_of(SCORES)] = "lamp"
+    distribution: Annotated[str, one_of(DISTRIBUTIONS)] = "global"
+    pattern: Literal["weight", "filter"] = "weight"
+    levels: int = Field(default=15, ge=1)
+    prune_fraction: float = Field(default=0.3, gt=0, lt=1)
+    finetune: AdamWRecipe = AdamWRecipe()
+    keep: tuple[Literal["dense", "pruned"], ...] = Field(default=(), strict=False)
+
+    def masks(self, net: Net, level: int) -> Masks:
+        """Masks for a round: the weights that are left, less ``prune_fraction`` of them."""
+        pattern = PATTERNS[self.pattern]
+        weights = prunable(net.model, linear=pattern.linear)
+        left = 1 - self.prune_fraction
+        return build_masks(
+            SCORES[self.score](weights, generator_for(self, "score", level)),
+            density=left if self.pattern == "weight" else left**level,  # filters that are gone have norm 0, and stay so
+            pattern=pattern,
+            distribution=DISTRIBUTIONS[self.distribution],
+            within=(net.masks or None) if self.pattern == "weight" else None,
+            count=keep_nearest if self.score == "lamp" else drop_nearest,
+        )
+
+
+class Level(Finetune):
+    """One round: prune what is left by magnitude, finetune."""
+
+    changes_network = True
+
+    def __init__(self, config: PruneIterativeConfig, level: int) -> None:
+        super().__init__("prune", config.finetune, level=level)
+        self.config = config
+
+    def enter(self, net: Net) -> None:
+        if DENSE in self.config.keep and DENSE not in net.snapshots:
+            net.snapshot(DENSE)
+        masks = self.config.masks(net, self.level)
+        if PRUNED in self.config.keep:
+            self._keep_pruned(net, masks)
+        net.set_masks(masks)
+
+    def _keep_pruned(self, net: Net, masks: Masks) -> None:
+        known_before = net.snapshots.get(PRUNED, {})
+        for name, weight in ((n, w) for n, w in prunable(net.model).items() if n in masks):
+            goes = ~masks[name] & net.masks.get(name, torch.ones_like(masks[name]))
+            known_before[name] = torch.where(goes, weight.detach(), known_before.get(name, torch.zeros_like(weight)))
+        net.snapshots[PRUNED] = known_before
+
+
+class PruneIterative(Method):
+    """Level l keeps (1 - prune_fraction)^l of the weights."""
+
+    Config = PruneIterativeConfig
+    config: PruneIterativeConfig
+
+    def source(self) -> TrialConfig | None:
+        return dense_source(self.config)
+
+    def stages(self) -> Iterator[Stage]:
+        for level in range(1, self.config.levels + 1):
+            yield Level(self.config, level)
+
+
+def common_fields(config: StartsDense) -> dict[str, Any]:
+    """What a source has in common with the trial that starts from it."""
+    return {name: getattr(config, name) for name in StartsDense.model_fields if name not in ("method", "variant")}

@@ -1,0 +1,58 @@
+"""Regrow: prune far, let the weights back that matter most, finetune (https://arxiv.org/abs/2511.11675).
+
+sparse network: prune_iterative to 1 - density
+in each of ``rounds``:
+    c_l   <- divide K = regrow_fraction N over the layers          allocation
+    m_l   <- m_l with c_l of its pruned weights back on            selection
+    theta <- what these start from                                 initial
+    finetune, the best epoch kept
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field
+
+from trials.config.trial_config import TrialConfig
+from trials.methods.base import Method, Stage
+from trials.methods.regrow.allocate_stage import AllocatingConfig, Regrow
+from trials.methods.regrow.finetuning import FinetuneRegrown, RegrownRecipe
+
+
+class FullRecipe(RegrownRecipe):
+    """400 epochs, or 50 without a better one; the rate rises over 5 % of the steps and falls as a cosine."""
+
+    epochs: int = Field(default=400, ge=0)
+    schedule: str = "cosine"
+    warmup_share: float = Field(default=0.05, ge=0, lt=1)
+    patience: int | None = Field(default=50, ge=1)
+
+
+class RegrowConfig(AllocatingConfig):
+    """``rounds`` times: regrow ``regrow_fraction`` of all prunable weights, finetune.
+
+    ``finetune: null`` leaves the network as regrown.
+    """
+
+    method: Literal["regrow"] = "regrow"
+    rounds: int = Field(default=1, ge=1)
+    regrow_fraction: float = Field(default=0.01, gt=0, lt=1)
+    finetune: FullRecipe | None = FullRecipe()
+
+
+class RegrowMethod(Method):
+    """Level r holds r regrow_fraction N weights more than the sparse network."""
+
+    Config = RegrowConfig
+    config: RegrowConfig
+
+    def source(self) -> TrialConfig | None:
+        return self.config.sparse_config()
+
+    def stages(self) -> Iterator[Stage]:
+        for level in range(1, self.config.rounds + 1):
+            yield Regrow(self.config, level, fraction=self.config.regrow_fraction)
+            if self.config.finetune is not None:
+                yield FinetuneRegrown("finetune", self.config.finetune, level=level)

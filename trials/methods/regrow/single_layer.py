@@ -1,0 +1,152 @@
+"""Which layer would gain most? The whole budget into one layer at a time, and how that goes with its SSIM.
+
+Every layer gets the same number of weights in a copy of the sparse network, which is then finetuned a little; so is a
+copy that gets none, the control, whose gain is what finetuning brings without regrowth. The network itself stays as it
+is. Single-layer analysis of https://arxiv.org/abs/2511.11675, with equal budgets and a control.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from trials.config.trial_config import TrialConfig
+from trials.errors import Preempted
+from trials.methods.base import Method, Stage
+from trials.methods.regrow.episodes import Bench, EpisodeRecipe, Outcome, run_episode
+from trials.methods.regrow.growth import Growth, RegrowingConfig
+from trials.regrowth.channels import units
+from trials.regrowth.correlation import correlations
+from trials.regrowth.layer_signals import allocation_rows
+from trials.training.net import Batch, Net
+from trials.training.network_copy import forget
+
+
+class LongRecipe(EpisodeRecipe):
+    """Up to 300 epochs, or 30 without a better one."""
+
+    epochs: int = Field(default=300, ge=0)
+    patience: int | None = Field(default=30, ge=1)
+
+
+class SingleLayerConfig(RegrowingConfig):
+    """``budget_fraction`` of all weights into each layer, and into none.
+
+    Attributes:
+        budget_fraction: at most what the smallest layer has room for; null is that.
+        in_flight: layers tried side by side.
+    """
+
+    method: Literal["single_layer"] = "single_layer"
+    selection: Literal["saliency", "gradient", "reference", "random"] = "reference"
+    initial: str = "reference_or_normal"
+    order: Literal["ssim", "network", "shuffled"] = "network"
+    episode: LongRecipe = LongRecipe()
+    budget_fraction: float | None = Field(default=None, gt=0, lt=1)
+    in_flight: int = Field(default=1, ge=1)
+
+    @property
+    def side_by_side(self) -> int:
+        return self.in_flight
+
+
+class TryLayers(Stage):
+    """Episode 0 is the control; episode l + 1 gives the budget to layer l."""
+
+    streams = ()
+
+    def __init__(self, config: SingleLayerConfig) -> None:
+        super().__init__("regrow", config.episode)
+        self.epochs = 1
+        self.config = config
+        self.growth: Growth | None = None
+        self.bench: Bench | None = None
+        self.outcomes: list[tuple[float, float]] = []
+        self.first = 0
+
+    def attach(self, net: Net) -> None:
+        self.net = net
+        self.total = sum(units(mask, self.config.unit).numel() for mask in net.masks.values())
+
+    def begin_epoch(self, epoch: int) -> None:
+        pass
+
+    def grower(self) -> Growth:
+        """Measured when first needed, and again in a process that takes over: the same figures."""
+        if self.growth is None:
+            self.growth = Growth(self.config, self.net, self.site, 0)
+        return self.growth
+
+    def budget(self) -> int:
+        """What every layer gets."""
+        smallest = min(self.grower().targets.capacities)
+        fraction = self.config.budget_fraction
+        return smallest if fraction is None else min(smallest, int(round(fraction * self.total, 6)))
+
+    def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:
+        nothing = torch.zeros((), device=self.net.device)
+        growth, tried = self.grower(), len(self.outcomes)
+        layers = len(growth.targets.names)
+        numbers = range(tried, min(tried + self.config.in_flight, layers + 1))
+        counts = [[self.budget() if number == layer + 1 else 0 for layer in range(layers)] for number in numbers]
+        episodes = [growth.episode(n, count, tried == self.first) for n, count in zip(numbers, counts, strict=True)]
+        if self.bench is None:
+            self.bench = Bench.of(self.config, self.net, 0, self.config.episode)
+        try:
+            outcomes: list[Outcome] = self.site.map(run_episode, self.bench, episodes)
+        except Preempted:  # the trial will hear the same and commit
+            return nothing, nothing.long()
+        for number, count, outcome in zip(numbers, counts, outcomes, strict=True):
+            self._record(number, count, outcome)
+        self.finished = len(self.outcomes) == layers + 1
+        return nothing, nothing.long()
+
+    def _record(self, number: int, counts: Sequence[int], outcome: Outcome) -> None:
+        self.outcomes.append((outcome.accuracy, outcome.immediate))
+        rows = allocation_rows(self.grower().targets, counts, step=0, episode=number, budget=self.budget())
+        figures = {"reward": outcome.accuracy, **outcome.figures()}
+        self.site.rows.setdefault("allocations", []).extend({**row, **figures} for row in rows)
+
+    def end_epoch(self, net: Net, epoch: int) -> None:
+        forget()
+
+    def columns(self) -> dict[str, float]:
+        """Correlations of SSIM with the gain over the control, in accuracy; left out where there are none."""
+        if len(self.outcomes) < 2:
+            return {}
+        (control, at_once), *tried = self.outcomes
+        gains = {
+            "gain": [accuracy - control for accuracy, _ in tried],
+            "immediate_gain": [immediate - at_once for _, immediate in tried],
+        }
+        found = {"budget": float(self.budget()), "control_accuracy": control}
+        pairs = [(ssim, i) for i, ssim in enumerate(self.grower().targets.ssim) if not math.isnan(ssim)]
+        for kind, values in gains.items():
+            measured = correlations([ssim for ssim, _ in pairs], [values[i] for _, i in pairs])
+            found |= {f"{figure}_{kind}": value for figure, value in measured.items()}
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"outcomes": [list(pair) for pair in self.outcomes]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.outcomes = [(accuracy, immediate) for accuracy, immediate in state["outcomes"]]
+        self.first = len(self.outcomes)
+
+
+class SingleLayer(Method):
+    """One stage; the sparse network comes out as it went in."""
+
+    Config = SingleLayerConfig
+    config: SingleLayerConfig
+
+    def source(self) -> TrialConfig | None:
+        return self.config.sparse_config()
+
+    def stages(self) -> Iterator[Stage]:
+        yield TryLayers(self.config)

@@ -1,0 +1,66 @@
+"""Networks for other runtimes: ONNX, checked against torch before it is written."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from trials.storage import files
+
+OPSET = 18
+RTOL, ATOL = 1e-4, 1e-5
+"""How near onnxruntime's logits must be to torch's."""
+
+
+def export_onnx(model: nn.Module, shape: Sequence[int], to: Path) -> None:
+    """Write a model in eval mode as ONNX: ``images`` [batch, C, H, W] -> ``logits`` [batch, classes], any batch.
+
+    Args:
+        shape: an image's [C, H, W].
+
+    Raises:
+        AssertionError: onnxruntime computes something else; nothing is written.
+        OSError: ``to`` cannot be written.
+    """
+    model.eval()
+    content = _converted(model, shape)
+    _check(content, model, shape)
+    files.write(to, content)
+
+
+def _converted(model: nn.Module, shape: Sequence[int]) -> bytes:
+    example = torch.zeros(2, *shape, dtype=next(model.parameters()).dtype)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter's own internals
+        program = torch.onnx.export(
+            model,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
+    assert program is not None
+    content: bytes = program.model_proto.SerializeToString()
+    return content
+
+
+def _check(content: bytes, model: nn.Module, shape: Sequence[int]) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    for batch in (1, 3):
+        generator = torch.Generator().manual_seed(batch)
+        images = torch.rand(batch, *shape, generator=generator).to(next(model.parameters()).dtype)
+        (logits,) = session.run(["logits"], {"images": images.numpy()})
+        with torch.no_grad():
+            np.testing.assert_allclose(logits, model(images).numpy(), rtol=RTOL, atol=ATOL)

@@ -1,0 +1,59 @@
+"""Networks that torchvision has trained on ImageNet, by torchvision's names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.error import URLError
+from urllib.parse import urlparse
+
+import torch
+from torch import nn
+
+from trials.errors import UserError, unknown_name
+from trials.networks.stored import load_into
+
+WEIGHTS = "IMAGENET1K_V1"
+"""The weights of the published tables; later ones of the same networks are others."""
+
+
+def pretrained(name: str, *, num_classes: int, weights: Path | None = None) -> nn.Module:
+    """torchvision's model ``name`` in evaluation mode on the CPU, with the weights of a file, or else torchvision's.
+
+    Those are taken from torch's hub cache ($TORCH_HOME/hub/checkpoints), and fetched into it where they are not there.
+
+    Raises:
+        UserError: there is no such model, its weights can neither be found nor fetched, or they are not this model's.
+    """
+    from torchvision import models
+
+    names = models.list_models(module=models)
+    if name not in names:
+        raise UserError(unknown_name("network", name, names))
+    path, field = (weights, f"weights of {name}") if weights is not None else (_from_hub(name), f"{WEIGHTS} of {name}")
+    with torch.random.fork_rng(devices=[]):
+        model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes)
+    load_into(model, path.expanduser(), field)
+    return model.eval().requires_grad_(False)
+
+
+def _from_hub(name: str) -> Path:
+    """The file of torchvision's weights in the hub cache; fetched if need be."""
+    from torchvision import models
+
+    try:
+        url = str(models.get_model_weights(name)[WEIGHTS].url)
+    except KeyError:
+        raise UserError(
+            f"network is {name!r}, but torchvision has no {WEIGHTS} of it: name a file of weights"
+        ) from None
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2], progress=False)
+        except (URLError, OSError, RuntimeError) as error:
+            raise UserError(
+                f"weights of {name} are not at {path} and cannot be fetched ({error}): bring {url} there, or name a "
+                f"file of them (--weights {name}=FILE)"
+            ) from None
+    return path

@@ -1,0 +1,148 @@
+"""What is known of a sparse network before anything grows back: layers' room and similarity, weights' scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from trials.data import Loader
+from trials.regrowth.channels import kept_filters, taylor_scores, units
+from trials.regrowth.saliency import gradient_magnitudes, mean_gradients, saliency, sparse_saliency
+from trials.regrowth.ssim import ascending, below, layer_similarity
+from trials.seeding import derive_seed
+from trials.sparsity import prunable
+from trials.training.net import Batch, Net
+
+BATCH_SIZE = 128
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The layers that may grow, in the order of the decisions.
+
+    Attributes:
+        names: weight names.
+        capacities: pruned units of each: weights or filters.
+        ssim: between dense and sparse features of each; NaN where undefined.
+    """
+
+    names: list[str]
+    capacities: list[int]
+    ssim: list[float]
+
+
+def weight_name(layer: str) -> str:
+    return f"{layer}.weight"
+
+
+def measured_ssim(
+    dense: Net, sparse: Net, data: Loader, batches: int, per: Literal["mean_map", "sample"]
+) -> dict[str, float]:
+    """SSIM of every masked layer, by weight name, over validation images: selection never sees the test set."""
+    layers = [name.removesuffix(".weight") for name in sparse.masks]
+    images = [x for x, _ in islice(data.eval_batches("val", BATCH_SIZE), batches)]
+    training = sparse.model.training
+    sparse.model.eval()
+    found = layer_similarity(dense.model.eval(), sparse.model, images, layers, per)
+    sparse.model.train(training)
+    return {weight_name(layer): value for layer, value in found.items()}
+
+
+def choose_targets(
+    sparse: Net,
+    ssim: dict[str, float],
+    *,
+    layers: Sequence[str] | None,
+    threshold: float | None,
+    order: Literal["ssim", "network", "shuffled"],
+    missing: float | None,
+    unit: Literal["weight", "filter"] = "weight",
+    generator: torch.Generator,
+) -> Targets:
+    """The layers that may grow.
+
+    Args:
+        layers: by name; None is every masked layer.
+        threshold: of these, those with an SSIM below it, or the lowest if there are none.
+        order: ascending SSIM (undefined ones last), as in the network, or drawn.
+        missing: the SSIM that stands for undefined ones; None leaves them out of the threshold.
+        unit: what capacities count.
+    """
+    names = [weight_name(layer) for layer in layers] if layers is not None else list(sparse.masks)
+    if threshold is not None:
+        low = set(below({name: ssim[name] for name in names}, threshold, missing))
+        names = [name for name in names if name in low]
+    if order == "ssim":
+        ranked = ascending({name: ssim[name] for name in names}, missing)
+        names = ranked + [name for name in names if name not in ranked]
+    elif order == "shuffled":
+        names = [names[i] for i in torch.randperm(len(names), generator=generator).tolist()]
+    counts = torch.stack([(~units(sparse.masks[name], unit)).sum() for name in names]).tolist() if names else []
+    return Targets(names, counts, [ssim[name] for name in names])
+
+
+def scores(
+    kind: Literal["saliency", "gradient"],
+    dense: Net,
+    sparse: Net,
+    data: Loader,
+    names: Sequence[str],
+    *,
+    unit: Literal["weight", "filter"],
+    of: Literal["dense", "sparse"],
+    batches: int,
+    seed: int,
+) -> dict[str, Tensor]:
+    """Scores of all units of the layers ``names``: of weights, in their shape, or of filters, [O].
+
+    Saliency, a filter's being that of its weights; or what the sparse network's gradient says: its magnitude of a
+    weight, Taylor's first order of a filter (section 13 of the work's code, scored in eval mode).
+
+    ``of``: whose gradients the saliency takes; the weights in it are the dense network's either way.
+    """
+    images = _training_images(data, seed)
+    own, others = prunable(sparse.model), prunable(dense.model)
+    chosen = {name: (others if kind == "saliency" and of == "dense" else own)[name] for name in names}
+    if kind == "saliency":
+        if of == "dense":
+            found = saliency(dense, images, chosen, batches)
+        else:
+            found = sparse_saliency(sparse, images, chosen, others, batches)
+        return found if unit == "weight" else {name: score.flatten(1).sum(1) for name, score in found.items()}
+    if unit == "weight":
+        return gradient_magnitudes(sparse, images, chosen, batches)
+    gradients = mean_gradients(sparse, images, chosen, batches)
+    return {
+        name: taylor_scores(gradients[name][kept_filters(sparse.masks[name])], others[name].detach()) for name in names
+    }
+
+
+def _training_images(data: Loader, seed: int) -> Iterator[Batch]:
+    """In an order of their own, as they are."""
+    return data.batches(
+        seed=derive_seed(seed, "signals"), epoch=0, stream="signals", batch_size=BATCH_SIZE, augment=False
+    )
+
+
+def allocation_rows(
+    targets: Targets, counts: Sequence[int], *, step: int, episode: int, budget: int
+) -> list[dict[str, Any]]:
+    """One row per layer, for the table ``allocations``; an SSIM that is undefined is None there."""
+    return [
+        {
+            "step": step,
+            "episode": episode,
+            "layer": name.removesuffix(".weight"),
+            "capacity": capacity,
+            "count": count,
+            "budget": budget,
+            "ssim": None if math.isnan(ssim) else ssim,
+        }
+        for name, capacity, ssim, count in zip(targets.names, targets.capacities, targets.ssim, counts, strict=True)
+    ]

@@ -1,0 +1,180 @@
+"""What a trial has come to so far: the rows of its epochs, and the commits that keep them and the network."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from trials.config.trial_config import TrialConfig
+from trials.data import Loader, Source
+from trials.errors import NonFiniteLoss
+from trials.methods import Method, Stage
+from trials.sparsity.accounting import LayerSizes, layer_rows, summary
+from trials.storage.full_disk import when_there_is_room
+from trials.storage.place import Place
+from trials.storage.trial_folder import RESULT, TABLES, Attempt, Row, Rows
+from trials.training.latency import measure
+from trials.training.net import Net, Totals, architecture_of, evaluate
+from trials.training.stage_context import Map
+
+T = TypeVar("T")
+
+POLL_S = 0.5
+"""How often, at most, a running trial looks whether it should stop."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a trial is told by whoever runs it.
+
+    Attributes:
+        stages: folder of the shared stages.
+        report: called with every row of the table ``epochs`` as it comes, before it is committed.
+        should_stop: asked about twice a second; True commits what there is and ends the attempt as preempted.
+        threads: threads of the CPU. Results are the same bits for the same number.
+        is_over: asked after every epoch, but the last, of a stage that the method lets stop, with how many of these
+            there were so far and the row; True commits what there is and ends the trial as pruned.
+        warn: called with a line when something is amiss that is not the trial's fault: damage, a full disk.
+        alone: nobody else uses the device. Who is not alone and runs out of memory has not failed: it is not counted.
+        map: runs a stage's independent pieces of work (see trials/training/stage_context.py); None: here, in order.
+    """
+
+    stages: Place
+    report: Callable[[Row], None] = lambda row: None
+    should_stop: Callable[[], bool] = lambda: False
+    threads: int = 1
+    is_over: Callable[[int, Row], bool] = lambda step, row: False
+    warn: Callable[[str], None] = lambda text: None
+    alone: bool = True
+    map: Map | None = None
+
+    def when_there_is_room(self, write: Callable[[], T]) -> T:
+        return when_there_is_room(write, self.warn, self.should_stop)
+
+    def mapping(self) -> Map:
+        return self.map or (lambda function, shared, items: [function(shared, i, self.should_stop) for i in items])
+
+
+class Progress:
+    """Of one attempt at a trial: its network and its rows, which grow, and its commits.
+
+    Attributes:
+        is_source: the trial is itself a shared stage.
+    """
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        attempt: Attempt,
+        around: Surroundings,
+        method: Method,
+        raw: Source,
+        data: Loader,
+        net: Net,
+    ) -> None:
+        self.config, self.attempt, self.around, self.method = config, attempt, around, method
+        self.raw, self.data, self.net, self.device = raw, data, net, net.device
+        self.is_source = attempt.folder.path.parent == around.stages
+        self.rows: Rows = {table: [] for table in TABLES}
+        self.sizes = LayerSizes.of(net, raw)
+        self.architecture = architecture_of(config, raw, net.device)
+        self._start = self._last_commit = self._last_poll = time.monotonic()
+        self._seconds_before = attempt.state.seconds
+
+    def report(
+        self,
+        stage: Stage,
+        epoch: int,
+        totals: Totals | None,
+        own: Callable[[], dict[str, Any]],
+        began: float,
+        end: bool,
+    ) -> bool:
+        """Evaluate and add the row of an epoch (1-based; 0 is the network as the stage found or made it).
+
+        ``own``: columns of the stage. Returns whether it was the stage's last.
+        """
+        loss, accuracy = totals.means() if totals is not None and totals.count else (None, None)
+        val_loss, val_accuracy = evaluate(self.net, self.data, "val")
+        if epoch:
+            stage.assess(self.net, epoch, val_accuracy)
+            end = end or stage.finished
+            if end and stage.leave(self.net):
+                val_loss, val_accuracy = evaluate(self.net, self.data, "val")
+        test_loss, test_accuracy = evaluate(self.net, self.data, "test") if end else (None, None)
+        for value in (loss, val_loss, test_loss):
+            if value is not None and not math.isfinite(value):
+                raise NonFiniteLoss(f"the loss of stage {stage.name}, level {stage.level}, epoch {epoch} is {value}")
+        row: Row = {
+            "stage": stage.name,
+            "level": stage.level,
+            "epoch": epoch,
+            "train_loss": loss,
+            "train_accuracy": accuracy,
+            "val_loss": val_loss,
+            "val_accuracy": val_accuracy,
+            "test_loss": test_loss,
+            "test_accuracy": test_accuracy,
+            **summary(self.net, self.sizes),
+            **own(),
+            "variant": self.config.variant,
+            "seconds": time.monotonic() - began,
+            "stage_id": None,
+        }
+        self.rows["epochs"].append(row)
+        self.around.report(row)
+        return end
+
+    def report_layers(self, stage: Stage) -> None:
+        """Add the rows of the layers as a stage leaves them."""
+        own = stage.layer_columns()
+        self.rows["layers"] += layer_rows(self.net, self.sizes, stage=stage.name, level=stage.level, own=own)
+
+    def due(self) -> tuple[bool, bool]:
+        """Whether to commit now, and whether to stop then."""
+        now = time.monotonic()
+        stop = False
+        if now - self._last_poll >= POLL_S:
+            self._last_poll = now
+            stop = self.around.should_stop()
+        return stop or now - self._last_commit >= self.config.checkpoint_every_s, stop
+
+    def commit(self, position: dict[str, int], extra: dict[str, Any] | None = None, **fields: Any) -> None:
+        """Keep the network, the rows, where the trial is, and what else the next step needs."""
+        content = {"position": position, "data": self.raw.fingerprint, "net": self.net.state_dict(), **(extra or {})}
+        content["architecture"] = self.architecture.record()
+        seconds = self._seconds_before + time.monotonic() - self._start
+        last = self.rows["epochs"][-1] if self.rows["epochs"] else {}
+        progress = {**position, **{key: last.get(key) for key in ("level", "val_accuracy", "density")}}
+        self.around.when_there_is_room(
+            lambda: self.attempt.commit(
+                checkpoint=content, rows=self.rows, progress=progress, seconds=seconds, **fields
+            )
+        )
+        self._last_commit = time.monotonic()
+
+    def complete(self, position: dict[str, int], extra: dict[str, Any] | None = None) -> None:
+        """The last commit of all."""
+        self.commit(position, extra, status="complete", result=self.result())
+
+    def own_epochs(self, stages: Container[str] | None = None) -> int:
+        """How many epochs this trial, and those whose checkpoints it continues, trained: in all stages or in these."""
+        own = (row for row in self.rows["epochs"] if row["epoch"] > 0 and row["stage_id"] is None)
+        return sum(stages is None or row["stage"] in stages for row in own)
+
+    def result(self) -> dict[str, Any]:
+        """What the trial came to: its last row's figures, and the size of the network it started from."""
+        row = self.rows["epochs"][-1]
+        measured = self.config.measure_latency and not self.is_source
+        return {
+            **{key: row[key] for key in (*RESULT, *self.method.reports)},
+            "epochs": self.own_epochs(),
+            "dense_flops": self.sizes.dense_flops,
+            "dense_parameters": self.sizes.parameters,
+            **(measure(self.net, self.architecture.shape) if measured else {}),
+            "data": self.raw.fingerprint,
+            "data_source": self.raw.source,
+        }

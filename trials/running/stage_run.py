@@ -1,0 +1,160 @@
+"""One stage of a trial, run: taken up where it is, trained epoch by epoch, until it, or the trial's segment, ends."""
+
+from __future__ import annotations
+
+import time
+from itertools import repeat
+from typing import Any
+
+import torch
+
+from trials.errors import Preempted, Pruned
+from trials.methods import Stage, segments
+from trials.running.progress import Progress
+from trials.seeding import derive_seed, generator
+from trials.sparsity.backward import BackwardPruner
+from trials.training.net import Totals
+from trials.training.stage_context import Site
+
+
+class StageRun:
+    """One attempt at the stage at ``position`` among a trial's.
+
+    Attributes:
+        checkpoint: what the trial goes on from. Emptied once the stage has taken it up, for the memory it holds.
+        epoch: how many epochs are over.
+        step: how many steps of the epoch after these.
+        end: the epoch at which the stage is left: its last one, or where a segment of a population's member ends.
+    """
+
+    def __init__(self, progress: Progress, stage: Stage, position: int, checkpoint: dict[str, Any]) -> None:
+        self.progress, self.net, self.position, self.checkpoint = progress, progress.net, position, checkpoint
+        resumed = checkpoint.get("position", {})
+        self.inside = resumed.get("stage") == position and "epoch" in resumed
+        self.epoch: int = resumed["epoch"] if self.inside else stage.first_epoch
+        self.step: int = resumed["step"] if self.inside else 0
+        config = progress.config
+        self.divided = position == 0 and config.until_epoch is not None
+        self.stage = segments.first_stage(segments.config_at(config, self.epoch)) if self.divided else stage
+        self.end = config.until_epoch if self.divided and config.until_epoch is not None else stage.epochs
+
+    def run(self, site: Site, last: bool) -> None:
+        """Everything that is left of the stage. ``last``: the trial ends with it."""
+        totals = self._take_up(site)
+        while self.epoch < self.end:
+            began = time.monotonic()
+            totals = self.train_epoch(totals)
+            self.stage.end_epoch(self.net, self.epoch)
+            self.epoch, self.step = self.epoch + 1, 0
+            over = self._report(self.epoch, totals, began, self.stage.finished or self.epoch == self.end)
+            totals = None
+            if not over or not last:
+                self._end_if_pruned()
+            if over:
+                break
+            if self.divided:
+                self.stage = segments.changed(self.stage, self.progress.config, self.net, self.epoch)
+            self._commit_if_due()
+        self.backward.remove()
+        self.progress.report_layers(self.stage)
+        self._commit_end(last)
+
+    def _take_up(self, site: Site) -> Totals | None:
+        """Enter the stage, or go on within it; returns the sums of an epoch that was begun."""
+        began, totals = time.monotonic(), None
+        self.stage.arrive(site)
+        if not self.inside:
+            self.stage.observe(self.net)
+            self.stage.enter(self.net)
+        self.stage.attach(self.net)
+        self.backward = BackwardPruner(self.net.model, self.stage.recipe.backward, self._backward_generator)
+        if self.inside:
+            self.stage.load_state_dict(self.checkpoint["method"])
+            self.backward.load_state_dict(self.checkpoint["backward"])
+            totals = self._resume_epoch() if self.step else None
+        elif self.stage.changes_network or self.stage.epochs == self.epoch:
+            self.stage.begin_epoch(self.epoch)
+            self._report(0, None, began, end=self.stage.epochs == self.epoch)
+        self.checkpoint.clear()
+        return totals
+
+    def _backward_generator(self, layer: str) -> torch.Generator:
+        return generator(self.progress.config.seed, self.stage.key, "backward", layer, device=self.progress.device)
+
+    def _resume_epoch(self) -> Totals:
+        device = self.progress.device
+        torch.set_rng_state(self.checkpoint["rng"])
+        if device.type == "cuda" and "rng_cuda" in self.checkpoint:
+            torch.cuda.set_rng_state(self.checkpoint["rng_cuda"], device)
+        loss, correct, count = self.checkpoint["totals"]
+        return Totals(loss.to(device), correct.to(device), count)
+
+    def train_epoch(self, totals: Totals | None) -> Totals:
+        """The steps that are left of an epoch; ``totals`` are the sums of those that are not."""
+        stage, config, epoch = self.stage, self.progress.config, self.epoch
+        stage.begin_epoch(epoch)
+        if totals is None:
+            totals = Totals.zero(self.progress.device)
+            torch.manual_seed(derive_seed(config.seed, stage.key, epoch))  # for layers that draw, e.g. dropout
+        self.net.model.train()
+        streams = [
+            self.progress.data.batches(
+                seed=derive_seed(config.seed, stage.key),
+                epoch=epoch,
+                stream=stream,
+                batch_size=stage.recipe.batch_size,
+                start=self.step,
+                augment=config.augment and stage.augment,
+            )
+            for stream in stage.streams
+        ]
+        for batches in zip(*streams, strict=True) if streams else repeat(()):
+            loss, correct = stage.step(*batches)
+            totals.add(loss, correct, len(batches[0][1]) if batches else 0)
+            self.step += 1
+            if stage.finished:
+                break
+            self._commit_if_due(totals)
+        return totals
+
+    def _report(self, epoch: int, totals: Totals | None, began: float, end: bool) -> bool:
+        return self.progress.report(self.stage, epoch, totals, self._columns, began, end)
+
+    def _columns(self) -> dict[str, Any]:
+        return {**self.stage.columns(), **self.backward.columns()}
+
+    def _place(self) -> dict[str, int]:
+        return {"stage": self.position, "epoch": self.epoch, "step": self.step}
+
+    def _state(self) -> dict[str, Any]:
+        return {"method": self.stage.state_dict(), "backward": self.backward.state_dict()}
+
+    def _commit_if_due(self, totals: Totals | None = None) -> None:
+        commit, stop = self.progress.due()
+        if not commit:
+            return
+        extra: dict[str, Any] = {**self._state(), "rng": torch.get_rng_state()}
+        if totals is not None:
+            extra["totals"] = [totals.loss, totals.correct, totals.count]
+        if self.progress.device.type == "cuda":
+            extra["rng_cuda"] = torch.cuda.get_rng_state(self.progress.device)
+        self.progress.commit(self._place(), extra)
+        if stop:
+            raise Preempted
+
+    def _end_if_pruned(self) -> None:
+        """End the trial here if the search says so, in a stage that the method lets stop."""
+        progress, stoppable = self.progress, self.progress.method.stoppable
+        if self.stage.name not in stoppable or progress.is_source:
+            return
+        step = progress.own_epochs(stoppable)
+        if progress.around.is_over(step, progress.rows["epochs"][-1]):
+            progress.report_layers(self.stage)
+            progress.commit(self._place(), status="pruned", result={**progress.result(), "pruned_at": step})
+            raise Pruned
+
+    def _commit_end(self, last: bool) -> None:
+        """The next stage's turn; after a segment it stays this one's, in whichever trial continues it."""
+        goes_on = self.epoch < self.stage.epochs and not self.stage.finished
+        place, state = (self._place(), self._state()) if goes_on else ({"stage": self.position + 1}, None)
+        (self.progress.complete if last else self.progress.commit)(place, state)

@@ -1,0 +1,182 @@
+"""One trial: config -> the network it starts from -> stages -> rows. Commits as it goes, and continues where it was."""
+
+from __future__ import annotations
+
+import json
+import socket
+import traceback
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from trials.config.trial_config import TrialConfig
+from trials.data import Loader, Source, load
+from trials.errors import OUT_OF_MEMORY, Preempted, Pruned, Superseded
+from trials.methods import METHODS, Method, Stage, segments
+from trials.methods.dense import is_shared
+from trials.networks.stored import load_into, source_path
+from trials.running.progress import Progress, Surroundings
+from trials.running.shared_trials import obtain
+from trials.running.stage_run import StageRun
+from trials.seeding import derive_seed
+from trials.storage.place import Place
+from trials.storage.trial_folder import Attempt, Rows, State, TrialFolder
+from trials.training.net import Net, build_net, place_data, resolve_device
+from trials.training.stage_context import Site
+
+__all__ = ["Surroundings", "run", "source_name"]
+
+
+def run(config: TrialConfig, folder: Place, around: Surroundings) -> State:
+    """Run a trial in its folder, from wherever it is, and return how it stands.
+
+    A finished trial is not run again: its state is returned at once. A failure is committed (type, message, traceback)
+    and returned, not raised.
+
+    Raises:
+        Superseded: a later attempt took the trial over meanwhile.
+    """
+    ledger = TrialFolder(folder)
+    device = resolve_device(config.device)
+    try:
+        lines = around.when_there_is_room(lambda: ledger.verify(checkpoint=True))
+        state = ledger.state()
+        if state is not None and state.finished:
+            return state
+        torch.set_num_threads(around.threads)
+        attempt, checkpoint = around.when_there_is_room(
+            lambda: ledger.begin(host=socket.gethostname(), device=_describe(device))
+        )
+    except Preempted:  # there was no room to begin
+        return ledger.state() or State(status="preempted")
+    for line in (*lines, *attempt.warnings):
+        around.warn(line)
+    try:
+        _Run(config, attempt, checkpoint, around, device).go()
+    except Pruned:
+        pass
+    except Preempted:
+        _end(attempt, around, "preempted")
+    except KeyboardInterrupt:
+        _end(attempt, around, "preempted")
+        raise
+    except Superseded:
+        raise
+    except Exception as error:  # noqa: BLE001  any failure of a trial is a result: committed, and told to the driver
+        crowded = is_out_of_memory(error) and not around.alone
+        _end(attempt, around, "failed", error=_told(error), failures=attempt.state.failures + (not crowded))
+    finally:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    return attempt.state
+
+
+def _end(attempt: Attempt, around: Surroundings, status: str, **fields: Any) -> None:
+    """Commit how it ended; where there is no room even for that and it must stop, what was committed before holds."""
+    with suppress(Preempted):
+        around.when_there_is_room(lambda: attempt.end(status, **fields))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: the device's, or the machine's (of which torch has no name of its own)."""
+    named = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+
+
+def _told(error: Exception) -> dict[str, str]:
+    name = OUT_OF_MEMORY if is_out_of_memory(error) else type(error).__name__
+    return {"type": name, "message": str(error), "traceback": traceback.format_exc()}
+
+
+def _describe(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+class _Run:
+    """One attempt at a trial."""
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        attempt: Attempt,
+        checkpoint: dict[str, Any],
+        around: Surroundings,
+        device: torch.device,
+    ) -> None:
+        self.config, self.checkpoint, self.around, self.device = config, checkpoint, around, device
+        self.siblings = attempt.folder.path.parent
+        self.method: Method = METHODS[config.method](config)
+        self.raw: Source = load(config.dataset, config.data_dir)
+        self.data: Loader = place_data(config, self.raw, device)
+        self.net: Net = build_net(config, self.raw, device)
+        self.progress = Progress(config, attempt, around, self.method, self.raw, self.data, self.net)
+
+    def go(self) -> None:
+        """Everything that is left to do."""
+        self.method.initialised(self.net)
+        stages = [] if self._is_shared() else segments.reached(self.config, list(self.method.stages()))
+        first = 0
+        self.checkpoint = self.checkpoint or segments.inherited(self.config, self.siblings)
+        if self.checkpoint:
+            first = self._continue()
+        else:
+            self._load_source()
+        for position in range(first, len(stages)):
+            self._run_stage(stages[position], position, last=position == len(stages) - 1)
+        if not stages or first == len(stages):
+            self.progress.complete({"stage": len(stages)})
+
+    def _run_stage(self, stage: Stage, position: int, last: bool) -> None:
+        StageRun(self.progress, stage, position, self.checkpoint).run(self._site(stage), last)
+
+    def _is_shared(self) -> bool:
+        """A dense trial of a sweep is the shared stage of the same config, and nothing more; a segment is its own."""
+        return is_shared(self.config) and not self.progress.is_source
+
+    def _continue(self) -> int:
+        self.progress.rows.update(json.loads(self.checkpoint["rows"]))
+        if self.checkpoint["data"] != self.raw.fingerprint:
+            raise ValueError(
+                f"{self.config.dataset} has fingerprint {self.raw.fingerprint}, but the trial began on "
+                f"{self.checkpoint['data']}: give it the data it began on, or another storage"
+            )
+        self.net.load_state_dict(self.checkpoint["net"])
+        return int(self.checkpoint["position"]["stage"])
+
+    def _load_source(self) -> None:
+        source = self.config if self._is_shared() else self.method.source()
+        if source is None:
+            given = getattr(self.config, "source_net", None)
+            if given is not None:
+                load_into(self.net.model, source_path(given, self.config.model))
+            return
+        name, checkpoint, rows = self._obtain(source, self.around)
+        self.net.load_state_dict(checkpoint["net"])
+        for table, content in rows.items():
+            self.progress.rows[table] = [{**row, "stage_id": row.get("stage_id") or name} for row in content]
+
+    def _obtain(self, source: TrialConfig, around: Surroundings) -> tuple[str, dict[str, Any], Rows]:
+        """A shared stage's name, checkpoint and rows."""
+        folder = TrialFolder(self.around.stages / source_name(source, self.raw))
+        found = obtain(folder, lambda: run(source, folder.path, around), self.around.should_stop)
+        return folder.path.name, *found
+
+    def _site(self, stage: Stage) -> Site:
+        seed, mapping = derive_seed(self.config.seed, stage.key), self.around.mapping()
+        return Site(self.data, self.progress.rows, mapping, seed, self._network)
+
+    def _network(self, name: str) -> Net:
+        """Another trained network, in evaluation mode; its rows are not this trial's."""
+        source = self.method.references()[name]
+        _, checkpoint, _ = self._obtain(source, replace(self.around, report=lambda row: None))
+        net = build_net(source, self.raw, self.device)
+        net.load_state_dict(checkpoint["net"])
+        net.model.eval()
+        return net
+
+
+def source_name(source: TrialConfig, raw: Source) -> str:
+    """The folder of a shared stage: its trial's name and the fingerprint of the data it saw."""
+    return f"{source.id}-{raw.fingerprint[:6]}"

@@ -1,0 +1,206 @@
+"""Backward-only pruning: the forward pass uses the weights W, the gradient of what comes in passes through W M.
+
+    y = conv(x, W) + b              unchanged, to the bit
+    dL/dx = conv_transpose(g, W M)  g = dL/dy;  M = 1 - c B,  B ~ Bernoulli(p_bern),  c = 1 for candidates
+    dL/dW = corr(x, g)              not masked: what is pruned still learns
+    dL/db = sum g
+
+Candidates are the int(p_prune N) units with the smallest norms over all layers together. Source: diversified weight
+pruning (DWP, https://arxiv.org/abs/2208.08677) as its unofficial code prunes gradients. That code recognises the
+weight by its shape when a backward pass unpacks it, and so masks inputs of that shape too, and fails on a bias; here M
+is drawn in the forward pass and saved beside W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trials.config.trial_config import BackwardConfig
+from trials.sparsity import PATTERNS
+from trials.sparsity.dropping import drop, thin
+
+Generators = Callable[[str], torch.Generator]
+"""A layer's name to its generator, on the model's device."""
+
+
+class _Conv2d(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, m: Tensor, *geometry: Any) -> Tensor:
+        ctx.save_for_backward(x, weight, m)
+        ctx.geometry = geometry
+        return F.conv2d(x, weight, bias, *geometry)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
+        x, weight, m = ctx.saved_tensors
+        stride, padding, dilation, groups = ctx.geometry
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        rest = ([weight.shape[0]], stride, padding, dilation, False, (0, 0), groups)
+        derive = torch.ops.aten.convolution_backward
+        grad_x = grad_weight = grad_bias = None
+        if needs_x:
+            grad_x = derive(g, x, weight * m, *rest, (True, False, False))[0]
+        if needs_weight or needs_bias:
+            _, grad_weight, grad_bias = derive(g, x, weight, *rest, (False, needs_weight, needs_bias))
+        return grad_x, grad_weight, grad_bias, None, None, None, None, None
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, m: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight, m)
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
+        x, weight, m = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        rows = g.reshape(-1, g.shape[-1])  # [.., O]
+        grad_x = g @ (weight * m) if needs_x else None
+        grad_weight = rows.T @ x.reshape(-1, x.shape[-1]) if needs_weight else None
+        return grad_x, grad_weight, rows.sum(0) if needs_bias else None, None
+
+
+def conv2d(conv: nn.Conv2d, x: Tensor, m: Tensor) -> Tensor:
+    """``conv(x)`` whose gradient for ``x`` passes through weight times ``m``. Any stride, padding, dilation, groups."""
+    padding: Any = conv.padding
+    if conv.padding_mode != "zeros" or isinstance(padding, str):
+        left, right, top, bottom = conv._reversed_padding_repeated_twice
+        if conv.padding_mode == "zeros" and (left, top) == (right, bottom):
+            padding = (top, left)
+        else:
+            mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
+            x, padding = F.pad(x, (left, right, top, bottom), mode=mode), (0, 0)
+    x, weight, bias = _autocast(x, conv.weight, conv.bias)
+    batched = x if x.dim() == 4 else x[None]
+    y: Tensor = _Conv2d.apply(
+        batched, weight, bias, m.to(weight.dtype), conv.stride, padding, conv.dilation, conv.groups
+    )
+    return y if x.dim() == 4 else y[0]
+
+
+def linear(layer: nn.Linear, x: Tensor, m: Tensor) -> Tensor:
+    """``layer(x)`` whose gradient for ``x`` passes through weight times ``m``."""
+    x, weight, bias = _autocast(x, layer.weight, layer.bias)
+    y: Tensor = _Linear.apply(x, weight, bias, m.to(weight.dtype))
+    return y
+
+
+def _autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """As autocast would have the layer see them: within an autograd function it would cast where no gradient looks."""
+    kind = x.device.type
+    if not torch.is_autocast_enabled(kind):
+        return x, weight, bias
+    dtype = torch.get_autocast_dtype(kind)
+    return x.to(dtype), weight.to(dtype), bias if bias is None else bias.to(dtype)
+
+
+class BackwardPruner:
+    """Prunes a model's backward passes while it is installed; without a config it does nothing at all.
+
+    Only the layers' ``forward`` is swapped: modules, parameters, hooks and ties stay what they are, and passes without
+    gradients are the model's own. ``with BackwardPruner(...):`` removes it at the end.
+    """
+
+    def __init__(self, model: nn.Module, config: BackwardConfig | None, generators: Generators) -> None:
+        self.config = config
+        self.forwards = 0
+        self.kept: dict[str, Tensor] = {}
+        self.layers: dict[str, nn.Conv2d | nn.Linear] = {}
+        self.generators: dict[str, torch.Generator] = {}
+        self._held: dict[str, Tensor] = {}
+        self._handle: Any = None
+        if config is not None:
+            self._install(model, config, generators)
+
+    def _install(self, model: nn.Module, config: BackwardConfig, generators: Generators) -> None:
+        kinds = (nn.Conv2d, nn.Linear) if config.linear else (nn.Conv2d,)
+        self.layers = {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
+        taken = [name for name, module in self.layers.items() if "forward" in vars(module)]
+        if taken:
+            raise ValueError(f"layer {taken[0]!r} already has a forward of its own: remove what put it there first")
+        self.pattern = PATTERNS[config.pattern]
+        if config.p_bern < 1:
+            self.generators = {name: generators(name) for name in self.layers}
+        for name, module in self.layers.items():
+            module.forward = partial(self._forward, name, module)  # type: ignore[method-assign]
+        self._handle = model.register_forward_pre_hook(self._before_forward)
+
+    def remove(self) -> None:
+        """Give the layers their own forward back."""
+        for module in self.layers.values():
+            vars(module).pop("forward", None)
+        if self._handle is not None:
+            self._handle.remove()
+
+    def __enter__(self) -> BackwardPruner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.remove()
+
+    def refresh(self) -> None:
+        """Select the candidates by the weights of now."""
+        assert self.config is not None
+        norms = {name: module.weight.detach().abs() for name, module in self.layers.items()}
+        self._hold(drop(norms, self.config.p_prune, pattern=self.pattern) if norms else {})
+
+    def _hold(self, kept: Mapping[str, Tensor]) -> None:
+        self.kept = dict(kept)
+        self._held = {name: mask.to(self.layers[name].weight.dtype) for name, mask in kept.items()}
+
+    def _before_forward(self, _model: nn.Module, _inputs: Any) -> None:
+        if not torch.is_grad_enabled():
+            return
+        assert self.config is not None
+        every = self.config.refresh_every
+        if not self.forwards or (every and self.forwards % every == 0):
+            self.refresh()
+        self.forwards += 1
+
+    def _forward(self, name: str, module: nn.Conv2d | nn.Linear, x: Tensor) -> Tensor:
+        if not (torch.is_grad_enabled() and x.requires_grad):
+            return type(module).forward(module, x)  # type: ignore[arg-type]
+        m = self._multiplier(name)
+        return conv2d(module, x, m) if isinstance(module, nn.Conv2d) else linear(module, x, m)
+
+    def _multiplier(self, name: str) -> Tensor:
+        """M of a layer."""
+        assert self.config is not None
+        return thin(self._held[name], self.config.p_bern, pattern=self.pattern, generator=self.generators.get(name))
+
+    def columns(self) -> dict[str, float]:
+        """What a row says of it: p_prune p_bern, and the shares of units and of weights that are candidates."""
+        if self.config is None or not self.kept:
+            return {}
+        units = [self.pattern.unit_scores(mask.float()) for mask in self.kept.values()]
+        total_units, total = sum(u.numel() for u in units), sum(mask.numel() for mask in self.kept.values())
+        return {
+            "backward_nominal_ratio": self.config.p_prune * self.config.p_bern,
+            "backward_candidate_units": sum(int((unit == 0).sum()) for unit in units) / total_units,
+            "backward_candidate_weights": sum(int((~mask).sum()) for mask in self.kept.values()) / total,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything the next pass depends on beside the weights; empty without a config."""
+        if self.config is None:
+            return {}
+        states = {name: generator.get_state() for name, generator in self.generators.items()}
+        return {"forwards": self.forwards, "kept": self.kept, "generators": states}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if self.config is None:
+            return
+        self.forwards = state["forwards"]
+        self._hold({name: mask.to(self.layers[name].weight.device) for name, mask in state["kept"].items()})
+        for name, generator in self.generators.items():
+            generator.set_state(state["generators"][name])

@@ -1,0 +1,36 @@
+"""A full disk: whoever wants to write waits until there is room, says so once, and loses nothing of its work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from trials.errors import Preempted
+from trials.storage.files import is_full
+
+RETRY_S = 5.0
+"""How often it is tried again."""
+
+T = TypeVar("T")
+
+
+def when_there_is_room(write: Callable[[], T], tell: Callable[[str], None], should_stop: Callable[[], bool]) -> T:
+    """What ``write`` returns, once there is room for it. It must be possible to begin it anew.
+
+    Raises:
+        Preempted: asked to stop meanwhile.
+    """
+    told = False
+    while True:
+        try:
+            return write()
+        except OSError as error:
+            if not is_full(error):
+                raise
+            if not told:
+                tell(f"no room to write ({error}): waiting until there is")
+                told = True
+            if should_stop():
+                raise Preempted from error
+            time.sleep(RETRY_S)

@@ -1,0 +1,328 @@
+"""A trial's folder: what is committed, and how. The one place that knows file names; the sweeper reads it too.
+
+A commit is checkpoint, rows, state, in this order, each there whole or not at all. ``state.json`` names the files it
+stands for, so whatever a kill leaves beside them is not read. Names carry commit, attempt and a hash of the content:
+a late writer never touches its successor's files, and a file tells by its name whether it is whole. A checkpoint holds
+a copy of the trial's rows, so that a damaged row file is written again, not computed again.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trials.errors import DamagedFile, Superseded
+from trials.frozen import SCHEMA
+from trials.storage import files
+from trials.storage.place import Place
+
+Row = dict[str, Any]
+Rows = dict[str, list[Row]]
+
+TABLES = ("epochs", "layers", "allocations")
+RESULT = (
+    *(f"{split}_{figure}" for split in ("train", "val", "test") for figure in ("loss", "accuracy")),
+    *("density", "sparsity", "kept", "prunable", "empty_layers", "macs", "flops", "parameters"),
+)
+"""Columns of a trial's last row that are its result: what an objective may name, with dense_flops."""
+
+BATCH_SIZES = (1, 128)
+LATENCY = tuple(f"latency_ms_{size}" for size in BATCH_SIZES)
+"""Of the result too, where the trial measures it (see trials/training/latency.py)."""
+
+FINISHED = frozenset({"complete", "pruned"})
+_NAME = re.compile(r"(?P<commit>\d{6})-a(?P<attempt>\d+)-(?P<hash>[0-9a-f]{12})\.(pt|parquet)$")
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What one commit stands for: file names in ``checkpoint/`` and ``rows/``."""
+
+    number: int
+    checkpoint: str | None
+    rows: dict[str, str]
+
+
+@dataclass(frozen=True)
+class State:
+    """What is committed of a trial."""
+
+    status: str = "running"
+    attempt: int = 0
+    failures: int = 0
+    commits: tuple[Commit, ...] = ()
+    progress: dict[str, Any] = field(default_factory=dict)
+    result: dict[str, Any] = field(default_factory=dict)
+    error: dict[str, str] | None = None
+    seconds: float = 0.0
+    host: str = ""
+    device: str = ""
+
+    @property
+    def finished(self) -> bool:
+        return self.status in FINISHED
+
+
+class TrialFolder:
+    """A trial's folder, read by anyone; written through :meth:`begin`."""
+
+    def __init__(self, path: Place) -> None:
+        self.path = path
+        self.state_path = path / "state.json"
+
+    def state(self) -> State | None:
+        """What is committed, or None where nothing is.
+
+        Raises:
+            DamagedFile: ``state.json`` cannot be read.
+        """
+        try:
+            text = self.state_path.read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            content = json.loads(text)
+            content["commits"] = tuple(Commit(**commit) for commit in content["commits"])
+            return State(**{f.name: content[f.name] for f in fields(State) if f.name in content})
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DamagedFile(f"{self.state_path} is not a committed state ({error})") from None
+
+    def rows(self, commit: Commit) -> Rows:
+        """The rows that a commit stands for.
+
+        Raises:
+            DamagedFile: a row file is missing or not what its name says.
+        """
+        tables = {name: self.table(commit, name) for name in commit.rows}
+        return {name: table.to_pylist() for name, table in tables.items() if table is not None}
+
+    def table(self, commit: Commit, table: str) -> pa.Table | None:
+        """One table of a commit's rows, as Arrow; None where the trial has no rows of that kind."""
+        name = commit.rows.get(table)
+        if name is None:
+            return None
+        return pq.ParquetFile(pa.BufferReader(self._read("rows", name))).read(use_threads=False)
+
+    def checkpoint(self, commit: Commit) -> dict[str, Any]:
+        """The checkpoint of a commit, on CPU.
+
+        Raises:
+            DamagedFile: it is missing or not what its name says.
+        """
+        if commit.checkpoint is None:
+            return {}
+        import torch  # not for those who only read rows and states
+
+        content = self._read("checkpoint", commit.checkpoint)
+        loaded: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return loaded
+
+    def _read(self, kind: str, name: str) -> bytes:
+        path = self.path / kind / name
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise DamagedFile(f"{path} is missing") from None
+        match = _NAME.search(name)
+        if match is None or files.digest(content) != match["hash"]:
+            raise DamagedFile(f"{path} is damaged: its content is not what its name says")
+        return content
+
+    def verify(self, *, checkpoint: bool = False) -> list[str]:
+        """Check the row files (and the checkpoint) of the last commit; set damaged files aside; repair what can be.
+
+        For the trial's owner, or for anyone once it is finished.
+
+        Returns a line per damaged file. Where nothing whole is left to write them from, the state forgets the commit,
+        so that the trial continues from the one before, or from the start.
+        """
+        try:
+            state = self.state()
+        except DamagedFile as damage:
+            return [str(damage), *self.recover()[1]]
+        if state is None or not state.commits:
+            return []
+        last = state.commits[-1]
+        whole = not any(self._damaged("rows", name) for name in last.rows.values())
+        if whole and not (checkpoint and last.checkpoint and self._damaged("checkpoint", last.checkpoint)):
+            return []
+        _, lines = self.recover()
+        return lines
+
+    def _damaged(self, kind: str, name: str) -> bool:
+        try:
+            self._read(kind, name)
+        except DamagedFile:
+            return True
+        return False
+
+    def recover(self) -> tuple[tuple[State, dict[str, Any]], list[str]]:
+        """The newest state that can be continued, with its checkpoint; repairs and sets aside what is damaged."""
+        lines: list[str] = []
+        try:
+            state = self.state()
+        except DamagedFile as damage:
+            lines.append(f"{damage}; set aside as {files.set_aside(self.state_path).name}")
+            state = None
+        last_attempt = self._last_attempt()
+        if state is None or state.attempt < last_attempt:  # a late writer may have spoilt its successor's state
+            state = State(attempt=last_attempt, commits=tuple(self._scan()))
+        for position in range(len(state.commits) - 1, -1, -1):
+            commit = state.commits[position]
+            try:
+                checkpoint = self.checkpoint(commit)
+            except DamagedFile as damage:
+                lines.append(self._put_away(damage, "checkpoint", commit.checkpoint))
+                continue
+            commit = self._repair_rows(commit, checkpoint, lines)
+            last = position == len(state.commits) - 1
+            kept = replace(state, commits=(*state.commits[:position], commit))
+            kept = kept if last and state.commits else replace(kept, status="running", result={})
+            if lines:
+                self.write_state(kept)
+            return (kept, checkpoint), lines
+        fresh = replace(state, commits=(), progress={}, result={}, status="running")
+        if lines:
+            self.write_state(fresh)
+        return (fresh, {}), lines
+
+    def _put_away(self, damage: DamagedFile, kind: str, name: str | None) -> str:
+        path = self.path / kind / (name or "")
+        return f"{damage}; set aside as {files.set_aside(path).name}" if path.is_file() else str(damage)
+
+    def _repair_rows(self, commit: Commit, checkpoint: Mapping[str, Any], lines: list[str]) -> Commit:
+        rows: Rows = json.loads(checkpoint.get("rows", "{}"))
+        repaired = dict(commit.rows)
+        for table in {*commit.rows, *(t for t, content in rows.items() if content)}:
+            name = commit.rows.get(table)
+            if name is not None and not self._damaged("rows", name):
+                continue
+            if name is not None:
+                lines.append(self._put_away(DamagedFile(f"{self.path / 'rows' / name} is damaged"), "rows", name))
+            repaired[table] = self.write_rows(table, rows.get(table, []), commit.number, self._last_attempt())
+        return replace(commit, rows=repaired)
+
+    def _scan(self) -> list[Commit]:
+        """The commits whose checkpoints lie in the folder, oldest first; their rows are in the checkpoints."""
+        names = files.names(self.path / "checkpoint")
+        found = [(m, name) for name in names if name.endswith(".pt") and (m := _NAME.search(name))]
+        found.sort(key=lambda item: (int(item[0]["attempt"]), int(item[0]["commit"])))
+        return [Commit(int(match["commit"]), name, {}) for match, name in found]
+
+    def _last_attempt(self) -> int:
+        names = (name for kind in ("checkpoint", "rows") for name in files.names(self.path / kind))
+        return max((int(m["attempt"]) for name in names if (m := re.search(r"-a(?P<attempt>\d+)-", name))), default=0)
+
+    def write_state(self, state: State) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        content = {"schema": SCHEMA, **asdict(state)}
+        files.write(self.state_path, json.dumps(content, indent=1).encode())
+
+    def write_rows(self, table: str, rows: list[Row], commit: int, attempt: int) -> str:
+        """Write one row file and return its name."""
+        buffer = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows, schema=_schema(rows)), buffer)
+        return self._write("rows", f"{table}-{commit:06d}-a{attempt}", "parquet", buffer.getvalue())
+
+    def write_checkpoint(self, checkpoint: Mapping[str, Any], commit: int, attempt: int) -> str:
+        import torch
+
+        buffer = io.BytesIO()
+        torch.save(dict(checkpoint), buffer)
+        return self._write("checkpoint", f"{commit:06d}-a{attempt}", "pt", buffer.getvalue())
+
+    def _write(self, kind: str, stem: str, suffix: str, content: bytes) -> str:
+        name = f"{stem}-{files.digest(content)}.{suffix}"
+        (self.path / kind).mkdir(parents=True, exist_ok=True)
+        files.write(self.path / kind / name, content)
+        return name
+
+    def begin(self, *, host: str = "", device: str = "") -> tuple[Attempt, dict[str, Any]]:
+        """Start the next attempt: the attempt, and the checkpoint it continues from (empty at the first)."""
+        files.remove_leftovers(self.path)
+        (state, checkpoint), lines = self.recover()
+        state = replace(state, attempt=state.attempt + 1, host=host, device=device)
+        state = replace(state, status="running", error=None)
+        self.write_state(state)
+        return Attempt(self, state, tuple(lines)), checkpoint
+
+
+def _schema(rows: Iterable[Row]) -> pa.Schema:
+    """Columns of every row (not only the first), numbers that are whole in some rows and not in others as float."""
+    columns: dict[str, list[Any]] = {}
+    for row in rows:
+        for name, value in row.items():
+            columns.setdefault(name, []).append(value)
+    return pa.schema([(name, _type_of(values)) for name, values in columns.items()])
+
+
+def _type_of(values: list[Any]) -> pa.DataType:
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {int, float}:
+        return pa.float64()
+    return pa.array(values).type
+
+
+class Attempt:
+    """One process's turn at a trial: the only one who may commit, until the next attempt begins."""
+
+    def __init__(self, folder: TrialFolder, state: State, warnings: tuple[str, ...] = ()) -> None:
+        self.folder = folder
+        self.state = state
+        self.warnings = warnings
+
+    def commit(
+        self, *, checkpoint: Mapping[str, Any], rows: Rows, progress: dict[str, Any], seconds: float, **fields: Any
+    ) -> None:
+        """Commit everything up to now. ``fields`` change the state (status, result).
+
+        Raises:
+            Superseded: another attempt has begun; nothing of this one counts any more.
+        """
+        number = self.state.commits[-1].number + 1 if self.state.commits else 1
+        self.refuse_if_superseded()
+        checkpoint = {**checkpoint, "rows": json.dumps(rows)}
+        name = self.folder.write_checkpoint(checkpoint, number, self.state.attempt)
+        row_names = {
+            table: self.folder.write_rows(table, content, number, self.state.attempt)
+            for table, content in rows.items()
+            if content
+        }
+        commits = (*self.state.commits[-1:], Commit(number, name, row_names))
+        self._write(commits=commits, progress=progress, seconds=seconds, **fields)
+        self._remove_others()
+
+    def end(self, status: str, **fields: Any) -> None:
+        """Say how the attempt ended, with nothing more to commit."""
+        self._write(status=status, **fields)
+
+    def refuse_if_superseded(self) -> None:
+        try:
+            now = self.folder.state()
+        except DamagedFile:
+            now = None
+        if now is not None and now.attempt > self.state.attempt:
+            raise Superseded(
+                f"{self.folder.path.name}: attempt {self.state.attempt} commits, but {now.attempt} has begun; refused"
+            )
+
+    def _write(self, **fields: Any) -> None:
+        self.refuse_if_superseded()
+        self.state = replace(self.state, **fields)
+        self.folder.write_state(self.state)
+
+    def _remove_others(self) -> None:
+        """Delete what no commit names any more (not what was set aside, nor what a later attempt writes)."""
+        named = {name for commit in self.state.commits for name in (commit.checkpoint, *commit.rows.values())}
+        for kind in ("checkpoint", "rows"):
+            for name in files.names(self.folder.path / kind):
+                match = _NAME.search(name)
+                if match and name not in named and int(match["attempt"]) <= self.state.attempt:
+                    (self.folder.path / kind / name).unlink(missing_ok=True)

@@ -1,0 +1,69 @@
+"""torch's optimisers as stages use them: gradients are set from outside, the learning rate lives in a tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trials.config.trial_config import OpenRecipe
+
+
+class _Rated:
+    """An optimiser of torch's whose gradients are set from outside, and whose learning rate lives in a tensor."""
+
+    def __init__(
+        self, kind: Callable[..., torch.optim.Optimizer], parameters: Iterable[Tensor], lr: float, **options: Any
+    ) -> None:
+        parameters = list(parameters)
+        device = parameters[0].device
+        self.lr = torch.tensor(lr, device=device, dtype=torch.float64 if device.type == "cpu" else torch.float32)
+        self.optimizer = kind(parameters, lr=self.lr, **options)
+        self.step = self.optimizer.step
+
+    def set_lr(self, lr: float) -> None:
+        self.lr.fill_(lr)
+
+    def zero_grad(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Moments and learning rate of a checkpoint. All else stays as this one was built with; the learning rate stays
+        the tensor that :meth:`set_lr` fills."""
+        (own,), (saved,) = self.optimizer.state_dict()["param_groups"], state["param_groups"]
+        self.optimizer.load_state_dict({**state, "param_groups": [{**own, "params": saved["params"]}]})
+        self.lr.copy_(saved["lr"])
+        self.optimizer.param_groups[0]["lr"] = self.lr
+
+
+class Sgd(_Rated):
+    """SGD with momentum. ``in_order`` steps one tensor after the other, for tensors that share memory."""
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        *,
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        in_order: bool = False,
+    ) -> None:
+        order = {"foreach": False, "fused": False} if in_order else {"fused": True}
+        super().__init__(torch.optim.SGD, parameters, lr, momentum=momentum, weight_decay=weight_decay, **order)
+
+    @classmethod
+    def of(cls, recipe: OpenRecipe, parameters: Iterable[Tensor]) -> Sgd:
+        return cls(parameters, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+
+
+class AdamW(_Rated):
+    """AdamW. Where gradient, weight and moments are 0, they stay exactly 0."""
+
+    def __init__(self, parameters: Iterable[Tensor], *, lr: float, beta1: float, weight_decay: float) -> None:
+        betas = (beta1, 0.999)
+        super().__init__(torch.optim.AdamW, parameters, lr, betas=betas, weight_decay=weight_decay, fused=True)
