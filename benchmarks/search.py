@@ -14,10 +14,10 @@ from typing import Any
 
 from optuna.trial import TrialState
 
+from sweeper.search.outcomes import Outcome
 from sweeper.search.study import CellStudy
-from sweeper.space.grid.cells import LADDERS
+from sweeper.space.grid.grid import LADDERS
 from sweeper.space.load import from_document
-from sweeper.space.options.objectives import Outcome
 from sweeper.space.space import Space
 
 DENSITIES = LADDERS["lth"][:12]

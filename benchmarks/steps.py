@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from benchmarks.timing import pair
 from trials import models
-from trials.config.trial_config import Recipe
+from trials.config.recipes import Recipe
 from trials.methods.base import TrainStage
 from trials.methods.bip.bip import Bilevel, BipConfig
 from trials.methods.bip.hydra import HydraConfig, TrainScores

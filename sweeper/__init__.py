@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from sweeper.results.tables import Sweep, load
+from sweeper.results.frames import Sweep
+from sweeper.results.tables import load
 
 __all__ = ["Sweep", "load"]

@@ -22,8 +22,8 @@ from rich.console import Console
 
 from sweeper.folder.sweep_folder import Record, SweepFolder
 from sweeper.search.learning_curves import curves_in
+from sweeper.search.outcomes import FAILED, RUNNING, outcome_of
 from sweeper.space.load import from_document
-from sweeper.space.options.objectives import FAILED, RUNNING, outcome_of
 from trials.errors import UserError
 from trials.storage.place import Place
 

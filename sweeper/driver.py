@@ -27,7 +27,7 @@ from trials import data
 from trials.config.trial_config import TrialConfig
 from trials.errors import UserError
 from trials.frozen import SCHEMA
-from trials.methods import METHODS
+from trials.methods.registry import METHODS
 from trials.storage import files
 from trials.storage.lease import HEARTBEAT_S, Lease
 

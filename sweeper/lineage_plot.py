@@ -15,8 +15,9 @@ import pandas as pd
 
 from sweeper.columns import COLUMNS
 from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.results.frames import Sweep
 from sweeper.results.lineage import history
-from sweeper.results.tables import Sweep, load
+from sweeper.results.tables import load
 from trials.errors import UserError
 
 

@@ -16,7 +16,10 @@ from trials.errors import UserError
 from trials.methods.parsing import parse
 from trials.networks.stored import network_of
 from trials.sparsity import density_of
-from trials.training.net import Net, build_net, evaluate, place_data, resolve_device
+from trials.training.build import build_net, place_data
+from trials.training.device import resolve_device
+from trials.training.evaluation import evaluate
+from trials.training.net import Net
 from trials.yaml_text import read_yaml
 
 

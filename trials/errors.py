@@ -50,3 +50,9 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
     nearest = [known_name for known_name in names if known_name.casefold() in near]
     hint = f" (did you mean {' or '.join(map(repr, nearest))}?)" if nearest else ""
     return f"{kind} is {name!r}, but must be one of: {', '.join(names)}{hint}"
+
+
+def shown(value: object) -> str:
+    """``value`` as an error shows it: on one line, cut where it gets long."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import re
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,37 +55,3 @@ def read_yaml(path: Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{str(path)!r} cannot be read: {error}") from None
     return parse_yaml(text, str(path))
-
-
-def override(content: Any, settings: Iterable[str]) -> Any:
-    """A copy of ``content`` with every ``a.b=c`` applied; values are read as YAML.
-
-    >>> override({"a": {"b": 1}}, ["a.b=2e-3", "c=[1, 2]"])
-    {'a': {'b': 0.002}, 'c': [1, 2]}
-    """
-    content = copy.deepcopy(content)
-    for setting in settings:
-        path, equals, text = setting.partition("=")
-        if not equals or not all(path.split(".")):
-            raise UserError(f"--set is {setting!r}, but must be a.b=c: a path of keys, an equals sign, a value")
-        current = content
-        *parents, last = path.split(".")
-        for key in parents:
-            if not isinstance(current, dict):
-                break
-            if current.get(key) is None:
-                current[key] = {}
-            current = current[key]
-        if not isinstance(current, dict):
-            raise UserError(f"--set is {setting!r}, but {path.rpartition('.')[0] or 'the file'} is not a mapping")
-        current[last] = parse_yaml(text, f"--set {setting}")
-    return content
-
-
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``over`` on top: mappings merge key by key, everything else is replaced."""
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return merged

@@ -34,7 +34,7 @@ def run_assigned(assignment: dict[str, Any], notice: Callable[[], bool] = lambda
     from trials.methods.parsing import parse
     from trials.running.trial import Surroundings, run
     from trials.storage.place import place
-    from trials.training.net import limit_gpu_memory
+    from trials.training.device import limit_gpu_memory
 
     stop, folder, stages = StopFile(place(assignment["stop"])), place(assignment["folder"]), place(assignment["stages"])
     told_at, alive_every_s = time.monotonic(), assignment["alive_every_s"]

@@ -13,10 +13,11 @@ from typing import Any
 import pandas as pd
 
 from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.results.frames import Sweep
 from sweeper.results.pareto import undominated
 from sweeper.results.summary import ACCURACIES, Row, cells_of, mean, std, summarise
-from sweeper.results.tables import Sweep
-from sweeper.space.options.objectives import read_constraints, read_objectives
+from sweeper.space.options.constraints import read_constraints
+from sweeper.space.options.objectives import read_objectives
 from trials.errors import UserError, unknown_name
 
 

@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 
 from sweeper.columns import config_column
-from sweeper.results.tables import Sweep
-from sweeper.space.options.objectives import Constraint, FieldOf, Objective
+from sweeper.results.frames import Sweep
+from sweeper.space.options.constraints import Constraint, FieldOf
+from sweeper.space.options.objectives import Objective
+from trials.dotted_paths import set_at
 
 
 def feasible(row: Mapping[str, Any], constraints: Sequence[Constraint]) -> bool:
@@ -39,11 +41,7 @@ def _config(row: Mapping[str, Any], constraint: Constraint) -> dict[str, Any]:
     """The row's config, as far as the constraint speaks of it."""
     config: dict[str, Any] = {"method": row.get("method")}
     for path in _paths(constraint):
-        *parents, last = path.split(".")
-        current = config
-        for key in parents:
-            current = current.setdefault(key, {})
-        current[last] = row[config_column(path)]
+        set_at(config, path, row[config_column(path)])
     return config
 
 

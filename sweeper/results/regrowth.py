@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from sweeper.results.tables import Sweep
+from sweeper.results.frames import Sweep
 
 COSTS = ["trial", "step", "episodes", "seconds_mean", "seconds_std", "best"]
 APPLIED = ["trial", "step", "layer", "capacity", "count", "share", "regrown"]

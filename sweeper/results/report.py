@@ -11,12 +11,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.results.frames import Sweep
 from sweeper.results.pareto import pareto_front
 from sweeper.results.regrowth import allocation_texts
 from sweeper.results.summary import ACCURACIES, DONE, Row, column_of, rows_of, summarise
-from sweeper.results.tables import Sweep, read
-from sweeper.space.grid.cells import make_cells, read_grid
-from sweeper.space.options.objectives import Constraint, Objective, read_constraints, read_objectives
+from sweeper.results.tables import read
+from sweeper.space.grid.cells import make_cells
+from sweeper.space.grid.grid import read_grid
+from sweeper.space.options.constraints import Constraint, read_constraints
+from sweeper.space.options.objectives import Objective, read_objectives
 from trials.errors import UserError
 from trials.storage.lease import Lease
 from trials.storage.place import Place

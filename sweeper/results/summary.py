@@ -14,9 +14,9 @@ from typing import Any
 import pandas as pd
 
 from sweeper.columns import config_column
+from sweeper.results.frames import Sweep
 from sweeper.results.pareto import columns_needed, feasible
-from sweeper.results.tables import Sweep
-from sweeper.space.options.objectives import Constraint
+from sweeper.space.options.constraints import Constraint
 
 ACCURACIES = ("val_accuracy", "test_accuracy")
 DONE = frozenset({"complete", "pruned"})

@@ -8,7 +8,7 @@ from typing import Any
 from sweeper.folder.sweep_folder import Record, SweepFolder
 from sweeper.results.tables import read
 from trials.errors import DamagedFile
-from trials.methods import METHODS
+from trials.methods.registry import METHODS
 
 Curve = dict[int, float]
 

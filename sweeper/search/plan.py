@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sweeper.folder.sweep_folder import Record, Sample, SweepFolder
+from sweeper.search.cell_search import study_of
 from sweeper.search.epoch_budget import EpochBudget
 from sweeper.search.learning_curves import Curve, curve_in, curves_in
-from sweeper.search.population import study_of
+from sweeper.search.outcomes import FAILED, RUNNING, Outcome, outcome_of
 from sweeper.search.warm_start import COLD, Warm
 from sweeper.space.grid.cells import Cell
-from sweeper.space.options.objectives import FAILED, RUNNING, Outcome, outcome_of
 from sweeper.space.space import Space
 from trials.errors import OUT_OF_MEMORY, DamagedFile
 from trials.storage.trial_folder import State, TrialFolder

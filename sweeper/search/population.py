@@ -18,12 +18,10 @@ from typing import Any
 
 from sweeper.folder.sweep_folder import Sample
 from sweeper.search.epoch_budget import planned
+from sweeper.search.outcomes import Outcome
 from sweeper.search.perturbation import drawn, perturbed
-from sweeper.search.study import CellStudy
-from sweeper.search.warm_start import Warm
 from sweeper.space.distributions import lowest
 from sweeper.space.grid.cells import Cell
-from sweeper.space.options.objectives import Outcome
 from sweeper.space.options.pbt import Pbt
 from sweeper.space.space import Space
 from trials.config.trial_config import TrialConfig
@@ -193,8 +191,3 @@ class CellPopulation:
             numbers = self._numbers(self._released)
             self._released += 1
             yield from dict.fromkeys(self.config(self._samples[number]).id for number in numbers)
-
-
-def study_of(space: Space, cell: Cell, warm: Warm) -> CellStudy | CellPopulation:
-    """Whatever chooses the hyperparameters of a cell."""
-    return CellStudy(space, cell, warm) if space.pbt is None else CellPopulation(space, cell, space.pbt)

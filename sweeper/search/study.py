@@ -16,12 +16,12 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeper.folder.sweep_folder import Sample
 from sweeper.search.epoch_budget import planned
+from sweeper.search.outcomes import Outcome
 from sweeper.search.warm_start import COLD, Warm
 from sweeper.space.checks import longest, question_of
 from sweeper.space.distributions import corners
 from sweeper.space.grid import conditions
 from sweeper.space.grid.cells import Cell
-from sweeper.space.options.objectives import Outcome
 from sweeper.space.space import Space
 from trials.config.trial_config import TrialConfig
 from trials.seeding import derive_seed

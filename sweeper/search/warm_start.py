@@ -18,14 +18,14 @@ from typing import Any
 from optuna.trial import TrialState
 
 from sweeper.folder.sweep_folder import Record, SweepFolder
-from sweeper.space.compatibility import leaves
+from sweeper.search.outcomes import Outcome, outcome_of
 from sweeper.space.distributions import corners
 from sweeper.space.grid.cells import Cell
 from sweeper.space.grid.conditions import active
 from sweeper.space.load import from_document
-from sweeper.space.options.objectives import Outcome, outcome_of
 from sweeper.space.space import Space
 from trials.config.trial_config import WHERE
+from trials.dotted_paths import leaves
 from trials.errors import UserError
 from trials.storage import files
 from trials.storage.place import Place, place

@@ -6,17 +6,18 @@ from collections.abc import Mapping
 
 from sweeper.space.distributions import Distribution, corners, lowest
 from sweeper.space.grid.cases import Case
-from sweeper.space.grid.cells import Axis, Cell
+from sweeper.space.grid.cells import Cell
 from sweeper.space.grid.conditions import When
+from sweeper.space.grid.grid import Axis
 from sweeper.space.options.enqueue import _check_point
 from sweeper.space.options.objectives import EVERY_EPOCH, require_reported
 from sweeper.space.options.pbt import Pbt
 from sweeper.space.options.pruners import check_stoppable, stoppable_epochs
 from sweeper.space.options.samplers import Question, Tpe
 from sweeper.space.space import Space
-from sweeper.space.values import Scalar, shown
+from sweeper.space.values import Scalar
 from trials.config.trial_config import TrialConfig
-from trials.errors import UserError
+from trials.errors import UserError, shown
 from trials.methods import segments
 
 
@@ -144,7 +145,7 @@ def _check_of_cell(when: When, grid: Mapping[str, Axis], where: str) -> None:
 def _is_method(path: str, value: Scalar) -> bool:
     if path != "method":
         return False
-    from trials.methods import METHODS  # and torch with them: not for a report of what says nothing of methods
+    from trials.methods.registry import METHODS  # and torch with them: not for a report of what says nothing of methods
 
     return value in METHODS
 

@@ -10,9 +10,9 @@ from sweeper.space.grid.cells import Cell, nearest_cell
 from sweeper.space.grid.conditions import holds
 from sweeper.space.options.pbt import narrowed
 from sweeper.space.space import Space
-from sweeper.space.values import shown
 from trials.config.trial_config import WHERE
-from trials.errors import UserError
+from trials.dotted_paths import leaves
+from trials.errors import UserError, shown
 
 _EQUAL = ("sampler", "seed", "objective", "direction", "objectives", "constraints", "enqueue", "pruner", "from_sweep")
 
@@ -104,12 +104,3 @@ def _effective(space: Space, cell: Cell) -> dict[str, Any] | None:
     except UserError:
         return None
     return dict(leaves(config.model_dump(mode="json")))
-
-
-def leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every field of a config by its dotted path."""
-    for key, value in content.items():
-        if isinstance(value, dict) and value:
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -14,8 +14,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from sweeper.space.grid import conditions
 from sweeper.space.grid.conditions import When
-from sweeper.space.values import Scalar, scalars, shown
-from trials.errors import UserError, unknown_name
+from sweeper.space.values import Scalar, scalars
+from trials.errors import UserError, shown, unknown_name
 
 MOST_CORNERS = 64
 """Up to here every combination of bounds and choices is tried on a cell; beyond, one hyperparameter at a time."""

@@ -14,10 +14,11 @@ from typing import Any
 
 from sweeper.space.checks import check_sections
 from sweeper.space.space import Space
-from sweeper.space.values import mapping, plain, shown
-from trials.errors import UserError, unknown_name
+from sweeper.space.values import mapping, plain
+from trials.dotted_paths import get_at, merge, override
+from trials.errors import UserError, shown, unknown_name
 from trials.frozen import validate
-from trials.yaml_text import merge, override, read_yaml
+from trials.yaml_text import read_yaml
 
 SPACES = Path(__file__).resolve().parents[2] / "search_spaces"
 
@@ -123,9 +124,7 @@ def apply_setting(content: dict[str, Any], setting: str) -> Any:
     section, dot, rest = setting.partition("=")[0].partition(".")
     if section not in SECTIONS or not dot:
         return override(content, [setting])
-    value = override({}, [setting])
-    for key in (section, *rest.split(".")):
-        value = value[key]
+    value = get_at(override({}, [setting]), f"{section}.{rest}")
     return {**content, section: _replace(content.get(section), {rest: value}, section)}
 
 

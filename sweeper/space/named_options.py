@@ -6,8 +6,7 @@ from abc import ABC
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from sweeper.space.values import shown
-from trials.errors import UserError, unknown_name
+from trials.errors import UserError, shown, unknown_name
 from trials.frozen import Frozen, validate
 
 

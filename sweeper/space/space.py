@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,18 +10,20 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_v
 
 from sweeper.space.distributions import Distribution, corners, read_distribution
 from sweeper.space.grid.cases import Case, read_cases, template
-from sweeper.space.grid.cells import Axis, Cell, make_cells, read_grid
+from sweeper.space.grid.cells import Cell, make_cells
 from sweeper.space.grid.conditions import in_order
+from sweeper.space.grid.grid import Axis, read_grid
+from sweeper.space.options.constraints import Constraint, read_constraints
 from sweeper.space.options.enqueue import read_points
-from sweeper.space.options.objectives import Constraint, Objective, read_constraints, read_objectives
+from sweeper.space.options.objectives import Objective, read_objectives
 from sweeper.space.options.pbt import Pbt, with_samples
 from sweeper.space.options.pruners import Pruner, read_pruner
 from sweeper.space.options.resources import Resources
 from sweeper.space.options.samplers import Grid, Sampler, Tpe, read_sampler
-from sweeper.space.paths import read_entries, set_at
 from sweeper.space.values import mapping
-from trials.config.trial_config import TrialConfig
-from trials.errors import UserError, unknown_name
+from trials.config.trial_config import WHERE, TrialConfig
+from trials.dotted_paths import set_at
+from trials.errors import UserError, shown, unknown_name
 from trials.frozen import Frozen
 from trials.methods.parsing import parse
 
@@ -192,3 +195,20 @@ class Space(Frozen):
         else:
             content |= {"objective": self.objective, "direction": self.direction}
         return content
+
+
+_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+
+
+def read_entries(content: object, where: str, kind: str) -> dict[str, Any]:
+    """A grid or a search: its paths, each a field of a trial that says what the trial computes."""
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"{where} is {shown(content)}, but must be a mapping of dotted paths to {kind}")
+    for path in content:
+        if not _PATH.fullmatch(path):
+            raise UserError(f"{where} has the path {path!r}, but paths are names with dots between, as pretrain.epochs")
+        if path in WHERE:
+            raise UserError(f"{where} has {path}, which does not change what a trial computes: set it in trial")
+    return content

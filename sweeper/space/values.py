@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from trials.errors import UserError
+from trials.errors import UserError, shown
+from trials.frozen import Frozen
 
 Scalar = str | int | float | bool | None
 
 DEEPEST = 16
 MOST = 100_000
 """More levels or values than any space needs; aliases let a few lines of YAML say far more, or endlessly many."""
-
-
-def shown(value: object) -> str:
-    """``value`` as an error shows it: on one line, cut where it gets long."""
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def plain(content: object, where: str) -> Any:
@@ -94,3 +89,21 @@ def scalars(content: object, where: str) -> tuple[Scalar, ...]:
             raise UserError(f"{where} has {shown(value)} twice, but must have every value once: remove one")
         seen.add(value)
     return tuple(content)
+
+
+def finite_number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def mapping_entry(entry: object, where: str, example: str) -> Any:
+    if not isinstance(entry, (Mapping, Frozen)):
+        raise UserError(f"{where} is {shown(entry)}, but must be a mapping such as {example}")
+    return entry
+
+
+def refuse_twins(names: Sequence[Scalar], where: str) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{where} has {name} twice, but must have each once: remove one")

@@ -25,7 +25,7 @@ from tests.faults.sweeps import VARYING, run_until
 from tests.trials.processes import started
 from trials.methods.parsing import parse
 from trials.running.trial import Surroundings, run
-from trials.storage.trial_folder import Row
+from trials.storage.rows import Row
 
 pytestmark = pytest.mark.slow
 

@@ -84,7 +84,7 @@ def test_a_search_in_a_bucket_begins_with_an_earlier_one_and_is_copied_for_the_d
 
 
 def test_machines_that_share_the_storage(ray: Any, tmp_path: Path) -> None:
-    from sweeper.execution.on_ray.cluster import require_shared
+    from sweeper.execution.on_ray.requirements import require_shared
 
     for where in (tmp_path / "sweep", prefix("shared")):
         where.mkdir(parents=True, exist_ok=True)
@@ -94,38 +94,38 @@ def test_machines_that_share_the_storage(ray: Any, tmp_path: Path) -> None:
 
 def test_a_machine_that_does_not_share_it_is_named(ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver writes to a folder that other machines look for in vain."""
-    from sweeper.execution.on_ray import cluster
+    from sweeper.execution.on_ray import requirements
 
-    monkeypatch.setattr(cluster, "_write_probe", blind)
+    monkeypatch.setattr(requirements, "_write_probe", blind)
     address = ray.nodes()[0]["NodeManagerAddress"]
     with pytest.raises(UserError, match=rf"({address}).*does not: it does not see.*s3://BUCKET/PREFIX"):
-        cluster.require_shared(tmp_path)
-    monkeypatch.setattr(cluster, "_write_probe", mute)
-    monkeypatch.setattr(cluster, "STORAGE_LAG_S", 0.1)
+        requirements.require_shared(tmp_path)
+    monkeypatch.setattr(requirements, "_write_probe", mute)
+    monkeypatch.setattr(requirements, "STORAGE_LAG_S", 0.1)
     with pytest.raises(UserError, match=r"it does not see what another machine has written|is not seen from here"):
-        cluster.require_shared(tmp_path)
+        requirements.require_shared(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_machine_that_dies_while_it_is_asked_shares_nothing_and_bars_nothing(
     ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sweeper.execution.on_ray import cluster
+    from sweeper.execution.on_ray import cluster, requirements
 
     alive = ray.nodes
     listed = [[*alive(), {**alive()[0], "NodeID": "5e" * (len(alive()[0]["NodeID"]) // 2)}]]
     monkeypatch.setattr(cluster.ray, "nodes", lambda: listed.pop() if listed else alive())
-    cluster.require_shared(tmp_path)
+    requirements.require_shared(tmp_path)
     assert not listed
     assert not list(tmp_path.iterdir())
 
 
 def blind(folder: str, names: list[str]) -> str | None:
     """The probe, on a machine where the storage is another folder of the same name."""
-    from sweeper.execution.on_ray import cluster
+    from sweeper.execution.on_ray import requirements
 
-    cluster.STORAGE_LAG_S = 0.1
-    return cluster._read(place(f"{folder}-of-its-own"), ["driver"])
+    requirements.STORAGE_LAG_S = 0.1
+    return requirements._read(place(f"{folder}-of-its-own"), ["driver"])
 
 
 def mute(folder: str, names: list[str]) -> str | None:

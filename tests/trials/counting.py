@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from tests.trials.folders import state_of
-from trials.storage.trial_folder import Row, Rows, TrialFolder
+from trials.storage.rows import Row, Rows
+from trials.storage.trial_folder import TrialFolder
 
 COMMITS = 3
 WRITES = 1 + COMMITS * 4  # begin; then checkpoint, two row files and state each

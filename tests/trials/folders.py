@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from trials.storage.trial_folder import Row, Rows, State, TrialFolder
+from trials.storage.rows import Row, Rows
+from trials.storage.trial_folder import State, TrialFolder
 
 
 def state_of(path: Path) -> State:

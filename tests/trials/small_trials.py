@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from trials.config.trial_config import TrialConfig
-from trials.methods import METHODS
 from trials.methods.parsing import parse
+from trials.methods.registry import METHODS
 from trials.running.trial import Surroundings, run
 from trials.storage.trial_folder import State
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from trials.dotted_paths import merge, override
 from trials.errors import UserError
-from trials.yaml_text import merge, override, parse_yaml, read_yaml
+from trials.yaml_text import parse_yaml, read_yaml
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from trials.data.sets.imagenet import load_validation
 from trials.errors import UserError
 from trials.networks.torchvision_weights import pretrained
 from trials.storage import files
-from trials.training.net import resolve_device
+from trials.training.device import resolve_device
 
 REFERENCE = Path(__file__).resolve().parents[2] / "results" / "reference" / "global_pruning_imagenet.csv"
 COLUMNS = (

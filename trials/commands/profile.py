@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import torch
 from trials.compact import Architecture, removable
 from trials.networks.stored import network
 from trials.sparsity.accounting import LayerSizes, layer_parameters, summary, torch_flops
+from trials.storage.place import place
+from trials.training.device import resolve_device
 from trials.training.latency import measure
 from trials.training.net import Net
 
@@ -94,3 +98,20 @@ def _placed(net: Net, architecture: Architecture, device: torch.device) -> Net:
 
 def _short(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def profile_command(arguments: list[str]) -> int:
+    """``profile TRIAL [TRIAL...]``"""
+    parser = argparse.ArgumentParser(
+        prog="python -m trials profile", description="MACs, FLOPs, parameters and measured latency of trials' networks."
+    )
+    parser.add_argument("trials", type=place, nargs="+", metavar="TRIAL", help="a trial's folder")
+    parser.add_argument("--device", default="auto", help="where latency is measured; default: auto")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of the CPU")
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    device = resolve_device(options.device)
+    rows = [row for trial in options.trials for row in profile(trial, device)]
+    print(json.dumps(rows, indent=1) if options.json else text(rows))
+    return 0

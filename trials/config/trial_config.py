@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import Field, model_validator
 
-from trials.config.schedules import SCHEDULES, PiecewiseConstant, Schedule, read_lr_steps
+from trials.config.recipes import OpenRecipe, PretrainRecipe, one_of
 from trials.data import DATASETS
 from trials.errors import unknown_name
 from trials.frozen import SCHEMA, Frozen
@@ -19,107 +18,6 @@ from trials.models.imagenet_resnet import TORCHVISION
 
 WHERE = frozenset({"data_dir", "device", "checkpoint_every_s", "measure_latency"})
 """Fields that say where and how a trial runs, not what it computes: not part of its name."""
-
-
-def one_of(registry: Collection[str]) -> AfterValidator:
-    """For a field's annotation: the value must be in ``registry`` as it is when a config is read."""
-
-    def check(value: str, info: ValidationInfo) -> str:
-        if value not in registry:
-            raise ValueError(unknown_name(str(info.field_name), value, registry))
-        return value
-
-    return AfterValidator(check)
-
-
-RATES = ("lr", "schedule", "warmup_epochs", "warmup_lr")
-"""What a recipe says of its learning rate, unless ``lr_steps`` does."""
-
-
-class BackwardConfig(Frozen):
-    """Backward-only pruning (:mod:`trials.sparsity.backward`): dL/dx passes through pruned weights.
-
-    Attributes:
-        p_prune: share of units that are candidates: those smallest over all convolutions taken together.
-        p_bern: probability with which a candidate is pruned; drawn at every forward pass.
-        pattern: what a unit is. The released code and the paper prune single weights here.
-        linear: whether Linear layers take part; in the released code they never do. Pattern weight only.
-        refresh_every: training forward passes between two selections of the candidates; 0: only the first selects, as
-            in the released code, and the candidates go stale while the weights train.
-    """
-
-    p_prune: float = Field(default=0.3, ge=0, lt=1)
-    p_bern: float = Field(default=1.0, ge=0, le=1)
-    pattern: Literal["weight", "kernel", "kernel_mean", "filter_l1"] = "weight"
-    linear: bool = False
-    refresh_every: int = Field(default=100, ge=0)
-
-    @model_validator(mode="after")
-    def _linear_has_weights_only(self) -> BackwardConfig:
-        if self.linear and self.pattern != "weight":
-            raise ValueError(f"linear is true, but Linear layers have no pattern {self.pattern!r}: use 'weight'")
-        return self
-
-
-class OpenRecipe(Frozen):
-    """How a stage trains that says itself when it is done: SGD with momentum at a constant learning rate.
-
-    ``backward``: whether, and how, its backward passes see pruned weights.
-    """
-
-    batch_size: int = Field(default=128, ge=1)
-    lr: float = Field(default=0.1, gt=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=5e-4, ge=0)
-    backward: BackwardConfig | None = None
-
-    @property
-    def all_epochs(self) -> float:
-        """After how many epochs the stage ends: infinity where the stage says it."""
-        return math.inf
-
-    def lr_schedule(self) -> Callable[[int], float]:
-        """The learning rate as a function of the epoch (0-based)."""
-        return lambda epoch: self.lr
-
-
-class Recipe(OpenRecipe):
-    """How one stage trains: SGD with momentum, the learning rate set at the start of every epoch.
-
-    Attributes:
-        lr_steps: rates by the epoch from which they hold, instead of all that the other fields say of them. Also as
-            GReg's text: ``0:0.1,100:0.01,150:0.001``.
-    """
-
-    epochs: int = Field(default=100, ge=0)
-    schedule: Annotated[str, one_of(SCHEDULES)] = "cosine"
-    warmup_epochs: int = Field(default=0, ge=0)
-    warmup_lr: float = Field(default=0.1, gt=0)
-    lr_steps: Annotated[tuple[tuple[int, float], ...] | None, BeforeValidator(read_lr_steps)] = None
-
-    @model_validator(mode="after")
-    def _one_source_of_rates(self) -> Recipe:
-        for name in RATES if self.lr_steps is not None else ():
-            value = getattr(self, name)
-            if value != type(self).model_fields[name].default:
-                raise ValueError(f"{name} is {value!r}, but lr_steps says every rate: leave one of them out")
-        return self
-
-    @property
-    def all_epochs(self) -> float:
-        return self.epochs + self.warmup_epochs
-
-    def lr_schedule(self) -> Callable[[int], float]:
-        """The learning rate as a function of the epoch (0-based)."""
-        if self.lr_steps is not None:
-            return PiecewiseConstant(self.lr_steps)
-        return Schedule(self.schedule, self.lr, self.epochs, self.warmup_epochs, self.warmup_lr)
-
-
-class PretrainRecipe(Recipe):
-    """Dense training: 200 epochs (BiP's shipped config; https://arxiv.org/abs/2210.04092)."""
-
-    epochs: int = Field(default=200, ge=0)
 
 
 class Segment(Frozen):

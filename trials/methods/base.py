@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from trials.config.trial_config import OpenRecipe, Recipe, TrialConfig
+from trials.config.recipes import OpenRecipe, Recipe
+from trials.config.trial_config import TrialConfig
 from trials.seeding import generator
 from trials.training.net import Batch, Net
 from trials.training.optimizers import Sgd

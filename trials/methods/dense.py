@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from trials.config.trial_config import PretrainRecipe, StartsDense, TrialConfig
+from trials.config.recipes import PretrainRecipe
+from trials.config.trial_config import StartsDense, TrialConfig
 from trials.methods.base import Method, Stage, TrainStage, mutable_of
 
 

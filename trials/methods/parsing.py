@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from trials.config.trial_config import TrialConfig
 from trials.errors import UserError, unknown_name
 from trials.frozen import validate
-from trials.methods import METHODS, segments
+from trials.methods import segments
+from trials.methods.registry import METHODS
 
 
 def parse(content: object) -> TrialConfig:

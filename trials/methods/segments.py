@@ -10,17 +10,16 @@ parent's checkpoint or, where there is none, computes the whole lineage itself.
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from trials.config.trial_config import Segment, TrialConfig
-from trials.errors import DamagedFile, UserError
+from trials.dotted_paths import get_at, set_at
+from trials.errors import UserError
 from trials.frozen import validate
-from trials.methods import METHODS, Stage
-from trials.storage.place import Place
-from trials.storage.trial_folder import Rows, TrialFolder
+from trials.methods import Stage
+from trials.methods.registry import METHODS
 from trials.training.net import Net
 
 
@@ -93,7 +92,7 @@ def child(config: TrialConfig, values: Mapping[str, Any], until_epoch: int) -> T
         UserError: there is no such trial.
     """
     content = config.model_dump(mode="json")
-    own = {"until_epoch": config.until_epoch, "values": {path: _at(content, path) for path in values}}
+    own = {"until_epoch": config.until_epoch, "values": {path: get_at(content, path) for path in values}}
     refuse_fixed(config.method, values, "a segment")
     following = _with(config, values, lineage=[*content["lineage"], own], until_epoch=until_epoch)
     _check_ends(following)
@@ -104,18 +103,9 @@ def _with(config: TrialConfig, values: Mapping[str, Any], **fields: Any) -> Tria
     """``config`` with other values at dotted paths, and other ``fields``; segments are not looked into."""
     content = config.model_dump(mode="json")
     for path, value in values.items():
-        parent, _, last = path.rpartition(".")
-        (_at(content, parent) if parent else content)[last] = value
+        set_at(content, path, value)
     changed: TrialConfig = validate(type(config), {**content, **fields}, "")
     return changed
-
-
-def _at(content: dict[str, Any], path: str) -> Any:
-    """What lies at a dotted path of nested mappings."""
-    value: Any = content
-    for key in path.split("."):
-        value = value[key]
-    return value
 
 
 def _in_segment(config: TrialConfig, segment: Segment) -> TrialConfig:
@@ -161,27 +151,3 @@ def ancestors(config: TrialConfig) -> Iterator[TrialConfig]:
         *earlier, last = config.model_dump(mode="json")["lineage"]
         config = _with(config, last["values"], lineage=earlier, until_epoch=last["until_epoch"])
         yield config
-
-
-def inherited(config: TrialConfig, trials: Place) -> dict[str, Any]:
-    """The checkpoint of the nearest ancestor that has one in the folder ``trials``; empty where none has."""
-    for ancestor in ancestors(config):
-        folder = TrialFolder(trials / ancestor.id)
-        try:
-            state = folder.state()
-            if state is None or state.status != "complete" or not state.commits:
-                continue
-            checkpoint = folder.checkpoint(state.commits[-1])
-        except (DamagedFile, OSError):
-            continue
-        if checkpoint:
-            return {**checkpoint, "rows": json.dumps(_unended(json.loads(checkpoint["rows"])))}
-    return {}
-
-
-def _unended(rows: Rows) -> Rows:
-    """An ancestor's rows without what it said only because it ended there: test figures and layers."""
-    *before, last = rows["epochs"]
-    layers = [row for row in rows.get("layers", []) if row["stage_id"] is not None]
-    last = {**last, "test_loss": None, "test_accuracy": None}
-    return {**rows, "epochs": [*before, last], "layers": layers}

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from trials.errors import UserError, unknown_name
-from trials.networks.stored import load_into
+from trials.models.imagenet_resnet import TORCHVISION
+from trials.networks.load import load_into
 
 WEIGHTS = "IMAGENET1K_V1"
 """The weights of the published tables; later ones of the same networks are others."""
@@ -55,5 +56,29 @@ def _from_hub(name: str) -> Path:
             raise UserError(
                 f"weights of {name} are not at {path} and cannot be fetched ({error}): bring {url} there, or name a "
                 f"file of them (--weights {name}=FILE)"
+            ) from None
+    return path
+
+
+def source_path(source_net: str, model: str) -> Path:
+    """The file that ``source_net`` names; ``torchvision`` is downloaded once, to where torch.hub keeps such files.
+
+    Raises:
+        UserError: it is not there and cannot be downloaded.
+    """
+    if source_net != "torchvision":
+        return Path(source_net).expanduser()
+    from torchvision.models import get_weight
+
+    url: str = get_weight(TORCHVISION[model]).url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        digest = path.stem.rpartition("-")[2]
+        try:
+            torch.hub.download_url_to_file(url, str(path), digest, progress=False)
+        except (OSError, RuntimeError) as error:  # no network (URLError is an OSError), or a damaged file
+            raise UserError(
+                f"source_net is 'torchvision', but {url} cannot be downloaded ({error}): put it at {str(path)!r}"
             ) from None
     return path

@@ -15,9 +15,12 @@ from trials.methods import Method, Stage
 from trials.sparsity.accounting import LayerSizes, layer_rows, summary
 from trials.storage.full_disk import when_there_is_room
 from trials.storage.place import Place
-from trials.storage.trial_folder import RESULT, TABLES, Attempt, Row, Rows
+from trials.storage.rows import RESULT, TABLES, Row, Rows
+from trials.storage.trial_folder import Attempt
+from trials.training.build import architecture_of
+from trials.training.evaluation import Totals, evaluate
 from trials.training.latency import measure
-from trials.training.net import Net, Totals, architecture_of, evaluate
+from trials.training.net import Net
 from trials.training.stage_context import Map
 
 T = TypeVar("T")

@@ -9,7 +9,8 @@ from typing import Any
 
 from trials.errors import OUT_OF_MEMORY, DamagedFile, Preempted, Superseded
 from trials.storage.lease import Lease
-from trials.storage.trial_folder import Rows, State, TrialFolder
+from trials.storage.rows import Rows
+from trials.storage.trial_folder import State, TrialFolder
 
 POLL_S, POLL_STORE_S = 0.2, 2.0
 """How often a waiting trial looks whether its source is there, on a path and in an object store."""

@@ -13,7 +13,7 @@ from trials.methods import Stage, segments
 from trials.running.progress import Progress
 from trials.seeding import derive_seed, generator
 from trials.sparsity.backward import BackwardPruner
-from trials.training.net import Totals
+from trials.training.evaluation import Totals
 from trials.training.stage_context import Site
 
 

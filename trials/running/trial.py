@@ -14,16 +14,22 @@ import torch
 from trials.config.trial_config import TrialConfig
 from trials.data import Loader, Source, load
 from trials.errors import OUT_OF_MEMORY, Preempted, Pruned, Superseded
-from trials.methods import METHODS, Method, Stage, segments
+from trials.methods import Method, Stage, segments
 from trials.methods.dense import is_shared
-from trials.networks.stored import load_into, source_path
+from trials.methods.registry import METHODS
+from trials.networks.load import load_into
+from trials.networks.torchvision_weights import source_path
+from trials.running.inherited_checkpoint import inherited
 from trials.running.progress import Progress, Surroundings
 from trials.running.shared_trials import obtain
 from trials.running.stage_run import StageRun
 from trials.seeding import derive_seed
 from trials.storage.place import Place
-from trials.storage.trial_folder import Attempt, Rows, State, TrialFolder
-from trials.training.net import Net, build_net, place_data, resolve_device
+from trials.storage.rows import Rows
+from trials.storage.trial_folder import Attempt, State, TrialFolder
+from trials.training.build import build_net, place_data
+from trials.training.device import resolve_device
+from trials.training.net import Net
 from trials.training.stage_context import Site
 
 __all__ = ["Surroundings", "run", "source_name"]
@@ -118,7 +124,7 @@ class _Run:
         self.method.initialised(self.net)
         stages = [] if self._is_shared() else segments.reached(self.config, list(self.method.stages()))
         first = 0
-        self.checkpoint = self.checkpoint or segments.inherited(self.config, self.siblings)
+        self.checkpoint = self.checkpoint or inherited(self.config, self.siblings)
         if self.checkpoint:
             first = self._continue()
         else:

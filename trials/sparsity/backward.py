@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trials.config.trial_config import BackwardConfig
+from trials.config.recipes import BackwardConfig
 from trials.sparsity import PATTERNS
 from trials.sparsity.dropping import drop, thin
 

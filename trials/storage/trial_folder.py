@@ -22,20 +22,7 @@ from trials.errors import DamagedFile, Superseded
 from trials.frozen import SCHEMA
 from trials.storage import files
 from trials.storage.place import Place
-
-Row = dict[str, Any]
-Rows = dict[str, list[Row]]
-
-TABLES = ("epochs", "layers", "allocations")
-RESULT = (
-    *(f"{split}_{figure}" for split in ("train", "val", "test") for figure in ("loss", "accuracy")),
-    *("density", "sparsity", "kept", "prunable", "empty_layers", "macs", "flops", "parameters"),
-)
-"""Columns of a trial's last row that are its result: what an objective may name, with dense_flops."""
-
-BATCH_SIZES = (1, 128)
-LATENCY = tuple(f"latency_ms_{size}" for size in BATCH_SIZES)
-"""Of the result too, where the trial measures it (see trials/training/latency.py)."""
+from trials.storage.rows import Row, Rows
 
 FINISHED = frozenset({"complete", "pruned"})
 _NAME = re.compile(r"(?P<commit>\d{6})-a(?P<attempt>\d+)-(?P<hash>[0-9a-f]{12})\.(pt|parquet)$")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from trials.storage.trial_folder import BATCH_SIZES
+from trials.storage.rows import BATCH_SIZES
 from trials.training.net import Net
 
 RUNS = (3, 50)

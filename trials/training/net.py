@@ -3,59 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trials import models
-from trials.compact import Architecture, Kept, cut_tensors, kept_rows, shrink
-from trials.config.trial_config import TrialConfig
-from trials.data import Loader, Source, normalised_as_imagenet, place
-from trials.errors import UserError
+from trials.compact import Kept, cut_tensors, kept_rows, shrink
 
 Batch = tuple[Tensor, Tensor]
-
-_DTYPES = {"float32": torch.float32, "bf16": torch.float32, "float64": torch.float64}
-
-
-def resolve_device(name: str) -> torch.device:
-    """``auto`` is the current CUDA device where there is one, otherwise the CPU.
-
-    Raises:
-        UserError: there is no such device.
-    """
-    if name != "auto":
-        try:
-            return torch.empty(0, device=name).device
-        except (RuntimeError, AssertionError) as error:  # torch without CUDA says so by an AssertionError
-            reason = str(error).partition("\n")[0].partition(". ")[0]
-            raise UserError(f"device is {name!r}, but must be auto or a device of this machine ({reason})") from None
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def limit_gpu_memory(share: float) -> None:
-    """Let this process use only a share of the card's memory: others have the rest. Not yet run on a GPU."""
-    if 0 < share < 1 and torch.cuda.is_available():
-        torch.cuda.set_per_process_memory_fraction(share)
-
-
-def resolve_precision(config: TrialConfig, device: torch.device) -> str:
-    """``auto`` is bfloat16 autocast on CUDA and float32 elsewhere."""
-    if config.precision != "auto":
-        return config.precision
-    return "bf16" if device.type == "cuda" else "float32"
-
-
-def resolve_memory_format(config: TrialConfig, device: torch.device) -> torch.memory_format:
-    """``auto`` is channels last on CUDA, where convolutions want it."""
-    if config.memory_format == "auto":
-        return torch.channels_last if device.type == "cuda" else torch.contiguous_format
-    return torch.channels_last if config.memory_format == "channels_last" else torch.contiguous_format
 
 
 class Net:
@@ -166,78 +123,3 @@ class Net:
             self.snapshots[name] = {key: value.to(self.device) for key, value in content.items()}
         self.picked = {name: pruned.to(self.device) for name, pruned in state.get("picked", {}).items()}
         self.set_masks({name: mask.to(self.device) for name, mask in state["masks"].items()})
-
-
-def build_net(config: TrialConfig, raw: Source, device: torch.device) -> Net:
-    """The config's model, initialised from its seed, on the device, in its precision and memory format."""
-    precision = resolve_precision(config, device)
-    model = models.build(config.model, num_classes=raw.num_classes, in_channels=raw.in_channels, seed=config.seed)
-    model = model.to(device=device, dtype=_DTYPES[precision])
-    model = model.to(memory_format=resolve_memory_format(config, device))
-    return Net(model, autocast=precision == "bf16", compile_forward=config.compile)
-
-
-def architecture_of(config: TrialConfig, raw: Source, device: torch.device) -> Architecture:
-    """What :func:`build_net` builds, for a checkpoint to say."""
-    precision = resolve_precision(config, device)
-    return Architecture(config.model, raw.num_classes, raw.in_channels, raw.image_size, precision)
-
-
-def place_data(config: TrialConfig, raw: Source, device: torch.device) -> Loader:
-    """The config's data set on the device, with its validation split."""
-    return place(
-        raw if config.normalise == "dataset" else normalised_as_imagenet(raw),
-        device=device,
-        dtype=_DTYPES[resolve_precision(config, device)],
-        val_fraction=config.val_fraction,
-        split_seed=config.split_seed,
-        channels_last=resolve_memory_format(config, device) is torch.channels_last,
-    )
-
-
-@dataclass
-class Totals:
-    """Loss and hits of an epoch, summed on the device: nothing waits for it before the epoch ends."""
-
-    loss: Tensor
-    correct: Tensor
-    count: int = 0
-
-    @classmethod
-    def zero(cls, device: torch.device) -> Totals:
-        dtype = torch.float64 if device.type == "cpu" else torch.float32
-        return cls(torch.zeros((), device=device, dtype=dtype), torch.zeros((), device=device, dtype=torch.int64))
-
-    def add(self, loss: Tensor, correct: Tensor, count: int) -> None:
-        self.loss += loss.detach() * count
-        self.correct += correct
-        self.count += count
-
-    def means(self) -> tuple[float, float]:
-        """Mean loss, and accuracy in [0, 1]."""
-        return float(self.loss) / max(self.count, 1), int(self.correct) / max(self.count, 1)
-
-
-def evaluate(net: Net, data: Loader, split: str, batch_size: int = 500) -> tuple[float, float]:
-    """Mean loss, and accuracy in [0, 1], of a split (train, val, test) in its order, with BN statistics frozen."""
-    totals = Totals.zero(net.device)
-    net.model.eval()
-    with torch.no_grad():
-        for x, y in data.eval_batches(split, batch_size):
-            totals.add(*net.loss(x, y), len(y))
-    return totals.means()
-
-
-def recalibrate_batchnorm(net: Net, batches: Iterable[Batch], count: int) -> None:
-    """Measure BN's statistics anew: plain averages over ``count`` batches, in training mode."""
-    norms = [module for module in net.model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-    net.model.train()
-    with torch.no_grad():
-        for x, y in islice(batches, count):
-            net.loss(x, y)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum

@@ -12,7 +12,9 @@ from trials.config.trial_config import TrialConfig
 from trials.data import Loader, load
 from trials.sparsity.masks import Masks
 from trials.storage import files
-from trials.training.net import Net, build_net, place_data, resolve_device
+from trials.training.build import build_net, place_data
+from trials.training.device import resolve_device
+from trials.training.net import Net
 
 
 @dataclass(frozen=True)

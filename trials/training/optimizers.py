@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trials.config.trial_config import OpenRecipe
+from trials.config.recipes import OpenRecipe
 
 
 class _Rated:

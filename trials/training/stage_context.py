@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trials.data import Loader
-from trials.storage.trial_folder import Rows
+from trials.storage.rows import Rows
 from trials.training.net import Batch, Net
 
 Map = Callable[[Callable[[Any, Any, Callable[[], bool]], Any], Any, Sequence[Any]], list[Any]]

@@ -13,8 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ray import tune
+
 from sweeper.execution.live_view import Display
-from sweeper.execution.on_ray.cluster import QUIET, connect, require_room, require_shared
+from sweeper.execution.on_ray.cluster import connect
+from sweeper.execution.on_ray.requirements import require_room, require_shared
+from sweeper.execution.on_ray.tune_searcher import PlanSearcher
+from sweeper.execution.on_ray.watchdog import Watchdog
+from sweeper.execution.on_ray.worker import TrialWorker
 from sweeper.execution.signals import handled
 from sweeper.execution.stop_file import StopFile
 from sweeper.execution.time_limit import time_limit
@@ -23,13 +29,6 @@ from sweeper.search.plan import Plan
 from sweeper.space.space import Space
 from trials.errors import UserError
 from trials.storage.lease import Lease
-
-assert QUIET  # Ray Tune reads it when it is imported
-
-from ray import tune  # noqa: E402
-
-from sweeper.execution.on_ray.tune_searcher import PlanSearcher, Watchdog  # noqa: E402
-from sweeper.execution.on_ray.worker import TrialWorker  # noqa: E402
 
 GRACE_S = 60.0
 """How long running trials get, after a signal, to commit what they have."""

@@ -9,8 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import ray
-from ray import tune
 from ray.tune.search import Searcher
 
 from sweeper.execution.live_view import Display
@@ -33,8 +31,6 @@ COMPACT_SHARE = 0.05
 COUNT_EVERY_S = 5.0
 """So often it is asked how many trials the cluster holds: machines come and go."""
 
-LOOK_EVERY_S = 1.0
-"""So often the watchdog looks."""
 
 FULL_S = 5.0
 """So long nothing is handed out after there was no room to write that it is wanted."""
@@ -182,37 +178,6 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
 
     def restore(self, checkpoint_path: str) -> None:
         pass
-
-
-class Watchdog(tune.Callback):  # type: ignore[misc]  # Ray is not typed
-    """Kills the processes of trials that are silent: frozen, or caught in code that never returns."""
-
-    def __init__(self, searcher: PlanSearcher) -> None:
-        self.searcher = searcher
-        self._running: dict[str, Any] = {}
-        self._looked = time.monotonic()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        self._running[trial.trial_id] = trial
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        self._running.pop(trial.trial_id, None)
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        self._running.pop(trial.trial_id, None)
-
-    def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
-        if time.monotonic() - self._looked < LOOK_EVERY_S:
-            return
-        self._looked = time.monotonic()
-        for trial_id in self.searcher.silent():
-            trial = self._running.pop(trial_id, None)
-            actor = trial.temporary_state.ray_actor if trial is not None else None
-            if actor is not None:
-                ray.kill(actor)
 
 
 def _found_from_anywhere(config: dict[str, Any]) -> dict[str, Any]:

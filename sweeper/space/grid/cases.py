@@ -9,9 +9,9 @@ from typing import Any
 
 from sweeper.space.grid import conditions
 from sweeper.space.grid.conditions import When, holds
-from sweeper.space.values import Scalar, mapping, shown
-from trials.errors import UserError, unknown_name
-from trials.yaml_text import merge
+from sweeper.space.values import Scalar, mapping
+from trials.dotted_paths import merge
+from trials.errors import UserError, shown, unknown_name
 
 
 @dataclass(frozen=True)

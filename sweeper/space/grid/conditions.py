@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from sweeper.space.values import Scalar, scalars, shown
-from trials.errors import UserError
+from sweeper.space.values import Scalar, scalars
+from trials.errors import UserError, shown
 
 When = tuple[tuple[str, tuple[Scalar, ...]], ...]
 """Dotted paths and the values of which each must have one."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper.space.distributions import Distribution
 from sweeper.space.grid.conditions import holds
-from sweeper.space.values import mapping, shown
-from trials.errors import UserError, unknown_name
+from sweeper.space.values import mapping
+from trials.errors import UserError, shown, unknown_name
 
 if TYPE_CHECKING:
     pass

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
-from sweeper.space.values import mapping, shown
-from trials.errors import UserError
+from sweeper.space.values import mapping
+from trials.errors import UserError, shown
 from trials.frozen import Frozen, validate
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from pydantic import Field, field_validator
 from sweeper.space.named_options import Named, read_named
 from trials.config.trial_config import TrialConfig
 from trials.errors import UserError
-from trials.methods import METHODS
+from trials.methods.registry import METHODS
 
 
 class Pruner(Named):

@@ -103,7 +103,7 @@ def test_a_trial_has_a_bundle_for_each_of_its_pieces() -> None:
 
 
 def test_more_pieces_than_there_is_room_for_are_refused() -> None:
-    from sweeper.execution.on_ray.cluster import require_room
+    from sweeper.execution.on_ray.requirements import require_room
     from trials.errors import UserError
 
     trial = {**CONFIG, "controller": {"episodes": 4, "episodes_in_flight": 3}}

@@ -14,15 +14,15 @@ import torch
 from sweeper.cli import main
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.comparison import dense_accuracy, density_of_all, points_of
-from sweeper.results.tables import Sweep
+from sweeper.results.frames import Sweep
 from sweeper.space.load import SPACES, load_space
 from sweeper.space.space import Space
 from tests.trials.small_trials import run_in
 from trials.config.trial_config import TrialConfig
 from trials.data.loader import split_indices
 from trials.errors import UserError
-from trials.methods import METHODS
 from trials.methods.greg.growing import Growing, GrowingLayer
+from trials.methods.registry import METHODS
 from trials.models import MODELS
 from trials.sparsity import prunable
 from trials.training.net import Net

@@ -10,9 +10,10 @@ import pytest
 from rich.console import Console
 
 from sweeper.folder.sweep_folder import Sample, SweepFolder
+from sweeper.results.frames import Sweep
 from sweeper.results.regrowth import applied_allocations, episode_costs, retention, sparsity_accuracy
 from sweeper.results.report import show
-from sweeper.results.tables import Sweep, load
+from sweeper.results.tables import load
 from trials.methods.parsing import parse
 from trials.running.trial import Surroundings, run
 

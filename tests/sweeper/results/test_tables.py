@@ -15,11 +15,13 @@ import pytest
 
 from sweeper.columns import COLUMNS, config_column
 from sweeper.folder.sweep_folder import Sample, SweepFolder
-from sweeper.results.tables import Sweep, compact, load, read
+from sweeper.results.frames import Sweep
+from sweeper.results.tables import compact, load, read
 from trials.errors import UserError
 from trials.methods.parsing import parse
 from trials.running.trial import Surroundings, run
-from trials.storage.trial_folder import RESULT, Attempt, Commit, TrialFolder
+from trials.storage.rows import RESULT
+from trials.storage.trial_folder import Attempt, Commit, TrialFolder
 
 FRAMES = ("trials", "epochs", "layers", "allocations", "lineage")
 KEYS = {

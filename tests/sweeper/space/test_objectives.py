@@ -10,13 +10,14 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
+from sweeper.results.frames import Sweep
 from sweeper.results.pareto import feasible, pareto_front
-from sweeper.results.tables import Sweep, load
+from sweeper.results.tables import load
+from sweeper.search.outcomes import FAILED, outcome_of
 from sweeper.space.load import from_document
-from sweeper.space.options.objectives import FAILED, outcome_of
 from tests.sweeper.sweeps import ONE_SHOT, begun, make_space, searching
 from trials.errors import UserError
-from trials.methods import METHODS
+from trials.methods.registry import METHODS
 from trials.storage.trial_folder import State, TrialFolder
 
 TWO = [{"column": "val_accuracy", "direction": "maximize"}, {"column": "flops", "direction": "minimize"}]

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from sweeper.search.outcomes import FAILED, Outcome
 from sweeper.search.study import CellStudy
 from sweeper.space.distributions import corners, read_distribution
 from sweeper.space.grid.conditions import in_order
 from sweeper.space.load import from_document
-from sweeper.space.options.objectives import FAILED, Outcome
 from sweeper.space.options.samplers import SAMPLERS, read_sampler
 from tests.sweeper.sweeps import ONE_SHOT, make_space
 from trials.errors import UserError

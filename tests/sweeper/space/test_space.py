@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from sweeper.space.checks import check_space
-from sweeper.space.grid.cells import LADDERS, Cell
+from sweeper.space.grid.cells import Cell
+from sweeper.space.grid.grid import LADDERS
 from sweeper.space.load import from_document, load_space
 from sweeper.space.space import Space
 from tests.sweeper.space_files import SHIPPED, SMALL, refusal, small, written

@@ -11,7 +11,7 @@ import yaml
 from sweeper.space.checks import check_space
 from sweeper.space.load import load_space
 from tests.sweeper.space_files import SMALL, refusal, small, written
-from trials.methods import METHODS
+from trials.methods.registry import METHODS
 
 METHOD_NAMES = ", ".join(sorted(METHODS))
 REFUSED: list[tuple[dict[str, Any], str]] = [

@@ -18,7 +18,8 @@ from trials.__main__ import main
 from trials.config.trial_config import TrialConfig
 from trials.errors import UserError
 from trials.methods.parsing import parse
-from trials.networks.stored import export, network
+from trials.networks.export import export
+from trials.networks.stored import network
 from trials.training.latency import measure
 from trials.training.net import Net
 

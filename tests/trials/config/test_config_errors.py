@@ -6,8 +6,8 @@ import pytest
 
 from tests.trials.configs import SMALLEST, WHAT
 from trials.errors import UserError, unknown_name
-from trials.methods import METHODS
 from trials.methods.parsing import parse
+from trials.methods.registry import METHODS
 
 METHOD_NAMES = ", ".join(sorted(METHODS))
 BIP, L1 = SMALLEST["bip"], SMALLEST["l1"]

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 
 from tests.trials.configs import SMALLEST
 from trials.config.trial_config import WHERE
-from trials.methods import METHODS
 from trials.methods.parsing import parse
+from trials.methods.registry import METHODS
 
 OTHER: dict[str, Any] = {  # a value for each field that is neither its default nor what SMALLEST says
     "dataset": "cifar10",

@@ -10,10 +10,10 @@ from pydantic import BaseModel, Field, ValidationError
 
 from tests.trials.configs import SMALLEST
 from trials.config.trial_config import WHERE, TrialConfig, content_hash
-from trials.methods import METHODS
 from trials.methods.bip.bip import BipConfig
 from trials.methods.dense import dense_source
 from trials.methods.parsing import parse
+from trials.methods.registry import METHODS
 
 # These names stand in people's results. A change that renames one makes every finished trial of that kind unknown: it
 # would run again, and its rows would no longer be found. If results of equal configs really cease to be comparable,

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from tests.trials.folders import checkpoint_of, rows_of, same
 from tests.trials.small_trials import RECIPE, config_of, folder_of, run_in
 from trials.errors import UserError
-from trials.methods import METHODS
 from trials.methods.adaptive.adaptive_sparsity import AdaptiveSparsityConfig, TrainWithThresholds
 from trials.methods.parsing import parse
+from trials.methods.registry import METHODS
 from trials.models import MODELS
-from trials.networks.stored import export
+from trials.networks.export import export
 from trials.sparsity import keep_count, prunable
 from trials.training.net import Net
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from tests.trials.methods.recorded import SCORES, Recorded, compare, files
 from tests.trials.vectors import ATOL, MANIFEST, RTOL, close, load, numbered
+from trials.config.recipes import Recipe
 from trials.config.schedules import Schedule
-from trials.config.trial_config import Recipe
 from trials.methods.base import TrainStage
 from trials.methods.bip.bip import Bilevel, BipConfig
 from trials.methods.parsing import parse

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tests.trials.greg_nets import GREG, MANIFEST, arrays, files, indices, initial, near
-from trials.config.trial_config import Recipe
+from trials.config.recipes import Recipe
 from trials.frozen import validate
 from trials.methods.greg.groups import group_scores, group_shape, pick_groups, prune_count
 from trials.methods.greg.layer_table import layer_table

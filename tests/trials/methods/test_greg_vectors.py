@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from tests.trials.greg_nets import MANIFEST, files, indices, initial, near, under
-from trials.config.trial_config import Recipe
-from trials.methods import METHODS
+from trials.config.recipes import Recipe
 from trials.methods.base import TrainStage
 from trials.methods.greg.groups import group_scores, group_shape, pick_groups, prune_count
 from trials.methods.greg.growing import Growing, GrowingConfig, GrowingLayer, GrowingMethod
 from trials.methods.greg.ratios import read_skip_layers, read_stage_pr
 from trials.methods.greg.removal import remove
 from trials.methods.parsing import parse
+from trials.methods.registry import METHODS
 from trials.sparsity import prunable
 from trials.training.net import Net
 

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from trials import models
-from trials.methods import METHODS
 from trials.methods.greg.layer_table import layer_table, table_of
 from trials.methods.greg.ratios import layer_ratios, read_skip_layers, read_stage_pr
 from trials.methods.parsing import parse
+from trials.methods.registry import METHODS
 from trials.training.net import Net
 
 

@@ -19,7 +19,8 @@ from trials.methods.regrow.finetuning import BEFORE, AdamWRecipe, Finetune, Fine
 from trials.models import build
 from trials.regrowth.initial import grown
 from trials.sparsity import prunable
-from trials.training.net import Net, recalibrate_batchnorm
+from trials.training.evaluation import recalibrate_batchnorm
+from trials.training.net import Net
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 

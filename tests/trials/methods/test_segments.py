@@ -17,11 +17,13 @@ from tests.trials.small_trials import CONFIGS, config_of, folder_of, run_in
 from trials.config.schedules import Schedule
 from trials.config.trial_config import TrialConfig
 from trials.errors import UserError
-from trials.methods import METHODS, Stage, segments
+from trials.methods import Stage, segments
 from trials.methods.bip.hydra import TrainScores
 from trials.methods.parsing import parse
+from trials.methods.registry import METHODS
 from trials.running import trial
-from trials.training.net import Net, build_net
+from trials.training.build import build_net
+from trials.training.net import Net
 from trials.training.optimizers import Sgd
 
 pytestmark = pytest.mark.usefixtures("few_digits")

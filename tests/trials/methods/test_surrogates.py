@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from tests.trials.folders import rows_of
 from tests.trials.global_and_gradient import CONVS, MANIFEST, build_net, load
 from tests.trials.small_trials import config_of, folder_of, run_in
-from trials.config.trial_config import BackwardConfig
+from trials.config.recipes import BackwardConfig
 from trials.methods.dwp.attacks import Attack, Fooled, input_gradient
 from trials.methods.dwp.surrogates import PrunedPass, Surrogates
 from trials.sparsity import PATTERNS

@@ -17,7 +17,9 @@ from tests.trials.small_trials import config_of, folder_of, run_in
 from trials import models
 from trials.__main__ import main
 from trials.errors import UserError
-from trials.networks.stored import compare, export, load_into, source_path
+from trials.networks.export import compare, export
+from trials.networks.load import load_into
+from trials.networks.torchvision_weights import source_path
 
 
 @pytest.fixture(scope="module")

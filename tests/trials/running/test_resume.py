@@ -16,8 +16,9 @@ from tests.trials.folders import assert_same_outcome, checkpoint_of, rows_of, sa
 from tests.trials.killing import Killed, deaths, killed_at_write
 from tests.trials.small_trials import CONFIGS, STEPS, config_of, folder_of, run_in, source_of
 from trials.config.trial_config import TrialConfig
-from trials.methods import METHODS, Method
+from trials.methods import Method
 from trials.methods.bip.bip import Bilevel
+from trials.methods.registry import METHODS
 from trials.models import MODELS
 from trials.running import progress, trial
 from trials.running.progress import Progress

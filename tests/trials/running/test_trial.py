@@ -16,7 +16,7 @@ from trials.running import progress
 from trials.seeding import derive_seed
 from trials.sparsity import keep_count
 from trials.storage.trial_folder import TrialFolder
-from trials.training import net
+from trials.training.build import place_data
 from trials.training.net import Net
 
 pytestmark = pytest.mark.usefixtures("few_digits")
@@ -34,7 +34,7 @@ def test_validation_is_not_trained_on(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(Net, "loss", loss)
     config = config_of("bip", augment=False)
     run_in(tmp_path, config)
-    data = net.place_data(config, load("few_digits"), torch.device("cpu"))
+    data = place_data(config, load("few_digits"), torch.device("cpu"))
     held_out = {
         image.numpy().tobytes() for split in ("val", "test") for x, _ in data.eval_batches(split, 50) for image in x
     }

@@ -11,7 +11,8 @@ import pytest
 from tests.trials.folders import rows_of, state_of, the_stage
 from tests.trials.small_trials import RECIPE, config_of, folder_of, run_in
 from trials.running import progress
-from trials.storage.trial_folder import Row, TrialFolder
+from trials.storage.rows import Row
+from trials.storage.trial_folder import TrialFolder
 from trials.training.net import Net
 
 pytestmark = pytest.mark.usefixtures("few_digits")

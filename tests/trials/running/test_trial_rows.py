@@ -12,7 +12,7 @@ from tests.trials.folders import assert_rows_once, checkpoint_of, rows_of
 from tests.trials.small_trials import CONFIGS, PRUNABLE, config_of, folder_of, run_in, source_of
 from trials.running import progress
 from trials.sparsity import keep_count
-from trials.storage.trial_folder import Row
+from trials.storage.rows import Row
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 

@@ -10,7 +10,8 @@ from trials.data import load
 from trials.methods.parsing import parse
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, build_masks, prunable
 from trials.sparsity.accounting import LayerSizes, kept_counts, layer_rows, summary, torch_flops
-from trials.training.net import Net, build_net
+from trials.training.build import build_net
+from trials.training.net import Net
 
 
 def net_of(model: str) -> tuple[Net, LayerSizes]:

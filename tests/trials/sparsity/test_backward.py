@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.trials.global_and_gradient import CONVS, build_net, cases, load
-from trials.config.trial_config import BackwardConfig
+from trials.config.recipes import BackwardConfig
 from trials.sparsity import PATTERNS
 from trials.sparsity.backward import BackwardPruner, conv2d
 from trials.sparsity.dropping import drop

@@ -23,7 +23,8 @@ from trials.storage.lease import Lease
 from trials.storage.lease_store import ObjectSeat
 from trials.storage.owner import Owner
 from trials.storage.place import ObjectPath, environment, place
-from trials.storage.trial_folder import Rows, TrialFolder
+from trials.storage.rows import Rows
+from trials.storage.trial_folder import TrialFolder
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ from tests.trials.folders import state_of
 from tests.trials.killing import PLACES, Killed, killed_at_write
 from trials.errors import Superseded
 from trials.storage import files
-from trials.storage.trial_folder import Row, TrialFolder
+from trials.storage.rows import Row
+from trials.storage.trial_folder import TrialFolder
 
 
 def test_nothing_is_committed_of_an_empty_folder(tmp_path: Path) -> None:

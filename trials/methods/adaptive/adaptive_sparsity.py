@@ -30,7 +30,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from trials.config.trial_config import PretrainRecipe, Recipe, TrialConfig
+from trials.config.recipes import PretrainRecipe, Recipe
+from trials.config.trial_config import TrialConfig
 from trials.methods.adaptive.thresholds import MOST, Thresholded, sparsity_loss, threshold_of
 from trials.methods.base import Method, Stage
 from trials.methods.dense import dense_trial

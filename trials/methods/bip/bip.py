@@ -23,8 +23,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from trials.config.recipes import Recipe, one_of
 from trials.config.schedules import SCHEDULES, Schedule
-from trials.config.trial_config import Recipe, TrialConfig, one_of
+from trials.config.trial_config import TrialConfig
 from trials.methods.base import Method, Stage, TrainStage, mutable_of
 from trials.methods.bip.scored import ScoredConfig, ScoredStage, released_schedules, score_gradient
 from trials.methods.dense import dense_source

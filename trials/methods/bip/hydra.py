@@ -15,7 +15,8 @@ from typing import Any, Literal
 from pydantic import model_validator
 from torch import Tensor
 
-from trials.config.trial_config import Recipe, TrialConfig
+from trials.config.recipes import Recipe
+from trials.config.trial_config import TrialConfig
 from trials.methods.base import Method, Stage, TrainStage, mutable_of
 from trials.methods.bip.scored import ScoredConfig, ScoredStage, released_schedules, score_gradient
 from trials.methods.dense import dense_source

@@ -18,7 +18,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from trials.config.trial_config import Recipe, StartsDense
+from trials.config.recipes import Recipe
+from trials.config.trial_config import StartsDense
 from trials.methods.base import Stage, generator_for
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, build_masks, prunable
 from trials.training.net import Batch, Net

@@ -19,7 +19,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from trials.config.trial_config import BackwardConfig, Recipe, StartsDense, TrialConfig, one_of
+from trials.config.recipes import BackwardConfig, Recipe, one_of
+from trials.config.trial_config import StartsDense, TrialConfig
 from trials.methods.base import Method, Stage, TrainStage
 from trials.methods.dense import dense_source
 from trials.methods.dwp.attacks import Attack, Fooled, InputGradient, input_gradient

@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from trials.config.trial_config import BackwardConfig, PretrainRecipe, StartsDense, TrialConfig
+from trials.config.recipes import BackwardConfig, PretrainRecipe
+from trials.config.trial_config import StartsDense, TrialConfig
 from trials.methods.base import Method, Stage, TrainStage
 from trials.methods.dense import dense_source
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from trials.config.trial_config import BackwardConfig
+from trials.config.recipes import BackwardConfig
 from trials.methods.dwp.attacks import input_gradient
 from trials.sparsity import PATTERNS, prunable
 from trials.sparsity.backward import BackwardPruner, Generators

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trials.errors import DamagedFile, UserError
 from trials.methods.greg.groups import GroupPattern, group_shape
-from trials.storage.trial_folder import TrialFolder
+from trials.networks.stored import last_commit
 
 
 def pruned_groups(
@@ -24,15 +24,15 @@ def pruned_groups(
         UserError: there is no finished trial, or it removed no such groups, or of another network.
     """
     try:
-        state = TrialFolder(folder).state()
-        if state is None or state.status != "complete":
-            raise UserError(
-                f"base_pr_model is {str(folder)!r}, but must be the folder of a finished trial, and there is "
-                f"{'none' if state is None else 'one that is ' + state.status}"
-            )
-        net = TrialFolder(folder).checkpoint(state.commits[-1])["net"]
+        status, checkpoint = last_commit(folder)
     except DamagedFile as damage:
         raise UserError(f"base_pr_model is {str(folder)!r}, but cannot be read: {damage}") from None
+    if status != "complete":
+        raise UserError(
+            f"base_pr_model is {str(folder)!r}, but must be the folder of a finished trial, and there is "
+            f"{'none' if status is None else 'one that is ' + status}"
+        )
+    net = checkpoint["net"]
     found: dict[str, Tensor] = net.get("picked") or {
         name: _groups_of(~mask, pattern) for name, mask in net["masks"].items()
     }

@@ -25,7 +25,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from trials.config.trial_config import OpenRecipe
+from trials.config.recipes import OpenRecipe
 from trials.methods.base import Stage
 from trials.methods.greg.groups import GroupPattern, group_scores, group_shape, magnitude_ratio
 from trials.methods.greg.removal import RemovalConfig, RemovalMethod

@@ -18,7 +18,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from trials.config.trial_config import Recipe
+from trials.config.recipes import Recipe
 from trials.methods.base import Stage
 from trials.methods.greg.groups import group_shape
 from trials.methods.greg.layer_table import table_of

@@ -16,8 +16,9 @@ from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor
 
 from trials.compact import kept_rows
+from trials.config.recipes import RATES, Recipe
 from trials.config.schedules import read_lr_steps
-from trials.config.trial_config import RATES, Recipe, StartsDense, TrialConfig
+from trials.config.trial_config import StartsDense, TrialConfig
 from trials.methods.base import Method, Stage, TrainStage, generator_for
 from trials.methods.dense import dense_source
 from trials.methods.greg.base_trial import pruned_groups

@@ -12,7 +12,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from trials.config.trial_config import Recipe, TrialConfig
+from trials.config.recipes import Recipe
+from trials.config.trial_config import TrialConfig
 from trials.methods.base import Method, Stage, TrainStage
 from trials.methods.dense import dense_source
 from trials.methods.magnitude.one_shot import FinetuneRecipe, PruningConfig

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from trials.config.trial_config import Recipe, StartsDense, TrialConfig, one_of
+from trials.config.recipes import Recipe, one_of
+from trials.config.trial_config import StartsDense, TrialConfig
 from trials.methods.base import Method, Stage, TrainStage, generator_for, mutable_of
 from trials.methods.dense import dense_source
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, SCORES, Masks, build_masks, prunable

@@ -24,7 +24,8 @@ from trials.regrowth.controller import Controller, ControllerConfig, Decoding, R
 from trials.regrowth.initial import grown, write
 from trials.regrowth.layer_signals import allocation_rows
 from trials.sparsity import prunable
-from trials.training.net import Batch, Net, recalibrate_batchnorm
+from trials.training.evaluation import recalibrate_batchnorm
+from trials.training.net import Batch, Net
 from trials.training.network_copy import forget
 
 

@@ -21,7 +21,8 @@ from trials.methods.regrow.finetuning import AdamWRecipe, Finetune
 from trials.regrowth.initial import Indices, grown, write
 from trials.seeding import derive_seed
 from trials.sparsity import prunable
-from trials.training.net import Net, evaluate
+from trials.training.evaluation import evaluate
+from trials.training.net import Net
 from trials.training.network_copy import Copy, Placed
 
 

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
-from trials.config.trial_config import Recipe, one_of
+from trials.config.recipes import Recipe, one_of
 from trials.methods.base import Stage
 from trials.training.net import Batch, Net
 from trials.training.optimizers import AdamW

@@ -12,7 +12,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from trials.config.trial_config import StartsDense, one_of
+from trials.config.recipes import one_of
+from trials.config.trial_config import StartsDense
 from trials.errors import unknown_name
 from trials.frozen import Frozen
 from trials.methods.base import generator_for

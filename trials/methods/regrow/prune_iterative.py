@@ -13,7 +13,8 @@ from typing import Annotated, Any, Final, Literal
 import torch
 from pydantic import Field
 
-from trials.config.trial_config import StartsDense, TrialConfig, one_of
+from trials.config.recipes import one_of
+from trials.config.trial_config import StartsDense, TrialConfig
 from trials.methods.base import Method, Stage, generator_for
 from trials.methods.dense import dense_source
 from trials.methods.regrow.finetuning import AdamWRecipe, Finetune

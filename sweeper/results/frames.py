@@ -1,0 +1,32 @@
+"""A sweep as pandas DataFrames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from trials.storage.place import Place
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """A sweep as four tables.
+
+    Attributes:
+        path: the sweep's folder.
+        trials: one row per trial, by its id.
+        epochs: one row per (trial, stage, level, epoch).
+        layers: one row per (trial, stage, level, layer).
+        allocations: one row per (trial, step, episode, layer).
+        lineage: one row per (cell, generation, member) of population based training.
+        damaged: a line for every file that could not be read; what it held is not in the tables.
+    """
+
+    path: Place
+    trials: pd.DataFrame
+    epochs: pd.DataFrame
+    layers: pd.DataFrame
+    allocations: pd.DataFrame
+    lineage: pd.DataFrame = field(default_factory=pd.DataFrame)
+    damaged: tuple[str, ...] = ()

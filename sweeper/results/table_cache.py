@@ -1,0 +1,200 @@
+"""Read every trial of a sweep: from the tables written last where they still hold, otherwise from its folder."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sweeper.columns import COLUMNS, TEXT, WHOLE, config_column
+from sweeper.folder.sweep_folder import Stamp, SweepFolder
+from sweeper.results.arrow_tables import finish, from_rows, stack
+from sweeper.results.frames import Sweep
+from sweeper.results.lineage import lineage_rows
+from trials.dotted_paths import leaves
+from trials.errors import DamagedFile
+from trials.storage import files
+from trials.storage.place import Place, each
+from trials.storage.rows import TABLES as ROW_TABLES
+from trials.storage.trial_folder import State, TrialFolder
+
+SCHEMA = 2
+"""Raise it when columns change: tables of another schema are not read."""
+
+
+TRIES = 5
+
+
+PAUSE_S = 0.02
+"""A worker may replace files between the reading of a state and of the rows it names: then both are read again."""
+
+
+@dataclass(frozen=True)
+class TableCache:
+    """The tables as they were last written; empty if there are none, or if they do not belong together."""
+
+    stamps: dict[str, Stamp] = field(default_factory=dict)
+    tables: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, folder: SweepFolder) -> TableCache:
+        for _ in range(2):  # a compaction may be under way
+            try:
+                manifest = json.loads((folder.tables / "manifest.json").read_bytes())
+                if manifest["schema"] != SCHEMA:
+                    return cls()
+                contents = {name: (folder.tables / f"{name}.parquet").read_bytes() for name in COLUMNS}
+                if {name: files.digest(content) for name, content in contents.items()} == manifest["tables"]:
+                    tables = {name: _parquet(content) for name, content in contents.items()}
+                    return cls(dict(manifest["trials"]), tables)
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+        return cls()
+
+    def rows(self, table: str, trials: Sequence[str]) -> Any:
+        """The rows of some trials; columns that hold nothing there have no type."""
+        found = self.tables[table]
+        found = found.filter(pc.is_in(found["trial"], value_set=pa.array(trials, TEXT)))
+        columns = {name: found[name] for name in found.column_names}
+        return pa.table({n: pa.nulls(len(c)) if c.null_count == len(c) else c for n, c in columns.items()})
+
+
+def _parquet(content: bytes) -> Any:
+    return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What a trial's folder holds: its row of ``trials`` (None if its config is damaged), and its own rows."""
+
+    row: dict[str, Any] | None
+    tables: dict[str, Any]
+    damaged: tuple[str, ...]
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class GatheredTables:
+    tables: dict[str, Any]
+    stamps: dict[str, Stamp]
+    """Of the trials that were read whole."""
+    damaged: tuple[str, ...]
+
+    def sweep(self, path: Place) -> Sweep:
+        types = {WHOLE: pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+        return Sweep(
+            path, **{name: t.to_pandas(types_mapper=types.get) for name, t in self.tables.items()}, damaged=self.damaged
+        )
+
+
+def gather(folder: SweepFolder, wanted: Collection[str] = ROW_TABLES) -> GatheredTables:
+    """Everything committed, from the cache where it still holds and from the trials' folders elsewhere."""
+    cache = TableCache.of(folder)
+    stamps = folder.stamps()  # before anything is read: what is committed meanwhile makes a trial look old, not new
+    kept = [name for name in stamps if cache.stamps.get(name) == stamps[name]]
+    fresh = _read_trials(folder, [name for name in stamps if cache.stamps.get(name) != stamps[name]], wanted)
+    tables = {}
+    for table in COLUMNS:
+        parts = [cache.rows(table, kept)] if kept and table in ("trials", "lineage", *wanted) else []
+        if table == "trials":
+            rows = [trial.row for trial in fresh.values() if trial.row is not None]
+            parts += [from_rows(rows)] if rows else []
+        else:
+            found = {name: trial.tables[table] for name, trial in fresh.items() if table in trial.tables}
+            parts += [stack(found)] if found else []
+        tables[table] = finish(table, parts)
+    sure = _sure(stamps, folder.path)
+    whole = {*kept, *(name for name, trial in fresh.items() if not trial.damaged and (trial.finished or sure(name)))}
+    damaged = tuple(line for trial in fresh.values() for line in trial.damaged)
+    return GatheredTables(tables, {name: stamp for name, stamp in stamps.items() if name in whole}, damaged)
+
+
+def _sure(stamps: Mapping[str, Stamp], where: Place) -> Callable[[str], bool]:
+    """Whether a trial's stamp will change with its next commit. An object store tells whole seconds only: two commits
+    within the last of them look alike."""
+    if isinstance(where, Path):
+        return lambda name: True
+    newest = max((max(stamp[::2]) for stamp in stamps.values()), default=0)
+    return lambda name: max(stamps[name][::2]) < newest - 2_000_000_000
+
+
+def _read_trials(folder: SweepFolder, names: Sequence[str], wanted: Collection[str]) -> dict[str, _Trial]:
+    """Trials by name, in the order given; those with something missing or damaged are read again, a few times."""
+    found: dict[str, _Trial | None] = {}
+    again = list(names)
+    for attempt in range(TRIES):
+        if attempt:
+            time.sleep(PAUSE_S)
+        trials = each(lambda name: _read_trial(folder.trials / name, wanted), again, folder.path)
+        found |= dict(zip(again, trials, strict=True))
+        again = [name for name in again if (trial := found[name]) is not None and trial.damaged]
+        if not again:
+            break
+    return {name: trial for name, trial in found.items() if trial is not None}
+
+
+def _read_trial(path: Place, wanted: Collection[str]) -> _Trial | None:
+    """What is committed in a trial's folder; None where no trial was ever scheduled."""
+    try:
+        content = json.loads((path / "config.json").read_bytes())
+        config, samples = dict(content["config"]), list(content["samples"])
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return _Trial(None, {}, (f"{path / 'config.json'} is damaged ({error})",))
+    folder = TrialFolder(path)
+    damaged: list[str] = []
+    tables: dict[str, Any] = {}
+    try:
+        state = folder.state()
+    except DamagedFile as damage:
+        state = None
+        damaged.append(str(damage))
+    commits = state.commits[-1:] if state is not None else ()
+    for commit, table in product(commits, wanted):
+        try:
+            found = folder.table(commit, table)
+        except (DamagedFile, OSError, ValueError) as damage:
+            damaged.append(str(damage))
+        else:
+            tables |= {table: found} if found is not None else {}
+    places = lineage_rows(samples, config)
+    tables |= {"lineage": from_rows(places)} if places else {}
+    row = _trial_row(path.name, config, samples, state)
+    return _Trial(row, tables, tuple(damaged), state is not None and state.finished)
+
+
+def _trial_row(
+    name: str, config: Mapping[str, Any], samples: Sequence[Mapping[str, Any]], state: State | None
+) -> dict[str, Any]:
+    """A row of ``trials``. ``scheduled`` is the status of a trial that no worker has begun."""
+    first: Mapping[str, Any] = samples[0] if samples else {}
+    row: dict[str, Any] = {"trial": name, "cell": first.get("cell"), "number": first.get("number")}
+    row |= {"samples": len(samples), "status": "scheduled", "attempts": 0, "failures": 0}
+    if state is not None:
+        error, result = state.error or {}, state.result
+        row |= {"status": state.status, "attempts": state.attempt, "failures": state.failures}
+        row |= {"error_type": error.get("type"), "error_message": error.get("message")}
+        row |= {**result, "compression": _ratio(result, "prunable", "kept")}
+        row |= {"speedup": _ratio(result, "dense_flops", "flops")}
+        row |= {"seconds": state.seconds, "host": state.host, "device": state.device}
+    fields = ((path, value) for path, value in leaves(config) if value != {})
+    return row | {config_column(path): _plain(value) for path, value in fields}
+
+
+def _ratio(result: Mapping[str, Any], whole: str, part: str) -> float | None:
+    return result[whole] / result[part] if result.get(whole) and result.get(part) else None
+
+
+def _plain(value: object) -> object:
+    """A config's value as a table holds it: a list as JSON."""
+    return json.dumps(value) if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,65 @@
+"""What a study is told of a trial: its state, its objectives' values, and by how much it misses its bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import TrialState
+
+from sweeper.space.options.constraints import Constraint
+from sweeper.space.values import finite_number
+from trials.storage.trial_folder import State
+
+if TYPE_CHECKING:
+    pass
+from sweeper.space.options.objectives import Objective
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a study is told of a trial.
+
+    Attributes:
+        values: one per objective; None unless complete.
+        violations: by :attr:`Constraint.key`; more than 0 is infeasible.
+        curve: the objective after each epoch of the stages that may be stopped, from 1.
+    """
+
+    state: TrialState
+    values: tuple[float, ...] | None = None
+    violations: dict[str, float] = field(default_factory=dict)
+    curve: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def shown(self) -> float | None:
+        """The first objective of a complete trial that keeps its bounds."""
+        feasible = all(violation <= 0 for violation in self.violations.values())
+        return self.values[0] if self.values and feasible else None
+
+
+RUNNING, FAILED = Outcome(TrialState.RUNNING), Outcome(TrialState.FAIL)
+
+
+def outcome_of(
+    objectives: Sequence[Objective],
+    constraints: Sequence[Constraint],
+    config: Mapping[str, Any],
+    state: State,
+    curve: Mapping[int, float] | None = None,
+) -> Outcome:
+    """The outcome of a finished trial. One that lacks an objective, or a constrained column, has failed."""
+    figures = {**state.result, "seconds": state.seconds}
+    violations = {}
+    for constraint in constraints:
+        value = finite_number(figures.get(constraint.column))
+        if value is not None:
+            violations[constraint.key] = constraint.violation(value, config)
+    if state.status == "pruned":
+        return Outcome(TrialState.PRUNED, None, violations, dict(curve or {}))
+    values = [finite_number(figures.get(objective.column)) for objective in objectives]
+    found = tuple(value for value in values if value is not None)
+    if len(found) < len(objectives) or len(violations) < len(constraints):
+        return FAILED
+    return Outcome(TrialState.COMPLETE, found, violations, dict(curve or {}))

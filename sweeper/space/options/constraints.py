@@ -1,0 +1,131 @@
+"""Bounds that a trial must keep to count (``constraints:``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from sweeper.space.values import finite_number, mapping_entry, refuse_twins
+from trials.dotted_paths import get_at
+from trials.errors import UserError, shown
+from trials.frozen import Frozen, validate
+
+if TYPE_CHECKING:
+    pass
+from sweeper.space.options.objectives import known_column
+
+KINDS = ("target", "at_most", "at_least")
+
+
+ROUNDING = 1e-9
+"""0.505 is within 0.005 of 0.5, whatever floating point says."""
+
+
+class FieldOf(Frozen):
+    """A number that the trial's own config says: ``{field: density}``."""
+
+    field: str
+
+    def value(self, config: Mapping[str, Any], where: str) -> float:
+        """The field's value in a trial's config, or a UserError if it is no number there."""
+        try:
+            current = get_at(config, self.field)
+        except KeyError:
+            raise UserError(
+                f"{where} is {self.field!r}, but {config['method']} has no such field: name one it has"
+            ) from None
+        number = finite_number(current)
+        if number is None:
+            raise UserError(f"{where} is {self.field!r}, but that is {shown(current)} there: name a field of numbers")
+        return number
+
+
+class Constraint(Frozen):
+    """A bound that a trial must keep to count: ``at_most``, ``at_least``, or a ``target`` with a ``tolerance``.
+
+    Attributes:
+        column: of the result.
+        target: a number, or ``{field: PATH}``, the number that the trial's config has there.
+        tolerance: how far from the target it may be, either way; inclusive.
+    """
+
+    column: str
+    target: float | FieldOf | None = None
+    tolerance: float | None = Field(default=None, ge=0)
+    at_most: float | FieldOf | None = None
+    at_least: float | FieldOf | None = None
+
+    @field_validator("target", "at_most", "at_least", mode="before")
+    @classmethod
+    def _number_or_field(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, Mapping) and list(value) == ["field"] and isinstance(value["field"], str):
+            return FieldOf(field=value["field"])
+        if isinstance(value, bool) or not (value is None or isinstance(value, (int, float, FieldOf))):
+            rule = "a number, or {field: PATH} for the number that the trial's config has there"
+            raise ValueError(f"{info.field_name} is {shown(value)}, but must be {rule}")
+        return value
+
+    @property
+    def key(self) -> str:
+        """Its name in the study: ``density`` (a target), ``flops<=``, ``val_accuracy>=``."""
+        return self.column + ("" if self.target is not None else "<=" if self.at_most is not None else ">=")
+
+    @property
+    def kind(self) -> str:
+        """Which of the three it is."""
+        return next(kind for kind in KINDS if getattr(self, kind) is not None)
+
+    def limit(self, config: Mapping[str, Any], where: str = "constraints") -> float:
+        """The bound for one trial."""
+        bound = getattr(self, self.kind)
+        return bound.value(config, f"{where}.field") if isinstance(bound, FieldOf) else float(bound)
+
+    def document(self) -> dict[str, Any]:
+        """As a space file says it."""
+        content: dict[str, Any] = self.model_dump(mode="json", exclude_none=True)
+        return content
+
+    def violation(self, value: float, config: Mapping[str, Any]) -> float:
+        """By how much ``value`` misses the bound, as a share of it; at most 0 where it is kept.
+
+        As a share, so that violations of FLOPs and of densities weigh alike where a sampler adds them.
+        """
+        limit = self.limit(config)
+        if self.tolerance is not None:
+            excess, scale = abs(value - limit) - self.tolerance, self.tolerance or abs(limit)
+        else:
+            excess, scale = value - limit if self.at_most is not None else limit - value, abs(limit)
+        share = excess / (scale or 1.0)
+        return share if share > ROUNDING else min(share, 0.0)
+
+
+def read_constraints(content: object) -> tuple[Constraint, ...]:
+    """The constraints of a space, each column checked."""
+    if content is None:
+        return ()
+    if not isinstance(content, (list, tuple)):
+        raise UserError(f"constraints is {shown(content)}, but must be a list of {{column, at_most: ...}}")
+    found = []
+    for i, entry in enumerate(content):
+        where = f"constraints[{i}]"
+        constraint: Constraint = validate(
+            Constraint, mapping_entry(entry, where, "{column: flops, at_most: 1e6}"), where
+        )
+        known_column(constraint.column, f"{where}.column")
+        _require_one_bound(constraint, where)
+        found.append(constraint)
+    refuse_twins([constraint.key for constraint in found], "constraints")
+    return tuple(found)
+
+
+def _require_one_bound(constraint: Constraint, where: str) -> None:
+    kinds = [name for name in KINDS if getattr(constraint, name) is not None]
+    if len(kinds) != 1:
+        raise UserError(
+            f"{where} has {' and '.join(kinds) or 'no bound'}, but must have one of target (with tolerance), at_most, "
+            "at_least: write two constraints for two bounds"
+        )
+    if (constraint.target is None) != (constraint.tolerance is None):
+        raise UserError(f"{where} has one of target and tolerance, but needs both: or use at_most, at_least")

@@ -1,0 +1,37 @@
+"""``python -m trials export`` and ``compare``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from trials.networks.export import FORMS, compare, export
+from trials.storage.place import place
+
+
+def export_command(arguments: list[str]) -> int:
+    """``export TRIAL --to FILE``"""
+    parser = argparse.ArgumentParser(prog="python -m trials export", description="Write a trial's network.")
+    parser.add_argument("trial", type=place, help="the trial's folder")
+    parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="the state dict to write")
+    parser.add_argument(
+        "--form",
+        choices=FORMS,
+        default="dense",
+        help="zeros in place; weight_orig and weight_mask; physically smaller; physically smaller, as ONNX",
+    )
+    options = parser.parse_args(arguments)
+    export(options.trial, options.to, options.form)
+    print(f"{options.to} holds {options.trial.name} ({options.form})")
+    return 0
+
+
+def compare_command(arguments: list[str]) -> int:
+    """``compare TRIAL TRIAL``"""
+    parser = argparse.ArgumentParser(prog="python -m trials compare", description="How alike two trials' masks are.")
+    parser.add_argument("one", type=place, help="a trial's folder")
+    parser.add_argument("other", type=place, help="another's")
+    options = parser.parse_args(arguments)
+    for row in compare(options.one, options.other):
+        print(f"{row['layer']}  both {row['both']}  either {row['either']}  IoU {row['iou']:.4f}")
+    return 0

@@ -1,0 +1,83 @@
+"""``python -m trials CONFIG.yaml``: one trial in this process, without Ray."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from trials.data import check
+from trials.dotted_paths import override
+from trials.errors import Superseded, UserError
+from trials.methods.parsing import parse
+from trials.running.trial import Surroundings, run
+from trials.storage import files
+from trials.storage.place import place
+from trials.storage.rows import Row
+from trials.yaml_text import read_yaml
+
+
+def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
+    """``CONFIG.yaml``"""
+    epilog = f"or: python -m trials {'|'.join(others)} --help"
+    parser = argparse.ArgumentParser(prog="python -m trials", description=__doc__, epilog=epilog)
+    parser.add_argument("config", type=Path, help="a YAML file with the fields of one trial")
+    parser.add_argument("--set", action="append", default=[], metavar="a.b=c", dest="overrides", help="change a field")
+    parser.add_argument("--storage", default="results", help="a path, or s3://BUCKET/PREFIX; default: results")
+    parser.add_argument("--name", default="single", help="the sweep that the trial's folder lies in; default: single")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of the CPU")
+    options = parser.parse_args(arguments)
+    config = parse(override(read_yaml(options.config), options.overrides))
+    check(config.dataset, config.data_dir)
+    storage = place(options.storage)
+    folder = storage / options.name / "trials" / config.id
+    try:
+        files.require_writable(folder)
+    except OSError as error:
+        raise UserError(f"storage is {options.storage!r}, but must be writable ({error}): give --storage") from None
+    content = {"schema": 1, "id": config.id, "config": config.model_dump(mode="json"), "samples": []}
+    files.write(folder / "config.json", json.dumps(content, indent=1).encode())
+    try:
+        with _stop_requests() as asked:
+            state = run(config, folder, Surroundings(storage / "stages", _print, lambda: bool(asked), options.threads))
+    except Superseded as error:
+        print(error, file=sys.stderr)
+        return 1
+    if state.status == "preempted":
+        print(f"{config.id} is preempted: the same command again goes on", file=sys.stderr)
+        return 130
+    if state.error:
+        print(f"{config.id} failed: {state.error['type']}: {state.error['message']}", file=sys.stderr)
+        return 1
+    if state.result and state.result["empty_layers"]:
+        print(f"warning: {state.result['empty_layers']} layers have no weights left", file=sys.stderr)
+    print(f"{config.id} is {state.status}: {json.dumps(state.result)}")
+    return 0
+
+
+@contextmanager
+def _stop_requests() -> Iterator[list[int]]:
+    """The signals that have asked for an end: the trial commits what it has first."""
+    asked: list[int] = []
+    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda number, _: asked.append(number)) for number in watched}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _print(row: Row) -> None:
+    shown = ("stage", "level", "epoch", "train_loss", "val_accuracy", "test_accuracy", "density", "seconds")
+    print("  ".join(f"{key} {_short(row[key])}" for key in shown if row.get(key) is not None), flush=True)
+
+
+def _short(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

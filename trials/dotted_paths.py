@@ -1,0 +1,85 @@
+"""Dotted paths (``a.b.c``) in nested mappings: get, set, list, merge and override."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from trials.errors import UserError, shown
+from trials.yaml_text import parse_yaml
+
+
+class NotAMapping(UserError):
+    """A dotted path leads through a value that is not a mapping."""
+
+
+def get_at(content: Mapping[str, Any], path: str) -> Any:
+    """The value at a dotted path.
+
+    Raises:
+        KeyError: a key of the path is missing, or what should hold it is not a mapping.
+    """
+    value: Any = content
+    for key in path.split("."):
+        if not isinstance(value, Mapping):
+            raise KeyError(path)
+        value = value[key]
+    return value
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``over`` on top: mappings merge key by key, everything else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def set_at(content: dict[str, Any], path: str, value: Any, by: str = "grid or search") -> None:
+    """Set the value at a dotted path, in place; mappings that are missing or null on the way are made.
+
+    Raises:
+        NotAMapping: the path leads through something else; ``by`` says who sets it.
+    """
+    *parents, last = path.split(".")
+    for depth, key in enumerate(parents, start=1):
+        if content.get(key) is None:
+            content[key] = {}
+        content = content[key]
+        if not isinstance(content, dict):
+            outer = ".".join(parents[:depth])
+            raise NotAMapping(f"{outer} is {shown(content)}, but must be a mapping: {by} sets {path}")
+    content[last] = value
+
+
+def override(content: Any, settings: Iterable[str]) -> Any:
+    """A copy of ``content`` with every ``a.b=c`` applied; values are read as YAML.
+
+    >>> override({"a": {"b": 1}}, ["a.b=2e-3", "c=[1, 2]"])
+    {'a': {'b': 0.002}, 'c': [1, 2]}
+    """
+    content = copy.deepcopy(content)
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals or not all(path.split(".")):
+            raise UserError(f"--set is {setting!r}, but must be a.b=c: a path of keys, an equals sign, a value")
+        value = parse_yaml(text, f"--set {setting}")
+        try:
+            if not isinstance(content, dict):
+                raise NotAMapping
+            set_at(content, path, value, by="--set")
+        except NotAMapping:
+            outer = path.rpartition(".")[0] or "the file"
+            raise UserError(f"--set is {setting!r}, but {outer} is not a mapping") from None
+    return content
+
+
+def leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every field of a config by its dotted path."""
+    for key, value in content.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

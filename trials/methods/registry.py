@@ -1,0 +1,44 @@
+"""The methods, by name. A new one is a file in the folder of its family and a line here."""
+
+from __future__ import annotations
+
+from trials.methods.adaptive.adaptive_sparsity import AdaptiveSparsity
+from trials.methods.base import Method
+from trials.methods.bip.bip import Bip
+from trials.methods.bip.hydra import Hydra
+from trials.methods.dense import Dense
+from trials.methods.dwp.dwp import Dwp
+from trials.methods.dwp.global_prune import GlobalPrune
+from trials.methods.dwp.gradient_prune import GradientPrune
+from trials.methods.dwp.layer_prune import LayerPrune
+from trials.methods.greg.greg1 import Greg1
+from trials.methods.greg.greg2 import Greg2
+from trials.methods.greg.l1 import L1
+from trials.methods.greg.oracle import Oracle
+from trials.methods.magnitude.imp import Imp
+from trials.methods.magnitude.one_shot import OneShot
+from trials.methods.regrow.prune_iterative import PruneIterative
+from trials.methods.regrow.regrow import RegrowMethod
+from trials.methods.regrow.regrow_iterative import RegrowIterative
+from trials.methods.regrow.single_layer import SingleLayer
+
+METHODS: dict[str, type[Method]] = {
+    "dense": Dense,
+    "one_shot": OneShot,
+    "imp": Imp,
+    "bip": Bip,
+    "hydra": Hydra,
+    "l1": L1,
+    "greg1": Greg1,
+    "greg2": Greg2,
+    "oracle": Oracle,
+    "global_prune": GlobalPrune,
+    "layer_prune": LayerPrune,
+    "gradient_prune": GradientPrune,
+    "dwp": Dwp,
+    "adaptive_sparsity": AdaptiveSparsity,
+    "prune_iterative": PruneIterative,
+    "regrow": RegrowMethod,
+    "regrow_iterative": RegrowIterative,
+    "single_layer": SingleLayer,
+}

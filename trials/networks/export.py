@@ -1,0 +1,75 @@
+"""Write a trial's network for others to load, and compare the masks of two trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from trials import compact
+from trials.compact import silent
+from trials.errors import UserError
+from trials.networks.onnx import export_onnx
+from trials.networks.stored import checkpoint, network, network_of
+from trials.storage import files
+from trials.storage.place import Place
+
+FORMS = ("dense", "prune", "compact", "onnx")
+
+
+def export(trial: Place, to: Path, form: str = "dense") -> None:
+    """Write the network a trial has come to as a state dict that ``torch.load(weights_only=True)`` reads.
+
+    Args:
+        trial: the trial's folder.
+        form: ``dense``: the model's own names, zeros where the mask is off. ``prune``: every masked weight as
+            ``weight_orig`` and ``weight_mask``, as ``torch.nn.utils.prune`` names them. ``compact``: without the
+            filters that change nothing, for :func:`trials.compact.load`. ``onnx``: the same for other runtimes.
+
+    Raises:
+        UserError: the folder holds no trial with a checkpoint, or ``to`` cannot be written.
+    """
+    try:
+        if form in ("compact", "onnx"):
+            architecture, net = network(trial)
+            net.shrink(silent(net.model), "filter")
+            if form == "compact":
+                compact.save(to, architecture, net.kept, net.model.state_dict())
+            else:
+                export_onnx(net.model, architecture.shape, to)
+        else:
+            files.save(to, _state(network_of(trial), form))
+    except OSError as error:
+        raise UserError(f"--to is {str(to)!r}, but must be a file that can be written ({error})") from None
+
+
+def _state(net: Mapping[str, Any], form: str) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = dict(net["model"])
+    if form == "prune":
+        for name, mask in net["masks"].items():
+            weight = state.pop(name)
+            state |= {f"{name}_orig": weight, f"{name}_mask": mask.to(weight.dtype)}
+    return state
+
+
+def compare(one: Place, other: Place) -> list[dict[str, Any]]:
+    """How alike the masks of two trials are: |and|/|or| per layer that both mask, and over all (layer ``all``).
+
+    Two masks that are both empty have IoU 1.
+
+    Raises:
+        UserError: a folder holds no trial with masks, or the two mask weights of other names or shapes.
+    """
+    masks = [checkpoint(folder)["net"]["masks"] for folder in (one, other)]
+    shapes = [{name: tuple(mask.shape) for name, mask in m.items()} for m in masks]
+    if not masks[0] or shapes[0] != shapes[1]:
+        different = sorted(set(shapes[0].items()) ^ set(shapes[1].items()))[:3]
+        raise UserError(f"{one.name} and {other.name} must have masks of the same weights, but differ in {different}")
+    rows = []
+    for name in masks[0]:
+        both, any_ = int((masks[0][name] & masks[1][name]).sum()), int((masks[0][name] | masks[1][name]).sum())
+        rows.append({"layer": name.removesuffix(".weight"), "both": both, "either": any_})
+    rows.append({"layer": "all", **{key: sum(row[key] for row in rows) for key in ("both", "either")}})
+    return [{**row, "iou": row["both"] / row["either"] if row["either"] else 1.0} for row in rows]

@@ -1,0 +1,37 @@
+"""Continue the checkpoint of a trial's nearest ancestor in a population."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from trials.config.trial_config import TrialConfig
+from trials.errors import DamagedFile
+from trials.methods.segments import ancestors
+from trials.storage.place import Place
+from trials.storage.rows import Rows
+from trials.storage.trial_folder import TrialFolder
+
+
+def inherited(config: TrialConfig, trials: Place) -> dict[str, Any]:
+    """The checkpoint of the nearest ancestor that has one in the folder ``trials``; empty where none has."""
+    for ancestor in ancestors(config):
+        folder = TrialFolder(trials / ancestor.id)
+        try:
+            state = folder.state()
+            if state is None or state.status != "complete" or not state.commits:
+                continue
+            checkpoint = folder.checkpoint(state.commits[-1])
+        except (DamagedFile, OSError):
+            continue
+        if checkpoint:
+            return {**checkpoint, "rows": json.dumps(_unended(json.loads(checkpoint["rows"])))}
+    return {}
+
+
+def _unended(rows: Rows) -> Rows:
+    """An ancestor's rows without what it said only because it ended there: test figures and layers."""
+    *before, last = rows["epochs"]
+    layers = [row for row in rows.get("layers", []) if row["stage_id"] is not None]
+    last = {**last, "test_loss": None, "test_accuracy": None}
+    return {**rows, "epochs": [*before, last], "layers": layers}

@@ -1,0 +1,41 @@
+"""A config's network and its data, built on a device in the config's precision and memory format."""
+
+from __future__ import annotations
+
+import torch
+
+from trials import models
+from trials.compact import Architecture
+from trials.config.trial_config import TrialConfig
+from trials.data import Loader, Source, normalised_as_imagenet, place
+from trials.training.device import resolve_memory_format, resolve_precision
+from trials.training.net import Net
+
+_DTYPES = {"float32": torch.float32, "bf16": torch.float32, "float64": torch.float64}
+
+
+def build_net(config: TrialConfig, raw: Source, device: torch.device) -> Net:
+    """The config's model, initialised from its seed, on the device, in its precision and memory format."""
+    precision = resolve_precision(config, device)
+    model = models.build(config.model, num_classes=raw.num_classes, in_channels=raw.in_channels, seed=config.seed)
+    model = model.to(device=device, dtype=_DTYPES[precision])
+    model = model.to(memory_format=resolve_memory_format(config, device))
+    return Net(model, autocast=precision == "bf16", compile_forward=config.compile)
+
+
+def architecture_of(config: TrialConfig, raw: Source, device: torch.device) -> Architecture:
+    """What :func:`build_net` builds, for a checkpoint to say."""
+    precision = resolve_precision(config, device)
+    return Architecture(config.model, raw.num_classes, raw.in_channels, raw.image_size, precision)
+
+
+def place_data(config: TrialConfig, raw: Source, device: torch.device) -> Loader:
+    """The config's data set on the device, with its validation split."""
+    return place(
+        raw if config.normalise == "dataset" else normalised_as_imagenet(raw),
+        device=device,
+        dtype=_DTYPES[resolve_precision(config, device)],
+        val_fraction=config.val_fraction,
+        split_seed=config.split_seed,
+        channels_last=resolve_memory_format(config, device) is torch.channels_last,
+    )

@@ -1,0 +1,43 @@
+"""The device, precision and memory format that a config asks for, as this machine has them."""
+
+from __future__ import annotations
+
+import torch
+
+from trials.config.trial_config import TrialConfig
+from trials.errors import UserError
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` is the current CUDA device where there is one, otherwise the CPU.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    if name != "auto":
+        try:
+            return torch.empty(0, device=name).device
+        except (RuntimeError, AssertionError) as error:  # torch without CUDA says so by an AssertionError
+            reason = str(error).partition("\n")[0].partition(". ")[0]
+            raise UserError(f"device is {name!r}, but must be auto or a device of this machine ({reason})") from None
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def limit_gpu_memory(share: float) -> None:
+    """Let this process use only a share of the card's memory: others have the rest. Not yet run on a GPU."""
+    if 0 < share < 1 and torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(share)
+
+
+def resolve_precision(config: TrialConfig, device: torch.device) -> str:
+    """``auto`` is bfloat16 autocast on CUDA and float32 elsewhere."""
+    if config.precision != "auto":
+        return config.precision
+    return "bf16" if device.type == "cuda" else "float32"
+
+
+def resolve_memory_format(config: TrialConfig, device: torch.device) -> torch.memory_format:
+    """``auto`` is channels last on CUDA, where convolutions want it."""
+    if config.memory_format == "auto":
+        return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    return torch.channels_last if config.memory_format == "channels_last" else torch.contiguous_format
