@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.error import URLError
 from urllib.parse import urlparse
 
 import torch
@@ -38,7 +37,7 @@ def pretrained(name: str, *, num_classes: int, weights: Path | None = None) -> n
 
 
 def _from_hub(name: str) -> Path:
-    """The file of torchvision's weights in the hub cache; fetched if need be."""
+    """The file of torchvision's weights in the hub cache; fetched where it is missing."""
     from torchvision import models
 
     try:
@@ -47,16 +46,14 @@ def _from_hub(name: str) -> Path:
         raise UserError(
             f"network is {name!r}, but torchvision has no {WEIGHTS} of it: name a file of weights"
         ) from None
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2], progress=False)
-        except (URLError, OSError, RuntimeError) as error:
-            raise UserError(
-                f"weights of {name} are not at {path} and cannot be fetched ({error}): bring {url} there, or name a "
-                f"file of them (--weights {name}=FILE)"
-            ) from None
+    path = _cached(url)
+    try:
+        _fetch(url, path)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"weights of {name} are not at {path} and cannot be fetched ({error}): bring {url} there, or name a "
+            f"file of them (--weights {name}=FILE)"
+        ) from None
     return path
 
 
@@ -71,14 +68,28 @@ def source_path(source_net: str, model: str) -> Path:
     from torchvision.models import get_weight
 
     url: str = get_weight(TORCHVISION[model]).url
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        digest = path.stem.rpartition("-")[2]
-        try:
-            torch.hub.download_url_to_file(url, str(path), digest, progress=False)
-        except (OSError, RuntimeError) as error:  # no network (URLError is an OSError), or a damaged file
-            raise UserError(
-                f"source_net is 'torchvision', but {url} cannot be downloaded ({error}): put it at {str(path)!r}"
-            ) from None
+    path = _cached(url)
+    try:
+        _fetch(url, path)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"source_net is 'torchvision', but {url} cannot be downloaded ({error}): put it at {str(path)!r}"
+        ) from None
     return path
+
+
+def _cached(url: str) -> Path:
+    """Where torch.hub keeps the file of ``url``."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+
+
+def _fetch(url: str, path: Path) -> None:
+    """Download ``url`` to ``path`` where that is missing; torchvision's names end in the hash of their content.
+
+    Raises:
+        OSError: there is no network (URLError is an OSError), or ``path`` cannot be written.
+        RuntimeError: the content has another hash.
+    """
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2], progress=False)
