@@ -80,6 +80,16 @@ class TrialConfig(Frozen):
         return f"{self.method}-{content_hash(self.model_dump(mode='json', exclude_defaults=True, exclude=set(WHERE)))}"
 
 
+class HasVariant(TrialConfig):
+    """Configs of methods whose released code differs from their paper.
+
+    Attributes:
+        variant: ``corrected`` follows the paper; ``original`` does what the released code does, bugs included.
+    """
+
+    variant: Literal["corrected", "original"] = "corrected"  # type: ignore[assignment]  # more than its base knows
+
+
 class StartsDense(TrialConfig):
     """Configs of methods that start from a dense network.
 

@@ -31,7 +31,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from trials.config.recipes import PretrainRecipe, Recipe
-from trials.config.trial_config import TrialConfig
+from trials.config.trial_config import HasVariant, TrialConfig
 from trials.methods.adaptive.thresholds import MOST, Thresholded, sparsity_loss, threshold_of
 from trials.methods.base import Method, Stage
 from trials.methods.dense import dense_trial
@@ -47,7 +47,7 @@ class AdaptiveRecipe(Recipe):
     schedule: str = "cosine_restart"
 
 
-class AdaptiveSparsityConfig(TrialConfig):
+class AdaptiveSparsityConfig(HasVariant):
     """Train towards sparsity ``starget``, thresholds and all; from initialisation, as published, unless ``pretrain`` or
     ``source_net`` says otherwise.
 
@@ -69,7 +69,6 @@ class AdaptiveSparsityConfig(TrialConfig):
     """
 
     method: Literal["adaptive_sparsity"] = "adaptive_sparsity"
-    variant: Literal["corrected", "original"] = "corrected"  # type: ignore[assignment]  # more than its base knows
     starget: float = Field(ge=0, lt=1)
     mode: Literal["adaptive", "fixed", "one_sided"] = "adaptive"
     lv: float = Field(default=10.0, ge=0)

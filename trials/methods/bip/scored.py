@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trials.config.recipes import Recipe
-from trials.config.trial_config import StartsDense
+from trials.config.trial_config import HasVariant, StartsDense
 from trials.methods.base import Stage, generator_for
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, build_masks, prunable
 from trials.training.net import Batch, Net
@@ -27,7 +27,7 @@ from trials.training.net import Batch, Net
 RELEASED = "cosine_released"
 
 
-class ScoredConfig(StartsDense):
+class ScoredConfig(HasVariant, StartsDense):
     """What methods with scores have in common.
 
     Attributes:
@@ -39,7 +39,6 @@ class ScoredConfig(StartsDense):
         first_conv: ``auto`` keeps the first convolution dense in pattern channel (its input channels are the image's).
     """
 
-    variant: Literal["corrected", "original"] = "corrected"  # type: ignore[assignment]  # more than its base knows
     density: float = Field(gt=0, le=1)
     pattern: Literal["weight", "filter", "channel"] = "weight"
     score_init: Literal["copy", "random", "alias"] = "copy"

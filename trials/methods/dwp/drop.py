@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
 
-from trials.config.trial_config import StartsDense, TrialConfig
+from trials.config.trial_config import HasVariant, StartsDense, TrialConfig
 from trials.methods.base import Method, Stage, TrainStage
 from trials.methods.dense import dense_source
 from trials.methods.magnitude.one_shot import FinetuneRecipe
@@ -19,7 +19,7 @@ from trials.training.net import Net
 from trials.training.stage_context import Site
 
 
-class DropConfig(StartsDense):
+class DropConfig(HasVariant, StartsDense):
     """How much to drop, and what follows.
 
     Only convolutions are pruned, the first one and shortcuts included; Linear layers, norms and biases never.
@@ -29,7 +29,6 @@ class DropConfig(StartsDense):
         finetune: after pruning, under the mask; null, as in the released code, leaves it at pruning.
     """
 
-    variant: Literal["corrected", "original"] = "corrected"  # type: ignore[assignment]  # more than its base knows
     p_prune: float = Field(default=0.3, ge=0, lt=1)
     finetune: FinetuneRecipe | None = None
 

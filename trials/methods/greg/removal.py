@@ -18,7 +18,7 @@ from torch import Tensor
 from trials.compact import kept_rows
 from trials.config.recipes import RATES, Recipe
 from trials.config.schedules import read_lr_steps
-from trials.config.trial_config import StartsDense, TrialConfig
+from trials.config.trial_config import HasVariant, StartsDense, TrialConfig
 from trials.methods.base import Method, Stage, TrainStage, generator_for
 from trials.methods.dense import dense_source
 from trials.methods.greg.base_trial import pruned_groups
@@ -48,7 +48,7 @@ class FinetuneRecipe(Recipe):
         return content
 
 
-class RemovalConfig(StartsDense):
+class RemovalConfig(HasVariant, StartsDense):
     """Which groups go, and how the rest is finetuned. ``finetune: null`` leaves it at the removal.
 
     ``lr_ft`` is accepted as GReg's name for ``finetune.lr_steps``.
@@ -63,7 +63,6 @@ class RemovalConfig(StartsDense):
         inherit_pruned: ``index`` takes that trial's groups; ``pr`` only how many they are in each layer.
     """
 
-    variant: Literal["corrected", "original"] = "corrected"  # type: ignore[assignment]  # more than its base knows
     pattern: GroupPattern = "filter"
     stage_pr: StageRatios | None = None
     skip_layers: SkippedLayers = ()

@@ -13,6 +13,7 @@ import torch
 from pydantic import model_validator
 from torch import Tensor
 
+from trials.config.trial_config import HasVariant
 from trials.errors import Preempted
 from trials.methods.base import Stage, generator_for
 from trials.methods.regrow.episodes import Bench, Episode, Outcome, run_episode
@@ -29,7 +30,7 @@ from trials.training.net import Batch, Net
 from trials.training.network_copy import forget
 
 
-class AllocatingConfig(RegrowingConfig):
+class AllocatingConfig(HasVariant, RegrowingConfig):
     """``variant: original`` divides budgets as the released code does: rounded as there, what is unspent stays so, and
     layers whose similarity cannot be measured count as 0.5.
 
@@ -37,7 +38,6 @@ class AllocatingConfig(RegrowingConfig):
         allocation: learned by the ``controller``, or by a rule.
     """
 
-    variant: Literal["corrected", "original"] = "corrected"  # type: ignore[assignment]  # more than its base knows
     allocation: Literal["controller", "greedy", "proportional", "uniform", "random"] = "controller"
     controller: ControllerConfig = ControllerConfig()
 
