@@ -72,7 +72,7 @@ def episode_costs(sweep: Sweep) -> pd.DataFrame:
     return costs
 
 
-def retention(sweep: Sweep) -> pd.DataFrame:
+def table_retention(sweep: Sweep) -> pd.DataFrame:
     """The heat-map's values: density by layer (rows, in the network's order, and their mean) and by trial, stage and
     level (columns), as each stage left it.
     """
@@ -84,7 +84,7 @@ def retention(sweep: Sweep) -> pd.DataFrame:
     return whole
 
 
-def sparsity_accuracy(sweep: Sweep) -> pd.DataFrame:
+def table_sparsity_accuracy(sweep: Sweep) -> pd.DataFrame:
     """Sparsity and accuracies at the end of every stage of every trial, the shared ones once; by ascending sparsity."""
     epochs = sweep.epochs[sweep.epochs["test_accuracy"].notna()]
     epochs = epochs.assign(owner=epochs["stage_id"].fillna(epochs["trial"]))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trials.data import Loader
 from trials.regrowth.channels import kept_filters, taylor_scores, units
-from trials.regrowth.saliency import gradient_magnitudes, mean_gradients, saliency, sparse_saliency
+from trials.regrowth.saliency import batch_mean_gradients, gradient_magnitudes, saliency, sparse_saliency
 from trials.regrowth.ssim import ascending, below, layer_similarity
 from trials.seeding import derive_seed
 from trials.sparsity import prunable
@@ -117,7 +117,7 @@ def scores(
         return found if unit == "weight" else {name: score.flatten(1).sum(1) for name, score in found.items()}
     if unit == "weight":
         return gradient_magnitudes(sparse, images, chosen, batches)
-    gradients = mean_gradients(sparse, images, chosen, batches)
+    gradients = batch_mean_gradients(sparse, images, chosen, batches)
     return {
         name: taylor_scores(gradients[name][kept_filters(sparse.masks[name])], others[name].detach()) for name in names
     }

@@ -28,10 +28,10 @@ def gradient_magnitudes(
     net: Net, batches: Iterable[Batch], weights: Mapping[str, Tensor], max_batches: int | None = None
 ) -> dict[str, Tensor]:
     """|mean over batches of dL/dw|, also where a mask is off (RigL's score, https://arxiv.org/abs/1911.11134)."""
-    return {name: mean.abs() for name, mean in mean_gradients(net, batches, weights, max_batches).items()}
+    return {name: mean.abs() for name, mean in batch_mean_gradients(net, batches, weights, max_batches).items()}
 
 
-def mean_gradients(
+def batch_mean_gradients(
     net: Net, batches: Iterable[Batch], weights: Mapping[str, Tensor], max_batches: int | None = None
 ) -> dict[str, Tensor]:
     """The mean over batches of dL/dw, the model in eval mode."""

@@ -1,4 +1,4 @@
-"""What is asked of the tables of a sweep that regrew: divisions, costs, retention, sparsity against accuracy."""
+"""What is asked of the tables of a sweep that regrew: divisions, costs, table_retention, sparsity against accuracy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 
 from sweeper.folder.sweep_folder import Sample, SweepFolder
 from sweeper.results.frames import Sweep
-from sweeper.results.regrowth import applied_allocations, episode_costs, retention, sparsity_accuracy
+from sweeper.results.regrowth import applied_allocations, episode_costs, table_retention, table_sparsity_accuracy
 from sweeper.results.report import show
 from sweeper.results.tables import load
 from trials.methods.parsing import parse
@@ -67,7 +67,7 @@ def test_costs_of_episodes(sweep: Sweep) -> None:
 
 
 def test_retention_by_layer_and_stage(sweep: Sweep) -> None:
-    table = retention(sweep)
+    table = table_retention(sweep)
     assert table.index.tolist() == ["conv1", "conv2", "conv3", "linear", "mean over layers"]
     mine = table[named("rule")]
     assert (mine["pretrain"] == 1).all().all()
@@ -76,7 +76,7 @@ def test_retention_by_layer_and_stage(sweep: Sweep) -> None:
 
 
 def test_sparsity_against_accuracy_counts_shared_stages_once(sweep: Sweep) -> None:
-    table = sparsity_accuracy(sweep)
+    table = table_sparsity_accuracy(sweep)
     assert table["sparsity"].is_monotonic_increasing
     assert (table["stage"] == "pretrain").sum() == 1
     assert (table["stage"] == "prune").sum() == 1
