@@ -38,10 +38,10 @@ class Copy:
 
     def __init__(self, folder: SweepFolder, storage: BaseStorage) -> None:
         self.folder, self.storage = folder, storage
-        documents = folder.documents()
-        if not documents:
+        document = folder.space_document()
+        if document is None:
             raise UserError(f"{folder.path} is not a sweep's folder (it has no sweep.yaml): give a sweep's name")
-        self.space = from_document(documents[-1]["space"])
+        self.space = from_document(document)
         self._studies: dict[str, int] = {}
         self._trials: dict[tuple[str, int], tuple[int, FrozenTrial]] = {}
 
@@ -82,7 +82,7 @@ class Copy:
     def _committed(self) -> Iterator[tuple[str, int, FrozenTrial]]:
         """Every sample as a trial of its cell's study, by cell and number."""
         records = self.folder.records()
-        methods = {record.id: str(record.config["method"]) for record in records}
+        methods = {record.id: str(record.content["method"]) for record in records}
         curves = curves_in(self.folder, methods, self.space.objective) if self.space.pruner else {}
         samples = [(sample.cell, sample.number, sample, record) for record in records for sample in record.samples]
         for cell, number, sample, record in sorted(samples, key=lambda found: found[:2]):
@@ -95,7 +95,7 @@ class Copy:
         given_up = state is not None and state.status == "failed" and state.failures > space.retries
         outcome = FAILED if given_up else RUNNING
         if state is not None and state.finished:
-            outcome = outcome_of(space.objectives, space.constraints, record.config, state, curve)
+            outcome = outcome_of(space.objectives, space.constraints, record.content, state, curve)
         figures = {} if state is None else {k: v for k, v in state.result.items() if v is not None}
         return create_trial(
             state=TrialState.WAITING if state is None else outcome.state,

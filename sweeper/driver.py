@@ -142,13 +142,11 @@ def outlive(lease: Lease, console: Console) -> bool:
 
 def refuse_narrowing(folder: SweepFolder, space: Space) -> None:
     """A sweep can be resumed and extended; a space that contradicts it is refused with the difference."""
-    documents = folder.documents()
-    if not documents:
+    document = folder.space_document()
+    if document is None:
         return
     try:
-        begun = from_document(documents[-1]["space"])
-    except (KeyError, TypeError):
-        raise UserError(f"{folder.path / 'sweep.yaml'} has no space: it was changed by hand; restore it") from None
+        begun = from_document(document)
     except UserError as error:
         raise UserError(
             f"{folder.path / 'sweep.yaml'} has a space of another version, or was changed by hand ({error}): "

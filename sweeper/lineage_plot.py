@@ -91,7 +91,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         sweep = load(options.sweep)
-        space = SweepFolder(options.sweep).documents()[-1]["space"]
+        space = SweepFolder(options.sweep).space_document()
+        if space is None:
+            raise UserError(
+                f"{options.sweep} has no sweep.yaml, but a population belongs to a space: give storage/name"
+            )
         cell = options.cell if options.cell is not None else next(iter(sweep.lineage["cell"]), "")
         draw(sweep, cell, space["objective"], space["direction"]).savefig(options.to, dpi=150)
     except ImportError:

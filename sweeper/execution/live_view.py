@@ -19,14 +19,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from trials.storage.rows import FINISHED
+
 REFRESHES_PER_SECOND = 4
 CELLS_SHOWN = 12
 RUNNING_SHOWN = 16
 LINES_AT_ONCE = 8
 LINES_PER_SECOND = 4.0
 """Without a terminal: so many lines at once, then so many per second; what is more is told in sums."""
-
-DONE = frozenset({"complete", "pruned"})
 
 
 @dataclass
@@ -122,7 +122,7 @@ class Display:
         """An attempt at a trial has ended with a status; ``already``: long before, it is only counted."""
         now = time.monotonic()
         running = self.running.pop(trial_id, None)
-        if status in DONE:
+        if status in FINISHED:
             self.done += 1
             self.already += already
             self._count(cell, 1)

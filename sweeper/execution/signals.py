@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+GRACE_S = 60.0
+"""How long running trials get, after a signal, to commit what they have."""
+
 WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

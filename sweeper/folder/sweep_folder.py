@@ -6,7 +6,8 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -15,6 +16,9 @@ from trials.frozen import SCHEMA
 from trials.storage import files
 from trials.storage.place import ObjectPath, Place, each
 from trials.storage.trial_folder import State, TrialFolder
+
+if TYPE_CHECKING:
+    from trials.config.trial_config import TrialConfig
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The safe loader, in C where it was built so: a space may have ten thousand cells."""
@@ -41,14 +45,49 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class StoredConfig:
+    """A trial's config as JSON holds it (``content``), parsed when it is first asked for, and once."""
+
+    content: dict[str, Any]
+
+    @classmethod
+    def of(cls, config: TrialConfig) -> StoredConfig:
+        """What :meth:`TrialConfig.model_dump` gives, beside the config itself."""
+        stored = cls(config.model_dump(mode="json"))
+        stored.__dict__["typed"] = config
+        return stored
+
+    @cached_property
+    def typed(self) -> TrialConfig:
+        from trials.methods.parsing import parse  # imports torch: not for reports
+
+        return parse(self.content)
+
+
+@dataclass(frozen=True)
 class Record:
-    """One trial of a sweep. Several samples may ask for the same config: it runs once and serves them all."""
+    """One trial of a sweep. Several samples may ask for the same config: it runs once and serves them all.
+
+    Attributes:
+        stored: its config.
+        state: how it stands by its last commit; None before its first.
+    """
 
     id: str
-    config: dict[str, Any]
+    stored: StoredConfig
     samples: tuple[Sample, ...]
     folder: TrialFolder
     state: State | None
+
+    @property
+    def config(self) -> TrialConfig:
+        """The typed config. Raises UserError where another version wrote one that this version does not know."""
+        return self.stored.typed
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The config as its folder holds it."""
+        return self.stored.content
 
     @property
     def finished(self) -> bool:
@@ -98,7 +137,7 @@ class SweepFolder:
             state = folder.state()
         except DamagedFile:
             state = None
-        return Record(trial_id, config, samples, folder, state)
+        return Record(trial_id, StoredConfig(config), samples, folder, state)
 
     def repair(self, *, checkpoints: bool = False) -> list[str]:
         """Set damaged files of trials that nobody runs aside, repair what can be; a line for each.
@@ -154,6 +193,20 @@ class SweepFolder:
                 f"{self.path / 'sweep.yaml'} is damaged ({' '.join(str(error).split())}): restore it, or move it away; "
                 "the trials are kept and the next run writes it anew"
             ) from None
+
+    def space_document(self) -> dict[str, Any] | None:
+        """The space as its last change left it, which ``sweep.yaml`` holds; None where there is no such file.
+
+        Raises:
+            UserError: the file is damaged, or holds no space.
+        """
+        documents = self.documents()
+        if not documents:
+            return None
+        space = documents[-1].get("space") if isinstance(documents[-1], dict) else None
+        if not isinstance(space, dict):
+            raise UserError(f"{self.path / 'sweep.yaml'} has no space: it was changed by hand; restore it")
+        return space
 
     def append(self, document: Mapping[str, Any]) -> None:
         """Add a document to ``sweep.yaml``."""

@@ -81,10 +81,10 @@ def dense_accuracy(sweep: Sweep, accuracy: str = "test_accuracy") -> float | Non
 
 
 def _space_of(sweep: Sweep) -> dict[str, Any]:
-    documents = SweepFolder(sweep.path).documents()
-    if not documents:
+    space = SweepFolder(sweep.path).space_document()
+    if space is None:
         raise UserError(f"{sweep.path.name} has no sweep.yaml, but a comparison is of a space's cells: sweep one")
-    return dict(documents[-1]["space"])
+    return space
 
 
 def _point(values: Row, best: Sequence[Row], by: Sequence[str], accuracy: str) -> Row:

@@ -14,7 +14,7 @@ from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.frames import Sweep
 from sweeper.results.pareto import pareto_front
 from sweeper.results.regrowth import allocation_texts
-from sweeper.results.summary import ACCURACIES, DONE, Row, column_of, rows_of, summarise
+from sweeper.results.summary import ACCURACIES, Row, column_of, rows_of, summarise
 from sweeper.results.tables import read
 from sweeper.space.grid.cells import make_cells
 from sweeper.space.grid.grid import read_grid
@@ -23,6 +23,7 @@ from sweeper.space.options.objectives import Objective, read_objectives
 from trials.errors import UserError
 from trials.storage.lease import Lease
 from trials.storage.place import Place
+from trials.storage.rows import FINISHED
 
 FAILURES_SHOWN = 20
 SAID = ("objective", "direction", "objectives")
@@ -53,8 +54,7 @@ def show(path: Place, console: Console) -> None:
 
 
 def _space_of(sweep: Sweep) -> dict[str, Any]:
-    documents = SweepFolder(sweep.path).documents()
-    return dict(documents[-1]["space"]) if documents else {"grid": ["trial"]}  # python -m trials has no space
+    return SweepFolder(sweep.path).space_document() or {"grid": ["trial"]}  # python -m trials writes no space
 
 
 def standing(sweep: Sweep, space: Mapping[str, Any] | None = None) -> str:
@@ -62,12 +62,12 @@ def standing(sweep: Sweep, space: Mapping[str, Any] | None = None) -> str:
     space = _space_of(sweep) if space is None else space
     trials = sweep.trials.assign(samples=sweep.trials["samples"].clip(lower=1))
     counts = trials.groupby("status")["samples"].sum().to_dict()
-    done, running, failed = (sum(counts.get(s, 0) for s in kind) for kind in (DONE, {"running"}, {"failed"}))
+    done, running, failed = (sum(counts.get(s, 0) for s in kind) for kind in (FINISHED, {"running"}, {"failed"}))
     line = f"{sweep.path.name}: "
     total = int(trials["samples"].sum())
     if "samples" in space:
         cells = len(make_cells(read_grid(space["grid"])))
-        over = trials[trials["status"].isin(DONE | {"failed"})].groupby("cell")["samples"].sum()
+        over = trials[trials["status"].isin(FINISHED | {"failed"})].groupby("cell")["samples"].sum()
         total = max(cells * space["samples"], total)
         line += f"{cells} cells, {int((over >= space['samples']).sum())} done; "
     left = total - done - running - failed

@@ -17,9 +17,9 @@ from sweeper.columns import config_column
 from sweeper.results.frames import Sweep
 from sweeper.results.pareto import columns_needed, feasible
 from sweeper.space.options.constraints import Constraint
+from trials.storage.rows import FINISHED
 
 ACCURACIES = ("val_accuracy", "test_accuracy")
-DONE = frozenset({"complete", "pruned"})
 
 Row = dict[str, Any]
 
@@ -189,7 +189,7 @@ def _group_rows(
         "density_asked": _agreed([trial.get(config_column("density")) for trial in trials]),
         "best": "  ".join(f"{path}={_joined([b.get(config_column(path)) for b in best])}" for path in search if best),
         "trials": len(trials),
-        "done": sum(status in DONE for status in statuses),
+        "done": sum(status in FINISHED for status in statuses),
         "failed": statuses.count("failed"),
         "waiting": "; ".join(cell.waiting for cell in cells if cell.waiting),
     }

@@ -12,7 +12,6 @@ from sweeper.space.space import Space
 from trials.config.trial_config import TrialConfig
 from trials.errors import DamagedFile
 from trials.methods.dense import is_shared
-from trials.methods.parsing import parse
 from trials.methods.segments import planned_epochs
 from trials.storage.trial_folder import State
 
@@ -30,7 +29,7 @@ def trained(record: Record) -> int:
     state = record.state
     if state is None:
         return 0
-    before = max((segment["until_epoch"] for segment in record.config.get("lineage") or ()), default=0)
+    before = max((segment["until_epoch"] for segment in record.content.get("lineage") or ()), default=0)
     return max((int(state.result["epochs"]) if "epochs" in state.result else _epochs_in(record, state)) - before, 0)
 
 
@@ -56,7 +55,7 @@ class EpochBudget:
         """A trial is scheduled, or is over: for good, by whatever end."""
         if self.space.max_epochs is None:
             return
-        epochs = trained(record) if over else planned(parse(record.config))
+        epochs = trained(record) if over else planned(record.config)
         self.taken += epochs - self._by_trial.get(record.id, 0)
         self._by_trial[record.id] = epochs
 

@@ -31,7 +31,7 @@ def curve_in(record: Record, column: str) -> Curve:
         table = record.folder.table(record.state.commits[-1], "epochs")
     except (DamagedFile, OSError, ValueError):
         return {}
-    return {} if table is None else curve_of(table.to_pylist(), str(record.config["method"]), column)
+    return {} if table is None else curve_of(table.to_pylist(), str(record.content["method"]), column)
 
 
 def curves_in(folder: SweepFolder, methods: Mapping[str, str], column: str) -> dict[str, Curve]:

@@ -10,9 +10,8 @@ import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
-from sweeper.folder.sweep_folder import Record, Sample, SweepFolder
+from sweeper.folder.sweep_folder import Record, Sample, StoredConfig, SweepFolder
 from sweeper.search.cell_search import study_of
 from sweeper.search.epoch_budget import EpochBudget
 from sweeper.search.learning_curves import Curve, curve_in, curves_in
@@ -20,6 +19,7 @@ from sweeper.search.outcomes import FAILED, RUNNING, Outcome, outcome_of
 from sweeper.search.warm_start import COLD, Warm
 from sweeper.space.grid.cells import Cell
 from sweeper.space.space import Space
+from trials.config.trial_config import TrialConfig
 from trials.errors import OUT_OF_MEMORY, DamagedFile
 from trials.storage.trial_folder import State, TrialFolder
 
@@ -33,7 +33,7 @@ class Assignment:
     """A trial to run now."""
 
     trial_id: str
-    config: dict[str, Any]
+    config: TrialConfig
     cell: str
     alone: bool = False
     """It ran out of memory beside others: now nobody else may use its device."""
@@ -79,7 +79,7 @@ class Plan:
         self.finished = 0
         self.failed = 0
         self.stopping = False
-        self.told: deque[Ending] = deque()
+        self.already_done: deque[Ending] = deque()
         """Samples whose config had already run when they were asked for; for whoever shows the sweep to take."""
         self._replay(records)
         studies = [self._studies[cell.key] for cell in self.cells]
@@ -106,7 +106,7 @@ class Plan:
             else:
                 self._queue.append(record.id)
         samples.sort(key=lambda item: (item[0].cell, item[0].number))
-        methods = {record.id: str(record.config["method"]) for record in self._records.values()}
+        methods = {record.id: str(record.content["method"]) for record in self._records.values()}
         curves = curves_in(self.folder, methods, self.space.objective) if self.space.pruner else {}
         for sample, record in samples:
             self._studies[sample.cell].replay(sample, self._outcome(record, curves.get(record.id)))
@@ -115,10 +115,10 @@ class Plan:
         """``curve`` where there is a pruner; it is no part of what an ending shows."""
         state = record.state
         if state is not None and state.finished:
-            return outcome_of(self.space.objectives, self.space.constraints, record.config, state, curve)
+            return outcome_of(self.space.objectives, self.space.constraints, record.content, state, curve)
         return replace(FAILED if self._given_up(state) else RUNNING, curve=curve or {})
 
-    def _told(self, record: Record) -> Outcome:
+    def _outcome_for_study(self, record: Record) -> Outcome:
         """What the studies of a trial's samples are told."""
         return self._outcome(record, curve_in(record, self.space.objective) if self.space.pruner else None)
 
@@ -191,8 +191,8 @@ class Plan:
             if not known:
                 return self._hand_out(record)
             if record.finished or self._given_up(record.state):
-                self._tell(sample, self._told(record))
-                self.told.append(list(self._endings(record))[-1])
+                self._tell(sample, self._outcome_for_study(record))
+                self.already_done.append(list(self._endings(record))[-1])
         return None
 
     def _tell(self, sample: Sample, outcome: Outcome) -> None:
@@ -215,11 +215,11 @@ class Plan:
         """Commit that a sample is wanted; whether its config was known already."""
         config = self._studies[sample.cell].config(sample)
         known = self._records.get(config.id)
-        content = config.model_dump(mode="json")
+        stored = known.stored if known else StoredConfig.of(config)
         samples = (*known.samples, sample) if known else (sample,)
-        self.folder.schedule(config.id, content, samples)
+        self.folder.schedule(config.id, stored.content, samples)
         folder = TrialFolder(self.folder.trial_folder(config.id))
-        record = Record(config.id, content, samples, folder, known.state if known else None)
+        record = Record(config.id, stored, samples, folder, known.state if known else None)
         self._records[config.id] = record
         if known is None:
             self.budget.follow(record, over=False)
@@ -247,7 +247,7 @@ class Plan:
         if stop or left:
             judged = replace(sample, attrs={**sample.attrs, **left}, stopped=step if stop else None)
             samples = tuple(judged if other is sample else other for other in record.samples)
-            self.folder.schedule(record.id, record.config, samples)
+            self.folder.schedule(record.id, record.content, samples)
             self._records[trial_id] = replace(record, samples=samples)
         return stop
 
@@ -261,13 +261,13 @@ class Plan:
             state = None  # the next attempt sets it aside and finds the last commit
         if self._keeps_dying(record, state):
             state = self._bury(record.folder)
-        record = Record(record.id, record.config, record.samples, record.folder, state)
+        record = replace(record, state=state)
         self._records[trial_id] = record
         gone = self._given_up(state)
         over = record.finished or gone
         if over:
             self.budget.follow(record, over=True)
-            outcome = self._told(record)
+            outcome = self._outcome_for_study(record)
             self.finished += record.finished
             self.failed += gone
             for sample in record.samples:

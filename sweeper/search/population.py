@@ -35,7 +35,7 @@ class CellPopulation:
     def __init__(self, space: Space, cell: Cell, pbt: Pbt) -> None:
         self.space, self.cell, self.pbt = space, cell, pbt
         self._samples: dict[int, Sample] = {}
-        self._told: dict[int, Outcome] = {}  # of trials that have ended, by sample
+        self._outcomes: dict[int, Outcome] = {}  # of trials that have ended, by sample
         self._configs: dict[int, TrialConfig] = {}
         self._epochs: dict[int, int] = {}  # of a trial, by generation
         self._next = 0
@@ -72,7 +72,7 @@ class CellPopulation:
         return range(max(first, 0), first + self.pbt.population)
 
     def _over(self, generation: int) -> bool:
-        return all(number in self._told for number in self._numbers(generation))
+        return all(number in self._outcomes for number in self._numbers(generation))
 
     def _extinct(self) -> bool:
         before = self._number() // self.pbt.population - 1
@@ -84,7 +84,7 @@ class CellPopulation:
         sign = -1 if self.space.direction == "maximize" else 1
         found = []
         for number in self._numbers(generation):
-            outcome = self._told[number]
+            outcome = self._outcomes[number]
             if outcome.values is not None:
                 missed = sum(max(violation, 0.0) for violation in outcome.violations.values())
                 found.append((missed, sign * outcome.values[0], number))
@@ -169,11 +169,11 @@ class CellPopulation:
         """Add a committed sample as it ended, or as running."""
         self._samples[sample.number] = sample
         if outcome.state.is_finished():
-            self._told[sample.number] = outcome
+            self._outcomes[sample.number] = outcome
 
     def tell(self, sample: Sample, outcome: Outcome) -> None:
         """How the sample's trial ended. What is told twice counts once."""
-        self._told.setdefault(sample.number, outcome)
+        self._outcomes.setdefault(sample.number, outcome)
 
     def judge(self, sample: Sample, step: int, value: float) -> tuple[bool, dict[str, Any]]:
         """A segment always runs to its end."""

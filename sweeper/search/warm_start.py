@@ -115,11 +115,11 @@ def _is_same(one: Place, other: Place) -> bool:
 
 
 def _space_of(earlier: SweepFolder, said: str) -> Space:
-    documents = earlier.documents()
-    if not documents or "space" not in documents[-1]:
+    document = earlier.space_document()
+    if document is None:
         raise UserError(f"from_sweep is {said!r}, but {earlier.path} is not the folder of a sweep: give storage/name")
     try:
-        return from_document(documents[-1]["space"])
+        return from_document(document)
     except UserError as error:
         raise UserError(f"from_sweep is {said!r}, but its space is of another version ({error})") from None
 
@@ -140,7 +140,7 @@ def _warm(space: Space, cell: Cell, records: Sequence[Record]) -> Warm:
     same: list[Observation] = []
     others: list[Observation] = []
     for record, observation in _observations(space, cell, template["method"], records):
-        is_same = space.sampler.learns and _question(record.config, space) == question
+        is_same = space.sampler.learns and _question(record.content, space) == question
         (same if is_same else others).append(observation)
     return Warm(tuple(same), () if same else _best(space, others))
 
@@ -150,13 +150,13 @@ def _observations(
 ) -> Iterator[tuple[Record, Observation]]:
     """The trials of a cell's method and grid values, their parameters as this search has them."""
     for record in records:
-        values = dict(leaves(record.config))
+        values = dict(leaves(record.content))
         agrees = all(path in ANY or values.get(path, value) == value for path, value in cell.values.items())
-        if record.config["method"] != method or not agrees or record.state is None:
+        if record.content["method"] != method or not agrees or record.state is None:
             continue
         params = active(space.search, values, cell.values)
         wanted = active(space.search, {**dict.fromkeys(space.search), **params}, cell.values)
-        outcome = outcome_of(space.objectives, space.constraints, record.config, record.state)
+        outcome = outcome_of(space.objectives, space.constraints, record.content, record.state)
         inside = all(space.search[path].contains(value) for path, value in params.items())
         if params.keys() == wanted.keys() and inside and outcome.state == TrialState.COMPLETE and outcome.values:
             yield record, Observation(params, outcome.values, outcome.violations)

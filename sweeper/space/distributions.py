@@ -59,12 +59,12 @@ class Distribution(ABC):
         return {**self._own_document(), **({"when": conditions.document(self.when)} if self.when else {})}
 
     @abstractmethod
-    def _told(self) -> str:
+    def _describe(self) -> str:
         """:meth:`__str__` without the condition."""
 
     def __str__(self) -> str:
         """As a person reads it."""
-        return self._told() + (f", when {conditions.told(self.when)}" if self.when else "")
+        return self._describe() + (f", when {conditions.describe(self.when)}" if self.when else "")
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Uniform(Distribution):
     def _own_document(self) -> dict[str, Any]:
         return {"loguniform" if self.log else "uniform": [self.low, self.high]}
 
-    def _told(self) -> str:
+    def _describe(self) -> str:
         return f"{'loguniform' if self.log else 'uniform'} from {self.low} to {self.high}"
 
 
@@ -128,7 +128,7 @@ class Int(Distribution):
     def _own_document(self) -> dict[str, Any]:
         return {"int": [self.low, self.high], **({"log": True} if self.log else {})}
 
-    def _told(self) -> str:
+    def _describe(self) -> str:
         return f"{'loguniform' if self.log else 'uniform'} integers from {self.low} to {self.high}"
 
 
@@ -156,7 +156,7 @@ class Choice(Distribution):
     def _own_document(self) -> dict[str, Any]:
         return {"choice": list(self.choices)}
 
-    def _told(self) -> str:
+    def _describe(self) -> str:
         return f"one of {', '.join(map(str, self.choices))}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -159,6 +160,11 @@ class Space(Frozen):
         """``maximize`` or ``minimize`` it."""
         return self.objectives[0].direction
 
+    @cached_property
+    def _parsed(self) -> dict[str, TrialConfig]:
+        """The configs made so far, by cell, where nothing is searched: a cell has one trial then."""
+        return {}
+
     def cells(self) -> list[Cell]:
         """Every cell, in the grid's order: the last path changes fastest."""
         return make_cells(self.grid)
@@ -169,10 +175,15 @@ class Space(Frozen):
         Raises:
             UserError: no method's config accepts it.
         """
+        if not params and cell.key in self._parsed:
+            return self._parsed[cell.key]
         content = template(self.trial, self.cases, cell.values)
         for path, value in {**cell.values, **(params or {})}.items():
             set_at(content, path, value)
-        return parse(content)
+        config = parse(content)
+        if not params and not self.search:
+            self._parsed[cell.key] = config
+        return config
 
     def most_pieces(self) -> int:
         """The most pieces of work that one of its trials has running at once."""

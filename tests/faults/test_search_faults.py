@@ -23,7 +23,6 @@ from sweeper.space.space import Space
 from tests.faults.drivers import Drivers
 from tests.faults.sweeps import VARYING, run_until
 from tests.trials.processes import started
-from trials.methods.parsing import parse
 from trials.running.trial import Surroundings, run
 from trials.storage.rows import Row
 
@@ -78,7 +77,7 @@ def drive_serially(space: Space, path: Path) -> None:
 
     while (assignment := plan.next()) is not None:
         around = Surroundings(folder.stages, is_over=judge if space.pruner else Surroundings.is_over)
-        run(parse(assignment.config), folder.trial_folder(assignment.trial_id), around)
+        run(assignment.config, folder.trial_folder(assignment.trial_id), around)
         plan.ended(assignment.trial_id)
     assert plan.complete
 

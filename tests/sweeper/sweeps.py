@@ -65,7 +65,7 @@ def finish(plan: Plan, trial_id: str, value: Value = landscape) -> None:
     """What a worker leaves that runs the trial to its end."""
     (record,) = (record for record in plan.folder.records() if record.id == trial_id)
     attempt, _ = TrialFolder(plan.folder.trial_folder(trial_id)).begin()
-    reached = value(record.config)
+    reached = value(record.content)
     attempt.end("complete", result={} if reached is None else {"val_accuracy": reached})
 
 

@@ -72,7 +72,7 @@ def run(config: TrialConfig, folder: Place, around: Surroundings) -> State:
         raise
     except Exception as error:  # noqa: BLE001  any failure of a trial is a result: committed, and told to the driver
         crowded = is_out_of_memory(error) and not around.alone
-        _end(attempt, around, "failed", error=_told(error), failures=attempt.state.failures + (not crowded))
+        _end(attempt, around, "failed", error=_error_record(error), failures=attempt.state.failures + (not crowded))
     finally:
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -91,7 +91,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
 
 
-def _told(error: Exception) -> dict[str, str]:
+def _error_record(error: Exception) -> dict[str, str]:
     name = OUT_OF_MEMORY if is_out_of_memory(error) else type(error).__name__
     return {"type": name, "message": str(error), "traceback": traceback.format_exc()}
 

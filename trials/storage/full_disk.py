@@ -21,16 +21,16 @@ def when_there_is_room(write: Callable[[], T], tell: Callable[[str], None], shou
     Raises:
         Preempted: asked to stop meanwhile.
     """
-    told = False
+    said = False
     while True:
         try:
             return write()
         except OSError as error:
             if not is_full(error):
                 raise
-            if not told:
+            if not said:
                 tell(f"no room to write ({error}): waiting until there is")
-                told = True
+                said = True
             if should_stop():
                 raise Preempted from error
             time.sleep(RETRY_S)

@@ -20,6 +20,10 @@ from typing import Any, TypeVar
 
 from trials.errors import UserError
 
+STORAGE_LAG_S = 10.0
+"""How long what one machine has written may be invisible to another: NFS caches what it has read for some seconds."""
+
+
 ENVIRONMENT = (
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION"),
     *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_CA_BUNDLE"),

@@ -25,3 +25,6 @@ BATCH_SIZES = (1, 128)
 
 LATENCY = tuple(f"latency_ms_{size}" for size in BATCH_SIZES)
 """Of the result too, where the trial measures it (see trials/training/latency.py)."""
+
+
+FINISHED = frozenset({"complete", "pruned"})

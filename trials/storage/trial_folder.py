@@ -22,9 +22,8 @@ from trials.errors import DamagedFile, Superseded
 from trials.frozen import SCHEMA
 from trials.storage import files
 from trials.storage.place import Place
-from trials.storage.rows import Row, Rows
+from trials.storage.rows import FINISHED, Row, Rows
 
-FINISHED = frozenset({"complete", "pruned"})
 _NAME = re.compile(r"(?P<commit>\d{6})-a(?P<attempt>\d+)-(?P<hash>[0-9a-f]{12})\.(pt|parquet)$")
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import ray
+
 ShouldStop = Callable[[], bool]
 Work = Callable[[Any, Any, ShouldStop], Any]
 
@@ -35,8 +37,6 @@ def side_by_side(resources: Mapping[str, float], should_stop: ShouldStop) -> Cal
             _wait(running)
 
     def _launch(work: Work, shared: Any, items: Sequence[Any]) -> list[Any]:
-        import ray
-
         if put.get("shared") is not shared:
             put.update(shared=shared, reference=ray.put(shared))
         task = ray.remote(_piece).options(num_cpus=resources.get("CPU", 0), num_gpus=resources.get("GPU", 0))
@@ -50,8 +50,6 @@ def _piece(work: Work, shared: Any, item: Any, should_stop: ShouldStop) -> Any:
 
 
 def _results(running: Sequence[Any]) -> list[Any]:
-    import ray
-
     return list(ray.get(list(running))) if running else []
 
 
@@ -62,6 +60,4 @@ def _wait(running: Sequence[Any]) -> None:
     that cancels it down with it (seen with Ray 2.60: "Tried to complete task that was not pending").
     """
     if running:
-        import ray
-
         ray.wait(list(running), num_returns=len(running), fetch_local=False)

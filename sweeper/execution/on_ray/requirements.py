@@ -14,11 +14,7 @@ from sweeper.execution.live_view import Display
 from sweeper.execution.on_ray.cluster import machines, resources_of, slots
 from sweeper.space.space import Space
 from trials.errors import UserError
-from trials.storage.place import Place, place
-
-STORAGE_LAG_S = 10.0
-"""How long what one machine has written may be invisible to another: NFS keeps what it saw for some seconds."""
-
+from trials.storage.place import STORAGE_LAG_S, Place, place
 
 PROBE_S = 180.0
 """How long a machine may take to say whether it reaches the storage: a worker process is started for it."""

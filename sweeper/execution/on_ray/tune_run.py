@@ -21,7 +21,7 @@ from sweeper.execution.on_ray.requirements import require_room, require_shared
 from sweeper.execution.on_ray.tune_searcher import PlanSearcher
 from sweeper.execution.on_ray.watchdog import Watchdog
 from sweeper.execution.on_ray.worker import TrialWorker
-from sweeper.execution.signals import handled
+from sweeper.execution.signals import GRACE_S, handled
 from sweeper.execution.stop_file import StopFile
 from sweeper.execution.time_limit import time_limit
 from sweeper.folder.sweep_folder import SweepFolder
@@ -29,9 +29,6 @@ from sweeper.search.plan import Plan
 from sweeper.space.space import Space
 from trials.errors import UserError
 from trials.storage.lease import Lease
-
-GRACE_S = 60.0
-"""How long running trials get, after a signal, to commit what they have."""
 
 ECHO_S = 1.0
 """Signals so soon after the first are the same one: a terminal that closes sends SIGHUP itself and by its shell."""

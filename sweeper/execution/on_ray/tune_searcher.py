@@ -17,7 +17,6 @@ from sweeper.execution.stop_file import StopFile
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.tables import compact
 from sweeper.search.plan import Assignment, Plan
-from trials.methods.parsing import parse
 from trials.storage.files import is_full
 from trials.storage.full_disk import when_there_is_room
 from trials.storage.lease import Lease
@@ -64,14 +63,14 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         if len(self.plan.running) >= self._most_at_once() or time.monotonic() - self._full_since < FULL_S:
             return None
         assignment = self._next()
-        while self.plan.told:
-            known = self.plan.told.popleft()
+        while self.plan.already_done:
+            known = self.plan.already_done.popleft()
             self.display.ended(known.trial_id, known.cell, known.status, known.value, already=True)
         if assignment is None:
             return Searcher.FINISHED if self.plan.over else None
         self._trial_of[trial_id] = assignment.trial_id
         self.display.started(assignment.trial_id, assignment.cell)
-        return self._told(assignment)
+        return self._message(assignment)
 
     def _next(self) -> Assignment | None:
         """The plan's next, unless there is no room to write that it is wanted: then none, until there is."""
@@ -89,22 +88,22 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             self._full_since = -math.inf
         return assignment
 
-    def _told(self, assignment: Assignment) -> dict[str, Any]:
-        """What a worker is told."""
+    def _message(self, assignment: Assignment) -> dict[str, Any]:
+        """The assignment as JSON, for a worker."""
         space = self.plan.space
         shared = resources_of(space)
         whole = self._whole
         resources = whole if assignment.alone else shared
         return {
             "trial": assignment.trial_id,
-            "config": _found_from_anywhere(assignment.config),
+            "config": _found_from_anywhere(assignment.config.model_dump(mode="json")),
             "folder": str(self.folder.trial_folder(assignment.trial_id)),
             "stages": str(self.folder.stages),
             "stop": str(self.folder.stop),
             "threads": max(1, int(space.resources.cpu)),
             "gpu": resources.get("GPU", 0),
             "resources": resources,
-            "pieces": parse(assignment.config).side_by_side,
+            "pieces": assignment.config.side_by_side,
             "alone": resources == whole,
             "judged_by": space.objective if space.pruner else None,
             "alive_every_s": min(30.0, space.silence_limit_s / 10) if space.silence_limit_s else 30.0,

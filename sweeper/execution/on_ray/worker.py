@@ -11,14 +11,13 @@ import time
 from types import FrameType
 from typing import Any
 
+from ray import tune
 from ray.tune import PlacementGroupFactory
 from ray.tune.trainable import wrap_function
 
 from sweeper.execution.assigned_trial import run_assigned
-from sweeper.execution.on_ray.parallel_tasks import bundles
-
-GRACE_S = 60.0
-"""How long a trial may take to commit and end after a notice."""
+from sweeper.execution.on_ray.parallel_tasks import bundles, side_by_side
+from sweeper.execution.signals import GRACE_S
 
 ORPHAN_GRACE_S = 10.0
 """How long without a raylet: others wait for what it holds."""
@@ -66,7 +65,7 @@ def run_until_notice(assignment: dict[str, Any]) -> None:
     """:func:`run_assigned`; if the notice came, what there is was committed, and the process ends here."""
     global _busy
     _busy = True
-    run_assigned(assignment, given)
+    run_assigned(assignment, tune.report, given, side_by_side)
     if _given:
         os._exit(143)
     _busy = False

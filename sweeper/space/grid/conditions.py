@@ -31,7 +31,7 @@ def document(when: When) -> dict[str, Any]:
     return {path: values[0] if len(values) == 1 else list(values) for path, values in when}
 
 
-def told(when: When) -> str:
+def describe(when: When) -> str:
     """As a person reads it."""
     return " and ".join(f"{path} is {' or '.join(map(str, values))}" for path, values in when)
 

@@ -176,10 +176,8 @@ def test_layers_without_weights_are_warned_of(here: Path) -> None:
 
 
 @pytest.fixture
-def reports(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    said: list[dict[str, Any]] = []
-    monkeypatch.setattr("ray.tune.report", said.append)
-    return said
+def reports() -> list[dict[str, Any]]:
+    return []
 
 
 def assignment_in(here: Path, **fields: Any) -> dict[str, Any]:
@@ -193,7 +191,7 @@ def assignment_in(here: Path, **fields: Any) -> dict[str, Any]:
 
 
 def test_a_worker_tells_how_a_trial_ended(here: Path, reports: list[dict[str, Any]]) -> None:
-    run_assigned(assignment_in(here))
+    run_assigned(assignment_in(here), reports.append)
     assert reports[-1] == {"trial": "dense-x", "status": "complete"}
 
 
@@ -202,7 +200,7 @@ def test_a_trial_that_cannot_begin_has_failed(
     here: Path, reports: list[dict[str, Any]], fields: dict[str, Any]
 ) -> None:
     for turn in (1, 2):
-        run_assigned(assignment_in(here, **fields))
+        run_assigned(assignment_in(here, **fields), reports.append)
         assert reports[-1] == {"trial": "dense-x", "status": "failed"}
         state = state_of(here / "trial")
         assert (state.failures, state.attempt) == (turn, turn)
@@ -212,7 +210,7 @@ def test_a_trial_that_cannot_begin_has_failed(
 
 def test_a_worker_that_is_to_stop_does_not_begin(here: Path, reports: list[dict[str, Any]]) -> None:
     (here / "stop").touch()
-    run_assigned(assignment_in(here))
+    run_assigned(assignment_in(here), reports.append)
     assert reports == [{"trial": "dense-x", "status": "preempted"}]
     assert TrialFolder(here / "trial").state() is None
 
@@ -220,10 +218,10 @@ def test_a_worker_that_is_to_stop_does_not_begin(here: Path, reports: list[dict[
 def test_a_worker_that_does_not_see_the_storage_says_so(
     here: Path, reports: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sweeper.execution.assigned_trial.LAG_S", 0.1)
+    monkeypatch.setattr("sweeper.execution.assigned_trial.STORAGE_LAG_S", 0.1)
     assignment = assignment_in(here)
     (here / "trial" / "config.json").unlink()
-    run_assigned(assignment)
+    run_assigned(assignment, reports.append)
     assert reports == [{"trial": "dense-x", "blind": socket.gethostname()}]
     assert TrialFolder(here / "trial").state() is None
 

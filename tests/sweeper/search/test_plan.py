@@ -50,7 +50,7 @@ def test_names_are_those_of_the_configs(tmp_path: Path) -> None:
     (sample,) = record.samples
     config = space.config(space.cells()[0], sample.params)
     assert (config.id, config.model_dump(mode="json")) == (assignment.trial_id, assignment.config)
-    assert record.config == assignment.config
+    assert record.content == assignment.config
 
 
 CHOICE = {"finetune.momentum": {"choice": [0.0, 0.9]}}
@@ -65,8 +65,8 @@ def test_a_config_that_has_run_is_told_at_once_and_counts_as_a_sample(tmp_path: 
     (study,) = plan._studies.values()
     values = [(trial.params["finetune.momentum"], trial.value) for trial in study.study.trials]
     assert [momentum for momentum, _ in values] == [value for _, value in values]
-    assert len(plan.told) == 3
-    assert {ending.status for ending in plan.told} == {"complete"}
+    assert len(plan.already_done) == 3
+    assert {ending.status for ending in plan.already_done} == {"complete"}
     assert begun(space, tmp_path).complete
 
 
@@ -75,7 +75,7 @@ def test_a_config_that_runs_is_not_handed_out_twice_and_tells_all_its_samples(tm
     plan = begun(space, tmp_path)
     running = [assignment.trial_id for assignment in iter(plan.next, None)]
     assert len(running) == len(set(running)) == 2
-    assert not plan.told
+    assert not plan.already_done
     endings: list[Ending] = []
     for trial_id in running:
         finish(plan, trial_id, lambda config: config["finetune"]["momentum"])
@@ -107,7 +107,7 @@ def test_more_grid_values_run_only_what_is_new(tmp_path: Path, sampler: str) -> 
     longer = searching(sampler, samples=3, grid={"density": [0.5, 0.35, 0.2]})
     new = begun(longer, tmp_path / "extended")
     assert len(run_out(new)) == 3
-    assert {record.config["density"] for record in new.folder.records()} == {0.5, 0.35, 0.2}
+    assert {record.content["density"] for record in new.folder.records()} == {0.5, 0.35, 0.2}
     whole = begun(longer, tmp_path / "whole")
     run_out(whole)
     assert asked(new.folder) == asked(whole.folder)  # one trial at a time: every cell sees the same
@@ -132,7 +132,7 @@ def test_a_trial_that_serves_a_foreign_cell_too_is_shown_in_its_own(tmp_path: Pa
     assert assignment is not None
     record = record_of(plan.folder, assignment.trial_id)
     foreign = type(record.samples[0])("elsewhere", 0, {}, {}, {})
-    plan.folder.schedule(record.id, record.config, (foreign, *record.samples))
+    plan.folder.schedule(record.id, record.content, (foreign, *record.samples))
     again = begun(space, tmp_path).next()
     assert again is not None
     assert again.cell == "density=0.5"
@@ -141,5 +141,5 @@ def test_a_trial_that_serves_a_foreign_cell_too_is_shown_in_its_own(tmp_path: Pa
 def test_the_best_is_searched(tmp_path: Path) -> None:
     plan = begun(searching("tpe", samples=40, grid={"density": [0.5]}), tmp_path)
     run_out(plan)
-    values = [landscape(record.config) for record in sorted(plan.folder.records(), key=lambda r: r.samples[0].number)]
+    values = [landscape(record.content) for record in sorted(plan.folder.records(), key=lambda r: r.samples[0].number)]
     assert sum(values[20:]) > sum(values[:20])

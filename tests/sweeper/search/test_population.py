@@ -34,7 +34,7 @@ def test_a_segment_is_a_trial_that_continues_its_parents(tmp_path: Path) -> None
     run_out(plan, landscape)
     found = places(plan)
     assert len(found) == 12
-    configs = {(s.cell, s.number): record.config for record in plan.folder.records() for s in record.samples}
+    configs = {(s.cell, s.number): record.content for record in plan.folder.records() for s in record.samples}
     for (generation, _), sample in found.items():
         config = configs[sample.cell, sample.number]
         assert config["until_epoch"] == 2 * (generation + 1)
@@ -73,7 +73,7 @@ def test_cells_do_not_wait_for_each_other(tmp_path: Path) -> None:
             plan.ended(assignment.trial_id)
     following = plan.next()
     assert following is not None
-    assert (following.cell, following.config["until_epoch"]) == ("density=0.2", 4)
+    assert (following.cell, following.config.until_epoch) == ("density=0.2", 4)
 
 
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])

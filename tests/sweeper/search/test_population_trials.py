@@ -26,7 +26,7 @@ def run_for_real(space: Space, path: Path) -> Plan:
     plan = begun(space, path / "small")
     while (assignment := plan.next()) is not None:
         folder = plan.folder.trial_folder(assignment.trial_id)
-        run(parse(assignment.config), folder, Surroundings(plan.folder.stages))
+        run(assignment.config, folder, Surroundings(plan.folder.stages))
         plan.ended(assignment.trial_id)
     return plan
 
@@ -108,7 +108,7 @@ def test_killed_ten_times_it_comes_to_the_same(tmp_path: Path) -> None:
     names = {record.id: record.samples for record in whole.folder.records()}
     assert {record.id: record.samples for record in killed.folder.records()} == names
     for record in killed.folder.records():
-        if "lineage" in record.config and len(record.config["lineage"]) == 2:  # the others' checkpoints are gone
+        if "lineage" in record.content and len(record.content["lineage"]) == 2:  # the others' checkpoints are gone
             assert_same_outcome(record.folder.path, whole.folder.trial_folder(record.id))
         state, other = record.folder.state(), TrialFolder(whole.folder.trial_folder(record.id)).state()
         assert state is not None

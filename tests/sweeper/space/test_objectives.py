@@ -213,7 +213,7 @@ def test_bounds_and_several_objectives_reach_the_study_and_the_tables(tmp_path: 
     shown = []
     for n, assignment in enumerate(iter(plan.next, None)):
         attempt, _ = TrialFolder(plan.folder.trial_folder(assignment.trial_id)).begin()
-        density = assignment.config["density"] + (0.1 if n % 3 == 0 else 0)
+        density = assignment.config.density + (0.1 if n % 3 == 0 else 0)
         attempt.end("complete", result={"val_accuracy": 0.1 * n, "flops": n, "density": density})
         shown += [ending.value for ending in plan.ended(assignment.trial_id)]
     assert plan.complete

@@ -69,7 +69,7 @@ def test_a_plain_scheduler_kills_the_sparse_cell_and_ours_does_not(tmp_path: Pat
     for sample, record in sorted(
         ((s, r) for r in drivers.plan.folder.records() for s in r.samples), key=lambda found: found[0].number
     ):
-        curves[sample.cell, sample.number] = [accuracy(record.config, step) for step in range(1, EPOCHS + 1)]
+        curves[sample.cell, sample.number] = [accuracy(record.content, step) for step in range(1, EPOCHS + 1)]
 
     plain = create_study(direction="maximize", pruner=SuccessiveHalvingPruner(min_resource=1, reduction_factor=2))
     by_optuna = [survives_study(plain, curve) for curve in curves.values()]
