@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None, *, submitted: bool = False) -> 
     try:
         options = read_options(sys.argv[1:] if arguments is None else arguments, submitted=submitted)
         if options.list_spaces:
-            from sweeper.space.load import list_spaces
+            from sweeper.space.space_files import list_spaces
 
             for name, about, profiles in list_spaces():
                 console.print(f"{name}: {about}" + (f" (profiles: {', '.join(profiles)})" if profiles else ""))

@@ -16,8 +16,8 @@ from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.frames import Sweep
 from sweeper.results.pareto import undominated
 from sweeper.results.summary import ACCURACIES, Row, cells_of, mean, std, summarise
-from sweeper.space.options.constraints import read_constraints
-from sweeper.space.options.objectives import read_objectives
+from sweeper.space.options.constraints import stored_constraints
+from sweeper.space.options.objectives import stored_objectives
 from trials.errors import UserError, unknown_name
 
 
@@ -44,10 +44,9 @@ def points_of(sweep: Sweep, by: Sequence[str] = (), accuracy: str = "test_accura
     for path in by:
         if path not in groups:
             raise UserError(unknown_name("by", path, groups))
-    objective = read_objectives({k: v for k, v in space.items() if k in ("objective", "direction", "objectives")})
-    first = objective["objectives"][0]
+    first = stored_objectives(space)[0]
     cells = cells_of(
-        sweep, first.column, first.direction, groups, list(space["search"]), read_constraints(space.get("constraints")),
+        sweep, first.column, first.direction, groups, list(space["search"]), stored_constraints(space),
         [first.column, accuracy, "flops"],
     )  # fmt: skip
     densities = density_of_all(sweep)

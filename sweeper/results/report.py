@@ -18,15 +18,14 @@ from sweeper.results.summary import ACCURACIES, Row, column_of, rows_of, summari
 from sweeper.results.tables import read
 from sweeper.space.grid.cells import make_cells
 from sweeper.space.grid.grid import read_grid
-from sweeper.space.options.constraints import Constraint, read_constraints
-from sweeper.space.options.objectives import Objective, read_objectives
+from sweeper.space.options.constraints import Constraint, stored_constraints
+from sweeper.space.options.objectives import Objective, stored_objectives
 from trials.errors import UserError
 from trials.storage.lease import Lease
 from trials.storage.place import Place
 from trials.storage.rows import FINISHED
 
 FAILURES_SHOWN = 20
-SAID = ("objective", "direction", "objectives")
 
 
 def show(path: Place, console: Console) -> None:
@@ -39,8 +38,7 @@ def show(path: Place, console: Console) -> None:
     space = _space_of(sweep)
     print_line(console, standing(sweep, space))
     try:
-        objectives = read_objectives({k: v for k, v in space.items() if k in SAID})["objectives"]
-        constraints = read_constraints(space.get("constraints"))
+        objectives, constraints = stored_objectives(space), stored_constraints(space)
     except UserError as error:
         raise UserError(f"{path / 'sweep.yaml'} was written for another version: {error}") from None
     print_report(

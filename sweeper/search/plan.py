@@ -1,6 +1,6 @@
 """What to run next. Reads the folder once, then follows what ends; knows neither Ray nor processes.
 
-Every answer is derived from committed records: samples that the studies asked for, and how their trials stand. A trial
+Every answer is derived from committed records: samples that the searches asked for, and how their trials stand. A trial
 that was handed out and not finished is handed out again; a config that has already run tells its result at once.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from sweeper.folder.sweep_folder import Record, Sample, StoredConfig, SweepFolder
-from sweeper.search.cell_search import study_of
+from sweeper.search.cell_search import search_of
 from sweeper.search.epoch_budget import EpochBudget
 from sweeper.search.learning_curves import Curve, curve_in, curves_in
 from sweeper.search.outcomes import FAILED, RUNNING, Outcome, outcome_of
@@ -69,7 +69,7 @@ class Plan:
     ) -> None:
         self.space, self.folder = space, folder
         self.cells: list[Cell] = space.cells()
-        self._studies = {cell.key: study_of(space, cell, (warm or {}).get(cell.key, COLD)) for cell in self.cells}
+        self._searches = {cell.key: search_of(space, cell, (warm or {}).get(cell.key, COLD)) for cell in self.cells}
         self._records: dict[str, Record] = {}
         self._queue: deque[str] = deque()
         self._asked: tuple[Sample, int] | None = None  # a sample, and its cell's position, that is yet to be scheduled
@@ -82,8 +82,8 @@ class Plan:
         self.already_done: deque[Ending] = deque()
         """Samples whose config had already run when they were asked for; for whoever shows the sweep to take."""
         self._replay(records)
-        studies = [self._studies[cell.key] for cell in self.cells]
-        self._asks = [(study.count, i) for i, study in enumerate(studies) if study.wants]
+        searches = [self._searches[cell.key] for cell in self.cells]
+        self._asks = [(study.count, i) for i, study in enumerate(searches) if study.wants]
         heapq.heapify(self._asks)
         self._waiting: dict[str, int] = {}
         """Cells whose next sample depends on trials that have not ended, with their positions."""
@@ -93,7 +93,7 @@ class Plan:
     def _replay(self, records: Iterable[Record]) -> None:
         samples: list[tuple[Sample, Record]] = []
         for record in records:
-            mine = [sample for sample in record.samples if sample.cell in self._studies]
+            mine = [sample for sample in record.samples if sample.cell in self._searches]
             if not mine:
                 continue
             self._records[record.id] = record
@@ -109,7 +109,7 @@ class Plan:
         methods = {record.id: str(record.content["method"]) for record in self._records.values()}
         curves = curves_in(self.folder, methods, self.space.objective) if self.space.pruner else {}
         for sample, record in samples:
-            self._studies[sample.cell].replay(sample, self._outcome(record, curves.get(record.id)))
+            self._searches[sample.cell].replay(sample, self._outcome(record, curves.get(record.id)))
 
     def _outcome(self, record: Record, curve: Curve | None = None) -> Outcome:
         """``curve`` where there is a pruner; it is no part of what an ending shows."""
@@ -119,7 +119,7 @@ class Plan:
         return replace(FAILED if self._given_up(state) else RUNNING, curve=curve or {})
 
     def _outcome_for_study(self, record: Record) -> Outcome:
-        """What the studies of a trial's samples are told."""
+        """What the searches of a trial's samples are told."""
         return self._outcome(record, curve_in(record, self.space.objective) if self.space.pruner else None)
 
     def _given_up(self, state: State | None) -> bool:
@@ -128,7 +128,7 @@ class Plan:
     @property
     def total(self) -> int:
         """How many samples there will be in all."""
-        return sum(study.total for study in self._studies.values())
+        return sum(study.total for study in self._searches.values())
 
     @property
     def complete(self) -> bool:
@@ -139,7 +139,7 @@ class Plan:
         """Samples are left, and the next one may take more epochs than ``max_epochs`` leaves."""
         if self.space.max_epochs is None or not self._asks:
             return False
-        return not self.budget.allows(self._studies[self.cells[self._asks[0][1]].key].next_epochs)
+        return not self.budget.allows(self._searches[self.cells[self._asks[0][1]].key].next_epochs)
 
     @property
     def over(self) -> bool:
@@ -161,7 +161,7 @@ class Plan:
         empty = state.result.get("empty_layers", 0) if state is not None else 0
         value = self._outcome(record).shown
         for sample in record.samples:
-            if sample.cell in self._studies:
+            if sample.cell in self._searches:
                 yield Ending(record.id, sample.cell, status, value, error, again, empty)
 
     def next(self) -> Assignment | None:
@@ -178,12 +178,12 @@ class Plan:
             if self._asked is None:
                 _, position = heapq.heappop(self._asks)
                 key = self.cells[position].key
-                if not self._studies[key].ready:
+                if not self._searches[key].ready:
                     self._waiting[key] = position
                     continue
-                self._asked = self._studies[key].ask(), position
+                self._asked = self._searches[key].ask(), position
             sample, position = self._asked
-            study = self._studies[sample.cell]
+            study = self._searches[sample.cell]
             record, known = self._schedule(sample)
             self._asked = None
             if study.wants:
@@ -197,7 +197,7 @@ class Plan:
 
     def _tell(self, sample: Sample, outcome: Outcome) -> None:
         """Tell the sample's study; a cell that waited for it may be asked again."""
-        study = self._studies[sample.cell]
+        study = self._searches[sample.cell]
         study.tell(sample, outcome)
         self._release(sample.cell)
         if study.total < self.space.samples:  # it has come to an early end
@@ -208,12 +208,12 @@ class Plan:
             heapq.heappush(self._asks, (study.count, self._waiting.pop(sample.cell)))
 
     def _release(self, cell: str) -> None:
-        for trial_id in self._studies[cell].released():
+        for trial_id in self._searches[cell].released():
             self.folder.drop_checkpoints(trial_id)
 
     def _schedule(self, sample: Sample) -> tuple[Record, bool]:
         """Commit that a sample is wanted; whether its config was known already."""
-        config = self._studies[sample.cell].config(sample)
+        config = self._searches[sample.cell].config(sample)
         known = self._records.get(config.id)
         stored = known.stored if known else StoredConfig.of(config)
         samples = (*known.samples, sample) if known else (sample,)
@@ -227,7 +227,7 @@ class Plan:
 
     def _hand_out(self, record: Record) -> Assignment:
         self.running.add(record.id)
-        cell = next(sample.cell for sample in record.samples if sample.cell in self._studies)
+        cell = next(sample.cell for sample in record.samples if sample.cell in self._searches)
         error = record.state.error if record.state is not None else None
         alone = error is not None and error["type"] == OUT_OF_MEMORY
         return Assignment(record.id, record.config, cell, alone)
@@ -240,10 +240,10 @@ class Plan:
     def judge(self, trial_id: str, step: int, value: float) -> bool:
         """Whether a running trial ends after this epoch: asked of its cell's study, and committed with its sample."""
         record = self._records[trial_id]
-        sample = next(sample for sample in record.samples if sample.cell in self._studies)
+        sample = next(sample for sample in record.samples if sample.cell in self._searches)
         if sample.stopped is not None:
             return step >= sample.stopped
-        stop, left = self._studies[sample.cell].judge(sample, step, value)
+        stop, left = self._searches[sample.cell].judge(sample, step, value)
         if stop or left:
             judged = replace(sample, attrs={**sample.attrs, **left}, stopped=step if stop else None)
             samples = tuple(judged if other is sample else other for other in record.samples)
@@ -271,7 +271,7 @@ class Plan:
             self.finished += record.finished
             self.failed += gone
             for sample in record.samples:
-                if sample.cell in self._studies:
+                if sample.cell in self._searches:
                     self._tell(sample, outcome)
         else:
             self._queue.appendleft(trial_id)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 from sweeper.folder.sweep_folder import Sample
@@ -143,25 +144,27 @@ class CellPopulation:
             generation = sample.number // self.pbt.population
             parent = sample.attrs["pbt"]["parent"]
             if parent is None:
-                config = self.space.config(self.cell, sample.params)
-                until = self.pbt.until_epoch(generation, segments.epochs(config))
+                until = self.pbt.until_epoch(generation, self._stage_epochs)
                 config = self.space.config(self.cell, {**sample.params, "until_epoch": until})
             else:
                 before = self.config(self._samples[(generation - 1) * self.pbt.population + parent])
-                until = self.pbt.until_epoch(generation, segments.epochs(before))
-                config = segments.child(before, sample.params, until)
+                config = segments.child(before, sample.params, self.pbt.until_epoch(generation, self._stage_epochs))
             self._configs[sample.number] = config
         return self._configs[sample.number]
+
+    @cached_property
+    def _stage_epochs(self) -> int:
+        """Epochs of the stage that segments divide: no hyperparameter that may change within a trial changes them."""
+        return segments.epochs(self.space.config(self.cell, lowest(self.space.search)))
 
     @property
     def next_epochs(self) -> int:
         """The epochs that its next trial takes: those of a segment, and after the last one of the further stages."""
         generation = self._number() // self.pbt.population
         if generation not in self._epochs:
-            config = self.space.config(self.cell, lowest(self.space.search))
-            before, until = (self.pbt.until_epoch(g, segments.epochs(config)) for g in (generation - 1, generation))
-            segments = [{"until_epoch": before, "values": {}}] if generation else []
-            place = {"until_epoch": until, "lineage": segments}
+            before, until = (self.pbt.until_epoch(g, self._stage_epochs) for g in (generation - 1, generation))
+            lineage = [{"until_epoch": before, "values": {}}] if generation else []
+            place = {"until_epoch": until, "lineage": lineage}
             self._epochs[generation] = planned(self.space.config(self.cell, {**lowest(self.space.search), **place}))
         return self._epochs[generation]
 

@@ -75,8 +75,10 @@ class CellStudy:
                 self._add(observation.params, Outcome(TrialState.COMPLETE, observation.values, observation.violations))
         return self._study
 
-    ready = True
-    """Whether it can be asked now."""
+    @property
+    def ready(self) -> bool:
+        """Always: a study does not wait for trials that run."""
+        return True
 
     @property
     def wants(self) -> bool:

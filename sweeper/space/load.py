@@ -7,23 +7,16 @@ values are replaced.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from sweeper.space.checks import check_sections
 from sweeper.space.space import Space
+from sweeper.space.space_files import find_space, read_space, take_profiles
 from sweeper.space.values import mapping, plain
 from trials.dotted_paths import get_at, merge, override
 from trials.errors import UserError, shown, unknown_name
 from trials.frozen import validate
-from trials.yaml_text import read_yaml
-
-SPACES = Path(__file__).resolve().parents[2] / "search_spaces"
-
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def load_space(
@@ -48,9 +41,9 @@ def load_space(
     Raises:
         UserError: there is no such space or profile, or something in it is wrong.
     """
-    path = _find(name_or_file)
-    content = _read(path)
-    profiles = _profiles(content)
+    path = find_space(name_or_file)
+    content = read_space(path)
+    profiles = take_profiles(content)
     if profile is not None:
         if not profiles:
             raise UserError(f"profile is {profile!r}, but {path.stem} has no profiles: leave it out")
@@ -76,35 +69,6 @@ def from_document(document: object) -> Space:
     space: Space = validate(Space, mapping(plain(document, ""), "a space"), "")
     check_sections(space)
     return space
-
-
-def list_spaces() -> list[tuple[str, str, list[str]]]:
-    """What ``search_spaces/`` holds: name, what it is about, names of its profiles."""
-    contents = ((path, _read(path)) for path in sorted(SPACES.glob("*.yaml")))
-    return [(path.stem, str(content.get("about", "")), list(_profiles(content))) for path, content in contents]
-
-
-def _find(name_or_file: str) -> Path:
-    if "/" in name_or_file or name_or_file.endswith((".yaml", ".yml")):
-        return Path(name_or_file).expanduser()
-    path = SPACES / f"{name_or_file}.yaml"
-    if not path.exists():
-        names = [path.stem for path in SPACES.glob("*.yaml")]
-        raise UserError(f"{unknown_name('space', name_or_file, names)}; or give a YAML file: its path")
-    return path
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content = mapping(plain(read_yaml(path), ""), str(path))
-    if not _NAME.fullmatch(path.stem):
-        raise UserError(f"{path} is called {path.stem!r}, but must be called by letters, digits, '.', '_' and '-'")
-    return content
-
-
-def _profiles(content: dict[str, Any]) -> dict[str, Any]:
-    """A space's profiles by name, taken out of its content."""
-    profiles = content.pop("profiles", None)
-    return {} if profiles is None else mapping(profiles, "profiles")
 
 
 SECTIONS = ("grid", "search")

@@ -34,8 +34,8 @@ def test_the_copy_is_what_the_studies_are(tmp_path: Path) -> None:
     drivers.plan.folder.append({"space": drivers.space.document()})
     write_copy(drivers.plan.folder)
     studies = studies_of(drivers.plan.folder)
-    assert set(studies) == set(drivers.plan._studies)
-    for cell, study in drivers.plan._studies.items():
+    assert set(studies) == set(drivers.plan._searches)
+    for cell, study in drivers.plan._searches.items():
         for mine, copied in zip(study.study.trials, studies[cell].trials, strict=True):
             assert copied.state == mine.state
             assert copied.params == mine.params

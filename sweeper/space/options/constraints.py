@@ -129,3 +129,12 @@ def _require_one_bound(constraint: Constraint, where: str) -> None:
         )
     if (constraint.target is None) != (constraint.tolerance is None):
         raise UserError(f"{where} has one of target and tolerance, but needs both: or use at_most, at_least")
+
+
+def stored_constraints(space: Mapping[str, Any]) -> tuple[Constraint, ...]:
+    """The constraints of a stored space, which were checked when the sweep began.
+
+    Raises:
+        UserError: they are not of the form that this version writes.
+    """
+    return tuple(validate(Constraint, entry, "constraints") for entry in space.get("constraints") or ())

@@ -98,3 +98,15 @@ def _text(value: object, where: str) -> str:
     if not isinstance(value, str):
         raise UserError(f"{where} is {shown(value)}, but must be the name of a column")
     return value
+
+
+def stored_objectives(space: Mapping[str, Any]) -> tuple[Objective, ...]:
+    """The objectives of a stored space. They were checked when the sweep began: which method reports a column is not
+    asked again, so that a report needs no torch.
+
+    Raises:
+        UserError: they are not of the form that this version writes.
+    """
+    single = {"column": space.get("objective", "val_accuracy"), "direction": space.get("direction", "maximize")}
+    several = space.get("objectives") or [single]
+    return tuple(validate(Objective, entry, "objectives") for entry in several)

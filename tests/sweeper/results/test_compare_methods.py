@@ -15,8 +15,9 @@ from sweeper.cli import main
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.comparison import dense_accuracy, density_of_all, points_of
 from sweeper.results.frames import Sweep
-from sweeper.space.load import SPACES, load_space
+from sweeper.space.load import load_space
 from sweeper.space.space import Space
+from sweeper.space.space_files import SPACES
 from tests.trials.small_trials import run_in
 from trials.config.trial_config import TrialConfig
 from trials.data.loader import split_indices

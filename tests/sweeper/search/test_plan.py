@@ -62,7 +62,7 @@ def test_a_config_that_has_run_is_told_at_once_and_counts_as_a_sample(tmp_path: 
     assert len(run_out(plan, lambda config: config["finetune"]["momentum"])) == 2
     assert plan.total == 5
     assert {number for _, number in asked(plan.folder)} == set(range(5))
-    (study,) = plan._studies.values()
+    (study,) = plan._searches.values()
     values = [(trial.params["finetune.momentum"], trial.value) for trial in study.study.trials]
     assert [momentum for momentum, _ in values] == [value for _, value in values]
     assert len(plan.already_done) == 3
@@ -82,7 +82,7 @@ def test_a_config_that_runs_is_not_handed_out_twice_and_tells_all_its_samples(tm
         endings += plan.ended(trial_id)
     assert len(endings) == 6
     assert not any(ending.again for ending in endings)
-    (study,) = plan._studies.values()
+    (study,) = plan._searches.values()
     assert all(trial.value == trial.params["finetune.momentum"] for trial in study.study.trials)
     assert plan.complete
     assert plan.finished == 2

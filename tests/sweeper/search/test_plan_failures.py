@@ -36,7 +36,7 @@ def test_a_failed_trial_is_tried_again_and_then_told_as_failed(tmp_path: Path, r
         again = plan.next()
         assert again is not None
         assert (again.trial_id == bad.trial_id) == ending.again
-    (study,) = plan._studies.values()
+    (study,) = plan._searches.values()
     assert [trial.state.name for trial in study.study.trials] == ["FAIL", "RUNNING"]
     finish(plan, again.trial_id)
     plan.ended(again.trial_id)

@@ -36,7 +36,7 @@ def test_a_rebuilt_study_is_the_one_that_lived_pruned_trials_and_all(tmp_path: P
     rebuilt = begun(drivers.space, tmp_path)
     found = [step for step in stopped_at(drivers.plan.folder) if step is not None]
     assert 0 < len(found) < 16
-    for cell, study in drivers.plan._studies.items():
+    for cell, study in drivers.plan._searches.items():
         assert trials_of(rebuilt._studies[cell]) == trials_of(study)
         states = [trial.state.name for trial in study.study.trials]
         assert states.count("PRUNED") == sum(step is not None for step in stopped_at(drivers.plan.folder, cell))

@@ -9,7 +9,8 @@ import pytest
 
 from sweeper.space.checks import check_space
 from sweeper.space.distributions import corners
-from sweeper.space.load import SPACES, list_spaces, load_space
+from sweeper.space.load import load_space
+from sweeper.space.space_files import SPACES, list_spaces
 from tests.sweeper.space_files import SHIPPED
 
 

@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sweeper.space.checks import check_space
-from sweeper.space.load import SPACES, from_document, load_space
+from sweeper.space.load import from_document, load_space
 from sweeper.space.space import Space
+from sweeper.space.space_files import SPACES
 from trials.errors import UserError
 from trials.yaml_text import parse_yaml, read_yaml
 

@@ -1,0 +1,45 @@
+"""Space files as they are written: where they lie, what they are about, which profiles they have."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from sweeper.space.values import mapping, plain
+from trials.errors import UserError, unknown_name
+from trials.yaml_text import read_yaml
+
+SPACES = Path(__file__).resolve().parents[2] / "search_spaces"
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def list_spaces() -> list[tuple[str, str, list[str]]]:
+    """What ``search_spaces/`` holds: name, what it is about, names of its profiles."""
+    contents = ((path, read_space(path)) for path in sorted(SPACES.glob("*.yaml")))
+    return [(path.stem, str(content.get("about", "")), list(take_profiles(content))) for path, content in contents]
+
+
+def find_space(name_or_file: str) -> Path:
+    if "/" in name_or_file or name_or_file.endswith((".yaml", ".yml")):
+        return Path(name_or_file).expanduser()
+    path = SPACES / f"{name_or_file}.yaml"
+    if not path.exists():
+        names = [path.stem for path in SPACES.glob("*.yaml")]
+        raise UserError(f"{unknown_name('space', name_or_file, names)}; or give a YAML file: its path")
+    return path
+
+
+def read_space(path: Path) -> dict[str, Any]:
+    content = mapping(plain(read_yaml(path), ""), str(path))
+    if not _NAME.fullmatch(path.stem):
+        raise UserError(f"{path} is called {path.stem!r}, but must be called by letters, digits, '.', '_' and '-'")
+    return content
+
+
+def take_profiles(content: dict[str, Any]) -> dict[str, Any]:
+    """A space's profiles by name, taken out of its content."""
+    profiles = content.pop("profiles", None)
+    return {} if profiles is None else mapping(profiles, "profiles")
