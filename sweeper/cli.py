@@ -1,21 +1,18 @@
-"""The command line: what people type, checked whole before anything starts.
-
-Imports what --show needs; torch, Optuna and Ray come with :mod:`sweeper.driver`, once something is to run.
-"""
+"""The command line: a table of commands. Each imports what it needs, so that a report waits for neither torch nor Ray."""
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from sweeper.control import cancel, list_sweeps
 from sweeper.execution.signals import interruptible
 from sweeper.options import COMPLETE, FAILURES, STOPPED, WRONG_INPUT, read_options, sweep_path
-from sweeper.results.report import show
 from trials.errors import UserError
-from trials.storage.place import place
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["COMPLETE", "FAILURES", "STOPPED", "WRONG_INPUT", "main"]
 
@@ -25,36 +22,10 @@ def main(arguments: Sequence[str] | None = None, *, submitted: bool = False) -> 
 
     ``submitted``: it came through ``ray submit``, and so through a shell that nobody quoted it for.
     """
-    console = make_console()
     try:
         options = read_options(sys.argv[1:] if arguments is None else arguments, submitted=submitted)
-        if options.list_spaces:
-            from sweeper.space.space_files import list_spaces
-
-            for name, about, profiles in list_spaces():
-                console.print(f"{name}: {about}" + (f" (profiles: {', '.join(profiles)})" if profiles else ""))
-            return COMPLETE
-        if options.list:
-            list_sweeps(place(options.storage), console)
-            return COMPLETE
-        if options.show is not None:
-            show(sweep_path(options.storage, options.show), console)
-            return COMPLETE
-        if options.dashboard is not None:
-            from sweeper.dashboard import serve
-
-            with interruptible():
-                serve(sweep_path(options.storage, options.dashboard), console)
-            return COMPLETE
-        if options.cancel is not None:
-            cancel(sweep_path(options.storage, options.cancel), console)
-            return COMPLETE
-        if not options.space:
-            raise UserError("--space is missing: name one (--list-spaces shows them) or give a YAML file")
-        with interruptible():
-            from sweeper.driver import sweep
-
-            return sweep(options, console)
+        command = next((run for name, run in COMMANDS.items() if getattr(options, name) not in (None, False)), _sweep)
+        return command(options, make_console())
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return WRONG_INPUT
@@ -63,7 +34,66 @@ def main(arguments: Sequence[str] | None = None, *, submitted: bool = False) -> 
         return STOPPED
 
 
+def _list_spaces(options: argparse.Namespace, console: Console) -> int:
+    from sweeper.space.space_files import list_spaces
+
+    for name, about, profiles in list_spaces():
+        console.print(f"{name}: {about}" + (f" (profiles: {', '.join(profiles)})" if profiles else ""))
+    return COMPLETE
+
+
+def _list(options: argparse.Namespace, console: Console) -> int:
+    from sweeper.control import list_sweeps
+    from trials.storage.place import place
+
+    list_sweeps(place(options.storage), console)
+    return COMPLETE
+
+
+def _show(options: argparse.Namespace, console: Console) -> int:
+    from sweeper.results.report import show
+
+    show(sweep_path(options.storage, options.show), console)
+    return COMPLETE
+
+
+def _dashboard(options: argparse.Namespace, console: Console) -> int:
+    from sweeper.dashboard import serve
+
+    with interruptible():
+        serve(sweep_path(options.storage, options.dashboard), console)
+    return COMPLETE
+
+
+def _cancel(options: argparse.Namespace, console: Console) -> int:
+    from sweeper.control import cancel
+
+    cancel(sweep_path(options.storage, options.cancel), console)
+    return COMPLETE
+
+
+def _sweep(options: argparse.Namespace, console: Console) -> int:
+    if not options.space:
+        raise UserError("--space is missing: name one (--list-spaces shows them) or give a YAML file")
+    with interruptible():
+        from sweeper.driver import sweep
+
+        return sweep(options, console)
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
+    "list_spaces": _list_spaces,
+    "list": _list,
+    "show": _show,
+    "dashboard": _dashboard,
+    "cancel": _cancel,
+}
+"""By the option that asks for it, in the order in which they win; without any of them a space is swept."""
+
+
 def make_console() -> Console:
     """A console that does not wrap or colour what goes to a file."""
+    from rich.console import Console
+
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=10_000, no_color=True, soft_wrap=True)

@@ -15,7 +15,6 @@ from rich.console import Console
 
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.options import COMPLETE, FAILURES, STOPPED, sweep_path
-from sweeper.results.report import show
 from sweeper.search.warm_start import commit, warm_start
 from sweeper.space.checks import check_space
 from sweeper.space.compatibility import narrowing
@@ -77,6 +76,7 @@ def drive(
     """Run a checked space as the sweep's one driver."""
     from sweeper.execution.live_view import Display
     from sweeper.execution.on_ray.tune_run import run_plan  # imports Ray: not for --show, --dry-run and what is refused
+    from sweeper.results.report import show
     from sweeper.results.tables import compact
     from sweeper.search.plan import Plan
 

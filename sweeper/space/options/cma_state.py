@@ -6,40 +6,47 @@ import base64
 import pickle
 from typing import Any
 
-import cmaes
 import numpy as np
 
-KINDS = {"cma:optimizer": cmaes.CMA, "sepcma:optimizer": cmaes.SepCMA}
-"""By the name that Optuna gives the attributes, which it numbers: texts have a longest length in databases."""
+PREFIXES = ("cma:optimizer", "sepcma:optimizer")
+"""The names that Optuna gives the attributes, followed by a number: databases limit the length of a text."""
 
 LONGEST = 2045
-"""Optuna's own; it concatenates whatever it finds."""
+"""Optuna's own length of a part; it joins whatever parts it finds."""
 
 
 def to_json(attrs: dict[str, Any]) -> dict[str, Any]:
     """A trial's attributes with CMA-ES's state as numbers and arrays."""
     found = {}
-    for prefix in KINDS:
+    for prefix in PREFIXES:
         parts = [key for key in attrs if key.startswith(f"{prefix}:")]
         if parts:
             text = "".join(attrs[f"{prefix}:{i}"] for i in range(len(parts)))
             state = pickle.loads(bytes.fromhex(text)).__getstate__()  # this process's own, never a file's
             found[prefix] = {name: _plain(value) for name, value in sorted(state.items())}
-    rest = {key: value for key, value in attrs.items() if not any(key.startswith(f"{prefix}:") for prefix in KINDS)}
+    rest = {key: value for key, value in attrs.items() if not any(key.startswith(f"{prefix}:") for prefix in PREFIXES)}
     return {**rest, **found}
 
 
 def from_json(attrs: dict[str, Any]) -> dict[str, Any]:
     """:func:`to_json` undone."""
-    found = {key: value for key, value in attrs.items() if key not in KINDS}
-    for prefix, kind in KINDS.items():
+    found = {key: value for key, value in attrs.items() if key not in PREFIXES}
+    for prefix in PREFIXES:
         if prefix in attrs:
+            kind = _optimizer(prefix)
             optimizer = kind.__new__(kind)
             optimizer.__setstate__({name: _restored(value) for name, value in attrs[prefix].items()})
             text = pickle.dumps(optimizer).hex()
             parts = [text[start : start + LONGEST] for start in range(0, len(text), LONGEST)]
             found |= {f"{prefix}:{i}": part for i, part in enumerate(parts)}
     return found
+
+
+def _optimizer(prefix: str) -> Any:
+    """The class of an attribute's state."""
+    import cmaes  # imports scipy, which takes longer than the rest of a space
+
+    return cmaes.CMA if prefix == "cma:optimizer" else cmaes.SepCMA
 
 
 def _plain(value: Any) -> Any:
