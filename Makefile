@@ -10,7 +10,7 @@ demo: $(VENV)/installed  ## the main job, small, on the embedded digits
 	$(RUN) sweep.py --space bip_unstructured --profile demo --name demo
 
 test: $(VENV)/installed  ## every test but those of the next line
-	$(RUN) -m pytest -n 2 --dist loadfile tests/trials tests/sweeper tests/test_*.py
+	$(RUN) -m pytest -n 2 --dist loadfile tests/trials tests/sweeper tests/upgrade tests/test_*.py
 	$(RUN) -m pytest tests/faults -m "not slow_faults"
 
 test-faults: $(VENV)/installed  ## every fault of docs/faults.md: machines killed, frozen and cut off; minutes
