@@ -1,4 +1,4 @@
-"""The command line: a table of commands. Each imports what it needs, so that a report waits for neither torch nor Ray."""
+"""The command line: a table of commands, each of which imports what it needs: reports need neither torch nor Ray."""
 
 from __future__ import annotations
 

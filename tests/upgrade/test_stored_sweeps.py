@@ -13,7 +13,7 @@ import pytest
 
 import sweeper
 from sweeper.cli import main
-from sweeper.ledger import SweepFolder
+from sweeper.folder.sweep_folder import SweepFolder
 from tests.sweeper.command_line import put_in_place_of_ray
 from tests.upgrade.stored import (
     EXIT_CODES,
