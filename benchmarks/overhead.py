@@ -22,7 +22,7 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # no token file in the home 
 
 from rich.console import Console
 
-from sweeper.execution.live_view import Display
+from sweeper.execution.live_view import LiveView
 from sweeper.execution.on_ray.cluster import connect
 from sweeper.execution.on_ray.tune_run import run_plan
 from sweeper.folder.sweep_folder import SweepFolder
@@ -53,7 +53,7 @@ def ours(trials: int, folder: Path) -> None:
     lease = Lease(sweep.path / "lock")
     assert lease.acquire()
     console = Console(file=io.StringIO())
-    with lease, Display(trials, len(plan.cells), console, space.objective, space.direction) as display:
+    with lease, LiveView(trials, len(plan.cells), console, space.objective, space.direction) as display:
         run_plan(space, sweep, plan, display, lease)
     assert plan.complete
     assert plan.finished == trials

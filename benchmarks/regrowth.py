@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.timing import pair
 from trials.models import MODELS
 from trials.regrowth.allocation import Request, uniform
-from trials.regrowth.initial import grown, write
+from trials.regrowth.initial import grown, write_weights
 from trials.regrowth.selection import highest, referenced
 from trials.sparsity import prunable
 
@@ -34,7 +34,7 @@ def main() -> None:
 
     def vectorised() -> dict[str, Tensor]:
         new = grown(masks, indices)
-        write(sparse, indices, values)
+        write_weights(sparse, indices, values)
         return new
 
     def one_by_one() -> dict[str, Tensor]:

@@ -20,13 +20,13 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.overhead import trivial
-from sweeper.execution.live_view import Display
+from sweeper.execution.live_view import LiveView
 from sweeper.folder.sweep_folder import Sample, SweepFolder
 from sweeper.results.report import show
-from sweeper.results.tables import compact
+from sweeper.results.tables import compact_tables
 from sweeper.search.plan import Plan
 from sweeper.space.space import Space
-from trials.running.trial import Surroundings, run
+from trials.running.trial import TrialHost, run
 from trials.storage.trial_folder import TrialFolder
 
 GOALS_S = {"resume": 30.0, "tables written": 30.0, "--show": 5.0}
@@ -37,7 +37,7 @@ def synthesise(space: Space, storage: Path) -> SweepFolder:
     folder = SweepFolder(storage / space.name)
     cells = space.cells()
     first = space.config(cells[0])
-    run(first, folder.trials / first.id, Surroundings(folder.stages))
+    run(first, folder.trials / first.id, TrialHost(folder.stages))
     files = {p.relative_to(folder.trials / first.id): p.read_bytes() for p in (folder.trials / first.id).rglob("*.*")}
     for cell in cells:
         config = space.config(cell)
@@ -69,11 +69,13 @@ def drive(trials: int) -> None:
         space = trivial(trials, Path(temporary))
         folder = SweepFolder(Path(temporary) / space.name)
         first = space.config(space.cells()[0])
-        run(first, Path(temporary) / "one", Surroundings(folder.stages))
+        run(first, Path(temporary) / "one", TrialHost(folder.stages))
         state = (Path(temporary) / "one" / "state.json").read_bytes()
         plan = Plan(space, folder, folder.records())
         before, spent = resident(), 0.0
-        with Display(trials, len(plan.cells), Console(file=io.StringIO()), space.objective, space.direction) as display:
+        with LiveView(
+            trials, len(plan.cells), Console(file=io.StringIO()), space.objective, space.direction
+        ) as display:
             while not plan.over:
                 began = time.process_time()
                 assignment = plan.next()
@@ -109,13 +111,13 @@ def main(trials: int = 10_000) -> None:
         folder = timed(f"{trials} trials synthesised", lambda: synthesise(space, Path(temporary) / "storage"))
         timed("resume", lambda: resume(space, folder))
         timed("--show", lambda: show(folder.path, Console(file=io.StringIO())))
-        timed("tables written", lambda: compact(folder))
+        timed("tables written", lambda: compact_tables(folder))
         timed("--show", lambda: show(folder.path, Console(file=io.StringIO())))
         name = sorted(os.listdir(folder.trials))[trials // 2]  # noqa: PTH208
         state = TrialFolder(folder.trials / name).state()
         assert state is not None
         TrialFolder(folder.trials / name).write_state(state)
-        timed("tables after one more commit", lambda: compact(folder))
+        timed("tables after one more commit", lambda: compact_tables(folder))
         timed("resume", lambda: resume(space, folder))
 
 

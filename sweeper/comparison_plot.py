@@ -28,7 +28,7 @@ MARKERS = "osD^vPX*<>ph"
 """With the colours 84 looks: 7 and 12 have no common factor."""
 
 
-def draw(points: pd.DataFrame, accuracy: str, dense: float | None = None) -> Any:
+def draw_comparison(points: pd.DataFrame, accuracy: str, dense: float | None = None) -> Any:
     """A figure of :func:`sweeper.results.comparison.points_of`.
 
     Left, accuracy over density: a panel per series, in a band of one standard deviation over seeds to either side, in
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         sweep = load(options.sweep)
         points = points_of(sweep, options.by, options.accuracy)
-        draw(points, options.accuracy, dense_accuracy(sweep, options.accuracy)).savefig(options.to, dpi=110)
+        draw_comparison(points, options.accuracy, dense_accuracy(sweep, options.accuracy)).savefig(options.to, dpi=110)
     except ImportError:
         print("error: drawing needs matplotlib: pip install matplotlib", file=sys.stderr)
         return 2

@@ -19,7 +19,7 @@ from trials.storage.place import Place
 CANCEL_S = 120.0
 """How long a driver may take to stop: its trials have a minute to commit."""
 
-LOOK_EVERY_S = 0.5
+CANCEL_POLL_S = 0.5
 
 
 def list_sweeps(storage: Place, console: Console) -> None:
@@ -56,7 +56,7 @@ def cancel(path: Place, console: Console) -> None:
                 f"{path.name}: {owner} has not stopped within {CANCEL_S:g} s; it will when it sees the request, "
                 "unless it is dead: then the next driver takes over"
             )
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(CANCEL_POLL_S)
     print_line(console, f"{standing(read(path, rows=()))}; the same command again goes on")
 
 

@@ -33,7 +33,7 @@ PORT = 8080
 REFRESH_EVERY_S = 10.0
 
 
-class Copy:
+class StudyCopy:
     """The copy: :meth:`refresh` brings it up to date with what is committed."""
 
     def __init__(self, folder: SweepFolder, storage: BaseStorage) -> None:
@@ -121,9 +121,9 @@ class _Quiet(WSGIRequestHandler):
         """Requests are not news."""
 
 
-def write_copy(folder: SweepFolder) -> Copy:
+def write_copy(folder: SweepFolder) -> StudyCopy:
     """The copy in ``tables/optuna.journal``, written anew; of an object store, in a folder of this machine."""
-    copy = Copy(folder, optuna.storages.InMemoryStorage())  # refuses what is no sweep before anything is written
+    copy = StudyCopy(folder, optuna.storages.InMemoryStorage())  # refuses what is no sweep before anything is written
     tables = folder.tables if isinstance(folder.tables, Path) else Path(tempfile.mkdtemp(prefix="sweeper-"))
     path = tables / "optuna.journal"
     tables.mkdir(parents=True, exist_ok=True)

@@ -15,9 +15,9 @@ from rich.console import Console
 
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.options import COMPLETE, FAILURES, STOPPED, sweep_path
-from sweeper.search.warm_start import commit, warm_start
+from sweeper.search.warm_start import commit_warm_start, warm_start
 from sweeper.space.checks import check_space
-from sweeper.space.compatibility import narrowing
+from sweeper.space.compatibility import contradictions
 from sweeper.space.grid.cells import Cell
 from sweeper.space.grid.conditions import active
 from sweeper.space.load import from_document, load_space
@@ -46,17 +46,17 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
     )
     check_space(space)
     folder = SweepFolder(sweep_path(options.storage, space.name if options.name is None else options.name))
-    refuse_narrowing(folder, space)
+    refuse_contradictions(folder, space)
     warm = warm_start(space, folder)
     if options.dry_run:
-        describe(space, folder, console)
+        describe_run(space, folder, console)
         if warm:
             given = [(len(cell.observations), len(cell.points)) for cell in warm.values()]
             observations, points = map(sum, zip(*given, strict=True))
             console.print(f"from_sweep: {observations} trials known, {points} points tried first", markup=False)
         return COMPLETE
     for dataset, data_dir in sorted({(c.dataset, c.data_dir) for c in edge_configs(space)}, key=str):
-        data.check(dataset, data_dir)
+        data.require_data(dataset, data_dir)
     try:
         for path in (folder.path, folder.stages):
             files.require_writable(path)
@@ -74,23 +74,23 @@ def drive(
     space: Space, folder: SweepFolder, lease: Lease, address: str | None, console: Console, *, verify: bool = False
 ) -> int:
     """Run a checked space as the sweep's one driver."""
-    from sweeper.execution.live_view import Display
+    from sweeper.execution.live_view import LiveView
     from sweeper.execution.on_ray.tune_run import run_plan  # imports Ray: not for --show, --dry-run and what is refused
     from sweeper.results.report import show
-    from sweeper.results.tables import compact
+    from sweeper.results.tables import compact_tables
     from sweeper.search.plan import Plan
 
-    refuse_narrowing(folder, space)  # again: now that nobody else changes it
+    refuse_contradictions(folder, space)  # again: now that nobody else changes it
     record_change(folder, space, console)
     damaged = folder.repair(checkpoints=verify)
     warm = warm_start(space, folder)
-    commit(folder, warm)
+    commit_warm_start(folder, warm)
     plan = Plan(space, folder, folder.records(), warm)
     if plan.over:
         for line in damaged:
             console.print(line, markup=False)
     else:
-        display = Display(plan.total, len(plan.cells), console, space.objective, space.direction)
+        display = LiveView(plan.total, len(plan.cells), console, space.objective, space.direction)
         with display:
             for line in damaged:
                 display.note(line)
@@ -100,7 +100,7 @@ def drive(
     if lease.lost:
         raise UserError(f"{folder.path.name} was taken over by another driver ({lease.owner()}): this one stopped")
     try:
-        compact(folder)
+        compact_tables(folder)
     except OSError as error:
         if not files.is_full(error):
             raise
@@ -140,7 +140,7 @@ def outlive(lease: Lease, console: Console) -> bool:
     return lease.acquire()
 
 
-def refuse_narrowing(folder: SweepFolder, space: Space) -> None:
+def refuse_contradictions(folder: SweepFolder, space: Space) -> None:
     """A sweep can be resumed and extended; a space that contradicts it is refused with the difference."""
     document = folder.space_document()
     if document is None:
@@ -152,7 +152,7 @@ def refuse_narrowing(folder: SweepFolder, space: Space) -> None:
             f"{folder.path / 'sweep.yaml'} has a space of another version, or was changed by hand ({error}): "
             "restore it, or give another --name"
         ) from None
-    differences = narrowing(begun, space)
+    differences = contradictions(begun, space)
     if differences:
         raise UserError(
             f"{folder.path.name} was begun as another sweep: {'; '.join(differences)}; "
@@ -207,7 +207,7 @@ def edge_configs(space: Space) -> list[TrialConfig]:
     return [space.config(cell, active(space.search, point, cell.values)) for cell in cells for point in edges]
 
 
-def describe(space: Space, folder: SweepFolder, console: Console) -> None:
+def describe_run(space: Space, folder: SweepFolder, console: Console) -> None:
     """What a run would do."""
     cells = space.cells()
     configs = edge_configs(space)

@@ -21,7 +21,7 @@ from sweeper.results.tables import load
 from trials.errors import UserError
 
 
-def draw(sweep: Sweep, cell: str, objective: str, direction: str = "maximize") -> Any:
+def draw_lineage(sweep: Sweep, cell: str, objective: str, direction: str = "maximize") -> Any:
     """A figure of one cell's population: the objective and every hyperparameter over epochs, a line per member.
 
     Where a member goes on from a copy of another, a thin line leads there from where the other was. What the best
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"{options.sweep} has no sweep.yaml, but a population belongs to a space: give storage/name"
             )
         cell = options.cell if options.cell is not None else next(iter(sweep.lineage["cell"]), "")
-        draw(sweep, cell, space["objective"], space["direction"]).savefig(options.to, dpi=150)
+        draw_lineage(sweep, cell, space["objective"], space["direction"]).savefig(options.to, dpi=150)
     except ImportError:
         print("error: drawing needs matplotlib: pip install matplotlib", file=sys.stderr)
         return 2

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from trials.config.trial_config import TrialConfig
-from trials.data import load
+from trials.data import load_data
 from trials.errors import UserError
 from trials.methods.parsing import parse
 from trials.networks.stored import network_of
 from trials.sparsity import density_of
-from trials.training.build import build_net, place_data
+from trials.training.build import build_loader, build_net
 from trials.training.device import resolve_device
 from trials.training.evaluation import evaluate
 from trials.training.net import Net
@@ -33,7 +33,7 @@ def load_trial(folder: Path) -> tuple[TrialConfig, Net]:
     if not path.is_file():
         raise UserError(f"{str(folder)!r} must be the folder of a trial, but has no config.json")
     config = parse(read_yaml(path)["config"])  # JSON is YAML
-    net = build_net(config, load(config.dataset, config.data_dir), resolve_device(config.device))
+    net = build_net(config, load_data(config.dataset, config.data_dir), resolve_device(config.device))
     net.load_state_dict(network_of(folder))
     return config, net
 
@@ -57,7 +57,7 @@ def sparsity_accuracy(folders: Iterable[Path], split: str = "test") -> list[dict
     rows = []
     for folder in folders:
         config, net = load_trial(folder)
-        data = place_data(config, load(config.dataset, config.data_dir), net.device)
+        data = build_loader(config, load_data(config.dataset, config.data_dir), net.device)
         loss, accuracy = evaluate(net, data, split)
         rows.append({"trial": folder.name, "sparsity": 1 - density_of(net.masks), "loss": loss, "accuracy": accuracy})
     return rows
@@ -88,8 +88,8 @@ class ClassAccuracy:
 def class_accuracy(folder: Path, split: str = "test", batch_size: int = 500) -> ClassAccuracy:
     """Which classes a trial's network is right on."""
     config, net = load_trial(folder)
-    raw = load(config.dataset, config.data_dir)
-    data = place_data(config, raw, net.device)
+    raw = load_data(config.dataset, config.data_dir)
+    data = build_loader(config, raw, net.device)
     classes = raw.num_classes
     confusion = torch.zeros(classes * classes, dtype=torch.int64, device=net.device)
     top5 = torch.zeros(classes, dtype=torch.int64, device=net.device)
@@ -117,7 +117,7 @@ def recovered(before: Path, after: Path, most_per_class: int = 5) -> dict[int, l
 def _hits(folder: Path) -> tuple[Tensor, Tensor]:
     """Whether each test image is right, and its label."""
     config, net = load_trial(folder)
-    data = place_data(config, load(config.dataset, config.data_dir), net.device)
+    data = build_loader(config, load_data(config.dataset, config.data_dir), net.device)
     net.model.eval()
     with torch.no_grad():
         parts = [((net.model(x).argmax(1) == y).cpu(), y.cpu()) for x, y in data.eval_batches("test", 500)]

@@ -12,11 +12,11 @@ from sweeper.execution.stop_file import StopFile
 from sweeper.folder.sweep_folder import is_stopped
 from trials.errors import Superseded
 from trials.methods.parsing import parse
-from trials.running.trial import Surroundings, run
+from trials.running.trial import TrialHost, run
 from trials.storage.place import STORAGE_LAG_S, Place, place
 from trials.storage.trial_folder import TrialFolder
 from trials.training.device import limit_gpu_memory
-from trials.training.stage_context import Map
+from trials.training.stage_context import Map, ShouldStop
 
 REPORT_EVERY_S = 1.0
 """Least time between two rows that a trial reports to the live view; every row is committed."""
@@ -24,7 +24,6 @@ REPORT_EVERY_S = 1.0
 SHOWN = ("stage", "level", "epoch", "val_accuracy", "density")
 """The columns of a row that a report carries."""
 
-ShouldStop = Callable[[], bool]
 MakeMap = Callable[[Mapping[str, float], ShouldStop], Map]
 """Makes a trial's ``map`` from the resources of one piece and what asks whether to stop."""
 
@@ -96,7 +95,7 @@ def run_assigned(
         reporter.send(alive=True)
         limit_gpu_memory(assignment["gpu"])
         several = assignment["pieces"] > 1
-        around = Surroundings(
+        trial_host = TrialHost(
             place(assignment["stages"]),
             reporter.report,
             reporter.should_stop,
@@ -107,7 +106,7 @@ def run_assigned(
             map=make_map(assignment["resources"], reporter.stop_file.there) if make_map and several else None,
         )
         try:
-            status = run(parse(assignment["config"]), reporter.folder, around).status
+            status = run(parse(assignment["config"]), reporter.folder, trial_host).status
         except Superseded:
             raise
         except Exception as error:  # noqa: BLE001  e.g. a device that this machine does not have

@@ -2,7 +2,7 @@
 
 Calls come from the driver's loop, thousands of times, and cost microseconds: they move counters, and what is drawn (on
 a terminal by a thread, a few times a second) is drawn from the counters. There are no locks: a signal handler may call
-:meth:`Display.note` in the middle of anything.
+:meth:`LiveView.note` in the middle of anything.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class _Sum:
         return text
 
 
-class Display:
+class LiveView:
     """Counts what a driver tells it and shows that. Use as a context manager.
 
     Args:
@@ -82,7 +82,7 @@ class Display:
         self._lines: deque[str] = deque()
         self._printing = False
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> LiveView:
         self._began = self._allowed_at = time.monotonic()
         if self.console.is_terminal:
             self._live = Live(

@@ -15,10 +15,11 @@ import pandas as pd
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.frames import Sweep
 from sweeper.results.pareto import undominated
-from sweeper.results.summary import ACCURACIES, Row, cells_of, mean, std, summarise
+from sweeper.results.summary import ACCURACIES, cells_of, mean, std, summarise
 from sweeper.space.options.constraints import stored_constraints
 from sweeper.space.options.objectives import stored_objectives
 from trials.errors import UserError, unknown_name
+from trials.storage.rows import Row
 
 
 def points_of(sweep: Sweep, by: Sequence[str] = (), accuracy: str = "test_accuracy") -> pd.DataFrame:

@@ -14,7 +14,7 @@ from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.frames import Sweep
 from sweeper.results.pareto import pareto_front
 from sweeper.results.regrowth import allocation_texts
-from sweeper.results.summary import ACCURACIES, Row, column_of, rows_of, summarise
+from sweeper.results.summary import ACCURACIES, column_of, rows_of, summarise
 from sweeper.results.tables import read
 from sweeper.space.grid.cells import make_cells
 from sweeper.space.grid.grid import read_grid
@@ -23,7 +23,7 @@ from sweeper.space.options.objectives import Objective, stored_objectives
 from trials.errors import UserError
 from trials.storage.lease import Lease
 from trials.storage.place import Place
-from trials.storage.rows import FINISHED
+from trials.storage.rows import FINISHED, Row
 
 FAILURES_SHOWN = 20
 

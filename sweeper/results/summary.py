@@ -17,11 +17,9 @@ from sweeper.columns import config_column
 from sweeper.results.frames import Sweep
 from sweeper.results.pareto import columns_needed, feasible
 from sweeper.space.options.constraints import Constraint
-from trials.storage.rows import FINISHED
+from trials.storage.rows import FINISHED, Row
 
 ACCURACIES = ("val_accuracy", "test_accuracy")
-
-Row = dict[str, Any]
 
 
 def summarise(

@@ -27,7 +27,7 @@ from trials.storage.place import Place, each
 from trials.storage.rows import TABLES as ROW_TABLES
 from trials.storage.trial_folder import State, TrialFolder
 
-SCHEMA = 2
+TABLES_SCHEMA = 2
 """Raise it when columns change: tables of another schema are not read."""
 
 
@@ -50,7 +50,7 @@ class TableCache:
         for _ in range(2):  # a compaction may be under way
             try:
                 manifest = json.loads((folder.tables / "manifest.json").read_bytes())
-                if manifest["schema"] != SCHEMA:
+                if manifest["schema"] != TABLES_SCHEMA:
                     return cls()
                 contents = {name: (folder.tables / f"{name}.parquet").read_bytes() for name in COLUMNS}
                 if {name: files.digest(content) for name, content in contents.items()} == manifest["tables"]:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.frames import Sweep
-from sweeper.results.table_cache import SCHEMA, TableCache, gather
+from sweeper.results.table_cache import TABLES_SCHEMA, TableCache, gather
 from trials.errors import UserError
 from trials.storage import files
 from trials.storage.place import Place, place
@@ -49,7 +49,7 @@ def read(path: str | Place, rows: Collection[str] = ROW_TABLES) -> Sweep:
     return gather(folder, rows).sweep(folder.path)
 
 
-def compact(folder: SweepFolder) -> Sweep:
+def compact_tables(folder: SweepFolder) -> Sweep:
     """Write the tables to ``tables/``, each by rename, and return them. Nothing is written when nothing has changed.
 
     ``tables/manifest.json`` says which trials, as committed when, the files hold; it is written last and names the
@@ -64,6 +64,6 @@ def compact(folder: SweepFolder) -> Sweep:
             pq.write_table(table, buffer)
             hashes[name] = files.digest(buffer.getvalue())
             files.write(folder.tables / f"{name}.parquet", buffer.getvalue())
-        manifest = {"schema": SCHEMA, "tables": hashes, "trials": gathered.stamps}
+        manifest = {"schema": TABLES_SCHEMA, "tables": hashes, "trials": gathered.stamps}
         files.write(folder.tables / "manifest.json", json.dumps(manifest).encode())
     return gathered.sweep(folder.path)

@@ -9,7 +9,7 @@ from sweeper.folder.sweep_folder import Sample
 from sweeper.search.outcomes import Outcome
 from sweeper.search.population import CellPopulation
 from sweeper.search.study import CellStudy
-from sweeper.search.warm_start import Warm
+from sweeper.search.warm_start import WarmStart
 from sweeper.space.grid.cells import Cell
 from sweeper.space.space import Space
 from trials.config.trial_config import TrialConfig
@@ -57,6 +57,6 @@ class CellSearch(Protocol):
         """Trials whose checkpoints no other trial will continue, each once."""
 
 
-def search_of(space: Space, cell: Cell, warm: Warm) -> CellSearch:
+def search_of(space: Space, cell: Cell, warm: WarmStart) -> CellSearch:
     """The search of a cell: an Optuna study, or a population where the space says ``pbt``."""
     return CellStudy(space, cell, warm) if space.pbt is None else CellPopulation(space, cell, space.pbt)

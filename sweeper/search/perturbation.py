@@ -16,12 +16,12 @@ from sweeper.space.values import Scalar
 
 
 @functools.singledispatch
-def drawn(distribution: Distribution, draw: random.Random) -> Scalar:
+def draw_value(distribution: Distribution, draw: random.Random) -> Scalar:
     """A value of ``distribution``, independent of any other."""
     raise TypeError(f"population based training cannot draw from {distribution}")
 
 
-@drawn.register
+@draw_value.register
 def _(distribution: Uniform, draw: random.Random) -> float:
     low, high = distribution.low, distribution.high
     if distribution.log:
@@ -29,7 +29,7 @@ def _(distribution: Uniform, draw: random.Random) -> float:
     return _within(low, draw.uniform(low, high), high)
 
 
-@drawn.register
+@draw_value.register
 def _(distribution: Int, draw: random.Random) -> int:
     low, high = distribution.low, distribution.high
     if distribution.log:
@@ -37,23 +37,23 @@ def _(distribution: Int, draw: random.Random) -> int:
     return draw.randint(low, high)
 
 
-@drawn.register
+@draw_value.register
 def _(distribution: Choice, draw: random.Random) -> Scalar:
     return draw.choice(distribution.choices)
 
 
 @functools.singledispatch
-def perturbed(distribution: Distribution, value: Scalar, factors: Sequence[float], draw: random.Random) -> Scalar:
+def perturb_value(distribution: Distribution, value: Scalar, factors: Sequence[float], draw: random.Random) -> Scalar:
     """A value near ``value``."""
     raise TypeError(f"population based training cannot perturb {distribution}")
 
 
-@perturbed.register
+@perturb_value.register
 def _(distribution: Uniform, value: float, factors: Sequence[float], draw: random.Random) -> float:
     return _within(distribution.low, value * draw.choice(factors), distribution.high)
 
 
-@perturbed.register
+@perturb_value.register
 def _(distribution: Int, value: int, factors: Sequence[float], draw: random.Random) -> int:
     """At least one step in the factor's direction, however small the value is."""
     product = value * draw.choice(factors)
@@ -62,7 +62,7 @@ def _(distribution: Int, value: int, factors: Sequence[float], draw: random.Rand
     return round(_within(distribution.low, moved, distribution.high))
 
 
-@perturbed.register
+@perturb_value.register
 def _(distribution: Choice, value: Scalar, factors: Sequence[float], draw: random.Random) -> Scalar:
     choices = distribution.choices
     at = choices.index(value)

@@ -16,7 +16,7 @@ from sweeper.search.cell_search import search_of
 from sweeper.search.epoch_budget import EpochBudget
 from sweeper.search.learning_curves import Curve, curve_in, curves_in
 from sweeper.search.outcomes import FAILED, RUNNING, Outcome, outcome_of
-from sweeper.search.warm_start import COLD, Warm
+from sweeper.search.warm_start import NO_WARM_START, WarmStart
 from sweeper.space.grid.cells import Cell
 from sweeper.space.space import Space
 from trials.config.trial_config import TrialConfig
@@ -65,11 +65,13 @@ class Plan:
         space: Space,
         folder: SweepFolder,
         records: Iterable[Record],
-        warm: Mapping[str, Warm] | None = None,
+        warm: Mapping[str, WarmStart] | None = None,
     ) -> None:
         self.space, self.folder = space, folder
         self.cells: list[Cell] = space.cells()
-        self._searches = {cell.key: search_of(space, cell, (warm or {}).get(cell.key, COLD)) for cell in self.cells}
+        self._searches = {
+            cell.key: search_of(space, cell, (warm or {}).get(cell.key, NO_WARM_START)) for cell in self.cells
+        }
         self._records: dict[str, Record] = {}
         self._queue: deque[str] = deque()
         self._asked: tuple[Sample, int] | None = None  # a sample, and its cell's position, that is yet to be scheduled

@@ -20,7 +20,7 @@ from typing import Any
 from sweeper.folder.sweep_folder import Sample
 from sweeper.search.epoch_budget import planned
 from sweeper.search.outcomes import Outcome
-from sweeper.search.perturbation import drawn, perturbed
+from sweeper.search.perturbation import draw_value, perturb_value
 from sweeper.space.distributions import lowest
 from sweeper.space.grid.cells import Cell
 from sweeper.space.options.pbt import Pbt
@@ -97,7 +97,7 @@ class CellPopulation:
         generation, member = divmod(number, self.pbt.population)
         draw = random.Random(derive_seed(self.space.seed, "pbt", self.cell.key, generation, member))
         if generation == 0:
-            params = {path: drawn(distribution, draw) for path, distribution in self.space.search.items()}
+            params = {path: draw_value(distribution, draw) for path, distribution in self.space.search.items()}
             sample = self._sample(number, params, None, dict.fromkeys(params, "drawn"))
         else:
             sample = self._successor(number, draw)
@@ -116,9 +116,9 @@ class CellPopulation:
         params, changes = dict(parent.params), {}
         for path, distribution in self.space.search.items():
             if draw.random() < self.pbt.resample_probability:
-                params[path], changes[path] = drawn(distribution, draw), "resampled"
+                params[path], changes[path] = draw_value(distribution, draw), "resampled"
             else:
-                params[path] = perturbed(distribution, params[path], self.pbt.perturb, draw)
+                params[path] = perturb_value(distribution, params[path], self.pbt.perturb, draw)
                 changes[path] = "perturbed"
         return self._sample(number, params, parent, changes)
 

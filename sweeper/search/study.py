@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sweeper.folder.sweep_folder import Sample
 from sweeper.search.epoch_budget import planned
 from sweeper.search.outcomes import Outcome
-from sweeper.search.warm_start import COLD, Warm
+from sweeper.search.warm_start import NO_WARM_START, WarmStart
 from sweeper.space.checks import longest, question_of
 from sweeper.space.distributions import corners
 from sweeper.space.grid import conditions
@@ -43,7 +43,7 @@ def knowingly() -> Iterator[None]:
 class CellStudy:
     """The study of one cell. Trials of different cells are never compared."""
 
-    def __init__(self, space: Space, cell: Cell, warm: Warm = COLD) -> None:
+    def __init__(self, space: Space, cell: Cell, warm: WarmStart = NO_WARM_START) -> None:
         self.space, self.cell, self.warm = space, cell, warm
         self._first = (*space.enqueue, *warm.points)
         self.question = question_of(space)

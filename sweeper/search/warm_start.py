@@ -44,17 +44,17 @@ class Observation:
 
 
 @dataclass(frozen=True)
-class Warm:
+class WarmStart:
     """What one cell is given."""
 
     observations: tuple[Observation, ...] = ()
     points: tuple[dict[str, Any], ...] = ()
 
 
-COLD = Warm()
+NO_WARM_START = WarmStart()
 
 
-def warm_start(space: Space, folder: SweepFolder) -> dict[str, Warm]:
+def warm_start(space: Space, folder: SweepFolder) -> dict[str, WarmStart]:
     """By cell: as committed, and for cells that are new from the earlier sweep. Writes nothing.
 
     Raises:
@@ -72,7 +72,7 @@ def warm_start(space: Space, folder: SweepFolder) -> dict[str, Warm]:
     _refuse_other_search(space, _space_of(earlier, space.from_sweep.sweep))
     records = [record for record in earlier.records() if record.state and record.state.status == "complete"]
     found = {cell.key: _warm(space, cell, records) for cell in new}
-    if not known and not any(warm != COLD for warm in found.values()):
+    if not known and not any(warm != NO_WARM_START for warm in found.values()):
         raise UserError(
             f"from_sweep is {space.from_sweep.sweep!r}, but none of its {len(records)} complete trials has the method "
             "and grid values of a cell here: leave it out"
@@ -80,7 +80,7 @@ def warm_start(space: Space, folder: SweepFolder) -> dict[str, Warm]:
     return {**known, **found}
 
 
-def commit(folder: SweepFolder, warm: Mapping[str, Warm]) -> None:
+def commit_warm_start(folder: SweepFolder, warm: Mapping[str, WarmStart]) -> None:
     """Write what was taken, before any trial is suggested from it."""
     if warm and warm != _committed(folder):
         content = {"schema": 1, "cells": {key: asdict(cell) for key, cell in warm.items()}}
@@ -88,7 +88,7 @@ def commit(folder: SweepFolder, warm: Mapping[str, Warm]) -> None:
         files.write(folder.path / "warm.json", json.dumps(content, indent=1).encode())
 
 
-def _committed(folder: SweepFolder) -> dict[str, Warm]:
+def _committed(folder: SweepFolder) -> dict[str, WarmStart]:
     path = folder.path / "warm.json"
     try:
         cells = json.loads(path.read_bytes())["cells"]
@@ -99,9 +99,9 @@ def _committed(folder: SweepFolder) -> dict[str, Warm]:
         raise UserError(f"{path} is damaged ({error}): restore it, or move it away to read from_sweep anew") from None
 
 
-def _read(cell: Mapping[str, Any]) -> Warm:
+def _read(cell: Mapping[str, Any]) -> WarmStart:
     observations = (Observation(o["params"], tuple(o["values"]), o["violations"]) for o in cell["observations"])
-    return Warm(tuple(observations), tuple(cell["points"]))
+    return WarmStart(tuple(observations), tuple(cell["points"]))
 
 
 def _path(sweep: str, folder: SweepFolder) -> Place:
@@ -134,7 +134,7 @@ def _refuse_other_search(space: Space, earlier: Space) -> None:
         raise UserError(f"from_sweep needs the same names and ranges, but {'; '.join(lines)}: make them agree")
 
 
-def _warm(space: Space, cell: Cell, records: Sequence[Record]) -> Warm:
+def _warm(space: Space, cell: Cell, records: Sequence[Record]) -> WarmStart:
     template = space.config(cell, corners(space.search, cell.values)[0]).model_dump(mode="json")
     question = _question(template, space)
     same: list[Observation] = []
@@ -142,7 +142,7 @@ def _warm(space: Space, cell: Cell, records: Sequence[Record]) -> Warm:
     for record, observation in _observations(space, cell, template["method"], records):
         is_same = space.sampler.learns and _question(record.content, space) == question
         (same if is_same else others).append(observation)
-    return Warm(tuple(same), () if same else _best(space, others))
+    return WarmStart(tuple(same), () if same else _best(space, others))
 
 
 def _observations(

@@ -8,7 +8,7 @@ from typing import Any
 from sweeper.space.distributions import corners
 from sweeper.space.grid.cells import Cell, nearest_cell
 from sweeper.space.grid.conditions import holds
-from sweeper.space.options.pbt import narrowed
+from sweeper.space.options.pbt import pbt_contradictions
 from sweeper.space.space import Space
 from trials.config.trial_config import WHERE
 from trials.dotted_paths import leaves
@@ -17,13 +17,19 @@ from trials.errors import UserError, shown
 _EQUAL = ("sampler", "seed", "objective", "direction", "objectives", "constraints", "enqueue", "pruner", "from_sweep")
 
 
-def narrowing(old: Space, new: Space) -> list[str]:
+def contradictions(old: Space, new: Space) -> list[str]:
     """A line for each way in which ``new`` contradicts the sweep that ``old`` began; empty where it may continue it.
 
     Trials must be the same but for where they run, as must the search; grids may gain values, and samples may be
     added. Resources, retries, concurrency and description may change.
     """
-    return [*_grid(old, new), *_search(old, new), *_fields(old, new), *narrowed(old.pbt, new.pbt), *_trial(old, new)]
+    return [
+        *_grid(old, new),
+        *_search(old, new),
+        *_fields(old, new),
+        *pbt_contradictions(old.pbt, new.pbt),
+        *_trial(old, new),
+    ]
 
 
 def _fields(old: Space, new: Space) -> Iterator[str]:

@@ -188,7 +188,7 @@ def _choice(content: object, options: dict[str, Any], where: str) -> Choice:
     return Choice(scalars(content, f"{where}.choice"))
 
 
-KINDS: dict[str, Callable[[object, dict[str, Any], str], Distribution]] = {
+DISTRIBUTION_KINDS: dict[str, Callable[[object, dict[str, Any], str], Distribution]] = {
     "uniform": _uniform,
     "loguniform": _loguniform,
     "int": _int,
@@ -204,14 +204,14 @@ def read_distribution(content: object, where: str) -> Distribution:
     """
     if not isinstance(content, Mapping) or not content:
         raise UserError(f"{where} is {shown(content)}, but must be a mapping such as {{uniform: [0.1, 0.2]}}; "
-                        f"there are {', '.join(KINDS)}")  # fmt: skip
-    kinds = [key for key in content if key in KINDS]
+                        f"there are {', '.join(DISTRIBUTION_KINDS)}")  # fmt: skip
+    kinds = [key for key in content if key in DISTRIBUTION_KINDS]
     if not kinds:
-        raise UserError(unknown_name(f"{where}: distribution", next(iter(content)), KINDS))
+        raise UserError(unknown_name(f"{where}: distribution", next(iter(content)), DISTRIBUTION_KINDS))
     if len(kinds) > 1:
         raise UserError(f"{where} is both {' and '.join(kinds)}, but must be one of them: remove the others")
     options = {key: value for key, value in content.items() if key not in (kinds[0], "when")}
-    found = KINDS[kinds[0]](content[kinds[0]], options, where)
+    found = DISTRIBUTION_KINDS[kinds[0]](content[kinds[0]], options, where)
     return replace(found, when=conditions.read_when(content["when"], f"{where}.when")) if "when" in content else found
 
 

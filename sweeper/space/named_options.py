@@ -10,7 +10,7 @@ from trials.errors import UserError, shown, unknown_name
 from trials.frozen import Frozen, validate
 
 
-class Named(Frozen, ABC):
+class NamedOptions(Frozen, ABC):
     """Options of one of its kind. As text in a space file it is its name with the defaults."""
 
     name: str
@@ -21,10 +21,10 @@ class Named(Frozen, ABC):
         return {"name": self.name, **content} if content else self.name
 
 
-N = TypeVar("N", bound=Named)
+N = TypeVar("N", bound=NamedOptions)
 
 
-def read_named(content: object, kinds: Mapping[str, type[N]], where: str) -> N:
+def read_named_options(content: object, kinds: Mapping[str, type[N]], where: str) -> N:
     """The one of ``kinds`` that a name, or a mapping of ``name`` and options, says.
 
     Raises:

@@ -188,7 +188,7 @@ class Space(Frozen):
     def most_pieces(self) -> int:
         """The most pieces of work that one of its trials has running at once."""
         points = corners(self.search)
-        return max(self.config(cell, params).side_by_side for cell in self.cells() for params in points)
+        return max(self.config(cell, params).parallel_pieces for cell in self.cells() for params in points)
 
     def document(self) -> dict[str, Any]:
         """The space as JSON has it; :func:`sweeper.space.load.from_document` reads it back."""

@@ -12,8 +12,8 @@ from trials.frozen import Frozen
 
 Scalar = str | int | float | bool | None
 
-DEEPEST = 16
-MOST = 100_000
+MOST_LEVELS = 16
+MOST_VALUES = 100_000
 """More levels or values than any space needs; aliases let a few lines of YAML say far more, or endlessly many."""
 
 
@@ -27,10 +27,10 @@ def plain(content: object, where: str) -> Any:
 
 
 def _plain(content: object, where: str, depth: int, counter: Iterator[int]) -> Any:
-    if depth > DEEPEST:
-        raise UserError(f"{where} lies {depth} levels deep, but a space has at most {DEEPEST}")
-    if next(counter) > MOST:
-        raise UserError(f"{where} is too much: a space holds at most {MOST} values")
+    if depth > MOST_LEVELS:
+        raise UserError(f"{where} lies {depth} levels deep, but a space has at most {MOST_LEVELS}")
+    if next(counter) > MOST_VALUES:
+        raise UserError(f"{where} is too much: a space holds at most {MOST_VALUES} values")
     if isinstance(content, dict):
         return {
             _key(key, where): _plain(value, f"{where}.{key}" if where else str(key), depth + 1, counter)

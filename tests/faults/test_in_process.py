@@ -23,7 +23,7 @@ from trials.config.trial_config import TrialConfig
 from trials.errors import OUT_OF_MEMORY, Superseded, UserError
 from trials.frozen import SCHEMA
 from trials.running import progress
-from trials.running.trial import Surroundings, run
+from trials.running.trial import TrialHost, run
 from trials.storage import files, full_disk
 from trials.storage.trial_folder import TrialFolder
 
@@ -83,7 +83,7 @@ def test_a_trial_that_is_asked_to_stop_on_a_full_disk_stops(
 ) -> None:
     config, calm = undisturbed
     folder = folder_of(config, tmp_path)
-    monkeypatch.setattr(progress, "POLL_S", 0.0)  # the whole trial may be over in half a second
+    monkeypatch.setattr(progress, "STOP_POLL_S", 0.0)  # the whole trial may be over in half a second
 
     def should_stop() -> bool:
         state = TrialFolder(folder).state()
@@ -205,7 +205,7 @@ def test_out_of_memory_beside_others_is_retried_alone_before_it_counts(
     memory(False)
 
     path = plan.folder.trial_folder(assignment.trial_id)
-    crowded = run(config, path, Surroundings(tmp_path / "stages", alone=False))
+    crowded = run(config, path, TrialHost(tmp_path / "stages", alone=False))
     assert (crowded.status, crowded.failures) == ("failed", 0)
     (ending,) = plan.ended(assignment.trial_id)
     assert ending.again
@@ -215,7 +215,7 @@ def test_out_of_memory_beside_others_is_retried_alone_before_it_counts(
         assert second is not None
         assert (second.trial_id, second.alone) == (assignment.trial_id, True)
     memory(True)
-    assert run(config, path, Surroundings(tmp_path / "stages")).status == "complete"
+    assert run(config, path, TrialHost(tmp_path / "stages")).status == "complete"
 
 
 def test_out_of_memory_alone_is_a_failure(memory: Callable[[bool], None], tmp_path: Path) -> None:

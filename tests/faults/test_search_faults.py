@@ -23,7 +23,7 @@ from sweeper.space.space import Space
 from tests.faults.drivers import Drivers
 from tests.faults.sweeps import VARYING, run_until
 from tests.trials.processes import started
-from trials.running.trial import Surroundings, run
+from trials.running.trial import TrialHost, run
 from trials.storage.rows import Row
 
 pytestmark = pytest.mark.slow
@@ -76,8 +76,8 @@ def drive_serially(space: Space, path: Path) -> None:
         return plan.judge(assignment.trial_id, step, row[space.objective])
 
     while (assignment := plan.next()) is not None:
-        around = Surroundings(folder.stages, is_over=judge if space.pruner else Surroundings.is_over)
-        run(assignment.config, folder.trial_folder(assignment.trial_id), around)
+        trial_host = TrialHost(folder.stages, is_over=judge if space.pruner else TrialHost.is_over)
+        run(assignment.config, folder.trial_folder(assignment.trial_id), trial_host)
         plan.ended(assignment.trial_id)
     assert plan.complete
 

@@ -14,7 +14,7 @@ from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.search.plan import Plan
 from tests.sweeper.command_line import SMALL, put_in_place_of_ray
 from tests.trials.conftest import few_digits
-from trials.running.trial import Surroundings, run
+from trials.running.trial import TrialHost, run
 from trials.storage.lease import Lease
 
 __all__ = ["few_digits"]
@@ -48,7 +48,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def run_plan(space: Any, folder: SweepFolder, plan: Plan, display: Any, lease: Lease, **_: Any) -> None:
         while (assignment := plan.next()) is not None:
             path = folder.trial_folder(assignment.trial_id)
-            run(assignment.config, path, Surroundings(folder.stages))
+            run(assignment.config, path, TrialHost(folder.stages))
             names.append(assignment.trial_id)
             for ending in plan.ended(assignment.trial_id):
                 display.ended(ending.trial_id, ending.cell, ending.status, ending.value, already=False)

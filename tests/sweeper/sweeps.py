@@ -9,7 +9,7 @@ from typing import Any
 from sweeper.folder.sweep_folder import Record, SweepFolder
 from sweeper.search.plan import Plan
 from sweeper.search.study import CellStudy
-from sweeper.search.warm_start import commit, warm_start
+from sweeper.search.warm_start import commit_warm_start, warm_start
 from sweeper.space.checks import check_space
 from sweeper.space.load import from_document
 from sweeper.space.space import Space
@@ -51,7 +51,7 @@ def run_space(space: Space, path: Place, **options: Any) -> SweepFolder:
     folder = SweepFolder(path)
     folder.append({"space": space.document()})
     warm = warm_start(space, folder)
-    commit(folder, warm)
+    commit_warm_start(folder, warm)
     run_out(Plan(space, folder, folder.records(), warm), **options)
     return folder
 

@@ -65,7 +65,7 @@ def test_a_storage_lists_its_sweeps(storage: Place, capsys: pytest.CaptureFixtur
 def test_cancel_waits_for_the_driver(
     storage: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(control, "CANCEL_POLL_S", 0.01)
     begin(storage)
     lease, stop = Lease(storage / "small" / "lock"), StopFile(storage / "small" / "stop")
     assert lease.acquire()

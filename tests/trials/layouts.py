@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import trials.data
-from trials.data import EncodedData, load
+from trials.data import EncodedData, load_data
 
 CLASSES = ("n01443537", "n01629819", "n01641577")
 CROP, RESIZE = 16, 18
@@ -133,6 +133,6 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def load_large(root: Path) -> EncodedData:
-    data = load("imagenet", str(root))
+    data = load_data("imagenet", str(root))
     assert isinstance(data, EncodedData)
     return data

@@ -8,7 +8,7 @@ from typing import Any
 from trials.config.trial_config import TrialConfig
 from trials.methods.parsing import parse
 from trials.methods.registry import METHODS
-from trials.running.trial import Surroundings, run
+from trials.running.trial import TrialHost, run
 from trials.storage.trial_folder import State
 
 RECIPE = {"epochs": 2, "batch_size": 128}
@@ -209,8 +209,8 @@ def folder_of(config: TrialConfig, storage: Path) -> Path:
     return storage / "sweep" / "trials" / config.id
 
 
-def run_in(storage: Path, config: TrialConfig, **around: Any) -> State:
-    return run(config, folder_of(config, storage), Surroundings(storage / "stages", **around))
+def run_in(storage: Path, config: TrialConfig, **trial_host: Any) -> State:
+    return run(config, folder_of(config, storage), TrialHost(storage / "stages", **trial_host))
 
 
 def source_of(config: TrialConfig, storage: Path) -> Path | None:

@@ -11,8 +11,15 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from trials.commands.pretrained_accuracy import PATTERN_NAMES, Asked, Ratio, check, evaluate, read_reference
-from trials.data import place
+from trials.commands.pretrained_accuracy import (
+    PATTERN_NAMES,
+    Asked,
+    Ratio,
+    check_ratio,
+    evaluate_networks,
+    read_reference,
+)
+from trials.data import to_loader
 from trials.data.sets.imagenet import load_validation
 from trials.errors import UserError
 from trials.networks.torchvision_weights import pretrained
@@ -20,7 +27,7 @@ from trials.storage import files
 from trials.training.device import resolve_device
 
 REFERENCE = Path(__file__).resolve().parents[2] / "results" / "reference" / "global_pruning_imagenet.csv"
-COLUMNS = (
+PRETRAINED_COLUMNS = (
     *("table", "network", "pattern", "p_prune", "p_bern"),
     *("nominal_ratio", "unit_sparsity", "weight_sparsity", "parameter_sparsity"),
     *("acc1_percent", "acc5_percent", "loss", "images"),
@@ -42,8 +49,8 @@ def evaluate_command(arguments: list[str]) -> int:
         raise UserError(f"data-dir is '{folder}', but must be a folder with the validation images of ImageNet")
     data = load_validation(folder, crop_size=options.crop_size, resize=options.resize)
     models = {n: pretrained(n, num_classes=data.num_classes, weights=given.get(n)).to(device) for n in names}
-    loader = place(data, device=device, val_fraction=0, split_seed=0)
-    rows = list(evaluate(models, asked, loader.eval_batches("test", options.batch_size), options.seed))
+    loader = to_loader(data, device=device, val_fraction=0, split_seed=0)
+    rows = list(evaluate_networks(models, asked, loader.eval_batches("test", options.batch_size), options.seed))
     text = _csv(rows)
     if options.to is None:
         sys.stdout.write(text)
@@ -85,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
 def _asked(options: argparse.Namespace) -> list[Asked]:
     if not options.network:
         return read_reference(options.reference)
-    ratios = [check(Ratio(p, b, options.pattern)) for p, b in product(options.p_prune, options.p_bern)]
+    ratios = [check_ratio(Ratio(p, b, options.pattern)) for p, b in product(options.p_prune, options.p_bern)]
     return [Asked(network, ratio, {}) for network, ratio in product(options.network, ratios)]
 
 
@@ -108,7 +115,7 @@ def _weights(text: str) -> tuple[str, Path]:
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
+    writer = csv.DictWriter(stream, PRETRAINED_COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
     return stream.getvalue()

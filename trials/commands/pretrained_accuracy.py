@@ -77,12 +77,12 @@ def _asked(row: Mapping[str, str]) -> Asked:
     published = {f"published_{key}": row[key] for key in ("acc1_percent", "acc5_percent", "loss") if row.get(key)}
     return Asked(
         row["network"],
-        check(Ratio(float(row["p_prune"]), float(row["p_bern"]), pattern)),
+        check_ratio(Ratio(float(row["p_prune"]), float(row["p_bern"]), pattern)),
         {"table": row.get("table", ""), **published},
     )
 
 
-def check(ratio: Ratio) -> Ratio:
+def check_ratio(ratio: Ratio) -> Ratio:
     """``ratio``, if it can be pruned by; raises UserError."""
     if not 0 <= ratio.p_prune < 1:
         raise UserError(f"p_prune is {ratio.p_prune:g}, but must be in [0, 1)")
@@ -135,7 +135,7 @@ class PrunedNetwork:
         return {"acc1_percent": 100 * top1, "acc5_percent": 100 * top5, "loss": loss, "images": self.count}
 
 
-def evaluate(
+def evaluate_networks(
     models: Mapping[str, nn.Module], asked: Sequence[Asked], batches: Iterable[Batch], seed: int
 ) -> Iterator[dict[str, Any]]:
     """A row for each of ``asked``: what was asked, the figures, the shares that are zero, and what was published.

@@ -18,7 +18,17 @@ from trials.training.device import resolve_device
 from trials.training.latency import measure
 from trials.training.net import Net
 
-COLUMNS = ("trial", "form", "density", "macs", "flops", "speedup", "parameters", "layer_parameters", "compression")
+PROFILE_COLUMNS = (
+    "trial",
+    "form",
+    "density",
+    "macs",
+    "flops",
+    "speedup",
+    "parameters",
+    "layer_parameters",
+    "compression",
+)
 
 
 def profile(trial: Path, device: torch.device) -> list[dict[str, Any]]:
@@ -81,7 +91,7 @@ def costs(net: Net, sizes: LayerSizes, dense_flops: int) -> dict[str, Any]:
     }
 
 
-def text(rows: list[dict[str, Any]]) -> str:
+def profile_text(rows: list[dict[str, Any]]) -> str:
     """Rows as lines of aligned columns."""
     cells = [list(rows[0]), *([_short(value) for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -113,5 +123,5 @@ def profile_command(arguments: list[str]) -> int:
     torch.set_num_threads(options.threads)
     device = resolve_device(options.device)
     rows = [row for trial in options.trials for row in profile(trial, device)]
-    print(json.dumps(rows, indent=1) if options.json else text(rows))
+    print(json.dumps(rows, indent=1) if options.json else profile_text(rows))
     return 0

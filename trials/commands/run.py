@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 
-from trials.data import check
+from trials.data import require_data
 from trials.dotted_paths import override
 from trials.errors import Superseded, UserError
 from trials.methods.parsing import parse
-from trials.running.trial import Surroundings, run
+from trials.running.trial import TrialHost, run
 from trials.storage import files
 from trials.storage.place import place
 from trials.storage.rows import Row
@@ -34,7 +34,7 @@ def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of the CPU")
     options = parser.parse_args(arguments)
     config = parse(override(read_yaml(options.config), options.overrides))
-    check(config.dataset, config.data_dir)
+    require_data(config.dataset, config.data_dir)
     storage = place(options.storage)
     folder = storage / options.name / "trials" / config.id
     try:
@@ -45,7 +45,7 @@ def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
     files.write(folder / "config.json", json.dumps(content, indent=1).encode())
     try:
         with _stop_requests() as asked:
-            state = run(config, folder, Surroundings(storage / "stages", _print, lambda: bool(asked), options.threads))
+            state = run(config, folder, TrialHost(storage / "stages", _print, lambda: bool(asked), options.threads))
     except Superseded as error:
         print(error, file=sys.stderr)
         return 1

@@ -70,7 +70,7 @@ class TrialConfig(Frozen):
         return self
 
     @property
-    def side_by_side(self) -> int:
+    def parallel_pieces(self) -> int:
         """How many pieces of work the trial can have running at once, each with the resources of a trial."""
         return 1
 

@@ -1,4 +1,4 @@
-"""Data sets by name, read once per process: ``load`` reads one, ``place`` makes batches of it on the device."""
+"""Data sets by name: ``load_data`` reads one, once per process; ``to_loader`` makes batches of it on a device."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ __all__ = [
     "RawData",
     "Source",
     "Streamed",
-    "check",
-    "load",
+    "load_data",
     "normalised_as_imagenet",
-    "place",
+    "require_data",
+    "to_loader",
 ]
 
 DATASETS: dict[str, Callable[[Path | None], Source]] = {
@@ -51,7 +51,7 @@ _loaded: dict[tuple[str, Path | None], Source] = {}
 _loading = threading.Lock()
 
 
-def load(name: str, data_dir: str | None = None) -> Source:
+def load_data(name: str, data_dir: str | None = None) -> Source:
     """The data set ``name`` (one of ``DATASETS``) from ``data_dir``; read once per process, then the same object.
 
     Raises DataError for an unknown name, a folder that is missing or holds no such data, and damaged data.
@@ -68,7 +68,7 @@ def load(name: str, data_dir: str | None = None) -> Source:
         return _loaded[name, folder]
 
 
-def place(
+def to_loader(
     source: Source,
     *,
     device: torch.device | str,
@@ -97,6 +97,6 @@ def normalised_as_imagenet(source: Source) -> Source:
     return replace(source, mean=MEAN, std=STD)
 
 
-def check(name: str, data_dir: str | None = None) -> None:
-    """Raise the DataError that :func:`load` would raise. Costs what loading costs, once per process."""
-    load(name, data_dir)
+def require_data(name: str, data_dir: str | None = None) -> None:
+    """Raise the DataError that :func:`load_data` would raise. Costs what loading costs, once per process."""
+    load_data(name, data_dir)

@@ -88,7 +88,7 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def digest(*splits: Listing, mtimes: bool = False) -> str:
+def folder_digest(*splits: Listing, mtimes: bool = False) -> str:
     """16 hex digits of a sha256 over names, sizes and labels, with ``mtimes`` also over times of modification."""
     total = hashlib.sha256()
     for split in splits:

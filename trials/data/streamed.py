@@ -17,7 +17,7 @@ from trials.data.loader import Batch, Loader, in_batches
 from trials.errors import DataError
 from trials.seeding import derive_seed, generator
 
-GRACE_S = 30
+LOADER_GRACE_S = 30
 """How long a worker lives on after SIGTERM."""
 
 
@@ -116,7 +116,7 @@ def leave_signals_to_the_trial(_worker: int) -> None:
     """
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE_S))
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(LOADER_GRACE_S))
 
 
 def available_workers() -> int:

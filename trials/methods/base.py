@@ -15,7 +15,7 @@ from trials.config.trial_config import TrialConfig
 from trials.seeding import generator
 from trials.training.net import Batch, Net
 from trials.training.optimizers import Sgd
-from trials.training.stage_context import Site
+from trials.training.stage_context import StageContext
 
 
 class Stage(ABC):
@@ -54,13 +54,14 @@ class Stage(ABC):
         """Names the stage within its trial; its random numbers are derived from it."""
         return f"{self.name}-{self.level}"
 
-    def arrive(self, site: Site) -> None:
-        """Told what there is to work with, before anything else. By default it is kept as ``site``."""
-        self.site = site
+    def arrive(self, context: StageContext) -> None:
+        """Called before anything else with what the stage works with, which is kept as ``context``."""
+        self.context = context
 
     def observe(self, net: Net) -> None:  # noqa: B027  most stages need no images before they begin
-        """Look at the site's images or other networks, once, right before ``enter``: gradients for scores, say. Not the
-        place to change the network. Nothing by default."""
+        """Look at the context's images or other networks once, right before ``enter``, e.g. for gradients of scores.
+
+        It must not change the network. By default it does nothing."""
 
     @property
     def planned_epochs(self) -> int:

@@ -25,5 +25,5 @@ def parse(content: object) -> TrialConfig:
     if not isinstance(method, str) or method not in METHODS:
         raise UserError(unknown_name("method", method, METHODS))
     config: TrialConfig = validate(METHODS[method].Config, content, "")
-    segments.check(config)
+    segments.check_segments(config)
     return config

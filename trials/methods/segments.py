@@ -43,7 +43,7 @@ def epochs(config: TrialConfig) -> int:
     return int(stage.epochs)
 
 
-def check(config: TrialConfig) -> None:
+def check_segments(config: TrialConfig) -> None:
     """Refuse segments that do not follow each other within the first stage, or change what is fixed.
 
     Raises:

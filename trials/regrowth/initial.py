@@ -16,7 +16,7 @@ Indices = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Site:
+class RegrownWeights:
     """Where weights come back, in one layer.
 
     Attributes:
@@ -59,61 +59,61 @@ class Site:
         return draws.to(self.indices.device) * std
 
 
-def zero(site: Site) -> Tensor:
-    return site.zeros()
+def zero(regrown: RegrownWeights) -> Tensor:
+    return regrown.zeros()
 
 
-def magnitude(site: Site) -> Tensor:
+def magnitude(regrown: RegrownWeights) -> Tensor:
     """What the weight was when it was pruned."""
-    if site.stale is None:
+    if regrown.stale is None:
         raise ValueError("initial is 'magnitude', but nobody kept what the weights were when they were pruned")
-    return site.stale.reshape(-1)[site.indices]
+    return regrown.stale.reshape(-1)[regrown.indices]
 
 
-def kaiming_bound(site: Site) -> float:
-    return math.sqrt(6 / site.fan_in)
+def kaiming_bound(regrown: RegrownWeights) -> float:
+    return math.sqrt(6 / regrown.fan_in)
 
 
-def xavier_bound(site: Site) -> float:
-    return math.sqrt(6 / (site.fan_in + site.fan_out))
+def xavier_bound(regrown: RegrownWeights) -> float:
+    return math.sqrt(6 / (regrown.fan_in + regrown.fan_out))
 
 
-def kaiming(site: Site) -> Tensor:
+def kaiming(regrown: RegrownWeights) -> Tensor:
     """U(-b, b), b = sqrt(6 / fan_in) of the dense layer (He et al. 2015, https://arxiv.org/abs/1502.01852)."""
-    return site.symmetric(kaiming_bound(site))
+    return regrown.symmetric(kaiming_bound(regrown))
 
 
-def xavier(site: Site) -> Tensor:
+def xavier(regrown: RegrownWeights) -> Tensor:
     """U(-b, b), b = sqrt(6 / (fan_in + fan_out)) of the dense layer (Glorot and Bengio 2010)."""
-    return site.symmetric(xavier_bound(site))
+    return regrown.symmetric(xavier_bound(regrown))
 
 
-def reference(site: Site) -> Tensor:
+def reference(regrown: RegrownWeights) -> Tensor:
     """The reference network's value; 0 where the layer has none."""
-    return site.zeros() if site.reference is None else site.reference.reshape(-1)[site.indices]
+    return regrown.zeros() if regrown.reference is None else regrown.reference.reshape(-1)[regrown.indices]
 
 
-def dual_lottery(site: Site) -> Tensor:
+def dual_lottery(regrown: RegrownWeights) -> Tensor:
     """N(0, 2 / n), n the inputs that the weight's output keeps, itself included (arxiv.org/abs/2203.04248)."""
-    kept = site.mask.reshape(site.shape[0], -1).sum(1)  # [O]
-    rows = site.indices // site.fan_in
-    return site.normal((2 / kept.clamp_min(1).double()).sqrt()[rows])
+    kept = regrown.mask.reshape(regrown.shape[0], -1).sum(1)  # [O]
+    rows = regrown.indices // regrown.fan_in
+    return regrown.normal((2 / kept.clamp_min(1).double()).sqrt()[rows])
 
 
-def fan_in_normal(site: Site) -> Tensor:
+def fan_in_normal(regrown: RegrownWeights) -> Tensor:
     """N(0, 2 / fan_in) of the dense layer, its kernel's area included."""
-    return site.normal(math.sqrt(2 / site.fan_in))
+    return regrown.normal(math.sqrt(2 / regrown.fan_in))
 
 
-def reference_or_normal(site: Site) -> Tensor:
+def reference_or_normal(regrown: RegrownWeights) -> Tensor:
     """The reference's value where it keeps the weight, N(0, 2 / fan_in) elsewhere."""
-    drawn = fan_in_normal(site)
-    if site.reference is None or site.kept is None:
-        return drawn if site.reference is None else reference(site)
-    return torch.where(site.kept.reshape(-1)[site.indices], reference(site).to(drawn), drawn)
+    drawn = fan_in_normal(regrown)
+    if regrown.reference is None or regrown.kept is None:
+        return drawn if regrown.reference is None else reference(regrown)
+    return torch.where(regrown.kept.reshape(-1)[regrown.indices], reference(regrown).to(drawn), drawn)
 
 
-INITIAL: dict[str, Callable[[Site], Tensor]] = {
+INITIAL: dict[str, Callable[[RegrownWeights], Tensor]] = {
     "zero": zero,
     "magnitude": magnitude,
     "kaiming": kaiming,
@@ -141,7 +141,7 @@ def grown(masks: Mapping[str, Tensor], indices: Mapping[str, Tensor]) -> Masks:
     return new
 
 
-def write(weights: Mapping[str, Tensor], indices: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+def write_weights(weights: Mapping[str, Tensor], indices: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
     """Set the weights at ``indices``, all others left as they are."""
     with torch.no_grad():
         for name, index in indices.items():
@@ -165,11 +165,11 @@ def initial_values(
     """Values for the weights at ``indices``; ``masks`` have them switched on already."""
     given = [tensors or {} for tensors in (stale, reference, kept)]
 
-    def site(name: str) -> Site:
+    def regrown(name: str) -> RegrownWeights:
         old, other, mask = (tensors.get(name) for tensors in given)
-        return Site(masks[name].shape, indices[name], masks[name], old, other, generator, mask)
+        return RegrownWeights(masks[name].shape, indices[name], masks[name], old, other, generator, mask)
 
-    return {name: INITIAL[kind](site(name)) for name in indices}
+    return {name: INITIAL[kind](regrown(name)) for name in indices}
 
 
 def reinitialise(
@@ -190,15 +190,15 @@ def reinitialise(
         for name, mask in masks.items():
             weight = weights[name]
             every = torch.arange(mask.numel(), device=mask.device)
-            site = Site(mask.shape, every, mask, None, (reference or {}).get(name), generator)
+            regrown = RegrownWeights(mask.shape, every, mask, None, (reference or {}).get(name), generator)
             if kind == "zero":
                 weight.zero_()
             elif kind == "reference":
-                weight.copy_(weight if site.reference is None else site.reference).mul_(mask)
+                weight.copy_(weight if regrown.reference is None else regrown.reference).mul_(mask)
             elif kind == "dual_lottery":
-                drawn = dual_lottery(site).view(mask.shape).to(weight) * mask
+                drawn = dual_lottery(regrown).view(mask.shape).to(weight) * mask
                 rows = mask.flatten(1).any(1).view(-1, *[1] * (mask.dim() - 1))
                 weight.copy_(torch.where(rows, drawn, weight))
             else:
-                bound = kaiming_bound(site) if kind == "kaiming" else xavier_bound(site)
-                weight.copy_(site.normal(bound / math.sqrt(3)).view(mask.shape)).mul_(mask)
+                bound = kaiming_bound(regrown) if kind == "kaiming" else xavier_bound(regrown)
+                weight.copy_(regrown.normal(bound / math.sqrt(3)).view(mask.shape)).mul_(mask)

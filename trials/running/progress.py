@@ -23,14 +23,14 @@ from trials.training.latency import measure
 from trials.training.net import Net
 from trials.training.stage_context import Map
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
-POLL_S = 0.5
+STOP_POLL_S = 0.5
 """How often, at most, a running trial looks whether it should stop."""
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class TrialHost:
     """What a trial is told by whoever runs it.
 
     Attributes:
@@ -54,7 +54,7 @@ class Surroundings:
     alone: bool = True
     map: Map | None = None
 
-    def when_there_is_room(self, write: Callable[[], T]) -> T:
+    def when_there_is_room(self, write: Callable[[], _T]) -> _T:
         return when_there_is_room(write, self.warn, self.should_stop)
 
     def mapping(self) -> Map:
@@ -72,15 +72,15 @@ class Progress:
         self,
         config: TrialConfig,
         attempt: Attempt,
-        around: Surroundings,
+        trial_host: TrialHost,
         method: Method,
         raw: Source,
         data: Loader,
         net: Net,
     ) -> None:
-        self.config, self.attempt, self.around, self.method = config, attempt, around, method
+        self.config, self.attempt, self.trial_host, self.method = config, attempt, trial_host, method
         self.raw, self.data, self.net, self.device = raw, data, net, net.device
-        self.is_source = attempt.folder.path.parent == around.stages
+        self.is_source = attempt.folder.path.parent == trial_host.stages
         self.rows: Rows = {table: [] for table in TABLES}
         self.sizes = LayerSizes.of(net, raw)
         self.architecture = architecture_of(config, raw, net.device)
@@ -128,7 +128,7 @@ class Progress:
             "stage_id": None,
         }
         self.rows["epochs"].append(row)
-        self.around.report(row)
+        self.trial_host.report(row)
         return end
 
     def report_layers(self, stage: Stage) -> None:
@@ -140,9 +140,9 @@ class Progress:
         """Whether to commit now, and whether to stop then."""
         now = time.monotonic()
         stop = False
-        if now - self._last_poll >= POLL_S:
+        if now - self._last_poll >= STOP_POLL_S:
             self._last_poll = now
-            stop = self.around.should_stop()
+            stop = self.trial_host.should_stop()
         return stop or now - self._last_commit >= self.config.checkpoint_every_s, stop
 
     def commit(self, position: dict[str, int], extra: dict[str, Any] | None = None, **fields: Any) -> None:
@@ -152,7 +152,7 @@ class Progress:
         seconds = self._seconds_before + time.monotonic() - self._start
         last = self.rows["epochs"][-1] if self.rows["epochs"] else {}
         progress = {**position, **{key: last.get(key) for key in ("level", "val_accuracy", "density")}}
-        self.around.when_there_is_room(
+        self.trial_host.when_there_is_room(
             lambda: self.attempt.commit(
                 checkpoint=content, rows=self.rows, progress=progress, seconds=seconds, **fields
             )

@@ -12,10 +12,10 @@ from trials.storage.lease import Lease
 from trials.storage.rows import Rows
 from trials.storage.trial_folder import State, TrialFolder
 
-POLL_S, POLL_STORE_S = 0.2, 2.0
+SHARED_POLL_S, SHARED_POLL_STORE_S = 0.2, 2.0
 """How often a waiting trial looks whether its source is there, on a path and in an object store."""
 
-FAILURES = 3
+MOST_FAILURES = 3
 """A shared stage that has failed this often is not tried again by every trial that wants it."""
 
 
@@ -39,7 +39,7 @@ def obtain(
                 return folder.checkpoint(state.commits[-1]), folder.rows(state.commits[-1])
             except DamagedFile:
                 pass  # computing it again repairs what can be repaired first
-        if state is not None and state.failures >= FAILURES:
+        if state is not None and state.failures >= MOST_FAILURES:
             raise RuntimeError(
                 f"{folder.path.name}, which it starts from, failed {state.failures} times: {state.error}"
             )
@@ -57,7 +57,7 @@ def obtain(
         elif should_stop():
             raise Preempted
         else:
-            time.sleep(POLL_S if isinstance(folder.path, Path) else POLL_STORE_S)
+            time.sleep(SHARED_POLL_S if isinstance(folder.path, Path) else SHARED_POLL_STORE_S)
 
 
 def _state(folder: TrialFolder) -> State | None:

@@ -14,7 +14,7 @@ from trials.running.progress import Progress
 from trials.seeding import derive_seed, generator
 from trials.sparsity.backward import BackwardPruner
 from trials.training.evaluation import Totals
-from trials.training.stage_context import Site
+from trials.training.stage_context import StageContext
 
 
 class StageRun:
@@ -38,9 +38,9 @@ class StageRun:
         self.stage = segments.first_stage(segments.config_at(config, self.epoch)) if self.divided else stage
         self.end = config.until_epoch if self.divided and config.until_epoch is not None else stage.epochs
 
-    def run(self, site: Site, last: bool) -> None:
+    def run(self, context: StageContext, last: bool) -> None:
         """Everything that is left of the stage. ``last``: the trial ends with it."""
-        totals = self._take_up(site)
+        totals = self._take_up(context)
         while self.epoch < self.end:
             began = time.monotonic()
             totals = self.train_epoch(totals)
@@ -59,10 +59,10 @@ class StageRun:
         self.progress.report_layers(self.stage)
         self._commit_end(last)
 
-    def _take_up(self, site: Site) -> Totals | None:
+    def _take_up(self, context: StageContext) -> Totals | None:
         """Enter the stage, or go on within it; returns the sums of an epoch that was begun."""
         began, totals = time.monotonic(), None
-        self.stage.arrive(site)
+        self.stage.arrive(context)
         if not self.inside:
             self.stage.observe(self.net)
             self.stage.enter(self.net)
@@ -148,7 +148,7 @@ class StageRun:
         if self.stage.name not in stoppable or progress.is_source:
             return
         step = progress.own_epochs(stoppable)
-        if progress.around.is_over(step, progress.rows["epochs"][-1]):
+        if progress.trial_host.is_over(step, progress.rows["epochs"][-1]):
             progress.report_layers(self.stage)
             progress.commit(self._place(), status="pruned", result={**progress.result(), "pruned_at": step})
             raise Pruned

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from trials.config.trial_config import TrialConfig
-from trials.data import Loader, Source, load
+from trials.data import Loader, Source, load_data
 from trials.errors import OUT_OF_MEMORY, Preempted, Pruned, Superseded
 from trials.methods import Method, Stage, segments
 from trials.methods.dense import is_shared
@@ -20,22 +20,22 @@ from trials.methods.registry import METHODS
 from trials.networks.load import load_into
 from trials.networks.torchvision_weights import source_path
 from trials.running.inherited_checkpoint import inherited
-from trials.running.progress import Progress, Surroundings
+from trials.running.progress import Progress, TrialHost
 from trials.running.shared_trials import obtain
 from trials.running.stage_run import StageRun
 from trials.seeding import derive_seed
 from trials.storage.place import Place
 from trials.storage.rows import Rows
 from trials.storage.trial_folder import Attempt, State, TrialFolder
-from trials.training.build import build_net, place_data
+from trials.training.build import build_loader, build_net
 from trials.training.device import resolve_device
 from trials.training.net import Net
-from trials.training.stage_context import Site
+from trials.training.stage_context import StageContext
 
-__all__ = ["Surroundings", "run", "source_name"]
+__all__ = ["TrialHost", "run", "source_name"]
 
 
-def run(config: TrialConfig, folder: Place, around: Surroundings) -> State:
+def run(config: TrialConfig, folder: Place, trial_host: TrialHost) -> State:
     """Run a trial in its folder, from wherever it is, and return how it stands.
 
     A finished trial is not run again: its state is returned at once. A failure is committed (type, message, traceback)
@@ -44,45 +44,45 @@ def run(config: TrialConfig, folder: Place, around: Surroundings) -> State:
     Raises:
         Superseded: a later attempt took the trial over meanwhile.
     """
-    ledger = TrialFolder(folder)
+    trial_folder = TrialFolder(folder)
     device = resolve_device(config.device)
     try:
-        lines = around.when_there_is_room(lambda: ledger.verify(checkpoint=True))
-        state = ledger.state()
+        lines = trial_host.when_there_is_room(lambda: trial_folder.verify(checkpoint=True))
+        state = trial_folder.state()
         if state is not None and state.finished:
             return state
-        torch.set_num_threads(around.threads)
-        attempt, checkpoint = around.when_there_is_room(
-            lambda: ledger.begin(host=socket.gethostname(), device=_describe(device))
+        torch.set_num_threads(trial_host.threads)
+        attempt, checkpoint = trial_host.when_there_is_room(
+            lambda: trial_folder.begin(host=socket.gethostname(), device=_describe(device))
         )
     except Preempted:  # there was no room to begin
-        return ledger.state() or State(status="preempted")
+        return trial_folder.state() or State(status="preempted")
     for line in (*lines, *attempt.warnings):
-        around.warn(line)
+        trial_host.warn(line)
     try:
-        _Run(config, attempt, checkpoint, around, device).go()
+        _Run(config, attempt, checkpoint, trial_host, device).go()
     except Pruned:
         pass
     except Preempted:
-        _end(attempt, around, "preempted")
+        _end(attempt, trial_host, "preempted")
     except KeyboardInterrupt:
-        _end(attempt, around, "preempted")
+        _end(attempt, trial_host, "preempted")
         raise
     except Superseded:
         raise
     except Exception as error:  # noqa: BLE001  any failure of a trial is a result: committed, and told to the driver
-        crowded = is_out_of_memory(error) and not around.alone
-        _end(attempt, around, "failed", error=_error_record(error), failures=attempt.state.failures + (not crowded))
+        crowded = is_out_of_memory(error) and not trial_host.alone
+        _end(attempt, trial_host, "failed", error=_error_record(error), failures=attempt.state.failures + (not crowded))
     finally:
         if device.type == "cuda":
             torch.cuda.empty_cache()
     return attempt.state
 
 
-def _end(attempt: Attempt, around: Surroundings, status: str, **fields: Any) -> None:
+def _end(attempt: Attempt, trial_host: TrialHost, status: str, **fields: Any) -> None:
     """Commit how it ended; where there is no room even for that and it must stop, what was committed before holds."""
     with suppress(Preempted):
-        around.when_there_is_room(lambda: attempt.end(status, **fields))
+        trial_host.when_there_is_room(lambda: attempt.end(status, **fields))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -108,16 +108,16 @@ class _Run:
         config: TrialConfig,
         attempt: Attempt,
         checkpoint: dict[str, Any],
-        around: Surroundings,
+        trial_host: TrialHost,
         device: torch.device,
     ) -> None:
-        self.config, self.checkpoint, self.around, self.device = config, checkpoint, around, device
+        self.config, self.checkpoint, self.trial_host, self.device = config, checkpoint, trial_host, device
         self.siblings = attempt.folder.path.parent
         self.method: Method = METHODS[config.method](config)
-        self.raw: Source = load(config.dataset, config.data_dir)
-        self.data: Loader = place_data(config, self.raw, device)
+        self.raw: Source = load_data(config.dataset, config.data_dir)
+        self.data: Loader = build_loader(config, self.raw, device)
         self.net: Net = build_net(config, self.raw, device)
-        self.progress = Progress(config, attempt, around, self.method, self.raw, self.data, self.net)
+        self.progress = Progress(config, attempt, trial_host, self.method, self.raw, self.data, self.net)
 
     def go(self) -> None:
         """Everything that is left to do."""
@@ -135,7 +135,7 @@ class _Run:
             self.progress.complete({"stage": len(stages)})
 
     def _run_stage(self, stage: Stage, position: int, last: bool) -> None:
-        StageRun(self.progress, stage, position, self.checkpoint).run(self._site(stage), last)
+        StageRun(self.progress, stage, position, self.checkpoint).run(self._context(stage), last)
 
     def _is_shared(self) -> bool:
         """A dense trial of a sweep is the shared stage of the same config, and nothing more; a segment is its own."""
@@ -158,25 +158,25 @@ class _Run:
             if given is not None:
                 load_into(self.net.model, source_path(given, self.config.model))
             return
-        name, checkpoint, rows = self._obtain(source, self.around)
+        name, checkpoint, rows = self._obtain(source, self.trial_host)
         self.net.load_state_dict(checkpoint["net"])
         for table, content in rows.items():
             self.progress.rows[table] = [{**row, "stage_id": row.get("stage_id") or name} for row in content]
 
-    def _obtain(self, source: TrialConfig, around: Surroundings) -> tuple[str, dict[str, Any], Rows]:
+    def _obtain(self, source: TrialConfig, trial_host: TrialHost) -> tuple[str, dict[str, Any], Rows]:
         """A shared stage's name, checkpoint and rows."""
-        folder = TrialFolder(self.around.stages / source_name(source, self.raw))
-        found = obtain(folder, lambda: run(source, folder.path, around), self.around.should_stop)
+        folder = TrialFolder(self.trial_host.stages / source_name(source, self.raw))
+        found = obtain(folder, lambda: run(source, folder.path, trial_host), self.trial_host.should_stop)
         return folder.path.name, *found
 
-    def _site(self, stage: Stage) -> Site:
-        seed, mapping = derive_seed(self.config.seed, stage.key), self.around.mapping()
-        return Site(self.data, self.progress.rows, mapping, seed, self._network)
+    def _context(self, stage: Stage) -> StageContext:
+        seed, mapping = derive_seed(self.config.seed, stage.key), self.trial_host.mapping()
+        return StageContext(self.data, self.progress.rows, mapping, seed, self._network)
 
     def _network(self, name: str) -> Net:
         """Another trained network, in evaluation mode; its rows are not this trial's."""
         source = self.method.references()[name]
-        _, checkpoint, _ = self._obtain(source, replace(self.around, report=lambda row: None))
+        _, checkpoint, _ = self._obtain(source, replace(self.trial_host, report=lambda row: None))
         net = build_net(source, self.raw, self.device)
         net.load_state_dict(checkpoint["net"])
         net.model.eval()

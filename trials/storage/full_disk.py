@@ -12,10 +12,10 @@ from trials.storage.files import is_full
 RETRY_S = 5.0
 """How often it is tried again."""
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
-def when_there_is_room(write: Callable[[], T], tell: Callable[[str], None], should_stop: Callable[[], bool]) -> T:
+def when_there_is_room(write: Callable[[], _T], tell: Callable[[str], None], should_stop: Callable[[], bool]) -> _T:
     """What ``write`` returns, once there is room for it. It must be possible to begin it anew.
 
     Raises:

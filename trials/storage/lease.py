@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
-from trials.storage.lease_store import FileSeat, ObjectSeat, Seat
+from trials.storage.lease_store import FileLeaseStore, LeaseStore, ObjectLeaseStore
 from trials.storage.owner import Owner
 from trials.storage.place import Place
 
@@ -29,7 +29,7 @@ class Lease:
     """A lease on a folder: ``with Lease(folder) as lease`` after :meth:`acquire` has said yes."""
 
     def __init__(self, folder: Place, *, heartbeat_s: float = HEARTBEAT_S, patience_s: float = PATIENCE_S) -> None:
-        self._seat: Seat = FileSeat(folder) if isinstance(folder, Path) else ObjectSeat(folder)
+        self._seat: LeaseStore = FileLeaseStore(folder) if isinstance(folder, Path) else ObjectLeaseStore(folder)
         self._heartbeat_s, self._patience_s = heartbeat_s, patience_s
         self._mine: Owner | None = None
         self._seen: dict[str, tuple[Owner, float]] = {}

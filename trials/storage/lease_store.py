@@ -23,11 +23,11 @@ from trials.storage.place import ObjectPath
 
 Gone = Callable[[Owner], bool]
 
-LOOKS, LOOK_EVERY_S = 20, 0.1
+LOOKS, CLAIMS_POLL_S = 20, 0.1
 """So often a claimant looks whether the later ones have withdrawn."""
 
 
-class Seat(Protocol):
+class LeaseStore(Protocol):
     """What a lease needs of the place it lies in."""
 
     def owner(self) -> Owner | None:
@@ -43,7 +43,7 @@ class Seat(Protocol):
         """Nobody is there, unless somebody else is."""
 
 
-class FileSeat:
+class FileLeaseStore:
     """``lease.json``, changed under a lock that the kernel drops with its holder. On NFS that is the server's (v4, or
     v3 with lockd); Lustre needs the mount option ``flock``."""
 
@@ -95,7 +95,7 @@ class _Claim:
     held: bool
 
 
-class ObjectSeat:
+class ObjectLeaseStore:
     """``claims/<token>.json``: one for the owner, and for a moment one for each who would be."""
 
     def __init__(self, folder: ObjectPath) -> None:
@@ -119,7 +119,7 @@ class ObjectSeat:
             if not others:
                 self._write(me, held=True)
                 return self._is_last(me)
-            time.sleep(LOOK_EVERY_S)  # the others see me and withdraw
+            time.sleep(CLAIMS_POLL_S)  # the others see me and withdraw
         self._remove(me)
         return False
 

@@ -40,7 +40,7 @@ _BUCKET = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 _KEY = r"[A-Za-z0-9_][A-Za-z0-9_.=-]*"
 _S3 = re.compile(rf"s3://({_BUCKET}(?:/{_KEY})*)/?")
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 R = TypeVar("R")
 
 
@@ -180,7 +180,7 @@ def environment(where: Place) -> dict[str, str]:
     return {n: os.environ[n] for n in ENVIRONMENT if n in os.environ} if isinstance(where, ObjectPath) else {}
 
 
-def each(function: Callable[[T], R], items: Iterable[T], where: Place) -> list[R]:
+def each(function: Callable[[_T], R], items: Iterable[_T], where: Place) -> list[R]:
     """``function`` of every item, in their order; many at once where the place they lie in answers late."""
     if isinstance(where, Path):
         return list(map(function, items))

@@ -7,7 +7,7 @@ import torch
 from trials import models
 from trials.compact import Architecture
 from trials.config.trial_config import TrialConfig
-from trials.data import Loader, Source, normalised_as_imagenet, place
+from trials.data import Loader, Source, normalised_as_imagenet, to_loader
 from trials.training.device import resolve_memory_format, resolve_precision
 from trials.training.net import Net
 
@@ -29,9 +29,9 @@ def architecture_of(config: TrialConfig, raw: Source, device: torch.device) -> A
     return Architecture(config.model, raw.num_classes, raw.in_channels, raw.image_size, precision)
 
 
-def place_data(config: TrialConfig, raw: Source, device: torch.device) -> Loader:
+def build_loader(config: TrialConfig, raw: Source, device: torch.device) -> Loader:
     """The config's data set on the device, with its validation split."""
-    return place(
+    return to_loader(
         raw if config.normalise == "dataset" else normalised_as_imagenet(raw),
         device=device,
         dtype=_DTYPES[resolve_precision(config, device)],

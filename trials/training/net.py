@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trials.compact import Kept, cut_tensors, kept_rows, shrink
+from trials.data import Batch
 
-Batch = tuple[Tensor, Tensor]
+__all__ = ["Batch", "Net"]
 
 
 class Net:

@@ -10,12 +10,18 @@ from trials.data import Loader
 from trials.storage.rows import Rows
 from trials.training.net import Batch, Net
 
-Map = Callable[[Callable[[Any, Any, Callable[[], bool]], Any], Any, Sequence[Any]], list[Any]]
+ShouldStop = Callable[[], bool]
+"""Whether a trial is asked to end."""
+
+Work = Callable[[Any, Any, ShouldStop], Any]
+"""``work(shared, item, should_stop)``: one of several independent pieces of a stage."""
+
+Map = Callable[[Work, Any, Sequence[Any]], list[Any]]
 """``map(function, shared, items)``: ``function(shared, item, should_stop)`` of every item, in the items' order."""
 
 
 @dataclass(frozen=True)
-class Site:
+class StageContext:
     """What a stage may work with.
 
     Attributes:

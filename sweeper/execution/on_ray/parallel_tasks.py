@@ -1,18 +1,17 @@
 """Pieces of one trial side by side: Ray tasks in the trial's own placement group, which has a bundle for each.
 
-A trial whose config says ``side_by_side`` = n gets n bundles of the resources that a trial has. The first is the
+A trial whose config says ``parallel_pieces`` = n gets n bundles of the resources that a trial has. The first is the
 trial's; it works in it on a flight's first piece, while the others run the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
 
-ShouldStop = Callable[[], bool]
-Work = Callable[[Any, Any, ShouldStop], Any]
+from trials.training.stage_context import Map, ShouldStop, Work
 
 
 def bundles(resources: Mapping[str, float], pieces: int) -> list[dict[str, float]]:
@@ -20,7 +19,7 @@ def bundles(resources: Mapping[str, float], pieces: int) -> list[dict[str, float
     return [dict(resources) for _ in range(max(pieces, 1))]
 
 
-def side_by_side(resources: Mapping[str, float], should_stop: ShouldStop) -> Callable[[Work, Any, Sequence[Any]], Any]:
+def parallel_map(resources: Mapping[str, float], should_stop: ShouldStop) -> Map:
     """A trial's ``map``: the first piece here, the others as Ray tasks; results in the pieces' order.
 
     What the pieces share is put into the object store once, however many flights follow. Whatever becomes of one piece,

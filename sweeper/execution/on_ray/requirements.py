@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sweeper.execution.live_view import Display
+from sweeper.execution.live_view import LiveView
 from sweeper.execution.on_ray.cluster import machines, resources_of, slots
 from sweeper.space.space import Space
 from trials.errors import UserError
@@ -20,7 +20,7 @@ PROBE_S = 180.0
 """How long a machine may take to say whether it reaches the storage: a worker process is started for it."""
 
 
-def require_room(space: Space, display: Display | None) -> None:
+def require_room(space: Space, display: LiveView | None) -> None:
     """A machine must have what a trial wants; a cluster, which may start one yet, is only told of.
 
     Raises:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ray import tune
 
-from sweeper.execution.live_view import Display
+from sweeper.execution.live_view import LiveView
 from sweeper.execution.on_ray.cluster import connect
 from sweeper.execution.on_ray.requirements import require_room, require_shared
 from sweeper.execution.on_ray.tune_searcher import PlanSearcher
@@ -38,7 +38,7 @@ def run_plan(
     space: Space,
     folder: SweepFolder,
     plan: Plan,
-    display: Display,
+    display: LiveView,
     lease: Lease,
     *,
     address: str | None = None,
@@ -101,7 +101,7 @@ def _put(stop_file: StopFile, lease: Lease) -> None:
 
 
 @contextmanager
-def _signals(stop_file: StopFile, plan: Plan, display: Display, lease: Lease) -> Iterator[Callable[[], None]]:
+def _signals(stop_file: StopFile, plan: Plan, display: LiveView, lease: Lease) -> Iterator[Callable[[], None]]:
     """A signal lets running trials commit and end; another one, not just its echo, leaves at once."""
     first: float | None = None
     timer = threading.Timer(GRACE_S, _leave)

@@ -11,11 +11,11 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from sweeper.execution.live_view import Display
+from sweeper.execution.live_view import LiveView
 from sweeper.execution.on_ray.cluster import largest, resources_of, slots
 from sweeper.execution.stop_file import StopFile
 from sweeper.folder.sweep_folder import SweepFolder
-from sweeper.results.tables import compact
+from sweeper.results.tables import compact_tables
 from sweeper.search.plan import Assignment, Plan
 from trials.storage.files import is_full
 from trials.storage.full_disk import when_there_is_room
@@ -38,7 +38,7 @@ FULL_S = 5.0
 class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
     """Adapts a plan to Tune: each suggestion is one attempt at one trial. Keeps nothing that is not in the folder."""
 
-    def __init__(self, plan: Plan, folder: SweepFolder, display: Display, limit: int | None, lease: Lease) -> None:
+    def __init__(self, plan: Plan, folder: SweepFolder, display: LiveView, limit: int | None, lease: Lease) -> None:
         super().__init__(metric="trial", mode="max")
         self.plan, self.folder, self.display, self.lease = plan, folder, display, lease
         self.limit, self.stop = limit, StopFile(folder.stop)
@@ -103,7 +103,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             "threads": max(1, int(space.resources.cpu)),
             "gpu": resources.get("GPU", 0),
             "resources": resources,
-            "pieces": assignment.config.side_by_side,
+            "pieces": assignment.config.parallel_pieces,
             "alone": resources == whole,
             "judged_by": space.objective if space.pruner else None,
             "alive_every_s": min(30.0, space.silence_limit_s / 10) if space.silence_limit_s else 30.0,
@@ -153,7 +153,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         began = time.monotonic()
         if began > self._compact_at:
             with contextlib.suppress(OSError):  # they are derived: the next time will do
-                compact(self.folder)
+                compact_tables(self.folder)
             took = time.monotonic() - began
             self._compact_at = time.monotonic() + max(COMPACT_EVERY_S, took / COMPACT_SHARE)
 

@@ -10,7 +10,7 @@ from ray import tune
 
 from sweeper.execution.on_ray.tune_searcher import PlanSearcher
 
-LOOK_EVERY_S = 1.0
+WATCH_EVERY_S = 1.0
 """So often the watchdog looks."""
 
 
@@ -35,7 +35,7 @@ class Watchdog(tune.Callback):  # type: ignore[misc]  # Ray is not typed
         self._running.pop(trial.trial_id, None)
 
     def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
-        if time.monotonic() - self._looked < LOOK_EVERY_S:
+        if time.monotonic() - self._looked < WATCH_EVERY_S:
             return
         self._looked = time.monotonic()
         for trial_id in self.searcher.silent():

@@ -16,25 +16,25 @@ from ray.tune import PlacementGroupFactory
 from ray.tune.trainable import wrap_function
 
 from sweeper.execution.assigned_trial import run_assigned
-from sweeper.execution.on_ray.parallel_tasks import bundles, side_by_side
+from sweeper.execution.on_ray.parallel_tasks import bundles, parallel_map
 from sweeper.execution.signals import GRACE_S
 
 ORPHAN_GRACE_S = 10.0
 """How long without a raylet: others wait for what it holds."""
 
-LOOK_EVERY_S = 0.5
+RAYLET_POLL_S = 0.5
 
 _given = False
 _busy = False
 _watching = False
 
 
-def given() -> bool:
+def notice_given() -> bool:
     """Whether this process has been told that it will end."""
     return _given
 
 
-def listen() -> None:
+def watch_for_notice() -> None:
     """From now on SIGTERM is a notice, and the end while no trial runs. For the main thread."""
     global _watching
     if not _watching:
@@ -47,7 +47,7 @@ def _watch(raylet: int) -> None:
     """End this process some time after a notice, whatever it waits for."""
     global _given
     while not _given and os.getppid() == raylet:
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(RAYLET_POLL_S)
     grace_s = GRACE_S if os.getppid() == raylet else ORPHAN_GRACE_S
     _given = True
     time.sleep(grace_s if _busy else 0.0)
@@ -65,7 +65,7 @@ def run_until_notice(assignment: dict[str, Any]) -> None:
     """:func:`run_assigned`; if the notice came, what there is was committed, and the process ends here."""
     global _busy
     _busy = True
-    run_assigned(assignment, tune.report, given, side_by_side)
+    run_assigned(assignment, tune.report, notice_given, parallel_map)
     if _given:
         os._exit(143)
     _busy = False
@@ -79,5 +79,5 @@ class TrialWorker(wrap_function(run_until_notice)):  # type: ignore[misc]  # Ray
         return PlacementGroupFactory(bundles(config["resources"], config["pieces"]))
 
     def setup(self, config: dict[str, Any]) -> None:
-        listen()  # here and not where trials run: signals reach the main thread
+        watch_for_notice()  # here and not where trials run: signals reach the main thread
         super().setup(config)

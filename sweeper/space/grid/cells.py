@@ -31,7 +31,7 @@ class Cell:
 
 def make_cell(values: Mapping[str, Scalar]) -> Cell:
     """The cell of these values."""
-    return Cell(",".join(f"{path}={text(values[path])}" for path in sorted(values)), dict(values))
+    return Cell(",".join(f"{path}={key_text(values[path])}" for path in sorted(values)), dict(values))
 
 
 def make_cells(grid: Mapping[str, Axis]) -> list[Cell]:
@@ -67,7 +67,7 @@ def nearest_cell(grid: Mapping[str, Axis], values: Mapping[str, Scalar]) -> Cell
     return make_cell(found)
 
 
-def text(value: Scalar) -> str:
+def key_text(value: Scalar) -> str:
     """``value`` as it stands in a key: equal values give equal texts, and others never do.
 
     >>> [text(value) for value in (0.2, 1.0, 1, True, None, "global", "1", "a,b")]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     pass
 from sweeper.space.options.objectives import known_column
 
-KINDS = ("target", "at_most", "at_least")
+BOUNDS = ("target", "at_most", "at_least")
 
 
 ROUNDING = 1e-9
@@ -75,7 +75,7 @@ class Constraint(Frozen):
     @property
     def kind(self) -> str:
         """Which of the three it is."""
-        return next(kind for kind in KINDS if getattr(self, kind) is not None)
+        return next(kind for kind in BOUNDS if getattr(self, kind) is not None)
 
     def limit(self, config: Mapping[str, Any], where: str = "constraints") -> float:
         """The bound for one trial."""
@@ -121,7 +121,7 @@ def read_constraints(content: object) -> tuple[Constraint, ...]:
 
 
 def _require_one_bound(constraint: Constraint, where: str) -> None:
-    kinds = [name for name in KINDS if getattr(constraint, name) is not None]
+    kinds = [name for name in BOUNDS if getattr(constraint, name) is not None]
     if len(kinds) != 1:
         raise UserError(
             f"{where} has {' and '.join(kinds) or 'no bound'}, but must have one of target (with tolerance), at_most, "

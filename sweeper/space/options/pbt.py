@@ -83,7 +83,7 @@ def with_samples(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, "samples": pbt.samples}
 
 
-def narrowed(old: Pbt | None, new: Pbt | None) -> Iterator[str]:
+def pbt_contradictions(old: Pbt | None, new: Pbt | None) -> Iterator[str]:
     """A line for each way in which ``new`` contradicts the population that ``old`` began; generations may be added."""
     if old is None or new is None:
         if old is not None:

@@ -19,13 +19,13 @@ from optuna.pruners import (
 )
 from pydantic import Field, field_validator
 
-from sweeper.space.named_options import Named, read_named
+from sweeper.space.named_options import NamedOptions, read_named_options
 from trials.config.trial_config import TrialConfig
 from trials.errors import UserError
 from trials.methods.registry import METHODS
 
 
-class Pruner(Named):
+class Pruner(NamedOptions):
     """Options of a pruner, by Optuna's own names."""
 
     @abstractmethod
@@ -166,7 +166,7 @@ def read_pruner(content: object, where: str = "pruner") -> Pruner | None:
     """The pruner that a name, or a mapping of ``name`` and options, says; null is none."""
     if content is None or isinstance(content, Pruner):
         return content
-    return read_named(content, PRUNERS, where)
+    return read_named_options(content, PRUNERS, where)
 
 
 def stoppable_epochs(config: TrialConfig) -> int:

@@ -30,7 +30,7 @@ from optuna.trial import FrozenTrial
 from pydantic import Field
 
 from sweeper.space.distributions import Choice, Distribution
-from sweeper.space.named_options import Named, read_named
+from sweeper.space.named_options import NamedOptions, read_named_options
 from sweeper.space.options import cma_state
 from trials.errors import UserError
 
@@ -49,7 +49,7 @@ class Question:
     enqueued: tuple[Mapping[str, Any], ...] = ()
 
 
-class Sampler(Named):
+class Sampler(NamedOptions):
     """Options of a sampler, by Optuna's own names."""
 
     learns: ClassVar[bool] = False
@@ -302,4 +302,4 @@ SAMPLERS: dict[str, type[Sampler]] = {
 
 def read_sampler(content: object) -> Sampler:
     """The sampler that a name, or a mapping of ``name`` and options, says."""
-    return content if isinstance(content, Sampler) else read_named(content, SAMPLERS, "sampler")
+    return content if isinstance(content, Sampler) else read_named_options(content, SAMPLERS, "sampler")

@@ -11,15 +11,15 @@ import pytest
 from rich.console import Console
 
 from sweeper.execution import live_view as module
-from sweeper.execution.live_view import Display
+from sweeper.execution.live_view import LiveView
 
 
-def make(total: int = 4, cells: int = 2, direction: str = "maximize", **console: Any) -> tuple[Display, io.StringIO]:
+def make(total: int = 4, cells: int = 2, direction: str = "maximize", **console: Any) -> tuple[LiveView, io.StringIO]:
     out = io.StringIO()
-    return Display(total, cells, Console(file=out, **console), "val_accuracy", direction), out
+    return LiveView(total, cells, Console(file=out, **console), "val_accuracy", direction), out
 
 
-def drawn(display: Display) -> str:
+def drawn(display: LiveView) -> str:
     """What a terminal would show now."""
     out = io.StringIO()
     Console(file=out, width=200).print(display._render())
@@ -142,7 +142,7 @@ def test_a_note_from_a_handler_that_interrupts_a_line_follows_it() -> None:
             return super().write(text)
 
     out = Interrupted()
-    display = Display(1, 1, Console(file=out), "val_accuracy", "maximize")
+    display = LiveView(1, 1, Console(file=out), "val_accuracy", "maximize")
     with display:
         display.note("a line")
         assert out.getvalue() == "a line\nSIGTERM\n"

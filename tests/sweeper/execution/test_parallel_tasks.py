@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from sweeper.execution.on_ray.parallel_tasks import bundles, side_by_side
+from sweeper.execution.on_ray.parallel_tasks import bundles, parallel_map
 from sweeper.space.load import from_document
 from trials.errors import Preempted
 from trials.methods.parsing import parse
-from trials.running.trial import Surroundings, run
+from trials.running.trial import TrialHost, run
 from trials.storage.trial_folder import TrialFolder
 
 CONFIG: dict[str, Any] = {
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("ray")
 
 def rows(storage: Path, map_: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     config = parse(CONFIG)
-    state = run(config, storage / "trials" / config.id, Surroundings(storage / "stages", map=map_))
+    state = run(config, storage / "trials" / config.id, TrialHost(storage / "stages", map=map_))
     assert state.status == "complete", state.error
     found = TrialFolder(storage / "trials" / config.id).rows(state.commits[-1])["allocations"]
     return [{k: v for k, v in row.items() if k != "seconds"} for row in found], state.result
@@ -50,7 +50,7 @@ def always() -> bool:
 
 def test_tasks_and_this_process_come_to_the_same(tmp_path: Path) -> None:
     counted: list[int] = []
-    tasks = side_by_side(RESOURCES, never)
+    tasks = parallel_map(RESOURCES, never)
 
     def watched(work: Any, shared: Any, items: Any) -> list[Any]:
         counted.append(len(items))
@@ -73,14 +73,14 @@ def failing(shared: int, item: int, should_stop: Callable[[], bool]) -> int:
 
 
 def test_results_are_in_the_order_of_the_pieces() -> None:
-    assert side_by_side(RESOURCES, never)(work, 7, [3, 1, 2]) == [(7, 3), (7, 1), (7, 2)]
+    assert parallel_map(RESOURCES, never)(work, 7, [3, 1, 2]) == [(7, 3), (7, 1), (7, 2)]
 
 
 def test_being_asked_to_stop_and_failing_are_told_apart() -> None:
     with pytest.raises(Preempted):
-        side_by_side(RESOURCES, always)(work, 7, [1, 2])
+        parallel_map(RESOURCES, always)(work, 7, [1, 2])
     with pytest.raises(ValueError, match="piece 2 is broken"):
-        side_by_side(RESOURCES, never)(failing, 7, [1, 2])
+        parallel_map(RESOURCES, never)(failing, 7, [1, 2])
 
 
 def slow_but_for_the_first(folder: Path, item: int, should_stop: Callable[[], bool]) -> None:
@@ -92,13 +92,13 @@ def slow_but_for_the_first(folder: Path, item: int, should_stop: Callable[[], bo
 
 def test_nothing_still_runs_when_a_piece_has_failed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="piece 1 is broken"):
-        side_by_side(RESOURCES, never)(slow_but_for_the_first, tmp_path, [1, 2, 3])
+        parallel_map(RESOURCES, never)(slow_but_for_the_first, tmp_path, [1, 2, 3])
     assert {path.name for path in tmp_path.iterdir()} == {"2", "3"}
 
 
 def test_a_trial_has_a_bundle_for_each_of_its_pieces() -> None:
-    assert parse(CONFIG).side_by_side == 2
-    assert parse({**CONFIG, "allocation": "greedy"}).side_by_side == 1
+    assert parse(CONFIG).parallel_pieces == 2
+    assert parse({**CONFIG, "allocation": "greedy"}).parallel_pieces == 1
     assert bundles({"CPU": 2.0, "GPU": 0.5}, 3) == [{"CPU": 2.0, "GPU": 0.5}] * 3
 
 

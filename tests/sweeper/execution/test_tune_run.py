@@ -23,7 +23,7 @@ from rich.console import Console
 import sweeper
 from sweeper.cli import COMPLETE, FAILURES, STOPPED, WRONG_INPUT, main
 from sweeper.execution.assigned_trial import run_assigned
-from sweeper.execution.live_view import Display
+from sweeper.execution.live_view import LiveView
 from sweeper.results.tables import read
 from tests.sweeper.on_ray import ROOT, SPACE
 from tests.sweeper.sweeps import begun, make_space
@@ -162,7 +162,7 @@ def test_layers_without_weights_are_warned_of(here: Path) -> None:
     space = make_space()
     plan = begun(space, here / "empty")
     output = io.StringIO()
-    display = Display(2, 2, Console(file=output, width=200), "val_accuracy", "maximize")
+    display = LiveView(2, 2, Console(file=output, width=200), "val_accuracy", "maximize")
     from sweeper.execution.on_ray.tune_run import PlanSearcher
 
     searcher = PlanSearcher(plan, plan.folder, display, 1, Lease(here / "lease"))

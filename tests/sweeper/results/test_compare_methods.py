@@ -262,10 +262,10 @@ def test_what_cannot_be_compared_is_refused(sweep: Sweep, tmp_path: Path) -> Non
 
 def test_the_picture_has_a_panel_and_a_look_for_every_series(sweep: Sweep) -> None:
     pytest.importorskip("matplotlib")
-    from sweeper.comparison_plot import COLOURS, MARKERS, draw, texts
+    from sweeper.comparison_plot import COLOURS, MARKERS, draw_comparison, texts
 
     points = points_of(sweep)
-    figure = draw(points, "test_accuracy", dense_accuracy(sweep))
+    figure = draw_comparison(points, "test_accuracy", dense_accuracy(sweep))
     *panels, front = [axis for axis in figure.axes if axis.get_visible()]
     assert [panel.get_title() for panel in panels] == ["l1", "one_shot"]
     own = [line for line in panels[1].lines if line.get_marker() == MARKERS[1]]

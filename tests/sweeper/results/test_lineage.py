@@ -23,11 +23,11 @@ def test_the_lineage_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     plan.folder.append({"space": space.document()})
     run_out(plan, landscape)
     sweep = load(tmp_path / "small")
-    figure = lineage_plot.draw(sweep, "density=0.5", "val_accuracy")
+    figure = lineage_plot.draw_lineage(sweep, "density=0.5", "val_accuracy")
     assert [axis.get_ylabel() for axis in figure.axes] == ["val_accuracy", *sorted(space.search)]
     assert sum(line.get_linewidth() > 2 for line in figure.axes[0].lines) == 2  # the best one's two steps
     with pytest.raises(UserError, match=r"cells with a population are: 'density=0\.2', 'density=0\.5'"):
-        lineage_plot.draw(sweep, "density=0.3", "val_accuracy")
+        lineage_plot.draw_lineage(sweep, "density=0.3", "val_accuracy")
     assert lineage_plot.main([str(tmp_path / "small"), "--to", str(tmp_path / "lineage.svg")]) == 0
     assert (tmp_path / "lineage.svg").stat().st_size > 10_000
     assert lineage_plot.main([str(tmp_path / "nothing"), "--to", str(tmp_path / "x.png")]) == 2

@@ -15,7 +15,7 @@ from sweeper.results.regrowth import applied_allocations, episode_costs, table_r
 from sweeper.results.report import show
 from sweeper.results.tables import load
 from trials.methods.parsing import parse
-from trials.running.trial import Surroundings, run
+from trials.running.trial import TrialHost, run
 
 COMMON: dict[str, Any] = {
     "dataset": "digits",
@@ -37,7 +37,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     for content in CONTENTS.values():
         config = parse(content)
         folder.schedule(config.id, config.model_dump(mode="json"), (Sample("", 0, {}, {}, {}),))
-        state = run(config, folder.trial_folder(config.id), Surroundings(folder.stages))
+        state = run(config, folder.trial_folder(config.id), TrialHost(folder.stages))
         assert state.status == "complete", state.error
     return load(folder.path)
 

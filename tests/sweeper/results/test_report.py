@@ -15,10 +15,10 @@ from rich.console import Console
 from sweeper.folder.sweep_folder import Sample, SweepFolder
 from sweeper.results.report import show
 from sweeper.results.summary import summarise
-from sweeper.results.tables import compact, load
+from sweeper.results.tables import compact_tables, load
 from trials.errors import UserError
 from trials.methods.parsing import parse
-from trials.running.trial import Surroundings, run
+from trials.running.trial import TrialHost, run
 from trials.storage.trial_folder import TrialFolder
 
 SPACE = {
@@ -117,7 +117,7 @@ def test_minimising_another_objective(sweep: SweepFolder) -> None:
 
 
 def test_the_report_as_plain_text(sweep: SweepFolder) -> None:
-    compact(sweep)
+    compact_tables(sweep)
     assert [" ".join(line.split()) for line in shown(sweep.path).splitlines()] == [
         "bip: 4 cells, 4 done; 8 trials, 8 done, 0 running, 0 failed, 0 left",
         "density asked % density % val_accuracy % test_accuracy % n done best",
@@ -199,7 +199,7 @@ def test_levels_of_an_iterative_method(tmp_path: Path) -> None:
         content = {"method": "imp", "dataset": "digits", "model": "tiny", "levels": 2, "prune_fraction": 0.5}
         config = parse({**content, "seed": seed, "pretrain": {"epochs": 2}})
         folder.schedule(config.id, config.model_dump(mode="json"), (Sample(f"seed={seed}", 0, {"seed": seed}, {}, {}),))
-        results.append(run(config, folder.trial_folder(config.id), Surroundings(folder.stages)).result)
+        results.append(run(config, folder.trial_folder(config.id), TrialHost(folder.stages)).result)
     summary = summary_of(folder, grid=["seed"], search=())
     assert summary["kind"].tolist() == ["dense", "group", "group"]
     assert summary["level"].tolist()[1:] == [1, 2]

@@ -16,10 +16,10 @@ import pytest
 from sweeper.columns import COLUMNS, config_column
 from sweeper.folder.sweep_folder import Sample, SweepFolder
 from sweeper.results.frames import Sweep
-from sweeper.results.tables import compact, load, read
+from sweeper.results.tables import compact_tables, load, read
 from trials.errors import UserError
 from trials.methods.parsing import parse
-from trials.running.trial import Surroundings, run
+from trials.running.trial import TrialHost, run
 from trials.storage.rows import RESULT
 from trials.storage.trial_folder import Attempt, Commit, TrialFolder
 
@@ -79,7 +79,7 @@ def test_a_real_trial_comes_out_whole(tmp_path: Path) -> None:
     config = parse({**content, "pretrain": {"epochs": 2}, "prune": {"epochs": 1}})
     folder = SweepFolder(tmp_path / "sweep")
     folder.schedule(config.id, config.model_dump(mode="json"), (Sample("density=0.2", 3, {"density": 0.2}, {}, {}),))
-    state = run(config, folder.trial_folder(config.id), Surroundings(folder.stages))
+    state = run(config, folder.trial_folder(config.id), TrialHost(folder.stages))
     tables = load(folder.path)
     assert_no_row_twice(tables)
     assert list(zip(tables.epochs["stage"], tables.epochs["epoch"], strict=True)) == [
@@ -142,7 +142,7 @@ def test_failures_are_columns(sweep: SweepFolder) -> None:
 
 def test_tables_are_a_cache_that_changes_nothing(sweep: SweepFolder) -> None:
     fresh = load(sweep.path)
-    assert_equal(compact(sweep), fresh)
+    assert_equal(compact_tables(sweep), fresh)
     assert sorted(p.name for p in sweep.tables.iterdir()) == sorted(
         ["manifest.json", *(f"{f}.parquet" for f in FRAMES)]
     )
@@ -159,12 +159,12 @@ def test_tables_are_a_cache_that_changes_nothing(sweep: SweepFolder) -> None:
 def test_old_tables_give_what_no_tables_give(sweep: SweepFolder) -> None:
     running = begin(sweep, "bip-0")
     commit(running, 1)
-    compact(sweep)
+    compact_tables(sweep)
     commit(running, 3, status="complete", result={**RESULTS, "val_accuracy": 0.5})
     finished(sweep, "one_shot-z", finetune={"lr": 0.5})
     shutil.rmtree(sweep.trial_folder("bip-a"))
     with_tables = load(sweep.path)
-    compacted = compact(sweep)
+    compacted = compact_tables(sweep)
     shutil.rmtree(sweep.tables)
     assert_equal(with_tables, load(sweep.path))
     assert_equal(compacted, with_tables)
@@ -174,26 +174,26 @@ def test_old_tables_give_what_no_tables_give(sweep: SweepFolder) -> None:
 
 
 def test_nothing_is_written_when_nothing_has_changed(sweep: SweepFolder) -> None:
-    compact(sweep)
+    compact_tables(sweep)
     before = {path: path.stat().st_mtime_ns for path in sweep.tables.iterdir()}
-    compact(sweep)
+    compact_tables(sweep)
     assert {path: path.stat().st_mtime_ns for path in sweep.tables.iterdir()} == before
 
 
 @pytest.mark.parametrize("name", ["epochs.parquet", "manifest.json"])
 def test_damaged_or_mixed_tables_are_not_used(sweep: SweepFolder, name: str) -> None:
-    fresh = compact(sweep)
+    fresh = compact_tables(sweep)
     (sweep.tables / name).write_bytes(b"not what it was")
     assert_equal(load(sweep.path), fresh)
-    assert_equal(compact(sweep), fresh)
+    assert_equal(compact_tables(sweep), fresh)
     json.loads((sweep.tables / "manifest.json").read_bytes())
 
 
 def test_tables_of_two_compactions_are_not_mixed(sweep: SweepFolder) -> None:
-    compact(sweep)
+    compact_tables(sweep)
     old = (sweep.tables / "epochs.parquet").read_bytes()
     finished(sweep, "bip-d")
-    fresh = compact(sweep)
+    fresh = compact_tables(sweep)
     (sweep.tables / "epochs.parquet").write_bytes(old)
     assert_equal(load(sweep.path), fresh)
 
@@ -204,7 +204,7 @@ def test_damaged_row_files_are_left_out_with_a_warning(sweep: SweepFolder, with_
         path = next((sweep.trial_folder(name) / "rows").glob("epochs-*"))
         path.write_bytes(path.read_bytes()[:-10])
     if with_tables:
-        compact(sweep)
+        compact_tables(sweep)
     with pytest.warns(UserWarning, match=r"bip-a/rows/epochs-.*bip-c/rows/epochs-"):
         tables = load(sweep.path)
     assert len(tables.damaged) == 2
@@ -274,7 +274,7 @@ def test_loading_while_a_worker_commits(sweep: SweepFolder) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             while time.monotonic() < until:
-                tables = compact(sweep) if loads % 3 == 0 else load(sweep.path)
+                tables = compact_tables(sweep) if loads % 3 == 0 else load(sweep.path)
                 assert_no_row_twice(tables)
                 mine = tables.epochs.query("trial == 'bip-0'")["epoch"].tolist()
                 assert mine == list(range(len(mine)))
@@ -300,11 +300,11 @@ def test_a_sweep_without_trials_has_empty_tables(tmp_path: Path) -> None:
     for frame in FRAMES:
         assert list(getattr(tables, frame).columns) == list(COLUMNS[frame])
         assert len(getattr(tables, frame)) == 0
-    assert_equal(compact(folder), tables)
+    assert_equal(compact_tables(folder), tables)
 
 
 def test_other_tables_of_rows_can_be_left_unread(sweep: SweepFolder) -> None:
     tables = read(sweep.path, rows=("epochs",))
     assert (len(tables.trials), len(tables.epochs), len(tables.layers)) == (3, 6, 0)
-    compact(sweep)
+    compact_tables(sweep)
     assert_equal(read(sweep.path, rows=("epochs",)), tables)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.search.perturbation import drawn, perturbed
+from sweeper.search.perturbation import draw_value, perturb_value
 from sweeper.space.distributions import Choice, Distribution, Int, Uniform
 from tests.sweeper.populations import landscape, places, population
 from tests.sweeper.sweeps import begun, run_out
@@ -19,10 +19,14 @@ from tests.sweeper.sweeps import begun, run_out
 )
 def test_values_stay_in_their_distribution(distribution: Distribution) -> None:
     draw, seen = random.Random(0), []
-    value = drawn(distribution, draw)
+    value = draw_value(distribution, draw)
     for _ in range(500):
         seen.append(value)
-        value = perturbed(distribution, value, (0.8, 1.2), draw) if draw.random() < 0.9 else drawn(distribution, draw)
+        value = (
+            perturb_value(distribution, value, (0.8, 1.2), draw)
+            if draw.random() < 0.9
+            else draw_value(distribution, draw)
+        )
     low, high = distribution.edges()[0], distribution.edges()[-1]
     if isinstance(distribution, Choice):
         assert set(seen) == set(distribution.choices)
@@ -34,14 +38,14 @@ def test_values_stay_in_their_distribution(distribution: Distribution) -> None:
 
 def test_perturbing() -> None:
     draw = random.Random(1)
-    assert {perturbed(Uniform(0.0, 10.0), 2.0, (0.5, 2.0), draw) for _ in range(50)} == {1.0, 4.0}
-    assert {perturbed(Uniform(0.0, 3.0), 2.0, (0.5, 2.0), draw) for _ in range(50)} == {1.0, 3.0}
-    assert {perturbed(Int(1, 100), 50, (0.8, 1.2), draw) for _ in range(50)} == {40, 60}
-    assert {perturbed(Int(1, 100), 2, (0.8, 1.2), draw) for _ in range(50)} == {1, 3}
+    assert {perturb_value(Uniform(0.0, 10.0), 2.0, (0.5, 2.0), draw) for _ in range(50)} == {1.0, 4.0}
+    assert {perturb_value(Uniform(0.0, 3.0), 2.0, (0.5, 2.0), draw) for _ in range(50)} == {1.0, 3.0}
+    assert {perturb_value(Int(1, 100), 50, (0.8, 1.2), draw) for _ in range(50)} == {40, 60}
+    assert {perturb_value(Int(1, 100), 2, (0.8, 1.2), draw) for _ in range(50)} == {1, 3}
     choice = Choice((16, 32, 64))
-    assert {perturbed(choice, 32, (0.8,), draw) for _ in range(50)} == {16, 64}
-    assert {perturbed(choice, 64, (0.8,), draw) for _ in range(50)} == {32}
-    assert perturbed(Choice(("a",)), "a", (0.8,), draw) == "a"
+    assert {perturb_value(choice, 32, (0.8,), draw) for _ in range(50)} == {16, 64}
+    assert {perturb_value(choice, 64, (0.8,), draw) for _ in range(50)} == {32}
+    assert perturb_value(Choice(("a",)), "a", (0.8,), draw) == "a"
 
 
 def test_resampling_always_or_never(tmp_path: Path) -> None:

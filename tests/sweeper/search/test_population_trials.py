@@ -18,7 +18,7 @@ from tests.trials.folders import assert_same_outcome
 from tests.trials.killing import Killed, deaths, killed_at_write
 from trials.methods.parsing import parse
 from trials.methods.segments import child
-from trials.running.trial import Surroundings, run
+from trials.running.trial import TrialHost, run
 from trials.storage.trial_folder import TrialFolder
 
 
@@ -26,7 +26,7 @@ def run_for_real(space: Space, path: Path) -> Plan:
     plan = begun(space, path / "small")
     while (assignment := plan.next()) is not None:
         folder = plan.folder.trial_folder(assignment.trial_id)
-        run(assignment.config, folder, Surroundings(plan.folder.stages))
+        run(assignment.config, folder, TrialHost(plan.folder.stages))
         plan.ended(assignment.trial_id)
     return plan
 

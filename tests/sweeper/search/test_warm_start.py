@@ -11,7 +11,7 @@ import pytest
 
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.search.plan import Plan
-from sweeper.search.warm_start import Warm, commit, warm_start
+from sweeper.search.warm_start import WarmStart, commit_warm_start, warm_start
 from sweeper.space.space import Space
 from tests.sweeper.sweeps import ONE_SHOT, asked, finish, landscape, make_space, run_space
 from trials.errors import UserError
@@ -47,7 +47,7 @@ def test_the_same_question_is_known_already(tmp_path: Path, earlier: SweepFolder
         assert found == {
             tuple(params[path] for path in PATHS): value_of(params) for (c, _), params in there.items() if c == density
         }
-    commit(folder, warm)
+    commit_warm_start(folder, warm)
     plan = Plan(space, folder, [], warm)
     study = plan._searches["density=0.5,seed=3"].study
     assert [trial.values[0] for trial in study.trials] == [o.values[0] for o in warm["density=0.5,seed=3"].observations]
@@ -76,11 +76,11 @@ def test_of_another_question_the_best_points_are_tried_first(
 def test_what_was_taken_stays_whatever_becomes_of_the_earlier_sweep(tmp_path: Path, earlier: SweepFolder) -> None:
     space, folder = later(tmp_path)
     warm = warm_start(space, folder)
-    commit(folder, warm)
+    commit_warm_start(folder, warm)
     written = (folder.path / "warm.json").read_bytes()
     shutil.rmtree(earlier.path)
     assert warm_start(space, folder) == warm
-    commit(folder, warm)
+    commit_warm_start(folder, warm)
     assert (folder.path / "warm.json").read_bytes() == written
     wider = later(tmp_path, grid={"density": [0.5, 0.2, 0.1]})[0]
     with pytest.raises(UserError, match=r"from_sweep is 'earlier', but .* is not the folder of a sweep"):
@@ -92,11 +92,11 @@ def test_what_was_taken_stays_whatever_becomes_of_the_earlier_sweep(tmp_path: Pa
 
 def test_new_cells_are_warmed_and_cells_without_a_counterpart_are_not(tmp_path: Path, earlier: SweepFolder) -> None:
     space, folder = later(tmp_path)
-    commit(folder, warm_start(space, folder))
+    commit_warm_start(folder, warm_start(space, folder))
     wider, _ = later(tmp_path, grid={"density": [0.5, 0.2, 0.1]})
     warm = warm_start(wider, folder)
-    assert warm["density=0.1"] == Warm()
-    commit(folder, warm)
+    assert warm["density=0.1"] == WarmStart()
+    commit_warm_start(folder, warm)
     assert json.loads((folder.path / "warm.json").read_text())["cells"].keys() == warm.keys()
 
 
@@ -104,7 +104,7 @@ def test_a_driver_that_died_is_succeeded_by_one_that_asks_the_same(tmp_path: Pat
     space, folder = later(tmp_path)
     run_space(space, folder.path)
     other = SweepFolder(tmp_path / "other")
-    commit(other, warm_start(space, other))
+    commit_warm_start(other, warm_start(space, other))
     while True:
         plan = Plan(space, other, other.records(), warm_start(space, other))
         if plan.complete:

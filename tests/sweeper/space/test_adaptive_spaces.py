@@ -8,14 +8,14 @@ import pytest
 
 from sweeper.results.pareto import feasible
 from sweeper.space.load import load_space
-from trials.running.trial import Surroundings, run
+from trials.running.trial import TrialHost, run
 
 
 def test_the_demo_reaches_its_target_within_a_point(tmp_path: Path) -> None:
     space = load_space("adaptive_budget", profile="demo")
     cell = next(cell for cell in space.cells() if cell.values == {"starget": 0.9, "seed": 0})
     config = space.config(cell, {"lv": 80.0, "initial_threshold": 0.9})
-    state = run(config, tmp_path / "trial", Surroundings(tmp_path / "stages"))
+    state = run(config, tmp_path / "trial", TrialHost(tmp_path / "stages"))
     assert state.status == "complete", state.error
     assert state.result["sparsity"] == pytest.approx(0.9, abs=0.01)
     assert state.result["analytic_density"] == pytest.approx(0.1, abs=0.01)

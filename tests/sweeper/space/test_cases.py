@@ -14,7 +14,7 @@ from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.report import standing
 from sweeper.results.tables import load
 from sweeper.space.checks import check_space
-from sweeper.space.compatibility import narrowing
+from sweeper.space.compatibility import contradictions
 from sweeper.space.load import from_document, load_space
 from sweeper.space.space import Space
 from trials.errors import UserError
@@ -213,7 +213,7 @@ def test_a_case_that_its_trials_do_not_accept_is_said_with_the_cell() -> None:
     ],
 )
 def test_may_continue(path: str, value: Any) -> None:
-    assert narrowing(space_of(), space_of(changed(path, value))) == []
+    assert contradictions(space_of(), space_of(changed(path, value))) == []
 
 
 @pytest.mark.parametrize(
@@ -245,4 +245,4 @@ def test_may_continue(path: str, value: Any) -> None:
     ],
 )
 def test_may_not_continue(path: str, value: Any, line: str) -> None:
-    assert line in narrowing(space_of(), space_of(changed(path, value)))
+    assert line in contradictions(space_of(), space_of(changed(path, value)))

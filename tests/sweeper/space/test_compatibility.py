@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sweeper.space.compatibility import narrowing
+from sweeper.space.compatibility import contradictions
 from sweeper.space.load import from_document
 from sweeper.space.space import Space
 
@@ -41,7 +41,7 @@ def trial(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_may_continue(changes: dict[str, Any]) -> None:
-    assert narrowing(space(), space(**changes)) == []
+    assert contradictions(space(), space(**changes)) == []
 
 
 @pytest.mark.parametrize(
@@ -78,38 +78,41 @@ def test_may_continue(changes: dict[str, Any]) -> None:
     ],
 )
 def test_may_not_continue(changes: dict[str, Any], line: str) -> None:
-    assert narrowing(space(), space(**changes)) == [line]
+    assert contradictions(space(), space(**changes)) == [line]
 
 
 def test_a_removed_search_is_said_with_its_samples() -> None:
-    assert narrowing(space(), space(search={}, samples=1)) == [
+    assert contradictions(space(), space(search={}, samples=1)) == [
         "search.mask_lr is missing, but the sweep was begun with loguniform from 0.01 to 0.3",
         "samples is 1, but the sweep was begun with 4",
     ]
 
 
 def test_every_difference_is_a_line() -> None:
-    lines = narrowing(space(), space(seed=3, samples=1, trial=trial(prune={"lr": 0.2, "momentum": 0.5})))
+    lines = contradictions(space(), space(seed=3, samples=1, trial=trial(prune={"lr": 0.2, "momentum": 0.5})))
     assert [line.split(" is ")[0] for line in lines] == ["seed", "samples", "trial.prune.lr", "trial.prune.momentum"]
 
 
 def test_a_part_that_comes_or_goes() -> None:
-    lines = narrowing(space(), space(trial=trial(finetune={"epochs": 3})))
+    lines = contradictions(space(), space(trial=trial(finetune={"epochs": 3})))
     assert "trial.finetune.epochs is 3, but the sweep was begun without it" in lines
     assert "trial.finetune is missing, but the sweep was begun with None" in lines
 
 
 def test_a_template_of_another_version_is_compared_as_written() -> None:
     old = space(trial=trial(forgotten_field=1))
-    assert narrowing(old, space(trial=trial(forgotten_field=1))) == []
-    assert narrowing(old, space()) == ["trial.forgotten_field is missing, but the sweep was begun with 1"]
+    assert contradictions(old, space(trial=trial(forgotten_field=1))) == []
+    assert contradictions(old, space()) == ["trial.forgotten_field is missing, but the sweep was begun with 1"]
 
 
 def test_each_method_of_a_grid_is_compared() -> None:
     base = {"model": "tiny", "dataset": "digits", "density": 0.5}
     grid = {"method": ["bip", "one_shot"]}
     begun = space(trial=base, grid=grid, search={}, samples=1)
-    assert narrowing(begun, space(trial={**base, "finetune": None}, grid=grid, search={}, samples=1))[-1] == (
+    assert contradictions(begun, space(trial={**base, "finetune": None}, grid=grid, search={}, samples=1))[-1] == (
         "trial.finetune is None, but the sweep was begun without it"
     )
-    assert narrowing(begun, space(trial=base, grid={"method": ["one_shot", "imp", "bip"]}, search={}, samples=1)) == []
+    assert (
+        contradictions(begun, space(trial=base, grid={"method": ["one_shot", "imp", "bip"]}, search={}, samples=1))
+        == []
+    )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sweeper.space.compatibility import narrowing
+from sweeper.space.compatibility import contradictions
 from sweeper.space.load import from_document
 from sweeper.space.space import Space
 from tests.sweeper.populations import PBT, SEARCH, TRIAL, population
@@ -86,15 +86,15 @@ def test_a_space_comes_back_from_its_document() -> None:
 
 
 def test_only_generations_may_be_added() -> None:
-    assert narrowing(population(pbt={"generations": 2}), population()) == []
-    assert narrowing(population(), population(pbt={"generations": 2})) == [
+    assert contradictions(population(pbt={"generations": 2}), population()) == []
+    assert contradictions(population(), population(pbt={"generations": 2})) == [
         "samples is 8, but the sweep was begun with 12"
     ]
     other = population(pbt={"population": 6, "perturb": [0.5, 2.0]})
-    assert narrowing(population(), other) == [
+    assert contradictions(population(), other) == [
         "pbt.population is 6, but the sweep was begun with 4",
         "pbt.perturb is (0.5, 2.0), but the sweep was begun with (0.8, 1.2)",
     ]
     plain = make_space(trial=TRIAL, search=SEARCH, samples=12)
-    assert narrowing(population(), plain) == ["pbt is missing, but the sweep was begun with it"]
-    assert narrowing(plain, population()) == ["pbt is there, but the sweep was begun without it"]
+    assert contradictions(population(), plain) == ["pbt is missing, but the sweep was begun with it"]
+    assert contradictions(plain, population()) == ["pbt is there, but the sweep was begun without it"]

@@ -19,7 +19,7 @@ from tests.sweeper.pruned import EPOCHS, KINDS, TRIAL, Drivers, accuracy, space_
 from tests.sweeper.sweeps import begun, trials_of
 from trials.errors import UserError
 from trials.methods.parsing import parse
-from trials.running.trial import Surroundings, run
+from trials.running.trial import TrialHost, run
 from trials.storage.trial_folder import TrialFolder
 
 
@@ -120,8 +120,8 @@ def test_a_stopped_trial_ends_as_pruned_with_its_rows(tmp_path: Path) -> None:
         assert (row["stage"], row["epoch"]) == ("finetune", step)
         return step == 2
 
-    around = Surroundings(tmp_path / "stages", is_over=is_over)
-    state = run(config, tmp_path / "trial", around)
+    trial_host = TrialHost(tmp_path / "stages", is_over=is_over)
+    state = run(config, tmp_path / "trial", trial_host)
     assert (state.status, asked) == ("pruned", [1, 2])
     assert (state.result["pruned_at"], state.result["epochs"], state.result["test_accuracy"]) == (2, 2, None)
     rows = TrialFolder(tmp_path / "trial").rows(state.commits[-1])
@@ -129,10 +129,10 @@ def test_a_stopped_trial_ends_as_pruned_with_its_rows(tmp_path: Path) -> None:
         ("pretrain", 1), ("finetune", 0), ("finetune", 1), ("finetune", 2),
     ]  # fmt: skip
     assert {row["density"] for row in rows["layers"] if row["stage"] == "finetune"} != {1.0}
-    assert run(config, tmp_path / "trial", around) == state
+    assert run(config, tmp_path / "trial", trial_host) == state
     assert asked == [1, 2]
 
-    whole = run(config, tmp_path / "whole", Surroundings(tmp_path / "stages", is_over=lambda step, row: False))
+    whole = run(config, tmp_path / "whole", TrialHost(tmp_path / "stages", is_over=lambda step, row: False))
     assert (whole.status, whole.result["epochs"], "pruned_at" in whole.result) == ("complete", 4, False)
     last = TrialFolder(tmp_path / "whole").rows(whole.commits[-1])["epochs"]
     assert [row["val_loss"] for row in last[:4]] == [row["val_loss"] for row in rows["epochs"]]
@@ -147,7 +147,7 @@ def test_the_last_epoch_is_not_asked_about_and_levels_count_on(tmp_path: Path) -
         asked.append((step, row["level"]))
         return False
 
-    assert run(config, tmp_path / "trial", Surroundings(tmp_path / "stages", is_over=is_over)).status == "complete"
+    assert run(config, tmp_path / "trial", TrialHost(tmp_path / "stages", is_over=is_over)).status == "complete"
     assert asked == [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3)]
     assert stoppable_epochs(config) == 6
 

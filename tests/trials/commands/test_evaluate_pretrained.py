@@ -16,8 +16,8 @@ from torchvision import models
 
 from tests.trials.layouts import write_imagenet, write_imagenet_parquet
 from trials.__main__ import main
-from trials.commands.evaluate_pretrained import COLUMNS, REFERENCE
-from trials.commands.pretrained_accuracy import Ratio, check, masks_of, read_reference
+from trials.commands.evaluate_pretrained import PRETRAINED_COLUMNS, REFERENCE
+from trials.commands.pretrained_accuracy import Ratio, check_ratio, masks_of, read_reference
 from trials.data.encoded import FolderImages
 from trials.data.sets.imagenet import load_validation
 from trials.errors import DataError, UserError
@@ -66,7 +66,7 @@ def test_the_table_is_made_anew(weights: Path, tmp_path: Path, capsys: pytest.Ca
     assert len(found) == len(published) >= 3
     data = load_validation(folder, crop_size=16, resize=18)
     for row, known in zip(found, published, strict=True):
-        assert tuple(row) == COLUMNS
+        assert tuple(row) == PRETRAINED_COLUMNS
         assert (row["table"], row["network"]) == (known["table"], known["network"])
         assert row["published_acc1_percent"]
         assert int(row["images"]) == len(data.test_labels) == 6
@@ -80,7 +80,7 @@ def test_the_table_is_made_anew(weights: Path, tmp_path: Path, capsys: pytest.Ca
 
 def by_hand(row: dict[str, str], weights: Path, data: Any) -> tuple[dict[str, float], dict[str, float]]:
     """Figures of one row, with the weights really zeroed."""
-    from trials.data import place
+    from trials.data import to_loader
 
     model = models.resnet18(num_classes=CLASSES)
     model.load_state_dict(torch.load(weights, weights_only=True))
@@ -93,7 +93,7 @@ def by_hand(row: dict[str, str], weights: Path, data: Any) -> tuple[dict[str, fl
         units = sum(pattern.unit_scores(mask.float()).numel() for mask in masks.values())
         assert measured["unit_sparsity"] == drop_count(ratio.p_prune, units) / units
     losses, right = [], 0
-    loader = place(data, device="cpu", val_fraction=0, split_seed=0)
+    loader = to_loader(data, device="cpu", val_fraction=0, split_seed=0)
     with pruned(model, masks), torch.no_grad():
         for x, y in loader.eval_batches("test", 6):
             logits = model(x)
@@ -208,4 +208,4 @@ def test_what_is_wrong_is_one_line(weights: Path, tmp_path: Path, capsys: pytest
     broken.write_text("a,b\n1,2\n")
     assert "but must be CSV with the columns" in fails(tmp_path, capsys, "--reference", str(broken))
     with pytest.raises(UserError, match="pattern is 'filter', but must be one of"):
-        check(Ratio(0.1, 1, "filter"))
+        check_ratio(Ratio(0.1, 1, "filter"))

@@ -126,7 +126,7 @@ def test_a_trial_that_another_process_took_over_exits_with_1(
     def run(*_: Any) -> None:
         raise Superseded("attempt 1 commits while attempt 2 runs; refused")
 
-    monkeypatch.setattr(command, "run", run)
+    monkeypatch.setattr("trials.commands.run.run", run)
     assert command.main([str(written(tmp_path)), "--storage", str(tmp_path)]) == 1
     assert "attempt 2 runs" in capsys.readouterr().err
 

@@ -85,7 +85,7 @@ def test_a_smaller_network_resumes_as_if_nothing_had_been(after: int, storage: P
         return len(asked) == after
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("trials.running.progress.POLL_S", 0.0)
+        patch.setattr("trials.running.progress.STOP_POLL_S", 0.0)
         assert run_in(tmp_path, config, should_stop=stop).status == "preempted"
     run_in(tmp_path, config)
     undisturbed = tmp_path / "undisturbed"
@@ -216,10 +216,10 @@ def test_measuring_changes_nothing() -> None:
 def test_imagenet_statistics(few_digits: None) -> None:
     import dataclasses
 
-    from trials.data import RawData, load, normalised_as_imagenet
+    from trials.data import RawData, load_data, normalised_as_imagenet
     from trials.errors import DataError
 
-    digits = load("digits")
+    digits = load_data("digits")
     assert isinstance(digits, RawData)
     with pytest.raises(DataError, match="normalise is 'imagenet', but digits has 1 channels"):
         normalised_as_imagenet(digits)

@@ -19,7 +19,7 @@ from PIL import Image
 
 import trials.data
 from tests.trials.processes import CONTEXT
-from trials.data import OnDevice, load
+from trials.data import OnDevice, load_data
 from trials.data.raw import Arrays
 from trials.data.sets import cifar
 from trials.errors import DataError
@@ -81,7 +81,7 @@ def write_pickles(root: Path, name: str, monkeypatch) -> Path:
 
 
 def test_cifar10_from_parquet(tmp_path):
-    raw = load("cifar10", str(write_parquet(tmp_path, pictures(3), label=[0, 9, 4])))
+    raw = load_data("cifar10", str(write_parquet(tmp_path, pictures(3), label=[0, 9, 4])))
     assert torch.equal(raw.train_images, torch.from_numpy(pictures(3)))
     assert raw.train_labels.tolist() == [0, 9, 4]
     assert (raw.name, raw.num_classes, raw.pad, raw.flip, raw.source) == ("cifar10", 10, 4, True, "parquet")
@@ -89,7 +89,9 @@ def test_cifar10_from_parquet(tmp_path):
 
 
 def test_cifar100_takes_the_fine_labels(tmp_path):
-    raw = load("cifar100", str(write_parquet(tmp_path, pictures(3), coarse_label=[1, 2, 3], fine_label=[0, 99, 7])))
+    raw = load_data(
+        "cifar100", str(write_parquet(tmp_path, pictures(3), coarse_label=[1, 2, 3], fine_label=[0, 99, 7]))
+    )
     assert raw.train_labels.tolist() == [0, 99, 7]
     assert raw.num_classes == 100
     assert (raw.mean, raw.std) == ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762))
@@ -100,18 +102,18 @@ def test_data_of_another_name_are_refused(tmp_path):
         (tmp_path / folder).mkdir()
     write_parquet(tmp_path / "size", pictures(2)[:, :, :28, :28], label=[0, 1])
     with pytest.raises(DataError, match=r"\(3, 28, 28\), but must have \(3, 32, 32\)"):
-        load("cifar10", str(tmp_path / "size"))
+        load_data("cifar10", str(tmp_path / "size"))
     write_parquet(tmp_path / "label", pictures(2), label=[0, 10])
     with pytest.raises(DataError, match=r"labels run from 0 to 10, but must be in 0\.\.9"):
-        load("cifar10", str(tmp_path / "label"))
+        load_data("cifar10", str(tmp_path / "label"))
     write_parquet(tmp_path / "names", pictures(2), label=[0, 1], metadata={"class_names": '["a", "b"]'})
     with pytest.raises(DataError, match="names 2 classes, but cifar100 has 100"):
-        load("cifar100", str(tmp_path / "names"))
+        load_data("cifar100", str(tmp_path / "names"))
 
 
 @pytest.mark.parametrize(("name", "classes", "files"), [("CIFAR10", 10, 5), ("CIFAR100", 100, 1)])
 def test_pickles_are_read_in_order(tmp_path, monkeypatch, name, classes, files):
-    raw = load(name.lower(), str(write_pickles(tmp_path, name, monkeypatch)))
+    raw = load_data(name.lower(), str(write_pickles(tmp_path, name, monkeypatch)))
     expected = np.concatenate([pictures(4, seed) for seed in range(files)])
     assert torch.equal(raw.train_images, torch.from_numpy(expected))
     assert torch.equal(raw.test_images, torch.from_numpy(pictures(4)))
@@ -120,10 +122,10 @@ def test_pickles_are_read_in_order(tmp_path, monkeypatch, name, classes, files):
 
 
 def test_both_sources_have_the_same_fingerprint(tmp_path, monkeypatch):
-    raw = load("cifar100", str(write_pickles(tmp_path / "a", "CIFAR100", monkeypatch)))
+    raw = load_data("cifar100", str(write_pickles(tmp_path / "a", "CIFAR100", monkeypatch)))
     (tmp_path / "b").mkdir()
     other = write_parquet(tmp_path / "b", pictures(4), fine_label=[0, 1, 2, 0])
-    assert load("cifar100", str(other)).fingerprint == raw.fingerprint
+    assert load_data("cifar100", str(other)).fingerprint == raw.fingerprint
 
 
 @pytest.mark.parametrize("file", ["data_batch_3", "batches.meta"])
@@ -133,14 +135,14 @@ def test_damaged_pickle_is_named_and_not_unpickled(tmp_path, monkeypatch, file):
         stream.write(b"x")
     monkeypatch.setattr(pickle, "load", lambda *_, **__: pytest.fail("unpickled"))
     with pytest.raises(DataError, match=f"{file} is missing or damaged"):
-        load("cifar10", str(tmp_path))
+        load_data("cifar10", str(tmp_path))
 
 
 def test_missing_pickle_is_named(tmp_path, monkeypatch):
     write_pickles(tmp_path, "CIFAR10", monkeypatch)
     (tmp_path / "cifar-10-batches-py/test_batch").unlink()
     with pytest.raises(DataError, match="lacks test_batch"):
-        load("cifar10", str(tmp_path))
+        load_data("cifar10", str(tmp_path))
 
 
 def test_without_data_and_network_there_is_one_clear_line(download_folder, monkeypatch):
@@ -149,7 +151,7 @@ def test_without_data_and_network_there_is_one_clear_line(download_folder, monke
 
     monkeypatch.setattr("urllib.request.urlopen", no_network)
     with pytest.raises(DataError, match=r"cannot be downloaded: .*data_dir .*Name or service not known") as caught:
-        load("cifar10")
+        load_data("cifar10")
     assert str(download_folder) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -157,7 +159,7 @@ def test_without_data_and_network_there_is_one_clear_line(download_folder, monke
 def test_download_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "cache").touch()
     with pytest.raises(DataError, match="cannot be downloaded"):
-        load("cifar10")
+        load_data("cifar10")
 
 
 def test_download_once_and_repair_what_was_cut_short(download_folder, monkeypatch):
@@ -168,13 +170,13 @@ def test_download_once_and_repair_what_was_cut_short(download_folder, monkeypatc
         write_pickles(root, "CIFAR10", monkeypatch)
 
     monkeypatch.setattr(cifar, "_download", fake)
-    first = load("cifar10")
+    first = load_data("cifar10")
     monkeypatch.setattr(trials.data, "_loaded", {})
-    assert load("cifar10").fingerprint == first.fingerprint
+    assert load_data("cifar10").fingerprint == first.fingerprint
     assert downloads == [download_folder]
     (download_folder / "cifar-10-batches-py/data_batch_2").write_bytes(b"cut sh")
     monkeypatch.setattr(trials.data, "_loaded", {})
-    assert load("cifar10").fingerprint == first.fingerprint
+    assert load_data("cifar10").fingerprint == first.fingerprint
     assert len(downloads) == 2
 
 
@@ -199,7 +201,7 @@ def download_slowly(cache_home: str, log: str, barrier, results) -> None:
     cifar._download, cifar._unpickle = fake_download, fake_unpickle
     os.environ["XDG_CACHE_HOME"] = cache_home
     barrier.wait()
-    results.put(load("cifar10").fingerprint)
+    results.put(load_data("cifar10").fingerprint)
 
 
 def test_two_processes_at_once_download_once(tmp_path):
@@ -218,7 +220,7 @@ def test_two_processes_at_once_download_once(tmp_path):
 def test_the_real_cifar10():
     if not REAL.is_dir():
         pytest.skip(f"CIFAR-10 is not at {REAL}; set SWEEPER_CIFAR10 to the folder with its Parquet files")
-    raw = load("cifar10", str(REAL))
+    raw = load_data("cifar10", str(REAL))
     assert raw.train_images.shape == (50_000, 3, 32, 32)
     assert raw.test_images.shape == (10_000, 3, 32, 32)
     assert torch.bincount(raw.train_labels).tolist() == [5000] * 10

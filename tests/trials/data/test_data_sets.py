@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import trials.data
-from trials.data import DATASETS, RawData, check, load
+from trials.data import DATASETS, RawData, load_data, require_data
 from trials.data.raw import Arrays, channel_statistics, fingerprint, raw_data
 from trials.errors import DataError
 
@@ -38,7 +38,7 @@ def test_registry_names():
 
 
 def test_digits_are_divided_once_and_for_all():
-    raw = load("digits")
+    raw = load_data("digits")
     assert raw.train_images.shape == (1437, 1, 8, 8)
     assert raw.test_images.shape == (360, 1, 8, 8)
     assert raw.train_images.dtype == torch.uint8
@@ -50,26 +50,26 @@ def test_digits_are_divided_once_and_for_all():
 
 
 def test_digits_division_is_stratified():
-    raw = load("digits")
+    raw = load_data("digits")
     train, test = torch.bincount(raw.train_labels), torch.bincount(raw.test_labels)
     assert ((test / (train + test) - 360 / 1797).abs() < 0.01).all()
 
 
 def test_digits_statistics_are_those_of_the_training_images():
-    raw = load("digits")
+    raw = load_data("digits")
     pixels = raw.train_images.double() / 255
     assert raw.mean == pytest.approx([pixels.mean().item()])
     assert raw.std == pytest.approx([pixels.std(correction=0).item()])
 
 
 def test_load_reads_once_per_process(monkeypatch):
-    first = load("digits")
+    first = load_data("digits")
     monkeypatch.setitem(DATASETS, "digits", lambda _: pytest.fail("read again"))
-    assert load("digits") is first
+    assert load_data("digits") is first
 
 
 def test_raw_data_is_frozen_and_can_be_varied():
-    raw = load("digits")
+    raw = load_data("digits")
     with pytest.raises(dataclasses.FrozenInstanceError):
         raw.pad = 3
     assert dataclasses.replace(raw, pad=0).pad == 0
@@ -77,29 +77,29 @@ def test_raw_data_is_frozen_and_can_be_varied():
 
 def test_unknown_name_is_told_with_the_nearest():
     with pytest.raises(DataError, match=r"data set is 'cifar', but must be one of: .*did you mean 'cifar10'"):
-        check("cifar")
+        require_data("cifar")
 
 
 @pytest.mark.parametrize("name", sorted(DATASETS))
 def test_data_dir_that_is_missing_or_a_file(name, tmp_path):
     with pytest.raises(DataError, match="which is missing"):
-        check(name, str(tmp_path / "absent"))
+        require_data(name, str(tmp_path / "absent"))
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="not a folder"):
-        check(name, str(tmp_path / "file"))
+        require_data(name, str(tmp_path / "file"))
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "parquet"])
 def test_data_dir_without_data_says_what_it_must_hold(name, tmp_path):
     with pytest.raises(DataError, match=r"train-\*\.parquet and test-\*\.parquet") as caught:
-        check(name, str(tmp_path))
+        require_data(name, str(tmp_path))
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_parquet_needs_a_data_dir():
     with pytest.raises(DataError, match="needs one"):
-        check("parquet")
+        require_data("parquet")
 
 
 @pytest.mark.parametrize("wrong", [-1, 3])

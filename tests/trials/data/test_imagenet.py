@@ -20,7 +20,7 @@ from tests.trials.layouts import (
     write_imagenet_parquet,
     write_parquet,
 )
-from trials.data import DATASETS, load, packed
+from trials.data import DATASETS, load_data, packed
 from trials.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("small_crops")
@@ -108,14 +108,14 @@ def empty_class(root: Path) -> None:
 def test_what_is_incomplete_is_named_in_one_line(tmp_path, change, message):
     change(write_imagenet(tmp_path))
     with pytest.raises(DataError, match=message) as caught:
-        load("imagenet", str(tmp_path))
+        load_data("imagenet", str(tmp_path))
     assert "\n" not in str(caught.value)
     assert str(tmp_path) in str(caught.value)
 
 
 def test_it_needs_a_data_dir():
     with pytest.raises(DataError, match="'imagenet' has no data_dir, but needs one"):
-        load("imagenet")
+        load_data("imagenet")
 
 
 # --- Parquet, unpacked -----------------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def test_no_room_to_unpack(tmp_path, monkeypatch):
     write_imagenet_parquet(tmp_path)
     monkeypatch.setattr(packed.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
     with pytest.raises(DataError, match=r"cannot be unpacked into .*set XDG_CACHE_HOME .* 0\.0 are free") as caught:
-        load("imagenet", str(tmp_path))
+        load_data("imagenet", str(tmp_path))
     assert "\n" not in str(caught.value)
 
 
@@ -152,7 +152,7 @@ def test_a_row_without_an_image(tmp_path):
     for split in ("train", "validation"):
         write_parquet(tmp_path / f"{split}.parquet", [encoded(picture(0)), None], [0, 1])
     with pytest.raises(DataError, match=r"train\.parquet row 1 holds no image"):
-        load("imagenet", str(tmp_path))
+        load_data("imagenet", str(tmp_path))
     assert not list((tmp_path / "cache/sparsity-sweeper/packed").glob("*.tmp"))
 
 
@@ -160,4 +160,4 @@ def test_labels_are_checked(tmp_path):
     for split, labels in (("train", [0, 1]), ("validation", [0, 2])):
         write_parquet(tmp_path / f"{split}.parquet", [encoded(picture(0))] * 2, labels)
     with pytest.raises(DataError, match=r"imagenet test labels run from 0 to 2, but must be in 0\.\.1"):
-        load("imagenet", str(tmp_path))
+        load_data("imagenet", str(tmp_path))

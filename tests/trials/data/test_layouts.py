@@ -78,14 +78,14 @@ def test_a_trial_runs(layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [row["epoch"] for row in rows] == [1]
     for figure in ("train_loss", "val_loss", "test_loss"):
         assert math.isfinite(rows[0][figure])
-    assert state.result["data"] == trials.data.load(dataset, config.data_dir).fingerprint
+    assert state.result["data"] == trials.data.load_data(dataset, config.data_dir).fingerprint
     assert state.result["flops"] > 0
 
 
 def test_streamed_data_resume_in_mid_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_for("imagenet", layouts.write_imagenet(tmp_path / "data"))
     assert run_in(tmp_path / "whole", config).status == "complete"
-    monkeypatch.setattr(progress, "POLL_S", 0.0)
+    monkeypatch.setattr(progress, "STOP_POLL_S", 0.0)
     statuses = []
     while not statuses or statuses[-1] == "preempted":
         assert len(statuses) < 10, "it makes no progress"

@@ -17,7 +17,7 @@ import torch
 from tests.trials.layouts import encoded, forget
 from tests.trials.parquet_files import pictures, write, write_both
 from tests.trials.processes import CONTEXT
-from trials.data import cache, load
+from trials.data import cache, load_data
 from trials.data.sets import parquet
 from trials.errors import DataError
 
@@ -30,7 +30,7 @@ def cache_home(tmp_path, monkeypatch) -> Path:
 
 
 def test_rgb_round_trip(tmp_path):
-    raw = load("parquet", str(write_both(tmp_path)))
+    raw = load_data("parquet", str(write_both(tmp_path)))
     assert torch.equal(raw.train_images, torch.from_numpy(pictures(6)).permute(0, 3, 1, 2))
     assert torch.equal(raw.test_images, torch.from_numpy(pictures(3, seed=1)).permute(0, 3, 1, 2))
     assert raw.train_labels.tolist() == [0, 1, 2, 0, 1, 2]
@@ -41,14 +41,14 @@ def test_rgb_round_trip(tmp_path):
 
 
 def test_gray_images_stay_gray_and_are_not_mirrored(tmp_path):
-    raw = load("parquet", str(write_both(tmp_path, pictures(6, (16, 16)), pictures(3, (16, 16)))))
+    raw = load_data("parquet", str(write_both(tmp_path, pictures(6, (16, 16)), pictures(3, (16, 16)))))
     assert torch.equal(raw.train_images[:, 0], torch.from_numpy(pictures(6, (16, 16))))
     assert (raw.in_channels, len(raw.mean), raw.pad, raw.flip) == (1, 1, 2, False)
 
 
 def test_a_gray_image_among_rgb_becomes_rgb(tmp_path):
     mixed = [*pictures(5), pictures(1, (6, 6), seed=7)[0]]
-    raw = load("parquet", str(write_both(tmp_path, mixed)))
+    raw = load_data("parquet", str(write_both(tmp_path, mixed)))
     assert raw.train_images.shape == (6, 3, 6, 6)
     assert torch.equal(raw.train_images[5], torch.from_numpy(mixed[5]).expand(3, 6, 6))
 
@@ -57,7 +57,7 @@ def test_shards_are_read_in_order_from_data_below(tmp_path):
     for shard in (1, 0):
         write(tmp_path / f"data/train-{shard:05}-of-00002.parquet", pictures(3, seed=shard), [0, 1, 2])
     write(tmp_path / "data/test-00000-of-00001.parquet", pictures(3), [0, 1, 2])
-    raw = load("parquet", str(tmp_path))
+    raw = load_data("parquet", str(tmp_path))
     both = np.concatenate([pictures(3, seed=0), pictures(3, seed=1)])
     assert torch.equal(raw.train_images, torch.from_numpy(both).permute(0, 3, 1, 2))
 
@@ -66,23 +66,23 @@ def test_a_missing_shard_is_noticed(tmp_path):
     write_both(tmp_path)
     (tmp_path / "train-00000-of-00001.parquet").rename(tmp_path / "train-00000-of-00002.parquet")
     with pytest.raises(DataError, match=r"has 1 train files .* promise 2"):
-        load("parquet", str(tmp_path))
+        load_data("parquet", str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["validation", "valid"])
 def test_validation_serves_as_test_where_there_is_none(tmp_path, name):
-    assert len(load("parquet", str(write_both(tmp_path, test_name=name))).test_labels) == 3
+    assert len(load_data("parquet", str(write_both(tmp_path, test_name=name))).test_labels) == 3
 
 
 def test_one_split_alone_is_not_enough(tmp_path):
     write_both(tmp_path)
     (tmp_path / "test-00000-of-00001.parquet").unlink()
     with pytest.raises(DataError, match="only the training split"):
-        load("parquet", str(tmp_path))
+        load_data("parquet", str(tmp_path))
 
 
 def test_columns_are_found_by_type_and_by_name_where_there_are_several(tmp_path):
-    one = load("parquet", str(write_both(tmp_path / "a", image="picture", label="kind")))
+    one = load_data("parquet", str(write_both(tmp_path / "a", image="picture", label="kind")))
     assert one.num_classes == 3
     for split, n in (("train", 6), ("test", 3)):
         write(
@@ -91,7 +91,7 @@ def test_columns_are_found_by_type_and_by_name_where_there_are_several(tmp_path)
             [i % 3 for i in range(n)],
             coarse=pa.array([9] * n, pa.int32()),
         )
-    assert load("parquet", str(tmp_path / "b")).num_classes == 3
+    assert load_data("parquet", str(tmp_path / "b")).num_classes == 3
 
 
 def test_columns_that_are_missing_or_ambiguous(tmp_path):
@@ -100,11 +100,11 @@ def test_columns_that_are_missing_or_ambiguous(tmp_path):
         for split in ("train", "test"):
             write(tmp_path / folder / f"{split}.parquet", pictures(3), [0, 1, 2], label=label, **extra)
     with pytest.raises(DataError, match=r"label .* column: x, coarse; it must have one, or one named label or"):
-        load("parquet", str(tmp_path / "a"))
+        load_data("parquet", str(tmp_path / "a"))
     for split in ("train", "test"):
         pq.write_table(pa.table({"label": [0, 1, 2]}), tmp_path / "b" / f"{split}.parquet")
     with pytest.raises(DataError, match=r"image .* column: none"):
-        load("parquet", str(tmp_path / "b"))
+        load_data("parquet", str(tmp_path / "b"))
 
 
 NAMES = json.dumps(list("abcde"))
@@ -114,14 +114,14 @@ HUGGING_FACE = json.dumps({"info": {"features": {"label": {"names": list("abcde"
 @pytest.mark.parametrize("metadata", [{"class_names": NAMES}, {"huggingface": HUGGING_FACE}])
 def test_class_count_is_told_by_the_metadata_and_kept_in_the_cache(tmp_path, metadata, monkeypatch):
     folder = str(write_both(tmp_path, metadata=metadata))
-    assert load("parquet", folder).num_classes == 5
+    assert load_data("parquet", folder).num_classes == 5
     forget(monkeypatch)
-    assert load("parquet", folder).num_classes == 5
+    assert load_data("parquet", folder).num_classes == 5
 
 
 def test_metadata_that_are_not_json(tmp_path):
     with pytest.raises(DataError, match="metadata that do not tell the class names"):
-        load("parquet", str(write_both(tmp_path, metadata={"huggingface": "{"})))
+        load_data("parquet", str(write_both(tmp_path, metadata={"huggingface": "{"})))
 
 
 @pytest.mark.parametrize(
@@ -137,20 +137,20 @@ def test_labels_must_be_zero_to_c_minus_one(tmp_path, labels, message):
     write(tmp_path / "train.parquet", pictures(3), labels)
     write(tmp_path / "test.parquet", pictures(1), [0])
     with pytest.raises(DataError, match=message):
-        load("parquet", str(tmp_path))
+        load_data("parquet", str(tmp_path))
 
 
 def test_test_labels_unknown_to_training(tmp_path):
     write(tmp_path / "train.parquet", pictures(3), [0, 1, 2])
     write(tmp_path / "test.parquet", pictures(1), [3])
     with pytest.raises(DataError, match=r"test labels run from 3 to 3, but must be in 0\.\.2"):
-        load("parquet", str(tmp_path))
+        load_data("parquet", str(tmp_path))
 
 
 def test_images_of_different_sizes(tmp_path):
     folder = write_both(tmp_path, [*pictures(4), pictures(1, (6, 5, 3))[0]])
     with pytest.raises(DataError, match=r"row 4 is 6x5 pixels and .*row 0 6x6, but all images must have the same size"):
-        load("parquet", str(folder))
+        load_data("parquet", str(folder))
 
 
 def truncated_png() -> bytes:
@@ -174,7 +174,7 @@ def broken_jpeg() -> bytes:
 def test_damaged_image_is_named_by_file_and_row(tmp_path, bad, message):
     folder = write_both(tmp_path, [*pictures(2), bad])
     with pytest.raises(DataError, match=rf"train-00000-of-00001\.parquet row 2 .*{message}") as caught:
-        load("parquet", str(folder))
+        load_data("parquet", str(folder))
     assert "\n" not in str(caught.value)
 
 
@@ -184,7 +184,7 @@ def test_truncated_file_is_named(tmp_path, keep):
     data = file.read_bytes()
     file.write_bytes(data[: keep if isinstance(keep, int) else int(len(data) * keep)])
     with pytest.raises(DataError, match=r"test-00000-of-00001\.parquet cannot be read as Parquet") as caught:
-        load("parquet", str(tmp_path))
+        load_data("parquet", str(tmp_path))
     assert "\n" not in str(caught.value)
 
 
@@ -194,29 +194,29 @@ def test_garbage_within_a_file_is_named(tmp_path):
     data[4 : len(data) // 2] = bytes(len(data) // 2 - 4)
     file.write_bytes(data)
     with pytest.raises(DataError, match=r"train-00000-of-00001\.parquet"):
-        load("parquet", str(tmp_path))
+        load_data("parquet", str(tmp_path))
 
 
 def test_empty_split(tmp_path):
     write_both(tmp_path, test=[])
     with pytest.raises(DataError, match=r"test-00000-of-00001\.parquet holds no rows"):
-        load("parquet", str(tmp_path))
+        load_data("parquet", str(tmp_path))
 
 
 def test_second_process_does_not_decode(tmp_path, monkeypatch):
-    first = load("parquet", str(write_both(tmp_path)))
+    first = load_data("parquet", str(write_both(tmp_path)))
     forget(monkeypatch)
     monkeypatch.setattr(parquet, "_decode", lambda *_: pytest.fail("decoded again"))
-    second = load("parquet", str(tmp_path))
+    second = load_data("parquet", str(tmp_path))
     assert second is not first
     assert second.fingerprint == first.fingerprint
     assert torch.equal(second.train_images, first.train_images)
 
 
 def test_a_changed_file_is_decoded_again(tmp_path, monkeypatch):
-    first = load("parquet", str(write_both(tmp_path)))
+    first = load_data("parquet", str(write_both(tmp_path)))
     forget(monkeypatch)
-    second = load("parquet", str(write_both(tmp_path, pictures(6, seed=9))))
+    second = load_data("parquet", str(write_both(tmp_path, pictures(6, seed=9))))
     assert second.fingerprint != first.fingerprint
 
 
@@ -237,21 +237,21 @@ def garbage(file: Path) -> None:
 @pytest.mark.parametrize("damage", [flip_a_byte, cut, garbage, Path.unlink])
 @pytest.mark.parametrize("suffix", ["train_images.npy", "test_labels.npy", "json"])
 def test_damaged_cache_is_built_again(tmp_path, monkeypatch, cache_home, suffix, damage):
-    first = load("parquet", str(write_both(tmp_path)))
+    first = load_data("parquet", str(write_both(tmp_path)))
     (file,) = cache_home.glob(f"*.{suffix}")
     damage(file)
     forget(monkeypatch)
-    assert load("parquet", str(tmp_path)).fingerprint == first.fingerprint
+    assert load_data("parquet", str(tmp_path)).fingerprint == first.fingerprint
     forget(monkeypatch)
     monkeypatch.setattr(parquet, "_decode", lambda *_: pytest.fail("was not repaired"))
-    assert load("parquet", str(tmp_path)).fingerprint == first.fingerprint
+    assert load_data("parquet", str(tmp_path)).fingerprint == first.fingerprint
     assert not list(cache_home.glob("*.tmp"))
 
 
 def test_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch, caplog):
     (tmp_path / "cache").write_text("a file where the folder should be")
     with caplog.at_level(logging.WARNING):
-        raw = load("parquet", str(write_both(tmp_path / "data")))
+        raw = load_data("parquet", str(write_both(tmp_path / "data")))
     assert len(raw.train_labels) == 6
     assert "not cached" in caplog.text
 
@@ -262,13 +262,13 @@ def test_full_disk_leaves_no_half_an_entry(tmp_path, monkeypatch, caplog, cache_
 
     with monkeypatch.context() as patch:
         patch.setattr(cache.np, "save", full)
-        assert len(load("parquet", str(write_both(tmp_path))).train_labels) == 6
+        assert len(load_data("parquet", str(write_both(tmp_path))).train_labels) == 6
     assert "No space left" in caplog.text
     assert not [f for f in cache_home.iterdir() if f.suffix != ".lock"]
 
 
 def test_cache_holds_no_pickles(tmp_path, cache_home):
-    load("parquet", str(write_both(tmp_path)))
+    load_data("parquet", str(write_both(tmp_path)))
     assert {f.suffix for f in cache_home.iterdir()} <= {".npy", ".json", ".lock"}
     for file in cache_home.glob("*.npy"):
         assert np.load(file, allow_pickle=False).dtype in (np.uint8, np.int64)
@@ -294,7 +294,7 @@ def load_slowly(cache_home: str, folder: str, log: str, barrier, results) -> Non
     parquet._decode = slow
     os.environ["XDG_CACHE_HOME"] = cache_home
     barrier.wait()
-    results.put(load("parquet", folder).fingerprint)
+    results.put(load_data("parquet", folder).fingerprint)
 
 
 def test_two_processes_at_once_decode_once(tmp_path):
@@ -308,5 +308,5 @@ def test_two_processes_at_once_decode_once(tmp_path):
     for process in processes:
         process.join(timeout=30)
     assert [process.exitcode for process in processes] == [0, 0]
-    assert prints == {load("parquet", str(folder)).fingerprint}
+    assert prints == {load_data("parquet", str(folder)).fingerprint}
     assert log.read_text() == "decoded\n"

@@ -29,7 +29,7 @@ from tests.trials.layouts import (
     write_imagenet,
     write_imagenet_parquet,
 )
-from trials.data import EncodedData, Streamed, place, streamed
+from trials.data import EncodedData, Streamed, streamed, to_loader
 from trials.errors import DataError
 from trials.seeding import derive_seed, generator
 
@@ -50,7 +50,7 @@ def pixels(x: Tensor, data: EncodedData) -> np.ndarray:
 
 
 def test_place_streams_it_with_the_same_interface(tmp_path):
-    data = place(load_large(write_imagenet(tmp_path)), device="cpu", val_fraction=0.25, split_seed=0)
+    data = to_loader(load_large(write_imagenet(tmp_path)), device="cpu", val_fraction=0.25, split_seed=0)
     assert isinstance(data, Streamed)
     assert (data.train_size, data.val_size, data.test_size, data.steps(2)) == (9, 3, 6, 5)
     assert (data.num_classes, data.in_channels, data.image_size) == (3, 3, (CROP, CROP))

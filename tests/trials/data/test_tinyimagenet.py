@@ -22,7 +22,7 @@ from tests.trials.layouts import (
     write_tinyimagenet,
     write_tinyimagenet_parquet,
 )
-from trials.data import RawData, load
+from trials.data import RawData, load_data
 from trials.data.sets import tinyimagenet
 from trials.errors import DataError
 
@@ -34,7 +34,7 @@ def private_cache(tmp_path, monkeypatch):
 
 
 def load_tiny(root: Path) -> RawData:
-    raw = load("tinyimagenet", str(root))
+    raw = load_data("tinyimagenet", str(root))
     assert isinstance(raw, RawData)
     return raw
 
@@ -145,7 +145,7 @@ def lose_val(root: Path) -> None:
 def test_what_is_incomplete_or_damaged_is_named_in_one_line(tmp_path, change, message):
     change(write_tinyimagenet(tmp_path))
     with pytest.raises(DataError, match=message) as caught:
-        load("tinyimagenet", str(tmp_path))
+        load_data("tinyimagenet", str(tmp_path))
     assert "\n" not in str(caught.value)
     assert re.search(re.escape(str(tmp_path)), str(caught.value))
 
@@ -154,16 +154,16 @@ def test_a_class_without_test_images_in_folders(tmp_path):
     write_tinyimagenet(tmp_path, "classes")
     shutil.rmtree(tmp_path / "val" / CLASSES[0])
     with pytest.raises(DataError, match=r"val has 2 classes and training 3, .*lacks n01443537"):
-        load("tinyimagenet", str(tmp_path))
+        load_data("tinyimagenet", str(tmp_path))
 
 
 def test_images_of_another_size_are_another_data_set(tmp_path):
     for split in ("train", "valid"):
         write_parquet(tmp_path / f"{split}.parquet", [encoded(picture(0, 32, 32))], [0])
     with pytest.raises(DataError, match=r"\(3, 32, 32\), but must have \(3, 64, 64\)"):
-        load("tinyimagenet", str(tmp_path))
+        load_data("tinyimagenet", str(tmp_path))
 
 
 def test_it_needs_a_data_dir():
     with pytest.raises(DataError, match="'tinyimagenet' has no data_dir, but needs one"):
-        load("tinyimagenet")
+        load_data("tinyimagenet")

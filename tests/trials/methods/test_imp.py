@@ -12,16 +12,16 @@ from torch import Tensor
 from tests.trials.folders import checkpoint_of, rows_of, same, the_stage
 from tests.trials.small_trials import PRUNABLE, RECIPE, config_of, folder_of, run_in
 from trials import models
-from trials.data import load
+from trials.data import load_data
 from trials.methods.base import TrainStage
-from trials.methods.magnitude.imp import Level
+from trials.methods.magnitude.imp import ImpLevel
 from trials.training.net import Net
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
 
 def initial_weights(seed: int) -> dict[str, Tensor]:
-    raw = load("few_digits")
+    raw = load_data("few_digits")
     net = models.build("tiny", num_classes=raw.num_classes, in_channels=raw.in_channels, seed=seed)
     return {key: value.clone() for key, value in net.state_dict().items()}
 
@@ -29,12 +29,12 @@ def initial_weights(seed: int) -> dict[str, Tensor]:
 def levels_of(config: Any, storage: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Each level of an imp trial: its masks and weights right after entering it, those it ends with, its first lr."""
     levels: list[dict[str, Any]] = []
-    enter, end_epoch = Level.enter, TrainStage.end_epoch
+    enter, end_epoch = ImpLevel.enter, TrainStage.end_epoch
 
     def copied(net: Net) -> dict[str, Tensor]:
         return {key: value.clone() for key, value in net.model.state_dict().items()}
 
-    def note_enter(self: Level, net: Net) -> None:
+    def note_enter(self: ImpLevel, net: Net) -> None:
         before = copied(net)
         enter(self, net)
         masks = {key: mask.clone() for key, mask in net.masks.items()}
@@ -42,11 +42,11 @@ def levels_of(config: Any, storage: Path, monkeypatch: pytest.MonkeyPatch) -> li
 
     def note_end(self: TrainStage, net: Net, epoch: int) -> None:
         end_epoch(self, net, epoch)
-        if isinstance(self, Level):
+        if isinstance(self, ImpLevel):
             levels[-1]["end"] = copied(net)
             levels[-1]["lrs"].append(float(self.sgd.lr))
 
-    monkeypatch.setattr(Level, "enter", note_enter)
+    monkeypatch.setattr(ImpLevel, "enter", note_enter)
     monkeypatch.setattr(TrainStage, "end_epoch", note_end)
     state = run_in(storage, config)
     assert state.status == "complete", state.error

@@ -13,7 +13,7 @@ from torch import Tensor
 from tests.trials.folders import checkpoint_of, rows_of, same, timeless
 from tests.trials.small_trials import config_of, folder_of, run_in
 from trials.analysis import class_accuracy, recovered, retention, sparsity_accuracy
-from trials.data import load
+from trials.data import load_data
 from trials.errors import UserError
 from trials.methods.regrow.finetuning import BEFORE, AdamWRecipe, Finetune, FinetuneRegrown, RegrownRecipe
 from trials.models import build
@@ -218,7 +218,7 @@ def test_questions_to_stored_networks(tmp_path: Path) -> None:
     shares = {name: [pytest.approx(share)] for name, share in kept.items()}
     assert retention([folder]) == shares
     classes = class_accuracy(folder)
-    raw = load("few_digits")
+    raw = load_data("few_digits")
     assert classes.confusion.sum(1).tolist() == torch.bincount(raw.test_labels, minlength=10).tolist()
     assert int(classes.confusion.diag().sum()) == round(row["test_accuracy"] * 100)
     assert (classes.top5 >= classes.confusion.diag()).all()

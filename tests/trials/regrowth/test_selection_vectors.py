@@ -13,13 +13,13 @@ from torch import Tensor
 from tests.trials.bidirectional import MANIFEST, arrays, records, under
 from trials.regrowth import selection
 from trials.regrowth.initial import (
-    Site,
+    RegrownWeights,
     fan_in_normal,
     grown,
     initial_values,
     kaiming_bound,
     reinitialise,
-    write,
+    write_weights,
     xavier_bound,
 )
 
@@ -45,7 +45,7 @@ def regrow(layer: str, index: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """The layer's mask and weights, with ``values`` at ``index``."""
     weights = stale()
     masks = grown(START, {layer: index})
-    write(weights, {layer: index}, {layer: values})
+    write_weights(weights, {layer: index}, {layer: values})
     return masks[layer], weights[layer]
 
 
@@ -77,9 +77,9 @@ def test_bounds_of_initial_values(record: dict[str, Any]) -> None:
     _, layer, count, kind = key.split("__")
     index = selection.highest(START[layer], D[f"saliency__{layer}"], int(count.removeprefix("k")))
     masks = grown(START, {layer: index})
-    site = Site(masks[layer].shape, index, masks[layer], None, None, torch.Generator())
-    assert (site.fan_in, site.fan_out) == (record["fan_in"], record["fan_out"])
-    bound = kaiming_bound(site) if kind == "kaiming" else xavier_bound(site)
+    regrown = RegrownWeights(masks[layer].shape, index, masks[layer], None, None, torch.Generator())
+    assert (regrown.fan_in, regrown.fan_out) == (record["fan_in"], record["fan_out"])
+    bound = kaiming_bound(regrown) if kind == "kaiming" else xavier_bound(regrown)
     assert bound == pytest.approx(float(D[f"{key}__bound"]), rel=1e-6)
     values = initial_values(kind, masks, {layer: index}, torch.Generator().manual_seed(0))[layer]
     assert values.shape == D[f"{key}__values"].shape
@@ -135,8 +135,8 @@ def test_single_layer(record: dict[str, Any]) -> None:
     index, kept = selection.referenced(mask, torch.ones_like(mask), reference, record["requested"], generator)
     assert (kept, len(index) - kept) == (record["from_reference"], record["random_init"])
     new = grown({layer: mask}, {layer: index})[layer]
-    site = Site(new.shape, index[kept:], new, None, None, torch.Generator().manual_seed(1))
-    drawn = fan_in_normal(site)
+    regrown = RegrownWeights(new.shape, index[kept:], new, None, None, torch.Generator().manual_seed(1))
+    drawn = fan_in_normal(regrown)
     values = torch.cat([DENSE[layer].reshape(-1)[index[:kept]], drawn.float()])
     got, weight = regrow(layer, index, values)
     assert int(got.sum()) == int(D[f"{key}__mask"].sum())
@@ -158,7 +158,7 @@ def test_replay_with_initial_values(record: dict[str, Any]) -> None:
         stale(),
         torch.Generator().manual_seed(record["torch_manual_seed"]),
     )
-    write(weights, indices, initial_values(kind, masks, indices, generator, stale=weights, reference=DENSE))
+    write_weights(weights, indices, initial_values(kind, masks, indices, generator, stale=weights, reference=DENSE))
     if again == "reinit1":
         reinitialise(kind, weights, masks, generator, {name: DENSE[name] for name in indices})
     for name in LAYERS:

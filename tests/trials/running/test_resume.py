@@ -62,7 +62,7 @@ def test_committing_after_every_step_changes_nothing(
 def test_preempted_at_every_commit_point(
     name: str, tmp_path: Path, undisturbed: Callable[[TrialConfig], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "POLL_S", 0.0)
+    monkeypatch.setattr(progress, "STOP_POLL_S", 0.0)
     config, attempts = config_of(name), 0
     visited: Counter[tuple[int, int]] = Counter()
     while True:
@@ -183,7 +183,7 @@ def test_a_network_that_draws_random_numbers_resumes_within_an_epoch(
         return nn.Sequential(conv, nn.ReLU(), nn.Flatten(), nn.Dropout(0.5), nn.Linear(8 * 64, num_classes))
 
     monkeypatch.setitem(MODELS, "with_dropout", with_dropout)
-    monkeypatch.setattr(progress, "POLL_S", 0.0)
+    monkeypatch.setattr(progress, "STOP_POLL_S", 0.0)
     config = config_of("one_shot", model="with_dropout")
     assert run_in(tmp_path / "a", config).status == "complete"
     for attempts in range(ENOUGH):
@@ -219,7 +219,7 @@ def test_a_failure_costs_only_what_was_not_committed(
 
 
 def test_other_data_than_the_trial_began_on_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "POLL_S", 0.0)
+    monkeypatch.setattr(progress, "STOP_POLL_S", 0.0)
     config = config_of("bip")
     for _ in range(ENOUGH):
         if run_in(tmp_path, config, should_stop=lambda: True).progress.get("step") == 2:

@@ -155,7 +155,7 @@ def test_what_is_there_is_not_computed(tmp_path: Path) -> None:
 
 
 def test_asked_to_stop_while_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_trials, "POLL_S", 0.001)
+    monkeypatch.setattr(shared_trials, "SHARED_POLL_S", 0.001)
     answers = iter([False, False, True])
     with Lease(tmp_path) as busy:
         assert busy.acquire()
@@ -175,7 +175,7 @@ def test_failures_are_told_and_counted(tmp_path: Path) -> None:
     for _ in range(5):
         with pytest.raises(RuntimeError, match=rf"{tmp_path.name}.* failed.*luck"):
             obtain(TrialFolder(tmp_path), fail, never)
-    assert computed == shared_trials.FAILURES
+    assert computed == shared_trials.MOST_FAILURES
     assert Lease(tmp_path).owner() is None
 
 

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from tests.trials.folders import checkpoint_of, rows_of, same, state_of, the_stage, timeless
 from tests.trials.small_trials import PRUNABLE, config_of, folder_of, run_in
-from trials.data import load
+from trials.data import load_data
 from trials.running import progress
 from trials.seeding import derive_seed
 from trials.sparsity import keep_count
 from trials.storage.trial_folder import TrialFolder
-from trials.training.build import place_data
+from trials.training.build import build_loader
 from trials.training.net import Net
 
 pytestmark = pytest.mark.usefixtures("few_digits")
@@ -34,7 +34,7 @@ def test_validation_is_not_trained_on(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(Net, "loss", loss)
     config = config_of("bip", augment=False)
     run_in(tmp_path, config)
-    data = place_data(config, load("few_digits"), torch.device("cpu"))
+    data = build_loader(config, load_data("few_digits"), torch.device("cpu"))
     held_out = {
         image.numpy().tobytes() for split in ("val", "test") for x, _ in data.eval_batches(split, 50) for image in x
     }
@@ -97,7 +97,7 @@ def test_asked_to_stop_at_most_twice_a_second(tmp_path: Path) -> None:
     config = config_of("one_shot")
     assert run_in(tmp_path, config, should_stop=should_stop).status == "complete"
     state = state_of(folder_of(config, tmp_path))
-    assert asked <= state.seconds / progress.POLL_S + 1
+    assert asked <= state.seconds / progress.STOP_POLL_S + 1
 
 
 def test_seeds_are_derived_the_same_everywhere() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from trials.data import load
+from trials.data import load_data
 from trials.methods.parsing import parse
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, build_masks, prunable
 from trials.sparsity.accounting import LayerSizes, kept_counts, layer_rows, summary, torch_flops
@@ -15,7 +15,7 @@ from trials.training.net import Net
 
 
 def net_of(model: str) -> tuple[Net, LayerSizes]:
-    raw = load("digits")
+    raw = load_data("digits")
     net = build_net(parse({"method": "dense", "dataset": "digits", "model": model}), raw, torch.device("cpu"))
     return net, LayerSizes.of(net, raw)
 
@@ -23,7 +23,7 @@ def net_of(model: str) -> tuple[Net, LayerSizes]:
 @pytest.mark.parametrize("model", ["tiny", "resnet20s", "resnet18"])
 def test_dense_flops_are_those_that_torch_counts(model: str) -> None:
     net, sizes = net_of(model)
-    raw = load("digits")
+    raw = load_data("digits")
     assert sizes.dense_flops == torch_flops(net.model, (raw.in_channels, *raw.image_size))
     assert sizes.parameters == sum(p.numel() for p in net.model.parameters())
     assert summary(net, sizes)["flops"] == sizes.dense_flops

@@ -20,7 +20,7 @@ from tests.trials.small_trials import config_of, run_in
 from trials.errors import DamagedFile, Superseded, UserError
 from trials.storage import files
 from trials.storage.lease import Lease
-from trials.storage.lease_store import ObjectSeat
+from trials.storage.lease_store import ObjectLeaseStore
 from trials.storage.owner import Owner
 from trials.storage.place import ObjectPath, environment, place
 from trials.storage.rows import Rows
@@ -238,7 +238,7 @@ def test_a_dead_owner_of_this_machine_is_succeeded_at_once(where: ObjectPath) ->
 
 def test_one_who_wakes_in_the_midst_of_a_heartbeat_yields(where: ObjectPath) -> None:
     """Its claim was removed while it was frozen between looking and writing: it comes back, and goes."""
-    me, sleeper = Owner.me(), ObjectSeat(where)
+    me, sleeper = Owner.me(), ObjectLeaseStore(where)
     assert sleeper.take(me, lambda _: False)
     successor = Lease(where, heartbeat_s=0.05, patience_s=0.1)
     wait_for(successor.acquire, "the lease")

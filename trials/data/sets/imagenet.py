@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trials.data.encoded import EncodedData, FolderImages, encoded_data
-from trials.data.folders import Listing, class_folders, digest, images_in, must_agree
+from trials.data.folders import Listing, class_folders, folder_digest, images_in, must_agree
 from trials.data.packed import Packed, pack
 from trials.data.sets import parquet
 from trials.data.sets.tinyimagenet import MEAN, STD
@@ -46,7 +46,7 @@ def load_imagenet(data_dir: Path | None, *, crop_size: int = 224, resize: int = 
     listed = [_listing(data_dir, split, classes) for split in ("train", "val")]
     images = [(FolderImages.of(data_dir, listing.names), listing.labels) for listing in listed]
     return encoded_data(
-        "imagenet", images[0], images[1], len(classes), source="folder", fingerprint=digest(*listed), **fixed
+        "imagenet", images[0], images[1], len(classes), source="folder", fingerprint=folder_digest(*listed), **fixed
     )
 
 
@@ -75,7 +75,7 @@ def load_validation(data_dir: Path, *, crop_size: int = 224, resize: int = 256) 
         (file, label) for name, label in classes.items() for file in images_in(folder / name, data_dir)
     )
     named = (FolderImages.of(data_dir, listing.names), listing.labels)
-    fixed |= {"source": "folder", "fingerprint": digest(listing)}
+    fixed |= {"source": "folder", "fingerprint": folder_digest(listing)}
     return encoded_data("imagenet", named, named, len(classes), **fixed)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trials.data.cache import cached, source_key
 from trials.data.encoded import FolderImages
-from trials.data.folders import ImageFile, Listing, class_folders, digest, images_in, must_agree
+from trials.data.folders import ImageFile, Listing, class_folders, folder_digest, images_in, must_agree
 from trials.data.images import ImageStack
 from trials.data.raw import Arrays, ImageArray, RawData, raw_data
 from trials.data.sets import parquet
@@ -64,7 +64,7 @@ def _from_folders(data_dir: Path) -> Arrays:
     train = Listing.of((file, label) for name, label in classes.items() for file in _images_of(root, "train", name))
     tested = _annotated(root, classes) if (root / "val/images").is_dir() else _rearranged(root, classes)
     test = Listing.of(sorted(tested, key=_by_name))
-    key = source_key([], "tinyimagenet", digest(train, test, mtimes=True))
+    key = source_key([], "tinyimagenet", folder_digest(train, test, mtimes=True))
     return cached(key, partial(_decode, root, train, test, len(classes)))
 
 

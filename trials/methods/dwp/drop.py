@@ -16,7 +16,7 @@ from trials.methods.magnitude.one_shot import FinetuneRecipe
 from trials.sparsity import Masks, Pattern, prunable
 from trials.sparsity.dropping import drop_count, shares
 from trials.training.net import Net
-from trials.training.stage_context import Site
+from trials.training.stage_context import StageContext
 
 
 class DropConfig(HasVariant, StartsDense):
@@ -48,7 +48,7 @@ class DropConfig(HasVariant, StartsDense):
         return False
 
     @abstractmethod
-    def scores(self, net: Net, weights: dict[str, Tensor], site: Site) -> dict[str, Tensor]:
+    def scores(self, net: Net, weights: dict[str, Tensor], context: StageContext) -> dict[str, Tensor]:
         """Scores of the weights' shapes, not negative; the smallest go."""
 
     @abstractmethod
@@ -66,7 +66,7 @@ class DropThenTrain(TrainStage):
         self.config = config
 
     def observe(self, net: Net) -> None:
-        self.scores = self.config.scores(net, prunable(net.model, linear=False), self.site)
+        self.scores = self.config.scores(net, prunable(net.model, linear=False), self.context)
 
     def enter(self, net: Net) -> None:
         net.set_masks(self.config.masks(self.scores))

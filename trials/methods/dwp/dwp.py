@@ -85,7 +85,7 @@ class Transfer(TrainStage):
         self.rates: dict[str, float] = {}
 
     def observe(self, net: Net) -> None:
-        victim = self.site.network("victim")
+        victim = self.context.network("victim")
         net.model.eval()
         for split in ("val", "test"):
             for name, gradient in self._gradients(net, split).items():
@@ -109,9 +109,9 @@ class Transfer(TrainStage):
 
     def _attack(self, gradient: InputGradient, net: Net, victim: Net, split: str) -> tuple[float, float]:
         """Transfer rate and white-box rate on a split."""
-        targets, pixels = generator(self.config.seed, "targets", split), self.site.data.pixel_range()
+        targets, pixels = generator(self.config.seed, "targets", split), self.context.data.pixel_range()
         counts = [(other, Fooled.zero(net.device)) for other in (victim, net)]
-        for x, y in _first(self.config.images, self.site.look, split):
+        for x, y in _first(self.config.images, self.context.look, split):
             predictions = [_classes(other, x) for other, _ in counts]
             target = _targets(y, _logits(net, x[:1]).shape[1], targets) if self.config.targeted else None
             changed = self.config.attack(gradient, x, y if target is None else target, pixels)

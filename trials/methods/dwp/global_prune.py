@@ -22,7 +22,7 @@ from trials.methods.dwp.drop import Drop, DropConfig
 from trials.sparsity import PATTERNS, SCORES, Masks, Pattern
 from trials.sparsity.dropping import drop, spare
 from trials.training.net import Net
-from trials.training.stage_context import Site
+from trials.training.stage_context import StageContext
 
 
 class GlobalPruneConfig(DropConfig):
@@ -56,7 +56,7 @@ class GlobalPruneConfig(DropConfig):
     def nominal_ratio(self) -> float:
         return self.p_prune * self.p_bern
 
-    def scores(self, net: Net, weights: dict[str, Tensor], site: Site) -> dict[str, Tensor]:
+    def scores(self, net: Net, weights: dict[str, Tensor], context: StageContext) -> dict[str, Tensor]:
         return SCORES["magnitude"](weights, generator_for(self, "score"))
 
     def masks(self, scores: dict[str, Tensor]) -> Masks:

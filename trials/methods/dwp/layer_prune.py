@@ -24,7 +24,7 @@ from trials.sparsity import PATTERNS, SCORES, Masks, Pattern
 from trials.sparsity.dropping import drop
 from trials.sparsity.gradients import GRADIENT_SCORES, mean_gradients
 from trials.training.net import Net
-from trials.training.stage_context import Site
+from trials.training.stage_context import StageContext
 
 
 class LayerPruneConfig(DropConfig):
@@ -51,10 +51,10 @@ class LayerPruneConfig(DropConfig):
     def per_layer(self) -> bool:
         return True
 
-    def scores(self, net: Net, weights: dict[str, Tensor], site: Site) -> dict[str, Tensor]:
+    def scores(self, net: Net, weights: dict[str, Tensor], context: StageContext) -> dict[str, Tensor]:
         if self.score == "l1":
             return SCORES["magnitude"](weights, generator_for(self, "score"))
-        batches = islice(site.look("train", self.score_batch_size), self.score_batches)
+        batches = islice(context.look("train", self.score_batch_size), self.score_batches)
         return GRADIENT_SCORES[self.score](weights, mean_gradients(net, weights, batches))
 
     def masks(self, scores: dict[str, Tensor]) -> Masks:

@@ -42,7 +42,7 @@ class PickAndRemove(RemoveThenTrain):
         net.picked = self.config.picks(net, self.config.pick_pruned)
         super().enter(net)
         if self.config.reinit is not None:
-            reinitialise(net, self.config.reinit, generator_for(self.config, "reinit"))
+            reinitialise_network(net, self.config.reinit, generator_for(self.config, "reinit"))
 
 
 class L1(RemovalMethod):
@@ -55,7 +55,7 @@ class L1(RemovalMethod):
         return PickAndRemove(self.config)
 
 
-def reinitialise(net: Net, kind: Literal["orthogonal", "kaiming"], generator: torch.Generator) -> None:
+def reinitialise_network(net: Net, kind: Literal["orthogonal", "kaiming"], generator: torch.Generator) -> None:
     """Draw new weights on the CPU, so that they are the same on every device; what is masked stays zero."""
     draw: Callable[..., Tensor] = nn.init.orthogonal_ if kind == "orthogonal" else nn.init.kaiming_normal_
     with torch.no_grad():

@@ -20,7 +20,7 @@ SHORTCUT = -1
 
 
 @dataclass(frozen=True)
-class Layer:
+class NumberedLayer:
     """One convolution or linear layer.
 
     Attributes:
@@ -55,7 +55,7 @@ class Layer:
 class LayerTable:
     """All layers of a network in module order, and whether it is residual."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[NumberedLayer, ...]
     residual: bool
 
     @property
@@ -68,7 +68,7 @@ def layer_table(model: nn.Module) -> LayerTable:
     """The table of a model. It is residual if its layers lie in numbered blocks of numbered stages."""
     shapes = {name.removesuffix(".weight"): tuple(weight.shape) for name, weight in prunable(model).items()}
     residual = any(_IN_BLOCK.search(name) for name in shapes)
-    layers: list[Layer] = []
+    layers: list[NumberedLayer] = []
     index = -1
     for name, shape in shapes.items():
         last_stage = max((layer.stage or 0 for layer in layers if layer.block is not None), default=0)
@@ -76,16 +76,16 @@ def layer_table(model: nn.Module) -> LayerTable:
         if match is None:
             index += 1
             stage = (last_stage + 1 if len(shape) == 2 or last_stage else 0) if residual else None
-            layers.append(Layer(name, index, shape, stage))
+            layers.append(NumberedLayer(name, index, shape, stage))
             continue
         conv = _CONV.match(match["place"])
         index += conv is not None
         place = int(conv[1]) - 1 if conv else SHORTCUT
-        layers.append(Layer(name, index, shape, int(match["stage"]), int(match["block"]), place))
+        layers.append(NumberedLayer(name, index, shape, int(match["stage"]), int(match["block"]), place))
     return LayerTable(tuple(_mark_last(layers)), residual)
 
 
-def _mark_last(layers: list[Layer]) -> list[Layer]:
+def _mark_last(layers: list[NumberedLayer]) -> list[NumberedLayer]:
     last: dict[tuple[int | None, int | None], int] = {}
     for layer in layers:
         if layer.conv is not None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 
 from trials.methods.greg.groups import GroupPattern
-from trials.methods.greg.layer_table import SHORTCUT, Layer, LayerTable
+from trials.methods.greg.layer_table import SHORTCUT, LayerTable, NumberedLayer
 
 _RANGE = re.compile(r"(?P<first>\d+)(?:-(?P<last>\d+))?")
 _SKIP = re.compile(r"\d+(\.(\d+|None)(\.(-1|\d+|None))?)?")
@@ -197,7 +197,7 @@ def _skipped(table: LayerTable, skip_layers: Sequence[str], pattern: GroupPatter
     return found
 
 
-def _is_protected(layer: Layer, pattern: GroupPattern) -> bool:
+def _is_protected(layer: NumberedLayer, pattern: GroupPattern) -> bool:
     """Whether a residual sum needs all its filters, or feeds it all its channels."""
     if layer.conv is None:
         return False

@@ -60,7 +60,7 @@ class ImpConfig(PruningConfig):
         return self
 
 
-class Level(TrainStage):
+class ImpLevel(TrainStage):
     """One round: prune what is left by magnitude, rewind, train."""
 
     changes_network = True
@@ -93,4 +93,4 @@ class Imp(Method):
 
     def stages(self) -> Iterator[Stage]:
         for level in range(1, self.config.levels + 1):
-            yield Level(self.config, level)
+            yield ImpLevel(self.config, level)

@@ -16,13 +16,13 @@ from torch import Tensor
 from trials.config.trial_config import HasVariant
 from trials.errors import Preempted
 from trials.methods.base import Stage, generator_for
-from trials.methods.regrow.episodes import Bench, Episode, Outcome, run_episode
+from trials.methods.regrow.episodes import Bench, Episode, EpisodeOutcome, run_episode
 from trials.methods.regrow.finetuning import BEFORE
 from trials.methods.regrow.growth import Growth, RegrowingConfig
 from trials.regrowth.allocation import ALLOCATIONS, MISSING, ORIGINAL, Request, spend_rest
 from trials.regrowth.channels import units
 from trials.regrowth.controller import Controller, ControllerConfig, Decoding, Reinforce, Rollout, sampler
-from trials.regrowth.initial import grown, write
+from trials.regrowth.initial import grown, write_weights
 from trials.regrowth.layer_signals import allocation_rows
 from trials.sparsity import prunable
 from trials.training.evaluation import recalibrate_batchnorm
@@ -57,7 +57,7 @@ class AllocatingConfig(HasVariant, RegrowingConfig):
         return MISSING if self.variant == "original" else None
 
     @property
-    def side_by_side(self) -> int:
+    def parallel_pieces(self) -> int:
         return self.controller.episodes_in_flight if self.allocation == "controller" else 1
 
 
@@ -98,7 +98,7 @@ class Regrow(Stage):
     def grower(self) -> Growth:
         """Measured when first needed, and again in a process that takes over: the same figures."""
         if self.growth is None:
-            self.growth = Growth(self.config, self.net, self.site, self.level)
+            self.growth = Growth(self.config, self.net, self.context, self.level)
         return self.growth
 
     def budget(self) -> int:
@@ -136,7 +136,7 @@ class Regrow(Stage):
         # a process that is stopped again and again gets on nevertheless: its first flight always lands
         patient = first == self.first
         episodes = [growth.episode(number, count, patient) for number, count in zip(numbers, counts, strict=True)]
-        outcomes: list[Outcome] = self.site.map(run_episode, self.where(), episodes)
+        outcomes: list[EpisodeOutcome] = self.context.map(run_episode, self.where(), episodes)
         rewards = [self.reward(outcome, count) for outcome, count in zip(outcomes, counts, strict=True)]
         loss = self.reinforce.update(rollouts, rewards, first)
         for number, rollout, count, reward, outcome in zip(numbers, rollouts, counts, rewards, outcomes, strict=True):
@@ -148,7 +148,7 @@ class Regrow(Stage):
         self.finished = len(self.rewards) >= config.episodes or config.converged(self.rewards)
         return loss
 
-    def reward(self, outcome: Outcome, counts: Sequence[int]) -> float:
+    def reward(self, outcome: EpisodeOutcome, counts: Sequence[int]) -> float:
         """The accuracy that finetuning came to."""
         return outcome.accuracy
 
@@ -178,11 +178,11 @@ class Regrow(Stage):
         return spend_rest(rollout.counts, rollout.budget, self.grower().targets.capacities)
 
     def _record(
-        self, number: int, counts: Sequence[int], budget: int, reward: float | None, outcome: Outcome | None
+        self, number: int, counts: Sequence[int], budget: int, reward: float | None, outcome: EpisodeOutcome | None
     ) -> None:
         rows = allocation_rows(self.grower().targets, counts, step=self.level, episode=number, budget=budget)
         figures = outcome.figures() if outcome else {}
-        self.site.rows.setdefault("allocations", []).extend({**row, "reward": reward, **figures} for row in rows)
+        self.context.rows.setdefault("allocations", []).extend({**row, "reward": reward, **figures} for row in rows)
 
     def end_epoch(self, net: Net, epoch: int) -> None:
         if not self.best:
@@ -190,7 +190,7 @@ class Regrow(Stage):
         episode = self.grower().episode(self.best["episode"], self.best["counts"])
         net.snapshots[BEFORE] = dict(net.masks)
         net.set_masks(grown(net.masks, episode.indices))
-        write(prunable(net.model), episode.indices, episode.values)
+        write_weights(prunable(net.model), episode.indices, episode.values)
         if self.config.batchnorm_batches:
             recalibrate_batchnorm(net, self._training_batches(), self.config.batchnorm_batches)
         self.settle(net, episode)
@@ -200,7 +200,7 @@ class Regrow(Stage):
         """After growth: nothing, unless the best episode's finetuning is kept as well."""
 
     def _training_batches(self) -> Any:
-        return self.site.data.batches(
+        return self.context.data.batches(
             seed=generator_for(self.config, "batchnorm", self.level).initial_seed(),
             epoch=0,
             stream="batchnorm",

@@ -18,12 +18,12 @@ from torch import Tensor
 from trials.config.trial_config import TrialConfig
 from trials.errors import Preempted
 from trials.methods.regrow.finetuning import AdamWRecipe, Finetune
-from trials.regrowth.initial import Indices, grown, write
+from trials.regrowth.initial import Indices, grown, write_weights
 from trials.seeding import derive_seed
 from trials.sparsity import prunable
 from trials.training.evaluation import evaluate
 from trials.training.net import Net
-from trials.training.network_copy import Copy, Placed
+from trials.training.network_copy import NetworkCopy, RestoredNetwork
 
 
 class EpisodeRecipe(AdamWRecipe):
@@ -60,7 +60,7 @@ class Episode:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EpisodeOutcome:
     """What came of an episode.
 
     Attributes:
@@ -88,69 +88,71 @@ class Bench:
         level: the round of the search; names the order of the images, which all its episodes share.
     """
 
-    copy: Copy
+    copy: NetworkCopy
     level: int
     recipe: EpisodeRecipe
 
     @classmethod
     def of(cls, config: TrialConfig, net: Net, level: int, recipe: EpisodeRecipe) -> Bench:
-        return cls(Copy.of(config, net), level, recipe)
+        return cls(NetworkCopy.of(config, net), level, recipe)
 
-    def regrown(self, episode: Episode) -> Placed:
+    def regrown(self, episode: Episode) -> RestoredNetwork:
         """The sparse network with the episode's weights back."""
-        placed = self.copy.place()
-        net = placed.net
-        net.model.load_state_dict(placed.start)
+        restored = self.copy.restore()
+        net = restored.net
+        net.model.load_state_dict(restored.start)
         indices = {name: index.to(net.device) for name, index in episode.indices.items()}
-        net.set_masks(grown(placed.masks, indices))
-        write(prunable(net.model), indices, {name: value.to(net.device) for name, value in episode.values.items()})
-        return placed
+        net.set_masks(grown(restored.masks, indices))
+        write_weights(
+            prunable(net.model), indices, {name: value.to(net.device) for name, value in episode.values.items()}
+        )
+        return restored
 
 
-def run_episode(bench: Bench, episode: Episode, should_stop: Callable[[], bool], keep: bool = False) -> Outcome:
+def run_episode(bench: Bench, episode: Episode, should_stop: Callable[[], bool], keep: bool = False) -> EpisodeOutcome:
     """Regrow, finetune, judge; ``keep`` hands the finetuned model back.
 
     Raises:
         Preempted: asked to stop between two mini-epochs.
     """
     began, recipe = time.monotonic(), bench.recipe
-    placed = bench.regrown(episode)
-    net = placed.net
-    immediate = best = judge(placed, recipe)
+    restored = bench.regrown(episode)
+    net = restored.net
+    immediate = best = judge(restored, recipe)
     stage = Finetune("episode", recipe)
-    steps = max(1, round(recipe.data_fraction * placed.data.steps(recipe.batch_size)))
+    steps = max(1, round(recipe.data_fraction * restored.data.steps(recipe.batch_size)))
     stage.attach(net)
     stage.all_steps = max(1, recipe.epochs * steps)
-    seed = derive_seed(placed.config.seed, "episodes", bench.level)
+    seed = derive_seed(restored.config.seed, "episodes", bench.level)
     for epoch in range(recipe.epochs):
         if not episode.patient and should_stop():
             raise Preempted
         torch.manual_seed(derive_seed(seed, epoch))  # for layers that draw, e.g. dropout
         net.model.train()
-        batches = placed.data.batches(
-            seed=seed, epoch=epoch, stream="episode", batch_size=recipe.batch_size, augment=placed.config.augment
+        batches = restored.data.batches(
+            seed=seed, epoch=epoch, stream="episode", batch_size=recipe.batch_size, augment=restored.config.augment
         )
         for batch in islice(batches, steps):
             stage.step(batch)
-        stage.assess(net, epoch + 1, judge(placed, recipe))
+        stage.assess(net, epoch + 1, judge(restored, recipe))
         best = stage.best_accuracy
         if stage.finished:
             break
     if keep and stage.best:
         stage.leave(net)
     model = {name: value.cpu() for name, value in net.model.state_dict().items()} if keep else None
-    return Outcome(best, immediate, time.monotonic() - began, model)
+    return EpisodeOutcome(best, immediate, time.monotonic() - began, model)
 
 
-def judge(placed: Placed, recipe: EpisodeRecipe) -> float:
+def judge(restored: RestoredNetwork, recipe: EpisodeRecipe) -> float:
     """Accuracy on validation, or on its first ``reward_images``."""
-    net, wanted = placed.net, recipe.reward_images
+    net, wanted = restored.net, recipe.reward_images
     if wanted is None:
-        return evaluate(net, placed.data, "val")[1]
+        return evaluate(net, restored.data, "val")[1]
     right, seen = torch.zeros((), dtype=torch.int64, device=net.device), 0
     net.model.eval()
     with torch.no_grad():
-        for x, y in placed.data.eval_batches("val", min(500, wanted)):
+        for x, y in restored.data.eval_batches("val", min(500, wanted)):
             x, y = x[: wanted - seen], y[: wanted - seen]
             right += net.loss(x, y)[1]
             seen += len(y)

@@ -14,7 +14,7 @@ from trials.config.recipes import Recipe, one_of
 from trials.methods.base import Stage
 from trials.training.net import Batch, Net
 from trials.training.optimizers import AdamW
-from trials.training.stage_context import Site
+from trials.training.stage_context import StageContext
 
 BEFORE = "masks_before_regrowth"
 """The snapshot that holds the masks from before the last regrowth."""
@@ -88,9 +88,9 @@ class Finetune(Stage):
         self.best: dict[str, Tensor] = {}
         self.best_accuracy, self.best_epoch = -math.inf, 0
 
-    def arrive(self, site: Site) -> None:
-        super().arrive(site)
-        self.all_steps = max(1, self.recipe.epochs * site.data.steps(self.recipe.batch_size))
+    def arrive(self, context: StageContext) -> None:
+        super().arrive(context)
+        self.all_steps = max(1, self.recipe.epochs * context.data.steps(self.recipe.batch_size))
 
     def attach(self, net: Net) -> None:
         self.net = net

@@ -28,7 +28,7 @@ from trials.regrowth.initial import INITIAL, grown, initial_values
 from trials.regrowth.layer_signals import Targets, choose_targets, measured_ssim, scores
 from trials.sparsity import PATTERNS, prunable
 from trials.training.net import Net
-from trials.training.stage_context import Site
+from trials.training.stage_context import StageContext
 
 
 class SparseRecipe(AdamWRecipe):
@@ -114,7 +114,7 @@ class RegrowingConfig(StartsDense):
 class Growth:
     """Turns numbers of weights per layer into weights, for one sparse network."""
 
-    def __init__(self, config: RegrowingConfig, net: Net, site: Site, level: int) -> None:
+    def __init__(self, config: RegrowingConfig, net: Net, context: StageContext, level: int) -> None:
         self.config, self.net, self.level = config, net, level
         self.stale = net.snapshots.get(PRUNED)
         self.dense = net.clone()
@@ -125,7 +125,7 @@ class Growth:
             found = network_of(Path(config.reference).expanduser())
             self.reference = {name: found["model"][name].to(net.device) for name in net.masks}
             self.reference_masks = {name: mask.to(net.device) for name, mask in found["masks"].items()}
-        ssim = measured_ssim(self.dense, net, site.data, config.ssim_batches, config.ssim_per)
+        ssim = measured_ssim(self.dense, net, context.data, config.ssim_batches, config.ssim_per)
         self.targets: Targets = choose_targets(
             net,
             ssim,
@@ -143,7 +143,7 @@ class Growth:
                 config.selection,
                 self.dense,
                 net,
-                site.data,
+                context.data,
                 self.targets.names,
                 unit=config.unit,
                 of=config.saliency_model,

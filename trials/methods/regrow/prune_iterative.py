@@ -68,7 +68,7 @@ class PruneIterativeConfig(StartsDense):
         )
 
 
-class Level(Finetune):
+class PruneLevel(Finetune):
     """One round: prune what is left by magnitude, finetune."""
 
     changes_network = True
@@ -104,7 +104,7 @@ class PruneIterative(Method):
 
     def stages(self) -> Iterator[Stage]:
         for level in range(1, self.config.levels + 1):
-            yield Level(self.config, level)
+            yield PruneLevel(self.config, level)
 
 
 def common_fields(config: StartsDense) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from torch import Tensor
 from trials.config.trial_config import TrialConfig
 from trials.methods.base import Method, Stage
 from trials.methods.regrow.allocate_stage import AllocatingConfig, Regrow
-from trials.methods.regrow.episodes import Episode, Outcome, run_episode
+from trials.methods.regrow.episodes import Episode, EpisodeOutcome, run_episode
 from trials.methods.regrow.finetuning import FinetuneRegrown
 from trials.methods.regrow.growth import SparseRecipe, SparseSource
 from trials.methods.regrow.regrow import FullRecipe
@@ -110,12 +110,12 @@ class RegrowDeciding(Regrow):
         """With ``more`` weights than there are now."""
         return (self.pruned - more) / self.total
 
-    def reward(self, outcome: Outcome, counts: Sequence[int]) -> float:
+    def reward(self, outcome: EpisodeOutcome, counts: Sequence[int]) -> float:
         return outcome.accuracy - interpolated(self._curve(), self._sparsity(sum(counts)))
 
     def _curve(self) -> list[tuple[float, float]]:
         """(sparsity, validation accuracy) of the dense network and of every round of pruning, as each ended."""
-        ends = {(row["stage"], row["level"]): row for row in self.site.rows["epochs"] if row["stage"] in PRUNING}
+        ends = {(row["stage"], row["level"]): row for row in self.context.rows["epochs"] if row["stage"] in PRUNING}
         return [(row["sparsity"], row["val_accuracy"]) for row in ends.values()]
 
     def settle(self, net: Net, episode: Episode) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from trials.config.trial_config import TrialConfig
 from trials.errors import Preempted
 from trials.methods.base import Method, Stage
-from trials.methods.regrow.episodes import Bench, EpisodeRecipe, Outcome, run_episode
+from trials.methods.regrow.episodes import Bench, EpisodeOutcome, EpisodeRecipe, run_episode
 from trials.methods.regrow.growth import Growth, RegrowingConfig
 from trials.regrowth.channels import units
 from trials.regrowth.correlation import correlations
@@ -51,7 +51,7 @@ class SingleLayerConfig(RegrowingConfig):
     in_flight: int = Field(default=1, ge=1)
 
     @property
-    def side_by_side(self) -> int:
+    def parallel_pieces(self) -> int:
         return self.in_flight
 
 
@@ -79,7 +79,7 @@ class TryLayers(Stage):
     def grower(self) -> Growth:
         """Measured when first needed, and again in a process that takes over: the same figures."""
         if self.growth is None:
-            self.growth = Growth(self.config, self.net, self.site, 0)
+            self.growth = Growth(self.config, self.net, self.context, 0)
         return self.growth
 
     def budget(self) -> int:
@@ -98,7 +98,7 @@ class TryLayers(Stage):
         if self.bench is None:
             self.bench = Bench.of(self.config, self.net, 0, self.config.episode)
         try:
-            outcomes: list[Outcome] = self.site.map(run_episode, self.bench, episodes)
+            outcomes: list[EpisodeOutcome] = self.context.map(run_episode, self.bench, episodes)
         except Preempted:  # the trial will hear the same and commit
             return nothing, nothing.long()
         for number, count, outcome in zip(numbers, counts, outcomes, strict=True):
@@ -106,11 +106,11 @@ class TryLayers(Stage):
         self.finished = len(self.outcomes) == layers + 1
         return nothing, nothing.long()
 
-    def _record(self, number: int, counts: Sequence[int], outcome: Outcome) -> None:
+    def _record(self, number: int, counts: Sequence[int], outcome: EpisodeOutcome) -> None:
         self.outcomes.append((outcome.accuracy, outcome.immediate))
         rows = allocation_rows(self.grower().targets, counts, step=0, episode=number, budget=self.budget())
         figures = {"reward": outcome.accuracy, **outcome.figures()}
-        self.site.rows.setdefault("allocations", []).extend({**row, **figures} for row in rows)
+        self.context.rows.setdefault("allocations", []).extend({**row, **figures} for row in rows)
 
     def end_epoch(self, net: Net, epoch: int) -> None:
         forget()
