@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None, *, submitted: bool = False) -> 
     try:
         options = read_options(sys.argv[1:] if arguments is None else arguments, submitted=submitted)
         command = next((run for name, run in COMMANDS.items() if getattr(options, name) not in (None, False)), _sweep)
+        from sweeper.console import make_console  # rich: not for --help
+
         return command(options, make_console())
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -89,11 +91,3 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "cancel": _cancel,
 }
 """By the option that asks for it, in the order in which they win; without any of them a space is swept."""
-
-
-def make_console() -> Console:
-    """A console that does not wrap or colour what goes to a file."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=10_000, no_color=True, soft_wrap=True)

@@ -14,9 +14,8 @@ from typing import Any
 
 import pandas as pd
 
-from sweeper.cli import make_console
+from sweeper.console import make_console, print_table
 from sweeper.results.comparison import dense_accuracy, points_of
-from sweeper.results.report import print_table
 from sweeper.results.summary import ACCURACIES, rows_of
 from sweeper.results.tables import load
 from trials.errors import UserError

@@ -6,9 +6,10 @@ import time
 
 from rich.console import Console
 
+from sweeper.console import print_line
 from sweeper.execution.stop_file import StopFile
 from sweeper.folder.sweep_folder import SweepFolder
-from sweeper.results.report import print_line, standing
+from sweeper.results.report import standing
 from sweeper.results.tables import read
 from trials.errors import UserError
 from trials.storage import files

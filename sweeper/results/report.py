@@ -7,9 +7,8 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from sweeper.console import print_line, print_table
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.frames import Sweep
 from sweeper.results.pareto import pareto_front
@@ -157,31 +156,3 @@ def _spread(row: Row, figure: str, scale: float) -> str:
     if mean is None:
         return "–"
     return f"{scale * mean:.2f} ± {'–' if std is None else f'{scale * std:.2f}'}"
-
-
-_LEFT = frozenset({"best", "not complete", "regrowth of", "layer"})
-
-
-def print_table(columns: Mapping[str, Sequence[str]], console: Console) -> None:
-    if console.is_terminal:
-        table = Table()
-        for name in columns:
-            table.add_column(name, justify="left" if name in _LEFT else "right")
-        for texts in zip(*columns.values(), strict=True):
-            table.add_row(*map(escape, texts))
-        console.print(table)
-        return
-    widths = {name: max(map(len, (name, *texts))) for name, texts in columns.items()}
-    lines = []
-    for texts in (tuple(columns), *zip(*columns.values(), strict=True)):
-        aligned = (
-            text.ljust(width) if name in _LEFT else text.rjust(width)
-            for text, (name, width) in zip(texts, widths.items(), strict=True)
-        )
-        lines.append("  ".join(aligned).rstrip())
-    print_line(console, "\n".join(lines))  # at once: a line for each of many cells takes its time
-
-
-def print_line(console: Console, text: str) -> None:
-    """One line, however long, without markup."""
-    console.print(text, soft_wrap=True, markup=False, highlight=False)

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from trials.config.trial_config import TrialConfig
 from trials.data import Loader, load_data
-from trials.sparsity.masks import Masks
 from trials.storage import files
 from trials.training.build import build_loader, build_net
 from trials.training.device import resolve_device
@@ -63,7 +62,7 @@ class RestoredNetwork:
     net: Net
     data: Loader
     start: dict[str, Tensor]
-    masks: Masks
+    masks: dict[str, Tensor]
     config: TrialConfig
 
 

@@ -66,21 +66,25 @@ def run_plan(
                 return
             require_room(space, None if alone else display)
             require_shared(folder.path)
-            searcher = PlanSearcher(plan, folder, display, limit, lease)
-            tune.Tuner(
-                TrialWorker,
-                tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
-                run_config=tune.RunConfig(
-                    name=folder.path.name,
-                    storage_path=str(scratch),
-                    verbose=0,
-                    failure_config=tune.FailureConfig(max_failures=0),
-                    callbacks=[Watchdog(searcher)],
-                ),
-            ).fit()
+            _tuner(PlanSearcher(plan, folder, display, limit, lease), scratch).fit()
     finally:
         stop.remove()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _tuner(searcher: PlanSearcher, scratch: Path) -> tune.Tuner:
+    """Tune places what the searcher suggests until that says it has finished; what Tune keeps lies in ``scratch``."""
+    return tune.Tuner(
+        TrialWorker,
+        tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
+        run_config=tune.RunConfig(
+            name=searcher.folder.path.name,
+            storage_path=str(scratch),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=0),
+            callbacks=[Watchdog(searcher)],
+        ),
+    )
 
 
 def _scratch() -> Path:

@@ -1,0 +1,42 @@
+"""The console that a command prints to: tables and lines, aligned as plain text where there is no terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+_LEFT = frozenset({"best", "not complete", "regrowth of", "layer"})
+
+
+def print_table(columns: Mapping[str, Sequence[str]], console: Console) -> None:
+    if console.is_terminal:
+        table = Table()
+        for name in columns:
+            table.add_column(name, justify="left" if name in _LEFT else "right")
+        for texts in zip(*columns.values(), strict=True):
+            table.add_row(*map(escape, texts))
+        console.print(table)
+        return
+    widths = {name: max(map(len, (name, *texts))) for name, texts in columns.items()}
+    lines = []
+    for texts in (tuple(columns), *zip(*columns.values(), strict=True)):
+        aligned = (
+            text.ljust(width) if name in _LEFT else text.rjust(width)
+            for text, (name, width) in zip(texts, widths.items(), strict=True)
+        )
+        lines.append("  ".join(aligned).rstrip())
+    print_line(console, "\n".join(lines))  # at once: a line for each of many cells takes its time
+
+
+def print_line(console: Console, text: str) -> None:
+    """One line, however long, without markup."""
+    console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+def make_console() -> Console:
+    """A console that does not wrap or colour what goes to a file."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=10_000, no_color=True, soft_wrap=True)
