@@ -17,6 +17,7 @@ from trials.compact import Architecture, Kept, cut_tensors, kept_rows, shrink
 from trials.config import TrialConfig
 from trials.data import Loader, Source, normalised_as_imagenet, place
 from trials.errors import UserError
+from trials.strides import beside
 
 Batch = tuple[Tensor, Tensor]
 
@@ -100,7 +101,7 @@ class Net:
         With ``latent`` weights, the model's weights become mask times these; otherwise mask times themselves.
         """
         self.masks = dict(masks)
-        self._multipliers = {name: mask.to(self._parameters[name].dtype) for name, mask in self.masks.items()}
+        self._multipliers = {name: beside(self._parameters[name], mask) for name, mask in self.masks.items()}
         self.project(latent or self._parameters)
 
     def project(self, latent: Mapping[str, Tensor]) -> None:
@@ -110,7 +111,8 @@ class Net:
                 torch.mul(latent[name], multiplier, out=self._parameters[name])
 
     def multipliers(self) -> dict[str, Tensor]:
-        """The masks in their weights' dtype: multiplying by these costs a twentieth of multiplying by bool on CPU."""
+        """The masks in their weights' dtype and strides: on CPU, multiplying by these costs a twentieth of multiplying
+        by bool."""
         return self._multipliers
 
     def snapshot(self, name: str) -> None:

@@ -14,6 +14,7 @@ from trials.config import Recipe, one_of
 from trials.methods.base import Stage
 from trials.optimizers import AdamW
 from trials.site import Site
+from trials.strides import beside
 from trials.training import Batch, Net
 
 BEFORE = "masks_before_regrowth"
@@ -161,7 +162,8 @@ class FinetuneRegrown(Finetune):
     def begin_epoch(self, epoch: int) -> None:
         phase = self.recipe.phase(epoch)
         pace = {"all": 1.0, "frozen": 0.0, "differential": self.recipe.lr_old / self.recipe.lr}[phase]
-        self.paces = [(weight, torch.where(old, pace, 1.0).to(weight)) for weight, old in self.old if phase != "all"]
+        old = self.old if phase != "all" else []
+        self.paces = [(weight, beside(weight, torch.where(mask, pace, 1.0))) for weight, mask in old]
 
     def move(self) -> None:
         before = [weight.detach().clone() for weight, _ in self.paces]
