@@ -92,5 +92,7 @@ class AdamW(_Rated):
     """AdamW. Where gradient, weight and moments are 0, they stay exactly 0."""
 
     def __init__(self, parameters: Iterable[Tensor], *, lr: float, beta1: float, weight_decay: float) -> None:
-        betas = (beta1, 0.999)
-        super().__init__(torch.optim.AdamW, parameters, lr, betas=betas, weight_decay=weight_decay, fused=True)
+        parameters = list(parameters)
+        options = {"betas": (beta1, 0.999), "weight_decay": weight_decay}
+        capturable = parameters[0].device.type == "cuda"  # torch asks for the word before it lets a step be captured
+        super().__init__(torch.optim.AdamW, parameters, lr, fused=True, capturable=capturable, **options)

@@ -104,6 +104,19 @@ class Net:
         self._multipliers = {name: beside(self._parameters[name], mask) for name, mask in self.masks.items()}
         self.project(latent or self._parameters)
 
+    def update_masks(self, masks: Mapping[str, Tensor], latent: Mapping[str, Tensor]) -> None:
+        """The same as :meth:`set_masks`, in the memory of the masks of now if there are any of these names.
+
+        For what changes masks in a step: a captured step reads where it read when it was captured.
+        """
+        if masks.keys() != self.masks.keys():
+            self.set_masks(masks, latent)
+            return
+        for name, mask in masks.items():
+            self.masks[name].copy_(mask)
+            self._multipliers[name].copy_(mask)
+        self.project(latent)
+
     def project(self, latent: Mapping[str, Tensor]) -> None:
         """The model's masked weights become mask times ``latent``."""
         with torch.no_grad():

@@ -130,6 +130,7 @@ def run_episode(bench: Bench, episode: Episode, should_stop: Callable[[], bool],
             seed=seed, epoch=epoch, stream="episode", batch_size=recipe.batch_size, augment=placed.config.augment
         )
         for batch in islice(batches, steps):
+            stage.prepare()
             stage.step(batch)
         stage.assess(net, epoch + 1, judge(placed, recipe))
         best = stage.best_accuracy

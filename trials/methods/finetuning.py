@@ -81,6 +81,7 @@ class RegrownRecipe(AdamWRecipe):
 class Finetune(Stage):
     """Train what the masks keep; leave the network of the best epoch."""
 
+    captures = True
     recipe: AdamWRecipe
 
     def __init__(self, name: str, recipe: AdamWRecipe, *, level: int = 0) -> None:
@@ -103,8 +104,11 @@ class Finetune(Stage):
     def begin_epoch(self, epoch: int) -> None:
         pass
 
-    def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:
+    def prepare(self) -> None:
         self.adam.set_lr(self.recipe.lr_after(self.done / self.all_steps))
+        self.done += 1
+
+    def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:
         loss, correct = self.net.loss(*batches[0])
         self.adam.zero_grad()
         torch.autograd.backward(loss)
@@ -112,7 +116,6 @@ class Finetune(Stage):
             assert parameter.grad is not None
             parameter.grad.mul_(multiplier)
         self.move()
-        self.done += 1
         return loss.detach(), correct
 
     def move(self) -> None:
@@ -148,6 +151,7 @@ class Finetune(Stage):
 class FinetuneRegrown(Finetune):
     """Finetuning in which every entry that was there before the last regrowth has a pace of its own."""
 
+    captures = False  # paces are new tensors in every epoch
     recipe: RegrownRecipe
 
     def __init__(self, name: str, recipe: RegrownRecipe, *, level: int = 0) -> None:

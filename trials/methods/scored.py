@@ -113,7 +113,7 @@ class ScoredStage(Stage):
 
     def update_masks(self) -> None:
         """m <- top(|s|, density); z <- m theta."""
-        self.net.set_masks(self.config.top(self.scores), latent=self.theta)
+        self.net.update_masks(self.config.top(self.scores), self.theta)
 
     def state_dict(self) -> dict[str, Any]:
         return {"theta": self.theta, "scores": self.scores}

@@ -126,8 +126,12 @@ def select(scores: Sequence[Tensor], keep: int, *, absolute: bool = False) -> li
         raise ValueError(f"keep is {keep}, but must be between 0 and the number of scores, {total}")
     if keep in (0, total):
         return [torch.full(layer.shape, keep > 0, dtype=torch.bool, device=layer.device) for layer in scores]
-    by_layer = scores[0].device.type == "cpu"
-    return (_select if by_layer else select_flat)(scores, total - keep, absolute)
+    return (_select if _by_layer(scores) else select_flat)(scores, total - keep, absolute)
+
+
+def _by_layer(scores: Sequence[Tensor]) -> bool:
+    """Whether layers are looked at one after the other and numbers may be read: on a CPU, which has no launches."""
+    return scores[0].device.type == "cpu"
 
 
 def select_flat(scores: Sequence[Tensor], drop: int, absolute: bool) -> list[Tensor]:
@@ -147,7 +151,7 @@ def _select(scores: Sequence[Tensor], drop: int, absolute: bool) -> list[Tensor]
         for keys, part in zip(_keys(layer, absolute), torch.split(mask.view(-1), _step(layer)), strict=True):
             torch.gt(keys, threshold, out=part)
         masks.append(mask.view(layer.shape))
-    if scores[0].device.type != "cpu" or int(drop_ties) != int(ties):
+    if not _by_layer(scores) or int(drop_ties) != int(ties):
         _keep_later_ties(scores, masks, threshold, drop_ties, absolute)
     return masks
 
@@ -163,7 +167,7 @@ def select_each(scores: Sequence[Tensor], keep: Sequence[int], *, absolute: bool
         ValueError: a number is out of range.
     """
     few = bool(scores) and max(layer.numel() for layer in scores) <= _SORTED
-    if few and scores[0].device.type != "cpu":
+    if few and not _by_layer(scores):
         return select_rows(scores, keep, absolute)
     return [select([layer], count, absolute=absolute)[0] for layer, count in zip(scores, keep, strict=True)]
 
