@@ -16,7 +16,7 @@ from trials.frozen import SCHEMA, Frozen
 from trials.models import MODELS
 from trials.models.imagenet_resnet import TORCHVISION
 
-WHERE = frozenset({"data_dir", "device", "checkpoint_every_s", "measure_latency"})
+WHERE = frozenset({"data_dir", "device", "checkpoint_every_s", "measure_latency", "capture"})
 """Fields that say where and how a trial runs, not what it computes: not part of its name."""
 
 
@@ -37,6 +37,8 @@ class TrialConfig(Frozen):
 
     Attributes:
         normalise: pixels by the mean and deviation that the data set's papers use, or by ImageNet's (RGB only).
+        capture: on CUDA, replay the steps of a stage as one CUDA graph where the stage allows it; False: run every step
+            operator by operator.
         measure_latency: time the network it ends with, batches of 1 and 128 images, on the trial's own device.
         until_epoch: where the trial ends, in epochs of the method's first stage; None, or all its epochs: it goes
             through every stage.
@@ -59,6 +61,7 @@ class TrialConfig(Frozen):
     device: str = "auto"
     checkpoint_every_s: float = Field(default=60.0, ge=0)
     measure_latency: bool = False
+    capture: bool = True
     until_epoch: int | None = Field(default=None, ge=1)
     lineage: tuple[Segment, ...] = Field(default=(), strict=False)
 

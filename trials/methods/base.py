@@ -22,7 +22,8 @@ class Stage(ABC):
     """One stretch of training under one rule: what changes on entry, what is trained, and what one step is.
 
     A trial calls ``observe`` and ``enter`` once in the trial's life, ``attach`` whenever a process takes the stage up
-    (then ``load_state_dict``, if it was begun before), ``begin_epoch`` before every epoch and ``step`` for every batch.
+    (then ``load_state_dict``, if it was begun before), ``begin_epoch`` before every epoch, ``prepare`` and ``step`` for
+    every batch.
 
     Attributes:
         name: as it stands in the rows: pretrain, prune, finetune, train.
@@ -33,11 +34,15 @@ class Stage(ABC):
         augment: training images come augmented, if the config says so; False: as they are.
         finished: the stage ends here, also within an epoch; asked, without waiting for the device, after every step
             and, once more, when an epoch has been assessed.
+        captures: ``step`` may be captured once and replayed (:mod:`trials.running.captured`): it does the same
+            operations on the same tensors every time, waits for no device, draws no random numbers and counts nothing
+            on the host. What it leaves for the next step or for others, it writes into tensors that were there before.
         changes_network: ``enter`` changes what the network computes; then a row with epoch 0 says what it did.
     """
 
     streams: ClassVar[tuple[str, ...]] = ("train",)
     augment: ClassVar[bool] = True
+    captures: bool = False
     changes_network: bool = False
     finished: bool = False
 
@@ -79,6 +84,9 @@ class Stage(ABC):
     def begin_epoch(self, epoch: int) -> None:
         """Set what depends on the epoch (0-based)."""
 
+    def prepare(self) -> None:  # noqa: B027  most stages change nothing from step to step
+        """What the host does before every step: rates that follow the steps, counters. Nothing by default."""
+
     @abstractmethod
     def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:
         """One step: the loss (a scalar on the device) and how many images of the first batch were right."""
@@ -112,6 +120,8 @@ class Stage(ABC):
 
 class TrainStage(Stage):
     """Plain SGD on all parameters. Where the network has masks, what they switch off stays exactly zero."""
+
+    captures = True
 
     def __init__(
         self,
@@ -182,7 +192,7 @@ class Method(ABC):
         return None
 
     def references(self) -> Mapping[str, TrialConfig]:
-        """Other trained networks that a stage looks at (:attr:`Site.network`), by name, as the dense
+        """Other trained networks that a stage looks at (:attr:`StageContext.network`), by name, as the dense
         trials that train them: shared like a source. None by default."""
         return {}
 

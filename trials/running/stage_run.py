@@ -10,6 +10,7 @@ import torch
 
 from trials.errors import Preempted, Pruned
 from trials.methods import Stage, segments
+from trials.running.captured import stepper
 from trials.running.progress import Progress
 from trials.seeding import derive_seed, generator
 from trials.sparsity.backward import BackwardPruner
@@ -24,6 +25,7 @@ class StageRun:
         checkpoint: what the trial goes on from. Emptied once the stage has taken it up, for the memory it holds.
         epoch: how many epochs are over.
         step: how many steps of the epoch after these.
+        stepper: what runs the stage's steps.
         end: the epoch at which the stage is left: its last one, or where a segment of a population's member ends.
     """
 
@@ -53,11 +55,18 @@ class StageRun:
             if over:
                 break
             if self.divided:
-                self.stage = segments.changed(self.stage, self.progress.config, self.net, self.epoch)
+                self._change_hyperparameters()
             self._commit_if_due()
         self.backward.remove()
         self.progress.report_layers(self.stage)
         self._commit_end(last)
+
+    def _change_hyperparameters(self) -> None:
+        """Go on under those of the next segment, if one begins here."""
+        before, config = self.stage, self.progress.config
+        self.stage = segments.changed(before, config, self.net, self.epoch)
+        if self.stage is not before:
+            self.stepper = stepper(self.stage, self.net, config)
 
     def _take_up(self, context: StageContext) -> Totals | None:
         """Enter the stage, or go on within it; returns the sums of an epoch that was begun."""
@@ -76,6 +85,7 @@ class StageRun:
             self.stage.begin_epoch(self.epoch)
             self._report(0, None, began, end=self.stage.epochs == self.epoch)
         self.checkpoint.clear()
+        self.stepper = stepper(self.stage, self.net, self.progress.config)
         return totals
 
     def _backward_generator(self, layer: str) -> torch.Generator:
@@ -109,7 +119,7 @@ class StageRun:
             for stream in stage.streams
         ]
         for batches in zip(*streams, strict=True) if streams else repeat(()):
-            loss, correct = stage.step(*batches)
+            loss, correct = self.stepper.step(*batches)
             totals.add(loss, correct, len(batches[0][1]) if batches else 0)
             self.step += 1
             if stage.finished:

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from trials.config.recipes import BackwardConfig
 from trials.sparsity import PATTERNS
 from trials.sparsity.dropping import drop, thin
+from trials.training.strides import beside
 
 Generators = Callable[[str], torch.Generator]
 """A layer's name to its generator, on the model's device."""
@@ -156,7 +157,7 @@ class BackwardPruner:
 
     def _hold(self, kept: Mapping[str, Tensor]) -> None:
         self.kept = dict(kept)
-        self._held = {name: mask.to(self.layers[name].weight.dtype) for name, mask in kept.items()}
+        self._held = {name: beside(self.layers[name].weight, mask) for name, mask in kept.items()}
 
     def _before_forward(self, _model: nn.Module, _inputs: Any) -> None:
         if not torch.is_grad_enabled():

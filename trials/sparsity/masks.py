@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from trials.sparsity.distributions import Count, Distribution, Layer
+from trials.sparsity.distributions import Count, Distribution, Layer, Pool
 from trials.sparsity.patterns import Pattern
-from trials.sparsity.select import keep_count, select
+from trials.sparsity.select import keep_count, select, select_each
 
 Masks = dict[str, Tensor]
 
@@ -50,17 +50,22 @@ def build_masks(
             raise ValueError(f"within masks, pattern is {pattern.name!r}, but must be 'weight', and scores signed")
         sizes = [int(within[name].sum()) for name in names]
         units = [unit.masked_fill(~within[name], -torch.inf) for name, unit in zip(names, units, strict=True)]
-    masks: Masks = {}
     layers = [
         Layer(size, unit.numel(), tuple(scores[name].shape))
         for name, size, unit in zip(names, sizes, units, strict=True)
     ]
-    for pool in distribution(layers, density, count):
-        kept = select([units[i] for i in pool.layers], pool.keep, absolute=absolute)
-        masks.update(
-            {names[i]: pattern.expand(mask, scores[names[i]].shape) for i, mask in zip(pool.layers, kept, strict=True)}
-        )
-    return {name: masks[name] for name in names}
+    pools = distribution(layers, density, count)
+    alone = [pool for pool in pools if len(pool.layers) == 1]
+    kept = dict(zip((pool.layers[0] for pool in alone), _each(units, alone, absolute), strict=True))
+    for pool in pools:
+        if len(pool.layers) != 1:
+            kept |= zip(pool.layers, select([units[i] for i in pool.layers], pool.keep, absolute=absolute), strict=True)
+    return {name: pattern.expand(kept[i], scores[name].shape) for i, name in enumerate(names)}
+
+
+def _each(units: Sequence[Tensor], pools: Sequence[Pool], absolute: bool) -> list[Tensor]:
+    """Masks of the units of pools of one layer each."""
+    return select_each([units[pool.layers[0]] for pool in pools], [pool.keep for pool in pools], absolute=absolute)
 
 
 def density_of(masks: Mapping[str, Tensor]) -> float:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from trials.training.strides import beside
+
 Score = Callable[[Mapping[str, Tensor], torch.Generator], dict[str, Tensor]]
 
 
@@ -18,7 +20,7 @@ def magnitude(weights: Mapping[str, Tensor], generator: torch.Generator) -> dict
 def random(weights: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
     """Uniform on [0, 1): the control that every other score must beat. Drawn on CPU, equal on every device."""
     return {
-        name: torch.rand(weight.shape, generator=generator, dtype=torch.float64).to(weight)
+        name: beside(weight, torch.rand(weight.shape, generator=generator, dtype=torch.float64))
         for name, weight in weights.items()
     }
 

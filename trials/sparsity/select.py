@@ -3,7 +3,8 @@
 The threshold is found by a radix selection on the scores' bit patterns: most significant digit first, one histogram
 per digit, over layer after layer in chunks that fit the cache. It needs no copy of the scores: on a CPU less than 1 MB
 beside them and the masks, however many there are (``benchmarks/selection.py`` measures that, and the time against a
-full sort). On a GPU chunks are larger, so that launches do not outweigh the work.
+full sort). On any other device all layers are laid out flat and looked at as one chunk, so that launches do not
+outweigh the work. There nothing waits for the device: no number of it is read.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import torch
 from torch import Tensor
 
 _CHUNK = 1 << 15
-_CHUNK_ON_GPU = 1 << 18
+_SORTED = 1 << 13
+"""Pools of at most this many scores each are sorted side by side where launches cost more than the work."""
+
 _DIGIT = 11
 _BITS = {torch.float16: 16, torch.bfloat16: 16, torch.float32: 32, torch.float64: 64}
 _INTEGER = {16: torch.int16, 32: torch.int32, 64: torch.int64}
@@ -32,9 +35,11 @@ def keep_count(density: float, n: int) -> int:
 
 
 def _step(layer: Tensor) -> int:
-    """How many entries to look at together: what fits the cache, in whole rows if memory is in another order."""
-    chunk = _CHUNK if layer.device.type == "cpu" else _CHUNK_ON_GPU
-    chunk = max(chunk // max(layer.element_size() // 4, 1), 1)
+    """How many entries to look at together. On a CPU what fits the cache, in whole rows if memory is in another order;
+    elsewhere all of them."""
+    if layer.device.type != "cpu":
+        return max(layer.numel(), 1)
+    chunk = max(_CHUNK // max(layer.element_size() // 4, 1), 1)
     if layer.is_contiguous():
         return chunk
     row = layer[0].numel()
@@ -72,11 +77,14 @@ def _histogram(digits: Tensor, bins: int) -> Tensor:
 
 
 def _threshold(scores: Sequence[Tensor], drop: int, absolute: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """The key of the ``drop``-th smallest score, how many of the scores equal to it to drop, how many there are."""
+    """The key of the ``drop``-th smallest score, how many of the scores equal to it to drop, how many there are.
+
+    Scalars on the device. ``gather`` looks up at an index that lies there, as indexing does not without reading it.
+    """
     bits = shift = _BITS[scores[0].dtype]
     device = scores[0].device
     prefix: Tensor | None = None  # the digits found so far
-    remaining = torch.tensor(drop, device=device)
+    remaining = torch.full((), drop, dtype=torch.int64, device=device)
     while shift:
         width = min(_DIGIT, shift)
         shift -= width
@@ -92,8 +100,8 @@ def _threshold(scores: Sequence[Tensor], drop: int, absolute: bool) -> tuple[Ten
                 counts += _histogram(digits, bins)
         below = counts.cumsum(0)
         digit = torch.searchsorted(below, remaining)
-        count = counts[digit]
-        remaining = remaining - (below[digit] - count)
+        count = counts.gather(0, digit)
+        remaining = remaining - (below.gather(0, digit) - count)
         prefix = digit - bins // 2 if prefix is None else (prefix << width) | digit
     assert prefix is not None
     return prefix.to(_INTEGER[bits]), remaining, count
@@ -118,18 +126,74 @@ def select(scores: Sequence[Tensor], keep: int, *, absolute: bool = False) -> li
         raise ValueError(f"keep is {keep}, but must be between 0 and the number of scores, {total}")
     if keep in (0, total):
         return [torch.full(layer.shape, keep > 0, dtype=torch.bool, device=layer.device) for layer in scores]
-    threshold, drop_ties, ties = _threshold(scores, total - keep, absolute)
+    return (_select if _by_layer(scores) else select_flat)(scores, total - keep, absolute)
+
+
+def _by_layer(scores: Sequence[Tensor]) -> bool:
+    """Whether layers are looked at one after the other and numbers may be read: on a CPU, which has no launches."""
+    return scores[0].device.type == "cpu"
+
+
+def select_flat(scores: Sequence[Tensor], drop: int, absolute: bool) -> list[Tensor]:
+    """The same as :func:`select` in few launches, at the cost of a copy of the scores. ``drop``: 0 < drop < total."""
+    flat = torch.cat([layer.detach().reshape(-1) for layer in scores])
+    (mask,) = _select([flat], drop, absolute)
+    parts = torch.split(mask, [layer.numel() for layer in scores])
+    return [part.view(layer.shape) for part, layer in zip(parts, scores, strict=True)]
+
+
+def _select(scores: Sequence[Tensor], drop: int, absolute: bool) -> list[Tensor]:
+    """Masks that switch off the ``drop`` smallest scores, 0 < drop < total."""
+    threshold, drop_ties, ties = _threshold(scores, drop, absolute)
     masks = []
     for layer in scores:
         mask = torch.empty(layer.numel(), dtype=torch.bool, device=layer.device)
         for keys, part in zip(_keys(layer, absolute), torch.split(mask.view(-1), _step(layer)), strict=True):
             torch.gt(keys, threshold, out=part)
         masks.append(mask.view(layer.shape))
-    on_cpu = scores[0].device.type == "cpu"
-    if on_cpu and int(drop_ties) == int(ties):
-        return masks
-    _keep_later_ties(scores, masks, threshold, drop_ties, absolute)
+    if not _by_layer(scores) or int(drop_ties) != int(ties):
+        _keep_later_ties(scores, masks, threshold, drop_ties, absolute)
     return masks
+
+
+def select_each(scores: Sequence[Tensor], keep: Sequence[int], *, absolute: bool = False) -> list[Tensor]:
+    """Masks that keep exactly ``keep[i]`` entries of the i-th tensor: of each tensor what :func:`select` keeps of it.
+
+    Args:
+        scores: tensors of any shapes, of one floating dtype and on one device, without NaN.
+        keep: one number per tensor, between 0 and the number of its entries.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+    few = bool(scores) and max(layer.numel() for layer in scores) <= _SORTED
+    if few and not _by_layer(scores):
+        return select_rows(scores, keep, absolute)
+    return [select([layer], count, absolute=absolute)[0] for layer, count in zip(scores, keep, strict=True)]
+
+
+def select_rows(scores: Sequence[Tensor], keep: Sequence[int], absolute: bool) -> list[Tensor]:
+    """The same as :func:`select_each` by one stable sort of rows, without a wait.
+
+    Every row loses as many entries as the one that loses most: the others get that many more in front that go first,
+    -inf. Behind, infinity fills rows up.
+    """
+    sizes = [layer.numel() for layer in scores]
+    for count, size in zip(keep, sizes, strict=True):
+        if not 0 <= count <= size:
+            raise ValueError(f"keep is {count}, but must be between 0 and the number of scores, {size}")
+    drop = max(size - count for size, count in zip(sizes, keep, strict=True))
+    leads = [drop - (size - count) for size, count in zip(sizes, keep, strict=True)]
+    rows = scores[0].new_full((len(sizes), max(map(sum, zip(leads, sizes, strict=True)))), torch.inf)
+    for row, layer, lead, size in zip(rows, scores, leads, sizes, strict=True):
+        values = layer.detach().reshape(-1)
+        row[:lead].fill_(-torch.inf)
+        row[lead : lead + size].copy_(values.abs() if absolute else values)
+    order = rows.argsort(dim=1, stable=True)
+    stays = (torch.arange(rows.shape[1], device=rows.device) >= drop).expand_as(order)
+    masks = torch.empty_like(order, dtype=torch.bool).scatter_(1, order, stays)
+    each = zip(masks, scores, leads, sizes, strict=True)
+    return [mask[lead : lead + size].view(layer.shape) for mask, layer, lead, size in each]
 
 
 def _keep_later_ties(

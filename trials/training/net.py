@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from trials.compact import Kept, cut_tensors, kept_rows, shrink
 from trials.data import Batch
+from trials.training.strides import beside
 
 __all__ = ["Batch", "Net"]
 
@@ -58,8 +59,21 @@ class Net:
         With ``latent`` weights, the model's weights become mask times these; otherwise mask times themselves.
         """
         self.masks = dict(masks)
-        self._multipliers = {name: mask.to(self._parameters[name].dtype) for name, mask in self.masks.items()}
+        self._multipliers = {name: beside(self._parameters[name], mask) for name, mask in self.masks.items()}
         self.project(latent or self._parameters)
+
+    def update_masks(self, masks: Mapping[str, Tensor], latent: Mapping[str, Tensor]) -> None:
+        """The same as :meth:`set_masks`, in the memory of the masks of now if there are any of these names.
+
+        For what changes masks in a step: a captured step reads where it read when it was captured.
+        """
+        if masks.keys() != self.masks.keys():
+            self.set_masks(masks, latent)
+            return
+        for name, mask in masks.items():
+            self.masks[name].copy_(mask)
+            self._multipliers[name].copy_(mask)
+        self.project(latent)
 
     def project(self, latent: Mapping[str, Tensor]) -> None:
         """The model's masked weights become mask times ``latent``."""
@@ -68,7 +82,8 @@ class Net:
                 torch.mul(latent[name], multiplier, out=self._parameters[name])
 
     def multipliers(self) -> dict[str, Tensor]:
-        """The masks in their weights' dtype: multiplying by these costs a twentieth of multiplying by bool on CPU."""
+        """The masks in their weights' dtype and strides: on CPU, multiplying by these costs a twentieth of multiplying
+        by bool."""
         return self._multipliers
 
     def snapshot(self, name: str) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from trials.config.recipes import OpenRecipe
+from trials.training.strides import beside, lie_alike
 
 
 class _Rated:
@@ -21,7 +22,29 @@ class _Rated:
         device = parameters[0].device
         self.lr = torch.tensor(lr, device=device, dtype=torch.float64 if device.type == "cpu" else torch.float32)
         self.optimizer = kind(parameters, lr=self.lr, **options)
-        self.step = self.optimizer.step
+
+    def step(self) -> None:
+        """Move every tensor that has a gradient.
+
+        Raises:
+            RuntimeError: a gradient has other strides than its tensor.
+        """
+        self._refuse_other_strides()
+        self.optimizer.step()
+
+    def _refuse_other_strides(self) -> None:
+        for tensor in self._tensors():
+            grad = tensor.grad
+            if grad is not None and not lie_alike(tensor, grad):
+                raise RuntimeError(
+                    f"the gradient of a tensor of shape {list(tensor.shape)} has strides {list(grad.stride())}, but "
+                    f"must have the tensor's own, {list(tensor.stride())}: allocate what lies beside a weight by "
+                    "trials.training.strides.beside"
+                )
+
+    def _tensors(self) -> list[Tensor]:
+        tensors: list[Tensor] = self.optimizer.param_groups[0]["params"]
+        return tensors
 
     def set_lr(self, lr: float) -> None:
         self.lr.fill_(lr)
@@ -34,11 +57,15 @@ class _Rated:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Moments and learning rate of a checkpoint. All else stays as this one was built with; the learning rate stays
-        the tensor that :meth:`set_lr` fills."""
+        the tensor that :meth:`set_lr` fills, and moments lie in memory as their tensors do."""
         (own,), (saved,) = self.optimizer.state_dict()["param_groups"], state["param_groups"]
         self.optimizer.load_state_dict({**state, "param_groups": [{**own, "params": saved["params"]}]})
         self.lr.copy_(saved["lr"])
         self.optimizer.param_groups[0]["lr"] = self.lr
+        for tensor, moments in self.optimizer.state.items():
+            for name, moment in moments.items():
+                if isinstance(moment, Tensor) and moment.shape == tensor.shape and not lie_alike(tensor, moment):
+                    moments[name] = beside(tensor, moment)
 
 
 class Sgd(_Rated):
@@ -65,5 +92,7 @@ class AdamW(_Rated):
     """AdamW. Where gradient, weight and moments are 0, they stay exactly 0."""
 
     def __init__(self, parameters: Iterable[Tensor], *, lr: float, beta1: float, weight_decay: float) -> None:
-        betas = (beta1, 0.999)
-        super().__init__(torch.optim.AdamW, parameters, lr, betas=betas, weight_decay=weight_decay, fused=True)
+        parameters = list(parameters)
+        options = {"betas": (beta1, 0.999), "weight_decay": weight_decay}
+        capturable = parameters[0].device.type == "cuda"  # torch asks for the word before it lets a step be captured
+        super().__init__(torch.optim.AdamW, parameters, lr, fused=True, capturable=capturable, **options)

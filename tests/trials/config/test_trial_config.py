@@ -101,7 +101,13 @@ def test_writing_out_the_defaults_does_not_rename(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_where_it_runs_does_not_rename(method: str) -> None:
-    elsewhere = {"data_dir": "/elsewhere", "device": "cpu", "checkpoint_every_s": 0.5, "measure_latency": True}
+    elsewhere = {
+        "data_dir": "/elsewhere",
+        "device": "cpu",
+        "checkpoint_every_s": 0.5,
+        "measure_latency": True,
+        "capture": False,
+    }
     assert elsewhere.keys() == WHERE
     assert parse({**SMALLEST[method], **elsewhere}).id == parse(SMALLEST[method]).id
 

@@ -132,6 +132,7 @@ def moved(stage: Finetune, net: Net, epoch: int) -> dict[str, Tensor]:
     before = {name: weight.detach().clone() for name, weight in prunable(net.model).items()}
     net.model.train()
     stage.begin_epoch(epoch)
+    stage.prepare()
     stage.step((x, y))
     return {name: (weight.detach() - before[name]).abs() for name, weight in prunable(net.model).items()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +12,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.memory import peak_bytes
-from trials.sparsity import keep_count, select
+from trials.sparsity import DISTRIBUTIONS, PATTERNS, build_masks, keep_count, select
 
 SELECT_FILE = importlib.import_module("trials.sparsity.select")  # trials.sparsity.select is the function
 CHUNK = SELECT_FILE._CHUNK
+select_flat, select_each, select_rows = (getattr(SELECT_FILE, f"select_{how}") for how in ("flat", "each", "rows"))
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 SPECIAL = [0.0, -0.0, float("inf"), -float("inf"), 1.0, -1.0, 1e-8, -1e-8, 5e-324, 1e-40, 65504.0, 3e38]
 
@@ -63,6 +66,93 @@ def test_equals_stable_sort_over_many_chunks(problem: tuple[list[Tensor], int, b
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SELECT_FILE, "_CHUNK", chunk)
         assert_selects(*problem)
+
+
+@given(problems())
+def test_flat_selection_is_the_same(problem: tuple[list[Tensor], int, bool]) -> None:
+    scores, keep, absolute = problem
+    drop = sum(layer.numel() for layer in scores) - keep
+    if keep and drop:
+        for mask, flat in zip(
+            select(scores, keep, absolute=absolute), select_flat(scores, drop, absolute), strict=True
+        ):
+            assert flat.dtype == torch.bool
+            assert torch.equal(flat, mask)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_flat_selection_of_convolutions_is_the_same(memory_format: torch.memory_format) -> None:
+    generator = torch.Generator().manual_seed(5)
+    shapes = ((8, 4, 3, 3), (1, 8, 1, 1), (16, 8, 3, 3))
+    scores = [
+        torch.randint(-9, 10, shape, generator=generator).float().to(memory_format=memory_format) for shape in shapes
+    ]
+    for drop in (1, 700, 1400, 1447):
+        assert all(map(torch.equal, select_flat(scores, drop, True), select(scores, 1448 - drop, absolute=True)))
+
+
+@given(problem=problems(), data=st.data())
+def test_rows_are_ranked_each_for_itself(problem: tuple[list[Tensor], int, bool], data: st.DataObject) -> None:
+    scores, _, absolute = problem
+    keep = [data.draw(st.integers(0, layer.numel())) for layer in scores]
+    expected = [by_stable_sort([layer], count, absolute)[0] for layer, count in zip(scores, keep, strict=True)]
+    for masks in (select_rows(scores, keep, absolute), select_each(scores, keep, absolute=absolute)):
+        assert [mask.dtype for mask in masks] == [torch.bool] * len(scores)
+        assert all(map(torch.equal, masks, expected))
+
+
+@pytest.mark.parametrize("choose", [select_rows, lambda *arguments: select_each(*arguments[:2])])
+def test_more_than_a_row_has_is_refused(choose: Any) -> None:
+    with pytest.raises(ValueError, match="keep is 4, but must be between 0 and the number of scores, 3"):
+        choose([torch.arange(5.0), torch.arange(3.0)], [2, 4], False)
+
+
+@pytest.mark.parametrize("pattern", ["weight", "filter", "channel"])
+@pytest.mark.parametrize("distribution", ["global", "uniform"])
+@pytest.mark.parametrize("absolute", [False, True])
+def test_nothing_waits_for_the_device(pattern: str, distribution: str, absolute: bool) -> None:
+    """On ``meta`` there are no numbers: whoever asks for one raises."""
+    shapes = {"conv": (4, 3, 3, 3), "wide": (64, 40, 3, 3), "narrow": (6, 4, 1, 1)}
+    scores = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    masks = build_masks(
+        scores,
+        density=0.3,
+        pattern=PATTERNS[pattern],
+        distribution=DISTRIBUTIONS[distribution],
+        absolute=absolute,
+    )
+    assert {name: tuple(mask.shape) for name, mask in masks.items()} == shapes
+    assert all(mask.is_meta and mask.dtype == torch.bool for mask in masks.values())
+    with pytest.raises(RuntimeError):
+        int(masks["conv"].sum())
+
+
+def launches(device: str, shapes: Sequence[tuple[int, ...]], each: bool) -> int:
+    """Operators that a selection from float32 scores takes, views aside."""
+    scores = [torch.empty(shape, device=device) for shape in shapes]
+    with Counting() as counting:
+        if each:
+            select_each(scores, [layer.numel() // 2 for layer in scores], absolute=True)
+        else:
+            select(scores, sum(layer.numel() for layer in scores) // 2, absolute=True)
+    return counting.count
+
+
+class Counting(TorchDispatchMode):
+    """Counts the operators that compute something."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+def test_launches_do_not_grow_with_the_layers() -> None:
+    few, many = [(16, 16, 3, 3)] * 2, [(16, 16, 3, 3)] * 20
+    assert launches("meta", few, False) == launches("meta", many, False) <= 70
+    rows = [(64, 1, 1, 1)] * 20
+    assert launches("meta", rows, True) <= 80
 
 
 @given(seed=st.integers(0, 2**32 - 1), keep_share=st.floats(0, 1), levels=st.sampled_from([2, 5, 1000]))

@@ -120,6 +120,7 @@ def _groups(model: nn.Module, weight: str) -> int:
 class TrainWithThresholds(Stage):
     """SGD on weights and thresholds; the mask follows."""
 
+    captures = True
     changes_network = True
 
     def __init__(self, config: AdaptiveSparsityConfig) -> None:
@@ -147,7 +148,7 @@ class TrainWithThresholds(Stage):
     def cut(self, net: Net) -> None:
         """w <- w - mean(w); W = w 1[|w| > t]."""
         self.layers.centre()
-        net.set_masks(self.layers.masks(), latent=self.layers.w)
+        net.update_masks(self.layers.masks(), self.layers.w)
 
     def attach(self, net: Net) -> None:
         self.take(net)

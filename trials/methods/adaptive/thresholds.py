@@ -75,13 +75,13 @@ class Thresholded:
         self.sigma, self.t = torch.zeros_like(self.n), torch.zeros_like(self.n)
 
     def centre(self) -> None:
-        """w <- w - mean(w), and sigma and t that follow."""
+        """w <- w - mean(w), and sigma and t that follow, all in place: a captured step reads where it always did."""
         with torch.no_grad():
             for w in self.w.values():
                 w -= w.mean()
             if self.w:
-                self.sigma = torch.stack([w.std() for w in self.w.values()])
-                self.t = cut(self.r, self.sigma)
+                self.sigma.copy_(torch.stack([w.std() for w in self.w.values()]))
+                self.t.copy_(cut(self.r, self.sigma))
 
     def masks(self) -> Masks:
         """|w| > t."""

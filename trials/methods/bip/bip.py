@@ -93,6 +93,7 @@ class Bilevel(ScoredStage):
 
     def __init__(self, config: BipConfig) -> None:
         super().__init__(config, config.prune)
+        self.captures = config.optimizers == "separate"  # a shared one steps tensor by tensor, and so reads its rate
         self.mask_schedule = Schedule(
             config.mask_schedule,
             config.mask_lr,

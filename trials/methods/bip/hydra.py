@@ -50,6 +50,8 @@ class HydraConfig(ScoredConfig):
 class TrainScores(ScoredStage):
     """The prune stage."""
 
+    captures = True
+
     def attach(self, net: Net) -> None:
         super().attach(net)
         norms = self.norms if self.config.batchnorm == "train" else []

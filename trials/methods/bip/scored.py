@@ -23,6 +23,7 @@ from trials.config.trial_config import HasVariant, StartsDense
 from trials.methods.base import Stage, generator_for
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, build_masks, prunable
 from trials.training.net import Batch, Net
+from trials.training.strides import beside
 
 RELEASED = "cosine_released"
 
@@ -112,7 +113,7 @@ class ScoredStage(Stage):
 
     def update_masks(self) -> None:
         """m <- top(|s|, density); z <- m theta."""
-        self.net.set_masks(self.config.top(self.scores), latent=self.theta)
+        self.net.update_masks(self.config.top(self.scores), self.theta)
 
     def state_dict(self) -> dict[str, Any]:
         return {"theta": self.theta, "scores": self.scores}
@@ -130,10 +131,11 @@ def score_gradient(g: Tensor, theta: Tensor, s: Tensor) -> Tensor:
 
 
 def random_scores(weight: Tensor, generator: torch.Generator) -> Tensor:
-    """s ~ U(-b, b), b = 1/sqrt(fan_in), drawn on CPU so that it is the same on every device."""
+    """s ~ U(-b, b), b = 1/sqrt(fan_in), drawn on CPU, in the order of the shape: the same on every device and in every
+    memory format. Of the weight's shape, dtype, device and strides."""
     bound = 1 / math.sqrt(weight[0].numel())
     uniform = torch.rand(weight.shape, generator=generator, dtype=torch.float64)
-    return uniform.mul_(2 * bound).sub_(bound).to(weight)
+    return beside(weight, uniform.mul_(2 * bound).sub_(bound))
 
 
 def released_schedules(content: Mapping[str, Any], recipes: Sequence[str]) -> dict[str, Any]:

@@ -133,6 +133,7 @@ def run_episode(bench: Bench, episode: Episode, should_stop: Callable[[], bool],
             seed=seed, epoch=epoch, stream="episode", batch_size=recipe.batch_size, augment=restored.config.augment
         )
         for batch in islice(batches, steps):
+            stage.prepare()
             stage.step(batch)
         stage.assess(net, epoch + 1, judge(restored, recipe))
         best = stage.best_accuracy

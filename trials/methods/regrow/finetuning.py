@@ -15,6 +15,7 @@ from trials.methods.base import Stage
 from trials.training.net import Batch, Net
 from trials.training.optimizers import AdamW
 from trials.training.stage_context import StageContext
+from trials.training.strides import beside
 
 BEFORE = "masks_before_regrowth"
 """The snapshot that holds the masks from before the last regrowth."""
@@ -80,6 +81,7 @@ class RegrownRecipe(AdamWRecipe):
 class Finetune(Stage):
     """Train what the masks keep; leave the network of the best epoch."""
 
+    captures = True
     recipe: AdamWRecipe
 
     def __init__(self, name: str, recipe: AdamWRecipe, *, level: int = 0) -> None:
@@ -102,8 +104,11 @@ class Finetune(Stage):
     def begin_epoch(self, epoch: int) -> None:
         pass
 
-    def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:
+    def prepare(self) -> None:
         self.adam.set_lr(self.recipe.lr_after(self.done / self.all_steps))
+        self.done += 1
+
+    def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:
         loss, correct = self.net.loss(*batches[0])
         self.adam.zero_grad()
         torch.autograd.backward(loss)
@@ -111,7 +116,6 @@ class Finetune(Stage):
             assert parameter.grad is not None
             parameter.grad.mul_(multiplier)
         self.move()
-        self.done += 1
         return loss.detach(), correct
 
     def move(self) -> None:
@@ -147,6 +151,7 @@ class Finetune(Stage):
 class FinetuneRegrown(Finetune):
     """Finetuning in which every entry that was there before the last regrowth has a pace of its own."""
 
+    captures = False  # paces are new tensors in every epoch
     recipe: RegrownRecipe
 
     def __init__(self, name: str, recipe: RegrownRecipe, *, level: int = 0) -> None:
@@ -161,7 +166,8 @@ class FinetuneRegrown(Finetune):
     def begin_epoch(self, epoch: int) -> None:
         phase = self.recipe.phase(epoch)
         pace = {"all": 1.0, "frozen": 0.0, "differential": self.recipe.lr_old / self.recipe.lr}[phase]
-        self.paces = [(weight, torch.where(old, pace, 1.0).to(weight)) for weight, old in self.old if phase != "all"]
+        old = self.old if phase != "all" else []
+        self.paces = [(weight, beside(weight, torch.where(mask, pace, 1.0))) for weight, mask in old]
 
     def move(self) -> None:
         before = [weight.detach().clone() for weight, _ in self.paces]

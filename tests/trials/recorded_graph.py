@@ -1,0 +1,81 @@
+"""What a CUDA graph does to a step, on the CPU: operators are recorded, and done again on the same memory.
+
+So a step that reads what the host has replaced meanwhile reads the old tensor here as it would there, and one that asks
+the device for a number raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from trials.running.captured import Result
+
+WAITS = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default}
+
+
+class RecordedGraph:
+    """The operators of one step. What recording changes is put back: a captured step has not been done."""
+
+    def __init__(self) -> None:
+        self.log: list[tuple[Any, Any, Any, Any]] = []
+        self.warmed_up = self.captures = self.replays = 0
+
+    def warm_up(self, step: Callable[[], Result]) -> Result:
+        self.warmed_up += 1
+        return step()
+
+    def capture(self, step: Callable[[], Result]) -> Result:
+        self.captures += 1
+        recorder = Recorder(self.log)
+        with recorder:
+            result = step()
+        recorder.put_back()
+        return result
+
+    def replay(self) -> None:
+        self.replays += 1
+        with torch.no_grad():
+            for operator, arguments, options, results in self.log:
+                again = operator(*arguments, **options)
+                for result, value in zip(tree_leaves(results), tree_leaves(again), strict=True):
+                    if isinstance(result, Tensor) and result.data_ptr() != value.data_ptr():
+                        result.copy_(value)
+
+
+class Recorder(TorchDispatchMode):
+    """Does operators and notes them; keeps what was in memory that they were given."""
+
+    def __init__(self, log: list[tuple[Any, Any, Any, Any]]) -> None:
+        super().__init__()
+        self.log = log
+        self.before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
+        self.own: dict[int, torch.UntypedStorage] = {}  # made while recording, and kept alive
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in WAITS:
+            raise RuntimeError(f"{func} waits for the device")
+        for tensor in tree_leaves((args, kwargs)):
+            if isinstance(tensor, Tensor):
+                self._keep(tensor.untyped_storage())
+        results = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(results):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in self.before:
+                self.own[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        if not func.is_view:
+            self.log.append((func, args, kwargs or {}, results))
+        return results
+
+    def _keep(self, storage: torch.UntypedStorage) -> None:
+        key = storage.data_ptr()
+        if key not in self.before and key not in self.own:
+            self.before[key] = (storage, storage.clone())
+
+    def put_back(self) -> None:
+        for storage, content in self.before.values():
+            storage.copy_(content)

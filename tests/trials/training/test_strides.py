@@ -1,0 +1,95 @@
+"""Whatever lies beside a weight lies in memory as the weight does, so that a memory format changes no result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.trials.folders import checkpoint_of, rows_of, timeless
+from tests.trials.small_trials import CONFIGS, config_of, folder_of, run_in
+from trials.training.strides import beside, lie_alike
+
+LAST = torch.channels_last
+
+pytestmark = pytest.mark.usefixtures("few_digits")
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the trials of this file share their dense networks."""
+    return tmp_path_factory.mktemp("formats")
+
+
+def outcome(storage: Path, name: str, memory_format: str, **fields: Any) -> dict[str, Any]:
+    """Rows and network of a trial in float64."""
+    config = config_of(name, precision="float64", memory_format=memory_format, **fields)
+    state = run_in(storage, config)
+    assert state.status == "complete", state.error
+    folder = folder_of(config, storage)
+    return {"rows": timeless(rows_of(folder)), "net": checkpoint_of(folder)["net"]}
+
+
+def leaves(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Everything that is neither a mapping nor a sequence, by its path."""
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield from leaves(value, f"{path}/{key}")
+    elif isinstance(content, list | tuple):
+        for i, value in enumerate(content):
+            yield from leaves(value, f"{path}/{i}")
+    else:
+        yield path, content
+
+
+def assert_agree(one: Any, other: Any) -> None:
+    first, second = dict(leaves(one)), dict(leaves(other))
+    assert first.keys() == second.keys()
+    for path, value in first.items():
+        if path.endswith("stage_id") or "seconds" in path:
+            continue
+        if isinstance(value, Tensor | float):
+            torch.testing.assert_close(
+                torch.as_tensor(second[path], dtype=torch.float64),
+                torch.as_tensor(value, dtype=torch.float64),
+                rtol=0,
+                atol=1e-10,
+                equal_nan=True,
+                msg=lambda text, path=path: f"{path}: {text}",
+            )
+        else:
+            assert second[path] == value, path
+
+
+CASES = [*((name, {}) for name in CONFIGS), ("hydra", {"score_init": "random"}), ("bip", {"score_init": "random"})]
+
+
+@pytest.mark.parametrize(("name", "fields"), CASES, ids=[f"{name}{'-random' * bool(more)}" for name, more in CASES])
+def test_both_memory_formats_come_to_the_same(name: str, fields: dict[str, Any], storage: Path) -> None:
+    contiguous, last = (outcome(storage, name, form, **fields) for form in ("contiguous", "channels_last"))
+    strides = {value.stride() for _, value in leaves(last["net"]["model"]) if value.dim() == 4}
+    assert any(stride[1] == 1 and stride[3] > 1 for stride in strides), "nothing lies channels last"
+    assert_agree(contiguous, last)
+
+
+def test_beside_takes_dtype_and_strides_of_the_weight_and_values_in_logical_order() -> None:
+    weight = torch.nn.Parameter(torch.randn(4, 3, 2, 2, dtype=torch.float64).to(memory_format=LAST))
+    values = torch.arange(48.0).view(4, 3, 2, 2)
+    placed = beside(weight, values)
+    assert placed.stride() == weight.stride() != values.stride()
+    assert placed.dtype == torch.float64
+    assert torch.equal(placed, values.double())
+    assert not placed.requires_grad
+    assert torch.equal(beside(weight, values > 7), (values > 7).double())
+
+
+def test_a_dimension_of_one_entry_has_no_order() -> None:
+    thin = torch.empty(4, 3, 1, 1)
+    assert lie_alike(thin, torch.empty_strided((4, 3, 1, 1), (3, 1, 3, 3)))
+    square = torch.empty(4, 3, 2, 2)
+    assert lie_alike(square, square.clone())
+    assert not lie_alike(square, square.to(memory_format=LAST))
