@@ -1,40 +1,43 @@
-# Two commands set everything up: `make demo` and `make test`. The rest is for those who change the code.
+# Two commands set everything up: `make demo` and `make test`. The rest is for those who change the code: `make help`.
 
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test test-faults test-cluster test-fast lint format types bench lock clean
+.PHONY: help demo test test-faults test-cluster test-fast lint format types bench lock clean
 
-demo: $(VENV)/installed  ## the main job, small, on the embedded digits
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(VENV)/installed  ## a small sweep (BiP) on the digits that come with scikit-learn
 	$(RUN) sweep.py --space bip_unstructured --profile demo --name demo
 
-test: $(VENV)/installed  ## every test but those of the next line
-	$(RUN) -m pytest -n 2 --dist loadfile tests/trials tests/sweeper tests/upgrade tests/test_*.py
+test: $(VENV)/installed  ## every test but the slowest, which are test-faults and test-cluster
+	$(RUN) -m pytest -n 2 --dist loadfile $(MEASURED) tests/trials tests/sweeper tests/upgrade tests/test_*.py
 	$(RUN) -m pytest tests/faults -m "not slow_faults"
 
-test-faults: $(VENV)/installed  ## every fault of docs/faults.md: machines killed, frozen and cut off; minutes
+test-faults: $(VENV)/installed  ## every fault of docs/faults.md: machines killed, frozen and cut off (8 minutes)
 	$(RUN) -m pytest tests/faults
 
-test-cluster: $(VENV)/installed  ## three machines in namespaces: a cluster from ray up to ray down, and a network cut; needs root, openssh-server, rsync, iproute2
+test-cluster: $(VENV)/installed  ## a cluster of three machines in namespaces (12 minutes; needs root, openssh-server, rsync, iproute2)
 	PYTHON=$(RUN) bash tests/cluster/run.sh
 	PYTHON=$(RUN) bash tests/cluster/cut_off.sh
 
-test-fast: $(VENV)/installed  ## all but the tests that kill and restart whole sweeps
+test-fast: $(VENV)/installed  ## every test that kills no whole sweep
 	$(RUN) -m pytest -m "not slow"
 
-lint: $(VENV)/installed
+lint: $(VENV)/installed  ## check rules and format with ruff; changes nothing
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
-format: $(VENV)/installed
+format: $(VENV)/installed  ## fix what ruff can fix, and format
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-types: $(VENV)/installed
+types: $(VENV)/installed  ## check types with mypy, strict
 	$(RUN) -m mypy
 
-bench: $(VENV)/installed  ## ratios, each against something in the same run
+bench: $(VENV)/installed  ## performance, as ratios to a baseline measured in the same run
 	$(RUN) -m benchmarks
 
 $(VENV)/installed: requirements.lock
@@ -43,9 +46,9 @@ $(VENV)/installed: requirements.lock
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	touch $@
 
-lock:  ## pin the newest versions that pyproject.toml allows, for every Python it allows (needs uv)
+lock:  ## pin the newest versions that pyproject.toml allows (needs uv)
 	uv pip compile --universal --python-version 3.10 --all-extras --upgrade --no-header --no-annotate \
 	    pyproject.toml -o requirements.lock
 
-clean:
+clean:  ## remove the environment and the caches of the tools
 	rm -rf $(VENV) .mypy_cache .ruff_cache
