@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
+# What CI adds to pytest: --cov --cov-report=
+MEASURED ?=
 
 .PHONY: help demo test test-faults test-cluster test-fast lint format types bench lock clean
 
@@ -12,6 +14,7 @@ help:  ## this list
 demo: $(VENV)/installed  ## a small sweep (BiP) on the digits that come with scikit-learn
 	$(RUN) sweep.py --space bip_unstructured --profile demo --name demo
 
+test: $(VENV)/installed  ## every test but the slowest, which are test-faults and test-cluster
 test: $(VENV)/installed  ## every test but the slowest, which are test-faults and test-cluster
 	$(RUN) -m pytest -n 2 --dist loadfile $(MEASURED) tests/trials tests/sweeper tests/upgrade tests/test_*.py
 	$(RUN) -m pytest tests/faults -m "not slow_faults"
