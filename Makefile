@@ -15,7 +15,6 @@ demo: $(VENV)/installed  ## a small sweep (BiP) on the digits that come with sci
 	$(RUN) sweep.py --space bip_unstructured --profile demo --name demo
 
 test: $(VENV)/installed  ## every test but the slowest, which are test-faults and test-cluster
-test: $(VENV)/installed  ## every test but the slowest, which are test-faults and test-cluster
 	$(RUN) -m pytest -n 2 --dist loadfile $(MEASURED) tests/trials tests/sweeper tests/upgrade tests/test_*.py
 	$(RUN) -m pytest tests/faults -m "not slow_faults"
 

@@ -49,7 +49,7 @@ def test_threads_are_not_limited_to_one(content: dict[str, Any]) -> None:
 
 def test_the_package_and_what_it_needs_come_along(content: dict[str, Any]) -> None:
     assert content["file_mounts"]["~/sweep"] == "./"
-    assert {".git", ".venv", "results"} <= set(content["rsync_exclude"])
+    assert {".git", ".venv", "/results"} <= set(content["rsync_exclude"])
     assert any("-r ~/sweep/requirements.lock" in line for line in content["setup_commands"])
     assert any("SWEEP_STORAGE=" in line for line in content["setup_commands"])
 

@@ -1,4 +1,4 @@
-"""The wheel holds every module of the two packages, and says that they are typed."""
+"""What is shipped holds every module: the wheel, and what Ray and rsync bring to a cluster."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGES = ("sweeper", "trials")
@@ -19,8 +20,13 @@ BUILD = "import sys; from setuptools.build_meta import build_wheel; build_wheel(
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """Names of the files in a wheel that is built from a copy of the tree: setuptools leaves files where it builds."""
     folder = tmp_path_factory.mktemp("wheel")
-    elsewhere = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "results", "tests")
-    shutil.copytree(REPOSITORY, folder / "tree", ignore=elsewhere)
+    left_out = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build")
+
+    def ignored(parent: str, names: list[str]) -> set[str]:
+        at_the_top = {"results", "tests"} if Path(parent) == REPOSITORY else set()
+        return at_the_top | set(left_out(parent, names))
+
+    shutil.copytree(REPOSITORY, folder / "tree", ignore=ignored)
     built = subprocess.run(
         [sys.executable, "-c", BUILD, str(folder)], cwd=folder / "tree", capture_output=True, text=True, timeout=120
     )
@@ -42,3 +48,35 @@ def test_it_holds_every_module_and_no_other(wheel: set[str]) -> None:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_it_says_that_its_packages_are_typed(wheel: set[str], package: str) -> None:
     assert f"{package}/py.typed" in wheel
+
+
+def modules() -> set[str]:
+    return {path.relative_to(REPOSITORY).as_posix() for name in PACKAGES for path in (REPOSITORY / name).rglob("*.py")}
+
+
+def test_a_cluster_that_is_joined_gets_every_module_and_no_results(tmp_path: Path) -> None:
+    from ray._private.runtime_env.packaging import _zip_files
+
+    from sweeper.execution.on_ray.cluster import NOT_SHIPPED
+
+    for path in (
+        *modules(),
+        "results/s/trials/x/state.json",
+        "tests/test_x.py",
+        ".git/HEAD",
+        "sweeper/__pycache__/x.pyc",
+    ):
+        (tmp_path / "tree" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tree" / path).touch()
+    shutil.copy(REPOSITORY / ".gitignore", tmp_path / "tree")
+    _zip_files(str(tmp_path / "tree"), NOT_SHIPPED, str(tmp_path / "package.zip"), include_gitignore=True)
+    with zipfile.ZipFile(tmp_path / "package.zip") as file:
+        assert {name for name in file.namelist() if not name.endswith("/")} == {".gitignore", *modules()}
+
+
+@pytest.mark.parametrize("file", ["cluster.yaml", "cluster-aws.yaml"])
+def test_rsync_brings_every_module(file: str) -> None:
+    """A pattern without a slash in front fits a folder at any depth."""
+    patterns = yaml.safe_load((REPOSITORY / file).read_text())["rsync_exclude"]
+    parts = {part for module in modules() for part in Path(module).parts}
+    assert not parts & set(patterns)

@@ -19,6 +19,9 @@ from trials.storage.place import Place, environment
 
 ROOT = Path(__file__).resolve().parents[3]
 
+NOT_SHIPPED = ["/.git", "/.venv", "/results", "/tests", "**/__pycache__"]
+"""What a cluster that is joined does not get, as .gitignore would say it: sweeper/results is not results."""
+
 
 def resources_of(space: Space) -> dict[str, float]:
     wanted = {"CPU": space.resources.cpu, "GPU": space.resources.gpu}
@@ -60,9 +63,8 @@ def connect(address: str | None, storage: Place | None = None) -> bool:
 def _init(address: str | None, storage: Place | None, **options: Any) -> dict[str, Any]:
     """Start or join Ray, quietly; a cluster that is joined by its address gets the packages as they are here."""
     if address not in (None, "local"):
-        excludes = [".git", ".venv", "results", "**/__pycache__", "tests"]
         variables = {} if storage is None else environment(storage)
-        options["runtime_env"] = {"working_dir": str(ROOT), "excludes": excludes, "env_vars": variables}
+        options["runtime_env"] = {"working_dir": str(ROOT), "excludes": NOT_SHIPPED, "env_vars": variables}
         os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"  # `ray job submit` has set a working_dir too: that it unpacked
     try:
         context = ray.init(
