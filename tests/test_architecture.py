@@ -59,7 +59,7 @@ def test_the_check_sees_every_kind_of_import(code: str) -> None:
 
 def test_what_few_trials_need_is_imported_by_those() -> None:
     """Every worker imports every method: what takes long to import and serves one of them must wait."""
-    slow = {"scipy", "sklearn", "pyarrow.dataset", "torchvision", "onnx", "onnxruntime", "matplotlib"}
+    slow = {"scipy", "sklearn", "pyarrow.dataset", "torchvision", "onnx", "onnxruntime", "matplotlib", "pytorch_msssim"}
     names = ["trials.trial", "trials.config", "trials.methods", *sorted(slow)]
     code = f"import sys, trials.trial; print(*(name for name in {names} if name in sys.modules))"
     command = [sys.executable, "-c", code]
