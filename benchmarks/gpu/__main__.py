@@ -93,9 +93,9 @@ def matching(names: Sequence[str], patterns: str) -> tuple[str, ...]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # workers and MPS end with it
     chosen = options(arguments)
     torch.set_num_threads(1)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # workers and MPS end with it
     if chosen.worker:
         work(chosen.worker, chosen.device)
         return 0

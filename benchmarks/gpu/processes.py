@@ -109,7 +109,7 @@ def started(device: str, environment: Mapping[str, str]) -> Iterator[Worker]:
         try:
             yield Worker(process, folder)
         finally:
-            write(folder / "quit", {})
+            process.terminate()  # in Python, between two steps: see benchmarks/gpu/__main__.py
             try:
                 process.wait(15)
             except subprocess.TimeoutExpired:
@@ -148,7 +148,7 @@ def take(path: Path) -> dict[str, Any] | None:
 
 
 def work(folder: Path, device: torch.device) -> None:
-    """A worker's life: until it is told to quit, or whoever started it is gone."""
+    """A worker's life: until it is terminated, or whoever started it is gone."""
     parent = os.getppid()
     card, start = Card(device), time.monotonic()
     step = new_step("dense", "resnet20s", device)
@@ -159,7 +159,7 @@ def work(folder: Path, device: torch.device) -> None:
     if card.is_cuda:
         ways["graph"] = Captured(step)
     write(folder / "ready", {"seconds": round(time.monotonic() - start, 2)})
-    while not (folder / "quit").exists() and os.getppid() == parent:
+    while os.getppid() == parent:
         task = take(folder / "task")
         if task is not None:
             write(folder / "done", {"steps": _steps(card, ways[task["way"]], task["begin"], task["end"])})

@@ -141,7 +141,8 @@ class _Packed(nn.Module):
         self.one = [module]  # in a list: not a submodule
 
     def value(self, leaf: str) -> Tensor:
-        return {**self.pack.parameters, **self.pack.buffers}[f"{self.name}.{leaf}"]
+        name = f"{self.name}.{leaf}"
+        return self.pack.parameters[name] if name in self.pack.parameters else self.pack.buffers[name]
 
 
 class _Convolution(_Packed):

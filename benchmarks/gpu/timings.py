@@ -194,7 +194,7 @@ def _noise(count: int) -> RawData:
     random = np.random.RandomState(0)
 
     def split(n: int) -> tuple[Any, Any]:
-        return random.randint(0, 256, (n, 3, 32, 32)).astype(np.uint8), random.randint(0, 10, n)
+        return random.randint(0, 256, (n, 3, 32, 32), dtype=np.uint8), random.randint(0, 10, n)
 
     arrays = Arrays(*split(count), *split(count // 5))
     norm: dict[str, Any] = {"mean": (0.49, 0.48, 0.45), "std": (0.25, 0.24, 0.26)}
