@@ -218,7 +218,16 @@ def loaded_by(code: str, names: list[str]) -> set[str]:
         ),
         (
             "import trials.running.trial",
-            ["scipy", "sklearn", "pyarrow.dataset", "torchvision", "onnx", "onnxruntime", "matplotlib"],
+            [
+                "scipy",
+                "sklearn",
+                "pyarrow.dataset",
+                "torchvision",
+                "onnx",
+                "onnxruntime",
+                "matplotlib",
+                "pytorch_msssim",
+            ],
         ),
     ],
 )

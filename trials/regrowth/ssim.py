@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
-from pytorch_msssim import ssim as _ssim
 from torch import Tensor, nn
 
 LARGEST_WINDOW = 7
@@ -33,10 +32,12 @@ def similarity(a: Tensor, b: Tensor) -> Tensor:
     window -= 1 - window % 2
     if window < SMALLEST_WINDOW:
         return torch.full((len(a),), math.nan, dtype=torch.float64, device=a.device)
+    from pytorch_msssim import ssim  # only trials that look at SSIM need it
+
     # unbiased (co)variances are n/(n-1) times the biased ones; the constant beside them takes the factor just as well
     n = window**2
     box = torch.full((1, 1, 1, window), 1 / window, dtype=torch.float64, device=a.device)
-    found: Tensor = _ssim(
+    found: Tensor = ssim(
         a[:, None].double(),
         b[:, None].double(),
         data_range=1.0,

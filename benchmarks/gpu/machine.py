@@ -1,0 +1,80 @@
+"""Section ``machine``: what this is, and how fast it launches, copies and multiplies."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from benchmarks.gpu.check import Check, Result
+from benchmarks.gpu.measuring import Card
+
+MPS_CONTROL = "nvidia-cuda-mps-control"
+
+
+def mps_control() -> str | None:
+    """The program that starts and ends the MPS daemon, if it is installed."""
+    return shutil.which(MPS_CONTROL, path=os.environ.get("PATH", "") + os.pathsep + "/usr/local/nvidia/bin")
+
+
+def machine(check: Check, result: Result) -> None:
+    cudnn, card = torch.backends.cudnn, check.card
+    result.update(
+        torch=torch.__version__,
+        python=platform.python_version(),
+        device=torch.cuda.get_device_name() if card.is_cuda else "cpu",
+        cpus=os.cpu_count(),
+        load=round(os.getloadavg()[0], 2),
+        cudnn=cudnn.version(),
+        cudnn_benchmark=cudnn.benchmark,
+        cudnn_allow_tf32=cudnn.allow_tf32,
+        matmul_allow_tf32=torch.backends.cuda.matmul.allow_tf32,
+        mps_installed=mps_control() is not None,
+    )
+    check.attempt(result, "launch_us", lambda: _launch_us(card))
+    if card.is_cuda:
+        check.attempt(result, "driver", _driver)
+        check.attempt(result, "memory_GiB", lambda: round(torch.cuda.mem_get_info()[1] / 2**30, 1))
+        check.attempt(result, "copy_TBps", lambda: _copy_tbps(card))
+        check.attempt(result, "bf16_TFLOPs", lambda: _bf16_tflops(card))
+        check.attempt(result, "float32_conv_rel_error", lambda: _float32_conv_error(card))
+
+
+def _driver() -> str:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.split()[0]
+
+
+def _launch_us(card: Card) -> float:
+    """Microseconds to cut a small tensor out and add to it in place, launched a hundred times in a row."""
+    values = torch.randn(8 * 100, device=card.device)
+    return round(card.median_ms(lambda: [values[:8].add_(1) for _ in range(100)], 0.3) * 10, 2)
+
+
+def _copy_tbps(card: Card) -> float:
+    """Bytes read and written in a copy of 1 GiB, in TB/s."""
+    source = torch.zeros(1 << 28, device=card.device)
+    target = torch.empty_like(source)
+    return round(2 * 4 * source.numel() / card.median_ms(lambda: target.copy_(source), 0.3) / 1e9, 2)
+
+
+def _bf16_tflops(card: Card) -> float:
+    n = 8192
+    matrix = torch.randn(n, n, device=card.device, dtype=torch.bfloat16)
+    return round(2 * n**3 / card.median_ms(lambda: matrix @ matrix, 0.3) / 1e9)
+
+
+def _float32_conv_error(card: Card) -> float:
+    """Of a float32 convolution against float64 on the CPU, in norm; about 3e-4 where cuDNN computes in TF32."""
+    with torch.no_grad():
+        layer = nn.Conv2d(64, 64, 3).to(card.device)
+        images = torch.randn(8, 64, 16, 16, device=card.device)
+        bias = layer.bias
+        assert bias is not None
+        expected = F.conv2d(images.double().cpu(), layer.weight.double().cpu(), bias.double().cpu())
+        return float((layer(images).double().cpu() - expected).norm() / expected.norm())

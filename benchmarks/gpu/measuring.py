@@ -1,0 +1,96 @@
+"""How it is measured: milliseconds of a call, the same call as a CUDA graph, its kernels."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+WARM_UP = 3
+BLOCKS = 5
+MOST_CALLS = 200
+
+
+class Captured:
+    """A call recorded as a CUDA graph, after a warm-up. Keeps the call, whose tensors the graph works on."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self.call = call
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                call()
+        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.synchronize()
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            call()
+
+    def __call__(self) -> None:
+        self.graph.replay()
+
+
+@dataclass(frozen=True)
+class Card:
+    """The device that is measured."""
+
+    device: torch.device
+
+    @property
+    def is_cuda(self) -> bool:
+        return self.device.type == "cuda"
+
+    def wait(self) -> None:
+        """Until all that was enqueued is done."""
+        if self.is_cuda:
+            torch.cuda.synchronize()
+
+    def timed_ms(self, call: Callable[[], object], times: int = 1) -> float:
+        """Milliseconds of one call, on average over ``times`` calls one after the other."""
+        self.wait()
+        start = time.perf_counter()
+        for _ in range(times):
+            call()
+        self.wait()
+        return (time.perf_counter() - start) / times * 1e3
+
+    def median_ms(self, call: Callable[[], object], seconds: float = 0.5) -> float:
+        """Milliseconds of a call: the median of five blocks of ``seconds`` in all; on a CPU those of one call."""
+        for _ in range(WARM_UP if self.is_cuda else 1):
+            call()
+        one_ms = self.timed_ms(call)
+        if not self.is_cuda:
+            return round(one_ms, 4)
+        calls = min(MOST_CALLS, int(seconds * 1e3 / max(one_ms, 1e-2)))
+        blocks = BLOCKS if calls >= BLOCKS else 1
+        times = max(1, calls // BLOCKS)
+        return round(statistics.median(self.timed_ms(call, times) for _ in range(blocks)), 4)
+
+    def kernels(self, call: Callable[[], object]) -> dict[str, Any]:
+        """How many kernels a call launches, how long they run in all, and the five kinds that run longest.
+
+        The profiler may slow down what its process launches afterwards: profile last.
+        """
+        with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+            call()
+            self.wait()
+        events = [
+            event
+            for event in profiler.profiler.kineto_results.events()
+            if "CUDA" in str(event.device_type()) and not event.name().startswith("cuda")
+        ]
+        longest: Counter[str] = Counter()
+        for event in events:
+            longest[event.name()[:60]] += event.duration_ns()
+        return {
+            "kernels": len(events),
+            "device_ms": round(sum(event.duration_ns() for event in events) / 1e6, 4),
+            "longest_us": {name: round(duration / 1e3, 1) for name, duration in longest.most_common(5)},
+        }

@@ -1,0 +1,177 @@
+"""Sections ``processes`` and ``processes_mps``: several processes that train on one card, without and with MPS."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.gpu.check import Check, Result
+from benchmarks.gpu.machine import MPS_CONTROL, mps_control
+from benchmarks.gpu.measuring import Captured, Card
+from benchmarks.gpu.steps import new_step
+
+ROOT = Path(__file__).resolve().parents[2]
+START_S = 90.0
+STEPS_OF_A_TRIAL = 160 * 352
+"""160 epochs of 45,000 images in batches of 128."""
+
+
+def processes(check: Check, result: Result) -> None:
+    """Steps a second of 1, 2, 4 and 8 processes at a time (on a CPU: 1 and 2), as they are and as CUDA graphs."""
+    _measure(check, result, os.environ)
+
+
+def processes_mps(check: Check, result: Result) -> None:
+    """The same, as clients of an MPS daemon."""
+    with mps_daemon() as environment:
+        _measure(check, result, environment)
+
+
+@contextmanager
+def mps_daemon() -> Iterator[Mapping[str, str]]:
+    """An MPS daemon in a folder of its own, as the environment of its clients; ended at the end."""
+    control = mps_control() or MPS_CONTROL
+    with tempfile.TemporaryDirectory() as folder:
+        pipe, log = Path(folder, "pipe"), Path(folder, "log")
+        pipe.mkdir()
+        log.mkdir()
+        environment = {**os.environ, "CUDA_MPS_PIPE_DIRECTORY": str(pipe), "CUDA_MPS_LOG_DIRECTORY": str(log)}
+        subprocess.run([control, "-d"], env=environment, check=True, timeout=20)
+        try:
+            yield environment
+        finally:
+            subprocess.run([control], input=b"quit\n", env=environment, timeout=20, check=False)
+
+
+def _measure(check: Check, result: Result, environment: Mapping[str, str]) -> None:
+    cuda = check.card.is_cuda
+    counts = (1, 2, 4, 8) if cuda else (1, 2)
+    span_s = 2.0 if cuda else 0.5
+    with ExitStack() as stack:
+        start = time.monotonic()
+        workers = [stack.enter_context(started(str(check.device), environment)) for _ in range(max(counts))]
+        ready = [worker.answer("ready", START_S - (time.monotonic() - start)) for worker in workers]
+        result["workers_started_s"] = round(time.monotonic() - start, 1)
+        result["a_worker_started_s"] = ready[0]["seconds"]
+        if cuda:
+            free, total = torch.cuda.mem_get_info()
+            result["GiB_used_by_all"] = round((total - free) / 2**30, 2)
+        for way in ("eager", "graph") if cuda else ("eager",):
+            into = result[way] = {}
+            for count in counts:
+                if check.has(20.0 if cuda else 3.0, into, str(count)):
+                    into[str(count)] = together(workers[:count], way, span_s)
+
+
+class Worker:
+    """A process that makes steps when asked to: by files in a folder that is its own."""
+
+    def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
+        self.process, self.folder = process, folder
+
+    def ask(self, **task: Any) -> None:
+        write(self.folder / "task", task)
+
+    def answer(self, name: str, seconds: float) -> dict[str, Any]:
+        """What it wrote, once it has.
+
+        Raises:
+            RuntimeError: it died, or wrote nothing in time.
+        """
+        end = time.monotonic() + seconds
+        while (content := take(self.folder / name)) is None:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"a worker died: {(self.folder / 'stderr').read_text()[-300:]}")
+            if time.monotonic() > end:
+                raise RuntimeError(f"a worker was not heard of in {seconds:.0f} s ({name})")
+            time.sleep(0.02)
+        return content
+
+
+@contextmanager
+def started(device: str, environment: Mapping[str, str]) -> Iterator[Worker]:
+    """A worker; gone for certain at the end."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        command = [sys.executable, "-m", "benchmarks.gpu", "--worker", name, "--device", device]
+        with (folder / "stderr").open("wb") as errors:
+            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stderr=errors)
+        try:
+            yield Worker(process, folder)
+        finally:
+            process.terminate()  # in Python, between two steps: see benchmarks/gpu/__main__.py
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def together(workers: list[Worker], way: str, span_s: float) -> dict[str, float]:
+    """What these make between them in the same seconds."""
+    begin = time.time() + 0.4
+    for worker in workers:
+        worker.ask(way=way, begin=begin, end=begin + span_s)
+    steps = sum(worker.answer("done", span_s + 15.0)["steps"] for worker in workers)
+    return {
+        "steps_per_s": round(steps / span_s, 1),
+        "ms_per_model_step": round(span_s / max(steps, 1) * 1e3, 4),
+        "trials_per_hour_160_epochs": round(steps / span_s * 3600 / STEPS_OF_A_TRIAL, 1),
+    }
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Whole or not at all: who waits for the file must not read half of it."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(content))
+    part.replace(path)
+
+
+def take(path: Path) -> dict[str, Any] | None:
+    """What was written, which is then gone; None if nothing was."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    path.unlink()
+    return content
+
+
+def work(folder: Path, device: torch.device) -> None:
+    """A worker's life: until it is terminated, or whoever started it is gone."""
+    parent = os.getppid()
+    card, start = Card(device), time.monotonic()
+    step = new_step("dense", "resnet20s", device)
+    for _ in range(3):
+        step()
+    card.wait()
+    ways: dict[str, Callable[[], object]] = {"eager": step}
+    if card.is_cuda:
+        ways["graph"] = Captured(step)
+    write(folder / "ready", {"seconds": round(time.monotonic() - start, 2)})
+    while os.getppid() == parent:
+        task = take(folder / "task")
+        if task is not None:
+            write(folder / "done", {"steps": _steps(card, ways[task["way"]], task["begin"], task["end"])})
+        time.sleep(0.01)
+
+
+def _steps(card: Card, call: Callable[[], object], begin: float, end: float) -> int:
+    steps, at_once = 0, 5 if card.is_cuda else 1
+    time.sleep(max(0.0, begin - time.time()))
+    while time.time() < end:
+        for _ in range(at_once):
+            call()
+        card.wait()
+        steps += at_once
+    return steps

@@ -1,0 +1,63 @@
+"""Every name of ``trials`` that the GPU check uses, imported in this one place and nowhere else in the check."""
+
+from __future__ import annotations
+
+from trials import models
+from trials.config.recipes import Recipe
+from trials.data import to_loader
+from trials.data.loader import Batch, Loader
+from trials.data.raw import Arrays, RawData, raw_data
+from trials.methods.adaptive.adaptive_sparsity import AdaptiveSparsityConfig, TrainWithThresholds
+from trials.methods.base import Stage, TrainStage
+from trials.methods.bip.bip import Bilevel, BipConfig
+from trials.methods.bip.hydra import HydraConfig, TrainScores
+from trials.methods.greg.greg1 import Greg1Config, Greg1Stage
+from trials.methods.parsing import parse
+from trials.methods.regrow.finetuning import AdamWRecipe, Finetune
+from trials.models.resnet_s import SubsampleAndPad
+from trials.running import progress
+from trials.running.captured import Captured as CapturedStep
+from trials.running.captured import CudaGraph
+from trials.running.trial import TrialHost, run
+from trials.sparsity.distributions import DISTRIBUTIONS
+from trials.sparsity.masks import build_masks, prunable
+from trials.sparsity.patterns import PATTERNS
+from trials.training.evaluation import Totals, evaluate
+from trials.training.net import Net
+
+__all__ = [
+    "DISTRIBUTIONS",
+    "PATTERNS",
+    "AdamWRecipe",
+    "AdaptiveSparsityConfig",
+    "Arrays",
+    "Batch",
+    "Bilevel",
+    "BipConfig",
+    "CapturedStep",
+    "CudaGraph",
+    "Finetune",
+    "Greg1Config",
+    "Greg1Stage",
+    "HydraConfig",
+    "Loader",
+    "Net",
+    "RawData",
+    "Recipe",
+    "Stage",
+    "SubsampleAndPad",
+    "Totals",
+    "TrainScores",
+    "TrainStage",
+    "TrainWithThresholds",
+    "TrialHost",
+    "build_masks",
+    "evaluate",
+    "models",
+    "parse",
+    "progress",
+    "prunable",
+    "raw_data",
+    "run",
+    "to_loader",
+]
