@@ -56,7 +56,7 @@ def pack(files: Sequence[Path]) -> Packed:
 def _complete(data: Path, index: Path) -> bool:
     """Whether the index, which is written last, is there and promises as many bytes as there are."""
     try:
-        with np.load(index, allow_pickle=False) as arrays:
+        with index.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return int(arrays["offsets"][-1]) == data.stat().st_size
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return False
