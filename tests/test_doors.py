@@ -92,8 +92,8 @@ def test_every_port_asks_for_the_token(folder: Path) -> None:
     with socket.socket() as free:  # the agent's own default may be another Ray's
         free.bind(("127.0.0.1", 0))
         command.append(f"--dashboard-agent-listen-port={free.getsockname()[1]}")
-    log = (folder / "log").open("wb")
-    ray = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
+    with (folder / "log").open("wb") as log:
+        ray = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
     try:
         session = folder / "session_latest" / "logs"
         wait_for(lambda: b"Ray runtime started" in (folder / "log").read_bytes(), "Ray")

@@ -21,7 +21,7 @@ from trials.sparsity.accounting import LayerSizes, torch_flops
 from trials.training.net import Net
 
 FOLDER = VECTORS / "greg_speedups"
-ROWS: list[dict[str, str]] = list(csv.DictReader((FOLDER / "greg_speedups.csv").open()))
+ROWS: list[dict[str, str]] = list(csv.DictReader((FOLDER / "greg_speedups.csv").read_text().splitlines()))
 SHAPES: dict[str, dict[str, list[int]]] = json.loads((FOLDER / "greg_pruned_shapes.json").read_text())
 OURS = {"resnet56": "resnet56s", "vgg19": "greg_vgg19", "resnet34": "ResNet34", "resnet50": "ResNet50"}
 
