@@ -99,7 +99,7 @@ def test_a_signal_before_trials_run_ends_quietly(
     capsys: pytest.CaptureFixture[str], here: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
-    monkeypatch.setattr(driver.data, "check", lambda *_: os.kill(os.getpid(), number))
+    monkeypatch.setattr(driver.data, "require_data", lambda *_: os.kill(os.getpid(), number))
     assert sweep() == STOPPED
     assert capsys.readouterr().err.splitlines() == ["stopped; the same command again goes on"]
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == handlers

@@ -49,8 +49,8 @@ def test_names_are_those_of_the_configs(tmp_path: Path) -> None:
     record = record_of(plan.folder, assignment.trial_id)
     (sample,) = record.samples
     config = space.config(space.cells()[0], sample.params)
-    assert (config.id, config.model_dump(mode="json")) == (assignment.trial_id, assignment.config)
-    assert record.content == assignment.config
+    assert (config.id, config.model_dump(mode="json")) == (assignment.trial_id, record.content)
+    assert record.config == assignment.config
 
 
 CHOICE = {"finetune.momentum": {"choice": [0.0, 0.9]}}

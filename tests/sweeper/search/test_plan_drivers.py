@@ -137,7 +137,7 @@ def test_many_samples_are_replayed_in_their_order(tmp_path: Path) -> None:
     plan = begun(searching("tpe", samples=45, grid={"density": [0.5]}), tmp_path)
     for turn in range(44):
         if turn >= 40:
-            expected = begun(plan.space, tmp_path)._studies["density=0.5"].ask()
+            expected = begun(plan.space, tmp_path)._searches["density=0.5"].ask()
         assignment = plan.next()
         assert assignment is not None
         if turn >= 40:

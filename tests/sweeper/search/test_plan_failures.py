@@ -65,7 +65,7 @@ def test_a_result_without_the_objective_is_a_failure_of_the_search(tmp_path: Pat
     plan = begun(searching("tpe", samples=1, grid={"density": [0.5]}), tmp_path)
     run_out(plan, lambda config: None)
     for one in (plan, begun(plan.space, tmp_path)):
-        (study,) = one._studies.values()
+        (study,) = one._searches.values()
         assert [trial.state.name for trial in study.study.trials] == ["FAIL"]
         assert (one.finished, one.failed) == (1, 0)
 

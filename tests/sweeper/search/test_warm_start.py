@@ -52,7 +52,7 @@ def test_the_same_question_is_known_already(tmp_path: Path, earlier: SweepFolder
     study = plan._searches["density=0.5,seed=3"].study
     assert [trial.values[0] for trial in study.trials] == [o.values[0] for o in warm["density=0.5,seed=3"].observations]
     cold = Plan(space, SweepFolder(tmp_path / "cold"), [])
-    assert plan._searches["density=0.5,seed=3"].ask().params != cold._studies["density=0.5,seed=3"].ask().params
+    assert plan._searches["density=0.5,seed=3"].ask().params != cold._searches["density=0.5,seed=3"].ask().params
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,7 @@ def test_bounds_and_several_objectives_reach_the_study_and_the_tables(tmp_path: 
     assert plan.complete
     assert [value is None for value in shown] == [n % 3 == 0 for n in range(12)]
     for again in (plan, begun(space, tmp_path)):
-        for study in again._studies.values():
+        for study in again._searches.values():
             trials = study.study.trials
             assert [len(trial.values) for trial in trials] == 6 * [2]
             assert sum(trial.constraints["density"] > 0 for trial in trials) == 2

@@ -37,11 +37,11 @@ def test_a_rebuilt_study_is_the_one_that_lived_pruned_trials_and_all(tmp_path: P
     found = [step for step in stopped_at(drivers.plan.folder) if step is not None]
     assert 0 < len(found) < 16
     for cell, study in drivers.plan._searches.items():
-        assert trials_of(rebuilt._studies[cell]) == trials_of(study)
+        assert trials_of(rebuilt._searches[cell]) == trials_of(study)
         states = [trial.state.name for trial in study.study.trials]
         assert states.count("PRUNED") == sum(step is not None for step in stopped_at(drivers.plan.folder, cell))
         assert all(len(trial.intermediate_values) in {*found, EPOCHS} for trial in study.study.trials)
-        ours, theirs = study.ask(), rebuilt._studies[cell].ask()
+        ours, theirs = study.ask(), rebuilt._searches[cell].ask()
         assert theirs == ours
     trials = load(tmp_path).trials
     assert sorted(trials["pruned_at"].dropna()) == sorted(found)

@@ -192,7 +192,7 @@ def test_a_file_is_a_space_or_one_line(content: Any, profile: str | None, overri
 @given(content=mutated(SEARCHED), overrides=st.sampled_from(OVERRIDES))
 def test_what_a_file_holds_is_a_space_or_one_line(content: Any, overrides: list[str]) -> None:
     """Most of the time would go into YAML: here it is taken as read."""
-    with mock.patch("sweeper.space.load.read_yaml", return_value=content):
+    with mock.patch("sweeper.space.space_files.read_yaml", return_value=content):
         try:
             space = load_space("fuzz.yaml", overrides=overrides)
             check_space(space)

@@ -162,7 +162,7 @@ def attached(config: TrialConfig, before: tuple[Stage, Net] | None = None) -> tu
     """The first stage in its second epoch, begun, or gone on from as it was ``before``."""
     stage = segments.first_stage(config)
     if before is None:
-        net = build_net(config, trial.load(config.dataset, config.data_dir), torch.device("cpu"))
+        net = build_net(config, trial.load_data(config.dataset, config.data_dir), torch.device("cpu"))
         stage.enter(net)
         stage.attach(net)
     else:

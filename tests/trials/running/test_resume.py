@@ -225,7 +225,7 @@ def test_other_data_than_the_trial_began_on_are_refused(tmp_path: Path, monkeypa
         if run_in(tmp_path, config, should_stop=lambda: True).progress.get("step") == 2:
             break
     before = rows_of(folder_of(config, tmp_path))
-    raw = trial.load("few_digits")
+    raw = trial.load_data("few_digits")
     monkeypatch.setattr(trial, "load", lambda *_: dataclasses.replace(raw, fingerprint="f" * 16))
     state = run_in(tmp_path, config)
     assert state.status == "failed"
