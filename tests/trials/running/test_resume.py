@@ -226,7 +226,7 @@ def test_other_data_than_the_trial_began_on_are_refused(tmp_path: Path, monkeypa
             break
     before = rows_of(folder_of(config, tmp_path))
     raw = trial.load_data("few_digits")
-    monkeypatch.setattr(trial, "load", lambda *_: dataclasses.replace(raw, fingerprint="f" * 16))
+    monkeypatch.setattr(trial, "load_data", lambda *_: dataclasses.replace(raw, fingerprint="f" * 16))
     state = run_in(tmp_path, config)
     assert state.status == "failed"
     assert state.error is not None
