@@ -3,8 +3,9 @@
 Such a trial is the last segment of a member of a population (Jaderberg et al. 2017, https://arxiv.org/abs/1711.09846).
 The fields of its config hold the hyperparameters of that segment, ``lineage`` those of the earlier segments, and
 ``until_epoch`` the epoch at which the last segment ends. All segments lie in the method's first stage. The parent is
-the trial of the same lineage without the last segment; it is found by its name in the same storage. The result is the
-same whether the trial continues a parent's checkpoint or, if there is none, computes the whole lineage itself.
+the trial of the same lineage without the last segment; it is found by its name in the same folder of trials. The
+result is the same whether the trial continues a parent's checkpoint or, if there is none, computes the whole lineage
+itself.
 """
 
 from __future__ import annotations

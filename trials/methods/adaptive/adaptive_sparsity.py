@@ -173,6 +173,7 @@ class TrainWithThresholds(Stage):
         loss, correct = self.backward(self.net, batches[0])
         self.sgd.step()
         self.threshold_sgd.step()
+        # centring here keeps the forward pass pure; the released code centres the stored weights in every forward
         self.cut(self.net)
         return loss, correct
 

@@ -149,7 +149,7 @@ class Bilevel(ScoredStage):
         loss, correct = self.backward(batch)
         for theta, s, m, g in self.layers():
             theta.grad = g.mul_(m)
-            if self.shared and s.grad is not None:
+            if self.shared and s.grad is not None:  # zero, not None: the lower optimiser still decays s, as released
                 s.grad.zero_()
         self.lower.step()
         if self.shared or self.config.score_init == "alias":  # then this step has changed the scores as well

@@ -40,7 +40,7 @@ class Attack:
         low, high = (x - radius).maximum(black), (x + radius).minimum(white)
         step = (-radius if self.targeted else radius) / max(self.steps, 1)
         changed, g = x, torch.zeros_like(x)
-        for _ in range(self.steps):
+        for _ in range(self.steps):  # clamp_min avoids 0/0 for images with zero gradient
             found = gradient(changed, labels)
             g = self.momentum * g + found / found.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-30)
             changed = (changed + step * g.sign()).maximum(low).minimum(high)

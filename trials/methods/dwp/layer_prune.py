@@ -6,8 +6,8 @@
 
 L is the mean cross-entropy over ``score_batches`` batches of training images without augmentation, in an order drawn
 from the trial's seed, with BN in evaluation mode. Source: layer_pruning.py of zeyuanyin/Network-Pruning at be32233. No
-variant reproduces two of its faults: it reads whatever weight.grad holds, and it multiplies l1 masks onto weights
-without the kernel's dimensions, which fails or masks wrongly.
+variant reproduces two of its faults: it reads the current content of weight.grad, and it multiplies l1 masks onto
+weights without the kernel's dimensions, which fails or masks wrongly.
 """
 
 from __future__ import annotations

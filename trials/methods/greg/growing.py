@@ -58,7 +58,8 @@ class GrowingConfig(RemovalConfig):
         update_reg_interval: iterations from one update of lambda to the next.
         reg_granularity_prune: increase of lambda of the picked groups per update.
         reg_upper_limit: a layer is finished once its largest lambda exceeds this.
-        mag_ratio_limit: a layer is finished once its running ratio R reaches this; unused with pattern ``weight``.
+        mag_ratio_limit: a layer is finished once its running ratio R reaches this (GReg-1: see ``ratio_exit``); unused
+            with pattern ``weight``.
         stabilize_reg_interval: iterations between the update that finishes the last layer and the end of the stage.
         block_loss_grad: weights get only the penalty's gradient; biases and BN still get the loss's gradient.
     """
@@ -113,6 +114,7 @@ class GrowingLayer:
     reg: Tensor = field(init=False)
 
     def attach(self, weight: Tensor, pattern: GroupPattern) -> None:
+        """Store the layer's parameter and write lambda into a tensor of the groups' shape."""
         self.weight = weight
         shape = group_shape(weight, pattern)
         elementwise = shape == weight.shape  # then reg takes the weight's memory format, too
@@ -213,6 +215,7 @@ class Growing(Stage):
         for weight in self.untouched if blocked else ():
             assert weight.grad is not None
             weight.grad.zero_()
+        # added to the gradient, not to the loss: no graph for the penalty, and momentum sees it like weight decay
         for layer in self.layers.values():
             grad, weight = layer.weight.grad, layer.weight.detach()
             assert grad is not None

@@ -7,7 +7,7 @@ a4044028, pruner/oracle_pruner.py.
     picked = argmin over candidates of the mean loss with the picked groups zero and BN's statistics frozen
 
 The loss is taken over the training images without augmentation. The released code augments them, which makes the loss
-noisy, and zeroes filters whatever the pattern.
+noisy, and zeroes filters for every pattern.
 """
 
 from __future__ import annotations

@@ -101,6 +101,7 @@ class RemovalConfig(HasVariant, StartsDense):
 
     @property
     def released(self) -> bool:
+        """Whether to follow the released code (``variant: original``)."""
         return self.variant == "original"
 
     def ratios(self, table: LayerTable) -> dict[str, float]:

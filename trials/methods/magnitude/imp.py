@@ -77,6 +77,7 @@ class ImpLevel(TrainStage):
         self.config = config
 
     def enter(self, net: Net) -> None:
+        # scores come from the trained weights, so the masks are built before rewinding
         net.set_masks(self.config.masks(net, 1 - self.config.prune_fraction, self.level))
         if self.config.rewind == "weights":
             net.restore(f"epoch-{self.config.rewind_epoch}")

@@ -1,4 +1,7 @@
-"""One-shot pruning: train, remove the least important units at once, finetune (Han et al. 2015)."""
+"""One-shot pruning: train, remove the least important units at once, finetune.
+
+Han et al. 2015, https://arxiv.org/abs/1506.02626.
+"""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ class Regrow(Stage):
         numbers = range(first, min(first + config.episodes_in_flight, config.episodes))
         rollouts = [self._rollout(number) for number in numbers]
         counts = [self._spent(rollout) for rollout in rollouts]
-        # a process completes its first update even if asked to stop, so that frequent preemption allows progress
+        # a process completes its first update even if asked to stop, so that the trial progresses under preemption
         patient = first == self.first
         episodes = [growth.episode(number, count, patient) for number, count in zip(numbers, counts, strict=True)]
         outcomes: list[EpisodeOutcome] = self.context.map(run_episode, self.where(), episodes)
@@ -196,7 +196,7 @@ class Regrow(Stage):
         if not self.best:
             return
         episode = self.grower().episode(self.best["episode"], self.best["counts"])
-        net.snapshots[BEFORE] = dict(net.masks)
+        net.snapshots[BEFORE] = dict(net.masks)  # finetuning may treat weights kept before regrowth differently
         net.set_masks(grown(net.masks, episode.indices))
         write_weights(prunable(net.model), episode.indices, episode.values)
         if self.config.batchnorm_batches:

@@ -97,6 +97,7 @@ class Bench:
 
     @classmethod
     def of(cls, config: TrialConfig, net: Net, level: int, recipe: EpisodeRecipe) -> Bench:
+        """Copy ``net`` as it is now."""
         return cls(NetworkCopy.of(config, net), level, recipe)
 
     def regrown(self, episode: Episode) -> RestoredNetwork:
@@ -130,7 +131,7 @@ def run_episode(bench: Bench, episode: Episode, should_stop: Callable[[], bool],
     for epoch in range(recipe.epochs):
         if not episode.patient and should_stop():
             raise Preempted
-        torch.manual_seed(derive_seed(seed, epoch))  # for layers that draw, e.g. dropout
+        torch.manual_seed(derive_seed(seed, epoch))  # for layers that draw random numbers, e.g. dropout
         net.model.train()
         batches = restored.data.batches(
             seed=seed, epoch=epoch, stream="episode", batch_size=recipe.batch_size, augment=restored.config.augment
