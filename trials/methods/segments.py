@@ -38,8 +38,8 @@ def epochs(config: TrialConfig) -> int:
     stage = first_stage(config)
     if not math.isfinite(stage.epochs):
         raise UserError(
-            f"until_epoch and pbt divide the epochs of the first stage, but {stage.name} of {config.method} says "
-            "itself when it is finished: remove them"
+            f"until_epoch and pbt divide the epochs of the first stage, but {stage.name} of {config.method} has "
+            "no fixed number of epochs: remove them"
         )
     return int(stage.epochs)
 

@@ -69,7 +69,7 @@ class DwpConfig(StartsDense):
     @model_validator(mode="after")
     def _victim_is_another(self) -> DwpConfig:
         if self.victim_seed == self.seed and self.victim_model in (None, self.model) and self.source_net is None:
-            raise ValueError(f"victim_seed is {self.victim_seed}, as seed is, but must name another network: change it")
+            raise ValueError(f"victim_seed is {self.victim_seed}, like seed, but must give another network: change it")
         return self
 
     @property

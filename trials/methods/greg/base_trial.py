@@ -65,7 +65,7 @@ def _in_order(
     for name, pruned in found.items():
         if name not in weights or pruned.shape != group_shape(weights[name], pattern):
             raise UserError(
-                f"base_pr_model is {str(folder)!r}, but what it removed of {name} are no {pattern}s of this model: "
-                "give the same model and pattern"
+                f"base_pr_model is {str(folder)!r}, but what it removed from {name} does not fit the {pattern}s "
+                "of this model: give the same model and pattern"
             )
     return {name: found[name] for name in weights if name in found}

@@ -196,7 +196,7 @@ def _skipped(table: LayerTable, skip_layers: Sequence[str], pattern: GroupPatter
     for item in skip_layers:
         hits = {path for path in paths if (path.startswith(item) if by_text else f"{path}.".startswith(f"{item}."))}
         if not hits and not released:
-            raise ValueError(f"skip_layers has {item!r}, but no layer is called so: {paths[0]} to {paths[-1]} are")
+            raise ValueError(f"skip_layers has {item!r}, but no layer has that name: give {paths[0]} to {paths[-1]}")
         found |= hits
     return found
 

@@ -83,7 +83,7 @@ class RemovalConfig(HasVariant, StartsDense):
             return content
         finetune = content.get("finetune", {})
         if not isinstance(finetune, Mapping) or "lr_steps" in finetune:
-            raise ValueError(f"lr_ft is {content['lr_ft']!r}, but finetune is {finetune!r}: say the rates once")
+            raise ValueError(f"lr_ft is {content['lr_ft']!r}, but finetune is {finetune!r}: give the rates once")
         rest = {key: value for key, value in content.items() if key != "lr_ft"}
         return {**rest, "finetune": {**finetune, "lr_steps": content["lr_ft"]}}
 
@@ -96,7 +96,7 @@ class RemovalConfig(HasVariant, StartsDense):
             self.ratios(table_of(self.model))
         elif self.skip_layers:
             skipped = list(self.skip_layers)
-            raise ValueError(f"skip_layers is {skipped}, but base_pr_model says every layer: leave it out")
+            raise ValueError(f"skip_layers is {skipped}, but base_pr_model sets every ratio: leave it out")
         return self
 
     @property
