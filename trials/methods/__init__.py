@@ -1,4 +1,4 @@
-"""The pruning methods: a folder per published family, a file per method; the registry names them all."""
+"""Pruning methods: one folder per published family, one file per method. registry.py maps names to classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a method is made of: a config, the network it starts from, and stages. trials/running/ runs them."""
+"""Base classes of pruning methods (config, starting network, stages) and of their stages. trials/running/ runs them."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ from trials.training.stage_context import StageContext
 
 
 class Stage(ABC):
-    """One stretch of training under one rule: what changes on entry, what is trained, and what one step is.
+    """A phase of a trial: how it changes the network on entry, what it trains, and what one step does.
 
-    A trial calls ``observe`` and ``enter`` once in the trial's life, ``attach`` whenever a process takes the stage up
-    (then ``load_state_dict``, if it was begun before), ``begin_epoch`` before every epoch, ``prepare`` and ``step`` for
-    every batch.
+    A trial calls ``observe`` and ``enter`` once, ``attach`` in every process that runs the stage (followed by
+    ``load_state_dict`` if the stage has already begun), ``begin_epoch`` before every epoch, and ``prepare`` and
+    ``step`` for every batch.
 
     Attributes:
-        name: as it stands in the rows: pretrain, prune, finetune, train.
-        level: the round of an iterative method; 0 elsewhere.
-        epochs: how many epochs the stage trains; infinity for a stage that says itself when it is ``finished``.
-        streams: one independently shuffled pass over the training images each; a step gets one batch of each. Where
-            there are none, a step gets none, and an epoch lasts until the stage is ``finished``.
-        augment: training images come augmented, if the config says so; False: as they are.
-        finished: the stage ends here, also within an epoch; asked, without waiting for the device, after every step
-            and, once more, when an epoch has been assessed.
-        captures: ``step`` may be captured once and replayed (:mod:`trials.running.captured`): it does the same
-            operations on the same tensors every time, waits for no device, draws no random numbers and counts nothing
-            on the host. What it leaves for the next step or for others, it writes into tensors that were there before.
-        changes_network: ``enter`` changes what the network computes; then a row with epoch 0 says what it did.
+        name: name in the rows: pretrain, prune, finetune, train.
+        level: round of an iterative method; 0 for other methods.
+        epochs: number of epochs; infinity for a stage that sets ``finished`` itself.
+        streams: names of independently shuffled passes over the training images. A step gets one batch per stream.
+            Without streams a step gets no batch, and an epoch lasts until the stage is ``finished``.
+        augment: whether training images are augmented where the config allows it.
+        finished: whether the stage ends now, possibly within an epoch. Read after every step and after every
+            ``assess``, so reading it must not wait for the device.
+        captures: whether ``step`` may be captured once and replayed (:mod:`trials.running.captured`). Such a step runs
+            the same operations on the same tensors every time, does not wait for the device, draws no random numbers
+            and keeps no counters on the host. It writes its results into tensors that already exist.
+        changes_network: whether ``enter`` changes what the network computes; if so, a row with epoch 0 reports the
+            changed network.
     """
 
     streams: ClassVar[tuple[str, ...]] = ("train",)
@@ -56,70 +57,72 @@ class Stage(ABC):
 
     @property
     def key(self) -> str:
-        """Names the stage within its trial; its random numbers are derived from it."""
+        """Name of the stage within its trial; seeds its random numbers."""
         return f"{self.name}-{self.level}"
 
     def arrive(self, context: StageContext) -> None:
-        """Called before anything else with what the stage works with, which is kept as ``context``."""
+        """Store ``context``, which gives the stage data and rows. Called before any other method."""
         self.context = context
 
     def observe(self, net: Net) -> None:  # noqa: B027  most stages need no images before they begin
-        """Look at the context's images or other networks once, right before ``enter``, e.g. for gradients of scores.
+        """Read images or other networks from the context, e.g. to compute gradients for scores.
 
-        It must not change the network. By default it does nothing."""
+        Called once, right before ``enter``. Must not change the network. Does nothing by default."""
 
     @property
     def planned_epochs(self) -> int:
-        """How many epochs it is sure to train: none if it says itself when it is finished."""
+        """Guaranteed number of epochs; 0 for stages that decide when to stop."""
         return int(self.epochs) - self.first_epoch if math.isfinite(self.epochs) else 0
 
     def enter(self, net: Net) -> None:  # noqa: B027  not every stage has something to do here
-        """Change the network, once. Nothing by default."""
+        """Change the network. Called once per trial; does nothing by default."""
 
     @abstractmethod
     def attach(self, net: Net) -> None:
-        """Take hold of the network: build optimisers and the method's own tensors."""
+        """Build the optimisers and the method's own tensors for ``net``."""
 
     @abstractmethod
     def begin_epoch(self, epoch: int) -> None:
-        """Set what depends on the epoch (0-based)."""
+        """Set what depends on the epoch (0-based), such as learning rates."""
 
     def prepare(self) -> None:  # noqa: B027  most stages change nothing from step to step
-        """What the host does before every step: rates that follow the steps, counters. Nothing by default."""
+        """Do the host's work before a step, e.g. per-step learning rates and counters. Does nothing by default."""
 
     @abstractmethod
     def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:
-        """One step: the loss (a scalar on the device) and how many images of the first batch were right."""
+        """Run one step. Return the loss and the number of correct images in the first batch, scalars on the device."""
 
     def end_epoch(self, net: Net, epoch: int) -> None:  # noqa: B027  nor here
-        """After the last step of an epoch (0-based), or of the stage. Nothing by default."""
+        """Called after the last step of an epoch (0-based) or of the stage. Does nothing by default."""
 
     def assess(self, net: Net, epoch: int, val_accuracy: float) -> None:  # noqa: B027  nor here
-        """Told how an epoch (1-based) went; may make the stage ``finished``. Nothing by default."""
+        """Called with the validation accuracy after each epoch (1-based); may set ``finished``.
+
+        Does nothing by default."""
 
     def leave(self, net: Net) -> bool:
-        """The last chance to change the network; whether it did."""
+        """Make final changes to the network when the stage ends. Return whether it changed."""
         return False
 
     def columns(self) -> dict[str, float]:
-        """What the stage adds to its rows: current hyperparameters."""
+        """Columns that the stage adds to its rows, such as current hyperparameters."""
         return {}
 
     def layer_columns(self) -> Mapping[str, Mapping[str, float]]:
-        """What the stage adds to the layers' rows, by the weight's name."""
+        """Columns that the stage adds to the per-layer rows, by weight name."""
         return {}
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Everything beside the network that the next step depends on, as tensors, numbers and strings."""
+        """All state outside the network that the next step depends on, as tensors, numbers and strings."""
 
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from :meth:`state_dict`, after :meth:`attach`."""
+        """Restore :meth:`state_dict`. Called after :meth:`attach`."""
 
 
 class TrainStage(Stage):
-    """Plain SGD on all parameters. Where the network has masks, what they switch off stays exactly zero."""
+    """SGD on all parameters under the network's masks: masked weights stay exactly zero."""
 
     captures = True
 
@@ -169,14 +172,14 @@ class TrainStage(Stage):
 
 
 class Method(ABC):
-    """A published way to prune, as the stages it goes through.
+    """A published pruning method: a config and the sequence of stages that it runs.
 
     Attributes:
-        stoppable: names of the stages whose epochs tell what the trial will come to: in them a search may stop it.
-        reports: numbers in the last row of its trials, beside those that every trial reports; part of the result.
-        mutable: hyperparameters, by dotted path, that may change between epochs of the first stage, as population
-            based training does. Whoever names one promises that a stage built with another value, attached and given
-            the old one's ``state_dict``, uses the new value in its next step.
+        stoppable: names of the stages in which a search may stop a trial, because their accuracy predicts its result.
+        reports: columns of the last row that are part of the result, in addition to those that every trial reports.
+        mutable: hyperparameters, by dotted path, that may change between epochs of the first stage, as in population
+            based training. A stage built with a new value, attached and given the old stage's ``state_dict`` must use
+            the new value in its next step.
     """
 
     Config: ClassVar[type[TrialConfig]]
@@ -188,27 +191,28 @@ class Method(ABC):
         self.config = config
 
     def source(self) -> TrialConfig | None:
-        """The trial whose resulting network this one starts from; None starts from initialisation."""
+        """The trial whose final network this one starts from; None to start from initialisation."""
         return None
 
     def references(self) -> Mapping[str, TrialConfig]:
-        """Other trained networks that a stage looks at (:attr:`StageContext.network`), by name, as the dense
-        trials that train them: shared like a source. None by default."""
+        """Dense trials whose trained networks the stages read (:attr:`StageContext.network`), by name.
+
+        They are shared trials, as a source is. Empty by default."""
         return {}
 
     def initialised(self, net: Net) -> None:  # noqa: B027  most methods have nothing to do here
-        """Called with the network as its seed initialises it, before the source is loaded. Nothing by default."""
+        """Called with the freshly initialised network, before the source is loaded. Does nothing by default."""
 
     @abstractmethod
     def stages(self) -> Iterator[Stage]:
-        """The stages, in order; the same ones whenever it is called."""
+        """The stages in order; every call yields the same sequence."""
 
 
 def generator_for(config: TrialConfig, *purpose: int | str) -> torch.Generator:
-    """The CPU generator for one purpose of one trial."""
+    """The CPU random generator for one purpose of a trial, derived from the trial's seed."""
     return generator(config.seed, *purpose)
 
 
 def mutable_of(recipe: str) -> frozenset[str]:
-    """What of a recipe may change between epochs."""
+    """Dotted paths of the fields of a recipe that may change between epochs."""
     return frozenset(f"{recipe}.{name}" for name in ("lr", "momentum", "weight_decay", "batch_size", "schedule"))

@@ -1,4 +1,4 @@
-"""Dense training: the baseline, and the network that the other methods start from."""
+"""Dense training: the unpruned baseline, and the network that most other methods start from."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from trials.methods.base import Method, Stage, TrainStage, mutable_of
 
 
 class DenseConfig(TrialConfig):
-    """Train the model as it is.
+    """Train the model without pruning.
 
-    ``snapshots``: epochs after which a copy of the network is kept in the checkpoint, for methods that rewind.
+    Attributes:
+        snapshots: epochs (1-based) after which the checkpoint keeps a copy of the network, for methods that rewind.
     """
 
     method: Literal["dense"] = "dense"
@@ -32,7 +33,7 @@ class DenseConfig(TrialConfig):
 
 
 class Dense(Method):
-    """One stage. As a trial of a sweep it is shared like any other dense network: its own source."""
+    """Dense training, one stage. As a trial of a sweep it is itself a shared trial."""
 
     Config = DenseConfig
     mutable = mutable_of("train")
@@ -43,17 +44,17 @@ class Dense(Method):
 
 
 def is_shared(config: TrialConfig) -> bool:
-    """Whether a trial of a sweep is a shared stage and nothing more; a segment of a population's member is its own."""
+    """Whether a trial of a sweep is itself a shared trial: dense training that is not a segment of a population."""
     return config.method == "dense" and config.until_epoch is None
 
 
 def dense_source(config: StartsDense, snapshots: tuple[int, ...] = ()) -> DenseConfig | None:
-    """The dense trial that ``config`` starts from. None for a ``source_net``."""
+    """The dense trial that ``config`` starts from; None if it starts from a ``source_net`` instead."""
     return None if config.source_net is not None else dense_trial(config, config.pretrain, snapshots)
 
 
 def dense_trial(config: TrialConfig, train: PretrainRecipe, snapshots: tuple[int, ...] = ()) -> DenseConfig:
-    """The dense trial with all that ``config`` has in common with it: named by exactly what influences it."""
+    """The dense trial with the common fields of ``config``. Trials that agree on these share it."""
     own = ("method", "variant", "until_epoch", "lineage")
     common = {name: getattr(config, name) for name in TrialConfig.model_fields if name not in own}
     return DenseConfig(**common, train=train, snapshots=snapshots)

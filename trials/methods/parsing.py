@@ -1,4 +1,4 @@
-"""Read a trial's config: a mapping of fields to values becomes the typed config of its method."""
+"""Parse a trial's config: turn a mapping of fields to values into the typed config of its method."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from trials.methods.registry import METHODS
 
 
 def parse(content: object) -> TrialConfig:
-    """The typed config of a mapping, by its ``method``.
+    """Return the typed config of a mapping, chosen by its ``method`` field.
 
     Raises:
-        UserError: one line that says the field, its value, the rule and the way out.
+        UserError: ``content`` is no valid config; the message names the field, its value, the rule and the way out.
     """
     if not isinstance(content, Mapping):
         raise UserError(f"a trial is {content!r}, but must be a mapping of fields to values")

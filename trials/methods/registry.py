@@ -1,4 +1,4 @@
-"""The methods, by name. A new one is a file in the folder of its family and a line here."""
+"""All methods by name. To add one, add a file to its family's folder and a line here."""
 
 from __future__ import annotations
 

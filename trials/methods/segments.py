@@ -1,10 +1,11 @@
-"""A trial whose hyperparameters change on the way: which are in force when, and whose checkpoint it continues.
+"""Trials whose hyperparameters change between segments, as in population based training.
 
 Such a trial is the last segment of a member of a population (Jaderberg et al. 2017, https://arxiv.org/abs/1711.09846).
-Its config says the hyperparameters of that segment as any config does; ``lineage`` says those of the segments before,
-``until_epoch`` where the last one ends. All segments lie in the method's first stage. Its parent is the trial of the
-same lineage without the last segment, found by its name beside it. What it comes to is the same whether it continues a
-parent's checkpoint or, where there is none, computes the whole lineage itself.
+The fields of its config hold the hyperparameters of that segment, ``lineage`` those of the earlier segments, and
+``until_epoch`` the epoch at which the last segment ends. All segments lie in the method's first stage. The parent is
+the trial of the same lineage without the last segment; it is found by its name in the same folder of trials. The
+result is the same whether the trial continues a parent's checkpoint or, if there is none, computes the whole lineage
+itself.
 """
 
 from __future__ import annotations
@@ -24,30 +25,30 @@ from trials.training.net import Net
 
 
 def first_stage(config: TrialConfig) -> Stage:
-    """The stage that segments divide."""
+    """The stage that is divided into segments: the method's first."""
     return next(METHODS[config.method](config).stages())
 
 
 def epochs(config: TrialConfig) -> int:
-    """How many epochs there are to divide into segments.
+    """Number of epochs of the first stage, which segments divide.
 
     Raises:
-        UserError: the first stage says itself when it is finished.
+        UserError: the first stage has no fixed number of epochs.
     """
     stage = first_stage(config)
     if not math.isfinite(stage.epochs):
         raise UserError(
-            f"until_epoch and pbt divide the epochs of the first stage, but {stage.name} of {config.method} says "
-            "itself when it is finished: remove them"
+            f"until_epoch and pbt divide the epochs of the first stage, but {stage.name} of {config.method} has "
+            "no fixed number of epochs: remove them"
         )
     return int(stage.epochs)
 
 
 def check_segments(config: TrialConfig) -> None:
-    """Refuse segments that do not follow each other within the first stage, or change what is fixed.
+    """Check that segments follow each other within the first stage and change only mutable hyperparameters.
 
     Raises:
-        UserError: so they do.
+        UserError: they do not, ``until_epoch`` is missing, or the segments name different hyperparameters.
     """
     if config.until_epoch is None:
         if config.lineage:
@@ -73,10 +74,10 @@ def _check_ends(config: TrialConfig) -> None:
 
 
 def refuse_fixed(method: str, paths: Iterable[str], where: str) -> None:
-    """Refuse hyperparameters that the method does not let change in mid-flight.
+    """Check that the method lets these hyperparameters change during a trial.
 
     Raises:
-        UserError: one of ``paths`` is such.
+        UserError: one of ``paths`` is not in the method's ``mutable``; the message starts with ``where``.
     """
     mutable = METHODS[method].mutable
     for path in paths:
@@ -86,10 +87,10 @@ def refuse_fixed(method: str, paths: Iterable[str], where: str) -> None:
 
 
 def child(config: TrialConfig, values: Mapping[str, Any], until_epoch: int) -> TrialConfig:
-    """The trial that goes on from this one, under new values of some hyperparameters; the others stay as they are.
+    """The trial that continues ``config`` to ``until_epoch`` with new values of some hyperparameters.
 
     Raises:
-        UserError: there is no such trial.
+        UserError: a hyperparameter may not change, or the epochs are not in order within the first stage.
     """
     content = config.model_dump(mode="json")
     own = {"until_epoch": config.until_epoch, "values": {path: get_at(content, path) for path in values}}
@@ -100,7 +101,7 @@ def child(config: TrialConfig, values: Mapping[str, Any], until_epoch: int) -> T
 
 
 def _with(config: TrialConfig, values: Mapping[str, Any], **fields: Any) -> TrialConfig:
-    """``config`` with other values at dotted paths, and other ``fields``; segments are not looked into."""
+    """``config`` with new values at dotted paths and new ``fields``. Does not check the segments."""
     content = config.model_dump(mode="json")
     for path, value in values.items():
         set_at(content, path, value)
@@ -109,12 +110,12 @@ def _with(config: TrialConfig, values: Mapping[str, Any], **fields: Any) -> Tria
 
 
 def _in_segment(config: TrialConfig, segment: Segment) -> TrialConfig:
-    """``config`` under the hyperparameters of one of its segments, without a history."""
+    """``config`` with the hyperparameters of one of its segments, and without segments."""
     return _with(config, segment.values, lineage=[], until_epoch=None)
 
 
 def config_at(config: TrialConfig, epoch: int) -> TrialConfig:
-    """The config whose hyperparameters are in force in an epoch (0-based) of the first stage."""
+    """The config with the hyperparameters that apply in an epoch (0-based) of the first stage."""
     for segment in config.lineage:
         if epoch < segment.until_epoch:
             return _in_segment(config, segment)
@@ -122,12 +123,12 @@ def config_at(config: TrialConfig, epoch: int) -> TrialConfig:
 
 
 def reached(config: TrialConfig, stages: list[Stage]) -> list[Stage]:
-    """Those of its method's stages that the trial comes to: none after the first where it ends within that."""
+    """The stages that the trial runs: only the first if it ends within that one, otherwise all."""
     return stages if config.until_epoch is None or config.until_epoch == stages[0].epochs else stages[:1]
 
 
 def planned_epochs(config: TrialConfig) -> int:
-    """How many epochs the trial is sure to train itself: without those of the segments that it continues."""
+    """Guaranteed number of epochs that the trial trains itself, without the epochs of earlier segments."""
     stages = reached(config, list(METHODS[config.method](config).stages()))
     each = [stage.planned_epochs for stage in stages]
     if config.until_epoch is not None:
@@ -136,7 +137,11 @@ def planned_epochs(config: TrialConfig) -> int:
 
 
 def changed(stage: Stage, config: TrialConfig, net: Net, epoch: int) -> Stage:
-    """The first stage for an epoch (0-based): itself, or one that goes on from it under the next hyperparameters."""
+    """The first stage for an epoch (0-based).
+
+    Where a segment starts at ``epoch``, a new stage with its hyperparameters that continues from the state of
+    ``stage``; otherwise ``stage`` itself.
+    """
     if all(epoch != segment.until_epoch for segment in config.lineage):
         return stage
     following = first_stage(config_at(config, epoch))
@@ -146,7 +151,7 @@ def changed(stage: Stage, config: TrialConfig, net: Net, epoch: int) -> Stage:
 
 
 def ancestors(config: TrialConfig) -> Iterator[TrialConfig]:
-    """The trials whose checkpoint this one can continue, the parent first."""
+    """The trials whose checkpoints this one can continue from, parent first."""
     while config.lineage:
         *earlier, last = config.model_dump(mode="json")["lineage"]
         config = _with(config, last["values"], lineage=earlier, until_epoch=last["until_epoch"])

@@ -72,7 +72,7 @@ WRONG: list[tuple[object, list[str]]] = [
     ({**L1, "stage_pr": "0-2:0.5", "pattern": "channel"}, ["channels are the image's", "conv1 the ratio 0"]),
     ({**L1, "skip_layers": [3.1]}, ["skip_layers has the number 3.1", "put it in quotes"]),
     ({**L1, "skip_layers": "[one]"}, ["skip_layers has 'one'", "stage.block.conv"]),
-    ({**L1, "skip_layers": "[9]"}, ["skip_layers has '9'", "no layer is called so", "0 to 3 are"]),
+    ({**L1, "skip_layers": "[9]"}, ["skip_layers has '9'", "no layer has that name", "give 0 to 3"]),
     ({**L1, "stage_pr": None, "base_pr_model": "x", "skip_layers": "1"}, ["skip_layers is ['1']", "leave it out"]),
     ({**L1, "finetune": {"lr_steps": "0.1"}}, ["finetune.lr_steps is '0.1'", "epoch:rate pairs"]),
     ({**L1, "finetune": {"lr_steps": "0:0.1,0:0.2"}}, ["lr_steps is '0:0.1,0:0.2'", "each once"]),

@@ -95,7 +95,7 @@ def test_ratios_and_indices_of_another_trial(tmp_path: Path) -> None:
     config = config_of("greg2-channel", **changed)  # other groups
     state = run_in(tmp_path, config)
     assert (state.status, state.error and state.error["type"]) == ("failed", "UserError")
-    assert "are no channels of this model" in str(state.error)
+    assert "does not fit the channels of this model" in str(state.error)
 
 
 @pytest.mark.usefixtures("few_digits")

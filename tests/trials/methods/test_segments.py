@@ -257,7 +257,7 @@ def test_a_method_that_declares_nothing_changes_nothing() -> None:
 
 
 def test_a_stage_that_ends_itself_is_not_divided() -> None:
-    with pytest.raises(UserError, match="but prune of greg1 says itself when it is finished: remove them"):
+    with pytest.raises(UserError, match="but prune of greg1 has no fixed number of epochs: remove them"):
         parse({"method": "greg1", "dataset": "digits", "model": "tiny", "stage_pr": {"1": 0.5}, "until_epoch": 1})
 
 

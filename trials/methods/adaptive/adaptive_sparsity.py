@@ -1,23 +1,25 @@
-"""Weight pruning by an adaptive sparsity loss (Retsinas et al. 2021, https://arxiv.org/abs/2006.02768).
+"""Weight pruning by an adaptive sparsity loss: every layer learns the threshold that prunes its weights.
 
-Every layer l of n_l weights w learns its threshold r_l, in units of its own standard deviation sigma:
+Retsinas et al. 2021, https://arxiv.org/abs/2006.02768; released code: georgeretsi/SparsityLoss at 9869e8c.
+
+Layer l with n_l weights w has a trainable threshold r_l, in units of the weights' standard deviation sigma:
 
     w <- w - mean(w)         t = clamp(r, 0, 5) sigma + eps         W = w 1[|w| > t]
 
-The network computes with W. The gradient G = dL/dW passes straight through to w; r hears from pruned weights only:
+The network computes with W. The gradient G = dL/dW passes straight through to w; only pruned weights contribute to r:
 
     dL/dw = G                dL/dr = -(sigma/t) sum_{|w| <= t} G w   if 0 < r < 5, else 0
 
-Where weights are Gaussian, layer l has sparsity s_l = erf(r_l/sqrt 2), which the sparsity loss pulls towards the target
-T; with S = sum n_l s_l / N, the sparsity of all N weights that have thresholds:
+For Gaussian weights, layer l has sparsity s_l = erf(r_l/sqrt 2), and all N weights with thresholds have sparsity
+S = sum n_l s_l / N. The sparsity loss pulls these towards the target T:
 
     L = cross entropy + lv (S - T)^2                  mode adaptive: layers find their shares of one budget
                       + lv mean_l (s_l - T)^2         mode fixed: the same target for every layer
-                      + lv max(T - S, 0)              mode one_sided: a budget that may be left unused
+                      + lv max(T - S, 0)              mode one_sided: only too low a sparsity is penalised
 
-How sparse the network ends is an outcome (of lv, learning rate and number of steps), not an input. s_l is analytic; the
-measured density is what counts. Here the model holds W, so one plain backward pass gives G and the forward keeps no
-tensor that a dense one would not; w and r are the stage's own. w is centred once after every step.
+The final sparsity depends on lv, learning rate and number of steps; T does not guarantee it. s_l is analytic; compare
+trials by the measured density. The model holds W, so a plain backward pass gives G and the forward pass stores no more
+tensors than a dense one; the stage holds w and r. w is centred once after every step.
 """
 
 from __future__ import annotations
@@ -41,31 +43,33 @@ from trials.training.optimizers import Sgd
 
 
 class AdaptiveRecipe(Recipe):
-    """60 epochs by a cosine that restarts once (the released script)."""
+    """60 epochs with a cosine learning rate that restarts once, as in the released script."""
 
     epochs: int = Field(default=60, ge=0)
     schedule: str = "cosine_restart"
 
 
 class AdaptiveSparsityConfig(HasVariant):
-    """Train towards sparsity ``starget``, thresholds and all; from initialisation, as published, unless ``pretrain`` or
-    ``source_net`` says otherwise.
+    """Train weights and thresholds towards sparsity ``starget``.
 
-    ``variant: original`` restarts the learning rate after epochs // 2 (an odd number of epochs then ends on one at full
-    rate) and sizes a grouped convolution up as if it were dense where it decides which layers have thresholds.
+    Starts from initialisation, as published, unless ``pretrain`` or ``source_net`` is given.
+
+    ``variant: original`` restarts the learning rate after epochs // 2, so that an odd number of epochs ends with one at
+    the full rate, and counts a grouped convolution as dense when deciding which layers have thresholds.
 
     Attributes:
-        starget: T, the share of weights to lose, over the layers that have thresholds.
-        mode: what the sparsity loss compares with T.
+        starget: T, the target sparsity over the layers that have thresholds.
+        mode: the form of the sparsity loss (see the module's docstring).
         lv: weight of the sparsity loss.
         pthres: layers with fewer weights stay dense and are not counted.
-        initial_threshold: r at the start, in standard deviations. None: where the analytic sparsity is 0.6 T, or T if
-            thresholds are not trainable. From sqrt 3 on, a layer whose weights start uniform starts empty.
-        trainable: whether thresholds learn. If not, there is no sparsity loss: a fixed cut at ``initial_threshold``.
-        threshold_lr_factor: the thresholds' learning rate, as a share of ``train.lr``.
-        exact_target: end on exactly T: the weights of greatest |w|/t stay (mode fixed: of each layer).
-        pretrain: start from a dense network trained so, shared by every trial that says the same.
-        source_net: a file of weights to start from.
+        initial_threshold: initial r, in standard deviations. None: r of analytic sparsity 0.6 T, or T if thresholds are
+            not trainable. From sqrt 3 on, a layer with uniformly initialised weights starts with none kept.
+        trainable: whether thresholds are trained. If not, they stay at ``initial_threshold`` without a sparsity loss.
+        threshold_lr_factor: learning rate of the thresholds, as a share of ``train.lr``.
+        exact_target: after the last epoch, prune to exactly T: keep the weights with the largest |w|/t, over all layers
+            or, in mode fixed, in each layer.
+        pretrain: dense training to start from; a shared trial for all trials with the same recipe.
+        source_net: file of weights to start from.
     """
 
     method: Literal["adaptive_sparsity"] = "adaptive_sparsity"
@@ -98,7 +102,7 @@ class AdaptiveSparsityConfig(HasVariant):
         return {**content, "train": {"schedule": "cosine_restart_released", **train}}
 
     def sparsified(self, model: nn.Module) -> dict[str, Tensor]:
-        """The weights that have thresholds, in module order. One alone has no standard deviation."""
+        """The weights that have thresholds, by name in module order. Each has at least two entries, for a deviation."""
         as_dense = self.variant == "original"
         return {
             name: weight
@@ -107,7 +111,7 @@ class AdaptiveSparsityConfig(HasVariant):
         }
 
     def first_threshold(self) -> float:
-        """r at the start."""
+        """Initial r, the same for every layer."""
         if self.initial_threshold is not None:
             return self.initial_threshold
         return threshold_of(0.6 * self.starget if self.trainable else self.starget)
@@ -118,7 +122,7 @@ def _groups(model: nn.Module, weight: str) -> int:
 
 
 class TrainWithThresholds(Stage):
-    """SGD on weights and thresholds; the mask follows."""
+    """The train stage: SGD on weights and thresholds; recomputes the mask after every step."""
 
     captures = True
     changes_network = True
@@ -130,7 +134,7 @@ class TrainWithThresholds(Stage):
         self.net: Net | None = None
 
     def take(self, net: Net) -> bool:
-        """Give the network's layers their thresholds; False if they have them."""
+        """Create the thresholds of the network's layers; return False if they already exist."""
         if self.net is net:
             return False
         weights = self.config.sparsified(net.model)
@@ -146,7 +150,7 @@ class TrainWithThresholds(Stage):
             self.cut(net)
 
     def cut(self, net: Net) -> None:
-        """w <- w - mean(w); W = w 1[|w| > t]."""
+        """w <- w - mean(w); W <- w 1[|w| > t], in the model."""
         self.layers.centre()
         net.update_masks(self.layers.masks(), self.layers.w)
 
@@ -169,11 +173,12 @@ class TrainWithThresholds(Stage):
         loss, correct = self.backward(self.net, batches[0])
         self.sgd.step()
         self.threshold_sgd.step()
+        # centring here keeps the forward pass pure; the released code centres the stored weights in every forward
         self.cut(self.net)
         return loss, correct
 
     def backward(self, net: Net, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cross entropy and sparsity loss, and the hits; gradients of everything that is trained."""
+        """Backpropagate cross-entropy plus sparsity loss; return the total loss and the number of correct images."""
         net.model.zero_grad(set_to_none=True)
         self.threshold_sgd.zero_grad()
         loss, correct = net.loss(*batch)
@@ -193,7 +198,7 @@ class TrainWithThresholds(Stage):
             net.set_masks(masks, latent=self.layers.w)
 
     def columns(self) -> dict[str, float]:
-        """Measured and analytic densities: of weights with thresholds (as ``density``), all weights, all parameters."""
+        """Learning rates, sparsity loss, number of thresholds outside (0, 5), and analytic and measured densities."""
         assert self.net is not None
         counts = self.layers.counts
         kept = float(sum(mask.sum() for mask in self.net.masks.values()))
@@ -233,9 +238,9 @@ def _of(what: str, total: int, *, dense: int, kept: float, analytic: float) -> d
 
 
 class AdaptiveSparsity(Method):
-    """Train weights and thresholds together.
+    """Adaptive sparsity: train weights and thresholds together, one stage.
 
-    No stage may be stopped early: before the density is near its target, accuracy says nothing.
+    Not stoppable: accuracy is not comparable before the density is near its target.
     """
 
     Config = AdaptiveSparsityConfig

@@ -1,7 +1,6 @@
-"""Thresholds that are trained: one per layer, in units of its weights' standard deviation, straight through.
+"""Trainable thresholds, one per layer, in units of the standard deviation of its weights, with their gradients.
 
-Retsinas et al. 2021 (https://arxiv.org/abs/2006.02768); what the letters are is told in
-:mod:`trials.methods.adaptive.adaptive_sparsity`.
+Retsinas et al. 2021, https://arxiv.org/abs/2006.02768. Notation: :mod:`trials.methods.adaptive.adaptive_sparsity`.
 """
 
 from __future__ import annotations
@@ -19,21 +18,21 @@ from trials.sparsity.patterns import PATTERNS
 
 EPS = 1e-6
 MOST = 5.0
-"""Where thresholds are clamped, in standard deviations."""
+"""Upper clamp of thresholds, in standard deviations."""
 
 
 def threshold_of(sparsity: float) -> float:
-    """The r at which Gaussian weights have this sparsity: sqrt(2) erfinv(s)."""
+    """r = sqrt(2) erfinv(s), at which Gaussian weights have sparsity s."""
     return math.sqrt(2) * float(torch.special.erfinv(torch.tensor(sparsity, dtype=torch.float64)))
 
 
 def analytic_sparsity(r: Tensor) -> Tensor:
-    """s = erf(r / sqrt 2) of Gaussian weights; r as it is, not clamped."""
+    """s = erf(r / sqrt 2), the sparsity of Gaussian weights; r is not clamped."""
     return torch.erf(r / math.sqrt(2))
 
 
 def sparsity_loss(r: Tensor, n: Tensor, *, starget: float, lv: float, mode: str) -> Tensor:
-    """lv times how far the layers are from T. ``r``, ``n``: threshold and number of weights per layer, [L]."""
+    """The sparsity loss, a scalar. ``r``, ``n``: threshold and number of weights per layer, [L]; ``starget``: T."""
     if not len(r):
         return r.sum()
     s = analytic_sparsity(r)
@@ -44,26 +43,26 @@ def sparsity_loss(r: Tensor, n: Tensor, *, starget: float, lv: float, mode: str)
 
 
 def cut(r: Tensor, sigma: Tensor) -> Tensor:
-    """t = clamp(r, 0, 5) sigma + eps, elementwise."""
+    """t = clamp(r, 0, 5) sigma + eps, per layer [L]."""
     return r.detach().clamp(0, MOST) * sigma + EPS
 
 
 def threshold_gradient(pruned: Tensor, r: Tensor, sigma: Tensor, t: Tensor) -> Tensor:
-    """dL/dr = -(sigma/t) sum G w if 0 < r < 5, else 0, elementwise; ``pruned`` holds the sums over what is pruned.
+    """dL/dr = -(sigma/t) sum G w if 0 < r < 5, else 0, per layer [L]; ``pruned`` holds the sums over pruned weights.
 
-    The interval is open, whatever the gradient of clamp is at its ends (that depends on torch's version).
+    The interval is open by definition here, because the gradient of clamp at its ends depends on the torch version.
     """
     return torch.where((r > 0) & (r < MOST), -(sigma / t) * pruned, 0)
 
 
 class Thresholded:
-    """Layers that have thresholds: latent weights, and per layer (in this order) r, sigma, t and n, all [L].
+    """The latent weights of all layers that have thresholds, and per layer, in the same order, r, sigma, t and n, [L].
 
     Attributes:
         w: latent weights by name.
         r: the thresholds, as one tensor.
-        n: how many weights each layer has, in r's dtype.
-        sigma, t: standard deviation and cut as of :meth:`centre`, and zero before.
+        n: number of weights of each layer, in r's dtype.
+        sigma, t: standard deviation and threshold at the last :meth:`centre`; zero before.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], r: float) -> None:
@@ -71,11 +70,12 @@ class Thresholded:
         like = next(iter(self.w.values()), torch.empty(0))
         self.counts = [w.numel() for w in self.w.values()]
         self.n = torch.tensor(self.counts, dtype=like.dtype, device=like.device)
-        self.r = torch.full_like(self.n, float(torch.tensor(r, dtype=torch.float32)))  # as released: also in float64
+        # the released code rounds r to float32 in float64 networks too
+        self.r = torch.full_like(self.n, float(torch.tensor(r, dtype=torch.float32)))
         self.sigma, self.t = torch.zeros_like(self.n), torch.zeros_like(self.n)
 
     def centre(self) -> None:
-        """w <- w - mean(w), and sigma and t that follow, all in place: a captured step reads where it always did."""
+        """w <- w - mean(w); update sigma and t. In place, because a captured step reads fixed memory."""
         with torch.no_grad():
             for w in self.w.values():
                 w -= w.mean()
@@ -84,18 +84,18 @@ class Thresholded:
                 self.t.copy_(cut(self.r, self.sigma))
 
     def masks(self) -> Masks:
-        """|w| > t."""
+        """Masks 1[|w| > t], by weight name."""
         return {name: w.abs() > t for (name, w), t in zip(self.w.items(), self.t, strict=True)}
 
     def exact_masks(self, sparsity: float, *, per_layer: bool) -> Masks:
-        """Masks of exactly this sparsity, by one cut of |w|/t instead of 1: for all layers, or one for each."""
+        """Masks of exactly this sparsity: a cut of |w|/t other than 1, common to all layers or one per layer."""
         scores = {name: w.abs() / t for (name, w), t in zip(self.w.items(), self.t, strict=True)}
         distribution = DISTRIBUTIONS["uniform" if per_layer else "global"]
         return build_masks(scores, density=1 - sparsity, pattern=PATTERNS["weight"], distribution=distribution)
 
     @torch.no_grad()
     def pass_through(self, effective: Mapping[str, Tensor], *, trainable: bool = True) -> None:
-        """Hand the gradients of W (``effective``, by name) on to w, and (if trainable) to r on top of what r has."""
+        """Set the gradients of w to those of W (``effective``, by name); if trainable, add dL/dr to r's gradient."""
         pruned = []
         for name, w in self.w.items():
             w.grad = g = effective[name].grad
@@ -107,7 +107,7 @@ class Thresholded:
             self.r.grad = task if self.r.grad is None else self.r.grad + task
 
     def analytic_density(self) -> list[float]:
-        """1 - s of each layer (waits for the device)."""
+        """d = 1 - s of each layer. Waits for the device."""
         return (1 - analytic_sparsity(self.r.detach().double())).tolist()
 
     def state_dict(self) -> dict[str, Any]:

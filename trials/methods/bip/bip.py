@@ -1,17 +1,20 @@
-"""BiP: pruning as bi-level optimisation (Zhang et al. 2022, https://arxiv.org/abs/2210.04092).
+"""BiP: pruning as bi-level optimisation of mask scores (upper level) and weights (lower level).
 
-Upper level: scores s, whose mask m keeps the top ``density`` of |s|.
-Lower level: weights theta, which train under that mask.
+Zhang et al. 2022, https://arxiv.org/abs/2210.04092; released code: OPTML-Group/BiP at c51fc35, trainer/bilevel.py.
+
+Upper level: scores s; the mask m keeps the top ``density`` of |s|.
+Lower level: weights theta, trained under that mask.
 
     lower:  theta <- SGD(theta, m g_V)                     g_V = dL/dz on batch V, z = m theta
     upper:  s     <- SGD(s, G)                             g   = dL/dz on batch T, at the new theta
-            G = sign(s) (theta g - (1/gamma) m g^2)        implicit_gradient: paper (section 9 of the derivation)
-            G = U - (1/gamma) U^2,  U = sign(s) theta g    implicit_gradient: code (as released: blind to the sign)
+            G = sign(s) (theta g - (1/gamma) m g^2)        implicit_gradient: paper
+            G = U - (1/gamma) U^2,  U = sign(s) theta g    implicit_gradient: code (as released; ignores the sign of s)
             G = U                                          implicit_gradient: none
     m <- top(|s|, density)
 
-One backward pass on T gives both terms of G, so an iteration is two forwards, two backwards and one selection; the
-released code needs four, three and four.
+The paper's term: the lower level's stationarity, m g + gamma theta = 0, gives dtheta*/dm = -(1/gamma) diag(g) without
+the Hessian of L, and |s| passes gradients of m straight through. One backward pass on T gives both terms of G, so an
+iteration takes two forwards, two backwards and one selection; the released code takes four, three and four.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from trials.training.optimizers import Sgd
 
 
 class BipRecipe(Recipe):
-    """The prune stage: 100 epochs with little weight decay (the shipped config)."""
+    """Recipe of the prune stage: 100 epochs with weight decay 1e-4, as in the released configs."""
 
     epochs: int = Field(default=100, ge=0)
     weight_decay: float = Field(default=1e-4, ge=0)
@@ -43,17 +46,20 @@ class BipRecipe(Recipe):
 class BipConfig(ScoredConfig):
     """Prune a dense network to ``density`` while its weights train.
 
-    ``variant: original`` changes the defaults of the fields below to what the released code does.
+    ``variant: original`` changes the defaults of the fields below to those of the released code.
 
     Attributes:
-        implicit_step: 1/gamma (the released code's lr2), the size of the implicit term.
-        mask_lr: learning rate of the scores. The released code reads it and then uses ``prune.lr`` instead.
+        implicit_gradient: the form of G (see the module's docstring).
+        implicit_step: 1/gamma (lr2 in the released code), the factor of the implicit term.
+        mask_lr: learning rate of the scores. The released code ignores it and uses ``prune.lr``.
+        mask_schedule: schedule of the scores' learning rate.
         batchnorm: the level that trains BN's scale and shift. Released: ``both``.
-        optimizers: ``separate`` ones for weights and scores. Released: ``shared``, both over every tensor, so that
-            what a level holds still decays and coasts on its old momentum in that level.
-        accelerate: upper level first, and no implicit term ("PFTT" in the released code).
-        redundant_forwards: the released code's two forward passes per iteration that only move BN's statistics.
-        finetune: after pruning, under the mask it ended with; the paper does so below 1 % density.
+        optimizers: ``separate`` optimisers for weights and scores. Released: ``shared``, two optimisers that each hold
+            every tensor, so that tensors a level does not train still get weight decay and old momentum there.
+        accelerate: run the upper level first, without the implicit term ("PFTT" in the released code).
+        redundant_forwards: run the released code's two extra forward passes per iteration, which only update BN's
+            running statistics.
+        finetune: recipe after pruning, under the final mask; the paper finetunes below 1 % density.
     """
 
     method: Literal["bip"] = "bip"
@@ -87,13 +93,13 @@ class BipConfig(ScoredConfig):
 
 
 class Bilevel(ScoredStage):
-    """The prune stage."""
+    """The prune stage of BiP. Each step takes one batch for the upper and one for the lower level."""
 
     streams = ("upper", "lower")
 
     def __init__(self, config: BipConfig) -> None:
         super().__init__(config, config.prune)
-        self.captures = config.optimizers == "separate"  # a shared one steps tensor by tensor, and so reads its rate
+        self.captures = config.optimizers == "separate"  # shared ones step tensor by tensor, which reads the rate
         self.mask_schedule = Schedule(
             config.mask_schedule,
             config.mask_lr,
@@ -119,7 +125,7 @@ class Bilevel(ScoredStage):
         self.implicit_step = self.lower.lr.new_tensor(config.implicit_step)
 
     def _every_tensor(self, net: Net) -> list[Tensor]:
-        """In the released code's order: it matters where score and weight are one tensor."""
+        """All tensors in the released code's order, which matters if a score and its weight share memory."""
         entries: list[Tensor] = []
         for name, parameter in net.model.named_parameters():
             entries += [self.theta[name], self.scores[name]] if name in self.scores else [parameter]
@@ -143,10 +149,10 @@ class Bilevel(ScoredStage):
         loss, correct = self.backward(batch)
         for theta, s, m, g in self.layers():
             theta.grad = g.mul_(m)
-            if self.shared and s.grad is not None:
+            if self.shared and s.grad is not None:  # zero, not None: the lower optimiser still decays s, as released
                 s.grad.zero_()
         self.lower.step()
-        if self.shared or self.config.score_init == "alias":  # then this level moves the scores too
+        if self.shared or self.config.score_init == "alias":  # then this step has changed the scores as well
             self.update_masks()
         else:
             self.net.project(self.theta)
@@ -157,9 +163,10 @@ class Bilevel(ScoredStage):
         loss, correct = self.backward(batch)
         for theta, s, m, g in self.layers():
             s.grad = self.gradient(g, theta, s, m)
+            # under shared optimisers a zero gradient still applies weight decay and momentum to theta, as released
             if self.shared:
                 theta.grad = torch.zeros_like(theta)
-        if self.implicit_gradient == "code":
+        if self.implicit_gradient == "code":  # the released code adds the term to BN's gradients as well
             for parameter in self.norms:
                 assert parameter.grad is not None
                 parameter.grad -= self.implicit_step * parameter.grad.square()
@@ -176,7 +183,7 @@ class Bilevel(ScoredStage):
         return "none" if self.config.accelerate else str(self.config.implicit_gradient)
 
     def gradient(self, g: Tensor, theta: Tensor, s: Tensor, m: Tensor) -> Tensor:
-        """G of one layer, from g = dL/dz. Overwrites g."""
+        """G of one layer from g = dL/dz, in the layer's shape. Overwrites g."""
         if self.implicit_gradient == "paper":
             step = (m * g).mul_(self.implicit_step)
             return g.mul_(torch.sub(theta, step, out=step)).mul_(s.sign())
@@ -186,7 +193,7 @@ class Bilevel(ScoredStage):
         return upper
 
     def _hold_others(self) -> None:
-        """What the upper level holds has gradient zero there: it still decays and coasts."""
+        """Zero the gradients of parameters that the upper level does not train; they still get decay and momentum."""
         trained = set(map(id, self.norms))
         for parameter in self.others.values():
             if id(parameter) not in trained and parameter.grad is not None:
@@ -211,13 +218,13 @@ class Bilevel(ScoredStage):
         super().load_state_dict(state)
         self.lower.load_state_dict(state["lower"])
         self.upper.load_state_dict(state["upper"])
-        if self.shared:  # scores that have had a gradient are stepped by the lower optimiser too
+        if self.shared:  # the lower optimiser steps scores that have had a gradient
             for s in self.scores.values():
                 s.grad = torch.zeros_like(s)
 
 
 class Bip(Method):
-    """Dense network -> bilevel pruning -> (at extreme sparsity) finetuning under the mask."""
+    """BiP: dense network -> bi-level pruning -> optional finetuning under the mask."""
 
     Config = BipConfig
     mutable = mutable_of("prune") | {"mask_lr", "mask_schedule", "implicit_step", "implicit_gradient"}

@@ -1,6 +1,7 @@
-"""HYDRA: prune by training scores, weights fixed (Sehwag et al. 2020, https://arxiv.org/abs/2002.10509).
+"""HYDRA: prune by training mask scores with fixed weights, then finetune.
 
-As BiP's authors run it: one global ranking instead of fixed ratios per layer (pattern weight), then finetuning.
+Sehwag et al. 2020, https://arxiv.org/abs/2002.10509, as implemented by BiP's authors (OPTML-Group/BiP at c51fc35,
+trainer/base.py): pattern weight ranks all scores globally instead of using fixed ratios per layer.
 
     s <- SGD(s, g theta sign(s))        g = dL/dz,  z = m theta
     m <- top(|s|, density)
@@ -25,12 +26,13 @@ from trials.training.optimizers import Sgd
 
 
 class HydraConfig(ScoredConfig):
-    """Prune a dense network to ``density`` by its scores, then finetune. ``finetune: null`` leaves the weights.
+    """Prune a dense network to ``density`` by trained scores, then finetune.
 
-    ``variant: original`` aliases scores and weights, so that the "fixed" weights move with their scores.
+    ``variant: original`` aliases scores and weights, so that the "fixed" weights change with their scores.
 
     Attributes:
-        batchnorm: whether BN's scale and shift train beside the scores, as in the released code, or stay.
+        batchnorm: ``train`` trains BN's scale and shift together with the scores, as released; ``frozen`` does not.
+        finetune: recipe after pruning; null keeps the weights of the dense network.
     """
 
     method: Literal["hydra"] = "hydra"
@@ -48,7 +50,7 @@ class HydraConfig(ScoredConfig):
 
 
 class TrainScores(ScoredStage):
-    """The prune stage."""
+    """The prune stage of HYDRA: SGD on the scores; recomputes the mask after every step."""
 
     captures = True
 
@@ -80,7 +82,7 @@ class TrainScores(ScoredStage):
 
 
 class Hydra(Method):
-    """Dense network -> scores -> finetuning under the mask."""
+    """HYDRA: dense network -> training of scores -> finetuning under the mask."""
 
     Config = HydraConfig
     mutable = mutable_of("prune")

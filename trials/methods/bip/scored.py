@@ -1,11 +1,14 @@
-"""Masks from scores (HYDRA, https://arxiv.org/abs/2002.10509; BiP, https://arxiv.org/abs/2210.04092).
+"""Masks from trained scores, with a straight-through gradient; shared by HYDRA and BiP.
 
-Every weight theta has a score s; the mask m keeps the top of |s|; the network computes with z = m theta. The gradient
-passes the top-k straight through:
+HYDRA: https://arxiv.org/abs/2002.10509. BiP: https://arxiv.org/abs/2210.04092. Released code: OPTML-Group/BiP at
+c51fc35, models/layers.py.
+
+Every weight theta has a score s. The mask m keeps the largest |s|, and the network computes with z = m theta. The
+gradient passes straight through the top-k:
 
     dL/ds = g theta sign(s)        dL/dtheta = g m        g = dL/dz,  sign(0) = 0
 
-Here the model holds z, so that one plain backward pass gives g; theta and s are the stage's own.
+The model holds z, so that one plain backward pass gives g; the stage holds theta and s.
 """
 
 from __future__ import annotations
@@ -29,15 +32,16 @@ RELEASED = "cosine_released"
 
 
 class ScoredConfig(HasVariant, StartsDense):
-    """What methods with scores have in common.
+    """Fields of methods that train scores.
 
     Attributes:
-        density: share of weights to keep over the whole network (pattern weight), or of each convolution's filters or
-            input channels (patterns filter and channel; the classifier stays dense and is not counted).
+        density: share of weights to keep in the whole network (pattern weight), or of filters or input channels to keep
+            in each convolution (patterns filter and channel; the classifier stays dense and is not counted).
         score_init: ``copy`` starts the scores at the weights; ``random`` draws them from U(-b, b), b = 1/sqrt(fan_in),
-            and multiplies every weight by 1/sqrt(density); ``alias`` makes score and weight one tensor, as the
-            released code does without meaning to.
-        first_conv: ``auto`` keeps the first convolution dense in pattern channel (its input channels are the image's).
+            and multiplies every weight by 1/sqrt(density); ``alias`` lets score and weight share memory, as the
+            released code does unintentionally.
+        first_conv: ``auto`` keeps the first convolution dense with pattern channel, because its input channels are the
+            image's; ``pruned`` and ``dense`` apply to every pattern.
     """
 
     density: float = Field(gt=0, le=1)
@@ -52,7 +56,7 @@ class ScoredConfig(HasVariant, StartsDense):
         return dict(list(weights.items())[1:]) if keep_first else weights
 
     def top(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """m = top(|s|, density): over the whole network for weights, in each layer for filters and channels."""
+        """m = top(|s|, density), by weight name: global for pattern weight, per layer for filters and channels."""
         return build_masks(
             scores,
             density=self.density,
@@ -63,7 +67,7 @@ class ScoredConfig(HasVariant, StartsDense):
 
 
 class ScoredStage(Stage):
-    """A stage whose mask follows scores. A subclass says what a step is."""
+    """Base of stages whose mask is computed from scores. Subclasses define the step."""
 
     changes_network = True
 
@@ -92,20 +96,20 @@ class ScoredStage(Stage):
         theta, scores = self.initial or (weights, weights)
         self.initial = None
         self.theta = {name: theta[name].detach().clone() for name in weights}
-        alias = self.config.score_init == "alias"  # a tensor of its own on the same memory
+        alias = self.config.score_init == "alias"  # then the score is another tensor on the weight's memory
         self.scores = {n: t.detach() if alias else scores[n].detach().clone() for n, t in self.theta.items()}
         self.norms = [p for m in net.model.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()]
         self.others = {name: p for name, p in net.model.named_parameters() if name not in weights}
 
     def layers(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """(theta, s, m, g) per scored layer, after a backward pass."""
+        """Yield (theta, s, m, g) of every scored layer, after a backward pass."""
         multipliers = self.net.multipliers()
         for name, z in self.z.items():
             assert z.grad is not None
             yield self.theta[name], self.scores[name], multipliers[name], z.grad
 
     def backward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """One forward and one backward pass; the loss and the hits."""
+        """Run one forward and one backward pass. Return the loss and the number of correct images."""
         self.net.model.zero_grad(set_to_none=True)
         loss, correct = self.net.loss(*batch)
         torch.autograd.backward(loss)
@@ -131,15 +135,17 @@ def score_gradient(g: Tensor, theta: Tensor, s: Tensor) -> Tensor:
 
 
 def random_scores(weight: Tensor, generator: torch.Generator) -> Tensor:
-    """s ~ U(-b, b), b = 1/sqrt(fan_in), drawn on CPU, in the order of the shape: the same on every device and in every
-    memory format. Of the weight's shape, dtype, device and strides."""
+    """Draw s ~ U(-b, b), b = 1/sqrt(fan_in), with the weight's shape, dtype, device and strides.
+
+    Drawn on the CPU in row-major order, so that values are the same on every device and in every memory format.
+    """
     bound = 1 / math.sqrt(weight[0].numel())
     uniform = torch.rand(weight.shape, generator=generator, dtype=torch.float64)
     return beside(weight, uniform.mul_(2 * bound).sub_(bound))
 
 
 def released_schedules(content: Mapping[str, Any], recipes: Sequence[str]) -> dict[str, Any]:
-    """``content`` with the released code's learning-rate schedule in every recipe that does not name one."""
+    """Return ``content`` with the released code's learning-rate schedule in every recipe that names none."""
     filled = dict(content)
     for name in recipes:
         recipe = filled.get(name, {})

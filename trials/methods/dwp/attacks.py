@@ -1,6 +1,6 @@
-"""Adversarial images: momentum iterative FGSM (Dong et al. 2018, https://arxiv.org/abs/1710.06081), and who they fool.
+"""Adversarial images by momentum iterative FGSM (Dong et al. 2018, https://arxiv.org/abs/1710.06081).
 
-g <- mu g + G(x) / mean |G(x)|      G: the input gradient, of one network or of an ensemble
+g <- mu g + G(x) / mean |G(x)|      G: the input gradient of one network or of an ensemble
 x <- x + (epsilon / steps) sign(g)  projected onto the ball |x - x_0| <= epsilon and onto valid pixels
 """
 
@@ -14,18 +14,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 InputGradient = Callable[[Tensor, Tensor], Tensor]
-"""Images [B, C, H, W] and labels [B] to dL/dx of each image's own cross-entropy, [B, C, H, W]."""
+"""Maps images [B, C, H, W] and labels [B] to dL/dx of each image's own cross-entropy, [B, C, H, W]."""
 
 
 @dataclass(frozen=True)
 class Attack:
-    """How images are changed.
+    """Parameters of the MI-FGSM attack; calling it changes images.
 
     Attributes:
         epsilon: largest change of a pixel, for pixels in 0..1.
-        steps: iterations, each of epsilon/steps.
+        steps: number of iterations, each of size epsilon/steps.
         momentum: mu.
-        targeted: towards the given labels instead of away from them.
+        targeted: move towards the given labels instead of away from them.
     """
 
     epsilon: float
@@ -34,13 +34,13 @@ class Attack:
     targeted: bool
 
     def __call__(self, gradient: InputGradient, x: Tensor, labels: Tensor, pixels: tuple[Tensor, Tensor]) -> Tensor:
-        """``x`` changed; its pixels stay between ``pixels``, what 0 and 1 are once normalised, [C, 1, 1] each."""
+        """Return the adversarial images. ``pixels``: bounds, the normalised values of 0 and 1, [C, 1, 1] each."""
         black, white = pixels
         radius = self.epsilon * (white - black)
         low, high = (x - radius).maximum(black), (x + radius).minimum(white)
         step = (-radius if self.targeted else radius) / max(self.steps, 1)
         changed, g = x, torch.zeros_like(x)
-        for _ in range(self.steps):
+        for _ in range(self.steps):  # clamp_min avoids 0/0 for images with zero gradient
             found = gradient(changed, labels)
             g = self.momentum * g + found / found.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-30)
             changed = (changed + step * g.sign()).maximum(low).minimum(high)
@@ -48,7 +48,7 @@ class Attack:
 
 
 def input_gradient(forward: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor) -> Tensor:
-    """dL/dx of each image's cross-entropy, [B, C, H, W]; no parameter's gradient is touched."""
+    """dL/dx of each image's cross-entropy, [B, C, H, W]. Leaves the gradients of parameters unchanged."""
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
         loss = F.cross_entropy(forward(x), labels, reduction="sum")
@@ -58,8 +58,12 @@ def input_gradient(forward: Callable[[Tensor], Tensor], x: Tensor, labels: Tenso
 
 @dataclass
 class Fooled:
-    """How many images a network gets right as they are, and how many of those it gets wrong (targeted: as wanted) once
-    changed. Counted on the device."""
+    """Success counts of an attack on one network, as scalars on the device.
+
+    Attributes:
+        right: unchanged images that the network classifies correctly.
+        fooled: those of them that it classifies wrongly after the attack; targeted: as the target class.
+    """
 
     right: Tensor
     fooled: Tensor
@@ -69,11 +73,11 @@ class Fooled:
         return cls(*torch.zeros(2, dtype=torch.int64, device=device).unbind())
 
     def add(self, before: Tensor, after: Tensor, y: Tensor, target: Tensor | None) -> None:
-        """``before``, ``after``: predicted classes [B]."""
+        """Count a batch. ``before``, ``after``: classes [B] predicted before and after the attack."""
         right = before == y
         self.right = self.right + right.sum()
         self.fooled = self.fooled + (right & (after != y if target is None else after == target)).sum()
 
     def rate(self) -> float:
-        """Share of the images that were right; 0 where none was."""
+        """Share of the correctly classified images that are fooled; 0 if there are none."""
         return int(self.fooled) / max(int(self.right), 1)

@@ -1,4 +1,4 @@
-"""Pruning a dense network once, by a share of units to drop: what global and layer pruning have in common."""
+"""One-shot pruning by a share of units to drop; shared by global and layer pruning."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from trials.training.stage_context import StageContext
 
 
 class DropConfig(HasVariant, StartsDense):
-    """How much to drop, and what follows.
+    """How many units to drop, and the recipe afterwards.
 
-    Only convolutions are pruned, the first one and shortcuts included; Linear layers, norms and biases never.
+    Only convolutions are pruned, including the first one and shortcuts; never Linear layers, norms or biases.
 
     Attributes:
-        p_prune: the share of units that go, truncated to whole units. 1 is refused (the released code fails on it).
-        finetune: after pruning, under the mask; null, as in the released code, leaves it at pruning.
+        p_prune: share of units to drop, truncated to whole units. 1 is refused; the released code fails on it.
+        finetune: recipe after pruning, under the mask; null does not finetune, as in the released code.
     """
 
     p_prune: float = Field(default=0.3, ge=0, lt=1)
@@ -35,29 +35,29 @@ class DropConfig(HasVariant, StartsDense):
     @property
     @abstractmethod
     def unit(self) -> Pattern:
-        """What is dropped as one."""
+        """The pattern of a unit, which is dropped as a whole."""
 
     @property
     def nominal_ratio(self) -> float:
-        """The share of units expected to go."""
+        """Expected share of units that are dropped."""
         return self.p_prune
 
     @property
     def per_layer(self) -> bool:
-        """Whether every layer drops its share, or all of them together."""
+        """Whether every layer drops the share of its own units; otherwise all layers are ranked together."""
         return False
 
     @abstractmethod
     def scores(self, net: Net, weights: dict[str, Tensor], context: StageContext) -> dict[str, Tensor]:
-        """Scores of the weights' shapes, not negative; the smallest go."""
+        """Nonnegative scores by weight name, of the weights' shapes; the smallest are dropped."""
 
     @abstractmethod
     def masks(self, scores: dict[str, Tensor]) -> Masks:
-        """What stays."""
+        """Masks of what is kept, by weight name."""
 
 
 class DropThenTrain(TrainStage):
-    """Finetuning whose entry drops units; every row says what share of what is gone."""
+    """Finetuning that drops units on entry; every row reports the share of units, weights and parameters dropped."""
 
     changes_network = True
 
@@ -90,7 +90,7 @@ class DropThenTrain(TrainStage):
 
 
 class Drop(Method):
-    """theta -> m -> theta m, and finetuning under m if wanted."""
+    """Base class: dense network theta -> mask m -> theta m -> optional finetuning under m."""
 
     config: DropConfig
     reports: ClassVar[tuple[str, ...]] = ("nominal_ratio", "unit_sparsity", "weight_sparsity", "parameter_sparsity")

@@ -1,13 +1,15 @@
-"""DWP: do randomly pruned surrogates make adversarial images that transfer? (https://arxiv.org/abs/2208.08677)
+"""DWP: measure how well adversarial images from randomly pruned surrogates transfer to another network.
+
+Diversified weight pruning, https://arxiv.org/abs/2208.08677.
 
     surrogate  a dense network, trained with the trial's seed
-    victim     another one, trained with another seed or of another architecture, never looked at by the attack
-    attack     MI-FGSM with G, the mean input gradient of N randomly pruned surrogates; and, for comparison, with the
-               surrogate's own gradient
+    victim     another dense network, with another seed or architecture; the attack does not use it
+    attack     MI-FGSM with G, the mean input gradient of N randomly pruned copies of the surrogate; for comparison,
+               also with the gradient of the unpruned surrogate
 
-``transfer_rate``: of the images that the victim gets right, the share it gets wrong once they are changed (targeted:
-that it takes for the class wanted). ``_dense``: the same without DWP. ``white_box``: the surrogate as the victim.
-Nothing is removed from any network: density is 1.
+``transfer_rate`` is the share of the images that the victim classifies correctly that it classifies wrongly after the
+attack (targeted: as the target class). ``_dense`` is the same without DWP. ``white_box`` attacks the surrogate itself.
+No network is pruned permanently: density is 1.
 """
 
 from __future__ import annotations
@@ -36,15 +38,18 @@ class DwpConfig(StartsDense):
     """Attack a victim through randomly pruned copies of a network trained by ``pretrain``.
 
     Attributes:
-        p_prune: share of units that are candidates; p_bern: probability with which each goes, in each surrogate.
-        pattern: what a unit is; the paper prunes single weights.
-        surrogates: N, networks that every gradient is a mean over.
-        pruned_pass: ``both`` passes of a surrogate are pruned (the paper), or only its ``backward`` pass.
+        p_prune: share of units that are candidates for pruning.
+        p_bern: probability that a candidate is pruned, drawn for each surrogate.
+        pattern: the unit of pruning; the paper prunes single weights.
+        surrogates: N, the number of pruned copies that a gradient is averaged over.
+        pruned_pass: prune ``both`` passes of a surrogate (the paper), or only its ``backward`` pass.
         epsilon: largest change of a pixel, for pixels in 0..1.
-        steps: iterations; momentum: of MI-FGSM.
-        targeted: towards a class drawn for every image (the paper), or just away from its own.
-        images: how many of the validation and of the test images are attacked, at most.
-        victim_seed: the victim is trained as the surrogate is, with this seed, and, where said, of ``victim_model``.
+        steps: iterations of MI-FGSM.
+        momentum: mu of MI-FGSM.
+        targeted: move towards a random class per image (the paper) instead of away from the image's own class.
+        images: largest number of validation images, and of test images, to attack.
+        victim_seed: seed of the victim, which is otherwise trained like the surrogate.
+        victim_model: model of the victim; null is the surrogate's model.
     """
 
     method: Literal["dwp"] = "dwp"
@@ -64,7 +69,7 @@ class DwpConfig(StartsDense):
     @model_validator(mode="after")
     def _victim_is_another(self) -> DwpConfig:
         if self.victim_seed == self.seed and self.victim_model in (None, self.model) and self.source_net is None:
-            raise ValueError(f"victim_seed is {self.victim_seed}, as seed is, but must name another network: change it")
+            raise ValueError(f"victim_seed is {self.victim_seed}, like seed, but must give another network: change it")
         return self
 
     @property
@@ -77,7 +82,7 @@ class DwpConfig(StartsDense):
 
 
 class Transfer(TrainStage):
-    """The attack. Trains nothing."""
+    """The attack stage; trains nothing."""
 
     def __init__(self, config: DwpConfig) -> None:
         super().__init__("attack", Recipe(epochs=0))
@@ -108,7 +113,7 @@ class Transfer(TrainStage):
         return {"": surrogates, "_dense": lambda x, labels: input_gradient(net.model, x, labels)}
 
     def _attack(self, gradient: InputGradient, net: Net, victim: Net, split: str) -> tuple[float, float]:
-        """Transfer rate and white-box rate on a split."""
+        """Return (transfer rate, white-box rate) on a split."""
         targets, pixels = generator(self.config.seed, "targets", split), self.context.data.pixel_range()
         counts = [(other, Fooled.zero(net.device)) for other in (victim, net)]
         for x, y in _first(self.config.images, self.context.look, split):
@@ -136,7 +141,7 @@ def _first(
 
 
 def _targets(y: Tensor, classes: int, source: torch.Generator) -> Tensor:
-    """A class other than its own for every image, drawn on CPU."""
+    """A random class other than the image's own, for every image; drawn on the CPU."""
     return (y + torch.randint(1, classes, (len(y),), generator=source).to(y.device)) % classes
 
 
@@ -151,7 +156,7 @@ def _classes(net: Net, x: Tensor) -> Tensor:
 
 
 class Dwp(Method):
-    """Surrogate and victim, both shared dense networks -> the attack."""
+    """DWP: surrogate and victim, both shared trials -> the attack."""
 
     Config = DwpConfig
     config: DwpConfig

@@ -1,13 +1,15 @@
-"""One-shot global pruning with random sparing: DWP's masks (https://arxiv.org/abs/2208.08677, section 3.2).
+"""One-shot global pruning with random sparing of candidates: the masks of DWP.
+
+https://arxiv.org/abs/2208.08677, section 3.2; unofficial code: zeyuanyin/Network-Pruning at be32233, global_pruning.py.
 
     K units over all convolutions, score s_u >= 0;  k = int(p_prune K);  candidates C: the k units with the smallest s
     m_u = 1 - [u in C] b_u,  b_u ~ Bernoulli(p_bern)
 
-What a unit is, paper and code disagree. The paper and the unofficial code's README rank single weights by |w|
-(``pattern: weight``). The code, and the tables in its README, rank the kernels W[o, i, :, :] by their L1 norm, not
-divided by their area, and remove whole kernels (``pattern: kernel``, the default, to be comparable with those tables).
-So p_prune there is a share of kernels: 0.5 of ResNet-50's is little more than a quarter of its weights, since the 1x1
-kernels go first. ``kernel_mean`` divides by the area; ``filter_l1`` is the code's older ranking of whole filters.
+Paper and code disagree about the unit. The paper and the unofficial code's README rank single weights by |w|
+(``pattern: weight``). The code, and therefore the tables in its README, ranks kernels W[o, i, :, :] by their L1 norm,
+not divided by their area, and removes whole kernels (``pattern: kernel``, the default, to compare with those tables).
+There p_prune is a share of kernels: half of ResNet-50's kernels are little more than a quarter of its weights, because
+1x1 kernels are removed first. ``kernel_mean`` divides by the area; ``filter_l1`` is an older ranking of filters there.
 """
 
 from __future__ import annotations
@@ -26,15 +28,15 @@ from trials.training.stage_context import StageContext
 
 
 class GlobalPruneConfig(DropConfig):
-    """Drop ``p_prune`` of all units, each with probability ``p_bern``.
+    """Select the share ``p_prune`` of all units as candidates and drop each with probability ``p_bern``.
 
-    ``variant: original``: units below the threshold go, so that fewer than int(p_prune K) go where scores are equal.
+    ``variant: original`` drops only units strictly below the threshold, so ties drop fewer than int(p_prune K).
 
     Attributes:
-        p_bern: probability with which a candidate goes, drawn from a generator per trial and layer.
-        pattern: what a unit is; see above.
-        keep_one: the best unit of every output channel goes last. One ranking of norms that are not divided by their
-            kernels' areas can empty whole layers of small kernels; as released, it may.
+        p_bern: probability that a candidate is dropped, drawn from one generator per trial and layer.
+        pattern: the unit (see the module's docstring).
+        keep_one: drop the best unit of every output channel last. Without it, as released, a global ranking of norms
+            that are not divided by the kernel's area can empty whole layers of small kernels.
     """
 
     method: Literal["global_prune"] = "global_prune"
@@ -71,6 +73,6 @@ class GlobalPruneConfig(DropConfig):
 
 
 class GlobalPrune(Drop):
-    """Dense network -> global pruning -> finetuning under the mask, if wanted."""
+    """Global pruning: dense network -> mask -> optional finetuning under the mask."""
 
     Config = GlobalPruneConfig

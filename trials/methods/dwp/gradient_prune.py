@@ -1,13 +1,13 @@
-"""Training with pruned backward passes: the forward pass is dense, gradients pass through the largest weights only.
+"""Training with pruned backward passes: dense forward pass, gradients propagate only through the largest weights.
 
     forward:   y = conv(x, W)
     backward:  dL/dx = conv_transpose(dL/dy, W M),  dL/dW = corr(x, dL/dy);  M = 1 - [|W| among the smallest] B
 
-The formulas, and the option ``backward`` that gives any stage of any method the same backward pass, are in
-:mod:`trials.sparsity.backward`. Here ``train.backward`` is on unless it is said otherwise. Nothing is removed from the
-network: its density is 1. Rows say what its backward passes lose (``backward_``...). Source: the gradient pruning of
-DWP's unofficial code (https://arxiv.org/abs/2208.08677), which uses it for adversarial input gradients and never
-trained with it.
+:mod:`trials.sparsity.backward` has the formulas. Any stage of any method can use the same backward pass through its
+recipe's field ``backward``; here ``train.backward`` is on by default. The network itself is not pruned: density is 1.
+Columns ``backward_...`` report what the backward passes drop. Source: gredient_pruning.py (sic) of DWP's unofficial
+code (zeyuanyin/Network-Pruning at be32233; https://arxiv.org/abs/2208.08677), made for adversarial input gradients; its
+authors did not train with it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from trials.methods.dense import dense_source
 
 
 class GradientPruneRecipe(PretrainRecipe):
-    """200 epochs, as dense training has, with pruned backward passes."""
+    """200 epochs, as in dense training, with pruned backward passes."""
 
     backward: BackwardConfig | None = BackwardConfig()
 
@@ -31,8 +31,8 @@ class GradientPruneConfig(StartsDense):
     """Train with pruned backward passes.
 
     Attributes:
-        pretrain: dense training before; by default none, which trains from initialisation.
-        train: the training with pruned backward passes; ``train.backward`` says how.
+        pretrain: dense training beforehand; 0 epochs by default, so that ``train`` starts from initialisation.
+        train: training with pruned backward passes, configured by ``train.backward``.
     """
 
     method: Literal["gradient_prune"] = "gradient_prune"
@@ -41,7 +41,7 @@ class GradientPruneConfig(StartsDense):
 
 
 class GradientPrune(Method):
-    """(Dense network ->) training with pruned backward passes."""
+    """Gradient pruning: optional dense training -> training with pruned backward passes."""
 
     Config = GradientPruneConfig
     config: GradientPruneConfig

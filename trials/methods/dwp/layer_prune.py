@@ -1,13 +1,13 @@
-"""Layer pruning: every convolution loses the same share of its own units, by one of three scores.
+"""Layer pruning: drop the same share of units in every convolution, ranked by one of three scores.
 
-    taylor    s = |w dL/dw|          a unit is a weight (https://arxiv.org/abs/1906.10771, first order)
-    gradient  s = |dL/dw|            a unit is a weight
-    l1        s = sum |W[o, i]|      a unit is a kernel
+    taylor    s = |w dL/dw|          unit: a weight (https://arxiv.org/abs/1906.10771, first order)
+    gradient  s = |dL/dw|            unit: a weight
+    l1        s = sum |W[o, i]|      unit: a kernel
 
-L is the mean cross-entropy over ``score_batches`` batches of training images, not augmented, in an order drawn from the
-trial's seed, with BN in evaluation mode. Source: the layer pruning beside DWP's unofficial code. (That code takes
-whatever lies in weight.grad, and multiplies its l1 masks onto the weights without the kernel's dimensions, which fails
-or masks wrongly: no variant does that.)
+L is the mean cross-entropy over ``score_batches`` batches of training images without augmentation, in an order drawn
+from the trial's seed, with BN in evaluation mode. Source: layer_pruning.py of zeyuanyin/Network-Pruning at be32233. No
+variant reproduces two of its faults: it reads the current content of weight.grad, and it multiplies l1 masks onto
+weights without the kernel's dimensions, which fails or masks wrongly.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from trials.training.stage_context import StageContext
 class LayerPruneConfig(DropConfig):
     """Drop ``p_prune`` of each convolution's units.
 
-    ``variant: original``: units up to and including the (int(p_prune n) + 1)-th smallest score go: one more per layer,
-    and everything that equals it.
+    ``variant: original`` drops units up to and including the (int(p_prune n) + 1)-th smallest score: one more per
+    layer, plus all ties.
 
     Attributes:
-        score_batches: how many batches the gradients are a mean over.
-        score_batch_size: images in each.
+        score_batches: number of batches that the gradients are averaged over.
+        score_batch_size: images per batch.
     """
 
     method: Literal["layer_prune"] = "layer_prune"
@@ -63,6 +63,6 @@ class LayerPruneConfig(DropConfig):
 
 
 class LayerPrune(Drop):
-    """Dense network -> layer pruning -> finetuning under the mask, if wanted."""
+    """Layer pruning: dense network -> mask -> optional finetuning under the mask."""
 
     Config = LayerPruneConfig

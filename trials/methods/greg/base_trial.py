@@ -1,4 +1,4 @@
-"""What another trial removed, read from its folder: its groups, for a trial that takes its ratios or indices over."""
+"""Read which groups a finished trial removed, for trials that inherit its ratios or group indices."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ from trials.networks.stored import last_commit
 def pruned_groups(
     folder: Path, pattern: GroupPattern, weights: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
-    """The groups a finished trial removed: bool, in the form of :mod:`trials.methods.greg.groups`, by weight name.
+    """Return the groups that a finished trial removed, by weight name; True is removed.
 
-    Taken from what it picked, or from its masks where they switch off whole groups. Layers that lost none are left out.
-    With ``weights``, groups must be theirs.
+    Tensors are bool and shaped as in :mod:`trials.methods.greg.groups`. They are the groups that the trial picked, or
+    else those that its masks switch off entirely. Layers that lost no group are left out.
+
+    Args:
+        weights: if given, the weights that the groups must fit; the result then follows their order.
 
     Raises:
-        UserError: there is no finished trial, or it removed no such groups, or of another network.
+        UserError: ``folder`` holds no readable finished trial, the trial removed no groups of this pattern, or they do
+            not fit ``weights``.
     """
     try:
         status, checkpoint = last_commit(folder)
@@ -45,7 +49,7 @@ def pruned_groups(
 
 
 def _groups_of(off: Tensor, pattern: GroupPattern) -> Tensor:
-    """Groups that a mask switches off whole."""
+    """Groups whose weights are all off; ``off`` is True where a mask is 0."""
     if pattern == "weight":
         return off
     own = 0 if pattern == "filter" else 1
@@ -57,11 +61,11 @@ def _groups_of(off: Tensor, pattern: GroupPattern) -> Tensor:
 def _in_order(
     folder: Path, pattern: GroupPattern, found: Mapping[str, Tensor], weights: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """``found`` in the order of ``weights``, whose groups they must be."""
+    """``found`` in the order of ``weights``. Raises UserError if a group shape does not match."""
     for name, pruned in found.items():
         if name not in weights or pruned.shape != group_shape(weights[name], pattern):
             raise UserError(
-                f"base_pr_model is {str(folder)!r}, but what it removed of {name} are no {pattern}s of this model: "
-                "give the same model and pattern"
+                f"base_pr_model is {str(folder)!r}, but what it removed from {name} does not fit the {pattern}s "
+                "of this model: give the same model and pattern"
             )
     return {name: found[name] for name in weights if name in found}

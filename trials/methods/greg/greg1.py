@@ -1,11 +1,13 @@
-"""GReg-1: growing regularisation on the groups that L1 would remove (Wang et al. 2021,
-https://arxiv.org/abs/2012.09243, section 3.1; the published code, spec greg, section 7).
+"""GReg-1: a growing penalty on the groups of lowest L1 norm, which are then removed.
 
-    picked = the r n lowest mean |theta| of each layer, once
-    update:  R <- 0.9 R + 0.1 r;  lambda[picked] += granularity
-             finished, if lambda > limit, or every layer's R >= limit (ratio_exit says how)
+Wang et al. 2021, https://arxiv.org/abs/2012.09243, section 3; released code: MingSun-Tse/Regularization-Pruning at
+a4044028, pruner/reg_pruner.py.
 
-All a step adds to a step of dense training is one multiply-add per pruned layer.
+    picked = the k lowest mean |theta| of each layer's n groups, once   k = min(ceil(pr n), n - 1), pr: the ratio
+    update:  R <- 0.9 R + 0.1 r;  lambda[picked] += granularity         r, R: see trials/methods/greg/growing.py
+             a layer is finished if lambda > limit, or if every layer's R >= limit (details: ratio_exit)
+
+Compared with dense training, a step costs one extra multiply-add per pruned layer.
 """
 
 from __future__ import annotations
@@ -21,16 +23,16 @@ from trials.training.net import Net
 
 
 class Greg1Config(GrowingConfig):
-    """Grow the penalty on a fixed choice of groups until they hardly count; then remove them.
+    """Grow the penalty on groups chosen once at the start, then remove them.
 
-    ``variant: original`` changes the default of ``ratio_exit`` to what the released code does.
+    ``variant: original`` changes the default of ``ratio_exit`` to ``mid_sweep``, as in the released code.
 
     Attributes:
-        pick_pruned: the lowest scores (min), the highest (max), or any (rand): the controls.
-        ratio_exit: when R finishes a layer. ``joint``: once R of all layers that still grow is at the limit; they
-            finish together. ``own``: once its own is. ``mid_sweep``: as released: judged layer by layer within an
-            update, on the R of all layers as they are at that moment (finished ones included, so that one that
-            finished by its lambda with a low R blocks the others).
+        pick_pruned: pick the lowest scores (min), or as controls the highest (max) or random groups (rand).
+        ratio_exit: when R finishes a layer. ``joint``: all unfinished layers finish together once each has R at the
+            limit or above. ``own``: each layer finishes once its own R does. ``mid_sweep``, as released: the condition
+            is checked layer by layer within an update, on the R of all layers at that moment. Finished layers count
+            too, so a layer that finished by its lambda with a low R blocks the ratio exit of the others.
     """
 
     method: Literal["greg1"] = "greg1"
@@ -46,7 +48,7 @@ class Greg1Config(GrowingConfig):
 
 
 class Greg1Stage(Growing):
-    """The prune stage."""
+    """The prune stage of GReg-1: picks on entry, then grows lambda of the picked groups."""
 
     def enter(self, net: Net) -> None:
         picked = self.config.picks(net, self.config.pick_pruned)
@@ -54,7 +56,7 @@ class Greg1Stage(Growing):
 
     def update(self, growing: Sequence[GrowingLayer]) -> None:
         rs = self.ratios(growing)
-        if self.config.ratio_exit != "mid_sweep":
+        if self.config.ratio_exit != "mid_sweep":  # every R is current before any layer is judged
             for layer, r in zip(growing, rs, strict=True):
                 layer.observe(r)
         for layer, r in zip(growing, rs, strict=True):
@@ -74,7 +76,7 @@ class Greg1Stage(Growing):
 
 
 class Greg1(GrowingMethod):
-    """Dense network -> lambda grows on the lowest groups -> they are removed -> finetuning."""
+    """GReg-1: dense network -> lambda grows on the lowest groups -> they are removed -> finetuning."""
 
     Config = Greg1Config
     Prune = Greg1Stage

@@ -1,13 +1,15 @@
-"""GReg-2: growing regularisation picks, too (Wang et al. 2021, https://arxiv.org/abs/2012.09243, section 3.2; the
-published code, spec greg, section 8).
+"""GReg-2: a growing penalty on all groups decides which to pick; the picked groups are then removed.
 
-Under one and the same penalty, weights in flat directions of the loss shrink faster: magnitudes drift towards an order
-that knows the Hessian. So all groups are penalised alike first, and the lowest are picked then.
+Wang et al. 2021, https://arxiv.org/abs/2012.09243, section 3; released code: MingSun-Tse/Regularization-Pruning at
+a4044028, pruner/reg_pruner.py.
 
-    before the pick:  lambda[all] += granularity of the pick;  R as if the r n lowest of now were picked
-                      picked = the r n lowest mean |theta|, once lambda >= limit of the pick
-    after it:         lambda[picked] += granularity;  lambda[kept] = recover
-    finished, if picked and (lambda > limit, or its own R >= limit)
+Under an equal penalty, weights in flat directions of the loss shrink faster, so the order of magnitudes drifts towards
+a Hessian-aware order. Therefore all groups are penalised equally first, and the lowest are picked afterwards.
+
+    before the pick:  lambda[all] += pick granularity;  R as if the k currently lowest groups were picked
+                      picked = the k lowest mean |theta|, once lambda >= pick limit     k: see greg1.py
+    after the pick:   lambda[picked] += granularity;  lambda[kept] = recover
+    a layer is finished if it has picked and (lambda > limit, or its own R >= limit)
 """
 
 from __future__ import annotations
@@ -24,17 +26,18 @@ from trials.training.net import Net
 
 
 class Greg2Config(GrowingConfig):
-    """Grow the penalty on all groups, pick the lowest, grow it on them until they hardly count; then remove them.
+    """Grow the penalty on all groups, pick the lowest groups, grow the penalty on these, then remove them.
 
     Attributes:
-        reg_granularity_pick: by how much an update raises lambda of all groups before the pick.
-        reg_upper_limit_pick: the lambda at which groups are picked.
-        reg_granularity_recover: lambda of the kept groups from the update after the pick, to the end. Released: -1e-4,
-            which cancels a weight decay of 1e-4; the authors call negative regularisation a bad idea. 0 is none.
+        reg_granularity_pick: increase of lambda of all groups per update before the pick.
+        reg_upper_limit_pick: lambda at which groups are picked.
+        reg_granularity_recover: lambda of the kept groups from the update after the pick until the stage ends. The
+            released value, -1e-4, cancels a weight decay of 1e-4; comments in the released code call negative
+            regularisation a bad idea. 0 turns it off.
     """
 
     method: Literal["greg2"] = "greg2"
-    inherit_pruned: Literal["pr"] = "pr"  # it picks by itself
+    inherit_pruned: Literal["pr"] = "pr"  # GReg-2 picks its own groups, so only counts can be inherited
     reg_granularity_pick: float = Field(default=1e-5, gt=0)
     reg_upper_limit_pick: float = Field(default=1e-2, gt=0)
     reg_granularity_recover: float = Field(default=-1e-4, le=0)
@@ -46,7 +49,7 @@ class Greg2Config(GrowingConfig):
 
 
 class Greg2Stage(Growing):
-    """The prune stage."""
+    """The prune stage of GReg-2: grows lambda of all groups, picks, then grows lambda of the picked groups."""
 
     def enter(self, net: Net) -> None:
         self.layers = {name: GrowingLayer(count) for name, count in self.config.counts(net).items()}
@@ -65,7 +68,7 @@ class Greg2Stage(Growing):
                 self.finish(layer, layer.ratio_reached(config.mag_ratio_limit))
 
     def pick(self, layer: GrowingLayer) -> None:
-        """picked = the lowest of now. Lambda of the others stays until the next update."""
+        """Pick the currently lowest groups. Kept groups keep the pick's lambda until the next update, as released."""
         layer.pruned = pick_groups(group_scores(layer.weight, self.config.pattern), layer.count, "min")
         layer.picked = self.iteration
 
@@ -76,7 +79,7 @@ class Greg2Stage(Growing):
 
 
 class Greg2(GrowingMethod):
-    """Dense network -> lambda grows on all groups, then on the lowest -> they are removed -> finetuning."""
+    """GReg-2: dense network -> lambda grows on all groups, then on the lowest -> they are removed -> finetuning."""
 
     Config = Greg2Config
     Prune = Greg2Stage

@@ -1,7 +1,10 @@
-"""Groups of weights that are removed together, layer by layer, as GReg scores, counts and picks them (spec, section 4).
+"""Groups of weights (filters, input channels or single weights): GReg's scores, counts and picks per layer.
 
-A tensor of groups has as many dimensions as its weight: [N, 1, 1, 1] for filters, [1, C, 1, 1] for input channels (rows
-and columns of linear layers alike), the weight's shape for single weights. It multiplies the weight as it is.
+Released code: MingSun-Tse/Regularization-Pruning at a4044028, pruner/meta_pruner.py.
+
+A tensor of groups broadcasts against its weight: its shape is [N, 1, 1, 1] for filters and [1, C, 1, 1] for input
+channels of a convolution, [N, 1] and [1, C] for rows and columns of a linear layer, and the weight's own shape for
+single weights.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ Pick = Literal["min", "max", "rand"]
 
 
 def group_scores(weight: Tensor, pattern: GroupPattern) -> Tensor:
-    """Mean absolute weight of every group."""
+    """Mean absolute weight of every group, in the shape of the groups."""
     magnitude = weight.detach().abs()
     if pattern == "weight":
         return magnitude
@@ -29,7 +32,7 @@ def group_scores(weight: Tensor, pattern: GroupPattern) -> Tensor:
 
 
 def group_shape(weight: Tensor | Sequence[int], pattern: GroupPattern) -> torch.Size:
-    """The shape of a tensor of groups of a weight (or of a weight of that shape)."""
+    """The shape of the tensor of groups for a weight, or for a weight of the given shape."""
     shape = weight.shape if isinstance(weight, Tensor) else torch.Size(weight)
     if pattern == "weight":
         return shape
@@ -38,9 +41,9 @@ def group_shape(weight: Tensor | Sequence[int], pattern: GroupPattern) -> torch.
 
 
 def prune_count(ratio: float, n: int) -> int:
-    """How many of ``n`` groups a ratio removes: ceil(ratio n) in double arithmetic, but never the last one.
+    """Number of ``n`` groups that a ratio removes: min(ceil(ratio n), n - 1), in double precision.
 
-    ``ceil`` of a float can remove one more than the decimals say (0.14 of 50 removes 8), as the published code does.
+    As in the released code, rounding of ``ratio n`` can add one: 0.14 of 50 removes 8, not 7.
 
     >>> prune_count(0.5, 10), prune_count(0.14, 50), prune_count(1.0, 4), prune_count(0.5, 1)
     (5, 8, 3, 0)
@@ -49,9 +52,9 @@ def prune_count(ratio: float, n: int) -> int:
 
 
 def pick_groups(scores: Tensor, count: int, pick: Pick, generator: torch.Generator | None = None) -> Tensor:
-    """Bool, True for the ``count`` groups to remove: the lowest scores, the highest, or any.
+    """Pick ``count`` groups to remove: the lowest scores, the highest, or random ones. Bool, True is removed.
 
-    Among equal scores the lower index goes first. ``rand`` draws on the CPU, so that it picks alike on every device.
+    Among equal scores the lower index is removed first. ``rand`` draws on the CPU, so all devices pick the same groups.
     """
     if pick == "rand":
         chosen = torch.zeros(scores.numel(), dtype=torch.bool)
@@ -62,13 +65,13 @@ def pick_groups(scores: Tensor, count: int, pick: Pick, generator: torch.Generat
 
 
 def magnitude_ratio(scores: Tensor, pruned: Tensor) -> Tensor:
-    """Mean score of the kept groups over the mean score of the pruned; a scalar on the device."""
+    """r = mean score of the kept groups / mean score of the pruned groups; a scalar on the device."""
     count = pruned.sum()
     of_pruned = (scores * pruned).sum()
     return ((scores.sum() - of_pruned) / (pruned.numel() - count)) / (of_pruned / count)
 
 
 def lowest_ratio(scores: Tensor, count: int) -> Tensor:
-    """:func:`magnitude_ratio` if the ``count`` lowest scores were the pruned ones."""
+    """r (see :func:`magnitude_ratio`) as if the ``count`` groups with the lowest scores were pruned."""
     ascending = scores.flatten().sort().values
     return ascending[count:].mean() / ascending[:count].mean()

@@ -1,16 +1,19 @@
-"""The prune phase of GReg: regularisation that grows on some groups until they hardly count (Wang et al. 2021,
-https://arxiv.org/abs/2012.09243; the published code, spec greg, sections 6 to 8).
+"""The prune stage shared by GReg-1 and GReg-2: an L2 penalty that grows on some groups until they are close to zero.
+
+Wang et al. 2021, https://arxiv.org/abs/2012.09243; released code: MingSun-Tse/Regularization-Pruning at a4044028,
+pruner/reg_pruner.py.
 
 Every iteration t:
 
-    if t is a multiple of the update interval: update lambda        GReg-1 and GReg-2 say how
-    theta <- SGD(theta, dL/dtheta + lambda theta)                   lambda per group, on top of the weight decay
+    if t is a multiple of the update interval: update lambda        greg1.py, greg2.py
+    theta <- SGD(theta, dL/dtheta + lambda theta)                   lambda per group, added to the weight decay
 
-A layer is finished once its largest lambda is above a limit, or its kept groups outweigh its pruned ones far enough:
+A layer is finished once its largest lambda exceeds a limit, or once the running ratio R reaches one:
 
     r = mean score(kept) / mean score(pruned)      R <- r at first, then 0.9 R + 0.1 r
 
-When all layers are, lambda stays as it is for the stabilisation interval; then the phase ends, within an epoch or not.
+Once all layers are finished, lambda stays constant for the stabilisation interval. Then the stage ends, possibly
+within an epoch.
 """
 
 from __future__ import annotations
@@ -34,14 +37,14 @@ from trials.training.net import Batch, Net
 from trials.training.optimizers import Sgd
 
 EMA = 0.9
-"""What the running ratio R keeps of itself."""
+"""Weight of the old value in the running ratio R."""
 
 MOST_UPDATES = 10**6
-"""A granularity that needs more updates than this to reach its limit would stand still in float32."""
+"""Largest number of updates allowed to reach a limit; with smaller steps, lambda would stop growing in float32."""
 
 
 class GrowingRecipe(OpenRecipe):
-    """The prune phase: SGD at a constant, small rate (the released ImageNet recipe)."""
+    """Recipe of the prune stage: SGD at a small constant learning rate (the released ImageNet recipe)."""
 
     batch_size: int = Field(default=64, ge=1)
     lr: float = Field(default=1e-3, gt=0)
@@ -49,15 +52,16 @@ class GrowingRecipe(OpenRecipe):
 
 
 class GrowingConfig(RemovalConfig):
-    """What GReg-1 and GReg-2 have in common. Intervals count iterations; lambda has no unit.
+    """Fields that GReg-1 and GReg-2 share, named as in the released code. Intervals count iterations.
 
     Attributes:
         update_reg_interval: iterations from one update of lambda to the next.
-        reg_granularity_prune: by how much an update raises lambda of what goes.
-        reg_upper_limit: a layer whose largest lambda is above this is finished.
-        mag_ratio_limit: so is one whose running ratio R is this or more (not with single weights).
-        stabilize_reg_interval: iterations to go on once all layers are finished.
-        block_loss_grad: weights follow the penalty alone; biases and BN still follow the loss.
+        reg_granularity_prune: increase of lambda of the picked groups per update.
+        reg_upper_limit: a layer is finished once its largest lambda exceeds this.
+        mag_ratio_limit: a layer is finished once its running ratio R reaches this (GReg-1: see ``ratio_exit``); unused
+            with pattern ``weight``.
+        stabilize_reg_interval: iterations between the update that finishes the last layer and the end of the stage.
+        block_loss_grad: weights get only the penalty's gradient; biases and BN still get the loss's gradient.
     """
 
     update_reg_interval: int = Field(default=5, ge=1)
@@ -75,7 +79,7 @@ class GrowingConfig(RemovalConfig):
 
 
 def must_reach(step_name: str, step: float, limit_name: str, limit: float) -> None:
-    """Refuse a granularity too small for its limit."""
+    """Raise ValueError if reaching the limit takes more than :data:`MOST_UPDATES` updates."""
     if limit / step > MOST_UPDATES:
         raise ValueError(
             f"{step_name} is {step:g}, but needs more than {MOST_UPDATES} updates to reach {limit_name} {limit:g}: "
@@ -85,16 +89,18 @@ def must_reach(step_name: str, step: float, limit_name: str, limit: float) -> No
 
 @dataclass
 class GrowingLayer:
-    """Lambda of one layer's groups, which has two values: of what goes and of what stays.
+    """Penalty state of one layer. Lambda has two values: one for picked groups, one for kept groups.
 
     Attributes:
-        count: how many groups go.
-        pruned: which, bool, of the groups' shape (see trials/methods/greg/groups.py); None before they are picked.
-        of_pruned: lambda of what goes; of all groups before they are picked.
-        of_kept: lambda of what stays.
-        ratio: R; None before its first update, and always with single weights.
-        picked: the iteration that picked.
-        finished: the iteration that finished the layer; from then on lambda and R stay.
+        count: number of groups to remove.
+        pruned: picked groups; bool, of the groups' shape (trials/methods/greg/groups.py); None before the pick.
+        of_pruned: lambda of the picked groups; before the pick, of all groups.
+        of_kept: lambda of the kept groups.
+        ratio: R; None before its first update, and always with pattern ``weight``.
+        picked: iteration of the pick.
+        finished: iteration that finished the layer; lambda and R are constant afterwards.
+        weight: the layer's parameter; set by :meth:`attach`.
+        reg: lambda as a tensor of the groups' shape; set by :meth:`attach`.
     """
 
     count: int
@@ -105,22 +111,26 @@ class GrowingLayer:
     picked: int | None = None
     finished: int | None = None
     weight: Tensor = field(init=False)
-    reg: Tensor = field(init=False)  # lambda, of the groups' shape
+    reg: Tensor = field(init=False)
 
     def attach(self, weight: Tensor, pattern: GroupPattern) -> None:
+        """Store the layer's parameter and write lambda into a tensor of the groups' shape."""
         self.weight = weight
         shape = group_shape(weight, pattern)
-        elementwise = shape == weight.shape  # then in the weight's memory format, too
+        elementwise = shape == weight.shape  # then reg takes the weight's memory format, too
         self.reg = torch.zeros_like(weight.detach()) if elementwise else weight.detach().new_zeros(shape)
         self._write()
 
     def observe(self, r: float | None) -> None:
-        """R <- 0.9 R + 0.1 r."""
+        """R <- r at first, then 0.9 R + 0.1 r; unchanged if ``r`` is None."""
         if r is not None:
             self.ratio = r if self.ratio is None else EMA * self.ratio + (1 - EMA) * r
 
     def grow(self, step: float, *, kept: float | None = None) -> None:
-        """Raise lambda of what goes by ``step``, in the weight's precision; of what stays, set it to ``kept``."""
+        """Raise lambda of the picked groups by ``step``, in the weight's precision.
+
+        Lambda of the kept groups becomes ``kept``, or the same as that of the picked groups if None.
+        """
         self.of_pruned = float(torch.tensor(self.of_pruned, dtype=self.weight.dtype) + step)
         self.of_kept = self.of_pruned if kept is None else float(torch.tensor(kept, dtype=self.weight.dtype))
         self._write()
@@ -139,12 +149,12 @@ class GrowingLayer:
 
 
 class Growing(Stage):
-    """The prune stage. A subclass says what an update is, and what is picked on entry, if anything.
+    """The prune stage. Subclasses define the update of lambda and fill ``layers`` on entry.
 
     Attributes:
-        layers: those that lose groups, by weight name, in module order.
+        layers: layers that lose groups, by weight name, in module order.
         iteration: t of the next step.
-        stable_since: the iteration at whose update the last layer was finished.
+        stable_since: iteration whose update finished the last layer; None before.
     """
 
     config: Any
@@ -175,6 +185,7 @@ class Growing(Stage):
         return since is not None and self.iteration - 1 - since >= self.config.stabilize_reg_interval
 
     def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:
+        # the update reads the weights as they are before this step, as in the released code
         if self.stable_since is None and self.iteration % self.config.update_reg_interval == 0:
             self._update_all()
         loss, correct = self.net.loss(*batches[0])
@@ -193,14 +204,18 @@ class Growing(Stage):
 
     @abstractmethod
     def update(self, growing: Sequence[GrowingLayer]) -> None:
-        """Observe R, raise lambda and finish layers, of those that are not finished. All that waits for the device."""
+        """Update R and lambda of the unfinished layers and mark those that are finished.
+
+        The only part of a step that waits for the device.
+        """
 
     def _penalise(self) -> None:
-        """g <- g + lambda theta."""
+        """g <- g + lambda theta; with ``block_loss_grad``, g <- lambda theta."""
         blocked = self.config.block_loss_grad
         for weight in self.untouched if blocked else ():
             assert weight.grad is not None
             weight.grad.zero_()
+        # added to the gradient, not to the loss: no graph for the penalty, and momentum sees it like weight decay
         for layer in self.layers.values():
             grad, weight = layer.weight.grad, layer.weight.detach()
             assert grad is not None
@@ -210,19 +225,19 @@ class Growing(Stage):
                 grad.addcmul_(layer.reg, weight)
 
     def ratios(self, layers: Sequence[GrowingLayer]) -> Sequence[float | None]:
-        """r of each layer now; waits for the device once. None with single weights."""
+        """Current r of each layer, with one wait for the device; all None with pattern ``weight``."""
         if self.config.pattern == "weight" or not layers:
             return [None] * len(layers)
         found: list[float] = torch.stack([self.ratio(layer) for layer in layers]).tolist()
         return found
 
     def ratio(self, layer: GrowingLayer) -> Tensor:
-        """r of a layer whose groups are picked."""
+        """r of one layer, on the device; its groups must be picked."""
         assert layer.pruned is not None
         return magnitude_ratio(group_scores(layer.weight, self.config.pattern), layer.pruned)
 
     def finish(self, layer: GrowingLayer, ratio_reached: bool) -> None:
-        """The layer is finished, if its lambda is above the limit or R says so."""
+        """Mark the layer finished if its lambda exceeds the limit or ``ratio_reached``."""
         if max(layer.of_pruned, layer.of_kept) > self.config.reg_upper_limit or ratio_reached:
             layer.finished = self.iteration
 
@@ -261,7 +276,7 @@ class Growing(Stage):
 
 
 class GrowingMethod(RemovalMethod):
-    """Dense network -> growing regularisation -> removal -> finetuning."""
+    """Base of GReg-1 and GReg-2: dense network -> growing regularisation -> removal -> finetuning."""
 
     Prune: ClassVar[type[Growing]]
     config: GrowingConfig

@@ -1,7 +1,10 @@
-"""L1 pruning: remove the groups of least mean |w| of every layer at once, finetune (Li et al. 2017,
-https://arxiv.org/abs/1608.08710; as GReg's authors compare with it, spec greg, section 5).
+"""L1 pruning: remove the groups of lowest mean |theta| of every layer at once, then finetune.
 
-    score(g) = mean |w| over group g        picked = the r n lowest of each layer's n
+Li et al. 2017, https://arxiv.org/abs/1608.08710, as the baseline of GReg implements it: MingSun-Tse/
+Regularization-Pruning at a4044028, pruner/l1_pruner.py.
+
+    score(g) = mean |theta| over group g
+    picked = the k lowest of each layer's n groups, k = min(ceil(pr n), n - 1), pr: the layer's ratio
 """
 
 from __future__ import annotations
@@ -20,12 +23,12 @@ from trials.training.net import Net
 
 
 class L1Config(RemovalConfig):
-    """Remove ``stage_pr`` of every layer in one go.
+    """Remove the share ``stage_pr`` of every layer's groups at once.
 
     Attributes:
-        pick_pruned: the lowest scores (min), the highest (max), or any (rand): the controls.
-        reinit: new weights for what is left: ``orthogonal`` ones of convolutions and linear layers, or ``kaiming``
-            normal ones, with biases 0 and BN at its start. None trains on.
+        pick_pruned: pick the lowest scores (min), or as controls the highest (max) or random groups (rand).
+        reinit: how to reinitialise the remaining network: ``orthogonal`` weights of convolutions and linear layers, or
+            ``kaiming`` normal weights with biases 0 and BN reset. None keeps the trained weights.
     """
 
     method: Literal["l1"] = "l1"
@@ -34,7 +37,7 @@ class L1Config(RemovalConfig):
 
 
 class PickAndRemove(RemoveThenTrain):
-    """Finetuning whose entry picks and removes."""
+    """Finetuning that picks and removes groups on entry."""
 
     config: L1Config
 
@@ -46,7 +49,7 @@ class PickAndRemove(RemoveThenTrain):
 
 
 class L1(RemovalMethod):
-    """theta -> picked = lowest(mean |theta|) -> remove -> finetune."""
+    """L1 pruning: dense network -> picked = lowest(mean |theta|) -> removal -> finetuning."""
 
     Config = L1Config
     config: L1Config
@@ -56,7 +59,7 @@ class L1(RemovalMethod):
 
 
 def reinitialise_network(net: Net, kind: Literal["orthogonal", "kaiming"], generator: torch.Generator) -> None:
-    """Draw new weights on the CPU, so that they are the same on every device; what is masked stays zero."""
+    """Draw new weights on the CPU, so that they are the same on every device. Masked weights stay zero."""
     draw: Callable[..., Tensor] = nn.init.orthogonal_ if kind == "orthogonal" else nn.init.kaiming_normal_
     with torch.no_grad():
         for weight in prunable(net.model).values():

@@ -1,4 +1,7 @@
-"""The layers of a network as GReg numbers them: by index, in residual nets by stage, block and place (section 3)."""
+"""GReg's numbering of layers: by index, or in residual nets by stage, block and convolution.
+
+Released code: MingSun-Tse/Regularization-Pruning at a4044028, pruner/meta_pruner.py.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +24,16 @@ SHORTCUT = -1
 
 @dataclass(frozen=True)
 class NumberedLayer:
-    """One convolution or linear layer.
+    """One convolution or linear layer and its place in the network.
 
     Attributes:
-        name: of the module.
-        index: running number from 0; a shortcut has that of the convolution before it.
-        shape: of its weight; [N, C, kh, kw] of a convolution, [N, C] of a linear layer.
-        stage: in residual nets: 0 is the stem, the last one the classifier; None in others.
-        block: within its stage, from 0; None outside of blocks.
-        conv: within its block, from 0; -1 for a convolution on the shortcut; None outside of blocks.
-        last_in_block: its output is summed with the shortcut.
+        name: name of the module.
+        index: running number from 0; a convolution on a shortcut has the number of the convolution before it.
+        shape: shape of its weight: [N, C, kh, kw] for a convolution, [N, C] for a linear layer.
+        stage: stage of a residual net: 0 is the stem, the last one the classifier; None in other networks.
+        block: block within its stage, from 0; None outside of blocks.
+        conv: number within its block, from 0; -1 for a convolution on the shortcut; None outside of blocks.
+        last_in_block: whether its output is added to the shortcut.
     """
 
     name: str
@@ -47,7 +50,7 @@ class NumberedLayer:
 
     @property
     def path(self) -> str:
-        """What ``skip_layers`` calls it: stage.block.conv, or the index."""
+        """Its name in ``skip_layers``: stage.block.conv in residual nets, otherwise the index."""
         return str(self.index) if self.stage is None else f"{self.stage}.{self.block}.{self.conv}"
 
 
@@ -60,12 +63,12 @@ class LayerTable:
 
     @property
     def stages(self) -> int:
-        """How many ratios a residual net takes: stem, stages, classifier."""
+        """Number of ratios that a residual net takes: one each for the stem, every stage and the classifier."""
         return 1 + max(layer.stage or 0 for layer in self.layers)
 
 
 def layer_table(model: nn.Module) -> LayerTable:
-    """The table of a model. It is residual if its layers lie in numbered blocks of numbered stages."""
+    """Build the table of a model. A model counts as residual if layers are named by numbered stages and blocks."""
     shapes = {name.removesuffix(".weight"): tuple(weight.shape) for name, weight in prunable(model).items()}
     residual = any(_IN_BLOCK.search(name) for name in shapes)
     layers: list[NumberedLayer] = []
@@ -95,7 +98,7 @@ def _mark_last(layers: list[NumberedLayer]) -> list[NumberedLayer]:
 
 
 def table_of(model: str) -> LayerTable:
-    """The table of a model of the project, by its name; nothing of it is computed."""
+    """The table of a registered model, by name; builds the model on the meta device."""
     return _table_of(MODELS[model])
 
 

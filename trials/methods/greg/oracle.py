@@ -1,10 +1,13 @@
-"""The oracle: try every choice of groups, keep the best (Wang et al. 2021, https://arxiv.org/abs/2012.09243, section 3;
-the published code, spec greg, section 15). For networks of a few dozen groups.
+"""Oracle pruning: exhaustive search over the groups to remove, for networks of a few dozen groups.
 
-    candidates = all subsets of floor(r n) groups, of every layer, combined
-    picked = argmin over candidates of the mean loss with the picked groups zero, BN's statistics frozen
+Wang et al. 2021, https://arxiv.org/abs/2012.09243, section 3; released code: MingSun-Tse/Regularization-Pruning at
+a4044028, pruner/oracle_pruner.py.
 
-The loss is of the training images as they are: neither augmented nor the test set.
+    candidates = Cartesian product over the layers of all subsets of k groups     k = min(floor(pr n), n - 1)
+    picked = argmin over candidates of the mean loss with the picked groups zero and BN's statistics frozen
+
+The loss is taken over the training images without augmentation. The released code augments them, which makes the loss
+noisy, and zeroes filters for every pattern.
 """
 
 from __future__ import annotations
@@ -28,15 +31,15 @@ from trials.training.net import Batch, Net
 
 
 class OracleConfig(RemovalConfig):
-    """Remove what costs the least loss, by trying everything.
+    """Remove the groups whose removal gives the lowest training loss, found by exhaustive search.
 
     Attributes:
-        max_candidates: more than this are refused. Each is a forward pass over all training images.
-        batch_size: images in one pass; does not change what is picked, but for rounding.
+        max_candidates: largest number of candidates accepted. Each takes a forward pass over all training images.
+        batch_size: images per forward pass; affects the pick only through rounding.
     """
 
     method: Literal["oracle"] = "oracle"
-    inherit_pruned: Literal["pr"] = "pr"  # it picks by itself
+    inherit_pruned: Literal["pr"] = "pr"  # the oracle picks its own groups, so only counts can be inherited
     max_candidates: int = Field(default=10_000, ge=1)
     batch_size: int = Field(default=500, ge=1)
 
@@ -45,7 +48,7 @@ class OracleConfig(RemovalConfig):
 
     @model_validator(mode="after")
     def _few_enough(self) -> OracleConfig:
-        if self.stage_pr is not None and self.pattern != "weight":  # how many weights there are depends on the images
+        if self.stage_pr is not None and self.pattern != "weight":  # the number of weights depends on the image shape
             table = table_of(self.model)
             ratios = self.ratios(table)
             sizes = {layer.name: group_shape(layer.shape, self.pattern).numel() for layer in table.layers}
@@ -53,7 +56,7 @@ class OracleConfig(RemovalConfig):
         return self
 
     def refuse_too_many(self, layers: Mapping[str, tuple[int, int]]) -> None:
-        """Raise ValueError, if these layers of n groups, k of them to remove, have too many candidates."""
+        """Raise ValueError if there are more than ``max_candidates``; ``layers``: (groups, to remove) by name."""
         candidates = math.prod(math.comb(n, k) for n, k in layers.values())
         if candidates > self.max_candidates:
             most = max(layers, key=lambda name: math.comb(*layers[name]))
@@ -65,16 +68,16 @@ class OracleConfig(RemovalConfig):
             )
 
     def refuse_too_many_of(self, net: Net, counts: Mapping[str, int]) -> None:
-        """The same for the layers of a network."""
+        """Like :meth:`refuse_too_many`, with the group sizes read from a network; ``counts``: groups to remove."""
         weights = prunable(net.model)
         self.refuse_too_many({n: (group_shape(weights[n], self.pattern).numel(), k) for n, k in counts.items()})
 
 
 class Choose(Stage):
-    """One pass over the training images, on each batch of which every candidate is tried.
+    """The choose stage: one pass over the training images that evaluates every candidate on each batch.
 
     Attributes:
-        losses: of every candidate, summed over the images so far, [candidates].
+        losses: loss of every candidate, summed over the images so far, [candidates].
     """
 
     augment = False
@@ -93,7 +96,7 @@ class Choose(Stage):
         self._build()
 
     def _build(self) -> None:
-        """Every layer's subsets as tensors that multiply its weight, 0 for what is picked: [subsets, *groups]."""
+        """Build each layer's subsets as factors of its weight, [subsets, *groups], 0 if picked; reset the losses."""
         weights = prunable(self.net.model)
         self.weights = [weights[name] for name in self.counts]
         self.kept = [
@@ -106,14 +109,14 @@ class Choose(Stage):
         self.images = 0
 
     def candidates(self) -> Iterator[tuple[int, ...]]:
-        """For every candidate, which of each layer's subsets it picks; the last layer's change fastest."""
+        """Index of each layer's subset, for every candidate; the last layer changes fastest."""
         return itertools.product(*(range(len(kept)) for kept in self.kept))
 
     def begin_epoch(self, epoch: int) -> None:
         """Nothing depends on the epoch."""
 
     def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:
-        """The loss of every candidate on a batch; returns the loss of the whole network."""
+        """Add the loss of every candidate on a batch. Return the loss and correct images of the unpruned network."""
         ((x, y),) = batches
         self.net.model.eval()
         with torch.no_grad():
@@ -121,7 +124,7 @@ class Choose(Stage):
             whole = [weight.detach().clone() for weight in self.weights]
             before: tuple[int | None, ...] = (None,) * len(whole)
             for number, candidate in enumerate(self.candidates()):
-                for layer, subset in enumerate(candidate):
+                for layer, subset in enumerate(candidate):  # rewrite only the layers that changed
                     if subset != before[layer]:
                         torch.mul(whole[layer], self.kept[layer][subset], out=self.weights[layer].data)
                 before = candidate
@@ -132,7 +135,7 @@ class Choose(Stage):
         return loss, correct
 
     def best(self) -> tuple[int, ...]:
-        """The candidate of least loss, the first of equals."""
+        """The candidate with the lowest loss; the first one on ties."""
         return next(itertools.islice(self.candidates(), int(self.losses.argmin()), None))
 
     def end_epoch(self, net: Net, epoch: int) -> None:
@@ -153,7 +156,7 @@ class Choose(Stage):
 
 
 def _complements(weight: Tensor, shape: torch.Size, count: int) -> Tensor:
-    """Zeros for every subset of ``count`` groups and ones for the rest, in the order of itertools.combinations."""
+    """[subsets, *shape]: 0 for the ``count`` groups of a subset, else 1, in the order of itertools.combinations."""
     subsets = list(itertools.combinations(range(shape.numel()), count))
     kept = torch.ones(len(subsets), shape.numel(), dtype=weight.dtype)
     kept.scatter_(1, torch.tensor(subsets, dtype=torch.int64).view(len(subsets), count), 0)
@@ -161,7 +164,7 @@ def _complements(weight: Tensor, shape: torch.Size, count: int) -> Tensor:
 
 
 class Oracle(RemovalMethod):
-    """Dense network -> every candidate's loss -> the best one is removed -> finetuning."""
+    """Oracle pruning: dense network -> loss of every candidate -> removal of the best -> finetuning."""
 
     Config = OracleConfig
     config: OracleConfig

@@ -1,4 +1,7 @@
-"""How much of each layer goes: GReg's ``stage_pr`` and ``skip_layers``, read and applied (spec, sections 2 and 3)."""
+"""Parse GReg's ``stage_pr`` and ``skip_layers`` and turn them into one pruning ratio per layer.
+
+Released code: MingSun-Tse/Regularization-Pruning at a4044028, option.py and pruner/meta_pruner.py.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +19,18 @@ _RANGE = re.compile(r"(?P<first>\d+)(?:-(?P<last>\d+))?")
 _SKIP = re.compile(r"\d+(\.(\d+|None)(\.(-1|\d+|None))?)?")
 
 Span = tuple[int, int, float]
-"""Layers ``first`` to ``last``, both included, and their ratio."""
+"""(first, last, ratio): layers ``first`` to ``last``, both included, and their ratio."""
 
 
 def read_stage_pr(value: object) -> object:
-    """Ratios in their typed form: one number, one per stage (a tuple), or by layer (a tuple of spans).
+    """Parse ratios into one number, one number per stage (a tuple), or a tuple of spans of layers.
 
-    GReg's texts become these: ``[0,0.5,0.5,0]`` for residual nets, ``[1-15:0.7, 3:0.5]`` for others, brackets or none;
-    so does a mapping, ``{"1-15": 0.7}``. Spans come out ascending and do not overlap, later items winning, so that
-    equal ratios are equal values. What is none of these comes back as it is, for the field's type to refuse.
+    Accepts GReg's texts, ``[0,0.5,0.5,0]`` for residual nets and ``[1-15:0.7, 3:0.5]`` for others, brackets optional,
+    and mappings such as ``{"1-15": 0.7}``. The returned spans are ascending and do not overlap; later items win. So
+    equal ratios give equal values. Other values are returned unchanged, for the field's type to refuse.
 
     Raises:
-        ValueError: a ratio outside [0, 1], or text of neither form.
+        ValueError: a ratio is outside [0, 1], or a text has neither form.
     """
     if isinstance(value, str):
         if "{" in value or "}" in value:
@@ -56,7 +59,7 @@ def _ratio(item: Any, value: object) -> float:
 
 
 def _by_layer(items: Sequence[tuple[Any, Any]], value: object) -> tuple[Span, ...]:
-    """Spans that do not overlap, ascending, without those that prune nothing (unless all are)."""
+    """Ascending spans that do not overlap, without spans of ratio 0. One span of ratio 0 if nothing is pruned."""
     spans: list[Span] = []
     for layers, ratio in items:
         match = _RANGE.fullmatch(str(layers).strip())
@@ -77,7 +80,7 @@ def _by_layer(items: Sequence[tuple[Any, Any]], value: object) -> tuple[Span, ..
 
 
 def _outside(span: Span, first: int, last: int) -> Iterable[Span]:
-    """What is left of a span without first..last."""
+    """The parts of a span outside first..last."""
     if span[0] < first:
         yield span[0], min(span[1], first - 1), span[2]
     if span[1] > last:
@@ -85,10 +88,10 @@ def _outside(span: Span, first: int, last: int) -> Iterable[Span]:
 
 
 def read_skip_layers(value: object) -> object:
-    """Layers to leave whole, as a tuple of texts: from GReg's ``[1.0,2.3,3]``, or a list of texts and whole numbers.
+    """Parse layers to skip into a tuple of texts, from GReg's ``[1.0,2.3,3]`` or a list of texts and integers.
 
     Raises:
-        ValueError: something in it is not the text of a layer.
+        ValueError: an item does not name a layer.
     """
     if isinstance(value, str):
         value = [item for item in value.strip().removeprefix("[").removesuffix("]").split(",") if item.strip()]
@@ -115,18 +118,19 @@ def layer_ratios(
     *,
     released: bool = False,
 ) -> dict[str, float]:
-    """The ratio of every layer, by module name, 0 where it is protected.
+    """Return the pruning ratio of every layer, by module name; 0 for protected layers.
 
-    One number is the ratio of every layer that ``pattern`` may prune but the first, as in GReg's Table 1. Protected,
-    except from ``weight``, are what enters or leaves a sum with a shortcut, and linear layers.
+    A single number is the ratio of every layer that ``pattern`` may prune except the first, as in GReg's Table 1. With
+    filters and channels, linear layers and layers that enter or leave a sum with a shortcut are protected.
 
     Args:
-        released: as the released code has it: skipped by text (3.1 is 3.10 too) and not at all in residual nets for
-            single weights; linear layers keep their ratio, although filters and channels never leave them.
+        released: follow the released code: ``skip_layers`` matches text prefixes (3.1 also matches 3.10) and is
+            ignored in residual nets with pattern ``weight``; linear layers keep their ratio, although filters and
+            channels are never removed from them.
 
     Raises:
-        ValueError: the ratios are not of this network's form, or touch the image's channels, the stem or a layer that
-            is not there.
+        ValueError: the ratios do not have the form that this network takes, prune the image's channels or the stem, or
+            name a layer that does not exist.
     """
     ratios = _asked(table, stage_pr, pattern, released)
     skipped = _skipped(table, skip_layers, pattern, released)
@@ -142,7 +146,7 @@ def layer_ratios(
 
 
 def _asked(table: LayerTable, stage_pr: Ratios, pattern: GroupPattern, released: bool) -> dict[str, float]:
-    """The ratio of every layer before anything is protected."""
+    """The ratio of every layer by ``stage_pr`` alone, before protection."""
     if isinstance(stage_pr, float):
         first = table.layers[0].name
         chosen = [la.name for la in table.layers if la.name != first and (pattern == "weight" or not la.linear)]
@@ -183,7 +187,7 @@ def _asked_by_stage(table: LayerTable, stage_pr: Sequence[float], released: bool
 
 
 def _skipped(table: LayerTable, skip_layers: Sequence[str], pattern: GroupPattern, released: bool) -> set[str]:
-    """Paths of the layers to leave whole."""
+    """Paths of the layers that ``skip_layers`` names."""
     if released and table.residual and pattern == "weight":
         return set()
     by_text = released and table.residual
@@ -192,13 +196,13 @@ def _skipped(table: LayerTable, skip_layers: Sequence[str], pattern: GroupPatter
     for item in skip_layers:
         hits = {path for path in paths if (path.startswith(item) if by_text else f"{path}.".startswith(f"{item}."))}
         if not hits and not released:
-            raise ValueError(f"skip_layers has {item!r}, but no layer is called so: {paths[0]} to {paths[-1]} are")
+            raise ValueError(f"skip_layers has {item!r}, but no layer has that name: give {paths[0]} to {paths[-1]}")
         found |= hits
     return found
 
 
 def _is_protected(layer: NumberedLayer, pattern: GroupPattern) -> bool:
-    """Whether a residual sum needs all its filters, or feeds it all its channels."""
+    """Whether a residual sum fixes the layer's number of filters or of channels, so that it cannot be pruned."""
     if layer.conv is None:
         return False
     return layer.conv == SHORTCUT or (layer.last_in_block if pattern == "filter" else layer.conv == 0)

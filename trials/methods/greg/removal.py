@@ -1,8 +1,8 @@
-"""Removing groups of weights by ratios per layer, for good: what GReg, its L1 baseline and its oracle have in common.
+"""Removal of groups of weights by a ratio per layer, and finetuning: shared by GReg, its L1 baseline and its oracle.
 
-A ratio r of n groups removes min(ceil(r n), n - 1) of them. Filters and channels leave the network, which becomes
-physically smaller; single weights get masks. Then the rest is finetuned (Wang et al. 2021,
-https://arxiv.org/abs/2012.09243; the published code, spec greg).
+A ratio pr of n groups removes min(ceil(pr n), n - 1) of them. Removing filters and channels gives a compact network;
+single weights are masked. The remaining network is then finetuned (Wang et al. 2021, https://arxiv.org/abs/2012.09243;
+released code: MingSun-Tse/Regularization-Pruning at a4044028, pruner/meta_pruner.py).
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ LR_FT = "0:0.01,30:0.001,60:0.0001,75:0.00001"
 
 
 class FinetuneRecipe(Recipe):
-    """90 epochs in steps (the released ImageNet recipe). A recipe with an ``lr`` or ``schedule`` has no steps."""
+    """90 epochs with a stepped learning rate (the released ImageNet recipe).
+
+    Setting ``lr``, ``schedule`` or a warm-up replaces the steps.
+    """
 
     epochs: int = Field(default=90, ge=0)
     batch_size: int = Field(default=256, ge=1)
@@ -49,18 +52,21 @@ class FinetuneRecipe(Recipe):
 
 
 class RemovalConfig(HasVariant, StartsDense):
-    """Which groups go, and how the rest is finetuned. ``finetune: null`` leaves it at the removal.
+    """Which groups to remove from each layer, and how to finetune the remaining network.
 
     ``lr_ft`` is accepted as GReg's name for ``finetune.lr_steps``.
 
     Attributes:
-        variant: ``original`` skips layers by text (3.1 is 3.10 too; not at all for single weights in residual nets),
-            leaves linear layers their ratio, and rounds inherited ratios up once more.
-        stage_pr: ratios: one number for all layers but the first, one per stage of a residual net (stem, stages,
-            classifier), or by layer of another, as (first, last, ratio). GReg's texts are read too.
-        skip_layers: layers to leave whole: stage.block.conv of residual nets (``2.3`` is a whole block), or indices.
-        base_pr_model: the folder of a finished trial that says the ratios instead.
-        inherit_pruned: ``index`` takes that trial's groups; ``pr`` only how many they are in each layer.
+        variant: ``original`` follows the released code: ``skip_layers`` matches text prefixes (3.1 also matches 3.10)
+            and is ignored for single weights in residual nets, linear layers keep their ratio, and inherited ratios
+            are rounded up a second time.
+        pattern: the groups: filters, input channels or single weights.
+        stage_pr: pruning ratios: one number for all layers but the first; or one per stage of a residual net (stem,
+            stages, classifier); or in other networks (first, last, ratio) by layer. GReg's texts are accepted.
+        skip_layers: layers not to prune: stage.block.conv in residual nets (``2.3`` is a whole block), else indices.
+        base_pr_model: folder of a finished trial whose ratios to take, instead of ``stage_pr``.
+        inherit_pruned: ``index`` removes the same groups as that trial; ``pr`` only as many in each layer.
+        finetune: recipe after the removal; null ends the trial with the removal.
     """
 
     pattern: GroupPattern = "filter"
@@ -77,7 +83,7 @@ class RemovalConfig(HasVariant, StartsDense):
             return content
         finetune = content.get("finetune", {})
         if not isinstance(finetune, Mapping) or "lr_steps" in finetune:
-            raise ValueError(f"lr_ft is {content['lr_ft']!r}, but finetune is {finetune!r}: say the rates once")
+            raise ValueError(f"lr_ft is {content['lr_ft']!r}, but finetune is {finetune!r}: give the rates once")
         rest = {key: value for key, value in content.items() if key != "lr_ft"}
         return {**rest, "finetune": {**finetune, "lr_steps": content["lr_ft"]}}
 
@@ -90,24 +96,25 @@ class RemovalConfig(HasVariant, StartsDense):
             self.ratios(table_of(self.model))
         elif self.skip_layers:
             skipped = list(self.skip_layers)
-            raise ValueError(f"skip_layers is {skipped}, but base_pr_model says every layer: leave it out")
+            raise ValueError(f"skip_layers is {skipped}, but base_pr_model sets every ratio: leave it out")
         return self
 
     @property
     def released(self) -> bool:
+        """Whether to follow the released code (``variant: original``)."""
         return self.variant == "original"
 
     def ratios(self, table: LayerTable) -> dict[str, float]:
-        """The ratio of every layer by ``stage_pr``, by module name."""
+        """The ratio of every layer that ``stage_pr`` gives, by module name."""
         assert self.stage_pr is not None
         return layer_ratios(table, self.stage_pr, self.skip_layers, self.pattern, released=self.released)
 
     def count(self, ratio: float, n: int) -> int:
-        """How many of a layer's ``n`` groups its ratio removes."""
+        """Number of groups to remove from a layer of ``n`` groups."""
         return prune_count(ratio, n)
 
     def counts(self, net: Net) -> dict[str, int]:
-        """How many groups to remove, by weight name, of the layers that lose any; in module order."""
+        """Number of groups to remove, by weight name in module order; only layers that lose any."""
         weights = prunable(net.model)
         if self.base_pr_model is not None:
             return self._inherited_counts(weights)
@@ -119,7 +126,7 @@ class RemovalConfig(HasVariant, StartsDense):
         return {name: count for name, count in counts.items() if count}
 
     def inherited(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The groups that ``base_pr_model`` removed: bool, by weight name, in module order."""
+        """The groups that ``base_pr_model`` removed (bool, True is removed), by weight name in module order."""
         assert self.base_pr_model is not None
         return pruned_groups(Path(self.base_pr_model).expanduser(), self.pattern, weights)
 
@@ -132,7 +139,10 @@ class RemovalConfig(HasVariant, StartsDense):
         return counts
 
     def picks(self, net: Net, pick: Pick = "min") -> dict[str, Tensor]:
-        """The groups to remove, by today's weights or as ``base_pr_model`` picked them: bool, by weight name."""
+        """Pick the groups to remove (bool, True is removed), by weight name.
+
+        Takes the groups of ``base_pr_model`` if ``inherit_pruned`` is ``index``; otherwise picks by current scores.
+        """
         weights = prunable(net.model)
         if self.base_pr_model is not None and self.inherit_pruned == "index":
             return {name: pruned.to(net.device) for name, pruned in self.inherited(weights).items()}
@@ -144,9 +154,10 @@ class RemovalConfig(HasVariant, StartsDense):
 
 
 def remove(net: Net, picked: Mapping[str, Tensor], pattern: GroupPattern) -> None:
-    """Remove the picked groups: single weights by masks over every layer, filters and channels for good.
+    """Remove the picked groups: mask single weights, or shrink the network by filters or channels.
 
-    Linear layers keep their rows and columns, whatever is picked of them.
+    Masks cover every layer, including those that lose nothing. With filters and channels, picks of linear layers are
+    ignored.
     """
     weights = prunable(net.model)
     if pattern == "weight":
@@ -159,7 +170,7 @@ def remove(net: Net, picked: Mapping[str, Tensor], pattern: GroupPattern) -> Non
 
 
 class RemoveThenTrain(TrainStage):
-    """Finetuning whose entry removes what the stage before has picked."""
+    """Finetuning that on entry removes the groups in ``net.picked``, which the stage before has set."""
 
     changes_network = True
 
@@ -170,21 +181,21 @@ class RemoveThenTrain(TrainStage):
     def enter(self, net: Net) -> None:
         remove(net, net.picked, self.config.pattern)
         if self.config.pattern == "weight":
-            net.picked = {}  # the masks say it
+            net.picked = {}  # the masks hold the same information
 
 
 class RemovalMethod(Method):
-    """Dense network -> what goes -> removal -> finetuning."""
+    """Base class: dense network -> choice of groups -> removal -> finetuning."""
 
     config: RemovalConfig
 
     def source(self) -> TrialConfig | None:
-        if self.config.base_pr_model is not None:  # said now, not after the dense network has trained
+        if self.config.base_pr_model is not None:  # report errors now, not after the dense network has trained
             pruned_groups(Path(self.config.base_pr_model).expanduser(), self.config.pattern)
         return dense_source(self.config)
 
     def initialised(self, net: Net) -> None:
-        """Refuse, before anything trains, ratios that this network's shape forbids."""
+        """Refuse ratios that the network's dependency graph forbids, before anything is trained."""
         if self.config.stage_pr is None or self.config.pattern == "weight":
             return
         counts = self.config.counts(net)
@@ -196,9 +207,9 @@ class RemovalMethod(Method):
         yield self.removal()
 
     def choosing(self) -> Iterator[Stage]:
-        """The stages that leave what goes in ``net.picked``; none by default."""
+        """Stages that choose the groups and store them in ``net.picked``; none by default."""
         return iter(())
 
     def removal(self) -> RemoveThenTrain:
-        """The stage that removes it and finetunes."""
+        """The stage that removes the picked groups and finetunes."""
         return RemoveThenTrain(self.config)

@@ -1,8 +1,14 @@
-"""Iterative magnitude pruning: the lottery-ticket k-series.
+"""Iterative magnitude pruning with rewinding (lottery tickets).
 
-Train; remove a fifth of what is left; rewind; again. Frankle & Carbin 2019 (https://arxiv.org/abs/1803.03635) rewind
-to initialisation, Frankle et al. 2020 (https://arxiv.org/abs/1912.05671) to an early epoch; Renda et al. 2020
-(https://arxiv.org/abs/2003.02389) compare that with rewinding only the learning rate and with finetuning.
+    theta <- dense training
+    for each level:
+        m     <- m without the prune_fraction lowest-scored of the kept weights
+        theta <- theta of epoch rewind_epoch            rewind: weights
+        train m theta
+
+Frankle & Carbin 2019 (https://arxiv.org/abs/1803.03635) rewind to initialisation, Frankle et al. 2020
+(https://arxiv.org/abs/1912.05671) to an early epoch. Renda et al. 2020 (https://arxiv.org/abs/2003.02389) compare this
+with rewinding only the learning rate and with finetuning.
 """
 
 from __future__ import annotations
@@ -21,17 +27,17 @@ from trials.training.net import Net
 
 
 class TrainOnRecipe(FinetuneRecipe):
-    """Finetuning at a constant rate, as long as a level lasts."""
+    """Recipe of a level with ``rewind: none``: finetuning at a constant learning rate."""
 
     schedule: str = "constant"
 
 
 class ImpConfig(PruningConfig):
-    """``levels`` rounds, each keeping 1 - ``prune_fraction`` of the weights that are left.
+    """Prune in ``levels`` levels, each keeping 1 - ``prune_fraction`` of the remaining weights.
 
     Attributes:
-        rewind: what goes back after pruning. ``weights``: weights and learning rate, to epoch ``rewind_epoch`` (0 is
-            initialisation). ``learning_rate``: only the learning rate. ``none``: neither; train on by ``finetune``.
+        rewind: what to reset after pruning. ``weights``: weights and learning rate, to epoch ``rewind_epoch`` (0 is
+            initialisation). ``learning_rate``: only the learning rate. ``none``: neither; train with ``finetune``.
     """
 
     method: Literal["imp"] = "imp"
@@ -61,7 +67,7 @@ class ImpConfig(PruningConfig):
 
 
 class ImpLevel(TrainStage):
-    """One round: prune what is left by magnitude, rewind, train."""
+    """One level: prune the remaining weights, rewind, train."""
 
     changes_network = True
 
@@ -71,13 +77,14 @@ class ImpLevel(TrainStage):
         self.config = config
 
     def enter(self, net: Net) -> None:
+        # scores come from the trained weights, so the masks are built before rewinding
         net.set_masks(self.config.masks(net, 1 - self.config.prune_fraction, self.level))
         if self.config.rewind == "weights":
             net.restore(f"epoch-{self.config.rewind_epoch}")
 
 
 class Imp(Method):
-    """Level 0 is the dense network; level l keeps (1 - prune_fraction)^l of its weights."""
+    """Iterative magnitude pruning; level l keeps (1 - prune_fraction)^l of the weights, level 0 all of them."""
 
     Config = ImpConfig
     config: ImpConfig

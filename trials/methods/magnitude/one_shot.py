@@ -1,4 +1,7 @@
-"""One-shot pruning: train, remove the least important units at once, finetune (Han et al. 2015)."""
+"""One-shot pruning: train, remove the least important units at once, finetune.
+
+Han et al. 2015, https://arxiv.org/abs/1506.02626.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +19,21 @@ from trials.training.net import Net
 
 
 class FinetuneRecipe(Recipe):
-    """Finetuning: 40 epochs from a tenth of the training rate."""
+    """Finetuning: 40 epochs, starting from a tenth of the training learning rate."""
 
     epochs: int = Field(default=40, ge=0)
     lr: float = Field(default=0.01, gt=0)
 
 
 class PruningConfig(StartsDense):
-    """What to remove: score x distribution x pattern, as the sparsity core takes them apart."""
+    """Which weights to remove: score x distribution x pattern, see trials/sparsity/."""
 
     score: Annotated[str, one_of(SCORES)] = "magnitude"
     distribution: Annotated[str, one_of(DISTRIBUTIONS)] = "global"
     pattern: Annotated[str, one_of(PATTERNS)] = "weight"
 
     def masks(self, net: Net, density: float, level: int = 0) -> Masks:
-        """Masks for ``density`` of what the network has now."""
+        """Masks that keep the share ``density`` of the currently kept weights; bool, by weight name."""
         pattern = PATTERNS[self.pattern]
         weights = prunable(net.model, linear=pattern.linear)
         generator = generator_for(self, "score", level)
@@ -44,7 +47,7 @@ class PruningConfig(StartsDense):
 
 
 class OneShotConfig(PruningConfig):
-    """Prune a dense network to ``density`` in one go. ``finetune: null`` leaves it at that."""
+    """Prune a dense network to ``density`` at once, then finetune; ``finetune: null`` skips the finetuning."""
 
     method: Literal["one_shot"] = "one_shot"
     density: float = Field(gt=0, le=1)
@@ -52,7 +55,7 @@ class OneShotConfig(PruningConfig):
 
 
 class PruneThenTrain(TrainStage):
-    """Finetuning whose entry prunes."""
+    """Finetuning that prunes on entry."""
 
     changes_network = True
 
@@ -65,7 +68,7 @@ class PruneThenTrain(TrainStage):
 
 
 class OneShot(Method):
-    """theta -> m = top(score(theta), density) -> finetune m * theta."""
+    """One-shot pruning: theta -> m = top(score(theta), density) -> finetune m theta."""
 
     Config = OneShotConfig
     mutable = mutable_of("finetune")

@@ -1,7 +1,12 @@
-"""Divide a budget over the layers: the stage that regrows, by a rule or by a learned allocation.
+"""The regrow stage: divide a budget of weights over the layers, by a rule or by a learned allocation, and regrow them.
 
-A learned allocation is a search: every episode regrows a copy, finetunes it a little and tells the controller what
-validation says. The best episode is what the network becomes.
+A learned allocation is a search with REINFORCE (trials/regrowth/controller.py; https://arxiv.org/abs/2511.11675):
+
+    in each episode:
+        c_l    <- controller divides the budget K over the layers
+        copy   <- sparse network with c_l weights of layer l back, finetuned for a few epochs
+        reward <- validation accuracy of the copy; updates the controller
+    regrow the network by the allocation of the best episode
 """
 
 from __future__ import annotations
@@ -31,11 +36,14 @@ from trials.training.network_copy import forget
 
 
 class AllocatingConfig(HasVariant, RegrowingConfig):
-    """``variant: original`` divides budgets as the released code does: rounded as there, what is unspent stays so, and
-    layers whose similarity cannot be measured count as 0.5.
+    """Fields of methods that divide a budget over the layers.
+
+    ``variant: original`` follows the released code (EnumaCaliber/Bidirection-Prune-Regrowth at b40cb9f): it rounds as
+    there, leaves an unspent rest of the budget unspent, and uses 0.5 as the SSIM of layers that cannot be measured.
 
     Attributes:
-        allocation: learned by the ``controller``, or by a rule.
+        allocation: ``controller`` learns the allocation; the others are the rules in trials/regrowth/allocation.py.
+        controller: the search, used with ``allocation: controller``.
     """
 
     allocation: Literal["controller", "greedy", "proportional", "uniform", "random"] = "controller"
@@ -62,7 +70,7 @@ class AllocatingConfig(HasVariant, RegrowingConfig):
 
 
 class Regrow(Stage):
-    """Let weights back: one step of a fixed rule, or one update of the controller a step."""
+    """The regrow stage. Each step is one update of the controller; an allocation by a rule takes a single step."""
 
     streams = ()
 
@@ -89,20 +97,20 @@ class Regrow(Stage):
         self.reinforce = Reinforce(controller, network)
 
     def fractions(self) -> Sequence[float]:
-        """Of all weights, the budgets to decide between; none where the budget is given."""
+        """Budgets that the controller chooses from, as shares of all weights; empty if the budget is fixed."""
         return ()
 
     def begin_epoch(self, epoch: int) -> None:
         pass
 
     def grower(self) -> Growth:
-        """Measured when first needed, and again in a process that takes over: the same figures."""
+        """SSIM and scores of the sparse network. Measured on first use; a resumed process measures the same values."""
         if self.growth is None:
             self.growth = Growth(self.config, self.net, self.context, self.level)
         return self.growth
 
     def budget(self) -> int:
-        """K = int(fraction N), at most what the layers have room for."""
+        """K = min(int(fraction N), total capacity of the target layers)."""
         assert self.fraction is not None
         return min(int(round(self.fraction * self.total, 6)), sum(self.grower().targets.capacities))
 
@@ -113,7 +121,7 @@ class Regrow(Stage):
             return nothing, nothing.long()
         try:
             loss = self._fly()
-        except Preempted:  # no episode of this flight counts; the trial will hear the same and commit
+        except Preempted:  # these episodes are discarded; the trial gets the same request and commits
             return nothing, nothing.long()
         return nothing + loss, nothing.long()
 
@@ -128,12 +136,12 @@ class Regrow(Stage):
         self.finished = True
 
     def _fly(self) -> float:
-        """Some episodes side by side, and one update; in the episodes' order, whoever ends first."""
+        """Run ``episodes_in_flight`` episodes and update the controller once, in episode order; return the loss."""
         config, growth, first = self.config.controller, self.grower(), len(self.rewards)
         numbers = range(first, min(first + config.episodes_in_flight, config.episodes))
         rollouts = [self._rollout(number) for number in numbers]
         counts = [self._spent(rollout) for rollout in rollouts]
-        # a process that is stopped again and again gets on nevertheless: its first flight always lands
+        # a process completes its first update even if asked to stop, so that the trial progresses under preemption
         patient = first == self.first
         episodes = [growth.episode(number, count, patient) for number, count in zip(numbers, counts, strict=True)]
         outcomes: list[EpisodeOutcome] = self.context.map(run_episode, self.where(), episodes)
@@ -149,11 +157,11 @@ class Regrow(Stage):
         return loss
 
     def reward(self, outcome: EpisodeOutcome, counts: Sequence[int]) -> float:
-        """The accuracy that finetuning came to."""
+        """The reward of an episode: its validation accuracy after finetuning."""
         return outcome.accuracy
 
     def where(self) -> Bench:
-        """Where episodes are tried: set up before the network grows."""
+        """The copy of the sparse network that episodes work on; made before the network grows."""
         if self.bench is None:
             self.bench = Bench.of(self.config, self.net, self.level, self.config.episode)
         return self.bench
@@ -188,7 +196,7 @@ class Regrow(Stage):
         if not self.best:
             return
         episode = self.grower().episode(self.best["episode"], self.best["counts"])
-        net.snapshots[BEFORE] = dict(net.masks)
+        net.snapshots[BEFORE] = dict(net.masks)  # finetuning may treat weights kept before regrowth differently
         net.set_masks(grown(net.masks, episode.indices))
         write_weights(prunable(net.model), episode.indices, episode.values)
         if self.config.batchnorm_batches:
@@ -197,7 +205,7 @@ class Regrow(Stage):
         forget()
 
     def settle(self, net: Net, episode: Episode) -> None:
-        """After growth: nothing, unless the best episode's finetuning is kept as well."""
+        """Called after growth, e.g. to keep the best episode's finetuned weights. Does nothing by default."""
 
     def _training_batches(self) -> Any:
         return self.context.data.batches(

@@ -1,7 +1,7 @@
-"""An episode: regrow by one allocation, finetune a little, and see what validation says. Cheap, and the same anywhere.
+"""Episodes: regrow a copy of the sparse network by one allocation, finetune it briefly, measure validation accuracy.
 
-An episode is a function of the trial's config, the sparse network and the indices alone, so that it may run in this
-process or in another: on a CPU the reward is the same to the bit.
+An episode depends only on the trial's config, the sparse network and the regrown indices and values. It can run in any
+process; on a CPU the reward is bit-identical.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ from trials.training.network_copy import NetworkCopy, RestoredNetwork
 
 
 class EpisodeRecipe(AdamWRecipe):
-    """The mini-finetuning that an allocation is judged by.
+    """The brief finetuning after which an allocation is rewarded.
 
-    The released code takes 50 epochs of all images and judges by the test set; here it is the validation split.
+    The released code (EnumaCaliber/Bidirection-Prune-Regrowth at b40cb9f) trains 50 epochs on all training images and
+    rewards test accuracy; here the reward is validation accuracy.
 
     Attributes:
-        epochs: few; what matters is the order of the allocations, not the accuracy reached.
-        data_fraction: of each epoch's training images, others in each epoch.
-        reward_images: judge by the first so many validation images; null: by all.
+        epochs: few are enough, because only the order of the allocations matters.
+        data_fraction: share of the training images used per epoch; other images in every epoch.
+        reward_images: compute the accuracy on this many validation images, the first ones; null uses all.
     """
 
     epochs: int = Field(default=5, ge=0)
@@ -44,13 +45,13 @@ class EpisodeRecipe(AdamWRecipe):
 
 @dataclass(frozen=True)
 class Episode:
-    """What an episode tries.
+    """The weights that one episode regrows.
 
     Attributes:
-        number: in the search, 0-based.
-        indices: what comes back, flat, by weight name.
-        values: what it starts from.
-        patient: not to be stopped half way.
+        number: number in the search, 0-based.
+        indices: flat indices of the regrown weights, by weight name.
+        values: initial values of the regrown weights, by weight name.
+        patient: whether the episode ignores requests to stop.
     """
 
     number: int
@@ -61,12 +62,13 @@ class Episode:
 
 @dataclass(frozen=True)
 class EpisodeOutcome:
-    """What came of an episode.
+    """The result of an episode.
 
     Attributes:
-        accuracy: on validation, of the best epoch; before any, of the network as regrown.
-        immediate: on validation, as regrown, before finetuning.
-        model: the finetuned model's state, if asked for.
+        accuracy: validation accuracy of the best epoch, or of the regrown network if ``epochs`` is 0.
+        immediate: validation accuracy after regrowth, before finetuning.
+        seconds: wall-clock time of the episode.
+        model: state dict of the finetuned model on the CPU, if requested.
     """
 
     accuracy: float
@@ -75,17 +77,18 @@ class EpisodeOutcome:
     model: dict[str, Tensor] | None = None
 
     def figures(self) -> dict[str, float]:
-        """For a row."""
+        """Columns for the episode's rows."""
         return {"accuracy": self.accuracy, "immediate": self.immediate, "seconds": self.seconds}
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Where the episodes of one search are tried. It travels to other processes, and is set up there once.
+    """What all episodes of one search share. Sent to other processes, which restore the network once.
 
     Attributes:
-        copy: of the sparse network.
-        level: the round of the search; names the order of the images, which all its episodes share.
+        copy: copy of the sparse network.
+        level: level of the search; seeds the order of the images, which is the same in all its episodes.
+        recipe: the brief finetuning.
     """
 
     copy: NetworkCopy
@@ -94,10 +97,11 @@ class Bench:
 
     @classmethod
     def of(cls, config: TrialConfig, net: Net, level: int, recipe: EpisodeRecipe) -> Bench:
+        """Copy ``net`` as it is now."""
         return cls(NetworkCopy.of(config, net), level, recipe)
 
     def regrown(self, episode: Episode) -> RestoredNetwork:
-        """The sparse network with the episode's weights back."""
+        """Restore the sparse network and regrow the episode's weights in it."""
         restored = self.copy.restore()
         net = restored.net
         net.model.load_state_dict(restored.start)
@@ -110,10 +114,10 @@ class Bench:
 
 
 def run_episode(bench: Bench, episode: Episode, should_stop: Callable[[], bool], keep: bool = False) -> EpisodeOutcome:
-    """Regrow, finetune, judge; ``keep`` hands the finetuned model back.
+    """Run one episode: regrow, finetune, measure validation accuracy. ``keep`` returns the finetuned model as well.
 
     Raises:
-        Preempted: asked to stop between two mini-epochs.
+        Preempted: ``should_stop`` returned True between two epochs.
     """
     began, recipe = time.monotonic(), bench.recipe
     restored = bench.regrown(episode)
@@ -127,7 +131,7 @@ def run_episode(bench: Bench, episode: Episode, should_stop: Callable[[], bool],
     for epoch in range(recipe.epochs):
         if not episode.patient and should_stop():
             raise Preempted
-        torch.manual_seed(derive_seed(seed, epoch))  # for layers that draw, e.g. dropout
+        torch.manual_seed(derive_seed(seed, epoch))  # for layers that draw random numbers, e.g. dropout
         net.model.train()
         batches = restored.data.batches(
             seed=seed, epoch=epoch, stream="episode", batch_size=recipe.batch_size, augment=restored.config.augment
@@ -146,7 +150,7 @@ def run_episode(bench: Bench, episode: Episode, should_stop: Callable[[], bool],
 
 
 def judge(restored: RestoredNetwork, recipe: EpisodeRecipe) -> float:
-    """Accuracy on validation, or on its first ``reward_images``."""
+    """Accuracy on the validation images, or on the first ``reward_images`` of them."""
     net, wanted = restored.net, recipe.reward_images
     if wanted is None:
         return evaluate(net, restored.data, "val")[1]

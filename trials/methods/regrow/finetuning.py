@@ -1,4 +1,4 @@
-"""Finetuning with AdamW that keeps its best epoch: what magnitude pruning and regrowth share."""
+"""Finetuning with AdamW that keeps the best epoch; used after iterative magnitude pruning and after regrowth."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from trials.training.stage_context import StageContext
 from trials.training.strides import beside
 
 BEFORE = "masks_before_regrowth"
-"""The snapshot that holds the masks from before the last regrowth."""
+"""Name of the snapshot that holds the masks from before the last regrowth."""
 
 
 class AdamWRecipe(Recipe):
-    """AdamW, 40 epochs at a constant rate; the network of the best epoch is kept, by validation accuracy.
+    """AdamW, 40 epochs at a constant learning rate; keeps the network of the epoch with the best validation accuracy.
 
     Attributes:
-        momentum: the decay of Adam's first moment.
+        momentum: beta1, the decay of Adam's first moment.
         schedule: ``constant``, or ``cosine`` over all steps.
-        warmup_share: of all steps, in which the rate rises linearly from 0.
-        patience: stop after so many epochs without a better one; null never does.
+        warmup_share: share of all steps in which the learning rate rises linearly from 0.
+        patience: stop after this many epochs without a better one; null never stops early.
     """
 
     epochs: int = Field(default=40, ge=0)
@@ -46,7 +46,7 @@ class AdamWRecipe(Recipe):
         return value
 
     def lr_after(self, progress: float) -> float:
-        """The learning rate once ``progress`` of all steps, in [0, 1), is done."""
+        """The learning rate after the share ``progress`` of all steps, in [0, 1)."""
         if progress < self.warmup_share:
             return self.lr * progress / self.warmup_share
         if self.schedule == "constant":
@@ -55,13 +55,13 @@ class AdamWRecipe(Recipe):
 
 
 class RegrownRecipe(AdamWRecipe):
-    """Finetuning after regrowth, in which what came back may train otherwise than what was there.
+    """Finetuning after regrowth, with a separate rule for weights that were already kept before it (old weights).
 
     Attributes:
-        regrown: what weights that were there before the last regrowth do: train like the others (``all``), stay
-            (``frozen``), train at ``lr_old`` (``differential``), or one after the other (``progressive``: frozen for
-            ``frozen_epochs``, differential for ``differential_epochs``, then all). Entry by entry; biases, BN and
-            layers without masks always train.
+        regrown: how old weights train: ``all``, like regrown ones; ``frozen``, not at all; ``differential``, at
+            ``lr_old``; ``progressive``, frozen for ``frozen_epochs``, differential for ``differential_epochs``, then
+            like regrown ones. Applied weight by weight; biases, BN and layers without masks always train.
+        lr_old: learning rate of old weights with ``differential``.
     """
 
     regrown: Literal["all", "frozen", "differential", "progressive"] = "all"
@@ -70,7 +70,7 @@ class RegrownRecipe(AdamWRecipe):
     differential_epochs: int = Field(default=150, ge=0)
 
     def phase(self, epoch: int) -> str:
-        """How weights that were there before train in an epoch (0-based)."""
+        """How old weights train in an epoch (0-based): all, frozen or differential."""
         if self.regrown != "progressive":
             return self.regrown
         if epoch < self.frozen_epochs:
@@ -79,7 +79,7 @@ class RegrownRecipe(AdamWRecipe):
 
 
 class Finetune(Stage):
-    """Train what the masks keep; leave the network of the best epoch."""
+    """Train the kept weights with AdamW; end with the network of the best epoch by validation accuracy."""
 
     captures = True
     recipe: AdamWRecipe
@@ -119,7 +119,7 @@ class Finetune(Stage):
         return loss.detach(), correct
 
     def move(self) -> None:
-        """Change the weights by their gradients."""
+        """Run the optimiser step."""
         self.adam.step()
 
     def assess(self, net: Net, epoch: int, val_accuracy: float) -> None:
@@ -149,9 +149,9 @@ class Finetune(Stage):
 
 
 class FinetuneRegrown(Finetune):
-    """Finetuning in which every entry that was there before the last regrowth has a pace of its own."""
+    """Finetuning in which weights kept before the last regrowth may train slower (see :class:`RegrownRecipe`)."""
 
-    captures = False  # paces are new tensors in every epoch
+    captures = False  # every epoch creates new pace tensors
     recipe: RegrownRecipe
 
     def __init__(self, name: str, recipe: RegrownRecipe, *, level: int = 0) -> None:
@@ -172,6 +172,6 @@ class FinetuneRegrown(Finetune):
     def move(self) -> None:
         before = [weight.detach().clone() for weight, _ in self.paces]
         super().move()
-        with torch.no_grad():  # the whole step is scaled, its weight decay included
+        with torch.no_grad():  # scales the whole step, including weight decay
             for (weight, pace), was in zip(self.paces, before, strict=True):
                 weight.copy_(torch.lerp(was, weight, pace))

@@ -1,5 +1,6 @@
-"""What methods that regrow have in common: the sparse network they start from, the layers that may grow, and which of
-their weights come back with what values. See trials/regrowth/.
+"""Shared parts of regrowth methods: the sparse source network, the target layers, and the choice of regrown weights.
+
+The algorithms are in trials/regrowth/.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ from trials.training.stage_context import StageContext
 
 
 class SparseRecipe(AdamWRecipe):
-    """Finetuning after pruning at once: 400 epochs, or 50 without a better one."""
+    """Finetuning after one-shot pruning: 400 epochs, stopped after 50 without improvement."""
 
     epochs: int = Field(default=400, ge=0)
     patience: int | None = Field(default=50, ge=1)
 
 
 class SparseSource(Frozen):
-    """How the sparse network is made: see prune_iterative. One round of 99 % is one-shot pruning."""
+    """How the sparse network is pruned; fields as in prune_iterative. One level of 99 % is one-shot pruning."""
 
     score: str = "lamp"
     distribution: str = "global"
@@ -49,23 +50,29 @@ class SparseSource(Frozen):
 
 
 class RegrowingConfig(StartsDense):
-    """What may grow, and how. Images that select and judge are validation's.
+    """Which layers may grow, which of their weights are regrown, and from what values.
+
+    SSIM and accuracies are measured on validation images.
 
     Attributes:
-        prune: the sparse network; shared by every trial that says the same.
-        unit: what is pruned and comes back: weights, or whole filters (then of convolutions only, and budgets and
-            capacities count filters).
-        layers: that may grow, by name; null is all.
-        ssim_threshold: of these, those with a similarity to their dense selves below it; the lowest if none is.
-        ssim_per: similarity of the mean maps, or the mean over images.
-        order: of the layers: by ascending similarity, as in the network, or drawn.
-        selection: which weights come back: by ``saliency`` of the dense network, by the sparse network's ``gradient``,
-            first those that a ``reference`` network has, or at ``random``.
-        initial: what they start from.
-        reference: the folder of another trial, whose mask ``selection: reference`` follows and whose weights
-            ``initial: reference`` takes; null is the dense network, which has every weight.
-        saliency_model: whose gradients the saliency takes.
-        batchnorm_batches: after growth, measure BN's statistics anew over so many training batches.
+        prune: how the sparse network is made; a shared trial for all trials with the same values.
+        unit: what is pruned and regrown: weights, or whole filters. With filters, only convolutions take part, and
+            budgets and capacities count filters.
+        layers: names of the layers that may grow; null is all.
+        ssim_threshold: keep only layers whose SSIM between dense and sparse features is below this, or the layer with
+            the lowest SSIM if there are none; null keeps all.
+        ssim_per: ``mean_map`` compares feature maps averaged over the images; ``sample`` averages the SSIM per image.
+        ssim_batches: validation batches that SSIM is measured on.
+        order: order of the layers in an allocation: ascending SSIM, as in the network, or shuffled.
+        selection: which weights are regrown: highest ``saliency`` of the dense network, largest ``gradient`` of the
+            sparse network, first those that a ``reference`` network keeps, or ``random`` ones.
+        initial: initial values of regrown weights (trials/regrowth/initial.py).
+        reference: folder of another trial, whose mask ``selection: reference`` follows and whose weights
+            ``initial: reference`` takes; null is the dense network, which keeps every weight.
+        saliency_model: network whose gradients the saliency uses.
+        saliency_batches: training batches that saliency and gradients are averaged over.
+        batchnorm_batches: training batches on which to measure BN's statistics again after growth; 0 keeps them.
+        episode: the brief finetuning after which an allocation is rewarded.
     """
 
     prune: SparseSource = SparseSource()
@@ -85,7 +92,7 @@ class RegrowingConfig(StartsDense):
 
     @model_validator(mode="after")
     def _layers_exist(self) -> RegrowingConfig:
-        self.sparse_config()  # says what is wrong with prune
+        self.sparse_config()  # raises if prune is invalid
         if self.layers is not None:
             if not self.layers:
                 raise ValueError("layers is empty, but must name at least one layer: leave it out for all of them")
@@ -99,7 +106,7 @@ class RegrowingConfig(StartsDense):
         return self
 
     def sparse_config(self) -> PruneIterativeConfig:
-        """The trial whose network is regrown."""
+        """The shared trial that makes the sparse network."""
         keep: tuple[Literal["dense", "pruned"], ...] = (DENSE, PRUNED) if self.initial == "magnitude" else (DENSE,)
         recipe = {name: getattr(self.prune, name) for name in SparseSource.model_fields}
         recipe["finetune"] = AdamWRecipe(**self.prune.finetune.model_dump())
@@ -107,12 +114,15 @@ class RegrowingConfig(StartsDense):
 
     @property
     def missing(self) -> float | None:
-        """The SSIM that stands for layers that have none; None leaves them out where layers are chosen by SSIM."""
+        """SSIM to assume for layers without one; None excludes them where layers are chosen by SSIM."""
         return None
 
 
 class Growth:
-    """Turns numbers of weights per layer into weights, for one sparse network."""
+    """Choose the weights to regrow in one sparse network, given their number per layer.
+
+    Construction measures the SSIM of the layers and, if the selection needs them, the scores of their weights.
+    """
 
     def __init__(self, config: RegrowingConfig, net: Net, context: StageContext, level: int) -> None:
         self.config, self.net, self.level = config, net, level
@@ -152,7 +162,7 @@ class Growth:
             )
 
     def episode(self, number: int, counts: Sequence[int], patient: bool = False) -> Episode:
-        """The weights that an allocation brings back; the same ones whenever it is asked."""
+        """The episode that regrows ``counts`` weights per target layer; the same result for the same arguments."""
         indices = {
             name: self._select(number, name, count)
             for name, count in zip(self.targets.names, counts, strict=True)
@@ -175,7 +185,7 @@ class Growth:
 
     def _select_units(self, number: int, name: str, count: int) -> Tensor:
         mask = units(self.net.masks[name], self.config.unit)
-        if name in self.scores:  # ranked once for all episodes, twice as far as anybody has asked
+        if name in self.scores:  # ranked for twice the count requested, so that few episodes have to rank again
             if len(self.ranked.get(name, ())) < count:
                 self.ranked[name] = selection.highest(mask, self.scores[name], 2 * count)
             return self.ranked[name][:count]

@@ -1,8 +1,13 @@
-"""Magnitude pruning in rounds: remove a share of what is left, finetune, again; one round is one-shot pruning.
+"""Iterative magnitude pruning with finetuning; makes the sparse networks that regrowth starts from.
 
-The sparse networks that regrowth starts from (https://arxiv.org/abs/2511.11675; the rounds are LAMP's,
-https://arxiv.org/abs/2010.07611). Like imp without rewinding, but with LAMP's budgets and roundings, AdamW, and the
-best epoch of every round kept.
+    for each level:
+        m     <- m without the prune_fraction lowest-scored of the kept weights
+        theta <- finetune m theta with AdamW, best epoch kept
+
+Used by https://arxiv.org/abs/2511.11675 (released code: EnumaCaliber/Bidirection-Prune-Regrowth at b40cb9f,
+prune_iterative.py); the levels are LAMP's (https://arxiv.org/abs/2010.07611). Differs from imp in that it never
+rewinds, counts and rounds as LAMP does, trains with AdamW and keeps the best epoch of every level. One level is
+one-shot pruning.
 """
 
 from __future__ import annotations
@@ -32,16 +37,16 @@ from trials.training.net import Net
 
 DENSE: Final = "dense"
 PRUNED: Final = "pruned"
-"""Snapshots: the dense network, and every weight as it was when it was pruned."""
+"""Names of snapshots: the dense network, and the value that every weight had when it was pruned."""
 
 
 class PruneIterativeConfig(StartsDense):
-    """``levels`` rounds, each removing ``prune_fraction`` of the weights that are left.
+    """Prune in ``levels`` levels, each removing ``prune_fraction`` of the remaining weights.
 
     Attributes:
         score: ``lamp`` (with distribution global: Layer-Adaptive Magnitude Pruning), ``magnitude`` or another.
         pattern: ``filter`` removes whole filters of convolutions, by their norms.
-        keep: what later methods want beside the pruned network: the ``dense`` one, and the ``pruned`` weights.
+        keep: snapshots to keep for later methods: the ``dense`` network, and the ``pruned`` weights' last values.
     """
 
     method: Literal["prune_iterative"] = "prune_iterative"
@@ -54,13 +59,13 @@ class PruneIterativeConfig(StartsDense):
     keep: tuple[Literal["dense", "pruned"], ...] = Field(default=(), strict=False)
 
     def masks(self, net: Net, level: int) -> Masks:
-        """Masks for a round: the weights that are left, less ``prune_fraction`` of them."""
+        """Masks for a level: the current ones without ``prune_fraction`` of the kept weights."""
         pattern = PATTERNS[self.pattern]
         weights = prunable(net.model, linear=pattern.linear)
         left = 1 - self.prune_fraction
         return build_masks(
             SCORES[self.score](weights, generator_for(self, "score", level)),
-            density=left if self.pattern == "weight" else left**level,  # filters that are gone have norm 0, and stay so
+            density=left if self.pattern == "weight" else left**level,  # removed filters have norm 0 and rank lowest
             pattern=pattern,
             distribution=DISTRIBUTIONS[self.distribution],
             within=(net.masks or None) if self.pattern == "weight" else None,
@@ -69,7 +74,7 @@ class PruneIterativeConfig(StartsDense):
 
 
 class PruneLevel(Finetune):
-    """One round: prune what is left by magnitude, finetune."""
+    """One level: prune the remaining weights, then finetune."""
 
     changes_network = True
 
@@ -94,7 +99,7 @@ class PruneLevel(Finetune):
 
 
 class PruneIterative(Method):
-    """Level l keeps (1 - prune_fraction)^l of the weights."""
+    """Iterative pruning with finetuning: level l keeps (1 - prune_fraction)^l of the weights."""
 
     Config = PruneIterativeConfig
     config: PruneIterativeConfig
@@ -108,5 +113,5 @@ class PruneIterative(Method):
 
 
 def common_fields(config: StartsDense) -> dict[str, Any]:
-    """What a source has in common with the trial that starts from it."""
+    """The fields that a source takes over from the trial that starts from it."""
     return {name: getattr(config, name) for name in StartsDense.model_fields if name not in ("method", "variant")}

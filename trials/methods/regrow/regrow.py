@@ -1,10 +1,12 @@
-"""Regrow: prune far, let the weights back that matter most, finetune (https://arxiv.org/abs/2511.11675).
+"""Regrowth: prune to high sparsity, regrow the most important weights, finetune.
 
-sparse network: prune_iterative to 1 - density
+https://arxiv.org/abs/2511.11675; released code: EnumaCaliber/Bidirection-Prune-Regrowth at b40cb9f.
+
+sparse network: prune_iterative, as ``prune`` says
 in each of ``rounds``:
     c_l   <- divide K = regrow_fraction N over the layers          allocation
-    m_l   <- m_l with c_l of its pruned weights back on            selection
-    theta <- what these start from                                 initial
+    m_l   <- m_l with c_l of its pruned weights kept again         selection
+    theta <- initial values for these weights                      initial
     finetune, the best epoch kept
 """
 
@@ -22,7 +24,7 @@ from trials.methods.regrow.finetuning import FinetuneRegrown, RegrownRecipe
 
 
 class FullRecipe(RegrownRecipe):
-    """400 epochs, or 50 without a better one; the rate rises over 5 % of the steps and falls as a cosine."""
+    """400 epochs, stopped after 50 without improvement; linear warm-up over 5 % of the steps, then cosine decay."""
 
     epochs: int = Field(default=400, ge=0)
     schedule: str = "cosine"
@@ -31,9 +33,10 @@ class FullRecipe(RegrownRecipe):
 
 
 class RegrowConfig(AllocatingConfig):
-    """``rounds`` times: regrow ``regrow_fraction`` of all prunable weights, finetune.
+    """Regrow ``regrow_fraction`` of all prunable weights and finetune, ``rounds`` times.
 
-    ``finetune: null`` leaves the network as regrown.
+    Attributes:
+        finetune: recipe after each regrowth; null leaves the network as regrown.
     """
 
     method: Literal["regrow"] = "regrow"
@@ -43,7 +46,7 @@ class RegrowConfig(AllocatingConfig):
 
 
 class RegrowMethod(Method):
-    """Level r holds r regrow_fraction N weights more than the sparse network."""
+    """Regrowth in levels: level r has r regrow_fraction N more weights than the sparse network."""
 
     Config = RegrowConfig
     config: RegrowConfig

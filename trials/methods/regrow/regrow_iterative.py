@@ -1,13 +1,15 @@
-"""Regrow in steps from far below, the budget of each step decided by the controller (https://arxiv.org/abs/2511.11675).
+"""Iterative regrowth from high sparsity; a controller chooses the budget of every level.
 
-    sparse network: prune_iterative, in many rounds
+https://arxiv.org/abs/2511.11675; released code: EnumaCaliber/Bidirection-Prune-Regrowth at b40cb9f.
+
+    sparse network: prune_iterative, in many levels
     in each of ``rounds``, while sparsity > target_sparsity:
-        the layers least like their dense selves
-        controller:  K = f N,  f in budgets;  then c_l per layer
-        reward       accuracy - what pruning alone has at that sparsity    interpolated between the rounds of pruning
-        the network of the best episode, as its mini-finetuning left it
+        targets:     the layers with the lowest SSIM between dense and sparse features
+        controller:  K = f N, f one of the budget choices; then c_l per layer
+        reward:      accuracy - accuracy of pruning alone at that sparsity, interpolated between the pruning levels
+        continue from the best episode's network, with its finetuned weights
 
-Rules instead of a controller, and a given budget, are ``regrow`` with several rounds.
+For a fixed budget or allocation by a rule, use ``regrow`` with several rounds.
 """
 
 from __future__ import annotations
@@ -32,21 +34,21 @@ from trials.regrowth.curve import interpolated
 from trials.training.net import Batch, Net
 
 MARGIN = 0.001
-"""A sparsity this close to the target is there."""
+"""The target counts as reached within this sparsity above it (0.1 percentage points)."""
 
 PRUNING = ("pretrain", "prune")
-"""The stages whose ends are the curve of pruning alone."""
+"""Stages whose last rows give the accuracy of pruning alone, by sparsity."""
 
 
 class RoundRecipe(SparseRecipe):
-    """Finetuning between rounds: 40 epochs."""
+    """Finetuning after each level of pruning: 40 epochs, no early stop."""
 
     epochs: int = Field(default=40, ge=0)
     patience: int | None = Field(default=None, ge=1)
 
 
 class FarSource(SparseSource):
-    """15 rounds of 30 %, each with 40 epochs of finetuning: 0.5 % of the weights are left."""
+    """15 levels of 30 %, each with 40 epochs of finetuning: density 0.005."""
 
     levels: int = Field(default=15, ge=1)
     prune_fraction: float = Field(default=0.3, gt=0, lt=1)
@@ -54,7 +56,7 @@ class FarSource(SparseSource):
 
 
 class PatientConfig(ControllerConfig):
-    """300 episodes, or 40 without a better one, or as soon as rewards differ no more."""
+    """300 episodes; stops after 40 without improvement, or once the rewards' standard deviation is below ``spread``."""
 
     episodes: int = Field(default=300, ge=1)
     patience: int | None = Field(default=40, ge=1)
@@ -62,12 +64,12 @@ class PatientConfig(ControllerConfig):
 
 
 class RegrowIterativeConfig(AllocatingConfig):
-    """Up to ``rounds`` regrowths towards ``target_sparsity``.
+    """Regrow in up to ``rounds`` levels, until sparsity falls to ``target_sparsity``.
 
     Attributes:
-        budget_min, budget_max: the smallest and the largest share of all weights that a round may bring back.
-        budget_choices: so many shares, equally far apart, to decide between.
-        finetune: after the last round; null leaves it at the mini-finetunings.
+        budget_min, budget_max: smallest and largest share of all weights that a level may regrow.
+        budget_choices: number of equally spaced shares that the controller chooses from.
+        finetune: recipe after the last level; null keeps the network as the episodes finetuned it.
     """
 
     method: Literal["regrow_iterative"] = "regrow_iterative"
@@ -90,7 +92,7 @@ class RegrowIterativeConfig(AllocatingConfig):
 
 
 class RegrowDeciding(Regrow):
-    """One round: how much, where, and on from the best episode's network."""
+    """One level: choose budget and allocation, then continue from the best episode's network."""
 
     config: RegrowIterativeConfig
 
@@ -107,26 +109,26 @@ class RegrowDeciding(Regrow):
         return super().step(*batches)
 
     def _sparsity(self, more: int) -> float:
-        """With ``more`` weights than there are now."""
+        """Sparsity of the network with ``more`` weights than at the start of this level."""
         return (self.pruned - more) / self.total
 
     def reward(self, outcome: EpisodeOutcome, counts: Sequence[int]) -> float:
         return outcome.accuracy - interpolated(self._curve(), self._sparsity(sum(counts)))
 
     def _curve(self) -> list[tuple[float, float]]:
-        """(sparsity, validation accuracy) of the dense network and of every round of pruning, as each ended."""
+        """(sparsity, validation accuracy) at the end of dense training and of every level of pruning."""
         ends = {(row["stage"], row["level"]): row for row in self.context.rows["epochs"] if row["stage"] in PRUNING}
         return [(row["sparsity"], row["val_accuracy"]) for row in ends.values()]
 
     def settle(self, net: Net, episode: Episode) -> None:
-        """The best episode once more, and its network kept."""
+        """Run the best episode again and keep its finetuned network."""
         again = run_episode(self.where(), episode, lambda: False, keep=True)
         assert again.model is not None
         net.model.load_state_dict(again.model)
 
 
 class RegrowIterative(Method):
-    """Every round continues from the one before."""
+    """Iterative regrowth; every level continues from the network of the one before."""
 
     Config = RegrowIterativeConfig
     config: RegrowIterativeConfig

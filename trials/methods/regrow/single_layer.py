@@ -1,8 +1,11 @@
-"""Which layer would gain most? The whole budget into one layer at a time, and how that goes with its SSIM.
+"""Single-layer analysis: regrow one layer at a time and correlate its gain with its SSIM.
 
-Every layer gets the same number of weights in a copy of the sparse network, which is then finetuned a little; so is a
-copy that gets none, the control, whose gain is what finetuning brings without regrowth. The network itself stays as it
-is. Single-layer analysis of https://arxiv.org/abs/2511.11675, with equal budgets and a control.
+In a copy of the sparse network one layer is regrown by a budget that is the same for every layer, and the copy is
+finetuned briefly. A control copy is finetuned without regrowth; its gain is the effect of finetuning alone. The
+network itself does not change.
+
+After https://arxiv.org/abs/2511.11675 (released code: EnumaCaliber/Bidirection-Prune-Regrowth at b40cb9f,
+single_layer_regrowth_analysis.py), which has neither equal budgets nor a control.
 """
 
 from __future__ import annotations
@@ -28,18 +31,18 @@ from trials.training.network_copy import forget
 
 
 class LongRecipe(EpisodeRecipe):
-    """Up to 300 epochs, or 30 without a better one."""
+    """300 epochs, stopped after 30 without improvement."""
 
     epochs: int = Field(default=300, ge=0)
     patience: int | None = Field(default=30, ge=1)
 
 
 class SingleLayerConfig(RegrowingConfig):
-    """``budget_fraction`` of all weights into each layer, and into none.
+    """Regrow ``budget_fraction`` of all weights in each target layer in turn, and in none for the control.
 
     Attributes:
-        budget_fraction: at most what the smallest layer has room for; null is that.
-        in_flight: layers tried side by side.
+        budget_fraction: capped at the smallest capacity among the target layers; null is that capacity.
+        in_flight: number of layers evaluated in parallel.
     """
 
     method: Literal["single_layer"] = "single_layer"
@@ -56,7 +59,7 @@ class SingleLayerConfig(RegrowingConfig):
 
 
 class TryLayers(Stage):
-    """Episode 0 is the control; episode l + 1 gives the budget to layer l."""
+    """The analysis stage: episode 0 is the control; episode l + 1 regrows the budget in target layer l (0-based)."""
 
     streams = ()
 
@@ -77,13 +80,13 @@ class TryLayers(Stage):
         pass
 
     def grower(self) -> Growth:
-        """Measured when first needed, and again in a process that takes over: the same figures."""
+        """SSIM and scores of the sparse network. Measured on first use; a resumed process measures the same values."""
         if self.growth is None:
             self.growth = Growth(self.config, self.net, self.context, 0)
         return self.growth
 
     def budget(self) -> int:
-        """What every layer gets."""
+        """Number of weights (or filters) regrown in a layer; the same for every layer."""
         smallest = min(self.grower().targets.capacities)
         fraction = self.config.budget_fraction
         return smallest if fraction is None else min(smallest, int(round(fraction * self.total, 6)))
@@ -99,7 +102,7 @@ class TryLayers(Stage):
             self.bench = Bench.of(self.config, self.net, 0, self.config.episode)
         try:
             outcomes: list[EpisodeOutcome] = self.context.map(run_episode, self.bench, episodes)
-        except Preempted:  # the trial will hear the same and commit
+        except Preempted:  # the trial gets the same request and commits
             return nothing, nothing.long()
         for number, count, outcome in zip(numbers, counts, outcomes, strict=True):
             self._record(number, count, outcome)
@@ -116,7 +119,7 @@ class TryLayers(Stage):
         forget()
 
     def columns(self) -> dict[str, float]:
-        """Correlations of SSIM with the gain over the control, in accuracy; left out where there are none."""
+        """Budget, control accuracy, and correlations of SSIM with the accuracy gain over the control, where defined."""
         if len(self.outcomes) < 2:
             return {}
         (control, at_once), *tried = self.outcomes
@@ -140,7 +143,7 @@ class TryLayers(Stage):
 
 
 class SingleLayer(Method):
-    """One stage; the sparse network comes out as it went in."""
+    """Single-layer analysis, one stage; the sparse network itself does not change."""
 
     Config = SingleLayerConfig
     config: SingleLayerConfig
