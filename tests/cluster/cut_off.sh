@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A network partition, with the sweep submitted by `ray job submit`. The link between head and worker is cut during the sweep
-# and restored later; both can access the storage all the time. The worker's trial is given up and continues elsewhere, no
-# retry is spent, and nothing is done twice.
+# A network partition, with the sweep submitted by `ray job submit`. The link between head and worker is cut during the
+# sweep and restored later; both can access the storage all the time. The worker's trial is given up and continues
+# elsewhere, no retry is spent, and nothing is done twice.
 # Like run.sh, it needs root, openssh-server, rsync and iproute2 but no network, and leaves nothing behind.
 #   PYTHON=.venv/bin/python tests/cluster/cut_off.sh
 source "$(dirname "$0")/steps.sh"

@@ -4,9 +4,9 @@
 #                               head (10.77.0.2) and a worker (10.77.0.3) running
 #   lab.sh on NODE COMMAND...   within that: runs COMMAND on the head or the worker
 #   lab.sh check                exits with 1 and a reason if this machine cannot do it
-# Each machine has its own network, processes, mounts, host name, home, /tmp and /dev/shm; the rest of the disk is shared, as
-# if all were installed from one image. Everything is in namespaces and in memory: however COMMAND ends, even by SIGKILL, no
-# process, interface, mount or file remains, and processes outside cannot be reached from within.
+# Each machine has its own network, processes, mounts, host name, home, /tmp and /dev/shm; the rest of the disk is shared,
+# as if all were installed from one image. Everything is in namespaces and in memory: however COMMAND ends, even by
+# SIGKILL, no process, interface, mount or file remains, and processes outside cannot be reached from within.
 # PYTHON: the interpreter whose bin folder is on every machine's PATH. In COMMAND, LAB is a folder that all three share.
 set -euo pipefail
 PYTHON=${PYTHON:?the interpreter of the environment that has what the project depends on}

@@ -1,5 +1,5 @@
-# Shared by the cluster tests, each of which sources it. It enters the lab (lab.sh) or prints why it cannot; the rest of the
-# script runs there, in a copy of the project, with LAB set.
+# Sourced by each cluster test. It enters the lab (lab.sh) or prints why it cannot; the rest of the script runs there, in a
+# copy of the project, with LAB set.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-.venv/bin/python}
