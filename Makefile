@@ -1,45 +1,45 @@
-# Two commands set everything up: `make demo` and `make test`. The rest is for those who change the code: `make help`.
+# `make demo` and `make test` set everything up. The other targets are for changing the code; `make help` lists them.
 
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
-# What CI adds to pytest: --cov --cov-report=
+# CI sets this to --cov --cov-report=
 MEASURED ?=
 
 .PHONY: help demo test test-faults test-cluster test-fast lint format types bench lock clean
 
-help:  ## this list
+help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(VENV)/installed  ## a small sweep (BiP) on the digits that come with scikit-learn
+demo: $(VENV)/installed  ## run a small sweep (BiP) on scikit-learn's digits
 	$(RUN) sweep.py --space bip_unstructured --profile demo --name demo
 
-test: $(VENV)/installed  ## every test but the slowest, which are test-faults and test-cluster
+test: $(VENV)/installed  ## run every test except the slowest (test-faults, test-cluster)
 	$(RUN) -m pytest -n 2 --dist loadfile $(MEASURED) tests/trials tests/sweeper tests/upgrade tests/test_*.py
 	$(RUN) -m pytest tests/faults -m "not slow_faults"
 
-test-faults: $(VENV)/installed  ## every fault of docs/faults.md: machines killed, frozen and cut off (8 minutes)
+test-faults: $(VENV)/installed  ## run every fault of docs/faults.md: machines killed, frozen and cut off (8 minutes)
 	$(RUN) -m pytest tests/faults
 
-test-cluster: $(VENV)/installed  ## a cluster of three machines in namespaces (12 minutes; needs root, openssh-server, rsync, iproute2)
+test-cluster: $(VENV)/installed  ## run a cluster of three machines in namespaces (12 minutes; needs root, openssh-server, rsync, iproute2)
 	PYTHON=$(RUN) bash tests/cluster/run.sh
 	PYTHON=$(RUN) bash tests/cluster/cut_off.sh
 
-test-fast: $(VENV)/installed  ## every test that kills no whole sweep
+test-fast: $(VENV)/installed  ## run the tests that do not kill whole sweeps
 	$(RUN) -m pytest -m "not slow"
 
-lint: $(VENV)/installed  ## check rules and format with ruff; changes nothing
+lint: $(VENV)/installed  ## check rules and format with ruff, without changes
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
-format: $(VENV)/installed  ## fix what ruff can fix, and format
+format: $(VENV)/installed  ## apply ruff's fixes and format
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
 types: $(VENV)/installed  ## check types with mypy, strict
 	$(RUN) -m mypy
 
-bench: $(VENV)/installed  ## performance, as ratios to a baseline measured in the same run
+bench: $(VENV)/installed  ## measure performance, as ratios to a baseline in the same run
 	$(RUN) -m benchmarks
 
 $(VENV)/installed: requirements.lock
@@ -52,5 +52,5 @@ lock:  ## pin the newest versions that pyproject.toml allows (needs uv)
 	uv pip compile --universal --python-version 3.10 --all-extras --upgrade --no-header --no-annotate \
 	    pyproject.toml -o requirements.lock
 
-clean:  ## remove the environment and the caches of the tools
+clean:  ## remove the environment and the tools' caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""Draws docs/demo.png: ``python docs/demo.py STORAGE FILE.png``, after the demo profiles of the three spaces below.
+"""Plot docs/demo.png: ``python docs/demo.py STORAGE FILE.png``, after running the demo profiles of three spaces:
 
 for space in bip_unstructured one_shot_magnitude imp_kseries; do
     python sweep.py --space $space --profile demo --storage STORAGE
@@ -29,7 +29,7 @@ CURVES = {
 
 
 def curve(path: Path, where: dict[str, str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of a sweep's summary to draw, and those of its dense networks."""
+    """Return the rows of a sweep's summary to plot, by ascending density, and the rows of its dense networks."""
     space = SweepFolder(path).documents()[-1]["space"]
     rows = summarise(sweeper.load(path), objective="val_accuracy", direction="maximize", grid=list(space["grid"]))
     dense = rows[rows["kind"] == "dense"]

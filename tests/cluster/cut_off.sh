@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# A network partition, by the second door: the sweep is a job of `ray job submit`. The cable between the head and the
-# worker is pulled in mid-sweep and put back later; the storage stays where both see it. The worker's trial is given up and
-# goes on elsewhere, no retry is spent, nothing is done twice.
-# As run.sh, it needs root, openssh-server, rsync and iproute2, and no network, and leaves nothing behind.
+# A network partition, with the sweep submitted by `ray job submit`. The link between head and worker is cut during the
+# sweep and restored later; both can access the storage all the time. The worker's trial is given up and continues
+# elsewhere, no retry is spent, and nothing is done twice.
+# Like run.sh, it needs root, openssh-server, rsync and iproute2 but no network, and leaves nothing behind.
 #   PYTHON=.venv/bin/python tests/cluster/cut_off.sh
 source "$(dirname "$0")/steps.sh"
-# A trial for each machine, longer than Ray is patient with a silent machine (about a minute).
+# One trial per machine, longer than Ray waits for an unresponsive machine (about a minute).
 space=(--space bip_unstructured --profile demo --samples 1 --set grid.density=[0.2] --set "resources.cpu=$(nproc)"
   --set trial.prune.epochs=600 --set trial.checkpoint_every_s=1)
 
@@ -16,7 +16,7 @@ export RAY_AUTH_MODE=token RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265
 within 60 "the tunnel" ray job list
 ray job submit --working-dir . -- python sweep.py "${space[@]}" --storage "$shared" >"$LAB/submit.log" 2>&1 &
 submitted=$!
-mine() { on_worker | xargs grep -l '"checkpoint": "'; } # it has committed
+mine() { on_worker | xargs grep -l '"checkpoint": "'; } # it has committed a checkpoint
 within 600 "a trial on the worker" mine
 trial=$(on_worker)
 say "the worker is cut off"

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Three machines on one, as root, with openssh-server and iproute2:
-#   lab.sh COMMAND...           runs COMMAND on the client (10.77.0.1), in a copy of the project at ~/project, beside a
-#                               head (10.77.0.2) and a worker (10.77.0.3)
-#   lab.sh on NODE COMMAND...   within that: as if typed on the head's or the worker's console
+# Simulates three machines on one, as root, with openssh-server and iproute2:
+#   lab.sh COMMAND...           runs COMMAND on the client (10.77.0.1), in a copy of the project at ~/project, with a
+#                               head (10.77.0.2) and a worker (10.77.0.3) running
+#   lab.sh on NODE COMMAND...   within that: runs COMMAND on the head or the worker
 #   lab.sh check                exits with 1 and a reason if this machine cannot do it
-# Each has its own network, processes, mounts, host name, home, /tmp and /dev/shm; the rest of the disk is the same, as if
-# one image had been put on all of them. Everything lives in namespaces and in memory: however COMMAND ends, by SIGKILL
-# too, no process, interface, mount or file is left, and no process outside can be reached from within.
-# PYTHON: the interpreter whose bin folder is on everybody's PATH. In COMMAND, LAB is a folder that all three share.
+# Each machine has its own network, processes, mounts, host name, home, /tmp and /dev/shm; the rest of the disk is shared,
+# as if all were installed from one image. Everything is in namespaces and in memory: however COMMAND ends, even by
+# SIGKILL, no process, interface, mount or file remains, and processes outside cannot be reached from within.
+# PYTHON: the interpreter whose bin folder is on every machine's PATH. In COMMAND, LAB is a folder that all three share.
 set -euo pipefail
 PYTHON=${PYTHON:?the interpreter of the environment that has what the project depends on}
 LAB=/run/lab
@@ -26,7 +26,7 @@ check() {
     ip link add one type veth peer name other' >/dev/null 2>&1 || { echo "namespaces are not allowed here"; exit 1; }
 }
 
-own() { # FOLDER...: empty ones in memory; the interpreter, should it lie below one of them, stays where it is
+own() { # FOLDER...: mount an empty tmpfs over each; an interpreter below one of them stays visible
   local folder prefix kept=()
   for prefix in $PREFIXES; do
     for folder in "$@"; do
@@ -42,7 +42,7 @@ own() { # FOLDER...: empty ones in memory; the interpreter, should it lie below 
   printf 'export PATH=%s:$PATH\n' "$(dirname "$PYTHON")" >"$HOME/.bashrc"
 }
 
-machine() { # NODE: becomes the first process of a machine
+machine() { # NODE: runs as the first process of a machine
   hostname "$1"
   own "${HIDDEN[@]}" /dev/shm
   mkdir -p -m 700 "$HOME/.ssh" /run/sshd
@@ -57,7 +57,7 @@ machine() { # NODE: becomes the first process of a machine
     -o PasswordAuthentication=no -o StrictModes=no -o PidFile=none 2>"$LAB/$1-sshd.log"
 }
 
-client() { # COMMAND...: makes the client of the namespaces it runs in, starts the others, and runs it
+client() { # COMMAND...: set up the client in the current namespaces, start the other machines, run COMMAND
   local node
   hostname client
   mount -t tmpfs -o mode=755 tmpfs /run
@@ -86,7 +86,7 @@ client() { # COMMAND...: makes the client of the namespaces it runs in, starts t
   "$@"
 }
 
-first() { pgrep -P "$(cat "$LAB/$1.pid")"; } # a machine's first process, as the client sees it
+first() { pgrep -P "$(cat "$LAB/$1.pid")"; } # the PID of a machine's first process, as seen by the client
 
 on() { # NODE COMMAND...
   local process
@@ -103,7 +103,7 @@ on | machine | client) "$@" ;;
 *)
   cd "$(dirname "$0")/../.."
   setpriv --pdeathsig KILL unshare "${NAMESPACES[@]}" env -i "${KEEP[@]}" bash tests/cluster/lab.sh client "$@" &
-  trap 'kill -KILL $!; exit 143' TERM INT HUP # unshare itself does not listen
+  trap 'kill -KILL $!; exit 143' TERM INT HUP # unshare itself ignores these signals
   wait $!
   ;;
 esac

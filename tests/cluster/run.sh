@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The cluster as a user meets it: ray up, ray submit, a machine that dies, a connection that is lost, the same command
-# again, ray down. Three machines in namespaces (lab.sh), so it needs root, openssh-server, rsync and iproute2, and no
-# network. Whatever becomes of it, nothing of it stays; it touches no process of anybody else.
+# The cluster as a user sees it: ray up, ray submit, a machine that dies, a lost connection, the same command again, ray
+# down. It runs three machines in namespaces (lab.sh), so it needs root, openssh-server, rsync and iproute2, but no
+# network. However it ends, it leaves nothing behind and touches no other process on this machine.
 #   PYTHON=.venv/bin/python tests/cluster/run.sh
 source "$(dirname "$0")/steps.sh"
 space=(--space bip_unstructured --profile demo)
