@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 
 def read_points(content: object) -> tuple[dict[str, Any], ...]:
-    """The points of ``enqueue``; each a mapping of searched paths to values."""
+    """Parse the points of ``enqueue``, mappings of searched paths to values.
+
+    Raises:
+        UserError: it is no list of mappings.
+    """
     if content is None:
         return ()
     if not isinstance(content, (list, tuple)):
