@@ -159,7 +159,7 @@ class SweepFolder:
     def repair(self, *, checkpoints: bool = False) -> list[str]:
         """Set damaged files aside and repair those that can be repaired; return a line for each.
 
-        For the sweep's driver, before it assigns trials: no trial may be running.
+        For the sweep's driver only, before it assigns trials, while no trial runs.
 
         Args:
             checkpoints: verify checkpoints too. They are large, and are always verified when they are used.
@@ -178,9 +178,9 @@ class SweepFolder:
         return TrialFolder(self.trials / name).verify(checkpoint=checkpoints)
 
     def forgive(self) -> int:
-        """Reset the failure counts of failed trials and shared trials, so that they run again.
+        """Reset failed trials and failed shared trials, so that they run again with a full number of retries.
 
-        For the sweep's driver, before it assigns trials: no trial may be running.
+        For the sweep's driver only, before it assigns trials.
 
         Returns:
             The number of trials reset, without shared trials.
