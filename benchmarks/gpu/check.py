@@ -57,6 +57,7 @@ class Check:
 
     @property
     def device(self) -> torch.device:
+        """The device of ``card``."""
         return self.card.device
 
     def left(self) -> float:

@@ -45,6 +45,7 @@ class Card:
 
     @property
     def is_cuda(self) -> bool:
+        """Whether the device is a GPU."""
         return self.device.type == "cuda"
 
     def wait(self) -> None:

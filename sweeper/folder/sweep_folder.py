@@ -61,6 +61,7 @@ class StoredConfig:
 
     @cached_property
     def typed(self) -> TrialConfig:
+        """The parsed config."""
         from trials.methods.parsing import parse  # imports torch: not for reports
 
         return parse(self.content)
@@ -99,6 +100,7 @@ class Record:
 
     @property
     def finished(self) -> bool:
+        """Whether the last committed state is final."""
         return self.state is not None and self.state.finished
 
 
@@ -120,6 +122,7 @@ class SweepFolder:
         self.stop = path / "stop"
 
     def trial_folder(self, trial_id: str) -> Place:
+        """Return the path of a trial's folder."""
         return self.trials / trial_id
 
     def schedule(self, trial_id: str, config: Mapping[str, Any], samples: tuple[Sample, ...]) -> None:

@@ -102,6 +102,7 @@ class Space(Frozen):
         for key in content:
             if key not in known:
                 raise UserError(unknown_name("key", key, known))
+        # The default of samples depends on other sections, which are therefore read first.
         content = {**read_objectives(content), "sampler": read_sampler(content.get("sampler", "tpe"))}
         if content.get("pbt") is not None:
             return with_samples(content)

@@ -64,6 +64,7 @@ def largest_remainder(weights: Sequence[float], budget: int, capacities: Sequenc
             exact = {i: Fraction(capacities[i] - counts[i]) for i in room}
             whole = sum(exact.values())
         quotas = {i: left * part / whole for i, part in exact.items()}
+        # Fill layers whose quota reaches their capacity first: what they cannot take raises the others' quotas.
         full = [i for i in room if quotas[i] >= capacities[i] - counts[i]]
         if not full:
             counts = [count + math.floor(quotas.get(i, 0)) for i, count in enumerate(counts)]

@@ -118,6 +118,7 @@ class Decoding:
 
     @property
     def done(self) -> bool:
+        """Whether every layer has been decided."""
         return not self.undecided and len(self.counts) == len(self.capacities)
 
     @property
@@ -177,6 +178,7 @@ class Controller(nn.Module):
 
     def rollout(self, decoding: Decoding, choose: Callable[[Tensor], int]) -> Rollout:
         """Run one episode; ``choose`` maps logits [A] to the index of an action."""
+        # The budget and the layers may have different numbers of choices: logits fed back are padded to the larger.
         weight = self.decoder.weight
         state = (weight.new_zeros(1, self.lstm.hidden_size), weight.new_zeros(1, self.lstm.hidden_size))
         last = weight.new_zeros(1, self.width)
@@ -245,6 +247,7 @@ class Reinforce:
         return float(loss.detach())
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the state of controller, optimiser and baseline."""
         return {
             "controller": self.controller.state_dict(),
             "optimizer": self.optimizer.state_dict(),

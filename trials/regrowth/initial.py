@@ -77,10 +77,12 @@ def magnitude(regrown: RegrownWeights) -> Tensor:
 
 
 def kaiming_bound(regrown: RegrownWeights) -> float:
+    """Return sqrt(6 / fan_in)."""
     return math.sqrt(6 / regrown.fan_in)
 
 
 def xavier_bound(regrown: RegrownWeights) -> float:
+    """Return sqrt(6 / (fan_in + fan_out))."""
     return math.sqrt(6 / (regrown.fan_in + regrown.fan_out))
 
 
@@ -207,5 +209,6 @@ def reinitialise(
                 rows = mask.flatten(1).any(1).view(-1, *[1] * (mask.dim() - 1))
                 weight.copy_(torch.where(rows, drawn, weight))
             else:
+                # U(-b, b) has the standard deviation b / sqrt(3)
                 bound = kaiming_bound(regrown) if kind == "kaiming" else xavier_bound(regrown)
                 weight.copy_(regrown.normal(bound / math.sqrt(3)).view(mask.shape)).mul_(mask)

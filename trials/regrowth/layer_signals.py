@@ -38,6 +38,7 @@ class Targets:
 
 
 def weight_name(layer: str) -> str:
+    """Return the parameter name of a layer's weight."""
     return f"{layer}.weight"
 
 

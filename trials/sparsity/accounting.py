@@ -64,6 +64,7 @@ class LayerSizes:
 
     @property
     def dense_flops(self) -> int:
+        """FLOPs of one image through the prunable layers of the dense network."""
         return sum(2 * total * self.positions[name] for name, total in self.totals.items())
 
 

@@ -200,6 +200,7 @@ class BackwardPruner:
         return {"forwards": self.forwards, "kept": self.kept, "generators": states}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the state that :meth:`state_dict` returned; nothing without a config."""
         if self.config is None:
             return
         self.forwards = state["forwards"]

@@ -121,6 +121,7 @@ def erk(layers: Sequence[Layer], density: float, count: Count = keep_count) -> l
     units = [layer.units for layer in layers]
     target = Fraction(density * sum(units)).limit_denominator(10**6)
     dense: set[int] = set()
+    # One layer per round becomes dense, the most overfull first: its surplus raises the shares of all others.
     while True:
         rest = [i for i in range(len(layers)) if i not in dense]
         left = target - sum(units[i] for i in dense)
