@@ -96,7 +96,7 @@ class Worker:
             if self.process.poll() is not None:
                 raise RuntimeError(f"a worker died: {(self.folder / 'stderr').read_text()[-300:]}")
             if time.monotonic() > end:
-                raise RuntimeError(f"a worker was not heard of in {seconds:.0f} s ({name})")
+                raise RuntimeError(f"a worker did not answer within {seconds:.0f} s ({name})")
             time.sleep(0.02)
         return content
 

@@ -136,11 +136,11 @@ def _smoke(results: Results) -> list[str]:
     lines += [f"Not complete: {name} ({trial['status']})." for name, trial in trials.items() if name not in complete]
     if "resume" in smoke and "skipped" not in smoke["resume"]:
         first, then = at(smoke, "resume", "first", "status"), at(smoke, "resume", "then", "status")
-        lines.append(f"Interrupted and gone on with: {first}, then {then}.")
+        lines.append(f"Interrupted and resumed: {first}, then {then}.")
         same = at(smoke, "resume", "as undisturbed")
-        lines += [] if same is None else [f"Ends as the undisturbed trial does: {'yes' if same else 'no'}."]
+        lines += [] if same is None else [f"Ends like the uninterrupted trial: {'yes' if same else 'no'}."]
     same = smoke.get("same seed twice is the same")
-    return lines + ([] if same is None else [f"The same seed twice ends the same: {'yes' if same else 'no'}."])
+    return lines + ([] if same is None else [f"The same seed gives the same result twice: {'yes' if same else 'no'}."])
 
 
 def _steps(results: Results) -> Iterable[Sequence[object]]:

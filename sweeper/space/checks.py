@@ -47,12 +47,12 @@ def check_sections(space: Space) -> None:
     if space.pruner:
         _check_judged(space, space.pruner.name)
     if space.from_sweep and not space.search:
-        raise UserError(f"from_sweep is {space.from_sweep.sweep!r}, but search is empty: it could teach nothing")
+        raise UserError(f"from_sweep is {space.from_sweep.sweep!r}, but search is empty: remove from_sweep")
 
 
 def _check_judged(space: Space, pruner: str) -> None:
     if not space.search:
-        raise UserError(f"pruner is {pruner!r}, but search is empty: in a cell there is nothing to compare")
+        raise UserError(f"pruner is {pruner!r}, but search is empty, so a cell has no trials to compare: remove it")
     if len(space.objectives) > 1:
         count = len(space.objectives)
         raise UserError(f"pruner is {pruner!r}, but there are {count} objectives: have one, or no pruner")
@@ -72,7 +72,7 @@ def _check_paths(space: Space) -> None:
         parts = path.split(".")
         for outer in (".".join(parts[:i]) for i in range(1, len(parts))):
             if outer in paths:
-                raise UserError(f"{path} lies inside {outer}, but grid and search must set either: remove one")
+                raise UserError(f"{path} lies inside {outer}, but grid and search must not set both: remove one")
 
 
 def check_space(space: Space) -> None:
@@ -128,7 +128,7 @@ def check_conditions(
         for other, values in distribution.when:
             where = f"search.{path}.when.{other}"
             if other not in search and other not in grid:
-                raise UserError(f"{where} is neither searched nor in the grid, but a condition is about one that is")
+                raise UserError(f"{where} is neither searched nor in the grid, but conditions need a path that is")
             known = search[other].contains if other in search else grid[other].contains
             for value in values:
                 if not known(value) and not _is_method(other, value):
@@ -141,7 +141,7 @@ def check_conditions(
 def _check_of_cell(when: When, grid: Mapping[str, Axis], where: str) -> None:
     for other, values in when:
         if other not in grid:
-            raise UserError(f"{where}.{other} is not in the grid, but a cell has nothing else to tell it by")
+            raise UserError(f"{where}.{other} is not in the grid, but conditions of cells must be on grid paths")
         for value in values:
             if not grid[other].contains(value) and not _is_method(other, value):
                 raise UserError(f"{where}.{other} is {shown(value)}, but {other} never has that value: remove it")
@@ -169,13 +169,13 @@ def refuse_beside_pbt(space: Space) -> None:
         raise UserError("search is empty, but pbt needs hyperparameters to change: add some, or remove pbt")
     if len(space.objectives) > 1:
         raise UserError(
-            f"pbt ranks its members by one objective, but there are {len(space.objectives)}: keep one, and say bounds "
-            "of the others as constraints"
+            f"pbt ranks its members by one objective, but there are {len(space.objectives)}: keep one, and bound "
+            "the others by constraints"
         )
     if space.sampler != Tpe():
-        raise UserError(f"sampler is {space.sampler.name!r}, but pbt chooses by itself: remove one of them")
+        raise UserError(f"sampler is {space.sampler.name!r}, but pbt chooses values itself: remove one of them")
     if space.pruner is not None:
-        raise UserError(f"pruner is {space.pruner.name!r}, but pbt itself ends the worst: remove one of them")
+        raise UserError(f"pruner is {space.pruner.name!r}, but pbt replaces the worst itself: remove one of them")
     if space.from_sweep is not None:
         raise UserError(
             f"from_sweep is {space.from_sweep.sweep!r}, but pbt draws its first members: remove one of them"
@@ -184,7 +184,7 @@ def refuse_beside_pbt(space: Space) -> None:
         raise UserError(f"enqueue has {len(space.enqueue)} points, but pbt draws its first members: remove one of them")
     for path, distribution in space.search.items():
         if distribution.when:
-            raise UserError(f"search.{path} has a condition, but every member of pbt has every value: remove when")
+            raise UserError(f"search.{path} has a condition, but pbt gives every member a value: remove when")
     for path in SEGMENT_FIELDS:
         if any(path in said for said in (space.trial, space.grid, *(case.trial for case in space.cases.values()))):
             raise UserError(f"{path} is set in trial, cases or grid, but pbt sets it for every generation: remove it")

@@ -179,7 +179,7 @@ def _int(content: object, options: dict[str, Any], where: str) -> Int:
         raise UserError(f"{where}.log is {shown(log)}, but must be true or false")
     low, high = _bounds(content, f"{where}.int", above_zero=log)
     if not isinstance(low, int) or not isinstance(high, int):
-        raise UserError(f"{where}.int is {shown(content)}, but its bounds must be integers: or search it as uniform")
+        raise UserError(f"{where}.int is {shown(content)}, but its bounds must be integers: use uniform otherwise")
     return Int(low, high, log)
 
 

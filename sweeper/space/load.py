@@ -55,7 +55,7 @@ def load_space(
         if value is not None:
             content[field] = value
     if "name" in content:
-        raise UserError(f"name is {shown(content['name'])}, but a space is called as its file: remove it")
+        raise UserError(f"name is {shown(content['name'])}, but a space is named after its file: remove it")
     return from_document({"name": path.stem, **content})
 
 
@@ -98,7 +98,7 @@ def _replace(old: object, new: object, section: str) -> Any:
         return new
     for path, value in new.items():
         if value is None and path not in old:
-            raise UserError(f"{section}.{path} is null, which removes it, but it is not there: leave it out")
+            raise UserError(f"{section}.{path} is null, which removes it, but there is no such entry: leave it out")
     entries = {path: value for path, value in {**old, **new}.items() if path not in new or value is not None}
     for path, before in old.items() if section == "grid" else ():
         if isinstance(before, dict) and "when" in before and isinstance(new.get(path), (list, str)):

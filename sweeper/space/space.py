@@ -232,7 +232,7 @@ def read_entries(content: object, where: str, kind: str) -> dict[str, Any]:
         raise UserError(f"{where} is {shown(content)}, but must be a mapping of dotted paths to {kind}")
     for path in content:
         if not _PATH.fullmatch(path):
-            raise UserError(f"{where} has the path {path!r}, but paths are names with dots between, as pretrain.epochs")
+            raise UserError(f"{where} has the path {path!r}, but paths are names joined by dots, as pretrain.epochs")
         if path in WHERE:
             raise UserError(f"{where} has {path}, which does not change what a trial computes: set it in trial")
     return content

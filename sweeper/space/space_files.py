@@ -34,7 +34,7 @@ def find_space(name_or_file: str) -> Path:
     path = SPACES / f"{name_or_file}.yaml"
     if not path.exists():
         names = [path.stem for path in SPACES.glob("*.yaml")]
-        raise UserError(f"{unknown_name('space', name_or_file, names)}; or give a YAML file: its path")
+        raise UserError(f"{unknown_name('space', name_or_file, names)}; or give the path of a YAML file")
     return path
 
 
@@ -46,7 +46,7 @@ def read_space(path: Path) -> dict[str, Any]:
     """
     content = mapping(plain(read_yaml(path), ""), str(path))
     if not _NAME.fullmatch(path.stem):
-        raise UserError(f"{path} is called {path.stem!r}, but must be called by letters, digits, '.', '_' and '-'")
+        raise UserError(f"{path} is named {path.stem!r}, but names must consist of letters, digits, '.', '_' and '-'")
     return content
 
 

@@ -30,7 +30,7 @@ def _plain(content: object, where: str, depth: int, counter: Iterator[int]) -> A
     if depth > MOST_LEVELS:
         raise UserError(f"{where} lies {depth} levels deep, but a space has at most {MOST_LEVELS}")
     if next(counter) > MOST_VALUES:
-        raise UserError(f"{where} is too much: a space holds at most {MOST_VALUES} values")
+        raise UserError(f"{where} has too many values: a space holds at most {MOST_VALUES}")
     if isinstance(content, dict):
         return {
             _key(key, where): _plain(value, f"{where}.{key}" if where else str(key), depth + 1, counter)

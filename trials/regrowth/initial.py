@@ -72,7 +72,7 @@ def magnitude(regrown: RegrownWeights) -> Tensor:
         ValueError: these values were not kept.
     """
     if regrown.stale is None:
-        raise ValueError("initial is 'magnitude', but nobody kept what the weights were when they were pruned")
+        raise ValueError("initial is 'magnitude', but the values of the pruned weights were not kept")
     return regrown.stale.reshape(-1)[regrown.indices]
 
 
@@ -144,7 +144,7 @@ def grown(masks: Mapping[str, Tensor], indices: Mapping[str, Tensor]) -> Masks:
         counts = mask.view(torch.uint8).view(-1)
         counts.index_add_(0, index, torch.ones_like(index, dtype=torch.uint8))
         if not bool((counts.index_select(0, index) == 1).all()):  # above 1: already kept, or given twice
-            raise ValueError(f"{name} must grow by {len(index)} weights, but some of them are there, or named twice")
+            raise ValueError(f"{name} must grow by {len(index)} weights, but some are kept already, or given twice")
         new[name] = mask
     return new
 

@@ -76,7 +76,7 @@ def saliency(
             :func:`sparse_saliency`.
     """
     if net.masks:
-        raise ValueError("saliency is that of a dense network, but the one given has masks: give dense weights as well")
+        raise ValueError("saliency needs a dense network, but this one has masks: use sparse_saliency")
     return sparse_saliency(net, batches, weights, weights, max_batches)
 
 

@@ -127,7 +127,7 @@ class BackwardPruner:
         self.layers = {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
         taken = [name for name, module in self.layers.items() if "forward" in vars(module)]
         if taken:
-            raise ValueError(f"layer {taken[0]!r} already has a forward of its own: remove what put it there first")
+            raise ValueError(f"layer {taken[0]!r} already has a replaced forward: restore its own first")
         self.pattern = PATTERNS[config.pattern]
         if config.p_bern < 1:
             self.generators = {name: generators(name) for name in self.layers}

@@ -30,7 +30,7 @@ def mean_gradients(net: Net, weights: Mapping[str, Tensor], batches: Iterable[Ba
             total += gradient
         count += len(y)
     if not count:
-        raise ValueError("batches hold no images, but gradients are a mean over some: give at least one batch")
+        raise ValueError("batches hold no images, but gradients are averaged over images: give at least one batch")
     return {name: total.div_(count) for name, total in zip(weights, sums, strict=True)}
 
 

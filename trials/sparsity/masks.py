@@ -49,7 +49,7 @@ def build_masks(
     sizes = [unit.numel() for unit in units]
     if within is not None:
         if pattern.name != "weight" or absolute:
-            raise ValueError(f"within masks, pattern is {pattern.name!r}, but must be 'weight', and scores signed")
+            raise ValueError(f"with within, pattern is {pattern.name!r}, but must be 'weight', and absolute false")
         sizes = [int(within[name].sum()) for name in names]
         units = [unit.masked_fill(~within[name], -torch.inf) for name, unit in zip(names, units, strict=True)]
     layers = [

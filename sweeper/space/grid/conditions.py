@@ -67,7 +67,7 @@ def in_order(entries: Mapping[str, Conditional], where: str) -> list[str]:
             if not any(other in left for other, _ in entries[path].when):
                 break
         else:
-            raise UserError(f"{where}.{left[0]}.when goes in a circle: {', '.join(left)} depend on each other")
+            raise UserError(f"{where}.{left[0]}.when is circular: {', '.join(left)} depend on each other")
         ordered.append(path)
         left.remove(path)
     return ordered

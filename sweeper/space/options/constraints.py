@@ -38,11 +38,11 @@ class FieldOf(Frozen):
             current = get_at(config, self.field)
         except KeyError:
             raise UserError(
-                f"{where} is {self.field!r}, but {config['method']} has no such field: name one it has"
+                f"{where} is {self.field!r}, but {config['method']} has no such field: name one that it has"
             ) from None
         number = finite_number(current)
         if number is None:
-            raise UserError(f"{where} is {self.field!r}, but that is {shown(current)} there: name a field of numbers")
+            raise UserError(f"{where} is {self.field!r}, but its value is {shown(current)}: name a numeric field")
         return number
 
 

@@ -90,7 +90,7 @@ def read_objectives(content: Mapping[str, Any]) -> dict[str, Any]:
         return {**rest, "objectives": (Objective(column=column, direction=direction),)}
     for single in ("objective", "direction"):
         if content.get(single) is not None:
-            raise UserError(f"{single} is {shown(content[single])} beside objectives, but one says it all: remove it")
+            raise UserError(f"{single} is {shown(content[single])} beside objectives, but give only one: remove it")
     if not isinstance(several, (list, tuple)) or not several:
         raise UserError(f"objectives is {shown(several)}, but must be a list of {{column, direction}}")
     objectives = tuple(_objective(entry, f"objectives[{i}]") for i, entry in enumerate(several))

@@ -193,7 +193,7 @@ def check_stoppable(pruner: Pruner, config: TrialConfig, samples: int) -> None:
 def _require_less(what: str, value: int, epochs: int) -> None:
     if value >= epochs:
         raise UserError(f"{what} is {value}, but must be less than the {epochs} epochs in which this trial may be "
-                        "stopped: it never would be")  # fmt: skip
+                        "stopped: it could never be stopped")  # fmt: skip
 
 
 def _require_fewer(what: str, value: int, samples: int) -> None:

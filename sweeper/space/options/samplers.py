@@ -122,7 +122,7 @@ class Tpe(Sampler):
 
     def check(self, question: Question) -> None:
         if self.group and not self.multivariate:
-            raise UserError("sampler.group is true, but groups are of a multivariate tpe: set multivariate too")
+            raise UserError("sampler.group is true, but needs multivariate: set multivariate: true")
 
 
 class Gp(Sampler):
@@ -208,13 +208,13 @@ class CmaEs(Sampler):
         if question.objectives > 1:
             raise UserError(f"sampler is 'cmaes', but there are {question.objectives} objectives: use tpe, nsga2, gp")
         if question.constraints:
-            raise UserError("sampler is 'cmaes', but it knows no constraints: use tpe, nsga2, nsga3 or gp")
+            raise UserError("sampler is 'cmaes', but it does not support constraints: use tpe, nsga2, nsga3 or gp")
         for path, distribution in question.search.items():
             if isinstance(distribution, Choice) or distribution.when:
                 kind = "a choice" if isinstance(distribution, Choice) else "conditional"
                 raise UserError(f"sampler is 'cmaes', but search.{path} is {kind}: it searches numbers; use tpe or gp")
         if self.use_separable_cma and (self.lr_adapt or len(question.search) < 2):
-            raise UserError("sampler.use_separable_cma is true, but it goes with two parameters or more, not lr_adapt")
+            raise UserError("sampler.use_separable_cma is true, but needs two or more parameters and no lr_adapt")
         popsize = self.popsize or 4 + math.floor(3 * math.log(max(1, len(question.search))))
         if self.n_startup_trials + popsize >= question.samples:
             raise UserError(
@@ -285,7 +285,7 @@ class Grid(Sampler):
         for i, point in enumerate(question.enqueued):
             missing = [path for path in question.search if path not in point]
             if missing:
-                raise UserError(f"enqueue[{i}] lacks {missing[0]}, but with sampler grid a point must say everything")
+                raise UserError(f"enqueue[{i}] lacks {missing[0]}, but with sampler grid a point must set every path")
 
     def combinations(self, search: Mapping[str, Distribution]) -> int:
         """Return the number of points of the grid."""
