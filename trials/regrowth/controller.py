@@ -5,9 +5,9 @@ As in the released code of https://arxiv.org/abs/2511.11675
 takes the logits of step t-1 and a context [t/(n-1), c_t / sum c, remaining / K], and chooses one of A ratios
 0, 1/(A-1), ..., 1 of e = min(c_t, remaining). Optionally a first step chooses K from fractions of all weights.
 
-    advantage  a = clip((r - b) / tau, -100, 100)
+    advantage    a = clip((r - b) / tau, -100, 100)
     loss         = -a sum_t log pi(a_t) - beta H          H: mean entropy of the steps, in nats
-    baseline   b <- 0.9 b + 0.1 r                         b starts at the first reward
+    baseline     b <- 0.9 b + 0.1 r                         b starts at the first reward
 
 Here r is an episode's reward, pi(a_t) the probability of the action taken at step t, tau the temperature and beta the
 entropy weight. Several episodes may share an update, which then averages their losses and rewards.
@@ -27,7 +27,10 @@ from torch import Tensor, nn
 from trials.frozen import Frozen
 
 CONTEXT = 3
+"""Numbers in a step's context."""
+
 CLIP = 100.0
+"""Bound on the absolute advantage."""
 
 
 class ControllerConfig(Frozen):
