@@ -1,1 +1,1 @@
-"""How fast, against what: each figure is a ratio against something in the same run, in turns (A B A B …)."""
+"""Benchmarks. Most compare two functions A and B in one run, alternating (A B A B …), and report the ratio."""

@@ -1,6 +1,6 @@
-"""Every benchmark: ``python -m benchmarks``, or some of them: ``python -m benchmarks selection scale``.
+"""Runs all benchmarks (``python -m benchmarks``) or some (``python -m benchmarks selection scale``).
 
-The check of a GPU is not among them: ``python -m benchmarks gpu …`` is ``python -m benchmarks.gpu …``.
+The GPU check is not among them; ``python -m benchmarks gpu …`` forwards to ``python -m benchmarks.gpu …``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Memory that a function takes beyond what is there, as torch's CPU allocator sees it."""
+"""Peak memory that a function allocates through torch's CPU allocator."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def peak_bytes(function: Callable[[], object]) -> int:
-    """Most bytes of tensors allocated within ``function`` and alive at one time; what it returns is alive to the end.
+    """Return the peak bytes of tensors allocated by ``function``, including its result.
 
-    Every allocation of torch's CPU allocator is counted, those inside of operators too.
+    Every allocation of torch's CPU allocator counts, including those inside operators.
     """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        result = function()  # noqa: F841  alive until the profile ends
+        result = function()  # noqa: F841  keeps the result alive until the profile ends
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
     alive = most = 0
     for event in sorted(events, key=lambda event: event.start_ns()):

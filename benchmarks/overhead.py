@@ -1,9 +1,9 @@
-"""What the service costs beside the training: 100 trivial trials, all commits included, and plain Ray Tune beside them.
+"""Overhead per trial: sweeps of 100, 1,000 and 5,000 trivial trials with all commits, compared with plain Ray Tune.
 
 A trivial trial prunes the same dense tiny network to another density, evaluates it on the digits and commits rows,
-checkpoint and state. Goal: at most 0.1 s each beyond ``ray.init``, workers' start included. Then the driver's CPU
-seconds per trial at 100, 1,000 and 5,000 trials, and its memory, which should not grow. ``python -m
-benchmarks.overhead`` alone goes to 10,000, or to whatever sizes it is given.
+checkpoint and state. Goal at 100 trials: at most 0.1 s each after ``ray.init``, including the start of workers. The
+driver's CPU time per trial and its memory should not grow with the number of trials. ``python -m benchmarks.overhead``
+runs 100, 1,000 and 10,000 trials, or the sizes given as arguments.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # no token file in the home folder of whoever measures
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # avoids a token file in the user's home folder
 
 from rich.console import Console
 
@@ -39,6 +39,7 @@ grid: {{density: [{densities}]}}
 
 
 def trivial(trials: int, folder: Path) -> Space:
+    """Return a space of ``trials`` trivial trials; its file is written to ``folder``."""
     densities = ", ".join(str(round(0.95 - 0.9 * i / trials, 6)) for i in range(trials))
     file = folder / f"trivial_{trials}.yaml"
     file.write_text(SPACE.format(densities=densities))
@@ -46,7 +47,7 @@ def trivial(trials: int, folder: Path) -> Space:
 
 
 def ours(trials: int, folder: Path) -> None:
-    """A whole sweep in a new storage, on the Ray instance that is there."""
+    """Run a whole sweep in a new storage, on the Ray instance that is connected."""
     space = trivial(trials, folder)
     sweep = SweepFolder(folder / "storage" / space.name)
     plan = Plan(space, sweep, sweep.records())
@@ -67,7 +68,7 @@ def _nothing(config: dict[str, Any]) -> None:
 
 
 def plain_tune(trials: int, reuse_actors: bool) -> None:
-    """Ray Tune alone, with a function that imports torch, reports once and computes nothing."""
+    """Run Ray Tune alone, with a function that imports torch and reports once."""
     from ray import tune
 
     config = tune.TuneConfig(num_samples=trials, reuse_actors=reuse_actors)
@@ -77,13 +78,14 @@ def plain_tune(trials: int, reuse_actors: bool) -> None:
 
 
 def timed(function: Callable[[], None]) -> tuple[float, float]:
-    """Wall seconds, and CPU seconds of this process: the driver."""
+    """Return the wall seconds of ``function`` and the CPU seconds of this process, the driver."""
     wall, cpu = time.perf_counter(), time.process_time()
     function()
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def line(name: str, trials: int, wall: float, cpu: float) -> str:
+    """Return one printable result."""
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     each = f"{wall / trials:.3f} s each (driver {cpu / trials * 1e3:.1f} ms CPU, at most {memory:.0f} MiB so far)"
     return f"{name}: {trials} trials, {each}"

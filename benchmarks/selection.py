@@ -1,6 +1,6 @@
-"""Selecting the top of 23.5 million weights (ResNet-50's) against sorting them. Goals: 10 times faster, within 1 MB.
+"""Selection of the largest of ResNet-50's 23.5 million weights, compared with a full sort.
 
-The megabyte is what the selection allocates beyond the weights it is given and the masks it returns.
+Goals: 10 times faster than the sort, with at most 1 MB allocated beyond the given weights and the returned masks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from trials.sparsity import prunable, select
 
 
 def resnet50() -> list[Tensor]:
-    """Random weights of ResNet-50's shapes (10 classes): 23,467,712."""
+    """Return random weights of ResNet-50's shapes (10 classes), 23,467,712 in all."""
     with torch.device("meta"):
         model = MODELS["resnet50"](num_classes=10, in_channels=3)
     generator = torch.Generator().manual_seed(0)

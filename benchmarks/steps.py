@@ -1,10 +1,10 @@
-"""Training steps of ResNet-18 on batches of 64 CIFAR-size images, one thread.
+"""Time of training steps relative to dense steps, on batches of 64 CIFAR-size images, in one thread.
 
-Against a dense step (forward, backward, SGD): a masked one, and a step of HYDRA's scores; against two dense steps: an
-iteration of BiP, which is two; each of them for weights, filters and channels (goal: at most 1.10 times). And a whole
-BiP iteration against two plain forward and backward passes of the same model (goal: at most 1.15 times). A step of
-GReg's prune phase against a dense one, of ResNet-56 (goal: at most 1.05 times), with an update of lambda in every
-fifth, as released for ImageNet.
+On ResNet-18, for weights, filters and channels (goal: ratio at most 1.10): a masked step and a step of HYDRA's scores
+against a dense step (forward, backward, SGD), and a BiP iteration, which has two steps, against two dense steps. Also
+a BiP iteration against two plain forward and backward passes (goal: at most 1.15). On ResNet-56: a step of GReg's prune
+phase against a dense step (goal: at most 1.05), with an update of lambda in every fifth step, the released code's
+default for ImageNet.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ from trials.training.net import Batch, Net
 
 
 def new_net(model: str = "resnet18") -> Net:
+    """Return a network in training mode, always with the same weights."""
     return Net(models.build(model, num_classes=10, in_channels=3, seed=0).train())
 
 
 def batch(seed: int) -> Batch:
+    """Return a batch of random images [64, 3, 32, 32] and labels."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(64, 3, 32, 32, generator=generator), torch.randint(10, (64,), generator=generator)
 
@@ -42,7 +44,7 @@ DENSITY = 0.5
 
 
 def trainer(pattern: str | None, model: str = "resnet18") -> Callable[[], object]:
-    """One SGD step per call, under masks of ``pattern``, or dense."""
+    """Return a function that takes one SGD step, with masks of ``pattern`` or, if None, dense."""
     net = new_net(model)
     if pattern is not None:
         net.set_masks(
@@ -62,7 +64,7 @@ def trainer(pattern: str | None, model: str = "resnet18") -> Callable[[], object
 
 
 def two_steps() -> Callable[[], object]:
-    """Two dense SGD steps per call."""
+    """Return a function that takes two dense SGD steps."""
     step = trainer(None)
 
     def run() -> None:
@@ -73,18 +75,19 @@ def two_steps() -> Callable[[], object]:
 
 
 def bilevel(pattern: str = "weight") -> Callable[[], object]:
-    """One BiP iteration per call."""
+    """Return a function that runs one BiP iteration."""
     config = BipConfig(dataset="cifar10", model="resnet18", density=DENSITY, pattern=pattern, mask_lr=1e-3)
     return scored(Bilevel(config), 2)
 
 
 def hydra(pattern: str) -> Callable[[], object]:
-    """One step of HYDRA's scores per call."""
+    """Return a function that takes one step of HYDRA's scores."""
     config = HydraConfig(dataset="cifar10", model="resnet18", density=DENSITY, pattern=pattern, prune=Recipe(lr=1e-3))
     return scored(TrainScores(config, config.prune), 1)
 
 
 def scored(stage: Bilevel | TrainScores, batches: int) -> Callable[[], object]:
+    """Return a function that takes one step of ``stage`` on ``batches`` batches."""
     net = new_net()
     stage.enter(net)
     stage.attach(net)
@@ -94,7 +97,7 @@ def scored(stage: Bilevel | TrainScores, batches: int) -> Callable[[], object]:
 
 
 def growing(kind: str, pattern: GroupPattern) -> Callable[[], object]:
-    """Five iterations of GReg's prune phase per call, the first of which updates lambda."""
+    """Return a function that runs five iterations of GReg's prune phase, the first of which updates lambda."""
     net = new_net("resnet56s")
     fields: Any = {"dataset": "cifar10", "model": "resnet56s", "stage_pr": 0.5, "pattern": pattern}
     stage: Growing = Greg1Stage(Greg1Config(**fields)) if kind == "GReg-1" else Greg2Stage(Greg2Config(**fields))
@@ -106,11 +109,12 @@ def growing(kind: str, pattern: GroupPattern) -> Callable[[], object]:
 
 
 def five(step: Callable[[], object]) -> Callable[[], object]:
+    """Return a function that calls ``step`` five times."""
     return lambda: [step() for _ in range(5)]
 
 
 def two_passes() -> Callable[[], object]:
-    """Two forward and backward passes per call, and nothing else."""
+    """Return a function that runs two forward and backward passes, without an optimiser."""
     model = new_net().model
     data = [batch(0), batch(1)]
 

@@ -1,4 +1,4 @@
-"""Timing in pairs, so that a machine whose speed drifts does not change a ratio."""
+"""Timing of two functions in alternation, so that drifts of the machine's speed do not change their ratio."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import torch
 
 @dataclass(frozen=True)
 class Pair:
-    """Seconds of A and of B, round by round."""
+    """Seconds of A and of B in each round."""
 
     a: list[float]
     b: list[float]
 
     @property
     def ratio(self) -> float:
-        """Median over rounds of A/B."""
+        """Median over the rounds of A / B."""
         return statistics.median(x / y for x, y in zip(self.a, self.b, strict=True))
 
     def line(self, name: str, a: str, b: str, goal: str) -> str:
-        """One printable result."""
+        """Return one printable result."""
         ratios = sorted(x / y for x, y in zip(self.a, self.b, strict=True))
         return (
             f"{name}: {a} {statistics.median(self.a) * 1e3:.1f} ms, {b} {statistics.median(self.b) * 1e3:.1f} ms, "
@@ -33,7 +33,7 @@ class Pair:
 
 
 def pair(a: Callable[[], object], b: Callable[[], object], rounds: int = 7, warmup: int = 1) -> Pair:
-    """Time A and B in turns, after a warm-up that is not counted."""
+    """Time A and B in alternation, after ``warmup`` rounds that are not counted."""
     for _ in range(warmup):
         a()
         b()
@@ -47,7 +47,7 @@ def pair(a: Callable[[], object], b: Callable[[], object], rounds: int = 7, warm
 
 
 def machine() -> str:
-    """What the figures were measured on."""
+    """Return a description of the CPU, threads and versions."""
     cpu = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo") as info:  # noqa: PTH123

@@ -1,1 +1,1 @@
-"""What the project does on a GPU, in six minutes: ``python -m benchmarks.gpu``. Figures as JSON and as a table."""
+"""A check of the project on a GPU, which takes six minutes and writes JSON and tables: ``python -m benchmarks.gpu``."""

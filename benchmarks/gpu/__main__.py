@@ -1,9 +1,9 @@
 """The GPU check: ``python -m benchmarks.gpu [--device cuda|cpu] [--seconds 350] [--out DIR] [--only NAME,…]``.
 
-Writes DIR/gpu_check.json after every section and DIR/gpu_check.md at the end, and prints the latter. Sections stand
-alone: an error is recorded and the next one runs. A section that finds too little time left is recorded as skipped.
-It needs of packages torch, numpy, pyarrow, filelock, pillow, scikit-learn and pydantic; no network, no Ray. No
-setting of the card is changed. On a CPU everything runs tiny, to show that the check itself works.
+Writes DIR/gpu_check.json after every section and DIR/gpu_check.md at the end, and prints the latter. Sections are
+independent: an error is recorded and the next section runs. A section with too little time left is recorded as
+skipped. Required packages: torch, numpy, pyarrow, filelock, pillow, scikit-learn and pydantic. It needs no network and
+no Ray, and changes no setting of the GPU. On a CPU it runs in a tiny size, to test the check itself.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ TIMED = ("dense", "masked", "bip", "hydra", "greg1", "adaptive", "adamw")
 
 @dataclass(frozen=True)
 class Section:
+    """A part of the check; ``needs_s`` is the time it needs at least, in seconds."""
+
     name: str
     needs_s: float
     run: Callable[[Check, Result], None]
@@ -60,6 +62,7 @@ SECTIONS = (
 
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line; ``sections`` and ``names`` (trials of ``smoke``) are resolved from their patterns."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description="What the project does on a GPU.")
     parser.add_argument("--device", default="cuda", help="cuda, or cpu to see that the check itself works")
     parser.add_argument("--seconds", type=float, default=350.0, help="how long all sections together may take")
@@ -72,16 +75,16 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
         chosen.sections = matching([section.name for section in SECTIONS], chosen.only)
         chosen.names = matching(NAMES, chosen.trials)
         chosen.device = torch.empty(0, device=chosen.device).device
-    except (ValueError, RuntimeError, AssertionError) as error:  # torch without CUDA says so by an AssertionError
+    except (ValueError, RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
         parser.error(str(error).partition("\n")[0])
     return chosen
 
 
 def matching(names: Sequence[str], patterns: str) -> tuple[str, ...]:
-    """The names that one of the patterns fits.
+    """Return the names that match at least one of the comma-separated patterns.
 
     Raises:
-        ValueError: a pattern fits none.
+        ValueError: a pattern matches no name.
     """
     wanted: set[str] = set()
     for pattern in patterns.split(","):
@@ -93,7 +96,8 @@ def matching(names: Sequence[str], patterns: str) -> tuple[str, ...]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # workers and MPS end with it
+    """Run the chosen sections, or a worker of the section ``processes``; return the exit code."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that workers and MPS are ended too
     chosen = options(arguments)
     torch.set_num_threads(1)
     if chosen.worker:

@@ -1,4 +1,4 @@
-"""Sections ``compile_resnet20s`` and ``compile_others``: steps with ``torch.compile``, and those as CUDA graphs."""
+"""Sections ``compile_resnet20s`` and ``compile_others``: steps with ``torch.compile``, also as CUDA graphs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.gpu.steps import Step, new_step
 
 
 def compile_resnet20s(check: Check, result: Result) -> None:
-    """A dense and a BiP step, and K dense ones on K streams."""
+    """Time a compiled dense and BiP step of resnet20s, and K compiled dense steps on K streams."""
     for kind in ("dense", "bip"):
         if check.has(45.0, result, kind):
             result[kind] = {}
@@ -21,6 +21,7 @@ def compile_resnet20s(check: Check, result: Result) -> None:
 
 
 def compile_others(check: Check, result: Result) -> None:
+    """Time compiled dense steps of vgg16 and resnet18."""
     for model in ("vgg16", "resnet18"):
         if check.has(50.0, result, model):
             result[model] = {}

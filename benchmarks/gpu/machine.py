@@ -1,4 +1,4 @@
-"""Section ``machine``: what this is, and how fast it launches, copies and multiplies."""
+"""Section ``machine``: device and versions, and the speed of launches, copies and matrix products."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ MPS_CONTROL = "nvidia-cuda-mps-control"
 
 
 def mps_control() -> str | None:
-    """The program that starts and ends the MPS daemon, if it is installed."""
+    """Return the path of the program that starts and ends the MPS daemon; None if it is not installed."""
     return shutil.which(MPS_CONTROL, path=os.environ.get("PATH", "") + os.pathsep + "/usr/local/nvidia/bin")
 
 
 def machine(check: Check, result: Result) -> None:
+    """Record the device, versions and settings, and measure basic speeds."""
     cudnn, card = torch.backends.cudnn, check.card
     result.update(
         torch=torch.__version__,
@@ -51,13 +52,13 @@ def _driver() -> str:
 
 
 def _launch_us(card: Card) -> float:
-    """Microseconds to cut a small tensor out and add to it in place, launched a hundred times in a row."""
+    """Return the microseconds of slicing a small tensor and adding to it in place, averaged over 100 in a row."""
     values = torch.randn(8 * 100, device=card.device)
     return round(card.median_ms(lambda: [values[:8].add_(1) for _ in range(100)], 0.3) * 10, 2)
 
 
 def _copy_tbps(card: Card) -> float:
-    """Bytes read and written in a copy of 1 GiB, in TB/s."""
+    """Return the bandwidth of a copy of 1 GiB in TB/s, counting bytes read and written."""
     source = torch.zeros(1 << 28, device=card.device)
     target = torch.empty_like(source)
     return round(2 * 4 * source.numel() / card.median_ms(lambda: target.copy_(source), 0.3) / 1e9, 2)
@@ -70,7 +71,10 @@ def _bf16_tflops(card: Card) -> float:
 
 
 def _float32_conv_error(card: Card) -> float:
-    """Of a float32 convolution against float64 on the CPU, in norm; about 3e-4 where cuDNN computes in TF32."""
+    """Return the relative error (L2 norm) of a float32 convolution; about 3e-4 if cuDNN computes in TF32.
+
+    The reference is float64 on the CPU.
+    """
     with torch.no_grad():
         layer = nn.Conv2d(64, 64, 3).to(card.device)
         images = torch.randn(8, 64, 16, 16, device=card.device)

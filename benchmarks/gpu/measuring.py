@@ -1,4 +1,4 @@
-"""How it is measured: milliseconds of a call, the same call as a CUDA graph, its kernels."""
+"""Measuring tools: milliseconds of a call, a call as a CUDA graph, kernels of a call."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_CALLS = 200
 
 
 class Captured:
-    """A call recorded as a CUDA graph, after a warm-up. Keeps the call, whose tensors the graph works on."""
+    """A call captured as a CUDA graph after a warm-up. Keeps the call, whose tensors the graph uses."""
 
     def __init__(self, call: Callable[[], object]) -> None:
         self.call = call
@@ -45,15 +45,16 @@ class Card:
 
     @property
     def is_cuda(self) -> bool:
+        """Whether the device is a GPU."""
         return self.device.type == "cuda"
 
     def wait(self) -> None:
-        """Until all that was enqueued is done."""
+        """Wait until all enqueued work is done."""
         if self.is_cuda:
             torch.cuda.synchronize()
 
     def timed_ms(self, call: Callable[[], object], times: int = 1) -> float:
-        """Milliseconds of one call, on average over ``times`` calls one after the other."""
+        """Return the milliseconds of one call, averaged over ``times`` calls in a row."""
         self.wait()
         start = time.perf_counter()
         for _ in range(times):
@@ -62,7 +63,7 @@ class Card:
         return (time.perf_counter() - start) / times * 1e3
 
     def median_ms(self, call: Callable[[], object], seconds: float = 0.5) -> float:
-        """Milliseconds of a call: the median of five blocks of ``seconds`` in all; on a CPU those of one call."""
+        """Return the milliseconds of a call, the median of five blocks (``seconds`` in all); on a CPU of one call."""
         for _ in range(WARM_UP if self.is_cuda else 1):
             call()
         one_ms = self.timed_ms(call)
@@ -74,9 +75,9 @@ class Card:
         return round(statistics.median(self.timed_ms(call, times) for _ in range(blocks)), 4)
 
     def kernels(self, call: Callable[[], object]) -> dict[str, Any]:
-        """How many kernels a call launches, how long they run in all, and the five kinds that run longest.
+        """Return the number of kernels that a call launches, their total time, and the five with the longest time.
 
-        The profiler may slow down what its process launches afterwards: profile last.
+        The profiler may slow down later launches of the process, so use this last.
         """
         with profile(activities=[ProfilerActivity.CUDA]) as profiler:
             call()

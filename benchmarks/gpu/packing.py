@@ -1,4 +1,4 @@
-"""Sections ``same_process`` and ``stacked``: several networks on one card from one process."""
+"""Sections ``same_process`` and ``stacked``: several networks on one GPU in one process."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ MODELS = ("resnet20s", "tiny")
 
 
 def same_process(check: Check, result: Result) -> None:
-    """Milliseconds per step and network of K captured steps, each on a stream of its own."""
+    """Measure K captured steps, each on its own stream, in milliseconds per step and network."""
     for model in MODELS:
         result[model] = {}
         on_streams(check, result[model], model, (1, 2, 4, 8, 16))
 
 
 def on_streams(check: Check, result: Result, model: str, sizes: tuple[int, ...], *, compiled: bool = False) -> None:
-    """The same for one model; ``result`` by K."""
+    """Measure this for one model; ``result`` is keyed by K."""
     members: list[tuple[Captured, torch.cuda.Stream]] = []
     for size in sizes:
         if not check.has(40.0, result, str(size)):
@@ -47,7 +47,7 @@ def _all(members: list[tuple[Captured, torch.cuda.Stream]]) -> Callable[[], None
 
 
 def stacked(check: Check, result: Result) -> None:
-    """Milliseconds per step and network of K networks as one program: the prototype's, grouped and by ``vmap``."""
+    """Measure K networks in one program, by the prototype :class:`Pack`, in milliseconds per step and network."""
     for model in MODELS:
         for way in ("grouped", "vmap"):
             into = result.setdefault(model, {})[way] = {}

@@ -1,4 +1,4 @@
-"""Sections ``processes`` and ``processes_mps``: several processes that train on one card, without and with MPS."""
+"""Sections ``processes`` and ``processes_mps``: several processes that train on one GPU, without and with MPS."""
 
 from __future__ import annotations
 
@@ -22,24 +22,26 @@ from benchmarks.gpu.steps import new_step
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 90.0
+"""Seconds in which all workers must have started."""
+
 STEPS_OF_A_TRIAL = 160 * 352
-"""160 epochs of 45,000 images in batches of 128."""
+"""Steps of 160 epochs of 45,000 images in batches of 128."""
 
 
 def processes(check: Check, result: Result) -> None:
-    """Steps a second of 1, 2, 4 and 8 processes at a time (on a CPU: 1 and 2), as they are and as CUDA graphs."""
+    """Measure the steps per second of 1, 2, 4 and 8 processes (on a CPU: 1 and 2), eager and as CUDA graphs."""
     _measure(check, result, os.environ)
 
 
 def processes_mps(check: Check, result: Result) -> None:
-    """The same, as clients of an MPS daemon."""
+    """Measure the same with the processes as clients of an MPS daemon."""
     with mps_daemon() as environment:
         _measure(check, result, environment)
 
 
 @contextmanager
 def mps_daemon() -> Iterator[Mapping[str, str]]:
-    """An MPS daemon in a folder of its own, as the environment of its clients; ended at the end."""
+    """Run an MPS daemon in a folder of its own; yield the environment of its clients."""
     control = mps_control() or MPS_CONTROL
     with tempfile.TemporaryDirectory() as folder:
         pipe, log = Path(folder, "pipe"), Path(folder, "log")
@@ -74,33 +76,34 @@ def _measure(check: Check, result: Result, environment: Mapping[str, str]) -> No
 
 
 class Worker:
-    """A process that makes steps when asked to: by files in a folder that is its own."""
+    """A process that trains on request. Requests and answers are files in its own folder."""
 
     def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
         self.process, self.folder = process, folder
 
     def ask(self, **task: Any) -> None:
+        """Request a task; see :func:`work`."""
         write(self.folder / "task", task)
 
     def answer(self, name: str, seconds: float) -> dict[str, Any]:
-        """What it wrote, once it has.
+        """Wait for the answer ``name`` and return it.
 
         Raises:
-            RuntimeError: it died, or wrote nothing in time.
+            RuntimeError: the worker died, or did not answer within ``seconds``.
         """
         end = time.monotonic() + seconds
         while (content := take(self.folder / name)) is None:
             if self.process.poll() is not None:
                 raise RuntimeError(f"a worker died: {(self.folder / 'stderr').read_text()[-300:]}")
             if time.monotonic() > end:
-                raise RuntimeError(f"a worker was not heard of in {seconds:.0f} s ({name})")
+                raise RuntimeError(f"a worker did not answer within {seconds:.0f} s ({name})")
             time.sleep(0.02)
         return content
 
 
 @contextmanager
 def started(device: str, environment: Mapping[str, str]) -> Iterator[Worker]:
-    """A worker; gone for certain at the end."""
+    """Start a worker; terminate it on exit, or kill it if that takes too long."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         command = [sys.executable, "-m", "benchmarks.gpu", "--worker", name, "--device", device]
@@ -109,7 +112,7 @@ def started(device: str, environment: Mapping[str, str]) -> Iterator[Worker]:
         try:
             yield Worker(process, folder)
         finally:
-            process.terminate()  # in Python, between two steps: see benchmarks/gpu/__main__.py
+            process.terminate()  # handled between two steps: see main in benchmarks/gpu/__main__.py
             try:
                 process.wait(15)
             except subprocess.TimeoutExpired:
@@ -118,7 +121,7 @@ def started(device: str, environment: Mapping[str, str]) -> Iterator[Worker]:
 
 
 def together(workers: list[Worker], way: str, span_s: float) -> dict[str, float]:
-    """What these make between them in the same seconds."""
+    """Let all workers train in the same ``span_s`` seconds; return their total throughput."""
     begin = time.time() + 0.4
     for worker in workers:
         worker.ask(way=way, begin=begin, end=begin + span_s)
@@ -131,14 +134,14 @@ def together(workers: list[Worker], way: str, span_s: float) -> dict[str, float]
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    """Whole or not at all: who waits for the file must not read half of it."""
+    """Write a file atomically, so that the waiting process never reads half of it."""
     part = path.with_suffix(".part")
     part.write_text(json.dumps(content))
     part.replace(path)
 
 
 def take(path: Path) -> dict[str, Any] | None:
-    """What was written, which is then gone; None if nothing was."""
+    """Read a file and delete it; None if there is none."""
     try:
         content: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
@@ -148,7 +151,10 @@ def take(path: Path) -> dict[str, Any] | None:
 
 
 def work(folder: Path, device: torch.device) -> None:
-    """A worker's life: until it is terminated, or whoever started it is gone."""
+    """Run a worker until it is terminated or its parent has exited.
+
+    A task has the keys ``way`` (``eager`` or ``graph``), ``begin`` and ``end`` (seconds since the epoch).
+    """
     parent = os.getppid()
     card, start = Card(device), time.monotonic()
     step = new_step("dense", "resnet20s", device)

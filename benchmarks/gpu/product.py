@@ -1,4 +1,4 @@
-"""Every name of ``trials`` that the GPU check uses, imported in this one place and nowhere else in the check."""
+"""All names of ``trials`` that the GPU check uses; no other module of the check imports from ``trials``."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A prototype, which the project does not use: what it measures decides whether it should.
+"""A prototype that the project does not use; the check measures whether it would pay.
 
-:class:`Pack`: what would K networks cost as one program (grouped convolutions or ``vmap``) instead of K programs?
+:class:`Pack` trains K networks as one program (grouped convolutions or ``vmap``) instead of K programs.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from benchmarks.gpu.product import Net, SubsampleAndPad
 
 
 class Pack:
-    """Prototype. K networks of one architecture as one program, each with its own batch and learning rate.
+    """K networks of one architecture trained as one program, each with its own batch and learning rate.
 
-    SGD with momentum 0.9 and weight decay 5e-4. Calls take images [K, B, C, H, W] and labels [K, B].
+    Uses SGD with momentum 0.9 and weight decay 5e-4. Inputs are images [K, B, C, H, W] and labels [K, B].
     """
 
     def __init__(self, nets: Sequence[Net], learning_rates: Sequence[float], *, grouped: bool, autocast: bool) -> None:
@@ -48,7 +48,7 @@ class Pack:
         return lambda images: base(images.transpose(0, 1).flatten(1, 2).contiguous(memory_format=layout))
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One step of every network; the losses [K]."""
+        """Take one step of every network; return the losses [K]."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast):
             logits = self.forward(images)
         logits = logits.float()  # [K, B, classes]
@@ -71,7 +71,7 @@ class Pack:
 
 
 class _Packed(nn.Module):
-    """A layer of all K networks; their values are the pack's, under the layer's name."""
+    """A layer of all K networks. The pack holds its parameters and buffers under the layer's name."""
 
     def __init__(self, pack: Pack, name: str, module: nn.Module) -> None:
         super().__init__()
@@ -79,6 +79,7 @@ class _Packed(nn.Module):
         self.one = [module]  # in a list: not a submodule
 
     def value(self, leaf: str) -> Tensor:
+        """Return a parameter or buffer of the layer, stacked over the networks: [K, ...]."""
         name = f"{self.name}.{leaf}"
         return self.pack.parameters[name] if name in self.pack.parameters else self.pack.buffers[name]
 

@@ -1,4 +1,4 @@
-"""The main figures as tables in Markdown, whatever of them there is."""
+"""Formats the main results as Markdown tables; missing figures are left out."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ LOOP_FIGURES = {
 
 
 def at(results: object, *path: str) -> Any:
-    """What stands at a path of nested results; None where nothing does."""
+    """Return the value at a path of nested results; None if there is none."""
     for name in path:
         results = results.get(name) if isinstance(results, Mapping) else None
     return results
 
 
 def shown(value: object) -> str:
+    """Format a cell of a table; of a result that failed or was skipped, the word ``error`` or ``skipped``."""
     if value is None:
         return ""
     if isinstance(value, Mapping):
@@ -42,9 +43,10 @@ def shown(value: object) -> str:
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], labels: int = 1) -> list[str]:
-    """Lines of a table without the rows and columns that say nothing; no lines, if nothing is left.
+    """Return the lines of a table without empty rows and columns; no lines if nothing is left.
 
-    The first ``labels`` columns name what the others say.
+    Args:
+        labels: number of leading columns that are labels; they do not count as content.
     """
     cells = [[shown(cell) for cell in row] for row in rows]
     cells = [row for row in cells if any(row[labels:])]
@@ -56,7 +58,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], labels: int 
 
 
 def report(results: Results) -> str:
-    """The whole page."""
+    """Return the whole page."""
     parts = {
         "": [_machine_line(results)],
         "Machine": table(("figure", "value"), _machine(results)),
@@ -92,7 +94,7 @@ def report(results: Results) -> str:
 
 
 def _grouped(results: Results, key: str) -> list[str]:
-    """A line per message, with all places where it stands."""
+    """Return a line per message, with all paths at which it occurs."""
     places: dict[str, list[str]] = {}
     for where, message in found(results, key):
         places.setdefault(str(message), []).append(where)
@@ -134,11 +136,11 @@ def _smoke(results: Results) -> list[str]:
     lines += [f"Not complete: {name} ({trial['status']})." for name, trial in trials.items() if name not in complete]
     if "resume" in smoke and "skipped" not in smoke["resume"]:
         first, then = at(smoke, "resume", "first", "status"), at(smoke, "resume", "then", "status")
-        lines.append(f"Interrupted and gone on with: {first}, then {then}.")
+        lines.append(f"Interrupted and resumed: {first}, then {then}.")
         same = at(smoke, "resume", "as undisturbed")
-        lines += [] if same is None else [f"Ends as the undisturbed trial does: {'yes' if same else 'no'}."]
+        lines += [] if same is None else [f"Ends like the uninterrupted trial: {'yes' if same else 'no'}."]
     same = smoke.get("same seed twice is the same")
-    return lines + ([] if same is None else [f"The same seed twice ends the same: {'yes' if same else 'no'}."])
+    return lines + ([] if same is None else [f"The same seed gives the same result twice: {'yes' if same else 'no'}."])
 
 
 def _steps(results: Results) -> Iterable[Sequence[object]]:

@@ -1,4 +1,4 @@
-"""Section ``smoke``: one small trial per method, then of BiP in other precisions and formats, compiled, resumed."""
+"""Section ``smoke``: one small trial per method, then BiP in other precisions and formats, compiled, and resumed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ METHODS = (
     "greg2-channel", "oracle", "global_prune", "layer_prune", "gradient_prune", "dwp", "adaptive_sparsity",
     "prune_iterative", "regrow", "regrow_iterative", "single_layer",
 )  # fmt: skip
-"""Names of tests/trials/small_trials.py."""
+"""Names of configs in tests/trials/small_trials.py."""
 
 RANDOM = {"score_init": "random"}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -35,10 +35,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "bip compiled": ("bip", {"compile": True}),
 }
 CAPTURED = ("dense", "one_shot", "imp-weights", "bip", "bip-channel", "hydra", "adaptive_sparsity", "prune_iterative")
-"""Trials whose stages are captured on a card: they are run once more, operator by operator."""
+"""Trials whose stages are captured on a GPU; they run a second time without capture."""
 VARIANTS |= {f"{name} eager": (name, {"capture": False}) for name in CAPTURED}
 NEEDS_S = {"bip compiled": 45.0}
-ONLY_ON_CUDA = ("bip compiled",)  # on a CPU inductor would compile C++ for minutes
+ONLY_ON_CUDA = ("bip compiled",)  # on a CPU, inductor compiles C++ for minutes
 WITH_SSIM = ("regrow", "regrow_iterative", "single_layer")
 RESUME = "resume"
 
@@ -46,6 +46,7 @@ NAMES = (*METHODS, *VARIANTS, RESUME)
 
 
 def smoke(check: Check, result: Result) -> None:
+    """Run the chosen trials, and compare those that must end alike."""
     wanted = check.trials or NAMES
     fast = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=fast) as folder:
@@ -66,7 +67,7 @@ def smoke(check: Check, result: Result) -> None:
 
 
 def _missing(name: str, check: Check) -> str | None:
-    """What a trial needs and is not here."""
+    """Return the name of something that a trial needs and that is missing; None if nothing is."""
     if name in ONLY_ON_CUDA and not check.card.is_cuda:
         return "CUDA"
     if name in WITH_SSIM and importlib.util.find_spec("pytorch_msssim") is None:
@@ -75,23 +76,23 @@ def _missing(name: str, check: Check) -> str | None:
 
 
 class Runner:
-    """Runs trials of the digits in a folder; each name has a folder of its own, all have their shared stages in one."""
+    """Runs trials on the digits. Each name has its own trial folder; all use one folder of shared trials."""
 
     def __init__(self, check: Check, folder: Path) -> None:
         self.folder, self.device = folder, str(check.device)
 
     def run(self, name: str, fields: dict[str, Any], **around: Any) -> Result:
-        """How the trial ended, what it came to, and how long it took. Under the same name again: it is gone on with."""
+        """Run a trial and return its status, result and seconds. A second call with the same name resumes the trial."""
         start = time.monotonic()
         try:
             outcome = self._run(name, fields, **around)
-        except Exception as error:  # noqa: BLE001  the next trial runs all the same
+        except Exception as error:  # noqa: BLE001  the next trial runs anyway
             outcome = {"status": "raised", "error": short(error)}
         return {**outcome, "seconds": round(time.monotonic() - start, 2)}
 
     def _run(self, name: str, fields: dict[str, Any], **around: Any) -> Result:
         config = parse({"dataset": "digits", "model": "tiny", "seed": 3, "device": self.device, **fields})
-        parent = "stages" if config.method == "dense" else "trials"  # elsewhere it would only fetch the shared stage
+        parent = "stages" if config.method == "dense" else "trials"  # elsewhere it would only fetch the shared trial
         folder = self.folder / parent / f"{config.id}-{name.replace(' ', '-')}"
         state = run(config, folder, TrialHost(self.folder / "stages", alone=True, **around))
         if state.error:
@@ -105,9 +106,9 @@ class Runner:
 
 
 def resumed(runner: Runner, undisturbed: Result | None) -> Result:
-    """BiP, preempted when it looks for the second time whether it should stop, and gone on with to its end.
+    """Run BiP, preempt it the second time that it checks whether to stop, and resume it to its end.
 
-    Beside the trial that nobody disturbed: on a CPU they end alike to the bit.
+    Also compare the result with that of an uninterrupted trial; on a CPU the two are bit-identical.
     """
     looks = count(1)
     with looking_always():
@@ -121,7 +122,7 @@ def resumed(runner: Runner, undisturbed: Result | None) -> Result:
 
 @contextmanager
 def looking_always() -> Iterator[None]:
-    """Within it, trials look after every step whether they should stop: they would be over in half a second."""
+    """Let trials check after every step whether to stop; at the usual interval they would finish first."""
     before, progress.STOP_POLL_S = progress.STOP_POLL_S, 0.0
     try:
         yield

@@ -1,4 +1,4 @@
-"""What is timed: one training step of each kind, on a batch that stays the same."""
+"""The training steps that are timed, one per kind, each on a fixed batch."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ from benchmarks.gpu.product import (
 )
 
 KINDS = ("dense", "masked", "adamw", "bip", "bip/filter", "hydra", "greg1", "greg1/filter", "adaptive")
-"""A stage, or a stage and its pattern. ``masked`` and ``adamw`` train under masks of density 0.5."""
+"""Names of stages, some with a pattern. ``masked`` and ``adamw`` train with masks of density 0.5."""
 
 LEARNING_RATE = 1e-3
 
 
 def batch_size(device: torch.device) -> int:
-    """128 images on a card; 2 on a CPU, which only shows that the code runs."""
+    """Return 128 on a GPU, and 2 on a CPU, which only tests that the code runs."""
     return 128 if device.type == "cuda" else 2
 
 
 def input_shape(model: str) -> tuple[int, int, int]:
-    """Channels, height and width: of digits for the tiny net, of CIFAR-10 for the others."""
+    """Return channels, height and width: of the digits for ``tiny``, of CIFAR-10 for other models."""
     return (1, 8, 8) if model == "tiny" else (3, 32, 32)
 
 
 def new_net(model: str, device: torch.device, *, compiled: bool = False) -> Net:
-    """A network as a trial of precision and memory format ``auto`` has it: on a card bfloat16 and channels last."""
+    """Return a network as a trial with default precision and memory format: on a GPU bfloat16 and channels last."""
     module = models.build(model, num_classes=10, in_channels=input_shape(model)[0], seed=0).to(device)
     if device.type == "cuda":
         module = module.to(memory_format=torch.channels_last)
@@ -56,6 +56,7 @@ def new_net(model: str, device: torch.device, *, compiled: bool = False) -> Net:
 
 
 def new_batch(model: str, device: torch.device, seed: int = 0) -> Batch:
+    """Return a batch of random images and labels for ``model``."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.randn((batch_size(device), *input_shape(model)), generator=generator).to(device)
     labels = torch.randint(10, (batch_size(device),), generator=generator).to(device)
@@ -66,7 +67,7 @@ def new_batch(model: str, device: torch.device, seed: int = 0) -> Batch:
 
 @dataclass
 class Step:
-    """A network, the stage that trains it, and the batches that it trains on; a call is one step."""
+    """A network, the stage that trains it, and its batches. Calling it takes one step."""
 
     net: Net
     stage: Stage
@@ -78,7 +79,7 @@ class Step:
 
 
 def new_step(kind: str, model: str, device: torch.device, *, compiled: bool = False) -> Step:
-    """A step of a kind, ready to be called; equal arguments make equal steps."""
+    """Return a step of a kind, ready to be called; equal arguments give equal steps."""
     net = new_net(model, device, compiled=compiled)
     stage = _stage(kind, model, net)
     stage.enter(net)

@@ -1,4 +1,4 @@
-"""Sections ``waits``, ``steps_…``, ``loop`` and ``kernels``: where the time of a training step goes."""
+"""Sections ``waits``, ``steps_…``, ``loop`` and ``kernels``: how the time of training is spent."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from benchmarks.gpu.steps import KINDS, Step, batch_size, new_step
 
 STEPS = 5
 MODEL = "resnet20s"
-"""The network of every section but ``steps_…``. On a CPU other networks are timed in every second kind only."""
+"""Model of every section but ``steps_…``. On a CPU, only every second kind is timed for other models."""
 
 
 def waits(check: Check, result: Result) -> None:
-    """How often five steps wait for the device, and in which lines. On a CPU: how often they read a tensor's value."""
+    """Count waits for the device in five steps, by source line; on a CPU, count reads of a tensor's value."""
     count = _waits_on_cuda if check.card.is_cuda else _reads_on_cpu
     for kind in KINDS:
         check.attempt(result, kind, lambda kind=kind: count(new_step(kind, MODEL, check.device)))
 
 
 def _waits_on_cuda(step: Step) -> dict[str, Any]:
-    """Torch's own warnings: it does not see every wait, but those of reading a value and of copies."""
+    """Count torch's synchronisation warnings, which cover reads of values and copies but not every wait."""
     for _ in range(2):
         step()
     torch.cuda.synchronize()
@@ -61,7 +61,7 @@ def _waits_on_cuda(step: Step) -> dict[str, Any]:
 
 
 class _Reads(TorchDispatchMode):
-    """Counts how often the value of a tensor is asked for."""
+    """Counts how often a tensor's value is read on the host."""
 
     count = 0
 
@@ -78,7 +78,7 @@ def _reads_on_cpu(step: Step) -> dict[str, Any]:
 
 
 def steps(model: str, kinds: tuple[str, ...], seconds: float) -> Callable[[Check, Result], None]:
-    """A section: milliseconds of a step of each kind, operator by operator and as the CUDA graph that trials replay."""
+    """Return a section that times a step of each kind, eager and as the CUDA graph that trials replay."""
 
     def section(check: Check, result: Result) -> None:
         for kind in kinds if check.card.is_cuda or model == MODEL else kinds[::2]:
@@ -108,25 +108,28 @@ def _time_kind(check: Check, result: Result, kind: str, model: str, seconds: flo
 
 
 def replayed(step: Step) -> Callable[[], object]:
-    """The step as trials run it on a card: its batch copied, then one CUDA graph."""
+    """Return the step as trials run it on a GPU: the batch is copied, then one CUDA graph is replayed."""
     program = CapturedStep(step.stage, CudaGraph(step.batches[0][0].device))
     return lambda: program.step(*step.batches)
 
 
 def _difference(card: Card, kind: str, model: str) -> float:
-    """The largest difference of a weight, relative to its layer's largest, after 13 steps, ten of them replayed."""
+    """Return the largest difference of a parameter between eager and captured training after 13 steps.
+
+    It is relative to the largest absolute value of the same tensor. Ten of the 13 captured steps are replayed.
+    """
     step, twin = new_step(kind, model, card.device), new_step(kind, model, card.device)
     replay = replayed(twin)
     for _ in range(13):
         step()
-        replay()  # the first three run operator by operator, too
+        replay()  # the first three run eagerly too
     card.wait()
     pairs = zip(step.net.model.parameters(), twin.net.model.parameters(), strict=True)
     return max(float((a - b).abs().max() / a.abs().max().clamp(min=1e-30)) for a, b in pairs)
 
 
 def loop(check: Check, result: Result) -> None:
-    """What is around the step: batches cut and augmented, totals, evaluation, a checkpoint; of CIFAR-10's size."""
+    """Time the work around a step at CIFAR-10's size: batches, augmentation, totals, evaluation and a checkpoint."""
     card = check.card
     raw = _noise(50_000 if card.is_cuda else 1_000)
     data: list[Loader] = []
@@ -150,16 +153,18 @@ def loop(check: Check, result: Result) -> None:
 
 
 class Epoch:
-    """Whole batches of an epoch, given to somebody one after the other; at most 200, on a CPU 3."""
+    """The full batches of an epoch, at most 200, or 3 on a CPU."""
 
     def __init__(self, card: Card, data: Loader) -> None:
         self.card, self.data, self.size = card, data, batch_size(card.device)
         self.count = min(data.steps(self.size, drop_last=True), 200 if card.is_cuda else 3)
 
     def batches(self) -> Iterator[Batch]:
+        """Return an iterator over the epoch's batches, starting anew."""
         return iter(self.data.batches(seed=0, epoch=0, stream="train", batch_size=self.size))
 
     def ms_per_batch(self, work: Callable[[Batch], object], at_most: int = 200) -> float:
+        """Return the milliseconds of producing a batch and calling ``work`` with it."""
         batches = self.batches()
         return round(self.card.timed_ms(lambda: work(next(batches)), min(self.count, at_most)), 4)
 
@@ -186,7 +191,7 @@ def _replayed(epoch: Epoch) -> float:
 
 
 def _checkpoint(step: Step) -> int:
-    """Save what a trial's checkpoint mostly holds; its bytes."""
+    """Serialise the main content of a trial's checkpoint; return its size in bytes."""
     buffer = io.BytesIO()
     torch.save({"net": step.net.state_dict(), "stage": step.stage.state_dict()}, buffer)
     return len(buffer.getvalue())
@@ -197,7 +202,7 @@ def _placed(raw: RawData, card: Card) -> Loader:
 
 
 def _noise(count: int) -> RawData:
-    """Images of CIFAR-10's size; a fifth as many to test on."""
+    """Return ``count`` random training images of CIFAR-10's size, and a fifth as many test images."""
     random = np.random.RandomState(0)
 
     def split(n: int) -> tuple[Any, Any]:
@@ -218,7 +223,7 @@ def _cudnn_benchmark() -> Iterator[None]:
 
 
 def kernels(check: Check, result: Result) -> None:
-    """Kernels of one step of each kind, with their time on the device; last of all, for what the profiler leaves."""
+    """Record the kernels of one step of each kind. Runs last: the profiler may slow down later launches."""
     for kind in KINDS:
         if check.has(5.0, result, kind):
             check.attempt(result, kind, lambda kind=kind: _kernels(check.card, new_step(kind, MODEL, check.device)))

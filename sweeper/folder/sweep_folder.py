@@ -1,4 +1,4 @@
-"""A sweep's folder: which trials there are, what they serve, and how they stand. The driver's view of the rows."""
+"""A sweep's folder: its trials with their samples and committed states, and its space in ``sweep.yaml``."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ if TYPE_CHECKING:
     from trials.config.trial_config import TrialConfig
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The safe loader, in C where it was built so: a space may have ten thousand cells."""
+"""YAML's safe loader, in C if available, because a space may have ten thousand cells."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One point that a cell's study asked for: the ``number``-th of its cell.
+    """One point that a cell's search asked for.
 
     Attributes:
         cell: the cell's key.
+        number: number of the sample in its cell, from 0.
         grid: the cell's grid values, by dotted path.
         params: the searched hyperparameters, by dotted path.
-        attrs: what sampler and pruner left on the study's trial, and the sampler on the study, as JSON.
-        stopped: the step at which the pruner stopped it; the decision stands, whatever dies before it is carried out.
+        attrs: attributes that sampler and pruner left on Optuna's trial and study, as JSON.
+        stopped: step at which the pruner stopped the trial. The decision is committed here before it is carried out,
+            so it survives a crash.
     """
 
     cell: str
@@ -46,19 +48,20 @@ class Sample:
 
 @dataclass(frozen=True)
 class StoredConfig:
-    """A trial's config as JSON holds it (``content``), parsed when it is first asked for, and once."""
+    """A trial's config as JSON (``content``), parsed on first use."""
 
     content: dict[str, Any]
 
     @classmethod
     def of(cls, config: TrialConfig) -> StoredConfig:
-        """What :meth:`TrialConfig.model_dump` gives, beside the config itself."""
+        """Store ``config`` as JSON, keeping the parsed config too."""
         stored = cls(config.model_dump(mode="json"))
         stored.__dict__["typed"] = config
         return stored
 
     @cached_property
     def typed(self) -> TrialConfig:
+        """The parsed config."""
         from trials.methods.parsing import parse  # imports torch: not for reports
 
         return parse(self.content)
@@ -66,11 +69,13 @@ class StoredConfig:
 
 @dataclass(frozen=True)
 class Record:
-    """One trial of a sweep. Several samples may ask for the same config: it runs once and serves them all.
+    """A sweep's entry for one trial. Samples that ask for the same config share one trial, which runs once.
 
     Attributes:
-        stored: its config.
-        state: how it stands by its last commit; None before its first.
+        id: name of the trial, derived from its config.
+        stored: config of the trial.
+        samples: the samples that asked for it.
+        state: state as of the last commit; None before the first, or if the file is damaged.
     """
 
     id: str
@@ -81,21 +86,33 @@ class Record:
 
     @property
     def config(self) -> TrialConfig:
-        """The typed config. Raises UserError where another version wrote one that this version does not know."""
+        """The parsed config.
+
+        Raises:
+            UserError: another version wrote it and this version cannot read it.
+        """
         return self.stored.typed
 
     @property
     def content(self) -> dict[str, Any]:
-        """The config as its folder holds it."""
+        """The config as JSON."""
         return self.stored.content
 
     @property
     def finished(self) -> bool:
+        """Whether the last committed state is final."""
         return self.state is not None and self.state.finished
 
 
 class SweepFolder:
-    """``<storage>/<sweep>/``."""
+    """The folder ``<storage>/<sweep>/``.
+
+    Attributes:
+        trials: folder of the trials, one folder each.
+        tables: folder of the merged tables.
+        stages: folder of the storage's shared trials.
+        stop: file that asks the sweep to stop.
+    """
 
     def __init__(self, path: Place) -> None:
         self.path = path
@@ -105,25 +122,28 @@ class SweepFolder:
         self.stop = path / "stop"
 
     def trial_folder(self, trial_id: str) -> Place:
+        """Return the path of a trial's folder."""
         return self.trials / trial_id
 
     def schedule(self, trial_id: str, config: Mapping[str, Any], samples: tuple[Sample, ...]) -> None:
-        """Commit that a trial is wanted, before it is handed out."""
+        """Write a trial's config and samples, before the trial is assigned to a worker."""
         content = {"schema": SCHEMA, "id": trial_id, "config": config, "samples": [asdict(s) for s in samples]}
         folder = self.trial_folder(trial_id)
         folder.mkdir(parents=True, exist_ok=True)
         files.write(folder / "config.json", json.dumps(content, indent=1).encode())
 
     def drop_checkpoints(self, trial_id: str) -> None:
-        """Delete a finished trial's checkpoints, when nobody will continue from them. What is committed of it stays;
-        should a row file be damaged later, the trial is computed again."""
+        """Delete the checkpoints of a finished trial from which no trial will continue.
+
+        Rows and state stay. Without a checkpoint, a row file that is damaged later means that the trial runs again.
+        """
         folder = self.trial_folder(trial_id) / "checkpoint"
         for name in files.names(folder):
             if name.endswith(".pt"):
                 (folder / name).unlink(missing_ok=True)
 
     def records(self) -> list[Record]:
-        """Every trial that was ever scheduled, by name; damaged configs and states are left out or None."""
+        """Return the records of all scheduled trials by name; trials with a damaged config are left out."""
         found = each(self._record, files.names(self.trials), self.path)
         return [record for record in found if record is not None]
 
@@ -140,11 +160,12 @@ class SweepFolder:
         return Record(trial_id, StoredConfig(config), samples, folder, state)
 
     def repair(self, *, checkpoints: bool = False) -> list[str]:
-        """Set damaged files of trials that nobody runs aside, repair what can be; a line for each.
+        """Set damaged files aside and repair those that can be repaired; return a line for each.
 
-        Checkpoints, which are large, are verified when they are used, or if asked for.
+        For the sweep's driver only, before it assigns trials, while no trial runs.
 
-        For the one driver of the sweep, before it hands anything out.
+        Args:
+            checkpoints: verify checkpoints too. They are large, and are always verified when they are used.
         """
         found = each(lambda name: self._repair(name, checkpoints), files.names(self.trials), self.path)
         return [line for lines in found for line in lines]
@@ -160,16 +181,19 @@ class SweepFolder:
         return TrialFolder(self.trials / name).verify(checkpoint=checkpoints)
 
     def forgive(self) -> int:
-        """Trials that were given up, and shared stages, may fail again as often as if they never had; how many trials.
+        """Reset failed trials and failed shared trials, so that they run again with a full number of retries.
 
-        For the one driver of the sweep, before it hands anything out.
+        For the sweep's driver only, before it assigns trials.
+
+        Returns:
+            The number of trials reset, without shared trials.
         """
         for name in files.names(self.stages):
             _forgive(TrialFolder(self.stages / name))
         return sum(_forgive(TrialFolder(self.trials / name)) for name in files.names(self.trials))
 
     def stamps(self) -> dict[str, Stamp]:
-        """By trial, what changes whenever its config or state is committed."""
+        """Return a stamp per trial that changes whenever its config or state is written."""
         if isinstance(self.trials, ObjectPath):
             found = self.trials.stamps()
             names = sorted({name.partition("/")[0] for name in found})
@@ -177,7 +201,11 @@ class SweepFolder:
         return {name: _stamp(f"{self.trials}/{name}") for name in files.names(self.trials)}
 
     def documents(self) -> list[dict[str, Any]]:
-        """What ``sweep.yaml`` holds: one document per change of the sweep, oldest first; empty for a new sweep."""
+        """Return the documents of ``sweep.yaml``, one per change of the sweep, oldest first; empty for a new sweep.
+
+        Raises:
+            UserError: the file cannot be read or is damaged.
+        """
         try:
             text = (self.path / "sweep.yaml").read_text()
         except FileNotFoundError:
@@ -195,7 +223,7 @@ class SweepFolder:
             ) from None
 
     def space_document(self) -> dict[str, Any] | None:
-        """The space as its last change left it, which ``sweep.yaml`` holds; None where there is no such file.
+        """Return the space as of its last change in ``sweep.yaml``; None if there is no such file.
 
         Raises:
             UserError: the file is damaged, or holds no space.
@@ -218,7 +246,7 @@ class SweepFolder:
 
 
 def is_stopped(folder: Place, step: int) -> bool:
-    """Whether the driver has decided that the trial in ``folder`` ends at this step. For the trial's process."""
+    """Whether the driver has stopped the trial in ``folder`` at this step or earlier. For the trial's process."""
     try:
         _, _, samples = _read_config(folder / "config.json")
     except (OSError, ValueError, KeyError, TypeError):
@@ -238,6 +266,7 @@ def _forgive(folder: TrialFolder) -> bool:
 
 
 Stamp = list[int]
+"""Modification time in ns and size of each file in ``_STAMPED``; 0 for a missing file."""
 
 _STAMPED = ("config.json", "state.json")
 
@@ -246,7 +275,7 @@ def _stamp(folder: str) -> Stamp:
     stamp = []
     for name in _STAMPED:
         try:
-            found = os.stat(f"{folder}/{name}")  # noqa: PTH116  # of ten thousand folders: a Path costs more than this
+            found = os.stat(f"{folder}/{name}")  # noqa: PTH116  # called for ten thousand folders: a Path costs more than the call
             stamp += [found.st_mtime_ns, found.st_size]
         except OSError:
             stamp += [0, 0]

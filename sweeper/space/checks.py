@@ -1,4 +1,4 @@
-"""Do the sections of a space agree with each other, and with what its trials are?"""
+"""Checks that the sections of a space are consistent with each other and with the configs of its trials."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from trials.methods import segments
 
 
 def question_of(space: Space) -> Question:
-    """What the space's sampler is asked."""
+    """Return the parts of the space that its sampler needs."""
     return Question(space.search, space.samples, len(space.objectives), len(space.constraints), space.enqueue)
 
 
 def check_sections(space: Space) -> None:
-    """Refuse what contradicts itself before any trial is looked at.
+    """Check that the sections of a space agree, without building any trial.
 
     Raises:
-        UserError: the two that do not agree, and the way out.
+        UserError: two of them contradict each other.
     """
     if space.pbt is not None:
         refuse_beside_pbt(space)
@@ -47,12 +47,12 @@ def check_sections(space: Space) -> None:
     if space.pruner:
         _check_judged(space, space.pruner.name)
     if space.from_sweep and not space.search:
-        raise UserError(f"from_sweep is {space.from_sweep.sweep!r}, but search is empty: it could teach nothing")
+        raise UserError(f"from_sweep is {space.from_sweep.sweep!r}, but search is empty: remove from_sweep")
 
 
 def _check_judged(space: Space, pruner: str) -> None:
     if not space.search:
-        raise UserError(f"pruner is {pruner!r}, but search is empty: in a cell there is nothing to compare")
+        raise UserError(f"pruner is {pruner!r}, but search is empty, so a cell has no trials to compare: remove it")
     if len(space.objectives) > 1:
         count = len(space.objectives)
         raise UserError(f"pruner is {pruner!r}, but there are {count} objectives: have one, or no pruner")
@@ -72,14 +72,14 @@ def _check_paths(space: Space) -> None:
         parts = path.split(".")
         for outer in (".".join(parts[:i]) for i in range(1, len(parts))):
             if outer in paths:
-                raise UserError(f"{path} lies inside {outer}, but grid and search must set either: remove one")
+                raise UserError(f"{path} lies inside {outer}, but grid and search must not set both: remove one")
 
 
 def check_space(space: Space) -> None:
-    """Build every cell's config, at every bound and choice of its search.
+    """Build and check the configs of every cell at the bounds and choices of its search (see :func:`corners`).
 
     Raises:
-        UserError: one of them cannot be a trial.
+        UserError: one of them is not a valid trial.
     """
     if space.pbt is not None:
         check_population(space, space.pbt)
@@ -93,12 +93,16 @@ def check_space(space: Space) -> None:
 
 
 def longest(space: Space, cell: Cell) -> int:
-    """The most epochs in which a trial of the cell may be stopped."""
+    """Return the largest number of epochs in which a pruner may stop a trial of the cell."""
     return max(stoppable_epochs(space.config(cell, params)) for params in corners(space.search, cell.values))
 
 
 def check_trial(space: Space, config: TrialConfig) -> None:
-    """Refuse objectives and bounds that this trial cannot be measured by."""
+    """Check that this trial reports the objectives and constrained columns, and that the pruner can stop it.
+
+    Raises:
+        UserError: it does not, or the pruner cannot.
+    """
     for i, objective in enumerate(space.objectives):
         where = "objective" if len(space.objectives) == 1 else f"objectives[{i}].column"
         require_reported(config, objective.column, where)
@@ -113,17 +117,18 @@ def check_trial(space: Space, config: TrialConfig) -> None:
 def check_conditions(
     search: Mapping[str, Distribution], grid: Mapping[str, Axis], cases: Mapping[str, Case] | None = None
 ) -> None:
-    """Refuse conditions that speak of nothing, or can never hold. A method that the grid lacks is no mistake: a space
-    may be run with fewer methods than it knows.
+    """Check that conditions refer to searched or grid paths and to values that these can have.
+
+    A condition on a method that is missing from the grid is allowed: a space may be run with fewer methods.
 
     Raises:
-        UserError: the path and the value.
+        UserError: a condition has an unknown path or value.
     """
     for path, distribution in search.items():
         for other, values in distribution.when:
             where = f"search.{path}.when.{other}"
             if other not in search and other not in grid:
-                raise UserError(f"{where} is neither searched nor in the grid, but a condition is about one that is")
+                raise UserError(f"{where} is neither searched nor in the grid, but conditions need a path that is")
             known = search[other].contains if other in search else grid[other].contains
             for value in values:
                 if not known(value) and not _is_method(other, value):
@@ -136,7 +141,7 @@ def check_conditions(
 def _check_of_cell(when: When, grid: Mapping[str, Axis], where: str) -> None:
     for other, values in when:
         if other not in grid:
-            raise UserError(f"{where}.{other} is not in the grid, but a cell has nothing else to tell it by")
+            raise UserError(f"{where}.{other} is not in the grid, but conditions of cells must be on grid paths")
         for value in values:
             if not grid[other].contains(value) and not _is_method(other, value):
                 raise UserError(f"{where}.{other} is {shown(value)}, but {other} never has that value: remove it")
@@ -145,32 +150,32 @@ def _check_of_cell(when: When, grid: Mapping[str, Axis], where: str) -> None:
 def _is_method(path: str, value: Scalar) -> bool:
     if path != "method":
         return False
-    from trials.methods.registry import METHODS  # and torch with them: not for a report of what says nothing of methods
+    from trials.methods.registry import METHODS  # imports torch, which reports do not need
 
     return value in METHODS
 
 
 SEGMENT_FIELDS = ("until_epoch", "lineage")
-"""Fields of a trial that its place in the population decides."""
+"""Trial fields that PBT sets from a segment's place in the population."""
 
 
 def refuse_beside_pbt(space: Space) -> None:
-    """Refuse what a space says beside ``pbt`` that would have no effect, or does not go with it.
+    """Refuse settings that have no effect or are not supported together with ``pbt``.
 
     Raises:
-        UserError: it says such a thing.
+        UserError: the space has such a setting.
     """
     if not space.search:
         raise UserError("search is empty, but pbt needs hyperparameters to change: add some, or remove pbt")
     if len(space.objectives) > 1:
         raise UserError(
-            f"pbt ranks its members by one objective, but there are {len(space.objectives)}: keep one, and say bounds "
-            "of the others as constraints"
+            f"pbt ranks its members by one objective, but there are {len(space.objectives)}: keep one, and bound "
+            "the others by constraints"
         )
     if space.sampler != Tpe():
-        raise UserError(f"sampler is {space.sampler.name!r}, but pbt chooses by itself: remove one of them")
+        raise UserError(f"sampler is {space.sampler.name!r}, but pbt chooses values itself: remove one of them")
     if space.pruner is not None:
-        raise UserError(f"pruner is {space.pruner.name!r}, but pbt itself ends the worst: remove one of them")
+        raise UserError(f"pruner is {space.pruner.name!r}, but pbt replaces the worst itself: remove one of them")
     if space.from_sweep is not None:
         raise UserError(
             f"from_sweep is {space.from_sweep.sweep!r}, but pbt draws its first members: remove one of them"
@@ -179,17 +184,17 @@ def refuse_beside_pbt(space: Space) -> None:
         raise UserError(f"enqueue has {len(space.enqueue)} points, but pbt draws its first members: remove one of them")
     for path, distribution in space.search.items():
         if distribution.when:
-            raise UserError(f"search.{path} has a condition, but every member of pbt has every value: remove when")
+            raise UserError(f"search.{path} has a condition, but pbt gives every member a value: remove when")
     for path in SEGMENT_FIELDS:
         if any(path in said for said in (space.trial, space.grid, *(case.trial for case in space.cases.values()))):
             raise UserError(f"{path} is set in trial, cases or grid, but pbt sets it for every generation: remove it")
 
 
 def check_population(space: Space, pbt: Pbt) -> None:
-    """Try the population on every cell: what is searched may change in mid-flight, and the stage has enough epochs.
+    """Check for every cell that the searched fields may change between segments and that the stage has enough epochs.
 
     Raises:
-        UserError: a cell cannot be trained so.
+        UserError: a cell cannot be trained by the population.
     """
     for cell in space.cells():
         config = space.config(cell, lowest(space.search))

@@ -1,4 +1,4 @@
-"""May a space continue the sweep that another began? It may add samples and grid values, and nothing else."""
+"""Checks whether a changed space may continue an existing sweep: it may add samples and grid values."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _EQUAL = ("sampler", "seed", "objective", "direction", "objectives", "constraint
 
 
 def contradictions(old: Space, new: Space) -> list[str]:
-    """A line for each way in which ``new`` contradicts the sweep that ``old`` began; empty where it may continue it.
+    """Return one line per contradiction between ``new`` and the sweep that ``old`` began; empty if it may continue.
 
-    Trials must be the same but for where they run, as must the search; grids may gain values, and samples may be
-    added. Resources, retries, concurrency and description may change.
+    The trials, except for where they run, and the search must be the same. Grid values and samples may be added.
+    Resources, retries, concurrency and the description may change.
     """
     return [
         *_grid(old, new),
@@ -79,7 +79,7 @@ def _search(old: Space, new: Space) -> Iterator[str]:
 
 
 def _trial(old: Space, new: Space) -> list[str]:
-    """Differences of what the templates come to, defaults included; once for each method and set of cases."""
+    """Return differences of the trials' configs, defaults included, in one cell per method and set of cases."""
     lines: dict[str, None] = {}
     cases = [*old.cases.values(), *new.cases.values()]
     examples = {(c.values.get("method"), *(holds(case.when, c.values) for case in cases)): c for c in old.cells()}
@@ -87,7 +87,7 @@ def _trial(old: Space, new: Space) -> list[str]:
         there = nearest_cell(new.grid, cell.values)
         varied = {*cell.values, *there.values, *old.search, *new.search} | WHERE
         before, now = _effective(old, cell), _effective(new, there)
-        if before is None or now is None:  # one was written for another version: compare what they say
+        if before is None or now is None:  # written by another version: compare the templates as written
             before, now = dict(leaves(old.trial)), dict(leaves(new.trial))
             varied |= {*old.grid, *new.grid}
         for path in [*before, *(path for path in now if path not in before)]:
@@ -104,7 +104,7 @@ def _difference(path: str, before: Mapping[str, Any], now: Mapping[str, Any]) ->
 
 
 def _effective(space: Space, cell: Cell) -> dict[str, Any] | None:
-    """Every field of the space's trial in a cell; None if it is no trial."""
+    """Return every field of the trial config of a cell, by dotted path; None if the config is invalid."""
     try:
         config = space.config(cell, corners(space.search, cell.values)[0])
     except UserError:

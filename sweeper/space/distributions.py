@@ -1,4 +1,4 @@
-"""What a search chooses from: one distribution per hyperparameter, checked as it is read, in Optuna's terms."""
+"""Distributions of searched hyperparameters: parsed from a space, checked, and converted to Optuna's."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from sweeper.space.values import Scalar, scalars
 from trials.errors import UserError, shown, unknown_name
 
 MOST_CORNERS = 64
-"""Up to here every combination of bounds and choices is tried on a cell; beyond, one hyperparameter at a time."""
+"""Up to this many combinations of bounds and choices all are checked; beyond, one hyperparameter varies at a time."""
 
 
 @dataclass(frozen=True)
 class Distribution(ABC):
-    """The values that one hyperparameter may take, and when it is searched at all."""
+    """The values of one hyperparameter, and the condition under which it is searched."""
 
     when: When = field(default=(), kw_only=True)
 
     @abstractmethod
     def suggest(self, trial: optuna.Trial, name: str) -> Scalar:
-        """A value for ``name``, by the study that ``trial`` belongs to."""
+        """Return a value for ``name``, suggested by the study of ``trial``."""
 
     @abstractmethod
     def optuna_distribution(self) -> BaseDistribution:
-        """As Optuna has it, to put a known trial into a study."""
+        """Return the same distribution as an Optuna object, for adding known trials to a study."""
 
     @abstractmethod
     def edges(self) -> tuple[Scalar, ...]:
-        """The values that a config must accept for all others to be accepted: the bounds, or every choice."""
+        """Return the values on which configs are checked: both bounds, or every choice."""
 
     @abstractmethod
     def points(self, most: int) -> tuple[Scalar, ...]:
-        """Evenly spaced values, bounds included: ``most`` of a range; every choice."""
+        """Return at most ``most`` evenly spaced values of a range, bounds included, or every choice."""
 
     def contains(self, value: object) -> bool:
-        """Whether it is one of these values, of their kind: an integer is a number, true is not."""
+        """Whether ``value`` is one of the values and of their type; integers count as numbers, booleans do not."""
         if not _is_number(value):
             return False
         low, high = self.edges()
@@ -55,7 +55,7 @@ class Distribution(ABC):
         """:meth:`document` without the condition."""
 
     def document(self) -> dict[str, Any]:
-        """As a space file says it."""
+        """Return the distribution in the form of a space file."""
         return {**self._own_document(), **({"when": conditions.document(self.when)} if self.when else {})}
 
     @abstractmethod
@@ -63,13 +63,13 @@ class Distribution(ABC):
         """:meth:`__str__` without the condition."""
 
     def __str__(self) -> str:
-        """As a person reads it."""
+        """Return a description for messages."""
         return self._describe() + (f", when {conditions.describe(self.when)}" if self.when else "")
 
 
 @dataclass(frozen=True)
 class Uniform(Distribution):
-    """``{uniform: [low, high]}``, or ``{loguniform: [low, high]}``: uniform in the logarithm."""
+    """``{uniform: [low, high]}``, or ``{loguniform: [low, high]}``, which is uniform in the logarithm."""
 
     low: float
     high: float
@@ -101,7 +101,7 @@ class Uniform(Distribution):
 
 @dataclass(frozen=True)
 class Int(Distribution):
-    """``{int: [low, high]}``, both included; ``{int: [low, high], log: true}`` is uniform in the logarithm."""
+    """``{int: [low, high]}``, bounds included; ``{int: [low, high], log: true}`` is uniform in the logarithm."""
 
     low: int
     high: int
@@ -134,7 +134,7 @@ class Int(Distribution):
 
 @dataclass(frozen=True)
 class Choice(Distribution):
-    """``{choice: [a, b, ...]}``: one of these, in no order."""
+    """``{choice: [a, b, ...]}``: one of these values, without an order."""
 
     choices: tuple[Scalar, ...]
 
@@ -179,7 +179,7 @@ def _int(content: object, options: dict[str, Any], where: str) -> Int:
         raise UserError(f"{where}.log is {shown(log)}, but must be true or false")
     low, high = _bounds(content, f"{where}.int", above_zero=log)
     if not isinstance(low, int) or not isinstance(high, int):
-        raise UserError(f"{where}.int is {shown(content)}, but its bounds must be integers: or search it as uniform")
+        raise UserError(f"{where}.int is {shown(content)}, but its bounds must be integers: use uniform otherwise")
     return Int(low, high, log)
 
 
@@ -197,10 +197,13 @@ DISTRIBUTION_KINDS: dict[str, Callable[[object, dict[str, Any], str], Distributi
 
 
 def read_distribution(content: object, where: str) -> Distribution:
-    """The distribution that a mapping such as ``{loguniform: [1e-6, 1e-2]}`` says.
+    """Parse a distribution from a mapping such as ``{loguniform: [1e-6, 1e-2]}``.
+
+    Args:
+        where: the field's path, for messages.
 
     Raises:
-        UserError: it says none, or one that has no values.
+        UserError: it is no valid distribution.
     """
     if not isinstance(content, Mapping) or not content:
         raise UserError(f"{where} is {shown(content)}, but must be a mapping such as {{uniform: [0.1, 0.2]}}; "
@@ -238,9 +241,12 @@ def _is_number(value: object) -> bool:
 
 
 def corners(search: Mapping[str, Distribution], given: Mapping[str, Scalar] | None = None) -> list[dict[str, Scalar]]:
-    """Values by path on which a cell is checked: every bound and every choice, combined where that stays few.
+    """Return the points on which a cell is checked: every bound and choice, in combination if there are few.
 
-    Of conditional parameters only where their conditions hold; ``given`` are the cell's values.
+    A point holds a conditional hyperparameter only if its condition holds.
+
+    Args:
+        given: the cell's grid values.
     """
     options = {path: distribution.edges() for path, distribution in search.items()}
     if math.prod(map(len, options.values())) <= MOST_CORNERS:
@@ -261,7 +267,7 @@ def corners(search: Mapping[str, Distribution], given: Mapping[str, Scalar] | No
 
 
 def _needed(search: Mapping[str, Distribution], path: str) -> dict[str, Scalar]:
-    """Values of the others with which a conditional parameter is searched."""
+    """Return values of other hyperparameters that make the condition of ``path`` hold."""
     found: dict[str, Scalar] = {}
     for other, values in search[path].when:
         if other in search:
@@ -270,5 +276,5 @@ def _needed(search: Mapping[str, Distribution], path: str) -> dict[str, Scalar]:
 
 
 def lowest(search: Mapping[str, Distribution]) -> dict[str, Scalar]:
-    """A point of the search, to see what a trial is: what may change in mid-flight does not change its stages."""
+    """Return one point of the search, to build a config where any point gives the same stages."""
     return {path: distribution.edges()[0] for path, distribution in search.items()}

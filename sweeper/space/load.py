@@ -1,8 +1,7 @@
-"""Spaces from files: a space of ``search_spaces/`` or a YAML file, with a profile and settings applied, resolved.
+"""Loads a space by name or from a YAML file, and applies a profile and ``--set`` overrides.
 
-A profile and ``--set`` change what the file says before anything of it is resolved. An entry of ``grid`` or ``search``
-is one value: it is replaced as a whole, and null removes it. Only the condition of a grid's entry stays when just its
-values are replaced.
+Both change the file's content before it is resolved. An entry of ``grid`` or ``search`` counts as one value: it is
+replaced as a whole, and null removes it. A grid entry keeps its condition if only its values are replaced.
 """
 
 from __future__ import annotations
@@ -28,18 +27,18 @@ def load_space(
     max_concurrent: int | None = None,
     max_hours: float | None = None,
 ) -> Space:
-    """Load a space by its name in ``search_spaces/``, or from a YAML file, and resolve it.
+    """Load a space by its name in ``search_spaces/`` or from a YAML file, and resolve it.
 
-    Its cells are tried by :func:`sweeper.space.checks.check_space`.
+    Cells are not built here; :func:`sweeper.space.checks.check_space` does that.
 
     Args:
-        profile: one of the space's own, merged over it. Mappings merge; everything else, and each entry of ``search``,
-            is replaced; null removes an entry of ``grid`` or ``search``.
-        overrides: ``a.b=c``, after the profile. All that follows ``grid.`` or ``search.`` is one path.
-        samples: instead of what the space says, like ``max_concurrent`` and ``max_hours``.
+        profile: name of a profile of the space, merged over it. Mappings merge; other values and the entries of
+            ``grid`` and ``search`` are replaced; null removes an entry of ``grid`` or ``search``.
+        overrides: settings ``a.b=c``, applied after the profile. All that follows ``grid.`` or ``search.`` is one path.
+        samples: replaces the space's value, as do ``max_concurrent`` and ``max_hours``.
 
     Raises:
-        UserError: there is no such space or profile, or something in it is wrong.
+        UserError: there is no such space or profile, or its content is invalid.
     """
     path = find_space(name_or_file)
     content = read_space(path)
@@ -56,15 +55,15 @@ def load_space(
         if value is not None:
             content[field] = value
     if "name" in content:
-        raise UserError(f"name is {shown(content['name'])}, but a space is called as its file: remove it")
+        raise UserError(f"name is {shown(content['name'])}, but a space is named after its file: remove it")
     return from_document({"name": path.stem, **content})
 
 
 def from_document(document: object) -> Space:
-    """The space of a :meth:`Space.document`.
+    """Build a space from the form that :meth:`Space.document` returns.
 
     Raises:
-        UserError: something in it is wrong, or its sections contradict each other.
+        UserError: its content is invalid, or its sections contradict each other.
     """
     space: Space = validate(Space, mapping(plain(document, ""), "a space"), "")
     check_sections(space)
@@ -75,7 +74,7 @@ SECTIONS = ("grid", "search")
 
 
 def merge_profile(content: dict[str, Any], profile: Mapping[str, Any]) -> dict[str, Any]:
-    """``content`` with a profile merged over it: mappings merge, everything else is replaced."""
+    """Return ``content`` with a profile merged over it: mappings merge, everything else is replaced."""
     merged = merge(content, {key: value for key, value in profile.items() if key not in SECTIONS})
     for section in SECTIONS:
         if section in profile:
@@ -84,7 +83,7 @@ def merge_profile(content: dict[str, Any], profile: Mapping[str, Any]) -> dict[s
 
 
 def apply_setting(content: dict[str, Any], setting: str) -> Any:
-    """``content`` with one ``a.b=c``. What follows ``grid.`` or ``search.`` is one key, dots and all."""
+    """Return ``content`` with one setting ``a.b=c`` applied. What follows ``grid.`` or ``search.`` is one key."""
     section, dot, rest = setting.partition("=")[0].partition(".")
     if section not in SECTIONS or not dot:
         return override(content, [setting])
@@ -93,13 +92,13 @@ def apply_setting(content: dict[str, Any], setting: str) -> Any:
 
 
 def _replace(old: object, new: object, section: str) -> Any:
-    """A grid or search with the entries of another in place of its own; null removes one."""
+    """Return a grid or search with the entries of ``new`` replacing or added to those of ``old``; null removes one."""
     old = {} if old is None else old
     if not isinstance(old, dict) or not isinstance(new, dict):
         return new
     for path, value in new.items():
         if value is None and path not in old:
-            raise UserError(f"{section}.{path} is null, which removes it, but it is not there: leave it out")
+            raise UserError(f"{section}.{path} is null, which removes it, but there is no such entry: leave it out")
     entries = {path: value for path, value in {**old, **new}.items() if path not in new or value is not None}
     for path, before in old.items() if section == "grid" else ():
         if isinstance(before, dict) and "when" in before and isinstance(new.get(path), (list, str)):

@@ -1,4 +1,4 @@
-"""Things of a space that are chosen by name and may have options, such as samplers and pruners."""
+"""Parts of a space that are chosen by name and may have options, such as samplers and pruners."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from trials.frozen import Frozen, validate
 
 
 class NamedOptions(Frozen, ABC):
-    """Options of one of its kind. As text in a space file it is its name with the defaults."""
+    """Base of options that belong to a name. In a space file, the bare name stands for its default options."""
 
     name: str
 
     def document(self) -> str | dict[str, Any]:
-        """As a space file says it."""
+        """Return the options in the form of a space file: the bare name if all are defaults."""
         content = self.model_dump(mode="json", exclude_defaults=True)
         return {"name": self.name, **content} if content else self.name
 
@@ -25,10 +25,13 @@ N = TypeVar("N", bound=NamedOptions)
 
 
 def read_named_options(content: object, kinds: Mapping[str, type[N]], where: str) -> N:
-    """The one of ``kinds`` that a name, or a mapping of ``name`` and options, says.
+    """Parse one of ``kinds`` from a name, or from a mapping of ``name`` and options.
+
+    Args:
+        where: the field's path, for messages.
 
     Raises:
-        UserError: it says none, or an option is wrong; ``where`` names the field.
+        UserError: the name is unknown, or an option is invalid.
     """
     if isinstance(content, str):
         content = {"name": content}

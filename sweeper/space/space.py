@@ -1,4 +1,4 @@
-"""A space: what a sweep is. Read from one YAML file, resolved and checked whole before anything starts."""
+"""The space: the complete description of a sweep, from one YAML file, resolved and checked before any trial starts."""
 
 from __future__ import annotations
 
@@ -30,37 +30,45 @@ from trials.methods.parsing import parse
 
 
 class FromSweep(Frozen):
-    """A sweep's name in the same storage, or its path; ``points`` of its best are tried where its trials are not the
-    same question, see :mod:`sweeper.search.warm_start`."""
+    """An earlier sweep that a search starts from, see :mod:`sweeper.search.warm_start`.
+
+    Attributes:
+        sweep: its name in the same storage, or its path.
+        points: number of its best points to try first in cells whose trials differ from the earlier ones in more than
+            the seed and the searched fields.
+    """
 
     sweep: str = Field(min_length=1)
     points: int = Field(default=3, ge=1)
 
 
 class Space(Frozen):
-    """A resolved space: profile and overrides applied, ladders spelled out.
+    """A resolved space: profile and overrides are applied, ladders expanded.
 
     Attributes:
-        trial: template of every trial's config; what grid and search set wins over it.
-        grid: values by dotted path; their combinations are the cells. Conditional paths come after what they depend on.
-        cases: by name, what the trials of some cells say beside the template, or instead of it.
-        search: a distribution by dotted path, in alphabetical order; conditional ones after what they depend on.
-        enqueue: points of the search to try first in every cell; what they leave out is suggested.
-        sampler: who suggests the points.
-        objectives: what they are judged by; more than one make a Pareto front. In a file ``objective`` and
-            ``direction`` say a single one.
-        constraints: bounds that a trial must keep to count.
-        from_sweep: an earlier sweep whose trials the search begins with.
-        pruner: who stops trials early, each compared within its cell; None lets all run to their end.
-        samples: how many points each cell's search may try; 1 where nothing is searched.
+        name: the file's name without extension.
+        about: description for people.
+        trial: template of every trial's config; values from grid and search override it.
+        grid: values by dotted path; their combinations are the cells. Conditional paths follow those they depend on.
+        cases: by name, changes to the template for the cells that meet a condition.
+        search: distributions by dotted path, in alphabetical order; conditional ones follow those they depend on.
+        enqueue: points of the search to try first in every cell; the sampler suggests the values they leave out.
+        sampler: suggests the points.
+        samples: number of points that each cell's search may try; 1 if nothing is searched.
+        objectives: columns that rank the trials; two or more give a Pareto front. A file may give a single one as
+            ``objective`` and ``direction``.
+        constraints: bounds that a trial must satisfy to be ranked.
+        pruner: stops trials early, comparing within a cell; None runs all trials to their end.
+        from_sweep: earlier sweep whose trials the search starts from.
         pbt: population based training instead of a sampler; its segments are the samples.
-        retries: how often a failed trial is tried again.
-        silence_limit_s: a trial that for so long takes no step, reports no row and commits nothing is taken for hung:
-            its process is killed, and that counts as a failure; null waits for ever.
-        max_concurrent: trials at once; None is as many as the resources allow.
-        max_epochs: that the sweep's trials may train in all, over all runs of the command.
-        max_hours: of wall-clock time for one run of the command.
-        seed: of the search.
+        resources: CPUs and GPUs per trial.
+        retries: number of times that a failed trial is run again.
+        silence_limit_s: seconds without a step, a row or a commit after which a trial counts as hung: its process is
+            killed, which counts as a failure. None disables the limit.
+        max_concurrent: number of trials that run at once; None is limited by resources only.
+        max_epochs: limit on the epochs that all trials train together, over all runs of the command.
+        max_hours: limit on the wall-clock time of one run of the command.
+        seed: seed of the search.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -94,6 +102,7 @@ class Space(Frozen):
         for key in content:
             if key not in known:
                 raise UserError(unknown_name("key", key, known))
+        # The default of samples depends on other sections, which are therefore read first.
         content = {**read_objectives(content), "sampler": read_sampler(content.get("sampler", "tpe"))}
         if content.get("pbt") is not None:
             return with_samples(content)
@@ -152,28 +161,28 @@ class Space(Frozen):
 
     @property
     def objective(self) -> str:
-        """The first objective's column: by it trials are shown."""
+        """Column of the first objective, by which trials are displayed."""
         return self.objectives[0].column
 
     @property
     def direction(self) -> str:
-        """``maximize`` or ``minimize`` it."""
+        """Direction of the first objective, ``maximize`` or ``minimize``."""
         return self.objectives[0].direction
 
     @cached_property
     def _parsed(self) -> dict[str, TrialConfig]:
-        """The configs made so far, by cell, where nothing is searched: a cell has one trial then."""
+        """Cache of configs by cell key, used if nothing is searched: a cell then has one trial."""
         return {}
 
     def cells(self) -> list[Cell]:
-        """Every cell, in the grid's order: the last path changes fastest."""
+        """Return every cell in the grid's order: the last path changes fastest."""
         return make_cells(self.grid)
 
     def config(self, cell: Cell, params: Mapping[str, Any] | None = None) -> TrialConfig:
-        """The trial of one point: the cell's template with its values and the searched ``params`` set into it.
+        """Return the trial config of one point: the cell's template with its grid values and ``params`` set.
 
         Raises:
-            UserError: no method's config accepts it.
+            UserError: the method's config rejects it.
         """
         if not params and cell.key in self._parsed:
             return self._parsed[cell.key]
@@ -186,12 +195,12 @@ class Space(Frozen):
         return config
 
     def most_pieces(self) -> int:
-        """The most pieces of work that one of its trials has running at once."""
+        """Return the largest number of pieces of work that one of the trials may run in parallel."""
         points = corners(self.search)
         return max(self.config(cell, params).parallel_pieces for cell in self.cells() for params in points)
 
     def document(self) -> dict[str, Any]:
-        """The space as JSON has it; :func:`sweeper.space.load.from_document` reads it back."""
+        """Return the space as JSON-compatible values; :func:`sweeper.space.load.from_document` reads them."""
         own = {"grid", "cases", "search", "sampler", "objectives", "constraints", "pruner"}
         content = self.model_dump(mode="json", exclude=own)
         content["grid"] = {path: axis.document() for path, axis in self.grid.items()}
@@ -212,14 +221,18 @@ _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
 def read_entries(content: object, where: str, kind: str) -> dict[str, Any]:
-    """A grid or a search: its paths, each a field of a trial that says what the trial computes."""
+    """Check the paths of a grid or search: dotted names of trial fields that affect what a trial computes.
+
+    Raises:
+        UserError: it is no mapping, or a path is invalid.
+    """
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise UserError(f"{where} is {shown(content)}, but must be a mapping of dotted paths to {kind}")
     for path in content:
         if not _PATH.fullmatch(path):
-            raise UserError(f"{where} has the path {path!r}, but paths are names with dots between, as pretrain.epochs")
+            raise UserError(f"{where} has the path {path!r}, but paths are names joined by dots, as pretrain.epochs")
         if path in WHERE:
             raise UserError(f"{where} has {path}, which does not change what a trial computes: set it in trial")
     return content

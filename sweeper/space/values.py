@@ -1,4 +1,4 @@
-"""What a space file may hold: text, numbers, true, false and null, in lists and mappings; and how an error shows it."""
+"""Checks of plain values in space files: text, numbers, true, false and null, in lists and mappings."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Scalar = str | int | float | bool | None
 
 MOST_LEVELS = 16
 MOST_VALUES = 100_000
-"""More levels or values than any space needs; aliases let a few lines of YAML say far more, or endlessly many."""
+"""Limits on nesting and number of values: YAML aliases let a few lines expand without bound."""
 
 
 def plain(content: object, where: str) -> Any:
-    """A copy of what YAML gave, with nothing in it but mappings with text as keys, lists and scalars.
+    """Copy parsed YAML, checking that it holds only mappings with text keys, lists and scalars.
 
     Raises:
-        UserError: there is something else in it: dates, NaN, keys that are no text, integers beyond 64 bits.
+        UserError: it holds something else, such as dates, NaN, other keys or integers beyond 64 bits, or is too large.
     """
     return _plain(content, where, 0, itertools.count(1))
 
@@ -30,7 +30,7 @@ def _plain(content: object, where: str, depth: int, counter: Iterator[int]) -> A
     if depth > MOST_LEVELS:
         raise UserError(f"{where} lies {depth} levels deep, but a space has at most {MOST_LEVELS}")
     if next(counter) > MOST_VALUES:
-        raise UserError(f"{where} is too much: a space holds at most {MOST_VALUES} values")
+        raise UserError(f"{where} has too many values: a space holds at most {MOST_VALUES}")
     if isinstance(content, dict):
         return {
             _key(key, where): _plain(value, f"{where}.{key}" if where else str(key), depth + 1, counter)
@@ -58,21 +58,21 @@ def _scalar(value: object, where: str) -> Scalar:
 
 
 def _number_or(value: object) -> str:
-    """``shown``, also for integers that are too long for Python to print."""
+    """Return ``shown(value)``; integers too long for Python to print are described by their size."""
     if isinstance(value, int) and value.bit_length() > 256:
         return f"an integer of {value.bit_length()} bits"
     return shown(value)
 
 
 def mapping(content: Any, where: str) -> dict[str, Any]:
-    """``content`` if it is a mapping, or a UserError."""
+    """Return ``content`` if it is a mapping; raise a UserError otherwise."""
     if not isinstance(content, dict):
         raise UserError(f"{where} is {shown(content)}, but must be a mapping of keys to values")
     return content
 
 
 def scalars(content: object, where: str) -> tuple[Scalar, ...]:
-    """The values of a list that has at least one, all scalar, none twice; 1 and 1.0 are the same value.
+    """Return the values of a non-empty list of distinct scalars; 1 and 1.0 count as the same value.
 
     Raises:
         UserError: it is no such list.
@@ -92,18 +92,21 @@ def scalars(content: object, where: str) -> tuple[Scalar, ...]:
 
 
 def finite_number(value: object) -> float | None:
+    """Return ``value`` as a float; None if it is no finite number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return None
     return float(value)
 
 
 def mapping_entry(entry: object, where: str, example: str) -> Any:
+    """Return ``entry`` if it is a mapping or already parsed; raise a UserError otherwise."""
     if not isinstance(entry, (Mapping, Frozen)):
         raise UserError(f"{where} is {shown(entry)}, but must be a mapping such as {example}")
     return entry
 
 
 def refuse_twins(names: Sequence[Scalar], where: str) -> None:
+    """Raise a UserError if a name occurs twice."""
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"{where} has {name} twice, but must have each once: remove one")

@@ -1,5 +1,6 @@
-"""Regrowth: how much of a budget each layer gets back, which weights, and what values they start from.
+"""Regrowth: how a budget is divided among layers, which weights come back, and what values they start from.
 
-The parts of bidirectional pruning and regrowth (https://arxiv.org/abs/2511.11675), one question and one file each;
-``trials/methods/regrow/regrow.py`` puts them together.
+These are the parts of bidirectional pruning and regrowth (https://arxiv.org/abs/2511.11675), one per file. "Released
+code" is https://github.com/EnumaCaliber/Bidirection-Prune-Regrowth, commit b40cb9f. The methods in
+``trials/methods/regrow`` combine the parts.
 """

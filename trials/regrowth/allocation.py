@@ -1,7 +1,9 @@
-"""How much of a budget K does each layer get back? Whole numbers, none above its layer's capacity (its pruned weights).
+"""Rules that divide a regrowth budget of K weights among layers, in whole numbers.
 
-The corrected rules spend min(K, sum of capacities) exactly. ``original`` rules are the released code's: they round as
-it does, and what they leave unspent stays so. The learned allocation is in controller.py.
+No layer gets more than its capacity, the number of its pruned weights. The corrected rules spend exactly
+min(K, sum of capacities). The ``original`` rules round as the released code does
+(https://github.com/EnumaCaliber/Bidirection-Prune-Regrowth, commit b40cb9f) and may leave a part unspent. The learned
+allocation is in controller.py.
 """
 
 from __future__ import annotations
@@ -14,18 +16,18 @@ from fractions import Fraction
 import torch
 
 MISSING = 0.5
-"""The SSIM that the released code gives to layers it cannot measure."""
+"""SSIM of layers that cannot be measured, as in the released code."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What an allocation is asked for.
+    """The inputs of an allocation rule.
 
     Attributes:
         budget: K.
         capacities: pruned weights per layer.
-        ssim: between dense and sparse features, per layer; NaN where undefined.
-        generator: for what is drawn; on the CPU.
+        ssim: structural similarity of dense and sparse features, per layer; NaN where undefined.
+        generator: for random draws; on the CPU.
     """
 
     budget: int
@@ -34,18 +36,20 @@ class Request:
     generator: torch.Generator
 
     def defined_ssim(self) -> list[float]:
-        """With what is undefined put in the middle of the scale: neither preferred nor neglected."""
+        """Return the SSIM per layer, with undefined values replaced by the middle of the scale."""
         return [MISSING if math.isnan(value) else value for value in self.ssim]
 
 
 Allocation = Callable[[Request], list[int]]
+"""A rule: maps a request to the number of weights that each layer gets back."""
 
 
 def largest_remainder(weights: Sequence[float], budget: int, capacities: Sequence[int]) -> list[int]:
-    """Shares of ``budget`` in proportion to ``weights``, none above its capacity, min(budget, all capacity) in all.
+    """Divide ``budget`` in proportion to ``weights``, with no share above its capacity.
 
-    What exceeds a capacity goes to the others in the same proportion; what rounding down leaves goes, one each, to the
-    largest remainders (equal ones: the earlier layer). Where all weights left are 0, capacity decides.
+    The shares sum to min(budget, sum of capacities). What exceeds a capacity is divided among the other layers in the
+    same proportion. What rounding down leaves goes to the largest remainders, one each; ties go to the earlier layer.
+    If all remaining weights are 0, remaining capacities replace them.
 
     >>> largest_remainder([1, 1, 2], 10, [1, 9, 9])
     [1, 3, 6]
@@ -60,6 +64,7 @@ def largest_remainder(weights: Sequence[float], budget: int, capacities: Sequenc
             exact = {i: Fraction(capacities[i] - counts[i]) for i in room}
             whole = sum(exact.values())
         quotas = {i: left * part / whole for i, part in exact.items()}
+        # Fill layers whose quota reaches their capacity first: what they cannot take raises the others' quotas.
         full = [i for i in room if quotas[i] >= capacities[i] - counts[i]]
         if not full:
             counts = [count + math.floor(quotas.get(i, 0)) for i, count in enumerate(counts)]
@@ -75,14 +80,14 @@ def largest_remainder(weights: Sequence[float], budget: int, capacities: Sequenc
 
 
 def spend_rest(counts: Sequence[int], budget: int, capacities: Sequence[int]) -> list[int]:
-    """``counts``, and what they leave of the budget by what they leave of the capacities."""
+    """Add the unspent budget to ``counts``, in proportion to the remaining capacities."""
     rooms = [capacity - count for capacity, count in zip(capacities, counts, strict=True)]
     more = largest_remainder(rooms, budget - sum(counts), rooms)
     return [count + extra for count, extra in zip(counts, more, strict=True)]
 
 
 def greedy(request: Request) -> list[int]:
-    """The layers least like their dense selves first, each filled before the next."""
+    """Fill layers to capacity one after the other, by ascending SSIM."""
     left = request.budget
     counts = [0] * len(request.capacities)
     ssim = request.defined_ssim()
@@ -93,16 +98,20 @@ def greedy(request: Request) -> list[int]:
 
 
 def dissimilarity(request: Request) -> list[float]:
+    """Return 1 - SSIM per layer, at least 1e-6."""
     return [max(1 - value, 1e-6) for value in request.defined_ssim()]
 
 
 def proportional(request: Request) -> list[int]:
-    """In proportion to 1 - SSIM."""
+    """Divide in proportion to 1 - SSIM."""
     return largest_remainder(dissimilarity(request), request.budget, request.capacities)
 
 
 def proportional_original(request: Request) -> list[int]:
-    """round(K w / sum of w) each, capped; leftovers where most capacity is left. Rounding up may overspend."""
+    """Give each layer round(K w / sum w), w = 1 - SSIM, up to its capacity; the rest goes where most capacity is left.
+
+    Rounding up may spend more than K.
+    """
     weights = dissimilarity(request)
     shares = [request.budget * weight / sum(weights) for weight in weights]
     counts = [min(round(share), capacity) for share, capacity in zip(shares, request.capacities, strict=True)]
@@ -118,18 +127,18 @@ def proportional_original(request: Request) -> list[int]:
 
 
 def uniform(request: Request) -> list[int]:
-    """The same share of every layer's pruned weights."""
+    """Give every layer the same share of its pruned weights."""
     return largest_remainder(request.capacities, request.budget, request.capacities)
 
 
 def uniform_original(request: Request) -> list[int]:
-    """floor(K capacity / sum of capacities) each."""
+    """Give each layer floor(K capacity / sum of capacities)."""
     whole = max(sum(request.capacities), 1)
     return [min(request.budget * capacity // whole, capacity) for capacity in request.capacities]
 
 
 def random(request: Request) -> list[int]:
-    """A division drawn uniformly from all of them (but for the caps)."""
+    """Draw a division of the budget uniformly from all divisions, then apply the capacities."""
     draws = torch.rand(len(request.capacities), generator=request.generator, dtype=torch.float64)
     return largest_remainder(draws.log().neg().tolist(), request.budget, request.capacities)
 
@@ -140,10 +149,11 @@ ALLOCATIONS: dict[str, Allocation] = {
     "uniform": uniform,
     "random": random,
 }
+"""The corrected rules, by name."""
 
 ORIGINAL: dict[str, Allocation] = {
     **ALLOCATIONS,
     "proportional": proportional_original,
     "uniform": uniform_original,
 }
-"""The same names, as the released code has them."""
+"""The rules as in the released code, under the same names."""

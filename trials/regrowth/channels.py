@@ -1,7 +1,7 @@
-"""Whole filters that come back: what they are worth, and which dense filters a narrowed layer still has.
+"""Regrowth of whole filters: their scores, and the dense filters that a narrowed layer still has.
 
-A layer's kept filters are an explicit list of indices into the dense layer, here the rows of its mask: values and
-gradients are taken by index, never by position in the narrowed layer.
+A layer's kept filters are explicit indices into the dense layer, here the rows of its mask. Values and gradients are
+looked up by these indices, never by position in the narrowed layer.
 """
 
 from __future__ import annotations
@@ -14,40 +14,41 @@ from torch import Tensor
 
 
 def filter_counts(masks: Mapping[str, Tensor]) -> dict[str, int]:
-    """Filters that are pruned whole, by weight name."""
+    """Return the number of filters without any kept weight, by weight name."""
     return {name: int((~kept_filters(mask)).sum()) for name, mask in masks.items()}
 
 
 def units(mask: Tensor, unit: Literal["weight", "filter"]) -> Tensor:
-    """A mask of the units that are there: the mask itself, or a bool per filter [O]."""
+    """Return a mask of the kept units: the mask itself for weights, or a bool per filter [O]."""
     return mask if unit == "weight" else kept_filters(mask)
 
 
 def kept_filters(mask: Tensor) -> Tensor:
-    """Which filters have a weight left: bool [O]."""
+    """Return which filters have at least one kept weight: bool [O]."""
     return mask.flatten(1).any(1)
 
 
 def filter_indices(filters: Tensor, shape: torch.Size) -> Tensor:
-    """Flat indices of all weights of the filters [n], filter by filter."""
+    """Return the flat indices of all weights of ``filters`` [n], filter by filter."""
     size = shape[1:].numel()
     return (filters[:, None] * size + torch.arange(size, device=filters.device)).reshape(-1)
 
 
 def taylor_scores(gradient: Tensor, dense: Tensor) -> Tensor:
-    """What a dense filter is worth to the sparse layer: sum over its weights of abs(mean gradient x dense weight), [O].
+    """Score the dense filters for the sparse layer: sum over a filter's weights of |mean gradient x dense weight|, [O].
 
     Args:
-        gradient: of the filters that are left, [kept, I, kh, kw]; summed over batches.
-        dense: all filters, [O, I, kh, kw].
+        gradient: gradients of the kept filters, [kept, I, kh, kw], aggregated over batches; their mean is over filters.
+        dense: all filters of the dense layer, [O, I, kh, kw].
     """
     return (gradient.mean(0) * dense).abs().flatten(1).sum(1)
 
 
 def nearest_filters(narrow: Tensor, dense: Tensor) -> list[int]:
-    """For each filter of a narrowed layer, the dense one nearest in L1 distance: where kept lists are lost.
+    """Return, for each filter of a narrowed layer, the index of the dense filter nearest in L1 distance.
 
-    Two may share one; of input channels that are lost as well, the dense layer's first are compared.
+    For networks whose lists of kept filters are lost. Several filters may map to the same dense filter. If input
+    channels are missing too, the filters are compared on the dense layer's first ones.
     """
     width = min(narrow.shape[1], dense.shape[1])
     distances = torch.cdist(narrow[:, :width].flatten(1), dense[:, :width].flatten(1), p=1)
@@ -55,7 +56,7 @@ def nearest_filters(narrow: Tensor, dense: Tensor) -> list[int]:
 
 
 def matched_filters(narrow: Tensor, dense: Tensor) -> list[int]:
-    """Likewise by cosine similarity, the most similar pair first, each dense filter once."""
+    """Like :func:`nearest_filters`, but greedily by cosine similarity, with each dense filter used once."""
     width = min(narrow[0].numel(), dense[0].numel())
     a, b = (torch.nn.functional.normalize(w.flatten(1)[:, :width].double(), dim=1) for w in (narrow, dense))
     likeness = a @ b.T  # [narrow, dense]
@@ -68,5 +69,5 @@ def matched_filters(narrow: Tensor, dense: Tensor) -> list[int]:
 
 
 def channel_sparsity(kept: Mapping[str, int], original: Mapping[str, int]) -> float:
-    """1 - filters left over filters there were."""
+    """Return 1 - kept filters / original filters, summed over layers."""
     return 1 - sum(kept.values()) / sum(original.values())

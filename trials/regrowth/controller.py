@@ -1,14 +1,16 @@
-"""The learned allocation: an LSTM that decides layer by layer, trained by REINFORCE (Williams 1992) on rewards.
+"""The learned allocation: an LSTM that decides layer by layer, trained with REINFORCE (Williams 1992).
 
-In the letters of the work's section 6: at step t the controller sees its last logits and a context
-[t/(n-1), c_t / sum c, remaining / K], c the capacities, and chooses one of A ratios 0, 1/(A-1), ..., 1 of
-e = min(c_t, remaining). It may decide K itself first, from a list of fractions of all weights.
+As in the released code of https://arxiv.org/abs/2511.11675
+(https://github.com/EnumaCaliber/Bidirection-Prune-Regrowth, commit b40cb9f): of n layers with capacities c, step t
+takes the logits of step t-1 and a context [t/(n-1), c_t / sum c, remaining / K], and chooses one of A ratios
+0, 1/(A-1), ..., 1 of e = min(c_t, remaining). Optionally a first step chooses K from fractions of all weights.
 
-    advantage  a = clip((r - b) / tau, -100, 100)
+    advantage    a = clip((r - b) / tau, -100, 100)
     loss         = -a sum_t log pi(a_t) - beta H          H: mean entropy of the steps, in nats
-    baseline   b <- 0.9 b + 0.1 r                         b starts at the first reward
+    baseline     b <- 0.9 b + 0.1 r                         b starts at the first reward
 
-Several episodes may share an update: losses and rewards are then averaged, in the episodes' order.
+Here r is an episode's reward, pi(a_t) the probability of the action taken at step t, tau the temperature and beta the
+entropy weight. Several episodes may share an update, which then averages their losses and rewards.
 """
 
 from __future__ import annotations
@@ -25,23 +27,30 @@ from torch import Tensor, nn
 from trials.frozen import Frozen
 
 CONTEXT = 3
+"""Numbers in a step's context."""
+
 CLIP = 100.0
+"""Bound on the absolute advantage."""
 
 
 class ControllerConfig(Frozen):
-    """How the allocation is learned.
+    """Settings for learning the allocation.
 
     Attributes:
-        episodes: allocations tried, each by a mini-finetuning.
-        episodes_in_flight: how many share one update, and may run side by side; 1 is the strict sequence.
+        episodes: number of allocations to try, each evaluated by a short finetuning.
+        episodes_in_flight: episodes that share one update and may run in parallel; 1 runs them in strict sequence.
+        hidden: size of the LSTM's hidden state.
         actions: A, the number of ratios.
-        temperature: tau, the reward difference that counts as one.
-        entropy_start, entropy_end, entropy_decay: beta falls linearly over this share of the episodes, then stays.
-        patience: stop after so many episodes without a better reward; null never does.
-        spread: stop once the last ``spread_window`` rewards have a standard deviation below this, not before
-            ``spread_after`` episodes; null never does.
-        exact: give what the decisions leave of the budget to the layers by their remaining capacity. The released code
-            leaves it unspent.
+        lr: learning rate of Adam.
+        temperature: tau, the reward difference that gives an advantage of 1.
+        baseline_decay: share of the baseline that an update keeps.
+        entropy_start, entropy_end, entropy_decay: beta falls linearly from start to end over this share of the
+            episodes, then stays constant.
+        patience: stop after this many episodes without a better reward; null disables the rule.
+        spread: stop once the standard deviation of the last ``spread_window`` rewards is below this, after at least
+            ``spread_after`` episodes; null disables the rule.
+        exact: divide the part of the budget that the decisions leave among the layers, by remaining capacity. The
+            released code leaves it unspent.
     """
 
     episodes: int = Field(default=100, ge=1)
@@ -69,12 +78,12 @@ class ControllerConfig(Frozen):
         return self
 
     def entropy_weight(self, episode: int) -> float:
-        """beta at an episode (0-based)."""
+        """Return beta at an episode (0-based)."""
         progress = min(episode / (self.entropy_decay * self.episodes), 1.0)
         return self.entropy_start + (self.entropy_end - self.entropy_start) * progress
 
     def converged(self, rewards: Sequence[float]) -> bool:
-        """Whether the rewards so far say that more episodes would be of no use."""
+        """Whether the rewards so far meet a stopping rule, ``patience`` or ``spread``."""
         if self.patience is not None and rewards:
             best = max(range(len(rewards)), key=lambda i: rewards[i])  # the first of equal ones
             if len(rewards) - 1 - best >= self.patience:
@@ -86,13 +95,16 @@ class ControllerConfig(Frozen):
 
 @dataclass
 class Decoding:
-    """Decisions turned into whole numbers of weights, one after the other.
+    """Turns the decisions of one episode into numbers of weights, one decision at a time.
 
     Attributes:
         capacities: per layer, in the order of the decisions.
         actions: A.
-        budget: K; with ``fractions``, what the first decision makes of it.
-        fractions: of ``total``, that K may be.
+        budget: K; with ``fractions``, set by the first decision.
+        fractions: choices for K, as fractions of ``total``; empty if K is given.
+        total: number of all weights.
+        counts: weights given to the layers decided so far.
+        undecided: whether K is still to be chosen.
     """
 
     capacities: Sequence[int]
@@ -109,11 +121,12 @@ class Decoding:
 
     @property
     def done(self) -> bool:
+        """Whether every layer has been decided."""
         return not self.undecided and len(self.counts) == len(self.capacities)
 
     @property
     def context(self) -> list[float]:
-        """[position, share of the capacity, share of the budget that is left] of the next decision."""
+        """The next decision's context: [position, share of the total capacity, share of the budget that is left]."""
         if self.undecided:
             return [0.0, 0.0, 1.0]
         position, layers = len(self.counts), len(self.capacities)
@@ -124,7 +137,7 @@ class Decoding:
         return [at, self.capacities[position] / max(sum(self.capacities), 1), self.remaining / max(self.budget, 1)]
 
     def take(self, action: int) -> None:
-        """The next decision."""
+        """Apply the next decision: the index of a budget fraction or of a ratio."""
         if self.undecided:
             wanted = int(round(self.total * self.fractions[action], 6))
             self.budget = self.remaining = max(1, min(wanted, sum(self.capacities)))
@@ -138,7 +151,7 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Rollout:
-    """One episode's decisions.
+    """The decisions of one episode.
 
     Attributes:
         counts: weights per layer, in the order of the decisions.
@@ -157,7 +170,7 @@ class Rollout:
 
 
 class Controller(nn.Module):
-    """LSTMCell -> linear decoder; on the CPU, for its decisions are waited for one by one."""
+    """An LSTMCell with a linear decoder. It stays on the CPU, because every decision is read before the next."""
 
     def __init__(self, actions: int, hidden: int, budgets: int = 0) -> None:
         super().__init__()
@@ -167,7 +180,8 @@ class Controller(nn.Module):
         self.budget_decoder = nn.Linear(hidden, budgets) if budgets else None
 
     def rollout(self, decoding: Decoding, choose: Callable[[Tensor], int]) -> Rollout:
-        """Decide with ``choose``: from logits [A] to the index of an action."""
+        """Run one episode; ``choose`` maps logits [A] to the index of an action."""
+        # The budget and the layers may have different numbers of choices: logits fed back are padded to the larger.
         weight = self.decoder.weight
         state = (weight.new_zeros(1, self.lstm.hidden_size), weight.new_zeros(1, self.lstm.hidden_size))
         last = weight.new_zeros(1, self.width)
@@ -192,23 +206,28 @@ class Controller(nn.Module):
 
 
 def mean_entropy(logits: Tensor) -> Tensor:
-    """Of the distributions with logits [n, A], in nats; averaged over n."""
+    """Return the entropy in nats of distributions with logits [n, A], averaged over n."""
     log_p = logits.log_softmax(1)
     return -(log_p.exp() * log_p).sum(1).mean()
 
 
 def sampler(generator: torch.Generator) -> Callable[[Tensor], int]:
-    """Draws an action from its logits."""
+    """Return a function that draws an action from logits [A]."""
     return lambda logits: int(torch.multinomial(logits.softmax(0), 1, generator=generator))
 
 
 def reinforce_loss(weighted: Tensor, entropy: Tensor, beta: float) -> Tensor:
-    """-mean of (advantage x log probability) - beta x mean entropy, over episodes [E]."""
+    """Return -mean(advantage x log probability) - beta x mean entropy, over episodes.
+
+    Args:
+        weighted: advantage x log probability, [E].
+        entropy: [E], in nats.
+    """
     return -weighted.mean() - beta * entropy.mean()
 
 
 class Reinforce:
-    """The controller and what trains it. Its whole state is in :meth:`state_dict`."""
+    """Trains a controller. :meth:`state_dict` holds the whole state: controller, optimiser and baseline."""
 
     def __init__(self, config: ControllerConfig, controller: Controller) -> None:
         self.config, self.controller = config, controller
@@ -216,7 +235,7 @@ class Reinforce:
         self.baseline: float | None = None
 
     def update(self, rollouts: Sequence[Rollout], rewards: Sequence[float], episode: int) -> float:
-        """One step of Adam on episodes that began at ``episode`` (0-based); the loss."""
+        """Take one Adam step on the episodes that start at index ``episode`` (0-based); return the loss."""
         mean = sum(rewards) / len(rewards)
         baseline = mean if self.baseline is None else self.baseline
         advantages = [max(-CLIP, min(CLIP, (r - baseline) / self.config.temperature)) for r in rewards]
@@ -231,6 +250,7 @@ class Reinforce:
         return float(loss.detach())
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the state of controller, optimiser and baseline."""
         return {
             "controller": self.controller.state_dict(),
             "optimizer": self.optimizer.state_dict(),

@@ -1,4 +1,4 @@
-"""What accuracy does pruning alone have at a sparsity? The curve that a learned budget must beat."""
+"""The accuracy that pruning alone reaches at a sparsity: the baseline for a learned budget."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def interpolated(points: Sequence[tuple[float, float]], sparsity: float) -> float:
-    """The accuracy at ``sparsity``: linear between the points (sparsity, accuracy), constant beyond the outermost.
+    """Interpolate the accuracy at ``sparsity`` linearly between points (sparsity, accuracy); constant beyond them.
 
     >>> interpolated([(0.9, 0.8), (0.5, 1.0)], 0.7)
     0.9

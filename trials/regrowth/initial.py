@@ -1,4 +1,4 @@
-"""What values do weights that come back start from? And growing itself: masks and weights, at given indices."""
+"""Initial values for regrown weights, and the growth of masks and weights at given indices."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Indices = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class RegrownWeights:
-    """Where weights come back, in one layer.
+    """The weights of one layer that come back.
 
     Attributes:
-        shape: of the layer's weight, [O, I, kh, kw] or [O, I].
-        indices: flat, of what comes back.
-        mask: with what comes back switched on.
-        stale: the weights as they were when they were pruned, where somebody kept them.
-        reference: the weights of another network.
-        kept: which of them that network keeps; None is all.
-        generator: on the CPU: draws are equal on every device.
+        shape: shape of the layer's weight, [O, I, kh, kw] or [O, I].
+        indices: flat indices of the regrown weights.
+        mask: the layer's mask with the regrown weights switched on.
+        stale: the layer's weights from when they were pruned; None if they were not kept.
+        reference: the layer's weights in another network; None if there are none.
+        generator: on the CPU, so that draws are equal on every device.
+        kept: mask of the reference network; None if it keeps all weights.
     """
 
     shape: torch.Size
@@ -39,6 +39,7 @@ class RegrownWeights:
 
     @property
     def fan_in(self) -> int:
+        """Of the dense layer, its kernel's area included; likewise ``fan_out``."""
         return math.prod(self.shape[1:])
 
     @property
@@ -49,64 +50,71 @@ class RegrownWeights:
         return torch.zeros(len(self.indices), device=self.indices.device)
 
     def symmetric(self, bound: float) -> Tensor:
-        """U(-bound, bound)."""
+        """Draw one value per regrown weight from U(-bound, bound)."""
         draws = torch.rand(len(self.indices), generator=self.generator, dtype=torch.float64)
         return ((2 * draws - 1) * bound).to(self.indices.device)
 
     def normal(self, std: float | Tensor) -> Tensor:
-        """N(0, std^2)."""
+        """Draw one value per regrown weight from N(0, std^2)."""
         draws = torch.randn(len(self.indices), generator=self.generator, dtype=torch.float64)
         return draws.to(self.indices.device) * std
 
 
 def zero(regrown: RegrownWeights) -> Tensor:
+    """Return zeros."""
     return regrown.zeros()
 
 
 def magnitude(regrown: RegrownWeights) -> Tensor:
-    """What the weight was when it was pruned."""
+    """Return the values that the weights had when they were pruned.
+
+    Raises:
+        ValueError: these values were not kept.
+    """
     if regrown.stale is None:
-        raise ValueError("initial is 'magnitude', but nobody kept what the weights were when they were pruned")
+        raise ValueError("initial is 'magnitude', but the values of the pruned weights were not kept")
     return regrown.stale.reshape(-1)[regrown.indices]
 
 
 def kaiming_bound(regrown: RegrownWeights) -> float:
+    """Return sqrt(6 / fan_in)."""
     return math.sqrt(6 / regrown.fan_in)
 
 
 def xavier_bound(regrown: RegrownWeights) -> float:
+    """Return sqrt(6 / (fan_in + fan_out))."""
     return math.sqrt(6 / (regrown.fan_in + regrown.fan_out))
 
 
 def kaiming(regrown: RegrownWeights) -> Tensor:
-    """U(-b, b), b = sqrt(6 / fan_in) of the dense layer (He et al. 2015, https://arxiv.org/abs/1502.01852)."""
+    """Draw from U(-b, b), b = sqrt(6 / fan_in) of the dense layer (He et al. 2015, https://arxiv.org/abs/1502.01852)."""
     return regrown.symmetric(kaiming_bound(regrown))
 
 
 def xavier(regrown: RegrownWeights) -> Tensor:
-    """U(-b, b), b = sqrt(6 / (fan_in + fan_out)) of the dense layer (Glorot and Bengio 2010)."""
+    """Draw from U(-b, b), b = sqrt(6 / (fan_in + fan_out)) of the dense layer (Glorot and Bengio 2010)."""
     return regrown.symmetric(xavier_bound(regrown))
 
 
 def reference(regrown: RegrownWeights) -> Tensor:
-    """The reference network's value; 0 where the layer has none."""
+    """Return the reference network's values; zeros for a layer without a reference."""
     return regrown.zeros() if regrown.reference is None else regrown.reference.reshape(-1)[regrown.indices]
 
 
 def dual_lottery(regrown: RegrownWeights) -> Tensor:
-    """N(0, 2 / n), n the inputs that the weight's output keeps, itself included (arxiv.org/abs/2203.04248)."""
+    """Draw from N(0, 2 / n), n the kept weights in the same output row after growth (https://arxiv.org/abs/2203.04248)."""
     kept = regrown.mask.reshape(regrown.shape[0], -1).sum(1)  # [O]
     rows = regrown.indices // regrown.fan_in
     return regrown.normal((2 / kept.clamp_min(1).double()).sqrt()[rows])
 
 
 def fan_in_normal(regrown: RegrownWeights) -> Tensor:
-    """N(0, 2 / fan_in) of the dense layer, its kernel's area included."""
+    """Draw from N(0, 2 / fan_in), with the fan-in of the dense layer."""
     return regrown.normal(math.sqrt(2 / regrown.fan_in))
 
 
 def reference_or_normal(regrown: RegrownWeights) -> Tensor:
-    """The reference's value where it keeps the weight, N(0, 2 / fan_in) elsewhere."""
+    """Return the reference's value where it keeps the weight, and draw from N(0, 2 / fan_in) elsewhere."""
     drawn = fan_in_normal(regrown)
     if regrown.reference is None or regrown.kept is None:
         return drawn if regrown.reference is None else reference(regrown)
@@ -125,24 +133,24 @@ INITIAL: dict[str, Callable[[RegrownWeights], Tensor]] = {
 
 
 def grown(masks: Mapping[str, Tensor], indices: Mapping[str, Tensor]) -> Masks:
-    """Masks with the weights at ``indices`` back: exactly as many more as there are indices.
+    """Return masks with the weights at ``indices`` switched on.
 
     Raises:
-        ValueError: an index is there twice, or its weight is not pruned.
+        ValueError: an index is given twice, or its weight is not pruned.
     """
     new: Masks = dict(masks)
     for name, index in indices.items():
         mask = masks[name].clone(memory_format=torch.contiguous_format)
         counts = mask.view(torch.uint8).view(-1)
         counts.index_add_(0, index, torch.ones_like(index, dtype=torch.uint8))
-        if not bool((counts.index_select(0, index) == 1).all()):  # 2: it was there already, or comes twice
-            raise ValueError(f"{name} must grow by {len(index)} weights, but some of them are there, or named twice")
+        if not bool((counts.index_select(0, index) == 1).all()):  # above 1: already kept, or given twice
+            raise ValueError(f"{name} must grow by {len(index)} weights, but some are kept already, or given twice")
         new[name] = mask
     return new
 
 
 def write_weights(weights: Mapping[str, Tensor], indices: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
-    """Set the weights at ``indices``, all others left as they are."""
+    """Set the weights at ``indices`` to ``values``, in place; all others are unchanged."""
     with torch.no_grad():
         for name, index in indices.items():
             weight, value = weights[name], values[name].to(weights[name])
@@ -162,7 +170,7 @@ def initial_values(
     reference: Mapping[str, Tensor] | None = None,
     kept: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """Values for the weights at ``indices``; ``masks`` have them switched on already."""
+    """Return values of a ``kind`` of ``INITIAL`` for the weights at ``indices``, which ``masks`` already switch on."""
     given = [tensors or {} for tensors in (stale, reference, kept)]
 
     def regrown(name: str) -> RegrownWeights:
@@ -179,10 +187,11 @@ def reinitialise(
     generator: torch.Generator,
     reference: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """All kept weights of every masked layer anew, not only what came back. ``magnitude`` leaves them as they are.
+    """Reinitialise all kept weights of every masked layer in place, not only the regrown ones.
 
-    ``kaiming`` and ``xavier`` are normal here; ``dual_lottery`` leaves rows without weights alone; a layer without a
-    reference keeps its weights; all are multiplied by the mask.
+    ``magnitude`` changes nothing. ``kaiming`` and ``xavier`` draw from normal distributions here. ``dual_lottery``
+    leaves rows without kept weights unchanged. With ``reference``, a layer without a reference keeps its weights. All
+    but ``zero`` and the skipped rows are multiplied by the mask.
     """
     if kind == "magnitude":
         return
@@ -200,5 +209,6 @@ def reinitialise(
                 rows = mask.flatten(1).any(1).view(-1, *[1] * (mask.dim() - 1))
                 weight.copy_(torch.where(rows, drawn, weight))
             else:
+                # U(-b, b) has the standard deviation b / sqrt(3)
                 bound = kaiming_bound(regrown) if kind == "kaiming" else xavier_bound(regrown)
                 weight.copy_(regrown.normal(bound / math.sqrt(3)).view(mask.shape)).mul_(mask)

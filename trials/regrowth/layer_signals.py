@@ -1,4 +1,4 @@
-"""What is known of a sparse network before anything grows back: layers' room and similarity, weights' scores."""
+"""Measurements on a sparse network before regrowth: capacity and SSIM of layers, scores of weights or filters."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ BATCH_SIZE = 128
 
 @dataclass(frozen=True)
 class Targets:
-    """The layers that may grow, in the order of the decisions.
+    """The layers that may grow, in the order in which an allocation decides on them.
 
     Attributes:
         names: weight names.
-        capacities: pruned units of each: weights or filters.
-        ssim: between dense and sparse features of each; NaN where undefined.
+        capacities: number of pruned units per layer, weights or filters.
+        ssim: structural similarity of dense and sparse features per layer; NaN where undefined.
     """
 
     names: list[str]
@@ -38,13 +38,14 @@ class Targets:
 
 
 def weight_name(layer: str) -> str:
+    """Return the parameter name of a layer's weight."""
     return f"{layer}.weight"
 
 
 def measured_ssim(
     dense: Net, sparse: Net, data: Loader, batches: int, per: Literal["mean_map", "sample"]
 ) -> dict[str, float]:
-    """SSIM of every masked layer, by weight name, over validation images: selection never sees the test set."""
+    """Return the SSIM of every masked layer by weight name, on validation images, since this selects layers."""
     layers = [name.removesuffix(".weight") for name in sparse.masks]
     images = [x for x, _ in islice(data.eval_batches("val", BATCH_SIZE), batches)]
     training = sparse.model.training
@@ -65,14 +66,14 @@ def choose_targets(
     unit: Literal["weight", "filter"] = "weight",
     generator: torch.Generator,
 ) -> Targets:
-    """The layers that may grow.
+    """Return the layers that may grow.
 
     Args:
-        layers: by name; None is every masked layer.
-        threshold: of these, those with an SSIM below it, or the lowest if there are none.
-        order: ascending SSIM (undefined ones last), as in the network, or drawn.
-        missing: the SSIM that stands for undefined ones; None leaves them out of the threshold.
-        unit: what capacities count.
+        layers: names of candidate layers; None means every masked layer.
+        threshold: keep the candidates with an SSIM below this, or only the lowest if there are none.
+        order: by ascending SSIM (undefined last), as in the network, or shuffled.
+        missing: replaces undefined SSIM; None excludes such layers from the threshold and sorts them last.
+        unit: unit of the capacities.
     """
     names = [weight_name(layer) for layer in layers] if layers is not None else list(sparse.masks)
     if threshold is not None:
@@ -99,12 +100,15 @@ def scores(
     batches: int,
     seed: int,
 ) -> dict[str, Tensor]:
-    """Scores of all units of the layers ``names``: of weights, in their shape, or of filters, [O].
+    """Return scores of all units of the layers ``names``: weights, in the weight's shape, or filters, [O].
 
-    Saliency, a filter's being that of its weights; or what the sparse network's gradient says: its magnitude of a
-    weight, Taylor's first order of a filter (section 13 of the work's code, scored in eval mode).
+    ``saliency`` of a filter is the sum over its weights. ``gradient`` uses the sparse network's gradient: its magnitude
+    for weights, a first-order Taylor score for filters, as in the structured part of
+    https://github.com/EnumaCaliber/Bidirection-Prune-Regrowth, commit b40cb9f, but in eval mode.
 
-    ``of``: whose gradients the saliency takes; the weights in it are the dense network's either way.
+    Args:
+        of: the network whose gradients the saliency uses; its weights are always the dense network's.
+        batches: number of training batches to average over.
     """
     images = _training_images(data, seed)
     own, others = prunable(sparse.model), prunable(dense.model)
@@ -124,7 +128,7 @@ def scores(
 
 
 def _training_images(data: Loader, seed: int) -> Iterator[Batch]:
-    """In an order of their own, as they are."""
+    """Return training batches without augmentation, in an order of their own."""
     return data.batches(
         seed=derive_seed(seed, "signals"), epoch=0, stream="signals", batch_size=BATCH_SIZE, augment=False
     )
@@ -133,7 +137,7 @@ def _training_images(data: Loader, seed: int) -> Iterator[Batch]:
 def allocation_rows(
     targets: Targets, counts: Sequence[int], *, step: int, episode: int, budget: int
 ) -> list[dict[str, Any]]:
-    """One row per layer, for the table ``allocations``; an SSIM that is undefined is None there."""
+    """Return one row per layer for the table ``allocations``; an undefined SSIM becomes None."""
     return [
         {
             "step": step,

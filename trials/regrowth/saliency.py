@@ -1,7 +1,8 @@
-"""How much would the loss feel a weight's absence? Saliency (dL/dw)^2 w^2, per weight, and per weight and class.
+"""Saliency (dL/dw)^2 w^2, an estimate of the loss increase when a weight is removed, overall or per class.
 
-Fisher pruning's score (Theis et al. 2018, https://arxiv.org/abs/1801.05787), per class FairPrune's (Wu et al. 2022,
-https://arxiv.org/abs/2203.02110), with the gradient of a batch's mean loss in place of each sample's own.
+This is the score of Fisher pruning (Theis et al. 2018, https://arxiv.org/abs/1801.05787) and, per class, of FairPrune
+(Wu et al. 2022, https://arxiv.org/abs/2203.02110), but with the gradient of the batch's mean loss instead of
+per-sample gradients.
 """
 
 from __future__ import annotations
@@ -20,21 +21,21 @@ from trials.training.net import Batch, Net
 def squared_gradients(
     net: Net, batches: Iterable[Batch], weights: Mapping[str, Tensor], max_batches: int | None = None
 ) -> dict[str, Tensor]:
-    """The mean over batches of (dL/dw)^2; L is the batch's mean cross-entropy, the model in eval mode."""
+    """Return the mean over batches of (dL/dw)^2, with L the batch's mean cross-entropy and the model in eval mode."""
     return _mean_of_gradients(net, batches, weights, max_batches, torch.square)
 
 
 def gradient_magnitudes(
     net: Net, batches: Iterable[Batch], weights: Mapping[str, Tensor], max_batches: int | None = None
 ) -> dict[str, Tensor]:
-    """|mean over batches of dL/dw|, also where a mask is off (RigL's score, https://arxiv.org/abs/1911.11134)."""
+    """Return |mean over batches of dL/dw|, for masked weights too (RigL's score, https://arxiv.org/abs/1911.11134)."""
     return {name: mean.abs() for name, mean in batch_mean_gradients(net, batches, weights, max_batches).items()}
 
 
 def batch_mean_gradients(
     net: Net, batches: Iterable[Batch], weights: Mapping[str, Tensor], max_batches: int | None = None
 ) -> dict[str, Tensor]:
-    """The mean over batches of dL/dw, the model in eval mode."""
+    """Return the mean over batches of dL/dw, with the model in eval mode."""
     return _mean_of_gradients(net, batches, weights, max_batches, lambda gradient: gradient)
 
 
@@ -63,19 +64,19 @@ def _mean_of_gradients(
 def saliency(
     net: Net, batches: Iterable[Batch], weights: Mapping[str, Tensor], max_batches: int | None = None
 ) -> dict[str, Tensor]:
-    """S = mean over batches of (dL/dw)^2 w^2, in a dense network.
+    """Return the mean over batches of (dL/dw)^2 w^2 in a dense network.
 
     Args:
-        net: the network; its masks must be empty.
-        batches: read up to ``max_batches``.
-        weights: some of its parameters, by name.
+        net: the network; it must have no masks.
+        batches: training batches, at most ``max_batches`` of which are read.
+        weights: parameters of ``net`` to score, by name.
 
     Raises:
-        ValueError: the network has masks. What they switch off is 0 there, and so would be its saliency: see
+        ValueError: the network has masks. Masked weights are 0, so their saliency would be 0 too: use
             :func:`sparse_saliency`.
     """
     if net.masks:
-        raise ValueError("saliency is that of a dense network, but the one given has masks: give dense weights as well")
+        raise ValueError("saliency needs a dense network, but this one has masks: use sparse_saliency")
     return sparse_saliency(net, batches, weights, weights, max_batches)
 
 
@@ -86,7 +87,7 @@ def sparse_saliency(
     dense: Mapping[str, Tensor],
     max_batches: int | None = None,
 ) -> dict[str, Tensor]:
-    """Saliency with the gradients that a sparse network has, and the weights that the dense one had."""
+    """Return the saliency with gradients of a sparse network and the weights of the dense one."""
     squares = squared_gradients(net, batches, weights, max_batches)
     return {name: square * dense[name].detach().square() for name, square in squares.items()}
 
@@ -98,10 +99,10 @@ def class_saliency(
     num_classes: int,
     order: Literal["first", "second"] = "second",
 ) -> dict[str, Tensor]:
-    """Saliency of every parameter for every class, [classes, numel]; in one pass over the data.
+    """Return the saliency of every parameter for every class, [classes, numel], in one pass over the data.
 
-    L_c is the mean loss of a batch's samples of class c; ``second`` is the mean over batches that have the class of
-    (dL_c/dw)^2 w^2, ``first`` that of abs(dL_c/dw). A class that never occurs has a row of zeros.
+    L_c is the mean loss of a batch's samples of class c. ``second`` is the mean of (dL_c/dw)^2 w^2 over the batches
+    that contain the class, ``first`` the mean of |dL_c/dw|. A class that never occurs gets a row of zeros.
     """
     training = model.training
     model.eval()
@@ -126,12 +127,12 @@ def class_saliency(
 
 @dataclass(frozen=True)
 class ClassStatistics:
-    """What per-class saliency [classes, numel] of one parameter says.
+    """Statistics of the per-class saliency [classes, numel] of one parameter.
 
     Attributes:
-        mean, std: per class, over the parameter's entries (population).
-        mean_range: largest minus smallest over the classes, averaged over entries.
-        unfairness: standard deviation of the class means over their mean; 0 is even.
+        mean, std: per class, over the parameter's entries (population standard deviation).
+        mean_range: largest minus smallest value over the classes, averaged over the entries.
+        unfairness: standard deviation of the class means divided by their mean; 0 means equal class means.
     """
 
     mean: Tensor
@@ -141,7 +142,7 @@ class ClassStatistics:
 
 
 def class_statistics(saliency: Tensor) -> ClassStatistics:
-    """Statistics of [classes, numel]."""
+    """Compute the statistics of per-class saliency [classes, numel]."""
     means = saliency.mean(1)
     spread = means.std(correction=0) / (means.mean() + 1e-8)
     ranges = saliency.amax(0) - saliency.amin(0)
@@ -149,10 +150,10 @@ def class_statistics(saliency: Tensor) -> ClassStatistics:
 
 
 def biased_entries(saliency: Tensor, percentile: float = 90.0) -> tuple[Tensor, Tensor, Tensor]:
-    """The entries whose range over the classes is at or above its percentile, widest first.
+    """Return the entries whose range over the classes is at or above a percentile of all ranges, widest first.
 
     Returns:
-        Flat indices, ranges, and the class that each matters most to.
+        Flat indices, ranges, and for each entry the class with the highest saliency.
     """
     ranges = (saliency.amax(0) - saliency.amin(0)).double()
     found = (ranges >= torch.quantile(ranges, percentile / 100)).nonzero().squeeze(1)

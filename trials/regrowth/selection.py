@@ -1,4 +1,4 @@
-"""Which of a layer's pruned weights come back? Flat (row-major) indices, the first to come back first."""
+"""Selection of the pruned weights of a layer that come back, as flat (row-major) indices, the best first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def highest(mask: Tensor, score: Tensor, count: int) -> Tensor:
-    """The ``count`` pruned weights with the highest scores, or all there are; of equal ones, the lower index first."""
+    """Return the ``count`` pruned weights with the highest scores, or all of them if fewer; ties: lower index first."""
     pruned = (~mask.reshape(-1)).nonzero().squeeze(1)
     count = min(count, len(pruned))
     if not count:
@@ -23,19 +23,19 @@ def highest(mask: Tensor, score: Tensor, count: int) -> Tensor:
 
 
 def uniform(mask: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """``count`` pruned weights, all equally likely. Drawn on CPU, equal on every device."""
+    """Draw ``count`` pruned weights uniformly. Drawn on the CPU: equal on every device."""
     return _draw((~mask.reshape(-1)).nonzero().squeeze(1), count, generator)
 
 
 def referenced(
     mask: Tensor, allowed: Tensor, reference: Tensor, count: int, generator: torch.Generator
 ) -> tuple[Tensor, int]:
-    """Pruned weights that a reference mask keeps; if it has too few of them, others; only those that are ``allowed``.
+    """Select ``allowed`` pruned weights, first those that a reference mask keeps, then others.
 
-    Nothing ranks the weights of a group: too large a one is drawn from.
+    If a group has more weights than needed, the choice within it is random.
 
     Returns:
-        The indices, and how many of them the reference keeps.
+        The indices, and how many of them the reference mask keeps.
     """
     eligible = (~mask & allowed).reshape(-1)
     kept = (eligible & reference.reshape(-1)).nonzero().squeeze(1)
@@ -46,7 +46,7 @@ def referenced(
 
 
 def eligible(mask: Tensor, indices: Tensor) -> Tensor:
-    """Of saved indices, those whose weights are pruned."""
+    """Return those of ``indices`` whose weights are pruned."""
     return indices[~mask.reshape(-1)[indices]]
 
 

@@ -1,12 +1,13 @@
-"""How alike are the features of a dense and a sparse network? Structural similarity (SSIM) per layer.
+"""Structural similarity (SSIM) between the features of a dense and a sparse network, per layer.
 
-A layer's map: its output summed over channels, divided by its L1 norm in every sample, averaged over samples, scaled
-to [0, 1]. SSIM as scikit-image's ``structural_similarity`` has it by default: a box window of min(7, H, W), lowered to
-odd, unbiased covariances, data range 1 (Wang et al. 2004, https://doi.org/10.1109/TIP.2003.819861). Layers whose maps
-are smaller than the smallest window, 3, and layers without maps have none: NaN, which takes no part in any ranking.
+A layer's map is its output summed over channels, divided by its L1 norm in every sample, averaged over samples and
+scaled to [0, 1]. SSIM follows the defaults of scikit-image's ``structural_similarity``: a box window of min(7, H, W),
+lowered to an odd number, unbiased covariances, and data range 1 (Wang et al. 2004,
+https://doi.org/10.1109/TIP.2003.819861). It is NaN for layers without maps and for maps smaller than 3, the smallest
+window; such layers are left out of rankings.
 
-The map of a mean over many images is dominated by effects of position, such as borders, and hardly differs between
-networks; ``per="sample"`` compares image by image and averages the similarities instead.
+Positions such as borders dominate a map averaged over many images, so it hardly differs between networks.
+``per="sample"`` compares image by image and averages the similarities instead.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ Features = dict[str, Tensor]
 
 
 def similarity(a: Tensor, b: Tensor) -> Tensor:
-    """SSIM of maps [N, H, W] in [0, 1], pair by pair: float64 [N]; NaN where they are smaller than a window."""
+    """Return the SSIM of each pair of maps [N, H, W] in [0, 1], float64 [N]; NaN if they are smaller than a window."""
     window = min(LARGEST_WINDOW, *a.shape[1:])
     window -= 1 - window % 2
     if window < SMALLEST_WINDOW:
         return torch.full((len(a),), math.nan, dtype=torch.float64, device=a.device)
-    from pytorch_msssim import ssim  # only trials that look at SSIM need it
+    from pytorch_msssim import ssim  # only trials that use SSIM need it
 
-    # unbiased (co)variances are n/(n-1) times the biased ones; the constant beside them takes the factor just as well
+    # pytorch_msssim uses biased (co)variances; unbiased ones are n/(n-1) times these, and scaling K2 is equivalent
     n = window**2
     box = torch.full((1, 1, 1, window), 1 / window, dtype=torch.float64, device=a.device)
     found: Tensor = ssim(
@@ -49,20 +50,20 @@ def similarity(a: Tensor, b: Tensor) -> Tensor:
 
 
 def spatial_maps(features: Tensor) -> Tensor:
-    """Features [B, C, H, W] to maps [B, H, W]: signed sums over channels, each of L1 norm 1."""
+    """Map features [B, C, H, W] to maps [B, H, W]: signed sums over channels, each divided by its L1 norm."""
     sums = features.sum(1)
     return sums / sums.abs().sum((1, 2), keepdim=True).clamp_min(1e-12)
 
 
 def scaled(maps: Tensor) -> Tensor:
-    """Maps [N, H, W], each stretched to [0, 1]; one that is constant stays as it is."""
+    """Scale each of the maps [N, H, W] to [0, 1]; a constant map is unchanged."""
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
     return torch.where(high > low, (maps - low) / (high - low + 1e-8), maps)
 
 
 @contextmanager
 def _outputs(model: nn.Module, layers: Sequence[str]) -> Iterator[Features]:
-    """What the modules computed in the last forward pass, if 4-D; copies, as what follows may work in place."""
+    """Collect the modules' 4-D outputs of the last forward pass, copied since later modules may work in place."""
     modules = dict(model.named_modules())
     found: Features = {}
 
@@ -82,7 +83,7 @@ def _outputs(model: nn.Module, layers: Sequence[str]) -> Iterator[Features]:
 
 
 def mean_maps(model: nn.Module, batches: Iterable[Tensor], layers: Sequence[str]) -> Features:
-    """The scaled mean map [H, W] of each layer with 4-D outputs, over the samples of ``batches`` [B, C, H, W].
+    """Return the scaled mean map [H, W] of each layer with 4-D outputs, over the samples of ``batches`` [B, C, H, W].
 
     The model should be in eval mode.
     """
@@ -99,14 +100,14 @@ def mean_maps(model: nn.Module, batches: Iterable[Tensor], layers: Sequence[str]
 
 
 def sample_maps(model: nn.Module, x: Tensor, layers: Sequence[str]) -> Features:
-    """The scaled map of every sample, [B, H, W] per layer with 4-D outputs."""
+    """Return the scaled map of every sample, [B, H, W] per layer with 4-D outputs."""
     with torch.no_grad(), _outputs(model, layers) as outputs:
         model(x)
         return {name: scaled(spatial_maps(outputs[name])) for name in layers if name in outputs}
 
 
 def similarities(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Features:
-    """SSIM of maps [N, H, W] by layer, [N] each; layers of equal size in one go."""
+    """Return the SSIM of maps [N, H, W] by layer, [N] each; layers of equal size are compared in one call."""
     by_size: dict[torch.Size, list[str]] = {}
     for name, maps in a.items():
         by_size.setdefault(maps.shape, []).append(name)
@@ -124,12 +125,12 @@ def layer_similarity(
     layers: Sequence[str],
     per: Literal["mean_map", "sample"] = "mean_map",
 ) -> dict[str, float]:
-    """SSIM of every layer in ``layers`` between two networks that see the same images; NaN where it is undefined.
+    """Return the SSIM of every layer in ``layers`` between two networks on the same images; NaN where undefined.
 
     Args:
         dense, sparse: networks with modules of these names, in eval mode.
         batches: images [B, C, H, W]; read once.
-        per: compare the mean maps, or sample by sample, averaged over the samples.
+        per: compare the mean maps, or the maps of every sample and average over samples.
     """
     batches = list(batches)
     if per == "mean_map":
@@ -142,19 +143,19 @@ def layer_similarity(
 
 
 def defined(ssim: Mapping[str, float], missing: float | None = None) -> dict[str, float]:
-    """The layers whose SSIM is defined; with ``missing``, all of them, that standing for what is undefined."""
+    """Return the layers with a defined SSIM; with ``missing``, all layers, undefined ones with that value."""
     filled = {name: missing if math.isnan(value) else value for name, value in ssim.items()}
     return {name: value for name, value in filled.items() if value is not None}
 
 
 def ascending(ssim: Mapping[str, float], missing: float | None = None) -> list[str]:
-    """The layers that :func:`defined` has, by ascending SSIM, those of equal SSIM in their order."""
+    """Return the layers of :func:`defined` by ascending SSIM; ties keep their order."""
     values = defined(ssim, missing)
     return sorted(values, key=lambda name: values[name])
 
 
 def below(ssim: Mapping[str, float], threshold: float, missing: float | None = None) -> list[str]:
-    """The layers with an SSIM strictly below ``threshold``, lowest first; the single lowest if there are none."""
+    """Return the layers with an SSIM strictly below ``threshold``, lowest first, or the single lowest if none is."""
     values = defined(ssim, missing)
     order = ascending(values)
     return [name for name in order if values[name] < threshold] or order[:1]

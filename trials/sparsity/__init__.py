@@ -1,4 +1,4 @@
-"""The sparsity core: score, distribution, pattern, mask: one question and one file each."""
+"""Scores, distributions, patterns and masks: the four parts of pruning, one file each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counting: what a network has, what is left of it, and what that costs."""
+"""Counts weights, parameters and FLOPs of a network, dense and as pruned."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from trials.training.net import Net
 
 @dataclass(frozen=True)
 class LayerSizes:
-    """Per prunable weight of the dense network, in module order: how many there are, at how many positions used.
+    """Sizes of a dense network's prunable weights, by weight name in module order.
 
-    A weight used at p positions of the output costs p multiply-adds (MACs), that is 2p FLOPs, per image, in grouped
-    convolutions too. Biases, BN, ReLU and pooling are not counted (GReg, section 13, by which speedups are published).
+    A weight used at p output positions costs p multiply-adds (MACs), that is 2p FLOPs, per image; this holds for
+    grouped convolutions too. Biases, BN, ReLU and pooling are not counted, as in the released GReg code, by which
+    speedups are published (https://github.com/MingSun-Tse/Regularization-Pruning, commit a4044028).
 
     Attributes:
-        parameters: of the whole network, biases and norms included.
-        layer_parameters: weights and biases of convolutions and linear layers: what compression is published by.
+        totals: entries of each weight tensor.
+        positions: output positions per image at which each of these entries is used.
+        parameters: all parameters of the network, biases and norms included.
+        layer_parameters: weights and biases of convolutions and linear layers, by which compression is published.
     """
 
     totals: dict[str, int]
@@ -33,12 +36,12 @@ class LayerSizes:
 
     @classmethod
     def of(cls, net: Net, raw: Source) -> LayerSizes:
-        """Measured by one forward pass of one blank image."""
+        """Measure ``net`` by one forward pass of a blank image of ``raw``'s shape."""
         return cls.measured(net.model, (raw.in_channels, *raw.image_size))
 
     @classmethod
     def measured(cls, model: nn.Module, shape: Sequence[int]) -> LayerSizes:
-        """Measured by one forward pass of one blank image of ``shape`` [C, H, W]; free on ``meta``."""
+        """Measure ``model`` by one forward pass of a blank image of ``shape`` [C, H, W]; free on ``meta``."""
         weights = prunable(model)
         positions: dict[str, int] = {}
 
@@ -61,17 +64,18 @@ class LayerSizes:
 
     @property
     def dense_flops(self) -> int:
+        """FLOPs of one image through the prunable layers of the dense network."""
         return sum(2 * total * self.positions[name] for name, total in self.totals.items())
 
 
 def layer_parameters(model: nn.Module) -> int:
-    """Weights and biases of convolutions and linear layers, without norms."""
+    """Return the number of weights and biases of convolutions and linear layers, without norms."""
     layers = [model.get_submodule(name.removesuffix(".weight")) for name in prunable(model)]
     return _count(parameter for layer in layers for parameter in layer.parameters(recurse=False))
 
 
 def torch_flops(model: nn.Module, shape: Sequence[int]) -> int:
-    """FLOPs of one image of ``shape`` [C, H, W] as torch counts them, without computing: the independent count."""
+    """Return the FLOPs of one image of ``shape`` [C, H, W] as torch counts them, on ``meta``: an independent check."""
     from torch.utils.flop_counter import FlopCounterMode  # takes seconds to import
 
     meta = {name: tensor.to("meta") for name, tensor in model.state_dict().items()}
@@ -87,7 +91,7 @@ def _count(tensors: Iterable[Tensor]) -> int:
 
 
 def kept_counts(net: Net, sizes: LayerSizes) -> dict[str, int]:
-    """Weights left per layer, from the shapes and the masks; one wait for the device in all."""
+    """Return the number of kept weights per layer, from shapes and masks. Synchronises with the device once."""
     counts = {name: weight.numel() for name, weight in prunable(net.model).items()} if net.kept else dict(sizes.totals)
     if net.masks:
         counts |= zip(net.masks, torch.stack([mask.sum() for mask in net.masks.values()]).tolist(), strict=True)
@@ -95,9 +99,9 @@ def kept_counts(net: Net, sizes: LayerSizes) -> dict[str, int]:
 
 
 def summary(net: Net, sizes: LayerSizes) -> dict[str, Any]:
-    """Columns of a row: density and sparsity, empty layers; MACs, FLOPs and parameters of what is left.
+    """Return the columns of a row: density, sparsity, empty layers, and MACs, FLOPs and parameters that are left.
 
-    Density is over the weights that have masks; where there are none, or the network was made smaller, over all.
+    Density is over the weights that have masks; without masks, or for a compact network, over all prunable weights.
     """
     kept = kept_counts(net, sizes)
     counted = net.masks if net.masks and not net.kept else sizes.totals
@@ -119,9 +123,10 @@ def summary(net: Net, sizes: LayerSizes) -> dict[str, Any]:
 def layer_rows(
     net: Net, sizes: LayerSizes, *, stage: str, level: int, own: Mapping[str, Mapping[str, float]] | None = None
 ) -> list[dict[str, Any]]:
-    """One row per prunable weight: (stage, level, layer, total, kept, density, FLOPs of what is left).
+    """Return one row per prunable weight: stage, level, layer, total, kept, density and the FLOPs that are left.
 
-    ``own``: by a weight's name, what the stage adds to its row.
+    Args:
+        own: further columns from the stage, by weight name.
     """
     return [
         {

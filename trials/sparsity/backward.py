@@ -1,14 +1,15 @@
-"""Backward-only pruning: the forward pass uses the weights W, the gradient of what comes in passes through W M.
+"""Backward-only pruning: the forward pass uses the weights W; the gradient for a layer's input passes through W M.
 
-    y = conv(x, W) + b              unchanged, to the bit
+    y = conv(x, W) + b              bit-identical to the unpruned layer
     dL/dx = conv_transpose(g, W M)  g = dL/dy;  M = 1 - c B,  B ~ Bernoulli(p_bern),  c = 1 for candidates
-    dL/dW = corr(x, g)              not masked: what is pruned still learns
+    dL/dW = corr(x, g)              not masked: pruned weights are still trained
     dL/db = sum g
 
-Candidates are the int(p_prune N) units with the smallest norms over all layers together. Source: diversified weight
-pruning (DWP, https://arxiv.org/abs/2208.08677) as its unofficial code prunes gradients. That code recognises the
-weight by its shape when a backward pass unpacks it, and so masks inputs of that shape too, and fails on a bias; here M
-is drawn in the forward pass and saved beside W.
+Candidates are the int(p_prune N) units with the smallest norms over all layers together. Source: the gradient pruning
+of https://github.com/zeyuanyin/Network-Pruning, commit be32233, an unofficial implementation of diversified weight
+pruning (DWP, https://arxiv.org/abs/2208.08677). That code identifies the weight by its shape when the backward pass
+unpacks saved tensors, so it also masks inputs of that shape, and it fails on layers with a bias. Here M is drawn in
+the forward pass and saved beside W.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from trials.sparsity.dropping import drop, thin
 from trials.training.strides import beside
 
 Generators = Callable[[str], torch.Generator]
-"""A layer's name to its generator, on the model's device."""
+"""Returns the random generator of a layer, by its name; the generator is on the model's device."""
 
 
 class _Conv2d(torch.autograd.Function):
@@ -70,7 +71,7 @@ class _Linear(torch.autograd.Function):
 
 
 def conv2d(conv: nn.Conv2d, x: Tensor, m: Tensor) -> Tensor:
-    """``conv(x)`` whose gradient for ``x`` passes through weight times ``m``. Any stride, padding, dilation, groups."""
+    """Return ``conv(x)``; its gradient for ``x`` uses weight times ``m``. Any stride, padding, dilation or groups."""
     padding: Any = conv.padding
     if conv.padding_mode != "zeros" or isinstance(padding, str):
         left, right, top, bottom = conv._reversed_padding_repeated_twice
@@ -88,14 +89,14 @@ def conv2d(conv: nn.Conv2d, x: Tensor, m: Tensor) -> Tensor:
 
 
 def linear(layer: nn.Linear, x: Tensor, m: Tensor) -> Tensor:
-    """``layer(x)`` whose gradient for ``x`` passes through weight times ``m``."""
+    """Return ``layer(x)``; its gradient for ``x`` uses weight times ``m``."""
     x, weight, bias = _autocast(x, layer.weight, layer.bias)
     y: Tensor = _Linear.apply(x, weight, bias, m.to(weight.dtype))
     return y
 
 
 def _autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """As autocast would have the layer see them: within an autograd function it would cast where no gradient looks."""
+    """Cast as autocast would. Within an autograd function its casts would not be part of the graph."""
     kind = x.device.type
     if not torch.is_autocast_enabled(kind):
         return x, weight, bias
@@ -104,10 +105,10 @@ def _autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, T
 
 
 class BackwardPruner:
-    """Prunes a model's backward passes while it is installed; without a config it does nothing at all.
+    """Prunes a model's backward passes while it is installed; without a config it does nothing.
 
-    Only the layers' ``forward`` is swapped: modules, parameters, hooks and ties stay what they are, and passes without
-    gradients are the model's own. ``with BackwardPruner(...):`` removes it at the end.
+    It replaces only the layers' ``forward``: modules, parameters, hooks and tied weights are unchanged, and passes
+    without gradients run the original forward. As a context manager, it removes itself on exit.
     """
 
     def __init__(self, model: nn.Module, config: BackwardConfig | None, generators: Generators) -> None:
@@ -126,7 +127,7 @@ class BackwardPruner:
         self.layers = {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
         taken = [name for name, module in self.layers.items() if "forward" in vars(module)]
         if taken:
-            raise ValueError(f"layer {taken[0]!r} already has a forward of its own: remove what put it there first")
+            raise ValueError(f"layer {taken[0]!r} already has a replaced forward: restore its own first")
         self.pattern = PATTERNS[config.pattern]
         if config.p_bern < 1:
             self.generators = {name: generators(name) for name in self.layers}
@@ -135,7 +136,7 @@ class BackwardPruner:
         self._handle = model.register_forward_pre_hook(self._before_forward)
 
     def remove(self) -> None:
-        """Give the layers their own forward back."""
+        """Restore the layers' original ``forward``."""
         for module in self.layers.values():
             vars(module).pop("forward", None)
         if self._handle is not None:
@@ -150,7 +151,7 @@ class BackwardPruner:
         self.remove()
 
     def refresh(self) -> None:
-        """Select the candidates by the weights of now."""
+        """Select the candidates anew, by the current weights."""
         assert self.config is not None
         norms = {name: module.weight.detach().abs() for name, module in self.layers.items()}
         self._hold(drop(norms, self.config.p_prune, pattern=self.pattern) if norms else {})
@@ -175,12 +176,12 @@ class BackwardPruner:
         return conv2d(module, x, m) if isinstance(module, nn.Conv2d) else linear(module, x, m)
 
     def _multiplier(self, name: str) -> Tensor:
-        """M of a layer."""
+        """Draw M for one layer."""
         assert self.config is not None
         return thin(self._held[name], self.config.p_bern, pattern=self.pattern, generator=self.generators.get(name))
 
     def columns(self) -> dict[str, float]:
-        """What a row says of it: p_prune p_bern, and the shares of units and of weights that are candidates."""
+        """Return columns of a row: p_prune p_bern, and the shares of units and of weights that are candidates."""
         if self.config is None or not self.kept:
             return {}
         units = [self.pattern.unit_scores(mask.float()) for mask in self.kept.values()]
@@ -192,13 +193,14 @@ class BackwardPruner:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything the next pass depends on beside the weights; empty without a config."""
+        """Return all state but the weights that the next pass depends on; empty without a config."""
         if self.config is None:
             return {}
         states = {name: generator.get_state() for name, generator in self.generators.items()}
         return {"forwards": self.forwards, "kept": self.kept, "generators": states}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the state that :meth:`state_dict` returned; nothing without a config."""
         if self.config is None:
             return
         self.forwards = state["forwards"]

@@ -1,4 +1,4 @@
-"""Distribution: how many units stay in each layer? Layers that compete share a pool with one exact budget."""
+"""Distributions: how many units each layer keeps. Layers that compete for units form a pool with one exact budget."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from trials.sparsity.select import keep_count
 
 @dataclass(frozen=True)
 class Layer:
-    """What a distribution knows of a layer.
+    """The properties of a layer that a distribution uses.
 
     Attributes:
-        units: how many units there are now: those that a density is a share of.
-        total: how many there are in the dense layer.
-        shape: its weight's, [O, I, kh, kw] or [O, I].
+        units: current number of units; a density is a share of these.
+        total: number of units in the dense layer.
+        shape: shape of the weight, [O, I, kh, kw] or [O, I].
     """
 
     units: int
@@ -27,14 +27,14 @@ class Layer:
 
 @dataclass(frozen=True)
 class Pool:
-    """Layers (by position) that compete for ``keep`` units."""
+    """Layers, given by position, that together keep ``keep`` units."""
 
     layers: tuple[int, ...]
     keep: int
 
 
 Count = Callable[[float, int], int]
-"""How many of n units a density keeps: ``keep_count`` or another rounding."""
+"""Number of units that a density keeps of n: ``keep_count`` or another rounding rule."""
 
 Distribution = Callable[[Sequence[Layer], float, Count], list[Pool]]
 
@@ -43,7 +43,7 @@ LAST_LAYER = 0.2
 
 
 def keep_nearest(density: float, n: int) -> int:
-    """density n, rounded; halves to the even count of what is kept (LAMP, released code).
+    """Return density n, rounded half to even, as LAMP's code does (https://github.com/jaeho-lee/layer-adaptive-sparsity).
 
     >>> keep_nearest(0.5, 5), keep_nearest(0.3, 10)
     (2, 3)
@@ -52,7 +52,7 @@ def keep_nearest(density: float, n: int) -> int:
 
 
 def drop_nearest(density: float, n: int) -> int:
-    """n - (1 - density) n, rounded; halves to the even count of what is removed (torch.nn.utils.prune).
+    """Return n minus (1 - density) n, the latter rounded half to even, as torch.nn.utils.prune does.
 
     >>> drop_nearest(0.5, 5), drop_nearest(0.7, 15)
     (3, 11)
@@ -61,27 +61,28 @@ def drop_nearest(density: float, n: int) -> int:
 
 
 def nearest(x: float) -> int:
-    """The nearest whole number, halves to even; 4.500000000000001 is a half that float arithmetic missed."""
+    """Round half to even; a value within float error of a half, such as 4.500000000000001, counts as a half."""
     return round(round(x, 6))
 
 
 def global_(layers: Sequence[Layer], density: float, count: Count = keep_count) -> list[Pool]:
-    """All layers compete: one ranking over the whole network."""
+    """Put all layers in one pool: one ranking over the whole network."""
     return [Pool(tuple(range(len(layers))), count(density, sum(layer.units for layer in layers)))]
 
 
 def uniform(layers: Sequence[Layer], density: float, count: Count = keep_count) -> list[Pool]:
-    """Every layer keeps the same share of its units."""
+    """Keep the same share of units in every layer."""
     return [Pool((i,), count(density, layer.units)) for i, layer in enumerate(layers)]
 
 
 def uniform_plus(layers: Sequence[Layer], density: float, count: Count = keep_count) -> list[Pool]:
-    """Uniform, but the first convolution stays dense and the last layer keeps a fifth of its dense size.
+    """Uniform, except that the first convolution stays dense and the last layer keeps 20 % of its dense units.
 
-    Gale et al. 2019 (https://arxiv.org/abs/1902.09574), as the LAMP code has it (https://arxiv.org/abs/2010.07611).
+    Source: Gale et al. 2019 (https://arxiv.org/abs/1902.09574), as implemented in LAMP's released code
+    (https://arxiv.org/abs/2010.07611).
 
     Raises:
-        ValueError: what the other layers hold is less than what must go.
+        ValueError: more units must be removed than the other layers have.
     """
     units = sum(layer.units for layer in layers)
     drop = units - count(density, units)
@@ -101,7 +102,7 @@ def uniform_plus(layers: Sequence[Layer], density: float, count: Count = keep_co
 
 
 def _share(drop: int, units: Sequence[int], why: str) -> Fraction:
-    """The share of ``units`` that makes ``drop``: exact, so that halves are halves."""
+    """Return ``drop`` over the sum of ``units`` as an exact fraction, so that halves round to even."""
     if drop > sum(units):
         raise ValueError(
             f"distribution uniform_plus must remove {drop} units, but {why} and the other layers have {sum(units)}: "
@@ -111,15 +112,16 @@ def _share(drop: int, units: Sequence[int], why: str) -> Fraction:
 
 
 def erk(layers: Sequence[Layer], density: float, count: Count = keep_count) -> list[Pool]:
-    """What stays in a layer is in proportion to the sum of its shape (Erdos-Renyi kernel).
+    """Keep units in proportion to the sum of each weight's shape (Erdos-Renyi kernel).
 
-    Evci et al. 2020 (https://arxiv.org/abs/1911.11134), as the LAMP code has it: survivors s_l = round(T e_l / sum e),
-    T = density U, e_l the sum of the weight's shape; a layer that would keep more than it has stays dense, and the
-    others share what is left of T.
+    Source: Evci et al. 2020 (https://arxiv.org/abs/1911.11134), as implemented in LAMP's released code. Layer l keeps
+    s_l = round(T e_l / sum e) units, with T = density U (U: all units) and e_l the sum of the weight's shape. A layer
+    whose s_l exceeds its units stays dense, and the others share the rest of T.
     """
     units = [layer.units for layer in layers]
     target = Fraction(density * sum(units)).limit_denominator(10**6)
     dense: set[int] = set()
+    # One layer per round becomes dense, the most overfull first: its surplus raises the shares of all others.
     while True:
         rest = [i for i in range(len(layers)) if i not in dense]
         left = target - sum(units[i] for i in dense)

@@ -1,6 +1,7 @@
-"""Dropping a share of the units, as global and layer pruning count them, and sparing some of those at random.
+"""Drops a share of the units with the smallest scores, over the network or per layer, and spares some at random.
 
-Source: diversified weight pruning (DWP, https://arxiv.org/abs/2208.08677, section 3.2) and its unofficial code.
+Source: diversified weight pruning (DWP, https://arxiv.org/abs/2208.08677, section 3.2) and its unofficial
+implementation, https://github.com/zeyuanyin/Network-Pruning, commit be32233 (the "released" code below).
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from trials.sparsity.patterns import Pattern
 from trials.sparsity.select import select
 
 Rule = Literal["exact", "below", "through"]
-"""Which units go, of n, k = int(share n), tau the (k+1)-th smallest score.
+"""Which of n units are dropped; k = int(share n), tau is the (k+1)-th smallest score.
 
-``exact``: the k smallest; of equal scores the lower flat index first. ``below``: those below tau, fewer than k where
-scores are equal (released global pruning). ``through``: those up to and including tau, at least k + 1 (released layer
+``exact``: the k smallest; ties drop the lower flat index first. ``below``: scores below tau, fewer than k where scores
+are equal (released global pruning). ``through``: scores up to and including tau, at least k + 1 (released layer
 pruning).
 """
 
 
 def drop_count(share: float, n: int) -> int:
-    """int(share n), in double arithmetic, as the released code counts.
+    """Return int(share n), in double arithmetic, as the released code does.
 
     >>> drop_count(0.3, 10), drop_count(0.29, 100)
     (3, 28)
@@ -43,12 +44,14 @@ def drop(
     rule: Rule = "exact",
     keep_one: bool = False,
 ) -> Masks:
-    """Masks that drop the ``share`` of units with the smallest scores: of all together, or of each layer.
+    """Return masks that drop the ``share`` of units with the smallest scores.
 
     Args:
-        scores: by weight name, of its shape, not negative.
+        scores: not negative, by weight name, each of its weight's shape.
         share: in [0, 1); truncated to whole units by :func:`drop_count`.
-        keep_one: the best unit of every output channel goes last, so that no layer is emptied; as many go as without.
+        per_layer: take the share of each layer, instead of one share of all layers together.
+        keep_one: drop the best unit of every output channel last, so that no layer is emptied. The number of dropped
+            units is the same.
     """
     units = {name: pattern.unit_scores(score) for name, score in scores.items()}
     if keep_one:
@@ -62,7 +65,7 @@ def drop(
 
 
 def _best_protected(unit: Tensor) -> Tensor:
-    """Scores of units [O, ..] with the best of every output channel at infinity."""
+    """Return the unit scores [O, ..] with the best unit of every output channel set to infinity."""
     flat = unit.flatten(1)
     return flat.scatter(1, flat.argmax(1, keepdim=True), torch.inf).view_as(unit)
 
@@ -77,16 +80,17 @@ def _keep(units: list[Tensor], share: float, rule: Rule) -> list[Tensor]:
 
 
 def smallest_kept(units: list[Tensor], kept: list[Tensor]) -> Tensor:
-    """tau: the smallest score that is kept (a scalar on the device); infinite where nothing is."""
+    """Return tau, the smallest kept score, as a scalar on the device; infinity if nothing is kept."""
     smallest = [u.masked_fill(~mask, torch.inf).amin() for u, mask in zip(units, kept, strict=True) if u.numel()]
     return torch.stack(smallest).amin()
 
 
 def spare(masks: Masks, p_bern: float, *, pattern: Pattern, generators: Callable[[str], torch.Generator]) -> Masks:
-    """Of the units that ``masks`` drop, drop each with probability ``p_bern`` only.
+    """Return masks in which each unit that ``masks`` drop is dropped only with probability ``p_bern``.
 
-    ``generators``: a CPU generator by weight name. One number is drawn for every unit, dropped or not, so that a
-    layer's draws do not depend on what is dropped, and are the same on every device.
+    Args:
+        generators: returns a weight's CPU generator by its name. One number is drawn for every unit, dropped or not:
+            a layer's draws do not depend on what is dropped and are the same on every device.
     """
     if p_bern == 1:
         return dict(masks)
@@ -98,9 +102,11 @@ def spare(masks: Masks, p_bern: float, *, pattern: Pattern, generators: Callable
 
 
 def thin(kept: Tensor, p_bern: float, *, pattern: Pattern, generator: torch.Generator | None) -> Tensor:
-    """M = 1 - c b for one layer, drawn on its own device: ``kept`` is 1 - c as numbers; without p_bern < 1, M itself.
+    """Return M = 1 - c b for one layer, with b ~ Bernoulli(p_bern) per unit, drawn on the layer's device.
 
-    ``generator`` is of the layer's device, so that nothing waits; draws differ between kinds of device.
+    Args:
+        kept: 1 - c as numbers, of the weight's shape; returned as it is if p_bern is 1.
+        generator: on the layer's device, so that drawing does not synchronise; draws differ between device types.
     """
     if p_bern == 1:
         return kept
@@ -109,13 +115,16 @@ def thin(kept: Tensor, p_bern: float, *, pattern: Pattern, generator: torch.Gene
 
 
 def unit_shape(pattern: Pattern, shape: torch.Size) -> torch.Size:
-    """The shape of the units' scores for a weight of ``shape``."""
+    """Return the shape of the unit scores for a weight of ``shape``."""
     return pattern.unit_scores(torch.empty(shape, device="meta")).shape
 
 
 def shares(model: nn.Module, masks: Masks, pattern: Pattern) -> dict[str, float]:
-    """Measured from the masks: ``unit_sparsity``, the share of units that are off; ``weight_sparsity``, of the weights
-    that have masks; ``parameter_sparsity``, of all the model's parameters. One wait for the device in all."""
+    """Return the masked shares of units, weights and parameters. Synchronises with the device once.
+
+    ``unit_sparsity`` is over the units, ``weight_sparsity`` over the weights that have masks, and
+    ``parameter_sparsity`` over all parameters of the model.
+    """
     units = [pattern.unit_scores(mask.float()) for mask in masks.values()]
     counts = [torch.stack([(unit == 0).sum() for unit in units]), torch.stack([(~m).sum() for m in masks.values()])]
     units_off, weights_off = torch.stack(counts).sum(1).tolist()
@@ -128,10 +137,10 @@ def shares(model: nn.Module, masks: Masks, pattern: Pattern) -> dict[str, float]
 
 @contextmanager
 def pruned(model: nn.Module, masks: Masks) -> Iterator[nn.Module]:
-    """``model`` with its weights times ``masks`` for as long as the context lasts, and restored to the bit after it.
+    """Multiply the weights of ``model`` by ``masks`` within the context, and restore them bit for bit on exit.
 
-    In place: parameters stay the same objects, so that optimisers, ties and requires_grad are left alone. Nested, the
-    masks compose.
+    Works in place: the parameters stay the same objects, so optimisers, tied weights and requires_grad are unaffected.
+    Nested contexts compose.
     """
     parameters = dict(model.named_parameters())
     originals = {name: parameters[name].detach().clone() for name in masks}

@@ -1,4 +1,4 @@
-"""Scores that ask the loss: how much a weight matters by its gradient over training images."""
+"""Scores from gradients of the training loss."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from torch import Tensor
 from trials.training.net import Batch, Net
 
 GradientScore = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], dict[str, Tensor]]
-"""Weights and their gradients, by name, to scores of the weights' shapes; higher is kept."""
+"""Maps weights and their gradients, by name, to scores of the weights' shapes; higher scores are kept."""
 
 
 def mean_gradients(net: Net, weights: Mapping[str, Tensor], batches: Iterable[Batch]) -> dict[str, Tensor]:
-    """dL/dw by weight name, L the mean cross-entropy over all images of ``batches``.
+    """Return dL/dw by weight name, with L the mean cross-entropy over all images of ``batches``.
 
-    In evaluation mode: BN's statistics are used, and stay as they are. Gradients that lie on parameters are left alone.
+    The model is set to eval mode: BN uses its running statistics and does not update them. The parameters' ``grad`` is
+    not touched.
+
+    Raises:
+        ValueError: ``batches`` hold no images.
     """
     net.model.eval()
     count, sums = 0, [torch.zeros_like(weight) for weight in weights.values()]
@@ -26,17 +30,17 @@ def mean_gradients(net: Net, weights: Mapping[str, Tensor], batches: Iterable[Ba
             total += gradient
         count += len(y)
     if not count:
-        raise ValueError("batches hold no images, but gradients are a mean over some: give at least one batch")
+        raise ValueError("batches hold no images, but gradients are averaged over images: give at least one batch")
     return {name: total.div_(count) for name, total in zip(weights, sums, strict=True)}
 
 
 def taylor(weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """|w dL/dw|: how much the loss changes, to first order, without the weight (https://arxiv.org/abs/1906.10771)."""
+    """Return |w dL/dw|, the first-order change of the loss when w is removed (https://arxiv.org/abs/1906.10771)."""
     return {name: (weight.detach() * gradients[name]).abs() for name, weight in weights.items()}
 
 
 def gradient(weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """|dL/dw|."""
+    """Return |dL/dw|."""
     return {name: gradients[name].abs() for name in weights}
 
 

@@ -1,4 +1,4 @@
-"""Mask: which weights are there. Bool, one per prunable weight, by the weight's name, in module order."""
+"""Masks: one bool tensor per prunable weight, True where it is kept; keyed by weight name, in module order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Masks = dict[str, Tensor]
 
 
 def prunable(model: nn.Module, *, linear: bool = True) -> dict[str, Tensor]:
-    """The weights that may be pruned: of every Conv2d and (unless ``linear`` is false) Linear, in module order."""
+    """Return the prunable weights, those of every Conv2d and, unless ``linear`` is false, Linear, in module order."""
     kinds = (nn.Conv2d, nn.Linear) if linear else (nn.Conv2d,)
     return {f"{name}.weight": module.weight for name, module in model.named_modules() if isinstance(module, kinds)}
 
@@ -30,14 +30,16 @@ def build_masks(
     absolute: bool = False,
     count: Count = keep_count,
 ) -> Masks:
-    """Masks of exactly the density asked for: score, pooled by ``distribution``, cut into ``pattern``.
+    """Return masks of exactly the requested density.
 
     Args:
-        scores: per weight name, its scores, of its shape; higher is kept.
-        density: share of units to keep, in (0, 1]. With ``within``, the share of those that are there now.
-        within: masks of now. What is masked stays masked (pattern weight only).
-        absolute: rank by the scores' absolute values (norms of groups are the same either way).
-        count: how a density becomes a whole number of units.
+        scores: by weight name, each of its weight's shape; higher scores are kept.
+        density: share of units to keep, in (0, 1]. With ``within``, the share of the units kept there.
+        pattern: turns scores of weights into scores of units.
+        distribution: divides the kept units among the layers.
+        within: current masks; masked weights stay masked (pattern ``weight`` only).
+        absolute: rank by absolute scores. Norms of units are the same either way.
+        count: rounds a density to a whole number of units.
 
     Raises:
         ValueError: ``within`` is given with a pattern whose units are more than one weight, or with ``absolute``.
@@ -47,7 +49,7 @@ def build_masks(
     sizes = [unit.numel() for unit in units]
     if within is not None:
         if pattern.name != "weight" or absolute:
-            raise ValueError(f"within masks, pattern is {pattern.name!r}, but must be 'weight', and scores signed")
+            raise ValueError(f"with within, pattern is {pattern.name!r}, but must be 'weight', and absolute false")
         sizes = [int(within[name].sum()) for name in names]
         units = [unit.masked_fill(~within[name], -torch.inf) for name, unit in zip(names, units, strict=True)]
     layers = [
@@ -64,11 +66,11 @@ def build_masks(
 
 
 def _each(units: Sequence[Tensor], pools: Sequence[Pool], absolute: bool) -> list[Tensor]:
-    """Masks of the units of pools of one layer each."""
+    """Return unit masks for pools that hold one layer each."""
     return select_each([units[pool.layers[0]] for pool in pools], [pool.keep for pool in pools], absolute=absolute)
 
 
 def density_of(masks: Mapping[str, Tensor]) -> float:
-    """Kept over total, from the masks themselves; 1 where there are none."""
+    """Return kept over total weights of ``masks``; 1 if there are none."""
     total = sum(mask.numel() for mask in masks.values())
     return sum(int(mask.sum()) for mask in masks.values()) / total if total else 1.0

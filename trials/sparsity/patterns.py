@@ -1,4 +1,4 @@
-"""Pattern: what goes together? A pattern turns a weight's scores into scores of its units, and masks of units back."""
+"""Patterns: which weights are pruned together as one unit. Maps weight scores to unit scores, and unit masks back."""
 
 from __future__ import annotations
 
@@ -39,13 +39,16 @@ def _channel(score: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Pattern:
-    """What a unit is.
+    """Defines the units of a weight.
+
+    Filters and channels take the L2 norm, as in BiP's released code (https://github.com/OPTML-Group/BiP, commit
+    c51fc35); kernel and filter_l1 take the L1 norm, as in https://github.com/zeyuanyin/Network-Pruning, commit
+    be32233. A kernel's L1 norm grows with its area, so a 1x1 kernel competes in one ranking with sums of 9 or 49 terms;
+    kernel_mean divides by the area.
 
     Attributes:
-        unit_scores: scores of a weight [O, I, kh, kw] (or [O, I]) to scores of its units, broadcastable to the weight.
-            Filters and channels take the L2 norm (BiP, section 2), kernels the L1 norm (global pruning, section 0),
-            filter_l1 likewise. A kernel's L1 norm grows with its area, so that in one ranking a 1x1 kernel competes
-            with sums of 9 or 49 terms; kernel_mean divides by the area.
+        unit_scores: maps scores of a weight, [O, I, kh, kw] or [O, I], to scores of its units, broadcastable to the
+            weight.
         linear: whether Linear layers are pruned too; otherwise they stay dense and are not counted.
     """
 
@@ -54,7 +57,7 @@ class Pattern:
     linear: bool
 
     def expand(self, units: Tensor, shape: torch.Size) -> Tensor:
-        """A mask of units [.., 1, ..] as a mask of weights of ``shape``."""
+        """Expand a mask of units [.., 1, ..] to a mask of weights of ``shape``."""
         return units if units.shape == shape else units.expand(shape).contiguous()
 
 

@@ -1,10 +1,10 @@
-"""Which units stay: an exact selection of the smallest scores, at the cost of a selection and not of a sort.
+"""Exact top-k selection of scores over several tensors, without sorting them.
 
-The threshold is found by a radix selection on the scores' bit patterns: most significant digit first, one histogram
-per digit, over layer after layer in chunks that fit the cache. It needs no copy of the scores: on a CPU less than 1 MB
-beside them and the masks, however many there are (``benchmarks/selection.py`` measures that, and the time against a
-full sort). On any other device all layers are laid out flat and looked at as one chunk, so that launches do not
-outweigh the work. There nothing waits for the device: no number of it is read.
+A radix selection on the scores' bit patterns finds the threshold: most significant digit first, one histogram per
+digit, layer by layer in chunks that fit the cache. On a CPU it copies no scores and allocates less than 1 MB beside
+scores and masks, for any number of scores (``benchmarks/selection.py`` measures this, and the time against a full
+sort). On other devices all layers are flattened into one chunk, so that kernel launches do not dominate, and nothing
+synchronises with the device.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 _CHUNK = 1 << 15
 _SORTED = 1 << 13
-"""Pools of at most this many scores each are sorted side by side where launches cost more than the work."""
+"""Off the CPU, layers of at most this many scores are selected by one batched sort: launches would dominate."""
 
 _DIGIT = 11
 _BITS = {torch.float16: 16, torch.bfloat16: 16, torch.float32: 32, torch.float64: 64}
@@ -24,9 +24,10 @@ _INTEGER = {16: torch.int16, 32: torch.int32, 64: torch.int64}
 
 
 def keep_count(density: float, n: int) -> int:
-    """How many of ``n`` units a density keeps: n - int((1 - density) n), in double arithmetic (BiP, section 2).
+    """Return the number of units that a density keeps of ``n``: n - int((1 - density) n), in double arithmetic.
 
-    ``int`` truncates, so that float noise can only keep one more (0.9 of 10 keeps 10), as the published code does.
+    ``int`` truncates, so float error can only keep one more (0.9 of 10 keeps 10), as in BiP's released code
+    (https://github.com/OPTML-Group/BiP, commit c51fc35).
 
     >>> keep_count(0.2, 100), keep_count(0.9, 10), keep_count(1.0, 7)
     (20, 10, 7)
@@ -35,8 +36,11 @@ def keep_count(density: float, n: int) -> int:
 
 
 def _step(layer: Tensor) -> int:
-    """How many entries to look at together. On a CPU what fits the cache, in whole rows if memory is in another order;
-    elsewhere all of them."""
+    """Return the number of entries per chunk.
+
+    On a CPU a chunk fits the cache, and holds whole rows if the layer is not contiguous; on other devices it is the
+    whole layer.
+    """
     if layer.device.type != "cpu":
         return max(layer.numel(), 1)
     chunk = max(_CHUNK // max(layer.element_size() // 4, 1), 1)
@@ -47,7 +51,7 @@ def _step(layer: Tensor) -> int:
 
 
 def _chunks(layer: Tensor) -> Iterator[Tensor]:
-    """A layer's entries by flat index, in pieces of :func:`_step`: views, or copies of no more than a piece."""
+    """Yield a layer's entries by flat index in chunks of :func:`_step`: views, or copies of one chunk at a time."""
     layer, step = layer.detach(), _step(layer)
     if layer.is_contiguous():
         yield from torch.split(layer.view(-1), step)
@@ -57,29 +61,29 @@ def _chunks(layer: Tensor) -> Iterator[Tensor]:
 
 
 def _keys(scores: Tensor, absolute: bool) -> Iterator[Tensor]:
-    """Chunks of integers that order as the scores do (as their absolute values, if ``absolute``), to be overwritten."""
+    """Yield chunks of integers that order as the scores, or as their absolute values; they may be overwritten."""
     bits = _BITS[scores.dtype]
     positive = (1 << (bits - 1)) - 1
     for chunk in _chunks(scores):
         if absolute:
             yield chunk.view(_INTEGER[bits]) & positive
-        else:  # adding 0 turns -0 into 0; negative floats order backwards as integers: flip their lower bits
+        else:  # adding 0 turns -0 into 0; as integers, negative floats order backwards: flip their lower bits
             keys = (chunk + 0.0).view(_INTEGER[bits])
             yield (keys >> (bits - 1)).bitwise_and_(positive).bitwise_xor_(keys)
 
 
 def _histogram(digits: Tensor, bins: int) -> Tensor:
-    """How often each of 0..bins-1 occurs; what is outside is not counted. [bins] int64. Overwrites ``digits``."""
+    """Return the counts of 0..bins-1 in ``digits``, [bins] int64; other values are ignored. Overwrites ``digits``."""
     if digits.device.type == "cpu":
         return torch.bincount(digits.clamp_(-1, bins).add_(1), minlength=bins + 2)[1:-1]
-    # histc with fixed bounds never waits for the device
+    # histc with fixed bounds does not synchronise with the device
     return torch.histc(digits.to(torch.int32).clamp_(-1, bins), bins=bins, min=0, max=bins - 1).to(torch.int64)
 
 
 def _threshold(scores: Sequence[Tensor], drop: int, absolute: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """The key of the ``drop``-th smallest score, how many of the scores equal to it to drop, how many there are.
+    """Return the key of the ``drop``-th smallest score, how many scores equal to it to drop, and how many there are.
 
-    Scalars on the device. ``gather`` looks up at an index that lies there, as indexing does not without reading it.
+    All three are scalars on the device. ``gather`` takes its index there, whereas indexing would read it on the host.
     """
     bits = shift = _BITS[scores[0].dtype]
     device = scores[0].device
@@ -96,7 +100,7 @@ def _threshold(scores: Sequence[Tensor], drop: int, absolute: bool) -> tuple[Ten
                 if prefix is None:
                     digits += bins // 2  # the top digit carries the sign
                 else:
-                    digits ^= prefix << width  # keys of another prefix come to lie outside the bins
+                    digits ^= prefix << width  # keys with another prefix fall outside the bins
                 counts += _histogram(digits, bins)
         below = counts.cumsum(0)
         digit = torch.searchsorted(below, remaining)
@@ -108,12 +112,12 @@ def _threshold(scores: Sequence[Tensor], drop: int, absolute: bool) -> tuple[Ten
 
 
 def select(scores: Sequence[Tensor], keep: int, *, absolute: bool = False) -> list[Tensor]:
-    """Masks that keep exactly ``keep`` of all entries: the largest scores over all tensors taken together.
+    """Return masks that keep exactly ``keep`` of all entries: the largest scores over all tensors together.
 
     Args:
         scores: tensors of any shapes, of one floating dtype and on one device, without NaN.
-        keep: how many entries to keep in all, between 0 and their number.
-        absolute: compare absolute values (without computing them).
+        keep: number of entries to keep, between 0 and their total.
+        absolute: compare absolute values, without computing them.
 
     Returns:
         A bool tensor per score tensor, of its shape. Among equal scores, the lower flat index is dropped first.
@@ -130,12 +134,12 @@ def select(scores: Sequence[Tensor], keep: int, *, absolute: bool = False) -> li
 
 
 def _by_layer(scores: Sequence[Tensor]) -> bool:
-    """Whether layers are looked at one after the other and numbers may be read: on a CPU, which has no launches."""
+    """Whether to process layer by layer and read values on the host: on a CPU, which has no kernel launches."""
     return scores[0].device.type == "cpu"
 
 
 def select_flat(scores: Sequence[Tensor], drop: int, absolute: bool) -> list[Tensor]:
-    """The same as :func:`select` in few launches, at the cost of a copy of the scores. ``drop``: 0 < drop < total."""
+    """Like :func:`select`, in few kernel launches but with a copy of the scores; 0 < ``drop`` < number of scores."""
     flat = torch.cat([layer.detach().reshape(-1) for layer in scores])
     (mask,) = _select([flat], drop, absolute)
     parts = torch.split(mask, [layer.numel() for layer in scores])
@@ -143,7 +147,7 @@ def select_flat(scores: Sequence[Tensor], drop: int, absolute: bool) -> list[Ten
 
 
 def _select(scores: Sequence[Tensor], drop: int, absolute: bool) -> list[Tensor]:
-    """Masks that switch off the ``drop`` smallest scores, 0 < drop < total."""
+    """Return masks that switch off the ``drop`` smallest scores, 0 < ``drop`` < number of scores."""
     threshold, drop_ties, ties = _threshold(scores, drop, absolute)
     masks = []
     for layer in scores:
@@ -157,11 +161,12 @@ def _select(scores: Sequence[Tensor], drop: int, absolute: bool) -> list[Tensor]
 
 
 def select_each(scores: Sequence[Tensor], keep: Sequence[int], *, absolute: bool = False) -> list[Tensor]:
-    """Masks that keep exactly ``keep[i]`` entries of the i-th tensor: of each tensor what :func:`select` keeps of it.
+    """Return masks that keep exactly ``keep[i]`` entries of the i-th tensor, each chosen as by :func:`select`.
 
     Args:
         scores: tensors of any shapes, of one floating dtype and on one device, without NaN.
         keep: one number per tensor, between 0 and the number of its entries.
+        absolute: compare absolute values.
 
     Raises:
         ValueError: a number is out of range.
@@ -173,10 +178,10 @@ def select_each(scores: Sequence[Tensor], keep: Sequence[int], *, absolute: bool
 
 
 def select_rows(scores: Sequence[Tensor], keep: Sequence[int], absolute: bool) -> list[Tensor]:
-    """The same as :func:`select_each` by one stable sort of rows, without a wait.
+    """Like :func:`select_each`, by one stable sort of rows that does not synchronise with the device.
 
-    Every row loses as many entries as the one that loses most: the others get that many more in front that go first,
-    -inf. Behind, infinity fills rows up.
+    All rows drop the same number of entries, that of the row that drops most. The others are padded in front with as
+    many entries of -inf as they drop fewer; inf pads every row at the end to a common length.
     """
     sizes = [layer.numel() for layer in scores]
     for count, size in zip(keep, sizes, strict=True):
@@ -199,7 +204,7 @@ def select_rows(scores: Sequence[Tensor], keep: Sequence[int], absolute: bool) -
 def _keep_later_ties(
     scores: Sequence[Tensor], masks: Sequence[Tensor], threshold: Tensor, drop_ties: Tensor, absolute: bool
 ) -> None:
-    """Switch on the scores equal to the threshold, but for the first ``drop_ties`` by flat index over all tensors."""
+    """Switch on scores equal to the threshold, except the first ``drop_ties`` by flat index over all tensors."""
     seen = torch.zeros_like(drop_ties)
     for layer, mask in zip(scores, masks, strict=True):
         for keys, part in zip(_keys(layer, absolute), torch.split(mask.view(-1), _step(layer)), strict=True):
@@ -208,7 +213,7 @@ def _keep_later_ties(
 
 
 def _switch_on_later(mask: Tensor, ties: Tensor, drop: Tensor) -> Tensor:
-    """Switch on all ``ties`` but the first ``drop``; how many there are."""
+    """Switch on all ``ties`` but the first ``drop``; return the number of ties."""
     order = ties.cumsum(0, dtype=torch.int32)
     mask |= ties.logical_and_(order > drop)
     return order[-1].to(drop.dtype)

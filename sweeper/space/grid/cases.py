@@ -1,4 +1,4 @@
-"""What the trials of some cells say beside the space's template (``cases:``), as a grid over methods needs it."""
+"""Cases (``cases:``): changes to the space's template for some cells, e.g. one per method of a grid."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from trials.errors import UserError, shown, unknown_name
 
 @dataclass(frozen=True)
 class Case:
-    """Fields of a trial, for the cells that have certain grid values."""
+    """Trial fields that apply to the cells with certain grid values."""
 
     when: When
     trial: dict[str, Any]
 
     def document(self) -> dict[str, Any]:
-        """As a space file says it."""
+        """Return the case in the form of a space file."""
         return {"when": conditions.document(self.when), "trial": self.trial}
 
 
 def read_cases(content: object) -> dict[str, Case]:
-    """``{NAME: {when: {method: bip}, trial: {prune: {epochs: 10}}}}``; null takes one of them away.
+    """Parse cases such as ``{NAME: {when: {method: bip}, trial: {prune: {epochs: 10}}}}``; null removes a case.
 
     Raises:
-        UserError: one of them says something else.
+        UserError: the content has another form.
     """
     if content is None:
         return {}
@@ -56,7 +56,7 @@ def _read_case(content: object, where: str, example: str) -> Case:
 
 
 def template(trial: Mapping[str, Any], cases: Mapping[str, Case], cell: Mapping[str, Scalar]) -> dict[str, Any]:
-    """The template of a cell's trials: what holds for all, then every case that holds there, in their order."""
+    """Return the template of a cell's trials: ``trial`` with every case that applies merged over it, in order."""
     content = dict(trial)
     for case in cases.values():
         if holds(case.when, cell):

@@ -1,4 +1,4 @@
-"""Cells: the combinations of a grid's values. Each has a key that is the same however the space file is ordered."""
+"""Cells: the combinations of a grid's values. A cell's key does not depend on the order of the space file."""
 
 from __future__ import annotations
 
@@ -30,16 +30,18 @@ class Cell:
 
 
 def make_cell(values: Mapping[str, Scalar]) -> Cell:
-    """The cell of these values."""
+    """Return the cell with these grid values."""
     return Cell(",".join(f"{path}={key_text(values[path])}" for path in sorted(values)), dict(values))
 
 
 def make_cells(grid: Mapping[str, Axis]) -> list[Cell]:
-    """Every cell, in the grid's order: the last path changes fastest. ``grid`` is in an order of
-    :func:`sweeper.space.grid.conditions.in_order`.
+    """Return every cell in the grid's order: the last path changes fastest.
+
+    Args:
+        grid: axes by path, in an order of :func:`sweeper.space.grid.conditions.in_order`.
 
     Raises:
-        UserError: there are too many.
+        UserError: there are more than ``MOST_CELLS``.
     """
     found: list[dict[str, Scalar]] = [{}]
     for path, axis in grid.items():
@@ -59,7 +61,7 @@ def make_cells(grid: Mapping[str, Axis]) -> list[Cell]:
 
 
 def nearest_cell(grid: Mapping[str, Axis], values: Mapping[str, Scalar]) -> Cell:
-    """The cell with these values; of what they leave open, the first of the grid's."""
+    """Return the cell with these values; paths without a value take the first value of their axis."""
     found: dict[str, Scalar] = {}
     for path, axis in grid.items():
         if holds(axis.when, found):
@@ -68,9 +70,9 @@ def nearest_cell(grid: Mapping[str, Axis], values: Mapping[str, Scalar]) -> Cell
 
 
 def key_text(value: Scalar) -> str:
-    """``value`` as it stands in a key: equal values give equal texts, and others never do.
+    """Return ``value`` as it is written in a key: equal values give equal texts, different values different ones.
 
-    >>> [text(value) for value in (0.2, 1.0, 1, True, None, "global", "1", "a,b")]
+    >>> [key_text(value) for value in (0.2, 1.0, 1, True, None, "global", "1", "a,b")]
     ['0.2', '1', '1', 'true', 'null', 'global', '"1"', '"a,b"']
     """
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./+-]*", value):

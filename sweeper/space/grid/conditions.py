@@ -1,5 +1,4 @@
-"""Conditions (``when:``): a hyperparameter is searched, a path of the grid is there, or a case holds, only where others
-have certain values."""
+"""Conditions (``when:``): a hyperparameter, a grid path or a case applies only where other paths have given values."""
 
 from __future__ import annotations
 
@@ -10,11 +9,18 @@ from sweeper.space.values import Scalar, scalars
 from trials.errors import UserError, shown
 
 When = tuple[tuple[str, tuple[Scalar, ...]], ...]
-"""Dotted paths and the values of which each must have one."""
+"""Pairs of a dotted path and its allowed values; all pairs must hold."""
 
 
 def read_when(content: object, where: str) -> When:
-    """``{pattern: filter}``, or ``{pattern: [filter, channel], score: magnitude}``."""
+    """Parse a condition such as ``{pattern: filter}`` or ``{pattern: [filter, channel], score: magnitude}``.
+
+    Args:
+        where: the field's path, for messages.
+
+    Raises:
+        UserError: it is no such mapping.
+    """
     if not isinstance(content, Mapping) or not content:
         raise UserError(
             f"{where} is {shown(content)}, but must be a mapping of paths to values, as {{pattern: filter}}"
@@ -27,29 +33,33 @@ def read_when(content: object, where: str) -> When:
 
 
 def document(when: When) -> dict[str, Any]:
-    """As a space file says it."""
+    """Return the condition in the form of a space file."""
     return {path: values[0] if len(values) == 1 else list(values) for path, values in when}
 
 
 def describe(when: When) -> str:
-    """As a person reads it."""
+    """Return the condition as text for messages."""
     return " and ".join(f"{path} is {' or '.join(map(str, values))}" for path, values in when)
 
 
 def holds(when: When, values: Mapping[str, Any]) -> bool:
-    """Whether every path has one of its values; a path without a value, a parameter that is not searched, has none."""
+    """Whether every path has one of its allowed values; false if a path is missing from ``values``."""
     return all(path in values and values[path] in allowed for path, allowed in when)
 
 
 class Conditional(Protocol):
-    """What may have a condition."""
+    """An entry that may have a condition."""
 
     @property
     def when(self) -> When: ...
 
 
 def in_order(entries: Mapping[str, Conditional], where: str) -> list[str]:
-    """The paths of a search or a grid, each after those that it depends on, otherwise in the order given."""
+    """Return the paths of a search or grid, each after those it depends on, otherwise in the given order.
+
+    Raises:
+        UserError: conditions form a cycle.
+    """
     ordered: list[str] = []
     left = list(entries)
     while left:
@@ -57,16 +67,18 @@ def in_order(entries: Mapping[str, Conditional], where: str) -> list[str]:
             if not any(other in left for other, _ in entries[path].when):
                 break
         else:
-            raise UserError(f"{where}.{left[0]}.when goes in a circle: {', '.join(left)} depend on each other")
+            raise UserError(f"{where}.{left[0]}.when is circular: {', '.join(left)} depend on each other")
         ordered.append(path)
         left.remove(path)
     return ordered
 
 
 def active(search: Mapping[str, Conditional], params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of ``params`` whose conditions hold; ``given`` are the cell's values.
+    """Return those of ``params`` whose conditions hold.
 
-    ``search`` is in an order of :func:`in_order`.
+    Args:
+        search: distributions in an order of :func:`in_order`.
+        given: the cell's grid values.
     """
     found: dict[str, Any] = {}
     for path, distribution in search.items():

@@ -1,4 +1,4 @@
-"""A space's grid as it is written (``grid:``): values or a ladder by dotted path, each with an optional condition."""
+"""Parses a space's grid (``grid:``): values or a ladder by dotted path, each with an optional condition."""
 
 from __future__ import annotations
 
@@ -12,48 +12,48 @@ from sweeper.space.values import Scalar, scalars
 from trials.errors import UserError, shown, unknown_name
 
 LADDERS: dict[str, tuple[float, ...]] = {
-    # 0.8 ** i as BiP's README rounds it (https://github.com/OPTML-Group/BiP; spec bip, section 6)
+    # 0.8 ** i as rounded in BiP's README (https://github.com/OPTML-Group/BiP, commit c51fc35)
     "lth": (
         *(0.8000, 0.6400, 0.5120, 0.4100, 0.3280, 0.2620, 0.2097, 0.1678, 0.1342, 0.1074, 0.0859),
         *(0.0687, 0.0550, 0.0440, 0.0350, 0.0280, 0.0225, 0.0180, 0.0144, 0.0115, 0.0092),
     ),
     "linear": (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1),
 }
-"""Lists of values that have a name, for a grid to use."""
+"""Named lists of values for use in a grid."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """The values of one path of a grid, and in which cells it is there at all: ``{values: [...], when: {...}}``."""
+    """The values of one grid path and the condition under which cells have it: ``{values: [...], when: {...}}``."""
 
     values: tuple[Scalar, ...]
     when: When = ()
 
     def contains(self, value: Scalar) -> bool:
-        """Whether it is one of the values."""
+        """Whether ``value`` is one of the values."""
         return value in self.values
 
     def document(self) -> list[Scalar] | dict[str, Any]:
-        """As a space file says it."""
+        """Return the axis in the form of a space file."""
         values = list(self.values)
         return {"values": values, "when": conditions.document(self.when)} if self.when else values
 
 
 def read_grid(content: Mapping[str, Any]) -> dict[str, Axis]:
-    """A grid by its paths, each after those that its condition is about.
+    """Parse a grid; paths are ordered after those that their conditions depend on.
 
     Raises:
-        UserError: a path has no values, or conditions go in a circle.
+        UserError: a path has no valid values, or conditions form a cycle.
     """
     grid = {path: read_axis(values, f"grid.{path}") for path, values in content.items()}
     return {path: grid[path] for path in conditions.in_order(grid, "grid")}
 
 
 def read_axis(content: object, where: str) -> Axis:
-    """The values of one path of a grid: a list, the name of a ladder, or either with a condition.
+    """Parse the values of one grid path: a list, the name of a ladder, or either with a condition.
 
     Raises:
-        UserError: it is neither, or has no values, or one of them twice.
+        UserError: it has another form, no values, or a value twice.
     """
     if not isinstance(content, Mapping):
         return Axis(_read_values(content, where))

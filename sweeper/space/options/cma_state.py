@@ -1,4 +1,4 @@
-"""CMA-ES's state as JSON. Optuna leaves it on a trial as a pickle; nothing here is kept as one."""
+"""Converts CMA-ES's state, which Optuna stores on a trial as a pickle, to JSON and back, so that no pickle is saved."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import Any
 import numpy as np
 
 PREFIXES = ("cma:optimizer", "sepcma:optimizer")
-"""The names that Optuna gives the attributes, followed by a number: databases limit the length of a text."""
+"""Prefixes of Optuna's attribute names. A part number follows, because Optuna splits the state into several texts."""
 
 LONGEST = 2045
-"""Optuna's own length of a part; it joins whatever parts it finds."""
+"""Optuna's length of a part; when reading, it joins all parts."""
 
 
 def to_json(attrs: dict[str, Any]) -> dict[str, Any]:
-    """A trial's attributes with CMA-ES's state as numbers and arrays."""
+    """Return a trial's attributes with CMA-ES's state as numbers and arrays."""
     found = {}
     for prefix in PREFIXES:
         parts = [key for key in attrs if key.startswith(f"{prefix}:")]
         if parts:
             text = "".join(attrs[f"{prefix}:{i}"] for i in range(len(parts)))
-            state = pickle.loads(bytes.fromhex(text)).__getstate__()  # this process's own, never a file's
+            state = pickle.loads(bytes.fromhex(text)).__getstate__()  # made by this process, never read from a file
             found[prefix] = {name: _plain(value) for name, value in sorted(state.items())}
     rest = {key: value for key, value in attrs.items() if not any(key.startswith(f"{prefix}:") for prefix in PREFIXES)}
     return {**rest, **found}
 
 
 def from_json(attrs: dict[str, Any]) -> dict[str, Any]:
-    """:func:`to_json` undone."""
+    """Invert :func:`to_json`."""
     found = {key: value for key, value in attrs.items() if key not in PREFIXES}
     for prefix in PREFIXES:
         if prefix in attrs:
@@ -43,8 +43,8 @@ def from_json(attrs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _optimizer(prefix: str) -> Any:
-    """The class of an attribute's state."""
-    import cmaes  # imports scipy, which takes longer than the rest of a space
+    """Return the class whose state an attribute holds."""
+    import cmaes  # imports scipy, which takes longer than loading a space
 
     return cmaes.CMA if prefix == "cma:optimizer" else cmaes.SepCMA
 

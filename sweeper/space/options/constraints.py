@@ -1,4 +1,4 @@
-"""Bounds that a trial must keep to count (``constraints:``)."""
+"""Constraints (``constraints:``): bounds that a trial's result must satisfy."""
 
 from __future__ import annotations
 
@@ -20,35 +20,39 @@ BOUNDS = ("target", "at_most", "at_least")
 
 
 ROUNDING = 1e-9
-"""0.505 is within 0.005 of 0.5, whatever floating point says."""
+"""Violations up to this are float error: 0.505 is within 0.005 of 0.5."""
 
 
 class FieldOf(Frozen):
-    """A number that the trial's own config says: ``{field: density}``."""
+    """A bound taken from a field of the trial's config: ``{field: density}``."""
 
     field: str
 
     def value(self, config: Mapping[str, Any], where: str) -> float:
-        """The field's value in a trial's config, or a UserError if it is no number there."""
+        """Return the field's value in a trial's config.
+
+        Raises:
+            UserError: the config lacks the field, or its value is no number.
+        """
         try:
             current = get_at(config, self.field)
         except KeyError:
             raise UserError(
-                f"{where} is {self.field!r}, but {config['method']} has no such field: name one it has"
+                f"{where} is {self.field!r}, but {config['method']} has no such field: name one that it has"
             ) from None
         number = finite_number(current)
         if number is None:
-            raise UserError(f"{where} is {self.field!r}, but that is {shown(current)} there: name a field of numbers")
+            raise UserError(f"{where} is {self.field!r}, but its value is {shown(current)}: name a numeric field")
         return number
 
 
 class Constraint(Frozen):
-    """A bound that a trial must keep to count: ``at_most``, ``at_least``, or a ``target`` with a ``tolerance``.
+    """A bound on a column of the result: ``at_most``, ``at_least``, or a ``target`` with a ``tolerance``.
 
     Attributes:
-        column: of the result.
-        target: a number, or ``{field: PATH}``, the number that the trial's config has there.
-        tolerance: how far from the target it may be, either way; inclusive.
+        column: column of the result.
+        target, at_most, at_least: a number, or ``{field: PATH}`` for the value of a field of the trial's config.
+        tolerance: largest allowed distance from the target in either direction, inclusive.
     """
 
     column: str
@@ -69,28 +73,29 @@ class Constraint(Frozen):
 
     @property
     def key(self) -> str:
-        """Its name in the study: ``density`` (a target), ``flops<=``, ``val_accuracy>=``."""
+        """Name of the constraint in the study, such as ``density`` (a target), ``flops<=`` or ``val_accuracy>=``."""
         return self.column + ("" if self.target is not None else "<=" if self.at_most is not None else ">=")
 
     @property
     def kind(self) -> str:
-        """Which of the three it is."""
+        """Kind of bound: ``target``, ``at_most`` or ``at_least``."""
         return next(kind for kind in BOUNDS if getattr(self, kind) is not None)
 
     def limit(self, config: Mapping[str, Any], where: str = "constraints") -> float:
-        """The bound for one trial."""
+        """Return the bound for the trial with this config."""
         bound = getattr(self, self.kind)
         return bound.value(config, f"{where}.field") if isinstance(bound, FieldOf) else float(bound)
 
     def document(self) -> dict[str, Any]:
-        """As a space file says it."""
+        """Return the constraint in the form of a space file."""
         content: dict[str, Any] = self.model_dump(mode="json", exclude_none=True)
         return content
 
     def violation(self, value: float, config: Mapping[str, Any]) -> float:
-        """By how much ``value`` misses the bound, as a share of it; at most 0 where it is kept.
+        """Return by how much ``value`` violates the bound, relative to its size; at most 0 if it is satisfied.
 
-        As a share, so that violations of FLOPs and of densities weigh alike where a sampler adds them.
+        Relative, so that violations of FLOPs and densities weigh alike where a sampler sums them. With a tolerance, the
+        violation is relative to that.
         """
         limit = self.limit(config)
         if self.tolerance is not None:
@@ -102,7 +107,11 @@ class Constraint(Frozen):
 
 
 def read_constraints(content: object) -> tuple[Constraint, ...]:
-    """The constraints of a space, each column checked."""
+    """Parse the constraints of a space and check their columns.
+
+    Raises:
+        UserError: one of them is invalid, or two are the same.
+    """
     if content is None:
         return ()
     if not isinstance(content, (list, tuple)):
@@ -132,9 +141,9 @@ def _require_one_bound(constraint: Constraint, where: str) -> None:
 
 
 def stored_constraints(space: Mapping[str, Any]) -> tuple[Constraint, ...]:
-    """The constraints of a stored space, which were checked when the sweep began.
+    """Parse the constraints of a stored space, whose columns were checked when the sweep began.
 
     Raises:
-        UserError: they are not of the form that this version writes.
+        UserError: their form is not that of this version.
     """
     return tuple(validate(Constraint, entry, "constraints") for entry in space.get("constraints") or ())

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 
 def read_points(content: object) -> tuple[dict[str, Any], ...]:
-    """The points of ``enqueue``; each a mapping of searched paths to values."""
+    """Parse the points of ``enqueue``, mappings of searched paths to values.
+
+    Raises:
+        UserError: it is no list of mappings.
+    """
     if content is None:
         return ()
     if not isinstance(content, (list, tuple)):
@@ -25,7 +29,7 @@ def read_points(content: object) -> tuple[dict[str, Any], ...]:
 
 def _check_point(search: Mapping[str, Distribution], point: Mapping[str, Any], where: str) -> None:
     if not point:
-        raise UserError(f"{where} is {{}}, but must say something: remove it")
+        raise UserError(f"{where} is {{}}, but must set a path: remove it")
     for path, value in point.items():
         if path not in search:
             raise UserError(unknown_name(f"{where}: path", path, search))
@@ -33,4 +37,4 @@ def _check_point(search: Mapping[str, Distribution], point: Mapping[str, Any], w
             raise UserError(f"{where}.{path} is {shown(value)}, but is searched as {search[path]}: give one of these")
         decided = tuple((other, values) for other, values in search[path].when if other in point)
         if not holds(decided, point):
-            raise UserError(f"{where} has {path}, but that is searched {search[path]}: remove it there")
+            raise UserError(f"{where} has {path}, but its condition does not hold there ({search[path]}): remove it")

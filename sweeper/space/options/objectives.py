@@ -1,4 +1,4 @@
-"""What a search is after, and within which bounds: columns of a trial's result, never of the test set."""
+"""Objectives of a search: columns of a trial's result. Columns of the test set are refused."""
 
 from __future__ import annotations
 
@@ -15,17 +15,21 @@ if TYPE_CHECKING:
     from trials.config.trial_config import TrialConfig
 
 EVERY_METHOD = (*(c for c in RESULT if not c.startswith("test_")), "dense_flops", "dense_parameters", "seconds")
-"""What every trial comes to. A method may report more (:attr:`trials.methods.Method.reports`)."""
+"""Columns of the result of every trial. Methods may report more (:attr:`trials.methods.base.Method.reports`)."""
 
 EVERY_EPOCH = tuple(c for c in RESULT if not c.startswith("test_"))
-"""What every epoch comes to: by these a trial may be judged before its end."""
+"""Columns that are known after every epoch, by which a pruner may compare unfinished trials."""
 
 
 Direction = Literal["maximize", "minimize"]
 
 
 def known_column(value: str, where: str) -> str:
-    """``value`` if some method reports it, as a number that is not of the test set."""
+    """Return ``value`` if it is a numeric column that some method reports and that is not of the test set.
+
+    Raises:
+        UserError: it is not.
+    """
     if value.startswith("test_"):
         raise UserError(
             f"{where} is {value!r}, but selection must never see the test set: "
@@ -35,7 +39,7 @@ def known_column(value: str, where: str) -> str:
         raise UserError(f"{where} is {value!r}, but that column holds text: name one that holds numbers")
     if value in (*EVERY_METHOD, *LATENCY):
         return value
-    from trials.methods.registry import METHODS  # and torch with them: not for a report by what all of them report
+    from trials.methods.registry import METHODS  # imports torch, which common columns do not need
 
     columns = {*EVERY_METHOD, *LATENCY, *(column for method in METHODS.values() for column in method.reports)}
     if value not in columns:
@@ -44,7 +48,11 @@ def known_column(value: str, where: str) -> str:
 
 
 def require_reported(config: TrialConfig, column: str, where: str) -> None:
-    """Refuse a column that this trial does not report."""
+    """Check that a trial with this config reports the column.
+
+    Raises:
+        UserError: it does not.
+    """
     if column in LATENCY:
         if not config.measure_latency:
             raise UserError(
@@ -59,14 +67,18 @@ def require_reported(config: TrialConfig, column: str, where: str) -> None:
 
 
 class Objective(Frozen):
-    """One column to make large or small."""
+    """A column of the result and the direction in which it improves."""
 
     column: str
     direction: Direction
 
 
 def read_objectives(content: Mapping[str, Any]) -> dict[str, Any]:
-    """``content`` of a space with ``objective`` and ``direction`` said as ``objectives``, each column checked."""
+    """Return a space's content with ``objective`` and ``direction`` replaced by ``objectives``, with checked columns.
+
+    Raises:
+        UserError: an objective is invalid.
+    """
     rest = {key: value for key, value in content.items() if key not in ("objective", "direction", "objectives")}
     several = content.get("objectives")
     if several is None:
@@ -78,7 +90,7 @@ def read_objectives(content: Mapping[str, Any]) -> dict[str, Any]:
         return {**rest, "objectives": (Objective(column=column, direction=direction),)}
     for single in ("objective", "direction"):
         if content.get(single) is not None:
-            raise UserError(f"{single} is {shown(content[single])} beside objectives, but one says it all: remove it")
+            raise UserError(f"{single} is {shown(content[single])} beside objectives, but give only one: remove it")
     if not isinstance(several, (list, tuple)) or not several:
         raise UserError(f"objectives is {shown(several)}, but must be a list of {{column, direction}}")
     objectives = tuple(_objective(entry, f"objectives[{i}]") for i, entry in enumerate(several))
@@ -101,11 +113,10 @@ def _text(value: object, where: str) -> str:
 
 
 def stored_objectives(space: Mapping[str, Any]) -> tuple[Objective, ...]:
-    """The objectives of a stored space. They were checked when the sweep began: which method reports a column is not
-    asked again, so that a report needs no torch.
+    """Parse the objectives of a stored space, without checking their columns again, so that reports need no torch.
 
     Raises:
-        UserError: they are not of the form that this version writes.
+        UserError: their form is not that of this version.
     """
     single = {"column": space.get("objective", "val_accuracy"), "direction": space.get("direction", "maximize")}
     several = space.get("objectives") or [single]

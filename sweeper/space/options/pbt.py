@@ -1,4 +1,4 @@
-"""What a space says of population based training, and whether its trials can be trained so."""
+"""Options of population based training (``pbt:``)."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 class Pbt(Frozen):
     """Population based training (Jaderberg et al. 2017, https://arxiv.org/abs/1711.09846), one population per cell.
 
-    Generations follow each other: every member trains a segment, then the worst go on from copies of the best.
+    In each generation every member trains one segment; then the worst members continue from copies of the best.
 
     Attributes:
         population: members per cell.
-        interval: epochs of the method's first stage in a segment.
-        generations: segments per member. The last one is shorter if the stage has no more epochs, and if it reaches
-            the stage's end, the trial goes on through the method's further stages.
-        quantile: share of the population that is replaced, and share whose members replace them; rounded up, at most
-            half.
-        perturb: factors, one of which multiplies a number when a member has copied another.
-        resample_probability: how often a value is drawn anew instead.
+        interval: epochs of the method's first stage per segment.
+        generations: segments per member. The last segment is shorter if the stage has fewer epochs left; if it reaches
+            the end of the stage, the trial continues with the method's further stages.
+        quantile: share of the members that are replaced, and share from which the replacements are copied; rounded up
+            to whole members, at most half of the population.
+        perturb: factors; after a copy, a numeric hyperparameter is multiplied by one of them.
+        resample_probability: probability of drawing a hyperparameter anew instead.
     """
 
     population: int = Field(ge=2, le=10_000)
@@ -60,19 +60,19 @@ class Pbt(Frozen):
 
     @property
     def replaced(self) -> int:
-        """How many members a generation replaces."""
+        """Number of members that are replaced after a generation."""
         return min(math.ceil(self.population * self.quantile), self.population // 2)
 
     def until_epoch(self, generation: int, epochs: int) -> int:
-        """Where a generation (0-based) ends, in a stage of so many epochs."""
+        """Return the epoch at which a generation (0-based) ends, in a stage of ``epochs`` epochs."""
         return min((generation + 1) * self.interval, epochs)
 
 
 def with_samples(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A space's content with the samples per cell that its population comes to.
+    """Return a space's content with ``samples`` set to the number of segments per cell.
 
     Raises:
-        UserError: it says other ones.
+        UserError: ``pbt`` is invalid, or ``samples`` has another value.
     """
     pbt: Pbt = validate(Pbt, mapping(content["pbt"], "pbt"), "pbt")
     if content.get("samples") not in (None, pbt.samples):
@@ -84,7 +84,7 @@ def with_samples(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def pbt_contradictions(old: Pbt | None, new: Pbt | None) -> Iterator[str]:
-    """A line for each way in which ``new`` contradicts the population that ``old`` began; generations may be added."""
+    """Yield a line per contradiction between ``new`` and a sweep's ``old`` options; only generations may change."""
     if old is None or new is None:
         if old is not None:
             yield "pbt is missing, but the sweep was begun with it"

@@ -1,7 +1,7 @@
-"""Who stops trials early: Optuna's pruners by name, their options checked. Each compares within one cell only.
+"""Pruners, which stop trials early: the options of Optuna's pruners. Each compares trials of one cell only.
 
-Steps are epochs of the stages that a method lets stop (:attr:`trials.methods.Method.stoppable`), from 1, over all of
-its levels. A trial that has reached its last epoch is complete, and is not asked about.
+A pruner's steps are the epochs of the stages in which a method allows stopping
+(:attr:`trials.methods.base.Method.stoppable`), counted from 1 over all levels. A trial is not pruned at its last epoch.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from trials.methods.registry import METHODS
 
 
 class Pruner(NamedOptions):
-    """Options of a pruner, by Optuna's own names."""
+    """Base of a pruner's options, which have Optuna's names."""
 
     @abstractmethod
     def make(self, epochs: int) -> BasePruner:
-        """For a cell whose longest trial has so many epochs."""
+        """Create the pruner for a cell whose longest trial has ``epochs`` stoppable epochs."""
 
     def check(self, epochs: int, samples: int) -> None:
-        """Raise a UserError where it could stop no trial: of so many epochs, so many samples in a cell."""
+        """Raise a UserError if it could never stop a trial of ``epochs`` epochs in a cell of ``samples`` samples."""
 
 
 class Halving(Pruner):
     """Asynchronous successive halving (https://arxiv.org/abs/1810.05934).
 
-    Rung k lies at ``min_resource * reduction_factor ** (min_early_stopping_rate + k)`` epochs; a trial passes it if it
-    is among the best 1 / ``reduction_factor`` of those that have come there.
+    Rung k is at ``min_resource * reduction_factor ** (min_early_stopping_rate + k)`` epochs. A trial passes it if it is
+    among the best 1 / ``reduction_factor`` of the trials that have reached it.
     """
 
     name: Literal["halving"] = "halving"
@@ -59,10 +59,10 @@ class Halving(Pruner):
 
 
 class Hyperband(Pruner):
-    """Successive halving in brackets that begin at different rungs (https://jmlr.org/papers/v18/16-558.html).
+    """Successive halving in brackets that start at different rungs (https://jmlr.org/papers/v18/16-558.html).
 
     Attributes:
-        max_resource: epochs of the longest trial; by default those of the cell's.
+        max_resource: epochs of the longest trial; by default of the longest in the cell.
     """
 
     name: Literal["hyperband"] = "hyperband"
@@ -85,11 +85,11 @@ class Hyperband(Pruner):
 
 
 class Median(Pruner):
-    """Stops a trial whose best so far is worse than the median of the complete ones at the same epoch.
+    """Stops a trial whose best value so far is worse than the median of complete trials at the same epoch.
 
     Attributes:
-        n_startup_trials: complete trials before any is stopped.
-        n_warmup_steps: epochs before any is stopped.
+        n_startup_trials: number of complete trials before any trial is stopped.
+        n_warmup_steps: number of epochs before a trial may be stopped.
     """
 
     name: Literal["median"] = "median"
@@ -108,7 +108,7 @@ class Median(Pruner):
 
 
 class Percentile(Median):
-    """:class:`Median` with another share of trials that may go on.
+    """Like :class:`Median`, with another percentile than 50.
 
     Attributes:
         percentile: 25 keeps the best quarter.
@@ -122,11 +122,11 @@ class Percentile(Median):
 
 
 class Patient(Pruner):
-    """Stops only what has not improved for ``patience`` epochs.
+    """Stops only trials that have not improved for ``patience`` epochs.
 
     Attributes:
-        min_delta: what counts as an improvement.
-        wrapped: the pruner that is asked then; without one such a trial is stopped.
+        min_delta: smallest change that counts as an improvement.
+        wrapped: pruner that decides about such a trial; None stops it.
     """
 
     name: Literal["patient"] = "patient"
@@ -163,23 +163,27 @@ PRUNERS: dict[str, type[Pruner]] = {
 
 
 def read_pruner(content: object, where: str = "pruner") -> Pruner | None:
-    """The pruner that a name, or a mapping of ``name`` and options, says; null is none."""
+    """Parse a pruner from a name, or from a mapping of ``name`` and options; null means no pruner.
+
+    Raises:
+        UserError: it is no valid pruner.
+    """
     if content is None or isinstance(content, Pruner):
         return content
     return read_named_options(content, PRUNERS, where)
 
 
 def stoppable_epochs(config: TrialConfig) -> int:
-    """The epochs after which a trial of this config may surely be asked about, its last one included."""
+    """Return the guaranteed number of epochs in which a trial of this config may be stopped, its last one included."""
     method = METHODS[config.method](config)
     return sum(stage.planned_epochs for stage in method.stages() if stage.name in method.stoppable)
 
 
 def check_stoppable(pruner: Pruner, config: TrialConfig, samples: int) -> None:
-    """Refuse a trial that this pruner could never stop.
+    """Check that this pruner can stop a trial of this config.
 
     Raises:
-        UserError: its method lets no stage stop, or it has too few epochs.
+        UserError: its method has no stage that may be stopped, or it has too few epochs.
     """
     if not METHODS[config.method].stoppable:
         raise UserError(f"pruner is {pruner.name!r}, but {config.method} has no stage that may be stopped: remove it")
@@ -189,7 +193,7 @@ def check_stoppable(pruner: Pruner, config: TrialConfig, samples: int) -> None:
 def _require_less(what: str, value: int, epochs: int) -> None:
     if value >= epochs:
         raise UserError(f"{what} is {value}, but must be less than the {epochs} epochs in which this trial may be "
-                        "stopped: it never would be")  # fmt: skip
+                        "stopped: it could never be stopped")  # fmt: skip
 
 
 def _require_fewer(what: str, value: int, samples: int) -> None:

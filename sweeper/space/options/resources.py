@@ -1,4 +1,4 @@
-"""What one trial occupies."""
+"""Resources per trial (``resources:``)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trials.frozen import Frozen
 
 
 class Resources(Frozen):
-    """What one trial occupies. ``gpu: 0.25`` puts four trials on a card."""
+    """CPUs and GPUs per trial. ``gpu: 0.25`` runs four trials on one GPU."""
 
     cpu: float = Field(default=1, gt=0)
     gpu: float = Field(default=0, ge=0)

@@ -1,8 +1,8 @@
-"""Who suggests the next point of a cell: Optuna's samplers by name, their options checked, and what they remember.
+"""Samplers, which suggest the points of a cell: the options of Optuna's samplers, and their saved state.
 
-A sampler is made anew for every sample, seeded by (seed, cell, number of the sample), so that a rebuilt study goes on
-as the one that lived. Whatever it must remember from one sample to the next it leaves on the study and its trials, and
-that is committed with the sample (:meth:`Sampler.remembered`).
+A new sampler is made for every sample, seeded by (seed, cell, sample number), so that a rebuilt study continues as the
+original would have. State that it needs from one sample to the next is in attributes of the study and its trials,
+which are committed with the sample (:meth:`Sampler.remembered`).
 """
 
 from __future__ import annotations
@@ -35,12 +35,19 @@ from sweeper.space.options import cma_state
 from trials.errors import UserError
 
 MOST_COMBINATIONS = 10_000
-"""Of a grid of the search: Optuna keeps them all, with every trial."""
+"""Limit on the points of the sampler ``grid``, because Optuna stores the whole grid with every trial."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a sampler is asked: a space's search, as far as it matters here."""
+    """The parts of a space that a sampler needs.
+
+    Attributes:
+        search: distributions by path.
+        samples: number of samples per cell.
+        objectives, constraints: their numbers.
+        enqueued: points to try first.
+    """
 
     search: Mapping[str, Distribution]
     samples: int
@@ -50,33 +57,33 @@ class Question:
 
 
 class Sampler(NamedOptions):
-    """Options of a sampler, by Optuna's own names."""
+    """Base of a sampler's options, which have Optuna's names."""
 
     learns: ClassVar[bool] = False
-    """Whether results of trials that it did not suggest tell it something."""
+    """Whether the sampler uses results of trials that it did not suggest."""
 
     @abstractmethod
     def make(self, question: Question, seed: int, cell_seed: int) -> BaseSampler:
-        """For one sample (``seed``) of a cell (``cell_seed``)."""
+        """Create the sampler for one sample. ``seed`` differs per sample, ``cell_seed`` only per cell."""
 
     def check(self, question: Question) -> None:
-        """Raise a UserError where this sampler cannot answer the question."""
+        """Raise a UserError if this sampler does not support the question."""
 
     def remembered(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """What it left on a trial, as JSON."""
+        """Return the attributes that it left on a trial as JSON-compatible values."""
         return attrs
 
     def recalled(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """The same as Optuna had it."""
+        """Invert :meth:`remembered`."""
         return attrs
 
     def _startup(self, question: Question, given: int | None) -> int:
-        """Samples at random to begin with: a third, at most 10."""
+        """Return the number of random startup samples: ``given``, or by default a third of all, at most 10."""
         return min(10, math.ceil(question.samples / 3)) if given is None else given
 
 
 class Random(Sampler):
-    """Independent draws."""
+    """Independent random draws."""
 
     name: Literal["random"] = "random"
 
@@ -88,10 +95,10 @@ class Tpe(Sampler):
     """Tree-structured Parzen estimators (https://arxiv.org/abs/2304.11127).
 
     Attributes:
-        multivariate: parameters together, not one by one.
-        group: parameters that occur together are estimated together; by default where the search has conditions.
-        constant_liar: running trials count as bad, so that trials at the same time differ.
-        n_startup_trials: at random; by default a third of the samples, at most 10.
+        multivariate: model parameters jointly instead of independently.
+        group: model parameters jointly that occur together; by default if the search has conditions.
+        constant_liar: count running trials as bad, so that concurrent trials differ.
+        n_startup_trials: number of random samples at the start; by default a third of the samples, at most 10.
     """
 
     name: Literal["tpe"] = "tpe"
@@ -115,15 +122,15 @@ class Tpe(Sampler):
 
     def check(self, question: Question) -> None:
         if self.group and not self.multivariate:
-            raise UserError("sampler.group is true, but groups are of a multivariate tpe: set multivariate too")
+            raise UserError("sampler.group is true, but needs multivariate: set multivariate: true")
 
 
 class Gp(Sampler):
-    """Gaussian process with log-EI; few samples, few parameters, time to think.
+    """Gaussian process with log expected improvement, for few samples and few parameters; slow to suggest.
 
     Attributes:
-        deterministic_objective: the same point always comes to the same value; trials here do.
-        n_startup_trials: at random; by default a third of the samples, at most 10.
+        deterministic_objective: whether equal points give equal values, as trials here do.
+        n_startup_trials: number of random samples at the start; by default a third of the samples, at most 10.
     """
 
     name: Literal["gp"] = "gp"
@@ -144,7 +151,7 @@ class Nsga2(Sampler):
     """Evolution of a population towards the Pareto front (Deb et al. 2002, https://doi.org/10.1109/4235.996017).
 
     Attributes:
-        population_size: trials of a generation; the first one is random.
+        population_size: trials per generation; the first generation is random.
         mutation_prob: per parameter; by default 1 / number of parameters.
     """
 
@@ -169,7 +176,7 @@ class Nsga3(Nsga2):
     """NSGA-II with reference points, for many objectives (https://doi.org/10.1109/TEVC.2013.2281535).
 
     Attributes:
-        dividing_parameter: divisions between reference points on each axis.
+        dividing_parameter: number of divisions per axis between reference points.
     """
 
     name: Literal["nsga3"] = "nsga3"  # type: ignore[assignment]
@@ -183,9 +190,9 @@ class CmaEs(Sampler):
     """Covariance matrix adaptation (https://arxiv.org/abs/1604.00772): numbers only, one objective, no constraints.
 
     Attributes:
-        popsize: trials of a generation; by default 4 + 3 ln(parameters).
-        use_separable_cma: a diagonal covariance matrix, for many parameters.
-        lr_adapt: learning-rate adaptation, for noisy or multimodal objectives.
+        popsize: trials per generation; by default 4 + 3 ln(parameters).
+        use_separable_cma: use a diagonal covariance matrix, for many parameters.
+        lr_adapt: adapt the learning rate, for noisy or multimodal objectives.
     """
 
     name: Literal["cmaes"] = "cmaes"
@@ -201,13 +208,13 @@ class CmaEs(Sampler):
         if question.objectives > 1:
             raise UserError(f"sampler is 'cmaes', but there are {question.objectives} objectives: use tpe, nsga2, gp")
         if question.constraints:
-            raise UserError("sampler is 'cmaes', but it knows no constraints: use tpe, nsga2, nsga3 or gp")
+            raise UserError("sampler is 'cmaes', but it does not support constraints: use tpe, nsga2, nsga3 or gp")
         for path, distribution in question.search.items():
             if isinstance(distribution, Choice) or distribution.when:
                 kind = "a choice" if isinstance(distribution, Choice) else "conditional"
                 raise UserError(f"sampler is 'cmaes', but search.{path} is {kind}: it searches numbers; use tpe or gp")
         if self.use_separable_cma and (self.lr_adapt or len(question.search) < 2):
-            raise UserError("sampler.use_separable_cma is true, but it goes with two parameters or more, not lr_adapt")
+            raise UserError("sampler.use_separable_cma is true, but needs two or more parameters and no lr_adapt")
         popsize = self.popsize or 4 + math.floor(3 * math.log(max(1, len(question.search))))
         if self.n_startup_trials + popsize >= question.samples:
             raise UserError(
@@ -223,7 +230,7 @@ class CmaEs(Sampler):
 
 
 class _Qmc(QMCSampler):
-    """Of the whole search from the first sample on, whatever has ended meanwhile."""
+    """Samples the whole search from the first sample on; Optuna's class takes the space from earlier trials."""
 
     search: dict[str, BaseDistribution]
 
@@ -232,7 +239,7 @@ class _Qmc(QMCSampler):
 
 
 class Qmc(Sampler):
-    """A low-discrepancy sequence: covers the ranges more evenly than random draws."""
+    """A low-discrepancy sequence, which covers the ranges more evenly than random draws."""
 
     name: Literal["qmc"] = "qmc"
     qmc_type: Literal["sobol", "halton"] = "sobol"
@@ -246,15 +253,15 @@ class Qmc(Sampler):
 
 class _Grid(GridSampler):
     def after_trial(self, *_: Any) -> None:
-        """It would stop an optimisation that Optuna does not run here."""
+        """Do nothing: Optuna's version stops ``study.optimize``, which is not used here."""
 
 
 class Grid(Sampler):
-    """Every combination once, in random order.
+    """Every combination of values once, in random order.
 
     Attributes:
-        points: of each range, evenly from bound to bound (in the logarithm where that is searched); integers that are
-            no more are all taken.
+        points: number of evenly spaced values per range, bounds included (spaced in the logarithm if it is searched
+            so). An integer range with no more values is used whole.
     """
 
     name: Literal["grid"] = "grid"
@@ -278,10 +285,10 @@ class Grid(Sampler):
         for i, point in enumerate(question.enqueued):
             missing = [path for path in question.search if path not in point]
             if missing:
-                raise UserError(f"enqueue[{i}] lacks {missing[0]}, but with sampler grid a point must say everything")
+                raise UserError(f"enqueue[{i}] lacks {missing[0]}, but with sampler grid a point must set every path")
 
     def combinations(self, search: Mapping[str, Distribution]) -> int:
-        """How many points the grid has."""
+        """Return the number of points of the grid."""
         return math.prod(len(distribution.points(self.points)) for distribution in search.values())
 
     def _values(self, question: Question) -> dict[str, list[Any]]:
@@ -301,5 +308,9 @@ SAMPLERS: dict[str, type[Sampler]] = {
 
 
 def read_sampler(content: object) -> Sampler:
-    """The sampler that a name, or a mapping of ``name`` and options, says."""
+    """Parse a sampler from a name, or from a mapping of ``name`` and options.
+
+    Raises:
+        UserError: it is no valid sampler.
+    """
     return content if isinstance(content, Sampler) else read_named_options(content, SAMPLERS, "sampler")

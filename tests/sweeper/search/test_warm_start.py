@@ -131,7 +131,7 @@ def test_a_driver_that_died_is_succeeded_by_one_that_asks_the_same(tmp_path: Pat
             "there not at all: make them agree",
         ),
         ({"grid": {"density": [0.3]}}, "from_sweep is 'earlier', but none of its 12 complete trials has the method"),
-        ({"search": {}, "samples": 1}, "from_sweep is 'earlier', but search is empty: it could teach nothing"),
+        ({"search": {}, "samples": 1}, "from_sweep is 'earlier', but search is empty: remove from_sweep"),
         ({"from_sweep": {"sweep": "earlier", "points": 0}}, "from_sweep.points is 0, but must be greater than or"),
         ({"from_sweep": {"sweeep": "earlier"}}, "from_sweep.sweep is missing: add it"),
     ],

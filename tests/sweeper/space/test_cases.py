@@ -167,11 +167,11 @@ def test_a_space_runs_with_fewer_methods_than_it_knows(tmp_path: Path) -> None:
             "grid.density: key is 'wehn', but must be one of: values, when (did you mean 'when'?)",
         ),
         ("grid/density/when", {}, "grid.density.when is {}, but must be a mapping of paths to values"),
-        ("grid/density/when", {"methd": "l1"}, "grid.density.when.methd is not in the grid, but a cell has nothing"),
+        ("grid/density/when", {"methd": "l1"}, "grid.density.when.methd is not in the grid, but conditions of cells"),
         ("grid/density/when", {"method": "l2"}, "grid.density.when.method is 'l2', but method never has that value"),
         ("grid/density/when", {"seed": 2}, "grid.density.when.seed is 2, but seed never has that value: remove it"),
-        ("grid/density/when", {"density": 0.5}, "grid.density.when goes in a circle: density depend on each other"),
-        ("grid/stage_pr/when", {"finetune.lr": 0.1}, "grid.stage_pr.when goes in a circle: stage_pr, finetune.lr"),
+        ("grid/density/when", {"density": 0.5}, "grid.density.when is circular: density depend on each other"),
+        ("grid/stage_pr/when", {"finetune.lr": 0.1}, "grid.stage_pr.when is circular: stage_pr, finetune.lr"),
         ("grid/split_seed", {"values": list(range(2000))}, "grid has 20000 cells, but must have at most 10000"),
         ("cases", [3], "cases is [3], but must be a mapping of names to cases such as {when: {method: bip}, trial: "),
         ("cases/bip", 3, "cases.bip is 3, but must be a mapping such as {when: {method: bip}, trial: "),
@@ -180,7 +180,7 @@ def test_a_space_runs_with_fewer_methods_than_it_knows(tmp_path: Path) -> None:
         ("cases/bip", {"when": {"method": "bip"}}, "cases.bip.trial is missing: write {when: {method: bip}, trial: "),
         ("cases/bip/trial", [3], "cases.bip.trial is [3], but must be a mapping of keys to values"),
         ("cases/bip/when", {"method": "bpi"}, "cases.bip.when.method is 'bpi', but method never has that value"),
-        ("cases/bip/when", {"prune.lr": 0.1}, "cases.bip.when.prune.lr is not in the grid, but a cell has nothing"),
+        ("cases/bip/when", {"prune.lr": 0.1}, "cases.bip.when.prune.lr is not in the grid, but conditions of cells"),
     ],
 )
 def test_what_is_no_condition_and_no_case_is_refused(path: str, value: Any, says: str) -> None:

@@ -98,7 +98,7 @@ def test_documents_come_back_and_one_objective_stays_short() -> None:
         ({"objectives": ["flops"]}, "objectives[0] is 'flops', but must be a mapping such as {column: flops, "),
         ({"objectives": [{"column": "flops"}]}, "objectives[0].direction is missing: add it"),
         ({"objectives": [*TWO, TWO[0]]}, "objectives has val_accuracy twice"),
-        ({"objectives": TWO, "objective": "flops"}, "objective is 'flops' beside objectives, but one says it all"),
+        ({"objectives": TWO, "objective": "flops"}, "objective is 'flops' beside objectives, but give only one"),
         (
             {"objectives": [{"column": "test_loss", "direction": "minimize"}]},
             "objectives[0].column is 'test_loss', but selection must never see the test set",
@@ -122,7 +122,7 @@ def test_documents_come_back_and_one_objective_stays_short() -> None:
         ({"constraints": [{"column": "flops", "at_most": {"path": "x"}}]}, "constraints[0].at_most is {'path': 'x'},"),
         (
             {"constraints": [{"column": "density", "at_most": {"field": "score"}}]},
-            "constraints[0].at_most.field is 'score', but that is 'magnitude' there: name a field of numbers",
+            "constraints[0].at_most.field is 'score', but its value is 'magnitude': name a numeric field",
         ),
         (
             {"constraints": [{"column": "density", "at_most": {"field": "finetune.epoch"}}]},

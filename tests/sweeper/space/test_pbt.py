@@ -31,17 +31,17 @@ def space_of(**fields: Any) -> Space:
         ({"pbt": 8}, "pbt is 8, but must be a mapping of keys to values"),
         ({"samples": 5}, "samples is 5, but pbt has 4 members x 3 generations = 12 trials per cell: leave samples out"),
         ({"search": {}}, "search is empty, but pbt needs hyperparameters to change: add some, or remove pbt"),
-        ({"sampler": "random"}, "sampler is 'random', but pbt chooses by itself: remove one of them"),
+        ({"sampler": "random"}, "sampler is 'random', but pbt chooses values itself: remove one of them"),
         (
             {"objectives": [{"column": c, "direction": "minimize"} for c in ("flops", "val_loss")]},
-            "pbt ranks its members by one objective, but there are 2: keep one, and say bounds of the others as",
+            "pbt ranks its members by one objective, but there are 2: keep one, and bound the others by constraints",
         ),
-        ({"pruner": "median"}, "pruner is 'median', but pbt itself ends the worst: remove one of them"),
+        ({"pruner": "median"}, "pruner is 'median', but pbt replaces the worst itself: remove one of them"),
         ({"from_sweep": "earlier"}, "from_sweep is 'earlier', but pbt draws its first members: remove one of them"),
         ({"enqueue": [{"finetune.lr": 0.1}]}, "enqueue has 1 points, but pbt draws its first members: remove one of"),
         (
             {"search": {**SEARCH, "finetune.lr": {"loguniform": [1e-3, 1.0], "when": {"density": 0.5}}}},
-            "search.finetune.lr has a condition, but every member of pbt has every value: remove when",
+            "search.finetune.lr has a condition, but pbt gives every member a value: remove when",
         ),
         (
             {"trial": GREG, "search": {"prune.lr": {"uniform": [0.1, 0.2]}}, "grid": {}},

@@ -196,7 +196,7 @@ def test_options_survive_the_document(pruner: Any) -> None:
             "pruner.n_startup_trials is 8, but must be less than samples, which is 8",
         ),
         ({"pruner": {"name": "patient", "patience": 8}}, "pruner.patience is 9, but must be less than the 8 epochs"),
-        ({"search": {}, "samples": 1}, "pruner is 'halving', but search is empty: in a cell there is nothing to"),
+        ({"search": {}, "samples": 1}, "pruner is 'halving', but search is empty, so a cell has no trials"),
         (
             {"objectives": [{"column": c, "direction": "minimize"} for c in ("flops", "val_loss")]},
             "pruner is 'halving', but there are 2 objectives: have one, or no pruner",

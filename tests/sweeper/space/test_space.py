@@ -98,7 +98,7 @@ def test_null_in_a_profile_removes_an_entry(tmp_path: Path) -> None:
 
 
 def test_removing_what_is_not_there_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"grid\.sed is null, which removes it, but it is not there"):
+    with pytest.raises(UserError, match=r"grid\.sed is null, which removes it, but there is no such entry"):
         small(tmp_path, overrides=["grid.sed=null"])
 
 
@@ -148,7 +148,7 @@ def test_samples_and_concurrency_have_the_last_word(tmp_path: Path) -> None:
         ("sampels=1", "key is 'sampels', but must be one of: "),
         ("grid=3", "grid is 3, but must be a mapping of dotted paths to lists of values"),
         ("search=[1]", "search is [1], but must be a mapping of dotted paths to distributions"),
-        ("name=x", "name is 'x', but a space is called as its file: remove it"),
+        ("name=x", "name is 'x', but a space is named after its file: remove it"),
     ],
 )
 def test_bad_overrides(tmp_path: Path, setting: str, says: str) -> None:

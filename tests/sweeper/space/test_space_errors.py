@@ -18,7 +18,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     # sections
     ({"trial": 3}, "trial is 3, but must be a mapping of keys to values"),
     ({"gird": {}}, "key is 'gird', but must be one of: "),
-    ({"name": "x"}, "name is 'x', but a space is called as its file: remove it"),
+    ({"name": "x"}, "name is 'x', but a space is named after its file: remove it"),
     ({"about": yaml.safe_load("2024-01-01")}, "about is datetime.date(2024, 1, 1), but must be text, a number"),
     ({"samples": 2**63}, "samples is 9223372036854775808, but must fit in 64 bits"),
     ({"seed": float("nan")}, "seed is nan, but must be finite"),
@@ -34,7 +34,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"grid/seed": [1, 1.0]}, "grid.seed has 1.0 twice"),
     ({"grid/density": [[0.5]]}, "grid.density has [0.5], but its values must be text, numbers, true, false or null"),
     ({"grid/density": [float("inf")]}, "grid.density[0] is inf, but must be finite"),
-    ({"grid/a..b": [1]}, "grid has the path 'a..b', but paths are names with dots between"),
+    ({"grid/a..b": [1]}, "grid has the path 'a..b', but paths are names joined by dots"),
     ({"grid/device": ["cpu", "cuda"]}, "grid has device, which does not change what a trial computes: set it in trial"),
     ({"grid/split_seed": list(range(2000))}, "grid has 12000 cells, but must have at most 10000"),
     # search
@@ -129,7 +129,7 @@ def test_unknown_space_and_profile(tmp_path: Path) -> None:
     says = refusal(lambda: load_space("bip_unstructred"))
     assert says.startswith("space is 'bip_unstructred', but must be one of: adaptive_budget, ")
     assert "did you mean 'bip_unstructured'?" in says
-    assert "or give a YAML file" in says
+    assert "or give the path of a YAML file" in says
     assert refusal(lambda: small(tmp_path, profile="dmo")) == (
         "profile is 'dmo', but must be one of: demo, plain (did you mean 'demo'?)"
     )
@@ -152,7 +152,7 @@ def test_unknown_space_and_profile(tmp_path: Path) -> None:
         ("trial: &a {x: *a}\nprofiles: {demo: {trial: &b {x: *b}}}", "levels deep, but a space has at most 16"),
         ("a: &a [1,1,1,1,1,1,1,1,1]\n" + "\n".join(
             f"{chr(98 + i)}: &{chr(98 + i)} [{','.join([f'*{chr(97 + i)}'] * 9)}]" for i in range(7)
-        ), "is too much: a space holds at most 100000 values"),
+        ), "has too many values: a space holds at most 100000"),
         (f"samples: {hex(10**5000)}", "samples is an integer of 16610 bits, but must fit in 64 bits"),
         ("about: !!python/object/apply:os.getcwd []", "is not YAML"),
     ],
@@ -165,4 +165,4 @@ def test_files_that_are_not_there_or_badly_called(tmp_path: Path) -> None:
     assert "cannot be read" in refusal(lambda: load_space(str(tmp_path / "none.yaml")))
     assert "cannot be read" in refusal(lambda: load_space(f"{tmp_path}/"))
     path = written(tmp_path, SMALL, "my space")
-    assert refusal(lambda: load_space(path)).startswith(f"{path} is called 'my space', but must be called by letters")
+    assert refusal(lambda: load_space(path)).startswith(f"{path} is named 'my space', but names must consist of")

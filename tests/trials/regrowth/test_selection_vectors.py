@@ -209,5 +209,5 @@ def test_growing_what_is_there_or_twice_is_refused() -> None:
     there = START[layer].flatten().nonzero()[0]
     gone = (~START[layer]).flatten().nonzero()[0]
     for index in (there, torch.cat([gone, gone])):
-        with pytest.raises(ValueError, match="there, or named twice"):
+        with pytest.raises(ValueError, match="already, or given twice"):
             grown(START, {layer: index})

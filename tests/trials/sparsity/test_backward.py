@@ -198,7 +198,7 @@ def test_a_layer_used_twice_is_pruned_twice_and_everything_is_given_back() -> No
     before = copy.deepcopy(model)
     with pruner(model, p_prune=0.5) as found:
         (pruned,) = torch.autograd.grad(model(x).sum(), x)
-        with pytest.raises(ValueError, match="already has a forward"):
+        with pytest.raises(ValueError, match="already has a replaced forward"):
             pruner(model)
         with torch.no_grad():
             assert torch.equal(model(x), before(x))

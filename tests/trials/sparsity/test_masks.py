@@ -88,7 +88,7 @@ def test_within_masks_only_single_weights(pattern: str) -> None:
 
 def test_within_masks_only_signed() -> None:
     scores = {"w": torch.rand(4)}
-    with pytest.raises(ValueError, match="scores signed"):
+    with pytest.raises(ValueError, match="absolute false"):
         build_masks(
             scores,
             density=0.5,
