@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -11,10 +11,6 @@ from sweeper.space.values import finite_number, mapping_entry, refuse_twins
 from trials.dotted_paths import get_at
 from trials.errors import UserError, shown
 from trials.frozen import Frozen, validate
-
-if TYPE_CHECKING:
-    pass
-from sweeper.space.options.objectives import known_column
 
 BOUNDS = ("target", "at_most", "at_least")
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sweeper.space.distributions import Distribution
 from sweeper.space.grid.conditions import holds
 from sweeper.space.values import mapping
 from trials.errors import UserError, shown, unknown_name
-
-if TYPE_CHECKING:
-    pass
 
 
 def read_points(content: object) -> tuple[dict[str, Any], ...]:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field, field_validator
 
 from sweeper.space.values import mapping
 from trials.errors import UserError, shown
 from trials.frozen import Frozen, validate
-
-if TYPE_CHECKING:
-    pass
 
 
 class Pbt(Frozen):
