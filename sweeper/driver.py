@@ -1,4 +1,4 @@
-"""One run of a space: checked whole, then driven to its end as the sweep's one driver."""
+"""One run of a space: check all of it, become the sweep's one driver, and run the plan to its end."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _VERSIONS = ("torch", "torchvision", "ray", "optuna", "pandas", "pyarrow", "nump
 
 
 def sweep(options: argparse.Namespace, console: Console) -> int:
-    """Check, then run a space to its end."""
+    """Check a space, then run it to its end (``--dry-run``: only describe the run). Returns the exit code."""
     limit = 1 if options.serial else options.max_concurrent
     space = load_space(
         options.space,
@@ -73,14 +73,20 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
 def drive(
     space: Space, folder: SweepFolder, lease: Lease, address: str | None, console: Console, *, verify: bool = False
 ) -> int:
-    """Run a checked space as the sweep's one driver."""
+    """Run a checked space as the holder of the sweep's lease. Returns the exit code.
+
+    ``verify``: first read every checkpoint, not only those that are needed.
+
+    Raises:
+        UserError: another driver took the lease over, or the space contradicts what the sweep's folder holds.
+    """
     from sweeper.execution.live_view import LiveView
-    from sweeper.execution.on_ray.tune_run import run_plan  # imports Ray: not for --show, --dry-run and what is refused
+    from sweeper.execution.on_ray.tune_run import run_plan  # imports Ray: not needed to show, describe or refuse
     from sweeper.results.report import show
     from sweeper.results.tables import compact_tables
     from sweeper.search.plan import Plan
 
-    refuse_contradictions(folder, space)  # again: now that nobody else changes it
+    refuse_contradictions(folder, space)  # again, since another driver may have changed the sweep before
     record_change(folder, space, console)
     damaged = folder.repair(checkpoints=verify)
     warm = warm_start(space, folder)
@@ -116,7 +122,11 @@ def drive(
 
 @contextmanager
 def driving(folder: SweepFolder, console: Console) -> Iterator[Lease]:
-    """Be the one driver of a sweep."""
+    """Hold the lease that makes this process the sweep's one driver.
+
+    Raises:
+        UserError: another driver holds it.
+    """
     lease = Lease(folder.path / "lock")
     if not lease.acquire() and not outlive(lease, console):
         raise UserError(
@@ -128,7 +138,7 @@ def driving(folder: SweepFolder, console: Console) -> Iterator[Lease]:
 
 
 def outlive(lease: Lease, console: Console) -> bool:
-    """Take the lease over from an owner on another host once its heart has stopped; False as soon as it beats."""
+    """Watch an owner on another host: take the lease over if its heartbeat stops, return False if it beats."""
     first = lease.owner()
     if first is None or first.near:
         return lease.acquire()
@@ -141,7 +151,11 @@ def outlive(lease: Lease, console: Console) -> bool:
 
 
 def refuse_contradictions(folder: SweepFolder, space: Space) -> None:
-    """A sweep can be resumed and extended; a space that contradicts it is refused with the difference."""
+    """Refuse a space that neither resumes nor extends the sweep in the folder.
+
+    Raises:
+        UserError: the spaces differ in what cannot change (the message names it), or sweep.yaml cannot be read.
+    """
     document = folder.space_document()
     if document is None:
         return
@@ -161,10 +175,10 @@ def refuse_contradictions(folder: SweepFolder, space: Space) -> None:
 
 
 def record_change(folder: SweepFolder, space: Space, console: Console) -> None:
-    """Add the space, versions and commit to sweep.yaml, if anything of them is new; say which versions are.
+    """Add space, library versions and commit to sweep.yaml if any of them has changed; print changed versions.
 
     Raises:
-        UserError: the sweep was written by code whose folders and names this code does not share.
+        UserError: the sweep was written with another schema, that is, with other folders and names.
     """
     documents = folder.documents()
     schema = documents[-1].get("schema", 1) if documents else SCHEMA
@@ -189,7 +203,7 @@ def record_change(folder: SweepFolder, space: Space, console: Console) -> None:
 
 
 def git_commit() -> str | None:
-    """The commit of the code that runs, with a mark if it was changed since; None outside a git checkout."""
+    """The commit of the running code, with ``-dirty`` appended if files differ from it; None outside a git checkout."""
     try:
         found = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
@@ -201,14 +215,14 @@ def git_commit() -> str | None:
 
 
 def edge_configs(space: Space) -> list[TrialConfig]:
-    """Every cell's config at the lower and at the upper edge of the search."""
+    """Two configs per cell: with every searched value at its lower edge, then with every one at its upper edge."""
     cells: list[Cell] = space.cells()
     edges = [{path: d.edges()[i] for path, d in space.search.items()} for i in (0, -1)]
     return [space.config(cell, active(space.search, point, cell.values)) for cell in cells for point in edges]
 
 
 def describe_run(space: Space, folder: SweepFolder, console: Console) -> None:
-    """What a run would do."""
+    """Print what a run would do: cells, search, number of trials, and the networks to train first."""
     cells = space.cells()
     configs = edge_configs(space)
     low, high = ([_stages_of(config) for config in configs[i::2]] for i in (0, 1))
@@ -232,7 +246,7 @@ def describe_run(space: Space, folder: SweepFolder, console: Console) -> None:
 
 
 def _stages_of(config: TrialConfig) -> set[str]:
-    """The shared stages that a trial needs: where it starts, where that starts, and what else it looks at."""
+    """Ids of the shared trials that a trial needs: its source, that source's own sources, and its references."""
     method = METHODS[config.method](config)
     source = config if config.method == "dense" else method.source()
     found = {stage.id for stage in (source, *method.references().values()) if stage is not None}

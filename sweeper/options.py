@@ -1,9 +1,9 @@
-"""The words of the command line: options, names, exit codes; and what a shell may have made of them on their way.
+"""Options and exit codes of the command line, names of sweeps, and checks for arguments that a shell has changed.
 
-`ray submit` joins the words of the line with blanks, unquoted, and a shell on the head takes them apart again. What it
-does to a value can be told only where something is left to see: a value that holds what the shell would change was not
-changed and is refused all the same, since with the next file in the home folder it would be; words that belong to no
-option are what is left of a value. A local command line was quoted by whoever typed it: any path is as good as another.
+`ray submit` joins the arguments with spaces, unquoted, and a shell on the head splits and expands them again. Such
+changes can be detected only if they leave traces: words that belong to no option are the rest of a value that was
+split. A value with characters that a shell may change is refused even if it arrived unchanged, because a new file in
+the home folder could make it expand the next time. A local command line was quoted by its user: any value is accepted.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ COMPLETE, FAILURES, WRONG_INPUT, STOPPED = 0, 1, 2, 130
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]*")
 
 _SURVIVES = re.compile(r"[A-Za-z0-9_./:=,@+~%^\[\]-]+")
-"""Words that a shell passes on as they are. Brackets, of lists, are file patterns too: one that is replaced by the name
-of a file is no list any more, and refused as such."""
+"""Words that a shell passes on unchanged. Brackets, which write lists, are also file patterns: if the shell replaces
+one by a file name, the value is no longer a list, and is refused for that."""
 
 _ADDRESS = re.compile(r"[A-Za-z0-9_.:/\[\]-]+")
 
@@ -36,14 +36,14 @@ _UNQUOTED = (
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, like everything else."""
+    """Raises UserError for wrong arguments, which is printed in one line like all other errors."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (--help lists the options)")
 
 
 def parser() -> argparse.ArgumentParser:
-    """No option is named as one that ``ray submit`` takes for itself, wherever it stands on the line."""
+    """Return the argument parser. No option has a name that ``ray submit`` would take for one of its own."""
     p = _Parser(
         prog="sweep.py",
         description="Sweep pruning methods over sparsities and hyperparameters. The same command again resumes.",
@@ -72,10 +72,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def read_options(words: Sequence[str], *, submitted: bool = False) -> argparse.Namespace:
-    """The options that the words of a command line say; ``submitted``: they came through ``ray submit``.
+    """Parse the arguments of a command line; ``submitted``: they came through ``ray submit``.
 
     Raises:
-        UserError: they are wrong, or a shell has made something else of them, as far as that can be seen.
+        UserError: an argument is wrong, or a shell has detectably changed it or could change it.
     """
     if submitted:
         for option, value in _values(words):
@@ -102,7 +102,7 @@ def read_options(words: Sequence[str], *, submitted: bool = False) -> argparse.N
 
 
 def _values(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Every word that is no option, with the option it follows or is joined to."""
+    """Yield every value with the option that it follows or is joined to by ``=``; ``the line`` if there is none."""
     option = "the line"
     for word in words:
         if word.startswith("--"):
@@ -114,10 +114,10 @@ def _values(words: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def sweep_path(storage: str, name: str) -> Place:
-    """The folder of a sweep.
+    """The folder of a sweep in a storage.
 
     Raises:
-        UserError: the name could lead out of the storage.
+        UserError: the name could lead out of the storage, or is reserved.
     """
     if not _NAME.fullmatch(name):
         raise UserError(
