@@ -93,6 +93,7 @@ class GatheredTables:
     damaged: tuple[str, ...]
 
     def sweep(self, path: Place) -> Sweep:
+        """The tables as DataFrames; integer and boolean columns are nullable."""
         types = {WHOLE: pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
         return Sweep(
             path, **{name: t.to_pandas(types_mapper=types.get) for name, t in self.tables.items()}, damaged=self.damaged

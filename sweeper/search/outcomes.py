@@ -19,7 +19,7 @@ from sweeper.space.options.objectives import Objective
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of a trial, as a study is told.
+    """The outcome of a trial, as a study gets it.
 
     Attributes:
         values: one per objective; None unless the trial is complete.

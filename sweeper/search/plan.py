@@ -85,6 +85,7 @@ class Plan:
         """Samples whose config had already run when they were asked for; the display takes them from here."""
         self._replay(records)
         searches = [self._searches[cell.key] for cell in self.cells]
+        # (samples so far, cell's position): the cell with the fewest samples is asked next.
         self._asks = [(study.count, i) for i, study in enumerate(searches) if study.wants]
         heapq.heapify(self._asks)
         self._waiting: dict[str, int] = {}
@@ -121,7 +122,7 @@ class Plan:
         return replace(FAILED if self._given_up(state) else RUNNING, curve=curve or {})
 
     def _outcome_for_study(self, record: Record) -> Outcome:
-        """The outcome that the searches of a trial's samples are told."""
+        """The outcome of a trial for the searches of its samples, with the curve if there is a pruner."""
         return self._outcome(record, curve_in(record, self.space.objective) if self.space.pruner else None)
 
     def _given_up(self, state: State | None) -> bool:
@@ -277,7 +278,7 @@ class Plan:
                 if sample.cell in self._searches:
                     self._tell(sample, outcome)
         else:
-            self._queue.appendleft(trial_id)
+            self._queue.appendleft(trial_id)  # before new samples: begun trials are finished first
         return list(self._endings(record, again=not over))
 
     def _keeps_dying(self, record: Record, state: State | None) -> bool:

@@ -130,7 +130,7 @@ class CellStudy:
         """A point of the search, and the attributes that the sampler left on its trial and on the study."""
         self.study.sampler = self._sampler(number)
         before = self._study_attrs()
-        if number < len(self._first):
+        if number < len(self._first):  # points of the space, then of the earlier sweep
             self.study.enqueue_trial(self._first[number])
         trial = self.study.ask()
         self._know(number, trial._trial_id)

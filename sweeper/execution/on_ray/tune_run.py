@@ -86,7 +86,7 @@ def _tuner(searcher: PlanSearcher, scratch: Path) -> tune.Tuner:
             name=searcher.folder.path.name,
             storage_path=str(scratch),
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=0),
+            failure_config=tune.FailureConfig(max_failures=0),  # the plan decides what is tried again
             callbacks=[Watchdog(searcher)],
         ),
     )

@@ -119,6 +119,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         return min(self._slots + 1, math.inf if self.limit is None else self.limit)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Handle a message of a trial: a row, a step to judge, a note, or that its machine lacks the storage."""
         mine = self._trial_of.get(trial_id)
         if mine is None:
             return
@@ -137,6 +138,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             self.plan.take_back(mine)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Record and show how an attempt ended; write the tables if that is due."""
         mine = self._trial_of.pop(trial_id, None)
         self._heard.pop(trial_id, None)
         if mine is None:
