@@ -73,12 +73,9 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
 def drive(
     space: Space, folder: SweepFolder, lease: Lease, address: str | None, console: Console, *, verify: bool = False
 ) -> int:
-    """Run a checked space as the holder of the sweep's lease. Returns the exit code.
+    """Run a checked space as the holder of the sweep's lease; ``verify`` reads all checkpoints. Returns the exit code.
 
-    ``verify``: first read every checkpoint, not only those that are needed.
-
-    Raises:
-        UserError: another driver took the lease over, or the space contradicts what the sweep's folder holds.
+    Raises UserError if the space contradicts the sweep in the folder, or another driver takes the lease over.
     """
     from sweeper.execution.live_view import LiveView
     from sweeper.execution.on_ray.tune_run import run_plan  # imports Ray: not needed to show, describe or refuse
