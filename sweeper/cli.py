@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None, *, submitted: bool = False) -> 
         print(f"error: {error}", file=sys.stderr)
         return WRONG_INPUT
     except KeyboardInterrupt:
-        print("stopped; the same command again goes on", file=sys.stderr)
+        print("stopped; run the same command again to resume", file=sys.stderr)
         return STOPPED
 
 

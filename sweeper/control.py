@@ -54,11 +54,11 @@ def cancel(path: Place, console: Console) -> None:
     while _drives(lease, owner):
         if time.monotonic() > end:
             raise UserError(
-                f"{path.name}: {owner} has not stopped within {CANCEL_S:g} s; it will when it sees the request, "
-                "unless it is dead: then the next driver takes over"
+                f"{path.name}: {owner} has not stopped within {CANCEL_S:g} s: it stops when it sees the request; "
+                "if it is dead, the next driver takes over"
             )
         time.sleep(CANCEL_POLL_S)
-    print_line(console, f"{standing(read(path, rows=()))}; the same command again goes on")
+    print_line(console, f"{standing(read(path, rows=()))}; run the same command again to resume")
 
 
 def _drives(lease: Lease, owner: Owner) -> bool:

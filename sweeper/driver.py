@@ -53,7 +53,7 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
         if warm:
             given = [(len(cell.observations), len(cell.points)) for cell in warm.values()]
             observations, points = map(sum, zip(*given, strict=True))
-            console.print(f"from_sweep: {observations} trials known, {points} points tried first", markup=False)
+            console.print(f"from_sweep: {observations} observations, {points} points to try first", markup=False)
         return COMPLETE
     for dataset, data_dir in sorted({(c.dataset, c.data_dir) for c in edge_configs(space)}, key=str):
         data.require_data(dataset, data_dir)
@@ -107,12 +107,12 @@ def drive(
     except OSError as error:
         if not files.is_full(error):
             raise
-        console.print(f"the tables are not written ({error}): the same command again does, once there is room")
+        console.print(f"the tables were not written ({error}): free space, then run the same command again")
     show(folder.path, console)
     if not plan.complete:
         if plan.out_of_budget:
             spent = f"{plan.budget.taken} of max_epochs {space.max_epochs} are spent"
-            console.print(f"{spent}: the same command with --set max_epochs=MORE goes on", markup=False)
+            console.print(f"{spent}: run the same command with --set max_epochs=MORE to resume", markup=False)
         return STOPPED
     return FAILURES if plan.failed else COMPLETE
 
@@ -139,7 +139,7 @@ def outlive(lease: Lease, console: Console) -> bool:
     first = lease.owner()
     if first is None or first.near:
         return lease.acquire()
-    console.print(f"the driver was {first}; waiting for a sign of life of it, about a minute", markup=False)
+    console.print(f"the driver was {first}; waiting about a minute for a sign of life", markup=False)
     while lease.owner() == first:
         if lease.acquire():
             return True
@@ -167,7 +167,7 @@ def refuse_contradictions(folder: SweepFolder, space: Space) -> None:
     if differences:
         raise UserError(
             f"{folder.path.name} was begun as another sweep: {'; '.join(differences)}; "
-            "give back what it had, or another --name"
+            "restore what it had, or give another --name"
         )
 
 
@@ -182,7 +182,7 @@ def record_change(folder: SweepFolder, space: Space, console: Console) -> None:
     if schema != SCHEMA:
         raise UserError(
             f"{folder.path.name} was written with schema {schema} (commit {documents[-1].get('commit')}), but this "
-            f"code has schema {SCHEMA}: go on with that version, or give another --name"
+            f"code has schema {SCHEMA}: resume with that version, or give another --name"
         )
     document: dict[str, Any] = {
         "schema": SCHEMA,
@@ -195,7 +195,7 @@ def record_change(folder: SweepFolder, space: Space, console: Console) -> None:
     before = documents[-1].get("versions", {}) if documents else {}
     changed = [f"{n} {before[n]} -> {v}" for n, v in document["versions"].items() if before.get(n, v) != v]
     if changed:
-        console.print(f"goes on with other versions: {', '.join(changed)}", markup=False)
+        console.print(f"resumes with other versions: {', '.join(changed)}", markup=False)
     folder.append({"written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **document})
 
 
@@ -237,7 +237,7 @@ def describe_run(space: Space, folder: SweepFolder, console: Console) -> None:
         console.print("dense networks to train first: one per trial, since the search changes how they are trained")
     else:
         sparse = sum(not name.startswith("dense-") for name in shared)
-        also = f", and {sparse} sparse ones made of these" if sparse else ""
+        also = f", and {sparse} sparse networks derived from these" if sparse else ""
         console.print(f"dense networks to train first, shared: {len(shared) - sparse}{also}")
     console.print(f"folder {folder.path}")
 

@@ -27,9 +27,9 @@ one by a file name, the value is no longer a list, and is refused for that."""
 
 _ADDRESS = re.compile(r"[A-Za-z0-9_.:/\[\]-]+")
 
-_QUOTED = "a value with blanks needs quotes"
+_QUOTED = "a value with spaces needs quotes"
 _UNQUOTED = (
-    "ray submit passes the line unquoted through a shell on the head, which takes values apart at blanks, expands "
+    "ray submit passes the line unquoted through a shell on the head, which splits values at spaces, expands "
     "{a,b}, * and ? and drops quotes and $NAMES that are not set: use letters, digits and _./:=,@+~%^[]- only, "
     "and put the rest into a space file"
 )
@@ -57,16 +57,16 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--name", help="the sweep's folder in the storage (default: the space's name)")
     p.add_argument("--samples", type=int, metavar="N", help="samples per cell")
     p.add_argument("--max-concurrent", type=int, metavar="N", help="trials at once")
-    p.add_argument("--max-hours", type=float, metavar="H", help="stop after so many hours; the same command goes on")
+    p.add_argument("--max-hours", type=float, metavar="H", help="stop after H hours; the same command resumes")
     p.add_argument("--address", metavar="ADDR", help="a Ray cluster to join; 'local' starts a new one here")
     p.add_argument("--serial", action="store_true", help="one trial at a time, in the order of the plan")
-    p.add_argument("--dry-run", action="store_true", help="check everything and say what would run")
-    p.add_argument("--list-spaces", action="store_true", help="the spaces there are")
+    p.add_argument("--dry-run", action="store_true", help="check everything and print what would run")
+    p.add_argument("--list-spaces", action="store_true", help="list the spaces in search_spaces/")
     p.add_argument("--dashboard", metavar="NAME", help="show a sweep with optuna-dashboard, on this machine only")
     p.add_argument("--verify", action="store_true", help="first read every checkpoint, not only those that are needed")
-    p.add_argument("--retry-failed", action="store_true", help="first forgive the trials that have failed for good")
-    p.add_argument("--list", action="store_true", help="the sweeps of the storage: how far they are, who drives them")
-    p.add_argument("--show", metavar="NAME", help="how a sweep stands, also while it runs elsewhere")
+    p.add_argument("--retry-failed", action="store_true", help="first allow trials that failed for good to run again")
+    p.add_argument("--list", action="store_true", help="list the sweeps of the storage, their progress and drivers")
+    p.add_argument("--show", metavar="NAME", help="print a sweep's progress and results, also while it runs elsewhere")
     p.add_argument("--cancel", metavar="NAME", help="ask a sweep's driver, wherever it runs, to commit and stop")
     return p
 
@@ -92,7 +92,7 @@ def read_options(words: Sequence[str], *, submitted: bool = False) -> argparse.N
         raise UserError(f"{text}; {_UNQUOTED if submitted else _QUOTED}")
     for option, found in (("--space", options.space), ("--storage", options.storage), ("--profile", options.profile)):
         if found == "":
-            raise UserError(f"{option} is '', but must say something: leave it out, or give a value")
+            raise UserError(f"{option} is '', but must not be empty: leave it out, or give a value")
     if options.address is not None and not _ADDRESS.fullmatch(options.address):
         raise UserError(
             f"--address is {options.address!r}, but must be HOST:PORT of a Ray cluster's head, 'auto' for the cluster "
@@ -124,5 +124,5 @@ def sweep_path(storage: str, name: str) -> Place:
             f"--name is {name!r}, but must be letters, digits, '_', '-', '=' and '.', not starting with '.'"
         )
     if name == "stages":
-        raise UserError("--name is 'stages', but that folder of the storage holds what sweeps share: give another")
+        raise UserError("--name is 'stages', but that folder of the storage holds the shared trials: give another")
     return place(storage) / name

@@ -83,7 +83,7 @@ def dense_accuracy(sweep: Sweep, accuracy: str = "test_accuracy") -> float | Non
 def _space_of(sweep: Sweep) -> dict[str, Any]:
     space = SweepFolder(sweep.path).space_document()
     if space is None:
-        raise UserError(f"{sweep.path.name} has no sweep.yaml, but a comparison is of a space's cells: sweep one")
+        raise UserError(f"{sweep.path.name} has no sweep.yaml, but a comparison needs a space's cells: sweep a space")
     return space
 
 

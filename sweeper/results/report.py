@@ -72,7 +72,7 @@ def standing(sweep: Sweep, space: Mapping[str, Any] | None = None) -> str:
     owner = Lease(sweep.path / "lock").owner()
     if owner is not None and not owner.surely_dead:
         return line if owner.is_this_process else f"{line}; driven by {owner}"
-    return f"{line}; nobody drives it now" if "samples" in space and left + running else line
+    return f"{line}; no driver is running" if "samples" in space and left + running else line
 
 
 def print_report(

@@ -130,7 +130,7 @@ def _refuse_other_search(space: Space, earlier: Space) -> None:
     for path, distribution in space.search.items():
         there = earlier.search.get(path)
         if there != distribution:
-            lines.append(f"{path} is searched as {distribution}, there {there or 'not at all'}")
+            lines.append(f"{path} is searched as {distribution}, in the earlier sweep {there or 'not at all'}")
     if lines:
         raise UserError(f"from_sweep needs the same names and ranges, but {'; '.join(lines)}: make them agree")
 

@@ -35,14 +35,14 @@ def require_room(space: Space, display: LiveView | None) -> None:
         return
     asked = f"resources are {', '.join(f'{n} {a:g}' for n, a in wanted.items())}"
     if found:
-        text = f"{asked}, and a trial has {pieces} pieces in flight, each with as much, but there is room for {found}"
+        text = f"{asked}, and a trial runs {pieces} pieces at once, each with as much, but there is room for {found}"
     else:
         there = machines()
         largest = ", ".join(f"{name} {max(machine.get(name, 0) for machine in there):g}" for name in wanted)
         text = f"{asked}, but no machine has more than {largest}"
     if display is None:
         raise UserError(f"{text}: set resources to less")
-    display.note(f"{text}: waiting for one that has")
+    display.note(f"{text}: waiting for more machines")
 
 
 def require_shared(where: Place) -> None:

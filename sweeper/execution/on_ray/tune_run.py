@@ -55,7 +55,7 @@ def run_plan(
     def out_of_time() -> None:
         plan.stop()
         _put(stop, lease)
-        display.note(f"max_hours is {space.max_hours}: running trials commit and end; the same command again goes on")
+        display.note(f"max_hours is {space.max_hours}: running trials commit and end; the same command resumes")
 
     stop.remove_unless_for(lease.token)
     scratch = _scratch()
@@ -64,7 +64,7 @@ def run_plan(
             try:
                 alone = connect(address, folder.path)
             except SystemExit:  # raised by Ray's own SIGTERM handler
-                display.note("stopped while Ray started")
+                display.note("stopped while Ray was starting")
                 plan.stop()
             handle_signals()
             if plan.stopping:
@@ -126,7 +126,7 @@ def _signals(stop_file: StopFile, plan: Plan, display: LiveView, lease: Lease) -
         plan.stop()
         _put(stop_file, lease)
         timer.start()
-        display.note(f"{number.name}: running trials commit and end; once more leaves at once")
+        display.note(f"{number.name}: running trials commit and end; a second signal exits at once")
 
     with handled(stop) as again:
         try:

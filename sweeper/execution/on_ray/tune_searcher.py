@@ -81,7 +81,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             if not is_full(error):
                 raise
             if self._full_since == -math.inf:
-                self.display.note(f"no room in the storage ({error}): nothing more is handed out until there is")
+                self.display.note(f"no room in the storage ({error}): no further trial starts until there is")
             self._full_since = time.monotonic()
             return None
         if self._full_since > -math.inf:
@@ -133,7 +133,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             self.display.note(f"{mine}: {result['note']}")
         elif "blind" in result:
             storage = self.folder.path.parent
-            self.display.note(f"{result['blind']} does not see the storage {storage}: nothing runs there")
+            self.display.note(f"{result['blind']} does not see the storage {storage}: no trial runs there")
             del self._trial_of[trial_id]
             self.plan.take_back(mine)
 
@@ -151,7 +151,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         if ending.error is not None:
             self.display.note(f"{mine} ({ending.cell}) failed: {ending.error}{'; tried again' if ending.again else ''}")
         elif ending.status == "died" and not self.plan.stopping:
-            self.display.note(f"{mine} ({ending.cell}): its process died; it goes on from its last commit")
+            self.display.note(f"{mine} ({ending.cell}): its process died; it resumes from its last commit")
         elif ending.empty_layers:
             self.display.note(f"{mine} ({ending.cell}): {ending.empty_layers} layers have no weights left")
         began = time.monotonic()
