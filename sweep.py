@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The door: ``python sweep.py --space NAME``, or ``ray submit cluster.yaml sweep.py --space NAME`` to a cluster.
+"""Command-line entry point: ``python sweep.py --space NAME``, or ``ray submit cluster.yaml sweep.py --space NAME``.
 
-`ray submit` copies this one file into the head's home folder; the packages are then found in ``$SWEEP_HOME``, by
+`ray submit` copies only this file, into the head's home folder. The packages are then imported from ``$SWEEP_HOME``, by
 default ``~/sweep``, where cluster.yaml mounts them.
 """
 

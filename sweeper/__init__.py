@@ -1,4 +1,4 @@
-"""Which trials run where and when. ``sweeper.load("results/NAME")`` gives a sweep's tables as DataFrames."""
+"""Plans sweeps and runs their trials. ``sweeper.load("results/NAME")`` returns a sweep's tables as DataFrames."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Sweep", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import pandas when a table is first asked for: a command line that needs none starts in half the time."""
+    """Import pandas on first use only: commands that need no table start in half the time."""
     if name == "load":
         from sweeper.results.tables import load
 

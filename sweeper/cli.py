@@ -1,4 +1,4 @@
-"""The command line: a table of commands, each of which imports what it needs: reports need neither torch nor Ray."""
+"""The command line: a table of commands. Each imports what it needs, so that reports load neither torch nor Ray."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ __all__ = ["COMPLETE", "FAILURES", "STOPPED", "WRONG_INPUT", "main"]
 
 
 def main(arguments: Sequence[str] | None = None, *, submitted: bool = False) -> int:
-    """Run a command line; returns the exit code: 0 complete, 1 some trial failed, 2 wrong input, 130 stopped.
+    """Run a command line and return the exit code: 0 complete, 1 some trial failed, 2 wrong input, 130 stopped.
 
-    ``submitted``: it came through ``ray submit``, and so through a shell that nobody quoted it for.
+    ``submitted``: the arguments came through ``ray submit``, which passes them unquoted through a shell.
     """
     try:
         options = read_options(sys.argv[1:] if arguments is None else arguments, submitted=submitted)
         command = next((run for name, run in COMMANDS.items() if getattr(options, name) not in (None, False)), _sweep)
-        from sweeper.console import make_console  # rich: not for --help
+        from sweeper.console import make_console  # imports rich, which --help does not need
 
         return command(options, make_console())
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return WRONG_INPUT
     except KeyboardInterrupt:
-        print("stopped; the same command again goes on", file=sys.stderr)
+        print("stopped; run the same command again to resume", file=sys.stderr)
         return STOPPED
 
 
@@ -90,4 +90,4 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "dashboard": _dashboard,
     "cancel": _cancel,
 }
-"""By the option that asks for it, in the order in which they win; without any of them a space is swept."""
+"""Commands by the option that selects them; the first option that is set wins. Without any, a space is swept."""

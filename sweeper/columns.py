@@ -1,4 +1,4 @@
-"""The documented columns of a sweep's four tables, and the names that config fields have among them."""
+"""The documented columns of a sweep's tables, and the column names of config fields."""
 
 from __future__ import annotations
 
@@ -44,10 +44,12 @@ COLUMNS: dict[str, dict[str, Any]] = {
         from_epoch:whole until_epoch:whole changes:text"""
     ),
 }
-"""Columns that are always there, in their order; what a method or a config adds follows by name."""
+"""By table, the columns that are always present, in order; columns that a method or a config adds follow by name."""
 
 
 def config_column(path: str) -> str:
-    """The column of ``trials`` that holds a config field: its dotted path, behind ``config.`` where a measured column
-    has that name (``density`` is the density reached, ``config.density`` the one asked for)."""
+    """The column of ``trials`` that holds a config field: its dotted path, prefixed by ``config.`` if that is taken.
+
+    ``density`` is the measured density, ``config.density`` the requested one.
+    """
     return f"config.{path}" if path in COLUMNS["trials"] else path

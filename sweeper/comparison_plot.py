@@ -1,6 +1,6 @@
-"""Methods compared, drawn: ``python -m sweeper.comparison_plot results/NAME --to FILE.png``.
+"""Plot a comparison of methods: ``python -m sweeper.comparison_plot results/NAME --to FILE.png``.
 
-Drawing needs matplotlib, which is not installed with the sweeper.
+Needs matplotlib, which is not installed with the sweeper.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from sweeper.results.tables import load
 from trials.errors import UserError
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
-"""Okabe and Ito's, which differ for every kind of colour vision, but for their yellow, which fades on white."""
+"""Okabe and Ito's palette, distinct for every kind of colour vision, without its yellow, which fades on white."""
 
 MARKERS = "osD^vPX*<>ph"
-"""With the colours 84 looks: 7 and 12 have no common factor."""
+"""Cycled together with the colours, these give 84 distinct styles, since 7 and 12 have no common factor."""
 
 
 def draw_comparison(points: pd.DataFrame, accuracy: str, dense: float | None = None) -> Any:
-    """A figure of :func:`sweeper.results.comparison.points_of`.
+    """Return a matplotlib figure of the points of :func:`sweeper.results.comparison.points_of`.
 
-    Left, accuracy over density: a panel per series, in a band of one standard deviation over seeds to either side, in
-    front of the others in grey. Right, accuracy over FLOPs: all points, and a line through those that none beats.
+    Left: accuracy over density, one panel per series, with a band of one standard deviation over seeds to either side;
+    the other series are grey. Right: accuracy over FLOPs, all points, with a line through the Pareto front. ``dense``,
+    the accuracy of the dense network, is a dotted line.
     """
     from matplotlib.figure import Figure
 
@@ -67,7 +68,7 @@ def draw_comparison(points: pd.DataFrame, accuracy: str, dense: float | None = N
 
 
 def _style(axis: Any) -> None:
-    """A logarithmic scale with a few round numbers, and no frame."""
+    """Set a logarithmic x axis with a few round tick labels, and hide the frame's top and right sides."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axis.set_xscale("log")
@@ -79,7 +80,7 @@ def _style(axis: Any) -> None:
 
 
 def texts(points: pd.DataFrame) -> dict[str, list[str]]:
-    """The points as columns of a table."""
+    """The points as text columns of a table."""
     rows = rows_of(points, set(points.columns))
     return {
         "series": [row["series"] for row in rows],
@@ -97,7 +98,7 @@ def _deviation(std: float | None) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw a sweep's methods and print the points; returns the exit code: 0 done, 2 wrong input."""
+    """Plot a sweep's methods, print the points, and return the exit code: 0 done, 2 wrong input."""
     parser = argparse.ArgumentParser(
         prog="python -m sweeper.comparison_plot", description="Draw accuracy over density and over FLOPs, by method."
     )

@@ -1,4 +1,4 @@
-"""The console that a command prints to: tables and lines, aligned as plain text where there is no terminal."""
+"""Console output of commands: tables and lines, as aligned plain text if the output is not a terminal."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ _LEFT = frozenset({"best", "not complete", "regrowth of", "layer"})
 
 
 def print_table(columns: Mapping[str, Sequence[str]], console: Console) -> None:
+    """Print columns of text as a table with the names as headings."""
     if console.is_terminal:
         table = Table()
         for name in columns:
@@ -28,15 +29,15 @@ def print_table(columns: Mapping[str, Sequence[str]], console: Console) -> None:
             for text, (name, width) in zip(texts, widths.items(), strict=True)
         )
         lines.append("  ".join(aligned).rstrip())
-    print_line(console, "\n".join(lines))  # at once: a line for each of many cells takes its time
+    print_line(console, "\n".join(lines))  # in one call: a call per line is slow for many cells
 
 
 def print_line(console: Console, text: str) -> None:
-    """One line, however long, without markup."""
+    """Print a line without wrapping or markup."""
     console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
 def make_console() -> Console:
-    """A console that does not wrap or colour what goes to a file."""
+    """Return a console that neither wraps nor colours its output if that is not a terminal."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=10_000, no_color=True, soft_wrap=True)

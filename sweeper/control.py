@@ -1,4 +1,4 @@
-"""What can be asked of sweeps from any machine that sees their storage, whoever drives them."""
+"""Commands on sweeps, from any machine that sees their storage: list them, cancel one."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from trials.storage.owner import Owner
 from trials.storage.place import Place
 
 CANCEL_S = 120.0
-"""How long a driver may take to stop: its trials have a minute to commit."""
+"""Seconds to wait for a driver to stop; its trials have a minute to commit."""
 
 CANCEL_POLL_S = 0.5
 
 
 def list_sweeps(storage: Place, console: Console) -> None:
-    """A line for every sweep of a storage: how far it is, and who drives it."""
+    """Print one line per sweep of a storage: its progress and its driver."""
     sweeps = [storage / name for name in files.names(storage) if name != "stages" and not name.startswith(".")]
     found = [path for path in sweeps if (path / "trials").is_dir() or (path / "sweep.yaml").is_file()]
     for path in found:
@@ -37,10 +37,10 @@ def list_sweeps(storage: Place, console: Console) -> None:
 
 
 def cancel(path: Place, console: Console) -> None:
-    """Ask the driver of a sweep to stop with everything committed, and wait until it has.
+    """Ask the driver of a sweep to commit everything and stop, and wait until it has stopped.
 
     Raises:
-        UserError: it is no sweep, or its driver does not answer.
+        UserError: ``path`` is not a sweep's folder, or the driver has not stopped within ``CANCEL_S``.
     """
     sweep = read(path, rows=())
     lease = Lease(path / "lock")
@@ -54,11 +54,11 @@ def cancel(path: Place, console: Console) -> None:
     while _drives(lease, owner):
         if time.monotonic() > end:
             raise UserError(
-                f"{path.name}: {owner} has not stopped within {CANCEL_S:g} s; it will when it sees the request, "
-                "unless it is dead: then the next driver takes over"
+                f"{path.name}: {owner} has not stopped within {CANCEL_S:g} s: it stops when it sees the request; "
+                "if it is dead, the next driver takes over"
             )
         time.sleep(CANCEL_POLL_S)
-    print_line(console, f"{standing(read(path, rows=()))}; the same command again goes on")
+    print_line(console, f"{standing(read(path, rows=()))}; run the same command again to resume")
 
 
 def _drives(lease: Lease, owner: Owner) -> bool:

@@ -1,6 +1,6 @@
-"""A sweep in Optuna's own storage, for optuna-dashboard to show: a derived copy, one study per cell.
+"""Serve a sweep with optuna-dashboard, from a copy in an Optuna storage with one study per cell.
 
-Nothing reads it back. It is written anew at every start and follows the sweep while it is shown.
+The copy is derived: it is written anew at every start, follows the sweep while it is shown, and is never read back.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ REFRESH_EVERY_S = 10.0
 
 
 class StudyCopy:
-    """The copy: :meth:`refresh` brings it up to date with what is committed."""
+    """A sweep's samples as Optuna studies; :meth:`refresh` updates them from what is committed."""
 
     def __init__(self, folder: SweepFolder, storage: BaseStorage) -> None:
         self.folder, self.storage = folder, storage
@@ -46,7 +46,7 @@ class StudyCopy:
         self._trials: dict[tuple[str, int], tuple[int, FrozenTrial]] = {}
 
     def refresh(self) -> None:
-        """Add what is new; go on with what was running."""
+        """Add new samples and update those that were not finished."""
         for cell, number, trial in self._committed():
             known = self._trials.get((cell, number))
             if known is None:
@@ -80,7 +80,7 @@ class StudyCopy:
         return self._studies[cell]
 
     def _committed(self) -> Iterator[tuple[str, int, FrozenTrial]]:
-        """Every sample as a trial of its cell's study, by cell and number."""
+        """Yield every sample as a trial of its cell's study, ordered by cell and number."""
         records = self.folder.records()
         methods = {record.id: str(record.content["method"]) for record in records}
         curves = curves_in(self.folder, methods, self.space.objective) if self.space.pruner else {}
@@ -118,12 +118,12 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 class _Quiet(WSGIRequestHandler):
     def log_message(self, *_: Any) -> None:
-        """Requests are not news."""
+        """Do not log requests."""
 
 
 def write_copy(folder: SweepFolder) -> StudyCopy:
-    """The copy in ``tables/optuna.journal``, written anew; of an object store, in a folder of this machine."""
-    copy = StudyCopy(folder, optuna.storages.InMemoryStorage())  # refuses what is no sweep before anything is written
+    """Write the copy anew to ``tables/optuna.journal``; for a sweep in an object store, to a temporary folder."""
+    copy = StudyCopy(folder, optuna.storages.InMemoryStorage())  # raises if it is no sweep, before anything is written
     tables = folder.tables if isinstance(folder.tables, Path) else Path(tempfile.mkdtemp(prefix="sweeper-"))
     path = tables / "optuna.journal"
     tables.mkdir(parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ def write_copy(folder: SweepFolder) -> StudyCopy:
 
 
 def serve(path: Place, console: Console, *, port: int = PORT) -> None:
-    """Show a sweep in a browser of this machine until interrupted. Another port is taken where this one is in use."""
+    """Serve a sweep to browsers on this machine until interrupted; uses another port if ``port`` is taken."""
     from optuna_dashboard import wsgi
 
     copy = write_copy(SweepFolder(path))
@@ -159,7 +159,7 @@ def serve(path: Place, console: Console, *, port: int = PORT) -> None:
 
 
 def _bind(app: Any, port: int) -> Any:
-    """On loopback only: what it serves has no password."""
+    """Bind to loopback only, because the dashboard has no password."""
     try:
         return make_server("127.0.0.1", port, app, server_class=_Server, handler_class=_Quiet)
     except OSError:

@@ -1,4 +1,4 @@
-"""One run of a space: checked whole, then driven to its end as the sweep's one driver."""
+"""One run of a space: check all of it, become the sweep's one driver, and run the plan to its end."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _VERSIONS = ("torch", "torchvision", "ray", "optuna", "pandas", "pyarrow", "nump
 
 
 def sweep(options: argparse.Namespace, console: Console) -> int:
-    """Check, then run a space to its end."""
+    """Check a space, then run it to its end (``--dry-run``: only describe the run). Returns the exit code."""
     limit = 1 if options.serial else options.max_concurrent
     space = load_space(
         options.space,
@@ -53,7 +53,7 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
         if warm:
             given = [(len(cell.observations), len(cell.points)) for cell in warm.values()]
             observations, points = map(sum, zip(*given, strict=True))
-            console.print(f"from_sweep: {observations} trials known, {points} points tried first", markup=False)
+            console.print(f"from_sweep: {observations} observations, {points} points to try first", markup=False)
         return COMPLETE
     for dataset, data_dir in sorted({(c.dataset, c.data_dir) for c in edge_configs(space)}, key=str):
         data.require_data(dataset, data_dir)
@@ -73,14 +73,17 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
 def drive(
     space: Space, folder: SweepFolder, lease: Lease, address: str | None, console: Console, *, verify: bool = False
 ) -> int:
-    """Run a checked space as the sweep's one driver."""
+    """Run a checked space as the holder of the sweep's lease; ``verify`` reads all checkpoints. Returns the exit code.
+
+    Raises UserError if the space contradicts the sweep in the folder, or another driver takes the lease over.
+    """
     from sweeper.execution.live_view import LiveView
-    from sweeper.execution.on_ray.tune_run import run_plan  # imports Ray: not for --show, --dry-run and what is refused
+    from sweeper.execution.on_ray.tune_run import run_plan  # imports Ray: not needed to show, describe or refuse
     from sweeper.results.report import show
     from sweeper.results.tables import compact_tables
     from sweeper.search.plan import Plan
 
-    refuse_contradictions(folder, space)  # again: now that nobody else changes it
+    refuse_contradictions(folder, space)  # again, since another driver may have changed the sweep before
     record_change(folder, space, console)
     damaged = folder.repair(checkpoints=verify)
     warm = warm_start(space, folder)
@@ -104,19 +107,23 @@ def drive(
     except OSError as error:
         if not files.is_full(error):
             raise
-        console.print(f"the tables are not written ({error}): the same command again does, once there is room")
+        console.print(f"the tables were not written ({error}): free space, then run the same command again")
     show(folder.path, console)
     if not plan.complete:
         if plan.out_of_budget:
             spent = f"{plan.budget.taken} of max_epochs {space.max_epochs} are spent"
-            console.print(f"{spent}: the same command with --set max_epochs=MORE goes on", markup=False)
+            console.print(f"{spent}: run the same command with --set max_epochs=MORE to resume", markup=False)
         return STOPPED
     return FAILURES if plan.failed else COMPLETE
 
 
 @contextmanager
 def driving(folder: SweepFolder, console: Console) -> Iterator[Lease]:
-    """Be the one driver of a sweep."""
+    """Hold the lease that makes this process the sweep's one driver.
+
+    Raises:
+        UserError: another driver holds it.
+    """
     lease = Lease(folder.path / "lock")
     if not lease.acquire() and not outlive(lease, console):
         raise UserError(
@@ -128,11 +135,11 @@ def driving(folder: SweepFolder, console: Console) -> Iterator[Lease]:
 
 
 def outlive(lease: Lease, console: Console) -> bool:
-    """Take the lease over from an owner on another host once its heart has stopped; False as soon as it beats."""
+    """Watch an owner on another host: take the lease over if its heartbeat stops, return False if it beats."""
     first = lease.owner()
     if first is None or first.near:
         return lease.acquire()
-    console.print(f"the driver was {first}; waiting for a sign of life of it, about a minute", markup=False)
+    console.print(f"the driver was {first}; waiting about a minute for a sign of life", markup=False)
     while lease.owner() == first:
         if lease.acquire():
             return True
@@ -141,7 +148,11 @@ def outlive(lease: Lease, console: Console) -> bool:
 
 
 def refuse_contradictions(folder: SweepFolder, space: Space) -> None:
-    """A sweep can be resumed and extended; a space that contradicts it is refused with the difference."""
+    """Refuse a space that neither resumes nor extends the sweep in the folder.
+
+    Raises:
+        UserError: the spaces differ in what cannot change (the message names it), or sweep.yaml cannot be read.
+    """
     document = folder.space_document()
     if document is None:
         return
@@ -156,22 +167,22 @@ def refuse_contradictions(folder: SweepFolder, space: Space) -> None:
     if differences:
         raise UserError(
             f"{folder.path.name} was begun as another sweep: {'; '.join(differences)}; "
-            "give back what it had, or another --name"
+            "restore what it had, or give another --name"
         )
 
 
 def record_change(folder: SweepFolder, space: Space, console: Console) -> None:
-    """Add the space, versions and commit to sweep.yaml, if anything of them is new; say which versions are.
+    """Add space, library versions and commit to sweep.yaml if any of them has changed; print changed versions.
 
     Raises:
-        UserError: the sweep was written by code whose folders and names this code does not share.
+        UserError: the sweep was written with another schema, that is, with other folders and names.
     """
     documents = folder.documents()
     schema = documents[-1].get("schema", 1) if documents else SCHEMA
     if schema != SCHEMA:
         raise UserError(
             f"{folder.path.name} was written with schema {schema} (commit {documents[-1].get('commit')}), but this "
-            f"code has schema {SCHEMA}: go on with that version, or give another --name"
+            f"code has schema {SCHEMA}: resume with that version, or give another --name"
         )
     document: dict[str, Any] = {
         "schema": SCHEMA,
@@ -184,12 +195,12 @@ def record_change(folder: SweepFolder, space: Space, console: Console) -> None:
     before = documents[-1].get("versions", {}) if documents else {}
     changed = [f"{n} {before[n]} -> {v}" for n, v in document["versions"].items() if before.get(n, v) != v]
     if changed:
-        console.print(f"goes on with other versions: {', '.join(changed)}", markup=False)
+        console.print(f"resumes with other versions: {', '.join(changed)}", markup=False)
     folder.append({"written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **document})
 
 
 def git_commit() -> str | None:
-    """The commit of the code that runs, with a mark if it was changed since; None outside a git checkout."""
+    """The commit of the running code, with ``-dirty`` appended if files differ from it; None outside a git checkout."""
     try:
         found = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
@@ -201,14 +212,14 @@ def git_commit() -> str | None:
 
 
 def edge_configs(space: Space) -> list[TrialConfig]:
-    """Every cell's config at the lower and at the upper edge of the search."""
+    """Two configs per cell: with every searched value at its lower edge, then with every one at its upper edge."""
     cells: list[Cell] = space.cells()
     edges = [{path: d.edges()[i] for path, d in space.search.items()} for i in (0, -1)]
     return [space.config(cell, active(space.search, point, cell.values)) for cell in cells for point in edges]
 
 
 def describe_run(space: Space, folder: SweepFolder, console: Console) -> None:
-    """What a run would do."""
+    """Print what a run would do: cells, search, number of trials, and the networks to train first."""
     cells = space.cells()
     configs = edge_configs(space)
     low, high = ([_stages_of(config) for config in configs[i::2]] for i in (0, 1))
@@ -226,13 +237,13 @@ def describe_run(space: Space, folder: SweepFolder, console: Console) -> None:
         console.print("dense networks to train first: one per trial, since the search changes how they are trained")
     else:
         sparse = sum(not name.startswith("dense-") for name in shared)
-        also = f", and {sparse} sparse ones made of these" if sparse else ""
+        also = f", and {sparse} sparse networks derived from these" if sparse else ""
         console.print(f"dense networks to train first, shared: {len(shared) - sparse}{also}")
     console.print(f"folder {folder.path}")
 
 
 def _stages_of(config: TrialConfig) -> set[str]:
-    """The shared stages that a trial needs: where it starts, where that starts, and what else it looks at."""
+    """Ids of the shared trials that a trial needs: its source, that source's own sources, and its references."""
     method = METHODS[config.method](config)
     source = config if config.method == "dense" else method.source()
     found = {stage.id for stage in (source, *method.references().values()) if stage is not None}

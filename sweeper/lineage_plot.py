@@ -1,6 +1,6 @@
-"""The lineage of a population, drawn: ``python -m sweeper.lineage_plot results/NAME --to FILE.png``.
+"""Plot the lineage of a population: ``python -m sweeper.lineage_plot results/NAME --to FILE.png``.
 
-Drawing needs matplotlib, which is not installed with the sweeper.
+Needs matplotlib, which is not installed with the sweeper.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from trials.errors import UserError
 
 
 def draw_lineage(sweep: Sweep, cell: str, objective: str, direction: str = "maximize") -> Any:
-    """A figure of one cell's population: the objective and every hyperparameter over epochs, a line per member.
+    """Return a matplotlib figure of one cell's population: objective and hyperparameters over epochs, by member.
 
-    Where a member goes on from a copy of another, a thin line leads there from where the other was. What the best
-    member of the last generation came through is drawn thick.
+    A dotted line leads from a segment to a member that continues a copy of it. The ancestry of the best member of the
+    last generation is thick.
 
     Raises:
         UserError: the sweep has no population in that cell.
@@ -51,7 +51,7 @@ def draw_lineage(sweep: Sweep, cell: str, objective: str, direction: str = "maxi
 
 
 def _best(mine: pd.DataFrame, objective: str, direction: str) -> pd.DataFrame:
-    """What the best member of the last generation with values came through."""
+    """The ancestry of the best member of the last generation that has objective values."""
     known = mine[mine[objective].notna()]
     last: pd.DataFrame = known[known["generation"] == known["generation"].max()].sort_values(objective)
     if last.empty:
@@ -61,7 +61,7 @@ def _best(mine: pd.DataFrame, objective: str, direction: str) -> pd.DataFrame:
 
 
 def _draw_lines(axis: Any, mine: pd.DataFrame, name: str, thick: set[tuple[int, int]], steps: bool) -> None:
-    """A dot (or, of a hyperparameter, a bar) per segment, and a line to it from its parent's."""
+    """Draw a dot (with ``steps``: a bar) per segment, and a line to it from its parent's segment."""
     rows = {(row["generation"], row["member"]): row for row in mine.to_dict("records")}
     for (generation, member), row in rows.items():
         copied = generation and row["parent"] != member
@@ -81,7 +81,7 @@ def _draw_lines(axis: Any, mine: pd.DataFrame, name: str, thick: set[tuple[int, 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw a sweep's population; returns the exit code: 0 done, 2 wrong input."""
+    """Plot a sweep's population and return the exit code: 0 done, 2 wrong input."""
     parser = argparse.ArgumentParser(
         prog="python -m sweeper.lineage_plot", description="Draw the lineage of a population."
     )

@@ -1,9 +1,9 @@
-"""The words of the command line: options, names, exit codes; and what a shell may have made of them on their way.
+"""Options and exit codes of the command line, names of sweeps, and checks for arguments that a shell has changed.
 
-`ray submit` joins the words of the line with blanks, unquoted, and a shell on the head takes them apart again. What it
-does to a value can be told only where something is left to see: a value that holds what the shell would change was not
-changed and is refused all the same, since with the next file in the home folder it would be; words that belong to no
-option are what is left of a value. A local command line was quoted by whoever typed it: any path is as good as another.
+`ray submit` joins the arguments with spaces, unquoted, and a shell on the head splits and expands them again. Such
+changes can be detected only if they leave traces: words that belong to no option are the rest of a value that was
+split. A value with characters that a shell may change is refused even if it arrived unchanged, because a new file in
+the home folder could make it expand the next time. A local command line was quoted by its user: any value is accepted.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ COMPLETE, FAILURES, WRONG_INPUT, STOPPED = 0, 1, 2, 130
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]*")
 
 _SURVIVES = re.compile(r"[A-Za-z0-9_./:=,@+~%^\[\]-]+")
-"""Words that a shell passes on as they are. Brackets, of lists, are file patterns too: one that is replaced by the name
-of a file is no list any more, and refused as such."""
+"""Words that a shell passes on unchanged. Brackets, which write lists, are also file patterns: if the shell replaces
+one by a file name, the value is no longer a list, and is refused for that."""
 
 _ADDRESS = re.compile(r"[A-Za-z0-9_.:/\[\]-]+")
 
-_QUOTED = "a value with blanks needs quotes"
+_QUOTED = "a value with spaces needs quotes"
 _UNQUOTED = (
-    "ray submit passes the line unquoted through a shell on the head, which takes values apart at blanks, expands "
+    "ray submit passes the line unquoted through a shell on the head, which splits values at spaces, expands "
     "{a,b}, * and ? and drops quotes and $NAMES that are not set: use letters, digits and _./:=,@+~%^[]- only, "
     "and put the rest into a space file"
 )
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, like everything else."""
+    """Raises UserError for wrong arguments, which is printed in one line like all other errors."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (--help lists the options)")
 
 
 def parser() -> argparse.ArgumentParser:
-    """No option is named as one that ``ray submit`` takes for itself, wherever it stands on the line."""
+    """Return the argument parser. No option has a name that ``ray submit`` would take for one of its own."""
     p = _Parser(
         prog="sweep.py",
         description="Sweep pruning methods over sparsities and hyperparameters. The same command again resumes.",
@@ -57,25 +57,25 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--name", help="the sweep's folder in the storage (default: the space's name)")
     p.add_argument("--samples", type=int, metavar="N", help="samples per cell")
     p.add_argument("--max-concurrent", type=int, metavar="N", help="trials at once")
-    p.add_argument("--max-hours", type=float, metavar="H", help="stop after so many hours; the same command goes on")
+    p.add_argument("--max-hours", type=float, metavar="H", help="stop after H hours; the same command resumes")
     p.add_argument("--address", metavar="ADDR", help="a Ray cluster to join; 'local' starts a new one here")
     p.add_argument("--serial", action="store_true", help="one trial at a time, in the order of the plan")
-    p.add_argument("--dry-run", action="store_true", help="check everything and say what would run")
-    p.add_argument("--list-spaces", action="store_true", help="the spaces there are")
+    p.add_argument("--dry-run", action="store_true", help="check everything and print what would run")
+    p.add_argument("--list-spaces", action="store_true", help="list the spaces in search_spaces/")
     p.add_argument("--dashboard", metavar="NAME", help="show a sweep with optuna-dashboard, on this machine only")
     p.add_argument("--verify", action="store_true", help="first read every checkpoint, not only those that are needed")
-    p.add_argument("--retry-failed", action="store_true", help="first forgive the trials that have failed for good")
-    p.add_argument("--list", action="store_true", help="the sweeps of the storage: how far they are, who drives them")
-    p.add_argument("--show", metavar="NAME", help="how a sweep stands, also while it runs elsewhere")
+    p.add_argument("--retry-failed", action="store_true", help="first allow trials that failed for good to run again")
+    p.add_argument("--list", action="store_true", help="list the sweeps of the storage, their progress and drivers")
+    p.add_argument("--show", metavar="NAME", help="print a sweep's progress and results, also while it runs elsewhere")
     p.add_argument("--cancel", metavar="NAME", help="ask a sweep's driver, wherever it runs, to commit and stop")
     return p
 
 
 def read_options(words: Sequence[str], *, submitted: bool = False) -> argparse.Namespace:
-    """The options that the words of a command line say; ``submitted``: they came through ``ray submit``.
+    """Parse the arguments of a command line; ``submitted``: they came through ``ray submit``.
 
     Raises:
-        UserError: they are wrong, or a shell has made something else of them, as far as that can be seen.
+        UserError: an argument is wrong, or a shell has detectably changed it or could change it.
     """
     if submitted:
         for option, value in _values(words):
@@ -92,7 +92,7 @@ def read_options(words: Sequence[str], *, submitted: bool = False) -> argparse.N
         raise UserError(f"{text}; {_UNQUOTED if submitted else _QUOTED}")
     for option, found in (("--space", options.space), ("--storage", options.storage), ("--profile", options.profile)):
         if found == "":
-            raise UserError(f"{option} is '', but must say something: leave it out, or give a value")
+            raise UserError(f"{option} is '', but must not be empty: leave it out, or give a value")
     if options.address is not None and not _ADDRESS.fullmatch(options.address):
         raise UserError(
             f"--address is {options.address!r}, but must be HOST:PORT of a Ray cluster's head, 'auto' for the cluster "
@@ -102,7 +102,7 @@ def read_options(words: Sequence[str], *, submitted: bool = False) -> argparse.N
 
 
 def _values(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Every word that is no option, with the option it follows or is joined to."""
+    """Yield every value with the option that it follows or is joined to by ``=``; ``the line`` if there is none."""
     option = "the line"
     for word in words:
         if word.startswith("--"):
@@ -114,15 +114,15 @@ def _values(words: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def sweep_path(storage: str, name: str) -> Place:
-    """The folder of a sweep.
+    """The folder of a sweep in a storage.
 
     Raises:
-        UserError: the name could lead out of the storage.
+        UserError: the name could lead out of the storage, or is reserved.
     """
     if not _NAME.fullmatch(name):
         raise UserError(
             f"--name is {name!r}, but must be letters, digits, '_', '-', '=' and '.', not starting with '.'"
         )
     if name == "stages":
-        raise UserError("--name is 'stages', but that folder of the storage holds what sweeps share: give another")
+        raise UserError("--name is 'stages', but that folder of the storage holds the shared trials: give another")
     return place(storage) / name

@@ -1,4 +1,4 @@
-"""One assignment in a worker: run its trial, commit how it ended, and report to the driver on the way."""
+"""Run one assignment in a worker: run its trial, commit its end, and report to the driver meanwhile."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from trials.training.device import limit_gpu_memory
 from trials.training.stage_context import Map, ShouldStop
 
 REPORT_EVERY_S = 1.0
-"""Least time between two rows that a trial reports to the live view; every row is committed."""
+"""Minimum seconds between two rows that a trial sends to the live view; every row is committed."""
 
 SHOWN = ("stage", "level", "epoch", "val_accuracy", "density")
-"""The columns of a row that a report carries."""
+"""Columns of a row that a report contains."""
 
 MakeMap = Callable[[Mapping[str, float], ShouldStop], Map]
-"""Makes a trial's ``map`` from the resources of one piece and what asks whether to stop."""
+"""Makes a trial's ``map`` from the resources of one piece and a callback that says whether to stop."""
 
 
 class Reporter:
-    """What a trial says to its driver, and what it asks it.
+    """A trial's communication with its driver: sends rows and notes, and finds out whether to stop.
 
     Args:
-        assignment: the trial's, as the driver sent it.
-        send: passes a message on to the driver.
+        assignment: the trial's assignment, as the driver sent it.
+        send: sends a message to the driver.
         notice: whether this process has been told to end.
     """
 
@@ -45,16 +45,17 @@ class Reporter:
         self._sent_at = time.monotonic()
 
     def send(self, **message: Any) -> None:
+        """Send a message, with the trial's id, to the driver."""
         self._sent_at = time.monotonic()
         self._send({"trial": self.trial, **message})
 
     def report(self, row: dict[str, Any]) -> None:
-        """Send a row for the live view, unless the last message was sent just now."""
+        """Send a row for the live view, unless the last message is less than ``REPORT_EVERY_S`` old."""
         if time.monotonic() - self._sent_at >= REPORT_EVERY_S:
             self.send(**{key: row[key] for key in SHOWN})
 
     def should_stop(self) -> bool:
-        """Whether the trial is asked to end. A trial that asks is alive, which the driver hears from time to time."""
+        """Whether the trial must end. Also sends a sign of life if the last message is ``alive_every_s`` old."""
         if self._notice() or self.stop_file.there():
             return True
         if time.monotonic() - self._sent_at >= self.alive_every_s:
@@ -62,13 +63,14 @@ class Reporter:
         return False
 
     def is_over(self, step: int, row: dict[str, Any]) -> bool:
-        """Whether the search ends the trial after this step. The driver has committed that once ``send`` returns."""
+        """Whether the search ends the trial after this step. When ``send`` returns, the driver has committed that."""
         if self.judged_by is None:
             return False
         self.send(**{key: row[key] for key in SHOWN}, step=step, value=row[self.judged_by])
         return is_stopped(self.folder, step)
 
     def warn(self, text: str) -> None:
+        """Send a warning for the live view."""
         self.send(note=text)
 
 
@@ -81,10 +83,13 @@ def run_assigned(
     """Run one trial in its folder. Its rows and its end are committed there; messages only drive the display.
 
     Args:
-        assignment: as :meth:`sweeper.execution.on_ray.tune_searcher.PlanSearcher.suggest` sends it.
-        send: passes a message on to the driver.
+        assignment: as :meth:`sweeper.execution.on_ray.tune_searcher.PlanSearcher.suggest` returns it.
+        send: sends a message to the driver.
         notice: whether this process has been told to end.
-        make_map: how a trial with several pieces runs them at once; None runs them one after the other.
+        make_map: makes the ``map`` that runs the pieces of a trial at once; None runs them one after another.
+
+    Raises:
+        Superseded: another attempt at the trial has begun.
     """
     reporter = Reporter(assignment, send, notice)
     if not _sees(reporter.folder):
@@ -115,7 +120,7 @@ def run_assigned(
 
 
 def _sees(folder: Place) -> bool:
-    """Whether the driver's config.json is seen here within the storage's lag; a new machine may lack the storage."""
+    """Whether the driver's config.json is visible here within the storage's lag; a new machine may lack the storage."""
     end = time.monotonic() + STORAGE_LAG_S
     while not (folder / "config.json").exists():
         if time.monotonic() > end:
@@ -125,7 +130,7 @@ def _sees(folder: Place) -> bool:
 
 
 def _could_not_begin(folder: Place, error: Exception) -> str:
-    """Commit a failure that the trial itself could not."""
+    """Commit the failure of a trial that could not begin, and return its status."""
     attempt, _ = TrialFolder(folder).begin(host=socket.gethostname())
     failure = {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
     attempt.end("failed", error=failure, failures=attempt.state.failures + 1)

@@ -1,8 +1,8 @@
-"""The one live view of a running sweep: a panel on a terminal, plain lines elsewhere.
+"""The live view of a running sweep: a panel on a terminal, plain lines elsewhere.
 
-Calls come from the driver's loop, thousands of times, and cost microseconds: they move counters, and what is drawn (on
-a terminal by a thread, a few times a second) is drawn from the counters. There are no locks: a signal handler may call
-:meth:`LiveView.note` in the middle of anything.
+The driver's loop calls it thousands of times, so a call costs only microseconds: it updates counters. On a terminal, a
+thread draws the panel from the counters a few times a second. There are no locks, because a signal handler may call
+:meth:`LiveView.note` at any point.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CELLS_SHOWN = 12
 RUNNING_SHOWN = 16
 LINES_AT_ONCE = 8
 LINES_PER_SECOND = 4.0
-"""Without a terminal: so many lines at once, then so many per second; what is more is told in sums."""
+"""Without a terminal: the largest burst of lines, and the lines per second after it; further endings share a line."""
 
 
 @dataclass
@@ -38,7 +38,7 @@ class _Running:
 
 @dataclass
 class _Sum:
-    """Endings that got no line of their own."""
+    """Counts endings that got no line of their own."""
 
     count: int = 0
     statuses: dict[str, int] = field(default_factory=dict)
@@ -48,20 +48,20 @@ class _Sum:
         self.statuses[status] = self.statuses.get(status, 0) + 1
 
     def take(self) -> str:
-        """What they were, as text; empties the sum."""
+        """Return the counts as text and reset them."""
         text = f"{self.count} trials: {', '.join(f'{n} {status}' for status, n in sorted(self.statuses.items()))}"
         self.count, self.statuses = 0, {}
         return text
 
 
 class LiveView:
-    """Counts what a driver tells it and shows that. Use as a context manager.
+    """Shows the progress that the driver reports. Use as a context manager.
 
     Args:
-        total_trials: how many trials there will be in all, those that are finished already included.
-        cells: how many cells; each is done when its equal share of the trials is.
-        console: where to show. On a terminal one panel is kept up to date; elsewhere lines are printed.
-        objective: the name of the values.
+        total_trials: number of trials of the sweep, including finished ones.
+        cells: number of cells; a cell is done when its equal share of the trials has ended.
+        console: where to print: one panel on a terminal, otherwise lines.
+        objective: name of the trials' values.
         direction: ``maximize`` or ``minimize``.
     """
 
@@ -71,10 +71,10 @@ class LiveView:
         self.running: dict[str, _Running] = {}
         self._sign = 1 if direction.startswith("max") else -1
         self._share = math.ceil(total_trials / cells) if cells else 0
-        self._best: dict[str, float] = {}  # by cell, the last to change last
+        self._best: dict[str, float] = {}  # by cell; the cell that changed last is last
         self._ended_in: dict[str, int] = {}  # by cell
         self._over: set[str] = set()  # cells
-        self._failed: set[str] = set()  # trials that failed and were not begun again
+        self._failed: set[str] = set()  # trials that failed and were not started again
         self._began = time.monotonic()
         self._live: Live | None = None
         self._unsaid, self._allowance, self._allowed_at = _Sum(), float(LINES_AT_ONCE), self._began
@@ -103,7 +103,7 @@ class LiveView:
         self._say_sums()
 
     def started(self, trial_id: str, cell: str) -> None:
-        """A trial is handed out, for the first time or again."""
+        """Show that a trial was handed to a worker, for the first time or again."""
         self.running[trial_id] = _Running(cell, time.monotonic())
         if trial_id in self._failed:
             self._failed.discard(trial_id)
@@ -112,14 +112,14 @@ class LiveView:
         self._catch_up()
 
     def row(self, trial_id: str, row: dict[str, Any]) -> None:
-        """A running trial reports a row of ``epochs``."""
+        """Show a row of ``epochs`` that a running trial has reported."""
         running = self.running.get(trial_id)
         if running is not None:
             running.row = row
         self._catch_up()
 
     def ended(self, trial_id: str, cell: str, status: str, value: float | None, already: bool) -> None:
-        """An attempt at a trial has ended with a status; ``already``: long before, it is only counted."""
+        """Count an attempt at a trial that has ended; ``already``: it ended earlier and gets no line of its own."""
         now = time.monotonic()
         running = self.running.pop(trial_id, None)
         if status in FINISHED:
@@ -143,7 +143,7 @@ class LiveView:
             self._unsaid.add(status)
 
     def note(self, text: str) -> None:
-        """A line for people: a warning, a signal. May be called from a signal handler."""
+        """Print a line, e.g. a warning. May be called from a signal handler."""
         self._say(text)
 
     def _count(self, cell: str, change: int) -> None:
@@ -158,7 +158,7 @@ class LiveView:
         self._best[cell] = value if best is None or self._sign * value > self._sign * best else best
 
     def _may_speak(self, now: float) -> bool:
-        """Whether a line may be printed now: a bucket that fills at LINES_PER_SECOND."""
+        """Whether a line may be printed now: takes a token from a bucket that fills at LINES_PER_SECOND."""
         filled = self._allowance + (now - self._allowed_at) * LINES_PER_SECOND
         self._allowance, self._allowed_at = min(float(LINES_AT_ONCE), filled), now
         if self._allowance < 1:
@@ -185,8 +185,7 @@ class LiveView:
             self._say(f"{self._progress()} and {self._unsaid.take()}")
 
     def _say(self, text: str) -> None:
-        """Print a line. A stream must not be written to while it is written to: what a signal handler says in the
-        middle of a line is printed after it."""
+        """Print a line. Streams are not reentrant: a signal handler's line waits until the current one is printed."""
         self._lines.append(text)
         if self._printing:
             return
@@ -198,9 +197,10 @@ class LiveView:
             self._printing = False
 
     def _render(self) -> Group:
-        """What a terminal shows, from the counters."""
+        """The panel on a terminal, built from the counters."""
         now = time.monotonic()
-        running, best, over = list(self.running.items()), list(self._best.items()), len(self._over)  # copied at once
+        # Copied, because the driver's thread changes them meanwhile.
+        running, best, over = list(self.running.items()), list(self._best.items()), len(self._over)
         cells = len({trial.cell for _, trial in running} - self._over)
         headline = f"cells {over} done, {cells} running, {self.cells - over - cells} left · "
         headline += f"trials {self._progress()}, {len(running)} running, {self.failed} failed · {self._times(now)}"
@@ -217,7 +217,7 @@ class LiveView:
         return Group(Text(headline), table)
 
     def _times(self, now: float) -> str:
-        """Elapsed, and left by what the trials of this run took."""
+        """Time elapsed, and time left as estimated from the trials that ended in this run."""
         elapsed, ended = now - self._began, self.done + self.failed - self.already
         if ended <= 0:
             return _duration(elapsed)

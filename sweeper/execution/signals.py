@@ -1,4 +1,4 @@
-"""What SIGINT, SIGTERM and SIGHUP do. They interrupt, but while trials run; then the runner says what they do."""
+"""Handlers of SIGINT, SIGTERM and SIGHUP: they interrupt the command, except where the code that runs trials acts."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from types import FrameType
 from typing import Any
 
 GRACE_S = 60.0
-"""How long running trials get, after a signal, to commit what they have."""
+"""Seconds that running trials have, after a signal, to commit their work."""
 
 WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
 def handled(act: Callable[[signal.Signals], None]) -> Iterator[Callable[[], None]]:
-    """``act`` on each of these signals. Yields what installs the handlers again, for after Ray has put in its own.
+    """Call ``act`` on each of these signals. Yields a function that reinstalls the handlers after Ray has set its own.
 
-    A terminal that hung up is not written to any more: what ``act`` and others print is dropped, not an error.
-    Signals reach the main thread only; in another nothing is handled.
+    After a SIGHUP, output to the closed terminal is dropped instead of raising an error. Signals reach the main thread
+    only; in other threads this installs no handlers.
     """
     terminals = [fd for fd in (1, 2) if os.isatty(fd)]
 
@@ -49,7 +49,7 @@ def handled(act: Callable[[signal.Signals], None]) -> Iterator[Callable[[], None
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGTERM and SIGHUP interrupt as Ctrl-C does."""
+    """Raise KeyboardInterrupt on SIGTERM and SIGHUP, as on Ctrl-C."""
 
     def interrupt(number: signal.Signals) -> None:
         raise KeyboardInterrupt
@@ -60,7 +60,7 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def survive_hangup() -> Iterator[None]:
-    """Processes that are started meanwhile ignore that the terminal is closed: their driver still needs them to end."""
+    """Make processes started in this block ignore SIGHUP: their driver still needs them to end its trials."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

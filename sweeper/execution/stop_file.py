@@ -1,5 +1,7 @@
-"""How a running sweep is asked to stop from anywhere: a file in its folder. While it is there, running trials commit
-what they have and end, and nothing more is handed out."""
+"""The stop file: a file in a sweep's folder with which any machine asks the running sweep to stop.
+
+While it exists, running trials commit their work and end, and no further trial is started.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,11 @@ from pathlib import Path
 from trials.storage.place import Place
 
 ASK_STORE_EVERY_S = 5.0
-"""An object store is asked no more often than this by one process; a path, whenever somebody wants to know."""
+"""Minimum seconds between two requests of one process to an object store; a path is checked on every call."""
 
 
 class StopFile:
-    """``<sweep>/stop``."""
+    """The file ``<sweep>/stop``, which contains the token of the driver that should stop."""
 
     def __init__(self, path: Place) -> None:
         self.path = path
@@ -22,22 +24,22 @@ class StopFile:
         self._asked_at, self._there = -math.inf, False
 
     def there(self) -> bool:
-        """Whether somebody wants the sweep to stop, as of at most :data:`ASK_STORE_EVERY_S` ago."""
+        """Whether the file exists; in an object store, as of at most :data:`ASK_STORE_EVERY_S` seconds ago."""
         if time.monotonic() - self._asked_at >= self._every_s:
             try:
                 self._there = self.path.exists()
-            except OSError:  # a store that does not answer now
+            except OSError:  # the store does not answer now
                 return self._there
             self._asked_at = time.monotonic()
         return self._there
 
     def put(self, driver: str) -> None:
-        """Ask the driver whose lease has this token."""
+        """Write the file, for the driver whose lease has this token."""
         self.path.write_bytes(driver.encode())
         self._there = True
 
     def remove_unless_for(self, driver: str) -> None:
-        """Remove what was meant for a driver before this one, who could not remove it."""
+        """Remove the file if it was written for an earlier driver, which could not remove it."""
         try:
             if self.path.read_bytes() != driver.encode():
                 self.remove()
@@ -45,5 +47,6 @@ class StopFile:
             pass
 
     def remove(self) -> None:
+        """Remove the file if it exists."""
         self.path.unlink(missing_ok=True)
         self._there = False

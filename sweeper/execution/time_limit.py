@@ -1,4 +1,4 @@
-"""How long a run of the command may take (``max_hours``)."""
+"""Time limit of one run of the command (``max_hours``)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def time_limit(hours: float | None, act: Callable[[], None]) -> Iterator[None]:
-    """``act`` after so many hours, from a thread, if what is inside still goes on; None never."""
+    """Call ``act`` from a thread if the block still runs after ``hours``; None sets no limit."""
     if hours is None:
         yield
         return

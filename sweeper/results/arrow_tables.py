@@ -1,4 +1,4 @@
-"""Arrow tables from rows, and tables whose columns or types disagree stacked into one."""
+"""Build Arrow tables from rows, and concatenate tables whose columns or types differ."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sweeper.columns import COLUMNS, REAL, TEXT, WHOLE
 
 
 def from_rows(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Rows as Arrow. A column of numbers and texts becomes text."""
+    """Rows as an Arrow table. A column that mixes numbers and texts becomes text."""
     names = dict.fromkeys(name for row in rows for name in row)
     return pa.table({name: _array([row.get(name) for row in rows]) for name in names})
 
@@ -27,14 +27,14 @@ def _array(values: list[Any]) -> Any:
 
 
 def stack(tables: Mapping[str, Any]) -> Any:
-    """The trials' tables on top of each other, with the column ``trial``."""
+    """Concatenate the trials' tables, given by trial id, and add the column ``trial``."""
     stacked = concat(list(tables.values()))
     index = np.repeat(np.arange(len(tables)), [len(table) for table in tables.values()])
     return stacked.append_column("trial", pa.array(list(tables), TEXT).take(pa.array(index)))
 
 
 def concat(tables: Sequence[Any]) -> Any:
-    """Tables with different columns; whole and other numbers become float64, numbers and texts become text."""
+    """Concatenate tables with different columns. Whole and real numbers become float64, numbers and texts text."""
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError):
@@ -42,7 +42,7 @@ def concat(tables: Sequence[Any]) -> Any:
 
 
 def _agree(tables: Sequence[Any]) -> list[Any]:
-    """The tables, with columns whose types have nothing in common as text."""
+    """The tables, with columns whose types cannot be unified cast to text."""
     types: dict[str, set[Any]] = {}
     for table in tables:
         for column in table.schema:
@@ -56,7 +56,7 @@ def _agree(tables: Sequence[Any]) -> list[Any]:
 
 
 def finish(name: str, parts: Sequence[Any]) -> Any:
-    """One table of its parts: every documented column, the others by name, sorted by trial, then as the rows came."""
+    """Build one table from its parts: documented columns, then others by name; rows by trial, then as they came."""
     known = COLUMNS[name]
     table = concat(parts) if parts else pa.table({column: pa.nulls(0) for column in known})
     table = table.take(pc.sort_indices(table["trial"]))  # stable
@@ -72,5 +72,5 @@ def finish(name: str, parts: Sequence[Any]) -> Any:
 
 
 def _is_group(table: Any, column: str) -> bool:
-    """Whether a column is only the absence of a group of fields: ``finetune: null`` beside ``finetune.epochs``."""
+    """Whether a column only says that a group of fields is absent: ``finetune: null`` beside ``finetune.epochs``."""
     return table[column].null_count == len(table) and any(c.startswith(f"{column}.") for c in table.column_names)

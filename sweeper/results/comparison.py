@@ -1,8 +1,8 @@
-"""Methods compared: what the best trials of a sweep's cells come to, by series and density, and what of it none beats.
+"""Compare methods: accuracy of the best trials of a sweep's cells, by series and density, and their Pareto front.
 
-A series is what shares some grid values, such as the method; its points are the groups of cells that differ only in
-their seed. Density is measured, and for all methods over the same weights: those of every convolution and linear layer.
-What a method asks for, and the column ``density``, may be over fewer; and it may miss what it was asked for.
+The cells of a series share some grid values, such as the method; its points are groups of cells that differ only in
+their seed. Density is measured over the same weights for all methods, those of every convolution and linear layer. The
+requested density and the column ``density`` may cover fewer weights, and a method may miss the requested density.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from trials.storage.rows import Row
 
 
 def points_of(sweep: Sweep, by: Sequence[str] = (), accuracy: str = "test_accuracy") -> pd.DataFrame:
-    """A row per group of cells that share every grid value but ``seed``; by series, from dense to sparse.
+    """Return a row per group of cells that share every grid value but ``seed``; by series, from dense to sparse.
 
     Args:
         sweep: the tables; a cell's best trial is chosen by the sweep's own objective and constraints.
-        by: the grid paths whose values make a series; none: the method where the grid has it, else all but density.
+        by: grid paths whose values define a series; default: the method if the grid has it, else all but density.
         accuracy: ``test_accuracy`` or ``val_accuracy``.
 
     Returns:
-        ``series``; ``asked``: the other grid values; means over seeds ``density``, ``accuracy``, ``flops``;
-        ``accuracy_std`` (ddof 1); ``n`` seeds; ``front``: no other point is as good in accuracy and in FLOPs, and
-        better in one of them.
+        Columns ``series``; ``asked``: the other grid values; ``density``, ``accuracy``, ``flops``: means over seeds;
+        ``accuracy_std`` (ddof 1); ``n``: number of seeds; ``front``: whether the point is on the Pareto front, that is,
+        no other point is at least as good in both accuracy and FLOPs and better in one.
 
     Raises:
-        UserError: ``by`` is not of the grid, there is no such accuracy, or no trial is complete.
+        UserError: ``by`` is not in the grid, ``accuracy`` is unknown, no trial is complete, or there is no space.
     """
     if accuracy not in ACCURACIES:
         raise UserError(unknown_name("accuracy", accuracy, ACCURACIES))
@@ -67,13 +67,13 @@ def points_of(sweep: Sweep, by: Sequence[str] = (), accuracy: str = "test_accura
 
 
 def density_of_all(sweep: Sweep) -> dict[str, float]:
-    """By trial, the share of all weights of convolutions and linear layers that its last stage has left."""
+    """By trial, the share of all weights of convolutions and linear layers that are left after its last stage."""
     last = sweep.layers.drop_duplicates(["trial", "layer"], keep="last").groupby("trial")[["kept", "total"]].sum()
     return {str(trial): float(share) for trial, share in (last["kept"] / last["total"]).items()}
 
 
 def dense_accuracy(sweep: Sweep, accuracy: str = "test_accuracy") -> float | None:
-    """Mean accuracy of the dense networks that the trials start from; None if there are none, or of several kinds."""
+    """Mean accuracy of the dense networks that trials start from; None if there are none or several sets of them."""
     grid = list(_space_of(sweep)["grid"])
     rows = summarise(sweep, objective="val_accuracy", direction="maximize", grid=grid)
     dense = rows[rows["kind"] == "dense"]
@@ -83,7 +83,7 @@ def dense_accuracy(sweep: Sweep, accuracy: str = "test_accuracy") -> float | Non
 def _space_of(sweep: Sweep) -> dict[str, Any]:
     space = SweepFolder(sweep.path).space_document()
     if space is None:
-        raise UserError(f"{sweep.path.name} has no sweep.yaml, but a comparison is of a space's cells: sweep one")
+        raise UserError(f"{sweep.path.name} has no sweep.yaml, but a comparison needs a space's cells: sweep a space")
     return space
 
 

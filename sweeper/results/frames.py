@@ -1,4 +1,4 @@
-"""A sweep as pandas DataFrames."""
+"""A sweep's tables as pandas DataFrames."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from trials.storage.place import Place
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """A sweep as four tables.
+    """A sweep as tables; docs/tables.md documents their columns.
 
     Attributes:
         path: the sweep's folder.
-        trials: one row per trial, by its id.
+        trials: one row per trial, sorted by id.
         epochs: one row per (trial, stage, level, epoch).
         layers: one row per (trial, stage, level, layer).
         allocations: one row per (trial, step, episode, layer).
         lineage: one row per (cell, generation, member) of population based training.
-        damaged: a line for every file that could not be read; what it held is not in the tables.
+        damaged: a line per file that could not be read; the tables lack its content.
     """
 
     path: Place

@@ -1,4 +1,4 @@
-"""Who came from whom in a population, and which values were in force when."""
+"""Rows of ``lineage``: the parents of a population's members, and the hyperparameters of every segment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def lineage_rows(samples: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of ``lineage`` for the samples that a trial serves; none where they are not of a population."""
+    """The rows of ``lineage`` for the samples that a trial serves; samples outside a population have none."""
     ends = [0, *(segment["until_epoch"] for segment in config.get("lineage") or ())]
     return [
         {
@@ -28,7 +28,7 @@ def lineage_rows(samples: Sequence[Mapping[str, Any]], config: Mapping[str, Any]
 
 
 def history(lineage: pd.DataFrame, cell: str, member: int) -> pd.DataFrame:
-    """The rows of ``lineage`` that a member of the last generation came through, the first generation first."""
+    """The ancestry of a member of the last generation: one row of ``lineage`` per generation, the first one first."""
     mine = lineage[lineage["cell"] == cell].reset_index(drop=True)
     generations, members, parents = (mine[name].tolist() for name in ("generation", "member", "parent"))
     at = {place: i for i, place in enumerate(zip(generations, members, strict=True))}

@@ -1,4 +1,4 @@
-"""Which trials count, and which of these no other beats: bounds kept, and the Pareto front of each cell."""
+"""Which trials keep their bounds, and the Pareto front of each cell."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trials.dotted_paths import set_at
 
 
 def feasible(row: Mapping[str, Any], constraints: Sequence[Constraint]) -> bool:
-    """Whether a row of ``trials`` keeps every bound; one that lacks a figure keeps none."""
+    """Whether a row of ``trials`` keeps every bound; a missing or non-finite figure misses its bound."""
     for constraint in constraints:
         value = row.get(constraint.column)
         if value is None or not math.isfinite(value) or constraint.violation(value, _config(row, constraint)) > 0:
@@ -26,7 +26,7 @@ def feasible(row: Mapping[str, Any], constraints: Sequence[Constraint]) -> bool:
 
 
 def columns_needed(constraints: Sequence[Constraint]) -> set[str]:
-    """The columns of ``trials`` that :func:`feasible` looks at."""
+    """The columns of ``trials`` that :func:`feasible` reads."""
     fields = {config_column(path) for constraint in constraints for path in _paths(constraint)}
     return fields | {constraint.column for constraint in constraints}
 
@@ -38,7 +38,7 @@ def _paths(constraint: Constraint) -> Iterator[str]:
 
 
 def _config(row: Mapping[str, Any], constraint: Constraint) -> dict[str, Any]:
-    """The row's config, as far as the constraint speaks of it."""
+    """The fields of the row's config that the constraint refers to, and its method."""
     config: dict[str, Any] = {"method": row.get("method")}
     for path in _paths(constraint):
         set_at(config, path, row[config_column(path)])
@@ -48,12 +48,11 @@ def _config(row: Mapping[str, Any], constraint: Constraint) -> dict[str, Any]:
 def pareto_front(
     sweep: Sweep, objectives: Sequence[Objective], constraints: Sequence[Constraint] = (), search: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """The complete, feasible trials that no other one of their cell is at least as good as in everything, and better
-    than in something.
+    """Return the complete, feasible trials that no other such trial of their cell dominates.
 
     Returns:
-        A row per trial: ``cell``, ``trial``, the objectives' columns, then the searched hyperparameters' columns. By
-        cell as in ``trials``, then by the first objective, best first.
+        A row per trial: ``cell``, ``trial``, the objectives' columns, then the searched hyperparameters' columns. Rows
+        are in the order of cells in ``trials``, then by the first objective, best first.
     """
     columns = [objective.column for objective in objectives]
     trials = sweep.trials[sweep.trials["status"] == "complete"].dropna(subset=columns)
@@ -73,7 +72,7 @@ def pareto_front(
 
 
 def undominated(losses: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Rows of ``losses`` [trials, objectives], less is better, that no other row dominates."""
+    """Boolean mask [trials] of the rows of ``losses`` [trials, objectives] that no other dominates; less is better."""
     kept = np.ones(len(losses), dtype=bool)
     for i, row in enumerate(losses):
         kept[i] = not ((losses <= row).all(axis=1) & (losses < row).any(axis=1)).any()

@@ -1,4 +1,4 @@
-"""What regrowth came to, from a sweep's tables: the divisions used, what episodes cost, and where weights are."""
+"""Analyses of regrowth from a sweep's tables: allocations used, costs of episodes, and densities by layer."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ APPLIED = ["trial", "step", "layer", "capacity", "count", "share", "regrown"]
 
 
 def applied_allocations(sweep: Sweep, trials: int | None = None) -> pd.DataFrame:
-    """The division that each regrowth used: its best episode's, or its rule's; of all trials, or of the first few.
+    """Return the allocation that each regrowth used: that of its best episode, or of its rule.
+
+    ``trials``: only the first so many trials; None for all.
 
     Returns:
-        A row per trial, step and layer, in the order of the decisions: ``capacity``, ``count``, ``share`` of the
-        budget that was spent, ``regrown``: share of the layer's pruned weights that came back. Trials that only try
-        layers one by one (single_layer) use none.
+        A row per trial, step and layer, in the order of the decisions: ``capacity``, ``count``; ``share`` of the budget
+        spent; ``regrown``: share of the layer's pruned weights that were regrown. Trials of ``single_layer``, which
+        only try layers one by one, have no rows.
     """
     found = sweep.allocations
     nothing: pd.DataFrame = pd.DataFrame(columns=APPLIED)
@@ -30,7 +32,7 @@ def applied_allocations(sweep: Sweep, trials: int | None = None) -> pd.DataFrame
         if method[episodes["trial"].iloc[0]] == "single_layer":
             continue
         best = episodes.groupby("episode", sort=True)["reward"].first()
-        chosen = best.idxmax() if best.notna().any() else best.index[0]  # the first of equal ones
+        chosen = best.idxmax() if best.notna().any() else best.index[0]  # ties go to the first
         rows = episodes[episodes["episode"] == chosen]
         count, capacity = rows["count"].astype(float), rows["capacity"].astype(float)
         parts.append(rows.assign(share=count / max(count.sum(), 1), regrown=count / capacity.clip(lower=1)))
@@ -41,7 +43,7 @@ def applied_allocations(sweep: Sweep, trials: int | None = None) -> pd.DataFrame
 
 
 def allocation_texts(sweep: Sweep, trials: int = 4) -> dict[str, list[str]]:
-    """Columns of text that show the divisions of the first few trials, layer by layer; empty where nothing regrew."""
+    """Text columns that show the allocations of the first ``trials`` trials by layer; empty if nothing was regrown."""
     table = applied_allocations(sweep, trials)
     if table.empty:
         return {}
@@ -57,8 +59,8 @@ def allocation_texts(sweep: Sweep, trials: int = 4) -> dict[str, list[str]]:
 
 
 def episode_costs(sweep: Sweep) -> pd.DataFrame:
-    """Per trial and step: ``episodes``, ``seconds_per_episode`` (mean and std) and the ``best`` reward."""
-    if "seconds" not in sweep.allocations:  # nothing was tried
+    """Per trial and step: number of ``episodes``, ``seconds_mean`` and ``seconds_std`` per episode, ``best`` reward."""
+    if "seconds" not in sweep.allocations:  # no trial has tried episodes
         nothing: pd.DataFrame = pd.DataFrame(columns=COSTS)
         return nothing
     episodes = sweep.allocations.drop_duplicates(["trial", "step", "episode"])
@@ -73,8 +75,9 @@ def episode_costs(sweep: Sweep) -> pd.DataFrame:
 
 
 def table_retention(sweep: Sweep) -> pd.DataFrame:
-    """The heat-map's values: density by layer (rows, in the network's order, and their mean) and by trial, stage and
-    level (columns), as each stage left it.
+    """Values of a heat map: density at the end of each stage, by layer and by trial, stage and level.
+
+    Rows are layers in the network's order, then their mean; columns are (trial, stage, level).
     """
     table = sweep.layers.pivot_table(
         index="layer", columns=["trial", "stage", "level"], values="density", aggfunc="last", sort=False
@@ -85,7 +88,7 @@ def table_retention(sweep: Sweep) -> pd.DataFrame:
 
 
 def table_sparsity_accuracy(sweep: Sweep) -> pd.DataFrame:
-    """Sparsity and accuracies at the end of every stage of every trial, the shared ones once; by ascending sparsity."""
+    """Sparsity and accuracies at the end of every stage of every trial, shared trials once; by ascending sparsity."""
     epochs = sweep.epochs[sweep.epochs["test_accuracy"].notna()]
     epochs = epochs.assign(owner=epochs["stage_id"].fillna(epochs["trial"]))
     ends = epochs.drop_duplicates(["owner", "stage", "level"], keep="last")

@@ -1,4 +1,4 @@
-"""A sweep on a terminal or in a file: how it stands, its summary, its failures, and where its tables are."""
+"""Print a report of a sweep: its progress, summary, failures, and where its tables are."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ FAILURES_SHOWN = 20
 
 
 def show(path: Place, console: Console) -> None:
-    """Print how a sweep stands, also while it runs elsewhere.
+    """Print a sweep's progress and results, also while it runs elsewhere.
 
     Raises:
-        UserError: ``path`` is not a sweep's folder, or its sweep.yaml is damaged.
+        UserError: ``path`` is not a sweep's folder, or its sweep.yaml is damaged or of another version.
     """
     sweep = read(path, rows=("epochs", "allocations"))
     space = _space_of(sweep)
@@ -55,7 +55,7 @@ def _space_of(sweep: Sweep) -> dict[str, Any]:
 
 
 def standing(sweep: Sweep, space: Mapping[str, Any] | None = None) -> str:
-    """One line: cells and trials, counted in samples (a trial may serve several), and who drives the sweep."""
+    """One line on a sweep: its cells, its trials counted in samples (a trial may serve several), and its driver."""
     space = _space_of(sweep) if space is None else space
     trials = sweep.trials.assign(samples=sweep.trials["samples"].clip(lower=1))
     counts = trials.groupby("status")["samples"].sum().to_dict()
@@ -72,7 +72,7 @@ def standing(sweep: Sweep, space: Mapping[str, Any] | None = None) -> str:
     owner = Lease(sweep.path / "lock").owner()
     if owner is not None and not owner.surely_dead:
         return line if owner.is_this_process else f"{line}; driven by {owner}"
-    return f"{line}; nobody drives it now" if "samples" in space and left + running else line
+    return f"{line}; no driver is running" if "samples" in space and left + running else line
 
 
 def print_report(
@@ -84,8 +84,10 @@ def print_report(
     search: Sequence[str] = (),
     constraints: Sequence[Constraint] = (),
 ) -> None:
-    """Print :func:`summarise`, with several objectives the Pareto fronts, failures, and where the tables are. Plain
-    aligned text where there is no terminal."""
+    """Print :func:`summarise`, Pareto fronts for several objectives, allocations, failures, and the path of the tables.
+
+    Without a terminal the output is aligned plain text.
+    """
     first, *others = objectives
     summary = summarise(
         sweep, objective=first.column, direction=first.direction, grid=grid, search=search, constraints=constraints,
@@ -117,10 +119,10 @@ def print_report(
 
 
 def _texts(summary: pd.DataFrame, objectives: Sequence[str], groups: Sequence[str]) -> dict[str, list[str]]:
-    """The summary's columns as texts, accuracies and densities in per cent; columns that say nothing are left out."""
+    """The summary's columns as texts, accuracies and densities in percent; empty columns are left out."""
     rows = rows_of(summary, set(summary.columns))
     keys = [(row["kind"], *(row[column_of(path)] for path in groups)) for row in rows]
-    first = [i == 0 or keys[i] != keys[i - 1] for i in range(len(rows))]  # of a group's levels
+    first = [i == 0 or keys[i] != keys[i - 1] for i in range(len(rows))]  # whether it is a group's first level
 
     def once(texts: Sequence[str]) -> list[str]:
         return [text if show else "" for text, show in zip(texts, first, strict=True)]
@@ -151,7 +153,7 @@ def _percent(value: float | None) -> str:
 
 
 def _spread(row: Row, figure: str, scale: float) -> str:
-    """mean ± std; – for what there is too little of."""
+    """``mean ± std``, with – for a figure that has too few values."""
     mean, std = row[f"{figure}_mean"], row[f"{figure}_std"]
     if mean is None:
         return "–"

@@ -1,6 +1,6 @@
-"""What a sweep came to: one row per group of cells that differ only in their seed, means and deviations over seeds.
+"""Summarise a sweep: one row per group of cells that differ only in their seed, with means and deviations over seeds.
 
-Hyperparameters are chosen per cell by the objective (on validation data), among complete trials; test accuracy stands
+Each cell's best trial is chosen by the objective (on validation data) among its complete trials. Test accuracy is shown
 beside it and chooses nothing.
 """
 
@@ -32,23 +32,23 @@ def summarise(
     constraints: Sequence[Constraint] = (),
     beside: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """One row per group of cells that share every grid value but ``seed``, and per level where trials have levels.
+    """Return a row per group of cells that share every grid value but ``seed``; a row per level if trials have levels.
 
     Args:
         sweep: the tables; ``layers`` is not used.
         objective: the column of ``trials`` by which a cell's best trial is chosen.
         direction: ``maximize`` or ``minimize``.
-        grid: the dotted paths that span the grid.
-        search: the dotted paths that were searched.
+        grid: dotted paths of the grid.
+        search: dotted paths of the searched hyperparameters.
         constraints: bounds that a cell's best trial must keep.
-        beside: further columns of ``trials`` to show, as other objectives.
+        beside: further columns of ``trials`` to show, such as other objectives.
 
     Returns:
-        ``kind``: ``group``, or ``dense`` for the networks that the trials start from; the grid paths without ``seed``,
-        named as in ``trials``; ``level``; ``density_asked``; ``density``; of val_accuracy, test_accuracy and the
-        objective and ``beside`` ``<name>_mean`` and ``<name>_std`` (ddof 1); ``n``: the seeds these are over; ``best``:
-        the best trials' hyperparameters; ``trials``, ``done``, ``failed``: how many; ``waiting``: how far the cells are
-        that have no complete trial.
+        Columns ``kind``: ``group``, or ``dense`` for the networks that the trials start from; the grid paths without
+        ``seed``, named as in ``trials``; ``level``; ``density_asked``; ``density``; ``<name>_mean`` and ``<name>_std``
+        (ddof 1) of val_accuracy, test_accuracy, the objective and ``beside``; ``n``: number of seeds in these;
+        ``best``: the best trials' hyperparameters; ``trials``, ``done``, ``failed``: numbers of trials; ``waiting``:
+        progress of the cells that have no best trial yet.
     """
     groups = [path for path in grid if path != "seed"]
     group_columns = [column_of(path) for path in groups]
@@ -69,13 +69,19 @@ def summarise(
 
 
 def column_of(path: str) -> str:
-    """Of ``trials``, for a grid path; a sweep without a space has a line per ``trial``."""
+    """The column of ``trials`` for a grid path; a sweep without a space has the path ``trial``, one group per trial."""
     return path if path == "trial" else config_column(path)
 
 
 @dataclass(frozen=True)
 class CellTrials:
-    """A group's trials with one seed."""
+    """The trials of one cell.
+
+    Attributes:
+        group: the cell's grid values without the seed.
+        best: None if no complete trial keeps the bounds.
+        waiting: the cell's progress if there is no best trial, otherwise empty.
+    """
 
     group: tuple[Any, ...]
     seed: Any
@@ -93,7 +99,7 @@ def cells_of(
     constraints: Sequence[Constraint],
     figures: Sequence[str],
 ) -> Iterator[CellTrials]:
-    """Every cell that has a trial, densities from dense to sparse, other values from low to high."""
+    """Yield every cell that has a trial, ordered by grid values: densities descending, other values ascending."""
     paths = [*groups, "seed"]
     columns = [column_of(path) for path in paths]
     wanted = {
@@ -120,13 +126,13 @@ def cells_of(
 
 
 def _furthest(trials: Sequence[Row]) -> list[Row]:
-    """Of a population, the last generation's trials: those before are their beginnings. Otherwise all of them."""
+    """The trials of a population's last generation, which continue the earlier ones; without a population, all."""
     last = max((trial.get("until_epoch") or 0 for trial in trials), default=0)
     return [trial for trial in trials if (trial.get("until_epoch") or 0) == last]
 
 
 def rows_of(frame: pd.DataFrame, columns: set[str]) -> list[Row]:
-    """Rows as dictionaries, None where there is nothing."""
+    """Rows of the given columns as dictionaries, with None for missing values."""
     part = frame[[column for column in frame.columns if column in columns]].astype(object)
     records = part.where(part.notna(), None).to_dict("records")
     return [{str(name): value for name, value in record.items()} for record in records]
@@ -137,7 +143,7 @@ def _is_number(value: object) -> bool:
 
 
 def _order(paths: Sequence[str], key: Sequence[Any]) -> tuple[tuple[int, float, str], ...]:
-    """Sorts values of every kind, nothing last."""
+    """Sort key for grid values of any type: numbers (densities descending), then texts, then None."""
     order = []
     for path, value in zip(paths, key, strict=True):
         if isinstance(value, (int, float)):
@@ -148,8 +154,7 @@ def _order(paths: Sequence[str], key: Sequence[Any]) -> tuple[tuple[int, float, 
 
 
 def _how_far(seed: object, trials: Sequence[Row], last: Mapping[str, Row]) -> str:
-    """For a cell without a complete trial that keeps its bounds: how its trials stand, and where the furthest of the
-    unfinished ones is."""
+    """Progress of a cell without a best trial: its trials by status, and how far the furthest unfinished one is."""
     counts: dict[str, int] = {}
     for trial in trials:
         counts[trial["status"]] = counts.get(trial["status"], 0) + 1
@@ -162,7 +167,7 @@ def _how_far(seed: object, trials: Sequence[Row], last: Mapping[str, Row]) -> st
 
 
 def _levels(sweep: Sweep, trials: Sequence[str]) -> dict[str, dict[int, Row]]:
-    """The last row of every level of the trials that have several; the dense network's is not one of them."""
+    """By trial and level, the last row of the level, for trials with several levels; without the dense network's."""
     found: dict[str, dict[int, Row]] = {}
     rows = sweep.epochs[sweep.epochs["trial"].isin(trials)]
     for row in rows_of(rows, {"trial", "stage", "level", "density", *ACCURACIES}):
@@ -220,12 +225,13 @@ def _figures(rows: Sequence[Row], figures: Sequence[str]) -> Row:
 
 
 def mean(values: Sequence[Any]) -> float:
+    """Mean of the values that are not None; NaN if there are none."""
     numbers = [float(value) for value in values if value is not None]
     return math.fsum(numbers) / len(numbers) if numbers else math.nan
 
 
 def std(values: Sequence[Any]) -> float:
-    """Of a sample: divided by n - 1; NaN for one value."""
+    """Standard deviation (ddof 1) of the values that are not None; NaN for fewer than two."""
     numbers = [float(value) for value in values if value is not None]
     centre = mean(numbers)
     return (
@@ -234,11 +240,11 @@ def std(values: Sequence[Any]) -> float:
 
 
 def _dense_rows(sweep: Sweep, cells: Sequence[CellTrials], groups: Sequence[str], figures: Sequence[str]) -> list[Row]:
-    """The dense networks that the best trials of other methods start from: a row per set of groups that share them."""
+    """Rows of the dense networks that pruned best trials start from: one per set of groups that share networks."""
     rows = sweep.epochs[(sweep.epochs["stage"] == "pretrain") & sweep.epochs["stage_id"].notna()]
     last = {row["trial"]: row for row in rows_of(rows, {"trial", "stage_id", "density", *ACCURACIES})}
     pruned = set(sweep.epochs["trial"][sweep.epochs["stage"] != "pretrain"])
-    starts: dict[str, _Starts] = {}  # by stage
+    starts: dict[str, _Starts] = {}  # by stage id
     of_group: dict[tuple[Any, ...], _Starts] = {}
     for cell in cells:
         row = last.get(cell.best["trial"]) if cell.best is not None and cell.best["trial"] in pruned else None
@@ -246,7 +252,7 @@ def _dense_rows(sweep: Sweep, cells: Sequence[CellTrials], groups: Sequence[str]
             continue
         here = of_group.get(cell.group) or starts.get(row["stage_id"]) or _Starts({}, {})
         there = starts.get(row["stage_id"], here)
-        if there is not here:  # the cell joins two sets
+        if there is not here:  # the cell links two sets: merge them
             here.networks.update(there.networks)
             here.groups.update(there.groups)
             starts |= dict.fromkeys(there.networks, here)
@@ -263,7 +269,7 @@ def _dense_rows(sweep: Sweep, cells: Sequence[CellTrials], groups: Sequence[str]
 
 @dataclass(frozen=True, eq=False)
 class _Starts:
-    """Dense networks, by stage, and the groups that start from one or another of them."""
+    """Dense networks, by stage id, and the groups that start from at least one of them."""
 
     networks: dict[str, Row]
     groups: dict[tuple[Any, ...], None]

@@ -1,4 +1,4 @@
-"""Read every trial of a sweep: from the tables written last where they still hold, otherwise from its folder."""
+"""Read every trial of a sweep: from the cached tables if it has not changed since, otherwise from its folder."""
 
 from __future__ import annotations
 
@@ -28,25 +28,26 @@ from trials.storage.rows import TABLES as ROW_TABLES
 from trials.storage.trial_folder import State, TrialFolder
 
 TABLES_SCHEMA = 2
-"""Raise it when columns change: tables of another schema are not read."""
+"""Increase it when columns change: tables with another schema are ignored."""
 
 
 TRIES = 5
-
+"""How often a trial with missing or damaged files is read."""
 
 PAUSE_S = 0.02
-"""A worker may replace files between the reading of a state and of the rows it names: then both are read again."""
+"""Seconds before reading a trial again: a worker may replace files between the reads of its state and its rows."""
 
 
 @dataclass(frozen=True)
 class TableCache:
-    """The tables as they were last written; empty if there are none, or if they do not belong together."""
+    """The tables as last written; empty if there are none, or if their files are from different compactions."""
 
     stamps: dict[str, Stamp] = field(default_factory=dict)
     tables: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, folder: SweepFolder) -> TableCache:
+        """Read the cache of a sweep."""
         for _ in range(2):  # a compaction may be under way
             try:
                 manifest = json.loads((folder.tables / "manifest.json").read_bytes())
@@ -61,7 +62,7 @@ class TableCache:
         return cls()
 
     def rows(self, table: str, trials: Sequence[str]) -> Any:
-        """The rows of some trials; columns that hold nothing there have no type."""
+        """The rows of some trials; columns without a value there get the null type."""
         found = self.tables[table]
         found = found.filter(pc.is_in(found["trial"], value_set=pa.array(trials, TEXT)))
         columns = {name: found[name] for name in found.column_names}
@@ -74,7 +75,7 @@ def _parquet(content: bytes) -> Any:
 
 @dataclass(frozen=True)
 class _Trial:
-    """What a trial's folder holds: its row of ``trials`` (None if its config is damaged), and its own rows."""
+    """The content of a trial's folder: its row of ``trials`` (None if its config is damaged), and its own rows."""
 
     row: dict[str, Any] | None
     tables: dict[str, Any]
@@ -84,12 +85,15 @@ class _Trial:
 
 @dataclass(frozen=True)
 class GatheredTables:
+    """A sweep's tables as Arrow, with a line per damaged file."""
+
     tables: dict[str, Any]
     stamps: dict[str, Stamp]
-    """Of the trials that were read whole."""
+    """Stamps of the trials that were read completely; only these count as cached."""
     damaged: tuple[str, ...]
 
     def sweep(self, path: Place) -> Sweep:
+        """The tables as DataFrames; integer and boolean columns are nullable."""
         types = {WHOLE: pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
         return Sweep(
             path, **{name: t.to_pandas(types_mapper=types.get) for name, t in self.tables.items()}, damaged=self.damaged
@@ -97,9 +101,12 @@ class GatheredTables:
 
 
 def gather(folder: SweepFolder, wanted: Collection[str] = ROW_TABLES) -> GatheredTables:
-    """Everything committed, from the cache where it still holds and from the trials' folders elsewhere."""
+    """Read everything committed: unchanged trials from the cache, others from their folders.
+
+    ``wanted``: the tables of rows to read; ``trials`` and ``lineage`` are always read.
+    """
     cache = TableCache.of(folder)
-    stamps = folder.stamps()  # before anything is read: what is committed meanwhile makes a trial look old, not new
+    stamps = folder.stamps()  # before any reading: a commit meanwhile makes a trial look outdated, not current
     kept = [name for name in stamps if cache.stamps.get(name) == stamps[name]]
     fresh = _read_trials(folder, [name for name in stamps if cache.stamps.get(name) != stamps[name]], wanted)
     tables = {}
@@ -119,8 +126,11 @@ def gather(folder: SweepFolder, wanted: Collection[str] = ROW_TABLES) -> Gathere
 
 
 def _sure(stamps: Mapping[str, Stamp], where: Place) -> Callable[[str], bool]:
-    """Whether a trial's stamp will change with its next commit. An object store tells whole seconds only: two commits
-    within the last of them look alike."""
+    """Return a function that says whether a trial's stamp is sure to change with its next commit.
+
+    An object store reports whole seconds, so two commits within one second look alike. A stamp counts as sure if it is
+    more than 2 s older than the newest one.
+    """
     if isinstance(where, Path):
         return lambda name: True
     newest = max((max(stamp[::2]) for stamp in stamps.values()), default=0)
@@ -128,7 +138,7 @@ def _sure(stamps: Mapping[str, Stamp], where: Place) -> Callable[[str], bool]:
 
 
 def _read_trials(folder: SweepFolder, names: Sequence[str], wanted: Collection[str]) -> dict[str, _Trial]:
-    """Trials by name, in the order given; those with something missing or damaged are read again, a few times."""
+    """Read trials, by name and in the order given; those with missing or damaged files are read up to TRIES times."""
     found: dict[str, _Trial | None] = {}
     again = list(names)
     for attempt in range(TRIES):
@@ -143,7 +153,7 @@ def _read_trials(folder: SweepFolder, names: Sequence[str], wanted: Collection[s
 
 
 def _read_trial(path: Place, wanted: Collection[str]) -> _Trial | None:
-    """What is committed in a trial's folder; None where no trial was ever scheduled."""
+    """Read what is committed in a trial's folder; None if no trial was scheduled there."""
     try:
         content = json.loads((path / "config.json").read_bytes())
         config, samples = dict(content["config"]), list(content["samples"])
@@ -176,7 +186,7 @@ def _read_trial(path: Place, wanted: Collection[str]) -> _Trial | None:
 def _trial_row(
     name: str, config: Mapping[str, Any], samples: Sequence[Mapping[str, Any]], state: State | None
 ) -> dict[str, Any]:
-    """A row of ``trials``. ``scheduled`` is the status of a trial that no worker has begun."""
+    """A row of ``trials``. A trial that no worker has begun has the status ``scheduled``."""
     first: Mapping[str, Any] = samples[0] if samples else {}
     row: dict[str, Any] = {"trial": name, "cell": first.get("cell"), "number": first.get("number")}
     row |= {"samples": len(samples), "status": "scheduled", "attempts": 0, "failures": 0}
@@ -196,5 +206,5 @@ def _ratio(result: Mapping[str, Any], whole: str, part: str) -> float | None:
 
 
 def _plain(value: object) -> object:
-    """A config's value as a table holds it: a list as JSON."""
+    """A config's value as a table stores it: lists as JSON."""
     return json.dumps(value) if isinstance(value, (list, tuple)) else value

@@ -1,8 +1,8 @@
-"""A sweep's four tables, derived from what its trials have committed; docs/tables.md says what the columns mean.
+"""Load and write a sweep's tables, derived from what its trials have committed; docs/tables.md documents the columns.
 
-Tables under ``tables/`` are a cache: a trial that has committed nothing since they were written is taken from them,
-every other one from its own rows, so that what :func:`load` returns is the same with tables, without, and with old
-ones. They can be deleted at will.
+The files under ``tables/`` are a cache: a trial that has committed nothing since they were written is read from them,
+every other one from its own rows. So :func:`load` returns the same with current, old or no files. They can be deleted
+at any time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from trials.storage.rows import TABLES as ROW_TABLES
 
 
 def load(path: str | Place) -> Sweep:
-    """The tables of the sweep at ``storage/name``, a path or ``s3://bucket/prefix/name``, also while it runs elsewhere.
+    """Return the tables of the sweep at ``storage/name``, a path or ``s3://bucket/prefix/name``; it may be running.
 
     Writes nothing. Damaged files are left out, with a warning that lists them.
 
@@ -38,8 +38,10 @@ def load(path: str | Place) -> Sweep:
 
 
 def read(path: str | Place, rows: Collection[str] = ROW_TABLES) -> Sweep:
-    """:func:`load` without the warning, :attr:`Sweep.damaged` is left to the caller; of the tables of rows only some,
-    the others come out empty."""
+    """Like :func:`load`, but without the warning: the caller checks :attr:`Sweep.damaged`.
+
+    ``rows``: which tables of rows to read; the others are empty. ``trials`` and ``lineage`` are always read.
+    """
     folder = SweepFolder(place(path))
     if not folder.trials.is_dir() and not (folder.path / "sweep.yaml").is_file():
         raise UserError(
@@ -50,10 +52,10 @@ def read(path: str | Place, rows: Collection[str] = ROW_TABLES) -> Sweep:
 
 
 def compact_tables(folder: SweepFolder) -> Sweep:
-    """Write the tables to ``tables/``, each by rename, and return them. Nothing is written when nothing has changed.
+    """Write the tables to ``tables/``, each by rename, and return them. Writes nothing if nothing has changed.
 
-    ``tables/manifest.json`` says which trials, as committed when, the files hold; it is written last and names the
-    files' hashes, so that a reader never takes half of one compaction and half of another.
+    ``tables/manifest.json`` lists the trials in the files, with stamps of their last commits, and the files' hashes. It
+    is written last, so that a reader never mixes files of two compactions.
     """
     gathered = gather(folder)
     if gathered.stamps != TableCache.of(folder).stamps:

@@ -1,4 +1,4 @@
-"""What chooses the hyperparameters of a cell's trials: the protocol that a plan knows, and which one a cell gets."""
+"""The protocol of a cell's search, which chooses the hyperparameters of its trials, and the choice of a search."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from trials.config.trial_config import TrialConfig
 
 
 class CellSearch(Protocol):
-    """The search of one cell: asked for samples, told what they came to. Everything in it is derived from samples."""
+    """The search of one cell: asked for samples and told their outcomes. All its state is derived from samples."""
 
     @property
     def count(self) -> int:
-        """How many samples the cell has."""
+        """Number of samples that the cell has."""
 
     @property
     def total(self) -> int:
-        """How many samples the cell will have."""
+        """Number of samples that the cell will have in the end."""
 
     @property
     def wants(self) -> bool:
-        """Whether there is a sample to ask for, now or later."""
+        """Whether samples are left to ask for, now or later."""
 
     @property
     def ready(self) -> bool:
@@ -36,27 +36,27 @@ class CellSearch(Protocol):
 
     @property
     def next_epochs(self) -> int:
-        """The most epochs that the next sample's trial may take."""
+        """Maximum number of epochs that the next sample's trial may take."""
 
     def ask(self) -> Sample:
-        """The next sample. Only when :attr:`ready`."""
+        """The next sample. Call only when :attr:`ready`."""
 
     def config(self, sample: Sample) -> TrialConfig:
-        """The trial of a sample."""
+        """The config of a sample's trial."""
 
     def replay(self, sample: Sample, outcome: Outcome) -> None:
-        """Add a committed sample as it ended, or as running. In the order of their numbers."""
+        """Add a committed sample with its outcome, or as running. Call in the order of sample numbers."""
 
     def tell(self, sample: Sample, outcome: Outcome) -> None:
-        """How the sample's trial ended. Only the first telling of a sample counts."""
+        """Record the outcome of the sample's trial. Only the first call for a sample counts."""
 
     def judge(self, sample: Sample, step: int, value: float) -> tuple[bool, dict[str, Any]]:
-        """Whether a running trial ends after this step, and what the pruner leaves on its trial, as JSON."""
+        """Whether a running trial ends after this step, and the attributes that the pruner left on it, as JSON."""
 
     def released(self) -> Iterable[str]:
-        """Trials whose checkpoints no other trial will continue, each once."""
+        """Ids of trials whose checkpoints no other trial will continue; each id is returned once."""
 
 
 def search_of(space: Space, cell: Cell, warm: WarmStart) -> CellSearch:
-    """The search of a cell: an Optuna study, or a population where the space says ``pbt``."""
+    """The search of a cell: a population if the space has ``pbt``, otherwise an Optuna study."""
     return CellStudy(space, cell, warm) if space.pbt is None else CellPopulation(space, cell, space.pbt)

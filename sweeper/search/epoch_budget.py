@@ -1,8 +1,8 @@
-"""How many epochs a sweep may train in all (``max_epochs``), and what its trials take of them.
+"""The number of epochs that a sweep may train (``max_epochs``), and the share of it that its trials take.
 
-Epochs of shared stages are nobody's: they are trained once for all sweeps of a storage. What a trial may still need is
-set aside for it when it is scheduled, so that the budget is never overdrawn; what a trial that ended did not need is
-given back.
+Epochs of shared trials do not count: they are trained once for all sweeps of a storage. The planned epochs of a trial
+are reserved when it is scheduled, so that planned epochs never overdraw the budget; those that it did not train are
+released when it has ended.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from trials.storage.trial_folder import State
 
 
 def planned(config: TrialConfig) -> int:
-    """The epochs that a trial of this config trains itself if it runs to its end.
+    """Number of epochs that a trial of this config trains itself if it runs to its end.
 
-    A stage that ends itself plans none: what it came to counts once the trial has ended.
+    Stages that decide when to stop count 0; their epochs count once the trial has ended.
     """
     return 0 if is_shared(config) else planned_epochs(config)
 
 
 def trained(record: Record) -> int:
-    """The epochs that a trial has trained itself, as committed: those of the segments that it continues are not."""
+    """Number of committed epochs that a trial trained itself, without those of the segments that it continues."""
     state = record.state
     if state is None:
         return 0
@@ -34,7 +34,7 @@ def trained(record: Record) -> int:
 
 
 def _epochs_in(record: Record, state: State) -> int:
-    """Of the committed rows, those of epochs that were not copied from a shared stage."""
+    """Number of committed epoch rows that were not copied from a shared trial."""
     try:
         table = record.folder.table(state.commits[-1], "epochs") if state.commits else None
     except (DamagedFile, OSError, ValueError):
@@ -44,7 +44,7 @@ def _epochs_in(record: Record, state: State) -> int:
 
 
 class EpochBudget:
-    """Follows a plan's trials."""
+    """Counts the epochs that a plan's trials have reserved or trained."""
 
     def __init__(self, space: Space) -> None:
         self.space = space
@@ -52,7 +52,7 @@ class EpochBudget:
         self._by_trial: dict[str, int] = {}
 
     def follow(self, record: Record, over: bool) -> None:
-        """A trial is scheduled, or is over: for good, by whatever end."""
+        """Reserve a trial's planned epochs; if it is ``over`` for good, count those that it trained instead."""
         if self.space.max_epochs is None:
             return
         epochs = trained(record) if over else planned(record.config)
@@ -60,5 +60,5 @@ class EpochBudget:
         self._by_trial[record.id] = epochs
 
     def allows(self, epochs: int) -> bool:
-        """Whether one more trial, of so many epochs, fits."""
+        """Whether the budget has room for one more trial of so many epochs."""
         return self.space.max_epochs is None or self.taken + epochs <= self.space.max_epochs

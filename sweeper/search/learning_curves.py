@@ -1,4 +1,4 @@
-"""What trials came to after each epoch in which they may be stopped: the rows, as a study is told of them."""
+"""Learning curves for a study: a column's value after each epoch in which a trial may be stopped, from its rows."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Curve = dict[int, float]
 
 
 def curve_of(rows: Iterable[Mapping[str, Any]], method: str, column: str) -> Curve:
-    """``column`` by step, from a trial's rows of ``epochs`` in their order.
+    """Values of ``column`` by step, from a trial's rows of ``epochs`` in their order.
 
-    A step is an epoch (from 1) of a stage in which ``method`` may be stopped, over all levels.
+    Steps count the epochs, from 1 and over all levels, of the stages in which ``method`` may be stopped.
     """
     stoppable = METHODS[method].stoppable
     own = (row for row in rows if row["stage"] in stoppable and row["epoch"] > 0 and row["stage_id"] is None)
@@ -24,7 +24,7 @@ def curve_of(rows: Iterable[Mapping[str, Any]], method: str, column: str) -> Cur
 
 
 def curve_in(record: Record, column: str) -> Curve:
-    """Of one trial's last commit; empty where its rows are damaged, or not there yet."""
+    """The curve of one trial's last commit; empty if it has no rows yet or they are damaged."""
     if record.state is None or not record.state.commits:
         return {}
     try:
@@ -35,7 +35,7 @@ def curve_in(record: Record, column: str) -> Curve:
 
 
 def curves_in(folder: SweepFolder, methods: Mapping[str, str], column: str) -> dict[str, Curve]:
-    """Of all trials of a sweep at once; ``methods`` by trial."""
+    """By trial, the curves of a sweep's trials, read at once. ``methods``: the method of each trial to include."""
     if not methods:
         return {}
     epochs = read(folder.path, rows=("epochs",)).epochs

@@ -1,4 +1,4 @@
-"""What a study is told of a trial: its state, its objectives' values, and by how much it misses its bounds."""
+"""The outcome of a trial for a study: its state, its objectives' values, and by how much it misses its bounds."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from sweeper.space.options.objectives import Objective
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a study is told of a trial.
+    """The outcome of a trial, as a study gets it.
 
     Attributes:
-        values: one per objective; None unless complete.
-        violations: by :attr:`Constraint.key`; more than 0 is infeasible.
-        curve: the objective after each epoch of the stages that may be stopped, from 1.
+        values: one per objective; None unless the trial is complete.
+        violations: by :attr:`Constraint.key`; a trial with a value above 0 is infeasible.
+        curve: the objective by step, that is, after each epoch (from 1) of the stages that may be stopped.
     """
 
     state: TrialState
@@ -34,7 +34,7 @@ class Outcome:
 
     @property
     def shown(self) -> float | None:
-        """The first objective of a complete trial that keeps its bounds."""
+        """The first objective's value if the trial is complete and keeps its bounds, otherwise None."""
         feasible = all(violation <= 0 for violation in self.violations.values())
         return self.values[0] if self.values and feasible else None
 
@@ -49,7 +49,7 @@ def outcome_of(
     state: State,
     curve: Mapping[int, float] | None = None,
 ) -> Outcome:
-    """The outcome of a finished trial. One that lacks an objective, or a constrained column, has failed."""
+    """The outcome of a finished trial. A complete one without an objective or a constrained column counts as failed."""
     figures = {**state.result, "seconds": state.seconds}
     violations = {}
     for constraint in constraints:

@@ -1,7 +1,7 @@
-"""Values for the members of a population: drawn at birth, perturbed or drawn anew when a member copies a better one.
+"""Hyperparameters of a population's members: drawn at first, perturbed or redrawn when a member copies a better one.
 
-As Jaderberg et al. 2017 (https://arxiv.org/abs/1711.09846, section 4) and Ray Tune's PBT do it: a number is multiplied
-by one of the factors, a choice moves to a neighbour in its list. Values never leave their distribution.
+As in Jaderberg et al. 2017 (https://arxiv.org/abs/1711.09846, section 4) and Ray Tune's PBT, a number is multiplied by
+one of the factors, and a choice moves to a neighbour in its list. Values never leave their distribution.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sweeper.space.values import Scalar
 
 @functools.singledispatch
 def draw_value(distribution: Distribution, draw: random.Random) -> Scalar:
-    """A value of ``distribution``, independent of any other."""
+    """Draw a value from ``distribution``, independent of other values."""
     raise TypeError(f"population based training cannot draw from {distribution}")
 
 
@@ -44,7 +44,7 @@ def _(distribution: Choice, draw: random.Random) -> Scalar:
 
 @functools.singledispatch
 def perturb_value(distribution: Distribution, value: Scalar, factors: Sequence[float], draw: random.Random) -> Scalar:
-    """A value near ``value``."""
+    """Return a value near ``value`` that lies in ``distribution``."""
     raise TypeError(f"population based training cannot perturb {distribution}")
 
 
@@ -55,7 +55,7 @@ def _(distribution: Uniform, value: float, factors: Sequence[float], draw: rando
 
 @perturb_value.register
 def _(distribution: Int, value: int, factors: Sequence[float], draw: random.Random) -> int:
-    """At least one step in the factor's direction, however small the value is."""
+    """Moves by at least 1 in the factor's direction, even if the product rounds to ``value``."""
     product = value * draw.choice(factors)
     step = 1 if product > value else -1
     moved = round(product) if round(product) != value or product == value else value + step

@@ -1,7 +1,8 @@
-"""What to run next. Reads the folder once, then follows what ends; knows neither Ray nor processes.
+"""The plan of a sweep: decides which trial runs next. Independent of Ray and of processes.
 
-Every answer is derived from committed records: samples that the searches asked for, and how their trials stand. A trial
-that was handed out and not finished is handed out again; a config that has already run tells its result at once.
+The plan reads the sweep's folder once and then follows the trials that end. Every decision is derived from committed
+records: the samples that the searches asked for, and the states of their trials. A trial that was assigned but did not
+finish is assigned again. If a sample's config has already run, its search gets the result at once.
 """
 
 from __future__ import annotations
@@ -24,8 +25,7 @@ from trials.errors import OUT_OF_MEMORY, DamagedFile
 from trials.storage.trial_folder import State, TrialFolder
 
 DEATHS = 3
-"""Attempts in a row that may end without a word and without a commit, or before they begin, until the trial counts as
-failed."""
+"""A trial counts as failed if this many attempts in a row die before they begin, or end without status and commit."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,16 @@ class Assignment:
     config: TrialConfig
     cell: str
     alone: bool = False
-    """It ran out of memory beside others: now nobody else may use its device."""
+    """True if the trial ran out of memory on a shared device: now no other trial may use its device."""
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How the trial of one sample stands: after an attempt at it, or long since.
+    """The state of one sample's trial: after an attempt at it, or as it was before this driver began.
 
     Attributes:
-        status: as committed, or ``died`` for a process that said nothing.
-        again: it will be handed out again.
+        status: as committed; ``died`` (``preempted`` if the plan is stopping) for a process that committed none.
+        again: whether the trial will be assigned again.
     """
 
     trial_id: str
@@ -58,7 +58,7 @@ class Ending:
 
 
 class Plan:
-    """The driver's mind. ``next`` hands out, ``ended`` takes back."""
+    """Decides what to run next. :meth:`next` returns an assignment; :meth:`ended` records how an attempt ended."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Plan:
         }
         self._records: dict[str, Record] = {}
         self._queue: deque[str] = deque()
-        self._asked: tuple[Sample, int] | None = None  # a sample, and its cell's position, that is yet to be scheduled
+        self._asked: tuple[Sample, int] | None = None  # a sample not yet scheduled, and its cell's position
         self._deaths: dict[str, int] = {}
         self.budget = EpochBudget(space)
         self.running: set[str] = set()
@@ -82,13 +82,14 @@ class Plan:
         self.failed = 0
         self.stopping = False
         self.already_done: deque[Ending] = deque()
-        """Samples whose config had already run when they were asked for; for whoever shows the sweep to take."""
+        """Samples whose config had already run when they were asked for; the display takes them from here."""
         self._replay(records)
         searches = [self._searches[cell.key] for cell in self.cells]
+        # (samples so far, cell's position): the cell with the fewest samples is asked next.
         self._asks = [(study.count, i) for i, study in enumerate(searches) if study.wants]
         heapq.heapify(self._asks)
         self._waiting: dict[str, int] = {}
-        """Cells whose next sample depends on trials that have not ended, with their positions."""
+        """Positions of the cells whose next sample depends on trials that have not ended."""
         for cell in self.cells:
             self._release(cell.key)
 
@@ -114,14 +115,14 @@ class Plan:
             self._searches[sample.cell].replay(sample, self._outcome(record, curves.get(record.id)))
 
     def _outcome(self, record: Record, curve: Curve | None = None) -> Outcome:
-        """``curve`` where there is a pruner; it is no part of what an ending shows."""
+        """The outcome of a trial. Only a pruner needs ``curve``; what an ending shows does not depend on it."""
         state = record.state
         if state is not None and state.finished:
             return outcome_of(self.space.objectives, self.space.constraints, record.content, state, curve)
         return replace(FAILED if self._given_up(state) else RUNNING, curve=curve or {})
 
     def _outcome_for_study(self, record: Record) -> Outcome:
-        """What the searches of a trial's samples are told."""
+        """The outcome of a trial for the searches of its samples, with the curve if there is a pruner."""
         return self._outcome(record, curve_in(record, self.space.objective) if self.space.pruner else None)
 
     def _given_up(self, state: State | None) -> bool:
@@ -129,33 +130,34 @@ class Plan:
 
     @property
     def total(self) -> int:
-        """How many samples there will be in all."""
+        """Number of samples that all cells will have in the end."""
         return sum(study.total for study in self._searches.values())
 
     @property
     def complete(self) -> bool:
+        """Whether no sample is left to ask for and no trial to run."""
         return not (self._queue or self._asks or self._asked or self._waiting or self.running)
 
     @property
     def out_of_budget(self) -> bool:
-        """Samples are left, and the next one may take more epochs than ``max_epochs`` leaves."""
+        """Whether samples are left, but the next one may take more epochs than ``max_epochs`` leaves."""
         if self.space.max_epochs is None or not self._asks:
             return False
         return not self.budget.allows(self._searches[self.cells[self._asks[0][1]].key].next_epochs)
 
     @property
     def over(self) -> bool:
-        """There will be nothing more to hand out."""
+        """Whether no further trial will be assigned."""
         return self.complete or self.stopping or (self.out_of_budget and not (self._queue or self.running))
 
     def before(self) -> Iterator[Ending]:
-        """Every sample that was finished, or given up, before this driver began."""
+        """Yield every sample whose trial was finished or given up before this driver began."""
         for record in self._records.values():
             if record.finished or self._given_up(record.state):
                 yield from self._endings(record)
 
     def _endings(self, record: Record, again: bool = False) -> Iterator[Ending]:
-        """One per sample that the trial serves."""
+        """Yield one ending per sample that the trial serves."""
         state = record.state
         silent = "preempted" if self.stopping else "died"
         status = silent if state is None or state.status == "running" else state.status
@@ -167,10 +169,10 @@ class Plan:
                 yield Ending(record.id, sample.cell, status, value, error, again, empty)
 
     def next(self) -> Assignment | None:
-        """The next trial to run, scheduled in the folder; None when there is none now (see :attr:`complete`).
+        """The next trial to run, already scheduled in the folder; None if there is none now (see :attr:`complete`).
 
         Raises:
-            OSError: it could not be written; the next call tries again.
+            OSError: the trial could not be scheduled; the next call tries again.
         """
         if self.stopping:
             return None
@@ -198,11 +200,11 @@ class Plan:
         return None
 
     def _tell(self, sample: Sample, outcome: Outcome) -> None:
-        """Tell the sample's study; a cell that waited for it may be asked again."""
+        """Tell the sample's outcome to its search; a cell that waited for it may be asked again."""
         study = self._searches[sample.cell]
         study.tell(sample, outcome)
         self._release(sample.cell)
-        if study.total < self.space.samples:  # it has come to an early end
+        if study.total < self.space.samples:  # a population whose members all failed has ended
             self._waiting.pop(sample.cell, None)
             self._asks = [entry for entry in self._asks if self.cells[entry[1]].key != sample.cell]
             heapq.heapify(self._asks)
@@ -214,7 +216,7 @@ class Plan:
             self.folder.drop_checkpoints(trial_id)
 
     def _schedule(self, sample: Sample) -> tuple[Record, bool]:
-        """Commit that a sample is wanted; whether its config was known already."""
+        """Commit that a sample is wanted. Returns its record, and whether its config had been scheduled before."""
         config = self._searches[sample.cell].config(sample)
         known = self._records.get(config.id)
         stored = known.stored if known else StoredConfig.of(config)
@@ -235,12 +237,12 @@ class Plan:
         return Assignment(record.id, record.config, cell, alone)
 
     def take_back(self, trial_id: str) -> None:
-        """A trial that was handed out and could not even be looked at: it is handed out again."""
+        """Queue an assigned trial again, because its worker did not see the storage."""
         self.running.discard(trial_id)
         self._queue.append(trial_id)
 
     def judge(self, trial_id: str, step: int, value: float) -> bool:
-        """Whether a running trial ends after this epoch: asked of its cell's study, and committed with its sample."""
+        """Whether a running trial ends after this step: decided by its cell's search, and committed with its sample."""
         record = self._records[trial_id]
         sample = next(sample for sample in record.samples if sample.cell in self._searches)
         if sample.stopped is not None:
@@ -254,13 +256,13 @@ class Plan:
         return stop
 
     def ended(self, trial_id: str) -> list[Ending]:
-        """Take a trial back, whatever has become of it: its folder says how it stands. One ending per sample."""
+        """Record the end of an attempt, whose status is read from the trial's folder. Returns one ending per sample."""
         self.running.discard(trial_id)
         record = self._records[trial_id]
         try:
             state = record.folder.state()
         except DamagedFile:
-            state = None  # the next attempt sets it aside and finds the last commit
+            state = None  # the next attempt sets the file aside and finds the last commit
         if self._keeps_dying(record, state):
             state = self._bury(record.folder)
         record = replace(record, state=state)
@@ -276,12 +278,14 @@ class Plan:
                 if sample.cell in self._searches:
                     self._tell(sample, outcome)
         else:
-            self._queue.appendleft(trial_id)
+            self._queue.appendleft(trial_id)  # before new samples: begun trials are finished first
         return list(self._endings(record, again=not over))
 
     def _keeps_dying(self, record: Record, state: State | None) -> bool:
-        """Whether attempt after attempt ends without a word and without a commit, or before it begins. Only those count
-        that this driver saw: a trial is not to blame for the death of its driver."""
+        """Whether DEATHS attempts in a row have died before they began, or ended without a status or commit.
+
+        Only attempts under this driver count: a trial is not to blame for the death of its driver.
+        """
         if state is not None and state.finished:
             return False
         before = record.state or State()
@@ -294,22 +298,22 @@ class Plan:
         return self._deaths[record.id] >= DEATHS
 
     def _bury(self, folder: TrialFolder) -> State:
-        """A trial whose process keeps dying without a word counts as failed, for good."""
+        """Commit that a trial whose process keeps dying has failed for good."""
         message = f"its process died {DEATHS} times in a row without a commit (killed, or out of memory)"
         return _fail(folder, "ProcessDied", message, failures=self.space.retries + 1)
 
     def give_up_on(self, trial_id: str, silent_s: float) -> None:
-        """A running trial that says nothing has failed; whatever its process still wants to commit is refused."""
+        """Commit that a running trial without a sign of life has failed; later commits of its process are refused."""
         message = f"no sign of life for {silent_s:.0f} s (silence_limit_s is {self.space.silence_limit_s:g}): killed"
         _fail(self._records[trial_id].folder, "Silent", message)
 
     def stop(self) -> None:
-        """Hand nothing out any more."""
+        """Assign no further trial."""
         self.stopping = True
 
 
 def _fail(folder: TrialFolder, kind: str, message: str, failures: int | None = None) -> State:
-    """Commit a failure in a new attempt, so that the one that runs is superseded; counted on if not said."""
+    """Commit a failure in a new attempt, which supersedes the running one; by default it adds 1 to the failures."""
     attempt, _ = folder.begin()
     failures = attempt.state.failures + 1 if failures is None else failures
     attempt.end("failed", error={"type": kind, "message": message, "traceback": ""}, failures=failures)

@@ -1,12 +1,12 @@
-"""Population based training of one cell, as generations of segments. A pure function of the committed samples.
+"""Population based training of one cell, in generations of segments: a pure function of the committed samples.
 
-Sample ``generation * population + member`` is one segment of one member: a trial of its own, which goes on from the
-trial of its parent in the generation before. When every trial of a generation has ended, the next one is decided: the
-best members and those between go on as they are; each of the worst copies one of the best, checkpoint and
-hyperparameters, and explores. What is drawn is drawn from (seed, cell, generation, member). So neither the order in
-which trials end nor a driver's death makes a difference.
+Sample ``generation * population + member`` is one segment of one member: a trial of its own, which continues its
+parent's trial of the previous generation. The next generation is decided when every trial of a generation has ended.
+Each of the worst members copies one of the best (checkpoint and hyperparameters) and explores; the others continue
+unchanged. Random values are seeded by (seed, cell, generation, member), so the result depends neither on the order in
+which trials end nor on restarts of the driver.
 
-A member whose trial failed counts as the worst: its place is taken by a copy of one of the best. If all of a
+A member whose trial failed counts as the worst and is replaced by a copy of one of the best. If all trials of a
 generation failed, the cell ends there.
 """
 
@@ -31,39 +31,39 @@ from trials.seeding import derive_seed
 
 
 class CellPopulation:
-    """The population of one cell; asked and told like a :class:`CellStudy`."""
+    """The population of one cell: the same protocol as :class:`CellStudy`."""
 
     def __init__(self, space: Space, cell: Cell, pbt: Pbt) -> None:
         self.space, self.cell, self.pbt = space, cell, pbt
         self._samples: dict[int, Sample] = {}
-        self._outcomes: dict[int, Outcome] = {}  # of trials that have ended, by sample
+        self._outcomes: dict[int, Outcome] = {}  # of ended trials, by sample number
         self._configs: dict[int, TrialConfig] = {}
-        self._epochs: dict[int, int] = {}  # of a trial, by generation
+        self._epochs: dict[int, int] = {}  # that a trial takes, by generation
         self._next = 0
         self._released = 0
 
     @property
     def count(self) -> int:
-        """How many samples this cell has."""
+        """Number of samples that this cell has."""
         return len(self._samples)
 
     @property
     def total(self) -> int:
-        """How many it will have."""
+        """Number of samples that this cell will have in the end."""
         return self.count if self._extinct() else max(self.count, self.space.samples)
 
     @property
     def wants(self) -> bool:
-        """Whether there is a sample to ask for, now or later."""
+        """Whether samples are left to ask for, now or later."""
         return self.count < self.space.samples and not self._extinct()
 
     @property
     def ready(self) -> bool:
-        """Whether the next sample can be decided: every trial of the generation before has ended."""
+        """Whether the next sample can be decided, that is, every trial of the previous generation has ended."""
         return self._over(self._number() // self.pbt.population - 1)
 
     def _number(self) -> int:
-        """Of the next sample: the first that is not there, be it that its record was lost."""
+        """The lowest unused sample number; a lost record leaves a gap that is filled first."""
         while self._next in self._samples:
             self._next += 1
         return self._next
@@ -80,8 +80,10 @@ class CellPopulation:
         return before >= 0 and self._over(before) and not self._ranked(before)
 
     def _ranked(self, generation: int) -> list[int]:
-        """The members that did not fail, the best first: those that keep the constraints by the objective, then the
-        others, by how far they miss them. Of equals the one with the lower number."""
+        """Members that did not fail, best first: feasible ones by objective, then the others by total violation.
+
+        Ties go to the lower number.
+        """
         sign = -1 if self.space.direction == "maximize" else 1
         found = []
         for number in self._numbers(generation):
@@ -92,7 +94,7 @@ class CellPopulation:
         return [number % self.pbt.population for *_, number in sorted(found)]
 
     def ask(self) -> Sample:
-        """The next sample of this cell. Only when :attr:`ready`."""
+        """The next sample of this cell. Call only when :attr:`ready`."""
         number = self._number()
         generation, member = divmod(number, self.pbt.population)
         draw = random.Random(derive_seed(self.space.seed, "pbt", self.cell.key, generation, member))
@@ -105,7 +107,7 @@ class CellPopulation:
         return sample
 
     def _successor(self, number: int, draw: random.Random) -> Sample:
-        """The next segment of a member: its own, or a copy of a better one that explores."""
+        """The next segment of a member: a continuation of its own, or of a copy of a better one that explores."""
         generation, member = divmod(number, self.pbt.population)
         ranked = self._ranked(generation - 1)
         best, going_on = ranked[: self.pbt.replaced], set(ranked[: len(ranked) - self._to_replace(ranked)])
@@ -123,7 +125,7 @@ class CellPopulation:
         return self._sample(number, params, parent, changes)
 
     def _to_replace(self, ranked: list[int]) -> int:
-        """How many of the members that did not fail; the failed ones are replaced first, the best never."""
+        """How many of the members that did not fail are replaced. Failed ones are replaced first, the best never."""
         failed = self.pbt.population - len(ranked)
         return min(max(self.pbt.replaced - failed, 0), max(len(ranked) - self.pbt.replaced, 0))
 
@@ -139,7 +141,7 @@ class CellPopulation:
         return Sample(self.cell.key, number, dict(self.cell.values), dict(params), {"pbt": place})
 
     def config(self, sample: Sample) -> TrialConfig:
-        """The trial of a sample: one that goes on from its parent's."""
+        """The config of a sample's trial, which continues its parent's trial."""
         if sample.number not in self._configs:
             generation = sample.number // self.pbt.population
             parent = sample.attrs["pbt"]["parent"]
@@ -154,12 +156,12 @@ class CellPopulation:
 
     @cached_property
     def _stage_epochs(self) -> int:
-        """Epochs of the stage that segments divide: no hyperparameter that may change within a trial changes them."""
+        """Epochs of the stage that segments divide; hyperparameters that may change within a trial do not affect it."""
         return segments.epochs(self.space.config(self.cell, lowest(self.space.search)))
 
     @property
     def next_epochs(self) -> int:
-        """The epochs that its next trial takes: those of a segment, and after the last one of the further stages."""
+        """Epochs that the next trial takes: those of its segment; in the last one, also those of the further stages."""
         generation = self._number() // self.pbt.population
         if generation not in self._epochs:
             before, until = (self.pbt.until_epoch(g, self._stage_epochs) for g in (generation - 1, generation))
@@ -169,26 +171,26 @@ class CellPopulation:
         return self._epochs[generation]
 
     def replay(self, sample: Sample, outcome: Outcome) -> None:
-        """Add a committed sample as it ended, or as running."""
+        """Add a committed sample with its outcome, or as running."""
         self._samples[sample.number] = sample
         if outcome.state.is_finished():
             self._outcomes[sample.number] = outcome
 
     def tell(self, sample: Sample, outcome: Outcome) -> None:
-        """How the sample's trial ended. What is told twice counts once."""
+        """Record the outcome of the sample's trial. Only the first call for a sample counts."""
         self._outcomes.setdefault(sample.number, outcome)
 
     def judge(self, sample: Sample, step: int, value: float) -> tuple[bool, dict[str, Any]]:
-        """A segment always runs to its end."""
+        """Never end a trial: a segment always runs to its end."""
         return False, {}
 
     def released(self) -> Iterator[str]:
-        """Trials whose checkpoints nobody needs any more, each once: the whole next generation has gone on from theirs.
+        """Yield the trials of each generation whose next one has ended, once: no trial will continue their checkpoints.
 
-        The last generation's are kept: more generations may be asked for later.
+        The last generation's checkpoints are kept, because more generations may be requested later.
         """
         while self._over(self._released) and self._over(self._released + 1) and self._ranked(self._released + 1):
-            if self._over(self._released + 2):  # then it was released before that generation began, by another driver
+            if self._over(self._released + 2):  # an earlier driver released it before that generation
                 self._released += 1
                 continue
             numbers = self._numbers(self._released)

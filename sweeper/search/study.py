@@ -1,4 +1,4 @@
-"""One Optuna study per cell, in memory, rebuilt from committed samples. Optuna thinks; nothing here is the truth."""
+"""The Optuna study of a cell, kept in memory and rebuilt from the committed samples, which are the only truth."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from trials.seeding import derive_seed
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 STUDY = "study"
-"""Among a sample's attributes: what its suggestion changed on the study, not on its trial."""
+"""Key, among a sample's attributes, of what its suggestion changed on the study rather than on its trial."""
 
 
 @contextmanager
 def knowingly() -> Iterator[None]:
-    """Optuna's experimental parts without its warning: who asks for NSGA-III, QMC, groups or patience means them."""
+    """Suppress Optuna's experimental warning: a space that asks for NSGA-III, QMC, groups or patience means it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield
@@ -52,16 +52,17 @@ class CellStudy:
         self._next = 0
         self._storage = InMemoryStorage()
         self._study: optuna.Study | None = None
-        self._trials: dict[int, int] = {}  # number of a sample -> id of the study's trial
-        self._samples: dict[int, int] = {}  # the other way round
+        self._trials: dict[int, int] = {}  # sample number -> id of the study's trial
+        self._samples: dict[int, int] = {}  # id of the study's trial -> sample number
 
     @property
     def count(self) -> int:
-        """How many samples this cell has."""
+        """Number of samples that this cell has."""
         return len(self._asked)
 
     @property
     def study(self) -> optuna.Study:
+        """The study, created on first use; observations of an earlier sweep are its first trials."""
         if self._study is None:
             self._study = optuna.create_study(
                 storage=self._storage,
@@ -77,31 +78,31 @@ class CellStudy:
 
     @property
     def ready(self) -> bool:
-        """Always: a study does not wait for trials that run."""
+        """Always True: a study does not wait for running trials."""
         return True
 
     @property
     def wants(self) -> bool:
-        """Whether there is a sample to ask for."""
+        """Whether samples are left to ask for."""
         return self.count < self.space.samples
 
     @property
     def total(self) -> int:
-        """How many samples this cell will have."""
+        """Number of samples that this cell will have in the end."""
         return max(self.count, self.space.samples)
 
     @cached_property
     def next_epochs(self) -> int:
-        """The most epochs that its next trial may take, however long the search makes it."""
+        """Maximum number of epochs that the next trial may take, over the corners of the search."""
         corners_of = corners(self.space.search, self.cell.values)
         return max(planned(self.space.config(self.cell, params)) for params in corners_of)
 
     def config(self, sample: Sample) -> TrialConfig:
-        """The trial of a sample."""
+        """The config of a sample's trial."""
         return self.space.config(self.cell, sample.params)
 
     def released(self) -> Iterable[str]:
-        """Trials whose checkpoints nobody needs any more."""
+        """Always empty: a study's trials keep their checkpoints."""
         return ()
 
     def _pruner(self) -> BasePruner:
@@ -111,13 +112,13 @@ class CellStudy:
             return self.space.pruner.make(longest(self.space, self.cell))
 
     def _sampler(self, number: int) -> BaseSampler:
-        """Seeded by (seed, cell, number of the sample), so that a rebuilt study does not repeat itself."""
+        """A sampler seeded by (seed, cell, sample number), so that a rebuilt study does not repeat suggestions."""
         seed, cell_seed = (derive_seed(self.space.seed, self.cell.key, n) % 2**32 for n in (number, "cell"))
         with knowingly():
             return self.space.sampler.make(self.question, seed, cell_seed)
 
     def ask(self) -> Sample:
-        """The next sample of this cell: the first number that is not there, be it that its record was lost."""
+        """The next sample of this cell, with the lowest unused number: gaps left by lost records are filled first."""
         while self._next in self._asked:
             self._next += 1
         number = self._next
@@ -126,10 +127,10 @@ class CellStudy:
         return Sample(self.cell.key, number, dict(self.cell.values), params, attrs)
 
     def _suggest(self, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        """A point of the search, and what the sampler leaves on its trial and on the study."""
+        """A point of the search, and the attributes that the sampler left on its trial and on the study."""
         self.study.sampler = self._sampler(number)
         before = self._study_attrs()
-        if number < len(self._first):
+        if number < len(self._first):  # points of the space, then of the earlier sweep
             self.study.enqueue_trial(self._first[number])
         trial = self.study.ask()
         self._know(number, trial._trial_id)
@@ -151,11 +152,11 @@ class CellStudy:
         return self._storage.get_study_system_attrs(self.study._study_id)
 
     def _portable(self, key: str, value: Any) -> Any:
-        """A population's trials by the numbers of their samples."""
+        """A genetic sampler's parents by sample numbers, since trial ids differ in a rebuilt study."""
         return [self._samples[trial_id] for trial_id in value] if ":parent:" in key else value
 
     def replay(self, sample: Sample, outcome: Outcome) -> None:
-        """Add a committed sample as it ended, or as running. In the order of their numbers."""
+        """Add a committed sample with its outcome, or as running. Call in the order of sample numbers."""
         self._asked.add(sample.number)
         if not self.space.search:
             return
@@ -166,7 +167,7 @@ class CellStudy:
         self._know(sample.number, self._add(sample.params, outcome, self.space.sampler.recalled(attrs)))
 
     def _add(self, params: dict[str, Any], outcome: Outcome, attrs: dict[str, Any] | None = None) -> int:
-        """Add a trial as it stands; returns its id."""
+        """Add a trial to the study and return its id."""
         template = create_trial(
             state=outcome.state,
             values=outcome.values,
@@ -179,7 +180,7 @@ class CellStudy:
         return self._storage.create_new_trial(self.study._study_id, template)
 
     def tell(self, sample: Sample, outcome: Outcome) -> None:
-        """How the sample's trial ended. What is told twice counts once."""
+        """Record the outcome of the sample's trial. Only the first call for a sample counts."""
         if not self.space.search:
             return
         trial_id = self._trials[sample.number]
@@ -194,9 +195,9 @@ class CellStudy:
         self._storage.set_trial_state_values(trial_id, outcome.state, outcome.values)
 
     def judge(self, sample: Sample, step: int, value: float) -> tuple[bool, dict[str, Any]]:
-        """Whether the pruner stops the sample's trial after this epoch, and what it leaves on it.
+        """Whether the pruner stops the sample's trial after this step, and the attributes that it left on the trial.
 
-        An epoch that is known was judged before its process died: the trial may go on.
+        False for a known step: it was judged before the trial's process died, and the trial was allowed to continue.
         """
         trial_id = self._trials[sample.number]
         before = self._frozen(trial_id)

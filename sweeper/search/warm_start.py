@@ -1,10 +1,11 @@
-"""What a search is given to begin with from an earlier sweep (``from_sweep:``).
+"""What a search takes over from an earlier sweep (``from_sweep:``): observations, or points to try first.
 
-Trials of the earlier sweep that are the same question as a cell (every field of the config but the seed and what is
-searched) are observations: a sampler that learns from others' trials has them in its study. Others of the same grid
-values, such as another data set's, cannot be compared with the cell's own: the best of them are points to try first.
+An earlier trial is an observation if its config equals a cell's in every field except the seed, the searched fields and
+those that say where it runs; samplers that learn get it as a trial of their study. If there is none, the best trials
+with the same method and grid values (except seed and data set) are points to try first: their results are not
+comparable with the cell's own.
 
-What was taken is committed in the sweep's ``warm.json``: it stays as it is, whatever becomes of the earlier sweep.
+What was taken over is committed in the sweep's ``warm.json`` and does not change with the earlier sweep.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ from trials.storage import files
 from trials.storage.place import Place, place
 
 ANY = frozenset({"seed", "dataset"})
-"""Grid paths that need not agree for a trial's point to be worth a try."""
+"""Grid paths in which an earlier trial may differ from a cell and still give it a point to try."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """A trial of the earlier sweep, as a study is told of it."""
+    """A trial of the earlier sweep, as a study sees it."""
 
     params: dict[str, Any]
     values: tuple[float, ...]
@@ -45,7 +46,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What one cell is given."""
+    """What one cell takes over."""
 
     observations: tuple[Observation, ...] = ()
     points: tuple[dict[str, Any], ...] = ()
@@ -55,10 +56,10 @@ NO_WARM_START = WarmStart()
 
 
 def warm_start(space: Space, folder: SweepFolder) -> dict[str, WarmStart]:
-    """By cell: as committed, and for cells that are new from the earlier sweep. Writes nothing.
+    """By cell key, what each cell takes over: as committed; for new cells, from the earlier sweep. Writes nothing.
 
     Raises:
-        UserError: there is no such sweep, it searched something else, or nothing in it is of use.
+        UserError: ``from_sweep`` is no earlier sweep, has other searched names or ranges, or has no usable trial.
     """
     if space.from_sweep is None:
         return {}
@@ -81,7 +82,7 @@ def warm_start(space: Space, folder: SweepFolder) -> dict[str, WarmStart]:
 
 
 def commit_warm_start(folder: SweepFolder, warm: Mapping[str, WarmStart]) -> None:
-    """Write what was taken, before any trial is suggested from it."""
+    """Write ``warm.json`` if it changes. Call before any trial is suggested."""
     if warm and warm != _committed(folder):
         content = {"schema": 1, "cells": {key: asdict(cell) for key, cell in warm.items()}}
         folder.path.mkdir(parents=True, exist_ok=True)
@@ -105,7 +106,7 @@ def _read(cell: Mapping[str, Any]) -> WarmStart:
 
 
 def _path(sweep: str, folder: SweepFolder) -> Place:
-    """A name is a sweep of the same storage."""
+    """The earlier sweep's folder; a name without a slash is a sweep of the same storage."""
     return place(sweep) if "/" in sweep else folder.path.parent / sweep
 
 
@@ -129,7 +130,7 @@ def _refuse_other_search(space: Space, earlier: Space) -> None:
     for path, distribution in space.search.items():
         there = earlier.search.get(path)
         if there != distribution:
-            lines.append(f"{path} is searched as {distribution}, there {there or 'not at all'}")
+            lines.append(f"{path} is searched as {distribution}, in the earlier sweep {there or 'not at all'}")
     if lines:
         raise UserError(f"from_sweep needs the same names and ranges, but {'; '.join(lines)}: make them agree")
 
@@ -148,7 +149,7 @@ def _warm(space: Space, cell: Cell, records: Sequence[Record]) -> WarmStart:
 def _observations(
     space: Space, cell: Cell, method: str, records: Sequence[Record]
 ) -> Iterator[tuple[Record, Observation]]:
-    """The trials of a cell's method and grid values, their parameters as this search has them."""
+    """Yield complete trials with the cell's method and grid values, and with parameters that this search can have."""
     for record in records:
         values = dict(leaves(record.content))
         agrees = all(path in ANY or values.get(path, value) == value for path, value in cell.values.items())
@@ -163,13 +164,13 @@ def _observations(
 
 
 def _question(config: Mapping[str, Any], space: Space) -> dict[str, Any]:
-    """What a config asks, but for the seed and what is searched."""
+    """The fields in which comparable configs agree: all but the seed, the searched fields and where the trial runs."""
     free = {*WHERE, "seed", *space.search}
     return {path: value for path, value in leaves(config) if path not in free}
 
 
 def _best(space: Space, observations: Sequence[Observation]) -> tuple[dict[str, Any], ...]:
-    """The best points by the first objective, those that keep the bounds first."""
+    """The best distinct points by the first objective, feasible ones first."""
     assert space.from_sweep is not None
     sign = -1 if space.direction == "maximize" else 1
 

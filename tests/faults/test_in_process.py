@@ -243,7 +243,7 @@ def test_code_of_another_version_is_noted_or_refused(tmp_path: Path, monkeypatch
     assert driven(space, folder) == driven(space, folder) == ""
     monkeypatch.setattr(driver.importlib.metadata, "version", lambda name: "99.0" if name == "torch" else "1.0")
     said = driven(space, folder)
-    assert said.startswith("goes on with other versions: torch ")
+    assert said.startswith("resumes with other versions: torch ")
     assert "-> 99.0" in said
     assert len(folder.documents()) == 2
     monkeypatch.setattr(driver, "SCHEMA", SCHEMA + 1)

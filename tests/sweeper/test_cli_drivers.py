@@ -101,7 +101,7 @@ def test_a_signal_before_trials_run_ends_quietly(
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     monkeypatch.setattr(driver.data, "require_data", lambda *_: os.kill(os.getpid(), number))
     assert sweep() == STOPPED
-    assert capsys.readouterr().err.splitlines() == ["stopped; the same command again goes on"]
+    assert capsys.readouterr().err.splitlines() == ["stopped; run the same command again to resume"]
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == handlers
 
 

@@ -87,7 +87,7 @@ def test_cancel_waits_for_the_driver(
     assert seen.is_set()
     asked, stopped = capsys.readouterr().out.splitlines()
     assert asked.startswith("small: asked process ")
-    assert stopped.endswith("0 left; the same command again goes on")
+    assert stopped.endswith("0 left; run the same command again to resume")
 
 
 def test_cancel_when_nobody_drives(storage: Place, capsys: pytest.CaptureFixture[str]) -> None:

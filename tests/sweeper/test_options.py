@@ -53,8 +53,8 @@ def test_ordinary_values_survive_the_shell(tmp_path: Path, words: tuple[str, ...
 
 
 MANGLED = {
-    "blank": (["--set", "grid.density=[0.5, 0.1]"], ["'0.1]'", "at blanks"]),
-    "blank in a path": (["--storage", "/data/my sweeps"], ["'sweeps'", "at blanks"]),
+    "blank": (["--set", "grid.density=[0.5, 0.1]"], ["'0.1]'", "at spaces"]),
+    "blank in a path": (["--storage", "/data/my sweeps"], ["'sweeps'", "at spaces"]),
     "mapping": (["--set", "search.prune.lr={uniform: [0, 1]}"], ["--set", "'search.prune.lr={uniform:'", "space file"]),
     "braces": (["--set", "trial.model={a,b}"], ["'trial.model=b'", "expands"]),
     "one in braces": (["--set", "trial.x={a}"], ["--set", "'trial.x={a}'", "letters, digits"]),

@@ -1,4 +1,4 @@
-"""The Ray cluster: joined or started, with the room that trials need and a storage that every machine shares."""
+"""Join or start a Ray cluster, and find out how many trials its machines hold."""
 
 from __future__ import annotations
 
@@ -20,26 +20,30 @@ from trials.storage.place import Place, environment
 ROOT = Path(__file__).resolve().parents[3]
 
 NOT_SHIPPED = ["/.git", "/.venv", "/results", "/tests", "**/__pycache__"]
-"""What a cluster that is joined does not get, as .gitignore would say it: sweeper/results is not results."""
+"""Not sent to a cluster that is joined. The syntax is .gitignore's, so ``/results`` does not match sweeper/results."""
 
 
 def resources_of(space: Space) -> dict[str, float]:
+    """Ray resources that one piece of a trial takes, without those that are 0."""
     wanted = {"CPU": space.resources.cpu, "GPU": space.resources.gpu}
     return {name: amount for name, amount in wanted.items() if amount}
 
 
 def connect(address: str | None, storage: Place | None = None) -> bool:
-    """Join the cluster at ``address``, the one this machine belongs to, or a new one on this machine.
+    """Join the cluster at ``address`` or the one this machine belongs to, or start a new one on this machine.
 
-    What of the environment says how an object store is reached is handed to the workers of a cluster that is joined.
+    The workers of a joined cluster get the environment variables that say how to reach an object store.
 
-    Returns whether it is a new one, of this process alone.
+    Returns whether the cluster is new and used by this process alone.
+
+    Raises:
+        UserError: no cluster can be joined at ``address``, or Ray does not start in time.
     """
     if ray.is_initialized():
         return False
     logging.getLogger("ray").setLevel(logging.ERROR)
-    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # "Trials did not complete": the display has said so
-    # Processes of a Ray that starts here inherit it; Ray itself passes only the script's and the working folder on.
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # "Trials did not complete": the display has shown it
+    # Processes of a Ray started here inherit PYTHONPATH. Ray itself passes on only the script's and the working folder.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     _require_answer(address)
     try:
@@ -48,7 +52,8 @@ def connect(address: str | None, storage: Place | None = None) -> bool:
                 joined = _init(address, storage)
             else:
                 joined = _init(address, storage, include_dashboard=False)
-                if address is None and not _is_mine(joined):  # now that it is known: with the code for its workers
+                # An existing cluster is joined again by its address, so that its workers get the code.
+                if address is None and not _is_mine(joined):
                     ray.shutdown()
                     joined = _init(joined["address"], storage)
     except (ConnectionError, ValueError) as error:
@@ -61,16 +66,20 @@ def connect(address: str | None, storage: Place | None = None) -> bool:
 
 
 def _init(address: str | None, storage: Place | None, **options: Any) -> dict[str, Any]:
-    """Start or join Ray, quietly; a cluster that is joined by its address gets the packages as they are here."""
+    """Start or join Ray without log output. A cluster joined by its address gets this machine's copy of the code.
+
+    Raises:
+        UserError: Ray does not start within its time limit.
+    """
     if address not in (None, "local"):
         variables = {} if storage is None else environment(storage)
         options["runtime_env"] = {"working_dir": str(ROOT), "excludes": NOT_SHIPPED, "env_vars": variables}
-        os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"  # `ray job submit` has set a working_dir too: that it unpacked
+        os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"  # else this conflicts with the working_dir of `ray job submit`
     try:
         context = ray.init(
             address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **options
         )
-    except Exception as error:  # of no type of its own
+    except Exception as error:  # Ray has no type for this error
         if "timed out during startup" not in str(error):
             raise
         raise UserError("Ray did not start within its 30 s: this machine is too busy; give the command again") from None
@@ -78,12 +87,16 @@ def _init(address: str | None, storage: Place | None, **options: Any) -> dict[st
 
 
 def _is_mine(cluster: Mapping[str, Any]) -> bool:
-    """Whether this process started it: Ray names a session by its starter."""
+    """Whether this process started the cluster: the name of a Ray session ends in its starter's process id."""
     return str(cluster["session_dir"]).endswith(f"_{os.getpid()}")
 
 
 def _require_answer(address: str | None) -> None:
-    """Ask before Ray does, who would ask for more than a minute."""
+    """Check that something listens at ``address``; Ray itself would try for more than a minute.
+
+    Raises:
+        UserError: nothing answers there within 10 s.
+    """
     address = os.environ.get("RAY_ADDRESS") or address if address in (None, "auto") else address
     host, _, port = (address or "").rpartition(":")
     if not (host and port.isdigit()) or "/" in host:
@@ -95,11 +108,12 @@ def _require_answer(address: str | None) -> None:
 
 
 def machines() -> list[dict[str, float]]:
+    """Total resources of each machine of the cluster that is alive."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def slots(wanted: Mapping[str, float]) -> int:
-    """How many trials the cluster's machines hold at once."""
+    """How many trials with these resources the cluster's machines hold at once."""
     return sum(
         min(math.floor(machine.get(name, 0) / amount + 1e-9) for name, amount in wanted.items())
         for machine in machines()
@@ -107,7 +121,7 @@ def slots(wanted: Mapping[str, float]) -> int:
 
 
 def largest(wanted: Mapping[str, float]) -> dict[str, float]:
-    """What of a machine a trial takes that is to be alone: a whole card, or all cores where it has none."""
+    """Resources of a trial that must not share its device: a whole GPU; without a GPU, all cores of a machine."""
     if wanted.get("GPU"):
         return {**wanted, "GPU": max(1.0, wanted["GPU"])}
     return {

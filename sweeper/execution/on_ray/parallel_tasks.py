@@ -1,7 +1,7 @@
-"""Pieces of one trial side by side: Ray tasks in the trial's own placement group, which has a bundle for each.
+"""Run pieces of one trial at once: Ray tasks in the trial's own placement group, which has one bundle per piece.
 
-A trial whose config says ``parallel_pieces`` = n gets n bundles of the resources that a trial has. The first is the
-trial's; it works in it on a flight's first piece, while the others run the rest.
+A trial whose config says ``parallel_pieces`` = n gets n bundles, each with the resources of a trial. The trial itself
+runs in the first bundle and computes the first piece there, while tasks in the other bundles compute the rest.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from trials.training.stage_context import Map, ShouldStop, Work
 
 
 def bundles(resources: Mapping[str, float], pieces: int) -> list[dict[str, float]]:
-    """The bundles of a trial with so many pieces at once."""
+    """Bundles of the placement group of a trial that runs ``pieces`` pieces at once."""
     return [dict(resources) for _ in range(max(pieces, 1))]
 
 
 def parallel_map(resources: Mapping[str, float], should_stop: ShouldStop) -> Map:
-    """A trial's ``map``: the first piece here, the others as Ray tasks; results in the pieces' order.
+    """A trial's ``map``: the first piece runs in this process, the others as Ray tasks; results in the pieces' order.
 
-    What the pieces share is put into the object store once, however many flights follow. Whatever becomes of one piece,
-    no other still runs when it is over.
+    What the pieces share is put into the object store once and reused by later calls. A call returns or raises only
+    when none of its pieces runs any more.
     """
     put: dict[str, Any] = {}
 
@@ -53,10 +53,10 @@ def _results(running: Sequence[Any]) -> list[Any]:
 
 
 def _wait(running: Sequence[Any]) -> None:
-    """Until none runs any more: they end by themselves, soon if the trial is asked to stop.
+    """Wait until no piece runs. Pieces end by themselves, and soon if the trial is asked to stop.
 
-    ``ray.cancel`` would be shorter, but a task that is on its way to its worker when it is cancelled takes the process
-    that cancels it down with it (seen with Ray 2.60: "Tried to complete task that was not pending").
+    ``ray.cancel`` would be faster, but it crashes the calling process if the task is just on its way to its worker
+    (seen with Ray 2.60: "Tried to complete task that was not pending").
     """
     if running:
         ray.wait(list(running), num_returns=len(running), fetch_local=False)

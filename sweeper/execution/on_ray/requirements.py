@@ -1,4 +1,4 @@
-"""What a cluster must have before trials run on it: room for one, and a storage that every machine shares."""
+"""Checks before trials run on a cluster: it has room for one trial, and all its machines share the storage."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from trials.errors import UserError
 from trials.storage.place import STORAGE_LAG_S, Place, place
 
 PROBE_S = 180.0
-"""How long a machine may take to say whether it reaches the storage: a worker process is started for it."""
+"""Seconds a machine may take to say whether it reaches the storage; Ray starts a worker process for that."""
 
 
 def require_room(space: Space, display: LiveView | None) -> None:
-    """A machine must have what a trial wants; a cluster, which may start one yet, is only told of.
+    """Check that the cluster has room for one trial.
+
+    With a ``display``, missing room is only noted there, since a cluster may still start machines.
 
     Raises:
-        UserError: there is none, and no ``display`` to tell it.
+        UserError: there is no room, and ``display`` is None.
     """
     wanted = resources_of(space)
     pieces = space.most_pieces()
@@ -33,25 +35,25 @@ def require_room(space: Space, display: LiveView | None) -> None:
         return
     asked = f"resources are {', '.join(f'{n} {a:g}' for n, a in wanted.items())}"
     if found:
-        text = f"{asked}, and a trial has {pieces} pieces in flight, each with as much, but there is room for {found}"
+        text = f"{asked}, and a trial runs {pieces} pieces at once, each with as much, but there is room for {found}"
     else:
         there = machines()
         largest = ", ".join(f"{name} {max(machine.get(name, 0) for machine in there):g}" for name in wanted)
         text = f"{asked}, but no machine has more than {largest}"
     if display is None:
         raise UserError(f"{text}: set resources to less")
-    display.note(f"{text}: waiting for one that has")
+    display.note(f"{text}: waiting for more machines")
 
 
 def require_shared(where: Place) -> None:
-    """Every machine must be able to write to the storage, and to read there what this and another one wrote.
+    """Check that every machine can write to the storage and read there what the driver and another machine wrote.
 
     Raises:
-        UserError: one cannot; it names the machine.
+        UserError: a machine cannot; the message names it.
     """
     machines = [node for node in ray.nodes() if node["Alive"]]
     if len(machines) == 1 and machines[0]["NodeID"] == ray.get_runtime_context().get_node_id():
-        return  # this one, which has just written there
+        return  # this machine, which has just written there
     probes = where / f"probe-{uuid.uuid4().hex[:8]}"
     probes.mkdir(parents=True, exist_ok=True)
     (probes / "driver").write_bytes(b"driver")
@@ -73,8 +75,13 @@ def require_shared(where: Place) -> None:
 def _ask_all(
     where: Place, questions: Sequence[tuple[Mapping[str, Any], Any, list[str]]], folder: str
 ) -> list[Mapping[str, Any]]:
-    """A task on each machine, which says what went wrong, if anything did. The machines that have answered: one that
-    has died meanwhile gets no trials, and is not asked."""
+    """Run a task on each machine and return the machines that succeeded.
+
+    A task returns what went wrong, or None. Machines that have died meanwhile are left out: they get no trials.
+
+    Raises:
+        UserError: a task failed, or did not answer in time, on a machine that is alive.
+    """
     asked = []
     for node, task, names in questions:
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
@@ -109,7 +116,7 @@ def _not_shared(where: Place, node: Mapping[str, Any], reason: str) -> UserError
 
 
 def _write_probe(folder: str, names: list[str]) -> str | None:
-    """On a machine: write a file named after it, into a folder that must be there."""
+    """Task: write a file named after the machine into the probe folder, which must be visible there."""
     probes = place(folder)
     reason = _read(probes, ["driver"])
     if reason:
@@ -126,7 +133,7 @@ def _read_probes(folder: str, names: list[str]) -> str | None:
 
 
 def _read(probes: Place, names: Sequence[str]) -> str | None:
-    """What is wrong with files that must hold their own names; None when they do, soon."""
+    """What is wrong with files that must contain their own names; None once they do, within the storage's lag."""
     end = time.monotonic() + STORAGE_LAG_S
     for name in names:
         while True:

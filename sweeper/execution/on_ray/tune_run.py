@@ -1,4 +1,4 @@
-"""The driver: places a plan's trials with Ray Tune until there is nothing left to do, or somebody says stop."""
+"""Run a plan's trials with Ray Tune until nothing is left to run or a stop is requested."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ from trials.errors import UserError
 from trials.storage.lease import Lease
 
 ECHO_S = 1.0
-"""Signals so soon after the first are the same one: a terminal that closes sends SIGHUP itself and by its shell."""
+"""Signals within this many seconds of the first count as the same one: a closing terminal sends SIGHUP itself and
+through its shell."""
 
 
 def run_plan(
@@ -44,13 +45,17 @@ def run_plan(
     address: str | None = None,
     limit: int | None = None,
 ) -> None:
-    """Run everything the plan has left. Returns when it is complete, or when a signal ended it (``plan.stopping``)."""
+    """Run everything the plan has left. Returns when nothing is left or the plan was stopped (``plan.stopping``).
+
+    Raises:
+        UserError: there is no cluster, no room for a trial, or a machine does not share the storage.
+    """
     stop = StopFile(folder.stop)
 
     def out_of_time() -> None:
         plan.stop()
         _put(stop, lease)
-        display.note(f"max_hours is {space.max_hours}: running trials commit and end; the same command again goes on")
+        display.note(f"max_hours is {space.max_hours}: running trials commit and end; the same command resumes")
 
     stop.remove_unless_for(lease.token)
     scratch = _scratch()
@@ -58,8 +63,8 @@ def run_plan(
         with _signals(stop, plan, display, lease) as handle_signals, time_limit(space.max_hours, out_of_time):
             try:
                 alone = connect(address, folder.path)
-            except SystemExit:  # Ray's own handler of SIGTERM
-                display.note("stopped while Ray started")
+            except SystemExit:  # raised by Ray's own SIGTERM handler
+                display.note("stopped while Ray was starting")
                 plan.stop()
             handle_signals()
             if plan.stopping:
@@ -73,7 +78,7 @@ def run_plan(
 
 
 def _tuner(searcher: PlanSearcher, scratch: Path) -> tune.Tuner:
-    """Tune places what the searcher suggests until that says it has finished; what Tune keeps lies in ``scratch``."""
+    """A Tuner that runs what the searcher suggests until the searcher finishes; Tune's own files go to ``scratch``."""
     return tune.Tuner(
         TrialWorker,
         tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
@@ -81,7 +86,7 @@ def _tuner(searcher: PlanSearcher, scratch: Path) -> tune.Tuner:
             name=searcher.folder.path.name,
             storage_path=str(scratch),
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=0),
+            failure_config=tune.FailureConfig(max_failures=0),  # the plan decides what is tried again
             callbacks=[Watchdog(searcher)],
         ),
     )
@@ -95,10 +100,10 @@ def _scratch() -> Path:
 
 
 def _put(stop_file: StopFile, lease: Lease) -> None:
-    """Ask running trials to end, without waiting: a store may take its time."""
+    """Ask running trials to end, from a thread, since an object store may answer late."""
 
     def put() -> None:
-        with contextlib.suppress(OSError):  # a full disk: the trials end when their driver does
+        with contextlib.suppress(OSError):  # e.g. a full disk: the trials then end with their driver
             stop_file.put(lease.token)
 
     threading.Thread(target=put, daemon=True).start()
@@ -106,7 +111,7 @@ def _put(stop_file: StopFile, lease: Lease) -> None:
 
 @contextmanager
 def _signals(stop_file: StopFile, plan: Plan, display: LiveView, lease: Lease) -> Iterator[Callable[[], None]]:
-    """A signal lets running trials commit and end; another one, not just its echo, leaves at once."""
+    """On a signal, let running trials commit and end; exit at once on another one (echoes aside) or after GRACE_S."""
     first: float | None = None
     timer = threading.Timer(GRACE_S, _leave)
     timer.daemon = True
@@ -121,7 +126,7 @@ def _signals(stop_file: StopFile, plan: Plan, display: LiveView, lease: Lease) -
         plan.stop()
         _put(stop_file, lease)
         timer.start()
-        display.note(f"{number.name}: running trials commit and end; once more leaves at once")
+        display.note(f"{number.name}: running trials commit and end; a second signal exits at once")
 
     with handled(stop) as again:
         try:

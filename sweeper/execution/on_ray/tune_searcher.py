@@ -1,4 +1,4 @@
-"""What Tune asks for trials and tells of them: a plan's assignments, and what became of each."""
+"""The Tune searcher that suggests a plan's assignments and reports to the plan how each ended."""
 
 from __future__ import annotations
 
@@ -22,41 +22,42 @@ from trials.storage.full_disk import when_there_is_room
 from trials.storage.lease import Lease
 
 COMPACT_EVERY_S = 60.0
-"""So often the tables are written while the sweep runs, so that --show and load stay quick elsewhere."""
+"""Seconds between two writes of the tables while the sweep runs, so that --show and load stay fast elsewhere."""
 
 COMPACT_SHARE = 0.05
-"""But of the driver's time they take no more than this: a slow storage of many trials makes them rarer."""
+"""Upper bound on the share of driver time spent writing tables; on slow storage they are written less often."""
 
 COUNT_EVERY_S = 5.0
-"""So often it is asked how many trials the cluster holds: machines come and go."""
+"""Seconds between two counts of the trials that the cluster holds; machines join and leave."""
 
 
 FULL_S = 5.0
-"""So long nothing is handed out after there was no room to write that it is wanted."""
+"""Seconds to pause scheduling after a write failed because the storage was full."""
 
 
 class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
-    """Adapts a plan to Tune: each suggestion is one attempt at one trial. Keeps nothing that is not in the folder."""
+    """Adapts a plan to Tune: each suggestion is one attempt at one trial. All its state is in the sweep's folder."""
 
     def __init__(self, plan: Plan, folder: SweepFolder, display: LiveView, limit: int | None, lease: Lease) -> None:
         super().__init__(metric="trial", mode="max")
         self.plan, self.folder, self.display, self.lease = plan, folder, display, lease
         self.limit, self.stop = limit, StopFile(folder.stop)
         self._trial_of: dict[str, str] = {}
-        self._heard: dict[str, float] = {}  # when each that runs gave its last sign of life
+        self._heard: dict[str, float] = {}  # time of each running trial's last sign of life
         self._full_since = -math.inf
         self._compact_at = time.monotonic() + COMPACT_EVERY_S
         self._slots, self._counted = 0, -math.inf
         self._whole: dict[str, float] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its searcher as it starts; there is nothing in this one that a pickle should hold."""
+        """Pickle nothing: Tune pickles its searcher at the start, and this one has no state to save."""
         return {}
 
     def set_search_properties(self, *_: Any, **__: Any) -> bool:
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next assignment as a config for Tune; None to be asked again, ``FINISHED`` when the plan is over."""
         if self.lease.lost:
             self.plan.stop()
         self._stop_if_asked()
@@ -73,14 +74,14 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         return self._message(assignment)
 
     def _next(self) -> Assignment | None:
-        """The plan's next, unless there is no room to write that it is wanted: then none, until there is."""
+        """The plan's next assignment; None while the storage is too full to schedule it."""
         try:
             assignment = self.plan.next()
         except OSError as error:
             if not is_full(error):
                 raise
             if self._full_since == -math.inf:
-                self.display.note(f"no room in the storage ({error}): nothing more is handed out until there is")
+                self.display.note(f"no room in the storage ({error}): no further trial starts until there is")
             self._full_since = time.monotonic()
             return None
         if self._full_since > -math.inf:
@@ -110,18 +111,20 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         }
 
     def _most_at_once(self) -> float:
-        """As many as the cluster holds and one that waits, so that no worker does; never more than the limit."""
+        """Maximum number of running trials: what the cluster holds and one that waits, so that no worker idles; at most
+        the limit."""
         if time.monotonic() - self._counted > COUNT_EVERY_S:
             self._slots, self._counted = slots(resources_of(self.plan.space)), time.monotonic()
             self._whole = largest(resources_of(self.plan.space))
         return min(self._slots + 1, math.inf if self.limit is None else self.limit)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Handle a message of a trial: a row, a step to judge, a note, or that its machine lacks the storage."""
         mine = self._trial_of.get(trial_id)
         if mine is None:
             return
         self._heard[trial_id] = time.monotonic()
-        if "step" in result:  # the trial waits; it reads the decision in its folder
+        if "step" in result:  # the trial waits, then reads the decision from its folder
             judge = functools.partial(self.plan.judge, mine, result["step"], result["value"])
             when_there_is_room(judge, self.display.note, lambda: False)
         if "epoch" in result:
@@ -130,11 +133,12 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             self.display.note(f"{mine}: {result['note']}")
         elif "blind" in result:
             storage = self.folder.path.parent
-            self.display.note(f"{result['blind']} does not see the storage {storage}: nothing runs there")
+            self.display.note(f"{result['blind']} does not see the storage {storage}: no trial runs there")
             del self._trial_of[trial_id]
             self.plan.take_back(mine)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Record and show how an attempt ended; write the tables if that is due."""
         mine = self._trial_of.pop(trial_id, None)
         self._heard.pop(trial_id, None)
         if mine is None:
@@ -147,18 +151,18 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         if ending.error is not None:
             self.display.note(f"{mine} ({ending.cell}) failed: {ending.error}{'; tried again' if ending.again else ''}")
         elif ending.status == "died" and not self.plan.stopping:
-            self.display.note(f"{mine} ({ending.cell}): its process died; it goes on from its last commit")
+            self.display.note(f"{mine} ({ending.cell}): its process died; it resumes from its last commit")
         elif ending.empty_layers:
             self.display.note(f"{mine} ({ending.cell}): {ending.empty_layers} layers have no weights left")
         began = time.monotonic()
         if began > self._compact_at:
-            with contextlib.suppress(OSError):  # they are derived: the next time will do
+            with contextlib.suppress(OSError):  # the tables are derived: the next time will do
                 compact_tables(self.folder)
             took = time.monotonic() - began
             self._compact_at = time.monotonic() + max(COMPACT_EVERY_S, took / COMPACT_SHARE)
 
     def silent(self) -> list[str]:
-        """Running trials, as Tune names them, that have given no sign of life for too long; each is failed by now."""
+        """Tune's ids of running trials without a sign of life for ``silence_limit_s``; commits that they failed."""
         limit = self.plan.space.silence_limit_s
         now = time.monotonic()
         found = [trial_id for trial_id, heard in self._heard.items() if limit is not None and now - heard > limit]
@@ -167,7 +171,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         return found
 
     def _stop_if_asked(self) -> None:
-        """Whoever put the file there wants the sweep to end."""
+        """Stop the plan if the stop file exists."""
         if not self.plan.stopping and self.stop.there():
             self.plan.stop()
             self.display.note("asked to stop: running trials commit and end")
@@ -180,6 +184,6 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
 
 
 def _found_from_anywhere(config: dict[str, Any]) -> dict[str, Any]:
-    """A worker has a working folder of its own."""
+    """The config with an absolute ``data_dir``, because a worker has its own working directory."""
     data_dir = config.get("data_dir")
     return config if data_dir is None else {**config, "data_dir": str(Path(data_dir).expanduser().absolute())}

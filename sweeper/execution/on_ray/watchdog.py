@@ -1,4 +1,4 @@
-"""Kills the processes of trials that give no sign of life."""
+"""A Tune callback that kills the processes of trials that give no sign of life."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ray import tune
 from sweeper.execution.on_ray.tune_searcher import PlanSearcher
 
 WATCH_EVERY_S = 1.0
-"""So often the watchdog looks."""
+"""Seconds between two checks."""
 
 
 class Watchdog(tune.Callback):  # type: ignore[misc]  # Ray is not typed
-    """Kills the processes of trials that are silent: frozen, or caught in code that never returns."""
+    """Kills the processes of silent trials: those that are frozen or run code that never returns."""
 
     def __init__(self, searcher: PlanSearcher) -> None:
         self.searcher = searcher

@@ -1,6 +1,9 @@
-"""SIGTERM in a worker is a notice that its machine goes away: the trial commits, ends as preempted, and so does the
-process, so that nothing more is given to it. A worker whose raylet is gone takes that for a notice too: it would wait
-for ever to be listened to, and keep what it holds."""
+"""The Ray worker that runs trials, and its reaction to the loss of its machine.
+
+SIGTERM is a notice that the machine goes away: the trial commits and ends as preempted, and then the process exits, so
+that it gets no further trial. A worker whose raylet has died treats that as the same notice; otherwise it would hang
+and keep its resources.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from sweeper.execution.on_ray.parallel_tasks import bundles, parallel_map
 from sweeper.execution.signals import GRACE_S
 
 ORPHAN_GRACE_S = 10.0
-"""How long without a raylet: others wait for what it holds."""
+"""Seconds a trial has to commit after its raylet died; short, because others wait for its resources."""
 
 RAYLET_POLL_S = 0.5
 
@@ -30,12 +33,12 @@ _watching = False
 
 
 def notice_given() -> bool:
-    """Whether this process has been told that it will end."""
+    """Whether this process has been told to end."""
     return _given
 
 
 def watch_for_notice() -> None:
-    """From now on SIGTERM is a notice, and the end while no trial runs. For the main thread."""
+    """Treat SIGTERM as a notice from now on; while no trial runs, it ends the process. Call in the main thread."""
     global _watching
     if not _watching:
         _watching = True
@@ -44,7 +47,7 @@ def watch_for_notice() -> None:
 
 
 def _watch(raylet: int) -> None:
-    """End this process some time after a notice, whatever it waits for."""
+    """End this process a grace period after a notice or the raylet's death, even if the trial hangs."""
     global _given
     while not _given and os.getppid() == raylet:
         time.sleep(RAYLET_POLL_S)
@@ -62,7 +65,7 @@ def _on_notice(number: int, frame: FrameType | None) -> None:
 
 
 def run_until_notice(assignment: dict[str, Any]) -> None:
-    """:func:`run_assigned`; if the notice came, what there is was committed, and the process ends here."""
+    """Run an assignment; after a notice, the trial has committed its work, and the process exits here."""
     global _busy
     _busy = True
     run_assigned(assignment, tune.report, notice_given, parallel_map)
@@ -72,12 +75,12 @@ def run_until_notice(assignment: dict[str, Any]) -> None:
 
 
 class TrialWorker(wrap_function(run_until_notice)):  # type: ignore[misc]  # Ray is not typed
-    """What Tune runs: one assignment after the other in the same process, of those that want the same resources."""
+    """The Tune trainable: runs assignments with equal resources one after another in the same process."""
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
         return PlacementGroupFactory(bundles(config["resources"], config["pieces"]))
 
     def setup(self, config: dict[str, Any]) -> None:
-        watch_for_notice()  # here and not where trials run: signals reach the main thread
+        watch_for_notice()  # here, because signals reach the main thread, and trials run in another
         super().setup(config)

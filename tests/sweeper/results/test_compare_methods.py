@@ -152,7 +152,7 @@ def test_iterations_become_the_epochs_that_were_planned(method: str, tmp_path: P
 
 def test_a_dry_run_tells_dense_networks_from_sparse_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--space", "compare_methods", "--profile", "demo", "--dry-run"]) == 0
-    said = "dense networks to train first, shared: 3, and 9 sparse ones made of these"
+    said = "dense networks to train first, shared: 3, and 9 sparse networks derived from these"
     assert said in capsys.readouterr().out.splitlines()
 
 

@@ -155,7 +155,7 @@ def test_an_unfinished_sweep_says_how_far_it_is(sweep: SweepFolder) -> None:
         *("seed 1: 1 failed, 1 running (at prune, level 0, epoch 1)", "seed 0: 1 pruned, 1 scheduled")
     ]
     lines = shown(sweep.path).splitlines()
-    assert lines[0] == "bip: 4 cells, 1 done; 8 trials, 2 done, 1 running, 2 failed, 3 left; nobody drives it now"
+    assert lines[0] == "bip: 4 cells, 1 done; 8 trials, 2 done, 1 running, 2 failed, 3 left; no driver is running"
     assert lines[3].split()[:7] == ["50.00", "50.10", "90.00", "±", "–", "80.00", "±"]
     assert lines[4].split()[:5] == ["10.00", "–", "–", "0", "1/2"]
     assert lines[-3:-1] == [f"failed: bip-0.5-{s}-1: NonFiniteLoss: the loss of stage prune is nan" for s in (0, 1)]

@@ -123,12 +123,12 @@ def test_a_driver_that_died_is_succeeded_by_one_that_asks_the_same(tmp_path: Pat
         (
             {"search": {**SEARCH, "finetune.momentum": {"uniform": [0.0, 0.9]}}},
             "from_sweep needs the same names and ranges, but finetune.momentum is searched as uniform from 0.0 to 0.9, "
-            "there uniform from 0.0 to 0.95: make them agree",
+            "in the earlier sweep uniform from 0.0 to 0.95: make them agree",
         ),
         (
             {"search": {**SEARCH, "pretrain.lr": {"uniform": [0.1, 0.2]}}},
             "from_sweep needs the same names and ranges, but pretrain.lr is searched as uniform from 0.1 to 0.2, "
-            "there not at all: make them agree",
+            "in the earlier sweep not at all: make them agree",
         ),
         ({"grid": {"density": [0.3]}}, "from_sweep is 'earlier', but none of its 12 complete trials has the method"),
         ({"search": {}, "samples": 1}, "from_sweep is 'earlier', but search is empty: remove from_sweep"),
