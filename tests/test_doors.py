@@ -98,8 +98,8 @@ def test_every_port_asks_for_the_token(folder: Path) -> None:
         session = folder / "session_latest" / "logs"
         wait_for(lambda: b"Ray runtime started" in (folder / "log").read_bytes(), "Ray")
         wait_for(lambda: (session / "dashboard_agent.log").exists(), "the agent of the dashboard")
+        wait_for(lambda: len(listening(folder)) >= 5, "all that listens: the agent does so last")
         ports = listening(folder)
-        assert len(ports) >= 5
         said = {port: verdict("127.0.0.1", port) for port in ports}
         assert all(shut for shut, _ in said.values()), said
         assert any("UNAUTHENTICATED" in text for _, text in said.values())
