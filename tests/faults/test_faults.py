@@ -169,7 +169,7 @@ def test_other_signals_end_with_everything_committed(drivers: Drivers, tmp_path:
     assert set(trials["failures"]) == {0}
 
 
-def test_a_second_signal_leaves_at_once_and_takes_everything_along(drivers: Drivers, tmp_path: Path) -> None:
+def test_a_second_signal_ends_driver_and_workers_at_once(drivers: Drivers, tmp_path: Path) -> None:
     path = tmp_path / "left" / "small"
     driver = drivers.start(*arguments("left", "--set", "trial.checkpoint_every_s=60"))
     run_until(driver, 0.0, path)
@@ -184,7 +184,7 @@ def test_a_second_signal_leaves_at_once_and_takes_everything_along(drivers: Driv
 
 
 @SLOW
-def test_a_worker_that_is_told_to_end_and_one_that_hangs(drivers: Drivers, tmp_path: Path) -> None:
+def test_a_worker_that_gets_sigterm_and_one_that_hangs(drivers: Drivers, tmp_path: Path) -> None:
     """SIGTERM is a notice: what there is gets committed, and no retry is spent. Silence is death, and is."""
     path = tmp_path / "noticed" / "small"
     watch = Watch(path)

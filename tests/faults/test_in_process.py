@@ -136,7 +136,7 @@ def test_scheduling_pauses_while_the_disk_is_full(disk: Disk, tmp_path: Path, mo
     assert [note[:26] for note in shown.notes] == ["no room in the storage ([E", "there is room again"]
 
 
-def test_a_full_temporary_folder_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_temporary_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from sweeper.execution.on_ray import tune_run
 
     def mkdtemp(**_: object) -> str:
@@ -283,7 +283,7 @@ def test_every_checkpoint_is_verified_if_asked_for(undisturbed: tuple[TrialConfi
     assert_same_outcome(folder_of(config, tmp_path), calm)
 
 
-def test_room_is_told_from_other_errors() -> None:
+def test_a_full_disk_is_distinguished_from_other_errors() -> None:
     assert files.is_full(OSError(errno.ENOSPC, ""))
     assert files.is_full(OSError(errno.EDQUOT, ""))
     assert not files.is_full(OSError(errno.EACCES, ""))
@@ -336,7 +336,7 @@ def test_silence_beyond_the_limit_is_a_failure_and_late_commits_are_refused(
         frozen.commit(checkpoint={}, rows={}, progress={}, seconds=0.0)
 
 
-def test_who_ran_out_of_memory_gets_the_whole_machine(asking: Any) -> None:
+def test_a_trial_that_ran_out_of_memory_gets_the_whole_machine(asking: Any) -> None:
     told = asking.suggest("a")
     assert not told["alone"]
     attempt, _ = TrialFolder(asking.folder.trial_folder(told["trial"])).begin()

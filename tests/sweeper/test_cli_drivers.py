@@ -66,7 +66,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_driver_that_died_with_its_machine_is_succeeded(
+def test_the_lease_of_a_driver_that_died_with_its_machine_is_taken_over(
     capsys: pytest.CaptureFixture[str], here: Path, ran: list[str]
 ) -> None:
     driver_elsewhere(here)
@@ -76,7 +76,7 @@ def test_a_driver_that_died_with_its_machine_is_succeeded(
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_driver_that_lives_on_another_machine_is_not(
+def test_the_lease_of_a_driver_alive_on_another_machine_is_not_taken_over(
     capsys: pytest.CaptureFixture[str], here: Path, ran: list[str]
 ) -> None:
     driver_elsewhere(here)
@@ -89,7 +89,7 @@ def test_a_driver_that_lives_on_another_machine_is_not(
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"host": 1}', "\x00"])
-def test_a_lease_that_nobody_can_read_is_nobodys(here: Path, ran: list[str], content: str) -> None:
+def test_an_unreadable_lease_has_no_owner(here: Path, ran: list[str], content: str) -> None:
     driver_elsewhere(here).write_text(content)
     assert sweep() == COMPLETE
 

@@ -48,7 +48,7 @@ def test_a_sweep_can_be_extended_and_moved(here: Path, ran: list[str]) -> None:
     assert not (here / "results").exists()
 
 
-def test_what_contradicts_the_sweep_is_refused_with_the_difference(
+def test_a_contradicting_space_is_refused_with_the_difference(
     capsys: pytest.CaptureFixture[str], here: Path, ran: list[str]
 ) -> None:
     assert sweep() == COMPLETE
@@ -103,7 +103,7 @@ def test_show(capsys: pytest.CaptureFixture[str], here: Path, ran: list[str], mo
     assert capsys.readouterr().out == shown
 
 
-def test_a_failed_trial_is_told(capsys: pytest.CaptureFixture[str], here: Path, ran: list[str]) -> None:
+def test_a_failed_trial_is_reported(capsys: pytest.CaptureFixture[str], here: Path, ran: list[str]) -> None:
     arguments = ["--set", "trial.finetune={epochs: 1, lr: 1e30}", "--set", "search=null", "--samples", "1"]
     assert sweep(*arguments) == FAILURES
     assert len(ran) == 4  # each of the two is tried once more

@@ -90,7 +90,7 @@ def test_cancel_waits_for_the_driver(
     assert stopped.endswith("0 left; the same command again goes on")
 
 
-def test_cancel_when_nobody_drives(storage: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cancel_without_a_driver(storage: Place, capsys: pytest.CaptureFixture[str]) -> None:
     begin(storage)
     assert main(["--cancel", "small", "--storage", str(storage)]) == COMPLETE
     assert "there is nothing to cancel" in capsys.readouterr().out
@@ -110,7 +110,7 @@ def test_a_driver_that_does_not_answer_is_named(
     assert "has not stopped within 0.1 s" in capsys.readouterr().err
 
 
-def test_what_was_meant_for_a_dead_driver_does_not_stop_the_next(tmp_path: Path) -> None:
+def test_a_stop_file_for_a_dead_driver_does_not_stop_the_next(tmp_path: Path) -> None:
     stop = StopFile(tmp_path / "stop")
     stop.put("the dead one")
     stop.remove_unless_for("me")

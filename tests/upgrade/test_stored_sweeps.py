@@ -42,7 +42,7 @@ def refuse_to_run(*_: Any, **__: Any) -> None:
     pytest.fail("a sweep that is done has begun to run something")
 
 
-def test_the_storage_holds_every_end_a_trial_may_have() -> None:
+def test_the_storage_holds_every_outcome_of_a_trial() -> None:
     """Two methods that are complete, a third that is complete and pruned, one failure, and a population's lineage."""
     ends = [
         (trial.split("-")[0], content["status"])
@@ -76,7 +76,7 @@ def test_the_report_is_the_same(storage: Path, capsys: pytest.CaptureFixture[str
     assert shown(storage, capsys.readouterr().out) == expected()["sweeps"][name]["show"]
 
 
-def test_the_door_shows_it(storage: Path) -> None:
+def test_sweep_py_shows_it(storage: Path) -> None:
     words = [sys.executable, str(ROOT / "sweep.py"), "--show", "methods", "--storage", str(storage)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")

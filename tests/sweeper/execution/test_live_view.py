@@ -93,7 +93,7 @@ def test_what_was_finished_before_is_one_line() -> None:
     assert len(lines) == 2
 
 
-def test_thousands_of_trials_give_few_lines_and_every_trial_is_told() -> None:
+def test_thousands_of_trials_give_few_lines_and_every_trial_is_counted() -> None:
     display, out = make(total=3000)
     with display:
         for number in range(3000):
@@ -107,7 +107,7 @@ def test_thousands_of_trials_give_few_lines_and_every_trial_is_told() -> None:
     assert lines[-1].startswith("3000/3000")
 
 
-def test_a_sum_is_told_when_time_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_summary_line_is_printed_after_some_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     display, out = make(total=100)

@@ -48,7 +48,7 @@ def always() -> bool:
     return True
 
 
-def test_tasks_and_this_process_come_to_the_same(tmp_path: Path) -> None:
+def test_tasks_give_the_same_results_as_this_process(tmp_path: Path) -> None:
     counted: list[int] = []
     tasks = parallel_map(RESOURCES, never)
 
@@ -76,7 +76,7 @@ def test_results_are_in_the_order_of_the_pieces() -> None:
     assert parallel_map(RESOURCES, never)(work, 7, [3, 1, 2]) == [(7, 3), (7, 1), (7, 2)]
 
 
-def test_being_asked_to_stop_and_failing_are_told_apart() -> None:
+def test_a_requested_stop_is_not_a_failure() -> None:
     with pytest.raises(Preempted):
         parallel_map(RESOURCES, always)(work, 7, [1, 2])
     with pytest.raises(ValueError, match="piece 2 is broken"):

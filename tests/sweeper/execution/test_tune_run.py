@@ -190,7 +190,7 @@ def assignment_in(here: Path, **fields: Any) -> dict[str, Any]:
     return {"trial": "dense-x", "config": config, **told, **where}
 
 
-def test_a_worker_tells_how_a_trial_ended(here: Path, reports: list[dict[str, Any]]) -> None:
+def test_a_worker_reports_how_a_trial_ended(here: Path, reports: list[dict[str, Any]]) -> None:
     run_assigned(assignment_in(here), reports.append)
     assert reports[-1] == {"trial": "dense-x", "status": "complete"}
 
@@ -215,7 +215,7 @@ def test_a_worker_that_is_to_stop_does_not_begin(here: Path, reports: list[dict[
     assert TrialFolder(here / "trial").state() is None
 
 
-def test_a_worker_that_does_not_see_the_storage_says_so(
+def test_a_worker_that_does_not_see_the_storage_reports_it(
     here: Path, reports: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sweeper.execution.assigned_trial.STORAGE_LAG_S", 0.1)
@@ -234,7 +234,7 @@ def run_door(script: Path, *arguments: str, **environment: str) -> subprocess.Co
     return done
 
 
-def test_the_door_alone_finds_its_house(here: Path) -> None:
+def test_sweep_py_alone_finds_the_project(here: Path) -> None:
     """As `ray submit` does it: one file, copied to the head's home."""
     door = here / "home" / "sweep.py"
     door.parent.mkdir()
@@ -252,7 +252,7 @@ def test_the_door_alone_finds_its_house(here: Path) -> None:
     assert "sweeper" in lost.stderr
 
 
-def test_what_this_machine_does_not_have_is_said(here: Path) -> None:
+def test_resources_that_no_machine_has_are_refused(here: Path) -> None:
     """By a Ray of its own: a cluster that is joined may start a machine yet, and is waited for."""
     done = run_door(ROOT / "sweep.py", "--set", "resources.cpu=4096")
     assert done.returncode == WRONG_INPUT, done.stderr
@@ -263,7 +263,7 @@ def test_what_this_machine_does_not_have_is_said(here: Path) -> None:
 
 
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:1", "nowhere.invalid:6379"])
-def test_a_cluster_that_is_not_there(
+def test_an_address_without_a_cluster_is_refused(
     capsys: pytest.CaptureFixture[str], here: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     from sweeper.execution.on_ray import cluster

@@ -104,7 +104,7 @@ def test_all_cells_of_a_seed_start_from_one_dense_network(profile: str | None) -
     assert sorted(seed for seed, _ in found) == [0, 1, 2]
 
 
-def test_who_is_left_out_is_said() -> None:
+def test_left_out_methods_are_listed() -> None:
     text = " ".join((SPACES / "compare_methods.yaml").read_text().split())
     said = text.partition("Left out: ")[2].partition(". ")[0]
     assert all(name in said for name in LEFT_OUT)
@@ -224,7 +224,7 @@ def test_points_are_means_over_seeds_at_the_density_of_all_weights(sweep: Sweep)
     assert dense_accuracy(sweep) == pytest.approx(0.95)
 
 
-def test_what_another_beats_is_not_of_the_front(tmp_path: Path) -> None:
+def test_dominated_points_are_not_on_the_pareto_front(tmp_path: Path) -> None:
     rows = [
         ("l1", None, 0.5, 0, 0.9, 900, 48),
         ("one_shot", 0.5, None, 0, 0.91, 900, 50),
@@ -238,14 +238,14 @@ def test_what_another_beats_is_not_of_the_front(tmp_path: Path) -> None:
     }
 
 
-def test_series_by_what_is_asked_for(sweep: Sweep) -> None:
+def test_series_by_chosen_columns(sweep: Sweep) -> None:
     points = points_of(sweep, ["method", "stage_pr"], "val_accuracy")
     assert points["series"].tolist() == ["l1, 0.5", "l1, 0.9", "one_shot", "one_shot"]
     assert points["asked"].tolist() == ["", "", "density=0.5", "density=0.1"]
     assert set(points["accuracy"]) == {0.5}
 
 
-def test_what_cannot_be_compared_is_refused(sweep: Sweep, tmp_path: Path) -> None:
+def test_sweeps_that_cannot_be_compared_are_refused(sweep: Sweep, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"by is 'metod', but must be one of: .*did you mean 'method'"):
         points_of(sweep, ["metod"])
     with pytest.raises(UserError, match="accuracy is 'loss', but must be one of"):
@@ -288,7 +288,7 @@ def test_looks_do_not_repeat() -> None:
     assert len(set(MARKERS)) >= len(METHODS) - len(LEFT_OUT)  # apart without any colour
 
 
-def test_the_command_writes_a_picture_and_says_the_points(
+def test_the_command_writes_a_picture_and_prints_the_points(
     sweep: Sweep, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("matplotlib")

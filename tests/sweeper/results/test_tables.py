@@ -156,7 +156,7 @@ def test_tables_are_a_cache_that_changes_nothing(sweep: SweepFolder) -> None:
         assert load(sweep.path).epochs["trial"].unique().tolist() == ["bip-a", "bip-c"]
 
 
-def test_old_tables_give_what_no_tables_give(sweep: SweepFolder) -> None:
+def test_outdated_tables_give_the_same_as_no_tables(sweep: SweepFolder) -> None:
     running = begin(sweep, "bip-0")
     commit(running, 1)
     compact_tables(sweep)
@@ -235,7 +235,7 @@ def test_many_damaged_files_do_not_wait_one_by_one(sweep: SweepFolder) -> None:
     assert time.monotonic() - began < 1
 
 
-def test_what_a_worker_replaces_between_state_and_rows_is_read_again(
+def test_files_replaced_between_state_and_rows_are_read_again(
     sweep: SweepFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attempt = begin(sweep, "bip-0")
@@ -288,7 +288,7 @@ def test_loading_while_a_worker_commits(sweep: SweepFolder) -> None:
     assert len(load(sweep.path).epochs.query("trial == 'bip-0'")) == commits[0] % 50 + 1
 
 
-def test_what_is_not_a_sweep_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_sweep_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no-such.*is not a sweep's folder.*give storage/name"):
         load(tmp_path / "no-such")
 

@@ -55,7 +55,7 @@ def test_without_a_pruner_as_many_trials_run_as_fit(tmp_path: Path) -> None:
     assert Limited(with_budget(None), tmp_path).go().plan.complete
 
 
-def test_what_stopped_trials_leave_is_spent_on_others(tmp_path: Path) -> None:
+def test_epochs_left_by_stopped_trials_are_spent_on_others(tmp_path: Path) -> None:
     budget = 8 * EPOCHS
     drivers = Limited(with_budget(budget, KINDS["halving"]), tmp_path / "undisturbed").go()
     assert len(drivers.came_to()) > 8

@@ -56,7 +56,7 @@ def test_names_are_those_of_the_configs(tmp_path: Path) -> None:
 CHOICE = {"finetune.momentum": {"choice": [0.0, 0.9]}}
 
 
-def test_a_config_that_has_run_is_told_at_once_and_counts_as_a_sample(tmp_path: Path) -> None:
+def test_the_result_of_a_config_that_has_run_counts_as_a_sample_at_once(tmp_path: Path) -> None:
     space = make_space(search=CHOICE, samples=5, sampler="random", grid={"density": [0.5]})
     plan = begun(space, tmp_path)
     assert len(run_out(plan, lambda config: config["finetune"]["momentum"])) == 2
@@ -70,7 +70,7 @@ def test_a_config_that_has_run_is_told_at_once_and_counts_as_a_sample(tmp_path: 
     assert begun(space, tmp_path).complete
 
 
-def test_a_config_that_runs_is_not_handed_out_twice_and_tells_all_its_samples(tmp_path: Path) -> None:
+def test_a_running_config_is_not_handed_out_twice_and_ends_all_its_samples(tmp_path: Path) -> None:
     space = make_space(search=CHOICE, samples=6, sampler="random", grid={"density": [0.5]})
     plan = begun(space, tmp_path)
     running = [assignment.trial_id for assignment in iter(plan.next, None)]

@@ -84,18 +84,14 @@ def test_the_search_is_a_search(undisturbed: Drivers) -> None:
     assert len(points) == len(samples)
 
 
-def test_a_driver_killed_at_any_step_is_succeeded_by_one_that_asks_the_same(
-    tmp_path: Path, undisturbed: Drivers
-) -> None:
+def test_after_a_kill_at_any_step_the_next_driver_asks_the_same(tmp_path: Path, undisturbed: Drivers) -> None:
     expected = asked(undisturbed.plan.folder)
     for step in range(1, undisturbed.steps + 1):
         drivers = Drivers(undisturbed.space, tmp_path / str(step)).go(killed_after=range(step, step + 1))
         assert asked(drivers.plan.folder) == expected, step
 
 
-def test_a_driver_killed_after_every_step_is_succeeded_by_one_that_asks_the_same(
-    tmp_path: Path, undisturbed: Drivers
-) -> None:
+def test_after_kills_at_every_step_the_next_drivers_ask_the_same(tmp_path: Path, undisturbed: Drivers) -> None:
     drivers = Drivers(undisturbed.space, tmp_path / "sweep").go(killed_after=range(1, 10_000))
     assert asked(drivers.plan.folder) == asked(undisturbed.plan.folder)
 

@@ -43,7 +43,7 @@ def test_a_cell_whose_members_all_fail_ends(tmp_path: Path) -> None:
     assert again.total == 16
 
 
-def test_a_trial_without_its_objective_is_no_ones_parent(tmp_path: Path) -> None:
+def test_a_trial_without_its_objective_is_never_a_parent(tmp_path: Path) -> None:
     plan = begun(population(grid={"density": [0.5]}), tmp_path / "s")
     values = iter([None, 0.1, 0.2, None])
     for _ in range(4):
@@ -57,7 +57,7 @@ def test_a_trial_without_its_objective_is_no_ones_parent(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
-def test_members_that_miss_a_constraint_come_after_those_that_keep_it(direction: str, tmp_path: Path) -> None:
+def test_members_that_miss_a_constraint_rank_below_those_that_keep_it(direction: str, tmp_path: Path) -> None:
     constraints = [{"column": "flops", "at_most": 100.0}, {"column": "density", "target": 0.5, "tolerance": 0.1}]
     space = population(
         pbt={"quantile": 0.25, "generations": 2, "population": 5},

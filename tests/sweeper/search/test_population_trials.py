@@ -52,7 +52,7 @@ def small_bip() -> Space:
 
 
 @pytest.mark.usefixtures("few_digits")
-def test_the_last_generation_tells_every_members_whole_history(tmp_path: Path) -> None:
+def test_the_last_generation_reports_every_members_whole_history(tmp_path: Path) -> None:
     run_for_real(small_bip(), tmp_path)
     sweep = load(tmp_path / "small")
     assert set(sweep.trials["status"]) == {"complete"}
@@ -92,7 +92,7 @@ def test_every_segment_counts_its_own_epochs(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("few_digits")
-def test_killed_ten_times_it_comes_to_the_same(tmp_path: Path) -> None:
+def test_a_population_killed_ten_times_gives_the_same_results(tmp_path: Path) -> None:
     whole = run_for_real(small_bip(), tmp_path / "whole")
     draw, kills = deaths(seed=7, longest=12), 0
     while kills < 10:

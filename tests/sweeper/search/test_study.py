@@ -123,7 +123,7 @@ for _name in ("gp", "nsga2", "nsga3", "tpe"):
 
 
 @pytest.mark.parametrize("search", SEARCHES.values(), ids=SEARCHES)
-def test_a_rebuilt_study_is_the_one_that_lived_and_goes_on_as_it(search: dict[str, Any]) -> None:
+def test_a_rebuilt_study_equals_the_original_and_continues_like_it(search: dict[str, Any]) -> None:
     samples = 6 if search["sampler"] == "gp" else 24
     history = History(space(samples=samples, **search))
     for _ in history.run(samples):
@@ -136,7 +136,7 @@ def test_a_rebuilt_study_is_the_one_that_lived_and_goes_on_as_it(search: dict[st
         assert len({tuple(sample.params.items()) for sample in history.samples}) == samples
 
 
-def test_a_rebuilt_study_goes_on_by_itself_as_the_one_that_lived() -> None:
+def test_a_rebuilt_study_continues_alone_like_the_original() -> None:
     history = History(space())
     for _ in history.run(14):
         pass
@@ -216,7 +216,7 @@ def test_every_kind_of_value_survives_the_record() -> None:
         assert theirs.distributions == ours.distributions
 
 
-def test_what_is_told_twice_counts_once() -> None:
+def test_an_outcome_given_twice_counts_once() -> None:
     history = History(space("random"))
     sample = history.ask()
     history.tell(0, complete(-1.0))
@@ -301,7 +301,7 @@ EXPERIMENTAL: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("fields", EXPERIMENTAL.values(), ids=EXPERIMENTAL)
-def test_what_a_space_asks_for_by_name_is_not_warned_of_and_all_else_is(fields: dict[str, Any]) -> None:
+def test_experimental_parts_warn_unless_the_space_names_them(fields: dict[str, Any]) -> None:
     wanted = make_space(search=SEARCH, samples=60, trial={**ONE_SHOT, "finetune": {"epochs": 9}}, **fields)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

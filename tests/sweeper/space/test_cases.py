@@ -67,7 +67,7 @@ def written(folder: Path) -> str:
 # --- cells
 
 
-def test_a_conditional_path_is_there_where_its_condition_holds() -> None:
+def test_a_conditional_path_exists_where_its_condition_holds() -> None:
     space = space_of()
     keys = [cell.key for cell in space.cells() if cell.values["seed"] == 0]
     assert keys == [
@@ -183,14 +183,14 @@ def test_a_space_runs_with_fewer_methods_than_it_knows(tmp_path: Path) -> None:
         ("cases/bip/when", {"prune.lr": 0.1}, "cases.bip.when.prune.lr is not in the grid, but a cell has nothing"),
     ],
 )
-def test_what_is_no_condition_and_no_case_is_refused(path: str, value: Any, says: str) -> None:
+def test_invalid_conditions_and_cases_are_refused(path: str, value: Any, says: str) -> None:
     with pytest.raises(UserError) as caught:
         space_of(changed(path, value))
     assert str(caught.value).startswith(says)
     assert "\n" not in str(caught.value)
 
 
-def test_a_case_that_its_trials_do_not_accept_is_said_with_the_cell() -> None:
+def test_a_case_that_its_trials_do_not_accept_is_reported_with_the_cell() -> None:
     with pytest.raises(UserError) as caught:
         check_space(space_of(changed("cases/sparse/trial/levels", 3)))
     assert str(caught.value).startswith("key is 'levels', but must be one of: ")

@@ -31,7 +31,7 @@ def stopped_at(folder: SweepFolder, cell: str = "") -> list[int | None]:
 
 
 @pytest.mark.parametrize("pruner", KINDS.values(), ids=KINDS)
-def test_a_rebuilt_study_is_the_one_that_lived_pruned_trials_and_all(tmp_path: Path, pruner: Any) -> None:
+def test_a_rebuilt_study_with_pruned_trials_equals_the_original(tmp_path: Path, pruner: Any) -> None:
     drivers = Drivers(space_of(pruner), tmp_path).go()
     rebuilt = begun(drivers.space, tmp_path)
     found = [step for step in stopped_at(drivers.plan.folder) if step is not None]
@@ -212,7 +212,7 @@ def test_options_survive_the_document(pruner: Any) -> None:
         ),
     ],
 )  # fmt: skip
-def test_what_could_stop_nothing_is_refused(fields: dict[str, Any], says: str) -> None:
+def test_pruners_that_could_stop_nothing_are_refused(fields: dict[str, Any], says: str) -> None:
     if fields.get("trial", {}).get("method") == "dense":
         fields = {**fields, "search": {"train.lr": {"uniform": [0.1, 0.2]}}}
     with pytest.raises(UserError) as caught:

@@ -224,7 +224,7 @@ def test_given_points_are_checked(points: Any, says: str) -> None:
     assert refusal(enqueue=points).startswith(says)
 
 
-def test_a_given_point_keeps_conditions_and_says_all_for_a_grid() -> None:
+def test_a_given_point_keeps_conditions_and_is_complete_for_a_grid() -> None:
     point = {"score": "random", "finetune.schedule": "cosine"}
     says = refusal(search=CONDITIONAL, enqueue=[point])
     assert says.startswith("enqueue[0] has finetune.schedule, but that is searched one of cosine, constant, when score")

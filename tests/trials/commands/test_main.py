@@ -88,7 +88,7 @@ def test_overrides_and_names(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         (["device=cuda:99"], "device is 'cuda:99', but must be auto or a device of this machine"),
     ],
 )
-def test_what_the_user_wrote_exits_with_2(
+def test_wrong_input_exits_with_2(
     overrides: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [part for override in overrides for part in ("--set", override)]

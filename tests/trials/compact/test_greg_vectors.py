@@ -27,7 +27,7 @@ def recorded(name: str) -> tuple[dict[str, Any], dict[str, Tensor], Net, dict[st
     return MANIFEST["files"][name], content, Net(model.eval()), removed
 
 
-def test_there_are_both_patterns() -> None:
+def test_the_vectors_hold_both_patterns() -> None:
     assert {MANIFEST["files"][name]["params"]["wg"] for name in FILES} == {"filter", "channel"}
 
 

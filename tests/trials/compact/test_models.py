@@ -125,7 +125,7 @@ def test_shapes_of_every_model(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_what_enters_a_sum_or_the_outputs_is_pinned_and_nothing_else(name: str) -> None:
+def test_only_layers_that_enter_a_sum_or_the_outputs_are_pinned(name: str) -> None:
     with torch.device("meta"):
         model = MODELS[name](num_classes=5, in_channels=3)
     graph = dependencies(model)
@@ -142,7 +142,7 @@ def test_what_enters_a_sum_or_the_outputs_is_pinned_and_nothing_else(name: str) 
             assert not channels.pinned
 
 
-def test_a_removal_that_cannot_be_is_told() -> None:
+def test_impossible_removals_are_refused() -> None:
     model = MODELS["resnet20"](num_classes=5, in_channels=3)
     one = torch.tensor([0])
     for name, pattern, says in (
@@ -207,7 +207,7 @@ class Odd(nn.Module):
 @pytest.mark.parametrize(
     ("kind", "says"), [("grouped", "grouped convolution"), ("norm", "enter 'norm'"), ("twice", "used twice")]
 )
-def test_what_the_graph_cannot_follow_is_pinned(kind: str, says: str) -> None:
+def test_layers_that_the_graph_cannot_follow_are_pinned(kind: str, says: str) -> None:
     graph = dependencies(Odd(kind))
     assert says in (graph["conv2.weight"] if kind == "twice" else graph["conv1.weight"]).pinned
 

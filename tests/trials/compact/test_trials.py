@@ -51,7 +51,7 @@ def outputs(model: nn.Module) -> torch.Tensor:
     return out
 
 
-def test_rows_say_what_is_left(storage: Path) -> None:
+def test_rows_report_the_remaining_network(storage: Path) -> None:
     config = shrinking()
     rows, net = rows_of(folder_of(config, storage)), checkpoint_of(folder_of(config, storage))["net"]
     shapes = {name: weight.shape for name, weight in net["model"].items() if weight.dim() > 1}
@@ -76,7 +76,7 @@ def test_the_result_has_its_latency_if_asked(storage: Path, tmp_path: Path, few_
 
 
 @pytest.mark.parametrize("after", [2, 4, 6])
-def test_a_smaller_network_resumes_as_if_nothing_had_been(after: int, storage: Path, tmp_path: Path) -> None:
+def test_a_smaller_network_resumes_to_the_same_results(after: int, storage: Path, tmp_path: Path) -> None:
     config = shrinking(checkpoint_every_s=0.0)
     asked: list[int] = []
 
@@ -112,7 +112,7 @@ def test_masked_channels_are_exported_as_a_smaller_network(storage: Path, tmp_pa
     torch.testing.assert_close(outputs(model), outputs(network(trial)[1].model), rtol=1e-5, atol=1e-5)
 
 
-def test_masked_filters_whose_bn_still_speaks_are_not_removed(storage: Path, tmp_path: Path) -> None:
+def test_masked_filters_with_a_nonzero_bn_are_not_removed(storage: Path, tmp_path: Path) -> None:
     """BN makes a constant of a filter of zeros: a network without it is another one."""
     trial = folder_of(config_of("hydra-filter-original"), storage)
     export(trial, tmp_path / "net.pt", "compact")
@@ -129,7 +129,7 @@ def test_onnx_export_computes_the_same(storage: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(torch.from_numpy(logits), outputs(network(trial)[1].model), rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_no_compact_network_is_refused(tmp_path: Path) -> None:
+def test_files_without_a_compact_network_are_refused(tmp_path: Path) -> None:
     torch.save({"architecture": {"model": "tiny"}}, tmp_path / "half")
     torch.save(nn.Linear(1, 1).state_dict(), tmp_path / "state")
     (tmp_path / "text").write_text("weights")
@@ -197,7 +197,7 @@ def test_profile_counts_and_times_every_form(storage: Path, capsys: pytest.Captu
     assert len(lines) == 2
 
 
-def test_profile_of_what_is_no_trial(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_profile_of_a_folder_without_a_trial(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["profile", str(tmp_path)]) == 2
     assert "must be the folder of a trial" in capsys.readouterr().err
 

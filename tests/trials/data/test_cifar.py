@@ -162,7 +162,7 @@ def test_download_folder_that_cannot_be_made(tmp_path):
         load_data("cifar10")
 
 
-def test_download_once_and_repair_what_was_cut_short(download_folder, monkeypatch):
+def test_download_once_and_repair_truncated_files(download_folder, monkeypatch):
     downloads = []
 
     def fake(_, root):

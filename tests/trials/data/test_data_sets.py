@@ -75,7 +75,7 @@ def test_raw_data_is_frozen_and_can_be_varied():
     assert dataclasses.replace(raw, pad=0).pad == 0
 
 
-def test_unknown_name_is_told_with_the_nearest():
+def test_an_unknown_name_is_refused_with_the_nearest():
     with pytest.raises(DataError, match=r"data set is 'cifar', but must be one of: .*did you mean 'cifar10'"):
         require_data("cifar")
 

@@ -56,7 +56,7 @@ def test_images_are_named_by_file_and_row(tmp_path):
     assert where == [f"{first} row 0", f"{first} row 4", f"{second} row 0", f"{second} row 6"]
 
 
-def test_fingerprint_follows_names_sizes_and_labels_not_places(tmp_path, monkeypatch):
+def test_fingerprint_follows_names_sizes_and_labels_not_paths(tmp_path, monkeypatch):
     for write, name in ((write_imagenet, "a"), (write_imagenet_parquet, "b")):
         first = load_large(write(tmp_path / name)).fingerprint
         shutil.copytree(tmp_path / name, tmp_path / f"{name}-copy", copy_function=shutil.copyfile)
@@ -105,7 +105,7 @@ def empty_class(root: Path) -> None:
         (empty_class, r"train/n01641577 holds no images \(\.jpeg, \.jpg, \.png\)"),
     ],
 )
-def test_what_is_incomplete_is_named_in_one_line(tmp_path, change, message):
+def test_missing_parts_are_named_in_one_line(tmp_path, change, message):
     change(write_imagenet(tmp_path))
     with pytest.raises(DataError, match=message) as caught:
         load_data("imagenet", str(tmp_path))
@@ -129,7 +129,7 @@ def test_parquet_is_unpacked_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("suffix", ["bin", "npz"])
-def test_what_was_unpacked_is_unpacked_again_when_it_is_cut_short_or_gone(tmp_path, monkeypatch, suffix):
+def test_a_truncated_or_missing_unpacked_file_is_unpacked_again(tmp_path, monkeypatch, suffix):
     first = load_large(write_imagenet_parquet(tmp_path))
     wanted = [first.train.read(i) for i in range(12)]
     for damage in (lambda file: file.write_bytes(file.read_bytes()[:-5]), Path.unlink):

@@ -112,7 +112,7 @@ HUGGING_FACE = json.dumps({"info": {"features": {"label": {"names": list("abcde"
 
 
 @pytest.mark.parametrize("metadata", [{"class_names": NAMES}, {"huggingface": HUGGING_FACE}])
-def test_class_count_is_told_by_the_metadata_and_kept_in_the_cache(tmp_path, metadata, monkeypatch):
+def test_the_class_count_is_read_from_the_metadata_and_kept_in_the_cache(tmp_path, metadata, monkeypatch):
     folder = str(write_both(tmp_path, metadata=metadata))
     assert load_data("parquet", folder).num_classes == 5
     forget(monkeypatch)

@@ -125,7 +125,7 @@ def test_wide_resnet_as_published() -> None:
     assert sum(w.numel() for w in sparsified.values()) == about["sparsified_weights_total"]
 
 
-def test_one_sided_is_the_corrected_form_of_what_the_script_hints_at() -> None:
+def test_one_sided_is_the_corrected_form_of_the_scripts_hint() -> None:
     """lv relu(D - (1 - T)), D the weighted density."""
     n, starget, lv = torch.tensor([300.0, 100.0], dtype=torch.float64), 0.7, 3.0
     for sparsity in (0.4, 0.69, 0.71, 0.9):

@@ -168,7 +168,7 @@ def test_the_forward_keeps_no_tensor_that_a_dense_one_would_not() -> None:
     assert sum(size for _, size in set(ours)) == sum(size for _, size in set(plain))
 
 
-def test_a_layer_is_as_large_as_it_is_and_as_released_as_if_it_were_dense() -> None:
+def test_layer_sizes_count_own_weights_and_as_released_those_without_groups() -> None:
     depthwise = nn.Sequential(nn.Conv2d(64, 64, 3, groups=64), nn.Conv2d(64, 8, 3), nn.Flatten(), nn.Linear(8, 10))
     at = {"pthres": 576}
     assert list(config(**at).sparsified(depthwise)) == ["0.weight", "1.weight"]
@@ -178,7 +178,7 @@ def test_a_layer_is_as_large_as_it_is_and_as_released_as_if_it_were_dense() -> N
     assert list(config(pthres=0).sparsified(nn.Sequential(nn.Linear(1, 1), nn.Linear(2, 1)))) == ["1.weight"]
 
 
-def test_nothing_large_enough_is_said_and_trains_dense() -> None:
+def test_without_a_large_enough_layer_it_warns_and_trains_dense() -> None:
     torch.manual_seed(0)
     net, stage = Net(convolutions()), TrainWithThresholds(config(pthres=10**6))
     with pytest.warns(UserWarning, match="pthres is 1000000, but no layer has as many weights"):
@@ -205,7 +205,7 @@ def test_thresholds_that_are_not_trained_stay_and_start_at_the_target() -> None:
 
 
 @pytest.mark.parametrize("mode", ["adaptive", "fixed"])
-def test_the_exact_cut_keeps_what_lies_farthest_above_its_threshold(mode: str) -> None:
+def test_the_exact_cut_keeps_the_weights_farthest_above_their_threshold(mode: str) -> None:
     torch.manual_seed(0)
     stage, net = begun(convolutions(), mode=mode, exact_target=True)
     stage.step(batch())
@@ -227,7 +227,7 @@ def test_the_exact_cut_keeps_what_lies_farthest_above_its_threshold(mode: str) -
 
 
 @pytest.mark.usefixtures("few_digits")
-def test_rows_tell_analytic_and_measured_density_of_three_wholes(tmp_path: Path) -> None:
+def test_rows_hold_analytic_and_measured_density_of_three_totals(tmp_path: Path) -> None:
     trial = config_of("adaptive_sparsity")
     assert run_in(tmp_path, trial).status == "complete"
     rows, checkpoint = rows_of(folder_of(trial, tmp_path)), checkpoint_of(folder_of(trial, tmp_path))
@@ -254,7 +254,7 @@ def test_rows_tell_analytic_and_measured_density_of_three_wholes(tmp_path: Path)
 
 
 @pytest.mark.usefixtures("few_digits")
-def test_what_is_exported_is_a_plain_network_with_zeros_and_equal_logits(tmp_path: Path) -> None:
+def test_the_export_is_a_plain_network_with_zeros_and_equal_logits(tmp_path: Path) -> None:
     trial = config_of("adaptive_sparsity", exact_target=True)
     state = run_in(tmp_path, trial)
     export(folder_of(trial, tmp_path), tmp_path / "weights.pt")

@@ -61,7 +61,7 @@ def test_three_numbers_in_every_row(storage: Path, pattern: str, finetune: dict[
             assert torch.equal(net["model"][name][masks[name]], dense[name][masks[name]])
 
 
-def test_what_is_spared_was_a_candidate_and_follows_the_seed(storage: Path) -> None:
+def test_spared_units_were_candidates_and_follow_the_seed(storage: Path) -> None:
     def masks(**fields: Any) -> dict[str, torch.Tensor]:
         found: dict[str, torch.Tensor] = outcome(storage, "global_prune", finetune=None, **fields)[1]["masks"]
         return found

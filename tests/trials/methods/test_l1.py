@@ -17,7 +17,7 @@ from trials.methods.parsing import parse
 from trials.sparsity import prunable
 
 
-def test_picks_are_what_their_name_says() -> None:
+def test_picks_follow_their_name() -> None:
     scores = torch.tensor([0.3, 0.1, 0.2, 0.1, 0.4]).view(5, 1)
     assert pick_groups(scores, 2, "min").flatten().tolist() == [False, True, False, True, False]
     assert pick_groups(scores, 2, "max").flatten().tolist() == [True, False, False, False, True]

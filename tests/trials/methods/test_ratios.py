@@ -17,7 +17,7 @@ from trials.methods.registry import METHODS
 from trials.training.net import Net
 
 
-def test_texts_and_typed_forms_are_one_value() -> None:
+def test_text_and_typed_forms_are_equal() -> None:
     same_values: list[tuple[Any, ...]] = [
         ("[0, 0.5,0.25,]", [0, 0.5, 0.25], (0.0, 0.5, 0.25)),
         ("[1-15:0.7]", "1-15 : 0.7", {"1-15": 0.7}, "0:0,1-9:0.7,10-15:0.7", [[1, 15, 0.7]], ((1, 15, 0.7),)),
@@ -56,7 +56,7 @@ def test_one_number_prunes_what_may_be_pruned_but_the_first_layer(model: str, pa
     METHODS["l1"](config).initialised(net)
 
 
-def test_linear_layers_stay_whole_with_filters_and_that_is_said() -> None:
+def test_linear_layers_stay_whole_with_filters_and_a_warning() -> None:
     table = table_of("vgg16")
     with pytest.warns(UserWarning, match="linear layers stay whole with pattern 'filter': classifier"):
         ratios = layer_ratios(table, read_stage_pr("[0-13:0.5]"), (), "filter")  # type: ignore[arg-type]

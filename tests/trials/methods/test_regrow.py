@@ -46,7 +46,7 @@ def best_counts(rows: dict[str, Any]) -> dict[str, int]:
         ("regrow-filter", {"finetune": None}),
     ],
 )
-def test_masks_grow_by_what_was_allocated_and_what_was_there_stays(
+def test_masks_grow_by_the_allocation_and_keep_surviving_weights(
     name: str, fields: dict[str, Any], tmp_path: Path
 ) -> None:
     config = config_of(name, **fields)
@@ -77,7 +77,7 @@ def test_masks_grow_by_what_was_allocated_and_what_was_there_stays(
     assert same(grown(sparse["masks"], saved), net["masks"])
 
 
-def test_flights_of_one_process_are_repeatable_and_said_in_seconds(tmp_path: Path) -> None:
+def test_episodes_are_repeatable_and_their_seconds_reported(tmp_path: Path) -> None:
     config = config_of("regrow", rounds=1)
     found = []
     for which in ("one", "other"):
@@ -89,7 +89,7 @@ def test_flights_of_one_process_are_repeatable_and_said_in_seconds(tmp_path: Pat
     assert {row["episode"] for row in found[0]["allocations"]} == {0, 1, 2}
 
 
-def test_a_reference_trial_says_which_weights_and_with_what_values(tmp_path: Path) -> None:
+def test_a_reference_trial_decides_the_weights_and_their_values(tmp_path: Path) -> None:
     other = config_of("one_shot", density=0.3, finetune=None)
     run_in(tmp_path, other)
     folder = folder_of(other, tmp_path)
@@ -138,7 +138,7 @@ def moved(stage: Finetune, net: Net, epoch: int) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("mode", ["all", "frozen", "differential", "progressive"])
-def test_what_was_there_trains_at_its_own_pace(mode: str) -> None:
+def test_surviving_weights_train_at_their_own_rate(mode: str) -> None:
     net, old = grown_net()
     recipe = RegrownRecipe(regrown=mode, lr=1e-2, lr_old=1e-4, frozen_epochs=1, differential_epochs=1)  # type: ignore[arg-type]
     stage = FinetuneRegrown("finetune", recipe)
@@ -204,7 +204,7 @@ def test_recalibrated_statistics_are_plain_averages() -> None:
     assert norm.momentum == 0.1
 
 
-def test_questions_to_stored_networks(tmp_path: Path) -> None:
+def test_analysis_of_stored_networks(tmp_path: Path) -> None:
     config = config_of("one_shot", density=0.3)
     run_in(tmp_path, config)
     folder = folder_of(config, tmp_path)

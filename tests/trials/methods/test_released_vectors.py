@@ -89,7 +89,7 @@ def test_steps(name: str) -> None:
         assert all(torch.equal(net.masks[key], mask) for key, mask in masks.items())
 
 
-def test_the_files_cover_what_can_be_chosen() -> None:
+def test_the_files_cover_every_choice() -> None:
     abouts = [MANIFEST["files"][name] for name in STEP_FILES]
     assert {about["layer_type"] for about in abouts} == {"unstructured", "filter", "channel"}
     assert {about["score_init"] for about in abouts} == {"random", "copy", "alias"}

@@ -72,13 +72,13 @@ def test_the_parent_is_the_same_lineage_without_the_last_segment() -> None:
     assert len({child.id, *(other.id for other in others)}) == 3
 
 
-def test_what_went_before_does_not_change_where_it_starts() -> None:
+def test_the_lineage_does_not_change_the_shared_trial() -> None:
     sources = [METHODS["bip"](member("bip", *args)).source() for args in (([1], [0.1]), ([1, 2], [0.1, 0.2]))]
     assert sources[0] == sources[1] == METHODS["bip"](config_of("bip")).source()
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_segment_after_segment_comes_to_what_one_trial_comes_to(name: str, tmp_path: Path) -> None:
+def test_a_chain_of_segments_gives_the_results_of_one_trial(name: str, tmp_path: Path) -> None:
     ends, rates = [1, 2, 3], [0.1, 0.2, 0.05]
     last = member(name, ends, rates)
     stage = segments.first_stage(last).name
@@ -137,7 +137,7 @@ def test_without_its_parents_checkpoint_it_goes_back_further(gone: str, family: 
     assert_same_outcome(folder_of(last, tmp_path), folder_of(last, tmp_path / "whole"))
 
 
-def test_killed_at_every_write_it_comes_to_the_same(tmp_path: Path) -> None:
+def test_kills_at_every_write_do_not_change_the_results(tmp_path: Path) -> None:
     ends, rates = [1, 2], [0.1, 0.05]
     config = parse({**member("bip", ends, rates).model_dump(mode="json"), "checkpoint_every_s": 0.0})
     run_in(tmp_path / "whole", config)
@@ -245,7 +245,7 @@ def test_a_schedule_runs_over_the_whole_stage() -> None:
         ({"until_epoch": 2, "lineage": [{"until_epoch": 1}]}, "lineage.0.values is missing: add it"),
     ],
 )
-def test_what_is_no_lineage_is_refused(fields: dict[str, Any], said: str) -> None:
+def test_invalid_lineages_are_refused(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError) as error:
         config_of("hydra", **fields)
     assert str(error.value) == said

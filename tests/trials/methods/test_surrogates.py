@@ -81,7 +81,7 @@ def test_pruning_the_backward_pass_alone_keeps_the_loss() -> None:
 
 
 @pytest.mark.parametrize("targeted", [False, True])
-def test_an_attack_stays_in_its_ball_and_does_what_it_is_for(targeted: bool) -> None:
+def test_an_attack_stays_in_its_ball_and_reaches_its_goal(targeted: bool) -> None:
     x, y = inputs()
     x = x.clamp(-2, 3)
     model = build_net(torch.float64).eval()
@@ -96,7 +96,7 @@ def test_an_attack_stays_in_its_ball_and_does_what_it_is_for(targeted: bool) -> 
     assert (after < before) == targeted
 
 
-def test_who_is_fooled() -> None:
+def test_rates_of_fooled_images() -> None:
     before, after, y = torch.tensor([0, 1, 2, 3]), torch.tensor([1, 1, 0, 0]), torch.tensor([0, 1, 2, 0])
     away, towards = Fooled.zero(torch.device("cpu")), Fooled.zero(torch.device("cpu"))
     away.add(before, after, y, None)

@@ -26,7 +26,7 @@ def requests(draw: st.DrawFn) -> Request:
 
 @pytest.mark.parametrize("name", ALLOCATIONS)
 @given(request=requests())
-def test_rules_spend_what_can_be_spent(name: str, request: Request) -> None:
+def test_rules_spend_all_that_capacities_allow(name: str, request: Request) -> None:
     counts = ALLOCATIONS[name](request)
     assert all(0 <= count <= capacity for count, capacity in zip(counts, request.capacities, strict=True))
     assert sum(counts) == min(request.budget, sum(request.capacities))
@@ -85,7 +85,7 @@ def test_the_controller_learns_where_the_reward_is() -> None:
     assert sum(rewards[:20]) / 20 < 0.4
 
 
-def test_a_flight_is_one_update_with_the_mean_of_its_losses() -> None:
+def test_episodes_in_flight_make_one_update_with_their_mean_loss() -> None:
     def agent() -> Reinforce:
         torch.manual_seed(0)
         config = ControllerConfig(episodes=4, episodes_in_flight=2)

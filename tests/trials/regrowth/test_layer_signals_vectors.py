@@ -155,7 +155,7 @@ def test_saliency(prefix: str, limit: int | None) -> None:
         close(ours, reference[name.removesuffix(".weight")])
 
 
-def test_saliency_of_a_sparse_network_is_refused_or_told_the_dense_weights() -> None:
+def test_saliency_of_a_sparse_network_needs_the_dense_weights() -> None:
     net = Net(cnn(under(C, "state__")))
     weights = prunable(net.model)
     dense = {name: weight.detach().clone() for name, weight in weights.items()}

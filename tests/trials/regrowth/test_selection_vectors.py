@@ -174,7 +174,7 @@ def test_replay_with_initial_values(record: dict[str, Any]) -> None:
             assert torch.equal(weights[name] != 0, reference != 0), name
 
 
-def test_dual_lottery_has_the_variance_of_what_its_row_keeps() -> None:
+def test_dual_lottery_has_the_variance_of_its_rows_kept_weights() -> None:
     mask = torch.zeros(2, 4000, dtype=torch.bool)
     mask[1, :1000] = True
     index = torch.cat([torch.arange(500), torch.arange(4000 + 1000, 4000 + 4000)])
@@ -204,7 +204,7 @@ def test_selection_of_the_baselines(record: dict[str, Any]) -> None:
         assert not weight.reshape(-1)[index].any()
 
 
-def test_growing_what_is_there_or_twice_is_refused() -> None:
+def test_growing_kept_weights_or_one_twice_is_refused() -> None:
     layer = LAYERS[0]
     there = START[layer].flatten().nonzero()[0]
     gone = (~START[layer]).flatten().nonzero()[0]

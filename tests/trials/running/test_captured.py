@@ -93,7 +93,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("name", "fields"), CASES, ids=[f"{name}-{'-'.join(more)}" for name, more in CASES])
-def test_replayed_steps_come_to_the_same(
+def test_replayed_steps_give_the_same_results(
     name: str, fields: dict[str, Any], storage: Path, tmp_path: Path, graphs: list[RecordedGraph]
 ) -> None:
     whole = config(name, **fields)
@@ -110,7 +110,7 @@ def test_replayed_steps_come_to_the_same(
     assert sum(graph.replays for graph in graphs) >= 2 * FULL - WARM_UP
 
 
-def test_what_is_eager_and_what_is_not(tmp_path: Path, graphs: list[RecordedGraph]) -> None:
+def test_which_steps_are_eager(tmp_path: Path, graphs: list[RecordedGraph]) -> None:
     """First steps of the full size and every rest are eager; so is the rest after the capture."""
     dense = config_of("dense", train={"epochs": 3, "batch_size": BATCH})
     run_in(tmp_path, dense)
@@ -209,7 +209,7 @@ class Refusing(RecordedGraph):
         raise RuntimeError("operation not permitted when stream is capturing")
 
 
-def test_what_cannot_be_captured_says_what_to_do() -> None:
+def test_a_failed_capture_names_the_way_out() -> None:
     stage = Doubling("train", parse({"method": "dense", "dataset": "digits", "model": "tiny"}).train)  # type: ignore[attr-defined]
     program = Captured(stage, Refusing())
     for _ in range(WARM_UP):
@@ -237,7 +237,7 @@ def made(content: dict[str, Any], graphs: list[RecordedGraph]) -> Eager | Captur
     ],
     ids=str,
 )
-def test_what_is_never_captured(
+def test_stages_that_are_never_captured(
     fields: dict[str, Any], graphs: list[RecordedGraph], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def with_dropout(*, num_classes: int, in_channels: int) -> nn.Module:
@@ -259,7 +259,7 @@ def stages_of(name: str) -> list[Stage]:
     return list(METHODS[config.method](config).stages())
 
 
-def test_every_stage_has_been_looked_at() -> None:
+def test_every_stages_answer_was_checked_by_hand() -> None:
     """A new stage, or one that inherits its answer, is entered here by whoever has checked what its step does."""
     found: dict[str, set[bool]] = {}
     for name in CONFIGS:

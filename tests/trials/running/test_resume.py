@@ -295,7 +295,7 @@ def test_a_damaged_checkpoint_of_the_source_is_computed_again(
     assert_same_outcome(folder_of(config, tmp_path), undisturbed(config))
 
 
-def test_methods_say_the_same_stages_whenever_they_are_asked(undisturbed: Callable[[TrialConfig], Path]) -> None:
+def test_methods_return_the_same_stages_every_time(undisturbed: Callable[[TrialConfig], Path]) -> None:
     for name in CONFIGS:
         method: Method = METHODS[config_of(name).method](config_of(name))
         first, second = ([(s.key, s.epochs, s.first_epoch) for s in method.stages()] for _ in range(2))

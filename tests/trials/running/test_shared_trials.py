@@ -73,7 +73,7 @@ def test_trials_that_differ_in_density_share_one_computation(tmp_path: Path, mon
     assert len(list((tmp_path / "stages").iterdir())) == 2
 
 
-def test_two_processes_that_want_it_at_the_same_moment(tmp_path: Path, undisturbed: Path) -> None:
+def test_two_processes_that_need_it_at_the_same_moment(tmp_path: Path, undisturbed: Path) -> None:
     with started(run_one, tmp_path, 0) as first, started(run_one, tmp_path, 1) as second:
         for process in (first, second):
             process.join(PATIENCE_S)
@@ -147,7 +147,7 @@ def complete(path: Path, status: str = "complete") -> State:
     return attempt.state
 
 
-def test_what_is_there_is_not_computed(tmp_path: Path) -> None:
+def test_a_finished_shared_trial_is_not_computed_again(tmp_path: Path) -> None:
     complete(tmp_path)
     checkpoint, rows = obtain(TrialFolder(tmp_path), lambda: pytest.fail("computed"), never)
     assert rows == {"epochs": [{"epoch": 1}]}
@@ -164,7 +164,7 @@ def test_asked_to_stop_while_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert next(answers, None) is None
 
 
-def test_failures_are_told_and_counted(tmp_path: Path) -> None:
+def test_failures_are_raised_and_counted(tmp_path: Path) -> None:
     computed = 0
 
     def fail() -> State:
@@ -179,7 +179,7 @@ def test_failures_are_told_and_counted(tmp_path: Path) -> None:
     assert Lease(tmp_path).owner() is None
 
 
-def test_who_loses_the_stage_to_a_successor_waits_for_it(tmp_path: Path) -> None:
+def test_a_process_that_loses_the_lease_waits_for_its_successor(tmp_path: Path) -> None:
     """Its lease was taken over while it stood still; its own trial is not superseded by that."""
 
     def superseded() -> State:

@@ -43,7 +43,7 @@ def test_validation_is_not_trained_on(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not seen & held_out
 
 
-def test_a_dense_trial_is_the_stage_that_others_start_from(tmp_path: Path) -> None:
+def test_a_dense_trial_is_the_shared_trial_that_others_start_from(tmp_path: Path) -> None:
     dense, bip = config_of("dense"), config_of("bip")
     run_in(tmp_path, dense)
     stage = the_stage(tmp_path)

@@ -101,7 +101,7 @@ def test_one_row_per_epoch(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_rows_say_what_the_masks_are(name: str, tmp_path: Path) -> None:
+def test_rows_agree_with_the_masks(name: str, tmp_path: Path) -> None:
     """Density, layer counts and zeros, from the rows and from the network that is left."""
     config = config_of(name)
     run_in(tmp_path, config)

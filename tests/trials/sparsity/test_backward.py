@@ -260,7 +260,7 @@ def test_state_continues_to_the_bit() -> None:
         assert same == resumed  # without its state it would be other steps
 
 
-def test_rows_say_what_is_lost() -> None:
+def test_rows_report_ratio_and_candidates() -> None:
     model = build_net()
     with pruner(model, p_prune=0.5, p_bern=0.5) as found:
         assert found.columns() == {}

@@ -87,7 +87,7 @@ def compare(scores: dict[str, Tensor], prefix: str) -> None:
         torch.testing.assert_close(score, arrays(FILE)[prefix + layer].double(), rtol=2e-5, atol=1e-9)
 
 
-def test_names_that_are_no_pruner() -> None:
+def test_recorded_invalid_names_are_unknown() -> None:
     assert not set(ABOUT["invalid_pruner_names"]) & {"global", "uniform", "uniform_plus", "erk", "lamp"}
 
 

@@ -177,7 +177,7 @@ def test_sizes_beyond_one_chunk(dtype: torch.dtype, absolute: bool) -> None:
         assert_selects(scores, round(share * sum(sizes)), absolute)
 
 
-def test_ties_beyond_one_chunk_are_dropped_from_the_front() -> None:
+def test_ties_beyond_one_chunk_are_dropped_from_the_start() -> None:
     scores = [torch.zeros(CHUNK + 3), torch.zeros(CHUNK)]
     first, second = select(scores, CHUNK - 1)
     assert not first.any()

@@ -102,7 +102,7 @@ def test_a_silent_owner_on_another_host_is_succeeded_after_patience(tmp_path: Pa
     lease.release()
 
 
-def test_an_owner_on_another_host_whose_heart_beats_keeps_its_lease(tmp_path: Path) -> None:
+def test_an_owner_on_another_host_with_heartbeats_keeps_its_lease(tmp_path: Path) -> None:
     owner = write_owner(tmp_path, host="elsewhere", pid=1)
     lease = Lease(tmp_path, patience_s=0.3)
     for beat in range(8):
@@ -119,7 +119,7 @@ def test_patience_is_not_counted_before_the_first_look(tmp_path: Path) -> None:
     assert not Lease(tmp_path, patience_s=0.1).acquire()
 
 
-def test_the_heart_beats(tmp_path: Path) -> None:
+def test_the_owner_sends_heartbeats(tmp_path: Path) -> None:
     with Lease(tmp_path, heartbeat_s=0.01) as lease:
         assert lease.acquire()
         first = lease.owner()
@@ -164,7 +164,7 @@ def test_an_owner_that_was_stopped_does_not_take_the_lease_from_its_successor(tm
     assert successor.owner() is None
 
 
-def test_the_heart_of_one_who_was_succeeded_stops(tmp_path: Path) -> None:
+def test_the_heartbeat_stops_when_the_lease_was_taken_over(tmp_path: Path) -> None:
     lease = Lease(tmp_path, heartbeat_s=0.01)
     assert lease.acquire()
     successor = write_owner(tmp_path, host="elsewhere", pid=1)
@@ -175,7 +175,7 @@ def test_the_heart_of_one_who_was_succeeded_stops(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"host": "x"}', b"\xff"])
-def test_what_is_no_lease_is_nobodys(tmp_path: Path, content: bytes) -> None:
+def test_an_invalid_lease_has_no_owner(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "lease.json").write_bytes(content)
     lease = Lease(tmp_path)
     assert lease.owner() is None
@@ -224,7 +224,7 @@ def test_threads_that_race_never_both_hold_it(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == 4 * turns * "x"
 
 
-def test_many_who_find_a_dead_owner_get_one_successor(tmp_path: Path) -> None:
+def test_a_dead_owner_has_one_successor_among_many(tmp_path: Path) -> None:
     write_owner(tmp_path, started="12345")
     leases = [Lease(tmp_path) for _ in range(6)]
     answers: list[bool] = []

@@ -78,7 +78,7 @@ def test_a_kill_in_every_attempt(tmp_path: Path, place: str) -> None:
     assert state.attempt == deaths + 1
 
 
-def test_what_no_commit_names_is_removed_and_what_was_set_aside_is_not(tmp_path: Path) -> None:
+def test_files_of_no_commit_are_removed_except_those_set_aside(tmp_path: Path) -> None:
     with pytest.raises(Killed), killed_at_write(8, "after"):  # a checkpoint and row files whose state was never written
         count(tmp_path)
     aside = tmp_path / "checkpoint" / "000009-a1-0123456789ab.pt.damaged"

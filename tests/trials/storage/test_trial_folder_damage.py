@@ -148,7 +148,7 @@ def test_damaged_state_is_found_again_from_the_checkpoints(tmp_path: Path, damag
 
 
 @pytest.mark.parametrize("content", ["5", "null", "[]", '"state"', "{}", '{"schema": 1, "commits": [3]}'])
-def test_json_that_is_no_state_is_damage(tmp_path: Path, content: str) -> None:
+def test_json_without_a_state_is_damage(tmp_path: Path, content: str) -> None:
     count(tmp_path, last=2)
     (tmp_path / "state.json").write_text(content)
     assert TrialFolder(tmp_path).verify(checkpoint=True)

@@ -69,7 +69,7 @@ CASES = [*((name, {}) for name in CONFIGS), ("hydra", {"score_init": "random"}),
 
 
 @pytest.mark.parametrize(("name", "fields"), CASES, ids=[f"{name}{'-random' * bool(more)}" for name, more in CASES])
-def test_both_memory_formats_come_to_the_same(name: str, fields: dict[str, Any], storage: Path) -> None:
+def test_both_memory_formats_give_the_same_results(name: str, fields: dict[str, Any], storage: Path) -> None:
     contiguous, last = (outcome(storage, name, form, **fields) for form in ("contiguous", "channels_last"))
     strides = {value.stride() for _, value in leaves(last["net"]["model"]) if value.dim() == 4}
     assert any(stride[1] == 1 and stride[3] > 1 for stride in strides), "nothing lies channels last"
