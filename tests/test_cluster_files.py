@@ -1,4 +1,4 @@
-"""cluster.yaml and cluster-aws.yaml: Ray takes them, and they hold what the docs of cluster and security promise."""
+"""cluster.yaml and cluster-aws.yaml: Ray accepts them, and they do what docs/cluster.md and docs/security.md state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The GPU check runs on a CPU too, tiny: enough to see that it runs, says what it left out, and writes its figures."""
+"""The GPU check also runs tiny on a CPU, which tests that it runs, reports what it skipped, and writes its figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line in this process, with trials that run here instead of on Ray."""
+"""Run the command line in this process, with trials that run here instead of on Ray."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def sweep(*arguments: str) -> int:
 
 
 def wrong(capsys: pytest.CaptureFixture[str], arguments: list[str], *parts: str) -> str:
-    """The one line that a command line is refused with."""
+    """The one error line of a refused command line."""
     capsys.readouterr()
     assert main(arguments) == WRONG_INPUT
     said = capsys.readouterr()

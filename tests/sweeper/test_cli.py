@@ -1,4 +1,4 @@
-"""The command line: what is wrong is one line, and nothing begins; what is asked is told, and nothing runs."""
+"""The command line: wrong input gives one line and creates nothing; commands that only show run nothing."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_wrong_input_is_one_line_and_nothing_is_created(
 def test_refused_and_showing_commands_do_not_import_ray(here: Path) -> None:
     arguments = [arguments for arguments, _ in WRONG.values()]
     arguments += [[*SPACE, "--dry-run"], ["--list-spaces"]]
-    (here / "small.yaml").write_text(SMALL.replace("few_digits", "digits"))  # another process knows no others
+    (here / "small.yaml").write_text(SMALL.replace("few_digits", "digits"))  # few_digits exists only in this process
     script = f"""
 import sys
 from sweeper.cli import main

@@ -1,4 +1,4 @@
-"""The command line: who may drive a sweep, and who goes on when a driver is stopped or killed?"""
+"""The command line: one driver per sweep, and the next one continues when it is stopped or killed."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_a_driver_killed_while_it_writes_sweep_yaml(here: Path, ran: list[str]) 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_driver_killed_at_any_write(here: Path, ran: list[str], seed: int) -> None:
-    """Of sweep.yaml, of a trial's record, of a worker's commit, of the tables."""
+    """Writes of sweep.yaml, of a trial's record, of a worker's commit and of the tables."""
     assert sweep("--storage", "undisturbed") == COMPLETE
     kills = 0
     for number, place in deaths(seed, longest=10):

@@ -1,4 +1,4 @@
-"""Options, and what a shell makes of them on the way through ``ray submit``."""
+"""Options, and how the shell changes them on the way through ``ray submit``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_no_option_is_one_of_ray_submits() -> None:
 
 
 def through_ray_submit(home: Path, *words: str) -> list[str]:
-    """The words that arrive: joined with blanks, as Ray joins them, and taken apart by a shell in the head's home."""
+    """The words that arrive: Ray joins them with blanks, and a shell in the head's home splits them."""
     (home / "door.py").write_text("import json, sys; print(json.dumps(sys.argv[1:]))")
     line = " ".join([sys.executable, "door.py", *words])
     done = subprocess.run(["bash", "-c", line], cwd=home, capture_output=True, text=True, env={"HOME": str(home)})

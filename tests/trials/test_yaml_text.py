@@ -1,4 +1,4 @@
-"""YAML as people write it, and overrides."""
+"""YAML with numbers as people write them, and overrides."""
 
 from __future__ import annotations
 

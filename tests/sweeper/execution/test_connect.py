@@ -1,4 +1,4 @@
-"""Joining or starting Ray, as far as it can be told without one."""
+"""Joining or starting Ray, as far as it can be tested without one."""
 
 from __future__ import annotations
 

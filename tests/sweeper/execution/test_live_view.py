@@ -20,7 +20,7 @@ def make(total: int = 4, cells: int = 2, direction: str = "maximize", **console:
 
 
 def drawn(display: LiveView) -> str:
-    """What a terminal would show now."""
+    """The panel as a terminal would show it now."""
     out = io.StringIO()
     Console(file=out, width=200).print(display._render())
     return out.getvalue()
@@ -54,7 +54,7 @@ def test_counts() -> None:
         assert (display.done, display.failed, display.already, set(display.running)) == (3, 0, 1, {"e"})
         text = drawn(display)
         assert "cells 1 done, 1 running, 0 left · trials 3/6, 1 running, 0 failed" in text
-        assert re.search(r"best +x +val_accuracy 0\.7000", text)  # not the pruned trial's
+        assert re.search(r"best +x +val_accuracy 0\.7000", text)  # the pruned trial's value does not count
         assert re.search(r"e +y +prune, level 0, epoch 3, val_accuracy 0\.7500", text)
 
 

@@ -1,4 +1,4 @@
-"""Episodes side by side on Ray: the same rewards, rows and network as one after the other, to the bit."""
+"""Episodes run in parallel on Ray give bit-identical rewards, rows and network to sequential ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole sweeps on Ray, small ones."""
+"""Small sweeps, run whole on Ray."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def sweep(*arguments: str) -> int:
 
 @contextmanager
 def watched(path: Path, look: Callable[[sweeper.Sweep], None]) -> Iterator[None]:
-    """Look at the tables again and again meanwhile, as another process would."""
+    """Call ``look`` with the sweep's tables repeatedly from another thread, as another process would read them."""
     over, failures = threading.Event(), []
 
     def watch() -> None:
@@ -79,7 +79,7 @@ def assert_whole(tables: sweeper.Sweep) -> None:
     assert not tables.layers.duplicated(["trial", "stage", "level", "layer"]).any()
     complete = tables.trials.query("status == 'complete'")["trial"]
     rows = tables.epochs.groupby("trial").size().reindex(complete)
-    assert (rows == 3 + 1 + 4).all(), rows  # of pretraining, of the network as it was found, of pruning
+    assert (rows == 3 + 1 + 4).all(), rows  # pretraining, the network before pruning, pruning
 
 
 def test_a_sweep_from_end_to_end(capsys: pytest.CaptureFixture[str], here: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_sweep_from_end_to_end(capsys: pytest.CaptureFixture[str], here: Path)
             (path / "stop").touch()
 
     with watched(path, look):
-        assert sweep() == STOPPED  # somebody put the file there that tells trials to end
+        assert sweep() == STOPPED  # ``look`` has created the stop file
     assert len(seen) > 3
     before = sweeper.load(path)
     done = before.trials.query("status == 'complete'")
@@ -230,12 +230,12 @@ def run_door(script: Path, *arguments: str, **environment: str) -> subprocess.Co
     command = [sys.executable, str(script), "--space", "small.yaml", "--address", "local", *arguments]
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(command, env={**env, **environment}, capture_output=True, text=True, timeout=120)
-    done.stderr = re.sub(r"(?m)^\[.*network_util\.cc.*\n", "", done.stderr)  # Ray's own, where there is no network
+    done.stderr = re.sub(r"(?m)^\[.*network_util\.cc.*\n", "", done.stderr)  # Ray prints it on hosts without a network
     return done
 
 
 def test_sweep_py_alone_finds_the_project(here: Path) -> None:
-    """As `ray submit` does it: one file, copied to the head's home."""
+    """sweep.py alone, copied to the head's home, as `ray submit` copies it."""
     door = here / "home" / "sweep.py"
     door.parent.mkdir()
     door.write_bytes((ROOT / "sweep.py").read_bytes())
@@ -253,7 +253,7 @@ def test_sweep_py_alone_finds_the_project(here: Path) -> None:
 
 
 def test_resources_that_no_machine_has_are_refused(here: Path) -> None:
-    """By a Ray of its own: a cluster that is joined may start a machine yet, and is waited for."""
+    """On a Ray that it starts itself; it would wait for a joined cluster, which may still add a machine."""
     done = run_door(ROOT / "sweep.py", "--set", "resources.cpu=4096")
     assert done.returncode == WRONG_INPUT, done.stderr
     assert done.stderr.startswith("error: resources are CPU 4096, but no machine has more than CPU ")
@@ -277,7 +277,7 @@ def test_an_address_without_a_cluster_is_refused(
 
 
 def test_a_job_of_the_jobs_api_runs_the_code_it_brought(ray: Any) -> None:
-    """``ray job submit`` sets the driver's runtime environment beforehand; a whole one: tests/cluster/cut_off.sh."""
+    """``ray job submit`` sets the driver's runtime environment in advance. A whole job: tests/cluster/cut_off.sh."""
     given = {"working_dir": "gcs://_ray_pkg_of_the_job.zip", "env_vars": {"OF_THE_JOB": "kept"}}
     env = {**os.environ, "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"runtime_env": given, "metadata": {}})}
     code = (

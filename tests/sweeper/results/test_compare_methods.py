@@ -1,4 +1,4 @@
-"""The comparison of all methods: same budget, same start, same densities; and how it is drawn."""
+"""The comparison of all methods: equal budget, start and densities; and its plot."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def configs(space: Space) -> list[Any]:
 
 @functools.cache
 def iterations(config: Any) -> int:
-    """How many iterations GReg's penalty takes: with single weights, network and data have no say in it."""
+    """Iterations of GReg's penalty; for single weights they depend on neither network nor data."""
     stage: Any = next(METHODS[config.method](config).stages())
     picked = None if config.method == "greg2" else torch.tensor([[True]])
     stage.layers = {"weight": GrowingLayer(1, picked)}
@@ -61,7 +61,7 @@ def steps_per_epoch(config: Any, batch_size: int) -> int:
 
 
 def epochs_after_dense(config: Any) -> float:
-    """Of a trial, sparse networks that it starts from included; iterations and episodes in epochs of all images."""
+    """A trial's epochs, including those of sparse networks that it starts from; iterations and episodes as epochs."""
     method = METHODS[config.method](config)
     source = method.source()
     assert source is not None
@@ -112,7 +112,7 @@ def test_left_out_methods_are_listed() -> None:
 
 
 def asked_density(config: Any, sizes: dict[str, Net]) -> float:
-    """The share of all weights that the config asks to stay."""
+    """The share of all weights that the config keeps."""
     if hasattr(config, "density"):
         return float(config.density)
     if config.method in ("imp", "prune_iterative"):
@@ -285,7 +285,7 @@ def test_looks_do_not_repeat() -> None:
 
     looks = {(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i in range(len(METHODS))}
     assert len(looks) == len(METHODS)
-    assert len(set(MARKERS)) >= len(METHODS) - len(LEFT_OUT)  # apart without any colour
+    assert len(set(MARKERS)) >= len(METHODS) - len(LEFT_OUT)  # distinguishable without colour
 
 
 def test_the_command_writes_a_picture_and_prints_the_points(

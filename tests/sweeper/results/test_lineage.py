@@ -1,4 +1,4 @@
-"""What do people see of a population: its best, its lineage, a dry run?"""
+"""A population in the results: its best trial, the plot of its lineage, and its dry run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_lineage_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_best_trial_is_of_the_last_generation(tmp_path: Path) -> None:
     plan = begun(population(), tmp_path / "s")
-    run_out(plan, lambda config: landscape(config) - config["until_epoch"])  # the longer, the worse
+    run_out(plan, lambda config: landscape(config) - config["until_epoch"])  # later generations score lower
     summary = summarise(
         load(tmp_path / "s"), objective="val_accuracy", direction="maximize", grid=["density"], search=list(SEARCH)
     )

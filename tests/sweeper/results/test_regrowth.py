@@ -1,4 +1,4 @@
-"""What is asked of the tables of a sweep that regrew: divisions, costs, table_retention, sparsity against accuracy."""
+"""Results of a sweep of regrowth methods: divisions, costs, retention, sparsity against accuracy."""
 
 from __future__ import annotations
 

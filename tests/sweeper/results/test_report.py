@@ -1,4 +1,4 @@
-"""The report: figures worked out by hand, on made-up sweeps and on real trials."""
+"""The report against figures worked out by hand, on made-up sweeps and on real trials."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def dense_rows(seed: int) -> list[dict[str, Any]]:
 def put(
     sweep: SweepFolder, density: float, seed: int, number: int, mask_lr: float, val: float, test: float, status: str
 ) -> None:
-    """A trial as a worker would leave it."""
+    """Write a trial's folder as a worker would."""
     name = f"bip-{density}-{seed}-{number}"
     config = {"method": "bip", "density": density, "seed": seed, "mask_lr": mask_lr}
     grid = {"density": density, "seed": seed}
@@ -71,7 +71,7 @@ def put(
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> SweepFolder:
-    """2 densities x 2 seeds x 2 samples, all complete; the test set likes the other sample better each time."""
+    """2 densities x 2 seeds x 2 samples, all complete; test and validation accuracy each prefer the other sample."""
     folder = SweepFolder(tmp_path / "bip")
     folder.append({"space": SPACE})
     for density, seed, number, mask_lr, val, test in [

@@ -1,4 +1,4 @@
-"""Tables: every committed row once, whatever happens to the files meanwhile."""
+"""Tables hold every committed row once, also while files are replaced, damaged or deleted."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_tables_are_a_cache_that_changes_nothing(sweep: SweepFolder) -> None:
     )
     for frame in FRAMES:
         assert len(pd.read_parquet(sweep.tables / f"{frame}.parquet")) == len(getattr(fresh, frame))
-    shutil.rmtree(sweep.trial_folder("bip-b") / "rows")  # nothing committed has changed: the rows come from the tables
+    shutil.rmtree(sweep.trial_folder("bip-b") / "rows")  # states are unchanged, so the rows are read from the tables
     assert_equal(load(sweep.path), fresh)
     assert load(sweep.path).damaged == ()
     shutil.rmtree(sweep.tables)
@@ -212,7 +212,7 @@ def test_damaged_row_files_are_left_out_with_a_warning(sweep: SweepFolder, with_
     assert tables.layers["trial"].tolist() == ["bip-a", "bip-b", "bip-c"]
     assert tables.trials["status"].tolist() == 3 * ["complete"]
     attempt, _ = TrialFolder(sweep.trial_folder("bip-a")).begin()
-    attempt.end("complete")  # its owner has repaired it
+    attempt.end("complete")  # its owner repairs the rows
     assert read(sweep.path).epochs["trial"].unique().tolist() == ["bip-a", "bip-b"]
 
 
@@ -245,7 +245,7 @@ def test_files_replaced_between_state_and_rows_are_read_again(
     def table(folder: TrialFolder, of: Commit, name: str) -> Any:
         if folder.path.name == "bip-0":
             reads[0] += 1
-            if reads[0] == 1:  # the state has been read: now its files go
+            if reads[0] == 1:  # the state has been read; now its files are replaced
                 for epoch in (1, 2, 3):
                     commit(attempt, epoch)
         return original(folder, of, name)
@@ -258,7 +258,7 @@ def test_files_replaced_between_state_and_rows_are_read_again(
 
 
 def test_loading_while_a_worker_commits(sweep: SweepFolder) -> None:
-    """Row files are replaced and deleted all the time; every load is whole, nothing is lost or there twice."""
+    """Row files are replaced and deleted continually; every load is whole, without lost or duplicate rows."""
     stop, commits = threading.Event(), [0]
 
     def work() -> None:

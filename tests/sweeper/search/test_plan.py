@@ -1,4 +1,4 @@
-"""What runs next: which cells and samples are handed out, and which are known already?"""
+"""What a plan hands out next: the order of cells and samples, and samples whose config is known already."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_more_grid_values_run_only_what_is_new(tmp_path: Path, sampler: str) -> 
     assert {record.content["density"] for record in new.folder.records()} == {0.5, 0.35, 0.2}
     whole = begun(longer, tmp_path / "whole")
     run_out(whole)
-    assert asked(new.folder) == asked(whole.folder)  # one trial at a time: every cell sees the same
+    assert asked(new.folder) == asked(whole.folder)  # one trial at a time: equal outcomes per cell
 
 
 def test_trials_of_other_cells_do_not_count(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""When is a trial that fails, dies or is damaged tried again, and when is it given up?"""
+"""When a trial that fails, dies or is damaged is tried again, and when it is given up."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_new_driver_counts_the_failures_of_the_old_one(tmp_path: Path) -> None
     assert plan.complete
     assert (plan.finished, plan.failed) == (0, 1)
     assert [(ending.status, ending.value) for ending in plan.before()] == [("failed", None)]
-    assert begun(space(2), tmp_path).next() == trial  # more retries: it is tried again
+    assert begun(space(2), tmp_path).next() == trial  # with more retries it is tried again
 
 
 def test_a_result_without_the_objective_is_a_failure_of_the_search(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_damaged_record_is_set_aside(tmp_path: Path, text: str) -> None:
     assert len(folder.records()) == 1
     assert "config.json.damaged" in " ".join(folder.repair())
     plan = begun(space, tmp_path)
-    assignment = plan.next()  # it is scheduled again; whoever runs it finds it complete
+    assignment = plan.next()  # scheduled again; its worker finds it complete
     assert assignment is not None
     assert assignment.trial_id == first
     assert [ending.value for ending in plan.ended(first)] == [0.5]

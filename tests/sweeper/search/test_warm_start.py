@@ -1,4 +1,4 @@
-"""A search that begins with what an earlier sweep found."""
+"""A search that starts from the results of an earlier sweep."""
 
 from __future__ import annotations
 

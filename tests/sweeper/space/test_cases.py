@@ -1,4 +1,4 @@
-"""Spaces whose cells differ in more than values: conditional paths of the grid, and cases (``when:``)."""
+"""Conditional paths of the grid, and cases (``when:``), which change the trial of some cells."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ METHODS: dict[str, Any] = {
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
-    """METHODS with what lies at a/b/c replaced."""
+    """METHODS with the entry at path a/b/c replaced."""
     content = copy.deepcopy(METHODS)
     *parents, last = path.split("/")
     current = content
@@ -203,12 +203,12 @@ def test_a_case_that_its_trials_do_not_accept_is_reported_with_the_cell() -> Non
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("grid/method", ["one_shot", "l1", "imp", "bip"]),  # with a density of its own, and the case that waits for it
+        ("grid/method", ["one_shot", "l1", "imp", "bip"]),  # the new method has its own density and case
         ("grid/density/when", {"method": ["one_shot", "hydra", "bip"]}),
         ("grid/momentum", {"values": [0.1], "when": {"method": "hydra"}}),
-        ("cases/bip/trial/prune", {"epochs": 5}),  # of no cell yet
+        ("cases/bip/trial/prune", {"epochs": 5}),  # no cell uses this case yet
         ("cases/more", {"when": {"method": "bip"}, "trial": {"mask_lr": 0.1}}),
-        ("cases/sparse/trial/finetune/lr", 0.5),  # the grid says it
+        ("cases/sparse/trial/finetune/lr", 0.5),  # the grid's value wins
         ("grid/seed", [1, 0, 2]),
     ],
 )

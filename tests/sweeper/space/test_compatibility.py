@@ -1,4 +1,4 @@
-"""What may continue a sweep, and what is said about that which may not."""
+"""Which changed spaces may continue a sweep, and the message for those that may not."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def trial(**changes: Any) -> dict[str, Any]:
         {"grid": {"seed": [2, 1, 0], "density": [0.2, 0.1, 0.5]}},
         {"resources": {"cpu": 2, "gpu": 0.25}, "retries": 5, "max_concurrent": 1},
         {"trial": trial(data_dir="/elsewhere", device="cuda", checkpoint_every_s=5.0)},
-        {"trial": trial(pretrain={"epochs": 2, "lr": 0.1}, augment=True)},  # the defaults, said
-        {"trial": trial(density=0.9, seed=3, mask_lr=0.5)},  # grid and search win
+        {"trial": trial(pretrain={"epochs": 2, "lr": 0.1}, augment=True)},  # writing out defaults changes nothing
+        {"trial": trial(density=0.9, seed=3, mask_lr=0.5)},  # grid and search override these
     ],
 )
 def test_may_continue(changes: dict[str, Any]) -> None:

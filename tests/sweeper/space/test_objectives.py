@@ -1,4 +1,4 @@
-"""What trials are judged by: columns that they report, never the test set; bounds; the Pareto front."""
+"""Objectives are reported columns, never of the test set; constraints; the Pareto front."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_the_pareto_front_is_per_cell_and_of_trials_within_bounds() -> None:
         ("a", "a3", 0.8, 6, 0.5),  # dominated by a2
         ("a", "a4", 0.99, 1, 0.6),  # dominates all, off target
         ("b", "b1", 0.1, 100, 0.5),  # worse than everything in a
-        ("b", "b2", 0.1, 100, 0.5),  # its equal
+        ("b", "b2", 0.1, 100, 0.5),  # equal to b1
     ]
     trials = pd.DataFrame(rows, columns=["cell", "trial", "val_accuracy", "flops", "density"])
     trials = trials.assign(status="complete", method="one_shot", **{"config.density": 0.5, "finetune.lr": 0.1})
@@ -224,4 +224,4 @@ def test_bounds_and_several_objectives_reach_the_study_and_the_tables(tmp_path: 
             assert [len(trial.values) for trial in trials] == 6 * [2]
             assert sum(trial.constraints["density"] > 0 for trial in trials) == 2
     front = pareto_front(load(tmp_path), space.objectives, space.constraints)
-    assert len(front) == 8  # dearer is better here: all that keep their bound
+    assert len(front) == 8  # maximising the cost puts every trial within its bound on the front

@@ -1,4 +1,4 @@
-"""Which spaces are populations, and what is said about those that cannot be?"""
+"""Which spaces are populations, and how invalid ones are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trials stopped early: within their cell, for good, and the same ones whatever dies meanwhile."""
+"""Pruners compare trials within their cell only, stop them for good, and stop the same ones after any kill."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from trials.storage.trial_folder import TrialFolder
 
 
 def stopped_at(folder: SweepFolder, cell: str = "") -> list[int | None]:
-    """Of every sample of a cell, in their order."""
+    """The step at which each sample of a cell was pruned, or None, in the order of their numbers."""
     records = [(s, r) for r in folder.records() for s in r.samples if s.cell.startswith(cell)]
     records.sort(key=lambda found: (found[0].cell, found[0].number))
     return [record.state.result.get("pruned_at") if record.state else None for _, record in records]
@@ -61,7 +61,7 @@ def test_killed_at_any_moment_the_same_trials_are_stopped_at_the_same_epochs(tmp
 
 
 def test_a_plain_scheduler_kills_the_sparse_cell_and_ours_does_not(tmp_path: Path) -> None:
-    """Half of the weights are always better than a hundredth: compared with each other, no sparse trial lives."""
+    """A density of 0.5 always beats 0.01, so a scheduler that compares across cells stops every sparse trial."""
     halving = {"name": "halving", "reduction_factor": 2}
     space = space_of(halving, grid={"density": [0.5, 0.01]}, sampler="random")
     drivers = Drivers(space, tmp_path).go()
@@ -92,7 +92,7 @@ def survives_study(study: Any, curve: list[float]) -> bool:
 
 
 def survives_ray(curves: list[list[float]]) -> list[bool]:
-    """The same by Ray's own scheduler."""
+    """Which curves survive Ray's own scheduler."""
     from ray.tune.experiment import Trial
     from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 

@@ -1,4 +1,4 @@
-"""What does a space file resolve to: its fields, profiles, overrides, cells and configs?"""
+"""A space file's fields, profiles, overrides, cells and configs."""
 
 from __future__ import annotations
 

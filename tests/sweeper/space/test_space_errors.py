@@ -1,4 +1,4 @@
-"""What is said about space files that cannot run?"""
+"""Messages for space files that cannot run."""
 
 from __future__ import annotations
 

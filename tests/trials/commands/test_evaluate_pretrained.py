@@ -1,4 +1,4 @@
-"""The published tables, made anew from random weights and a few made-up images."""
+"""The command that reproduces the published tables, on random weights and a few made-up images."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def rows_of(text: str) -> list[dict[str, str]]:
 
 
 def reference_of(tmp_path: Path, wanted: Callable[[dict[str, str]], bool]) -> Path:
-    """The published table with some of its rows only."""
+    """A file with the wanted rows of the published table."""
     rows = rows_of(REFERENCE.read_text())
     path = tmp_path / "reference.csv"
     with path.open("w") as stream:
@@ -79,7 +79,7 @@ def test_the_table_is_reproduced(weights: Path, tmp_path: Path, capsys: pytest.C
 
 
 def by_hand(row: dict[str, str], weights: Path, data: Any) -> tuple[dict[str, float], dict[str, float]]:
-    """Figures of one row, with the weights really zeroed."""
+    """Figures of one row, computed with the weights set to zero."""
     from trials.data import to_loader
 
     model = models.resnet18(num_classes=CLASSES)

@@ -27,7 +27,7 @@ SHORT = {**RECIPE, "epochs": 1}
 
 
 def shrinking(**fields: Any) -> TrialConfig:
-    """A trial that loses half of each layer's filters before it finetunes."""
+    """A trial that removes half of each layer's filters before it finetunes."""
     content = {"method": "l1", "stage_pr": {"1-2": 0.5}, "pretrain": SHORT, "finetune": RECIPE}
     return parse({**BASE, **content, **fields})
 
@@ -69,7 +69,7 @@ def test_the_result_has_its_latency_if_asked(storage: Path, tmp_path: Path, few_
     assert state["result"]["latency_ms_1"] > 0
     assert state["result"]["latency_ms_128"] > state["result"]["latency_ms_1"]
     assert state["result"]["dense_parameters"] > state["result"]["parameters"]
-    for stage in (storage / "stages").iterdir():  # what is shared is not timed for one of its readers
+    for stage in (storage / "stages").iterdir():  # shared trials are not timed
         assert "latency_ms_1" not in json.loads((stage / "state.json").read_text())["result"]
     plain = run_in(tmp_path, shrinking(finetune=None))
     assert "latency_ms_1" not in plain.result
@@ -113,7 +113,7 @@ def test_masked_channels_are_exported_as_a_smaller_network(storage: Path, tmp_pa
 
 
 def test_masked_filters_with_a_nonzero_bn_are_not_removed(storage: Path, tmp_path: Path) -> None:
-    """BN makes a constant of a filter of zeros: a network without it is another one."""
+    """Batch norm turns a filter of zeros into a constant, so removing it would change the network."""
     trial = folder_of(config_of("hydra-filter-original"), storage)
     export(trial, tmp_path / "net.pt", "compact")
     assert compact.load(tmp_path / "net.pt").get_submodule("conv1").out_channels == 16
@@ -145,7 +145,7 @@ def test_masks_and_snapshots_follow() -> None:
     net.set_masks({"conv2.weight": mask})
     dense = copy.deepcopy(net.state_dict())
     net.shrink({"conv1.weight": torch.tensor([0, 5]), "conv2.weight": torch.tensor([3])}, "filter")
-    net.shrink({"conv1.weight": torch.tensor([0])}, "filter")  # a second time: what was filter 1
+    net.shrink({"conv1.weight": torch.tensor([0])}, "filter")  # a second time: originally filter 1
     rows, columns = [i for i in range(32) if i != 3], [i for i in range(16) if i not in (0, 1, 5)]
     assert torch.equal(net.masks["conv2.weight"], mask[rows][:, columns])
     assert net.kept["conv1.weight"].tolist() == columns

@@ -1,4 +1,4 @@
-"""What is said about a config that cannot be?"""
+"""Messages for invalid configs."""
 
 from __future__ import annotations
 

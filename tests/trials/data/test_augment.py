@@ -1,4 +1,4 @@
-"""Is augmentation what its name says, and nothing else?"""
+"""Augmentation does what its options name, and nothing else."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_padding_is_black_before_normalising():
 
 
 def test_padding_is_exactly_the_mean_colour_if_requested():
-    """As if normalised before padding with zeros, which is how the BiP code treats TinyImageNet."""
+    """Equal to normalising before padding with zeros, as the BiP code does for TinyImageNet."""
     raw = dataclasses.replace(made_up(pad=2), pad_colour="mean")
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         data = on_device(raw, dtype=dtype)

@@ -1,4 +1,4 @@
-"""Data sets by name: digits, the registry, and what is computed from arrays."""
+"""Data sets by name: digits, the registry, and data sets made from arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data set on the device: are its split and its batches the same every time, in every layout?"""
+"""The data set on the device: its split and batches are the same every time, in every layout."""
 
 from __future__ import annotations
 

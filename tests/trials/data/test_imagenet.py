@@ -1,4 +1,4 @@
-"""ImageNet: is every layout read to the same images, and what is missing named?"""
+"""ImageNet: every layout is read to the same images, and missing parts are named."""
 
 from __future__ import annotations
 

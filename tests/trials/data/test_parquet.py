@@ -1,4 +1,4 @@
-"""Parquet files in Hugging Face's form, and the cache of what was decoded from them."""
+"""Parquet files in Hugging Face's form, and the cache of decoded images."""
 
 from __future__ import annotations
 
@@ -282,7 +282,7 @@ def test_cache_dir_honours_xdg(monkeypatch, tmp_path):
 
 
 def load_slowly(cache_home: str, folder: str, log: str, barrier, results) -> None:
-    """In a process of its own: decoding takes a while and leaves a line in ``log``."""
+    """Runs in another process: decoding takes a while and adds a line to ``log``."""
     decode = parquet._decode
 
     def slow(*args):

@@ -1,4 +1,4 @@
-"""Do the adaptive sparsity loss's thresholds, rates and networks equal those recorded from the released code?"""
+"""The adaptive sparsity loss's thresholds, rates and networks equal those recorded from the released code."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_wide_resnet_as_published() -> None:
 
 
 def test_one_sided_is_the_corrected_form_of_the_scripts_hint() -> None:
-    """lv relu(D - (1 - T)), D the weighted density."""
+    """The loss is lv relu(D - (1 - T)), with D the weighted density."""
     n, starget, lv = torch.tensor([300.0, 100.0], dtype=torch.float64), 0.7, 3.0
     for sparsity in (0.4, 0.69, 0.71, 0.9):
         r = torch.tensor([threshold_of(sparsity)] * 2, dtype=torch.float64).requires_grad_()

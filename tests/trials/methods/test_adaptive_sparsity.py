@@ -1,4 +1,4 @@
-"""Trained thresholds: what must hold for any network, and what a trial makes of them."""
+"""Trained thresholds: properties that hold for any network, and whole trials."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def config(**fields: Any) -> AdaptiveSparsityConfig:
 
 
 def convolutions() -> nn.Sequential:
-    """Every kind of convolution that a wrapper could get wrong."""
+    """Every kind of convolution that wrapping may break."""
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=2, dilation=2, padding_mode="circular"),
         nn.BatchNorm2d(8),
@@ -65,7 +65,7 @@ def everything(stage: TrainWithThresholds, net: Net) -> Any:
 
 
 def wrapped_weight(w: Tensor, r: Tensor) -> Tensor:
-    """W by the definition: shrink w/t at 1, the gradient straight through, and multiply by t."""
+    """W by the definition: soft-threshold w/t at 1 with a straight-through gradient, and multiply by t."""
     t = r.clamp(0, 5) * w.detach().std() + 1e-6
     scaled = w / t
     shrunk = torch.where(scaled.abs() > 1, scaled, 0)
@@ -74,7 +74,7 @@ def wrapped_weight(w: Tensor, r: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("mode", ["adaptive", "fixed", "one_sided"])
 def test_any_convolution_trains_as_by_the_definition(mode: str) -> None:
-    """Against autograd over weights computed in the forward pass, for several steps, in one graph per step."""
+    """Compared with autograd through weights computed in the forward pass, for several steps, one graph per step."""
     torch.manual_seed(0)
     stage, net = begun(convolutions(), mode=mode, lv=3.0)
     model = copy.deepcopy(net.model)
@@ -150,12 +150,12 @@ def saved_by_forward(run: Callable[[], object]) -> list[tuple[int, int]]:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        graph = run()  # noqa: F841  its tensors must live while their addresses are compared
+        graph = run()  # noqa: F841  keeps its tensors alive while their addresses are compared
     return [(tensor.data_ptr(), tensor.nbytes) for tensor in kept]
 
 
 def test_the_forward_keeps_no_tensor_that_a_dense_one_would_not() -> None:
-    """One more per layer would be allowed; it takes none, since the model itself holds what it computes with."""
+    """It saves no extra tensor per layer, since the model itself holds the weights that it computes with."""
     torch.manual_seed(0)
     dense = Net(convolutions())
     stage, net = begun(copy.deepcopy(dense.model))

@@ -1,4 +1,4 @@
-"""Which layers does a pruning ratio reach, however it is written?"""
+"""The layers that a pruning ratio applies to, in each of its written forms."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_reading_is_idempotent() -> None:
 @pytest.mark.parametrize("model", ["tiny", "resnet20s", "resnet20", "wrn_28_1", "ResNet50", "vgg16"])
 @pytest.mark.parametrize("pattern", ["filter", "channel", "weight"])
 def test_one_number_prunes_what_may_be_pruned_but_the_first_layer(model: str, pattern: Any) -> None:
-    """And the network can be made so much smaller."""
+    """And the network can be shrunk by these ratios."""
     table = table_of(model)
     ratios = layer_ratios(table, 0.5, (), pattern)
     assert ratios[table.layers[0].name] == 0

@@ -1,4 +1,4 @@
-"""Regrowth in whole trials: what grows is what was allocated, what was there stays, and it can be replayed."""
+"""Regrowth in whole trials: masks grow by the allocation, surviving weights stay, and the choice can be replayed."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def grown_net() -> tuple[Net, dict[str, Tensor]]:
 
 
 def moved(stage: Finetune, net: Net, epoch: int) -> dict[str, Tensor]:
-    """How far each weight goes in one step of an epoch."""
+    """The distance of each weight after one step of an epoch."""
     x, y = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(3)), torch.arange(16) % 10
     before = {name: weight.detach().clone() for name, weight in prunable(net.model).items()}
     net.model.train()
@@ -148,7 +148,7 @@ def test_surviving_weights_train_at_their_own_rate(mode: str) -> None:
     for epoch, phase in enumerate(phases):
         for name, distance in moved(stage, net, epoch).items():
             new = net.masks[name] & ~old[name]
-            assert not distance[~net.masks[name]].any()  # what is pruned stays exactly 0
+            assert not distance[~net.masks[name]].any()  # pruned weights stay exactly 0
             assert distance[new].median() > 1e-3
             median = float(distance[old[name]].median())
             assert {"frozen": median == 0, "differential": 1e-5 < median < 5e-4, "all": median > 1e-3}[phase]
@@ -157,7 +157,7 @@ def test_surviving_weights_train_at_their_own_rate(mode: str) -> None:
 
 
 def test_moments_of_regrown_weights_start_at_zero(tmp_path: Path) -> None:
-    """Every finetuning has an optimiser of its own: the first step of a weight is one of Adam's first steps."""
+    """Every finetuning has its own optimiser, so the first step of a weight is one of Adam's first steps."""
     net, _ = grown_net()
     stage = Finetune("finetune", AdamWRecipe(lr=1e-2, weight_decay=0.0))
     stage.all_steps = 10
@@ -165,7 +165,7 @@ def test_moments_of_regrown_weights_start_at_zero(tmp_path: Path) -> None:
     assert not stage.adam.state_dict()["state"]
     for name, distance in moved(stage, net, 0).items():
         step = distance[net.masks[name]]
-        assert float(step[step > 0].median()) == pytest.approx(1e-2, rel=1e-2)  # lr, whatever the gradient
+        assert float(step[step > 0].median()) == pytest.approx(1e-2, rel=1e-2)  # lr for any gradient
 
 
 def test_the_best_epoch_is_kept() -> None:

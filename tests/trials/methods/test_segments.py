@@ -1,4 +1,4 @@
-"""Trials whose hyperparameters change on the way: what is in force when, and that they continue to the same bits."""
+"""Trials whose hyperparameters change between segments: which values apply when, and bit-identical continuation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from trials.training.optimizers import Sgd
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
-OTHER: dict[str, Any] = {  # a value that is not the default
+OTHER: dict[str, Any] = {  # a value other than the default
     "lr": 0.03,
     "momentum": 0.5,
     "weight_decay": 0.02,
@@ -50,7 +50,7 @@ def test_every_mutable_hyperparameter_is_tried_here() -> None:
 
 
 def member(name: str, ends: list[int], rates: list[float], *, epochs: int = 3) -> TrialConfig:
-    """The trial of the last of some segments, which differ in the learning rate."""
+    """The trial of the last of several segments, which differ in the learning rate."""
     recipe = RECIPES[name]
     own = {**CONFIGS[name][recipe], "epochs": epochs, "schedule": "constant"}
     config = config_of(name, **{recipe: {**own, "lr": rates[0]}}, until_epoch=ends[0])
@@ -113,7 +113,7 @@ ENDS, RATES = [1, 2, 3], [0.1, 0.2, 0.05]
 
 @pytest.fixture(scope="module")
 def family(tmp_path_factory: pytest.TempPathFactory, few_digits: None) -> Path:
-    """A storage with the first two of three segments; and, in ``whole``, the third computed without them."""
+    """A storage with the first two of three segments; ``whole`` holds the third, computed without them."""
     storage = tmp_path_factory.mktemp("family")
     for count in (1, 2):
         run_in(storage, member("hydra", ENDS[:count], RATES[:count]))
@@ -159,7 +159,7 @@ def test_stages_after_the_first_follow_the_last_segment_only(tmp_path: Path) -> 
 
 
 def attached(config: TrialConfig, before: tuple[Stage, Net] | None = None) -> tuple[Stage, Net]:
-    """The first stage in its second epoch, begun, or gone on from as it was ``before``."""
+    """The first stage in its second epoch: new, or continued from ``before``."""
     stage = segments.first_stage(config)
     if before is None:
         net = build_net(config, trial.load_data(config.dataset, config.data_dir), torch.device("cpu"))
@@ -174,7 +174,7 @@ def attached(config: TrialConfig, before: tuple[Stage, Net] | None = None) -> tu
 
 
 def in_use(stage: Stage) -> dict[str, list[Any]]:
-    """What the stage's optimizers step with, and what else it computes with."""
+    """The hyperparameters in the stage's optimizers, and all others that it computes with."""
     found: dict[str, list[Any]] = {"batch_size": [stage.recipe.batch_size]}
     for optimizer in (value for value in vars(stage).values() if isinstance(value, Sgd)):
         for group in optimizer.optimizer.param_groups:
@@ -190,7 +190,7 @@ def in_use(stage: Stage) -> dict[str, list[Any]]:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_next_step_uses_the_new_value(name: str) -> None:
-    """Of every hyperparameter that a method declares mutable: read from the optimizer that takes the step."""
+    """For every hyperparameter that a method declares mutable, as read from the optimizer that takes the step."""
     config = parse({**config_of(name).model_dump(mode="json"), "until_epoch": 1})
     before, net = attached(config)
     batch = (torch.rand(8, 1, 8, 8), torch.arange(8))
@@ -262,7 +262,7 @@ def test_a_stage_that_ends_itself_is_not_divided() -> None:
 
 
 def test_a_stage_that_is_finished_early_ends_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Within a segment too: who continues it goes on with the next stage."""
+    """Also within a segment: its continuation goes on with the next stage."""
     monkeypatch.setattr(TrainScores, "finished", property(lambda self: self.sgd.lr > 0.15), raising=False)
     for ends, rates in (([1], [0.1]), ([1, 2], [0.1, 0.2]), ([1, 2, 3], [0.1, 0.2, 0.05])):
         config = member("hydra", ends, rates)

@@ -1,4 +1,4 @@
-"""DWP: what the surrogates are, what their gradient is, and a small attack that transfers."""
+"""DWP: the surrogates, their gradient, and a small attack that transfers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_without_candidates_it_is_the_networks_own_gradient(pruned_pass: PrunedP
     leaf = x.clone().requires_grad_(True)
     torch.autograd.backward(F.cross_entropy(ensemble.model(leaf), y, reduction="sum"))
     torch.testing.assert_close(ensemble(x, y), leaf.grad)
-    alone = torch.stack([ensemble(x[i : i + 1], y[i : i + 1])[0] for i in range(len(y))])  # of its own loss alone
+    alone = torch.stack([ensemble(x[i : i + 1], y[i : i + 1])[0] for i in range(len(y))])  # per image
     torch.testing.assert_close(ensemble(x, y), alone)
 
 
@@ -65,7 +65,7 @@ def test_it_is_the_mean_over_networks_with_pruned_weights() -> None:
         gradients.append(input_gradient(lambda z, w=weights: functional_call(model, w, (z,)), x, y))  # type: ignore[misc]
     assert not torch.equal(gradients[0], gradients[1])
     torch.testing.assert_close(again(x, y), torch.stack(gradients).mean(0))
-    assert not torch.equal(again(x, y), again(x, y))  # other surrogates at every call
+    assert not torch.equal(again(x, y), again(x, y))  # each call draws new surrogates
 
 
 def test_pruning_the_backward_pass_alone_keeps_the_loss() -> None:
@@ -76,7 +76,7 @@ def test_pruning_the_backward_pass_alone_keeps_the_loss() -> None:
     own = input_gradient(backward.model, x, y)
     found = [both(x, y), backward(x, y), own]
     assert not any(torch.allclose(a, b) for a, b in ((found[0], found[1]), (found[1], own)))
-    torch.testing.assert_close(input_gradient(backward.model, x, y), own)  # the network is left as it was
+    torch.testing.assert_close(input_gradient(backward.model, x, y), own)  # the network is unchanged
     assert not any("forward" in vars(module) for module in backward.model.modules())
 
 

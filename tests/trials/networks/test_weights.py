@@ -1,4 +1,4 @@
-"""Weights that leave a trial for others, and weights of others that a trial starts from."""
+"""Weights exported from a trial, and foreign weights that a trial starts from."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_masks_compared(storage: Path) -> None:
 
 
 def test_a_trial_starts_from_a_released_checkpoint(storage: Path, tmp_path: Path) -> None:
-    """As the released code saves it: under a key, with a prefix, with scores, with a numpy number."""
+    """In the released code's form: under a key, with a prefix, with scores, with a numpy number."""
     model = tiny()
     state = {f"module.{name}": value for name, value in model.state_dict().items()}
     state["module.conv1.popup_scores"] = torch.zeros_like(state["module.conv1.weight"])

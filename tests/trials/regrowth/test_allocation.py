@@ -1,4 +1,4 @@
-"""Allocations: whole numbers, within every cap, nothing over the budget and nothing left."""
+"""Allocations: whole numbers within every capacity and the budget, which is spent where capacities allow."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_rules_spend_all_that_capacities_allow(name: str, request: Request) -> N
 def test_original_rules_respect_capacities(name: str, request: Request) -> None:
     counts = ORIGINAL[name](request)
     assert all(0 <= count <= capacity for count, capacity in zip(counts, request.capacities, strict=True))
-    if name != "proportional":  # whose rounding up may overspend
+    if name != "proportional":  # rounding up may overspend
         assert sum(counts) <= request.budget
 
 
@@ -68,7 +68,7 @@ def test_learned_allocations_never_exceed_the_budget(
 
 
 def test_the_controller_learns_where_the_reward_is() -> None:
-    """The more goes to the second layer, the better."""
+    """The reward grows with the share of the second layer."""
     torch.manual_seed(0)
     config = ControllerConfig(
         episodes=480, episodes_in_flight=8, lr=0.02, temperature=0.5, entropy_start=0.1, entropy_end=0.0, hidden=8

@@ -1,4 +1,4 @@
-"""Which weights come back and what they start from equals the reference vectors (file d, and the cases of f)."""
+"""Regrown weights and their initial values equal the reference vectors (file d, and the cases of f)."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_by_reference(record: dict[str, Any]) -> None:
     key = record["key"]
     _, allowed_name, layer, _ = key.split("__")
     allowed, reference = D[f"allowed_mask_{allowed_name}__{layer}"].bool(), D[f"reference_mask__{layer}"].bool()
-    # bit for bit the original's draws: one generator, the priority group first
+    # bit-identical to the original's draws: one generator, the priority group first
     generator = torch.Generator().manual_seed(record["torch_manual_seed"])
     index, kept = selection.referenced(START[layer], allowed, reference, record["requested"], generator)
     assert len(index) == len(index.unique()) == record["actual"]

@@ -1,4 +1,4 @@
-"""Budgets: which layers share a pool, and how much each pool keeps."""
+"""Distributions: which layers share a pool, and how much each pool keeps."""
 
 from __future__ import annotations
 

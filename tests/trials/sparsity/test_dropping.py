@@ -156,7 +156,7 @@ def test_counts_are_exact_under_ties(sizes: list[int], share: float, levels: int
     below, through = (
         drop(scores, share, pattern=PATTERNS["weight"], per_layer=per_layer, rule=rule) for rule in ("below", "through")
     )
-    for name in scores:  # what goes below the threshold goes exactly, and what goes exactly goes with its ties
+    for name in scores:  # "below" removes a subset of "exact", which removes a subset of "through"
         assert not (~below[name] & exact[name]).any()
         assert not (~exact[name] & through[name]).any()
 

@@ -1,4 +1,4 @@
-"""An object store as a place: what is committed there, how many requests that takes, and who may hold a lease."""
+"""An object store as a place: commits, their number of requests, and leases."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_file_replaced_during_reading_is_read_whole(where: ObjectPath) -> None
             try:
                 content = (where / "file").read_bytes()
                 assert content == contents[len(content)]
-            except BaseException as error:  # noqa: BLE001  told to the test
+            except BaseException as error:  # noqa: BLE001  passed to the test
                 failures.append(error)
                 return
 
@@ -69,7 +69,7 @@ def test_a_file_replaced_during_reading_is_read_whole(where: ObjectPath) -> None
 
 
 def puts(requests: Requests, where: ObjectPath) -> list[str]:
-    """What was written, by its name below a place."""
+    """Names of the written objects, relative to a place."""
     start = f"/{where.key}/"
     return [path[len(start) :] for method, path in requests.take() if method == "PUT" and not path.endswith("/")]
 
@@ -237,7 +237,7 @@ def test_a_dead_owner_of_this_machine_is_succeeded_at_once(where: ObjectPath) ->
 
 
 def test_an_owner_that_wakes_during_a_heartbeat_yields(where: ObjectPath) -> None:
-    """Its claim was removed while it was frozen between looking and writing: it comes back, and goes."""
+    """Its claim was removed while it was frozen between reading and writing; its late write is withdrawn."""
     me, sleeper = Owner.me(), ObjectLeaseStore(where)
     assert sleeper.take(me, lambda _: False)
     successor = Lease(where, heartbeat_s=0.05, patience_s=0.1)
@@ -281,7 +281,7 @@ def test_threads_that_race_never_both_hold_it(where: ObjectPath) -> None:
                     most = max(most, holders)
                     time.sleep(0.002)
                     holders -= 1
-        except BaseException as error:  # noqa: BLE001  told to the test
+        except BaseException as error:  # noqa: BLE001  passed to the test
             failures.append(error)
 
     threads = [threading.Thread(target=race) for _ in range(3)]

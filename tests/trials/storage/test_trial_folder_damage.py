@@ -1,4 +1,4 @@
-"""A trial's folder: whatever rots in it, does work go on from what is whole?"""
+"""A trial's folder: after any damage, work continues from what is intact."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_finished_trial_with_a_damaged_checkpoint_is_not_finished(tmp_path: Pa
     count(tmp_path)
     checkpoint, _ = last_files(tmp_path)
     rot(checkpoint, flip(0.5))
-    assert TrialFolder(tmp_path).verify() == []  # whoever only wants its rows needs no checkpoint
+    assert TrialFolder(tmp_path).verify() == []  # checkpoints are verified only on request
     assert TrialFolder(tmp_path).verify(checkpoint=True)
     state = state_of(tmp_path)
     assert (state.status, state.result) == ("running", {})

@@ -1,4 +1,4 @@
-"""Whatever lies beside a weight lies in memory as the weight does, so that a memory format changes no result."""
+"""Tensors kept beside a weight have the weight's memory layout, so that a memory format changes no result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("few_digits")
 
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the trials of this file share their dense networks."""
+    """A storage in which the trials of this file share their dense networks."""
     return tmp_path_factory.mktemp("formats")
 
 
@@ -35,7 +35,7 @@ def outcome(storage: Path, name: str, memory_format: str, **fields: Any) -> dict
 
 
 def leaves(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Everything that is neither a mapping nor a sequence, by its path."""
+    """All values other than mappings and sequences, by their path."""
     if isinstance(content, dict):
         for key, value in content.items():
             yield from leaves(value, f"{path}/{key}")
