@@ -26,10 +26,10 @@ SPACE = ["--space", "small.yaml"]
 
 
 def put_in_place_of_ray(monkeypatch: pytest.MonkeyPatch, run_plan: Callable[..., None]) -> None:
-    runner = types.ModuleType("sweeper.execution.on_ray.tune_run")
-    runner.run_plan = run_plan  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "sweeper.execution.on_ray.tune_run", runner)
-    monkeypatch.setattr(on_ray, "tune_run", runner, raising=False)
+    tune_run = types.ModuleType("sweeper.execution.on_ray.tune_run")
+    tune_run.run_plan = run_plan  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sweeper.execution.on_ray.tune_run", tune_run)
+    monkeypatch.setattr(on_ray, "tune_run", tune_run, raising=False)
 
 
 def sweep(*arguments: str) -> int:

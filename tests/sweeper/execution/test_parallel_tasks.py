@@ -107,6 +107,6 @@ def test_more_pieces_than_there_is_room_for_are_refused() -> None:
     from trials.errors import UserError
 
     trial = {**CONFIG, "controller": {"episodes": 4, "episodes_in_flight": 3}}
-    space = from_document({"name": "flights", "trial": trial, "grid": {"seed": [0]}})
+    space = from_document({"name": "parallel", "trial": trial, "grid": {"seed": [0]}})
     with pytest.raises(UserError, match="3 pieces in flight, each with as much, but there is room for 2"):
         require_room(space, None)

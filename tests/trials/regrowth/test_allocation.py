@@ -76,11 +76,11 @@ def test_the_controller_learns_where_the_reward_is() -> None:
     reinforce = Reinforce(config, Controller(config.actions, config.hidden))
     rewards: list[float] = []
     while len(rewards) < config.episodes:
-        flight = range(len(rewards), len(rewards) + config.episodes_in_flight)
-        drawn = [sampler(torch.Generator().manual_seed(episode)) for episode in flight]
+        in_flight = range(len(rewards), len(rewards) + config.episodes_in_flight)
+        drawn = [sampler(torch.Generator().manual_seed(episode)) for episode in in_flight]
         rollouts = [reinforce.controller.rollout(Decoding([100, 100], 11, 100), choose) for choose in drawn]
         rewards += [rollout.counts[1] / 100 for rollout in rollouts]
-        reinforce.update(rollouts, rewards[flight.start :], flight.start)
+        reinforce.update(rollouts, rewards[in_flight.start :], in_flight.start)
     assert sum(rewards[-20:]) / 20 > 0.8
     assert sum(rewards[:20]) / 20 < 0.4
 
