@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# A network partition, by the second door: the sweep is a job of `ray job submit`. The cable between the head and the
-# worker is pulled in mid-sweep and put back later; the storage stays where both see it. The worker's trial is given up and
-# goes on elsewhere, no retry is spent, nothing is done twice.
+# A network partition, with the sweep submitted by `ray job submit`. The link between head and worker is cut in mid-sweep
+# and restored later; both still see the storage. The worker's trial is given up and continues elsewhere, no retry is
+# spent, no work is repeated.
 # As run.sh, it needs root, openssh-server, rsync and iproute2, and no network, and leaves nothing behind.
 #   PYTHON=.venv/bin/python tests/cluster/cut_off.sh
 source "$(dirname "$0")/steps.sh"
-# A trial for each machine, longer than Ray is patient with a silent machine (about a minute).
+# A trial per machine, each longer than Ray waits for a silent machine (about a minute).
 space=(--space bip_unstructured --profile demo --samples 1 --set grid.density=[0.2] --set "resources.cpu=$(nproc)"
   --set trial.prune.epochs=600 --set trial.checkpoint_every_s=1)
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Three machines on one, as root, with openssh-server and iproute2:
+# Three simulated machines on one host, as root, with openssh-server and iproute2:
 #   lab.sh COMMAND...           runs COMMAND on the client (10.77.0.1), in a copy of the project at ~/project, beside a
 #                               head (10.77.0.2) and a worker (10.77.0.3)
-#   lab.sh on NODE COMMAND...   within that: as if typed on the head's or the worker's console
+#   lab.sh on NODE COMMAND...   inside the lab: runs COMMAND on the head's or the worker's console
 #   lab.sh check                exits with 1 and a reason if this machine cannot do it
-# Each has its own network, processes, mounts, host name, home, /tmp and /dev/shm; the rest of the disk is the same, as if
-# one image had been put on all of them. Everything lives in namespaces and in memory: however COMMAND ends, by SIGKILL
-# too, no process, interface, mount or file is left, and no process outside can be reached from within.
-# PYTHON: the interpreter whose bin folder is on everybody's PATH. In COMMAND, LAB is a folder that all three share.
+# Each has its own network, processes, mounts, host name, home, /tmp and /dev/shm; they share the rest of the disk, as if
+# all had the same image. Everything is in namespaces and in memory: however COMMAND ends, also by SIGKILL, no process,
+# interface, mount or file is left, and no process outside can be reached from inside.
+# PYTHON: the interpreter whose bin folder is on every machine's PATH. In COMMAND, LAB is a folder that all three share.
 set -euo pipefail
 PYTHON=${PYTHON:?the interpreter of the environment that has what the project depends on}
 LAB=/run/lab
@@ -26,7 +26,7 @@ check() {
     ip link add one type veth peer name other' >/dev/null 2>&1 || { echo "namespaces are not allowed here"; exit 1; }
 }
 
-own() { # FOLDER...: empty ones in memory; the interpreter, should it lie below one of them, stays where it is
+own() { # FOLDER...: mounts empty folders in memory; an interpreter below one of them keeps its path
   local folder prefix kept=()
   for prefix in $PREFIXES; do
     for folder in "$@"; do
@@ -103,7 +103,7 @@ on | machine | client) "$@" ;;
 *)
   cd "$(dirname "$0")/../.."
   setpriv --pdeathsig KILL unshare "${NAMESPACES[@]}" env -i "${KEEP[@]}" bash tests/cluster/lab.sh client "$@" &
-  trap 'kill -KILL $!; exit 143' TERM INT HUP # unshare itself does not listen
+  trap 'kill -KILL $!; exit 143' TERM INT HUP # unshare itself ignores these signals
   wait $!
   ;;
 esac

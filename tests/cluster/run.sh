@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The cluster as a user meets it: ray up, ray submit, a machine that dies, a connection that is lost, the same command
+# A cluster as a user runs it: ray up, ray submit, a machine that dies, a connection that is lost, the same command
 # again, ray down. Three machines in namespaces (lab.sh), so it needs root, openssh-server, rsync and iproute2, and no
-# network. Whatever becomes of it, nothing of it stays; it touches no process of anybody else.
+# network. However it ends, it leaves nothing behind and touches no other process.
 #   PYTHON=.venv/bin/python tests/cluster/run.sh
 source "$(dirname "$0")/steps.sh"
 space=(--space bip_unstructured --profile demo)

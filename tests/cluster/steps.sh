@@ -1,11 +1,11 @@
-# What the tests of the cluster share, sourced by each. It enters the lab (lab.sh), or says why not; what follows runs
-# there, in a copy of the project, with LAB set.
+# Functions shared by the cluster tests, which source this file. It enters the lab (lab.sh) or prints why it cannot; the
+# rest of the test runs there, in a copy of the project, with LAB set.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-.venv/bin/python}
 export PYTHON=$(cd "$(dirname "$PYTHON")" && pwd)/$(basename "$PYTHON")
 if [ -z "${LAB:-}" ]; then
-  "$PYTHON" -c 'import ray' # without what the project depends on it has failed, not been skipped
+  "$PYTHON" -c 'import ray' # without the project's dependencies the test fails instead of being skipped
   reason=$(bash tests/cluster/lab.sh check) || { echo "cluster test: SKIPPED: $reason"; exit 0; }
   exec bash tests/cluster/lab.sh bash "tests/cluster/$(basename "$0")"
 fi
@@ -13,7 +13,7 @@ fi
 say() { echo "cluster test: $(date +%T) $*"; }
 fail() { trap - ERR; say "FAILED: $*"; tail -n 40 "$LAB"/*.log >&2; exit 1; }
 trap 'fail "line $LINENO: $BASH_COMMAND"' ERR
-within() { # SECONDS WHAT COMMAND...: until it succeeds
+within() { # SECONDS WHAT COMMAND...: repeats the command until it succeeds
   local end=$((SECONDS + $1)) what=$2
   shift 2
   until "$@" >/dev/null 2>&1; do
@@ -27,7 +27,7 @@ on_head() { on head bash --login -i -c "source ~/.bashrc; $*" 2>/dev/null; }
 plain=(--log-style=record --log-color=false)
 shared=$LAB/shared sweep=$LAB/shared/bip_unstructured
 
-begin() { # the cluster file edited as a user would, a token, ray up
+begin() { # edits the cluster file as a user would, makes a token, runs ray up
   (umask 077; mkdir ~/.ray; "$PYTHON" -c 'import secrets; print(secrets.token_hex(32))' >~/.ray/auth_token)
   sed -i "s|head_ip: .*|head_ip: 10.77.0.2|; s|worker_ips: .*|worker_ips: [10.77.0.3]|; s|ssh_user: .*|ssh_user: root|;
     s|SWEEP_STORAGE=[^ ]*|SWEEP_STORAGE=$shared|" cluster.yaml
@@ -41,7 +41,7 @@ submit() { ray submit "${plain[@]}" cluster.yaml sweep.py "${space[@]}"; }
 finished() { { grep -ls '"status": "complete"' "$sweep"/trials/*/state.json || true; } | wc -l; }
 on_worker() { grep -ls '"host": "worker"' "$sweep"/trials/*/state.json; }
 
-same_as_serial() { # the same trials: which ones a search asks for depends on who ends first, what they come to does not
+same_as_serial() { # runs the same trials: a search's choice depends on the order of endings, the results do not
   say "one machine, one trial after the other, gives the same rows"
   mkdir -p "$LAB/serial/bip_unstructured"
   (cd "$sweep" && cp --parents sweep.yaml trials/*/config.json "$LAB/serial/bip_unstructured")
