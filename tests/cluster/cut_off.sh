@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A network partition, with the sweep submitted by `ray job submit`. The link between head and worker is cut in mid-sweep
-# and restored later; both still see the storage. The worker's trial is given up and continues elsewhere, no retry is
-# spent, no work is repeated.
+# A network partition, with the sweep submitted by `ray job submit`. The link between head and worker is cut in
+# mid-sweep and restored later; both still see the storage. The worker's trial is given up and continues elsewhere, no
+# retry is spent, no work is repeated.
 # As run.sh, it needs root, openssh-server, rsync and iproute2, and no network, and leaves nothing behind.
 #   PYTHON=.venv/bin/python tests/cluster/cut_off.sh
 source "$(dirname "$0")/steps.sh"

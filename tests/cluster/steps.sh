@@ -1,5 +1,5 @@
-# Functions shared by the cluster tests, which source this file. It enters the lab (lab.sh) or prints why it cannot; the
-# rest of the test runs there, in a copy of the project, with LAB set.
+# Functions shared by the cluster tests, which source this file. It enters the lab (lab.sh) or prints why it cannot.
+# The rest of the test runs there, in a copy of the project, with LAB set.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-.venv/bin/python}
