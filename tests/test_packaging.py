@@ -46,7 +46,7 @@ def test_it_holds_every_module_and_no_other(wheel: set[str]) -> None:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_it_says_that_its_packages_are_typed(wheel: set[str], package: str) -> None:
+def test_the_wheel_marks_its_packages_as_typed(wheel: set[str], package: str) -> None:
     assert f"{package}/py.typed" in wheel
 
 

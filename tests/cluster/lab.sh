@@ -5,8 +5,8 @@
 #   lab.sh on NODE COMMAND...   inside the lab: runs COMMAND on the head's or the worker's console
 #   lab.sh check                exits with 1 and a reason if this machine cannot do it
 # Each has its own network, processes, mounts, host name, home, /tmp and /dev/shm; the rest of the disk is shared, as
-# if all had the same image. Everything is in namespaces and in memory: however COMMAND ends, also by SIGKILL, no process,
-# interface, mount or file is left, and no process outside can be reached from inside.
+# if all had the same image. Everything is in namespaces and in memory: however COMMAND ends, also by SIGKILL, no
+# process, interface, mount or file is left, and no process outside can be reached from inside.
 # PYTHON: the interpreter whose bin folder is on every machine's PATH. In COMMAND, LAB is a folder that all three share.
 set -euo pipefail
 PYTHON=${PYTHON:?the interpreter of the environment that has what the project depends on}

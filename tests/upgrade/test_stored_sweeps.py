@@ -62,7 +62,7 @@ def test_the_storage_holds_every_outcome_of_a_trial() -> None:
 
 
 @every_sweep
-def test_the_tables_say_what_was_measured(storage: Path, name: str) -> None:
+def test_the_tables_hold_the_stored_measurements(storage: Path, name: str) -> None:
     recorded = expected()["sweeps"][name]
     assert sweeper.load(storage / name).damaged == ()
     assert facts(storage / name) == {"trials": recorded["trials"], "lineage": recorded["lineage"]}

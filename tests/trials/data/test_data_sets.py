@@ -90,7 +90,7 @@ def test_data_dir_that_is_missing_or_a_file(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "parquet"])
-def test_data_dir_without_data_says_what_it_must_hold(name, tmp_path):
+def test_a_data_dir_without_data_is_refused_with_the_expected_layout(name, tmp_path):
     with pytest.raises(DataError, match=r"train-\*\.parquet and test-\*\.parquet") as caught:
         require_data(name, str(tmp_path))
     assert str(tmp_path) in str(caught.value)

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("small_crops")
 
 
 @pytest.mark.parametrize(("write", "source"), [(write_imagenet, "folder"), (write_imagenet_parquet, "parquet")])
-def test_every_image_is_there_with_its_label(tmp_path, write, source):
+def test_every_image_is_read_with_its_label(tmp_path, write, source):
     data = load_large(write(tmp_path))
     train, test = large_images()
     assert [data.train.read(i) for i in range(len(data.train))] == [image for _, image in train]
@@ -41,7 +41,7 @@ def test_every_image_is_there_with_its_label(tmp_path, write, source):
     assert (data.mean, data.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def test_the_row_of_the_registry_says_224(tmp_path, monkeypatch):
+def test_the_registry_gives_crops_of_224(tmp_path, monkeypatch):
     monkeypatch.undo()
     data = DATASETS["imagenet"](write_imagenet(tmp_path))
     assert (data.image_size, data.resize) == ((224, 224), 256)

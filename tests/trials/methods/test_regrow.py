@@ -109,7 +109,7 @@ def test_a_reference_trial_decides_the_weights_and_their_values(tmp_path: Path) 
         assert torch.equal(net["model"][key][new], reference["model"][key][new])
 
 
-def test_a_reference_that_is_no_trial_fails_by_name(tmp_path: Path) -> None:
+def test_a_missing_reference_trial_fails_by_name(tmp_path: Path) -> None:
     config = config_of("regrow-rule", selection="reference", reference=str(tmp_path / "nowhere"))
     state = run_in(tmp_path, config)
     assert state.error is not None
