@@ -122,7 +122,7 @@ def test_scheduling_pauses_while_the_disk_is_full(disk: Disk, tmp_path: Path, mo
     monkeypatch.setattr(tune_searcher, "FULL_S", 0.0)
     search = {"search": {"finetune.lr": {"loguniform": [1e-3, 1.0]}}, "sampler": "random", "samples": 2}
     calm = begun(make_space(**search), tmp_path / "calm")
-    expected = [assignment.config for assignment in iter(calm.next, None)]
+    expected = [assignment.config.model_dump(mode="json") for assignment in iter(calm.next, None)]
     plan, shown = begun(make_space(**search), tmp_path / "full"), Shown()
     asking = tune_searcher.PlanSearcher(plan, plan.folder, shown, None, Lease(tmp_path / "lock"))  # type: ignore[arg-type]
     first = asking.suggest("a")
