@@ -13,4 +13,4 @@ settings.register_profile("repeatable", derandomize=True, deadline=None, databas
 settings.load_profile("repeatable")
 
 VECTORS = Path(os.environ.get("SWEEPER_VECTORS") or Path(__file__).parent / "vectors")
-"""Reference vectors, a folder per source. Another set of the same form may be put in its place by SWEEPER_VECTORS."""
+"""Reference vectors, a folder per source. SWEEPER_VECTORS names another set of the same form."""

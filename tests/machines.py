@@ -1,4 +1,4 @@
-"""Several machines, as far as Ray knows, that nobody joins who does not name their address."""
+"""A Ray cluster of several simulated machines, which other drivers join only by its address."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 def several_machines(head: Mapping[str, Any]) -> Any:
     """A ``ray.cluster_utils.Cluster`` with its head.
 
-    Ray notes its address as the one that this machine belongs to; that note is put back as it was, or every sweep that
-    somebody begins here meanwhile without ``--address`` would join it, and end with it.
+    Ray writes the cluster's address into a file as the default of this machine. The file is restored, or every sweep
+    that starts here meanwhile without ``--address`` would join this cluster and end with it.
     """
     from ray._private.utils import get_ray_address_file
     from ray.cluster_utils import Cluster

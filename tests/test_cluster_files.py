@@ -1,4 +1,4 @@
-"""cluster.yaml and cluster-aws.yaml: Ray takes them, and they hold what the docs of cluster and security promise."""
+"""cluster.yaml and cluster-aws.yaml: Ray accepts them, and they do what docs/cluster.md and docs/security.md state."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_ray_takes_it(content: dict[str, Any]) -> None:
     validate_config(prepare_config(content))
 
 
-def test_every_start_asks_for_the_token_and_tells_nobody(content: dict[str, Any]) -> None:
+def test_every_start_requires_the_token_and_disables_usage_reports(content: dict[str, Any]) -> None:
     assert len(starts(content)) == 2
     for line in starts(content):
         assert "RAY_AUTH_MODE=token" in line
@@ -47,7 +47,7 @@ def test_threads_are_not_limited_to_one(content: dict[str, Any]) -> None:
     assert all("unset OMP_NUM_THREADS" in line for line in starts(content))
 
 
-def test_the_package_and_what_it_needs_come_along(content: dict[str, Any]) -> None:
+def test_the_package_and_its_requirements_are_installed(content: dict[str, Any]) -> None:
     assert content["file_mounts"]["~/sweep"] == "./"
     assert {".git", ".venv", "/results"} <= set(content["rsync_exclude"])
     assert any("-r ~/sweep/requirements.lock" in line for line in content["setup_commands"])

@@ -1,4 +1,4 @@
-"""What ``ray start`` opens, as cluster.yaml starts it, asks for the token: every port of one machine, without it.
+"""Every port that ``ray start`` opens with cluster.yaml's options refuses requests without the token, on one machine.
 
 Between machines: tests/cluster/run.sh.
 """
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A short path: Ray's sockets lie in it."""
+    """A folder with a short path, as paths of Ray's sockets in it are limited in length."""
     import shutil
     import tempfile
 
@@ -35,7 +35,7 @@ def folder() -> Iterator[Path]:
 
 
 def head_options() -> list[str]:
-    """Those of cluster.yaml, for this machine's loopback and any port."""
+    """The options of cluster.yaml's head, with this machine's loopback address and free ports."""
     content = yaml.safe_load((ROOT / "cluster.yaml").read_text())
     words = content["head_start_ray_commands"][-1].split("ray start", 1)[1].split()
     kept = [word for word in words if word in ("--head", "--disable-usage-stats") or "dashboard-host" in word]
@@ -50,7 +50,7 @@ def free_port() -> int:
 
 
 def processes(folder: Path) -> list[int]:
-    """Those of the Ray that lives in a folder."""
+    """Processes of the Ray whose files are in a folder."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -62,7 +62,7 @@ def processes(folder: Path) -> list[int]:
 
 
 def listening(folder: Path) -> dict[int, str]:
-    """Port -> address (hexadecimal) on which the Ray of a folder listens."""
+    """Address (hexadecimal) by port, of the ports on which the Ray of a folder listens."""
     inodes = set()
     for process in processes(folder):
         for descriptor in Path(f"/proc/{process}/fd").glob("*"):
@@ -89,7 +89,7 @@ def test_every_port_asks_for_the_token(folder: Path) -> None:
     env = {**os.environ, "HOME": str(folder / "home"), "RAY_AUTH_MODE": "token", "RAY_enable_autoscaler_v2": "0"}
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", *head_options(), "--num-cpus=1", "--block"]
     command += [f"--temp-dir={folder}", "--object-store-memory=80000000", "--include-dashboard=true"]
-    with socket.socket() as free:  # the agent's own default may be another Ray's
+    with socket.socket() as free:  # the agent's default port may belong to another Ray
         free.bind(("127.0.0.1", 0))
         command.append(f"--dashboard-agent-listen-port={free.getsockname()[1]}")
     with (folder / "log").open("wb") as log:

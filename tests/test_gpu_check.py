@@ -1,4 +1,4 @@
-"""The GPU check runs on a CPU too, tiny: enough to see that it runs, says what it left out, and writes its figures."""
+"""The GPU check also runs tiny on a CPU, which tests that it runs, reports what it skipped, and writes its figures."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_it_runs_on_a_cpu(tmp_path: Path) -> None:
     assert f"torch {results['machine']['torch']}" in page
 
 
-def test_what_has_no_time_left_is_skipped(tmp_path: Path) -> None:
+def test_sections_without_time_left_are_skipped(tmp_path: Path) -> None:
     check = Check(Card(torch.device("cpu")), seconds=0.0, folder=tmp_path)
     check.section("stacked", 5.0, False, lambda check, result: pytest.fail("it ran"))
     assert json.loads((tmp_path / "gpu_check.json").read_text()) == {"stacked": {"skipped": "0 s left, needs 5 s"}}
@@ -57,7 +57,7 @@ def test_an_error_ends_its_own_section_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"), [(["--only", "wait"], "'wait' is none of: machine,"), (["--device", "mars"], "mars")]
 )
-def test_a_wrong_option_is_said(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_option_is_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         options(arguments)
     assert message in capsys.readouterr().err

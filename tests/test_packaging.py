@@ -1,4 +1,4 @@
-"""What is shipped holds every module: the wheel, and what Ray and rsync bring to a cluster."""
+"""The wheel, and the files that Ray and rsync copy to a cluster, hold every module."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BUILD = "import sys; from setuptools.build_meta import build_wheel; build_wheel(
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """Names of the files in a wheel that is built from a copy of the tree: setuptools leaves files where it builds."""
+    """Names of the files in a wheel, built from a copy of the tree, as setuptools leaves files where it builds."""
     folder = tmp_path_factory.mktemp("wheel")
     left_out = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build")
 
@@ -37,7 +37,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 
 def test_it_holds_every_module_and_no_other(wheel: set[str]) -> None:
-    """A folder without __init__.py would be left out."""
+    """setuptools leaves out a folder without __init__.py."""
     paths = [path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py")]
     assert {name for name in wheel if name.endswith(".py")} == {
         "sweep.py",
@@ -46,7 +46,7 @@ def test_it_holds_every_module_and_no_other(wheel: set[str]) -> None:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_it_says_that_its_packages_are_typed(wheel: set[str], package: str) -> None:
+def test_the_wheel_marks_its_packages_as_typed(wheel: set[str], package: str) -> None:
     assert f"{package}/py.typed" in wheel
 
 
@@ -76,7 +76,7 @@ def test_a_cluster_that_is_joined_gets_every_module_and_no_results(tmp_path: Pat
 
 @pytest.mark.parametrize("file", ["cluster.yaml", "cluster-aws.yaml"])
 def test_rsync_brings_every_module(file: str) -> None:
-    """A pattern without a slash in front fits a folder at any depth."""
+    """An exclude pattern without a leading slash matches folders at any depth."""
     patterns = yaml.safe_load((REPOSITORY / file).read_text())["rsync_exclude"]
     parts = {part for module in modules() for part in Path(module).parts}
     assert not parts & set(patterns)

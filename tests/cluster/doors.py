@@ -1,8 +1,8 @@
-"""``doors.py HOST...``: tries every open port of some machines without the token, as gRPC and as HTTP.
+"""``doors.py HOST...``: try every open port of some machines without the token, as gRPC and as HTTP.
 
-A door is open if it does what is asked; it is shut if it asks for the token (gRPC: unauthenticated; HTTP: 401 or 403)
-or speaks neither. Exits with 1 if one is open. ssh is not tried. Metrics (GET /metrics) are said and allowed: whoever
-reaches the port can read them, which docs/security.md says too.
+A port is open if it serves a request; it is shut if it asks for the token (gRPC: unauthenticated; HTTP: 401 or 403) or
+speaks neither. Exits with 1 if a port is open. ssh is not tried. Metrics (GET /metrics) are reported and allowed:
+anyone with access to the port can read them, as docs/security.md states.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PAGES = ("/api/version", "/api/jobs/", "/api/cluster_status", "/nodes?view=summa
 
 
 def calls() -> list[str]:
-    """One call of every service that Ray has, so that whatever lies behind a port is asked for something it offers."""
+    """One call of every Ray service, so that any service behind a port gets a call that it offers."""
     generated = Path(ray.__file__).parent / "core" / "generated"
     found = {"object manager": "/ray.rpc.ObjectManagerService/Pull"}  # known to C++ alone
     for path in sorted(generated.glob("*_pb2_grpc.py")):
@@ -38,7 +38,7 @@ def calls() -> list[str]:
 
 
 def open_ports(host: str) -> list[int]:
-    """Every TCP port of a machine that takes a connection."""
+    """Every TCP port of a machine that accepts a connection."""
 
     def takes(port: int) -> bool:
         with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=2):
@@ -51,7 +51,7 @@ def open_ports(host: str) -> list[int]:
 
 
 def by_grpc(host: str, port: int) -> Iterator[tuple[str, str]]:
-    """What it says to Ray's calls: (call, status)."""
+    """The port's answers to Ray's calls: (call, status)."""
     with grpc.insecure_channel(f"{host}:{port}") as channel:
         for call in calls():
             try:
@@ -64,7 +64,7 @@ def by_grpc(host: str, port: int) -> Iterator[tuple[str, str]]:
 
 
 def by_http(host: str, port: int) -> Iterator[tuple[str, int]]:
-    """What it says to some requests: (page, status)."""
+    """The port's answers to some requests: (page, status)."""
     for page in (*PAGES, "/metrics"):
         connection = http.client.HTTPConnection(host, port, timeout=3)
         try:
@@ -77,7 +77,7 @@ def by_http(host: str, port: int) -> Iterator[tuple[str, int]]:
 
 
 def verdict(host: str, port: int) -> tuple[bool, str]:
-    """Whether it is shut, and what it said."""
+    """Whether the port is shut, and its answers."""
     answers = dict(by_grpc(host, port))
     codes = set(answers.values())
     open_calls = [call for call, code in answers.items() if code not in SHUT]
@@ -91,7 +91,7 @@ def verdict(host: str, port: int) -> tuple[bool, str]:
 
 
 def main(hosts: list[str]) -> int:
-    """Try them all; the exit code."""
+    """Try every port of every host; return the exit code."""
     all_shut, tried = True, 0
     for host in hosts:
         for port in open_ports(host):

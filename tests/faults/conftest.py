@@ -1,4 +1,4 @@
-"""For the tests that kill: no token file of Ray's in anybody's home, and no process left behind."""
+"""Fixtures of the tests that kill processes: no Ray token file in the home folder, no process left behind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 
 @pytest.fixture
 def drivers(tmp_path: Path) -> Iterator[Drivers]:
-    """Starts drivers; at the end nothing of what they started may be left."""
+    """Starts drivers; at the end none of the processes that they started may be left."""
     started = Drivers(tmp_path)
     try:
         yield started

@@ -1,4 +1,4 @@
-"""Drivers of sweeps, each the leader of a session of its own: what it starts can be found, killed, and missed."""
+"""Drivers of sweeps, each leader of its own session, so that the processes it starts can be found and killed."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.trials.processes import wait_for
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 LAST_WORDS_S = 30.0
-"""What outlives a killed driver goes by itself."""
+"""Seconds in which processes that outlive a killed driver must end by themselves."""
 
 BUSY_S = 240.0
-"""How long Ray and a driver may take for anything on a machine that has much else to do."""
+"""Most seconds that any step of Ray or a driver may take on a busy machine."""
 
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
-"""Ray's own; after a SIGKILL of the driver they notice that their raylet is gone within a minute."""
+"""Ray's own processes; after a SIGKILL of the driver they end within a minute, when they notice the lost raylet."""
 
 
 class Driver:
@@ -74,11 +74,11 @@ class Driver:
         return code
 
     def wait_until(self, condition: Callable[[], object], what: str) -> None:
-        """Until it holds, or the driver has ended."""
+        """Wait until the condition holds or the driver has ended."""
         wait_for(lambda: self.ended or condition(), what, BUSY_S)
 
     def processes(self) -> dict[int, str]:
-        """What lives of all that it started, itself included: number and name."""
+        """Living processes of the driver's session, itself included: name by process id."""
         return {pid: name for pid, (session, name) in living().items() if session == self.process.pid}
 
     def workers(self) -> list[int]:
@@ -86,7 +86,7 @@ class Driver:
         return [pid for pid, name in self.processes().items() if name.startswith("ray::TrialWorker")]
 
     def signal_all(self, number: signal.Signals) -> None:
-        """As a terminal does it: to the driver and whatever is in its process group."""
+        """Signal the driver's whole process group, as a terminal does."""
         os.killpg(self.process.pid, number)
 
     def kill(self) -> None:
@@ -94,7 +94,7 @@ class Driver:
         self.process.wait()
 
     def hang_up(self) -> None:
-        """The terminal is gone."""
+        """Close the terminal."""
         self._closed.set()
         os.close(self._source)
 
@@ -124,11 +124,11 @@ class Drivers:
         return driver
 
     def left(self) -> dict[int, str]:
-        """Living processes of all sessions, Ray's agents aside."""
+        """Living processes of all sessions, without Ray's agents."""
         return {pid: name for driver in self.started for pid, name in driver.processes().items() if name not in AGENTS}
 
     def end(self) -> dict[int, str]:
-        """Wait for everything to go; what does not is killed and returned."""
+        """Wait for every process to end; kill and return those that do not."""
         for driver in self.started:
             if not driver.ended:
                 driver.process.kill()
@@ -145,7 +145,7 @@ class Drivers:
 
 
 def living() -> dict[int, tuple[int, str]]:
-    """Session and name of every living process."""
+    """Session and name of every living process, by process id."""
     found = {}
     for path in Path("/proc").iterdir():
         if not path.name.isdigit():

@@ -1,4 +1,4 @@
-"""A sweep to be killed, whoever watches it, and what it must come to."""
+"""A sweep to be killed, a watch over its finished trials, and the comparison of its tables with an undisturbed run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def arguments(storage: str, *more: str) -> tuple[str, ...]:
 
 
 def assert_same(one: Path, other: Path) -> None:
-    """The same trials, complete, with the same rows to the bit, none twice."""
+    """Both sweeps hold the same complete trials with bit-identical rows, without duplicates."""
     ours, theirs = sweeper.load(one), sweeper.load(other)
     assert set(ours.trials["status"]) == {"complete"}
     assert ours.trials["trial"].is_unique
@@ -60,7 +60,7 @@ def states(path: Path) -> dict[str, State]:
 
 
 class Watch:
-    """Keeps what was finished; it must stay as it was."""
+    """Remembers the states of finished trials, which must not change."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -74,7 +74,7 @@ class Watch:
 
 
 def run_until(driver: Driver, moment: float, path: Path) -> None:
-    """Until so many seconds after it begins to hand trials out (negative: after it was started)."""
+    """Wait until ``moment`` seconds after the first trial began (negative: after the driver was started)."""
     if moment >= 0:
         before = attempts(path)
         driver.wait_until(lambda: begun_since(before, path), "a trial to begin")
@@ -86,13 +86,15 @@ def attempts(path: Path) -> dict[str, int]:
 
 
 def begun_since(before: dict[str, int], path: Path) -> list[State]:
-    """The states of trials of which an attempt has begun."""
+    """The states of trials that have begun another attempt since ``before``."""
     return [state for name, state in states(path).items() if state.attempt > before.get(name, 0)]
 
 
 def kill_workers(driver: Driver, path: Path, moment: float) -> None:
-    """SIGKILL in the midst of a trial, so many seconds after the first began. They are frozen before, and that nobody
-    has just ended is seen then."""
+    """SIGKILL all workers ``moment`` seconds after the first trial began, while a trial runs.
+
+    The workers are frozen first, so that a running trial cannot end between the check and the kill.
+    """
     before = attempts(path)
     run_until(driver, moment, path)
     while True:

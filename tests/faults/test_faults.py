@@ -1,4 +1,4 @@
-"""Sweeps whose driver and workers are killed come to what an undisturbed one comes to, and do nothing twice."""
+"""Sweeps whose driver and workers are killed give the results of an undisturbed sweep and repeat no finished work."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def space(tmp_path: Path) -> None:
 
 
 def moments(seed: int) -> Iterator[float]:
-    """When to kill: early in the start, while Ray starts, at the shared stage, then anywhere."""
+    """When to kill: early in the start, while Ray starts, during the shared trial, then at any time."""
     draw = random.Random(seed)
     yield -draw.uniform(0.2, 1.5)
     yield -draw.uniform(2.0, 4.0)
@@ -61,7 +61,7 @@ def test_sigkill_of_drivers_and_of_workers(drivers: Drivers, tmp_path: Path, kil
         run_until(driver, moment, path)
         driver.kill()
         watch.look()
-    more = ("--samples", "3")  # so that there is something left to do for certain
+    more = ("--samples", "3")  # so that some work is certainly left
     driver = drivers.start(*arguments("killed", *more))
     kill_workers(driver, path, 0.3)
     assert driver.wait() == COMPLETE, driver.said
@@ -80,7 +80,7 @@ def test_sigkill_of_drivers_and_of_workers(drivers: Drivers, tmp_path: Path, kil
 
 
 def let_run(driver: Driver, path: Path) -> None:
-    """Until two trials run that have a commit of their own."""
+    """Wait until two running trials have a commit of their own."""
     before = {name: len(state.commits) and state.commits[-1].number for name, state in states(path).items()}
 
     def committed() -> bool:
@@ -149,7 +149,7 @@ def test_other_signals_end_with_everything_committed(drivers: Drivers, tmp_path:
 
     driver = drivers.start(*stopped, terminal=True)
     let_run(driver, path)
-    driver.hang_up()  # SIGHUP to the whole foreground, and nobody to write to
+    driver.hang_up()  # SIGHUP to the foreground process group, and no terminal to write to
     assert driver.wait() == STOPPED, driver.said
     assert_stopped(driver, path, watch)
 
@@ -169,11 +169,11 @@ def test_other_signals_end_with_everything_committed(drivers: Drivers, tmp_path:
     assert set(trials["failures"]) == {0}
 
 
-def test_a_second_signal_leaves_at_once_and_takes_everything_along(drivers: Drivers, tmp_path: Path) -> None:
+def test_a_second_signal_ends_driver_and_workers_at_once(drivers: Drivers, tmp_path: Path) -> None:
     path = tmp_path / "left" / "small"
     driver = drivers.start(*arguments("left", "--set", "trial.checkpoint_every_s=60"))
     run_until(driver, 0.0, path)
-    os.kill(driver.workers()[0], signal.SIGSTOP)  # it will not end by itself
+    os.kill(driver.workers()[0], signal.SIGSTOP)  # a frozen worker cannot end by itself
     driver.process.send_signal(signal.SIGINT)
     time.sleep(2.0)
     assert not driver.ended
@@ -184,8 +184,8 @@ def test_a_second_signal_leaves_at_once_and_takes_everything_along(drivers: Driv
 
 
 @SLOW
-def test_a_worker_that_is_told_to_end_and_one_that_hangs(drivers: Drivers, tmp_path: Path) -> None:
-    """SIGTERM is a notice: what there is gets committed, and no retry is spent. Silence is death, and is."""
+def test_a_worker_that_gets_sigterm_and_one_that_hangs(drivers: Drivers, tmp_path: Path) -> None:
+    """SIGTERM makes a worker commit and spends no retry; a silent worker counts as dead and spends one."""
     path = tmp_path / "noticed" / "small"
     watch = Watch(path)
     settings = (

@@ -29,7 +29,7 @@ from trials.storage.trial_folder import TrialFolder
 
 
 class Disk:
-    """A disk that is full for a while: every so-and-so-manieth file does not fit, some times in a row."""
+    """A disk on which every write fails with ENOSPC while ``full`` is set."""
 
     def __init__(self) -> None:
         self.full, self.refused = False, 0
@@ -66,7 +66,7 @@ def test_a_trial_waits_for_room_and_loses_nothing(
     def fsync(fd: int) -> None:
         nonlocal written
         written += 1
-        disk.full = fills_at <= written < fills_at + 4  # four tries, each of which finds no room
+        disk.full = fills_at <= written < fills_at + 4  # four tries in a row find no room
         disk.write(fd)
 
     monkeypatch.setattr(os, "fsync", fsync)
@@ -100,7 +100,7 @@ def test_a_trial_that_is_asked_to_stop_on_a_full_disk_stops(
 
 
 class Shown:
-    """In the place of a display."""
+    """Stands in for the live view."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -136,7 +136,7 @@ def test_scheduling_pauses_while_the_disk_is_full(disk: Disk, tmp_path: Path, mo
     assert [note[:26] for note in shown.notes] == ["no room in the storage ([E", "there is room again"]
 
 
-def test_a_full_temporary_folder_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_temporary_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from sweeper.execution.on_ray import tune_run
 
     def mkdtemp(**_: object) -> str:
@@ -150,7 +150,7 @@ def test_a_full_temporary_folder_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_late_state_does_not_hide_what_the_successor_has_committed(
     undisturbed: tuple[TrialConfig, Path], tmp_path: Path
 ) -> None:
-    """A worker frozen between its check and its write wakes when its successor has finished."""
+    """A worker frozen between its check and its write wakes after its successor has finished."""
     config, calm = undisturbed
     folder = TrialFolder(folder_of(config, tmp_path))
     late, _ = folder.begin()
@@ -176,7 +176,7 @@ def test_clocks_that_jump_change_nothing(
 
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], None]]:
-    """Tells whether there is enough."""
+    """Sets whether the device has enough memory."""
     enough = True
     original = torch.nn.functional.cross_entropy
 
@@ -209,7 +209,7 @@ def test_out_of_memory_beside_others_is_retried_alone_before_it_counts(
     assert (crowded.status, crowded.failures) == ("failed", 0)
     (ending,) = plan.ended(assignment.trial_id)
     assert ending.again
-    again = begun(space, tmp_path / "sweep")  # another driver knows it too
+    again = begun(space, tmp_path / "sweep")  # the next driver knows it too
     for plan_of_one in (plan, again):
         second = plan_of_one.next()
         assert second is not None
@@ -227,7 +227,7 @@ def test_out_of_memory_alone_is_a_failure(memory: Callable[[bool], None], tmp_pa
 
 
 def driven(space: Any, folder: SweepFolder) -> str:
-    """What a driver says as it takes up a sweep."""
+    """The lines that a driver prints when it takes up a sweep."""
     import io
 
     from rich.console import Console
@@ -283,7 +283,7 @@ def test_every_checkpoint_is_verified_if_asked_for(undisturbed: tuple[TrialConfi
     assert_same_outcome(folder_of(config, tmp_path), calm)
 
 
-def test_room_is_told_from_other_errors() -> None:
+def test_a_full_disk_is_distinguished_from_other_errors() -> None:
     assert files.is_full(OSError(errno.ENOSPC, ""))
     assert files.is_full(OSError(errno.EDQUOT, ""))
     assert not files.is_full(OSError(errno.EACCES, ""))
@@ -292,7 +292,7 @@ def test_room_is_told_from_other_errors() -> None:
 
 @pytest.fixture
 def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What Tune asks, without Tune; ``display`` is a :class:`Shown`."""
+    """A PlanSearcher without Ray Tune; its ``display`` is a :class:`Shown`."""
     from sweeper.execution.on_ray import tune_searcher
     from trials.storage.lease import Lease
 
@@ -336,7 +336,7 @@ def test_silence_beyond_the_limit_is_a_failure_and_late_commits_are_refused(
         frozen.commit(checkpoint={}, rows={}, progress={}, seconds=0.0)
 
 
-def test_who_ran_out_of_memory_gets_the_whole_machine(asking: Any) -> None:
+def test_a_trial_that_ran_out_of_memory_gets_the_whole_machine(asking: Any) -> None:
     told = asking.suggest("a")
     assert not told["alone"]
     attempt, _ = TrialFolder(asking.folder.trial_folder(told["trial"])).begin()

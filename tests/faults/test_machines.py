@@ -1,4 +1,4 @@
-"""Machines that go: raylets and the head killed, a machine cut off. Several raylets on one machine stand for them."""
+"""Lost machines: raylets and the head killed, a machine cut off. Several raylets on one host stand for machines."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SETTINGS = ("--set", "trial.prune.epochs=100", "--set", "trial.checkpoint_every_
 
 
 class Machines:
-    """A head, and workers with a core each; the driver joins them by their address."""
+    """A head and two worker machines with a core each; the driver joins them by their address."""
 
     def __init__(self, drivers: Drivers) -> None:
         self.drivers = drivers
@@ -75,7 +75,7 @@ def machines(drivers: Drivers, tmp_path: Path) -> Iterator[Machines]:
 
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What an undisturbed sweep comes to."""
+    """The folder of an undisturbed sweep."""
     folder = tmp_path_factory.mktemp("calm")
     (folder / "small.yaml").write_text(SPACE)
     driver = Drivers(folder).run(*sweep_arguments("calm"), "--serial")
@@ -84,12 +84,12 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def deaths(driver: Driver) -> list[str]:
-    """The trials whose process the driver says has died, in this order."""
+    """The trials whose process died, in the order in which the driver reported them."""
     return re.findall(r"(\S+) \([^\n]*\): its process died", driver.said)
 
 
 def all_busy(machines: Machines, path: Path) -> bool:
-    """Trials run everywhere and have committed something of their own: nobody holds, or waits for, a shared stage."""
+    """Whether trials run on every machine and have own commits, so that none computes or awaits a shared trial."""
     running = [state for state in states(path).values() if state.status == "running" and state.commits]
     return len(running) == 3 and all(machines.trials_on(node) for node in machines.workers)
 
@@ -100,12 +100,12 @@ def test_a_machine_that_is_killed_and_one_that_is_cut_off(machines: Machines, ca
     driver = machines.start("disturbed")
     driver.wait_until(lambda: all_busy(machines, path), "trials on all machines")
     first, second = machines.workers
-    # The head hears nothing of the second machine any more; once it is given up, its trial wakes and wants to go on.
+    # The head loses contact with the second machine; once Ray has given it up, its trial wakes and tries to go on.
     frozen = [raylet_of(second), *machines.trials_on(second)]
     os.kill(raylet_of(first), signal.SIGKILL)
     for pid in frozen:
         os.kill(pid, signal.SIGSTOP)
-    driver.wait_until(lambda: deaths(driver), "the silence to be noticed")  # who lost its raylet commits: no death
+    driver.wait_until(lambda: deaths(driver), "the silence to be noticed")  # not of the first: its worker commits
     watch.look()
     for pid in frozen[1:]:
         os.kill(pid, signal.SIGCONT)
@@ -142,7 +142,7 @@ def test_the_head_is_killed(machines: Machines, calm: Path, tmp_path: Path, driv
     assert driver.wait(120) not in (COMPLETE, STOPPED)  # after a minute without the head
     wait_for(lambda: not any(machines.trials_on(node) for node in machines.workers), "the workers' end")
     watch.look()
-    again = drivers.run(*sweep_arguments("disturbed"))  # on a cluster that was started anew
+    again = drivers.run(*sweep_arguments("disturbed"))  # on a newly started cluster
     assert again.process.returncode == COMPLETE, again.said
     watch.look()
     assert_same(path, calm)

@@ -1,4 +1,4 @@
-"""A population whose driver and workers are killed comes to what an undisturbed one comes to; nothing is done twice."""
+"""A population whose driver and workers are killed gives the results of an undisturbed one and repeats no work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Searches that are killed again and again suggest, and stop, what an undisturbed serial one does: the same rows."""
+"""Searches that are killed repeatedly suggest and stop the same trials as an undisturbed serial one: the same rows."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def space_of(kind: str, folder: Path) -> Space:
 
 
 def drive_serially(space: Space, path: Path) -> None:
-    """Driver and worker in one process: the plan as Ray Tune would be asked to place it, one trial at a time."""
+    """Run a plan's trials in this process, one at a time, as driver and worker at once."""
     torch.set_num_threads(1)
     folder = SweepFolder(path)
     folder.repair()
@@ -83,7 +83,7 @@ def drive_serially(space: Space, path: Path) -> None:
 
 
 def progress(path: Path) -> list[tuple[int, float]]:
-    """Changes with every commit of a trial or a stage, and with every decision of the driver."""
+    """A value that changes with every commit of a trial or a shared trial, and with every decision of the driver."""
     names = [*path.glob("trials/*/*.json"), *path.parent.glob("stages/*/*.json")]
     found = []
     for name in names:
@@ -93,7 +93,7 @@ def progress(path: Path) -> list[tuple[int, float]]:
 
 
 def killed_after(space: Space, path: Path, commits: int, seconds: float) -> bool:
-    """Drive in a process of its own that gets SIGKILL so soon after so many commits; False if it came to its end."""
+    """Drive in a new process and SIGKILL it ``seconds`` after ``commits`` commits; False if it finished before."""
     with started(drive_serially, space, path) as process:
         before = progress(path)
         while commits and process.is_alive():
@@ -111,7 +111,7 @@ def killed_after(space: Space, path: Path, commits: int, seconds: float) -> bool
 
 
 def assert_same(one: Path, other: Path) -> None:
-    """The same trials, ended alike, with the same rows to the bit, none twice."""
+    """Both sweeps hold the same trials with the same status and bit-identical rows, without duplicates."""
     ours, theirs = sweeper.load(one), sweeper.load(other)
     assert not ours.epochs.duplicated(["trial", "stage", "level", "epoch"]).any()
     for table, varying in VARYING.items():

@@ -1,4 +1,4 @@
-"""The command line in this process, with trials that run here instead of on Ray."""
+"""Run the command line in this process, with trials that run here instead of on Ray."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ SPACE = ["--space", "small.yaml"]
 
 
 def put_in_place_of_ray(monkeypatch: pytest.MonkeyPatch, run_plan: Callable[..., None]) -> None:
-    runner = types.ModuleType("sweeper.execution.on_ray.tune_run")
-    runner.run_plan = run_plan  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "sweeper.execution.on_ray.tune_run", runner)
-    monkeypatch.setattr(on_ray, "tune_run", runner, raising=False)
+    tune_run = types.ModuleType("sweeper.execution.on_ray.tune_run")
+    tune_run.run_plan = run_plan  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sweeper.execution.on_ray.tune_run", tune_run)
+    monkeypatch.setattr(on_ray, "tune_run", tune_run, raising=False)
 
 
 def sweep(*arguments: str) -> int:
@@ -37,7 +37,7 @@ def sweep(*arguments: str) -> int:
 
 
 def wrong(capsys: pytest.CaptureFixture[str], arguments: list[str], *parts: str) -> str:
-    """The one line that a command line is refused with."""
+    """The one error line of a refused command line."""
     capsys.readouterr()
     assert main(arguments) == WRONG_INPUT
     said = capsys.readouterr()

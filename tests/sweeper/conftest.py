@@ -1,4 +1,4 @@
-"""For the tests of the sweeper: a Ray, a folder for a command line, no token file of Ray's in anybody's home."""
+"""Fixtures of the sweeper's tests: a Ray, a folder for a command line, no Ray token file in the home folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Any]:
-    """One Ray of this machine for all sweeps of a module: it is joined, not started."""
+    """One local Ray for all sweeps of a module, which they join."""
     from sweeper.execution.on_ray import cluster  # sets what Ray reads as it is imported
 
     cluster.ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
@@ -34,7 +34,7 @@ def ray() -> Iterator[Any]:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_digits: None) -> Path:
-    """A folder of its own, with a space in it."""
+    """The working folder of one test, with a space in it."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.yaml").write_text(SMALL)
     return tmp_path
@@ -42,7 +42,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_digits: None) -> P
 
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Trials run in this process instead of Ray; the list is of those that did."""
+    """Runs trials in this process instead of on Ray; the list holds the ids of those that ran."""
     names: list[str] = []
 
     def run_plan(space: Any, folder: SweepFolder, plan: Plan, display: Any, lease: Lease, **_: Any) -> None:
@@ -59,7 +59,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def no_stray_handlers() -> Iterator[None]:
-    """Whatever a driver does with signals, it puts back."""
+    """Checks that a driver restores every signal handler."""
     before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     assert {n: signal.getsignal(n) for n in before} == before

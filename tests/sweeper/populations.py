@@ -1,4 +1,4 @@
-"""Small populations, and a landscape that they climb."""
+"""Small populations, and the objective that they maximise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trials that may be stopped early, trained by hand, and drivers that die meanwhile."""
+"""Simulated trials that a pruner may stop early, and drivers that die while they run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def space_of(pruner: Any, samples: int = 8, **fields: Any) -> Space:
 
 
 def accuracy(config: dict[str, Any], step: int) -> float:
-    """Rises and turns, higher where the density is, better near a learning rate of 0.1."""
+    """A learning curve that rises and then falls; higher for higher densities and near a learning rate of 0.1."""
     lr = config["finetune"]["lr"]
     off = abs(lr - 0.1) + abs(config["finetune"]["momentum"] - 0.5)
     return config["density"] - 0.1 * off + 0.02 * step * (1 - off) - 0.002 * step * step
@@ -43,7 +43,7 @@ Curve = Callable[[dict[str, Any], int], float]
 
 
 def train(plan: Plan, trial_id: str, value: Curve = accuracy) -> Iterator[str]:
-    """What a worker does that commits every other epoch; yields where it, or the driver, may die."""
+    """Act as a worker that commits every other epoch; yields at each point where it or the driver may die."""
     folder = TrialFolder(plan.folder.trial_folder(trial_id))
     config = json.loads((folder.path / "config.json").read_text())["config"]
     attempt, checkpoint = folder.begin()
@@ -96,7 +96,7 @@ class Drivers:
         return True
 
     def came_to(self) -> dict[str, Any]:
-        """How every trial ended, its samples, and its rows."""
+        """The final state, samples and rows of every trial."""
         rows = load(self.path).epochs[["trial", "stage", "epoch", "val_accuracy"]].to_dict("records")
         return {
             record.id: (

@@ -1,4 +1,4 @@
-"""A small space file, read with changes, and what is said when it is refused."""
+"""A small space file, loaded with changes, and the message of its refusal."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def small(folder: Path, changes: dict[str, Any] | None = None, **options: Any) -
 
 
 def refusal(action: Any) -> str:
-    """The one line that a UserError says."""
+    """The one-line message of the UserError that the action raises."""
     with pytest.raises(UserError) as caught:
         action()
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Small spaces, and trials that end as a test says without being run."""
+"""Small spaces, and trials that are ended with a given outcome instead of being run."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def searching(sampler: str, samples: int, **fields: Any) -> Space:
 
 
 def begun(space: Space, path: Path) -> Plan:
-    """The plan of a new driver over whatever lies in the folder."""
+    """The plan of a new driver, with the records in the folder."""
     folder = SweepFolder(path)
     return Plan(space, folder, folder.records())
 
 
 def run_space(space: Space, path: Place, **options: Any) -> SweepFolder:
-    """A whole sweep as a driver begins it, from what an earlier one found where the space says so."""
+    """Run a whole sweep as a driver does, with a warm start where the space has one."""
     folder = SweepFolder(path)
     folder.append({"space": space.document()})
     warm = warm_start(space, folder)
@@ -57,12 +57,12 @@ def run_space(space: Space, path: Place, **options: Any) -> SweepFolder:
 
 
 def landscape(config: dict[str, Any]) -> float:
-    """An objective with one best point."""
+    """An objective with a single maximum."""
     return 1.0 - abs(config["finetune"]["lr"] - 0.1) - abs(config["finetune"]["momentum"] - 0.5)
 
 
 def finish(plan: Plan, trial_id: str, value: Value = landscape) -> None:
-    """What a worker leaves that runs the trial to its end."""
+    """Complete a trial as its worker would, with ``value`` of its config as the objective."""
     (record,) = (record for record in plan.folder.records() if record.id == trial_id)
     attempt, _ = TrialFolder(plan.folder.trial_folder(trial_id)).begin()
     reached = value(record.content)
@@ -76,7 +76,7 @@ def fail(plan: Plan, trial_id: str) -> None:
 
 
 def asked(folder: SweepFolder) -> dict[tuple[str, int], dict[str, Any]]:
-    """The searched values of every sample there is."""
+    """The searched values of every sample, by cell and number."""
     samples = [sample for record in folder.records() for sample in record.samples]
     found = {(sample.cell, sample.number): sample.params for sample in samples}
     assert len(found) == len(samples)
@@ -89,7 +89,7 @@ def record_of(folder: SweepFolder, trial_id: str) -> Record:
 
 
 def run_out(plan: Plan, value: Value = landscape) -> list[str]:
-    """Everything that is left, one trial at a time; the names of what ran."""
+    """Run all remaining trials, one at a time; return their ids."""
     ran = []
     while (assignment := plan.next()) is not None:
         finish(plan, assignment.trial_id, value)
@@ -100,6 +100,6 @@ def run_out(plan: Plan, value: Value = landscape) -> list[str]:
 
 
 def trials_of(study: CellStudy) -> list[tuple[Any, ...]]:
-    """All that a study knows of its trials."""
+    """Everything that a study holds of its trials."""
     told = study.space.sampler.remembered
     return [(t.state, t.params, t.values, told(t.system_attrs), t.intermediate_values) for t in study.study.trials]

@@ -1,4 +1,4 @@
-"""The command line: what is wrong is one line, and nothing begins; what is asked is told, and nothing runs."""
+"""The command line: wrong input gives one line and creates nothing; commands that only show run nothing."""
 
 from __future__ import annotations
 
@@ -77,10 +77,10 @@ def test_wrong_input_is_one_line_and_nothing_is_created(
     assert [path.name for path in here.iterdir()] == ["small.yaml"]
 
 
-def test_what_is_refused_or_only_shown_does_not_import_ray(here: Path) -> None:
+def test_refused_and_showing_commands_do_not_import_ray(here: Path) -> None:
     arguments = [arguments for arguments, _ in WRONG.values()]
     arguments += [[*SPACE, "--dry-run"], ["--list-spaces"]]
-    (here / "small.yaml").write_text(SMALL.replace("few_digits", "digits"))  # another process knows no others
+    (here / "small.yaml").write_text(SMALL.replace("few_digits", "digits"))  # few_digits exists only in this process
     script = f"""
 import sys
 from sweeper.cli import main
@@ -96,7 +96,7 @@ assert "ray" not in sys.modules
 
 
 @pytest.mark.parametrize("content", ["- a\n- b\n", "trial: {\n", "", "trial: 3\nsamples: 1\n", "\x00", "&a [*a]\n"])
-def test_a_file_that_is_no_space(capsys: pytest.CaptureFixture[str], here: Path, content: str) -> None:
+def test_a_file_that_holds_no_space(capsys: pytest.CaptureFixture[str], here: Path, content: str) -> None:
     (here / "odd.yaml").write_text(content)
     wrong(capsys, ["--space", "odd.yaml"])
 
@@ -151,7 +151,7 @@ def test_every_space_that_ships_can_run(capsys: pytest.CaptureFixture[str], name
     assert "trials of" in capsys.readouterr().out
 
 
-def test_dry_run_says_what_would_run_and_creates_nothing(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+def test_dry_run_shows_what_would_run_and_creates_nothing(capsys: pytest.CaptureFixture[str], here: Path) -> None:
     assert sweep("--dry-run", "--set", "grid.seed=[0, 1]") == COMPLETE
     out = capsys.readouterr().out
     for part in ("density=0.5,seed=0", "4 cells x 2 samples = 8 trials of one_shot", "shared: 2", "finetune.lr"):

@@ -1,4 +1,4 @@
-"""The command line: what does a damaged file of a sweep cost?"""
+"""The command line: how much work a damaged file of a sweep costs."""
 
 from __future__ import annotations
 

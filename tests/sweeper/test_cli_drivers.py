@@ -1,4 +1,4 @@
-"""The command line: who may drive a sweep, and who goes on when a driver is stopped or killed?"""
+"""The command line: one driver per sweep, and the next one continues when it is stopped or killed."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_driver_that_died_with_its_machine_is_succeeded(
+def test_the_lease_of_a_driver_that_died_with_its_machine_is_taken_over(
     capsys: pytest.CaptureFixture[str], here: Path, ran: list[str]
 ) -> None:
     driver_elsewhere(here)
@@ -76,7 +76,7 @@ def test_a_driver_that_died_with_its_machine_is_succeeded(
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_driver_that_lives_on_another_machine_is_not(
+def test_the_lease_of_a_driver_alive_on_another_machine_is_not_taken_over(
     capsys: pytest.CaptureFixture[str], here: Path, ran: list[str]
 ) -> None:
     driver_elsewhere(here)
@@ -89,7 +89,7 @@ def test_a_driver_that_lives_on_another_machine_is_not(
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"host": 1}', "\x00"])
-def test_a_lease_that_nobody_can_read_is_nobodys(here: Path, ran: list[str], content: str) -> None:
+def test_an_unreadable_lease_has_no_owner(here: Path, ran: list[str], content: str) -> None:
     driver_elsewhere(here).write_text(content)
     assert sweep() == COMPLETE
 
@@ -119,7 +119,7 @@ def test_a_driver_killed_while_it_writes_sweep_yaml(here: Path, ran: list[str]) 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_driver_killed_at_any_write(here: Path, ran: list[str], seed: int) -> None:
-    """Of sweep.yaml, of a trial's record, of a worker's commit, of the tables."""
+    """Writes of sweep.yaml, of a trial's record, of a worker's commit and of the tables."""
     assert sweep("--storage", "undisturbed") == COMPLETE
     kills = 0
     for number, place in deaths(seed, longest=10):

@@ -1,4 +1,4 @@
-"""The command line: what is right runs once; what may be changed of a sweep, and what does it say?"""
+"""The command line: a sweep runs once, which changes continue it, and what it prints."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_sweep_can_be_extended_and_moved(here: Path, ran: list[str]) -> None:
     assert not (here / "results").exists()
 
 
-def test_what_contradicts_the_sweep_is_refused_with_the_difference(
+def test_a_contradicting_space_is_refused_with_the_difference(
     capsys: pytest.CaptureFixture[str], here: Path, ran: list[str]
 ) -> None:
     assert sweep() == COMPLETE
@@ -74,7 +74,7 @@ def schedule_one(space: Any, folder: SweepFolder, plan: Plan, *_: Any, **__: Any
 
 
 def test_show_waits_for_neither_torch_nor_ray(here: Path, ran: list[str]) -> None:
-    """They take longer to import than ten thousand trials to show."""
+    """Importing them takes longer than showing ten thousand trials."""
     sweep()
     script = """
 import sys
@@ -87,7 +87,7 @@ assert not {"torch", "ray", "scipy"} & set(sys.modules)
 
 
 def test_show(capsys: pytest.CaptureFixture[str], here: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:  # a driver that schedules, and dies
+    with monkeypatch.context() as patch:  # a driver that dies after scheduling a trial
         put_in_place_of_ray(patch, schedule_one)
         assert sweep() == STOPPED
     capsys.readouterr()
@@ -103,10 +103,10 @@ def test_show(capsys: pytest.CaptureFixture[str], here: Path, ran: list[str], mo
     assert capsys.readouterr().out == shown
 
 
-def test_a_failed_trial_is_told(capsys: pytest.CaptureFixture[str], here: Path, ran: list[str]) -> None:
+def test_a_failed_trial_is_reported(capsys: pytest.CaptureFixture[str], here: Path, ran: list[str]) -> None:
     arguments = ["--set", "trial.finetune={epochs: 1, lr: 1e30}", "--set", "search=null", "--samples", "1"]
     assert sweep(*arguments) == FAILURES
-    assert len(ran) == 4  # each of the two is tried once more
+    assert len(ran) == 4  # each of the two trials is tried twice
     out = capsys.readouterr().out
     assert "NonFiniteLoss" in out
     trials = sweeper.load(here / "results" / "small").trials

@@ -1,4 +1,4 @@
-"""What is asked of sweeps from elsewhere, with the storage on a path and in a bucket."""
+"""Listing, cancelling and forgiving sweeps from another process, with the storage on a path and in a bucket."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_storage_lists_its_sweeps(storage: Place, capsys: pytest.CaptureFixtur
     one, two = capsys.readouterr().out.splitlines()
     counts = "2 cells, 2 done; 2 trials, 1 done, 0 running, 1 failed, 0 left"
     assert one == f"one: {counts}"
-    assert two == f"two: {counts}"  # driven by this very process
+    assert two == f"two: {counts}"  # the driver is this process
 
 
 def test_cancel_waits_for_the_driver(
@@ -75,7 +75,7 @@ def test_cancel_waits_for_the_driver(
         while not stop.path.exists():
             seen.wait(0.01)
         stop.remove_unless_for(lease.token)
-        if stop.path.exists():  # meant for this driver
+        if stop.path.exists():  # the stop file names this driver
             seen.set()
         stop.remove()
         lease.release()
@@ -90,7 +90,7 @@ def test_cancel_waits_for_the_driver(
     assert stopped.endswith("0 left; run the same command again to resume")
 
 
-def test_cancel_when_nobody_drives(storage: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cancel_without_a_driver(storage: Place, capsys: pytest.CaptureFixture[str]) -> None:
     begin(storage)
     assert main(["--cancel", "small", "--storage", str(storage)]) == COMPLETE
     assert "there is nothing to cancel" in capsys.readouterr().out
@@ -110,7 +110,7 @@ def test_a_driver_that_does_not_answer_is_named(
     assert "has not stopped within 0.1 s" in capsys.readouterr().err
 
 
-def test_what_was_meant_for_a_dead_driver_does_not_stop_the_next(tmp_path: Path) -> None:
+def test_a_stop_file_for_a_dead_driver_does_not_stop_the_next(tmp_path: Path) -> None:
     stop = StopFile(tmp_path / "stop")
     stop.put("the dead one")
     stop.remove_unless_for("me")

@@ -29,7 +29,7 @@ def studies_of(folder: SweepFolder) -> dict[str, optuna.Study]:
     return {name: optuna.load_study(study_name=name, storage=storage) for name in optuna.get_all_study_names(storage)}
 
 
-def test_the_copy_is_what_the_studies_are(tmp_path: Path) -> None:
+def test_the_copy_equals_the_studies(tmp_path: Path) -> None:
     drivers = Drivers(space_of(KINDS["halving"], samples=5), tmp_path).go()
     drivers.plan.folder.append({"space": drivers.space.document()})
     write_copy(drivers.plan.folder)
@@ -104,7 +104,7 @@ def test_it_is_served_on_loopback_only(tmp_path: Path, monkeypatch: pytest.Monke
     assert not thread.is_alive()
 
 
-def test_what_is_no_sweep_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_sweep_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a sweep's folder"):
         write_copy(SweepFolder(tmp_path / "nothing"))
     assert not (tmp_path / "nothing").exists()

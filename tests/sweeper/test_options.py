@@ -1,4 +1,4 @@
-"""Options, and what a shell makes of them on the way through ``ray submit``."""
+"""Options, and how the shell changes them on the way through ``ray submit``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sweeper.space.load import load_space
 from trials.errors import UserError
 
 
-def test_the_options_are_none_that_ray_submit_takes() -> None:
+def test_no_option_is_one_of_ray_submits() -> None:
     taken = "--stop --start --screen --tmux --cluster-name -n --no-config-cache --port-forward -p --args -v --verbose"
     taken += " --disable-usage-stats --extra-screen-args --log-style --log-color"
     options = {option for action in parser()._actions for option in action.option_strings}
@@ -28,7 +28,7 @@ def test_the_options_are_none_that_ray_submit_takes() -> None:
 
 
 def through_ray_submit(home: Path, *words: str) -> list[str]:
-    """The words that arrive: joined with blanks, as Ray joins them, and taken apart by a shell in the head's home."""
+    """The words that arrive: Ray joins them with blanks, and a shell in the head's home splits them."""
     (home / "door.py").write_text("import json, sys; print(json.dumps(sys.argv[1:]))")
     line = " ".join([sys.executable, "door.py", *words])
     done = subprocess.run(["bash", "-c", line], cwd=home, capture_output=True, text=True, env={"HOME": str(home)})
@@ -69,7 +69,7 @@ MANGLED = {
 
 
 @pytest.mark.parametrize("case", MANGLED)
-def test_what_the_shell_changes_is_refused(tmp_path: Path, case: str) -> None:
+def test_options_that_the_shell_changes_are_refused(tmp_path: Path, case: str) -> None:
     for name in ("mine.yaml", "other.yaml"):
         (tmp_path / name).touch()
     words, parts = MANGLED[case]
@@ -82,7 +82,7 @@ def test_what_the_shell_changes_is_refused(tmp_path: Path, case: str) -> None:
         assert part in message
 
 
-def test_a_list_that_became_a_file_is_no_list(tmp_path: Path) -> None:
+def test_a_list_that_the_shell_expanded_to_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "grid.seed=0").touch()
     options = read_options(through_ray_submit(tmp_path, "--set", "grid.seed=[0]"), submitted=True)
     assert options.overrides == ["grid.seed=0"]

@@ -33,7 +33,7 @@ def bucket() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def ray(bucket: None) -> Iterator[Any]:
-    """Two machines, as far as Ray knows; their processes inherit how the bucket is reached."""
+    """A Ray of two simulated machines, whose processes inherit the settings that reach the bucket."""
     from sweeper.execution.on_ray import cluster
 
     machines = several_machines({"num_cpus": 1, "include_dashboard": False})
@@ -93,7 +93,7 @@ def test_machines_that_share_the_storage(ray: Any, tmp_path: Path) -> None:
 
 
 def test_a_machine_that_does_not_share_it_is_named(ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The driver writes to a folder that other machines look for in vain."""
+    """The driver writes to a folder that other machines do not see."""
     from sweeper.execution.on_ray import requirements
 
     monkeypatch.setattr(requirements, "_write_probe", blind)
@@ -121,7 +121,7 @@ def test_a_machine_that_dies_while_it_is_asked_shares_nothing_and_bars_nothing(
 
 
 def blind(folder: str, names: list[str]) -> str | None:
-    """The probe, on a machine where the storage is another folder of the same name."""
+    """The probe on a machine where another folder has the storage's name."""
     from sweeper.execution.on_ray import requirements
 
     requirements.STORAGE_LAG_S = 0.1
@@ -129,5 +129,5 @@ def blind(folder: str, names: list[str]) -> str | None:
 
 
 def mute(folder: str, names: list[str]) -> str | None:
-    """A machine that says it has written, and has not, or elsewhere."""
+    """The probe on a machine that reports a write which never reaches the storage."""
     return None

@@ -1,4 +1,4 @@
-"""Batches of made-up images, and what is in them."""
+"""Batches of made-up images, and helpers to read their contents."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trials.data.raw import Arrays, raw_data
 
 
 def made_up(n=50, shape=(3, 8, 8), pad=2, flip=True, seed=0) -> RawData:
-    """Images whose label is their number, so that a batch tells which images it holds; no pixel is black."""
+    """Images whose label is their number, so that a batch shows which images it holds; no pixel is black."""
     rng = np.random.default_rng(seed)
     images = rng.integers(1, 256, (n + 7, *shape), dtype=np.uint8)
     labels = np.arange(n + 7, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Reading the vectors of bidirectional pruning and regrowth: what they hold is in their README."""
+"""Read the reference vectors of bidirectional pruning and regrowth; their README describes them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MANIFEST: dict[str, Any] = json.loads((FOLDER / "manifest.json").read_text())["f
 
 @cache
 def arrays(name: str) -> dict[str, Tensor]:
-    """A file's arrays, as they are stored."""
+    """A file's arrays as stored."""
     with np.load(FOLDER / name) as file:
         return {key: torch.from_numpy(np.array(file[key])) for key in file.files}
 

@@ -1,4 +1,4 @@
-"""An S3 server on loopback, with a log of what was asked of it."""
+"""An S3 server on loopback, with a log of its requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BUCKET = "storage-of-tests"
 
 
 class Requests(logging.Handler):
-    """``(method, path)`` of every request, in their order."""
+    """``(method, path)`` of every request, in order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,14 +29,14 @@ class Requests(logging.Handler):
             self.seen.append((method.rpartition("m")[2], path))
 
     def take(self) -> list[tuple[str, str]]:
-        """Those since the last call."""
+        """The requests since the last call."""
         seen, self.seen = self.seen, []
         return seen
 
 
 @contextmanager
 def served() -> Iterator[Requests]:
-    """A server with an empty bucket; the environment says where it is and which keys it wants."""
+    """A server with an empty bucket; environment variables hold its address and keys."""
     log = logging.getLogger("werkzeug")
     requests, level = Requests(), log.level
     log.propagate = False

@@ -1,4 +1,4 @@
-"""For the tests of trials: data sets so small that a whole trial takes a tenth of a second; nothing is kept."""
+"""Fixtures of the trials' tests: data sets so small that a trial takes a tenth of a second, and no caches."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def few_digits() -> Iterator[None]:
 
 @pytest.fixture
 def nothing_resident(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No images on the device that another test put there."""
+    """Clears the images that other tests left on the device."""
     monkeypatch.setattr(device, "_resident", type(device._resident)())
 
 
 @pytest.fixture
 def small_crops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An ImageNet of small images, and no cache of anybody's."""
+    """An ImageNet of small images, and an own cache folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setitem(DATASETS, "imagenet", partial(load_imagenet, crop_size=CROP, resize=RESIZE))
     forget(monkeypatch)

@@ -1,4 +1,4 @@
-"""A trial in small that counts, to be killed, damaged and gone on with."""
+"""A minimal trial that counts, to be killed, damaged and resumed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trials.storage.rows import Row, Rows
 from trials.storage.trial_folder import TrialFolder
 
 COMMITS = 3
-WRITES = 1 + COMMITS * 4  # begin; then checkpoint, two row files and state each
+WRITES = 1 + COMMITS * 4  # begin; then checkpoint, two row files and state per commit
 
 
 def row(i: int) -> Row:
@@ -28,7 +28,7 @@ def rows_up_to(i: int) -> Rows:
 
 
 def count(path: Path, last: int = COMMITS) -> None:
-    """A trial in small: each commit adds a row; it goes on from its checkpoint, and is not run again once finished."""
+    """Run the minimal trial: each commit adds a row; it resumes from its checkpoint; a finished one does nothing."""
     folder = TrialFolder(path)
     folder.verify(checkpoint=True)
     state = folder.state()
@@ -48,7 +48,7 @@ def count(path: Path, last: int = COMMITS) -> None:
 
 
 def committed(path: Path) -> int:
-    """How far the folder says it is; checkpoint and rows must agree."""
+    """The last committed count; asserts that checkpoint, rows and state agree."""
     folder = TrialFolder(path)
     state = folder.state()
     if state is None or not state.commits:

@@ -1,4 +1,4 @@
-"""What a trial's folder holds, and whether it is what another one holds."""
+"""Read a trial's folder, and compare it with another one."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from trials.storage.trial_folder import State, TrialFolder
 
 
 def state_of(path: Path) -> State:
-    """The state of a folder in which a trial or a stage has begun."""
+    """The state of a folder in which a trial or a shared trial has begun."""
     state = TrialFolder(path).state()
     assert state is not None
     return state
 
 
 def the_stage(storage: Path) -> Path:
-    """The folder of the only shared stage."""
+    """The folder of the only shared trial."""
     (stage,) = (storage / "stages").iterdir()
     return stage
 
 
 def rows_of(path: Path) -> Rows:
-    """The rows that the folder's last commit stands for."""
+    """The rows of the folder's last commit."""
     return TrialFolder(path).rows(state_of(path).commits[-1])
 
 
@@ -42,7 +42,7 @@ def _without_seconds(row: Row) -> Row:
 
 
 def same(a: object, b: object) -> bool:
-    """Equal to the bit, tensors and all."""
+    """Whether two nested values are equal, tensors bit for bit."""
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         return a.dtype == b.dtype and torch.equal(a, b)
     if isinstance(a, dict) and isinstance(b, dict):
@@ -51,7 +51,7 @@ def same(a: object, b: object) -> bool:
 
 
 def assert_same_outcome(path: Path, undisturbed: Path) -> None:
-    """Complete, with the rows (seconds aside), result and network of the undisturbed trial, to the bit."""
+    """Assert that a trial is complete and has the undisturbed one's rows (except seconds), result and network bits."""
     state, reference = state_of(path), state_of(undisturbed)
     assert state.status == reference.status == "complete"
     rows = rows_of(path)

@@ -1,4 +1,4 @@
-"""Reading the reference vectors of global, layer and gradient pruning: every shape and number from files."""
+"""Read the reference vectors of global, layer and gradient pruning; all shapes and numbers come from the files."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def build_net(dtype: torch.dtype = torch.float32) -> nn.Sequential:
 
 
 def _layer(kind: str, arguments: list[str]) -> nn.Module:
-    """``3,8,k5,pad2,stride2,no bias``"""
+    """The layer of a description such as ``3,8,k5,pad2,stride2,no bias``."""
     sizes = [int(a) for a in arguments if a.strip().isdigit()]
     options = {m[1]: int(m[2]) for a in arguments if (m := re.fullmatch(r"\s*([a-z]+)(\d+)", a))}
     bias = "no bias" not in [a.strip() for a in arguments]
@@ -78,7 +78,7 @@ def cases(arrays: dict[str, Tensor], pattern: str) -> list[int]:
 
 
 def squeezed(mask: Tensor, shape: torch.Size) -> Tensor:
-    """A mask of weights as a mask of their units, [O, I] for kernels; it must say the same all over a unit."""
+    """The mask of units, [O, I] for kernels, of a mask of weights; the mask must be constant within each unit."""
     if mask.shape == shape:
         return mask
     units = mask.flatten(len(shape))

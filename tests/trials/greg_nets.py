@@ -1,4 +1,4 @@
-"""GReg's reference vectors, and the toy networks they are about (vectors/greg/README.md)."""
+"""GReg's reference vectors, and their toy networks (vectors/greg/README.md)."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class TinyVgg(nn.Module):
 
 
 class TinyPlain(nn.Module):
-    """Convolutions with bias and without BN; what the pool leaves is flattened into ``fc1``."""
+    """Convolutions with bias and without batch norm; the pool's output is flattened into ``fc1``."""
 
     def __init__(self, chans: Sequence[int], hidden: int, num_classes: int, input: Sequence[int]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""SIGKILL within one process: a write that never returns, at each of the places where a kill can hit it."""
+"""Simulated SIGKILL within one process: a write that never returns, at each point where a kill can hit it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import pytest
 from trials.storage import files
 
 PLACES = ("before", "torn", "unnamed", "after")
-"""Before anything, with half of the temporary file written, before the rename, or after it."""
+"""Before the write, with half of the temporary file written, before the rename, or after it."""
 
 
 class Killed(BaseException):
-    """Not an Exception: what handles failures must not see it, as nothing handles SIGKILL."""
+    """Not an Exception, so that no handler of failures catches it, just as none can catch SIGKILL."""
 
 
 @contextmanager
 def killed_at_write(number: int, place: str) -> Iterator[None]:
-    """The ``number``-th write (from 1) of this thread kills; those of leases pass, as their owner does not die here."""
+    """Kill at the ``number``-th write (from 1) of this thread. Writes of leases do not count: their owner lives on."""
     original, me, count = files.write, threading.get_ident(), 0
 
     def write(path: Path, content: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Small made-up data sets in the forms in which the real ones come."""
+"""Small made-up data sets in the layouts of the real ones."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from trials.data import EncodedData, load_data
 
 CLASSES = ("n01443537", "n01629819", "n01641577")
 CROP, RESIZE = 16, 18
-"""Of the small ImageNet, instead of 224 and 256."""
+"""Image sizes of the small ImageNet, instead of 224 and 256."""
 
 Pixels = npt.NDArray[np.uint8]  # [H, W, 3] or [H, W]
 
 
 def picture(seed: int, height: int = 64, width: int = 64) -> Pixels:
-    """Noise of few pixels enlarged, so that JPEG keeps it recognisable."""
+    """Enlarged noise of few pixels, which stays recognisable through JPEG."""
     coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR))
 
@@ -47,7 +47,7 @@ def put(path: Path, data: bytes) -> None:
 
 
 def write_parquet(path: Path, images: Sequence[bytes | None], labels: Sequence[int], names: Sequence[str] = ()) -> Path:
-    """A file as Hugging Face writes it, with its class names where there are any."""
+    """A file as Hugging Face writes it, with class names if given."""
     path.parent.mkdir(parents=True, exist_ok=True)
     struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     column = pa.array([{"bytes": data, "path": None} for data in images], struct)
@@ -59,7 +59,7 @@ def write_parquet(path: Path, images: Sequence[bytes | None], labels: Sequence[i
 
 
 def tiny_images(per_class: int = 4, test_per_class: int = 2) -> tuple[dict[str, bytes], dict[str, tuple[str, bytes]]]:
-    """Training images by name and test images by name, with their class; test numbers go around the classes."""
+    """Training images by name, and test images by name with their class; test numbers cycle through the classes."""
     train = {
         f"{name}_{i}.JPEG": encoded(picture(100 * label + i))
         for label, name in enumerate(CLASSES)
@@ -128,7 +128,7 @@ def write_imagenet_parquet(root: Path) -> Path:
 
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a new process would not know: the data sets that were loaded."""
+    """Clear the loaded data sets, as in a new process."""
     monkeypatch.setattr(trials.data, "_loaded", {})
 
 

@@ -1,4 +1,4 @@
-"""Processes to kill: forked from a server that has imported all there is, so that one starts in milliseconds."""
+"""Processes to kill, forked from a server that has imported everything, so that each starts in milliseconds."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
-# the last two are what torch's optimisers and pyarrow import when they are first used: a second and a half
+# torch's optimisers and pyarrow import the last two on first use, which takes a second and a half
 CONTEXT.set_forkserver_preload(["trials.running.trial", "trials.methods", "torch._dynamo", "pandas"])
 
 PATIENCE_S = 60.0
-"""How long a test waits for what must come, before it fails."""
+"""Seconds that a test waits for an expected event before it fails."""
 
 
 @contextmanager
 def started(target: Callable[..., object], *arguments: Any) -> Iterator[BaseProcess]:
-    """A process that runs ``target``; gone for certain at the end."""
+    """A process that runs ``target``; killed at the end if it still lives."""
     process = CONTEXT.Process(target=target, args=arguments, daemon=True)
     process.start()
     try:
@@ -34,7 +34,7 @@ def started(target: Callable[..., object], *arguments: Any) -> Iterator[BaseProc
 
 
 def wait_for(condition: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:
-    """Return when the condition holds; fail if it never does."""
+    """Return when the condition holds; fail after ``patience_s`` seconds."""
     end = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < end, f"waited in vain for {what}"

@@ -1,7 +1,7 @@
-"""What a CUDA graph does to a step, on the CPU: operators are recorded, and done again on the same memory.
+"""A CUDA graph's effect on a step, simulated on the CPU: operators are recorded and repeated on the same memory.
 
-So a step that reads what the host has replaced meanwhile reads the old tensor here as it would there, and one that asks
-the device for a number raises.
+As with a CUDA graph, a step reads the old tensor where the host has replaced it since, and a step that reads a number
+from the device raises.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WAITS = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.defa
 
 
 class RecordedGraph:
-    """The operators of one step. What recording changes is put back: a captured step has not been done."""
+    """The operators of one step. Memory changed by recording is restored, as capturing a step does not execute it."""
 
     def __init__(self) -> None:
         self.log: list[tuple[Any, Any, Any, Any]] = []
@@ -49,13 +49,13 @@ class RecordedGraph:
 
 
 class Recorder(TorchDispatchMode):
-    """Does operators and notes them; keeps what was in memory that they were given."""
+    """Executes and records operators; keeps the previous content of the memory that they were given."""
 
     def __init__(self, log: list[tuple[Any, Any, Any, Any]]) -> None:
         super().__init__()
         self.log = log
         self.before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
-        self.own: dict[int, torch.UntypedStorage] = {}  # made while recording, and kept alive
+        self.own: dict[int, torch.UntypedStorage] = {}  # allocated while recording, and kept alive
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in WAITS:

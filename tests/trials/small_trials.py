@@ -1,4 +1,4 @@
-"""Small trials to run whole, and what they came to."""
+"""Small trials to run whole, and their folders."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def run_in(storage: Path, config: TrialConfig, **trial_host: Any) -> State:
 
 
 def source_of(config: TrialConfig, storage: Path) -> Path | None:
-    """The folder of the shared stage that the trial starts from; a dense trial is its own; None: it starts anew."""
+    """The folder of the shared trial that a trial starts from (of a dense trial, itself); None if it starts anew."""
     source = config if config.method == "dense" else METHODS[config.method](config).source()
     if source is None:
         return None

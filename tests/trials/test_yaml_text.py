@@ -1,4 +1,4 @@
-"""YAML as people write it, and overrides."""
+"""YAML with numbers as people write them, and overrides."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_numbers_are_what_people_mean(text: str, value: object) -> None:
         ("\x00", ""),
     ],
 )
-def test_what_is_no_yaml_is_one_line(text: str, says: str) -> None:
+def test_invalid_yaml_is_one_line(text: str, says: str) -> None:
     with pytest.raises(UserError, match=r"^FILE is not YAML") as caught:
         parse_yaml(text, "FILE")
     assert says in str(caught.value)

@@ -1,4 +1,4 @@
-"""Reading the reference vectors: every shape, density and hyperparameter comes from the files."""
+"""Read the reference vectors; all shapes, densities and hyperparameters come from the files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def load(name: str) -> dict[str, Tensor]:
 
 
 def numbered(arrays: dict[str, Tensor], pattern: str) -> list[Tensor]:
-    """``[arrays[pattern.format(0)], arrays[pattern.format(1)], ...]``, as far as they go."""
+    """``[arrays[pattern.format(0)], arrays[pattern.format(1)], ...]``, up to the first missing key."""
     found = []
     while (key := pattern.format(len(found))) in arrays:
         found.append(arrays[key])

@@ -1,4 +1,4 @@
-"""For the stored sweeps: a copy of their storage for every test, and the Ray of the sweeper's tests."""
+"""Fixtures of the stored sweeps: a copy of their storage for every test, and the Ray of the sweeper's tests."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ __all__ = ["no_stray_handlers", "ran", "ray"]
 
 @pytest.fixture
 def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the stored sweeps that a test may go on with, in a working folder of its own."""
+    """A copy of the stored sweeps that a test may continue, in its own working folder."""
     monkeypatch.chdir(tmp_path)
     return shutil.copytree(STORAGE, tmp_path / "storage")

@@ -1,7 +1,7 @@
-"""The stored sweeps: where they lie, what is expected of them, and what there is to compare.
+"""The stored sweeps: their paths, the expected results, and the facts to compare.
 
-``python -m tests.upgrade.stored`` writes expected.json anew, from the storage as the code of today reads it and goes on
-with it. That is for the code which wrote the storage: expectations are never written by the code that is under test.
+``python -m tests.upgrade.stored`` writes expected.json anew, by reading and continuing the storage with the present
+code. Run it only with the code that wrote the storage: the code under test must never write its own expectations.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ STORAGE = HERE / "storage_6d359b9"
 EXPECTED = HERE / "expected.json"
 
 EXIT_CODES = {"methods": 1, "stopped": 0, "population": 0}
-"""Of every sweep, run to its end: a trial of the first has failed."""
+"""Exit code of each sweep when run to its end; a trial of the first has failed."""
 
 LARGER = {
     "methods": ["--samples", "2"],
     "stopped": ["--samples", "3"],
     "population": ["--set", "pbt.generations=3"],
 }
-"""What extends each sweep."""
+"""Arguments that extend each sweep."""
 
 PARENT = "bip-13dacc0bfeb9"
-"""The best of the population's last generation, which both members of the next go on from."""
+"""The best trial of the population's last generation, from which both members of the next continue."""
 
 PARENT_CHECKPOINT = f"population/trials/{PARENT}/checkpoint/000001-a1-2af13b611806.pt"
 
@@ -47,7 +47,7 @@ EXPORTS = {
     f"population/trials/{PARENT}": ("dense",),
     "stages/dense-d180e7f1b06f-dcca5f": ("dense",),
 }
-"""Trials whose checkpoints are stored, and the forms their networks are written in."""
+"""Trials whose checkpoints are stored, and the forms in which their networks are exported."""
 
 TABLES = ("epochs", "layers", "allocations", "lineage")
 
@@ -63,7 +63,7 @@ def command(storage: Path, name: str, *more: str) -> list[str]:
 
 
 def facts(path: Path) -> dict[str, Any]:
-    """What the tables of a sweep say of every trial, and who came from whom."""
+    """The tables' facts of every trial of a sweep, and its lineage."""
     tables = sweeper.load(path)
     rows = {name: getattr(tables, name)["trial"].value_counts() for name in TABLES}
     trials = {
@@ -86,7 +86,7 @@ def curve(epochs: pd.DataFrame, trial: str) -> list[Any]:
 
 
 def plain(value: Any) -> Any:
-    """As JSON has it."""
+    """The value as JSON has it."""
     return None if pd.isna(value) else value.item() if hasattr(value, "item") else value
 
 
@@ -96,7 +96,7 @@ def columns(path: Path) -> dict[str, list[str]]:
 
 
 def shown(storage: Path, said: str) -> list[str]:
-    """The lines of --show, without where this machine has its folders."""
+    """The lines of --show, without this machine's paths."""
     return said.replace(str(storage), "STORAGE").splitlines()
 
 
@@ -105,7 +105,7 @@ def trials_of(storage: Path, name: str) -> set[str]:
 
 
 def committed(storage: Path) -> dict[str, bytes]:
-    """Everything that trials and shared stages have committed, by its path in the storage."""
+    """Every file that trials and shared trials have committed, by its path in the storage."""
     paths = [*storage.glob("*/trials/**/*"), *storage.glob("stages/**/*")]
     return {
         str(path.relative_to(storage)): path.read_bytes()
@@ -115,7 +115,7 @@ def committed(storage: Path) -> dict[str, bytes]:
 
 
 def exported(trial: Path, form: str, to: Path) -> dict[str, str]:
-    """Of every tensor that ``python -m trials export`` writes: its type, shape, and a hash of its values."""
+    """Type, shape and hash of the values of every tensor that ``python -m trials export`` writes."""
     assert trials_main(["export", str(trial), "--to", str(to), "--form", form]) == 0
     content = torch.load(to, map_location="cpu", weights_only=True)
     return {name: described(tensor) for name, tensor in tensors(content)}
@@ -135,7 +135,7 @@ def described(tensor: torch.Tensor) -> str:
 
 
 def record() -> dict[str, Any]:
-    """What the code of today makes of the storage."""
+    """The results of the present code on the storage."""
     found: dict[str, Any] = {"sweeps": {}, "exports": {}}
     with tempfile.TemporaryDirectory() as folder:
         storage = shutil.copytree(STORAGE, Path(folder) / "storage")

@@ -42,7 +42,7 @@ def refuse_to_run(*_: Any, **__: Any) -> None:
     pytest.fail("a sweep that is done has begun to run something")
 
 
-def test_the_storage_holds_every_end_a_trial_may_have() -> None:
+def test_the_storage_holds_every_outcome_of_a_trial() -> None:
     """Two methods that are complete, a third that is complete and pruned, one failure, and a population's lineage."""
     ends = [
         (trial.split("-")[0], content["status"])
@@ -62,7 +62,7 @@ def test_the_storage_holds_every_end_a_trial_may_have() -> None:
 
 
 @every_sweep
-def test_the_tables_say_what_was_measured(storage: Path, name: str) -> None:
+def test_the_tables_hold_the_stored_measurements(storage: Path, name: str) -> None:
     recorded = expected()["sweeps"][name]
     assert sweeper.load(storage / name).damaged == ()
     assert facts(storage / name) == {"trials": recorded["trials"], "lineage": recorded["lineage"]}
@@ -76,7 +76,7 @@ def test_the_report_is_the_same(storage: Path, capsys: pytest.CaptureFixture[str
     assert shown(storage, capsys.readouterr().out) == expected()["sweeps"][name]["show"]
 
 
-def test_the_door_shows_it(storage: Path) -> None:
+def test_sweep_py_shows_it(storage: Path) -> None:
     words = [sys.executable, str(ROOT / "sweep.py"), "--show", "methods", "--storage", str(storage)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
@@ -93,12 +93,12 @@ def test_the_same_command_again_runs_nothing(storage: Path, monkeypatch: pytest.
     begun, *_ = SweepFolder(storage / name).documents()
     assert begun["commit"] == "6d359b90c5d391e0cb288bffcddd63c700c1ec67"
     recorded = expected()["sweeps"][name]
-    assert facts(storage / name) == {"trials": recorded["trials"], "lineage": recorded["lineage"]}  # now by tables/
+    assert facts(storage / name) == {"trials": recorded["trials"], "lineage": recorded["lineage"]}  # now from tables/
 
 
 @pytest.mark.parametrize("name", ["methods", "stopped"])
 def test_a_larger_sweep_adds_what_it_would_have_added(storage: Path, ran: list[str], name: str) -> None:
-    """Names are content: the samplers, rebuilt from what is stored, ask for the same trials as those of then did."""
+    """Samplers rebuilt from the storage ask for the trials that they asked for when it was written."""
     before, recorded = committed(storage), expected()["sweeps"][name]
     assert main(command(storage, name, *LARGER[name])) == EXIT_CODES[name]
     assert sorted(ran) == recorded["added"]
@@ -116,7 +116,7 @@ def test_a_larger_sweep_adds_what_it_would_have_added(storage: Path, ran: list[s
 def test_a_population_goes_on_from_the_stored_checkpoint(storage: Path) -> None:
     before, recorded = committed(storage), expected()["sweeps"]["population"]
     assert main(command(storage, "population", *LARGER["population"])) == 0
-    gone = {PARENT_CHECKPOINT}  # nobody continues from a generation whose next has ended
+    gone = {PARENT_CHECKPOINT}  # deleted, as the next generation has ended
     assert_the_old_stands(storage, "population", without(before, gone))
     assert not gone & committed(storage).keys()
     added = without(facts(storage / "population")["trials"], recorded["trials"])
@@ -132,13 +132,13 @@ def test_a_population_goes_on_from_the_stored_checkpoint(storage: Path) -> None:
 
 
 def history(tables: sweeper.Sweep, trial: str) -> pd.DataFrame:
-    """Epoch by epoch, with the seconds they took: whoever computes an epoch again takes other ones."""
+    """A trial's rows by epoch, with their seconds, which would differ if an epoch were computed again."""
     rows = tables.epochs[tables.epochs["trial"] == trial].reset_index(drop=True)
     return rows[["stage", "epoch", "train_loss", "val_loss", "val_accuracy", "density", "seconds"]]
 
 
 def assert_the_old_stands(storage: Path, name: str, before: dict[str, bytes]) -> None:
-    """To the byte, and by what the tables say; and no shared stage was computed."""
+    """Assert that no byte of old files and no old trial in the tables changed, and no shared trial was computed."""
     after = committed(storage)
     assert {path: after.get(path) for path in before} == before
     assert not [path for path in after if path.startswith("stages/") and path not in before]

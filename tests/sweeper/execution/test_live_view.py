@@ -19,21 +19,21 @@ def make(total: int = 4, cells: int = 2, direction: str = "maximize", **console:
     return LiveView(total, cells, Console(file=out, **console), "val_accuracy", direction), out
 
 
-def drawn(display: LiveView) -> str:
-    """What a terminal would show now."""
+def drawn(view: LiveView) -> str:
+    """The panel as a terminal would show it now."""
     out = io.StringIO()
-    Console(file=out, width=200).print(display._render())
+    Console(file=out, width=200).print(view._render())
     return out.getvalue()
 
 
 def test_a_line_when_a_trial_ends() -> None:
-    display, out = make(total=24)
-    with display:
-        display.started("bip-ab12cd34ef56", "density=0.2,seed=0")
-        display.row("bip-ab12cd34ef56", {"stage": "prune", "level": 0, "epoch": 3, "val_accuracy": 0.9})
-        display.ended("bip-ab12cd34ef56", "density=0.2,seed=0", "complete", 0.97222, already=False)
-        display.started("bip-b", "")
-        display.ended("bip-b", "", "failed", None, already=False)
+    view, out = make(total=24)
+    with view:
+        view.started("bip-ab12cd34ef56", "density=0.2,seed=0")
+        view.row("bip-ab12cd34ef56", {"stage": "prune", "level": 0, "epoch": 3, "val_accuracy": 0.9})
+        view.ended("bip-ab12cd34ef56", "density=0.2,seed=0", "complete", 0.97222, already=False)
+        view.started("bip-b", "")
+        view.ended("bip-b", "", "failed", None, already=False)
     first, second = out.getvalue().splitlines()
     wanted = r"1/24 bip-ab12cd34ef56 density=0\.2,seed=0 complete val_accuracy 0\.9722 \(0\.0 s\)"
     assert re.fullmatch(wanted, first)
@@ -42,63 +42,63 @@ def test_a_line_when_a_trial_ends() -> None:
 
 
 def test_counts() -> None:
-    display, _ = make(total=6, cells=2)
-    with display:
-        display.ended("a", "x", "complete", 0.5, already=True)
+    view, _ = make(total=6, cells=2)
+    with view:
+        view.ended("a", "x", "complete", 0.5, already=True)
         for name, cell in (("b", "x"), ("c", "x"), ("d", "y"), ("e", "y")):
-            display.started(name, cell)
-        display.row("e", {"stage": "prune", "level": 0, "epoch": 3, "val_accuracy": 0.75})
-        display.ended("b", "x", "pruned", 0.9, already=False)
-        display.ended("c", "x", "complete", 0.7, already=False)
-        display.ended("d", "y", "preempted", None, already=False)
-        assert (display.done, display.failed, display.already, set(display.running)) == (3, 0, 1, {"e"})
-        text = drawn(display)
+            view.started(name, cell)
+        view.row("e", {"stage": "prune", "level": 0, "epoch": 3, "val_accuracy": 0.75})
+        view.ended("b", "x", "pruned", 0.9, already=False)
+        view.ended("c", "x", "complete", 0.7, already=False)
+        view.ended("d", "y", "preempted", None, already=False)
+        assert (view.done, view.failed, view.already, set(view.running)) == (3, 0, 1, {"e"})
+        text = drawn(view)
         assert "cells 1 done, 1 running, 0 left · trials 3/6, 1 running, 0 failed" in text
-        assert re.search(r"best +x +val_accuracy 0\.7000", text)  # not the pruned trial's
+        assert re.search(r"best +x +val_accuracy 0\.7000", text)  # the pruned trial's value does not count
         assert re.search(r"e +y +prune, level 0, epoch 3, val_accuracy 0\.7500", text)
 
 
 def test_a_failed_trial_that_is_tried_again_counts_once() -> None:
-    display, _ = make(total=1, cells=1)
-    with display:
-        display.started("a", "x")
-        display.ended("a", "x", "failed", None, already=False)
-        assert (display.done, display.failed) == (0, 1)
-        display.started("a", "x")
-        assert (display.done, display.failed) == (0, 0)
-        assert "cells 0 done, 1 running, 0 left" in drawn(display)
-        display.ended("a", "x", "complete", 0.5, already=False)
-        assert (display.done, display.failed) == (1, 0)
-        assert "cells 1 done, 0 running, 0 left" in drawn(display)
+    view, _ = make(total=1, cells=1)
+    with view:
+        view.started("a", "x")
+        view.ended("a", "x", "failed", None, already=False)
+        assert (view.done, view.failed) == (0, 1)
+        view.started("a", "x")
+        assert (view.done, view.failed) == (0, 0)
+        assert "cells 0 done, 1 running, 0 left" in drawn(view)
+        view.ended("a", "x", "complete", 0.5, already=False)
+        assert (view.done, view.failed) == (1, 0)
+        assert "cells 1 done, 0 running, 0 left" in drawn(view)
 
 
 def test_best_values_follow_the_direction() -> None:
-    display, _ = make(direction="minimize")
-    with display:
+    view, _ = make(direction="minimize")
+    with view:
         for name, value in (("a", 0.5), ("b", 0.3), ("c", 0.4)):
-            display.ended(name, "x", "complete", value, already=False)
-    assert "val_accuracy 0.3000" in drawn(display)
+            view.ended(name, "x", "complete", value, already=False)
+    assert "val_accuracy 0.3000" in drawn(view)
 
 
 def test_what_was_finished_before_is_one_line() -> None:
-    display, out = make(total=1001)
-    with display:
+    view, out = make(total=1001)
+    with view:
         for number in range(1000):
-            display.ended(f"t{number}", "x", "complete", 0.5, already=True)
-        display.started("new", "x")
-        display.ended("new", "x", "complete", 0.6, already=False)
+            view.ended(f"t{number}", "x", "complete", 0.5, already=True)
+        view.started("new", "x")
+        view.ended("new", "x", "complete", 0.6, already=False)
     lines = out.getvalue().splitlines()
     assert lines[0] == "already finished: 1000 trials: 1000 complete"
     assert lines[1].startswith("1001/1001 new x complete")
     assert len(lines) == 2
 
 
-def test_thousands_of_trials_give_few_lines_and_every_trial_is_told() -> None:
-    display, out = make(total=3000)
-    with display:
+def test_thousands_of_trials_give_few_lines_and_every_trial_is_counted() -> None:
+    view, out = make(total=3000)
+    with view:
         for number in range(3000):
-            display.started(f"t{number}", "x")
-            display.ended(f"t{number}", "x", "failed" if number % 3 == 0 else "complete", 0.5, already=False)
+            view.started(f"t{number}", "x")
+            view.ended(f"t{number}", "x", "failed" if number % 3 == 0 else "complete", 0.5, already=False)
     lines = out.getvalue().splitlines()
     assert len(lines) < 30
     own = [line for line in lines if " t" in line.split("trials")[0]]
@@ -107,25 +107,25 @@ def test_thousands_of_trials_give_few_lines_and_every_trial_is_told() -> None:
     assert lines[-1].startswith("3000/3000")
 
 
-def test_a_sum_is_told_when_time_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_summary_line_is_printed_after_some_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    display, out = make(total=100)
-    with display:
+    view, out = make(total=100)
+    with view:
         for number in range(50):
-            display.ended(f"t{number}", "x", "complete", 0.5, already=False)
+            view.ended(f"t{number}", "x", "complete", 0.5, already=False)
         before = len(out.getvalue().splitlines())
         now[0] += 10
-        display.row("t99", {})
+        view.row("t99", {})
         lines = out.getvalue().splitlines()
         assert before == module.LINES_AT_ONCE
         assert lines[before:] == [f"50/100 and {50 - before} trials: {50 - before} complete"]
 
 
 def test_notes_are_printed_at_once_and_as_they_are() -> None:
-    display, out = make(width=20)
-    with display:
-        display.note("[red]bip-a[/red] failed: " + "very " * 20 + "long")
+    view, out = make(width=20)
+    with view:
+        view.note("[red]bip-a[/red] failed: " + "very " * 20 + "long")
         assert out.getvalue() == "[red]bip-a[/red] failed: " + "very " * 20 + "long\n"
 
 
@@ -138,22 +138,22 @@ def test_a_note_from_a_handler_that_interrupts_a_line_follows_it() -> None:
         def write(self, text: str) -> int:
             if not self.came:
                 self.came = True
-                display.note("SIGTERM")
+                view.note("SIGTERM")
             return super().write(text)
 
     out = Interrupted()
-    display = LiveView(1, 1, Console(file=out), "val_accuracy", "maximize")
-    with display:
-        display.note("a line")
+    view = LiveView(1, 1, Console(file=out), "val_accuracy", "maximize")
+    with view:
+        view.note("a line")
         assert out.getvalue() == "a line\nSIGTERM\n"
 
 
 def test_a_terminal_shows_one_panel_and_cleans_up() -> None:
-    display, out = make(force_terminal=True, width=120)
-    with display:
-        display.started("bip-a", "density=0.2")
-        display.note("a warning")
-        display.ended("bip-a", "density=0.2", "complete", 0.5, already=False)
+    view, out = make(force_terminal=True, width=120)
+    with view:
+        view.started("bip-a", "density=0.2")
+        view.note("a warning")
+        view.ended("bip-a", "density=0.2", "complete", 0.5, already=False)
         time.sleep(0.4)
     assert "cells 0 done, 0 running, 2 left" in out.getvalue()
     assert "a warning" in out.getvalue()
@@ -162,12 +162,12 @@ def test_a_terminal_shows_one_panel_and_cleans_up() -> None:
 
 
 def test_the_panel_stays_small() -> None:
-    display, _ = make(total=1000, cells=500)
+    view, _ = make(total=1000, cells=500)
     for number in range(500):
-        display.started(f"t{number}", f"cell-{number}")
+        view.started(f"t{number}", f"cell-{number}")
         if number < 400:
-            display.ended(f"t{number}", f"cell-{number}", "complete", 0.5, already=False)
-    text = drawn(display)
+            view.ended(f"t{number}", f"cell-{number}", "complete", 0.5, already=False)
+    text = drawn(view)
     assert len(text.splitlines()) < 40
     assert "cell-399" in text
     assert "cell-0 " not in text
@@ -178,14 +178,14 @@ def test_the_panel_stays_small() -> None:
 @pytest.mark.parametrize("terminal", [False, True])
 def test_calls_cost_microseconds_however_many_there_were(terminal: bool) -> None:
     count = 20_000
-    display, _ = make(total=2 * count, cells=100, force_terminal=terminal)
-    with display:
+    view, _ = make(total=2 * count, cells=100, force_terminal=terminal)
+    with view:
         for turn in range(2):
             began = time.process_time()
             for number in range(count):
                 name, cell = f"t{turn}-{number}", f"c{number % 100}"
-                display.started(name, cell)
-                display.row(name, {"stage": "prune", "level": 0, "epoch": 1})
-                display.ended(name, cell, "complete", 0.5, already=False)
+                view.started(name, cell)
+                view.row(name, {"stage": "prune", "level": 0, "epoch": 1})
+                view.ended(name, cell, "complete", 0.5, already=False)
             per_call = (time.process_time() - began) / (3 * count)
             assert per_call < 20e-6

@@ -1,4 +1,4 @@
-"""Episodes side by side on Ray: the same rewards, rows and network as one after the other, to the bit."""
+"""Episodes run in parallel on Ray give bit-identical rewards, rows and network to sequential ones."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def always() -> bool:
     return True
 
 
-def test_tasks_and_this_process_come_to_the_same(tmp_path: Path) -> None:
+def test_tasks_give_the_same_results_as_this_process(tmp_path: Path) -> None:
     counted: list[int] = []
     tasks = parallel_map(RESOURCES, never)
 
@@ -76,7 +76,7 @@ def test_results_are_in_the_order_of_the_pieces() -> None:
     assert parallel_map(RESOURCES, never)(work, 7, [3, 1, 2]) == [(7, 3), (7, 1), (7, 2)]
 
 
-def test_being_asked_to_stop_and_failing_are_told_apart() -> None:
+def test_a_requested_stop_is_not_a_failure() -> None:
     with pytest.raises(Preempted):
         parallel_map(RESOURCES, always)(work, 7, [1, 2])
     with pytest.raises(ValueError, match="piece 2 is broken"):
@@ -107,6 +107,6 @@ def test_more_pieces_than_there_is_room_for_are_refused() -> None:
     from trials.errors import UserError
 
     trial = {**CONFIG, "controller": {"episodes": 4, "episodes_in_flight": 3}}
-    space = from_document({"name": "flights", "trial": trial, "grid": {"seed": [0]}})
+    space = from_document({"name": "parallel", "trial": trial, "grid": {"seed": [0]}})
     with pytest.raises(UserError, match="3 pieces at once, each with as much, but there is room for 2"):
         require_room(space, None)

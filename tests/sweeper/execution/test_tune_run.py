@@ -1,4 +1,4 @@
-"""Whole sweeps on Ray, small ones."""
+"""Small sweeps, run whole on Ray."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def sweep(*arguments: str) -> int:
 
 @contextmanager
 def watched(path: Path, look: Callable[[sweeper.Sweep], None]) -> Iterator[None]:
-    """Look at the tables again and again meanwhile, as another process would."""
+    """Call ``look`` with the sweep's tables repeatedly from another thread, as another process would read them."""
     over, failures = threading.Event(), []
 
     def watch() -> None:
@@ -79,7 +79,7 @@ def assert_whole(tables: sweeper.Sweep) -> None:
     assert not tables.layers.duplicated(["trial", "stage", "level", "layer"]).any()
     complete = tables.trials.query("status == 'complete'")["trial"]
     rows = tables.epochs.groupby("trial").size().reindex(complete)
-    assert (rows == 3 + 1 + 4).all(), rows  # of pretraining, of the network as it was found, of pruning
+    assert (rows == 3 + 1 + 4).all(), rows  # pretraining, the network before pruning, pruning
 
 
 def test_a_sweep_from_end_to_end(capsys: pytest.CaptureFixture[str], here: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_sweep_from_end_to_end(capsys: pytest.CaptureFixture[str], here: Path)
             (path / "stop").touch()
 
     with watched(path, look):
-        assert sweep() == STOPPED  # somebody put the file there that tells trials to end
+        assert sweep() == STOPPED  # ``look`` has created the stop file
     assert len(seen) > 3
     before = sweeper.load(path)
     done = before.trials.query("status == 'complete'")
@@ -162,10 +162,10 @@ def test_layers_without_weights_are_warned_of(here: Path) -> None:
     space = make_space()
     plan = begun(space, here / "empty")
     output = io.StringIO()
-    display = LiveView(2, 2, Console(file=output, width=200), "val_accuracy", "maximize")
+    view = LiveView(2, 2, Console(file=output, width=200), "val_accuracy", "maximize")
     from sweeper.execution.on_ray.tune_run import PlanSearcher
 
-    searcher = PlanSearcher(plan, plan.folder, display, 1, Lease(here / "lease"))
+    searcher = PlanSearcher(plan, plan.folder, view, 1, Lease(here / "lease"))
     assignment = plan.next()
     assert assignment is not None
     searcher._trial_of["tune"] = assignment.trial_id
@@ -190,7 +190,7 @@ def assignment_in(here: Path, **fields: Any) -> dict[str, Any]:
     return {"trial": "dense-x", "config": config, **told, **where}
 
 
-def test_a_worker_tells_how_a_trial_ended(here: Path, reports: list[dict[str, Any]]) -> None:
+def test_a_worker_reports_how_a_trial_ended(here: Path, reports: list[dict[str, Any]]) -> None:
     run_assigned(assignment_in(here), reports.append)
     assert reports[-1] == {"trial": "dense-x", "status": "complete"}
 
@@ -215,7 +215,7 @@ def test_a_worker_that_is_to_stop_does_not_begin(here: Path, reports: list[dict[
     assert TrialFolder(here / "trial").state() is None
 
 
-def test_a_worker_that_does_not_see_the_storage_says_so(
+def test_a_worker_that_does_not_see_the_storage_reports_it(
     here: Path, reports: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sweeper.execution.assigned_trial.STORAGE_LAG_S", 0.1)
@@ -230,12 +230,12 @@ def run_door(script: Path, *arguments: str, **environment: str) -> subprocess.Co
     command = [sys.executable, str(script), "--space", "small.yaml", "--address", "local", *arguments]
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(command, env={**env, **environment}, capture_output=True, text=True, timeout=120)
-    done.stderr = re.sub(r"(?m)^\[.*network_util\.cc.*\n", "", done.stderr)  # Ray's own, where there is no network
+    done.stderr = re.sub(r"(?m)^\[.*network_util\.cc.*\n", "", done.stderr)  # Ray prints it on hosts without a network
     return done
 
 
-def test_the_door_alone_finds_its_house(here: Path) -> None:
-    """As `ray submit` does it: one file, copied to the head's home."""
+def test_sweep_py_alone_finds_the_project(here: Path) -> None:
+    """sweep.py alone, copied to the head's home, as `ray submit` copies it."""
     door = here / "home" / "sweep.py"
     door.parent.mkdir()
     door.write_bytes((ROOT / "sweep.py").read_bytes())
@@ -252,8 +252,8 @@ def test_the_door_alone_finds_its_house(here: Path) -> None:
     assert "sweeper" in lost.stderr
 
 
-def test_what_this_machine_does_not_have_is_said(here: Path) -> None:
-    """By a Ray of its own: a cluster that is joined may start a machine yet, and is waited for."""
+def test_resources_that_no_machine_has_are_refused(here: Path) -> None:
+    """On a Ray that it starts itself; it would wait for a joined cluster, which may still add a machine."""
     done = run_door(ROOT / "sweep.py", "--set", "resources.cpu=4096")
     assert done.returncode == WRONG_INPUT, done.stderr
     assert done.stderr.startswith("error: resources are CPU 4096, but no machine has more than CPU ")
@@ -263,7 +263,7 @@ def test_what_this_machine_does_not_have_is_said(here: Path) -> None:
 
 
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:1", "nowhere.invalid:6379"])
-def test_a_cluster_that_is_not_there(
+def test_an_address_without_a_cluster_is_refused(
     capsys: pytest.CaptureFixture[str], here: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     from sweeper.execution.on_ray import cluster
@@ -277,7 +277,7 @@ def test_a_cluster_that_is_not_there(
 
 
 def test_a_job_of_the_jobs_api_runs_the_code_it_brought(ray: Any) -> None:
-    """``ray job submit`` sets the driver's runtime environment beforehand; a whole one: tests/cluster/cut_off.sh."""
+    """``ray job submit`` sets the driver's runtime environment in advance. A whole job: tests/cluster/cut_off.sh."""
     given = {"working_dir": "gcs://_ray_pkg_of_the_job.zip", "env_vars": {"OF_THE_JOB": "kept"}}
     env = {**os.environ, "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"runtime_env": given, "metadata": {}})}
     code = (

@@ -1,4 +1,4 @@
-"""The comparison of all methods: same budget, same start, same densities; and how it is drawn."""
+"""The comparison of all methods: equal budget, start and densities; and its plot."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def configs(space: Space) -> list[Any]:
 
 @functools.cache
 def iterations(config: Any) -> int:
-    """How many iterations GReg's penalty takes: with single weights, network and data have no say in it."""
+    """Iterations of GReg's penalty; for single weights they depend on neither network nor data."""
     stage: Any = next(METHODS[config.method](config).stages())
     picked = None if config.method == "greg2" else torch.tensor([[True]])
     stage.layers = {"weight": GrowingLayer(1, picked)}
@@ -61,7 +61,7 @@ def steps_per_epoch(config: Any, batch_size: int) -> int:
 
 
 def epochs_after_dense(config: Any) -> float:
-    """Of a trial, sparse networks that it starts from included; iterations and episodes in epochs of all images."""
+    """A trial's epochs, including those of sparse networks that it starts from; iterations and episodes as epochs."""
     method = METHODS[config.method](config)
     source = method.source()
     assert source is not None
@@ -104,7 +104,7 @@ def test_all_cells_of_a_seed_start_from_one_dense_network(profile: str | None) -
     assert sorted(seed for seed, _ in found) == [0, 1, 2]
 
 
-def test_who_is_left_out_is_said() -> None:
+def test_left_out_methods_are_listed() -> None:
     text = " ".join((SPACES / "compare_methods.yaml").read_text().split())
     said = text.partition("Left out: ")[2].partition(". ")[0]
     assert all(name in said for name in LEFT_OUT)
@@ -112,7 +112,7 @@ def test_who_is_left_out_is_said() -> None:
 
 
 def asked_density(config: Any, sizes: dict[str, Net]) -> float:
-    """The share of all weights that the config asks to stay."""
+    """The share of all weights that the config keeps."""
     if hasattr(config, "density"):
         return float(config.density)
     if config.method in ("imp", "prune_iterative"):
@@ -224,7 +224,7 @@ def test_points_are_means_over_seeds_at_the_density_of_all_weights(sweep: Sweep)
     assert dense_accuracy(sweep) == pytest.approx(0.95)
 
 
-def test_what_another_beats_is_not_of_the_front(tmp_path: Path) -> None:
+def test_dominated_points_are_not_on_the_pareto_front(tmp_path: Path) -> None:
     rows = [
         ("l1", None, 0.5, 0, 0.9, 900, 48),
         ("one_shot", 0.5, None, 0, 0.91, 900, 50),
@@ -238,14 +238,14 @@ def test_what_another_beats_is_not_of_the_front(tmp_path: Path) -> None:
     }
 
 
-def test_series_by_what_is_asked_for(sweep: Sweep) -> None:
+def test_series_by_chosen_columns(sweep: Sweep) -> None:
     points = points_of(sweep, ["method", "stage_pr"], "val_accuracy")
     assert points["series"].tolist() == ["l1, 0.5", "l1, 0.9", "one_shot", "one_shot"]
     assert points["asked"].tolist() == ["", "", "density=0.5", "density=0.1"]
     assert set(points["accuracy"]) == {0.5}
 
 
-def test_what_cannot_be_compared_is_refused(sweep: Sweep, tmp_path: Path) -> None:
+def test_sweeps_that_cannot_be_compared_are_refused(sweep: Sweep, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"by is 'metod', but must be one of: .*did you mean 'method'"):
         points_of(sweep, ["metod"])
     with pytest.raises(UserError, match="accuracy is 'loss', but must be one of"):
@@ -285,10 +285,10 @@ def test_looks_do_not_repeat() -> None:
 
     looks = {(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i in range(len(METHODS))}
     assert len(looks) == len(METHODS)
-    assert len(set(MARKERS)) >= len(METHODS) - len(LEFT_OUT)  # apart without any colour
+    assert len(set(MARKERS)) >= len(METHODS) - len(LEFT_OUT)  # distinguishable without colour
 
 
-def test_the_command_writes_a_picture_and_says_the_points(
+def test_the_command_writes_a_picture_and_prints_the_points(
     sweep: Sweep, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("matplotlib")

@@ -1,4 +1,4 @@
-"""What do people see of a population: its best, its lineage, a dry run?"""
+"""A population in the results: its best trial, the plot of its lineage, and its dry run."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def test_the_lineage_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert lineage_plot.main([str(tmp_path / "nothing"), "--to", str(tmp_path / "x.png")]) == 2
 
 
-def test_the_best_is_one_that_went_all_the_way(tmp_path: Path) -> None:
+def test_the_best_trial_is_of_the_last_generation(tmp_path: Path) -> None:
     plan = begun(population(), tmp_path / "s")
-    run_out(plan, lambda config: landscape(config) - config["until_epoch"])  # the longer, the worse
+    run_out(plan, lambda config: landscape(config) - config["until_epoch"])  # later generations score lower
     summary = summarise(
         load(tmp_path / "s"), objective="val_accuracy", direction="maximize", grid=["density"], search=list(SEARCH)
     )
@@ -46,7 +46,7 @@ def test_the_best_is_one_that_went_all_the_way(tmp_path: Path) -> None:
     assert summary["done"].tolist() == [12, 12]
 
 
-def test_a_dry_run_says_what_a_population_comes_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_shows_the_size_of_a_population(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--space", "bip_pbt", "--profile", "demo", "--dry-run", "--storage", str(tmp_path)]) == COMPLETE
     said = capsys.readouterr().out
     assert "2 cells x 36 samples = 72 trials of bip" in said

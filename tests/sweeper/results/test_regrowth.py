@@ -1,4 +1,4 @@
-"""What is asked of the tables of a sweep that regrew: divisions, costs, table_retention, sparsity against accuracy."""
+"""Results of a sweep of regrowth methods: divisions, costs, retention, sparsity against accuracy."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_retention_by_layer_and_stage(sweep: Sweep) -> None:
     assert mine["prune"].iloc[-1].item() == pytest.approx(mine["prune"].iloc[:-1].mean().item())
 
 
-def test_sparsity_against_accuracy_counts_shared_stages_once(sweep: Sweep) -> None:
+def test_sparsity_against_accuracy_counts_shared_trials_once(sweep: Sweep) -> None:
     table = table_sparsity_accuracy(sweep)
     assert table["sparsity"].is_monotonic_increasing
     assert (table["stage"] == "pretrain").sum() == 1

@@ -1,4 +1,4 @@
-"""The report: figures worked out by hand, on made-up sweeps and on real trials."""
+"""The report against figures worked out by hand, on made-up sweeps and on real trials."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def dense_rows(seed: int) -> list[dict[str, Any]]:
 def put(
     sweep: SweepFolder, density: float, seed: int, number: int, mask_lr: float, val: float, test: float, status: str
 ) -> None:
-    """A trial as a worker would leave it."""
+    """Write a trial's folder as a worker would."""
     name = f"bip-{density}-{seed}-{number}"
     config = {"method": "bip", "density": density, "seed": seed, "mask_lr": mask_lr}
     grid = {"density": density, "seed": seed}
@@ -71,7 +71,7 @@ def put(
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> SweepFolder:
-    """2 densities x 2 seeds x 2 samples, all complete; the test set likes the other sample better each time."""
+    """2 densities x 2 seeds x 2 samples, all complete; test and validation accuracy each prefer the other sample."""
     folder = SweepFolder(tmp_path / "bip")
     folder.append({"space": SPACE})
     for density, seed, number, mask_lr, val, test in [
@@ -138,7 +138,7 @@ def test_no_terminal_means_no_escapes_no_boxes_no_wrapping(sweep: SweepFolder) -
     assert "│" in shown(sweep.path, width=200, force_terminal=True)
 
 
-def test_an_unfinished_sweep_says_how_far_it_is(sweep: SweepFolder) -> None:
+def test_an_unfinished_sweep_shows_its_progress(sweep: SweepFolder) -> None:
     shutil.rmtree(sweep.trials)
     put(sweep, 0.5, 0, 0, 0.1, 0.9, 0.8, "complete")
     put(sweep, 0.5, 0, 1, 0.2, 0.0, 0.0, "failed")
@@ -162,7 +162,7 @@ def test_an_unfinished_sweep_says_how_far_it_is(sweep: SweepFolder) -> None:
     assert "sweeper.load works at any time" in lines[-1]
 
 
-def test_dense_references_of_different_groups_are_told_apart(sweep: SweepFolder) -> None:
+def test_dense_references_of_different_groups_are_distinguished(sweep: SweepFolder) -> None:
     tables = load(sweep.path)
     tables.trials["model"] = ["small" if cell.startswith("density=0.5") else "large" for cell in tables.trials["cell"]]
     large = tables.epochs["trial"].str.startswith("bip-0.1") & (tables.epochs["stage"] == "pretrain")
@@ -224,7 +224,7 @@ def test_trials_without_a_space_are_listed_one_by_one(sweep: SweepFolder) -> Non
     assert sum(line.split()[0].startswith("bip-0.") for line in lines) == 8
 
 
-def test_what_is_not_a_sweep_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_sweep_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a sweep's folder"):
         show(tmp_path / "nothing", Console(file=io.StringIO()))
 

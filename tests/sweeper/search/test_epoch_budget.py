@@ -1,4 +1,4 @@
-"""A sweep that is stopped by its budget has not overdrawn it, and a larger one goes on."""
+"""A sweep stops before it exceeds its budget of epochs, and continues under a larger one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def epochs_trained(drivers: Drivers) -> int:
 
 
 class Limited(Drivers):
-    """Stops where the budget does."""
+    """Drivers that stop when the budget is spent."""
 
     def go(self, killed_after: range = range(0)) -> Limited:
         while (assignment := self.plan.next()) is not None:
@@ -55,7 +55,7 @@ def test_without_a_pruner_as_many_trials_run_as_fit(tmp_path: Path) -> None:
     assert Limited(with_budget(None), tmp_path).go().plan.complete
 
 
-def test_what_stopped_trials_leave_is_spent_on_others(tmp_path: Path) -> None:
+def test_epochs_left_by_stopped_trials_are_spent_on_others(tmp_path: Path) -> None:
     budget = 8 * EPOCHS
     drivers = Limited(with_budget(budget, KINDS["halving"]), tmp_path / "undisturbed").go()
     assert len(drivers.came_to()) > 8
@@ -68,8 +68,8 @@ def test_epochs_of_running_trials_are_set_aside(tmp_path: Path) -> None:
     plan = begun(with_budget(3 * EPOCHS), tmp_path)
     handed_out = list(iter(plan.next, None))
     assert len(handed_out) == 3
-    assert not plan.over  # they may end early and leave something
-    assert begun(with_budget(EPOCHS), tmp_path).next() is not None  # what was begun goes on
+    assert not plan.over  # they may end early and leave epochs
+    assert begun(with_budget(EPOCHS), tmp_path).next() is not None  # trials that have begun continue
 
 
 def test_a_search_over_epochs_is_counted_by_its_longest(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Are values that a population draws and perturbs those of their distribution?"""
+"""Values that a population draws and perturbs stay within their distribution."""
 
 from __future__ import annotations
 

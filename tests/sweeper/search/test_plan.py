@@ -1,4 +1,4 @@
-"""What runs next: which cells and samples are handed out, and which are known already?"""
+"""What a plan hands out next: the order of cells and samples, and samples whose config is known already."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_names_are_those_of_the_configs(tmp_path: Path) -> None:
 CHOICE = {"finetune.momentum": {"choice": [0.0, 0.9]}}
 
 
-def test_a_config_that_has_run_is_told_at_once_and_counts_as_a_sample(tmp_path: Path) -> None:
+def test_the_result_of_a_config_that_has_run_counts_as_a_sample_at_once(tmp_path: Path) -> None:
     space = make_space(search=CHOICE, samples=5, sampler="random", grid={"density": [0.5]})
     plan = begun(space, tmp_path)
     assert len(run_out(plan, lambda config: config["finetune"]["momentum"])) == 2
@@ -70,7 +70,7 @@ def test_a_config_that_has_run_is_told_at_once_and_counts_as_a_sample(tmp_path: 
     assert begun(space, tmp_path).complete
 
 
-def test_a_config_that_runs_is_not_handed_out_twice_and_tells_all_its_samples(tmp_path: Path) -> None:
+def test_a_running_config_is_not_handed_out_twice_and_ends_all_its_samples(tmp_path: Path) -> None:
     space = make_space(search=CHOICE, samples=6, sampler="random", grid={"density": [0.5]})
     plan = begun(space, tmp_path)
     running = [assignment.trial_id for assignment in iter(plan.next, None)]
@@ -110,7 +110,7 @@ def test_more_grid_values_run_only_what_is_new(tmp_path: Path, sampler: str) -> 
     assert {record.content["density"] for record in new.folder.records()} == {0.5, 0.35, 0.2}
     whole = begun(longer, tmp_path / "whole")
     run_out(whole)
-    assert asked(new.folder) == asked(whole.folder)  # one trial at a time: every cell sees the same
+    assert asked(new.folder) == asked(whole.folder)  # one trial at a time: equal outcomes per cell
 
 
 def test_trials_of_other_cells_do_not_count(tmp_path: Path) -> None:

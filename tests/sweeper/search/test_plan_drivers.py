@@ -1,4 +1,4 @@
-"""Does the next driver ask the same, however many died before it?"""
+"""A driver asks for the same samples, however many drivers died before it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AT_ONCE = 2
 
 
 class Drivers:
-    """Drives a space to its end, two trials at once, the oldest ending first; a new driver after the steps given."""
+    """Runs a space to its end, two trials at once, the oldest ending first; replaces the driver after given steps."""
 
     def __init__(self, space: Space, path: Path) -> None:
         self.space, self.path = space, path
@@ -54,7 +54,7 @@ class Drivers:
             finish(self.plan, trial_id)
             before = self.plan
             yield self._count()
-            if self.plan is before:  # a driver that died is told by the folder
+            if self.plan is before:  # a new driver has read the outcome from the folder
                 self.plan.ended(trial_id)
                 yield self._count()
 
@@ -63,7 +63,7 @@ class Drivers:
         return self.steps
 
     def _succeed(self) -> None:
-        """The driver dies, another takes over: what had not ended is handed out before anything new."""
+        """Replace the driver: the next one hands out unfinished trials before anything new."""
         known = asked(SweepFolder(self.path))
         self.plan = begun(self.space, self.path)
         again = [self.plan.next() for _ in self.running]
@@ -84,18 +84,14 @@ def test_the_search_is_a_search(undisturbed: Drivers) -> None:
     assert len(points) == len(samples)
 
 
-def test_a_driver_killed_at_any_step_is_succeeded_by_one_that_asks_the_same(
-    tmp_path: Path, undisturbed: Drivers
-) -> None:
+def test_after_a_kill_at_any_step_the_next_driver_asks_the_same(tmp_path: Path, undisturbed: Drivers) -> None:
     expected = asked(undisturbed.plan.folder)
     for step in range(1, undisturbed.steps + 1):
         drivers = Drivers(undisturbed.space, tmp_path / str(step)).go(killed_after=range(step, step + 1))
         assert asked(drivers.plan.folder) == expected, step
 
 
-def test_a_driver_killed_after_every_step_is_succeeded_by_one_that_asks_the_same(
-    tmp_path: Path, undisturbed: Drivers
-) -> None:
+def test_after_kills_at_every_step_the_next_drivers_ask_the_same(tmp_path: Path, undisturbed: Drivers) -> None:
     drivers = Drivers(undisturbed.space, tmp_path / "sweep").go(killed_after=range(1, 10_000))
     assert asked(drivers.plan.folder) == asked(undisturbed.plan.folder)
 
@@ -103,7 +99,7 @@ def test_a_driver_killed_after_every_step_is_succeeded_by_one_that_asks_the_same
 @pytest.mark.parametrize("place", PLACES)
 def test_a_driver_killed_while_it_schedules(tmp_path: Path, undisturbed: Drivers, place: str) -> None:
     path = tmp_path / "sweep"
-    for number in (1, 4, 7, 10):  # a trial takes three writes: scheduled, begun, ended
+    for number in (1, 4, 7, 10):  # three writes per trial: scheduled, begun, ended
         with killed_at_write(number, place), pytest.raises(Killed):
             run_out(begun(undisturbed.space, path))
     run_out(begun(undisturbed.space, path))
@@ -133,7 +129,7 @@ def test_nothing_is_handed_out_after_stop(tmp_path: Path) -> None:
 
 
 def test_many_samples_are_replayed_in_their_order(tmp_path: Path) -> None:
-    """TPE weighs old samples less, beyond 25."""
+    """With more than 25 samples, TPE weighs old ones less, so that the order matters."""
     plan = begun(searching("tpe", samples=45, grid={"density": [0.5]}), tmp_path)
     for turn in range(44):
         if turn >= 40:

@@ -1,4 +1,4 @@
-"""When is a trial that fails, dies or is damaged tried again, and when is it given up?"""
+"""When a trial that fails, dies or is damaged is tried again, and when it is given up."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from trials.storage.trial_folder import TrialFolder
 
 
 @pytest.mark.parametrize("retries", [0, 2])
-def test_a_failed_trial_is_tried_again_and_then_told_as_failed(tmp_path: Path, retries: int) -> None:
+def test_a_failed_trial_is_tried_again_and_then_counts_as_failed(tmp_path: Path, retries: int) -> None:
     space = searching("tpe", samples=2, grid={"density": [0.5]}, retries=retries)
     plan = begun(space, tmp_path)
     bad = plan.next()
@@ -58,7 +58,7 @@ def test_a_new_driver_counts_the_failures_of_the_old_one(tmp_path: Path) -> None
     assert plan.complete
     assert (plan.finished, plan.failed) == (0, 1)
     assert [(ending.status, ending.value) for ending in plan.before()] == [("failed", None)]
-    assert begun(space(2), tmp_path).next() == trial  # more retries: it is tried again
+    assert begun(space(2), tmp_path).next() == trial  # with more retries it is tried again
 
 
 def test_a_result_without_the_objective_is_a_failure_of_the_search(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_process_that_dies_before_it_begins_is_given_up(tmp_path: Path) -> Non
     assert deaths_until_given_up(plan, lambda plan, trial_id: None) == DEATHS
 
 
-def test_a_process_that_dies_after_a_commit_is_not(tmp_path: Path) -> None:
+def test_a_process_that_dies_after_a_commit_is_not_given_up(tmp_path: Path) -> None:
     plan = begun(make_space(grid={"density": [0.5]}), tmp_path)
 
     def die(plan: Plan, trial_id: str) -> None:
@@ -121,7 +121,7 @@ def test_a_trial_is_not_to_blame_for_the_death_of_its_drivers(tmp_path: Path) ->
     assert deaths_until_given_up(begun(space, tmp_path), begin_and_die) == DEATHS
 
 
-def test_what_was_preempted_is_handed_out_again_at_no_cost(tmp_path: Path) -> None:
+def test_a_preempted_trial_is_handed_out_again_without_a_retry(tmp_path: Path) -> None:
     plan = begun(make_space(grid={"density": [0.5]}, retries=0), tmp_path)
     for _ in range(2 * DEATHS):
         assignment = plan.next()
@@ -133,7 +133,7 @@ def test_what_was_preempted_is_handed_out_again_at_no_cost(tmp_path: Path) -> No
     assert begun(plan.space, tmp_path).next() == assignment
 
 
-def test_a_state_that_cannot_be_read_is_not_the_end_of_the_driver(tmp_path: Path) -> None:
+def test_an_unreadable_state_does_not_end_the_driver(tmp_path: Path) -> None:
     plan = begun(make_space(grid={"density": [0.5]}), tmp_path)
     assignment = plan.next()
     assert assignment is not None
@@ -160,7 +160,7 @@ def test_a_sample_whose_record_was_lost_is_asked_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", "null", '{"id": 1, "config": [], "samples": 3}', "\udcff"])
-def test_a_record_that_is_no_record_is_set_aside(tmp_path: Path, text: str) -> None:
+def test_a_damaged_record_is_set_aside(tmp_path: Path, text: str) -> None:
     space = make_space()
     first, *_ = run_out(begun(space, tmp_path), lambda config: 0.5)
     folder = SweepFolder(tmp_path)
@@ -168,7 +168,7 @@ def test_a_record_that_is_no_record_is_set_aside(tmp_path: Path, text: str) -> N
     assert len(folder.records()) == 1
     assert "config.json.damaged" in " ".join(folder.repair())
     plan = begun(space, tmp_path)
-    assignment = plan.next()  # it is scheduled again; whoever runs it finds it complete
+    assignment = plan.next()  # scheduled again; its worker finds it complete
     assert assignment is not None
     assert assignment.trial_id == first
     assert [ending.value for ending in plan.ended(first)] == [0.5]

@@ -1,4 +1,4 @@
-"""What does a generation of population based training hand to the next?"""
+"""What a generation of population based training passes to the next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Population based training: does it come to the same whatever order trials end in and whoever dies?"""
+"""Population based training gives the same samples in any order of endings and after the death of any driver."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.sweeper.sweeps import asked, begun, finish, run_out
 
 
 def run_together(plan: Plan, draw: random.Random, value: Callable[[dict[str, Any]], float | None] = landscape) -> None:
-    """Up to three trials at once, which end in any order."""
+    """Run up to three trials at once, which end in an order drawn at random."""
     while not plan.complete:
         while len(plan.running) < 3 and plan.next() is not None:
             pass
@@ -40,12 +40,12 @@ def test_a_driver_may_die_after_every_step(tmp_path: Path) -> None:
     plan = begun(space, tmp_path / "killed")
     while not plan.complete:
         assignment = plan.next()
-        plan = begun(space, tmp_path / "killed")  # handed out, and forgotten
+        plan = begun(space, tmp_path / "killed")  # the driver dies after handing it out
         assert assignment is not None
         again = plan.next()
         assert again is not None
         finish(plan, again.trial_id, landscape)
-        plan = begun(space, tmp_path / "killed")  # ended, and not told
+        plan = begun(space, tmp_path / "killed")  # the driver dies before it notices the end
         steps += 1
     whole = begun(space, tmp_path / "whole")
     run_out(whole, landscape)
@@ -112,4 +112,4 @@ def test_a_driver_that_died_before_it_deleted_leaves_nothing(tmp_path: Path) -> 
         (record.folder.path / "checkpoint" / "000001-a1-0123456789ab.pt").touch()
     begun(plan.space, tmp_path / "s")
     left = {s.number for r in plan.folder.records() if any(r.folder.path.glob("checkpoint/*.pt")) for s in r.samples}
-    assert left == {*range(4), *range(8, 12)}  # the first generation's went before the third began
+    assert left == {*range(4), *range(8, 12)}  # the checkpoints of generation 0 were deleted before generation 2 began

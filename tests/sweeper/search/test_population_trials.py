@@ -1,4 +1,4 @@
-"""Population based training of real trials: is every member's whole history in its rows, once?"""
+"""Population based training of real trials: each member's whole history is in its rows, once."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def small_bip() -> Space:
 
 
 @pytest.mark.usefixtures("few_digits")
-def test_the_last_generation_tells_every_members_whole_history(tmp_path: Path) -> None:
+def test_the_last_generation_reports_every_members_whole_history(tmp_path: Path) -> None:
     run_for_real(small_bip(), tmp_path)
     sweep = load(tmp_path / "small")
     assert set(sweep.trials["status"]) == {"complete"}
@@ -79,7 +79,7 @@ def test_every_segment_counts_its_own_epochs(tmp_path: Path) -> None:
     }
     pbt = {"population": 2, "interval": 2, "generations": 2}
     spent = {}
-    for budget in (8, 9, 10):  # the first generation is of 2 epochs, the second of 1 and 2 of finetuning
+    for budget in (8, 9, 10):  # generation 0 takes 2 epochs; generation 1 takes 1, and 2 of finetuning
         plan = run_for_real(population(**fields, pbt=pbt, max_epochs=budget), tmp_path)
         assert plan.over
         spent[budget] = (plan.finished, plan.budget.taken)
@@ -92,7 +92,7 @@ def test_every_segment_counts_its_own_epochs(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("few_digits")
-def test_killed_ten_times_it_comes_to_the_same(tmp_path: Path) -> None:
+def test_a_population_killed_ten_times_gives_the_same_results(tmp_path: Path) -> None:
     whole = run_for_real(small_bip(), tmp_path / "whole")
     draw, kills = deaths(seed=7, longest=12), 0
     while kills < 10:
@@ -108,7 +108,7 @@ def test_killed_ten_times_it_comes_to_the_same(tmp_path: Path) -> None:
     names = {record.id: record.samples for record in whole.folder.records()}
     assert {record.id: record.samples for record in killed.folder.records()} == names
     for record in killed.folder.records():
-        if "lineage" in record.content and len(record.content["lineage"]) == 2:  # the others' checkpoints are gone
+        if "lineage" in record.content and len(record.content["lineage"]) == 2:  # earlier checkpoints are deleted
             assert_same_outcome(record.folder.path, whole.folder.trial_folder(record.id))
         state, other = record.folder.state(), TrialFolder(whole.folder.trial_folder(record.id)).state()
         assert state is not None

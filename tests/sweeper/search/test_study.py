@@ -1,4 +1,4 @@
-"""A study that is rebuilt from committed samples thinks like the one that lived."""
+"""A study rebuilt from committed samples suggests the same as the original study."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "nsga2": {"population_size": 4},
     "nsga3": {"population_size": 4},
 }
-"""Small enough to get beyond what is random."""
+"""Options that shorten the random start of samplers, so that a short study gets beyond it."""
 
 NAMES = sorted(SAMPLERS)
 
 
 def space(sampler: str = "tpe", samples: int = 30, **fields: Any) -> Space:
     search = {path: d for path, d in SEARCH.items() if sampler != "cmaes" or "choice" not in d}
-    if sampler == "gp":  # it thinks for seconds
+    if sampler == "gp":  # a suggestion takes it seconds
         search = dict(list(search.items())[1:3])
     options = {"name": sampler, **OPTIONS.get(sampler, {})}
     return make_space(search=search, sampler=options, samples=samples, **fields)
@@ -60,17 +60,17 @@ def cost_of(params: dict[str, Any]) -> float:
 
 
 def only_once(sampler: str) -> bool:
-    """Evolution may come back to a point; then its known result counts."""
+    """Whether the sampler never repeats a point; evolution may, and then the known result counts."""
     return not sampler.startswith("nsga")
 
 
 def read_back(sample: Sample) -> Sample:
-    """As the ledger gives it to the next driver."""
+    """The sample as the next driver reads it from its record."""
     return Sample(**json.loads(json.dumps(asdict(sample))))
 
 
 class History:
-    """What a study was asked and told, as the records keep it."""
+    """Asks and tells a study, and keeps samples and outcomes as records do."""
 
     def __init__(self, space: Space, cell: int = 0) -> None:
         self.space, self.cell = space, space.cells()[cell]
@@ -88,7 +88,7 @@ class History:
         self.told[number] = outcome
 
     def answer(self, number: int) -> None:
-        """Every seventh fails; with constraints every third is infeasible."""
+        """Tell the sample's outcome: every seventh fails; with constraints every third is infeasible."""
         params = self.samples[number].params
         values = (value_of(params), cost_of(params))[: len(self.space.objectives)]
         violations = {c.key: 0.5 if number % 3 == 0 else -0.5 for c in self.space.constraints}
@@ -101,7 +101,7 @@ class History:
         return study
 
     def run(self, count: int, at_once: int = 3) -> Iterator[None]:
-        """``count`` samples, some running; yields after each question and answer."""
+        """Run ``count`` samples, up to ``at_once`` at a time; yields after each sample asked and each outcome told."""
         while len(self.samples) < count or len(self.told) < len(self.samples):
             running = len(self.samples) - len(self.told)
             if running < at_once and len(self.samples) < count:
@@ -123,7 +123,7 @@ for _name in ("gp", "nsga2", "nsga3", "tpe"):
 
 
 @pytest.mark.parametrize("search", SEARCHES.values(), ids=SEARCHES)
-def test_a_rebuilt_study_is_the_one_that_lived_and_goes_on_as_it(search: dict[str, Any]) -> None:
+def test_a_rebuilt_study_equals_the_original_and_continues_like_it(search: dict[str, Any]) -> None:
     samples = 6 if search["sampler"] == "gp" else 24
     history = History(space(samples=samples, **search))
     for _ in history.run(samples):
@@ -136,13 +136,13 @@ def test_a_rebuilt_study_is_the_one_that_lived_and_goes_on_as_it(search: dict[st
         assert len({tuple(sample.params.items()) for sample in history.samples}) == samples
 
 
-def test_a_rebuilt_study_goes_on_by_itself_as_the_one_that_lived() -> None:
+def test_a_rebuilt_study_continues_alone_like_the_original() -> None:
     history = History(space())
     for _ in history.run(14):
         pass
     running = history.ask()
     rebuilt = history.rebuilt()
-    for study in (history.study, rebuilt):  # what ran when the driver died ends under the next one
+    for study in (history.study, rebuilt):  # a trial that ran when the driver died ends under the next driver
         study.tell(running, complete(value_of(running.params)))
     for _ in range(5):
         ours, theirs = history.study.ask(), rebuilt.ask()
@@ -216,7 +216,7 @@ def test_every_kind_of_value_survives_the_record() -> None:
         assert theirs.distributions == ours.distributions
 
 
-def test_what_is_told_twice_counts_once() -> None:
+def test_an_outcome_given_twice_counts_once() -> None:
     history = History(space("random"))
     sample = history.ask()
     history.tell(0, complete(-1.0))
@@ -301,7 +301,7 @@ EXPERIMENTAL: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("fields", EXPERIMENTAL.values(), ids=EXPERIMENTAL)
-def test_what_a_space_asks_for_by_name_is_not_warned_of_and_all_else_is(fields: dict[str, Any]) -> None:
+def test_experimental_parts_warn_unless_the_space_names_them(fields: dict[str, Any]) -> None:
     wanted = make_space(search=SEARCH, samples=60, trial={**ONE_SHOT, "finetune": {"epochs": 9}}, **fields)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

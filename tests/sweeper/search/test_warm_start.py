@@ -1,4 +1,4 @@
-"""A search that begins with what an earlier sweep found."""
+"""A search that starts from the results of an earlier sweep."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def value_of(params: dict[str, Any]) -> float:
     return landscape({"finetune": {"lr": params["finetune.lr"], "momentum": params["finetune.momentum"]}})
 
 
-def test_the_same_question_is_known_already(tmp_path: Path, earlier: SweepFolder) -> None:
+def test_results_of_the_same_search_are_observations(tmp_path: Path, earlier: SweepFolder) -> None:
     space, folder = later(tmp_path, grid={"density": [0.5, 0.2], "seed": [3, 4]})
     warm = warm_start(space, folder)
     assert {key: (len(cell.observations), cell.points) for key, cell in warm.items()} == {
@@ -59,7 +59,7 @@ def test_the_same_question_is_known_already(tmp_path: Path, earlier: SweepFolder
     ("sampler", "trial"),
     [("tpe", {"dataset": "cifar10"}), ("random", {}), ({"name": "nsga2", "population_size": 2}, {})],
 )
-def test_of_another_question_the_best_points_are_tried_first(
+def test_the_best_points_of_a_different_search_are_tried_first(
     tmp_path: Path, earlier: SweepFolder, sampler: Any, trial: dict[str, Any]
 ) -> None:
     given = {"finetune.lr": 0.7, "finetune.momentum": 0.1}
@@ -73,7 +73,7 @@ def test_of_another_question_the_best_points_are_tried_first(
         assert [samples[cell, n] for n in range(3)] == [given, *there[:2]]
 
 
-def test_what_was_taken_stays_whatever_becomes_of_the_earlier_sweep(tmp_path: Path, earlier: SweepFolder) -> None:
+def test_a_committed_warm_start_outlives_the_earlier_sweep(tmp_path: Path, earlier: SweepFolder) -> None:
     space, folder = later(tmp_path)
     warm = warm_start(space, folder)
     commit_warm_start(folder, warm)
@@ -100,7 +100,7 @@ def test_new_cells_are_warmed_and_cells_without_a_counterpart_are_not(tmp_path: 
     assert json.loads((folder.path / "warm.json").read_text())["cells"].keys() == warm.keys()
 
 
-def test_a_driver_that_died_is_succeeded_by_one_that_asks_the_same(tmp_path: Path, earlier: SweepFolder) -> None:
+def test_after_a_kill_the_next_driver_asks_the_same(tmp_path: Path, earlier: SweepFolder) -> None:
     space, folder = later(tmp_path)
     run_space(space, folder.path)
     other = SweepFolder(tmp_path / "other")
@@ -136,7 +136,7 @@ def test_a_driver_that_died_is_succeeded_by_one_that_asks_the_same(tmp_path: Pat
         ({"from_sweep": {"sweeep": "earlier"}}, "from_sweep.sweep is missing: add it"),
     ],
 )  # fmt: skip
-def test_what_does_not_agree_is_refused(
+def test_an_earlier_sweep_that_does_not_agree_is_refused(
     tmp_path: Path, earlier: SweepFolder, fields: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(UserError) as caught:

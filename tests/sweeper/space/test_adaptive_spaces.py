@@ -1,4 +1,4 @@
-"""The spaces of the adaptive sparsity loss: what the demo comes to, and what counts in them."""
+"""The shipped spaces of the adaptive sparsity loss: the demo's result, constraints and recipe."""
 
 from __future__ import annotations
 

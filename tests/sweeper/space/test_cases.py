@@ -1,4 +1,4 @@
-"""Spaces whose cells differ in more than values: conditional paths of the grid, and cases (``when:``)."""
+"""Conditional paths of the grid, and cases (``when:``), which change the trial of some cells."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ METHODS: dict[str, Any] = {
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
-    """METHODS with what lies at a/b/c replaced."""
+    """METHODS with the entry at path a/b/c replaced."""
     content = copy.deepcopy(METHODS)
     *parents, last = path.split("/")
     current = content
@@ -67,7 +67,7 @@ def written(folder: Path) -> str:
 # --- cells
 
 
-def test_a_conditional_path_is_there_where_its_condition_holds() -> None:
+def test_a_conditional_path_exists_where_its_condition_holds() -> None:
     space = space_of()
     keys = [cell.key for cell in space.cells() if cell.values["seed"] == 0]
     assert keys == [
@@ -183,14 +183,14 @@ def test_a_space_runs_with_fewer_methods_than_it_knows(tmp_path: Path) -> None:
         ("cases/bip/when", {"prune.lr": 0.1}, "cases.bip.when.prune.lr is not in the grid, but conditions of cells"),
     ],
 )
-def test_what_is_no_condition_and_no_case_is_refused(path: str, value: Any, says: str) -> None:
+def test_invalid_conditions_and_cases_are_refused(path: str, value: Any, says: str) -> None:
     with pytest.raises(UserError) as caught:
         space_of(changed(path, value))
     assert str(caught.value).startswith(says)
     assert "\n" not in str(caught.value)
 
 
-def test_a_case_that_its_trials_do_not_accept_is_said_with_the_cell() -> None:
+def test_a_case_that_its_trials_do_not_accept_is_reported_with_the_cell() -> None:
     with pytest.raises(UserError) as caught:
         check_space(space_of(changed("cases/sparse/trial/levels", 3)))
     assert str(caught.value).startswith("key is 'levels', but must be one of: ")
@@ -203,12 +203,12 @@ def test_a_case_that_its_trials_do_not_accept_is_said_with_the_cell() -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("grid/method", ["one_shot", "l1", "imp", "bip"]),  # with a density of its own, and the case that waits for it
+        ("grid/method", ["one_shot", "l1", "imp", "bip"]),  # the new method has its own density and case
         ("grid/density/when", {"method": ["one_shot", "hydra", "bip"]}),
         ("grid/momentum", {"values": [0.1], "when": {"method": "hydra"}}),
-        ("cases/bip/trial/prune", {"epochs": 5}),  # of no cell yet
+        ("cases/bip/trial/prune", {"epochs": 5}),  # no cell uses this case yet
         ("cases/more", {"when": {"method": "bip"}, "trial": {"mask_lr": 0.1}}),
-        ("cases/sparse/trial/finetune/lr", 0.5),  # the grid says it
+        ("cases/sparse/trial/finetune/lr", 0.5),  # the grid's value wins
         ("grid/seed", [1, 0, 2]),
     ],
 )

@@ -1,4 +1,4 @@
-"""What may continue a sweep, and what is said about that which may not."""
+"""Which changed spaces may continue a sweep, and the message for those that may not."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def trial(**changes: Any) -> dict[str, Any]:
         {"grid": {"seed": [2, 1, 0], "density": [0.2, 0.1, 0.5]}},
         {"resources": {"cpu": 2, "gpu": 0.25}, "retries": 5, "max_concurrent": 1},
         {"trial": trial(data_dir="/elsewhere", device="cuda", checkpoint_every_s=5.0)},
-        {"trial": trial(pretrain={"epochs": 2, "lr": 0.1}, augment=True)},  # the defaults, said
-        {"trial": trial(density=0.9, seed=3, mask_lr=0.5)},  # grid and search win
+        {"trial": trial(pretrain={"epochs": 2, "lr": 0.1}, augment=True)},  # writing out defaults changes nothing
+        {"trial": trial(density=0.9, seed=3, mask_lr=0.5)},  # grid and search override these
     ],
 )
 def test_may_continue(changes: dict[str, Any]) -> None:
@@ -81,7 +81,7 @@ def test_may_not_continue(changes: dict[str, Any], line: str) -> None:
     assert contradictions(space(), space(**changes)) == [line]
 
 
-def test_a_removed_search_is_said_with_its_samples() -> None:
+def test_a_removed_search_is_reported_with_its_samples() -> None:
     assert contradictions(space(), space(search={}, samples=1)) == [
         "search.mask_lr is missing, but the sweep was begun with loguniform from 0.01 to 0.3",
         "samples is 1, but the sweep was begun with 4",
@@ -93,7 +93,7 @@ def test_every_difference_is_a_line() -> None:
     assert [line.split(" is ")[0] for line in lines] == ["seed", "samples", "trial.prune.lr", "trial.prune.momentum"]
 
 
-def test_a_part_that_comes_or_goes() -> None:
+def test_an_added_or_removed_part() -> None:
     lines = contradictions(space(), space(trial=trial(finetune={"epochs": 3})))
     assert "trial.finetune.epochs is 3, but the sweep was begun without it" in lines
     assert "trial.finetune is missing, but the sweep was begun with None" in lines

@@ -1,4 +1,4 @@
-"""Are the distributions of a space Optuna's, and what are their corners?"""
+"""Distributions of a space become Optuna's; and their corners."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What trials are judged by: columns that they report, never the test set; bounds; the Pareto front."""
+"""Objectives are reported columns, never of the test set; constraints; the Pareto front."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_violation_is_the_share_by_which_a_bound_is_missed(
     assert feasible(row, space.constraints) == (violation <= 0)
 
 
-def test_what_lacks_a_figure_has_failed() -> None:
+def test_a_result_that_lacks_a_figure_is_a_failure() -> None:
     space = make_space(constraints=[CHEAP])
     assert outcome_of(space.objectives, space.constraints, CONFIG, finished(val_accuracy=0.5)) == FAILED
     assert outcome_of(space.objectives, space.constraints, CONFIG, finished(flops=5)) == FAILED
@@ -130,7 +130,7 @@ def test_documents_come_back_and_one_objective_stays_short() -> None:
         ),
     ],
 )  # fmt: skip
-def test_what_cannot_be_measured_is_refused(fields: dict[str, Any], says: str) -> None:
+def test_objectives_that_cannot_be_measured_are_refused(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError) as caught:
         make_space(**fields)
     assert str(caught.value).startswith(says)
@@ -187,14 +187,14 @@ def test_only_the_sizes_that_are_measured_and_no_pruner() -> None:
         searching("tpe", 4, trial=trial, objective="latency_ms_1", pruner="median")
 
 
-def test_the_front_is_per_cell_and_of_what_keeps_its_bounds() -> None:
+def test_the_pareto_front_is_per_cell_and_of_trials_within_bounds() -> None:
     rows = [
         ("a", "a1", 0.9, 10, 0.5),
         ("a", "a2", 0.8, 5, 0.5),
         ("a", "a3", 0.8, 6, 0.5),  # dominated by a2
         ("a", "a4", 0.99, 1, 0.6),  # dominates all, off target
         ("b", "b1", 0.1, 100, 0.5),  # worse than everything in a
-        ("b", "b2", 0.1, 100, 0.5),  # its equal
+        ("b", "b2", 0.1, 100, 0.5),  # equal to b1
     ]
     trials = pd.DataFrame(rows, columns=["cell", "trial", "val_accuracy", "flops", "density"])
     trials = trials.assign(status="complete", method="one_shot", **{"config.density": 0.5, "finetune.lr": 0.1})
@@ -224,4 +224,4 @@ def test_bounds_and_several_objectives_reach_the_study_and_the_tables(tmp_path: 
             assert [len(trial.values) for trial in trials] == 6 * [2]
             assert sum(trial.constraints["density"] > 0 for trial in trials) == 2
     front = pareto_front(load(tmp_path), space.objectives, space.constraints)
-    assert len(front) == 8  # dearer is better here: all that keep their bound
+    assert len(front) == 8  # maximising the cost puts every trial within its bound on the front

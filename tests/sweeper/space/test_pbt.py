@@ -1,4 +1,4 @@
-"""Which spaces are populations, and what is said about those that cannot be?"""
+"""Which spaces are populations, and how invalid ones are refused."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def space_of(**fields: Any) -> Space:
         ),
     ],
 )
-def test_what_is_no_population_is_refused(fields: dict[str, Any], said: str) -> None:
+def test_invalid_populations_are_refused(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError) as error:
         space_of(**fields)
     assert str(error.value).startswith(said)

@@ -1,4 +1,4 @@
-"""Trials stopped early: within their cell, for good, and the same ones whatever dies meanwhile."""
+"""Pruners compare trials within their cell only, stop them for good, and stop the same ones after any kill."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from trials.storage.trial_folder import TrialFolder
 
 
 def stopped_at(folder: SweepFolder, cell: str = "") -> list[int | None]:
-    """Of every sample of a cell, in their order."""
+    """The step at which each sample of a cell was pruned, or None, in the order of their numbers."""
     records = [(s, r) for r in folder.records() for s in r.samples if s.cell.startswith(cell)]
     records.sort(key=lambda found: (found[0].cell, found[0].number))
     return [record.state.result.get("pruned_at") if record.state else None for _, record in records]
 
 
 @pytest.mark.parametrize("pruner", KINDS.values(), ids=KINDS)
-def test_a_rebuilt_study_is_the_one_that_lived_pruned_trials_and_all(tmp_path: Path, pruner: Any) -> None:
+def test_a_rebuilt_study_with_pruned_trials_equals_the_original(tmp_path: Path, pruner: Any) -> None:
     drivers = Drivers(space_of(pruner), tmp_path).go()
     rebuilt = begun(drivers.space, tmp_path)
     found = [step for step in stopped_at(drivers.plan.folder) if step is not None]
@@ -61,7 +61,7 @@ def test_killed_at_any_moment_the_same_trials_are_stopped_at_the_same_epochs(tmp
 
 
 def test_a_plain_scheduler_kills_the_sparse_cell_and_ours_does_not(tmp_path: Path) -> None:
-    """Half of the weights are always better than a hundredth: compared with each other, no sparse trial lives."""
+    """A density of 0.5 always beats 0.01, so a scheduler that compares across cells stops every sparse trial."""
     halving = {"name": "halving", "reduction_factor": 2}
     space = space_of(halving, grid={"density": [0.5, 0.01]}, sampler="random")
     drivers = Drivers(space, tmp_path).go()
@@ -92,7 +92,7 @@ def survives_study(study: Any, curve: list[float]) -> bool:
 
 
 def survives_ray(curves: list[list[float]]) -> list[bool]:
-    """The same by Ray's own scheduler."""
+    """Which curves survive Ray's own scheduler."""
     from ray.tune.experiment import Trial
     from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
@@ -212,7 +212,7 @@ def test_options_survive_the_document(pruner: Any) -> None:
         ),
     ],
 )  # fmt: skip
-def test_what_could_stop_nothing_is_refused(fields: dict[str, Any], says: str) -> None:
+def test_pruners_that_could_stop_nothing_are_refused(fields: dict[str, Any], says: str) -> None:
     if fields.get("trial", {}).get("method") == "dense":
         fields = {**fields, "search": {"train.lr": {"uniform": [0.1, 0.2]}}}
     with pytest.raises(UserError) as caught:

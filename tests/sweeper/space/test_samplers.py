@@ -1,4 +1,4 @@
-"""Samplers by name: their options, what they cannot do, conditions and fixed points."""
+"""Samplers by name: their options and limits, conditions, and points to try first."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_grid_has_every_combination_once() -> None:
     assert set(points) == {(b, lr, s) for b in (3, 4, 5) for lr in (1e-4, 1e-2, 1.0) for s in ("magnitude", "random")}
     first = [tuple(CellStudy(space, cell).ask().params.values()) for cell in space.cells()]
     assert first[0] == points[0]
-    assert first[0] != first[1]  # in another order in every cell
+    assert first[0] != first[1]  # the order differs between cells
 
 
 def test_integers_are_taken_all_or_evenly() -> None:
@@ -224,7 +224,7 @@ def test_given_points_are_checked(points: Any, says: str) -> None:
     assert refusal(enqueue=points).startswith(says)
 
 
-def test_a_given_point_keeps_conditions_and_says_all_for_a_grid() -> None:
+def test_a_given_point_keeps_conditions_and_is_complete_for_a_grid() -> None:
     point = {"score": "random", "finetune.schedule": "cosine"}
     says = refusal(search=CONDITIONAL, enqueue=[point])
     assert says.startswith("enqueue[0] has finetune.schedule, but its condition does not hold there (one of cosine, ")

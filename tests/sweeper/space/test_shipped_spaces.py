@@ -1,4 +1,4 @@
-"""Are the spaces that come with the project what they say they are?"""
+"""The shipped spaces are listed, pass their check, and hold the recipes that they name."""
 
 from __future__ import annotations
 

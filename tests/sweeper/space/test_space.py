@@ -1,4 +1,4 @@
-"""What does a space file resolve to: its fields, profiles, overrides, cells and configs?"""
+"""A space file's fields, profiles, overrides, cells and configs."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_null_in_a_profile_removes_an_entry(tmp_path: Path) -> None:
     assert (space.search, space.samples) == ({}, 1)
 
 
-def test_removing_what_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_removing_a_missing_entry_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"grid\.sed is null, which removes it, but there is no such entry"):
         small(tmp_path, overrides=["grid.sed=null"])
 
@@ -115,7 +115,7 @@ def test_overrides_come_after_the_profile(tmp_path: Path) -> None:
     assert (space.samples, space.resources.gpu, space.direction) == (7, 2, "minimize")
 
 
-def test_what_follows_grid_and_search_is_one_path(tmp_path: Path) -> None:
+def test_everything_after_grid_and_search_is_one_path(tmp_path: Path) -> None:
     settings = [
         "grid.pretrain.epochs=[1,2]",
         "grid.seed=null",
@@ -133,7 +133,7 @@ def test_what_follows_grid_and_search_is_one_path(tmp_path: Path) -> None:
     assert (list(again.grid), again.search) == (["density"], {})
 
 
-def test_samples_and_concurrency_have_the_last_word(tmp_path: Path) -> None:
+def test_options_override_samples_and_concurrency(tmp_path: Path) -> None:
     space = small(tmp_path, overrides=["samples=7"], samples=9, max_concurrent=2)
     assert (space.samples, space.max_concurrent) == (9, 2)
 

@@ -1,4 +1,4 @@
-"""What is said about space files that cannot run?"""
+"""Messages for space files that cannot run."""
 
 from __future__ import annotations
 
@@ -157,11 +157,11 @@ def test_unknown_space_and_profile(tmp_path: Path) -> None:
         ("about: !!python/object/apply:os.getcwd []", "is not YAML"),
     ],
 )  # fmt: skip
-def test_files_that_are_no_spaces(tmp_path: Path, text: str, says: str) -> None:
+def test_files_that_hold_no_space(tmp_path: Path, text: str, says: str) -> None:
     assert says in refusal(lambda: load_space(written(tmp_path, text), profile="demo"))
 
 
-def test_files_that_are_not_there_or_badly_called(tmp_path: Path) -> None:
+def test_missing_files_and_invalid_names(tmp_path: Path) -> None:
     assert "cannot be read" in refusal(lambda: load_space(str(tmp_path / "none.yaml")))
     assert "cannot be read" in refusal(lambda: load_space(f"{tmp_path}/"))
     path = written(tmp_path, SMALL, "my space")

@@ -1,4 +1,4 @@
-"""Whatever a space file holds, it is a space or one line that says why not."""
+"""Any content of a space file gives a space or a one-line error."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ objectives: [{column: latency_ms_1, direction: minimize}]
 constraints: [{column: latency_ms_128, at_most: 3.0}]
 """
 SHIPPED = [read_yaml(path) for path in sorted(SPACES.glob("*.yaml"))]
-SEARCHED = [parse_yaml(SEARCHING, "searching"), parse_yaml(CONDITIONAL, "conditional")]  # most that a space can say
+SEARCHED = [parse_yaml(SEARCHING, "searching"), parse_yaml(CONDITIONAL, "conditional")]  # most features of a space
 SHIPPED += SEARCHED
 KEYS = [
     "grid",
@@ -149,7 +149,7 @@ def places(content: Any) -> list[tuple[Any, Any]]:
 
 @st.composite
 def mutated(draw: st.DrawFn, spaces: Sequence[Any] = SHIPPED) -> Any:
-    """One of ``spaces`` with up to three places changed, removed or put elsewhere."""
+    """One of ``spaces`` with up to three entries changed, removed or moved."""
     content = copy.deepcopy(draw(st.sampled_from(spaces)))
     for _ in range(draw(st.integers(1, 3))):
         spots = places(content)
@@ -170,7 +170,7 @@ def mutated(draw: st.DrawFn, spaces: Sequence[Any] = SHIPPED) -> Any:
 
 
 def load_and_check(content: str, profile: str | None = None, overrides: list[str] | None = None) -> Space | str:
-    """The space of a file with this content, or what is said instead."""
+    """The space of a file with this content, or the error message."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "fuzz.yaml"
         path.write_text(content)
@@ -191,7 +191,7 @@ def test_a_file_is_a_space_or_one_line(content: Any, profile: str | None, overri
 @settings(max_examples=1_800, deadline=None, suppress_health_check=list(HealthCheck))
 @given(content=mutated(SEARCHED), overrides=st.sampled_from(OVERRIDES))
 def test_what_a_file_holds_is_a_space_or_one_line(content: Any, overrides: list[str]) -> None:
-    """Most of the time would go into YAML: here it is taken as read."""
+    """Without parsing YAML, which would take most of the time."""
     with mock.patch("sweeper.space.space_files.read_yaml", return_value=content):
         try:
             space = load_space("fuzz.yaml", overrides=overrides)

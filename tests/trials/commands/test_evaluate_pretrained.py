@@ -1,4 +1,4 @@
-"""The published tables, made anew from random weights and a few made-up images."""
+"""The command that reproduces the published tables, on random weights and a few made-up images."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def rows_of(text: str) -> list[dict[str, str]]:
 
 
 def reference_of(tmp_path: Path, wanted: Callable[[dict[str, str]], bool]) -> Path:
-    """The published table with some of its rows only."""
+    """A file with the wanted rows of the published table."""
     rows = rows_of(REFERENCE.read_text())
     path = tmp_path / "reference.csv"
     with path.open("w") as stream:
@@ -57,7 +57,7 @@ def reference_of(tmp_path: Path, wanted: Callable[[dict[str, str]], bool]) -> Pa
     return path
 
 
-def test_the_table_is_made_anew(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_is_reproduced(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = reference_of(tmp_path, lambda row: row["network"] == "resnet18" and float(row["p_prune"]) in (0.2, 0.08))
     folder, published = write_imagenet(tmp_path / "data"), rows_of(path.read_text())
     command = ["evaluate_pretrained", "--data-dir", str(folder), "--reference", str(path), *SMALL]
@@ -79,7 +79,7 @@ def test_the_table_is_made_anew(weights: Path, tmp_path: Path, capsys: pytest.Ca
 
 
 def by_hand(row: dict[str, str], weights: Path, data: Any) -> tuple[dict[str, float], dict[str, float]]:
-    """Figures of one row, with the weights really zeroed."""
+    """Figures of one row, computed with the weights set to zero."""
     from trials.data import to_loader
 
     model = models.resnet18(num_classes=CLASSES)
@@ -163,7 +163,7 @@ def fails(tmp_path: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -
     return line
 
 
-def test_offline_says_what_to_bring_and_where(
+def test_offline_the_error_names_the_file_to_bring_and_its_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def offline(url: str, *_: Any, **__: Any) -> None:
@@ -191,7 +191,7 @@ def test_the_hub_cache_is_used(
     assert rows_of(capsys.readouterr().out)[0]["weight_sparsity"] == "0"
 
 
-def test_what_is_wrong_is_one_line(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_input_is_one_line(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "must be a folder" in fails(tmp_path, capsys)
     write_imagenet(tmp_path / "data")
     resnet18 = ("--network", "resnet18")

@@ -1,4 +1,4 @@
-"""``python -m trials``: what it prints, and how it exits."""
+"""``python -m trials``: its output and exit codes."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_overrides_and_names(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         (["device=cuda:99"], "device is 'cuda:99', but must be auto or a device of this machine"),
     ],
 )
-def test_what_the_user_wrote_exits_with_2(
+def test_wrong_input_exits_with_2(
     overrides: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [part for override in overrides for part in ("--set", override)]
@@ -132,7 +132,7 @@ def test_a_trial_that_another_process_took_over_exits_with_1(
 
 
 def test_killed_in_a_shell_and_run_again(tmp_path: Path) -> None:
-    """The command itself, by SIGKILL, against one that nobody disturbs; test_sources.py has many more kills."""
+    """The command under SIGKILL gives the results of an undisturbed run; test_shared_trials.py has many more kills."""
     config = written(tmp_path, prune={"epochs": 4, "batch_size": 128}, checkpoint_every_s=0.0)
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     storage = tmp_path / "killed"

@@ -18,7 +18,7 @@ FILES = files("compact")
 
 
 def recorded(name: str) -> tuple[dict[str, Any], dict[str, Tensor], Net, dict[str, Tensor]]:
-    """What is said of a file, its arrays, its network, and what goes: of convolutions, by weight name."""
+    """A file's manifest entry, arrays, network, and the groups to remove from each convolution, by weight name."""
     model, content = initial(name, torch.float64)
     modules = dict(model.named_modules())
     pruned = under(content, "pruned/")
@@ -27,7 +27,7 @@ def recorded(name: str) -> tuple[dict[str, Any], dict[str, Tensor], Net, dict[st
     return MANIFEST["files"][name], content, Net(model.eval()), removed
 
 
-def test_there_are_both_patterns() -> None:
+def test_the_vectors_hold_both_patterns() -> None:
     assert {MANIFEST["files"][name]["params"]["wg"] for name in FILES} == {"filter", "channel"}
 
 
@@ -60,7 +60,7 @@ def test_outputs(name: str) -> None:
     net.shrink(removed, pattern)
     close("y_compact")
     again = recorded(name)[2]
-    again.shrink(idle, "filter")  # what the zeros tell is what was removed
+    again.shrink(idle, "filter")  # filters found by their zeros equal the removed ones
     shapes = [{key: tensor.shape for key, tensor in each.model.state_dict().items()} for each in (net, again)]
     assert shapes[0] == shapes[1]
 

@@ -1,4 +1,4 @@
-"""Every model becomes smaller by any removal that its sums allow, and computes what its masked self does."""
+"""Every model can be made smaller by any removal that its sums allow, and then computes what the masked one does."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from trials.training.net import Net
 
 KINDS = ["tiny", "resnet20", "resnet20s", "resnet56s", "resnet18", "wrn_28_1", "wrn_40_2", "bip_vgg4", "bip_vgg6_bn"]
 KINDS += ["ResNet50", "vgg16", "greg_vgg11", "greg_vgg19", "lenet5", "mlp_7_linear", "mlp_7_relu"]
-"""One of each kind at least: of all others, the shapes are tested."""
+"""At least one model of each kind; of the other models only the shapes are tested."""
 
 Pattern = Literal["filter", "channel"]
 
 
 def lively(name: str) -> nn.Module:
-    """A model in float64 whose BNs have statistics, scales and shifts of their own."""
+    """A model in float64 whose batch norms have random statistics, scales and shifts."""
     with torch.device("meta"):
         model = MODELS[name](num_classes=5, in_channels=3).double().eval()
     model.to_empty(device="cpu")
@@ -36,7 +36,7 @@ def lively(name: str) -> nn.Module:
 
 
 def some_rows(model: nn.Module, seed: int) -> dict[str, Tensor]:
-    """Random rows to remove, of every layer that may lose some, at least one left."""
+    """Random rows to remove from every layer that may lose some; each keeps at least one."""
     generator = torch.Generator().manual_seed(seed)
     found = {}
     for name, channels in dependencies(model).items():
@@ -48,7 +48,7 @@ def some_rows(model: nn.Module, seed: int) -> dict[str, Tensor]:
 
 
 def columns_of(model: nn.Module, rows: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The input columns that these rows make, of every layer that reads them."""
+    """The input columns of every reading layer that these rows produce."""
     graph = dependencies(model)
     found = {}
     for name, indices in rows.items():
@@ -60,7 +60,7 @@ def columns_of(model: nn.Module, rows: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def masked(model: nn.Module, removed: dict[str, Tensor], pattern: Pattern) -> None:
-    """Zero what goes, as the spec says it is equal: filters with bias and BN, or columns alone."""
+    """Set what is removed to zero, which computes the same: filters with bias and batch norm, or columns alone."""
     graph = dependencies(model)
     for name, indices in removed.items():
         if pattern == "channel":
@@ -104,7 +104,7 @@ def assert_equal_when_removed(model: nn.Module, name: str, pattern: Pattern) -> 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_shapes_of_every_model(name: str) -> None:
-    """On the meta device: what is told of sizes is what the tensors have, and the forward pass fits."""
+    """On the meta device: sizes of modules agree with their tensors after removal, and the forward pass runs."""
     with torch.device("meta"):
         net = Net(MODELS[name](num_classes=5, in_channels=3))
     before = {key: tensor.shape for key, tensor in net.model.state_dict().items()}
@@ -125,7 +125,7 @@ def test_shapes_of_every_model(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_what_enters_a_sum_or_the_outputs_is_pinned_and_nothing_else(name: str) -> None:
+def test_only_layers_that_enter_a_sum_or_the_outputs_are_pinned(name: str) -> None:
     with torch.device("meta"):
         model = MODELS[name](num_classes=5, in_channels=3)
     graph = dependencies(model)
@@ -142,7 +142,7 @@ def test_what_enters_a_sum_or_the_outputs_is_pinned_and_nothing_else(name: str) 
             assert not channels.pinned
 
 
-def test_a_removal_that_cannot_be_is_told() -> None:
+def test_impossible_removals_are_refused() -> None:
     model = MODELS["resnet20"](num_classes=5, in_channels=3)
     one = torch.tensor([0])
     for name, pattern, says in (
@@ -184,7 +184,7 @@ def test_a_flattened_channel_goes_whole_or_not_at_all() -> None:
 
 
 class Odd(nn.Module):
-    """What the graph cannot follow, or must not."""
+    """Networks that the dependency graph cannot or must not follow."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
@@ -207,7 +207,7 @@ class Odd(nn.Module):
 @pytest.mark.parametrize(
     ("kind", "says"), [("grouped", "grouped convolution"), ("norm", "enter 'norm'"), ("twice", "used twice")]
 )
-def test_what_the_graph_cannot_follow_is_pinned(kind: str, says: str) -> None:
+def test_layers_that_the_graph_cannot_follow_are_pinned(kind: str, says: str) -> None:
     graph = dependencies(Odd(kind))
     assert says in (graph["conv2.weight"] if kind == "twice" else graph["conv1.weight"]).pinned
 

@@ -38,7 +38,7 @@ def dense(row: dict[str, str]) -> tuple[nn.Module, LayerSizes]:
 
 
 def pruned_counts(model: nn.Module, row: dict[str, str]) -> dict[str, int]:
-    """How many groups go, by weight name."""
+    """Number of groups to remove, by weight name."""
     stage_pr: Any = read_stage_pr(row["stage_pr"])
     skipped: Any = read_skip_layers(row["skip_layers"])
     pattern: Any = row["wg"]
@@ -74,7 +74,7 @@ def test_compact_configurations(row: dict[str, str]) -> None:
 
 
 def test_the_claims_as_they_hold() -> None:
-    """What the README of the released code claims, but for 8.84, which is 8.89."""
+    """The speedups in the README of the released code, except 8.84, which is 8.89."""
     claimed = {row["speedup_convfc"]: row["claimed_speedup"] for row in STRUCTURED if row["claimed_speedup"]}
     assert len(claimed) == 7
     wrong = {found: said for found, said in claimed.items() if f"{float(found):.2f}" != said}

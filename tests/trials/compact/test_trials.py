@@ -27,7 +27,7 @@ SHORT = {**RECIPE, "epochs": 1}
 
 
 def shrinking(**fields: Any) -> TrialConfig:
-    """A trial that loses half of each layer's filters before it finetunes."""
+    """A trial that removes half of each layer's filters before it finetunes."""
     content = {"method": "l1", "stage_pr": {"1-2": 0.5}, "pretrain": SHORT, "finetune": RECIPE}
     return parse({**BASE, **content, **fields})
 
@@ -51,7 +51,7 @@ def outputs(model: nn.Module) -> torch.Tensor:
     return out
 
 
-def test_rows_say_what_is_left(storage: Path) -> None:
+def test_rows_report_the_remaining_network(storage: Path) -> None:
     config = shrinking()
     rows, net = rows_of(folder_of(config, storage)), checkpoint_of(folder_of(config, storage))["net"]
     shapes = {name: weight.shape for name, weight in net["model"].items() if weight.dim() > 1}
@@ -69,14 +69,14 @@ def test_the_result_has_its_latency_if_asked(storage: Path, tmp_path: Path, few_
     assert state["result"]["latency_ms_1"] > 0
     assert state["result"]["latency_ms_128"] > state["result"]["latency_ms_1"]
     assert state["result"]["dense_parameters"] > state["result"]["parameters"]
-    for stage in (storage / "stages").iterdir():  # what is shared is not timed for one of its readers
+    for stage in (storage / "stages").iterdir():  # shared trials are not timed
         assert "latency_ms_1" not in json.loads((stage / "state.json").read_text())["result"]
     plain = run_in(tmp_path, shrinking(finetune=None))
     assert "latency_ms_1" not in plain.result
 
 
 @pytest.mark.parametrize("after", [2, 4, 6])
-def test_a_smaller_network_resumes_as_if_nothing_had_been(after: int, storage: Path, tmp_path: Path) -> None:
+def test_a_smaller_network_resumes_to_the_same_results(after: int, storage: Path, tmp_path: Path) -> None:
     config = shrinking(checkpoint_every_s=0.0)
     asked: list[int] = []
 
@@ -112,8 +112,8 @@ def test_masked_channels_are_exported_as_a_smaller_network(storage: Path, tmp_pa
     torch.testing.assert_close(outputs(model), outputs(network(trial)[1].model), rtol=1e-5, atol=1e-5)
 
 
-def test_masked_filters_whose_bn_still_speaks_are_not_removed(storage: Path, tmp_path: Path) -> None:
-    """BN makes a constant of a filter of zeros: a network without it is another one."""
+def test_masked_filters_with_a_nonzero_bn_are_not_removed(storage: Path, tmp_path: Path) -> None:
+    """Batch norm turns a filter of zeros into a constant, so removing it would change the network."""
     trial = folder_of(config_of("hydra-filter-original"), storage)
     export(trial, tmp_path / "net.pt", "compact")
     assert compact.load(tmp_path / "net.pt").get_submodule("conv1").out_channels == 16
@@ -129,7 +129,7 @@ def test_onnx_export_computes_the_same(storage: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(torch.from_numpy(logits), outputs(network(trial)[1].model), rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_no_compact_network_is_refused(tmp_path: Path) -> None:
+def test_files_without_a_compact_network_are_refused(tmp_path: Path) -> None:
     torch.save({"architecture": {"model": "tiny"}}, tmp_path / "half")
     torch.save(nn.Linear(1, 1).state_dict(), tmp_path / "state")
     (tmp_path / "text").write_text("weights")
@@ -145,7 +145,7 @@ def test_masks_and_snapshots_follow() -> None:
     net.set_masks({"conv2.weight": mask})
     dense = copy.deepcopy(net.state_dict())
     net.shrink({"conv1.weight": torch.tensor([0, 5]), "conv2.weight": torch.tensor([3])}, "filter")
-    net.shrink({"conv1.weight": torch.tensor([0])}, "filter")  # a second time: what was filter 1
+    net.shrink({"conv1.weight": torch.tensor([0])}, "filter")  # a second time: originally filter 1
     rows, columns = [i for i in range(32) if i != 3], [i for i in range(16) if i not in (0, 1, 5)]
     assert torch.equal(net.masks["conv2.weight"], mask[rows][:, columns])
     assert net.kept["conv1.weight"].tolist() == columns
@@ -197,7 +197,7 @@ def test_profile_counts_and_times_every_form(storage: Path, capsys: pytest.Captu
     assert len(lines) == 2
 
 
-def test_profile_of_what_is_no_trial(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_profile_of_a_folder_without_a_trial(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["profile", str(tmp_path)]) == 2
     assert "must be the folder of a trial" in capsys.readouterr().err
 

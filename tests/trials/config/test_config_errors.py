@@ -1,4 +1,4 @@
-"""What is said about a config that cannot be?"""
+"""Messages for invalid configs."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ WRONG: list[tuple[object, list[str]]] = [
 
 
 @pytest.mark.parametrize(("content", "says"), WRONG, ids=[says[0] for _, says in WRONG])
-def test_what_is_wrong_is_one_line_with_value_and_rule(content: object, says: list[str]) -> None:
+def test_mistakes_are_one_line_with_value_and_rule(content: object, says: list[str]) -> None:
     with pytest.raises(UserError) as caught:
         parse(content)
     line = str(caught.value)
@@ -134,7 +134,7 @@ def test_what_is_wrong_is_one_line_with_value_and_rule(content: object, says: li
         assert part in line
 
 
-def test_several_mistakes_are_told_at_once() -> None:
+def test_several_mistakes_are_reported_at_once() -> None:
     with pytest.raises(UserError, match=r"seed is -1, .*; density is 2, "):
         parse({**BIP, "density": 2, "seed": -1})
 

@@ -1,4 +1,4 @@
-"""Does every field that what is computed depends on rename a trial?"""
+"""Every field that changes what a trial computes changes its name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trials.config.trial_config import WHERE
 from trials.methods.parsing import parse
 from trials.methods.registry import METHODS
 
-OTHER: dict[str, Any] = {  # a value for each field that is neither its default nor what SMALLEST says
+OTHER: dict[str, Any] = {  # a value for each field that differs from its default and from SMALLEST
     "dataset": "cifar10",
     "model": "resnet20s",
     "seed": 1,
@@ -165,8 +165,8 @@ NOT_DIVIDED = (  # their first stage has no epochs to divide
     "dwp", "global_prune", "greg1", "greg2", "layer_prune", "regrow", "regrow_iterative", "single_layer",
 )  # fmt: skip
 ADAMW = ("prune.finetune", "episode", "finetune")  # recipes of methods that regrow
-INSTEAD = {"base_pr_model": "stage_pr"}  # fields that are given in the place of another
-ONE_VALUE = {  # that may only be what it is, until there is a second one
+INSTEAD = {"base_pr_model": "stage_pr"}  # fields that replace another one
+ONE_VALUE = {  # fields that accept one value only
     *(("imp", name) for name in ("pattern", "source_net")),
     *((method, "inherit_pruned") for method in ("greg2", "oracle")),
     ("gradient_prune", "compile"),
@@ -195,7 +195,7 @@ def leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple
 
 
 def other(method: str, path: tuple[str, ...]) -> Any:
-    """The value in ``OTHER``: by method and path, by the last two names, by method and last name, or by last name."""
+    """The value in ``OTHER`` by method and path, by the last two names, by method and last name, or by last name."""
     keys = (f"{method}.{'.'.join(path)}", ".".join(path[-2:]), f"{method}.{path[-1]}", path[-1])
     return next(OTHER[key] for key in keys if key in OTHER)
 

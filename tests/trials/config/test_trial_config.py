@@ -1,4 +1,4 @@
-"""What names a trial, and the networks that it starts from?"""
+"""Names of trials, and of the networks that they start from."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from trials.methods.dense import dense_source
 from trials.methods.parsing import parse
 from trials.methods.registry import METHODS
 
-# These names stand in people's results. A change that renames one makes every finished trial of that kind unknown: it
-# would run again, and its rows would no longer be found. If results of equal configs really cease to be comparable,
-# raise trials.config.trial_config.SCHEMA and write down why; otherwise the change is wrong, not the pin.
+# These names are in stored results. A change that renames one makes every finished trial of that kind unknown: it would
+# run again, and its rows would no longer be found. If results of equal configs really stop being comparable, raise
+# trials.frozen.SCHEMA and document why; otherwise the change is wrong, not the pin.
 PINNED = [
     ("dense-b76648be394b", SMALLEST["dense"]),
     ("one_shot-e0f85616d4c2", SMALLEST["one_shot"]),
@@ -152,7 +152,7 @@ def test_methods_share_the_network_they_start_from(method: str) -> None:
     dense = parse({**SMALLEST["dense"], "train": recipe})
     source = METHODS[method](parse({**SMALLEST[method], "pretrain": recipe})).source()
     assert source is not None
-    if method == "imp":  # rewinding to initialisation keeps its own copy of it
+    if method == "imp":  # only rewinding to initialisation shares it
         assert METHODS["imp"](parse({**SMALLEST["imp"], "rewind_epoch": 2})).source() != source
     assert source.id == dense.id
 

@@ -1,4 +1,4 @@
-"""Is augmentation what its name says, and nothing else?"""
+"""Augmentation does what its options name, and nothing else."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_crop_and_flip_equals_the_naive_loop(shape, pad, seed):
     assert torch.equal(crop_and_flip(images, offsets, flips, pad), torch.stack(expected))
 
 
-def test_training_images_are_all_the_crops_there_are():
+def test_training_images_are_all_possible_crops():
     raw = made_up(n=20, shape=(1, 4, 4), pad=1)
     data = on_device(raw)
     seen = set()
@@ -63,7 +63,7 @@ def test_training_images_are_all_the_crops_there_are():
     assert len(seen) == 18
 
 
-def test_what_lies_outside_is_black_before_normalising():
+def test_padding_is_black_before_normalising():
     raw = made_up(pad=2)
     x = torch.cat([x for x, _ in epoch(on_device(raw))])
     black = torch.tensor([-m / s for m, s in zip(raw.mean, raw.std, strict=True)]).view(1, 3, 1, 1)
@@ -72,8 +72,8 @@ def test_what_lies_outside_is_black_before_normalising():
     assert torch.allclose(x[outside], black.expand_as(x)[outside])
 
 
-def test_what_lies_outside_is_the_mean_colour_exactly_if_asked():
-    """As if normalised before padding with zeros, which is how the BiP code treats TinyImageNet."""
+def test_padding_is_exactly_the_mean_colour_if_requested():
+    """Equal to normalising before padding with zeros, as the BiP code does for TinyImageNet."""
     raw = dataclasses.replace(made_up(pad=2), pad_colour="mean")
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         data = on_device(raw, dtype=dtype)
@@ -101,7 +101,7 @@ def test_flips_alone_are_fair():
 
 
 @pytest.mark.parametrize(("pad", "flip"), [(0, False), (0, True), (2, False)])
-def test_nothing_else_is_done_than_asked(pad, flip):
+def test_only_the_requested_augmentation_is_done(pad, flip):
     raw = made_up(pad=pad, flip=flip)
     data = on_device(raw)
     changed = [not torch.equal(a, b) for (a, _), (b, _) in zip(epoch(data), epoch(data, augment=False), strict=True)]

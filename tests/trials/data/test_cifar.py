@@ -1,4 +1,4 @@
-"""CIFAR from Parquet files, from torchvision's pickles, by download; and the real CIFAR-10 where it is."""
+"""CIFAR from Parquet files, from torchvision's pickles and by download; and the real CIFAR-10 where it is present."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def write_parquet(folder: Path, images: np.ndarray, metadata=None, **labels) -> 
 
 
 def write_pickles(root: Path, name: str, monkeypatch) -> Path:
-    """torchvision's layout with four images a file, and its md5s made to fit."""
+    """torchvision's layout with four images per file; its md5s are patched to match."""
     dataset = getattr(datasets, name)
     folder = root / dataset.base_folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -162,7 +162,7 @@ def test_download_folder_that_cannot_be_made(tmp_path):
         load_data("cifar10")
 
 
-def test_download_once_and_repair_what_was_cut_short(download_folder, monkeypatch):
+def test_download_once_and_repair_truncated_files(download_folder, monkeypatch):
     downloads = []
 
     def fake(_, root):
@@ -181,7 +181,7 @@ def test_download_once_and_repair_what_was_cut_short(download_folder, monkeypatc
 
 
 def download_slowly(cache_home: str, log: str, barrier, results) -> None:
-    """In a process of its own: a download of a line in ``log``, whose files are incomplete for a while."""
+    """Runs in another process: a fake download that adds a line to ``log``; its files are incomplete for a while."""
 
     def fake_download(data, root):
         with Path(log).open("a") as stream:

@@ -1,4 +1,4 @@
-"""Data sets by name: digits, the registry, and what is computed from arrays."""
+"""Data sets by name: digits, the registry, and data sets made from arrays."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_raw_data_is_frozen_and_can_be_varied():
     assert dataclasses.replace(raw, pad=0).pad == 0
 
 
-def test_unknown_name_is_told_with_the_nearest():
+def test_an_unknown_name_is_refused_with_the_nearest():
     with pytest.raises(DataError, match=r"data set is 'cifar', but must be one of: .*did you mean 'cifar10'"):
         require_data("cifar")
 
@@ -90,7 +90,7 @@ def test_data_dir_that_is_missing_or_a_file(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "parquet"])
-def test_data_dir_without_data_says_what_it_must_hold(name, tmp_path):
+def test_a_data_dir_without_data_is_refused_with_the_expected_layout(name, tmp_path):
     with pytest.raises(DataError, match=r"train-\*\.parquet and test-\*\.parquet") as caught:
         require_data(name, str(tmp_path))
     assert str(tmp_path) in str(caught.value)

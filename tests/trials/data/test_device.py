@@ -1,4 +1,4 @@
-"""The data set on the device: are its split and its batches the same every time, in every layout?"""
+"""The data set on the device: its split and batches are the same every time, in every layout."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_two_epochs_can_be_read_side_by_side():
     ("options", "message"),
     [({"start": -1}, "start is -1"), ({"start": 5}, r"must be in \[0, 4\]"), ({"batch_size": 0}, "batch_size is 0")],
 )
-def test_bad_arguments_are_told_at_once(options, message):
+def test_bad_arguments_are_refused_at_once(options, message):
     with pytest.raises(ValueError, match=message):
         on_device(made_up()).batches(**{"seed": 0, "epoch": 0, "stream": "train", "batch_size": 16, **options})
 

@@ -1,4 +1,4 @@
-"""ImageNet: is every layout read to the same images, and what is missing named?"""
+"""ImageNet: every layout is read to the same images, and missing parts are named."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("small_crops")
 
 
 @pytest.mark.parametrize(("write", "source"), [(write_imagenet, "folder"), (write_imagenet_parquet, "parquet")])
-def test_every_image_is_there_with_its_label(tmp_path, write, source):
+def test_every_image_is_read_with_its_label(tmp_path, write, source):
     data = load_large(write(tmp_path))
     train, test = large_images()
     assert [data.train.read(i) for i in range(len(data.train))] == [image for _, image in train]
@@ -41,7 +41,7 @@ def test_every_image_is_there_with_its_label(tmp_path, write, source):
     assert (data.mean, data.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def test_the_row_of_the_registry_says_224(tmp_path, monkeypatch):
+def test_the_registry_gives_crops_of_224(tmp_path, monkeypatch):
     monkeypatch.undo()
     data = DATASETS["imagenet"](write_imagenet(tmp_path))
     assert (data.image_size, data.resize) == ((224, 224), 256)
@@ -56,7 +56,7 @@ def test_images_are_named_by_file_and_row(tmp_path):
     assert where == [f"{first} row 0", f"{first} row 4", f"{second} row 0", f"{second} row 6"]
 
 
-def test_fingerprint_follows_names_sizes_and_labels_not_places(tmp_path, monkeypatch):
+def test_fingerprint_follows_names_sizes_and_labels_not_paths(tmp_path, monkeypatch):
     for write, name in ((write_imagenet, "a"), (write_imagenet_parquet, "b")):
         first = load_large(write(tmp_path / name)).fingerprint
         shutil.copytree(tmp_path / name, tmp_path / f"{name}-copy", copy_function=shutil.copyfile)
@@ -105,7 +105,7 @@ def empty_class(root: Path) -> None:
         (empty_class, r"train/n01641577 holds no images \(\.jpeg, \.jpg, \.png\)"),
     ],
 )
-def test_what_is_incomplete_is_named_in_one_line(tmp_path, change, message):
+def test_missing_parts_are_named_in_one_line(tmp_path, change, message):
     change(write_imagenet(tmp_path))
     with pytest.raises(DataError, match=message) as caught:
         load_data("imagenet", str(tmp_path))
@@ -129,7 +129,7 @@ def test_parquet_is_unpacked_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("suffix", ["bin", "npz"])
-def test_what_was_unpacked_is_unpacked_again_when_it_is_cut_short_or_gone(tmp_path, monkeypatch, suffix):
+def test_a_truncated_or_missing_unpacked_file_is_unpacked_again(tmp_path, monkeypatch, suffix):
     first = load_large(write_imagenet_parquet(tmp_path))
     wanted = [first.train.read(i) for i in range(12)]
     for damage in (lambda file: file.write_bytes(file.read_bytes()[:-5]), Path.unlink):

@@ -1,4 +1,4 @@
-"""A whole short trial on small data in every layout that there is."""
+"""A short trial on small data in every layout of every data set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parquet files in Hugging Face's form, and the cache of what was decoded from them."""
+"""Parquet files in Hugging Face's form, and the cache of decoded images."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ HUGGING_FACE = json.dumps({"info": {"features": {"label": {"names": list("abcde"
 
 
 @pytest.mark.parametrize("metadata", [{"class_names": NAMES}, {"huggingface": HUGGING_FACE}])
-def test_class_count_is_told_by_the_metadata_and_kept_in_the_cache(tmp_path, metadata, monkeypatch):
+def test_the_class_count_is_read_from_the_metadata_and_kept_in_the_cache(tmp_path, metadata, monkeypatch):
     folder = str(write_both(tmp_path, metadata=metadata))
     assert load_data("parquet", folder).num_classes == 5
     forget(monkeypatch)
@@ -282,7 +282,7 @@ def test_cache_dir_honours_xdg(monkeypatch, tmp_path):
 
 
 def load_slowly(cache_home: str, folder: str, log: str, barrier, results) -> None:
-    """In a process of its own: decoding takes a while and leaves a line in ``log``."""
+    """Runs in another process: decoding takes a while and adds a line to ``log``."""
     decode = parquet._decode
 
     def slow(*args):

@@ -1,4 +1,4 @@
-"""Batches from worker processes: are they the same whatever the workers, and cut as the draws say?"""
+"""Batches from worker processes are the same for any number of workers, and cropped as drawn."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def epoch(data: Streamed, batch_size=2, **options) -> list[tuple[Tensor, Tensor]
 
 
 def pixels(x: Tensor, data: EncodedData) -> np.ndarray:
-    """As Pillow has them: uint8 [B, H, W, 3]."""
+    """Batches in Pillow's layout: uint8 [B, H, W, 3]."""
     return pixels_of(x, data).permute(0, 2, 3, 1).numpy()
 
 
@@ -58,7 +58,7 @@ def test_place_streams_it_with_the_same_interface(tmp_path):
 
 
 def expected(data: EncodedData, index: int, key: tuple[int, str, int]) -> np.ndarray:
-    """The augmented image by hand: draw, cut, resize, mirror."""
+    """The augmented image, computed step by step: draw, crop, resize, mirror."""
     image = Image.fromarray(decoded(data.train.read(index)))
     torch.manual_seed(derive_seed("augment", *key, index))
     top, left, height, width = transforms.RandomResizedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3])
@@ -149,7 +149,7 @@ def test_a_damaged_image_is_named_in_one_line(tmp_path, workers):
 def test_a_signal_to_the_whole_group_leaves_the_trial_its_workers(tmp_path):
     data = load_large(write_imagenet(tmp_path))
     batches = loader(data, workers=2).batches(seed=0, epoch=0, stream="train", batch_size=2)
-    seen = [next(batches), next(batches)]  # one of each worker: both are up
+    seen = [next(batches), next(batches)]  # one batch of each worker, so that both run
     children = multiprocessing.active_children()
     assert len(children) == 2
     for number, child in itertools.product((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), children):

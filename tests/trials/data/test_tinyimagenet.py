@@ -142,7 +142,7 @@ def lose_val(root: Path) -> None:
         (lose_val, r"holds no tinyimagenet: it must have train/<class>/images/ and val/ .* valid-\*\.parquet"),
     ],
 )
-def test_what_is_incomplete_or_damaged_is_named_in_one_line(tmp_path, change, message):
+def test_missing_or_damaged_parts_are_named_in_one_line(tmp_path, change, message):
     change(write_tinyimagenet(tmp_path))
     with pytest.raises(DataError, match=message) as caught:
         load_data("tinyimagenet", str(tmp_path))

@@ -1,4 +1,4 @@
-"""What was recorded from the released code of the adaptive sparsity loss, and the network that it is about."""
+"""Vectors recorded from the released code of the adaptive sparsity loss, and their network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One recorded step file: the net at its start, its batches, and what every step must come to."""
+"""Read the recorded step files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def files(**wanted: tuple[Any, ...]) -> list[str]:
 
 
 class Recorded:
-    """One step file: the net at its start, its batches, and what every step must come to."""
+    """One step file: the net at its start, its batches, and the expected tensors after every step."""
 
     def __init__(self, name: str) -> None:
         self.about = MANIFEST["files"][name]
@@ -60,7 +60,7 @@ class Recorded:
 
 
 def compare(recorded: Recorded, prefix: str, ours: dict[str, Tensor | None]) -> None:
-    """Everything the file holds under ``prefix``; nothing of it may be missing from ``ours``."""
+    """Compare every array under ``prefix`` with ``ours``, which must hold all of them."""
     for name, reference in recorded.under(prefix).items():
         tensor = ours[name]
         assert tensor is not None, name

@@ -1,4 +1,4 @@
-"""Do the adaptive sparsity loss's thresholds, rates and networks equal those recorded from the released code?"""
+"""The adaptive sparsity loss's thresholds, rates and networks equal those recorded from the released code."""
 
 from __future__ import annotations
 
@@ -125,8 +125,8 @@ def test_wide_resnet_as_published() -> None:
     assert sum(w.numel() for w in sparsified.values()) == about["sparsified_weights_total"]
 
 
-def test_one_sided_is_the_corrected_form_of_what_the_script_hints_at() -> None:
-    """lv relu(D - (1 - T)), D the weighted density."""
+def test_one_sided_is_the_corrected_form_of_the_scripts_hint() -> None:
+    """The loss is lv relu(D - (1 - T)), with D the weighted density."""
     n, starget, lv = torch.tensor([300.0, 100.0], dtype=torch.float64), 0.7, 3.0
     for sparsity in (0.4, 0.69, 0.71, 0.9):
         r = torch.tensor([threshold_of(sparsity)] * 2, dtype=torch.float64).requires_grad_()

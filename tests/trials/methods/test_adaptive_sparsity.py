@@ -1,4 +1,4 @@
-"""Trained thresholds: what must hold for any network, and what a trial makes of them."""
+"""Trained thresholds: properties that hold for any network, and whole trials."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def config(**fields: Any) -> AdaptiveSparsityConfig:
 
 
 def convolutions() -> nn.Sequential:
-    """Every kind of convolution that a wrapper could get wrong."""
+    """Every kind of convolution that wrapping may break."""
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=2, dilation=2, padding_mode="circular"),
         nn.BatchNorm2d(8),
@@ -65,7 +65,7 @@ def everything(stage: TrainWithThresholds, net: Net) -> Any:
 
 
 def wrapped_weight(w: Tensor, r: Tensor) -> Tensor:
-    """W by the definition: shrink w/t at 1, the gradient straight through, and multiply by t."""
+    """W by the definition: soft-threshold w/t at 1 with a straight-through gradient, and multiply by t."""
     t = r.clamp(0, 5) * w.detach().std() + 1e-6
     scaled = w / t
     shrunk = torch.where(scaled.abs() > 1, scaled, 0)
@@ -74,7 +74,7 @@ def wrapped_weight(w: Tensor, r: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("mode", ["adaptive", "fixed", "one_sided"])
 def test_any_convolution_trains_as_by_the_definition(mode: str) -> None:
-    """Against autograd over weights computed in the forward pass, for several steps, in one graph per step."""
+    """Compared with autograd through weights computed in the forward pass, for several steps, one graph per step."""
     torch.manual_seed(0)
     stage, net = begun(convolutions(), mode=mode, lv=3.0)
     model = copy.deepcopy(net.model)
@@ -150,12 +150,12 @@ def saved_by_forward(run: Callable[[], object]) -> list[tuple[int, int]]:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        graph = run()  # noqa: F841  its tensors must live while their addresses are compared
+        graph = run()  # noqa: F841  keeps its tensors alive while their addresses are compared
     return [(tensor.data_ptr(), tensor.nbytes) for tensor in kept]
 
 
 def test_the_forward_keeps_no_tensor_that_a_dense_one_would_not() -> None:
-    """One more per layer would be allowed; it takes none, since the model itself holds what it computes with."""
+    """It saves no extra tensor per layer, since the model itself holds the weights that it computes with."""
     torch.manual_seed(0)
     dense = Net(convolutions())
     stage, net = begun(copy.deepcopy(dense.model))
@@ -168,7 +168,7 @@ def test_the_forward_keeps_no_tensor_that_a_dense_one_would_not() -> None:
     assert sum(size for _, size in set(ours)) == sum(size for _, size in set(plain))
 
 
-def test_a_layer_is_as_large_as_it_is_and_as_released_as_if_it_were_dense() -> None:
+def test_layer_sizes_count_own_weights_and_as_released_those_without_groups() -> None:
     depthwise = nn.Sequential(nn.Conv2d(64, 64, 3, groups=64), nn.Conv2d(64, 8, 3), nn.Flatten(), nn.Linear(8, 10))
     at = {"pthres": 576}
     assert list(config(**at).sparsified(depthwise)) == ["0.weight", "1.weight"]
@@ -178,7 +178,7 @@ def test_a_layer_is_as_large_as_it_is_and_as_released_as_if_it_were_dense() -> N
     assert list(config(pthres=0).sparsified(nn.Sequential(nn.Linear(1, 1), nn.Linear(2, 1)))) == ["1.weight"]
 
 
-def test_nothing_large_enough_is_said_and_trains_dense() -> None:
+def test_without_a_large_enough_layer_it_warns_and_trains_dense() -> None:
     torch.manual_seed(0)
     net, stage = Net(convolutions()), TrainWithThresholds(config(pthres=10**6))
     with pytest.warns(UserWarning, match="pthres is 1000000, but no layer has as many weights"):
@@ -205,7 +205,7 @@ def test_thresholds_that_are_not_trained_stay_and_start_at_the_target() -> None:
 
 
 @pytest.mark.parametrize("mode", ["adaptive", "fixed"])
-def test_the_exact_cut_keeps_what_lies_farthest_above_its_threshold(mode: str) -> None:
+def test_the_exact_cut_keeps_the_weights_farthest_above_their_threshold(mode: str) -> None:
     torch.manual_seed(0)
     stage, net = begun(convolutions(), mode=mode, exact_target=True)
     stage.step(batch())
@@ -227,7 +227,7 @@ def test_the_exact_cut_keeps_what_lies_farthest_above_its_threshold(mode: str) -
 
 
 @pytest.mark.usefixtures("few_digits")
-def test_rows_tell_analytic_and_measured_density_of_three_wholes(tmp_path: Path) -> None:
+def test_rows_hold_analytic_and_measured_density_of_three_totals(tmp_path: Path) -> None:
     trial = config_of("adaptive_sparsity")
     assert run_in(tmp_path, trial).status == "complete"
     rows, checkpoint = rows_of(folder_of(trial, tmp_path)), checkpoint_of(folder_of(trial, tmp_path))
@@ -254,7 +254,7 @@ def test_rows_tell_analytic_and_measured_density_of_three_wholes(tmp_path: Path)
 
 
 @pytest.mark.usefixtures("few_digits")
-def test_what_is_exported_is_a_plain_network_with_zeros_and_equal_logits(tmp_path: Path) -> None:
+def test_the_export_is_a_plain_network_with_zeros_and_equal_logits(tmp_path: Path) -> None:
     trial = config_of("adaptive_sparsity", exact_target=True)
     state = run_in(tmp_path, trial)
     export(folder_of(trial, tmp_path), tmp_path / "weights.pt")

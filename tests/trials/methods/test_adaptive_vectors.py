@@ -1,4 +1,4 @@
-"""Does training with adaptive sparsity equal what was recorded from the released code, in float64 and float32?"""
+"""Training with the adaptive sparsity loss equals the released code's recorded steps, in float64 and float32."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def batch(index: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def stage_of(dtype: torch.dtype, r: list[float] | None = None, **fields: Any) -> tuple[TrainWithThresholds, Net]:
-    """The stage as it stands after it was entered, with thresholds ``r`` if they are given."""
+    """The stage after it was entered, with thresholds ``r`` if given."""
     net, stage = Net(build_model().to(dtype)), TrainWithThresholds(config_of(**fields))
     stage.enter(net)
     if r is not None:
@@ -125,7 +125,7 @@ def test_trajectory(mode: str, precision: str, monkeypatch: pytest.MonkeyPatch) 
     original = stage.cut
 
     def before_centring(net: Net) -> None:
-        """Everything as the optimizers left it."""
+        """Compare every tensor as the optimizers left it."""
         ours = {**dict(net.model.named_parameters()), **layers.w}
         ours |= {f"{layer}.r": layers.r[position] for position, layer in enumerate(LAYERS)}
         recorded = file.under(f"step{t}/param/")

@@ -1,6 +1,6 @@
 """BiP's steps, and the finetuning after them, equal those recorded from the released code, in float64.
 
-Which files are played is read from the manifest: bilevel steps with separate scores whose frozen tensors stay untouched
+The manifest selects the files: bilevel steps with separate scores whose frozen tensors stay untouched
 (the released code's behaviour under torch 2 semantics, and the paper's implicit term), and masked finetuning.
 """
 
@@ -66,10 +66,10 @@ def config_of(about: dict[str, Any]) -> BipConfig:
 
 
 class Statistics:
-    """Counts the forward passes of a model and notes what each BatchNorm saw, to replay its running statistics.
+    """Counts a model's forward passes and records each BatchNorm's batch statistics, to replay the running ones.
 
-    The released code passes four times in a step: lower, joint, upper (the same batch once more), and once more under
-    the new mask. Our stage passes twice; what else the file's running statistics hold is played in here.
+    The released code makes four forward passes in a step: lower, joint, upper (the same batch again), and one under the
+    new mask. Our stage makes two; the others are replayed here into the running statistics.
     """
 
     def __init__(self, model: nn.Module, norms: dict[str, nn.BatchNorm2d]) -> None:
@@ -169,7 +169,7 @@ def test_bilevel_steps(name: str) -> None:
         close(loss, recorded[f"step{step}/loss_upper"], "loss_upper")
         compare(recorded, f"step{step}/grad_upper_total/", gradients())
 
-        assert statistics.passes == 2  # nothing that the paper does not need
+        assert statistics.passes == 2  # only the passes that the paper needs
         statistics.expect(statistics.replay(start, [0, 1]))
         net.loss(*recorded.batch("train", step))  # the released code's pass for its log, under the new mask
         ends = statistics.replay(start, [0, 1, 1, 2])
@@ -188,7 +188,7 @@ def test_bilevel_steps(name: str) -> None:
 
 @pytest.mark.parametrize("name", FINETUNING)
 def test_finetuning_under_a_constant_mask(name: str) -> None:
-    """The released code also decays what is masked out, which nothing sees; compared is mask times weight."""
+    """The released code also decays masked weights, which has no effect; so mask times weight is compared."""
     recorded = Recorded(name)
     net, about = recorded.net, recorded.about
     masks = recorded.masks("init_mask/")
@@ -214,7 +214,7 @@ def test_finetuning_under_a_constant_mask(name: str) -> None:
 
 @pytest.mark.parametrize("kind", ["unstructured", "filter", "channel"])
 def test_straight_through_gradient(kind: str) -> None:
-    """With theta = 1 the upper gradient is the one recorded: upstream * sign(s), whatever the mask."""
+    """With theta = 1 the upper gradient is the one recorded: upstream * sign(s), for any mask."""
     arrays = load("ste.npz")
     scores, upstream, reference = arrays["scores"], arrays["upstream"], arrays[f"grad_{kind}"]
     pattern = PATTERNS["weight" if kind == "unstructured" else kind]

@@ -1,4 +1,4 @@
-"""Global and layer pruning as trials: what their rows say is what their networks are."""
+"""Global and layer pruning as trials: their rows agree with their networks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory, few_digits: None) -> Path:
 
 
 def outcome(storage: Path, name: str, **fields: Any) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
-    """A trial's own rows, the network it came to, and the dense one it started from."""
+    """A trial's own rows, its final network, and the dense one it started from."""
     config = config_of(name, pretrain=ONE, **fields)
     state = run_in(storage, config)
     assert state.status == "complete", state.error
@@ -61,7 +61,7 @@ def test_three_numbers_in_every_row(storage: Path, pattern: str, finetune: dict[
             assert torch.equal(net["model"][name][masks[name]], dense[name][masks[name]])
 
 
-def test_what_is_spared_was_a_candidate_and_follows_the_seed(storage: Path) -> None:
+def test_spared_units_were_candidates_and_follow_the_seed(storage: Path) -> None:
     def masks(**fields: Any) -> dict[str, torch.Tensor]:
         found: dict[str, torch.Tensor] = outcome(storage, "global_prune", finetune=None, **fields)[1]["masks"]
         return found
@@ -72,7 +72,7 @@ def test_what_is_spared_was_a_candidate_and_follows_the_seed(storage: Path) -> N
     kept = [sum(int(mask.sum()) for mask in found.values()) for found in (candidates, half)]
     assert kept[0] < kept[1]
     assert all(mask.all() for mask in masks(p_prune=0.0).values())
-    more = masks(p_bern=0.5, p_prune=0.6)  # draws belong to units, not to what is dropped
+    more = masks(p_bern=0.5, p_prune=0.6)  # draws belong to units and do not depend on the dropped share
     assert not any((more[name] & ~half[name]).any() for name in CONVS)
 
 

@@ -1,4 +1,4 @@
-"""GReg beyond the recorded numbers: when do layers stop growing, and does it resume to the same bits?"""
+"""GReg beyond the recorded numbers: when layers stop growing, and that it resumes to the same bits."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_nothing_to_prune_still_stabilises() -> None:
 
 @pytest.mark.parametrize("kind", [Greg1Stage, Greg2Stage])
 def test_resumed_at_any_iteration(kind: type[Growing]) -> None:
-    """A fresh stage on a fresh network, from the state of iteration t, goes on to the same bits, for every t."""
+    """For every t, a new stage on a new network continues from the state of iteration t to the same bits."""
     fields = {**WHAT, **FAST, "reg_upper_limit": 1.4, "update_reg_interval": 2, "precision": "float32"}
     config: Any = Greg1Config(stage_pr=0.5, **fields)
     if kind is Greg2Stage:
@@ -151,7 +151,7 @@ def test_resumed_at_any_iteration(kind: type[Growing]) -> None:
 
 
 def copied(value: Any) -> Any:
-    """A deep copy, as a checkpoint makes."""
+    """A deep copy, as a checkpoint makes one."""
     if isinstance(value, Tensor):
         return value.detach().clone()
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Do GReg's ratios, picks and learning rates, and its oracle's choice, equal those recorded from the released code?"""
+"""GReg's ratios, picks, learning rates and oracle's choice equal those recorded from the released code."""
 
 from __future__ import annotations
 

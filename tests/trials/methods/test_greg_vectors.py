@@ -1,4 +1,4 @@
-"""Do GReg's prune phase and masked finetuning equal those recorded from the released code, step by step?"""
+"""GReg's prune phase and masked finetuning equal those recorded from the released code, step by step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NOT_OURS = {"arch", "n_layers", "dataset", "method", "wg", "stage_pr", "skip_lay
 
 
 def config_of(params: dict[str, Any], **fields: Any) -> GrowingConfig:
-    """The manifest's parameters; its ratios, of a network that is not in the project, are put in unchecked."""
+    """The manifest's parameters. Its ratios bypass validation, as they are of a network that the project lacks."""
     content = {name: value for name, value in params.items() if name not in NOT_OURS and name not in RECIPE}
     config = parse(
         {
@@ -52,7 +52,7 @@ def config_of(params: dict[str, Any], **fields: Any) -> GrowingConfig:
 
 
 class Played:
-    """A trajectory file: its network, and our prune stage on it."""
+    """A trajectory file's network with our prune stage on it."""
 
     def __init__(self, name: str, dtype: torch.dtype = torch.float64, **fields: Any) -> None:
         self.about = MANIFEST["files"][name]
@@ -100,7 +100,7 @@ class Played:
         return [float(getattr(self.reg(name), which)()) for name in self.about["layer_order"]]
 
     def when(self, what: str) -> dict[str, int]:
-        """Iterations by layer; layers that lose nothing are through at once."""
+        """The iteration at which ``what`` happened, by layer; 0 for layers that lose nothing."""
         found = {}
         for name in self.about["layer_order"]:
             layer = self.layer(name)
@@ -162,11 +162,14 @@ def check_removal(played: Played) -> None:
         near(state[key], value, f"compact {key}")
 
 
-@pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")  # torch's own, of the flag alone
+@pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")  # torch warns when the flag is set
 @pytest.mark.parametrize("name", TRAJECTORIES)
 def test_trajectories_in_float32(name: str) -> None:
-    """Rounded as the released code rounds: no oneDNN, no fused step. Either moves an activation of one of these
-    networks across zero a step earlier, which turns differences of 1e-6 into 2e-3."""
+    """Without oneDNN and the fused step, which round differently from the released code.
+
+    Either moves an activation of one of these networks across zero a step earlier, which turns differences of 1e-6 into
+    2e-3.
+    """
     played = Played(name, torch.float32)
     played.stage.sgd.optimizer.param_groups[0].update(fused=False, foreach=False)
     with torch.backends.mkldnn.flags(enabled=False):
@@ -198,7 +201,7 @@ def test_initial_picks_and_scores(name: str) -> None:
 
 @pytest.mark.parametrize("name", TRAJECTORIES)
 def test_corrected_variant_differs_from_the_released_one_in_the_joint_exit_only(name: str) -> None:
-    """Without a ratio exit nothing differs; with one, all layers of GReg-1 stop in the update that reaches it."""
+    """Without a ratio exit they are equal; with one, all layers of GReg-1 stop in the update that reaches it."""
     played = Played(name, variant="corrected")
     while not played.stage.finished:
         played.step()
@@ -236,7 +239,7 @@ def test_masked_finetuning(name: str) -> None:
 
 
 def test_lambda_grows_as_in_the_released_code() -> None:
-    """Counts of updates: float32 reaches a limit at another update than float64."""
+    """The number of updates until a limit is reached, which differs between float32 and float64."""
     for case in MANIFEST["reg_accumulation"]:
         dtype = {"torch.float32": torch.float32, "torch.float64": torch.float64}[case["dtype"]]
         limit, pick_limit = case["upper_limit"], case["upper_limit_pick"]

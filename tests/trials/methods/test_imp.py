@@ -1,4 +1,4 @@
-"""Iterative magnitude pruning: are counts exact, masks nested, and weights those of the epoch it rewinds to?"""
+"""Iterative magnitude pruning: exact counts, nested masks, and weights rewound to the configured epoch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def initial_weights(seed: int) -> dict[str, Tensor]:
 
 
 def levels_of(config: Any, storage: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Each level of an imp trial: its masks and weights right after entering it, those it ends with, its first lr."""
+    """For each level of an imp trial: the network before, at its start and at its end, its masks, and its rates."""
     levels: list[dict[str, Any]] = []
     enter, end_epoch = ImpLevel.enter, TrainStage.end_epoch
 
@@ -69,7 +69,7 @@ def test_imp_counts_are_exact_and_masks_nested(
         assert abs(left - PRUNABLE * (1 - fraction) ** level) < level
         for key, mask in noted["masks"].items():
             assert not (mask & ~previous[key]).any()
-        # kept are the largest of those that were left, over the whole network
+        # the largest of the remaining weights of the whole network are kept
         kept = torch.cat([noted["before"][key][mask].abs() for key, mask in noted["masks"].items()])
         gone = torch.cat([noted["before"][key][previous[key] & ~mask].abs() for key, mask in noted["masks"].items()])
         assert kept.min() >= gone.max()

@@ -1,4 +1,4 @@
-"""L1 and whoever inherits: is exactly what was picked removed, and whose picks may be taken over?"""
+"""L1 and its subclasses: exactly the picked groups are removed; picks of another trial can be reused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trials.methods.parsing import parse
 from trials.sparsity import prunable
 
 
-def test_picks_are_what_their_name_says() -> None:
+def test_picks_follow_their_name() -> None:
     scores = torch.tensor([0.3, 0.1, 0.2, 0.1, 0.4]).view(5, 1)
     assert pick_groups(scores, 2, "min").flatten().tolist() == [False, True, False, True, False]
     assert pick_groups(scores, 2, "max").flatten().tolist() == [True, False, False, False, True]
@@ -100,7 +100,7 @@ def test_ratios_and_indices_of_another_trial(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("few_digits")
 def test_indices_of_masks(tmp_path: Path) -> None:
-    """Single weights, and trials of other methods, say by their masks what they removed."""
+    """Trials with single weights, and of other methods, give the removed indices by their masks."""
     base = config_of("greg1-weight-original")
     assert run_in(tmp_path, base).status == "complete"
     masks = checkpoint_of(folder_of(base, tmp_path))["net"]["masks"]

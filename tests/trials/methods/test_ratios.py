@@ -1,4 +1,4 @@
-"""Which layers does a pruning ratio reach, however it is written?"""
+"""The layers that a pruning ratio applies to, in each of its written forms."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trials.methods.registry import METHODS
 from trials.training.net import Net
 
 
-def test_texts_and_typed_forms_are_one_value() -> None:
+def test_text_and_typed_forms_are_equal() -> None:
     same_values: list[tuple[Any, ...]] = [
         ("[0, 0.5,0.25,]", [0, 0.5, 0.25], (0.0, 0.5, 0.25)),
         ("[1-15:0.7]", "1-15 : 0.7", {"1-15": 0.7}, "0:0,1-9:0.7,10-15:0.7", [[1, 15, 0.7]], ((1, 15, 0.7),)),
@@ -39,7 +39,7 @@ def test_reading_is_idempotent() -> None:
 @pytest.mark.parametrize("model", ["tiny", "resnet20s", "resnet20", "wrn_28_1", "ResNet50", "vgg16"])
 @pytest.mark.parametrize("pattern", ["filter", "channel", "weight"])
 def test_one_number_prunes_what_may_be_pruned_but_the_first_layer(model: str, pattern: Any) -> None:
-    """And the network can be made so much smaller."""
+    """And the network can be shrunk by these ratios."""
     table = table_of(model)
     ratios = layer_ratios(table, 0.5, (), pattern)
     assert ratios[table.layers[0].name] == 0
@@ -56,7 +56,7 @@ def test_one_number_prunes_what_may_be_pruned_but_the_first_layer(model: str, pa
     METHODS["l1"](config).initialised(net)
 
 
-def test_linear_layers_stay_whole_with_filters_and_that_is_said() -> None:
+def test_linear_layers_stay_whole_with_filters_and_a_warning() -> None:
     table = table_of("vgg16")
     with pytest.warns(UserWarning, match="linear layers stay whole with pattern 'filter': classifier"):
         ratios = layer_ratios(table, read_stage_pr("[0-13:0.5]"), (), "filter")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Regrowth in whole trials: what grows is what was allocated, what was there stays, and it can be replayed."""
+"""Regrowth in whole trials: masks grow by the allocation, surviving weights stay, and the choice can be replayed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def best_counts(rows: dict[str, Any]) -> dict[str, int]:
         ("regrow-filter", {"finetune": None}),
     ],
 )
-def test_masks_grow_by_what_was_allocated_and_what_was_there_stays(
+def test_masks_grow_by_the_allocation_and_keep_surviving_weights(
     name: str, fields: dict[str, Any], tmp_path: Path
 ) -> None:
     config = config_of(name, **fields)
@@ -77,7 +77,7 @@ def test_masks_grow_by_what_was_allocated_and_what_was_there_stays(
     assert same(grown(sparse["masks"], saved), net["masks"])
 
 
-def test_flights_of_one_process_are_repeatable_and_said_in_seconds(tmp_path: Path) -> None:
+def test_episodes_are_repeatable_and_their_seconds_reported(tmp_path: Path) -> None:
     config = config_of("regrow", rounds=1)
     found = []
     for which in ("one", "other"):
@@ -89,7 +89,7 @@ def test_flights_of_one_process_are_repeatable_and_said_in_seconds(tmp_path: Pat
     assert {row["episode"] for row in found[0]["allocations"]} == {0, 1, 2}
 
 
-def test_a_reference_trial_says_which_weights_and_with_what_values(tmp_path: Path) -> None:
+def test_a_reference_trial_decides_the_weights_and_their_values(tmp_path: Path) -> None:
     other = config_of("one_shot", density=0.3, finetune=None)
     run_in(tmp_path, other)
     folder = folder_of(other, tmp_path)
@@ -109,7 +109,7 @@ def test_a_reference_trial_says_which_weights_and_with_what_values(tmp_path: Pat
         assert torch.equal(net["model"][key][new], reference["model"][key][new])
 
 
-def test_a_reference_that_is_no_trial_fails_by_name(tmp_path: Path) -> None:
+def test_a_missing_reference_trial_fails_by_name(tmp_path: Path) -> None:
     config = config_of("regrow-rule", selection="reference", reference=str(tmp_path / "nowhere"))
     state = run_in(tmp_path, config)
     assert state.error is not None
@@ -127,7 +127,7 @@ def grown_net() -> tuple[Net, dict[str, Tensor]]:
 
 
 def moved(stage: Finetune, net: Net, epoch: int) -> dict[str, Tensor]:
-    """How far each weight goes in one step of an epoch."""
+    """The distance of each weight after one step of an epoch."""
     x, y = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(3)), torch.arange(16) % 10
     before = {name: weight.detach().clone() for name, weight in prunable(net.model).items()}
     net.model.train()
@@ -138,7 +138,7 @@ def moved(stage: Finetune, net: Net, epoch: int) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("mode", ["all", "frozen", "differential", "progressive"])
-def test_what_was_there_trains_at_its_own_pace(mode: str) -> None:
+def test_surviving_weights_train_at_their_own_rate(mode: str) -> None:
     net, old = grown_net()
     recipe = RegrownRecipe(regrown=mode, lr=1e-2, lr_old=1e-4, frozen_epochs=1, differential_epochs=1)  # type: ignore[arg-type]
     stage = FinetuneRegrown("finetune", recipe)
@@ -148,7 +148,7 @@ def test_what_was_there_trains_at_its_own_pace(mode: str) -> None:
     for epoch, phase in enumerate(phases):
         for name, distance in moved(stage, net, epoch).items():
             new = net.masks[name] & ~old[name]
-            assert not distance[~net.masks[name]].any()  # what is pruned stays exactly 0
+            assert not distance[~net.masks[name]].any()  # pruned weights stay exactly 0
             assert distance[new].median() > 1e-3
             median = float(distance[old[name]].median())
             assert {"frozen": median == 0, "differential": 1e-5 < median < 5e-4, "all": median > 1e-3}[phase]
@@ -157,7 +157,7 @@ def test_what_was_there_trains_at_its_own_pace(mode: str) -> None:
 
 
 def test_moments_of_regrown_weights_start_at_zero(tmp_path: Path) -> None:
-    """Every finetuning has an optimiser of its own: the first step of a weight is one of Adam's first steps."""
+    """Every finetuning has its own optimiser, so the first step of a weight is one of Adam's first steps."""
     net, _ = grown_net()
     stage = Finetune("finetune", AdamWRecipe(lr=1e-2, weight_decay=0.0))
     stage.all_steps = 10
@@ -165,7 +165,7 @@ def test_moments_of_regrown_weights_start_at_zero(tmp_path: Path) -> None:
     assert not stage.adam.state_dict()["state"]
     for name, distance in moved(stage, net, 0).items():
         step = distance[net.masks[name]]
-        assert float(step[step > 0].median()) == pytest.approx(1e-2, rel=1e-2)  # lr, whatever the gradient
+        assert float(step[step > 0].median()) == pytest.approx(1e-2, rel=1e-2)  # lr for any gradient
 
 
 def test_the_best_epoch_is_kept() -> None:
@@ -204,7 +204,7 @@ def test_recalibrated_statistics_are_plain_averages() -> None:
     assert norm.momentum == 0.1
 
 
-def test_questions_to_stored_networks(tmp_path: Path) -> None:
+def test_analysis_of_stored_networks(tmp_path: Path) -> None:
     config = config_of("one_shot", density=0.3)
     run_in(tmp_path, config)
     folder = folder_of(config, tmp_path)

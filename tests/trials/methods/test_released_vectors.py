@@ -1,4 +1,4 @@
-"""Every step file recorded from the released code, played through the method that does what its manifest says.
+"""Every step file recorded from the released code is replayed by the method and config that its manifest describes.
 
 All patterns, both methods, scores that are drawn, copied or aliased, optimisers apart and shared, both orders, and
 finetuning under the mask: parameters, scores, BN statistics and masks after every step, in float64.
@@ -80,16 +80,16 @@ def test_steps(name: str) -> None:
             ours |= stage.theta | {k.removesuffix(".weight") + SCORES: s for k, s in stage.scores.items()}
         for key, value in recorded.under(f"step{step}/after/").items():
             if finetune and key.endswith(SCORES):
-                continue  # they stay
+                continue  # they do not change
             if finetune and key in net.masks:
-                value = value * net.masks[key]  # the released code also decays what is masked out, which nothing sees
+                value = value * net.masks[key]  # the released code also decays masked weights, without effect
             close(ours[key], value, f"step{step}/after/{key}")
         masks = recorded.masks(f"step{step}/after_mask/")
         assert masks.keys() == net.masks.keys()
         assert all(torch.equal(net.masks[key], mask) for key, mask in masks.items())
 
 
-def test_the_files_cover_what_can_be_chosen() -> None:
+def test_the_files_cover_every_choice() -> None:
     abouts = [MANIFEST["files"][name] for name in STEP_FILES]
     assert {about["layer_type"] for about in abouts} == {"unstructured", "filter", "channel"}
     assert {about["score_init"] for about in abouts} == {"random", "copy", "alias"}

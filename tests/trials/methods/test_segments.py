@@ -1,4 +1,4 @@
-"""Trials whose hyperparameters change on the way: what is in force when, and that they continue to the same bits."""
+"""Trials whose hyperparameters change between segments: which values apply when, and bit-identical continuation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from trials.training.optimizers import Sgd
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
-OTHER: dict[str, Any] = {  # a value that is not the default
+OTHER: dict[str, Any] = {  # a value other than the default
     "lr": 0.03,
     "momentum": 0.5,
     "weight_decay": 0.02,
@@ -50,7 +50,7 @@ def test_every_mutable_hyperparameter_is_tried_here() -> None:
 
 
 def member(name: str, ends: list[int], rates: list[float], *, epochs: int = 3) -> TrialConfig:
-    """The trial of the last of some segments, which differ in the learning rate."""
+    """The trial of the last of several segments, which differ in the learning rate."""
     recipe = RECIPES[name]
     own = {**CONFIGS[name][recipe], "epochs": epochs, "schedule": "constant"}
     config = config_of(name, **{recipe: {**own, "lr": rates[0]}}, until_epoch=ends[0])
@@ -72,13 +72,13 @@ def test_the_parent_is_the_same_lineage_without_the_last_segment() -> None:
     assert len({child.id, *(other.id for other in others)}) == 3
 
 
-def test_what_went_before_does_not_change_where_it_starts() -> None:
+def test_the_lineage_does_not_change_the_shared_trial() -> None:
     sources = [METHODS["bip"](member("bip", *args)).source() for args in (([1], [0.1]), ([1, 2], [0.1, 0.2]))]
     assert sources[0] == sources[1] == METHODS["bip"](config_of("bip")).source()
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_segment_after_segment_comes_to_what_one_trial_comes_to(name: str, tmp_path: Path) -> None:
+def test_a_chain_of_segments_gives_the_results_of_one_trial(name: str, tmp_path: Path) -> None:
     ends, rates = [1, 2, 3], [0.1, 0.2, 0.05]
     last = member(name, ends, rates)
     stage = segments.first_stage(last).name
@@ -113,7 +113,7 @@ ENDS, RATES = [1, 2, 3], [0.1, 0.2, 0.05]
 
 @pytest.fixture(scope="module")
 def family(tmp_path_factory: pytest.TempPathFactory, few_digits: None) -> Path:
-    """A storage with the first two of three segments; and, in ``whole``, the third computed without them."""
+    """A storage with the first two of three segments; ``whole`` holds the third, computed without them."""
     storage = tmp_path_factory.mktemp("family")
     for count in (1, 2):
         run_in(storage, member("hydra", ENDS[:count], RATES[:count]))
@@ -137,7 +137,7 @@ def test_without_its_parents_checkpoint_it_goes_back_further(gone: str, family: 
     assert_same_outcome(folder_of(last, tmp_path), folder_of(last, tmp_path / "whole"))
 
 
-def test_killed_at_every_write_it_comes_to_the_same(tmp_path: Path) -> None:
+def test_kills_at_every_write_do_not_change_the_results(tmp_path: Path) -> None:
     ends, rates = [1, 2], [0.1, 0.05]
     config = parse({**member("bip", ends, rates).model_dump(mode="json"), "checkpoint_every_s": 0.0})
     run_in(tmp_path / "whole", config)
@@ -159,7 +159,7 @@ def test_stages_after_the_first_follow_the_last_segment_only(tmp_path: Path) -> 
 
 
 def attached(config: TrialConfig, before: tuple[Stage, Net] | None = None) -> tuple[Stage, Net]:
-    """The first stage in its second epoch, begun, or gone on from as it was ``before``."""
+    """The first stage in its second epoch: new, or continued from ``before``."""
     stage = segments.first_stage(config)
     if before is None:
         net = build_net(config, trial.load_data(config.dataset, config.data_dir), torch.device("cpu"))
@@ -174,7 +174,7 @@ def attached(config: TrialConfig, before: tuple[Stage, Net] | None = None) -> tu
 
 
 def in_use(stage: Stage) -> dict[str, list[Any]]:
-    """What the stage's optimizers step with, and what else it computes with."""
+    """The hyperparameters in the stage's optimizers, and all others that it computes with."""
     found: dict[str, list[Any]] = {"batch_size": [stage.recipe.batch_size]}
     for optimizer in (value for value in vars(stage).values() if isinstance(value, Sgd)):
         for group in optimizer.optimizer.param_groups:
@@ -190,7 +190,7 @@ def in_use(stage: Stage) -> dict[str, list[Any]]:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_next_step_uses_the_new_value(name: str) -> None:
-    """Of every hyperparameter that a method declares mutable: read from the optimizer that takes the step."""
+    """For every hyperparameter that a method declares mutable, as read from the optimizer that takes the step."""
     config = parse({**config_of(name).model_dump(mode="json"), "until_epoch": 1})
     before, net = attached(config)
     batch = (torch.rand(8, 1, 8, 8), torch.arange(8))
@@ -245,7 +245,7 @@ def test_a_schedule_runs_over_the_whole_stage() -> None:
         ({"until_epoch": 2, "lineage": [{"until_epoch": 1}]}, "lineage.0.values is missing: add it"),
     ],
 )
-def test_what_is_no_lineage_is_refused(fields: dict[str, Any], said: str) -> None:
+def test_invalid_lineages_are_refused(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError) as error:
         config_of("hydra", **fields)
     assert str(error.value) == said
@@ -262,7 +262,7 @@ def test_a_stage_that_ends_itself_is_not_divided() -> None:
 
 
 def test_a_stage_that_is_finished_early_ends_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Within a segment too: who continues it goes on with the next stage."""
+    """Also within a segment: its continuation goes on with the next stage."""
     monkeypatch.setattr(TrainScores, "finished", property(lambda self: self.sgd.lr > 0.15), raising=False)
     for ends, rates in (([1], [0.1]), ([1, 2], [0.1, 0.2]), ([1, 2, 3], [0.1, 0.2, 0.05])):
         config = member("hydra", ends, rates)

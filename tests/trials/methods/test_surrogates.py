@@ -1,4 +1,4 @@
-"""DWP: what the surrogates are, what their gradient is, and a small attack that transfers."""
+"""DWP: the surrogates, their gradient, and a small attack that transfers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_without_candidates_it_is_the_networks_own_gradient(pruned_pass: PrunedP
     leaf = x.clone().requires_grad_(True)
     torch.autograd.backward(F.cross_entropy(ensemble.model(leaf), y, reduction="sum"))
     torch.testing.assert_close(ensemble(x, y), leaf.grad)
-    alone = torch.stack([ensemble(x[i : i + 1], y[i : i + 1])[0] for i in range(len(y))])  # of its own loss alone
+    alone = torch.stack([ensemble(x[i : i + 1], y[i : i + 1])[0] for i in range(len(y))])  # per image
     torch.testing.assert_close(ensemble(x, y), alone)
 
 
@@ -65,7 +65,7 @@ def test_it_is_the_mean_over_networks_with_pruned_weights() -> None:
         gradients.append(input_gradient(lambda z, w=weights: functional_call(model, w, (z,)), x, y))  # type: ignore[misc]
     assert not torch.equal(gradients[0], gradients[1])
     torch.testing.assert_close(again(x, y), torch.stack(gradients).mean(0))
-    assert not torch.equal(again(x, y), again(x, y))  # other surrogates at every call
+    assert not torch.equal(again(x, y), again(x, y))  # each call draws new surrogates
 
 
 def test_pruning_the_backward_pass_alone_keeps_the_loss() -> None:
@@ -76,12 +76,12 @@ def test_pruning_the_backward_pass_alone_keeps_the_loss() -> None:
     own = input_gradient(backward.model, x, y)
     found = [both(x, y), backward(x, y), own]
     assert not any(torch.allclose(a, b) for a, b in ((found[0], found[1]), (found[1], own)))
-    torch.testing.assert_close(input_gradient(backward.model, x, y), own)  # the network is left as it was
+    torch.testing.assert_close(input_gradient(backward.model, x, y), own)  # the network is unchanged
     assert not any("forward" in vars(module) for module in backward.model.modules())
 
 
 @pytest.mark.parametrize("targeted", [False, True])
-def test_an_attack_stays_in_its_ball_and_does_what_it_is_for(targeted: bool) -> None:
+def test_an_attack_stays_in_its_ball_and_reaches_its_goal(targeted: bool) -> None:
     x, y = inputs()
     x = x.clamp(-2, 3)
     model = build_net(torch.float64).eval()
@@ -96,7 +96,7 @@ def test_an_attack_stays_in_its_ball_and_does_what_it_is_for(targeted: bool) -> 
     assert (after < before) == targeted
 
 
-def test_who_is_fooled() -> None:
+def test_rates_of_fooled_images() -> None:
     before, after, y = torch.tensor([0, 1, 2, 3]), torch.tensor([1, 1, 0, 0]), torch.tensor([0, 1, 2, 0])
     away, towards = Fooled.zero(torch.device("cpu")), Fooled.zero(torch.device("cpu"))
     away.add(before, after, y, None)

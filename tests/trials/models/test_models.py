@@ -311,7 +311,7 @@ def test_imagenet_resnets_compute_what_torchvisions_do(depth: int) -> None:
         assert torch.equal(ours(images), theirs(images))
 
 
-def test_names_that_differ_by_capitals_are_both_told() -> None:
+def test_names_that_differ_by_capitals_are_both_named() -> None:
     for name in ("Resnet18", "RESNET18"):
         with pytest.raises(UserError, match=r"\(did you mean 'ResNet18' or 'resnet18'\?\)$"):
             build(name, num_classes=10, in_channels=3, seed=0)
@@ -320,7 +320,7 @@ def test_names_that_differ_by_capitals_are_both_told() -> None:
             build(name, num_classes=10, in_channels=3, seed=0)
 
 
-def test_unknown_name_says_the_nearest() -> None:
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(
         UserError, match=r"^model is 'resnet20z', but must be one of: .*\(did you mean 'resnet20s?'\?\)$"
     ):

@@ -1,4 +1,4 @@
-"""Weights that leave a trial for others, and weights of others that a trial starts from."""
+"""Weights exported from a trial, and foreign weights that a trial starts from."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_dense_export_is_the_network_with_zeros(storage: Path, tmp_path: Path) -
         assert torch.equal(state[name] != 0, mask)
 
 
-def test_prune_export_is_what_torch_names_it(storage: Path, tmp_path: Path) -> None:
+def test_prune_export_uses_torchs_names(storage: Path, tmp_path: Path) -> None:
     export(trial(storage, 0.2), tmp_path / "net.pt", form="prune")
     state = torch.load(tmp_path / "net.pt", weights_only=True)
     model = tiny()
@@ -76,7 +76,7 @@ def test_masks_compared(storage: Path) -> None:
 
 
 def test_a_trial_starts_from_a_released_checkpoint(storage: Path, tmp_path: Path) -> None:
-    """As the released code saves it: under a key, with a prefix, with scores, with a numpy number."""
+    """In the released code's form: under a key, with a prefix, with scores, with a numpy number."""
     model = tiny()
     state = {f"module.{name}": value for name, value in model.state_dict().items()}
     state["module.conv1.popup_scores"] = torch.zeros_like(state["module.conv1.weight"])
@@ -124,7 +124,7 @@ def test_weights_of_another_model_are_refused(what: str, says: str, tmp_path: Pa
         load_into(tiny(), tmp_path / "net.pt")
 
 
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_files_without_a_checkpoint_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("weights")
     torch.save([1, 2], tmp_path / "list")
     torch.save({"model": nn.Linear(1, 1)}, tmp_path / "pickle")

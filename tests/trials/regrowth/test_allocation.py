@@ -1,4 +1,4 @@
-"""Allocations: whole numbers, within every cap, nothing over the budget and nothing left."""
+"""Allocations: whole numbers within every capacity and the budget, which is spent where capacities allow."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def requests(draw: st.DrawFn) -> Request:
 
 @pytest.mark.parametrize("name", ALLOCATIONS)
 @given(request=requests())
-def test_rules_spend_what_can_be_spent(name: str, request: Request) -> None:
+def test_rules_spend_all_that_capacities_allow(name: str, request: Request) -> None:
     counts = ALLOCATIONS[name](request)
     assert all(0 <= count <= capacity for count, capacity in zip(counts, request.capacities, strict=True))
     assert sum(counts) == min(request.budget, sum(request.capacities))
@@ -37,7 +37,7 @@ def test_rules_spend_what_can_be_spent(name: str, request: Request) -> None:
 def test_original_rules_respect_capacities(name: str, request: Request) -> None:
     counts = ORIGINAL[name](request)
     assert all(0 <= count <= capacity for count, capacity in zip(counts, request.capacities, strict=True))
-    if name != "proportional":  # whose rounding up may overspend
+    if name != "proportional":  # rounding up may overspend
         assert sum(counts) <= request.budget
 
 
@@ -68,7 +68,7 @@ def test_learned_allocations_never_exceed_the_budget(
 
 
 def test_the_controller_learns_where_the_reward_is() -> None:
-    """The more goes to the second layer, the better."""
+    """The reward grows with the share of the second layer."""
     torch.manual_seed(0)
     config = ControllerConfig(
         episodes=480, episodes_in_flight=8, lr=0.02, temperature=0.5, entropy_start=0.1, entropy_end=0.0, hidden=8
@@ -76,16 +76,16 @@ def test_the_controller_learns_where_the_reward_is() -> None:
     reinforce = Reinforce(config, Controller(config.actions, config.hidden))
     rewards: list[float] = []
     while len(rewards) < config.episodes:
-        flight = range(len(rewards), len(rewards) + config.episodes_in_flight)
-        drawn = [sampler(torch.Generator().manual_seed(episode)) for episode in flight]
+        in_flight = range(len(rewards), len(rewards) + config.episodes_in_flight)
+        drawn = [sampler(torch.Generator().manual_seed(episode)) for episode in in_flight]
         rollouts = [reinforce.controller.rollout(Decoding([100, 100], 11, 100), choose) for choose in drawn]
         rewards += [rollout.counts[1] / 100 for rollout in rollouts]
-        reinforce.update(rollouts, rewards[flight.start :], flight.start)
+        reinforce.update(rollouts, rewards[in_flight.start :], in_flight.start)
     assert sum(rewards[-20:]) / 20 > 0.8
     assert sum(rewards[:20]) / 20 < 0.4
 
 
-def test_a_flight_is_one_update_with_the_mean_of_its_losses() -> None:
+def test_episodes_in_flight_make_one_update_with_their_mean_loss() -> None:
     def agent() -> Reinforce:
         torch.manual_seed(0)
         config = ControllerConfig(episodes=4, episodes_in_flight=2)

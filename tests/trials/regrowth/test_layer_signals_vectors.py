@@ -81,7 +81,7 @@ def test_features(key: str) -> None:
         for which in "ab"
     }
     for which, maps in found.items():
-        assert list(maps) == [layer]  # outputs that are no maps are left out
+        assert list(maps) == [layer]  # outputs other than feature maps are left out
         check(maps[layer], B[f"{key}__feat_{which}"], atol=2e-6)
     check(similarity(found["a"][layer][None], found["b"][layer][None])[0], B[f"{key}__ssim"], atol=2e-6)
 
@@ -119,7 +119,7 @@ def test_priority_and_target_layers() -> None:
     for threshold, names in about["selector_layers_by_threshold"].items():
         assert set(below(found, float(threshold), missing)) == set(names)
     measured = [name for name in LAYERS if not math.isnan(found[name])]
-    assert set(ascending(found)) == set(measured)  # what is undefined takes no part
+    assert set(ascending(found)) == set(measured)  # undefined signals are left out
     assert set(below(found, 2.0)) == set(measured)
 
 
@@ -155,7 +155,7 @@ def test_saliency(prefix: str, limit: int | None) -> None:
         close(ours, reference[name.removesuffix(".weight")])
 
 
-def test_saliency_of_a_sparse_network_is_refused_or_told_the_dense_weights() -> None:
+def test_saliency_of_a_sparse_network_needs_the_dense_weights() -> None:
     net = Net(cnn(under(C, "state__")))
     weights = prunable(net.model)
     dense = {name: weight.detach().clone() for name, weight in weights.items()}
@@ -167,7 +167,7 @@ def test_saliency_of_a_sparse_network_is_refused_or_told_the_dense_weights() -> 
     squares = squared_gradients(net, batches(), weights)
     for name, ours in sparse_saliency(net, batches(), weights, dense).items():
         torch.testing.assert_close(ours, squares[name] * dense[name] ** 2)
-        assert ours[~net.masks[name]].any()  # weights that are gone have a saliency
+        assert ours[~net.masks[name]].any()  # pruned weights have a saliency too
 
 
 def class_saliencies(order: str) -> dict[str, Tensor]:

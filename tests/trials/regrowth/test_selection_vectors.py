@@ -1,4 +1,4 @@
-"""Which weights come back and what they start from equals the reference vectors (file d, and the cases of f)."""
+"""Regrown weights and their initial values equal the reference vectors (file d, and the cases of f)."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_by_reference(record: dict[str, Any]) -> None:
     key = record["key"]
     _, allowed_name, layer, _ = key.split("__")
     allowed, reference = D[f"allowed_mask_{allowed_name}__{layer}"].bool(), D[f"reference_mask__{layer}"].bool()
-    # bit for bit the original's draws: one generator, the priority group first
+    # bit-identical to the original's draws: one generator, the priority group first
     generator = torch.Generator().manual_seed(record["torch_manual_seed"])
     index, kept = selection.referenced(START[layer], allowed, reference, record["requested"], generator)
     assert len(index) == len(index.unique()) == record["actual"]
@@ -174,7 +174,7 @@ def test_replay_with_initial_values(record: dict[str, Any]) -> None:
             assert torch.equal(weights[name] != 0, reference != 0), name
 
 
-def test_dual_lottery_has_the_variance_of_what_its_row_keeps() -> None:
+def test_dual_lottery_has_the_variance_of_its_rows_kept_weights() -> None:
     mask = torch.zeros(2, 4000, dtype=torch.bool)
     mask[1, :1000] = True
     index = torch.cat([torch.arange(500), torch.arange(4000 + 1000, 4000 + 4000)])
@@ -204,7 +204,7 @@ def test_selection_of_the_baselines(record: dict[str, Any]) -> None:
         assert not weight.reshape(-1)[index].any()
 
 
-def test_growing_what_is_there_or_twice_is_refused() -> None:
+def test_growing_kept_weights_or_one_twice_is_refused() -> None:
     layer = LAYERS[0]
     there = START[layer].flatten().nonzero()[0]
     gone = (~START[layer]).flatten().nonzero()[0]

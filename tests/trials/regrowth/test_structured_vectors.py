@@ -1,4 +1,4 @@
-"""Counting, and whole filters (file g)."""
+"""Counts, and whole filters, equal the reference vectors (file g)."""
 
 from __future__ import annotations
 

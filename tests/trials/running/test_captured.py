@@ -1,6 +1,6 @@
-"""Steps that are captured and replayed come to what eager steps come to, bit for bit.
+"""Captured and replayed steps give bit-identical results to eager steps.
 
-On a graph that records operators on the CPU (see recorded_graph.py): no CUDA graph has run these tests.
+The tests use a graph that records operators on the CPU (see recorded_graph.py), not a CUDA graph.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("few_digits")
 SELECT_FILE = importlib.import_module("trials.sparsity.select")  # trials.sparsity.select is the function
 BATCH = 64
 FULL = 5
-"""Full batches of ``few_digits`` in an epoch: 360 images in batches of 64. 40 are left."""
+"""Full batches of ``few_digits`` in an epoch: 360 images in batches of 64. 40 images remain."""
 
 CAPTURES = {
     "adaptive_sparsity.TrainWithThresholds": True,
@@ -59,13 +59,13 @@ CAPTURES = {
 
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where trials run eagerly."""
+    """The storage of trials that run eagerly."""
     return tmp_path_factory.mktemp("eager")
 
 
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> list[RecordedGraph]:
-    """Steps are captured on the CPU, and selections read nothing there, as on a GPU; the graphs made so far."""
+    """Captures steps on the CPU, with selections that read no number there, as on a GPU; lists the graphs made."""
     made: list[RecordedGraph] = []
 
     def graph(device: torch.device) -> RecordedGraph:
@@ -78,7 +78,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[RecordedGraph]:
 
 
 def config(name: str, **fields: Any) -> TrialConfig:
-    """A config of ``running`` whose recipes have batches of 64."""
+    """A config of small_trials.py whose recipes have batches of 64."""
     recipes = {key: value for key, value in CONFIGS[name].items() if isinstance(value, dict) and "epochs" in value}
     return config_of(name, **{key: {**value, "batch_size": BATCH} for key, value in recipes.items()}, **fields)
 
@@ -93,7 +93,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("name", "fields"), CASES, ids=[f"{name}-{'-'.join(more)}" for name, more in CASES])
-def test_replayed_steps_come_to_the_same(
+def test_replayed_steps_give_the_same_results(
     name: str, fields: dict[str, Any], storage: Path, tmp_path: Path, graphs: list[RecordedGraph]
 ) -> None:
     whole = config(name, **fields)
@@ -110,8 +110,8 @@ def test_replayed_steps_come_to_the_same(
     assert sum(graph.replays for graph in graphs) >= 2 * FULL - WARM_UP
 
 
-def test_what_is_eager_and_what_is_not(tmp_path: Path, graphs: list[RecordedGraph]) -> None:
-    """First steps of the full size and every rest are eager; so is the rest after the capture."""
+def test_which_steps_are_eager(tmp_path: Path, graphs: list[RecordedGraph]) -> None:
+    """The first steps of the full size and every smaller last batch are eager, also after the capture."""
     dense = config_of("dense", train={"epochs": 3, "batch_size": BATCH})
     run_in(tmp_path, dense)
     (graph,) = graphs
@@ -153,7 +153,7 @@ def test_other_hyperparameters_are_captured_anew(
 
 
 def test_the_recorded_graph_does_what_a_graph_does() -> None:
-    """A captured step has not been done; it reads where it read, not what has been put in place of it; nobody waits."""
+    """Capturing does not execute the step; replays read the captured memory, not its replacements; waiting raises."""
     holder = {"sum": torch.zeros(3), "one": torch.ones(3)}
 
     def step() -> captured.Result:
@@ -174,7 +174,7 @@ def test_the_recorded_graph_does_what_a_graph_does() -> None:
 
 
 class Doubling(TrainStage):
-    """Counts what the host does."""
+    """Counts its calls on the host."""
 
     prepared = stepped = 0
 
@@ -201,7 +201,7 @@ def test_the_host_prepares_every_step_and_the_program_reads_every_batch() -> Non
         assert (float(loss), int(correct)) == (2 * number * size, 2 * number * size)
         assert stage.prepared == number
     assert (graph.captures, graph.replays) == (1, 3)
-    assert stage.stepped == len(sizes) - 3 + 1  # what is replayed, the stage does not see
+    assert stage.stepped == len(sizes) - 3 + 1  # replays do not call the stage
 
 
 class Refusing(RecordedGraph):
@@ -209,7 +209,7 @@ class Refusing(RecordedGraph):
         raise RuntimeError("operation not permitted when stream is capturing")
 
 
-def test_what_cannot_be_captured_says_what_to_do() -> None:
+def test_a_failed_capture_names_the_way_out() -> None:
     stage = Doubling("train", parse({"method": "dense", "dataset": "digits", "model": "tiny"}).train)  # type: ignore[attr-defined]
     program = Captured(stage, Refusing())
     for _ in range(WARM_UP):
@@ -237,7 +237,7 @@ def made(content: dict[str, Any], graphs: list[RecordedGraph]) -> Eager | Captur
     ],
     ids=str,
 )
-def test_what_is_never_captured(
+def test_stages_that_are_never_captured(
     fields: dict[str, Any], graphs: list[RecordedGraph], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def with_dropout(*, num_classes: int, in_channels: int) -> nn.Module:
@@ -259,8 +259,8 @@ def stages_of(name: str) -> list[Stage]:
     return list(METHODS[config.method](config).stages())
 
 
-def test_every_stage_has_been_looked_at() -> None:
-    """A new stage, or one that inherits its answer, is entered here by whoever has checked what its step does."""
+def test_every_stages_answer_was_checked_by_hand() -> None:
+    """Every stage, also one that inherits ``captures``, must be listed here after its step was checked by hand."""
     found: dict[str, set[bool]] = {}
     for name in CONFIGS:
         for stage in stages_of(name):

@@ -1,4 +1,4 @@
-"""A trial that is stopped or killed, anywhere and as often as you like, comes to the same bits as one that is not."""
+"""A trial that is stopped or killed, at any point and any number of times, gives the bits of an undisturbed one."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def test_preempted_at_every_commit_point(
     source = source_of(config, tmp_path)
     first_attempts = attempts_of(source) if source is not None else 0
     if source is not None and source.name.startswith("dense"):
-        assert first_attempts == 2 * STEPS + 1 + 1  # after every step, between the epochs, and the one that ends it
-    without = ("dense", "regrow-rule", "regrow_iterative", "single_layer")  # these have no step of their own
+        assert first_attempts == 2 * STEPS + 1 + 1  # after every step, between the epochs, and the last one
+    without = ("dense", "regrow-rule", "regrow_iterative", "single_layer")  # these have no steps
     if any(own.epochs for own in METHODS[config.method](config).stages()) and name not in without:
         first = 1 if name == "imp-weights-early" else 0
         assert {(first, step) for step in range(1, STEPS + 1)} <= visited.keys()
@@ -122,7 +122,7 @@ def test_killed_between_the_commits(
     undisturbed: Callable[[TrialConfig], Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Killed at the end of the n-th call of a function, for every n, with commits at stage ends only."""
+    """Kill at the end of the n-th call of a function, for every n, with commits at stage ends only."""
     config = config_of(name)
     original, kills, calls = getattr(owner, where), 0, 0
 
@@ -150,7 +150,7 @@ def test_killed_between_the_commits(
 
 
 def test_killed_within_a_step(tmp_path: Path, undisturbed: Callable[[TrialConfig], Path]) -> None:
-    """The weights have moved, the scores not yet: half a step must leave no trace."""
+    """Killed between the updates of weights and scores: half a step must have no effect on the results."""
     config, original, kills, calls = config_of("bip"), Bilevel.step_upper, 0, 0
 
     def dies(self: Bilevel, batch: Any) -> Any:
@@ -189,7 +189,7 @@ def test_a_network_that_draws_random_numbers_resumes_within_an_epoch(
     for attempts in range(ENOUGH):
         if run_in(tmp_path / "b", config, should_stop=lambda: True).status == "complete":
             break
-        torch.rand(attempts)  # whoever resumes finds the generator in any state
+        torch.rand(attempts)  # a resumed trial must not depend on the generator's state
     assert attempts > 4 * STEPS
     assert_same_outcome(folder_of(config, tmp_path / "b"), folder_of(config, tmp_path / "a"))
 
@@ -214,7 +214,7 @@ def test_a_failure_costs_only_what_was_not_committed(
     assert "in fails" in state.error["traceback"]
     state = run_in(tmp_path, eager(config))
     assert (state.status, state.failures, state.error, state.attempt) == ("complete", 1, None, 2)
-    assert calls == 5  # the source was not computed again, nor the first epoch of finetuning
+    assert calls == 5  # neither the shared trial nor the first epoch of finetuning ran again
     assert_same_outcome(folder_of(config, tmp_path), undisturbed(config))
 
 
@@ -295,7 +295,7 @@ def test_a_damaged_checkpoint_of_the_source_is_computed_again(
     assert_same_outcome(folder_of(config, tmp_path), undisturbed(config))
 
 
-def test_methods_say_the_same_stages_whenever_they_are_asked(undisturbed: Callable[[TrialConfig], Path]) -> None:
+def test_methods_return_the_same_stages_every_time(undisturbed: Callable[[TrialConfig], Path]) -> None:
     for name in CONFIGS:
         method: Method = METHODS[config_of(name).method](config_of(name))
         first, second = ([(s.key, s.epochs, s.first_epoch) for s in method.stages()] for _ in range(2))
@@ -304,7 +304,7 @@ def test_methods_say_the_same_stages_whenever_they_are_asked(undisturbed: Callab
 
 
 def test_outcomes_differ_where_configs_do(undisturbed: Callable[[TrialConfig], Path]) -> None:
-    """The comparisons above would see a difference."""
+    """The comparisons above detect differences."""
     a, b = (undisturbed(config_of("bip", seed=seed)) for seed in (3, 4))
     assert timeless(rows_of(a)) != timeless(rows_of(b))
     assert not same(checkpoint_of(a)["net"], checkpoint_of(b)["net"])

@@ -1,4 +1,4 @@
-"""A shared stage: computed once however many want it, by whoever comes first, and again by nobody."""
+"""A shared trial is computed once by the first process that needs it; all others reuse it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ LONGER = {**RECIPE, "epochs": 6}
 
 
 def one_of_two(number: int) -> Any:
-    """Two trials that start from the same network, on real digits: other processes know no others."""
+    """One of two trials that start from the same network; on digits, as other processes lack ``few_digits``."""
     return config_of("bip", dataset="digits", density=(0.2, 0.5)[number], pretrain=LONGER)
 
 
 def run_one(storage: Path, number: int) -> None:
-    """In another process."""
+    """Run one of the two trials; for another process."""
     config = one_of_two(number).model_copy(update={"checkpoint_every_s": 0.0})
     assert run_in(storage, config).status == "complete"
 
@@ -68,12 +68,12 @@ def test_trials_that_differ_in_density_share_one_computation(tmp_path: Path, mon
     assert state_of(the_stage(tmp_path)).attempt == 1
     seconds = {row["seconds"] for row in rows_of(the_stage(tmp_path))["epochs"]}
     rows = rows_of(folder_of(config_of("bip", density=0.5), tmp_path))["epochs"]
-    assert {row["seconds"] for row in rows if row["stage"] == "pretrain"} == seconds  # copied, not measured again
+    assert {row["seconds"] for row in rows if row["stage"] == "pretrain"} == seconds  # copied from the shared trial
     run_in(tmp_path, config_of("bip", seed=4))
     assert len(list((tmp_path / "stages").iterdir())) == 2
 
 
-def test_two_processes_that_want_it_at_the_same_moment(tmp_path: Path, undisturbed: Path) -> None:
+def test_two_processes_that_need_it_at_the_same_moment(tmp_path: Path, undisturbed: Path) -> None:
     with started(run_one, tmp_path, 0) as first, started(run_one, tmp_path, 1) as second:
         for process in (first, second):
             process.join(PATIENCE_S)
@@ -104,13 +104,13 @@ def test_the_waiting_process_goes_on_where_the_computing_one_was_killed(tmp_path
             assert second.exitcode == 0
     state = state_of(the_stage(tmp_path))
     assert state.attempt == 2
-    assert state.commits[-1].number > killed_at  # it went on; it did not start anew
+    assert state.commits[-1].number > killed_at  # resumed, not started anew
     run_in(tmp_path, one_of_two(0))
     assert_both_as_undisturbed(tmp_path, undisturbed)
 
 
 def test_kills_at_ten_moments(tmp_path: Path, undisturbed: Path) -> None:
-    """One kill after another, each a few commits on, through the stage and the trial that builds on it."""
+    """Kill every few commits, throughout the shared trial and the trial that starts from it."""
     folder = folder_of(one_of_two(0), tmp_path)
 
     def committed() -> int:
@@ -137,7 +137,7 @@ def never() -> bool:
 
 
 def complete(path: Path, status: str = "complete") -> State:
-    """Stand for a computation: a stage with one commit."""
+    """A shared trial with one commit, in place of its computation."""
     attempt, _ = TrialFolder(path).begin()
     rows = {"epochs": [{"epoch": 1}]}
     if status == "complete":
@@ -147,7 +147,7 @@ def complete(path: Path, status: str = "complete") -> State:
     return attempt.state
 
 
-def test_what_is_there_is_not_computed(tmp_path: Path) -> None:
+def test_a_finished_shared_trial_is_not_computed_again(tmp_path: Path) -> None:
     complete(tmp_path)
     checkpoint, rows = obtain(TrialFolder(tmp_path), lambda: pytest.fail("computed"), never)
     assert rows == {"epochs": [{"epoch": 1}]}
@@ -164,7 +164,7 @@ def test_asked_to_stop_while_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert next(answers, None) is None
 
 
-def test_failures_are_told_and_counted(tmp_path: Path) -> None:
+def test_failures_are_raised_and_counted(tmp_path: Path) -> None:
     computed = 0
 
     def fail() -> State:
@@ -179,8 +179,8 @@ def test_failures_are_told_and_counted(tmp_path: Path) -> None:
     assert Lease(tmp_path).owner() is None
 
 
-def test_who_loses_the_stage_to_a_successor_waits_for_it(tmp_path: Path) -> None:
-    """Its lease was taken over while it stood still; its own trial is not superseded by that."""
+def test_a_process_that_loses_the_lease_waits_for_its_successor(tmp_path: Path) -> None:
+    """Its lease on the shared trial was taken over while it was frozen; this does not supersede its own trial."""
 
     def superseded() -> State:
         complete(tmp_path)

@@ -1,4 +1,4 @@
-"""Does a trial learn from its training images alone, to the same figures whenever and wherever it runs?"""
+"""A trial learns from its training images only, and gives the same figures in every run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_validation_is_not_trained_on(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not seen & held_out
 
 
-def test_a_dense_trial_is_the_stage_that_others_start_from(tmp_path: Path) -> None:
+def test_a_dense_trial_is_the_shared_trial_that_others_start_from(tmp_path: Path) -> None:
     dense, bip = config_of("dense"), config_of("bip")
     run_in(tmp_path, dense)
     stage = the_stage(tmp_path)
@@ -55,7 +55,7 @@ def test_a_dense_trial_is_the_stage_that_others_start_from(tmp_path: Path) -> No
     state, stage_state = TrialFolder(folder).state(), TrialFolder(stage).state()
     assert state is not None
     assert stage_state is not None
-    assert state.result == {**stage_state.result, "epochs": 0}  # it has trained none itself
+    assert state.result == {**stage_state.result, "epochs": 0}  # it trains no epochs itself
     run_in(tmp_path, bip)
     assert len(list((tmp_path / "stages").iterdir())) == 1
     copied = rows_of(folder_of(bip, tmp_path))["epochs"][:2]
@@ -101,7 +101,7 @@ def test_asked_to_stop_at_most_twice_a_second(tmp_path: Path) -> None:
 
 
 def test_seeds_are_derived_the_same_everywhere() -> None:
-    assert derive_seed(0, "order", 1) == 8444176558443591710  # every trial's batches depend on it: never to change
+    assert derive_seed(0, "order", 1) == 8444176558443591710  # must never change: every trial's batches depend on it
     seeds = {derive_seed(*parts) for parts in [(0,), (1,), ("0",), (0, 0), (0, "a"), ("a", 0), ("a0",), ("a", "0")]}
     assert len(seeds) == 8
     assert all(0 <= seed < 2**63 for seed in seeds)

@@ -1,4 +1,4 @@
-"""What becomes of a trial that cannot go on?"""
+"""How trials fail, and what they commit then."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_source_that_fails_fails_the_trial_by_name(tmp_path: Path) -> None:
             assert part in state.error["message"]
     stage_state = state_of(stage)
     assert stage_state.attempt == 3
-    state = run_in(tmp_path, config)  # by now nobody tries it again
+    state = run_in(tmp_path, config)  # the shared trial is not tried again
     assert state.error is not None
     assert "failed 3 times" in state.error["message"]
     assert TrialFolder(stage).state() == stage_state

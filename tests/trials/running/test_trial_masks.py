@@ -1,4 +1,4 @@
-"""Do masks hold at every step, and move only where the method moves them?"""
+"""Masks hold at every step, and change only where the method changes them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("few_digits")
 def test_pruned_weights_stay_exactly_zero_at_every_step(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Through momentum and weight decay, both large."""
+    """With large momentum and weight decay."""
     strong = {**RECIPE, "momentum": 0.9, "weight_decay": 0.01, "lr": 0.1}
     fields = {key: strong for key in ("pretrain", "prune", "finetune") if key in CONFIGS[name]}
     steps: list[str] = []
@@ -90,7 +90,7 @@ def test_bip_moves_its_masks_and_its_weights(tmp_path: Path, monkeypatch: pytest
     assert not same(masks_1, masks_2)
     assert not same(theta_1, theta_2)
     dropped = torch.cat([theta_2[key][~mask].abs().reshape(-1) for key, mask in masks_2.items()])
-    assert dropped.max() > 0  # what is masked now is not forgotten
+    assert dropped.max() > 0  # masked weights are not set to zero
 
 
 def test_bip_at_full_density_changes_nothing_on_entry(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Has a trial one row per epoch, and do its rows say what its masks are?"""
+"""A trial has one row per epoch, and its rows agree with its masks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trials.storage.rows import Row
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
-EPOCHS: dict[str, list[tuple[str, int, int]]] = {  # (stage, level, epoch) of every row; 0 is what entering a stage did
+EPOCHS: dict[str, list[tuple[str, int, int]]] = {  # (stage, level, epoch) of every row; 0 is after entering a stage
     "dense": [],
     "one_shot": [("finetune", 0, epoch) for epoch in (0, 1, 2)],
     "one_shot-filter": [("prune", 0, 0)],
@@ -93,7 +93,7 @@ def test_one_row_per_epoch(name: str, tmp_path: Path) -> None:
         assert row["seconds"] >= 0
         assert not any(isinstance(value, float) and not math.isfinite(value) for value in row.values())
     last = {(row["stage"], row["level"]): row["epoch"] for row in rows["epochs"]}
-    for row in rows["epochs"]:  # the test set is looked at when a stage ends, and only then
+    for row in rows["epochs"]:  # the test set is evaluated only when a stage ends
         assert (row["test_accuracy"] is not None) == (row["epoch"] == last[row["stage"], row["level"]])
     assert state.result["test_accuracy"] == rows["epochs"][-1]["test_accuracy"]
     assert state.result["density"] == rows["epochs"][-1]["density"]
@@ -101,8 +101,8 @@ def test_one_row_per_epoch(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_rows_say_what_the_masks_are(name: str, tmp_path: Path) -> None:
-    """Density, layer counts and zeros, from the rows and from the network that is left."""
+def test_rows_agree_with_the_masks(name: str, tmp_path: Path) -> None:
+    """Density, layer counts and zeros, from the rows and from the final network."""
     config = config_of(name)
     run_in(tmp_path, config)
     rows, net = rows_of(folder_of(config, tmp_path)), checkpoint_of(folder_of(config, tmp_path))["net"]
@@ -123,7 +123,7 @@ def test_rows_say_what_the_masks_are(name: str, tmp_path: Path) -> None:
     pattern = getattr(config, "pattern", "weight")
     if pattern != "weight" and "density" in CONFIGS[name]:
         assert "linear.weight" not in masks
-        assert ("conv1.weight" in masks) == (pattern != "channel")  # its input channels are the image's
+        assert ("conv1.weight" in masks) == (pattern != "channel")  # its input channels are the image's and stay
         for mask in masks.values():
             groups = mask.transpose(0, int(pattern == "channel")).flatten(1)
             assert int(groups.any(1).sum()) == keep_count(CONFIGS[name]["density"], len(groups))

@@ -1,4 +1,4 @@
-"""FLOPs and counts: against torch's own counter where dense, from the masks where sparse."""
+"""FLOPs and counts: equal to torch's counter where dense, from the masks where sparse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Backward-only pruning: the reference vectors, every kind of layer, and what it leaves alone."""
+"""Backward-only pruning: the reference vectors, every kind of layer, and what it leaves unchanged."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def single(weight: Tensor, padding: int) -> nn.Conv2d:
 
 
 def test_gradient_prune_shape_collision_npz() -> None:
-    """An input of exactly the weight's shape is no weight."""
+    """An input of exactly the weight's shape is not mistaken for the weight."""
     a = load("gradient_prune_shape_collision_f64.npz")
     conv, x = single(a["weight"], int(a["padding"])), a["x"].clone().requires_grad_(True)
     assert x.shape == conv.weight.shape
@@ -240,7 +240,7 @@ def test_candidates_are_selected_anew_when_asked(every: int, monkeypatch: pytest
     with pruner(model, p_prune=0.5, refresh_every=every) as found:
         steps(model, found, 7)
         with torch.no_grad():
-            model(load("inputs.npz")["x"])  # evaluation counts for nothing
+            model(load("inputs.npz")["x"])  # evaluation does not count as a step
     assert selections == {0: [0], 1: [0, 1, 2, 3, 4, 5, 6], 3: [0, 3, 6]}[every]
 
 
@@ -257,10 +257,10 @@ def test_state_continues_to_the_bit() -> None:
             if resumed:
                 again.load_state_dict(state)
             same = all(torch.equal(a, b) for a, b in zip(steps(other, again, 4), undisturbed, strict=True))
-        assert same == resumed  # without its state it would be other steps
+        assert same == resumed  # without its state the steps differ
 
 
-def test_rows_say_what_is_lost() -> None:
+def test_rows_report_ratio_and_candidates() -> None:
     model = build_net()
     with pruner(model, p_prune=0.5, p_bern=0.5) as found:
         assert found.columns() == {}

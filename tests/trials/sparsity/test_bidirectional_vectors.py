@@ -63,7 +63,7 @@ def test_masks(key: str) -> None:
     if (amounts := arrays(FILE).get(f"{key}__amounts")) is not None and not case.get("float32_sensitive"):
         had = [int(mask.sum()) for mask in within.values()] if within else [w.numel() for w in now.values()]
         ours = [1 - int(mask.sum()) / count if count else 0.0 for mask, count in zip(masks.values(), had, strict=True)]
-        # a fraction that is not what its layer then loses is rounded to it: half a weight at most
+        # recorded fractions differ from the removed share by rounding, half a weight at most
         for mine, theirs, count in zip(ours, amounts.tolist(), had, strict=True):
             assert abs(mine - theirs) <= 0.5 / max(count, 1) + 1e-6
 
@@ -87,7 +87,7 @@ def compare(scores: dict[str, Tensor], prefix: str) -> None:
         torch.testing.assert_close(score, arrays(FILE)[prefix + layer].double(), rtol=2e-5, atol=1e-9)
 
 
-def test_names_that_are_no_pruner() -> None:
+def test_recorded_invalid_names_are_unknown() -> None:
     assert not set(ABOUT["invalid_pruner_names"]) & {"global", "uniform", "uniform_plus", "erk", "lamp"}
 
 
@@ -106,5 +106,5 @@ def test_lamp_keeps_one_weight_in_every_layer_while_the_budget_allows(size: int)
         count=lambda density, n: int(density * n),
     )
     assert [int(mask.sum()) for mask in masks.values()] == [1, 1, 1, 1, 1, 0]
-    assert masks["equal"][-1]  # of equal weights, the lower index goes first
+    assert masks["equal"][-1]  # of equal weights the lower index is removed first
     assert not scores["nothing"].any()

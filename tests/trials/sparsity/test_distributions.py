@@ -1,4 +1,4 @@
-"""Budgets: which layers share a pool, and how much each pool keeps."""
+"""Distributions: which layers share a pool, and how much each pool keeps."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_uniform_plus_spares_the_first_convolution_and_a_fifth_of_the_last_layer
     assert pools[-1].keep >= min(round(0.2 * layers[-1].total), layers[-1].units)
 
 
-def test_uniform_plus_says_what_is_missing() -> None:
+def test_uniform_plus_reports_what_it_cannot_remove() -> None:
     layers = [Layer(90, 90, (10, 1, 3, 3)), Layer(10, 10, (5, 2))]
     with pytest.raises(ValueError, match="must remove 50 units, but the first convolution stays dense"):
         DISTRIBUTIONS["uniform_plus"](layers, 0.5, keep_count)

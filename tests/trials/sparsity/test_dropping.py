@@ -156,7 +156,7 @@ def test_counts_are_exact_under_ties(sizes: list[int], share: float, levels: int
     below, through = (
         drop(scores, share, pattern=PATTERNS["weight"], per_layer=per_layer, rule=rule) for rule in ("below", "through")
     )
-    for name in scores:  # what goes below the threshold goes exactly, and what goes exactly goes with its ties
+    for name in scores:  # "below" removes a subset of "exact", which removes a subset of "through"
         assert not (~below[name] & exact[name]).any()
         assert not (~exact[name] & through[name]).any()
 
@@ -187,7 +187,7 @@ def test_the_best_unit_of_every_output_channel_can_be_kept(pattern: str) -> None
     assert off(drop(scores, 0.99, pattern=PATTERNS["weight"], keep_one=True)) == drop_count(0.99, 246)
 
 
-def test_what_is_pruned_for_a_while_is_restored() -> None:
+def test_temporarily_pruned_weights_are_restored() -> None:
     model = build_net()
     weight = model.get_submodule(CONVS[0]).weight
     assert isinstance(weight, nn.Parameter)
@@ -204,7 +204,7 @@ def test_what_is_pruned_for_a_while_is_restored() -> None:
     assert not weight.requires_grad
 
 
-def test_sparing_draws_the_same_whatever_is_dropped() -> None:
+def test_sparing_draws_do_not_depend_on_the_dropped_share() -> None:
     scores = {"a": torch.rand(40, 3, 3, 3), "b": torch.rand(20, 40, 1, 1)}
 
     def spared(share: float) -> Masks:

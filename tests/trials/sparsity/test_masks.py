@@ -1,4 +1,4 @@
-"""Masks: exact, monotone within masks, and of the weights that may be pruned."""
+"""Masks: exact counts, nested within earlier masks, of prunable weights only."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_within_masks_nothing_grows_back_and_counts_are_exact(
     masks = {name: torch.ones(shape, dtype=torch.bool) for name, shape in SHAPES.items()}
     counts = {name: mask.numel() for name, mask in masks.items()}
     for level, density in enumerate(densities):
-        # scores anew at each level, zero where masked, as weights are: zeros that are there must lose to nothing masked
+        # new scores at each level, zero where masked as weights are; kept zeros must not lose to masked ones
         drawn = magnitudes(seed + level, levels=3 if ties else 10**6)
         scores = {name: drawn[name] * masks[name] for name in drawn}
         smaller = build_masks(

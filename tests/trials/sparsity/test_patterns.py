@@ -1,4 +1,4 @@
-"""What goes together goes together."""
+"""Weights of a group are pruned together."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def test_more_than_a_row_has_is_refused(choose: Any) -> None:
 @pytest.mark.parametrize("distribution", ["global", "uniform"])
 @pytest.mark.parametrize("absolute", [False, True])
 def test_nothing_waits_for_the_device(pattern: str, distribution: str, absolute: bool) -> None:
-    """On ``meta`` there are no numbers: whoever asks for one raises."""
+    """Tensors on ``meta`` have no numbers, so reading one raises."""
     shapes = {"conv": (4, 3, 3, 3), "wide": (64, 40, 3, 3), "narrow": (6, 4, 1, 1)}
     scores = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     masks = build_masks(
@@ -177,7 +177,7 @@ def test_sizes_beyond_one_chunk(dtype: torch.dtype, absolute: bool) -> None:
         assert_selects(scores, round(share * sum(sizes)), absolute)
 
 
-def test_ties_beyond_one_chunk_are_dropped_from_the_front() -> None:
+def test_ties_beyond_one_chunk_are_dropped_from_the_start() -> None:
     scores = [torch.zeros(CHUNK + 3), torch.zeros(CHUNK)]
     first, second = select(scores, CHUNK - 1)
     assert not first.any()
@@ -225,7 +225,7 @@ def test_scores_that_require_grad_give_masks_without_one() -> None:
 def test_memory_beside_weights_and_masks_stays_under_a_megabyte(
     dtype: torch.dtype, absolute: bool, levels: int
 ) -> None:
-    """Before there are masks, and with them; with few ties and with nothing else; in any memory order."""
+    """Without and with masks, with few ties and ties only, in any memory order."""
     generator = torch.Generator().manual_seed(0)
     shapes = ((96, 256, 3, 3), (40, 2048), (64, 3, 7, 7))
     scores = [torch.randint(-levels, levels, shape, generator=generator).to(dtype) for shape in shapes]

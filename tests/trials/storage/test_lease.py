@@ -1,4 +1,4 @@
-"""A lease has one owner at a time, and does not outlive it."""
+"""A lease has one owner at a time, and ends with it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trials.storage.owner import Owner
 
 
 def until_acquired(lease: Lease) -> float:
-    """Ask for a lease until it is there; the seconds that took."""
+    """Acquire a lease, trying repeatedly; return the seconds it took."""
     began = time.monotonic()
     wait_for(lease.acquire, "a lease")
     return time.monotonic() - began
@@ -33,7 +33,7 @@ def write_owner(folder: Path, **fields: object) -> Owner:
 
 
 def hold(folder: Path, pipe: Connection, patience_s: float = 60.0) -> None:
-    """In another process: take the lease, say so, and give it back when told to."""
+    """Acquire the lease, report it, and release it on request; for another process."""
     lease = Lease(folder, patience_s=patience_s)
     pipe.send(lease.acquire())
     if pipe.recv() == "release":
@@ -56,7 +56,7 @@ def test_exclusive_and_free_again(tmp_path: Path) -> None:
     assert second.owner() is None
     assert second.acquire()
     assert not first.acquire()
-    first.release()  # it has nothing to release
+    first.release()  # it holds nothing
     assert not Lease(tmp_path / "folder").acquire()
     second.release()
 
@@ -88,7 +88,7 @@ def test_a_killed_owner_is_succeeded_at_once(tmp_path: Path) -> None:
 
 
 def test_a_process_that_took_over_the_number_of_a_dead_owner_is_not_the_owner(tmp_path: Path) -> None:
-    write_owner(tmp_path, started="12345")  # our number, another start
+    write_owner(tmp_path, started="12345")  # our process id, another start time
     lease = Lease(tmp_path)
     assert lease.acquire()
     lease.release()
@@ -102,7 +102,7 @@ def test_a_silent_owner_on_another_host_is_succeeded_after_patience(tmp_path: Pa
     lease.release()
 
 
-def test_an_owner_on_another_host_whose_heart_beats_keeps_its_lease(tmp_path: Path) -> None:
+def test_an_owner_on_another_host_with_heartbeats_keeps_its_lease(tmp_path: Path) -> None:
     owner = write_owner(tmp_path, host="elsewhere", pid=1)
     lease = Lease(tmp_path, patience_s=0.3)
     for beat in range(8):
@@ -119,7 +119,7 @@ def test_patience_is_not_counted_before_the_first_look(tmp_path: Path) -> None:
     assert not Lease(tmp_path, patience_s=0.1).acquire()
 
 
-def test_the_heart_beats(tmp_path: Path) -> None:
+def test_the_owner_sends_heartbeats(tmp_path: Path) -> None:
     with Lease(tmp_path, heartbeat_s=0.01) as lease:
         assert lease.acquire()
         first = lease.owner()
@@ -164,7 +164,7 @@ def test_an_owner_that_was_stopped_does_not_take_the_lease_from_its_successor(tm
     assert successor.owner() is None
 
 
-def test_the_heart_of_one_who_was_succeeded_stops(tmp_path: Path) -> None:
+def test_the_heartbeat_stops_when_the_lease_was_taken_over(tmp_path: Path) -> None:
     lease = Lease(tmp_path, heartbeat_s=0.01)
     assert lease.acquire()
     successor = write_owner(tmp_path, host="elsewhere", pid=1)
@@ -175,7 +175,7 @@ def test_the_heart_of_one_who_was_succeeded_stops(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"host": "x"}', b"\xff"])
-def test_what_is_no_lease_is_nobodys(tmp_path: Path, content: bytes) -> None:
+def test_an_invalid_lease_has_no_owner(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "lease.json").write_bytes(content)
     lease = Lease(tmp_path)
     assert lease.owner() is None
@@ -184,7 +184,7 @@ def test_what_is_no_lease_is_nobodys(tmp_path: Path, content: bytes) -> None:
 
 
 def race(folder: Path, turns: int) -> None:
-    """Take the lease ``turns`` times; inside, there must be nobody else."""
+    """Acquire the lease ``turns`` times; no other process may hold it meanwhile."""
     inside, log = folder / "inside", folder / "log"
     for _ in range(turns):
         lease = Lease(folder)
@@ -212,7 +212,7 @@ def test_threads_that_race_never_both_hold_it(tmp_path: Path) -> None:
     def try_race() -> None:
         try:
             race(tmp_path, turns)
-        except BaseException as error:  # noqa: BLE001  told to the test
+        except BaseException as error:  # noqa: BLE001  passed to the test
             failures.append(error)
 
     threads = [threading.Thread(target=try_race) for _ in range(4)]
@@ -224,7 +224,7 @@ def test_threads_that_race_never_both_hold_it(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == 4 * turns * "x"
 
 
-def test_many_who_find_a_dead_owner_get_one_successor(tmp_path: Path) -> None:
+def test_a_dead_owner_has_one_successor_among_many(tmp_path: Path) -> None:
     write_owner(tmp_path, started="12345")
     leases = [Lease(tmp_path) for _ in range(6)]
     answers: list[bool] = []

@@ -1,4 +1,4 @@
-"""An object store as a place: what is committed there, how many requests that takes, and who may hold a lease."""
+"""An object store as a place: commits, their number of requests, and leases."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def rows(last: int) -> Rows:
     return {"epochs": [{"epoch": n, "loss": 1 / n} for n in range(1, last + 1)], "layers": [{"layer": "fc"}]}
 
 
-def test_what_is_replaced_while_it_is_read_is_read_whole(where: ObjectPath) -> None:
+def test_a_file_replaced_during_reading_is_read_whole(where: ObjectPath) -> None:
     contents, over, failures = {size: b"x" * size for size in (10, 1000, 100)}, threading.Event(), []
     files.write(where / "file", contents[10])
 
@@ -52,7 +52,7 @@ def test_what_is_replaced_while_it_is_read_is_read_whole(where: ObjectPath) -> N
             try:
                 content = (where / "file").read_bytes()
                 assert content == contents[len(content)]
-            except BaseException as error:  # noqa: BLE001  told to the test
+            except BaseException as error:  # noqa: BLE001  passed to the test
                 failures.append(error)
                 return
 
@@ -69,7 +69,7 @@ def test_what_is_replaced_while_it_is_read_is_read_whole(where: ObjectPath) -> N
 
 
 def puts(requests: Requests, where: ObjectPath) -> list[str]:
-    """What was written, by its name below a place."""
+    """Names of the written objects, relative to a place."""
     start = f"/{where.key}/"
     return [path[len(start) :] for method, path in requests.take() if method == "PUT" and not path.endswith("/")]
 
@@ -88,7 +88,7 @@ def test_places_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     "uri", ["s3://", "s3://B", "gs://bucket/x", "s3://bucket/../x", "s3://bucket//x", "s3://bucket/a b", "s3://k:s@b/x"]
 )
-def test_what_is_no_place(uri: str) -> None:
+def test_invalid_places_are_refused(uri: str) -> None:
     with pytest.raises(UserError, match=r"s3://BUCKET/PREFIX"):
         place(uri)
 
@@ -118,12 +118,12 @@ def test_reading_writing_listing_and_deleting(where: ObjectPath) -> None:
     assert files.names(where) == ["folder"]
 
 
-def test_a_bucket_that_is_not_there(store: Requests) -> None:
+def test_a_missing_bucket_is_refused(store: Requests) -> None:
     with pytest.raises(OSError, match="no-such-bucket"):
         files.require_writable(ObjectPath("no-such-bucket/x"))
 
 
-def test_workers_are_told_how_to_reach_it(store: Requests, tmp_path: Path) -> None:
+def test_workers_get_the_settings_to_reach_it(store: Requests, tmp_path: Path) -> None:
     told = environment(prefix("x"))
     assert set(told) == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"}
     assert environment(tmp_path) == {}
@@ -137,7 +137,7 @@ def test_a_commit_is_one_put_each_checkpoint_rows_state(store: Requests, where: 
     assert kinds == ["checkpoint", "rows", "rows", "state.json"]
 
 
-def test_a_large_checkpoint_is_there_whole_or_not_at_all(where: ObjectPath) -> None:
+def test_a_large_checkpoint_is_written_whole_or_not_at_all(where: ObjectPath) -> None:
     folder = TrialFolder(where)
     attempt, _ = folder.begin()
     large = {"w": torch.arange(3_000_000)}  # 24 MB: three parts
@@ -211,7 +211,7 @@ def test_a_lease_is_exclusive_and_free_again(where: ObjectPath) -> None:
     assert files.names(where / "claims") == []
 
 
-def test_the_heart_beats_and_a_silent_owner_is_succeeded(where: ObjectPath) -> None:
+def test_the_owner_sends_heartbeats_and_a_silent_owner_is_succeeded(where: ObjectPath) -> None:
     with Lease(where, heartbeat_s=0.05) as living:
         assert living.acquire()
         impatient = Lease(where, patience_s=1.0)
@@ -236,8 +236,8 @@ def test_a_dead_owner_of_this_machine_is_succeeded_at_once(where: ObjectPath) ->
     lease.release()
 
 
-def test_one_who_wakes_in_the_midst_of_a_heartbeat_yields(where: ObjectPath) -> None:
-    """Its claim was removed while it was frozen between looking and writing: it comes back, and goes."""
+def test_an_owner_that_wakes_during_a_heartbeat_yields(where: ObjectPath) -> None:
+    """Its claim was removed while it was frozen between reading and writing; its late write is withdrawn."""
     me, sleeper = Owner.me(), ObjectLeaseStore(where)
     assert sleeper.take(me, lambda _: False)
     successor = Lease(where, heartbeat_s=0.05, patience_s=0.1)
@@ -267,7 +267,7 @@ def test_an_earlier_claimant_that_has_not_won_yet_is_given_way(where: ObjectPath
     assert files.names(where / "claims") == [f"{'0' * 32}.json"]
 
 
-def test_many_who_race_never_both_hold_it(where: ObjectPath) -> None:
+def test_threads_that_race_never_both_hold_it(where: ObjectPath) -> None:
     turns, holders, most, failures = 4, 0, 0, []
 
     def race() -> None:
@@ -281,7 +281,7 @@ def test_many_who_race_never_both_hold_it(where: ObjectPath) -> None:
                     most = max(most, holders)
                     time.sleep(0.002)
                     holders -= 1
-        except BaseException as error:  # noqa: BLE001  told to the test
+        except BaseException as error:  # noqa: BLE001  passed to the test
             failures.append(error)
 
     threads = [threading.Thread(target=race) for _ in range(3)]

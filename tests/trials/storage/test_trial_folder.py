@@ -1,4 +1,4 @@
-"""A trial's folder: is every row there once, whoever dies and whoever writes late?"""
+"""A trial's folder holds every row once, after any kill and any late write."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def test_a_kill_in_every_attempt(tmp_path: Path, place: str) -> None:
     assert state.attempt == deaths + 1
 
 
-def test_what_no_commit_names_is_removed_and_what_was_set_aside_is_not(tmp_path: Path) -> None:
-    with pytest.raises(Killed), killed_at_write(8, "after"):  # a checkpoint and row files whose state was never written
+def test_files_of_no_commit_are_removed_except_those_set_aside(tmp_path: Path) -> None:
+    with pytest.raises(Killed), killed_at_write(8, "after"):  # leaves a checkpoint and row files without their state
         count(tmp_path)
     aside = tmp_path / "checkpoint" / "000009-a1-0123456789ab.pt.damaged"
     aside.write_bytes(b"kept for a person to look at")
@@ -127,7 +127,7 @@ def test_an_attempt_that_was_superseded_commits_nothing(tmp_path: Path) -> None:
 
 
 def test_a_late_writer_that_is_past_the_check_spoils_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The successor begins between its check and its state: its files lie beside, its state is refused."""
+    """The successor begins between its check and its state: its files stay unused, its state is refused."""
     first, _ = TrialFolder(tmp_path).begin()
     original = TrialFolder.write_checkpoint
 
@@ -145,7 +145,7 @@ def test_a_late_writer_that_is_past_the_check_spoils_nothing(tmp_path: Path, mon
 
 
 class Payload:
-    """What a checkpoint must never be able to do when it is loaded."""
+    """A pickle that makes a folder when it is loaded, which a checkpoint must never be able to do."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker

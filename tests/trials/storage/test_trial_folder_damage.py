@@ -1,4 +1,4 @@
-"""A trial's folder: whatever rots in it, does work go on from what is whole?"""
+"""A trial's folder: after any damage, work continues from what is intact."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_finished_trial_with_a_damaged_checkpoint_is_not_finished(tmp_path: Pa
     count(tmp_path)
     checkpoint, _ = last_files(tmp_path)
     rot(checkpoint, flip(0.5))
-    assert TrialFolder(tmp_path).verify() == []  # whoever only wants its rows needs no checkpoint
+    assert TrialFolder(tmp_path).verify() == []  # checkpoints are verified only on request
     assert TrialFolder(tmp_path).verify(checkpoint=True)
     state = state_of(tmp_path)
     assert (state.status, state.result) == ("running", {})
@@ -148,7 +148,7 @@ def test_damaged_state_is_found_again_from_the_checkpoints(tmp_path: Path, damag
 
 
 @pytest.mark.parametrize("content", ["5", "null", "[]", '"state"', "{}", '{"schema": 1, "commits": [3]}'])
-def test_json_that_is_no_state_is_damage(tmp_path: Path, content: str) -> None:
+def test_json_without_a_state_is_damage(tmp_path: Path, content: str) -> None:
     count(tmp_path, last=2)
     (tmp_path / "state.json").write_text(content)
     assert TrialFolder(tmp_path).verify(checkpoint=True)

@@ -44,7 +44,7 @@ def test_a_gradient_in_another_order_is_refused(make: Callable[[Tensor], Optimiz
 def test_moments_of_a_checkpoint_take_the_order_of_their_tensors(
     make: Callable[[Tensor], Optimizer], fits: bool
 ) -> None:
-    """A trial may go on where tensors lie otherwise: begun on a GPU, continued on a CPU."""
+    """A trial may resume with another memory layout, as when it began on a GPU and continues on a CPU."""
     begun, undisturbed = values(0).to(memory_format=LAST), values(0)
     first, reference = make(begun), make(undisturbed)
     begun.grad, undisturbed.grad = values(1).to(memory_format=LAST), values(1)

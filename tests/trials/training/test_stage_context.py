@@ -1,4 +1,4 @@
-"""What a stage may look at before it begins."""
+"""The data that a stage may read before it begins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever lies beside a weight lies in memory as the weight does, so that a memory format changes no result."""
+"""Tensors kept beside a weight have the weight's memory layout, so that a memory format changes no result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("few_digits")
 
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the trials of this file share their dense networks."""
+    """A storage in which the trials of this file share their dense networks."""
     return tmp_path_factory.mktemp("formats")
 
 
@@ -35,7 +35,7 @@ def outcome(storage: Path, name: str, memory_format: str, **fields: Any) -> dict
 
 
 def leaves(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Everything that is neither a mapping nor a sequence, by its path."""
+    """All values other than mappings and sequences, by their path."""
     if isinstance(content, dict):
         for key, value in content.items():
             yield from leaves(value, f"{path}/{key}")
@@ -69,7 +69,7 @@ CASES = [*((name, {}) for name in CONFIGS), ("hydra", {"score_init": "random"}),
 
 
 @pytest.mark.parametrize(("name", "fields"), CASES, ids=[f"{name}{'-random' * bool(more)}" for name, more in CASES])
-def test_both_memory_formats_come_to_the_same(name: str, fields: dict[str, Any], storage: Path) -> None:
+def test_both_memory_formats_give_the_same_results(name: str, fields: dict[str, Any], storage: Path) -> None:
     contiguous, last = (outcome(storage, name, form, **fields) for form in ("contiguous", "channels_last"))
     strides = {value.stride() for _, value in leaves(last["net"]["model"]) if value.dim() == 4}
     assert any(stride[1] == 1 and stride[3] > 1 for stride in strides), "nothing lies channels last"

@@ -1,4 +1,4 @@
-"""Joining or starting Ray, as far as it can be told without one."""
+"""Joining or starting Ray, as far as it can be tested without one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trials.errors import UserError
         ("something else", RuntimeError, "something else"),
     ],
 )
-def test_a_machine_too_busy_to_start_ray_is_said(
+def test_a_machine_too_busy_to_start_ray_is_reported(
     monkeypatch: pytest.MonkeyPatch, said: str, kind: type[Exception], message: str
 ) -> None:
     def fail(**_: Any) -> None:
