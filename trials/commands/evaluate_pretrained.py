@@ -1,4 +1,4 @@
-"""``python -m trials evaluate_pretrained``: from a command line to a table of pruned networks' accuracies."""
+"""``python -m trials evaluate_pretrained``: prune torchvision's networks and write a CSV table of their accuracies."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PRETRAINED_COLUMNS = (
 
 
 def evaluate_command(arguments: list[str]) -> int:
-    """``evaluate_pretrained --data-dir FOLDER``"""
+    """Run ``evaluate_pretrained --data-dir FOLDER``; returns the exit code."""
     options = _parser().parse_args(arguments)
     asked = _asked(options)
     given = dict(_weights(text) for text in options.weights)

@@ -1,4 +1,4 @@
-"""``python -m trials CONFIG.yaml``: one trial in this process, without Ray."""
+"""``python -m trials CONFIG.yaml``: run one trial in this process, without Ray."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ from trials.yaml_text import read_yaml
 
 
 def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
-    """``CONFIG.yaml``"""
+    """Run ``CONFIG.yaml [--set a.b=c ...]``; returns the exit code: 0 done, 1 failed, 130 preempted.
+
+    ``others`` are the names of the other commands, for the help text.
+    """
     epilog = f"or: python -m trials {'|'.join(others)} --help"
     parser = argparse.ArgumentParser(prog="python -m trials", description=__doc__, epilog=epilog)
     parser.add_argument("config", type=Path, help="a YAML file with the fields of one trial")
@@ -63,7 +66,7 @@ def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
 
 @contextmanager
 def _stop_requests() -> Iterator[list[int]]:
-    """The signals that have asked for an end: the trial commits what it has first."""
+    """Collect SIGINT, SIGTERM and SIGHUP in the yielded list instead of ending, so that the trial commits first."""
     asked: list[int] = []
     watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, lambda number, _: asked.append(number)) for number in watched}
