@@ -1,4 +1,4 @@
-"""Evaluate a running trial, collect its rows and commit them with the network; and TrialHost, its link to its runner."""
+"""Evaluate a running trial, collect its rows, commit them with the network. Also TrialHost, its link to its runner."""
 
 from __future__ import annotations
 
