@@ -100,15 +100,9 @@ class Progress:
     ) -> bool:
         """Evaluate the network, add and report the row of an epoch, and return whether the stage ends here.
 
-        Args:
-            epoch: 1-based; 0 is the network as the stage's entry left it, before any training.
-            totals: sums over the epoch's training batches; None if there were none.
-            own: returns the stage's own columns.
-            began: ``time.monotonic()`` at the epoch's start.
-            end: whether this is the stage's last epoch; otherwise the stage may still end after its assessment.
-
-        Raises:
-            NonFiniteLoss: the training, validation or test loss is NaN or infinite.
+        ``epoch`` is 1-based; 0 is the network before any training in the stage. ``own`` returns the stage's columns.
+        ``began`` is ``time.monotonic()`` at the epoch's start. If not ``end``, the stage may still end by itself.
+        Raises NonFiniteLoss if a loss is NaN or infinite.
         """
         loss, accuracy = totals.means() if totals is not None and totals.count else (None, None)
         val_loss, val_accuracy = evaluate(self.net, self.data, "val")
