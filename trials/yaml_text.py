@@ -23,7 +23,7 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, (str, int, float)):
                 if key in seen:
                     raise yaml.constructor.ConstructorError(
-                        None, None, f"key {key!r} is there twice", key_node.start_mark
+                        None, None, f"key {key!r} occurs twice", key_node.start_mark
                     )
                 seen.add(key)
         return super().construct_mapping(node, deep)

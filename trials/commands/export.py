@@ -28,9 +28,9 @@ def export_command(arguments: list[str]) -> int:
 
 def compare_command(arguments: list[str]) -> int:
     """Run ``compare TRIAL TRIAL``; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m trials compare", description="How alike two trials' masks are.")
+    parser = argparse.ArgumentParser(prog="python -m trials compare", description="Compare two trials' masks.")
     parser.add_argument("one", type=place, help="a trial's folder")
-    parser.add_argument("other", type=place, help="another's")
+    parser.add_argument("other", type=place, help="another trial's folder")
     options = parser.parse_args(arguments)
     for row in compare(options.one, options.other):
         print(f"{row['layer']}  both {row['both']}  either {row['either']}  IoU {row['iou']:.4f}")

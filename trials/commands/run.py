@@ -33,8 +33,8 @@ def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
     parser.add_argument("config", type=Path, help="a YAML file with the fields of one trial")
     parser.add_argument("--set", action="append", default=[], metavar="a.b=c", dest="overrides", help="change a field")
     parser.add_argument("--storage", default="results", help="a path, or s3://BUCKET/PREFIX; default: results")
-    parser.add_argument("--name", default="single", help="the sweep that the trial's folder lies in; default: single")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of the CPU")
+    parser.add_argument("--name", default="single", help="the sweep folder to put the trial in; default: single")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="number of CPU threads")
     options = parser.parse_args(arguments)
     config = parse(override(read_yaml(options.config), options.overrides))
     require_data(config.dataset, config.data_dir)
@@ -53,7 +53,7 @@ def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
         print(error, file=sys.stderr)
         return 1
     if state.status == "preempted":
-        print(f"{config.id} is preempted: the same command again goes on", file=sys.stderr)
+        print(f"{config.id} is preempted: run the same command again to continue", file=sys.stderr)
         return 130
     if state.error:
         print(f"{config.id} failed: {state.error['type']}: {state.error['message']}", file=sys.stderr)

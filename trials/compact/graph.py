@@ -96,7 +96,7 @@ def _through_layer(
         if isinstance(layer, nn.Conv2d) and layer.groups > 1:
             read.pinned = channels.pinned = f"{name} is a grouped convolution"
         elif columns % rows or (isinstance(layer, nn.Conv2d) and columns != rows):
-            read.pinned = f"{name} reads {columns} channels of its {rows}"
+            read.pinned = f"{name} reads {columns} channels, but {read.layer} makes {rows}"
         elif name in read.readers[:-1] or channels.readers:
             read.pinned = channels.pinned = f"{name} is used twice"
     return channels

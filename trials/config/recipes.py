@@ -94,7 +94,7 @@ class Recipe(OpenRecipe):
         for name in RATES if self.lr_steps is not None else ():
             value = getattr(self, name)
             if value != type(self).model_fields[name].default:
-                raise ValueError(f"{name} is {value!r}, but lr_steps says every rate: leave one of them out")
+                raise ValueError(f"{name} is {value!r}, but lr_steps sets every rate: leave one of them out")
         return self
 
     @property

@@ -69,7 +69,7 @@ class TrialConfig(Frozen):
     def _compiles(self) -> TrialConfig:
         recipes = [getattr(self, name) for name in type(self).model_fields]
         if self.compile and any(isinstance(recipe, OpenRecipe) and recipe.backward for recipe in recipes):
-            raise ValueError("compile is True, but backward pruning swaps layers' forward: leave one of them out")
+            raise ValueError("compile is True, but backward pruning replaces layers' forward: leave one of them out")
         return self
 
     @property

@@ -66,7 +66,7 @@ def _complete(data: Path, index: Path) -> bool:
 def _unpack(files: Sequence[Path], data: Path, index: Path) -> None:
     needed, free = sum(file.stat().st_size for file in files), shutil.disk_usage(data.parent).free
     if needed > free:
-        raise OSError(f"it takes {needed / 2**30:.1f} GiB, of which {free / 2**30:.1f} are free")
+        raise OSError(f"it needs {needed / 2**30:.1f} GiB, but only {free / 2**30:.1f} GiB are free")
     sizes: list[int] = []
     labels: list[LabelArray] = []
     with replacing(data) as stream:

@@ -83,7 +83,7 @@ def _choose(file: Path, what: str, candidates: list[str], names: Sequence[str]) 
     if len(candidates) == 1:
         return candidates[0]
     found = ", ".join(candidates) or "none"
-    raise DataError(f"{file} has as {what} column: {found}; it must have one, or one named {' or '.join(names)}")
+    raise DataError(f"{file} has {what} columns: {found}; it must have one, or one named {' or '.join(names)}")
 
 
 def _class_count(file: Path, metadata: dict[bytes, bytes], label: str) -> int:
@@ -94,4 +94,4 @@ def _class_count(file: Path, metadata: dict[bytes, bytes], label: str) -> int:
         features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
         return len(features.get(label, {}).get("names", []))
     except (ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{file} has metadata that do not tell the class names: write it again ({error})") from error
+        raise DataError(f"{file} has metadata with unreadable class names: write it again ({error})") from error

@@ -47,7 +47,7 @@ def load_into(model: nn.Module, path: Path, field: str = "source_net") -> str:
     shapes = [name for name in own if name in state and own[name].shape != state[name].shape]
     for names, what in (
         (missing, "lacks"),
-        (unexpected, "has, unknown to the model,"),
+        (unexpected, "has weights unknown to the model:"),
         (shapes, "has in other shapes"),
     ):
         if names:

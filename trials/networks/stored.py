@@ -19,7 +19,7 @@ def network(trial: Place) -> tuple[Architecture, Net]:
     """
     content = checkpoint(trial)
     if "architecture" not in content:
-        raise UserError(f"{str(trial)!r} was committed by an older version, which kept no architecture: run it again")
+        raise UserError(f"{str(trial)!r} was committed by an older version without an architecture: run it again")
     architecture = Architecture.of(content["architecture"])
     net = Net(architecture.build())
     net.load_state_dict(content["net"])

@@ -44,15 +44,15 @@ def _from_hub(name: str) -> Path:
         url = str(models.get_model_weights(name)[WEIGHTS].url)
     except KeyError:
         raise UserError(
-            f"network is {name!r}, but torchvision has no {WEIGHTS} of it: name a file of weights"
+            f"network is {name!r}, but torchvision has no {WEIGHTS} weights for it: give a file (--weights {name}=FILE)"
         ) from None
     path = _cached(url)
     try:
         _fetch(url, path)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"weights of {name} are not at {path} and cannot be fetched ({error}): bring {url} there, or name a "
-            f"file of them (--weights {name}=FILE)"
+            f"weights of {name} are not at {path} and cannot be downloaded ({error}): put {url} there, or give a "
+            f"file (--weights {name}=FILE)"
         ) from None
     return path
 

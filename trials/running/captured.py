@@ -119,8 +119,8 @@ class Captured:
             raise
         except RuntimeError as error:
             raise RuntimeError(
-                f"a step of stage {self.stage.name} must wait for nothing to be captured as a CUDA graph, but torch "
-                f"says: {error}; set capture: false in the trial's config to run it operator by operator"
+                f"a step of stage {self.stage.name} cannot be captured as a CUDA graph ({error}): it must not wait for "
+                "the device; set capture: false in the trial's config to run it operator by operator"
             ) from error
 
 

@@ -41,9 +41,7 @@ def obtain(
             except DamagedFile:
                 pass  # computing it again starts with a repair
         if state is not None and state.failures >= MOST_FAILURES:
-            raise RuntimeError(
-                f"{folder.path.name}, which it starts from, failed {state.failures} times: {state.error}"
-            )
+            raise RuntimeError(f"shared trial {folder.path.name} failed {state.failures} times: {state.error}")
         if lease.acquire():
             try:
                 with lease:
@@ -52,7 +50,7 @@ def obtain(
                 continue  # another process has taken the shared trial over and computes it now
             if state.status == "failed":
                 kind = MemoryError if (state.error or {}).get("type") == OUT_OF_MEMORY else RuntimeError
-                raise kind(f"{folder.path.name}, where it starts, failed: {state.error}")
+                raise kind(f"shared trial {folder.path.name} failed: {state.error}")
             if state.status == "preempted":
                 raise Preempted
         elif should_stop():

@@ -171,7 +171,7 @@ def place(where: str | Place) -> Place:
         match = _S3.fullmatch(text)
         if match is None:
             raise UserError(
-                f"{text!r} is no place for a storage: give a path, or s3://BUCKET/PREFIX of letters, digits, "
+                f"{text!r} cannot be a storage: give a path, or s3://BUCKET/PREFIX of letters, digits, "
                 "'_', '-', '=', '.' and '/'"
             )
         return ObjectPath(match[1])

@@ -122,7 +122,7 @@ class TrialFolder:
             raise DamagedFile(f"{path} is missing") from None
         match = _NAME.search(name)
         if match is None or files.digest(content) != match["hash"]:
-            raise DamagedFile(f"{path} is damaged: its content is not what its name says")
+            raise DamagedFile(f"{path} is damaged: its content does not match the hash in its name")
         return content
 
     def verify(self, *, checkpoint: bool = False) -> list[str]:
@@ -307,7 +307,7 @@ class Attempt:
             now = None
         if now is not None and now.attempt > self.state.attempt:
             raise Superseded(
-                f"{self.folder.path.name}: attempt {self.state.attempt} commits, but {now.attempt} has begun; refused"
+                f"{self.folder.path.name}: attempt {self.state.attempt} may not commit, since {now.attempt} has begun"
             )
 
     def _write(self, **fields: Any) -> None:

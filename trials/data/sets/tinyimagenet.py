@@ -86,7 +86,7 @@ def _annotated(root: Path, classes: dict[str, int]) -> list[tuple[ImageFile, int
     """List the official layout: all images in val/images, their classes in val/val_annotations.txt."""
     table = root / "val/val_annotations.txt"
     if not table.is_file():
-        raise DataError(f"{table} is missing, but tells the classes of val/images: extract the data set again")
+        raise DataError(f"{table} is missing, but must hold the classes of val/images: extract the data set again")
     fields = [line.split("\t") for line in _text(table).splitlines() if line.strip()]
     annotated = {line[0]: line[1].strip() if len(line) > 1 else "" for line in fields}
     files = {file.name.rpartition("/")[2]: file for file in images_in(root / "val/images", root)}
