@@ -110,7 +110,7 @@ class Progress:
             stage.assess(self.net, epoch, val_accuracy)
             end = end or stage.finished
             if end and stage.leave(self.net):
-                val_loss, val_accuracy = evaluate(self.net, self.data, "val")
+                val_loss, val_accuracy = evaluate(self.net, self.data, "val")  # leave() has changed the network
         test_loss, test_accuracy = evaluate(self.net, self.data, "test") if end else (None, None)
         for value in (loss, val_loss, test_loss):
             if value is not None and not math.isfinite(value):

@@ -119,6 +119,7 @@ class ObjectLeaseStore:
             return False
         self._term = max((self._term, 1, *(claim.term + 1 for claim in claims)))
         self._write(me, held=False)
+        # Of simultaneous claimants the one with the lowest token wins; the others withdraw.
         for _ in range(LOOKS):
             others = self._others(me, gone)
             if others is None or any(claim.owner.token < me.token for claim in others):
@@ -126,7 +127,7 @@ class ObjectLeaseStore:
             if not others:
                 self._write(me, held=True)
                 return self._is_last(me)
-            time.sleep(CLAIMS_POLL_S)  # the other claimants see this claim, whose token is the lowest, and withdraw
+            time.sleep(CLAIMS_POLL_S)
         self._remove(me)
         return False
 

@@ -288,6 +288,7 @@ class Attempt:
             for table, content in rows.items()
             if content
         }
+        # The previous commit is kept, so that the trial can continue from it if this checkpoint gets damaged.
         commits = (*self.state.commits[-1:], Commit(number, name, row_names))
         self._write(commits=commits, progress=progress, seconds=seconds, **fields)
         self._remove_others()

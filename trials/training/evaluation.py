@@ -52,7 +52,7 @@ def recalibrate_batchnorm(net: Net, batches: Iterable[Batch], count: int) -> Non
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None
+        norm.momentum = None  # None makes torch average all batches with equal weight
     net.model.train()
     with torch.no_grad():
         for x, y in islice(batches, count):

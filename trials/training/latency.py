@@ -38,7 +38,7 @@ def _median_ms(net: Net, shape: Sequence[int]) -> float:
     x = x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
     wait = torch.get_device_module(net.device).synchronize
     seconds: list[float] = []
-    for _ in range(2):
+    for _ in range(2):  # warm-up, which includes compilation
         net.logits(x)
     wait()
     while len(seconds) < RUNS[0] or (len(seconds) < RUNS[1] and sum(seconds) < BUDGET_S):
