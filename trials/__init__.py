@@ -1,1 +1,1 @@
-"""What one trial does: methods, models, data, sparsity core. Knows torch; never Ray, Optuna, pandas or sweeper."""
+"""Everything that one trial runs: methods, models, data, sparsity. Never imports Ray, Optuna, pandas or ``sweeper``."""

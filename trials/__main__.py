@@ -1,4 +1,4 @@
-"""Run one trial in this process: ``python -m trials CONFIG.yaml``. No Ray; for debugging, profiling, a lone GPU."""
+"""Run one trial in this process without Ray (``python -m trials CONFIG.yaml``), for debugging, profiling or one GPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trials.errors import UserError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command line; returns the exit code: 0 done, 1 the trial failed, 2 wrong input."""
+    """Run a command line and return the exit code: 0 done, 1 the trial failed, 2 wrong input."""
     arguments = sys.argv[1:] if arguments is None else arguments
     command = COMMANDS.get(arguments[0]) if arguments else None
     try:

@@ -1,4 +1,4 @@
-"""Questions to networks that trials have come to: what their masks keep, how right they are, and on which classes."""
+"""Analyse the stored networks of trials: weights kept per layer, accuracy overall and per class, recovered images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from trials.yaml_text import read_yaml
 
 
 def load_trial(folder: Path) -> tuple[TrialConfig, Net]:
-    """A trial's config, and the network it has come to, on the config's device.
+    """Return a trial's config and its last committed network, on the config's device.
 
     Raises:
         UserError: the folder holds no trial with a checkpoint.
@@ -39,7 +39,7 @@ def load_trial(folder: Path) -> tuple[TrialConfig, Net]:
 
 
 def retention(folders: Sequence[Path]) -> dict[str, list[float]]:
-    """Per masked layer, in the network's order, the share of weights that each trial's mask keeps; 1 without a mask.
+    """Share of weights that each trial's mask keeps, per masked layer in the network's order; 1 without a mask.
 
     Raises:
         UserError: a folder holds no trial with a checkpoint.
@@ -53,7 +53,7 @@ def retention(folders: Sequence[Path]) -> dict[str, list[float]]:
 
 
 def sparsity_accuracy(folders: Iterable[Path], split: str = "test") -> list[dict[str, Any]]:
-    """Per trial: (trial, sparsity, loss, accuracy), measured anew from the stored network; sparsity from its masks."""
+    """Evaluate each trial's stored network; one row (trial, sparsity of the masks, loss, accuracy) per trial."""
     rows = []
     for folder in folders:
         config, net = load_trial(folder)
@@ -65,11 +65,11 @@ def sparsity_accuracy(folders: Iterable[Path], split: str = "test") -> list[dict
 
 @dataclass(frozen=True)
 class ClassAccuracy:
-    """Of one network on one split.
+    """Accuracy per class of one network on one split.
 
     Attributes:
-        confusion: how many images of class i (rows) were taken for class j, int64 [C, C].
-        top5: how many of each class had it among the five likeliest, int64 [C].
+        confusion: number of images of class i (rows) that were predicted as class j, int64 [C, C].
+        top5: number of images per class with their own class among the five likeliest, int64 [C].
     """
 
     confusion: Tensor
@@ -77,7 +77,7 @@ class ClassAccuracy:
 
     @property
     def top1_accuracy(self) -> Tensor:
-        """Per class, in [0, 1]; NaN for a class without images. [C]"""
+        """Top-1 accuracy per class in [0, 1], [C]; NaN for a class without images."""
         return self.confusion.diag() / self.confusion.sum(1)
 
     @property
@@ -86,7 +86,7 @@ class ClassAccuracy:
 
 
 def class_accuracy(folder: Path, split: str = "test", batch_size: int = 500) -> ClassAccuracy:
-    """Which classes a trial's network is right on."""
+    """Evaluate a trial's network per class."""
     config, net = load_trial(folder)
     raw = load_data(config.dataset, config.data_dir)
     data = build_loader(config, raw, net.device)
@@ -103,7 +103,7 @@ def class_accuracy(folder: Path, split: str = "test", batch_size: int = 500) -> 
 
 
 def recovered(before: Path, after: Path, most_per_class: int = 5) -> dict[int, list[int]]:
-    """Test images that one trial's network gets wrong and another's right: positions by class, a few each."""
+    """Positions of test images that ``before``'s network gets wrong and ``after``'s right, by class, a few for each."""
     wrong, right = (~_hits(before)[0], _hits(after)[0])
     labels = _hits(after)[1]
     found: dict[int, list[int]] = {}
@@ -115,7 +115,7 @@ def recovered(before: Path, after: Path, most_per_class: int = 5) -> dict[int, l
 
 
 def _hits(folder: Path) -> tuple[Tensor, Tensor]:
-    """Whether each test image is right, and its label."""
+    """Whether the trial's network predicts each test image correctly (bool [N]), and the labels (int64 [N])."""
     config, net = load_trial(folder)
     data = build_loader(config, load_data(config.dataset, config.data_dir), net.device)
     net.model.eval()

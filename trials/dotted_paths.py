@@ -15,10 +15,10 @@ class NotAMapping(UserError):
 
 
 def get_at(content: Mapping[str, Any], path: str) -> Any:
-    """The value at a dotted path.
+    """Return the value at a dotted path.
 
     Raises:
-        KeyError: a key of the path is missing, or what should hold it is not a mapping.
+        KeyError: a key of the path is missing, or its parent is not a mapping.
     """
     value: Any = content
     for key in path.split("."):
@@ -29,7 +29,7 @@ def get_at(content: Mapping[str, Any], path: str) -> Any:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``over`` on top: mappings merge key by key, everything else is replaced."""
+    """Return ``base`` with ``over`` on top: mappings merge key by key, everything else is replaced."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
@@ -38,10 +38,12 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def set_at(content: dict[str, Any], path: str, value: Any, by: str = "grid or search") -> None:
-    """Set the value at a dotted path, in place; mappings that are missing or null on the way are made.
+    """Set the value at a dotted path in place, creating mappings where the path is missing or null.
+
+    ``by`` names the setter in the error message.
 
     Raises:
-        NotAMapping: the path leads through something else; ``by`` says who sets it.
+        NotAMapping: the path leads through a value that is neither a mapping nor null.
     """
     *parents, last = path.split(".")
     for depth, key in enumerate(parents, start=1):
@@ -55,7 +57,7 @@ def set_at(content: dict[str, Any], path: str, value: Any, by: str = "grid or se
 
 
 def override(content: Any, settings: Iterable[str]) -> Any:
-    """A copy of ``content`` with every ``a.b=c`` applied; values are read as YAML.
+    """Return a copy of ``content`` with every ``a.b=c`` applied; values are read as YAML.
 
     >>> override({"a": {"b": 1}}, ["a.b=2e-3", "c=[1, 2]"])
     {'a': {'b': 0.002}, 'c': [1, 2]}
@@ -77,7 +79,7 @@ def override(content: Any, settings: Iterable[str]) -> Any:
 
 
 def leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every field of a config by its dotted path."""
+    """Yield every field of a config as (dotted path, value)."""
     for key, value in content.items():
         if isinstance(value, dict) and value:
             yield from leaves(value, f"{prefix}{key}.")

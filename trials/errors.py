@@ -1,4 +1,4 @@
-"""The ways a trial or a sweep can go wrong, by name. Each message says the value, the rule and the way out."""
+"""Exceptions of trials and sweeps. Each message states the value, the rule it breaks and how to fix it."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import difflib
 from collections.abc import Iterable
 
 OUT_OF_MEMORY = "OutOfMemoryError"
-"""The type of a failure for want of memory, whoever ran out of it."""
+"""Type recorded for a trial that failed because host or device memory ran out."""
 
 
 class UserError(Exception):
-    """Something the user wrote cannot be run. Commands print it as one line and exit with code 2."""
+    """The user's input cannot be run. Commands print the message as one line and exit with code 2."""
 
 
 class DataError(UserError):
-    """A data set is missing, damaged or of another form than its name promises."""
+    """A data set is missing, damaged, or not in the form that its name promises."""
 
 
 class DamagedFile(Exception):
-    """A committed file no longer holds what its checksum says."""
+    """A committed file is missing or no longer matches its checksum."""
 
 
 class NonFiniteLoss(Exception):
-    """The training loss became NaN or infinite: a failure with a name, never a row of NaN."""
+    """A loss became NaN or infinite. The trial fails with this error instead of reporting a row of NaN."""
 
 
 class Preempted(Exception):
-    """The trial was asked to stop; everything up to now is committed and it can go on later."""
+    """The trial was asked to stop; everything up to now is committed and it can continue later."""
 
 
 class Pruned(Exception):
@@ -34,16 +34,16 @@ class Pruned(Exception):
 
 
 class Superseded(Exception):
-    """A later attempt has taken this trial over; what this one still wanted to commit is refused."""
+    """A later attempt has taken this trial over, so this attempt's commit is refused."""
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
-    """One line for a name that is not in a registry: the value, the rule, and the nearest names.
+    """Return a one-line message for a name that is not in a registry: the value, the rule and the nearest names.
 
     >>> unknown_name("model", "resnet20", ["resnet20s", "tiny"])
     "model is 'resnet20', but must be one of: resnet20s, tiny (did you mean 'resnet20s'?)"
 
-    Capitals count for nothing in what is near: where names differ by them alone, all are told.
+    The comparison ignores case; if several known names differ only in case, all of them are suggested.
     """
     names = sorted(known)
     near = difflib.get_close_matches(str(name).casefold(), {known_name.casefold() for known_name in names}, n=1)
@@ -53,6 +53,6 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
 
 
 def shown(value: object) -> str:
-    """``value`` as an error shows it: on one line, cut where it gets long."""
+    """Return ``repr(value)`` for an error message, cut to 100 characters."""
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:97]}..."

@@ -1,6 +1,6 @@
-"""What configs are made of, here and in spaces: frozen models, and errors that say value, rule and way out in a line.
+"""Base of all configs (trials and spaces): frozen pydantic models whose validation errors are one-line messages.
 
-Imports no torch, so that who only reads what trials have left need not wait for it.
+Imports no torch, so that reading results stays fast.
 """
 
 from __future__ import annotations
@@ -13,17 +13,21 @@ from pydantic_core import ErrorDetails
 from trials.errors import UserError, unknown_name
 
 SCHEMA = 1
-"""Part of every name. Raise it when results of an equal config are no longer comparable."""
+"""Version hashed into every trial's name. Raise it when results of equal configs are no longer comparable."""
 
 
 class Frozen(BaseModel):
-    """Base of every config: immutable, no unknown keys, no silent conversions."""
+    """Base of every config: immutable, refuses unknown keys, NaN and infinity, and converts no types silently."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def validate(model: type[Any], content: object, where: str) -> Any:
-    """``model`` of ``content``; what pydantic finds wrong becomes one UserError line."""
+    """Validate ``content`` as ``model``; ``where`` prefixes the paths in messages.
+
+    Raises:
+        UserError: pydantic's first three errors, as one line.
+    """
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -41,14 +45,14 @@ def _explain(error: ErrorDetails, model: type[BaseModel], where: str) -> str:
     if error["type"] == "missing":
         return f"{path} is missing: add it"
     rule = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ").removeprefix("Input should ")
-    if error["type"] == "value_error":  # our own validators say the field's last name and its value themselves
+    if error["type"] == "value_error":  # messages of our own validators already name the field and its value
         parent = path.rpartition(".")[0] if rule.startswith(path.rpartition(".")[2]) else path
         return f"{parent}.{rule}" if parent else rule
     return f"{path} is {error['input']!r}, but must be {rule}"
 
 
 def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """The field names of the model that ``path`` leads to; empty where it leads to no model."""
+    """Field names of the model at ``path``; empty if there is no model at that path."""
     current: Any = model
     for part in path:
         field = getattr(current, "model_fields", {}).get(part)

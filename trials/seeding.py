@@ -1,4 +1,4 @@
-"""Every random number of a trial comes from a generator whose seed is derived from what it is for."""
+"""Seeds and generators: every random number of a trial comes from a generator seeded by its purpose."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A 63-bit seed that depends on every part and on their order, equal on every machine and Python version.
+    """Return a 63-bit seed that depends on every part and their order, the same on every machine and Python version.
 
     >>> derive_seed(0, "order", 1) == derive_seed(0, "order", 1) != derive_seed(0, "order", 2)
     True
@@ -18,5 +18,5 @@ def derive_seed(*parts: int | str) -> int:
 
 
 def generator(*parts: int | str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator on ``device`` seeded by :func:`derive_seed`. On CPU its stream is the same everywhere."""
+    """Return a generator on ``device`` seeded by :func:`derive_seed`. On CPU, its stream is equal on every machine."""
     return torch.Generator(device=device).manual_seed(derive_seed(*parts))

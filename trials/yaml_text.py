@@ -1,4 +1,4 @@
-"""Reading what people write: YAML with the numbers people mean, and ``a.b=c`` overrides."""
+"""Read YAML written by users: ``1e-4`` is a number, duplicate keys are errors."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from trials.errors import UserError
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, with 1e-4 read as a number (YAML 1.1 wants 1.0e-4) and double keys refused."""
+    """PyYAML's safe loader that reads 1e-4 as a number (YAML 1.1 requires 1.0e-4) and refuses duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":  # "<<: *name"; what is merged in may be overridden
+            if key_node.tag == "tag:yaml.org,2002:merge":  # "<<: *name"; merged keys may be overridden
                 continue
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, (str, int, float)):
                 if key in seen:
                     raise yaml.constructor.ConstructorError(
-                        None, None, f"key {key!r} is there twice", key_node.start_mark
+                        None, None, f"key {key!r} occurs twice", key_node.start_mark
                     )
                 seen.add(key)
         return super().construct_mapping(node, deep)
@@ -35,21 +35,25 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """The content of YAML text.
+    """Parse YAML text.
 
     Raises:
-        UserError: it is not YAML; says the place.
+        UserError: the text is not YAML; the message names ``where`` and the position.
     """
     try:
         return yaml.load(text, Loader=_Loader)  # a subclass of the safe loader
     except yaml.YAMLError as error:
         raise UserError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
-    except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:  # from values behind a tag
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:  # from values with a tag
         raise UserError(f"{where} is not YAML: {type(error).__name__}: {error}") from None
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file, or a UserError that says why not."""
+    """Parse a YAML file.
+
+    Raises:
+        UserError: the file cannot be read or is not YAML.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -39,8 +39,8 @@ def test_numbers_are_what_people_mean(text: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a: 1\nb: 2\na: 3", "key 'a' is there twice"),
-        ("x:\n  a: 1\n  a: 1", "key 'a' is there twice"),
+        ("a: 1\nb: 2\na: 3", "key 'a' occurs twice"),
+        ("x:\n  a: 1\n  a: 1", "key 'a' occurs twice"),
         ("a: !!python/object/apply:os.system ['true']", "python/object"),
         ("a: !!python/name:os.system", "python/name"),
         ("a: [1, 2", "expected"),

@@ -1,4 +1,4 @@
-"""``python -m trials evaluate_pretrained``: from a command line to a table of pruned networks' accuracies."""
+"""``python -m trials evaluate_pretrained``: prune torchvision's networks and write a CSV table of their accuracies."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PRETRAINED_COLUMNS = (
 
 
 def evaluate_command(arguments: list[str]) -> int:
-    """``evaluate_pretrained --data-dir FOLDER``"""
+    """Run ``evaluate_pretrained --data-dir FOLDER``; returns the exit code."""
     options = _parser().parse_args(arguments)
     asked = _asked(options)
     given = dict(_weights(text) for text in options.weights)
@@ -67,23 +67,23 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m trials evaluate_pretrained",
         description="Prune torchvision's networks as DWP's unofficial code does and test them on ImageNet. Without "
-        "--network, every row of the published tables is made anew.",
+        "--network, every row of the published tables is reproduced.",
     )
     parser.add_argument("--data-dir", type=Path, required=True, help="the validation images: folders or Parquet files")
-    parser.add_argument("--reference", type=Path, default=REFERENCE, help="the table to make anew")
+    parser.add_argument("--reference", type=Path, default=REFERENCE, help="the table to reproduce")
     parser.add_argument(
-        "--network", action="append", default=[], help="instead: one of torchvision's names; repeatable"
+        "--network", action="append", default=[], help="a torchvision network to test instead; repeatable"
     )
     parser.add_argument("--p-prune", type=_numbers, default=[0.0, 0.1, 0.2, 0.3], help="with --network: 0,0.1,...")
     parser.add_argument("--p-bern", type=_numbers, default=[1.0], help="with --network: 1,0.5,...")
     parser.add_argument("--pattern", choices=PATTERN_NAMES, default="kernel", help="with --network; default: kernel")
     parser.add_argument(
-        "--weights", action="append", default=[], metavar="NETWORK=FILE", help="instead of torchvision's"
+        "--weights", action="append", default=[], metavar="NETWORK=FILE", help="weights to use instead of torchvision's"
     )
     parser.add_argument("--batch-size", type=_positive, default=256)
     parser.add_argument("--resize", type=_positive, default=256, help="smaller side before the crop")
     parser.add_argument("--crop-size", type=_positive, default=224)
-    parser.add_argument("--seed", type=int, default=0, help="of what p_bern spares")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random choice by p_bern")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--to", type=Path, metavar="FILE.csv", help="default: printed")
     return parser

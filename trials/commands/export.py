@@ -1,4 +1,4 @@
-"""``python -m trials export`` and ``compare``."""
+"""The commands ``python -m trials export`` (write a trial's network) and ``compare`` (two trials' masks)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trials.storage.place import place
 
 
 def export_command(arguments: list[str]) -> int:
-    """``export TRIAL --to FILE``"""
+    """Run ``export TRIAL --to FILE``; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m trials export", description="Write a trial's network.")
     parser.add_argument("trial", type=place, help="the trial's folder")
     parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="the state dict to write")
@@ -27,10 +27,10 @@ def export_command(arguments: list[str]) -> int:
 
 
 def compare_command(arguments: list[str]) -> int:
-    """``compare TRIAL TRIAL``"""
-    parser = argparse.ArgumentParser(prog="python -m trials compare", description="How alike two trials' masks are.")
+    """Run ``compare TRIAL TRIAL``; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m trials compare", description="Compare two trials' masks.")
     parser.add_argument("one", type=place, help="a trial's folder")
-    parser.add_argument("other", type=place, help="another's")
+    parser.add_argument("other", type=place, help="another trial's folder")
     options = parser.parse_args(arguments)
     for row in compare(options.one, options.other):
         print(f"{row['layer']}  both {row['both']}  either {row['either']}  IoU {row['iou']:.4f}")

@@ -1,7 +1,7 @@
-"""The published test flow of global pruning: pretrained networks, pruned at every ratio, top-1 and top-5 on ImageNet.
+"""Evaluate pretrained networks on ImageNet (top-1, top-5) at every pruning ratio, as published for global pruning.
 
-The images are read and decoded once for all networks and ratios together: every batch goes through each pruned network
-before the next is read. What is kept of a pruned network is its masks; its weights are made of them for each batch.
+Images are read and decoded once for all networks and ratios: each batch goes through every pruned network before the
+next one is read. Only masks are stored per pruned network; its weights are computed from them for each batch.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from trials.sparsity import PATTERNS, Masks, prunable
 from trials.sparsity.dropping import drop, shares, spare
 
 PATTERN_NAMES = ("kernel", "weight", "kernel_mean", "filter_l1")
-_GRANULARITIES = {"filter": "filter_l1"}  # what the published tables call them, where we call them otherwise
+_GRANULARITIES = {"filter": "filter_l1"}  # names in the published tables that differ from this project's
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """One way to prune: p_prune of the units are candidates, each goes with probability p_bern."""
+    """A pruning ratio: a share p_prune of the units are candidates, each of which is pruned with probability p_bern."""
 
     p_prune: float
     p_bern: float
@@ -38,13 +38,13 @@ class Ratio:
 
     @property
     def key(self) -> tuple[float, float, str]:
-        """Equal for ratios that prune the same: where there are no candidates, p_bern does not matter."""
+        """A key that is equal for ratios that prune the same; without candidates, p_bern and pattern do not matter."""
         return (self.p_prune, self.p_bern if self.p_prune else 1.0, self.pattern if self.p_prune else "kernel")
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One row of a table: a network, a ratio, and what was published about them."""
+    """One row of a table: a network, a ratio, and the published figures for them."""
 
     network: str
     ratio: Ratio
@@ -52,10 +52,10 @@ class Asked:
 
 
 def read_reference(path: Path) -> list[Asked]:
-    """The rows of a table with the columns table, network, granularity_in_code, p_prune, p_bern, acc1_percent, ...
+    """Read a CSV table with the columns table, network, granularity_in_code, p_prune, p_bern, acc1_percent, ...
 
     Raises:
-        UserError: it cannot be read, or is no such table.
+        UserError: the file cannot be read, has no rows or lacks a column, or a value is out of range.
     """
     try:
         rows = list(csv.DictReader(io.StringIO(path.read_text())))
@@ -83,7 +83,7 @@ def _asked(row: Mapping[str, str]) -> Asked:
 
 
 def check_ratio(ratio: Ratio) -> Ratio:
-    """``ratio``, if it can be pruned by; raises UserError."""
+    """Return ``ratio`` unchanged; raises UserError if one of its fields is out of range."""
     if not 0 <= ratio.p_prune < 1:
         raise UserError(f"p_prune is {ratio.p_prune:g}, but must be in [0, 1)")
     if not 0 <= ratio.p_bern <= 1:
@@ -94,7 +94,7 @@ def check_ratio(ratio: Ratio) -> Ratio:
 
 
 def masks_of(model: nn.Module, ratio: Ratio, seed: int) -> Masks:
-    """Masks of every convolution; random numbers by seed, ratio and layer."""
+    """Return a mask for every convolution; random numbers depend only on seed, ratio and layer."""
     pattern = PATTERNS[ratio.pattern]
     scores = {name: weight.detach().abs() for name, weight in prunable(model, linear=False).items()}
     return spare(
@@ -106,10 +106,10 @@ def masks_of(model: nn.Module, ratio: Ratio, seed: int) -> Masks:
 
 
 class PrunedNetwork:
-    """A network under masks, and what it gets right: counted on the device.
+    """A masked network with its loss and top-1 and top-5 counts, accumulated on the device.
 
     Attributes:
-        shares: of units, of convolutions' weights and of all parameters that are zero.
+        shares: shares of units, of convolution weights and of all parameters that are zero.
     """
 
     def __init__(self, model: nn.Module, ratio: Ratio, seed: int) -> None:
@@ -138,11 +138,11 @@ class PrunedNetwork:
 def evaluate_networks(
     models: Mapping[str, nn.Module], asked: Sequence[Asked], batches: Iterable[Batch], seed: int
 ) -> Iterator[dict[str, Any]]:
-    """A row for each of ``asked``: what was asked, the figures, the shares that are zero, and what was published.
+    """Yield a row for each of ``asked``: its network and ratio, measured figures, shares of zeros, published figures.
 
     Args:
-        models: by name, in evaluation mode, on the device the batches come to.
-        batches: the test images, once.
+        models: by name, in evaluation mode, on the device of the batches.
+        batches: the test images; iterated once.
     """
     networks: dict[tuple[str, Any], PrunedNetwork] = {}
     for row in asked:

@@ -1,4 +1,4 @@
-"""What a trial's network costs: counted and measured, dense, sparse and compact, in one table."""
+"""``python -m trials profile``: MACs, FLOPs, parameters and latency of trials' networks, dense, sparse and compact."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ PROFILE_COLUMNS = (
 
 
 def profile(trial: Path, device: torch.device) -> list[dict[str, Any]]:
-    """A row per form of a trial's network, with COLUMNS and, in milliseconds, ``latency_ms_1`` and ``latency_ms_128``.
+    """Return a row per form of a trial's network: PROFILE_COLUMNS, ``latency_ms_1`` and ``latency_ms_128`` (ms).
 
-    ``dense``: as the model was built. ``sparse``: what the masks leave; its latency is that of zeros multiplied.
-    ``compact``: made smaller, or as small as the masks' whole filters and channels allow.
+    ``dense``: the unpruned model. ``sparse``: the masked model; its latency includes the multiplications by zero.
+    ``compact``: physically smaller, as stored or with the filters removed that the masks zero entirely.
 
     Raises:
         UserError: the folder holds no trial with a checkpoint.
@@ -53,7 +53,7 @@ def profile(trial: Path, device: torch.device) -> list[dict[str, Any]]:
 
 
 def forms(dense: Net, net: Net) -> dict[str, Net]:
-    """The forms that a network has."""
+    """Return the forms that a network has, by name (dense, sparse, compact)."""
     found = {"dense": dense}
     if net.masks:
         found["sparse"] = net
@@ -70,11 +70,11 @@ def forms(dense: Net, net: Net) -> dict[str, Net]:
 
 
 def costs(net: Net, sizes: LayerSizes, dense_flops: int) -> dict[str, Any]:
-    """Density, MACs, FLOPs, speedup, parameters and compression of a network, beside its dense one.
+    """Return density, MACs, FLOPs, speedup, parameters and compression of a network relative to its dense one.
 
     Args:
-        sizes: of the dense network.
-        dense_flops: of the dense network; what masks and shapes save is taken from it.
+        sizes: layer sizes of the dense network.
+        dense_flops: FLOPs of the dense network; those saved by masks and smaller shapes are subtracted from it.
     """
     left = summary(net, sizes)
     flops = dense_flops - (sizes.dense_flops - left["flops"])
@@ -92,7 +92,7 @@ def costs(net: Net, sizes: LayerSizes, dense_flops: int) -> dict[str, Any]:
 
 
 def profile_text(rows: list[dict[str, Any]]) -> str:
-    """Rows as lines of aligned columns."""
+    """Format rows as lines of aligned columns."""
     cells = [list(rows[0]), *([_short(value) for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
@@ -100,7 +100,7 @@ def profile_text(rows: list[dict[str, Any]]) -> str:
 
 
 def _placed(net: Net, architecture: Architecture, device: torch.device) -> Net:
-    """The network on the device, as it would run there."""
+    """Copy the network to the device, in the memory format and precision in which trials run there."""
     layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
     model = copy.deepcopy(net.model).to(device).to(memory_format=layout)
     return Net(model, autocast=architecture.precision == "bf16")
@@ -111,13 +111,13 @@ def _short(value: object) -> str:
 
 
 def profile_command(arguments: list[str]) -> int:
-    """``profile TRIAL [TRIAL...]``"""
+    """Run ``profile TRIAL [TRIAL...]``; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m trials profile", description="MACs, FLOPs, parameters and measured latency of trials' networks."
     )
     parser.add_argument("trials", type=place, nargs="+", metavar="TRIAL", help="a trial's folder")
     parser.add_argument("--device", default="auto", help="where latency is measured; default: auto")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of the CPU")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="number of CPU threads")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)

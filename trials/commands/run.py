@@ -1,4 +1,4 @@
-"""``python -m trials CONFIG.yaml``: one trial in this process, without Ray."""
+"""``python -m trials CONFIG.yaml``: run one trial in this process, without Ray."""
 
 from __future__ import annotations
 
@@ -24,14 +24,17 @@ from trials.yaml_text import read_yaml
 
 
 def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
-    """``CONFIG.yaml``"""
+    """Run ``CONFIG.yaml [--set a.b=c ...]``; returns the exit code: 0 done, 1 failed, 130 preempted.
+
+    ``others`` are the names of the other commands, for the help text.
+    """
     epilog = f"or: python -m trials {'|'.join(others)} --help"
     parser = argparse.ArgumentParser(prog="python -m trials", description=__doc__, epilog=epilog)
     parser.add_argument("config", type=Path, help="a YAML file with the fields of one trial")
     parser.add_argument("--set", action="append", default=[], metavar="a.b=c", dest="overrides", help="change a field")
     parser.add_argument("--storage", default="results", help="a path, or s3://BUCKET/PREFIX; default: results")
-    parser.add_argument("--name", default="single", help="the sweep that the trial's folder lies in; default: single")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of the CPU")
+    parser.add_argument("--name", default="single", help="the sweep folder to put the trial in; default: single")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="number of CPU threads")
     options = parser.parse_args(arguments)
     config = parse(override(read_yaml(options.config), options.overrides))
     require_data(config.dataset, config.data_dir)
@@ -50,7 +53,7 @@ def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
         print(error, file=sys.stderr)
         return 1
     if state.status == "preempted":
-        print(f"{config.id} is preempted: the same command again goes on", file=sys.stderr)
+        print(f"{config.id} is preempted: run the same command again to continue", file=sys.stderr)
         return 130
     if state.error:
         print(f"{config.id} failed: {state.error['type']}: {state.error['message']}", file=sys.stderr)
@@ -63,7 +66,7 @@ def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
 
 @contextmanager
 def _stop_requests() -> Iterator[list[int]]:
-    """The signals that have asked for an end: the trial commits what it has first."""
+    """Collect SIGINT, SIGTERM and SIGHUP in the yielded list instead of ending, so that the trial commits first."""
     asked: list[int] = []
     watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, lambda number, _: asked.append(number)) for number in watched}

@@ -1,4 +1,4 @@
-"""Physically smaller networks from what is left of a dense one: by a dependency graph, for every model."""
+"""Compact networks: make a pruned model physically smaller, for every model, using a graph of channel dependencies."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Making a network physically smaller: which entries of which tensors stay, and cutting them out.
+"""Make a network physically smaller: find which entries of which tensors stay, and slice the tensors.
 
-What stays is recorded as ``Kept``: per layer that lost rows, by its weight's name, the int64 indices of the rows that
-are left of the dense network's, ascending. Everything else (BN, columns of the layers that read it) follows from
-:mod:`trials.compact.graph`, so this is all that a checkpoint needs to say about shapes.
+``Kept`` records what stays: for each layer that lost rows, by weight name, the ascending int64 indices of the dense
+network's rows that remain. Everything else (BN, columns of the layers that read it) follows from
+:mod:`trials.compact.graph`, so a checkpoint needs no other record of shapes.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from torch import Tensor, nn
 from trials.compact.graph import Channels, dependencies, sources
 
 Kept = dict[str, Tensor]
-"""Rows that are left, by weight name."""
+"""Indices of remaining rows (int64, ascending), by weight name."""
 
 Slices = dict[str, dict[int, Tensor]]
-"""Entries that stay, by tensor name and dimension."""
+"""Indices of entries that stay, by tensor name and dimension."""
 
 
 def kept_rows(model: nn.Module, removed: Mapping[str, Tensor], pattern: Literal["filter", "channel"]) -> Kept:
-    """What stays if ``removed`` goes: per weight name, int64 indices of rows (filter) or input columns (channel).
+    """Return the rows that stay after removing ``removed``: by weight name, int64 indices of rows or input columns.
 
-    Channel mode mirrors filter mode: columns go together with the rows that make them. Layers with nothing to remove
-    are not in the result.
+    With pattern ``filter``, ``removed`` indexes rows; with ``channel``, input columns, which are removed together with
+    the rows that produce them. Layers that lose no rows are not in the result.
 
     Raises:
-        ValueError: a removal touches a sum, the network's inputs or outputs; it would leave nothing; its indices are
-            out of range; or layers that read the same channels do not remove the same.
+        ValueError: a removal touches a sum or the network's inputs or outputs; it would leave nothing; its indices are
+            out of range; or layers that read the same channels do not remove the same ones.
     """
     removed = {name: indices for name, indices in removed.items() if indices.numel()}
     graph = dependencies(model)
@@ -47,7 +47,7 @@ def kept_rows(model: nn.Module, removed: Mapping[str, Tensor], pattern: Literal[
 
 
 def _rows_of_columns(model: nn.Module, graph: dict[str, Channels], removed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rows that make the removed columns."""
+    """Rows (by weight name) that produce the removed columns."""
     made_by = sources(graph)
     rows: dict[str, Tensor] = {}
     for name in removed:
@@ -67,7 +67,7 @@ def _rows_of_columns(model: nn.Module, graph: dict[str, Channels], removed: Mapp
 
 
 def _rows_of_reader(model: nn.Module, layer: str, reader: str, columns: Tensor | None) -> Tensor:
-    """Channels of ``layer`` whose every column in ``reader`` is removed."""
+    """Channels of ``layer`` whose columns in ``reader`` are all removed."""
     rows, width = model.get_parameter(f"{layer}.weight").shape[0], model.get_parameter(f"{reader}.weight").shape[1]
     gone = torch.ones(width, dtype=torch.bool)
     if columns is None:
@@ -81,7 +81,7 @@ def _rows_of_reader(model: nn.Module, layer: str, reader: str, columns: Tensor |
 
 
 def _complement(name: str, indices: Tensor, n: int) -> Tensor:
-    """0 .. n-1 without ``indices``, int64 on the CPU."""
+    """Return 0 .. n-1 without ``indices``, int64 on the CPU."""
     indices = indices.cpu()
     if indices.dtype != torch.int64 or int(indices.min()) < 0 or int(indices.max()) >= n:
         raise ValueError(f"indices to remove of {name} must be int64 in 0..{n - 1}")
@@ -93,7 +93,7 @@ def _complement(name: str, indices: Tensor, n: int) -> Tensor:
 
 
 def slices(model: nn.Module, kept: Kept) -> Slices:
-    """Which entries of the model's parameters and buffers stay, if of the layers in ``kept`` these rows stay."""
+    """Return which entries of the model's parameters and buffers stay if the layers in ``kept`` keep these rows."""
     graph = dependencies(model)
     cut: Slices = {}
     for name, rows in kept.items():
@@ -112,7 +112,7 @@ _BN_PARTS = ("weight", "bias", "running_mean", "running_var")
 
 
 def cut_tensors(tensors: Mapping[str, Tensor], cut: Slices) -> dict[str, Tensor]:
-    """Named tensors with only the entries that stay; channels-last tensors stay so. What is not cut is not copied."""
+    """Slice named tensors to the entries that stay, preserving channels-last; tensors not in ``cut`` are not copied."""
     return {name: _cut(tensor, cut[name]) if name in cut else tensor for name, tensor in tensors.items()}
 
 
@@ -125,7 +125,7 @@ def _cut(tensor: Tensor, by_dimension: Mapping[int, Tensor]) -> Tensor:
 
 
 def resize(model: nn.Module, cut: Slices) -> None:
-    """Cut the model's own parameters and buffers, in place, and tell its modules their new sizes."""
+    """Slice the model's parameters and buffers in place and update its modules' size attributes."""
     for name in cut:
         path, _, part = name.rpartition(".")
         module: Any = model.get_submodule(path)
@@ -145,7 +145,7 @@ def resize(model: nn.Module, cut: Slices) -> None:
 
 
 def shrink(model: nn.Module, kept: Kept) -> Slices:
-    """Make a model smaller in place: of the layers in ``kept``, only these rows stay. Returns what was cut."""
+    """Shrink a model in place so that the layers in ``kept`` keep only these rows; return the slices applied."""
     cut = slices(model, kept)
     resize(model, cut)
     return cut

@@ -1,4 +1,4 @@
-"""Compact networks on disk: which model, what is left of it, and its tensors; no pickled classes."""
+"""Save and load compact networks: model name, remaining rows and state dict, without pickled classes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from trials.storage import files
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a network is built from, and what images it takes.
+    """What is needed to build a network: its model, and the images it was trained on.
 
     Attributes:
-        model: its name in ``trials.models.MODELS``.
+        model: name in ``trials.models.MODELS``.
         image_size: (H, W) in pixels.
-        precision: what it was trained in: float32, float64 or bf16 (float32 weights under autocast).
+        precision: training precision: float32, float64 or bf16 (float32 weights under autocast).
     """
 
     model: str
@@ -35,34 +35,34 @@ class Architecture:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """An image's [C, H, W]."""
+        """Shape of an image, (C, H, W)."""
         return (self.in_channels, *self.image_size)
 
     def build(self) -> nn.Module:
-        """The dense model, without values of its own worth keeping."""
+        """Build the dense model; its initial values (seed 0) are meant to be overwritten."""
         model = models.build(self.model, num_classes=self.num_classes, in_channels=self.in_channels, seed=0)
         return model.double() if self.precision == "float64" else model
 
     def record(self) -> dict[str, Any]:
-        """As plain values, for a file."""
+        """Return the fields as plain values, for a file."""
         return {**asdict(self), "image_size": list(self.image_size)}
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Architecture:
-        """From :meth:`record`."""
+        """Rebuild from the result of :meth:`record`."""
         return cls(**{**record, "image_size": tuple(record["image_size"])})
 
 
 def save(path: Path, architecture: Architecture, kept: Kept, state: Mapping[str, Tensor]) -> None:
-    """Write a compact network: its state dict, the rows left of each layer, and what it was built from."""
+    """Write a compact network: its architecture, the remaining rows of each shrunk layer, and its state dict."""
     files.save(path, {"architecture": architecture.record(), "kept": dict(kept), "state_dict": dict(state)})
 
 
 def load(path: str | Path) -> nn.Module:
-    """The compact network that ``python -m trials export --form compact`` wrote, on the CPU, in eval mode.
+    """Load the compact network that ``python -m trials export --form compact`` wrote, on the CPU, in eval mode.
 
     Raises:
-        UserError: it is no such file.
+        UserError: the file cannot be read or holds no compact network.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,9 +1,9 @@
-"""Where the channels of each layer go: what has to shrink with a layer, and which layers must stay whole.
+"""Graph of channel dependencies: which tensors must shrink together with a layer, and which layers cannot shrink.
 
-The model is traced symbolically (torch.fx), so that neither data nor weights are needed. A channel is followed from the
-convolution or linear layer that makes it through whatever treats channels one by one (BN, activations, pooling,
-flattening) to the layers that read it. Anything else that takes it (a sum, padding by channels, the network's output,
-an operation not known here) pins it: such a layer keeps all its rows.
+The model is traced symbolically with torch.fx; neither data nor weights are needed. Each channel is followed from the
+convolution or linear layer that produces it, through operations that act on channels independently (BN, activations,
+pooling, flattening), to the layers that read it. Any other consumer (a sum, channel padding, the network's output, an
+unknown operation) pins the channel: the layer that produces it must keep all its rows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trials.errors import UserError
 
 LAYERS = (nn.Conv2d, nn.Linear)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-# What treats channels one by one and makes zero of zero, so that a filter of zeros leaves nothing behind.
+# Operations that act on channels independently and map 0 to 0, so that a filter of zeros contributes nothing.
 _CHANNELWISE = (
     *(nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Tanh, nn.Dropout, nn.Dropout2d),
     *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d),
@@ -34,10 +34,10 @@ class Channels:
     """The output channels of one layer.
 
     Attributes:
-        layer: the module that makes them: rows of its weight, entries of its bias.
-        norms: the BNs they pass, by module name.
-        readers: the layers that read them, each with as many input columns per channel as flattening left pixels.
-        pinned: why none of them can be removed; empty if they can.
+        layer: the module that produces them; a channel is a row of its weight and an entry of its bias.
+        norms: names of the BN modules that they pass through.
+        readers: the layers that read them, with one input column per channel and pixel left at the flattening.
+        pinned: reason why none of them can be removed; empty if they can.
     """
 
     layer: str
@@ -47,10 +47,10 @@ class Channels:
 
 
 def dependencies(model: nn.Module) -> dict[str, Channels]:
-    """The channels that every Conv2d and Linear of a model makes, by weight name, in the order of the forward pass.
+    """Return the output channels of every Conv2d and Linear of a model, by weight name, in forward order.
 
     Raises:
-        UserError: the model's forward pass cannot be traced (it branches on its data).
+        UserError: the model's forward pass cannot be traced, for example because it branches on its input.
     """
     try:
         graph = fx.Tracer().trace(model)
@@ -82,7 +82,7 @@ def dependencies(model: nn.Module) -> dict[str, Channels]:
 
 
 def sources(graph: dict[str, Channels]) -> dict[str, Channels]:
-    """The channels that each layer reads, by its weight's name; layers that read the image or a sum are not in it."""
+    """Return the channels that each layer reads, by weight name; without layers that read the image or a sum."""
     return {f"{reader}.weight": channels for channels in graph.values() for reader in channels.readers}
 
 
@@ -96,14 +96,14 @@ def _through_layer(
         if isinstance(layer, nn.Conv2d) and layer.groups > 1:
             read.pinned = channels.pinned = f"{name} is a grouped convolution"
         elif columns % rows or (isinstance(layer, nn.Conv2d) and columns != rows):
-            read.pinned = f"{name} reads {columns} channels of its {rows}"
+            read.pinned = f"{name} reads {columns} channels, but {read.layer} makes {rows}"
         elif name in read.readers[:-1] or channels.readers:
             read.pinned = channels.pinned = f"{name} is used twice"
     return channels
 
 
 def _fits(norm: Any, read: Channels | None, modules: dict[str, Any]) -> bool:
-    """Whether a BN has an entry per channel (not so after flattening more than one pixel)."""
+    """Whether a BN has one entry per channel; it does not if it follows a flattening of several pixels."""
     return read is None or bool(norm.num_features == len(modules[read.layer].weight))
 
 

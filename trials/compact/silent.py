@@ -1,4 +1,4 @@
-"""Which channels a masked network could do without: what its compact form would be."""
+"""Find the channels that a compact form of a masked network can leave out."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from trials.compact.graph import Channels, dependencies
 
 
 def removable(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Filters that the masks switch off whole, or whose every reader they do, by weight name: int64 indices.
+    """Find filters that the masks remove entirely, or whose reading columns they all remove: int64 indices by weight.
 
-    Filters that enter a sum or are the outputs are left out, and of each layer the first stays where all would go. The
-    network without them is what the masks' sizes come to; it computes the same only if they are also :func:`silent`.
+    Filters that enter a sum or are the network's outputs are excluded, and a layer that would lose all filters keeps
+    the first. Removing them gives the size that the masks imply; the outputs stay the same only if the filters are also
+    :func:`silent`.
     """
     return {
         name: off.nonzero().view(-1)
@@ -24,9 +25,9 @@ def removable(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor
 
 
 def silent(model: nn.Module) -> dict[str, Tensor]:
-    """Filters that change nothing in eval mode, by weight name: int64 indices. Removing them leaves the outputs.
+    """Find filters whose removal does not change the outputs in eval mode: int64 indices by weight name.
 
-    Nothing reads them, or they are zero and so is what their bias and BNs make of zero.
+    Either all columns that read them are zero, or their weights, biases and BN scales and shifts are all zero.
     """
     found: dict[str, Tensor] = {}
     for name, channels in dependencies(model).items():
@@ -45,7 +46,7 @@ def _rows_off(model: nn.Module, channels: Channels, masks: Mapping[str, Tensor])
 
 
 def _unread(model: nn.Module, channels: Channels, masks: Mapping[str, Tensor]) -> Tensor:
-    """Channels [rows] whose columns are zero (or masked, where there are masks) in every layer that reads them."""
+    """Channels (bool [rows]) whose columns are zero, or masked if there is a mask, in every layer that reads them."""
     rows = len(model.get_parameter(f"{channels.layer}.weight"))
     unread = torch.ones(rows, dtype=torch.bool, device=next(model.parameters()).device)
     for reader in channels.readers:
@@ -56,7 +57,7 @@ def _unread(model: nn.Module, channels: Channels, masks: Mapping[str, Tensor]) -
 
 
 def _constant_zero(model: nn.Module, channels: Channels) -> Tensor:
-    """Channels [rows] whose filter, bias and BN scales and shifts are all zero."""
+    """Channels (bool [rows]) whose filter, bias and BN scales and shifts are all zero."""
     named = dict(model.named_parameters())
     off = ~named[f"{channels.layer}.weight"].detach().flatten(1).any(1)
     if (bias := named.get(f"{channels.layer}.bias")) is not None:

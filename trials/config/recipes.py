@@ -1,4 +1,4 @@
-"""How one stage trains: batch size, optimiser and learning rate by epoch."""
+"""Recipes: how a stage trains (batch size, optimiser settings and learning rate by epoch)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trials.frozen import Frozen
 
 
 def one_of(registry: Collection[str]) -> AfterValidator:
-    """For a field's annotation: the value must be in ``registry`` as it is when a config is read."""
+    """Return a pydantic validator for annotations: the value must be in ``registry`` at the time a config is read."""
 
     def check(value: str, info: ValidationInfo) -> str:
         if value not in registry:
@@ -25,19 +25,19 @@ def one_of(registry: Collection[str]) -> AfterValidator:
 
 
 RATES = ("lr", "schedule", "warmup_epochs", "warmup_lr")
-"""What a recipe says of its learning rate, unless ``lr_steps`` does."""
+"""Fields that define a recipe's learning rate; they must keep their defaults if ``lr_steps`` is set."""
 
 
 class BackwardConfig(Frozen):
-    """Backward-only pruning (:mod:`trials.sparsity.backward`): dL/dx passes through pruned weights.
+    """Backward-only pruning (:mod:`trials.sparsity.backward`): dL/dx is computed with pruned weights.
 
     Attributes:
-        p_prune: share of units that are candidates: those smallest over all convolutions taken together.
-        p_bern: probability with which a candidate is pruned; drawn at every forward pass.
-        pattern: what a unit is. The released code and the paper prune single weights here.
-        linear: whether Linear layers take part; in the released code they never do. Pattern weight only.
-        refresh_every: training forward passes between two selections of the candidates; 0: only the first selects, as
-            in the released code, and the candidates go stale while the weights train.
+        p_prune: share of units that are candidates: the smallest ones, ranked over all convolutions together.
+        p_bern: probability that a candidate is pruned; drawn at every forward pass.
+        pattern: the unit of pruning. The released code and the paper prune single weights.
+        linear: whether Linear layers are pruned too; in the released code they never are. Requires pattern ``weight``.
+        refresh_every: training forward passes between two selections of candidates. 0: only the first pass selects, as
+            in the released code, and the candidates become outdated as the weights change.
     """
 
     p_prune: float = Field(default=0.3, ge=0, lt=1)
@@ -54,9 +54,9 @@ class BackwardConfig(Frozen):
 
 
 class OpenRecipe(Frozen):
-    """How a stage trains that says itself when it is done: SGD with momentum at a constant learning rate.
+    """Recipe of a stage that decides itself when to stop: SGD with momentum at a constant learning rate.
 
-    ``backward``: whether, and how, its backward passes see pruned weights.
+    ``backward``: settings of backward-only pruning; None for ordinary backward passes.
     """
 
     batch_size: int = Field(default=128, ge=1)
@@ -67,7 +67,7 @@ class OpenRecipe(Frozen):
 
     @property
     def all_epochs(self) -> float:
-        """After how many epochs the stage ends: infinity where the stage says it."""
+        """Number of epochs of the stage; infinity if the stage decides itself when to stop."""
         return math.inf
 
     def lr_schedule(self) -> Callable[[int], float]:
@@ -76,11 +76,11 @@ class OpenRecipe(Frozen):
 
 
 class Recipe(OpenRecipe):
-    """How one stage trains: SGD with momentum, the learning rate set at the start of every epoch.
+    """Recipe of a stage with a fixed number of epochs: SGD with momentum, learning rate set at each epoch's start.
 
     Attributes:
-        lr_steps: rates by the epoch from which they hold, instead of all that the other fields say of them. Also as
-            GReg's text: ``0:0.1,100:0.01,150:0.001``.
+        lr_steps: (first epoch, learning rate) pairs, replacing ``lr``, ``schedule`` and the warm-up. Also accepted in
+            the form of GReg's command line: ``0:0.1,100:0.01,150:0.001``.
     """
 
     epochs: int = Field(default=100, ge=0)
@@ -94,7 +94,7 @@ class Recipe(OpenRecipe):
         for name in RATES if self.lr_steps is not None else ():
             value = getattr(self, name)
             if value != type(self).model_fields[name].default:
-                raise ValueError(f"{name} is {value!r}, but lr_steps says every rate: leave one of them out")
+                raise ValueError(f"{name} is {value!r}, but lr_steps sets every rate: leave one of them out")
         return self
 
     @property
@@ -109,6 +109,6 @@ class Recipe(OpenRecipe):
 
 
 class PretrainRecipe(Recipe):
-    """Dense training: 200 epochs (BiP's shipped config; https://arxiv.org/abs/2210.04092)."""
+    """Recipe of dense training: 200 epochs, as in the config that BiP ships (https://arxiv.org/abs/2210.04092)."""
 
     epochs: int = Field(default=200, ge=0)

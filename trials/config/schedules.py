@@ -1,4 +1,4 @@
-"""Learning rate over epochs, set once at the start of each."""
+"""Learning-rate schedules by epoch; the rate is set once, at the start of each epoch."""
 
 from __future__ import annotations
 
@@ -39,23 +39,24 @@ def _step(lr: float, epoch: int, epochs: int) -> float:
 SCHEDULES: dict[str, Callable[[float, int, int], float]] = {
     "constant": _constant,
     "cosine": _cosine,
-    # as BiP's released code has it: one epoch late, so that the first is slightly under lr (spec bip, section 6)
+    # one epoch late, as in BiP's code (OPTML-Group/BiP, c51fc35): epoch 0 is slightly under lr, epoch 1 exactly lr
     "cosine_released": _cosine_released,
-    # twice in a row, each over half of the epochs (https://arxiv.org/abs/1608.03983)
+    # two cosine periods, each over half of the epochs (https://arxiv.org/abs/1608.03983)
     "cosine_restart": _cosine_restart,
-    # as the adaptive sparsity loss' released code has it: an odd number of epochs ends on a second restart, at full lr
+    # as in the adaptive sparsity loss' code (georgeretsi/SparsityLoss, 9869e8c): periods of epochs // 2, so an odd
+    # number of epochs ends on a second restart, at full lr
     "cosine_restart_released": _cosine_restart_released,
-    # x0.1 from half of the epochs, x0.01 from three quarters
+    # x0.1 from half of the epochs on, x0.01 from three quarters on
     "step": _step,
 }
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A learning rate as a function of the epoch, 0-based.
+    """The learning rate as a function of the epoch (0-based).
 
-    ``warmup_epochs`` epochs at ``warmup_lr`` come first; then the named schedule runs over ``epochs`` epochs. The step
-    schedule has no warm-up of its own: its breaks count from the end of the warm-up and the rate before them is ``lr``.
+    ``warmup_epochs`` epochs at ``warmup_lr`` precede the named schedule, which runs over ``epochs`` epochs. Exception:
+    ``step`` uses ``lr`` during the warm-up epochs too; its breaks are counted from their end.
     """
 
     name: str
@@ -72,7 +73,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class PiecewiseConstant:
-    """Rates by the epoch from which they hold, ascending; before the first, the first holds."""
+    """Learning rate from (first epoch, rate) pairs, ascending; epochs before the first pair use its rate."""
 
     steps: tuple[tuple[int, float], ...]
 
@@ -82,10 +83,11 @@ class PiecewiseConstant:
 
 
 def read_lr_steps(value: object) -> object:
-    """(epoch, rate) pairs, ascending, from GReg's text (``{0:0.01,30:0.001}``, braces or none), a mapping or pairs.
+    """Parse ``lr_steps`` into ascending (epoch, rate) pairs.
 
-    What is none of these comes back as it is, for the field's type to refuse. Raises ValueError for text that is no
-    such list, an epoch twice, a negative epoch or a rate that is not above 0.
+    Accepts GReg's text (``{0:0.01,30:0.001}``, braces optional), a mapping, or a list of pairs. Any other type is
+    returned unchanged, for pydantic to refuse. Raises ValueError for text that cannot be parsed, an empty list, a
+    repeated or negative epoch, or a rate that is not finite and above 0.
 
     >>> read_lr_steps("{30:0.001, 0:0.01}")
     ((0, 0.01), (30, 0.001))

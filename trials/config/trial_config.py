@@ -1,4 +1,4 @@
-"""A trial's config: frozen, typed, unknown keys refused; its name is the hash of what it says beyond the defaults."""
+"""Base of the trial configs: frozen, typed, unknown keys refused; a trial's name hashes its non-default fields."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from trials.models import MODELS
 from trials.models.imagenet_resnet import TORCHVISION
 
 WHERE = frozenset({"data_dir", "device", "checkpoint_every_s", "measure_latency", "capture"})
-"""Fields that say where and how a trial runs, not what it computes: not part of its name."""
+"""Fields that affect where and how a trial runs, but not its results; they are not part of its name."""
 
 
 class Segment(Frozen):
-    """An earlier stretch of a trial whose hyperparameters change on the way (see trials/methods/segments.py).
+    """An earlier segment of a trial of a population, with its own hyperparameters (see trials/methods/segments.py).
 
     Attributes:
-        until_epoch: how many epochs of the method's first stage were over at its end.
-        values: its hyperparameters, by dotted path.
+        until_epoch: the segment's end, as the number of finished epochs of the method's first stage.
+        values: the segment's hyperparameters, by dotted path.
     """
 
     until_epoch: int = Field(ge=1)
@@ -33,16 +33,16 @@ class Segment(Frozen):
 
 
 class TrialConfig(Frozen):
-    """What every trial says. A method adds its own fields in a subclass, beside the method.
+    """Fields common to all trials. Each method adds its own fields in a subclass, next to the method.
 
     Attributes:
-        normalise: pixels by the mean and deviation that the data set's papers use, or by ImageNet's (RGB only).
-        capture: on CUDA, replay the steps of a stage as one CUDA graph where the stage allows it; False: run every step
+        normalise: normalise pixels by the data set's usual mean and standard deviation, or by ImageNet's (RGB only).
+        capture: on CUDA, replay a stage's steps as one CUDA graph if the stage allows it; False runs every step
             operator by operator.
-        measure_latency: time the network it ends with, batches of 1 and 128 images, on the trial's own device.
-        until_epoch: where the trial ends, in epochs of the method's first stage; None, or all its epochs: it goes
-            through every stage.
-        lineage: the segments before the one whose hyperparameters the other fields say.
+        measure_latency: time the final network on batches of 1 and 128 images, on the trial's own device.
+        until_epoch: epoch of the method's first stage at which the trial ends. If None, or all epochs of that stage,
+            the trial runs every stage.
+        lineage: the earlier segments; the other fields hold the hyperparameters of the current one.
     """
 
     method: str
@@ -69,12 +69,12 @@ class TrialConfig(Frozen):
     def _compiles(self) -> TrialConfig:
         recipes = [getattr(self, name) for name in type(self).model_fields]
         if self.compile and any(isinstance(recipe, OpenRecipe) and recipe.backward for recipe in recipes):
-            raise ValueError("compile is True, but backward pruning swaps layers' forward: leave one of them out")
+            raise ValueError("compile is True, but backward pruning replaces layers' forward: leave one of them out")
         return self
 
     @property
     def parallel_pieces(self) -> int:
-        """How many pieces of work the trial can have running at once, each with the resources of a trial."""
+        """Maximum number of work items that the trial can run in parallel, each with the resources of a trial."""
         return 1
 
     @property
@@ -84,22 +84,22 @@ class TrialConfig(Frozen):
 
 
 class HasVariant(TrialConfig):
-    """Configs of methods whose released code differs from their paper.
+    """Config of methods whose released code differs from their paper.
 
     Attributes:
-        variant: ``corrected`` follows the paper; ``original`` does what the released code does, bugs included.
+        variant: ``corrected`` follows the paper; ``original`` does what the released code does, including its bugs.
     """
 
-    variant: Literal["corrected", "original"] = "corrected"  # type: ignore[assignment]  # more than its base knows
+    variant: Literal["corrected", "original"] = "corrected"  # type: ignore[assignment]  # wider than the base's Literal
 
 
 class StartsDense(TrialConfig):
-    """Configs of methods that start from a dense network.
+    """Config of methods that start from a dense network.
 
     Attributes:
-        pretrain: how it is trained; shared by every trial that says the same.
-        source_net: a file of weights instead (a state dict, or BiP's checkpoint.pth.tar), or ``torchvision`` for the
-            ImageNet weights of ResNet18, ResNet34 or ResNet50; nothing is trained then.
+        pretrain: recipe of its training, a shared trial: all trials that need the same dense training share one.
+        source_net: start from existing weights instead of training: a file (a state dict, or BiP's
+            checkpoint.pth.tar), or ``torchvision`` for the ImageNet weights of ResNet18, ResNet34 or ResNet50.
     """
 
     pretrain: PretrainRecipe = PretrainRecipe()
@@ -113,6 +113,6 @@ class StartsDense(TrialConfig):
 
 
 def content_hash(content: Mapping[str, Any]) -> str:
-    """12 hex digits of the SHA-256 of canonical JSON, with the schema version."""
+    """Return 12 hex digits of the SHA-256 of ``content`` and the schema version, as canonical JSON."""
     text = json.dumps({"schema": SCHEMA, **content}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]

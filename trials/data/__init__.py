@@ -1,4 +1,4 @@
-"""Data sets by name: ``load_data`` reads one, once per process; ``to_loader`` makes batches of it on a device."""
+"""Data sets by name: ``load_data`` reads one, once per process; ``to_loader`` yields its batches on a device."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ _loading = threading.Lock()
 
 
 def load_data(name: str, data_dir: str | None = None) -> Source:
-    """The data set ``name`` (one of ``DATASETS``) from ``data_dir``; read once per process, then the same object.
+    """Return the data set ``name`` (a key of ``DATASETS``) from ``data_dir``; read once per process, then cached.
 
-    Raises DataError for an unknown name, a folder that is missing or holds no such data, and damaged data.
+    Raises DataError for an unknown name, a folder that is missing or does not hold the data set, and damaged data.
     """
     if name not in DATASETS:
         raise DataError(unknown_name("data set", name, DATASETS))
@@ -77,7 +77,7 @@ def to_loader(
     split_seed: int,
     channels_last: bool = False,
 ) -> Loader:
-    """Batches of ``source`` on ``device``: from its memory where the pixels fit there, else from worker processes."""
+    """Return a loader of ``source`` on ``device``: from device memory for RawData, else through worker processes."""
     options: dict[str, Any] = {
         "device": device,
         "dtype": dtype,
@@ -89,7 +89,10 @@ def to_loader(
 
 
 def normalised_as_imagenet(source: Source) -> Source:
-    """``source`` with ImageNet's mean and deviation, as some have CIFAR-10. Raises DataError if it is not RGB."""
+    """Return ``source`` with ImageNet's mean and standard deviation, which some published code uses for CIFAR-10.
+
+    Raises DataError if the images are not RGB.
+    """
     if source.in_channels != 3:
         raise DataError(
             f"normalise is 'imagenet', but {source.name} has {source.in_channels} channels: leave normalise out"
@@ -98,5 +101,5 @@ def normalised_as_imagenet(source: Source) -> Source:
 
 
 def require_data(name: str, data_dir: str | None = None) -> None:
-    """Raise the DataError that :func:`load_data` would raise. Costs what loading costs, once per process."""
+    """Load the data set, so that any DataError is raised now. Takes as long as :func:`load_data`, once per process."""
     load_data(name, data_dir)

@@ -1,4 +1,4 @@
-"""Crop, mirror and normalise a batch of uint8 images, on whatever device it is on and without waiting for it."""
+"""Crop, mirror and normalise batches of uint8 images on their own device, without synchronising with it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 def crop_and_flip(images: Tensor, offsets: Tensor, flips: Tensor, pad: int) -> Tensor:
-    """Cut from each image, padded with ``pad`` black pixels on each side, a window of its own size; mirror some.
+    """Pad each image with ``pad`` black pixels on each side, crop it to its original size and mirror some.
 
-    ``images`` uint8 [B, C, H, W]; ``offsets`` int64 [B, 2], row and column of the window's corner in the padded image,
+    ``images`` uint8 [B, C, H, W]; ``offsets`` int64 [B, 2], row and column of the crop's corner in the padded image,
     each 0..2*pad; ``flips`` bool [B], mirrored left to right after cropping. Returns uint8 [B, C, H, W].
     """
     batch, channels, height, width = images.shape
@@ -22,7 +22,7 @@ def crop_and_flip(images: Tensor, offsets: Tensor, flips: Tensor, pad: int) -> T
 
 
 def outside(height: int, width: int, offsets: Tensor, flips: Tensor, pad: int) -> Tensor:
-    """Which pixels of :func:`crop_and_flip`'s result are padding: bool [B, 1, H, W]."""
+    """Mark the pixels of :func:`crop_and_flip`'s result that are padding: bool [B, 1, H, W]."""
     rows, cols = _window(offsets, flips, height, width)
     above_below = (rows < pad) | (rows >= height + pad)
     beside = (cols < pad) | (cols >= width + pad)
@@ -30,7 +30,7 @@ def outside(height: int, width: int, offsets: Tensor, flips: Tensor, pad: int) -
 
 
 def _window(offsets: Tensor, flips: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The rows [B, H] and columns [B, W] of the padded image that a window takes, mirrored ones from right to left."""
+    """Row [B, H] and column [B, W] indices of each crop in the padded image; columns reversed for mirrored images."""
     across = torch.arange(width, device=offsets.device)
     rows = offsets[:, :1] + torch.arange(height, device=offsets.device)
     return rows, offsets[:, 1:] + torch.where(flips[:, None], across.flip(0), across)
@@ -55,5 +55,5 @@ class Normalise:
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Normalised images [B, C, H, W]; the argument is left as it is."""
+        """Return the normalised images [B, C, H, W]; the argument is not changed."""
         return (images - self._shift).div_(self._scale).to(self._dtype, memory_format=self._layout)

@@ -1,4 +1,4 @@
-"""Decoded images on disk: what one process decoded, the next one maps into memory."""
+"""Disk cache of decoded images: one process decodes a data set, later ones map it into memory."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from filelock import BaseFileLock, FileLock
 
 from trials.data.raw import Arrays
 
-FORMAT = 1  # of the cached files and of how images are decoded; a change of either leaves old entries unread
+FORMAT = 1  # version of the file format and of the decoding; raise it when either changes: old entries are then unused
 _TAIL_BYTES = 4096
 _log = logging.getLogger(__name__)
 
 
 def cache_dir() -> Path:
-    """``$XDG_CACHE_HOME/sparsity-sweeper``, by default ``~/.cache/sparsity-sweeper``. May be deleted at will."""
+    """``$XDG_CACHE_HOME/sparsity-sweeper``, by default ``~/.cache/sparsity-sweeper``. May be deleted at any time."""
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (base if base.is_absolute() else Path.home() / ".cache") / "sparsity-sweeper"
 
 
 @contextmanager
 def one_at_a_time(path: Path) -> Iterator[None]:
-    """Hold the lock file ``path`` (its folder is made); waits for another process, freed when that one dies."""
+    """Hold the lock file ``path``, creating its folder and waiting for other processes; released if the holder dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path):
         yield
@@ -41,8 +41,8 @@ def one_at_a_time(path: Path) -> Iterator[None]:
 def source_key(files: Sequence[Path], *facts: str) -> str:
     """Name of a cache entry: hash of the files' names, sizes, mtimes and last 4 KiB, and of ``facts``.
 
-    A Parquet file ends with its footer (row counts, column statistics), so the tail tells rewritten files apart even
-    where modification times do not.
+    A Parquet file ends with its footer (row counts, column statistics), so the last 4 KiB distinguish a rewritten file
+    even if its mtime is the same.
     """
     digest = hashlib.sha256(json.dumps([FORMAT, *facts]).encode())
     for file in files:
@@ -55,9 +55,9 @@ def source_key(files: Sequence[Path], *facts: str) -> str:
 
 
 def cached(key: str, build: Callable[[], Arrays]) -> Arrays:
-    """The arrays under ``key``, built by one process at a time when absent or damaged.
+    """Return the arrays cached under ``key``; if absent or damaged, one process at a time builds them.
 
-    Where the cache cannot be written (read-only or full disk) the arrays are built each time, with a logged warning.
+    If the cache cannot be written (read-only or full disk), the arrays are built each time, with a logged warning.
     """
     folder = cache_dir() / "decoded"
     found = _read(folder, key)
@@ -78,19 +78,19 @@ def cached(key: str, build: Callable[[], Arrays]) -> Arrays:
 
 
 def _lock(folder: Path, key: str) -> BaseFileLock | None:
-    """The lock of an entry, held; None where there cannot be one."""
+    """Acquire and return the lock of an entry; None, with a logged warning, if that is not possible."""
     lock = FileLock(folder / f"{key}.lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-    except (OSError, NotImplementedError) as error:  # the latter is filelock's, of a file system without flock
+    except (OSError, NotImplementedError) as error:  # filelock raises the latter on file systems without flock
         _log.warning("decoded images are not cached in %s: %s", folder, error)
         return None
     return lock
 
 
 def _read(folder: Path, key: str) -> Arrays | None:
-    """The entry, mapped copy-on-write so that processes share its pages; None when absent or damaged."""
+    """Read the entry, mapped copy-on-write so that processes share its pages; None if absent or damaged."""
     try:
         manifest = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
         arrays = {name: _checked(folder / f"{key}.{name}.npy", crc) for name, crc in manifest["crc32"].items()}
@@ -110,7 +110,7 @@ def _checked(path: Path, crc: int) -> npt.NDArray[Any]:
 
 
 def _write(folder: Path, key: str, arrays: Arrays) -> None:
-    """Write the entry, its manifest last: an entry without a manifest does not exist."""
+    """Write the entry, its manifest last: an entry without a manifest counts as absent."""
     named = {f.name: getattr(arrays, f.name) for f in fields(arrays) if f.name != "class_count"}
     manifest = {"crc32": {name: zlib.crc32(a.data) for name, a in named.items()}, "class_count": arrays.class_count}
     try:
@@ -125,9 +125,9 @@ def _write(folder: Path, key: str, arrays: Arrays) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Any]:
-    """A binary stream whose content takes the place of ``path`` at the end, or of nothing after an error.
+    """Open a binary stream whose content replaces ``path`` atomically at the end; after an error ``path`` is unchanged.
 
-    Only the holder of the entry's lock may write, so one temporary name is enough, and what a kill left is overwritten.
+    Only the holder of the entry's lock may write, so one temporary name is enough; a killed writer's file is reused.
     """
     temporary = path.with_name(f"{path.name}.tmp")
     try:

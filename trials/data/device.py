@@ -1,4 +1,4 @@
-"""A data set whose pixels lie on the device as uint8: batches are cut, mirrored and normalised there."""
+"""Loader for data sets kept on the device as uint8: batches are cropped, mirrored and normalised there."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from trials.data.loader import Batch, Loader, in_batches
 from trials.data.raw import RawData
 from trials.seeding import generator
 
-RESIDENT_SETS = 2  # data sets kept on devices between trials; the one not used for longest makes room
+RESIDENT_SETS = 2  # data sets kept on devices between trials; beyond this, the least recently used is dropped
 _resident: OrderedDict[tuple[str, str], tuple[Batch, Batch]] = OrderedDict()
 
 
 class OnDevice(Loader):
-    """The images and labels of ``raw`` on the device, put there once per process. Options: see :class:`Loader`."""
+    """Loader of ``raw``; images and labels are copied to the device once per process. Options: see :class:`Loader`."""
 
     def __init__(self, raw: RawData, **options: Any) -> None:
         super().__init__(raw, **options)
@@ -38,7 +38,7 @@ class OnDevice(Loader):
             yield x, self._labels.index_select(0, index)
 
     def _augmented(self, images: Tensor, offsets: Tensor, flips: Tensor) -> Tensor:
-        """Cropped, mirrored and normalised [B, C, H, W]."""
+        """Crop, mirror and normalise images [B, C, H, W]."""
         x = self._normalise(crop_and_flip(images, offsets, flips, self.raw.pad))
         if self.raw.pad and self.raw.pad_colour == "mean":
             x.masked_fill_(outside(*self.raw.image_size, offsets, flips, self.raw.pad), 0)
@@ -54,7 +54,7 @@ class OnDevice(Loader):
             yield self._normalise(self._images.index_select(0, index)), self._labels.index_select(0, index)
 
     def _draw(self, source: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """An epoch's order int64 [N], offsets int64 [N, 2], flips bool [N]: drawn on CPU, moved without waiting."""
+        """Draw an epoch's order int64 [N], offsets int64 [N, 2] and flips bool [N] on CPU; copied asynchronously."""
         size, pad = self.train_size, self.raw.pad
         order = torch.randperm(size, generator=source)
         offsets = torch.randint(0, 2 * pad + 1, (size, 2), generator=source)
@@ -63,7 +63,7 @@ class OnDevice(Loader):
 
 
 def _put(raw: RawData, device: torch.device) -> tuple[Batch, Batch]:
-    """(images, labels) of training and test on the device; the same tensors for every trial of this process."""
+    """(images, labels) of training and test on the device; all trials of this process share the tensors."""
     key = (raw.fingerprint, str(device))
     if key not in _resident:
         while len(_resident) >= RESIDENT_SETS:

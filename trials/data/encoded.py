@@ -1,4 +1,4 @@
-"""A data set too large for memory: encoded images (JPEG, PNG, ...) that are read and decoded one by one, by index."""
+"""Data sets too large for memory: encoded images (JPEG, PNG, ...), read and decoded one at a time by index."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from trials.errors import DataError
 
 
 class Encoded(Protocol):
-    """Encoded images by index. Pickled to worker processes: holds names and offsets, no open files."""
+    """Encoded images by index. Pickled to worker processes, so it holds names and offsets but no open files."""
 
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> bytes:
-        """One image as its file holds it. Raises DataError when it cannot be read."""
+        """Return one image's encoded bytes. Raises DataError if it cannot be read."""
 
     def where(self, index: int) -> str:
-        """What to call the image in a message."""
+        """Name of the image for messages."""
 
 
 @dataclass(frozen=True, eq=False)
 class FolderImages:
-    """A file an image. ``names`` are paths below ``root``, as fixed-width bytes so that workers share the memory."""
+    """One file per image. ``names`` are paths below ``root``, as fixed-width bytes so that workers share the memory."""
 
     root: Path
     names: npt.NDArray[np.bytes_]
@@ -55,9 +55,9 @@ class FolderImages:
 
 @dataclass(frozen=True, eq=False)
 class PackedImages:
-    """Images one after the other in one file: image i is the bytes ``offsets[i]`` to ``offsets[i + 1]``.
+    """Images concatenated in one file: image i is the bytes ``offsets[i]`` to ``offsets[i + 1]``.
 
-    ``shards`` and ``rows`` say where they came from: the Parquet files and how many rows each has.
+    ``shards`` and ``rows`` are the Parquet files they were unpacked from and the number of rows of each.
     """
 
     file: Path
@@ -89,10 +89,10 @@ class PackedImages:
 class EncodedData:
     """A data set of RGB images of any size that stays on disk.
 
-    A training image is a random part (8 to 100 % of the area, sides 3:4 to 4:3), mirrored or not; without augmentation,
-    and in evaluation, its smaller side becomes ``resize`` pixels and the centre is cut out. Either way the network sees
-    ``crop_size`` x ``crop_size`` pixels, normalised by ``mean`` and ``std`` per channel (for pixels scaled to 0..1).
-    ``fingerprint``: 16 hex digits from files' names, their sizes and labels; the images' bytes are not read for it.
+    With augmentation, a training image is a random crop (8 to 100 % of the area, sides 3:4 to 4:3), mirrored at random.
+    Without it, and in evaluation, the smaller side is resized to ``resize`` pixels and the centre is cropped. Either
+    way the network sees ``crop_size`` x ``crop_size`` pixels, normalised by ``mean`` and ``std`` per channel (for
+    pixels scaled to 0..1). ``fingerprint``: 16 hex digits of file names, sizes and labels, without the images' bytes.
     """
 
     name: str
@@ -110,7 +110,7 @@ class EncodedData:
 
     @property
     def in_channels(self) -> int:
-        """3: gray images become RGB."""
+        """Always 3: gray images are converted to RGB."""
         return 3
 
     @property
@@ -122,7 +122,10 @@ class EncodedData:
 def encoded_data(
     name: str, train: tuple[Encoded, LabelArray], test: tuple[Encoded, LabelArray], num_classes: int, **fields: Any
 ) -> EncodedData:
-    """Check that labels are 0..num_classes-1 and no split is empty. ``fields``: the others of :class:`EncodedData`."""
+    """Build an :class:`EncodedData` from its splits and its remaining ``fields``.
+
+    Raises DataError if a split is empty or a label is not in 0..num_classes-1.
+    """
     if not len(train[0]) or not len(test[0]):
         raise DataError(
             f"{name} has {len(train[0])} training and {len(test[0])} test images, but must have some of each"

@@ -1,4 +1,4 @@
-"""Image files in a folder per class: what is there, in an order that does not depend on the file system."""
+"""List image files in one folder per class, in an order that does not depend on the file system."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SUFFIXES = (".jpeg", ".jpg", ".png")
 
 
 class ImageFile(NamedTuple):
-    """``name``: path below the data set's folder, with slashes."""
+    """An image file. ``name``: path below the data set's folder, with slashes."""
 
     name: str
     size_bytes: int
@@ -44,7 +44,7 @@ class Listing:
 
 
 def class_folders(split: Path) -> dict[str, Path]:
-    """The folders in ``split`` by name, sorted; none where there is no such folder."""
+    """Folders in ``split`` by name, sorted; empty if ``split`` does not exist."""
     return {f.name: f for f in sorted(split.iterdir()) if _is_class(f)} if split.is_dir() else {}
 
 
@@ -53,9 +53,9 @@ def _is_class(folder: Path) -> bool:
 
 
 def images_in(folder: Path, root: Path) -> list[ImageFile]:
-    """The image files in ``folder``, sorted by name; other files (lists of boxes, say) are passed over.
+    """Image files in ``folder``, sorted by name; other files (lists of boxes, for example) are skipped.
 
-    Raises DataError when there are none.
+    Raises DataError if there are none.
     """
     files = []
     with os.scandir(folder) as entries:
@@ -89,7 +89,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def folder_digest(*splits: Listing, mtimes: bool = False) -> str:
-    """16 hex digits of a sha256 over names, sizes and labels, with ``mtimes`` also over times of modification."""
+    """Return 16 hex digits of a sha256 over names, sizes and labels, and with ``mtimes`` also modification times."""
     total = hashlib.sha256()
     for split in splits:
         for file, label in zip(split.files, split.labels.tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""From encoded images (JPEG, PNG, ...) to one array of pixels."""
+"""Decode images (JPEG, PNG, ...) and stack images of one size into an array."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.er
 
 
 class ImageStack:
-    """Collects ``count`` images of one size. Whether they are gray is known only when all are in, so RGB is kept."""
+    """Collects ``count`` images of one size, stored as RGB: only at the end is it known whether all are gray."""
 
     def __init__(self, count: int) -> None:
         self.gray = True
@@ -28,7 +28,7 @@ class ImageStack:
         self._pixels: ImageArray = np.zeros((0, 3, 0, 0), dtype=np.uint8)  # [N, 3, H, W]
 
     def add(self, data: bytes | None, where: str) -> None:
-        """Decode one more image. Raises DataError, saying ``where``, if it is damaged or of another size."""
+        """Decode and append an image. Raises DataError, naming ``where``, if it is damaged or of another size."""
         image, gray = decode(data, where)
         pixels = np.asarray(image)  # [H, W, 3]
         height, width = pixels.shape[:2]
@@ -46,12 +46,15 @@ class ImageStack:
         self.gray = self.gray and gray
 
     def array(self, gray: bool) -> ImageArray:
-        """uint8 [N, 1, H, W] if ``gray``, else [N, 3, H, W]."""
+        """Return the pixels: uint8 [N, 1, H, W] if ``gray``, else [N, 3, H, W]."""
         return np.ascontiguousarray(self._pixels[:, :1]) if gray else self._pixels
 
 
 def decode(data: bytes | None, where: str) -> tuple[Image.Image, bool]:
-    """The image as RGB, and whether it was gray. Raises DataError, saying ``where``, if it is damaged."""
+    """Decode an image to RGB; also return whether it was gray.
+
+    Raises DataError, naming ``where``, if it is damaged or does not have 8 bits per channel.
+    """
     if not data:
         raise DataError(f"{where} holds no image: its bytes must be in the file, not only their path")
     try:

@@ -1,4 +1,4 @@
-"""What a trial asks of its data, wherever they are: a validation split, training batches, evaluation batches."""
+"""Interface of all data loaders: validation split, training batches and evaluation batches on a device."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from trials.seeding import generator
 Batch = tuple[Tensor, Tensor]
 
 Source = RawData | EncodedData
-"""A data set once read: pixels in memory where they fit, else the places of its image files."""
+"""A loaded data set: pixels in memory (RawData) or the locations of encoded images on disk (EncodedData)."""
 
 
 class Loader(ABC):
-    """Batches of ``source`` on ``device``, and a split of its training images.
+    """Yields batches of ``source`` on ``device`` and splits its training images into training and validation.
 
-    ``val_fraction`` of the training images, rounded to whole images and drawn without stratification from
-    ``split_seed`` alone, are held out for validation; 0 holds out none. ``train_indices`` and ``val_indices`` (int64,
-    sorted, on CPU) say which. Batches are ``(x, y)``: x [B, C, H, W] of ``dtype``, normalised, in channels-last layout
-    if asked; y int64 [B]; both on the device. Raises DataError if val_fraction is not in [0, 1) or leaves a part empty.
+    ``val_fraction`` of the training images, rounded to whole images, are held out for validation (0: none), drawn
+    without stratification from ``split_seed`` alone. ``train_indices`` and ``val_indices`` (int64, sorted, on CPU) hold
+    the split. Batches are ``(x, y)`` on the device: x [B, C, H, W] of ``dtype``, normalised, in channels-last layout if
+    ``channels_last``; y int64 [B]. Raises DataError if val_fraction is not in [0, 1) or leaves a part empty.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Loader(ABC):
 
     @property
     def train_size(self) -> int:
-        """Number of images trained on, those held out for validation not counted."""
+        """Number of training images, excluding those held out for validation."""
         return len(self.train_indices)
 
     @property
@@ -63,7 +63,7 @@ class Loader(ABC):
 
     @property
     def num_classes(self) -> int:
-        """C; labels are 0..C-1."""
+        """Number of classes C; labels are 0..C-1."""
         return self._source.num_classes
 
     @property
@@ -77,7 +77,7 @@ class Loader(ABC):
         return self._source.image_size
 
     def pixel_range(self) -> tuple[Tensor, Tensor]:
-        """What pixels of 0 and of 255 are once normalised, on the device: two tensors [C, 1, 1]."""
+        """Normalised values of pixels 0 and 255, on the device: two tensors [C, 1, 1]."""
         extremes = torch.tensor([0, 255], dtype=torch.uint8, device=self.device).view(2, 1, 1, 1)
         black, white = self._normalise(extremes.expand(2, self.in_channels, 1, 1).contiguous())
         return black, white
@@ -98,11 +98,11 @@ class Loader(ABC):
         augment: bool = True,
         drop_last: bool = False,
     ) -> Iterator[Batch]:
-        """The training batches of an epoch: each training image once, in random order, augmented.
+        """Yield the training batches of an epoch: each training image once, in random order, augmented if ``augment``.
 
-        Order and augmentation follow from (seed, epoch, stream) alone and are the same on every device; the order does
-        not depend on ``augment``. ``start`` leaves out that many batches: what follows is what the whole epoch would
-        have yielded. The last, smaller batch is kept unless ``drop_last``.
+        Order and augmentation depend only on (seed, epoch, stream) and are the same on every device; the order does not
+        depend on ``augment``. ``start`` skips that many batches; the remaining ones are the same as in the whole epoch.
+        The last, smaller batch is kept unless ``drop_last``.
         """
         steps = self.steps(batch_size, drop_last)
         if not 0 <= start <= steps:
@@ -111,7 +111,7 @@ class Loader(ABC):
         return self._train_batches((seed, stream, epoch), parts, augment)
 
     def eval_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
-        """The images of "train", "val" or "test" in fixed order, not augmented; no batches if nothing is held out."""
+        """Yield the images of "train", "val" or "test" in fixed order, unaugmented; nothing for an empty "val"."""
         _check_batch_size(batch_size)
         if split not in ("train", "val", "test"):
             raise ValueError(unknown_name("split", split, ("train", "val", "test")))
@@ -119,13 +119,13 @@ class Loader(ABC):
 
     @abstractmethod
     def _train_batches(self, key: tuple[int, str, int], parts: list[slice], augment: bool) -> Iterator[Batch]:
-        """The ``parts`` of the epoch's order; ``key`` is (seed, stream, epoch)."""
+        """Yield the batches ``parts`` (slices of the epoch's order); ``key`` is (seed, stream, epoch)."""
 
     @abstractmethod
     def _eval_batches(self, split: str, batch_size: int) -> Iterator[Batch]: ...
 
     def _send(self, tensor: Tensor) -> Tensor:
-        """The tensor on the device, without waiting for it."""
+        """Copy the tensor to the device asynchronously."""
         if self.device.type == "cuda":
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=True)
@@ -134,7 +134,8 @@ class Loader(ABC):
 def split_indices(size: int, val_fraction: float, split_seed: int) -> tuple[Tensor, Tensor]:
     """Divide 0..size-1 at random into training and validation indices, each int64, sorted, on CPU.
 
-    The draw depends on ``split_seed`` and ``size`` alone, and a larger fraction holds out a superset of a smaller.
+    The draw depends only on ``split_seed`` and ``size``; a larger fraction holds out a superset of a smaller one.
+    Raises DataError if val_fraction is not in [0, 1) or leaves a part empty.
     """
     if not 0 <= val_fraction < 1:
         raise DataError(f"val_fraction is {val_fraction}, but must be in [0, 1)")
@@ -147,7 +148,7 @@ def split_indices(size: int, val_fraction: float, split_seed: int) -> tuple[Tens
 
 
 def in_batches(indices: Tensor, batch_size: int) -> list[Tensor]:
-    """``indices`` [N] in parts of ``batch_size``, the last one what is left."""
+    """Split ``indices`` [N] into parts of ``batch_size``; the last may be smaller."""
     return [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
 
 

@@ -1,7 +1,7 @@
-"""Encoded images of Parquet files, unpacked once into one file in which each can be read on its own.
+"""Unpack the encoded images of Parquet files once into a single file with random access.
 
-A Parquet file is read by groups of rows, hundreds of images at a time: in random order, that would be reading each of
-them a hundred times over.
+Parquet files are read by row groups of hundreds of images: reading images in random order would read each group
+hundreds of times.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from trials.errors import DataError
 
 @dataclass(frozen=True)
 class Packed:
-    """One split; ``class_count`` 0 when the files do not tell the classes' names."""
+    """One split; ``class_count`` is 0 if the files do not name the classes."""
 
     images: PackedImages
     labels: LabelArray
@@ -32,9 +32,10 @@ class Packed:
 
 
 def pack(files: Sequence[Path]) -> Packed:
-    """The images of ``files``, from ``packed/`` in the cache directory; unpacked, by one process, where not there.
+    """Return the images of ``files`` from ``packed/`` in the cache directory, unpacking them there first if missing.
 
-    Raises DataError, naming file and row where possible, for damaged files, and when there is no room.
+    One process at a time unpacks. Raises DataError for damaged files, naming file and row if possible, and if the disk
+    is full.
     """
     folder, key = cache_dir() / "packed", source_key(files, "packed")
     data, index = folder / f"{key}.bin", folder / f"{key}.npz"
@@ -54,7 +55,7 @@ def pack(files: Sequence[Path]) -> Packed:
 
 
 def _complete(data: Path, index: Path) -> bool:
-    """Whether the index, which is written last, is there and promises as many bytes as there are."""
+    """Whether the index, which is written last, is readable and its total size is that of the data file."""
     try:
         with index.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return int(arrays["offsets"][-1]) == data.stat().st_size
@@ -65,7 +66,7 @@ def _complete(data: Path, index: Path) -> bool:
 def _unpack(files: Sequence[Path], data: Path, index: Path) -> None:
     needed, free = sum(file.stat().st_size for file in files), shutil.disk_usage(data.parent).free
     if needed > free:
-        raise OSError(f"it takes {needed / 2**30:.1f} GiB, of which {free / 2**30:.1f} are free")
+        raise OSError(f"it needs {needed / 2**30:.1f} GiB, but only {free / 2**30:.1f} GiB are free")
     sizes: list[int] = []
     labels: list[LabelArray] = []
     with replacing(data) as stream:

@@ -1,4 +1,4 @@
-"""One Parquet file of images: which columns count, and its rows."""
+"""Read one Parquet file of images: find its image and label columns, and iterate over its rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ROWS_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns hold images and labels; ``class_count`` 0 when the file does not tell the classes' names."""
+    """Names of the image and label columns; ``class_count`` is 0 if the file does not name the classes."""
 
     image: str
     label: str
@@ -28,7 +28,7 @@ class Columns:
 
 
 def read_rows(file: Path, columns: Columns) -> Iterator[tuple[list[bytes | None], LabelArray]]:
-    """Chunks of encoded images and their labels int64. Raises DataError for a missing label or a damaged file."""
+    """Yield chunks of (encoded images, labels int64). Raises DataError for a missing label or a damaged file."""
     with _opened(file) as parquet:
         for batch in parquet.iter_batches(batch_size=_ROWS_AT_ONCE, columns=[columns.image, columns.label]):
             labels = batch.column(columns.label)
@@ -39,14 +39,14 @@ def read_rows(file: Path, columns: Columns) -> Iterator[tuple[list[bytes | None]
 
 
 def row_count(file: Path) -> int:
-    """Number of rows, from the file's footer."""
+    """Return the number of rows from the file's footer. Raises DataError for a damaged file."""
     with _opened(file) as parquet:
         return int(parquet.metadata.num_rows)
 
 
 @contextmanager
 def _opened(file: Path) -> Iterator[Any]:
-    """The file as a ``pyarrow.parquet.ParquetFile``; what pyarrow cannot read becomes a DataError that names it."""
+    """Open the file as a ``pyarrow.parquet.ParquetFile``; pyarrow's errors become a DataError that names the file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -61,7 +61,10 @@ def _opened(file: Path) -> Iterator[Any]:
 
 
 def find_columns(file: Path, label_names: Sequence[str]) -> Columns:
-    """Find the column of structs with ``bytes`` and the integer column, by name where there are several."""
+    """Find the image column (structs with ``bytes``) and the label column (integer); several are resolved by name.
+
+    Raises DataError if there is no such column, or several of which none has an expected name.
+    """
     import pyarrow.types as types
 
     with _opened(file) as parquet:
@@ -80,15 +83,15 @@ def _choose(file: Path, what: str, candidates: list[str], names: Sequence[str]) 
     if len(candidates) == 1:
         return candidates[0]
     found = ", ".join(candidates) or "none"
-    raise DataError(f"{file} has as {what} column: {found}; it must have one, or one named {' or '.join(names)}")
+    raise DataError(f"{file} has {what} columns: {found}; it must have one, or one named {' or '.join(names)}")
 
 
 def _class_count(file: Path, metadata: dict[bytes, bytes], label: str) -> int:
-    """Number of class names in the metadata: Hugging Face's own, or a JSON list ``class_names``; 0 without."""
+    """Number of class names in the metadata (a JSON list ``class_names``, else Hugging Face's features), 0 if none."""
     try:
         if b"class_names" in metadata:
             return len(json.loads(metadata[b"class_names"]))
         features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
         return len(features.get(label, {}).get("names", []))
     except (ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{file} has metadata that do not tell the class names: write it again ({error})") from error
+        raise DataError(f"{file} has metadata with unreadable class names: write it again ({error})") from error

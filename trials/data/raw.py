@@ -1,4 +1,4 @@
-"""What a data set is once read: uint8 images and labels in memory, and how to normalise and augment them."""
+"""Data sets in memory: uint8 images and labels, with the constants for normalisation and augmentation."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ PadColour = Literal["black", "mean"]
 
 @dataclass(frozen=True, eq=False)
 class RawData:
-    """A data set in memory, as stored: pixels 0..255, neither normalised nor augmented.
+    """A data set in memory: pixels 0..255, neither normalised nor augmented.
 
-    ``mean`` and ``std`` are per channel for pixels scaled to 0..1. ``pad`` is the number of pixels put around a
-    training image before a random crop to its own size (0: no crop), of ``pad_colour``: black, or the mean colour,
-    which is exactly zero once normalised. ``flip`` is whether it may be mirrored left to right.
-    ``dataclasses.replace(raw, pad=0)`` changes any. ``fingerprint`` is the start of a sha256 over shapes, labels and
-    every image byte of both splits: equal data have equal fingerprints whatever file they came from.
+    ``mean`` and ``std`` are per channel for pixels scaled to 0..1. ``pad`` is the number of pixels added on each side
+    of a training image before a random crop to its original size (0: no crop); ``pad_colour`` is black, or the mean
+    colour, which is exactly zero after normalisation. ``flip``: training images may be mirrored left to right. Change
+    fields with ``dataclasses.replace(raw, pad=0)``. ``fingerprint`` is the start of a sha256 over shapes, labels and
+    all image bytes of both splits, so equal data have equal fingerprints regardless of their file format.
     """
 
     name: str
@@ -55,7 +55,7 @@ class RawData:
 
 @dataclass(frozen=True, eq=False)
 class Arrays:
-    """Both splits as read from a source: images uint8 [N, C, H, W], labels int64 [N]; ``class_count`` 0 if not told."""
+    """Both splits as read from a source: images uint8 [N, C, H, W], labels int64 [N]; ``class_count`` 0 if unknown."""
 
     train_images: ImageArray
     train_labels: LabelArray
@@ -76,9 +76,9 @@ def raw_data(
     source: str,
     pad_colour: PadColour = "black",
 ) -> RawData:
-    """Check that ``arrays`` fit each other and ``num_classes``, and name them by their fingerprint.
+    """Build a :class:`RawData` with its fingerprint, checking that ``arrays`` fit each other and ``num_classes``.
 
-    Raises DataError when a split is empty, the splits' images differ in shape, or a label is not in 0..C-1.
+    Raises DataError if a split is empty, the splits' images differ in shape, or a label is not in 0..C-1.
     """
     train, test = arrays.train_images, arrays.test_images
     if not len(train) or not len(test):
@@ -118,7 +118,7 @@ def check_labels(what: str, labels: LabelArray, num_classes: int) -> None:
 
 
 def fingerprint(arrays: Arrays) -> str:
-    """16 hex digits of a sha256 over shapes, labels and all image bytes (0.2 s for the 184 MB of CIFAR-10)."""
+    """Return 16 hex digits of a sha256 over shapes, labels and all image bytes (0.2 s for CIFAR-10's 184 MB)."""
     digest = hashlib.sha256()
     for array in (arrays.train_labels, arrays.test_labels, arrays.train_images, arrays.test_images):
         digest.update(f"{array.dtype.str}{array.shape}".encode())
@@ -129,7 +129,7 @@ def fingerprint(arrays: Arrays) -> str:
 def channel_statistics(images: ImageArray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel, for pixels scaled to 0..1. ``images``: uint8 [N, C, H, W].
 
-    Exact, from histograms. A constant channel gets a standard deviation of 1, so that normalising makes it 0.
+    Exact, from histograms. A constant channel gets a standard deviation of 1, so that it normalises to 0.
     """
     counts = np.zeros((images.shape[1], 256), dtype=np.int64)
     for start in range(0, len(images), 4096):

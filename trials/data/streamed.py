@@ -1,4 +1,4 @@
-"""A data set that stays on disk: worker processes read, decode and cut, the device normalises."""
+"""Loader for data sets that stay on disk: worker processes read, decode and crop; the device normalises."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from trials.errors import DataError
 from trials.seeding import derive_seed, generator
 
 LOADER_GRACE_S = 30
-"""How long a worker lives on after SIGTERM."""
+"""Seconds that a worker keeps running after SIGTERM."""
 
 
 class Streamed(Loader):
-    """The images of ``data``. Batches do not depend on the number of ``workers``; 0 decodes in this process.
+    """Loader of ``data``. Batches do not depend on the number of ``workers``; 0 decodes in this process.
 
-    By default there are as many workers as the trial has threads, but no more than there are CPUs for this process.
+    By default there are as many workers as the trial has threads, but no more than CPUs available to this process.
     Other options: see :class:`Loader`.
     """
 
@@ -48,12 +48,12 @@ class Streamed(Loader):
     def _stream(self, images: Images, labels: Tensor, parts: list[Tensor]) -> Iterator[Batch]:
         loader: DataLoader[Tensor | str] = DataLoader(
             images,
-            batch_size=None,  # a worker makes a whole batch
+            batch_size=None,  # Images yields whole batches
             sampler=[part.tolist() for part in parts],
             num_workers=min(self.workers, len(parts)),
             pin_memory=self.device.type == "cuda",
             worker_init_fn=leave_signals_to_the_trial,
-            generator=torch.Generator(),  # its own: without, it would draw from the global random state
+            generator=torch.Generator(),  # otherwise DataLoader would draw from the global random state
         )
         for pixels, part in zip(loader, parts, strict=True):
             if isinstance(pixels, str):
@@ -63,10 +63,10 @@ class Streamed(Loader):
 
 
 class Images(Dataset[Tensor | str]):
-    """Batches by their images' indices: uint8 [B, 3, H, W], or what is wrong with one of them.
+    """Maps a list of image indices to a batch uint8 [B, 3, H, W], or to an error message if an image is damaged.
 
-    An error is returned, not raised: from another process it would arrive as a page of traceback. With a ``key``, the
-    random numbers of an image's transform follow from key and index; the global random state is left as it was.
+    Errors are returned, not raised, because DataLoader would wrap one from a worker in a page of traceback. The random
+    numbers of an image's transform depend only on ``key`` and its index; the global random state is not changed.
     """
 
     def __init__(self, encoded: Encoded, transform: Any, key: tuple[int | str, ...] = ()) -> None:
@@ -88,7 +88,7 @@ class Images(Dataset[Tensor | str]):
 
 
 def train_transform(data: EncodedData) -> Any:
-    """torchvision's for ImageNet: a random part of the image, resized, mirrored or not; uint8 [3, H, W]."""
+    """torchvision's training transform for ImageNet: random resized crop, random mirroring; uint8 [3, H, W]."""
     from torchvision import transforms
 
     return transforms.Compose(
@@ -101,7 +101,7 @@ def train_transform(data: EncodedData) -> Any:
 
 
 def eval_transform(data: EncodedData) -> Any:
-    """torchvision's for ImageNet: the smaller side to ``resize`` pixels, then the centre; uint8 [3, H, W]."""
+    """torchvision's evaluation transform for ImageNet: smaller side to ``resize``, centre crop; uint8 [3, H, W]."""
     from torchvision import transforms
 
     return transforms.Compose(
@@ -110,9 +110,10 @@ def eval_transform(data: EncodedData) -> Any:
 
 
 def leave_signals_to_the_trial(_worker: int) -> None:
-    """A signal to the whole group asks the trial to end, and until it has it needs its workers.
+    """Make a loader worker ignore SIGINT and SIGHUP, and outlive SIGTERM by ``LOADER_GRACE_S`` seconds.
 
-    One that is left behind ends soon after its parent, or after a while.
+    A signal to the whole process group asks the trial to stop, and the trial needs its workers until it has stopped. An
+    orphaned worker ends soon after its parent, or when the grace period is over.
     """
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -120,6 +121,6 @@ def leave_signals_to_the_trial(_worker: int) -> None:
 
 
 def available_workers() -> int:
-    """The threads of this trial, but no more than the CPUs this process may use."""
+    """Number of this trial's threads, but at most the number of CPUs that this process may use."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(torch.get_num_threads(), cpus)

@@ -1,7 +1,7 @@
-"""The model zoo: architectures by name. A model is one row of a file's ``BUILDERS`` and one entry here.
+"""The model zoo: architectures by name. To add a model, add a row to a module's ``BUILDERS`` and merge it here.
 
 Every prunable layer is a plain ``nn.Conv2d`` or ``nn.Linear``; no activation works in place, so a hook on any layer
-sees what that layer computed.
+sees that layer's output.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     **greg_vgg.BUILDERS,
     **small_nets.BUILDERS,
 }
-"""Name -> builder, called as ``builder(num_classes=..., in_channels=...)`` on the current device and random state."""
+"""Name -> ``builder(num_classes=..., in_channels=...)``, which builds on the current device and random state."""
 
 
 def build(name: str, *, num_classes: int, in_channels: int, seed: int) -> nn.Module:
-    """The model ``name`` on the CPU, its initial values a function of (seed, name) and its shape alone.
+    """Build the model ``name`` on the CPU; its initial values depend only on (seed, name) and its shape.
 
-    The global random state is left as it was. Shapes and counts without values: call ``MODELS[name]`` under
-    ``torch.device("meta")``. Raises UserError for a name that is not in MODELS.
+    The global random state is not changed. If only shapes are needed, call ``MODELS[name]`` under
+    ``torch.device("meta")`` instead. Raises UserError for a name that is not in MODELS.
     """
     if name not in MODELS:
         raise UserError(unknown_name("model", name, MODELS))

@@ -1,16 +1,16 @@
-"""VGGs for small images as the BiP code lists them: convolutions without bias, three linear layers, with or without BN.
+"""VGGs for small images as in the BiP code: convolutions without bias, three linear layers, with or without BN.
 
 Zhang et al., Advancing Model Pruning via Bi-level Optimization, arXiv 2210.04092; layer names as in
-https://github.com/OPTML-Group/BiP, where these nets are called ``vgg2 .. vgg16_bn`` (here ``bip_`` stands before:
-``vgg16`` is another net, in :mod:`trials.models.vgg`). Initial values as intended there: convolutions Kaiming-normal
-(fan out), linear weights N(0, 0.01), biases zero. With 10 classes and 3 channels, conv and linear weights, with or
+https://github.com/OPTML-Group/BiP, where these nets are called ``vgg2 .. vgg16_bn`` (the prefix ``bip_`` distinguishes
+them from ``vgg16`` in :mod:`trials.models.vgg`). Initial values as intended there: convolutions Kaiming-normal (fan
+out), linear weights N(0, 0.01), biases zero. Number of conv and linear weights with 10 classes and 3 channels, with or
 without BN:
 
     bip_vgg2    172,224        bip_vgg6  1,474,752        bip_vgg11   9,810,112
     bip_vgg4    458,944        bip_vgg8  5,275,840        bip_vgg13   9,994,432
                                                           bip_vgg16  15,302,848
 
-Images of any size: pools round odd sizes up, and an adaptive pool brings what they leave to 2x2.
+Accepts images of any size: pools round odd sizes up, and an adaptive pool brings their output to 2x2.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LAYERS = {  # planes of each 3x3 convolution; M: a max-pool
 
 
 def bip_vgg(layers: str, batchnorm: bool, *, num_classes: int, in_channels: int) -> nn.Sequential:
-    """``features``, a pool to 2x2 and ``classifier``: 256, 256, ``num_classes``."""
+    """Build ``features``, a pool to 2x2 and ``classifier`` (256, 256, ``num_classes``)."""
     features = nn.Sequential()
     planes = in_channels
     for layer in layers.split():
@@ -54,7 +54,7 @@ def bip_vgg(layers: str, batchnorm: bool, *, num_classes: int, in_channels: int)
 
 
 def initialise(model: nn.Module) -> None:
-    """The initial values that the module's docstring tells; BN starts at 1 and 0 as torch has it."""
+    """Set the initial values described in the module's docstring; BN keeps torch's defaults (1 and 0)."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,15 +1,15 @@
 """ResNets for small images: a 3x3 stem without max-pool, projection shortcuts, last layer ``linear``.
 
-He et al., Deep Residual Learning for Image Recognition, arXiv 1512.03385, in the form that CIFAR work shares: every
-change of shape goes through a 1x1 convolution with BN. Initial values are torch's defaults. With 10 classes and 3
-channels, parameters in all / conv and linear weights:
+He et al., Deep Residual Learning for Image Recognition, arXiv 1512.03385, in the form common for CIFAR: shortcuts that
+change the shape are a 1x1 convolution with BN. Initial values are torch's defaults. Total parameters / conv and linear
+weights with 10 classes and 3 channels:
 
     resnet18   11,173,962 / 11,164,352        resnet101  42,512,970 / 42,407,616
     resnet34   21,282,122 / 21,265,088        resnet152  58,156,618 / 58,005,184
     resnet50   23,520,842 / 23,467,712        resnet20      272,474 /    270,896
 
-``resnet20`` is the 16/32/64 net of the bidirectional pruning-regrowth work (arXiv 2511.11675); the one with
-parameter-free shortcuts is ``resnet20s`` in :mod:`trials.models.resnet_s`. Images of any size; 8x8 and up make sense.
+``resnet20`` is the 16/32/64 net of the bidirectional pruning-regrowth work (arXiv 2511.11675); ``resnet20s`` in
+:mod:`trials.models.resnet_s` has parameter-free shortcuts. Accepts images of any size; meant for 8x8 and up.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from torch.nn import functional as F
 
 
 def conv(in_planes: int, planes: int, size: int, stride: int = 1) -> nn.Conv2d:
-    """A convolution of odd ``size`` without bias that keeps the image size at stride 1."""
+    """Return a convolution of odd ``size`` without bias, padded to keep the image size at stride 1."""
     return nn.Conv2d(in_planes, planes, size, stride=stride, padding=size // 2, bias=False)
 
 
 def projection(in_planes: int, planes: int, stride: int) -> nn.Module:
-    """The identity where shapes agree, else a strided 1x1 convolution with BN (option B of the paper)."""
+    """Return the identity if shapes agree, else a strided 1x1 convolution with BN (option B of the paper)."""
     if stride == 1 and in_planes == planes:
         return nn.Identity()
     return nn.Sequential(conv(in_planes, planes, 1, stride), nn.BatchNorm2d(planes))
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut; the first one strides."""
+    """Residual block of two 3x3 convolutions; the first one has the stride."""
 
     expansion = 1
     shortcut_name = "shortcut"
@@ -58,7 +58,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions beside a shortcut; the 3x3 one strides; four times ``planes`` come out."""
+    """Residual block of 1x1, 3x3 (with the stride) and 1x1 convolutions; outputs 4 x ``planes`` channels."""
 
     expansion = 4
     shortcut_name = "shortcut"
@@ -84,9 +84,9 @@ class Bottleneck(nn.Module):
 def stages(
     block: type[BasicBlock] | type[Bottleneck], widths: Sequence[int], depths: Sequence[int]
 ) -> OrderedDict[str, nn.Module]:
-    """``layer1``, ``layer2``, ... of ``depths`` blocks with ``widths`` planes; all but the first halve the image.
+    """Build ``layer1``, ``layer2``, ... of ``depths`` blocks with ``widths`` planes; all but the first halve the image.
 
-    ``widths[0]`` planes go in, ``block.expansion * widths[-1]`` come out.
+    Input: ``widths[0]`` channels; output: ``block.expansion * widths[-1]`` channels.
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     planes = widths[0]
@@ -107,7 +107,7 @@ def resnet(
     num_classes: int,
     in_channels: int,
 ) -> nn.Sequential:
-    """Stem, :func:`stages`, global pool, ``linear``."""
+    """Build a ResNet: stem, :func:`stages`, global pool, ``linear``."""
     layers: OrderedDict[str, nn.Module] = OrderedDict(
         conv1=conv(in_channels, widths[0], 3), bn1=nn.BatchNorm2d(widths[0]), relu=nn.ReLU()
     )

@@ -1,14 +1,14 @@
-"""VGGs for 32x32 images as the growing-regularisation code has them: four max-pools, one linear layer.
+"""VGGs for 32x32 images as in the growing-regularisation (GReg) code: four max-pools, one linear layer.
 
 Wang et al., Neural Pruning via Growing Regularization, arXiv 2012.09243; Simonyan and Zisserman, arXiv 1409.1556,
-configurations A, B, D and E without the last pool. Convolutions without bias, BN after each; the 2x2 pixels that are
-left are averaged. Initial values are torch's defaults. ``greg_`` stands before the names, since ``vgg16`` is another
-net (:mod:`trials.models.vgg`). With 10 classes and 3 channels, parameters in all / conv and linear weights:
+configurations A, B, D and E without the last pool. Convolutions have no bias and are followed by BN; the remaining 2x2
+pixels are averaged. Initial values are torch's defaults. The prefix ``greg_`` distinguishes them from ``vgg16`` in
+:mod:`trials.models.vgg`. Total parameters / conv and linear weights with 10 classes and 3 channels:
 
     greg_vgg11   9,228,362 /  9,222,848        greg_vgg16  14,724,042 / 14,715,584
     greg_vgg13   9,413,066 /  9,407,168        greg_vgg19  20,035,018 / 20,024,000
 
-Images of any size; 8x8 and up make sense.
+Accepts images of any size; meant for 8x8 and up.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LAYERS = {  # planes of each 3x3 convolution; M: a max-pool
 
 
 def greg_vgg(layers: str, *, num_classes: int, in_channels: int) -> nn.Sequential:
-    """``features``, global pool and ``classifier``, one linear layer."""
+    """Build ``features``, a global pool and ``classifier`` (one linear layer)."""
     features = nn.Sequential()
     planes = in_channels
     for layer in layers.split():

@@ -1,15 +1,15 @@
-"""ResNets for large images, with torchvision's state-dict names: what one saves loads into the other.
+"""ResNets for large images, with torchvision's state-dict names: state dicts are interchangeable with torchvision's.
 
 He et al., Deep Residual Learning for Image Recognition, arXiv 1512.03385: a strided 7x7 stem with max-pool, projection
 shortcuts (``downsample``), stride on the 3x3 in bottlenecks, last layer ``fc``. Convolutions start from Kaiming-normal
-values (fan out), ``fc`` from torch's default. With 1000 classes and 3 channels, parameters in all / conv and linear
-weights:
+values (fan out), ``fc`` from torch's default. Total parameters / conv and linear weights with 1000 classes and 3
+channels:
 
     ResNet18   11,689,512 / 11,678,912        ResNet50   25,557,032 / 25,502,912
     ResNet34   21,797,672 / 21,779,648
 
-Names with capitals are for large images; ``resnet18`` and its like, in :mod:`trials.models.cifar_resnet`, are for
-small ones. Images of any size; 32x32 and up make sense, 224x224 is what they are made for.
+Capitalised names are for large images; the lower-case ``resnet18`` etc. in :mod:`trials.models.cifar_resnet` are for
+small ones. Accepts images of any size from 32x32 up; made for 224x224.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Bottleneck(cifar_resnet.Bottleneck):
 def imagenet_resnet(
     block: type[BasicBlock] | type[Bottleneck], depths: Sequence[int], *, num_classes: int, in_channels: int
 ) -> nn.Sequential:
-    """Stem and max-pool, which leave a quarter of each side, four stages, global pool, ``fc``."""
+    """Build a ResNet: stem and max-pool (each side shrinks to a quarter), four stages, global pool, ``fc``."""
     layers: OrderedDict[str, nn.Module] = OrderedDict(
         conv1=nn.Conv2d(in_channels, WIDE[0], 7, stride=2, padding=3, bias=False),
         bn1=nn.BatchNorm2d(WIDE[0]),
@@ -57,7 +57,7 @@ def imagenet_resnet(
 
 
 TORCHVISION = {f"ResNet{depth}": f"ResNet{depth}_Weights.IMAGENET1K_V1" for depth in (18, 34, 50)}
-"""The weights that torchvision has for a model: for 1000 classes and 3 channels."""
+"""Model name -> name of torchvision's pretrained weights (1000 classes, 3 channels)."""
 
 BUILDERS = {
     "ResNet18": partial(imagenet_resnet, BasicBlock, (2, 2, 2, 2)),

@@ -1,13 +1,13 @@
-"""The Wide ResNet that the adaptive sparsity loss was published on: a bias in every convolution, and late strides.
+"""The Wide ResNet of the adaptive sparsity loss: every convolution has a bias, and a block's second one the stride.
 
 Retsinas et al., Weight Pruning via Adaptive Sparsity Loss, arXiv 2006.02768, with the layer names of its code
-(https://github.com/georgeretsi/SparsityLoss). Unlike :mod:`trials.models.wide_resnet`, the second 3x3 convolution of a
-block strides, so that the first one still sees the large image, and the shortcut takes the raw input. Initial values
-are torch's defaults. With 10 classes and 3 channels, parameters in all / conv and linear weights:
+(https://github.com/georgeretsi/SparsityLoss). Differences from :mod:`trials.models.wide_resnet`: the stride is on the
+second 3x3 convolution of a block, so the first one runs at full resolution, and the shortcut takes the raw input.
+Initial values are torch's defaults. Total parameters / conv and linear weights with 10 classes and 3 channels:
 
     wrn_16_8  10,965,866 / 10,954,160
 
-Images of any size; 4x4 and up make sense.
+Accepts images of any size; meant for 4x4 and up.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from torch.nn import functional as F
 
 
 def conv(in_planes: int, planes: int, size: int, stride: int = 1) -> nn.Conv2d:
-    """A convolution of odd ``size`` with bias that keeps the image size at stride 1."""
+    """Return a convolution of odd ``size`` with bias, padded to keep the image size at stride 1."""
     return nn.Conv2d(in_planes, planes, size, stride=stride, padding=size // 2)
 
 
 class LateStrideBlock(nn.Module):
-    """BN, ReLU, 3x3, dropout and once more, beside a shortcut; the second 3x3 strides."""
+    """Pre-activation residual block: BN, ReLU, 3x3, dropout, BN, ReLU, 3x3 with the stride."""
 
     def __init__(self, in_planes: int, planes: int, stride: int, dropout: float) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class LateStrideBlock(nn.Module):
 def late_stride_wide_resnet(
     depth: int, widen: int, dropout: float = 0.0, *, num_classes: int, in_channels: int
 ) -> nn.Sequential:
-    """Stem of 16 planes, ``layer1 .. layer3`` of (depth - 4)/6 blocks each, BN, ReLU, global pool, ``linear``."""
+    """Build stem (16 planes), ``layer1 .. layer3`` of (depth - 4)/6 blocks, BN, ReLU, global pool, ``linear``."""
     planes = 16
     layers: OrderedDict[str, nn.Module] = OrderedDict(conv1=conv(in_channels, planes, 3))
     for stage, width in enumerate((16 * widen, 32 * widen, 64 * widen), start=1):

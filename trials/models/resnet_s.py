@@ -1,13 +1,13 @@
-"""ResNet-20/32/44/56 as the paper has them for CIFAR: 16/32/64 planes, shortcuts without parameters (option A).
+"""The paper's ResNet-20/32/44/56 for CIFAR: 16/32/64 planes, shortcuts without parameters (option A).
 
 He et al., Deep Residual Learning for Image Recognition, arXiv 1512.03385, section 4.2. Convolutions and the linear
-layer start from Kaiming-normal values (fan in). With 10 classes and 3 channels, parameters in all / conv and
-linear weights:
+layer start from Kaiming-normal values (fan in). Total parameters / conv and linear weights with 10 classes and 3
+channels:
 
     resnet20s  269,722 / 268,336        resnet44s  658,586 / 655,408
     resnet32s  464,154 / 461,872        resnet56s  853,018 / 848,944
 
-Images of any size; 4x4 and up make sense.
+Accepts images of any size; meant for 4x4 and up.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from trials.models.cifar_resnet import BasicBlock, resnet
 
 
 class SubsampleAndPad(nn.Module):
-    """Option A: every second pixel, with planes/4 zero channels put before and after the old ones.
+    """Option A shortcut: keep every second pixel, and add planes/4 zero channels before and after the input's.
 
-    ``planes`` is the number of channels that come out, twice as many as go in.
+    ``planes`` is the number of output channels, twice the number of input channels.
     """
 
     def __init__(self, planes: int) -> None:
@@ -35,14 +35,14 @@ class SubsampleAndPad(nn.Module):
 
 
 class OptionABlock(BasicBlock):
-    """A basic block whose shortcut has no parameters."""
+    """Basic block whose shortcut has no parameters."""
 
     def make_shortcut(self, in_planes: int, planes: int, stride: int) -> nn.Module:
         return nn.Identity() if stride == 1 and in_planes == planes else SubsampleAndPad(planes)
 
 
 def resnet_s(depth: int, *, num_classes: int, in_channels: int) -> nn.Sequential:
-    """Three stages of ``depth`` blocks each: 6 depth + 2 weight layers."""
+    """Build a ResNet of three stages with ``depth`` blocks each, hence 6 depth + 2 weight layers."""
     model = resnet(OptionABlock, (16, 32, 64), (depth,) * 3, num_classes=num_classes, in_channels=in_channels)
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):

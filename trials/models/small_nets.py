@@ -1,13 +1,13 @@
-"""LeNet-5 and perceptrons of seven layers, for 32x32 images: nets that a test can prune in every way.
+"""LeNet-5 and seven-layer perceptrons for 32x32 images: small networks on which tests can run every kind of pruning.
 
 ``lenet5``: LeCun et al., Gradient-based learning applied to document recognition, 1998, with ReLU and max-pools.
 ``mlp_7_linear`` and ``mlp_7_relu``: Wang et al., Dynamical Isometry, arXiv 2105.05916: six layers of 100 units, without
-activations (what is made orthogonal stays an isometry) and with ReLU. No net has BN. Initial values are torch's
-defaults. With 10 classes and 1 channel, parameters in all / conv and linear weights:
+activations (orthogonal layers then compose to an isometry) and with ReLU. No net has BN. Initial values are torch's
+defaults. Total parameters / conv and linear weights with 10 classes and 1 channel:
 
     lenet5  61,706 / 61,470        mlp_7_linear, mlp_7_relu  154,010 / 153,400
 
-Images of any size: they are resized to 32x32 (MNIST's 28x28 is read so), which leaves 32x32 as they are.
+Accepts images of any size, for example MNIST's 28x28: they are resized to 32x32, which leaves 32x32 images unchanged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WIDTH = 100
 
 
 def lenet5(*, num_classes: int, in_channels: int) -> nn.Sequential:
-    """Two convolutions (6 and 16 planes), three linear layers (120, 84, ``num_classes``)."""
+    """Build LeNet-5: two convolutions (6 and 16 planes), three linear layers (120, 84, ``num_classes``)."""
     return nn.Sequential(  # [N, in_channels, H, W] -> [N, num_classes]
         OrderedDict(
             resize=_resize(),
@@ -44,7 +44,7 @@ def lenet5(*, num_classes: int, in_channels: int) -> nn.Sequential:
 
 
 def mlp(activation: type[nn.Module], *, num_classes: int, in_channels: int) -> nn.Sequential:
-    """``fc1 .. fc7`` over the flattened image."""
+    """Build ``fc1 .. fc7`` on the flattened image, with ``activation`` after each but the last."""
     layers: OrderedDict[str, nn.Module] = OrderedDict(resize=_resize(), flatten=nn.Flatten())
     width = in_channels * SIDE * SIDE
     for index in range(1, 7):

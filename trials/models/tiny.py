@@ -1,7 +1,8 @@
-"""A convolutional net small enough that tests and the demo train it in a blink on one CPU thread.
+"""A convolutional net for tests and the demo, small enough to train quickly on one CPU thread.
 
-No paper: three convolutions with BN and ReLU, the last two striding, and a linear head. With 10 classes and 1 channel:
-19,258 parameters, 19,056 of them conv and linear weights. Images of any size; it is made for 8x8.
+Not from a paper: three convolutions with BN and ReLU, the last two with stride 2, and a linear head. With 10 classes
+and 1 channel it has 19,258 parameters, of them 19,056 conv and linear weights. Accepts images of any size; made for
+8x8.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from torch import nn
 
 
 def tiny(*, num_classes: int, in_channels: int) -> nn.Sequential:
-    """The net; its prunable layers are ``conv1``, ``conv2``, ``conv3`` and ``linear``."""
+    """Build the net; its prunable layers are ``conv1``, ``conv2``, ``conv3`` and ``linear``."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     planes = in_channels
     for index, (width, stride) in enumerate(((16, 1), (32, 2), (48, 2)), start=1):

@@ -1,13 +1,13 @@
 """VGG-16 with BN for small images: five groups of 3x3 convolutions, one linear layer.
 
 Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition, arXiv 1409.1556,
-configuration D, in the form the bidirectional pruning-regrowth work uses (arXiv 2511.11675): convolutions with bias, BN
-after each, a max-pool after each group, and Linear(512, classes) for a head. Initial values are torch's defaults. The
+configuration D, in the form of the bidirectional pruning-regrowth work (arXiv 2511.11675): convolutions with bias, BN
+after each, a max-pool after each group, and the head Linear(512, classes). Initial values are torch's defaults. The
 convolutions are ``features.0 3 7 10 14 17 20 24 27 30 34 37 40``. With 10 classes and 3 channels: 14,728,266
 parameters, 14,715,584 of them conv and linear weights.
 
-Images of any size: 32x32 (or another multiple of 32) is what it is made for. Pools round odd sizes up, so that
-smaller ones pass as well, and a global average takes what five pools leave of larger ones.
+Made for 32x32 images (or other multiples of 32), but accepts any size: pools round odd sizes up, so smaller images
+work, and a global average reduces the output of larger ones.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import nn
 
 
 def vgg(groups: Sequence[Sequence[int]], *, num_classes: int, in_channels: int) -> nn.Sequential:
-    """One convolution for each width in ``groups``, a max-pool after each group, global pool, ``classifier``."""
+    """Build a convolution per width in ``groups``, a max-pool after each group, global pool, ``classifier``."""
     features = nn.Sequential()
     planes = in_channels
     for group in groups:

@@ -1,15 +1,15 @@
-"""Wide ResNets for small images: pre-activation blocks, 16/32/64 planes times a factor.
+"""Wide ResNets for small images: pre-activation blocks, 16/32/64 planes times a widening factor.
 
 Zagoruyko and Komodakis, Wide Residual Networks, arXiv 1605.07146, without dropout, with the layer names of the BiP code
-(https://github.com/OPTML-Group/BiP), whose second, unused first stage is left out. Convolutions start from a normal
-distribution of variance 2/(kh kw O), the linear layer from torch's default with its bias at zero. With 10 classes and 3
-channels, parameters in all / conv and linear weights:
+(https://github.com/OPTML-Group/BiP), but without its unused duplicate of the first stage. Convolutions start from a
+normal distribution of variance 2/(kh kw O), the linear layer from torch's default with zero bias. Total parameters /
+conv and linear weights with 10 classes and 3 channels:
 
     wrn_28_10  36,479,194 / 36,461,232        wrn_28_4   5,849,050 / 5,841,840
     wrn_34_10  46,160,474 / 46,138,032        wrn_28_1     369,498 /   367,664
                                               wrn_40_2   2,243,546 / 2,238,128
 
-Images of any size; 4x4 and up make sense.
+Accepts images of any size; meant for 4x4 and up.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from trials.models.cifar_resnet import conv
 
 
 class PreActivationBlock(nn.Module):
-    """BN, ReLU, 3x3 and once more, beside a shortcut; the first 3x3 strides.
+    """Pre-activation residual block: BN, ReLU, 3x3 with the stride, BN, ReLU, 3x3.
 
-    Where the number of planes changes, the shortcut is a 1x1 convolution of the activated input.
+    If the number of planes changes, the shortcut is a 1x1 convolution of the activated input.
     """
 
     def __init__(self, in_planes: int, planes: int, stride: int) -> None:
@@ -45,7 +45,7 @@ class PreActivationBlock(nn.Module):
 
 
 def wide_resnet(depth: int, widen: int, *, num_classes: int, in_channels: int) -> nn.Sequential:
-    """Stem of 16 planes, ``block1 .. block3`` of (depth - 4)/6 blocks each, BN, ReLU, global pool, ``fc``."""
+    """Build stem (16 planes), ``block1 .. block3`` of (depth - 4)/6 blocks, BN, ReLU, global pool, ``fc``."""
     planes = 16
     layers: OrderedDict[str, nn.Module] = OrderedDict(conv1=conv(in_channels, planes, 3))
     for stage, width in enumerate((16 * widen, 32 * widen, 64 * widen), start=1):

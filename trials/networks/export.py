@@ -1,4 +1,4 @@
-"""Write a trial's network for others to load, and compare the masks of two trials."""
+"""Export a trial's network to a file, and compare the masks of two trials."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ FORMS = ("dense", "prune", "compact", "onnx")
 
 
 def export(trial: Place, to: Path, form: str = "dense") -> None:
-    """Write the network a trial has come to as a state dict that ``torch.load(weights_only=True)`` reads.
+    """Write a trial's last committed network to a file.
+
+    All forms but ``onnx`` can be read by ``torch.load(weights_only=True)``.
 
     Args:
         trial: the trial's folder.
-        form: ``dense``: the model's own names, zeros where the mask is off. ``prune``: every masked weight as
-            ``weight_orig`` and ``weight_mask``, as ``torch.nn.utils.prune`` names them. ``compact``: without the
-            filters that change nothing, for :func:`trials.compact.load`. ``onnx``: the same for other runtimes.
+        form: ``dense``: a state dict with zeros where the mask is off. ``prune``: a state dict with every masked weight
+            as ``weight_orig`` and ``weight_mask``, as ``torch.nn.utils.prune`` names them. ``compact``: physically
+            smaller, without the filters that change nothing, for :func:`trials.compact.load`. ``onnx``: the compact
+            network as ONNX.
 
     Raises:
         UserError: the folder holds no trial with a checkpoint, or ``to`` cannot be written.
@@ -55,12 +58,12 @@ def _state(net: Mapping[str, Any], form: str) -> dict[str, Tensor]:
 
 
 def compare(one: Place, other: Place) -> list[dict[str, Any]]:
-    """How alike the masks of two trials are: |and|/|or| per layer that both mask, and over all (layer ``all``).
+    """Intersection over union of two trials' masks, one row per layer and one over all layers (layer ``all``).
 
-    Two masks that are both empty have IoU 1.
+    Two masks that keep nothing have IoU 1.
 
     Raises:
-        UserError: a folder holds no trial with masks, or the two mask weights of other names or shapes.
+        UserError: a folder holds no trial with masks, or the masks differ in names or shapes.
     """
     masks = [checkpoint(folder)["net"]["masks"] for folder in (one, other)]
     shapes = [{name: tuple(mask.shape) for name, mask in m.items()} for m in masks]

@@ -1,4 +1,4 @@
-"""Load weights that others have trained into a model."""
+"""Load weights from an external checkpoint file into a model."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from torch import Tensor, nn
 from trials.errors import UserError
 
 _NUMBERS = [np.dtype, np.float64, np.dtypes.Float64DType, type(np.dtype(np.float64))]
-"""What torch's safe loader must let through for old checkpoints: a learning rate stored as a numpy number."""
+"""Types to allow in torch's weights-only loader, because old checkpoints store the learning rate as a numpy number."""
 
 
 def load_into(model: nn.Module, path: Path, field: str = "source_net") -> str:
-    """Load weights that others have trained into a model; returns a hash of the file.
+    """Load weights from a checkpoint file into a model; returns 16 hex digits of the file's SHA-256.
 
-    Reads a state dict, or a dict with one under ``state_dict`` (BiP's checkpoint.pth.tar); prefixes of DataParallel and
-    scores of masked layers are left out. ``field`` is what the user called the file, for messages.
+    Reads a state dict, or a dict with one under ``state_dict`` (BiP's checkpoint.pth.tar). Strips DataParallel's prefix
+    ``module.`` and skips the scores of masked layers (``popup_scores``). ``field`` is the config field or option that
+    named the file, for messages.
 
     Raises:
-        UserError: it is no such file, or its weights are not this model's.
+        UserError: the file cannot be read or is no checkpoint, or its weights do not fit the model.
     """
     try:
         content = path.read_bytes()
@@ -46,7 +47,7 @@ def load_into(model: nn.Module, path: Path, field: str = "source_net") -> str:
     shapes = [name for name in own if name in state and own[name].shape != state[name].shape]
     for names, what in (
         (missing, "lacks"),
-        (unexpected, "has, unknown to the model,"),
+        (unexpected, "has weights unknown to the model:"),
         (shapes, "has in other shapes"),
     ):
         if names:

@@ -1,4 +1,4 @@
-"""Networks for other runtimes: ONNX, checked against torch before it is written."""
+"""Export networks as ONNX, checked with onnxruntime against torch's outputs before the file is written."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from trials.storage import files
 
 OPSET = 18
 RTOL, ATOL = 1e-4, 1e-5
-"""How near onnxruntime's logits must be to torch's."""
+"""Relative and absolute tolerance between onnxruntime's and torch's logits."""
 
 
 def export_onnx(model: nn.Module, shape: Sequence[int], to: Path) -> None:
     """Write a model in eval mode as ONNX: ``images`` [batch, C, H, W] -> ``logits`` [batch, classes], any batch.
 
     Args:
-        shape: an image's [C, H, W].
+        shape: [C, H, W] of an image.
 
     Raises:
-        AssertionError: onnxruntime computes something else; nothing is written.
+        AssertionError: onnxruntime's outputs differ from torch's; nothing is written.
         OSError: ``to`` cannot be written.
     """
     model.eval()
@@ -38,7 +38,7 @@ def _converted(model: nn.Module, shape: Sequence[int]) -> bytes:
     example = torch.zeros(2, *shape, dtype=next(model.parameters()).dtype)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's own internals
+        warnings.simplefilter("ignore")  # they concern the exporter's own internals
         program = torch.onnx.export(
             model,
             (example,),

@@ -1,4 +1,4 @@
-"""Weights in and out: what a trial came to, for others to load; what others have trained, for a trial to start from."""
+"""Read the network that a trial has committed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from trials.training.net import Net
 
 
 def network(trial: Place) -> tuple[Architecture, Net]:
-    """The network a trial has come to, on the CPU, made smaller as it was, and what it is built from.
+    """Return a trial's architecture and its last committed network, on the CPU, compact if it was.
 
     Raises:
-        UserError: the folder holds no trial with a checkpoint, or one of a version that did not say what it is of.
+        UserError: the folder holds no trial with a checkpoint, or one of an older version without an architecture.
     """
     content = checkpoint(trial)
     if "architecture" not in content:
-        raise UserError(f"{str(trial)!r} was committed by an older version, which kept no architecture: run it again")
+        raise UserError(f"{str(trial)!r} was committed by an older version without an architecture: run it again")
     architecture = Architecture.of(content["architecture"])
     net = Net(architecture.build())
     net.load_state_dict(content["net"])
@@ -27,15 +27,19 @@ def network(trial: Place) -> tuple[Architecture, Net]:
 
 
 def network_of(trial: Place) -> dict[str, Any]:
-    """The state of the network a trial has come to: ``model``, ``masks``, ``snapshots``. Raises as ``checkpoint``."""
+    """Return the state of a trial's last committed network: ``model``, ``masks``, ``snapshots``, ...
+
+    Raises:
+        UserError: the folder holds no checkpoint.
+    """
     return dict(checkpoint(trial)["net"])
 
 
 def last_commit(trial: Place) -> tuple[str | None, dict[str, Any]]:
-    """The status of the trial in a folder (None where there is none) and its last checkpoint, empty without a commit.
+    """Return a trial's status (None if the folder holds no trial) and its last checkpoint (empty without a commit).
 
     Raises:
-        DamagedFile: one of them cannot be read.
+        DamagedFile: the state or the checkpoint cannot be read.
     """
     folder = TrialFolder(trial)
     state = folder.state()
@@ -44,10 +48,10 @@ def last_commit(trial: Place) -> tuple[str | None, dict[str, Any]]:
 
 
 def checkpoint(trial: Place) -> dict[str, Any]:
-    """A trial's last checkpoint.
+    """Return a trial's last checkpoint.
 
     Raises:
-        UserError: the folder holds none.
+        UserError: the folder holds none, or it is damaged.
     """
     try:
         _, content = last_commit(trial)

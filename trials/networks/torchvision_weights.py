@@ -1,4 +1,4 @@
-"""Networks that torchvision has trained on ImageNet, by torchvision's names."""
+"""torchvision's networks pretrained on ImageNet, by torchvision's names."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from trials.models.imagenet_resnet import TORCHVISION
 from trials.networks.load import load_into
 
 WEIGHTS = "IMAGENET1K_V1"
-"""The weights of the published tables; later ones of the same networks are others."""
+"""The weights used for the published tables; torchvision has newer ones for some of the networks."""
 
 
 def pretrained(name: str, *, num_classes: int, weights: Path | None = None) -> nn.Module:
-    """torchvision's model ``name`` in evaluation mode on the CPU, with the weights of a file, or else torchvision's.
+    """Build torchvision's model ``name`` in evaluation mode on the CPU, with weights from a file or from torchvision.
 
-    Those are taken from torch's hub cache ($TORCH_HOME/hub/checkpoints), and fetched into it where they are not there.
+    torchvision's weights are read from torch's hub cache ($TORCH_HOME/hub/checkpoints) and downloaded there if missing.
 
     Raises:
-        UserError: there is no such model, its weights can neither be found nor fetched, or they are not this model's.
+        UserError: there is no such model, its weights can neither be found nor downloaded, or they do not fit it.
     """
     from torchvision import models
 
@@ -37,31 +37,31 @@ def pretrained(name: str, *, num_classes: int, weights: Path | None = None) -> n
 
 
 def _from_hub(name: str) -> Path:
-    """The file of torchvision's weights in the hub cache; fetched where it is missing."""
+    """Path of torchvision's weights in the hub cache; downloaded if missing."""
     from torchvision import models
 
     try:
         url = str(models.get_model_weights(name)[WEIGHTS].url)
     except KeyError:
         raise UserError(
-            f"network is {name!r}, but torchvision has no {WEIGHTS} of it: name a file of weights"
+            f"network is {name!r}, but torchvision has no {WEIGHTS} weights for it: give a file (--weights {name}=FILE)"
         ) from None
     path = _cached(url)
     try:
         _fetch(url, path)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"weights of {name} are not at {path} and cannot be fetched ({error}): bring {url} there, or name a "
-            f"file of them (--weights {name}=FILE)"
+            f"weights of {name} are not at {path} and cannot be downloaded ({error}): put {url} there, or give a "
+            f"file (--weights {name}=FILE)"
         ) from None
     return path
 
 
 def source_path(source_net: str, model: str) -> Path:
-    """The file that ``source_net`` names; ``torchvision`` is downloaded once, to where torch.hub keeps such files.
+    """Return the weights file that ``source_net`` names; for ``torchvision``, download it once into torch's hub cache.
 
     Raises:
-        UserError: it is not there and cannot be downloaded.
+        UserError: torchvision's weights are not in the cache and cannot be downloaded.
     """
     if source_net != "torchvision":
         return Path(source_net).expanduser()
@@ -79,12 +79,12 @@ def source_path(source_net: str, model: str) -> Path:
 
 
 def _cached(url: str) -> Path:
-    """Where torch.hub keeps the file of ``url``."""
+    """Path at which torch.hub caches the file of ``url``."""
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
 
 
 def _fetch(url: str, path: Path) -> None:
-    """Download ``url`` to ``path`` where that is missing; torchvision's names end in the hash of their content.
+    """Download ``url`` to ``path`` if that is missing, checking the hash at the end of torchvision's file names.
 
     Raises:
         OSError: there is no network (URLError is an OSError), or ``path`` cannot be written.

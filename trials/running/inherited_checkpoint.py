@@ -1,4 +1,4 @@
-"""Continue the checkpoint of a trial's nearest ancestor in a population."""
+"""Start a segment of a population from the checkpoint of its nearest ancestor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trials.storage.trial_folder import TrialFolder
 
 
 def inherited(config: TrialConfig, trials: Place) -> dict[str, Any]:
-    """The checkpoint of the nearest ancestor that has one in the folder ``trials``; empty where none has."""
+    """Return the checkpoint of the nearest ancestor that is complete in the folder ``trials``; empty if none is."""
     for ancestor in ancestors(config):
         folder = TrialFolder(trials / ancestor.id)
         try:
@@ -30,7 +30,7 @@ def inherited(config: TrialConfig, trials: Place) -> dict[str, Any]:
 
 
 def _unended(rows: Rows) -> Rows:
-    """An ancestor's rows without what it said only because it ended there: test figures and layers."""
+    """Drop from an ancestor's rows what it reported only because it ended there: test metrics and layer rows."""
     *before, last = rows["epochs"]
     layers = [row for row in rows.get("layers", []) if row["stage_id"] is not None]
     last = {**last, "test_loss": None, "test_accuracy": None}

@@ -1,4 +1,4 @@
-"""What a trial has come to so far: the rows of its epochs, and the commits that keep them and the network."""
+"""Evaluate a running trial, collect its rows, commit them with the network. Also TrialHost, its link to its runner."""
 
 from __future__ import annotations
 
@@ -26,23 +26,25 @@ from trials.training.stage_context import Map
 _T = TypeVar("_T")
 
 STOP_POLL_S = 0.5
-"""How often, at most, a running trial looks whether it should stop."""
+"""Minimum seconds between two checks whether a running trial should stop."""
 
 
 @dataclass(frozen=True)
 class TrialHost:
-    """What a trial is told by whoever runs it.
+    """The object through which a trial talks to whatever runs it: callbacks and settings.
 
     Attributes:
-        stages: folder of the shared stages.
-        report: called with every row of the table ``epochs`` as it comes, before it is committed.
-        should_stop: asked about twice a second; True commits what there is and ends the attempt as preempted.
-        threads: threads of the CPU. Results are the same bits for the same number.
-        is_over: asked after every epoch, but the last, of a stage that the method lets stop, with how many of these
-            there were so far and the row; True commits what there is and ends the trial as pruned.
-        warn: called with a line when something is amiss that is not the trial's fault: damage, a full disk.
-        alone: nobody else uses the device. Who is not alone and runs out of memory has not failed: it is not counted.
-        map: runs a stage's independent pieces of work (see trials/training/stage_context.py); None: here, in order.
+        stages: folder of the shared trials.
+        report: called with every new row of the table ``epochs``, before it is committed.
+        should_stop: called about twice a second; if True, the trial commits and the attempt ends as preempted.
+        threads: number of CPU threads. Results are bitwise reproducible for equal numbers.
+        is_over: called after every epoch but the trial's last, in stages that the method allows to be pruned, with the
+            number of such epochs so far and the row; if True, the trial commits and ends as pruned.
+        warn: called with one line about problems outside the trial: damaged files, a full disk.
+        alone: True if no other trial shares the device. Running out of memory on a shared device is not counted as a
+            failure.
+        map: runs a stage's independent work items (see trials/training/stage_context.py); None: in this process, in
+            order.
     """
 
     stages: Place
@@ -62,10 +64,10 @@ class TrialHost:
 
 
 class Progress:
-    """Of one attempt at a trial: its network and its rows, which grow, and its commits.
+    """State of one attempt at a trial: evaluates the network, collects rows and commits both.
 
     Attributes:
-        is_source: the trial is itself a shared stage.
+        is_source: True if the trial is itself a shared trial.
     """
 
     def __init__(
@@ -96,9 +98,11 @@ class Progress:
         began: float,
         end: bool,
     ) -> bool:
-        """Evaluate and add the row of an epoch (1-based; 0 is the network as the stage found or made it).
+        """Evaluate the network, add and report the row of an epoch, and return whether the stage ends here.
 
-        ``own``: columns of the stage. Returns whether it was the stage's last.
+        ``epoch`` is 1-based; 0 is the network before any training in the stage. ``own`` returns the stage's columns.
+        ``began`` is ``time.monotonic()`` at the epoch's start. If not ``end``, the stage may still end by itself.
+        Raises NonFiniteLoss if a loss is NaN or infinite.
         """
         loss, accuracy = totals.means() if totals is not None and totals.count else (None, None)
         val_loss, val_accuracy = evaluate(self.net, self.data, "val")
@@ -106,7 +110,7 @@ class Progress:
             stage.assess(self.net, epoch, val_accuracy)
             end = end or stage.finished
             if end and stage.leave(self.net):
-                val_loss, val_accuracy = evaluate(self.net, self.data, "val")
+                val_loss, val_accuracy = evaluate(self.net, self.data, "val")  # leave() has changed the network
         test_loss, test_accuracy = evaluate(self.net, self.data, "test") if end else (None, None)
         for value in (loss, val_loss, test_loss):
             if value is not None and not math.isfinite(value):
@@ -132,12 +136,12 @@ class Progress:
         return end
 
     def report_layers(self, stage: Stage) -> None:
-        """Add the rows of the layers as a stage leaves them."""
+        """Add the rows of the table ``layers`` at the end of a stage."""
         own = stage.layer_columns()
         self.rows["layers"] += layer_rows(self.net, self.sizes, stage=stage.name, level=stage.level, own=own)
 
     def due(self) -> tuple[bool, bool]:
-        """Whether to commit now, and whether to stop then."""
+        """Return whether to commit now, and whether to stop afterwards."""
         now = time.monotonic()
         stop = False
         if now - self._last_poll >= STOP_POLL_S:
@@ -146,7 +150,10 @@ class Progress:
         return stop or now - self._last_commit >= self.config.checkpoint_every_s, stop
 
     def commit(self, position: dict[str, int], extra: dict[str, Any] | None = None, **fields: Any) -> None:
-        """Keep the network, the rows, where the trial is, and what else the next step needs."""
+        """Commit the network, the rows, the trial's position and ``extra`` state that the next step needs.
+
+        ``fields`` set further fields of the trial's state (status, result).
+        """
         content = {"position": position, "data": self.raw.fingerprint, "net": self.net.state_dict(), **(extra or {})}
         content["architecture"] = self.architecture.record()
         seconds = self._seconds_before + time.monotonic() - self._start
@@ -160,16 +167,16 @@ class Progress:
         self._last_commit = time.monotonic()
 
     def complete(self, position: dict[str, int], extra: dict[str, Any] | None = None) -> None:
-        """The last commit of all."""
+        """Make the trial's last commit, with status complete and the result."""
         self.commit(position, extra, status="complete", result=self.result())
 
     def own_epochs(self, stages: Container[str] | None = None) -> int:
-        """How many epochs this trial, and those whose checkpoints it continues, trained: in all stages or in these."""
+        """Number of epochs trained in ``stages`` (None: all) by this trial and by ancestors it continues."""
         own = (row for row in self.rows["epochs"] if row["epoch"] > 0 and row["stage_id"] is None)
         return sum(stages is None or row["stage"] in stages for row in own)
 
     def result(self) -> dict[str, Any]:
-        """What the trial came to: its last row's figures, and the size of the network it started from."""
+        """Return the trial's result: metrics of its last row, latency if measured, sizes of the dense network."""
         row = self.rows["epochs"][-1]
         measured = self.config.measure_latency and not self.is_source
         return {

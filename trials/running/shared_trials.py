@@ -1,4 +1,4 @@
-"""Shared stages: the network a trial starts from, computed once however many trials want it, by whoever comes first."""
+"""Shared trials: a dense training that several trials start from; the first to need it computes it under a lease."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from trials.storage.rows import Rows
 from trials.storage.trial_folder import State, TrialFolder
 
 SHARED_POLL_S, SHARED_POLL_STORE_S = 0.2, 2.0
-"""How often a waiting trial looks whether its source is there, on a path and in an object store."""
+"""Seconds between a waiting trial's checks whether its shared trial is complete, on a path and in an object store."""
 
 MOST_FAILURES = 3
-"""A shared stage that has failed this often is not tried again by every trial that wants it."""
+"""After this many failures a shared trial is not attempted again; trials that need it fail at once."""
 
 
 def obtain(
     folder: TrialFolder, compute: Callable[[], State], should_stop: Callable[[], bool]
 ) -> tuple[dict[str, Any], Rows]:
-    """The checkpoint and the rows of a shared stage.
+    """Return the checkpoint and the rows of a shared trial, computing it first if needed.
 
-    If they are not there, ``compute`` makes them, under the folder's lease; meanwhile the others wait. Whoever finds
-    the owner dead takes over and continues from its last commit.
+    One process calls ``compute`` under the folder's lease while the others wait. If the lease's owner dies, another
+    process takes over and continues from the last commit.
 
     Raises:
         Preempted: asked to stop while waiting or computing.
-        RuntimeError: the stage failed; MemoryError: for want of memory.
+        RuntimeError: the shared trial failed, now or ``MOST_FAILURES`` times before.
+        MemoryError: it failed now because memory ran out.
     """
     lease = Lease(folder.path)
     while True:
@@ -38,20 +39,18 @@ def obtain(
             try:
                 return folder.checkpoint(state.commits[-1]), folder.rows(state.commits[-1])
             except DamagedFile:
-                pass  # computing it again repairs what can be repaired first
+                pass  # computing it again starts with a repair
         if state is not None and state.failures >= MOST_FAILURES:
-            raise RuntimeError(
-                f"{folder.path.name}, which it starts from, failed {state.failures} times: {state.error}"
-            )
+            raise RuntimeError(f"shared trial {folder.path.name} failed {state.failures} times: {state.error}")
         if lease.acquire():
             try:
                 with lease:
                     state = compute()
             except Superseded:
-                continue  # whoever took the stage over computes it now
+                continue  # another process has taken the shared trial over and computes it now
             if state.status == "failed":
                 kind = MemoryError if (state.error or {}).get("type") == OUT_OF_MEMORY else RuntimeError
-                raise kind(f"{folder.path.name}, where it starts, failed: {state.error}")
+                raise kind(f"shared trial {folder.path.name} failed: {state.error}")
             if state.status == "preempted":
                 raise Preempted
         elif should_stop():

@@ -1,4 +1,4 @@
-"""One stage of a trial, run: taken up where it is, trained epoch by epoch, until it, or the trial's segment, ends."""
+"""Run one stage of a trial: enter or resume it, then train until the stage, or the trial's segment, ends."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from trials.training.stage_context import StageContext
 
 
 class StageRun:
-    """One attempt at the stage at ``position`` among a trial's.
+    """One attempt at the stage with index ``position`` of a trial.
 
     Attributes:
-        checkpoint: what the trial goes on from. Emptied once the stage has taken it up, for the memory it holds.
-        epoch: how many epochs are over.
-        step: how many steps of the epoch after these.
-        stepper: what runs the stage's steps.
-        end: the epoch at which the stage is left: its last one, or where a segment of a population's member ends.
+        checkpoint: the checkpoint that the trial continues from. Cleared once the stage has loaded it, to free memory.
+        epoch: number of finished epochs.
+        step: number of finished steps of the current epoch.
+        stepper: runs the stage's steps, eagerly or as a CUDA graph.
+        end: the epoch at which the stage ends: its last one, or the end of the segment in a population.
     """
 
     def __init__(self, progress: Progress, stage: Stage, position: int, checkpoint: dict[str, Any]) -> None:
@@ -41,7 +41,12 @@ class StageRun:
         self.end = config.until_epoch if self.divided and config.until_epoch is not None else stage.epochs
 
     def run(self, context: StageContext, last: bool) -> None:
-        """Everything that is left of the stage. ``last``: the trial ends with it."""
+        """Run the rest of the stage and commit its end. ``last``: the trial ends with this stage.
+
+        Raises:
+            Preempted: the trial was asked to stop; everything is committed.
+            Pruned: the search stopped the trial early; everything is committed.
+        """
         totals = self._take_up(context)
         while self.epoch < self.end:
             began = time.monotonic()
@@ -62,14 +67,14 @@ class StageRun:
         self._commit_end(last)
 
     def _change_hyperparameters(self) -> None:
-        """Go on under those of the next segment, if one begins here."""
+        """Switch to the next segment's hyperparameters if a segment begins at this epoch."""
         before, config = self.stage, self.progress.config
         self.stage = segments.changed(before, config, self.net, self.epoch)
         if self.stage is not before:
             self.stepper = stepper(self.stage, self.net, config)
 
     def _take_up(self, context: StageContext) -> Totals | None:
-        """Enter the stage, or go on within it; returns the sums of an epoch that was begun."""
+        """Enter the stage, or resume within it; return the totals of a partly finished epoch, else None."""
         began, totals = time.monotonic(), None
         self.stage.arrive(context)
         if not self.inside:
@@ -100,12 +105,12 @@ class StageRun:
         return Totals(loss.to(device), correct.to(device), count)
 
     def train_epoch(self, totals: Totals | None) -> Totals:
-        """The steps that are left of an epoch; ``totals`` are the sums of those that are not."""
+        """Run the remaining steps of the current epoch; ``totals`` are the sums over its finished steps, if any."""
         stage, config, epoch = self.stage, self.progress.config, self.epoch
         stage.begin_epoch(epoch)
         if totals is None:
             totals = Totals.zero(self.progress.device)
-            torch.manual_seed(derive_seed(config.seed, stage.key, epoch))  # for layers that draw, e.g. dropout
+            torch.manual_seed(derive_seed(config.seed, stage.key, epoch))  # for dropout and other random layers
         self.net.model.train()
         streams = [
             self.progress.data.batches(
@@ -153,7 +158,7 @@ class StageRun:
             raise Preempted
 
     def _end_if_pruned(self) -> None:
-        """End the trial here if the search says so, in a stage that the method lets stop."""
+        """Commit and raise Pruned if the search stops the trial, in a stage that the method allows to be pruned."""
         progress, stoppable = self.progress, self.progress.method.stoppable
         if self.stage.name not in stoppable or progress.is_source:
             return
@@ -164,7 +169,7 @@ class StageRun:
             raise Pruned
 
     def _commit_end(self, last: bool) -> None:
-        """The next stage's turn; after a segment it stays this one's, in whichever trial continues it."""
+        """Commit the position after the stage: the next stage, or within this one if a segment ended it early."""
         goes_on = self.epoch < self.stage.epochs and not self.stage.finished
         place, state = (self._place(), self._state()) if goes_on else ({"stage": self.position + 1}, None)
         (self.progress.complete if last else self.progress.commit)(place, state)

@@ -1,4 +1,4 @@
-"""One trial: config -> the network it starts from -> stages -> rows. Commits as it goes, and continues where it was."""
+"""Run one trial: build the network, load what it starts from, run the stages, commit. Resumes from the last commit."""
 
 from __future__ import annotations
 
@@ -36,13 +36,14 @@ __all__ = ["TrialHost", "run", "source_name"]
 
 
 def run(config: TrialConfig, folder: Place, trial_host: TrialHost) -> State:
-    """Run a trial in its folder, from wherever it is, and return how it stands.
+    """Run a trial in its folder, continuing from its last commit, and return its final state.
 
-    A finished trial is not run again: its state is returned at once. A failure is committed (type, message, traceback)
-    and returned, not raised.
+    A finished trial is not run again; its state is returned. A failure is committed (type, message, traceback) and
+    returned, not raised.
 
     Raises:
-        Superseded: a later attempt took the trial over meanwhile.
+        Superseded: a later attempt took the trial over.
+        KeyboardInterrupt: the attempt is committed as preempted first.
     """
     trial_folder = TrialFolder(folder)
     device = resolve_device(config.device)
@@ -55,7 +56,7 @@ def run(config: TrialConfig, folder: Place, trial_host: TrialHost) -> State:
         attempt, checkpoint = trial_host.when_there_is_room(
             lambda: trial_folder.begin(host=socket.gethostname(), device=_describe(device))
         )
-    except Preempted:  # there was no room to begin
+    except Preempted:  # asked to stop while the disk was too full to start the attempt
         return trial_folder.state() or State(status="preempted")
     for line in (*lines, *attempt.warnings):
         trial_host.warn(line)
@@ -70,7 +71,7 @@ def run(config: TrialConfig, folder: Place, trial_host: TrialHost) -> State:
         raise
     except Superseded:
         raise
-    except Exception as error:  # noqa: BLE001  any failure of a trial is a result: committed, and told to the driver
+    except Exception as error:  # noqa: BLE001  any failure of a trial is a result: committed and reported to the driver
         crowded = is_out_of_memory(error) and not trial_host.alone
         _end(attempt, trial_host, "failed", error=_error_record(error), failures=attempt.state.failures + (not crowded))
     finally:
@@ -80,13 +81,13 @@ def run(config: TrialConfig, folder: Place, trial_host: TrialHost) -> State:
 
 
 def _end(attempt: Attempt, trial_host: TrialHost, status: str, **fields: Any) -> None:
-    """Commit how it ended; where there is no room even for that and it must stop, what was committed before holds."""
+    """Commit the attempt's final status; skipped if the disk stays full until the trial is asked to stop."""
     with suppress(Preempted):
         trial_host.when_there_is_room(lambda: attempt.end(status, **fields))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: the device's, or the machine's (of which torch has no name of its own)."""
+    """Whether memory ran out on the device or the host; for the latter torch raises a plain RuntimeError."""
     named = isinstance(error, (torch.OutOfMemoryError, MemoryError))
     return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
 
@@ -120,7 +121,7 @@ class _Run:
         self.progress = Progress(config, attempt, trial_host, self.method, self.raw, self.data, self.net)
 
     def go(self) -> None:
-        """Everything that is left to do."""
+        """Run the remaining stages; complete the trial at once if none remain."""
         self.method.initialised(self.net)
         stages = [] if self._is_shared() else segments.reached(self.config, list(self.method.stages()))
         first = 0
@@ -138,7 +139,7 @@ class _Run:
         StageRun(self.progress, stage, position, self.checkpoint).run(self._context(stage), last)
 
     def _is_shared(self) -> bool:
-        """A dense trial of a sweep is the shared stage of the same config, and nothing more; a segment is its own."""
+        """Whether this is a sweep's dense trial (not a segment), which only copies the shared trial of its config."""
         return is_shared(self.config) and not self.progress.is_source
 
     def _continue(self) -> int:
@@ -164,7 +165,7 @@ class _Run:
             self.progress.rows[table] = [{**row, "stage_id": row.get("stage_id") or name} for row in content]
 
     def _obtain(self, source: TrialConfig, trial_host: TrialHost) -> tuple[str, dict[str, Any], Rows]:
-        """A shared stage's name, checkpoint and rows."""
+        """Return a shared trial's folder name, checkpoint and rows."""
         folder = TrialFolder(self.trial_host.stages / source_name(source, self.raw))
         found = obtain(folder, lambda: run(source, folder.path, trial_host), self.trial_host.should_stop)
         return folder.path.name, *found
@@ -174,7 +175,7 @@ class _Run:
         return StageContext(self.data, self.progress.rows, mapping, seed, self._network)
 
     def _network(self, name: str) -> Net:
-        """Another trained network, in evaluation mode; its rows are not this trial's."""
+        """Return another trained network, in evaluation mode; its rows are not added to this trial's."""
         source = self.method.references()[name]
         _, checkpoint, _ = self._obtain(source, replace(self.trial_host, report=lambda row: None))
         net = build_net(source, self.raw, self.device)
@@ -184,5 +185,5 @@ class _Run:
 
 
 def source_name(source: TrialConfig, raw: Source) -> str:
-    """The folder of a shared stage: its trial's name and the fingerprint of the data it saw."""
+    """Folder name of a shared trial: its config's id and the start of its data's fingerprint."""
     return f"{source.id}-{raw.fingerprint[:6]}"

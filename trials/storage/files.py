@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, in whatever place."""
+"""Atomic file writes, listing and repair helpers, on a path or in an object store."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from trials.storage.place import ObjectPath, Place
 
 
 def write(path: Place, content: bytes) -> None:
-    """Replace ``path`` by ``content``, by temporary file, fsync and rename: a reader sees the old or the new whole.
+    """Replace ``path`` atomically (temporary file, fsync, rename): a reader sees either the old or the new content.
 
-    An object is replaced by one PUT. The folder itself is not synced: a rename that a power failure undoes leaves the
-    old file, which is as good.
+    An object is replaced by one PUT. The folder itself is not synced: if a power failure undoes the rename, the old
+    file remains, which is equally consistent.
     """
     if isinstance(path, ObjectPath):
         path.write_bytes(content)
@@ -29,13 +29,13 @@ def write(path: Place, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError:
-        temporary.unlink(missing_ok=True)  # half a file takes room where there is none
+        temporary.unlink(missing_ok=True)  # the disk may be full: free the space of the partial file
         raise
 
 
 def save(path: Path, content: object) -> None:
-    """torch.save to ``path``, there whole or not at all."""
-    import torch  # not for those who only read
+    """Write ``content`` with torch.save to ``path``, atomically."""
+    import torch  # here, so that reading results does not import torch
 
     buffer = io.BytesIO()
     torch.save(content, buffer)
@@ -43,12 +43,12 @@ def save(path: Path, content: object) -> None:
 
 
 def digest(content: bytes) -> str:
-    """12 hex digits of the SHA-256: part of a committed file's name, so that the name tells whether it is whole."""
+    """Return 12 hex digits of the SHA-256; committed files carry it in their names, so that damage can be detected."""
     return hashlib.sha256(content).hexdigest()[:12]
 
 
 def names(folder: Place) -> list[str]:
-    """What lies in a folder, in alphabetical order; nothing where there is no folder."""
+    """Names in a folder, sorted; empty if the folder does not exist."""
     try:
         return sorted(path.name for path in folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
@@ -56,32 +56,32 @@ def names(folder: Place) -> list[str]:
 
 
 def remove_leftovers(folder: Place) -> None:
-    """Delete what writers that were killed have left half written; an object store keeps nothing of the kind."""
+    """Delete temporary files of writers that were killed; an object store has none."""
     if isinstance(folder, Path):
         for leftover in folder.glob("**/.*.tmp"):
             leftover.unlink(missing_ok=True)
 
 
 def set_aside(path: Place) -> Place:
-    """Rename a damaged file to ``<name>.damaged`` (``.damaged-2``, …), so that nothing reads it and nothing is lost."""
+    """Rename a damaged file to ``<name>.damaged`` (``.damaged-2``, …): it is kept, but no longer read."""
     target, n = path.with_name(f"{path.name}.damaged"), 1
     while target.exists():
         n += 1
         target = path.with_name(f"{path.name}.damaged-{n}")
-    path.rename(target)  # type: ignore[arg-type]  # both are of one kind
+    path.rename(target)  # type: ignore[arg-type]  # both are Paths or both ObjectPaths
     return target
 
 
 def is_full(error: OSError) -> bool:
-    """Whether a write failed because there is no room."""
+    """Whether a write failed because the disk or a quota is full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def require_writable(folder: Place) -> None:
-    """Make ``folder`` and prove that files can be written there, and read back.
+    """Create ``folder`` and check that a file can be written there and read back.
 
     Raises:
-        OSError: they cannot.
+        OSError: writing fails, or the file reads back differently.
     """
     folder.mkdir(parents=True, exist_ok=True)
     content = uuid.uuid4().hex.encode()

@@ -1,4 +1,4 @@
-"""A full disk: whoever wants to write waits until there is room, says so once, and loses nothing of its work."""
+"""Retry writes while the disk is full, with one warning, so that a trial loses no work."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from trials.errors import Preempted
 from trials.storage.files import is_full
 
 RETRY_S = 5.0
-"""How often it is tried again."""
+"""Seconds between retries."""
 
 _T = TypeVar("_T")
 
 
 def when_there_is_room(write: Callable[[], _T], tell: Callable[[str], None], should_stop: Callable[[], bool]) -> _T:
-    """What ``write`` returns, once there is room for it. It must be possible to begin it anew.
+    """Call ``write`` until it no longer fails because the disk is full, and return its result.
+
+    ``write`` must be safe to repeat. ``tell`` is called once, at the first failure.
 
     Raises:
-        Preempted: asked to stop meanwhile.
+        Preempted: ``should_stop`` returned True while waiting.
     """
     said = False
     while True:

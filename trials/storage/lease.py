@@ -1,12 +1,12 @@
-"""One owner at a time, with takeover from the dead.
+"""Leases on folders: one owner at a time, and takeover from owners that have died.
 
-A lease names its owner (host, process, start of the process) and holds a heartbeat that its owner counts up. Whoever
-finds it may take it over when the owner is a process of this machine that no longer lives, or when the heartbeat has
-stood still for ``patience_s`` by the finder's own clock (so that clocks that jump or differ do no harm). Where the
-owner is written, and how two who want it at the same time are kept apart, is ``seats.py``'s business.
+A lease names its owner (host, process, start time of the process) and holds a heartbeat counter that the owner
+increments. Another process may take the lease over if the owner was a process of this host that no longer runs, or if
+the heartbeat has not changed for ``patience_s`` on the observer's own monotonic clock (so clock skew and clock jumps do
+no harm). ``lease_store.py`` stores the owner and resolves simultaneous claims.
 
-Nobody can be stopped by a lease from writing late, when frozen for longer than others' patience: that is refused by the
-number of the attempt (``ledger.py``). An owner that was succeeded learns of it at its next heartbeat.
+A lease cannot prevent late writes by an owner that was frozen for longer than ``patience_s``. ``trial_folder.py``
+refuses those by attempt number. An owner that was replaced notices at its next heartbeat.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PATIENCE_S = 60.0
 
 
 class Lease:
-    """A lease on a folder: ``with Lease(folder) as lease`` after :meth:`acquire` has said yes."""
+    """A lease on a folder. Call :meth:`acquire`; once it returns True, ``with lease:`` releases it at the end."""
 
     def __init__(self, folder: Place, *, heartbeat_s: float = HEARTBEAT_S, patience_s: float = PATIENCE_S) -> None:
         self._seat: LeaseStore = FileLeaseStore(folder) if isinstance(folder, Path) else ObjectLeaseStore(folder)
@@ -34,21 +34,24 @@ class Lease:
         self._mine: Owner | None = None
         self._seen: dict[str, tuple[Owner, float]] = {}
         self.lost = False
-        """Somebody else has taken the lease over: whoever held it must stop."""
+        """True once another process has taken the lease over; the holder must stop."""
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def owner(self) -> Owner | None:
-        """Who holds the lease now, if anybody."""
+        """Return the current owner, or None if the lease is free."""
         return self._seat.owner()
 
     @property
     def token(self) -> str:
-        """Of whoever holds the lease through this object; empty for nobody."""
+        """This object's token while it holds the lease, else empty."""
         return self._mine.token if self._mine is not None else ""
 
     def acquire(self) -> bool:
-        """Take the lease if it is free or its owner is dead. Call again to wait: patience is counted between calls."""
+        """Take the lease if it is free or its owner is dead; return whether it was taken.
+
+        To wait for the lease, call this repeatedly: the heartbeat is compared between calls.
+        """
         me = Owner.me()
         if not self._seat.take(me, self._gone):
             return False
@@ -71,7 +74,7 @@ class Lease:
             mine = replace(self._mine, beat=self._mine.beat + 1)
             try:
                 kept = self._seat.renew(mine)
-            except OSError:  # a full disk, a store that does not answer: the next beat may come through
+            except OSError:  # full disk or unreachable store: the next heartbeat may succeed
                 continue
             if not kept:
                 self.lost = True
@@ -79,7 +82,7 @@ class Lease:
             self._mine = mine
 
     def release(self) -> None:
-        """Give the lease back, unless somebody has taken it over."""
+        """Stop the heartbeat and give the lease back, unless another process has taken it over."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()

@@ -1,9 +1,9 @@
-"""Where a lease's owner is written: a file under a lock of the kernel, or claims in an object store, which has none.
+"""Storage of a lease's owner: a file guarded by a kernel lock, or claim objects in an object store, which has no locks.
 
-In an object store everybody writes an object of their own, and nobody another's. Whoever wants the lease writes a claim
-and then lists all claims; who finds no other has won. Two can never both win: had the first not seen the second's
-claim, it was written after the first had listed, hence after the first's own claim, which the second then sees. This
-holds where a list shows every write that ended before it began (S3 since December 2020, MinIO, Ceph).
+In an object store every process writes only its own object. A claimant writes its claim, then lists all claims; it wins
+if it finds no other. Two claimants cannot both win: if A's listing did not show B's claim, B wrote its claim after A
+listed, hence after A wrote its claim, so B's listing shows A's claim. This requires that a listing shows every write
+that finished before the listing began (S3 since December 2020, MinIO, Ceph).
 """
 
 from __future__ import annotations
@@ -24,28 +24,30 @@ from trials.storage.place import ObjectPath
 Gone = Callable[[Owner], bool]
 
 LOOKS, CLAIMS_POLL_S = 20, 0.1
-"""So often a claimant looks whether the later ones have withdrawn."""
+"""Maximum number of listings, and seconds between them, while a claimant waits for other claims to be withdrawn."""
 
 
 class LeaseStore(Protocol):
-    """What a lease needs of the place it lies in."""
+    """Stores the owner of a lease."""
 
     def owner(self) -> Owner | None:
-        """Who is written there."""
+        """Return the stored owner, or None."""
 
     def take(self, me: Owner, gone: Gone) -> bool:
-        """Write me there, if nobody is or who is there is gone."""
+        """Store ``me`` as owner if there is none or ``gone`` says it has died; return whether it was stored."""
 
     def renew(self, mine: Owner) -> bool:
-        """Write my heartbeat; False if somebody else is there now."""
+        """Store the owner's new heartbeat; False if the lease has another owner by now."""
 
     def leave(self, mine: Owner) -> None:
-        """Nobody is there, unless somebody else is."""
+        """Remove the owner, unless the lease has another one by now."""
 
 
 class FileLeaseStore:
-    """``lease.json``, changed under a lock that the kernel drops with its holder. On NFS that is the server's (v4, or
-    v3 with lockd); Lustre needs the mount option ``flock``."""
+    """``lease.json``, changed under a file lock that the kernel releases when its holder dies.
+
+    On NFS the lock is the server's (v4, or v3 with lockd); Lustre needs the mount option ``flock``.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "lease.json"
@@ -88,7 +90,12 @@ class FileLeaseStore:
 
 @dataclass(frozen=True)
 class _Claim:
-    """``term`` is higher than that of every claim it followed; ``held`` once it has won."""
+    """One process's claim to a lease.
+
+    Attributes:
+        term: higher than the term of every claim that was there before it.
+        held: whether the claim has won the lease.
+    """
 
     owner: Owner
     term: int
@@ -96,7 +103,7 @@ class _Claim:
 
 
 class ObjectLeaseStore:
-    """``claims/<token>.json``: one for the owner, and for a moment one for each who would be."""
+    """``claims/<token>.json``: one object for the owner, and briefly one for each other claimant."""
 
     def __init__(self, folder: ObjectPath) -> None:
         self.folder = folder / "claims"
@@ -112,6 +119,7 @@ class ObjectLeaseStore:
             return False
         self._term = max((self._term, 1, *(claim.term + 1 for claim in claims)))
         self._write(me, held=False)
+        # Of simultaneous claimants the one with the lowest token wins; the others withdraw.
         for _ in range(LOOKS):
             others = self._others(me, gone)
             if others is None or any(claim.owner.token < me.token for claim in others):
@@ -119,7 +127,7 @@ class ObjectLeaseStore:
             if not others:
                 self._write(me, held=True)
                 return self._is_last(me)
-            time.sleep(CLAIMS_POLL_S)  # the others see me and withdraw
+            time.sleep(CLAIMS_POLL_S)
         self._remove(me)
         return False
 
@@ -133,7 +141,7 @@ class ObjectLeaseStore:
         self._remove(mine)
 
     def _others(self, me: Owner, gone: Gone) -> list[_Claim] | None:
-        """Living claims but mine, those of the gone removed; None where one of them holds the lease."""
+        """Return living claims other than ``me``'s and remove dead ones; None if a living claim holds the lease."""
         others = [claim for claim in self._claims() if claim.owner.token != me.token]
         dead = [claim for claim in others if gone(claim.owner)]
         living = [claim for claim in others if claim not in dead]
@@ -145,8 +153,11 @@ class ObjectLeaseStore:
         return living
 
     def _is_last(self, mine: Owner) -> bool:
-        """Whether my claim is there and none that holds followed it. A claim that was removed while its owner was
-        frozen in the midst of a heartbeat may come back: it is older, and goes."""
+        """Whether this claim still exists and no held claim has a higher term; otherwise remove this claim.
+
+        An owner that was frozen during a heartbeat may write its claim again after it was removed. The claim then has a
+        lower term than its successor's, so it is removed here.
+        """
         claims = self._claims()
         last = any(claim.owner.token == mine.token for claim in claims) and not any(
             claim.held and claim.term > self._term for claim in claims
@@ -162,7 +173,7 @@ class ObjectLeaseStore:
                 content = json.loads(path.read_bytes())
                 found.append(_Claim(Owner(**content["owner"]), int(content["term"]), bool(content["held"])))
             except (FileNotFoundError, ValueError, TypeError, KeyError):
-                continue  # withdrawn meanwhile, or the marker of a folder
+                continue  # withdrawn since the listing, or a folder marker
         return found
 
     def _path(self, owner: Owner) -> ObjectPath:

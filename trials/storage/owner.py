@@ -1,4 +1,4 @@
-"""Who holds a lease, and whether that process lives, as far as this one can know."""
+"""The owner of a lease, and whether its process still runs as far as this process can tell."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Owner:
-    """Who holds a lease.
+    """The process that holds a lease.
 
     Attributes:
-        started: when the process started, in the kernel's ticks since boot.
-        kernel: the boot and the PID namespace that ``pid`` means something in. Two containers may share a host name,
-            and a machine may come back under its old one; the number of a process says nothing there.
-        beat: counts up while it lives.
+        started: start time of the process, in kernel ticks since boot.
+        kernel: boot id and PID namespace in which ``pid`` is valid. Two containers may share a host name, and a host
+            may reboot under its old name; ``pid`` alone would be ambiguous then.
+        beat: heartbeat counter.
     """
 
     host: str
@@ -35,12 +35,12 @@ class Owner:
 
     @property
     def near(self) -> bool:
-        """Whether its process would be seen from here."""
+        """Whether the owner runs in this host's PID namespace, so that its process can be looked up."""
         return self.host == socket.gethostname() and self.kernel == _kernel()
 
     @property
     def surely_dead(self) -> bool:
-        """Whether the owner was a process of this machine that is gone (or whose number another process has now)."""
+        """Whether the owner was a process of this host that has ended (or whose PID another process has now)."""
         return self.near and _start_of(self.pid) != self.started
 
     @property
@@ -64,7 +64,7 @@ def _kernel() -> str:
 
 
 def _start_of(pid: int) -> str:
-    """When a process of this machine started; empty if there is none."""
+    """Start time of a process of this host; empty if there is no such process, ``unknown`` without /proc."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,8 +1,8 @@
-"""Where things lie: a path that all machines can write, or an object store (``s3://bucket/prefix``).
+"""Storage locations: a path that all hosts can write, or an object store (``s3://bucket/prefix``).
 
-A :data:`Place` is a ``pathlib.Path``, used as it is, or an :class:`ObjectPath`, which has the part of its interface
-that this project uses. What differs is that an object is written by one PUT, there whole or not at all, and that there
-are no folders, no locks and no rename.
+A :data:`Place` is either a ``pathlib.Path`` or an :class:`ObjectPath`, which implements the part of Path's interface
+that this project uses. The differences: an object is written atomically by one PUT, and there are no folders, no locks
+and no atomic rename.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from typing import Any, TypeVar
 from trials.errors import UserError
 
 STORAGE_LAG_S = 10.0
-"""How long what one machine has written may be invisible to another: NFS caches what it has read for some seconds."""
+"""Seconds for which another host may not yet see a write, because NFS clients cache what they have read."""
 
 
 ENVIRONMENT = (
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION"),
     *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_CA_BUNDLE"),
 )
-"""What says how an object store is reached; what is set of it is handed to workers."""
+"""Environment variables for access to an object store; those that are set are passed on to workers."""
 
 READS, READ_PAUSE_S = 10, 0.02
-"""An object that is replaced while it is read is read again, so often."""
+"""Maximum number of reads of an object that is replaced during the read, and the pause per read so far in seconds."""
 
 REQUESTS_AT_ONCE = 32
-"""An object store answers late, but many at once."""
+"""Parallel requests to an object store, whose latency is high."""
 
 _BUCKET = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 _KEY = r"[A-Za-z0-9_][A-Za-z0-9_.=-]*"
@@ -46,7 +46,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, order=True)
 class ObjectPath:
-    """An object in an S3 bucket, or what begins with its name and a slash.
+    """An object in an S3 bucket, or the "folder" of all objects under ``<key>/``.
 
     Attributes:
         key: bucket and name, ``bucket/prefix/name``.
@@ -72,10 +72,13 @@ class ObjectPath:
         return self.parent / name
 
     def read_bytes(self) -> bytes:
-        """Its content, whole: Arrow asks for the size first, and reads that much of what may be another object by then.
+        """Return the whole content, verified against the object's MD5 (ETag) or its current size.
+
+        Arrow asks for the size first and then reads that many bytes; the object may have been replaced in between.
 
         Raises:
             FileNotFoundError: there is no such object.
+            OSError: every read failed, or the object was replaced during each of them.
         """
         for attempt in range(READS):
             try:
@@ -87,7 +90,7 @@ class ObjectPath:
             except OSError:
                 if attempt == READS - 1:
                     raise
-            else:  # the tag is the MD5, unless the object was uploaded in parts or is encrypted with a key of KMS
+            else:  # the ETag is the MD5, unless the object was uploaded in parts or is encrypted with a KMS key
                 whole = hashlib.md5(content, usedforsecurity=False).hexdigest() == tag
                 if whole or self._info().size == len(content):
                     return content
@@ -98,7 +101,7 @@ class ObjectPath:
         return self.read_bytes().decode()
 
     def write_bytes(self, content: bytes) -> None:
-        """One PUT; from 10 MB on an upload in parts, which is there once all of it is."""
+        """Write by one PUT, or from 10 MB on by a multipart upload; either way the object appears atomically."""
         with _client().open_output_stream(self.key) as stream:
             stream.write(content)
 
@@ -110,7 +113,7 @@ class ObjectPath:
                 raise
 
     def rename(self, target: ObjectPath) -> None:
-        """A copy, then the end of the original: a kill between leaves both."""
+        """Copy to ``target``, then delete the original; a kill in between leaves both."""
         _client().copy_file(self.key, target.key)
         self.unlink()
 
@@ -131,18 +134,18 @@ class ObjectPath:
         return _client().get_file_info(self.key)
 
     def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:
-        """Nothing: there are no folders to make."""
+        """Do nothing: an object store has no folders."""
 
     def rmdir(self) -> None:
-        """The marker that an emptied folder leaves, and whatever lies below."""
+        """Delete the marker object that an emptied folder leaves, and all objects below."""
         _client().delete_dir(self.key)
 
     def iterdir(self) -> Iterator[ObjectPath]:
-        """What lies directly below, the markers of folders that were emptied left out; nothing where nothing is."""
+        """Iterate over what lies directly below, without markers of emptied folders; empty if there is nothing."""
         return (ObjectPath(info.path) for info in self._listed(recursive=False))
 
     def stamps(self) -> dict[str, tuple[int, int]]:
-        """Time of change in ns (whole seconds) and size of every object below, by its name from here on."""
+        """(mtime in ns at whole-second resolution, size in bytes) of every object below, by relative name."""
         found = self._listed(recursive=True)
         return {info.path[len(self.key) + 1 :]: (info.mtime_ns, info.size) for info in found if info.is_file}
 
@@ -156,10 +159,10 @@ Place = Path | ObjectPath
 
 
 def place(where: str | Place) -> Place:
-    """A place by its name: a path (made absolute), or ``s3://bucket/prefix``.
+    """Parse a location: a path (made absolute), or ``s3://bucket/prefix``.
 
     Raises:
-        UserError: it is a URI, but not one of these.
+        UserError: it is a URI of another form.
     """
     if isinstance(where, ObjectPath):
         return where
@@ -168,7 +171,7 @@ def place(where: str | Place) -> Place:
         match = _S3.fullmatch(text)
         if match is None:
             raise UserError(
-                f"{text!r} is no place for a storage: give a path, or s3://BUCKET/PREFIX of letters, digits, "
+                f"{text!r} cannot be a storage: give a path, or s3://BUCKET/PREFIX of letters, digits, "
                 "'_', '-', '=', '.' and '/'"
             )
         return ObjectPath(match[1])
@@ -176,12 +179,12 @@ def place(where: str | Place) -> Place:
 
 
 def environment(where: Place) -> dict[str, str]:
-    """What of this process's environment others need to reach a place."""
+    """Environment variables of this process that other processes need to access ``where``; none for a path."""
     return {n: os.environ[n] for n in ENVIRONMENT if n in os.environ} if isinstance(where, ObjectPath) else {}
 
 
 def each(function: Callable[[_T], R], items: Iterable[_T], where: Place) -> list[R]:
-    """``function`` of every item, in their order; many at once where the place they lie in answers late."""
+    """Apply ``function`` to every item and return the results in order; in parallel threads for an object store."""
     if isinstance(where, Path):
         return list(map(function, items))
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
@@ -194,7 +197,10 @@ def _client() -> Any:
 
 @functools.lru_cache(maxsize=4)
 def _client_of(process: int, settings: tuple[str | None, ...]) -> Any:
-    """The connection of a process: it does not survive a fork. Arrow reads the keys itself, but not the endpoint."""
+    """The S3 client of a process, cached by PID because it does not survive a fork.
+
+    Arrow reads the credentials from the environment itself, but not the endpoint.
+    """
     from pyarrow import fs
 
     set_to = dict(zip(ENVIRONMENT, settings, strict=True))
@@ -207,7 +213,7 @@ def _client_of(process: int, settings: tuple[str | None, ...]) -> Any:
     }
     return fs.S3FileSystem(
         background_writes=False,
-        allow_delayed_open=True,  # what is small is then one PUT
+        allow_delayed_open=True,  # small objects are then written by one PUT
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=5),
         connect_timeout=10,
         request_timeout=60,

@@ -1,4 +1,4 @@
-"""The vocabulary of a trial's rows: the tables they belong to and the columns of a trial's result."""
+"""Names that describe a trial's rows: its tables, the columns of its result, and the final statuses."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ RESULT = (
     *(f"{split}_{figure}" for split in ("train", "val", "test") for figure in ("loss", "accuracy")),
     *("density", "sparsity", "kept", "prunable", "empty_layers", "macs", "flops", "parameters"),
 )
-"""Columns of a trial's last row that are its result: what an objective may name, with dense_flops."""
+"""Columns of a trial's last row that form its result. An objective may use these and ``dense_flops``."""
 
 
 BATCH_SIZES = (1, 128)
 
 
 LATENCY = tuple(f"latency_ms_{size}" for size in BATCH_SIZES)
-"""Of the result too, where the trial measures it (see trials/training/latency.py)."""
+"""Result columns of trials that measure latency (see trials/training/latency.py), in milliseconds per batch size."""
 
 
 FINISHED = frozenset({"complete", "pruned"})

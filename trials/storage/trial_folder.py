@@ -1,9 +1,9 @@
-"""A trial's folder: what is committed, and how. The one place that knows file names; the sweeper reads it too.
+"""A trial's folder: commits, file names and repair. Only this module knows the file names; the sweeper uses it too.
 
-A commit is checkpoint, rows, state, in this order, each there whole or not at all. ``state.json`` names the files it
-stands for, so whatever a kill leaves beside them is not read. Names carry commit, attempt and a hash of the content:
-a late writer never touches its successor's files, and a file tells by its name whether it is whole. A checkpoint holds
-a copy of the trial's rows, so that a damaged row file is written again, not computed again.
+A commit writes checkpoint, rows and state, in this order, each atomically. ``state.json`` names the files that count,
+so files that a kill leaves behind are never read. File names carry commit number, attempt and a hash of the content: a
+late writer never touches its successor's files, and damage is detected by the hash. A checkpoint holds a copy of the
+trial's rows, so a damaged row file is rewritten without computing anything again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NAME = re.compile(r"(?P<commit>\d{6})-a(?P<attempt>\d+)-(?P<hash>[0-9a-f]{12})\
 
 @dataclass(frozen=True)
 class Commit:
-    """What one commit stands for: file names in ``checkpoint/`` and ``rows/``."""
+    """One commit: its number and its file names in ``checkpoint/`` and ``rows/`` (by table)."""
 
     number: int
     checkpoint: str | None
@@ -38,7 +38,7 @@ class Commit:
 
 @dataclass(frozen=True)
 class State:
-    """What is committed of a trial."""
+    """The committed state of a trial, as in ``state.json``."""
 
     status: str = "running"
     attempt: int = 0
@@ -57,17 +57,17 @@ class State:
 
 
 class TrialFolder:
-    """A trial's folder, read by anyone; written through :meth:`begin`."""
+    """A trial's folder. Any process may read it; :meth:`begin` starts an attempt, which may write."""
 
     def __init__(self, path: Place) -> None:
         self.path = path
         self.state_path = path / "state.json"
 
     def state(self) -> State | None:
-        """What is committed, or None where nothing is.
+        """Return the committed state, or None if there is none.
 
         Raises:
-            DamagedFile: ``state.json`` cannot be read.
+            DamagedFile: ``state.json`` cannot be parsed.
         """
         try:
             text = self.state_path.read_bytes()
@@ -81,30 +81,34 @@ class TrialFolder:
             raise DamagedFile(f"{self.state_path} is not a committed state ({error})") from None
 
     def rows(self, commit: Commit) -> Rows:
-        """The rows that a commit stands for.
+        """Return a commit's rows by table.
 
         Raises:
-            DamagedFile: a row file is missing or not what its name says.
+            DamagedFile: a row file is missing or does not match the hash in its name.
         """
         tables = {name: self.table(commit, name) for name in commit.rows}
         return {name: table.to_pylist() for name, table in tables.items() if table is not None}
 
     def table(self, commit: Commit, table: str) -> pa.Table | None:
-        """One table of a commit's rows, as Arrow; None where the trial has no rows of that kind."""
+        """Return one table of a commit's rows as an Arrow table; None if the commit has no rows in that table.
+
+        Raises:
+            DamagedFile: the row file is missing or does not match the hash in its name.
+        """
         name = commit.rows.get(table)
         if name is None:
             return None
         return pq.ParquetFile(pa.BufferReader(self._read("rows", name))).read(use_threads=False)
 
     def checkpoint(self, commit: Commit) -> dict[str, Any]:
-        """The checkpoint of a commit, on CPU.
+        """Return the checkpoint of a commit, on CPU; empty if the commit has none.
 
         Raises:
-            DamagedFile: it is missing or not what its name says.
+            DamagedFile: the file is missing or does not match the hash in its name.
         """
         if commit.checkpoint is None:
             return {}
-        import torch  # not for those who only read rows and states
+        import torch  # here, so that reading rows and states does not import torch
 
         content = self._read("checkpoint", commit.checkpoint)
         loaded: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
@@ -118,16 +122,16 @@ class TrialFolder:
             raise DamagedFile(f"{path} is missing") from None
         match = _NAME.search(name)
         if match is None or files.digest(content) != match["hash"]:
-            raise DamagedFile(f"{path} is damaged: its content is not what its name says")
+            raise DamagedFile(f"{path} is damaged: its content does not match the hash in its name")
         return content
 
     def verify(self, *, checkpoint: bool = False) -> list[str]:
-        """Check the row files (and the checkpoint) of the last commit; set damaged files aside; repair what can be.
+        """Check the row files (and the checkpoint) of the last commit; set damaged files aside and repair if possible.
 
-        For the trial's owner, or for anyone once it is finished.
+        Call it only as the trial's owner, or once the trial is finished.
 
-        Returns a line per damaged file. Where nothing whole is left to write them from, the state forgets the commit,
-        so that the trial continues from the one before, or from the start.
+        Returns one line per damaged file. Damaged rows are rewritten from the checkpoint. A commit whose checkpoint is
+        damaged is dropped from the state; the trial then continues from the commit before it, or from the start.
         """
         try:
             state = self.state()
@@ -150,7 +154,10 @@ class TrialFolder:
         return False
 
     def recover(self) -> tuple[tuple[State, dict[str, Any]], list[str]]:
-        """The newest state that can be continued, with its checkpoint; repairs and sets aside what is damaged."""
+        """Return the newest state that can be continued with its checkpoint, and one line per damaged file.
+
+        Damaged files are set aside; damaged row files are rewritten from the checkpoint.
+        """
         lines: list[str] = []
         try:
             state = self.state()
@@ -158,7 +165,7 @@ class TrialFolder:
             lines.append(f"{damage}; set aside as {files.set_aside(self.state_path).name}")
             state = None
         last_attempt = self._last_attempt()
-        if state is None or state.attempt < last_attempt:  # a late writer may have spoilt its successor's state
+        if state is None or state.attempt < last_attempt:  # a late writer may have overwritten its successor's state
             state = State(attempt=last_attempt, commits=tuple(self._scan()))
         for position in range(len(state.commits) - 1, -1, -1):
             commit = state.commits[position]
@@ -196,7 +203,7 @@ class TrialFolder:
         return replace(commit, rows=repaired)
 
     def _scan(self) -> list[Commit]:
-        """The commits whose checkpoints lie in the folder, oldest first; their rows are in the checkpoints."""
+        """Commits found by their checkpoint files, oldest first, without row files: the checkpoints hold the rows."""
         names = files.names(self.path / "checkpoint")
         found = [(m, name) for name in names if name.endswith(".pt") and (m := _NAME.search(name))]
         found.sort(key=lambda item: (int(item[0]["attempt"]), int(item[0]["commit"])))
@@ -212,7 +219,7 @@ class TrialFolder:
         files.write(self.state_path, json.dumps(content, indent=1).encode())
 
     def write_rows(self, table: str, rows: list[Row], commit: int, attempt: int) -> str:
-        """Write one row file and return its name."""
+        """Write one row file (Parquet) and return its name."""
         buffer = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(rows, schema=_schema(rows)), buffer)
         return self._write("rows", f"{table}-{commit:06d}-a{attempt}", "parquet", buffer.getvalue())
@@ -231,7 +238,7 @@ class TrialFolder:
         return name
 
     def begin(self, *, host: str = "", device: str = "") -> tuple[Attempt, dict[str, Any]]:
-        """Start the next attempt: the attempt, and the checkpoint it continues from (empty at the first)."""
+        """Start the next attempt; return it and the checkpoint it continues from (empty if nothing is committed)."""
         files.remove_leftovers(self.path)
         (state, checkpoint), lines = self.recover()
         state = replace(state, attempt=state.attempt + 1, host=host, device=device)
@@ -241,7 +248,7 @@ class TrialFolder:
 
 
 def _schema(rows: Iterable[Row]) -> pa.Schema:
-    """Columns of every row (not only the first), numbers that are whole in some rows and not in others as float."""
+    """Schema with the columns of all rows, not only the first; a column that mixes int and float becomes float64."""
     columns: dict[str, list[Any]] = {}
     for row in rows:
         for name, value in row.items():
@@ -257,7 +264,7 @@ def _type_of(values: list[Any]) -> pa.DataType:
 
 
 class Attempt:
-    """One process's turn at a trial: the only one who may commit, until the next attempt begins."""
+    """One process's attempt at a trial; only the latest attempt may commit."""
 
     def __init__(self, folder: TrialFolder, state: State, warnings: tuple[str, ...] = ()) -> None:
         self.folder = folder
@@ -267,10 +274,10 @@ class Attempt:
     def commit(
         self, *, checkpoint: Mapping[str, Any], rows: Rows, progress: dict[str, Any], seconds: float, **fields: Any
     ) -> None:
-        """Commit everything up to now. ``fields`` change the state (status, result).
+        """Commit checkpoint, rows and state. ``fields`` set further fields of the state (status, result).
 
         Raises:
-            Superseded: another attempt has begun; nothing of this one counts any more.
+            Superseded: a later attempt has begun; this commit does not count.
         """
         number = self.state.commits[-1].number + 1 if self.state.commits else 1
         self.refuse_if_superseded()
@@ -281,12 +288,17 @@ class Attempt:
             for table, content in rows.items()
             if content
         }
+        # The previous commit is kept, so that the trial can continue from it if this checkpoint gets damaged.
         commits = (*self.state.commits[-1:], Commit(number, name, row_names))
         self._write(commits=commits, progress=progress, seconds=seconds, **fields)
         self._remove_others()
 
     def end(self, status: str, **fields: Any) -> None:
-        """Say how the attempt ended, with nothing more to commit."""
+        """Record in the state how the attempt ended, without a new checkpoint or rows.
+
+        Raises:
+            Superseded: a later attempt has begun.
+        """
         self._write(status=status, **fields)
 
     def refuse_if_superseded(self) -> None:
@@ -296,7 +308,7 @@ class Attempt:
             now = None
         if now is not None and now.attempt > self.state.attempt:
             raise Superseded(
-                f"{self.folder.path.name}: attempt {self.state.attempt} commits, but {now.attempt} has begun; refused"
+                f"{self.folder.path.name}: attempt {self.state.attempt} may not commit, since {now.attempt} has begun"
             )
 
     def _write(self, **fields: Any) -> None:
@@ -305,7 +317,7 @@ class Attempt:
         self.folder.write_state(self.state)
 
     def _remove_others(self) -> None:
-        """Delete what no commit names any more (not what was set aside, nor what a later attempt writes)."""
+        """Delete files that no commit names any more, except damaged files set aside and files of later attempts."""
         named = {name for commit in self.state.commits for name in (commit.checkpoint, *commit.rows.values())}
         for kind in ("checkpoint", "rows"):
             for name in files.names(self.folder.path / kind):

@@ -1,4 +1,4 @@
-"""A config's network and its data, built on a device in the config's precision and memory format."""
+"""Build a config's network and data loader on a device, in the config's precision and memory format."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DTYPES = {"float32": torch.float32, "bf16": torch.float32, "float64": torch.flo
 
 
 def build_net(config: TrialConfig, raw: Source, device: torch.device) -> Net:
-    """The config's model, initialised from its seed, on the device, in its precision and memory format."""
+    """Build the config's model, initialised from its seed, on the device, in its precision and memory format."""
     precision = resolve_precision(config, device)
     model = models.build(config.model, num_classes=raw.num_classes, in_channels=raw.in_channels, seed=config.seed)
     model = model.to(device=device, dtype=_DTYPES[precision])
@@ -24,13 +24,13 @@ def build_net(config: TrialConfig, raw: Source, device: torch.device) -> Net:
 
 
 def architecture_of(config: TrialConfig, raw: Source, device: torch.device) -> Architecture:
-    """What :func:`build_net` builds, for a checkpoint to say."""
+    """Describe what :func:`build_net` builds, to be stored in checkpoints."""
     precision = resolve_precision(config, device)
     return Architecture(config.model, raw.num_classes, raw.in_channels, raw.image_size, precision)
 
 
 def build_loader(config: TrialConfig, raw: Source, device: torch.device) -> Loader:
-    """The config's data set on the device, with its validation split."""
+    """Build the loader of the config's data set, with its validation split."""
     return to_loader(
         raw if config.normalise == "dataset" else normalised_as_imagenet(raw),
         device=device,

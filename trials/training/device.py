@@ -1,4 +1,4 @@
-"""The device, precision and memory format that a config asks for, as this machine has them."""
+"""Resolve the device, precision and memory format of a config on this host."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trials.errors import UserError
 
 
 def resolve_device(name: str) -> torch.device:
-    """``auto`` is the current CUDA device where there is one, otherwise the CPU.
+    """Return the device ``name``; ``auto`` is the current CUDA device if there is one, otherwise the CPU.
 
     Raises:
         UserError: there is no such device.
@@ -17,27 +17,27 @@ def resolve_device(name: str) -> torch.device:
     if name != "auto":
         try:
             return torch.empty(0, device=name).device
-        except (RuntimeError, AssertionError) as error:  # torch without CUDA says so by an AssertionError
+        except (RuntimeError, AssertionError) as error:  # torch built without CUDA raises an AssertionError
             reason = str(error).partition("\n")[0].partition(". ")[0]
             raise UserError(f"device is {name!r}, but must be auto or a device of this machine ({reason})") from None
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def limit_gpu_memory(share: float) -> None:
-    """Let this process use only a share of the card's memory: others have the rest. Not yet run on a GPU."""
+    """Limit this process to a share of the GPU's memory and leave the rest to others. Not yet run on a GPU."""
     if 0 < share < 1 and torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(share)
 
 
 def resolve_precision(config: TrialConfig, device: torch.device) -> str:
-    """``auto`` is bfloat16 autocast on CUDA and float32 elsewhere."""
+    """Return the config's precision; ``auto`` is bfloat16 autocast on CUDA and float32 elsewhere."""
     if config.precision != "auto":
         return config.precision
     return "bf16" if device.type == "cuda" else "float32"
 
 
 def resolve_memory_format(config: TrialConfig, device: torch.device) -> torch.memory_format:
-    """``auto`` is channels last on CUDA, where convolutions want it."""
+    """Return the config's memory format; ``auto`` is channels last on CUDA, where convolutions prefer it."""
     if config.memory_format == "auto":
         return torch.channels_last if device.type == "cuda" else torch.contiguous_format
     return torch.channels_last if config.memory_format == "channels_last" else torch.contiguous_format

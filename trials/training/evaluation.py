@@ -1,4 +1,4 @@
-"""Loss and accuracy of a network over a split, and batch-norm statistics measured anew."""
+"""Evaluate a network's loss and accuracy on a split, and recompute batch-norm statistics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trials.training.net import Batch, Net
 
 @dataclass
 class Totals:
-    """Loss and hits of an epoch, summed on the device: nothing waits for it before the epoch ends."""
+    """Loss and number of correct images, summed on the device, so that no step synchronises with it."""
 
     loss: Tensor
     correct: Tensor
@@ -32,12 +32,12 @@ class Totals:
         self.count += count
 
     def means(self) -> tuple[float, float]:
-        """Mean loss, and accuracy in [0, 1]."""
+        """Return the mean loss and the accuracy in [0, 1]; waits for the device."""
         return float(self.loss) / max(self.count, 1), int(self.correct) / max(self.count, 1)
 
 
 def evaluate(net: Net, data: Loader, split: str, batch_size: int = 500) -> tuple[float, float]:
-    """Mean loss, and accuracy in [0, 1], of a split (train, val, test) in its order, with BN statistics frozen."""
+    """Return mean loss and accuracy in [0, 1] on a split (train, val, test), in eval mode (frozen BN statistics)."""
     totals = Totals.zero(net.device)
     net.model.eval()
     with torch.no_grad():
@@ -47,12 +47,12 @@ def evaluate(net: Net, data: Loader, split: str, batch_size: int = 500) -> tuple
 
 
 def recalibrate_batchnorm(net: Net, batches: Iterable[Batch], count: int) -> None:
-    """Measure BN's statistics anew: plain averages over ``count`` batches, in training mode."""
+    """Recompute BN's running statistics as plain averages over the first ``count`` batches, in training mode."""
     norms = [module for module in net.model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None
+        norm.momentum = None  # None makes torch average all batches with equal weight
     net.model.train()
     with torch.no_grad():
         for x, y in islice(batches, count):

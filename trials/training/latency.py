@@ -1,4 +1,4 @@
-"""How long a network takes on this device: measured, since zeros and FLOPs do not tell."""
+"""Measure a network's latency on its device, which neither sparsity nor FLOPs predict."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from trials.storage.rows import BATCH_SIZES
 from trials.training.net import Net
 
 RUNS = (3, 50)
-"""At least and at most so many runs are timed."""
+"""Minimum and maximum number of timed runs per batch size."""
 
 BUDGET_S = 1.0
-"""Timed runs of one batch size end, at least 3 of them done, after so long."""
+"""Seconds of timed runs per batch size, after which no further run starts once the minimum is reached."""
 
 
 def measure(net: Net, shape: Sequence[int], batch_sizes: Sequence[int] = BATCH_SIZES) -> dict[str, float]:
-    """Median milliseconds of a forward pass per batch of images of ``shape`` [C, H, W], as ``latency_ms_<size>``.
+    """Return the median milliseconds of a forward pass per batch size, as ``latency_ms_<size>``.
 
-    In eval mode, in the network's own precision, layout and device, which is waited for before and after every run;
-    warm-up (and compilation) is not timed. On the CPU it depends on ``torch.get_num_threads()``.
+    Images have ``shape`` [C, H, W]. The network runs in eval mode, in its own precision, layout and device; the device
+    is synchronised before and after every run. Warm-up (and compilation) is not timed. On the CPU the result depends on
+    ``torch.get_num_threads()``.
     """
     return {f"latency_ms_{size}": _median_ms(net, (size, *shape)) for size in batch_sizes}
 
@@ -37,7 +38,7 @@ def _median_ms(net: Net, shape: Sequence[int]) -> float:
     x = x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
     wait = torch.get_device_module(net.device).synchronize
     seconds: list[float] = []
-    for _ in range(2):
+    for _ in range(2):  # warm-up, which includes compilation
         net.logits(x)
     wait()
     while len(seconds) < RUNS[0] or (len(seconds) < RUNS[1] and sum(seconds) < BUDGET_S):

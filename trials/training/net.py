@@ -1,4 +1,4 @@
-"""The network under training: its loss, its evaluation. Knows masks only as tensors that multiply."""
+"""The network that a trial trains: model, masks and snapshots. Masks are only tensors to multiply with here."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["Batch", "Net"]
 
 
 class Net:
-    """A model whose parameters are the effective weights, the masks they obey, and snapshots to come back to.
+    """A model, its masks and its snapshots; the model's parameters are the effective (masked) weights.
 
     Attributes:
-        masks: bool, by weight name; what they switch off is exactly zero in the model. Empty for a dense network.
-        snapshots: state dicts by name, e.g. an early epoch to rewind to.
+        masks: bool, by weight name; weights that are masked off are exactly zero. Empty for a dense network.
+        snapshots: state dicts by name, e.g. of an early epoch to rewind to.
         picked: groups that a stage has chosen to remove (see trials/methods/greg/groups.py): bool, by weight name.
-        kept: of layers that :meth:`shrink` has made smaller, by weight name, the rows left of the dense network's.
+        kept: for layers that :meth:`shrink` made smaller, by weight name, the remaining rows of the dense network.
     """
 
     def __init__(self, model: nn.Module, *, autocast: bool = False, compile_forward: bool = False) -> None:
@@ -43,29 +43,26 @@ class Net:
         return next(self.model.parameters()).device
 
     def logits(self, x: Tensor) -> Tensor:
-        """The model's outputs [B, classes] in its precision, as float32 (float64 where the model is)."""
+        """Return the outputs [B, classes], computed in the model's precision, as float32 (or float64)."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._autocast):
             logits: Tensor = self._forward(x)
         return logits if logits.dtype == torch.float64 else logits.float()
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean cross-entropy of a batch, and how many of it are right (on the device, without gradient)."""
+        """Return a batch's mean cross-entropy and its number of correct images (on the device, without gradient)."""
         logits = self.logits(x)
         return F.cross_entropy(logits, y), (logits.detach().argmax(1) == y).sum()
 
     def set_masks(self, masks: Mapping[str, Tensor], latent: Mapping[str, Tensor] | None = None) -> None:
-        """Obey these masks from now on: what they switch off becomes zero.
-
-        With ``latent`` weights, the model's weights become mask times these; otherwise mask times themselves.
-        """
+        """Replace the masks and apply them: the model's weights become mask times ``latent``, or times themselves."""
         self.masks = dict(masks)
         self._multipliers = {name: beside(self._parameters[name], mask) for name, mask in self.masks.items()}
         self.project(latent or self._parameters)
 
     def update_masks(self, masks: Mapping[str, Tensor], latent: Mapping[str, Tensor]) -> None:
-        """The same as :meth:`set_masks`, in the memory of the masks of now if there are any of these names.
+        """Like :meth:`set_masks`, but write into the existing mask tensors if they have the same names.
 
-        For what changes masks in a step: a captured step reads where it read when it was captured.
+        For steps that change masks: a captured CUDA graph always reads the tensors that existed at its capture.
         """
         if masks.keys() != self.masks.keys():
             self.set_masks(masks, latent)
@@ -76,34 +73,36 @@ class Net:
         self.project(latent)
 
     def project(self, latent: Mapping[str, Tensor]) -> None:
-        """The model's masked weights become mask times ``latent``."""
+        """Set the model's masked weights to mask times ``latent``."""
         with torch.no_grad():
             for name, multiplier in self._multipliers.items():
                 torch.mul(latent[name], multiplier, out=self._parameters[name])
 
     def multipliers(self) -> dict[str, Tensor]:
-        """The masks in their weights' dtype and strides: on CPU, multiplying by these costs a twentieth of multiplying
-        by bool."""
+        """Return the masks in their weights' dtype and strides.
+
+        On CPU, multiplying by these takes a twentieth of the time of multiplying by bool.
+        """
         return self._multipliers
 
     def snapshot(self, name: str) -> None:
-        """Keep a copy of all parameters and buffers under ``name``."""
+        """Store a copy of all parameters and buffers under ``name``."""
         self.snapshots[name] = {key: value.detach().clone() for key, value in self.model.state_dict().items()}
 
     def restore(self, name: str) -> None:
-        """Parameters and buffers as they were at :meth:`snapshot`, under the masks of now."""
+        """Restore parameters and buffers from :meth:`snapshot`, then apply the current masks."""
         self.model.load_state_dict(self.snapshots[name])
         self.set_masks(self.masks)
 
     def shrink(self, removed: Mapping[str, Tensor], pattern: Literal["filter", "channel"]) -> None:
-        """Make the model physically smaller in place; masks and snapshots follow.
+        """Make the model physically smaller in place, including masks and snapshots.
 
-        Optimisers and tensors that a stage holds do not: shrink before they are made.
+        Optimisers and other tensors of a stage are not updated: shrink before they are created.
 
         Args:
-            removed: by weight name, int64 indices, in the model of now, of the output rows (filter) or input columns
-                (channel) that go. Filters take their BN and the columns of the layers that read them along; channels
-                take along the rows that make them, with their BN.
+            removed: by weight name, int64 indices into the current model of the output rows (filter) or input columns
+                (channel) to remove. A filter is removed together with its BN entries and the columns that read it; a
+                channel together with the rows that produce it and their BN entries.
 
         Raises:
             ValueError: a removal touches a sum, the image or the classifier's outputs, or leaves nothing of a layer.
@@ -120,7 +119,7 @@ class Net:
         self.set_masks(cut_tensors(self.masks, cut))
 
     def clone(self) -> Net:
-        """A network of its own with the same values and masks; without snapshots, in evaluation mode."""
+        """Return an independent copy with the same values and masks, without snapshots, in evaluation mode."""
         other = Net(copy.deepcopy(self.model).eval(), autocast=self._autocast)
         other.kept = dict(self.kept)
         other.set_masks(self.masks)
@@ -131,7 +130,7 @@ class Net:
         return {**state, "kept": self.kept, "picked": self.picked}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from :meth:`state_dict`; of a smaller network, in a model that is still dense."""
+        """Load the result of :meth:`state_dict`; the state of a compact network first shrinks a dense model."""
         if not self.kept:
             self._keep(state.get("kept", {}))
         self.model.load_state_dict(state["model"])

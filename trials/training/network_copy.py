@@ -1,4 +1,4 @@
-"""A trial's network as it is now, set up again elsewhere: what runs beside the trial works on it."""
+"""Serialised copies of a trial's current network, for work items that run in parallel with the trial."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from trials.training.net import Net
 
 @dataclass(frozen=True)
 class NetworkCopy:
-    """A trial's network as it is now, and all that it takes to set it up again, here or in another process.
+    """A trial's network at one moment, with everything needed to rebuild it in this or another process.
 
     Attributes:
-        config: the trial's.
-        network: the network's state without its snapshots, serialised.
-        threads: of the CPU. Results are the same bits for the same number.
-        key: names all that.
+        config: the trial's config.
+        network: the network's serialised state, without its snapshots.
+        threads: number of CPU threads. Results are bitwise reproducible for equal numbers.
+        key: the config's id and a hash of ``network``.
     """
 
     config: TrialConfig
@@ -41,7 +41,7 @@ class NetworkCopy:
         return cls(config, network, torch.get_num_threads(), key)
 
     def restore(self) -> RestoredNetwork:
-        """Set up when first asked for; a process keeps the last one until it is told to :func:`forget`."""
+        """Rebuild the network; each process caches the last one until :func:`forget` is called."""
         torch.set_num_threads(self.threads)
         if self.key not in _restored:
             config = self.config
@@ -57,7 +57,7 @@ class NetworkCopy:
 
 @dataclass(frozen=True)
 class RestoredNetwork:
-    """A network like the trial's, its data, and what it was when copied (``start``, ``masks``), on the device."""
+    """A rebuilt network with its data, and its values (``start``) and ``masks`` when it was copied, on the device."""
 
     net: Net
     data: Loader
@@ -70,5 +70,5 @@ _restored: dict[str, RestoredNetwork] = {}
 
 
 def forget() -> None:
-    """Free what this process keeps of the last copy."""
+    """Free this process's cached network."""
     _restored.clear()

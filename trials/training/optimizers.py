@@ -1,4 +1,4 @@
-"""torch's optimisers as stages use them: gradients are set from outside, the learning rate lives in a tensor."""
+"""Wrappers of torch's optimisers for stages: the caller sets gradients, and the learning rate is a tensor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trials.training.strides import beside, lie_alike
 
 
 class _Rated:
-    """An optimiser of torch's whose gradients are set from outside, and whose learning rate lives in a tensor."""
+    """A torch optimiser whose gradients the caller sets and whose learning rate is a tensor on the device."""
 
     def __init__(
         self, kind: Callable[..., torch.optim.Optimizer], parameters: Iterable[Tensor], lr: float, **options: Any
@@ -24,10 +24,10 @@ class _Rated:
         self.optimizer = kind(parameters, lr=self.lr, **options)
 
     def step(self) -> None:
-        """Move every tensor that has a gradient.
+        """Update every tensor that has a gradient.
 
         Raises:
-            RuntimeError: a gradient has other strides than its tensor.
+            RuntimeError: a gradient's strides differ from its tensor's.
         """
         self._refuse_other_strides()
         self.optimizer.step()
@@ -56,8 +56,10 @@ class _Rated:
         return self.optimizer.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Moments and learning rate of a checkpoint. All else stays as this one was built with; the learning rate stays
-        the tensor that :meth:`set_lr` fills, and moments lie in memory as their tensors do."""
+        """Load moments and learning rate from a checkpoint; all other options stay as constructed.
+
+        The learning rate stays the tensor that :meth:`set_lr` fills, and moments get their tensors' strides.
+        """
         (own,), (saved,) = self.optimizer.state_dict()["param_groups"], state["param_groups"]
         self.optimizer.load_state_dict({**state, "param_groups": [{**own, "params": saved["params"]}]})
         self.lr.copy_(saved["lr"])
@@ -69,7 +71,7 @@ class _Rated:
 
 
 class Sgd(_Rated):
-    """SGD with momentum. ``in_order`` steps one tensor after the other, for tensors that share memory."""
+    """SGD with momentum. ``in_order`` updates one tensor after the other, for tensors that share memory."""
 
     def __init__(
         self,
@@ -89,10 +91,10 @@ class Sgd(_Rated):
 
 
 class AdamW(_Rated):
-    """AdamW. Where gradient, weight and moments are 0, they stay exactly 0."""
+    """AdamW. An entry whose gradient, weight and moments are 0 stays exactly 0."""
 
     def __init__(self, parameters: Iterable[Tensor], *, lr: float, beta1: float, weight_decay: float) -> None:
         parameters = list(parameters)
         options = {"betas": (beta1, 0.999), "weight_decay": weight_decay}
-        capturable = parameters[0].device.type == "cuda"  # torch asks for the word before it lets a step be captured
+        capturable = parameters[0].device.type == "cuda"  # torch requires it for CUDA graph capture
         super().__init__(torch.optim.AdamW, parameters, lr, fused=True, capturable=capturable, **options)

@@ -1,4 +1,4 @@
-"""What a stage works with beside the batches of its epochs."""
+"""StageContext: data, rows, parallel map and other networks that a stage may use besides its training batches."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from trials.storage.rows import Rows
 from trials.training.net import Batch, Net
 
 ShouldStop = Callable[[], bool]
-"""Whether a trial is asked to end."""
+"""Returns whether the trial has been asked to stop."""
 
 Work = Callable[[Any, Any, ShouldStop], Any]
-"""``work(shared, item, should_stop)``: one of several independent pieces of a stage."""
+"""``work(shared, item, should_stop)``: computes one of several independent work items of a stage."""
 
 Map = Callable[[Work, Any, Sequence[Any]], list[Any]]
-"""``map(function, shared, items)``: ``function(shared, item, should_stop)`` of every item, in the items' order."""
+"""``map(function, shared, items)``: results of ``function(shared, item, should_stop)`` in the items' order."""
 
 
 @dataclass(frozen=True)
 class StageContext:
-    """What a stage may work with.
+    """What a stage may use besides its training batches.
 
     Attributes:
-        data: all splits.
+        data: loader of all splits.
         rows: the trial's rows so far; a stage may add to the table ``allocations``.
-        map: runs independent pieces of work, perhaps side by side; the results are the same bits either way.
-        seed: of the stage.
-        network: another trained network, in evaluation mode, by its name in
-            :meth:`trials.methods.Method.references`; trained first, if nobody has.
+        map: runs independent work items, possibly in parallel; the results are bitwise the same either way.
+        seed: the stage's seed.
+        network: returns another trained network, in evaluation mode, by its name in
+            :meth:`trials.methods.Method.references`; it is trained first if it does not exist yet.
     """
 
     data: Loader
@@ -40,10 +40,7 @@ class StageContext:
     network: Callable[[str], Net]
 
     def look(self, split: str, batch_size: int) -> Iterator[Batch]:
-        """Batches that are not augmented: of "train" in an order drawn from the seed, of "val" and "test" in their own.
-
-        Nothing is read before the first is asked for.
-        """
+        """Iterate lazily over unaugmented batches: "train" in an order drawn from the seed, others in fixed order."""
         if split != "train":
             return self.data.eval_batches(split, batch_size)
         return self.data.batches(seed=self.seed, epoch=0, stream="observe", batch_size=batch_size, augment=False)

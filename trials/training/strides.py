@@ -1,7 +1,7 @@
-"""The order in which a tensor lies in memory: whatever is kept beside a weight lies as the weight does.
+"""Memory layout: tensors that belong to a weight (masks, gradients, moments) must have the weight's strides.
 
-Fused optimisers walk weight, gradient and moments side by side through memory: in different orders, every entry would
-be moved by another one's gradient.
+Fused optimisers iterate over weight, gradient and moments in memory order. With different strides, each entry would be
+updated with another entry's gradient.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from torch import Tensor
 
 
 def beside(weight: Tensor, values: Tensor) -> Tensor:
-    """A copy of ``values`` (of the weight's shape) with the weight's dtype, device and strides."""
+    """Return a copy of ``values`` (of the weight's shape) with the weight's dtype, device and strides."""
     return torch.empty_like(weight.detach()).copy_(values)
 
 
 def lie_alike(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors of one shape have equal strides, but for dimensions of one entry, where they do not count."""
+    """Whether two tensors of equal shape have equal strides, ignoring dimensions of size 1."""
     if one.stride() == other.stride():
         return True
     sizes = zip(one.shape, one.stride(), other.stride(), strict=True)

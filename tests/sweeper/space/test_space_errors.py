@@ -147,7 +147,7 @@ def test_unknown_space_and_profile(tmp_path: Path) -> None:
         ("", "is None, but must be a mapping"),
         ("[1, 2]", "is [1, 2], but must be a mapping"),
         ("a: [", "is not YAML"),
-        ("trial: {}\ntrial: {}", "key 'trial' is there twice"),
+        ("trial: {}\ntrial: {}", "key 'trial' occurs twice"),
         ("trial: &a [*a]", "levels deep, but a space has at most 16"),
         ("trial: &a {x: *a}\nprofiles: {demo: {trial: &b {x: *b}}}", "levels deep, but a space has at most 16"),
         ("a: &a [1,1,1,1,1,1,1,1,1]\n" + "\n".join(

@@ -76,7 +76,7 @@ WRONG: list[tuple[object, list[str]]] = [
     ({**L1, "stage_pr": None, "base_pr_model": "x", "skip_layers": "1"}, ["skip_layers is ['1']", "leave it out"]),
     ({**L1, "finetune": {"lr_steps": "0.1"}}, ["finetune.lr_steps is '0.1'", "epoch:rate pairs"]),
     ({**L1, "finetune": {"lr_steps": "0:0.1,0:0.2"}}, ["lr_steps is '0:0.1,0:0.2'", "each once"]),
-    ({**L1, "finetune": {"lr_steps": "0:0.1", "lr": 0.5}}, ["lr is 0.5", "lr_steps says every rate"]),
+    ({**L1, "finetune": {"lr_steps": "0:0.1", "lr": 0.5}}, ["lr is 0.5", "lr_steps sets every rate"]),
     ({**L1, "lr_ft": "0:0.1", "finetune": None}, ["lr_ft is '0:0.1'", "finetune is None"]),
     ({**L1, "pick_pruned": "least"}, ["pick_pruned is 'least'", "'min'"]),
     ({**SMALLEST["greg1"], "reg_granularity_prune": 1e-9}, ["reg_granularity_prune is 1e-09", "raise it"]),

@@ -99,11 +99,11 @@ def test_columns_that_are_missing_or_ambiguous(tmp_path):
     for folder, label in (("a", "x"), ("b", "y")):
         for split in ("train", "test"):
             write(tmp_path / folder / f"{split}.parquet", pictures(3), [0, 1, 2], label=label, **extra)
-    with pytest.raises(DataError, match=r"label .* column: x, coarse; it must have one, or one named label or"):
+    with pytest.raises(DataError, match=r"label .* columns: x, coarse; it must have one, or one named label or"):
         load_data("parquet", str(tmp_path / "a"))
     for split in ("train", "test"):
         pq.write_table(pa.table({"label": [0, 1, 2]}), tmp_path / "b" / f"{split}.parquet")
-    with pytest.raises(DataError, match=r"image .* column: none"):
+    with pytest.raises(DataError, match=r"image .* columns: none"):
         load_data("parquet", str(tmp_path / "b"))
 
 
@@ -120,7 +120,7 @@ def test_the_class_count_is_read_from_the_metadata_and_kept_in_the_cache(tmp_pat
 
 
 def test_metadata_that_are_not_json(tmp_path):
-    with pytest.raises(DataError, match="metadata that do not tell the class names"):
+    with pytest.raises(DataError, match="metadata with unreadable class names"):
         load_data("parquet", str(write_both(tmp_path, metadata={"huggingface": "{"})))
 
 

@@ -117,7 +117,7 @@ def test_an_attempt_that_was_superseded_commits_nothing(tmp_path: Path) -> None:
         lambda: first.end("failed"),
         first.refuse_if_superseded,
     ):
-        with pytest.raises(Superseded, match="attempt 1 commits"):
+        with pytest.raises(Superseded, match="attempt 1 may not commit"):
             late()
         assert committed(tmp_path) == 1
     second.commit(checkpoint={"i": torch.tensor(2)}, rows=rows_up_to(2), progress={"i": 2}, seconds=0.0)

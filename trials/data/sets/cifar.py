@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100, from Parquet files or from torchvision's own."""
+"""CIFAR-10 and CIFAR-100, from Parquet files or from torchvision's folder layout."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DOWNLOAD_ERRORS = (OSError, RuntimeError, EOFError, http.client.HTTPException, 
 
 @dataclass(frozen=True)
 class Cifar:
-    """What tells the two data sets apart. ``mean``, ``std``: the usual constants for pixels scaled to 0..1."""
+    """What differs between CIFAR-10 and CIFAR-100. ``mean``, ``std``: the usual constants for pixels in 0..1."""
 
     name: str
     num_classes: int
@@ -57,10 +57,10 @@ CIFAR100 = Cifar(
 
 
 def load_cifar(cifar: Cifar, data_dir: Path | None) -> RawData:
-    """Training images are cropped from 4 pixels of black padding and mirrored; test images are left alone.
+    """Load CIFAR-10 or CIFAR-100; training images are cropped from 4 pixels of black padding and mirrored.
 
-    ``data_dir`` must hold Parquet files or torchvision's folder. Without it the data are downloaded, once, into
-    ``data/`` of the cache directory. Raises DataError when they are absent, damaged, or cannot be downloaded.
+    ``data_dir`` must hold Parquet files or torchvision's folder. If it is None, the data are downloaded once into
+    ``data/`` of the cache directory. Raises DataError if they are absent, damaged, or cannot be downloaded.
     """
     if data_dir is None:
         arrays, source = _downloaded(cifar, cache_dir() / "data"), "torchvision"
@@ -94,10 +94,10 @@ def load_cifar(cifar: Cifar, data_dir: Path | None) -> RawData:
 
 
 def _downloaded(cifar: Cifar, root: Path) -> Arrays:
-    """Read the files in ``root``, first fetching what is missing or was cut short; one process at a time."""
+    """Read the files in ``root``, downloading missing or truncated ones first; one process at a time."""
     try:
         with one_at_a_time(root / f"{cifar.folder}.lock"):
-            with suppress(DataError):  # nothing there, or cut short: then torchvision fetches what it needs
+            with suppress(DataError):  # missing or truncated: torchvision then downloads what it needs
                 return _unpickled(cifar, root)
             _download(cifar, root)
             return _unpickled(cifar, root)
@@ -110,7 +110,7 @@ def _downloaded(cifar: Cifar, root: Path) -> Arrays:
 
 
 def _unpickled(cifar: Cifar, root: Path) -> Arrays:
-    """torchvision's files through the cache, their md5 verified before they are unpickled."""
+    """Read torchvision's files through the cache; their md5 is verified before they are unpickled."""
     files = [root / cifar.folder / name for name in cifar.files]
     missing = [file.name for file in files if not file.exists()]
     if missing:

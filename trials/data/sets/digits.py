@@ -1,4 +1,4 @@
-"""scikit-learn's digits: small enough to train on in seconds, there without a network."""
+"""scikit-learn's digits: small enough to train on in seconds, available without a download."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 from trials.data.raw import Arrays, RawData, channel_statistics, raw_data
 
 TEST_EVERY = 5
-DIVISION_SEED = 0  # of the data set, not of a trial: every trial is tested on the same 360 images
+DIVISION_SEED = 0  # fixed, not a trial's seed: every trial is tested on the same 360 images
 
 
 def load_digits(_data_dir: Path | None = None) -> RawData:
-    """1,797 gray 8x8 images of ten digits: 1,437 for training, 360 for testing, stratified, always the same.
+    """Load 1,797 gray 8x8 images of ten digits: 1,437 for training, 360 for testing, in a fixed stratified split.
 
     Pixel values 0..16 are scaled to 0..255. No mirroring (a mirrored 2 is not a 2). Random crops from one pixel of
-    padding: the outer columns are almost always empty, so that the augmentation is exercised and costs nothing.
-    The images come with scikit-learn, so no folder is looked at.
+    padding: the outer columns are almost always empty, so cropping exercises the augmentation and costs nothing.
+    The images come with scikit-learn, so ``_data_dir`` is ignored.
     """
     pixels, labels = _bundled()
     images = np.rint(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
@@ -32,7 +32,7 @@ def load_digits(_data_dir: Path | None = None) -> RawData:
 
 
 def _bundled() -> tuple[np.ndarray, np.ndarray]:
-    """Pixels [1797, 64], labels [1797] int64, from scikit-learn's file: importing it takes ten times longer."""
+    """Pixels [1797, 64] and labels int64 [1797], from scikit-learn's file: importing sklearn is ten times slower."""
     spec = importlib.util.find_spec("sklearn")
     path = Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz" if spec and spec.origin else Path()
     if path.is_file():

@@ -1,4 +1,4 @@
-"""ImageNet, or anything in its form: too large for memory, from a folder per class or from Parquet files."""
+"""ImageNet and data sets in its form, streamed from disk: from one folder per class or from Parquet files."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ LAYOUT = f"train/<class>/ and val/<class>/ with image files, or {parquet.layout(
 
 
 def load_imagenet(data_dir: Path | None, *, crop_size: int = 224, resize: int = 256) -> EncodedData:
-    """The official validation images are the test images. Classes are numbered in the order of their names.
+    """Load ImageNet; the official validation images are the test images. Classes are numbered in order of their names.
 
-    Nothing is decoded here, and nothing copied but images in Parquet files, which cannot be read one by one there: they
-    are unpacked, once, into the cache directory. Raises DataError when the data are absent or incomplete.
+    Nothing is decoded here. Images in Parquet files are unpacked once into the cache directory, because they cannot be
+    read individually from Parquet; image files are not copied. Raises DataError if the data are absent or incomplete.
     """
     if data_dir is None:
         raise DataError(f"data set 'imagenet' has no data_dir, but needs one: name a folder with {LAYOUT}")
@@ -51,10 +51,10 @@ def load_imagenet(data_dir: Path | None, *, crop_size: int = 224, resize: int = 
 
 
 def load_validation(data_dir: Path, *, crop_size: int = 224, resize: int = 256) -> EncodedData:
-    """The official validation images alone, for testing what others have trained: no training images are needed.
+    """Load only the official validation images, for evaluating pretrained networks without the training images.
 
-    As :func:`load_imagenet` wants them, or a folder per class in ``data_dir`` itself. They stand for both splits of
-    what is returned. Raises DataError when they are absent.
+    Layout as for :func:`load_imagenet`, or one folder per class in ``data_dir`` itself. Both splits of the result are
+    the validation images. Raises DataError if they are absent.
     """
     fixed: dict[str, Any] = {"mean": MEAN, "std": STD, "crop_size": crop_size, "resize": resize}
     places = [(folder, split) for folder in (data_dir, data_dir / "data") for split in TEST_SPLITS]
@@ -84,7 +84,7 @@ def _listing(root: Path, split: str, classes: dict[str, int]) -> Listing:
 
 
 def _fingerprint(*splits: Packed) -> str:
-    """16 hex digits of a sha256 over the files' names, the images' sizes and the labels."""
+    """Return 16 hex digits of a sha256 over the file names, the images' sizes and the labels."""
     total = hashlib.sha256()
     for split in splits:
         total.update(json.dumps([shard.name for shard in split.images.shards]).encode())

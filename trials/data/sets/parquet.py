@@ -1,4 +1,4 @@
-"""Image-classification data in Parquet files as Hugging Face lays them out."""
+"""Image-classification data in Parquet files, in Hugging Face's layout."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TEST_SPLITS = ("test", "validation", "valid")
 
 
 def layout(test_splits: Sequence[str] = TEST_SPLITS) -> str:
-    """How the files must be called, for messages: ``train-*.parquet and test-*.parquet (or validation-*, ...)``."""
+    """File names to expect, for messages: ``train-*.parquet and test-*.parquet (or validation-*, ...)``."""
     others = ", ".join(f"{name}-*" for name in test_splits[1:])
     return f"train-*.parquet and {test_splits[0]}-*.parquet (or {others})"
 
@@ -35,11 +35,12 @@ class ParquetFiles:
 
 
 def load_parquet(data_dir: Path | None) -> RawData:
-    """Any data set in this form: gray or RGB images, all of one size, labels 0..C-1.
+    """Load any data set in this layout: gray or RGB images, all of one size, labels 0..C-1.
 
-    C comes from the class names in the files' metadata, or else from the training labels, of which each of 0..C-1
-    must then occur. Mean and standard deviation are those of the training images. Augmentation: crops from a padding
-    of an eighth of the smaller side (4 for 32 pixels), mirroring for RGB only (gray images often are characters).
+    C is the number of class names in the files' metadata, or else follows from the training labels, where each of
+    0..C-1 must then occur. Mean and standard deviation are those of the training images. Augmentation: crops from a
+    padding of an eighth of the smaller side (4 for 32 pixels), mirroring for RGB only (gray images often show
+    characters). Raises DataError if the data are absent, incomplete or damaged.
     """
     if data_dir is None:
         raise DataError(f"data set 'parquet' has no data_dir, but needs one: name a folder with {layout()}")
@@ -61,9 +62,9 @@ def load_parquet(data_dir: Path | None) -> RawData:
 
 
 def find_files(data_dir: Path, test_splits: Sequence[str] = TEST_SPLITS) -> ParquetFiles | None:
-    """The files of a training and a test split in ``data_dir`` or its ``data/``; None when there are none.
+    """Find the files of a training and a test split in ``data_dir`` or its ``data/``; None if there are none.
 
-    The first of ``test_splits`` that is there is the test split.
+    The test split is the first of ``test_splits`` that has files. Raises DataError if only one of both splits exists.
     """
     for folder in (data_dir, data_dir / "data"):
         train = shards(folder, "train")
@@ -77,7 +78,10 @@ def find_files(data_dir: Path, test_splits: Sequence[str] = TEST_SPLITS) -> Parq
 
 
 def shards(folder: Path, split: str) -> tuple[Path, ...]:
-    """The files of one split in ``folder``, in order; none where there are none."""
+    """Files of one split in ``folder``, in shard order; empty if there are none.
+
+    Raises DataError if their number is not the one in their names (``-00000-of-00005``).
+    """
     files = tuple(sorted([*folder.glob(f"{split}-*.parquet"), *folder.glob(f"{split}.parquet")]))
     found = {f.name: re.search(r"-(\d+)-of-(\d+)", f.name) for f in files}
     totals = {int(match[2]) for match in found.values() if match}
@@ -90,10 +94,10 @@ def shards(folder: Path, split: str) -> tuple[Path, ...]:
 
 
 def read_arrays(files: ParquetFiles, label_names: Sequence[str]) -> Arrays:
-    """Both splits decoded, through the cache. ``label_names``: label columns to look for, the first found counts.
+    """Decode both splits, through the cache. ``label_names``: label columns to look for; the first one found is used.
 
-    Raises DataError, naming the file and where possible the row, for damaged files and images, missing columns and
-    labels, and images of different sizes.
+    Raises DataError, naming the file and if possible the row, for damaged files and images, missing columns and labels,
+    and images of different sizes.
     """
     key = source_key([*files.train, *files.test], "parquet", *label_names, str(len(files.train)))
     return cached(key, partial(_decode, files, label_names))
@@ -123,7 +127,7 @@ def _decode_split(files: Sequence[Path], label_names: Sequence[str]) -> tuple[Im
 
 
 def classes_in(name: str, labels: LabelArray) -> int:
-    """C such that each of 0..C-1 occurs among the training ``labels``; raises DataError when there is a gap."""
+    """Return C such that the training ``labels`` are exactly 0..C-1; raises DataError if one of them never occurs."""
     present = np.unique(labels)
     check_labels(f"{name} training", labels, max(1, int(present[-1]) + 1))
     if len(present) != int(present[-1]) + 1:

@@ -1,4 +1,4 @@
-"""TinyImageNet: 200 classes of ImageNet at 64x64 pixels, from its own folders or from Parquet files."""
+"""TinyImageNet: 200 classes of ImageNet at 64x64 pixels, from its folder layout or from Parquet files."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ LAYOUT = (
 
 
 def load_tinyimagenet(data_dir: Path | None) -> RawData:
-    """All images; the official validation images are the test images, since the official test has no labels.
+    """Load TinyImageNet; the official validation images are the test images, since the official test set has no labels.
 
     Training images are cropped from 4 pixels of padding in the mean colour and mirrored. Classes are numbered in the
-    order of their names. Raises DataError when the data are absent, incomplete or damaged.
+    order of their names. Raises DataError if the data are absent, incomplete or damaged.
     """
     if data_dir is None:
         raise DataError(f"data set 'tinyimagenet' has no data_dir, but needs one: name a folder with {LAYOUT}")
@@ -73,7 +73,7 @@ def _text(file: Path) -> str:
 
 
 def _by_name(pair: tuple[ImageFile, int]) -> tuple[str, int]:
-    """By file name without folders: the same order in either layout of val/."""
+    """Sort key: the file name without folders, so that both layouts of val/ give the same order."""
     return pair[0].name.rpartition("/")[2], pair[1]
 
 
@@ -83,10 +83,10 @@ def _images_of(root: Path, split: str, name: str) -> list[ImageFile]:
 
 
 def _annotated(root: Path, classes: dict[str, int]) -> list[tuple[ImageFile, int]]:
-    """The official layout: all images in val/images, their classes in val/val_annotations.txt."""
+    """List the official layout: all images in val/images, their classes in val/val_annotations.txt."""
     table = root / "val/val_annotations.txt"
     if not table.is_file():
-        raise DataError(f"{table} is missing, but tells the classes of val/images: extract the data set again")
+        raise DataError(f"{table} is missing, but must hold the classes of val/images: extract the data set again")
     fields = [line.split("\t") for line in _text(table).splitlines() if line.strip()]
     annotated = {line[0]: line[1].strip() if len(line) > 1 else "" for line in fields}
     files = {file.name.rpartition("/")[2]: file for file in images_in(root / "val/images", root)}
@@ -98,7 +98,7 @@ def _annotated(root: Path, classes: dict[str, int]) -> list[tuple[ImageFile, int
 
 
 def _rearranged(root: Path, classes: dict[str, int]) -> list[tuple[ImageFile, int]]:
-    """A folder per class in val/. Where test/ has such folders too, somebody moved a part of val/ there: both count."""
+    """List val/ with one folder per class; class folders in test/ are part of val/ that a user moved, and count too."""
     must_agree(root / "val", class_folders(root / "val"), classes)
     moved = [("test", name) for name in class_folders(root / "test") if name in classes]
     places = [("val", name) for name in classes] + moved
