@@ -56,8 +56,12 @@ class StoredConfig:
     def of(cls, config: TrialConfig) -> StoredConfig:
         """Store ``config`` as JSON, keeping the parsed config too."""
         stored = cls(config.model_dump(mode="json"))
-        stored.__dict__["typed"] = config
+        stored.share(config)
         return stored
+
+    def share(self, config: TrialConfig) -> None:
+        """Use ``config``, the same config parsed elsewhere in this process, instead of parsing ``content``."""
+        self.__dict__["typed"] = config
 
     @cached_property
     def typed(self) -> TrialConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from sweeper.folder.sweep_folder import Sample
+from sweeper.folder.sweep_folder import Sample, StoredConfig
 from sweeper.search.outcomes import Outcome
 from sweeper.search.population import CellPopulation
 from sweeper.search.study import CellStudy
@@ -17,6 +17,8 @@ from trials.config.trial_config import TrialConfig
 
 class CellSearch(Protocol):
     """The search of one cell: asked for samples and told their outcomes. All its state is derived from samples."""
+
+    cell: Cell
 
     @property
     def count(self) -> int:
@@ -44,8 +46,11 @@ class CellSearch(Protocol):
     def config(self, sample: Sample) -> TrialConfig:
         """The config of a sample's trial."""
 
-    def replay(self, sample: Sample, outcome: Outcome) -> None:
-        """Add a committed sample with its outcome, or as running. Call in the order of sample numbers."""
+    def replay(self, sample: Sample, outcome: Outcome, stored: StoredConfig | None = None) -> None:
+        """Add a committed sample with its outcome, or as running. Call in the order of sample numbers.
+
+        ``stored`` is the config of the sample's trial, if the caller has it: then it is not built again.
+        """
 
     def tell(self, sample: Sample, outcome: Outcome) -> None:
         """Record the outcome of the sample's trial. Only the first call for a sample counts."""

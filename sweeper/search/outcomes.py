@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from optuna.trial import TrialState
 
 from sweeper.space.options.constraints import Constraint
+from sweeper.space.options.objectives import Objective
 from sweeper.space.values import finite_number
 from trials.storage.trial_folder import State
-
-if TYPE_CHECKING:
-    pass
-from sweeper.space.options.objectives import Objective
 
 
 @dataclass(frozen=True)

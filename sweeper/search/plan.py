@@ -101,7 +101,10 @@ class Plan:
                 continue
             self._records[record.id] = record
             samples += [(sample, record) for sample in mine]
-            self.budget.follow(record, over=record.finished or self._given_up(record.state))
+            over = record.finished or self._given_up(record.state)
+            if not over:
+                self._share_config(record, mine[0])
+            self.budget.follow(record, over=over)
             if record.finished:
                 self.finished += 1
             elif self._given_up(record.state):
@@ -112,7 +115,14 @@ class Plan:
         methods = {record.id: str(record.content["method"]) for record in self._records.values()}
         curves = curves_in(self.folder, methods, self.space.objective) if self.space.pruner else {}
         for sample, record in samples:
-            self._searches[sample.cell].replay(sample, self._outcome(record, curves.get(record.id)))
+            self._searches[sample.cell].replay(sample, self._outcome(record, curves.get(record.id)), record.stored)
+
+    def _share_config(self, record: Record, sample: Sample) -> None:
+        """Give an unfinished trial's record the config that the check of a space without a search has parsed."""
+        if not self.space.search:
+            config = self.space.config(self._searches[sample.cell].cell)
+            if config.id == record.id:
+                record.stored.share(config)
 
     def _outcome(self, record: Record, curve: Curve | None = None) -> Outcome:
         """The outcome of a trial. Only a pruner needs ``curve``; what an ending shows does not depend on it."""

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
-from sweeper.folder.sweep_folder import Sample
+from sweeper.folder.sweep_folder import Sample, StoredConfig
 from sweeper.search.epoch_budget import planned
 from sweeper.search.outcomes import Outcome
 from sweeper.search.perturbation import draw_value, perturb_value
@@ -38,6 +38,7 @@ class CellPopulation:
         self._samples: dict[int, Sample] = {}
         self._outcomes: dict[int, Outcome] = {}  # of ended trials, by sample number
         self._configs: dict[int, TrialConfig] = {}
+        self._stored: dict[int, StoredConfig] = {}
         self._epochs: dict[int, int] = {}  # that a trial takes, by generation
         self._next = 0
         self._released = 0
@@ -142,6 +143,8 @@ class CellPopulation:
 
     def config(self, sample: Sample) -> TrialConfig:
         """The config of a sample's trial, which continues its parent's trial."""
+        if sample.number in self._stored:
+            return self._stored[sample.number].typed
         if sample.number not in self._configs:
             generation = sample.number // self.pbt.population
             parent = sample.attrs["pbt"]["parent"]
@@ -170,9 +173,11 @@ class CellPopulation:
             self._epochs[generation] = planned(self.space.config(self.cell, {**lowest(self.space.search), **place}))
         return self._epochs[generation]
 
-    def replay(self, sample: Sample, outcome: Outcome) -> None:
+    def replay(self, sample: Sample, outcome: Outcome, stored: StoredConfig | None = None) -> None:
         """Add a committed sample with its outcome, or as running."""
         self._samples[sample.number] = sample
+        if stored is not None:
+            self._stored[sample.number] = stored
         if outcome.state.is_finished():
             self._outcomes[sample.number] = outcome
 

@@ -12,14 +12,16 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
-
-from filelock import FileLock
+from typing import TYPE_CHECKING, Protocol
 
 from trials.storage import files
 from trials.storage.owner import Owner
 from trials.storage.place import ObjectPath
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 Gone = Callable[[Owner], bool]
 
@@ -51,7 +53,12 @@ class FileLeaseStore:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "lease.json"
-        self._guard = FileLock(str(folder / "lease.guard"))
+
+    @cached_property
+    def _guard(self) -> BaseFileLock:
+        from filelock import FileLock  # not to read who the owner is
+
+        return FileLock(str(self.path.parent / "lease.guard"))
 
     def owner(self) -> Owner | None:
         try:

@@ -13,7 +13,6 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -187,6 +186,8 @@ def each(function: Callable[[_T], R], items: Iterable[_T], where: Place) -> list
     """Apply ``function`` to every item and return the results in order; in parallel threads for an object store."""
     if isinstance(where, Path):
         return list(map(function, items))
+    from concurrent.futures import ThreadPoolExecutor  # reports of a sweep on a path do without
+
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
         return list(pool.map(function, items))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from sweeper.space.options.objectives import known_column
 from sweeper.space.values import finite_number, mapping_entry, refuse_twins
 from trials.dotted_paths import get_at
 from trials.errors import UserError, shown
