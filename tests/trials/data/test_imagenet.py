@@ -143,7 +143,7 @@ def test_a_truncated_or_missing_unpacked_file_is_unpacked_again(tmp_path, monkey
 def test_no_room_to_unpack(tmp_path, monkeypatch):
     write_imagenet_parquet(tmp_path)
     monkeypatch.setattr(packed.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
-    with pytest.raises(DataError, match=r"cannot be unpacked into .*set XDG_CACHE_HOME .* 0\.0 are free") as caught:
+    with pytest.raises(DataError, match=r"cannot be unpacked into .*set XDG_CACHE_HOME .* 0\.0 GiB are free") as caught:
         load_data("imagenet", str(tmp_path))
     assert "\n" not in str(caught.value)
 
