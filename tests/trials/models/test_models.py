@@ -5,68 +5,14 @@ import torch
 import torchvision
 from torch import nn
 
+from tests.trials.models.model_table import PARAMETERS, on_meta, prunable
 from trials.errors import UserError
 from trials.models import MODELS, build
 from trials.models.resnet_s import SubsampleAndPad
-from trials.models.wide_resnet import PreActivationBlock
 
 # One of each kind:
 SMALL = ["tiny", "resnet20", "resnet20s", "resnet18", "resnet50", "vgg16", "wrn_28_1", "bip_vgg4", "bip_vgg11_bn"]
 SMALL += ["ResNet18", "greg_vgg11", "lenet5", "mlp_7_linear"]
-
-PARAMETERS = {  # name: (all, conv and linear weights), for 10 classes and 3 channels
-    "resnet18": (11_173_962, 11_164_352),
-    "resnet34": (21_282_122, 21_265_088),
-    "resnet50": (23_520_842, 23_467_712),
-    "resnet101": (42_512_970, 42_407_616),
-    "resnet152": (58_156_618, 58_005_184),
-    "resnet20": (272_474, 270_896),
-    "resnet20s": (269_722, 268_336),
-    "resnet32s": (464_154, 461_872),
-    "resnet44s": (658_586, 655_408),
-    "resnet56s": (853_018, 848_944),
-    "vgg16": (14_728_266, 14_715_584),
-    "tiny": (19_546, 19_344),
-    "wrn_28_10": (36_479_194, 36_461_232),
-    "wrn_28_4": (5_849_050, 5_841_840),
-    "wrn_28_1": (369_498, 367_664),
-    "wrn_34_10": (46_160_474, 46_138_032),
-    "wrn_40_2": (2_243_546, 2_238_128),
-    "wrn_16_8": (10_965_866, 10_954_160),
-    "bip_vgg2": (172_746, 172_224),
-    "bip_vgg4": (459_466, 458_944),
-    "bip_vgg6": (1_475_274, 1_474_752),
-    "bip_vgg8": (5_276_362, 5_275_840),
-    "bip_vgg11": (9_810_634, 9_810_112),
-    "bip_vgg13": (9_994_954, 9_994_432),
-    "bip_vgg16": (15_303_370, 15_302_848),
-    "bip_vgg2_bn": (173_002, 172_224),
-    "bip_vgg4_bn": (460_234, 458_944),
-    "bip_vgg6_bn": (1_477_066, 1_474_752),
-    "bip_vgg8_bn": (5_280_202, 5_275_840),
-    "bip_vgg11_bn": (9_816_138, 9_810_112),
-    "bip_vgg13_bn": (10_000_842, 9_994_432),
-    "bip_vgg16_bn": (15_311_818, 15_302_848),
-    "greg_vgg11": (9_228_362, 9_222_848),
-    "greg_vgg13": (9_413_066, 9_407_168),
-    "greg_vgg16": (14_724_042, 14_715_584),
-    "greg_vgg19": (20_035_018, 20_024_000),
-    "lenet5": (62_006, 61_770),
-    "mlp_7_linear": (358_810, 358_200),
-    "mlp_7_relu": (358_810, 358_200),
-    "ResNet18": (11_181_642, 11_172_032),
-    "ResNet34": (21_289_802, 21_272_768),
-    "ResNet50": (23_528_522, 23_475_392),
-}
-
-
-def on_meta(name: str, num_classes: int = 10, in_channels: int = 3) -> nn.Module:
-    with torch.device("meta"):
-        return MODELS[name](num_classes=num_classes, in_channels=in_channels)
-
-
-def prunable(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
-    return {name: m for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:
@@ -208,48 +154,6 @@ def test_option_a_takes_every_second_pixel_between_zero_channels() -> None:
 def test_option_a_is_where_the_shape_changes() -> None:
     modules = on_meta("resnet32s").named_modules()
     assert [n for n, m in modules if isinstance(m, SubsampleAndPad)] == ["layer2.0.shortcut", "layer3.0.shortcut"]
-
-
-def wide_resnet_weights(depth: int, widen: int) -> int:
-    """Conv and linear weights by hand: per stage, the first block's two convolutions and shortcut, then the others."""
-    planes, blocks, total = 16, (depth - 4) // 6, 3 * 16 * 9
-    for width in (16 * widen, 32 * widen, 64 * widen):
-        shortcut = planes * width if planes != width else 0
-        total += planes * width * 9 + (2 * blocks - 1) * width * width * 9 + shortcut
-        planes = width
-    return total + planes * 10
-
-
-def test_wide_resnets_lack_the_dead_block_and_nothing_else() -> None:
-    for depth, widen in ((28, 10), (28, 4), (28, 1), (34, 10), (40, 2)):
-        assert PARAMETERS[f"wrn_{depth}_{widen}"][1] == wide_resnet_weights(depth, widen)
-    # The dead block of wrn_28_10 is a second first stage: 16 -> 160 planes, four blocks, a shortcut.
-    weights = 16 * 160 * 9 + 7 * 160 * 160 * 9 + 16 * 160
-    batchnorm = 2 * (16 + 7 * 160)
-    assert weights == 1_638_400
-    total, prunable_weights = PARAMETERS["wrn_28_10"]
-    assert (total + weights + batchnorm, prunable_weights + weights) == (38_119_866, 38_099_632)
-
-
-def test_wide_resnet_names_and_where_a_shortcut_is() -> None:
-    layers = list(prunable(on_meta("wrn_28_4")))
-    assert layers[:4] == ["conv1", "block1.layer.0.conv1", "block1.layer.0.conv2", "block1.layer.0.convShortcut"]
-    assert layers[-2:] == ["block3.layer.3.conv2", "fc"]
-    shortcuts = [name for name in prunable(on_meta("wrn_28_1")) if "Shortcut" in name]
-    assert shortcuts == ["block2.layer.0.convShortcut", "block3.layer.0.convShortcut"]  # block1 has 16 planes too
-
-
-def test_wide_resnet_shortcut_takes_the_activated_input() -> None:
-    block = PreActivationBlock(2, 4, stride=2).eval()
-    with torch.no_grad():
-        for layer in (block.conv1, block.conv2):
-            layer.weight.zero_()
-        x = torch.randn(1, 2, 6, 6, generator=torch.Generator().manual_seed(0))
-        assert block.convShortcut is not None
-        assert torch.equal(block(x), block.convShortcut(block.bn1(x).relu()))
-        same_planes = PreActivationBlock(2, 2, stride=1).eval()
-        same_planes.conv2.weight.zero_()
-        assert torch.equal(same_planes(x), x)
 
 
 def test_bip_vgg_names_and_image_sizes() -> None:
