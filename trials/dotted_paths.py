@@ -67,14 +67,14 @@ def override(content: Any, settings: Iterable[str]) -> Any:
         path, equals, text = setting.partition("=")
         if not equals or not all(path.split(".")):
             raise UserError(f"--set is {setting!r}, but must be a.b=c: a path of keys, an equals sign, a value")
-        value = parse_yaml(text, f"--set {setting}")
         try:
             if not isinstance(content, dict):
                 raise NotAMapping
-            set_at(content, path, value, by="--set")
+            set_at(content, path, None, by="--set")
         except NotAMapping:
             outer = path.rpartition(".")[0] or "the file"
             raise UserError(f"--set is {setting!r}, but {outer} is not a mapping") from None
+        set_at(content, path, parse_yaml(text, f"--set {setting}"))
     return content
 
 

@@ -56,12 +56,16 @@ class StoredConfig:
     def of(cls, config: TrialConfig) -> StoredConfig:
         """Store ``config`` as JSON, keeping the parsed config too."""
         stored = cls(config.model_dump(mode="json"))
-        stored.share(config)
+        stored.__dict__["typed"] = config
         return stored
 
     def share(self, config: TrialConfig) -> None:
-        """Use ``config``, the same config parsed elsewhere in this process, instead of parsing ``content``."""
-        self.__dict__["typed"] = config
+        """Take ``config``, parsed elsewhere in this process, instead of parsing ``content``, if it says the same.
+
+        Configs of equal ids need not: where a trial runs is no part of its id, and its folder decides that.
+        """
+        if config.model_dump(mode="json") == self.content:
+            self.__dict__["typed"] = config
 
     @cached_property
     def typed(self) -> TrialConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from sweeper.folder.sweep_folder import Sample, StoredConfig
+from sweeper.folder.sweep_folder import Record, Sample
 from sweeper.search.outcomes import Outcome
 from sweeper.search.population import CellPopulation
 from sweeper.search.study import CellStudy
@@ -46,10 +46,10 @@ class CellSearch(Protocol):
     def config(self, sample: Sample) -> TrialConfig:
         """The config of a sample's trial."""
 
-    def replay(self, sample: Sample, outcome: Outcome, stored: StoredConfig | None = None) -> None:
+    def replay(self, sample: Sample, outcome: Outcome, record: Record | None = None) -> None:
         """Add a committed sample with its outcome, or as running. Call in the order of sample numbers.
 
-        ``stored`` is the config of the sample's trial, if the caller has it: then it is not built again.
+        ``record`` is that of the sample's trial, if the caller has it: then its config is not built again.
         """
 
     def tell(self, sample: Sample, outcome: Outcome) -> None:

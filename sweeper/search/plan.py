@@ -115,14 +115,13 @@ class Plan:
         methods = {record.id: str(record.content["method"]) for record in self._records.values()}
         curves = curves_in(self.folder, methods, self.space.objective) if self.space.pruner else {}
         for sample, record in samples:
-            self._searches[sample.cell].replay(sample, self._outcome(record, curves.get(record.id)), record.stored)
+            self._searches[sample.cell].replay(sample, self._outcome(record, curves.get(record.id)), record)
 
     def _share_config(self, record: Record, sample: Sample) -> None:
         """Give an unfinished trial's record the config that the check of a space without a search has parsed."""
         if not self.space.search:
             config = self.space.config(self._searches[sample.cell].cell)
-            if config.id == record.id:
-                record.stored.share(config)
+            record.stored.share(config)
 
     def _outcome(self, record: Record, curve: Curve | None = None) -> Outcome:
         """The outcome of a trial. Only a pruner needs ``curve``; what an ending shows does not depend on it."""
@@ -229,7 +228,7 @@ class Plan:
         """Commit that a sample is wanted. Returns its record, and whether its config had been scheduled before."""
         config = self._searches[sample.cell].config(sample)
         known = self._records.get(config.id)
-        stored = known.stored if known else StoredConfig.of(config)
+        stored = StoredConfig.of(config)
         samples = (*known.samples, sample) if known else (sample,)
         self.folder.schedule(config.id, stored.content, samples)
         folder = TrialFolder(self.folder.trial_folder(config.id))

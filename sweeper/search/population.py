@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
-from sweeper.folder.sweep_folder import Sample, StoredConfig
+from sweeper.folder.sweep_folder import Record, Sample
 from sweeper.search.epoch_budget import planned
 from sweeper.search.outcomes import Outcome
 from sweeper.search.perturbation import draw_value, perturb_value
@@ -25,7 +25,7 @@ from sweeper.space.distributions import lowest
 from sweeper.space.grid.cells import Cell
 from sweeper.space.options.pbt import Pbt
 from sweeper.space.space import Space
-from trials.config.trial_config import TrialConfig
+from trials.config.trial_config import WHERE, TrialConfig
 from trials.methods import segments
 from trials.seeding import derive_seed
 
@@ -38,7 +38,7 @@ class CellPopulation:
         self._samples: dict[int, Sample] = {}
         self._outcomes: dict[int, Outcome] = {}  # of ended trials, by sample number
         self._configs: dict[int, TrialConfig] = {}
-        self._stored: dict[int, StoredConfig] = {}
+        self._records: dict[int, Record] = {}
         self._epochs: dict[int, int] = {}  # that a trial takes, by generation
         self._next = 0
         self._released = 0
@@ -136,15 +136,15 @@ class CellPopulation:
             "generation": generation,
             "member": member,
             "parent": None if parent is None else parent.number % self.pbt.population,
-            "parent_trial": None if parent is None else self.config(parent).id,
+            "parent_trial": None if parent is None else self._trial(parent),
             "changes": changes,
         }
         return Sample(self.cell.key, number, dict(self.cell.values), dict(params), {"pbt": place})
 
     def config(self, sample: Sample) -> TrialConfig:
         """The config of a sample's trial, which continues its parent's trial."""
-        if sample.number in self._stored:
-            return self._stored[sample.number].typed
+        if sample.number not in self._configs and sample.number in self._records:
+            self._configs[sample.number] = self._as_run_here(self._records[sample.number].config)
         if sample.number not in self._configs:
             generation = sample.number // self.pbt.population
             parent = sample.attrs["pbt"]["parent"]
@@ -157,10 +157,23 @@ class CellPopulation:
             self._configs[sample.number] = config
         return self._configs[sample.number]
 
+    def _trial(self, sample: Sample) -> str:
+        """The id of a sample's trial."""
+        record = self._records.get(sample.number)
+        return self.config(sample).id if record is None else record.id
+
+    def _as_run_here(self, config: TrialConfig) -> TrialConfig:
+        """A committed trial's config with the fields that say where trials run as the space has them now."""
+        return config.model_copy(update={field: getattr(self._template, field) for field in WHERE})
+
+    @cached_property
+    def _template(self) -> TrialConfig:
+        return self.space.config(self.cell, lowest(self.space.search))
+
     @cached_property
     def _stage_epochs(self) -> int:
         """Epochs of the stage that segments divide; hyperparameters that may change within a trial do not affect it."""
-        return segments.epochs(self.space.config(self.cell, lowest(self.space.search)))
+        return segments.epochs(self._template)
 
     @property
     def next_epochs(self) -> int:
@@ -173,11 +186,11 @@ class CellPopulation:
             self._epochs[generation] = planned(self.space.config(self.cell, {**lowest(self.space.search), **place}))
         return self._epochs[generation]
 
-    def replay(self, sample: Sample, outcome: Outcome, stored: StoredConfig | None = None) -> None:
+    def replay(self, sample: Sample, outcome: Outcome, record: Record | None = None) -> None:
         """Add a committed sample with its outcome, or as running."""
         self._samples[sample.number] = sample
-        if stored is not None:
-            self._stored[sample.number] = stored
+        if record is not None:
+            self._records[sample.number] = record
         if outcome.state.is_finished():
             self._outcomes[sample.number] = outcome
 
@@ -200,4 +213,4 @@ class CellPopulation:
                 continue
             numbers = self._numbers(self._released)
             self._released += 1
-            yield from dict.fromkeys(self.config(self._samples[number]).id for number in numbers)
+            yield from dict.fromkeys(self._trial(self._samples[number]) for number in numbers)

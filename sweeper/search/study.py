@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweeper.folder.sweep_folder import Sample, StoredConfig
+from sweeper.folder.sweep_folder import Record, Sample
 from sweeper.search.epoch_budget import planned
 from sweeper.search.outcomes import Outcome
 from sweeper.search.warm_start import NO_WARM_START, WarmStart
@@ -155,7 +155,7 @@ class CellStudy:
         """A genetic sampler's parents by sample numbers, since trial ids differ in a rebuilt study."""
         return [self._samples[trial_id] for trial_id in value] if ":parent:" in key else value
 
-    def replay(self, sample: Sample, outcome: Outcome, stored: StoredConfig | None = None) -> None:
+    def replay(self, sample: Sample, outcome: Outcome, record: Record | None = None) -> None:
         """Add a committed sample with its outcome, or as running. Call in the order of sample numbers."""
         self._asked.add(sample.number)
         if not self.space.search:

@@ -9,7 +9,7 @@ from sweeper.space.grid.cases import Case
 from sweeper.space.grid.cells import Cell
 from sweeper.space.grid.conditions import When
 from sweeper.space.grid.grid import Axis
-from sweeper.space.options.enqueue import _check_point
+from sweeper.space.options.enqueue import check_point
 from sweeper.space.options.objectives import EVERY_EPOCH, require_reported
 from sweeper.space.options.pbt import Pbt
 from sweeper.space.options.pruners import check_stoppable, stoppable_epochs
@@ -39,7 +39,7 @@ def check_sections(space: Space) -> None:
     _check_paths(space)
     check_conditions(space.search, space.grid, space.cases)
     for i, point in enumerate(space.enqueue):
-        _check_point(space.search, point, f"enqueue[{i}]")
+        check_point(space.search, point, f"enqueue[{i}]")
     if len(space.enqueue) > space.samples:
         raise UserError(f"enqueue has {len(space.enqueue)} points, but samples is {space.samples}: set it to more")
     if space.search:

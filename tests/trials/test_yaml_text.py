@@ -124,3 +124,8 @@ def test_merge() -> None:
         "d": 4,
     }
     assert base == {"a": {"x": 1, "y": 2}, "b": [1], "c": 3}
+
+
+def test_a_path_is_checked_before_its_value_is_read() -> None:
+    with pytest.raises(UserError, match=r"--set is 'a\.b\.c=\{', but a\.b is not a mapping"):
+        override({"a": 1}, ["a.b.c={"])

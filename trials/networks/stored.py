@@ -35,16 +35,25 @@ def network_of(trial: Place) -> dict[str, Any]:
     return dict(checkpoint(trial)["net"])
 
 
-def last_commit(trial: Place) -> tuple[str | None, dict[str, Any]]:
-    """Return a trial's status (None if the folder holds no trial) and its last checkpoint (empty without a commit).
+def status(trial: Place) -> str | None:
+    """Return the status of the trial in a folder; None if there is none.
+
+    Raises:
+        DamagedFile: the state cannot be read.
+    """
+    state = TrialFolder(trial).state()
+    return None if state is None else state.status
+
+
+def last_checkpoint(trial: Place) -> dict[str, Any]:
+    """Return the checkpoint of the last commit in a trial's folder; empty without a commit.
 
     Raises:
         DamagedFile: the state or the checkpoint cannot be read.
     """
     folder = TrialFolder(trial)
     state = folder.state()
-    content = folder.checkpoint(state.commits[-1]) if state is not None and state.commits else {}
-    return (None if state is None else state.status), content
+    return folder.checkpoint(state.commits[-1]) if state is not None and state.commits else {}
 
 
 def checkpoint(trial: Place) -> dict[str, Any]:
@@ -54,7 +63,7 @@ def checkpoint(trial: Place) -> dict[str, Any]:
         UserError: the folder holds none, or it is damaged.
     """
     try:
-        _, content = last_commit(trial)
+        content = last_checkpoint(trial)
     except DamagedFile as damage:
         raise UserError(f"{damage}: run the trial again, it repairs what can be repaired") from None
     if not content:

@@ -81,11 +81,13 @@ class Captured:
     """Runs a stage's steps, most of them by replaying a graph. Must be rebuilt when the stage is attached again.
 
     The first batch size seen more than ``WARM_UP`` times is captured; other sizes, such as an epoch's last batch, run
-    eagerly.
+    eagerly. A graph keeps the memory of one step's activations; without that much memory all steps run eagerly, and
+    ``warn`` is called once.
     """
 
-    def __init__(self, stage: Stage, graph: Graph) -> None:
-        self.stage, self.graph = stage, graph
+    def __init__(self, stage: Stage, graph: Graph, warn: Callable[[str], None] = lambda text: None) -> None:
+        self.stage, self.graph, self.warn = stage, graph, warn
+        self._fits = True
         self._seen: dict[tuple[torch.Size, ...], int] = {}
         self._captured: tuple[torch.Size, ...] | None = None
         self._inputs: list[Batch] = []
@@ -95,14 +97,14 @@ class Captured:
         """Run one step; the returned loss and number of correct images are overwritten by the next step."""
         self.stage.prepare()
         sizes = tuple(tensor.shape for batch in batches for tensor in batch)
-        if self._captured is None:
+        if self._captured is None and self._fits:
             seen = self._seen.get(sizes, 0)
             self._seen[sizes] = seen + 1
             if seen < WARM_UP:
                 return self.graph.warm_up(lambda: self.stage.step(*batches))
             self._capture(batches)
-            self._captured = sizes
-        elif sizes != self._captured:
+            self._captured = sizes if self._fits else None
+        if sizes != self._captured:
             return self.stage.step(*batches)
         for kept, batch in zip(self._inputs, batches, strict=True):
             for to, tensor in zip(kept, batch, strict=True):
@@ -115,16 +117,21 @@ class Captured:
         self._inputs = [(x.clone(), y.clone()) for x, y in batches]
         try:
             self._result = self.graph.capture(lambda: self.stage.step(*self._inputs))
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
+            # ending a capture that ran out of memory may raise an error of its own over the first
+            if isinstance(error, torch.OutOfMemoryError) or isinstance(error.__context__, torch.OutOfMemoryError):
+                self._fits, self._inputs, self._result = False, [], None
+                self.warn(f"no memory to capture stage {self.stage.name} as a CUDA graph: its steps run eagerly")
+                return
             raise RuntimeError(
                 f"a step of stage {self.stage.name} cannot be captured as a CUDA graph ({error}): it must not wait for "
                 "the device; set capture: false in the trial's config to run it operator by operator"
             ) from error
 
 
-def stepper(stage: Stage, net: Net, config: TrialConfig) -> Eager | Captured:
+def stepper(
+    stage: Stage, net: Net, config: TrialConfig, warn: Callable[[str], None] = lambda text: None
+) -> Eager | Captured:
     """Return the runner of a stage's steps, for a stage that is attached and has loaded its state.
 
     Call it again whenever the stage is attached again. The runner is eager if the config turns off ``capture`` or turns
@@ -136,7 +143,7 @@ def stepper(stage: Stage, net: Net, config: TrialConfig) -> Eager | Captured:
     if not asks or draws or not stage.captures or stage.recipe.backward is not None:
         return Eager(stage)
     graph = graph_for(net.device)
-    return Eager(stage) if graph is None else Captured(stage, graph)
+    return Eager(stage) if graph is None else Captured(stage, graph, warn)
 
 
 def graph_for(device: torch.device) -> Graph | None:

@@ -71,7 +71,7 @@ class StageRun:
         before, config = self.stage, self.progress.config
         self.stage = segments.changed(before, config, self.net, self.epoch)
         if self.stage is not before:
-            self.stepper = stepper(self.stage, self.net, config)
+            self.stepper = stepper(self.stage, self.net, config, self.progress.trial_host.warn)
 
     def _take_up(self, context: StageContext) -> Totals | None:
         """Enter the stage, or resume within it; return the totals of a partly finished epoch, else None."""
@@ -90,7 +90,7 @@ class StageRun:
             self.stage.begin_epoch(self.epoch)
             self._report(0, None, began, end=self.stage.epochs == self.epoch)
         self.checkpoint.clear()
-        self.stepper = stepper(self.stage, self.net, self.progress.config)
+        self.stepper = stepper(self.stage, self.net, self.progress.config, self.progress.trial_host.warn)
         return totals
 
     def _backward_generator(self, layer: str) -> torch.Generator:

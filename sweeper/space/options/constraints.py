@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from sweeper.space.options.objectives import known_column
+from sweeper.space.options.objectives import known_column, refuse_test_and_text
 from sweeper.space.values import finite_number, mapping_entry, refuse_twins
 from trials.dotted_paths import get_at
 from trials.errors import UserError, shown
@@ -109,6 +109,25 @@ def read_constraints(content: object) -> tuple[Constraint, ...]:
     Raises:
         UserError: one of them is invalid, or two are the same.
     """
+    found = _parse_constraints(content)
+    for i, constraint in enumerate(found):
+        known_column(constraint.column, f"constraints[{i}].column")
+    return found
+
+
+def stored_constraints(space: Mapping[str, Any]) -> tuple[Constraint, ...]:
+    """Parse the constraints of a stored space. Which method reports a column is not checked again: that needs torch.
+
+    Raises:
+        UserError: they are not of the form that this version writes, or of the test set.
+    """
+    found = _parse_constraints(space.get("constraints"))
+    for constraint in found:
+        refuse_test_and_text(constraint.column, "constraints")
+    return found
+
+
+def _parse_constraints(content: object) -> tuple[Constraint, ...]:
     if content is None:
         return ()
     if not isinstance(content, (list, tuple)):
@@ -119,7 +138,6 @@ def read_constraints(content: object) -> tuple[Constraint, ...]:
         constraint: Constraint = validate(
             Constraint, mapping_entry(entry, where, "{column: flops, at_most: 1e6}"), where
         )
-        known_column(constraint.column, f"{where}.column")
         _require_one_bound(constraint, where)
         found.append(constraint)
     refuse_twins([constraint.key for constraint in found], "constraints")
@@ -135,12 +153,3 @@ def _require_one_bound(constraint: Constraint, where: str) -> None:
         )
     if (constraint.target is None) != (constraint.tolerance is None):
         raise UserError(f"{where} has one of target and tolerance, but needs both: or use at_most, at_least")
-
-
-def stored_constraints(space: Mapping[str, Any]) -> tuple[Constraint, ...]:
-    """Parse the constraints of a stored space, whose columns were checked when the sweep began.
-
-    Raises:
-        UserError: their form is not that of this version.
-    """
-    return tuple(validate(Constraint, entry, "constraints") for entry in space.get("constraints") or ())

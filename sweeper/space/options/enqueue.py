@@ -24,7 +24,7 @@ def read_points(content: object) -> tuple[dict[str, Any], ...]:
     return tuple(dict(mapping(point, f"enqueue[{i}]")) for i, point in enumerate(content))
 
 
-def _check_point(search: Mapping[str, Distribution], point: Mapping[str, Any], where: str) -> None:
+def check_point(search: Mapping[str, Distribution], point: Mapping[str, Any], where: str) -> None:
     if not point:
         raise UserError(f"{where} is {{}}, but must set a path: remove it")
     for path, value in point.items():

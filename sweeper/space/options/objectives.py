@@ -24,11 +24,11 @@ EVERY_EPOCH = tuple(c for c in RESULT if not c.startswith("test_"))
 Direction = Literal["maximize", "minimize"]
 
 
-def known_column(value: str, where: str) -> str:
-    """Return ``value`` if it is a numeric column that some method reports and that is not of the test set.
+def refuse_test_and_text(value: str, where: str) -> None:
+    """Refuse a column of the test set, and one that holds text. Imports no torch.
 
     Raises:
-        UserError: it is not.
+        UserError: ``value`` is such a column.
     """
     if value.startswith("test_"):
         raise UserError(
@@ -37,6 +37,15 @@ def known_column(value: str, where: str) -> str:
         )
     if COLUMNS["trials"].get(value) == TEXT:
         raise UserError(f"{where} is {value!r}, but that column holds text: name one that holds numbers")
+
+
+def known_column(value: str, where: str) -> str:
+    """Return ``value`` if it is a numeric column that some method reports and that is not of the test set.
+
+    Raises:
+        UserError: it is not.
+    """
+    refuse_test_and_text(value, where)
     if value in (*EVERY_METHOD, *LATENCY):
         return value
     from trials.methods.registry import METHODS  # imports torch, which common columns do not need
@@ -113,11 +122,19 @@ def _text(value: object, where: str) -> str:
 
 
 def stored_objectives(space: Mapping[str, Any]) -> tuple[Objective, ...]:
-    """Parse the objectives of a stored space, without checking their columns again, so that reports need no torch.
+    """Parse the objectives of a stored space. Which method reports a column is not checked again: that needs torch.
 
     Raises:
-        UserError: their form is not that of this version.
+        UserError: they are not of the form that this version writes, or of the test set.
     """
     single = {"column": space.get("objective", "val_accuracy"), "direction": space.get("direction", "maximize")}
     several = space.get("objectives") or [single]
-    return tuple(validate(Objective, entry, "objectives") for entry in several)
+    if not isinstance(several, (list, tuple)):
+        raise UserError(f"objectives is {shown(several)}, but must be a list of {{column, direction}}")
+    found: list[Objective] = []
+    for entry in several:
+        found.append(
+            validate(Objective, mapping_entry(entry, "objectives", "{column: flops, direction: minimize}"), "")
+        )
+        refuse_test_and_text(found[-1].column, "objective")
+    return tuple(found)

@@ -218,6 +218,34 @@ def test_a_failed_capture_names_the_way_out() -> None:
         program.step(batch(4, 1.0))
 
 
+class Crowded(RecordedGraph):
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def capture(self, step: Callable[[], captured.Result]) -> captured.Result:
+        raise self.error
+
+
+def over_the_first() -> RuntimeError:
+    """What ending a broken capture raises, over the error that broke it."""
+    error = RuntimeError("capture_end failed")
+    error.__context__ = torch.OutOfMemoryError("CUDA out of memory")
+    return error
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), over_the_first()], ids=["own", "over"])
+def test_without_memory_for_a_graph_all_steps_run_eagerly(error: Exception) -> None:
+    stage = Doubling("train", parse({"method": "dense", "dataset": "digits", "model": "tiny"}).train)  # type: ignore[attr-defined]
+    warnings: list[str] = []
+    program = Captured(stage, Crowded(error), warnings.append)
+    for number in range(1, WARM_UP + 4):
+        loss, _ = program.step(batch(4, number))
+        assert float(loss) == 8 * number
+    assert stage.stepped == stage.prepared == WARM_UP + 3
+    assert warnings == ["no memory to capture stage train as a CUDA graph: its steps run eagerly"]
+
+
 def made(content: dict[str, Any], graphs: list[RecordedGraph]) -> Eager | Captured:
     config = parse({"dataset": "digits", "model": "tiny", **content})
     stage = next(METHODS[config.method](config).stages())

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trials.errors import DamagedFile, UserError
 from trials.methods.greg.groups import GroupPattern, group_shape
-from trials.networks.stored import last_commit
+from trials.networks.stored import last_checkpoint, status
 
 
 def pruned_groups(
@@ -28,15 +28,15 @@ def pruned_groups(
             not fit ``weights``.
     """
     try:
-        status, checkpoint = last_commit(folder)
+        stands = status(folder)
+        if stands != "complete":
+            raise UserError(
+                f"base_pr_model is {str(folder)!r}, but must be the folder of a finished trial, and there is "
+                f"{'none' if stands is None else 'one that is ' + stands}"
+            )
+        net = last_checkpoint(folder)["net"]
     except DamagedFile as damage:
         raise UserError(f"base_pr_model is {str(folder)!r}, but cannot be read: {damage}") from None
-    if status != "complete":
-        raise UserError(
-            f"base_pr_model is {str(folder)!r}, but must be the folder of a finished trial, and there is "
-            f"{'none' if status is None else 'one that is ' + status}"
-        )
-    net = checkpoint["net"]
     found: dict[str, Tensor] = net.get("picked") or {
         name: _groups_of(~mask, pattern) for name, mask in net["masks"].items()
     }
