@@ -5,6 +5,7 @@ Between machines: tests/cluster/run.sh.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import signal
@@ -34,51 +35,67 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def head_options() -> list[str]:
-    """The options of cluster.yaml's head, with this machine's loopback address and free ports."""
+def head_options(ports: dict[str, int]) -> list[str]:
+    """The options of cluster.yaml's head, with these ports."""
     content = yaml.safe_load((ROOT / "cluster.yaml").read_text())
     words = content["head_start_ray_commands"][-1].split("ray start", 1)[1].split()
     kept = [word for word in words if word in ("--head", "--disable-usage-stats") or "dashboard-host" in word]
     assert len(kept) == 3
-    ports = [f"--{name}={free_port()}" for name in ("port", "dashboard-port", "ray-client-server-port")]
-    return [*kept, *ports, "--node-ip-address=127.0.0.1"]
+    return [*kept, *(f"--{name}={port}" for name, port in ports.items())]
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+def free_ports(count: int) -> list[int]:
+    """Distinct ports that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(socket.create_server(("", 0))) for _ in range(count)]
+        return [int(server.getsockname()[1]) for server in servers]
 
 
-def processes(folder: Path) -> list[int]:
-    """Processes of the Ray whose files are in a folder."""
+def processes(session: int) -> list[int]:
+    """Processes of a Unix session. Ray's agents rename themselves, so a command line does not tell whose they are."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if str(folder).encode() in path.read_bytes():
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            found += [int(path.parent.name)] if int(fields[3]) == session else []
     return found
 
 
-def listening(folder: Path) -> dict[int, str]:
-    """Address (hexadecimal) by port, of the ports on which the Ray of a folder listens."""
+def listening(session: int) -> dict[int, str]:
+    """Address by port, of the ports on which a Unix session's processes listen."""
     inodes = set()
-    for process in processes(folder):
-        for descriptor in Path(f"/proc/{process}/fd").glob("*"):
-            try:
-                target = str(descriptor.readlink())
-            except OSError:
-                continue
-            inodes |= {target[8:-1]} if target.startswith("socket:[") else set()
+    for process in processes(session):
+        with contextlib.suppress(OSError):
+            targets = [str(descriptor.readlink()) for descriptor in Path(f"/proc/{process}/fd").iterdir()]
+            inodes |= {target[8:-1] for target in targets if target.startswith("socket:[")}
     ports = {}
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
             fields = line.split()
             if fields[3] == "0A" and fields[9] in inodes:
                 address, port = fields[1].split(":")
-                ports[int(port, 16)] = address
+                ports[int(port, 16)] = readable(address)
     return ports
+
+
+def readable(address: str) -> str:
+    """An IPv4 address as one writes it, of the kernel's table; IPv6 and "any" become loopback."""
+    last_word = bytes.fromhex(address[-8:])[::-1]
+    return socket.inet_ntoa(last_word) if any(last_word) else "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("00000000", "127.0.0.1"),
+        ("0100007F", "127.0.0.1"),
+        ("020200C0", "192.0.2.2"),
+        ("0" * 32, "127.0.0.1"),
+        ("0000000000000000FFFF0000020200C0", "192.0.2.2"),
+    ],
+)
+def test_addresses_of_the_kernel_are_read(address: str, expected: str) -> None:
+    assert readable(address) == expected
 
 
 def test_every_port_asks_for_the_token(folder: Path) -> None:
@@ -87,27 +104,37 @@ def test_every_port_asks_for_the_token(folder: Path) -> None:
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
     env = {**os.environ, "HOME": str(folder / "home"), "RAY_AUTH_MODE": "token", "RAY_enable_autoscaler_v2": "0"}
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", *head_options(), "--num-cpus=1", "--block"]
-    command += [f"--temp-dir={folder}", "--object-store-memory=80000000", "--include-dashboard=true"]
-    with socket.socket() as free:  # the agent's default port may belong to another Ray
-        free.bind(("127.0.0.1", 0))
-        command.append(f"--dashboard-agent-listen-port={free.getsockname()[1]}")
+    names = (
+        "port",
+        "dashboard-port",
+        "ray-client-server-port",
+        "dashboard-agent-listen-port",
+        "runtime-env-agent-port",
+    )
+    named = dict(
+        zip(names, free_ports(len(names)), strict=True)
+    )  # another Ray on this machine may have the default ones
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", *head_options(named), "--num-cpus=1", "--block"]
+    command += [
+        "--node-ip-address=127.0.0.1",
+        f"--temp-dir={folder}",
+        "--object-store-memory=80000000",
+        "--include-dashboard=true",
+    ]
     with (folder / "log").open("wb") as log:
         ray = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
     try:
-        session = folder / "session_latest" / "logs"
-        wait_for(lambda: b"Ray runtime started" in (folder / "log").read_bytes(), "Ray")
-        wait_for(lambda: (session / "dashboard_agent.log").exists(), "the agent of the dashboard")
-        wait_for(lambda: len(listening(folder)) >= 5, "all that listens: the agent does so last")
-        ports = listening(folder)
-        said = {port: verdict("127.0.0.1", port) for port in ports}
+        wait_for(lambda: set(named.values()) <= set(listening(ray.pid)), f"Ray to listen on {named}")
+        ports = listening(ray.pid)
+        said = {port: verdict(address, port) for port, address in ports.items()}
         assert all(shut for shut, _ in said.values()), said
-        assert any("UNAUTHENTICATED" in text for _, text in said.values())
-        assert any("401" in text for _, text in said.values())  # the dashboard, with the jobs API
+        assert "UNAUTHENTICATED" in said[named["port"]][1]
+        assert "UNAUTHENTICATED" in said[named["ray-client-server-port"]][1]
+        assert "401" in said[named["dashboard-port"]][1]  # with the jobs API
+        assert "401" in said[named["dashboard-agent-listen-port"]][1]
+        assert len(ports) >= len(names) + 2  # the raylet chooses two itself
     finally:
-        for process in [*processes(folder), ray.pid]:
-            try:
+        for process in [*processes(ray.pid), ray.pid]:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
         ray.wait()
