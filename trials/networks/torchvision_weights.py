@@ -46,15 +46,7 @@ def _from_hub(name: str) -> Path:
         raise UserError(
             f"network is {name!r}, but torchvision has no {WEIGHTS} weights for it: give a file (--weights {name}=FILE)"
         ) from None
-    path = _cached(url)
-    try:
-        _fetch(url, path)
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"weights of {name} are not at {path} and cannot be downloaded ({error}): put {url} there, or give a "
-            f"file (--weights {name}=FILE)"
-        ) from None
-    return path
+    return _fetched(url, f"weights of {name}", f"put it there, or give a file (--weights {name}=FILE)")
 
 
 def source_path(source_net: str, model: str) -> Path:
@@ -68,28 +60,23 @@ def source_path(source_net: str, model: str) -> Path:
     from torchvision.models import get_weight
 
     url: str = get_weight(TORCHVISION[model]).url
-    path = _cached(url)
-    try:
-        _fetch(url, path)
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"source_net is 'torchvision', but {url} cannot be downloaded ({error}): put it at {str(path)!r}"
-        ) from None
-    return path
+    return _fetched(url, "source_net is 'torchvision': its weights", "put it there")
 
 
-def _cached(url: str) -> Path:
-    """Path at which torch.hub caches the file of ``url``."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+def _fetched(url: str, what: str, way_out: str) -> Path:
+    """Path at which torch.hub caches the file of ``url``; downloaded if missing.
 
-
-def _fetch(url: str, path: Path) -> None:
-    """Download ``url`` to ``path`` if that is missing, checking the hash at the end of torchvision's file names.
+    The hash at the end of torchvision's file names is checked.
 
     Raises:
-        OSError: there is no network (URLError is an OSError), or ``path`` cannot be written.
-        RuntimeError: the content has another hash.
+        UserError: the file cannot be downloaded or written, or its content has another hash; begins with ``what`` and
+            ends with ``way_out``.
     """
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2], progress=False)
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+    try:
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2], progress=False)
+    except (OSError, RuntimeError) as error:  # no network (URLError is an OSError); another hash (RuntimeError)
+        raise UserError(f"{what} are not at {path}, and {url} cannot be downloaded ({error}): {way_out}") from None
+    return path

@@ -165,7 +165,9 @@ def test_torchvision_weights_without_a_network(tmp_path: Path, monkeypatch: pyte
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    with pytest.raises(UserError, match=r"resnet50-0676ba61\.pth cannot be downloaded .*no route.*put it at"):
+    with pytest.raises(
+        UserError, match=r"resnet50-0676ba61\.pth, and https.* cannot be downloaded .*no route.*put it there"
+    ):
         source_path("torchvision", "ResNet50")
     assert source_path("~/net.pt", "tiny") == Path.home() / "net.pt"
 
