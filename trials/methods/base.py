@@ -141,21 +141,15 @@ class TrainStage(Stage):
     def attach(self, net: Net) -> None:
         self.net = net
         self.sgd = Sgd.of(self.recipe, net.model.parameters())
-        parameters = dict(net.model.named_parameters())
-        self.masked = [(parameters[name], multiplier) for name, multiplier in net.multipliers().items()]
 
     def begin_epoch(self, epoch: int) -> None:
         self.sgd.set_lr(self.schedule(epoch))
 
     def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:
-        loss, correct = self.net.loss(*batches[0])
-        self.sgd.zero_grad()
-        torch.autograd.backward(loss)
-        for parameter, multiplier in self.masked:
-            assert parameter.grad is not None
-            parameter.grad.mul_(multiplier)
+        found = self.net.backward(*batches[0])
+        self.net.mask_gradients()
         self.sgd.step()
-        return loss.detach(), correct
+        return found
 
     def end_epoch(self, net: Net, epoch: int) -> None:
         if epoch + 1 in self.snapshot_epochs:

@@ -53,6 +53,20 @@ class Net:
         logits = self.logits(x)
         return F.cross_entropy(logits, y), (logits.detach().argmax(1) == y).sum()
 
+    def backward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Replace all gradients by those of :meth:`loss`; return what it returns, without gradient."""
+        self.model.zero_grad(set_to_none=True)
+        loss, correct = self.loss(x, y)
+        torch.autograd.backward(loss)
+        return loss.detach(), correct
+
+    def mask_gradients(self) -> None:
+        """Multiply the gradients of masked weights by their masks, so that an optimiser keeps those weights at zero."""
+        for name, multiplier in self._multipliers.items():
+            gradient = self._parameters[name].grad
+            assert gradient is not None
+            gradient.mul_(multiplier)
+
     def set_masks(self, masks: Mapping[str, Tensor], latent: Mapping[str, Tensor] | None = None) -> None:
         """Replace the masks and apply them: the model's weights become mask times ``latent``, or times themselves."""
         self.masks = dict(masks)

@@ -146,7 +146,7 @@ class Bilevel(ScoredStage):
 
     def step_lower(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """theta <- SGD(theta, m g_V); z <- m theta."""
-        loss, correct = self.backward(batch)
+        loss, correct = self.net.backward(*batch)
         for theta, s, m, g in self.layers():
             theta.grad = g.mul_(m)
             if self.shared and s.grad is not None:  # zero, not None: the lower optimiser still decays s, as released
@@ -160,7 +160,7 @@ class Bilevel(ScoredStage):
 
     def step_upper(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """s <- SGD(s, G); m <- top(|s|, density); z <- m theta."""
-        loss, correct = self.backward(batch)
+        loss, correct = self.net.backward(*batch)
         for theta, s, m, g in self.layers():
             s.grad = self.gradient(g, theta, s, m)
             # under shared optimisers a zero gradient still applies weight decay and momentum to theta, as released

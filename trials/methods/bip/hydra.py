@@ -63,7 +63,7 @@ class TrainScores(ScoredStage):
         self.sgd.set_lr(self.schedule(epoch))
 
     def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:
-        loss, correct = self.backward(batches[0])
+        loss, correct = self.net.backward(*batches[0])
         for theta, s, _, g in self.layers():
             s.grad = score_gradient(g, theta, s)
         self.sgd.step()

@@ -25,7 +25,7 @@ from trials.config.recipes import Recipe
 from trials.config.trial_config import HasVariant, StartsDense
 from trials.methods.base import Stage, generator_for
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, build_masks, prunable
-from trials.training.net import Batch, Net
+from trials.training.net import Net
 from trials.training.strides import beside
 
 RELEASED = "cosine_released"
@@ -107,13 +107,6 @@ class ScoredStage(Stage):
         for name, z in self.z.items():
             assert z.grad is not None
             yield self.theta[name], self.scores[name], multipliers[name], z.grad
-
-    def backward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Run one forward and one backward pass. Return the loss and the number of correct images."""
-        self.net.model.zero_grad(set_to_none=True)
-        loss, correct = self.net.loss(*batch)
-        torch.autograd.backward(loss)
-        return loss.detach(), correct
 
     def update_masks(self) -> None:
         """m <- top(|s|, density); z <- m theta."""

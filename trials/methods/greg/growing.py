@@ -188,14 +188,12 @@ class Growing(Stage):
         # the update reads the weights as they are before this step, as in the released code
         if self.stable_since is None and self.iteration % self.config.update_reg_interval == 0:
             self._update_all()
-        loss, correct = self.net.loss(*batches[0])
-        self.sgd.zero_grad()
-        torch.autograd.backward(loss)
+        loss, correct = self.net.backward(*batches[0])
         self._penalise()
         self.sgd.step()
         self.iteration += 1
         self.finished = self._is_stable()
-        return loss.detach(), correct
+        return loss, correct
 
     def _update_all(self) -> None:
         self.update([layer for layer in self.layers.values() if layer.finished is None])

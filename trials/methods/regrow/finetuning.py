@@ -98,8 +98,6 @@ class Finetune(Stage):
         self.net = net
         recipe = self.recipe
         self.adam = AdamW(net.model.parameters(), lr=recipe.lr, beta1=recipe.momentum, weight_decay=recipe.weight_decay)
-        parameters = dict(net.model.named_parameters())
-        self.masked = [(parameters[name], multiplier) for name, multiplier in net.multipliers().items()]
 
     def begin_epoch(self, epoch: int) -> None:
         pass
@@ -109,14 +107,10 @@ class Finetune(Stage):
         self.done += 1
 
     def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:
-        loss, correct = self.net.loss(*batches[0])
-        self.adam.zero_grad()
-        torch.autograd.backward(loss)
-        for parameter, multiplier in self.masked:
-            assert parameter.grad is not None
-            parameter.grad.mul_(multiplier)
+        found = self.net.backward(*batches[0])
+        self.net.mask_gradients()
         self.move()
-        return loss.detach(), correct
+        return found
 
     def move(self) -> None:
         """Run the optimiser step."""
