@@ -21,7 +21,7 @@ from sweeper.results.tables import load
 from trials.errors import UserError
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
-"""Okabe and Ito's palette, distinct for every kind of colour vision, without its yellow, which fades on white."""
+"""Okabe and Ito's palette, which colour-blind readers can tell apart, without its yellow, which fades on white."""
 
 MARKERS = "osD^vPX*<>ph"
 """Cycled together with the colours, these give 84 distinct styles, since 7 and 12 have no common factor."""
