@@ -14,12 +14,12 @@ import torch
 from trials.data.device import OnDevice
 from trials.data.encoded import EncodedData
 from trials.data.loader import Batch, Loader, Source
-from trials.data.raw import RawData
+from trials.data.raw import IMAGENET_MEAN, IMAGENET_STD, RawData
 from trials.data.sets.cifar import CIFAR10, CIFAR100, load_cifar
 from trials.data.sets.digits import load_digits
 from trials.data.sets.imagenet import load_imagenet
 from trials.data.sets.parquet import load_parquet
-from trials.data.sets.tinyimagenet import MEAN, STD, load_tinyimagenet
+from trials.data.sets.tinyimagenet import load_tinyimagenet
 from trials.data.streamed import Streamed
 from trials.errors import DataError, unknown_name
 
@@ -97,7 +97,7 @@ def normalised_as_imagenet(source: Source) -> Source:
         raise DataError(
             f"normalise is 'imagenet', but {source.name} has {source.in_channels} channels: leave normalise out"
         )
-    return replace(source, mean=MEAN, std=STD)
+    return replace(source, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
 
 def require_data(name: str, data_dir: str | None = None) -> None:

@@ -17,8 +17,8 @@ import numpy as np
 from trials.data.cache import cache_dir, one_at_a_time, replacing, source_key
 from trials.data.encoded import PackedImages
 from trials.data.parquet_file import find_columns, read_rows, row_count
+from trials.data.parquet_splits import LABEL_NAMES
 from trials.data.raw import LabelArray
-from trials.data.sets import parquet
 from trials.errors import DataError
 
 
@@ -39,7 +39,7 @@ def pack(files: Sequence[Path]) -> Packed:
     """
     folder, key = cache_dir() / "packed", source_key(files, "packed")
     data, index = folder / f"{key}.bin", folder / f"{key}.npz"
-    columns = find_columns(files[0], parquet.LABEL_NAMES)
+    columns = find_columns(files[0], LABEL_NAMES)
     try:
         with one_at_a_time(folder / f"{key}.lock"):
             if not _complete(data, index):
@@ -72,7 +72,7 @@ def _unpack(files: Sequence[Path], data: Path, index: Path) -> None:
     with replacing(data) as stream:
         for file in files:
             row = 0
-            for encoded, chunk in read_rows(file, find_columns(file, parquet.LABEL_NAMES)):
+            for encoded, chunk in read_rows(file, find_columns(file, LABEL_NAMES)):
                 for image in encoded:
                     if not image:
                         raise DataError(f"{file} row {row} holds no image: its bytes must be in the file")

@@ -16,6 +16,9 @@ ImageArray = npt.NDArray[np.uint8]
 LabelArray = npt.NDArray[np.int64]
 PadColour = Literal["black", "mean"]
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Per channel, for pixels scaled to 0..1."""
+
 
 @dataclass(frozen=True, eq=False)
 class RawData:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from trials.data.cache import cache_dir, cached, one_at_a_time, source_key
+from trials.data.parquet_splits import find_files, layout, read_arrays
 from trials.data.raw import Arrays, RawData, raw_data
-from trials.data.sets import parquet
 from trials.errors import DataError
 
 _DOWNLOAD_ERRORS = (OSError, RuntimeError, EOFError, http.client.HTTPException, tarfile.TarError)
@@ -64,13 +64,13 @@ def load_cifar(cifar: Cifar, data_dir: Path | None) -> RawData:
     """
     if data_dir is None:
         arrays, source = _downloaded(cifar, cache_dir() / "data"), "torchvision"
-    elif (files := parquet.find_files(data_dir)) is not None:
-        arrays, source = parquet.read_arrays(files, cifar.label_names), "parquet"
+    elif (files := find_files(data_dir)) is not None:
+        arrays, source = read_arrays(files, cifar.label_names), "parquet"
     elif (data_dir / cifar.folder).is_dir():
         arrays, source = _unpickled(cifar, data_dir), "torchvision"
     else:
         raise DataError(
-            f"{data_dir} holds no {cifar.name}: it must have {parquet.layout()}, itself or in data/, or torchvision's "
+            f"{data_dir} holds no {cifar.name}: it must have {layout()}, itself or in data/, or torchvision's "
             f"{cifar.folder}/; without a data_dir it is downloaded"
         )
     shape = arrays.train_images.shape[1:]

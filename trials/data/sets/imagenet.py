@@ -10,12 +10,12 @@ from typing import Any
 from trials.data.encoded import EncodedData, FolderImages, encoded_data
 from trials.data.folders import Listing, class_folders, folder_digest, images_in, must_agree
 from trials.data.packed import Packed, pack
-from trials.data.sets import parquet
-from trials.data.sets.tinyimagenet import MEAN, STD
+from trials.data.parquet_splits import classes_in, find_files, layout, shards
+from trials.data.raw import IMAGENET_MEAN, IMAGENET_STD
 from trials.errors import DataError
 
 TEST_SPLITS = ("validation", "valid", "val")  # the official test images have no labels
-LAYOUT = f"train/<class>/ and val/<class>/ with image files, or {parquet.layout(TEST_SPLITS)}, itself or in data/"
+LAYOUT = f"train/<class>/ and val/<class>/ with image files, or {layout(TEST_SPLITS)}, itself or in data/"
 
 
 def load_imagenet(data_dir: Path | None, *, crop_size: int = 224, resize: int = 256) -> EncodedData:
@@ -26,14 +26,14 @@ def load_imagenet(data_dir: Path | None, *, crop_size: int = 224, resize: int = 
     """
     if data_dir is None:
         raise DataError(f"data set 'imagenet' has no data_dir, but needs one: name a folder with {LAYOUT}")
-    fixed = {"mean": MEAN, "std": STD, "crop_size": crop_size, "resize": resize}
-    if (files := parquet.find_files(data_dir, TEST_SPLITS)) is not None:
+    fixed = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "crop_size": crop_size, "resize": resize}
+    if (files := find_files(data_dir, TEST_SPLITS)) is not None:
         train, test = pack(files.train), pack(files.test)
         return encoded_data(
             "imagenet",
             (train.images, train.labels),
             (test.images, test.labels),
-            train.class_count or parquet.classes_in("imagenet", train.labels),
+            train.class_count or classes_in("imagenet", train.labels),
             source="parquet",
             fingerprint=_fingerprint(train, test),
             **fixed,
@@ -56,12 +56,12 @@ def load_validation(data_dir: Path, *, crop_size: int = 224, resize: int = 256) 
     Layout as for :func:`load_imagenet`, or one folder per class in ``data_dir`` itself. Both splits of the result are
     the validation images. Raises DataError if they are absent.
     """
-    fixed: dict[str, Any] = {"mean": MEAN, "std": STD, "crop_size": crop_size, "resize": resize}
+    fixed: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "crop_size": crop_size, "resize": resize}
     places = [(folder, split) for folder in (data_dir, data_dir / "data") for split in TEST_SPLITS]
-    if files := next(filter(None, (parquet.shards(*place) for place in places)), ()):
+    if files := next(filter(None, (shards(*place) for place in places)), ()):
         packed = pack(files)
         images = (packed.images, packed.labels)
-        count = packed.class_count or parquet.classes_in("imagenet", packed.labels)
+        count = packed.class_count or classes_in("imagenet", packed.labels)
         fixed |= {"source": "parquet", "fingerprint": _fingerprint(packed)}
         return encoded_data("imagenet", images, images, count, **fixed)
     folder = data_dir / "val"

@@ -9,17 +9,16 @@ from trials.data.cache import cached, source_key
 from trials.data.encoded import FolderImages
 from trials.data.folders import ImageFile, Listing, class_folders, folder_digest, images_in, must_agree
 from trials.data.images import ImageStack
-from trials.data.raw import Arrays, ImageArray, RawData, raw_data
-from trials.data.sets import parquet
+from trials.data.parquet_splits import LABEL_NAMES, classes_in, find_files, layout, read_arrays
+from trials.data.raw import IMAGENET_MEAN, IMAGENET_STD, Arrays, ImageArray, RawData, raw_data
 from trials.errors import DataError
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for pixels scaled to 0..1
 SIZE = 64
 FOLDER = "tiny-imagenet-200"
 TEST_SPLITS = ("valid", "validation", "val", "test")
 LAYOUT = (
     f"train/<class>/images/ and val/ with images/ and val_annotations.txt (or with a folder per class), itself or in "
-    f"{FOLDER}/, or {parquet.layout(TEST_SPLITS)}, itself or in data/"
+    f"{FOLDER}/, or {layout(TEST_SPLITS)}, itself or in data/"
 )
 
 
@@ -31,8 +30,8 @@ def load_tinyimagenet(data_dir: Path | None) -> RawData:
     """
     if data_dir is None:
         raise DataError(f"data set 'tinyimagenet' has no data_dir, but needs one: name a folder with {LAYOUT}")
-    if (files := parquet.find_files(data_dir, TEST_SPLITS)) is not None:
-        arrays, source = parquet.read_arrays(files, parquet.LABEL_NAMES), "parquet"
+    if (files := find_files(data_dir, TEST_SPLITS)) is not None:
+        arrays, source = read_arrays(files, LABEL_NAMES), "parquet"
     else:
         arrays, source = _from_folders(data_dir), "folder"
     shape = arrays.train_images.shape[1:]
@@ -44,9 +43,9 @@ def load_tinyimagenet(data_dir: Path | None) -> RawData:
     return raw_data(
         "tinyimagenet",
         arrays,
-        num_classes=arrays.class_count or parquet.classes_in("tinyimagenet", arrays.train_labels),
-        mean=MEAN,
-        std=STD,
+        num_classes=arrays.class_count or classes_in("tinyimagenet", arrays.train_labels),
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
         pad=4,
         flip=True,
         source=source,
