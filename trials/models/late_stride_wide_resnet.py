@@ -25,27 +25,24 @@ def conv(in_planes: int, planes: int, size: int, stride: int = 1) -> nn.Conv2d:
 
 
 class LateStrideBlock(nn.Module):
-    """Pre-activation residual block: BN, ReLU, 3x3, dropout, BN, ReLU, 3x3 with the stride."""
+    """Pre-activation residual block: BN, ReLU, 3x3, BN, ReLU, 3x3 with the stride."""
 
-    def __init__(self, in_planes: int, planes: int, stride: int, dropout: float) -> None:
+    def __init__(self, in_planes: int, planes: int, stride: int) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_planes)
         self.conv1 = conv(in_planes, planes, 3)
-        self.dropout = nn.Dropout(dropout)
         self.bn2 = nn.BatchNorm2d(planes)
         self.conv2 = conv(planes, planes, 3, stride)
         same = stride == 1 and in_planes == planes
         self.shortcut = nn.Sequential() if same else nn.Sequential(conv(in_planes, planes, 1, stride))
 
     def forward(self, x: Tensor) -> Tensor:  # [N, in_planes, H, W] -> [N, planes, H/stride, W/stride]
-        out = self.dropout(self.conv1(F.relu(self.bn1(x))))
+        out = self.conv1(F.relu(self.bn1(x)))
         out = self.conv2(F.relu(self.bn2(out)))
         return out + self.shortcut(x)  # type: ignore[no-any-return]
 
 
-def late_stride_wide_resnet(
-    depth: int, widen: int, dropout: float = 0.0, *, num_classes: int, in_channels: int
-) -> nn.Sequential:
+def late_stride_wide_resnet(depth: int, widen: int, *, num_classes: int, in_channels: int) -> nn.Sequential:
     """Build stem (16 planes), ``layer1 .. layer3`` of (depth - 4)/6 blocks, BN, ReLU, global pool, ``linear``."""
     planes = 16
     layers: OrderedDict[str, nn.Module] = OrderedDict(conv1=conv(in_channels, planes, 3))
@@ -53,7 +50,7 @@ def late_stride_wide_resnet(
         blocks = nn.Sequential()
         for index in range((depth - 4) // 6):
             stride = 2 if stage > 1 and index == 0 else 1
-            blocks.append(LateStrideBlock(planes, width, stride, dropout))
+            blocks.append(LateStrideBlock(planes, width, stride))
             planes = width
         layers[f"layer{stage}"] = blocks
     layers |= {"bn": nn.Sequential(nn.BatchNorm2d(planes), nn.ReLU()), "pool": nn.AdaptiveAvgPool2d(1)}

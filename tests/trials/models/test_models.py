@@ -40,6 +40,12 @@ def test_all_weight_tensors_of_two_dimensions_and_more_are_those_of_plain_layers
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_no_layer_drops_nothing(name: str) -> None:
+    """Dropout layers keep a step from being captured as a CUDA graph, also those of rate 0."""
+    assert all(module.p > 0 for module in on_meta(name).modules() if isinstance(module, nn.modules.dropout._DropoutNd))
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_no_activation_works_in_place(name: str) -> None:
     assert not any(getattr(module, "inplace", False) for module in on_meta(name).modules())
 
