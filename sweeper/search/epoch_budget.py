@@ -11,7 +11,7 @@ from sweeper.folder.sweep_folder import Record
 from sweeper.space.space import Space
 from trials.config.trial_config import TrialConfig
 from trials.errors import DamagedFile
-from trials.methods.dense import is_shared
+from trials.methods.dense import copies_shared
 from trials.methods.segments import planned_epochs
 from trials.storage.trial_folder import State
 
@@ -21,7 +21,7 @@ def planned(config: TrialConfig) -> int:
 
     Stages that decide when to stop count 0; their epochs count once the trial has ended.
     """
-    return 0 if is_shared(config) else planned_epochs(config)
+    return 0 if copies_shared(config) else planned_epochs(config)
 
 
 def trained(record: Record) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -25,7 +25,7 @@ class DenseConfig(TrialConfig):
 
     @model_validator(mode="after")
     def _snapshots_exist(self) -> DenseConfig:
-        epochs = self.train.epochs + self.train.warmup_epochs
+        epochs = self.train.all_epochs
         for epoch in self.snapshots:
             if not 1 <= epoch <= epochs:
                 raise ValueError(f"snapshots has {epoch}, but must be epochs between 1 and {epochs}")
@@ -33,7 +33,7 @@ class DenseConfig(TrialConfig):
 
 
 class Dense(Method):
-    """Dense training, one stage. As a trial of a sweep it is itself a shared trial."""
+    """Dense training, one stage. As a trial of a sweep it copies the shared trial of the same config."""
 
     Config = DenseConfig
     mutable = mutable_of("train")
@@ -43,8 +43,8 @@ class Dense(Method):
         yield TrainStage("pretrain", self.config.train, snapshot_epochs=self.config.snapshots)
 
 
-def is_shared(config: TrialConfig) -> bool:
-    """Whether a trial of a sweep is itself a shared trial: dense training that is not a segment of a population."""
+def copies_shared(config: TrialConfig) -> bool:
+    """Whether a sweep's trial of this config copies a shared trial: dense training, but no segment of a population."""
     return config.method == "dense" and config.until_epoch is None
 
 
@@ -55,6 +55,10 @@ def dense_source(config: StartsDense, snapshots: tuple[int, ...] = ()) -> DenseC
 
 def dense_trial(config: TrialConfig, train: PretrainRecipe, snapshots: tuple[int, ...] = ()) -> DenseConfig:
     """The dense trial with the common fields of ``config``. Trials that agree on these share it."""
+    return DenseConfig(**fields_of_source(config, TrialConfig), train=train, snapshots=snapshots)
+
+
+def fields_of_source(config: TrialConfig, kind: type[TrialConfig]) -> dict[str, Any]:
+    """The fields of ``kind`` that a source takes over from ``config``. A source is no segment of a population."""
     own = ("method", "variant", "until_epoch", "lineage")
-    common = {name: getattr(config, name) for name in TrialConfig.model_fields if name not in own}
-    return DenseConfig(**common, train=train, snapshots=snapshots)
+    return {name: getattr(config, name) for name in kind.model_fields if name not in own}

@@ -67,7 +67,7 @@ class Progress:
     """State of one attempt at a trial: evaluates the network, collects rows and commits both.
 
     Attributes:
-        is_source: True if the trial is itself a shared trial.
+        is_shared: True if this is a shared trial, which lies in the folder of stages.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Progress:
     ) -> None:
         self.config, self.attempt, self.trial_host, self.method = config, attempt, trial_host, method
         self.raw, self.data, self.net, self.device = raw, data, net, net.device
-        self.is_source = attempt.folder.path.parent == trial_host.stages
+        self.is_shared = attempt.folder.path.parent == trial_host.stages
         self.rows: Rows = {table: [] for table in TABLES}
         self.sizes = LayerSizes.of(net, raw)
         self.architecture = architecture_of(config, raw, net.device)
@@ -178,7 +178,7 @@ class Progress:
     def result(self) -> dict[str, Any]:
         """Return the trial's result: metrics of its last row, latency if measured, sizes of the dense network."""
         row = self.rows["epochs"][-1]
-        measured = self.config.measure_latency and not self.is_source
+        measured = self.config.measure_latency and not self.is_shared
         return {
             **{key: row[key] for key in (*RESULT, *self.method.reports)},
             "epochs": self.own_epochs(),

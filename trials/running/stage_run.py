@@ -160,7 +160,7 @@ class StageRun:
     def _end_if_pruned(self) -> None:
         """Commit and raise Pruned if the search stops the trial, in a stage that the method allows to be pruned."""
         progress, stoppable = self.progress, self.progress.method.stoppable
-        if self.stage.name not in stoppable or progress.is_source:
+        if self.stage.name not in stoppable or progress.is_shared:
             return
         step = progress.own_epochs(stoppable)
         if progress.trial_host.is_over(step, progress.rows["epochs"][-1]):

@@ -15,7 +15,7 @@ from trials.config.trial_config import TrialConfig
 from trials.data import Loader, Source, load_data
 from trials.errors import OUT_OF_MEMORY, Preempted, Pruned, Superseded
 from trials.methods import Method, Stage, segments
-from trials.methods.dense import is_shared
+from trials.methods.dense import copies_shared
 from trials.methods.registry import METHODS
 from trials.networks.load import load_into
 from trials.networks.torchvision_weights import source_path
@@ -123,7 +123,7 @@ class _Run:
     def go(self) -> None:
         """Run the remaining stages; complete the trial at once if none remain."""
         self.method.initialised(self.net)
-        stages = [] if self._is_shared() else segments.reached(self.config, list(self.method.stages()))
+        stages = [] if self._copies_shared() else segments.reached(self.config, list(self.method.stages()))
         first = 0
         self.checkpoint = self.checkpoint or inherited(self.config, self.siblings)
         if self.checkpoint:
@@ -138,9 +138,9 @@ class _Run:
     def _run_stage(self, stage: Stage, position: int, last: bool) -> None:
         StageRun(self.progress, stage, position, self.checkpoint).run(self._context(stage), last)
 
-    def _is_shared(self) -> bool:
+    def _copies_shared(self) -> bool:
         """Whether this is a sweep's dense trial (not a segment), which only copies the shared trial of its config."""
-        return is_shared(self.config) and not self.progress.is_source
+        return copies_shared(self.config) and not self.progress.is_shared
 
     def _continue(self) -> int:
         self.progress.rows.update(json.loads(self.checkpoint["rows"]))
@@ -153,7 +153,7 @@ class _Run:
         return int(self.checkpoint["position"]["stage"])
 
     def _load_source(self) -> None:
-        source = self.config if self._is_shared() else self.method.source()
+        source = self.config if self._copies_shared() else self.method.source()
         if source is None:
             given = getattr(self.config, "source_net", None)
             if given is not None:

@@ -77,6 +77,13 @@ def test_the_lineage_does_not_change_the_shared_trial() -> None:
     assert sources[0] == sources[1] == METHODS["bip"](config_of("bip")).source()
 
 
+@pytest.mark.parametrize("name", ["regrow", "regrow-rule", "regrow-filter", "single_layer"])
+def test_a_segment_does_not_shorten_the_trial_it_starts_from(name: str) -> None:
+    config = config_of(name)
+    segment = config.model_copy(update={"until_epoch": 1})
+    assert METHODS[config.method](segment).source() == METHODS[config.method](config).source()
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_chain_of_segments_gives_the_results_of_one_trial(name: str, tmp_path: Path) -> None:
     ends, rates = [1, 2, 3], [0.1, 0.2, 0.05]

@@ -56,7 +56,7 @@ class ImpConfig(PruningConfig):
 
     @model_validator(mode="after")
     def _rewind_within_training(self) -> ImpConfig:
-        epochs = self.pretrain.epochs + self.pretrain.warmup_epochs
+        epochs = self.pretrain.all_epochs
         if self.rewind_epoch and self.rewind_epoch >= epochs:
             raise ValueError(f"rewind_epoch is {self.rewind_epoch}, but must be less than pretrain's {epochs} epochs")
         if self.source_net and self.rewind == "weights":

@@ -18,9 +18,10 @@ from trials.config.trial_config import StartsDense
 from trials.errors import unknown_name
 from trials.frozen import Frozen
 from trials.methods.base import generator_for
+from trials.methods.dense import fields_of_source
 from trials.methods.regrow.episodes import Episode, EpisodeRecipe
 from trials.methods.regrow.finetuning import AdamWRecipe
-from trials.methods.regrow.prune_iterative import DENSE, PRUNED, PruneIterativeConfig, common_fields
+from trials.methods.regrow.prune_iterative import DENSE, PRUNED, PruneIterativeConfig
 from trials.models import MODELS
 from trials.networks.stored import network_of
 from trials.regrowth import selection
@@ -110,7 +111,7 @@ class RegrowingConfig(StartsDense):
         keep: tuple[Literal["dense", "pruned"], ...] = (DENSE, PRUNED) if self.initial == "magnitude" else (DENSE,)
         recipe = {name: getattr(self.prune, name) for name in SparseSource.model_fields}
         recipe["finetune"] = AdamWRecipe(**self.prune.finetune.model_dump())
-        return PruneIterativeConfig(**common_fields(self), **recipe, pattern=self.unit, keep=keep)
+        return PruneIterativeConfig(**fields_of_source(self, StartsDense), **recipe, pattern=self.unit, keep=keep)
 
     @property
     def missing(self) -> float | None:

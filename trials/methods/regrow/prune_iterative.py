@@ -13,7 +13,7 @@ one-shot pruning.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import torch
 from pydantic import Field
@@ -110,8 +110,3 @@ class PruneIterative(Method):
     def stages(self) -> Iterator[Stage]:
         for level in range(1, self.config.levels + 1):
             yield PruneLevel(self.config, level)
-
-
-def common_fields(config: StartsDense) -> dict[str, Any]:
-    """The fields that a source takes over from the trial that starts from it."""
-    return {name: getattr(config, name) for name in StartsDense.model_fields if name not in ("method", "variant")}
