@@ -107,9 +107,14 @@ class StartsDense(TrialConfig):
 
     @model_validator(mode="after")
     def _torchvision_has_it(self) -> StartsDense:
-        if self.source_net == "torchvision" and self.model not in TORCHVISION:
-            raise ValueError(f"source_net is 'torchvision', but {unknown_name('model', self.model, TORCHVISION)}")
+        require_torchvision_weights(self.source_net, self.model)
         return self
+
+
+def require_torchvision_weights(source_net: str | None, model: str) -> None:
+    """Raise ValueError if ``source_net`` asks for weights of torchvision that it does not have for ``model``."""
+    if source_net == "torchvision" and model not in TORCHVISION:
+        raise ValueError(f"source_net is 'torchvision', but {unknown_name('model', model, TORCHVISION)}")
 
 
 def content_hash(content: Mapping[str, Any]) -> str:

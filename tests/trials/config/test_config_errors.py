@@ -108,6 +108,21 @@ WRONG: list[tuple[object, list[str]]] = [
         {**SMALLEST["prune_iterative"], "finetune": {"warmup_epochs": 1}},
         ["finetune.warmup_epochs is 1", "give warmup_share"],
     ),
+    *(
+        ({**SMALLEST[method], recipe: {"lr_steps": "0:0.1"}}, [f"{recipe}.lr_steps is ", "give schedule and lr"])
+        for method in ("prune_iterative", "regrow", "regrow_iterative", "single_layer")
+        for recipe in ("finetune", "episode")
+        if recipe in METHODS[method].Config.model_fields
+    ),
+    *(
+        ({**SMALLEST[method], "episode": {"backward": {"p_prune": 0.5}}}, ["episode.backward", "set it in finetune"])
+        for method in ("regrow", "regrow_iterative", "single_layer")
+    ),
+    *(
+        ({**small, "source_net": "torchvision"}, ["source_net is 'torchvision'", "model is 'tiny'", "ResNet18"])
+        for small in SMALLEST.values()
+        if "source_net" in METHODS[small["method"]].Config.model_fields
+    ),
     ({**SMALLEST["regrow_iterative"], "budget_max": 0.0005}, ["budget_max is 0.0005", "at least budget_min, 0.001"]),
     ({**SMALLEST["regrow"], "layers": []}, ["layers is empty", "leave it out"]),
     ({**SMALLEST["regrow"], "layers": ["conv_2"]}, ["layers is 'conv_2'", "did you mean 'conv2'?"]),

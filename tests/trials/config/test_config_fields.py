@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from tests.trials.configs import SMALLEST
+from trials.config.recipes import BackwardConfig
 from trials.config.trial_config import WHERE
 from trials.methods.parsing import parse
 from trials.methods.registry import METHODS
@@ -165,19 +166,24 @@ NOT_DIVIDED = (  # their first stage has no epochs to divide
     "dwp", "global_prune", "greg1", "greg2", "layer_prune", "regrow", "regrow_iterative", "single_layer",
 )  # fmt: skip
 ADAMW = ("prune.finetune", "episode", "finetune")  # recipes of methods that regrow
+BY_EPOCHS = ("warmup_epochs", "warmup_lr", "lr_steps")  # AdamW sets its rate after every step
 INSTEAD = {"base_pr_model": "stage_pr"}  # fields that replace another one
 ONE_VALUE = {  # fields that accept one value only
     *(("imp", name) for name in ("pattern", "source_net")),
     *((method, "inherit_pruned") for method in ("greg2", "oracle")),
     ("gradient_prune", "compile"),
-    ("prune_iterative", "finetune.warmup_epochs"),
-    ("prune_iterative", "finetune.warmup_lr"),
+    *(("prune_iterative", f"finetune.{name}") for name in BY_EPOCHS),
     ("regrow_iterative", "allocation"),
     *(
         (method, f"{path}.{name}")
         for method in ("regrow", "regrow_iterative", "single_layer")
         for path in ADAMW
-        for name in ("warmup_epochs", "warmup_lr")
+        for name in BY_EPOCHS
+    ),
+    *(
+        (method, f"episode.backward.{name}")
+        for method in ("regrow", "regrow_iterative", "single_layer")
+        for name in BackwardConfig.model_fields
     ),
     *((method, "until_epoch") for method in NOT_DIVIDED),
 }

@@ -188,3 +188,11 @@ def test_imp_trains_on_at_a_constant_rate_however_much_of_the_recipe_is_given() 
 def test_every_config_is_a_trial_config() -> None:
     assert all(issubclass(method.Config, TrialConfig) for method in METHODS.values())
     assert all(method.Config.model_fields["method"].default == name for name, method in METHODS.items())
+
+
+@pytest.mark.parametrize(("method", "recipe"), [("bip", "prune"), ("hydra", "prune"), ("adaptive_sparsity", "train")])
+def test_the_released_schedule_leaves_a_recipes_own_rates_alone(method: str, recipe: str) -> None:
+    released = {**SMALLEST[method], "variant": "original"}
+    own = getattr(parse({**released, recipe: {"lr_steps": "0:0.1,2:0.01"}}), recipe)
+    assert [own.lr_schedule()(epoch) for epoch in (0, 1, 2)] == [0.1, 0.1, 0.01]
+    assert getattr(parse(released), recipe).schedule.endswith("_released")

@@ -33,7 +33,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from trials.config.recipes import PretrainRecipe, Recipe
-from trials.config.trial_config import HasVariant, TrialConfig
+from trials.config.trial_config import HasVariant, TrialConfig, require_torchvision_weights
 from trials.methods.adaptive.thresholds import MOST, Thresholded, sparsity_loss, threshold_of
 from trials.methods.base import Method, Stage
 from trials.methods.dense import dense_trial
@@ -89,6 +89,7 @@ class AdaptiveSparsityConfig(HasVariant):
     def _one_start(self) -> AdaptiveSparsityConfig:
         if self.pretrain is not None and self.source_net is not None:
             raise ValueError(f"source_net is {self.source_net!r} beside pretrain, but a trial has one start: keep one")
+        require_torchvision_weights(self.source_net, self.model)
         return self
 
     @model_validator(mode="before")
@@ -97,7 +98,7 @@ class AdaptiveSparsityConfig(HasVariant):
         if not isinstance(content, Mapping) or content.get("variant") != "original":
             return content
         train = content.get("train", {})
-        if not isinstance(train, Mapping):
+        if not isinstance(train, Mapping) or train.get("lr_steps"):
             return content
         return {**content, "train": {"schedule": "cosine_restart_released", **train}}
 

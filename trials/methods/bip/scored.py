@@ -138,10 +138,10 @@ def random_scores(weight: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def released_schedules(content: Mapping[str, Any], recipes: Sequence[str]) -> dict[str, Any]:
-    """Return ``content`` with the released code's learning-rate schedule in every recipe that names none."""
+    """Return ``content`` with the released code's learning-rate schedule in every recipe that sets no rates itself."""
     filled = dict(content)
     for name in recipes:
         recipe = filled.get(name, {})
-        if isinstance(recipe, Mapping):
+        if isinstance(recipe, Mapping) and not recipe.get("lr_steps"):
             filled[name] = {"schedule": RELEASED, **recipe}
     return filled

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from itertools import islice
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
+from trials.config.recipes import BackwardConfig
 from trials.config.trial_config import TrialConfig
 from trials.errors import Preempted
 from trials.methods.regrow.finetuning import AdamWRecipe, Finetune
@@ -41,6 +42,12 @@ class EpisodeRecipe(AdamWRecipe):
     epochs: int = Field(default=5, ge=0)
     data_fraction: float = Field(default=1.0, gt=0, le=1)
     reward_images: int | None = Field(default=None, ge=1)
+
+    @field_validator("backward")
+    @classmethod
+    def _whole_backward(cls, value: BackwardConfig | None) -> None:
+        if value is not None:
+            raise ValueError("backward is set, but episodes train with whole backward passes: set it in finetune")
 
 
 @dataclass(frozen=True)

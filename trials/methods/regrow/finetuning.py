@@ -11,6 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
 from trials.config.recipes import Recipe, one_of
+from trials.errors import shown
 from trials.methods.base import Stage
 from trials.training.net import Batch, Net
 from trials.training.optimizers import AdamW
@@ -38,11 +39,14 @@ class AdamWRecipe(Recipe):
     warmup_share: float = Field(default=0.0, ge=0, lt=1)
     patience: int | None = Field(default=None, ge=1)
 
-    @field_validator("warmup_epochs", "warmup_lr")
+    @field_validator("warmup_epochs", "warmup_lr", "lr_steps")
     @classmethod
-    def _warms_up_by_steps(cls, value: float, info: ValidationInfo) -> float:
+    def _goes_by_steps(cls, value: object, info: ValidationInfo) -> object:
         if value != Recipe.model_fields[str(info.field_name)].default:
-            raise ValueError(f"{info.field_name} is {value}, but AdamW warms up by steps: give warmup_share instead")
+            instead = "schedule and lr" if info.field_name == "lr_steps" else "warmup_share"
+            raise ValueError(
+                f"{info.field_name} is {shown(value)}, but AdamW sets its rate after every step: give {instead} instead"
+            )
         return value
 
     def lr_after(self, progress: float) -> float:
