@@ -69,11 +69,10 @@ def override(content: Any, settings: Iterable[str]) -> Any:
             raise UserError(f"--set is {setting!r}, but must be a.b=c: a path of keys, an equals sign, a value")
         try:
             if not isinstance(content, dict):
-                raise NotAMapping
+                raise NotAMapping(f"the file is {shown(content)}, but must be a mapping")
             set_at(content, path, None, by="--set")
-        except NotAMapping:
-            outer = path.rpartition(".")[0] or "the file"
-            raise UserError(f"--set is {setting!r}, but {outer} is not a mapping") from None
+        except NotAMapping as error:
+            raise UserError(f"--set is {setting!r}: {error}") from None
         set_at(content, path, parse_yaml(text, f"--set {setting}"))
     return content
 

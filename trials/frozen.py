@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from trials.errors import UserError, unknown_name
 
 SCHEMA = 1
-"""Version hashed into every trial's name. Raise it when results of equal configs are no longer comparable."""
+"""Version of names and folders: hashed into every trial's name and written into the files of sweeps and trials."""
 
 
 class Frozen(BaseModel):

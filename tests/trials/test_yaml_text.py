@@ -98,15 +98,18 @@ def test_override_must_be_path_and_value(setting: str) -> None:
     assert repr(setting) in str(caught.value)
 
 
-@pytest.mark.parametrize("setting", ["a.b=1", "a.b.c=1", "l.0=1"])
-def test_override_does_not_walk_through_values(setting: str) -> None:
-    with pytest.raises(UserError, match="is not a mapping") as caught:
-        override({"a": 3, "l": [1]}, [setting])
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("a.b=1", "a is 3"), ("a.b.c=1", "a is 3"), ("l.0=1", r"l is \[1\]"), ("m.x.y.z=1", r"m\.x is 'text'")],
+)
+def test_override_names_the_value_that_it_cannot_walk_through(setting: str, value: str) -> None:
+    with pytest.raises(UserError, match=f": {value}, but must be a mapping") as caught:
+        override({"a": 3, "l": [1], "m": {"x": "text"}}, [setting])
     assert repr(setting) in str(caught.value)
 
 
 def test_override_of_no_mapping() -> None:
-    with pytest.raises(UserError, match=r"--set is 'a=1', but the file is not a mapping"):
+    with pytest.raises(UserError, match=r"--set is 'a=1': the file is None, but must be a mapping"):
         override(None, ["a=1"])
 
 
@@ -127,5 +130,5 @@ def test_merge() -> None:
 
 
 def test_a_path_is_checked_before_its_value_is_read() -> None:
-    with pytest.raises(UserError, match=r"--set is 'a\.b\.c=\{', but a\.b is not a mapping"):
+    with pytest.raises(UserError, match=r"--set is 'a\.b\.c=\{': a is 1, but must be a mapping"):
         override({"a": 1}, ["a.b.c={"])

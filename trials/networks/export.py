@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +34,23 @@ def export(trial: Place, to: Path, form: str = "dense") -> None:
     Raises:
         UserError: the folder holds no trial with a checkpoint, or ``to`` cannot be written.
     """
+    write = _writer(trial, form)
     try:
-        if form in ("compact", "onnx"):
-            architecture, net = network(trial)
-            net.shrink(silent(net.model), "filter")
-            if form == "compact":
-                compact.save(to, architecture, net.kept, net.model.state_dict())
-            else:
-                export_onnx(net.model, architecture.shape, to)
-        else:
-            files.save(to, _state(network_of(trial), form))
+        write(to)
     except OSError as error:
         raise UserError(f"--to is {str(to)!r}, but must be a file that can be written ({error})") from None
+
+
+def _writer(trial: Place, form: str) -> Callable[[Path], None]:
+    """Read the trial's network; return what writes it to a file in ``form``."""
+    if form not in ("compact", "onnx"):
+        state = _state(network_of(trial), form)
+        return lambda to: files.save(to, state)
+    architecture, net = network(trial)
+    net.shrink(silent(net.model), "filter")
+    if form == "compact":
+        return lambda to: compact.save(to, architecture, net.kept, net.model.state_dict())
+    return lambda to: export_onnx(net.model, architecture.shape, to)
 
 
 def _state(net: Mapping[str, Any], form: str) -> dict[str, Tensor]:

@@ -29,7 +29,7 @@ class Lease:
     """A lease on a folder. Call :meth:`acquire`; once it returns True, ``with lease:`` releases it at the end."""
 
     def __init__(self, folder: Place, *, heartbeat_s: float = HEARTBEAT_S, patience_s: float = PATIENCE_S) -> None:
-        self._seat: LeaseStore = FileLeaseStore(folder) if isinstance(folder, Path) else ObjectLeaseStore(folder)
+        self._store: LeaseStore = FileLeaseStore(folder) if isinstance(folder, Path) else ObjectLeaseStore(folder)
         self._heartbeat_s, self._patience_s = heartbeat_s, patience_s
         self._mine: Owner | None = None
         self._seen: dict[str, tuple[Owner, float]] = {}
@@ -40,7 +40,7 @@ class Lease:
 
     def owner(self) -> Owner | None:
         """Return the current owner, or None if the lease is free."""
-        return self._seat.owner()
+        return self._store.owner()
 
     @property
     def token(self) -> str:
@@ -53,7 +53,7 @@ class Lease:
         To wait for the lease, call this repeatedly: the heartbeat is compared between calls.
         """
         me = Owner.me()
-        if not self._seat.take(me, self._gone):
+        if not self._store.take(me, self._gone):
             return False
         self._mine, self.lost = me, False
         self._stop.clear()
@@ -73,7 +73,7 @@ class Lease:
             assert self._mine is not None
             mine = replace(self._mine, beat=self._mine.beat + 1)
             try:
-                kept = self._seat.renew(mine)
+                kept = self._store.renew(mine)
             except OSError:  # full disk or unreachable store: the next heartbeat may succeed
                 continue
             if not kept:
@@ -87,7 +87,7 @@ class Lease:
         if self._thread is not None:
             self._thread.join()
         if self._mine is not None:
-            self._seat.leave(self._mine)
+            self._store.leave(self._mine)
         self._mine = None
 
     def __enter__(self) -> Lease:

@@ -144,7 +144,7 @@ def test_options_override_samples_and_concurrency(tmp_path: Path) -> None:
         ("grid.density", "--set is 'grid.density', but must be a.b=c"),
         ("grid.=[1]", "--set is 'grid.=[1]', but must be a.b=c"),
         ("grid.density=[", "--set grid.density=[ is not YAML"),
-        ("samples.x=1", "--set is 'samples.x=1', but samples is not a mapping"),
+        ("samples.x=1", "--set is 'samples.x=1': samples is 4, but must be a mapping: --set sets samples.x"),
         ("sampels=1", "key is 'sampels', but must be one of: "),
         ("grid=3", "grid is 3, but must be a mapping of dotted paths to lists of values"),
         ("search=[1]", "search is [1], but must be a mapping of dotted paths to distributions"),

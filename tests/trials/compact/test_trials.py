@@ -18,7 +18,7 @@ from trials.__main__ import main
 from trials.config.trial_config import TrialConfig
 from trials.errors import UserError
 from trials.methods.parsing import parse
-from trials.networks.export import export
+from trials.networks.export import FORMS, export
 from trials.networks.stored import network
 from trials.training.latency import measure
 from trials.training.net import Net
@@ -127,6 +127,23 @@ def test_onnx_export_computes_the_same(storage: Path, tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
     (logits,) = session.run(None, {"images": digits().numpy()})
     torch.testing.assert_close(torch.from_numpy(logits), outputs(network(trial)[1].model), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_unreadable_trial_is_not_blamed_on_the_file_to_write(form: str, tmp_path: Path) -> None:
+    (tmp_path / "trial" / "state.json").mkdir(parents=True)  # a folder in a file's place
+    with pytest.raises((UserError, OSError)) as caught:
+        export(tmp_path / "trial", tmp_path / "net.pt", form)
+    assert "--to" not in str(caught.value)
+    assert not (tmp_path / "net.pt").exists()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_file_that_cannot_be_written_is_named(form: str, storage: Path, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match=r"--to is '.*folder', but must be a file that can be written"):
+        export(folder_of(shrinking(), storage), tmp_path / "folder", form)
+    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
 
 
 def test_files_without_a_compact_network_are_refused(tmp_path: Path) -> None:
