@@ -96,7 +96,7 @@ def class_accuracy(folder: Path, split: str = "test", batch_size: int = 500) -> 
     net.model.eval()
     with torch.no_grad():
         for x, y in data.eval_batches(split, batch_size):
-            likeliest = net.model(x).topk(min(5, classes), dim=1).indices  # [B, 5]
+            likeliest = net.logits(x).topk(min(5, classes), dim=1).indices  # [B, 5]
             confusion += torch.bincount(y * classes + likeliest[:, 0], minlength=classes * classes)
             top5 += torch.bincount(y[(likeliest == y[:, None]).any(1)], minlength=classes)
     return ClassAccuracy(confusion.view(classes, classes).cpu(), top5.cpu())
@@ -104,10 +104,10 @@ def class_accuracy(folder: Path, split: str = "test", batch_size: int = 500) -> 
 
 def recovered(before: Path, after: Path, most_per_class: int = 5) -> dict[int, list[int]]:
     """Positions of test images that ``before``'s network gets wrong and ``after``'s right, by class, a few for each."""
-    wrong, right = (~_hits(before)[0], _hits(after)[0])
-    labels = _hits(after)[1]
+    known, _ = _hits(before)
+    right, labels = _hits(after)
     found: dict[int, list[int]] = {}
-    for position in (wrong & right).nonzero().squeeze(1).tolist():
+    for position in (~known & right).nonzero().squeeze(1).tolist():
         chosen = found.setdefault(int(labels[position]), [])
         if len(chosen) < most_per_class:
             chosen.append(position)
@@ -120,5 +120,5 @@ def _hits(folder: Path) -> tuple[Tensor, Tensor]:
     data = build_loader(config, load_data(config.dataset, config.data_dir), net.device)
     net.model.eval()
     with torch.no_grad():
-        parts = [((net.model(x).argmax(1) == y).cpu(), y.cpu()) for x, y in data.eval_batches("test", 500)]
+        parts = [((net.logits(x).argmax(1) == y).cpu(), y.cpu()) for x, y in data.eval_batches("test", 500)]
     return torch.cat([hits for hits, _ in parts]), torch.cat([labels for _, labels in parts])

@@ -161,7 +161,6 @@ class Rollout:
         logits: of the decisions on layers, [n, A].
     """
 
-    actions: list[int]
     counts: list[int]
     budget: int
     log_probability: Tensor
@@ -201,8 +200,7 @@ class Controller(nn.Module):
         entropy = mean_entropy(on_layers)
         if deciding_budget:
             entropy = (mean_entropy(decisions[0][0][None]) + entropy) / 2
-        actions = [action for _, action in decisions]
-        return Rollout(actions, decoding.counts, decoding.budget, log_probability, entropy, on_layers)
+        return Rollout(decoding.counts, decoding.budget, log_probability, entropy, on_layers)
 
 
 def mean_entropy(logits: Tensor) -> Tensor:

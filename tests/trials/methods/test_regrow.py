@@ -204,8 +204,27 @@ def test_recalibrated_statistics_are_plain_averages() -> None:
     assert norm.momentum == 0.1
 
 
-def test_analysis_of_stored_networks(tmp_path: Path) -> None:
-    config = config_of("one_shot", density=0.3)
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (
+            {"prune": {"prune_fraction": 0.9, "distribution": "uniform_plus", "finetune": {"epochs": 0}}},
+            "layers has conv1, where nothing was pruned",
+        ),
+        ({"budget_fraction": 1e-5}, "budget_fraction is 1e-05, but must regrow at least one of"),
+    ],
+)
+def test_an_analysis_that_regrows_nothing_is_refused(fields: dict[str, Any], said: str, tmp_path: Path) -> None:
+    config = config_of("single_layer", **fields)
+    state = run_in(tmp_path, config)
+    assert state.status == "failed"
+    assert state.error is not None
+    assert said in state.error["message"]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_analysis_of_stored_networks(precision: str, tmp_path: Path) -> None:
+    config = config_of("one_shot", density=0.3, precision=precision)
     run_in(tmp_path, config)
     folder = folder_of(config, tmp_path)
     with pytest.raises(UserError, match=r"no config\.json"):

@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from trials.config.trial_config import TrialConfig
-from trials.errors import Preempted
+from trials.errors import Preempted, UserError
 from trials.methods.base import Method, Stage
 from trials.methods.regrow.episodes import Bench, EpisodeOutcome, EpisodeRecipe, run_episode
 from trials.methods.regrow.growth import Growth, RegrowingConfig
@@ -86,10 +86,29 @@ class TryLayers(Stage):
         return self.growth
 
     def budget(self) -> int:
-        """Number of weights (or filters) regrown in a layer; the same for every layer."""
-        smallest = min(self.grower().targets.capacities)
-        fraction = self.config.budget_fraction
-        return smallest if fraction is None else min(smallest, int(round(fraction * self.total, 6)))
+        """Number of weights (or filters) regrown in a layer; the same for all layers.
+
+        Raises:
+            UserError: it would be 0.
+        """
+        targets, fraction = self.grower().targets, self.config.budget_fraction
+        full = [
+            name.removesuffix(".weight")
+            for name, capacity in zip(targets.names, targets.capacities, strict=True)
+            if not capacity
+        ]
+        if full:
+            raise UserError(
+                f"layers has {', '.join(full)}, where nothing was pruned and so nothing can regrow: name the others in "
+                "layers, because all layers get the budget that fits into the fullest one"
+            )
+        smallest = min(targets.capacities)
+        budget = smallest if fraction is None else min(smallest, int(round(fraction * self.total, 6)))
+        if not budget:
+            raise UserError(
+                f"budget_fraction is {fraction}, but must regrow at least one of {self.total} {self.config.unit}s"
+            )
+        return budget
 
     def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:
         nothing = torch.zeros((), device=self.net.device)
