@@ -16,6 +16,7 @@ from trials.errors import UserError
 from trials.methods.parsing import parse
 from trials.networks.stored import network_of
 from trials.sparsity import density_of
+from trials.sparsity.accounting import LayerSizes, summary
 from trials.training.build import build_loader, build_net
 from trials.training.device import resolve_device
 from trials.training.evaluation import evaluate
@@ -53,13 +54,14 @@ def retention(folders: Sequence[Path]) -> dict[str, list[float]]:
 
 
 def sparsity_accuracy(folders: Iterable[Path], split: str = "test") -> list[dict[str, Any]]:
-    """Evaluate each trial's stored network; one row (trial, sparsity of the masks, loss, accuracy) per trial."""
+    """Evaluate each trial's stored network; one row (trial, sparsity as in its rows, loss, accuracy) per trial."""
     rows = []
     for folder in folders:
         config, net = load_trial(folder)
-        data = build_loader(config, load_data(config.dataset, config.data_dir), net.device)
-        loss, accuracy = evaluate(net, data, split)
-        rows.append({"trial": folder.name, "sparsity": 1 - density_of(net.masks), "loss": loss, "accuracy": accuracy})
+        raw = load_data(config.dataset, config.data_dir)
+        sparsity = summary(net, LayerSizes.of(build_net(config, raw, net.device), raw))["sparsity"]
+        loss, accuracy = evaluate(net, build_loader(config, raw, net.device), split)
+        rows.append({"trial": folder.name, "sparsity": sparsity, "loss": loss, "accuracy": accuracy})
     return rows
 
 

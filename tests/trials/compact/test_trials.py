@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.trials.folders import assert_same_outcome, checkpoint_of, rows_of
 from tests.trials.small_trials import BASE, RECIPE, config_of, folder_of, run_in
 from trials import compact, models
 from trials.__main__ import main
+from trials.analysis import sparsity_accuracy
 from trials.config.trial_config import TrialConfig
 from trials.errors import UserError
 from trials.methods.parsing import parse
@@ -127,6 +129,19 @@ def test_onnx_export_computes_the_same(storage: Path, tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
     (logits,) = session.run(None, {"images": digits().numpy()})
     torch.testing.assert_close(torch.from_numpy(logits), outputs(network(trial)[1].model), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["shrinking", "bip-channel", "hydra-filter-original"])
+def test_sparsity_is_that_of_the_rows(name: str, storage: Path, tmp_path: Path) -> None:
+    config = shrinking(measure_latency=True) if name == "shrinking" else config_of(name)
+    folder = folder_of(config, storage)
+    copy_of = shutil.copytree(folder, tmp_path / folder.name)
+    (copy_of / "config.json").write_text(json.dumps({"config": config.model_dump(mode="json")}))
+    row = rows_of(folder)["epochs"][-1]
+    (measured,) = sparsity_accuracy([copy_of])
+    assert row["sparsity"] > 0.1
+    assert measured["sparsity"] == pytest.approx(row["sparsity"])
+    assert measured["accuracy"] == pytest.approx(row["test_accuracy"])
 
 
 @pytest.mark.parametrize("form", FORMS)
