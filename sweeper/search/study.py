@@ -19,7 +19,6 @@ from sweeper.search.epoch_budget import planned
 from sweeper.search.outcomes import Outcome
 from sweeper.search.warm_start import NO_WARM_START, WarmStart
 from sweeper.space.checks import longest, question_of
-from sweeper.space.distributions import corners
 from sweeper.space.grid import conditions
 from sweeper.space.grid.cells import Cell
 from sweeper.space.space import Space
@@ -94,8 +93,7 @@ class CellStudy:
     @cached_property
     def next_epochs(self) -> int:
         """Maximum number of epochs that the next trial may take, over the corners of the search."""
-        corners_of = corners(self.space.search, self.cell.values)
-        return max(planned(self.space.config(self.cell, params)) for params in corners_of)
+        return max(map(planned, self.space.corner_configs(self.cell)))
 
     def config(self, sample: Sample) -> TrialConfig:
         """The config of a sample's trial."""

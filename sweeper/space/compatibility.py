@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sweeper.space.distributions import corners
 from sweeper.space.grid.cells import Cell, nearest_cell
 from sweeper.space.grid.conditions import holds
 from sweeper.space.options.pbt import pbt_contradictions
@@ -106,7 +105,7 @@ def _difference(path: str, before: Mapping[str, Any], now: Mapping[str, Any]) ->
 def _effective(space: Space, cell: Cell) -> dict[str, Any] | None:
     """Return every field of the trial config of a cell, by dotted path; None if the config is invalid."""
     try:
-        config = space.config(cell, corners(space.search, cell.values)[0])
+        config = next(space.corner_configs(cell))
     except UserError:
         return None
     return dict(leaves(config.model_dump(mode="json")))
