@@ -61,6 +61,14 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
         ["data_dir", "/nowhere", "missing"],
     ),
     "data set without folder": ([*SPACE, "--set", "trial.dataset=parquet"], ["data_dir", "parquet"]),
+    "data set that some samples read": (
+        [*SPACE, "--set", "search.dataset={choice: [few_digits, parquet, digits]}"],
+        ["data_dir", "parquet"],
+    ),
+    "data set that some samples of a cell read": (
+        [*SPACE, "--set", "search.dataset={choice: [few_digits, parquet, digits], when: {density: 0.2}}"],
+        ["data_dir", "parquet"],
+    ),
     "show nothing": (["--show", "none"], ["none", "sweep"]),
     "show outside": (["--show", "../x"], ["--name", "'../x'"]),
     "show empty": (["--show", ""], ["--name", "''"]),
@@ -160,3 +168,13 @@ def test_dry_run_shows_what_would_run_and_creates_nothing(capsys: pytest.Capture
     assert sweep("--dry-run", "--set", "search.pretrain.lr={uniform: [0.1, 0.2]}") == COMPLETE
     assert "one per trial" in capsys.readouterr().out
     assert [path.name for path in here.iterdir()] == ["small.yaml"]
+
+
+def test_dry_run_looks_at_every_choice(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    assert sweep("--dry-run", "--set", "search.method={choice: [one_shot, hydra, bip]}") == COMPLETE
+    said = capsys.readouterr().out
+    assert "trials of bip, hydra, one_shot" in said
+    assert "shared: 1" in said
+    lr = "search.pretrain.lr={uniform: [0.1, 0.2], when: {score: random}}"
+    assert sweep("--dry-run", "--set", "search.score={choice: [magnitude, random, lamp]}", "--set", lr) == COMPLETE
+    assert "one per trial" in capsys.readouterr().out

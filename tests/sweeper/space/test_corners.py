@@ -64,3 +64,16 @@ def test_the_longest_trial_of_each_cell_is_planned_for() -> None:
     search = {"finetune.epochs": {"int": [3, 9], "when": {"density": 0.5}}, "finetune.lr": {"uniform": [0.1, 0.2]}}
     space = checked(trial=trial, grid={"density": [0.5, 0.2]}, search=search)
     assert [CellStudy(space, cell).next_epochs for cell in space.cells()] == [9, 2]
+
+
+def test_every_data_set_of_a_search_is_at_a_corner_however_many_fields_are_searched() -> None:
+    names = ["digits", "cifar100", "cifar10", "imagenet"]
+    search: dict[str, Any] = {"dataset": {"choice": names, "when": {"score": "random"}}}
+    search["score"] = {"choice": ["magnitude", "random"]}
+    search |= {f"finetune.{field}": {"uniform": [0.1, 0.2]} for field in ("lr", "momentum", "weight_decay")}
+    search |= {f"pretrain.{field}": {"uniform": [0.1, 0.2]} for field in ("lr", "momentum", "weight_decay")}
+    space = checked(trial={**TRIAL, "method": "one_shot"}, grid={"density": [0.5, 0.2]}, search=search)
+    for cell in space.cells():
+        configs = list(space.corner_configs(cell))
+        assert {config.dataset for config in configs} == set(names)
+        assert len(configs) <= sum(len(distribution.edges()) for distribution in space.search.values())
