@@ -35,9 +35,7 @@ def _fields(old: Space, new: Space) -> Iterator[str]:
     before, now = old.document(), new.document()
     for field in _EQUAL:
         if before.get(field) != now.get(field):
-            is_now = f"is {shown(now[field])}" if field in now else "is missing"
-            was = f"with {shown(before[field])}" if field in before else "without it"
-            yield f"{field} {is_now}, but the sweep was begun {was}"
+            yield _difference("", field, before, now)
     if new.samples < old.samples:
         yield f"samples is {new.samples}, but the sweep was begun with {old.samples}"
 
@@ -92,14 +90,15 @@ def _trial(old: Space, new: Space) -> list[str]:
         for path in [*before, *(path for path in now if path not in before)]:
             fixed = not any(path == other or path.startswith(f"{other}.") for other in varied)
             if fixed and (path not in before or path not in now or before[path] != now[path]):
-                lines[_difference(path, before, now)] = None
+                lines[_difference("trial.", path, before, now)] = None
     return list(lines)
 
 
-def _difference(path: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def _difference(section: str, path: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return the line on a field that differs, or that one of the two lacks; ``section`` goes before its path."""
     is_now = f"is {shown(now[path])}" if path in now else "is missing"
     was = f"with {shown(before[path])}" if path in before else "without it"
-    return f"trial.{path} {is_now}, but the sweep was begun {was}"
+    return f"{section}{path} {is_now}, but the sweep was begun {was}"
 
 
 def _effective(space: Space, cell: Cell) -> dict[str, Any] | None:
