@@ -104,6 +104,7 @@ def test_documents_come_back_and_one_objective_stays_short() -> None:
             "objectives[0].column is 'test_loss', but selection must never see the test set",
         ),
         ({"objective": "host"}, "objective is 'host', but that column holds text: name one that holds numbers"),
+        ({"direction": "up"}, "direction is 'up', but must be 'maximize' or 'minimize'"),
         ({"objective": 3}, "objective is 3, but must be the name of a column"),
         ({"constraints": ON_TARGET}, "constraints is {'column': 'density', "),
         ({"constraints": [{"column": "flops"}]}, "constraints[0] has no bound, but must have one of target"),
