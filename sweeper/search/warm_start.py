@@ -171,11 +171,11 @@ def _question(config: Mapping[str, Any], space: Space) -> dict[str, Any]:
 def _best(space: Space, observations: Sequence[Observation]) -> tuple[dict[str, Any], ...]:
     """The best distinct points by the first objective, feasible ones first."""
     assert space.from_sweep is not None
-    sign = -1 if space.direction == "maximize" else 1
+    sign = space.objectives[0].sign
 
     def rank(observation: Observation) -> tuple[float, float]:
         outcome = Outcome(TrialState.COMPLETE, observation.values, observation.violations)
-        return (outcome.shown is None, sign * observation.values[0])
+        return (outcome.shown is None, -sign * observation.values[0])
 
     points: list[dict[str, Any]] = []
     for observation in sorted(observations, key=rank):

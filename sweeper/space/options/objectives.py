@@ -81,6 +81,11 @@ class Objective(Frozen):
     column: str
     direction: Direction
 
+    @property
+    def sign(self) -> int:
+        """Return 1 if higher values are better, -1 if lower ones are: of values times this, the highest is the best."""
+        return 1 if self.direction == "maximize" else -1
+
 
 def read_objectives(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return a space's content with ``objective`` and ``direction`` replaced by ``objectives``, with checked columns.

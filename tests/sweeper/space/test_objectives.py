@@ -72,6 +72,12 @@ def test_several_objectives_in_their_order_seconds_among_them() -> None:
     assert (space.objective, space.direction) == ("val_accuracy", "maximize")
 
 
+def test_times_its_sign_more_is_better() -> None:
+    accuracy, flops = make_space(objectives=TWO).objectives
+    assert max(0.5, 0.9, key=lambda value: accuracy.sign * value) == 0.9
+    assert max(10, 20, key=lambda value: flops.sign * value) == 10
+
+
 def test_a_pruned_trial_has_no_value() -> None:
     space = make_space(constraints=[CHEAP])
     state = finished("pruned", val_accuracy=0.5, flops=2e6)
