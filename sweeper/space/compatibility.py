@@ -7,7 +7,7 @@ from typing import Any
 
 from sweeper.space.grid.cells import Cell, nearest_cell
 from sweeper.space.grid.conditions import holds
-from sweeper.space.options.pbt import pbt_contradictions
+from sweeper.space.options.pbt import Pbt
 from sweeper.space.space import Space
 from trials.config.trial_config import WHERE
 from trials.dotted_paths import leaves
@@ -26,7 +26,7 @@ def contradictions(old: Space, new: Space) -> list[str]:
         *_grid(old, new),
         *_search(old, new),
         *_fields(old, new),
-        *pbt_contradictions(old.pbt, new.pbt),
+        *_pbt(old.pbt, new.pbt),
         *_trial(old, new),
     ]
 
@@ -73,6 +73,20 @@ def _search(old: Space, new: Space) -> Iterator[str]:
             yield f"search.{path} is missing, but the sweep was begun with {before}"
         elif old.search[path] != new.search[path]:
             yield f"search.{path} is {now}, but the sweep was begun with {before}"
+
+
+def _pbt(old: Pbt | None, new: Pbt | None) -> Iterator[str]:
+    """Yield a line per option of a population that differs; only generations may change."""
+    if old is None or new is None:
+        if old is not None:
+            yield "pbt is missing, but the sweep was begun with it"
+        if new is not None:
+            yield "pbt is there, but the sweep was begun without it"
+        return
+    before, now = dict(old), dict(new)
+    for field in before:
+        if before[field] != now[field] and field != "generations":
+            yield _difference("pbt.", field, before, now)
 
 
 def _trial(old: Space, new: Space) -> list[str]:
