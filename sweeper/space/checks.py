@@ -6,13 +6,12 @@ from collections.abc import Mapping
 
 from sweeper.space.distributions import Distribution, lowest
 from sweeper.space.grid.cases import Case
-from sweeper.space.grid.cells import Cell
 from sweeper.space.grid.conditions import When
 from sweeper.space.grid.grid import Axis
 from sweeper.space.options.enqueue import check_point
 from sweeper.space.options.objectives import EVERY_EPOCH, require_reported
 from sweeper.space.options.pbt import Pbt
-from sweeper.space.options.pruners import check_stoppable, stoppable_epochs
+from sweeper.space.options.pruners import check_stoppable
 from sweeper.space.options.samplers import Question, Tpe
 from sweeper.space.space import Space
 from sweeper.space.values import Scalar
@@ -90,11 +89,6 @@ def check_space(space: Space) -> None:
             except UserError as error:
                 at = ", ".join([*filter(None, [cell.key]), *(f"{path}={value}" for path, value in params.items())])
                 raise UserError(f"{error} (the trial at {at})" if at else str(error)) from None
-
-
-def longest(space: Space, cell: Cell) -> int:
-    """Return the largest number of epochs in which a pruner may stop a trial of the cell."""
-    return max(map(stoppable_epochs, space.corner_configs(cell)))
 
 
 def check_trial(space: Space, config: TrialConfig) -> None:
