@@ -43,7 +43,8 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
         max_hours=options.max_hours,
     )
     check_space(space)
-    folder = SweepFolder(sweep_path(options.storage, space.name if options.name is None else options.name))
+    name, said_by = (space.name, "the space's name") if options.name is None else (options.name, "--name")
+    folder = SweepFolder(sweep_path(options.storage, name, said_by))
     refuse_contradictions(folder, space)
     warm = warm_start(space, folder)
     if options.dry_run:

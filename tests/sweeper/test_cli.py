@@ -70,8 +70,8 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
         ["data_dir", "parquet"],
     ),
     "show nothing": (["--show", "none"], ["none", "sweep"]),
-    "show outside": (["--show", "../x"], ["--name", "'../x'"]),
-    "show empty": (["--show", ""], ["--name", "''"]),
+    "show outside": (["--show", "../x"], ["--show", "'../x'"]),
+    "show empty": (["--show", ""], ["--show", "''"]),
 }
 
 
@@ -83,6 +83,24 @@ def test_wrong_input_is_one_line_and_nothing_is_created(
     arguments, parts = WRONG[case]
     wrong(capsys, arguments, *parts)
     assert [path.name for path in here.iterdir()] == ["small.yaml"]
+
+
+@pytest.mark.parametrize("name", ["results/small", "../x", ".x", "", "stages"])
+@pytest.mark.parametrize("option", ["--name", "--show", "--cancel", "--dashboard"])
+def test_a_name_that_no_sweep_has_is_refused_under_the_option_that_gave_it(
+    capsys: pytest.CaptureFixture[str], here: Path, option: str, name: str
+) -> None:
+    space = SPACE if option == "--name" else []
+    said = wrong(capsys, [*space, option, name], "give another")
+    assert said.startswith(f"error: {option} is {name!r}, but ")
+    assert "--name" not in said.replace(option, "")
+
+
+def test_a_space_named_like_what_is_shared_needs_another_name(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    space = ["--space", str((here / "small.yaml").rename(here / "stages.yaml")), "--dry-run"]
+    said = wrong(capsys, space, "give another with --name")
+    assert said.startswith("error: the space's name is 'stages', but ")
+    assert main([*space, "--name", "mine"]) == COMPLETE
 
 
 def test_refused_and_showing_commands_do_not_import_ray(here: Path) -> None:
