@@ -55,7 +55,7 @@ def _list(options: argparse.Namespace, console: Console) -> int:
 def _show(options: argparse.Namespace, console: Console) -> int:
     from sweeper.results.report import show
 
-    show(sweep_path(options.storage, options.show), console)
+    show(sweep_path(options.storage, options.show, "--show"), console)
     return COMPLETE
 
 
@@ -63,14 +63,14 @@ def _dashboard(options: argparse.Namespace, console: Console) -> int:
     from sweeper.dashboard import serve
 
     with interruptible():
-        serve(sweep_path(options.storage, options.dashboard), console)
+        serve(sweep_path(options.storage, options.dashboard, "--dashboard"), console)
     return COMPLETE
 
 
 def _cancel(options: argparse.Namespace, console: Console) -> int:
     from sweeper.control import cancel
 
-    cancel(sweep_path(options.storage, options.cancel), console)
+    cancel(sweep_path(options.storage, options.cancel, "--cancel"), console)
     return COMPLETE
 
 

@@ -18,8 +18,6 @@ from sweeper.options import COMPLETE, FAILURES, STOPPED, sweep_path
 from sweeper.search.warm_start import commit_warm_start, warm_start
 from sweeper.space.checks import check_space
 from sweeper.space.compatibility import contradictions
-from sweeper.space.grid.cells import Cell
-from sweeper.space.grid.conditions import active
 from sweeper.space.load import from_document, load_space
 from sweeper.space.space import Space
 from trials import data
@@ -45,7 +43,8 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
         max_hours=options.max_hours,
     )
     check_space(space)
-    folder = SweepFolder(sweep_path(options.storage, space.name if options.name is None else options.name))
+    name, said_by = (space.name, "the space's name") if options.name is None else (options.name, "--name")
+    folder = SweepFolder(sweep_path(options.storage, name, said_by))
     refuse_contradictions(folder, space)
     warm = warm_start(space, folder)
     if options.dry_run:
@@ -55,7 +54,8 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
             observations, points = map(sum, zip(*given, strict=True))
             console.print(f"from_sweep: {observations} observations, {points} points to try first", markup=False)
         return COMPLETE
-    for dataset, data_dir in sorted({(c.dataset, c.data_dir) for c in edge_configs(space)}, key=str):
+    configs = (config for cell in space.cells() for config in space.corner_configs(cell))
+    for dataset, data_dir in sorted({(config.dataset, config.data_dir) for config in configs}, key=str):
         data.require_data(dataset, data_dir)
     try:
         for path in (folder.path, folder.stages):
@@ -211,31 +211,24 @@ def git_commit() -> str | None:
     return found.stdout.strip()
 
 
-def edge_configs(space: Space) -> list[TrialConfig]:
-    """Two configs per cell: with every searched value at its lower edge, then with every one at its upper edge."""
-    cells: list[Cell] = space.cells()
-    edges = [{path: d.edges()[i] for path, d in space.search.items()} for i in (0, -1)]
-    return [space.config(cell, active(space.search, point, cell.values)) for cell in cells for point in edges]
-
-
 def describe_run(space: Space, folder: SweepFolder, console: Console) -> None:
     """Print what a run would do: cells, search, number of trials, and the networks to train first."""
     cells = space.cells()
-    configs = edge_configs(space)
-    low, high = ([_stages_of(config) for config in configs[i::2]] for i in (0, 1))
-    shared = set().union(*low)
+    configs = [list(space.corner_configs(cell)) for cell in cells]
+    needed = [[_stages_of(config) for config in of_cell] for of_cell in configs]
     for cell in cells:
         console.print(cell.key or "one cell", markup=False)
     for path, distribution in space.search.items():
         console.print(f"search {path}: {distribution}", markup=False)
     trials = len(cells) * space.samples
-    methods = ", ".join(sorted({config.method for config in configs}))
+    methods = ", ".join(sorted({config.method for of_cell in configs for config in of_cell}))
     console.print(f"{len(cells)} cells x {space.samples} samples = {trials} trials of {methods}")
     if space.pbt is not None:
         console.print(f"{space.samples} samples: {space.pbt}", markup=False)
-    if low != high:
+    if any(ids != of_cell[0] for of_cell in needed for ids in of_cell):
         console.print("dense networks to train first: one per trial, since the search changes how they are trained")
     else:
+        shared = set().union(*(of_cell[0] for of_cell in needed))
         sparse = sum(not name.startswith("dense-") for name in shared)
         also = f", and {sparse} sparse networks derived from these" if sparse else ""
         console.print(f"dense networks to train first, shared: {len(shared) - sparse}{also}")

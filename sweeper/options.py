@@ -113,16 +113,19 @@ def _values(words: Sequence[str]) -> Iterator[tuple[str, str]]:
             option = "the line"
 
 
-def sweep_path(storage: str, name: str) -> Place:
+def sweep_path(storage: str, name: str, said_by: str = "--name") -> Place:
     """The folder of a sweep in a storage.
+
+    Args:
+        said_by: the option that gave the name, or what else did, for messages.
 
     Raises:
         UserError: the name could lead out of the storage, or is reserved.
     """
+    other = "give another" if said_by.startswith("--") else "give another with --name"
     if not _NAME.fullmatch(name):
-        raise UserError(
-            f"--name is {name!r}, but must be letters, digits, '_', '-', '=' and '.', not starting with '.'"
-        )
+        rule = "must be letters, digits, '_', '-', '=' and '.', not starting with '.'"
+        raise UserError(f"{said_by} is {name!r}, but {rule}: {other}")
     if name == "stages":
-        raise UserError("--name is 'stages', but that folder of the storage holds the shared trials: give another")
+        raise UserError(f"{said_by} is 'stages', but that folder of the storage holds the shared trials: {other}")
     return place(storage) / name

@@ -85,13 +85,13 @@ class CellPopulation:
 
         Ties go to the lower number.
         """
-        sign = -1 if self.space.direction == "maximize" else 1
+        sign = self.space.objectives[0].sign
         found = []
         for number in self._numbers(generation):
             outcome = self._outcomes[number]
             if outcome.values is not None:
                 missed = sum(max(violation, 0.0) for violation in outcome.violations.values())
-                found.append((missed, sign * outcome.values[0], number))
+                found.append((missed, -sign * outcome.values[0], number))
         return [number % self.pbt.population for *_, number in sorted(found)]
 
     def ask(self) -> Sample:

@@ -18,10 +18,10 @@ from sweeper.folder.sweep_folder import Record, Sample
 from sweeper.search.epoch_budget import planned
 from sweeper.search.outcomes import Outcome
 from sweeper.search.warm_start import NO_WARM_START, WarmStart
-from sweeper.space.checks import longest, question_of
-from sweeper.space.distributions import corners
+from sweeper.space.checks import question_of
 from sweeper.space.grid import conditions
 from sweeper.space.grid.cells import Cell
+from sweeper.space.options.pruners import stoppable_epochs
 from sweeper.space.space import Space
 from trials.config.trial_config import TrialConfig
 from trials.seeding import derive_seed
@@ -94,8 +94,7 @@ class CellStudy:
     @cached_property
     def next_epochs(self) -> int:
         """Maximum number of epochs that the next trial may take, over the corners of the search."""
-        corners_of = corners(self.space.search, self.cell.values)
-        return max(planned(self.space.config(self.cell, params)) for params in corners_of)
+        return max(map(planned, self.space.corner_configs(self.cell)))
 
     def config(self, sample: Sample) -> TrialConfig:
         """The config of a sample's trial."""
@@ -108,8 +107,9 @@ class CellStudy:
     def _pruner(self) -> BasePruner:
         if self.space.pruner is None:
             return NopPruner()
+        longest = max(map(stoppable_epochs, self.space.corner_configs(self.cell)))
         with knowingly():
-            return self.space.pruner.make(longest(self.space, self.cell))
+            return self.space.pruner.make(longest)
 
     def _sampler(self, number: int) -> BaseSampler:
         """A sampler seeded by (seed, cell, sample number), so that a rebuilt study does not repeat suggestions."""

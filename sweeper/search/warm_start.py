@@ -20,7 +20,6 @@ from optuna.trial import TrialState
 
 from sweeper.folder.sweep_folder import Record, SweepFolder
 from sweeper.search.outcomes import Outcome, outcome_of
-from sweeper.space.distributions import corners
 from sweeper.space.grid.cells import Cell
 from sweeper.space.grid.conditions import active
 from sweeper.space.load import from_document
@@ -136,7 +135,7 @@ def _refuse_other_search(space: Space, earlier: Space) -> None:
 
 
 def _warm(space: Space, cell: Cell, records: Sequence[Record]) -> WarmStart:
-    template = space.config(cell, corners(space.search, cell.values)[0]).model_dump(mode="json")
+    template = next(space.corner_configs(cell)).model_dump(mode="json")
     question = _question(template, space)
     same: list[Observation] = []
     others: list[Observation] = []
@@ -172,11 +171,11 @@ def _question(config: Mapping[str, Any], space: Space) -> dict[str, Any]:
 def _best(space: Space, observations: Sequence[Observation]) -> tuple[dict[str, Any], ...]:
     """The best distinct points by the first objective, feasible ones first."""
     assert space.from_sweep is not None
-    sign = -1 if space.direction == "maximize" else 1
+    sign = space.objectives[0].sign
 
     def rank(observation: Observation) -> tuple[float, float]:
         outcome = Outcome(TrialState.COMPLETE, observation.values, observation.violations)
-        return (outcome.shown is None, sign * observation.values[0])
+        return (outcome.shown is None, -sign * observation.values[0])
 
     points: list[dict[str, Any]] = []
     for observation in sorted(observations, key=rank):

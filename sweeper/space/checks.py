@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sweeper.space.distributions import Distribution, corners, lowest
+from sweeper.space.distributions import Distribution, lowest
 from sweeper.space.grid.cases import Case
-from sweeper.space.grid.cells import Cell
 from sweeper.space.grid.conditions import When
 from sweeper.space.grid.grid import Axis
 from sweeper.space.options.enqueue import check_point
 from sweeper.space.options.objectives import EVERY_EPOCH, require_reported
 from sweeper.space.options.pbt import Pbt
-from sweeper.space.options.pruners import check_stoppable, stoppable_epochs
+from sweeper.space.options.pruners import check_stoppable
 from sweeper.space.options.samplers import Question, Tpe
 from sweeper.space.space import Space
 from sweeper.space.values import Scalar
@@ -76,7 +75,7 @@ def _check_paths(space: Space) -> None:
 
 
 def check_space(space: Space) -> None:
-    """Build and check the configs of every cell at the bounds and choices of its search (see :func:`corners`).
+    """Build and check the configs of every cell at the corners of its search (see :meth:`Space.corners`).
 
     Raises:
         UserError: one of them is not a valid trial.
@@ -84,17 +83,12 @@ def check_space(space: Space) -> None:
     if space.pbt is not None:
         check_population(space, space.pbt)
     for cell in space.cells():
-        for params in corners(space.search, cell.values):
+        for params in space.corners(cell):
             try:
                 check_trial(space, space.config(cell, params))
             except UserError as error:
                 at = ", ".join([*filter(None, [cell.key]), *(f"{path}={value}" for path, value in params.items())])
                 raise UserError(f"{error} (the trial at {at})" if at else str(error)) from None
-
-
-def longest(space: Space, cell: Cell) -> int:
-    """Return the largest number of epochs in which a pruner may stop a trial of the cell."""
-    return max(stoppable_epochs(space.config(cell, params)) for params in corners(space.search, cell.values))
 
 
 def check_trial(space: Space, config: TrialConfig) -> None:

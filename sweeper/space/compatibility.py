@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sweeper.space.distributions import corners
 from sweeper.space.grid.cells import Cell, nearest_cell
 from sweeper.space.grid.conditions import holds
-from sweeper.space.options.pbt import pbt_contradictions
+from sweeper.space.options.pbt import Pbt
 from sweeper.space.space import Space
 from trials.config.trial_config import WHERE
 from trials.dotted_paths import leaves
@@ -27,7 +26,7 @@ def contradictions(old: Space, new: Space) -> list[str]:
         *_grid(old, new),
         *_search(old, new),
         *_fields(old, new),
-        *pbt_contradictions(old.pbt, new.pbt),
+        *_pbt(old.pbt, new.pbt),
         *_trial(old, new),
     ]
 
@@ -36,9 +35,7 @@ def _fields(old: Space, new: Space) -> Iterator[str]:
     before, now = old.document(), new.document()
     for field in _EQUAL:
         if before.get(field) != now.get(field):
-            is_now = f"is {shown(now[field])}" if field in now else "is missing"
-            was = f"with {shown(before[field])}" if field in before else "without it"
-            yield f"{field} {is_now}, but the sweep was begun {was}"
+            yield _difference("", field, before, now)
     if new.samples < old.samples:
         yield f"samples is {new.samples}, but the sweep was begun with {old.samples}"
 
@@ -78,6 +75,20 @@ def _search(old: Space, new: Space) -> Iterator[str]:
             yield f"search.{path} is {now}, but the sweep was begun with {before}"
 
 
+def _pbt(old: Pbt | None, new: Pbt | None) -> Iterator[str]:
+    """Yield a line per option of a population that differs; only generations may change."""
+    if old is None or new is None:
+        if old is not None:
+            yield "pbt is missing, but the sweep was begun with it"
+        if new is not None:
+            yield "pbt is there, but the sweep was begun without it"
+        return
+    before, now = dict(old), dict(new)
+    for field in before:
+        if before[field] != now[field] and field != "generations":
+            yield _difference("pbt.", field, before, now)
+
+
 def _trial(old: Space, new: Space) -> list[str]:
     """Return differences of the trials' configs, defaults included, in one cell per method and set of cases."""
     lines: dict[str, None] = {}
@@ -93,20 +104,21 @@ def _trial(old: Space, new: Space) -> list[str]:
         for path in [*before, *(path for path in now if path not in before)]:
             fixed = not any(path == other or path.startswith(f"{other}.") for other in varied)
             if fixed and (path not in before or path not in now or before[path] != now[path]):
-                lines[_difference(path, before, now)] = None
+                lines[_difference("trial.", path, before, now)] = None
     return list(lines)
 
 
-def _difference(path: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def _difference(section: str, path: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return the line on a field that differs, or that one of the two lacks; ``section`` goes before its path."""
     is_now = f"is {shown(now[path])}" if path in now else "is missing"
     was = f"with {shown(before[path])}" if path in before else "without it"
-    return f"trial.{path} {is_now}, but the sweep was begun {was}"
+    return f"{section}{path} {is_now}, but the sweep was begun {was}"
 
 
 def _effective(space: Space, cell: Cell) -> dict[str, Any] | None:
     """Return every field of the trial config of a cell, by dotted path; None if the config is invalid."""
     try:
-        config = space.config(cell, corners(space.search, cell.values)[0])
+        config = next(space.corner_configs(cell))
     except UserError:
         return None
     return dict(leaves(config.model_dump(mode="json")))

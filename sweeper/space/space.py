@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -194,10 +194,21 @@ class Space(Frozen):
             self._parsed[cell.key] = config
         return config
 
+    def corners(self, cell: Cell) -> list[dict[str, Any]]:
+        """Return the points of a cell's search at its bounds and choices (see :func:`.distributions.corners`)."""
+        return corners(self.search, cell.values)
+
+    def corner_configs(self, cell: Cell) -> Iterator[TrialConfig]:
+        """Yield the trial configs at the corners of a cell's search.
+
+        Raises:
+            UserError: the method's config rejects one of them.
+        """
+        return (self.config(cell, params) for params in self.corners(cell))
+
     def most_pieces(self) -> int:
         """Return the largest number of pieces of work that one of the trials may run in parallel."""
-        points = corners(self.search)
-        return max(self.config(cell, params).parallel_pieces for cell in self.cells() for params in points)
+        return max(config.parallel_pieces for cell in self.cells() for config in self.corner_configs(cell))
 
     def document(self) -> dict[str, Any]:
         """Return the space as JSON-compatible values; :func:`sweeper.space.load.from_document` reads them."""

@@ -61,9 +61,17 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
         ["data_dir", "/nowhere", "missing"],
     ),
     "data set without folder": ([*SPACE, "--set", "trial.dataset=parquet"], ["data_dir", "parquet"]),
+    "data set that some samples read": (
+        [*SPACE, "--set", "search.dataset={choice: [few_digits, parquet, digits]}"],
+        ["data_dir", "parquet"],
+    ),
+    "data set that some samples of a cell read": (
+        [*SPACE, "--set", "search.dataset={choice: [few_digits, parquet, digits], when: {density: 0.2}}"],
+        ["data_dir", "parquet"],
+    ),
     "show nothing": (["--show", "none"], ["none", "sweep"]),
-    "show outside": (["--show", "../x"], ["--name", "'../x'"]),
-    "show empty": (["--show", ""], ["--name", "''"]),
+    "show outside": (["--show", "../x"], ["--show", "'../x'"]),
+    "show empty": (["--show", ""], ["--show", "''"]),
 }
 
 
@@ -75,6 +83,24 @@ def test_wrong_input_is_one_line_and_nothing_is_created(
     arguments, parts = WRONG[case]
     wrong(capsys, arguments, *parts)
     assert [path.name for path in here.iterdir()] == ["small.yaml"]
+
+
+@pytest.mark.parametrize("name", ["results/small", "../x", ".x", "", "stages"])
+@pytest.mark.parametrize("option", ["--name", "--show", "--cancel", "--dashboard"])
+def test_a_name_that_no_sweep_has_is_refused_under_the_option_that_gave_it(
+    capsys: pytest.CaptureFixture[str], here: Path, option: str, name: str
+) -> None:
+    space = SPACE if option == "--name" else []
+    said = wrong(capsys, [*space, option, name], "give another")
+    assert said.startswith(f"error: {option} is {name!r}, but ")
+    assert "--name" not in said.replace(option, "")
+
+
+def test_a_space_named_like_what_is_shared_needs_another_name(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    space = ["--space", str((here / "small.yaml").rename(here / "stages.yaml")), "--dry-run"]
+    said = wrong(capsys, space, "give another with --name")
+    assert said.startswith("error: the space's name is 'stages', but ")
+    assert main([*space, "--name", "mine"]) == COMPLETE
 
 
 def test_refused_and_showing_commands_do_not_import_ray(here: Path) -> None:
@@ -160,3 +186,13 @@ def test_dry_run_shows_what_would_run_and_creates_nothing(capsys: pytest.Capture
     assert sweep("--dry-run", "--set", "search.pretrain.lr={uniform: [0.1, 0.2]}") == COMPLETE
     assert "one per trial" in capsys.readouterr().out
     assert [path.name for path in here.iterdir()] == ["small.yaml"]
+
+
+def test_dry_run_looks_at_every_choice(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    assert sweep("--dry-run", "--set", "search.method={choice: [one_shot, hydra, bip]}") == COMPLETE
+    said = capsys.readouterr().out
+    assert "trials of bip, hydra, one_shot" in said
+    assert "shared: 1" in said
+    lr = "search.pretrain.lr={uniform: [0.1, 0.2], when: {score: random}}"
+    assert sweep("--dry-run", "--set", "search.score={choice: [magnitude, random, lamp]}", "--set", lr) == COMPLETE
+    assert "one per trial" in capsys.readouterr().out

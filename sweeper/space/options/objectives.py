@@ -81,6 +81,11 @@ class Objective(Frozen):
     column: str
     direction: Direction
 
+    @property
+    def sign(self) -> int:
+        """Return 1 if higher values are better, -1 if lower ones are: of values times this, the highest is the best."""
+        return 1 if self.direction == "maximize" else -1
+
 
 def read_objectives(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return a space's content with ``objective`` and ``direction`` replaced by ``objectives``, with checked columns.
@@ -89,36 +94,10 @@ def read_objectives(content: Mapping[str, Any]) -> dict[str, Any]:
         UserError: an objective is invalid.
     """
     rest = {key: value for key, value in content.items() if key not in ("objective", "direction", "objectives")}
-    several = content.get("objectives")
-    if several is None:
-        column = _text(content.get("objective", "val_accuracy"), "objective")
-        known_column(column, "objective")
-        direction = content.get("direction", "maximize")
-        if direction not in ("maximize", "minimize"):
-            raise UserError(f"direction is {shown(direction)}, but must be 'maximize' or 'minimize'")
-        return {**rest, "objectives": (Objective(column=column, direction=direction),)}
-    for single in ("objective", "direction"):
-        if content.get(single) is not None:
-            raise UserError(f"{single} is {shown(content[single])} beside objectives, but give only one: remove it")
-    if not isinstance(several, (list, tuple)) or not several:
-        raise UserError(f"objectives is {shown(several)}, but must be a list of {{column, direction}}")
-    objectives = tuple(_objective(entry, f"objectives[{i}]") for i, entry in enumerate(several))
-    refuse_twins([objective.column for objective in objectives], "objectives")
-    return {**rest, "objectives": objectives}
-
-
-def _objective(entry: object, where: str) -> Objective:
-    objective: Objective = validate(
-        Objective, mapping_entry(entry, where, "{column: flops, direction: minimize}"), where
-    )
-    known_column(objective.column, f"{where}.column")
-    return objective
-
-
-def _text(value: object, where: str) -> str:
-    if not isinstance(value, str):
-        raise UserError(f"{where} is {shown(value)}, but must be the name of a column")
-    return value
+    found = _parse_objectives(content)
+    for where, objective in found.items():
+        known_column(objective.column, where)
+    return {**rest, "objectives": tuple(found.values())}
 
 
 def stored_objectives(space: Mapping[str, Any]) -> tuple[Objective, ...]:
@@ -127,14 +106,30 @@ def stored_objectives(space: Mapping[str, Any]) -> tuple[Objective, ...]:
     Raises:
         UserError: they are not of the form that this version writes, or of the test set.
     """
-    single = {"column": space.get("objective", "val_accuracy"), "direction": space.get("direction", "maximize")}
-    several = space.get("objectives") or [single]
-    if not isinstance(several, (list, tuple)):
+    found = _parse_objectives(space)
+    for where, objective in found.items():
+        refuse_test_and_text(objective.column, where)
+    return tuple(found.values())
+
+
+def _parse_objectives(space: Mapping[str, Any]) -> dict[str, Objective]:
+    """Parse one objective or several of them, by where the space names their columns."""
+    several = space.get("objectives")
+    if several is None:
+        column = space.get("objective", "val_accuracy")
+        if not isinstance(column, str):
+            raise UserError(f"objective is {shown(column)}, but must be the name of a column")
+        single = {"column": column, "direction": space.get("direction", "maximize")}
+        return {"objective": validate(Objective, single, "")}
+    for key in ("objective", "direction"):
+        if space.get(key) is not None:
+            raise UserError(f"{key} is {shown(space[key])} beside objectives, but give only one: remove it")
+    if not isinstance(several, (list, tuple)) or not several:
         raise UserError(f"objectives is {shown(several)}, but must be a list of {{column, direction}}")
-    found: list[Objective] = []
-    for entry in several:
-        found.append(
-            validate(Objective, mapping_entry(entry, "objectives", "{column: flops, direction: minimize}"), "")
-        )
-        refuse_test_and_text(found[-1].column, "objective")
-    return tuple(found)
+    found: dict[str, Objective] = {}
+    for i, entry in enumerate(several):
+        where = f"objectives[{i}]"
+        content = mapping_entry(entry, where, "{column: flops, direction: minimize}")
+        found[f"{where}.column"] = validate(Objective, content, where)
+    refuse_twins([objective.column for objective in found.values()], "objectives")
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -78,17 +78,3 @@ def with_samples(content: Mapping[str, Any]) -> dict[str, Any]:
             f"generations = {pbt.samples} trials per cell: leave samples out, and set pbt.generations"
         )
     return {**content, "samples": pbt.samples}
-
-
-def pbt_contradictions(old: Pbt | None, new: Pbt | None) -> Iterator[str]:
-    """Yield a line per contradiction between ``new`` and a sweep's ``old`` options; only generations may change."""
-    if old is None or new is None:
-        if old is not None:
-            yield "pbt is missing, but the sweep was begun with it"
-        if new is not None:
-            yield "pbt is there, but the sweep was begun without it"
-        return
-    for field in Pbt.model_fields:
-        before, now = getattr(old, field), getattr(new, field)
-        if before != now and field != "generations":
-            yield f"pbt.{field} is {shown(now)}, but the sweep was begun with {shown(before)}"

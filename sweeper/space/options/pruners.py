@@ -19,7 +19,7 @@ from optuna.pruners import (
 )
 from pydantic import Field, field_validator
 
-from sweeper.space.named_options import NamedOptions, read_named_options
+from sweeper.space.options.named_options import NamedOptions, read_named_options
 from trials.config.trial_config import TrialConfig
 from trials.errors import UserError
 from trials.methods.registry import METHODS

@@ -30,8 +30,8 @@ from optuna.trial import FrozenTrial
 from pydantic import Field
 
 from sweeper.space.distributions import Choice, Distribution
-from sweeper.space.named_options import NamedOptions, read_named_options
 from sweeper.space.options import cma_state
+from sweeper.space.options.named_options import NamedOptions, read_named_options
 from trials.errors import UserError
 
 MOST_COMBINATIONS = 10_000

@@ -72,6 +72,12 @@ def test_several_objectives_in_their_order_seconds_among_them() -> None:
     assert (space.objective, space.direction) == ("val_accuracy", "maximize")
 
 
+def test_times_its_sign_more_is_better() -> None:
+    accuracy, flops = make_space(objectives=TWO).objectives
+    assert max(0.5, 0.9, key=lambda value: accuracy.sign * value) == 0.9
+    assert max(10, 20, key=lambda value: flops.sign * value) == 10
+
+
 def test_a_pruned_trial_has_no_value() -> None:
     space = make_space(constraints=[CHEAP])
     state = finished("pruned", val_accuracy=0.5, flops=2e6)
@@ -104,6 +110,7 @@ def test_documents_come_back_and_one_objective_stays_short() -> None:
             "objectives[0].column is 'test_loss', but selection must never see the test set",
         ),
         ({"objective": "host"}, "objective is 'host', but that column holds text: name one that holds numbers"),
+        ({"direction": "up"}, "direction is 'up', but must be 'maximize' or 'minimize'"),
         ({"objective": 3}, "objective is 3, but must be the name of a column"),
         ({"constraints": ON_TARGET}, "constraints is {'column': 'density', "),
         ({"constraints": [{"column": "flops"}]}, "constraints[0] has no bound, but must have one of target"),

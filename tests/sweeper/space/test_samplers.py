@@ -148,7 +148,7 @@ def test_conditions_hold_in_every_sample(sampler: str) -> None:
 
 def test_corners_of_conditional_parameters() -> None:
     space = make_space(search=CONDITIONAL, samples=20)
-    dense, sparse = (corners(space.search, cell.values) for cell in space.cells())
+    dense, sparse = (space.corners(cell) for cell in space.cells())
     assert (len(dense), len(sparse)) == (2 * (1 + 1 + 2), 1 + 1 + 2)
     many = {f"finetune.x{i}": {"uniform": [0, 1], "when": {"score": "random"}} for i in range(10)}
     search = {"score": read_distribution(CONDITIONAL["score"], "score")}

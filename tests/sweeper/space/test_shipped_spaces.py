@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from sweeper.space.checks import check_space
-from sweeper.space.distributions import corners
 from sweeper.space.load import load_space
 from sweeper.space.space_files import SPACES, list_spaces
 from tests.sweeper.space_files import SHIPPED
@@ -33,9 +32,9 @@ def test_shipped_spaces_check_quickly(name: str, cells: int, demo: int) -> None:
     check_space(small_one)
     assert len(small_one.cells()) == demo
     for cell in small_one.cells():
-        config = small_one.config(cell, corners(small_one.search)[0])
+        config = next(small_one.corner_configs(cell))
         assert (config.dataset, config.model) == ("digits", "tiny")
-    assert len({space.config(cell, corners(space.search)[0]).id for cell in space.cells()}) == cells
+    assert len({next(space.corner_configs(cell)).id for cell in space.cells()}) == cells
 
 
 def test_bip_unstructured_is_the_released_recipe() -> None:
