@@ -5,6 +5,7 @@ The GPU check is not among them; ``python -m benchmarks gpu …`` forwards to ``
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import sys
 
@@ -14,8 +15,16 @@ ALL = ("selection", "steps", "regrowth", "search", "overhead", "scale")
 
 if sys.argv[1:2] == ["gpu"]:
     sys.exit(importlib.import_module("benchmarks.gpu.__main__").main(sys.argv[2:]))
-for name in sys.argv[1:] or ALL:
+parser = argparse.ArgumentParser(
+    prog="python -m benchmarks",
+    description="Measure performance, as ratios to a baseline in the same run.",
+    epilog="or: python -m benchmarks gpu --help",
+)
+parser.add_argument("benchmarks", nargs="*", metavar="NAME", help=f"some of {', '.join(ALL)}; default: all of them")
+options = parser.parse_args()
+for name in options.benchmarks:
     if name not in ALL:
-        sys.exit(f"error: benchmark is {name!r}, but must be one of: {', '.join(ALL)}, or gpu and its options")
+        parser.error(f"benchmark is {name!r}, but must be one of: {', '.join(ALL)}, or gpu and its options")
+for name in options.benchmarks or ALL:
     print(f"{name} on {machine()}", flush=True)
     importlib.import_module(f"benchmarks.{name}").main()

@@ -8,10 +8,10 @@ runs 100, 1,000 and 10,000 trials, or the sizes given as arguments.
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -103,4 +103,6 @@ def main(sizes: tuple[int, ...] = (100, 1_000, 5_000)) -> None:
 
 
 if __name__ == "__main__":
-    main(tuple(map(int, sys.argv[1:])) or (100, 1_000, 10_000))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=__doc__)
+    parser.add_argument("trials", nargs="*", type=int, default=[100, 1_000, 10_000], help="default: 100 1000 10000")
+    main(tuple(parser.parse_args().trials))
