@@ -22,8 +22,8 @@ class Stage(ABC):
     """A phase of a trial: how it changes the network on entry, what it trains, and what one step does.
 
     A trial calls ``observe`` and ``enter`` once, ``attach`` in every process that runs the stage (followed by
-    ``load_state_dict`` if the stage has already begun), ``begin_epoch`` before every epoch, and ``prepare`` and
-    ``step`` for every batch.
+    ``load_state_dict`` if the stage has already begun), ``begin_epoch`` once or several times before an epoch, and
+    ``prepare`` and ``step`` for every batch.
 
     Attributes:
         name: name in the rows: pretrain, prune, finetune, train.
@@ -83,7 +83,10 @@ class Stage(ABC):
 
     @abstractmethod
     def begin_epoch(self, epoch: int) -> None:
-        """Set what depends on the epoch (0-based), such as learning rates."""
+        """Set what depends on the epoch (0-based), such as learning rates.
+
+        May be called several times for one epoch (for the row of epoch 0, and on resume), so it must not count.
+        """
 
     def prepare(self) -> None:  # noqa: B027  most stages change nothing from step to step
         """Do the host's work before a step, e.g. per-step learning rates and counters. Does nothing by default."""
