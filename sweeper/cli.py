@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from sweeper.execution.signals import interruptible
-from sweeper.options import COMPLETE, FAILURES, STOPPED, WRONG_INPUT, read_options, sweep_path
+from sweeper.options import COMPLETE, FAILURES, STOPPED, WRONG_INPUT, read_options
 from trials.errors import UserError
+from trials.storage.sweep_path import sweep_path
 
 if TYPE_CHECKING:
     from rich.console import Console

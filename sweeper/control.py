@@ -16,6 +16,7 @@ from trials.storage import files
 from trials.storage.lease import Lease
 from trials.storage.owner import Owner
 from trials.storage.place import Place
+from trials.storage.sweep_path import STAGES
 
 CANCEL_S = 120.0
 """Seconds to wait for a driver to stop; its trials have a minute to commit."""
@@ -25,7 +26,7 @@ CANCEL_POLL_S = 0.5
 
 def list_sweeps(storage: Place, console: Console) -> None:
     """Print one line per sweep of a storage: its progress and its driver."""
-    sweeps = [storage / name for name in files.names(storage) if name != "stages" and not name.startswith(".")]
+    sweeps = [storage / name for name in files.names(storage) if name != STAGES and not name.startswith(".")]
     found = [path for path in sweeps if (path / "trials").is_dir() or (path / "sweep.yaml").is_file()]
     for path in found:
         try:

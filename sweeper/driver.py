@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from sweeper.folder.sweep_folder import SweepFolder
-from sweeper.options import COMPLETE, FAILURES, STOPPED, sweep_path
+from sweeper.options import COMPLETE, FAILURES, STOPPED
 from sweeper.search.warm_start import commit_warm_start, warm_start
 from sweeper.space.checks import check_space
 from sweeper.space.compatibility import contradictions
@@ -27,6 +27,7 @@ from trials.frozen import SCHEMA
 from trials.methods.registry import METHODS
 from trials.storage import files
 from trials.storage.lease import HEARTBEAT_S, Lease
+from trials.storage.sweep_path import sweep_path
 
 _VERSIONS = ("torch", "torchvision", "ray", "optuna", "pandas", "pyarrow", "numpy")
 

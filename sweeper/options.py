@@ -1,4 +1,4 @@
-"""Options and exit codes of the command line, names of sweeps, and checks for arguments that a shell has changed.
+"""Options and exit codes of the command line, and checks for arguments that a shell has changed.
 
 `ray submit` joins the arguments with spaces, unquoted, and a shell on the head splits and expands them again. Such
 changes can be detected only if they leave traces: words that belong to no option are the rest of a value that was
@@ -15,11 +15,8 @@ from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from trials.errors import UserError
-from trials.storage.place import Place, place
 
 COMPLETE, FAILURES, WRONG_INPUT, STOPPED = 0, 1, 2, 130
-
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]*")
 
 _SURVIVES = re.compile(r"[A-Za-z0-9_./:=,@+~%^\[\]-]+")
 """Words that a shell passes on unchanged. Brackets, which write lists, are also file patterns: if the shell replaces
@@ -111,21 +108,3 @@ def _values(words: Sequence[str]) -> Iterator[tuple[str, str]]:
         else:
             yield option, word
             option = "the line"
-
-
-def sweep_path(storage: str, name: str, said_by: str = "--name") -> Place:
-    """The folder of a sweep in a storage.
-
-    Args:
-        said_by: the option that gave the name, or what else did, for messages.
-
-    Raises:
-        UserError: the name could lead out of the storage, or is reserved.
-    """
-    other = "give another" if said_by.startswith("--") else "give another with --name"
-    if not _NAME.fullmatch(name):
-        rule = "must be letters, digits, '_', '-', '=' and '.', not starting with '.'"
-        raise UserError(f"{said_by} is {name!r}, but {rule}: {other}")
-    if name == "stages":
-        raise UserError(f"{said_by} is 'stages', but that folder of the storage holds the shared trials: {other}")
-    return place(storage) / name

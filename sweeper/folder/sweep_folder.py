@@ -15,6 +15,7 @@ from trials.errors import DamagedFile, UserError
 from trials.frozen import SCHEMA
 from trials.storage import files
 from trials.storage.place import ObjectPath, Place, each
+from trials.storage.sweep_path import STAGES
 from trials.storage.trial_folder import State, TrialFolder
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class SweepFolder:
         self.path = path
         self.trials = path / "trials"
         self.tables = path / "tables"
-        self.stages = path.parent / "stages"
+        self.stages = path.parent / STAGES
         self.stop = path / "stop"
 
     def trial_folder(self, trial_id: str) -> Place:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from trials.commands.arguments import add_threads
 from trials.compact import Architecture, removable
 from trials.networks.stored import network
 from trials.sparsity.accounting import LayerSizes, layer_parameters, summary, torch_flops
@@ -117,7 +118,7 @@ def profile_command(arguments: list[str]) -> int:
     )
     parser.add_argument("trials", type=place, nargs="+", metavar="TRIAL", help="a trial's folder")
     parser.add_argument("--device", default="auto", help="where latency is measured; default: auto")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="number of CPU threads")
+    add_threads(parser)
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)

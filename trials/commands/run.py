@@ -10,16 +10,15 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
+from trials.commands.arguments import add_threads
 from trials.data import require_data
 from trials.dotted_paths import override
 from trials.errors import Superseded, UserError
 from trials.methods.parsing import parse
 from trials.running.trial import TrialHost, run
 from trials.storage import files
-from trials.storage.place import place
 from trials.storage.rows import Row
+from trials.storage.sweep_path import STAGES, sweep_path
 from trials.yaml_text import read_yaml
 
 
@@ -34,12 +33,12 @@ def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="a.b=c", dest="overrides", help="change a field")
     parser.add_argument("--storage", default="results", help="a path, or s3://BUCKET/PREFIX; default: results")
     parser.add_argument("--name", default="single", help="the sweep folder to put the trial in; default: single")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="number of CPU threads")
+    add_threads(parser)
     options = parser.parse_args(arguments)
+    sweep = sweep_path(options.storage, options.name)
     config = parse(override(read_yaml(options.config), options.overrides))
     require_data(config.dataset, config.data_dir)
-    storage = place(options.storage)
-    folder = storage / options.name / "trials" / config.id
+    folder = sweep / "trials" / config.id
     try:
         files.require_writable(folder)
     except OSError as error:
@@ -48,7 +47,7 @@ def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
     files.write(folder / "config.json", json.dumps(content, indent=1).encode())
     try:
         with _stop_requests() as asked:
-            state = run(config, folder, TrialHost(storage / "stages", _print, lambda: bool(asked), options.threads))
+            state = run(config, folder, TrialHost(sweep.parent / STAGES, _print, lambda: bool(asked), options.threads))
     except Superseded as error:
         print(error, file=sys.stderr)
         return 1

@@ -60,12 +60,14 @@ def checkpoint(trial: Place) -> dict[str, Any]:
     """Return a trial's last checkpoint.
 
     Raises:
-        UserError: the folder holds none, or it is damaged.
+        UserError: the folder holds none, or it is damaged or cannot be read.
     """
     try:
         content = last_checkpoint(trial)
     except DamagedFile as damage:
         raise UserError(f"{damage}: run the trial again, it repairs what can be repaired") from None
+    except OSError as error:
+        raise UserError(f"{str(trial)!r} must be the folder of a trial, but cannot be read ({error})") from None
     if not content:
         raise UserError(f"{str(trial)!r} must be the folder of a trial that has committed a checkpoint, but has none")
     return content

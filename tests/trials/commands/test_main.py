@@ -76,6 +76,31 @@ def test_overrides_and_names(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--name", "stages"], "--name is 'stages', but that folder of the storage holds the shared trials"),
+        (["--name", "../up"], "--name is '../up', but must be letters, digits"),
+        (["--name", ""], "--name is '', but must be letters, digits"),
+        (["--threads", "0"], "argument --threads: '0', but must be a whole number of at least 1"),
+        (["--threads", "-1"], "argument --threads: '-1', but must be a whole number of at least 1"),
+        (["--threads", "two"], "argument --threads: 'two', but must be a whole number of at least 1"),
+    ],
+)
+def test_wrong_options_exit_with_2_and_leave_nothing(
+    arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = tmp_path / "s"
+    line = [str(written(tmp_path)), "--storage", str(storage), *arguments]
+    try:
+        code = command.main(line)
+    except SystemExit as ended:  # argparse prints its usage
+        code = int(str(ended.code))
+    assert code == 2
+    assert says in capsys.readouterr().err
+    assert not storage.exists()
+
+
+@pytest.mark.parametrize(
     ("overrides", "says"),
     [
         (["density=0"], "density is 0, but must be greater than 0"),

@@ -147,9 +147,10 @@ def test_sparsity_is_that_of_the_rows(name: str, storage: Path, tmp_path: Path) 
 @pytest.mark.parametrize("form", FORMS)
 def test_an_unreadable_trial_is_not_blamed_on_the_file_to_write(form: str, tmp_path: Path) -> None:
     (tmp_path / "trial" / "state.json").mkdir(parents=True)  # a folder in a file's place
-    with pytest.raises((UserError, OSError)) as caught:
-        export(tmp_path / "trial", tmp_path / "net.pt", form)
-    assert "--to" not in str(caught.value)
+    (tmp_path / "file").write_text("{}")
+    for name in ("trial", "file", "absent"):
+        with pytest.raises(UserError, match=rf"{name}' must be the folder of a trial"):
+            export(tmp_path / name, tmp_path / "net.pt", form)
     assert not (tmp_path / "net.pt").exists()
 
 

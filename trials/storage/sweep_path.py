@@ -1,0 +1,31 @@
+"""Names of sweeps, and the folder of a sweep in a storage."""
+
+from __future__ import annotations
+
+import re
+
+from trials.errors import UserError
+from trials.storage.place import Place, place
+
+STAGES = "stages"
+"""Name of the folder of a storage that holds the shared trials of all its sweeps."""
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]*")
+
+
+def sweep_path(storage: str, name: str, said_by: str = "--name") -> Place:
+    """The folder of a sweep in a storage.
+
+    Args:
+        said_by: the option that gave the name, or what else did, for messages.
+
+    Raises:
+        UserError: the name could lead out of the storage, or is reserved.
+    """
+    other = "give another" if said_by.startswith("--") else "give another with --name"
+    if not _NAME.fullmatch(name):
+        rule = "must be letters, digits, '_', '-', '=' and '.', not starting with '.'"
+        raise UserError(f"{said_by} is {name!r}, but {rule}: {other}")
+    if name == STAGES:
+        raise UserError(f"{said_by} is {STAGES!r}, but that folder of the storage holds the shared trials: {other}")
+    return place(storage) / name
