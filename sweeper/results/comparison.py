@@ -73,9 +73,16 @@ def density_of_all(sweep: Sweep) -> dict[str, float]:
 
 
 def dense_accuracy(sweep: Sweep, accuracy: str = "test_accuracy") -> float | None:
-    """Mean accuracy of the dense networks that trials start from; None if there are none or several sets of them."""
-    grid = list(_space_of(sweep)["grid"])
-    rows = summarise(sweep, objective="val_accuracy", direction="maximize", grid=grid)
+    """Mean accuracy of the dense networks that the trials of :func:`points_of` start from.
+
+    None if there are none or several sets of them.
+    """
+    space = _space_of(sweep)
+    first = stored_objectives(space)[0]
+    rows = summarise(
+        sweep, objective=first.column, direction=first.direction, grid=list(space["grid"]),
+        constraints=stored_constraints(space),
+    )  # fmt: skip
     dense = rows[rows["kind"] == "dense"]
     return float(dense[f"{accuracy}_mean"].iloc[0]) if len(dense) == 1 else None
 

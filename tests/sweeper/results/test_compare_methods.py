@@ -173,10 +173,13 @@ SPACE = {
 }
 
 
-def sweep_of(folder: Path, rows: list[tuple[Any, ...]]) -> Sweep:
-    """Trials of (method, config.density, stage_pr, seed, test accuracy, FLOPs, kept of 100 in the one layer)."""
-    paths = {"method": ["l1", "one_shot"], "density": [], "stage_pr": [], "seed": []}
-    SweepFolder(folder).append({"space": {**SPACE, "grid": paths}})
+def sweep_of(folder: Path, rows: list[tuple[Any, ...]], **fields: Any) -> Sweep:
+    """Trials of (method, config.density, stage_pr, seed, test accuracy, FLOPs, kept of 100 in the one layer).
+
+    ``fields``: of the space, in place of those of SPACE.
+    """
+    paths = {"method": ["l1", "one_shot"], "density": [0.5, 0.1], "stage_pr": [0.5, 0.9], "seed": [0, 1]}
+    SweepFolder(folder).append({"space": {**SPACE, "grid": paths, **fields}})
     names = ["method", "config.density", "stage_pr", "seed", "test_accuracy", "flops", "kept"]
     trials = pd.DataFrame(rows, columns=names)
     trials["trial"] = [f"trial-{number}" for number in range(len(rows))]
@@ -222,6 +225,28 @@ def test_points_are_means_over_seeds_at_the_density_of_all_weights(sweep: Sweep)
     assert points["front"].tolist() == [True, True, True, True]
     assert density_of_all(sweep)["trial-0"] == pytest.approx(0.55)
     assert dense_accuracy(sweep) == pytest.approx(0.95)
+
+
+@pytest.mark.parametrize(
+    ("fields", "chosen", "dense"),
+    [
+        ({"objective": "flops", "direction": "minimize"}, 0.8, 0.7),
+        ({"objective": "flops", "direction": "maximize"}, 0.9, 0.95),
+        ({"constraints": [{"column": "flops", "at_most": 500}]}, 0.8, 0.7),
+        ({"constraints": [{"column": "flops", "at_least": 500}]}, 0.9, 0.95),
+    ],
+    ids=str,
+)
+def test_the_dense_network_is_the_one_that_the_points_start_from(
+    fields: dict[str, Any], chosen: float, dense: float, tmp_path: Path
+) -> None:
+    """Two trials of one cell, as a search of ``pretrain.lr`` makes them, each with a dense network of its own."""
+    rows = [("one_shot", 0.5, None, 0, 0.8, 100, 50), ("one_shot", 0.5, None, 0, 0.9, 1000, 50)]
+    sweep = sweep_of(tmp_path / "methods", rows, **fields)
+    own = (sweep.epochs["trial"] == "trial-0") & (sweep.epochs["stage"] == "pretrain")
+    sweep.epochs.loc[own, ["stage_id", "test_accuracy"]] = ["dense-1", 0.7]
+    assert points_of(sweep)["accuracy"].tolist() == [chosen]
+    assert dense_accuracy(sweep) == pytest.approx(dense)
 
 
 def test_dominated_points_are_not_on_the_pareto_front(tmp_path: Path) -> None:
