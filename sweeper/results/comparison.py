@@ -12,12 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.frames import Sweep
 from sweeper.results.pareto import undominated
+from sweeper.results.stored_space import StoredSpace, stored_space
 from sweeper.results.summary import ACCURACIES, cells_of, mean, std, summarise
-from sweeper.space.options.constraints import stored_constraints
-from sweeper.space.options.objectives import stored_objectives
 from trials.errors import UserError, unknown_name
 from trials.storage.rows import Row
 
@@ -36,20 +34,18 @@ def points_of(sweep: Sweep, by: Sequence[str] = (), accuracy: str = "test_accura
         no other point is at least as good in both accuracy and FLOPs and better in one.
 
     Raises:
-        UserError: ``by`` is not in the grid, ``accuracy`` is unknown, no trial is complete, or there is no space.
+        UserError: ``by`` is not in the grid, ``accuracy`` is unknown, no trial is complete, or no space can be read.
     """
     if accuracy not in ACCURACIES:
         raise UserError(unknown_name("accuracy", accuracy, ACCURACIES))
     space = _space_of(sweep)
-    groups = [path for path in space["grid"] if path != "seed"]
+    groups = [path for path in space.paths if path != "seed"]
     for path in by:
         if path not in groups:
             raise UserError(unknown_name("by", path, groups))
-    first = stored_objectives(space)[0]
-    cells = cells_of(
-        sweep, first.column, first.direction, groups, list(space["search"]), stored_constraints(space),
-        [first.column, accuracy, "flops"],
-    )  # fmt: skip
+    first = space.objectives[0]
+    figures = [first.column, accuracy, "flops"]
+    cells = cells_of(sweep, first.column, first.direction, groups, space.search, space.constraints, figures)
     densities = density_of_all(sweep)
     found: dict[tuple[Any, ...], list[Row]] = {}
     for cell in cells:
@@ -78,17 +74,16 @@ def dense_accuracy(sweep: Sweep, accuracy: str = "test_accuracy") -> float | Non
     None if there are none or several sets of them.
     """
     space = _space_of(sweep)
-    first = stored_objectives(space)[0]
+    first = space.objectives[0]
     rows = summarise(
-        sweep, objective=first.column, direction=first.direction, grid=list(space["grid"]),
-        constraints=stored_constraints(space),
-    )  # fmt: skip
+        sweep, objective=first.column, direction=first.direction, grid=space.paths, constraints=space.constraints
+    )
     dense = rows[rows["kind"] == "dense"]
     return float(dense[f"{accuracy}_mean"].iloc[0]) if len(dense) == 1 else None
 
 
-def _space_of(sweep: Sweep) -> dict[str, Any]:
-    space = SweepFolder(sweep.path).space_document()
+def _space_of(sweep: Sweep) -> StoredSpace:
+    space = stored_space(sweep)
     if space is None:
         raise UserError(f"{sweep.path.name} has no sweep.yaml, but a comparison needs a space's cells: sweep a space")
     return space
