@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m sweeper.lineage_plot", description="Draw the lineage of a population."
     )
-    parser.add_argument("sweep", type=Path, help="the sweep's folder: storage/name")
+    parser.add_argument("sweep", help="the sweep's folder: storage/name, or s3://BUCKET/PREFIX/NAME")
     parser.add_argument("--cell", help="its key, e.g. density=0.2,seed=0; default: the first")
     parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="the picture: .png, .pdf, .svg")
     options = parser.parse_args(arguments)

@@ -7,6 +7,7 @@ requested density and the column ``density`` may cover fewer weights, and a meth
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,7 +30,8 @@ def points_of(sweep: Sweep, by: Sequence[str] = (), accuracy: str = "test_accura
         accuracy: ``test_accuracy`` or ``val_accuracy``.
 
     Returns:
-        Columns ``series``; ``asked``: the other grid values; ``density``, ``accuracy``, ``flops``: means over seeds;
+        Columns ``series``; ``asked``: the other grid values; ``density``, ``accuracy``, ``flops``: means over seeds
+        (density NaN if the rows of a seed's layers could not be read);
         ``accuracy_std`` (ddof 1); ``n``: number of seeds; ``front``: whether the point is on the Pareto front, that is,
         no other point is at least as good in both accuracy and FLOPs and better in one.
 
@@ -50,7 +52,9 @@ def points_of(sweep: Sweep, by: Sequence[str] = (), accuracy: str = "test_accura
     found: dict[tuple[Any, ...], list[Row]] = {}
     for cell in cells:
         if cell.best is not None:
-            found.setdefault(cell.group, []).append({**cell.best, "density": densities[cell.best["trial"]]})
+            found.setdefault(cell.group, []).append(
+                {**cell.best, "density": densities.get(cell.best["trial"], math.nan)}
+            )
     if not found:
         raise UserError(f"{sweep.path.name} has no complete trial yet: there is nothing to compare")
     paths = list(by) or (["method"] if "method" in groups else [path for path in groups if path != "density"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,12 @@ from sweeper.cli import main
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.comparison import dense_accuracy, density_of_all, points_of
 from sweeper.results.frames import Sweep
+from sweeper.results.tables import load
 from sweeper.space.load import load_space
 from sweeper.space.space import Space
 from sweeper.space.space_files import SPACES
 from tests.trials.small_trials import run_in
+from tests.upgrade.stored import STORAGE
 from trials.config.trial_config import TrialConfig
 from trials.data.loader import split_indices
 from trials.errors import UserError
@@ -261,6 +265,36 @@ def test_dominated_points_are_not_on_the_pareto_front(tmp_path: Path) -> None:
         "density=0.5": True,
         "stage_pr=0.9": True,
     }
+
+
+def test_a_point_whose_layers_are_damaged_has_no_density(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    from sweeper import comparison_plot
+
+    folder = shutil.copytree(STORAGE / "methods", tmp_path / "methods")
+    (damaged,) = folder.glob("trials/bip-*/rows/layers-*")
+    damaged.write_bytes(damaged.read_bytes()[:-10])
+    with pytest.warns(UserWarning, match=f"left out of the tables: .*{damaged.name}"):
+        points = points_of(load(folder))
+    assert points["series"].tolist() == ["bip", "greg1"]
+    assert points["density"].isna().tolist() == [True, False]
+    assert points["accuracy"].notna().all()
+    with pytest.warns(UserWarning, match=damaged.name):
+        assert comparison_plot.main([str(folder), "--to", str(tmp_path / "methods.svg")]) == 0
+    bip = capsys.readouterr().out.splitlines()[1].split()
+    assert bip[:3] == ["bip", "density=0.3", "–"]
+
+
+def test_no_density_is_known_where_one_of_the_seeds_lacks_it(sweep: Sweep) -> None:
+    lacking = replace(sweep, layers=sweep.layers[sweep.layers["trial"] != "trial-1"])
+    points = points_of(lacking).set_index("asked")
+    assert points["density"].isna().to_dict() == {
+        "stage_pr=0.5": False,
+        "stage_pr=0.9": False,
+        "density=0.5": False,
+        "density=0.1": True,
+    }
+    assert points["n"]["density=0.1"] == 2
 
 
 def test_series_by_chosen_columns(sweep: Sweep) -> None:
