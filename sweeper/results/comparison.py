@@ -31,12 +31,13 @@ def points_of(sweep: Sweep, by: Sequence[str] = (), accuracy: str = "test_accura
 
     Returns:
         Columns ``series``; ``asked``: the other grid values; ``density``, ``accuracy``, ``flops``: means over seeds
-        (density NaN if the rows of a seed's layers could not be read);
-        ``accuracy_std`` (ddof 1); ``n``: number of seeds; ``front``: whether the point is on the Pareto front, that is,
-        no other point is at least as good in both accuracy and FLOPs and better in one.
+        (density NaN if the rows of a seed's layers could not be read); ``accuracy_std`` (ddof 1); ``n``: number of
+        seeds; ``front``: whether the point is on the Pareto front, that is, no other point is at least as good in both
+        accuracy and FLOPs and better in one.
 
     Raises:
-        UserError: ``by`` is not in the grid, ``accuracy`` is unknown, no trial is complete, or no space can be read.
+        UserError: ``by`` is not in the grid, ``accuracy`` is unknown, no trial is complete, or space or layers
+            cannot be read.
     """
     if accuracy not in ACCURACIES:
         raise UserError(unknown_name("accuracy", accuracy, ACCURACIES))
@@ -45,25 +46,36 @@ def points_of(sweep: Sweep, by: Sequence[str] = (), accuracy: str = "test_accura
     for path in by:
         if path not in groups:
             raise UserError(unknown_name("by", path, groups))
-    first = space.objectives[0]
-    figures = [first.column, accuracy, "flops"]
-    cells = cells_of(sweep, first.column, first.direction, groups, space.search, space.constraints, figures)
-    densities = density_of_all(sweep)
-    found: dict[tuple[Any, ...], list[Row]] = {}
-    for cell in cells:
-        if cell.best is not None:
-            found.setdefault(cell.group, []).append(
-                {**cell.best, "density": densities.get(cell.best["trial"], math.nan)}
-            )
+    found = _best_by_group(sweep, space, groups, accuracy)
     if not found:
         raise UserError(f"{sweep.path.name} has no complete trial yet: there is nothing to compare")
     paths = list(by) or (["method"] if "method" in groups else [path for path in groups if path != "density"])
     points = pd.DataFrame(
         [_point(dict(zip(groups, key, strict=True)), best, paths, accuracy) for key, best in found.items()]
     )
+    if points["density"].isna().all():
+        raise UserError(
+            f"{sweep.path.name} has no readable rows of layers in its best trials, but a comparison needs their "
+            "densities: run the sweep's command again, which repairs them"
+        )
     points["front"] = undominated(points[["accuracy", "flops"]].to_numpy(dtype=float) * [-1.0, 1.0])
     ordered: pd.DataFrame = points.sort_values(["series", "density"], ascending=[True, False], ignore_index=True)
     return ordered
+
+
+def _best_by_group(
+    sweep: Sweep, space: StoredSpace, groups: Sequence[str], accuracy: str
+) -> dict[tuple[Any, ...], list[Row]]:
+    """The best trials of the cells that share every grid value but the seed, with the density of all their weights."""
+    first = space.objectives[0]
+    figures = [first.column, accuracy, "flops"]
+    densities = density_of_all(sweep)
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for cell in cells_of(sweep, first.column, first.direction, groups, space.search, space.constraints, figures):
+        if cell.best is not None:
+            density = densities.get(cell.best["trial"], math.nan)
+            found.setdefault(cell.group, []).append({**cell.best, "density": density})
+    return found
 
 
 def density_of_all(sweep: Sweep) -> dict[str, float]:

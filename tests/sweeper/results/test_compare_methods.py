@@ -295,6 +295,8 @@ def test_no_density_is_known_where_one_of_the_seeds_lacks_it(sweep: Sweep) -> No
         "density=0.1": True,
     }
     assert points["n"]["density=0.1"] == 2
+    with pytest.raises(UserError, match="methods has no readable rows of layers"):
+        points_of(replace(sweep, layers=sweep.layers.head(0)))
 
 
 def test_series_by_chosen_columns(sweep: Sweep) -> None:
