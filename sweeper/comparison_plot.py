@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UserError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print_table(texts(points), make_console())
+    print_table(texts(points), make_console(), left=("series", "asked"))
     return 0
 
 

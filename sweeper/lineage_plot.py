@@ -16,6 +16,7 @@ import pandas as pd
 from sweeper.columns import COLUMNS
 from sweeper.results.frames import Sweep
 from sweeper.results.lineage import history
+from sweeper.results.pareto import sign_of
 from sweeper.results.stored_space import stored_space
 from sweeper.results.tables import load
 from trials.errors import UserError
@@ -60,7 +61,7 @@ def _best(mine: pd.DataFrame, objective: str, direction: str) -> pd.DataFrame:
     last: pd.DataFrame = known[known["generation"] == known["generation"].max()].sort_values(objective)
     if last.empty:
         return last
-    best = last.iloc[-1 if direction == "maximize" else 0]
+    best = last.iloc[-1 if sign_of(direction) > 0 else 0]
     return history(mine[mine["generation"] <= best["generation"]], best["cell"], int(best["member"]))
 
 

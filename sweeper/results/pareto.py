@@ -14,6 +14,19 @@ from sweeper.results.frames import Sweep
 from sweeper.space.options.constraints import Constraint, FieldOf
 from sweeper.space.options.objectives import Objective
 from trials.dotted_paths import set_at
+from trials.errors import UserError, unknown_name
+
+
+def sign_of(direction: str) -> int:
+    """Return 1 if larger values are better, -1 if smaller ones are.
+
+    Raises:
+        UserError: ``direction`` is neither ``maximize`` nor ``minimize``.
+    """
+    signs = {"maximize": 1, "minimize": -1}
+    if direction not in signs:
+        raise UserError(unknown_name("direction", direction, signs))
+    return signs[direction]
 
 
 def feasible(row: Mapping[str, Any], constraints: Sequence[Constraint]) -> bool:
@@ -66,9 +79,9 @@ def pareto_front(
         trials = trials[[feasible({str(k): v for k, v in row.items()}, constraints) for row in rows]]
     parts = []
     for _, cell in trials.groupby("cell", sort=False):
-        signs = [-1.0 if objective.direction == "maximize" else 1.0 for objective in objectives]
-        losses = cell[columns].to_numpy(dtype=float) * signs
-        parts.append(cell[undominated(losses)].sort_values(columns[0], ascending=signs[0] > 0, kind="stable"))
+        signs = [sign_of(objective.direction) for objective in objectives]
+        losses = -cell[columns].to_numpy(dtype=float) * signs
+        parts.append(cell[undominated(losses)].sort_values(columns[0], ascending=signs[0] < 0, kind="stable"))
     found = pd.concat(parts) if parts else trials
     shown = list(dict.fromkeys([*columns, *(config_column(path) for path in search)]))
     front: pd.DataFrame = found[["cell", "trial", *(c for c in shown if c in found.columns)]].reset_index(drop=True)

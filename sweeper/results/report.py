@@ -70,7 +70,8 @@ def print_report(sweep: Sweep, console: Console, space: StoredSpace) -> None:
     )  # fmt: skip
     if len(summary):
         figures = [objective.column for objective in objectives]
-        print_table(_texts(summary, figures, [path for path in space.paths if path != "seed"]), console)
+        texts = _texts(summary, figures, [path for path in space.paths if path != "seed"])
+        print_table(texts, console, left=("best", "not complete"))
     front = pareto_front(sweep, objectives, space.constraints, space.search) if others else pd.DataFrame()
     if len(front):
         judged_by = ", ".join(f"{o.column} ({o.direction})" for o in objectives)
@@ -78,7 +79,7 @@ def print_report(sweep: Sweep, console: Console, space: StoredSpace) -> None:
         rows = rows_of(front, set(front.columns))
         print_table({str(name): [_text(row[name]) for row in rows] for name in front.columns}, console)
     if regrown := allocation_texts(sweep):
-        print_table(regrown, console)
+        print_table(regrown, console, left=("regrowth of", "layer"))
     failed = sweep.trials[sweep.trials["status"] == "failed"]
     for row in rows_of(failed.head(FAILURES_SHOWN), {"trial", "error_type", "error_message"}):
         print_line(

@@ -361,6 +361,9 @@ def test_the_command_writes_a_picture_and_prints_the_points(
     assert comparison_plot.main(["methods", "--to", str(tmp_path / "x.what")]) == 2
     assert comparison_plot.main(["methods", "--to", str(tmp_path / "methods.svg")]) == 0
     assert (tmp_path / "methods.svg").stat().st_size > 10_000
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    text = capsys.readouterr().out.splitlines()
+    assert [line.index("stage_pr") for line in text[1:3]] == 2 * [text[0].index("asked")]  # texts stand to the left
+    assert text[1].startswith("l1 ")
+    lines = [line.split() for line in text]
     assert lines[0] == ["series", "asked", "density", "%", "accuracy", "%", "MFLOPs", "n", "front"]
     assert lines[1] == ["l1", "stage_pr=0.5", "74.00", "90.00", "±", "–", "0.0009", "1", "yes"]
