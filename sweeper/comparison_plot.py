@@ -85,16 +85,16 @@ def texts(points: pd.DataFrame) -> dict[str, list[str]]:
     return {
         "series": [row["series"] for row in rows],
         "asked": [row["asked"] for row in rows],
-        "density %": [f"{100 * row['density']:.2f}" for row in rows],
-        "accuracy %": [f"{100 * row['accuracy']:.2f} ± {_deviation(row['accuracy_std'])}" for row in rows],
+        "density %": [_percent(row["density"]) for row in rows],
+        "accuracy %": [f"{_percent(row['accuracy'])} ± {_percent(row['accuracy_std'])}" for row in rows],
         "MFLOPs": [f"{row['flops'] / 1e6:.4g}" for row in rows],
         "n": [str(row["n"]) for row in rows],
         "front": ["yes" if row["front"] else "" for row in rows],
     }
 
 
-def _deviation(std: float | None) -> str:
-    return "–" if std is None else f"{100 * std:.2f}"
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.2f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UserError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print_table(texts(points), make_console())
+    print_table(texts(points), make_console(), left=("series", "asked"))
     return 0
 
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-_LEFT = frozenset({"best", "not complete", "regrowth of", "layer"})
 
-
-def print_table(columns: Mapping[str, Sequence[str]], console: Console) -> None:
-    """Print columns of text as a table with the names as headings."""
+def print_table(columns: Mapping[str, Sequence[str]], console: Console, left: Collection[str] = ()) -> None:
+    """Print columns of text as a table with the names as headings; those in ``left`` are aligned to the left."""
     if console.is_terminal:
         table = Table()
         for name in columns:
-            table.add_column(name, justify="left" if name in _LEFT else "right")
+            table.add_column(name, justify="left" if name in left else "right")
         for texts in zip(*columns.values(), strict=True):
             table.add_row(*map(escape, texts))
         console.print(table)
@@ -25,7 +23,7 @@ def print_table(columns: Mapping[str, Sequence[str]], console: Console) -> None:
     lines = []
     for texts in (tuple(columns), *zip(*columns.values(), strict=True)):
         aligned = (
-            text.ljust(width) if name in _LEFT else text.rjust(width)
+            text.ljust(width) if name in left else text.rjust(width)
             for text, (name, width) in zip(texts, widths.items(), strict=True)
         )
         lines.append("  ".join(aligned).rstrip())

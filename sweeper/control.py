@@ -25,7 +25,10 @@ CANCEL_POLL_S = 0.5
 
 
 def list_sweeps(storage: Place, console: Console) -> None:
-    """Print one line per sweep of a storage: its progress and its driver."""
+    """Print one line per sweep of a storage: its progress and its driver, or what is wrong with its sweep.yaml.
+
+    A sweep that cannot be read is no error of the command, which still exits with code 0.
+    """
     sweeps = [storage / name for name in files.names(storage) if name != STAGES and not name.startswith(".")]
     found = [path for path in sweeps if (path / "trials").is_dir() or (path / "sweep.yaml").is_file()]
     for path in found:

@@ -14,9 +14,10 @@ from typing import Any
 import pandas as pd
 
 from sweeper.columns import COLUMNS
-from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.frames import Sweep
 from sweeper.results.lineage import history
+from sweeper.results.pareto import sign_of
+from sweeper.results.stored_space import stored_space
 from sweeper.results.tables import load
 from trials.errors import UserError
 
@@ -28,15 +29,19 @@ def draw_lineage(sweep: Sweep, cell: str, objective: str, direction: str = "maxi
     last generation is thick.
 
     Raises:
-        UserError: the sweep has no population in that cell.
+        UserError: the sweep has no population in that cell, or no trial has reported the objective.
     """
     from matplotlib.figure import Figure
 
     mine = sweep.lineage[sweep.lineage["cell"] == cell]
-    mine = mine.merge(sweep.trials[["trial", objective]], on="trial").sort_values(["generation", "member"])
     if mine.empty:
         cells = ", ".join(map(repr, sorted(set(sweep.lineage["cell"])))) or "none"
         raise UserError(f"cell is {cell!r}, but the cells with a population are: {cells}")
+    if objective not in sweep.trials:
+        raise UserError(
+            f"objective is {objective!r}, but no trial has reported it: wait for one, or restore sweep.yaml"
+        )
+    mine = mine.merge(sweep.trials[["trial", objective]], on="trial").sort_values(["generation", "member"])
     paths = [name for name in sweep.lineage.columns if name not in COLUMNS["lineage"] and mine[name].notna().any()]
     figure = Figure(figsize=(7, 2 + 1.6 * len(paths)), layout="constrained")
     axes = figure.subplots(1 + len(paths), 1, sharex=True, squeeze=False)[:, 0]
@@ -56,7 +61,7 @@ def _best(mine: pd.DataFrame, objective: str, direction: str) -> pd.DataFrame:
     last: pd.DataFrame = known[known["generation"] == known["generation"].max()].sort_values(objective)
     if last.empty:
         return last
-    best = last.iloc[-1 if direction == "maximize" else 0]
+    best = last.iloc[-1 if sign_of(direction) > 0 else 0]
     return history(mine[mine["generation"] <= best["generation"]], best["cell"], int(best["member"]))
 
 
@@ -85,19 +90,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m sweeper.lineage_plot", description="Draw the lineage of a population."
     )
-    parser.add_argument("sweep", type=Path, help="the sweep's folder: storage/name")
+    parser.add_argument("sweep", help="the sweep's folder: storage/name, or s3://BUCKET/PREFIX/NAME")
     parser.add_argument("--cell", help="its key, e.g. density=0.2,seed=0; default: the first")
     parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="the picture: .png, .pdf, .svg")
     options = parser.parse_args(arguments)
     try:
         sweep = load(options.sweep)
-        space = SweepFolder(options.sweep).space_document()
+        space = stored_space(sweep)
         if space is None:
             raise UserError(
                 f"{options.sweep} has no sweep.yaml, but a population belongs to a space: give storage/name"
             )
         cell = options.cell if options.cell is not None else next(iter(sweep.lineage["cell"]), "")
-        draw_lineage(sweep, cell, space["objective"], space["direction"]).savefig(options.to, dpi=150)
+        first = space.objectives[0]  # a population has one: pbt refuses several
+        draw_lineage(sweep, cell, first.column, first.direction).savefig(options.to, dpi=150)
     except ImportError:
         print("error: drawing needs matplotlib: pip install matplotlib", file=sys.stderr)
         return 2

@@ -14,6 +14,7 @@ import torch
 from benchmarks.gpu.__main__ import options
 from benchmarks.gpu.check import Check, found
 from benchmarks.gpu.measuring import Card
+from benchmarks.gpu.report import report
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -52,6 +53,25 @@ def test_an_error_ends_its_own_section_alone(tmp_path: Path) -> None:
     results = json.loads((tmp_path / "gpu_check.json").read_text())
     assert list(found(results, "error")) == [("first", "ZeroDivisionError: division by zero")]
     assert results["second"]["figure"] == 1
+
+
+@pytest.mark.parametrize(
+    ("same", "said"),
+    [
+        ({"bip": True, "dense": True}, "Captured trials end like the eager ones: bip, dense."),
+        ({"bip": False, "dense": True}, "Captured trials that end unlike the eager ones: bip."),
+        ({"dense": False, "bip": False}, "Captured trials that end unlike the eager ones: dense, bip."),
+        ({"hydra": True, "dense": True}, "Captured trials end like the eager ones: dense."),
+        ({"hydra": True}, None),
+        ({}, None),
+    ],
+)
+def test_the_page_names_captured_trials_that_end_otherwise(same: dict[str, bool], said: str | None) -> None:
+    """Hydra was skipped: two trials that did not run are not alike."""
+    names = ("bip", "bip eager", "dense", "dense eager")
+    smoke = {**{name: {"status": "complete"} for name in names}, "hydra": {"skipped": "0 s left, needs 15 s"}}
+    page = report({"smoke": {**smoke, "captured as eager": same}})
+    assert [line for line in page.splitlines() if "Captured" in line] == ([] if said is None else [said])
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,17 @@ def _smoke(results: Results) -> list[str]:
         same = at(smoke, "resume", "as undisturbed")
         lines += [] if same is None else [f"Ends like the uninterrupted trial: {'yes' if same else 'no'}."]
     same = smoke.get("same seed twice is the same")
-    return lines + ([] if same is None else [f"The same seed gives the same result twice: {'yes' if same else 'no'}."])
+    lines += [] if same is None else [f"The same seed gives the same result twice: {'yes' if same else 'no'}."]
+    return lines + _captured(trials, smoke.get("captured as eager") or {})
+
+
+def _captured(trials: Results, same: Mapping[str, bool]) -> list[str]:
+    """Say whether captured trials end like eager ones, of the pairs of which both have run."""
+    both = [name for name in same if name in trials and f"{name} eager" in trials]
+    unlike = [name for name in both if not same[name]]
+    if unlike:
+        return [f"Captured trials that end unlike the eager ones: {', '.join(unlike)}."]
+    return [f"Captured trials end like the eager ones: {', '.join(both)}."] if both else []
 
 
 def _steps(results: Results) -> Iterable[Sequence[object]]:

@@ -225,7 +225,7 @@ class SweepFolder:
             raise UserError(f"{self.path / 'sweep.yaml'} is damaged ({error}): restore it, or move it away") from None
         try:
             return [document for document in yaml.load_all(text, _LOADER) if document]
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-13-45
             raise UserError(
                 f"{self.path / 'sweep.yaml'} is damaged ({' '.join(str(error).split())}): restore it, or move it away; "
                 "the trials are kept and the next run writes it anew"

@@ -7,17 +7,16 @@ requested density and the column ``density`` may cover fewer weights, and a meth
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
-from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.frames import Sweep
 from sweeper.results.pareto import undominated
+from sweeper.results.stored_space import StoredSpace, stored_space
 from sweeper.results.summary import ACCURACIES, cells_of, mean, std, summarise
-from sweeper.space.options.constraints import stored_constraints
-from sweeper.space.options.objectives import stored_objectives
 from trials.errors import UserError, unknown_name
 from trials.storage.rows import Row
 
@@ -31,39 +30,52 @@ def points_of(sweep: Sweep, by: Sequence[str] = (), accuracy: str = "test_accura
         accuracy: ``test_accuracy`` or ``val_accuracy``.
 
     Returns:
-        Columns ``series``; ``asked``: the other grid values; ``density``, ``accuracy``, ``flops``: means over seeds;
-        ``accuracy_std`` (ddof 1); ``n``: number of seeds; ``front``: whether the point is on the Pareto front, that is,
-        no other point is at least as good in both accuracy and FLOPs and better in one.
+        Columns ``series``; ``asked``: the other grid values; ``density``, ``accuracy``, ``flops``: means over seeds
+        (density NaN if the rows of a seed's layers could not be read); ``accuracy_std`` (ddof 1); ``n``: number of
+        seeds; ``front``: whether the point is on the Pareto front, that is, no other point is at least as good in both
+        accuracy and FLOPs and better in one.
 
     Raises:
-        UserError: ``by`` is not in the grid, ``accuracy`` is unknown, no trial is complete, or there is no space.
+        UserError: ``by`` is not in the grid, ``accuracy`` is unknown, no trial is complete, or space or layers
+            cannot be read.
     """
     if accuracy not in ACCURACIES:
         raise UserError(unknown_name("accuracy", accuracy, ACCURACIES))
     space = _space_of(sweep)
-    groups = [path for path in space["grid"] if path != "seed"]
+    groups = [path for path in space.paths if path != "seed"]
     for path in by:
         if path not in groups:
             raise UserError(unknown_name("by", path, groups))
-    first = stored_objectives(space)[0]
-    cells = cells_of(
-        sweep, first.column, first.direction, groups, list(space["search"]), stored_constraints(space),
-        [first.column, accuracy, "flops"],
-    )  # fmt: skip
-    densities = density_of_all(sweep)
-    found: dict[tuple[Any, ...], list[Row]] = {}
-    for cell in cells:
-        if cell.best is not None:
-            found.setdefault(cell.group, []).append({**cell.best, "density": densities[cell.best["trial"]]})
+    found = _best_by_group(sweep, space, groups, accuracy)
     if not found:
         raise UserError(f"{sweep.path.name} has no complete trial yet: there is nothing to compare")
     paths = list(by) or (["method"] if "method" in groups else [path for path in groups if path != "density"])
     points = pd.DataFrame(
         [_point(dict(zip(groups, key, strict=True)), best, paths, accuracy) for key, best in found.items()]
     )
+    if points["density"].isna().all():
+        raise UserError(
+            f"{sweep.path.name} has no readable rows of layers in its best trials, but a comparison needs their "
+            "densities: run the sweep's command again, which repairs them"
+        )
     points["front"] = undominated(points[["accuracy", "flops"]].to_numpy(dtype=float) * [-1.0, 1.0])
     ordered: pd.DataFrame = points.sort_values(["series", "density"], ascending=[True, False], ignore_index=True)
     return ordered
+
+
+def _best_by_group(
+    sweep: Sweep, space: StoredSpace, groups: Sequence[str], accuracy: str
+) -> dict[tuple[Any, ...], list[Row]]:
+    """The best trials of the cells that share every grid value but the seed, with the density of all their weights."""
+    first = space.objectives[0]
+    figures = [first.column, accuracy, "flops"]
+    densities = density_of_all(sweep)
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for cell in cells_of(sweep, first.column, first.direction, groups, space.search, space.constraints, figures):
+        if cell.best is not None:
+            density = densities.get(cell.best["trial"], math.nan)
+            found.setdefault(cell.group, []).append({**cell.best, "density": density})
+    return found
 
 
 def density_of_all(sweep: Sweep) -> dict[str, float]:
@@ -73,15 +85,21 @@ def density_of_all(sweep: Sweep) -> dict[str, float]:
 
 
 def dense_accuracy(sweep: Sweep, accuracy: str = "test_accuracy") -> float | None:
-    """Mean accuracy of the dense networks that trials start from; None if there are none or several sets of them."""
-    grid = list(_space_of(sweep)["grid"])
-    rows = summarise(sweep, objective="val_accuracy", direction="maximize", grid=grid)
+    """Mean accuracy of the dense networks that the trials of :func:`points_of` start from.
+
+    None if there are none or several sets of them.
+    """
+    space = _space_of(sweep)
+    first = space.objectives[0]
+    rows = summarise(
+        sweep, objective=first.column, direction=first.direction, grid=space.paths, constraints=space.constraints
+    )
     dense = rows[rows["kind"] == "dense"]
     return float(dense[f"{accuracy}_mean"].iloc[0]) if len(dense) == 1 else None
 
 
-def _space_of(sweep: Sweep) -> dict[str, Any]:
-    space = SweepFolder(sweep.path).space_document()
+def _space_of(sweep: Sweep) -> StoredSpace:
+    space = stored_space(sweep)
     if space is None:
         raise UserError(f"{sweep.path.name} has no sweep.yaml, but a comparison needs a space's cells: sweep a space")
     return space

@@ -14,6 +14,19 @@ from sweeper.results.frames import Sweep
 from sweeper.space.options.constraints import Constraint, FieldOf
 from sweeper.space.options.objectives import Objective
 from trials.dotted_paths import set_at
+from trials.errors import UserError, unknown_name
+
+
+def sign_of(direction: str) -> int:
+    """Return 1 if larger values are better, -1 if smaller ones are.
+
+    Raises:
+        UserError: ``direction`` is neither ``maximize`` nor ``minimize``.
+    """
+    signs = {"maximize": 1, "minimize": -1}
+    if direction not in signs:
+        raise UserError(unknown_name("direction", direction, signs))
+    return signs[direction]
 
 
 def feasible(row: Mapping[str, Any], constraints: Sequence[Constraint]) -> bool:
@@ -27,11 +40,12 @@ def feasible(row: Mapping[str, Any], constraints: Sequence[Constraint]) -> bool:
 
 def columns_needed(constraints: Sequence[Constraint]) -> set[str]:
     """The columns of ``trials`` that :func:`feasible` reads."""
-    fields = {config_column(path) for constraint in constraints for path in _paths(constraint)}
+    fields = {config_column(path) for constraint in constraints for path in fields_of(constraint)}
     return fields | {constraint.column for constraint in constraints}
 
 
-def _paths(constraint: Constraint) -> Iterator[str]:
+def fields_of(constraint: Constraint) -> Iterator[str]:
+    """Yield the path of the config's field from which the constraint takes its bound, if it takes it from one."""
     bound = getattr(constraint, constraint.kind)
     if isinstance(bound, FieldOf):
         yield bound.field
@@ -40,8 +54,9 @@ def _paths(constraint: Constraint) -> Iterator[str]:
 def _config(row: Mapping[str, Any], constraint: Constraint) -> dict[str, Any]:
     """The fields of the row's config that the constraint refers to, and its method."""
     config: dict[str, Any] = {"method": row.get("method")}
-    for path in _paths(constraint):
-        set_at(config, path, row[config_column(path)])
+    for path in fields_of(constraint):
+        if config_column(path) in row:
+            set_at(config, path, row[config_column(path)])
     return config
 
 
@@ -55,16 +70,18 @@ def pareto_front(
         are in the order of cells in ``trials``, then by the first objective, best first.
     """
     columns = [objective.column for objective in objectives]
-    trials = sweep.trials[sweep.trials["status"] == "complete"].dropna(subset=columns)
+    trials = sweep.trials[sweep.trials["status"] == "complete"]
+    trials = trials.reindex(columns=[*trials.columns, *(c for c in columns if c not in trials)])  # reported by no trial
+    trials = trials.dropna(subset=columns)
     if constraints and len(trials):
         wanted = [c for c in trials.columns if c in columns_needed(constraints) or c == "method"]
         rows = trials[wanted].astype(object).to_dict("records")
         trials = trials[[feasible({str(k): v for k, v in row.items()}, constraints) for row in rows]]
     parts = []
     for _, cell in trials.groupby("cell", sort=False):
-        signs = [-1.0 if objective.direction == "maximize" else 1.0 for objective in objectives]
-        losses = cell[columns].to_numpy(dtype=float) * signs
-        parts.append(cell[undominated(losses)].sort_values(columns[0], ascending=signs[0] > 0, kind="stable"))
+        signs = [sign_of(objective.direction) for objective in objectives]
+        losses = -cell[columns].to_numpy(dtype=float) * signs
+        parts.append(cell[undominated(losses)].sort_values(columns[0], ascending=signs[0] < 0, kind="stable"))
     found = pd.concat(parts) if parts else trials
     shown = list(dict.fromkeys([*columns, *(config_column(path) for path in search)]))
     front: pd.DataFrame = found[["cell", "trial", *(c for c in shown if c in found.columns)]].reset_index(drop=True)

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import pandas as pd
 from rich.console import Console
 
 from sweeper.console import print_line, print_table
-from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.frames import Sweep
 from sweeper.results.pareto import pareto_front
 from sweeper.results.regrowth import allocation_texts
+from sweeper.results.stored_space import WITHOUT_SPACE, StoredSpace, stored_space
 from sweeper.results.summary import ACCURACIES, column_of, rows_of, summarise
 from sweeper.results.tables import read
-from sweeper.space.grid.cells import make_cells
-from sweeper.space.grid.grid import read_grid
-from sweeper.space.options.constraints import Constraint, stored_constraints
-from sweeper.space.options.objectives import Objective, stored_objectives
-from trials.errors import UserError
 from trials.storage.lease import Lease
 from trials.storage.place import Place
 from trials.storage.rows import FINISHED, Row
@@ -34,76 +28,58 @@ def show(path: Place, console: Console) -> None:
         UserError: ``path`` is not a sweep's folder, or its sweep.yaml is damaged or of another version.
     """
     sweep = read(path, rows=("epochs", "allocations"))
-    space = _space_of(sweep)
+    space = stored_space(sweep) or WITHOUT_SPACE
     print_line(console, standing(sweep, space))
-    try:
-        objectives, constraints = stored_objectives(space), stored_constraints(space)
-    except UserError as error:
-        raise UserError(f"{path / 'sweep.yaml'} was written for another version: {error}") from None
-    print_report(
-        sweep,
-        console,
-        objectives=objectives,
-        constraints=constraints,
-        grid=list(space.get("grid") or ()),
-        search=list(space.get("search") or ()),
-    )
+    print_report(sweep, console, space)
 
 
-def _space_of(sweep: Sweep) -> dict[str, Any]:
-    return SweepFolder(sweep.path).space_document() or {"grid": ["trial"]}  # python -m trials writes no space
+def standing(sweep: Sweep, space: StoredSpace | None = None) -> str:
+    """One line on a sweep: its cells, its trials counted in samples (a trial may serve several), and its driver.
 
-
-def standing(sweep: Sweep, space: Mapping[str, Any] | None = None) -> str:
-    """One line on a sweep: its cells, its trials counted in samples (a trial may serve several), and its driver."""
-    space = _space_of(sweep) if space is None else space
+    Raises:
+        UserError: its sweep.yaml is damaged or of another version.
+    """
+    space = space or stored_space(sweep) or WITHOUT_SPACE
     trials = sweep.trials.assign(samples=sweep.trials["samples"].clip(lower=1))
     counts = trials.groupby("status")["samples"].sum().to_dict()
     done, running, failed = (sum(counts.get(s, 0) for s in kind) for kind in (FINISHED, {"running"}, {"failed"}))
     line = f"{sweep.path.name}: "
     total = int(trials["samples"].sum())
-    if "samples" in space:
-        cells = len(make_cells(read_grid(space["grid"])))
+    if space.samples is not None:
         over = trials[trials["status"].isin(FINISHED | {"failed"})].groupby("cell")["samples"].sum()
-        total = max(cells * space["samples"], total)
-        line += f"{cells} cells, {int((over >= space['samples']).sum())} done; "
+        total = max(space.cells * space.samples, total)
+        line += f"{space.cells} cells, {int((over >= space.samples).sum())} done; "
     left = total - done - running - failed
     line += f"{total} trials, {done} done, {running} running, {failed} failed, {left} left"
     owner = Lease(sweep.path / "lock").owner()
     if owner is not None and not owner.surely_dead:
         return line if owner.is_this_process else f"{line}; driven by {owner}"
-    return f"{line}; no driver is running" if "samples" in space and left + running else line
+    return f"{line}; no driver is running" if space.samples is not None and left + running else line
 
 
-def print_report(
-    sweep: Sweep,
-    console: Console,
-    *,
-    objectives: Sequence[Objective],
-    grid: Sequence[str],
-    search: Sequence[str] = (),
-    constraints: Sequence[Constraint] = (),
-) -> None:
+def print_report(sweep: Sweep, console: Console, space: StoredSpace) -> None:
     """Print :func:`summarise`, Pareto fronts for several objectives, allocations, failures, and the path of the tables.
 
     Without a terminal the output is aligned plain text.
     """
+    objectives = space.objectives
     first, *others = objectives
     summary = summarise(
-        sweep, objective=first.column, direction=first.direction, grid=grid, search=search, constraints=constraints,
-        beside=[objective.column for objective in others],
+        sweep, objective=first.column, direction=first.direction, grid=space.paths, search=space.search,
+        constraints=space.constraints, beside=[objective.column for objective in others],
     )  # fmt: skip
     if len(summary):
         figures = [objective.column for objective in objectives]
-        print_table(_texts(summary, figures, [path for path in grid if path != "seed"]), console)
-    front = pareto_front(sweep, objectives, constraints, search) if others else pd.DataFrame()
+        texts = _texts(summary, figures, [path for path in space.paths if path != "seed"])
+        print_table(texts, console, left=("best", "not complete"))
+    front = pareto_front(sweep, objectives, space.constraints, space.search) if others else pd.DataFrame()
     if len(front):
         judged_by = ", ".join(f"{o.column} ({o.direction})" for o in objectives)
         print_line(console, f"Pareto front of each cell: {judged_by}")
         rows = rows_of(front, set(front.columns))
         print_table({str(name): [_text(row[name]) for row in rows] for name in front.columns}, console)
     if regrown := allocation_texts(sweep):
-        print_table(regrown, console)
+        print_table(regrown, console, left=("regrowth of", "layer"))
     failed = sweep.trials[sweep.trials["status"] == "failed"]
     for row in rows_of(failed.head(FAILURES_SHOWN), {"trial", "error_type", "error_message"}):
         print_line(

@@ -15,7 +15,7 @@ import pandas as pd
 
 from sweeper.columns import config_column
 from sweeper.results.frames import Sweep
-from sweeper.results.pareto import columns_needed, feasible
+from sweeper.results.pareto import columns_needed, feasible, sign_of
 from sweeper.space.options.constraints import Constraint
 from trials.storage.rows import FINISHED, Row
 
@@ -37,7 +37,7 @@ def summarise(
     Args:
         sweep: the tables; ``layers`` is not used.
         objective: the column of ``trials`` by which a cell's best trial is chosen.
-        direction: ``maximize`` or ``minimize``.
+        direction: ``maximize`` or ``minimize``; another word is refused with a UserError.
         grid: dotted paths of the grid.
         search: dotted paths of the searched hyperparameters.
         constraints: bounds that a cell's best trial must keep.
@@ -116,7 +116,7 @@ def cells_of(
     for row in rows_of(sweep.trials, wanted.union(columns)):
         found.setdefault(tuple(row.get(column) for column in columns), []).append(row)
     last = {row["trial"]: row for row in rows_of(sweep.epochs, {"trial", "stage", "level", "epoch"})}
-    sign = 1 if direction.startswith("max") else -1
+    sign = sign_of(direction)
     for key in sorted(found, key=lambda key: _order(paths, key)):
         trials = found[key]
         complete = [t for t in trials if t["status"] == "complete" and _is_number(t.get(objective))]

@@ -91,6 +91,8 @@ class GatheredTables:
     stamps: dict[str, Stamp]
     """Stamps of the trials that were read completely; only these count as cached."""
     damaged: tuple[str, ...]
+    current: bool
+    """Whether the cache holds the same trials with the same stamps, so that there is nothing to write."""
 
     def sweep(self, path: Place) -> Sweep:
         """The tables as DataFrames; integer and boolean columns are nullable."""
@@ -122,7 +124,8 @@ def gather(folder: SweepFolder, wanted: Collection[str] = ROW_TABLES) -> Gathere
     sure = _sure(stamps, folder.path)
     whole = {*kept, *(name for name, trial in fresh.items() if not trial.damaged and (trial.finished or sure(name)))}
     damaged = tuple(line for trial in fresh.values() for line in trial.damaged)
-    return GatheredTables(tables, {name: stamp for name, stamp in stamps.items() if name in whole}, damaged)
+    read = {name: stamp for name, stamp in stamps.items() if name in whole}
+    return GatheredTables(tables, read, damaged, current=read == cache.stamps)
 
 
 def _sure(stamps: Mapping[str, Stamp], where: Place) -> Callable[[str], bool]:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.frames import Sweep
-from sweeper.results.table_cache import TABLES_SCHEMA, TableCache, gather
+from sweeper.results.table_cache import TABLES_SCHEMA, gather
 from trials.errors import UserError
 from trials.storage import files
 from trials.storage.place import Place, place
@@ -51,21 +51,21 @@ def read(path: str | Place, rows: Collection[str] = ROW_TABLES) -> Sweep:
     return gather(folder, rows).sweep(folder.path)
 
 
-def compact_tables(folder: SweepFolder) -> Sweep:
-    """Write the tables to ``tables/``, each by rename, and return them. Writes nothing if nothing has changed.
+def compact_tables(folder: SweepFolder) -> None:
+    """Write the tables to ``tables/``, each by rename. Writes nothing if nothing has changed.
 
     ``tables/manifest.json`` lists the trials in the files, with stamps of their last commits, and the files' hashes. It
     is written last, so that a reader never mixes files of two compactions.
     """
     gathered = gather(folder)
-    if gathered.stamps != TableCache.of(folder).stamps:
-        folder.tables.mkdir(parents=True, exist_ok=True)
-        hashes = {}
-        for name, table in gathered.tables.items():
-            buffer = io.BytesIO()
-            pq.write_table(table, buffer)
-            hashes[name] = files.digest(buffer.getvalue())
-            files.write(folder.tables / f"{name}.parquet", buffer.getvalue())
-        manifest = {"schema": TABLES_SCHEMA, "tables": hashes, "trials": gathered.stamps}
-        files.write(folder.tables / "manifest.json", json.dumps(manifest).encode())
-    return gathered.sweep(folder.path)
+    if gathered.current:
+        return
+    folder.tables.mkdir(parents=True, exist_ok=True)
+    hashes = {}
+    for name, table in gathered.tables.items():
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer)
+        hashes[name] = files.digest(buffer.getvalue())
+        files.write(folder.tables / f"{name}.parquet", buffer.getvalue())
+    manifest = {"schema": TABLES_SCHEMA, "tables": hashes, "trials": gathered.stamps}
+    files.write(folder.tables / "manifest.json", json.dumps(manifest).encode())

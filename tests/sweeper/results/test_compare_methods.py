@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,12 @@ from sweeper.cli import main
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.comparison import dense_accuracy, density_of_all, points_of
 from sweeper.results.frames import Sweep
+from sweeper.results.tables import load
 from sweeper.space.load import load_space
 from sweeper.space.space import Space
 from sweeper.space.space_files import SPACES
 from tests.trials.small_trials import run_in
+from tests.upgrade.stored import STORAGE
 from trials.config.trial_config import TrialConfig
 from trials.data.loader import split_indices
 from trials.errors import UserError
@@ -173,10 +177,13 @@ SPACE = {
 }
 
 
-def sweep_of(folder: Path, rows: list[tuple[Any, ...]]) -> Sweep:
-    """Trials of (method, config.density, stage_pr, seed, test accuracy, FLOPs, kept of 100 in the one layer)."""
-    paths = {"method": ["l1", "one_shot"], "density": [], "stage_pr": [], "seed": []}
-    SweepFolder(folder).append({"space": {**SPACE, "grid": paths}})
+def sweep_of(folder: Path, rows: list[tuple[Any, ...]], **fields: Any) -> Sweep:
+    """Trials of (method, config.density, stage_pr, seed, test accuracy, FLOPs, kept of 100 in the one layer).
+
+    ``fields``: of the space, in place of those of SPACE.
+    """
+    paths = {"method": ["l1", "one_shot"], "density": [0.5, 0.1], "stage_pr": [0.5, 0.9], "seed": [0, 1]}
+    SweepFolder(folder).append({"space": {**SPACE, "grid": paths, **fields}})
     names = ["method", "config.density", "stage_pr", "seed", "test_accuracy", "flops", "kept"]
     trials = pd.DataFrame(rows, columns=names)
     trials["trial"] = [f"trial-{number}" for number in range(len(rows))]
@@ -224,6 +231,28 @@ def test_points_are_means_over_seeds_at_the_density_of_all_weights(sweep: Sweep)
     assert dense_accuracy(sweep) == pytest.approx(0.95)
 
 
+@pytest.mark.parametrize(
+    ("fields", "chosen", "dense"),
+    [
+        ({"objective": "flops", "direction": "minimize"}, 0.8, 0.7),
+        ({"objective": "flops", "direction": "maximize"}, 0.9, 0.95),
+        ({"constraints": [{"column": "flops", "at_most": 500}]}, 0.8, 0.7),
+        ({"constraints": [{"column": "flops", "at_least": 500}]}, 0.9, 0.95),
+    ],
+    ids=str,
+)
+def test_the_dense_network_is_the_one_that_the_points_start_from(
+    fields: dict[str, Any], chosen: float, dense: float, tmp_path: Path
+) -> None:
+    """Two trials of one cell, as a search of ``pretrain.lr`` makes them, each with a dense network of its own."""
+    rows = [("one_shot", 0.5, None, 0, 0.8, 100, 50), ("one_shot", 0.5, None, 0, 0.9, 1000, 50)]
+    sweep = sweep_of(tmp_path / "methods", rows, **fields)
+    own = (sweep.epochs["trial"] == "trial-0") & (sweep.epochs["stage"] == "pretrain")
+    sweep.epochs.loc[own, ["stage_id", "test_accuracy"]] = ["dense-1", 0.7]
+    assert points_of(sweep)["accuracy"].tolist() == [chosen]
+    assert dense_accuracy(sweep) == pytest.approx(dense)
+
+
 def test_dominated_points_are_not_on_the_pareto_front(tmp_path: Path) -> None:
     rows = [
         ("l1", None, 0.5, 0, 0.9, 900, 48),
@@ -236,6 +265,38 @@ def test_dominated_points_are_not_on_the_pareto_front(tmp_path: Path) -> None:
         "density=0.5": True,
         "stage_pr=0.9": True,
     }
+
+
+def test_a_point_whose_layers_are_damaged_has_no_density(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    from sweeper import comparison_plot
+
+    folder = shutil.copytree(STORAGE / "methods", tmp_path / "methods")
+    (damaged,) = folder.glob("trials/bip-*/rows/layers-*")
+    damaged.write_bytes(damaged.read_bytes()[:-10])
+    with pytest.warns(UserWarning, match=f"left out of the tables: .*{damaged.name}"):
+        points = points_of(load(folder))
+    assert points["series"].tolist() == ["bip", "greg1"]
+    assert points["density"].isna().tolist() == [True, False]
+    assert points["accuracy"].notna().all()
+    with pytest.warns(UserWarning, match=damaged.name):
+        assert comparison_plot.main([str(folder), "--to", str(tmp_path / "methods.svg")]) == 0
+    bip = capsys.readouterr().out.splitlines()[1].split()
+    assert bip[:3] == ["bip", "density=0.3", "–"]
+
+
+def test_no_density_is_known_where_one_of_the_seeds_lacks_it(sweep: Sweep) -> None:
+    lacking = replace(sweep, layers=sweep.layers[sweep.layers["trial"] != "trial-1"])
+    points = points_of(lacking).set_index("asked")
+    assert points["density"].isna().to_dict() == {
+        "stage_pr=0.5": False,
+        "stage_pr=0.9": False,
+        "density=0.5": False,
+        "density=0.1": True,
+    }
+    assert points["n"]["density=0.1"] == 2
+    with pytest.raises(UserError, match="methods has no readable rows of layers"):
+        points_of(replace(sweep, layers=sweep.layers.head(0)))
 
 
 def test_series_by_chosen_columns(sweep: Sweep) -> None:
@@ -300,6 +361,9 @@ def test_the_command_writes_a_picture_and_prints_the_points(
     assert comparison_plot.main(["methods", "--to", str(tmp_path / "x.what")]) == 2
     assert comparison_plot.main(["methods", "--to", str(tmp_path / "methods.svg")]) == 0
     assert (tmp_path / "methods.svg").stat().st_size > 10_000
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    text = capsys.readouterr().out.splitlines()
+    assert [line.index("stage_pr") for line in text[1:3]] == 2 * [text[0].index("asked")]  # texts stand to the left
+    assert text[1].startswith("l1 ")
+    lines = [line.split() for line in text]
     assert lines[0] == ["series", "asked", "density", "%", "accuracy", "%", "MFLOPs", "n", "front"]
     assert lines[1] == ["l1", "stage_pr=0.5", "74.00", "90.00", "±", "–", "0.0009", "1", "yes"]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from sweeper.cli import COMPLETE, main
+from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.summary import summarise
 from sweeper.results.tables import load
 from tests.sweeper.populations import SEARCH, landscape, places, population
 from tests.sweeper.sweeps import begun, run_out
+from tests.trials.buckets import prefix, served
+from tests.upgrade.stored import STORAGE
 from trials.errors import UserError
 
 
@@ -31,6 +35,48 @@ def test_the_lineage_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert lineage_plot.main([str(tmp_path / "small"), "--to", str(tmp_path / "lineage.svg")]) == 0
     assert (tmp_path / "lineage.svg").stat().st_size > 10_000
     assert lineage_plot.main([str(tmp_path / "nothing"), "--to", str(tmp_path / "x.png")]) == 2
+
+
+def test_the_lineage_of_a_sweep_in_a_bucket_is_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from sweeper import lineage_plot
+
+    with served():
+        storage = prefix(tmp_path.name)
+        for file in (file for file in (STORAGE / "population").rglob("*") if file.is_file()):
+            (storage / "population" / file.relative_to(STORAGE / "population").as_posix()).write_bytes(
+                file.read_bytes()
+            )
+        arguments = [f"{storage}/population", "--to", str(tmp_path / "lineage.svg")]
+        assert arguments[0].startswith("s3://")
+        assert lineage_plot.main(arguments) == 0
+    assert (tmp_path / "lineage.svg").stat().st_size > 10_000
+
+
+def test_several_objectives_draw_the_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command refuses several objectives beside pbt; in a file changed by hand the first one counts."""
+    from sweeper import lineage_plot
+
+    folder = SweepFolder(shutil.copytree(STORAGE / "population", tmp_path / "population"))
+    space = folder.space_document() or {}
+    several = [{"column": "val_loss", "direction": "minimize"}, {"column": "flops", "direction": "minimize"}]
+    rest = {name: value for name, value in space.items() if name not in ("objective", "direction")}
+    folder.append({"space": {**rest, "objectives": several}})
+    drawn: list[tuple[object, ...]] = []
+
+    class Figure:
+        def savefig(self, to: Path, dpi: int) -> None: ...
+
+    monkeypatch.setattr(lineage_plot, "draw_lineage", lambda sweep, *rest: drawn.append(rest) or Figure())
+    assert lineage_plot.main([str(folder.path), "--to", str(tmp_path / "x.svg")]) == 0
+    assert drawn == [("", "val_loss", "minimize")]
+    folder.append({"space": {**rest, "objective": "unit_sparsity"}})
+    monkeypatch.undo()
+    pytest.importorskip("matplotlib")
+    assert lineage_plot.main([str(folder.path), "--to", str(tmp_path / "x.svg")]) == 2
+    assert capsys.readouterr().err.startswith("error: objective is 'unit_sparsity', but no trial has reported it")
 
 
 def test_the_best_trial_is_of_the_last_generation(tmp_path: Path) -> None:

@@ -116,6 +116,11 @@ def test_minimising_another_objective(sweep: SweepFolder) -> None:
     assert by_density["density_mean"].tolist()[1:] == pytest.approx([0.501, 0.101])
 
 
+def test_a_direction_that_is_none_is_refused(sweep: SweepFolder) -> None:
+    with pytest.raises(UserError, match="direction is 'maximise', but must be one of: maximize, minimize"):
+        summary_of(sweep, direction="maximise")
+
+
 def test_the_report_as_plain_text(sweep: SweepFolder) -> None:
     compact_tables(sweep)
     assert [" ".join(line.split()) for line in shown(sweep.path).splitlines()] == [

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sweeper.cli import COMPLETE, WRONG_INPUT, main
+from sweeper import comparison_plot, lineage_plot
+from sweeper.cli import COMPLETE, main
 from sweeper.folder.sweep_folder import SweepFolder
 from tests.sweeper.command_line import wrong
+from tests.sweeper.sweeps import begun, make_space
+from tests.upgrade.stored import STORAGE
 
 SPACE: dict[str, Any] = {"grid": {"density": [0.5]}, "search": {}, "samples": 1}
 
@@ -46,12 +51,7 @@ def stored(folder: Path, fields: dict[str, Any]) -> Path:
 def test_a_changed_space_is_refused_in_one_line(
     fields: dict[str, Any], part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """After the line that says how many trials there are."""
-    assert main(show(stored(tmp_path / "s", fields))) == WRONG_INPUT
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    for each in ("error: ", "sweep.yaml was written for another version", part):
-        assert each in said
+    wrong(capsys, show(stored(tmp_path / "s", fields)), "sweep.yaml was written for another version", part)
 
 
 @pytest.mark.parametrize("content", [{"schema": 1}, {"schema": 1, "space": None}, {"schema": 1, "space": [1]}], ids=str)
@@ -79,3 +79,136 @@ def test_a_file_without_a_space_is_refused_in_one_line(
 )
 def test_a_space_as_it_is_written_is_shown(fields: dict[str, Any], tmp_path: Path) -> None:
     assert main(show(stored(tmp_path / "s", fields))) == COMPLETE
+
+
+def test_an_objective_that_no_trial_has_reported_yet_is_no_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = make_space(name="s")
+    begun(space, tmp_path / "s").next()
+    both = [{"column": "val_accuracy", "direction": "maximize"}, {"column": "unit_sparsity", "direction": "maximize"}]
+    SweepFolder(tmp_path / "s").append({"space": {**SPACE, "objectives": both}})
+    assert main(show(tmp_path / "s")) == COMPLETE
+    assert "Pareto" not in capsys.readouterr().out
+
+
+# --- whatever was changed by hand, every command says so in one line
+
+MISSING = object()
+
+CHANGED: dict[str, tuple[dict[str, Any], str]] = {
+    "samples of text": ({"samples": "ten"}, "samples is 'ten', but must be a whole number of at least 1"),
+    "no samples": ({"samples": 0}, "samples is 0, but must be"),
+    "samples of yes": ({"samples": True}, "samples is True, but must be"),
+    "a number as grid": ({"grid": 3}, "grid is 3, but must be a mapping"),
+    "null as grid": ({"grid": None}, "grid is None, but must be a mapping"),
+    "without grid": ({"grid": MISSING}, "grid is missing"),
+    "a number as axis": ({"grid": {"density": 3}}, "grid.density is 3, but must be a list of values"),
+    "a number as path": ({"grid": {3: [1], "density": [0.5]}}, "grid has the key 3, but keys must be text"),
+    "mappings as values": ({"grid": {"density": [{}]}}, "grid.density has {}"),
+    "a circle": (
+        {"grid": {"a": {"values": [1], "when": {"b": 1}}, "b": {"values": [1], "when": {"a": 1}}}},
+        "is circular",
+    ),
+    "too many cells": ({"grid": {"a": list(range(200)), "b": list(range(200))}}, "grid has 40000 cells"),
+    "a number as search": ({"search": 3}, "search is 3, but must be a mapping"),
+    "a list as search": ({"search": ["mask_lr"]}, "search is ['mask_lr'], but must be a mapping"),
+    "objective of no text": ({"objective": 3}, "column is 3"),
+    "objective of text": ({"objective": "method"}, "objective is 'method', but the trials have 'bip' there"),
+    "a text of two lines": ({"objective": MISSING, "objectives": "a\nb"}, "objectives is 'a\\nb'"),
+    "a bound from nowhere": (
+        {"constraints": [{"column": "density", "target": {"field": "nope"}, "tolerance": 0.1}]},
+        "constraints[0] has the field 'nope', but no trial has it",
+    ),
+    "a bound from a text": (
+        {"constraints": [{"column": "density", "at_most": {"field": "model"}}]},
+        "constraints[0] has the field 'model', but the trials have 'tiny' there",
+    ),
+    "a bound on a text": (
+        {"constraints": [{"column": "method", "at_most": 1.0}]},
+        "constraints[0].column is 'method', but the trials have 'bip' there",
+    ),
+}
+every_change = pytest.mark.parametrize(("fields", "part"), CHANGED.values(), ids=CHANGED)
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Path:
+    return shutil.copytree(STORAGE, tmp_path / "storage")
+
+
+def change(storage: Path, fields: dict[str, Any]) -> Path:
+    """Append to the stored population's sweep.yaml its space with other fields, as by hand; return its folder."""
+    folder = SweepFolder(storage / "population")
+    space = {**(folder.space_document() or {}), **fields}
+    folder.append({"schema": 1, "space": {key: value for key, value in space.items() if value is not MISSING}})
+    return folder.path
+
+
+def shows(folder: Path) -> int:
+    return main(show(folder))
+
+
+def cancels(folder: Path) -> int:
+    return main(["--cancel", folder.name, "--storage", str(folder.parent)])
+
+
+def compares(folder: Path) -> int:
+    return comparison_plot.main([str(folder), "--to", str(folder.parent / "x.svg")])
+
+
+def draws_the_lineage(folder: Path) -> int:
+    return lineage_plot.main([str(folder), "--to", str(folder.parent / "x.svg")])
+
+
+COMMANDS = (shows, cancels, compares, draws_the_lineage)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@every_change
+def test_a_command_on_a_changed_space_ends_in_one_line(
+    storage: Path, command: Callable[[Path], int], fields: dict[str, Any], part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    folder = change(storage, fields)
+    assert command(folder) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    for each in (f"error: {folder / 'sweep.yaml'} was written", part, "restore it, or move it away"):
+        assert each in said.err
+    (folder / "sweep.yaml").unlink()  # the way out
+    assert main(show(folder)) == COMPLETE
+
+
+@every_change
+def test_a_list_names_a_changed_space_and_goes_on(
+    storage: Path, fields: dict[str, Any], part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(storage, fields)
+    assert main(["--list", "--storage", str(storage)]) == COMPLETE
+    methods, population, stopped = capsys.readouterr().out.splitlines()
+    assert methods.startswith("methods: 3 cells, ")
+    assert stopped.startswith("stopped: 1 cells, ")
+    assert population.startswith("population: ")
+    assert part in population
+
+
+@pytest.mark.parametrize(
+    "text", ["written: 2026-13-45\n", "[" * 5000, "{", "\x00"], ids=["date", "deep", "open", "nul"]
+)
+def test_a_file_that_is_no_yaml_is_named_and_the_list_goes_on(
+    storage: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (storage / "population" / "sweep.yaml").write_text(text)
+    wrong(capsys, show(storage / "population"), "sweep.yaml is damaged")
+    assert main(["--list", "--storage", str(storage)]) == COMPLETE
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["methods", "population", "stopped"]
+    assert "sweep.yaml is damaged" in lines[1]
+
+
+def test_an_unchanged_population_passes_every_command(storage: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for command in COMMANDS:
+        assert command(storage / "population") == 0

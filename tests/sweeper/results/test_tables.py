@@ -15,6 +15,7 @@ import pytest
 
 from sweeper.columns import COLUMNS, config_column
 from sweeper.folder.sweep_folder import Sample, SweepFolder
+from sweeper.results import table_cache
 from sweeper.results.frames import Sweep
 from sweeper.results.tables import compact_tables, load, read
 from trials.errors import UserError
@@ -142,7 +143,8 @@ def test_failures_are_columns(sweep: SweepFolder) -> None:
 
 def test_tables_are_a_cache_that_changes_nothing(sweep: SweepFolder) -> None:
     fresh = load(sweep.path)
-    assert_equal(compact_tables(sweep), fresh)
+    compact_tables(sweep)
+    assert_equal(read(sweep.path), fresh)
     assert sorted(p.name for p in sweep.tables.iterdir()) == sorted(
         ["manifest.json", *(f"{f}.parquet" for f in FRAMES)]
     )
@@ -164,7 +166,8 @@ def test_outdated_tables_give_the_same_as_no_tables(sweep: SweepFolder) -> None:
     finished(sweep, "one_shot-z", finetune={"lr": 0.5})
     shutil.rmtree(sweep.trial_folder("bip-a"))
     with_tables = load(sweep.path)
-    compacted = compact_tables(sweep)
+    compact_tables(sweep)
+    compacted = read(sweep.path)
     shutil.rmtree(sweep.tables)
     assert_equal(with_tables, load(sweep.path))
     assert_equal(compacted, with_tables)
@@ -180,12 +183,28 @@ def test_nothing_is_written_when_nothing_has_changed(sweep: SweepFolder) -> None
     assert {path: path.stat().st_mtime_ns for path in sweep.tables.iterdir()} == before
 
 
+def test_the_tables_as_written_are_read_once(sweep: SweepFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a compaction makes no DataFrames, which nothing of a run uses."""
+    compact_tables(sweep)
+    parsed: list[int] = []
+    parquet = table_cache._parquet
+    monkeypatch.setattr(table_cache, "_parquet", lambda content: (parsed.append(len(content)), parquet(content))[1])
+    monkeypatch.setattr(table_cache.GatheredTables, "sweep", lambda *_: pytest.fail("it made DataFrames"))
+    compact_tables(sweep)
+    assert len(parsed) == len(FRAMES)
+    finished(sweep, "bip-d")
+    compact_tables(sweep)
+    assert len(parsed) == 2 * len(FRAMES)
+
+
 @pytest.mark.parametrize("name", ["epochs.parquet", "manifest.json"])
 def test_damaged_or_mixed_tables_are_not_used(sweep: SweepFolder, name: str) -> None:
-    fresh = compact_tables(sweep)
+    compact_tables(sweep)
+    fresh = read(sweep.path)
     (sweep.tables / name).write_bytes(b"not what it was")
     assert_equal(load(sweep.path), fresh)
-    assert_equal(compact_tables(sweep), fresh)
+    compact_tables(sweep)
+    assert_equal(read(sweep.path), fresh)
     json.loads((sweep.tables / "manifest.json").read_bytes())
 
 
@@ -193,7 +212,8 @@ def test_tables_of_two_compactions_are_not_mixed(sweep: SweepFolder) -> None:
     compact_tables(sweep)
     old = (sweep.tables / "epochs.parquet").read_bytes()
     finished(sweep, "bip-d")
-    fresh = compact_tables(sweep)
+    compact_tables(sweep)
+    fresh = read(sweep.path)
     (sweep.tables / "epochs.parquet").write_bytes(old)
     assert_equal(load(sweep.path), fresh)
 
@@ -275,7 +295,9 @@ def test_loading_while_a_worker_commits(sweep: SweepFolder) -> None:
             warnings.simplefilter("error")
             while time.monotonic() < began + 1.5 or min(loads, commits[0]) <= 10:
                 assert time.monotonic() < began + 60
-                tables = compact_tables(sweep) if loads % 3 == 0 else load(sweep.path)
+                if loads % 3 == 0:
+                    compact_tables(sweep)
+                tables = load(sweep.path)
                 assert_no_row_twice(tables)
                 mine = tables.epochs.query("trial == 'bip-0'")["epoch"].tolist()
                 assert mine == list(range(len(mine)))
@@ -299,7 +321,8 @@ def test_a_sweep_without_trials_has_empty_tables(tmp_path: Path) -> None:
     for frame in FRAMES:
         assert list(getattr(tables, frame).columns) == list(COLUMNS[frame])
         assert len(getattr(tables, frame)) == 0
-    assert_equal(compact_tables(folder), tables)
+    compact_tables(folder)
+    assert_equal(read(folder.path), tables)
 
 
 def test_other_tables_of_rows_can_be_left_unread(sweep: SweepFolder) -> None:

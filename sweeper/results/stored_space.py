@@ -1,0 +1,105 @@
+"""Read what reports need of a sweep's stored space, and refuse in one line what was changed by hand.
+
+The driver reads a space whole before it runs anything, which needs torch; a report reads only what it uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pandas.api.types import is_numeric_dtype
+
+from sweeper.columns import config_column
+from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.results.frames import Sweep
+from sweeper.results.pareto import fields_of
+from sweeper.space.grid.cells import make_cells
+from sweeper.space.grid.grid import read_grid
+from sweeper.space.options.constraints import Constraint, stored_constraints
+from sweeper.space.options.objectives import Objective, stored_objectives
+from sweeper.space.values import mapping, plain
+from trials.errors import UserError, shown
+
+
+@dataclass(frozen=True)
+class StoredSpace:
+    """What reports need of a space.
+
+    Attributes:
+        paths: dotted paths of the grid.
+        cells: number of cells.
+        search: dotted paths of the searched hyperparameters.
+        samples: number of points that each cell's search may try; None if the file does not say it.
+        objectives: columns that rank the trials; the first one chooses a cell's best trial.
+        constraints: bounds that a cell's best trial must keep.
+    """
+
+    paths: tuple[str, ...]
+    cells: int
+    search: tuple[str, ...]
+    samples: int | None
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...]
+
+
+WITHOUT_SPACE = StoredSpace(("trial",), 0, (), None, stored_objectives({}), ())
+"""Stands for the space of trials that were run one by one (``python -m trials``): each is a group of its own."""
+
+
+def stored_space(sweep: Sweep) -> StoredSpace | None:
+    """Return the space of a sweep as of its last change; None if the sweep has no ``sweep.yaml``.
+
+    Raises:
+        UserError: the file is damaged, is of another version, or does not fit the trials.
+    """
+    document = SweepFolder(sweep.path).space_document()
+    if document is None:
+        return None
+    try:
+        space = _read(document)
+        _require_numbers(sweep, space)
+    except UserError as error:
+        raise UserError(
+            f"{sweep.path / 'sweep.yaml'} was written for another version, or changed by hand "
+            f"({' '.join(str(error).split())}): restore it, or move it away; the trials are kept and the next run "
+            "writes it anew"
+        ) from None
+    return space
+
+
+def _read(document: Mapping[str, Any]) -> StoredSpace:
+    if "grid" not in document:
+        raise UserError("grid is missing: say {} for a single cell")
+    grid = read_grid(plain(mapping(document["grid"], "grid"), "grid"))
+    search = document.get("search")
+    samples = document.get("samples")
+    if samples is not None and (not isinstance(samples, int) or isinstance(samples, bool) or samples < 1):
+        raise UserError(f"samples is {shown(samples)}, but must be a whole number of at least 1")
+    return StoredSpace(
+        paths=tuple(grid),
+        cells=len(make_cells(grid)),
+        search=() if search is None else tuple(plain(mapping(search, "search"), "search")),
+        samples=samples,
+        objectives=stored_objectives(document),
+        constraints=stored_constraints(document),
+    )
+
+
+def _require_numbers(sweep: Sweep, space: StoredSpace) -> None:
+    """Refuse objectives and bounds that are no numbers in the trials, and bounds from a field that no trial has."""
+    used = {objective.column: f"objective is {objective.column!r}" for objective in space.objectives}
+    for i, constraint in enumerate(space.constraints):
+        used[constraint.column] = f"constraints[{i}].column is {constraint.column!r}"
+        for path in fields_of(constraint):
+            used[config_column(path)] = f"constraints[{i}] has the field {path!r}"
+            if len(sweep.trials) and config_column(path) not in sweep.trials:
+                raise UserError(
+                    f"constraints[{i}] has the field {path!r}, but no trial has it: name one that they have"
+                )
+    for column in (column for column in used if column in sweep.trials):
+        values = sweep.trials[column].dropna()
+        if len(values) and not is_numeric_dtype(values):
+            there = shown(values.iloc[0])
+            raise UserError(f"{used[column]}, but the trials have {there} there: name one that holds numbers")
