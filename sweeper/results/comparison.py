@@ -48,7 +48,12 @@ def points_of(sweep: Sweep, by: Sequence[str] = (), accuracy: str = "test_accura
             raise UserError(unknown_name("by", path, groups))
     found = _best_by_group(sweep, space, groups, accuracy)
     if not found:
-        raise UserError(f"{sweep.path.name} has no complete trial yet: there is nothing to compare")
+        complete = int((sweep.trials["status"] == "complete").sum())
+        raise UserError(
+            f"{sweep.path.name} has {complete} complete trials, none of them within its constraints: loosen them"
+            if complete
+            else f"{sweep.path.name} has no complete trial yet: there is nothing to compare"
+        )
     paths = list(by) or (["method"] if "method" in groups else [path for path in groups if path != "density"])
     points = pd.DataFrame(
         [_point(dict(zip(groups, key, strict=True)), best, paths, accuracy) for key, best in found.items()]

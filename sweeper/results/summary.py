@@ -7,7 +7,7 @@ beside it and chooses nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,7 +122,8 @@ def cells_of(
         complete = [t for t in trials if t["status"] == "complete" and _is_number(t.get(objective))]
         counting = [t for t in _furthest(complete) if feasible(t, constraints)]
         best = max(counting, key=lambda t: sign * t[objective], default=None)
-        yield CellTrials(key[:-1], key[-1], trials, best, "" if best else _how_far(key[-1], trials, last))
+        outside = {t["trial"] for t in complete if not feasible(t, constraints)}
+        yield CellTrials(key[:-1], key[-1], trials, best, "" if best else _how_far(key[-1], trials, outside, last))
 
 
 def _furthest(trials: Sequence[Row]) -> list[Row]:
@@ -160,11 +161,15 @@ def _order(paths: Sequence[str], key: Sequence[Any]) -> tuple[tuple[int, float, 
     return tuple(order)
 
 
-def _how_far(seed: object, trials: Sequence[Row], last: Mapping[str, Row]) -> str:
-    """Progress of a cell without a best trial: its trials by status, and how far the furthest unfinished one is."""
+def _how_far(seed: object, trials: Sequence[Row], outside: Container[str], last: Mapping[str, Row]) -> str:
+    """Progress of a cell without a best trial: its trials by status, and how far the furthest unfinished one is.
+
+    Trials in ``outside`` are complete, but outside the constraints.
+    """
     counts: dict[str, int] = {}
     for trial in trials:
-        counts[trial["status"]] = counts.get(trial["status"], 0) + 1
+        status = f"{trial['status']}, outside the constraints" if trial["trial"] in outside else trial["status"]
+        counts[status] = counts.get(status, 0) + 1
     text = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     rows = [last[t["trial"]] for t in trials if t["status"] in ("running", "preempted") and t["trial"] in last]
     if rows:

@@ -253,6 +253,13 @@ def test_the_dense_network_is_the_one_that_the_points_start_from(
     assert dense_accuracy(sweep) == pytest.approx(dense)
 
 
+def test_a_sweep_without_a_feasible_trial_says_so(tmp_path: Path) -> None:
+    rows = [("one_shot", 0.5, None, 0, 0.8, 100, 50), ("one_shot", 0.5, None, 1, 0.9, 1000, 50)]
+    sweep = sweep_of(tmp_path / "methods", rows, constraints=[{"column": "flops", "at_most": 10}])
+    with pytest.raises(UserError, match="methods has 2 complete trials, none of them within its constraints"):
+        points_of(sweep)
+
+
 def test_dominated_points_are_not_on_the_pareto_front(tmp_path: Path) -> None:
     rows = [
         ("l1", None, 0.5, 0, 0.9, 900, 48),

@@ -16,6 +16,7 @@ from sweeper.folder.sweep_folder import Sample, SweepFolder
 from sweeper.results.report import show
 from sweeper.results.summary import summarise
 from sweeper.results.tables import compact_tables, load
+from sweeper.space.options.constraints import read_constraints
 from trials.errors import UserError
 from trials.methods.parsing import parse
 from trials.running.trial import TrialHost, run
@@ -165,6 +166,15 @@ def test_an_unfinished_sweep_shows_its_progress(sweep: SweepFolder) -> None:
     assert lines[4].split()[:5] == ["10.00", "–", "–", "0", "1/2"]
     assert lines[-3:-1] == [f"failed: bip-0.5-{s}-1: NonFiniteLoss: the loss of stage prune is nan" for s in (0, 1)]
     assert "sweeper.load works at any time" in lines[-1]
+
+
+def test_complete_trials_outside_the_constraints_are_called_that(sweep: SweepFolder) -> None:
+    loose, tight = (read_constraints([{"column": "density", "at_most": most}]) for most in (0.2, 0.01))
+    summary = summary_of(sweep, constraints=loose).query("kind == 'group'")
+    assert summary["n"].tolist() == [0, 2]
+    cell = "2 complete, outside the constraints"
+    assert summary["waiting"].tolist() == [f"seed 0: {cell}; seed 1: {cell}", ""]
+    assert summary_of(sweep, constraints=tight)["n"].tolist() == [0, 0]
 
 
 def test_dense_references_of_different_groups_are_distinguished(sweep: SweepFolder) -> None:

@@ -113,9 +113,12 @@ CHANGED: dict[str, tuple[dict[str, Any], str]] = {
     "too many cells": ({"grid": {"a": list(range(200)), "b": list(range(200))}}, "grid has 40000 cells"),
     "a number as search": ({"search": 3}, "search is 3, but must be a mapping"),
     "a list as search": ({"search": ["mask_lr"]}, "search is ['mask_lr'], but must be a mapping"),
-    "objective of no text": ({"objective": 3}, "column is 3"),
+    "objective of no text": ({"objective": 3}, "objective is 3, but must be the name of a column"),
     "objective of text": ({"objective": "method"}, "objective is 'method', but the trials have 'bip' there"),
-    "a text of two lines": ({"objective": MISSING, "objectives": "a\nb"}, "objectives is 'a\\nb'"),
+    "a text of two lines": (
+        {"objective": MISSING, "direction": MISSING, "objectives": "a\nb"},
+        "objectives is 'a\\nb'",
+    ),
     "a bound from nowhere": (
         {"constraints": [{"column": "density", "target": {"field": "nope"}, "tolerance": 0.1}]},
         "constraints[0] has the field 'nope', but no trial has it",
