@@ -82,7 +82,7 @@ class StudyCopy:
     def _committed(self) -> Iterator[tuple[str, int, FrozenTrial]]:
         """Yield every sample as a trial of its cell's study, ordered by cell and number."""
         records = self.folder.records()
-        methods = {record.id: str(record.content["method"]) for record in records}
+        methods = {record.id: str(record.content.get("method")) for record in records}
         curves = curves_in(self.folder, methods, self.space.objective) if self.space.pruner else {}
         samples = [(sample.cell, sample.number, sample, record) for record in records for sample in record.samples]
         for cell, number, sample, record in sorted(samples, key=lambda found: found[:2]):

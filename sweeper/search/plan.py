@@ -15,17 +15,15 @@ from dataclasses import dataclass, replace
 from sweeper.folder.sweep_folder import Record, Sample, StoredConfig, SweepFolder
 from sweeper.search.cell_search import search_of
 from sweeper.search.epoch_budget import EpochBudget
+from sweeper.search.failures import DEATHS, Deaths, commit_failure, commit_unreadable
 from sweeper.search.learning_curves import Curve, curve_in, curves_in
 from sweeper.search.outcomes import FAILED, RUNNING, Outcome, outcome_of
 from sweeper.search.warm_start import NO_WARM_START, WarmStart
 from sweeper.space.grid.cells import Cell
 from sweeper.space.space import Space
 from trials.config.trial_config import TrialConfig
-from trials.errors import OUT_OF_MEMORY, DamagedFile
+from trials.errors import OUT_OF_MEMORY, DamagedFile, UserError
 from trials.storage.trial_folder import State, TrialFolder
-
-DEATHS = 3
-"""A trial counts as failed if this many attempts in a row die before they begin, or end without status and commit."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ class Plan:
         self._records: dict[str, Record] = {}
         self._queue: deque[str] = deque()
         self._asked: tuple[Sample, int] | None = None  # a sample not yet scheduled, and its cell's position
-        self._deaths: dict[str, int] = {}
+        self._deaths = Deaths()
         self.budget = EpochBudget(space)
         self.running: set[str] = set()
         self.finished = 0
@@ -83,6 +81,8 @@ class Plan:
         self.stopping = False
         self.already_done: deque[Ending] = deque()
         """Samples whose config had already run when they were asked for; the display takes them from here."""
+        self.unread: deque[list[Ending]] = deque()
+        """Endings of attempts that failed because their config could not be read; the display takes them from here."""
         self._replay(records)
         searches = [self._searches[cell.key] for cell in self.cells]
         # (samples so far, cell's position): the cell with the fewest samples is asked next.
@@ -112,7 +112,7 @@ class Plan:
             else:
                 self._queue.append(record.id)
         samples.sort(key=lambda item: (item[0].cell, item[0].number))
-        methods = {record.id: str(record.content["method"]) for record in self._records.values()}
+        methods = {record.id: str(record.content.get("method")) for record in self._records.values()}
         curves = curves_in(self.folder, methods, self.space.objective) if self.space.pruner else {}
         for sample, record in samples:
             self._searches[sample.cell].replay(sample, self._outcome(record, curves.get(record.id)), record)
@@ -185,8 +185,9 @@ class Plan:
         """
         if self.stopping:
             return None
-        if self._queue:
-            return self._hand_out(self._records[self._queue.popleft()])
+        queued = self._next_queued()
+        if queued is not None:
+            return queued
         while self._asked or (self._asks and not self.out_of_budget):
             if self._asked is None:
                 _, position = heapq.heappop(self._asks)
@@ -238,12 +239,33 @@ class Plan:
             self.budget.follow(record, over=False)
         return record, known is not None
 
+    def _next_queued(self) -> Assignment | None:
+        """Hand out the first queued trial whose config can be read; an attempt at each one before it has failed."""
+        while self._queue:
+            record = self._records[self._queue[0]]
+            try:
+                assignment = self._hand_out(record)
+            except UserError as error:
+                commit_unreadable(record, error)
+                self._queue.popleft()
+                self.unread.append(self.ended(record.id))
+            else:
+                self._queue.popleft()
+                return assignment
+        return None
+
     def _hand_out(self, record: Record) -> Assignment:
-        self.running.add(record.id)
+        """Assign a trial to a worker.
+
+        Raises:
+            UserError: its config cannot be read.
+        """
         cell = next(sample.cell for sample in record.samples if sample.cell in self._searches)
         error = record.state.error if record.state is not None else None
         alone = error is not None and error["type"] == OUT_OF_MEMORY
-        return Assignment(record.id, record.config, cell, alone)
+        assignment = Assignment(record.id, record.config, cell, alone)
+        self.running.add(record.id)
+        return assignment
 
     def take_back(self, trial_id: str) -> None:
         """Queue an assigned trial again, because its worker did not see the storage."""
@@ -272,8 +294,9 @@ class Plan:
             state = record.folder.state()
         except DamagedFile:
             state = None  # the next attempt sets the file aside and finds the last commit
-        if self._keeps_dying(record, state):
-            state = self._bury(record.folder)
+        if self._deaths.too_many(record, state, stopping=self.stopping):
+            message = f"its process died {DEATHS} times in a row without a commit (killed, or out of memory)"
+            state = commit_failure(record.folder, "ProcessDied", message, failures=self.space.retries + 1)
         record = replace(record, state=state)
         self._records[trial_id] = record
         gone = self._given_up(state)
@@ -290,40 +313,11 @@ class Plan:
             self._queue.appendleft(trial_id)  # before new samples: begun trials are finished first
         return list(self._endings(record, again=not over))
 
-    def _keeps_dying(self, record: Record, state: State | None) -> bool:
-        """Whether DEATHS attempts in a row have died before they began, or ended without a status or commit.
-
-        Only attempts under this driver count: a trial is not to blame for the death of its driver.
-        """
-        if state is not None and state.finished:
-            return False
-        before = record.state or State()
-        now = state or State()
-        spoke = now.status != "running" and now.attempt != before.attempt
-        if self.stopping or spoke or now.commits != before.commits:
-            self._deaths.pop(record.id, None)
-            return False
-        self._deaths[record.id] = self._deaths.get(record.id, 0) + 1
-        return self._deaths[record.id] >= DEATHS
-
-    def _bury(self, folder: TrialFolder) -> State:
-        """Commit that a trial whose process keeps dying has failed for good."""
-        message = f"its process died {DEATHS} times in a row without a commit (killed, or out of memory)"
-        return _fail(folder, "ProcessDied", message, failures=self.space.retries + 1)
-
     def give_up_on(self, trial_id: str, silent_s: float) -> None:
         """Commit that a running trial without a sign of life has failed; later commits of its process are refused."""
         message = f"no sign of life for {silent_s:.0f} s (silence_limit_s is {self.space.silence_limit_s:g}): killed"
-        _fail(self._records[trial_id].folder, "Silent", message)
+        commit_failure(self._records[trial_id].folder, "Silent", message)
 
     def stop(self) -> None:
         """Assign no further trial."""
         self.stopping = True
-
-
-def _fail(folder: TrialFolder, kind: str, message: str, failures: int | None = None) -> State:
-    """Commit a failure in a new attempt, which supersedes the running one; by default it adds 1 to the failures."""
-    attempt, _ = folder.begin()
-    failures = attempt.state.failures + 1 if failures is None else failures
-    attempt.end("failed", error={"type": kind, "message": message, "traceback": ""}, failures=failures)
-    return attempt.state

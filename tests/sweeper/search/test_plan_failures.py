@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from sweeper.folder.sweep_folder import SweepFolder
-from sweeper.search.plan import DEATHS, Plan
+from sweeper.search.failures import DEATHS
+from sweeper.search.plan import Plan
 from sweeper.space.space import Space
 from tests.sweeper.sweeps import (
     asked,
