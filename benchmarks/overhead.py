@@ -54,7 +54,7 @@ def ours(trials: int, folder: Path) -> None:
     lease = Lease(sweep.path / "lock")
     assert lease.acquire()
     console = Console(file=io.StringIO())
-    with lease, LiveView(trials, len(plan.cells), console, space.objective, space.direction) as display:
+    with lease, LiveView(plan.totals, console, space.objective, space.direction) as display:
         run_plan(space, sweep, plan, display, lease)
     assert plan.complete
     assert plan.finished == trials

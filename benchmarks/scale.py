@@ -74,9 +74,7 @@ def drive(trials: int) -> None:
         state = (Path(temporary) / "one" / "state.json").read_bytes()
         plan = Plan(space, folder, folder.records())
         before, spent = resident(), 0.0
-        with LiveView(
-            trials, len(plan.cells), Console(file=io.StringIO()), space.objective, space.direction
-        ) as display:
+        with LiveView(plan.totals, Console(file=io.StringIO()), space.objective, space.direction) as display:
             while not plan.over:
                 began = time.process_time()
                 assignment = plan.next()

@@ -93,7 +93,7 @@ def drive(
         for line in damaged:
             console.print(line, markup=False)
     else:
-        display = LiveView(plan.total, len(plan.cells), console, space.objective, space.direction)
+        display = LiveView(plan.totals, console, space.objective, space.direction)
         with display:
             for line in damaged:
                 display.note(line)

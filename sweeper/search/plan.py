@@ -85,6 +85,8 @@ class Plan:
         """Endings of attempts that failed because their config could not be read; the display takes them from here."""
         self._replay(records)
         searches = [self._searches[cell.key] for cell in self.cells]
+        self.totals = {key: search.total for key, search in self._searches.items()}
+        """By cell, the number of samples that it will have in the end."""
         # (samples so far, cell's position): the cell with the fewest samples is asked next.
         self._asks = [(study.count, i) for i, study in enumerate(searches) if study.wants]
         heapq.heapify(self._asks)
@@ -136,11 +138,6 @@ class Plan:
 
     def _given_up(self, state: State | None) -> bool:
         return state is not None and state.status == "failed" and state.failures > self.space.retries
-
-    @property
-    def total(self) -> int:
-        """Number of samples that all cells will have in the end."""
-        return sum(study.total for study in self._searches.values())
 
     @property
     def complete(self) -> bool:
@@ -214,6 +211,7 @@ class Plan:
         study = self._searches[sample.cell]
         study.tell(sample, outcome)
         self._release(sample.cell)
+        self.totals[sample.cell] = study.total
         if study.total < self.space.samples:  # a population whose members all failed has ended
             self._waiting.pop(sample.cell, None)
             self._asks = [entry for entry in self._asks if self.cells[entry[1]].key != sample.cell]

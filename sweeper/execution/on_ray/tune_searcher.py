@@ -66,6 +66,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         assignment = self._next()
         while self.plan.already_done:
             known = self.plan.already_done.popleft()
+            self.display.resize(known.cell, self.plan.totals[known.cell])
             self.display.ended(known.trial_id, known.cell, known.status, known.value, already=True)
         while self.plan.unread:
             endings = self.plan.unread.popleft()
@@ -159,6 +160,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
     def _show(self, endings: list[Ending]) -> None:
         """Show how an attempt at a trial ended, for each sample that the trial serves."""
         for ending in endings:
+            self.display.resize(ending.cell, self.plan.totals[ending.cell])
             self.display.ended(ending.trial_id, ending.cell, ending.status, ending.value, already=False)
         ending = endings[0]
         name = f"{ending.trial_id} ({ending.cell})"

@@ -75,7 +75,7 @@ def test_it_spends_its_retries_and_the_others_go_on(
     assert good.trial_id in ran
     assert bad.trial_id not in ran
     assert plan.failed == 1
-    assert len(plan.folder.records()) == len(ran) + 1 == plan.total
+    assert len(plan.folder.records()) == len(ran) + 1 == sum(plan.totals.values())
     endings = [ending for attempt in plan.unread for ending in attempt]
     assert [(e.trial_id, e.status, e.again) for e in endings] == [
         (bad.trial_id, "failed", turn < retries) for turn in range(retries + 1)
@@ -148,6 +148,8 @@ class Said:
 
     def note(self, text: str) -> None:
         self.calls.append(("note", text, None))
+
+    def resize(self, *_: object) -> None: ...
 
     def started(self, trial_id: str, cell: str) -> None:
         self.calls.append(("started", trial_id, cell))
