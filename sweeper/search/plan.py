@@ -14,16 +14,16 @@ from dataclasses import dataclass, replace
 
 from sweeper.folder.sweep_folder import Record, Sample, StoredConfig, SweepFolder
 from sweeper.search.cell_search import search_of
+from sweeper.search.committed import given_up, outcome_with_curve, outcome_without_curve, samples_with_outcomes
 from sweeper.search.epoch_budget import EpochBudget
 from sweeper.search.failures import DEATHS, Deaths, commit_failure, commit_unreadable
-from sweeper.search.learning_curves import Curve, curve_in, curves_in
-from sweeper.search.outcomes import FAILED, RUNNING, Outcome, outcome_of
+from sweeper.search.outcomes import Outcome
 from sweeper.search.warm_start import NO_WARM_START, WarmStart
 from sweeper.space.grid.cells import Cell
 from sweeper.space.space import Space
 from trials.config.trial_config import TrialConfig
 from trials.errors import OUT_OF_MEMORY, DamagedFile, UserError
-from trials.storage.trial_folder import State, TrialFolder
+from trials.storage.trial_folder import TrialFolder
 
 
 @dataclass(frozen=True)
@@ -96,48 +96,31 @@ class Plan:
             self._release(cell.key)
 
     def _replay(self, records: Iterable[Record]) -> None:
-        samples: list[tuple[Sample, Record]] = []
         for record in records:
             mine = [sample for sample in record.samples if sample.cell in self._searches]
             if not mine:
                 continue
             self._records[record.id] = record
-            samples += [(sample, record) for sample in mine]
-            over = record.finished or self._given_up(record.state)
+            over = self._over(record)
             if not over:
                 self._share_config(record, mine[0])
-            self.budget.follow(record, over=over)
-            if record.finished:
-                self.finished += 1
-            elif self._given_up(record.state):
-                self.failed += 1
-            else:
                 self._queue.append(record.id)
-        samples.sort(key=lambda item: (item[0].cell, item[0].number))
-        methods = {record.id: str(record.content.get("method")) for record in self._records.values()}
-        curves = curves_in(self.folder, methods, self.space.objective) if self.space.pruner else {}
-        for sample, record in samples:
-            self._searches[sample.cell].replay(sample, self._outcome(record, curves.get(record.id)), record)
+            self.budget.follow(record, over=over)
+            self.finished += record.finished
+            self.failed += over and not record.finished
+        for sample, record, outcome in samples_with_outcomes(self.space, self.folder, self._records.values()):
+            if sample.cell in self._searches:
+                self._searches[sample.cell].replay(sample, outcome, record)
+
+    def _over(self, record: Record) -> bool:
+        """Whether a trial is finished or given up."""
+        return record.finished or given_up(self.space, record.state)
 
     def _share_config(self, record: Record, sample: Sample) -> None:
         """Give an unfinished trial's record the config that the check of a space without a search has parsed."""
         if not self.space.search:
             config = self.space.config(self._searches[sample.cell].cell)
             record.stored.share(config)
-
-    def _outcome(self, record: Record, curve: Curve | None = None) -> Outcome:
-        """The outcome of a trial. Only a pruner needs ``curve``; what an ending shows does not depend on it."""
-        state = record.state
-        if state is not None and state.finished:
-            return outcome_of(self.space.objectives, self.space.constraints, record.content, state, curve)
-        return replace(FAILED if self._given_up(state) else RUNNING, curve=curve or {})
-
-    def _outcome_for_study(self, record: Record) -> Outcome:
-        """The outcome of a trial for the searches of its samples, with the curve if there is a pruner."""
-        return self._outcome(record, curve_in(record, self.space.objective) if self.space.pruner else None)
-
-    def _given_up(self, state: State | None) -> bool:
-        return state is not None and state.status == "failed" and state.failures > self.space.retries
 
     @property
     def complete(self) -> bool:
@@ -159,7 +142,7 @@ class Plan:
     def before(self) -> Iterator[Ending]:
         """Yield every sample whose trial was finished or given up before this driver began."""
         for record in self._records.values():
-            if record.finished or self._given_up(record.state):
+            if self._over(record):
                 yield from self._endings(record)
 
     def _endings(self, record: Record, again: bool = False) -> Iterator[Ending]:
@@ -169,7 +152,7 @@ class Plan:
         status = silent if state is None or state.status == "running" else state.status
         error = f"{state.error['type']}: {state.error['message']}" if state is not None and state.error else None
         empty = state.result.get("empty_layers", 0) if state is not None else 0
-        value = self._outcome(record).shown
+        value = outcome_without_curve(self.space, record).shown
         for sample in record.samples:
             if sample.cell in self._searches:
                 yield Ending(record.id, sample.cell, status, value, error, again, empty)
@@ -201,8 +184,8 @@ class Plan:
                 heapq.heappush(self._asks, (study.count, position))
             if not known:
                 return self._hand_out(record)
-            if record.finished or self._given_up(record.state):
-                self._tell(sample, self._outcome_for_study(record))
+            if self._over(record):
+                self._tell(sample, outcome_with_curve(self.space, record))
                 self.already_done.append(list(self._endings(record))[-1])
         return None
 
@@ -297,13 +280,12 @@ class Plan:
             state = commit_failure(record.folder, "ProcessDied", message, failures=self.space.retries + 1)
         record = replace(record, state=state)
         self._records[trial_id] = record
-        gone = self._given_up(state)
-        over = record.finished or gone
+        over = self._over(record)
         if over:
             self.budget.follow(record, over=True)
-            outcome = self._outcome_for_study(record)
+            outcome = outcome_with_curve(self.space, record)
             self.finished += record.finished
-            self.failed += gone
+            self.failed += not record.finished
             for sample in record.samples:
                 if sample.cell in self._searches:
                     self._tell(sample, outcome)

@@ -44,6 +44,25 @@ def test_the_copy_equals_the_studies(tmp_path: Path) -> None:
         assert studies[cell].metric_names == ["val_accuracy"]
 
 
+def test_the_copy_equals_the_studies_where_trials_fail(tmp_path: Path) -> None:
+    """A trial with retries left goes on, one without has failed, as has one without its objective."""
+    pruner = {"name": "median", "n_startup_trials": 1}
+    plan = begun(space_of(pruner, samples=3, retries=1, grid={"density": [0.5]}), tmp_path)
+    plan.folder.append({"space": plan.space.document()})
+    trials = [assignment.trial_id for assignment in iter(plan.next, None)]
+    for trial_id, failures in zip(trials, (1, 2, 0), strict=True):
+        attempt, _ = plan._records[trial_id].folder.begin()
+        row = {"stage": "finetune", "level": 0, "epoch": 1, "stage_id": None, "val_accuracy": 0.5}
+        attempt.commit(checkpoint={}, rows={"epochs": [row]}, progress={}, seconds=0.0)
+        attempt.end("failed" if failures else "complete", failures=failures, result={"epochs": 1})
+    (study,) = begun(plan.space, tmp_path)._searches.values()
+    write_copy(plan.folder)
+    (copied,) = studies_of(plan.folder).values()
+    shown = [(trial.state, trial.params, trial.values, trial.intermediate_values) for trial in copied.trials]
+    assert shown == [(t.state, t.params, t.values, t.intermediate_values) for t in study.study.trials]
+    assert [trial.state.name for trial in copied.trials] == ["RUNNING", "FAIL", "FAIL"]
+
+
 def test_the_copy_follows_the_sweep(tmp_path: Path) -> None:
     space = searching("random", 3, grid={"density": [0.5]}, retries=0, constraints=[{"column": "flops", "at_most": 1}])
     plan = begun(space, tmp_path)
