@@ -127,12 +127,7 @@ def serve(path: Place, console: Console, *, port: int = PORT) -> None:
     app = wsgi(copy.storage)
     server = _bind(app, port)
     over = threading.Event()
-
-    def follow() -> None:
-        while not over.wait(REFRESH_EVERY_S):
-            copy.refresh()
-
-    threading.Thread(target=follow, daemon=True).start()
+    threading.Thread(target=_follow, args=(copy, over, console), daemon=True).start()
     console.print(f"http://127.0.0.1:{server.server_port}/ shows {path.name}; Ctrl-C ends it", markup=False)
     try:
         server.serve_forever()
@@ -141,6 +136,21 @@ def serve(path: Place, console: Console, *, port: int = PORT) -> None:
     finally:
         over.set()
         server.server_close()
+
+
+def _follow(copy: StudyCopy, over: threading.Event, console: Console) -> None:
+    """Refresh the copy until ``over``. If the storage cannot be read, say so once and try again at the next time."""
+    failed = False
+    while not over.wait(REFRESH_EVERY_S):
+        try:
+            copy.refresh()
+        except OSError as error:
+            if not failed:
+                stale = f"{copy.folder.path.name} could not be read ({error}): what is shown is not up to date"
+                console.print(f"{stale}; tried again every {REFRESH_EVERY_S:g} s", markup=False)
+            failed = True
+        else:
+            failed = False
 
 
 def _bind(app: Any, port: int) -> Any:
