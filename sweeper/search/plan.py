@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from sweeper.folder.sweep_folder import Record, Sample, StoredConfig, SweepFolder
@@ -58,13 +58,7 @@ class Ending:
 class Plan:
     """Decides what to run next. :meth:`next` returns an assignment; :meth:`ended` records how an attempt ended."""
 
-    def __init__(
-        self,
-        space: Space,
-        folder: SweepFolder,
-        records: Iterable[Record],
-        warm: Mapping[str, WarmStart] | None = None,
-    ) -> None:
+    def __init__(self, space: Space, folder: SweepFolder, warm: Mapping[str, WarmStart] | None = None) -> None:
         self.space, self.folder = space, folder
         self.cells: list[Cell] = space.cells()
         self._searches = {
@@ -83,7 +77,7 @@ class Plan:
         """Samples whose config had already run when they were asked for; the display takes them from here."""
         self.unread: deque[list[Ending]] = deque()
         """Endings of attempts that failed because their config could not be read; the display takes them from here."""
-        self._replay(records)
+        self._replay()
         searches = [self._searches[cell.key] for cell in self.cells]
         self.totals = {key: search.total for key, search in self._searches.items()}
         """By cell, the number of samples that it will have in the end."""
@@ -95,8 +89,8 @@ class Plan:
         for cell in self.cells:
             self._release(cell.key)
 
-    def _replay(self, records: Iterable[Record]) -> None:
-        for record in records:
+    def _replay(self) -> None:
+        for record in self.folder.records():
             mine = [sample for sample in record.samples if sample.cell in self._searches]
             if not mine:
                 continue

@@ -70,7 +70,7 @@ def drive_serially(space: Space, path: Path) -> None:
     torch.set_num_threads(1)
     folder = SweepFolder(path)
     folder.repair()
-    plan = Plan(space, folder, folder.records())
+    plan = Plan(space, folder)
 
     def judge(step: int, row: Row) -> bool:
         return plan.judge(assignment.trial_id, step, row[space.objective])

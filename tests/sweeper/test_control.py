@@ -38,7 +38,7 @@ def begin(storage: Place, name: str = "small") -> Plan:
     """A sweep of two trials: one complete, one that has failed for good."""
     space, folder = make_space(name=name, retries=0), SweepFolder(storage / name)
     folder.append({"space": space.document()})
-    plan = Plan(space, folder, folder.records())
+    plan = Plan(space, folder)
     for end in (finish, fail):
         assignment = plan.next()
         assert assignment is not None
@@ -128,7 +128,7 @@ def test_failed_trials_are_forgiven(storage: Place) -> None:
     done = {record.id: record.state for record in folder.records() if record.finished}
     assert folder.forgive() == 1
     assert folder.forgive() == 0
-    again = Plan(plan.space, folder, folder.records())
+    again = Plan(plan.space, folder)
     assert (again.complete, again.finished, again.failed) == (False, 1, 0)
     assignment = again.next()
     assert assignment is not None

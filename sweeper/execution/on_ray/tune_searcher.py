@@ -14,7 +14,6 @@ from ray.tune.search import Searcher
 from sweeper.execution.live_view import LiveView
 from sweeper.execution.on_ray.cluster import largest, resources_of, slots
 from sweeper.execution.stop_file import StopFile
-from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.tables import compact_tables
 from sweeper.search.plan import Assignment, Ending, Plan
 from trials.storage.files import is_full
@@ -38,10 +37,10 @@ FULL_S = 5.0
 class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
     """Adapts a plan to Tune: each suggestion is one attempt at one trial. All its state is in the sweep's folder."""
 
-    def __init__(self, plan: Plan, folder: SweepFolder, display: LiveView, limit: int | None, lease: Lease) -> None:
+    def __init__(self, plan: Plan, display: LiveView, lease: Lease) -> None:
         super().__init__(metric="trial", mode="max")
-        self.plan, self.folder, self.display, self.lease = plan, folder, display, lease
-        self.limit, self.stop = limit, StopFile(folder.stop)
+        self.plan, self.folder, self.display, self.lease = plan, plan.folder, display, lease
+        self.stop = StopFile(plan.folder.stop)
         self._trial_of: dict[str, str] = {}
         self._heard: dict[str, float] = {}  # time of each running trial's last sign of life
         self._full_since = -math.inf
@@ -117,11 +116,12 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
 
     def _most_at_once(self) -> float:
         """Maximum number of running trials: what the cluster holds and one that waits, so that no worker idles; at most
-        the limit."""
+        ``max_concurrent``."""
         if time.monotonic() - self._counted > COUNT_EVERY_S:
             self._slots, self._counted = slots(resources_of(self.plan.space)), time.monotonic()
             self._whole = largest(resources_of(self.plan.space))
-        return min(self._slots + 1, math.inf if self.limit is None else self.limit)
+        limit = self.plan.space.max_concurrent
+        return min(self._slots + 1, math.inf if limit is None else limit)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Handle a message of a trial: a row, a step to judge, a note, or that its machine lacks the storage."""

@@ -57,7 +57,7 @@ def test_the_live_view_counts_no_samples_that_an_extinct_cell_will_not_have(
     plan = begun(population(retries=0), tmp_path / "s")
     out = io.StringIO()
     view = LiveView(plan.totals, Console(file=out), "val_accuracy", "maximize")
-    asking = tune_searcher.PlanSearcher(plan, plan.folder, view, None, Lease(tmp_path / "lock"))
+    asking = tune_searcher.PlanSearcher(plan, view, Lease(tmp_path / "lock"))
     with view:
         while isinstance(told := asking.suggest("tune"), dict):
             failing = told["config"]["density"] == 0.2

@@ -169,7 +169,7 @@ def test_the_live_view_shows_each_attempt(tmp_path: Path, monkeypatch: pytest.Mo
     bad = taken(died).trial_id
     spoil(died, bad, {"gone_field": 1})
     plan, said = begun(space, tmp_path / "sweep"), Said()
-    asking = tune_searcher.PlanSearcher(plan, plan.folder, said, None, Lease(tmp_path / "lock"))  # type: ignore[arg-type]
+    asking = tune_searcher.PlanSearcher(plan, said, Lease(tmp_path / "lock"))  # type: ignore[arg-type]
     assert asking.suggest("a") == tune_searcher.Searcher.FINISHED
     kinds = [(kind, what) for kind, what, _ in said.calls if kind != "note"]
     assert kinds == 2 * [("started", bad), ("ended", bad)]
