@@ -82,7 +82,7 @@ class Plan:
         self.totals = {key: search.total for key, search in self._searches.items()}
         """By cell, the number of samples that it will have in the end."""
         # (samples so far, cell's position): the cell with the fewest samples is asked next.
-        self._asks = [(study.count, i) for i, study in enumerate(searches) if study.wants]
+        self._asks = [(search.count, i) for i, search in enumerate(searches) if search.wants]
         heapq.heapify(self._asks)
         self._waiting: dict[str, int] = {}
         """Positions of the cells whose next sample depends on trials that have not ended."""
@@ -171,11 +171,11 @@ class Plan:
                     continue
                 self._asked = self._searches[key].ask(), position
             sample, position = self._asked
-            study = self._searches[sample.cell]
+            search = self._searches[sample.cell]
             record, known = self._schedule(sample)
             self._asked = None
-            if study.wants:
-                heapq.heappush(self._asks, (study.count, position))
+            if search.wants:
+                heapq.heappush(self._asks, (search.count, position))
             if not known:
                 return self._hand_out(record)
             if self._over(record):
@@ -185,16 +185,16 @@ class Plan:
 
     def _tell(self, sample: Sample, outcome: Outcome) -> None:
         """Tell the sample's outcome to its search; a cell that waited for it may be asked again."""
-        study = self._searches[sample.cell]
-        study.tell(sample, outcome)
+        search = self._searches[sample.cell]
+        search.tell(sample, outcome)
         self._release(sample.cell)
-        self.totals[sample.cell] = study.total
-        if study.total < self.space.samples:  # a population whose members all failed has ended
+        self.totals[sample.cell] = search.total
+        if search.total < self.space.samples:  # a population whose members all failed has ended
             self._waiting.pop(sample.cell, None)
             self._asks = [entry for entry in self._asks if self.cells[entry[1]].key != sample.cell]
             heapq.heapify(self._asks)
-        elif sample.cell in self._waiting and study.ready:
-            heapq.heappush(self._asks, (study.count, self._waiting.pop(sample.cell)))
+        elif sample.cell in self._waiting and search.ready:
+            heapq.heappush(self._asks, (search.count, self._waiting.pop(sample.cell)))
 
     def _release(self, cell: str) -> None:
         for trial_id in self._searches[cell].released():

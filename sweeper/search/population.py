@@ -33,7 +33,7 @@ from trials.seeding import derive_seed
 
 
 class CellPopulation:
-    """The population of one cell: the same protocol as :class:`CellStudy`."""
+    """The population of one cell: follows the protocol :class:`~sweeper.search.cell_search.CellSearch`."""
 
     def __init__(self, space: Space, cell: Cell, pbt: Pbt) -> None:
         self.space, self.cell, self.pbt = space, cell, pbt
