@@ -70,7 +70,6 @@ class Plan:
         self._deaths = Deaths()
         self.budget = EpochBudget(space)
         self.running: set[str] = set()
-        self.finished = 0
         self.failed = 0
         self.stopping = False
         self.already_done: deque[Ending] = deque()
@@ -100,7 +99,6 @@ class Plan:
                 self._share_config(record, mine[0])
                 self._queue.append(record.id)
             self.budget.follow(record, over=over)
-            self.finished += record.finished
             self.failed += over and not record.finished
         for sample, record, outcome in samples_with_outcomes(self.space, self.folder, self._records.values()):
             if sample.cell in self._searches:
@@ -247,19 +245,18 @@ class Plan:
         self.running.discard(trial_id)
         self._queue.append(trial_id)
 
-    def judge(self, trial_id: str, step: int, value: float) -> bool:
-        """Whether a running trial ends after this step: decided by its cell's search, and committed with its sample."""
+    def judge(self, trial_id: str, step: int, value: float) -> None:
+        """Decide whether a running trial ends after this step; it reads the decision from its folder."""
         record = self._records[trial_id]
         sample = next(sample for sample in record.samples if sample.cell in self._searches)
         if sample.stopped is not None:
-            return step >= sample.stopped
+            return
         stop, left = self._searches[sample.cell].judge(sample, step, value)
         if stop or left:
             judged = replace(sample, attrs={**sample.attrs, **left}, stopped=step if stop else None)
             samples = tuple(judged if other is sample else other for other in record.samples)
             self.folder.schedule(record.id, record.content, samples)
             self._records[trial_id] = replace(record, samples=samples)
-        return stop
 
     def ended(self, trial_id: str) -> list[Ending]:
         """Record the end of an attempt, whose status is read from the trial's folder. Returns one ending per sample."""
@@ -278,7 +275,6 @@ class Plan:
         if over:
             self.budget.follow(record, over=True)
             outcome = outcome_with_curve(self.space, record)
-            self.finished += record.finished
             self.failed += not record.finished
             for sample in record.samples:
                 if sample.cell in self._searches:

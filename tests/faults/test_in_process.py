@@ -14,7 +14,7 @@ import pytest
 from sweeper import driver
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.search.plan import Plan
-from tests.sweeper.sweeps import begun, finish, make_space
+from tests.sweeper.sweeps import begun, finish, finished, make_space
 from tests.trials.folders import assert_same_outcome
 from tests.trials.small_trials import config_of, folder_of, run_in
 from trials.config.trial_config import TrialConfig
@@ -224,7 +224,7 @@ def test_a_sweep_that_was_moved_goes_on(tmp_path: Path) -> None:
     finish(plan, assignment.trial_id, lambda _: 0.5)
     (tmp_path / "here").rename(tmp_path / "there")
     moved = begun(space, tmp_path / "there" / "sweep")
-    assert moved.finished == 1
+    assert finished(moved) == 1
     rest = moved.next()
     assert rest is not None
     assert rest.trial_id != assignment.trial_id

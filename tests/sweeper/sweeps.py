@@ -98,6 +98,11 @@ def run_out(plan: Plan, value: Value = landscape) -> list[str]:
     return ran
 
 
+def finished(plan: Plan) -> int:
+    """How many trials in the plan's folder are finished."""
+    return sum(record.finished for record in plan.folder.records())
+
+
 def trials_of(study: CellStudy) -> list[tuple[Any, ...]]:
     """Everything that a study holds of its trials."""
     told = study.space.sampler.remembered

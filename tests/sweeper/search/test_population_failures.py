@@ -10,7 +10,7 @@ from rich.console import Console
 
 from sweeper.execution.live_view import LiveView
 from tests.sweeper.populations import landscape, places, population
-from tests.sweeper.sweeps import begun, fail, finish
+from tests.sweeper.sweeps import begun, fail, finish, finished
 from trials.storage.lease import Lease
 from trials.storage.trial_folder import TrialFolder
 
@@ -41,7 +41,7 @@ def test_a_cell_whose_members_all_fail_ends(tmp_path: Path) -> None:
         failing = assignment.cell == "density=0.2"
         fail(plan, assignment.trial_id) if failing else finish(plan, assignment.trial_id, landscape)
         plan.ended(assignment.trial_id)
-    assert (plan.failed, plan.finished, sum(plan.totals.values())) == (4, 12, 16)
+    assert (plan.failed, finished(plan), sum(plan.totals.values())) == (4, 12, 16)
     again = begun(plan.space, tmp_path / "s")
     assert again.complete
     assert sum(again.totals.values()) == 16
