@@ -50,14 +50,14 @@ def ours(trials: int, folder: Path) -> None:
     """Run a whole sweep in a new storage, on the Ray instance that is connected."""
     space = trivial(trials, folder)
     sweep = SweepFolder(folder / "storage" / space.name)
-    plan = Plan(space, sweep, sweep.records())
+    plan = Plan(space, sweep)
     lease = Lease(sweep.path / "lock")
     assert lease.acquire()
     console = Console(file=io.StringIO())
-    with lease, LiveView(trials, len(plan.cells), console, space.objective, space.direction) as display:
-        run_plan(space, sweep, plan, display, lease)
+    with lease, LiveView(plan.totals, console, space.objective, space.direction) as display:
+        run_plan(plan, display, lease)
     assert plan.complete
-    assert plan.finished == trials
+    assert sum(record.finished for record in sweep.records()) == trials
 
 
 def _nothing(config: dict[str, Any]) -> None:

@@ -72,11 +72,9 @@ def drive(trials: int) -> None:
         first = space.config(space.cells()[0])
         run(first, Path(temporary) / "one", TrialHost(folder.stages))
         state = (Path(temporary) / "one" / "state.json").read_bytes()
-        plan = Plan(space, folder, folder.records())
+        plan = Plan(space, folder)
         before, spent = resident(), 0.0
-        with LiveView(
-            trials, len(plan.cells), Console(file=io.StringIO()), space.objective, space.direction
-        ) as display:
+        with LiveView(plan.totals, Console(file=io.StringIO()), space.objective, space.direction) as display:
             while not plan.over:
                 began = time.process_time()
                 assignment = plan.next()
@@ -101,7 +99,7 @@ def resident() -> float:
 def resume(space: Space, folder: SweepFolder) -> None:
     """Verify all trials and rebuild the plan, as a resumed driver does."""
     assert folder.repair() == []
-    plan = Plan(space, folder, folder.records())
+    plan = Plan(space, folder)
     assert plan.complete, "every trial is finished"
 
 

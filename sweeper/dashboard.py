@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -20,9 +19,9 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from rich.console import Console
 
-from sweeper.folder.sweep_folder import Record, SweepFolder
-from sweeper.search.learning_curves import curves_in
-from sweeper.search.outcomes import FAILED, RUNNING, outcome_of
+from sweeper.folder.sweep_folder import Record, Sample, SweepFolder
+from sweeper.search.committed import samples_with_outcomes
+from sweeper.search.outcomes import Outcome
 from sweeper.space.load import from_document
 from trials.errors import UserError
 from trials.storage.place import Place
@@ -47,7 +46,8 @@ class StudyCopy:
 
     def refresh(self) -> None:
         """Add new samples and update those that were not finished."""
-        for cell, number, trial in self._committed():
+        for sample, record, outcome in samples_with_outcomes(self.space, self.folder, self.folder.records()):
+            cell, number, trial = sample.cell, sample.number, self._trial(sample, record, outcome)
             known = self._trials.get((cell, number))
             if known is None:
                 trial_id = self.storage.create_new_trial(self._study(cell), trial)
@@ -79,31 +79,16 @@ class StudyCopy:
             self._studies[cell] = study_id
         return self._studies[cell]
 
-    def _committed(self) -> Iterator[tuple[str, int, FrozenTrial]]:
-        """Yield every sample as a trial of its cell's study, ordered by cell and number."""
-        records = self.folder.records()
-        methods = {record.id: str(record.content["method"]) for record in records}
-        curves = curves_in(self.folder, methods, self.space.objective) if self.space.pruner else {}
-        samples = [(sample.cell, sample.number, sample, record) for record in records for sample in record.samples]
-        for cell, number, sample, record in sorted(samples, key=lambda found: found[:2]):
-            yield cell, number, self._trial(record, sample.params, sample.grid, curves.get(record.id, {}))
-
-    def _trial(
-        self, record: Record, params: dict[str, Any], grid: dict[str, Any], curve: dict[int, float]
-    ) -> FrozenTrial:
+    def _trial(self, sample: Sample, record: Record, outcome: Outcome) -> FrozenTrial:
         state, space = record.state, self.space
-        given_up = state is not None and state.status == "failed" and state.failures > space.retries
-        outcome = FAILED if given_up else RUNNING
-        if state is not None and state.finished:
-            outcome = outcome_of(space.objectives, space.constraints, record.content, state, curve)
         figures = {} if state is None else {k: v for k, v in state.result.items() if v is not None}
         return create_trial(
             state=TrialState.WAITING if state is None else outcome.state,
             values=outcome.values,
-            params=params,
-            distributions={path: space.search[path].optuna_distribution() for path in params},
-            user_attrs={"trial": record.id, **grid, **figures},
-            intermediate_values=curve,
+            params=sample.params,
+            distributions={path: space.search[path].optuna_distribution() for path in sample.params},
+            user_attrs={"trial": record.id, **sample.grid, **figures},
+            intermediate_values=outcome.curve,
             constraints=outcome.violations,
         )
 
@@ -142,12 +127,7 @@ def serve(path: Place, console: Console, *, port: int = PORT) -> None:
     app = wsgi(copy.storage)
     server = _bind(app, port)
     over = threading.Event()
-
-    def follow() -> None:
-        while not over.wait(REFRESH_EVERY_S):
-            copy.refresh()
-
-    threading.Thread(target=follow, daemon=True).start()
+    threading.Thread(target=_follow, args=(copy, over, console), daemon=True).start()
     console.print(f"http://127.0.0.1:{server.server_port}/ shows {path.name}; Ctrl-C ends it", markup=False)
     try:
         server.serve_forever()
@@ -156,6 +136,21 @@ def serve(path: Place, console: Console, *, port: int = PORT) -> None:
     finally:
         over.set()
         server.server_close()
+
+
+def _follow(copy: StudyCopy, over: threading.Event, console: Console) -> None:
+    """Refresh the copy until ``over``. If the storage cannot be read, say so once and try again at the next time."""
+    failed = False
+    while not over.wait(REFRESH_EVERY_S):
+        try:
+            copy.refresh()
+        except OSError as error:
+            if not failed:
+                stale = f"{copy.folder.path.name} could not be read ({error}): what is shown is not up to date"
+                console.print(f"{stale}; tried again every {REFRESH_EVERY_S:g} s", markup=False)
+            failed = True
+        else:
+            failed = False
 
 
 def _bind(app: Any, port: int) -> Any:

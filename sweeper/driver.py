@@ -89,18 +89,18 @@ def drive(
     damaged = folder.repair(checkpoints=verify)
     warm = warm_start(space, folder)
     commit_warm_start(folder, warm)
-    plan = Plan(space, folder, folder.records(), warm)
+    plan = Plan(space, folder, warm)
     if plan.over:
         for line in damaged:
             console.print(line, markup=False)
     else:
-        display = LiveView(plan.total, len(plan.cells), console, space.objective, space.direction)
+        display = LiveView(plan.totals, console, space.objective, space.direction)
         with display:
             for line in damaged:
                 display.note(line)
             for ending in plan.before():
                 display.ended(ending.trial_id, ending.cell, ending.status, ending.value, already=True)
-            run_plan(space, folder, plan, display, lease, address=address, limit=space.max_concurrent)
+            run_plan(plan, display, lease, address=address)
     if lease.lost:
         raise UserError(f"{folder.path.name} was taken over by another driver ({lease.owner()}): this one stopped")
     try:

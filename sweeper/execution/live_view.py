@@ -7,9 +7,9 @@ thread draws the panel from the counters a few times a second. There are no lock
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -58,23 +58,22 @@ class LiveView:
     """Shows the progress that the driver reports. Use as a context manager.
 
     Args:
-        total_trials: number of trials of the sweep, including finished ones.
-        cells: number of cells; a cell is done when its equal share of the trials has ended.
+        totals: by cell, the number of samples that it will have in the end; a cell is done when these have ended.
         console: where to print: one panel on a terminal, otherwise lines.
         objective: name of the trials' values.
         direction: ``maximize`` or ``minimize``.
     """
 
-    def __init__(self, total_trials: int, cells: int, console: Console, objective: str, direction: str) -> None:
-        self.total, self.cells, self.console, self.objective = total_trials, cells, console, objective
+    def __init__(self, totals: Mapping[str, int], console: Console, objective: str, direction: str) -> None:
+        self.total, self.console, self.objective = sum(totals.values()), console, objective
         self.done = self.failed = self.already = 0
         self.running: dict[str, _Running] = {}
         self._sign = 1 if direction.startswith("max") else -1
-        self._share = math.ceil(total_trials / cells) if cells else 0
+        self._totals = dict(totals)
         self._best: dict[str, float] = {}  # by cell; the cell that changed last is last
         self._ended_in: dict[str, int] = {}  # by cell
         self._over: set[str] = set()  # cells
-        self._failed: set[str] = set()  # trials that failed and were not started again
+        self._failed: dict[str, list[str]] = {}  # by failed trial that was not started again: each sample's cell
         self._began = time.monotonic()
         self._live: Live | None = None
         self._unsaid, self._allowance, self._allowed_at = _Sum(), float(LINES_AT_ONCE), self._began
@@ -105,11 +104,16 @@ class LiveView:
     def started(self, trial_id: str, cell: str) -> None:
         """Show that a trial was handed to a worker, for the first time or again."""
         self.running[trial_id] = _Running(cell, time.monotonic())
-        if trial_id in self._failed:
-            self._failed.discard(trial_id)
+        for counted in self._failed.pop(trial_id, ()):
             self.failed -= 1
-            self._count(cell, -1)
+            self._count(counted, -1)
         self._catch_up()
+
+    def resize(self, cell: str, samples: int) -> None:
+        """Show that a cell will have ``samples`` in the end: fewer than before if its population has died out."""
+        self.total += samples - self._totals[cell]
+        self._totals[cell] = samples
+        self._count(cell, 0)
 
     def row(self, trial_id: str, row: dict[str, Any]) -> None:
         """Show a row of ``epochs`` that a running trial has reported."""
@@ -119,7 +123,10 @@ class LiveView:
         self._catch_up()
 
     def ended(self, trial_id: str, cell: str, status: str, value: float | None, already: bool) -> None:
-        """Count an attempt at a trial that has ended; ``already``: it ended earlier and gets no line of its own."""
+        """Count one sample of a trial whose attempt has ended: call once per sample that the trial serves.
+
+        ``already``: the trial ended earlier, and gets no line of its own.
+        """
         now = time.monotonic()
         running = self.running.pop(trial_id, None)
         if status in FINISHED:
@@ -130,7 +137,7 @@ class LiveView:
                 self._note_best(cell, value)
         elif status == "failed":
             self.failed += 1
-            self._failed.add(trial_id)
+            self._failed.setdefault(trial_id, []).append(cell)
             self._count(cell, 1)
         if self._live is not None:
             return
@@ -148,7 +155,7 @@ class LiveView:
 
     def _count(self, cell: str, change: int) -> None:
         ended = self._ended_in[cell] = self._ended_in.get(cell, 0) + change
-        if ended >= self._share:
+        if ended >= self._totals[cell]:
             self._over.add(cell)
         else:
             self._over.discard(cell)
@@ -202,7 +209,7 @@ class LiveView:
         # Copied, because the driver's thread changes them meanwhile.
         running, best, over = list(self.running.items()), list(self._best.items()), len(self._over)
         cells = len({trial.cell for _, trial in running} - self._over)
-        headline = f"cells {over} done, {cells} running, {self.cells - over - cells} left · "
+        headline = f"cells {over} done, {cells} running, {len(self._totals) - over - cells} left · "
         headline += f"trials {self._progress()}, {len(running)} running, {self.failed} failed · {self._times(now)}"
         others, more = len(best) - CELLS_SHOWN, len(running) - RUNNING_SHOWN
         lines = [("best", cell, f"{self.objective} {value:.4f}") for cell, value in best[-CELLS_SHOWN:]]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from sweeper.folder.sweep_folder import Record
 from sweeper.space.space import Space
 from trials.config.trial_config import TrialConfig
-from trials.errors import DamagedFile
+from trials.errors import DamagedFile, UserError
 from trials.methods.dense import copies_shared
 from trials.methods.segments import planned_epochs
 from trials.storage.trial_folder import State
@@ -43,6 +43,14 @@ def _epochs_in(record: Record, state: State) -> int:
     return sum(row["epoch"] > 0 and row["stage_id"] is None for row in rows)
 
 
+def _reserved(record: Record) -> int:
+    """Planned epochs of a scheduled trial; 0 if its config cannot be read, because such a trial fails untrained."""
+    try:
+        return planned(record.config)
+    except UserError:
+        return 0
+
+
 class EpochBudget:
     """Counts the epochs that a plan's trials have reserved or trained."""
 
@@ -55,7 +63,7 @@ class EpochBudget:
         """Reserve a trial's planned epochs; if it is ``over`` for good, count those that it trained instead."""
         if self.space.max_epochs is None:
             return
-        epochs = trained(record) if over else planned(record.config)
+        epochs = trained(record) if over else _reserved(record)
         self.taken += epochs - self._by_trial.get(record.id, 0)
         self._by_trial[record.id] = epochs
 

@@ -16,9 +16,10 @@ Curve = dict[int, float]
 def curve_of(rows: Iterable[Mapping[str, Any]], method: str, column: str) -> Curve:
     """Values of ``column`` by step, from a trial's rows of ``epochs`` in their order.
 
-    Steps count the epochs, from 1 and over all levels, of the stages in which ``method`` may be stopped.
+    Steps count the epochs, from 1 and over all levels, of the stages in which ``method`` may be stopped: none if this
+    version does not know it.
     """
-    stoppable = METHODS[method].stoppable
+    stoppable = METHODS[method].stoppable if method in METHODS else ()
     own = (row for row in rows if row["stage"] in stoppable and row["epoch"] > 0 and row["stage_id"] is None)
     return {step: float(row[column]) for step, row in enumerate(own, start=1) if row[column] is not None}
 
@@ -31,7 +32,7 @@ def curve_in(record: Record, column: str) -> Curve:
         table = record.folder.table(record.state.commits[-1], "epochs")
     except (DamagedFile, OSError, ValueError):
         return {}
-    return {} if table is None else curve_of(table.to_pylist(), str(record.content["method"]), column)
+    return {} if table is None else curve_of(table.to_pylist(), str(record.content.get("method")), column)
 
 
 def curves_in(folder: SweepFolder, methods: Mapping[str, str], column: str) -> dict[str, Curve]:

@@ -1,4 +1,4 @@
-"""The outcome of a trial for a study: its state, its objectives' values, and by how much it misses its bounds."""
+"""The outcome of a trial for a search: its state, its objectives' values, and by how much it misses its bounds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trials.storage.trial_folder import State
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of a trial, as a study gets it.
+    """The outcome of a trial, as a search gets it.
 
     Attributes:
         values: one per objective; None unless the trial is complete.

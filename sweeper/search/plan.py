@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from sweeper.folder.sweep_folder import Record, Sample, StoredConfig, SweepFolder
 from sweeper.search.cell_search import search_of
+from sweeper.search.committed import given_up, outcome_with_curve, outcome_without_curve, samples_with_outcomes
 from sweeper.search.epoch_budget import EpochBudget
-from sweeper.search.learning_curves import Curve, curve_in, curves_in
-from sweeper.search.outcomes import FAILED, RUNNING, Outcome, outcome_of
+from sweeper.search.failures import DEATHS, Deaths, commit_failure, commit_unreadable
+from sweeper.search.outcomes import Outcome
 from sweeper.search.warm_start import NO_WARM_START, WarmStart
 from sweeper.space.grid.cells import Cell
 from sweeper.space.space import Space
 from trials.config.trial_config import TrialConfig
-from trials.errors import OUT_OF_MEMORY, DamagedFile
-from trials.storage.trial_folder import State, TrialFolder
-
-DEATHS = 3
-"""A trial counts as failed if this many attempts in a row die before they begin, or end without status and commit."""
+from trials.errors import OUT_OF_MEMORY, DamagedFile, UserError
+from trials.storage.trial_folder import TrialFolder
 
 
 @dataclass(frozen=True)
@@ -60,13 +58,7 @@ class Ending:
 class Plan:
     """Decides what to run next. :meth:`next` returns an assignment; :meth:`ended` records how an attempt ended."""
 
-    def __init__(
-        self,
-        space: Space,
-        folder: SweepFolder,
-        records: Iterable[Record],
-        warm: Mapping[str, WarmStart] | None = None,
-    ) -> None:
+    def __init__(self, space: Space, folder: SweepFolder, warm: Mapping[str, WarmStart] | None = None) -> None:
         self.space, self.folder = space, folder
         self.cells: list[Cell] = space.cells()
         self._searches = {
@@ -75,72 +67,52 @@ class Plan:
         self._records: dict[str, Record] = {}
         self._queue: deque[str] = deque()
         self._asked: tuple[Sample, int] | None = None  # a sample not yet scheduled, and its cell's position
-        self._deaths: dict[str, int] = {}
+        self._deaths = Deaths()
         self.budget = EpochBudget(space)
         self.running: set[str] = set()
-        self.finished = 0
         self.failed = 0
         self.stopping = False
         self.already_done: deque[Ending] = deque()
         """Samples whose config had already run when they were asked for; the display takes them from here."""
-        self._replay(records)
+        self.unread: deque[list[Ending]] = deque()
+        """Endings of attempts that failed because their config could not be read; the display takes them from here."""
+        self._replay()
         searches = [self._searches[cell.key] for cell in self.cells]
+        self.totals = {key: search.total for key, search in self._searches.items()}
+        """By cell, the number of samples that it will have in the end."""
         # (samples so far, cell's position): the cell with the fewest samples is asked next.
-        self._asks = [(study.count, i) for i, study in enumerate(searches) if study.wants]
+        self._asks = [(search.count, i) for i, search in enumerate(searches) if search.wants]
         heapq.heapify(self._asks)
         self._waiting: dict[str, int] = {}
         """Positions of the cells whose next sample depends on trials that have not ended."""
         for cell in self.cells:
             self._release(cell.key)
 
-    def _replay(self, records: Iterable[Record]) -> None:
-        samples: list[tuple[Sample, Record]] = []
-        for record in records:
+    def _replay(self) -> None:
+        for record in self.folder.records():
             mine = [sample for sample in record.samples if sample.cell in self._searches]
             if not mine:
                 continue
             self._records[record.id] = record
-            samples += [(sample, record) for sample in mine]
-            over = record.finished or self._given_up(record.state)
+            over = self._over(record)
             if not over:
                 self._share_config(record, mine[0])
-            self.budget.follow(record, over=over)
-            if record.finished:
-                self.finished += 1
-            elif self._given_up(record.state):
-                self.failed += 1
-            else:
                 self._queue.append(record.id)
-        samples.sort(key=lambda item: (item[0].cell, item[0].number))
-        methods = {record.id: str(record.content["method"]) for record in self._records.values()}
-        curves = curves_in(self.folder, methods, self.space.objective) if self.space.pruner else {}
-        for sample, record in samples:
-            self._searches[sample.cell].replay(sample, self._outcome(record, curves.get(record.id)), record)
+            self.budget.follow(record, over=over)
+            self.failed += over and not record.finished
+        for sample, record, outcome in samples_with_outcomes(self.space, self.folder, self._records.values()):
+            if sample.cell in self._searches:
+                self._searches[sample.cell].replay(sample, outcome, record)
+
+    def _over(self, record: Record) -> bool:
+        """Whether a trial is finished or given up."""
+        return record.finished or given_up(self.space, record.state)
 
     def _share_config(self, record: Record, sample: Sample) -> None:
         """Give an unfinished trial's record the config that the check of a space without a search has parsed."""
         if not self.space.search:
             config = self.space.config(self._searches[sample.cell].cell)
             record.stored.share(config)
-
-    def _outcome(self, record: Record, curve: Curve | None = None) -> Outcome:
-        """The outcome of a trial. Only a pruner needs ``curve``; what an ending shows does not depend on it."""
-        state = record.state
-        if state is not None and state.finished:
-            return outcome_of(self.space.objectives, self.space.constraints, record.content, state, curve)
-        return replace(FAILED if self._given_up(state) else RUNNING, curve=curve or {})
-
-    def _outcome_for_study(self, record: Record) -> Outcome:
-        """The outcome of a trial for the searches of its samples, with the curve if there is a pruner."""
-        return self._outcome(record, curve_in(record, self.space.objective) if self.space.pruner else None)
-
-    def _given_up(self, state: State | None) -> bool:
-        return state is not None and state.status == "failed" and state.failures > self.space.retries
-
-    @property
-    def total(self) -> int:
-        """Number of samples that all cells will have in the end."""
-        return sum(study.total for study in self._searches.values())
 
     @property
     def complete(self) -> bool:
@@ -162,7 +134,7 @@ class Plan:
     def before(self) -> Iterator[Ending]:
         """Yield every sample whose trial was finished or given up before this driver began."""
         for record in self._records.values():
-            if record.finished or self._given_up(record.state):
+            if self._over(record):
                 yield from self._endings(record)
 
     def _endings(self, record: Record, again: bool = False) -> Iterator[Ending]:
@@ -172,7 +144,7 @@ class Plan:
         status = silent if state is None or state.status == "running" else state.status
         error = f"{state.error['type']}: {state.error['message']}" if state is not None and state.error else None
         empty = state.result.get("empty_layers", 0) if state is not None else 0
-        value = self._outcome(record).shown
+        value = outcome_without_curve(self.space, record).shown
         for sample in record.samples:
             if sample.cell in self._searches:
                 yield Ending(record.id, sample.cell, status, value, error, again, empty)
@@ -185,8 +157,9 @@ class Plan:
         """
         if self.stopping:
             return None
-        if self._queue:
-            return self._hand_out(self._records[self._queue.popleft()])
+        queued = self._next_queued()
+        if queued is not None:
+            return queued
         while self._asked or (self._asks and not self.out_of_budget):
             if self._asked is None:
                 _, position = heapq.heappop(self._asks)
@@ -196,29 +169,30 @@ class Plan:
                     continue
                 self._asked = self._searches[key].ask(), position
             sample, position = self._asked
-            study = self._searches[sample.cell]
+            search = self._searches[sample.cell]
             record, known = self._schedule(sample)
             self._asked = None
-            if study.wants:
-                heapq.heappush(self._asks, (study.count, position))
+            if search.wants:
+                heapq.heappush(self._asks, (search.count, position))
             if not known:
                 return self._hand_out(record)
-            if record.finished or self._given_up(record.state):
-                self._tell(sample, self._outcome_for_study(record))
+            if self._over(record):
+                self._tell(sample, outcome_with_curve(self.space, record))
                 self.already_done.append(list(self._endings(record))[-1])
         return None
 
     def _tell(self, sample: Sample, outcome: Outcome) -> None:
         """Tell the sample's outcome to its search; a cell that waited for it may be asked again."""
-        study = self._searches[sample.cell]
-        study.tell(sample, outcome)
+        search = self._searches[sample.cell]
+        search.tell(sample, outcome)
         self._release(sample.cell)
-        if study.total < self.space.samples:  # a population whose members all failed has ended
+        self.totals[sample.cell] = search.total
+        if search.total < self.space.samples:  # a population whose members all failed has ended
             self._waiting.pop(sample.cell, None)
             self._asks = [entry for entry in self._asks if self.cells[entry[1]].key != sample.cell]
             heapq.heapify(self._asks)
-        elif sample.cell in self._waiting and study.ready:
-            heapq.heappush(self._asks, (study.count, self._waiting.pop(sample.cell)))
+        elif sample.cell in self._waiting and search.ready:
+            heapq.heappush(self._asks, (search.count, self._waiting.pop(sample.cell)))
 
     def _release(self, cell: str) -> None:
         for trial_id in self._searches[cell].released():
@@ -238,31 +212,51 @@ class Plan:
             self.budget.follow(record, over=False)
         return record, known is not None
 
+    def _next_queued(self) -> Assignment | None:
+        """Hand out the first queued trial whose config can be read; an attempt at each one before it has failed."""
+        while self._queue:
+            record = self._records[self._queue[0]]
+            try:
+                assignment = self._hand_out(record)
+            except UserError as error:
+                commit_unreadable(record, error)
+                self._queue.popleft()
+                self.unread.append(self.ended(record.id))
+            else:
+                self._queue.popleft()
+                return assignment
+        return None
+
     def _hand_out(self, record: Record) -> Assignment:
-        self.running.add(record.id)
+        """Assign a trial to a worker.
+
+        Raises:
+            UserError: its config cannot be read.
+        """
         cell = next(sample.cell for sample in record.samples if sample.cell in self._searches)
         error = record.state.error if record.state is not None else None
         alone = error is not None and error["type"] == OUT_OF_MEMORY
-        return Assignment(record.id, record.config, cell, alone)
+        assignment = Assignment(record.id, record.config, cell, alone)
+        self.running.add(record.id)
+        return assignment
 
     def take_back(self, trial_id: str) -> None:
         """Queue an assigned trial again, because its worker did not see the storage."""
         self.running.discard(trial_id)
         self._queue.append(trial_id)
 
-    def judge(self, trial_id: str, step: int, value: float) -> bool:
-        """Whether a running trial ends after this step: decided by its cell's search, and committed with its sample."""
+    def judge(self, trial_id: str, step: int, value: float) -> None:
+        """Decide whether a running trial ends after this step; it reads the decision from its folder."""
         record = self._records[trial_id]
         sample = next(sample for sample in record.samples if sample.cell in self._searches)
         if sample.stopped is not None:
-            return step >= sample.stopped
+            return
         stop, left = self._searches[sample.cell].judge(sample, step, value)
         if stop or left:
             judged = replace(sample, attrs={**sample.attrs, **left}, stopped=step if stop else None)
             samples = tuple(judged if other is sample else other for other in record.samples)
             self.folder.schedule(record.id, record.content, samples)
             self._records[trial_id] = replace(record, samples=samples)
-        return stop
 
     def ended(self, trial_id: str) -> list[Ending]:
         """Record the end of an attempt, whose status is read from the trial's folder. Returns one ending per sample."""
@@ -272,17 +266,16 @@ class Plan:
             state = record.folder.state()
         except DamagedFile:
             state = None  # the next attempt sets the file aside and finds the last commit
-        if self._keeps_dying(record, state):
-            state = self._bury(record.folder)
+        if self._deaths.too_many(record, state, stopping=self.stopping):
+            message = f"its process died {DEATHS} times in a row without a commit (killed, or out of memory)"
+            state = commit_failure(record.folder, "ProcessDied", message, failures=self.space.retries + 1)
         record = replace(record, state=state)
         self._records[trial_id] = record
-        gone = self._given_up(state)
-        over = record.finished or gone
+        over = self._over(record)
         if over:
             self.budget.follow(record, over=True)
-            outcome = self._outcome_for_study(record)
-            self.finished += record.finished
-            self.failed += gone
+            outcome = outcome_with_curve(self.space, record)
+            self.failed += not record.finished
             for sample in record.samples:
                 if sample.cell in self._searches:
                     self._tell(sample, outcome)
@@ -290,40 +283,11 @@ class Plan:
             self._queue.appendleft(trial_id)  # before new samples: begun trials are finished first
         return list(self._endings(record, again=not over))
 
-    def _keeps_dying(self, record: Record, state: State | None) -> bool:
-        """Whether DEATHS attempts in a row have died before they began, or ended without a status or commit.
-
-        Only attempts under this driver count: a trial is not to blame for the death of its driver.
-        """
-        if state is not None and state.finished:
-            return False
-        before = record.state or State()
-        now = state or State()
-        spoke = now.status != "running" and now.attempt != before.attempt
-        if self.stopping or spoke or now.commits != before.commits:
-            self._deaths.pop(record.id, None)
-            return False
-        self._deaths[record.id] = self._deaths.get(record.id, 0) + 1
-        return self._deaths[record.id] >= DEATHS
-
-    def _bury(self, folder: TrialFolder) -> State:
-        """Commit that a trial whose process keeps dying has failed for good."""
-        message = f"its process died {DEATHS} times in a row without a commit (killed, or out of memory)"
-        return _fail(folder, "ProcessDied", message, failures=self.space.retries + 1)
-
     def give_up_on(self, trial_id: str, silent_s: float) -> None:
         """Commit that a running trial without a sign of life has failed; later commits of its process are refused."""
         message = f"no sign of life for {silent_s:.0f} s (silence_limit_s is {self.space.silence_limit_s:g}): killed"
-        _fail(self._records[trial_id].folder, "Silent", message)
+        commit_failure(self._records[trial_id].folder, "Silent", message)
 
     def stop(self) -> None:
         """Assign no further trial."""
         self.stopping = True
-
-
-def _fail(folder: TrialFolder, kind: str, message: str, failures: int | None = None) -> State:
-    """Commit a failure in a new attempt, which supersedes the running one; by default it adds 1 to the failures."""
-    attempt, _ = folder.begin()
-    failures = attempt.state.failures + 1 if failures is None else failures
-    attempt.end("failed", error={"type": kind, "message": message, "traceback": ""}, failures=failures)
-    return attempt.state

@@ -12,6 +12,7 @@ generation failed, the cell ends there.
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Iterator
 from functools import cached_property
@@ -26,12 +27,13 @@ from sweeper.space.grid.cells import Cell
 from sweeper.space.options.pbt import Pbt
 from sweeper.space.space import Space
 from trials.config.trial_config import WHERE, TrialConfig
+from trials.errors import UserError
 from trials.methods import segments
 from trials.seeding import derive_seed
 
 
 class CellPopulation:
-    """The population of one cell: the same protocol as :class:`CellStudy`."""
+    """The population of one cell: follows the protocol :class:`~sweeper.search.cell_search.CellSearch`."""
 
     def __init__(self, space: Space, cell: Cell, pbt: Pbt) -> None:
         self.space, self.cell, self.pbt = space, cell, pbt
@@ -142,9 +144,13 @@ class CellPopulation:
         return Sample(self.cell.key, number, dict(self.cell.values), dict(params), {"pbt": place})
 
     def config(self, sample: Sample) -> TrialConfig:
-        """The config of a sample's trial, which continues its parent's trial."""
+        """The config of a sample's trial, which continues its parent's trial.
+
+        A committed config is read, not built again, unless another version wrote it and this one cannot read it.
+        """
         if sample.number not in self._configs and sample.number in self._records:
-            self._configs[sample.number] = self._as_run_here(self._records[sample.number].config)
+            with contextlib.suppress(UserError):
+                self._configs[sample.number] = self._as_run_here(self._records[sample.number].config)
         if sample.number not in self._configs:
             generation = sample.number // self.pbt.population
             parent = sample.attrs["pbt"]["parent"]

@@ -14,7 +14,7 @@ import pytest
 from sweeper import driver
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.search.plan import Plan
-from tests.sweeper.sweeps import begun, finish, make_space
+from tests.sweeper.sweeps import begun, finish, finished, make_space
 from tests.trials.folders import assert_same_outcome
 from tests.trials.small_trials import config_of, folder_of, run_in
 from trials.config.trial_config import TrialConfig
@@ -105,6 +105,8 @@ class Shown:
     def note(self, text: str) -> None:
         self.notes.append(text)
 
+    def resize(self, *_: object) -> None: ...
+
     def started(self, *_: object) -> None: ...
 
     def ended(self, *_: object, **__: object) -> None: ...
@@ -121,7 +123,7 @@ def test_scheduling_pauses_while_the_disk_is_full(disk: Disk, tmp_path: Path, mo
     calm = begun(make_space(**search), tmp_path / "calm")
     expected = [assignment.config.model_dump(mode="json") for assignment in iter(calm.next, None)]
     plan, shown = begun(make_space(**search), tmp_path / "full"), Shown()
-    asking = tune_searcher.PlanSearcher(plan, plan.folder, shown, None, Lease(tmp_path / "lock"))  # type: ignore[arg-type]
+    asking = tune_searcher.PlanSearcher(plan, shown, Lease(tmp_path / "lock"))  # type: ignore[arg-type]
     first = asking.suggest("a")
     assert isinstance(first, dict)
     disk.full = True
@@ -131,6 +133,22 @@ def test_scheduling_pauses_while_the_disk_is_full(disk: Disk, tmp_path: Path, mo
     assert asking.suggest("h") is None
     assert [told["config"] for told in (first, *others) if isinstance(told, dict)] == expected
     assert [note[:26] for note in shown.notes] == ["no room in the storage ([E", "there is room again"]
+
+
+def test_at_most_max_concurrent_trials_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sweeper.execution.on_ray import tune_searcher
+    from trials.storage.lease import Lease
+
+    monkeypatch.setattr(tune_searcher, "slots", lambda wanted: 8)
+    monkeypatch.setattr(tune_searcher, "largest", dict)
+    plan = begun(make_space(max_concurrent=1), tmp_path / "sweep")
+    asking = tune_searcher.PlanSearcher(plan, Shown(), Lease(tmp_path / "lock"))  # type: ignore[arg-type]
+    first = asking.suggest("a")
+    assert isinstance(first, dict)
+    assert asking.suggest("b") is None
+    finish(plan, first["trial"], lambda _: 0.5)
+    asking.on_trial_complete("a")
+    assert isinstance(asking.suggest("b"), dict)
 
 
 def test_a_full_temporary_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +202,7 @@ def driven(space: Any, folder: SweepFolder) -> str:
 
 def test_code_of_another_version_is_noted_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     space, folder = make_space(), SweepFolder(tmp_path / "sweep")
-    plan = Plan(space, folder, [])
+    plan = Plan(space, folder)
     assert driven(space, folder) == driven(space, folder) == ""
     monkeypatch.setattr(driver.importlib.metadata, "version", lambda name: "99.0" if name == "torch" else "1.0")
     said = driven(space, folder)
@@ -206,7 +224,7 @@ def test_a_sweep_that_was_moved_goes_on(tmp_path: Path) -> None:
     finish(plan, assignment.trial_id, lambda _: 0.5)
     (tmp_path / "here").rename(tmp_path / "there")
     moved = begun(space, tmp_path / "there" / "sweep")
-    assert moved.finished == 1
+    assert finished(moved) == 1
     rest = moved.next()
     assert rest is not None
     assert rest.trial_id != assignment.trial_id
@@ -244,7 +262,7 @@ def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(tune_searcher, "slots", lambda wanted: 8)
     monkeypatch.setattr(tune_searcher, "largest", lambda wanted: {**wanted, "CPU": 8})
     plan = begun(make_space(silence_limit_s=30), tmp_path / "sweep")
-    return tune_searcher.PlanSearcher(plan, plan.folder, Shown(), None, Lease(tmp_path / "lock"))  # type: ignore[arg-type]
+    return tune_searcher.PlanSearcher(plan, Shown(), Lease(tmp_path / "lock"))  # type: ignore[arg-type]
 
 
 def test_a_machine_that_does_not_see_the_storage_gets_its_trial_taken_back(asking: Any) -> None:

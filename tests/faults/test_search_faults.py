@@ -15,7 +15,7 @@ import torch
 
 import sweeper
 from sweeper.cli import COMPLETE
-from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.folder.sweep_folder import SweepFolder, is_stopped
 from sweeper.search.plan import Plan
 from sweeper.space.checks import check_space
 from sweeper.space.load import load_space
@@ -70,10 +70,11 @@ def drive_serially(space: Space, path: Path) -> None:
     torch.set_num_threads(1)
     folder = SweepFolder(path)
     folder.repair()
-    plan = Plan(space, folder, folder.records())
+    plan = Plan(space, folder)
 
     def judge(step: int, row: Row) -> bool:
-        return plan.judge(assignment.trial_id, step, row[space.objective])
+        plan.judge(assignment.trial_id, step, row[space.objective])
+        return is_stopped(folder.trial_folder(assignment.trial_id), step)
 
     while (assignment := plan.next()) is not None:
         trial_host = TrialHost(folder.stages, is_over=judge if space.pruner else TrialHost.is_over)

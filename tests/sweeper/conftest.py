@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.search.plan import Plan
 from tests.sweeper.command_line import SMALL, put_in_place_of_ray
 from tests.trials.conftest import few_digits
@@ -45,10 +44,10 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Runs trials in this process instead of on Ray; the list holds the ids of those that ran."""
     names: list[str] = []
 
-    def run_plan(space: Any, folder: SweepFolder, plan: Plan, display: Any, lease: Lease, **_: Any) -> None:
+    def run_plan(plan: Plan, display: Any, lease: Lease, **_: Any) -> None:
         while (assignment := plan.next()) is not None:
-            path = folder.trial_folder(assignment.trial_id)
-            run(assignment.config, path, TrialHost(folder.stages))
+            path = plan.folder.trial_folder(assignment.trial_id)
+            run(assignment.config, path, TrialHost(plan.folder.stages))
             names.append(assignment.trial_id)
             for ending in plan.ended(assignment.trial_id):
                 display.ended(ending.trial_id, ending.cell, ending.status, ending.value, already=False)

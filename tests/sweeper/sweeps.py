@@ -42,8 +42,7 @@ def searching(sampler: str, samples: int, **fields: Any) -> Space:
 
 def begun(space: Space, path: Path) -> Plan:
     """The plan of a new driver, with the records in the folder."""
-    folder = SweepFolder(path)
-    return Plan(space, folder, folder.records())
+    return Plan(space, SweepFolder(path))
 
 
 def run_space(space: Space, path: Place, **options: Any) -> SweepFolder:
@@ -52,7 +51,7 @@ def run_space(space: Space, path: Place, **options: Any) -> SweepFolder:
     folder.append({"space": space.document()})
     warm = warm_start(space, folder)
     commit_warm_start(folder, warm)
-    run_out(Plan(space, folder, folder.records(), warm), **options)
+    run_out(Plan(space, folder, warm), **options)
     return folder
 
 
@@ -97,6 +96,11 @@ def run_out(plan: Plan, value: Value = landscape) -> list[str]:
         ran.append(assignment.trial_id)
     assert plan.complete
     return ran
+
+
+def finished(plan: Plan) -> int:
+    """How many trials in the plan's folder are finished."""
+    return sum(record.finished for record in plan.folder.records())
 
 
 def trials_of(study: CellStudy) -> list[tuple[Any, ...]]:

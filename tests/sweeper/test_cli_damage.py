@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from sweeper.cli import COMPLETE
+import sweeper
+from sweeper.cli import COMPLETE, FAILURES
 from tests.sweeper.command_line import attempts, figures, sweep
 from tests.trials.folders import state_of, the_stage
 from trials.storage.trial_folder import TrialFolder
@@ -80,6 +83,32 @@ def test_a_damaged_config_costs_nothing_that_is_committed(
     assert "config.json.damaged" in capsys.readouterr().out
     assert attempts(path) == dict.fromkeys(ran, 1)
     assert figures(path).equals(before)
+
+
+@pytest.mark.parametrize("settings", [[], ["--set", "search=null", "--set", "samples=null"]])
+def test_a_config_of_another_version_costs_its_own_trial(
+    capsys: pytest.CaptureFixture[str], here: Path, ran: list[str], settings: list[str]
+) -> None:
+    path = here / "results" / "small"
+    assert sweep("--serial", *settings) == COMPLETE
+    names = list(ran)
+    bad, lost, *_ = names
+    shutil.rmtree(path / "trials" / lost)
+    (path / "trials" / bad / "state.json").unlink()
+    config = path / "trials" / bad / "config.json"
+    content = json.loads(config.read_text())
+    content["config"]["gone_field"] = 1
+    config.write_text(json.dumps(content))
+    for retry in ([], [], ["--retry-failed"]):
+        capsys.readouterr()
+        assert sweep("--serial", *settings, *retry) == FAILURES
+        assert f"{len(names)} trials, {len(names) - 1} done" in capsys.readouterr().out
+        assert ran[len(names) :] == [lost]
+        trials = sweeper.load(path).trials.set_index("trial")
+        assert trials["status"].to_dict() == {name: "failed" if name == bad else "complete" for name in names}
+        assert trials.loc[bad, "failures"] == 2
+        assert f"{config} of trial {bad}" in trials.loc[bad, "error_message"]
+        assert "gone_field" in trials.loc[bad, "error_message"]
 
 
 def test_a_damaged_shared_network_is_trained_again_only_when_it_is_wanted(here: Path, ran: list[str]) -> None:

@@ -69,7 +69,7 @@ def test_a_contradicting_space_is_refused_with_the_difference(
     assert len(ran) == 8
 
 
-def schedule_one(space: Any, folder: SweepFolder, plan: Plan, *_: Any, **__: Any) -> None:
+def schedule_one(plan: Plan, *_: Any, **__: Any) -> None:
     plan.next()
 
 

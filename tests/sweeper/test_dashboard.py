@@ -17,7 +17,7 @@ from rich.console import Console
 
 from sweeper import dashboard
 from sweeper.dashboard import serve, write_copy
-from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.folder.sweep_folder import Record, SweepFolder
 from tests.sweeper.pruned import KINDS, Drivers, space_of
 from tests.sweeper.sweeps import begun, fail, make_space, run_out, searching
 from tests.trials.processes import wait_for
@@ -42,6 +42,25 @@ def test_the_copy_equals_the_studies(tmp_path: Path) -> None:
             assert copied.values == mine.values
             assert copied.intermediate_values == mine.intermediate_values
         assert studies[cell].metric_names == ["val_accuracy"]
+
+
+def test_the_copy_equals_the_studies_where_trials_fail(tmp_path: Path) -> None:
+    """A trial with retries left goes on, one without has failed, as has one without its objective."""
+    pruner = {"name": "median", "n_startup_trials": 1}
+    plan = begun(space_of(pruner, samples=3, retries=1, grid={"density": [0.5]}), tmp_path)
+    plan.folder.append({"space": plan.space.document()})
+    trials = [assignment.trial_id for assignment in iter(plan.next, None)]
+    for trial_id, failures in zip(trials, (1, 2, 0), strict=True):
+        attempt, _ = plan._records[trial_id].folder.begin()
+        row = {"stage": "finetune", "level": 0, "epoch": 1, "stage_id": None, "val_accuracy": 0.5}
+        attempt.commit(checkpoint={}, rows={"epochs": [row]}, progress={}, seconds=0.0)
+        attempt.end("failed" if failures else "complete", failures=failures, result={"epochs": 1})
+    (study,) = begun(plan.space, tmp_path)._searches.values()
+    write_copy(plan.folder)
+    (copied,) = studies_of(plan.folder).values()
+    shown = [(trial.state, trial.params, trial.values, trial.intermediate_values) for trial in copied.trials]
+    assert shown == [(t.state, t.params, t.values, t.intermediate_values) for t in study.study.trials]
+    assert [trial.state.name for trial in copied.trials] == ["RUNNING", "FAIL", "FAIL"]
 
 
 def test_the_copy_follows_the_sweep(tmp_path: Path) -> None:
@@ -102,6 +121,32 @@ def test_it_is_served_on_loopback_only(tmp_path: Path, monkeypatch: pytest.Monke
     servers[0].shutdown()
     thread.join(10)
     assert not thread.is_alive()
+
+
+def test_a_storage_that_fails_for_a_while_is_followed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = begun(searching("random", 1, grid={"density": [0.5]}), tmp_path / "sweep")
+    plan.folder.append({"space": plan.space.document()})
+    copy = write_copy(plan.folder)
+    run_out(plan)
+    tried: list[bool] = []
+    records = SweepFolder.records
+
+    def broken(folder: SweepFolder) -> list[Record]:
+        tried.append(len(tried) not in (0, 1, 3))
+        if not tried[-1]:
+            raise OSError("Stale file handle")
+        return records(folder)
+
+    monkeypatch.setattr(SweepFolder, "records", broken)
+    monkeypatch.setattr(dashboard, "REFRESH_EVERY_S", 0.01)
+    over, said = threading.Event(), io.StringIO()
+    thread = threading.Thread(target=dashboard._follow, args=(copy, over, Console(file=said, width=200)))
+    thread.start()
+    wait_for(lambda: len(tried) > 4, "the storage to be read again")
+    over.set()
+    thread.join(10)
+    assert said.getvalue().count("sweep could not be read (Stale file handle)") == 2  # once per outage
+    assert [trial.state.name for trial in studies_of(plan.folder)["density=0.5"].trials] == ["COMPLETE"]
 
 
 def test_a_folder_without_a_sweep_is_refused(tmp_path: Path) -> None:

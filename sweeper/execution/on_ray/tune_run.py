@@ -24,9 +24,7 @@ from sweeper.execution.on_ray.worker import TrialWorker
 from sweeper.execution.signals import GRACE_S, handled
 from sweeper.execution.stop_file import StopFile
 from sweeper.execution.time_limit import time_limit
-from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.search.plan import Plan
-from sweeper.space.space import Space
 from trials.errors import UserError
 from trials.storage.lease import Lease
 
@@ -35,21 +33,13 @@ ECHO_S = 1.0
 through its shell."""
 
 
-def run_plan(
-    space: Space,
-    folder: SweepFolder,
-    plan: Plan,
-    display: LiveView,
-    lease: Lease,
-    *,
-    address: str | None = None,
-    limit: int | None = None,
-) -> None:
+def run_plan(plan: Plan, display: LiveView, lease: Lease, *, address: str | None = None) -> None:
     """Run everything the plan has left. Returns when nothing is left or the plan was stopped (``plan.stopping``).
 
     Raises:
         UserError: there is no cluster, no room for a trial, or a machine does not share the storage.
     """
+    space, folder = plan.space, plan.folder
     stop = StopFile(folder.stop)
 
     def out_of_time() -> None:
@@ -71,7 +61,7 @@ def run_plan(
                 return
             require_room(space, None if alone else display)
             require_shared(folder.path)
-            _tuner(PlanSearcher(plan, folder, display, limit, lease), scratch).fit()
+            _tuner(PlanSearcher(plan, display, lease), scratch).fit()
     finally:
         stop.remove()
         shutil.rmtree(scratch, ignore_errors=True)

@@ -14,9 +14,8 @@ from ray.tune.search import Searcher
 from sweeper.execution.live_view import LiveView
 from sweeper.execution.on_ray.cluster import largest, resources_of, slots
 from sweeper.execution.stop_file import StopFile
-from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.tables import compact_tables
-from sweeper.search.plan import Assignment, Plan
+from sweeper.search.plan import Assignment, Ending, Plan
 from trials.storage.files import is_full
 from trials.storage.full_disk import when_there_is_room
 from trials.storage.lease import Lease
@@ -38,10 +37,10 @@ FULL_S = 5.0
 class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
     """Adapts a plan to Tune: each suggestion is one attempt at one trial. All its state is in the sweep's folder."""
 
-    def __init__(self, plan: Plan, folder: SweepFolder, display: LiveView, limit: int | None, lease: Lease) -> None:
+    def __init__(self, plan: Plan, display: LiveView, lease: Lease) -> None:
         super().__init__(metric="trial", mode="max")
-        self.plan, self.folder, self.display, self.lease = plan, folder, display, lease
-        self.limit, self.stop = limit, StopFile(folder.stop)
+        self.plan, self.folder, self.display, self.lease = plan, plan.folder, display, lease
+        self.stop = StopFile(plan.folder.stop)
         self._trial_of: dict[str, str] = {}
         self._heard: dict[str, float] = {}  # time of each running trial's last sign of life
         self._full_since = -math.inf
@@ -66,7 +65,12 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         assignment = self._next()
         while self.plan.already_done:
             known = self.plan.already_done.popleft()
+            self.display.resize(known.cell, self.plan.totals[known.cell])
             self.display.ended(known.trial_id, known.cell, known.status, known.value, already=True)
+        while self.plan.unread:
+            endings = self.plan.unread.popleft()
+            self.display.started(endings[0].trial_id, endings[0].cell)
+            self._show(endings)
         if assignment is None:
             return Searcher.FINISHED if self.plan.over else None
         self._trial_of[trial_id] = assignment.trial_id
@@ -112,11 +116,12 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
 
     def _most_at_once(self) -> float:
         """Maximum number of running trials: what the cluster holds and one that waits, so that no worker idles; at most
-        the limit."""
+        ``max_concurrent``."""
         if time.monotonic() - self._counted > COUNT_EVERY_S:
             self._slots, self._counted = slots(resources_of(self.plan.space)), time.monotonic()
             self._whole = largest(resources_of(self.plan.space))
-        return min(self._slots + 1, math.inf if self.limit is None else self.limit)
+        limit = self.plan.space.max_concurrent
+        return min(self._slots + 1, math.inf if limit is None else limit)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Handle a message of a trial: a row, a step to judge, a note, or that its machine lacks the storage."""
@@ -144,22 +149,27 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         if mine is None:
             return
         self._stop_if_asked()
-        endings = when_there_is_room(lambda: self.plan.ended(mine), self.display.note, lambda: False)
-        for ending in endings:
-            self.display.ended(mine, ending.cell, ending.status, ending.value, already=False)
-        ending = endings[0]
-        if ending.error is not None:
-            self.display.note(f"{mine} ({ending.cell}) failed: {ending.error}{'; tried again' if ending.again else ''}")
-        elif ending.status == "died" and not self.plan.stopping:
-            self.display.note(f"{mine} ({ending.cell}): its process died; it resumes from its last commit")
-        elif ending.empty_layers:
-            self.display.note(f"{mine} ({ending.cell}): {ending.empty_layers} layers have no weights left")
+        self._show(when_there_is_room(lambda: self.plan.ended(mine), self.display.note, lambda: False))
         began = time.monotonic()
         if began > self._compact_at:
             with contextlib.suppress(OSError):  # the tables are derived: the next time will do
                 compact_tables(self.folder)
             took = time.monotonic() - began
             self._compact_at = time.monotonic() + max(COMPACT_EVERY_S, took / COMPACT_SHARE)
+
+    def _show(self, endings: list[Ending]) -> None:
+        """Show how an attempt at a trial ended, for each sample that the trial serves."""
+        for ending in endings:
+            self.display.resize(ending.cell, self.plan.totals[ending.cell])
+            self.display.ended(ending.trial_id, ending.cell, ending.status, ending.value, already=False)
+        ending = endings[0]
+        name = f"{ending.trial_id} ({ending.cell})"
+        if ending.error is not None:
+            self.display.note(f"{name} failed: {ending.error}{'; tried again' if ending.again else ''}")
+        elif ending.status == "died" and not self.plan.stopping:
+            self.display.note(f"{name}: its process died; it resumes from its last commit")
+        elif ending.empty_layers:
+            self.display.note(f"{name}: {ending.empty_layers} layers have no weights left")
 
     def silent(self) -> list[str]:
         """Tune's ids of running trials without a sign of life for ``silence_limit_s``; commits that they failed."""

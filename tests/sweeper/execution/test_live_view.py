@@ -14,9 +14,11 @@ from sweeper.execution import live_view as module
 from sweeper.execution.live_view import LiveView
 
 
-def make(total: int = 4, cells: int = 2, direction: str = "maximize", **console: Any) -> tuple[LiveView, io.StringIO]:
+def make(direction: str = "maximize", **options: Any) -> tuple[LiveView, io.StringIO]:
+    """A view of cells with ``totals`` of samples, and what it prints; the other options are the console's."""
     out = io.StringIO()
-    return LiveView(total, cells, Console(file=out, **console), "val_accuracy", direction), out
+    totals = options.pop("totals", {"x": 3, "y": 1})
+    return LiveView(totals, Console(file=out, **options), "val_accuracy", direction), out
 
 
 def drawn(view: LiveView) -> str:
@@ -27,7 +29,7 @@ def drawn(view: LiveView) -> str:
 
 
 def test_a_line_when_a_trial_ends() -> None:
-    view, out = make(total=24)
+    view, out = make(totals={"density=0.2,seed=0": 12, "": 12})
     with view:
         view.started("bip-ab12cd34ef56", "density=0.2,seed=0")
         view.row("bip-ab12cd34ef56", {"stage": "prune", "level": 0, "epoch": 3, "val_accuracy": 0.9})
@@ -42,7 +44,7 @@ def test_a_line_when_a_trial_ends() -> None:
 
 
 def test_counts() -> None:
-    view, _ = make(total=6, cells=2)
+    view, _ = make(totals={"x": 3, "y": 3})
     with view:
         view.ended("a", "x", "complete", 0.5, already=True)
         for name, cell in (("b", "x"), ("c", "x"), ("d", "y"), ("e", "y")):
@@ -59,7 +61,7 @@ def test_counts() -> None:
 
 
 def test_a_failed_trial_that_is_tried_again_counts_once() -> None:
-    view, _ = make(total=1, cells=1)
+    view, _ = make(totals={"x": 1})
     with view:
         view.started("a", "x")
         view.ended("a", "x", "failed", None, already=False)
@@ -72,6 +74,37 @@ def test_a_failed_trial_that_is_tried_again_counts_once() -> None:
         assert "cells 1 done, 0 running, 0 left" in drawn(view)
 
 
+def test_a_trial_that_serves_several_samples_counts_once_for_each() -> None:
+    """Their cells differ, or are the same; the trial is started in the name of one of them."""
+    view, out = make(totals={"x": 2, "y": 1})
+    cells = ("x", "x", "y")
+    with view:
+        for _ in range(2):
+            view.started("a", "x")
+            assert (view.done, view.failed) == (0, 0)
+            assert "cells 0 done, 1 running, 1 left · trials 0/3" in drawn(view)
+            for cell in cells:
+                view.ended("a", cell, "failed", None, already=False)
+            assert (view.done, view.failed) == (0, 3)
+            assert "cells 2 done, 0 running, 0 left · trials 3/3" in drawn(view)
+        view.started("a", "x")
+        for cell in cells:
+            view.ended("a", cell, "complete", 0.5, already=False)
+    assert (view.done, view.failed) == (3, 0)
+    assert out.getvalue().splitlines()[-1].startswith("3/3 and 1 trials: 1 complete")
+    assert "cells 2 done, 0 running, 0 left · trials 3/3, 0 running, 0 failed" in drawn(view)
+
+
+def test_a_cell_whose_population_has_died_out_is_done() -> None:
+    view, _ = make(totals={"x": 4, "y": 4})
+    with view:
+        for name in "ab":
+            view.ended(name, "x", "failed", None, already=False)
+        assert "cells 0 done, 0 running, 2 left · trials 2/8" in drawn(view)
+        view.resize("x", 2)
+        assert "cells 1 done, 0 running, 1 left · trials 2/6" in drawn(view)
+
+
 def test_best_values_follow_the_direction() -> None:
     view, _ = make(direction="minimize")
     with view:
@@ -81,7 +114,7 @@ def test_best_values_follow_the_direction() -> None:
 
 
 def test_what_was_finished_before_is_one_line() -> None:
-    view, out = make(total=1001)
+    view, out = make(totals={"x": 1001})
     with view:
         for number in range(1000):
             view.ended(f"t{number}", "x", "complete", 0.5, already=True)
@@ -94,7 +127,7 @@ def test_what_was_finished_before_is_one_line() -> None:
 
 
 def test_thousands_of_trials_give_few_lines_and_every_trial_is_counted() -> None:
-    view, out = make(total=3000)
+    view, out = make(totals={"x": 3000})
     with view:
         for number in range(3000):
             view.started(f"t{number}", "x")
@@ -110,7 +143,7 @@ def test_thousands_of_trials_give_few_lines_and_every_trial_is_counted() -> None
 def test_a_summary_line_is_printed_after_some_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    view, out = make(total=100)
+    view, out = make(totals={"x": 100})
     with view:
         for number in range(50):
             view.ended(f"t{number}", "x", "complete", 0.5, already=False)
@@ -142,14 +175,14 @@ def test_a_note_from_a_handler_that_interrupts_a_line_follows_it() -> None:
             return super().write(text)
 
     out = Interrupted()
-    view = LiveView(1, 1, Console(file=out), "val_accuracy", "maximize")
+    view = LiveView({"x": 1}, Console(file=out), "val_accuracy", "maximize")
     with view:
         view.note("a line")
         assert out.getvalue() == "a line\nSIGTERM\n"
 
 
 def test_a_terminal_shows_one_panel_and_cleans_up() -> None:
-    view, out = make(force_terminal=True, width=120)
+    view, out = make(totals={"density=0.2": 2, "density=0.5": 2}, force_terminal=True, width=120)
     with view:
         view.started("bip-a", "density=0.2")
         view.note("a warning")
@@ -162,7 +195,7 @@ def test_a_terminal_shows_one_panel_and_cleans_up() -> None:
 
 
 def test_the_panel_stays_small() -> None:
-    view, _ = make(total=1000, cells=500)
+    view, _ = make(totals={f"cell-{number}": 2 for number in range(500)})
     for number in range(500):
         view.started(f"t{number}", f"cell-{number}")
         if number < 400:
@@ -178,7 +211,7 @@ def test_the_panel_stays_small() -> None:
 @pytest.mark.parametrize("terminal", [False, True])
 def test_calls_cost_microseconds_however_many_there_were(terminal: bool) -> None:
     count = 20_000
-    view, _ = make(total=2 * count, cells=100, force_terminal=terminal)
+    view, _ = make(totals={f"c{number}": count // 50 for number in range(100)}, force_terminal=terminal)
     with view:
         for turn in range(2):
             began = time.process_time()

@@ -162,10 +162,10 @@ def test_layers_without_weights_are_warned_of(here: Path) -> None:
     space = make_space()
     plan = begun(space, here / "empty")
     output = io.StringIO()
-    view = LiveView(2, 2, Console(file=output, width=200), "val_accuracy", "maximize")
+    view = LiveView(plan.totals, Console(file=output, width=200), "val_accuracy", "maximize")
     from sweeper.execution.on_ray.tune_run import PlanSearcher
 
-    searcher = PlanSearcher(plan, plan.folder, view, 1, Lease(here / "lease"))
+    searcher = PlanSearcher(plan, view, Lease(here / "lease"))
     assignment = plan.next()
     assert assignment is not None
     searcher._trial_of["tune"] = assignment.trial_id

@@ -52,6 +52,8 @@ class NoDisplay:
 
     def note(self, text: str) -> None: ...
 
+    def resize(self, *_: object) -> None: ...
+
     def started(self, *_: object) -> None: ...
 
     def ended(self, *_: object, **__: object) -> None: ...
@@ -66,7 +68,7 @@ class Searcher:
         monkeypatch.setattr(tune_searcher, "slots", lambda wanted: 100)
         monkeypatch.setattr(tune_searcher, "largest", dict)
         self.plan = plan
-        self.asked = tune_searcher.PlanSearcher(plan, plan.folder, NoDisplay(), None, Lease(lock))  # type: ignore[arg-type]
+        self.asked = tune_searcher.PlanSearcher(plan, NoDisplay(), Lease(lock))  # type: ignore[arg-type]
 
     def take(self) -> list[str]:
         """Suggest every trial that can run now, which builds each one's message for a worker; return their ids."""

@@ -14,6 +14,7 @@ from tests.sweeper.sweeps import (
     asked,
     begun,
     finish,
+    finished,
     record_of,
     run_out,
     searching,
@@ -38,7 +39,7 @@ class Drivers:
             if step in killed_after:
                 self._succeed()
         assert self.plan.complete
-        assert self.plan.finished == len(self.plan.folder.records())
+        assert finished(self.plan) == len(self.plan.folder.records())
         assert self.plan.failed == 0
         return self
 

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 
 from sweeper.folder.sweep_folder import SweepFolder
-from sweeper.search.plan import DEATHS, Plan
+from sweeper.search.failures import DEATHS
+from sweeper.search.plan import Plan
 from sweeper.space.space import Space
 from tests.sweeper.sweeps import (
     asked,
     begun,
     fail,
     finish,
+    finished,
     make_space,
     run_out,
     searching,
@@ -41,7 +43,7 @@ def test_a_failed_trial_is_tried_again_and_then_counts_as_failed(tmp_path: Path,
     finish(plan, again.trial_id)
     plan.ended(again.trial_id)
     assert plan.complete
-    assert (plan.finished, plan.failed) == (1, 1)
+    assert (finished(plan), plan.failed) == (1, 1)
 
 
 def test_a_new_driver_counts_the_failures_of_the_old_one(tmp_path: Path) -> None:
@@ -56,7 +58,7 @@ def test_a_new_driver_counts_the_failures_of_the_old_one(tmp_path: Path) -> None
         fail(plan, trial.trial_id)
     plan = begun(space(1), tmp_path)
     assert plan.complete
-    assert (plan.finished, plan.failed) == (0, 1)
+    assert (finished(plan), plan.failed) == (0, 1)
     assert [(ending.status, ending.value) for ending in plan.before()] == [("failed", None)]
     assert begun(space(2), tmp_path).next() == trial  # with more retries it is tried again
 
@@ -67,7 +69,7 @@ def test_a_result_without_the_objective_is_a_failure_of_the_search(tmp_path: Pat
     for one in (plan, begun(plan.space, tmp_path)):
         (study,) = one._searches.values()
         assert [trial.state.name for trial in study.study.trials] == ["FAIL"]
-        assert (one.finished, one.failed) == (1, 0)
+        assert (finished(one), one.failed) == (1, 0)
 
 
 def begin_and_die(plan: Plan, trial_id: str, *, commit: bool = False) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from sweeper.execution.live_view import LiveView
 from tests.sweeper.populations import landscape, places, population
-from tests.sweeper.sweeps import begun, fail, finish
+from tests.sweeper.sweeps import begun, fail, finish, finished
+from trials.storage.lease import Lease
 from trials.storage.trial_folder import TrialFolder
 
 
@@ -26,7 +30,7 @@ def test_a_failed_member_is_replaced_by_a_copy_of_one_of_the_best(tmp_path: Path
     parents = [found[1, member].attrs["pbt"]["parent"] for member in range(4)]
     assert parents == [best, best, 2, 3]
     assert found[1, 0].params != found[1, 1].params
-    assert (plan.total, plan.failed) == (12, 2)
+    assert (sum(plan.totals.values()), plan.failed) == (12, 2)
 
 
 def test_a_cell_whose_members_all_fail_ends(tmp_path: Path) -> None:
@@ -37,10 +41,34 @@ def test_a_cell_whose_members_all_fail_ends(tmp_path: Path) -> None:
         failing = assignment.cell == "density=0.2"
         fail(plan, assignment.trial_id) if failing else finish(plan, assignment.trial_id, landscape)
         plan.ended(assignment.trial_id)
-    assert (plan.failed, plan.finished, plan.total) == (4, 12, 16)
+    assert (plan.failed, finished(plan), sum(plan.totals.values())) == (4, 12, 16)
     again = begun(plan.space, tmp_path / "s")
     assert again.complete
-    assert again.total == 16
+    assert sum(again.totals.values()) == 16
+
+
+def test_the_live_view_counts_no_samples_that_an_extinct_cell_will_not_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sweeper.execution.on_ray import tune_searcher
+
+    monkeypatch.setattr(tune_searcher, "slots", lambda wanted: 100)
+    monkeypatch.setattr(tune_searcher, "largest", dict)
+    plan = begun(population(retries=0), tmp_path / "s")
+    out = io.StringIO()
+    view = LiveView(plan.totals, Console(file=out), "val_accuracy", "maximize")
+    asking = tune_searcher.PlanSearcher(plan, view, Lease(tmp_path / "lock"))
+    with view:
+        while isinstance(told := asking.suggest("tune"), dict):
+            failing = told["config"]["density"] == 0.2
+            fail(plan, told["trial"]) if failing else finish(plan, told["trial"], landscape)
+            asking.on_trial_complete("tune")
+    assert told == tune_searcher.Searcher.FINISHED
+    assert (view.done, view.failed, view.total) == (12, 4, 16)
+    assert "\n16/16 " in out.getvalue()
+    drawn = io.StringIO()
+    Console(file=drawn, width=200).print(view._render())
+    assert "cells 2 done, 0 running, 0 left · trials 16/16, 0 running, 4 failed" in drawn.getvalue()
 
 
 def test_a_trial_without_its_objective_is_never_a_parent(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sweeper.search.plan import Plan
 from tests.sweeper.populations import landscape, places, population
-from tests.sweeper.sweeps import asked, begun, finish, run_out
+from tests.sweeper.sweeps import asked, begun, finish, finished, run_out
 
 
 def run_together(plan: Plan, draw: random.Random, value: Callable[[dict[str, Any]], float | None] = landscape) -> None:
@@ -57,7 +57,7 @@ def test_generations_may_be_added_later(tmp_path: Path) -> None:
     run_out(begun(population(pbt={"generations": 1}), tmp_path / "more"), landscape)
     run_out(begun(population(pbt={"generations": 2}), tmp_path / "more"), landscape)
     more, whole = begun(population(), tmp_path / "more"), begun(population(), tmp_path / "whole")
-    assert (more.total, more.finished) == (24, 16)
+    assert (sum(more.totals.values()), finished(more)) == (24, 16)
     for plan in (more, whole):
         run_out(plan, landscape)
     assert asked(more.folder) == asked(whole.folder)

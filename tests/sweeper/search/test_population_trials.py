@@ -13,7 +13,7 @@ from sweeper.search.epoch_budget import planned
 from sweeper.search.plan import Plan
 from sweeper.space.space import Space
 from tests.sweeper.populations import population
-from tests.sweeper.sweeps import begun
+from tests.sweeper.sweeps import begun, finished
 from tests.trials.folders import assert_same_outcome
 from tests.trials.killing import Killed, deaths, killed_at_write
 from trials.methods.parsing import parse
@@ -82,7 +82,7 @@ def test_every_segment_counts_its_own_epochs(tmp_path: Path) -> None:
     for budget in (8, 9, 10):  # generation 0 takes 2 epochs; generation 1 takes 1, and 2 of finetuning
         plan = run_for_real(population(**fields, pbt=pbt, max_epochs=budget), tmp_path)
         assert plan.over
-        spent[budget] = (plan.finished, plan.budget.taken)
+        spent[budget] = (finished(plan), plan.budget.taken)
         assert begun(plan.space, tmp_path / "small").budget.taken == plan.budget.taken
     assert spent == {8: (3, 7), 9: (3, 7), 10: (4, 10)}
     assert plan.complete

@@ -48,10 +48,10 @@ def test_results_of_the_same_search_are_observations(tmp_path: Path, earlier: Sw
             tuple(params[path] for path in PATHS): value_of(params) for (c, _), params in there.items() if c == density
         }
     commit_warm_start(folder, warm)
-    plan = Plan(space, folder, [], warm)
+    plan = Plan(space, folder, warm)
     study = plan._searches["density=0.5,seed=3"].study
     assert [trial.values[0] for trial in study.trials] == [o.values[0] for o in warm["density=0.5,seed=3"].observations]
-    cold = Plan(space, SweepFolder(tmp_path / "cold"), [])
+    cold = Plan(space, SweepFolder(tmp_path / "cold"))
     assert plan._searches["density=0.5,seed=3"].ask().params != cold._searches["density=0.5,seed=3"].ask().params
 
 
@@ -106,7 +106,7 @@ def test_after_a_kill_the_next_driver_asks_the_same(tmp_path: Path, earlier: Swe
     other = SweepFolder(tmp_path / "other")
     commit_warm_start(other, warm_start(space, other))
     while True:
-        plan = Plan(space, other, other.records(), warm_start(space, other))
+        plan = Plan(space, other, warm_start(space, other))
         if plan.complete:
             break
         assignment = plan.next()

@@ -1,0 +1,45 @@
+"""What the searches are told of committed trials. The plan tells them, the dashboard shows the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from sweeper.folder.sweep_folder import Record, Sample, SweepFolder
+from sweeper.search.learning_curves import Curve, curve_in, curves_in
+from sweeper.search.outcomes import FAILED, RUNNING, Outcome, outcome_of
+from sweeper.space.space import Space
+from trials.storage.trial_folder import State
+
+
+def given_up(space: Space, state: State | None) -> bool:
+    """Whether a trial has failed and has no retries left."""
+    return state is not None and state.status == "failed" and state.failures > space.retries
+
+
+def outcome_without_curve(space: Space, record: Record) -> Outcome:
+    """The outcome of a trial for what needs no learning curve, such as the value that is shown."""
+    return _outcome(space, record, {})
+
+
+def outcome_with_curve(space: Space, record: Record) -> Outcome:
+    """The outcome of a trial for the searches of its samples, with the curve if there is a pruner."""
+    return _outcome(space, record, curve_in(record, space.objective) if space.pruner else {})
+
+
+def samples_with_outcomes(
+    space: Space, folder: SweepFolder, records: Iterable[Record]
+) -> list[tuple[Sample, Record, Outcome]]:
+    """Every sample with its trial's record and outcome, by cell and number: the order in which a search is told."""
+    samples = [(sample, record) for record in records for sample in record.samples]
+    samples.sort(key=lambda item: (item[0].cell, item[0].number))
+    methods = {record.id: str(record.content.get("method")) for _, record in samples}
+    curves = curves_in(folder, methods, space.objective) if space.pruner else {}
+    return [(sample, record, _outcome(space, record, curves.get(record.id, {}))) for sample, record in samples]
+
+
+def _outcome(space: Space, record: Record, curve: Curve) -> Outcome:
+    state = record.state
+    if state is not None and state.finished:
+        return outcome_of(space.objectives, space.constraints, record.content, state, curve)
+    return replace(FAILED if given_up(space, state) else RUNNING, curve=curve)
