@@ -24,6 +24,7 @@ from sweeper.search.committed import samples_with_outcomes
 from sweeper.search.outcomes import Outcome
 from sweeper.space.load import from_document
 from trials.errors import UserError
+from trials.storage import files
 from trials.storage.place import Place
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -107,16 +108,28 @@ class _Quiet(WSGIRequestHandler):
 
 
 def write_copy(folder: SweepFolder) -> StudyCopy:
-    """Write the copy anew to ``tables/optuna.journal``; for a sweep in an object store, to a temporary folder."""
+    """Write the copy anew to ``tables/optuna.journal``.
+
+    It lies in a temporary folder if the sweep is in an object store or its folder cannot be written.
+    """
     copy = StudyCopy(folder, optuna.storages.InMemoryStorage())  # raises if it is no sweep, before anything is written
-    tables = folder.tables if isinstance(folder.tables, Path) else Path(tempfile.mkdtemp(prefix="sweeper-"))
+    tables = folder.tables
+    if not isinstance(tables, Path) or not _writable(tables):
+        tables = Path(tempfile.mkdtemp(prefix="sweeper-"))
     path = tables / "optuna.journal"
-    tables.mkdir(parents=True, exist_ok=True)
     for old in tables.glob(f"{path.name}*"):
         old.unlink()
     copy.storage = JournalStorage(JournalFileBackend(str(path)))
     copy.refresh()
     return copy
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        files.require_writable(folder)
+    except OSError:
+        return False
+    return True
 
 
 def serve(path: Place, console: Console, *, port: int = PORT) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import threading
@@ -22,6 +23,8 @@ from tests.sweeper.pruned import KINDS, Drivers, space_of
 from tests.sweeper.sweeps import begun, fail, make_space, run_out, searching
 from tests.trials.processes import wait_for
 from trials.errors import UserError
+from trials.storage import files
+from trials.storage.place import Place
 
 
 def studies_of(folder: SweepFolder) -> dict[str, optuna.Study]:
@@ -153,3 +156,17 @@ def test_a_folder_without_a_sweep_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a sweep's folder"):
         write_copy(SweepFolder(tmp_path / "nothing"))
     assert not (tmp_path / "nothing").exists()
+
+
+def test_a_sweep_that_cannot_be_written_is_shown_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = begun(make_space(grid={"density": [0.5]}), tmp_path)
+    plan.folder.append({"space": plan.space.document()})
+    run_out(plan)
+
+    def read_only(folder: Place) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(folder))
+
+    monkeypatch.setattr(files, "require_writable", read_only)
+    before = sorted(tmp_path.rglob("*"))
+    assert optuna.get_all_study_names(write_copy(plan.folder).storage)
+    assert sorted(tmp_path.rglob("*")) == before
