@@ -71,7 +71,7 @@ def print_report(sweep: Sweep, console: Console, space: StoredSpace) -> None:
     if len(summary):
         figures = [objective.column for objective in objectives]
         texts = _texts(summary, figures, [path for path in space.paths if path != "seed"])
-        print_table(texts, console, left=("best", "no result"))
+        print_table(texts, console, left=("best", "not complete"))
     front = pareto_front(sweep, objectives, space.constraints, space.search) if others else pd.DataFrame()
     if len(front):
         judged_by = ", ".join(f"{o.column} ({o.direction})" for o in objectives)
@@ -115,8 +115,9 @@ def _texts(summary: pd.DataFrame, objectives: Sequence[str], groups: Sequence[st
     shown["n"] = [_text(row["n"]) for row in rows]
     shown["done"] = once([f"{row['done']:.0f}/{row['trials']:.0f}" if row["trials"] else "" for row in rows])
     shown["failed"] = once([f"{row['failed']:.0f}" if row["failed"] else "" for row in rows])
+    shown["infeasible"] = once([f"{row['infeasible']:.0f}" if row["infeasible"] else "" for row in rows])
     shown["best"] = once([row["best"] or "" for row in rows])
-    shown["no result"] = once([row["waiting"] or "" for row in rows])
+    shown["not complete"] = once([row["waiting"] or "" for row in rows])
     return {name: texts for name, texts in shown.items() if any(texts)}
 
 

@@ -7,7 +7,7 @@ beside it and chooses nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,8 +47,9 @@ def summarise(
         Columns ``kind``: ``group``, or ``dense`` for the networks that the trials start from; the grid paths without
         ``seed``, named as in ``trials``; ``level``; ``density_asked``; ``density``; ``<name>_mean`` and ``<name>_std``
         (ddof 1) of val_accuracy, test_accuracy, the objective and ``beside``; ``n``: number of seeds in these;
-        ``best``: the best trials' hyperparameters; ``trials``, ``done``, ``failed``: numbers of trials; ``waiting``:
-        progress of the cells that have no best trial yet.
+        ``best``: the best trials' hyperparameters; ``trials``, ``done``, ``failed``: numbers of trials;
+        ``infeasible``: number of complete trials outside the constraints; ``waiting``: progress of the cells that have
+        no best trial yet.
     """
     groups = [path for path in grid if path != "seed"]
     group_columns = [column_of(path) for path in groups]
@@ -62,7 +63,7 @@ def summarise(
     for key, group in members.items():
         rows += _group_rows(dict(zip(group_columns, key, strict=True)), group, levels, figures, search)
     names = [f"{figure}_{what}" for figure in figures for what in ("mean", "std")]
-    counts = ["n", "best", "trials", "done", "failed", "waiting"]
+    counts = ["n", "best", "trials", "done", "failed", "infeasible", "waiting"]
     columns = ["kind", *group_columns, "level", "density_asked", "density", *names, *counts]
     summary: pd.DataFrame = pd.DataFrame(rows, columns=columns).astype({"level": "Int64"})
     return summary
@@ -80,13 +81,15 @@ class CellTrials:
     Attributes:
         group: the cell's grid values without the seed.
         best: None if no complete trial keeps the bounds.
-        waiting: the cell's progress if there is no best trial, otherwise empty.
+        infeasible: number of complete trials outside the constraints.
+        waiting: the progress of the other trials if there is no best one, otherwise empty.
     """
 
     group: tuple[Any, ...]
     seed: Any
     trials: list[Row]
     best: Row | None
+    infeasible: int
     waiting: str
 
 
@@ -122,8 +125,10 @@ def cells_of(
         complete = [t for t in trials if t["status"] == "complete" and _is_number(t.get(objective))]
         counting = [t for t in _furthest(complete) if feasible(t, constraints)]
         best = max(counting, key=lambda t: sign * t[objective], default=None)
-        outside = {t["trial"] for t in complete if not feasible(t, constraints)}
-        yield CellTrials(key[:-1], key[-1], trials, best, "" if best else _how_far(key[-1], trials, outside, last))
+        infeasible = {t["trial"] for t in complete if not feasible(t, constraints)}
+        others = [t for t in trials if t["trial"] not in infeasible]
+        waiting = "" if best or not others else _how_far(key[-1], others, last)
+        yield CellTrials(key[:-1], key[-1], trials, best, len(infeasible), waiting)
 
 
 def _furthest(trials: Sequence[Row]) -> list[Row]:
@@ -161,15 +166,11 @@ def _order(paths: Sequence[str], key: Sequence[Any]) -> tuple[tuple[int, float, 
     return tuple(order)
 
 
-def _how_far(seed: object, trials: Sequence[Row], outside: Container[str], last: Mapping[str, Row]) -> str:
-    """Progress of a cell without a best trial: its trials by status, and how far the furthest unfinished one is.
-
-    Trials in ``outside`` are complete, but outside the constraints.
-    """
+def _how_far(seed: object, trials: Sequence[Row], last: Mapping[str, Row]) -> str:
+    """Progress of a cell without a best trial: its trials by status, and how far the furthest unfinished one is."""
     counts: dict[str, int] = {}
     for trial in trials:
-        status = f"{trial['status']}, outside the constraints" if trial["trial"] in outside else trial["status"]
-        counts[status] = counts.get(status, 0) + 1
+        counts[trial["status"]] = counts.get(trial["status"], 0) + 1
     text = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     rows = [last[t["trial"]] for t in trials if t["status"] in ("running", "preempted") and t["trial"] in last]
     if rows:
@@ -206,6 +207,7 @@ def _group_rows(
         "trials": len(trials),
         "done": sum(status in FINISHED for status in statuses),
         "failed": statuses.count("failed"),
+        "infeasible": sum(cell.infeasible for cell in cells),
         "waiting": "; ".join(cell.waiting for cell in cells if cell.waiting),
     }
     of_level: dict[int | None, list[Row]] = {}

@@ -168,12 +168,12 @@ def test_an_unfinished_sweep_shows_its_progress(sweep: SweepFolder) -> None:
     assert "sweeper.load works at any time" in lines[-1]
 
 
-def test_complete_trials_outside_the_constraints_are_called_that(sweep: SweepFolder) -> None:
+def test_complete_trials_outside_the_constraints_are_counted_as_infeasible(sweep: SweepFolder) -> None:
     loose, tight = (read_constraints([{"column": "density", "at_most": most}]) for most in (0.2, 0.01))
     summary = summary_of(sweep, constraints=loose).query("kind == 'group'")
     assert summary["n"].tolist() == [0, 2]
-    cell = "2 complete, outside the constraints"
-    assert summary["waiting"].tolist() == [f"seed 0: {cell}; seed 1: {cell}", ""]
+    assert summary["infeasible"].tolist() == [4, 0]
+    assert summary["waiting"].tolist() == ["", ""]
     assert summary_of(sweep, constraints=tight)["n"].tolist() == [0, 0]
 
 
