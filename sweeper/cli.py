@@ -1,8 +1,12 @@
-"""The command line: a table of commands. Each imports what it needs, so that reports load neither torch nor Ray."""
+"""The command line: a table of commands. Each imports what it needs, so that reports load neither torch nor Ray.
+
+``sweep.py`` begins without garbage collection; commands that run for long turn it on once their modules are loaded.
+"""
 
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -63,6 +67,7 @@ def _show(options: argparse.Namespace, console: Console) -> int:
 def _dashboard(options: argparse.Namespace, console: Console) -> int:
     from sweeper.dashboard import serve
 
+    gc.enable()
     with interruptible():
         serve(sweep_path(options.storage, options.dashboard, "--dashboard"), console)
     return COMPLETE
@@ -71,6 +76,7 @@ def _dashboard(options: argparse.Namespace, console: Console) -> int:
 def _cancel(options: argparse.Namespace, console: Console) -> int:
     from sweeper.control import cancel
 
+    gc.enable()
     cancel(sweep_path(options.storage, options.cancel, "--cancel"), console)
     return COMPLETE
 
@@ -81,6 +87,7 @@ def _sweep(options: argparse.Namespace, console: Console) -> int:
     with interruptible():
         from sweeper.driver import sweep
 
+        gc.enable()
         return sweep(options, console)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
 import subprocess
 import sys
@@ -196,3 +198,31 @@ def test_dry_run_looks_at_every_choice(capsys: pytest.CaptureFixture[str], here:
     lr = "search.pretrain.lr={uniform: [0.1, 0.2], when: {score: random}}"
     assert sweep("--dry-run", "--set", "search.score={choice: [magnitude, random, lamp]}", "--set", lr) == COMPLETE
     assert "one per trial" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "arguments", "collects"),
+    [
+        ("sweeper.driver", "sweep", SPACE, True),
+        ("sweeper.dashboard", "serve", ["--dashboard", "small"], True),
+        ("sweeper.control", "cancel", ["--cancel", "small"], True),
+        ("sweeper.results.report", "show", ["--show", "small"], False),
+        ("sweeper.control", "list_sweeps", ["--list"], False),
+    ],
+)
+def test_only_commands_that_end_soon_go_without_garbage_collection(
+    module: str, function: str, arguments: list[str], collects: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[bool] = []
+
+    def note(*_: object, **__: object) -> int:
+        found.append(gc.isenabled())
+        return COMPLETE
+
+    monkeypatch.setattr(importlib.import_module(module), function, note)
+    gc.disable()  # as sweep.py does
+    try:
+        assert main(arguments) == COMPLETE
+    finally:
+        gc.enable()
+    assert found == [collects]
