@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
+from sweeper.before_run import check_preconditions, look_here
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.options import COMPLETE, FAILURES, STOPPED
 from sweeper.search.warm_start import commit_warm_start, warm_start
@@ -20,7 +21,6 @@ from sweeper.space.checks import check_space
 from sweeper.space.compatibility import contradictions
 from sweeper.space.load import from_document, load_space
 from sweeper.space.space import Space
-from trials import data
 from trials.config.trial_config import TrialConfig
 from trials.errors import UserError
 from trials.frozen import SCHEMA
@@ -47,17 +47,20 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
     name, said_by = (space.name, "the space's name") if options.name is None else (options.name, "--name")
     folder = SweepFolder(sweep_path(options.storage, name, said_by))
     refuse_contradictions(folder, space)
+    found = look_here(space)
+    check_preconditions(space, found.headers)
     warm = warm_start(space, folder)
     if options.dry_run:
         describe_run(space, folder, console)
+        for line in found.missing:
+            console.print(f"not here: {line}", markup=False)
         if warm:
             given = [(len(cell.observations), len(cell.points)) for cell in warm.values()]
             observations, points = map(sum, zip(*given, strict=True))
             console.print(f"from_sweep: {observations} observations, {points} points to try first", markup=False)
         return COMPLETE
-    configs = (config for cell in space.cells() for config in space.corner_configs(cell))
-    for dataset, data_dir in sorted({(config.dataset, config.data_dir) for config in configs}, key=str):
-        data.require_data(dataset, data_dir)
+    if found.missing:
+        raise UserError("; ".join(found.missing))
     try:
         for path in (folder.path, folder.stages):
             files.require_writable(path)

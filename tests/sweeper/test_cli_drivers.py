@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sweeper import driver
+from sweeper import before_run, driver
 from sweeper.cli import COMPLETE, STOPPED, WRONG_INPUT
 from tests.sweeper.command_line import SPACE, attempts, figures, sweep, wrong
 from tests.trials.killing import Killed, deaths, killed_at_write
@@ -99,7 +99,7 @@ def test_a_signal_before_trials_run_ends_quietly(
     capsys: pytest.CaptureFixture[str], here: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
-    monkeypatch.setattr(driver.data, "require_data", lambda *_: os.kill(os.getpid(), number))
+    monkeypatch.setattr(before_run.data, "require_data", lambda *_: os.kill(os.getpid(), number))
     assert sweep() == STOPPED
     assert capsys.readouterr().err.splitlines() == ["stopped; run the same command again to resume"]
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == handlers

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from trials.config.recipes import OpenRecipe, PretrainRecipe, one_of
-from trials.data import DATASETS
+from trials.data import DATASETS, DataOptions
 from trials.errors import unknown_name
 from trials.frozen import SCHEMA, Frozen
 from trials.models import MODELS
@@ -37,6 +37,12 @@ class TrialConfig(Frozen):
 
     Attributes:
         normalise: normalise pixels by the data set's usual mean and standard deviation, or by ImageNet's (RGB only).
+        image_column: column of the images, for data in Parquet files; None finds it.
+        label_column: column of the labels, for data in Parquet files; None finds it.
+        image_size: side in pixels to which images are resized, for data sets of images of any size.
+        stratify_split: hold out the share ``val_fraction`` of every class instead of a share of all images.
+        file_hashes: by the name of a field that names a file, the hash of the file's content, set when the config is
+            resolved. In the trial's name the hash stands for the path.
         capture: on CUDA, replay a stage's steps as one CUDA graph if the stage allows it; False runs every step
             operator by operator.
         measure_latency: time the final network on batches of 1 and 128 images, on the trial's own device.
@@ -52,6 +58,10 @@ class TrialConfig(Frozen):
     variant: Literal["corrected"] = "corrected"
     val_fraction: float = Field(default=0.1, gt=0, lt=1)
     split_seed: int = Field(default=0, ge=0)
+    stratify_split: bool = False
+    image_column: str | None = Field(default=None, min_length=1)
+    label_column: str | None = Field(default=None, min_length=1)
+    image_size: int | None = Field(default=None, ge=1)
     augment: bool = True
     normalise: Literal["dataset", "imagenet"] = "dataset"
     precision: Literal["auto", "float32", "float64", "bf16"] = "auto"
@@ -64,6 +74,7 @@ class TrialConfig(Frozen):
     capture: bool = True
     until_epoch: int | None = Field(default=None, ge=1)
     lineage: tuple[Segment, ...] = Field(default=(), strict=False)
+    file_hashes: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _compiles(self) -> TrialConfig:
@@ -78,9 +89,33 @@ class TrialConfig(Frozen):
         return 1
 
     @property
+    def data_options(self) -> DataOptions:
+        """What the config says of its data beside ``dataset`` and ``data_dir``."""
+        return DataOptions(self.image_column, self.label_column, self.image_size)
+
+    @property
+    def revision(self) -> int:
+        """Revision of what the method computes from this config.
+
+        Whoever changes what an equal config computes raises it, for exactly those configs.
+        """
+        return 1
+
+    @property
+    def revisions(self) -> dict[str, int]:
+        """Revisions other than 1 of all that computes this config's results, by what has them."""
+        found = {"method": self.revision}
+        return {part: number for part, number in found.items() if number != 1}
+
+    @property
     def id(self) -> str:
-        """The trial's name: its method and a hash of every field that differs from its default."""
-        return f"{self.method}-{content_hash(self.model_dump(mode='json', exclude_defaults=True, exclude=set(WHERE)))}"
+        """The trial's name: its method and a hash of every field that differs from its default.
+
+        Hashes of files stand for their paths; revisions are hashed where they are not 1.
+        """
+        content = self.model_dump(mode="json", exclude_defaults=True, exclude={*WHERE, "file_hashes"})
+        content |= {field: f"sha256:{digest}" for field, digest in self.file_hashes.items()}
+        return f"{self.method}-{content_hash({**content, **({'revisions': self.revisions} if self.revisions else {})})}"
 
 
 class HasVariant(TrialConfig):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,24 +21,29 @@ from trials.data.sets.imagenet import load_imagenet
 from trials.data.sets.parquet import load_parquet
 from trials.data.sets.tinyimagenet import load_tinyimagenet
 from trials.data.streamed import Streamed
+from trials.data_header import DataHeader
 from trials.errors import DataError, unknown_name
 
 __all__ = [
     "DATASETS",
+    "NO_OPTIONS",
     "Batch",
+    "DataOptions",
     "EncodedData",
     "Loader",
     "OnDevice",
     "RawData",
     "Source",
     "Streamed",
+    "header_of",
     "load_data",
     "normalised_as_imagenet",
+    "published_header",
     "require_data",
     "to_loader",
 ]
 
-DATASETS: dict[str, Callable[[Path | None], Source]] = {
+DATASETS: dict[str, Callable[..., Source]] = {
     "digits": load_digits,
     "cifar10": partial(load_cifar, CIFAR10),
     "cifar100": partial(load_cifar, CIFAR100),
@@ -47,25 +52,83 @@ DATASETS: dict[str, Callable[[Path | None], Source]] = {
     "parquet": load_parquet,
 }
 
-_loaded: dict[tuple[str, Path | None], Source] = {}
+PUBLISHED: dict[str, DataHeader] = {
+    header.name: header
+    for header in (
+        DataHeader("digits", 10, 1, (8, 8), 1437),
+        DataHeader("cifar10", 10, 3, (32, 32), 50_000),
+        DataHeader("cifar100", 100, 3, (32, 32), 50_000),
+        DataHeader("tinyimagenet", 200, 3, (64, 64), 100_000),
+        DataHeader("imagenet", 1000, 3, (224, 224), 1_281_167),
+    )
+}
+"""Sizes of the data sets whose content is fixed, for checks on a machine that does not have them."""
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Options of a data set beside its folder: they decide what is read. None leaves the choice to the data set.
+
+    Attributes:
+        image_column: name of the column that holds the images.
+        label_column: name of the column that holds the labels.
+        image_size: side in pixels to which images are resized.
+    """
+
+    image_column: str | None = None
+    label_column: str | None = None
+    image_size: int | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The options that are not None, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+NO_OPTIONS = DataOptions()
+
+TAKES: dict[str, tuple[str, ...]] = {}
+"""By data set, the options that its loader takes as keywords; others take none."""
+
+_loaded: dict[tuple[str, Path | None, DataOptions], Source] = {}
 _loading = threading.Lock()
 
 
-def load_data(name: str, data_dir: str | None = None) -> Source:
+def load_data(name: str, data_dir: str | None = None, options: DataOptions = NO_OPTIONS) -> Source:
     """Return the data set ``name`` (a key of ``DATASETS``) from ``data_dir``; read once per process, then cached.
 
-    Raises DataError for an unknown name, a folder that is missing or does not hold the data set, and damaged data.
+    Raises DataError for an unknown name, an option that the data set does not have, a folder that is missing or does
+    not hold the data set, and damaged data.
     """
     if name not in DATASETS:
         raise DataError(unknown_name("data set", name, DATASETS))
+    require_options(name, options)
     folder = None if data_dir is None else Path(data_dir).expanduser().absolute()
     if folder is not None and not folder.is_dir():
         what = "not a folder" if folder.exists() else "missing"
         raise DataError(f"data_dir is '{folder}', which is {what}: it must be the folder that holds {name}")
     with _loading:
-        if (name, folder) not in _loaded:
-            _loaded[name, folder] = DATASETS[name](folder)
-        return _loaded[name, folder]
+        if (name, folder, options) not in _loaded:
+            _loaded[name, folder, options] = DATASETS[name](folder, **options.given())
+        return _loaded[name, folder, options]
+
+
+def require_options(name: str, options: DataOptions) -> None:
+    """Raise DataError unless the data set ``name`` has all options that are given."""
+    for option, value in options.given().items():
+        if option not in TAKES.get(name, ()):
+            having = ", ".join(sorted(other for other, names in TAKES.items() if option in names)) or "no data set"
+            raise DataError(f"{option} is {value!r}, but only {having} has it, not {name!r}: leave it out")
+
+
+def header_of(source: Source) -> DataHeader:
+    """The header of a data set that is loaded."""
+    size = len(source.train_labels)
+    return DataHeader(source.name, source.num_classes, source.in_channels, source.image_size, size, source.fingerprint)
+
+
+def published_header(name: str) -> DataHeader | None:
+    """The published sizes of a data set, without a fingerprint; None if its content is the user's own."""
+    return PUBLISHED.get(name)
 
 
 def to_loader(
@@ -100,6 +163,9 @@ def normalised_as_imagenet(source: Source) -> Source:
     return replace(source, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
 
-def require_data(name: str, data_dir: str | None = None) -> None:
-    """Load the data set, so that any DataError is raised now. Takes as long as :func:`load_data`, once per process."""
-    load_data(name, data_dir)
+def require_data(name: str, data_dir: str | None = None, options: DataOptions = NO_OPTIONS) -> DataHeader:
+    """Load the data set, so that any DataError is raised now, and return its header.
+
+    Takes as long as :func:`load_data`, once per process.
+    """
+    return header_of(load_data(name, data_dir, options))

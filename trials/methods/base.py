@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trials.config.recipes import OpenRecipe, Recipe
 from trials.config.trial_config import TrialConfig
+from trials.data_header import DataHeader
 from trials.seeding import generator
 from trials.training.net import Batch, Net
 from trials.training.optimizers import Sgd
@@ -196,6 +197,15 @@ class Method(ABC):
 
         They are shared trials, as a source is. Empty by default."""
         return {}
+
+    def check(self, model: nn.Module, data: DataHeader) -> None:  # noqa: B027  some methods prune any model
+        """Check that the method can run on this model and data, before anything is trained.
+
+        ``model`` is the built model on the meta device: it has shapes, but no values. Called through
+        :func:`trials.methods.preconditions.require_runnable`, also for the trials that this one starts from.
+
+        Raises:
+            UserError: it cannot; the message names all layers that stand in the way, and the way out."""
 
     def initialised(self, net: Net) -> None:  # noqa: B027  most methods have nothing to do here
         """Called with the freshly initialised network, before the source is loaded. Does nothing by default."""

@@ -115,7 +115,7 @@ class _Run:
         self.config, self.checkpoint, self.trial_host, self.device = config, checkpoint, trial_host, device
         self.siblings = attempt.folder.path.parent
         self.method: Method = METHODS[config.method](config)
-        self.raw: Source = load_data(config.dataset, config.data_dir)
+        self.raw: Source = load_data(config.dataset, config.data_dir, config.data_options)
         self.data: Loader = build_loader(config, self.raw, device)
         self.net: Net = build_net(config, self.raw, device)
         self.progress = Progress(config, attempt, trial_host, self.method, self.raw, self.data, self.net)

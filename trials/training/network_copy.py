@@ -46,7 +46,7 @@ class NetworkCopy:
         if self.key not in _restored:
             config = self.config
             device = resolve_device(config.device)
-            raw = load_data(config.dataset, config.data_dir)
+            raw = load_data(config.dataset, config.data_dir, config.data_options)
             net = build_net(config, raw, device)
             net.load_state_dict(torch.load(io.BytesIO(self.network), map_location=device, weights_only=True))
             start = {name: value.clone() for name, value in net.model.state_dict().items()}
