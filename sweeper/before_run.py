@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
+from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.space.space import Space
 from trials import data
 from trials.config.trial_config import TrialConfig
-from trials.data import DataOptions
+from trials.data import DataKey
 from trials.data_header import DataHeader
 from trials.errors import DataError, UserError
 from trials.methods.preconditions import require_runnable
-
-DataKey = tuple[str, str | None, DataOptions]
-"""Data set, folder and options: what configs that read the same data agree in."""
+from trials.storage.data_used import DataUsed, data_used, refuse_other_data
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,16 @@ class Here:
     headers: Mapping[DataKey, DataHeader]
     missing: tuple[str, ...]
 
+    def data(self) -> list[DataUsed]:
+        """The data that are here, with their fingerprints."""
+        known = ((key, header.fingerprint) for key, header in self.headers.items())
+        return [DataUsed.of(_fields(key), fingerprint) for key, fingerprint in known if fingerprint is not None]
 
-def data_key(config: TrialConfig) -> DataKey:
-    """What decides which data a trial reads."""
-    return config.dataset, config.data_dir, config.data_options
+
+def _fields(key: DataKey) -> dict[str, Any]:
+    """The fields of a config that say which data it reads."""
+    dataset, data_dir, options = key
+    return {"dataset": dataset, "data_dir": data_dir, **asdict(options)}
 
 
 def configs_of(space: Space) -> Iterator[TrialConfig]:
@@ -45,7 +51,7 @@ def look_here(space: Space) -> Here:
     """Load every data set of the space and say what this machine lacks."""
     headers: dict[DataKey, DataHeader] = {}
     missing: list[str] = []
-    for key in sorted({data_key(config) for config in configs_of(space)}, key=str):
+    for key in sorted({config.data_key for config in configs_of(space)}, key=str):
         try:
             headers[key] = data.require_data(*key)
         except DataError as error:
@@ -64,7 +70,7 @@ def check_preconditions(space: Space, headers: Mapping[DataKey, DataHeader]) -> 
     for cell in space.cells():
         for params in space.corners(cell):
             config = space.config(cell, params)
-            header = headers.get(data_key(config))
+            header = headers.get(config.data_key)
             if header is None:
                 continue
             try:
@@ -72,3 +78,16 @@ def check_preconditions(space: Space, headers: Mapping[DataKey, DataHeader]) -> 
             except UserError as error:
                 at = ", ".join([*filter(None, [cell.key]), *(f"{path}={value}" for path, value in params.items())])
                 raise UserError(f"{error} (the trial at {at})" if at else str(error)) from None
+
+
+def require_same_data(folder: SweepFolder, now: Sequence[DataUsed]) -> None:
+    """Check that the data are those that the sweep, and each of its trials, began on.
+
+    Raises:
+        UserError: they are not; the message names the fingerprints, the folders and the way out.
+    """
+    trials = (data_used(record.content, record.state) for record in folder.records())
+    before = [*folder.data(), *filter(None, trials)]
+    refuse_other_data(
+        folder.path.name, before, now, "set trial.data_dir to the data it began on, or give another --name"
+    )

@@ -6,14 +6,14 @@ import argparse
 import importlib.metadata
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from sweeper.before_run import check_preconditions, look_here
+from sweeper.before_run import check_preconditions, look_here, require_same_data
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.options import COMPLETE, FAILURES, STOPPED
 from sweeper.search.warm_start import commit_warm_start, warm_start
@@ -26,6 +26,7 @@ from trials.errors import UserError
 from trials.frozen import SCHEMA
 from trials.methods.registry import METHODS
 from trials.storage import files
+from trials.storage.data_used import DataUsed
 from trials.storage.lease import HEARTBEAT_S, Lease
 from trials.storage.sweep_path import sweep_path
 
@@ -49,7 +50,8 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
     refuse_contradictions(folder, space)
     found = look_here(space)
     check_preconditions(space, found.headers)
-    warm = warm_start(space, folder)
+    require_same_data(folder, found.data())
+    warm = warm_start(space, folder, found.data())
     if options.dry_run:
         describe_run(space, folder, console)
         for line in found.missing:
@@ -71,15 +73,24 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
     with driving(folder, console) as lease:
         if options.retry_failed:
             console.print(f"{folder.forgive()} failed trials may be tried again", markup=False)
-        return drive(space, folder, lease, options.address, console, verify=options.verify)
+        return drive(space, folder, lease, options.address, console, verify=options.verify, data=found.data())
 
 
 def drive(
-    space: Space, folder: SweepFolder, lease: Lease, address: str | None, console: Console, *, verify: bool = False
+    space: Space,
+    folder: SweepFolder,
+    lease: Lease,
+    address: str | None,
+    console: Console,
+    *,
+    verify: bool = False,
+    data: Sequence[DataUsed] = (),
 ) -> int:
-    """Run a checked space as the holder of the sweep's lease; ``verify`` reads all checkpoints. Returns the exit code.
+    """Run a checked space on ``data`` as the holder of the sweep's lease. Returns the exit code.
 
-    Raises UserError if the space contradicts the sweep in the folder, or another driver takes the lease over.
+    ``verify`` reads all checkpoints.
+
+    Raises UserError if space or data contradict the sweep in the folder, or another driver takes the lease over.
     """
     from sweeper.execution.live_view import LiveView
     from sweeper.execution.on_ray.tune_run import run_plan  # imports Ray: not needed to show, describe or refuse
@@ -88,9 +99,10 @@ def drive(
     from sweeper.search.plan import Plan
 
     refuse_contradictions(folder, space)  # again, since another driver may have changed the sweep before
-    record_change(folder, space, console)
+    require_same_data(folder, data)
+    record_change(folder, space, console, data)
     damaged = folder.repair(checkpoints=verify)
-    warm = warm_start(space, folder)
+    warm = warm_start(space, folder, data)
     commit_warm_start(folder, warm)
     plan = Plan(space, folder, warm)
     if plan.over:
@@ -175,8 +187,8 @@ def refuse_contradictions(folder: SweepFolder, space: Space) -> None:
         )
 
 
-def record_change(folder: SweepFolder, space: Space, console: Console) -> None:
-    """Add space, library versions and commit to sweep.yaml if any of them has changed; print changed versions.
+def record_change(folder: SweepFolder, space: Space, console: Console, data: Sequence[DataUsed] = ()) -> None:
+    """Add space, data, library versions and commit to sweep.yaml if any has changed; print changed versions.
 
     Raises:
         UserError: the sweep was written with another schema, that is, with other folders and names.
@@ -191,6 +203,7 @@ def record_change(folder: SweepFolder, space: Space, console: Console) -> None:
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "space": space.document(),
+        "data": [used.document() for used in data],
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},
         "commit": git_commit(),
     }

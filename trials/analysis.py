@@ -34,9 +34,7 @@ def load_trial(folder: Path) -> tuple[TrialConfig, Net]:
     if not path.is_file():
         raise UserError(f"{str(folder)!r} must be the folder of a trial, but has no config.json")
     config = parse(read_yaml(path)["config"])  # JSON is YAML
-    net = build_net(
-        config, load_data(config.dataset, config.data_dir, config.data_options), resolve_device(config.device)
-    )
+    net = build_net(config, load_data(*config.data_key), resolve_device(config.device))
     net.load_state_dict(network_of(folder))
     return config, net
 
@@ -60,7 +58,7 @@ def sparsity_accuracy(folders: Iterable[Path], split: str = "test") -> list[dict
     rows = []
     for folder in folders:
         config, net = load_trial(folder)
-        raw = load_data(config.dataset, config.data_dir, config.data_options)
+        raw = load_data(*config.data_key)
         sparsity = summary(net, LayerSizes.of(build_net(config, raw, net.device), raw))["sparsity"]
         loss, accuracy = evaluate(net, build_loader(config, raw, net.device), split)
         rows.append({"trial": folder.name, "sparsity": sparsity, "loss": loss, "accuracy": accuracy})
@@ -92,7 +90,7 @@ class ClassAccuracy:
 def class_accuracy(folder: Path, split: str = "test", batch_size: int = 500) -> ClassAccuracy:
     """Evaluate a trial's network per class."""
     config, net = load_trial(folder)
-    raw = load_data(config.dataset, config.data_dir, config.data_options)
+    raw = load_data(*config.data_key)
     data = build_loader(config, raw, net.device)
     classes = raw.num_classes
     confusion = torch.zeros(classes * classes, dtype=torch.int64, device=net.device)
@@ -121,7 +119,7 @@ def recovered(before: Path, after: Path, most_per_class: int = 5) -> dict[int, l
 def _hits(folder: Path) -> tuple[Tensor, Tensor]:
     """Whether the trial's network predicts each test image correctly (bool [N]), and the labels (int64 [N])."""
     config, net = load_trial(folder)
-    data = build_loader(config, load_data(config.dataset, config.data_dir, config.data_options), net.device)
+    data = build_loader(config, load_data(*config.data_key), net.device)
     net.model.eval()
     with torch.no_grad():
         parts = [((net.logits(x).argmax(1) == y).cpu(), y.cpu()) for x, y in data.eval_batches("test", 500)]

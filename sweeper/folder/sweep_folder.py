@@ -14,6 +14,7 @@ import yaml
 from trials.errors import DamagedFile, UserError
 from trials.frozen import SCHEMA
 from trials.storage import files
+from trials.storage.data_used import DataUsed
 from trials.storage.place import ObjectPath, Place, each
 from trials.storage.sweep_path import STAGES
 from trials.storage.trial_folder import State, TrialFolder
@@ -244,6 +245,16 @@ class SweepFolder:
         if not isinstance(space, dict):
             raise UserError(f"{self.path / 'sweep.yaml'} has no space: it was changed by hand; restore it")
         return space
+
+    def data(self) -> list[DataUsed]:
+        """The data that the sweep was run on, as of its last change; empty if an older version wrote it.
+
+        Raises:
+            UserError: ``sweep.yaml`` is damaged.
+        """
+        documents = self.documents()
+        found = documents[-1].get("data") if documents and isinstance(documents[-1], dict) else None
+        return [DataUsed.read(entry) for entry in found or () if isinstance(entry, dict)]
 
     def append(self, document: Mapping[str, Any]) -> None:
         """Add a document to ``sweep.yaml``."""

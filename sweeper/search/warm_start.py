@@ -28,6 +28,7 @@ from trials.config.trial_config import WHERE
 from trials.dotted_paths import leaves
 from trials.errors import UserError
 from trials.storage import files
+from trials.storage.data_used import DataUsed, data_used, refuse_other_data
 from trials.storage.place import Place, place
 
 ANY = frozenset({"seed", "dataset"})
@@ -54,11 +55,14 @@ class WarmStart:
 NO_WARM_START = WarmStart()
 
 
-def warm_start(space: Space, folder: SweepFolder) -> dict[str, WarmStart]:
+def warm_start(space: Space, folder: SweepFolder, data: Sequence[DataUsed] = ()) -> dict[str, WarmStart]:
     """By cell key, what each cell takes over: as committed; for new cells, from the earlier sweep. Writes nothing.
 
+    ``data`` are those of the new sweep, with which earlier trials must agree.
+
     Raises:
-        UserError: ``from_sweep`` is no earlier sweep, has other searched names or ranges, or has no usable trial.
+        UserError: ``from_sweep`` is no earlier sweep, has other searched names or ranges, has no usable trial, or its
+            trials used other data of the same name.
     """
     if space.from_sweep is None:
         return {}
@@ -71,6 +75,8 @@ def warm_start(space: Space, folder: SweepFolder) -> dict[str, WarmStart]:
         raise UserError(f"from_sweep is {space.from_sweep.sweep!r}, but that is this sweep: name an earlier one")
     _refuse_other_search(space, _space_of(earlier, space.from_sweep.sweep))
     records = [record for record in earlier.records() if record.state and record.state.status == "complete"]
+    used = (data_used(record.content, record.state) for record in records)
+    refuse_other_data(f"from_sweep {space.from_sweep.sweep!r}", filter(None, used), data, "leave from_sweep out")
     found = {cell.key: _warm(space, cell, records) for cell in new}
     if not known and not any(warm != NO_WARM_START for warm in found.values()):
         raise UserError(

@@ -15,8 +15,10 @@ from trials.data import require_data
 from trials.dotted_paths import override
 from trials.errors import Superseded, UserError
 from trials.methods.parsing import parse
+from trials.methods.preconditions import require_runnable
 from trials.running.trial import TrialHost, run
 from trials.storage import files
+from trials.storage.data_used import DataUsed, data_used_in, refuse_other_data
 from trials.storage.rows import Row
 from trials.storage.sweep_path import STAGES, sweep_path
 from trials.yaml_text import read_yaml
@@ -37,7 +39,12 @@ def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
     options = parser.parse_args(arguments)
     sweep = sweep_path(options.storage, options.name)
     config = parse(override(read_yaml(options.config), options.overrides))
-    require_data(config.dataset, config.data_dir, config.data_options)
+    header = require_data(*config.data_key)
+    require_runnable(config, header)
+    now = [DataUsed.of(config.model_dump(mode="json"), str(header.fingerprint))]
+    refuse_other_data(
+        options.name, data_used_in(sweep / "trials"), now, "give data_dir the data it used, or another --name"
+    )
     folder = sweep / "trials" / config.id
     try:
         files.require_writable(folder)

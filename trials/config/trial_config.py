@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from trials.config.recipes import OpenRecipe, PretrainRecipe, one_of
-from trials.data import DATASETS, DataOptions
+from trials.data import DATASETS, DataKey, DataOptions
 from trials.errors import unknown_name
 from trials.frozen import SCHEMA, Frozen
 from trials.models import MODELS
@@ -89,9 +89,9 @@ class TrialConfig(Frozen):
         return 1
 
     @property
-    def data_options(self) -> DataOptions:
-        """What the config says of its data beside ``dataset`` and ``data_dir``."""
-        return DataOptions(self.image_column, self.label_column, self.image_size)
+    def data_key(self) -> DataKey:
+        """Data set, folder and options: what decides which data the trial reads."""
+        return self.dataset, self.data_dir, DataOptions(self.image_column, self.label_column, self.image_size)
 
     @property
     def revision(self) -> int:

@@ -28,6 +28,7 @@ __all__ = [
     "DATASETS",
     "NO_OPTIONS",
     "Batch",
+    "DataKey",
     "DataOptions",
     "EncodedData",
     "Loader",
@@ -85,6 +86,9 @@ class DataOptions:
 
 
 NO_OPTIONS = DataOptions()
+
+DataKey = tuple[str, str | None, DataOptions]
+"""Data set, folder and options, the arguments of :func:`load_data`."""
 
 TAKES: dict[str, tuple[str, ...]] = {}
 """By data set, the options that its loader takes as keywords; others take none."""

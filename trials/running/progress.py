@@ -45,6 +45,7 @@ class TrialHost:
             failure.
         map: runs a stage's independent work items (see trials/training/stage_context.py); None: in this process, in
             order.
+        data: fingerprint that the trial's data must have; None accepts any.
     """
 
     stages: Place
@@ -55,6 +56,7 @@ class TrialHost:
     warn: Callable[[str], None] = lambda text: None
     alone: bool = True
     map: Map | None = None
+    data: str | None = None
 
     def when_there_is_room(self, write: Callable[[], _T]) -> _T:
         return when_there_is_room(write, self.warn, self.should_stop)
@@ -159,6 +161,7 @@ class Progress:
         seconds = self._seconds_before + time.monotonic() - self._start
         last = self.rows["epochs"][-1] if self.rows["epochs"] else {}
         progress = {**position, **{key: last.get(key) for key in ("level", "val_accuracy", "density")}}
+        progress["data"] = self.raw.fingerprint
         self.trial_host.when_there_is_room(
             lambda: self.attempt.commit(
                 checkpoint=content, rows=self.rows, progress=progress, seconds=seconds, **fields

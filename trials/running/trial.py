@@ -13,7 +13,7 @@ import torch
 
 from trials.config.trial_config import TrialConfig
 from trials.data import Loader, Source, load_data
-from trials.errors import OUT_OF_MEMORY, Preempted, Pruned, Superseded
+from trials.errors import OUT_OF_MEMORY, DataError, Preempted, Pruned, Superseded
 from trials.methods import Method, Stage, segments
 from trials.methods.dense import copies_shared
 from trials.methods.registry import METHODS
@@ -115,7 +115,12 @@ class _Run:
         self.config, self.checkpoint, self.trial_host, self.device = config, checkpoint, trial_host, device
         self.siblings = attempt.folder.path.parent
         self.method: Method = METHODS[config.method](config)
-        self.raw: Source = load_data(config.dataset, config.data_dir, config.data_options)
+        self.raw: Source = load_data(*config.data_key)
+        if trial_host.data not in (None, self.raw.fingerprint):
+            raise DataError(
+                f"{config.dataset} has fingerprint {self.raw.fingerprint} on {socket.gethostname()}, but the sweep's "
+                f"driver found {trial_host.data}: give every machine the same data"
+            )
         self.data: Loader = build_loader(config, self.raw, device)
         self.net: Net = build_net(config, self.raw, device)
         self.progress = Progress(config, attempt, trial_host, self.method, self.raw, self.data, self.net)
@@ -144,13 +149,16 @@ class _Run:
 
     def _continue(self) -> int:
         self.progress.rows.update(json.loads(self.checkpoint["rows"]))
-        if self.checkpoint["data"] != self.raw.fingerprint:
-            raise ValueError(
-                f"{self.config.dataset} has fingerprint {self.raw.fingerprint}, but the trial began on "
-                f"{self.checkpoint['data']}: give it the data it began on, or another storage"
-            )
+        self._refuse_other_data(self.checkpoint)
         self.net.load_state_dict(self.checkpoint["net"])
         return int(self.checkpoint["position"]["stage"])
+
+    def _refuse_other_data(self, checkpoint: dict[str, Any]) -> None:
+        if checkpoint["data"] != self.raw.fingerprint:
+            raise DataError(
+                f"{self.config.dataset} has fingerprint {self.raw.fingerprint}, but the trial began on "
+                f"{checkpoint['data']}: give it the data it began on, or another storage"
+            )
 
     def _load_source(self) -> None:
         source = self.config if self._copies_shared() else self.method.source()
@@ -168,6 +176,7 @@ class _Run:
         """Return a shared trial's folder name, checkpoint and rows."""
         folder = TrialFolder(self.trial_host.stages / source_name(source, self.raw))
         found = obtain(folder, lambda: run(source, folder.path, trial_host), self.trial_host.should_stop)
+        self._refuse_other_data(found[0])
         return folder.path.name, *found
 
     def _context(self, stage: Stage) -> StageContext:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trials.config.trial_config import TrialConfig
 from trials.data import Loader, load_data
+from trials.errors import DataError
 from trials.storage import files
 from trials.training.build import build_loader, build_net
 from trials.training.device import resolve_device
@@ -31,6 +32,7 @@ class NetworkCopy:
     network: bytes
     threads: int
     key: str
+    data: str
 
     @classmethod
     def of(cls, config: TrialConfig, net: Net) -> NetworkCopy:
@@ -38,7 +40,7 @@ class NetworkCopy:
         torch.save({**net.state_dict(), "snapshots": {}}, buffer)
         network = buffer.getvalue()
         key = f"{config.id}-{files.digest(network)}"
-        return cls(config, network, torch.get_num_threads(), key)
+        return cls(config, network, torch.get_num_threads(), key, load_data(*config.data_key).fingerprint)
 
     def restore(self) -> RestoredNetwork:
         """Rebuild the network; each process caches the last one until :func:`forget` is called."""
@@ -46,7 +48,12 @@ class NetworkCopy:
         if self.key not in _restored:
             config = self.config
             device = resolve_device(config.device)
-            raw = load_data(config.dataset, config.data_dir, config.data_options)
+            raw = load_data(*config.data_key)
+            if raw.fingerprint != self.data:
+                raise DataError(
+                    f"{config.dataset} has fingerprint {raw.fingerprint} on this machine, but the trial uses "
+                    f"{self.data}: give every machine the same data"
+                )
             net = build_net(config, raw, device)
             net.load_state_dict(torch.load(io.BytesIO(self.network), map_location=device, weights_only=True))
             start = {name: value.clone() for name, value in net.model.state_dict().items()}

@@ -16,6 +16,7 @@ from sweeper.execution.on_ray.cluster import largest, resources_of, slots
 from sweeper.execution.stop_file import StopFile
 from sweeper.results.tables import compact_tables
 from sweeper.search.plan import Assignment, Ending, Plan
+from trials.storage.data_used import name_of
 from trials.storage.files import is_full
 from trials.storage.full_disk import when_there_is_room
 from trials.storage.lease import Lease
@@ -47,6 +48,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         self._compact_at = time.monotonic() + COMPACT_EVERY_S
         self._slots, self._counted = 0, -math.inf
         self._whole: dict[str, float] = {}
+        self._fingerprints = {used.name: used.fingerprint for used in plan.folder.data()}
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle nothing: Tune pickles its searcher at the start, and this one has no state to save."""
@@ -96,12 +98,14 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
     def _message(self, assignment: Assignment) -> dict[str, Any]:
         """The assignment as JSON, for a worker."""
         space = self.plan.space
+        config = assignment.config.model_dump(mode="json")
         shared = resources_of(space)
         whole = self._whole
         resources = whole if assignment.alone else shared
         return {
             "trial": assignment.trial_id,
-            "config": _found_from_anywhere(assignment.config.model_dump(mode="json")),
+            "config": _found_from_anywhere(config),
+            "data": self._fingerprints.get(name_of(config)),
             "folder": str(self.folder.trial_folder(assignment.trial_id)),
             "stages": str(self.folder.stages),
             "stop": str(self.folder.stop),
