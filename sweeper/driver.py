@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -29,6 +29,9 @@ from trials.storage import files
 from trials.storage.data_used import DataUsed
 from trials.storage.lease import HEARTBEAT_S, Lease
 from trials.storage.sweep_path import sweep_path
+
+if TYPE_CHECKING:
+    from sweeper.search.plan import Plan
 
 _VERSIONS = ("torch", "torchvision", "ray", "optuna", "pandas", "pyarrow", "numpy")
 
@@ -94,8 +97,6 @@ def drive(
     """
     from sweeper.execution.live_view import LiveView
     from sweeper.execution.on_ray.tune_run import run_plan  # imports Ray: not needed to show, describe or refuse
-    from sweeper.results.report import show
-    from sweeper.results.tables import compact_tables
     from sweeper.search.plan import Plan
 
     refuse_contradictions(folder, space)  # again, since another driver may have changed the sweep before
@@ -118,6 +119,15 @@ def drive(
             run_plan(plan, display, lease, address=address)
     if lease.lost:
         raise UserError(f"{folder.path.name} was taken over by another driver ({lease.owner()}): this one stopped")
+    return conclude(plan, console)
+
+
+def conclude(plan: Plan, console: Console) -> int:
+    """Write the tables, print the report, and return the exit code of a run."""
+    from sweeper.results.report import show
+    from sweeper.results.tables import compact_tables
+
+    space, folder = plan.space, plan.folder
     try:
         compact_tables(folder)
     except OSError as error:
