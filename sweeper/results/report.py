@@ -14,6 +14,7 @@ from sweeper.results.regrowth import allocation_texts
 from sweeper.results.stored_space import WITHOUT_SPACE, StoredSpace, stored_space
 from sweeper.results.summary import ACCURACIES, column_of, rows_of, summarise
 from sweeper.results.tables import read
+from trials.storage.data_used import OPTIONS
 from trials.storage.lease import Lease
 from trials.storage.place import Place
 from trials.storage.rows import FINISHED, Row
@@ -87,11 +88,25 @@ def print_report(sweep: Sweep, console: Console, space: StoredSpace) -> None:
         )
     if len(failed) > FAILURES_SHOWN:
         print_line(console, f"failed: and {len(failed) - FAILURES_SHOWN} more (error_message in the table trials)")
-    for line in sweep.damaged:
-        print_line(console, f"left out: {line}")
+    for line in (*mixed_data(sweep.trials), *(f"left out: {line}" for line in sweep.damaged)):
+        print_line(console, line)
     tables = sweep.path / "tables"
     written = "" if (tables / "manifest.json").exists() else " (written at the end; sweeper.load works at any time)"
     print_line(console, f"tables: {tables}{written}")
+
+
+def mixed_data(trials: pd.DataFrame) -> list[str]:
+    """A line per data set of which the trials used several contents, as only older versions allowed."""
+    if "dataset" not in trials:
+        return []
+    names = ["dataset", *(option for option in OPTIONS if option in trials)]
+    lines = []
+    for name, group in trials.groupby(names, dropna=False):
+        counts = group["data"].value_counts()
+        if len(counts) > 1:
+            each = ", ".join(f"{count} trials of {fingerprint}" for fingerprint, count in counts.items())
+            lines.append(f"mixed data: {name[0]} has {len(counts)} contents ({each}), whose rows are not comparable")
+    return lines
 
 
 def _texts(summary: pd.DataFrame, objectives: Sequence[str], groups: Sequence[str]) -> dict[str, list[str]]:

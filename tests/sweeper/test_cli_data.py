@@ -187,3 +187,19 @@ def test_data_of_another_name_may_differ(field: str) -> None:
     other = DataUsed.of({"dataset": "parquet", field: 48 if field == "image_size" else "x", "data_dir": "B"}, "2" * 16)
     refuse_other_data("s", [one], [other], "")
     assert DataUsed.read(other.document()) == other
+
+
+def test_a_sweep_of_two_data_sets_by_an_older_version_is_shown_as_such(
+    folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command("A", "--set", "grid.density=[0.5, 0.2]")) == COMPLETE
+    capsys.readouterr()
+    assert main(["--show", "s"]) == COMPLETE
+    assert "mixed data" not in capsys.readouterr().out
+    path = next((folders / "results/s/trials").glob("*/state.json"))
+    path.write_text(path.read_text().replace(fingerprint(folders / "A"), fingerprint(folders / "B")))
+    assert main(["--show", "s"]) == COMPLETE
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("mixed data")]
+    assert fingerprint(folders / "A") in line
+    assert fingerprint(folders / "B") in line
+    wrong(capsys, command("A", "--set", "grid.density=[0.5, 0.2]"), *parts(folders)[:2])
