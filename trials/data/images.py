@@ -18,10 +18,14 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.er
 
 
 class ImageStack:
-    """Collects ``count`` images of one size, stored as RGB: only at the end is it known whether all are gray."""
+    """Collects ``count`` images of one size, stored as RGB: only at the end is it known whether all are gray.
 
-    def __init__(self, count: int) -> None:
+    With ``image_size``, every image is first resized to a square of that side, bilinearly and with antialiasing.
+    """
+
+    def __init__(self, count: int, image_size: int | None = None) -> None:
         self.gray = True
+        self._image_size = image_size
         self._count = count
         self._filled = 0
         self._first = ""
@@ -30,6 +34,8 @@ class ImageStack:
     def add(self, data: bytes | None, where: str) -> None:
         """Decode and append an image. Raises DataError, naming ``where``, if it is damaged or of another size."""
         image, gray = decode(data, where)
+        if self._image_size is not None:
+            image = image.resize((self._image_size, self._image_size), Image.Resampling.BILINEAR)
         pixels = np.asarray(image)  # [H, W, 3]
         height, width = pixels.shape[:2]
         if not self._filled:
@@ -39,7 +45,7 @@ class ImageStack:
             first_height, first_width = self._pixels.shape[2:]
             raise DataError(
                 f"{where} is {height}x{width} pixels and {self._first} {first_height}x{first_width}, but all images "
-                "must have the same size: resize them first"
+                "must have the same size: resize them, or give image_size where the data set has it"
             )
         self._pixels[self._filled] = pixels.transpose(2, 0, 1)
         self._filled += 1

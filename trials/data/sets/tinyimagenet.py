@@ -9,7 +9,8 @@ from trials.data.cache import cached, source_key
 from trials.data.encoded import FolderImages
 from trials.data.folders import ImageFile, Listing, class_folders, folder_digest, images_in, must_agree
 from trials.data.images import ImageStack
-from trials.data.parquet_splits import LABEL_NAMES, classes_in, find_files, layout, read_arrays
+from trials.data.parquet_columns import Wanted
+from trials.data.parquet_splits import classes_in, find_files, layout, read_arrays
 from trials.data.raw import IMAGENET_MEAN, IMAGENET_STD, Arrays, ImageArray, RawData, raw_data
 from trials.errors import DataError
 
@@ -31,7 +32,7 @@ def load_tinyimagenet(data_dir: Path | None) -> RawData:
     if data_dir is None:
         raise DataError(f"data set 'tinyimagenet' has no data_dir, but needs one: name a folder with {LAYOUT}")
     if (files := find_files(data_dir, TEST_SPLITS)) is not None:
-        arrays, source = read_arrays(files, LABEL_NAMES), "parquet"
+        arrays, source = read_arrays(files, Wanted()), "parquet"
     else:
         arrays, source = _from_folders(data_dir), "folder"
     shape = arrays.train_images.shape[1:]
