@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from trials.data.cache import cached, source_key
-from trials.data.images import ImageStack
+from trials.data.images import DECODING, ImageStack
 from trials.data.parquet_classes import common_class_names, number_labels
 from trials.data.parquet_columns import Wanted
 from trials.data.parquet_file import LabelColumn, ParquetHeader, label_column, read_header, read_rows
@@ -19,7 +19,8 @@ from trials.data.raw import Arrays, LabelArray, check_labels
 from trials.errors import DataError
 
 TEST_SPLITS = ("test", "validation", "valid", "val", "dev")
-_CONTENT = "numbered alike"  # names what is decoded; change it when equal files decode to other labels or pixels
+_NUMBERING = "numbered alike"  # stands in the keys of cached arrays: change it when equal files get other labels
+_WAY_OUT = "give image_size (data set 'parquet'), or resize them first"
 
 
 def layout(test_splits: Sequence[str] = TEST_SPLITS) -> str:
@@ -131,13 +132,13 @@ def read_arrays(
     Args:
         wanted: the columns to read.
         class_count: number of classes, if it is known without the files.
-        image_size: side in pixels of the square to which every image is resized (bilinear, with antialiasing); None:
-            images stay as they are and must have the same size.
+        image_size: S makes every image S x S pixels: its smaller side is resized to S (bilinear, with antialiasing) and
+            the centre is cropped. None leaves images as they are; they must then have the same size.
 
     Raises DataError, naming the file and if possible the row, for damaged files and images, missing columns and labels,
     images of different sizes, and classes that are named differently (see trials/data/parquet_classes.py).
     """
-    facts = ["parquet", _CONTENT, *map(str, (wanted, class_count, image_size, len(files.train)))]
+    facts = ["parquet", _NUMBERING, DECODING, *map(str, (wanted, class_count, image_size, len(files.train)))]
     key = source_key([*files.train, *files.test], *facts)
     return cached(key, partial(_decode, files, wanted, class_count, image_size))
 
@@ -155,7 +156,7 @@ def _decode_split(headers: Sequence[ParquetHeader], image_size: int | None) -> t
     count = sum(header.rows for header in headers)
     if not count:
         raise DataError(f"{headers[0].file} holds no rows, but each split must have some")
-    stack, labels = ImageStack(count, image_size), []
+    stack, labels = ImageStack(count, image_size, way_out=_WAY_OUT), []
     for header in headers:
         row, chunks = 0, []
         for encoded, chunk in read_rows(header):

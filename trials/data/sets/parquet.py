@@ -28,7 +28,8 @@ def load_parquet(
         data_dir: folder with the files, see :func:`find_files`.
         image_column: column of the images, encoded, as binary or as a struct with ``bytes``; None finds it.
         label_column: column of the labels; None finds it. See trials/data/parquet_classes.py for how they are numbered.
-        image_size: side in pixels of the square to which every image is resized; None leaves them as they are.
+        image_size: S makes every image S x S pixels: its smaller side is resized to S (bilinear, with antialiasing) and
+            the centre is cropped. None leaves images as they are; they must then have the same size.
 
     Raises DataError if the data are absent, incomplete, damaged or contradictory.
     """
