@@ -19,7 +19,7 @@ import numpy as np
 
 from trials.data.parquet_columns import few
 from trials.data.parquet_file import LabelColumn, ParquetHeader
-from trials.data.raw import LabelArray, check_labels
+from trials.data.raw import LabelArray
 from trials.errors import DataError
 
 
@@ -72,6 +72,10 @@ def number_labels(
         names = names or tuple(sorted({text for column in train for text in column.texts}))
     known = len(names) or (2 if all(_kind(column) == "bool" for column in columns) else 0)
     first = _first_label(train, test, known or class_count or 0)
+    count = known or (max(int(column.codes.max(initial=0)) for column in train) if first else 0)
+    for column in columns:
+        if _kind(column) != "text" and count:
+            _check_range(column, first, count)
     labels = [[_mapped(column, names, first) for column in split] for split in (train, test)]
     return NumberedLabels(np.concatenate(labels[0]), np.concatenate(labels[1]), known)
 
@@ -101,6 +105,16 @@ def _first_label(train: Sequence[LabelColumn], test: Sequence[LabelColumn], know
     return int(present[-1] == known if known else present[0] == 1 and len(present) == present[-1])
 
 
+def _check_range(column: LabelColumn, first: int, count: int) -> None:
+    """Raise DataError unless the labels of a file are among the ``count`` from ``first`` on."""
+    low, high = int(column.codes.min(initial=first)), int(column.codes.max(initial=first))
+    if low < first or high >= first + count:
+        raise DataError(
+            f"{column.header.file} labels run from {low} to {high}, but must be in {first}..{first + count - 1} for "
+            f"{count} classes: renumber them, or leave out the rows without a class"
+        )
+
+
 def _mapped(column: LabelColumn, names: tuple[str, ...], first: int) -> LabelArray:
     """The labels of a file as positions in ``names``, or as they are if there are no names."""
     file = column.header.file
@@ -116,5 +130,4 @@ def _mapped(column: LabelColumn, names: tuple[str, ...], first: int) -> LabelArr
             )
     else:
         own, codes = column.header.columns.class_names or names, column.codes - first
-        check_labels(str(file), codes, len(names))
     return np.array([position[name] for name in own], dtype=np.int64)[codes]
