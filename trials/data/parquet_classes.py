@@ -74,7 +74,7 @@ def number_labels(
     first = _first_label(train, test, known or class_count or 0)
     count = known or (max(int(column.codes.max(initial=0)) for column in train) if first else 0)
     for column in columns:
-        if _kind(column) != "text" and count:
+        if _kind(column) != "text" and count and len(column.codes):
             _check_range(column, first, count)
     labels = [[_mapped(column, names, first) for column in split] for split in (train, test)]
     return NumberedLabels(np.concatenate(labels[0]), np.concatenate(labels[1]), known)
@@ -107,7 +107,7 @@ def _first_label(train: Sequence[LabelColumn], test: Sequence[LabelColumn], know
 
 def _check_range(column: LabelColumn, first: int, count: int) -> None:
     """Raise DataError unless the labels of a file are among the ``count`` from ``first`` on."""
-    low, high = int(column.codes.min(initial=first)), int(column.codes.max(initial=first))
+    low, high = int(column.codes.min()), int(column.codes.max())
     if low < first or high >= first + count:
         raise DataError(
             f"{column.header.file} labels run from {low} to {high}, but must be in {first}..{first + count - 1} for "
