@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ IMAGE_NAMES = ("image", "img")
 LABEL_NAMES = ("label", "labels", "fine_label")
 _LABELS = "labels (integers, whole numbers, booleans or text)"
 _IMAGES = "encoded images (binary, or a struct with 'bytes')"
+_INDEX = re.compile(r"__index_level_\d+__")  # what pandas calls the column of a table's index
 
 LabelKind = Literal["integer", "float", "bool", "text"]
 
@@ -121,7 +123,7 @@ def _label_column(file: Path, schema: Any, wanted: Wanted, features: Mapping[str
     if usual:
         usable = [name for name in usual if kinds[name]]
         return _named(file, schema, "label_column", (usable or usual)[0], _label_kind, _LABELS)
-    found = [name for name, kind in kinds.items() if kind in ("integer", "bool", "text")]
+    found = [name for name, kind in kinds.items() if kind in ("integer", "bool", "text") and not _INDEX.fullmatch(name)]
     marked = [name for name in found if _entry(features.get(name)).get("_type") == "ClassLabel"]
     return _choose(file, "label", "label (integers, booleans or text)", marked or found, wanted.label_names)
 

@@ -94,7 +94,11 @@ def _parquet_files(folder: Path) -> list[Path]:
 
 
 def _names(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    """What is in ``folder``; nothing if it is no folder, or one that may not be read (such as lost+found)."""
+    try:
+        return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    except PermissionError:
+        return []
 
 
 def _is_of(split: str, name: str) -> bool:

@@ -14,8 +14,10 @@ from PIL import Image
 
 from tests.trials.layouts import encoded, picture
 from tests.trials.parquet_files import hugging_face, image_column, pictures, write, write_both
+from tests.trials.small_trials import run_in
 from trials.data import DataOptions, load_data
 from trials.errors import DataError
+from trials.methods.parsing import parse
 
 pytestmark = pytest.mark.usefixtures("small_crops")
 
@@ -145,6 +147,13 @@ def test_the_column_that_hugging_face_marks_as_classes_is_meant(tmp_path):
     assert load(tmp_path).train_labels.tolist() == [2, 1, 0]
 
 
+def test_the_index_that_pandas_writes_is_no_label(tmp_path):
+    for split in ("train", "test"):
+        more = {"__index_level_0__": pa.array([2, 0, 1])}
+        write(tmp_path / f"{split}.parquet", pictures(3), pa.array(["b", "a", "c"]), label="species", **more)
+    assert load(tmp_path).train_labels.tolist() == [1, 0, 2]
+
+
 def test_names_belong_to_the_column_that_is_read(tmp_path):
     features = {"label": {"names": list("abcdef")}, "coarse": {"names": ["x", "y"]}}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
@@ -217,6 +226,23 @@ def test_image_size_is_part_of_the_data_and_not_mixed_up_in_the_cache(tmp_path):
     assert plain.fingerprint == same.fingerprint != double.fingerprint
     assert double.image_size == (12, 12)
     assert not double.train_images.eq(0).all()
+
+
+def test_a_trial_runs_with_all_options(tmp_path):
+    photos = [picture(seed, 12 + seed, 9) for seed in range(12)]
+    for split in ("train", "validation"):
+        species = pa.array(["ant", "bee", "cat"] * 4)
+        write(tmp_path / f"data/default/{split}/0000.parquet", photos, species, "photo", "species", kind="binary")
+    config = parse(
+        {
+            **{"method": "dense", "model": "tiny", "dataset": "parquet", "data_dir": str(tmp_path / "data")},
+            **{"image_column": "photo", "label_column": "species", "image_size": 8, "stratify_split": True},
+            **{"val_fraction": 0.25, "train": {"epochs": 1, "batch_size": 4, "lr": 0.01}, "device": "cpu"},
+        }
+    )
+    state = run_in(tmp_path, config)
+    assert state.status == "complete", state.error
+    assert state.result["data"] == load_data("parquet", config.data_dir, config.data_options).fingerprint
 
 
 def test_gray_images_stay_gray_when_resized(tmp_path):

@@ -84,6 +84,20 @@ def test_data_comes_before_configurations(tmp_path):
     assert np.array_equal(data.train_images.permute(0, 2, 3, 1), pictures(3, seed=0))
 
 
+def test_a_folder_that_may_not_be_read_is_passed_over(tmp_path, monkeypatch):
+    _written(tmp_path, LAYOUTS["converted"])
+    (tmp_path / "lost+found").mkdir()
+    listed = type(tmp_path).iterdir
+
+    def refusing(folder):
+        if folder.name == "lost+found":
+            raise PermissionError(13, "Permission denied")
+        return listed(folder)
+
+    monkeypatch.setattr(type(tmp_path), "iterdir", refusing)
+    assert len(load_data("parquet", str(tmp_path)).train_labels) == 3
+
+
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_split_in_two_places_is_refused(tmp_path, split):
     _written(tmp_path, LAYOUTS["flat"])
