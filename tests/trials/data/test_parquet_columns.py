@@ -235,9 +235,17 @@ def test_a_trial_runs_with_all_options(tmp_path):
         write(tmp_path / f"data/default/{split}/0000.parquet", photos, species, "photo", "species", kind="binary")
     config = parse(
         {
-            **{"method": "dense", "model": "tiny", "dataset": "parquet", "data_dir": str(tmp_path / "data")},
-            **{"image_column": "photo", "label_column": "species", "image_size": 8, "stratify_split": True},
-            **{"val_fraction": 0.25, "train": {"epochs": 1, "batch_size": 4, "lr": 0.01}, "device": "cpu"},
+            "method": "dense",
+            "model": "tiny",
+            "dataset": "parquet",
+            "data_dir": str(tmp_path / "data"),
+            "image_column": "photo",
+            "label_column": "species",
+            "image_size": 8,
+            "stratify_split": True,
+            "val_fraction": 0.25,
+            "train": {"epochs": 1, "batch_size": 4, "lr": 0.01},
+            "device": "cpu",
         }
     )
     state = run_in(tmp_path, config)
