@@ -17,6 +17,7 @@ from trials.data.loader import Batch, Loader, Source
 from trials.data.raw import IMAGENET_MEAN, IMAGENET_STD, RawData
 from trials.data.sets.cifar import CIFAR10, CIFAR100, load_cifar
 from trials.data.sets.digits import load_digits
+from trials.data.sets.folder import load_folder
 from trials.data.sets.imagenet import load_imagenet
 from trials.data.sets.parquet import load_parquet
 from trials.data.sets.tinyimagenet import load_tinyimagenet
@@ -50,6 +51,7 @@ DATASETS: dict[str, Callable[..., Source]] = {
     "tinyimagenet": load_tinyimagenet,
     "imagenet": partial(load_imagenet, crop_size=224, resize=256),
     "parquet": load_parquet,
+    "folder": load_folder,
 }
 
 PUBLISHED: dict[str, DataHeader] = {
@@ -86,7 +88,7 @@ class DataOptions:
 
 NO_OPTIONS = DataOptions()
 
-TAKES: dict[str, tuple[str, ...]] = {}
+TAKES: dict[str, tuple[str, ...]] = {"folder": ("image_size",)}
 """By data set, the options that its loader takes as keywords; others take none."""
 
 _loaded: dict[tuple[str, Path | None, DataOptions], Source] = {}
@@ -122,8 +124,15 @@ def require_options(name: str, options: DataOptions) -> None:
 
 def header_of(source: Source) -> DataHeader:
     """The header of a data set that is loaded."""
-    size = len(source.train_labels)
-    return DataHeader(source.name, source.num_classes, source.in_channels, source.image_size, size, source.fingerprint)
+    return DataHeader(
+        source.name,
+        source.num_classes,
+        source.in_channels,
+        source.image_size,
+        len(source.train_labels),
+        source.fingerprint,
+        source.notes,
+    )
 
 
 def published_header(name: str) -> DataHeader | None:

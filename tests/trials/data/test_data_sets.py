@@ -34,7 +34,7 @@ def build(a: Arrays, classes=3) -> RawData:
 
 
 def test_registry_names():
-    assert set(DATASETS) == {"digits", "cifar10", "cifar100", "tinyimagenet", "imagenet", "parquet"}
+    assert set(DATASETS) == {"digits", "cifar10", "cifar100", "tinyimagenet", "imagenet", "parquet", "folder"}
 
 
 def test_digits_are_divided_once_and_for_all():
