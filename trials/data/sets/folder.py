@@ -63,20 +63,22 @@ def _training_classes(data_dir: Path) -> Mapping[str, Path]:
     if folders := class_folders(data_dir / "train"):
         return folders
     if (data_dir / "train").is_dir():
-        found = "has a folder train/ without class folders"
-        found += f", but with {count} images" if (count := _count_images(data_dir / "train")) else ""
+        found = f"has a folder train/ without class folders{_inside(data_dir / 'train')}"
     elif inner := next((path for path in class_folders(data_dir).values() if (path / "train").is_dir()), None):
         raise DataError(f"{data_dir} has no folder train/, but {inner} has: give that as data_dir")
     else:
-        found = "has no folder train/"
-        found += f", but {count} images" if (count := _count_images(data_dir)) else ""
-        names = list(class_folders(data_dir))
-        found += f" (its folders: {', '.join(names[:3])}{', ...' if names[3:] else ''})" if names else ""
+        found = f"has no folder train/{_inside(data_dir)}"
     raise DataError(f"{data_dir} {found}: it must have {LAYOUT}, so move each image into the folder of its class")
 
 
-def _count_images(folder: Path) -> int:
-    return sum(path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".") for path in folder.iterdir())
+def _inside(folder: Path) -> str:
+    """What ``folder`` holds, in brackets; empty if it has neither images nor folders."""
+    names = [name for name in sorted(path.name for path in folder.iterdir()) if not name.startswith(".")]
+    folders = [f"{name}/" for name in names if (folder / name).is_dir()]
+    images = [name for name in names if name.lower().endswith(SUFFIXES) and f"{name}/" not in folders]
+    shown = [f"images: {len(images)}"] if images else []
+    shown += [f"folders: {', '.join(folders[:3])}{', ...' if folders[3:] else ''}"] if folders else []
+    return f" ({'; '.join(shown)})" if shown else ""
 
 
 def _test_split(data_dir: Path) -> tuple[str, tuple[str, ...]]:
@@ -92,7 +94,7 @@ def _test_split(data_dir: Path) -> tuple[str, tuple[str, ...]]:
     others = [f"{name}/" for name in present if name != split]
     if not others:
         return split, ()
-    return split, (f"{' and '.join(others)} of {data_dir} are not read: the test images are those of {split}/",)
+    return split, (f"not read in {data_dir}: {' and '.join(others)}; the test images are those of {split}/",)
 
 
 def _bytes_of(data_dir: Path, train: Listing, test: Listing, image_size: int | None) -> int:
