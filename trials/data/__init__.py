@@ -110,7 +110,12 @@ def load_data(name: str, data_dir: str | None = None, options: DataOptions = NO_
         raise DataError(f"data_dir is '{folder}', which is {what}: it must be the folder that holds {name}")
     with _loading:
         if (name, folder, options) not in _loaded:
-            _loaded[name, folder, options] = DATASETS[name](folder, **options.given())
+            try:
+                _loaded[name, folder, options] = DATASETS[name](folder, **options.given())
+            except OSError as error:
+                raise DataError(
+                    f"{name} cannot be read: restore or open {error.filename or folder} ({error})"
+                ) from error
         return _loaded[name, folder, options]
 
 

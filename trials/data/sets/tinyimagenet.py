@@ -51,7 +51,7 @@ def load_tinyimagenet(data_dir: Path | None) -> RawData:
     if shape != (3, SIZE, SIZE):
         raise DataError(
             f"tinyimagenet in {data_dir} has images of (channels, height, width) {shape}, but must have "
-            f"(3, {SIZE}, {SIZE}): other images are data set 'parquet'"
+            f"(3, {SIZE}, {SIZE}): other images are data set 'folder' or 'parquet'"
         )
     return raw_data(
         "tinyimagenet",
@@ -97,6 +97,9 @@ def _annotated(root: Path, classes: dict[str, int]) -> Listing:
         raise DataError(f"{table} is missing, but must hold the classes of val/images: extract the data set again")
     fields = [line.split("\t") for line in _text(table).splitlines() if line.strip()]
     annotated = {line[0]: line[1].strip() if len(line) > 1 else "" for line in fields}
+    if len(annotated) < len(fields):
+        twice = next(name for name in annotated if sum(line[0] == name for line in fields) > 1)
+        raise DataError(f"{table} names {twice} more than once, but must once: extract the data set again")
     found = images_in(root / "val/images", root, LISTS)
     files = {file.name.rpartition("/")[2]: file for file in found.images}
     if len(files) < len(found.images):
@@ -126,6 +129,6 @@ def _decode(root: Path, train: Listing, test: Listing, class_count: int) -> Arra
 
 
 def _pixels(root: Path, listing: Listing) -> ImageArray:
-    stack = ImageStack(len(listing.files))
+    stack = ImageStack(len(listing.files), way_out="resize them first, or take dataset: folder with image_size")
     decode_all([FolderImages.of(root, listing.names)], stack)
     return stack.array(gray=False)
