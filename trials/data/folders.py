@@ -169,10 +169,10 @@ def notes_on(root: Path, *splits: Listing) -> tuple[str, ...]:
     suffixes = Counter(PurePath(name).suffix.lower() or "without a suffix" for name in unread)
     counts = [f"{count} {suffix}" for suffix, count in sorted(suffixes.items(), key=lambda item: (-item[1], item[0]))]
     counts += [f"{len(outside)} outside of the class folders"] if outside else []
-    total = len(unread) + len(outside)
+    total, first = len(unread) + len(outside), _printable([*unread, *outside][0])
     return (
         f"{total} {'file is' if total == 1 else 'files are'} not read in {root}: {_few(counts)}; the first is "
-        f"{[*unread, *outside][0]}. An image lies in the folder of its class and ends in {', '.join(SUFFIXES)}",
+        f"{first}. An image lies in the folder of its class and ends in {', '.join(SUFFIXES)}",
     )
 
 
@@ -192,7 +192,12 @@ def must_agree(
 
 
 def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return ", ".join(map(_printable, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _printable(name: str) -> str:
+    """``name`` in one line: line breaks, control characters and bytes that are no UTF-8 as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def folder_digest(*splits: Listing, mtimes: bool = False) -> str:

@@ -181,6 +181,17 @@ def test_the_lists_of_tinyimagenet_are_not_counted(tmp_path, monkeypatch):
 
 
 @every_loader
+def test_names_that_are_no_text_are_read_and_shown_in_one_line(tmp_path, split, read):
+    write_plain(tmp_path)
+    for name in (b"caf\xe9.png", b"line\nbreak.png", b"caf\xe9\n\x1b[31m.gif"):
+        put(Path(os.fsdecode(os.fsencode(tmp_path / split / "cat") + b"/" + name)), image(1))
+    images, _, data = read(tmp_path)
+    assert len(images) == 4
+    assert f"the first is {split}/cat/caf\\udce9\\n\\x1b[31m.gif" in data.notes[0]
+    assert data.notes[0].isprintable()
+
+
+@every_loader
 def test_pipes_are_no_images(tmp_path, split, read):
     write_plain(tmp_path)
     os.mkfifo(tmp_path / split / "cat/pipe.png")
