@@ -92,7 +92,8 @@ def raw_data(
     if train.shape[1:] != test.shape[1:]:
         raise DataError(
             f"{name} has training images of (channels, height, width) {train.shape[1:]} and test images of "
-            f"{test.shape[1:]}, but all must have the same shape: convert them to one shape first"
+            f"{test.shape[1:]}, but all must have the same shape: convert them, or give image_size where the data "
+            "set has it"
         )
     check_labels(f"{name} training", arrays.train_labels, num_classes)
     check_labels(f"{name} test", arrays.test_labels, num_classes)

@@ -19,7 +19,8 @@ from trials.data.folders import (
     notes_on,
 )
 from trials.data.images import DECODING, ImageStack
-from trials.data.parquet_splits import LABEL_NAMES, classes_in, find_files, layout, read_arrays
+from trials.data.parquet_columns import Wanted
+from trials.data.parquet_splits import classes_in, find_files, layout, read_arrays
 from trials.data.raw import IMAGENET_MEAN, IMAGENET_STD, Arrays, ImageArray, RawData, raw_data
 from trials.errors import DataError
 
@@ -44,7 +45,7 @@ def load_tinyimagenet(data_dir: Path | None) -> RawData:
         raise DataError(f"data set 'tinyimagenet' has no data_dir, but needs one: name a folder with {LAYOUT}")
     notes: tuple[str, ...] = ()
     if (files := find_files(data_dir, TEST_SPLITS)) is not None:
-        arrays, source = read_arrays(files, LABEL_NAMES), "parquet"
+        arrays, source = read_arrays(files, Wanted()), "parquet"
     else:
         (arrays, notes), source = _from_folders(data_dir), "folder"
     shape = arrays.train_images.shape[1:]
