@@ -37,7 +37,8 @@ def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
     options = parser.parse_args(arguments)
     sweep = sweep_path(options.storage, options.name)
     config = parse(override(read_yaml(options.config), options.overrides))
-    require_data(config.dataset, config.data_dir, config.data_options)
+    for note in require_data(config.dataset, config.data_dir, config.data_options).notes:
+        print(f"note: {note}", file=sys.stderr)
     folder = sweep / "trials" / config.id
     try:
         files.require_writable(folder)

@@ -17,6 +17,7 @@ from trials.data.loader import Batch, Loader, Source
 from trials.data.raw import IMAGENET_MEAN, IMAGENET_STD, RawData
 from trials.data.sets.cifar import CIFAR10, CIFAR100, load_cifar
 from trials.data.sets.digits import load_digits
+from trials.data.sets.folder import load_folder
 from trials.data.sets.imagenet import load_imagenet, peek_imagenet
 from trials.data.sets.parquet import load_parquet
 from trials.data.sets.tinyimagenet import load_tinyimagenet
@@ -51,6 +52,7 @@ DATASETS: dict[str, Callable[..., Source]] = {
     "tinyimagenet": load_tinyimagenet,
     "imagenet": partial(load_imagenet, crop_size=224, resize=256),
     "parquet": load_parquet,
+    "folder": load_folder,
 }
 
 PUBLISHED: dict[str, DataHeader] = {
@@ -89,6 +91,7 @@ NO_OPTIONS = DataOptions()
 
 TAKES: dict[str, tuple[str, ...]] = {
     "parquet": ("image_column", "label_column", "image_size"),
+    "folder": ("image_size",),
 }
 """By data set, the options that its loader takes as keywords; others take none."""
 
@@ -105,7 +108,11 @@ def load_data(name: str, data_dir: str | None = None, options: DataOptions = NO_
     folder = _folder_of(name, data_dir, options)
     with _loading:
         if (name, folder, options) not in _loaded:
-            _loaded[name, folder, options] = DATASETS[name](folder, **options.given())
+            try:
+                _loaded[name, folder, options] = DATASETS[name](folder, **options.given())
+            except OSError as error:
+                where = error.filename or folder
+                raise DataError(f"{name} cannot be read: restore or open {where} ({error})") from error
         return _loaded[name, folder, options]
 
 
@@ -131,8 +138,15 @@ def require_options(name: str, options: DataOptions) -> None:
 
 def header_of(source: Source) -> DataHeader:
     """The header of a data set that is loaded."""
-    size = len(source.train_labels)
-    return DataHeader(source.name, source.num_classes, source.in_channels, source.image_size, size, source.fingerprint)
+    return DataHeader(
+        source.name,
+        source.num_classes,
+        source.in_channels,
+        source.image_size,
+        len(source.train_labels),
+        source.fingerprint,
+        source.notes,
+    )
 
 
 def published_header(name: str) -> DataHeader | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trials.data.encoded import EncodedData, FolderImages, PackedImages, encoded_data
-from trials.data.folders import Listing, class_folders, folder_digest, images_in, must_agree
+from trials.data.folders import class_folders, folder_digest, list_split, must_agree, notes_on
 from trials.data.packed import is_packed, pack
 from trials.data.parquet_classes import common_class_names, number_labels
 from trials.data.parquet_columns import Wanted
@@ -42,10 +42,17 @@ def load_imagenet(data_dir: Path | None, *, crop_size: int = 224, resize: int = 
         raise DataError(f"{data_dir} holds no imagenet: it must have {LAYOUT}")
     classes = {name: label for label, name in enumerate(folders)}
     must_agree(data_dir / "val", test_folders, classes)
-    listed = [_listing(data_dir, split, classes) for split in ("train", "val")]
+    listed = [list_split(data_dir / split, data_dir, classes) for split in ("train", "val")]
     images = [(FolderImages.of(data_dir, listing.names), listing.labels) for listing in listed]
     return encoded_data(
-        "imagenet", images[0], images[1], len(classes), source="folder", fingerprint=folder_digest(*listed), **fixed
+        "imagenet",
+        images[0],
+        images[1],
+        len(classes),
+        source="folder",
+        fingerprint=folder_digest(*listed),
+        notes=notes_on(data_dir, *listed),
+        **fixed,
     )
 
 
@@ -88,16 +95,10 @@ def load_validation(data_dir: Path, *, crop_size: int = 224, resize: int = 256) 
     if not classes:
         wanted = f"val/<class>/ or <class>/ with image files, or {TEST_SPLITS[0]}-*.parquet, itself or in data/"
         raise DataError(f"{data_dir} holds no validation images of imagenet: it must have {wanted}")
-    listing = Listing.of(
-        (file, label) for name, label in classes.items() for file in images_in(folder / name, data_dir)
-    )
+    listing = list_split(folder, data_dir, classes)
     named = (FolderImages.of(data_dir, listing.names), listing.labels)
-    fixed |= {"source": "folder", "fingerprint": folder_digest(listing)}
+    fixed |= {"source": "folder", "fingerprint": folder_digest(listing), "notes": notes_on(data_dir, listing)}
     return encoded_data("imagenet", named, named, len(classes), **fixed)
-
-
-def _listing(root: Path, split: str, classes: dict[str, int]) -> Listing:
-    return Listing.of((file, label) for name, label in classes.items() for file in images_in(root / split / name, root))
 
 
 def _headers(files: ParquetFiles) -> tuple[list[ParquetHeader], list[ParquetHeader]]:
