@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from trials.data.cache import cache_dir, cached, one_at_a_time, source_key
+from trials.data.parquet_columns import Wanted
 from trials.data.parquet_splits import find_files, layout, read_arrays
 from trials.data.raw import Arrays, RawData, raw_data
 from trials.errors import DataError
@@ -65,7 +66,10 @@ def load_cifar(cifar: Cifar, data_dir: Path | None) -> RawData:
     if data_dir is None:
         arrays, source = _downloaded(cifar, cache_dir() / "data"), "torchvision"
     elif (files := find_files(data_dir)) is not None:
-        arrays, source = read_arrays(files, cifar.label_names), "parquet"
+        arrays, source = (
+            read_arrays(files, Wanted(label_names=cifar.label_names), class_count=cifar.num_classes),
+            "parquet",
+        )
     elif (data_dir / cifar.folder).is_dir():
         arrays, source = _unpickled(cifar, data_dir), "torchvision"
     else:
