@@ -63,13 +63,12 @@ def load_cifar(cifar: Cifar, data_dir: Path | None) -> RawData:
     ``data_dir`` must hold Parquet files or torchvision's folder. If it is None, the data are downloaded once into
     ``data/`` of the cache directory. Raises DataError if they are absent, damaged, or cannot be downloaded.
     """
+    notes: tuple[str, ...] = ()
     if data_dir is None:
         arrays, source = _downloaded(cifar, cache_dir() / "data"), "torchvision"
     elif (files := find_files(data_dir)) is not None:
-        arrays, source = (
-            read_arrays(files, Wanted(label_names=cifar.label_names), class_count=cifar.num_classes),
-            "parquet",
-        )
+        wanted, notes = Wanted(label_names=cifar.label_names), files.notes
+        arrays, source = read_arrays(files, wanted, class_count=cifar.num_classes), "parquet"
     elif (data_dir / cifar.folder).is_dir():
         arrays, source = _unpickled(cifar, data_dir), "torchvision"
     else:
@@ -94,6 +93,7 @@ def load_cifar(cifar: Cifar, data_dir: Path | None) -> RawData:
         pad=4,
         flip=True,
         source=source,
+        notes=notes,
     )
 
 

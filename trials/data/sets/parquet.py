@@ -51,4 +51,5 @@ def load_parquet(
         pad=min(arrays.train_images.shape[2:]) // 8,
         flip=arrays.train_images.shape[1] == 3,
         source="parquet",
+        notes=files.notes,
     )
