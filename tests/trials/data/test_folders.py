@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -309,16 +310,23 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("name", ["folder", "tinyimagenet", "imagenet"])
-@pytest.mark.parametrize("split", ["val", "train"])
+@every_loader
+@pytest.mark.parametrize("part", ["val", "train"])
 @pytest.mark.parametrize("change", CHANGES)
-def test_splits_with_other_classes_are_refused_and_the_classes_named(tmp_path, name, split, change):
-    change(write_plain(tmp_path) / split)
+def test_splits_with_other_classes_are_refused_and_the_classes_named(tmp_path, split, read, part, change):
+    change(write_plain(tmp_path) / part)
     with pytest.raises(DataError) as caught:
-        load_data(name, str(tmp_path))
+        read(tmp_path)
     assert f"{tmp_path}/val has " in str(caught.value)
-    assert f"but both must have the same: it {CHANGES[change][split == 'train']}; " in str(caught.value)
+    assert f"but both must have the same: it {CHANGES[change][part == 'train']}; " in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_validation_images_alone_need_no_training_classes(tmp_path):
+    write_plain(tmp_path)
+    shutil.rmtree(tmp_path / "train")
+    surplus(tmp_path / "val")
+    assert load_validation(tmp_path).num_classes == load_validation(tmp_path / "val").num_classes == 3
 
 
 @pytest.mark.parametrize("name", ["folder", "tinyimagenet", "imagenet"])

@@ -62,6 +62,15 @@ def test_other_layouts_of_val_are_the_same_data(tmp_path, layout):
     assert len(raw.test_labels) == 6
 
 
+def test_folders_in_test_that_are_no_classes_are_counted_if_others_are(tmp_path, monkeypatch):
+    root = write_tinyimagenet(tmp_path, "moved")
+    assert load_tiny(root).notes == ()
+    (root / "test/N01443537").mkdir()
+    forget(monkeypatch)
+    (note,) = load_tiny(root).notes
+    assert "1 outside of the class folders; the first is test/N01443537" in note
+
+
 def test_the_archives_own_folder_may_be_named_by_its_parent(tmp_path):
     write_tinyimagenet(tmp_path / "tiny-imagenet-200")
     assert load_tiny(tmp_path).fingerprint == load_tiny(tmp_path / "tiny-imagenet-200").fingerprint

@@ -78,7 +78,7 @@ def load_validation(data_dir: Path, *, crop_size: int = 224, resize: int = 256) 
     """Load only the official validation images, for evaluating pretrained networks without the training images.
 
     Layout as for :func:`load_imagenet`, or one folder per class in ``data_dir`` itself. Both splits of the result are
-    the validation images. Raises DataError if they are absent.
+    the validation images. Raises DataError if they are absent, or if there are training images of other classes.
     """
     fixed: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "crop_size": crop_size, "resize": resize}
     if files := find_split(data_dir, TEST_SPLITS):
@@ -95,6 +95,8 @@ def load_validation(data_dir: Path, *, crop_size: int = 224, resize: int = 256) 
     if not classes:
         wanted = f"val/<class>/ or <class>/ with image files, or {TEST_SPLITS[0]}-*.parquet, itself or in data/"
         raise DataError(f"{data_dir} holds no validation images of imagenet: it must have {wanted}")
+    if train := {name: label for label, name in enumerate(class_folders(data_dir / "train"))}:
+        must_agree(folder, classes, train)  # or the classes after a missing one would have other numbers
     listing = list_split(folder, data_dir, classes)
     named = (FolderImages.of(data_dir, listing.names), listing.labels)
     fixed |= {"source": "folder", "fingerprint": folder_digest(listing), "notes": notes_on(data_dir, listing)}

@@ -115,14 +115,20 @@ def _annotated(root: Path, classes: dict[str, int]) -> Listing:
 
 
 def _rearranged(root: Path, classes: dict[str, int]) -> Listing:
-    """List val/ with one folder per class; class folders in test/ are part of val/ that a user moved, and count too."""
+    """List val/ with one folder per class; class folders in test/ are part of val/ that a user moved, and count too.
+
+    Other folders beside those in test/ are counted as not read.
+    """
     must_agree(root / "val", class_folders(root / "val"), classes)
-    moved = {name: classes[name] for name in class_folders(root / "test") if name in classes}
+    in_test = class_folders(root / "test")
+    moved = {name: classes[name] for name in in_test if name in classes}
     parts = [list_split(root / "val", root, classes, LISTS)]
     parts += [list_split(root / "test", root, moved, LISTS)] if moved else []
     pairs = [pair for part in parts for pair in zip(part.files, part.labels.tolist(), strict=True)]
     unread = [name for part in parts for name in part.unread]
-    return Listing.of(sorted(pairs, key=_by_name), unread, [name for part in parts for name in part.outside])
+    outside = [name for part in parts for name in part.outside]
+    outside += [f"test/{name}" for name in in_test if moved and name not in classes]
+    return Listing.of(sorted(pairs, key=_by_name), unread, outside)
 
 
 def _decode(root: Path, train: Listing, test: Listing, class_count: int) -> Arrays:
