@@ -15,7 +15,7 @@ from trials.data.device import OnDevice
 from trials.data.encoded import EncodedData
 from trials.data.loader import Batch, Loader, Source
 from trials.data.raw import IMAGENET_MEAN, IMAGENET_STD, RawData
-from trials.data.sets.cifar import CIFAR10, CIFAR100, load_cifar
+from trials.data.sets.cifar import CIFAR10, CIFAR100, load_cifar, require_downloaded
 from trials.data.sets.digits import load_digits
 from trials.data.sets.folder import load_folder
 from trials.data.sets.imagenet import load_imagenet, peek_imagenet
@@ -23,7 +23,7 @@ from trials.data.sets.parquet import load_parquet
 from trials.data.sets.tinyimagenet import load_tinyimagenet
 from trials.data.streamed import Streamed
 from trials.data_header import DataHeader
-from trials.errors import DataError, unknown_name
+from trials.errors import AbsentData, DataError, unknown_name
 
 __all__ = [
     "DATASETS",
@@ -128,7 +128,7 @@ def _folder_of(name: str, data_dir: str | None, options: DataOptions) -> Path | 
     folder = None if data_dir is None else Path(data_dir).expanduser().absolute()
     if folder is not None and not folder.is_dir():
         what = "not a folder" if folder.exists() else "missing"
-        raise DataError(f"data_dir is '{folder}', which is {what}: it must be the folder that holds {name}")
+        raise AbsentData(f"data_dir is '{folder}', which is {what}: it must be the folder that holds {name}")
     return folder
 
 
@@ -201,12 +201,15 @@ def require_data(name: str, data_dir: str | None = None, options: DataOptions = 
 
 
 def peek_header(name: str, data_dir: str | None = None, options: DataOptions = NO_OPTIONS) -> DataHeader:
-    """The header of a data set, at little cost where its images would first have to be unpacked.
+    """The header of a data set, at little cost where it would first have to be downloaded or unpacked.
 
     Of ImageNet in Parquet files that are not unpacked yet only the footers are read; its fingerprint is then None.
-    Otherwise the same as :func:`require_data`. Raises DataError as :func:`load_data` does, except for damaged images.
+    Otherwise the same as :func:`require_data`. Raises DataError as :func:`load_data` does, except for damaged images,
+    and AbsentData for what would have to be downloaded.
     """
     folder, loader = _folder_of(name, data_dir, options), DATASETS[name]
+    if name in (CIFAR10.name, CIFAR100.name) and folder is None:
+        require_downloaded(CIFAR10 if name == CIFAR10.name else CIFAR100)
     if name == "imagenet" and folder is not None:
         sizes = loader.keywords if isinstance(loader, partial) else {}
         if (header := peek_imagenet(folder, **sizes)) is not None:

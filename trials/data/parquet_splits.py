@@ -31,10 +31,20 @@ def layout(test_splits: Sequence[str] = TEST_SPLITS) -> str:
 
 @dataclass(frozen=True)
 class ParquetFiles:
-    """The files of both splits, each in shard order."""
+    """The files of both splits, each in shard order; ``unread``: names of other splits that could be the test split."""
 
     train: tuple[Path, ...]
     test: tuple[Path, ...]
+    unread: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A line for the user on splits that are not read, if there are any."""
+        return tuple(
+            f"the split {name} beside {self.test[0]} is not read: the images to test on are those, and the images to "
+            "validate on are drawn from the training images"
+            for name in self.unread
+        )
 
 
 def find_files(data_dir: Path, test_splits: Sequence[str] = TEST_SPLITS) -> ParquetFiles | None:
@@ -46,9 +56,10 @@ def find_files(data_dir: Path, test_splits: Sequence[str] = TEST_SPLITS) -> Parq
     """
     for folder in _places(data_dir, ("train", *test_splits)):
         train = shards(folder, "train")
-        test = next(filter(None, (shards(folder, name) for name in test_splits)), ())
+        present = [name for name in test_splits if _holds(folder, [name])]
+        test = shards(folder, present[0]) if present else ()
         if train and test:
-            return ParquetFiles(train, test)
+            return ParquetFiles(train, test, tuple(present[1:]))
         if train or test:
             only = "training" if train else "test"
             raise DataError(f"{folder} has only the {only} split, but must have {layout(test_splits)}")

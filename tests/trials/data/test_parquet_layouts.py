@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.trials.parquet_files import pictures, write
-from trials.data import load_data
+from trials.data import load_data, require_data
 from trials.data.sets.imagenet import load_validation
 from trials.errors import DataError
 
@@ -129,6 +129,13 @@ def test_the_test_split_is_the_test_split_where_there_is_one(tmp_path, name, pat
     data = load_data("parquet", str(tmp_path))
     assert np.array_equal(data.test_images.permute(0, 2, 3, 1), pictures(3, seed=1))
     assert len(data.train_labels) == 3
+    (note,) = require_data("parquet", str(tmp_path)).notes
+    assert note.startswith(f"the split {name} beside {tmp_path}")
+    assert "is not read" in note
+
+
+def test_nothing_is_noted_where_everything_is_read(tmp_path):
+    assert require_data("parquet", str(_written(tmp_path, LAYOUTS["flat"]))).notes == ()
 
 
 @pytest.mark.parametrize("files", ["validation/0000.parquet", "default/validation/0000.parquet", "data/val-0.parquet"])

@@ -14,7 +14,7 @@ from trials.data.encoded import FolderImages
 from trials.data.folders import SUFFIXES, Listing, class_folders, folder_digest, list_split, must_agree, notes_on
 from trials.data.images import DECODING, ImageStack
 from trials.data.raw import Arrays, RawData, channel_statistics, raw_data
-from trials.errors import DataError
+from trials.errors import AbsentData, DataError
 
 TEST_SPLITS = ("test", "val", "valid", "validation")
 LAYOUT = "train/<class>/ and test/<class>/ (or val/, valid/ or validation/) with image files"
@@ -35,7 +35,7 @@ def load_folder(data_dir: Path | None, image_size: int | None = None) -> RawData
         DataError: the data are absent, damaged, too large or of several sizes, or the splits' classes differ.
     """
     if data_dir is None:
-        raise DataError(f"data set 'folder' has no data_dir, but needs one: name a folder with {LAYOUT}")
+        raise AbsentData(f"data set 'folder' has no data_dir, but needs one: name a folder with {LAYOUT}")
     classes = {name: label for label, name in enumerate(_training_classes(data_dir))}
     split, notes = _test_split(data_dir)
     way_out = f"name them alike, or move {split}/ away if its images have no classes"
@@ -65,10 +65,10 @@ def _training_classes(data_dir: Path) -> Mapping[str, Path]:
     if (data_dir / "train").is_dir():
         found = f"has a folder train/ without class folders{_inside(data_dir / 'train')}"
     elif inner := next((path for path in class_folders(data_dir).values() if (path / "train").is_dir()), None):
-        raise DataError(f"{data_dir} has no folder train/, but {inner} has: give that as data_dir")
+        raise AbsentData(f"{data_dir} has no folder train/, but {inner} has: give that as data_dir")
     else:
         found = f"has no folder train/{_inside(data_dir)}"
-    raise DataError(f"{data_dir} {found}: it must have {LAYOUT}, so move each image into the folder of its class")
+    raise AbsentData(f"{data_dir} {found}: it must have {LAYOUT}, so move each image into the folder of its class")
 
 
 def _inside(folder: Path) -> str:

@@ -16,7 +16,7 @@ from trials.data.parquet_file import ParquetHeader, read_header, read_labels
 from trials.data.parquet_splits import ParquetFiles, classes_in, find_files, find_split, layout
 from trials.data.raw import IMAGENET_MEAN, IMAGENET_STD, LabelArray
 from trials.data_header import DataHeader
-from trials.errors import DataError
+from trials.errors import AbsentData, DataError
 
 TEST_SPLITS = ("validation", "valid", "val")  # the official test images have no labels
 LAYOUT = f"train/<class>/ and val/<class>/ with image files, or {layout(TEST_SPLITS)}, itself or in data/"
@@ -29,7 +29,7 @@ def load_imagenet(data_dir: Path | None, *, crop_size: int = 224, resize: int = 
     read individually from Parquet; image files are not copied. Raises DataError if the data are absent or incomplete.
     """
     if data_dir is None:
-        raise DataError(f"data set 'imagenet' has no data_dir, but needs one: name a folder with {LAYOUT}")
+        raise AbsentData(f"data set 'imagenet' has no data_dir, but needs one: name a folder with {LAYOUT}")
     fixed: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "crop_size": crop_size, "resize": resize}
     if (files := find_files(data_dir, TEST_SPLITS)) is not None:
         train, test = (pack(headers) for headers in _headers(files))
@@ -39,7 +39,7 @@ def load_imagenet(data_dir: Path | None, *, crop_size: int = 224, resize: int = 
         return encoded_data("imagenet", *splits, count, source="parquet", fingerprint=_fingerprint(*splits), **fixed)
     folders, test_folders = (class_folders(data_dir / split) for split in ("train", "val"))
     if not folders or not test_folders:
-        raise DataError(f"{data_dir} holds no imagenet: it must have {LAYOUT}")
+        raise AbsentData(f"{data_dir} holds no imagenet: it must have {LAYOUT}")
     classes = {name: label for label, name in enumerate(folders)}
     must_agree(data_dir / "val", test_folders, classes)
     listed = [list_split(data_dir / split, data_dir, classes) for split in ("train", "val")]

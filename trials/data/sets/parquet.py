@@ -7,7 +7,7 @@ from pathlib import Path
 from trials.data.parquet_columns import Wanted
 from trials.data.parquet_splits import classes_in, find_files, layout, read_arrays
 from trials.data.raw import RawData, channel_statistics, raw_data
-from trials.errors import DataError
+from trials.errors import AbsentData
 
 
 def load_parquet(
@@ -34,10 +34,10 @@ def load_parquet(
     Raises DataError if the data are absent, incomplete, damaged or contradictory.
     """
     if data_dir is None:
-        raise DataError(f"data set 'parquet' has no data_dir, but needs one: name a folder with {layout()}")
+        raise AbsentData(f"data set 'parquet' has no data_dir, but needs one: name a folder with {layout()}")
     files = find_files(data_dir)
     if files is None:
-        raise DataError(
+        raise AbsentData(
             f"{data_dir} has no {layout()}, neither itself nor in data/ or one folder below: name the folder that has"
         )
     arrays = read_arrays(files, Wanted(image_column, label_column), image_size=image_size)
@@ -51,4 +51,5 @@ def load_parquet(
         pad=min(arrays.train_images.shape[2:]) // 8,
         flip=arrays.train_images.shape[1] == 3,
         source="parquet",
+        notes=files.notes,
     )

@@ -22,7 +22,7 @@ from trials.data.images import DECODING, ImageStack
 from trials.data.parquet_columns import Wanted
 from trials.data.parquet_splits import classes_in, find_files, layout, read_arrays
 from trials.data.raw import IMAGENET_MEAN, IMAGENET_STD, Arrays, ImageArray, RawData, raw_data
-from trials.errors import DataError
+from trials.errors import AbsentData, DataError
 
 SIZE = 64
 FOLDER = "tiny-imagenet-200"
@@ -42,7 +42,7 @@ def load_tinyimagenet(data_dir: Path | None) -> RawData:
     order of their names. Raises DataError if the data are absent, incomplete or damaged.
     """
     if data_dir is None:
-        raise DataError(f"data set 'tinyimagenet' has no data_dir, but needs one: name a folder with {LAYOUT}")
+        raise AbsentData(f"data set 'tinyimagenet' has no data_dir, but needs one: name a folder with {LAYOUT}")
     notes: tuple[str, ...] = ()
     if (files := find_files(data_dir, TEST_SPLITS)) is not None:
         arrays, source = read_arrays(files, Wanted()), "parquet"
@@ -72,7 +72,7 @@ def _from_folders(data_dir: Path) -> tuple[Arrays, tuple[str, ...]]:
     """The images of the folder layout, and notes on what is not read."""
     root = next((f for f in (data_dir, data_dir / FOLDER) if (f / "train").is_dir() and (f / "val").is_dir()), None)
     if root is None:
-        raise DataError(f"{data_dir} holds no tinyimagenet: it must have {LAYOUT}")
+        raise AbsentData(f"{data_dir} holds no tinyimagenet: it must have {LAYOUT}")
     classes = {name: label for label, name in enumerate(class_folders(root / "train"))}
     if (root / "wnids.txt").is_file():
         must_agree(root / "wnids.txt", _text(root / "wnids.txt").split(), classes)
