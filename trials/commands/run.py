@@ -15,6 +15,7 @@ from trials.data import require_data
 from trials.dotted_paths import override
 from trials.errors import Superseded, UserError
 from trials.methods.parsing import parse
+from trials.networks.named_files import resolved
 from trials.running.trial import TrialHost, run
 from trials.storage import files
 from trials.storage.rows import Row
@@ -36,7 +37,7 @@ def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
     add_threads(parser)
     options = parser.parse_args(arguments)
     sweep = sweep_path(options.storage, options.name)
-    config = parse(override(read_yaml(options.config), options.overrides))
+    config = resolved(parse(override(read_yaml(options.config), options.overrides)))
     require_data(config.dataset, config.data_dir, config.data_options)
     folder = sweep / "trials" / config.id
     try:

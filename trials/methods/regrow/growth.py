@@ -5,9 +5,8 @@ The algorithms are in trials/regrowth/.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -23,6 +22,7 @@ from trials.methods.regrow.episodes import Episode, EpisodeRecipe
 from trials.methods.regrow.finetuning import AdamWRecipe
 from trials.methods.regrow.prune_iterative import DENSE, PRUNED, PruneIterativeConfig
 from trials.models import MODELS
+from trials.networks.named_files import require_unchanged
 from trials.networks.stored import network_of
 from trials.regrowth import selection
 from trials.regrowth.channels import filter_indices, units
@@ -75,6 +75,11 @@ class RegrowingConfig(StartsDense):
         batchnorm_batches: training batches on which to measure BN's statistics again after growth; 0 keeps them.
         episode: the brief finetuning after which an allocation is rewarded.
     """
+
+    named_files: ClassVar[Mapping[str, Literal["weights", "trial"]]] = {
+        **StartsDense.named_files,
+        "reference": "trial",
+    }
 
     prune: SparseSource = SparseSource()
     unit: Literal["weight", "filter"] = "weight"
@@ -133,7 +138,7 @@ class Growth:
         self.dense.model.load_state_dict(net.snapshots[DENSE])
         self.reference, self.reference_masks = prunable(self.dense.model), {}
         if config.reference is not None:
-            found = network_of(Path(config.reference).expanduser())
+            found = network_of(require_unchanged(config, "reference"))
             self.reference = {name: found["model"][name].to(net.device) for name in net.masks}
             self.reference_masks = {name: mask.to(net.device) for name, mask in found["masks"].items()}
         ssim = measured_ssim(self.dense, net, context.data, config.ssim_batches, config.ssim_per)
