@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trials.compact import Kept, shrink
 from trials.errors import UserError
-from trials.networks.formats import Weights
+from trials.networks.formats import Weights, printable
 
 _ANYWHERE = ("module", "_orig_mod")
 """Parts of names that DataParallel and torch.compile put before what they wrap, also inside a model."""
@@ -86,7 +86,9 @@ def _own_names(tensors: Mapping[str, Tensor], own: Mapping[str, Any], what: str)
         while (head := short.partition("."))[0] in _FIRST and head[0] not in first and head[2]:
             short = head[2]
         if short in found:
-            raise UserError(f"{what}, but holds {short} twice, with different prefixes: leave one of them out")
+            raise UserError(
+                f"{what}, but holds {printable(short)} twice, with different prefixes: leave one of them out"
+            )
         found[short] = tensor
     return found
 
@@ -123,7 +125,7 @@ def _require_fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], what: s
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             why, way = _other_images(state, own) if names is shapes else ("", "give the model it was saved from")
-            raise UserError(f"{what}, but {how} {', '.join(names[:3])}{more}{why}: {way}")
+            raise UserError(f"{what}, but {how} {', '.join(map(printable, names[:3]))}{more}{why}: {way}")
     for name, tensor in state.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise UserError(f"{what}, but has values in {name} that are not finite: give an earlier checkpoint")
@@ -165,5 +167,7 @@ def _ranking(scores: Mapping[str, Tensor], own: Mapping[str, Tensor], what: str)
     """The scores, if they rank weights: constant ones, of a dense training, say nothing."""
     for name, score in scores.items():
         if name not in own or score.shape != own[name].shape:
-            raise UserError(f"{what}, but its {_SCORES} of {name} fit no weight: give the model it was saved from")
+            raise UserError(
+                f"{what}, but its {_SCORES} of {printable(name)} fit no weight: give the model it was saved from"
+            )
     return dict(scores) if any((score != score.flatten()[0]).any() for score in scores.values()) else {}

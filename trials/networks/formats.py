@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,6 +63,12 @@ def read_weights(content: bytes, what: str) -> Weights:
     return Weights(_state_in(loaded, what))
 
 
+def printable(name: object) -> str:
+    """A name from a file, for a message of one line: names may hold anything."""
+    text = str(name)
+    return text if text.isprintable() else ascii(text)
+
+
 def _state_in(loaded: Mapping[Any, Any], what: str) -> dict[str, Tensor]:
     found = dict(_containers(loaded, "", _DEEPEST))
     if len(found) > 1:
@@ -74,7 +81,7 @@ def _state_in(loaded: Mapping[Any, Any], what: str) -> dict[str, Tensor]:
     state = {name: value for name, value in loaded.items() if isinstance(name, str) and isinstance(value, Tensor)}
     nested = [str(name) for name, value in loaded.items() if isinstance(value, Mapping)]
     if not state or nested:
-        keys = ", ".join(map(str, list(loaded)[:5])) or "nothing"
+        keys = ", ".join(map(printable, list(loaded)[:5])) or "nothing"
         among = ", ".join(CONTAINERS[:5])
         raise UserError(
             f"{what}, but must hold a state dict, or one under a key such as {among}, and holds {keys}: "
@@ -104,7 +111,8 @@ def _loaded(content: bytes, what: str) -> Any:
     if _is_safetensors(content):
         return _from_safetensors(content, what)
     try:
-        with torch.serialization.safe_globals(_numpy()):
+        with torch.serialization.safe_globals(_numpy()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on the form of the file; what cannot be read is said below
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001  damaged pickles raise errors of every kind, and all say the same
         raise UserError(f"{what}, but {_why(content, error)}") from None
@@ -137,7 +145,7 @@ def _classes(content: bytes, text: str) -> list[str]:
             found = torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(content))
     except Exception:  # noqa: BLE001  no zip file: the error itself may name the class
         found = _GLOBAL.findall(text)
-    return sorted(dict.fromkeys(found))[:3]
+    return sorted(map(printable, dict.fromkeys(found)))[:3]
 
 
 def _numpy() -> list[Any]:
