@@ -232,6 +232,14 @@ class Method(ABC):
                 f"{file} holds a compact network, but {method} needs the whole model: export it with --form dense"
             )
 
+    def check_trials(self, model: nn.Module) -> None:  # noqa: B027  most methods name no other trials
+        """Check that the finished trials whose folders the config names fit ``model``, on the meta device.
+
+        Depends on the config's method, model, pattern or unit, and on these folders only.
+
+        Raises:
+            UserError: one of them does not; the message names the way out."""
+
     def initialised(self, net: Net) -> None:  # noqa: B027  most methods have nothing to do here
         """Called with the freshly initialised network, before the source is loaded. Does nothing by default."""
 

@@ -69,13 +69,14 @@ def load_source(net: Net, method: Method) -> None:
 
 
 def require_fitting(config: TrialConfig, data: DataHeader) -> None:
-    """Check that a trial can start from what its ``source_net`` names, on data of these classes and channels.
+    """Check that the files and trials that a config names fit its model on data of these classes and channels.
 
-    Reads a file once for every model and number of classes and channels.
+    Reads each of them once for every model and number of classes and channels.
 
     Raises:
         UserError: the file cannot be read, its weights do not fit the model, or the method would drop their mask.
     """
+    _require_trials(config, data.num_classes, data.in_channels)
     if not isinstance(config, HasSource) or config.source_net is None:
         return
     source = _source(config)
@@ -86,6 +87,25 @@ def require_fitting(config: TrialConfig, data: DataHeader) -> None:
     METHODS[config.method](config).check_start(start.density, compact=start.compact)
 
 
+def _require_trials(config: TrialConfig, num_classes: int, in_channels: int) -> None:
+    given = config.files_given()
+    trials = tuple((name, given[name], config.file_hashes.get(name)) for name in given if name != FIELD)
+    pattern = getattr(config, "pattern", getattr(config, "unit", None))
+    key = (config.method, config.model, pattern, num_classes, in_channels, *trials)
+    if trials and key not in _TRIALS_THAT_FIT:
+        METHODS[config.method](config).check_trials(_on_meta(config.model, num_classes, in_channels))
+        if all(digest is not None for _, _, digest in trials):
+            _TRIALS_THAT_FIT.add(key)
+
+
+_TRIALS_THAT_FIT: set[tuple[object, ...]] = set()
+
+
+def _on_meta(model: str, num_classes: int, in_channels: int) -> nn.Module:
+    with torch.device("meta"):
+        return MODELS[model](num_classes=num_classes, in_channels=in_channels)
+
+
 def _source(config: HasSource) -> _Source | None:
     """The file that the config names; None if it names torchvision's weights."""
     path = config.files_given().get(FIELD)
@@ -94,9 +114,7 @@ def _source(config: HasSource) -> _Source | None:
 
 @lru_cache(maxsize=64)
 def _start(source: _Source, num_classes: int, in_channels: int) -> _Start:
-    with torch.device("meta"):
-        model = MODELS[source.model](num_classes=num_classes, in_channels=in_channels)
-    return _Start.of(_read(source, model))
+    return _Start.of(_read(source, _on_meta(source.model, num_classes, in_channels)))
 
 
 def _read(source: _Source, model: nn.Module) -> Fitted:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from trials.config.trial_config import TrialConfig
 from trials.errors import DamagedFile, UserError
+from trials.networks.formats import printable
 from trials.storage.place import Place, place
 from trials.storage.trial_folder import TrialFolder
 
@@ -97,11 +98,13 @@ def read_file(where: Place, what: str) -> bytes:
 
 def named(field: str, given: str, where: Place) -> str:
     """The beginning of a message on a file: the field, the path as given and, if it is another text, as absolute."""
-    return f"{field} is {given!r}{'' if str(where) == given else f' ({where})'}"
+    return f"{field} is {given!r}{'' if str(where) == given else f' ({printable(where)})'}"
 
 
 def place_named(field: str, given: str) -> Place:
     """Return the absolute place of a path in a config; raises UserError if it is no path."""
+    if "\0" in given:
+        raise UserError(f"{field} is {given!r}, but must be a path, which has no null character")
     try:
         return place(given)
     except (UserError, RuntimeError) as error:  # RuntimeError: there is no such user as in ~user
@@ -129,18 +132,16 @@ def _digest_of_file(where: Place, what: str) -> str:
 
 def _require_file(where: Place, what: str) -> None:
     """Raises UserError if something lies at ``where`` that is no file, so that reading a pipe does not wait."""
-    try:
-        if where.is_dir():
-            trial = (where / "state.json").is_file() or (where / "config.json").is_file()
-            way = (
-                f"export it (python -m trials export {where} --to FILE) and name that file" if trial else "name a file"
+    if where.is_dir():
+        kind, way = "a folder", "name a file"
+        if (where / "state.json").is_file() or (where / "config.json").is_file():
+            kind, way = (
+                "the folder of a trial",
+                f"name the FILE of python -m trials export {printable(where)} --to FILE",
             )
-            kind = "the folder of a trial" if trial else "a folder"
-            raise UserError(f"{what}, but must be a file of weights, and that is {kind}: {way}")
-        if where.exists() and not where.is_file():
-            raise UserError(f"{what}, but must be a file of weights, and that is no regular file: name a file")
-    except ValueError as error:  # a path with a null character
-        raise UserError(f"{what}, but must be a path ({error})") from None
+        raise UserError(f"{what}, but must be a file of weights, and that is {kind}: {way}")
+    if where.exists() and not where.is_file():
+        raise UserError(f"{what}, but must be a file of weights, and that is no regular file: name a file")
 
 
 def _unreadable(what: str, error: OSError) -> UserError:
@@ -168,8 +169,6 @@ def _digest_of_trial(folder: Place, what: str) -> str:
         raise UserError(f"{what}, but cannot be read: {damage}; run that trial again, it repairs what it can") from None
     except OSError as error:
         raise UserError(f"{must}, and cannot be read ({_one_line(error)}): give the path of one") from None
-    except ValueError as error:
-        raise UserError(f"{what}, but must be a path ({error})") from None
 
 
 def _compare(field: str, given: str, then: str | None, now: str) -> None:

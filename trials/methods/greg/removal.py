@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import BeforeValidator, Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from trials.compact import kept_rows
 from trials.config.recipes import RATES, Recipe
@@ -210,6 +210,10 @@ class RemovalMethod(Method):
             folder, digest = self.config.base_pr_model, self.config.file_hashes.get("base_pr_model")
             _require_groups(folder, digest, self.config.pattern)
         return dense_source(self.config)
+
+    def check_trials(self, model: nn.Module) -> None:
+        if self.config.base_pr_model is not None:
+            self.config.inherited(prunable(model))
 
     def initialised(self, net: Net) -> None:
         """Refuse ratios that the network's dependency graph forbids, before anything is trained."""

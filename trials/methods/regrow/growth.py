@@ -10,11 +10,11 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from trials.config.recipes import one_of
 from trials.config.trial_config import StartsDense
-from trials.errors import unknown_name
+from trials.errors import UserError, unknown_name
 from trials.frozen import Frozen
 from trials.methods.base import generator_for
 from trials.methods.dense import fields_of_source
@@ -122,6 +122,23 @@ class RegrowingConfig(StartsDense):
     def missing(self) -> float | None:
         """SSIM to assume for layers without one; None excludes them where layers are chosen by SSIM."""
         return None
+
+
+def require_reference(config: RegrowingConfig, model: nn.Module) -> None:
+    """Check that the trial that ``reference`` names is of the same model; ``model`` may lie on the meta device.
+
+    Raises:
+        UserError: its weights have other names or shapes.
+    """
+    if config.reference is None:
+        return
+    found = network_of(require_unchanged(config, "reference"))["model"]
+    for name, weight in prunable(model).items():
+        if name not in found or found[name].shape != weight.shape:
+            raise UserError(
+                f"reference is {config.reference!r}, but its network has {'another' if name in found else 'no'} {name} "
+                "than this model: give a trial of the same model that is not compact"
+            )
 
 
 class Growth:
