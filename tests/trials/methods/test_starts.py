@@ -19,7 +19,6 @@ from trials.methods.preconditions import require_runnable
 from trials.methods.registry import METHODS
 from trials.networks.export import FORMS, export
 from trials.networks.named_files import resolved
-from trials.sparsity import prunable
 from trials.training.net import Net
 
 pytestmark = pytest.mark.usefixtures("few_digits")
@@ -163,9 +162,7 @@ def test_a_compact_network_of_another_model_is_refused(exported: dict[str, Path]
         assert str(refused.value).isprintable()
 
 
-def test_the_check_reads_a_file_once(
-    exported: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_check_reads_a_file_once(exported: dict[str, Path], tmp_path: Path) -> None:
     path = tmp_path / "net.pt"
     path.write_bytes(exported["dense"].read_bytes())
     configs = [starting("bip", path, seed=seed) for seed in range(3)]
@@ -173,4 +170,3 @@ def test_the_check_reads_a_file_once(
     path.unlink()
     for config in configs:
         require_runnable(config, DATA)
-    assert len(prunable(models.build("tiny", num_classes=10, in_channels=1, seed=0))) == 4
