@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,6 @@ def test_what_cannot_be_a_source_is_refused_before_anything_starts(
     if problem == "folder":
         (here / "net.pt").mkdir()
     elif problem == "namespace":
-        import argparse
-
         torch.save(argparse.Namespace(), here / "net.pt")
     elif problem == "classes":
         weights(here / "net.pt", num_classes=5)
@@ -82,7 +81,7 @@ def test_a_relative_path_is_the_drivers(here: Path, ran: list[str], monkeypatch:
     assert list(record.content["file_hashes"]) == ["source_net"]
     assert record.config.id == record.id
     (here / "net.pt").unlink()
-    assert main(["--show", "results/small"]) == COMPLETE
+    assert main(["--show", "small"]) == COMPLETE
     assert len(sweeper.load(here / "results" / "small").trials) == 1
 
 
@@ -90,11 +89,13 @@ def test_every_value_of_grid_and_search_has_its_content_in_the_name(here: Path) 
     for name, seed in (("a.pt", 0), ("b.pt", 1), ("c.pt", 0)):
         weights(here / name, seed)
     paths = ["a.pt", "b.pt", "c.pt", str(here / "a.pt")]
-    searching = make_space(trial=TRIAL, grid={}, search={"source_net": {"choice": paths}}, samples=3)
+    searching = make_space(
+        trial={**TRIAL, "density": 0.5}, grid={}, search={"source_net": {"choice": paths}}, samples=3
+    )
     gridded = make_space(trial=TRIAL, grid={"density": [0.5], "source_net": paths})
     (cell,) = searching.cells()
     for ids in (
-        [searching.config(cell, {"source_net": path, "density": 0.5}).id for path in paths],
+        [searching.config(cell, {"source_net": path}).id for path in paths],
         [gridded.config(one).id for one in gridded.cells()],
     ):
         assert ids[0] == ids[2] == ids[3]
