@@ -124,11 +124,22 @@ def _require_fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], what: s
     ):
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            why, way = _other_images(state, own) if names is shapes else ("", "give the model it was saved from")
+            why, way = _other_images(state, own) if names is shapes else _other_names(state, own)
             raise UserError(f"{what}, but {how} {', '.join(map(printable, names[:3]))}{more}{why}: {way}")
     for name, tensor in state.items():
+        if own[name].is_floating_point() and not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise UserError(f"{what}, but has {name} as {kind}, and must have floating-point numbers: convert it")
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise UserError(f"{what}, but has values in {name} that are not finite: give an earlier checkpoint")
+
+
+def _other_names(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[str, str]:
+    """Why names differ and the way out: where none of them is known, perhaps only a prefix does."""
+    if state.keys() & own.keys() or not state:
+        return "", "give the model it was saved from"
+    first = printable(next(iter(state)))
+    return f" (its names are as {first})", "give the model it was saved from, or strip their prefix"
 
 
 def _other_images(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[str, str]:

@@ -160,7 +160,8 @@ def _digest_of_trial(folder: Place, what: str) -> str:
         trial = TrialFolder(folder)
         state = trial.state()
         if state is None or state.status != "complete":
-            raise UserError(f"{must}, and there is {'none' if state is None else f'one that is {state.status}'}")
+            there = "none" if state is None else f"one that is {state.status}"
+            raise UserError(f"{must}, and there is {there}: give STORAGE/SWEEP/trials/ID of a complete one")
         last = state.commits[-1].checkpoint if state.commits else None
         if last is None:
             raise UserError(f"{must}, and that one has no checkpoint: run it again")

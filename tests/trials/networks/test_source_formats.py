@@ -350,3 +350,16 @@ def test_an_ordered_dict_is_a_mapping(tmp_path: pathlib.Path) -> None:
     state = tiny().state_dict()
     assert isinstance(state, OrderedDict)
     assert_weights(started(OrderedDict(model=state), tmp_path), state)
+
+
+def test_unknown_prefixes_and_integers_are_said(tmp_path: pathlib.Path) -> None:
+    state = dict(tiny().state_dict())
+    assert "(its names are as student.conv1.weight): " in refusal_of(prefixed(state, "student."), tmp_path)
+    whole = {**state, "conv2.weight": state["conv2.weight"].to(torch.int8)}
+    assert "conv2.weight as int8" in refusal_of(whole, tmp_path)
+
+
+def test_names_in_a_file_cannot_break_the_line(tmp_path: pathlib.Path) -> None:
+    state = tiny().state_dict()
+    refusal_of({**state, "conv9\x1b[31m\n.weight": torch.zeros(1)}, tmp_path)
+    refusal_of({"a\nb": {}}, tmp_path)
