@@ -363,3 +363,14 @@ def test_names_in_a_file_cannot_break_the_line(tmp_path: pathlib.Path) -> None:
     state = tiny().state_dict()
     refusal_of({**state, "conv9\x1b[31m\n.weight": torch.zeros(1)}, tmp_path)
     refusal_of({"a\nb": {}}, tmp_path)
+
+
+def test_numbers_of_numpy_1(tmp_path: pathlib.Path) -> None:
+    """Files of before numpy 2 name its inner module numpy.core."""
+    state = tiny().state_dict()
+    content = {"state_dict": state, "lr": np.float64(0.1), "n": np.arange(2)}
+    torch.save(content, tmp_path / "net.pt", _use_new_zipfile_serialization=False)
+    old = (tmp_path / "net.pt").read_bytes().replace(b"numpy._core.", b"numpy.core.")
+    assert b"numpy.core.multiarray" in old
+    (tmp_path / "net.pt").write_bytes(old)
+    assert_weights(started_from(tmp_path / "net.pt"), state)
