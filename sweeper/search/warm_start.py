@@ -147,6 +147,9 @@ def _warm(space: Space, cell: Cell, records: Sequence[Record]) -> WarmStart:
     others: list[Observation] = []
     for record, observation in _observations(space, cell, template["method"], records):
         is_same = space.sampler.learns and _question(record.content, space) == question
+        hashes = record.content.get("file_hashes")
+        if hashes and is_same:  # equal paths may name other files by now
+            is_same = space.config(cell, observation.params).file_hashes == hashes
         (same if is_same else others).append(observation)
     return WarmStart(tuple(same), () if same else _best(space, others))
 
@@ -156,7 +159,7 @@ def _observations(
 ) -> Iterator[tuple[Record, Observation]]:
     """Yield complete trials with the cell's method and grid values, and with parameters that this search can have."""
     for record in records:
-        values = dict(leaves(record.content))
+        values = dict(leaves(record.content)) | _paths_as_given(record)
         agrees = all(path in ANY or values.get(path, value) == value for path, value in cell.values.items())
         if record.content["method"] != method or not agrees or record.state is None:
             continue
@@ -168,9 +171,19 @@ def _observations(
             yield record, Observation(params, outcome.values, outcome.violations)
 
 
+def _paths_as_given(record: Record) -> dict[str, Any]:
+    """What grid or search gave for fields that name files; a config holds these paths as absolute ones."""
+    given = {**record.samples[0].grid, **record.samples[0].params} if record.samples else {}
+    return {field: given[field] for field in record.content.get("file_hashes") or () if field in given}
+
+
 def _question(config: Mapping[str, Any], space: Space) -> dict[str, Any]:
-    """The fields in which comparable configs agree: all but the seed, the searched fields and where the trial runs."""
-    free = {*WHERE, "seed", *space.search}
+    """The fields in which comparable configs agree: all but the seed, the searched fields and where the trial runs.
+
+    Hashes of files stand for their paths.
+    """
+    files = config.get("file_hashes") or ()
+    free = {*WHERE, "seed", *space.search, *files, *(f"file_hashes.{path}" for path in space.search)}
     return {path: value for path, value in leaves(config) if path not in free}
 
 

@@ -27,6 +27,7 @@ from trials.dotted_paths import set_at
 from trials.errors import UserError, shown, unknown_name
 from trials.frozen import Frozen
 from trials.methods.parsing import parse
+from trials.networks.named_files import Known, resolved
 
 
 class FromSweep(Frozen):
@@ -174,6 +175,11 @@ class Space(Frozen):
         """Cache of configs by cell key, used if nothing is searched: a cell then has one trial."""
         return {}
 
+    @cached_property
+    def _files(self) -> Known:
+        """The files that trials name, as first read: a run is of the content that it began with."""
+        return {}
+
     def cells(self) -> list[Cell]:
         """Return every cell in the grid's order: the last path changes fastest."""
         return make_cells(self.grid)
@@ -181,15 +187,17 @@ class Space(Frozen):
     def config(self, cell: Cell, params: Mapping[str, Any] | None = None) -> TrialConfig:
         """Return the trial config of one point: the cell's template with its grid values and ``params`` set.
 
+        Files that it names are made absolute and hashed (:func:`trials.networks.named_files.resolved`).
+
         Raises:
-            UserError: the method's config rejects it.
+            UserError: the method's config rejects it, or a file that it names cannot be read.
         """
         if not params and cell.key in self._parsed:
             return self._parsed[cell.key]
         content = template(self.trial, self.cases, cell.values)
         for path, value in {**cell.values, **(params or {})}.items():
             set_at(content, path, value)
-        config = parse(content)
+        config = resolved(parse(content), self._files)
         if not params and not self.search:
             self._parsed[cell.key] = config
         return config

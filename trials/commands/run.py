@@ -16,6 +16,7 @@ from trials.dotted_paths import override
 from trials.errors import Superseded, UserError
 from trials.methods.parsing import parse
 from trials.methods.preconditions import require_runnable
+from trials.networks.named_files import resolved
 from trials.running.trial import TrialHost, run
 from trials.storage import files
 from trials.storage.data_used import DataUsed, data_used_in, refuse_other_data
@@ -38,7 +39,7 @@ def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
     add_threads(parser)
     options = parser.parse_args(arguments)
     sweep = sweep_path(options.storage, options.name)
-    config = parse(override(read_yaml(options.config), options.overrides))
+    config = resolved(parse(override(read_yaml(options.config), options.overrides)))
     header = require_data(*config.data_key)
     for note in header.notes:
         print(f"note: {note}", file=sys.stderr)

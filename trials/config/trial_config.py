@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -18,6 +19,9 @@ from trials.models.imagenet_resnet import TORCHVISION
 
 WHERE = frozenset({"data_dir", "device", "checkpoint_every_s", "measure_latency", "capture"})
 """Fields that affect where and how a trial runs, but not its results; they are not part of its name."""
+
+
+_HASH = re.compile(r"[0-9a-f]{16}")
 
 
 class Segment(Frozen):
@@ -41,8 +45,11 @@ class TrialConfig(Frozen):
         label_column: column of the labels, for data in Parquet files; None finds it.
         image_size: side in pixels to which images are resized, for data sets of images of any size.
         stratify_split: hold out the share ``val_fraction`` of every class instead of a share of all images.
-        file_hashes: by the name of a field that names a file, the hash of the file's content, set when the config is
-            resolved. In the trial's name the hash stands for the path.
+        file_hashes: by the name of a field that names a file, the hash of the file's content (16 hex digits of its
+            SHA-256), set when the config is resolved (:mod:`trials.networks.named_files`). In the trial's name the hash
+            stands for the path.
+        named_files: which fields name a file or a folder, and of what kind: a file of ``weights``, or the folder of a
+            finished ``trial``.
         capture: on CUDA, replay a stage's steps as one CUDA graph if the stage allows it; False runs every step
             operator by operator.
         measure_latency: time the final network on batches of 1 and 128 images, on the trial's own device.
@@ -50,6 +57,8 @@ class TrialConfig(Frozen):
             the trial runs every stage.
         lineage: the earlier segments; the other fields hold the hyperparameters of the current one.
     """
+
+    named_files: ClassVar[Mapping[str, Literal["weights", "trial"]]] = {}
 
     method: str
     dataset: Annotated[str, one_of(DATASETS)]
@@ -85,6 +94,22 @@ class TrialConfig(Frozen):
 
     def __hash__(self) -> int:
         return hash(self.id)  # fields that are mappings have no hash
+
+    @model_validator(mode="after")
+    def _hashes_are_of_files(self) -> TrialConfig:
+        given = self.files_given()
+        for name, digest in self.file_hashes.items():
+            if name not in given:
+                names = ", ".join(given) or "no field here does"
+                raise ValueError(f"file_hashes has {name}, but only fields that name a file have a hash ({names})")
+            if not _HASH.fullmatch(digest):
+                raise ValueError(f"file_hashes has {digest!r} for {name}, but must have 16 hex digits: leave it out")
+        return self
+
+    def files_given(self) -> dict[str, str]:
+        """The files and folders that the config names: path as text, by field."""
+        given = {name: getattr(self, name) for name in self.named_files}
+        return {name: path for name, path in given.items() if path is not None}
 
     @property
     def parallel_pieces(self) -> int:
@@ -131,28 +156,54 @@ class HasVariant(TrialConfig):
     variant: Literal["corrected", "original"] = "corrected"  # type: ignore[assignment]  # wider than the base's Literal
 
 
-class StartsDense(TrialConfig):
+class SourceMask(Frozen):
+    """The mask of a file that holds scores, as BiP's checkpoints do, but not the density that they were trained for.
+
+    Attributes:
+        density: share that the scores keep, the released code's k. 1 takes the file's dense weights.
+        pattern: what they keep: weights of the whole network, or filters or input channels of each convolution.
+    """
+
+    density: float = Field(gt=0, le=1)
+    pattern: Literal["weight", "filter", "channel"] = "weight"
+
+
+class HasSource(TrialConfig):
+    """Config of methods that can start from existing weights.
+
+    Attributes:
+        source_net: start from existing weights instead of training: a file (a state dict alone or in a checkpoint, or
+            what ``python -m trials export`` wrote), or ``torchvision`` for the ImageNet weights of ResNet18, ResNet34
+            or ResNet50.
+        source_mask: the mask of a ``source_net`` that holds scores (``popup_scores``).
+    """
+
+    named_files: ClassVar[Mapping[str, Literal["weights", "trial"]]] = {"source_net": "weights"}
+
+    source_net: str | None = None
+    source_mask: SourceMask | None = None
+
+    def files_given(self) -> dict[str, str]:
+        given = super().files_given()
+        return {name: path for name, path in given.items() if (name, path) != ("source_net", "torchvision")}
+
+    @model_validator(mode="after")
+    def _source_can_be_had(self) -> HasSource:
+        if self.source_net == "torchvision" and self.model not in TORCHVISION:
+            raise ValueError(f"source_net is 'torchvision', but {unknown_name('model', self.model, TORCHVISION)}")
+        if self.source_mask is not None and "source_net" not in self.files_given():
+            raise ValueError("source_mask is given, but source_net names no file that it could be of: leave it out")
+        return self
+
+
+class StartsDense(HasSource):
     """Config of methods that start from a dense network.
 
     Attributes:
         pretrain: recipe of its training, a shared trial: all trials that need the same dense training share one.
-        source_net: start from existing weights instead of training: a file (a state dict, or BiP's
-            checkpoint.pth.tar), or ``torchvision`` for the ImageNet weights of ResNet18, ResNet34 or ResNet50.
     """
 
     pretrain: PretrainRecipe = PretrainRecipe()
-    source_net: str | None = None
-
-    @model_validator(mode="after")
-    def _torchvision_has_it(self) -> StartsDense:
-        require_torchvision_weights(self.source_net, self.model)
-        return self
-
-
-def require_torchvision_weights(source_net: str | None, model: str) -> None:
-    """Raise ValueError if ``source_net`` asks for weights of torchvision that it does not have for ``model``."""
-    if source_net == "torchvision" and model not in TORCHVISION:
-        raise ValueError(f"source_net is 'torchvision', but {unknown_name('model', model, TORCHVISION)}")
 
 
 def content_hash(content: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from trials.config.recipes import OpenRecipe, Recipe
 from trials.config.trial_config import TrialConfig
 from trials.data_header import DataHeader
+from trials.errors import UserError
 from trials.seeding import generator
 from trials.training.net import Batch, Net
 from trials.training.optimizers import Sgd
@@ -178,12 +179,16 @@ class Method(ABC):
         mutable: hyperparameters, by dotted path, that may change between epochs of the first stage, as in population
             based training. A stage built with a new value, attached and given the old stage's ``state_dict`` must use
             the new value in its next step.
+        takes_masks: whether the method goes on from the mask of a file that it starts from (``source_net``).
+        takes_compact: whether the method runs on a compact network that it starts from.
     """
 
     Config: ClassVar[type[TrialConfig]]
     stoppable: ClassVar[tuple[str, ...]] = ()
     reports: ClassVar[tuple[str, ...]] = ()
     mutable: ClassVar[frozenset[str]] = frozenset()
+    takes_masks: ClassVar[bool] = False
+    takes_compact: ClassVar[bool] = False
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -206,6 +211,34 @@ class Method(ABC):
 
         Raises:
             UserError: it cannot; the message names all layers that stand in the way, and the way out."""
+
+    def check_start(self, density: float | None, *, compact: bool) -> None:
+        """Check that the method can start from a file's network (``source_net``) and would not drop its mask.
+
+        Args:
+            density: of the network's mask; None without a mask.
+            compact: whether the network is smaller than the model.
+
+        Raises:
+            UserError: it cannot; the message names the way out."""
+        method, file = self.config.method, f"source_net is {self.config.source_net!r}, which"
+        if density is not None and not self.takes_masks:
+            raise UserError(
+                f"{file} has a mask (density {density:.4g}), but {method} starts from dense weights and would drop it: "
+                "give dense weights, or a method that goes on from a mask (imp, one_shot, prune_iterative)"
+            )
+        if compact and not self.takes_compact:
+            raise UserError(
+                f"{file} holds a compact network, but {method} needs the whole model: export it with --form dense"
+            )
+
+    def check_trials(self, model: nn.Module) -> None:  # noqa: B027  most methods name no other trials
+        """Check that the finished trials whose folders the config names fit ``model``, on the meta device.
+
+        Depends on the config's method, model, pattern or unit, and on these folders only.
+
+        Raises:
+            UserError: one of them does not; the message names the way out."""
 
     def initialised(self, net: Net) -> None:  # noqa: B027  most methods have nothing to do here
         """Called with the freshly initialised network, before the source is loaded. Does nothing by default."""

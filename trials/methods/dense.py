@@ -61,4 +61,5 @@ def dense_trial(config: TrialConfig, train: PretrainRecipe, snapshots: tuple[int
 def fields_of_source(config: TrialConfig, kind: type[TrialConfig]) -> dict[str, Any]:
     """The fields of ``kind`` that a source takes over from ``config``. A source is no segment of a population."""
     own = ("method", "variant", "until_epoch", "lineage")
-    return {name: getattr(config, name) for name in kind.model_fields if name not in own}
+    hashes = {name: digest for name, digest in config.file_hashes.items() if name in kind.named_files}
+    return {name: getattr(config, name) for name in kind.model_fields if name not in own} | {"file_hashes": hashes}

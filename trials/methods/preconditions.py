@@ -10,6 +10,7 @@ from torch import nn
 from trials.config.trial_config import TrialConfig
 from trials.data_header import DataHeader
 from trials.methods.registry import METHODS
+from trials.methods.starting import require_fitting
 from trials.models import MODELS
 
 
@@ -19,6 +20,7 @@ def require_runnable(config: TrialConfig, data: DataHeader) -> None:
     Raises:
         UserError: the trial can run nowhere on such data; the message names the cause and the way out.
     """
+    require_fitting(config, data)
     method = METHODS[config.method](config)
     method.check(model_of(config.model, data.num_classes, data.in_channels), data)
     for other in (method.source(), *method.references().values()):

@@ -49,6 +49,19 @@ def _from_hub(name: str) -> Path:
     return _fetched(url, f"weights of {name}", f"put it there, or give a file (--weights {name}=FILE)")
 
 
+def require_images(model: str, num_classes: int, in_channels: int) -> None:
+    """Check that torchvision's ImageNet weights fit a model for these classes and channels, without fetching them.
+
+    Raises:
+        UserError: they do not.
+    """
+    if (num_classes, in_channels) != (1000, 3):
+        raise UserError(
+            f"source_net is 'torchvision', whose {model} has 1000 classes and reads 3 channels, but the data have "
+            f"{num_classes} classes and {in_channels} channels: give a file of weights for these, or pretrain"
+        )
+
+
 def source_path(source_net: str, model: str) -> Path:
     """Return the weights file that ``source_net`` names; for ``torchvision``, download it once into torch's hub cache.
 

@@ -17,8 +17,7 @@ from trials.errors import OUT_OF_MEMORY, DataError, Preempted, Pruned, Supersede
 from trials.methods import Method, Stage, segments
 from trials.methods.dense import copies_shared
 from trials.methods.registry import METHODS
-from trials.networks.load import load_into
-from trials.networks.torchvision_weights import source_path
+from trials.methods.starting import load_source
 from trials.running.inherited_checkpoint import inherited
 from trials.running.progress import Progress, TrialHost
 from trials.running.shared_trials import obtain
@@ -163,9 +162,7 @@ class _Run:
     def _load_source(self) -> None:
         source = self.config if self._copies_shared() else self.method.source()
         if source is None:
-            given = getattr(self.config, "source_net", None)
-            if given is not None:
-                load_into(self.net.model, source_path(given, self.config.model))
+            load_source(self.net, self.method)
             return
         name, checkpoint, rows = self._obtain(source, self.trial_host)
         self.net.load_state_dict(checkpoint["net"])

@@ -98,7 +98,7 @@ class TrialFolder:
         name = commit.rows.get(table)
         if name is None:
             return None
-        return pq.ParquetFile(pa.BufferReader(self._read("rows", name))).read(use_threads=False)
+        return pq.ParquetFile(pa.BufferReader(self.read("rows", name))).read(use_threads=False)
 
     def checkpoint(self, commit: Commit) -> dict[str, Any]:
         """Return the checkpoint of a commit, on CPU; empty if the commit has none.
@@ -110,11 +110,12 @@ class TrialFolder:
             return {}
         import torch  # here, so that reading rows and states does not import torch
 
-        content = self._read("checkpoint", commit.checkpoint)
+        content = self.read("checkpoint", commit.checkpoint)
         loaded: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         return loaded
 
-    def _read(self, kind: str, name: str) -> bytes:
+    def read(self, kind: str, name: str) -> bytes:
+        """Return a committed file's content; raises DamagedFile if it is missing or does not match its name's hash."""
         path = self.path / kind / name
         try:
             content = path.read_bytes()
@@ -148,7 +149,7 @@ class TrialFolder:
 
     def _damaged(self, kind: str, name: str) -> bool:
         try:
-            self._read(kind, name)
+            self.read(kind, name)
         except DamagedFile:
             return True
         return False

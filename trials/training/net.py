@@ -121,9 +121,10 @@ class Net:
         Raises:
             ValueError: a removal touches a sum, the image or the classifier's outputs, or leaves nothing of a layer.
         """
-        self._keep(kept_rows(self.model, removed, pattern))
+        self.keep(kept_rows(self.model, removed, pattern))
 
-    def _keep(self, kept: Kept) -> None:
+    def keep(self, kept: Kept) -> None:
+        """Make the model physically smaller in place: the layers in ``kept`` keep only these rows."""
         if not kept:
             return
         cut = shrink(self.model, kept)
@@ -146,7 +147,7 @@ class Net:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load the result of :meth:`state_dict`; the state of a compact network first shrinks a dense model."""
         if not self.kept:
-            self._keep(state.get("kept", {}))
+            self.keep(state.get("kept", {}))
         self.model.load_state_dict(state["model"])
         for name, content in state["snapshots"].items():
             self.snapshots[name] = {key: value.to(self.device) for key, value in content.items()}

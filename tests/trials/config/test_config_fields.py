@@ -60,6 +60,7 @@ OTHER: dict[str, Any] = {  # a value for each field that differs from its defaul
     "redundant_forwards": True,
     "first_conv": "dense",
     "source_net": "weights.pt",
+    "source_mask.pattern": "channel",
     "epochs": 7,
     "batch_size": 64,
     "lr": 0.25,
@@ -172,9 +173,14 @@ NOT_DIVIDED = (  # their first stage has no epochs to divide
 )  # fmt: skip
 ADAMW = ("prune.finetune", "episode", "finetune")  # recipes of methods that regrow
 BY_EPOCHS = ("warmup_epochs", "warmup_lr", "lr_steps")  # AdamW sets its rate after every step
+BESIDE: dict[str, dict[str, Any]] = {  # fields that another one needs
+    "file_hashes": {"source_net": "weights.pt"},
+    "source_mask": {"source_net": "weights.pt", "source_mask": {"density": 0.5}},
+}
 INSTEAD = {"base_pr_model": "stage_pr"}  # fields that replace another one
 ONE_VALUE = {  # fields that accept one value only
-    *(("imp", name) for name in ("pattern", "source_net")),
+    *(("imp", name) for name in ("pattern", "source_net", "source_mask", "file_hashes")),
+    ("dense", "file_hashes"),
     *((method, "inherit_pruned") for method in ("greg2", "oracle")),
     ("gradient_prune", "compile"),
     *(("prune_iterative", f"finetune.{name}") for name in BY_EPOCHS),
@@ -231,8 +237,8 @@ NAMING = [
 
 @pytest.mark.parametrize(("method", "path"), NAMING, ids=[f"{method}-{'.'.join(path)}" for method, path in NAMING])
 def test_every_other_field_renames(method: str, path: tuple[str, ...]) -> None:
-    base = SMALLEST[method]
-    if len(path) > 1:  # give the optional recipes, so that only the field differs
+    base = SMALLEST[method] | BESIDE.get(path[0], {})
+    if len(path) > 1 and path[0] not in BESIDE:  # give the optional recipes, so that only the field differs
         base = setting(base, path[:-1], {})
     changed = {key: value for key, value in base.items() if key != INSTEAD.get(path[0])}
     changed = setting(changed, path, other(method, path))

@@ -33,7 +33,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from trials.config.recipes import PretrainRecipe, Recipe
-from trials.config.trial_config import HasVariant, TrialConfig, require_torchvision_weights
+from trials.config.trial_config import HasSource, HasVariant, TrialConfig
 from trials.methods.adaptive.thresholds import MOST, Thresholded, sparsity_loss, threshold_of
 from trials.methods.base import Method, Stage
 from trials.methods.dense import dense_trial
@@ -49,7 +49,7 @@ class AdaptiveRecipe(Recipe):
     schedule: str = "cosine_restart"
 
 
-class AdaptiveSparsityConfig(HasVariant):
+class AdaptiveSparsityConfig(HasVariant, HasSource):
     """Train weights and thresholds towards sparsity ``starget``.
 
     Starts from initialisation, as published, unless ``pretrain`` or ``source_net`` is given.
@@ -69,7 +69,6 @@ class AdaptiveSparsityConfig(HasVariant):
         exact_target: after the last epoch, prune to exactly T: keep the weights with the largest |w|/t, over all layers
             or, in mode fixed, in each layer.
         pretrain: dense training to start from; a shared trial for all trials with the same recipe.
-        source_net: file of weights to start from.
     """
 
     method: Literal["adaptive_sparsity"] = "adaptive_sparsity"
@@ -83,13 +82,11 @@ class AdaptiveSparsityConfig(HasVariant):
     exact_target: bool = False
     train: AdaptiveRecipe = AdaptiveRecipe()
     pretrain: PretrainRecipe | None = None
-    source_net: str | None = None
 
     @model_validator(mode="after")
     def _one_start(self) -> AdaptiveSparsityConfig:
         if self.pretrain is not None and self.source_net is not None:
             raise ValueError(f"source_net is {self.source_net!r} beside pretrain, but a trial has one start: keep one")
-        require_torchvision_weights(self.source_net, self.model)
         return self
 
     @model_validator(mode="before")
@@ -246,6 +243,7 @@ class AdaptiveSparsity(Method):
 
     Config = AdaptiveSparsityConfig
     config: AdaptiveSparsityConfig
+    takes_compact = True
     reports = (
         "analytic_density",
         "density_of_weights",

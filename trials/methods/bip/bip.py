@@ -229,6 +229,7 @@ class Bip(Method):
     Config = BipConfig
     mutable = mutable_of("prune") | {"mask_lr", "mask_schedule", "implicit_step", "implicit_gradient"}
     config: BipConfig
+    takes_compact = True
     stoppable = ("prune", "finetune")
 
     def source(self) -> TrialConfig | None:

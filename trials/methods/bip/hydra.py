@@ -87,6 +87,7 @@ class Hydra(Method):
     Config = HydraConfig
     mutable = mutable_of("prune")
     config: HydraConfig
+    takes_compact = True
     stoppable = ("prune", "finetune")
 
     def source(self) -> TrialConfig | None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from torch import Tensor
 
 from trials.errors import DamagedFile, UserError
 from trials.methods.greg.groups import GroupPattern, group_shape
+from trials.networks.named_files import Place
 from trials.networks.stored import last_checkpoint, status
 
 
 def pruned_groups(
-    folder: Path, pattern: GroupPattern, weights: Mapping[str, Tensor] | None = None
+    folder: Place, pattern: GroupPattern, weights: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
     """Return the groups that a finished trial removed, by weight name; True is removed.
 
@@ -59,7 +59,7 @@ def _groups_of(off: Tensor, pattern: GroupPattern) -> Tensor:
 
 
 def _in_order(
-    folder: Path, pattern: GroupPattern, found: Mapping[str, Tensor], weights: Mapping[str, Tensor]
+    folder: Place, pattern: GroupPattern, found: Mapping[str, Tensor], weights: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """``found`` in the order of ``weights``. Raises UserError if a group shape does not match."""
     for name, pruned in found.items():

@@ -8,12 +8,11 @@ released code: MingSun-Tse/Regularization-Pruning at a4044028, pruner/meta_prune
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import BeforeValidator, Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from trials.compact import kept_rows
 from trials.config.recipes import RATES, Recipe
@@ -25,6 +24,7 @@ from trials.methods.greg.base_trial import pruned_groups
 from trials.methods.greg.groups import GroupPattern, Pick, group_scores, group_shape, pick_groups, prune_count
 from trials.methods.greg.layer_table import LayerTable, layer_table, table_of
 from trials.methods.greg.ratios import SkippedLayers, StageRatios, layer_ratios
+from trials.networks.named_files import place_named, require_unchanged
 from trials.sparsity import prunable
 from trials.training.net import Net
 
@@ -68,6 +68,11 @@ class RemovalConfig(HasVariant, StartsDense):
         inherit_pruned: ``index`` removes the same groups as that trial; ``pr`` only as many in each layer.
         finetune: recipe after the removal; null ends the trial with the removal.
     """
+
+    named_files: ClassVar[Mapping[str, Literal["weights", "trial"]]] = {
+        **StartsDense.named_files,
+        "base_pr_model": "trial",
+    }
 
     pattern: GroupPattern = "filter"
     stage_pr: StageRatios | None = None
@@ -128,7 +133,7 @@ class RemovalConfig(HasVariant, StartsDense):
     def inherited(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The groups that ``base_pr_model`` removed (bool, True is removed), by weight name in module order."""
         assert self.base_pr_model is not None
-        return pruned_groups(Path(self.base_pr_model).expanduser(), self.pattern, weights)
+        return pruned_groups(require_unchanged(self, "base_pr_model"), self.pattern, weights)
 
     def _inherited_counts(self, weights: Mapping[str, Tensor]) -> dict[str, int]:
         counts = {}
@@ -169,6 +174,17 @@ def remove(net: Net, picked: Mapping[str, Tensor], pattern: GroupPattern) -> Non
     net.shrink(removed, pattern)
 
 
+def _require_groups(folder: str, digest: str | None, pattern: GroupPattern) -> None:
+    """Raise UserError if no groups of the pattern can be taken from a trial; reads a content once."""
+    if digest is None or (folder, digest, pattern) not in _READ:
+        pruned_groups(place_named("base_pr_model", folder), pattern)
+        _READ.add((folder, digest, pattern))
+
+
+_READ: set[tuple[str, str | None, GroupPattern]] = set()
+"""Folders of trials, by path and content, from which groups of a pattern can be taken."""
+
+
 class RemoveThenTrain(TrainStage):
     """Finetuning that on entry removes the groups in ``net.picked``, which the stage before has set."""
 
@@ -191,8 +207,13 @@ class RemovalMethod(Method):
 
     def source(self) -> TrialConfig | None:
         if self.config.base_pr_model is not None:  # report errors now, not after the dense network has trained
-            pruned_groups(Path(self.config.base_pr_model).expanduser(), self.config.pattern)
+            folder, digest = self.config.base_pr_model, self.config.file_hashes.get("base_pr_model")
+            _require_groups(folder, digest, self.config.pattern)
         return dense_source(self.config)
+
+    def check_trials(self, model: nn.Module) -> None:
+        if self.config.base_pr_model is not None:
+            self.config.inherited(prunable(model))
 
     def initialised(self, net: Net) -> None:
         """Refuse ratios that the network's dependency graph forbids, before anything is trained."""

@@ -88,6 +88,8 @@ class Imp(Method):
 
     Config = ImpConfig
     config: ImpConfig
+    takes_masks = True
+    takes_compact = True
     stoppable = ("train",)
 
     def source(self) -> TrialConfig | None:

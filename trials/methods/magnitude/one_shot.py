@@ -12,9 +12,10 @@ from pydantic import Field
 
 from trials.config.recipes import Recipe, one_of
 from trials.config.trial_config import StartsDense, TrialConfig
+from trials.errors import UserError
 from trials.methods.base import Method, Stage, TrainStage, generator_for, mutable_of
 from trials.methods.dense import dense_source
-from trials.sparsity import DISTRIBUTIONS, PATTERNS, SCORES, Masks, build_masks, prunable
+from trials.sparsity import DISTRIBUTIONS, PATTERNS, SCORES, Masks, build_masks, density_of, prunable
 from trials.training.net import Net
 
 
@@ -47,11 +48,23 @@ class PruningConfig(StartsDense):
 
 
 class OneShotConfig(PruningConfig):
-    """Prune a dense network to ``density`` at once, then finetune; ``finetune: null`` skips the finetuning."""
+    """Prune a dense network to ``density`` at once, then finetune; ``finetune: null`` skips the finetuning.
+
+    A network that starts with a mask (``source_net``) is pruned further within it, to ``density`` of all its weights.
+    """
 
     method: Literal["one_shot"] = "one_shot"
     density: float = Field(gt=0, le=1)
     finetune: FinetuneRecipe | None = FinetuneRecipe()
+
+
+def require_weight_pattern(pattern: str, density: float) -> None:
+    """Raise UserError if groups are to be pruned in a network that starts with a mask of this density."""
+    if pattern != "weight":
+        raise UserError(
+            f"pattern is {pattern!r}, but the network of source_net has a mask (density {density:.4g}), which only "
+            "pattern weight goes on from: give dense weights, or pattern weight"
+        )
 
 
 class PruneThenTrain(TrainStage):
@@ -64,7 +77,8 @@ class PruneThenTrain(TrainStage):
         self.config = config
 
     def enter(self, net: Net) -> None:
-        net.set_masks(self.config.masks(net, self.config.density))
+        share = min(self.config.density / density_of(net.masks), 1.0)  # of what a mask that is there keeps
+        net.set_masks(self.config.masks(net, share))
 
 
 class OneShot(Method):
@@ -74,6 +88,18 @@ class OneShot(Method):
     mutable = mutable_of("finetune")
     config: OneShotConfig
     stoppable = ("finetune",)
+    takes_masks = True
+    takes_compact = True
+
+    def check_start(self, density: float | None, *, compact: bool) -> None:
+        super().check_start(density, compact=compact)
+        if density is None:
+            return
+        require_weight_pattern(self.config.pattern, density)
+        if self.config.density > density * (1 + 1e-3):  # another rounding is no other density
+            raise UserError(
+                f"density is {self.config.density}, but the mask of source_net keeps only {density:.4g}: give less"
+            )
 
     def source(self) -> TrialConfig | None:
         return dense_source(self.config)

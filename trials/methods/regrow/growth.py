@@ -5,17 +5,16 @@ The algorithms are in trials/regrowth/.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from trials.config.recipes import one_of
 from trials.config.trial_config import StartsDense
-from trials.errors import unknown_name
+from trials.errors import UserError, unknown_name
 from trials.frozen import Frozen
 from trials.methods.base import generator_for
 from trials.methods.dense import fields_of_source
@@ -23,6 +22,7 @@ from trials.methods.regrow.episodes import Episode, EpisodeRecipe
 from trials.methods.regrow.finetuning import AdamWRecipe
 from trials.methods.regrow.prune_iterative import DENSE, PRUNED, PruneIterativeConfig
 from trials.models import MODELS
+from trials.networks.named_files import require_unchanged
 from trials.networks.stored import network_of
 from trials.regrowth import selection
 from trials.regrowth.channels import filter_indices, units
@@ -76,6 +76,11 @@ class RegrowingConfig(StartsDense):
         episode: the brief finetuning after which an allocation is rewarded.
     """
 
+    named_files: ClassVar[Mapping[str, Literal["weights", "trial"]]] = {
+        **StartsDense.named_files,
+        "reference": "trial",
+    }
+
     prune: SparseSource = SparseSource()
     unit: Literal["weight", "filter"] = "weight"
     layers: tuple[str, ...] | None = Field(default=None, strict=False)
@@ -119,6 +124,23 @@ class RegrowingConfig(StartsDense):
         return None
 
 
+def require_reference(config: RegrowingConfig, model: nn.Module) -> None:
+    """Check that the trial that ``reference`` names is of the same model; ``model`` may lie on the meta device.
+
+    Raises:
+        UserError: its weights have other names or shapes.
+    """
+    if config.reference is None:
+        return
+    found = network_of(require_unchanged(config, "reference"))["model"]
+    for name, weight in prunable(model).items():
+        if name not in found or found[name].shape != weight.shape:
+            raise UserError(
+                f"reference is {config.reference!r}, but its network has {'another' if name in found else 'no'} {name} "
+                "than this model: give a trial of the same model that is not compact"
+            )
+
+
 class Growth:
     """Choose the weights to regrow in one sparse network, given their number per layer.
 
@@ -133,7 +155,7 @@ class Growth:
         self.dense.model.load_state_dict(net.snapshots[DENSE])
         self.reference, self.reference_masks = prunable(self.dense.model), {}
         if config.reference is not None:
-            found = network_of(Path(config.reference).expanduser())
+            found = network_of(require_unchanged(config, "reference"))
             self.reference = {name: found["model"][name].to(net.device) for name in net.masks}
             self.reference_masks = {name: mask.to(net.device) for name, mask in found["masks"].items()}
         ssim = measured_ssim(self.dense, net, context.data, config.ssim_batches, config.ssim_per)

@@ -22,6 +22,7 @@ from trials.config.recipes import one_of
 from trials.config.trial_config import StartsDense, TrialConfig
 from trials.methods.base import Method, Stage, generator_for
 from trials.methods.dense import dense_source
+from trials.methods.magnitude.one_shot import require_weight_pattern
 from trials.methods.regrow.finetuning import AdamWRecipe, Finetune
 from trials.sparsity import (
     DISTRIBUTIONS,
@@ -103,6 +104,13 @@ class PruneIterative(Method):
 
     Config = PruneIterativeConfig
     config: PruneIterativeConfig
+    takes_masks = True
+    takes_compact = True
+
+    def check_start(self, density: float | None, *, compact: bool) -> None:
+        super().check_start(density, compact=compact)
+        if density is not None:
+            require_weight_pattern(self.config.pattern, density)
 
     def source(self) -> TrialConfig | None:
         return dense_source(self.config)

@@ -16,11 +16,13 @@ from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field
+from torch import nn
 
 from trials.config.trial_config import TrialConfig
 from trials.methods.base import Method, Stage
 from trials.methods.regrow.allocate_stage import AllocatingConfig, Regrow
 from trials.methods.regrow.finetuning import FinetuneRegrown, RegrownRecipe
+from trials.methods.regrow.growth import require_reference
 
 
 class FullRecipe(RegrownRecipe):
@@ -53,6 +55,9 @@ class RegrowMethod(Method):
 
     def source(self) -> TrialConfig | None:
         return self.config.sparse_config()
+
+    def check_trials(self, model: nn.Module) -> None:
+        require_reference(self.config, model)
 
     def stages(self) -> Iterator[Stage]:
         for level in range(1, self.config.rounds + 1):

@@ -20,14 +20,14 @@ from typing import Literal
 import numpy as np
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from trials.config.trial_config import TrialConfig
 from trials.methods.base import Method, Stage
 from trials.methods.regrow.allocate_stage import AllocatingConfig, Regrow
 from trials.methods.regrow.episodes import Episode, EpisodeOutcome, run_episode
 from trials.methods.regrow.finetuning import FinetuneRegrown
-from trials.methods.regrow.growth import SparseRecipe, SparseSource
+from trials.methods.regrow.growth import SparseRecipe, SparseSource, require_reference
 from trials.methods.regrow.regrow import FullRecipe
 from trials.regrowth.controller import ControllerConfig
 from trials.regrowth.curve import interpolated
@@ -135,6 +135,9 @@ class RegrowIterative(Method):
 
     def source(self) -> TrialConfig | None:
         return self.config.sparse_config()
+
+    def check_trials(self, model: nn.Module) -> None:
+        require_reference(self.config, model)
 
     def stages(self) -> Iterator[Stage]:
         for level in range(1, self.config.rounds + 1):

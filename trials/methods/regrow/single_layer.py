@@ -16,13 +16,13 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from trials.config.trial_config import TrialConfig
 from trials.errors import Preempted, UserError
 from trials.methods.base import Method, Stage
 from trials.methods.regrow.episodes import Bench, EpisodeOutcome, EpisodeRecipe, run_episode
-from trials.methods.regrow.growth import Growth, RegrowingConfig
+from trials.methods.regrow.growth import Growth, RegrowingConfig, require_reference
 from trials.regrowth.channels import units
 from trials.regrowth.correlation import correlations
 from trials.regrowth.layer_signals import allocation_rows
@@ -169,6 +169,9 @@ class SingleLayer(Method):
 
     def source(self) -> TrialConfig | None:
         return self.config.sparse_config()
+
+    def check_trials(self, model: nn.Module) -> None:
+        require_reference(self.config, model)
 
     def stages(self) -> Iterator[Stage]:
         yield TryLayers(self.config)

@@ -1,0 +1,172 @@
+"""Every method, started from a file with a mask, a compact network or dense weights: right, or refused by the check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.trials.folders import checkpoint_of, rows_of
+from tests.trials.small_trials import CONFIGS, PRUNABLE, RECIPE, config_of, folder_of, run_in
+from trials import compact, models
+from trials.compact import Architecture, silent
+from trials.config.trial_config import HasSource, TrialConfig
+from trials.data_header import DataHeader
+from trials.errors import UserError
+from trials.methods.preconditions import require_runnable
+from trials.methods.registry import METHODS
+from trials.networks.export import FORMS, export
+from trials.networks.named_files import resolved
+from trials.training.net import Net
+
+pytestmark = pytest.mark.usefixtures("few_digits")
+
+DATA = DataHeader("few_digits", 10, 1, (8, 8), 400)
+NAMES = [
+    name
+    for name, content in CONFIGS.items()
+    if issubclass(METHODS[content["method"]].Config, HasSource) and not name.startswith("imp-weights")
+]
+MASKED = {"one_shot", "imp-learning_rate", "imp-none", "prune_iterative"}
+COMPACT = {"one_shot", "one_shot-filter", "imp-learning_rate", "imp-none", "prune_iterative"} | {
+    name for name in CONFIGS if name.startswith(("bip", "hydra", "adaptive"))
+}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, few_digits: None) -> dict[str, Path]:
+    """Exports of a trial with a mask (density 0.4), and of one without six filters of the first convolution."""
+    folder = tmp_path_factory.mktemp("exported")
+    masked = config_of("one_shot", density=0.4, finetune=None)
+    assert run_in(folder, masked).status == "complete"
+    found = {form: folder / f"{form}.pt" for form in FORMS}
+    for form in ("dense", "prune", "onnx"):
+        export(folder_of(masked, folder), found[form], form)
+    net = Net(models.build("tiny", num_classes=10, in_channels=1, seed=5))
+    with torch.no_grad():
+        for name in ("conv1.weight", "bn1.weight", "bn1.bias"):
+            net.model.get_parameter(name)[:6] = 0
+    net.shrink(silent(net.model), "filter")
+    architecture = Architecture("tiny", 10, 1, (8, 8))
+    compact.save(found["compact"], architecture, net.kept, net.model.state_dict())
+    return found
+
+
+def starting(name: str, path: Path, **fields: Any) -> TrialConfig:
+    return resolved(config_of(name, source_net=str(path), **fields))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_mask_is_kept_or_refused(name: str, exported: dict[str, Path], tmp_path: Path) -> None:
+    config = starting(name, exported["prune"])
+    if name not in MASKED:
+        with pytest.raises(UserError, match="mask") as refused:
+            require_runnable(config, DATA)
+        assert str(refused.value).isprintable()
+        if METHODS[config.method](config).source() is not None:  # the file starts a trial that this one starts from
+            return
+        state = run_in(tmp_path, config)  # as the worker says it
+        assert (state.status, state.error and state.error["message"]) == ("failed", str(refused.value))
+        return
+    require_runnable(config, DATA)
+    state = run_in(tmp_path, config)
+    assert state.status == "complete", state.error
+    given, net = torch.load(exported["prune"], weights_only=True), checkpoint_of(folder_of(config, tmp_path))["net"]
+    for weight, mask in net["masks"].items():
+        assert not (mask & ~given[f"{weight}_mask"].bool()).any()
+        assert not net["model"][weight][~mask].any()
+    kept = sum(int(mask.sum()) for mask in net["masks"].values())
+    assert state.result["density"] == kept / PRUNABLE < 0.4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_compact_network_runs_or_is_refused(name: str, exported: dict[str, Path], tmp_path: Path) -> None:
+    config = starting(name, exported["compact"])
+    if name not in COMPACT:
+        with pytest.raises(UserError, match="compact network") as refused:
+            require_runnable(config, DATA)
+        assert str(refused.value).isprintable()
+        return
+    require_runnable(config, DATA)
+    state = run_in(tmp_path, config)
+    assert state.status == "complete", state.error
+    net = checkpoint_of(folder_of(config, tmp_path))["net"]
+    assert net["model"]["conv1.weight"].shape[0] == 10
+    assert net["kept"]["conv1.weight"].tolist() == list(range(6, 16))
+    assert run_in(tmp_path, config) == state
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dense_weights_start_every_method(name: str, exported: dict[str, Path]) -> None:
+    require_runnable(starting(name, exported["dense"]), DATA)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_export_is_a_source_or_refused(form: str, exported: dict[str, Path], tmp_path: Path) -> None:
+    """A trial that changes nothing computes with the network that was exported."""
+    config = starting("imp-none", exported[form], levels=1, prune_fraction=1e-9, finetune={**RECIPE, "epochs": 0})
+    if form == "onnx":
+        with pytest.raises(UserError, match="must be a whole checkpoint of tensors"):
+            require_runnable(config, DATA)
+        return
+    state = run_in(tmp_path, config)
+    assert state.status == "complete", state.error
+    net = checkpoint_of(folder_of(config, tmp_path))["net"]
+    content = torch.load(exported[form], weights_only=True)
+    given = content["state_dict"] if form == "compact" else content
+    for name, value in net["model"].items():
+        pair = given.get(f"{name}_orig"), given.get(f"{name}_mask")
+        assert torch.equal(value, given[name] if pair[0] is None else pair[0] * pair[1])
+    masks = [mask for name, mask in content.items() if name.endswith("_mask")]
+    kept = sum(int(mask.sum()) for mask in masks) or sum(net["model"][name].numel() for name in net["masks"])
+    assert rows_of(folder_of(config, tmp_path))["epochs"][-1]["kept"] == kept
+    assert (form == "dense") == (kept == PRUNABLE)
+
+
+@pytest.mark.parametrize("density", [0.4, 0.39, 0.1])
+def test_one_shot_prunes_within_a_mask_to_a_share_of_all_weights(
+    density: float, exported: dict[str, Path], tmp_path: Path
+) -> None:
+    state = run_in(tmp_path, starting("one_shot", exported["prune"], density=density, finetune=None))
+    assert state.result["kept"] == pytest.approx(density * PRUNABLE, abs=1)
+
+
+def test_a_density_above_the_masks_is_refused(exported: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match=r"density is 0\.5, but the mask of source_net keeps only 0\.4"):
+        require_runnable(starting("one_shot", exported["prune"], density=0.5), DATA)
+
+
+@pytest.mark.parametrize("name", ["one_shot-filter", "prune_iterative"])
+def test_groups_are_not_pruned_within_a_mask(name: str, exported: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match="pattern is 'filter', but the network of source_net has a mask"):
+        require_runnable(starting(name, exported["prune"], pattern="filter", keep=[]) if name != "one_shot-filter"
+                         else starting(name, exported["prune"], density=0.3), DATA)  # fmt: skip
+
+
+def test_a_compact_network_of_another_model_is_refused(exported: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a compact tiny, but model is 'lenet5'"):
+        require_runnable(starting("bip", exported["compact"], model="lenet5"), DATA)
+    with pytest.raises(UserError, match=r"in other shapes linear\.weight, linear\.bias \(10 classes"):
+        require_runnable(starting("bip", exported["compact"]), DataHeader("few_digits", 7, 1, (8, 8), 400))
+    content = torch.load(exported["compact"], weights_only=True)
+    for kept in (
+        {"conv9.weight": torch.arange(3)},
+        {"conv1.weight": torch.arange(40)},
+        {"conv1.weight": torch.arange(3)},
+    ):
+        torch.save({**content, "kept": kept}, tmp_path / "net.pt")
+        with pytest.raises(UserError, match="source_net is") as refused:
+            require_runnable(starting("bip", tmp_path / "net.pt"), DATA)
+        assert str(refused.value).isprintable()
+
+
+def test_the_check_reads_a_file_once(exported: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    path.write_bytes(exported["dense"].read_bytes())
+    configs = [starting("bip", path, seed=seed) for seed in range(3)]
+    require_runnable(configs[0], DATA)
+    path.unlink()
+    for config in configs:
+        require_runnable(config, DATA)

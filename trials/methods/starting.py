@@ -1,0 +1,164 @@
+"""The network that a trial starts from if a file gives it: read, checked before anything starts, and loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from torch import nn
+
+from trials.config.trial_config import HasSource, SourceMask, TrialConfig
+from trials.data_header import DataHeader
+from trials.errors import UserError
+from trials.methods.base import Method
+from trials.methods.registry import METHODS
+from trials.models import MODELS
+from trials.networks.fitting import Fitted, fitted
+from trials.networks.formats import read_weights
+from trials.networks.load import load_into
+from trials.networks.named_files import read_weights_file
+from trials.networks.torchvision_weights import require_images, source_path
+from trials.sparsity import DISTRIBUTIONS, PATTERNS, Masks, build_masks, density_of, prunable
+from trials.training.net import Net
+
+FIELD = "source_net"
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What of a config decides the network that its file gives."""
+
+    path: str
+    digest: str | None
+    model: str
+    mask: SourceMask | None
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What matters to methods: the density of the network's mask, None without one, and whether it is compact."""
+
+    density: float | None
+    compact: bool
+
+    @classmethod
+    def of(cls, found: Fitted) -> _Start:
+        return cls(density_of(found.masks) if found.masks else None, bool(found.kept))
+
+
+def load_source(net: Net, method: Method) -> None:
+    """Load what the config's ``source_net`` names, with its mask and its rows; nothing if it is not given.
+
+    Raises:
+        UserError: the file is missing, has another content than when the trial was named, or does not fit.
+    """
+    config = method.config
+    if not isinstance(config, HasSource) or config.source_net is None:
+        return
+    source = _source(config)
+    if source is None:
+        load_into(net.model, source_path(config.source_net, config.model))
+        return
+    found = _read(source, net.model)
+    start = _Start.of(found)
+    method.check_start(start.density, compact=start.compact)
+    net.keep(found.kept)
+    state = {**net.model.state_dict(), **found.state}
+    net.load_state_dict({"model": state, "masks": found.masks, "snapshots": {}})
+
+
+def require_fitting(config: TrialConfig, data: DataHeader) -> None:
+    """Check that the files and trials that a config names fit its model on data of these classes and channels.
+
+    Reads each of them once for every model and number of classes and channels.
+
+    Raises:
+        UserError: the file cannot be read, its weights do not fit the model, or the method would drop their mask.
+    """
+    _require_trials(config, data.num_classes, data.in_channels)
+    if not isinstance(config, HasSource) or config.source_net is None:
+        return
+    source = _source(config)
+    if source is None:
+        require_images(config.model, data.num_classes, data.in_channels)
+        return
+    # without a hash nobody knows whether the file is still the same
+    read = _start if source.digest is not None else _start.__wrapped__
+    start = read(source, data.num_classes, data.in_channels)
+    METHODS[config.method](config).check_start(start.density, compact=start.compact)
+
+
+def _require_trials(config: TrialConfig, num_classes: int, in_channels: int) -> None:
+    given = config.files_given()
+    trials = tuple((name, given[name], config.file_hashes.get(name)) for name in given if name != FIELD)
+    pattern = getattr(config, "pattern", getattr(config, "unit", None))
+    key = (config.method, config.model, pattern, num_classes, in_channels, *trials)
+    if trials and key not in _TRIALS_THAT_FIT:
+        METHODS[config.method](config).check_trials(_on_meta(config.model, num_classes, in_channels))
+        if all(digest is not None for _, _, digest in trials):
+            _TRIALS_THAT_FIT.add(key)
+
+
+_TRIALS_THAT_FIT: set[tuple[object, ...]] = set()
+
+
+def _on_meta(model: str, num_classes: int, in_channels: int) -> nn.Module:
+    with torch.device("meta"):
+        return MODELS[model](num_classes=num_classes, in_channels=in_channels)
+
+
+def _source(config: HasSource) -> _Source | None:
+    """The file that the config names; None if it names torchvision's weights."""
+    path = config.files_given().get(FIELD)
+    return None if path is None else _Source(path, config.file_hashes.get(FIELD), config.model, config.source_mask)
+
+
+@lru_cache(maxsize=64)
+def _start(source: _Source, num_classes: int, in_channels: int) -> _Start:
+    return _Start.of(_read(source, _on_meta(source.model, num_classes, in_channels)))
+
+
+def _read(source: _Source, model: nn.Module) -> Fitted:
+    content, what = read_weights_file(FIELD, source.path, source.digest)
+    found = fitted(read_weights(content, what), model, what, source.model)
+    masks = _scored(found, source.mask, model, what) or found.masks
+    if not masks:
+        return found
+    complete = {  # a layer without a mask keeps all its weights
+        name: masks[name] if name in masks else torch.ones(weight.shape, dtype=torch.bool)
+        for name, weight in prunable(model).items()
+    }
+    state = {name: found.state[name] * mask.to(found.state[name].dtype) for name, mask in complete.items()}
+    return replace(found, state={**found.state, **state}, masks=complete)
+
+
+def _scored(found: Fitted, mask: SourceMask | None, model: nn.Module, what: str) -> Masks:
+    """The mask that the file's scores keep at the density of ``source_mask``; empty for dense weights."""
+    if not found.scores:
+        if mask is not None and mask.density < 1:
+            raise UserError(f"source_mask is given, but {what}, which holds no scores that rank weights: leave it out")
+        return {}
+    if mask is None:
+        raise UserError(
+            f"{what}, but holds scores (popup_scores) and not the density that they were trained for: give it as "
+            "source_mask: {density: K} (with pattern: filter or channel if these were pruned; density: 1 for the "
+            "dense weights)"
+        )
+    if mask.density == 1:
+        return {}
+    pattern = PATTERNS[mask.pattern]
+    names = prunable(model, linear=pattern.linear)
+    scores = {name: found.scores[name] for name in names if name in found.scores}
+    if len(scores) < len(found.scores):
+        raise UserError(
+            f"source_mask has pattern {mask.pattern!r}, but {what}, which has scores of linear layers too: "
+            "give pattern weight"
+        )
+    return build_masks(
+        scores,
+        density=mask.density,
+        pattern=pattern,
+        distribution=DISTRIBUTIONS["global" if mask.pattern == "weight" else "uniform"],
+        absolute=True,
+    )

@@ -1,0 +1,182 @@
+"""Read files of weights as people have them: which mapping in them is the state dict, and what it holds beside it."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trials.compact import Kept
+from trials.errors import UserError
+
+CONTAINERS = (
+    *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params"),
+    *("ema", "model_ema", "state_dict_ema", "params_ema", "ema_state_dict"),
+)
+"""Keys under which checkpoints hold a state dict."""
+
+SAVE = 'torch.save({"state_dict": model.state_dict()}, "weights.pt")'
+_DEEPEST = 3
+_GLOBAL = re.compile(r"GLOBAL ([A-Za-z_][\w.]*\w)")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a file of weights holds.
+
+    Attributes:
+        tensors: by the names that they have in the file.
+        architecture: of a compact network: its model, classes and channels; None for other files.
+        kept: of a compact network: the rows of the dense network that are left.
+    """
+
+    tensors: dict[str, Tensor]
+    architecture: Mapping[str, Any] | None = None
+    kept: Kept = field(default_factory=dict)
+
+
+def read_weights(content: bytes, what: str) -> Weights:
+    """Read the content of a file; ``what`` names the file at the beginning of messages.
+
+    Raises:
+        UserError: it is no checkpoint of tensors, or not clear which of its parts is the state dict.
+    """
+    loaded = _loaded(content, what)
+    if not isinstance(loaded, Mapping):
+        kind = type(loaded).__name__
+        raise UserError(f"{what}, but must hold a state dict, and holds a {kind}: write it with {SAVE}")
+    if {"net", "rows", "position"} <= loaded.keys():
+        raise UserError(
+            f"{what}, but that is a checkpoint of a trial: export the trial (python -m trials export TRIAL --to FILE) "
+            "and name that file"
+        )
+    if {"architecture", "kept", "state_dict"} <= loaded.keys() and isinstance(loaded["kept"], Mapping):
+        return Weights(dict(loaded["state_dict"]), dict(loaded["architecture"]), dict(loaded["kept"]))
+    return Weights(_state_in(loaded, what))
+
+
+def printable(name: object) -> str:
+    """A name from a file, for a message of one line: names may hold anything."""
+    text = str(name)
+    return text if text.isprintable() else ascii(text)
+
+
+def _state_in(loaded: Mapping[Any, Any], what: str) -> dict[str, Tensor]:
+    found = dict(_containers(loaded, "", _DEEPEST))
+    if len(found) > 1:
+        keys = " and ".join(map(repr, found))
+        raise UserError(
+            f"{what}, but holds weights under {keys}, and only one can be meant: write that alone with {SAVE}"
+        )
+    if found:
+        return next(iter(found.values()))
+    state = {name: value for name, value in loaded.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    nested = [str(name) for name, value in loaded.items() if isinstance(value, Mapping)]
+    if not state or nested:
+        keys = ", ".join(map(printable, list(loaded)[:5])) or "nothing"
+        among = ", ".join(CONTAINERS[:5])
+        raise UserError(
+            f"{what}, but must hold a state dict, or one under a key such as {among}, and holds {keys}: "
+            f"write it with {SAVE}"
+        )
+    return state
+
+
+def _containers(content: Mapping[Any, Any], above: str, depth: int) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yield every state dict below a key of CONTAINERS, by its dotted path."""
+    for key in CONTAINERS:
+        value = content.get(key)
+        if not isinstance(value, Mapping) or not depth:
+            continue
+        inner = list(_containers(value, f"{above}{key}.", depth - 1))
+        if inner:
+            yield from inner
+        elif value and all(isinstance(name, str) for name in value):
+            tensors = {name: tensor for name, tensor in value.items() if isinstance(tensor, Tensor)}
+            if tensors and not any(isinstance(other, Mapping) for other in value.values()):
+                yield f"{above}{key}", tensors
+
+
+def _loaded(content: bytes, what: str) -> Any:
+    if not content:
+        raise UserError(f"{what}, but must hold weights, and is empty: write it with {SAVE}")
+    if _is_safetensors(content):
+        return _from_safetensors(content, what)
+    try:
+        with torch.serialization.safe_globals(_numpy()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on the form of the file; what cannot be read is said below
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001  damaged pickles raise errors of every kind, and all say the same
+        raise UserError(f"{what}, but {_why(content, error)}") from None
+
+
+def _why(content: bytes, error: Exception) -> str:
+    """The rest of the message on a file that torch does not read, in place of torch's text of many lines."""
+    text = str(error)
+    if "TorchScript" in text or "torchscript" in text:
+        return (
+            "that is a TorchScript archive, whose code is not run: write its weights with "
+            'torch.save({"state_dict": torch.jit.load(FILE).state_dict()}, "weights.pt")'
+        )
+    if ".tar format" in text:
+        return f"that is in torch's .tar format of before 2018: load it with such a version and write it with {SAVE}"
+    classes = _classes(content, text)
+    if classes:
+        return (
+            f"holds objects of {', '.join(classes)}, and reading these could run code of the file: load it where you "
+            f"trust it (torch.load(FILE, weights_only=False)) and write the weights alone with {SAVE}"
+        )
+    kind = type(error).__name__
+    return f"must be a whole checkpoint of tensors, and torch cannot read it ({kind}): write it with {SAVE}"
+
+
+def _classes(content: bytes, text: str) -> list[str]:
+    """Names of at most three classes in the file that torch does not build."""
+    try:
+        with torch.serialization.safe_globals(_numpy()):
+            found = torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(content))
+    except Exception:  # noqa: BLE001  no zip file: the error itself may name the class
+        found = _GLOBAL.findall(text)
+    return sorted(map(printable, dict.fromkeys(found)))[:3]
+
+
+def _numpy() -> list[Any]:
+    """What torch may build beside tensors: numpy's numbers and arrays, under the names of numpy 1 and 2."""
+    from numpy._core import multiarray
+
+    dtypes = [kind for kind in vars(np.dtypes).values() if isinstance(kind, type) and issubclass(kind, np.dtype)]
+    numbers = {np.dtype(code).type for code in "?bBhHiIlLqQefd"}
+    functions = [
+        (getattr(multiarray, name), f"numpy.{core}.multiarray.{name}")
+        for name in ("scalar", "_reconstruct")
+        for core in ("core", "_core")
+    ]
+    return [np.dtype, np.ndarray, *dtypes, *sorted(numbers, key=str), *functions]
+
+
+def _is_safetensors(content: bytes) -> bool:
+    """Whether the file begins as safetensors do: the length of a header (8 bytes) and the header, in JSON."""
+    return content[8:9] == b"{" and 2 <= int.from_bytes(content[:8], "little") <= len(content) - 8
+
+
+def _from_safetensors(content: bytes, what: str) -> Any:
+    if importlib.util.find_spec("safetensors") is None:
+        raise UserError(
+            f"{what}, but safetensors is not installed: install it, or write the file with "
+            'torch.save(safetensors.torch.load_file(FILE), "weights.pt")'
+        )
+    module = importlib.import_module("safetensors.torch")
+    try:
+        return module.load(content)
+    except Exception as error:  # noqa: BLE001  the library's errors have no common base
+        raise UserError(
+            f"{what}, but its safetensors cannot be read ({type(error).__name__}): write them again"
+        ) from None

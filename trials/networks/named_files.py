@@ -1,0 +1,180 @@
+"""Files and folders that a config names: made absolute, read and hashed before a trial, and compared when it runs.
+
+A trial's name holds the hash of a file's content in place of its path, so that another content is another trial and an
+equal content elsewhere is the same one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import TypeVar
+
+from trials.config.trial_config import TrialConfig
+from trials.errors import DamagedFile, UserError
+from trials.networks.formats import printable
+from trials.storage.place import Place, place
+from trials.storage.trial_folder import TrialFolder
+
+__all__ = [
+    "Known",
+    "Place",
+    "named",
+    "place_named",
+    "read_file",
+    "read_weights_file",
+    "require_unchanged",
+    "resolved",
+]
+
+_Config = TypeVar("_Config", bound=TrialConfig)
+
+Known = MutableMapping[tuple[str, str], tuple[str, str]]
+"""Absolute path and hash, by kind of file and path as given: what a space has found, so that it reads a file once."""
+
+_CHUNK = 1 << 22
+
+
+def resolved(config: _Config, known: Known | None = None) -> _Config:
+    """Return the config with absolute paths of the files that it names, and the hashes of their content.
+
+    Args:
+        known: what has been found before; new files are added. A file in it is not read again.
+
+    Raises:
+        UserError: a file cannot be read, a folder holds no finished trial, or the content is not the one that the
+            config's ``file_hashes`` say.
+    """
+    known = {} if known is None else known
+    paths, hashes = {}, {}
+    for field, given in config.files_given().items():
+        key = (config.named_files[field], given)
+        if key not in known:
+            where = place_named(field, given)
+            known[key] = (str(where), _digest(config, field, where))
+        paths[field], hashes[field] = known[key]
+        _compare(field, given, config.file_hashes.get(field), hashes[field])
+    return config.model_copy(update={**paths, "file_hashes": hashes}) if paths else config
+
+
+def require_unchanged(config: TrialConfig, field: str) -> Place:
+    """Return the place that a field names, after comparing its content with the config's hash, if it has one.
+
+    Raises:
+        UserError: the content is another one, or cannot be read.
+    """
+    given = getattr(config, field)
+    where = place_named(field, given)
+    _compare(field, given, config.file_hashes.get(field), _digest(config, field, where))
+    return where
+
+
+def read_weights_file(field: str, given: str, digest: str | None) -> tuple[bytes, str]:
+    """Return the content of the file of weights that a field names, and how messages on it begin.
+
+    Raises:
+        UserError: the content has another hash than ``digest``, or cannot be read.
+    """
+    where = place_named(field, given)
+    what = named(field, given, where)
+    content = read_file(where, what)
+    _compare(field, given, digest, hashlib.sha256(content).hexdigest()[:16])
+    return content, what
+
+
+def read_file(where: Place, what: str) -> bytes:
+    """Return a file's content; ``what`` begins the message if it cannot be read.
+
+    Raises:
+        UserError: it is missing, no file, or cannot be read.
+    """
+    try:
+        _require_file(where, what)
+        return where.read_bytes()
+    except OSError as error:
+        raise _unreadable(what, error) from None
+
+
+def named(field: str, given: str, where: Place) -> str:
+    """The beginning of a message on a file: the field, the path as given and, if it is another text, as absolute."""
+    return f"{field} is {given!r}{'' if str(where) == given else f' ({printable(where)})'}"
+
+
+def place_named(field: str, given: str) -> Place:
+    """Return the absolute place of a path in a config; raises UserError if it is no path."""
+    if "\0" in given:
+        raise UserError(f"{field} is {given!r}, but must be a path, which has no null character")
+    try:
+        return place(given)
+    except (UserError, RuntimeError) as error:  # RuntimeError: there is no such user as in ~user
+        raise UserError(f"{field} is {given!r}, but must be a path or s3://BUCKET/NAME ({error})") from None
+
+
+def _digest(config: TrialConfig, field: str, where: Place) -> str:
+    what = named(field, getattr(config, field), where)
+    return _digest_of_trial(where, what) if config.named_files[field] == "trial" else _digest_of_file(where, what)
+
+
+def _digest_of_file(where: Place, what: str) -> str:
+    if not isinstance(where, Path):
+        return hashlib.sha256(read_file(where, what)).hexdigest()[:16]
+    found = hashlib.sha256()
+    try:
+        _require_file(where, what)
+        with where.open("rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                found.update(chunk)
+    except OSError as error:
+        raise _unreadable(what, error) from None
+    return found.hexdigest()[:16]
+
+
+def _require_file(where: Place, what: str) -> None:
+    """Raises UserError if something lies at ``where`` that is no file, so that reading a pipe does not wait."""
+    if where.is_dir():
+        kind, way = "a folder", "name a file"
+        if (where / "state.json").is_file() or (where / "config.json").is_file():
+            kind, way = (
+                "the folder of a trial",
+                f"name the FILE of python -m trials export {printable(where)} --to FILE",
+            )
+        raise UserError(f"{what}, but must be a file of weights, and that is {kind}: {way}")
+    if where.exists() and not where.is_file():
+        raise UserError(f"{what}, but must be a file of weights, and that is no regular file: name a file")
+
+
+def _unreadable(what: str, error: OSError) -> UserError:
+    reason = "there is none" if isinstance(error, FileNotFoundError) else _one_line(error)
+    return UserError(f"{what}, but must be a file that can be read ({reason}): give the path of one")
+
+
+def _one_line(error: OSError) -> str:
+    return error.strerror or (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _digest_of_trial(folder: Place, what: str) -> str:
+    """Hash of a finished trial's last checkpoint."""
+    must = f"{what}, but must be the folder of a finished trial"
+    try:
+        trial = TrialFolder(folder)
+        state = trial.state()
+        if state is None or state.status != "complete":
+            there = "none" if state is None else f"one that is {state.status}"
+            raise UserError(f"{must}, and there is {there}: give STORAGE/SWEEP/trials/ID of a complete one")
+        last = state.commits[-1].checkpoint if state.commits else None
+        if last is None:
+            raise UserError(f"{must}, and that one has no checkpoint: run it again")
+        return hashlib.sha256(trial.read("checkpoint", last)).hexdigest()[:16]
+    except DamagedFile as damage:
+        raise UserError(f"{what}, but cannot be read: {damage}; run that trial again, it repairs what it can") from None
+    except OSError as error:
+        raise UserError(f"{must}, and cannot be read ({_one_line(error)}): give the path of one") from None
+
+
+def _compare(field: str, given: str, then: str | None, now: str) -> None:
+    if then is not None and then != now:
+        raise UserError(
+            f"{field} is {given!r}, whose content has hash {now}, but the trial is of content with hash {then}: "
+            "restore that file, or start again under another --name, as a trial of the new content"
+        )
