@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -25,6 +23,7 @@ from trials.config.trial_config import TrialConfig
 from trials.errors import UserError
 from trials.frozen import SCHEMA
 from trials.methods.registry import METHODS
+from trials.running.environment import git_commit
 from trials.storage import files
 from trials.storage.lease import HEARTBEAT_S, Lease
 from trials.storage.sweep_path import sweep_path
@@ -201,18 +200,6 @@ def record_change(folder: SweepFolder, space: Space, console: Console) -> None:
     if changed:
         console.print(f"resumes with other versions: {', '.join(changed)}", markup=False)
     folder.append({"written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **document})
-
-
-def git_commit() -> str | None:
-    """The commit of the running code, with ``-dirty`` appended if files differ from it; None outside a git checkout."""
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip()
 
 
 def describe_run(space: Space, folder: SweepFolder, console: Console) -> None:

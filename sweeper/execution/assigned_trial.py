@@ -109,6 +109,7 @@ def run_assigned(
             warn=reporter.warn,
             alone=assignment["alone"],
             map=make_map(assignment["resources"], reporter.stop_file.there) if make_map and several else None,
+            commit=assignment.get("commit"),
         )
         try:
             status = run(parse(assignment["config"]), reporter.folder, trial_host).status

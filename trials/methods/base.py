@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from trials.config.recipes import OpenRecipe, Recipe
 from trials.config.trial_config import TrialConfig
 from trials.data_header import DataHeader
+from trials.methods.asked import Asked
 from trials.seeding import generator
 from trials.training.net import Batch, Net
 from trials.training.optimizers import Sgd
@@ -206,6 +207,12 @@ class Method(ABC):
 
         Raises:
             UserError: it cannot; the message names all layers that stand in the way, and the way out."""
+
+    def asked(self, model: nn.Module, stage: Stage) -> tuple[Asked, ...]:
+        """What is asked of the network while ``stage`` trains it; nothing by default.
+
+        ``model`` is the dense model. Trials whose network differs are marked (:mod:`trials.running.degenerate`)."""
+        return ()
 
     def initialised(self, net: Net) -> None:  # noqa: B027  most methods have nothing to do here
         """Called with the freshly initialised network, before the source is loaded. Does nothing by default."""

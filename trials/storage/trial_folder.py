@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -38,7 +39,13 @@ class Commit:
 
 @dataclass(frozen=True)
 class State:
-    """The committed state of a trial, as in ``state.json``."""
+    """The committed state of a trial, as in ``state.json``.
+
+    Attributes:
+        started, ended: when the first attempt began, and when the last one ended (UTC, as 2026-11-27T08:30:00Z).
+        environments: the different environments of its attempts (see trials/running/environment.py), the last one's
+            last.
+    """
 
     status: str = "running"
     attempt: int = 0
@@ -50,6 +57,9 @@ class State:
     seconds: float = 0.0
     host: str = ""
     device: str = ""
+    started: str = ""
+    ended: str = ""
+    environments: tuple[dict[str, Any], ...] = ()
 
     @property
     def finished(self) -> bool:
@@ -76,6 +86,7 @@ class TrialFolder:
         try:
             content = json.loads(text)
             content["commits"] = tuple(Commit(**commit) for commit in content["commits"])
+            content["environments"] = tuple(dict(found) for found in content.get("environments", ()))
             return State(**{f.name: content[f.name] for f in fields(State) if f.name in content})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DamagedFile(f"{self.state_path} is not a committed state ({error})") from None
@@ -237,14 +248,23 @@ class TrialFolder:
         files.write(self.path / kind / name, content)
         return name
 
-    def begin(self, *, host: str = "", device: str = "") -> tuple[Attempt, dict[str, Any]]:
+    def begin(
+        self, *, host: str = "", device: str = "", environment: Mapping[str, Any] | None = None
+    ) -> tuple[Attempt, dict[str, Any]]:
         """Start the next attempt; return it and the checkpoint it continues from (empty if nothing is committed)."""
         files.remove_leftovers(self.path)
         (state, checkpoint), lines = self.recover()
         state = replace(state, attempt=state.attempt + 1, host=host, device=device)
-        state = replace(state, status="running", error=None)
+        state = replace(state, status="running", error=None, started=state.started or _now(), ended="")
+        if environment is not None:
+            others = [other for other in state.environments if other != environment]
+            state = replace(state, environments=(*others, dict(environment)))
         self.write_state(state)
         return Attempt(self, state, tuple(lines)), checkpoint
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _schema(rows: Iterable[Row]) -> pa.Schema:
@@ -260,6 +280,8 @@ def _type_of(values: list[Any]) -> pa.DataType:
     kinds = {type(value) for value in values if value is not None}
     if kinds == {int, float}:
         return pa.float64()
+    if kinds == {list}:  # also where all are empty
+        return pa.list_(pa.string())
     return pa.array(values).type
 
 
@@ -313,7 +335,10 @@ class Attempt:
 
     def _write(self, **fields: Any) -> None:
         self.refuse_if_superseded()
+        over = fields.get("status", "running") != "running"
         self.state = replace(self.state, **fields)
+        if over:
+            self.state = replace(self.state, ended=_now())
         self.folder.write_state(self.state)
 
     def _remove_others(self) -> None:

@@ -16,6 +16,7 @@ from sweeper.execution.on_ray.cluster import largest, resources_of, slots
 from sweeper.execution.stop_file import StopFile
 from sweeper.results.tables import compact_tables
 from sweeper.search.plan import Assignment, Ending, Plan
+from trials.running.environment import git_commit
 from trials.storage.files import is_full
 from trials.storage.full_disk import when_there_is_room
 from trials.storage.lease import Lease
@@ -111,6 +112,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             "pieces": assignment.config.parallel_pieces,
             "alone": resources == whole,
             "judged_by": space.objective if space.pruner else None,
+            "commit": git_commit(),
             "alive_every_s": min(30.0, space.silence_limit_s / 10) if space.silence_limit_s else 30.0,
         }
 

@@ -112,6 +112,13 @@ StageRatios = Annotated[Ratios, BeforeValidator(read_stage_pr)]
 SkippedLayers = Annotated[tuple[str, ...], BeforeValidator(read_skip_layers)]
 
 
+def largest_ratio(stage_pr: Ratios) -> float:
+    """The largest ratio that ``stage_pr`` gives to any layer or stage."""
+    if isinstance(stage_pr, float):
+        return stage_pr
+    return max((item[2] if isinstance(item, tuple) else item for item in stage_pr), default=0.0)
+
+
 def layer_ratios(
     table: LayerTable,
     stage_pr: Ratios,

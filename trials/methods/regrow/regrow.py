@@ -16,8 +16,10 @@ from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field
+from torch import nn
 
 from trials.config.trial_config import TrialConfig
+from trials.methods.asked import Asked
 from trials.methods.base import Method, Stage
 from trials.methods.regrow.allocate_stage import AllocatingConfig, Regrow
 from trials.methods.regrow.finetuning import FinetuneRegrown, RegrownRecipe
@@ -53,6 +55,10 @@ class RegrowMethod(Method):
 
     def source(self) -> TrialConfig | None:
         return self.config.sparse_config()
+
+    def asked(self, model: nn.Module, stage: Stage) -> tuple[Asked, ...]:
+        sparse, grown = self.config.sparse_config(), stage.level
+        return (sparse.asked_share(model, sparse.levels, grown * self.config.regrow_fraction, grown),)
 
     def stages(self) -> Iterator[Stage]:
         for level in range(1, self.config.rounds + 1):

@@ -16,10 +16,11 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from trials.config.trial_config import TrialConfig
 from trials.errors import Preempted, UserError
+from trials.methods.asked import Asked
 from trials.methods.base import Method, Stage
 from trials.methods.regrow.episodes import Bench, EpisodeOutcome, EpisodeRecipe, run_episode
 from trials.methods.regrow.growth import Growth, RegrowingConfig
@@ -169,6 +170,10 @@ class SingleLayer(Method):
 
     def source(self) -> TrialConfig | None:
         return self.config.sparse_config()
+
+    def asked(self, model: nn.Module, stage: Stage) -> tuple[Asked, ...]:
+        sparse = self.config.sparse_config()
+        return (sparse.asked_share(model, sparse.levels),)
 
     def stages(self) -> Iterator[Stage]:
         yield TryLayers(self.config)
