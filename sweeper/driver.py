@@ -101,7 +101,9 @@ def drive(
             for line in damaged:
                 display.note(line)
             for ending in plan.before():
-                display.ended(ending.trial_id, ending.cell, ending.status, ending.value, already=True)
+                display.ended(
+                    ending.trial_id, ending.cell, ending.status, ending.value, already=True, warnings=ending.warnings
+                )
             run_plan(plan, display, lease, address=address)
     if lease.lost:
         raise UserError(f"{folder.path.name} was taken over by another driver ({lease.owner()}): this one stopped")

@@ -13,7 +13,7 @@ OWN_DIMENSIONS = {"kernel": (0, 1), "kernel_mean": (0, 1), "filter": (0,), "filt
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedShare:
     """How many units of some layers should be left.
 
     Attributes:
@@ -48,10 +48,10 @@ def share_of(
     slack: float = 1.0,
     fewer_is_fine: bool = False,
     at_end: bool = False,
-) -> Asked:
+) -> AskedShare:
     """Ask for the share ``density`` of all units of some weights of a dense network."""
     units = sum(count_units(weight, pattern) for weight in weights.values())
-    return Asked(tuple(weights), pattern, units, density * units, slack, fewer_is_fine, at_end)
+    return AskedShare(tuple(weights), pattern, units, density * units, slack, fewer_is_fine, at_end)
 
 
 def count_units(weight: Tensor, pattern: str) -> int:

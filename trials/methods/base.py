@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from trials.config.recipes import OpenRecipe, Recipe
 from trials.config.trial_config import TrialConfig
 from trials.data_header import DataHeader
-from trials.methods.asked import Asked
+from trials.methods.asked import AskedShare
 from trials.seeding import generator
 from trials.training.net import Batch, Net
 from trials.training.optimizers import Sgd
@@ -208,7 +208,7 @@ class Method(ABC):
         Raises:
             UserError: it cannot; the message names all layers that stand in the way, and the way out."""
 
-    def asked(self, model: nn.Module, stage: Stage) -> tuple[Asked, ...]:
+    def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
         """What is asked of the network while ``stage`` trains it; nothing by default.
 
         ``model`` is the dense model. Trials whose network differs are marked (:mod:`trials.running.degenerate`)."""

@@ -10,7 +10,7 @@ import torch
 
 from trials.data import Loader, Source
 from trials.methods import Method, Stage
-from trials.methods.asked import Asked, kept_units
+from trials.methods.asked import AskedShare, kept_units
 from trials.sparsity import prunable
 from trials.storage.rows import WARNINGS, Row
 from trials.training.net import Net
@@ -53,7 +53,7 @@ class Judge:
         guess = row["val_accuracy"] <= self.guessed
         return [*_empty(row), *(["chance_level"] if guess else [])]
 
-    def _of_network(self, asked: Iterable[Asked], end: bool) -> list[str]:
+    def _of_network(self, asked: Iterable[AskedShare], end: bool) -> list[str]:
         judged = [one for one in asked if one.keep < one.units and (end or not one.at_end)]
         if not judged:
             return []

@@ -12,8 +12,8 @@ import io
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import pyarrow as pa
@@ -23,47 +23,13 @@ from trials.errors import DamagedFile, Superseded
 from trials.frozen import SCHEMA
 from trials.storage import files
 from trials.storage.place import Place
-from trials.storage.rows import FINISHED, Row, Rows
+from trials.storage.row_schema import schema_of
+from trials.storage.rows import Row, Rows
+from trials.storage.trial_state import Commit, State
+
+__all__ = ["Attempt", "Commit", "State", "TrialFolder"]
 
 _NAME = re.compile(r"(?P<commit>\d{6})-a(?P<attempt>\d+)-(?P<hash>[0-9a-f]{12})\.(pt|parquet)$")
-
-
-@dataclass(frozen=True)
-class Commit:
-    """One commit: its number and its file names in ``checkpoint/`` and ``rows/`` (by table)."""
-
-    number: int
-    checkpoint: str | None
-    rows: dict[str, str]
-
-
-@dataclass(frozen=True)
-class State:
-    """The committed state of a trial, as in ``state.json``.
-
-    Attributes:
-        started, ended: when the first attempt began, and when the last one ended (UTC, as 2026-11-27T08:30:00Z).
-        environments: the different environments of its attempts (see trials/running/environment.py), the last one's
-            last.
-    """
-
-    status: str = "running"
-    attempt: int = 0
-    failures: int = 0
-    commits: tuple[Commit, ...] = ()
-    progress: dict[str, Any] = field(default_factory=dict)
-    result: dict[str, Any] = field(default_factory=dict)
-    error: dict[str, str] | None = None
-    seconds: float = 0.0
-    host: str = ""
-    device: str = ""
-    started: str = ""
-    ended: str = ""
-    environments: tuple[dict[str, Any], ...] = ()
-
-    @property
-    def finished(self) -> bool:
-        return self.status in FINISHED
 
 
 class TrialFolder:
@@ -232,7 +198,7 @@ class TrialFolder:
     def write_rows(self, table: str, rows: list[Row], commit: int, attempt: int) -> str:
         """Write one row file (Parquet) and return its name."""
         buffer = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(rows, schema=_schema(rows)), buffer)
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema_of(rows)), buffer)
         return self._write("rows", f"{table}-{commit:06d}-a{attempt}", "parquet", buffer.getvalue())
 
     def write_checkpoint(self, checkpoint: Mapping[str, Any], commit: int, attempt: int) -> str:
@@ -265,24 +231,6 @@ class TrialFolder:
 
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def _schema(rows: Iterable[Row]) -> pa.Schema:
-    """Schema with the columns of all rows, not only the first; a column that mixes int and float becomes float64."""
-    columns: dict[str, list[Any]] = {}
-    for row in rows:
-        for name, value in row.items():
-            columns.setdefault(name, []).append(value)
-    return pa.schema([(name, _type_of(values)) for name, values in columns.items()])
-
-
-def _type_of(values: list[Any]) -> pa.DataType:
-    kinds = {type(value) for value in values if value is not None}
-    if kinds == {int, float}:
-        return pa.float64()
-    if kinds == {list}:  # also where all are empty
-        return pa.list_(pa.string())
-    return pa.array(values).type
 
 
 class Attempt:

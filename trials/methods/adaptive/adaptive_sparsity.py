@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from trials.config.recipes import PretrainRecipe, Recipe
 from trials.config.trial_config import HasVariant, TrialConfig, require_torchvision_weights
 from trials.methods.adaptive.thresholds import MOST, Thresholded, sparsity_loss, threshold_of
-from trials.methods.asked import Asked, share_of
+from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Method, Stage
 from trials.methods.dense import dense_trial
 from trials.sparsity import prunable
@@ -121,7 +121,7 @@ class AdaptiveSparsityConfig(HasVariant):
             return self.initial_threshold
         return threshold_of(0.6 * self.starget if self.trainable else self.starget)
 
-    def asked_share(self, model: nn.Module) -> Asked:
+    def asked_share(self, model: nn.Module) -> AskedShare:
         """Ask for T at the end of training: exactly with ``exact_target``, otherwise within a share ``AIM``.
 
         With mode one_sided, which never penalises a higher sparsity, fewer weights than asked for are fine.
@@ -273,7 +273,7 @@ class AdaptiveSparsity(Method):
     def source(self) -> TrialConfig | None:
         return None if self.config.pretrain is None else dense_trial(self.config, self.config.pretrain)
 
-    def asked(self, model: nn.Module, stage: Stage) -> tuple[Asked, ...]:
+    def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
         return (self.config.asked_share(model),)
 
     def stages(self) -> Iterator[Stage]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from trials.config.recipes import Recipe
 from trials.config.trial_config import TrialConfig
-from trials.methods.asked import Asked
+from trials.methods.asked import AskedShare
 from trials.methods.base import Method, Stage, TrainStage, mutable_of
 from trials.methods.bip.scored import ScoredConfig, ScoredStage, released_schedules, score_gradient
 from trials.methods.dense import dense_source
@@ -93,7 +93,7 @@ class Hydra(Method):
     def source(self) -> TrialConfig | None:
         return dense_source(self.config)
 
-    def asked(self, model: nn.Module, stage: Stage) -> tuple[Asked, ...]:
+    def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
         return (self.config.asked_share(model),)
 
     def stages(self) -> Iterator[Stage]:

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trials.config.trial_config import HasVariant, StartsDense, TrialConfig
-from trials.methods.asked import Asked, share_of
+from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Method, Stage, TrainStage
 from trials.methods.dense import dense_source
 from trials.methods.magnitude.one_shot import FinetuneRecipe
@@ -98,7 +98,7 @@ class Drop(Method):
     config: DropConfig
     reports: ClassVar[tuple[str, ...]] = ("nominal_ratio", "unit_sparsity", "weight_sparsity", "parameter_sparsity")
 
-    def asked(self, model: nn.Module, stage: Stage) -> tuple[Asked, ...]:
+    def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
         p, share = self.config.nominal_ratio, self.config.p_prune
         weights = prunable(model, linear=False) or prunable(model)
         whole = share_of(weights, 1 - p, self.config.unit.name)

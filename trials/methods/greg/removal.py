@@ -19,7 +19,7 @@ from trials.compact import kept_rows
 from trials.config.recipes import RATES, Recipe
 from trials.config.schedules import read_lr_steps
 from trials.config.trial_config import HasVariant, StartsDense, TrialConfig
-from trials.methods.asked import Asked, share_of
+from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Method, Stage, TrainStage, generator_for
 from trials.methods.dense import dense_source
 from trials.methods.greg.base_trial import pruned_groups
@@ -114,7 +114,7 @@ class RemovalConfig(HasVariant, StartsDense):
         """Number of groups to remove from a layer of ``n`` groups."""
         return prune_count(ratio, n)
 
-    def asked_shares(self, model: nn.Module) -> tuple[Asked, ...]:
+    def asked_shares(self, model: nn.Module) -> tuple[AskedShare, ...]:
         """Ask for 1 - ratio of each layer that has a ratio; if none has, of all layers, by the largest ratio given.
 
         Nothing is asked where the ratios are those of ``base_pr_model``. A layer may lose channels with another one.
@@ -210,7 +210,7 @@ class RemovalMethod(Method):
             pruned_groups(Path(self.config.base_pr_model).expanduser(), self.config.pattern)
         return dense_source(self.config)
 
-    def asked(self, model: nn.Module, stage: Stage) -> tuple[Asked, ...]:
+    def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
         return self.config.asked_shares(model) if stage.name in ("finetune", "remove") else ()
 
     def initialised(self, net: Net) -> None:

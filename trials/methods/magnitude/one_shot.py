@@ -13,7 +13,7 @@ from torch import nn
 
 from trials.config.recipes import Recipe, one_of
 from trials.config.trial_config import StartsDense, TrialConfig
-from trials.methods.asked import Asked, share_of
+from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Method, Stage, TrainStage, generator_for, mutable_of
 from trials.methods.dense import dense_source
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, SCORES, Masks, build_masks, prunable
@@ -34,7 +34,7 @@ class PruningConfig(StartsDense):
     distribution: Annotated[str, one_of(DISTRIBUTIONS)] = "global"
     pattern: Annotated[str, one_of(PATTERNS)] = "weight"
 
-    def asked_share(self, model: nn.Module, density: float, rounds: float = 1) -> Asked:
+    def asked_share(self, model: nn.Module, density: float, rounds: float = 1) -> AskedShare:
         """Ask for the share ``density`` of the model's units, reached in ``rounds`` roundings."""
         weights = prunable(model, linear=PATTERNS[self.pattern].linear) or prunable(model)
         each = 1 if self.distribution == "global" else len(weights)  # roundings to whole units at a time
@@ -86,7 +86,7 @@ class OneShot(Method):
     def source(self) -> TrialConfig | None:
         return dense_source(self.config)
 
-    def asked(self, model: nn.Module, stage: Stage) -> tuple[Asked, ...]:
+    def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
         return (self.config.asked_share(model, self.config.density),)
 
     def stages(self) -> Iterator[Stage]:

@@ -21,7 +21,7 @@ from torch import nn
 
 from trials.config.recipes import one_of
 from trials.config.trial_config import StartsDense, TrialConfig
-from trials.methods.asked import Asked, share_of
+from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Method, Stage, generator_for
 from trials.methods.dense import dense_source
 from trials.methods.regrow.finetuning import AdamWRecipe, Finetune
@@ -60,7 +60,7 @@ class PruneIterativeConfig(StartsDense):
     finetune: AdamWRecipe = AdamWRecipe()
     keep: tuple[Literal["dense", "pruned"], ...] = Field(default=(), strict=False)
 
-    def asked_share(self, model: nn.Module, level: int, more: float = 0.0, grown: int = 0) -> Asked:
+    def asked_share(self, model: nn.Module, level: int, more: float = 0.0, grown: int = 0) -> AskedShare:
         """Ask for what is left after ``level``, and for the share ``more`` of all units, regrown in ``grown`` times."""
         weights = prunable(model, linear=PATTERNS[self.pattern].linear) or prunable(model)
         each = 1 if self.distribution == "global" else len(weights)
@@ -117,7 +117,7 @@ class PruneIterative(Method):
     def source(self) -> TrialConfig | None:
         return dense_source(self.config)
 
-    def asked(self, model: nn.Module, stage: Stage) -> tuple[Asked, ...]:
+    def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
         return (self.config.asked_share(model, stage.level),)
 
     def stages(self) -> Iterator[Stage]:

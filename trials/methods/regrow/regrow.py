@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import nn
 
 from trials.config.trial_config import TrialConfig
-from trials.methods.asked import Asked
+from trials.methods.asked import AskedShare
 from trials.methods.base import Method, Stage
 from trials.methods.regrow.allocate_stage import AllocatingConfig, Regrow
 from trials.methods.regrow.finetuning import FinetuneRegrown, RegrownRecipe
@@ -56,7 +56,7 @@ class RegrowMethod(Method):
     def source(self) -> TrialConfig | None:
         return self.config.sparse_config()
 
-    def asked(self, model: nn.Module, stage: Stage) -> tuple[Asked, ...]:
+    def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
         sparse, grown = self.config.sparse_config(), stage.level
         return (sparse.asked_share(model, sparse.levels, grown * self.config.regrow_fraction, grown),)
 

@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from trials.config.trial_config import TrialConfig
-from trials.methods.asked import Asked, share_of
+from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Method, Stage
 from trials.methods.regrow.allocate_stage import AllocatingConfig, Regrow
 from trials.methods.regrow.episodes import Episode, EpisodeOutcome, run_episode
@@ -139,7 +139,7 @@ class RegrowIterative(Method):
     def source(self) -> TrialConfig | None:
         return self.config.sparse_config()
 
-    def asked(self, model: nn.Module, stage: Stage) -> tuple[Asked, ...]:
+    def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
         """The target, which the last level must have reached, and may have passed by less than one budget."""
         config = self.config
         if stage.level < config.rounds:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from trials.config.trial_config import TrialConfig
 from trials.errors import Preempted, UserError
-from trials.methods.asked import Asked
+from trials.methods.asked import AskedShare
 from trials.methods.base import Method, Stage
 from trials.methods.regrow.episodes import Bench, EpisodeOutcome, EpisodeRecipe, run_episode
 from trials.methods.regrow.growth import Growth, RegrowingConfig
@@ -171,7 +171,7 @@ class SingleLayer(Method):
     def source(self) -> TrialConfig | None:
         return self.config.sparse_config()
 
-    def asked(self, model: nn.Module, stage: Stage) -> tuple[Asked, ...]:
+    def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
         sparse = self.config.sparse_config()
         return (sparse.asked_share(model, sparse.levels),)
 
