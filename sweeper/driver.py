@@ -100,10 +100,8 @@ def drive(
         with display:
             for line in damaged:
                 display.note(line)
-            for ending in plan.before():
-                display.ended(
-                    ending.trial_id, ending.cell, ending.status, ending.value, already=True, warnings=ending.warnings
-                )
+            for e in plan.before():
+                display.ended(e.trial_id, e.cell, e.status, e.value, already=True, warnings=e.warnings)
             run_plan(plan, display, lease, address=address)
     if lease.lost:
         raise UserError(f"{folder.path.name} was taken over by another driver ({lease.owner()}): this one stopped")

@@ -48,10 +48,9 @@ def summarise(
         Columns ``kind``: ``group``, or ``dense`` for the networks that the trials start from; the grid paths without
         ``seed``, named as in ``trials``; ``level``; ``density_asked``; ``density``; ``<name>_mean`` and ``<name>_std``
         (ddof 1) of val_accuracy, test_accuracy, the objective and ``beside``; ``n``: number of seeds in these;
-        ``warnings``: codes of the best trials, of the rows of the level where there are levels;
-        ``best``: the best trials' hyperparameters; ``trials``, ``done``, ``failed``: numbers of trials;
-        ``infeasible``: number of complete trials outside the constraints; ``waiting``: progress of the cells that have
-        no best trial yet.
+        ``warnings``: codes of the best trials, or of their level; ``best``: the best trials' hyperparameters;
+        ``trials``, ``done``, ``failed``: numbers of trials; ``infeasible``: of complete trials outside the constraints;
+        ``waiting``: progress of the cells that have no best trial yet.
     """
     groups = [path for path in grid if path != "seed"]
     group_columns = [column_of(path) for path in groups]
@@ -215,8 +214,10 @@ def _group_rows(
     }
     of_level: dict[int | None, list[Row]] = {}
     for trial in best:
-        for level, row in levels.get(trial["trial"], {None: trial}).items():
-            of_level.setdefault(level, []).append(row)
+        mine = levels.get(trial["trial"], {None: trial})
+        for level, row in mine.items():
+            last = level == list(mine)[-1]  # the result's codes are those of the last level and of the data
+            of_level.setdefault(level, []).append({**row, "warnings": trial.get("warnings")} if last else row)
     for level in sorted(of_level, key=lambda level: -1 if level is None else level):
         yield {**common, "level": level, **_figures(of_level[level], figures)}
     if not of_level:
