@@ -82,10 +82,10 @@ def _draw_lines(
         if steps:
             axis.plot([row["from_epoch"], row["until_epoch"]], [row[name]] * 2, **{**style, "linestyle": "-"})
         else:
-            shape = {"marker": "o", "markersize": 4, "markerfacecolor": "white", "zorder": 4}
-            axis.plot(
-                row["until_epoch"], row[name], ".", color=style["color"], **(shape if row["trial"] in warned else {})
-            )
+            shape: dict[str, Any] = {"marker": "."}
+            if row["trial"] in warned:
+                shape = {"marker": "o", "markersize": 4, "markerfacecolor": "white", "zorder": 4}
+            axis.plot(row["until_epoch"], row[name], color=style["color"], linestyle="", **shape)
         parent = rows.get((generation - 1, row["parent"]))
         if parent is not None:
             end = row["from_epoch"] if steps else row["until_epoch"]
