@@ -41,17 +41,20 @@ class Judge:
         self.guessed = guessing(classes, int(val.max()), int(val.sum()))
 
     def of_row(self, row: Mapping[str, Any], stage: Stage, end: bool) -> list[str]:
-        """Codes for a row of ``epochs``: of its network, and at the ``end`` of a stage of its accuracy."""
+        """Codes for a row of ``epochs``: of its network and its accuracy. ``end``: the stage ends here.
+
+        The end of a segment of a population is none, so that rows do not depend on how a stage is divided.
+        """
         asked = self.asked.get((stage.name, stage.level), ())
-        return _in_order([*self._of_network(asked, end), *(self._of_figures(row) if end else _empty(row))])
+        return _in_order([*self._of_network(asked, end), *self._of_figures(row)])
 
     def of_result(self, row: Row) -> list[str]:
-        """Codes for the result: those of the trial's last row, of its accuracy, and of the data."""
+        """Codes for the result: of the trial's last row (an older version's has none), its accuracy and the data."""
         return _in_order([*(row.get("warnings") or ()), *self._of_figures(row), *self.of_data])
 
     def _of_figures(self, row: Mapping[str, Any]) -> list[str]:
-        guess = row["val_accuracy"] <= self.guessed
-        return [*_empty(row), *(["chance_level"] if guess else [])]
+        empty, guess = bool(row["empty_layers"]), row["val_accuracy"] <= self.guessed
+        return [*(["layers_empty"] if empty else []), *(["chance_level"] if guess else [])]
 
     def _of_network(self, asked: Iterable[AskedShare], end: bool) -> list[str]:
         judged = [one for one in asked if one.keep < one.units and (end or not one.at_end)]
@@ -78,10 +81,6 @@ def guessing(classes: int, majority: int, images: int) -> float:
         return 0.0
     p = max(1 / classes, majority / images)
     return p + DEVIATIONS * math.sqrt(p * (1 - p) / images)
-
-
-def _empty(row: Mapping[str, Any]) -> list[str]:
-    return ["layers_empty"] if row["empty_layers"] else []
 
 
 def _in_order(codes: Iterable[str]) -> list[str]:

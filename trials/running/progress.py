@@ -133,7 +133,7 @@ class Progress:
             "seconds": time.monotonic() - began,
             "stage_id": None,
         }
-        row["warnings"] = self.judge.of_row(row, stage, end)
+        row["warnings"] = self.judge.of_row(row, stage, stage.finished or epoch == stage.epochs)
         self.rows["epochs"].append(row)
         self.trial_host.report(row)
         return end
