@@ -6,17 +6,17 @@ from typing import Any
 
 import pyarrow as pa
 
-TEXT, WHOLE, REAL = pa.string(), pa.int64(), pa.float64()
+TEXT, WHOLE, REAL, TEXTS = pa.string(), pa.int64(), pa.float64(), pa.list_(pa.string())
 
 
 def _columns(types: str) -> dict[str, Any]:
-    kinds = {"text": TEXT, "whole": WHOLE, "real": REAL}
+    kinds = {"text": TEXT, "whole": WHOLE, "real": REAL, "texts": TEXTS}
     return {name: kinds[kind] for name, kind in (column.split(":") for column in types.split())}
 
 
 _FIGURES = """
     train_loss:real train_accuracy:real val_loss:real val_accuracy:real test_loss:real test_accuracy:real
-    density:real sparsity:real kept:whole prunable:whole empty_layers:whole"""
+    density:real sparsity:real kept:whole prunable:whole empty_layers:whole warnings:texts"""
 
 COLUMNS: dict[str, dict[str, Any]] = {
     "trials": _columns(
@@ -25,7 +25,9 @@ COLUMNS: dict[str, dict[str, Any]] = {
         status:text attempts:whole failures:whole error_type:text error_message:text {_FIGURES}
         compression:real macs:whole flops:whole dense_flops:whole speedup:real parameters:whole dense_parameters:whole
         latency_ms_1:real latency_ms_128:real epochs:whole pruned_at:whole
-        data:text data_source:text seconds:real host:text device:text"""
+        data:text data_source:text seconds:real host:text device:text started:text ended:text
+        threads:whole torch:text cuda:text precision:text memory_format:text commit:text schema:whole
+        environments:whole"""
     ),
     "epochs": _columns(
         f"""
@@ -50,6 +52,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
 def config_column(path: str) -> str:
     """The column of ``trials`` that holds a config field: its dotted path, prefixed by ``config.`` if that is taken.
 
-    ``density`` is the measured density, ``config.density`` the requested one.
+    ``density`` is the measured density, ``config.density`` the requested one; ``precision`` the one that ``auto`` was
+    resolved to.
     """
     return f"config.{path}" if path in COLUMNS["trials"] else path

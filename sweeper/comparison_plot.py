@@ -32,7 +32,7 @@ def draw_comparison(points: pd.DataFrame, accuracy: str, dense: float | None = N
 
     Left: accuracy over density, one panel per series, with a band of one standard deviation over seeds to either side;
     the other series are grey. Right: accuracy over FLOPs, all points, with a line through the Pareto front. ``dense``,
-    the accuracy of the dense network, is a dotted line.
+    the accuracy of the dense network, is a dotted line. Points whose trials have warnings are hollow.
     """
     from matplotlib.figure import Figure
 
@@ -51,9 +51,15 @@ def draw_comparison(points: pd.DataFrame, accuracy: str, dense: float | None = N
         panel.plot(x, y, color=colour, marker=marker, markersize=5, linewidth=1.5)
         panel.set_title(name, fontsize="medium")
         front.plot(part["flops"] / 1e6, y, color=colour, marker=marker, markersize=6, linestyle="", label=name)
+        warned = part[part["warnings"] != ""]
+        hollow = {"color": colour, "marker": marker, "markerfacecolor": "white", "linestyle": ""}
+        panel.plot(100 * warned["density"], 100 * warned["accuracy"], markersize=5, **hollow)
+        front.plot(warned["flops"] / 1e6, 100 * warned["accuracy"], markersize=6, **hollow)
     label = f"{accuracy.replace('_', ' ')} [%]"
     best = points[points["front"]].sort_values("flops")
     front.plot(best["flops"] / 1e6, 100 * best["accuracy"], color="0.75", linewidth=3, zorder=1, label="Pareto front")
+    if (points["warnings"] != "").any():
+        front.plot([], [], color="0.4", marker="o", markerfacecolor="white", linestyle="", label="with warnings")
     for panel in panels[len(series) :]:
         panel.set_visible(False)
     for axis in (front, *panels):
@@ -90,6 +96,7 @@ def texts(points: pd.DataFrame) -> dict[str, list[str]]:
         "MFLOPs": [f"{row['flops'] / 1e6:.4g}" for row in rows],
         "n": [str(row["n"]) for row in rows],
         "front": ["yes" if row["front"] else "" for row in rows],
+        **({"warnings": [row["warnings"] for row in rows]} if any(row["warnings"] for row in rows) else {}),
     }
 
 
@@ -118,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UserError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print_table(texts(points), make_console(), left=("series", "asked"))
+    print_table(texts(points), make_console(), left=("series", "asked", "warnings"))
     return 0
 
 

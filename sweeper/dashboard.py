@@ -82,7 +82,7 @@ class StudyCopy:
 
     def _trial(self, sample: Sample, record: Record, outcome: Outcome) -> FrozenTrial:
         state, space = record.state, self.space
-        figures = {} if state is None else {k: v for k, v in state.result.items() if v is not None}
+        figures = {} if state is None else {k: v for k, v in state.result.items() if v not in (None, [])}
         return create_trial(
             state=TrialState.WAITING if state is None else outcome.state,
             values=outcome.values,

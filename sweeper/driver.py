@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -25,6 +23,7 @@ from trials.config.trial_config import TrialConfig
 from trials.errors import UserError
 from trials.frozen import SCHEMA
 from trials.methods.registry import METHODS
+from trials.running.environment import git_commit
 from trials.storage import files
 from trials.storage.data_used import DataUsed
 from trials.storage.lease import HEARTBEAT_S, Lease
@@ -114,8 +113,8 @@ def drive(
         with display:
             for line in damaged:
                 display.note(line)
-            for ending in plan.before():
-                display.ended(ending.trial_id, ending.cell, ending.status, ending.value, already=True)
+            for e in plan.before():
+                display.ended(e.trial_id, e.cell, e.status, e.value, already=True, warnings=e.warnings)
             run_plan(plan, display, lease, address=address)
     if lease.lost:
         raise UserError(f"{folder.path.name} was taken over by another driver ({lease.owner()}): this one stopped")
@@ -224,18 +223,6 @@ def record_change(folder: SweepFolder, space: Space, console: Console, data: Seq
     if changed:
         console.print(f"resumes with other versions: {', '.join(changed)}", markup=False)
     folder.append({"written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **document})
-
-
-def git_commit() -> str | None:
-    """The commit of the running code, with ``-dirty`` appended if files differ from it; None outside a git checkout."""
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip()
 
 
 def describe_run(space: Space, folder: SweepFolder, console: Console) -> None:

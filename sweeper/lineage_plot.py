@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from sweeper.results.lineage import history
 from sweeper.results.pareto import sign_of
 from sweeper.results.stored_space import stored_space
 from sweeper.results.tables import load
+from sweeper.results.warned import codes_by_trial
 from trials.errors import UserError
 
 
@@ -26,7 +27,7 @@ def draw_lineage(sweep: Sweep, cell: str, objective: str, direction: str = "maxi
     """Return a matplotlib figure of one cell's population: objective and hyperparameters over epochs, by member.
 
     A dotted line leads from a segment to a member that continues a copy of it. The ancestry of the best member of the
-    last generation is thick.
+    last generation is thick. The dot of a segment whose trial has warnings is hollow.
 
     Raises:
         UserError: the sweep has no population in that cell, or no trial has reported the objective.
@@ -41,6 +42,7 @@ def draw_lineage(sweep: Sweep, cell: str, objective: str, direction: str = "maxi
         raise UserError(
             f"objective is {objective!r}, but no trial has reported it: wait for one, or restore sweep.yaml"
         )
+    warned = codes_by_trial(sweep)
     mine = mine.merge(sweep.trials[["trial", objective]], on="trial").sort_values(["generation", "member"])
     paths = [name for name in sweep.lineage.columns if name not in COLUMNS["lineage"] and mine[name].notna().any()]
     figure = Figure(figsize=(7, 2 + 1.6 * len(paths)), layout="constrained")
@@ -48,10 +50,13 @@ def draw_lineage(sweep: Sweep, cell: str, objective: str, direction: str = "maxi
     best = _best(mine, objective, direction)
     thick = set(zip(best["generation"].tolist(), best["member"].tolist(), strict=True))
     for axis, name in zip(axes, [objective, *paths], strict=True):
-        _draw_lines(axis, mine, name, thick, steps=name != objective)
+        _draw_lines(axis, mine, name, thick, warned, steps=name != objective)
         axis.set_ylabel(name)
     axes[-1].set_xlabel("epoch")
     axes[0].set_title(cell or sweep.path.name)
+    if warned.keys() & set(mine["trial"]):
+        axes[0].plot([], [], "o", color="0.4", markerfacecolor="white", label="with warnings")
+        axes[0].legend(frameon=False, fontsize="small")
     return figure
 
 
@@ -65,7 +70,9 @@ def _best(mine: pd.DataFrame, objective: str, direction: str) -> pd.DataFrame:
     return history(mine[mine["generation"] <= best["generation"]], best["cell"], int(best["member"]))
 
 
-def _draw_lines(axis: Any, mine: pd.DataFrame, name: str, thick: set[tuple[int, int]], steps: bool) -> None:
+def _draw_lines(
+    axis: Any, mine: pd.DataFrame, name: str, thick: set[tuple[int, int]], warned: Container[str], steps: bool
+) -> None:
     """Draw a dot (with ``steps``: a bar) per segment, and a line to it from its parent's segment."""
     rows = {(row["generation"], row["member"]): row for row in mine.to_dict("records")}
     for (generation, member), row in rows.items():
@@ -75,7 +82,10 @@ def _draw_lines(axis: Any, mine: pd.DataFrame, name: str, thick: set[tuple[int, 
         if steps:
             axis.plot([row["from_epoch"], row["until_epoch"]], [row[name]] * 2, **{**style, "linestyle": "-"})
         else:
-            axis.plot(row["until_epoch"], row[name], ".", color=style["color"])
+            shape: dict[str, Any] = {"marker": "."}
+            if row["trial"] in warned:
+                shape = {"marker": "o", "markersize": 4, "markerfacecolor": "white", "zorder": 4}
+            axis.plot(row["until_epoch"], row[name], color=style["color"], linestyle="", **shape)
         parent = rows.get((generation - 1, row["parent"]))
         if parent is not None:
             end = row["from_epoch"] if steps else row["until_epoch"]

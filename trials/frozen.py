@@ -44,11 +44,15 @@ def _explain(error: ErrorDetails, model: type[BaseModel], where: str) -> str:
         return f"{error['input']!r} is not a known key"
     if error["type"] == "missing":
         return f"{path} is missing: add it"
+    if error["type"] == "bool_type":
+        return f"{path} is {error['input']!r}, but must be true or false"
     rule = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ").removeprefix("Input should ")
     if error["type"] == "value_error":  # messages of our own validators already name the field and its value
         parent = path.rpartition(".")[0] if rule.startswith(path.rpartition(".")[2]) else path
         return f"{parent}.{rule}" if parent else rule
-    return f"{path} is {error['input']!r}, but must be {rule}"
+    text = error["input"]
+    plain = text.replace("_", "") if error["type"] in ("int_type", "float_type") and isinstance(text, str) else ""
+    return f"{path} is {text!r}, but must be {rule}" + (f": write {plain}" if plain.isdecimal() else "")
 
 
 def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Read YAML written by users: ``1e-4`` is a number, duplicate keys are errors."""
+"""Read YAML written by users: plain values by YAML 1.2's core schema, duplicate keys are errors."""
 
 from __future__ import annotations
 
@@ -10,14 +10,34 @@ import yaml
 
 from trials.errors import UserError
 
+_TAG = "tag:yaml.org,2002:"
+
+CORE_SCHEMA = {
+    "null": re.compile(r"(?:~|null|Null|NULL|)\Z"),
+    "bool": re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z"),
+    "int": re.compile(r"(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z"),
+    "float": re.compile(
+        r"(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z"
+    ),
+}
+"""Which plain values are no text, in order: https://yaml.org/spec/1.2.2/#1032-tag-resolution."""
+
+_BASES = {"0o": 8, "0x": 16}
+
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader that reads 1e-4 as a number (YAML 1.1 requires 1.0e-4) and refuses duplicate keys."""
+    """PyYAML's safe loader with the core schema of YAML 1.2 instead of YAML 1.1's types; refuses duplicate keys.
+
+    By YAML 1.1, which PyYAML follows, 010 is 8, 1:30 is 90, 1_000 is 1000, yes is true, 1e-4 is text, and 2026-11-27
+    is a date. Merge keys (``<<``), which the core schema lacks, work; other types need their tag (``!!timestamp``).
+    """
+
+    yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012  PyYAML's own attribute
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":  # "<<: *name"; merged keys may be overridden
+            if key_node.tag == f"{_TAG}merge":  # "<<: *name"; merged keys may be overridden
                 continue
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, (str, int, float)):
@@ -28,10 +48,23 @@ class _Loader(yaml.SafeLoader):
                 seen.add(key)
         return super().construct_mapping(node, deep)
 
+    def construct_core(self, node: yaml.ScalarNode) -> bool | int | float:
+        """A bool, int or float, by the core schema also where the tag is written out (``!!int 010``)."""
+        kind, text = node.tag.removeprefix(_TAG), str(self.construct_scalar(node))
+        if not CORE_SCHEMA[kind].match(text) and not (kind == "float" and CORE_SCHEMA["int"].match(text)):
+            raise yaml.constructor.ConstructorError(None, None, f"{text!r} is no {kind}", node.start_mark)
+        if kind == "bool":
+            return text.lower() == "true"
+        if kind == "int":
+            return int(text[2:], _BASES[text[:2]]) if text[:2] in _BASES else int(text)
+        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+
+for _kind, _pattern in CORE_SCHEMA.items():
+    _Loader.add_implicit_resolver(f"{_TAG}{_kind}", _pattern, None)
+    if _kind != "null":
+        _Loader.add_constructor(f"{_TAG}{_kind}", _Loader.construct_core)
+_Loader.add_implicit_resolver(f"{_TAG}merge", re.compile(r"<<\Z"), None)
 
 
 def parse_yaml(text: str, where: str) -> Any:

@@ -110,6 +110,7 @@ def run_assigned(
             alone=assignment["alone"],
             map=make_map(assignment["resources"], reporter.stop_file.there) if make_map and several else None,
             data=assignment.get("data"),
+            commit=assignment.get("commit"),
         )
         try:
             status = run(parse(assignment["config"]), reporter.folder, trial_host).status

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -41,16 +41,19 @@ class _Sum:
     """Counts endings that got no line of their own."""
 
     count: int = 0
+    warned: int = 0
     statuses: dict[str, int] = field(default_factory=dict)
 
-    def add(self, status: str) -> None:
+    def add(self, status: str, warned: bool) -> None:
         self.count += 1
+        self.warned += warned
         self.statuses[status] = self.statuses.get(status, 0) + 1
 
     def take(self) -> str:
         """Return the counts as text and reset them."""
         text = f"{self.count} trials: {', '.join(f'{n} {status}' for status, n in sorted(self.statuses.items()))}"
-        self.count, self.statuses = 0, {}
+        text += f", {self.warned} with warnings" if self.warned else ""
+        self.count, self.warned, self.statuses = 0, 0, {}
         return text
 
 
@@ -66,7 +69,7 @@ class LiveView:
 
     def __init__(self, totals: Mapping[str, int], console: Console, objective: str, direction: str) -> None:
         self.total, self.console, self.objective = sum(totals.values()), console, objective
-        self.done = self.failed = self.already = 0
+        self.done = self.failed = self.already = self.warned = 0
         self.running: dict[str, _Running] = {}
         self._sign = 1 if direction.startswith("max") else -1
         self._totals = dict(totals)
@@ -122,16 +125,25 @@ class LiveView:
             running.row = row
         self._catch_up()
 
-    def ended(self, trial_id: str, cell: str, status: str, value: float | None, already: bool) -> None:
+    def ended(
+        self,
+        trial_id: str,
+        cell: str,
+        status: str,
+        value: float | None,
+        already: bool,
+        warnings: Sequence[str] = (),
+    ) -> None:
         """Count one sample of a trial whose attempt has ended: call once per sample that the trial serves.
 
-        ``already``: the trial ended earlier, and gets no line of its own.
+        ``already``: the trial ended earlier, and gets no line of its own. ``warnings``: codes of its result.
         """
         now = time.monotonic()
         running = self.running.pop(trial_id, None)
         if status in FINISHED:
             self.done += 1
             self.already += already
+            self.warned += bool(warnings)
             self._count(cell, 1)
             if value is not None and status == "complete":
                 self._note_best(cell, value)
@@ -142,12 +154,13 @@ class LiveView:
         if self._live is not None:
             return
         if already:
-            self._known.add(status)
+            self._known.add(status, bool(warnings))
         elif self._may_speak(now):
             self._say_sums()
-            self._say(self._line(trial_id, cell, status, value, now - running.since if running else None))
+            line = self._line(trial_id, cell, status, value, now - running.since if running else None)
+            self._say(f"{line} [{', '.join(warnings)}]" if warnings else line)
         else:
-            self._unsaid.add(status)
+            self._unsaid.add(status, bool(warnings))
 
     def note(self, text: str) -> None:
         """Print a line, e.g. a warning. May be called from a signal handler."""
@@ -210,7 +223,9 @@ class LiveView:
         running, best, over = list(self.running.items()), list(self._best.items()), len(self._over)
         cells = len({trial.cell for _, trial in running} - self._over)
         headline = f"cells {over} done, {cells} running, {len(self._totals) - over - cells} left · "
-        headline += f"trials {self._progress()}, {len(running)} running, {self.failed} failed · {self._times(now)}"
+        headline += f"trials {self._progress()}, {len(running)} running, {self.failed} failed"
+        headline += f", {self.warned} with warnings" if self.warned else ""
+        headline += f" · {self._times(now)}"
         others, more = len(best) - CELLS_SHOWN, len(running) - RUNNING_SHOWN
         lines = [("best", cell, f"{self.objective} {value:.4f}") for cell, value in best[-CELLS_SHOWN:]]
         lines += [("", f"and in {others} more cells", "")] if others > 0 else []

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sweeper.columns import COLUMNS, REAL, TEXT, WHOLE
+from sweeper.columns import COLUMNS, REAL, TEXT, TEXTS, WHOLE
 
 
 def from_rows(rows: Sequence[Mapping[str, Any]]) -> Any:
@@ -20,6 +20,8 @@ def from_rows(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def _array(values: list[Any]) -> Any:
+    if any(isinstance(value, list) for value in values):
+        return pa.array(values, TEXTS)  # also where all are empty
     try:
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError):

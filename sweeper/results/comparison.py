@@ -17,6 +17,7 @@ from sweeper.results.frames import Sweep
 from sweeper.results.pareto import undominated
 from sweeper.results.stored_space import StoredSpace, stored_space
 from sweeper.results.summary import ACCURACIES, cells_of, mean, std, summarise
+from sweeper.results.warned import codes_of
 from trials.errors import UserError, unknown_name
 from trials.storage.rows import Row
 
@@ -33,7 +34,7 @@ def points_of(sweep: Sweep, by: Sequence[str] = (), accuracy: str = "test_accura
         Columns ``series``; ``asked``: the other grid values; ``density``, ``accuracy``, ``flops``: means over seeds
         (density NaN if the rows of a seed's layers could not be read); ``accuracy_std`` (ddof 1); ``n``: number of
         seeds; ``front``: whether the point is on the Pareto front, that is, no other point is at least as good in both
-        accuracy and FLOPs and better in one.
+        accuracy and FLOPs and better in one; ``warnings``: codes of the best trials, as one text.
 
     Raises:
         UserError: ``by`` is not in the grid, ``accuracy`` is unknown, no trial is complete, or space or layers
@@ -121,4 +122,5 @@ def _point(values: Row, best: Sequence[Row], by: Sequence[str], accuracy: str) -
         "accuracy_std": std(accuracies),
         "flops": mean([row["flops"] for row in best]),
         "n": len(best),
+        "warnings": codes_of(best),
     }

@@ -14,6 +14,7 @@ from sweeper.results.regrowth import allocation_texts
 from sweeper.results.stored_space import WITHOUT_SPACE, StoredSpace, stored_space
 from sweeper.results.summary import ACCURACIES, column_of, rows_of, summarise
 from sweeper.results.tables import read
+from sweeper.results.warned import marks, warnings_line
 from trials.storage.data_used import OPTIONS
 from trials.storage.lease import Lease
 from trials.storage.place import Place
@@ -72,15 +73,17 @@ def print_report(sweep: Sweep, console: Console, space: StoredSpace) -> None:
     if len(summary):
         figures = [objective.column for objective in objectives]
         texts = _texts(summary, figures, [path for path in space.paths if path != "seed"])
-        print_table(texts, console, left=("best", "not complete"))
+        print_table(texts, console, left=("warnings", "best", "not complete"))
     front = pareto_front(sweep, objectives, space.constraints, space.search) if others else pd.DataFrame()
     if len(front):
         judged_by = ", ".join(f"{o.column} ({o.direction})" for o in objectives)
         print_line(console, f"Pareto front of each cell: {judged_by}")
         rows = rows_of(front, set(front.columns))
-        print_table({str(name): [_text(row[name]) for row in rows] for name in front.columns}, console)
+        texts = {str(name): [_text(row[name]) for row in rows] for name in front.columns}
+        print_table({**texts, **marks(sweep, texts["trial"])}, console, left=("warnings",))
     if regrown := allocation_texts(sweep):
-        print_table(regrown, console, left=("regrowth of", "layer"))
+        regrown |= marks(sweep, regrown["regrowth of"])
+        print_table(regrown, console, left=("regrowth of", "layer", "warnings"))
     failed = sweep.trials[sweep.trials["status"] == "failed"]
     for row in rows_of(failed.head(FAILURES_SHOWN), {"trial", "error_type", "error_message"}):
         print_line(
@@ -90,6 +93,8 @@ def print_report(sweep: Sweep, console: Console, space: StoredSpace) -> None:
         print_line(console, f"failed: and {len(failed) - FAILURES_SHOWN} more (error_message in the table trials)")
     for line in (*mixed_data(sweep.trials), *(f"left out: {line}" for line in sweep.damaged)):
         print_line(console, line)
+    if warned := warnings_line(sweep):
+        print_line(console, warned)
     tables = sweep.path / "tables"
     written = "" if (tables / "manifest.json").exists() else " (written at the end; sweeper.load works at any time)"
     print_line(console, f"tables: {tables}{written}")
@@ -131,6 +136,7 @@ def _texts(summary: pd.DataFrame, objectives: Sequence[str], groups: Sequence[st
     shown["done"] = once([f"{row['done']:.0f}/{row['trials']:.0f}" if row["trials"] else "" for row in rows])
     shown["failed"] = once([f"{row['failed']:.0f}" if row["failed"] else "" for row in rows])
     shown["infeasible"] = once([f"{row['infeasible']:.0f}" if row["infeasible"] else "" for row in rows])
+    shown["warnings"] = [row["warnings"] or "" for row in rows]
     shown["best"] = once([row["best"] or "" for row in rows])
     shown["not complete"] = once([row["waiting"] or "" for row in rows])
     return {name: texts for name, texts in shown.items() if any(texts)}

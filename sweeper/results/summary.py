@@ -16,6 +16,7 @@ import pandas as pd
 from sweeper.columns import config_column
 from sweeper.results.frames import Sweep
 from sweeper.results.pareto import columns_needed, feasible, sign_of
+from sweeper.results.warned import codes_of
 from sweeper.space.options.constraints import Constraint
 from trials.storage.rows import FINISHED, Row
 
@@ -47,9 +48,9 @@ def summarise(
         Columns ``kind``: ``group``, or ``dense`` for the networks that the trials start from; the grid paths without
         ``seed``, named as in ``trials``; ``level``; ``density_asked``; ``density``; ``<name>_mean`` and ``<name>_std``
         (ddof 1) of val_accuracy, test_accuracy, the objective and ``beside``; ``n``: number of seeds in these;
-        ``best``: the best trials' hyperparameters; ``trials``, ``done``, ``failed``: numbers of trials;
-        ``infeasible``: number of complete trials outside the constraints; ``waiting``: progress of the cells that have
-        no best trial yet.
+        ``warnings``: codes of the best trials, or of their level; ``best``: the best trials' hyperparameters;
+        ``trials``, ``done``, ``failed``: numbers of trials; ``infeasible``: of complete trials outside the constraints;
+        ``waiting``: progress of the cells that have no best trial yet.
     """
     groups = [path for path in grid if path != "seed"]
     group_columns = [column_of(path) for path in groups]
@@ -63,7 +64,7 @@ def summarise(
     for key, group in members.items():
         rows += _group_rows(dict(zip(group_columns, key, strict=True)), group, levels, figures, search)
     names = [f"{figure}_{what}" for figure in figures for what in ("mean", "std")]
-    counts = ["n", "best", "trials", "done", "failed", "infeasible", "waiting"]
+    counts = ["n", "warnings", "best", "trials", "done", "failed", "infeasible", "waiting"]
     columns = ["kind", *group_columns, "level", "density_asked", "density", *names, *counts]
     summary: pd.DataFrame = pd.DataFrame(rows, columns=columns).astype({"level": "Int64"})
     return summary
@@ -109,6 +110,7 @@ def cells_of(
         "trial",
         "status",
         "density",
+        "warnings",
         config_column("density"),
         *figures,
         "until_epoch",
@@ -183,7 +185,7 @@ def _levels(sweep: Sweep, trials: Sequence[str]) -> dict[str, dict[int, Row]]:
     """By trial and level, the last row of the level, for trials with several levels; without the dense network's."""
     found: dict[str, dict[int, Row]] = {}
     rows = sweep.epochs[sweep.epochs["trial"].isin(trials)]
-    for row in rows_of(rows, {"trial", "stage", "level", "density", *ACCURACIES}):
+    for row in rows_of(rows, {"trial", "stage", "level", "density", "warnings", *ACCURACIES}):
         found.setdefault(row["trial"], {})[row["level"]] = row
     several = {trial: levels for trial, levels in found.items() if len(levels) > 1}
     return {t: {n: row for n, row in levels.items() if row["stage"] != "pretrain"} for t, levels in several.items()}
@@ -212,8 +214,10 @@ def _group_rows(
     }
     of_level: dict[int | None, list[Row]] = {}
     for trial in best:
-        for level, row in levels.get(trial["trial"], {None: trial}).items():
-            of_level.setdefault(level, []).append(row)
+        mine = levels.get(trial["trial"], {None: trial})
+        for level, row in mine.items():
+            last = level == list(mine)[-1]  # the result's codes are those of the last level and of the data
+            of_level.setdefault(level, []).append({**row, "warnings": trial.get("warnings")} if last else row)
     for level in sorted(of_level, key=lambda level: -1 if level is None else level):
         yield {**common, "level": level, **_figures(of_level[level], figures)}
     if not of_level:
@@ -231,7 +235,7 @@ def _joined(values: Sequence[Any]) -> str:
 
 
 def _figures(rows: Sequence[Row], figures: Sequence[str]) -> Row:
-    found: Row = {"n": len(rows), "density": mean([row.get("density") for row in rows])}
+    found: Row = {"n": len(rows), "density": mean([row.get("density") for row in rows]), "warnings": codes_of(rows)}
     for figure in figures:
         values = [row.get(figure) for row in rows]
         found[f"{figure}_mean"], found[f"{figure}_std"] = mean(values), std(values)
@@ -256,7 +260,7 @@ def std(values: Sequence[Any]) -> float:
 def _dense_rows(sweep: Sweep, cells: Sequence[CellTrials], groups: Sequence[str], figures: Sequence[str]) -> list[Row]:
     """Rows of the dense networks that pruned best trials start from: one per set of groups that share networks."""
     rows = sweep.epochs[(sweep.epochs["stage"] == "pretrain") & sweep.epochs["stage_id"].notna()]
-    last = {row["trial"]: row for row in rows_of(rows, {"trial", "stage_id", "density", *ACCURACIES})}
+    last = {row["trial"]: row for row in rows_of(rows, {"trial", "stage_id", "density", "warnings", *ACCURACIES})}
     pruned = set(sweep.epochs["trial"][sweep.epochs["stage"] != "pretrain"])
     starts: dict[str, _Starts] = {}  # by stage id
     of_group: dict[tuple[Any, ...], _Starts] = {}

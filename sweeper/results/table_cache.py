@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sweeper.columns import COLUMNS, TEXT, WHOLE, config_column
+from sweeper.columns import COLUMNS, TEXT, TEXTS, WHOLE, config_column
 from sweeper.folder.sweep_folder import Stamp, SweepFolder
 from sweeper.results.arrow_tables import finish, from_rows, stack
 from sweeper.results.frames import Sweep
@@ -27,7 +27,7 @@ from trials.storage.place import Place, each
 from trials.storage.rows import TABLES as ROW_TABLES
 from trials.storage.trial_folder import State, TrialFolder
 
-TABLES_SCHEMA = 2
+TABLES_SCHEMA = 3
 """Increase it when columns change: tables with another schema are ignored."""
 
 
@@ -95,11 +95,16 @@ class GatheredTables:
     """Whether the cache holds the same trials with the same stamps, so that there is nothing to write."""
 
     def sweep(self, path: Place) -> Sweep:
-        """The tables as DataFrames; integer and boolean columns are nullable."""
-        types = {WHOLE: pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
-        return Sweep(
-            path, **{name: t.to_pandas(types_mapper=types.get) for name, t in self.tables.items()}, damaged=self.damaged
-        )
+        """The tables as DataFrames; integer and boolean columns are nullable, lists are Python's."""
+        return Sweep(path, **{name: _frame(table) for name, table in self.tables.items()}, damaged=self.damaged)
+
+
+def _frame(table: Any) -> pd.DataFrame:
+    types = {WHOLE: pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+    frame: pd.DataFrame = table.to_pandas(types_mapper=types.get)
+    for column in (column.name for column in table.schema if column.type == TEXTS):
+        frame[column] = pd.Series(table[column].to_pylist(), index=frame.index, dtype=object)
+    return frame
 
 
 def gather(folder: SweepFolder, wanted: Collection[str] = ROW_TABLES) -> GatheredTables:
@@ -200,6 +205,8 @@ def _trial_row(
         row |= {**result, "compression": _ratio(result, "prunable", "kept")}
         row |= {"speedup": _ratio(result, "dense_flops", "flops")}
         row |= {"seconds": state.seconds, "host": state.host, "device": state.device}
+        row |= {"started": state.started or None, "ended": state.ended or None}
+        row |= {**dict(*state.environments[-1:]), "environments": len(state.environments) or None}
     fields = ((path, value) for path, value in leaves(config) if value != {})
     return row | {config_column(path): _plain(value) for path, value in fields}
 

@@ -44,6 +44,7 @@ class Ending:
     Attributes:
         status: as committed; ``died`` (``preempted`` if the plan is stopping) for a process that committed none.
         again: whether the trial will be assigned again.
+        warnings: codes of the trial's result.
     """
 
     trial_id: str
@@ -53,6 +54,7 @@ class Ending:
     error: str | None = None
     again: bool = False
     empty_layers: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 class Plan:
@@ -143,11 +145,12 @@ class Plan:
         silent = "preempted" if self.stopping else "died"
         status = silent if state is None or state.status == "running" else state.status
         error = f"{state.error['type']}: {state.error['message']}" if state is not None and state.error else None
-        empty = state.result.get("empty_layers", 0) if state is not None else 0
+        result = state.result if state is not None else {}
+        empty, warnings = result.get("empty_layers", 0), tuple(result.get("warnings") or ())
         value = outcome_without_curve(self.space, record).shown
         for sample in record.samples:
             if sample.cell in self._searches:
-                yield Ending(record.id, sample.cell, status, value, error, again, empty)
+                yield Ending(record.id, sample.cell, status, value, error, again, empty, warnings)
 
     def next(self) -> Assignment | None:
         """The next trial to run, already scheduled in the folder; None if there is none now (see :attr:`complete`).

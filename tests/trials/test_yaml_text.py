@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,11 @@ def test_numbers_are_what_people_mean(text: str, value: object) -> None:
         ("a: [1, 2", "expected"),
         ("a: *nothing", "undefined alias"),
         ("? [a, b]\n: c", "unhashable"),
-        ("a: 2020-99-01", "month"),
+        ("a: !!timestamp 2020-99-01", "month"),
+        ("a: !!int 1:30", "'1:30' is no int"),
+        ("a: !!float 1_0.5", "'1_0.5' is no float"),
+        ("a: !!bool yes", "'yes' is no bool"),
+        ("a: !!int [1]", "scalar"),
         ("a: b: c", "mapping values"),
         ("\x00", ""),
     ],
@@ -132,3 +137,59 @@ def test_merge() -> None:
 def test_a_path_is_checked_before_its_value_is_read() -> None:
     with pytest.raises(UserError, match=r"--set is 'a\.b\.c=\{': a is 1, but must be a mapping"):
         override({"a": 1}, ["a.b.c={"])
+
+
+CORE: list[tuple[str, object]] = [
+    # null and bool: only these words
+    *((text, None) for text in ("null", "Null", "NULL", "~", "")),
+    *((text, True) for text in ("true", "True", "TRUE")),
+    *((text, False) for text in ("false", "False", "FALSE")),
+    *((t, t) for t in ("yes", "Yes", "YES", "no", "No", "on", "On", "off", "OFF", "y", "n", "tRUE", "nULL", "none")),
+    # int
+    *[("0", 0), ("-0", 0), ("+12", 12), ("-19", -19), ("010", 10), ("08", 8), ("007", 7), ("-010", -10)],
+    *[("0o10", 8), ("0o7", 7), ("0xff", 255), ("0xFF", 255), ("0x3A", 58), ("1" * 30, int("1" * 30))],
+    *((t, t) for t in ("0o8", "0xfg", "-0o10", "+0x1", "0b11", "0O10", "1_000", "0_1", "_1", "1 000", "+")),
+    # float
+    *[("0.", 0.0), ("-0.0", -0.0), (".5", 0.5), ("012.50", 12.5), ("12e03", 12000.0), ("-2E+05", -200000.0)],
+    *[("1e3", 1000.0), ("1e-4", 1e-4), (".inf", float("inf")), ("-.Inf", float("-inf")), ("+.INF", float("inf"))],
+    *(
+        (t, t)
+        for t in (".", "-.", "1.2.3", "1e", "e3", "1e1.5", "inf", "nan", "+.nan", ".iNF", "1_0.5", "0x1.8p1", "١")
+    ),
+    # what YAML 1.1 had besides
+    *((t, t) for t in ("1:30", "2:4", "0:0.5", "190:20:30", "-1:30", "2026-11-27", "2001-12-14t21:59:43Z", "=", "<")),
+]
+
+
+@pytest.mark.parametrize(("text", "value"), CORE, ids=[text or "nothing" for text, _ in CORE])
+@pytest.mark.parametrize("where", ["a: {}", "a: [{}]", "a:\n- {}", "a: {{b: {}}}"])
+def test_plain_values_follow_the_core_schema_of_yaml_1_2(text: str, value: object, where: str) -> None:
+    if text == "" and "[" in where:
+        return  # an empty list
+    read = parse_yaml(where.replace("{}", text, 1).replace("{{", "{").replace("}}", "}"), "here")["a"]
+    while isinstance(read, (list, dict)):
+        read = read[0] if isinstance(read, list) else read["b"]
+    assert (read, type(read)) == (value, type(value))
+
+
+@pytest.mark.parametrize("text", [text for text, value in CORE if not isinstance(value, str)] + [".nan"])
+@pytest.mark.parametrize("quoted", ["'{}'", '"{}"', "!!str {}", "|-\n  {}"])
+def test_what_is_quoted_stays_text(text: str, quoted: str) -> None:
+    read = parse_yaml("a: " + quoted.replace("{}", text), "here")["a"]
+    assert (read, type(read)) == (text, str)
+
+
+def test_not_a_number() -> None:
+    assert all(isinstance(x, float) and math.isnan(x) for x in parse_yaml("[.nan, .NaN, .NAN]", "here"))
+
+
+@pytest.mark.parametrize("text", ["a: !!int 0x10", "a: !!float 3", "a: !!bool TRUE"])
+def test_a_tag_that_fits_the_value_works(text: str) -> None:
+    read = parse_yaml(text, "here")["a"]
+    assert (read, type(read)) in [(16, int), (3.0, float), (True, bool)]
+
+
+def test_keys_follow_the_same_rules() -> None:
+    assert parse_yaml("010: a\n1:30: b\nyes: c\n1e2: d", "here") == {10: "a", "1:30": "b", "yes": "c", 100.0: "d"}
+    with pytest.raises(UserError, match="key 10 occurs twice"):
+        parse_yaml("10: a\n010: b", "here")

@@ -20,7 +20,7 @@ from trials.networks.named_files import resolved
 from trials.running.trial import TrialHost, run
 from trials.storage import files
 from trials.storage.data_used import DataUsed, data_used_in, refuse_other_data
-from trials.storage.rows import Row
+from trials.storage.rows import WARNINGS, Row
 from trials.storage.sweep_path import STAGES, sweep_path
 from trials.yaml_text import read_yaml
 
@@ -67,8 +67,8 @@ def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
     if state.error:
         print(f"{config.id} failed: {state.error['type']}: {state.error['message']}", file=sys.stderr)
         return 1
-    if state.result and state.result["empty_layers"]:
-        print(f"warning: {state.result['empty_layers']} layers have no weights left", file=sys.stderr)
+    for code in state.result.get("warnings") or ():
+        print(f"warning: {code}: {WARNINGS[code]}", file=sys.stderr)
     print(f"{config.id} is {state.status}: {json.dumps(state.result)}")
     return 0
 

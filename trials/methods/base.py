@@ -14,6 +14,7 @@ from trials.config.recipes import OpenRecipe, Recipe
 from trials.config.trial_config import TrialConfig
 from trials.data_header import DataHeader
 from trials.errors import UserError
+from trials.methods.asked import AskedShare
 from trials.seeding import generator
 from trials.training.net import Batch, Net
 from trials.training.optimizers import Sgd
@@ -239,6 +240,12 @@ class Method(ABC):
 
         Raises:
             UserError: one of them does not; the message names the way out."""
+
+    def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
+        """What is asked of the network while ``stage`` trains it; nothing by default.
+
+        ``model`` is the dense model. Trials whose network differs are marked (:mod:`trials.running.degenerate`)."""
+        return ()
 
     def initialised(self, net: Net) -> None:  # noqa: B027  most methods have nothing to do here
         """Called with the freshly initialised network, before the source is loaded. Does nothing by default."""

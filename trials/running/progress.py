@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from trials.config.trial_config import TrialConfig
 from trials.data import Loader, Source
 from trials.errors import NonFiniteLoss
 from trials.methods import Method, Stage
+from trials.running.degenerate import Judge
 from trials.sparsity.accounting import LayerSizes, layer_rows, summary
 from trials.storage.full_disk import when_there_is_room
 from trials.storage.place import Place
@@ -46,6 +47,7 @@ class TrialHost:
         map: runs a stage's independent work items (see trials/training/stage_context.py); None: in this process, in
             order.
         data: fingerprint that the trial's data must have; None accepts any.
+        commit: the commit of the code, where whatever runs the trial knows it; None: the trial looks for it.
     """
 
     stages: Place
@@ -57,6 +59,7 @@ class TrialHost:
     alone: bool = True
     map: Map | None = None
     data: str | None = None
+    commit: str | None = None
 
     def when_there_is_room(self, write: Callable[[], _T]) -> _T:
         return when_there_is_room(write, self.warn, self.should_stop)
@@ -87,6 +90,7 @@ class Progress:
         self.is_shared = attempt.folder.path.parent == trial_host.stages
         self.rows: Rows = {table: [] for table in TABLES}
         self.sizes = LayerSizes.of(net, raw)
+        self.judge = Judge(method, net, data, raw)
         self.architecture = architecture_of(config, raw, net.device)
         self._start = self._last_commit = self._last_poll = time.monotonic()
         self._seconds_before = attempt.state.seconds
@@ -114,9 +118,7 @@ class Progress:
             if end and stage.leave(self.net):
                 val_loss, val_accuracy = evaluate(self.net, self.data, "val")  # leave() has changed the network
         test_loss, test_accuracy = evaluate(self.net, self.data, "test") if end else (None, None)
-        for value in (loss, val_loss, test_loss):
-            if value is not None and not math.isfinite(value):
-                raise NonFiniteLoss(f"the loss of stage {stage.name}, level {stage.level}, epoch {epoch} is {value}")
+        _require_finite((loss, val_loss, test_loss), stage, epoch)
         row: Row = {
             "stage": stage.name,
             "level": stage.level,
@@ -133,6 +135,7 @@ class Progress:
             "seconds": time.monotonic() - began,
             "stage_id": None,
         }
+        row["warnings"] = self.judge.of_row(row, stage, stage.finished or epoch == stage.epochs)
         self.rows["epochs"].append(row)
         self.trial_host.report(row)
         return end
@@ -190,4 +193,11 @@ class Progress:
             **(measure(self.net, self.architecture.shape) if measured else {}),
             "data": self.raw.fingerprint,
             "data_source": self.raw.source,
+            "warnings": self.judge.of_result(row),
         }
+
+
+def _require_finite(losses: Iterable[float | None], stage: Stage, epoch: int) -> None:
+    for value in losses:
+        if value is not None and not math.isfinite(value):
+            raise NonFiniteLoss(f"the loss of stage {stage.name}, level {stage.level}, epoch {epoch} is {value}")

@@ -18,6 +18,7 @@ from trials.methods import Method, Stage, segments
 from trials.methods.dense import copies_shared
 from trials.methods.registry import METHODS
 from trials.methods.starting import load_source
+from trials.running.environment import device_name, environment_of
 from trials.running.inherited_checkpoint import inherited
 from trials.running.progress import Progress, TrialHost
 from trials.running.shared_trials import obtain
@@ -52,8 +53,9 @@ def run(config: TrialConfig, folder: Place, trial_host: TrialHost) -> State:
         if state is not None and state.finished:
             return state
         torch.set_num_threads(trial_host.threads)
+        where = environment_of(config, device, trial_host.threads, trial_host.commit)
         attempt, checkpoint = trial_host.when_there_is_room(
-            lambda: trial_folder.begin(host=socket.gethostname(), device=_describe(device))
+            lambda: trial_folder.begin(host=socket.gethostname(), device=device_name(device), environment=where)
         )
     except Preempted:  # asked to stop while the disk was too full to start the attempt
         return trial_folder.state() or State(status="preempted")
@@ -94,10 +96,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 def _error_record(error: Exception) -> dict[str, str]:
     name = OUT_OF_MEMORY if is_out_of_memory(error) else type(error).__name__
     return {"type": name, "message": str(error), "traceback": traceback.format_exc()}
-
-
-def _describe(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 class _Run:

@@ -20,6 +20,17 @@ RESULT = (
 """Columns of a trial's last row that form its result. An objective may use these and ``dense_flops``."""
 
 
+WARNINGS = {
+    "density_missed": "the density differs from the one asked for by more than rounding to whole units explains",
+    "layers_empty": "a layer has no weights left",
+    "chance_level": "the validation accuracy is no better than guessing",
+    "nothing_pruned": "the method was asked to prune, but removed nothing",
+    "one_class": "the training images are all of one class",
+    "class_missing_in_val": "a class of the training images has no image in the validation split",
+}
+"""Codes of the column ``warnings``, each with what it says of a trial. trials/running/degenerate.py has the rules."""
+
+
 BATCH_SIZES = (1, 128)
 
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import pyarrow as pa
@@ -22,38 +23,13 @@ from trials.errors import DamagedFile, Superseded
 from trials.frozen import SCHEMA
 from trials.storage import files
 from trials.storage.place import Place
-from trials.storage.rows import FINISHED, Row, Rows
+from trials.storage.row_schema import schema_of
+from trials.storage.rows import Row, Rows
+from trials.storage.trial_state import Commit, State
+
+__all__ = ["Attempt", "Commit", "State", "TrialFolder"]
 
 _NAME = re.compile(r"(?P<commit>\d{6})-a(?P<attempt>\d+)-(?P<hash>[0-9a-f]{12})\.(pt|parquet)$")
-
-
-@dataclass(frozen=True)
-class Commit:
-    """One commit: its number and its file names in ``checkpoint/`` and ``rows/`` (by table)."""
-
-    number: int
-    checkpoint: str | None
-    rows: dict[str, str]
-
-
-@dataclass(frozen=True)
-class State:
-    """The committed state of a trial, as in ``state.json``."""
-
-    status: str = "running"
-    attempt: int = 0
-    failures: int = 0
-    commits: tuple[Commit, ...] = ()
-    progress: dict[str, Any] = field(default_factory=dict)
-    result: dict[str, Any] = field(default_factory=dict)
-    error: dict[str, str] | None = None
-    seconds: float = 0.0
-    host: str = ""
-    device: str = ""
-
-    @property
-    def finished(self) -> bool:
-        return self.status in FINISHED
 
 
 class TrialFolder:
@@ -76,6 +52,7 @@ class TrialFolder:
         try:
             content = json.loads(text)
             content["commits"] = tuple(Commit(**commit) for commit in content["commits"])
+            content["environments"] = tuple(dict(found) for found in content.get("environments", ()))
             return State(**{f.name: content[f.name] for f in fields(State) if f.name in content})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DamagedFile(f"{self.state_path} is not a committed state ({error})") from None
@@ -222,7 +199,7 @@ class TrialFolder:
     def write_rows(self, table: str, rows: list[Row], commit: int, attempt: int) -> str:
         """Write one row file (Parquet) and return its name."""
         buffer = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(rows, schema=_schema(rows)), buffer)
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema_of(rows)), buffer)
         return self._write("rows", f"{table}-{commit:06d}-a{attempt}", "parquet", buffer.getvalue())
 
     def write_checkpoint(self, checkpoint: Mapping[str, Any], commit: int, attempt: int) -> str:
@@ -238,30 +215,23 @@ class TrialFolder:
         files.write(self.path / kind / name, content)
         return name
 
-    def begin(self, *, host: str = "", device: str = "") -> tuple[Attempt, dict[str, Any]]:
+    def begin(
+        self, *, host: str = "", device: str = "", environment: Mapping[str, Any] | None = None
+    ) -> tuple[Attempt, dict[str, Any]]:
         """Start the next attempt; return it and the checkpoint it continues from (empty if nothing is committed)."""
         files.remove_leftovers(self.path)
         (state, checkpoint), lines = self.recover()
         state = replace(state, attempt=state.attempt + 1, host=host, device=device)
-        state = replace(state, status="running", error=None)
+        state = replace(state, status="running", error=None, started=state.started or _now(), ended="")
+        if environment is not None:
+            others = [other for other in state.environments if other != environment]
+            state = replace(state, environments=(*others, dict(environment)))
         self.write_state(state)
         return Attempt(self, state, tuple(lines)), checkpoint
 
 
-def _schema(rows: Iterable[Row]) -> pa.Schema:
-    """Schema with the columns of all rows, not only the first; a column that mixes int and float becomes float64."""
-    columns: dict[str, list[Any]] = {}
-    for row in rows:
-        for name, value in row.items():
-            columns.setdefault(name, []).append(value)
-    return pa.schema([(name, _type_of(values)) for name, values in columns.items()])
-
-
-def _type_of(values: list[Any]) -> pa.DataType:
-    kinds = {type(value) for value in values if value is not None}
-    if kinds == {int, float}:
-        return pa.float64()
-    return pa.array(values).type
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 class Attempt:
@@ -314,7 +284,10 @@ class Attempt:
 
     def _write(self, **fields: Any) -> None:
         self.refuse_if_superseded()
+        over = fields.get("status", "running") != "running"
         self.state = replace(self.state, **fields)
+        if over:
+            self.state = replace(self.state, ended=_now())
         self.folder.write_state(self.state)
 
     def _remove_others(self) -> None:

@@ -16,6 +16,7 @@ from sweeper.execution.on_ray.cluster import largest, resources_of, slots
 from sweeper.execution.stop_file import StopFile
 from sweeper.results.tables import compact_tables
 from sweeper.search.plan import Assignment, Ending, Plan
+from trials.running.environment import git_commit
 from trials.storage.data_used import name_of
 from trials.storage.files import is_full
 from trials.storage.full_disk import when_there_is_room
@@ -68,7 +69,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         while self.plan.already_done:
             known = self.plan.already_done.popleft()
             self.display.resize(known.cell, self.plan.totals[known.cell])
-            self.display.ended(known.trial_id, known.cell, known.status, known.value, already=True)
+            self._count(known, already=True)
         while self.plan.unread:
             endings = self.plan.unread.popleft()
             self.display.started(endings[0].trial_id, endings[0].cell)
@@ -115,6 +116,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             "pieces": assignment.config.parallel_pieces,
             "alone": resources == whole,
             "judged_by": space.objective if space.pruner else None,
+            "commit": git_commit(),
             "alive_every_s": min(30.0, space.silence_limit_s / 10) if space.silence_limit_s else 30.0,
         }
 
@@ -165,7 +167,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         """Show how an attempt at a trial ended, for each sample that the trial serves."""
         for ending in endings:
             self.display.resize(ending.cell, self.plan.totals[ending.cell])
-            self.display.ended(ending.trial_id, ending.cell, ending.status, ending.value, already=False)
+            self._count(ending, already=False)
         ending = endings[0]
         name = f"{ending.trial_id} ({ending.cell})"
         if ending.error is not None:
@@ -174,6 +176,11 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             self.display.note(f"{name}: its process died; it resumes from its last commit")
         elif ending.empty_layers:
             self.display.note(f"{name}: {ending.empty_layers} layers have no weights left")
+
+    def _count(self, ending: Ending, already: bool) -> None:
+        self.display.ended(
+            ending.trial_id, ending.cell, ending.status, ending.value, already=already, warnings=ending.warnings
+        )
 
     def silent(self) -> list[str]:
         """Tune's ids of running trials without a sign of life for ``silence_limit_s``; commits that they failed."""

@@ -215,3 +215,19 @@ def test_an_unchanged_population_passes_every_command(storage: Path) -> None:
     pytest.importorskip("matplotlib")
     for command in COMMANDS:
         assert command(storage / "population") == 0
+
+
+AMBIGUOUS = [
+    *("1e-4", "1E5", "0o10", "0x1F", "010", "08", "1_000", "1:30", "0:0.5", "2:4", "1.", ".5", "-.inf", ".NaN", "~"),
+    *("yes", "No", "on", "OFF", "y", "null", "Null", "", " ", "=", "<<", "-", "2026-11-27", "true", "x: y", "# c", "١"),
+    *(1, -3, 10**20, 0.1, 1e-5, 1e16, 1.5e300, 5e-324, -0.0, 1e5, True, False, None, [], {}),
+]
+"""Values whose text YAML 1.1 and 1.2 may read differently."""
+
+
+def test_sweep_yaml_reads_back_as_written(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path)
+    document = {"values": AMBIGUOUS, "keys": {value: i for i, value in enumerate(AMBIGUOUS) if isinstance(value, str)}}
+    folder.append(document)
+    (read,) = folder.documents()
+    assert repr(read) == repr(document)  # repr tells 1, 1.0 and True apart

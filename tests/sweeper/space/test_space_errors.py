@@ -19,7 +19,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"trial": 3}, "trial is 3, but must be a mapping of keys to values"),
     ({"gird": {}}, "key is 'gird', but must be one of: "),
     ({"name": "x"}, "name is 'x', but a space is named after its file: remove it"),
-    ({"about": yaml.safe_load("2024-01-01")}, "about is datetime.date(2024, 1, 1), but must be text, a number"),
+    ({"about": yaml.safe_load("!!binary aGk=")}, "about is b'hi', but must be text, a number"),
     ({"samples": 2**63}, "samples is 9223372036854775808, but must fit in 64 bits"),
     ({"seed": float("nan")}, "seed is nan, but must be finite"),
     ({"grid": {3: [1]}}, "grid has the key 3, but keys must be text"),

@@ -15,6 +15,7 @@ from trials.methods.greg.ratios import layer_ratios, read_skip_layers, read_stag
 from trials.methods.parsing import parse
 from trials.methods.registry import METHODS
 from trials.training.net import Net
+from trials.yaml_text import parse_yaml
 
 
 def test_text_and_typed_forms_are_equal() -> None:
@@ -81,3 +82,23 @@ def test_shortcuts_share_the_index_of_the_convolution_before() -> None:
     assert layers["layer2.0.shortcut.0"].index == layers["layer2.0.conv2"].index
     assert layers["layer2.0.shortcut.0"].path == "2.0.-1"
     assert layer_table(nn.Sequential(nn.Linear(2, 2))).layers[0].path == "0"
+
+
+@pytest.mark.parametrize(
+    ("text", "spans"),
+    [
+        ("[0:0.5]", ((0, 0, 0.5),)),
+        ("0:0.5", ((0, 0, 0.5),)),
+        ("[1-15:0.7, 3:0.5]", ((1, 2, 0.7), (3, 3, 0.5), (4, 15, 0.7))),
+        ("[2:4]", None),
+        ("{0:0.5}", None),
+        ("{0: 0.5}", ((0, 0, 0.5),)),
+    ],
+)
+def test_released_texts_mean_the_same_without_quotes(text: str, spans: object) -> None:
+    read = parse_yaml(f"stage_pr: {text}", "here")["stage_pr"]
+    if spans is None:
+        with pytest.raises(ValueError, match="stage_pr is"):
+            read_stage_pr(read)
+    else:
+        assert read_stage_pr(read) == spans

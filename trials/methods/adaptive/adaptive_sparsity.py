@@ -35,11 +35,15 @@ from torch import Tensor, nn
 from trials.config.recipes import PretrainRecipe, Recipe
 from trials.config.trial_config import HasSource, HasVariant, TrialConfig
 from trials.methods.adaptive.thresholds import MOST, Thresholded, sparsity_loss, threshold_of
+from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Method, Stage
 from trials.methods.dense import dense_trial
 from trials.sparsity import prunable
 from trials.training.net import Batch, Net
 from trials.training.optimizers import Sgd
+
+AIM = 0.05
+"""A density or sparsity counts as reached within this share of it, since the loss only pulls towards the target."""
 
 
 class AdaptiveRecipe(Recipe):
@@ -113,6 +117,18 @@ class AdaptiveSparsityConfig(HasVariant, HasSource):
         if self.initial_threshold is not None:
             return self.initial_threshold
         return threshold_of(0.6 * self.starget if self.trainable else self.starget)
+
+    def asked_share(self, model: nn.Module) -> AskedShare:
+        """Ask for T at the end of training: exactly with ``exact_target``, otherwise within a share ``AIM``.
+
+        With mode one_sided, which never penalises a higher sparsity, fewer weights than asked for are fine.
+        """
+        weights, density = self.sparsified(model) or prunable(model), 1 - self.starget
+        count = sum(weight.numel() for weight in weights.values())
+        aimed = max(1.0, AIM * min(density, self.starget) * count)
+        slack = float(len(weights)) if self.exact_target else aimed
+        one_sided = self.mode == "one_sided" and not self.exact_target
+        return share_of(weights, density, slack=slack, fewer_is_fine=one_sided, at_end=True)
 
 
 def _groups(model: nn.Module, weight: str) -> int:
@@ -254,6 +270,9 @@ class AdaptiveSparsity(Method):
 
     def source(self) -> TrialConfig | None:
         return None if self.config.pretrain is None else dense_trial(self.config, self.config.pretrain)
+
+    def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
+        return (self.config.asked_share(model),)
 
     def stages(self) -> Iterator[Stage]:
         yield TrainWithThresholds(self.config)

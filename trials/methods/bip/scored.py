@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from trials.config.recipes import Recipe
 from trials.config.trial_config import HasVariant, StartsDense
+from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Stage, generator_for
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, build_masks, prunable
 from trials.training.net import Net
@@ -54,6 +55,12 @@ class ScoredConfig(HasVariant, StartsDense):
         weights = prunable(net.model, linear=PATTERNS[self.pattern].linear)
         keep_first = self.first_conv == "dense" or (self.first_conv == "auto" and self.pattern == "channel")
         return dict(list(weights.items())[1:]) if keep_first else weights
+
+    def asked_share(self, model: nn.Module) -> AskedShare:
+        """Ask for ``density`` of the weights or groups that have scores."""
+        weights = self.scored(Net(model)) or prunable(model)
+        slack = 1 if self.pattern == "weight" else len(weights)
+        return share_of(weights, self.density, self.pattern, slack=slack)
 
     def top(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """m = top(|s|, density), by weight name: global for pattern weight, per layer for filters and channels."""

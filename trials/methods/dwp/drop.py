@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import ClassVar
 
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from trials.config.trial_config import HasVariant, StartsDense, TrialConfig
+from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Method, Stage, TrainStage
 from trials.methods.dense import dense_source
 from trials.methods.magnitude.one_shot import FinetuneRecipe
@@ -94,6 +97,15 @@ class Drop(Method):
 
     config: DropConfig
     reports: ClassVar[tuple[str, ...]] = ("nominal_ratio", "unit_sparsity", "weight_sparsity", "parameter_sparsity")
+
+    def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
+        p, share = self.config.nominal_ratio, self.config.p_prune
+        weights = prunable(model, linear=False) or prunable(model)
+        whole = share_of(weights, 1 - p, self.config.unit.name)
+        slack = 2.0 * len(weights) if self.config.per_layer else 1.0
+        if p < share:  # candidates are spared at random: five standard deviations of their number
+            slack += 5 * math.sqrt(share * whole.units * (p / share) * (1 - p / share))
+        return (replace(whole, slack=slack),)
 
     def source(self) -> TrialConfig | None:
         return dense_source(self.config)

@@ -44,6 +44,8 @@ def read_stage_pr(value: object) -> object:
     if isinstance(value, (list, tuple)):
         if value and all(isinstance(item, (list, tuple)) and len(item) == 3 for item in value):
             return _by_layer([(f"{first}-{last}", ratio) for first, last, ratio in value], value)
+        if any(isinstance(item, str) and ":" in item for item in value):  # GReg's text without quotes, as YAML reads it
+            return _by_layer([str(item).partition(":")[::2] for item in value], value)
         return tuple(_ratio(item, value) for item in value)
     return value if value is None or isinstance(value, bool) else _ratio(value, value)
 
@@ -108,6 +110,13 @@ def read_skip_layers(value: object) -> object:
 Ratios = float | tuple[float, ...] | tuple[Span, ...]
 StageRatios = Annotated[Ratios, BeforeValidator(read_stage_pr)]
 SkippedLayers = Annotated[tuple[str, ...], BeforeValidator(read_skip_layers)]
+
+
+def largest_ratio(stage_pr: Ratios) -> float:
+    """The largest ratio that ``stage_pr`` gives to any layer or stage."""
+    if isinstance(stage_pr, float):
+        return stage_pr
+    return max((item[2] if isinstance(item, tuple) else item for item in stage_pr), default=0.0)
 
 
 def layer_ratios(

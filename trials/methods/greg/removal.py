@@ -18,12 +18,13 @@ from trials.compact import kept_rows
 from trials.config.recipes import RATES, Recipe
 from trials.config.schedules import read_lr_steps
 from trials.config.trial_config import HasVariant, StartsDense, TrialConfig
+from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Method, Stage, TrainStage, generator_for
 from trials.methods.dense import dense_source
 from trials.methods.greg.base_trial import pruned_groups
 from trials.methods.greg.groups import GroupPattern, Pick, group_scores, group_shape, pick_groups, prune_count
 from trials.methods.greg.layer_table import LayerTable, layer_table, table_of
-from trials.methods.greg.ratios import SkippedLayers, StageRatios, layer_ratios
+from trials.methods.greg.ratios import SkippedLayers, StageRatios, largest_ratio, layer_ratios
 from trials.networks.named_files import place_named, require_unchanged
 from trials.sparsity import prunable
 from trials.training.net import Net
@@ -117,6 +118,21 @@ class RemovalConfig(HasVariant, StartsDense):
     def count(self, ratio: float, n: int) -> int:
         """Number of groups to remove from a layer of ``n`` groups."""
         return prune_count(ratio, n)
+
+    def asked_shares(self, model: nn.Module) -> tuple[AskedShare, ...]:
+        """Ask for 1 - ratio of each layer that has a ratio; if none has, of all layers, by the largest ratio given.
+
+        Nothing is asked where the ratios are those of ``base_pr_model``. A layer may lose channels with another one.
+        """
+        if self.stage_pr is None:
+            return ()
+        weights, ratios = prunable(model), self.ratios(layer_table(model))
+        pruned = {name: ratio for name in weights if (ratio := ratios[name.removesuffix(".weight")])}
+        fewer = self.pattern == "channel"
+        shares = (
+            share_of({name: weights[name]}, 1 - r, self.pattern, fewer_is_fine=fewer) for name, r in pruned.items()
+        )
+        return tuple(shares) if pruned else (share_of(weights, 1 - largest_ratio(self.stage_pr)),)
 
     def counts(self, net: Net) -> dict[str, int]:
         """Number of groups to remove, by weight name in module order; only layers that lose any."""
@@ -214,6 +230,9 @@ class RemovalMethod(Method):
     def check_trials(self, model: nn.Module) -> None:
         if self.config.base_pr_model is not None:
             self.config.inherited(prunable(model))
+
+    def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
+        return self.config.asked_shares(model) if stage.name in ("finetune", "remove") else ()
 
     def initialised(self, net: Net) -> None:
         """Refuse ratios that the network's dependency graph forbids, before anything is trained."""

@@ -17,9 +17,11 @@ from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
+from torch import nn
 
 from trials.config.recipes import Recipe
 from trials.config.trial_config import TrialConfig
+from trials.methods.asked import AskedShare
 from trials.methods.base import Method, Stage, TrainStage
 from trials.methods.dense import dense_source
 from trials.methods.magnitude.one_shot import FinetuneRecipe, PruningConfig
@@ -95,6 +97,11 @@ class Imp(Method):
     def source(self) -> TrialConfig | None:
         early = (self.config.rewind_epoch,) if self.config.rewind == "weights" and self.config.rewind_epoch else ()
         return dense_source(self.config, early)
+
+    def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
+        fraction = self.config.prune_fraction
+        rounds = min(stage.level, 1 / fraction)  # an error of rounding shrinks with every later level
+        return (self.config.asked_share(model, (1 - fraction) ** stage.level, rounds),)
 
     def initialised(self, net: Net) -> None:
         if self.config.rewind == "weights" and self.config.rewind_epoch == 0:

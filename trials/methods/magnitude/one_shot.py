@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
+from torch import nn
 
 from trials.config.recipes import Recipe, one_of
 from trials.config.trial_config import StartsDense, TrialConfig
 from trials.errors import UserError
+from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Method, Stage, TrainStage, generator_for, mutable_of
 from trials.methods.dense import dense_source
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, SCORES, Masks, build_masks, density_of, prunable
@@ -32,6 +34,12 @@ class PruningConfig(StartsDense):
     score: Annotated[str, one_of(SCORES)] = "magnitude"
     distribution: Annotated[str, one_of(DISTRIBUTIONS)] = "global"
     pattern: Annotated[str, one_of(PATTERNS)] = "weight"
+
+    def asked_share(self, model: nn.Module, density: float, rounds: float = 1) -> AskedShare:
+        """Ask for the share ``density`` of the model's units, reached in ``rounds`` roundings."""
+        weights = prunable(model, linear=PATTERNS[self.pattern].linear) or prunable(model)
+        each = 1 if self.distribution == "global" else len(weights)  # roundings to whole units at a time
+        return share_of(weights, density, self.pattern, slack=rounds * each)
 
     def masks(self, net: Net, density: float, level: int = 0) -> Masks:
         """Masks that keep the share ``density`` of the currently kept weights; bool, by weight name."""
@@ -103,6 +111,9 @@ class OneShot(Method):
 
     def source(self) -> TrialConfig | None:
         return dense_source(self.config)
+
+    def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
+        return (self.config.asked_share(model, self.config.density),)
 
     def stages(self) -> Iterator[Stage]:
         if self.config.finetune is None:

@@ -17,9 +17,11 @@ from typing import Annotated, Final, Literal
 
 import torch
 from pydantic import Field
+from torch import nn
 
 from trials.config.recipes import one_of
 from trials.config.trial_config import StartsDense, TrialConfig
+from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Method, Stage, generator_for
 from trials.methods.dense import dense_source
 from trials.methods.magnitude.one_shot import require_weight_pattern
@@ -58,6 +60,14 @@ class PruneIterativeConfig(StartsDense):
     prune_fraction: float = Field(default=0.3, gt=0, lt=1)
     finetune: AdamWRecipe = AdamWRecipe()
     keep: tuple[Literal["dense", "pruned"], ...] = Field(default=(), strict=False)
+
+    def asked_share(self, model: nn.Module, level: int, more: float = 0.0, grown: int = 0) -> AskedShare:
+        """Ask for what is left after ``level``, and for the share ``more`` of all units, regrown in ``grown`` times."""
+        weights = prunable(model, linear=PATTERNS[self.pattern].linear) or prunable(model)
+        each = 1 if self.distribution == "global" else len(weights)
+        rounds = min(level, 1 / self.prune_fraction) if self.pattern == "weight" else 1
+        density = min((1 - self.prune_fraction) ** level + more, 1.0)
+        return share_of(weights, density, self.pattern, slack=rounds * each + grown)
 
     def masks(self, net: Net, level: int) -> Masks:
         """Masks for a level: the current ones without ``prune_fraction`` of the kept weights."""
@@ -114,6 +124,9 @@ class PruneIterative(Method):
 
     def source(self) -> TrialConfig | None:
         return dense_source(self.config)
+
+    def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
+        return (self.config.asked_share(model, stage.level),)
 
     def stages(self) -> Iterator[Stage]:
         for level in range(1, self.config.levels + 1):

@@ -19,6 +19,7 @@ from pydantic import Field
 from torch import nn
 
 from trials.config.trial_config import TrialConfig
+from trials.methods.asked import AskedShare
 from trials.methods.base import Method, Stage
 from trials.methods.regrow.allocate_stage import AllocatingConfig, Regrow
 from trials.methods.regrow.finetuning import FinetuneRegrown, RegrownRecipe
@@ -58,6 +59,10 @@ class RegrowMethod(Method):
 
     def check_trials(self, model: nn.Module) -> None:
         require_reference(self.config, model)
+
+    def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
+        sparse, grown = self.config.sparse_config(), stage.level
+        return (sparse.asked_share(model, sparse.levels, grown * self.config.regrow_fraction, grown),)
 
     def stages(self) -> Iterator[Stage]:
         for level in range(1, self.config.rounds + 1):

@@ -15,6 +15,7 @@ For a fixed budget or allocation by a rule, use ``regrow`` with several rounds.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from trials.config.trial_config import TrialConfig
+from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Method, Stage
 from trials.methods.regrow.allocate_stage import AllocatingConfig, Regrow
 from trials.methods.regrow.episodes import Episode, EpisodeOutcome, run_episode
@@ -31,6 +33,7 @@ from trials.methods.regrow.growth import SparseRecipe, SparseSource, require_ref
 from trials.methods.regrow.regrow import FullRecipe
 from trials.regrowth.controller import ControllerConfig
 from trials.regrowth.curve import interpolated
+from trials.sparsity import PATTERNS, prunable
 from trials.training.net import Batch, Net
 
 MARGIN = 0.001
@@ -138,6 +141,15 @@ class RegrowIterative(Method):
 
     def check_trials(self, model: nn.Module) -> None:
         require_reference(self.config, model)
+
+    def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
+        """The target, which the last level must have reached, and may have passed by less than one budget."""
+        config = self.config
+        if stage.level < config.rounds:
+            return ()
+        weights = prunable(model, linear=PATTERNS[config.unit].linear) or prunable(model)
+        whole = share_of(weights, 1 - config.target_sparsity, config.unit)
+        return (replace(whole, slack=max(config.budget_max, MARGIN) * whole.units + 1),)
 
     def stages(self) -> Iterator[Stage]:
         for level in range(1, self.config.rounds + 1):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from trials.config.trial_config import TrialConfig
 from trials.errors import Preempted, UserError
+from trials.methods.asked import AskedShare
 from trials.methods.base import Method, Stage
 from trials.methods.regrow.episodes import Bench, EpisodeOutcome, EpisodeRecipe, run_episode
 from trials.methods.regrow.growth import Growth, RegrowingConfig, require_reference
@@ -172,6 +173,10 @@ class SingleLayer(Method):
 
     def check_trials(self, model: nn.Module) -> None:
         require_reference(self.config, model)
+
+    def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
+        sparse = self.config.sparse_config()
+        return (sparse.asked_share(model, sparse.levels),)
 
     def stages(self) -> Iterator[Stage]:
         yield TryLayers(self.config)

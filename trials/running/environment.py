@@ -1,0 +1,47 @@
+"""What besides its config decides a trial's bits: where it runs and with which code. Recorded, never compared."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trials.config.trial_config import TrialConfig
+from trials.frozen import SCHEMA
+from trials.training.device import resolve_memory_format, resolve_precision
+
+
+def environment_of(config: TrialConfig, device: torch.device, threads: int, commit: str | None) -> dict[str, Any]:
+    """The environment of an attempt, as in ``state.json``. ``commit``: the code's, if known; otherwise it is found."""
+    layout = resolve_memory_format(config, device)
+    return {
+        "threads": threads,
+        "device": device_name(device),
+        "torch": str(torch.__version__),
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "precision": resolve_precision(config, device),
+        "memory_format": "channels_last" if layout is torch.channels_last else "contiguous",
+        "commit": commit or git_commit(),
+        "schema": SCHEMA,
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """The card's name for a CUDA device, otherwise the device's type."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+@functools.cache
+def git_commit() -> str | None:
+    """The commit of the running code, with ``-dirty`` appended if files differ from it; None outside a git checkout."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
