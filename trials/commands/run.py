@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trials.commands.arguments import add_threads
+from trials.config.trial_config import TrialConfig
 from trials.data import require_data
 from trials.dotted_paths import override
 from trials.errors import Superseded, UserError
@@ -20,6 +21,7 @@ from trials.networks.named_files import resolved
 from trials.running.trial import TrialHost, run
 from trials.storage import files
 from trials.storage.data_used import DataUsed, data_used_in, refuse_other_data
+from trials.storage.place import Place
 from trials.storage.rows import WARNINGS, Row
 from trials.storage.sweep_path import STAGES, sweep_path
 from trials.yaml_text import read_yaml
@@ -40,14 +42,7 @@ def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
     options = parser.parse_args(arguments)
     sweep = sweep_path(options.storage, options.name)
     config = resolved(parse(override(read_yaml(options.config), options.overrides)))
-    header = require_data(*config.data_key)
-    for note in header.notes:
-        print(f"note: {note}", file=sys.stderr)
-    require_runnable(config, header)
-    now = [DataUsed.of(config.model_dump(mode="json"), str(header.fingerprint))]
-    refuse_other_data(
-        options.name, data_used_in(sweep / "trials"), now, "give data_dir the data it used, or another --name"
-    )
+    check_before(config, sweep)
     folder = sweep / "trials" / config.id
     try:
         files.require_writable(folder)
@@ -71,6 +66,21 @@ def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
         print(f"warning: {code}: {WARNINGS[code]}", file=sys.stderr)
     print(f"{config.id} is {state.status}: {json.dumps(state.result)}")
     return 0
+
+
+def check_before(config: TrialConfig, sweep: Place) -> None:
+    """Check that the trial can run here, on the data that the trials in the folder ``sweep`` have used.
+
+    Raises:
+        UserError: it cannot, or the data are absent or others.
+    """
+    header = require_data(*config.data_key)
+    for note in header.notes:
+        print(f"note: {note}", file=sys.stderr)
+    require_runnable(config, header)
+    now = [DataUsed.of(config.model_dump(mode="json"), str(header.fingerprint))]
+    way_out = "set data_dir to the data that it used, or give another --name"
+    refuse_other_data(sweep.name, data_used_in(sweep / "trials"), now, way_out)
 
 
 @contextmanager
