@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from sweeper.space.checks import naming_trial
 from sweeper.space.space import Space
 from trials import data
 from trials.config.trial_config import TrialConfig
@@ -12,6 +16,7 @@ from trials.data import DataOptions
 from trials.data_header import DataHeader
 from trials.errors import DataError, UserError
 from trials.methods.preconditions import require_runnable
+from trials.training.device import cards, require_known, resolve_device
 
 DataKey = tuple[str, str | None, DataOptions]
 """Data set, folder and options: what configs that read the same data agree in."""
@@ -41,18 +46,66 @@ def configs_of(space: Space) -> Iterator[TrialConfig]:
     return (config for cell in space.cells() for config in space.corner_configs(cell))
 
 
-def look_here(space: Space) -> Here:
-    """Load every data set of the space and say what this machine lacks."""
+def look_here(space: Space, address: str | None = None) -> Here:
+    """Load every data set of the space and say what this machine lacks.
+
+    Args:
+        address: the cluster to join; its machines have the devices and cores then, not this one. None joins the one
+            that this machine belongs to, if there is one.
+
+    Raises:
+        UserError: a config names a device or a data set's option that exists nowhere.
+    """
+    configs = list(configs_of(space))
+    for device in sorted({config.device for config in configs}):
+        require_known(device)
     headers: dict[DataKey, DataHeader] = {}
     missing: list[str] = []
-    for key in sorted({data_key(config) for config in configs_of(space)}, key=str):
+    for key in sorted({data_key(config) for config in configs}, key=str):
+        name, _, options = key
+        data.require_options(name, options)
         try:
             headers[key] = data.require_data(*key)
         except DataError as error:
-            missing.append(str(error))
-            if (published := data.published_header(key[0])) is not None:
+            published = data.published_header(name)
+            if published is not None:
                 headers[key] = published
+            unknown = (
+                "" if published else f" (the sizes of {name} are not known, so its trials are not checked on them)"
+            )
+            missing.append(f"{error}{unknown}")
+    if starts_here(address):
+        missing += _lacking(space, {config.device for config in configs})
     return Here(headers, tuple(missing))
+
+
+def starts_here(address: str | None) -> bool:
+    """Whether a run would start Ray on this machine alone, instead of joining a cluster."""
+    if address is not None:
+        return address == "local"
+    # where Ray notes the cluster that its machine belongs to
+    noted = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
+    return not os.environ.get("RAY_ADDRESS") and not noted.exists()
+
+
+def _lacking(space: Space, devices: set[str]) -> Iterator[str]:
+    """Yield a line for each device, and for each kind of resource of a trial, that this machine does not have."""
+    for device in sorted(devices):
+        try:
+            resolve_device(device)
+        except UserError as error:
+            yield str(error)
+    here = {"cpu": (os.cpu_count() or 1, "cores"), "gpu": (cards(), "cards")}
+    pieces = space.most_pieces()
+    for name, (there, unit) in here.items():
+        each = float(getattr(space.resources, name))
+        fits = each <= there and (not each or int(there / each + 1e-9) >= pieces)
+        if not fits:
+            several = f" and a trial runs {pieces} pieces at once" if pieces > 1 and each <= there else ""
+            yield (
+                f"resources.{name} is {each:g}{several}, but this machine has {there} {unit}: set it to less, or give "
+                "--address of a cluster"
+            )
 
 
 def check_preconditions(space: Space, headers: Mapping[DataKey, DataHeader]) -> None:
@@ -65,10 +118,6 @@ def check_preconditions(space: Space, headers: Mapping[DataKey, DataHeader]) -> 
         for params in space.corners(cell):
             config = space.config(cell, params)
             header = headers.get(data_key(config))
-            if header is None:
-                continue
-            try:
-                require_runnable(config, header)
-            except UserError as error:
-                at = ", ".join([*filter(None, [cell.key]), *(f"{path}={value}" for path, value in params.items())])
-                raise UserError(f"{error} (the trial at {at})" if at else str(error)) from None
+            if header is not None:
+                with naming_trial(cell, params):
+                    require_runnable(config, header)

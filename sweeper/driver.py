@@ -47,7 +47,7 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
     name, said_by = (space.name, "the space's name") if options.name is None else (options.name, "--name")
     folder = SweepFolder(sweep_path(options.storage, name, said_by))
     refuse_contradictions(folder, space)
-    found = look_here(space)
+    found = look_here(space, options.address)
     check_preconditions(space, found.headers)
     warm = warm_start(space, folder)
     if options.dry_run:

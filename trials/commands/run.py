@@ -15,10 +15,12 @@ from trials.data import require_data
 from trials.dotted_paths import override
 from trials.errors import Superseded, UserError
 from trials.methods.parsing import parse
+from trials.methods.preconditions import require_runnable
 from trials.running.trial import TrialHost, run
 from trials.storage import files
 from trials.storage.rows import Row
 from trials.storage.sweep_path import STAGES, sweep_path
+from trials.training.device import require_known, resolve_device
 from trials.yaml_text import read_yaml
 
 
@@ -37,7 +39,9 @@ def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
     options = parser.parse_args(arguments)
     sweep = sweep_path(options.storage, options.name)
     config = parse(override(read_yaml(options.config), options.overrides))
-    require_data(config.dataset, config.data_dir, config.data_options)
+    require_known(config.device)
+    resolve_device(config.device)
+    require_runnable(config, require_data(config.dataset, config.data_dir, config.data_options))
     folder = sweep / "trials" / config.id
     try:
         files.require_writable(folder)

@@ -40,6 +40,7 @@ __all__ = [
     "normalised_as_imagenet",
     "published_header",
     "require_data",
+    "require_options",
     "to_loader",
 ]
 

@@ -24,11 +24,12 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from trials.config.recipes import Recipe, one_of
 from trials.config.schedules import SCHEDULES, Schedule
 from trials.config.trial_config import TrialConfig
+from trials.data_header import DataHeader
 from trials.methods.base import Method, Stage, TrainStage, mutable_of
 from trials.methods.bip.scored import ScoredConfig, ScoredStage, released_schedules, score_gradient
 from trials.methods.dense import dense_source
@@ -233,6 +234,9 @@ class Bip(Method):
 
     def source(self) -> TrialConfig | None:
         return dense_source(self.config)
+
+    def check(self, model: nn.Module, data: DataHeader) -> None:
+        self.config.require_scored(model, data)
 
     def stages(self) -> Iterator[Stage]:
         yield Bilevel(self.config)

@@ -14,10 +14,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from trials.config.recipes import Recipe
 from trials.config.trial_config import TrialConfig
+from trials.data_header import DataHeader
 from trials.methods.base import Method, Stage, TrainStage, mutable_of
 from trials.methods.bip.scored import ScoredConfig, ScoredStage, released_schedules, score_gradient
 from trials.methods.dense import dense_source
@@ -91,6 +92,9 @@ class Hydra(Method):
 
     def source(self) -> TrialConfig | None:
         return dense_source(self.config)
+
+    def check(self, model: nn.Module, data: DataHeader) -> None:
+        self.config.require_scored(model, data)
 
     def stages(self) -> Iterator[Stage]:
         yield TrainScores(self.config, self.config.prune)

@@ -6,7 +6,7 @@ Released code: MingSun-Tse/Regularization-Pruning at a4044028, pruner/meta_prune
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -69,7 +69,11 @@ class LayerTable:
 
 def layer_table(model: nn.Module) -> LayerTable:
     """Build the table of a model. A model counts as residual if layers are named by numbered stages and blocks."""
-    shapes = {name.removesuffix(".weight"): tuple(weight.shape) for name, weight in prunable(model).items()}
+    return numbered({name.removesuffix(".weight"): tuple(weight.shape) for name, weight in prunable(model).items()})
+
+
+def numbered(shapes: Mapping[str, tuple[int, ...]]) -> LayerTable:
+    """Build the table from the weights' shapes, by module name in module order."""
     residual = any(_IN_BLOCK.search(name) for name in shapes)
     layers: list[NumberedLayer] = []
     index = -1

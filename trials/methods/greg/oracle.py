@@ -22,6 +22,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from trials.config.recipes import Recipe
+from trials.errors import UserError
 from trials.methods.base import Stage
 from trials.methods.greg.groups import group_shape
 from trials.methods.greg.layer_table import table_of
@@ -81,6 +82,7 @@ class Choose(Stage):
     """
 
     augment = False
+    training_mode = False
 
     def __init__(self, config: OracleConfig) -> None:
         super().__init__("choose", Recipe(epochs=1, batch_size=config.batch_size))
@@ -168,6 +170,12 @@ class Oracle(RemovalMethod):
 
     Config = OracleConfig
     config: OracleConfig
+
+    def check_counts(self, counts: Mapping[str, tuple[int, int]]) -> None:
+        try:
+            self.config.refuse_too_many(counts)
+        except ValueError as error:
+            raise UserError(str(error)) from None
 
     def initialised(self, net: Net) -> None:
         super().initialised(net)

@@ -110,6 +110,12 @@ StageRatios = Annotated[Ratios, BeforeValidator(read_stage_pr)]
 SkippedLayers = Annotated[tuple[str, ...], BeforeValidator(read_skip_layers)]
 
 
+def asks(stage_pr: Ratios) -> bool:
+    """Whether ``stage_pr`` asks to prune anything."""
+    items = stage_pr if isinstance(stage_pr, tuple) else (stage_pr,)
+    return any(item[2] if isinstance(item, tuple) else item for item in items)
+
+
 def layer_ratios(
     table: LayerTable,
     stage_pr: Ratios,

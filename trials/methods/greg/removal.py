@@ -7,24 +7,30 @@ released code: MingSun-Tse/Regularization-Pruning at a4044028, pruner/meta_prune
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BeforeValidator, Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
-from trials.compact import kept_rows
+from trials.compact import kept_rows, obstacles
 from trials.config.recipes import RATES, Recipe
 from trials.config.schedules import read_lr_steps
 from trials.config.trial_config import HasVariant, StartsDense, TrialConfig
+from trials.data_header import DataHeader
+from trials.errors import UserError, listed
 from trials.methods.base import Method, Stage, TrainStage, generator_for
+from trials.methods.budgets import require_untied
 from trials.methods.dense import dense_source
 from trials.methods.greg.base_trial import pruned_groups
 from trials.methods.greg.groups import GroupPattern, Pick, group_scores, group_shape, pick_groups, prune_count
-from trials.methods.greg.layer_table import LayerTable, layer_table, table_of
-from trials.methods.greg.ratios import SkippedLayers, StageRatios, layer_ratios
+from trials.methods.greg.layer_table import LayerTable, layer_table, numbered, table_of
+from trials.methods.greg.ratios import Ratios, SkippedLayers, StageRatios, asks, layer_ratios
+from trials.methods.model_facts import ModelFacts, facts_of, graph_of
 from trials.sparsity import prunable
 from trials.training.net import Net
 
@@ -125,6 +131,18 @@ class RemovalConfig(HasVariant, StartsDense):
         }
         return {name: count for name, count in counts.items() if count}
 
+    def planned(self, facts: ModelFacts) -> dict[str, tuple[int, int]]:
+        """(groups, how many to remove) by weight name, for layers that lose any by ``stage_pr``.
+
+        Raises:
+            UserError: the ratios do not fit the model.
+        """
+        assert self.stage_pr is not None
+        ratios = _ratios_of(facts, self.stage_pr, self.skip_layers, self.pattern, self.released)
+        sizes = {layer.name: group_shape(layer.shape, self.pattern).numel() for layer in facts.layers}
+        counts = {f"{name}.weight": (n, self.count(ratios[name], n)) for name, n in sizes.items()}
+        return {name: (n, count) for name, (n, count) in counts.items() if count}
+
     def inherited(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The groups that ``base_pr_model`` removed (bool, True is removed), by weight name in module order."""
         assert self.base_pr_model is not None
@@ -169,6 +187,19 @@ def remove(net: Net, picked: Mapping[str, Tensor], pattern: GroupPattern) -> Non
     net.shrink(removed, pattern)
 
 
+@lru_cache(maxsize=4096)
+def _ratios_of(
+    facts: ModelFacts, stage_pr: Ratios, skip_layers: tuple[str, ...], pattern: GroupPattern, released: bool
+) -> Mapping[str, float]:
+    table = numbered({layer.name: layer.shape for layer in facts.layers})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the same were given when the config was read
+        try:
+            return layer_ratios(table, stage_pr, skip_layers, pattern, released=released)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+
+
 class RemoveThenTrain(TrainStage):
     """Finetuning that on entry removes the groups in ``net.picked``, which the stage before has set."""
 
@@ -194,6 +225,52 @@ class RemovalMethod(Method):
             pruned_groups(Path(self.config.base_pr_model).expanduser(), self.config.pattern)
         return dense_source(self.config)
 
+    def check(self, model: nn.Module, data: DataHeader) -> None:
+        config, facts = self.config, facts_of(model, data)
+        if config.base_pr_model is not None:
+            self._check_inherited(model)
+            return
+        require_untied(facts.layers, config.model)
+        counts = config.planned(facts)
+        self.check_counts(counts)
+        linear = {f"{layer.name}.weight" for layer in facts.layers if layer.linear}
+        removed = counts if config.pattern == "weight" else [name for name in counts if name not in linear]
+        assert config.stage_pr is not None
+        if not removed and asks(config.stage_pr):
+            raise UserError(
+                f"stage_pr is {config.stage_pr!r}, but no {config.pattern} of {config.model} would be removed: its "
+                "layers are skipped, protected, linear, or too small for the ratio: give others, or another pattern"
+            )
+        if config.pattern != "weight" and removed:
+            fixed = obstacles(graph_of(model), removed, config.pattern)
+            _refuse_fixed(config, fixed)
+
+    def _check_inherited(self, model: nn.Module) -> None:
+        """Check that what ``base_pr_model`` removed can be removed from the model."""
+        config = self.config
+        weights = prunable(model)
+        picked = config.inherited(weights)
+        self.check_counts({name: (pruned.numel(), int(pruned.sum())) for name, pruned in picked.items()})
+        if config.pattern == "weight":
+            return
+        convolutions = prunable(model, linear=False)
+        removed = {name: pruned for name, pruned in picked.items() if name in convolutions}
+        if config.inherit_pruned == "pr":
+            _refuse_fixed(config, obstacles(graph_of(model), removed, config.pattern))
+            return
+        try:
+            kept_rows(model, {name: pruned.flatten().nonzero().flatten() for name, pruned in removed.items()},
+                      config.pattern)  # fmt: skip
+        except ValueError as error:
+            raise UserError(f"base_pr_model is {config.base_pr_model!r}, but {error}") from None
+
+    def check_counts(self, counts: Mapping[str, tuple[int, int]]) -> None:
+        """Check (groups, how many to remove) by weight name; accepts all by default.
+
+        Raises:
+            UserError: the method cannot remove as many.
+        """
+
     def initialised(self, net: Net) -> None:
         """Refuse ratios that the network's dependency graph forbids, before anything is trained."""
         if self.config.stage_pr is None or self.config.pattern == "weight":
@@ -213,3 +290,18 @@ class RemovalMethod(Method):
     def removal(self) -> RemoveThenTrain:
         """The stage that removes the picked groups and finetunes."""
         return RemoveThenTrain(self.config)
+
+
+def _refuse_fixed(config: RemovalConfig, fixed: Mapping[str, str]) -> None:
+    """Raise UserError if there are layers that cannot lose groups; ``fixed``: why, by weight name."""
+    if not fixed:
+        return
+    what = "filters" if config.pattern == "filter" else "input channels"
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in fixed.items():
+        by_reason.setdefault(reason, []).append(name.removesuffix(".weight"))
+    layers = listed([f"{listed(names)} ({reason})" for reason, names in by_reason.items()])
+    raise UserError(
+        f"pattern is {config.pattern!r}, but these layers must keep all their {what}: {layers}: give them the ratio 0 "
+        "or name them in skip_layers, or use pattern 'weight'"
+    )

@@ -9,11 +9,15 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
+from torch import nn
 
 from trials.config.recipes import Recipe, one_of
 from trials.config.trial_config import StartsDense, TrialConfig
+from trials.data_header import DataHeader
 from trials.methods.base import Method, Stage, TrainStage, generator_for, mutable_of
+from trials.methods.budgets import Budget, layers_with, require_left, require_untied
 from trials.methods.dense import dense_source
+from trials.methods.model_facts import LayerFacts, facts_of
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, SCORES, Masks, build_masks, prunable
 from trials.training.net import Net
 
@@ -31,6 +35,12 @@ class PruningConfig(StartsDense):
     score: Annotated[str, one_of(SCORES)] = "magnitude"
     distribution: Annotated[str, one_of(DISTRIBUTIONS)] = "global"
     pattern: Annotated[str, one_of(PATTERNS)] = "weight"
+
+    def layers(self, model: nn.Module, data: DataHeader) -> tuple[LayerFacts, ...]:
+        """The layers to prune. Raises UserError if there are none, or if they cannot have masks."""
+        layers = layers_with(facts_of(model, data), PATTERNS[self.pattern], self.model)
+        require_untied(layers, self.model)
+        return layers
 
     def masks(self, net: Net, density: float, level: int = 0) -> Masks:
         """Masks that keep the share ``density`` of the currently kept weights; bool, by weight name."""
@@ -77,6 +87,14 @@ class OneShot(Method):
 
     def source(self) -> TrialConfig | None:
         return dense_source(self.config)
+
+    def check(self, model: nn.Module, data: DataHeader) -> None:
+        config = self.config
+        layers = config.layers(model, data)
+        if config.density < 1:
+            dense = Budget.dense(layers, PATTERNS[config.pattern])
+            budget = dense.pruned(layers, config.distribution, config.density)
+            require_left(budget, layers, config.pattern, f"density is {config.density:g}")
 
     def stages(self) -> Iterator[Stage]:
         if self.config.finetune is None:
