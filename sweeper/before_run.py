@@ -30,10 +30,13 @@ class Here:
         headers: by what reads them, the headers of the data; the published sizes where the data are not here, and
             nothing where these are not known.
         missing: one line for each thing that a run needs and this machine lacks.
+        lacking: one line for each device and kind of resource that a trial needs and this machine lacks; the machines
+            of a cluster may have them.
     """
 
     headers: Mapping[DataKey, DataHeader]
     missing: tuple[str, ...]
+    lacking: tuple[str, ...] = ()
 
 
 def data_key(config: TrialConfig) -> DataKey:
@@ -50,8 +53,7 @@ def look_here(space: Space, address: str | None = None) -> Here:
     """Load every data set of the space and say what this machine lacks.
 
     Args:
-        address: the cluster to join; its machines have the devices and cores then, not this one. None joins the one
-            that this machine belongs to, if there is one.
+        address: the cluster to join, if any: then its machines need the devices and cores, and not this one.
 
     Raises:
         UserError: a config names a device or a data set's option that exists nowhere.
@@ -70,22 +72,19 @@ def look_here(space: Space, address: str | None = None) -> Here:
             published = data.published_header(name)
             if published is not None:
                 headers[key] = published
-            unknown = (
-                "" if published else f" (the sizes of {name} are not known, so its trials are not checked on them)"
-            )
+            unknown = "" if published else f" (the sizes of {name} are not known: its trials are not checked on them)"
             missing.append(f"{error}{unknown}")
-    if starts_here(address):
-        missing += _lacking(space, {config.device for config in configs})
-    return Here(headers, tuple(missing))
+    joins = os.environ.get("RAY_ADDRESS") if address is None else address != "local"
+    lacking = () if joins else tuple(_lacking(space, {config.device for config in configs}))
+    return Here(headers, tuple(missing), lacking)
 
 
-def starts_here(address: str | None) -> bool:
-    """Whether a run would start Ray on this machine alone, instead of joining a cluster."""
+def may_join(address: str | None) -> bool:
+    """Whether a run joins a cluster: one that is named, or the one that Ray has noted as this machine's."""
     if address is not None:
-        return address == "local"
-    # where Ray notes the cluster that its machine belongs to
+        return address != "local"
     noted = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
-    return not os.environ.get("RAY_ADDRESS") and not noted.exists()
+    return bool(os.environ.get("RAY_ADDRESS")) or noted.exists()
 
 
 def _lacking(space: Space, devices: set[str]) -> Iterator[str]:

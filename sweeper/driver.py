@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from sweeper.before_run import check_preconditions, look_here
+from sweeper.before_run import check_preconditions, look_here, may_join
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.options import COMPLETE, FAILURES, STOPPED
 from sweeper.search.warm_start import commit_warm_start, warm_start
@@ -52,15 +52,16 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
     warm = warm_start(space, folder)
     if options.dry_run:
         describe_run(space, folder, console)
-        for line in found.missing:
+        for line in (*found.missing, *found.lacking):
             console.print(f"not here: {line}", markup=False)
         if warm:
             given = [(len(cell.observations), len(cell.points)) for cell in warm.values()]
             observations, points = map(sum, zip(*given, strict=True))
             console.print(f"from_sweep: {observations} observations, {points} points to try first", markup=False)
         return COMPLETE
-    if found.missing:
-        raise UserError("; ".join(found.missing))
+    missing = (*found.missing, *(() if may_join(options.address) else found.lacking))
+    if missing:
+        raise UserError("; ".join(missing))
     try:
         for path in (folder.path, folder.stages):
             files.require_writable(path)

@@ -20,7 +20,7 @@ from trials.data_header import DataHeader
 from trials.errors import UserError
 from trials.sparsity.masks import prunable
 
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm)
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm)
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _tied(layers: Mapping[str, nn.Module]) -> set[str]:
 
 def _alone(model: nn.Module, shape: tuple[int, ...]) -> str:
     """Why the model cannot train on one image: the norms that then have one value per channel, or torch's reason."""
-    norms = {name: module for name, module in model.named_modules() if isinstance(module, NORMS)}
+    norms = {name: module for name, module in model.named_modules() if isinstance(module, _NORMS)}
     lonely: list[str] = []
 
     def note(name: str) -> Any:
