@@ -30,6 +30,9 @@ from trials.methods.greg.removal import RemovalConfig, RemovalMethod
 from trials.sparsity import prunable
 from trials.training.net import Batch, Net
 
+EXACT = 9
+"""Candidates are counted exactly up to 10 to this power times the largest number; beyond, counting takes too long."""
+
 
 class OracleConfig(RemovalConfig):
     """Remove the groups whose removal gives the lowest training loss, found by exhaustive search.
@@ -58,11 +61,17 @@ class OracleConfig(RemovalConfig):
 
     def refuse_too_many(self, layers: Mapping[str, tuple[int, int]]) -> None:
         """Raise ValueError if there are more than ``max_candidates``; ``layers``: (groups, to remove) by name."""
-        candidates = math.prod(math.comb(n, k) for n, k in layers.values())
-        if candidates > self.max_candidates:
-            most = max(layers, key=lambda name: math.comb(*layers[name]))
+        sizes = {name: _subsets_log10(n, k) for name, (n, k) in layers.items()}
+        several = sum(sizes.values())
+        exact = (
+            math.prod(math.comb(n, k) for n, k in layers.values())
+            if several < EXACT + math.log10(self.max_candidates)
+            else None
+        )
+        if exact is None or exact > self.max_candidates:
+            most = max(sizes, key=lambda name: sizes[name])
             n, k = layers[most]
-            count = str(candidates) if candidates < 10**9 else f"more than 10^{len(str(candidates)) - 1}"
+            count = str(exact) if exact is not None and exact < 10**9 else f"more than 10^{math.floor(several)}"
             raise ValueError(
                 f"max_candidates is {self.max_candidates}, but there are {count} (of {most} alone, {k} of {n} groups): "
                 "give lower ratios or a smaller model, skip_layers, or raise max_candidates"
@@ -155,6 +164,11 @@ class Choose(Stage):
         self._build()
         self.losses.copy_(state["losses"])
         self.images = state["images"]
+
+
+def _subsets_log10(n: int, k: int) -> float:
+    """Decimal logarithm of n over k, the number of subsets of ``k`` of ``n`` groups."""
+    return (math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)) / math.log(10)
 
 
 def _complements(weight: Tensor, shape: torch.Size, count: int) -> Tensor:
