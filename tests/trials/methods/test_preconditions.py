@@ -87,12 +87,13 @@ def test_choices_of_a_method_train_or_are_refused(model: str, storage: Path) -> 
     trained = {name for name, fields in configs(VARIANTS).items() if kept(content(model, fields), storage)}
     assert {"one_shot-weight-erk", "imp-uniform", "l1-weight", "greg2-weight", "gradient_prune-linear"} <= trained
     never = {
-        *("one_shot-uniform_plus-sparse", "imp-uniform_plus-late", "global_prune-none", "l1-skipped"),
+        *("imp-uniform_plus-late", "global_prune-none", "l1-skipped"),
         *("adaptive_sparsity-none", "regrow-too-little", "regrow-too-often", "regrow_iterative-reached"),
         *("single_layer-no-budget", "one_shot-filter-dense", "regrow-filter-empty"),
         *("prune_iterative-filter-empty", "prune_iterative-weight-empty"),
     }
     assert trained & never == set()
+    assert ("one_shot-uniform_plus-sparse" in trained) == (model == "mlp_7_relu")  # its last layer is small enough
 
 
 @pytest.mark.parametrize(
