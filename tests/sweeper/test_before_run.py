@@ -121,16 +121,8 @@ def test_every_corner_of_a_search_is_checked(method: str, tmp_path: Path, capsys
     path = "density" if method == "one_shot" else "levels"
     searched = "{density: {uniform: [0.005, 0.5]}}" if method == "one_shot" else "{levels: {int: [1, 30]}}"
     arguments = space(tmp_path, "distribution: uniform_plus")
-    sets = [
-        "--set",
-        f"trial.method={method}",
-        "--set",
-        "grid={seed: [0]}",
-        "--set",
-        f"search={searched}",
-        "--set",
-        "samples=2",
-    ]
+    changes = (f"trial.method={method}", "grid={seed: [0]}", f"search={searched}", "samples=2")
+    sets = [part for change in changes for part in ("--set", change)]
     wrong(capsys, [*arguments, *sets, "--dry-run"], "uniform_plus", f"the trial at seed=0, {path}=")
 
 
