@@ -145,6 +145,21 @@ class Unused(nn.Module):
         return self.head(self.stem(x).mean((2, 3)))
 
 
+class Branching(nn.Module):
+    """Decides by values, which the meta device does not have, how it is built and what it computes."""
+
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(in_channels, 8, 3, padding=1)
+        self.scale = float(self.stem.weight.abs().mean())
+        self.head = nn.Linear(8, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = torch.relu(x) if float(x.mean()) > self.scale else x.abs()
+        return self.head(x.mean((2, 3)))
+
+
 def convolutions(groups: int, *, num_classes: int, in_channels: int) -> nn.Sequential:
     """A stem, a grouped convolution (with 16 groups: depthwise) and a pointwise one, with BN."""
     return nn.Sequential(
@@ -180,6 +195,7 @@ OWN: dict[str, Callable[..., nn.Module]] = {
     "grouped_stem": grouped_stem,
     "tied": Tied,
     "repeated": Repeated,
+    "branching": Branching,
     "unused": Unused,
     "wrong_head": wrong_head,
     "large_images_only": large_images_only,

@@ -39,8 +39,8 @@ def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
     options = parser.parse_args(arguments)
     sweep = sweep_path(options.storage, options.name)
     config = parse(override(read_yaml(options.config), options.overrides))
-    require_known(config.device)
     resolve_device(config.device)
+    require_known(config.device)
     require_runnable(config, require_data(config.dataset, config.data_dir, config.data_options))
     folder = sweep / "trials" / config.id
     try:

@@ -5,10 +5,6 @@ A method says its own preconditions in its ``check``; what every trial needs sta
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
-
-import torch
 from torch import nn
 
 from trials.config.recipes import OpenRecipe
@@ -20,7 +16,7 @@ from trials.methods.base import Method
 from trials.methods.batches import require_company, training_size
 from trials.methods.model_facts import ModelFacts, facts_of
 from trials.methods.registry import METHODS
-from trials.models import MODELS
+from trials.models import without_values
 
 
 def require_runnable(config: TrialConfig, data: DataHeader) -> None:
@@ -49,18 +45,12 @@ def model_of(name: str, num_classes: int, in_channels: int) -> nn.Module:
         UserError: it cannot be built for so many classes and channels.
     """
     try:
-        return _built(MODELS[name], num_classes, in_channels)
+        return without_values(name, num_classes=num_classes, in_channels=in_channels)
     except Exception as error:  # noqa: BLE001  whatever the model's own code raises
         raise UserError(
             f"model is {name!r}, but cannot be built for {num_classes} classes and {in_channels} channels "
             f"({' '.join(str(error).split())}): give another model or data set"
         ) from None
-
-
-@lru_cache(maxsize=32)
-def _built(builder: Callable[..., nn.Module], num_classes: int, in_channels: int) -> nn.Module:
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return builder(num_classes=num_classes, in_channels=in_channels)
 
 
 def _check_data(config: TrialConfig, data: DataHeader) -> None:

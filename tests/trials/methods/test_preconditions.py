@@ -70,7 +70,7 @@ def test_a_method_trains_or_is_refused(model: str, storage: Path) -> None:
         for name, fields in configs({name: {} for name in METHODS}).items()
         if kept(content(model, fields), storage)
     }
-    if model in FAMILIES or model in ("depthwise", "grouped", "grouped_stem", "repeated"):
+    if model in FAMILIES or model in ("depthwise", "grouped", "grouped_stem", "repeated", "branching"):
         assert trained >= PRUNES_ANY
     if model == "tiny":
         assert trained == METHODS.keys() - {"oracle"}  # too many candidates
