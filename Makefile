@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 # CI sets this to --cov --cov-report=
 MEASURED ?=
 
-.PHONY: help demo test test-faults test-cluster test-fast lint format types bench lock clean
+.PHONY: help demo test test-products test-faults test-cluster test-fast lint format types bench lock clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -18,6 +18,9 @@ test: $(VENV)/installed  ## run every test except the slowest (test-faults, test
 	$(RUN) -m pytest -n 2 --dist loadfile $(MEASURED) tests/trials tests/sweeper tests/upgrade tests/test_*.py
 	$(RUN) -m pytest tests/faults -m "not slow_faults"
 
+test-products: $(VENV)/installed  ## run every method on every model: it trains a step, or is refused before (an hour)
+	$(RUN) -m pytest tests/products
+
 test-faults: $(VENV)/installed  ## run every fault of docs/faults.md: machines killed, frozen and cut off (8 minutes)
 	$(RUN) -m pytest tests/faults
 
@@ -26,7 +29,7 @@ test-cluster: $(VENV)/installed  ## run a cluster of three machines in namespace
 	PYTHON=$(RUN) bash tests/cluster/cut_off.sh
 
 test-fast: $(VENV)/installed  ## run the tests that do not kill whole sweeps
-	$(RUN) -m pytest -m "not slow"
+	$(RUN) -m pytest -m "not slow and not products"
 
 lint: $(VENV)/installed  ## check rules and format with ruff, without changes
 	$(RUN) -m ruff check .

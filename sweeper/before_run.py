@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.space.checks import naming_trial
 from sweeper.space.space import Space
 from trials import data
 from trials.config.trial_config import TrialConfig
 from trials.data import DataKey
 from trials.data_header import DataHeader
-from trials.errors import DataError, UserError
+from trials.errors import AbsentData, UserError
 from trials.methods.preconditions import require_runnable
 from trials.storage.data_used import DataUsed, data_used, refuse_other_data
+from trials.training.device import cards, require_known, resolve_device
 
 
 @dataclass(frozen=True)
@@ -25,10 +30,18 @@ class Here:
         headers: by what reads them, the headers of the data; the published sizes where the data are not here, and
             nothing where these are not known.
         missing: one line for each thing that a run needs and this machine lacks.
+        lacking: one line for each device and kind of resource that a trial needs and this machine lacks; the machines
+            of a cluster may have them.
     """
 
     headers: Mapping[DataKey, DataHeader]
     missing: tuple[str, ...]
+    lacking: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of the data, such as files that are not read."""
+        return tuple(dict.fromkeys(note for header in self.headers.values() for note in header.notes))
 
     def data(self) -> list[DataUsed]:
         """The data that are here, with their fingerprints."""
@@ -47,18 +60,63 @@ def configs_of(space: Space) -> Iterator[TrialConfig]:
     return (config for cell in space.cells() for config in space.corner_configs(cell))
 
 
-def look_here(space: Space) -> Here:
-    """Load every data set of the space and say what this machine lacks."""
+def look_here(space: Space, address: str | None = None, *, peek: bool = False) -> Here:
+    """Load every data set of the space and say what this machine lacks.
+
+    Args:
+        address: the cluster to join, if any: then its machines need the devices and cores, and not this one.
+        peek: download and unpack nothing, for a run that is only described.
+
+    Raises:
+        UserError: a config names a device or a data set's option that exists nowhere, or data that are here are wrong.
+    """
+    configs = list(configs_of(space))
+    for device in sorted({config.device for config in configs}):
+        require_known(device)
     headers: dict[DataKey, DataHeader] = {}
     missing: list[str] = []
-    for key in sorted({config.data_key for config in configs_of(space)}, key=str):
+    for key in sorted({config.data_key for config in configs}, key=str):
+        name, _, options = key
+        data.require_options(name, options)
         try:
-            headers[key] = data.require_data(*key)
-        except DataError as error:
-            missing.append(str(error))
-            if (published := data.published_header(key[0])) is not None:
+            headers[key] = (data.peek_header if peek else data.require_data)(*key)
+        except AbsentData as error:
+            published = data.published_header(name)
+            if published is not None:
                 headers[key] = published
-    return Here(headers, tuple(missing))
+            unknown = "" if published else f" (the sizes of {name} are not known: its trials are not checked on them)"
+            missing.append(f"{error}{unknown}")
+    joins = os.environ.get("RAY_ADDRESS") if address is None else address != "local"
+    lacking = () if joins else tuple(_lacking(space, {config.device for config in configs}))
+    return Here(headers, tuple(missing), lacking)
+
+
+def may_join(address: str | None) -> bool:
+    """Whether a run joins a cluster: one that is named, or the one that Ray has noted as this machine's."""
+    if address is not None:
+        return address != "local"
+    noted = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
+    return bool(os.environ.get("RAY_ADDRESS")) or noted.exists()
+
+
+def _lacking(space: Space, devices: set[str]) -> Iterator[str]:
+    """Yield a line for each device, and for each kind of resource of a trial, that this machine does not have."""
+    for device in sorted(devices):
+        try:
+            resolve_device(device)
+        except UserError as error:
+            yield str(error)
+    here = {"cpu": (os.cpu_count() or 1, "cores"), "gpu": (cards(), "cards")}
+    pieces = space.most_pieces()
+    for name, (there, unit) in here.items():
+        each = float(getattr(space.resources, name))
+        fits = each <= there and (not each or int(there / each + 1e-9) >= pieces)
+        if not fits:
+            several = f" and a trial runs {pieces} pieces at once" if pieces > 1 and each <= there else ""
+            yield (
+                f"resources.{name} is {each:g}{several}, but this machine has {there} {unit}: set it to less, or give "
+                "--address of a cluster"
+            )
 
 
 def check_preconditions(space: Space, headers: Mapping[DataKey, DataHeader]) -> None:
@@ -71,13 +129,9 @@ def check_preconditions(space: Space, headers: Mapping[DataKey, DataHeader]) -> 
         for params in space.corners(cell):
             config = space.config(cell, params)
             header = headers.get(config.data_key)
-            if header is None:
-                continue
-            try:
-                require_runnable(config, header)
-            except UserError as error:
-                at = ", ".join([*filter(None, [cell.key]), *(f"{path}={value}" for path, value in params.items())])
-                raise UserError(f"{error} (the trial at {at})" if at else str(error)) from None
+            if header is not None:
+                with naming_trial(cell, params):
+                    require_runnable(config, header)
 
 
 def require_same_data(folder: SweepFolder, now: Sequence[DataUsed]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from sweeper.before_run import check_preconditions, look_here, require_same_data
+from sweeper.before_run import check_preconditions, look_here, may_join, require_same_data
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.options import COMPLETE, FAILURES, STOPPED
 from sweeper.search.warm_start import commit_warm_start, warm_start
@@ -50,21 +50,24 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
     name, said_by = (space.name, "the space's name") if options.name is None else (options.name, "--name")
     folder = SweepFolder(sweep_path(options.storage, name, said_by))
     refuse_contradictions(folder, space)
-    found = look_here(space)
+    found = look_here(space, options.address, peek=options.dry_run)
+    for note in found.notes:
+        console.print(f"note: {note}", markup=False)
     check_preconditions(space, found.headers)
     require_same_data(folder, found.data())
     warm = warm_start(space, folder, found.data())
     if options.dry_run:
         describe_run(space, folder, console)
-        for line in found.missing:
+        for line in (*found.missing, *found.lacking):
             console.print(f"not here: {line}", markup=False)
         if warm:
             given = [(len(cell.observations), len(cell.points)) for cell in warm.values()]
             observations, points = map(sum, zip(*given, strict=True))
             console.print(f"from_sweep: {observations} observations, {points} points to try first", markup=False)
         return COMPLETE
-    if found.missing:
-        raise UserError("; ".join(found.missing))
+    missing = (*found.missing, *(() if may_join(options.address) else found.lacking))
+    if missing:
+        raise UserError("; ".join(missing))
     try:
         for path in (folder.path, folder.stages):
             files.require_writable(path)

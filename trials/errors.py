@@ -60,3 +60,13 @@ def shown(value: object) -> str:
     """Return ``repr(value)`` for an error message, cut to 100 characters."""
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def listed(names: Iterable[str], most: int = 8) -> str:
+    """Join names for a message; after ``most`` of them, their number only.
+
+    >>> listed(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

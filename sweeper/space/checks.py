@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 from sweeper.space.distributions import Distribution, lowest
 from sweeper.space.grid.cases import Case
+from sweeper.space.grid.cells import Cell
 from sweeper.space.grid.conditions import When
 from sweeper.space.grid.grid import Axis
 from sweeper.space.options.enqueue import check_point
@@ -84,11 +87,18 @@ def check_space(space: Space) -> None:
         check_population(space, space.pbt)
     for cell in space.cells():
         for params in space.corners(cell):
-            try:
+            with naming_trial(cell, params):
                 check_trial(space, space.config(cell, params))
-            except UserError as error:
-                at = ", ".join([*filter(None, [cell.key]), *(f"{path}={value}" for path, value in params.items())])
-                raise UserError(f"{error} (the trial at {at})" if at else str(error)) from None
+
+
+@contextmanager
+def naming_trial(cell: Cell, params: Mapping[str, Any]) -> Iterator[None]:
+    """Add to the UserErrors raised within the context which trial they are about: its cell and searched values."""
+    try:
+        yield
+    except UserError as error:
+        at = ", ".join([*filter(None, [cell.key]), *(f"{path}={value}" for path, value in params.items())])
+        raise UserError(f"{error} (the trial at {at})" if at else str(error)) from None
 
 
 def check_trial(space: Space, config: TrialConfig) -> None:

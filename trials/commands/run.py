@@ -24,6 +24,7 @@ from trials.storage.data_used import DataUsed, data_used_in, refuse_other_data
 from trials.storage.place import Place
 from trials.storage.rows import WARNINGS, Row
 from trials.storage.sweep_path import STAGES, sweep_path
+from trials.training.device import require_known, resolve_device
 from trials.yaml_text import read_yaml
 
 
@@ -74,6 +75,8 @@ def check_before(config: TrialConfig, sweep: Place) -> None:
     Raises:
         UserError: it cannot, or the data are absent or others.
     """
+    resolve_device(config.device)
+    require_known(config.device)
     header = require_data(*config.data_key)
     for note in header.notes:
         print(f"note: {note}", file=sys.stderr)

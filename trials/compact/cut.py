@@ -7,13 +7,14 @@ network's rows that remain. Everything else (BN, columns of the layers that read
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from trials.compact.graph import Channels, dependencies, sources
+from trials.errors import listed
 
 Kept = dict[str, Tensor]
 """Indices of remaining rows (int64, ascending), by weight name."""
@@ -44,6 +45,28 @@ def kept_rows(model: nn.Module, removed: Mapping[str, Tensor], pattern: Literal[
             raise ValueError(f"{name} must keep all its filters: {graph[name].pinned}")
         kept[name] = _complement(name, indices, model.get_parameter(name).shape[0])
     return kept
+
+
+def obstacles(
+    graph: Mapping[str, Channels], names: Collection[str], pattern: Literal["filter", "channel"]
+) -> dict[str, str]:
+    """Return why rows (filter) or input columns (channel) of the layers ``names`` cannot be removed, any of them.
+
+    By weight name; layers that may lose some are left out. Layers that read the same channels would each have to remove
+    the same ones, so channels with several readers count as fixed.
+    """
+    if pattern == "filter":
+        return {name: graph[name].pinned for name in names if graph[name].pinned}
+    made_by = sources(dict(graph))
+    found: dict[str, str] = {}
+    for name in names:
+        if name not in made_by:
+            found[name] = "they are the image's, or of a sum"
+        elif made_by[name].pinned:
+            found[name] = f"{made_by[name].layer} makes them: {made_by[name].pinned}"
+        elif len(made_by[name].readers) > 1:
+            found[name] = f"{listed(made_by[name].readers)} read the same ones"
+    return found
 
 
 def _rows_of_columns(model: nn.Module, graph: dict[str, Channels], removed: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -78,6 +78,7 @@ def dependencies(model: nn.Module) -> dict[str, Channels]:
                 if channels is not None:
                     channels.pinned = channels.pinned or _reason(node)
             origin[node] = None
+    _pin_tied(made, modules)
     return made
 
 
@@ -89,17 +90,32 @@ def sources(graph: dict[str, Channels]) -> dict[str, Channels]:
 def _through_layer(
     name: str, layer: Any, read: Channels | None, modules: dict[str, Any], made: dict[str, Channels]
 ) -> Channels:
+    used = f"{name}.weight" in made
     channels = made.setdefault(f"{name}.weight", Channels(name))
+    if isinstance(layer, nn.Conv2d) and layer.groups > 1:
+        channels.pinned = f"{name} is a grouped convolution"
     if read is not None:
         read.readers.append(name)
         rows, columns = len(modules[read.layer].weight), layer.weight.shape[1]
         if isinstance(layer, nn.Conv2d) and layer.groups > 1:
-            read.pinned = channels.pinned = f"{name} is a grouped convolution"
+            read.pinned = channels.pinned
         elif columns % rows or (isinstance(layer, nn.Conv2d) and columns != rows):
             read.pinned = f"{name} reads {columns} channels, but {read.layer} makes {rows}"
-        elif name in read.readers[:-1] or channels.readers:
-            read.pinned = channels.pinned = f"{name} is used twice"
+    if used:
+        for pinned in (channels, *(other for other in made.values() if name in other.readers)):
+            pinned.pinned = f"{name} is used twice"
     return channels
+
+
+def _pin_tied(made: dict[str, Channels], modules: dict[str, Any]) -> None:
+    """Pin the channels that layers with a common weight make and read: each could be cut only as the others are."""
+    by_weight: dict[int, list[str]] = {}
+    for channels in made.values():
+        by_weight.setdefault(id(modules[channels.layer].weight), []).append(channels.layer)
+    for first, *others in by_weight.values():
+        for name in (first, *others) if others else ():
+            for pinned in (made[f"{name}.weight"], *(other for other in made.values() if name in other.readers)):
+                pinned.pinned = f"{first} and {others[0]} share their weight"
 
 
 def _fits(norm: Any, read: Channels | None, modules: dict[str, Any]) -> bool:

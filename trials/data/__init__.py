@@ -43,6 +43,7 @@ __all__ = [
     "peek_header",
     "published_header",
     "require_data",
+    "require_options",
     "to_loader",
 ]
 

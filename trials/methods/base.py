@@ -35,6 +35,7 @@ class Stage(ABC):
         streams: names of independently shuffled passes over the training images. A step gets one batch per stream.
             Without streams a step gets no batch, and an epoch lasts until the stage is ``finished``.
         augment: whether training images are augmented where the config allows it.
+        training_mode: whether ``step`` runs the model in training mode, where BN needs more than one value per channel.
         finished: whether the stage ends now, possibly within an epoch. Read after every step and after every
             ``assess``, so reading it must not wait for the device.
         captures: whether ``step`` may be captured once and replayed (:mod:`trials.running.captured`). Such a step runs
@@ -46,6 +47,7 @@ class Stage(ABC):
 
     streams: ClassVar[tuple[str, ...]] = ("train",)
     augment: ClassVar[bool] = True
+    training_mode: ClassVar[bool] = True
     captures: bool = False
     changes_network: bool = False
     finished: bool = False

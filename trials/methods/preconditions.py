@@ -1,17 +1,23 @@
-"""Check that a trial can run, on the built model and the data's header, before anything is trained."""
+"""Check that a trial can run, on the built model and the data's header, before anything is trained.
+
+A method says its own preconditions in its ``check``; what every trial needs stands here.
+"""
 
 from __future__ import annotations
 
-from functools import lru_cache
-
-import torch
 from torch import nn
 
+from trials.config.recipes import OpenRecipe
 from trials.config.trial_config import TrialConfig
 from trials.data_header import DataHeader
+from trials.errors import UserError, listed
+from trials.methods import segments
+from trials.methods.base import Method
+from trials.methods.batches import require_company, training_size
+from trials.methods.model_facts import ModelFacts, facts_of
 from trials.methods.registry import METHODS
 from trials.methods.starting import require_fitting
-from trials.models import MODELS
+from trials.models import without_values
 
 
 def require_runnable(config: TrialConfig, data: DataHeader) -> None:
@@ -22,14 +28,74 @@ def require_runnable(config: TrialConfig, data: DataHeader) -> None:
     """
     require_fitting(config, data)
     method = METHODS[config.method](config)
-    method.check(model_of(config.model, data.num_classes, data.in_channels), data)
+    model = model_of(config.model, data.num_classes, data.in_channels)
+    _check_data(config, data)
+    facts = facts_of(model, data)
+    _check_model(config, facts, data)
+    _check_backward(config, facts)
+    method.check(model, data)
+    _check_batches(method, facts, data)
     for other in (method.source(), *method.references().values()):
         if other is not None:
             require_runnable(other, data)
 
 
-@lru_cache(maxsize=32)
 def model_of(name: str, num_classes: int, in_channels: int) -> nn.Module:
-    """The model ``name`` on the meta device: shapes without values. Callers must not change it."""
-    with torch.device("meta"):
-        return MODELS[name](num_classes=num_classes, in_channels=in_channels)
+    """The model ``name`` on the meta device: shapes without values. Callers must not change it.
+
+    Raises:
+        UserError: it cannot be built for so many classes and channels.
+    """
+    try:
+        return without_values(name, num_classes=num_classes, in_channels=in_channels)
+    except Exception as error:  # noqa: BLE001  whatever the model's own code raises
+        raise UserError(
+            f"model is {name!r}, but cannot be built for {num_classes} classes and {in_channels} channels "
+            f"({' '.join(str(error).split())}): give another model or data set"
+        ) from None
+
+
+def _check_data(config: TrialConfig, data: DataHeader) -> None:
+    if config.normalise == "imagenet" and data.in_channels != 3:
+        raise UserError(
+            f"normalise is 'imagenet', but {data.name} has {data.in_channels} channels: leave normalise out"
+        )
+    training_size(config, data)
+
+
+def _check_model(config: TrialConfig, facts: ModelFacts, data: DataHeader) -> None:
+    if not facts.layers:
+        raise UserError(f"model is {config.model!r}, but has no convolution or linear layer: give another")
+    if facts.outputs != (2, data.num_classes):
+        raise UserError(
+            f"model is {config.model!r}, but makes outputs of shape {list(facts.outputs)} of 2 images, and "
+            f"{data.name} has {data.num_classes} classes: it must make [2, {data.num_classes}]"
+        )
+    unused = [layer.name for layer in facts.layers if not layer.applied]
+    if unused:
+        raise UserError(
+            f"model is {config.model!r}, but its forward pass never calls {listed(unused)}: remove what is not used"
+        )
+
+
+def _check_backward(config: TrialConfig, facts: ModelFacts) -> None:
+    """Refuse backward-only pruning of a model that has none of the layers it prunes."""
+    if facts.prunable(linear=False):
+        return
+    for name in type(config).model_fields:
+        recipe = getattr(config, name)
+        backward = recipe.backward if isinstance(recipe, OpenRecipe) else None
+        if backward is not None and backward.p_prune and backward.p_bern and not backward.linear:
+            raise UserError(
+                f"{name}.backward prunes convolutions, but {config.model} has none: set {name}.backward.linear to "
+                "true, or give another model"
+            )
+
+
+def _check_batches(method: Method, facts: ModelFacts, data: DataHeader) -> None:
+    """Refuse stages that would train on a batch of one image if the model cannot."""
+    if not facts.alone:
+        return
+    for stage in segments.reached(method.config, list(method.stages())):
+        if stage.streams and stage.training_mode and stage.epochs > stage.first_epoch:
+            require_company(method.config, facts, data, f"stage {stage.name}", stage.recipe.batch_size)

@@ -13,7 +13,7 @@ from trials.data_header import DataHeader
 from trials.errors import UserError
 from trials.methods.base import Method
 from trials.methods.registry import METHODS
-from trials.models import MODELS
+from trials.models import without_values
 from trials.networks.fitting import Fitted, fitted
 from trials.networks.formats import read_weights
 from trials.networks.load import load_into
@@ -95,17 +95,14 @@ def _require_trials(config: TrialConfig, num_classes: int, in_channels: int) -> 
     pattern = getattr(config, "pattern", getattr(config, "unit", None))
     key = (config.method, config.model, pattern, num_classes, in_channels, *trials)
     if trials and key not in _TRIALS_THAT_FIT:
-        METHODS[config.method](config).check_trials(_on_meta(config.model, num_classes, in_channels))
+        METHODS[config.method](config).check_trials(
+            without_values(config.model, num_classes=num_classes, in_channels=in_channels)
+        )
         if all(digest is not None for _, _, digest in trials):
             _TRIALS_THAT_FIT.add(key)
 
 
 _TRIALS_THAT_FIT: set[tuple[object, ...]] = set()
-
-
-def _on_meta(model: str, num_classes: int, in_channels: int) -> nn.Module:
-    with torch.device("meta"):
-        return MODELS[model](num_classes=num_classes, in_channels=in_channels)
 
 
 def _source(config: HasSource) -> _Source | None:
@@ -116,7 +113,7 @@ def _source(config: HasSource) -> _Source | None:
 
 @lru_cache(maxsize=64)
 def _start(source: _Source, num_classes: int, in_channels: int) -> _Start:
-    return _Start.of(_read(source, _on_meta(source.model, num_classes, in_channels)))
+    return _Start.of(_read(source, without_values(source.model, num_classes=num_classes, in_channels=in_channels)))
 
 
 def _read(source: _Source, model: nn.Module) -> Fitted:

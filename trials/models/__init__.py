@@ -7,6 +7,7 @@ sees that layer's output.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import nn
@@ -26,7 +27,7 @@ from trials.models import (
 )
 from trials.seeding import derive_seed
 
-__all__ = ["MODELS", "build"]
+__all__ = ["MODELS", "build", "without_values"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     **cifar_resnet.BUILDERS,
@@ -55,3 +56,21 @@ def build(name: str, *, num_classes: int, in_channels: int, seed: int) -> nn.Mod
         # Not torch.manual_seed: that would reseed the accelerators too, which fork_rng(devices=[]) does not restore.
         torch.default_generator.manual_seed(derive_seed(seed, "init", name))
         return MODELS[name](num_classes=num_classes, in_channels=in_channels)
+
+
+def without_values(name: str, *, num_classes: int, in_channels: int) -> nn.Module:
+    """Return the model ``name`` on the meta device, for its names and shapes; built once. Callers must not change it.
+
+    A model whose builder reads values, which the meta device does not have, is on the CPU instead.
+    """
+    return _without_values(MODELS[name], num_classes, in_channels)
+
+
+@lru_cache(maxsize=128)
+def _without_values(builder: Callable[..., nn.Module], num_classes: int, in_channels: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                return builder(num_classes=num_classes, in_channels=in_channels)
+        except Exception:  # noqa: BLE001  whatever the builder does with the values
+            return builder(num_classes=num_classes, in_channels=in_channels)

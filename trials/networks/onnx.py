@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from trials.errors import UserError
 from trials.storage import files
 
 OPSET = 18
+OTHERWISE = "export it with --form compact"
 RTOL, ATOL = 1e-4, 1e-5
 """Relative and absolute tolerance between onnxruntime's and torch's logits."""
 
@@ -25,11 +27,15 @@ def export_onnx(model: nn.Module, shape: Sequence[int], to: Path) -> None:
         shape: [C, H, W] of an image.
 
     Raises:
+        UserError: torch cannot convert the model, or onnxruntime has no implementation for its precision.
         AssertionError: onnxruntime's outputs differ from torch's; nothing is written.
         OSError: ``to`` cannot be written.
     """
     model.eval()
-    content = _converted(model, shape)
+    try:
+        content = _converted(model, shape)
+    except torch.onnx.OnnxExporterError as error:
+        raise UserError(f"--form is onnx, but torch cannot convert the network ({_line(error)}): {OTHERWISE}") from None
     _check(content, model, shape)
     files.write(to, content)
 
@@ -57,10 +63,22 @@ def _converted(model: nn.Module, shape: Sequence[int]) -> bytes:
 def _check(content: bytes, model: nn.Module, shape: Sequence[int]) -> None:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented as error:
+        precision = str(next(model.parameters()).dtype).removeprefix("torch.")
+        raise UserError(
+            f"--form is onnx, but onnxruntime cannot compute the network in {precision} ({_line(error)}): "
+            f"{OTHERWISE}, or a trial with precision float32"
+        ) from None
     for batch in (1, 3):
         generator = torch.Generator().manual_seed(batch)
         images = torch.rand(batch, *shape, generator=generator).to(next(model.parameters()).dtype)
         (logits,) = session.run(["logits"], {"images": images.numpy()})
         with torch.no_grad():
             np.testing.assert_allclose(logits, model(images).numpy(), rtol=RTOL, atol=ATOL)
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error's message, cut to 200 characters."""
+    return str(error).strip().partition("\n")[0][:200]

@@ -43,11 +43,11 @@ class LayerSizes:
     def measured(cls, model: nn.Module, shape: Sequence[int]) -> LayerSizes:
         """Measure ``model`` by one forward pass of a blank image of ``shape`` [C, H, W]; free on ``meta``."""
         weights = prunable(model)
-        positions: dict[str, int] = {}
+        positions = dict.fromkeys(weights, 0)
 
         def note(name: str) -> Any:
             def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-                positions[name] = output[0, 0].numel() if output.dim() == 4 else 1
+                positions[name] += output[0, 0].numel() if output.dim() == 4 else 1  # once for each call
 
             return hook
 

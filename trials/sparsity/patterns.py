@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -59,6 +60,15 @@ class Pattern:
     def expand(self, units: Tensor, shape: torch.Size) -> Tensor:
         """Expand a mask of units [.., 1, ..] to a mask of weights of ``shape``."""
         return units if units.shape == shape else units.expand(shape).contiguous()
+
+    def units(self, shape: tuple[int, ...]) -> int:
+        """Return the number of units of a weight of ``shape``."""
+        return _units(self.unit_scores, tuple(shape))
+
+
+@lru_cache(maxsize=4096)
+def _units(unit_scores: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> int:
+    return unit_scores(torch.empty(shape, device="meta")).numel()
 
 
 PATTERNS = {

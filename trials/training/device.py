@@ -23,6 +23,27 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def require_known(name: str) -> None:
+    """Check that ``name`` is ``auto`` or names a device that some machine may have.
+
+    Raises:
+        UserError: no machine has such a device.
+    """
+    if name == "auto":
+        return
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        kind = "meta"
+    if kind == "meta":
+        raise UserError(f"device is {name!r}, but must be auto or a device that computes, such as cpu or cuda:0")
+
+
+def cards() -> int:
+    """Number of GPUs that torch can use here."""
+    return torch.cuda.device_count()
+
+
 def limit_gpu_memory(share: float) -> None:
     """Limit this process to a share of the GPU's memory and leave the rest to others. Not yet run on a GPU."""
     if 0 < share < 1 and torch.cuda.is_available():

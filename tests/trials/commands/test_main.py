@@ -185,3 +185,25 @@ def test_killed_in_a_shell_and_run_again(tmp_path: Path) -> None:
     state = state_of(folder)
     assert state.attempt == 2
     assert checkpoint_of(folder)["position"] == {"stage": 2}
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"model": "mlp_7_relu", "pattern": "filter"}, "mlp_7_relu has none"),
+        ({"normalise": "imagenet"}, "leave normalise out"),
+        ({"val_fraction": 1e-4}, "must leave some for validation"),
+        ({"device": "cuda:99"}, "device is 'cuda:99'"),
+        ({"device": "meta"}, "device is 'meta'"),
+        ({"data_dir": "absent"}, "data_dir is"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_is_written(
+    fields: dict[str, Any], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main([str(written(tmp_path, **fields)), "--storage", str(tmp_path / "s")]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert said in err
+    assert not (tmp_path / "s").exists()

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trials.compact import dependencies, kept_rows, silent
+from tests.trials.contract import OWN
+from trials.compact import dependencies, kept_rows, obstacles, silent
 from trials.models import MODELS
 from trials.training.net import Net
 
@@ -217,3 +218,30 @@ def test_a_forward_pass_that_branches_is_refused() -> None:
 
     with pytest.raises(UserError, match="Odd cannot be made smaller"):
         dependencies(Odd("branch"))
+
+
+@pytest.mark.parametrize(
+    ("model", "fixed"),
+    [
+        ("grouped_stem", {"0": "0 is a grouped convolution"}),
+        ("depthwise", {"0": "3 is a grouped convolution", "3": "3 is a grouped convolution"}),
+        ("repeated", {"stem": "again is used twice", "again": "again is used twice"}),
+        ("tied", {"stem": "one and other share their weight", **dict.fromkeys(("one", "other"), "share their weight")}),
+    ],
+)
+def test_what_several_layers_have_in_common_is_fixed(model: str, fixed: dict[str, str]) -> None:
+    with torch.device("meta"):
+        net = OWN[model](num_classes=4, in_channels=2)
+    graph = dependencies(net)
+    convolutions = [f"{name}.weight" for name, module in net.named_modules() if isinstance(module, nn.Conv2d)]
+    found = obstacles(graph, convolutions, "filter")
+    assert {name.removesuffix(".weight") for name in found} == fixed.keys()
+    for name, reason in fixed.items():
+        assert reason in found[f"{name}.weight"]
+    for name in convolutions:  # and a removal is refused for exactly these
+        one = {name: torch.zeros(1, dtype=torch.int64)}
+        if name in found:
+            with pytest.raises(ValueError, match="must keep all its filters"):
+                kept_rows(net, one, "filter")
+        else:
+            assert kept_rows(net, one, "filter")

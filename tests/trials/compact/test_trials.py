@@ -21,6 +21,7 @@ from trials.config.trial_config import TrialConfig
 from trials.errors import UserError
 from trials.methods.parsing import parse
 from trials.networks.export import FORMS, export
+from trials.networks.onnx import export_onnx
 from trials.networks.stored import network
 from trials.training.latency import measure
 from trials.training.net import Net
@@ -258,3 +259,11 @@ def test_imagenet_statistics(few_digits: None) -> None:
         normalised_as_imagenet(digits)
     rgb = dataclasses.replace(digits, train_images=digits.train_images.repeat(1, 3, 1, 1), mean=(0.5,) * 3)
     assert normalised_as_imagenet(rgb).mean == (0.485, 0.456, 0.406)
+
+
+@pytest.mark.parametrize("model", ["tiny", "lenet5", "mlp_7_relu"])
+def test_onnx_of_a_precision_that_onnxruntime_lacks_is_refused_in_one_line(model: str, tmp_path: Path) -> None:
+    net = models.build(model, num_classes=4, in_channels=1, seed=0).double()
+    with pytest.raises(UserError, match=r"^--form is onnx, but .* in float64 \(.*\): export it with --form compact.*$"):
+        export_onnx(net, (1, 8, 8), tmp_path / "net.onnx")
+    assert not (tmp_path / "net.onnx").exists()

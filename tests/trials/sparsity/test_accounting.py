@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.trials.contract import Repeated
 from trials.data import load_data
 from trials.methods.parsing import parse
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, build_masks, prunable
@@ -116,3 +117,11 @@ def test_grouped_convolutions_are_counted_by_the_weights_they_have() -> None:
     assert sizes.totals == {"0.weight": 16 * 2 * 9, "2.weight": 16 * 9}
     assert sizes.dense_flops == 2 * (16 * 2 * 9 * 30 + 16 * 9 * 12) == torch_flops(model, (8, 6, 5))
     assert sizes.layer_parameters == sizes.parameters == 16 * 2 * 9 + 16 + 16 * 9 + 16
+
+
+def test_a_layer_that_is_applied_several_times_costs_as_often() -> None:
+    with torch.device("meta"):
+        model = Repeated(num_classes=4, in_channels=1)
+    sizes = LayerSizes.measured(model, (1, 8, 8))
+    assert sizes.positions == {"stem.weight": 64, "again.weight": 3 * 64, "head.weight": 1}
+    assert sizes.dense_flops == torch_flops(model, (1, 8, 8))

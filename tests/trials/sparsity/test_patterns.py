@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trials.sparsity import DISTRIBUTIONS, PATTERNS, build_masks, keep_count
+from trials.sparsity import DISTRIBUTIONS, PATTERNS, Pattern, build_masks, keep_count
 
 AXES = {
     "kernel": (0, 1),
@@ -88,3 +88,9 @@ def test_kernels_are_ranked_by_l1_and_filters_by_l2() -> None:
 def test_only_single_weights_are_pruned_in_linear_layers() -> None:
     assert [name for name, pattern in PATTERNS.items() if pattern.linear] == ["weight"]
     assert all(pattern.name == name for name, pattern in PATTERNS.items())
+
+
+@pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
+@pytest.mark.parametrize("shape", [(6, 4, 3, 3), (8, 1, 3, 3), (5, 7, 1, 1)])
+def test_units_are_as_many_as_their_scores(pattern: Pattern, shape: tuple[int, ...]) -> None:
+    assert pattern.units(shape) == pattern.unit_scores(torch.rand(shape)).numel()

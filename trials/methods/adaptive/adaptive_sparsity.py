@@ -34,10 +34,14 @@ from torch import Tensor, nn
 
 from trials.config.recipes import PretrainRecipe, Recipe
 from trials.config.trial_config import HasSource, HasVariant, TrialConfig
+from trials.data_header import DataHeader
+from trials.errors import UserError
 from trials.methods.adaptive.thresholds import MOST, Thresholded, sparsity_loss, threshold_of
 from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Method, Stage
+from trials.methods.budgets import require_untied
 from trials.methods.dense import dense_trial
+from trials.methods.model_facts import facts_of
 from trials.sparsity import prunable
 from trials.training.net import Batch, Net
 from trials.training.optimizers import Sgd
@@ -105,12 +109,15 @@ class AdaptiveSparsityConfig(HasVariant, HasSource):
 
     def sparsified(self, model: nn.Module) -> dict[str, Tensor]:
         """The weights that have thresholds, by name in module order. Each has at least two entries, for a deviation."""
-        as_dense = self.variant == "original"
         return {
             name: weight
             for name, weight in prunable(model).items()
-            if weight.numel() * (_groups(model, name) if as_dense else 1) >= max(self.pthres, 2)
+            if self.has_threshold(weight.numel(), _groups(model, name))
         }
+
+    def has_threshold(self, weights: int, groups: int) -> bool:
+        """Whether a layer of so many weights has a threshold; ``groups`` are a convolution's."""
+        return weights * (groups if self.variant == "original" else 1) >= max(self.pthres, 2)
 
     def first_threshold(self) -> float:
         """Initial r, the same for every layer."""
@@ -273,6 +280,17 @@ class AdaptiveSparsity(Method):
 
     def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
         return (self.config.asked_share(model),)
+
+    def check(self, model: nn.Module, data: DataHeader) -> None:
+        config, facts = self.config, facts_of(model, data)
+        layers = [layer for layer in facts.layers if config.has_threshold(layer.weights, layer.groups)]
+        if config.starget and not layers:
+            most = max(layer.weights for layer in facts.layers)
+            raise UserError(
+                f"pthres is {config.pthres}, but no layer of {config.model} has as many weights, so none would be "
+                f"pruned: give at most {most}"
+            )
+        require_untied(layers, config.model)
 
     def stages(self) -> Iterator[Stage]:
         yield TrainWithThresholds(self.config)

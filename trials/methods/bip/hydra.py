@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from trials.config.recipes import Recipe
 from trials.config.trial_config import TrialConfig
+from trials.data_header import DataHeader
 from trials.methods.asked import AskedShare
 from trials.methods.base import Method, Stage, TrainStage, mutable_of
 from trials.methods.bip.scored import ScoredConfig, ScoredStage, released_schedules, score_gradient
@@ -96,6 +97,9 @@ class Hydra(Method):
 
     def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
         return (self.config.asked_share(model),)
+
+    def check(self, model: nn.Module, data: DataHeader) -> None:
+        self.config.require_scored(model, data)
 
     def stages(self) -> Iterator[Stage]:
         yield TrainScores(self.config, self.config.prune)

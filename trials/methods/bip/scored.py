@@ -23,8 +23,12 @@ from torch import Tensor, nn
 
 from trials.config.recipes import Recipe
 from trials.config.trial_config import HasVariant, StartsDense
+from trials.data_header import DataHeader
+from trials.errors import UserError
 from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Stage, generator_for
+from trials.methods.budgets import Budget, layers_with, require_left, require_untied
+from trials.methods.model_facts import facts_of
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, build_masks, prunable
 from trials.training.net import Net
 from trials.training.strides import beside
@@ -53,8 +57,36 @@ class ScoredConfig(HasVariant, StartsDense):
     def scored(self, net: Net) -> dict[str, Tensor]:
         """The weights that have scores, in module order."""
         weights = prunable(net.model, linear=PATTERNS[self.pattern].linear)
-        keep_first = self.first_conv == "dense" or (self.first_conv == "auto" and self.pattern == "channel")
-        return dict(list(weights.items())[1:]) if keep_first else weights
+        return dict(list(weights.items())[1:]) if self.keeps_first else weights
+
+    @property
+    def keeps_first(self) -> bool:
+        """Whether the first layer stays dense."""
+        return self.first_conv == "dense" or (self.first_conv == "auto" and self.pattern == "channel")
+
+    @property
+    def distribution(self) -> str:
+        """Global for pattern weight, per layer for filters and channels."""
+        return "global" if self.pattern == "weight" else "uniform"
+
+    def require_scored(self, model: nn.Module, data: DataHeader) -> None:
+        """Check that some layers have scores and that the density prunes some of their units.
+
+        Raises:
+            UserError: there are none, or they cannot have masks, or all or no units would stay.
+        """
+        layers = layers_with(facts_of(model, data), PATTERNS[self.pattern], self.model)
+        if self.keeps_first:
+            first, layers = layers[0].name, layers[1:]
+            if not layers:
+                raise UserError(
+                    f"pattern is {self.pattern!r}, but {self.model} has no layer for it beside {first}, which stays "
+                    "dense: give first_conv 'pruned', another pattern or another model"
+                )
+        require_untied(layers, self.model)
+        if self.density < 1:
+            budget = Budget.dense(layers, PATTERNS[self.pattern]).pruned(layers, self.distribution, self.density)
+            require_left(budget, layers, self.pattern, f"density is {self.density:g}")
 
     def asked_share(self, model: nn.Module) -> AskedShare:
         """Ask for ``density`` of the weights or groups that have scores."""
@@ -68,7 +100,7 @@ class ScoredConfig(HasVariant, StartsDense):
             scores,
             density=self.density,
             pattern=PATTERNS[self.pattern],
-            distribution=DISTRIBUTIONS["global" if self.pattern == "weight" else "uniform"],
+            distribution=DISTRIBUTIONS[self.distribution],
             absolute=True,
         )
 

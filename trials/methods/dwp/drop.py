@@ -12,10 +12,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trials.config.trial_config import HasVariant, StartsDense, TrialConfig
+from trials.data_header import DataHeader
+from trials.errors import UserError
 from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Method, Stage, TrainStage
+from trials.methods.budgets import Budget, require_untied
 from trials.methods.dense import dense_source
 from trials.methods.magnitude.one_shot import FinetuneRecipe
+from trials.methods.model_facts import ModelFacts, facts_of
 from trials.sparsity import Masks, Pattern, prunable
 from trials.sparsity.dropping import drop_count, shares
 from trials.training.net import Net
@@ -57,6 +61,31 @@ class DropConfig(HasVariant, StartsDense):
     @abstractmethod
     def masks(self, scores: dict[str, Tensor]) -> Masks:
         """Masks of what is kept, by weight name."""
+
+
+def require_droppable(
+    facts: ModelFacts, config: TrialConfig, p_prune: float, unit: Pattern, *, per_layer: bool = False
+) -> None:
+    """Check that the model has convolutions with their own weights, and that ``p_prune`` is a unit of them or more.
+
+    Raises:
+        UserError: it has none, or they share weights, or not even one unit would be dropped.
+    """
+    layers = facts.prunable(linear=False)
+    if not layers:
+        raise UserError(
+            f"method is {config.method!r}, which prunes convolutions, but {config.model} has none: give another model "
+            "or method"
+        )
+    require_untied(layers, config.model)
+    units = Budget.dense(layers, unit).units
+    dropped = sum(drop_count(p_prune, n) for n in (units if per_layer else [sum(units)]))
+    variant: str = config.variant
+    one_more = per_layer and variant == "original"  # of every layer
+    if p_prune and not dropped and not one_more:
+        raise UserError(
+            f"p_prune is {p_prune:g}, but of {sum(units)} units ({unit.name}) none would be dropped: raise it"
+        )
 
 
 class DropThenTrain(TrainStage):
@@ -109,6 +138,10 @@ class Drop(Method):
 
     def source(self) -> TrialConfig | None:
         return dense_source(self.config)
+
+    def check(self, model: nn.Module, data: DataHeader) -> None:
+        config, facts = self.config, facts_of(model, data)
+        require_droppable(facts, config, config.p_prune, config.unit, per_layer=config.per_layer)
 
     def stages(self) -> Iterator[Stage]:
         if self.config.finetune is None:

@@ -19,16 +19,21 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from trials.config.recipes import BackwardConfig, Recipe, one_of
 from trials.config.trial_config import StartsDense, TrialConfig
+from trials.data_header import DataHeader
+from trials.errors import UserError
 from trials.methods.base import Method, Stage, TrainStage
 from trials.methods.dense import dense_source
 from trials.methods.dwp.attacks import Attack, Fooled, InputGradient, input_gradient
+from trials.methods.dwp.drop import require_droppable
 from trials.methods.dwp.surrogates import Surrogates
+from trials.methods.model_facts import facts_of
 from trials.models import MODELS
 from trials.seeding import generator
+from trials.sparsity import PATTERNS
 from trials.training.net import Net
 
 BATCH = 250
@@ -175,6 +180,12 @@ class Dwp(Method):
         victim = dense_source(config.model_copy(update=other))
         assert victim is not None
         return {"victim": victim}
+
+    def check(self, model: nn.Module, data: DataHeader) -> None:
+        config = self.config
+        require_droppable(facts_of(model, data), config, config.p_prune, PATTERNS[config.pattern])
+        if config.targeted and data.num_classes == 1:
+            raise UserError(f"targeted is True, but {data.name} has one class, so no image has another as its target")
 
     def stages(self) -> Iterator[Stage]:
         yield Transfer(self.config)

@@ -31,7 +31,8 @@ from torch import Tensor
 from trials.config.recipes import OpenRecipe
 from trials.methods.base import Stage
 from trials.methods.greg.groups import GroupPattern, group_scores, group_shape, magnitude_ratio
-from trials.methods.greg.removal import RemovalConfig, RemovalMethod
+from trials.methods.greg.removal import RemovalMethod
+from trials.methods.greg.removal_config import RemovalConfig
 from trials.sparsity import prunable
 from trials.training.net import Batch, Net
 from trials.training.optimizers import Sgd

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from trials.methods.base import generator_for
 from trials.methods.greg.groups import Pick
-from trials.methods.greg.removal import RemovalConfig, RemovalMethod, RemoveThenTrain
+from trials.methods.greg.removal import RemovalMethod, RemoveThenTrain
+from trials.methods.greg.removal_config import RemovalConfig
 from trials.sparsity import prunable
 from trials.training.net import Net
 

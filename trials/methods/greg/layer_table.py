@@ -6,14 +6,13 @@ Released code: MingSun-Tse/Regularization-Pruning at a4044028, pruner/meta_prune
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-import torch
 from torch import nn
 
-from trials.models import MODELS
+from trials.models import without_values
 from trials.sparsity.masks import prunable
 
 _IN_BLOCK = re.compile(r"(?:layer|block)(?P<stage>\d+)\.(?:layer\.)?(?P<block>\d+)\.(?P<place>.+)")
@@ -69,7 +68,11 @@ class LayerTable:
 
 def layer_table(model: nn.Module) -> LayerTable:
     """Build the table of a model. A model counts as residual if layers are named by numbered stages and blocks."""
-    shapes = {name.removesuffix(".weight"): tuple(weight.shape) for name, weight in prunable(model).items()}
+    return numbered({name.removesuffix(".weight"): tuple(weight.shape) for name, weight in prunable(model).items()})
+
+
+def numbered(shapes: Mapping[str, tuple[int, ...]]) -> LayerTable:
+    """Build the table from the weights' shapes, by module name in module order."""
     residual = any(_IN_BLOCK.search(name) for name in shapes)
     layers: list[NumberedLayer] = []
     index = -1
@@ -98,11 +101,10 @@ def _mark_last(layers: list[NumberedLayer]) -> list[NumberedLayer]:
 
 
 def table_of(model: str) -> LayerTable:
-    """The table of a registered model, by name; builds the model on the meta device."""
-    return _table_of(MODELS[model])
+    """The table of a registered model, by name."""
+    return _table_of(without_values(model, num_classes=10, in_channels=3))
 
 
 @lru_cache(maxsize=64)
-def _table_of(builder: Callable[..., nn.Module]) -> LayerTable:
-    with torch.device("meta"):
-        return layer_table(builder(num_classes=10, in_channels=3))
+def _table_of(model: nn.Module) -> LayerTable:
+    return layer_table(model)

@@ -22,12 +22,17 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from trials.config.recipes import Recipe
+from trials.errors import UserError
 from trials.methods.base import Stage
 from trials.methods.greg.groups import group_shape
 from trials.methods.greg.layer_table import table_of
-from trials.methods.greg.removal import RemovalConfig, RemovalMethod
+from trials.methods.greg.removal import RemovalMethod
+from trials.methods.greg.removal_config import RemovalConfig
 from trials.sparsity import prunable
 from trials.training.net import Batch, Net
+
+EXACT = 9
+"""Candidates are counted exactly up to 10 to this power times the largest number; beyond, counting takes too long."""
 
 
 class OracleConfig(RemovalConfig):
@@ -57,11 +62,17 @@ class OracleConfig(RemovalConfig):
 
     def refuse_too_many(self, layers: Mapping[str, tuple[int, int]]) -> None:
         """Raise ValueError if there are more than ``max_candidates``; ``layers``: (groups, to remove) by name."""
-        candidates = math.prod(math.comb(n, k) for n, k in layers.values())
-        if candidates > self.max_candidates:
-            most = max(layers, key=lambda name: math.comb(*layers[name]))
+        sizes = {name: _subsets_log10(n, k) for name, (n, k) in layers.items()}
+        several = sum(sizes.values())
+        exact = (
+            math.prod(math.comb(n, k) for n, k in layers.values())
+            if several < EXACT + math.log10(self.max_candidates)
+            else None
+        )
+        if exact is None or exact > self.max_candidates:
+            most = max(sizes, key=lambda name: sizes[name])
             n, k = layers[most]
-            count = str(candidates) if candidates < 10**9 else f"more than 10^{len(str(candidates)) - 1}"
+            count = str(exact) if exact is not None and exact < 10**9 else f"more than 10^{math.floor(several)}"
             raise ValueError(
                 f"max_candidates is {self.max_candidates}, but there are {count} (of {most} alone, {k} of {n} groups): "
                 "give lower ratios or a smaller model, skip_layers, or raise max_candidates"
@@ -81,6 +92,7 @@ class Choose(Stage):
     """
 
     augment = False
+    training_mode = False
 
     def __init__(self, config: OracleConfig) -> None:
         super().__init__("choose", Recipe(epochs=1, batch_size=config.batch_size))
@@ -155,6 +167,11 @@ class Choose(Stage):
         self.images = state["images"]
 
 
+def _subsets_log10(n: int, k: int) -> float:
+    """Decimal logarithm of n over k, the number of subsets of ``k`` of ``n`` groups."""
+    return (math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)) / math.log(10)
+
+
 def _complements(weight: Tensor, shape: torch.Size, count: int) -> Tensor:
     """[subsets, *shape]: 0 for the ``count`` groups of a subset, else 1, in the order of itertools.combinations."""
     subsets = list(itertools.combinations(range(shape.numel()), count))
@@ -168,6 +185,12 @@ class Oracle(RemovalMethod):
 
     Config = OracleConfig
     config: OracleConfig
+
+    def check_counts(self, counts: Mapping[str, tuple[int, int]]) -> None:
+        try:
+            self.config.refuse_too_many(counts)
+        except ValueError as error:
+            raise UserError(str(error)) from None
 
     def initialised(self, net: Net) -> None:
         super().initialised(net)

@@ -8,170 +8,28 @@ released code: MingSun-Tse/Regularization-Pruning at a4044028, pruner/meta_prune
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any
 
 import torch
-from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor, nn
 
-from trials.compact import kept_rows
-from trials.config.recipes import RATES, Recipe
-from trials.config.schedules import read_lr_steps
-from trials.config.trial_config import HasVariant, StartsDense, TrialConfig
-from trials.methods.asked import AskedShare, share_of
-from trials.methods.base import Method, Stage, TrainStage, generator_for
+from trials.compact import kept_rows, obstacles
+from trials.config.recipes import Recipe
+from trials.config.trial_config import TrialConfig
+from trials.data_header import DataHeader
+from trials.errors import UserError, listed
+from trials.methods.asked import AskedShare
+from trials.methods.base import Method, Stage, TrainStage
+from trials.methods.budgets import require_untied
 from trials.methods.dense import dense_source
 from trials.methods.greg.base_trial import pruned_groups
-from trials.methods.greg.groups import GroupPattern, Pick, group_scores, group_shape, pick_groups, prune_count
-from trials.methods.greg.layer_table import LayerTable, layer_table, table_of
-from trials.methods.greg.ratios import SkippedLayers, StageRatios, largest_ratio, layer_ratios
-from trials.networks.named_files import place_named, require_unchanged
+from trials.methods.greg.groups import GroupPattern
+from trials.methods.greg.ratios import largest_ratio
+from trials.methods.greg.removal_config import RemovalConfig
+from trials.methods.model_facts import facts_of, graph_of
+from trials.networks.named_files import place_named
 from trials.sparsity import prunable
 from trials.training.net import Net
-
-LR_FT = "0:0.01,30:0.001,60:0.0001,75:0.00001"
-
-
-class FinetuneRecipe(Recipe):
-    """90 epochs with a stepped learning rate (the released ImageNet recipe).
-
-    Setting ``lr``, ``schedule`` or a warm-up replaces the steps.
-    """
-
-    epochs: int = Field(default=90, ge=0)
-    batch_size: int = Field(default=256, ge=1)
-    lr: float = Field(default=0.01, gt=0)
-    weight_decay: float = Field(default=1e-4, ge=0)
-    lr_steps: Annotated[tuple[tuple[int, float], ...] | None, BeforeValidator(read_lr_steps)] = read_lr_steps(LR_FT)  # type: ignore[assignment]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _other_rates_replace_the_steps(cls, content: Any) -> Any:
-        if isinstance(content, Mapping) and "lr_steps" not in content and any(name in content for name in RATES):
-            return {**content, "lr_steps": None}
-        return content
-
-
-class RemovalConfig(HasVariant, StartsDense):
-    """Which groups to remove from each layer, and how to finetune the remaining network.
-
-    ``lr_ft`` is accepted as GReg's name for ``finetune.lr_steps``.
-
-    Attributes:
-        variant: ``original`` follows the released code: ``skip_layers`` matches text prefixes (3.1 also matches 3.10)
-            and is ignored for single weights in residual nets, linear layers keep their ratio, and inherited ratios
-            are rounded up a second time.
-        pattern: the groups: filters, input channels or single weights.
-        stage_pr: pruning ratios: one number for all layers but the first; or one per stage of a residual net (stem,
-            stages, classifier); or in other networks (first, last, ratio) by layer. GReg's texts are accepted.
-        skip_layers: layers not to prune: stage.block.conv in residual nets (``2.3`` is a whole block), else indices.
-        base_pr_model: folder of a finished trial whose ratios to take, instead of ``stage_pr``.
-        inherit_pruned: ``index`` removes the same groups as that trial; ``pr`` only as many in each layer.
-        finetune: recipe after the removal; null ends the trial with the removal.
-    """
-
-    named_files: ClassVar[Mapping[str, Literal["weights", "trial"]]] = {
-        **StartsDense.named_files,
-        "base_pr_model": "trial",
-    }
-
-    pattern: GroupPattern = "filter"
-    stage_pr: StageRatios | None = None
-    skip_layers: SkippedLayers = ()
-    base_pr_model: str | None = None
-    inherit_pruned: Literal["index", "pr"] = "index"
-    finetune: FinetuneRecipe | None = FinetuneRecipe()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _lr_ft(cls, content: Any) -> Any:
-        if not isinstance(content, Mapping) or "lr_ft" not in content:
-            return content
-        finetune = content.get("finetune", {})
-        if not isinstance(finetune, Mapping) or "lr_steps" in finetune:
-            raise ValueError(f"lr_ft is {content['lr_ft']!r}, but finetune is {finetune!r}: give the rates once")
-        rest = {key: value for key, value in content.items() if key != "lr_ft"}
-        return {**rest, "finetune": {**finetune, "lr_steps": content["lr_ft"]}}
-
-    @model_validator(mode="after")
-    def _ratios_fit_the_model(self) -> RemovalConfig:
-        if (self.stage_pr is None) == (self.base_pr_model is None):
-            state = "missing" if self.stage_pr is None else "given"
-            raise ValueError(f"stage_pr and base_pr_model are both {state}, but the ratios must come from one of them")
-        if self.stage_pr is not None:
-            self.ratios(table_of(self.model))
-        elif self.skip_layers:
-            skipped = list(self.skip_layers)
-            raise ValueError(f"skip_layers is {skipped}, but base_pr_model sets every ratio: leave it out")
-        return self
-
-    @property
-    def released(self) -> bool:
-        """Whether to follow the released code (``variant: original``)."""
-        return self.variant == "original"
-
-    def ratios(self, table: LayerTable) -> dict[str, float]:
-        """The ratio of every layer that ``stage_pr`` gives, by module name."""
-        assert self.stage_pr is not None
-        return layer_ratios(table, self.stage_pr, self.skip_layers, self.pattern, released=self.released)
-
-    def count(self, ratio: float, n: int) -> int:
-        """Number of groups to remove from a layer of ``n`` groups."""
-        return prune_count(ratio, n)
-
-    def asked_shares(self, model: nn.Module) -> tuple[AskedShare, ...]:
-        """Ask for 1 - ratio of each layer that has a ratio; if none has, of all layers, by the largest ratio given.
-
-        Nothing is asked where the ratios are those of ``base_pr_model``. A layer may lose channels with another one.
-        """
-        if self.stage_pr is None:
-            return ()
-        weights, ratios = prunable(model), self.ratios(layer_table(model))
-        pruned = {name: ratio for name in weights if (ratio := ratios[name.removesuffix(".weight")])}
-        fewer = self.pattern == "channel"
-        shares = (
-            share_of({name: weights[name]}, 1 - r, self.pattern, fewer_is_fine=fewer) for name, r in pruned.items()
-        )
-        return tuple(shares) if pruned else (share_of(weights, 1 - largest_ratio(self.stage_pr)),)
-
-    def counts(self, net: Net) -> dict[str, int]:
-        """Number of groups to remove, by weight name in module order; only layers that lose any."""
-        weights = prunable(net.model)
-        if self.base_pr_model is not None:
-            return self._inherited_counts(weights)
-        ratios = self.ratios(layer_table(net.model))
-        counts = {
-            name: self.count(ratios[name.removesuffix(".weight")], group_shape(weight, self.pattern).numel())
-            for name, weight in weights.items()
-        }
-        return {name: count for name, count in counts.items() if count}
-
-    def inherited(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The groups that ``base_pr_model`` removed (bool, True is removed), by weight name in module order."""
-        assert self.base_pr_model is not None
-        return pruned_groups(require_unchanged(self, "base_pr_model"), self.pattern, weights)
-
-    def _inherited_counts(self, weights: Mapping[str, Tensor]) -> dict[str, int]:
-        counts = {}
-        for name, pruned in self.inherited(weights).items():
-            count, n = int(pruned.sum()), pruned.numel()
-            again = self.released and self.inherit_pruned == "pr"
-            counts[name] = prune_count(count / n, n) if again else count
-        return counts
-
-    def picks(self, net: Net, pick: Pick = "min") -> dict[str, Tensor]:
-        """Pick the groups to remove (bool, True is removed), by weight name.
-
-        Takes the groups of ``base_pr_model`` if ``inherit_pruned`` is ``index``; otherwise picks by current scores.
-        """
-        weights = prunable(net.model)
-        if self.base_pr_model is not None and self.inherit_pruned == "index":
-            return {name: pruned.to(net.device) for name, pruned in self.inherited(weights).items()}
-        generator = generator_for(self, "pick")
-        return {
-            name: pick_groups(group_scores(weights[name], self.pattern), count, pick, generator)
-            for name, count in self.counts(net).items()
-        }
 
 
 def remove(net: Net, picked: Mapping[str, Tensor], pattern: GroupPattern) -> None:
@@ -234,6 +92,52 @@ class RemovalMethod(Method):
     def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
         return self.config.asked_shares(model) if stage.name in ("finetune", "remove") else ()
 
+    def check(self, model: nn.Module, data: DataHeader) -> None:
+        config, facts = self.config, facts_of(model, data)
+        if config.base_pr_model is not None:
+            self._check_inherited(model)
+            return
+        require_untied(facts.layers, config.model)
+        counts = config.planned(facts)
+        self.check_counts(counts)
+        linear = {f"{layer.name}.weight" for layer in facts.layers if layer.linear}
+        removed = counts if config.pattern == "weight" else [name for name in counts if name not in linear]
+        assert config.stage_pr is not None
+        if not removed and largest_ratio(config.stage_pr) > 0:
+            raise UserError(
+                f"stage_pr is {config.stage_pr!r}, but no {config.pattern} of {config.model} would be removed: its "
+                "layers are skipped, protected, linear, or too small for the ratio: give others, or another pattern"
+            )
+        if config.pattern != "weight" and removed:
+            fixed = obstacles(graph_of(model), removed, config.pattern)
+            _refuse_fixed(config, fixed)
+
+    def _check_inherited(self, model: nn.Module) -> None:
+        """Check that what ``base_pr_model`` removed can be removed from the model."""
+        config = self.config
+        weights = prunable(model)
+        picked = config.inherited(weights)
+        self.check_counts({name: (pruned.numel(), int(pruned.sum())) for name, pruned in picked.items()})
+        if config.pattern == "weight":
+            return
+        convolutions = prunable(model, linear=False)
+        removed = {name: pruned for name, pruned in picked.items() if name in convolutions}
+        if config.inherit_pruned == "pr":
+            _refuse_fixed(config, obstacles(graph_of(model), removed, config.pattern))
+            return
+        try:
+            kept_rows(model, {name: pruned.flatten().nonzero().flatten() for name, pruned in removed.items()},
+                      config.pattern)  # fmt: skip
+        except ValueError as error:
+            raise UserError(f"base_pr_model is {config.base_pr_model!r}, but {error}") from None
+
+    def check_counts(self, counts: Mapping[str, tuple[int, int]]) -> None:
+        """Check (groups, how many to remove) by weight name; accepts all by default.
+
+        Raises:
+            UserError: the method cannot remove as many.
+        """
+
     def initialised(self, net: Net) -> None:
         """Refuse ratios that the network's dependency graph forbids, before anything is trained."""
         if self.config.stage_pr is None or self.config.pattern == "weight":
@@ -253,3 +157,18 @@ class RemovalMethod(Method):
     def removal(self) -> RemoveThenTrain:
         """The stage that removes the picked groups and finetunes."""
         return RemoveThenTrain(self.config)
+
+
+def _refuse_fixed(config: RemovalConfig, fixed: Mapping[str, str]) -> None:
+    """Raise UserError if there are layers that cannot lose groups; ``fixed``: why, by weight name."""
+    if not fixed:
+        return
+    what = "filters" if config.pattern == "filter" else "input channels"
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in fixed.items():
+        by_reason.setdefault(reason, []).append(name.removesuffix(".weight"))
+    layers = listed([f"{listed(names)} ({reason})" for reason, names in by_reason.items()])
+    raise UserError(
+        f"pattern is {config.pattern!r}, but these layers must keep all their {what}: {layers}: give them the ratio 0 "
+        "or name them in skip_layers, or use pattern 'weight'"
+    )

@@ -21,10 +21,14 @@ from torch import nn
 
 from trials.config.recipes import Recipe
 from trials.config.trial_config import TrialConfig
+from trials.data_header import DataHeader
+from trials.errors import UserError
 from trials.methods.asked import AskedShare
 from trials.methods.base import Method, Stage, TrainStage
+from trials.methods.budgets import Budget, require_left
 from trials.methods.dense import dense_source
 from trials.methods.magnitude.one_shot import FinetuneRecipe, PruningConfig
+from trials.sparsity import PATTERNS
 from trials.training.net import Net
 
 
@@ -102,6 +106,18 @@ class Imp(Method):
         fraction = self.config.prune_fraction
         rounds = min(stage.level, 1 / fraction)  # an error of rounding shrinks with every later level
         return (self.config.asked_share(model, (1 - fraction) ** stage.level, rounds),)
+
+    def check(self, model: nn.Module, data: DataHeader) -> None:
+        config = self.config
+        layers = config.layers(model, data)
+        budget = Budget.dense(layers, PATTERNS[config.pattern])
+        for level in range(1, config.levels + 1):
+            asked = f"prune_fraction is {config.prune_fraction:g} at level {level} of {config.levels}"
+            try:
+                budget = budget.pruned(layers, config.distribution, 1 - config.prune_fraction)
+            except UserError as error:
+                raise UserError(f"{asked}, but {error}, or for fewer levels") from None
+            require_left(budget, layers, config.pattern, asked)
 
     def initialised(self, net: Net) -> None:
         if self.config.rewind == "weights" and self.config.rewind_epoch == 0:

@@ -13,10 +13,13 @@ from torch import nn
 
 from trials.config.recipes import Recipe, one_of
 from trials.config.trial_config import StartsDense, TrialConfig
+from trials.data_header import DataHeader
 from trials.errors import UserError
 from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Method, Stage, TrainStage, generator_for, mutable_of
+from trials.methods.budgets import Budget, layers_with, require_left, require_untied
 from trials.methods.dense import dense_source
+from trials.methods.model_facts import LayerFacts, facts_of
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, SCORES, Masks, build_masks, density_of, prunable
 from trials.training.net import Net
 
@@ -40,6 +43,12 @@ class PruningConfig(StartsDense):
         weights = prunable(model, linear=PATTERNS[self.pattern].linear) or prunable(model)
         each = 1 if self.distribution == "global" else len(weights)  # roundings to whole units at a time
         return share_of(weights, density, self.pattern, slack=rounds * each)
+
+    def layers(self, model: nn.Module, data: DataHeader) -> tuple[LayerFacts, ...]:
+        """The layers to prune. Raises UserError if there are none, or if they cannot have masks."""
+        layers = layers_with(facts_of(model, data), PATTERNS[self.pattern], self.model)
+        require_untied(layers, self.model)
+        return layers
 
     def masks(self, net: Net, density: float, level: int = 0) -> Masks:
         """Masks that keep the share ``density`` of the currently kept weights; bool, by weight name."""
@@ -114,6 +123,14 @@ class OneShot(Method):
 
     def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
         return (self.config.asked_share(model, self.config.density),)
+
+    def check(self, model: nn.Module, data: DataHeader) -> None:
+        config = self.config
+        layers = config.layers(model, data)
+        if config.density < 1:
+            dense = Budget.dense(layers, PATTERNS[config.pattern])
+            budget = dense.pruned(layers, config.distribution, config.density)
+            require_left(budget, layers, config.pattern, f"density is {config.density:g}")
 
     def stages(self) -> Iterator[Stage]:
         if self.config.finetune is None:

@@ -21,7 +21,7 @@ from trials.methods.dense import fields_of_source
 from trials.methods.regrow.episodes import Episode, EpisodeRecipe
 from trials.methods.regrow.finetuning import AdamWRecipe
 from trials.methods.regrow.prune_iterative import DENSE, PRUNED, PruneIterativeConfig
-from trials.models import MODELS
+from trials.models import without_values
 from trials.networks.named_files import require_unchanged
 from trials.networks.stored import network_of
 from trials.regrowth import selection
@@ -102,9 +102,8 @@ class RegrowingConfig(StartsDense):
         if self.layers is not None:
             if not self.layers:
                 raise ValueError("layers is empty, but must name at least one layer: leave it out for all of them")
-            with torch.device("meta"):
-                model = MODELS[self.model](num_classes=10, in_channels=3)
-                weights = prunable(model, linear=PATTERNS[self.unit].linear)
+            model = without_values(self.model, num_classes=10, in_channels=3)
+            weights = prunable(model, linear=PATTERNS[self.unit].linear)
             names = [name.removesuffix(".weight") for name in weights]
             for layer in self.layers:
                 if layer not in names:

@@ -12,7 +12,7 @@ one-shot pruning.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Final, Literal
 
 import torch
@@ -21,15 +21,20 @@ from torch import nn
 
 from trials.config.recipes import one_of
 from trials.config.trial_config import StartsDense, TrialConfig
+from trials.data_header import DataHeader
+from trials.errors import UserError
 from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Method, Stage, generator_for
+from trials.methods.budgets import Budget, layers_with, require_left, require_untied
 from trials.methods.dense import dense_source
 from trials.methods.magnitude.one_shot import require_weight_pattern
+from trials.methods.model_facts import LayerFacts, facts_of
 from trials.methods.regrow.finetuning import AdamWRecipe, Finetune
 from trials.sparsity import (
     DISTRIBUTIONS,
     PATTERNS,
     SCORES,
+    Count,
     Masks,
     build_masks,
     drop_nearest,
@@ -80,8 +85,28 @@ class PruneIterativeConfig(StartsDense):
             pattern=pattern,
             distribution=DISTRIBUTIONS[self.distribution],
             within=(net.masks or None) if self.pattern == "weight" else None,
-            count=keep_nearest if self.score == "lamp" else drop_nearest,
+            count=self.rounding,
         )
+
+    @property
+    def rounding(self) -> Count:
+        """How a density becomes a number of units."""
+        return keep_nearest if self.score == "lamp" else drop_nearest
+
+    def budgets(self, layers: Sequence[LayerFacts]) -> Iterator[Budget]:
+        """Yield what each level leaves of the layers. Raises UserError where the distribution cannot divide it."""
+        dense = budget = Budget.dense(layers, PATTERNS[self.pattern])
+        left = 1 - self.prune_fraction
+        for level in range(1, self.levels + 1):
+            before, share = (budget, left) if self.pattern == "weight" else (dense, left**level)
+            try:
+                budget = before.pruned(layers, self.distribution, share, self.rounding)
+            except UserError as error:
+                raise UserError(
+                    f"prune_fraction is {self.prune_fraction:g} at level {level} of {self.levels}, but {error}, or for "
+                    "fewer levels"
+                ) from None
+            yield budget
 
 
 class PruneLevel(Finetune):
@@ -127,6 +152,14 @@ class PruneIterative(Method):
 
     def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
         return (self.config.asked_share(model, stage.level),)
+
+    def check(self, model: nn.Module, data: DataHeader) -> None:
+        config = self.config
+        layers = layers_with(facts_of(model, data), PATTERNS[config.pattern], config.model)
+        require_untied(layers, config.model)
+        for level, budget in enumerate(config.budgets(layers), start=1):
+            asked = f"prune_fraction is {config.prune_fraction:g} at level {level} of {config.levels}"
+            require_left(budget, layers, config.pattern, asked, empty=DENSE in config.keep)  # regrowth may fill layers
 
     def stages(self) -> Iterator[Stage]:
         for level in range(1, self.config.levels + 1):

@@ -19,11 +19,14 @@ from pydantic import Field
 from torch import nn
 
 from trials.config.trial_config import TrialConfig
+from trials.data_header import DataHeader
+from trials.errors import UserError, listed
 from trials.methods.asked import AskedShare
 from trials.methods.base import Method, Stage
 from trials.methods.regrow.allocate_stage import AllocatingConfig, Regrow
 from trials.methods.regrow.finetuning import FinetuneRegrown, RegrownRecipe
 from trials.methods.regrow.growth import require_reference
+from trials.methods.regrow.room import require_episodes, room_of
 
 
 class FullRecipe(RegrownRecipe):
@@ -63,6 +66,22 @@ class RegrowMethod(Method):
     def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
         sparse, grown = self.config.sparse_config(), stage.level
         return (sparse.asked_share(model, sparse.levels, grown * self.config.regrow_fraction, grown),)
+
+    def check(self, model: nn.Module, data: DataHeader) -> None:
+        config, room = self.config, room_of(self.config, model, data)
+        if config.allocation == "controller":
+            require_episodes(config, model, data)
+        budget = int(round(config.regrow_fraction * room.units, 6))
+        asked = f"regrow_fraction is {config.regrow_fraction:g}"
+        if not budget:
+            raise UserError(f"{asked}, but must regrow at least one of {room.units} {room.unit}s: raise it")
+        if not room.most:
+            raise UserError(f"{asked}, but nothing was pruned in {listed(room.targets)}: give other layers")
+        if config.variant == "corrected" and (config.rounds - 1) * budget >= room.most:
+            raise UserError(
+                f"rounds is {config.rounds}, each of {budget} {room.unit}s, but only {room.most} were pruned, so the "
+                "last round has nothing to regrow: give fewer rounds or a smaller regrow_fraction"
+            )
 
     def stages(self) -> Iterator[Stage]:
         for level in range(1, self.config.rounds + 1):

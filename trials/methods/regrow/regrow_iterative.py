@@ -24,6 +24,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from trials.config.trial_config import TrialConfig
+from trials.data_header import DataHeader
+from trials.errors import UserError, listed
 from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Method, Stage
 from trials.methods.regrow.allocate_stage import AllocatingConfig, Regrow
@@ -31,6 +33,7 @@ from trials.methods.regrow.episodes import Episode, EpisodeOutcome, run_episode
 from trials.methods.regrow.finetuning import FinetuneRegrown
 from trials.methods.regrow.growth import SparseRecipe, SparseSource, require_reference
 from trials.methods.regrow.regrow import FullRecipe
+from trials.methods.regrow.room import require_episodes, room_of
 from trials.regrowth.controller import ControllerConfig
 from trials.regrowth.curve import interpolated
 from trials.sparsity import PATTERNS, prunable
@@ -150,6 +153,18 @@ class RegrowIterative(Method):
         weights = prunable(model, linear=PATTERNS[config.unit].linear) or prunable(model)
         whole = share_of(weights, 1 - config.target_sparsity, config.unit)
         return (replace(whole, slack=max(config.budget_max, MARGIN) * whole.units + 1),)
+
+    def check(self, model: nn.Module, data: DataHeader) -> None:
+        config, room = self.config, room_of(self.config, model, data)
+        require_episodes(config, model, data)
+        sparsity = room.pruned / room.units
+        if sparsity <= config.target_sparsity + MARGIN:
+            raise UserError(
+                f"target_sparsity is {config.target_sparsity:g}, but prune leaves a sparsity of {sparsity:.4g}, so "
+                "nothing would be regrown: prune more, or give a lower target"
+            )
+        if not room.most:
+            raise UserError(f"layers are {listed(room.targets)}, where nothing was pruned: give other layers")
 
     def stages(self) -> Iterator[Stage]:
         for level in range(1, self.config.rounds + 1):

@@ -19,11 +19,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trials.config.trial_config import TrialConfig
-from trials.errors import Preempted, UserError
+from trials.data_header import DataHeader
+from trials.errors import Preempted, UserError, listed
 from trials.methods.asked import AskedShare
 from trials.methods.base import Method, Stage
 from trials.methods.regrow.episodes import Bench, EpisodeOutcome, EpisodeRecipe, run_episode
 from trials.methods.regrow.growth import Growth, RegrowingConfig, require_reference
+from trials.methods.regrow.room import require_episodes, room_of
 from trials.regrowth.channels import units
 from trials.regrowth.correlation import correlations
 from trials.regrowth.layer_signals import allocation_rows
@@ -99,16 +101,11 @@ class TryLayers(Stage):
             if not capacity
         ]
         if full:
-            raise UserError(
-                f"layers has {', '.join(full)}, where nothing was pruned and so nothing can regrow: name the others in "
-                "layers, because all layers get the budget that fits into the fullest one"
-            )
+            raise UserError(_full(full))
         smallest = min(targets.capacities)
         budget = smallest if fraction is None else min(smallest, int(round(fraction * self.total, 6)))
         if not budget:
-            raise UserError(
-                f"budget_fraction is {fraction}, but must regrow at least one of {self.total} {self.config.unit}s"
-            )
+            raise UserError(_too_small(fraction, self.total, self.config.unit))
         return budget
 
     def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:
@@ -162,6 +159,17 @@ class TryLayers(Stage):
         self.first = len(self.outcomes)
 
 
+def _full(layers: Sequence[str]) -> str:
+    return (
+        f"layers has {listed(layers)}, where nothing was pruned and so nothing can regrow: name the others in layers, "
+        "because all layers get the budget that fits into the fullest one"
+    )
+
+
+def _too_small(fraction: float | None, total: int, unit: str) -> str:
+    return f"budget_fraction is {fraction}, but must regrow at least one of {total} {unit}s: raise it"
+
+
 class SingleLayer(Method):
     """Single-layer analysis, one stage; the sparse network itself does not change."""
 
@@ -177,6 +185,20 @@ class SingleLayer(Method):
     def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
         sparse = self.config.sparse_config()
         return (sparse.asked_share(model, sparse.levels),)
+
+    def check(self, model: nn.Module, data: DataHeader) -> None:
+        config, room = self.config, room_of(self.config, model, data)
+        require_episodes(config, model, data)
+        full = room.full()
+        if config.ssim_threshold is None and full:
+            raise UserError(_full(full))
+        if config.ssim_threshold is None and room.pruned < len(room.targets):
+            raise UserError(
+                f"prune removes {room.pruned} {room.unit}s, but each of {len(room.targets)} layers must lose one that "
+                "can regrow: prune more, or name fewer layers"
+            )
+        if config.budget_fraction is not None and not int(round(config.budget_fraction * room.units, 6)):
+            raise UserError(_too_small(config.budget_fraction, room.units, room.unit))
 
     def stages(self) -> Iterator[Stage]:
         yield TryLayers(self.config)

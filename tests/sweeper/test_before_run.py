@@ -1,0 +1,134 @@
+"""What the dry run and a run say of trials that can run nowhere, and of what only this machine lacks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sweeper import before_run
+from sweeper.cli import main
+from sweeper.options import COMPLETE
+from tests.sweeper.command_line import wrong
+
+TRIAL = "trial: {{method: one_shot, dataset: {dataset}, model: {model}, pretrain: {{epochs: 1}}{more}}}\n"
+GRID = "grid: {density: [0.5]}\nobjective: val_accuracy\ndirection: maximize\n"
+
+
+def space(folder: Path, more: str = "", *, dataset: str = "digits", model: str = "tiny", also: str = "") -> list[str]:
+    text = TRIAL.format(dataset=dataset, model=model, more=more and f", {more}") + GRID + also
+    (folder / "here.yaml").write_text(text)
+    return ["--space", str(folder / "here.yaml"), "--storage", str(folder / "results")]
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine of 4 cores without cards, which belongs to no cluster."""
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(before_run, "cards", lambda: 0)
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "grid"),
+    [
+        *[(method, "pattern: filter", "density: [0.5]") for method in ("bip", "hydra", "one_shot")],
+        *[(method, "pattern: channel", "density: [0.5]") for method in ("bip", "hydra", "one_shot")],
+        ("global_prune", "", "p_prune: [0.3]"),
+        ("layer_prune", "score: l1", "p_prune: [0.3]"),
+        *[(method, "", "stage_pr: [0.5]") for method in ("l1", "greg1", "greg2", "oracle")],
+        ("prune_iterative", "pattern: filter", "levels: [2]"),
+        ("regrow", "unit: filter", "rounds: [1]"),
+        ("dwp", "", "p_prune: [0.3]"),
+    ],
+)
+@pytest.mark.parametrize("run", ["--dry-run", "--serial"])
+def test_convolutions_are_not_looked_for_in_a_perceptron(
+    method: str, fields: str, grid: str, run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = space(tmp_path, fields, model="mlp_7_relu")
+    sets = ["--set", f"trial.method={method}", "--set", f"grid={{{grid}}}"]
+    wrong(capsys, [*arguments, *sets, run], "mlp_7_relu", "the trial at")
+    assert not (tmp_path / "results").exists()
+
+
+MISSING = [
+    ("data_dir: absent", "digits", "", "data_dir is"),
+    ("data_dir: absent", "parquet", "", "its trials are not checked on them"),
+    ("'device': 'cuda:3'", "digits", "", "device is 'cuda:3'"),
+    ("", "digits", "resources: {gpu: 4}\n", "resources.gpu is 4, but this machine has 0 cards"),
+    ("", "digits", "resources: {gpu: 0.25}\n", "resources.gpu is 0.25"),
+    ("", "digits", "resources: {cpu: 64}\n", "resources.cpu is 64, but this machine has 4 cores"),
+]
+
+
+@pytest.mark.parametrize(("more", "dataset", "also", "said"), MISSING)
+def test_what_is_missing_here_is_said_by_the_dry_run_and_refused_by_a_run(
+    more: str, dataset: str, also: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = space(tmp_path, more, dataset=dataset, also=also)
+    assert main([*arguments, "--dry-run"]) == COMPLETE
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("not here: ")]
+    assert said in line
+    wrong(capsys, arguments, said)
+
+
+def test_all_that_is_missing_is_said_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = space(tmp_path, "data_dir: absent, device: 'cuda:3'", also="resources: {cpu: 64, gpu: 4}\n")
+    assert main([*arguments, "--dry-run"]) == COMPLETE
+    assert capsys.readouterr().out.count("not here: ") == 4
+    wrong(capsys, arguments, "data_dir", "cuda:3", "resources.cpu", "resources.gpu")
+
+
+@pytest.mark.parametrize("joined", ["--address", "RAY_ADDRESS"])
+def test_a_cluster_may_have_what_this_machine_lacks(
+    joined: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = "127.0.0.1:1"
+    arguments = space(tmp_path, "device: 'cuda:3'", also="resources: {cpu: 64, gpu: 4}\n")
+    if joined == "--address":
+        arguments += ["--address", address]
+    else:
+        monkeypatch.setenv(joined, address)
+    assert main([*arguments, "--dry-run"]) == COMPLETE
+    assert "not here" not in capsys.readouterr().out
+
+
+def test_a_cluster_that_ray_has_noted_may_have_it_too(tmp_path: Path) -> None:
+    assert not before_run.may_join(None)
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("10.0.0.1:6379")
+    assert before_run.may_join(None)
+    assert not before_run.may_join("local")
+
+
+@pytest.mark.parametrize("name", ["cuda:x", "gpu", "meta"])
+def test_a_device_that_exists_nowhere_is_wrong_input(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong(capsys, [*space(tmp_path, f"device: '{name}'"), "--dry-run"], f"device is '{name}'")
+
+
+def test_absent_data_of_known_sizes_are_checked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = space(tmp_path, "data_dir: absent, normalise: imagenet")
+    wrong(capsys, [*arguments, "--dry-run"], "normalise is 'imagenet', but digits has 1 channels")
+
+
+@pytest.mark.parametrize("method", ["one_shot", "imp"])
+def test_every_corner_of_a_search_is_checked(method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = "density" if method == "one_shot" else "levels"
+    searched = "{density: {uniform: [0.005, 0.5]}}" if method == "one_shot" else "{levels: {int: [1, 30]}}"
+    arguments = space(tmp_path, "distribution: uniform_plus")
+    changes = (f"trial.method={method}", "grid={seed: [0]}", f"search={searched}", "samples=2")
+    sets = [part for change in changes for part in ("--set", change)]
+    wrong(capsys, [*arguments, *sets, "--dry-run"], "uniform_plus", f"the trial at seed=0, {path}=")
+
+
+def test_cards_that_are_here_are_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(before_run, "cards", lambda: 4)
+    assert main([*space(tmp_path, also="resources: {gpu: 4}\n"), "--dry-run"]) == COMPLETE
+    assert "not here" not in capsys.readouterr().out
