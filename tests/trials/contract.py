@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from trials.data import DATASETS, RawData, header_of, load_data
 from trials.errors import UserError
@@ -111,8 +112,8 @@ class Tied(nn.Module):
         self.head = nn.Linear(8, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.stem(x))
-        x = torch.relu(self.other(torch.relu(self.one(x))))
+        x = F.relu(self.stem(x))
+        x = F.relu(self.other(F.relu(self.one(x))))
         return self.head(x.mean((2, 3)))
 
 
@@ -128,7 +129,7 @@ class Repeated(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
         for _ in range(3):
-            x = torch.relu(self.again(x))
+            x = F.relu(self.again(x))
         return self.head(x.mean((2, 3)))
 
 
@@ -156,7 +157,7 @@ class Branching(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
-        x = torch.relu(x) if float(x.mean()) > self.scale else x.abs()
+        x = F.relu(x) if float(x.mean()) > self.scale else x.abs()
         return self.head(x.mean((2, 3)))
 
 
