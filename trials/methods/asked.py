@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,6 +24,8 @@ class AskedShare:
         slack: by how many units rounding may miss ``keep``; for a method that only aims at a density, its tolerance.
         fewer_is_fine: whether the method may keep less than it was asked for.
         at_end: whether this is meant for the end of a stage only, not for its earlier epochs.
+        of_start: whether ``keep`` is a share of what the network had when the trial began, which the mask
+            of a ``source_net`` may have thinned.
     """
 
     layers: tuple[str, ...]
@@ -33,6 +35,11 @@ class AskedShare:
     slack: float = 1.0
     fewer_is_fine: bool = False
     at_end: bool = False
+    of_start: bool = False
+
+    def from_start(self, density: float) -> AskedShare:
+        """What is asked of a trial whose network had this density when it began."""
+        return replace(self, keep=self.keep * density) if self.of_start else self
 
     def missed_by(self, kept: int) -> bool:
         """Whether ``kept`` units differ from what was asked by more than rounding explains."""

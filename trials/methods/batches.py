@@ -8,14 +8,12 @@ from trials.errors import UserError
 from trials.methods.model_facts import ModelFacts
 
 
-def training_size(config: TrialConfig, data: DataHeader) -> int | None:
-    """Number of images left to train on after the validation split; None where it depends on the classes' sizes.
+def training_size(config: TrialConfig, data: DataHeader) -> int:
+    """Number of images left to train on after the validation split, stratified or not.
 
     Raises:
         UserError: the split leaves one of the parts empty.
     """
-    if config.stratify_split:
-        return None
     held_out = round(config.val_fraction * data.train_size)
     if held_out in (0, data.train_size):
         part = "training" if held_out else "validation"
@@ -47,7 +45,7 @@ def require_company(
         UserError: one of them does.
     """
     size = training_size(config, data)
-    if not facts.alone or size is None:
+    if not facts.alone:
         return
     steps = -(-size // batch_size)
     read = min(max(1, round(share * steps)), steps if most is None else most)

@@ -66,6 +66,7 @@ def load_source(net: Net, method: Method) -> None:
     net.keep(found.kept)
     state = {**net.model.state_dict(), **found.state}
     net.load_state_dict({"model": state, "masks": found.masks, "snapshots": {}})
+    net.start_density = 1.0 if start.density is None else start.density
 
 
 def require_fitting(config: TrialConfig, data: DataHeader) -> None:

@@ -57,7 +57,8 @@ class Judge:
         return [*(["layers_empty"] if empty else []), *(["chance_level"] if guess else [])]
 
     def _of_network(self, asked: Iterable[AskedShare], end: bool) -> list[str]:
-        judged = [one for one in asked if one.keep < one.units and (end or not one.at_end)]
+        shares = (one.from_start(self.net.start_density) for one in asked)
+        judged = [one for one in shares if one.keep < one.units and (end or not one.at_end)]
         if not judged:
             return []
         weights, masks = prunable(self.net.model), self.net.masks

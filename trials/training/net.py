@@ -24,6 +24,7 @@ class Net:
         masks: bool, by weight name; weights that are masked off are exactly zero. Empty for a dense network.
         snapshots: state dicts by name, e.g. of an early epoch to rewind to.
         picked: groups that a stage has chosen to remove (see trials/methods/greg/groups.py): bool, by weight name.
+        start_density: share of the prunable weights that the network had when the trial began; 1 without a mask.
         kept: for layers that :meth:`shrink` made smaller, by weight name, the remaining rows of the dense network.
     """
 
@@ -33,6 +34,7 @@ class Net:
         self.snapshots: dict[str, dict[str, Tensor]] = {}
         self.picked: dict[str, Tensor] = {}
         self.kept: Kept = {}
+        self.start_density = 1.0
         self._autocast = autocast
         self._forward: Any = torch.compile(model) if compile_forward else model
         self._multipliers: dict[str, Tensor] = {}
@@ -142,12 +144,13 @@ class Net:
 
     def state_dict(self) -> dict[str, Any]:
         state = {"model": self.model.state_dict(), "masks": self.masks, "snapshots": self.snapshots}
-        return {**state, "kept": self.kept, "picked": self.picked}
+        return {**state, "kept": self.kept, "picked": self.picked, "start_density": self.start_density}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load the result of :meth:`state_dict`; the state of a compact network first shrinks a dense model."""
         if not self.kept:
             self.keep(state.get("kept", {}))
+        self.start_density = state.get("start_density", 1.0)
         self.model.load_state_dict(state["model"])
         for name, content in state["snapshots"].items():
             self.snapshots[name] = {key: value.to(self.device) for key, value in content.items()}

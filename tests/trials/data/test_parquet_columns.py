@@ -250,7 +250,7 @@ def test_a_trial_runs_with_all_options(tmp_path):
     )
     state = run_in(tmp_path, config)
     assert state.status == "complete", state.error
-    assert state.result["data"] == load_data("parquet", config.data_dir, config.data_options).fingerprint
+    assert state.result["data"] == load_data(*config.data_key).fingerprint
 
 
 def test_gray_images_stay_gray_when_resized(tmp_path):

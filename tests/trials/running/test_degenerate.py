@@ -29,7 +29,7 @@ FIGURES: Row = {"val_accuracy": 0.99, "empty_layers": 0}
 
 
 def few() -> Any:
-    return load_data("few_digits", None, config_of("dense").data_options)
+    return load_data(*config_of("dense").data_key)
 
 
 def judged(config: TrialConfig, raw: Any = None) -> tuple[Judge, Stage]:

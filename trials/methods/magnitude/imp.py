@@ -14,6 +14,7 @@ with rewinding only the learning rate and with finetuning.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -105,7 +106,8 @@ class Imp(Method):
     def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
         fraction = self.config.prune_fraction
         rounds = min(stage.level, 1 / fraction)  # an error of rounding shrinks with every later level
-        return (self.config.asked_share(model, (1 - fraction) ** stage.level, rounds),)
+        share = self.config.asked_share(model, (1 - fraction) ** stage.level, rounds)
+        return (replace(share, of_start=True),)
 
     def check(self, model: nn.Module, data: DataHeader) -> None:
         config = self.config

@@ -13,6 +13,7 @@ one-shot pruning.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Annotated, Final, Literal
 
 import torch
@@ -151,7 +152,7 @@ class PruneIterative(Method):
         return dense_source(self.config)
 
     def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
-        return (self.config.asked_share(model, stage.level),)
+        return (replace(self.config.asked_share(model, stage.level), of_start=True),)
 
     def check(self, model: nn.Module, data: DataHeader) -> None:
         config = self.config
