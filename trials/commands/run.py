@@ -51,6 +51,8 @@ def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
     except OSError as error:
         raise UserError(f"storage is {options.storage!r}, but must be writable ({error}): give --storage") from None
     content = {"schema": 1, "id": config.id, "config": config.model_dump(mode="json"), "samples": []}
+    if config.revisions:
+        content["revisions"] = config.revisions
     files.write(folder / "config.json", json.dumps(content, indent=1).encode())
     try:
         with _stop_requests() as asked:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from trials.config.recipes import OpenRecipe, PretrainRecipe, one_of
 from trials.config.revisions import revised_parts
 from trials.data import DATASETS, DataKey, DataOptions
+from trials.dotted_paths import drop_at
 from trials.errors import unknown_name
 from trials.frozen import Frozen
 from trials.models import MODELS
@@ -121,9 +122,14 @@ class TrialConfig(Frozen):
         """
         return self.name_at(self.revisions)
 
-    def name_at(self, revisions: Mapping[str, int]) -> str:
-        """The trial's name at other revisions than this code's, such as those that an earlier sweep was made with."""
+    def name_at(self, revisions: Mapping[str, int], without: Collection[str] = ()) -> str:
+        """The trial's name at other revisions than this code's, such as those that an earlier sweep was made with.
+
+        ``without``: dotted paths of fields whose values were defaults then, and so no part of the name.
+        """
         content = self.model_dump(mode="json", exclude_defaults=True, exclude={*WHERE, "file_hashes"})
+        for path in without:
+            drop_at(content, path)
         content |= {field: f"sha256:{digest}" for field, digest in self.file_hashes.items()}
         return f"{self.method}-{content_hash({**content, **({'revisions': dict(revisions)} if revisions else {})})}"
 
