@@ -11,10 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from sweeper.folder.sweep_folder import Record, SweepFolder
-from sweeper.search.cell_search import search_of
-from sweeper.search.committed import given_up, samples_with_outcomes
-from sweeper.search.derived_configs import Compared, compare
-from sweeper.search.warm_start import NO_WARM_START
+from sweeper.search.derived_configs import Compared, compare_committed
 from sweeper.space.compatibility import contradictions
 from sweeper.space.load import from_document
 from sweeper.space.space import Space
@@ -94,7 +91,7 @@ def refuse_contradictions(folder: SweepFolder, space: Space, *, retry_failed: bo
                 f"{name} was begun as another sweep: {'; '.join(differences)}; restore what it had, continue it as "
                 f"it was begun (--resume {name}), or give another --name"
             )
-    found = compare(space, records, _written_first(folder))
+    found = compare_committed(space, records, _written_first(folder))
     if found.difference is not None:
         raise UserError(f"{name} would be continued as another sweep: {found.difference}, or give another --name")
     continued = _continued(name, found)
@@ -130,6 +127,10 @@ def _continued(name: str, found: Compared) -> Continued:
 
 def _nothing_to_run(space: Space, folder: SweepFolder, records: Sequence[Record], *, retry_failed: bool) -> bool:
     """Whether every trial is over and no cell asks for more samples."""
+    from sweeper.search.cell_search import search_of
+    from sweeper.search.committed import given_up, samples_with_outcomes  # imports pandas: rarely needed
+    from sweeper.search.warm_start import NO_WARM_START
+
     if any(not record.finished and (retry_failed or not given_up(space, record.state)) for record in records):
         return False
     searches = {cell.key: search_of(space, cell, NO_WARM_START) for cell in space.cells()}

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from sweeper.folder.sweep_folder import Record, Sample
 from sweeper.search.outcomes import RUNNING
 from sweeper.search.population import CellPopulation
@@ -22,11 +20,10 @@ from sweeper.space.grid.cases import template
 from sweeper.space.grid.cells import Cell
 from sweeper.space.space import Space
 from trials.config.revisions import revised_parts
-from trials.config.trial_config import WHERE, TrialConfig
+from trials.config.stored_content import ABSENT, NO_CONTENT, differing_fields
+from trials.config.trial_config import TrialConfig
 from trials.dotted_paths import leaves
 from trials.errors import UserError, shown
-
-_APART = {*WHERE, "file_hashes"}
 
 
 @dataclass
@@ -44,7 +41,7 @@ class Compared:
     unhashed: tuple[str, ...] = ()
 
 
-def compare(space: Space, records: Iterable[Record], written_first: frozenset[str] | None = None) -> Compared:
+def compare_committed(space: Space, records: Iterable[Record], written_first: frozenset[str] | None = None) -> Compared:
     """Compare every committed sample's config with what the space says; stop at the first difference.
 
     Args:
@@ -54,8 +51,8 @@ def compare(space: Space, records: Iterable[Record], written_first: frozenset[st
     found, unhashed = Compared(), dict[str, None]()
     try:
         for record, sample, config in _derived(space, records):
-            stored = {key: value for key, value in record.content.items() if key not in _APART}
-            if stored != config.model_dump(mode="json", exclude=_APART) or config.file_hashes:
+            stored = {key: value for key, value in record.content.items() if key not in NO_CONTENT}
+            if stored != config.model_dump(mode="json", exclude=NO_CONTENT) or config.file_hashes:
                 _compare_content(space, record, sample, config)
             if record.id not in _names(record, config):
                 added = _since_written(space, sample, written_first)
@@ -145,42 +142,10 @@ def _compare_content(space: Space, record: Record, sample: Sample, config: Trial
                 f"the hash {digest}, {record.id} was made from {hashes[name]}: restore the file"
             )
     moved = {name for name, digest in config.file_hashes.items() if hashes.get(name) == digest}
-    for path, before, now in _differing(record.content, config, ""):
+    for path, before, now in differing_fields(record.content, config):
         if path in moved or (path in config.file_hashes and _one_place(before, now)):
             continue
         raise _Differs(_other_field(space, record, sample, path, before, now))
-
-
-class _Absent:
-    """Stands for the value of a field that a stored config lacks."""
-
-
-def _differing(stored: Mapping[str, Any], now: BaseModel, prefix: str) -> Iterator[tuple[str, Any, Any]]:
-    """Yield (path, stored value, value now) of the fields that differ."""
-    dumped = now.model_dump(mode="json")
-    for name, field in type(now).model_fields.items():
-        path, value = f"{prefix}{name}", getattr(now, name)
-        if not prefix and name in _APART:
-            continue
-        if name not in stored:
-            if value != field.get_default(call_default_factory=True):
-                yield path, _Absent, dumped[name]
-        else:
-            yield from _differing_value(stored[name], value, dumped[name], path)
-
-
-def _differing_value(stored: Any, value: Any, dumped: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(value, BaseModel) and isinstance(stored, Mapping):
-        yield from _differing(stored, value, f"{path}.")
-    elif _of_models(value) and isinstance(stored, list) and len(value) == len(stored):
-        for i, (one, other, shown_as) in enumerate(zip(stored, value, dumped, strict=True)):
-            yield from _differing_value(one, other, shown_as, f"{path}.{i}")
-    elif stored != dumped:
-        yield path, stored, dumped
-
-
-def _of_models(value: Any) -> bool:
-    return isinstance(value, tuple) and any(isinstance(entry, BaseModel) for entry in value)
 
 
 def _one_place(before: Any, now: Any) -> bool:
@@ -201,7 +166,7 @@ def covers(written: Iterable[str], path: str) -> bool:
 def _other_field(space: Space, record: Record, sample: Sample, path: str, before: Any, now: Any) -> str:
     """Return the line on a field that a trial has with another value than the space gives it now."""
     at = f" ({sample.cell})" if sample.cell else ""
-    if before is _Absent:
+    if before is ABSENT:
         return f"trial.{path} is {shown(now)}, but {record.id}{at} is of a version that had no such field: leave it out"
     line = f"trial.{path} is {shown(now)}, but {record.id}{at} was made with {shown(before)}: "
     if covers([*_written(space, sample.grid), *sample.grid, *sample.params], path):

@@ -11,14 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trials.commands.arguments import add_threads
+from trials.config.stored_content import ABSENT, differing_fields
+from trials.config.trial_config import TrialConfig
 from trials.data import require_data
 from trials.dotted_paths import override
-from trials.errors import Superseded, UserError
+from trials.errors import Superseded, UserError, shown
 from trials.methods.parsing import parse
 from trials.methods.preconditions import require_runnable
 from trials.running.trial import TrialHost, run
 from trials.storage import files
 from trials.storage.data_used import DataUsed, data_used_in, refuse_other_data
+from trials.storage.place import Place
 from trials.storage.rows import Row
 from trials.storage.sweep_path import STAGES, sweep_path
 from trials.yaml_text import read_yaml
@@ -50,10 +53,7 @@ def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
         files.require_writable(folder)
     except OSError as error:
         raise UserError(f"storage is {options.storage!r}, but must be writable ({error}): give --storage") from None
-    content = {"schema": 1, "id": config.id, "config": config.model_dump(mode="json"), "samples": []}
-    if config.revisions:
-        content["revisions"] = config.revisions
-    files.write(folder / "config.json", json.dumps(content, indent=1).encode())
+    _write_config(folder, config)
     try:
         with _stop_requests() as asked:
             state = run(config, folder, TrialHost(sweep.parent / STAGES, _print, lambda: bool(asked), options.threads))
@@ -70,6 +70,28 @@ def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
         print(f"warning: {state.result['empty_layers']} layers have no weights left", file=sys.stderr)
     print(f"{config.id} is {state.status}: {json.dumps(state.result)}")
     return 0
+
+
+def _write_config(folder: Place, config: TrialConfig) -> None:
+    """Write the trial's ``config.json``.
+
+    Raises:
+        UserError: there is one of this name with another content, since a default has changed.
+    """
+    try:
+        stored = json.loads((folder / "config.json").read_bytes())["config"]
+        differing = differing_fields(stored, config)
+        found = next((field for field in differing if field[0] not in config.file_hashes), None)  # its hash is named
+    except (OSError, ValueError, KeyError, TypeError):
+        found = None
+    if found is not None:
+        path, before, now = found
+        raise UserError(
+            f"{path} is {shown(now)}, but {config.id} was made with {'none' if before is ABSENT else shown(before)}: "
+            f"the default has changed, or {folder / 'config.json'} was changed by hand: give another --name"
+        )
+    content = {"schema": 1, "id": config.id, "config": config.model_dump(mode="json"), "samples": []}
+    files.write(folder / "config.json", json.dumps({**content, "revisions": config.revisions}, indent=1).encode())
 
 
 @contextmanager
