@@ -147,7 +147,7 @@ def _warm(space: Space, cell: Cell, records: Sequence[Record]) -> WarmStart:
     others: list[Observation] = []
     for record, observation in _observations(space, cell, template["method"], records):
         is_same = space.sampler.learns and _question(record.content, space) == question
-        (same if is_same else others).append(observation)
+        (same if is_same and _of_this_revision(record) else others).append(observation)
     return WarmStart(tuple(same), () if same else _best(space, others))
 
 
@@ -166,6 +166,14 @@ def _observations(
         inside = all(space.search[path].contains(value) for path, value in params.items())
         if params.keys() == wanted.keys() and inside and outcome.state == TrialState.COMPLETE and outcome.values:
             yield record, Observation(params, outcome.values, outcome.violations)
+
+
+def _of_this_revision(record: Record) -> bool:
+    """Whether this version would compute a trial as it was computed."""
+    try:
+        return record.config.revisions == record.stored.revisions
+    except UserError:
+        return False
 
 
 def _question(config: Mapping[str, Any], space: Space) -> dict[str, Any]:
