@@ -131,7 +131,8 @@ def _nothing_to_run(space: Space, folder: SweepFolder, records: Sequence[Record]
     from sweeper.search.committed import given_up, samples_with_outcomes  # imports pandas: rarely needed
     from sweeper.search.warm_start import NO_WARM_START
 
-    if any(not record.finished and (retry_failed or not given_up(space, record.state)) for record in records):
+    own = [record for record in records if record.samples]
+    if any(not record.finished and (retry_failed or not given_up(space, record.state)) for record in own):
         return False
     searches = {cell.key: search_of(space, cell, NO_WARM_START) for cell in space.cells()}
     for sample, _, outcome in samples_with_outcomes(space, folder, records):

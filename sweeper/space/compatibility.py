@@ -133,8 +133,9 @@ def _as_committed(
     written = [other for other, _ in leaves(template(old.trial, old.cases, cell.values))]
     if any(path == other or path.startswith(f"{other}.") for other in written):
         return False
-    alike = [dict(leaves(content)) for content in stored if content.get("method") == now.get("method")]
-    return bool(alike) and all(path in content and content[path] == now.get(path) for content in alike)
+    alike = [content for content in stored if content.get("method") == now.get("method")] or stored
+    found = [content[path] for content in map(dict, map(leaves, alike)) if path in content]
+    return bool(found) and all(value == now.get(path) for value in found)
 
 
 def _difference(section: str, path: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from tests.sweeper.command_line import put_in_place_of_ray, wrong
 from tests.sweeper.sweeps import ONE_SHOT, begun, finish, make_space, run_out
 from trials.config import revisions
 from trials.config.revisions import Revised
+from trials.methods.bip.bip import BipConfig
+from trials.methods.bip.hydra import HydraConfig
+from trials.methods.magnitude.imp import ImpConfig
 from trials.methods.magnitude.one_shot import OneShotConfig
 from trials.methods.parsing import parse
 
@@ -202,7 +206,7 @@ def default_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any, str, 
     touched: list[tuple[Any, str, Any]] = []
 
     def rebuild() -> None:
-        for model in (FINETUNE, OneShotConfig):
+        for model in (FINETUNE, OneShotConfig, ImpConfig):
             model.model_rebuild(force=True)
 
     def change(model: Any, name: str, value: Any) -> None:
@@ -275,6 +279,26 @@ EDITS: dict[str, tuple[str, Callable[[dict[str, Any]], None], str]] = {
     "a lineage": ("population", lambda c: c["config"]["lineage"][0].update(until_epoch=2), "trial.lineage.0.until"),
     "an end": ("population", lambda c: c["config"].update(until_epoch=3), "trial.until_epoch is 2, but "),
 }
+
+
+def test_a_changed_default_is_known_from_the_trials_of_other_methods(
+    here: Path, ran: list[str], default_of: Callable[[Any, str, Any], None]
+) -> None:
+    """The second method has no trial yet, and a changed default of it as well."""
+    space = changed("plain", "grid", {"method": ["one_shot", "imp"]})
+    space["trial"] = dict(BASE)
+    space["cases"] = {
+        "imp": {"when": {"method": "imp"}, "trial": {"levels": 1}},
+        "one": {"when": {"method": "one_shot"}, "trial": {"density": 0.5}},
+    }
+    folder = begin("plain", space)
+    for record in folder.records():
+        if record.content["method"] == "imp":
+            shutil.rmtree(record.folder.path)
+    for model in (OneShotConfig, ImpConfig):
+        default_of(model, "augment", False)
+    assert main(["--space", "small.yaml", "--set", "trial.augment=true"]) == COMPLETE
+    assert len(ran) == 3
 
 
 @pytest.mark.parametrize("edit", EDITS)
@@ -357,6 +381,35 @@ def test_a_sweep_of_an_older_revision_is_shown_but_not_extended(
     for record in SweepFolder(Path("results/anew")).records():
         assert record.stored.revisions == {"data": 2}
     assert main(command(kind, True, "--name", "anew")) == COMPLETE  # of this revision, it may be extended
+
+
+@pytest.mark.parametrize("method", ["bip", "hydra"])
+def test_random_scores_in_channels_last_of_an_earlier_version_are_not_extended(
+    here: Path, ran: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    space = changed("plain", "trial/method", method)
+    space["trial"] |= {"score_init": "random", "memory_format": "channels_last"}
+    config = {"bip": BipConfig, "hydra": HydraConfig}[method]
+    with monkeypatch.context() as patch:
+        patch.setattr(config, "revision", 1)
+        folder = begin("plain", space)
+    (record,) = folder.records()
+    assert record.config.id != record.id
+    why = "was made with revision 1 of its method, but this version computes revision 2 (random scores in channels_last"
+    refused(capsys, folder, command("plain", True), why)
+    assert main(["--space", "small.yaml"]) == COMPLETE
+    assert len(ran) == 1
+
+
+def test_a_trial_of_no_sample_is_none_that_would_run(
+    here: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``python -m trials --name`` leaves one."""
+    folder = begin("plain")
+    (record,) = folder.records()
+    folder.schedule("one_shot-0123456789ab", {**record.content, "seed": 7}, ())
+    raised(monkeypatch)
+    assert main(["--space", "small.yaml"]) == COMPLETE
 
 
 def test_an_unfinished_or_failed_trial_of_an_older_revision_does_not_go_on(
