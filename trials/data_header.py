@@ -15,6 +15,7 @@ class DataHeader:
         image_size: (H, W) in pixels, as the network sees them.
         train_size: number of training images, those for validation included.
         fingerprint: 16 hex digits of the content; None where only the published sizes are known.
+        notes: lines that a user should see, such as how many files were not read.
     """
 
     name: str
@@ -23,3 +24,4 @@ class DataHeader:
     image_size: tuple[int, int]
     train_size: int
     fingerprint: str | None = None
+    notes: tuple[str, ...] = ()

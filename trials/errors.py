@@ -17,6 +17,10 @@ class DataError(UserError):
     """A data set is missing, damaged, or not in the form that its name promises."""
 
 
+class AbsentData(DataError):
+    """A data set is not on this machine; another machine may have it."""
+
+
 class DamagedFile(Exception):
     """A committed file is missing or no longer matches its checksum."""
 

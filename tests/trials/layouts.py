@@ -115,6 +115,16 @@ def write_imagenet(root: Path) -> Path:
     return root
 
 
+def write_folders(root: Path, splits: Sequence[str] = ("train", "test"), kind: str = "PNG", size: int = 16) -> Path:
+    """Four images of each class in each split, all of one size."""
+    for number, split in enumerate(splits):
+        for label, name in enumerate(CLASSES):
+            for i in range(4):
+                data = encoded(picture(1000 * number + 100 * label + i, size, size), kind)
+                put(root / split / name / f"{i}.{kind.lower()}", data)
+    return root
+
+
 def write_imagenet_parquet(root: Path) -> Path:
     """With two training files, and the official test split, whose labels are all -1."""
     train, test = large_images()

@@ -48,6 +48,8 @@ def evaluate_command(arguments: list[str]) -> int:
     if not folder.is_dir():
         raise UserError(f"data-dir is '{folder}', but must be a folder with the validation images of ImageNet")
     data = load_validation(folder, crop_size=options.crop_size, resize=options.resize)
+    for note in data.notes:
+        print(f"note: {note}", file=sys.stderr)
     models = {n: pretrained(n, num_classes=data.num_classes, weights=given.get(n)).to(device) for n in names}
     loader = to_loader(data, device=device, val_fraction=0, split_seed=0)
     rows = list(evaluate_networks(models, asked, loader.eval_batches("test", options.batch_size), options.seed))

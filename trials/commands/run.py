@@ -43,6 +43,8 @@ def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
     sweep = sweep_path(options.storage, options.name)
     config = parse(override(read_yaml(options.config), options.overrides))
     header = require_data(*config.data_key)
+    for note in header.notes:
+        print(f"note: {note}", file=sys.stderr)
     require_runnable(config, header)
     now = [DataUsed.of(config.model_dump(mode="json"), str(header.fingerprint))]
     refuse_other_data(

@@ -85,6 +85,9 @@ class TrialConfig(Frozen):
             raise ValueError("compile is True, but backward pruning replaces layers' forward: leave one of them out")
         return self
 
+    def __hash__(self) -> int:
+        return hash(self.id)  # fields that are mappings have no hash
+
     @property
     def parallel_pieces(self) -> int:
         """Maximum number of work items that the trial can run in parallel, each with the resources of a trial."""

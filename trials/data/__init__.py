@@ -15,14 +15,15 @@ from trials.data.device import OnDevice
 from trials.data.encoded import EncodedData
 from trials.data.loader import Batch, Loader, Source
 from trials.data.raw import IMAGENET_MEAN, IMAGENET_STD, RawData
-from trials.data.sets.cifar import CIFAR10, CIFAR100, load_cifar
+from trials.data.sets.cifar import CIFAR10, CIFAR100, load_cifar, require_downloaded
 from trials.data.sets.digits import load_digits
-from trials.data.sets.imagenet import load_imagenet
+from trials.data.sets.folder import load_folder
+from trials.data.sets.imagenet import load_imagenet, peek_imagenet
 from trials.data.sets.parquet import load_parquet
 from trials.data.sets.tinyimagenet import load_tinyimagenet
 from trials.data.streamed import Streamed
 from trials.data_header import DataHeader
-from trials.errors import DataError, unknown_name
+from trials.errors import AbsentData, DataError, unknown_name
 
 __all__ = [
     "DATASETS",
@@ -39,6 +40,7 @@ __all__ = [
     "header_of",
     "load_data",
     "normalised_as_imagenet",
+    "peek_header",
     "published_header",
     "require_data",
     "to_loader",
@@ -51,6 +53,7 @@ DATASETS: dict[str, Callable[..., Source]] = {
     "tinyimagenet": load_tinyimagenet,
     "imagenet": partial(load_imagenet, crop_size=224, resize=256),
     "parquet": load_parquet,
+    "folder": load_folder,
 }
 
 PUBLISHED: dict[str, DataHeader] = {
@@ -90,7 +93,10 @@ NO_OPTIONS = DataOptions()
 DataKey = tuple[str, str | None, DataOptions]
 """Data set, folder and options, the arguments of :func:`load_data`."""
 
-TAKES: dict[str, tuple[str, ...]] = {}
+TAKES: dict[str, tuple[str, ...]] = {
+    "parquet": ("image_column", "label_column", "image_size"),
+    "folder": ("image_size",),
+}
 """By data set, the options that its loader takes as keywords; others take none."""
 
 _loaded: dict[tuple[str, Path | None, DataOptions], Source] = {}
@@ -103,17 +109,27 @@ def load_data(name: str, data_dir: str | None = None, options: DataOptions = NO_
     Raises DataError for an unknown name, an option that the data set does not have, a folder that is missing or does
     not hold the data set, and damaged data.
     """
+    folder = _folder_of(name, data_dir, options)
+    with _loading:
+        if (name, folder, options) not in _loaded:
+            try:
+                _loaded[name, folder, options] = DATASETS[name](folder, **options.given())
+            except OSError as error:
+                where = error.filename or folder
+                raise DataError(f"{name} cannot be read: restore or open {where} ({error})") from error
+        return _loaded[name, folder, options]
+
+
+def _folder_of(name: str, data_dir: str | None, options: DataOptions) -> Path | None:
+    """Return the data set's folder. Raises DataError for an unknown name or option, and for a missing folder."""
     if name not in DATASETS:
         raise DataError(unknown_name("data set", name, DATASETS))
     require_options(name, options)
     folder = None if data_dir is None else Path(data_dir).expanduser().absolute()
     if folder is not None and not folder.is_dir():
         what = "not a folder" if folder.exists() else "missing"
-        raise DataError(f"data_dir is '{folder}', which is {what}: it must be the folder that holds {name}")
-    with _loading:
-        if (name, folder, options) not in _loaded:
-            _loaded[name, folder, options] = DATASETS[name](folder, **options.given())
-        return _loaded[name, folder, options]
+        raise AbsentData(f"data_dir is '{folder}', which is {what}: it must be the folder that holds {name}")
+    return folder
 
 
 def require_options(name: str, options: DataOptions) -> None:
@@ -126,8 +142,15 @@ def require_options(name: str, options: DataOptions) -> None:
 
 def header_of(source: Source) -> DataHeader:
     """The header of a data set that is loaded."""
-    size = len(source.train_labels)
-    return DataHeader(source.name, source.num_classes, source.in_channels, source.image_size, size, source.fingerprint)
+    return DataHeader(
+        source.name,
+        source.num_classes,
+        source.in_channels,
+        source.image_size,
+        len(source.train_labels),
+        source.fingerprint,
+        source.notes,
+    )
 
 
 def published_header(name: str) -> DataHeader | None:
@@ -142,6 +165,7 @@ def to_loader(
     dtype: torch.dtype = torch.float32,
     val_fraction: float,
     split_seed: int,
+    stratify_split: bool = False,
     channels_last: bool = False,
 ) -> Loader:
     """Return a loader of ``source`` on ``device``: from device memory for RawData, else through worker processes."""
@@ -150,6 +174,7 @@ def to_loader(
         "dtype": dtype,
         "val_fraction": val_fraction,
         "split_seed": split_seed,
+        "stratify_split": stratify_split,
         "channels_last": channels_last,
     }
     return OnDevice(source, **options) if isinstance(source, RawData) else Streamed(source, **options)
@@ -173,3 +198,20 @@ def require_data(name: str, data_dir: str | None = None, options: DataOptions = 
     Takes as long as :func:`load_data`, once per process.
     """
     return header_of(load_data(name, data_dir, options))
+
+
+def peek_header(name: str, data_dir: str | None = None, options: DataOptions = NO_OPTIONS) -> DataHeader:
+    """The header of a data set, at little cost where it would first have to be downloaded or unpacked.
+
+    Of ImageNet in Parquet files that are not unpacked yet only the footers are read; its fingerprint is then None.
+    Otherwise the same as :func:`require_data`. Raises DataError as :func:`load_data` does, except for damaged images,
+    and AbsentData for what would have to be downloaded.
+    """
+    folder, loader = _folder_of(name, data_dir, options), DATASETS[name]
+    if name in (CIFAR10.name, CIFAR100.name) and folder is None:
+        require_downloaded(CIFAR10 if name == CIFAR10.name else CIFAR100)
+    if name == "imagenet" and folder is not None:
+        sizes = loader.keywords if isinstance(loader, partial) else {}
+        if (header := peek_imagenet(folder, **sizes)) is not None:
+            return header
+    return require_data(name, data_dir, options)

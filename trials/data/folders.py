@@ -1,13 +1,19 @@
-"""List image files in one folder per class, in an order that does not depend on the file system."""
+"""List image files in one folder per class, in an order that does not depend on the file system.
+
+The files and their order are those of torchvision's ``ImageFolder``, but for hidden files and folders, which are left
+out. Unlike it, this listing keeps sizes and times (for fingerprints and caches), counts the files that it skips, and
+ends in one line where something cannot be read.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +21,8 @@ import numpy as np
 from trials.data.raw import LabelArray
 from trials.errors import DataError
 
-SUFFIXES = (".jpeg", ".jpg", ".png")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""torchvision's ``IMG_EXTENSIONS``, in lower case; importing torchvision takes longer than listing most data sets."""
 
 
 class ImageFile(NamedTuple):
@@ -26,66 +33,171 @@ class ImageFile(NamedTuple):
     mtime_ns: int
 
 
+class Found(NamedTuple):
+    """What one folder holds: its images, and the names (below the data set's folder) of the files that are not read."""
+
+    images: list[ImageFile]
+    unread: list[str]
+
+
 @dataclass(frozen=True)
 class Listing:
-    """The files of one split and their labels."""
+    """The files of one split and their labels.
+
+    ``unread`` and ``outside`` are the names of files that are not read: in class folders, and beside them.
+    """
 
     files: tuple[ImageFile, ...]
     labels: LabelArray
+    unread: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, files: Iterable[tuple[ImageFile, int]]) -> Listing:
+    def of(
+        cls, files: Iterable[tuple[ImageFile, int]], unread: Iterable[str] = (), outside: Iterable[str] = ()
+    ) -> Listing:
         pairs = list(files)
-        return cls(tuple(f for f, _ in pairs), np.array([label for _, label in pairs], dtype=np.int64))
+        labels = np.array([label for _, label in pairs], dtype=np.int64)
+        return cls(tuple(f for f, _ in pairs), labels, tuple(unread), tuple(outside))
 
     @property
     def names(self) -> list[str]:
         return [file.name for file in self.files]
 
 
-def class_folders(split: Path) -> dict[str, Path]:
-    """Folders in ``split`` by name, sorted; empty if ``split`` does not exist."""
-    return {f.name: f for f in sorted(split.iterdir()) if _is_class(f)} if split.is_dir() else {}
+def list_split(split: Path, root: Path, classes: Mapping[str, int], ignored: tuple[str, ...] = ()) -> Listing:
+    """List the images of the folders ``classes`` in ``split``, by class and then by name.
 
-
-def _is_class(folder: Path) -> bool:
-    return folder.is_dir() and not folder.name.startswith(".")
-
-
-def images_in(folder: Path, root: Path) -> list[ImageFile]:
-    """Image files in ``folder``, sorted by name; other files (lists of boxes, for example) are skipped.
-
-    Raises DataError if there are none.
+    ``ignored``: ends of names of files that belong to the data set and are no images; they are not counted as unread.
+    Raises DataError as :func:`images_in`.
     """
-    files = []
+    found = {name: images_in(split / name, root, ignored) for name in classes}
+    return Listing.of(
+        ((file, classes[name]) for name in found for file in found[name].images),
+        (name for each in found.values() for name in each.unread),
+        _beside(split, root, ignored),
+    )
+
+
+def class_folders(split: Path) -> dict[str, Path]:
+    """Folders in ``split`` by name, sorted; hidden ones are left out. Empty if ``split`` does not exist.
+
+    Raises DataError for a link that leads nowhere: a class would be lost.
+    """
+    if not split.is_dir():
+        return {}
+    visible = [path for path in sorted(_read_folder(split)) if not path.name.startswith(".")]
+    if broken := next((path for path in visible if path.is_symlink() and not path.exists()), None):
+        raise DataError(f"{broken} is a link that leads nowhere: restore what it names, or remove it")
+    return {path.name: path for path in visible if path.is_dir()}
+
+
+def _read_folder(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: make it readable ({error.strerror})") from error
+
+
+def _beside(split: Path, root: Path, ignored: tuple[str, ...]) -> list[str]:
+    """Names of the files in ``split`` itself, without hidden ones and those whose name ends in one of ``ignored``."""
+    files = [path for path in _read_folder(split) if not path.is_dir() and not path.name.startswith(".")]
+    return sorted(path.relative_to(root).as_posix() for path in files if not path.name.endswith(ignored))
+
+
+def images_in(folder: Path, root: Path, ignored: tuple[str, ...] = ()) -> Found:
+    """Image files in ``folder`` and its subfolders, sorted by folder and then by name; links are followed.
+
+    ``ignored``: as for :func:`list_split`.
+
+    Raises:
+        DataError: there are none, one of them is empty or cannot be read, or a link leads to a folder around it.
+    """
+    found = Found([], [])
+    try:
+        for prefix, entry in _files_below(folder, folder.relative_to(root).as_posix(), ()):
+            if not entry.name.lower().endswith(SUFFIXES) or not _is_file_or_link(entry):
+                if not entry.name.endswith(ignored):
+                    found.unread.append(f"{prefix}/{entry.name}")
+                continue
+            stat = entry.stat()
+            if not stat.st_size:
+                raise DataError(f"{entry.path} is an empty file: restore it, or remove it")
+            found.images.append(ImageFile(f"{prefix}/{entry.name}", stat.st_size, stat.st_mtime_ns))
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or folder} cannot be read: restore it, or remove it ({error.strerror})"
+        ) from error
+    if not found.images:
+        raise DataError(f"{folder} holds no images ({', '.join(SUFFIXES)}), but must: fill it, or remove the class")
+    found.images.sort(key=lambda file: file.name.rpartition("/"))
+    found.unread.sort()
+    return found
+
+
+def _is_file_or_link(entry: os.DirEntry[str]) -> bool:
+    """Whether it is no socket, pipe or device. A link that leads nowhere counts, to be found when it is read."""
+    return entry.is_file() or entry.is_symlink()
+
+
+def _files_below(
+    folder: Path, prefix: str, above: tuple[tuple[int, int], ...]
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yield the files in ``folder`` and below, hidden ones left out, each with its folder's name below the data set.
+
+    ``above``: device and inode of the folders on the way here.
+    """
+    stat = folder.stat()
+    here = (stat.st_dev, stat.st_ino)
+    if here in above:
+        raise DataError(f"{folder} is a link to a folder that holds it, so its images have no end: remove the link")
     with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith("."):
-                stat = entry.stat()
-                files.append(ImageFile(f"{folder.relative_to(root).as_posix()}/{entry.name}", *_facts(stat)))
-    if not files:
-        raise DataError(f"{folder} holds no images ({', '.join(SUFFIXES)}), but must: extract the data set again")
-    return sorted(files)
+        visible = [entry for entry in entries if not entry.name.startswith(".")]
+    for entry in visible:
+        if entry.is_dir():
+            yield from _files_below(Path(entry.path), f"{prefix}/{entry.name}", (*above, here))
+        else:
+            yield prefix, entry
 
 
-def _facts(stat: os.stat_result) -> tuple[int, int]:
-    return stat.st_size, stat.st_mtime_ns
+def notes_on(root: Path, *splits: Listing) -> tuple[str, ...]:
+    """One line that counts the files which are not read, by their suffixes; nothing if there are none."""
+    unread = [name for split in splits for name in split.unread]
+    outside = [name for split in splits for name in split.outside]
+    if not unread and not outside:
+        return ()
+    suffixes = Counter(PurePath(name).suffix.lower() or "without a suffix" for name in unread)
+    counts = [f"{count} {suffix}" for suffix, count in sorted(suffixes.items(), key=lambda item: (-item[1], item[0]))]
+    counts += [f"{len(outside)} outside of the class folders"] if outside else []
+    total, first = len(unread) + len(outside), _printable([*unread, *outside][0])
+    return (
+        f"{total} {'file is' if total == 1 else 'files are'} not read in {root}: {_few(counts)}; the first is "
+        f"{first}. An image lies in the folder of its class and ends in {', '.join(SUFFIXES)}",
+    )
 
 
-def must_agree(split: Path, classes: Iterable[str], train: Mapping[str, int]) -> None:
-    """Raise DataError unless a split has folders for exactly the training classes."""
+def must_agree(
+    split: Path, classes: Iterable[str], train: Mapping[str, int], way_out: str = "extract the data set again"
+) -> None:
+    """Raise DataError, ending in ``way_out``, unless a split has folders for exactly the training classes."""
     found = set(classes)
     missing, surplus = sorted(train.keys() - found), sorted(found - train.keys())
     if missing or surplus:
-        what = f"lacks {_few(missing)}" if missing else f"has {_few(surplus)}, which training lacks"
+        lacks = [f"lacks {_few(missing)}"] if missing else []
+        has = [f"has {_few(surplus)}, which training lacks"] if surplus else []
         raise DataError(
-            f"{split} has {len(found)} classes and training {len(train)}, but both must have the same: it {what}; "
-            "extract the data set again"
+            f"{split} has {len(found)} classes and training {len(train)}, but both must have the same: it "
+            f"{' and '.join(lacks + has)}; {way_out}"
         )
 
 
 def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return ", ".join(map(_printable, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _printable(name: str) -> str:
+    """``name`` in one line: line breaks, control characters and bytes that are no UTF-8 as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def folder_digest(*splits: Listing, mtimes: bool = False) -> str:

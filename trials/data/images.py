@@ -1,4 +1,4 @@
-"""Decode images (JPEG, PNG, ...) and stack images of one size into an array."""
+"""Decode images (JPEG, PNG, ...), turned as their EXIF data say, and stack images of one size into an array."""
 
 from __future__ import annotations
 
@@ -7,21 +7,34 @@ import struct
 import zlib
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from trials.data.raw import ImageArray
 from trials.errors import DataError
 
+DECODING = "upright"
+"""Names what :func:`decode` makes of an image, for the keys of cached arrays; renamed when equal bytes decode to other
+pixels."""
+
 _GRAY = {"1", "L"}
 _COLOUR = {"RGB", "RGBA", "P", "PA", "LA", "La", "RGBa", "CMYK", "YCbCr"}
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+_UNREADABLE = (  # what Pillow raises for damaged files
+    *(OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError),
+    *(TypeError, AttributeError, LookupError, ArithmeticError),
+)
 
 
 class ImageStack:
-    """Collects ``count`` images of one size, stored as RGB: only at the end is it known whether all are gray."""
+    """Collects ``count`` images of one size, stored as RGB: only at the end is it known whether all are gray.
 
-    def __init__(self, count: int) -> None:
+    With ``image_size`` S, each image is made S x S pixels (see :func:`resized`) when it is added. ``way_out`` ends the
+    message about images of different sizes.
+    """
+
+    def __init__(self, count: int, image_size: int | None = None, *, way_out: str = "resize them first") -> None:
         self.gray = True
+        self.image_size = image_size
+        self._way_out = way_out
         self._count = count
         self._filled = 0
         self._first = ""
@@ -29,7 +42,18 @@ class ImageStack:
 
     def add(self, data: bytes | None, where: str) -> None:
         """Decode and append an image. Raises DataError, naming ``where``, if it is damaged or of another size."""
+        self.put(*self.decoded(data, where), where)
+
+    def decoded(self, data: bytes | None, where: str) -> tuple[Image.Image, bool]:
+        """Decode an image and give it its size, without appending it; threads may do so at the same time.
+
+        Returns and raises as :func:`decode`.
+        """
         image, gray = decode(data, where)
+        return image if self.image_size is None else resized(image, self.image_size), gray
+
+    def put(self, image: Image.Image, gray: bool, where: str) -> None:
+        """Append what :meth:`decoded` returned. Raises DataError, naming ``where``, if the image is of another size."""
         pixels = np.asarray(image)  # [H, W, 3]
         height, width = pixels.shape[:2]
         if not self._filled:
@@ -39,7 +63,7 @@ class ImageStack:
             first_height, first_width = self._pixels.shape[2:]
             raise DataError(
                 f"{where} is {height}x{width} pixels and {self._first} {first_height}x{first_width}, but all images "
-                "must have the same size: resize them first"
+                f"must have the same size: {self._way_out}"
             )
         self._pixels[self._filled] = pixels.transpose(2, 0, 1)
         self._filled += 1
@@ -51,19 +75,50 @@ class ImageStack:
 
 
 def decode(data: bytes | None, where: str) -> tuple[Image.Image, bool]:
-    """Decode an image to RGB; also return whether it was gray.
+    """Decode an image to RGB, turned as its EXIF data say; also return whether it was gray.
 
     Raises DataError, naming ``where``, if it is damaged or does not have 8 bits per channel.
     """
-    if not data:
+    if data is None:
         raise DataError(f"{where} holds no image: its bytes must be in the file, not only their path")
+    if not data:
+        raise DataError(f"{where} holds no image, but 0 bytes: restore it, or remove it")
     try:
         with Image.open(io.BytesIO(data)) as image:
             mode = image.mode
-            colour = image.convert("RGB")
+            colour = upright(image).convert("RGB")
     except _UNREADABLE as error:
         reason = "of no known format" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(f"{where} is not a readable image: remove or repair it ({reason})") from error
     if mode not in _GRAY | _COLOUR:
         raise DataError(f"{where} has pixels of mode {mode!r}, but must have 8 bits a channel: convert it first")
     return colour, mode in _GRAY
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Return ``image`` as a viewer shows it: mirrored or turned by its EXIF orientation, as Hugging Face datasets do.
+
+    An image without an orientation, or whose EXIF data cannot be read, is returned as it is.
+    """
+    image.load()
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except _UNREADABLE:
+        return image
+    if orientation == 1:
+        return image
+    for block in ("exif", "Raw profile type exif"):  # or Pillow would write them anew, and fail where they are damaged
+        image.info.pop(block, None)
+    return ImageOps.exif_transpose(image)
+
+
+def resized(image: Image.Image, size: int) -> Image.Image:
+    """Return the centre square of ``image``, ``size`` x ``size`` pixels.
+
+    As torchvision's ``Resize(size)`` and ``CenterCrop(size)`` on a Pillow image: the smaller side becomes ``size``
+    pixels (bilinear, with antialiasing; the ratio of the sides is kept), then the centre is cropped.
+    """
+    from torchvision.transforms import functional
+
+    cropped: Image.Image = functional.center_crop(functional.resize(image, [size]), [size, size])
+    return cropped

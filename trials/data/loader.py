@@ -11,8 +11,8 @@ from torch import Tensor
 from trials.data.augment import Normalise
 from trials.data.encoded import EncodedData
 from trials.data.raw import RawData
-from trials.errors import DataError, unknown_name
-from trials.seeding import generator
+from trials.data.validation_split import split_indices, stratified_indices
+from trials.errors import unknown_name
 
 Batch = tuple[Tensor, Tensor]
 
@@ -23,10 +23,11 @@ Source = RawData | EncodedData
 class Loader(ABC):
     """Yields batches of ``source`` on ``device`` and splits its training images into training and validation.
 
-    ``val_fraction`` of the training images, rounded to whole images, are held out for validation (0: none), drawn
-    without stratification from ``split_seed`` alone. ``train_indices`` and ``val_indices`` (int64, sorted, on CPU) hold
-    the split. Batches are ``(x, y)`` on the device: x [B, C, H, W] of ``dtype``, normalised, in channels-last layout if
-    ``channels_last``; y int64 [B]. Raises DataError if val_fraction is not in [0, 1) or leaves a part empty.
+    ``val_fraction`` of the training images, rounded to whole images, are held out for validation (0: none), drawn from
+    ``split_seed``: of all images or, with ``stratify_split``, the same share of every class. ``train_indices`` and
+    ``val_indices`` (int64, sorted, on CPU) hold the split. Batches are ``(x, y)`` on the device: x [B, C, H, W] of
+    ``dtype``, normalised, in channels-last layout if ``channels_last``; y int64 [B]. Raises DataError if val_fraction
+    is not in [0, 1) or leaves a part empty.
     """
 
     def __init__(
@@ -37,10 +38,16 @@ class Loader(ABC):
         dtype: torch.dtype = torch.float32,
         val_fraction: float,
         split_seed: int,
+        stratify_split: bool = False,
         channels_last: bool = False,
     ) -> None:
         self.device = torch.empty(0, device=device).device  # "cuda" becomes "cuda:0"
-        self.train_indices, self.val_indices = split_indices(len(source.train_labels), val_fraction, split_seed)
+        labels = source.train_labels
+        self.train_indices, self.val_indices = (
+            stratified_indices(labels, val_fraction, split_seed)
+            if stratify_split
+            else split_indices(len(labels), val_fraction, split_seed)
+        )
         self._source = source
         self._normalise = Normalise(
             source.mean, source.std, device=self.device, dtype=dtype, channels_last=channels_last
@@ -129,22 +136,6 @@ class Loader(ABC):
         if self.device.type == "cuda":
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=True)
-
-
-def split_indices(size: int, val_fraction: float, split_seed: int) -> tuple[Tensor, Tensor]:
-    """Divide 0..size-1 at random into training and validation indices, each int64, sorted, on CPU.
-
-    The draw depends only on ``split_seed`` and ``size``; a larger fraction holds out a superset of a smaller one.
-    Raises DataError if val_fraction is not in [0, 1) or leaves a part empty.
-    """
-    if not 0 <= val_fraction < 1:
-        raise DataError(f"val_fraction is {val_fraction}, but must be in [0, 1)")
-    held_out = round(val_fraction * size)
-    if held_out == size or (val_fraction > 0 and held_out == 0):
-        part = "training" if held_out else "validation"
-        raise DataError(f"val_fraction is {val_fraction}, but of {size} images must leave some for {part}")
-    order = torch.randperm(size, generator=generator("validation split", split_seed))
-    return order[held_out:].sort().values, order[:held_out].sort().values
 
 
 def in_batches(indices: Tensor, batch_size: int) -> list[Tensor]:

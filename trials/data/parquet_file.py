@@ -1,8 +1,7 @@
-"""Read one Parquet file of images: find its image and label columns, and iterate over its rows."""
+"""Read one Parquet file of images: its footer, its rows, its labels."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,37 +10,98 @@ from typing import Any
 
 import numpy as np
 
+from trials.data.parquet_columns import Columns, Wanted, find_columns
 from trials.data.raw import LabelArray
 from trials.errors import DataError
 
-IMAGE_NAMES = ("image", "img")
 _ROWS_AT_ONCE = 1024
+_LARGEST_WHOLE = 2**53  # floats above it skip whole numbers
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Names of the image and label columns; ``class_count`` is 0 if the file does not name the classes."""
+class ParquetHeader:
+    """What the footer of a file says: number of rows, columns, class names."""
 
-    image: str
-    label: str
-    class_count: int
+    file: Path
+    rows: int
+    columns: Columns
 
 
-def read_rows(file: Path, columns: Columns) -> Iterator[tuple[list[bytes | None], LabelArray]]:
-    """Yield chunks of (encoded images, labels int64). Raises DataError for a missing label or a damaged file."""
+@dataclass(frozen=True, eq=False)
+class LabelColumn:
+    """The labels of one file, in order of its rows.
+
+    Attributes:
+        codes: int64 [N], the labels as they stand in the file; positions in ``texts`` if they are text.
+        texts: the labels that occur, sorted, if they are text; else empty.
+    """
+
+    header: ParquetHeader
+    codes: LabelArray
+    texts: tuple[str, ...] = ()
+
+
+def read_header(file: Path, wanted: Wanted) -> ParquetHeader:
+    """Read the file's footer. Raises DataError for a damaged file, and as :func:`find_columns` does."""
     with _opened(file) as parquet:
+        schema, rows = parquet.schema_arrow, int(parquet.metadata.num_rows)
+    return ParquetHeader(file, rows, find_columns(file, schema, wanted))
+
+
+def read_rows(header: ParquetHeader) -> Iterator[tuple[list[bytes | None], Any]]:
+    """Yield chunks of (encoded images, labels as a ``pyarrow.Array``), the latter for :func:`label_column`.
+
+    Raises DataError for a damaged file.
+    """
+    columns = header.columns
+    with _opened(header.file) as parquet:
         for batch in parquet.iter_batches(batch_size=_ROWS_AT_ONCE, columns=[columns.image, columns.label]):
-            labels = batch.column(columns.label)
-            if labels.null_count:
-                raise DataError(f"{file} has rows without a {columns.label!r}, but every image must have one")
-            images = batch.column(columns.image).field("bytes").to_pylist()
-            yield images, labels.to_numpy().astype(np.int64)
+            images = batch.column(columns.image)
+            yield (images if columns.plain else images.field("bytes")).to_pylist(), batch.column(columns.label)
 
 
-def row_count(file: Path) -> int:
-    """Return the number of rows from the file's footer. Raises DataError for a damaged file."""
-    with _opened(file) as parquet:
-        return int(parquet.metadata.num_rows)
+def read_labels(header: ParquetHeader) -> LabelColumn:
+    """Read only the label column. Raises DataError for a damaged file, and as :func:`label_column` does."""
+    label = header.columns.label
+    with _opened(header.file) as parquet:
+        chunks = [batch.column(label) for batch in parquet.iter_batches(columns=[label])]
+    return label_column(header, chunks)
+
+
+def label_column(header: ParquetHeader, chunks: Sequence[Any]) -> LabelColumn:
+    """Join the chunks of a file's label column (``pyarrow.Array``).
+
+    Raises DataError for rows without a label (null, NaN or empty text) and for numbers that are not whole.
+    """
+    plain = [chunk.dictionary_decode() if hasattr(chunk, "dictionary_decode") else chunk for chunk in chunks]
+    _require(header, not any(chunk.null_count for chunk in plain))
+    if header.columns.kind != "text":
+        return LabelColumn(header, np.concatenate([np.zeros(0, np.int64), *(_whole(header, chunk) for chunk in plain)]))
+    values = np.array([text for chunk in plain for text in chunk.to_pylist()], dtype=object)
+    texts, codes = np.unique(values, return_inverse=True)
+    _require(header, "" not in texts)
+    return LabelColumn(header, codes.astype(np.int64), tuple(texts.tolist()))
+
+
+def _require(header: ParquetHeader, complete: bool) -> None:
+    if not complete:
+        label = header.columns.label
+        raise DataError(f"{header.file} has rows without a {label!r}, but every image must have one: remove those rows")
+
+
+def _whole(header: ParquetHeader, column: Any) -> LabelArray:
+    """Labels int64 [N] of an Arrow array of numbers or booleans. Raises DataError unless all are whole and fit."""
+    values = column.to_numpy(zero_copy_only=False)
+    if values.dtype.kind == "f":
+        _require(header, not np.isnan(values).any())
+    if values.dtype.kind in "fu":
+        wrong = values[(values != np.floor(values)) | (np.abs(values) > _LARGEST_WHOLE)]
+        if len(wrong):
+            raise DataError(
+                f"{header.file} has the label {wrong[0]} in {header.columns.label!r}, but labels must be whole numbers "
+                "0..C-1, booleans or text: write the classes' numbers, or name another label_column"
+            )
+    return values.astype(np.int64)  # type: ignore[no-any-return]  # pyarrow has no types
 
 
 @contextmanager
@@ -58,40 +118,3 @@ def _opened(file: Path) -> Iterator[Any]:
         raise DataError(
             f"{file} cannot be read as Parquet: it is damaged or cut short, fetch it again ({reason})"
         ) from error
-
-
-def find_columns(file: Path, label_names: Sequence[str]) -> Columns:
-    """Find the image column (structs with ``bytes``) and the label column (integer); several are resolved by name.
-
-    Raises DataError if there is no such column, or several of which none has an expected name.
-    """
-    import pyarrow.types as types
-
-    with _opened(file) as parquet:
-        schema = parquet.schema_arrow
-    images = [f.name for f in schema if types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0]
-    labels = [f.name for f in schema if types.is_integer(f.type)]
-    image = _choose(file, "image (a struct with 'bytes')", images, IMAGE_NAMES)
-    label = _choose(file, "label (an integer)", labels, label_names)
-    return Columns(image, label, _class_count(file, schema.metadata or {}, label))
-
-
-def _choose(file: Path, what: str, candidates: list[str], names: Sequence[str]) -> str:
-    for name in names:
-        if name in candidates:
-            return name
-    if len(candidates) == 1:
-        return candidates[0]
-    found = ", ".join(candidates) or "none"
-    raise DataError(f"{file} has {what} columns: {found}; it must have one, or one named {' or '.join(names)}")
-
-
-def _class_count(file: Path, metadata: dict[bytes, bytes], label: str) -> int:
-    """Number of class names in the metadata (a JSON list ``class_names``, else Hugging Face's features), 0 if none."""
-    try:
-        if b"class_names" in metadata:
-            return len(json.loads(metadata[b"class_names"]))
-        features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-        return len(features.get(label, {}).get("names", []))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{file} has metadata with unreadable class names: write it again ({error})") from error

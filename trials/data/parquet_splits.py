@@ -1,9 +1,9 @@
-"""Training and test images in Parquet files, in Hugging Face's layout: finds the files and decodes them."""
+"""Training and test images in Parquet files, in Hugging Face's layouts: finds the files and decodes them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,92 +11,176 @@ from pathlib import Path
 import numpy as np
 
 from trials.data.cache import cached, source_key
-from trials.data.images import ImageStack
-from trials.data.parquet_file import find_columns, read_rows, row_count
+from trials.data.images import DECODING, ImageStack
+from trials.data.parquet_classes import common_class_names, number_labels
+from trials.data.parquet_columns import Wanted
+from trials.data.parquet_file import LabelColumn, ParquetHeader, label_column, read_header, read_rows
 from trials.data.raw import Arrays, LabelArray, check_labels
 from trials.errors import DataError
 
-LABEL_NAMES = ("label", "labels", "fine_label")
-TEST_SPLITS = ("test", "validation", "valid")
+TEST_SPLITS = ("test", "validation", "valid", "val", "dev")
+_NUMBERING = "numbered alike"  # stands in the keys of cached arrays: change it when equal files get other labels
+_WAY_OUT = "give image_size (data set 'parquet'), or resize them first"
 
 
 def layout(test_splits: Sequence[str] = TEST_SPLITS) -> str:
     """File names to expect, for messages: ``train-*.parquet and test-*.parquet (or validation-*, ...)``."""
     others = ", ".join(f"{name}-*" for name in test_splits[1:])
-    return f"train-*.parquet and {test_splits[0]}-*.parquet (or {others})"
+    return f"train-*.parquet and {test_splits[0]}-*.parquet (or {others}), or folders of these names"
 
 
 @dataclass(frozen=True)
 class ParquetFiles:
-    """The files of both splits, each in shard order."""
+    """The files of both splits, each in shard order; ``unread``: names of other splits that could be the test split."""
 
     train: tuple[Path, ...]
     test: tuple[Path, ...]
+    unread: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A line for the user on splits that are not read, if there are any."""
+        return tuple(
+            f"the split {name} beside {self.test[0]} is not read: the images to test on are those, and the images to "
+            "validate on are drawn from the training images"
+            for name in self.unread
+        )
 
 
 def find_files(data_dir: Path, test_splits: Sequence[str] = TEST_SPLITS) -> ParquetFiles | None:
-    """Find the files of a training and a test split in ``data_dir`` or its ``data/``; None if there are none.
+    """Find the files of a training and a test split; None if there are none.
 
-    The test split is the first of ``test_splits`` that has files. Raises DataError if only one of both splits exists.
+    They lie in ``data_dir``, in its ``data/``, or in the only folder in one of these that holds any (a configuration,
+    such as ``default/``). The test split is the first of ``test_splits`` that has files; the others are not read.
+    Raises DataError if only one of both splits exists, or if several folders could be meant.
     """
-    for folder in (data_dir, data_dir / "data"):
+    for folder in _places(data_dir, ("train", *test_splits)):
         train = shards(folder, "train")
-        test = next(filter(None, (shards(folder, name) for name in test_splits)), ())
+        present = [name for name in test_splits if _holds(folder, [name])]
+        test = shards(folder, present[0]) if present else ()
         if train and test:
-            return ParquetFiles(train, test)
+            return ParquetFiles(train, test, tuple(present[1:]))
         if train or test:
             only = "training" if train else "test"
             raise DataError(f"{folder} has only the {only} split, but must have {layout(test_splits)}")
     return None
 
 
-def shards(folder: Path, split: str) -> tuple[Path, ...]:
-    """Files of one split in ``folder``, in shard order; empty if there are none.
+def find_split(data_dir: Path, names: Sequence[str]) -> tuple[Path, ...]:
+    """Files of the first split of ``names`` that has any, in the places of :func:`find_files`; empty if there are none.
 
-    Raises DataError if their number is not the one in their names (``-00000-of-00005``).
+    Raises DataError if several folders could be meant.
     """
-    files = tuple(sorted([*folder.glob(f"{split}-*.parquet"), *folder.glob(f"{split}.parquet")]))
+    found = (shards(folder, name) for folder in _places(data_dir, names) for name in names)
+    return next(filter(None, found), ())
+
+
+def shards(folder: Path, split: str) -> tuple[Path, ...]:
+    """Files of one split in ``folder`` or its subfolder ``split``, in shard order; empty if there are none.
+
+    Raises DataError if there are some in both, or if their number is not the one in their names (``-00000-of-00005``).
+    """
+    files = [file for file in _parquet_files(folder) if _is_of(split, file.name)]
+    below = _parquet_files(folder / split)
+    if files and below:
+        raise DataError(
+            f"{folder} has {split} files ({files[0].name}) and more in {split}/ ({below[0].name}), but a split must "
+            "lie in one place: remove those that do not belong"
+        )
+    files = files or below
     found = {f.name: re.search(r"-(\d+)-of-(\d+)", f.name) for f in files}
     totals = {int(match[2]) for match in found.values() if match}
     if totals and (len(totals) > 1 or totals != {len(files)}):
         raise DataError(
-            f"{folder} has {len(files)} {split} files ({', '.join(found)}), but their names promise "
+            f"{files[0].parent} has {len(files)} {split} files ({', '.join(found)}), but their names promise "
             f"{' or '.join(map(str, sorted(totals)))}: fetch the missing ones, or remove those that do not belong"
         )
-    return files
+    return tuple(files)
 
 
-def read_arrays(files: ParquetFiles, label_names: Sequence[str]) -> Arrays:
-    """Decode both splits, through the cache. ``label_names``: label columns to look for; the first one found is used.
+def _parquet_files(folder: Path) -> list[Path]:
+    """Parquet files right in ``folder``, sorted by name; none if there is no such folder."""
+    names = [name for name in _names(folder) if name.endswith(".parquet") and not name.startswith(".")]
+    return [folder / name for name in sorted(names)]
+
+
+def _names(folder: Path) -> list[str]:
+    """What is in ``folder``; nothing if it is no folder, or one that may not be read (such as lost+found)."""
+    try:
+        return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    except PermissionError:
+        return []
+
+
+def _is_of(split: str, name: str) -> bool:
+    return name.endswith(".parquet") and (name == f"{split}.parquet" or name.startswith(f"{split}-"))
+
+
+def _places(data_dir: Path, splits: Sequence[str]) -> Iterator[Path]:
+    """Yield the folders in which files of ``splits`` may lie, in order of preference."""
+    yield data_dir
+    yield data_dir / "data"
+    for folder in (data_dir, data_dir / "data"):
+        below = [folder / name for name in sorted(_names(folder)) if not name.startswith(".")]
+        holding = [place for place in below if place.name not in splits and _holds(place, splits)]
+        if len(holding) > 1:
+            raise DataError(
+                f"{folder} has Parquet files in several folders ({', '.join(place.name for place in holding)}), but a "
+                f"trial reads one of them: name it as data_dir, for example {holding[0]}"
+            )
+        yield from holding
+
+
+def _holds(place: Path, splits: Sequence[str]) -> bool:
+    names = _names(place)
+    return any(
+        any(_is_of(split, name) for name in names) or (split in names and _parquet_files(place / split))
+        for split in splits
+    )
+
+
+def read_arrays(
+    files: ParquetFiles, wanted: Wanted, *, class_count: int | None = None, image_size: int | None = None
+) -> Arrays:
+    """Decode both splits, through the cache.
+
+    Args:
+        wanted: the columns to read.
+        class_count: number of classes, if it is known without the files.
+        image_size: S makes every image S x S pixels: its smaller side is resized to S (bilinear, with antialiasing) and
+            the centre is cropped. None leaves images as they are; they must then have the same size.
 
     Raises DataError, naming the file and if possible the row, for damaged files and images, missing columns and labels,
-    and images of different sizes.
+    images of different sizes, and classes that are named differently (see trials/data/parquet_classes.py).
     """
-    key = source_key([*files.train, *files.test], "parquet", *label_names, str(len(files.train)))
-    return cached(key, partial(_decode, files, label_names))
+    facts = ["parquet", _NUMBERING, DECODING, *map(str, (wanted, class_count, image_size, len(files.train)))]
+    key = source_key([*files.train, *files.test], *facts)
+    return cached(key, partial(_decode, files, wanted, class_count, image_size))
 
 
-def _decode(files: ParquetFiles, label_names: Sequence[str]) -> Arrays:
-    class_count = find_columns(files.train[0], label_names).class_count
-    train, train_labels = _decode_split(files.train, label_names)
-    test, test_labels = _decode_split(files.test, label_names)
+def _decode(files: ParquetFiles, wanted: Wanted, class_count: int | None, image_size: int | None) -> Arrays:
+    headers = [[read_header(file, wanted) for file in split] for split in (files.train, files.test)]
+    common_class_names([*headers[0], *headers[1]])  # refused before anything is decoded
+    (train, train_labels), (test, test_labels) = (_decode_split(split, image_size) for split in headers)
+    labels = number_labels(train_labels, test_labels, class_count)
     gray = train.gray and test.gray
-    return Arrays(train.array(gray), train_labels, test.array(gray), test_labels, class_count)
+    return Arrays(train.array(gray), labels.train, test.array(gray), labels.test, labels.class_count)
 
 
-def _decode_split(files: Sequence[Path], label_names: Sequence[str]) -> tuple[ImageStack, LabelArray]:
-    stack = ImageStack(sum(row_count(file) for file in files))
-    labels: list[LabelArray] = []
-    for file in files:
-        row = 0
-        for encoded, chunk in read_rows(file, find_columns(file, label_names)):
+def _decode_split(headers: Sequence[ParquetHeader], image_size: int | None) -> tuple[ImageStack, list[LabelColumn]]:
+    count = sum(header.rows for header in headers)
+    if not count:
+        raise DataError(f"{headers[0].file} holds no rows, but each split must have some")
+    stack, labels = ImageStack(count, image_size, way_out=_WAY_OUT), []
+    for header in headers:
+        row, chunks = 0, []
+        for encoded, chunk in read_rows(header):
             for data in encoded:
-                stack.add(data, f"{file} row {row}")
+                stack.add(data, f"{header.file} row {row}")
                 row += 1
-            labels.append(chunk)
-    if not labels:
-        raise DataError(f"{files[0]} holds no rows, but each split must have some")
-    return stack, np.concatenate(labels)
+            chunks.append(chunk)
+        labels.append(label_column(header, chunks))
+    return stack, labels
 
 
 def classes_in(name: str, labels: LabelArray) -> int:
@@ -107,6 +191,7 @@ def classes_in(name: str, labels: LabelArray) -> int:
         missing = np.setdiff1d(np.arange(present[-1]), present)[0]
         raise DataError(
             f"{name} training labels run from {present[0]} to {present[-1]} but class {missing} never occurs: "
-            "labels must be 0..C-1; renumber them, or write the classes' names into the metadata as 'class_names'"
+            "labels must be 0..C-1, or 1..C in all files; renumber them, or write the classes' names into the metadata "
+            "as 'class_names'"
         )
     return len(present)

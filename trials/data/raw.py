@@ -28,7 +28,8 @@ class RawData:
     of a training image before a random crop to its original size (0: no crop); ``pad_colour`` is black, or the mean
     colour, which is exactly zero after normalisation. ``flip``: training images may be mirrored left to right. Change
     fields with ``dataclasses.replace(raw, pad=0)``. ``fingerprint`` is the start of a sha256 over shapes, labels and
-    all image bytes of both splits, so equal data have equal fingerprints regardless of their file format.
+    all image bytes of both splits, so equal data have equal fingerprints regardless of their file format. ``notes``:
+    lines that a user should see, such as how many files were not read.
     """
 
     name: str
@@ -44,6 +45,7 @@ class RawData:
     source: str
     fingerprint: str
     pad_colour: PadColour = "black"
+    notes: tuple[str, ...] = ()
 
     @property
     def in_channels(self) -> int:
@@ -78,6 +80,7 @@ def raw_data(
     flip: bool,
     source: str,
     pad_colour: PadColour = "black",
+    notes: tuple[str, ...] = (),
 ) -> RawData:
     """Build a :class:`RawData` with its fingerprint, checking that ``arrays`` fit each other and ``num_classes``.
 
@@ -89,7 +92,8 @@ def raw_data(
     if train.shape[1:] != test.shape[1:]:
         raise DataError(
             f"{name} has training images of (channels, height, width) {train.shape[1:]} and test images of "
-            f"{test.shape[1:]}, but all must have the same shape: convert them to one shape first"
+            f"{test.shape[1:]}, but all must have the same shape: convert them, or give image_size where the data "
+            "set has it"
         )
     check_labels(f"{name} training", arrays.train_labels, num_classes)
     check_labels(f"{name} test", arrays.test_labels, num_classes)
@@ -107,6 +111,7 @@ def raw_data(
         source=source,
         fingerprint=fingerprint(arrays),
         pad_colour=pad_colour,
+        notes=notes,
     )
 
 

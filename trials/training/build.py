@@ -37,5 +37,6 @@ def build_loader(config: TrialConfig, raw: Source, device: torch.device) -> Load
         dtype=_DTYPES[resolve_precision(config, device)],
         val_fraction=config.val_fraction,
         split_seed=config.split_seed,
+        stratify_split=config.stratify_split,
         channels_last=resolve_memory_format(config, device) is torch.channels_last,
     )

@@ -34,7 +34,7 @@ def build(a: Arrays, classes=3) -> RawData:
 
 
 def test_registry_names():
-    assert set(DATASETS) == {"digits", "cifar10", "cifar100", "tinyimagenet", "imagenet", "parquet"}
+    assert set(DATASETS) == {"digits", "cifar10", "cifar100", "tinyimagenet", "imagenet", "parquet", "folder"}
 
 
 def test_digits_are_divided_once_and_for_all():
@@ -95,6 +95,16 @@ def test_a_data_dir_without_data_is_refused_with_the_expected_layout(name, tmp_p
         require_data(name, str(tmp_path))
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied", "/x/train"), OSError(5, "I/O error")])
+def test_what_the_system_cannot_read_is_one_line(tmp_path, monkeypatch, error):
+    def unreadable(_):
+        raise error
+
+    monkeypatch.setitem(DATASETS, "parquet", unreadable)
+    with pytest.raises(DataError, match=f"parquet cannot be read: .*{error.filename or tmp_path}.*{error.strerror}"):
+        load_data("parquet", str(tmp_path))
 
 
 def test_parquet_needs_a_data_dir():

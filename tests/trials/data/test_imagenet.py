@@ -102,7 +102,7 @@ def empty_class(root: Path) -> None:
         (flat_val, r"holds no imagenet: it must have train/<class>/ and val/<class>/"),
         (lose_class, r"val has 2 classes and training 3, .*lacks n01443537; extract"),
         (lose_training_class, r"val has 3 classes and training 2, .*has n01443537, which training lacks"),
-        (empty_class, r"train/n01641577 holds no images \(\.jpeg, \.jpg, \.png\)"),
+        (empty_class, r"train/n01641577 holds no images \(\.jpg, \.jpeg, \.png, "),
     ],
 )
 def test_missing_parts_are_named_in_one_line(tmp_path, change, message):

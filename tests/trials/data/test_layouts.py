@@ -53,6 +53,7 @@ LAYOUTS: dict[str, tuple[str, Callable[[Path, pytest.MonkeyPatch], Path]]] = {
     "tinyimagenet, rearranged": ("tinyimagenet", tinyimagenet("classes")),
     "tinyimagenet, rearranged by BiP": ("tinyimagenet", tinyimagenet("moved")),
     "tinyimagenet, Parquet": ("tinyimagenet", lambda root, _: layouts.write_tinyimagenet_parquet(root)),
+    "any, folders": ("folder", lambda root, _: layouts.write_folders(root)),
     "imagenet, folders": ("imagenet", lambda root, _: layouts.write_imagenet(root)),
     "imagenet, Parquet": ("imagenet", lambda root, _: layouts.write_imagenet_parquet(root)),
 }

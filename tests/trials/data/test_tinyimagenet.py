@@ -62,6 +62,15 @@ def test_other_layouts_of_val_are_the_same_data(tmp_path, layout):
     assert len(raw.test_labels) == 6
 
 
+def test_folders_in_test_that_are_no_classes_are_counted_if_others_are(tmp_path, monkeypatch):
+    root = write_tinyimagenet(tmp_path, "moved")
+    assert load_tiny(root).notes == ()
+    (root / "test/N01443537").mkdir()
+    forget(monkeypatch)
+    (note,) = load_tiny(root).notes
+    assert "1 outside of the class folders; the first is test/N01443537" in note
+
+
 def test_the_archives_own_folder_may_be_named_by_its_parent(tmp_path):
     write_tinyimagenet(tmp_path / "tiny-imagenet-200")
     assert load_tiny(tmp_path).fingerprint == load_tiny(tmp_path / "tiny-imagenet-200").fingerprint
@@ -103,6 +112,15 @@ def cut_annotations(root: Path) -> None:
     table.write_text(table.read_text().replace(f"\t{CLASSES[1]}\t0\t0\t63\t63", ""))
 
 
+def annotate_twice(root: Path) -> None:
+    table = root / "val/val_annotations.txt"
+    table.write_text(table.read_text() + f"val_2.JPEG\t{CLASSES[0]}\t0\t0\t63\t63\n")
+
+
+def same_name_twice(root: Path) -> None:
+    put(root / "val/images/more/val_2.JPEG", encoded(picture(1)))
+
+
 def lose_test_image(root: Path) -> None:
     (root / "val/images/val_3.JPEG").unlink()
 
@@ -134,6 +152,8 @@ def lose_val(root: Path) -> None:
         (lose_annotation, r"val_annotations\.txt lacks val_0\.JPEG"),
         (annotate_nonsense, r"val_annotations\.txt has 3 classes and training 3, .*lacks n01629819"),
         (cut_annotations, r"val_annotations\.txt has 3 classes and training 3, .*lacks n01629819"),
+        (annotate_twice, r"val_annotations\.txt names val_2\.JPEG more than once"),
+        (same_name_twice, r"val/images/(more/)?val_2\.JPEG has a name that another image in val/images has too"),
         (lose_test_image, r"val/images lacks val_3\.JPEG"),
         (lose_class, r"wnids\.txt has 3 classes and training 2, .*has n01641577, which training lacks"),
         (empty_class, r"train/n01629819 holds no images"),

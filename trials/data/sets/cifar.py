@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from trials.data.cache import cache_dir, cached, one_at_a_time, source_key
+from trials.data.parquet_columns import Wanted
 from trials.data.parquet_splits import find_files, layout, read_arrays
 from trials.data.raw import Arrays, RawData, raw_data
-from trials.errors import DataError
+from trials.errors import AbsentData, DataError
 
 _DOWNLOAD_ERRORS = (OSError, RuntimeError, EOFError, http.client.HTTPException, tarfile.TarError)
 
@@ -62,14 +63,16 @@ def load_cifar(cifar: Cifar, data_dir: Path | None) -> RawData:
     ``data_dir`` must hold Parquet files or torchvision's folder. If it is None, the data are downloaded once into
     ``data/`` of the cache directory. Raises DataError if they are absent, damaged, or cannot be downloaded.
     """
+    notes: tuple[str, ...] = ()
     if data_dir is None:
         arrays, source = _downloaded(cifar, cache_dir() / "data"), "torchvision"
     elif (files := find_files(data_dir)) is not None:
-        arrays, source = read_arrays(files, cifar.label_names), "parquet"
+        wanted, notes = Wanted(label_names=cifar.label_names), files.notes
+        arrays, source = read_arrays(files, wanted, class_count=cifar.num_classes), "parquet"
     elif (data_dir / cifar.folder).is_dir():
         arrays, source = _unpickled(cifar, data_dir), "torchvision"
     else:
-        raise DataError(
+        raise AbsentData(
             f"{data_dir} holds no {cifar.name}: it must have {layout()}, itself or in data/, or torchvision's "
             f"{cifar.folder}/; without a data_dir it is downloaded"
         )
@@ -90,7 +93,15 @@ def load_cifar(cifar: Cifar, data_dir: Path | None) -> RawData:
         pad=4,
         flip=True,
         source=source,
+        notes=notes,
     )
+
+
+def require_downloaded(cifar: Cifar) -> None:
+    """Raise AbsentData if the data set would have to be downloaded."""
+    root = cache_dir() / "data"
+    if any(not (root / cifar.folder / name).exists() for name in cifar.files):
+        raise AbsentData(f"{cifar.name} is not in {root}: a run downloads it, or set data_dir")
 
 
 def _downloaded(cifar: Cifar, root: Path) -> Arrays:
@@ -103,7 +114,7 @@ def _downloaded(cifar: Cifar, root: Path) -> Arrays:
             return _unpickled(cifar, root)
     except _DOWNLOAD_ERRORS as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DataError(
+        raise AbsentData(
             f"{cifar.name} is not in {root} and cannot be downloaded: put it there, or name its folder as "
             f"data_dir ({reason})"
         ) from error
@@ -114,7 +125,7 @@ def _unpickled(cifar: Cifar, root: Path) -> Arrays:
     files = [root / cifar.folder / name for name in cifar.files]
     missing = [file.name for file in files if not file.exists()]
     if missing:
-        raise DataError(f"{files[0].parent} lacks {', '.join(missing)}, but must have all files: extract it again")
+        raise AbsentData(f"{files[0].parent} lacks {', '.join(missing)}, but must have all files: extract it again")
     return cached(source_key(files, "torchvision", cifar.name), partial(_unpickle, cifar, root))
 
 

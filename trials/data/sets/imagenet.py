@@ -7,12 +7,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trials.data.encoded import EncodedData, FolderImages, encoded_data
-from trials.data.folders import Listing, class_folders, folder_digest, images_in, must_agree
-from trials.data.packed import Packed, pack
-from trials.data.parquet_splits import classes_in, find_files, layout, shards
-from trials.data.raw import IMAGENET_MEAN, IMAGENET_STD
-from trials.errors import DataError
+from trials.data.encoded import EncodedData, FolderImages, PackedImages, encoded_data
+from trials.data.folders import class_folders, folder_digest, list_split, must_agree, notes_on
+from trials.data.packed import is_packed, pack
+from trials.data.parquet_classes import common_class_names, number_labels
+from trials.data.parquet_columns import Wanted
+from trials.data.parquet_file import ParquetHeader, read_header, read_labels
+from trials.data.parquet_splits import ParquetFiles, classes_in, find_files, find_split, layout
+from trials.data.raw import IMAGENET_MEAN, IMAGENET_STD, LabelArray
+from trials.data_header import DataHeader
+from trials.errors import AbsentData, DataError
 
 TEST_SPLITS = ("validation", "valid", "val")  # the official test images have no labels
 LAYOUT = f"train/<class>/ and val/<class>/ with image files, or {layout(TEST_SPLITS)}, itself or in data/"
@@ -25,44 +29,64 @@ def load_imagenet(data_dir: Path | None, *, crop_size: int = 224, resize: int = 
     read individually from Parquet; image files are not copied. Raises DataError if the data are absent or incomplete.
     """
     if data_dir is None:
-        raise DataError(f"data set 'imagenet' has no data_dir, but needs one: name a folder with {LAYOUT}")
-    fixed = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "crop_size": crop_size, "resize": resize}
+        raise AbsentData(f"data set 'imagenet' has no data_dir, but needs one: name a folder with {LAYOUT}")
+    fixed: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "crop_size": crop_size, "resize": resize}
     if (files := find_files(data_dir, TEST_SPLITS)) is not None:
-        train, test = pack(files.train), pack(files.test)
-        return encoded_data(
-            "imagenet",
-            (train.images, train.labels),
-            (test.images, test.labels),
-            train.class_count or classes_in("imagenet", train.labels),
-            source="parquet",
-            fingerprint=_fingerprint(train, test),
-            **fixed,
-        )
+        train, test = (pack(headers) for headers in _headers(files))
+        labels = number_labels(train.labels, test.labels)
+        splits = (train.images, labels.train), (test.images, labels.test)
+        count = labels.class_count or classes_in("imagenet", labels.train)
+        return encoded_data("imagenet", *splits, count, source="parquet", fingerprint=_fingerprint(*splits), **fixed)
     folders, test_folders = (class_folders(data_dir / split) for split in ("train", "val"))
     if not folders or not test_folders:
-        raise DataError(f"{data_dir} holds no imagenet: it must have {LAYOUT}")
+        raise AbsentData(f"{data_dir} holds no imagenet: it must have {LAYOUT}")
     classes = {name: label for label, name in enumerate(folders)}
     must_agree(data_dir / "val", test_folders, classes)
-    listed = [_listing(data_dir, split, classes) for split in ("train", "val")]
+    listed = [list_split(data_dir / split, data_dir, classes) for split in ("train", "val")]
     images = [(FolderImages.of(data_dir, listing.names), listing.labels) for listing in listed]
     return encoded_data(
-        "imagenet", images[0], images[1], len(classes), source="folder", fingerprint=folder_digest(*listed), **fixed
+        "imagenet",
+        images[0],
+        images[1],
+        len(classes),
+        source="folder",
+        fingerprint=folder_digest(*listed),
+        notes=notes_on(data_dir, *listed),
+        **fixed,
     )
+
+
+def peek_imagenet(data_dir: Path, *, crop_size: int = 224, **_: int) -> DataHeader | None:
+    """The header of ImageNet in Parquet files that are not unpacked yet, from the files' footers; None otherwise.
+
+    The labels are read too if the footers do not name the classes. There is no fingerprint: it needs the images. Raises
+    DataError for damaged files and for classes that are named differently.
+    """
+    if (files := find_files(data_dir, TEST_SPLITS)) is None:
+        return None
+    train, test = _headers(files)
+    if is_packed(train) and is_packed(test):
+        return None
+    count = len(common_class_names([*train, *test]))
+    if not count:
+        labels = number_labels([read_labels(header) for header in train], [read_labels(header) for header in test])
+        count = labels.class_count or classes_in("imagenet", labels.train)
+    return DataHeader("imagenet", count, 3, (crop_size, crop_size), sum(header.rows for header in train))
 
 
 def load_validation(data_dir: Path, *, crop_size: int = 224, resize: int = 256) -> EncodedData:
     """Load only the official validation images, for evaluating pretrained networks without the training images.
 
     Layout as for :func:`load_imagenet`, or one folder per class in ``data_dir`` itself. Both splits of the result are
-    the validation images. Raises DataError if they are absent.
+    the validation images. Raises DataError if they are absent, or if there are training images of other classes.
     """
     fixed: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "crop_size": crop_size, "resize": resize}
-    places = [(folder, split) for folder in (data_dir, data_dir / "data") for split in TEST_SPLITS]
-    if files := next(filter(None, (shards(*place) for place in places)), ()):
-        packed = pack(files)
-        images = (packed.images, packed.labels)
-        count = packed.class_count or classes_in("imagenet", packed.labels)
-        fixed |= {"source": "parquet", "fingerprint": _fingerprint(packed)}
+    if files := find_split(data_dir, TEST_SPLITS):
+        packed = pack([read_header(file, Wanted()) for file in files])
+        labels = number_labels(packed.labels, packed.labels)
+        images = (packed.images, labels.train)
+        count = labels.class_count or classes_in("imagenet", labels.train)
+        fixed |= {"source": "parquet", "fingerprint": _fingerprint(images)}
         return encoded_data("imagenet", images, images, count, **fixed)
     folder = data_dir / "val"
     if not folder.is_dir() and not (data_dir / "train").is_dir():
@@ -71,23 +95,26 @@ def load_validation(data_dir: Path, *, crop_size: int = 224, resize: int = 256) 
     if not classes:
         wanted = f"val/<class>/ or <class>/ with image files, or {TEST_SPLITS[0]}-*.parquet, itself or in data/"
         raise DataError(f"{data_dir} holds no validation images of imagenet: it must have {wanted}")
-    listing = Listing.of(
-        (file, label) for name, label in classes.items() for file in images_in(folder / name, data_dir)
-    )
+    if train := {name: label for label, name in enumerate(class_folders(data_dir / "train"))}:
+        must_agree(folder, classes, train)  # or the classes after a missing one would have other numbers
+    listing = list_split(folder, data_dir, classes)
     named = (FolderImages.of(data_dir, listing.names), listing.labels)
-    fixed |= {"source": "folder", "fingerprint": folder_digest(listing)}
+    fixed |= {"source": "folder", "fingerprint": folder_digest(listing), "notes": notes_on(data_dir, listing)}
     return encoded_data("imagenet", named, named, len(classes), **fixed)
 
 
-def _listing(root: Path, split: str, classes: dict[str, int]) -> Listing:
-    return Listing.of((file, label) for name, label in classes.items() for file in images_in(root / split / name, root))
+def _headers(files: ParquetFiles) -> tuple[list[ParquetHeader], list[ParquetHeader]]:
+    """The footers of both splits. Raises DataError if they name the classes differently."""
+    train, test = ([read_header(file, Wanted()) for file in split] for split in (files.train, files.test))
+    common_class_names([*train, *test])
+    return train, test
 
 
-def _fingerprint(*splits: Packed) -> str:
+def _fingerprint(*splits: tuple[PackedImages, LabelArray]) -> str:
     """Return 16 hex digits of a sha256 over the file names, the images' sizes and the labels."""
     total = hashlib.sha256()
-    for split in splits:
-        total.update(json.dumps([shard.name for shard in split.images.shards]).encode())
-        total.update(split.images.offsets.tobytes())
-        total.update(split.labels.tobytes())
+    for images, labels in splits:
+        total.update(json.dumps([shard.name for shard in images.shards]).encode())
+        total.update(images.offsets.tobytes())
+        total.update(labels.tobytes())
     return total.hexdigest()[:16]

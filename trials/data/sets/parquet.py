@@ -1,28 +1,46 @@
-"""Any image-classification data in Parquet files, in Hugging Face's layout."""
+"""Any image-classification data in Parquet files, in Hugging Face's layouts."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from trials.data.parquet_splits import LABEL_NAMES, classes_in, find_files, layout, read_arrays
+from trials.data.parquet_columns import Wanted
+from trials.data.parquet_splits import classes_in, find_files, layout, read_arrays
 from trials.data.raw import RawData, channel_statistics, raw_data
-from trials.errors import DataError
+from trials.errors import AbsentData
 
 
-def load_parquet(data_dir: Path | None) -> RawData:
-    """Load any data set in this layout: gray or RGB images, all of one size, labels 0..C-1.
+def load_parquet(
+    data_dir: Path | None,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    image_size: int | None = None,
+) -> RawData:
+    """Load any data set in these layouts: gray or RGB images, all of one size or resized to it, with one label each.
 
-    C is the number of class names in the files' metadata, or else follows from the training labels, where each of
-    0..C-1 must then occur. Mean and standard deviation are those of the training images. Augmentation: crops from a
-    padding of an eighth of the smaller side (4 for 32 pixels), mirroring for RGB only (gray images often show
-    characters). Raises DataError if the data are absent, incomplete or damaged.
+    C is the number of class names in the files' metadata or, for labels that are text, of texts in training; otherwise
+    it follows from the training labels, where each of the C must then occur. Mean and standard deviation are those of
+    the training images. Augmentation: crops from a padding of an eighth of the smaller side (4 for 32 pixels),
+    mirroring for RGB only (gray images often show characters).
+
+    Args:
+        data_dir: folder with the files, see :func:`find_files`.
+        image_column: column of the images, encoded, as binary or as a struct with ``bytes``; None finds it.
+        label_column: column of the labels; None finds it. See trials/data/parquet_classes.py for how they are numbered.
+        image_size: S makes every image S x S pixels: its smaller side is resized to S (bilinear, with antialiasing) and
+            the centre is cropped. None leaves images as they are; they must then have the same size.
+
+    Raises DataError if the data are absent, incomplete, damaged or contradictory.
     """
     if data_dir is None:
-        raise DataError(f"data set 'parquet' has no data_dir, but needs one: name a folder with {layout()}")
+        raise AbsentData(f"data set 'parquet' has no data_dir, but needs one: name a folder with {layout()}")
     files = find_files(data_dir)
     if files is None:
-        raise DataError(f"{data_dir} has no {layout()}, neither itself nor in data/: name the folder that has")
-    arrays = read_arrays(files, LABEL_NAMES)
+        raise AbsentData(
+            f"{data_dir} has no {layout()}, neither itself nor in data/ or one folder below: name the folder that has"
+        )
+    arrays = read_arrays(files, Wanted(image_column, label_column), image_size=image_size)
     mean, std = channel_statistics(arrays.train_images)
     return raw_data(
         "parquet",
@@ -33,4 +51,5 @@ def load_parquet(data_dir: Path | None) -> RawData:
         pad=min(arrays.train_images.shape[2:]) // 8,
         flip=arrays.train_images.shape[1] == 3,
         source="parquet",
+        notes=files.notes,
     )

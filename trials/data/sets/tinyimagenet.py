@@ -6,16 +6,29 @@ from functools import partial
 from pathlib import Path
 
 from trials.data.cache import cached, source_key
+from trials.data.decoded import decode_all
 from trials.data.encoded import FolderImages
-from trials.data.folders import ImageFile, Listing, class_folders, folder_digest, images_in, must_agree
-from trials.data.images import ImageStack
-from trials.data.parquet_splits import LABEL_NAMES, classes_in, find_files, layout, read_arrays
+from trials.data.folders import (
+    ImageFile,
+    Listing,
+    class_folders,
+    folder_digest,
+    images_in,
+    list_split,
+    must_agree,
+    notes_on,
+)
+from trials.data.images import DECODING, ImageStack
+from trials.data.parquet_columns import Wanted
+from trials.data.parquet_splits import classes_in, find_files, layout, read_arrays
 from trials.data.raw import IMAGENET_MEAN, IMAGENET_STD, Arrays, ImageArray, RawData, raw_data
-from trials.errors import DataError
+from trials.errors import AbsentData, DataError
 
 SIZE = 64
 FOLDER = "tiny-imagenet-200"
 TEST_SPLITS = ("valid", "validation", "val", "test")
+LISTS = ("_boxes.txt", "val_annotations.txt")
+"""How the names of the data set's own lists end; they lie beside the images and are no images."""
 LAYOUT = (
     f"train/<class>/images/ and val/ with images/ and val_annotations.txt (or with a folder per class), itself or in "
     f"{FOLDER}/, or {layout(TEST_SPLITS)}, itself or in data/"
@@ -29,16 +42,17 @@ def load_tinyimagenet(data_dir: Path | None) -> RawData:
     order of their names. Raises DataError if the data are absent, incomplete or damaged.
     """
     if data_dir is None:
-        raise DataError(f"data set 'tinyimagenet' has no data_dir, but needs one: name a folder with {LAYOUT}")
+        raise AbsentData(f"data set 'tinyimagenet' has no data_dir, but needs one: name a folder with {LAYOUT}")
+    notes: tuple[str, ...] = ()
     if (files := find_files(data_dir, TEST_SPLITS)) is not None:
-        arrays, source = read_arrays(files, LABEL_NAMES), "parquet"
+        arrays, source = read_arrays(files, Wanted()), "parquet"
     else:
-        arrays, source = _from_folders(data_dir), "folder"
+        (arrays, notes), source = _from_folders(data_dir), "folder"
     shape = arrays.train_images.shape[1:]
     if shape != (3, SIZE, SIZE):
         raise DataError(
             f"tinyimagenet in {data_dir} has images of (channels, height, width) {shape}, but must have "
-            f"(3, {SIZE}, {SIZE}): other images are data set 'parquet'"
+            f"(3, {SIZE}, {SIZE}): other images are data set 'folder' or 'parquet'"
         )
     return raw_data(
         "tinyimagenet",
@@ -50,21 +64,22 @@ def load_tinyimagenet(data_dir: Path | None) -> RawData:
         flip=True,
         source=source,
         pad_colour="mean",
+        notes=notes,
     )
 
 
-def _from_folders(data_dir: Path) -> Arrays:
+def _from_folders(data_dir: Path) -> tuple[Arrays, tuple[str, ...]]:
+    """The images of the folder layout, and notes on what is not read."""
     root = next((f for f in (data_dir, data_dir / FOLDER) if (f / "train").is_dir() and (f / "val").is_dir()), None)
     if root is None:
-        raise DataError(f"{data_dir} holds no tinyimagenet: it must have {LAYOUT}")
+        raise AbsentData(f"{data_dir} holds no tinyimagenet: it must have {LAYOUT}")
     classes = {name: label for label, name in enumerate(class_folders(root / "train"))}
     if (root / "wnids.txt").is_file():
         must_agree(root / "wnids.txt", _text(root / "wnids.txt").split(), classes)
-    train = Listing.of((file, label) for name, label in classes.items() for file in _images_of(root, "train", name))
-    tested = _annotated(root, classes) if (root / "val/images").is_dir() else _rearranged(root, classes)
-    test = Listing.of(sorted(tested, key=_by_name))
-    key = source_key([], "tinyimagenet", folder_digest(train, test, mtimes=True))
-    return cached(key, partial(_decode, root, train, test, len(classes)))
+    train = list_split(root / "train", root, classes, LISTS)
+    test = _annotated(root, classes) if (root / "val/images").is_dir() else _rearranged(root, classes)
+    key = source_key([], "tinyimagenet", DECODING, folder_digest(train, test, mtimes=True))
+    return cached(key, partial(_decode, root, train, test, len(classes))), notes_on(root, train, test)
 
 
 def _text(file: Path) -> str:
@@ -76,32 +91,44 @@ def _by_name(pair: tuple[ImageFile, int]) -> tuple[str, int]:
     return pair[0].name.rpartition("/")[2], pair[1]
 
 
-def _images_of(root: Path, split: str, name: str) -> list[ImageFile]:
-    folder = root / split / name
-    return images_in(folder / "images" if (folder / "images").is_dir() else folder, root)
-
-
-def _annotated(root: Path, classes: dict[str, int]) -> list[tuple[ImageFile, int]]:
+def _annotated(root: Path, classes: dict[str, int]) -> Listing:
     """List the official layout: all images in val/images, their classes in val/val_annotations.txt."""
     table = root / "val/val_annotations.txt"
     if not table.is_file():
         raise DataError(f"{table} is missing, but must hold the classes of val/images: extract the data set again")
     fields = [line.split("\t") for line in _text(table).splitlines() if line.strip()]
     annotated = {line[0]: line[1].strip() if len(line) > 1 else "" for line in fields}
-    files = {file.name.rpartition("/")[2]: file for file in images_in(root / "val/images", root)}
+    if len(annotated) < len(fields):
+        twice = next(name for name in annotated if sum(line[0] == name for line in fields) > 1)
+        raise DataError(f"{table} names {twice} more than once, but must once: extract the data set again")
+    found = images_in(root / "val/images", root, LISTS)
+    files = {file.name.rpartition("/")[2]: file for file in found.images}
+    if len(files) < len(found.images):
+        twice = next(file.name for file in found.images if file not in files.values())
+        raise DataError(f"{root / twice} has a name that another image in val/images has too: remove one of them")
     if differ := sorted(files.keys() ^ annotated.keys()):
         where = "val/images" if differ[0] in annotated else "val/val_annotations.txt"
         raise DataError(f"{root / where} lacks {differ[0]}, but both must name the same: extract the data set again")
     must_agree(table, annotated.values(), classes)
-    return [(file, classes[annotated[name]]) for name, file in files.items()]
+    pairs = [(file, classes[annotated[name]]) for name, file in files.items()]
+    return Listing.of(sorted(pairs, key=_by_name), found.unread)
 
 
-def _rearranged(root: Path, classes: dict[str, int]) -> list[tuple[ImageFile, int]]:
-    """List val/ with one folder per class; class folders in test/ are part of val/ that a user moved, and count too."""
+def _rearranged(root: Path, classes: dict[str, int]) -> Listing:
+    """List val/ with one folder per class; class folders in test/ are part of val/ that a user moved, and count too.
+
+    Other folders beside those in test/ are counted as not read.
+    """
     must_agree(root / "val", class_folders(root / "val"), classes)
-    moved = [("test", name) for name in class_folders(root / "test") if name in classes]
-    places = [("val", name) for name in classes] + moved
-    return [(file, classes[name]) for split, name in places for file in _images_of(root, split, name)]
+    in_test = class_folders(root / "test")
+    moved = {name: classes[name] for name in in_test if name in classes}
+    parts = [list_split(root / "val", root, classes, LISTS)]
+    parts += [list_split(root / "test", root, moved, LISTS)] if moved else []
+    pairs = [pair for part in parts for pair in zip(part.files, part.labels.tolist(), strict=True)]
+    unread = [name for part in parts for name in part.unread]
+    outside = [name for part in parts for name in part.outside]
+    outside += [f"test/{name}" for name in in_test if moved and name not in classes]
+    return Listing.of(sorted(pairs, key=_by_name), unread, outside)
 
 
 def _decode(root: Path, train: Listing, test: Listing, class_count: int) -> Arrays:
@@ -109,7 +136,6 @@ def _decode(root: Path, train: Listing, test: Listing, class_count: int) -> Arra
 
 
 def _pixels(root: Path, listing: Listing) -> ImageArray:
-    images, stack = FolderImages.of(root, listing.names), ImageStack(len(listing.files))
-    for index in range(len(images)):
-        stack.add(images.read(index), images.where(index))
+    stack = ImageStack(len(listing.files), way_out="resize them first, or take dataset: folder with image_size")
+    decode_all([FolderImages.of(root, listing.names)], stack)
     return stack.array(gray=False)

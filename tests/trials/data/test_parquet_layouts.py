@@ -1,0 +1,152 @@
+"""Where the files of a Parquet data set may lie, and which split is which."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.trials.parquet_files import pictures, write
+from trials.data import load_data, require_data
+from trials.data.sets.imagenet import load_validation
+from trials.errors import DataError
+
+pytestmark = pytest.mark.usefixtures("small_crops")
+
+LAYOUTS = {
+    "flat": ("train.parquet", "test.parquet"),
+    "numbered": ("train-00000-of-00001.parquet", "test-00000-of-00001.parquet"),
+    "data": ("data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"),
+    "folders": ("train/0000.parquet", "test/0000.parquet"),
+    "folders in data": ("data/train/a.parquet", "data/test/b.parquet"),
+    "converted": ("default/train/0000.parquet", "default/test/0000.parquet"),
+    "another configuration": ("plain_text/train/0000.parquet", "plain_text/test/0000.parquet"),
+    "files of a configuration": ("cropped/train-00000-of-00001.parquet", "cropped/test-00000-of-00001.parquet"),
+    "configuration in data": ("data/small/train/0.parquet", "data/small/test/0.parquet"),
+    "half and half": ("train/0.parquet", "test.parquet"),
+}
+
+
+def put_split(root, file, seed, n=3):
+    return write(root / file, pictures(n, seed=seed), [i % 3 for i in range(n)])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_is_the_same_data(tmp_path, layout):
+    wanted = load_data("parquet", str(_written(tmp_path / "wanted", LAYOUTS["flat"])))
+    data = load_data("parquet", str(_written(tmp_path / "data", LAYOUTS[layout])))
+    assert data.fingerprint == wanted.fingerprint
+    assert np.array_equal(data.train_images.permute(0, 2, 3, 1), pictures(3, seed=0))
+    assert np.array_equal(data.test_images.permute(0, 2, 3, 1), pictures(3, seed=1))
+
+
+def _written(root, files):
+    for seed, file in enumerate(files):
+        put_split(root, file, seed)
+    return root
+
+
+def test_files_in_a_folder_are_read_in_order(tmp_path):
+    for number in (1, 0, 2):
+        put_split(tmp_path, f"default/train/{number:04}.parquet", number)
+    put_split(tmp_path, "default/test/0000.parquet", 9)
+    (tmp_path / "default/train/._0003.parquet").write_bytes(b"left by another system")
+    data = load_data("parquet", str(tmp_path))
+    both = np.concatenate([pictures(3, seed=seed) for seed in range(3)])
+    assert np.array_equal(data.train_images.permute(0, 2, 3, 1), both)
+
+
+@pytest.mark.parametrize("below", ["", "data/"])
+@pytest.mark.parametrize("files", ["{}/train/0.parquet", "{}/train.parquet", "{}/test-0.parquet"])
+def test_several_configurations_are_refused_and_named(tmp_path, files, below):
+    for name in ("default", "large"):
+        put_split(tmp_path, below + files.format(name), 0)
+    with pytest.raises(
+        DataError, match=r"several folders \(default, large\), but a trial reads one.*data_dir"
+    ) as caught:
+        load_data("parquet", str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("others", [("large/train/0.parquet", "small/train/0.parquet"), (".cache/train.parquet",)])
+def test_files_in_the_folder_itself_come_first(tmp_path, others):
+    put_split(tmp_path, "train.parquet", 0)
+    put_split(tmp_path, "test.parquet", 1)
+    for other in others:
+        put_split(tmp_path, other, 5)
+    data = load_data("parquet", str(tmp_path))
+    assert np.array_equal(data.train_images.permute(0, 2, 3, 1), pictures(3, seed=0))
+
+
+def test_data_comes_before_configurations(tmp_path):
+    _written(tmp_path, LAYOUTS["data"])
+    put_split(tmp_path, "default/train/0.parquet", 5)
+    data = load_data("parquet", str(tmp_path))
+    assert np.array_equal(data.train_images.permute(0, 2, 3, 1), pictures(3, seed=0))
+
+
+def test_a_folder_that_may_not_be_read_is_passed_over(tmp_path, monkeypatch):
+    _written(tmp_path, LAYOUTS["converted"])
+    (tmp_path / "lost+found").mkdir()
+    listed = type(tmp_path).iterdir
+
+    def refusing(folder):
+        if folder.name == "lost+found":
+            raise PermissionError(13, "Permission denied")
+        return listed(folder)
+
+    monkeypatch.setattr(type(tmp_path), "iterdir", refusing)
+    assert len(load_data("parquet", str(tmp_path)).train_labels) == 3
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_split_in_two_places_is_refused(tmp_path, split):
+    _written(tmp_path, LAYOUTS["flat"])
+    put_split(tmp_path, f"{split}/0.parquet", 3)
+    with pytest.raises(DataError, match=rf"has {split} files .* and more in {split}/ .*one place"):
+        load_data("parquet", str(tmp_path))
+
+
+def test_a_configuration_with_one_split_is_not_enough(tmp_path):
+    put_split(tmp_path, "default/train/0.parquet", 0)
+    with pytest.raises(DataError, match=r"default has only the training split"):
+        load_data("parquet", str(tmp_path))
+
+
+@pytest.mark.parametrize("pattern", ["{}.parquet", "{}-00000-of-00001.parquet", "default/{}/0000.parquet"])
+@pytest.mark.parametrize("name", ["validation", "valid", "val", "dev"])
+def test_validation_images_are_the_test_images_where_there_are_no_others(tmp_path, name, pattern):
+    put_split(tmp_path, pattern.format("train"), 0)
+    put_split(tmp_path, pattern.format(name), 1)
+    data = load_data("parquet", str(tmp_path))
+    assert np.array_equal(data.test_images.permute(0, 2, 3, 1), pictures(3, seed=1))
+
+
+@pytest.mark.parametrize("pattern", ["{}.parquet", "default/{}/0000.parquet"])
+@pytest.mark.parametrize("name", ["validation", "valid", "val", "dev"])
+def test_the_test_split_is_the_test_split_where_there_is_one(tmp_path, name, pattern):
+    for seed, split in enumerate(("train", "test", name)):
+        put_split(tmp_path, pattern.format(split), seed)
+    data = load_data("parquet", str(tmp_path))
+    assert np.array_equal(data.test_images.permute(0, 2, 3, 1), pictures(3, seed=1))
+    assert len(data.train_labels) == 3
+    (note,) = require_data("parquet", str(tmp_path)).notes
+    assert note.startswith(f"the split {name} beside {tmp_path}")
+    assert "is not read" in note
+
+
+def test_nothing_is_noted_where_everything_is_read(tmp_path):
+    assert require_data("parquet", str(_written(tmp_path, LAYOUTS["flat"]))).notes == ()
+
+
+@pytest.mark.parametrize("files", ["validation/0000.parquet", "default/validation/0000.parquet", "data/val-0.parquet"])
+def test_validation_images_alone_are_found_in_every_layout(tmp_path, files):
+    put_split(tmp_path, files, 0)
+    assert len(load_validation(tmp_path).test_labels) == 3
+
+
+@pytest.mark.parametrize("dataset", ["tinyimagenet", "imagenet", "cifar10"])
+def test_other_data_sets_are_found_in_every_layout(tmp_path, dataset):
+    side = {"tinyimagenet": 64, "imagenet": 20, "cifar10": 32}[dataset]
+    for split in ("train", "test" if dataset == "cifar10" else "validation"):
+        write(tmp_path / f"default/{split}/0000.parquet", pictures(3, (side, side, 3)), [0, 1, 2])
+    assert load_data(dataset, str(tmp_path)).train_labels.tolist() == [0, 1, 2]
