@@ -26,6 +26,7 @@ from trials.methods.bip.hydra import HydraConfig
 from trials.methods.magnitude.imp import ImpConfig
 from trials.methods.magnitude.one_shot import OneShotConfig
 from trials.methods.parsing import parse
+from trials.running.trial import TrialHost, run
 
 BASE: dict[str, Any] = {"method": "one_shot", "dataset": "few_digits", "model": "tiny", "pretrain": {"epochs": 1}}
 SPACES: dict[str, dict[str, Any]] = {
@@ -264,6 +265,24 @@ def other_params(content: dict[str, Any]) -> None:
 
 def other_grid(content: dict[str, Any]) -> None:
     content["samples"][0]["grid"] = {"density": 0.3}
+
+
+def test_a_shared_trial_of_another_content_is_not_taken(tmp_path: Path, few_digits: None) -> None:
+    """Another sweep of the storage, by a version with another default, has left it under the same name."""
+    config = parse({**BASE, "density": 0.5, "finetune": None})
+    assert run(config, tmp_path / "a", TrialHost(tmp_path / "stages")).status == "complete"
+    (shared,) = (tmp_path / "stages").iterdir()
+    content = json.loads((shared / "config.json").read_text())
+    assert (content["id"], content["config"]["method"]) == (shared.name.rpartition("-")[0], "dense")
+    content["config"]["train"]["momentum"] = 0.5
+    (shared / "config.json").write_text(json.dumps(content))
+    state = run(config, tmp_path / "b", TrialHost(tmp_path / "stages"))
+    assert state.status == "failed"
+    assert state.error is not None
+    assert f"shared trial {shared.name} was made with 0.5 as its train.momentum" in state.error["message"]
+    (shared / "config.json").unlink()  # as of an earlier version
+    assert run(config, tmp_path / "b", TrialHost(tmp_path / "stages")).status == "complete"
+    assert not (shared / "config.json").exists()
 
 
 EDITS: dict[str, tuple[str, Callable[[dict[str, Any]], None], str]] = {
