@@ -19,6 +19,8 @@ from trials.storage.sweep_path import sweep_path
 if TYPE_CHECKING:
     from rich.console import Console
 
+_AS_BEGUN = "continues the sweep as its own sweep.yaml describes it"
+
 __all__ = ["COMPLETE", "FAILURES", "STOPPED", "WRONG_INPUT", "main"]
 
 
@@ -81,9 +83,25 @@ def _cancel(options: argparse.Namespace, console: Console) -> int:
     return COMPLETE
 
 
+def _resume(options: argparse.Namespace, console: Console) -> int:
+    for option, given in (("--space", options.space), ("--profile", options.profile), ("--name", options.name)):
+        if given is not None:
+            raise UserError(f"{option} is {given!r}, but --resume {options.resume} {_AS_BEGUN}: leave out one of them")
+    if options.overrides:
+        raise UserError(
+            f"--set is {options.overrides[0]!r}, but --resume {options.resume} {_AS_BEGUN}: leave it out, or give the "
+            "--space that the sweep was begun with instead"
+        )
+    return _run(options, console)
+
+
 def _sweep(options: argparse.Namespace, console: Console) -> int:
     if not options.space:
         raise UserError("--space is missing: name one (--list-spaces shows them) or give a YAML file")
+    return _run(options, console)
+
+
+def _run(options: argparse.Namespace, console: Console) -> int:
     with interruptible():
         from sweeper.driver import sweep
 
@@ -97,5 +115,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "show": _show,
     "dashboard": _dashboard,
     "cancel": _cancel,
+    "resume": _resume,
 }
 """Commands by the option that selects them; the first option that is set wins. Without any, a space is swept."""

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from sweeper.before_run import check_preconditions, look_here, may_join, require_same_data
+from sweeper.continuing import record_change, refuse_contradictions, resumed_space
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.options import COMPLETE, FAILURES, STOPPED
 from sweeper.search.warm_start import commit_warm_start, warm_start
 from sweeper.space.checks import check_space
-from sweeper.space.compatibility import contradictions
-from sweeper.space.load import from_document, load_space
+from sweeper.space.load import load_space
 from sweeper.space.space import Space
 from trials.config.trial_config import TrialConfig
 from trials.errors import UserError
-from trials.frozen import SCHEMA
 from trials.methods.registry import METHODS
 from trials.running.environment import git_commit
 from trials.storage import files
@@ -32,24 +30,12 @@ from trials.storage.sweep_path import sweep_path
 if TYPE_CHECKING:
     from sweeper.search.plan import Plan
 
-_VERSIONS = ("torch", "torchvision", "ray", "optuna", "pandas", "pyarrow", "numpy")
-
 
 def sweep(options: argparse.Namespace, console: Console) -> int:
     """Check a space, then run it to its end (``--dry-run``: only describe the run). Returns the exit code."""
-    limit = 1 if options.serial else options.max_concurrent
-    space = load_space(
-        options.space,
-        profile=options.profile,
-        overrides=options.overrides,
-        samples=options.samples,
-        max_concurrent=limit,
-        max_hours=options.max_hours,
-    )
+    space, folder = _asked_for(options)
     check_space(space)
-    name, said_by = (space.name, "the space's name") if options.name is None else (options.name, "--name")
-    folder = SweepFolder(sweep_path(options.storage, name, said_by))
-    refuse_contradictions(folder, space)
+    continued = refuse_contradictions(folder, space, retry_failed=options.retry_failed)
     found = look_here(space, options.address, peek=options.dry_run)
     for note in found.notes:
         console.print(f"note: {note}", markup=False)
@@ -58,6 +44,8 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
     warm = warm_start(space, folder, found.data())
     if options.dry_run:
         describe_run(space, folder, console)
+        for line in continued.lines:
+            console.print(line, markup=False)
         for line in (*found.missing, *found.lacking):
             console.print(f"not here: {line}", markup=False)
         if warm:
@@ -81,6 +69,21 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
         return drive(space, folder, lease, options.address, console, verify=options.verify, data=found.data())
 
 
+def _asked_for(options: argparse.Namespace) -> tuple[Space, SweepFolder]:
+    """The space to run and the sweep's folder: of ``--space``, or of the sweep that ``--resume`` names."""
+    limits = {
+        "samples": options.samples,
+        "max_concurrent": 1 if options.serial else options.max_concurrent,
+        "max_hours": options.max_hours,
+    }
+    if options.resume is not None:
+        folder = SweepFolder(sweep_path(options.storage, options.resume, "--resume"))
+        return resumed_space(folder, **limits), folder
+    space = load_space(options.space, profile=options.profile, overrides=options.overrides, **limits)
+    name, said_by = (space.name, "the space's name") if options.name is None else (options.name, "--name")
+    return space, SweepFolder(sweep_path(options.storage, name, said_by))
+
+
 def drive(
     space: Space,
     folder: SweepFolder,
@@ -101,9 +104,11 @@ def drive(
     from sweeper.execution.on_ray.tune_run import run_plan  # imports Ray: not needed to show, describe or refuse
     from sweeper.search.plan import Plan
 
-    refuse_contradictions(folder, space)  # again, since another driver may have changed the sweep before
+    continued = refuse_contradictions(folder, space)  # again, since another driver may have changed the sweep before
     require_same_data(folder, data)
-    record_change(folder, space, console, data)
+    record_change(folder, space, console, git_commit(), data)
+    for line in continued.lines:
+        console.print(line, markup=False)
     damaged = folder.repair(checkpoints=verify)
     warm = warm_start(space, folder, data)
     commit_warm_start(folder, warm)
@@ -112,6 +117,7 @@ def drive(
         for line in damaged:
             console.print(line, markup=False)
     else:
+        continued.require_nothing_to_run()  # a repair may have taken back a trial
         display = LiveView(plan.totals, console, space.objective, space.direction)
         with display:
             for line in damaged:
@@ -173,59 +179,6 @@ def outlive(lease: Lease, console: Console) -> bool:
             return True
         time.sleep(HEARTBEAT_S / 5)
     return lease.acquire()
-
-
-def refuse_contradictions(folder: SweepFolder, space: Space) -> None:
-    """Refuse a space that neither resumes nor extends the sweep in the folder.
-
-    Raises:
-        UserError: the spaces differ in what cannot change (the message names it), or sweep.yaml cannot be read.
-    """
-    document = folder.space_document()
-    if document is None:
-        return
-    try:
-        begun = from_document(document)
-    except UserError as error:
-        raise UserError(
-            f"{folder.path / 'sweep.yaml'} has a space of another version, or was changed by hand ({error}): "
-            "restore it, or give another --name"
-        ) from None
-    differences = contradictions(begun, space)
-    if differences:
-        raise UserError(
-            f"{folder.path.name} was begun as another sweep: {'; '.join(differences)}; "
-            "restore what it had, or give another --name"
-        )
-
-
-def record_change(folder: SweepFolder, space: Space, console: Console, data: Sequence[DataUsed] = ()) -> None:
-    """Add space, data, library versions and commit to sweep.yaml if any has changed; print changed versions.
-
-    Raises:
-        UserError: the sweep was written with another schema, that is, with other folders and names.
-    """
-    documents = folder.documents()
-    schema = documents[-1].get("schema", 1) if documents else SCHEMA
-    if schema != SCHEMA:
-        raise UserError(
-            f"{folder.path.name} was written with schema {schema} (commit {documents[-1].get('commit')}), but this "
-            f"code has schema {SCHEMA}: resume with that version, or give another --name"
-        )
-    document: dict[str, Any] = {
-        "schema": SCHEMA,
-        "space": space.document(),
-        "data": [used.document() for used in data],
-        "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},
-        "commit": git_commit(),
-    }
-    if documents and {key: documents[-1].get(key) for key in document} == document:
-        return
-    before = documents[-1].get("versions", {}) if documents else {}
-    changed = [f"{n} {before[n]} -> {v}" for n, v in document["versions"].items() if before.get(n, v) != v]
-    if changed:
-        console.print(f"resumes with other versions: {', '.join(changed)}", markup=False)
-    folder.append({"written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **document})
 
 
 def describe_run(space: Space, folder: SweepFolder, console: Console) -> None:

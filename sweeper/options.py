@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--storage", default=os.environ.get("SWEEP_STORAGE", "results"), metavar="PLACE",
                    help="a path, or s3://BUCKET/PREFIX (default: $SWEEP_STORAGE, else results)")  # fmt: skip
     p.add_argument("--name", help="the sweep's folder in the storage (default: the space's name)")
+    p.add_argument("--resume", metavar="NAME", help="continue a sweep as its own sweep.yaml has it; takes no --space")
     p.add_argument("--samples", type=int, metavar="N", help="samples per cell")
     p.add_argument("--max-concurrent", type=int, metavar="N", help="trials at once")
     p.add_argument("--max-hours", type=float, metavar="H", help="stop after H hours; the same command resumes")

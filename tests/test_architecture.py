@@ -35,7 +35,7 @@ FLOORS = {
         {"results"},
         {"search"},
         {"execution"},
-        {"before_run"},
+        {"before_run", "continuing"},
         {"driver", "dashboard", "control"},
         {"cli", "comparison_plot", "lineage_plot", ""},
     ],

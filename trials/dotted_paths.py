@@ -56,6 +56,18 @@ def set_at(content: dict[str, Any], path: str, value: Any, by: str = "grid or se
     content[last] = value
 
 
+def drop_at(content: dict[str, Any], path: str) -> None:
+    """Remove the value at a dotted path in place, if there is one, and mappings that are empty without it."""
+    key, _, rest = path.partition(".")
+    if rest and isinstance(content.get(key), dict):
+        drop_at(content[key], rest)
+        if content[key]:
+            return
+    elif rest:
+        return
+    content.pop(key, None)
+
+
 def override(content: Any, settings: Iterable[str]) -> Any:
     """Return a copy of ``content`` with every ``a.b=c`` applied; values are read as YAML.
 

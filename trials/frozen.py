@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from trials.errors import UserError, unknown_name
 
 SCHEMA = 1
-"""Version of names and folders: hashed into every trial's name and written into the files of sweeps and trials."""
+"""Version of the folders' format, written into the files of sweeps and trials. Names of trials do not depend on it."""
 
 
 class Frozen(BaseModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -50,14 +50,19 @@ class Sample:
 
 @dataclass(frozen=True)
 class StoredConfig:
-    """A trial's config as JSON (``content``), parsed on first use."""
+    """A trial's config as JSON (``content``), parsed on first use, and the revisions that it was made with.
+
+    Attributes:
+        revisions: revisions other than 1 of what computes it, by part (:mod:`trials.config.revisions`).
+    """
 
     content: dict[str, Any]
+    revisions: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: TrialConfig) -> StoredConfig:
         """Store ``config`` as JSON, keeping the parsed config too."""
-        stored = cls(config.model_dump(mode="json"))
+        stored = cls(config.model_dump(mode="json"), config.revisions)
         stored.__dict__["typed"] = config
         return stored
 
@@ -135,9 +140,20 @@ class SweepFolder:
         """Return the path of a trial's folder."""
         return self.trials / trial_id
 
-    def schedule(self, trial_id: str, config: Mapping[str, Any], samples: tuple[Sample, ...]) -> None:
-        """Write a trial's config and samples, before the trial is assigned to a worker."""
+    def schedule(
+        self,
+        trial_id: str,
+        config: Mapping[str, Any],
+        samples: tuple[Sample, ...],
+        revisions: Mapping[str, int] | None = None,
+    ) -> None:
+        """Write a trial's config and samples, before the trial is assigned to a worker.
+
+        ``revisions`` are those other than 1.
+        """
         content = {"schema": SCHEMA, "id": trial_id, "config": config, "samples": [asdict(s) for s in samples]}
+        if revisions:
+            content["revisions"] = dict(revisions)
         folder = self.trial_folder(trial_id)
         folder.mkdir(parents=True, exist_ok=True)
         files.write(folder / "config.json", json.dumps(content, indent=1).encode())
@@ -160,14 +176,14 @@ class SweepFolder:
     def _record(self, name: str) -> Record | None:
         folder = TrialFolder(self.trials / name)
         try:
-            trial_id, config, samples = _read_config(folder.path / "config.json")
-        except (OSError, ValueError, KeyError, TypeError):
+            trial_id, stored, samples = _read_config(folder.path / "config.json")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
         try:
             state = folder.state()
         except DamagedFile:
             state = None
-        return Record(trial_id, StoredConfig(config), samples, folder, state)
+        return Record(trial_id, stored, samples, folder, state)
 
     def repair(self, *, checkpoints: bool = False) -> list[str]:
         """Set damaged files aside and repair those that can be repaired; return a line for each.
@@ -186,7 +202,7 @@ class SweepFolder:
             _read_config(config)
         except OSError:
             return []
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             return [f"{config} is damaged ({error}); set aside as {files.set_aside(config).name}"]
         return TrialFolder(self.trials / name).verify(checkpoint=checkpoints)
 
@@ -269,7 +285,7 @@ def is_stopped(folder: Place, step: int) -> bool:
     """Whether the driver has stopped the trial in ``folder`` at this step or earlier. For the trial's process."""
     try:
         _, _, samples = _read_config(folder / "config.json")
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
     return any(sample.stopped is not None and step >= sample.stopped for sample in samples)
 
@@ -302,7 +318,8 @@ def _stamp(folder: str) -> Stamp:
     return stamp
 
 
-def _read_config(path: Place) -> tuple[str, dict[str, Any], tuple[Sample, ...]]:
+def _read_config(path: Place) -> tuple[str, StoredConfig, tuple[Sample, ...]]:
     content = json.loads(path.read_bytes())
     samples = tuple(Sample(**sample) for sample in content["samples"])
-    return str(content["id"]), dict(content["config"]), samples
+    revisions = {str(part): int(number) for part, number in content.get("revisions", {}).items()}
+    return str(content["id"]), StoredConfig(dict(content["config"]), revisions), samples

@@ -207,7 +207,7 @@ class Plan:
         known = self._records.get(config.id)
         stored = StoredConfig.of(config)
         samples = (*known.samples, sample) if known else (sample,)
-        self.folder.schedule(config.id, stored.content, samples)
+        self.folder.schedule(config.id, stored.content, samples, stored.revisions)
         folder = TrialFolder(self.folder.trial_folder(config.id))
         record = Record(config.id, stored, samples, folder, known.state if known else None)
         self._records[config.id] = record
@@ -258,7 +258,7 @@ class Plan:
         if stop or left:
             judged = replace(sample, attrs={**sample.attrs, **left}, stopped=step if stop else None)
             samples = tuple(judged if other is sample else other for other in record.samples)
-            self.folder.schedule(record.id, record.content, samples)
+            self.folder.schedule(record.id, record.content, samples, record.stored.revisions)
             self._records[trial_id] = replace(record, samples=samples)
 
     def ended(self, trial_id: str) -> list[Ending]:

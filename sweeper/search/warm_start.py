@@ -150,7 +150,7 @@ def _warm(space: Space, cell: Cell, records: Sequence[Record]) -> WarmStart:
         hashes = record.content.get("file_hashes")
         if hashes and is_same:  # equal paths may name other files by now
             is_same = space.config(cell, observation.params).file_hashes == hashes
-        (same if is_same else others).append(observation)
+        (same if is_same and _of_this_revision(record) else others).append(observation)
     return WarmStart(tuple(same), () if same else _best(space, others))
 
 
@@ -175,6 +175,14 @@ def _paths_as_given(record: Record) -> dict[str, Any]:
     """What grid or search gave for fields that name files; a config holds these paths as absolute ones."""
     given = {**record.samples[0].grid, **record.samples[0].params} if record.samples else {}
     return {field: given[field] for field in record.content.get("file_hashes") or () if field in given}
+
+
+def _of_this_revision(record: Record) -> bool:
+    """Whether this version would compute a trial as it was computed."""
+    try:
+        return record.config.revisions == record.stored.revisions
+    except UserError:
+        return False
 
 
 def _question(config: Mapping[str, Any], space: Space) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from sweeper.space.grid.cases import template
 from sweeper.space.grid.cells import Cell, nearest_cell
 from sweeper.space.grid.conditions import holds
 from sweeper.space.options.pbt import Pbt
@@ -15,19 +16,25 @@ from trials.errors import UserError, shown
 
 _EQUAL = ("sampler", "seed", "objective", "direction", "objectives", "constraints", "enqueue", "pruner", "from_sweep")
 
+_FILES = "file_hashes."
 
-def contradictions(old: Space, new: Space) -> list[str]:
+
+def contradictions(old: Space, new: Space, stored: Collection[Mapping[str, Any]] = ()) -> list[str]:
     """Return one line per contradiction between ``new`` and the sweep that ``old`` began; empty if it may continue.
 
     The trials, except for where they run, and the search must be the same. Grid values and samples may be added.
     Resources, retries, concurrency and the description may change.
+
+    Args:
+        stored: contents of the sweep's committed configs, which say what the defaults were that ``old`` left out. The
+            files that they name are compared by their contents, not here.
     """
     return [
         *_grid(old, new),
         *_search(old, new),
         *_fields(old, new),
         *_pbt(old.pbt, new.pbt),
-        *_trial(old, new),
+        *_trial(old, new, stored),
     ]
 
 
@@ -89,23 +96,46 @@ def _pbt(old: Pbt | None, new: Pbt | None) -> Iterator[str]:
             yield _difference("pbt.", field, before, now)
 
 
-def _trial(old: Space, new: Space) -> list[str]:
-    """Return differences of the trials' configs, defaults included, in one cell per method and set of cases."""
+def _trial(old: Space, new: Space, stored: Collection[Mapping[str, Any]]) -> list[str]:
+    """Return differences of the trials' configs, defaults included, in one cell and point of each kind.
+
+    Cells are of one kind if they have the same method, cases and paths. A point has those hyperparameters whose
+    conditions hold: elsewhere, the template's value counts.
+    """
     lines: dict[str, None] = {}
     cases = [*old.cases.values(), *new.cases.values()]
-    examples = {(c.values.get("method"), *(holds(case.when, c.values) for case in cases)): c for c in old.cells()}
+    examples = {
+        (c.values.get("method"), *(holds(case.when, c.values) for case in cases), frozenset(c.values)): c
+        for c in old.cells()
+    }
     for cell in examples.values():
         there = nearest_cell(new.grid, cell.values)
-        varied = {*cell.values, *there.values, *old.search, *new.search} | WHERE
-        before, now = _effective(old, cell), _effective(new, there)
-        if before is None or now is None:  # written by another version: compare the templates as written
-            before, now = dict(leaves(old.trial)), dict(leaves(new.trial))
-            varied |= {*old.grid, *new.grid}
-        for path in [*before, *(path for path in now if path not in before)]:
-            fixed = not any(path == other or path.startswith(f"{other}.") for other in varied)
-            if fixed and (path not in before or path not in now or before[path] != now[path]):
-                lines[_difference("trial.", path, before, now)] = None
+        for point in {frozenset(point): point for point in old.corners(cell)}.values():
+            varied = {*cell.values, *there.values, *point, "file_hashes"} | WHERE
+            before, now = _effective(old, cell, point), _effective(new, there, point)
+            if stored:
+                varied |= {path.removeprefix(_FILES) for path in now or () if path.startswith(_FILES)}
+            if before is None or now is None:  # written by another version: compare the templates as written
+                before, now = dict(leaves(old.trial)), dict(leaves(new.trial))
+                varied |= {*old.grid, *new.grid, *old.search, *new.search}
+            for path in [*before, *(path for path in now if path not in before)]:
+                fixed = not any(path == other or path.startswith(f"{other}.") for other in varied)
+                same = path in before and path in now and before[path] == now[path]
+                if fixed and not same and not (stored and _as_committed(old, cell, path, now, stored)):
+                    lines[_difference("trial.", path, before, now)] = None
     return list(lines)
+
+
+def _as_committed(
+    old: Space, cell: Cell, path: str, now: Mapping[str, Any], stored: Collection[Mapping[str, Any]]
+) -> bool:
+    """Whether ``old`` left a field to its default, and the committed trials have it as it is written now."""
+    written = [other for other, _ in leaves(template(old.trial, old.cases, cell.values))]
+    if any(path == other or path.startswith(f"{other}.") for other in written):
+        return False
+    alike = [content for content in stored if content.get("method") == now.get("method")] or stored
+    found = [content[path] for content in map(dict, map(leaves, alike)) if path in content]
+    return bool(found) and all(value == now.get(path) for value in found)
 
 
 def _difference(section: str, path: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -115,10 +145,10 @@ def _difference(section: str, path: str, before: Mapping[str, Any], now: Mapping
     return f"{section}{path} {is_now}, but the sweep was begun {was}"
 
 
-def _effective(space: Space, cell: Cell) -> dict[str, Any] | None:
-    """Return every field of the trial config of a cell, by dotted path; None if the config is invalid."""
+def _effective(space: Space, cell: Cell, point: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return every field of the trial config of a cell's point, by dotted path; None if the config is invalid."""
     try:
-        config = next(space.corner_configs(cell))
+        config = space.config(cell, point)
     except UserError:
         return None
     return dict(leaves(config.model_dump(mode="json")))

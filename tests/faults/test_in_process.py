@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sweeper import driver
+from sweeper import continuing
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.search.plan import Plan
 from tests.sweeper.sweeps import begun, finish, finished, make_space
@@ -196,7 +196,7 @@ def driven(space: Any, folder: SweepFolder) -> str:
     from rich.console import Console
 
     said = io.StringIO()
-    driver.record_change(folder, space, Console(file=said, width=1000))
+    continuing.record_change(folder, space, Console(file=said, width=1000), "c0ffee")
     return said.getvalue()
 
 
@@ -204,12 +204,12 @@ def test_code_of_another_version_is_noted_or_refused(tmp_path: Path, monkeypatch
     space, folder = make_space(), SweepFolder(tmp_path / "sweep")
     plan = Plan(space, folder)
     assert driven(space, folder) == driven(space, folder) == ""
-    monkeypatch.setattr(driver.importlib.metadata, "version", lambda name: "99.0" if name == "torch" else "1.0")
+    monkeypatch.setattr(continuing.importlib.metadata, "version", lambda name: "99.0" if name == "torch" else "1.0")
     said = driven(space, folder)
     assert said.startswith("resumes with other versions: torch ")
     assert "-> 99.0" in said
     assert len(folder.documents()) == 2
-    monkeypatch.setattr(driver, "SCHEMA", SCHEMA + 1)
+    monkeypatch.setattr(continuing, "SCHEMA", SCHEMA + 1)
     with pytest.raises(UserError, match=rf"written with schema {SCHEMA} .* but this code has schema {SCHEMA + 1}"):
         driven(space, folder)
     assert len(folder.documents()) == 2

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trials.commands.arguments import add_threads
+from trials.config.stored_content import ABSENT, differing_fields
 from trials.config.trial_config import TrialConfig
 from trials.data import require_data
 from trials.dotted_paths import override
-from trials.errors import Superseded, UserError
+from trials.errors import Superseded, UserError, shown
 from trials.methods.parsing import parse
 from trials.methods.preconditions import require_runnable
 from trials.networks.named_files import resolved
@@ -49,8 +50,7 @@ def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
         files.require_writable(folder)
     except OSError as error:
         raise UserError(f"storage is {options.storage!r}, but must be writable ({error}): give --storage") from None
-    content = {"schema": 1, "id": config.id, "config": config.model_dump(mode="json"), "samples": []}
-    files.write(folder / "config.json", json.dumps(content, indent=1).encode())
+    _write_config(folder, config)
     try:
         with _stop_requests() as asked:
             state = run(config, folder, TrialHost(sweep.parent / STAGES, _print, lambda: bool(asked), options.threads))
@@ -84,6 +84,28 @@ def check_before(config: TrialConfig, sweep: Place) -> None:
     now = [DataUsed.of(config.model_dump(mode="json"), str(header.fingerprint))]
     way_out = "set data_dir to the data that it used, or give another --name"
     refuse_other_data(sweep.name, data_used_in(sweep / "trials"), now, way_out)
+
+
+def _write_config(folder: Place, config: TrialConfig) -> None:
+    """Write the trial's ``config.json``.
+
+    Raises:
+        UserError: there is one of this name with another content, since a default has changed.
+    """
+    try:
+        stored = json.loads((folder / "config.json").read_bytes())["config"]
+        differing = differing_fields(stored, config)
+        found = next((field for field in differing if field[0] not in config.file_hashes), None)  # its hash is named
+    except (OSError, ValueError, KeyError, TypeError):
+        found = None
+    if found is not None:
+        path, before, now = found
+        raise UserError(
+            f"{path} is {shown(now)}, but {config.id} was made with {'none' if before is ABSENT else shown(before)}: "
+            f"the default has changed, or {folder / 'config.json'} was changed by hand: give another --name"
+        )
+    content = {"schema": 1, "id": config.id, "config": config.model_dump(mode="json"), "samples": []}
+    files.write(folder / "config.json", json.dumps({**content, "revisions": config.revisions}, indent=1).encode())
 
 
 @contextmanager

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from trials.config.recipes import OpenRecipe, PretrainRecipe, one_of
+from trials.config.revisions import revised_parts
 from trials.data import DATASETS, DataKey, DataOptions
+from trials.dotted_paths import drop_at
 from trials.errors import unknown_name
-from trials.frozen import SCHEMA, Frozen
+from trials.frozen import Frozen
 from trials.models import MODELS
 from trials.models.imagenet_resnet import TORCHVISION
 
@@ -123,17 +125,22 @@ class TrialConfig(Frozen):
 
     @property
     def revision(self) -> int:
-        """Revision of what the method computes from this config.
+        """Revision of what the method computes from this config (:mod:`trials.config.revisions`).
 
-        Whoever changes what an equal config computes raises it, for exactly those configs.
+        Whoever changes what an equal config computes raises it, for exactly those configs, also for those of other
+        methods that start from such a trial.
         """
         return 1
 
     @property
+    def revised_because(self) -> str:
+        """Why ``revision`` is not 1, as a clause for messages; empty where it is 1."""
+        return ""
+
+    @property
     def revisions(self) -> dict[str, int]:
         """Revisions other than 1 of all that computes this config's results, by what has them."""
-        found = {"method": self.revision}
-        return {part: number for part, number in found.items() if number != 1}
+        return {part: change.number for part, change in revised_parts(self).items()}
 
     @property
     def id(self) -> str:
@@ -141,9 +148,18 @@ class TrialConfig(Frozen):
 
         Hashes of files stand for their paths; revisions are hashed where they are not 1.
         """
+        return self.name_at(self.revisions)
+
+    def name_at(self, revisions: Mapping[str, int], without: Collection[str] = ()) -> str:
+        """The trial's name at other revisions than this code's, such as those that an earlier sweep was made with.
+
+        ``without``: dotted paths of fields whose values were defaults then, and so no part of the name.
+        """
         content = self.model_dump(mode="json", exclude_defaults=True, exclude={*WHERE, "file_hashes"})
+        for path in without:
+            drop_at(content, path)
         content |= {field: f"sha256:{digest}" for field, digest in self.file_hashes.items()}
-        return f"{self.method}-{content_hash({**content, **({'revisions': self.revisions} if self.revisions else {})})}"
+        return f"{self.method}-{content_hash({**content, **({'revisions': dict(revisions)} if revisions else {})})}"
 
 
 class HasVariant(TrialConfig):
@@ -206,7 +222,11 @@ class StartsDense(HasSource):
     pretrain: PretrainRecipe = PretrainRecipe()
 
 
+_NAMES = 1
+"""Version of the rule by which names are made. Fixed: another number would rename every trial."""
+
+
 def content_hash(content: Mapping[str, Any]) -> str:
-    """Return 12 hex digits of the SHA-256 of ``content`` and the schema version, as canonical JSON."""
-    text = json.dumps({"schema": SCHEMA, **content}, sort_keys=True, separators=(",", ":"))
+    """Return 12 hex digits of the SHA-256 of ``content`` and the version of this rule, as canonical JSON."""
+    text = json.dumps({"schema": _NAMES, **content}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trials.errors import OUT_OF_MEMORY, DamagedFile, Preempted, Superseded
+from trials.config.stored_content import ABSENT, differing_fields
+from trials.config.trial_config import TrialConfig
+from trials.errors import OUT_OF_MEMORY, DamagedFile, Preempted, Superseded, UserError, shown
+from trials.frozen import SCHEMA
+from trials.storage import files
 from trials.storage.lease import Lease
 from trials.storage.rows import Rows
 from trials.storage.trial_folder import State, TrialFolder
@@ -57,6 +62,34 @@ def obtain(
             raise Preempted
         else:
             time.sleep(SHARED_POLL_S if isinstance(folder.path, Path) else SHARED_POLL_STORE_S)
+
+
+def require_same_config(folder: TrialFolder, config: TrialConfig) -> None:
+    """Write the config of a shared trial that has not begun; compare with it the config of whoever needs the trial.
+
+    A changed default of the code gives another content the same name. Trials of versions that wrote no ``config.json``
+    are not compared.
+
+    Raises:
+        UserError: the shared trial of this name has another content.
+    """
+    path = folder.path / "config.json"
+    try:
+        stored = json.loads(path.read_bytes())["config"]
+        fields = [field for field in differing_fields(stored, config) if field[0] not in config.file_hashes]
+    except FileNotFoundError:
+        if _state(folder) is None:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            content = {"schema": SCHEMA, "id": config.id, "config": config.model_dump(mode="json"), "samples": []}
+            files.write(path, json.dumps(content, indent=1).encode())
+        return
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for name, before, now in fields[:1]:
+        raise UserError(
+            f"shared trial {folder.path.name} was made with {'none' if before is ABSENT else shown(before)} as its "
+            f"{name}, but the default is {shown(now)} now: set the earlier value, or give another --storage"
+        )
 
 
 def _state(folder: TrialFolder) -> State | None:

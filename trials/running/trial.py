@@ -21,7 +21,7 @@ from trials.methods.starting import load_source
 from trials.running.environment import device_name, environment_of
 from trials.running.inherited_checkpoint import inherited
 from trials.running.progress import Progress, TrialHost
-from trials.running.shared_trials import obtain
+from trials.running.shared_trials import obtain, require_same_config
 from trials.running.stage_run import StageRun
 from trials.seeding import derive_seed
 from trials.storage.place import Place
@@ -170,6 +170,7 @@ class _Run:
     def _obtain(self, source: TrialConfig, trial_host: TrialHost) -> tuple[str, dict[str, Any], Rows]:
         """Return a shared trial's folder name, checkpoint and rows."""
         folder = TrialFolder(self.trial_host.stages / source_name(source, self.raw))
+        trial_host.when_there_is_room(lambda: require_same_config(folder, source))
         found = obtain(folder, lambda: run(source, folder.path, trial_host), self.trial_host.should_stop)
         self._refuse_other_data(found[0])
         return folder.path.name, *found

@@ -14,6 +14,8 @@ from sweeper.search.plan import Plan
 from sweeper.search.warm_start import WarmStart, commit_warm_start, warm_start
 from sweeper.space.space import Space
 from tests.sweeper.sweeps import ONE_SHOT, asked, finish, landscape, make_space, run_space
+from trials.config import revisions
+from trials.config.revisions import Revised
 from trials.errors import UserError
 
 SEARCH: dict[str, Any] = {"finetune.lr": {"loguniform": [1e-3, 1.0]}, "finetune.momentum": {"uniform": [0.0, 0.95]}}
@@ -53,6 +55,18 @@ def test_results_of_the_same_search_are_observations(tmp_path: Path, earlier: Sw
     assert [trial.values[0] for trial in study.trials] == [o.values[0] for o in warm["density=0.5,seed=3"].observations]
     cold = Plan(space, SweepFolder(tmp_path / "cold"))
     assert plan._searches["density=0.5,seed=3"].ask().params != cold._searches["density=0.5,seed=3"].ask().params
+
+
+def test_trials_of_another_revision_only_give_points(
+    tmp_path: Path, earlier: SweepFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    denser = Revised("data", 2, lambda config: getattr(config, "density", 1) > 0.4, "its images were upside down")
+    monkeypatch.setattr(revisions, "REVISED", (denser,))
+    warm = warm_start(*later(tmp_path))
+    assert {key: (len(cell.observations), len(cell.points)) for key, cell in warm.items()} == {
+        "density=0.5": (0, 3),
+        "density=0.2": (6, 0),
+    }
 
 
 @pytest.mark.parametrize(

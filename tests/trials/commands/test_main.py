@@ -65,6 +65,24 @@ def test_runs_prints_and_exits_with_0(tmp_path: Path, capsys: pytest.CaptureFixt
     assert again == lines[-1:]
 
 
+def test_another_content_of_the_same_name_exits_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a version with other defaults leaves it: ``augment`` is no part of the name where it is the default."""
+    config = written(tmp_path)
+    arguments = [str(config), "--storage", str(tmp_path / "s"), "--threads", "1"]
+    path = folder_of(config, tmp_path / "s") / "config.json"
+    path.parent.mkdir(parents=True)
+    content = parse(yaml.safe_load(config.read_text())).model_dump(mode="json")
+    stored = json.dumps({"schema": 1, "id": path.parent.name, "config": {**content, "augment": False}, "samples": []})
+    path.write_text(stored)
+    assert command.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    for part in ("augment is True, but bip-", "was made with False", "the default has changed", "give another --name"):
+        assert part in said
+    assert path.read_text() == stored
+    assert command.main([*arguments, "--name", "other"]) == 0
+
+
 def test_overrides_and_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = written(tmp_path)
     arguments = ["--storage", str(tmp_path), "--name", "mine", "--set", "density=5e-1", "--set", "finetune=null"]

@@ -76,6 +76,10 @@ class BipConfig(ScoredConfig):
     prune: BipRecipe = BipRecipe()
     finetune: Recipe | None = None
 
+    @property
+    def revision(self) -> int:
+        return super().revision if self.optimizers == "separate" else 1  # shared ones step tensor by tensor, rightly
+
     @model_validator(mode="before")
     @classmethod
     def _as_released(cls, content: Any) -> Any:

@@ -54,6 +54,16 @@ class ScoredConfig(HasVariant, StartsDense):
     score_init: Literal["copy", "random", "alias"] = "copy"
     first_conv: Literal["auto", "pruned", "dense"] = "auto"
 
+    @property
+    def revision(self) -> int:
+        return 2 if self.score_init == "random" and self.memory_format == "channels_last" else 1
+
+    @property
+    def revised_because(self) -> str:
+        if self.revision == 1:
+            return ""
+        return "random scores in channels_last were moved by other scores' gradients"
+
     def scored(self, net: Net) -> dict[str, Tensor]:
         """The weights that have scores, in module order."""
         weights = prunable(net.model, linear=PATTERNS[self.pattern].linear)

@@ -1,0 +1,181 @@
+"""May a space continue the sweep in a folder: descriptions are compared first, then what its trials really were."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+
+from sweeper.folder.sweep_folder import Record, SweepFolder
+from sweeper.search.derived_configs import Compared, compare_committed
+from sweeper.space.compatibility import contradictions
+from sweeper.space.load import from_document
+from sweeper.space.space import Space
+from trials.dotted_paths import leaves
+from trials.errors import UserError
+from trials.frozen import SCHEMA
+from trials.storage.data_used import DataUsed
+
+_VERSIONS = ("torch", "torchvision", "ray", "optuna", "pandas", "pyarrow", "numpy")
+
+
+@dataclass(frozen=True)
+class Continued:
+    """What is to be said of a sweep that a space may continue.
+
+    Attributes:
+        lines: what its user should know.
+        revised: why nothing more may be run in it, as the message of a refusal; None if it may.
+    """
+
+    lines: tuple[str, ...] = ()
+    revised: str | None = None
+
+    def require_nothing_to_run(self) -> None:
+        """Called where something would run.
+
+        Raises:
+            UserError: its trials have other revisions than this version computes.
+        """
+        if self.revised is not None:
+            raise UserError(self.revised)
+
+
+def resumed_space(folder: SweepFolder, **given: int | float | None) -> Space:
+    """Return the space of a sweep's last change, with the values of ``given`` that are not None.
+
+    Raises:
+        UserError: there is no such sweep, or its sweep.yaml cannot be read by this version.
+    """
+    document = folder.space_document()
+    if document is None:
+        raise UserError(
+            f"--resume is {folder.path.name!r}, but {folder.path.parent} has no such sweep with a sweep.yaml: "
+            "--list shows the sweeps of a storage; --space begins one"
+        )
+    _begun(folder, document)  # without the changes, so that a fault is said of the right one
+    return from_document({**document, **{name: value for name, value in given.items() if value is not None}})
+
+
+def _begun(folder: SweepFolder, document: Mapping[str, Any]) -> Space:
+    try:
+        return from_document(document)
+    except UserError as error:
+        raise UserError(
+            f"{folder.path / 'sweep.yaml'} has a space of another version, or was changed by hand ({error}): "
+            "restore it, or give another --name"
+        ) from None
+
+
+def refuse_contradictions(folder: SweepFolder, space: Space, *, retry_failed: bool = False) -> Continued:
+    """Refuse a space that neither resumes nor extends the sweep in the folder.
+
+    Args:
+        retry_failed: whether failed trials are to run again.
+
+    Raises:
+        UserError: the spaces differ in what cannot change, a trial is not what the space says, or trials of other
+            revisions would be mixed (the message names it); or sweep.yaml cannot be read.
+    """
+    document, name = folder.space_document(), folder.path.name
+    records = folder.records()
+    if document is not None:
+        contents = [record.content for record in records if record.samples]
+        differences = contradictions(_begun(folder, document), space, contents)
+        if differences:
+            raise UserError(
+                f"{name} was begun as another sweep: {'; '.join(differences)}; restore what it had, continue it as "
+                f"it was begun (--resume {name}), or give another --name"
+            )
+    found = compare_committed(space, records, _written_first(folder))
+    if found.difference is not None:
+        raise UserError(f"{name} would be continued as another sweep: {found.difference}, or give another --name")
+    continued = _continued(name, found)
+    if continued.revised is not None and not _nothing_to_run(space, folder, records, retry_failed=retry_failed):
+        continued.require_nothing_to_run()
+    return continued
+
+
+def _written_first(folder: SweepFolder) -> frozenset[str] | None:
+    """Paths that the sweep's first template and its cases write; None if they are not known."""
+    documents = folder.documents()
+    try:
+        first = documents[0]["space"]
+        templates = [first["trial"], *(case["trial"] for case in (first.get("cases") or {}).values())]
+        return frozenset(path for written in templates for path, _ in leaves(written))
+    except (IndexError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _continued(name: str, found: Compared) -> Continued:
+    lines = []
+    if found.unhashed:
+        lines.append(f"not known whether these have changed since {name} began: {', '.join(found.unhashed)}")
+    if found.revised is None:
+        return Continued(tuple(lines))
+    lines.append(f"{found.revised}: {name} is shown, but cannot be extended")
+    return Continued(
+        tuple(lines),
+        f"{found.revised}: results of both would be mixed in {name}; --show {name} shows it, "
+        "another --name begins it anew",
+    )
+
+
+def _nothing_to_run(space: Space, folder: SweepFolder, records: Sequence[Record], *, retry_failed: bool) -> bool:
+    """Whether every trial is over and no cell asks for more samples."""
+    from sweeper.search.cell_search import search_of
+    from sweeper.search.committed import given_up, samples_with_outcomes  # imports pandas: rarely needed
+    from sweeper.search.warm_start import NO_WARM_START
+
+    own = [record for record in records if record.samples]
+    if any(not record.finished and (retry_failed or not given_up(space, record.state)) for record in own):
+        return False
+    searches = {cell.key: search_of(space, cell, NO_WARM_START) for cell in space.cells()}
+    for sample, _, outcome in samples_with_outcomes(space, folder, records):
+        searches[sample.cell].replay(sample, outcome)
+    return not any(search.wants for search in searches.values())
+
+
+def record_change(
+    folder: SweepFolder, space: Space, console: Console, commit: str | None, data: Sequence[DataUsed] = ()
+) -> None:
+    """Add space, data, library versions and commit to sweep.yaml if any has changed; print what changed of the code.
+
+    Raises:
+        UserError: the sweep was written with another schema, that is, with other folders.
+    """
+    documents = folder.documents()
+    schema = documents[-1].get("schema", 1) if documents else SCHEMA
+    if schema != SCHEMA:
+        raise UserError(
+            f"{folder.path.name} was written with schema {schema} (commit {documents[-1].get('commit')}), but this "
+            f"code has schema {SCHEMA}: resume with that version, or give another --name"
+        )
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
+        "space": space.document(),
+        "data": [used.document() for used in data],
+        "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},
+        "commit": commit,
+    }
+    if documents and {key: documents[-1].get(key) for key in document} == document:
+        return
+    if documents and documents[-1].get("commit") != commit:
+        console.print(f"resumes with other code: commit {_short(documents[-1].get('commit'))} -> {_short(commit)}")
+    before = documents[-1].get("versions", {}) if documents else {}
+    changed = [f"{n} {before[n]} -> {v}" for n, v in document["versions"].items() if before.get(n, v) != v]
+    if changed:
+        console.print(f"resumes with other versions: {', '.join(changed)}", markup=False)
+    folder.append({"written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **document})
+
+
+def _short(commit: object) -> str:
+    """A commit as it is printed: ten digits, and whether files differ from it; ``unknown`` outside a git checkout."""
+    if not isinstance(commit, str) or not commit:
+        return "unknown"
+    digits, dash, dirty = commit.partition("-")
+    return f"{digits[:10]}{dash}{dirty}"

@@ -1,0 +1,120 @@
+"""Revisions: which configs have one, and what it does to their names; stored configs beside those of now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.trials.configs import SMALLEST
+from trials.config import revisions
+from trials.config.revisions import Revised
+from trials.config.stored_content import ABSENT, differing_fields
+from trials.config.trial_config import WHERE
+from trials.dotted_paths import drop_at
+from trials.methods.parsing import parse
+from trials.methods.registry import METHODS
+
+RANDOM = {"score_init": "random", "memory_format": "channels_last"}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_smallest_config_of_every_method_is_of_revision_1(method: str) -> None:
+    config = parse(SMALLEST[method])
+    assert (config.revision, config.revised_because, config.revisions) == (1, "", {})
+    assert config.name_at({}) == config.id
+
+
+@pytest.mark.parametrize(
+    ("fields", "revised"),
+    [
+        ({"method": "bip", **RANDOM}, True),
+        ({"method": "hydra", **RANDOM}, True),
+        ({"method": "hydra", **RANDOM, "pattern": "filter"}, True),
+        ({"method": "bip", **RANDOM, "optimizers": "shared"}, False),  # they step tensor by tensor
+        ({"method": "bip", **RANDOM, "memory_format": "contiguous"}, False),
+        ({"method": "bip", **RANDOM, "memory_format": "auto"}, False),  # contiguous on a CPU; CUDA raised an error
+        ({"method": "hydra", **RANDOM, "score_init": "copy"}, False),
+        ({"method": "bip", **RANDOM, "variant": "original"}, False),  # whose optimisers are shared
+    ],
+)
+def test_random_scores_in_channels_last_are_of_revision_2(fields: dict[str, Any], revised: bool) -> None:
+    config = parse({**SMALLEST["bip"], **fields})
+    assert config.revisions == ({"method": 2} if revised else {})
+    assert (config.id != config.name_at({})) == revised
+    assert bool(config.revised_because) == revised
+    assert bool(revisions.revised_parts(config)) == revised
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_revision_renames_exactly_the_configs_that_it_applies_to(
+    monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    before = {seed: parse({**SMALLEST[method], "seed": seed}).id for seed in (0, 1)}
+    entries = [Revised("sparsity", number, lambda config: config.seed == 1, "of ties") for number in (3, 2)]
+    monkeypatch.setattr(revisions, "REVISED", tuple(entries))
+    now = {seed: parse({**SMALLEST[method], "seed": seed}) for seed in (0, 1)}
+    assert now[0].id == before[0]
+    assert now[1].id != before[1]
+    assert now[1].revisions == {"sparsity": 3}  # the highest
+    assert now[1].name_at({}) == before[1]
+    assert now[1].name_at({"sparsity": 2}) not in (before[1], now[1].id)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_config_differs_in_no_field_from_its_own_json(method: str) -> None:
+    config = parse(SMALLEST[method])
+    stored = config.model_dump(mode="json")
+    assert list(differing_fields(stored, config)) == []
+    assert list(differing_fields({**stored, **dict.fromkeys(WHERE, "elsewhere"), "later": 1}, config)) == []
+    given = {name: stored[name] for name in SMALLEST[method]}
+    assert list(differing_fields(given, config)) == []  # what is absent is the default
+
+
+@pytest.mark.parametrize(
+    ("stored", "found"),
+    [
+        ({"seed": 1}, [("seed", 1, 0)]),
+        ({"density": 0.2}, []),
+        ({"prune": None}, [("prune", None, "recipe")]),
+        ({"prune": {"lr": 0.5, "epochs": 7}}, [("prune.epochs", 7, 100), ("prune.lr", 0.5, 0.1)]),
+        ({"prune": {}}, []),
+        ({"lineage": [{"until_epoch": 1, "values": {}}]}, [("lineage", [{"until_epoch": 1, "values": {}}], [])]),
+    ],
+)
+def test_fields_that_differ(stored: dict[str, Any], found: list[tuple[str, Any, Any]]) -> None:
+    config = parse(SMALLEST["bip"])
+    got = list(differing_fields({**SMALLEST["bip"], **stored}, config))
+    assert sorted((path, before) for path, before, _ in got) == sorted((path, before) for path, before, _ in found)
+    for path, _, now in found:
+        if now != "recipe":
+            assert (path, now) in [(other, value) for other, _, value in got]
+
+
+def test_a_value_given_now_that_the_stored_config_lacks_differs() -> None:
+    config = parse({**SMALLEST["bip"], "augment": False, "prune": {"momentum": 0.5}})
+    found = list(differing_fields({**SMALLEST["bip"], "prune": {"epochs": 100}}, config))
+    assert sorted(found, key=str) == sorted([("augment", ABSENT, False), ("prune.momentum", ABSENT, 0.5)], key=str)
+
+
+@pytest.mark.parametrize(
+    ("path", "left"),
+    [
+        ("a", {"b": {"c": 1, "d": 2}}),
+        ("b.c", {"a": 0, "b": {"d": 2}}),
+        ("b", {"a": 0}),
+        ("b.c.e", {"a": 0, "b": {"c": 1, "d": 2}}),
+        ("x.y", {"a": 0, "b": {"c": 1, "d": 2}}),
+        ("x", {"a": 0, "b": {"c": 1, "d": 2}}),
+    ],
+)
+def test_drop_at(path: str, left: dict[str, Any]) -> None:
+    content: dict[str, Any] = {"a": 0, "b": {"c": 1, "d": 2}}
+    drop_at(content, path)
+    assert content == left
+
+
+def test_drop_at_leaves_no_empty_mapping() -> None:
+    content: dict[str, Any] = {"a": {"b": {"c": 1}}}
+    drop_at(content, "a.b.c")
+    assert content == {}

@@ -1,0 +1,49 @@
+"""Revisions: what an equal config computes is counted, so that results of before and after a change stay apart.
+
+A revision is 1 until a change of the code alters what an equal config computes. Whoever makes such a change raises the
+revision of exactly the configs that now compute something else, here or, for what one method alone computes, by the
+properties ``revision`` and ``revised_because`` of the method's config. Revisions other than 1 are part of a trial's
+name; a sweep that holds trials of another revision is shown, but nothing more is run in it
+(docs/decisions/014-revisions-count-what-a-config-computes.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Revised:
+    """A change of what some configs compute.
+
+    Attributes:
+        part: what computes, in one word or two: ``data``, ``sparsity``, ``optimizers``. ``method`` is the method's own.
+        number: the revision that the change made, 2 or higher.
+        applies: whether a trial's config (a :class:`~trials.config.trial_config.TrialConfig`) computes something else
+            since. It is asked for every method, so it also says so for what starts from such a trial.
+        because: why, as a clause for the message: "its scores were moved by other scores' gradients".
+    """
+
+    part: str
+    number: int
+    applies: Callable[[Any], bool]
+    because: str
+
+
+REVISED: tuple[Revised, ...] = ()
+"""Every change so far of what several methods compute with, oldest first; a config has the highest that applies."""
+
+
+def revised_parts(config: Any) -> dict[str, Revised]:
+    """By part, the last change that applies to a config; parts of revision 1 are left out.
+
+    The method's own revision is the part ``method``.
+    """
+    own = Revised("method", config.revision, lambda _: True, config.revised_because)
+    found: dict[str, Revised] = {} if own.number == 1 else {own.part: own}
+    for change in REVISED:
+        if change.applies(config) and change.number > (found[change.part].number if change.part in found else 1):
+            found[change.part] = change
+    return found
