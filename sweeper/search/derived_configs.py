@@ -184,10 +184,11 @@ def _since_written(space: Space, sample: Sample, first: frozenset[str] | None) -
 
 
 def _names(record: Record, config: TrialConfig, without: frozenset[str] = frozenset()) -> set[str]:
-    """Names that the trial may have: also the one that it has if the files that it names were not yet hashed."""
+    """Names that the trial may have: also the one that it has if its files were named as written and not yet hashed."""
     forms = [config]
     if config.file_hashes and not record.content.get("file_hashes"):
-        forms.append(config.model_copy(update={"file_hashes": {}}))
+        as_written = {name: record.content.get(name) for name in config.file_hashes}
+        forms.append(config.model_copy(update={"file_hashes": {}, **as_written}))
     return {form.name_at(record.stored.revisions, without) for form in forms}
 
 

@@ -32,7 +32,14 @@ class Revised:
     because: str
 
 
-REVISED: tuple[Revised, ...] = ()
+REVISED: tuple[Revised, ...] = (
+    Revised(
+        "data",
+        2,
+        lambda config: config.dataset == "imagenet",
+        "its images are turned as their EXIF data say, which its fingerprint, of names and sizes, does not show",
+    ),
+)
 """Every change so far of what several methods compute with, oldest first; a config has the highest that applies."""
 
 
