@@ -36,6 +36,11 @@ class Targets:
     capacities: list[int]
     ssim: list[float]
 
+    def with_room(self) -> Targets:
+        """The layers in which something was pruned."""
+        left = [i for i, capacity in enumerate(self.capacities) if capacity]
+        return Targets([self.names[i] for i in left], [self.capacities[i] for i in left], [self.ssim[i] for i in left])
+
 
 def weight_name(layer: str) -> str:
     """Return the parameter name of a layer's weight."""

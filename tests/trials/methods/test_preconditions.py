@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.trials.contract import METHODS_AT_ONCE, OWN, VARIANTS, configs, images, kept, offered, refused
+from trials.methods.parsing import parse
 from trials.methods.registry import METHODS
 from trials.models import (
     MODELS,
@@ -22,6 +23,7 @@ from trials.models import (
     vgg,
     wide_resnet,
 )
+from trials.storage.trial_folder import TrialFolder
 
 FAMILIES = {
     "cifar_resnet": partial(cifar_resnet.resnet, cifar_resnet.BasicBlock, (4, 8), (1, 1)),
@@ -115,7 +117,11 @@ def test_choices_of_a_method_train_or_are_refused(model: str, storage: Path) -> 
         ("tiny", {"method": "imp", "levels": 60, "distribution": "uniform_plus"}, "fewer levels"),
         ("tiny", {"method": "l1", "stage_pr": 0.5, "skip_layers": ["0", "1", "2"]}, "no filter of tiny would be"),
         ("tiny", {"method": "oracle", "stage_pr": 0.5, "pattern": "weight"}, "max_candidates is 10000"),
-        ("tiny", {"method": "single_layer", "prune": {"distribution": "uniform_plus"}}, "layers has conv1"),
+        (
+            "tiny",
+            {"method": "single_layer", "prune": {"distribution": "uniform_plus"}, "layers": ["conv1", "conv2"]},
+            "layers has conv1",
+        ),
         ("tiny", {"method": "regrow_iterative", "target_sparsity": 0.999}, "nothing would be regrown"),
     ],
 )
@@ -123,6 +129,32 @@ def test_the_line_names_all_layers_and_the_way_out(
     model: str, fields: dict[str, Any], said: str, storage: Path
 ) -> None:
     assert said in refused(content(model, fields))
+
+
+@pytest.mark.parametrize(
+    "prune",
+    [
+        {"distribution": "uniform_plus", "prune_fraction": 0.5},  # certainly leaves the first layer whole
+        {"distribution": "global", "score": "magnitude", "prune_fraction": 0.0005},  # 4 of 8,000 weights, of any layer
+    ],
+)
+def test_layers_without_room_are_no_targets(prune: dict[str, Any], storage: Path) -> None:
+    fields = configs({"single_layer": {}})["single_layer"]
+    told = content("tiny", {**fields, "prune": {**fields["prune"], **prune}})
+    assert kept(told, storage)
+    state = parse(told)
+    rows = TrialFolder(storage / "sweep" / "trials" / state.id)
+    found = rows.state()
+    assert found is not None
+    tried = {row["layer"] for row in rows.rows(found.commits[-1])["allocations"]}
+    assert tried
+    assert tried < {"conv1", "conv2", "conv3", "linear"}
+
+
+def test_a_level_may_be_too_small_for_a_group_of_its_own(storage: Path) -> None:
+    fields = {"method": "prune_iterative", "pattern": "filter", "prune_fraction": 0.005, "finetune": {"epochs": 0}}
+    assert kept(content("tiny", {**fields, "levels": 4}), storage)  # of 96 filters: 96, 95, 95, 94
+    assert "none would be pruned" in refused(content("tiny", {**fields, "levels": 1}))
 
 
 @pytest.mark.parametrize("fields", [{"density": 0.5, "finetune": {"batch_size": 26}}, {"density": 0.5}])

@@ -158,7 +158,10 @@ class PruneIterative(Method):
         config = self.config
         layers = layers_with(facts_of(model, data), PATTERNS[config.pattern], config.model)
         require_untied(layers, config.model)
+        whole = Budget.dense(layers, PATTERNS[config.pattern]).total
         for level, budget in enumerate(config.budgets(layers), start=1):
+            if budget.total == whole and level < config.levels:
+                continue  # too few groups for a level of its own; the next one counts from the dense network
             asked = f"prune_fraction is {config.prune_fraction:g} at level {level} of {config.levels}"
             require_left(budget, layers, config.pattern, asked, empty=DENSE in config.keep)  # regrowth may fill layers
 

@@ -43,6 +43,8 @@ class LongRecipe(EpisodeRecipe):
 class SingleLayerConfig(RegrowingConfig):
     """Regrow ``budget_fraction`` of all weights in each target layer in turn, and in none for the control.
 
+    Layers that nothing was pruned in are left out, unless ``layers`` names them: then the trial is refused.
+
     Attributes:
         budget_fraction: capped at the smallest capacity among the target layers; null is that capacity.
         in_flight: number of layers evaluated in parallel.
@@ -83,9 +85,14 @@ class TryLayers(Stage):
         pass
 
     def grower(self) -> Growth:
-        """SSIM and scores of the sparse network. Measured on first use; a resumed process measures the same values."""
+        """SSIM and scores of the sparse network. Measured on first use; a resumed process measures the same values.
+
+        Layers that nothing was pruned in are no targets, unless ``layers`` names them.
+        """
         if self.growth is None:
             self.growth = Growth(self.config, self.net, self.context, 0)
+            if self.config.layers is None:
+                self.growth.targets = self.growth.targets.with_room()
         return self.growth
 
     def budget(self) -> int:
@@ -102,6 +109,11 @@ class TryLayers(Stage):
         ]
         if full:
             raise UserError(_full(full))
+        if not targets.names:
+            raise UserError(
+                f"ssim_threshold is {self.config.ssim_threshold}, but nothing was pruned in the layers below it: raise "
+                "it, or prune more"
+            )
         smallest = min(targets.capacities)
         budget = smallest if fraction is None else min(smallest, int(round(fraction * self.total, 6)))
         if not budget:
@@ -190,9 +202,11 @@ class SingleLayer(Method):
         config, room = self.config, room_of(self.config, model, data)
         require_episodes(config, model, data)
         full = room.full()
-        if config.ssim_threshold is None and full:
+        if not room.most:
+            raise UserError(f"prune removes no {room.unit}s of {listed(room.targets)}, so none can regrow: prune more")
+        if config.layers is not None and config.ssim_threshold is None and full:
             raise UserError(_full(full))
-        if config.ssim_threshold is None and room.pruned < len(room.targets):
+        if config.layers is not None and config.ssim_threshold is None and room.pruned < len(room.targets):
             raise UserError(
                 f"prune removes {room.pruned} {room.unit}s, but each of {len(room.targets)} layers must lose one that "
                 "can regrow: prune more, or name fewer layers"
