@@ -130,7 +130,7 @@ def _require_fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], what: s
         if own[name].is_floating_point() and not tensor.is_floating_point():
             kind = str(tensor.dtype).removeprefix("torch.")
             raise UserError(f"{what}, but has {name} as {kind}, and must have floating-point numbers: convert it")
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        if tensor.is_floating_point() and not torch.isfinite(tensor.to(own[name].dtype)).all():
             raise UserError(f"{what}, but has values in {name} that are not finite: give an earlier checkpoint")
 
 
@@ -181,4 +181,6 @@ def _ranking(scores: Mapping[str, Tensor], own: Mapping[str, Tensor], what: str)
             raise UserError(
                 f"{what}, but its {_SCORES} of {printable(name)} fit no weight: give the model it was saved from"
             )
+        if not torch.isfinite(score).all():
+            raise UserError(f"{what}, but has {_SCORES} of {printable(name)} that are not finite: give an earlier one")
     return dict(scores) if any((score != score.flatten()[0]).any() for score in scores.values()) else {}

@@ -58,9 +58,27 @@ def read_weights(content: bytes, what: str) -> Weights:
             f"{what}, but that is a checkpoint of a trial: export the trial (python -m trials export TRIAL --to FILE) "
             "and name that file"
         )
-    if {"architecture", "kept", "state_dict"} <= loaded.keys() and isinstance(loaded["kept"], Mapping):
-        return Weights(dict(loaded["state_dict"]), dict(loaded["architecture"]), dict(loaded["kept"]))
-    return Weights(_state_in(loaded, what))
+    compact = [loaded.get(key) for key in ("state_dict", "architecture", "kept")]
+    if all(isinstance(part, Mapping) for part in compact):
+        found = Weights(*map(dict, compact))
+    else:
+        found = Weights(_state_in(loaded, what))
+    _require_values(found.tensors, what)
+    return found
+
+
+def _require_values(tensors: Mapping[Any, Any], what: str) -> None:
+    """Raises UserError unless all are dense tensors with values."""
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            has = f"a {type(tensor).__name__}"
+        elif tensor.layout is not torch.strided:
+            has = f"a tensor of layout {str(tensor.layout).removeprefix('torch.')}"
+        elif tensor.is_meta:
+            has = "a tensor without values (device meta)"
+        else:
+            continue
+        raise UserError(f"{what}, but has as {printable(name)} {has}, and must have dense tensors: write it with {SAVE}")
 
 
 def printable(name: object) -> str:
@@ -80,6 +98,12 @@ def _state_in(loaded: Mapping[Any, Any], what: str) -> dict[str, Tensor]:
         return next(iter(found.values()))
     state = {name: value for name, value in loaded.items() if isinstance(name, str) and isinstance(value, Tensor)}
     nested = [str(name) for name, value in loaded.items() if isinstance(value, Mapping)]
+    arrays = [name for name, value in loaded.items() if isinstance(value, np.ndarray)]
+    if not state and arrays:
+        raise UserError(
+            f"{what}, but has {printable(arrays[0])} as a numpy array, and must have tensors: convert them with "
+            f"torch.from_numpy, and write them with {SAVE}"
+        )
     if not state or nested:
         keys = ", ".join(map(printable, list(loaded)[:5])) or "nothing"
         among = ", ".join(CONTAINERS[:5])

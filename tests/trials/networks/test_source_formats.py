@@ -374,3 +374,50 @@ def test_numbers_of_numpy_1(tmp_path: pathlib.Path) -> None:
     assert b"numpy.core.multiarray" in old
     (tmp_path / "net.pt").write_bytes(old)
     assert_weights(started_from(tmp_path / "net.pt"), state)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda weight: weight.to_sparse(), "layout sparse_coo"),
+        (lambda weight: weight.flatten(1).to_sparse_csr(), "layout sparse_csr"),
+        (lambda weight: weight.to("meta"), "without values"),
+        (lambda weight: weight.double() * 1e300, "not finite"),  # as the model's float32
+        (lambda weight: weight.to(torch.complex64), "floating-point"),
+        (lambda weight: weight.int(), "floating-point"),
+    ],
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+def test_tensors_that_are_no_weights_are_refused(
+    change: Callable[[Tensor], Tensor], said: str, wrapped: bool, tmp_path: pathlib.Path
+) -> None:
+    state = dict(tiny().state_dict())
+    state["conv2.weight"] = change(state["conv2.weight"])
+    told = refusal_of({"state_dict": state} if wrapped else state, tmp_path)
+    assert said in told
+    assert "conv2.weight" in told
+
+
+def test_numpy_arrays_in_place_of_tensors_are_named(tmp_path: pathlib.Path) -> None:
+    told = refusal_of({name: tensor.numpy() for name, tensor in tiny().state_dict().items()}, tmp_path)
+    assert "torch.from_numpy" in told
+
+
+def test_scores_that_are_not_finite_are_refused(tmp_path: pathlib.Path) -> None:
+    state = tiny().state_dict()
+    scores = torch.full_like(state["conv2.weight"], float("nan"))
+    told = refusal_of({**state, "conv2.popup_scores": scores}, tmp_path, source_mask={"density": 0.5})
+    assert "popup_scores of conv2.weight that are not finite" in told
+
+
+@pytest.mark.parametrize("part", ["state_dict", "architecture", "kept"])
+@pytest.mark.parametrize("value", [None, 5, [1]])
+def test_files_like_a_compact_export_but_damaged(part: str, value: object, tmp_path: pathlib.Path) -> None:
+    state = tiny().state_dict()
+    content = {"state_dict": state, "architecture": {"model": "tiny"}, "kept": {"conv2.weight": torch.tensor([0])}}
+    content[part] = value
+    if part == "state_dict":
+        assert "must hold a state dict" in refusal_of(content, tmp_path)
+    else:
+        assert_weights(started(content, tmp_path), state)  # a state dict, and other things beside it
