@@ -58,9 +58,9 @@ def read_weights(content: bytes, what: str) -> Weights:
             f"{what}, but that is a checkpoint of a trial: export the trial (python -m trials export TRIAL --to FILE) "
             "and name that file"
         )
-    compact = [loaded.get(key) for key in ("state_dict", "architecture", "kept")]
-    if all(isinstance(part, Mapping) for part in compact):
-        found = Weights(*map(dict, compact))
+    compact = [loaded[key] for key in ("state_dict", "architecture", "kept") if isinstance(loaded.get(key), Mapping)]
+    if len(compact) == 3:
+        found = Weights(dict(compact[0]), dict(compact[1]), dict(compact[2]))
     else:
         found = Weights(_state_in(loaded, what))
     _require_values(found.tensors, what)
@@ -78,7 +78,7 @@ def _require_values(tensors: Mapping[Any, Any], what: str) -> None:
             has = "a tensor without values (device meta)"
         else:
             continue
-        raise UserError(f"{what}, but has as {printable(name)} {has}, and must have dense tensors: write it with {SAVE}")
+        raise UserError(f"{what}, but has {has} as {printable(name)}, and must have dense ones: write it with {SAVE}")
 
 
 def printable(name: object) -> str:
