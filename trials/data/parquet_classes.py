@@ -2,7 +2,8 @@
 
 1. Class names are read from every file. Where the files have the same names in another order, labels are mapped onto
    the order of the first training file that names them. Other names are refused.
-2. A file that names no classes numbers them as the others do; only a label out of range contradicts that.
+2. A file that names no classes numbers them as the others do; a label out of range contradicts that, and so do others
+   that have different orders.
 3. Labels that are text are the classes' names. Without names in a file's metadata, the classes are the texts that occur
    in training, in sorted order.
 4. Booleans are 0 and 1.
@@ -35,7 +36,8 @@ class NumberedLabels:
 def common_class_names(headers: Sequence[ParquetHeader]) -> tuple[str, ...]:
     """Class names in the order of the first file that has any; empty if none has.
 
-    Raises DataError if another file has other names, or takes its labels from another column.
+    Raises DataError if another file has other names, takes its labels from another column, or has numbers without names
+    where the others have different orders.
     """
     first = headers[0]
     for header in headers:
@@ -54,7 +56,19 @@ def common_class_names(headers: Sequence[ParquetHeader]) -> tuple[str, ...]:
                 f"{header.file} {differ} among the names of its classes, unlike {named[0].file}, but all files must "
                 "name the same: write the same names into both"
             )
+    _require_order(headers, named)
     return named[0].columns.class_names if named else ()
+
+
+def _require_order(headers: Sequence[ParquetHeader], named: Sequence[ParquetHeader]) -> None:
+    """Raise DataError if a file has numbers without names, and the others name their classes in different orders."""
+    other = next((h for h in named if h.columns.class_names != named[0].columns.class_names), None)
+    silent = next((h for h in headers if not h.columns.class_names and h.columns.kind != "text"), None)
+    if other is not None and silent is not None:
+        raise DataError(
+            f"{silent.file} names no classes, but {named[0].file} and {other.file} number theirs in different orders, "
+            "so its labels could mean either: write the names into its metadata as 'class_names'"
+        )
 
 
 def number_labels(

@@ -99,6 +99,17 @@ def test_files_without_names_number_their_classes_as_the_others(tmp_path, datase
     assert data.num_classes == 4
 
 
+@pytest.mark.parametrize("silent", [0, 1, 2])
+@pytest.mark.parametrize("dataset", ["parquet", "tinyimagenet", "imagenet"])
+def test_numbers_without_names_beside_different_orders_are_refused(tmp_path, dataset, silent):
+    kind = KINDS[dataset]
+    first, second = (file for file in range(3) if file != silent)
+    orders = {silent: UNNAMED, first: kind.names, second: shuffled(kind.names, 1)}
+    root = write_named(tmp_path, kind, [orders[file] for file in range(3)])
+    with pytest.raises(DataError, match="names no classes, but .* different orders.* write the names"):
+        load_data(dataset, str(root))
+
+
 @pytest.mark.parametrize("file", [1, 2])
 @pytest.mark.parametrize("dataset", ["parquet", "tinyimagenet", "imagenet"])
 def test_a_label_that_the_others_names_do_not_have_is_refused(tmp_path, dataset, file):
