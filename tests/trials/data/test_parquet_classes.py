@@ -106,7 +106,7 @@ def test_numbers_without_names_beside_different_orders_are_refused(tmp_path, dat
     first, second = (file for file in range(3) if file != silent)
     orders = {silent: UNNAMED, first: kind.names, second: shuffled(kind.names, 1)}
     root = write_named(tmp_path, kind, [orders[file] for file in range(3)])
-    with pytest.raises(DataError, match="names no classes, but .* different orders.* write the names"):
+    with pytest.raises(DataError, match=r"names no classes, but .* different orders.* write the names"):
         load_data(dataset, str(root))
 
 
