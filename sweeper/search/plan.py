@@ -23,6 +23,7 @@ from sweeper.space.grid.cells import Cell
 from sweeper.space.space import Space
 from trials.config.trial_config import TrialConfig
 from trials.errors import OUT_OF_MEMORY, DamagedFile, UserError
+from trials.networks.named_files import relocated
 from trials.storage.trial_folder import TrialFolder
 
 
@@ -236,12 +237,20 @@ class Plan:
         Raises:
             UserError: its config cannot be read.
         """
-        cell = next(sample.cell for sample in record.samples if sample.cell in self._searches)
+        sample = next(sample for sample in record.samples if sample.cell in self._searches)
         error = record.state.error if record.state is not None else None
         alone = error is not None and error["type"] == OUT_OF_MEMORY
-        assignment = Assignment(record.id, record.config, cell, alone)
+        assignment = Assignment(record.id, self._found_now(record, sample), sample.cell, alone)
         self.running.add(record.id)
         return assignment
+
+    def _found_now(self, record: Record, sample: Sample) -> TrialConfig:
+        """A record's config with its data and the files that it names where the space has them now: only those of the
+        space were looked at before the run."""
+        config, now = record.config, self._searches[sample.cell].config(sample)
+        if config is now:
+            return config
+        return relocated(config, now).model_copy(update={"data_dir": now.data_dir})
 
     def take_back(self, trial_id: str) -> None:
         """Queue an assigned trial again, because its worker did not see the storage."""

@@ -29,6 +29,7 @@ from sweeper.space.space import Space
 from trials.config.trial_config import WHERE, TrialConfig
 from trials.errors import UserError
 from trials.methods import segments
+from trials.networks.named_files import relocated
 from trials.seeding import derive_seed
 
 
@@ -169,8 +170,10 @@ class CellPopulation:
         return self.config(sample).id if record is None else record.id
 
     def _as_run_here(self, config: TrialConfig) -> TrialConfig:
-        """A committed trial's config with the fields that say where trials run as the space has them now."""
-        return config.model_copy(update={field: getattr(self._template, field) for field in WHERE})
+        """A committed trial's config with the fields that say where trials run, and the places of the files that it
+        names, as the space has them now."""
+        here = config.model_copy(update={field: getattr(self._template, field) for field in WHERE})
+        return relocated(here, self._template) if config.file_hashes else here
 
     @cached_property
     def _template(self) -> TrialConfig:

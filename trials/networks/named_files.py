@@ -24,6 +24,7 @@ __all__ = [
     "place_named",
     "read_file",
     "read_weights_file",
+    "relocated",
     "require_unchanged",
     "resolved",
 ]
@@ -56,6 +57,19 @@ def resolved(config: _Config, known: Known | None = None) -> _Config:
         paths[field], hashes[field] = known[key]
         _compare(field, given, config.file_hashes.get(field), hashes[field])
     return config.model_copy(update={**paths, "file_hashes": hashes}) if paths else config
+
+
+def relocated(config: _Config, now: TrialConfig) -> _Config:
+    """Return the config with the paths that ``now`` has for files of the same content.
+
+    Files of a config that was stored before files were hashed count as the same.
+    """
+    paths = {
+        field: getattr(now, field)
+        for field in config.files_given()
+        if field in now.file_hashes and config.file_hashes.get(field) in (None, now.file_hashes[field])
+    }
+    return config.model_copy(update=paths) if paths else config
 
 
 def require_unchanged(config: TrialConfig, field: str) -> Place:

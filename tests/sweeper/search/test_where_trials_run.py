@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from sweeper.search.plan import Assignment, Plan
 from sweeper.space.compatibility import contradictions
 from tests.sweeper.populations import SEARCH, TRIAL, landscape, population
 from tests.sweeper.sweeps import begun, finish, make_space
+from trials.methods.parsing import parse
+from trials.models import build
 
 HERE: dict[str, Any] = {"checkpoint_every_s": 60.0, "capture": True}
 ELSEWHERE: dict[str, Any] = {"checkpoint_every_s": 5.0, "capture": False}
@@ -52,3 +57,59 @@ def test_a_scheduled_trial_keeps_what_its_config_says(fields: dict[str, Any], tm
     assert [where(assignment) for assignment in others] == len(others) * [ELSEWHERE]
     for record in plan.folder.records():
         assert record.config.model_dump(mode="json") == record.content
+
+
+NAMED: dict[str, Any] = {"method": "bip", "dataset": "digits", "model": "tiny", "density": 0.2, "prune": {"epochs": 4}}
+SEARCHES: dict[str, dict[str, Any]] = {
+    "grid": {},
+    "random": {"search": {"mask_lr": {"uniform": [0.1, 0.2]}}, "sampler": "random", "samples": 2},
+    "population": {
+        "search": {"mask_lr": {"uniform": [0.1, 0.2]}},
+        "pbt": {"population": 2, "interval": 1, "generations": 2},
+    },
+}
+
+
+@pytest.mark.parametrize("fields", SEARCHES.values(), ids=SEARCHES)
+def test_a_scheduled_trial_reads_data_and_files_where_the_space_has_them_now(
+    fields: dict[str, Any], tmp_path: Path
+) -> None:
+    spaces = []
+    for name in ("before", "now"):
+        (tmp_path / name).mkdir()
+        weights = tmp_path / name / "net.pt"
+        torch.save(build("tiny", num_classes=10, in_channels=1, seed=0).state_dict(), weights)
+        trial = {**NAMED, "prune": {"epochs": 4, "schedule": "constant"}, "mask_schedule": "constant"}
+        trial |= {"source_net": str(weights), "data_dir": str(tmp_path / name)}
+        spaces.append(make_space(trial=trial, grid={"seed": [0, 1]}, **fields))
+    before, now = spaces
+    scheduled = [assignment.trial_id for assignment in taken(begun(before, tmp_path / "sweep"))]
+    shutil.rmtree(tmp_path / "before")
+    plan = begun(now, tmp_path / "sweep")
+    again = taken(plan)
+    for trial_id in scheduled:
+        finish(plan, trial_id, lambda _: 0.5)
+        plan.ended(trial_id)
+    for assignment in [*again, *taken(begun(now, tmp_path / "sweep"))]:  # a further generation too
+        assert assignment.config.id == assignment.trial_id
+        assert assignment.config.data_dir == str(tmp_path / "now")
+        assert getattr(assignment.config, "source_net") == str(tmp_path / "now" / "net.pt")  # noqa: B009
+    assert {assignment.trial_id for assignment in again} == set(scheduled)
+
+
+def test_a_trial_scheduled_before_files_were_hashed_is_given_an_absolute_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(build("tiny", num_classes=10, in_channels=1, seed=0).state_dict(), "net.pt")
+    space = make_space(trial={**NAMED, "source_net": "net.pt"}, grid={"density": [0.2]})
+    (first,) = taken(begun(space, tmp_path / "sweep"))
+    path = tmp_path / "sweep/trials" / first.trial_id / "config.json"
+    content = json.loads(path.read_text())
+    content["config"] |= {"source_net": "net.pt", "file_hashes": {}}
+    content["id"] = parse(content["config"]).id
+    path.write_text(json.dumps(content))
+    path.parent.rename(path.parent.with_name(content["id"]))
+    (again,) = taken(begun(space, tmp_path / "sweep"))
+    assert again.trial_id == content["id"]
+    assert getattr(again.config, "source_net") == str(tmp_path / "net.pt")  # noqa: B009
