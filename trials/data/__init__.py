@@ -129,7 +129,7 @@ def _folder_of(name: str, data_dir: str | None, options: DataOptions) -> Path | 
     folder = None if data_dir is None else Path(data_dir).expanduser().absolute()
     if folder is not None and not folder.is_dir():
         what = "not a folder" if folder.exists() else "missing"
-        raise AbsentData(f"data_dir is '{folder}', which is {what}: it must be the folder that holds {name}")
+        raise AbsentData(f"data_dir is '{folder}', which is {what}: give the folder of data set {name!r}")
     return folder
 
 
