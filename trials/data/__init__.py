@@ -137,8 +137,8 @@ def require_options(name: str, options: DataOptions) -> None:
     """Raise DataError unless the data set ``name`` has all options that are given."""
     for option, value in options.given().items():
         if option not in TAKES.get(name, ()):
-            having = ", ".join(sorted(other for other, names in TAKES.items() if option in names)) or "no data set"
-            raise DataError(f"{option} is {value!r}, but only {having} has it, not {name!r}: leave it out")
+            having = " and ".join(sorted(other for other, names in TAKES.items() if option in names)) or "no data set"
+            raise DataError(f"{option} is {value!r}, but is an option of {having}, not of {name!r}: leave it out")
 
 
 def header_of(source: Source) -> DataHeader:
