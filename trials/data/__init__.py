@@ -129,7 +129,7 @@ def _folder_of(name: str, data_dir: str | None, options: DataOptions) -> Path | 
     folder = None if data_dir is None else Path(data_dir).expanduser().absolute()
     if folder is not None and not folder.is_dir():
         what = "not a folder" if folder.exists() else "missing"
-        raise AbsentData(f"data_dir is '{folder}', which is {what}: it must be the folder that holds {name}")
+        raise AbsentData(f"data_dir is '{folder}', which is {what}: give the folder of data set {name!r}")
     return folder
 
 
@@ -137,8 +137,8 @@ def require_options(name: str, options: DataOptions) -> None:
     """Raise DataError unless the data set ``name`` has all options that are given."""
     for option, value in options.given().items():
         if option not in TAKES.get(name, ()):
-            having = ", ".join(sorted(other for other, names in TAKES.items() if option in names)) or "no data set"
-            raise DataError(f"{option} is {value!r}, but only {having} has it, not {name!r}: leave it out")
+            having = " and ".join(sorted(other for other, names in TAKES.items() if option in names)) or "no data set"
+            raise DataError(f"{option} is {value!r}, but is an option of {having}, not of {name!r}: leave it out")
 
 
 def header_of(source: Source) -> DataHeader:

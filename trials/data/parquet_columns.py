@@ -112,7 +112,7 @@ def _image_column(file: Path, schema: Any, wanted: Wanted) -> str:
         return _named(file, schema, "image_column", wanted.image_column, _is_image, _IMAGES)
     found = [field.name for field in schema if _is_image(field.type)]
     structs = [field.name for field in schema if field.name in found and not _is_binary(field.type)]
-    return _choose(file, "image", "image (a struct with 'bytes', or binary)", structs or found, IMAGE_NAMES)
+    return _choose(file, "image", "structs with 'bytes', or binary", structs or found, IMAGE_NAMES)
 
 
 def _label_column(file: Path, schema: Any, wanted: Wanted, features: Mapping[str, Any]) -> str:
@@ -125,7 +125,7 @@ def _label_column(file: Path, schema: Any, wanted: Wanted, features: Mapping[str
         return _named(file, schema, "label_column", (usable or usual)[0], _label_kind, _LABELS)
     found = [name for name, kind in kinds.items() if kind in ("integer", "bool", "text") and not _INDEX.fullmatch(name)]
     marked = [name for name in found if _entry(features.get(name)).get("_type") == "ClassLabel"]
-    return _choose(file, "label", "label (integers, booleans or text)", marked or found, wanted.label_names)
+    return _choose(file, "label", "integers, booleans or text", marked or found, wanted.label_names)
 
 
 def _named(file: Path, schema: Any, option: str, name: str, fits: Callable[[Any], object], what: str) -> str:
@@ -141,15 +141,17 @@ def _named(file: Path, schema: Any, option: str, name: str, fits: Callable[[Any]
     return name
 
 
-def _choose(file: Path, kind: str, what: str, candidates: list[str], names: Sequence[str]) -> str:
+def _choose(file: Path, kind: str, types: str, candidates: list[str], names: Sequence[str]) -> str:
     for name in names:
         if name in candidates:
             return name
     if len(candidates) == 1:
         return candidates[0]
+    if not candidates:
+        raise DataError(f"{file} has no column that could hold {kind}s ({types}), but must have one: add it")
     raise DataError(
-        f"{file} has {what} columns: {', '.join(candidates) or 'none'}; it must have one, or one named "
-        f"{' or '.join(names)}: name the right one as {kind}_column (data set 'parquet')"
+        f"{file} has several columns that could hold {kind}s ({types}): {', '.join(candidates)}; none of them is "
+        f"called {' or '.join(names)}, so name the right one as {kind}_column (data set 'parquet')"
     )
 
 

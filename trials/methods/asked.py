@@ -41,6 +41,11 @@ class AskedShare:
         """What is asked of a trial whose network had this density when it began."""
         return replace(self, keep=self.keep * density) if self.of_start else self
 
+    def of_network(self, weights: Mapping[str, Tensor]) -> AskedShare:
+        """The same share of these weights, of a trial whose network was compact when it began."""
+        units = sum(count_units(weights[name], self.pattern) for name in self.layers)
+        return replace(self, units=units, keep=self.keep * units / self.units)
+
     def missed_by(self, kept: int) -> bool:
         """Whether ``kept`` units differ from what was asked by more than rounding explains."""
         slack = self.slack + 1e-6 * max(1.0, self.keep)  # float error of ``keep``

@@ -232,7 +232,8 @@ class Method(ABC):
             )
         if compact and not self.takes_compact:
             raise UserError(
-                f"{file} holds a compact network, but {method} needs the whole model: export it with --form dense"
+                f"{file} holds a compact network, but {method} needs the whole model: give weights of that, or a "
+                "method that runs on a compact network (adaptive_sparsity, bip, hydra, imp, one_shot, prune_iterative)"
             )
 
     def check_trials(self, model: nn.Module) -> None:  # noqa: B027  most methods name no other trials

@@ -83,8 +83,8 @@ def layers_with(facts: ModelFacts, pattern: Pattern, model: str, field: str = "p
     layers = facts.prunable(linear=pattern.linear)
     if not layers:
         raise UserError(
-            f"{field} is {pattern.name!r}, which only convolutions have, but {model} has none: give {field} 'weight', or "
-            "another model"
+            f"{field} is {pattern.name!r}, which only convolutions have, but {model} has none: give {field} 'weight', "
+            "or another model"
         )
     return layers
 

@@ -30,6 +30,7 @@ class Judge:
 
     def __init__(self, method: Method, net: Net, data: Loader, raw: Source) -> None:
         self.net = net
+        self.starts_compact = method.takes_compact  # such a method never makes the network smaller itself
         self.asked = {(stage.name, stage.level): method.asked(net.model, stage) for stage in method.stages()}
         classes = raw.num_classes
         train = torch.bincount(raw.train_labels[data.train_indices], minlength=classes)
@@ -57,11 +58,13 @@ class Judge:
         return [*(["layers_empty"] if empty else []), *(["chance_level"] if guess else [])]
 
     def _of_network(self, asked: Iterable[AskedShare], end: bool) -> list[str]:
+        weights, masks = prunable(self.net.model), self.net.masks
         shares = (one.from_start(self.net.start_density) for one in asked)
+        if self.net.kept and self.starts_compact:
+            shares = (one.of_network(weights) for one in shares)
         judged = [one for one in shares if one.keep < one.units and (end or not one.at_end)]
         if not judged:
             return []
-        weights, masks = prunable(self.net.model), self.net.masks
         counts = [torch.as_tensor(kept_units(o.layers, weights, masks, o.pattern), device="cpu") for o in judged]
         kept = [int(count) for count in counts]
         missed = any(one.missed_by(left) for one, left in zip(judged, kept, strict=True))

@@ -91,7 +91,7 @@ def test_a_look_refuses_what_loading_refuses(tmp_path, others):
         (("imagenets",), "data set is 'imagenets'"),
         (("imagenet",), "no data_dir"),
         (("imagenet", "absent"), "which is missing"),
-        (("imagenet", ".", DataOptions(image_size=8)), "image_size is 8, but only"),
+        (("imagenet", ".", DataOptions(image_size=8)), "image_size is 8, but is an option of folder and parquet, not"),
     ],
 )
 def test_a_look_names_what_is_missing(look, arguments, message):

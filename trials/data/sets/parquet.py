@@ -38,7 +38,8 @@ def load_parquet(
     files = find_files(data_dir)
     if files is None:
         raise AbsentData(
-            f"{data_dir} has no {layout()}, neither itself nor in data/ or one folder below: name the folder that has"
+            f"{data_dir} has no {layout()}, neither itself nor in data/ or one folder below: give the folder that has "
+            "them"
         )
     arrays = read_arrays(files, Wanted(image_column, label_column), image_size=image_size)
     mean, std = channel_statistics(arrays.train_images)

@@ -42,7 +42,7 @@ def pruned_groups(
     }
     found = {name: pruned for name, pruned in found.items() if pruned.any()}
     if not found:
-        raise UserError(f"base_pr_model is {str(folder)!r}, but that trial removed no {pattern}s")
+        raise UserError(f"base_pr_model is {str(folder)!r}, but that trial removed no {pattern}s: name one that did")
     if weights is not None:
         return _in_order(folder, pattern, found, weights)
     return found

@@ -115,7 +115,8 @@ class OneShot(Method):
         require_weight_pattern(self.config.pattern, density)
         if self.config.density > density * (1 + 1e-3):  # another rounding is no other density
             raise UserError(
-                f"density is {self.config.density}, but the mask of source_net keeps only {density:.4g}: give less"
+                f"density is {self.config.density}, but the mask of source_net keeps only {density:.4g}: give a lower "
+                "density"
             )
 
     def source(self) -> TrialConfig | None:
