@@ -127,7 +127,7 @@ def check_preconditions(space: Space, headers: Mapping[DataKey, DataHeader]) -> 
     """
     for cell in space.cells():
         for params in space.corners(cell):
-            config = space.config(cell, params)
+            config = space.corner_config(cell, params)
             header = headers.get(config.data_key)
             if header is not None:
                 with naming_trial(cell, params):

@@ -213,6 +213,15 @@ def loaded_by(code: str, names: list[str]) -> set[str]:
         ("import sweeper.space.space_files", ["torch", "optuna", "ray", "pandas"]),
         ("import sweeper.results.report, sweeper.control", ["torch", "optuna", "ray"]),
         ("import sweeper.driver", ["ray", "pandas", "scipy", "cmaes", "torchvision", "sklearn"]),
+        (
+            "from trials.data import published_header as header\n"
+            "from trials.methods.parsing import parse\n"
+            "from trials.methods.preconditions import require_runnable as check\n"
+            "for model in ('resnet20s', 'vgg16', 'bip_vgg2'):\n"
+            "    fields = {'method': 'bip', 'density': 0.5, 'model': model, 'dataset': 'cifar10'}\n"
+            "    check(parse(fields), header('cifar10'))",
+            ["torch._dynamo", "torch._inductor", "sympy"],  # torch's compiler
+        ),
         ("import trials.storage.trial_folder", ["torch"]),
         (
             "import trials.running.trial, trials.methods.registry, trials.__main__",

@@ -14,7 +14,7 @@ import yaml
 from trials.errors import DamagedFile, UserError
 from trials.frozen import SCHEMA
 from trials.storage import files
-from trials.storage.data_used import DataUsed
+from trials.storage.data_used import DataUsed, read_used
 from trials.storage.place import ObjectPath, Place, each
 from trials.storage.sweep_path import STAGES
 from trials.storage.trial_folder import State, TrialFolder
@@ -46,6 +46,11 @@ class Sample:
     params: dict[str, Any]
     attrs: dict[str, Any]
     stopped: int | None = None
+
+    def __post_init__(self) -> None:
+        for part in (self.grid, self.params, self.attrs, self.attrs.get("pbt", {})):
+            if not isinstance(part, Mapping):
+                raise TypeError(f"a sample has {part!r} where a mapping belongs")
 
 
 @dataclass(frozen=True)
@@ -263,14 +268,11 @@ class SweepFolder:
         return space
 
     def data(self) -> list[DataUsed]:
-        """The data that the sweep was run on, as of its last change; empty if an older version wrote it.
-
-        Raises:
-            UserError: ``sweep.yaml`` is damaged.
-        """
-        documents = self.documents()
-        found = documents[-1].get("data") if documents and isinstance(documents[-1], dict) else None
-        return [DataUsed.read(entry) for entry in found or () if isinstance(entry, dict)]
+        """The data that the sweep was run on, as of its last change; empty if an older version wrote it. Raises
+        UserError if ``sweep.yaml`` is damaged."""
+        last = next(reversed(self.documents()), None)
+        found = (last.get("data") if isinstance(last, dict) else None) or []
+        return read_used(found, str(self.path / "sweep.yaml"))
 
     def append(self, document: Mapping[str, Any]) -> None:
         """Add a document to ``sweep.yaml``."""
@@ -322,4 +324,6 @@ def _read_config(path: Place) -> tuple[str, StoredConfig, tuple[Sample, ...]]:
     content = json.loads(path.read_bytes())
     samples = tuple(Sample(**sample) for sample in content["samples"])
     revisions = {str(part): int(number) for part, number in content.get("revisions", {}).items()}
-    return str(content["id"]), StoredConfig(dict(content["config"]), revisions), samples
+    config = dict(content["config"])
+    dict(config.get("file_hashes") or {})  # raises if it is no mapping
+    return str(content["id"]), StoredConfig(config, revisions), samples

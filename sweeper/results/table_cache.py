@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sweeper.columns import COLUMNS, TEXT, TEXTS, WHOLE, config_column
-from sweeper.folder.sweep_folder import Stamp, SweepFolder
+from sweeper.folder.sweep_folder import Sample, Stamp, SweepFolder
 from sweeper.results.arrow_tables import finish, from_rows, stack
 from sweeper.results.frames import Sweep
 from sweeper.results.lineage import lineage_rows
@@ -165,9 +165,10 @@ def _read_trial(path: Place, wanted: Collection[str]) -> _Trial | None:
     try:
         content = json.loads((path / "config.json").read_bytes())
         config, samples = dict(content["config"]), list(content["samples"])
+        _ = [Sample(**sample) for sample in samples]  # as the folder reads them
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return _Trial(None, {}, (f"{path / 'config.json'} is damaged ({error})",))
     folder = TrialFolder(path)
     damaged: list[str] = []

@@ -88,7 +88,7 @@ def check_space(space: Space) -> None:
     for cell in space.cells():
         for params in space.corners(cell):
             with naming_trial(cell, params):
-                check_trial(space, space.config(cell, params))
+                check_trial(space, space.corner_config(cell, params))
 
 
 @contextmanager

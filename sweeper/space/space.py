@@ -176,6 +176,11 @@ class Space(Frozen):
         return {}
 
     @cached_property
+    def _at_corners(self) -> dict[tuple[str, str], TrialConfig]:
+        """Cache of the configs at corners of searches, by cell key and point: several checks of a run ask for them."""
+        return {}
+
+    @cached_property
     def _files(self) -> Known:
         """The files that trials name, as first read: a run is of the content that it began with."""
         return {}
@@ -206,13 +211,23 @@ class Space(Frozen):
         """Return the points of a cell's search at its bounds and choices (see :func:`.distributions.corners`)."""
         return corners(self.search, cell.values)
 
+    def corner_config(self, cell: Cell, params: Mapping[str, Any]) -> TrialConfig:
+        """Return the config of one of :meth:`corners`, parsed once; raises UserError as :meth:`config`."""
+        key = (cell.key, repr(params))  # as text, since 1 and true are equal
+        found = self._at_corners.get(key)
+        if found is None:
+            found = self.config(cell, params)
+            if params and len(self._at_corners) < _MOST_KEPT:
+                self._at_corners[key] = found
+        return found
+
     def corner_configs(self, cell: Cell) -> Iterator[TrialConfig]:
         """Yield the trial configs at the corners of a cell's search.
 
         Raises:
             UserError: the method's config rejects one of them.
         """
-        return (self.config(cell, params) for params in self.corners(cell))
+        return (self.corner_config(cell, params) for params in self.corners(cell))
 
     def most_pieces(self) -> int:
         """Return the largest number of pieces of work that one of the trials may run in parallel."""
@@ -235,6 +250,9 @@ class Space(Frozen):
             content |= {"objective": self.objective, "direction": self.direction}
         return content
 
+
+_MOST_KEPT = 20_000
+"""Maximum number of configs at corners that are kept, so that a driver's memory stays small."""
 
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 

@@ -10,6 +10,7 @@ import pytest
 from sweeper import before_run
 from sweeper.cli import main
 from sweeper.options import COMPLETE
+from sweeper.space import space as space_module
 from tests.sweeper.command_line import wrong
 
 TRIAL = "trial: {{method: one_shot, dataset: {dataset}, model: {model}, pretrain: {{epochs: 1}}{more}}}\n"
@@ -124,6 +125,18 @@ def test_every_corner_of_a_search_is_checked(method: str, tmp_path: Path, capsys
     changes = (f"trial.method={method}", "grid={seed: [0]}", f"search={searched}", "samples=2")
     sets = [part for change in changes for part in ("--set", change)]
     wrong(capsys, [*arguments, *sets, "--dry-run"], "uniform_plus", f"the trial at seed=0, {path}=")
+
+
+def test_a_corner_is_parsed_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[object] = []
+    parse = space_module.parse
+    monkeypatch.setattr(space_module, "parse", lambda content: parsed.append(content) or parse(content))
+    search = "search={finetune.lr: {choice: [1, 0.1]}, augment: {choice: [true, false]}}"
+    arguments = [*space(tmp_path), "--set", search, "--set", "samples=2", "--dry-run"]
+    assert main(arguments) == COMPLETE
+    assert len(parsed) == 4
 
 
 def test_cards_that_are_here_are_not_missed(

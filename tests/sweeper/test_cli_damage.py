@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 import sweeper
-from sweeper.cli import COMPLETE, FAILURES
-from tests.sweeper.command_line import attempts, figures, sweep
+from sweeper.cli import COMPLETE, FAILURES, main
+from tests.sweeper.command_line import attempts, figures, sweep, wrong
 from tests.trials.folders import state_of, the_stage
 from trials.storage.trial_folder import TrialFolder
 
@@ -83,6 +85,48 @@ def test_a_damaged_config_costs_nothing_that_is_committed(
     assert "config.json.damaged" in capsys.readouterr().out
     assert attempts(path) == dict.fromkeys(ran, 1)
     assert figures(path).equals(before)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *[{"samples": 0, key: value} for key, value in (("params", None), ("grid", []), ("attrs", None))],
+        {"samples": 0, "attrs": {"pbt": None}},
+        {"samples": "x"},
+        {"config": None},
+        {"config": "file_hashes"},
+        {"revisions": {"method": "two"}},
+    ],
+    ids=str,
+)
+def test_a_config_changed_by_hand_is_set_aside(
+    change: dict[str, Any], capsys: pytest.CaptureFixture[str], here: Path, ran: list[str]
+) -> None:
+    assert sweep() == COMPLETE
+    config = here / "results" / "small" / "trials" / ran[3] / "config.json"
+    content = json.loads(config.read_text())
+    if change.get("samples") == 0:
+        content["samples"][0] |= {key: value for key, value in change.items() if key != "samples"}
+    elif change == {"config": "file_hashes"}:
+        content["config"]["file_hashes"] = ["x"]
+    else:
+        content |= change
+    config.write_text(json.dumps(content))
+    capsys.readouterr()
+    assert main(["--show", "small"]) == COMPLETE
+    assert sweep() == COMPLETE
+    assert "config.json.damaged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("data", [3, [3], {"a": 1}, [{"dataset": ["a"], "fingerprint": "f"}]], ids=str)
+def test_data_of_a_sweep_changed_by_hand_are_refused_in_one_line(
+    data: object, capsys: pytest.CaptureFixture[str], here: Path, ran: list[str]
+) -> None:
+    assert sweep() == COMPLETE
+    path = here / "results" / "small" / "sweep.yaml"
+    document = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**document, "data": data}))
+    wrong(capsys, ["--resume", "small"], "sweep.yaml", "restore it")
 
 
 @pytest.mark.parametrize("settings", [[], ["--set", "search=null", "--set", "samples=null"]])

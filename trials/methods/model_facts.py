@@ -1,12 +1,14 @@
 """Facts of a built model that decide whether a method can prune it: its layers' shapes, and what passes through them.
 
-They are measured once per model and image size, on the meta device, so a check of a config is integer arithmetic.
+They are measured once per model and image size, with zeros as weights or on the meta device, so a check of a config is
+integer arithmetic.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -77,7 +79,7 @@ _graphs: WeakKeyDictionary[nn.Module, Mapping[str, Channels]] = WeakKeyDictionar
 
 
 def facts_of(model: nn.Module, data: DataHeader) -> ModelFacts:
-    """Return the facts of a model on the meta device for images of ``data``'s shape; measured once.
+    """Return the facts of a model without values for images of ``data``'s shape; measured once.
 
     Raises:
         UserError: the model cannot compute with such images.
@@ -100,15 +102,28 @@ def graph_of(model: nn.Module) -> Mapping[str, Channels]:
     return _graphs[model]
 
 
+_SMALL_PARAMETERS, _SMALL_PIXELS = 20_000_000, 64 * 64
+
+
+def _is_small(model: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Whether computing takes less time than importing torch's compiler, which operations on the meta device do."""
+    small = sum(parameter.numel() for parameter in model.parameters()) <= _SMALL_PARAMETERS
+    return small and shape[1] * shape[2] <= _SMALL_PIXELS
+
+
+def _zeros(tensor: Tensor) -> Tensor:
+    """Zeros on the CPU. Not ``empty_like``, which also imports torch's compiler."""
+    return torch.zeros(tensor.shape, dtype=tensor.dtype, device="cpu")
+
+
 def _measured(model: nn.Module, shape: tuple[int, ...]) -> ModelFacts:
+    tied = _tied(_layers(model))  # a copy with values has a tensor of its own for each
+    if not _is_small(model, shape):
+        with contextlib.suppress(Exception):  # an operation may lack the meta device
+            return _observed(model, shape, tied)
+    real: nn.Module = copy.deepcopy(model)._apply(_zeros)  # type: ignore[no-untyped-call]
     try:
-        return _observed(model, shape)
-    except Exception:  # noqa: BLE001  an operation may lack the meta device; then values decide, of a real copy
-        real = copy.deepcopy(model).to_empty(device="cpu")
-        for tensor in (*real.parameters(), *real.buffers()):
-            tensor.data.zero_()
-    try:
-        return _observed(real, shape)
+        return _observed(real, shape, tied)
     except Exception as error:  # noqa: BLE001  whatever the model's own code raises
         size = "x".join(map(str, shape))
         raise UserError(
@@ -122,10 +137,13 @@ def _reason(error: Exception) -> str:
     return text if len(text) <= 200 else f"{text[:197]}..."
 
 
-def _observed(model: nn.Module, shape: tuple[int, ...]) -> ModelFacts:
+def _layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+
+
+def _observed(model: nn.Module, shape: tuple[int, ...], tied: Collection[str]) -> ModelFacts:
     """The facts, from forward passes of two images and of one, in training and evaluation mode."""
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
-    shared = _tied(layers)
+    layers = _layers(model)
     with _calls(layers) as (counts, sizes):
         outputs = _forward(model, 2, shape, training=True)
     _forward(model, 1, shape, training=False)
@@ -135,7 +153,7 @@ def _observed(model: nn.Module, shape: tuple[int, ...]) -> ModelFacts:
             tuple(module.weight.shape),
             getattr(module, "groups", 1),
             counts.get(name, 0),
-            name in shared,
+            name in tied,
             sizes.get(name),
         )
         for name, module in layers.items()

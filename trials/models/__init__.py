@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from trials.errors import UserError, unknown_name
 from trials.models import (
@@ -66,11 +68,25 @@ def without_values(name: str, *, num_classes: int, in_channels: int) -> nn.Modul
     return _without_values(MODELS[name], num_classes, in_channels)
 
 
+class _NoDraws(TorchFunctionMode):
+    """Leaves out normal draws. On the meta device they change nothing, but torch imports its compiler for them, which
+    takes longer than all other checks before a run."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        drawn = args[0] if args else given.get("tensor")
+        if getattr(func, "__name__", "") == "normal_" and getattr(drawn, "is_meta", False):  # torch.nn.init's too
+            return drawn
+        return func(*args, **given)
+
+
 @lru_cache(maxsize=128)
 def _without_values(builder: Callable[..., nn.Module], num_classes: int, in_channels: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         try:
-            with torch.device("meta"):
+            with torch.device("meta"), _NoDraws():
                 return builder(num_classes=num_classes, in_channels=in_channels)
         except Exception:  # noqa: BLE001  whatever the builder does with the values
             return builder(num_classes=num_classes, in_channels=in_channels)

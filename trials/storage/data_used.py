@@ -53,6 +53,20 @@ class DataUsed:
         return cls.of(document, str(document.get("fingerprint")))
 
 
+def read_used(documents: Iterable[Any], where: str) -> list[DataUsed]:
+    """Read data as :meth:`DataUsed.document` wrote them; ``where`` is the file that holds them.
+
+    Raises:
+        UserError: they are no list of data sets.
+    """
+    try:
+        used = [DataUsed.read(document) for document in documents]
+        hash(tuple(data.name for data in used))  # names are looked up
+    except (TypeError, AttributeError):
+        raise UserError(f"{where} has data that are no list of data sets: it was changed by hand; restore it") from None
+    return used
+
+
 def name_of(config: Mapping[str, Any]) -> DataName:
     """The data set of a config (as JSON) and its options."""
     return (config.get("dataset"), *(config.get(option) for option in OPTIONS))
