@@ -8,6 +8,7 @@ must not change what earlier configs compute.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,7 +151,10 @@ def _compare_content(space: Space, record: Record, sample: Sample, config: Trial
 
 def _one_place(before: Any, now: Any) -> bool:
     """Whether two paths lead to one place; older versions stored them as written."""
-    return isinstance(before, str) and isinstance(now, str) and Path(before).absolute() == Path(now).absolute()
+    if not isinstance(before, str) or not isinstance(now, str):
+        return False
+    one, other = (os.path.normpath(Path(path).expanduser().absolute()) for path in (before, now))
+    return one == other
 
 
 def _written(space: Space, values: Mapping[str, Any]) -> list[str]:
