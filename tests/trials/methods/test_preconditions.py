@@ -118,6 +118,7 @@ def test_choices_of_a_method_train_or_are_refused(model: str, storage: Path) -> 
         ("tiny", {"method": "imp", "levels": 21, "distribution": "uniform_plus"}, "at level "),
         ("tiny", {"method": "imp", "levels": 60, "distribution": "uniform_plus"}, "fewer levels"),
         ("tiny", {"method": "l1", "stage_pr": 0.5, "skip_layers": ["0", "1", "2"]}, "no filter of tiny would be"),
+        ("mlp_7_relu", {"method": "l1", "stage_pr": {"0-1": 0.3, "3": 0.5}}, "stage_pr is [0-1:0.3, 3:0.5], but no"),
         ("tiny", {"method": "oracle", "stage_pr": 0.5, "pattern": "weight"}, "max_candidates is 10000"),
         (
             "tiny",

@@ -112,6 +112,24 @@ StageRatios = Annotated[Ratios, BeforeValidator(read_stage_pr)]
 SkippedLayers = Annotated[tuple[str, ...], BeforeValidator(read_skip_layers)]
 
 
+def shown_ratios(stage_pr: Ratios) -> str:
+    """Ratios as they may be written in a config, for messages.
+
+    >>> shown_ratios(0.5), shown_ratios((0.0, 0.5)), shown_ratios(((0, 2, 0.5), (4, 4, 0.3)))
+    ('0.5', '[0, 0.5]', '[0-2:0.5, 4:0.3]')
+    """
+    if isinstance(stage_pr, float):
+        return f"{stage_pr:g}"
+    return f"[{', '.join(map(_shown_item, stage_pr))}]"
+
+
+def _shown_item(item: float | Span) -> str:
+    if isinstance(item, float):
+        return f"{item:g}"
+    first, last, ratio = item
+    return f"{first}:{ratio:g}" if first == last else f"{first}-{last}:{ratio:g}"
+
+
 def largest_ratio(stage_pr: Ratios) -> float:
     """The largest ratio that ``stage_pr`` gives to any layer or stage."""
     if isinstance(stage_pr, float):
@@ -217,21 +235,21 @@ def _is_protected(layer: NumberedLayer, pattern: GroupPattern) -> bool:
     return layer.conv == SHORTCUT or (layer.last_in_block if pattern == "filter" else layer.conv == 0)
 
 
-def _check_ends(table: LayerTable, stage_pr: object, ratios: Mapping[str, float], pattern: GroupPattern) -> None:
+def _check_ends(table: LayerTable, stage_pr: Ratios, ratios: Mapping[str, float], pattern: GroupPattern) -> None:
     first = table.layers[0]
     if ratios[first.name] and (table.residual or pattern == "channel"):
         what = "filters enter a sum" if pattern == "filter" else "channels are the image's"
         raise ValueError(
-            f"stage_pr is {stage_pr!r}, but pattern {pattern!r} cannot prune the first layer, whose {what}: give "
-            f"{first.name} the ratio 0"
+            f"stage_pr is {shown_ratios(stage_pr)}, but pattern {pattern!r} cannot prune the first layer, whose "
+            f"{what}: give {first.name} the ratio 0"
         )
 
 
-def _protect_linear(table: LayerTable, stage_pr: object, ratios: dict[str, float], pattern: GroupPattern) -> None:
+def _protect_linear(table: LayerTable, stage_pr: Ratios, ratios: dict[str, float], pattern: GroupPattern) -> None:
     for layer in table.layers:
         if layer.linear and ratios[layer.name]:
             warnings.warn(
-                f"stage_pr is {stage_pr!r}, but linear layers stay whole with pattern {pattern!r}: "
+                f"stage_pr is {shown_ratios(stage_pr)}, but linear layers stay whole with pattern {pattern!r}: "
                 f"{layer.name} is pruned by 0",
                 stacklevel=2,
             )

@@ -24,7 +24,7 @@ from trials.methods.budgets import require_untied
 from trials.methods.dense import dense_source
 from trials.methods.greg.base_trial import pruned_groups
 from trials.methods.greg.groups import GroupPattern
-from trials.methods.greg.ratios import largest_ratio
+from trials.methods.greg.ratios import largest_ratio, shown_ratios
 from trials.methods.greg.removal_config import RemovalConfig
 from trials.methods.model_facts import facts_of, graph_of
 from trials.networks.named_files import place_named
@@ -105,8 +105,9 @@ class RemovalMethod(Method):
         assert config.stage_pr is not None
         if not removed and largest_ratio(config.stage_pr) > 0:
             raise UserError(
-                f"stage_pr is {config.stage_pr!r}, but no {config.pattern} of {config.model} would be removed: its "
-                "layers are skipped, protected, linear, or too small for the ratio: give others, or another pattern"
+                f"stage_pr is {shown_ratios(config.stage_pr)}, but no {config.pattern} of {config.model} would be "
+                "removed: its layers are skipped, protected, linear, or too small for the ratio: give others, or "
+                "another pattern"
             )
         if config.pattern != "weight" and removed:
             fixed = obstacles(graph_of(model), removed, config.pattern)
