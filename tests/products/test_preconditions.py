@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,5 +31,6 @@ def test_a_method_trains_or_is_refused(method: str, model: str, tmp_path: Path) 
     if method == "single_layer":
         fields["ssim_threshold"] = -1.0  # only the layer of the lowest similarity: a net of fifty takes minutes
     trained = kept({"dataset": dataset, "model": model, **start, **fields}, tmp_path)
+    shutil.rmtree(tmp_path)  # checkpoints of all pairs together take a hundred gigabytes
     if method in ("dense", "one_shot", "imp", "bip", "hydra", "adaptive_sparsity", "prune_iterative", "regrow"):
         assert trained, "these prune single weights of any model"
