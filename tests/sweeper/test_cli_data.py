@@ -1,5 +1,6 @@
 """A sweep, and every trial in it, keeps to the data that it began on, whatever folder they lie in."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -17,7 +18,7 @@ from trials.__main__ import main as trials_main
 from trials.methods.parsing import parse
 from trials.running import progress
 from trials.running.trial import TrialHost, run
-from trials.storage.data_used import DataUsed, data_used, refuse_other_data
+from trials.storage.data_used import OPTIONS, DataUsed, data_used, refuse_other_data
 from trials.training.build import build_net
 from trials.training.device import resolve_device
 from trials.training.network_copy import NetworkCopy, forget
@@ -179,6 +180,10 @@ def test_a_shared_trial_on_other_data_is_not_taken(folders: Path, monkeypatch: p
     assert state.status == "failed"
     assert state.error is not None
     assert fingerprint(folders / "A") in state.error["message"]
+
+
+def test_every_option_of_data_is_part_of_their_name() -> None:
+    assert tuple(field.name for field in dataclasses.fields(data.DataOptions)) == OPTIONS
 
 
 @pytest.mark.parametrize("field", ["dataset", "image_column", "label_column", "image_size"])
