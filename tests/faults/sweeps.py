@@ -29,7 +29,7 @@ samples: 2
 """
 
 VARYING = {
-    "trials": ["seconds", "host", "attempts"],
+    "trials": ["seconds", "host", "attempts", "started", "ended"],
     "epochs": ["seconds"],
     "layers": [],
     "allocations": [],
