@@ -69,6 +69,8 @@ class Plan:
         }
         self._records: dict[str, Record] = {}
         self._queue: deque[str] = deque()
+        self._scheduled: set[str] = set()  # by this driver, from the space as it is now
+        self._says_data_dir = "data_dir" in space.trial or any("data_dir" in c.trial for c in space.cases.values())
         self._asked: tuple[Sample, int] | None = None  # a sample not yet scheduled, and its cell's position
         self._deaths = Deaths()
         self.budget = EpochBudget(space)
@@ -213,6 +215,7 @@ class Plan:
         record = Record(config.id, stored, samples, folder, known.state if known else None)
         self._records[config.id] = record
         if known is None:
+            self._scheduled.add(config.id)
             self.budget.follow(record, over=False)
         return record, known is not None
 
@@ -247,9 +250,11 @@ class Plan:
     def _found_now(self, record: Record, sample: Sample) -> TrialConfig:
         """A record's config with its data and the files that it names where the space has them now: only those of the
         space were looked at before the run."""
-        config, now = record.config, self._searches[sample.cell].config(sample)
-        if config is now:
+        config = record.config
+        placed = self._says_data_dir or config.data_dir is not None or config.files_given()
+        if not placed or record.id in self._scheduled:
             return config
+        now = self._searches[sample.cell].config(sample)
         return relocated(config, now).model_copy(update={"data_dir": now.data_dir})
 
     def take_back(self, trial_id: str) -> None:

@@ -111,7 +111,7 @@ def test_images_of_16_bits_are_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["digits", "cifar10", "tinyimagenet", "imagenet"])
 def test_other_data_sets_take_no_size(tmp_path, name):
-    with pytest.raises(DataError, match=r"image_size is 8, but only .*folder.* has it"):
+    with pytest.raises(DataError, match=r"image_size is 8, but is an option of folder.*, not of"):
         load_data(name, str(tmp_path), DataOptions(image_size=8))
 
 

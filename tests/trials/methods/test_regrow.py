@@ -208,7 +208,10 @@ def test_recalibrated_statistics_are_plain_averages() -> None:
     ("fields", "said"),
     [
         (
-            {"prune": {"prune_fraction": 0.9, "distribution": "uniform_plus", "finetune": {"epochs": 0}}},
+            {
+                "layers": ["conv1", "conv2"],
+                "prune": {"prune_fraction": 0.9, "distribution": "uniform_plus", "finetune": {"epochs": 0}},
+            },
             "layers has conv1, where nothing was pruned",
         ),
         ({"budget_fraction": 1e-5}, "budget_fraction is 1e-05, but must regrow at least one of"),
