@@ -47,7 +47,7 @@ METHODS_AT_ONCE: dict[str, dict[str, Any]] = {
     "regrow_iterative": {"prune": {**SPARSE, "levels": 1}, "target_sparsity": 0.3, **SEARCH, "rounds": 1},
     "single_layer": {"prune": {**SPARSE, "distribution": "uniform"}, "episode": {**STEP, "reward_images": 2}},
 }
-"""For every method, a config that takes one step of each kind: nothing is trained beforehand."""
+"""By method, a config with one step in each stage and no training before it."""
 
 VARIANTS: dict[str, dict[str, Any]] = {
     **{

@@ -127,7 +127,7 @@ class TrialConfig(Frozen):
     def revision(self) -> int:
         """Revision of what the method computes from this config (:mod:`trials.config.revisions`).
 
-        Whoever changes what an equal config computes raises it, for exactly those configs, also for those of other
+        A change of what an equal config computes must raise it for exactly those configs, and for the configs of other
         methods that start from such a trial.
         """
         return 1

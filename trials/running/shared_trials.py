@@ -65,7 +65,7 @@ def obtain(
 
 
 def require_same_config(folder: TrialFolder, config: TrialConfig) -> None:
-    """Write the config of a shared trial that has not begun; compare with it the config of whoever needs the trial.
+    """Write the config of a shared trial that has not begun; otherwise compare it with ``config``.
 
     A changed default of the code gives another content the same name. Trials of versions that wrote no ``config.json``
     are not compared.

@@ -190,7 +190,7 @@ def test_what_is_no_path_is_refused(field: tuple[str, str], given: str) -> None:
 
 
 def test_a_file_without_permission_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As another user would find it: whoever runs the tests may read everything."""
+    """The refusal is simulated, because the tests may run as root, who may read every file."""
     (tmp_path / "it").write_bytes(b"x")
 
     def forbidden(*_: object, **__: object) -> None:
