@@ -1,9 +1,9 @@
 """Revisions: what an equal config computes is counted, so that results of before and after a change stay apart.
 
-A revision is 1 until a change of the code alters what an equal config computes. Such a change must raise the revision of
-exactly the configs that now compute something else: in ``REVISED`` below, or by the properties ``revision`` and
-``revised_because`` of a method's config if only that method computes something else. Revisions other than 1 are part of a trial's
-name; a sweep that holds trials of another revision is shown, but nothing more is run in it
+A revision is 1 until a change of the code alters what an equal config computes. Such a change must raise the revision
+of exactly the configs that now compute something else: in ``REVISED`` below, or by the properties ``revision`` and
+``revised_because`` of a method's config if only that method computes something else. Revisions other
+than 1 are part of a trial's name; a sweep that holds trials of another revision is shown, but nothing more is run in it
 (docs/decisions/014-revisions-count-what-a-config-computes.md).
 """
 
@@ -22,7 +22,7 @@ class Revised:
         part: what computes, in one word or two: ``data``, ``sparsity``, ``optimizers``. ``method`` is the method's own.
         number: the revision that the change made, 2 or higher.
         applies: whether a trial's config (a :class:`~trials.config.trial_config.TrialConfig`) computes something else
-            since. It is called with configs of every method, so it must also cover trials that start from such a trial.
+            since. It is called with configs of every method, so it must also cover what starts from such a trial.
         because: why, as a clause for the message: "its scores were moved by other scores' gradients".
     """
 
