@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -20,12 +21,16 @@ WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def handled(act: Callable[[signal.Signals], None]) -> Iterator[Callable[[], None]]:
     """Call ``act`` on each of these signals. Yields a function that reinstalls the handlers after Ray has set its own.
 
-    After a SIGHUP, output to the closed terminal is dropped instead of raising an error. Signals reach the main thread
-    only; in other threads this installs no handlers.
+    Ray's handler raises SystemExit, which Python drops if it is raised in a finalizer: such a signal would be lost. So
+    the numbers of all signals are collected as well, and the yielded function calls ``act`` for those that another
+    handler took. After a SIGHUP, output to the closed terminal is dropped instead of raising an error. Signals reach
+    the main thread only; in other threads this installs no handlers.
     """
     terminals = [fd for fd in (1, 2) if os.isatty(fd)]
+    taken: Counter[int] = Counter()
 
     def handler(number: int, frame: FrameType | None) -> None:
+        taken[number] += 1
         if number == signal.SIGHUP:
             for fd in terminals:
                 _write_nowhere(fd)
@@ -36,15 +41,46 @@ def handled(act: Callable[[signal.Signals], None]) -> Iterator[Callable[[], None
             return {}
         return {number: signal.signal(number, handler) for number in WATCHED}
 
-    def again() -> None:
-        install()
+    with _arrivals() as arrived:
 
-    before = install()
+        def again() -> None:
+            install()
+            for number in WATCHED:
+                if arrived()[number] > taken[number]:
+                    handler(number, None)
+
+        before = install()
+        try:
+            yield again
+        finally:
+            for number, old in before.items():
+                signal.signal(number, old)
+
+
+@contextmanager
+def _arrivals() -> Iterator[Callable[[], Counter[int]]]:
+    """Yield a function that returns how often each signal has arrived in this block, whatever handler it had."""
+    counts: Counter[int] = Counter()
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: counts
+        return
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    os.set_blocking(write, False)
+    before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+
+    def arrived() -> Counter[int]:
+        with suppress(BlockingIOError):
+            while content := os.read(read, 4096):
+                counts.update(content)
+        return counts
+
     try:
-        yield again
+        yield arrived
     finally:
-        for number, old in before.items():
-            signal.signal(number, old)
+        signal.set_wakeup_fd(before, warn_on_full_buffer=False)
+        os.close(read)
+        os.close(write)
 
 
 @contextmanager
