@@ -23,14 +23,16 @@ def handled(act: Callable[[signal.Signals], None]) -> Iterator[Callable[[], None
 
     Ray's handler raises SystemExit, which Python drops if it is raised in a finalizer: such a signal would be lost. So
     the numbers of all signals are collected as well, and the yielded function calls ``act`` for those that another
-    handler took. After a SIGHUP, output to the closed terminal is dropped instead of raising an error. Signals reach
-    the main thread only; in other threads this installs no handlers.
+    handler took. While Ray starts it has a native handler of SIGTERM too (abseil's), which sets an alarm that aborts
+    the process after 3 seconds; any alarm is cancelled. After a SIGHUP, output to the closed terminal is dropped
+    instead of raising an error. Signals reach the main thread only; in other threads this installs no handlers.
     """
     terminals = [fd for fd in (1, 2) if os.isatty(fd)]
     taken: Counter[int] = Counter()
 
     def handler(number: int, frame: FrameType | None) -> None:
         taken[number] += 1
+        signal.alarm(0)
         if number == signal.SIGHUP:
             for fd in terminals:
                 _write_nowhere(fd)

@@ -35,3 +35,12 @@ def test_every_signal_acts_once() -> None:
             os.kill(os.getpid(), number)
         again()
     assert acted == list(WATCHED)
+
+
+@pytest.mark.usefixtures("no_stray_handlers")
+@pytest.mark.parametrize("number", WATCHED)
+def test_a_signal_cancels_the_alarm_by_which_rays_native_handler_aborts(number: signal.Signals) -> None:
+    with handled(lambda _: None):
+        signal.alarm(60)  # as that handler, which runs before Python's
+        os.kill(os.getpid(), number)
+        assert signal.alarm(0) == 0
