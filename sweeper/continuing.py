@@ -52,6 +52,7 @@ def resumed_space(folder: SweepFolder, **given: int | float | None) -> Space:
         UserError: there is no such sweep, or its sweep.yaml cannot be read by this version.
     """
     document = folder.space_document()
+    _require_schema(folder)
     if document is None:
         raise UserError(
             f"--resume is {folder.path.name!r}, but {folder.path.parent} has no such sweep with a sweep.yaml: "
@@ -71,25 +72,30 @@ def _begun(folder: SweepFolder, document: Mapping[str, Any]) -> Space:
         ) from None
 
 
-def refuse_contradictions(folder: SweepFolder, space: Space, *, retry_failed: bool = False) -> Continued:
+def refuse_contradictions(
+    folder: SweepFolder, space: Space, *, retry_failed: bool = False, resumed: bool = False
+) -> Continued:
     """Refuse a space that neither resumes nor extends the sweep in the folder.
 
     Args:
         retry_failed: whether failed trials are to run again.
+        resumed: whether the space is the sweep's own, of ``--resume``.
 
     Raises:
         UserError: the spaces differ in what cannot change, a trial is not what the space says, or trials of other
-            revisions would be mixed (the message names it); or sweep.yaml cannot be read.
+            revisions would be mixed (the message names it); or sweep.yaml cannot be read, or is of another schema.
     """
     document, name = folder.space_document(), folder.path.name
+    _require_schema(folder)
     records = folder.records()
     if document is not None:
         contents = [record.content for record in records if record.samples]
         differences = contradictions(_begun(folder, document), space, contents)
         if differences:
+            as_begun = "" if resumed else f", continue it as it was begun (--resume {name})"
             raise UserError(
-                f"{name} was begun as another sweep: {'; '.join(differences)}; restore what it had, continue it as "
-                f"it was begun (--resume {name}), or give another --name"
+                f"{name} was begun as another sweep: {'; '.join(differences)}; restore what it had{as_begun}, "
+                "or give another --name"
             )
     found = compare_committed(space, records, _written_first(folder))
     if found.difference is not None:
@@ -98,6 +104,17 @@ def refuse_contradictions(folder: SweepFolder, space: Space, *, retry_failed: bo
     if continued.revised is not None and not _nothing_to_run(space, folder, records, retry_failed=retry_failed):
         continued.require_nothing_to_run()
     return continued
+
+
+def _require_schema(folder: SweepFolder) -> None:
+    """Refuse a sweep that was written with another schema, that is, with other folders."""
+    documents = folder.documents()
+    schema = documents[-1].get("schema", 1) if documents else SCHEMA
+    if schema != SCHEMA:
+        raise UserError(
+            f"{folder.path.name} was written with schema {schema} (commit {documents[-1].get('commit')}), but this "
+            f"code has schema {SCHEMA}: resume with that version, or give another --name"
+        )
 
 
 def _written_first(folder: SweepFolder) -> frozenset[str] | None:
@@ -143,18 +160,8 @@ def _nothing_to_run(space: Space, folder: SweepFolder, records: Sequence[Record]
 def record_change(
     folder: SweepFolder, space: Space, console: Console, commit: str | None, data: Sequence[DataUsed] = ()
 ) -> None:
-    """Add space, data, library versions and commit to sweep.yaml if any has changed; print what changed of the code.
-
-    Raises:
-        UserError: the sweep was written with another schema, that is, with other folders.
-    """
+    """Add space, data, library versions and commit to sweep.yaml if any has changed; print what changed of the code."""
     documents = folder.documents()
-    schema = documents[-1].get("schema", 1) if documents else SCHEMA
-    if schema != SCHEMA:
-        raise UserError(
-            f"{folder.path.name} was written with schema {schema} (commit {documents[-1].get('commit')}), but this "
-            f"code has schema {SCHEMA}: resume with that version, or give another --name"
-        )
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "space": space.document(),

@@ -35,7 +35,9 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
     """Check a space, then run it to its end (``--dry-run``: only describe the run). Returns the exit code."""
     space, folder = _asked_for(options)
     check_space(space)
-    continued = refuse_contradictions(folder, space, retry_failed=options.retry_failed)
+    continued = refuse_contradictions(
+        folder, space, retry_failed=options.retry_failed, resumed=options.resume is not None
+    )
     found = look_here(space, options.address, peek=options.dry_run)
     for note in found.notes:
         console.print(f"note: {note}", markup=False)

@@ -196,6 +196,7 @@ def driven(space: Any, folder: SweepFolder) -> str:
     from rich.console import Console
 
     said = io.StringIO()
+    continuing.refuse_contradictions(folder, space)
     continuing.record_change(folder, space, Console(file=said, width=1000), "c0ffee")
     return said.getvalue()
 

@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import yaml
 from sweeper import before_run, driver
 from sweeper.cli import COMPLETE, STOPPED, WRONG_INPUT
 from tests.sweeper.command_line import SPACE, attempts, figures, sweep, wrong
+from tests.sweeper.on_ray import ROOT
 from tests.trials.killing import Killed, deaths, killed_at_write
 from trials.storage.lease import Lease
 
@@ -103,6 +106,25 @@ def test_a_signal_before_trials_run_ends_quietly(
     assert sweep() == STOPPED
     assert capsys.readouterr().err.splitlines() == ["stopped; run the same command again to resume"]
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == handlers
+
+
+INTERRUPTED_START = """
+import atexit, os, sys
+atexit.register(os.abort)  # as the teardown of what Ray has by then, which crashes
+from sweeper.cli import main
+from sweeper.execution.on_ray import tune_run
+tune_run.connect = lambda *_: sys.exit(15)  # as Ray's handler of SIGTERM
+sys.exit(main(["--space", "small.yaml", "--set", "trial.dataset=digits"]))
+"""
+
+
+def test_a_driver_that_is_stopped_while_ray_starts_ends_without_its_teardown(here: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", INTERRUPTED_START]
+    ended = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == STOPPED, ended.stderr
+    assert "stopped while Ray was starting" in ended.stdout
+    assert "tables: " in ended.stdout
 
 
 def test_a_driver_killed_while_it_writes_sweep_yaml(here: Path, ran: list[str]) -> None:

@@ -6,13 +6,15 @@ import logging
 import math
 import os
 import socket
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 
 from sweeper.execution.signals import survive_hangup
+from sweeper.options import STOPPED
 from sweeper.space.space import Space
 from trials.errors import UserError
 from trials.storage.place import Place, environment
@@ -63,6 +65,17 @@ def connect(address: str | None, storage: Place | None = None) -> bool:
         reason = " ".join(str(error).split())
         raise UserError(f"--address is {address!r}, but no Ray cluster can be joined there ({reason})") from None
     return _is_mine(joined)
+
+
+def leave_without_teardown() -> NoReturn:
+    """At the exit of a process that was stopped while Ray started: shut Ray down, then end at once with exit code 130.
+
+    What Ray has of a driver by then crashes when the interpreter tears it down (exit code -11).
+    """
+    ray.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(STOPPED)
 
 
 def _init(address: str | None, storage: Place | None, **options: Any) -> dict[str, Any]:

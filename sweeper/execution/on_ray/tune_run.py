@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import shutil
@@ -16,7 +17,7 @@ from pathlib import Path
 from ray import tune
 
 from sweeper.execution.live_view import LiveView
-from sweeper.execution.on_ray.cluster import connect
+from sweeper.execution.on_ray.cluster import connect, leave_without_teardown
 from sweeper.execution.on_ray.requirements import require_room, require_shared
 from sweeper.execution.on_ray.tune_searcher import PlanSearcher
 from sweeper.execution.on_ray.watchdog import Watchdog
@@ -56,6 +57,7 @@ def run_plan(plan: Plan, display: LiveView, lease: Lease, *, address: str | None
             except SystemExit:  # raised by Ray's own SIGTERM handler
                 display.note("stopped while Ray was starting")
                 plan.stop()
+                atexit.register(leave_without_teardown)
             handle_signals()
             if plan.stopping:
                 return

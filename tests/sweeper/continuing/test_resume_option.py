@@ -13,8 +13,10 @@ from tests.sweeper.command_line import wrong
 from tests.sweeper.continuing.small_sweeps import (
     SPACES,
     begin,
+    refused,
     unfinish,
 )
+from trials.frozen import SCHEMA
 
 
 def test_a_changed_commit_is_said_once(
@@ -48,7 +50,8 @@ def test_resume_takes_the_space_of_the_last_change(
     assert "1 cells x 4 samples = 4 trials" in capsys.readouterr().out
     last = SweepFolder(Path("results/small")).documents()[-1]["space"]
     assert (last["name"], last["samples"], last["max_concurrent"]) == ("small", 4, 1)
-    wrong(capsys, ["--resume", "small", "--samples", "2"], "samples is 2, but the sweep was begun with 4")
+    says = "samples is 2, but the sweep was begun with 4; restore what it had, or give another --name"
+    wrong(capsys, ["--resume", "small", "--samples", "2"], says)
 
 
 def test_resume_finds_a_sweep_under_its_own_name(here: Path, ran: list[str]) -> None:
@@ -78,6 +81,17 @@ def test_resume_refuses_what_would_change_the_space(
     wrong(capsys, ["--resume", "small", *words], *parts)
     assert len(ran) == 1
     assert not Path("nowhere").exists()
+
+
+@pytest.mark.parametrize("words", [["--space", "small.yaml"], ["--resume", "small"]], ids=["space", "resume"])
+def test_a_sweep_of_another_schema_is_not_continued(
+    here: Path, ran: list[str], capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    folder = begin("plain")
+    path = Path(str(folder.path)) / "sweep.yaml"
+    path.write_text(path.read_text().replace(f"schema: {SCHEMA}\n", f"schema: {SCHEMA + 8}\n"))
+    for more in ([], ["--dry-run"]):
+        refused(capsys, folder, [*words, *more], f"small was written with schema {SCHEMA + 8} ", f"has schema {SCHEMA}")
 
 
 @pytest.mark.parametrize("name", ["", "../small", "stages", "small"])
