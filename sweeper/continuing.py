@@ -88,6 +88,8 @@ def refuse_contradictions(
     document, name = folder.space_document(), folder.path.name
     _require_schema(folder)
     records = folder.records()
+    if document is None and (single := next((record.id for record in records if not record.samples), None)):
+        raise UserError(f"{name} holds {single}, which no sweep has asked for (python -m trials): give another --name")
     if document is not None:
         contents = [record.content for record in records if record.samples]
         differences = contradictions(_begun(folder, document), space, contents)

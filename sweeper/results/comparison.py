@@ -27,14 +27,14 @@ def points_of(sweep: Sweep, by: Sequence[str] = (), accuracy: str = "test_accura
 
     Args:
         sweep: the tables; a cell's best trial is chosen by the sweep's own objective and constraints.
-        by: grid paths whose values define a series; default: the method if the grid has it, else all but density.
+        by: grid paths whose values define a series, beside the data set; default: the method, else all but density.
         accuracy: ``test_accuracy`` or ``val_accuracy``.
 
     Returns:
         Columns ``series``; ``asked``: the other grid values; ``density``, ``accuracy``, ``flops``: means over seeds
         (density NaN if the rows of a seed's layers could not be read); ``accuracy_std`` (ddof 1); ``n``: number of
-        seeds; ``front``: whether the point is on the Pareto front, that is, no other point is at least as good in both
-        accuracy and FLOPs and better in one; ``warnings``: codes of the best trials, as one text.
+        seeds; ``front``: whether the point is on the Pareto front of its data set, that is, no other point is at least
+        as good in both accuracy and FLOPs and better in one; ``warnings``: codes of the best trials, as one text.
 
     Raises:
         UserError: ``by`` is not in the grid, ``accuracy`` is unknown, no trial is complete, or space or layers
@@ -56,17 +56,26 @@ def points_of(sweep: Sweep, by: Sequence[str] = (), accuracy: str = "test_accura
             else f"{sweep.path.name} has no complete trial yet: there is nothing to compare"
         )
     paths = list(by) or (["method"] if "method" in groups else [path for path in groups if path != "density"])
-    points = pd.DataFrame(
-        [_point(dict(zip(groups, key, strict=True)), best, paths, accuracy) for key, best in found.items()]
-    )
+    paths += [path for path in ("dataset",) if path in groups and path not in paths]
+    asked = [dict(zip(groups, key, strict=True)) for key in found]
+    points = pd.DataFrame([_point(*both, paths, accuracy) for both in zip(asked, found.values(), strict=True)])
     if points["density"].isna().all():
         raise UserError(
             f"{sweep.path.name} has no readable rows of layers in its best trials, but a comparison needs their "
             "densities: run the sweep's command again, which repairs them"
         )
-    points["front"] = undominated(points[["accuracy", "flops"]].to_numpy(dtype=float) * [-1.0, 1.0])
+    _mark_front(points, [values.get("dataset") for values in asked])
     ordered: pd.DataFrame = points.sort_values(["series", "density"], ascending=[True, False], ignore_index=True)
     return ordered
+
+
+def _mark_front(points: pd.DataFrame, datasets: Sequence[str | None]) -> None:
+    """Add the column ``front``; ``datasets`` are the points' data sets, which are not compared with each other."""
+    points["front"] = False
+    for name in dict.fromkeys(datasets):
+        mine = [other == name for other in datasets]
+        costs = points.loc[mine, ["accuracy", "flops"]].to_numpy(dtype=float) * [-1.0, 1.0]
+        points.loc[mine, "front"] = undominated(costs)
 
 
 def _best_by_group(

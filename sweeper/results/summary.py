@@ -103,11 +103,15 @@ def cells_of(
     constraints: Sequence[Constraint],
     figures: Sequence[str],
 ) -> Iterator[CellTrials]:
-    """Yield every cell that has a trial, ordered by grid values: densities descending, other values ascending."""
+    """Yield every cell that has a trial, ordered by grid values: densities descending, other values ascending.
+
+    A trial that the sweep did not ask for is of no cell, whatever values it has.
+    """
     paths = [*groups, "seed"]
     columns = [column_of(path) for path in paths]
     wanted = {
         "trial",
+        "cell",
         "status",
         "density",
         "warnings",
@@ -119,6 +123,8 @@ def cells_of(
     }
     found: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows_of(sweep.trials, wanted.union(columns)):
+        if row.get("cell") is None and groups != ["trial"]:
+            continue
         found.setdefault(tuple(row.get(column) for column in columns), []).append(row)
     last = {row["trial"]: row for row in rows_of(sweep.epochs, {"trial", "stage", "level", "epoch"})}
     sign = sign_of(direction)

@@ -26,6 +26,9 @@ from trials.errors import OUT_OF_MEMORY, DamagedFile, UserError
 from trials.networks.named_files import relocated
 from trials.storage.trial_folder import TrialFolder
 
+_HERE = ("data_dir", "device")
+"""Fields that a trial takes from the space as it is now: what they name is looked for before the run."""
+
 
 @dataclass(frozen=True)
 class Assignment:
@@ -70,7 +73,9 @@ class Plan:
         self._records: dict[str, Record] = {}
         self._queue: deque[str] = deque()
         self._scheduled: set[str] = set()  # by this driver, from the space as it is now
-        self._says_data_dir = "data_dir" in space.trial or any("data_dir" in c.trial for c in space.cases.values())
+        self._says_where = any(
+            name in written for name in _HERE for written in (space.trial, *(c.trial for c in space.cases.values()))
+        )
         self._asked: tuple[Sample, int] | None = None  # a sample not yet scheduled, and its cell's position
         self._deaths = Deaths()
         self.budget = EpochBudget(space)
@@ -248,14 +253,14 @@ class Plan:
         return assignment
 
     def _found_now(self, record: Record, sample: Sample) -> TrialConfig:
-        """A record's config with its data and the files that it names where the space has them now: only those of the
-        space were looked at before the run."""
+        """A record's config with its data, its device and the files that it names as the space has them now: only those
+        of the space were looked at before the run."""
         config = record.config
-        placed = self._says_data_dir or config.data_dir is not None or config.files_given()
+        placed = self._says_where or config.data_dir is not None or config.device != "auto" or config.files_given()
         if not placed or record.id in self._scheduled:
             return config
         now = self._searches[sample.cell].config(sample)
-        return relocated(config, now).model_copy(update={"data_dir": now.data_dir})
+        return relocated(config, now).model_copy(update={name: getattr(now, name) for name in _HERE})
 
     def take_back(self, trial_id: str) -> None:
         """Queue an assigned trial again, because its worker did not see the storage."""

@@ -1,9 +1,9 @@
 """What a search takes over from an earlier sweep (``from_sweep:``): observations, or points to try first.
 
-An earlier trial is an observation if its config equals a cell's in every field except the seed, the searched fields and
-those that say where it runs; samplers that learn get it as a trial of their study. If there is none, the best trials
-with the same method and grid values (except seed and data set) are points to try first: their results are not
-comparable with the cell's own.
+An earlier trial is an observation if its config is the one that a cell would give its hyperparameters, in every field
+except the seed and those that say where it runs; samplers that learn get it as a trial of their study. If there is
+none, the best trials with the same method and grid values (except seed and data set) are points to try first: their
+results are not comparable with the cell's own.
 
 What was taken over is committed in the sweep's ``warm.json`` and does not change with the earlier sweep.
 """
@@ -24,7 +24,7 @@ from sweeper.space.grid.cells import Cell
 from sweeper.space.grid.conditions import active
 from sweeper.space.load import from_document
 from sweeper.space.space import Space
-from trials.config.trial_config import WHERE
+from trials.config.stored_content import differing_fields
 from trials.dotted_paths import leaves
 from trials.errors import UserError
 from trials.storage import files
@@ -141,16 +141,12 @@ def _refuse_other_search(space: Space, earlier: Space) -> None:
 
 
 def _warm(space: Space, cell: Cell, records: Sequence[Record]) -> WarmStart:
-    template = next(space.corner_configs(cell)).model_dump(mode="json")
-    question = _question(template, space)
+    method = next(space.corner_configs(cell)).method
     same: list[Observation] = []
     others: list[Observation] = []
-    for record, observation in _observations(space, cell, template["method"], records):
-        is_same = space.sampler.learns and _question(record.content, space) == question
-        hashes = record.content.get("file_hashes")
-        if hashes and is_same:  # equal paths may name other files by now
-            is_same = space.config(cell, observation.params).file_hashes == hashes
-        (same if is_same and _of_this_revision(record) else others).append(observation)
+    for record, observation in _observations(space, cell, method, records):
+        comparable = space.sampler.learns and _of_this_revision(record) and _would_be(space, cell, record, observation)
+        (same if comparable else others).append(observation)
     return WarmStart(tuple(same), () if same else _best(space, others))
 
 
@@ -185,14 +181,19 @@ def _of_this_revision(record: Record) -> bool:
         return False
 
 
-def _question(config: Mapping[str, Any], space: Space) -> dict[str, Any]:
-    """The fields in which comparable configs agree: all but the seed, the searched fields and where the trial runs.
+def _would_be(space: Space, cell: Cell, record: Record, observation: Observation) -> bool:
+    """Whether the cell would give a trial with these parameters the record's config, but for the seed.
 
-    Hashes of files stand for their paths.
+    Hashes of files stand for their paths: equal paths may name other files by now.
     """
-    files = config.get("file_hashes") or ()
-    free = {*WHERE, "seed", *space.search, *files, *(f"file_hashes.{path}" for path in space.search)}
-    return {path: value for path, value in leaves(config) if path not in free}
+    try:
+        config = space.config(cell, observation.params)
+    except UserError:
+        return False
+    hashes = record.content.get("file_hashes") or {}
+    if hashes and config.file_hashes != hashes:
+        return False
+    return all(path in {"seed", *hashes} for path, _, _ in differing_fields(record.content, config))
 
 
 def _best(space: Space, observations: Sequence[Observation]) -> tuple[dict[str, Any], ...]:

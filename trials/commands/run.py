@@ -43,6 +43,7 @@ def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
     add_threads(parser)
     options = parser.parse_args(arguments)
     sweep = sweep_path(options.storage, options.name)
+    _refuse_sweep(sweep)
     config = resolved(parse(override(read_yaml(options.config), options.overrides)))
     check_before(config, sweep)
     folder = sweep / "trials" / config.id
@@ -86,18 +87,34 @@ def check_before(config: TrialConfig, sweep: Place) -> None:
     refuse_other_data(sweep.name, data_used_in(sweep / "trials"), now, way_out)
 
 
+def _refuse_sweep(folder: Place) -> None:
+    """Refuse the folder of a sweep: its trials are what its searches asked for, and its driver writes their configs.
+
+    Raises:
+        UserError: it is one.
+    """
+    if (folder / "sweep.yaml").exists():
+        raise UserError(
+            f"--name is {folder.name!r}, but that is a sweep of {folder.parent}, which sweep.py runs: "
+            "give another --name"
+        )
+
+
 def _write_config(folder: Place, config: TrialConfig) -> None:
     """Write the trial's ``config.json``.
 
     Raises:
-        UserError: there is one of this name with another content, since a default has changed.
+        UserError: there is one of this name that a sweep asked for, or with another content, since a default has
+            changed.
     """
     try:
-        stored = json.loads((folder / "config.json").read_bytes())["config"]
-        differing = differing_fields(stored, config)
+        content = json.loads((folder / "config.json").read_bytes())
+        differing, samples = differing_fields(content["config"], config), content.get("samples")
         found = next((field for field in differing if field[0] not in config.file_hashes), None)  # its hash is named
-    except (OSError, ValueError, KeyError, TypeError):
-        found = None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        found, samples = None, None
+    if samples:
+        raise UserError(f"{folder} holds a trial that a sweep asked for, which sweep.py runs: give another --name")
     if found is not None:
         path, before, now = found
         raise UserError(

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from sweeper.cli import COMPLETE, main
+from sweeper.folder.sweep_folder import SweepFolder
 from tests.sweeper.continuing.small_sweeps import (
     SPACES,
     begin,
@@ -90,3 +92,16 @@ def test_a_segment_whose_parent_is_lost_does_not_stop_the_others(here: Path, ran
     (folder.trial_folder(ran[0]) / "config.json").unlink()
     assert main(["--space", "small.yaml"]) == COMPLETE
     assert ran[-1] in ran[:2]  # the gap is filled with the same trial
+
+
+def test_the_folder_of_single_trials_does_not_become_a_sweep(
+    here: Path, ran: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A trial of ``python -m trials --name small`` may have other values in fields that are no part of its name."""
+    folder = SweepFolder(Path("results/small"))
+    folder.schedule("one_shot-0123456789ab", {"method": "one_shot", "density": 0.5}, ())
+    Path("small.yaml").write_text(yaml.safe_dump(SPACES["plain"]))
+    says = "small holds one_shot-0123456789ab, which no sweep has asked for (python -m trials)"
+    refused(capsys, folder, ["--space", "small.yaml"], says)
+    refused(capsys, folder, ["--space", "small.yaml", "--dry-run"], says)
+    assert not ran

@@ -231,6 +231,22 @@ def test_points_are_means_over_seeds_at_the_density_of_all_weights(sweep: Sweep)
     assert dense_accuracy(sweep) == pytest.approx(0.95)
 
 
+@pytest.mark.parametrize("by", [(), ("method",)])
+def test_data_sets_share_neither_a_series_nor_a_front(tmp_path: Path, by: tuple[str, ...]) -> None:
+    """The second data set's points are better and smaller throughout."""
+    paths = {"method": ["one_shot"], "dataset": ["digits", "parquet"], "density": [0.5, 0.1], "seed": [0]}
+    rows = [
+        ("one_shot", 0.5, None, 0, 0.6, 900, 50),
+        ("one_shot", 0.1, None, 0, 0.7, 800, 10),
+        ("one_shot", 0.5, None, 0, 0.9, 200, 50),
+        ("one_shot", 0.1, None, 0, 0.8, 100, 10),
+    ]
+    sweep = sweep_of(tmp_path / "two", rows, grid=paths)
+    points = points_of(replace(sweep, trials=sweep.trials.assign(dataset=["digits"] * 2 + ["parquet"] * 2)), by)
+    assert points["series"].tolist() == ["one_shot, digits"] * 2 + ["one_shot, parquet"] * 2
+    assert points["front"].tolist() == [False, True, True, True]
+
+
 @pytest.mark.parametrize(
     ("fields", "chosen", "dense"),
     [

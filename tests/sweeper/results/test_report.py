@@ -90,6 +90,19 @@ def summary_of(sweep: SweepFolder, **changes: Any) -> pd.DataFrame:
     return summarise(load(sweep.path), **options)
 
 
+def test_a_trial_that_the_sweep_did_not_ask_for_is_of_no_cell(sweep: SweepFolder) -> None:
+    """As an earlier version's ``python -m trials --name`` left one, with the grid values of a cell."""
+    before = summary_of(sweep)
+    config = {"method": "bip", "density": 0.5, "seed": 0, "mask_lr": 0.1, "augment": False}
+    sweep.schedule("bip-other", config, ())
+    attempt, _ = TrialFolder(sweep.trial_folder("bip-other")).begin()
+    best = {"val_accuracy": 1.0, "test_accuracy": 1.0, "density": 0.5}
+    row = {"stage": "prune", "level": 0, "epoch": 1, **best, "stage_id": None}
+    attempt.commit(checkpoint={}, rows={"epochs": [row]}, progress={}, seconds=1.0, status="complete", result=best)
+    pd.testing.assert_frame_equal(summary_of(sweep), before)
+    assert "bip-other" in load(sweep.path).trials["trial"].tolist()
+
+
 def test_the_best_trial_of_each_cell_then_the_mean_over_seeds(sweep: SweepFolder) -> None:
     summary = summary_of(sweep)
     assert summary["kind"].tolist() == ["dense", "group", "group"]

@@ -114,6 +114,38 @@ def test_new_cells_are_warmed_and_cells_without_a_counterpart_are_not(tmp_path: 
     assert json.loads((folder.path / "warm.json").read_text())["cells"].keys() == warm.keys()
 
 
+CONDITIONAL: dict[str, Any] = {
+    "score": {"choice": ["magnitude", "random"]},
+    "finetune.momentum": {"uniform": [0.1, 0.9], "when": {"score": "random"}},
+}
+FIRST_POINTS = [{"score": "magnitude"}, {"score": "random", "finetune.momentum": 0.3}]
+
+
+@pytest.mark.parametrize(("momentum", "observed"), [(0.8, 4), (0.2, 2)], ids=["as it was", "another"])
+def test_a_value_that_a_condition_leaves_to_the_template_must_agree(
+    tmp_path: Path, momentum: float, observed: int
+) -> None:
+    search = {"search": CONDITIONAL, "enqueue": FIRST_POINTS, "samples": 2}
+    trials = [{**ONE_SHOT, "finetune": {"epochs": 1, "momentum": value}} for value in (0.8, momentum)]
+    run_space(make_space(trial=trials[0], sampler="random", **search), tmp_path / "earlier")
+    warm = warm_start(*later(tmp_path, trial=trials[1], **search))
+    found = [observation for cell in warm.values() for observation in cell.observations]
+    assert len(found) == observed
+    assert all(observation.params["score"] == "random" for observation in found) == (momentum == 0.2)
+
+
+def test_fields_that_the_earlier_version_lacked_count_as_their_defaults(tmp_path: Path, earlier: SweepFolder) -> None:
+    before = warm_start(*later(tmp_path))
+    for record in earlier.records():
+        path = Path(str(record.folder.path)) / "config.json"
+        content = json.loads(path.read_text())
+        for name in ("stratify_split", "image_column", "image_size", "capture", "file_hashes", "lineage"):
+            del content["config"][name]
+        path.write_text(json.dumps(content))
+    assert warm_start(*later(tmp_path)) == before
+    assert all(cell.observations for cell in before.values())
+
+
 def test_after_a_kill_the_next_driver_asks_the_same(tmp_path: Path, earlier: SweepFolder) -> None:
     space, folder = later(tmp_path)
     run_space(space, folder.path)

@@ -97,6 +97,24 @@ def test_a_scheduled_trial_reads_data_and_files_where_the_space_has_them_now(
     assert {assignment.trial_id for assignment in again} == set(scheduled)
 
 
+@pytest.mark.parametrize("fields", SEARCHES.values(), ids=SEARCHES)
+@pytest.mark.parametrize("devices", [("cuda", "cpu"), ("cpu", "auto"), ("auto", "cpu")], ids="->".join)
+def test_a_scheduled_trial_runs_on_the_device_that_the_space_gives_now(
+    devices: tuple[str, str], fields: dict[str, Any], tmp_path: Path
+) -> None:
+    """The space's device alone is looked for before the run."""
+    trial = {**NAMED, "prune": {"epochs": 4, "schedule": "constant"}, "mask_schedule": "constant"}
+    before, now = (
+        make_space(trial={**trial, **({} if device == "auto" else {"device": device})}, grid={"seed": [0, 1]}, **fields)
+        for device in devices
+    )
+    scheduled = taken(begun(before, tmp_path / "sweep"))
+    again = taken(begun(now, tmp_path / "sweep"))
+    assert {assignment.trial_id for assignment in again} == {assignment.trial_id for assignment in scheduled}
+    assert {assignment.config.device for assignment in scheduled} == {devices[0]}
+    assert {assignment.config.device for assignment in again} == {devices[1]}
+
+
 def test_a_trial_scheduled_before_files_were_hashed_is_given_an_absolute_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

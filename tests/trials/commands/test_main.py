@@ -83,6 +83,24 @@ def test_another_content_of_the_same_name_exits_with_2(tmp_path: Path, capsys: p
     assert command.main([*arguments, "--name", "other"]) == 0
 
 
+@pytest.mark.parametrize("whole", [True, False], ids=["sweep", "sweep without its sweep.yaml"])
+def test_a_sweep_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str], whole: bool) -> None:
+    config = written(tmp_path)
+    sweep = tmp_path / "s" / "mine"
+    path = sweep / "trials" / parse(yaml.safe_load(config.read_text())).id / "config.json"
+    path.parent.mkdir(parents=True)
+    content = parse(yaml.safe_load(config.read_text())).model_dump(mode="json")
+    path.write_text(json.dumps({"schema": 1, "id": path.parent.name, "config": content, "samples": [{"cell": ""}]}))
+    if whole:
+        (sweep / "sweep.yaml").write_text("space: {}\n")
+    before = {file: file.read_bytes() for file in sweep.rglob("*") if file.is_file()}
+    assert command.main([str(config), "--storage", str(tmp_path / "s"), "--name", "mine", "--threads", "1"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "which sweep.py runs: give another --name" in said
+    assert {file: file.read_bytes() for file in sweep.rglob("*") if file.is_file()} == before
+
+
 def test_overrides_and_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = written(tmp_path)
     arguments = ["--storage", str(tmp_path), "--name", "mine", "--set", "density=5e-1", "--set", "finetune=null"]
