@@ -44,7 +44,13 @@ METHODS_AT_ONCE: dict[str, dict[str, Any]] = {
     "adaptive_sparsity": {"starget": 0.5, "pthres": 40, "train": STEP},
     "prune_iterative": {"levels": 1, "prune_fraction": 0.5, "finetune": STEP},
     "regrow": {"prune": SPARSE, **SEARCH, "finetune": ONE_EPOCH},
-    "regrow_iterative": {"prune": {**SPARSE, "levels": 1}, "target_sparsity": 0.3, **SEARCH, "rounds": 1},
+    "regrow_iterative": {
+        "prune": {**SPARSE, "levels": 1},
+        "target_sparsity": 0.3,
+        "budget_max": 0.3,
+        "rounds": 1,
+        **SEARCH,
+    },
     "single_layer": {"prune": {**SPARSE, "distribution": "uniform"}, "episode": {**STEP, "reward_images": 2}},
 }
 """By method, a config with one step in each stage and no training before it."""
@@ -72,6 +78,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     **{f"layer_prune-{name}": {"score": name} for name in ("gradient", "l1")},
     "layer_prune-original": {"variant": "original", "score": "l1"},
     "gradient_prune-linear": {"train": {**STEP, "backward": {"linear": True}}},
+    **{
+        f"{method}-backward-none-{pattern}": {
+            recipe: {**STEP, "backward": {"p_prune": 1e-6, "pattern": pattern}},
+        }
+        for method, recipe in (("gradient_prune", "train"), ("dense", "train"), ("one_shot", "finetune"))
+        for pattern in ("weight", "kernel_mean", "filter_l1")
+    },
     "dwp-kernel": {"pattern": "kernel"},
     "adaptive_sparsity-none": {"pthres": 10**9},
     "adaptive_sparsity-original": {"variant": "original", "mode": "fixed", "exact_target": True},
@@ -88,6 +101,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "regrow-too-little": {"regrow_fraction": 1e-9},
     "regrow-too-often": {"rounds": 3, "regrow_fraction": 0.5, "allocation": "uniform"},
     "regrow_iterative-reached": {"target_sparsity": 0.7},
+    "regrow_iterative-out-of-reach": {"target_sparsity": 0.1, "budget_max": 0.005},
+    "regrow_iterative-filter-out-of-reach": {"target_sparsity": 0.1, "budget_max": 0.005, "unit": "filter"},
     "single_layer-dense-layer": {"prune": {**SPARSE, "distribution": "uniform_plus"}},
     "single_layer-no-budget": {"budget_fraction": 1e-9},
 }

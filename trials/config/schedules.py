@@ -82,6 +82,13 @@ class PiecewiseConstant:
         return self.steps[max(position - 1, 0)][1]
 
 
+def _whole(epoch: object) -> int:
+    """An epoch: a whole number, or text of one; ValueError for anything else, such as 1.5 or true."""
+    if isinstance(epoch, str) or type(epoch) is int:
+        return int(epoch)
+    raise ValueError(epoch)
+
+
 def read_lr_steps(value: object) -> object:
     """Parse ``lr_steps`` into ascending (epoch, rate) pairs.
 
@@ -102,7 +109,7 @@ def read_lr_steps(value: object) -> object:
     else:
         return value
     try:
-        steps = sorted((int(epoch), float(rate)) for epoch, rate in pairs)
+        steps = sorted((_whole(epoch), float(rate)) for epoch, rate in pairs)
     except (ValueError, TypeError):
         raise ValueError(f"lr_steps is {value!r}, but must be epoch:rate pairs, as 0:0.01,30:0.001") from None
     epochs, rates = [epoch for epoch, _ in steps], [rate for _, rate in steps]

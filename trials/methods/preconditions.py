@@ -14,10 +14,13 @@ from trials.errors import UserError, listed
 from trials.methods import segments
 from trials.methods.base import Method
 from trials.methods.batches import require_company, training_size
+from trials.methods.budgets import Budget
 from trials.methods.model_facts import ModelFacts, facts_of
 from trials.methods.registry import METHODS
 from trials.methods.starting import require_fitting
 from trials.models import without_values
+from trials.sparsity import PATTERNS
+from trials.sparsity.dropping import drop_count
 
 
 def require_runnable(config: TrialConfig, data: DataHeader) -> None:
@@ -79,16 +82,23 @@ def _check_model(config: TrialConfig, facts: ModelFacts, data: DataHeader) -> No
 
 
 def _check_backward(config: TrialConfig, facts: ModelFacts) -> None:
-    """Refuse backward-only pruning of a model that has none of the layers it prunes."""
-    if facts.prunable(linear=False):
-        return
+    """Refuse backward-only pruning that would prune nothing: the model has no such layer, or too few units."""
     for name in type(config).model_fields:
         recipe = getattr(config, name)
         backward = recipe.backward if isinstance(recipe, OpenRecipe) else None
-        if backward is not None and backward.p_prune and backward.p_bern and not backward.linear:
+        if backward is None or not (backward.p_prune and backward.p_bern):
+            continue
+        layers = facts.prunable(linear=backward.linear)
+        if not layers:
             raise UserError(
                 f"{name}.backward prunes convolutions, but {config.model} has none: set {name}.backward.linear to "
                 "true, or give another model"
+            )
+        units = sum(Budget.dense(layers, PATTERNS[backward.pattern]).units)
+        if not drop_count(backward.p_prune, units):
+            raise UserError(
+                f"{name}.backward.p_prune is {backward.p_prune:g}, but of {units} units ({backward.pattern}) none "
+                "would be pruned: raise it"
             )
 
 

@@ -79,6 +79,10 @@ WRONG: list[tuple[object, list[str]]] = [
     ({**L1, "skip_layers": "[9]"}, ["skip_layers has '9'", "no layer has that name", "give 0 to 3"]),
     ({**L1, "stage_pr": None, "base_pr_model": "x", "skip_layers": "1"}, ["skip_layers is ['1']", "leave it out"]),
     ({**L1, "finetune": {"lr_steps": "0.1"}}, ["finetune.lr_steps is '0.1'", "epoch:rate pairs"]),
+    *(
+        ({**L1, "finetune": {"lr_steps": steps}}, ["finetune.lr_steps is ", "epoch:rate pairs"])
+        for steps in ({0: 0.1, 1.7: 0.01}, {True: 0.1}, [[0, 0.1], [2.0, 0.01]], "0:0.1,1.5:0.01", {None: 0.1})
+    ),
     ({**L1, "finetune": {"lr_steps": "0:0.1,0:0.2"}}, ["lr_steps is '0:0.1,0:0.2'", "each once"]),
     ({**L1, "finetune": {"lr_steps": "0:0.1", "lr": 0.5}}, ["lr is 0.5", "lr_steps sets every rate"]),
     ({**L1, "lr_ft": "0:0.1", "finetune": None}, ["lr_ft is '0:0.1'", "finetune is None"]),

@@ -93,6 +93,8 @@ def test_choices_of_a_method_train_or_are_refused(model: str, storage: Path) -> 
         *("adaptive_sparsity-none", "regrow-too-little", "regrow-too-often", "regrow_iterative-reached"),
         *("single_layer-no-budget", "one_shot-filter-dense", "regrow-filter-empty"),
         *("prune_iterative-filter-empty", "prune_iterative-weight-empty"),
+        *("regrow_iterative-out-of-reach", "regrow_iterative-filter-out-of-reach"),
+        *(name for name in VARIANTS if "-backward-none-" in name),
     }
     assert trained & never == set()
     assert ("one_shot-uniform_plus-sparse" in trained) == (model == "mlp_7_relu")  # its last layer is small enough
@@ -126,6 +128,12 @@ def test_choices_of_a_method_train_or_are_refused(model: str, storage: Path) -> 
             "layers has conv1",
         ),
         ("tiny", {"method": "regrow_iterative", "target_sparsity": 0.999}, "nothing would be regrown"),
+        (
+            "tiny",
+            {"method": "regrow_iterative", "target_sparsity": 0.5},
+            "5 rounds of at most 0.005 lower the sparsity",
+        ),
+        ("tiny", {"method": "gradient_prune", "train": {"backward": {"p_prune": 1e-6}}}, "none would be pruned"),
     ],
 )
 def test_the_line_names_all_layers_and_the_way_out(

@@ -157,7 +157,7 @@ def layer_ratios(
 
     Raises:
         ValueError: the ratios do not have the form that this network takes, prune the image's channels or the stem, or
-            name a layer that does not exist.
+            name a layer that does not exist. The end of a span may lie beyond the last layer, as in the released code.
     """
     ratios = _asked(table, stage_pr, pattern, released)
     skipped = _skipped(table, skip_layers, pattern, released)

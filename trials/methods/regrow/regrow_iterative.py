@@ -165,6 +165,14 @@ class RegrowIterative(Method):
             )
         if not room.most:
             raise UserError(f"layers are {listed(room.targets)}, where nothing was pruned: give other layers")
+        most = min(config.rounds * int(round(config.budget_max * room.units, 6)), room.most)
+        lowest = sparsity - most / room.units
+        if lowest > config.target_sparsity + max(config.budget_max, MARGIN):
+            raise UserError(
+                f"target_sparsity is {config.target_sparsity:g}, but {config.rounds} rounds of at most "
+                f"{config.budget_max:g} lower the sparsity from {sparsity:.4g} to {lowest:.4g} only: give more "
+                "rounds, a larger budget_max, or a higher target"
+            )
 
     def stages(self) -> Iterator[Stage]:
         for level in range(1, self.config.rounds + 1):
