@@ -86,17 +86,20 @@ def look_here(space: Space, address: str | None = None, *, peek: bool = False) -
                 headers[key] = published
             unknown = "" if published else f" (the sizes of {name} are not known: its trials are not checked on them)"
             missing.append(f"{error}{unknown}")
-    joins = os.environ.get("RAY_ADDRESS") if address is None else address != "local"
-    lacking = () if joins else tuple(_lacking(space, {config.device for config in configs}))
+    lacking = () if _named(address) else tuple(_lacking(space, {config.device for config in configs}))
     return Here(headers, tuple(missing), lacking)
 
 
 def may_join(address: str | None) -> bool:
     """Whether a run joins a cluster: one that is named, or the one that Ray has noted as this machine's."""
-    if address is not None:
-        return address != "local"
     noted = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
-    return bool(os.environ.get("RAY_ADDRESS")) or noted.exists()
+    asks = address is None and not os.environ.get("RAY_ADDRESS")
+    return _named(address) or (asks and noted.exists())
+
+
+def _named(address: str | None) -> bool:
+    """Whether ``--address``, or else RAY_ADDRESS, names a cluster; ``local`` starts one on this machine."""
+    return (os.environ.get("RAY_ADDRESS") if address is None else address) not in (None, "", "local")
 
 
 def _lacking(space: Space, devices: set[str]) -> Iterator[str]:

@@ -83,6 +83,23 @@ def test_all_that_is_missing_is_said_at_once(tmp_path: Path, capsys: pytest.Capt
     wrong(capsys, arguments, "data_dir", "cuda:3", "resources.cpu", "resources.gpu")
 
 
+@pytest.mark.parametrize("alone", [{}, {"RAY_ADDRESS": "local"}, {"RAY_ADDRESS": ""}], ids=str)
+@pytest.mark.parametrize("words", [[], ["--address", "local"]], ids=" ".join)
+def test_no_cluster_has_what_this_machine_lacks(
+    alone: dict[str, str],
+    words: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in alone.items():
+        monkeypatch.setenv(name, value)
+    arguments = [*space(tmp_path, "device: 'cuda:3'", also="resources: {cpu: 64, gpu: 4}\n"), *words]
+    assert main([*arguments, "--dry-run"]) == COMPLETE
+    assert capsys.readouterr().out.count("not here: ") == 3
+    wrong(capsys, arguments, "cuda:3", "resources.cpu", "resources.gpu")
+
+
 @pytest.mark.parametrize("joined", ["--address", "RAY_ADDRESS"])
 def test_a_cluster_may_have_what_this_machine_lacks(
     joined: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
