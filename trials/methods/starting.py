@@ -18,7 +18,7 @@ from trials.networks.fitting import Fitted, fitted
 from trials.networks.formats import read_weights
 from trials.networks.load import load_into
 from trials.networks.named_files import read_weights_file
-from trials.networks.torchvision_weights import require_images, source_path
+from trials.networks.torchvision_weights import require_usable, source_path
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, Masks, build_masks, density_of, prunable
 from trials.training.net import Net
 
@@ -82,7 +82,7 @@ def require_fitting(config: TrialConfig, data: DataHeader) -> None:
         return
     source = _source(config)
     if source is None:
-        require_images(config.model, data.num_classes, data.in_channels)
+        require_usable(config.model, data.num_classes, data.in_channels)
         return
     # without a hash nobody knows whether the file is still the same
     read = _start if source.digest is not None else _start.__wrapped__

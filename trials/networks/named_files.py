@@ -20,6 +20,7 @@ from trials.storage.trial_folder import TrialFolder
 __all__ = [
     "Known",
     "Place",
+    "digest_of_file",
     "named",
     "place_named",
     "read_file",
@@ -127,10 +128,15 @@ def place_named(field: str, given: str) -> Place:
 
 def _digest(config: TrialConfig, field: str, where: Place) -> str:
     what = named(field, getattr(config, field), where)
-    return _digest_of_trial(where, what) if config.named_files[field] == "trial" else _digest_of_file(where, what)
+    return _digest_of_trial(where, what) if config.named_files[field] == "trial" else digest_of_file(where, what)
 
 
-def _digest_of_file(where: Place, what: str) -> str:
+def digest_of_file(where: Place, what: str) -> str:
+    """Return the first 16 hex digits of the SHA-256 of a file; ``what`` begins the message if it cannot be read.
+
+    Raises:
+        UserError: it is missing, no file, or cannot be read.
+    """
     if not isinstance(where, Path):
         return hashlib.sha256(read_file(where, what)).hexdigest()[:16]
     found = hashlib.sha256()

@@ -35,9 +35,11 @@ class Judge:
         classes = raw.num_classes
         train = torch.bincount(raw.train_labels[data.train_indices], minlength=classes)
         val = torch.bincount(raw.train_labels[data.val_indices], minlength=classes)
+        test = torch.bincount(raw.test_labels, minlength=classes)
         self.of_data = [
             *(["one_class"] if int((train > 0).sum()) == 1 else []),
             *(["class_missing_in_val"] if bool(((train > 0) & (val == 0)).any()) else []),
+            *(["class_missing_in_train"] if bool(((train == 0) & (val + test > 0)).any()) else []),
         ]
         self.guessed = guessing(classes, int(val.max()), int(val.sum()))
 

@@ -27,6 +27,7 @@ WARNINGS = {
     "nothing_pruned": "the method was asked to prune, but removed nothing",
     "one_class": "the training images are all of one class",
     "class_missing_in_val": "a class of the training images has no image in the validation split",
+    "class_missing_in_train": "a class of the validation or test images has no image in the training split",
 }
 """Codes of the column ``warnings``, each with what it says of a trial. trials/running/degenerate.py has the rules."""
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.error import URLError
 
@@ -181,9 +183,12 @@ def test_the_hub_cache_is_used(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    cached = tmp_path / "torch" / "hub" / "checkpoints" / Path(models.ResNet18_Weights.IMAGENET1K_V1.url).name
+    content = weights.read_bytes()
+    named = SimpleNamespace(url=f"https://example.org/resnet18-{hashlib.sha256(content).hexdigest()[:8]}.pth")
+    monkeypatch.setattr(models, "get_model_weights", lambda _: {"IMAGENET1K_V1": named})
+    cached = tmp_path / "torch" / "hub" / "checkpoints" / Path(named.url).name
     cached.parent.mkdir(parents=True)
-    cached.write_bytes(weights.read_bytes())
+    cached.write_bytes(content)
     folder = write_imagenet(tmp_path / "data")
     assert (
         main(["evaluate_pretrained", "--data-dir", str(folder), "--network", "resnet18", "--p-prune", "0", *SMALL]) == 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import urllib.error
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,11 @@ from tests.trials.small_trials import config_of, folder_of, run_in
 from trials import models
 from trials.__main__ import main
 from trials.errors import UserError
+from trials.networks import torchvision_weights
 from trials.networks.export import compare, export
 from trials.networks.load import load_into
-from trials.networks.torchvision_weights import source_path
+from trials.networks.named_files import digest_of_file
+from trials.networks.torchvision_weights import pretrained, require_usable, source_path
 
 
 @pytest.fixture(scope="module")
@@ -145,26 +149,94 @@ def test_commands(storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err.startswith("error: ")
 
 
-def test_torchvision_weights_come_from_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """torch's hub cache, empty; nothing can be downloaded."""
+
+    def offline(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no route to host")
+
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    model = models.build("ResNet18", num_classes=1000, in_channels=3, seed=1)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     (tmp_path / "checkpoints").mkdir()
-    torch.save(model.state_dict(), tmp_path / "checkpoints" / "resnet18-f37072fd.pth")
+    return tmp_path / "checkpoints"
+
+
+def write_as_torchvision(cache: Path, monkeypatch: pytest.MonkeyPatch, state: dict[str, Any]) -> Path:
+    """Write weights of ResNet18 under a name that ends with their hash, and let torchvision say that name."""
+    torch.save(state, cache / "net")
+    path = cache / f"resnet18-{hashlib.sha256((cache / 'net').read_bytes()).hexdigest()[:8]}.pth"
+    (cache / "net").rename(path)
+    monkeypatch.setattr(torchvision_weights, "_url_of", lambda model: f"https://example.org/{path.name}")
+    return path
+
+
+def test_torchvision_weights_come_from_its_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = models.build("ResNet18", num_classes=1000, in_channels=3, seed=1)
+    written = write_as_torchvision(cache, monkeypatch, model.state_dict())
+    require_usable("ResNet18", 1000, 3)
     path = source_path("torchvision", "ResNet18")
+    assert path == written
     other = models.build("ResNet18", num_classes=1000, in_channels=3, seed=2)
     load_into(other, path)
     assert torch.equal(other.get_parameter("fc.weight"), model.get_parameter("fc.weight"))
     with pytest.raises(UserError, match=r"in other shapes fc\.weight"):
         load_into(models.build("ResNet18", num_classes=10, in_channels=3, seed=2), path)
+    path.write_bytes(path.read_bytes()[:-1])  # what was read before is not taken for what is there now
+    with pytest.raises(UserError, match="delete it"):
+        require_usable("ResNet18", 1000, 3)
 
 
-def test_torchvision_weights_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+USES: dict[str, tuple[Callable[[], object], str]] = {
+    "checked": (lambda: require_usable("ResNet18", 1000, 3), "source_net is 'torchvision': its weights"),
+    "loaded": (lambda: source_path("torchvision", "ResNet18"), "source_net is 'torchvision': its weights"),
+    "evaluated": (lambda: pretrained("resnet18", num_classes=1000), "weights of resnet18"),
+}
+"""Where torchvision's weights of ResNet18 are asked for, and how the message begins."""
 
-    def offline(*_: object, **__: object) -> None:
-        raise urllib.error.URLError("no route to host")
 
-    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("kind", ["other weights", "cut", "empty", "no weights"])
+def test_another_content_under_torchvisions_name_is_refused(cache: Path, use: str, kind: str) -> None:
+    path = cache / "resnet18-f37072fd.pth"
+    torch.save(tiny().state_dict(), path)
+    whole = path.read_bytes()
+    content = {"other weights": whole, "cut": whole[: len(whole) // 2], "empty": b"", "no weights": b"<html>"}[kind]
+    path.write_bytes(content)
+    ask, begins = USES[use]
+    with pytest.raises(UserError) as refused:
+        ask()
+    found = hashlib.sha256(content).hexdigest()[:8]
+    assert str(refused.value) == (
+        f"{begins} are at {path}, but the SHA-256 of that file is {found}..., and must begin with f37072fd, as its "
+        "name says: delete it, and it is downloaded again"
+    )
+
+
+def test_weights_that_are_not_here_yet_are_not_refused_before_the_run(cache: Path) -> None:
+    require_usable("ResNet18", 1000, 3)
+    with pytest.raises(UserError, match="cannot be downloaded"):
+        source_path("torchvision", "ResNet18")
+
+
+def test_torchvisions_weights_are_read_once_for_ten_thousand_cells(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_as_torchvision(cache, monkeypatch, {"weight": torch.zeros(3)})
+    read: list[Path] = []
+
+    def noting(path: Path, what: str) -> str:
+        read.append(path)
+        return digest_of_file(path, what)
+
+    monkeypatch.setattr(torchvision_weights, "digest_of_file", noting)
+    for _ in range(10_000):
+        require_usable("ResNet18", 1000, 3)
+    assert len(read) == 1
+
+
+@pytest.mark.usefixtures("cache")
+def test_torchvision_weights_without_a_network() -> None:
     with pytest.raises(
         UserError, match=r"resnet50-0676ba61\.pth, and https.* cannot be downloaded .*no route.*put it there"
     ):

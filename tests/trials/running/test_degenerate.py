@@ -147,21 +147,47 @@ def test_accuracy_is_judged_in_rows_and_result(accuracy: float, codes: list[str]
         ("two classes", []),
         ("one class", ["one_class"]),
         ("rare in training", ["class_missing_in_val"]),
-        ("rare in validation", []),  # the training images lack it
+        ("rare in validation", ["class_missing_in_train"]),
+        ("rare in test", ["class_missing_in_train"]),
+        ("rare in both", ["class_missing_in_val", "class_missing_in_train"]),
+        ("rare in training and test", ["class_missing_in_val"]),
     ],
 )
 def test_data_are_judged_in_the_result(kind: str, codes: list[str]) -> None:
     raw = few()
     data = build_loader(config_of("dense"), raw, torch.device("cpu"))
-    labels = {"digits": raw.train_labels, "one class": torch.zeros_like(raw.train_labels)}.get(
-        kind, raw.train_labels % 2
-    ).clone()
-    if kind.startswith("rare"):
-        labels[(data.train_indices if kind == "rare in training" else data.val_indices)[0]] = 3
-    judge, stage = judged(config_of("dense"), dataclasses.replace(raw, train_labels=labels))
+    count = {"digits": 10, "one class": 1}.get(kind, 2)
+    labels, test_labels = raw.train_labels % count, raw.test_labels % count
+    if kind in ("rare in training", "rare in both", "rare in training and test"):
+        labels[data.train_indices[0]] = 3
+    if kind in ("rare in validation", "rare in both"):
+        labels[data.val_indices[0]] = 4
+    if kind in ("rare in test", "rare in training and test"):
+        test_labels[0] = 3
+    changed = dataclasses.replace(raw, train_labels=labels, test_labels=test_labels)
+    judge, stage = judged(config_of("dense"), changed)
     guess = ["chance_level"] if kind == "one class" else []  # guessing is always right
     assert judge.of_row(FIGURES, stage, True) == guess
     assert judge.of_result(FIGURES) == [*guess, *codes]
+
+
+@pytest.mark.parametrize("stratify", [False, True])
+@pytest.mark.parametrize("split_seed", range(8))
+@pytest.mark.parametrize("images", [1, 2, 3])
+def test_a_class_is_missing_where_the_split_has_put_none_of_it(images: int, split_seed: int, stratify: bool) -> None:
+    raw, rare = few(), 3
+    labels = raw.train_labels % 2
+    labels[:images] = rare
+    config = config_of("dense", val_fraction=0.4, split_seed=split_seed, stratify_split=stratify)
+    raw = dataclasses.replace(raw, train_labels=labels, test_labels=raw.test_labels % 2)
+    data = build_loader(config, raw, torch.device("cpu"))
+    there = {
+        part: rare in labels[indices] for part, indices in (("train", data.train_indices), ("val", data.val_indices))
+    }
+    codes = [f"class_missing_in_{part}" for part in ("val", "train") if not there[part]]
+    assert judged(config, raw)[0].of_result(FIGURES) == codes
+    assert codes == [] or not stratify or images == 1
+    assert "class_missing_in_train" not in codes or not stratify
 
 
 def test_a_trial_with_empty_layers_says_so_in_row_and_result(tmp_path: Path) -> None:
@@ -176,6 +202,7 @@ def test_a_trial_with_empty_layers_says_so_in_row_and_result(tmp_path: Path) -> 
 
 def test_every_code_has_a_sentence() -> None:
     assert set(WARNINGS) == {
-        *("density_missed", "layers_empty", "chance_level", "nothing_pruned", "one_class", "class_missing_in_val")
+        *("density_missed", "layers_empty", "chance_level", "nothing_pruned"),
+        *("one_class", "class_missing_in_val", "class_missing_in_train"),
     }
     assert all(text and "\n" not in text for text in WARNINGS.values())
