@@ -16,7 +16,7 @@ import pandas as pd
 from sweeper.columns import config_column
 from sweeper.results.frames import Sweep
 from sweeper.results.pareto import columns_needed, feasible, sign_of
-from sweeper.results.warned import codes_of
+from sweeper.results.warned import codes_of, of_data
 from sweeper.space.options.constraints import Constraint
 from trials.storage.rows import FINISHED, Row
 
@@ -223,7 +223,8 @@ def _group_rows(
         mine = levels.get(trial["trial"], {None: trial})
         for level, row in mine.items():
             last = level == list(mine)[-1]  # the result's codes are those of the last level and of the data
-            of_level.setdefault(level, []).append({**row, "warnings": trial.get("warnings")} if last else row)
+            codes = trial.get("warnings") if last else [*(row.get("warnings") or ()), *of_data(trial)]
+            of_level.setdefault(level, []).append({**row, "warnings": codes})
     for level in sorted(of_level, key=lambda level: -1 if level is None else level):
         yield {**common, "level": level, **_figures(of_level[level], figures)}
     if not of_level:
@@ -272,8 +273,9 @@ def _dense_rows(sweep: Sweep, cells: Sequence[CellTrials], groups: Sequence[str]
     of_group: dict[tuple[Any, ...], _Starts] = {}
     for cell in cells:
         row = last.get(cell.best["trial"]) if cell.best is not None and cell.best["trial"] in pruned else None
-        if row is None:
+        if cell.best is None or row is None:
             continue
+        row |= {"warnings": [*(row.get("warnings") or ()), *of_data(cell.best)]}
         here = of_group.get(cell.group) or starts.get(row["stage_id"]) or _Starts({}, {})
         there = starts.get(row["stage_id"], here)
         if there is not here:  # the cell links two sets: merge them

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from sweeper.results.frames import Sweep
-from trials.storage.rows import WARNINGS, Row
+from trials.storage.rows import OF_DATA, WARNINGS, Row
 
 
 def codes_of(rows: Iterable[Row]) -> str:
     """The codes of all these rows, each once, as one text; empty if there are none."""
     found = {code for row in rows for code in row.get("warnings") or ()}
     return ", ".join([*(code for code in WARNINGS if code in found), *sorted(found - WARNINGS.keys())])
+
+
+def of_data(trial: Row) -> list[str]:
+    """The codes of a trial that are of its data: they hold for every network that was trained on these."""
+    return [code for code in trial.get("warnings") or () if code in OF_DATA]
 
 
 def codes_by_trial(sweep: Sweep) -> dict[str, str]:

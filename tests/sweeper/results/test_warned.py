@@ -20,14 +20,16 @@ from sweeper.results.report import show
 from sweeper.results.tables import compact_tables, load
 from tests.sweeper.populations import landscape, population
 from tests.sweeper.sweeps import begun, make_space, run_out
-from trials.storage.rows import WARNINGS
+from trials.storage.rows import OF_DATA, WARNINGS
 from trials.storage.trial_folder import TrialFolder
 
 FIGURES = {"val_accuracy": 0.9, "test_accuracy": 0.8, "flops": 100, "density": 0.5, "empty_layers": 0}
 ENVIRONMENT = {"threads": 3, "torch": "2.x", "cuda": None, "precision": "bf16", "memory_format": "channels_last"}
 
 
-def put(sweep: SweepFolder, density: float, seed: int, codes: list[str] | None, levels: int = 1) -> str:
+def put(
+    sweep: SweepFolder, density: float, seed: int, codes: list[str] | None, levels: int = 1, dense: bool = False
+) -> str:
     """Write a complete trial; ``codes`` None: as an older version wrote it."""
     name, config = f"bip-{density}-{seed}", {"method": "bip", "density": density, "seed": seed, "precision": "auto"}
     sweep.schedule(name, config, (Sample(f"density={density},seed={seed}", 0, {}, {}, {}),))
@@ -35,10 +37,13 @@ def put(sweep: SweepFolder, density: float, seed: int, codes: list[str] | None, 
         environment=None if codes is None else {**ENVIRONMENT, "commit": "c", "schema": 1}
     )
     said: dict[str, Any] = {} if codes is None else {"warnings": codes}
+    of_rows = {key: [code for code in found if code not in OF_DATA] for key, found in said.items()}
     row = {"stage": "prune", "epoch": 1, **FIGURES, "stage_id": None}
     epochs = [
-        {**row, "level": n, **({"warnings": ["layers_empty"]} if said and n == 1 else said)} for n in range(levels)
+        {**row, "level": n, **({"warnings": ["layers_empty"]} if said and n == 1 else of_rows)} for n in range(levels)
     ]
+    if dense:
+        epochs = [{**row, "stage": "pretrain", "level": 0, "stage_id": f"dense-{density}", **of_rows}, *epochs]
     layers = [{"stage": "prune", "level": 0, "layer": "fc", "total": 100, "kept": 50}]
     attempt.commit(
         checkpoint={}, rows={"epochs": epochs, "layers": layers}, progress={}, seconds=1.0, status="complete",
@@ -48,12 +53,12 @@ def put(sweep: SweepFolder, density: float, seed: int, codes: list[str] | None, 
 
 
 def sweep_of(
-    path: Path, codes: list[list[str] | None], objective: Any = "val_accuracy", levels: int = 1
+    path: Path, codes: list[list[str] | None], objective: Any = "val_accuracy", levels: int = 1, dense: bool = False
 ) -> SweepFolder:
     """Trials of density 0.5, 0.4, ..."""
     folder = SweepFolder(path)
     for i, found in enumerate(codes):
-        put(folder, round(0.5 - i / 10, 1), 0, found, levels)
+        put(folder, round(0.5 - i / 10, 1), 0, found, levels, dense)
     grid = {"density": [round(0.5 - i / 10, 1) for i in range(len(codes))], "seed": [0]}
     space = {"grid": grid, "search": {}, "samples": 1}
     one = {"objective": "val_accuracy", "direction": "maximize"}
@@ -87,6 +92,17 @@ def test_levels_have_their_own_marks(tmp_path: Path) -> None:
     lines = shown(sweep_of(tmp_path / "s", [["chance_level"]], levels=3)).splitlines()
     assert ["chance_level" in line for line in lines[2:5]] == [True, False, True]  # the last one has the result's
     assert ["layers_empty" in line for line in lines[2:5]] == [False, True, False]
+
+
+@pytest.mark.parametrize("code", WARNINGS)
+def test_codes_of_the_data_mark_all_levels_and_the_dense_network(code: str, tmp_path: Path) -> None:
+    lines = shown(sweep_of(tmp_path / "s", [[code]], levels=3, dense=True)).splitlines()
+    marked = [code in line for line in lines[2:6]]
+    assert "dense" in lines[2]
+    if code in OF_DATA:
+        assert marked == [True] * 4
+    elif code != "layers_empty":
+        assert marked == [True, True, False, True]
 
 
 def test_the_pareto_table_is_marked(tmp_path: Path) -> None:
