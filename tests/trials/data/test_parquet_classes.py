@@ -304,6 +304,26 @@ def test_booleans_are_two_classes(tmp_path):
     assert data.num_classes == 2
 
 
+# --- the number of classes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metadata", [hugging_face, lambda names: {"class_names": json.dumps(names)}])
+@pytest.mark.parametrize("dataset", ["parquet", "tinyimagenet", "imagenet"])
+def test_equal_images_of_more_classes_are_other_data(tmp_path, dataset, metadata):
+    kind, fingerprints = KINDS[dataset], []
+    for more in (None, 0, 1, 2):  # names of classes that have no image
+        names = None if more is None else [*kind.names, *"xy"[:more]]
+        for number, file in enumerate(("train", kind.test)):
+            images = images_of(kind, kind.classes, number)
+            folder = tmp_path / str(more)
+            write(folder / f"{file}.parquet", images, range(4), metadata=metadata(names) if names else None)
+        data = load_data(dataset, str(folder))
+        assert data.num_classes == kind.classes + (more or 0)
+        fingerprints.append(data.fingerprint)
+    assert fingerprints[0] == fingerprints[1]
+    assert len(set(fingerprints)) == 3
+
+
 # --- what lies in the cache ------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from trials.data.parquet_classes import common_class_names, number_labels
 from trials.data.parquet_columns import Wanted
 from trials.data.parquet_file import ParquetHeader, read_header, read_labels
 from trials.data.parquet_splits import ParquetFiles, classes_in, find_files, find_split, layout
-from trials.data.raw import IMAGENET_MEAN, IMAGENET_STD, LabelArray
+from trials.data.raw import IMAGENET_MEAN, IMAGENET_STD, LabelArray, class_count_fact
 from trials.data_header import DataHeader
 from trials.errors import AbsentData, DataError
 
@@ -36,7 +36,9 @@ def load_imagenet(data_dir: Path | None, *, crop_size: int = 224, resize: int = 
         labels = number_labels(train.labels, test.labels)
         splits = (train.images, labels.train), (test.images, labels.test)
         count = labels.class_count or classes_in("imagenet", labels.train)
-        return encoded_data("imagenet", *splits, count, source="parquet", fingerprint=_fingerprint(*splits), **fixed)
+        return encoded_data(
+            "imagenet", *splits, count, source="parquet", fingerprint=_fingerprint(count, *splits), **fixed
+        )
     folders, test_folders = (class_folders(data_dir / split) for split in ("train", "val"))
     if not folders or not test_folders:
         raise AbsentData(f"{data_dir} holds no imagenet: it must have {LAYOUT}")
@@ -86,7 +88,7 @@ def load_validation(data_dir: Path, *, crop_size: int = 224, resize: int = 256) 
         labels = number_labels(packed.labels, packed.labels)
         images = (packed.images, labels.train)
         count = labels.class_count or classes_in("imagenet", labels.train)
-        fixed |= {"source": "parquet", "fingerprint": _fingerprint(images)}
+        fixed |= {"source": "parquet", "fingerprint": _fingerprint(count, images)}
         return encoded_data("imagenet", images, images, count, **fixed)
     folder = data_dir / "val"
     if not folder.is_dir() and not (data_dir / "train").is_dir():
@@ -110,11 +112,12 @@ def _headers(files: ParquetFiles) -> tuple[list[ParquetHeader], list[ParquetHead
     return train, test
 
 
-def _fingerprint(*splits: tuple[PackedImages, LabelArray]) -> str:
-    """Return 16 hex digits of a sha256 over the file names, the images' sizes and the labels."""
+def _fingerprint(num_classes: int, *splits: tuple[PackedImages, LabelArray]) -> str:
+    """Return 16 hex digits of a sha256 over the file names, the images' sizes, labels and :func:`class_count_fact`."""
     total = hashlib.sha256()
     for images, labels in splits:
         total.update(json.dumps([shard.name for shard in images.shards]).encode())
         total.update(images.offsets.tobytes())
         total.update(labels.tobytes())
+    total.update(class_count_fact(splits[0][1], num_classes))
     return total.hexdigest()[:16]
