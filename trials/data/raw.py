@@ -27,7 +27,7 @@ class RawData:
     ``mean`` and ``std`` are per channel for pixels scaled to 0..1. ``pad`` is the number of pixels added on each side
     of a training image before a random crop to its original size (0: no crop); ``pad_colour`` is black, or the mean
     colour, which is exactly zero after normalisation. ``flip``: training images may be mirrored left to right. Change
-    fields with ``dataclasses.replace(raw, pad=0)``. ``fingerprint`` (see :func:`fingerprint`) is the same for equal data,
+    fields with ``dataclasses.replace(raw, pad=0)``. ``fingerprint``, of :func:`fingerprint`, is the same for equal data
     regardless of their file format. ``notes``: lines that a user should see, such as how many files were not read.
     """
 

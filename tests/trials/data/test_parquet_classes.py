@@ -335,16 +335,3 @@ def test_labels_that_older_code_cached_are_not_used(tmp_path):
     older = cache.Arrays(zeros, np.zeros(4, np.int64), zeros, np.zeros(4, np.int64), 4)
     cache.cached(cache.source_key(files, "parquet", "label", "labels", "fine_label", "2"), lambda: older)
     assert labels_of(load_data("parquet", str(folder))) == ([0, 1, 2, 3] * 2, [0, 1, 2, 3])
-
-
-def test_images_that_older_code_unpacked_serve_and_their_labels_are_mapped(tmp_path, monkeypatch):
-    kind = KINDS["imagenet"]
-    folder = write_named(tmp_path / "data", kind, [kind.names, kind.names, shuffled(kind.names, 1)])
-    load_data("imagenet", str(folder))
-    for index in (tmp_path / "cache/sparsity-sweeper/packed").glob("*.npz"):
-        with np.load(index) as arrays:
-            older = {name: arrays[name] for name in ("offsets", "labels", "rows")}
-        np.savez(index, **older)
-    forget(monkeypatch)
-    monkeypatch.setattr(packed, "_unpack", lambda *_: pytest.fail("unpacked again"))
-    assert labels_of(load_data("imagenet", str(folder))) == ([0, 1, 2, 3] * 2, [0, 1, 2, 3])

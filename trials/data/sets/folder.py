@@ -42,7 +42,7 @@ def load_folder(data_dir: Path | None, image_size: int | None = None) -> RawData
     must_agree(data_dir / split, class_folders(data_dir / split), classes, way_out)
     train, test = (list_split(data_dir / name, data_dir, classes) for name in ("train", split))
     _require_room(data_dir, _bytes_of(data_dir, train, test, image_size), MOST_BYTES)
-    key = source_key([], "folder", DECODING, str(image_size), folder_digest(train, test, mtimes=True))
+    key = source_key([], "folder", DECODING, str(image_size), folder_digest(train, test, places=True))
     arrays = cached(key, partial(_decode, data_dir, train, test, len(classes), image_size))
     mean, std = channel_statistics(arrays.train_images)
     return raw_data(

@@ -78,7 +78,7 @@ def _from_folders(data_dir: Path) -> tuple[Arrays, tuple[str, ...]]:
         must_agree(root / "wnids.txt", _text(root / "wnids.txt").split(), classes)
     train = list_split(root / "train", root, classes, LISTS)
     test = _annotated(root, classes) if (root / "val/images").is_dir() else _rearranged(root, classes)
-    key = source_key([], "tinyimagenet", DECODING, folder_digest(train, test, mtimes=True))
+    key = source_key([], "tinyimagenet", DECODING, folder_digest(train, test, places=True))
     return cached(key, partial(_decode, root, train, test, len(classes))), notes_on(root, train, test)
 
 
