@@ -16,10 +16,11 @@ from trials.data.parquet_classes import common_class_names, number_labels
 from trials.data.parquet_columns import Wanted
 from trials.data.parquet_file import LabelColumn, ParquetHeader, label_column, read_header, read_rows
 from trials.data.raw import Arrays, LabelArray, check_labels
-from trials.errors import DataError
+from trials.errors import DataError, listed
 
 TEST_SPLITS = ("test", "validation", "valid", "val", "dev")
 _NUMBERING = "numbered alike"  # stands in the keys of cached arrays: change it when equal files get other labels
+_SHARD = re.compile(r"-(\d+)-of-(\d+)")
 _WAY_OUT = "give image_size (data set 'parquet'), or resize them first"
 
 
@@ -78,7 +79,8 @@ def find_split(data_dir: Path, names: Sequence[str]) -> tuple[Path, ...]:
 def shards(folder: Path, split: str) -> tuple[Path, ...]:
     """Files of one split in ``folder`` or its subfolder ``split``, in shard order; empty if there are none.
 
-    Raises DataError if there are some in both, or if their number is not the one in their names (``-00000-of-00005``).
+    Raises DataError if there are some in both, or unless those whose names are numbered (``-00000-of-00005``) are all
+    there, once and without others.
     """
     files = [file for file in _parquet_files(folder) if _is_of(split, file.name)]
     below = _parquet_files(folder / split)
@@ -88,14 +90,24 @@ def shards(folder: Path, split: str) -> tuple[Path, ...]:
             "lie in one place: remove those that do not belong"
         )
     files = files or below
-    found = {f.name: re.search(r"-(\d+)-of-(\d+)", f.name) for f in files}
-    totals = {int(match[2]) for match in found.values() if match}
-    if totals and (len(totals) > 1 or totals != {len(files)}):
-        raise DataError(
-            f"{files[0].parent} has {len(files)} {split} files ({', '.join(found)}), but their names promise "
-            f"{' or '.join(map(str, sorted(totals)))}: fetch the missing ones, or remove those that do not belong"
-        )
+    _require_whole(split, files)
     return tuple(files)
+
+
+def _require_whole(split: str, files: Sequence[Path]) -> None:
+    """Raise DataError unless the names of the files, where they are numbered, are those of one whole set."""
+    found = [_SHARD.search(file.name) for file in files]
+    numbers = sorted(int(match[1]) for match in found if match)
+    totals = {int(match[2]) for match in found if match}
+    if not totals:
+        return
+    whole = list(range(len(files))), list(range(1, len(files) + 1))
+    if totals != {len(files)} or numbers not in whole:
+        raise DataError(
+            f"{files[0].parent} has {len(files)} {split} files ({listed(file.name for file in files)}), but their "
+            f"names promise {' or '.join(map(str, sorted(totals)))}, each with another number: fetch the missing ones, "
+            "or remove those that do not belong"
+        )
 
 
 def _parquet_files(folder: Path) -> list[Path]:

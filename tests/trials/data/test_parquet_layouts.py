@@ -98,6 +98,41 @@ def test_a_folder_that_may_not_be_read_is_passed_over(tmp_path, monkeypatch):
     assert len(load_data("parquet", str(tmp_path)).train_labels) == 3
 
 
+@pytest.mark.parametrize("below", ["", "data/", "{}/"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("{}-00000-of-00002",),
+        ("{}-00000-of-00001", "{}-00001-of-00002"),
+        ("{}-00000-of-00002-aaaa", "{}-00000-of-00002-bbbb"),
+        ("{}-00000-of-00002", "{}-extra"),
+        ("{}-00000-of-00001", "{}"),
+        ("{}-00000-of-00002", "{}-00002-of-00002"),
+        ("{}-00000-of-00003", "{}-00001-of-00003", "{}-00003-of-00003"),
+        ("{}-00000-of-00001", "{}-00001-of-00001"),
+    ],
+)
+@pytest.mark.parametrize(("split", "whole"), [("train", "test"), ("test", "train")])
+def test_numbered_files_must_be_one_whole_set(tmp_path, split, whole, names, below):
+    put_split(tmp_path, f"{below.format(whole)}{whole}-00000-of-00001.parquet", 9)
+    for seed, name in enumerate(names):
+        put_split(tmp_path, f"{below.format(split)}{name.format(split)}.parquet", seed)
+    with pytest.raises(DataError, match=rf"has {len(names)} {split} files .*, but their names promise \d") as caught:
+        load_data("parquet", str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("end", ["", "-0a1b2c3d"])
+def test_a_whole_set_is_read_in_order_from_whichever_number(tmp_path, first, end):
+    for seed in range(3):
+        put_split(tmp_path, f"train-{seed + first:05}-of-00003{end}.parquet", seed)
+    put_split(tmp_path, "test.parquet", 9)
+    data = load_data("parquet", str(tmp_path))
+    wanted = np.concatenate([pictures(3, seed=seed) for seed in range(3)])
+    assert np.array_equal(data.train_images.permute(0, 2, 3, 1), wanted)
+
+
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_split_in_two_places_is_refused(tmp_path, split):
     _written(tmp_path, LAYOUTS["flat"])
