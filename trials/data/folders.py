@@ -97,9 +97,14 @@ def class_folders(split: Path) -> dict[str, Path]:
     if not split.is_dir():
         return {}
     visible = [path for path in sorted(_read_folder(split)) if not path.name.startswith(".")]
-    if broken := next((path for path in visible if path.is_symlink() and not path.exists()), None):
-        raise DataError(f"{broken} is a link that leads nowhere: restore what it names, or remove it")
+    require_whole_links(visible)
     return {path.name: path for path in visible if path.is_dir()}
+
+
+def require_whole_links(paths: Iterable[Path]) -> None:
+    """Raise DataError if one of ``paths`` is a link that leads nowhere: a class or a split would be lost."""
+    if broken := next((path for path in paths if path.is_symlink() and not path.exists()), None):
+        raise DataError(f"{broken} is a link that leads nowhere: restore what it names, or remove it")
 
 
 def _read_folder(folder: Path) -> list[Path]:

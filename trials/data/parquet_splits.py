@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from trials.data.cache import cached, source_key
+from trials.data.folders import require_whole_links
 from trials.data.images import DECODING, ImageStack
 from trials.data.parquet_classes import common_class_names, number_labels
 from trials.data.parquet_columns import Wanted
@@ -53,12 +54,16 @@ def find_files(data_dir: Path, test_splits: Sequence[str] = TEST_SPLITS) -> Parq
 
     They lie in ``data_dir``, in its ``data/``, or in the only folder in one of these that holds any (a configuration,
     such as ``default/``). The test split is the first of ``test_splits`` that has files; the others are not read.
-    Raises DataError if only one of both splits exists, or if several folders could be meant.
+    Raises DataError if only one of both splits exists, if several folders could be meant, and for a split before the
+    first that cannot be read, is a link that leads nowhere or an empty folder: another would take its place.
     """
     for folder in _places(data_dir, ("train", *test_splits)):
         train = shards(folder, "train")
         present = [name for name in test_splits if _holds(folder, [name])]
         test = shards(folder, present[0]) if present else ()
+        if train or test:
+            empty = test_splits[: test_splits.index(present[0])] if present else test_splits
+            _require_filled(folder, empty if train else ("train",))
         if train and test:
             return ParquetFiles(train, test, tuple(present[1:]))
         if train or test:
@@ -70,10 +75,28 @@ def find_files(data_dir: Path, test_splits: Sequence[str] = TEST_SPLITS) -> Parq
 def find_split(data_dir: Path, names: Sequence[str]) -> tuple[Path, ...]:
     """Files of the first split of ``names`` that has any, in the places of :func:`find_files`; empty if there are none.
 
-    Raises DataError if several folders could be meant.
+    Raises DataError if several folders could be meant, and for a split before the first, as :func:`find_files` does.
     """
-    found = (shards(folder, name) for folder in _places(data_dir, names) for name in names)
-    return next(filter(None, found), ())
+    for folder in _places(data_dir, names):
+        if present := [name for name in names if _holds(folder, [name])]:
+            _require_filled(folder, names[: names.index(present[0])])
+            return shards(folder, present[0])
+    return ()
+
+
+def _require_filled(folder: Path, splits: Sequence[str]) -> None:
+    """Raise DataError if one of ``splits``, which have no Parquet files in ``folder``, is there all the same.
+
+    Files of another kind are no split; those that are left of a download (``.incomplete``) are not counted.
+    """
+    paths = [folder / split for split in splits]
+    require_whole_links(paths)
+    for path in filter(Path.is_dir, paths):
+        names = [name for name in _names(path) if not name.startswith(".")]
+        unfinished = [name for name in names if name.endswith(".incomplete")]
+        if len(names) == len(unfinished):
+            found = f"no whole file, but {listed(sorted(unfinished), 3)}" if unfinished else "no file"
+            raise DataError(f"{path} holds {found}, and another split must not take its place: fill it, or remove it")
 
 
 def shards(folder: Path, split: str) -> tuple[Path, ...]:
@@ -117,11 +140,19 @@ def _parquet_files(folder: Path) -> list[Path]:
 
 
 def _names(folder: Path) -> list[str]:
-    """What is in ``folder``; nothing if it is no folder, or one that may not be read (such as lost+found)."""
+    """What is in ``folder``; nothing if it is no folder. Raises DataError if it may not be read."""
     try:
         return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    except PermissionError as error:
+        raise DataError(f"{folder} cannot be read: make it readable ({error.strerror})") from error
+
+
+def _may_be_read(folder: Path) -> bool:
+    """Whether it is a folder that may be read; lost+found, for example, may not."""
+    try:
+        return folder.is_dir() and next(folder.iterdir(), folder) is not None
     except PermissionError:
-        return []
+        return False
 
 
 def _is_of(split: str, name: str) -> bool:
@@ -133,8 +164,8 @@ def _places(data_dir: Path, splits: Sequence[str]) -> Iterator[Path]:
     yield data_dir
     yield data_dir / "data"
     for folder in (data_dir, data_dir / "data"):
-        below = [folder / name for name in sorted(_names(folder)) if not name.startswith(".")]
-        holding = [place for place in below if place.name not in splits and _holds(place, splits)]
+        below = [folder / name for name in sorted(_names(folder)) if not name.startswith(".") and name not in splits]
+        holding = [place for place in below if _may_be_read(place) and _holds(place, splits)]
         if len(holding) > 1:
             raise DataError(
                 f"{folder} has Parquet files in several folders ({', '.join(place.name for place in holding)}), but a "

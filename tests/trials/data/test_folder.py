@@ -151,6 +151,14 @@ def test_test_images_without_classes_are_left_out_with_a_note(tmp_path):
     assert raw.notes == (f"not read in {tmp_path}: test/; the test images are those of val/",)
 
 
+@pytest.mark.parametrize("split", ["train", "test", "val", "valid"])
+def test_a_split_that_leads_nowhere_is_refused(tmp_path, split):
+    write_folders(tmp_path, [name for name in ("train", "validation") if name != split])
+    (tmp_path / split).symlink_to("nowhere")
+    with pytest.raises(DataError, match=rf"{tmp_path}/{split} is a link that leads nowhere: restore what it names"):
+        load(tmp_path)
+
+
 def images_without_folders(root: Path) -> None:
     shutil.rmtree(root / "train")
     shutil.rmtree(root / "test")

@@ -173,6 +173,79 @@ def test_nothing_is_noted_where_everything_is_read(tmp_path):
     assert require_data("parquet", str(_written(tmp_path, LAYOUTS["flat"]))).notes == ()
 
 
+def empty(split):
+    split.mkdir()
+
+
+def unfinished(split):
+    split.mkdir()
+    (split / "0000.parquet.incomplete").write_bytes(b"PAR1")
+
+
+def hidden_only(split):
+    split.mkdir()
+    (split / ".cache").write_bytes(b"")
+
+
+def dead_link(split):
+    split.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (empty, "holds no file, and another split must not take its place: fill it, or remove it"),
+        (unfinished, "holds no whole file, but 0000.parquet.incomplete, and another split"),
+        (hidden_only, "holds no file"),
+        (dead_link, "is a link that leads nowhere: restore what it names, or remove it"),
+    ],
+)
+@pytest.mark.parametrize("place", ["", "data/", "default/"])
+@pytest.mark.parametrize(("split", "other"), [("test", "validation"), ("test", "dev"), ("valid", "val")])
+def test_a_split_that_cannot_be_read_is_not_replaced_by_another(tmp_path, split, other, place, damage, said):
+    put_split(tmp_path, f"{place}train/0.parquet", 0)
+    put_split(tmp_path, f"{place}{other}/0.parquet", 1)
+    damage(tmp_path / place / split)
+    with pytest.raises(DataError) as caught:
+        load_data("parquet", str(tmp_path))
+    assert f"{tmp_path / place / split} {said}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", [empty, unfinished, dead_link])
+def test_so_is_a_training_split_and_validation_images_alone(tmp_path, damage):
+    put_split(tmp_path, "val/0.parquet", 1)
+    damage(tmp_path / "train")
+    with pytest.raises(DataError, match=rf"{tmp_path}/train (holds no|is a link)"):
+        load_data("parquet", str(tmp_path))
+    damage(tmp_path / "validation")
+    with pytest.raises(DataError, match=rf"{tmp_path}/validation (holds no|is a link)"):
+        load_validation(tmp_path)
+
+
+@pytest.mark.parametrize("split", ["train", "test", "default/test"])
+def test_a_split_that_may_not_be_read_is_named(tmp_path, monkeypatch, split):
+    place, listed = split.rpartition("/")[0], type(tmp_path).iterdir
+    for seed, name in enumerate(("train", "test", "validation")):
+        put_split(tmp_path / place, f"{name}/0.parquet", seed)
+
+    def refusing(folder):
+        if folder == tmp_path / split:
+            raise PermissionError(13, "Permission denied")
+        return listed(folder)
+
+    monkeypatch.setattr(type(tmp_path), "iterdir", refusing)
+    with pytest.raises(DataError, match=rf"{tmp_path}/{split} cannot be read: make it readable \(Permission denied\)"):
+        load_data("parquet", str(tmp_path))
+
+
+@pytest.mark.parametrize("damage", [empty, dead_link])
+def test_a_split_that_would_not_be_read_anyway_may_be_empty(tmp_path, damage):
+    _written(tmp_path, LAYOUTS["folders"])
+    damage(tmp_path / "validation")
+    assert len(load_data("parquet", str(tmp_path)).test_labels) == 3
+
+
 @pytest.mark.parametrize("files", ["validation/0000.parquet", "default/validation/0000.parquet", "data/val-0.parquet"])
 def test_validation_images_alone_are_found_in_every_layout(tmp_path, files):
     put_split(tmp_path, files, 0)

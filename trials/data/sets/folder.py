@@ -11,7 +11,16 @@ from PIL import Image
 from trials.data.cache import cached, source_key
 from trials.data.decoded import decode_all
 from trials.data.encoded import FolderImages
-from trials.data.folders import SUFFIXES, Listing, class_folders, folder_digest, list_split, must_agree, notes_on
+from trials.data.folders import (
+    SUFFIXES,
+    Listing,
+    class_folders,
+    folder_digest,
+    list_split,
+    must_agree,
+    notes_on,
+    require_whole_links,
+)
 from trials.data.images import DECODING, ImageStack
 from trials.data.raw import Arrays, RawData, channel_statistics, raw_data
 from trials.errors import AbsentData, DataError
@@ -60,6 +69,7 @@ def load_folder(data_dir: Path | None, image_size: int | None = None) -> RawData
 
 def _training_classes(data_dir: Path) -> Mapping[str, Path]:
     """The class folders of train/. Raises DataError, saying what is there instead, if there are none."""
+    require_whole_links([data_dir / "train"])
     if folders := class_folders(data_dir / "train"):
         return folders
     if (data_dir / "train").is_dir():
@@ -82,7 +92,11 @@ def _inside(folder: Path) -> str:
 
 
 def _test_split(data_dir: Path) -> tuple[str, tuple[str, ...]]:
-    """The folder of the test images, and a note on the folders of other splits, which are not read."""
+    """The folder of the test images, and a note on the folders of other splits, which are not read.
+
+    Raises DataError if no split has class folders, or one is a link that leads nowhere.
+    """
+    require_whole_links(data_dir / name for name in TEST_SPLITS)
     present = [name for name in TEST_SPLITS if (data_dir / name).is_dir()]
     with_classes = [name for name in present if class_folders(data_dir / name)]
     if not with_classes:

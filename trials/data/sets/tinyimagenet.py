@@ -17,6 +17,7 @@ from trials.data.folders import (
     list_split,
     must_agree,
     notes_on,
+    require_whole_links,
 )
 from trials.data.images import DECODING, ImageStack
 from trials.data.parquet_columns import Wanted
@@ -120,6 +121,7 @@ def _rearranged(root: Path, classes: dict[str, int]) -> Listing:
     Other folders beside those in test/ are counted as not read.
     """
     must_agree(root / "val", class_folders(root / "val"), classes)
+    require_whole_links([root / "test"])
     in_test = class_folders(root / "test")
     moved = {name: classes[name] for name in in_test if name in classes}
     parts = [list_split(root / "val", root, classes, LISTS)]
