@@ -72,16 +72,13 @@ def find_files(data_dir: Path, test_splits: Sequence[str] = TEST_SPLITS) -> Parq
     return None
 
 
-def find_split(data_dir: Path, names: Sequence[str]) -> tuple[Path, ...]:
-    """Files of the first split of ``names`` that has any, in the places of :func:`find_files`; empty if there are none.
-
-    Raises DataError if several folders could be meant, and for a split before the first, as :func:`find_files` does.
-    """
+def find_test_files(data_dir: Path, names: Sequence[str]) -> ParquetFiles | None:
+    """As :func:`find_files`, but training files may be absent; those beside the test files are given all the same."""
     for folder in _places(data_dir, names):
         if present := [name for name in names if _holds(folder, [name])]:
             _require_filled(folder, names[: names.index(present[0])])
-            return shards(folder, present[0])
-    return ()
+            return ParquetFiles(shards(folder, "train"), shards(folder, present[0]), tuple(present[1:]))
+    return None
 
 
 def _require_filled(folder: Path, splits: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -206,6 +207,54 @@ def test_validation_images_alone_are_numbered_alike(tmp_path):
         file = tmp_path / f"data/validation-{shard:05}-of-00002.parquet"
         write(file, pictures(4, (20, 20, 3), shard), labels, metadata=hugging_face(order))
     assert load_validation(tmp_path).test_labels.tolist() == [0, 1, 2, 3] * 2
+
+
+@dataclass(frozen=True)
+class Case:
+    """Labels of the training and the validation file, with the names of their classes, if any."""
+
+    train: Sequence[object]
+    test: Sequence[object]
+    train_names: str = ""
+    test_names: str = ""
+
+
+CASES = {
+    "another order": Case([0, 1, 2], [0, 1, 2], "abc", "cab"),
+    "names in training only": Case([0, 1, 2], [2, 0], "abc"),
+    "names that are in validation only": Case([0, 1, 2], [2, 0], "", "abc"),
+    "text": Case(["c", "a", "b"], ["c", "b", "a"]),
+    "text that lacks a class": Case(["c", "a", "b"], ["c", "b"]),
+    "text beside names": Case(["c", "a"], ["c", "b"], "cab", ""),
+    "numbers in training, text in validation": Case([0, 1, 2], ["c", "b"], "cab", ""),
+    "numbers that lack a class": Case([0, 1, 2], [2, 1]),
+    "numbers from 1": Case([1, 2, 3], [3, 2]),
+    "booleans": Case([True, False], [True]),
+}
+
+
+@pytest.mark.parametrize("place", ["", "data/", "default/"])
+@pytest.mark.parametrize("case", CASES)
+def test_validation_images_are_numbered_as_in_training(tmp_path, monkeypatch, case, place):
+    labels = CASES[case]
+    for split in ("train", "validation"):
+        values, names = ((labels.train, labels.train_names), (labels.test, labels.test_names))[split != "train"]
+        metadata = hugging_face(names) if names else None
+        images = pictures(len(values), (20, 20, 3))
+        write(tmp_path / f"{place}{split}.parquet", images, pa.array(list(values)), metadata=metadata)
+    data = load_data("imagenet", str(tmp_path))
+    monkeypatch.setattr(packed, "read_rows", lambda header: pytest.fail(f"images of {header.file} are read"))
+    alone = load_validation(tmp_path)
+    assert alone.test_labels.tolist() == data.test_labels.tolist()
+    assert alone.num_classes == data.num_classes
+
+
+def test_validation_images_of_other_classes_than_training_are_refused(tmp_path):
+    write(tmp_path / "train.parquet", pictures(2, (20, 20, 3)), [0, 1], metadata=hugging_face("ab"))
+    write(tmp_path / "validation.parquet", pictures(2, (20, 20, 3)), [0, 1], metadata=hugging_face("ac"))
+    with pytest.raises(DataError, match=r"validation\.parquet has 'c' and lacks 'b' among the names") as caught:
+        load_validation(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 # --- labels from 1 ---------------------------------------------------------------------------------------------

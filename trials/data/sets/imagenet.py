@@ -13,7 +13,7 @@ from trials.data.packed import is_packed, pack
 from trials.data.parquet_classes import common_class_names, number_labels
 from trials.data.parquet_columns import Wanted
 from trials.data.parquet_file import ParquetHeader, read_header, read_labels
-from trials.data.parquet_splits import ParquetFiles, classes_in, find_files, find_split, layout
+from trials.data.parquet_splits import ParquetFiles, classes_in, find_files, find_test_files, layout
 from trials.data.raw import IMAGENET_MEAN, IMAGENET_STD, LabelArray, class_count_fact
 from trials.data_header import DataHeader
 from trials.errors import AbsentData, DataError
@@ -80,13 +80,16 @@ def load_validation(data_dir: Path, *, crop_size: int = 224, resize: int = 256) 
     """Load only the official validation images, for evaluating pretrained networks without the training images.
 
     Layout as for :func:`load_imagenet`, or one folder per class in ``data_dir`` itself. Both splits of the result are
-    the validation images. Raises DataError if they are absent, or if there are training images of other classes.
+    the validation images, whose classes are numbered as :func:`load_imagenet` numbers them: Parquet files of training
+    images beside them are asked for names and labels. Raises DataError if the validation images are absent, or if there
+    are training images of other classes.
     """
     fixed: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "crop_size": crop_size, "resize": resize}
-    if files := find_split(data_dir, TEST_SPLITS):
-        packed = pack([read_header(file, Wanted()) for file in files])
-        labels = number_labels(packed.labels, packed.labels)
-        images = (packed.images, labels.train)
+    if (files := find_test_files(data_dir, TEST_SPLITS)) is not None:
+        train, test = _headers(files)
+        packed = pack(test)
+        labels = number_labels([read_labels(header) for header in train] or packed.labels, packed.labels)
+        images = (packed.images, labels.test)
         count = labels.class_count or classes_in("imagenet", labels.train)
         fixed |= {"source": "parquet", "fingerprint": _fingerprint(count, images)}
         return encoded_data("imagenet", images, images, count, **fixed)
