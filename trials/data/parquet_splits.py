@@ -201,17 +201,22 @@ def read_arrays(
 def _decode(files: ParquetFiles, wanted: Wanted, class_count: int | None, image_size: int | None) -> Arrays:
     headers = [[read_header(file, wanted) for file in split] for split in (files.train, files.test)]
     common_class_names([*headers[0], *headers[1]])  # refused before anything is decoded
-    (train, train_labels), (test, test_labels) = (_decode_split(split, image_size) for split in headers)
+    beside = sum(header.rows for header in headers[1])
+    train, train_labels = _decode_split(headers[0], image_size, beside)
+    test, test_labels = _decode_split(headers[1], image_size)
     labels = number_labels(train_labels, test_labels, class_count)
     gray = train.gray and test.gray
     return Arrays(train.array(gray), labels.train, test.array(gray), labels.test, labels.class_count)
 
 
-def _decode_split(headers: Sequence[ParquetHeader], image_size: int | None) -> tuple[ImageStack, list[LabelColumn]]:
+def _decode_split(
+    headers: Sequence[ParquetHeader], image_size: int | None, beside: int = 0
+) -> tuple[ImageStack, list[LabelColumn]]:
+    """Decode a split. ``beside``: how many images of another one are yet to be decoded."""
     count = sum(header.rows for header in headers)
     if not count:
         raise DataError(f"{headers[0].file} holds no rows, but each split must have some")
-    stack, labels = ImageStack(count, image_size, way_out=_WAY_OUT), []
+    stack, labels = ImageStack(count, image_size, way_out=_WAY_OUT, beside=beside), []
     for header in headers:
         row, chunks = 0, []
         for encoded, chunk in read_rows(header):
@@ -228,7 +233,7 @@ def classes_in(name: str, labels: LabelArray) -> int:
     present = np.unique(labels)
     check_labels(f"{name} training", labels, max(1, int(present[-1]) + 1))
     if len(present) != int(present[-1]) + 1:
-        missing = np.setdiff1d(np.arange(present[-1]), present)[0]
+        missing = np.flatnonzero(present != np.arange(len(present)))[0]
         raise DataError(
             f"{name} training labels run from {present[0]} to {present[-1]} but class {missing} never occurs: "
             "labels must be 0..C-1, or 1..C in all files; renumber them, or write the classes' names into the metadata "

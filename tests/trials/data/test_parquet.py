@@ -128,6 +128,9 @@ def test_metadata_that_are_not_json(tmp_path):
     [
         ([1, 2, 3], "class 0 never occurs"),
         ([0, 1, 3], "class 2 never occurs"),
+        ([0, 10**9, 1], "class 2 never occurs"),
+        ([1_700_000_000_000, 1_700_000_000_001, 1_700_000_000_007], "class 0 never occurs"),
+        ([0, 1, 2**63 - 1], "class 2 never occurs"),
         ([0, -1, 1], r"run from -1 to 1"),
         ([0, None, 1], "rows without a 'label'"),
     ],

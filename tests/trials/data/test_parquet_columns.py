@@ -15,7 +15,7 @@ from PIL import Image
 from tests.trials.layouts import encoded, picture
 from tests.trials.parquet_files import hugging_face, image_column, pictures, write, write_both
 from tests.trials.small_trials import run_in
-from trials.data import DataOptions, load_data
+from trials.data import DataOptions, load_data, room
 from trials.errors import DataError
 from trials.methods.parsing import parse
 
@@ -234,6 +234,21 @@ def mixed() -> list[np.ndarray]:
 def test_images_of_several_sizes_are_refused_with_the_way_out(tmp_path):
     with pytest.raises(DataError, match=r"row 1 is 40x70 pixels and .*row 0 12x9, .*give image_size"):
         load(write_both(tmp_path, mixed()))
+
+
+@pytest.mark.parametrize("rows", [(6, 3), (3, 20)])
+@pytest.mark.parametrize(("image_size", "way_out"), [(None, "give image_size"), (16, "give a smaller image_size")])
+def test_images_of_both_splits_that_do_not_fit_in_memory_are_refused(tmp_path, monkeypatch, rows, image_size, way_out):
+    """The training images alone would fit."""
+    monkeypatch.setattr(room, "available_bytes", lambda: 3 * 16 * 16 * sum(rows) - 1)
+    folder = write_both(tmp_path, *(pictures(n, (16, 16, 3)) for n in rows))
+    with pytest.raises(
+        DataError, match=rf"{sum(rows)} images of 16x16 pixels.* take .* can be used: {way_out}"
+    ) as error:
+        load(folder, image_size=image_size)
+    assert "\n" not in str(error.value)
+    monkeypatch.setattr(room, "available_bytes", lambda: 3 * 16 * 16 * sum(rows))
+    assert len(load(folder, image_size=image_size).train_labels) == rows[0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
