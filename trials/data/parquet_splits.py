@@ -1,28 +1,19 @@
-"""Training and test images in Parquet files, in Hugging Face's layouts: finds the files and decodes them."""
+"""Which Parquet files hold the training and the test images, in Hugging Face's layouts."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from trials.data.cache import cached, source_key
 from trials.data.folders import require_whole_links
-from trials.data.images import DECODING, ImageStack
-from trials.data.parquet_classes import common_class_names, number_labels
 from trials.data.parquet_columns import Wanted
-from trials.data.parquet_file import LabelColumn, ParquetHeader, label_column, read_header, read_rows
-from trials.data.raw import Arrays, LabelArray, check_labels
+from trials.data.parquet_file import lacks_labels, read_header
 from trials.errors import DataError, listed
 
 TEST_SPLITS = ("test", "validation", "valid", "val", "dev")
-_NUMBERING = "numbered alike"  # stands in the keys of cached arrays: change it when equal files get other labels
 _SHARD = re.compile(r"-(\d+)-of-(\d+)")
-_WAY_OUT = "give image_size (data set 'parquet'), or resize them first"
 
 
 def layout(test_splits: Sequence[str] = TEST_SPLITS) -> str:
@@ -33,16 +24,28 @@ def layout(test_splits: Sequence[str] = TEST_SPLITS) -> str:
 
 @dataclass(frozen=True)
 class ParquetFiles:
-    """The files of both splits, each in shard order; ``unread``: names of other splits that could be the test split."""
+    """The files of both splits, each in shard order.
 
+    Attributes:
+        folder: where the splits lie.
+        unread: names of other splits that could be the test split.
+        unlabelled: names of those before the test split, which have no labels.
+    """
+
+    folder: Path
     train: tuple[Path, ...]
     test: tuple[Path, ...]
     unread: tuple[str, ...] = ()
+    unlabelled: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
         """A line for the user on splits that are not read, if there are any."""
-        return tuple(
+        without = tuple(
+            f"the split {name} beside {self.test[0]} has no labels and is not read: the images to test on are those"
+            for name in self.unlabelled
+        )
+        return without + tuple(
             f"the split {name} beside {self.test[0]} is not read: the images to test on are those, and the images to "
             "validate on are drawn from the training images"
             for name in self.unread
@@ -65,11 +68,39 @@ def find_files(data_dir: Path, test_splits: Sequence[str] = TEST_SPLITS) -> Parq
             empty = test_splits[: test_splits.index(present[0])] if present else test_splits
             _require_filled(folder, empty if train else ("train",))
         if train and test:
-            return ParquetFiles(train, test, tuple(present[1:]))
+            return ParquetFiles(folder, train, test, tuple(present[1:]))
         if train or test:
             only = "training" if train else "test"
             raise DataError(f"{folder} has only the {only} split, but must have {layout(test_splits)}")
     return None
+
+
+def find_labelled(data_dir: Path, wanted: Wanted, test_splits: Sequence[str] = TEST_SPLITS) -> ParquetFiles | None:
+    """As :func:`find_files`, but of several test splits the first one that has labels is taken.
+
+    Labels of test splits are often kept secret: they are then -1 or null, or their column is missing. If no split has
+    labels the first one is given, which :func:`require_labels` refuses. ``wanted``: the columns to read.
+    """
+    files = find_files(data_dir, test_splits)
+    if files is None or not files.unread:
+        return files
+    label = read_header(files.train[0], wanted).columns.label
+    names = [name for name in test_splits if _holds(files.folder, [name])]
+    for number, name in enumerate(names):
+        test = shards(files.folder, name)
+        if not lacks_labels(test, label, wanted):
+            return replace(files, test=test, unread=tuple(names[number + 1 :]), unlabelled=tuple(names[:number]))
+    return files
+
+
+def require_labels(files: ParquetFiles, wanted: Wanted) -> None:
+    """Raise DataError, naming the file, if the test split has no labels at all."""
+    label = read_header(files.train[0], wanted).columns.label
+    if lacks_labels(files.test, label, wanted):
+        raise DataError(
+            f"{files.test[0]} has no labels in {label!r} (missing, null or -1), but images to test on must have them: "
+            "put files with labels in its place, for example with rows that you take out of the training files"
+        )
 
 
 def find_test_files(data_dir: Path, names: Sequence[str]) -> ParquetFiles | None:
@@ -77,7 +108,7 @@ def find_test_files(data_dir: Path, names: Sequence[str]) -> ParquetFiles | None
     for folder in _places(data_dir, names):
         if present := [name for name in names if _holds(folder, [name])]:
             _require_filled(folder, names[: names.index(present[0])])
-            return ParquetFiles(shards(folder, "train"), shards(folder, present[0]), tuple(present[1:]))
+            return ParquetFiles(folder, shards(folder, "train"), shards(folder, present[0]), tuple(present[1:]))
     return None
 
 
@@ -177,66 +208,3 @@ def _holds(place: Path, splits: Sequence[str]) -> bool:
         any(_is_of(split, name) for name in names) or (split in names and _parquet_files(place / split))
         for split in splits
     )
-
-
-def read_arrays(
-    files: ParquetFiles, wanted: Wanted, *, class_count: int | None = None, image_size: int | None = None
-) -> Arrays:
-    """Decode both splits, through the cache.
-
-    Args:
-        wanted: the columns to read.
-        class_count: number of classes, if it is known without the files.
-        image_size: S makes every image S x S pixels: its smaller side is resized to S (bilinear, with antialiasing) and
-            the centre is cropped. None leaves images as they are; they must then have the same size.
-
-    Raises DataError, naming the file and if possible the row, for damaged files and images, missing columns and labels,
-    images of different sizes, and classes that are named differently (see trials/data/parquet_classes.py).
-    """
-    facts = ["parquet", _NUMBERING, DECODING, *map(str, (wanted, class_count, image_size, len(files.train)))]
-    key = source_key([*files.train, *files.test], *facts)
-    return cached(key, partial(_decode, files, wanted, class_count, image_size))
-
-
-def _decode(files: ParquetFiles, wanted: Wanted, class_count: int | None, image_size: int | None) -> Arrays:
-    headers = [[read_header(file, wanted) for file in split] for split in (files.train, files.test)]
-    common_class_names([*headers[0], *headers[1]])  # refused before anything is decoded
-    beside = sum(header.rows for header in headers[1])
-    train, train_labels = _decode_split(headers[0], image_size, beside)
-    test, test_labels = _decode_split(headers[1], image_size)
-    labels = number_labels(train_labels, test_labels, class_count)
-    gray = train.gray and test.gray
-    return Arrays(train.array(gray), labels.train, test.array(gray), labels.test, labels.class_count)
-
-
-def _decode_split(
-    headers: Sequence[ParquetHeader], image_size: int | None, beside: int = 0
-) -> tuple[ImageStack, list[LabelColumn]]:
-    """Decode a split. ``beside``: how many images of another one are yet to be decoded."""
-    count = sum(header.rows for header in headers)
-    if not count:
-        raise DataError(f"{headers[0].file} holds no rows, but each split must have some")
-    stack, labels = ImageStack(count, image_size, way_out=_WAY_OUT, beside=beside), []
-    for header in headers:
-        row, chunks = 0, []
-        for encoded, chunk in read_rows(header):
-            for data in encoded:
-                stack.add(data, f"{header.file} row {row}")
-                row += 1
-            chunks.append(chunk)
-        labels.append(label_column(header, chunks))
-    return stack, labels
-
-
-def classes_in(name: str, labels: LabelArray) -> int:
-    """Return C such that the training ``labels`` are exactly 0..C-1; raises DataError if one of them never occurs."""
-    present = np.unique(labels)
-    check_labels(f"{name} training", labels, max(1, int(present[-1]) + 1))
-    if len(present) != int(present[-1]) + 1:
-        missing = np.flatnonzero(present != np.arange(len(present)))[0]
-        raise DataError(
-            f"{name} training labels run from {present[0]} to {present[-1]} but class {missing} never occurs: "
-            "labels must be 0..C-1, or 1..C in all files; renumber them, or write the classes' names into the metadata "
-            "as 'class_names'"
-        )
-    return len(present)

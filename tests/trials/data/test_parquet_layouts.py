@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.trials.parquet_files import pictures, write
-from trials.data import load_data, require_data
+from trials.data import load_data, peek_header, require_data
 from trials.data.sets.imagenet import load_validation
 from trials.errors import DataError
 
@@ -244,6 +246,78 @@ def test_a_split_that_would_not_be_read_anyway_may_be_empty(tmp_path, damage):
     _written(tmp_path, LAYOUTS["folders"])
     damage(tmp_path / "validation")
     assert len(load_data("parquet", str(tmp_path)).test_labels) == 3
+
+
+NO_LABELS = {
+    "-1": pa.array([-1] * 4, pa.int64()),
+    "-1.0": pa.array([-1.0] * 4),
+    "NaN": pa.array([float("nan")] * 4),
+    "null": pa.array([None] * 4, pa.int64()),
+    "null text": pa.array([None] * 4, pa.string()),
+    "empty text": pa.array([""] * 4),
+    "nothing at all": pa.nulls(4),
+    "no column": None,
+    "an id instead": pa.array([10, 11, 12, 13]),
+}
+
+
+def put_unlabelled(root, file, labels, side=6):
+    path = write(root / file, pictures(4, (side, side, 3), seed=5), NO_LABELS[labels] or [0] * 4)
+    table = pq.read_table(path)
+    if labels == "no column":
+        table = table.drop_columns("label")
+    elif labels == "an id instead":
+        table = table.rename_columns(["image", "id"])
+    pq.write_table(table, path)
+
+
+@pytest.mark.parametrize("labels", NO_LABELS)
+@pytest.mark.parametrize(
+    ("dataset", "side", "splits"),
+    [
+        ("parquet", 6, ("test", "validation")),
+        ("parquet", 6, ("test", "dev")),
+        ("cifar10", 32, ("test", "val")),
+        ("tinyimagenet", 64, ("valid", "test")),
+        ("imagenet", 20, ("validation", "val")),
+    ],
+)
+def test_a_split_without_labels_leaves_the_test_to_the_next(tmp_path, labels, dataset, side, splits):
+    for seed, split in ((0, "train"), (1, splits[1])):
+        write(tmp_path / split / "0.parquet", pictures(3, (side, side, 3), seed), [0, 1, 2])
+    for part in range(2):
+        put_unlabelled(tmp_path, f"{splits[0]}/{part}.parquet", labels, side)
+    peeked = peek_header(dataset, str(tmp_path)).notes
+    data = load_data(dataset, str(tmp_path))
+    assert data.test_labels.tolist() == [0, 1, 2]
+    for notes in (data.notes, peeked):
+        (note,) = notes
+        assert note.startswith(f"the split {splits[0]} beside {tmp_path / splits[1] / '0.parquet'} has no labels")
+
+
+@pytest.mark.parametrize("labels", NO_LABELS)
+@pytest.mark.parametrize("dataset", ["parquet", "imagenet"])
+@pytest.mark.parametrize("others", [False, True])
+def test_without_any_labels_the_file_is_named_and_what_to_do(tmp_path, labels, dataset, others):
+    splits = ("test", "validation") if dataset == "parquet" else ("validation", "val")
+    write(tmp_path / "train.parquet", pictures(3, (20, 20, 3)), [0, 1, 2])
+    for split in splits[: 2 if others else 1]:
+        put_unlabelled(tmp_path, f"{split}.parquet", labels, 20)
+    with pytest.raises(DataError) as caught:
+        load_data(dataset, str(tmp_path))
+    said = f"{tmp_path}/{splits[0]}.parquet has no labels in 'label' (missing, null or -1), but images to test on must"
+    assert str(caught.value).startswith(said)
+    assert "put files with labels in its place" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("labels", [[0, -1, 1], [0, None, 1]])
+def test_a_split_that_lacks_some_labels_is_not_passed_over(tmp_path, labels):
+    for split in ("train", "validation"):
+        put_split(tmp_path, f"{split}.parquet", 0)
+    write(tmp_path / "test.parquet", pictures(3), labels)
+    with pytest.raises(DataError, match=r"labels run from -1|has rows without a 'label'"):
+        load_data("parquet", str(tmp_path))
 
 
 @pytest.mark.parametrize("files", ["validation/0000.parquet", "default/validation/0000.parquet", "data/val-0.parquet"])

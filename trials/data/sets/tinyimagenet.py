@@ -20,8 +20,9 @@ from trials.data.folders import (
     require_whole_links,
 )
 from trials.data.images import DECODING, ImageStack
+from trials.data.parquet_arrays import classes_in, read_arrays
 from trials.data.parquet_columns import Wanted
-from trials.data.parquet_splits import classes_in, find_files, layout, read_arrays
+from trials.data.parquet_splits import find_labelled, layout
 from trials.data.raw import IMAGENET_MEAN, IMAGENET_STD, Arrays, ImageArray, RawData, raw_data
 from trials.errors import AbsentData, DataError
 
@@ -45,8 +46,8 @@ def load_tinyimagenet(data_dir: Path | None) -> RawData:
     if data_dir is None:
         raise AbsentData(f"data set 'tinyimagenet' has no data_dir, but needs one: name a folder with {LAYOUT}")
     notes: tuple[str, ...] = ()
-    if (files := find_files(data_dir, TEST_SPLITS)) is not None:
-        arrays, source = read_arrays(files, Wanted()), "parquet"
+    if (files := find_labelled(data_dir, Wanted(), TEST_SPLITS)) is not None:
+        arrays, source, notes = read_arrays(files, Wanted()), "parquet", files.notes
     else:
         (arrays, notes), source = _from_folders(data_dir), "folder"
     shape = arrays.train_images.shape[1:]
