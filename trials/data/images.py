@@ -10,7 +10,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from trials.data.raw import ImageArray
-from trials.data.room import require_room
+from trials.data.room import require_memory
 from trials.errors import DataError
 
 DECODING = "upright"
@@ -46,11 +46,11 @@ class ImageStack:
         self._first = ""
         self._pixels: ImageArray = np.zeros((0, 3, 0, 0), dtype=np.uint8)  # [N, 3, H, W]
         if image_size is not None:
-            self._require_room(image_size, image_size, "", "give a smaller image_size")
+            self._require_memory(image_size, image_size, "", "give a smaller image_size")
 
-    def _require_room(self, height: int, width: int, where: str, way_out: str) -> None:
+    def _require_memory(self, height: int, width: int, where: str, way_out: str) -> None:
         count = self._count + self._beside
-        require_room(f"{count} images of {height}x{width} pixels{where}", 3 * height * width * count, way_out)
+        require_memory(f"{count} images of {height}x{width} pixels{where}", 3 * height * width * count, way_out)
 
     def add(self, data: bytes | None, where: str) -> None:
         """Decode and append an image. Raises DataError, naming ``where``, if it is damaged or of another size."""
@@ -78,7 +78,7 @@ class ImageStack:
         pixels = np.asarray(image)  # [H, W, 3]
         height, width = pixels.shape[:2]
         if not self._filled:
-            self._require_room(height, width, f", as {where} has,", self._way_out)
+            self._require_memory(height, width, f", as {where} has,", self._way_out)
             self._pixels = np.zeros((self._count, 3, height, width), dtype=np.uint8)
             self._first = where
         elif (height, width) != self._pixels.shape[2:]:

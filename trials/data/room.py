@@ -19,7 +19,7 @@ def available_bytes() -> int:
         return UNKNOWN_BYTES
 
 
-def require_room(images: str, size: int, way_out: str, most: int | None = None) -> None:
+def require_memory(images: str, size: int, way_out: str, most: int | None = None) -> None:
     """Raise DataError, naming ``images`` and ending in ``way_out``, if ``size`` bytes are more than ``most``.
 
     ``most`` is :func:`available_bytes` by default.

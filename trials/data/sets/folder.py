@@ -23,7 +23,7 @@ from trials.data.folders import (
 )
 from trials.data.images import DECODING, ImageStack
 from trials.data.raw import Arrays, RawData, channel_statistics, raw_data
-from trials.data.room import require_room
+from trials.data.room import require_memory
 from trials.errors import AbsentData, DataError
 
 TEST_SPLITS = ("test", "val", "valid", "validation")
@@ -52,7 +52,7 @@ def load_folder(data_dir: Path | None, image_size: int | None = None) -> RawData
     way_out = f"name them alike, or move {split}/ away if its images have no classes"
     must_agree(data_dir / split, class_folders(data_dir / split), classes, way_out)
     train, test = (list_split(data_dir / name, data_dir, classes) for name in ("train", split))
-    require_room(f"the images of {data_dir}", _bytes_of(data_dir, train, test, image_size), _WAY_OUT, MOST_BYTES)
+    require_memory(f"the images of {data_dir}", _bytes_of(data_dir, train, test, image_size), _WAY_OUT, MOST_BYTES)
     key = source_key([], "folder", DECODING, str(image_size), folder_digest(train, test, places=True))
     arrays = cached(key, partial(_decode, data_dir, train, test, len(classes), image_size))
     mean, std = channel_statistics(arrays.train_images)
@@ -127,7 +127,7 @@ def _bytes_of(data_dir: Path, train: Listing, test: Listing, image_size: int | N
 
 def _decode(data_dir: Path, train: Listing, test: Listing, class_count: int, image_size: int | None) -> Arrays:
     """Decode both splits into one array, so that all images of both have one size and one number of channels."""
-    require_room(f"the images of {data_dir}", _bytes_of(data_dir, train, test, image_size), _WAY_OUT)
+    require_memory(f"the images of {data_dir}", _bytes_of(data_dir, train, test, image_size), _WAY_OUT)
     count = len(train.files)
     stack = ImageStack(count + len(test.files), image_size, way_out="give image_size, for example image_size: 64")
     decode_all([FolderImages.of(data_dir, split.names) for split in (train, test)], stack)
