@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -39,19 +39,31 @@ def one_at_a_time(path: Path) -> Iterator[None]:
 
 
 def source_key(files: Sequence[Path], *facts: str) -> str:
-    """Name of a cache entry: hash of the files' names, sizes, mtimes and last 4 KiB, and of ``facts``.
+    """Name of a cache entry: hash of ``facts`` and of each file's place, size, times and end.
 
-    A Parquet file ends with its footer (row counts, column statistics), so the last 4 KiB distinguish a rewritten file
-    even if its mtime is the same.
+    The place is the path without links, the times are those of the last change of the content and of the file itself
+    (``ctime``, which copying tools cannot set), and the end is the last 4 KiB or, of a Parquet file, the whole footer
+    (row counts, column statistics, class names). Data that are moved or copied are decoded again.
     """
     digest = hashlib.sha256(json.dumps([FORMAT, *facts]).encode())
     for file in files:
         stat = file.stat()
-        digest.update(json.dumps([file.name, stat.st_size, stat.st_mtime_ns]).encode())
+        fact = [os.path.realpath(file), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+        digest.update(json.dumps(fact).encode())
         with file.open("rb") as stream:
-            stream.seek(max(0, stat.st_size - _TAIL_BYTES))
-            digest.update(stream.read())
+            digest.update(_end_of(stream, stat.st_size))
     return digest.hexdigest()[:24]
+
+
+def _end_of(stream: BinaryIO, size: int) -> bytes:
+    """The last 4 KiB of a file of ``size`` bytes, or a Parquet file's footer if that is longer."""
+    stream.seek(max(0, size - _TAIL_BYTES))
+    end = stream.read()
+    length = int.from_bytes(end[-8:-4], "little") + 8  # the footer, its length and the magic word
+    if end[-4:] != b"PAR1" or length <= len(end):
+        return end
+    stream.seek(max(0, size - length))
+    return stream.read()
 
 
 def cached(key: str, build: Callable[[], Arrays]) -> Arrays:

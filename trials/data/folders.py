@@ -26,11 +26,21 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".
 
 
 class ImageFile(NamedTuple):
-    """An image file. ``name``: path below the data set's folder, with slashes."""
+    """An image file, with all that tells it from another one without reading it.
+
+    Attributes:
+        name: path below the data set's folder, with slashes.
+        size_bytes: its size.
+        mtime_ns: when its content was changed, in nanoseconds since 1970.
+        ctime_ns: when the file itself was changed; copying tools can set the former, but not this one.
+        place: path, without links, of the folder that it lies in; if it is a link, of what it leads to.
+    """
 
     name: str
     size_bytes: int
     mtime_ns: int
+    ctime_ns: int
+    place: str
 
 
 class Found(NamedTuple):
@@ -87,9 +97,14 @@ def class_folders(split: Path) -> dict[str, Path]:
     if not split.is_dir():
         return {}
     visible = [path for path in sorted(_read_folder(split)) if not path.name.startswith(".")]
-    if broken := next((path for path in visible if path.is_symlink() and not path.exists()), None):
-        raise DataError(f"{broken} is a link that leads nowhere: restore what it names, or remove it")
+    require_whole_links(visible)
     return {path.name: path for path in visible if path.is_dir()}
+
+
+def require_whole_links(paths: Iterable[Path]) -> None:
+    """Raise DataError if one of ``paths`` is a link that leads nowhere: a class or a split would be lost."""
+    if broken := next((path for path in paths if path.is_symlink() and not path.exists()), None):
+        raise DataError(f"{broken} is a link that leads nowhere: restore what it names, or remove it")
 
 
 def _read_folder(folder: Path) -> list[Path]:
@@ -115,7 +130,7 @@ def images_in(folder: Path, root: Path, ignored: tuple[str, ...] = ()) -> Found:
     """
     found = Found([], [])
     try:
-        for prefix, entry in _files_below(folder, folder.relative_to(root).as_posix(), ()):
+        for prefix, place, entry in _files_below(folder, folder.relative_to(root).as_posix(), ()):
             if not entry.name.lower().endswith(SUFFIXES) or not _is_file_or_link(entry):
                 if not entry.name.endswith(ignored):
                     found.unread.append(f"{prefix}/{entry.name}")
@@ -123,7 +138,9 @@ def images_in(folder: Path, root: Path, ignored: tuple[str, ...] = ()) -> Found:
             stat = entry.stat()
             if not stat.st_size:
                 raise DataError(f"{entry.path} is an empty file: restore it, or remove it")
-            found.images.append(ImageFile(f"{prefix}/{entry.name}", stat.st_size, stat.st_mtime_ns))
+            own = os.path.realpath(entry.path) if entry.is_symlink() else place
+            name = f"{prefix}/{entry.name}"
+            found.images.append(ImageFile(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, own))
     except OSError as error:
         raise DataError(
             f"{error.filename or folder} cannot be read: restore it, or remove it ({error.strerror})"
@@ -142,22 +159,24 @@ def _is_file_or_link(entry: os.DirEntry[str]) -> bool:
 
 def _files_below(
     folder: Path, prefix: str, above: tuple[tuple[int, int], ...]
-) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yield the files in ``folder`` and below, hidden ones left out, each with its folder's name below the data set.
+) -> Iterator[tuple[str, str, os.DirEntry[str]]]:
+    """Yield the files in ``folder`` and below, hidden ones left out.
 
+    Each has its folder's name below the data set, and its folder's path without links, before it.
     ``above``: device and inode of the folders on the way here.
     """
     stat = folder.stat()
     here = (stat.st_dev, stat.st_ino)
     if here in above:
         raise DataError(f"{folder} is a link to a folder that holds it, so its images have no end: remove the link")
+    place = os.path.realpath(folder)
     with os.scandir(folder) as entries:
         visible = [entry for entry in entries if not entry.name.startswith(".")]
     for entry in visible:
         if entry.is_dir():
             yield from _files_below(Path(entry.path), f"{prefix}/{entry.name}", (*above, here))
         else:
-            yield prefix, entry
+            yield prefix, place, entry
 
 
 def notes_on(root: Path, *splits: Listing) -> tuple[str, ...]:
@@ -200,11 +219,14 @@ def _printable(name: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
-def folder_digest(*splits: Listing, mtimes: bool = False) -> str:
-    """Return 16 hex digits of a sha256 over names, sizes and labels, and with ``mtimes`` also modification times."""
+def folder_digest(*splits: Listing, places: bool = False) -> str:
+    """Return 16 hex digits of a sha256 over names, sizes and labels.
+
+    With ``places`` also over the files' times and places, so that equal names and sizes are not taken for equal images.
+    """
     total = hashlib.sha256()
     for split in splits:
         for file, label in zip(split.files, split.labels.tolist(), strict=True):
-            total.update(json.dumps([*(file if mtimes else file[:2]), label]).encode())
+            total.update(json.dumps([*(file if places else file[:2]), label]).encode())
         total.update(b"\n")
     return total.hexdigest()[:16]

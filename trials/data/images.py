@@ -10,6 +10,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from trials.data.raw import ImageArray
+from trials.data.room import require_memory
 from trials.errors import DataError
 
 DECODING = "upright"
@@ -28,17 +29,28 @@ class ImageStack:
     """Collects ``count`` images of one size, stored as RGB: only at the end is it known whether all are gray.
 
     With ``image_size`` S, each image is made S x S pixels (see :func:`resized`) when it is added. ``way_out`` ends the
-    message about images of different sizes.
+    messages about images of different sizes and of too many pixels. ``beside``: how many images of that size are yet to
+    be collected elsewhere, for the question whether all of them fit in memory. Raises DataError if they do not, here or
+    when the first image is added.
     """
 
-    def __init__(self, count: int, image_size: int | None = None, *, way_out: str = "resize them first") -> None:
+    def __init__(
+        self, count: int, image_size: int | None = None, *, way_out: str = "resize them first", beside: int = 0
+    ) -> None:
         self.gray = True
         self.image_size = image_size
         self._way_out = way_out
         self._count = count
+        self._beside = beside
         self._filled = 0
         self._first = ""
         self._pixels: ImageArray = np.zeros((0, 3, 0, 0), dtype=np.uint8)  # [N, 3, H, W]
+        if image_size is not None:
+            self._require_memory(image_size, image_size, "", "give a smaller image_size")
+
+    def _require_memory(self, height: int, width: int, where: str, way_out: str) -> None:
+        count = self._count + self._beside
+        require_memory(f"{count} images of {height}x{width} pixels{where}", 3 * height * width * count, way_out)
 
     def add(self, data: bytes | None, where: str) -> None:
         """Decode and append an image. Raises DataError, naming ``where``, if it is damaged or of another size."""
@@ -50,13 +62,23 @@ class ImageStack:
         Returns and raises as :func:`decode`.
         """
         image, gray = decode(data, where)
-        return image if self.image_size is None else resized(image, self.image_size), gray
+        size = self.image_size
+        if size is None:
+            return image, gray
+        try:
+            return resized(image, size), gray
+        except (*_UNREADABLE, MemoryError) as error:
+            reason = str(error) or type(error).__name__
+            raise DataError(
+                f"{where} cannot be made {size}x{size} pixels: give a smaller image_size, or remove it ({reason})"
+            ) from error
 
     def put(self, image: Image.Image, gray: bool, where: str) -> None:
         """Append what :meth:`decoded` returned. Raises DataError, naming ``where``, if the image is of another size."""
         pixels = np.asarray(image)  # [H, W, 3]
         height, width = pixels.shape[:2]
         if not self._filled:
+            self._require_memory(height, width, f", as {where} has,", self._way_out)
             self._pixels = np.zeros((self._count, 3, height, width), dtype=np.uint8)
             self._first = where
         elif (height, width) != self._pixels.shape[2:]:
@@ -90,6 +112,8 @@ def decode(data: bytes | None, where: str) -> tuple[Image.Image, bool]:
     except _UNREADABLE as error:
         reason = "of no known format" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(f"{where} is not a readable image: remove or repair it ({reason})") from error
+    except MemoryError as error:
+        raise DataError(f"{where} does not fit in memory: make it smaller, or remove it") from error
     if mode not in _GRAY | _COLOUR:
         raise DataError(f"{where} has pixels of mode {mode!r}, but must have 8 bits a channel: convert it first")
     return colour, mode in _GRAY
@@ -117,8 +141,13 @@ def resized(image: Image.Image, size: int) -> Image.Image:
 
     As torchvision's ``Resize(size)`` and ``CenterCrop(size)`` on a Pillow image: the smaller side becomes ``size``
     pixels (bilinear, with antialiasing; the ratio of the sides is kept), then the centre is cropped.
+
+    Raises ValueError if there would be more pixels on the way than Pillow reads of a file.
     """
     from torchvision.transforms import functional
 
+    most, pixels = 2 * (Image.MAX_IMAGE_PIXELS or 0), size * size * max(image.size) // min(image.size)
+    if most and pixels > most:
+        raise ValueError(f"before it is cropped it would have {pixels} pixels, but at most {most} are possible")
     cropped: Image.Image = functional.center_crop(functional.resize(image, [size]), [size, size])
     return cropped

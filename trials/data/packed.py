@@ -45,7 +45,7 @@ def pack(headers: Sequence[ParquetHeader]) -> Packed:
                 _unpack(headers, data, index)
         with np.load(index, allow_pickle=False) as arrays:
             offsets, labels, rows = arrays["offsets"], arrays["labels"], arrays["rows"].tolist()
-            texts = json.loads(str(arrays["texts"])) if "texts" in arrays else [[] for _ in headers]
+            texts = json.loads(str(arrays["texts"]))
     except OSError as error:
         raise DataError(
             f"{files[0].parent} cannot be unpacked into {data.parent}: set XDG_CACHE_HOME to a folder with room, or "
@@ -63,13 +63,8 @@ def is_packed(headers: Sequence[ParquetHeader]) -> bool:
 
 
 def _paths(headers: Sequence[ParquetHeader]) -> tuple[Path, Path]:
-    """Files of the images and of their offsets and labels.
-
-    Their names depend on the columns only where these are not integers beside structs: so they were always called.
-    """
-    columns = [header.columns for header in headers]
-    usual = all(found.kind == "integer" and not found.plain for found in columns)
-    facts = [] if usual else [f"{found.image} {found.label}" for found in columns]
+    """Files of the images and of their offsets and labels; their names depend on the files and the columns."""
+    facts = [f"{header.columns.image} {header.columns.label}" for header in headers]
     key = source_key([header.file for header in headers], "packed", *facts)
     folder = cache_dir() / "packed"
     return folder / f"{key}.bin", folder / f"{key}.npz"

@@ -36,16 +36,10 @@ class NumberedLabels:
 def common_class_names(headers: Sequence[ParquetHeader]) -> tuple[str, ...]:
     """Class names in the order of the first file that has any; empty if none has.
 
-    Raises DataError if another file has other names, takes its labels from another column, or has numbers without names
-    where the others have different orders.
+    Raises DataError if another file has other names, takes its labels or images from another column, or has numbers
+    without names where the others have different orders.
     """
-    first = headers[0]
-    for header in headers:
-        if header.columns.label != first.columns.label:
-            raise DataError(
-                f"{header.file} has its labels in {header.columns.label!r} and {first.file} in "
-                f"{first.columns.label!r}, but it must be one column: name it as label_column (data set 'parquet')"
-            )
+    _require_columns(headers)
     named = [header for header in headers if header.columns.class_names]
     for header in named[1:]:
         wanted, found = named[0].columns.class_names, header.columns.class_names
@@ -58,6 +52,29 @@ def common_class_names(headers: Sequence[ParquetHeader]) -> tuple[str, ...]:
             )
     _require_order(headers, named)
     return named[0].columns.class_names if named else ()
+
+
+def _require_columns(headers: Sequence[ParquetHeader]) -> None:
+    """Raise DataError if labels come from several columns, or images from one where another file's column is there too.
+
+    A file that has only another name for its images is read; one that has both, or had the choice, may mean others.
+    """
+    first = headers[0]
+    for header in headers:
+        if header.columns.label != first.columns.label:
+            raise DataError(
+                f"{header.file} has its labels in {header.columns.label!r} and {first.file} in "
+                f"{first.columns.label!r}, but it must be one column: name it as label_column (data set 'parquet')"
+            )
+    read = {header.columns.image: header for header in headers}
+    for header in headers:
+        image = header.columns.image
+        if other := next((name for name in header.columns.images if name != image and name in read), None):
+            raise DataError(
+                f"{header.file} has images in {image!r} and {other!r}, of which {image!r} is read, but "
+                f"{other!r} in {read[other].file}: name the column that holds the same images in all files as "
+                "image_column (data set 'parquet')"
+            )
 
 
 def _require_order(headers: Sequence[ParquetHeader], named: Sequence[ParquetHeader]) -> None:

@@ -44,6 +44,7 @@ class Columns:
         label: name of the label column.
         kind: what the labels are.
         class_names: the classes' names in order of their labels; empty if the file does not name them.
+        images: names of all columns that could hold images.
     """
 
     image: str
@@ -51,6 +52,7 @@ class Columns:
     label: str
     kind: LabelKind
     class_names: tuple[str, ...]
+    images: tuple[str, ...]
 
 
 def find_columns(file: Path, schema: Any, wanted: Wanted) -> Columns:
@@ -69,7 +71,8 @@ def find_columns(file: Path, schema: Any, wanted: Wanted) -> Columns:
     kind = _label_kind(schema.field(label).type)
     assert kind is not None
     names = _class_names(file, metadata, features.get(label))
-    return Columns(image, _is_binary(schema.field(image).type), label, kind, names)
+    images = tuple(field.name for field in schema if _is_image(field.type))
+    return Columns(image, _is_binary(schema.field(image).type), label, kind, names, images)
 
 
 def few(names: Sequence[str]) -> str:

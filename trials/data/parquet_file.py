@@ -68,6 +68,29 @@ def read_labels(header: ParquetHeader) -> LabelColumn:
     return label_column(header, chunks)
 
 
+def lacks_labels(files: Sequence[Path], label: str, wanted: Wanted) -> bool:
+    """Whether no row of ``files`` has a label: all are null, empty or -1 in the column ``label``, or it is missing.
+
+    A file is also asked for the columns that ``wanted`` would take. Without any rows the answer is no. Raises DataError
+    for a damaged file.
+    """
+    rows = 0
+    for file in files:
+        with _opened(file) as parquet:
+            rows += parquet.metadata.num_rows
+            names = parquet.schema_arrow.names
+            if label not in names and any(name in names for name in wanted.label_names):
+                return False
+            found = parquet.read(columns=[label]).column(label).to_pylist() if names.count(label) == 1 else []
+        if label in names and not (found and all(_is_no_label(value) for value in found)):
+            return False
+    return rows > 0
+
+
+def _is_no_label(value: Any) -> bool:
+    return value is None or value == -1 or value == "" or value != value  # the last holds for NaN only
+
+
 def label_column(header: ParquetHeader, chunks: Sequence[Any]) -> LabelColumn:
     """Join the chunks of a file's label column (``pyarrow.Array``).
 

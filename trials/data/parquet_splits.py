@@ -1,26 +1,19 @@
-"""Training and test images in Parquet files, in Hugging Face's layouts: finds the files and decodes them."""
+"""Which Parquet files hold the training and the test images, in Hugging Face's layouts."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from trials.data.cache import cached, source_key
-from trials.data.images import DECODING, ImageStack
-from trials.data.parquet_classes import common_class_names, number_labels
+from trials.data.folders import require_whole_links
 from trials.data.parquet_columns import Wanted
-from trials.data.parquet_file import LabelColumn, ParquetHeader, label_column, read_header, read_rows
-from trials.data.raw import Arrays, LabelArray, check_labels
-from trials.errors import DataError
+from trials.data.parquet_file import lacks_labels, read_header
+from trials.errors import DataError, listed
 
 TEST_SPLITS = ("test", "validation", "valid", "val", "dev")
-_NUMBERING = "numbered alike"  # stands in the keys of cached arrays: change it when equal files get other labels
-_WAY_OUT = "give image_size (data set 'parquet'), or resize them first"
+_SHARD = re.compile(r"-(\d+)-of-(\d+)")
 
 
 def layout(test_splits: Sequence[str] = TEST_SPLITS) -> str:
@@ -31,16 +24,28 @@ def layout(test_splits: Sequence[str] = TEST_SPLITS) -> str:
 
 @dataclass(frozen=True)
 class ParquetFiles:
-    """The files of both splits, each in shard order; ``unread``: names of other splits that could be the test split."""
+    """The files of both splits, each in shard order.
 
+    Attributes:
+        folder: where the splits lie.
+        unread: names of other splits that could be the test split.
+        unlabelled: names of those before the test split, which have no labels.
+    """
+
+    folder: Path
     train: tuple[Path, ...]
     test: tuple[Path, ...]
     unread: tuple[str, ...] = ()
+    unlabelled: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
         """A line for the user on splits that are not read, if there are any."""
-        return tuple(
+        without = tuple(
+            f"the split {name} beside {self.test[0]} has no labels and is not read: the images to test on are those"
+            for name in self.unlabelled
+        )
+        return without + tuple(
             f"the split {name} beside {self.test[0]} is not read: the images to test on are those, and the images to "
             "validate on are drawn from the training images"
             for name in self.unread
@@ -52,33 +57,81 @@ def find_files(data_dir: Path, test_splits: Sequence[str] = TEST_SPLITS) -> Parq
 
     They lie in ``data_dir``, in its ``data/``, or in the only folder in one of these that holds any (a configuration,
     such as ``default/``). The test split is the first of ``test_splits`` that has files; the others are not read.
-    Raises DataError if only one of both splits exists, or if several folders could be meant.
+    Raises DataError if only one of both splits exists, if several folders could be meant, and for a split before the
+    first that cannot be read, is a link that leads nowhere or an empty folder: another would take its place.
     """
     for folder in _places(data_dir, ("train", *test_splits)):
         train = shards(folder, "train")
         present = [name for name in test_splits if _holds(folder, [name])]
         test = shards(folder, present[0]) if present else ()
+        if train or test:
+            empty = test_splits[: test_splits.index(present[0])] if present else test_splits
+            _require_filled(folder, empty if train else ("train",))
         if train and test:
-            return ParquetFiles(train, test, tuple(present[1:]))
+            return ParquetFiles(folder, train, test, tuple(present[1:]))
         if train or test:
             only = "training" if train else "test"
             raise DataError(f"{folder} has only the {only} split, but must have {layout(test_splits)}")
     return None
 
 
-def find_split(data_dir: Path, names: Sequence[str]) -> tuple[Path, ...]:
-    """Files of the first split of ``names`` that has any, in the places of :func:`find_files`; empty if there are none.
+def find_labelled(data_dir: Path, wanted: Wanted, test_splits: Sequence[str] = TEST_SPLITS) -> ParquetFiles | None:
+    """As :func:`find_files`, but of several test splits the first one that has labels is taken.
 
-    Raises DataError if several folders could be meant.
+    Labels of test splits are often kept secret: they are then -1 or null, or their column is missing. If no split has
+    labels the first one is given, which :func:`require_labels` refuses. ``wanted``: the columns to read.
     """
-    found = (shards(folder, name) for folder in _places(data_dir, names) for name in names)
-    return next(filter(None, found), ())
+    files = find_files(data_dir, test_splits)
+    if files is None or not files.unread:
+        return files
+    label = read_header(files.train[0], wanted).columns.label
+    names = [name for name in test_splits if _holds(files.folder, [name])]
+    for number, name in enumerate(names):
+        test = shards(files.folder, name)
+        if not lacks_labels(test, label, wanted):
+            return replace(files, test=test, unread=tuple(names[number + 1 :]), unlabelled=tuple(names[:number]))
+    return files
+
+
+def require_labels(files: ParquetFiles, wanted: Wanted) -> None:
+    """Raise DataError, naming the file, if the test split has no labels at all."""
+    label = read_header(files.train[0], wanted).columns.label
+    if lacks_labels(files.test, label, wanted):
+        raise DataError(
+            f"{files.test[0]} has no labels in {label!r} (missing, null or -1), but images to test on must have them: "
+            "put files with labels in its place, for example with rows that you take out of the training files"
+        )
+
+
+def find_test_files(data_dir: Path, names: Sequence[str]) -> ParquetFiles | None:
+    """As :func:`find_files`, but training files may be absent; those beside the test files are given all the same."""
+    for folder in _places(data_dir, names):
+        if present := [name for name in names if _holds(folder, [name])]:
+            _require_filled(folder, names[: names.index(present[0])])
+            return ParquetFiles(folder, shards(folder, "train"), shards(folder, present[0]), tuple(present[1:]))
+    return None
+
+
+def _require_filled(folder: Path, splits: Sequence[str]) -> None:
+    """Raise DataError if one of ``splits``, which have no Parquet files in ``folder``, is there all the same.
+
+    Files of another kind are no split; those that are left of a download (``.incomplete``) are not counted.
+    """
+    paths = [folder / split for split in splits]
+    require_whole_links(paths)
+    for path in filter(Path.is_dir, paths):
+        names = [name for name in _names(path) if not name.startswith(".")]
+        unfinished = [name for name in names if name.endswith(".incomplete")]
+        if len(names) == len(unfinished):
+            found = f"no whole file, but {listed(sorted(unfinished), 3)}" if unfinished else "no file"
+            raise DataError(f"{path} holds {found}, and another split must not take its place: fill it, or remove it")
 
 
 def shards(folder: Path, split: str) -> tuple[Path, ...]:
     """Files of one split in ``folder`` or its subfolder ``split``, in shard order; empty if there are none.
 
-    Raises DataError if there are some in both, or if their number is not the one in their names (``-00000-of-00005``).
+    Raises DataError if there are some in both, or unless those whose names are numbered (``-00000-of-00005``) are all
+    there, once and without others.
     """
     files = [file for file in _parquet_files(folder) if _is_of(split, file.name)]
     below = _parquet_files(folder / split)
@@ -88,14 +141,24 @@ def shards(folder: Path, split: str) -> tuple[Path, ...]:
             "lie in one place: remove those that do not belong"
         )
     files = files or below
-    found = {f.name: re.search(r"-(\d+)-of-(\d+)", f.name) for f in files}
-    totals = {int(match[2]) for match in found.values() if match}
-    if totals and (len(totals) > 1 or totals != {len(files)}):
-        raise DataError(
-            f"{files[0].parent} has {len(files)} {split} files ({', '.join(found)}), but their names promise "
-            f"{' or '.join(map(str, sorted(totals)))}: fetch the missing ones, or remove those that do not belong"
-        )
+    _require_whole(split, files)
     return tuple(files)
+
+
+def _require_whole(split: str, files: Sequence[Path]) -> None:
+    """Raise DataError unless the names of the files, where they are numbered, are those of one whole set."""
+    found = [_SHARD.search(file.name) for file in files]
+    numbers = sorted(int(match[1]) for match in found if match)
+    totals = {int(match[2]) for match in found if match}
+    if not totals:
+        return
+    whole = list(range(len(files))), list(range(1, len(files) + 1))
+    if totals != {len(files)} or numbers not in whole:
+        raise DataError(
+            f"{files[0].parent} has {len(files)} {split} files ({listed(file.name for file in files)}), but their "
+            f"names promise {' or '.join(map(str, sorted(totals)))}, each with another number: fetch the missing ones, "
+            "or remove those that do not belong"
+        )
 
 
 def _parquet_files(folder: Path) -> list[Path]:
@@ -105,11 +168,19 @@ def _parquet_files(folder: Path) -> list[Path]:
 
 
 def _names(folder: Path) -> list[str]:
-    """What is in ``folder``; nothing if it is no folder, or one that may not be read (such as lost+found)."""
+    """What is in ``folder``; nothing if it is no folder. Raises DataError if it may not be read."""
     try:
         return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    except PermissionError as error:
+        raise DataError(f"{folder} cannot be read: make it readable ({error.strerror})") from error
+
+
+def _may_be_read(folder: Path) -> bool:
+    """Whether it is a folder that may be read; lost+found, for example, may not."""
+    try:
+        return folder.is_dir() and next(folder.iterdir(), folder) is not None
     except PermissionError:
-        return []
+        return False
 
 
 def _is_of(split: str, name: str) -> bool:
@@ -121,8 +192,8 @@ def _places(data_dir: Path, splits: Sequence[str]) -> Iterator[Path]:
     yield data_dir
     yield data_dir / "data"
     for folder in (data_dir, data_dir / "data"):
-        below = [folder / name for name in sorted(_names(folder)) if not name.startswith(".")]
-        holding = [place for place in below if place.name not in splits and _holds(place, splits)]
+        below = [folder / name for name in sorted(_names(folder)) if not name.startswith(".") and name not in splits]
+        holding = [place for place in below if _may_be_read(place) and _holds(place, splits)]
         if len(holding) > 1:
             raise DataError(
                 f"{folder} has Parquet files in several folders ({', '.join(place.name for place in holding)}), but a "
@@ -137,61 +208,3 @@ def _holds(place: Path, splits: Sequence[str]) -> bool:
         any(_is_of(split, name) for name in names) or (split in names and _parquet_files(place / split))
         for split in splits
     )
-
-
-def read_arrays(
-    files: ParquetFiles, wanted: Wanted, *, class_count: int | None = None, image_size: int | None = None
-) -> Arrays:
-    """Decode both splits, through the cache.
-
-    Args:
-        wanted: the columns to read.
-        class_count: number of classes, if it is known without the files.
-        image_size: S makes every image S x S pixels: its smaller side is resized to S (bilinear, with antialiasing) and
-            the centre is cropped. None leaves images as they are; they must then have the same size.
-
-    Raises DataError, naming the file and if possible the row, for damaged files and images, missing columns and labels,
-    images of different sizes, and classes that are named differently (see trials/data/parquet_classes.py).
-    """
-    facts = ["parquet", _NUMBERING, DECODING, *map(str, (wanted, class_count, image_size, len(files.train)))]
-    key = source_key([*files.train, *files.test], *facts)
-    return cached(key, partial(_decode, files, wanted, class_count, image_size))
-
-
-def _decode(files: ParquetFiles, wanted: Wanted, class_count: int | None, image_size: int | None) -> Arrays:
-    headers = [[read_header(file, wanted) for file in split] for split in (files.train, files.test)]
-    common_class_names([*headers[0], *headers[1]])  # refused before anything is decoded
-    (train, train_labels), (test, test_labels) = (_decode_split(split, image_size) for split in headers)
-    labels = number_labels(train_labels, test_labels, class_count)
-    gray = train.gray and test.gray
-    return Arrays(train.array(gray), labels.train, test.array(gray), labels.test, labels.class_count)
-
-
-def _decode_split(headers: Sequence[ParquetHeader], image_size: int | None) -> tuple[ImageStack, list[LabelColumn]]:
-    count = sum(header.rows for header in headers)
-    if not count:
-        raise DataError(f"{headers[0].file} holds no rows, but each split must have some")
-    stack, labels = ImageStack(count, image_size, way_out=_WAY_OUT), []
-    for header in headers:
-        row, chunks = 0, []
-        for encoded, chunk in read_rows(header):
-            for data in encoded:
-                stack.add(data, f"{header.file} row {row}")
-                row += 1
-            chunks.append(chunk)
-        labels.append(label_column(header, chunks))
-    return stack, labels
-
-
-def classes_in(name: str, labels: LabelArray) -> int:
-    """Return C such that the training ``labels`` are exactly 0..C-1; raises DataError if one of them never occurs."""
-    present = np.unique(labels)
-    check_labels(f"{name} training", labels, max(1, int(present[-1]) + 1))
-    if len(present) != int(present[-1]) + 1:
-        missing = np.setdiff1d(np.arange(present[-1]), present)[0]
-        raise DataError(
-            f"{name} training labels run from {present[0]} to {present[-1]} but class {missing} never occurs: "
-            "labels must be 0..C-1, or 1..C in all files; renumber them, or write the classes' names into the metadata "
-            "as 'class_names'"
-        )
-    return len(present)

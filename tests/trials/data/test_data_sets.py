@@ -130,15 +130,21 @@ def test_splits_must_agree_in_shape_and_not_be_empty():
 
 
 def test_fingerprint_sees_one_pixel_one_label_and_the_shape():
-    first = fingerprint(arrays())
-    assert fingerprint(arrays()) == first
+    first = fingerprint(arrays(), 3)
+    assert fingerprint(arrays(), 3) == first
     assert len(first) == 16
     for name in ("train_images", "test_images", "train_labels", "test_labels"):
         changed = arrays()
         getattr(changed, name).reshape(-1)[-1] ^= 1
-        assert fingerprint(changed) != first
+        assert fingerprint(changed, 3) != first
     a = arrays()
-    assert fingerprint(dataclasses.replace(a, train_images=a.train_images.reshape(6, 1, 2, 8))) != first
+    assert fingerprint(dataclasses.replace(a, train_images=a.train_images.reshape(6, 1, 2, 8)), 3) != first
+
+
+def test_fingerprint_sees_classes_that_training_does_not_show():
+    found = {count: build(arrays(), count).fingerprint for count in (3, 4, 6)}
+    assert len(set(found.values())) == 3
+    assert found[3] == "9dac20c047095042"  # pinned: data whose labels show the classes keep their fingerprint
 
 
 def test_channel_statistics_of_many_images_and_of_a_constant_channel():

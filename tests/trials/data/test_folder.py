@@ -14,7 +14,7 @@ from torchvision import datasets, transforms
 
 from tests.trials.layouts import CLASSES, decoded, encoded, forget, picture, put, write_folders
 from trials.commands.run import run_config
-from trials.data import DataOptions, RawData, load_data
+from trials.data import DataOptions, RawData, load_data, room
 from trials.data import decoded as decoding
 from trials.data.raw import channel_statistics
 from trials.data.sets import folder
@@ -151,6 +151,14 @@ def test_test_images_without_classes_are_left_out_with_a_note(tmp_path):
     assert raw.notes == (f"not read in {tmp_path}: test/; the test images are those of val/",)
 
 
+@pytest.mark.parametrize("split", ["train", "test", "val", "valid"])
+def test_a_split_that_leads_nowhere_is_refused(tmp_path, split):
+    write_folders(tmp_path, [name for name in ("train", "validation") if name != split])
+    (tmp_path / split).symlink_to("nowhere")
+    with pytest.raises(DataError, match=rf"{tmp_path}/{split} is a link that leads nowhere: restore what it names"):
+        load(tmp_path)
+
+
 def images_without_folders(root: Path) -> None:
     shutil.rmtree(root / "train")
     shutil.rmtree(root / "test")
@@ -265,11 +273,11 @@ def test_data_too_large_for_memory_are_refused_before_they_are_decoded(tmp_path,
 
 def test_data_too_large_for_this_machine_are_refused(tmp_path, monkeypatch):
     write_folders(tmp_path)
-    monkeypatch.setattr(folder, "_available_bytes", lambda: 1000)
+    monkeypatch.setattr(room, "available_bytes", lambda: 1000)
     with pytest.raises(DataError, match="give a smaller image_size"):
         load(tmp_path)
     monkeypatch.undo()
-    assert folder._available_bytes() > 2**20
+    assert room.available_bytes() > 2**20
 
 
 def test_data_that_just_fit_are_read(tmp_path, monkeypatch):

@@ -11,7 +11,8 @@ from PIL import ExifTags, Image, ImageOps
 from torchvision import transforms
 
 from tests.trials.layouts import decoded, encoded, forget, picture, put, write_parquet
-from trials.data import load_data
+from trials.data import images as images_module
+from trials.data import load_data, room
 from trials.data.images import ImageStack, decode, resized
 from trials.data.sets import folder, tinyimagenet
 from trials.data.sets.imagenet import load_imagenet
@@ -208,3 +209,38 @@ def test_without_it_another_size_is_refused_with_a_way_out():
         DataError, match="b is 9x6 pixels and a 6x9, but all images must have the same size: give image"
     ):
         stack.add(encoded(picture(0, 9, 6)), "b")
+
+
+# --- memory --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", [encoded(picture(0, 6, 9)), encoded(picture(0, 6, 9)[:, :, 0], "PNG")])
+@pytest.mark.parametrize("image_size", [13_400, 10**5, 10**9])
+def test_a_size_that_is_too_large_ends_in_one_line(monkeypatch, data, image_size):
+    """Whether it is memory that says no, or Pillow."""
+    for available in (10**9, 10**30):
+        monkeypatch.setattr(room, "available_bytes", lambda available=available: available)
+        with pytest.raises(DataError, match=r"give a smaller image_size") as caught:
+            ImageStack(100, image_size).decoded(data, "here")
+        assert "\n" not in str(caught.value)
+
+
+def test_an_image_that_is_very_long_on_the_way_is_refused():
+    with pytest.raises(DataError, match=r"here cannot be made 4000x4000 pixels: .*before it is cropped it would have"):
+        ImageStack(1, 4000).decoded(encoded(np.zeros((2, 3000, 3), np.uint8), "PNG"), "here")
+
+
+@pytest.mark.parametrize("step", ["upright", "resized"])
+def test_no_memory_ends_in_one_line(monkeypatch, step):
+    def none(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(images_module, step, none)
+    with pytest.raises(DataError, match=r"here (does not fit in memory|cannot be made 8x8 pixels: .*MemoryError)"):
+        ImageStack(1, 8).decoded(encoded(picture(0)), "here")
+
+
+def test_images_that_do_not_fit_in_memory_are_refused_at_the_first(monkeypatch):
+    monkeypatch.setattr(room, "available_bytes", lambda: 3 * 6 * 9 * 100 - 1)
+    with pytest.raises(DataError, match=r"100 images of 6x9 pixels, as here has, take 0\.0 GiB .*: resize them first"):
+        ImageStack(100).add(encoded(picture(0, 6, 9)), "here")

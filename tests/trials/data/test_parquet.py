@@ -17,7 +17,7 @@ import torch
 from tests.trials.layouts import encoded, forget
 from tests.trials.parquet_files import pictures, write, write_both
 from tests.trials.processes import CONTEXT
-from trials.data import cache, load_data, parquet_splits
+from trials.data import cache, load_data, parquet_arrays
 from trials.errors import DataError
 
 
@@ -128,6 +128,9 @@ def test_metadata_that_are_not_json(tmp_path):
     [
         ([1, 2, 3], "class 0 never occurs"),
         ([0, 1, 3], "class 2 never occurs"),
+        ([0, 10**9, 1], "class 2 never occurs"),
+        ([1_700_000_000_000, 1_700_000_000_001, 1_700_000_000_007], "class 0 never occurs"),
+        ([0, 1, 2**63 - 1], "class 2 never occurs"),
         ([0, -1, 1], r"run from -1 to 1"),
         ([0, None, 1], "rows without a 'label'"),
     ],
@@ -205,7 +208,7 @@ def test_empty_split(tmp_path):
 def test_second_process_does_not_decode(tmp_path, monkeypatch):
     first = load_data("parquet", str(write_both(tmp_path)))
     forget(monkeypatch)
-    monkeypatch.setattr(parquet_splits, "_decode", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(parquet_arrays, "_decode", lambda *_: pytest.fail("decoded again"))
     second = load_data("parquet", str(tmp_path))
     assert second is not first
     assert second.fingerprint == first.fingerprint
@@ -242,7 +245,7 @@ def test_damaged_cache_is_built_again(tmp_path, monkeypatch, cache_home, suffix,
     forget(monkeypatch)
     assert load_data("parquet", str(tmp_path)).fingerprint == first.fingerprint
     forget(monkeypatch)
-    monkeypatch.setattr(parquet_splits, "_decode", lambda *_: pytest.fail("was not repaired"))
+    monkeypatch.setattr(parquet_arrays, "_decode", lambda *_: pytest.fail("was not repaired"))
     assert load_data("parquet", str(tmp_path)).fingerprint == first.fingerprint
     assert not list(cache_home.glob("*.tmp"))
 
@@ -282,7 +285,7 @@ def test_cache_dir_honours_xdg(monkeypatch, tmp_path):
 
 def load_slowly(cache_home: str, folder: str, log: str, barrier, results) -> None:
     """Runs in another process: decoding takes a while and adds a line to ``log``."""
-    decode = parquet_splits._decode
+    decode = parquet_arrays._decode
 
     def slow(*args):
         with Path(log).open("a") as stream:
@@ -290,7 +293,7 @@ def load_slowly(cache_home: str, folder: str, log: str, barrier, results) -> Non
         time.sleep(0.5)
         return decode(*args)
 
-    parquet_splits._decode = slow
+    parquet_arrays._decode = slow
     os.environ["XDG_CACHE_HOME"] = cache_home
     barrier.wait()
     results.put(load_data("parquet", folder).fingerprint)

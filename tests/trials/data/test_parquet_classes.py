@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -208,6 +209,54 @@ def test_validation_images_alone_are_numbered_alike(tmp_path):
     assert load_validation(tmp_path).test_labels.tolist() == [0, 1, 2, 3] * 2
 
 
+@dataclass(frozen=True)
+class Case:
+    """Labels of the training and the validation file, with the names of their classes, if any."""
+
+    train: Sequence[object]
+    test: Sequence[object]
+    train_names: str = ""
+    test_names: str = ""
+
+
+CASES = {
+    "another order": Case([0, 1, 2], [0, 1, 2], "abc", "cab"),
+    "names in training only": Case([0, 1, 2], [2, 0], "abc"),
+    "names that are in validation only": Case([0, 1, 2], [2, 0], "", "abc"),
+    "text": Case(["c", "a", "b"], ["c", "b", "a"]),
+    "text that lacks a class": Case(["c", "a", "b"], ["c", "b"]),
+    "text beside names": Case(["c", "a"], ["c", "b"], "cab", ""),
+    "numbers in training, text in validation": Case([0, 1, 2], ["c", "b"], "cab", ""),
+    "numbers that lack a class": Case([0, 1, 2], [2, 1]),
+    "numbers from 1": Case([1, 2, 3], [3, 2]),
+    "booleans": Case([True, False], [True]),
+}
+
+
+@pytest.mark.parametrize("place", ["", "data/", "default/"])
+@pytest.mark.parametrize("case", CASES)
+def test_validation_images_are_numbered_as_in_training(tmp_path, monkeypatch, case, place):
+    labels = CASES[case]
+    for split in ("train", "validation"):
+        values, names = ((labels.train, labels.train_names), (labels.test, labels.test_names))[split != "train"]
+        metadata = hugging_face(names) if names else None
+        images = pictures(len(values), (20, 20, 3))
+        write(tmp_path / f"{place}{split}.parquet", images, pa.array(list(values)), metadata=metadata)
+    data = load_data("imagenet", str(tmp_path))
+    monkeypatch.setattr(packed, "read_rows", lambda header: pytest.fail(f"images of {header.file} are read"))
+    alone = load_validation(tmp_path)
+    assert alone.test_labels.tolist() == data.test_labels.tolist()
+    assert alone.num_classes == data.num_classes
+
+
+def test_validation_images_of_other_classes_than_training_are_refused(tmp_path):
+    write(tmp_path / "train.parquet", pictures(2, (20, 20, 3)), [0, 1], metadata=hugging_face("ab"))
+    write(tmp_path / "validation.parquet", pictures(2, (20, 20, 3)), [0, 1], metadata=hugging_face("ac"))
+    with pytest.raises(DataError, match=r"validation\.parquet has 'c' and lacks 'b' among the names") as caught:
+        load_validation(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 # --- labels from 1 ---------------------------------------------------------------------------------------------
 
 
@@ -304,6 +353,26 @@ def test_booleans_are_two_classes(tmp_path):
     assert data.num_classes == 2
 
 
+# --- the number of classes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metadata", [hugging_face, lambda names: {"class_names": json.dumps(names)}])
+@pytest.mark.parametrize("dataset", ["parquet", "tinyimagenet", "imagenet"])
+def test_equal_images_of_more_classes_are_other_data(tmp_path, dataset, metadata):
+    kind, fingerprints = KINDS[dataset], []
+    for more in (None, 0, 1, 2):  # names of classes that have no image
+        names = None if more is None else [*kind.names, *"xy"[:more]]
+        for number, file in enumerate(("train", kind.test)):
+            images = images_of(kind, kind.classes, number)
+            folder = tmp_path / str(more)
+            write(folder / f"{file}.parquet", images, range(4), metadata=metadata(names) if names else None)
+        data = load_data(dataset, str(folder))
+        assert data.num_classes == kind.classes + (more or 0)
+        fingerprints.append(data.fingerprint)
+    assert fingerprints[0] == fingerprints[1]
+    assert len(set(fingerprints)) == 3
+
+
 # --- what lies in the cache ------------------------------------------------------------------------------------
 
 
@@ -315,16 +384,3 @@ def test_labels_that_older_code_cached_are_not_used(tmp_path):
     older = cache.Arrays(zeros, np.zeros(4, np.int64), zeros, np.zeros(4, np.int64), 4)
     cache.cached(cache.source_key(files, "parquet", "label", "labels", "fine_label", "2"), lambda: older)
     assert labels_of(load_data("parquet", str(folder))) == ([0, 1, 2, 3] * 2, [0, 1, 2, 3])
-
-
-def test_images_that_older_code_unpacked_serve_and_their_labels_are_mapped(tmp_path, monkeypatch):
-    kind = KINDS["imagenet"]
-    folder = write_named(tmp_path / "data", kind, [kind.names, kind.names, shuffled(kind.names, 1)])
-    load_data("imagenet", str(folder))
-    for index in (tmp_path / "cache/sparsity-sweeper/packed").glob("*.npz"):
-        with np.load(index) as arrays:
-            older = {name: arrays[name] for name in ("offsets", "labels", "rows")}
-        np.savez(index, **older)
-    forget(monkeypatch)
-    monkeypatch.setattr(packed, "_unpack", lambda *_: pytest.fail("unpacked again"))
-    assert labels_of(load_data("imagenet", str(folder))) == ([0, 1, 2, 3] * 2, [0, 1, 2, 3])

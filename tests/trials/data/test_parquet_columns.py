@@ -15,7 +15,7 @@ from PIL import Image
 from tests.trials.layouts import encoded, picture
 from tests.trials.parquet_files import hugging_face, image_column, pictures, write, write_both
 from tests.trials.small_trials import run_in
-from trials.data import DataOptions, load_data
+from trials.data import DataOptions, load_data, room
 from trials.errors import DataError
 from trials.methods.parsing import parse
 
@@ -170,6 +170,35 @@ def test_files_that_take_their_labels_from_different_columns(tmp_path):
         load(tmp_path)
 
 
+@pytest.mark.parametrize("dataset", ["parquet", "imagenet"])
+@pytest.mark.parametrize(
+    ("train", "test", "kind"),
+    [
+        (["image", "thumbnail"], ["thumbnail"], "struct"),
+        (["thumbnail"], ["image", "thumbnail"], "struct"),
+        (["image", "img"], ["img"], "struct"),
+        (["image", "other", "mask"], ["mask"], "binary"),
+    ],
+)
+def test_images_of_a_column_that_another_file_has_but_does_not_use_are_refused(tmp_path, dataset, train, test, kind):
+    for split, names in (("train", train), ("test" if dataset == "parquet" else "validation", test)):
+        columns = {name: image_column(pictures(3, (20, 20, 3), seed), kind) for seed, name in enumerate(names)}
+        pq.write_table(pa.table({**columns, "label": [0, 1, 2]}), tmp_path / f"{split}.parquet")
+    with pytest.raises(DataError, match=r"has images in .* of which .* is read, but .*image_column") as caught:
+        load_data(dataset, str(tmp_path))
+    assert "\n" not in str(caught.value)
+    if dataset == "parquet":
+        chosen = set(train) & set(test)
+        data = load_data("parquet", str(tmp_path), DataOptions(image_column=chosen.pop()))
+        assert len(data.test_labels) == 3
+
+
+def test_images_of_one_kind_may_have_another_name_in_each_file(tmp_path):
+    write(tmp_path / "train.parquet", pictures(3), [0, 1, 2], image="image")
+    write(tmp_path / "test.parquet", pictures(3), [0, 1, 2], image="picture")
+    assert len(load_data("parquet", str(tmp_path)).test_labels) == 3
+
+
 def test_several_columns_of_one_name(tmp_path):
     for split in ("train", "test"):
         table = pa.table([image_column(pictures(2)), pa.array([0, 1]), pa.array([1, 0])], ["image", "label", "label"])
@@ -205,6 +234,21 @@ def mixed() -> list[np.ndarray]:
 def test_images_of_several_sizes_are_refused_with_the_way_out(tmp_path):
     with pytest.raises(DataError, match=r"row 1 is 40x70 pixels and .*row 0 12x9, .*give image_size"):
         load(write_both(tmp_path, mixed()))
+
+
+@pytest.mark.parametrize("rows", [(6, 3), (3, 20)])
+@pytest.mark.parametrize(("image_size", "way_out"), [(None, "give image_size"), (16, "give a smaller image_size")])
+def test_images_of_both_splits_that_do_not_fit_in_memory_are_refused(tmp_path, monkeypatch, rows, image_size, way_out):
+    """The training images alone would fit."""
+    monkeypatch.setattr(room, "available_bytes", lambda: 3 * 16 * 16 * sum(rows) - 1)
+    folder = write_both(tmp_path, *(pictures(n, (16, 16, 3)) for n in rows))
+    with pytest.raises(
+        DataError, match=rf"{sum(rows)} images of 16x16 pixels.* take .* can be used: {way_out}"
+    ) as error:
+        load(folder, image_size=image_size)
+    assert "\n" not in str(error.value)
+    monkeypatch.setattr(room, "available_bytes", lambda: 3 * 16 * 16 * sum(rows))
+    assert len(load(folder, image_size=image_size).train_labels) == rows[0]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from trials.data.cache import cache_dir, cached, one_at_a_time, source_key
+from trials.data.parquet_arrays import read_arrays
 from trials.data.parquet_columns import Wanted
-from trials.data.parquet_splits import find_files, layout, read_arrays
+from trials.data.parquet_splits import find_labelled, layout
 from trials.data.raw import Arrays, RawData, raw_data
 from trials.errors import AbsentData, DataError
 
@@ -66,8 +67,8 @@ def load_cifar(cifar: Cifar, data_dir: Path | None) -> RawData:
     notes: tuple[str, ...] = ()
     if data_dir is None:
         arrays, source = _downloaded(cifar, cache_dir() / "data"), "torchvision"
-    elif (files := find_files(data_dir)) is not None:
-        wanted, notes = Wanted(label_names=cifar.label_names), files.notes
+    elif (files := find_labelled(data_dir, wanted := Wanted(label_names=cifar.label_names))) is not None:
+        notes = files.notes
         arrays, source = read_arrays(files, wanted, class_count=cifar.num_classes), "parquet"
     elif (data_dir / cifar.folder).is_dir():
         arrays, source = _unpickled(cifar, data_dir), "torchvision"

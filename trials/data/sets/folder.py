@@ -11,15 +11,26 @@ from PIL import Image
 from trials.data.cache import cached, source_key
 from trials.data.decoded import decode_all
 from trials.data.encoded import FolderImages
-from trials.data.folders import SUFFIXES, Listing, class_folders, folder_digest, list_split, must_agree, notes_on
+from trials.data.folders import (
+    SUFFIXES,
+    Listing,
+    class_folders,
+    folder_digest,
+    list_split,
+    must_agree,
+    notes_on,
+    require_whole_links,
+)
 from trials.data.images import DECODING, ImageStack
 from trials.data.raw import Arrays, RawData, channel_statistics, raw_data
+from trials.data.room import require_memory
 from trials.errors import AbsentData, DataError
 
 TEST_SPLITS = ("test", "val", "valid", "validation")
 LAYOUT = "train/<class>/ and test/<class>/ (or val/, valid/ or validation/) with image files"
 MOST_BYTES = 16 * 2**30
 """Largest size of all images together, in memory."""
+_WAY_OUT = "give a smaller image_size, or dataset: imagenet, which reads train/ and val/ while it trains"
 
 
 def load_folder(data_dir: Path | None, image_size: int | None = None) -> RawData:
@@ -41,8 +52,8 @@ def load_folder(data_dir: Path | None, image_size: int | None = None) -> RawData
     way_out = f"name them alike, or move {split}/ away if its images have no classes"
     must_agree(data_dir / split, class_folders(data_dir / split), classes, way_out)
     train, test = (list_split(data_dir / name, data_dir, classes) for name in ("train", split))
-    _require_room(data_dir, _bytes_of(data_dir, train, test, image_size), MOST_BYTES)
-    key = source_key([], "folder", DECODING, str(image_size), folder_digest(train, test, mtimes=True))
+    require_memory(f"the images of {data_dir}", _bytes_of(data_dir, train, test, image_size), _WAY_OUT, MOST_BYTES)
+    key = source_key([], "folder", DECODING, str(image_size), folder_digest(train, test, places=True))
     arrays = cached(key, partial(_decode, data_dir, train, test, len(classes), image_size))
     mean, std = channel_statistics(arrays.train_images)
     return raw_data(
@@ -60,6 +71,7 @@ def load_folder(data_dir: Path | None, image_size: int | None = None) -> RawData
 
 def _training_classes(data_dir: Path) -> Mapping[str, Path]:
     """The class folders of train/. Raises DataError, saying what is there instead, if there are none."""
+    require_whole_links([data_dir / "train"])
     if folders := class_folders(data_dir / "train"):
         return folders
     if (data_dir / "train").is_dir():
@@ -82,7 +94,11 @@ def _inside(folder: Path) -> str:
 
 
 def _test_split(data_dir: Path) -> tuple[str, tuple[str, ...]]:
-    """The folder of the test images, and a note on the folders of other splits, which are not read."""
+    """The folder of the test images, and a note on the folders of other splits, which are not read.
+
+    Raises DataError if no split has class folders, or one is a link that leads nowhere.
+    """
+    require_whole_links(data_dir / name for name in TEST_SPLITS)
     present = [name for name in TEST_SPLITS if (data_dir / name).is_dir()]
     with_classes = [name for name in present if class_folders(data_dir / name)]
     if not with_classes:
@@ -109,26 +125,9 @@ def _bytes_of(data_dir: Path, train: Listing, test: Listing, image_size: int | N
     return 3 * height * width * (len(train.files) + len(test.files))
 
 
-def _require_room(data_dir: Path, size: int, most: int) -> None:
-    if size > most:
-        raise DataError(
-            f"the images of {data_dir} take {size / 2**30:.1f} GiB in memory, but at most {most / 2**30:.1f} GiB can "
-            "be used: give a smaller image_size, or dataset: imagenet, which reads train/ and val/ while it trains"
-        )
-
-
-def _available_bytes() -> int:
-    """Memory that is free, or can be freed; ``MOST_BYTES`` where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, ValueError, StopIteration):
-        return MOST_BYTES
-
-
 def _decode(data_dir: Path, train: Listing, test: Listing, class_count: int, image_size: int | None) -> Arrays:
     """Decode both splits into one array, so that all images of both have one size and one number of channels."""
-    _require_room(data_dir, _bytes_of(data_dir, train, test, image_size), _available_bytes())
+    require_memory(f"the images of {data_dir}", _bytes_of(data_dir, train, test, image_size), _WAY_OUT)
     count = len(train.files)
     stack = ImageStack(count + len(test.files), image_size, way_out="give image_size, for example image_size: 64")
     decode_all([FolderImages.of(data_dir, split.names) for split in (train, test)], stack)

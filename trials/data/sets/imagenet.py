@@ -10,11 +10,12 @@ from typing import Any
 from trials.data.encoded import EncodedData, FolderImages, PackedImages, encoded_data
 from trials.data.folders import class_folders, folder_digest, list_split, must_agree, notes_on
 from trials.data.packed import is_packed, pack
+from trials.data.parquet_arrays import classes_in
 from trials.data.parquet_classes import common_class_names, number_labels
 from trials.data.parquet_columns import Wanted
 from trials.data.parquet_file import ParquetHeader, read_header, read_labels
-from trials.data.parquet_splits import ParquetFiles, classes_in, find_files, find_split, layout
-from trials.data.raw import IMAGENET_MEAN, IMAGENET_STD, LabelArray
+from trials.data.parquet_splits import ParquetFiles, find_labelled, find_test_files, layout, require_labels
+from trials.data.raw import IMAGENET_MEAN, IMAGENET_STD, LabelArray, class_count_fact
 from trials.data_header import DataHeader
 from trials.errors import AbsentData, DataError
 
@@ -31,12 +32,13 @@ def load_imagenet(data_dir: Path | None, *, crop_size: int = 224, resize: int = 
     if data_dir is None:
         raise AbsentData(f"data set 'imagenet' has no data_dir, but needs one: name a folder with {LAYOUT}")
     fixed: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "crop_size": crop_size, "resize": resize}
-    if (files := find_files(data_dir, TEST_SPLITS)) is not None:
+    if (files := find_labelled(data_dir, Wanted(), TEST_SPLITS)) is not None:
         train, test = (pack(headers) for headers in _headers(files))
         labels = number_labels(train.labels, test.labels)
         splits = (train.images, labels.train), (test.images, labels.test)
         count = labels.class_count or classes_in("imagenet", labels.train)
-        return encoded_data("imagenet", *splits, count, source="parquet", fingerprint=_fingerprint(*splits), **fixed)
+        fixed |= {"source": "parquet", "fingerprint": _fingerprint(count, *splits), "notes": files.notes}
+        return encoded_data("imagenet", *splits, count, **fixed)
     folders, test_folders = (class_folders(data_dir / split) for split in ("train", "val"))
     if not folders or not test_folders:
         raise AbsentData(f"{data_dir} holds no imagenet: it must have {LAYOUT}")
@@ -62,7 +64,7 @@ def peek_imagenet(data_dir: Path, *, crop_size: int = 224, **_: int) -> DataHead
     The labels are read too if the footers do not name the classes. There is no fingerprint: it needs the images. Raises
     DataError for damaged files and for classes that are named differently.
     """
-    if (files := find_files(data_dir, TEST_SPLITS)) is None:
+    if (files := find_labelled(data_dir, Wanted(), TEST_SPLITS)) is None:
         return None
     train, test = _headers(files)
     if is_packed(train) and is_packed(test):
@@ -71,22 +73,26 @@ def peek_imagenet(data_dir: Path, *, crop_size: int = 224, **_: int) -> DataHead
     if not count:
         labels = number_labels([read_labels(header) for header in train], [read_labels(header) for header in test])
         count = labels.class_count or classes_in("imagenet", labels.train)
-    return DataHeader("imagenet", count, 3, (crop_size, crop_size), sum(header.rows for header in train))
+    size = sum(header.rows for header in train)
+    return DataHeader("imagenet", count, 3, (crop_size, crop_size), size, notes=files.notes)
 
 
 def load_validation(data_dir: Path, *, crop_size: int = 224, resize: int = 256) -> EncodedData:
     """Load only the official validation images, for evaluating pretrained networks without the training images.
 
     Layout as for :func:`load_imagenet`, or one folder per class in ``data_dir`` itself. Both splits of the result are
-    the validation images. Raises DataError if they are absent, or if there are training images of other classes.
+    the validation images, whose classes are numbered as :func:`load_imagenet` numbers them: Parquet files of training
+    images beside them are asked for names and labels. Raises DataError if the validation images are absent, or if there
+    are training images of other classes.
     """
     fixed: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "crop_size": crop_size, "resize": resize}
-    if files := find_split(data_dir, TEST_SPLITS):
-        packed = pack([read_header(file, Wanted()) for file in files])
-        labels = number_labels(packed.labels, packed.labels)
-        images = (packed.images, labels.train)
+    if (files := find_test_files(data_dir, TEST_SPLITS)) is not None:
+        beside, headers = _headers(files)
+        packed = pack(headers)
+        labels = number_labels([read_labels(header) for header in beside] or packed.labels, packed.labels)
+        images = (packed.images, labels.test)
         count = labels.class_count or classes_in("imagenet", labels.train)
-        fixed |= {"source": "parquet", "fingerprint": _fingerprint(images)}
+        fixed |= {"source": "parquet", "fingerprint": _fingerprint(count, images)}
         return encoded_data("imagenet", images, images, count, **fixed)
     folder = data_dir / "val"
     if not folder.is_dir() and not (data_dir / "train").is_dir():
@@ -104,17 +110,20 @@ def load_validation(data_dir: Path, *, crop_size: int = 224, resize: int = 256) 
 
 
 def _headers(files: ParquetFiles) -> tuple[list[ParquetHeader], list[ParquetHeader]]:
-    """The footers of both splits. Raises DataError if they name the classes differently."""
+    """The footers of both splits. Raises DataError if they name the classes differently or the test split no label."""
+    if files.train:
+        require_labels(files, Wanted())
     train, test = ([read_header(file, Wanted()) for file in split] for split in (files.train, files.test))
     common_class_names([*train, *test])
     return train, test
 
 
-def _fingerprint(*splits: tuple[PackedImages, LabelArray]) -> str:
-    """Return 16 hex digits of a sha256 over the file names, the images' sizes and the labels."""
+def _fingerprint(num_classes: int, *splits: tuple[PackedImages, LabelArray]) -> str:
+    """Return 16 hex digits of a sha256 over the file names, the images' sizes, labels and :func:`class_count_fact`."""
     total = hashlib.sha256()
     for images, labels in splits:
         total.update(json.dumps([shard.name for shard in images.shards]).encode())
         total.update(images.offsets.tobytes())
         total.update(labels.tobytes())
+    total.update(class_count_fact(splits[0][1], num_classes))
     return total.hexdigest()[:16]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from trials.data.parquet_arrays import classes_in, read_arrays
 from trials.data.parquet_columns import Wanted
-from trials.data.parquet_splits import classes_in, find_files, layout, read_arrays
+from trials.data.parquet_splits import find_labelled, layout
 from trials.data.raw import RawData, channel_statistics, raw_data
 from trials.errors import AbsentData
 
@@ -25,7 +26,7 @@ def load_parquet(
     mirroring for RGB only (gray images often show characters).
 
     Args:
-        data_dir: folder with the files, see :func:`find_files`.
+        data_dir: folder with the files, see :func:`find_labelled`.
         image_column: column of the images, encoded, as binary or as a struct with ``bytes``; None finds it.
         label_column: column of the labels; None finds it. See trials/data/parquet_classes.py for how they are numbered.
         image_size: S makes every image S x S pixels: its smaller side is resized to S (bilinear, with antialiasing) and
@@ -35,13 +36,14 @@ def load_parquet(
     """
     if data_dir is None:
         raise AbsentData(f"data set 'parquet' has no data_dir, but needs one: name a folder with {layout()}")
-    files = find_files(data_dir)
+    wanted = Wanted(image_column, label_column)
+    files = find_labelled(data_dir, wanted)
     if files is None:
         raise AbsentData(
             f"{data_dir} has no {layout()}, neither itself nor in data/ or one folder below: give the folder that has "
             "them"
         )
-    arrays = read_arrays(files, Wanted(image_column, label_column), image_size=image_size)
+    arrays = read_arrays(files, wanted, image_size=image_size)
     mean, std = channel_statistics(arrays.train_images)
     return raw_data(
         "parquet",

@@ -17,10 +17,12 @@ from trials.data.folders import (
     list_split,
     must_agree,
     notes_on,
+    require_whole_links,
 )
 from trials.data.images import DECODING, ImageStack
+from trials.data.parquet_arrays import classes_in, read_arrays
 from trials.data.parquet_columns import Wanted
-from trials.data.parquet_splits import classes_in, find_files, layout, read_arrays
+from trials.data.parquet_splits import find_labelled, layout
 from trials.data.raw import IMAGENET_MEAN, IMAGENET_STD, Arrays, ImageArray, RawData, raw_data
 from trials.errors import AbsentData, DataError
 
@@ -44,8 +46,8 @@ def load_tinyimagenet(data_dir: Path | None) -> RawData:
     if data_dir is None:
         raise AbsentData(f"data set 'tinyimagenet' has no data_dir, but needs one: name a folder with {LAYOUT}")
     notes: tuple[str, ...] = ()
-    if (files := find_files(data_dir, TEST_SPLITS)) is not None:
-        arrays, source = read_arrays(files, Wanted()), "parquet"
+    if (files := find_labelled(data_dir, Wanted(), TEST_SPLITS)) is not None:
+        arrays, source, notes = read_arrays(files, Wanted()), "parquet", files.notes
     else:
         (arrays, notes), source = _from_folders(data_dir), "folder"
     shape = arrays.train_images.shape[1:]
@@ -78,7 +80,7 @@ def _from_folders(data_dir: Path) -> tuple[Arrays, tuple[str, ...]]:
         must_agree(root / "wnids.txt", _text(root / "wnids.txt").split(), classes)
     train = list_split(root / "train", root, classes, LISTS)
     test = _annotated(root, classes) if (root / "val/images").is_dir() else _rearranged(root, classes)
-    key = source_key([], "tinyimagenet", DECODING, folder_digest(train, test, mtimes=True))
+    key = source_key([], "tinyimagenet", DECODING, folder_digest(train, test, places=True))
     return cached(key, partial(_decode, root, train, test, len(classes))), notes_on(root, train, test)
 
 
@@ -120,6 +122,7 @@ def _rearranged(root: Path, classes: dict[str, int]) -> Listing:
     Other folders beside those in test/ are counted as not read.
     """
     must_agree(root / "val", class_folders(root / "val"), classes)
+    require_whole_links([root / "test"])
     in_test = class_folders(root / "test")
     moved = {name: classes[name] for name in in_test if name in classes}
     parts = [list_split(root / "val", root, classes, LISTS)]
