@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,17 @@ MOST_FAILURES = 3
 """After this many failures a shared trial is not attempted again; trials that need it fail at once."""
 
 
-def obtain(
-    folder: TrialFolder, compute: Callable[[], State], should_stop: Callable[[], bool]
-) -> tuple[dict[str, Any], Rows]:
-    """Return the checkpoint and the rows of a shared trial, computing it first if needed.
+@dataclass(frozen=True)
+class Obtained:
+    """A complete shared trial: its state, and the checkpoint and the rows of its last commit."""
+
+    state: State
+    checkpoint: dict[str, Any]
+    rows: Rows
+
+
+def obtain(folder: TrialFolder, compute: Callable[[], State], should_stop: Callable[[], bool]) -> Obtained:
+    """Return a shared trial, computing it first if needed.
 
     One process calls ``compute`` under the folder's lease while the others wait. If the lease's owner dies, another
     process takes over and continues from the last commit.
@@ -42,7 +50,7 @@ def obtain(
         state = _state(folder)
         if state is not None and state.status == "complete":
             try:
-                return folder.checkpoint(state.commits[-1]), folder.rows(state.commits[-1])
+                return Obtained(state, folder.checkpoint(state.commits[-1]), folder.rows(state.commits[-1]))
             except DamagedFile:
                 pass  # computing it again starts with a repair
         if state is not None and state.failures >= MOST_FAILURES:
