@@ -21,7 +21,7 @@ from trials.methods.starting import load_source
 from trials.running.environment import device_name, environment_of
 from trials.running.inherited_checkpoint import inherited
 from trials.running.progress import Progress, TrialHost
-from trials.running.shared_trials import Obtained, obtain, require_same_config
+from trials.running.shared_trials import Obtained, obtain, require_same_config, shared_name
 from trials.running.stage_run import StageRun
 from trials.seeding import derive_seed
 from trials.storage.place import Place
@@ -200,5 +200,5 @@ class _Run:
 
 
 def source_name(source: TrialConfig, raw: Source) -> str:
-    """Folder name of a shared trial: its config's id and the start of its data's fingerprint."""
-    return f"{source.id}-{raw.fingerprint[:6]}"
+    """Folder name of a shared trial that is trained on the data ``raw``."""
+    return shared_name(source.id, raw.fingerprint)
