@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from trials.data import DataKey
 from trials.data_header import DataHeader
 from trials.errors import AbsentData, UserError
 from trials.methods.preconditions import require_runnable
+from trials.running.shared_trials import refuse_other_content, shared_by, shared_name
+from trials.storage import files
 from trials.storage.data_used import DataUsed, data_used, refuse_other_data
 from trials.training.device import cards, require_known, resolve_device
 
@@ -148,3 +151,44 @@ def require_same_data(folder: SweepFolder, now: Sequence[DataUsed]) -> None:
     refuse_other_data(
         folder.path.name, before, now, "set trial.data_dir to the data it began on, or give another --name"
     )
+
+
+@dataclass(frozen=True)
+class SharedTrials:
+    """The shared trials that the trials of a space need, at the corners of every cell's search."""
+
+    space: Space
+
+    @cached_property
+    def by_cell(self) -> list[list[dict[str, TrialConfig]]]:
+        """Their configs by id, for each corner of each cell; found when first asked for."""
+        known: dict[str, TrialConfig] = {}  # one object for each id
+        return [
+            [
+                {name: known.setdefault(name, shared) for name, shared in shared_by(config).items()}
+                for config in self.space.corner_configs(cell)
+            ]
+            for cell in self.space.cells()
+        ]
+
+    def require_same(self, folder: SweepFolder, headers: Mapping[DataKey, DataHeader]) -> None:
+        """Check that those that the storage has already are what the trials would compute, each of them once.
+
+        Raises:
+            UserError: one was made with another default of the code; the message names it, the field and a trial.
+        """
+        there = set(files.names(folder.stages))
+        if not there:
+            return
+        fingerprints = {key: header.fingerprint for key, header in headers.items() if header.fingerprint is not None}
+        for cell, at_corners in zip(self.space.cells(), self.by_cell, strict=True):
+            for params, needed in zip(self.space.corners(cell), at_corners, strict=True):
+                if self.space.pbt is not None and self.space.corner_config(cell, params).method == "dense":
+                    continue  # its segments copy no shared trial
+                for trial_id, shared in needed.items():
+                    fingerprint = fingerprints.get(shared.data_key)
+                    if fingerprint is None or (name := shared_name(trial_id, fingerprint)) not in there:
+                        continue
+                    there.remove(name)  # each is compared once
+                    with naming_trial(cell, params):
+                        refuse_other_content(folder.stages, [shared], fingerprint)

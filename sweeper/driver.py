@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from sweeper.before_run import check_preconditions, look_here, may_join, require_same_data
+from sweeper.before_run import SharedTrials, check_preconditions, look_here, may_join, require_same_data
 from sweeper.continuing import record_change, refuse_contradictions, resumed_space
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.options import COMPLETE, FAILURES, STOPPED
@@ -18,9 +18,7 @@ from sweeper.search.warm_start import commit_warm_start, warm_start
 from sweeper.space.checks import check_space
 from sweeper.space.load import load_space
 from sweeper.space.space import Space
-from trials.config.trial_config import TrialConfig
 from trials.errors import UserError
-from trials.methods.registry import METHODS
 from trials.running.environment import git_commit
 from trials.storage import files
 from trials.storage.data_used import DataUsed
@@ -43,9 +41,11 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
         console.print(f"note: {note}", markup=False)
     check_preconditions(space, found.headers)
     require_same_data(folder, found.data())
+    shared = SharedTrials(space)
+    shared.require_same(folder, found.headers)
     warm = warm_start(space, folder, found.data())
     if options.dry_run:
-        describe_run(space, folder, console)
+        describe_run(space, shared, folder, console)
         for line in continued.lines:
             console.print(line, markup=False)
         for line in (*found.missing, *found.lacking):
@@ -183,11 +183,11 @@ def outlive(lease: Lease, console: Console) -> bool:
     return lease.acquire()
 
 
-def describe_run(space: Space, folder: SweepFolder, console: Console) -> None:
+def describe_run(space: Space, shared: SharedTrials, folder: SweepFolder, console: Console) -> None:
     """Print what a run would do: cells, search, number of trials, and the networks to train first."""
     cells = space.cells()
     configs = [list(space.corner_configs(cell)) for cell in cells]
-    needed = [[_stages_of(config) for config in of_cell] for of_cell in configs]
+    needed = [[frozenset(ids) for ids in of_cell] for of_cell in shared.by_cell]
     for cell in cells:
         console.print(cell.key or "one cell", markup=False)
     for path, distribution in space.search.items():
@@ -200,16 +200,8 @@ def describe_run(space: Space, folder: SweepFolder, console: Console) -> None:
     if any(ids != of_cell[0] for of_cell in needed for ids in of_cell):
         console.print("dense networks to train first: one per trial, since the search changes how they are trained")
     else:
-        shared = set().union(*(of_cell[0] for of_cell in needed))
-        sparse = sum(not name.startswith("dense-") for name in shared)
+        ids = set().union(*(of_cell[0] for of_cell in needed))
+        sparse = sum(not name.startswith("dense-") for name in ids)
         also = f", and {sparse} sparse networks derived from these" if sparse else ""
-        console.print(f"dense networks to train first, shared: {len(shared) - sparse}{also}")
+        console.print(f"dense networks to train first, shared: {len(ids) - sparse}{also}")
     console.print(f"folder {folder.path}")
-
-
-def _stages_of(config: TrialConfig) -> set[str]:
-    """Ids of the shared trials that a trial needs: its source, that source's own sources, and its references."""
-    method = METHODS[config.method](config)
-    source = config if config.method == "dense" else method.source()
-    found = {stage.id for stage in (source, *method.references().values()) if stage is not None}
-    return found if source is None or source.method == "dense" else found | _stages_of(source)

@@ -207,7 +207,8 @@ def _trial_row(
         row |= {"speedup": _ratio(result, "dense_flops", "flops")}
         row |= {"seconds": state.seconds, "host": state.host, "device": state.device}
         row |= {"started": state.started or None, "ended": state.ended or None}
-        row |= {**dict(*state.environments[-1:]), "environments": len(state.environments) or None}
+        where = state.environments
+        row |= {**dict(*where[-1:]), "environments": len(where) if where and all(where) else None}
     fields = ((path, value) for path, value in leaves(config) if value != {})
     return row | {config_column(path): _plain(value) for path, value in fields}
 

@@ -19,6 +19,7 @@ from trials.errors import Superseded, UserError, shown
 from trials.methods.parsing import parse
 from trials.methods.preconditions import require_runnable
 from trials.networks.named_files import resolved
+from trials.running.shared_trials import refuse_other_content, shared_by
 from trials.running.trial import TrialHost, run
 from trials.storage import files
 from trials.storage.data_used import DataUsed, data_used_in, refuse_other_data
@@ -74,7 +75,7 @@ def check_before(config: TrialConfig, sweep: Place) -> None:
     """Check that the trial can run here, on the data that the trials in the folder ``sweep`` have used.
 
     Raises:
-        UserError: it cannot, or the data are absent or others.
+        UserError: it cannot, or the data are absent or others, or a shared trial that it needs has another content.
     """
     resolve_device(config.device)
     require_known(config.device)
@@ -85,6 +86,7 @@ def check_before(config: TrialConfig, sweep: Place) -> None:
     now = [DataUsed.of(config.model_dump(mode="json"), str(header.fingerprint))]
     way_out = "set data_dir to the data that it used, or give another --name"
     refuse_other_data(sweep.name, data_used_in(sweep / "trials"), now, way_out)
+    refuse_other_content(sweep.parent / STAGES, shared_by(config).values(), str(header.fingerprint))
 
 
 def _refuse_sweep(folder: Place) -> None:

@@ -10,11 +10,11 @@ from trials.errors import DamagedFile
 from trials.methods.segments import ancestors
 from trials.storage.place import Place
 from trials.storage.rows import Rows
-from trials.storage.trial_folder import TrialFolder
+from trials.storage.trial_folder import State, TrialFolder
 
 
-def inherited(config: TrialConfig, trials: Place) -> dict[str, Any]:
-    """Return the checkpoint of the nearest ancestor that is complete in the folder ``trials``; empty if none is."""
+def inherited(config: TrialConfig, trials: Place) -> tuple[State, dict[str, Any]] | None:
+    """Return state and checkpoint of the nearest ancestor that is complete in ``trials``; None if there is none."""
     for ancestor in ancestors(config):
         folder = TrialFolder(trials / ancestor.id)
         try:
@@ -25,8 +25,8 @@ def inherited(config: TrialConfig, trials: Place) -> dict[str, Any]:
         except (DamagedFile, OSError):
             continue
         if checkpoint:
-            return {**checkpoint, "rows": json.dumps(_unended(json.loads(checkpoint["rows"])))}
-    return {}
+            return state, {**checkpoint, "rows": json.dumps(_unended(json.loads(checkpoint["rows"])))}
+    return None
 
 
 def _unended(rows: Rows) -> Rows:

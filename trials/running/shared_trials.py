@@ -1,10 +1,16 @@
-"""Shared trials: a dense training that several trials start from; the first to need it computes it under a lease."""
+"""Shared trials: a dense training that several trials start from; the first to need it computes it under a lease.
+
+Which of them a trial needs, and whether one that is there has the content that its name promises, is known before
+anything starts.
+"""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +18,11 @@ from trials.config.stored_content import ABSENT, differing_fields
 from trials.config.trial_config import TrialConfig
 from trials.errors import OUT_OF_MEMORY, DamagedFile, Preempted, Superseded, UserError, shown
 from trials.frozen import SCHEMA
+from trials.methods.dense import copies_shared
+from trials.methods.registry import METHODS
 from trials.storage import files
 from trials.storage.lease import Lease
+from trials.storage.place import Place
 from trials.storage.rows import Rows
 from trials.storage.trial_folder import State, TrialFolder
 
@@ -24,10 +33,33 @@ MOST_FAILURES = 3
 """After this many failures a shared trial is not attempted again; trials that need it fail at once."""
 
 
-def obtain(
-    folder: TrialFolder, compute: Callable[[], State], should_stop: Callable[[], bool]
-) -> tuple[dict[str, Any], Rows]:
-    """Return the checkpoint and the rows of a shared trial, computing it first if needed.
+def shared_by(config: TrialConfig) -> dict[str, TrialConfig]:
+    """Configs, by id, of the shared trials that a trial needs: its source, its references, and what these need."""
+    method = METHODS[config.method](config)
+    found: dict[str, TrialConfig] = {}
+    for other in (config if copies_shared(config) else method.source(), *method.references().values()):
+        if other is not None:
+            found[other.id] = other
+            found |= {} if other.method == "dense" else shared_by(other)
+    return found
+
+
+def shared_name(trial_id: str, fingerprint: str) -> str:
+    """Folder name of a shared trial: its config's id and the start of its data's fingerprint."""
+    return f"{trial_id}-{fingerprint[:6]}"
+
+
+@dataclass(frozen=True)
+class Obtained:
+    """A complete shared trial: its state, and the checkpoint and the rows of its last commit."""
+
+    state: State
+    checkpoint: dict[str, Any]
+    rows: Rows
+
+
+def obtain(folder: TrialFolder, compute: Callable[[], State], should_stop: Callable[[], bool]) -> Obtained:
+    """Return a shared trial, computing it first if needed.
 
     One process calls ``compute`` under the folder's lease while the others wait. If the lease's owner dies, another
     process takes over and continues from the last commit.
@@ -42,7 +74,7 @@ def obtain(
         state = _state(folder)
         if state is not None and state.status == "complete":
             try:
-                return folder.checkpoint(state.commits[-1]), folder.rows(state.commits[-1])
+                return Obtained(state, folder.checkpoint(state.commits[-1]), folder.rows(state.commits[-1]))
             except DamagedFile:
                 pass  # computing it again starts with a repair
         if state is not None and state.failures >= MOST_FAILURES:
@@ -73,21 +105,40 @@ def require_same_config(folder: TrialFolder, config: TrialConfig) -> None:
     Raises:
         UserError: the shared trial of this name has another content.
     """
-    path = folder.path / "config.json"
     try:
-        stored = json.loads(path.read_bytes())["config"]
-        fields = [field for field in differing_fields(stored, config) if field[0] not in config.file_hashes]
+        _compare(folder.path, config)
     except FileNotFoundError:
         if _state(folder) is None:
             folder.path.mkdir(parents=True, exist_ok=True)
             content = {"schema": SCHEMA, "id": config.id, "config": config.model_dump(mode="json"), "samples": []}
-            files.write(path, json.dumps(content, indent=1).encode())
-        return
+            files.write(folder.path / "config.json", json.dumps(content, indent=1).encode())
+
+
+def refuse_other_content(stages: Place, needed: Iterable[TrialConfig], fingerprint: str) -> None:
+    """Compare shared trials that are in the folder ``stages`` with their configs; writes nothing.
+
+    ``fingerprint``: of the data that they are trained on. Trials without a ``config.json`` are not compared.
+
+    Raises:
+        UserError: one of them has another content than its name promises now.
+    """
+    for config in needed:
+        with suppress(FileNotFoundError):
+            _compare(stages / shared_name(config.id, fingerprint), config)
+
+
+def _compare(folder: Place, config: TrialConfig) -> None:
+    """Raises UserError if the ``config.json`` has another content, FileNotFoundError if there is none."""
+    try:
+        stored = json.loads((folder / "config.json").read_bytes())["config"]
+        fields = [field for field in differing_fields(stored, config) if field[0] not in config.file_hashes]
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError, KeyError, TypeError):
         return
     for name, before, now in fields[:1]:
         raise UserError(
-            f"shared trial {folder.path.name} was made with {'none' if before is ABSENT else shown(before)} as its "
+            f"shared trial {folder.name} was made with {'none' if before is ABSENT else shown(before)} as its "
             f"{name}, but the default is {shown(now)} now: set the earlier value, or give another --storage"
         )
 

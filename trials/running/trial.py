@@ -21,11 +21,10 @@ from trials.methods.starting import load_source
 from trials.running.environment import device_name, environment_of
 from trials.running.inherited_checkpoint import inherited
 from trials.running.progress import Progress, TrialHost
-from trials.running.shared_trials import obtain, require_same_config
+from trials.running.shared_trials import Obtained, obtain, require_same_config, shared_name
 from trials.running.stage_run import StageRun
 from trials.seeding import derive_seed
 from trials.storage.place import Place
-from trials.storage.rows import Rows
 from trials.storage.trial_folder import Attempt, State, TrialFolder
 from trials.training.build import build_loader, build_net
 from trials.training.device import resolve_device
@@ -127,7 +126,8 @@ class _Run:
         self.method.initialised(self.net)
         stages = [] if self._copies_shared() else segments.reached(self.config, list(self.method.stages()))
         first = 0
-        self.checkpoint = self.checkpoint or inherited(self.config, self.siblings)
+        if not self.checkpoint:
+            self._inherit()
         if self.checkpoint:
             first = self._continue()
         else:
@@ -136,6 +136,13 @@ class _Run:
             self._run_stage(stages[position], position, last=position == len(stages) - 1)
         if not stages or first == len(stages):
             self.progress.complete({"stage": len(stages)})
+
+    def _inherit(self) -> None:
+        """Take the checkpoint of the nearest ancestor in a population, if there is one."""
+        found = inherited(self.config, self.siblings)
+        if found is not None:
+            ancestor, self.checkpoint = found
+            self.progress.attempt.builds_on(ancestor)
 
     def _run_stage(self, stage: Stage, position: int, last: bool) -> None:
         StageRun(self.progress, stage, position, self.checkpoint).run(self._context(stage), last)
@@ -162,18 +169,21 @@ class _Run:
         if source is None:
             load_source(self.net, self.method)
             return
-        name, checkpoint, rows = self._obtain(source, self.trial_host)
-        self.net.load_state_dict(checkpoint["net"])
-        for table, content in rows.items():
+        name, found = self._obtain(source, self.trial_host)
+        if self._copies_shared() and not self.config.measure_latency:
+            self.progress.attempt.copies(found.state)
+        self.net.load_state_dict(found.checkpoint["net"])
+        for table, content in found.rows.items():
             self.progress.rows[table] = [{**row, "stage_id": row.get("stage_id") or name} for row in content]
 
-    def _obtain(self, source: TrialConfig, trial_host: TrialHost) -> tuple[str, dict[str, Any], Rows]:
-        """Return a shared trial's folder name, checkpoint and rows."""
+    def _obtain(self, source: TrialConfig, trial_host: TrialHost) -> tuple[str, Obtained]:
+        """Return a shared trial and its folder's name; its environments count among this trial's."""
         folder = TrialFolder(self.trial_host.stages / source_name(source, self.raw))
         trial_host.when_there_is_room(lambda: require_same_config(folder, source))
         found = obtain(folder, lambda: run(source, folder.path, trial_host), self.trial_host.should_stop)
-        self._refuse_other_data(found[0])
-        return folder.path.name, *found
+        self._refuse_other_data(found.checkpoint)
+        self.progress.attempt.builds_on(found.state)
+        return folder.path.name, found
 
     def _context(self, stage: Stage) -> StageContext:
         seed, mapping = derive_seed(self.config.seed, stage.key), self.trial_host.mapping()
@@ -182,13 +192,13 @@ class _Run:
     def _network(self, name: str) -> Net:
         """Return another trained network, in evaluation mode; its rows are not added to this trial's."""
         source = self.method.references()[name]
-        _, checkpoint, _ = self._obtain(source, replace(self.trial_host, report=lambda row: None))
+        _, found = self._obtain(source, replace(self.trial_host, report=lambda row: None))
         net = build_net(source, self.raw, self.device)
-        net.load_state_dict(checkpoint["net"])
+        net.load_state_dict(found.checkpoint["net"])
         net.model.eval()
         return net
 
 
 def source_name(source: TrialConfig, raw: Source) -> str:
-    """Folder name of a shared trial: its config's id and the start of its data's fingerprint."""
-    return f"{source.id}-{raw.fingerprint[:6]}"
+    """Folder name of a shared trial that is trained on the data ``raw``."""
+    return shared_name(source.id, raw.fingerprint)

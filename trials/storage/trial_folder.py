@@ -220,11 +220,11 @@ class TrialFolder:
     ) -> tuple[Attempt, dict[str, Any]]:
         """Start the next attempt; return it and the checkpoint it continues from (empty if nothing is committed)."""
         files.remove_leftovers(self.path)
-        (state, checkpoint), lines = self.recover()
-        state = replace(state, attempt=state.attempt + 1, host=host, device=device)
+        (before, checkpoint), lines = self.recover()
+        state = replace(before, attempt=before.attempt + 1, host=host, device=device)
         state = replace(state, status="running", error=None, started=state.started or _now(), ended="")
         if environment is not None:
-            others = [other for other in state.environments if other != environment]
+            others = [other for other in before.computed_in if other != environment]
             state = replace(state, environments=(*others, dict(environment)))
         self.write_state(state)
         return Attempt(self, state, tuple(lines)), checkpoint
@@ -263,6 +263,17 @@ class Attempt:
         commits = (*self.state.commits[-1:], Commit(number, name, row_names))
         self._write(commits=commits, progress=progress, seconds=seconds, **fields)
         self._remove_others()
+
+    def builds_on(self, other: State) -> None:
+        """Count the environments of another trial, whose network this one starts from or uses, among its own."""
+        own = self.state.environments
+        others = [found for found in other.computed_in if found not in own]
+        self.state = replace(self.state, environments=(*others, *own))
+
+    def copies(self, other: State) -> None:
+        """Take over when and where another trial was computed, as this one only repeats what that one computed."""
+        self.state = replace(self.state, started=other.started, host=other.host, device=other.device)
+        self.state = replace(self.state, environments=other.computed_in)
 
     def end(self, status: str, **fields: Any) -> None:
         """Record in the state how the attempt ended, without a new checkpoint or rows.

@@ -23,8 +23,9 @@ class State:
 
     Attributes:
         started, ended: when the first attempt began, and when the last one ended (UTC, as 2026-11-27T08:30:00Z).
-        environments: the different environments of its attempts (see trials/running/environment.py), the last one's
-            last.
+        environments: the different environments in which its network was computed (see trials/running/environment.py):
+            those of the trials that it builds on, then of its attempts, the last one's last; ``{}`` stands for one that
+            an older version did not write down.
     """
 
     status: str = "running"
@@ -40,6 +41,11 @@ class State:
     started: str = ""
     ended: str = ""
     environments: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def computed_in(self) -> tuple[dict[str, Any], ...]:
+        """The environments, with those of an older version's attempts as unknown."""
+        return self.environments or (({},) if self.attempt else ())
 
     @property
     def finished(self) -> bool:

@@ -136,6 +136,22 @@ def test_all_without_warnings_still_have_lists(tmp_path: Path) -> None:
     assert load(folder.path).trials["warnings"].tolist() == [[], [], ["one_class"]]
 
 
+@pytest.mark.parametrize("known", [[], [{"threads": 3}], [{"threads": 3}, {"threads": 4}]])
+@pytest.mark.parametrize("unknown", [[], [{}]])
+def test_environments_are_counted_where_all_are_known(
+    tmp_path: Path, unknown: list[dict[str, int]], known: list[dict[str, int]]
+) -> None:
+    folder = sweep_of(tmp_path / "s", [[]])
+    path = folder.trial_folder("bip-0.5-0") / "state.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "environments": unknown + known}))
+    row = load(folder.path).trials.iloc[0]
+    if known and not unknown:
+        assert row["environments"] == len(known)
+    else:
+        assert pd.isna(row["environments"])
+    assert known == [] or row["threads"] == known[-1]["threads"]
+
+
 def test_what_else_decides_bits_stands_in_the_row(tmp_path: Path) -> None:
     trials = load(sweep_of(tmp_path / "s", [[], None]).path).trials.set_index("trial")
     row, old = trials.loc["bip-0.5-0"], trials.loc["bip-0.4-0"]

@@ -149,9 +149,10 @@ def complete(path: Path, status: str = "complete") -> State:
 
 def test_a_finished_shared_trial_is_not_computed_again(tmp_path: Path) -> None:
     complete(tmp_path)
-    checkpoint, rows = obtain(TrialFolder(tmp_path), lambda: pytest.fail("computed"), never)
-    assert rows == {"epochs": [{"epoch": 1}]}
-    assert "rows" in checkpoint
+    found = obtain(TrialFolder(tmp_path), lambda: pytest.fail("computed"), never)
+    assert found.rows == {"epochs": [{"epoch": 1}]}
+    assert "rows" in found.checkpoint
+    assert found.state == state_of(tmp_path)
 
 
 def test_asked_to_stop_while_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,8 +187,7 @@ def test_a_process_that_loses_the_lease_waits_for_its_successor(tmp_path: Path) 
         complete(tmp_path)
         raise Superseded
 
-    _, rows = obtain(TrialFolder(tmp_path), superseded, never)
-    assert rows == {"epochs": [{"epoch": 1}]}
+    assert obtain(TrialFolder(tmp_path), superseded, never).rows == {"epochs": [{"epoch": 1}]}
 
 
 def test_the_lease_is_given_back_when_the_computation_raises(tmp_path: Path) -> None:
