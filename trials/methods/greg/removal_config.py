@@ -138,8 +138,8 @@ class RemovalConfig(HasVariant, StartsDense):
         """Number of groups to remove, by weight name in module order; only layers that lose any."""
         weights = prunable(net.model)
         if self.base_pr_model is not None:
-            counts = self.inherited_counts(self.inherited(weights))
-            return {name: count for name, (_, count) in counts.items()}
+            inherited = self.inherited_counts(self.inherited(weights))
+            return {name: count for name, (_, count) in inherited.items()}
         ratios = self.ratios(layer_table(net.model))
         counts = {
             name: self.count(ratios[name.removesuffix(".weight")], group_shape(weight, self.pattern).numel())
