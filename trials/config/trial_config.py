@@ -203,6 +203,11 @@ class HasSource(TrialConfig):
         given = super().files_given()
         return {name: path for name, path in given.items() if (name, path) != ("source_net", "torchvision")}
 
+    @property
+    def file_starts(self) -> bool:
+        """Whether a file gives the network that the trial starts from; torchvision's weights are no file."""
+        return "source_net" in self.files_given()
+
     @model_validator(mode="after")
     def _source_can_be_had(self) -> HasSource:
         if self.source_net == "torchvision" and self.model not in TORCHVISION:

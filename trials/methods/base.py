@@ -15,6 +15,7 @@ from trials.config.trial_config import TrialConfig
 from trials.data_header import DataHeader
 from trials.errors import UserError
 from trials.methods.asked import AskedShare
+from trials.methods.budgets import LeftLayer
 from trials.seeding import generator
 from trials.training.net import Batch, Net
 from trials.training.optimizers import Sgd
@@ -235,6 +236,17 @@ class Method(ABC):
                 f"{file} holds a compact network, but {method} needs the whole model: give weights of that, or a "
                 "method that runs on a compact network (adaptive_sparsity, bip, hydra, imp, one_shot, prune_iterative)"
             )
+
+    def check_left(self, layers: Sequence[LeftLayer]) -> None:  # noqa: B027  most methods count no budgets
+        """Check what the budgets leave of the network that a file gives (``source_net``); ``check`` has passed.
+
+        Called only where a file gives the network: ``check`` then leaves the budgets to this.
+
+        Args:
+            layers: of that network, in the model's order, with their own shapes and what its mask keeps.
+
+        Raises:
+            UserError: the method cannot prune it as asked; the message names all layers in the way, and the way out."""
 
     def check_trials(self, model: nn.Module) -> None:  # noqa: B027  most methods name no other trials
         """Check that the finished trials whose folders the config names fit ``model``, on the meta device.

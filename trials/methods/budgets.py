@@ -2,13 +2,51 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 from trials.errors import UserError, listed
 from trials.methods.model_facts import LayerFacts, ModelFacts
 from trials.sparsity import DISTRIBUTIONS, Count, Layer, Pattern, keep_count
+
+
+class Shaped(Protocol):
+    """A layer of which a budget is made."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+@dataclass(frozen=True)
+class LeftLayer:
+    """A convolution or linear layer of the network that a file gives.
+
+    Attributes:
+        name: name of its module.
+        shape: shape of its weight, [O, I / groups, kh, kw] or [O, I], in that network.
+        groups: of a convolution; 1 for linear layers.
+        kept: number of its weights that the network's mask keeps; all of them without one.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    groups: int
+    kept: int
+
+    @property
+    def weights(self) -> int:
+        """Number of entries of its weight."""
+        return math.prod(self.shape)
+
+    def units(self, pattern: Pattern) -> int:
+        """Number of its units that are left; single weights may be masked, groups are whole."""
+        return self.kept if self.kept < self.weights else pattern.units(self.shape)
 
 
 @dataclass(frozen=True)
@@ -16,7 +54,7 @@ class Budget:
     """Units of some layers that stay.
 
     Attributes:
-        units: number of units of each dense layer.
+        units: number of units of each layer, without a mask.
         kept: number that each layer keeps; None where one ranking over several layers decides.
         total: number that all layers keep together.
     """
@@ -26,14 +64,18 @@ class Budget:
     total: int
 
     @classmethod
-    def dense(cls, layers: Sequence[LayerFacts], pattern: Pattern) -> Budget:
+    def dense(cls, layers: Sequence[Shaped], pattern: Pattern) -> Budget:
         """All units of these layers."""
         units = tuple(pattern.units(layer.shape) for layer in layers)
         return cls(units, units, sum(units))
 
-    def pruned(
-        self, layers: Sequence[LayerFacts], distribution: str, density: float, count: Count = keep_count
-    ) -> Budget:
+    @classmethod
+    def left(cls, layers: Sequence[LeftLayer], pattern: Pattern) -> Budget:
+        """The units that a file's mask keeps of its network's layers; a mask counts single weights."""
+        kept = tuple(layer.units(pattern) for layer in layers)
+        return cls(tuple(pattern.units(layer.shape) for layer in layers), kept, sum(kept))
+
+    def pruned(self, layers: Sequence[Shaped], distribution: str, density: float, count: Count = keep_count) -> Budget:
         """The budget after keeping the share ``density`` of what this one keeps.
 
         Raises:
@@ -74,6 +116,11 @@ def _divided(
     return tuple(kept), sum(pool.keep for pool in pools)
 
 
+def left_with(layers: Sequence[LeftLayer], pattern: Pattern) -> tuple[LeftLayer, ...]:
+    """Return the layers of a file's network that a pattern prunes."""
+    return tuple(layer for layer in layers if pattern.linear or len(layer.shape) > 2)
+
+
 def layers_with(facts: ModelFacts, pattern: Pattern, model: str, field: str = "pattern") -> tuple[LayerFacts, ...]:
     """Return the layers that a pattern prunes.
 
@@ -103,10 +150,19 @@ def require_untied(layers: Sequence[LayerFacts], model: str) -> None:
         )
 
 
-def require_left(budget: Budget, layers: Sequence[LayerFacts], unit: str, asked: str, *, empty: bool = False) -> None:
+def require_left(
+    budget: Budget,
+    layers: Sequence[Shaped],
+    unit: str,
+    asked: str,
+    *,
+    empty: bool = False,
+    before: Budget | None = None,
+) -> None:
     """Check that some units stay in the network, and in each layer unless ``empty``, and that some are pruned.
 
     Args:
+        before: what there was to prune, if not the whole layers; those that were empty may stay so.
         unit: what is counted, for the message.
         asked: the fields that ask for it, as "density is 0.5".
 
@@ -118,8 +174,22 @@ def require_left(budget: Budget, layers: Sequence[LayerFacts], unit: str, asked:
         raise UserError(f"{asked}, but of {whole} {unit}s none would be pruned: ask for a lower density")
     if not budget.total:
         raise UserError(f"{asked}, but none of {whole} {unit}s would be left: ask for a higher density")
-    gone = [layer.name for layer, kept in zip(layers, budget.kept, strict=True) if kept == 0]
+    had = budget.units if before is None else before.kept
+    gone = [layer.name for layer, kept, then in zip(layers, budget.kept, had, strict=True) if kept == 0 and then != 0]
     if gone and not empty:
         raise UserError(
             f"{asked}, but no {unit} would be left of {listed(gone)}: ask for a higher density or another distribution"
+        )
+
+
+def require_fewer(budget: Budget, before: Budget, unit: str, asked: str) -> None:
+    """Check that a level prunes some of the units that the one before has left.
+
+    Raises:
+        UserError: it prunes none, and neither would any later level.
+    """
+    if budget.total == before.total:
+        raise UserError(
+            f"{asked}, but of the {before.total} {unit}s that are left then none would be pruned: ask for fewer levels "
+            "or a larger prune_fraction"
         )

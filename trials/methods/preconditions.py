@@ -5,6 +5,8 @@ A method says its own preconditions in its ``check``; what every trial needs sta
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from trials.config.recipes import OpenRecipe
@@ -14,7 +16,7 @@ from trials.errors import UserError, listed
 from trials.methods import segments
 from trials.methods.base import Method
 from trials.methods.batches import require_company, training_size
-from trials.methods.budgets import Budget
+from trials.methods.budgets import Budget, LeftLayer
 from trials.methods.model_facts import ModelFacts, facts_of
 from trials.methods.registry import METHODS
 from trials.methods.starting import require_fitting
@@ -29,7 +31,7 @@ def require_runnable(config: TrialConfig, data: DataHeader) -> None:
     Raises:
         UserError: the trial can run nowhere on such data; the message names the cause and the way out.
     """
-    require_fitting(config, data)
+    left = require_fitting(config, data)
     method = METHODS[config.method](config)
     model = model_of(config.model, data.num_classes, data.in_channels)
     _check_data(config, data)
@@ -37,6 +39,8 @@ def require_runnable(config: TrialConfig, data: DataHeader) -> None:
     _check_model(config, facts, data)
     _check_backward(config, facts)
     method.check(model, data)
+    if left:
+        _check_left(method, facts, left)
     _check_batches(method, facts, data)
     for other in (method.source(), *method.references().values()):
         if other is not None:
@@ -79,6 +83,21 @@ def _check_model(config: TrialConfig, facts: ModelFacts, data: DataHeader) -> No
         raise UserError(
             f"model is {config.model!r}, but its forward pass never calls {listed(unused)}: remove what is not used"
         )
+
+
+def _check_left(method: Method, facts: ModelFacts, left: Sequence[LeftLayer]) -> None:
+    """Check the budgets of a method on the network that a file gives."""
+    kept, whole = sum(layer.kept for layer in left), sum(layer.weights for layer in facts.layers)
+    try:
+        method.check_left(left)
+    except UserError as error:
+        if kept == whole:
+            raise
+        config = method.config
+        raise UserError(
+            f"source_net is {config.source_net!r}, whose network has {kept} of {config.model}'s {whole} weights, and "
+            f"{error}"
+        ) from None
 
 
 def _check_backward(config: TrialConfig, facts: ModelFacts) -> None:

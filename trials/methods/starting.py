@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -12,6 +13,7 @@ from trials.config.trial_config import HasSource, SourceMask, TrialConfig
 from trials.data_header import DataHeader
 from trials.errors import UserError
 from trials.methods.base import Method
+from trials.methods.budgets import LeftLayer
 from trials.methods.registry import METHODS
 from trials.models import without_values
 from trials.networks.fitting import Fitted, fitted
@@ -37,14 +39,31 @@ class _Source:
 
 @dataclass(frozen=True)
 class _Start:
-    """What matters to methods: the density of the network's mask, None without one, and whether it is compact."""
+    """What matters to methods.
+
+    Attributes:
+        density: of the network's mask; None without one.
+        compact: whether it is smaller than the model.
+        layers: its convolutions and linear layers, in the model's order.
+    """
 
     density: float | None
     compact: bool
+    layers: tuple[LeftLayer, ...]
 
     @classmethod
-    def of(cls, found: Fitted) -> _Start:
-        return cls(density_of(found.masks) if found.masks else None, bool(found.kept))
+    def of(cls, found: Fitted, model: nn.Module) -> _Start:
+        shapes = {name: tuple(found.state[name].shape) for name in prunable(model)}
+        layers = tuple(
+            LeftLayer(
+                name.removesuffix(".weight"),
+                shape,
+                getattr(model.get_submodule(name.removesuffix(".weight")), "groups", 1),
+                int(found.masks[name].sum()) if name in found.masks else math.prod(shape),
+            )
+            for name, shape in shapes.items()
+        )
+        return cls(density_of(found.masks) if found.masks else None, bool(found.kept), layers)
 
 
 def load_source(net: Net, method: Method) -> None:
@@ -61,7 +80,7 @@ def load_source(net: Net, method: Method) -> None:
         load_into(net.model, source_path(config.source_net, config.model))
         return
     found = _read(source, net.model)
-    start = _Start.of(found)
+    start = _Start.of(found, net.model)
     method.check_start(start.density, compact=start.compact)
     net.keep(found.kept)
     state = {**net.model.state_dict(), **found.state}
@@ -69,25 +88,27 @@ def load_source(net: Net, method: Method) -> None:
     net.start_density = 1.0 if start.density is None else start.density
 
 
-def require_fitting(config: TrialConfig, data: DataHeader) -> None:
+def require_fitting(config: TrialConfig, data: DataHeader) -> tuple[LeftLayer, ...]:
     """Check that the files and trials that a config names fit its model on data of these classes and channels.
 
-    Reads each of them once for every model and number of classes and channels.
+    Reads each of them once for every model and number of classes and channels. Returns the layers of the network that
+    a file gives, with their own shapes and what its mask keeps; none if no file gives one.
 
     Raises:
         UserError: the file cannot be read, its weights do not fit the model, or the method would drop their mask.
     """
     _require_trials(config, data.num_classes, data.in_channels)
     if not isinstance(config, HasSource) or config.source_net is None:
-        return
+        return ()
     source = _source(config)
     if source is None:
         require_usable(config.model, data.num_classes, data.in_channels)
-        return
+        return ()
     # without a hash nobody knows whether the file is still the same
     read = _start if source.digest is not None else _start.__wrapped__
     start = read(source, data.num_classes, data.in_channels)
     METHODS[config.method](config).check_start(start.density, compact=start.compact)
+    return start.layers
 
 
 def _require_trials(config: TrialConfig, num_classes: int, in_channels: int) -> None:
@@ -114,7 +135,8 @@ def _source(config: HasSource) -> _Source | None:
 
 @lru_cache(maxsize=64)
 def _start(source: _Source, num_classes: int, in_channels: int) -> _Start:
-    return _Start.of(_read(source, without_values(source.model, num_classes=num_classes, in_channels=in_channels)))
+    model = without_values(source.model, num_classes=num_classes, in_channels=in_channels)
+    return _Start.of(_read(source, model), model)
 
 
 def _read(source: _Source, model: nn.Module) -> Fitted:
@@ -127,6 +149,10 @@ def _read(source: _Source, model: nn.Module) -> Fitted:
         name: masks[name] if name in masks else torch.ones(weight.shape, dtype=torch.bool)
         for name, weight in prunable(model).items()
     }
+    if not any(mask.any() for mask in complete.values()):
+        raise UserError(
+            f"{what}, but its mask keeps no weight, so there is nothing to go on from: give one that keeps some"
+        )
     state = {name: found.state[name] * mask.to(found.state[name].dtype) for name, mask in complete.items()}
     return replace(found, state={**found.state, **state}, masks=complete)
 

@@ -10,11 +10,18 @@ import torch
 
 from tests.trials.folders import checkpoint_of, same
 from tests.trials.greg_nets import WHAT, tiny
-from tests.trials.small_trials import config_of, folder_of, run_in
+from tests.trials.small_trials import RECIPE, config_of, folder_of, run_in
+from trials import models
+from trials.data_header import DataHeader
+from trials.errors import UserError
 from trials.methods.greg.groups import group_scores, pick_groups
 from trials.methods.greg.l1 import L1Config, PickAndRemove
 from trials.methods.parsing import parse
+from trials.methods.preconditions import require_runnable
+from trials.networks.named_files import resolved
 from trials.sparsity import prunable
+
+DATA = DataHeader("few_digits", 10, 1, (8, 8), 400)
 
 
 def test_picks_follow_their_name() -> None:
@@ -126,3 +133,61 @@ def test_a_base_that_pruned_nothing_is_refused_before_anything_trains(name: str,
     says = {"dense": "removed no filters", "none": "must be the folder of a finished trial"}
     assert says[name] in state.error["message"]
     assert not (tmp_path / "stages").exists()
+
+
+def emptied(folder: Path, *layers: str) -> str:
+    """The folder of a trial that left nothing of these layers, and three quarters of the others' filters."""
+    weights = prunable(models.build("tiny", num_classes=10, in_channels=1, seed=3))
+    state = models.build("tiny", num_classes=10, in_channels=1, seed=3).state_dict()
+    for name in weights:
+        mask = torch.ones_like(state[name])
+        mask[: 0 if name == "linear.weight" else len(mask) // 4] = 0
+        mask *= name.removesuffix(".weight") not in layers
+        state |= {f"{name}_orig": state.pop(name), f"{name}_mask": mask}
+    torch.save(state, folder / "net.pt")
+    fields = {"levels": 1, "prune_fraction": 1e-9, "finetune": {**RECIPE, "epochs": 0}}
+    base = resolved(config_of("imp-none", source_net=str(folder / "net.pt"), **fields))
+    assert run_in(folder, base).status == "complete"
+    return str(folder_of(base, folder))
+
+
+@pytest.mark.usefixtures("few_digits")
+@pytest.mark.parametrize("gone", [("conv2",), ("conv2", "conv3")])
+@pytest.mark.parametrize("pattern", ["filter", "channel"])
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        *(("l1", {"inherit_pruned": what}) for what in ("pr", "index")),
+        *(("greg1", {"inherit_pruned": what}) for what in ("pr", "index")),
+        ("greg2-channel", {}),
+        ("oracle", {"max_candidates": 10**60}),
+    ],
+)
+def test_a_base_that_left_nothing_of_a_layer_is_refused(
+    name: str, fields: dict[str, Any], pattern: str, gone: tuple[str, ...], tmp_path: Path
+) -> None:
+    config = config_of(name, stage_pr=None, base_pr_model=emptied(tmp_path, *gone), pattern=pattern, **fields)
+    with pytest.raises(UserError) as refused:
+        require_runnable(resolved(config), DATA)
+    assert f"but left no {pattern} of {', '.join(gone)}, and" in str(refused.value)
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.usefixtures("few_digits")
+@pytest.mark.parametrize(
+    ("gone", "name", "fields"),
+    [
+        *(((), "l1", {"inherit_pruned": what}) for what in ("pr", "index")),
+        *((("linear",), name, {"inherit_pruned": "pr"}) for name in ("l1", "greg1", "greg2-channel")),
+        (("conv2",), "l1", {"inherit_pruned": "pr", "variant": "original"}),  # which leaves one of each layer
+        (("conv2",), "l1-weight", {"pick_pruned": "min", "reinit": None}),
+    ],
+)
+def test_a_base_that_left_some_of_what_is_removed_gives_its_counts(
+    gone: tuple[str, ...], name: str, fields: dict[str, Any], tmp_path: Path
+) -> None:
+    pattern = "weight" if name == "l1-weight" else "filter"
+    config = config_of(name, stage_pr=None, base_pr_model=emptied(tmp_path, *gone), pattern=pattern, **fields)
+    require_runnable(resolved(config), DATA)
+    state = run_in(tmp_path, resolved(config))
+    assert state.status == "complete", state.error

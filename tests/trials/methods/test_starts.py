@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.utils import prune
 
 from tests.trials.folders import checkpoint_of, rows_of
 from tests.trials.small_trials import CONFIGS, PRUNABLE, RECIPE, config_of, folder_of, run_in
@@ -19,6 +20,7 @@ from trials.methods.preconditions import require_runnable
 from trials.methods.registry import METHODS
 from trials.networks.export import FORMS, export
 from trials.networks.named_files import resolved
+from trials.sparsity import prunable
 from trials.training.net import Net
 
 pytestmark = pytest.mark.usefixtures("few_digits")
@@ -173,3 +175,120 @@ def test_the_check_reads_a_file_once(exported: dict[str, Path], tmp_path: Path) 
     path.unlink()
     for config in configs:
         require_runnable(config, DATA)
+
+
+SMALL = {"conv1": 2, "conv2": 2, "conv3": 2}
+"""Filters of a compact network whose layers are too small for many shares of the whole model's."""
+
+
+def masked(path: Path, **densities: float) -> Path:
+    """A file with a mask that keeps a share of each layer's largest weights; all of a layer without one."""
+    model = models.build("tiny", num_classes=10, in_channels=1, seed=1)
+    for layer, density in densities.items():
+        prune.l1_unstructured(model.get_submodule(layer), "weight", amount=1 - density)
+    torch.save(model.state_dict(), path)
+    return path
+
+
+def smaller(path: Path, **filters: int) -> Path:
+    """A compact network of so many filters a layer."""
+    net = Net(models.build("tiny", num_classes=10, in_channels=1, seed=5))
+    weights = prunable(net.model)
+    net.shrink({f"{n}.weight": torch.arange(k, len(weights[f"{n}.weight"])) for n, k in filters.items()}, "filter")
+    compact.save(path, Architecture("tiny", 10, 1, (8, 8)), net.kept, net.model.state_dict())
+    return path
+
+
+NO_EPOCHS = {**RECIPE, "epochs": 0}
+FIRST_DENSE = dict.fromkeys(("conv2", "conv3", "linear"), 0.01)
+THIN = {"conv1": 1 / 144, **FIRST_DENSE}
+LATE: dict[str, Any] = {"levels": 3, "prune_fraction": 0.6, "distribution": "uniform_plus", "finetune": NO_EPOCHS}
+LONG: dict[str, Any] = {"levels": 14, "prune_fraction": 0.4, "distribution": "uniform", "finetune": NO_EPOCHS}
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "said"),
+    [
+        ("imp-none", LATE, r"at level \d of 3, but distribution uniform_plus must remove"),
+        ("prune_iterative", {**LATE, "keep": []}, r"at level \d of 3, but distribution uniform_plus must remove"),
+        ("one_shot", {"density": 0.005, "distribution": "uniform_plus"}, "uniform_plus must remove"),
+    ],
+)
+def test_budgets_count_what_a_mask_keeps(name: str, fields: dict[str, Any], said: str, tmp_path: Path) -> None:
+    dense = masked(tmp_path / "dense.pt")
+    require_runnable(starting(name, dense, **{**fields, "distribution": "global"}), DATA)
+    with pytest.raises(UserError, match=f"whose network has .* of tiny's {PRUNABLE} weights, and .*{said}") as refused:
+        require_runnable(starting(name, masked(tmp_path / "net.pt", **FIRST_DENSE), **fields), DATA)
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize(("name", "fields"), [("imp-none", LONG), ("prune_iterative", {**LONG, "keep": []})])
+def test_levels_that_would_prune_nothing_of_what_a_mask_keeps_are_refused(
+    name: str, fields: dict[str, Any], tmp_path: Path
+) -> None:
+    path = masked(tmp_path / "net.pt", **THIN)
+    said = "none would be pruned: ask for fewer levels|no weight would be left of"
+    with pytest.raises(UserError, match=said) as refused:
+        require_runnable(starting(name, path, **fields), DATA)
+    assert str(refused.value).isprintable()
+    require_runnable(starting(name, path, **{**fields, "levels": 1}), DATA)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("one_shot-filter", {"density": 0.9}),
+        ("one_shot-filter", {"density": 0.9, "pattern": "channel"}),
+        ("one_shot", {"density": 0.999}),
+        ("one_shot", {"density": 0.02, "distribution": "uniform_plus"}),
+        ("prune_iterative", {"pattern": "filter", "levels": 2, "prune_fraction": 0.03, "keep": []}),
+        *((name, {"density": 0.9, "pattern": what}) for name in ("bip", "hydra") for what in ("filter", "channel")),
+        *((name, {"density": 0.999}) for name in ("bip", "hydra")),
+        ("adaptive_sparsity", {"pthres": 1000}),
+    ],
+)
+def test_budgets_count_the_units_of_a_compact_network(name: str, fields: dict[str, Any], tmp_path: Path) -> None:
+    whole = {**fields, "distribution": "global"} if "distribution" in fields else fields
+    require_runnable(starting(name, masked(tmp_path / "dense.pt"), **whole), DATA)
+    said = "whose network has .* weights, and (.*none would be pruned|distribution uniform_plus must remove|pthres is)"
+    with pytest.raises(UserError, match=said) as refused:
+        require_runnable(starting(name, smaller(tmp_path / "net.pt", **SMALL), **fields), DATA)
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_a_mask_that_keeps_nothing_is_refused(name: str, tmp_path: Path) -> None:
+    state = torch.load(masked(tmp_path / "net.pt", conv1=0.5, conv2=0.5, conv3=0.5, linear=0.5), weights_only=True)
+    empty = {name: torch.zeros_like(value) if name.endswith("_mask") else value for name, value in state.items()}
+    torch.save(empty, tmp_path / "empty.pt")
+    with pytest.raises(UserError, match="its mask keeps no weight") as refused:
+        require_runnable(starting(name, tmp_path / "empty.pt"), DATA)
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize("distribution", ["global", "uniform", "uniform_plus", "erk"])
+@pytest.mark.parametrize("name", ["imp-none", "prune_iterative", "one_shot"])
+@pytest.mark.parametrize("start", ["first dense", "thin", "empty layer", "compact"])
+def test_what_passes_the_check_prunes_as_asked(name: str, start: str, distribution: str, tmp_path: Path) -> None:
+    """An accepted budget is met at every level; a layer that a mask has emptied may stay so."""
+    path = tmp_path / "net.pt"
+    densities = {"first dense": FIRST_DENSE, "thin": THIN, "empty layer": {**THIN, "conv2": 0.0, "linear": 0.3}}
+    if start == "compact":
+        smaller(path, **SMALL)
+    else:
+        masked(path, **densities[start])
+    fields: dict[str, Any] = {"distribution": distribution, "finetune": NO_EPOCHS}
+    levels: list[dict[str, Any]] = [{"levels": 6, "prune_fraction": 0.3}, {"levels": 1, "prune_fraction": 0.3}]
+    for more in [{"density": 0.005}, {"density": 0.008}] if name == "one_shot" else levels:
+        config = starting(name, path, **fields, **more)
+        try:
+            require_runnable(config, DATA)
+        except UserError:
+            continue
+        state = run_in(tmp_path, config)
+        assert state.status == "complete", state.error
+        assert state.result is not None
+        assert not {"density_missed", "nothing_pruned"} & set(state.result["warnings"])
+        if distribution == "global":
+            return
+    assert distribution != "global", "one ranking over all layers always has enough to prune"

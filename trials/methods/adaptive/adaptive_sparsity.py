@@ -25,7 +25,7 @@ tensors than a dense one; the stage holds w and r. w is centred once after every
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -39,9 +39,9 @@ from trials.errors import UserError
 from trials.methods.adaptive.thresholds import MOST, Thresholded, sparsity_loss, threshold_of
 from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Method, Stage
-from trials.methods.budgets import require_untied
+from trials.methods.budgets import LeftLayer, require_untied
 from trials.methods.dense import dense_trial
-from trials.methods.model_facts import facts_of
+from trials.methods.model_facts import LayerFacts, facts_of
 from trials.sparsity import prunable
 from trials.training.net import Batch, Net
 from trials.training.optimizers import Sgd
@@ -283,14 +283,24 @@ class AdaptiveSparsity(Method):
 
     def check(self, model: nn.Module, data: DataHeader) -> None:
         config, facts = self.config, facts_of(model, data)
-        layers = [layer for layer in facts.layers if config.has_threshold(layer.weights, layer.groups)]
-        if config.starget and not layers:
-            most = max(layer.weights for layer in facts.layers)
+        self._require_threshold(facts.layers)
+        require_untied([layer for layer in facts.layers if self._has_threshold(layer)], config.model)
+
+    def check_left(self, layers: Sequence[LeftLayer]) -> None:
+        self._require_threshold(layers)
+
+    def _has_threshold(self, layer: LayerFacts | LeftLayer) -> bool:
+        return self.config.has_threshold(layer.weights, layer.groups)
+
+    def _require_threshold(self, layers: Sequence[LayerFacts | LeftLayer]) -> None:
+        """Check that there is something to prune."""
+        config = self.config
+        if config.starget and not any(map(self._has_threshold, layers)):
+            most = max(layer.weights for layer in layers)
             raise UserError(
                 f"pthres is {config.pthres}, but no layer of {config.model} has as many weights, so none would be "
                 f"pruned: give at most {most}"
             )
-        require_untied(layers, config.model)
 
     def stages(self) -> Iterator[Stage]:
         yield TrainWithThresholds(self.config)

@@ -19,7 +19,7 @@ iteration takes two forwards, two backwards and one selection; the released code
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -33,6 +33,7 @@ from trials.data_header import DataHeader
 from trials.methods.asked import AskedShare
 from trials.methods.base import Method, Stage, TrainStage, mutable_of
 from trials.methods.bip.scored import ScoredConfig, ScoredStage, released_schedules, score_gradient
+from trials.methods.budgets import LeftLayer
 from trials.methods.dense import dense_source
 from trials.training.net import Batch, Net
 from trials.training.optimizers import Sgd
@@ -246,6 +247,9 @@ class Bip(Method):
 
     def check(self, model: nn.Module, data: DataHeader) -> None:
         self.config.require_scored(model, data)
+
+    def check_left(self, layers: Sequence[LeftLayer]) -> None:
+        self.config.require_scored_left(layers)
 
     def stages(self) -> Iterator[Stage]:
         yield Bilevel(self.config)

@@ -10,7 +10,7 @@ trainer/base.py): pattern weight ranks all scores globally instead of using fixe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import model_validator
@@ -22,6 +22,7 @@ from trials.data_header import DataHeader
 from trials.methods.asked import AskedShare
 from trials.methods.base import Method, Stage, TrainStage, mutable_of
 from trials.methods.bip.scored import ScoredConfig, ScoredStage, released_schedules, score_gradient
+from trials.methods.budgets import LeftLayer
 from trials.methods.dense import dense_source
 from trials.training.net import Batch, Net
 from trials.training.optimizers import Sgd
@@ -100,6 +101,9 @@ class Hydra(Method):
 
     def check(self, model: nn.Module, data: DataHeader) -> None:
         self.config.require_scored(model, data)
+
+    def check_left(self, layers: Sequence[LeftLayer]) -> None:
+        self.config.require_scored_left(layers)
 
     def stages(self) -> Iterator[Stage]:
         yield TrainScores(self.config, self.config.prune)

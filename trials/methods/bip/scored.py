@@ -27,7 +27,7 @@ from trials.data_header import DataHeader
 from trials.errors import UserError
 from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Stage, generator_for
-from trials.methods.budgets import Budget, layers_with, require_left, require_untied
+from trials.methods.budgets import Budget, LeftLayer, Shaped, layers_with, left_with, require_left, require_untied
 from trials.methods.model_facts import facts_of
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, build_masks, prunable
 from trials.training.net import Net
@@ -94,6 +94,19 @@ class ScoredConfig(HasVariant, StartsDense):
                     "dense: give first_conv 'pruned', another pattern or another model"
                 )
         require_untied(layers, self.model)
+        if not self.file_starts:
+            self._require_some(layers)
+
+    def require_scored_left(self, layers: Sequence[LeftLayer]) -> None:
+        """Check that the density prunes some units of the network that a file gives, which has no mask.
+
+        Raises:
+            UserError: all or no units would stay.
+        """
+        chosen = left_with(layers, PATTERNS[self.pattern])
+        self._require_some(chosen[1:] if self.keeps_first else chosen)
+
+    def _require_some(self, layers: Sequence[Shaped]) -> None:
         if self.density < 1:
             budget = Budget.dense(layers, PATTERNS[self.pattern]).pruned(layers, self.distribution, self.density)
             require_left(budget, layers, self.pattern, f"density is {self.density:g}")

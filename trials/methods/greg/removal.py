@@ -7,7 +7,7 @@ released code: MingSun-Tse/Regularization-Pruning at a4044028, pruner/meta_prune
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -118,11 +118,13 @@ class RemovalMethod(Method):
         config = self.config
         weights = prunable(model)
         picked = config.inherited(weights)
-        self.check_counts({name: (pruned.numel(), int(pruned.sum())) for name, pruned in picked.items()})
+        counts = config.inherited_counts(picked)
+        self.check_counts(counts)
         if config.pattern == "weight":
             return
         convolutions = prunable(model, linear=False)
         removed = {name: pruned for name, pruned in picked.items() if name in convolutions}
+        _refuse_empty(config, [name for name in removed if counts[name][0] == counts[name][1]])
         if config.inherit_pruned == "pr":
             _refuse_fixed(config, obstacles(graph_of(model), removed, config.pattern))
             return
@@ -158,6 +160,16 @@ class RemovalMethod(Method):
     def removal(self) -> RemoveThenTrain:
         """The stage that removes the picked groups and finetunes."""
         return RemoveThenTrain(self.config)
+
+
+def _refuse_empty(config: RemovalConfig, gone: Sequence[str]) -> None:
+    """Raise UserError if there are layers, by weight name, that would lose all their groups."""
+    if gone:
+        names = listed([name.removesuffix(".weight") for name in gone])
+        raise UserError(
+            f"base_pr_model is {config.base_pr_model!r}, but left no {config.pattern} of {names}, and a layer must "
+            "keep at least one: name a trial that left some in every layer, or use pattern 'weight'"
+        )
 
 
 def _refuse_fixed(config: RemovalConfig, fixed: Mapping[str, str]) -> None:

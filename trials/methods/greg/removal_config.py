@@ -138,7 +138,8 @@ class RemovalConfig(HasVariant, StartsDense):
         """Number of groups to remove, by weight name in module order; only layers that lose any."""
         weights = prunable(net.model)
         if self.base_pr_model is not None:
-            return self._inherited_counts(weights)
+            inherited = self.inherited_counts(self.inherited(weights))
+            return {name: count for name, (_, count) in inherited.items()}
         ratios = self.ratios(layer_table(net.model))
         counts = {
             name: self.count(ratios[name.removesuffix(".weight")], group_shape(weight, self.pattern).numel())
@@ -163,12 +164,13 @@ class RemovalConfig(HasVariant, StartsDense):
         assert self.base_pr_model is not None
         return pruned_groups(require_unchanged(self, "base_pr_model"), self.pattern, weights)
 
-    def _inherited_counts(self, weights: Mapping[str, Tensor]) -> dict[str, int]:
+    def inherited_counts(self, groups: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
+        """(groups, how many to remove) by weight name, for the :meth:`inherited` ``groups``."""
         counts = {}
-        for name, pruned in self.inherited(weights).items():
+        for name, pruned in groups.items():
             count, n = int(pruned.sum()), pruned.numel()
             again = self.released and self.inherit_pruned == "pr"
-            counts[name] = prune_count(count / n, n) if again else count
+            counts[name] = (n, prune_count(count / n, n) if again else count)
         return counts
 
     def picks(self, net: Net, pick: Pick = "min") -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ with rewinding only the learning rate and with finetuning.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -26,7 +26,7 @@ from trials.data_header import DataHeader
 from trials.errors import UserError
 from trials.methods.asked import AskedShare
 from trials.methods.base import Method, Stage, TrainStage
-from trials.methods.budgets import Budget, require_left
+from trials.methods.budgets import Budget, LeftLayer, Shaped, require_fewer, require_left
 from trials.methods.dense import dense_source
 from trials.methods.magnitude.one_shot import FinetuneRecipe, PruningConfig
 from trials.sparsity import PATTERNS
@@ -112,14 +112,22 @@ class Imp(Method):
     def check(self, model: nn.Module, data: DataHeader) -> None:
         config = self.config
         layers = config.layers(model, data)
-        budget = Budget.dense(layers, PATTERNS[config.pattern])
+        if not config.file_starts:
+            self._check_levels(layers, Budget.dense(layers, PATTERNS[config.pattern]))
+
+    def check_left(self, layers: Sequence[LeftLayer]) -> None:
+        self._check_levels(layers, Budget.left(layers, PATTERNS[self.config.pattern]))
+
+    def _check_levels(self, layers: Sequence[Shaped], start: Budget) -> None:
+        config, budget = self.config, start
         for level in range(1, config.levels + 1):
-            asked = f"prune_fraction is {config.prune_fraction:g} at level {level} of {config.levels}"
+            asked, before = f"prune_fraction is {config.prune_fraction:g} at level {level} of {config.levels}", budget
             try:
-                budget = budget.pruned(layers, config.distribution, 1 - config.prune_fraction)
+                budget = before.pruned(layers, config.distribution, 1 - config.prune_fraction)
             except UserError as error:
                 raise UserError(f"{asked}, but {error}, or for fewer levels") from None
-            require_left(budget, layers, config.pattern, asked)
+            require_left(budget, layers, config.pattern, asked, before=start)
+            require_fewer(budget, before, config.pattern, asked)
 
     def initialised(self, net: Net) -> None:
         if self.config.rewind == "weights" and self.config.rewind_epoch == 0:

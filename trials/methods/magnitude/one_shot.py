@@ -5,7 +5,7 @@ Han et al. 2015, https://arxiv.org/abs/1506.02626.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -17,7 +17,7 @@ from trials.data_header import DataHeader
 from trials.errors import UserError
 from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Method, Stage, TrainStage, generator_for, mutable_of
-from trials.methods.budgets import Budget, layers_with, require_left, require_untied
+from trials.methods.budgets import Budget, LeftLayer, Shaped, layers_with, left_with, require_left, require_untied
 from trials.methods.dense import dense_source
 from trials.methods.model_facts import LayerFacts, facts_of
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, SCORES, Masks, build_masks, density_of, prunable
@@ -128,10 +128,21 @@ class OneShot(Method):
     def check(self, model: nn.Module, data: DataHeader) -> None:
         config = self.config
         layers = config.layers(model, data)
+        if not config.file_starts:
+            self._check_budget(layers, Budget.dense(layers, PATTERNS[config.pattern]), config.density)
+
+    def check_left(self, layers: Sequence[LeftLayer]) -> None:
+        pattern = PATTERNS[self.config.pattern]
+        density = sum(layer.kept for layer in layers) / sum(layer.weights for layer in layers)
+        chosen = left_with(layers, pattern)
+        self._check_budget(chosen, Budget.left(chosen, pattern), min(self.config.density / density, 1.0))
+
+    def _check_budget(self, layers: Sequence[Shaped], before: Budget, share: float) -> None:
+        """Check what stays of ``before`` if the share ``share`` of it is kept."""
+        config = self.config
         if config.density < 1:
-            dense = Budget.dense(layers, PATTERNS[config.pattern])
-            budget = dense.pruned(layers, config.distribution, config.density)
-            require_left(budget, layers, config.pattern, f"density is {config.density:g}")
+            budget = before.pruned(layers, config.distribution, share)
+            require_left(budget, layers, config.pattern, f"density is {config.density:g}", before=before)
 
     def stages(self) -> Iterator[Stage]:
         if self.config.finetune is None:

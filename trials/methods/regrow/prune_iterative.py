@@ -26,10 +26,19 @@ from trials.data_header import DataHeader
 from trials.errors import UserError
 from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Method, Stage, generator_for
-from trials.methods.budgets import Budget, layers_with, require_left, require_untied
+from trials.methods.budgets import (
+    Budget,
+    LeftLayer,
+    Shaped,
+    layers_with,
+    left_with,
+    require_fewer,
+    require_left,
+    require_untied,
+)
 from trials.methods.dense import dense_source
 from trials.methods.magnitude.one_shot import require_weight_pattern
-from trials.methods.model_facts import LayerFacts, facts_of
+from trials.methods.model_facts import facts_of
 from trials.methods.regrow.finetuning import AdamWRecipe, Finetune
 from trials.sparsity import (
     DISTRIBUTIONS,
@@ -94,12 +103,16 @@ class PruneIterativeConfig(StartsDense):
         """How a density becomes a number of units."""
         return keep_nearest if self.score == "lamp" else drop_nearest
 
-    def budgets(self, layers: Sequence[LayerFacts]) -> Iterator[Budget]:
-        """Yield what each level leaves of the layers. Raises UserError where the distribution cannot divide it."""
-        dense = budget = Budget.dense(layers, PATTERNS[self.pattern])
+    def budgets(self, layers: Sequence[Shaped], start: Budget | None = None) -> Iterator[Budget]:
+        """Yield what each level leaves of the layers, or of the budget ``start``.
+
+        Raises:
+            UserError: the distribution cannot divide it.
+        """
+        first = budget = start or Budget.dense(layers, PATTERNS[self.pattern])
         left = 1 - self.prune_fraction
         for level in range(1, self.levels + 1):
-            before, share = (budget, left) if self.pattern == "weight" else (dense, left**level)
+            before, share = (budget, left) if self.pattern == "weight" else (first, left**level)
             try:
                 budget = before.pruned(layers, self.distribution, share, self.rounding)
             except UserError as error:
@@ -158,12 +171,25 @@ class PruneIterative(Method):
         config = self.config
         layers = layers_with(facts_of(model, data), PATTERNS[config.pattern], config.model)
         require_untied(layers, config.model)
-        whole = Budget.dense(layers, PATTERNS[config.pattern]).total
-        for level, budget in enumerate(config.budgets(layers), start=1):
-            if budget.total == whole and level < config.levels:
-                continue  # too few groups for a level of its own; the next one counts from the dense network
+        if not config.file_starts:
+            self._check_levels(layers, Budget.dense(layers, PATTERNS[config.pattern]))
+
+    def check_left(self, layers: Sequence[LeftLayer]) -> None:
+        pattern = PATTERNS[self.config.pattern]
+        chosen = left_with(layers, pattern)
+        self._check_levels(chosen, Budget.left(chosen, pattern))
+
+    def _check_levels(self, layers: Sequence[Shaped], start: Budget) -> None:
+        config, before = self.config, start
+        for level, budget in enumerate(config.budgets(layers, start), start=1):
             asked = f"prune_fraction is {config.prune_fraction:g} at level {level} of {config.levels}"
-            require_left(budget, layers, config.pattern, asked, empty=DENSE in config.keep)  # regrowth may fill layers
+            if budget.total == start.total and level < config.levels:
+                continue  # too few groups for a level of its own; the next one counts from the first network
+            empty = DENSE in config.keep  # regrowth may fill layers
+            require_left(budget, layers, config.pattern, asked, empty=empty, before=start)
+            if config.pattern == "weight":
+                require_fewer(budget, before, config.pattern, asked)
+            before = budget
 
     def stages(self) -> Iterator[Stage]:
         for level in range(1, self.config.levels + 1):
