@@ -6,7 +6,7 @@ import argparse
 import pathlib
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,66 +15,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
+from tests.trials.networks.sources import (
+    DATA,
+    assert_weights,
+    one_line,
+    prefixed,
+    refusal_of,
+    started,
+    started_from,
+    tiny,
+)
 from tests.trials.small_trials import config_of
-from trials import models
 from trials.data_header import DataHeader
 from trials.errors import UserError
-from trials.methods.registry import METHODS
-from trials.methods.starting import load_source, require_fitting
+from trials.methods.starting import require_fitting
 from trials.networks.formats import CONTAINERS
 from trials.networks.load import load_into
-from trials.networks.named_files import resolved
 from trials.sparsity import density_of, prunable
-from trials.training.net import Net
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
-DATA = DataHeader("few_digits", 10, 1, (8, 8), 400)
-State = Mapping[str, Tensor]
-
-
-def tiny(seed: int = 1, **shape: int) -> nn.Module:
-    return models.build("tiny", **{"num_classes": 10, "in_channels": 1, **shape}, seed=seed)
-
-
-def started(content: object, folder: pathlib.Path, method: str = "one_shot", **fields: Any) -> Net:
-    """The network of a trial that starts from a file of ``content``, after the check before anything starts."""
-    torch.save(content, folder / "net.pt")
-    return started_from(folder / "net.pt", method, **fields)
-
-
-def started_from(path: pathlib.Path, method: str = "one_shot", **fields: Any) -> Net:
-    config = resolved(config_of(method, source_net=str(path), **fields))
-    require_fitting(config, DATA)
-    net = Net(tiny(seed=99))
-    load_source(net, METHODS[config.method](config))
-    return net
-
-
-def assert_weights(net: Net, state: State) -> None:
-    own = net.model.state_dict()
-    assert own.keys() == state.keys()
-    assert all(torch.equal(own[name], state[name]) for name in own)
-
-
-def refusal_of(content: object, folder: pathlib.Path, **fields: Any) -> str:
-    with pytest.raises(UserError) as refused:
-        started(content, folder, **fields)
-    return one_line(str(refused.value))
-
-
-def one_line(text: str) -> str:
-    assert text.isprintable()
-    assert len(text) < 600
-    assert not text.endswith(("(", "...", " "))
-    return text
-
-
 # --- containers and prefixes
-
-
-def prefixed(state: State, prefix: str) -> dict[str, Tensor]:
-    return {prefix + name: value for name, value in state.items()}
 
 
 PREFIXES = ("", "module.", "_orig_mod.", "model.", "net.", "module._orig_mod.", "_orig_mod.module.", "model.module.",
@@ -266,7 +227,7 @@ def test_masks_that_cannot_be_kept_are_refused(tmp_path: pathlib.Path) -> None:
     state, _ = pruned(0.5)
     bias = {k: v for k, v in state.items() if k != "linear.bias"} | {"linear.bias_orig": state["linear.bias"]}
     assert "masks linear.bias" in refusal_of({**bias, "linear.bias_mask": torch.zeros(10)}, tmp_path)
-    assert "conv1.weight_mask must hold 0 and 1" in refusal_of(
+    assert "the mask of conv1.weight must hold 0 and 1" in refusal_of(
         {**state, "conv1.weight_mask": torch.tensor(0.5)}, tmp_path
     )
     alone = {name: value for name, value in state.items() if name != "conv1.weight_mask"}
