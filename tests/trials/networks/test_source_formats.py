@@ -28,10 +28,13 @@ from tests.trials.networks.sources import (
 from tests.trials.small_trials import config_of
 from trials.data_header import DataHeader
 from trials.errors import UserError
-from trials.methods.starting import require_fitting
+from trials.methods.registry import METHODS
+from trials.methods.starting import load_source, require_fitting
 from trials.networks.formats import CONTAINERS
 from trials.networks.load import load_into
+from trials.networks.named_files import resolved
 from trials.sparsity import density_of, prunable
+from trials.training.net import Net
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
@@ -250,13 +253,15 @@ def scored(kind: str, seed: int = 1) -> tuple[dict[str, Tensor], dict[str, Tenso
 def test_scores_without_their_density_are_refused(tmp_path: pathlib.Path) -> None:
     said = refusal_of({"state_dict": scored("weight")[0], "epoch": 1}, tmp_path)
     assert "holds scores (popup_scores) and not the density" in said
-    assert "source_mask: {density: K}" in said
+    assert "source_mask: {density: K, distribution: global} for BiP's" in said
+    assert "{density: K, distribution: uniform} for HYDRA's" in said
 
 
 @pytest.mark.parametrize("density", [0.05, 0.5])
 def test_scores_give_the_mask_of_a_density(density: float, tmp_path: pathlib.Path) -> None:
     state, scores = scored("weight")
-    net = started({"state_dict": state}, tmp_path, "imp-none", source_mask={"density": density})
+    mask = {"density": density, "distribution": "global"}
+    net = started({"state_dict": state}, tmp_path, "imp-none", source_mask=mask)
     ranked = torch.cat([score.abs().flatten() for score in scores.values()])
     kept = torch.cat([mask.flatten() for mask in net.masks.values()])
     dropped = int((1 - density) * len(ranked))  # as the released code counts
@@ -264,6 +269,54 @@ def test_scores_give_the_mask_of_a_density(density: float, tmp_path: pathlib.Pat
     assert ranked[kept].min() >= ranked[~kept].max()
     for name, weight in prunable(net.model).items():
         assert torch.equal(weight, state[name] * net.masks[name])
+
+
+@pytest.mark.parametrize("density", [0.05, 0.5])
+def test_scores_give_the_mask_of_each_layer_as_hydra_ranks(density: float, tmp_path: pathlib.Path) -> None:
+    state, scores = scored("weight")
+    mask = {"density": density, "distribution": "uniform"}
+    net = started({"state_dict": state}, tmp_path, "imp-none", source_mask=mask)
+    for name, score in scores.items():  # GetSubnet of https://github.com/inspire-group/hydra
+        order = score.abs().flatten().sort().indices
+        kept = torch.ones(score.numel(), dtype=torch.bool)
+        kept[order[: int((1 - density) * score.numel())]] = False
+        assert torch.equal(net.masks[name], kept.view_as(score))
+
+
+@pytest.mark.parametrize("density", [0.05, 0.5])
+def test_scores_of_weights_without_a_distribution_are_refused(density: float, tmp_path: pathlib.Path) -> None:
+    said = refusal_of(scored("weight")[0], tmp_path, source_mask={"density": density})
+    assert "give distribution: global" in said
+    assert "or uniform" in said
+
+
+@pytest.mark.parametrize("mask", [{"density": 0.5}, {"density": 0.5, "pattern": "filter"}])
+def test_a_distribution_that_is_said_is_no_other_trial(mask: dict[str, Any]) -> None:
+    """Trials of before the field keep their names."""
+    said, unsaid = (
+        config_of("imp-none", source_net="net.pt", source_mask={**mask, **more})
+        for more in ({"distribution": "global"}, {})
+    )
+    assert said.id == unsaid.id
+    assert said == unsaid
+
+
+def test_an_earlier_trial_whose_mask_leaves_it_open_goes_on(tmp_path: pathlib.Path) -> None:
+    """Only the check before anything starts refuses; what was scheduled by earlier code has the global mask."""
+    torch.save(scored("weight")[0], tmp_path / "net.pt")
+    nets = []
+    for more in ({}, {"distribution": "global"}):
+        mask = {"density": 0.5, **more}
+        config = resolved(config_of("imp-none", source_net=str(tmp_path / "net.pt"), source_mask=mask))
+        nets.append(Net(tiny(seed=99)))
+        load_source(nets[-1], METHODS[config.method](config))
+    assert all(torch.equal(nets[0].masks[name], nets[1].masks[name]) for name in nets[0].masks)
+
+
+def test_a_distribution_of_filters_is_refused() -> None:
+    mask = {"density": 0.5, "pattern": "filter", "distribution": "uniform"}
+    with pytest.raises(UserError, match="distribution is 'uniform', but is for single weights"):
+        config_of("imp-none", source_net="net.pt", source_mask=mask)
 
 
 @pytest.mark.parametrize("pattern", ["filter", "channel"])
