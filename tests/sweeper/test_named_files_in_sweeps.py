@@ -18,6 +18,7 @@ from sweeper.search.warm_start import warm_start
 from tests.sweeper.command_line import SPACE, sweep, wrong
 from tests.sweeper.sweeps import ONE_SHOT, make_space, run_space
 from trials import models
+from trials.config.trial_config import SourceMask
 from trials.networks import named_files
 
 pytestmark = pytest.mark.usefixtures("here", "no_stray_handlers")
@@ -70,6 +71,51 @@ def test_what_cannot_be_a_source_is_refused_before_anything_starts(
     wrong(capsys, [*SPACE, *dry], "source_net is", str(here / "net.pt"), says[problem])
     assert ran == []
     assert not (here / "results").exists()
+
+
+SCORED: dict[str, Any] = {**TRIAL, "method": "imp", "rewind": "none", "levels": 1, "source_net": "net.pt"}
+
+
+def scores(path: Path) -> None:
+    state = models.build("tiny", num_classes=10, in_channels=1, seed=1).state_dict()
+    torch.save({**state, "conv2.popup_scores": torch.rand(state["conv2.weight"].shape)}, path)
+
+
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+def test_a_mask_of_scores_without_a_distribution_is_refused(
+    dry: list[str], here: Path, ran: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores(here / "net.pt")
+    write_space(here, trial=SCORED, grid={"source_mask.density": [0.5, 0.2]})
+    wrong(capsys, [*SPACE, *dry], "source_mask has no distribution", "global", "uniform")
+    assert ran == []
+
+
+def test_a_sweep_begun_without_a_distribution_goes_on_with_the_global_one(
+    here: Path, ran: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores(here / "net.pt")
+    write_space(here, trial=SCORED, grid={"source_mask.density": [0.5, 0.2]})
+    with monkeypatch.context() as earlier:
+        earlier.setattr(SourceMask, "leaves_open", lambda mask: False)
+        assert sweep() == COMPLETE
+    before = sorted(ran)
+    write_space(
+        here, trial={**SCORED, "source_mask": {"distribution": "global"}}, grid={"source_mask.density": [0.5, 0.2]}
+    )
+    assert sweep() == COMPLETE
+    assert sorted(ran) == before
+    assert len(set(before)) == 2
+    write_space(here, trial={**SCORED, "source_mask": {"distribution": "uniform"}}, grid={"source_mask.density": [0.5]})
+    wrong(capsys, SPACE, "source_mask.distribution is 'uniform', but the sweep was begun with 'global'")
+
+
+def test_distributions_of_scores_are_cells(here: Path, ran: list[str]) -> None:
+    scores(here / "net.pt")
+    trial = {**SCORED, "source_mask": {"density": 0.5}}
+    write_space(here, trial=trial, grid={"source_mask.distribution": ["global", "uniform"]})
+    assert sweep() == COMPLETE
+    assert len(set(ran)) == 2
 
 
 def test_a_relative_path_is_the_drivers(here: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,16 +39,18 @@ class _Source:
 
 @dataclass(frozen=True)
 class _Start:
-    """What matters to methods.
+    """What matters to methods and checks of a network that a file gives.
 
     Attributes:
-        density: of the network's mask; None without one.
+        density: of its mask; None without one.
         compact: whether it is smaller than the model.
+        scored: whether its mask is made from scores.
         layers: its convolutions and linear layers, in the model's order.
     """
 
     density: float | None
     compact: bool
+    scored: bool
     layers: tuple[LeftLayer, ...]
 
     @classmethod
@@ -63,7 +65,8 @@ class _Start:
             )
             for name, shape in shapes.items()
         )
-        return cls(density_of(found.masks) if found.masks else None, bool(found.kept), layers)
+        density = density_of(found.masks) if found.masks else None
+        return cls(density, bool(found.kept), bool(found.scores), layers)
 
 
 def load_source(net: Net, method: Method) -> None:
@@ -107,6 +110,12 @@ def require_fitting(config: TrialConfig, data: DataHeader) -> tuple[LeftLayer, .
     # without a hash nobody knows whether the file is still the same
     read = _start if source.digest is not None else _start.__wrapped__
     start = read(source, data.num_classes, data.in_channels)
+    if start.scored and source.mask is not None and source.mask.leaves_open():
+        raise UserError(
+            f"source_mask has no distribution, but source_net is {config.source_net!r}, whose scores keep other "
+            "weights with each: give distribution: global (one ranking of the whole network, as in BiP's code) or "
+            "uniform (one of each layer, as in HYDRA's)"
+        )
     METHODS[config.method](config).check_start(start.density, compact=start.compact)
     return start.layers
 
@@ -166,8 +175,9 @@ def _scored(found: Fitted, mask: SourceMask | None, model: nn.Module, what: str)
     if mask is None:
         raise UserError(
             f"{what}, but holds scores (popup_scores) and not the density that they were trained for: give it as "
-            "source_mask: {density: K} (with pattern: filter or channel if these were pruned; density: 1 for the "
-            "dense weights)"
+            "source_mask: {density: K, distribution: global} for BiP's (one ranking of the whole network) or "
+            "{density: K, distribution: uniform} for HYDRA's (one of each layer), with pattern: filter or channel in "
+            "place of the distribution if these were pruned, or as {density: 1} for the dense weights"
         )
     if mask.density == 1:
         return {}
@@ -183,6 +193,6 @@ def _scored(found: Fitted, mask: SourceMask | None, model: nn.Module, what: str)
         scores,
         density=mask.density,
         pattern=pattern,
-        distribution=DISTRIBUTIONS["global" if mask.pattern == "weight" else "uniform"],
+        distribution=DISTRIBUTIONS[mask.distribution if mask.pattern == "weight" else "uniform"],
         absolute=True,
     )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from trials.compact import Kept, shrink
 from trials.errors import UserError
 from trials.networks.formats import Weights, printable
+from trials.networks.masks_beside import MASKS_WAY_OUT
 
 _ANYWHERE = ("module", "_orig_mod")
 """Parts of names that DataParallel and torch.compile put before what they wrap, also inside a model."""
@@ -55,9 +56,29 @@ def fitted(weights: Weights, model: nn.Module, what: str, name: str | None = Non
     own = model.state_dict()
     state, masks, scores = _parts(_own_names(weights.tensors, own, what), own)
     _require_fit(state, own, what)
+    if weights.masks:
+        masks = _beside(weights, masks, own, what)
     masks = _masks(masks, state, model, what)
+    ranking = _ranking(scores, own, what)
+    if masks and ranking:
+        raise UserError(
+            f"{what}, but holds masks and scores ({_SCORES}), which may say different things: leave one out"
+        )
     state |= {key: state[key] * mask.to(state[key].dtype) for key, mask in masks.items()}
-    return Fitted(state, masks, _ranking(scores, own, what), weights.kept)
+    return Fitted(state, masks, ranking, weights.kept)
+
+
+def _beside(weights: Weights, pairs: Mapping[str, Tensor], own: Mapping[str, Tensor], what: str) -> dict[str, Tensor]:
+    """The masks beside the state dict by the model's names, which they must have, with the weights' shapes."""
+    key = ascii(weights.masks_key)
+    if pairs:
+        raise UserError(f"{what}, but holds masks under {key} and as weight_mask: leave one of them out")
+    masks = _own_names(weights.masks, own, what)
+    for name, mask in masks.items():
+        if name not in own or own[name].shape != mask.shape:
+            raise UserError(f"{what}, but holds masks under {key}, and that of {printable(name)} fits no weight: "
+                            f"{MASKS_WAY_OUT}")  # fmt: skip
+    return masks
 
 
 def _shrunk(weights: Weights, model: nn.Module, what: str, name: str | None) -> nn.Module:
@@ -96,7 +117,10 @@ def _own_names(tensors: Mapping[str, Tensor], own: Mapping[str, Any], what: str)
 def _parts(
     tensors: Mapping[str, Tensor], own: Mapping[str, Any]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-    """The state dict, the masks of torch.nn.utils.prune and the scores, the last two by their weights' names."""
+    """The state dict, the masks (weight_mask) and the scores, the last two by their weights' names.
+
+    A mask stands beside weight_orig, as torch.nn.utils.prune has it, or beside the weight itself.
+    """
     state: dict[str, Tensor] = {}
     masks: dict[str, Tensor] = {}
     scores: dict[str, Tensor] = {}
@@ -104,7 +128,7 @@ def _parts(
         base = name[: -len("_orig")]
         if name not in own and name.endswith("_orig") and f"{base}_mask" in tensors and base not in tensors:
             state[base] = tensor
-        elif name not in own and name.endswith("_mask") and f"{base}_orig" in tensors:
+        elif name not in own and name.endswith("_mask") and (f"{base}_orig" in tensors or base in tensors):
             masks[base] = tensor
         elif name not in own and name.rpartition(".")[2] == _SCORES:
             scores[f"{name.removesuffix(_SCORES)}weight"] = tensor
@@ -162,7 +186,7 @@ def _masks(masks: Mapping[str, Tensor], state: Mapping[str, Tensor], model: nn.M
     found = {}
     for name, mask in masks.items():
         if mask.shape != state[name].shape or not ((mask == 0) | (mask == 1)).all():
-            raise UserError(f"{what}, but {name}_mask must hold 0 and 1 in the shape of {name}_orig: write it again")
+            raise UserError(f"{what}, but the mask of {name} must hold 0 and 1 in its shape: write it again")
         layer = model.get_submodule(name.rpartition(".")[0])
         if name.endswith(".weight") and isinstance(layer, nn.Conv2d | nn.Linear):
             found[name] = mask.bool()

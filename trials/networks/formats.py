@@ -16,6 +16,7 @@ from torch import Tensor
 
 from trials.compact import Kept
 from trials.errors import UserError
+from trials.networks.masks_beside import looks_like_masks, masks_among
 
 CONTAINERS = (
     *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params"),
@@ -36,11 +37,15 @@ class Weights:
         tensors: by the names that they have in the file.
         architecture: of a compact network: its model, classes and channels; None for other files.
         kept: of a compact network: the rows of the dense network that are left.
+        masks: what lies as masks beside the state dict, by the weights' names that it has there; not yet checked.
+        masks_key: the key under which the file holds them, dotted; empty without masks.
     """
 
     tensors: dict[str, Tensor]
     architecture: Mapping[str, Any] | None = None
     kept: Kept = field(default_factory=dict)
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    masks_key: str = ""
 
 
 def read_weights(content: bytes, what: str) -> Weights:
@@ -60,11 +65,15 @@ def read_weights(content: bytes, what: str) -> Weights:
         )
     compact = [loaded[key] for key in ("state_dict", "architecture", "kept") if isinstance(loaded.get(key), Mapping)]
     if len(compact) == 3:
-        found = Weights(dict(compact[0]), dict(compact[1]), dict(compact[2]))
+        tensors, where = dict(compact[0]), "state_dict"
     else:
-        found = Weights(_state_in(loaded, what))
-    _require_values(found.tensors, what)
-    return found
+        tensors, where = _state_in(loaded, what)
+    key, masks = masks_among(dict(_beside(loaded, where)), what)
+    _require_values(tensors, what)
+    _require_values(masks, what)
+    if len(compact) == 3:
+        return Weights(tensors, dict(compact[1]), dict(compact[2]), masks, key)
+    return Weights(tensors, masks=masks, masks_key=key)
 
 
 def _require_values(tensors: Mapping[Any, Any], what: str) -> None:
@@ -87,7 +96,8 @@ def printable(name: object) -> str:
     return text if text.isprintable() else ascii(text)
 
 
-def _state_in(loaded: Mapping[Any, Any], what: str) -> dict[str, Tensor]:
+def _state_in(loaded: Mapping[Any, Any], what: str) -> tuple[dict[str, Tensor], str]:
+    """The state dict and its dotted path in the file, empty if the file is the state dict."""
     found = dict(_containers(loaded, "", _DEEPEST))
     if len(found) > 1:
         keys = " and ".join(map(repr, found))
@@ -95,23 +105,52 @@ def _state_in(loaded: Mapping[Any, Any], what: str) -> dict[str, Tensor]:
             f"{what}, but holds weights under {keys}, and only one can be meant: write that alone with {SAVE}"
         )
     if found:
-        return next(iter(found.values()))
+        where, state = next(iter(found.items()))
+        return state, where
     state = {name: value for name, value in loaded.items() if isinstance(name, str) and isinstance(value, Tensor)}
-    nested = [str(name) for name, value in loaded.items() if isinstance(value, Mapping)]
+    _require_no_mapping(loaded, what)
     arrays = [name for name, value in loaded.items() if isinstance(value, np.ndarray)]
     if not state and arrays:
         raise UserError(
             f"{what}, but has {printable(arrays[0])} as a numpy array, and must have tensors: convert them with "
             f"torch.from_numpy, and write them with {SAVE}"
         )
-    if not state or nested:
+    if not state:
         keys = ", ".join(map(printable, list(loaded)[:5])) or "nothing"
         among = ", ".join(CONTAINERS[:5])
         raise UserError(
             f"{what}, but must hold a state dict, or one under a key such as {among}, and holds {keys}: "
             f"write it with {SAVE}"
         )
-    return state
+    return state, ""
+
+
+def _require_no_mapping(loaded: Mapping[Any, Any], what: str) -> None:
+    """Raises UserError if weights stand beside a mapping, which may hold weights as well, in one mapping."""
+    for above, content in (("", loaded), *((f"{key}.", loaded.get(key)) for key in CONTAINERS)):
+        if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
+            continue
+        others = [f"{above}{name}" for name in _mappings(content)]
+        if others:
+            raise UserError(
+                f"{what}, but holds {printable(others[0])}, a mapping, beside single weights, and may mean either: put "
+                f"the weights under a key of their own, with {SAVE}"
+            )
+
+
+def _mappings(content: Mapping[Any, Any]) -> list[str]:
+    """Names of the mappings that are no masks."""
+    inner = [(str(name), value) for name, value in content.items() if isinstance(value, Mapping)]
+    return [name for name, value in inner if not looks_like_masks(name, value)]
+
+
+def _beside(loaded: Mapping[Any, Any], where: str) -> Iterator[tuple[str, Any]]:
+    """Yield what the file holds beside the state dict at the dotted path ``where``, by dotted path."""
+    level, above = loaded, ""
+    for key in filter(None, where.split(".")):
+        yield from ((f"{above}{name}", value) for name, value in level.items() if name != key)
+        level, above = level[key], f"{above}{key}."
+    yield from ((f"{above}{name}", value) for name, value in level.items() if not isinstance(value, Tensor))
 
 
 def _containers(content: Mapping[Any, Any], above: str, depth: int) -> Iterator[tuple[str, dict[str, Tensor]]]:
@@ -125,7 +164,7 @@ def _containers(content: Mapping[Any, Any], above: str, depth: int) -> Iterator[
             yield from inner
         elif value and all(isinstance(name, str) for name in value):
             tensors = {name: tensor for name, tensor in value.items() if isinstance(tensor, Tensor)}
-            if tensors and not any(isinstance(other, Mapping) for other in value.values()):
+            if tensors and not _mappings(value):
                 yield f"{above}{key}", tensors
 
 

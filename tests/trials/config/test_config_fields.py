@@ -61,6 +61,7 @@ OTHER: dict[str, Any] = {  # a value for each field that differs from its defaul
     "first_conv": "dense",
     "source_net": "weights.pt",
     "source_mask.pattern": "channel",
+    "source_mask.distribution": "uniform",
     "epochs": 7,
     "batch_size": 64,
     "lr": 0.25,

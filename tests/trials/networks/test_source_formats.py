@@ -6,7 +6,7 @@ import argparse
 import pathlib
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
+from tests.trials.networks.sources import (
+    DATA,
+    assert_weights,
+    one_line,
+    prefixed,
+    refusal_of,
+    started,
+    started_from,
+    tiny,
+)
 from tests.trials.small_trials import config_of
-from trials import models
 from trials.data_header import DataHeader
 from trials.errors import UserError
 from trials.methods.registry import METHODS
@@ -29,52 +38,7 @@ from trials.training.net import Net
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
-DATA = DataHeader("few_digits", 10, 1, (8, 8), 400)
-State = Mapping[str, Tensor]
-
-
-def tiny(seed: int = 1, **shape: int) -> nn.Module:
-    return models.build("tiny", **{"num_classes": 10, "in_channels": 1, **shape}, seed=seed)
-
-
-def started(content: object, folder: pathlib.Path, method: str = "one_shot", **fields: Any) -> Net:
-    """The network of a trial that starts from a file of ``content``, after the check before anything starts."""
-    torch.save(content, folder / "net.pt")
-    return started_from(folder / "net.pt", method, **fields)
-
-
-def started_from(path: pathlib.Path, method: str = "one_shot", **fields: Any) -> Net:
-    config = resolved(config_of(method, source_net=str(path), **fields))
-    require_fitting(config, DATA)
-    net = Net(tiny(seed=99))
-    load_source(net, METHODS[config.method](config))
-    return net
-
-
-def assert_weights(net: Net, state: State) -> None:
-    own = net.model.state_dict()
-    assert own.keys() == state.keys()
-    assert all(torch.equal(own[name], state[name]) for name in own)
-
-
-def refusal_of(content: object, folder: pathlib.Path, **fields: Any) -> str:
-    with pytest.raises(UserError) as refused:
-        started(content, folder, **fields)
-    return one_line(str(refused.value))
-
-
-def one_line(text: str) -> str:
-    assert text.isprintable()
-    assert len(text) < 600
-    assert not text.endswith(("(", "...", " "))
-    return text
-
-
 # --- containers and prefixes
-
-
-def prefixed(state: State, prefix: str) -> dict[str, Tensor]:
-    return {prefix + name: value for name, value in state.items()}
 
 
 PREFIXES = ("", "module.", "_orig_mod.", "model.", "net.", "module._orig_mod.", "_orig_mod.module.", "model.module.",
@@ -266,7 +230,7 @@ def test_masks_that_cannot_be_kept_are_refused(tmp_path: pathlib.Path) -> None:
     state, _ = pruned(0.5)
     bias = {k: v for k, v in state.items() if k != "linear.bias"} | {"linear.bias_orig": state["linear.bias"]}
     assert "masks linear.bias" in refusal_of({**bias, "linear.bias_mask": torch.zeros(10)}, tmp_path)
-    assert "conv1.weight_mask must hold 0 and 1" in refusal_of(
+    assert "the mask of conv1.weight must hold 0 and 1" in refusal_of(
         {**state, "conv1.weight_mask": torch.tensor(0.5)}, tmp_path
     )
     alone = {name: value for name, value in state.items() if name != "conv1.weight_mask"}
@@ -289,13 +253,15 @@ def scored(kind: str, seed: int = 1) -> tuple[dict[str, Tensor], dict[str, Tenso
 def test_scores_without_their_density_are_refused(tmp_path: pathlib.Path) -> None:
     said = refusal_of({"state_dict": scored("weight")[0], "epoch": 1}, tmp_path)
     assert "holds scores (popup_scores) and not the density" in said
-    assert "source_mask: {density: K}" in said
+    assert "source_mask: {density: K, distribution: global} for BiP's" in said
+    assert "{density: K, distribution: uniform} for HYDRA's" in said
 
 
 @pytest.mark.parametrize("density", [0.05, 0.5])
 def test_scores_give_the_mask_of_a_density(density: float, tmp_path: pathlib.Path) -> None:
     state, scores = scored("weight")
-    net = started({"state_dict": state}, tmp_path, "imp-none", source_mask={"density": density})
+    mask = {"density": density, "distribution": "global"}
+    net = started({"state_dict": state}, tmp_path, "imp-none", source_mask=mask)
     ranked = torch.cat([score.abs().flatten() for score in scores.values()])
     kept = torch.cat([mask.flatten() for mask in net.masks.values()])
     dropped = int((1 - density) * len(ranked))  # as the released code counts
@@ -303,6 +269,54 @@ def test_scores_give_the_mask_of_a_density(density: float, tmp_path: pathlib.Pat
     assert ranked[kept].min() >= ranked[~kept].max()
     for name, weight in prunable(net.model).items():
         assert torch.equal(weight, state[name] * net.masks[name])
+
+
+@pytest.mark.parametrize("density", [0.05, 0.5])
+def test_scores_give_the_mask_of_each_layer_as_hydra_ranks(density: float, tmp_path: pathlib.Path) -> None:
+    state, scores = scored("weight")
+    mask = {"density": density, "distribution": "uniform"}
+    net = started({"state_dict": state}, tmp_path, "imp-none", source_mask=mask)
+    for name, score in scores.items():  # GetSubnet of https://github.com/inspire-group/hydra
+        order = score.abs().flatten().sort().indices
+        kept = torch.ones(score.numel(), dtype=torch.bool)
+        kept[order[: int((1 - density) * score.numel())]] = False
+        assert torch.equal(net.masks[name], kept.view_as(score))
+
+
+@pytest.mark.parametrize("density", [0.05, 0.5])
+def test_scores_of_weights_without_a_distribution_are_refused(density: float, tmp_path: pathlib.Path) -> None:
+    said = refusal_of(scored("weight")[0], tmp_path, source_mask={"density": density})
+    assert "give distribution: global" in said
+    assert "or uniform" in said
+
+
+@pytest.mark.parametrize("mask", [{"density": 0.5}, {"density": 0.5, "pattern": "filter"}])
+def test_a_distribution_that_is_said_is_no_other_trial(mask: dict[str, Any]) -> None:
+    """Trials of before the field keep their names."""
+    said, unsaid = (
+        config_of("imp-none", source_net="net.pt", source_mask={**mask, **more})
+        for more in ({"distribution": "global"}, {})
+    )
+    assert said.id == unsaid.id
+    assert said == unsaid
+
+
+def test_an_earlier_trial_whose_mask_leaves_it_open_goes_on(tmp_path: pathlib.Path) -> None:
+    """Only the check before anything starts refuses; what was scheduled by earlier code has the global mask."""
+    torch.save(scored("weight")[0], tmp_path / "net.pt")
+    nets = []
+    for more in ({}, {"distribution": "global"}):
+        mask = {"density": 0.5, **more}
+        config = resolved(config_of("imp-none", source_net=str(tmp_path / "net.pt"), source_mask=mask))
+        nets.append(Net(tiny(seed=99)))
+        load_source(nets[-1], METHODS[config.method](config))
+    assert all(torch.equal(nets[0].masks[name], nets[1].masks[name]) for name in nets[0].masks)
+
+
+def test_a_distribution_of_filters_is_refused() -> None:
+    mask = {"density": 0.5, "pattern": "filter", "distribution": "uniform"}
+    with pytest.raises(UserError, match="distribution is 'uniform', but is for single weights"):
+        config_of("imp-none", source_net="net.pt", source_mask=mask)
 
 
 @pytest.mark.parametrize("pattern", ["filter", "channel"])
