@@ -22,8 +22,10 @@ from trials.commands.pretrained_accuracy import (
 from trials.data import to_loader
 from trials.data.sets.imagenet import load_validation
 from trials.errors import UserError
+from trials.networks.named_files import place_named
 from trials.networks.torchvision_weights import pretrained
 from trials.storage import files
+from trials.storage.place import Place
 from trials.training.device import resolve_device
 
 REFERENCE = Path(__file__).resolve().parents[2] / "results" / "reference" / "global_pruning_imagenet.csv"
@@ -108,11 +110,11 @@ def _positive(text: str) -> int:
     return number
 
 
-def _weights(text: str) -> tuple[str, Path]:
+def _weights(text: str) -> tuple[str, Place]:
     name, equals, path = text.partition("=")
     if not equals or not path:
         raise UserError(f"weights is {text!r}, but must be NETWORK=FILE")
-    return name, Path(path)
+    return name, place_named(f"weights of {name}", path)
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:

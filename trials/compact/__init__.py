@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trials.compact.cut import Kept, cut_tensors, kept_rows, obstacles, shrink
+from trials.compact.cut import Kept, cut_tensors, kept_rows, obstacles, require_rows, shrink
 from trials.compact.files import Architecture, load, save
 from trials.compact.graph import Channels, dependencies
 from trials.compact.silent import removable, silent
@@ -17,6 +17,7 @@ __all__ = [
     "load",
     "obstacles",
     "removable",
+    "require_rows",
     "save",
     "shrink",
     "silent",

@@ -115,6 +115,28 @@ def _complement(name: str, indices: Tensor, n: int) -> Tensor:
     return stays.nonzero().view(-1)
 
 
+def require_rows(model: nn.Module, kept: Mapping[Any, Any]) -> None:
+    """Check that a record from a file says of layers of a model which rows they keep, as :data:`Kept` does.
+
+    Raises:
+        ValueError: it does not; the message says which entry, and why.
+    """
+    graph = dependencies(model)
+    for name, rows in kept.items():
+        if name not in graph:
+            raise ValueError(f"kept has {str(name)!a}, and must name weights of convolutions and linear layers")
+        if graph[name].pinned:
+            raise ValueError(f"kept has {name}, which must keep all its rows: {graph[name].pinned}")
+        if not isinstance(rows, Tensor) or rows.layout is not torch.strided or rows.is_meta:
+            raise ValueError(f"kept has a {type(rows).__name__} for {name}, and must have a tensor of indices")
+        if rows.dtype != torch.int64 or rows.dim() != 1 or not rows.numel():
+            kind = f"{rows.dtype} in shape {tuple(rows.shape)}".removeprefix("torch.")
+            raise ValueError(f"kept has {kind} for {name}, and must have int64 indices in one dimension, at least one")
+        n = model.get_parameter(name).shape[0]
+        if (rows[1:] <= rows[:-1]).any() or int(rows[0]) < 0 or int(rows[-1]) >= n:
+            raise ValueError(f"kept has rows of {name} that are not ascending in 0..{n - 1}")
+
+
 def slices(model: nn.Module, kept: Kept) -> Slices:
     """Return which entries of the model's parameters and buffers stay if the layers in ``kept`` keep these rows."""
     graph = dependencies(model)

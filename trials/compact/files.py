@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trials import models
-from trials.compact.cut import Kept, shrink
+from trials.compact.cut import Kept, require_rows, shrink
 from trials.errors import UserError
 from trials.storage import files
 
@@ -76,6 +76,11 @@ def load(path: str | Path) -> nn.Module:
             f"{str(path)!r} must hold a compact network, as export --form compact writes ({reason})"
         ) from None
     model = architecture.build()
-    shrink(model, kept)
-    model.load_state_dict(state)
+    try:
+        require_rows(model, kept)
+        shrink(model, kept)
+        model.load_state_dict(state)
+    except (ValueError, AttributeError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"{str(path)!r} holds a damaged compact network ({reason}): export it again") from None
     return model.eval()

@@ -189,10 +189,12 @@ def _scored(found: Fitted, mask: SourceMask | None, model: nn.Module, what: str)
             f"source_mask has pattern {mask.pattern!r}, but {what}, which has scores of linear layers too: "
             "give pattern weight"
         )
-    return build_masks(
-        scores,
+    whole = mask.pattern == "weight" and mask.distribution == "global"
+    masks = build_masks(
+        {**scores, **found.rivals} if whole else scores,
         density=mask.density,
         pattern=pattern,
-        distribution=DISTRIBUTIONS[mask.distribution if mask.pattern == "weight" else "uniform"],
+        distribution=DISTRIBUTIONS["global" if whole else "uniform"],
         absolute=True,
     )
+    return {name: masks[name] for name in scores}

@@ -13,6 +13,7 @@ from trials.errors import UserError, unknown_name
 from trials.models.imagenet_resnet import TORCHVISION
 from trials.networks.load import load_into
 from trials.networks.named_files import digest_of_file
+from trials.storage.place import Place
 
 WEIGHTS = "IMAGENET1K_V1"
 """The weights used for the published tables; torchvision has newer ones for some of the networks."""
@@ -20,7 +21,7 @@ WEIGHTS = "IMAGENET1K_V1"
 _SOURCE = "source_net is 'torchvision': its weights"
 
 
-def pretrained(name: str, *, num_classes: int, weights: Path | None = None) -> nn.Module:
+def pretrained(name: str, *, num_classes: int, weights: Place | None = None) -> nn.Module:
     """Build torchvision's model ``name`` in evaluation mode on the CPU, with weights from a file or from torchvision.
 
     torchvision's weights are read from torch's hub cache ($TORCH_HOME/hub/checkpoints) and downloaded there if missing.
@@ -34,10 +35,11 @@ def pretrained(name: str, *, num_classes: int, weights: Path | None = None) -> n
     names = models.list_models(module=models)
     if name not in names:
         raise UserError(unknown_name("network", name, names))
+    path: Place
     path, field = (weights, f"weights of {name}") if weights is not None else (_from_hub(name), f"{WEIGHTS} of {name}")
     with torch.random.fork_rng(devices=[]):
         model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes)
-    load_into(model, path.expanduser(), field)
+    load_into(model, path, field)
     return model.eval().requires_grad_(False)
 
 

@@ -23,8 +23,10 @@ from trials.commands.pretrained_accuracy import Ratio, check_ratio, masks_of, re
 from trials.data.encoded import FolderImages
 from trials.data.sets.imagenet import load_validation
 from trials.errors import DataError, UserError
+from trials.networks import torchvision_weights
 from trials.sparsity import PATTERNS
 from trials.sparsity.dropping import drop_count, pruned, shares
+from trials.storage.place import place
 
 SMALL = ["--resize", "18", "--crop-size", "16", "--batch-size", "4", "--device", "cpu"]
 CLASSES = 3
@@ -196,6 +198,28 @@ def test_the_hub_cache_is_used(
     assert rows_of(capsys.readouterr().out)[0]["weight_sparsity"] == "0"
 
 
+def test_weights_are_named_as_source_net_is(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relative, from the home folder, and in a bucket, whose address stays as it is."""
+    folder = write_imagenet(tmp_path / "data")
+    command = ["evaluate_pretrained", "--data-dir", str(folder), "--network", "resnet18", "--p-prune", "0", *SMALL]
+    monkeypatch.setenv("HOME", str(weights.parent))
+    monkeypatch.chdir(weights.parent)
+    for given in ("~/resnet18.pth", "resnet18.pth"):
+        assert main([*command, "--weights", f"resnet18={given}"]) == 0
+    seen: list[object] = []
+
+    def stop(model: nn.Module, path: object, field: str) -> None:
+        seen.append(path)
+        raise UserError("seen")
+
+    monkeypatch.setattr(torchvision_weights, "load_into", stop)
+    assert main([*command, "--weights", "resnet18=s3://bucket/some/x.pth"]) == 2
+    assert seen == [place("s3://bucket/some/x.pth")]
+    capsys.readouterr()
+
+
 def test_wrong_input_is_one_line(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "must be a folder" in fails(tmp_path, capsys)
     write_imagenet(tmp_path / "data")
@@ -206,6 +230,9 @@ def test_wrong_input_is_one_line(weights: Path, tmp_path: Path, capsys: pytest.C
     assert "must be NETWORK=FILE" in fails(tmp_path, capsys, *resnet18, "--weights", "here.pth")
     assert "must name a network of the table" in fails(tmp_path, capsys, *resnet18, "--weights", "vgg11=x.pth")
     assert "can be read" in fails(tmp_path, capsys, *resnet18, "--weights", f"resnet18={tmp_path / 'no.pth'}")
+    for no_path in ("~no_such_user/x.pth", "s3://no_such_bucket*/x.pth", "s3://"):
+        said = fails(tmp_path, capsys, *resnet18, "--weights", f"resnet18={no_path}")
+        assert f"weights of resnet18 is {no_path!r}, but must be a path or s3://BUCKET/NAME" in said
     other = fails(tmp_path, capsys, "--network", "resnet34", "--weights", f"resnet34={weights}")
     assert "weights of resnet34" in other
     assert "lacks" in other

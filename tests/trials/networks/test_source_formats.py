@@ -26,6 +26,7 @@ from tests.trials.networks.sources import (
     tiny,
 )
 from tests.trials.small_trials import config_of
+from trials import compact
 from trials.data_header import DataHeader
 from trials.errors import UserError
 from trials.methods.registry import METHODS
@@ -423,6 +424,125 @@ def test_scores_that_are_not_finite_are_refused(tmp_path: pathlib.Path) -> None:
     scores = torch.full_like(state["conv2.weight"], float("nan"))
     told = refusal_of({**state, "conv2.popup_scores": scores}, tmp_path, source_mask={"density": 0.5})
     assert "popup_scores of conv2.weight that are not finite" in told
+
+
+@pytest.mark.parametrize("layers", [1, 4])
+@pytest.mark.parametrize(
+    "dtype", [torch.int64, torch.int32, torch.uint8, torch.bool, torch.complex64, torch.float8_e4m3fn]
+)
+def test_scores_that_cannot_be_ranked_are_refused(dtype: torch.dtype, layers: int, tmp_path: pathlib.Path) -> None:
+    state = scored("weight")[0]
+    for name in [name for name in state if name.endswith("popup_scores")][:layers]:
+        state[name] = (3 * state[name].clamp(min=0)).to(dtype)
+    for mask in ({"density": 0.5, "distribution": "global"}, None):
+        told = refusal_of(state, tmp_path, source_mask=mask)
+        assert f"as {str(dtype).removeprefix('torch.')}" in told
+        assert "floating-point numbers of 16 bits" in told
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("layers", [1, 4])
+def test_scores_of_every_precision_are_ranked(dtype: torch.dtype, layers: int, tmp_path: pathlib.Path) -> None:
+    """Also where layers have different ones."""
+    state = scored("weight")[0]
+    names = [name for name in state if name.endswith("popup_scores")]
+    for name in names[:layers]:
+        state[name] = state[name].to(dtype)
+    net = started(state, tmp_path, "imp-none", source_mask={"density": 0.5, "distribution": "global"})
+    ranked = torch.cat([state[name].double().abs().flatten() for name in names])
+    kept = torch.cat([mask.flatten() for mask in net.masks.values()])
+    assert int(kept.sum()) == len(ranked) - len(ranked) // 2
+    assert ranked[kept].min() >= ranked[~kept].max()
+
+
+DAMAGED: dict[str, object] = {
+    "a list": [0, 1, 2],
+    "None": None,
+    "a number": 3,
+    "text": "0-9",
+    "another type": torch.arange(10, dtype=torch.int32),
+    "floats": torch.arange(10.0),
+    "a mask": torch.arange(16) < 10,
+    "two dimensions": torch.arange(10)[None],
+    "none": torch.arange(0),
+    "a scalar": torch.tensor(3),
+    "duplicates": torch.tensor([*range(9), 8]),
+    "descending": torch.arange(9, -1, -1),
+    "out of range": torch.arange(7, 17),
+    "negative": torch.arange(-10, 0),
+    "without values": torch.arange(10, device="meta"),
+    "sparse": torch.arange(10).to_sparse(),
+}
+
+
+@pytest.mark.parametrize("rows", DAMAGED)
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")
+def test_compact_networks_with_damaged_rows_are_refused(rows: str, tmp_path: pathlib.Path) -> None:
+    net = Net(tiny())
+    net.shrink({"conv1.weight": torch.arange(6)}, "filter")
+    compact.save(tmp_path / "whole.pt", compact.Architecture("tiny", 10, 1, (8, 8)), net.kept, net.model.state_dict())
+    started_from(tmp_path / "whole.pt")
+    content = torch.load(tmp_path / "whole.pt", weights_only=True)
+    content["kept"]["conv1.weight"] = DAMAGED[rows]
+    assert "export it again" in refusal_of(content, tmp_path)
+    with pytest.raises(UserError, match="export it again"):
+        compact.load(tmp_path / "net.pt")
+
+
+@pytest.mark.parametrize("name", ["conv9.weight", "bn1.weight", "linear.weight", "a\nb", 3, None])
+def test_compact_networks_with_rows_of_other_layers_are_refused(name: object, tmp_path: pathlib.Path) -> None:
+    architecture = {"model": "tiny", "num_classes": 10, "in_channels": 1, "image_size": [8, 8]}
+    content = {"state_dict": tiny().state_dict(), "architecture": architecture, "kept": {name: torch.arange(3)}}
+    assert "export it again" in refusal_of(content, tmp_path)
+
+
+COUNTED: dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]] = {
+    "AveragedModel": lambda state: {"n_averaged": torch.tensor(3), **prefixed(state, "module.")},
+    "thop": lambda state: {
+        **state,
+        **{f"{layer}{n}": torch.zeros(1) for layer in ("", "conv1.") for n in ("total_ops", "total_params")},
+    },
+}
+
+
+@pytest.mark.parametrize("by", COUNTED)
+@pytest.mark.parametrize("container", [None, "state_dict", "ema"])
+def test_counters_among_the_weights_are_left_out(by: str, container: str | None, tmp_path: pathlib.Path) -> None:
+    state = tiny().state_dict()
+    content = COUNTED[by](state)
+    assert_weights(started({container: content} if container else content, tmp_path), state)
+
+
+def test_what_torch_averages(tmp_path: pathlib.Path) -> None:
+    model = tiny()
+    assert_weights(started(torch.optim.swa_utils.AveragedModel(model).state_dict(), tmp_path), model.state_dict())
+
+
+@pytest.mark.parametrize("more", ["criterion.weight", "loss.pos_weight", "conv9.weight", "ema_decay"])
+def test_more_than_the_model_has_is_to_be_deleted(more: str, tmp_path: pathlib.Path) -> None:
+    told = refusal_of({"state_dict": {**tiny().state_dict(), more: torch.ones(10)}}, tmp_path)
+    assert f"weights unknown to the model: {more}" in told
+    assert "delete them from the file" in told
+
+
+@pytest.mark.parametrize("name", ["conv1.mask", "mask", "conv9.weight_mask", "conv1.weight.mask"])
+def test_masks_are_not_to_be_deleted(name: str, tmp_path: pathlib.Path) -> None:
+    told = refusal_of({**tiny().state_dict(), name: torch.ones(16, 1, 3, 3)}, tmp_path)
+    assert name in told
+    assert "weight_orig and weight_mask" in told
+    assert "delete" not in told
+
+
+@pytest.mark.parametrize("beside", [{"optimizer": {"param_groups": []}}, {"args": {"lr": 0.1}}, {"model": {}}])
+@pytest.mark.parametrize("container", [None, "model", "net"])
+def test_weights_beside_a_mapping_are_to_have_a_key(
+    beside: dict[str, Any], container: str | None, tmp_path: pathlib.Path
+) -> None:
+    content = {**tiny().state_dict(), **beside}
+    told = refusal_of({container: content, "epoch": 1} if container else content, tmp_path)
+    assert next(iter(beside)) in told
+    assert "beside single weights" in told
+    assert "put the weights under a key of their own" in told
 
 
 @pytest.mark.parametrize("part", ["state_dict", "architecture", "kept"])
