@@ -179,19 +179,27 @@ def _files_below(
             yield prefix, place, entry
 
 
-def notes_on(root: Path, *splits: Listing) -> tuple[str, ...]:
-    """One line that counts the files which are not read, by their suffixes; nothing if there are none."""
+def notes_on(root: Path, *splits: Listing, beside: Sequence[str] = ()) -> tuple[str, ...]:
+    """One line that counts the files which are not read, by their suffixes; nothing if there are none.
+
+    ``beside``: names of files that lie beside the splits.
+    """
     unread = [name for split in splits for name in split.unread]
-    outside = [name for split in splits for name in split.outside]
+    outside = [*(name for split in splits for name in split.outside), *beside]
     if not unread and not outside:
         return ()
+    rule = f"An image lies in the folder of its class and ends in {', '.join(SUFFIXES)}"
+    return (f"{not_read(root, unread, outside)}. {rule}",)
+
+
+def not_read(root: Path, unread: Sequence[str], outside: Sequence[str] = ()) -> str:
+    """The beginning of a note that counts files by their suffixes, and those ``outside`` of the class folders."""
     suffixes = Counter(PurePath(name).suffix.lower() or "without a suffix" for name in unread)
     counts = [f"{count} {suffix}" for suffix, count in sorted(suffixes.items(), key=lambda item: (-item[1], item[0]))]
     counts += [f"{len(outside)} outside of the class folders"] if outside else []
     total, first = len(unread) + len(outside), _printable([*unread, *outside][0])
     return (
-        f"{total} {'file is' if total == 1 else 'files are'} not read in {root}: {_few(counts)}; the first is "
-        f"{first}. An image lies in the folder of its class and ends in {', '.join(SUFFIXES)}",
+        f"{total} {'file is' if total == 1 else 'files are'} not read in {root}: {_few(counts)}; the first is {first}"
     )
 
 

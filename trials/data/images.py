@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -19,6 +20,7 @@ pixels."""
 
 _GRAY = {"1", "L"}
 _COLOUR = {"RGB", "RGBA", "P", "PA", "LA", "La", "RGBa", "CMYK", "YCbCr"}
+_BITS_PER_SAMPLE = 258  # TIFF's number of the field
 _UNREADABLE = (  # what Pillow raises for damaged files
     *(OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError),
     *(TypeError, AttributeError, LookupError, ArithmeticError),
@@ -107,7 +109,7 @@ def decode(data: bytes | None, where: str) -> tuple[Image.Image, bool]:
         raise DataError(f"{where} holds no image, but 0 bytes: restore it, or remove it")
     try:
         with Image.open(io.BytesIO(data)) as image:
-            mode = image.mode
+            mode, deep = image.mode, _is_deep(image, data)
             colour = upright(image).convert("RGB")
     except _UNREADABLE as error:
         reason = "of no known format" if isinstance(error, UnidentifiedImageError) else error
@@ -116,7 +118,23 @@ def decode(data: bytes | None, where: str) -> tuple[Image.Image, bool]:
         raise DataError(f"{where} does not fit in memory: make it smaller, or remove it") from error
     if mode not in _GRAY | _COLOUR:
         raise DataError(f"{where} has pixels of mode {mode!r}, but must have 8 bits a channel: convert it first")
+    if deep:
+        raise DataError(f"{where} has more than 8 bits a channel, but must have 8: convert it first")
     return colour, mode in _GRAY
+
+
+def _is_deep(image: Any, data: bytes) -> bool:
+    """Whether a Pillow image, not loaded yet, has more than 8 bits a channel, though Pillow would read the first 8."""
+    if image.format == "PNG":
+        return data[12:16] == b"IHDR" and data[24] > 8
+    if image.format == "TIFF":
+        return bool(max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) > 8)
+    if image.format != "PPM":
+        return False
+    arguments = [
+        tile[3] for tile in image.tile if isinstance(tile[3], tuple)
+    ]  # for the decoder: mode and largest value
+    return any(isinstance(value, int) and value > 255 for each in arguments for value in each)
 
 
 def upright(image: Image.Image) -> Image.Image:

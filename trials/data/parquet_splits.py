@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trials.data.folders import require_whole_links
+from trials.data.folders import SUFFIXES, not_read, require_whole_links
 from trials.data.parquet_columns import Wanted
 from trials.data.parquet_file import lacks_labels, read_header
 from trials.errors import DataError, listed
@@ -40,16 +41,32 @@ class ParquetFiles:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """A line for the user on splits that are not read, if there are any."""
+        """Lines for the user on splits, and on Parquet files and images beside them, that are not read, if any."""
         without = tuple(
             f"the split {name} beside {self.test[0]} has no labels and is not read: the images to test on are those"
             for name in self.unlabelled
         )
-        return without + tuple(
+        others = tuple(
             f"the split {name} beside {self.test[0]} is not read: the images to test on are those, and the images to "
             "validate on are drawn from the training images"
             for name in self.unread
         )
+        if not (names := self._files_beside()):
+            return without + others
+        rule = "A split is SPLIT.parquet, SPLIT-*.parquet or the files right in SPLIT/, in one place"
+        return (*without, *others, f"{not_read(self.folder, names)}. {rule}")
+
+    def _files_beside(self) -> list[str]:
+        """Names of files that could hold images and belong to no split that is read or named, hidden ones left out."""
+        known, named, found = {*self.train, *self.test}, (*self.unread, *self.unlabelled), set()
+        for top in {self.folder, *(file.parent for file in known)}:
+            for place, folders, files in os.walk(top):
+                folders[:] = [name for name in folders if not name.startswith(".")]
+                found |= {Path(place, name) for name in files if not name.startswith(".") and _could_hold_images(name)}
+        names = sorted(path.relative_to(self.folder).as_posix() for path in found - known)
+        return [
+            name for name in names if not any(_is_of(split, name) or name.startswith(f"{split}/") for split in named)
+        ]
 
 
 def find_files(data_dir: Path, test_splits: Sequence[str] = TEST_SPLITS) -> ParquetFiles | None:
@@ -181,6 +198,11 @@ def _may_be_read(folder: Path) -> bool:
         return folder.is_dir() and next(folder.iterdir(), folder) is not None
     except PermissionError:
         return False
+
+
+def _could_hold_images(name: str) -> bool:
+    """Whether a file of this name is an image or Parquet, also an unfinished one or one in capitals."""
+    return ".parquet" in name.lower() or name.lower().endswith(SUFFIXES)
 
 
 def _is_of(split: str, name: str) -> bool:

@@ -151,6 +151,27 @@ def test_test_images_without_classes_are_left_out_with_a_note(tmp_path):
     assert raw.notes == (f"not read in {tmp_path}: test/; the test images are those of val/",)
 
 
+@pytest.mark.parametrize("name", ["dev", "extra", "Test"])
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_folder_that_looks_like_a_split_is_named(tmp_path, name, flat):
+    write_folders(tmp_path, ("train", "val", name))
+    (tmp_path / "docs/figures").mkdir(parents=True)
+    if flat:
+        shutil.rmtree(tmp_path / name)
+        put(tmp_path / name / "1.png", encoded(picture(1)))
+    assert load(tmp_path).notes == (f"not read in {tmp_path}: {name}/; the test images are those of val/",)
+
+
+def test_images_beside_the_splits_are_counted(tmp_path):
+    write_folders(tmp_path)
+    for name in ("b.png", "a.JPG", ".c.png", "labels.csv"):
+        put(tmp_path / name, b"x")
+    (note,) = load(tmp_path).notes
+    assert note.startswith(
+        f"2 files are not read in {tmp_path}: 2 outside of the class folders; the first is a.JPG. An"
+    )
+
+
 @pytest.mark.parametrize("split", ["train", "test", "val", "valid"])
 def test_a_split_that_leads_nowhere_is_refused(tmp_path, split):
     write_folders(tmp_path, [name for name in ("train", "validation") if name != split])

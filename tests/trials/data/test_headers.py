@@ -50,7 +50,8 @@ def test_the_header_follows_the_options(tmp_path):
 @pytest.mark.usefixtures("no_unpacking")
 def test_imagenet_is_not_unpacked_to_see_its_header(tmp_path):
     header = peek_header("imagenet", str(write_imagenet_parquet(tmp_path)))
-    assert header == DataHeader("imagenet", 3, 3, (16, 16), 12, None)
+    assert header == DataHeader("imagenet", 3, 3, (16, 16), 12, None, header.notes)
+    assert [note[:15] for note in header.notes] == ["1 file is not r"]  # the official test images, without labels
     assert not (tmp_path / "cache").exists()
 
 

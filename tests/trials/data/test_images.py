@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import itertools
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -209,6 +211,54 @@ def test_without_it_another_size_is_refused_with_a_way_out():
         DataError, match="b is 9x6 pixels and a 6x9, but all images must have the same size: give image"
     ):
         stack.add(encoded(picture(0, 9, 6)), "b")
+
+
+def png(channels: int, bits: int) -> bytes:
+    """A PNG image of 4x4 pixels; Pillow writes colours with 8 bits only."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    rows = (b"\0" + b"\x12\x34"[: bits // 8] * channels * 4) * 4
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, bits, colour, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def tiff(bits: int) -> bytes:
+    """An uncompressed RGB image of 4x4 pixels."""
+    pixels = b"\x12" * (4 * 4 * 3 * bits // 8)
+    fields = {256: 4, 257: 4, 258: 0, 259: 1, 262: 2, 273: 0, 277: 3, 278: 4, 279: len(pixels)}
+    end = 8 + 2 + 12 * len(fields) + 4
+    fields |= {258: end, 273: end + 6}
+    entries = [
+        struct.pack("<HHII", tag, 3 if tag == 258 else 4, 3 if tag == 258 else 1, v) for tag, v in fields.items()
+    ]
+    directory = struct.pack("<H", len(fields)) + b"".join(entries) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8) + directory + struct.pack("<HHH", bits, bits, bits) + pixels
+
+
+def ppm(kind: int, largest: int) -> bytes:
+    count = 3 if kind in (3, 6) else 1
+    values = b"1 " * 16 * count if kind in (2, 3) else b"\1" * 16 * count * (2 if largest > 255 else 1)
+    return b"P%d\n4 4\n%d\n" % (kind, largest) + values
+
+
+DEEP = {
+    **{f"PNG of {channels} channels": (png(channels, 8), png(channels, 16)) for channels in (1, 2, 3, 4)},
+    "TIFF": (tiff(8), tiff(16)),
+    **{f"P{kind}": (ppm(kind, 255), ppm(kind, 65_535)) for kind in (2, 3, 5, 6)},
+    "P6 of 10 bits": (ppm(6, 100), ppm(6, 1023)),
+}
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_images_of_more_than_8_bits_a_channel_are_refused(kind):
+    usual, deep = DEEP[kind]
+    assert decode(usual, "here")[0].size == (4, 4)
+    with pytest.raises(DataError, match=r"here has .*, but must have 8.*: convert it first") as caught:
+        decode(deep, "here")
+    assert "\n" not in str(caught.value)
 
 
 # --- memory --------------------------------------------------------------------------------------------------------

@@ -171,6 +171,56 @@ def test_the_test_split_is_the_test_split_where_there_is_one(tmp_path, name, pat
     assert "is not read" in note
 
 
+@pytest.mark.parametrize(
+    ("files", "more", "said"),
+    [
+        (
+            "folders",
+            ["train/more/1.parquet"],
+            "1 file is not read in {}: 1 .parquet; the first is train/more/1.parquet. A",
+        ),
+        ("flat", ["train-1.PARQUET"], "1 file is not read in {}: 1 .parquet; the first is train-1.PARQUET. A split is"),
+        (
+            "flat",
+            ["extra-0.parquet", "extra-1.parquet"],
+            "2 files are not read in {}: 2 .parquet; the first is extra-0",
+        ),
+        (
+            "flat",
+            ["data/train-0.parquet", "data/test-0.parquet"],
+            "2 files are not read in {}: 2 .parquet; the first is",
+        ),
+        ("flat", ["test-0.parquet.incomplete"], "1 file is not read in {}: 1 .incomplete; the first is test-0.parquet"),
+        ("folders", ["train/a.jpg", "extra/b.PNG"], "2 files are not read in {}: 1 .jpg, 1 .png; the first is extra/b"),
+        ("converted", ["default/more.parquet"], "1 file is not read in {}/default: 1 .parquet; the first is more"),
+    ],
+)
+def test_files_that_are_not_read_are_counted(tmp_path, files, more, said):
+    _written(tmp_path, LAYOUTS[files])
+    for name in more:
+        put_split(tmp_path, name, 7)
+    (tmp_path / "README.md").write_text("no images")
+    (note,) = require_data("parquet", str(tmp_path)).notes
+    assert note.startswith(said.format(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "side", "splits"),
+    [
+        ("cifar10", 32, ("test", "validation")),
+        ("tinyimagenet", 64, ("valid", "test")),
+        ("imagenet", 20, ("validation", "val")),
+    ],
+)
+def test_every_data_set_says_what_is_not_read(tmp_path, dataset, side, splits):
+    for split in ("train", *splits, "extra"):
+        write(tmp_path / f"{split}.parquet", pictures(3, (side, side, 3)), [0, 1, 2])
+    for look in (peek_header, require_data):
+        split, file = look(dataset, str(tmp_path)).notes
+        assert split.startswith(f"the split {splits[1]} beside {tmp_path}/{splits[0]}.parquet is not read")
+        assert file.startswith(f"1 file is not read in {tmp_path}: 1 .parquet; the first is extra.parquet")
+
+
 def test_nothing_is_noted_where_everything_is_read(tmp_path):
     assert require_data("parquet", str(_written(tmp_path, LAYOUTS["flat"]))).notes == ()
 

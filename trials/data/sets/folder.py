@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -48,7 +49,7 @@ def load_folder(data_dir: Path | None, image_size: int | None = None) -> RawData
     if data_dir is None:
         raise AbsentData(f"data set 'folder' has no data_dir, but needs one: name a folder with {LAYOUT}")
     classes = {name: label for label, name in enumerate(_training_classes(data_dir))}
-    split, notes = _test_split(data_dir)
+    split, notes = _test_split(data_dir, classes)
     way_out = f"name them alike, or move {split}/ away if its images have no classes"
     must_agree(data_dir / split, class_folders(data_dir / split), classes, way_out)
     train, test = (list_split(data_dir / name, data_dir, classes) for name in ("train", split))
@@ -65,7 +66,7 @@ def load_folder(data_dir: Path | None, image_size: int | None = None) -> RawData
         pad=min(arrays.train_images.shape[2:]) // 8,
         flip=arrays.train_images.shape[1] == 3,
         source="folder",
-        notes=(*notes, *notes_on(data_dir, train, test)),
+        notes=(*notes, *notes_on(data_dir, train, test, beside=_images_in(data_dir))),
     )
 
 
@@ -93,7 +94,7 @@ def _inside(folder: Path) -> str:
     return f" ({'; '.join(shown)})" if shown else ""
 
 
-def _test_split(data_dir: Path) -> tuple[str, tuple[str, ...]]:
+def _test_split(data_dir: Path, classes: Mapping[str, int]) -> tuple[str, tuple[str, ...]]:
     """The folder of the test images, and a note on the folders of other splits, which are not read.
 
     Raises DataError if no split has class folders, or one is a link that leads nowhere.
@@ -107,10 +108,24 @@ def _test_split(data_dir: Path) -> tuple[str, tuple[str, ...]]:
             f"{data_dir} has no test images: {found}, but it must have {LAYOUT}; move some images of each class there"
         )
     split = with_classes[0]
-    others = [f"{name}/" for name in present if name != split]
+    unknown = [path.name for path in class_folders(data_dir).values() if _is_split(path, classes)]
+    others = [f"{name}/" for name in (*present, *unknown) if name != split]
     if not others:
         return split, ()
     return split, (f"not read in {data_dir}: {' and '.join(others)}; the test images are those of {split}/",)
+
+
+def _is_split(path: Path, classes: Mapping[str, int]) -> bool:
+    """Whether a folder of another name is like a split: it has images, or folders of ``classes``."""
+    if path.name in ("train", *TEST_SPLITS) or not os.access(path, os.R_OK | os.X_OK):
+        return False
+    return bool(_images_in(path)) or any((path / name).is_dir() for name in classes)
+
+
+def _images_in(folder: Path) -> list[str]:
+    """Names of the images right in a folder, without hidden ones."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    return [name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
 
 
 def _bytes_of(data_dir: Path, train: Listing, test: Listing, image_size: int | None) -> int:
