@@ -160,6 +160,28 @@ def test_a_space_reads_a_file_once_and_keeps_to_its_content(here: Path, monkeypa
     assert not {other.config(cell).id for cell in other.cells()} & set(ids)
 
 
+@pytest.mark.parametrize("written", ["moved.pt", "./net.pt", "absolute"])
+def test_a_moved_file_of_a_grid_is_put_where_it_was(
+    written: str, here: Path, ran: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights(here / "net.pt")
+    write_space(here, grid={"density": [0.5], "source_net": ["net.pt"]})
+    assert sweep() == COMPLETE
+    before = [record.id for record in SweepFolder(here / "results" / "small").records()]
+    if written == "moved.pt":
+        shutil.move(here / "net.pt", here / "moved.pt")
+    now = str(here / "net.pt") if written == "absolute" else written
+    write_space(here, grid={"density": [0.5], "source_net": [now]})
+    wrong(capsys, SPACE, "grid.source_net lacks net.pt", "cells are named by the paths as given", "a link to it, there")
+    if written == "moved.pt":
+        (here / "net.pt").symlink_to(here / "moved.pt")
+    write_space(here, grid={"density": [0.5, 0.2], "source_net": ["net.pt"]})
+    assert sweep() == COMPLETE
+    after = [record.id for record in SweepFolder(here / "results" / "small").records()]
+    assert len(after) == 2
+    assert set(before) < set(after)
+
+
 @pytest.mark.parametrize("given", ["trial", "grid", "search"])
 @pytest.mark.parametrize("change", ["none", "moved", "overwritten"])
 def test_an_earlier_sweep_is_of_the_same_question_by_content(given: str, change: str, here: Path) -> None:
