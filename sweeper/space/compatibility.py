@@ -72,9 +72,7 @@ def _axes(old: Space, new: Space) -> Iterator[str]:
             yield f"grid.{path} is {shown(list(axis.values))}, but the sweep was begun without it"
 
 
-_KEPT_PATHS = (
-    "cells are named by the paths as given: keep these in the grid, and put a moved file, or a link to it, there"
-)
+_KEPT_PATHS = "cells are named by the paths as given: keep them, and put moved files, or links to them, there"
 
 
 def _names_files(path: str) -> bool:

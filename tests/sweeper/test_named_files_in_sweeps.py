@@ -172,7 +172,9 @@ def test_a_moved_file_of_a_grid_is_put_where_it_was(
         shutil.move(here / "net.pt", here / "moved.pt")
     now = str(here / "net.pt") if written == "absolute" else written
     write_space(here, grid={"density": [0.5], "source_net": [now]})
-    wrong(capsys, SPACE, "grid.source_net lacks net.pt", "cells are named by the paths as given", "a link to it, there")
+    wrong(
+        capsys, SPACE, "grid.source_net lacks net.pt", "cells are named by the paths as given", "links to them, there"
+    )
     if written == "moved.pt":
         (here / "net.pt").symlink_to(here / "moved.pt")
     write_space(here, grid={"density": [0.5, 0.2], "source_net": ["net.pt"]})
