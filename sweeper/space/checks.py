@@ -81,14 +81,32 @@ def check_space(space: Space) -> None:
     """Build and check the configs of every cell at the corners of its search (see :meth:`Space.corners`).
 
     Raises:
-        UserError: one of them is not a valid trial.
+        UserError: one of them is not a valid trial, or two values of the grid name files of equal content.
     """
     if space.pbt is not None:
         check_population(space, space.pbt)
+    files: dict[tuple[str, str], Scalar] = {}
     for cell in space.cells():
         for params in space.corners(cell):
             with naming_trial(cell, params):
-                check_trial(space, space.corner_config(cell, params))
+                config = space.corner_config(cell, params)
+                check_trial(space, config)
+            _refuse_equal_files(cell, config, files)
+
+
+def _refuse_equal_files(cell: Cell, config: TrialConfig, seen: dict[tuple[str, str], Scalar]) -> None:
+    """Refuse two grid values of equal content: their cells would have the same trials, and one of them no row.
+
+    ``seen``: by path and hash, the value that cells before this one have; this one's is added.
+    """
+    for path, digest in config.file_hashes.items():
+        if path in cell.values:
+            first, value = seen.setdefault((path, digest), cell.values[path]), cell.values[path]
+            if first != value:
+                raise UserError(
+                    f"grid.{path} has {shown(first)} and {shown(value)}, which have the same content, so their trials "
+                    "would be the same: leave one out"
+                )
 
 
 @contextmanager

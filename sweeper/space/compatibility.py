@@ -65,10 +65,21 @@ def _axes(old: Space, new: Space) -> Iterator[str]:
         now = new.grid[path].values
         gone = [value for value in before.values if value not in now]
         if gone:
-            yield f"grid.{path} lacks {', '.join(map(str, gone))}, which the sweep has: {shown(list(now))}"
+            lacking = f"grid.{path} lacks {', '.join(map(str, gone))}, which the sweep has: {shown(list(now))}"
+            yield f"{lacking} ({_KEPT_PATHS})" if _names_files(path) else lacking
     for path, axis in new.grid.items():
         if path not in old.grid and not axis.when:
             yield f"grid.{path} is {shown(list(axis.values))}, but the sweep was begun without it"
+
+
+_KEPT_PATHS = "cells are named by the paths as given: keep them, and put moved files, or links to them, there"
+
+
+def _names_files(path: str) -> bool:
+    """Whether a config's field of this name names a file or a trial."""
+    from trials.methods.registry import METHODS  # imports torch, which reports do not need
+
+    return any(path in method.Config.named_files for method in METHODS.values())
 
 
 def _search(old: Space, new: Space) -> Iterator[str]:

@@ -139,14 +139,51 @@ def test_every_value_of_grid_and_search_has_its_content_in_the_name(here: Path) 
     searching = make_space(
         trial={**TRIAL, "density": 0.5}, grid={}, search={"source_net": {"choice": paths}}, samples=3
     )
-    gridded = make_space(trial=TRIAL, grid={"density": [0.5], "source_net": paths})
-    (cell,) = searching.cells()
+    (cell,) = searching.cells()  # samples of a search share a trial
+    gridded = [make_space(trial=TRIAL, grid={"density": [0.5], "source_net": [path]}) for path in paths]
     for ids in (
         [searching.config(cell, {"source_net": path}).id for path in paths],
-        [gridded.config(one).id for one in gridded.cells()],
+        [space.config(one).id for space in gridded for one in space.cells()],
     ):
         assert ids[0] == ids[2] == ids[3]
         assert ids[1] != ids[0]
+
+
+EQUAL_FILES: dict[str, dict[str, Any]] = {
+    "grid": {"grid": {"density": [0.5], "source_net": ["a.pt", "b.pt", "c.pt"]}},
+    "two axes": {"grid": {"source_net": ["a.pt", "b.pt", "c.pt"], "density": [0.5, 0.2]}},
+    "condition": {
+        "grid": {
+            "density": [0.5, 0.2],
+            "source_net": {"values": ["a.pt", "b.pt", "c.pt"], "when": {"density": 0.2}},
+        }
+    },
+    "cases": {
+        "grid": {"density": [0.5], "source_net": ["a.pt", "b.pt", "c.pt"]},
+        "cases": {"last": {"when": {"source_net": "c.pt"}, "trial": {"finetune": {"epochs": 1}}}},
+    },
+    "search": {
+        "grid": {"density": [0.5], "source_net": ["a.pt", "b.pt", "c.pt"]},
+        "search": {"finetune.lr": {"uniform": [0.1, 0.2]}},
+        "samples": 2,
+    },
+    "one file": {"grid": {"density": [0.5], "source_net": ["a.pt", "./a.pt"]}},
+}
+
+
+@pytest.mark.parametrize("given", EQUAL_FILES)
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+def test_grid_values_of_equal_content_are_refused(
+    given: str, dry: list[str], here: Path, ran: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights(here / "a.pt")
+    weights(here / "b.pt", seed=1)
+    shutil.copy(here / "a.pt", here / "c.pt")
+    write_space(here, **EQUAL_FILES[given])
+    other = "./a.pt" if given == "one file" else "c.pt"
+    wrong(capsys, [*SPACE, *dry], f"grid.source_net has 'a.pt' and '{other}'", "have the same content", "leave one out")
+    assert ran == []
+    assert not (here / "results").exists()
 
 
 def test_a_space_reads_a_file_once_and_keeps_to_its_content(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,6 +204,30 @@ def test_a_space_reads_a_file_once_and_keeps_to_its_content(here: Path, monkeypa
     assert searching.config(cell, {"finetune.lr": 0.15}).id == before
     other = make_space(trial={**TRIAL, "source_net": "net.pt"}, grid={"density": [0.5, 0.2], "seed": list(range(20))})
     assert not {other.config(cell).id for cell in other.cells()} & set(ids)
+
+
+@pytest.mark.parametrize("written", ["moved.pt", "./net.pt", "absolute"])
+def test_a_moved_file_of_a_grid_is_put_where_it_was(
+    written: str, here: Path, ran: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights(here / "net.pt")
+    write_space(here, grid={"density": [0.5], "source_net": ["net.pt"]})
+    assert sweep() == COMPLETE
+    before = [record.id for record in SweepFolder(here / "results" / "small").records()]
+    if written == "moved.pt":
+        shutil.move(here / "net.pt", here / "moved.pt")
+    now = str(here / "net.pt") if written == "absolute" else written
+    write_space(here, grid={"density": [0.5], "source_net": [now]})
+    wrong(
+        capsys, SPACE, "grid.source_net lacks net.pt", "cells are named by the paths as given", "links to them, there"
+    )
+    if written == "moved.pt":
+        (here / "net.pt").symlink_to(here / "moved.pt")
+    write_space(here, grid={"density": [0.5, 0.2], "source_net": ["net.pt"]})
+    assert sweep() == COMPLETE
+    after = [record.id for record in SweepFolder(here / "results" / "small").records()]
+    assert len(after) == 2
+    assert set(before) < set(after)
 
 
 @pytest.mark.parametrize("given", ["trial", "grid", "search"])

@@ -7,7 +7,7 @@ network's rows that remain. Everything else (BN, columns of the layers that read
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -159,6 +159,14 @@ _BN_PARTS = ("weight", "bias", "running_mean", "running_var")
 def cut_tensors(tensors: Mapping[str, Tensor], cut: Slices) -> dict[str, Tensor]:
     """Slice named tensors to the entries that stay, preserving channels-last; tensors not in ``cut`` are not copied."""
     return {name: _cut(tensor, cut[name]) if name in cut else tensor for name, tensor in tensors.items()}
+
+
+def spread(tensor: Tensor, shape: Sequence[int], by_dimension: Mapping[int, Tensor]) -> Tensor:
+    """Return a cut tensor in the shape that it was cut from, with zeros (False) where entries went."""
+    for dimension, indices in by_dimension.items():
+        size = [*tensor.shape[:dimension], shape[dimension], *tensor.shape[dimension + 1 :]]
+        tensor = tensor.new_zeros(size).index_copy_(dimension, indices.to(tensor.device), tensor)
+    return tensor
 
 
 def _cut(tensor: Tensor, by_dimension: Mapping[int, Tensor]) -> Tensor:

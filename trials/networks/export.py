@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from trials import compact
-from trials.compact import silent
-from trials.errors import UserError
+from trials.compact import silent, slices, spread
+from trials.errors import UserError, listed
 from trials.networks.onnx import export_onnx
-from trials.networks.stored import checkpoint, network, network_of
+from trials.networks.stored import architecture_in, checkpoint, network, network_of
 from trials.storage import files
 from trials.storage.place import Place
 
@@ -65,19 +65,41 @@ def _state(net: Mapping[str, Any], form: str) -> dict[str, Tensor]:
 def compare(one: Place, other: Place) -> list[dict[str, Any]]:
     """Intersection over union of two trials' masks, one row per layer and one over all layers (layer ``all``).
 
+    Weights are compared where they stand in the whole model, also of compact networks: what these lack is not kept.
     Two masks that keep nothing have IoU 1.
 
     Raises:
         UserError: a folder holds no trial with masks, or the masks differ in names or shapes.
     """
-    masks = [checkpoint(folder)["net"]["masks"] for folder in (one, other)]
+    masks = [_whole_masks(folder) for folder in (one, other)]
     shapes = [{name: tuple(mask.shape) for name, mask in m.items()} for m in masks]
-    if not masks[0] or shapes[0] != shapes[1]:
-        different = sorted(set(shapes[0].items()) ^ set(shapes[1].items()))[:3]
-        raise UserError(f"{one.name} and {other.name} must have masks of the same weights, but differ in {different}")
-    rows = []
+    if shapes[0] != shapes[1]:
+        different = listed(sorted({name for name, _ in set(shapes[0].items()) ^ set(shapes[1].items())}))
+        raise UserError(
+            f"{one.name} and {other.name} must have masks of the same weights, but differ in {different}: compare "
+            "trials of one model that prune the same layers"
+        )
+    rows: list[dict[str, Any]] = []
     for name in masks[0]:
         both, any_ = int((masks[0][name] & masks[1][name]).sum()), int((masks[0][name] | masks[1][name]).sum())
         rows.append({"layer": name.removesuffix(".weight"), "both": both, "either": any_})
     rows.append({"layer": "all", **{key: sum(row[key] for row in rows) for key in ("both", "either")}})
     return [{**row, "iou": row["both"] / row["either"] if row["either"] else 1.0} for row in rows]
+
+
+def _whole_masks(trial: Place) -> dict[str, Tensor]:
+    """A trial's masks in the shapes of the whole model, False for weights that a compact network lacks.
+
+    Raises:
+        UserError: the folder holds no trial with masks.
+    """
+    content = checkpoint(trial)
+    masks: dict[str, Tensor] = content["net"]["masks"]
+    if not masks:
+        raise UserError(f"{trial.name} has no mask to compare: name a trial that prunes by a mask")
+    kept = content["net"].get("kept")
+    if not kept:
+        return masks
+    model = architecture_in(trial, content).build()
+    cut = slices(model, kept)
+    return {name: spread(mask, model.get_parameter(name).shape, cut.get(name, {})) for name, mask in masks.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from trials.compact import Architecture
@@ -18,12 +19,21 @@ def network(trial: Place) -> tuple[Architecture, Net]:
         UserError: the folder holds no trial with a checkpoint, or one of an older version without an architecture.
     """
     content = checkpoint(trial)
-    if "architecture" not in content:
-        raise UserError(f"{str(trial)!r} was committed by an older version without an architecture: run it again")
-    architecture = Architecture.of(content["architecture"])
+    architecture = architecture_in(trial, content)
     net = Net(architecture.build())
     net.load_state_dict(content["net"])
     return architecture, net
+
+
+def architecture_in(trial: Place, content: Mapping[str, Any]) -> Architecture:
+    """Return the architecture in a trial's checkpoint.
+
+    Raises:
+        UserError: an older version wrote the checkpoint, without an architecture.
+    """
+    if "architecture" not in content:
+        raise UserError(f"{str(trial)!r} was committed by an older version without an architecture: run it again")
+    return Architecture.of(content["architecture"])
 
 
 def network_of(trial: Place) -> dict[str, Any]:

@@ -16,14 +16,17 @@ from torch.nn.utils import prune
 
 from tests.trials.folders import checkpoint_of
 from tests.trials.small_trials import config_of, folder_of, run_in
-from trials import models
+from trials import compact, models
 from trials.__main__ import main
+from trials.compact import Architecture
 from trials.errors import UserError
 from trials.networks import torchvision_weights
 from trials.networks.export import compare, export
 from trials.networks.load import load_into
-from trials.networks.named_files import digest_of_file
+from trials.networks.named_files import digest_of_file, resolved
 from trials.networks.torchvision_weights import pretrained, require_usable, source_path
+from trials.sparsity import prunable
+from trials.training.net import Net
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +80,72 @@ def test_masks_compared(storage: Path) -> None:
     assert [row["layer"] for row in layers] == [name.removesuffix(".weight") for name in masks[0]]
     assert all(row["iou"] == 1 for row in compare(one, one))
     assert compare(other, one) == compare(one, other)
+
+
+def compact_trial(folder: Path, name: str, removed: dict[str, list[int]]) -> Path:
+    """A trial that has pruned a compact network without these filters to half of its weights."""
+    net = Net(tiny())
+    net.shrink({f"{layer}.weight": torch.tensor(rows) for layer, rows in removed.items()}, "filter")
+    architecture = Architecture("tiny", 10, 1, (8, 8))
+    compact.save(folder / f"{name}.pt", architecture, net.kept, net.model.state_dict())
+    config = resolved(config_of("one_shot", density=0.5, finetune=None, source_net=str(folder / f"{name}.pt")))
+    assert run_in(folder / name, config).status == "complete"
+    return folder_of(config, folder / name)
+
+
+def whole_masks(trial: Path) -> dict[str, torch.Tensor]:
+    """By weight name, the mask of a compact trial of tiny in the whole model's shapes, row by row."""
+    net = checkpoint_of(trial)["net"]
+    rows = {name: net["kept"].get(name, torch.arange(len(weight))) for name, weight in prunable(tiny()).items()}
+    columns = {"conv2.weight": rows["conv1.weight"], "conv3.weight": rows["conv2.weight"]}
+    columns["linear.weight"] = rows["conv3.weight"]
+    found = {name: torch.zeros(weight.shape, dtype=torch.bool) for name, weight in prunable(tiny()).items()}
+    for name, mask in net["masks"].items():
+        for i, row in enumerate(rows[name].tolist()):
+            for j, column in enumerate(columns.get(name, torch.arange(1)).tolist()):
+                found[name][row, column] = mask[i, j]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"conv1": [*range(6)]}, {"conv1": [*range(10, 16)]}),  # of one shape, with other rows
+        ({"conv1": [*range(6)]}, {"conv2": [0, 5]}),
+        ({"conv3": [3], "conv2": [1, 2]}, {"conv3": [4], "conv2": [1, 3]}),
+        ({"conv1": [0]}, {}),
+    ],
+)
+def test_masks_of_compact_networks_are_compared_in_the_whole_model(
+    one: dict[str, list[int]], other: dict[str, list[int]], tmp_path: Path, few_digits: None
+) -> None:
+    trials = [compact_trial(tmp_path, f"net{i}", removed) for i, removed in enumerate((one, other))]
+    *layers, overall = compare(*trials)
+    masks = [whole_masks(trial) for trial in trials]
+    for row in layers:
+        pair = [found[f"{row['layer']}.weight"] for found in masks]
+        assert (row["both"], row["either"]) == (int((pair[0] & pair[1]).sum()), int((pair[0] | pair[1]).sum()))
+    assert overall["both"] == sum(row["both"] for row in layers)
+    assert all(row["iou"] == 1 for row in compare(trials[0], trials[0]))
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("dense", "dense"), "has no mask to compare"),
+        (("bip", "dense"), "has no mask to compare"),
+        (("dense", "bip"), "has no mask to compare"),
+        (("bip", "one_shot-filter"), "must have masks of the same weights, but differ in linear.weight: compare"),
+    ],
+)
+def test_what_has_no_common_masks_is_not_compared(
+    names: tuple[str, str], said: str, tmp_path: Path, few_digits: None
+) -> None:
+    configs = [config_of(name) for name in names]
+    for config in configs:
+        run_in(tmp_path, config)
+    with pytest.raises(UserError, match=said):
+        compare(*(folder_of(config, tmp_path) for config in configs))
 
 
 def test_a_trial_starts_from_a_released_checkpoint(storage: Path, tmp_path: Path) -> None:
