@@ -14,7 +14,13 @@ class UserError(Exception):
 
 
 class DataError(UserError):
-    """A data set is missing, damaged, or not in the form that its name promises."""
+    """A data set is missing, damaged, or not in the form that its name promises.
+
+    The message is one line: line breaks in names of files, columns and classes become escapes (:func:`one_line`).
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class AbsentData(DataError):
@@ -54,6 +60,15 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
     nearest = [known_name for known_name in names if known_name.casefold() in near]
     hint = f" (did you mean {' or '.join(map(repr, nearest))}?)" if nearest else ""
     return f"{kind} is {name!r}, but must be one of: {', '.join(names)}{hint}"
+
+
+def one_line(text: str) -> str:
+    r"""``text`` with line breaks, control characters and bytes that are no UTF-8 as escapes.
+
+    >>> one_line("a\nb")
+    'a\\nb'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def shown(value: object) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,10 +20,14 @@ from typing import NamedTuple
 import numpy as np
 
 from trials.data.raw import LabelArray
-from trials.errors import DataError
+from trials.errors import DataError, one_line
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """torchvision's ``IMG_EXTENSIONS``, in lower case; importing torchvision takes longer than listing most data sets."""
+
+
+MACOSX = "__MACOSX"
+"""Folder of hidden files that macOS leaves in archives; it is no class."""
 
 
 class ImageFile(NamedTuple):
@@ -90,13 +95,13 @@ def list_split(split: Path, root: Path, classes: Mapping[str, int], ignored: tup
 
 
 def class_folders(split: Path) -> dict[str, Path]:
-    """Folders in ``split`` by name, sorted; hidden ones are left out. Empty if ``split`` does not exist.
+    """Folders in ``split`` by name, sorted; hidden ones and ``MACOSX`` are left out. Empty if ``split`` does not exist.
 
     Raises DataError for a link that leads nowhere: a class would be lost.
     """
     if not split.is_dir():
         return {}
-    visible = [path for path in sorted(_read_folder(split)) if not path.name.startswith(".")]
+    visible = [path for path in sorted(_read_folder(split)) if not path.name.startswith(".") and path.name != MACOSX]
     require_whole_links(visible)
     return {path.name: path for path in visible if path.is_dir()}
 
@@ -115,8 +120,9 @@ def _read_folder(folder: Path) -> list[Path]:
 
 
 def _beside(split: Path, root: Path, ignored: tuple[str, ...]) -> list[str]:
-    """Names of the files in ``split`` itself, without hidden ones and those whose name ends in one of ``ignored``."""
-    files = [path for path in _read_folder(split) if not path.is_dir() and not path.name.startswith(".")]
+    """Names of the files in ``split`` itself, and ``MACOSX``; without hidden ones and those that end in ``ignored``."""
+    paths = [path for path in _read_folder(split) if not path.name.startswith(".")]
+    files = [path for path in paths if not path.is_dir() or path.name == MACOSX]
     return sorted(path.relative_to(root).as_posix() for path in files if not path.name.endswith(ignored))
 
 
@@ -197,10 +203,9 @@ def not_read(root: Path, unread: Sequence[str], outside: Sequence[str] = ()) -> 
     suffixes = Counter(PurePath(name).suffix.lower() or "without a suffix" for name in unread)
     counts = [f"{count} {suffix}" for suffix, count in sorted(suffixes.items(), key=lambda item: (-item[1], item[0]))]
     counts += [f"{len(outside)} outside of the class folders"] if outside else []
-    total, first = len(unread) + len(outside), _printable([*unread, *outside][0])
-    return (
-        f"{total} {'file is' if total == 1 else 'files are'} not read in {root}: {_few(counts)}; the first is {first}"
-    )
+    total, first = len(unread) + len(outside), one_line([*unread, *outside][0])
+    files = "file is" if total == 1 else "files are"
+    return f"{total} {files} not read in {one_line(str(root))}: {_few(counts)}; the first is {first}"
 
 
 def must_agree(
@@ -210,6 +215,7 @@ def must_agree(
     found = set(classes)
     missing, surplus = sorted(train.keys() - found), sorted(found - train.keys())
     if missing or surplus:
+        missing, surplus = told_apart(missing, surplus)
         lacks = [f"lacks {_few(missing)}"] if missing else []
         has = [f"has {_few(surplus)}, which training lacks"] if surplus else []
         raise DataError(
@@ -218,13 +224,18 @@ def must_agree(
         )
 
 
+def told_apart(missing: Sequence[str], surplus: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Both lists of names, with escapes if some look alike: letters with accents have two forms in Unicode."""
+    forms = [{unicodedata.normalize("NFC", name) for name in names} for names in (missing, surplus)]
+    if forms[0] & forms[1]:
+        return [name.encode("unicode_escape").decode() for name in missing], [
+            name.encode("unicode_escape").decode() for name in surplus
+        ]
+    return list(missing), list(surplus)
+
+
 def _few(names: Sequence[str]) -> str:
-    return ", ".join(map(_printable, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _printable(name: str) -> str:
-    """``name`` in one line: line breaks, control characters and bytes that are no UTF-8 as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+    return ", ".join(map(one_line, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def folder_digest(*splits: Listing, places: bool = False) -> str:

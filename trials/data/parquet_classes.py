@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trials.data.folders import told_apart
 from trials.data.parquet_columns import few
 from trials.data.parquet_file import LabelColumn, ParquetHeader
 from trials.data.raw import LabelArray
@@ -45,6 +46,7 @@ def common_class_names(headers: Sequence[ParquetHeader]) -> tuple[str, ...]:
         wanted, found = named[0].columns.class_names, header.columns.class_names
         more, less = [sorted(set(a) - set(b)) for a, b in ((found, wanted), (wanted, found))]
         if more or less:
+            less, more = told_apart(less, more)
             differ = " and ".join([*([f"has {few(more)}"] if more else []), *([f"lacks {few(less)}"] if less else [])])
             raise DataError(
                 f"{header.file} {differ} among the names of its classes, unlike {named[0].file}, but all files must "

@@ -11,7 +11,7 @@ from pathlib import Path
 from trials.data.folders import SUFFIXES, not_read, require_whole_links
 from trials.data.parquet_columns import Wanted
 from trials.data.parquet_file import lacks_labels, read_header
-from trials.errors import DataError, listed
+from trials.errors import DataError, listed, one_line
 
 TEST_SPLITS = ("test", "validation", "valid", "val", "dev")
 _SHARD = re.compile(r"-(\d+)-of-(\d+)")
@@ -42,12 +42,13 @@ class ParquetFiles:
     @property
     def notes(self) -> tuple[str, ...]:
         """Lines for the user on splits, and on Parquet files and images beside them, that are not read, if any."""
+        test = one_line(str(self.test[0]))
         without = tuple(
-            f"the split {name} beside {self.test[0]} has no labels and is not read: the images to test on are those"
+            f"the split {name} beside {test} has no labels and is not read: the images to test on are those"
             for name in self.unlabelled
         )
         others = tuple(
-            f"the split {name} beside {self.test[0]} is not read: the images to test on are those, and the images to "
+            f"the split {name} beside {test} is not read: the images to test on are those, and the images to "
             "validate on are drawn from the training images"
             for name in self.unread
         )

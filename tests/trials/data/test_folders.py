@@ -341,3 +341,32 @@ def test_classes_are_numbered_by_name_in_both_splits(tmp_path, name):
     else:
         stored = [decoded((tmp_path / f"val/{folder}/{folder}.png").read_bytes()) for folder in ("10", "9", "a", "b")]
         assert np.array_equal(data.test_images.permute(0, 2, 3, 1).numpy(), np.stack(stored))
+
+
+@every_loader
+def test_what_macos_leaves_in_archives_is_no_class(tmp_path, split, read):
+    write_plain(tmp_path)
+    put(tmp_path / split / "__MACOSX/cat/._a.png", b"x")
+    _, labels, data = read(tmp_path)
+    assert data.num_classes == len(set(labels)) == 2
+    assert any(f"1 outside of the class folders; the first is {split}/__MACOSX" in note for note in data.notes)
+
+
+@pytest.mark.parametrize("forms", [("caf\u00e9", "cafe\u0301"), ("cafe\u0301", "caf\u00e9")])
+@pytest.mark.parametrize("name", ["folder", "imagenet"])
+def test_names_that_look_alike_are_shown_as_escapes(tmp_path, name, forms):
+    for part, form in zip(("train", "val"), forms, strict=True):
+        put(tmp_path / part / form / "a.png", b"x")
+    escapes = [form.encode("unicode_escape").decode() for form in forms]
+    with pytest.raises(DataError) as caught:
+        load_data(name, str(tmp_path))
+    assert f"it lacks {escapes[0]} and has {escapes[1]}" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["folder", "imagenet", "parquet", "tinyimagenet"])
+def test_a_line_break_in_a_path_leaves_one_line(tmp_path, name):
+    for part in ("train", "val"):
+        put(tmp_path / "two\nlines" / part / "cat/a.png", b"")
+    with pytest.raises(DataError, match=r"two\\nlines") as caught:
+        load_data(name, str(tmp_path / "two\nlines"))
+    assert "\n" not in str(caught.value)

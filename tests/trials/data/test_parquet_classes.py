@@ -257,6 +257,13 @@ def test_validation_images_of_other_classes_than_training_are_refused(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_names_that_look_alike_are_shown_as_escapes(tmp_path):
+    write(tmp_path / "train.parquet", pictures(2), [0, 1], metadata=hugging_face(["caf\u00e9", "x"]))
+    write(tmp_path / "test.parquet", pictures(2), [0, 1], metadata=hugging_face(["cafe\u0301", "x"]))
+    with pytest.raises(DataError, match=r"has 'cafe.+u0301' and lacks 'caf.+xe9'"):
+        load_data("parquet", str(tmp_path))
+
+
 # --- labels from 1 ---------------------------------------------------------------------------------------------
 
 

@@ -199,6 +199,15 @@ def test_images_of_one_kind_may_have_another_name_in_each_file(tmp_path):
     assert len(load_data("parquet", str(tmp_path)).test_labels) == 3
 
 
+@pytest.mark.parametrize("options", [DataOptions(label_column="x"), DataOptions()])
+def test_line_breaks_in_names_of_columns_leave_one_line(tmp_path, options):
+    for split in ("train", "test"):
+        write(tmp_path / f"{split}.parquet", pictures(3), [0, 1, 2], label="a\nb", more=pa.array([1, 2, 3]))
+    with pytest.raises(DataError, match=r"a\\nb") as caught:
+        load_data("parquet", str(tmp_path), options)
+    assert "\n" not in str(caught.value)
+
+
 def test_several_columns_of_one_name(tmp_path):
     for split in ("train", "test"):
         table = pa.table([image_column(pictures(2)), pa.array([0, 1]), pa.array([1, 0])], ["image", "label", "label"])

@@ -25,7 +25,7 @@ from trials.data.folders import (
 from trials.data.images import DECODING, ImageStack
 from trials.data.raw import Arrays, RawData, channel_statistics, raw_data
 from trials.data.room import require_memory
-from trials.errors import AbsentData, DataError
+from trials.errors import AbsentData, DataError, one_line
 
 TEST_SPLITS = ("test", "val", "valid", "validation")
 LAYOUT = "train/<class>/ and test/<class>/ (or val/, valid/ or validation/) with image files"
@@ -112,7 +112,8 @@ def _test_split(data_dir: Path, classes: Mapping[str, int]) -> tuple[str, tuple[
     others = [f"{name}/" for name in (*present, *unknown) if name != split]
     if not others:
         return split, ()
-    return split, (f"not read in {data_dir}: {' and '.join(others)}; the test images are those of {split}/",)
+    note = f"not read in {data_dir}: {' and '.join(others)}; the test images are those of {split}/"
+    return split, (one_line(note),)
 
 
 def _is_split(path: Path, classes: Mapping[str, int]) -> bool:
