@@ -189,8 +189,8 @@ def test_grid_values_of_equal_content_are_refused(
 def test_a_space_reads_a_file_once_and_keeps_to_its_content(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights(here / "net.pt")
     read: list[object] = []
-    digest = named_files._digest_of_file
-    monkeypatch.setattr(named_files, "_digest_of_file", lambda where, what: read.append(where) or digest(where, what))
+    digest = named_files.digest_of_file
+    monkeypatch.setattr(named_files, "digest_of_file", lambda where, what: read.append(where) or digest(where, what))
     space = make_space(trial={**TRIAL, "source_net": "net.pt"}, grid={"density": [0.5, 0.2], "seed": list(range(20))})
     ids = [space.config(cell).id for cell in space.cells()]
     assert read == [here / "net.pt"]
