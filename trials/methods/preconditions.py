@@ -87,10 +87,10 @@ def _check_model(config: TrialConfig, facts: ModelFacts, data: DataHeader) -> No
 
 def _check_left(method: Method, facts: ModelFacts, left: Sequence[LeftLayer]) -> None:
     """Check the budgets of a method on the network that a file gives."""
-    kept, whole = sum(layer.kept for layer in left), sum(layer.weights for layer in facts.layers)
     try:
         method.check_left(left)
     except UserError as error:
+        kept, whole = sum(layer.kept for layer in left), sum(layer.weights for layer in facts.layers)
         if kept == whole:
             raise
         config = method.config
