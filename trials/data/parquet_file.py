@@ -71,20 +71,32 @@ def read_labels(header: ParquetHeader) -> LabelColumn:
 def lacks_labels(files: Sequence[Path], label: str, wanted: Wanted) -> bool:
     """Whether no row of ``files`` has a label: all are null, empty or -1 in the column ``label``, or it is missing.
 
-    A file is also asked for the columns that ``wanted`` would take. Without any rows the answer is no. Raises DataError
-    for a damaged file.
+    A file that may have its labels in another column does not lack them. Without any rows the answer is no. Raises
+    DataError for a damaged file.
     """
     rows = 0
     for file in files:
         with _opened(file) as parquet:
             rows += parquet.metadata.num_rows
             names = parquet.schema_arrow.names
-            if label not in names and any(name in names for name in wanted.label_names):
+            if label not in names and _has_other_labels(file, parquet.schema_arrow, label, wanted):
                 return False
             found = parquet.read(columns=[label]).column(label).to_pylist() if names.count(label) == 1 else []
         if label in names and not (found and all(_is_no_label(value) for value in found)):
             return False
     return rows > 0
+
+
+def _has_other_labels(file: Path, schema: Any, label: str, wanted: Wanted) -> bool:
+    """Whether a column of a usual name is there or, where ``label`` was found by its type, one of such a type."""
+    if any(name in schema.names for name in wanted.label_names):
+        return True
+    if label == wanted.label_column or label in wanted.label_names:
+        return False
+    try:
+        return bool(find_columns(file, schema, wanted).label)
+    except DataError:
+        return False
 
 
 def _is_no_label(value: Any) -> bool:
