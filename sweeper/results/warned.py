@@ -15,7 +15,7 @@ def codes_of(rows: Iterable[Row]) -> str:
 
 
 def of_data(trial: Row) -> list[str]:
-    """The codes of a trial that are of its data: they hold for every network that was trained on these."""
+    """The codes of a trial that describe its data, and so all networks trained on them."""
     return [code for code in trial.get("warnings") or () if code in OF_DATA]
 
 

@@ -94,8 +94,8 @@ def load_source(net: Net, method: Method) -> None:
 def require_fitting(config: TrialConfig, data: DataHeader) -> tuple[LeftLayer, ...]:
     """Check that the files and trials that a config names fit its model on data of these classes and channels.
 
-    Reads each of them once for every model and number of classes and channels. Returns the layers of the network that
-    a file gives, with their own shapes and what its mask keeps; none if no file gives one.
+    Reads each of them once per model, number of classes and number of channels. Returns the layers of the network that
+    a file gives, with their own shapes and the numbers of weights that its mask keeps; none if no file gives one.
 
     Raises:
         UserError: the file cannot be read, its weights do not fit the model, or the method would drop their mask.

@@ -32,7 +32,7 @@ WARNINGS = {
 """Codes of the column ``warnings``, each with what it says of a trial. trials/running/degenerate.py has the rules."""
 
 OF_DATA = frozenset({"one_class", "class_missing_in_val", "class_missing_in_train"})
-"""Codes of the data: in results, not in rows; they hold for every network that was trained on these data."""
+"""Codes that describe the data, and so all networks trained on them. They stand in results, not in rows."""
 
 
 BATCH_SIZES = (1, 128)
