@@ -1,9 +1,15 @@
-"""Scores, distributions, patterns and masks: the four parts of pruning, one file each."""
+"""Scores, distributions, patterns and masks: the four parts of pruning, one file each.
+
+``prune``, ``density``, ``compact``, ``make_permanent``, ``sparsify_adaptive`` and ``adaptive_loss`` work on any module
+(docs/pieces.md).
+"""
 
 from __future__ import annotations
 
+from trials.sparsity.adaptive import adaptive_loss, sparsify_adaptive
 from trials.sparsity.distributions import DISTRIBUTIONS, Count, Layer, Pool, drop_nearest, keep_nearest
 from trials.sparsity.masks import Masks, build_masks, density_of, prunable
+from trials.sparsity.on_modules import compact, density, make_permanent, prune
 from trials.sparsity.patterns import PATTERNS, Pattern
 from trials.sparsity.scores import SCORES
 from trials.sparsity.select import keep_count, select
@@ -17,11 +23,17 @@ __all__ = [
     "Masks",
     "Pattern",
     "Pool",
+    "adaptive_loss",
     "build_masks",
+    "compact",
+    "density",
     "density_of",
     "drop_nearest",
     "keep_count",
     "keep_nearest",
+    "make_permanent",
     "prunable",
+    "prune",
     "select",
+    "sparsify_adaptive",
 ]

@@ -1,0 +1,197 @@
+"""prune, density, make_permanent and compact on modules that no trial knows, mixed with torch.nn.utils.prune."""
+
+from __future__ import annotations
+
+import copy
+import io
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune as torch_prune
+
+import trials.sparsity as sp
+from trials.sparsity import DISTRIBUTIONS, PATTERNS, SCORES
+
+
+class Joined(nn.Module):
+    """Two branches that are added, and a head; a depthwise convolution in one of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.branch = nn.Sequential(
+            nn.Conv2d(8, 12, 1, bias=False), nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 8, 3, padding=1)
+        )
+        self.deep = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        x = (self.branch(x) + self.deep(x)).relu()
+        return self.head(x.mean((2, 3)))
+
+
+def net() -> Joined:
+    torch.manual_seed(1)
+    model = Joined().double()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean)
+            nn.init.normal_(module.bias)
+    return model
+
+
+def images() -> Tensor:
+    return torch.randn(4, 3, 10, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize("score", SCORES)
+def test_every_choice_prunes_as_asked_and_further_within(score: str, distribution: str, pattern: str) -> None:
+    model = net()
+    how = {"score": score, "distribution": distribution, "pattern": pattern}
+    first = sp.prune(model, density=0.8, **how)
+    then = sp.prune(model, density=0.6, **how)
+    for name, mask in then.items():
+        assert not (mask & ~first[name]).any()
+        layer = model.get_submodule(name.removesuffix(".weight"))
+        assert torch.equal(layer.weight_mask.bool(), mask)
+        assert torch.equal(layer.weight, layer.weight_orig * mask)
+    if pattern == "weight":
+        total = sum(mask.numel() for mask in then.values())
+        assert abs(sp.density(model) - 0.6) <= len(then) / total
+
+
+def test_training_and_torch_keep_to_the_masks() -> None:
+    model = net()
+    masks = sp.prune(model, density=0.3)
+    torch_prune.random_unstructured(model.head, "weight", amount=3)
+    left = sp.density(model)
+    assert left == pytest.approx(0.3 - 3 / sum(mask.numel() for mask in masks.values()), abs=1e-3)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    for _ in range(3):
+        sgd.zero_grad()
+        model(images()).square().sum().backward()
+        sgd.step()
+    model(images())
+    assert sp.density(model) == left
+    for name, mask in masks.items():
+        assert not model.get_submodule(name.removesuffix(".weight")).weight[~mask].any()
+
+
+def test_a_pruned_model_is_saved_and_loaded() -> None:
+    model, other = net(), net()
+    sp.prune(model, density=0.3)
+    sp.prune(other, density=0.9)
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert torch.equal(other(images()), model(images()))
+    assert sp.density(other) == sp.density(model)
+
+
+def test_permanent_is_the_same_network_of_plain_weights() -> None:
+    model = net()
+    sp.prune(model, density=0.3)
+    torch_prune.l1_unstructured(model.stem, "bias", amount=2)
+    before, left = model(images()), sp.density(model)
+    assert sp.make_permanent(model) is model
+    assert model.state_dict().keys() == net().state_dict().keys()
+    assert torch.equal(model(images()), before)
+    assert sp.density(model) == left
+    assert not torch_prune.is_pruned(model)
+
+
+def test_only_the_named_layers_are_pruned() -> None:
+    model = net()
+    masks = sp.prune(model, density=0.5, layers=["stem", "branch.3"])
+    assert list(masks) == ["stem.weight", "branch.3.weight"]
+    assert {name for name, _ in model.named_buffers() if name.endswith("_mask")} == {
+        "stem.weight_mask",
+        "branch.3.weight_mask",
+    }
+
+
+def test_a_layer_alone_is_a_module_too() -> None:
+    layer = nn.Linear(10, 10)
+    assert list(sp.prune(layer, density=0.5)) == ["weight"]
+    assert sp.density(layer) == 0.5
+
+
+def test_compact_computes_the_same_and_leaves_the_model_alone() -> None:
+    model = net().train()
+    sp.prune(model, density=0.5, pattern="filter", layers=["branch.0"])
+    gone = ~model.branch[0].weight_mask.flatten(1).any(1)
+    with torch.no_grad():
+        model.branch[1].weight[gone] = 0
+        model.branch[1].bias[gone] = 0
+    model(images()).sum().backward()  # the pruned weights have a history now
+    state = copy.deepcopy(model.state_dict())
+    smaller = sp.compact(model, images())
+    assert smaller.branch[0].out_channels == smaller.branch[3].in_channels == 6
+    torch.testing.assert_close(smaller(images()), model.eval()(images()))
+    assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
+    assert torch_prune.is_pruned(model)
+
+
+def test_compact_keeps_a_filter_that_still_emits_a_constant() -> None:
+    model = net()
+    sp.prune(model, density=0.5, pattern="filter", layers=["branch.0"])
+    assert sp.compact(model, images()).branch[0].out_channels == 12
+
+
+def test_equal_seeds_draw_equal_masks() -> None:
+    one, other, third = (sp.prune(net(), density=0.5, score="random", seed=seed) for seed in (3, 3, 4))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert any(not torch.equal(one[name], third[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"density": 0}, r"density is 0, but must be in \(0, 1\]"),
+        ({"density": 1.5}, r"density is 1.5, but must be in \(0, 1\]"),
+        ({"density": 0.5, "score": "lapm"}, "score is 'lapm', but must be one of"),
+        ({"density": 0.5, "pattern": "row"}, "pattern is 'row', but must be one of"),
+        ({"density": 0.5, "distribution": "even"}, "distribution is 'even', but must be one of"),
+        ({"density": 0.5, "layers": ["fc"]}, "layers has fc, which the pattern cannot prune: name some of stem"),
+        ({"density": 0.5, "layers": ["head"], "pattern": "filter"}, "layers has head, which the pattern cannot prune"),
+        ({"density": 0.5, "layers": []}, "Joined has no layer that the pattern can prune"),
+    ],
+)
+def test_what_cannot_be_is_refused(asked: dict[str, object], message: str) -> None:
+    model = net()
+    with pytest.raises(ValueError, match=message):
+        sp.prune(model, **asked)  # type: ignore[arg-type]
+    assert not torch_prune.is_pruned(model)
+
+
+def test_more_than_is_left_is_refused() -> None:
+    model = net()
+    sp.prune(model, density=0.2)
+    with pytest.raises(ValueError, match="density is 0.5, but only 0.2.* of the weights are left: give a lower one"):
+        sp.prune(model, density=0.5)
+
+
+def test_masks_and_thresholds_do_not_mix() -> None:
+    model = net()
+    sp.sparsify_adaptive(model, min_weights=10)
+    with pytest.raises(ValueError, match="are parametrized and cannot have masks: call make_permanent first"):
+        sp.prune(model, density=0.5)
+    sp.prune(sp.make_permanent(model), density=0.2)
+
+
+def test_what_cannot_be_traced_is_refused() -> None:
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x) if x.sum() > 0 else x
+
+    with pytest.raises(ValueError, match="Branching cannot be made smaller"):
+        sp.compact(Branching(), torch.ones(1, 4))

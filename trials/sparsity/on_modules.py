@@ -1,0 +1,201 @@
+"""The pieces alone: prune any module, count what is left, make it permanent, or make it smaller.
+
+Masks are stored as :mod:`torch.nn.utils.prune` stores them (``weight_orig`` and ``weight_mask``), so that its functions
+and these can be mixed. docs/pieces.md shows how.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils import prune as torch_prune
+
+from trials.compact import kept_rows, shrink, silent
+from trials.errors import UserError, listed, unknown_name
+from trials.seeding import generator
+from trials.sparsity.adaptive import threshold_in
+from trials.sparsity.distributions import DISTRIBUTIONS
+from trials.sparsity.masks import Masks, build_masks, density_of
+from trials.sparsity.patterns import PATTERNS
+from trials.sparsity.scores import SCORES
+
+
+def prune(
+    model: nn.Module,
+    *,
+    density: float,
+    score: str = "magnitude",
+    distribution: str = "global",
+    pattern: str = "weight",
+    layers: Collection[str] | None = None,
+    seed: int = 0,
+) -> Masks:
+    """Prune a module's convolutions and linear layers in place to exactly ``density``.
+
+    The layers get ``weight_orig`` and ``weight_mask``, so the masks hold while the module trains. What is pruned
+    already stays pruned, and counts.
+
+    Args:
+        density: share of the layers' units to keep, in (0, 1].
+        score: a name in ``SCORES``: ``magnitude``, ``random`` or ``lamp``.
+        distribution: a name in ``DISTRIBUTIONS``: ``global``, ``uniform``, ``uniform_plus`` or ``erk``.
+        pattern: a name in ``PATTERNS``, such as ``weight`` or ``filter``; only ``weight`` prunes linear layers.
+        layers: names of the layers to prune; None for all.
+        seed: of score ``random``.
+
+    Returns:
+        The masks, bool, by weight name.
+
+    Raises:
+        ValueError: a name is unknown, a layer cannot be pruned, or the density is out of range or above what is left.
+    """
+    _require_names(score, distribution, pattern)
+    chosen = {_mask_name(name): layer for name, layer in _layers(model, PATTERNS[pattern].linear, layers).items()}
+    before = {name: _kept_by_mask(layer) for name, layer in chosen.items()}
+    left = density_of(before)
+    _require_density(density, left)
+    weights = {name: _weight(layer) for name, layer in chosen.items()}
+    masks = build_masks(
+        SCORES[score](weights, generator(seed, "score")),
+        density=density / left,
+        pattern=PATTERNS[pattern],
+        distribution=DISTRIBUTIONS[distribution],
+        within=before if left < 1 else None,
+    )
+    for name, layer in chosen.items():
+        torch_prune.custom_from_mask(layer, "weight", masks[name])
+    return masks
+
+
+def density(model: nn.Module) -> float:
+    """Return kept over all weights of a module's Conv2d and Linear layers; 1 without such layers.
+
+    A weight counts as kept where its mask (``weight_mask``) keeps it, where its threshold
+    (:func:`~trials.sparsity.adaptive.sparsify_adaptive`) does, or, in a layer without either, where it is not zero.
+    """
+    kept = [_kept(layer) for layer in _found(model).values()]
+    total = sum(mask.numel() for mask in kept)
+    return sum(int(mask.sum()) for mask in kept) / total if total else 1.0
+
+
+def make_permanent(model: nn.Module) -> nn.Module:
+    """Turn masks and thresholds into zeros of plain weights, in place; ``iter_desparsify`` of the release.
+
+    Ends :func:`prune`, :mod:`torch.nn.utils.prune` and :func:`~trials.sparsity.adaptive.sparsify_adaptive`. Returns the
+    module.
+    """
+    for module in model.modules():
+        for mask in [key for key in module._buffers if _pruned(module, key)]:
+            torch_prune.remove(module, mask.removesuffix("_mask"))
+        if threshold_in(module) is not None:
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+    return model
+
+
+def compact(model: nn.Module, example: Tensor) -> nn.Module:
+    """Return a physically smaller copy of a module that computes the same, in evaluation mode.
+
+    Filters go that no layer reads, or that are zero together with their bias and batch norm. Filters stay whose removal
+    would change an output.
+
+    Args:
+        example: a batch that the module takes; the copy's outputs for it are compared with the module's.
+
+    Raises:
+        ValueError: the module's forward pass cannot be traced by torch.fx, or the outputs differ.
+    """
+    smaller = make_permanent(_copied(model)).eval()
+    with torch.no_grad():
+        before = smaller(example)
+        try:
+            kept = kept_rows(smaller, silent(smaller), "filter")
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        shrink(smaller, kept)
+        after = smaller(example)
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
+    return smaller
+
+
+def _require_names(score: str, distribution: str, pattern: str) -> None:
+    registries = {
+        "score": (score, SCORES),
+        "distribution": (distribution, DISTRIBUTIONS),
+        "pattern": (pattern, PATTERNS),
+    }
+    for kind, (name, known) in registries.items():
+        if name not in known:
+            raise ValueError(unknown_name(kind, name, known))
+
+
+def _require_density(density: float, left: float) -> None:
+    if not 0 < density <= 1:
+        raise ValueError(f"density is {density}, but must be in (0, 1]")
+    if density > left:
+        raise ValueError(f"density is {density}, but only {left:.4g} of the weights are left: give a lower one")
+
+
+def _layers(model: nn.Module, linear: bool, only: Collection[str] | None) -> dict[str, Any]:
+    """Return the modules to prune, by name. Raises ValueError if one of them cannot be pruned."""
+    found = _found(model, linear=linear)
+    if only is not None:
+        unknown = [name for name in only if name not in found]
+        if unknown:
+            raise ValueError(
+                f"layers has {listed(unknown)}, which the pattern cannot prune: name some of {listed(found)}"
+            )
+        found = {name: layer for name, layer in found.items() if name in only}
+    if not found:
+        raise ValueError(f"{type(model).__name__} has no layer that the pattern can prune")
+    parametrized = [name for name, layer in found.items() if parametrize.is_parametrized(layer, "weight")]
+    if parametrized:
+        raise ValueError(f"{listed(parametrized)} are parametrized and cannot have masks: call make_permanent first")
+    return found
+
+
+def _found(model: nn.Module, *, linear: bool = True) -> dict[str, Any]:
+    kinds = (nn.Conv2d, nn.Linear) if linear else (nn.Conv2d,)
+    return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
+
+
+def _mask_name(layer: str) -> str:
+    return f"{layer}.weight".lstrip(".")  # the module itself may be a layer
+
+
+def _weight(layer: Any) -> Tensor:
+    """A layer's effective weight."""
+    if _pruned(layer, "weight_mask"):
+        return (layer.weight_orig * layer.weight_mask).detach()
+    return layer.weight.detach()
+
+
+def _kept_by_mask(layer: Any) -> Tensor:
+    """A layer's mask, bool; all True without one."""
+    return layer.weight_mask != 0 if _pruned(layer, "weight_mask") else torch.ones_like(layer.weight, dtype=torch.bool)
+
+
+def _kept(layer: Any) -> Tensor:
+    return layer.weight_mask != 0 if _pruned(layer, "weight_mask") else layer.weight.detach() != 0
+
+
+def _pruned(module: nn.Module, mask: str) -> bool:
+    """Whether ``mask`` is a buffer that torch.nn.utils.prune made."""
+    return (
+        mask.endswith("_mask")
+        and mask in module._buffers
+        and f"{mask.removesuffix('_mask')}_orig" in module._parameters
+    )
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """Deep copy a module; torch.nn.utils.prune's weights have a history, which cannot be copied."""
+    for module in model.modules():
+        for key in [key for key in module._buffers if _pruned(module, key)]:
+            name = key.removesuffix("_mask")
+            setattr(module, name, getattr(module, name).detach())  # computed anew by the next forward pass
+    return copy.deepcopy(model)
