@@ -185,6 +185,7 @@ class Method(ABC):
             the new value in its next step.
         takes_masks: whether the method goes on from the mask of a file that it starts from (``source_net``).
         takes_compact: whether the method runs on a compact network that it starts from.
+        prunes: names of the patterns that the method prunes by, if no field of its config says them.
     """
 
     Config: ClassVar[type[TrialConfig]]
@@ -193,6 +194,7 @@ class Method(ABC):
     mutable: ClassVar[frozenset[str]] = frozenset()
     takes_masks: ClassVar[bool] = False
     takes_compact: ClassVar[bool] = False
+    prunes: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Any) -> None:
         self.config = config
