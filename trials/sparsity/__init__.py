@@ -7,12 +7,13 @@
 from __future__ import annotations
 
 from trials.sparsity.adaptive import adaptive_loss, sparsify_adaptive
-from trials.sparsity.distributions import DISTRIBUTIONS, Count, Layer, Pool, drop_nearest, keep_nearest
-from trials.sparsity.masks import Masks, build_masks, density_of, prunable
+from trials.sparsity.counts import drop_nearest, keep_count, keep_nearest, nearest_count
+from trials.sparsity.distributions import DISTRIBUTIONS, Count, Layer, Pool
+from trials.sparsity.masks import Masks, build_masks, density_of, masks_by_score, prunable
 from trials.sparsity.on_modules import compact, density, make_permanent, prune
 from trials.sparsity.patterns import PATTERNS, Pattern
-from trials.sparsity.scores import SCORES
-from trials.sparsity.select import keep_count, select
+from trials.sparsity.scores import SCORES, Score
+from trials.sparsity.select import select
 
 __all__ = [
     "DISTRIBUTIONS",
@@ -23,6 +24,7 @@ __all__ = [
     "Masks",
     "Pattern",
     "Pool",
+    "Score",
     "adaptive_loss",
     "build_masks",
     "compact",
@@ -32,6 +34,8 @@ __all__ = [
     "keep_count",
     "keep_nearest",
     "make_permanent",
+    "masks_by_score",
+    "nearest_count",
     "prunable",
     "prune",
     "select",

@@ -19,9 +19,10 @@ from trials.compact import kept_rows, shrink, silent
 from trials.errors import UserError, listed, unknown_name
 from trials.seeding import generator
 from trials.sparsity.adaptive import threshold_in
+from trials.sparsity.counts import nearest_count
 from trials.sparsity.distributions import DISTRIBUTIONS
-from trials.sparsity.masks import Masks, build_masks, density_of
-from trials.sparsity.patterns import PATTERNS
+from trials.sparsity.masks import Masks, masks_by_score
+from trials.sparsity.patterns import PATTERNS, Pattern
 from trials.sparsity.scores import SCORES
 
 
@@ -57,15 +58,16 @@ def prune(
     _require_names(score, distribution, pattern)
     chosen = {_mask_name(name): layer for name, layer in _layers(model, PATTERNS[pattern].linear, layers).items()}
     before = {name: _kept_by_mask(layer) for name, layer in chosen.items()}
-    left = density_of(before)
-    _require_density(density, left)
-    weights = {name: _weight(layer) for name, layer in chosen.items()}
-    masks = build_masks(
-        SCORES[score](weights, generator(seed, "score")),
-        density=density / left,
+    _require_density(density, before, PATTERNS[pattern])
+    masks = masks_by_score(
+        SCORES[score],
+        {name: _weight(layer) for name, layer in chosen.items()},
+        generator(seed, "score"),
+        density=density,
         pattern=PATTERNS[pattern],
         distribution=DISTRIBUTIONS[distribution],
-        within=before if left < 1 else None,
+        within=before,
+        of_dense=True,
     )
     for name, layer in chosen.items():
         torch_prune.custom_from_mask(layer, "weight", masks[name])
@@ -133,11 +135,15 @@ def _require_names(score: str, distribution: str, pattern: str) -> None:
             raise ValueError(unknown_name(kind, name, known))
 
 
-def _require_density(density: float, left: float) -> None:
+def _require_density(density: float, before: Masks, pattern: Pattern) -> None:
     if not 0 < density <= 1:
         raise ValueError(f"density is {density}, but must be in (0, 1]")
-    if density > left:
-        raise ValueError(f"density is {density}, but only {left:.4g} of the weights are left: give a lower one")
+    units = [pattern.left(mask) for mask in before.values()]
+    left, total = sum(int(unit.sum()) for unit in units), sum(unit.numel() for unit in units)
+    if nearest_count(density, total) > left:
+        raise ValueError(
+            f"density is {density}, but only {left / total:.4g} of {total} {pattern.name}s are left: give a lower one"
+        )
 
 
 def _layers(model: nn.Module, linear: bool, only: Collection[str] | None) -> dict[str, Any]:

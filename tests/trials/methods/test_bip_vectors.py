@@ -21,7 +21,7 @@ from trials.config.schedules import Schedule
 from trials.methods.base import TrainStage
 from trials.methods.bip.bip import Bilevel, BipConfig
 from trials.methods.parsing import parse
-from trials.sparsity import DISTRIBUTIONS, PATTERNS, build_masks, prunable
+from trials.sparsity import DISTRIBUTIONS, PATTERNS, build_masks, keep_count, prunable
 from trials.training.net import Net
 
 STATISTICS = ("running_mean", "running_var")
@@ -52,6 +52,7 @@ def config_of(about: dict[str, Any]) -> BipConfig:
             "model": "tiny",
             "precision": "float64",
             "density": about["k"],
+            "rounding": "released",
             "implicit_gradient": about["ig_term"],
             "implicit_step": about["lr2"],
             "score_init": about["score_init"],
@@ -138,6 +139,7 @@ def test_bilevel_steps(name: str) -> None:
             pattern=PATTERNS["weight"],
             distribution=DISTRIBUTIONS["global"],
             absolute=True,
+            count=keep_count,
         )
         net.set_masks(masks)
         stage.initial = (recorded.weights, recorded.scores)
@@ -224,6 +226,7 @@ def test_straight_through_gradient(kind: str) -> None:
         pattern=pattern,
         distribution=DISTRIBUTIONS["uniform"],
         absolute=True,
+        count=keep_count,
     )["w"]
     assert torch.equal(mask, arrays[f"mask_{kind}"].bool())
     about = {**MANIFEST["files"][STEPS[0]], "ig_term": "none", "lr2": 0.0}
