@@ -15,11 +15,11 @@ from trials.sparsity import PATTERNS
 def patterns_of(method: type[Method]) -> tuple[str, ...]:
     """Return the names of the patterns that a method's config accepts, in the order of ``PATTERNS``.
 
-    They stand in its field ``pattern`` or ``unit``, or in ``backward.pattern`` of its recipe; a method without such a
-    field says them itself (``Method.prunes``). Empty for a method that prunes nothing.
+    They stand in its field ``pattern`` or ``unit``, or in ``backward.pattern`` of its recipe, unless the method says
+    them itself (``Method.prunes``). Empty for a method that prunes nothing.
     """
     accepted = set(method.prunes)
-    for name, field in _fields(method.Config):
+    for name, field in () if accepted else _fields(method.Config):
         if name in ("pattern", "unit"):
             accepted |= {pattern for pattern in PATTERNS if _accepts(field, pattern)}
     return tuple(name for name in PATTERNS if name in accepted)

@@ -29,10 +29,10 @@ from trials.sparsity.scores import SCORES
 def prune(
     model: nn.Module,
     *,
-    density: float,
+    density: float | None = None,
     score: str = "magnitude",
     distribution: str = "global",
-    pattern: str = "weight",
+    pattern: str | Pattern = "weight",
     layers: Collection[str] | None = None,
     seed: int = 0,
 ) -> Masks:
@@ -42,10 +42,10 @@ def prune(
     already stays pruned, and counts.
 
     Args:
-        density: share of the layers' units to keep, in (0, 1].
+        density: share of the layers' units to keep, in (0, 1]. Pattern ``nm`` implies it.
         score: a name in ``SCORES``: ``magnitude``, ``random`` or ``lamp``.
         distribution: a name in ``DISTRIBUTIONS``: ``global``, ``uniform``, ``uniform_plus`` or ``erk``.
-        pattern: a name in ``PATTERNS``, such as ``weight`` or ``filter``; only ``weight`` prunes linear layers.
+        pattern: a name in ``PATTERNS``, such as ``weight`` or ``filter``, or :func:`n_of_m`.
         layers: names of the layers to prune; None for all.
         seed: of score ``random``.
 
@@ -55,16 +55,15 @@ def prune(
     Raises:
         ValueError: a name is unknown, a layer cannot be pruned, or the density is out of range or above what is left.
     """
-    _require_names(score, distribution, pattern)
-    chosen = {_mask_name(name): layer for name, layer in _layers(model, PATTERNS[pattern].linear, layers).items()}
+    units = _named_parts(score, distribution, pattern)
+    chosen = {_mask_name(name): layer for name, layer in _layers(model, units, layers).items()}
     before = {name: _kept_by_mask(layer) for name, layer in chosen.items()}
-    _require_density(density, before, PATTERNS[pattern])
     masks = masks_by_score(
         SCORES[score],
         {name: _weight(layer) for name, layer in chosen.items()},
         generator(seed, "score"),
-        density=density,
-        pattern=PATTERNS[pattern],
+        density=_density_within(density, before, units),
+        pattern=units,
         distribution=DISTRIBUTIONS[distribution],
         within=before,
         of_dense=True,
@@ -124,19 +123,23 @@ def compact(model: nn.Module, example: Tensor) -> nn.Module:
     return smaller
 
 
-def _require_names(score: str, distribution: str, pattern: str) -> None:
-    registries = {
-        "score": (score, SCORES),
-        "distribution": (distribution, DISTRIBUTIONS),
-        "pattern": (pattern, PATTERNS),
-    }
+def _named_parts(score: str, distribution: str, pattern: str | Pattern) -> Pattern:
+    """Return the pattern. Raises ValueError for a name that is not known."""
+    registries = {"score": (score, SCORES), "distribution": (distribution, DISTRIBUTIONS)}
+    if isinstance(pattern, str):
+        registries["pattern"] = (pattern, PATTERNS)
     for kind, (name, known) in registries.items():
         if name not in known:
             raise ValueError(unknown_name(kind, name, known))
+    return PATTERNS[pattern] if isinstance(pattern, str) else pattern
 
 
-def _require_density(density: float, before: Masks, pattern: Pattern) -> None:
-    if not 0 < density <= 1:
+def _density_within(density: float | None, before: Masks, pattern: Pattern) -> float:
+    """Return the density that is asked. Raises ValueError if there is none, or if it cannot be reached."""
+    if pattern.density is not None and density not in (None, pattern.density):
+        raise ValueError(f"density is {density}, but the pattern keeps {pattern.density:.4g}: leave out density")
+    density = pattern.density if density is None else density
+    if density is None or not 0 < density <= 1:
         raise ValueError(f"density is {density}, but must be in (0, 1]")
     units = [pattern.left(mask) for mask in before.values()]
     left, total = sum(int(unit.sum()) for unit in units), sum(unit.numel() for unit in units)
@@ -144,11 +147,12 @@ def _require_density(density: float, before: Masks, pattern: Pattern) -> None:
         raise ValueError(
             f"density is {density}, but only {left / total:.4g} of {total} {pattern.name}s are left: give a lower one"
         )
+    return density
 
 
-def _layers(model: nn.Module, linear: bool, only: Collection[str] | None) -> dict[str, Any]:
+def _layers(model: nn.Module, pattern: Pattern, only: Collection[str] | None) -> dict[str, Any]:
     """Return the modules to prune, by name. Raises ValueError if one of them cannot be pruned."""
-    found = _found(model, linear=linear)
+    found = {name: layer for name, layer in _found(model).items() if pattern.prunes(_size(layer))}
     if only is not None:
         unknown = [name for name in only if name not in found]
         if unknown:
@@ -164,9 +168,15 @@ def _layers(model: nn.Module, linear: bool, only: Collection[str] | None) -> dic
     return found
 
 
-def _found(model: nn.Module, *, linear: bool = True) -> dict[str, Any]:
-    kinds = (nn.Conv2d, nn.Linear) if linear else (nn.Conv2d,)
-    return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
+def _found(model: nn.Module) -> dict[str, Any]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
+
+
+def _size(layer: Any) -> torch.Size:
+    """Shape of a layer's weight, without computing a parametrized one."""
+    parametrized = parametrize.is_parametrized(layer, "weight")
+    size: torch.Size = (layer.parametrizations["weight"].original if parametrized else layer.weight).shape
+    return size
 
 
 def _mask_name(layer: str) -> str:
