@@ -43,11 +43,11 @@ class SplitBlock(nn.Module):
 
     def __init__(self, planes: int) -> None:
         super().__init__()
-        self.half = planes // 2
-        self.right = _convolutions(self.half, self.half, self.half, 1)
+        self.passing = planes // 2
+        self.right = _convolutions(self.passing, self.passing, self.passing, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return interleaved(x[:, : self.half], self.right(x[:, self.half :]))
+        return interleaved(x[:, : self.passing], self.right(x[:, self.passing :]))
 
 
 class DownBlock(nn.Module):
