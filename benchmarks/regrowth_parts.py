@@ -224,11 +224,15 @@ def main(arguments: Sequence[str]) -> int:
     if runs < 1 or options.epochs < 0 or options.images < 2 * BATCH:
         parser.error(f"--runs must be at least 1, --epochs at least 0 and --images at least {2 * BATCH}")
     device, raw = resolve_device(options.device), random_images(options.images, options.side)
-    DATASETS[DATA] = lambda _folder: raw
-    config = parse({"method": "regrow", "model": options.model, "dataset": DATA, "device": str(device)})
     timings, regrown = Timings(device), 0
-    for _ in range(runs):
-        regrown = episode(config, raw, options, timings)
+    DATASETS[DATA] = lambda _folder: raw
+    try:
+        config = parse({"method": "regrow", "model": options.model, "dataset": DATA, "device": str(device)})
+        for _ in range(runs):
+            regrown = episode(config, raw, options, timings)
+    finally:
+        del DATASETS[DATA]
+        forget()
     parts = summary(timings, runs)
     title = f"{options.model}, {regrown:,} weights regrown, {options.epochs} epochs of finetuning, {device}, n {runs}"
     print(title)
