@@ -12,7 +12,7 @@ from trials import compact
 from trials.compact import silent, slices, spread
 from trials.errors import UserError, listed
 from trials.networks.onnx import export_onnx
-from trials.networks.stored import architecture_in, checkpoint, network, network_of
+from trials.networks.stored import architecture_in, checkpoint, inputs_of, network, network_of
 from trials.storage import files
 from trials.storage.place import Place
 
@@ -50,7 +50,7 @@ def _writer(trial: Place, form: str) -> Callable[[Path], None]:
     net.shrink(silent(net.model), "filter")
     if form == "compact":
         return lambda to: compact.save(to, architecture, net.kept, net.model.state_dict())
-    return lambda to: export_onnx(net.model, architecture.shape, to)
+    return lambda to: export_onnx(net.model, architecture.shape, to, inputs_of(trial))
 
 
 def _state(net: Mapping[str, Any], form: str) -> dict[str, Tensor]:

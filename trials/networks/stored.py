@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,6 +44,18 @@ def network_of(trial: Place) -> dict[str, Any]:
         UserError: the folder holds no checkpoint.
     """
     return dict(checkpoint(trial)["net"])
+
+
+def inputs_of(trial: Place) -> str:
+    """What a trial's network takes as inputs: pixels, and how they are normalised; empty if it is unknown."""
+    try:
+        config = json.loads((trial / "config.json").read_bytes())["config"]
+        by, data = config.get("normalise", "dataset"), config["dataset"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""  # a folder without it, as a test's or an older version's
+    if by == "none":
+        return "pixels scaled to 0..1, not normalised"
+    return f"pixels scaled to 0..1, normalised by {'ImageNet' if by == 'imagenet' else data}'s mean and deviation"
 
 
 def status(trial: Place) -> str | None:

@@ -250,15 +250,15 @@ def test_measuring_changes_nothing() -> None:
 def test_imagenet_statistics(few_digits: None) -> None:
     import dataclasses
 
-    from trials.data import RawData, load_data, normalised_as_imagenet
+    from trials.data import RawData, load_data, normalised
     from trials.errors import DataError
 
     digits = load_data("digits")
     assert isinstance(digits, RawData)
     with pytest.raises(DataError, match="normalise is 'imagenet', but digits has 1 channels"):
-        normalised_as_imagenet(digits)
+        normalised(digits, "imagenet")
     rgb = dataclasses.replace(digits, train_images=digits.train_images.repeat(1, 3, 1, 1), mean=(0.5,) * 3)
-    assert normalised_as_imagenet(rgb).mean == (0.485, 0.456, 0.406)
+    assert normalised(rgb, "imagenet").mean == (0.485, 0.456, 0.406)
 
 
 @pytest.mark.parametrize("model", ["tiny", "lenet5", "mlp_7_relu"])
