@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from trials.errors import UserError, listed
+from trials.errors import UserError, listed, unknown_name
+from trials.models import MODELS
 from trials.networks.converting import as_it_stands, for_model, take_out
 from trials.storage import files
 
@@ -22,6 +23,10 @@ def convert_command(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     if not options.i_trust_this_file:
         raise UserError(f"FILE is {str(options.file)!r}, which {RISK}")
+    if options.model is not None and options.model not in MODELS:
+        raise UserError(unknown_name("--model", options.model, MODELS))
+    if not 0 < options.seconds < 1e6:
+        raise UserError(f"--seconds is {options.seconds:g}, but must be positive, and less than 1,000,000")
     taken = take_out(options.file.expanduser(), options.seconds)
     content, said = as_it_stands(taken), True
     if options.model is not None:

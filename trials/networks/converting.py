@@ -119,7 +119,12 @@ def for_model(taken: Taken, name: str, image_size: int | None) -> tuple[dict[str
     """
     what = f"--model is {name!r}"
     classes, channels = _ends(taken.tensors, name)
-    model = without_values(name, num_classes=classes, in_channels=channels)
+    try:
+        model = without_values(name, num_classes=classes, in_channels=channels)
+    except Exception as error:  # noqa: BLE001  whatever a model's own code raises
+        reason = " ".join(str(error).split())
+        raise UserError(f"{what}, but cannot be built for {classes} classes and {channels} channels ({reason}), as "
+                        "FILE has them: give the model it was saved from") from None  # fmt: skip
     own = model.state_dict()
     tensors = own_names(taken.tensors, own, what)
     if all(tensors[n].shape == own[n].shape for n in own if n in tensors):

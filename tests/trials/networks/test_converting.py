@@ -249,6 +249,10 @@ def test_the_command(
     assert "give --i-trust-this-file" in said
     assert not to.exists()
     monkeypatch.delitem(sys.modules, "model.resnet")
+    assert main([*command[:-1], "tyni", "--i-trust-this-file"]) == 2
+    assert "--model is 'tyni'" in capsys.readouterr().err
+    assert main([*command, "--i-trust-this-file", "--seconds", "0"]) == 2
+    assert "--seconds is 0, but must be positive" in capsys.readouterr().err
     assert main([*command, "--i-trust-this-file"]) == 0
     out = capsys.readouterr()
     assert f"{to} holds a compact network of" in out.out
