@@ -12,10 +12,10 @@ import torch
 
 from trials.commands.arguments import add_threads
 from trials.compact import Architecture
-from trials.training.compact_form import compact_form
 from trials.networks.stored import network
 from trials.sparsity.accounting import LayerSizes, layer_parameters, summary, torch_flops
 from trials.storage.place import place
+from trials.training.compact_form import compact_form
 from trials.training.device import resolve_device
 from trials.training.latency import measure
 from trials.training.net import Net
@@ -56,7 +56,7 @@ def profile(trial: Path, device: torch.device) -> list[dict[str, Any]]:
 
 
 def forms(dense: Net, net: Net) -> dict[str, Net]:
-    """Return the forms that a network has, by name: dense, sparse if it has masks, compact if it is or can be smaller."""
+    """Return a network's forms by name: dense, sparse if it has masks, compact if it has masks or can be smaller."""
     smaller = compact_form(net)
     smaller.set_masks({})  # what is computed with, zeros included
     found = {"dense": dense}

@@ -1,8 +1,8 @@
-"""Find channels that carry the same number whatever the image is: filters of zeros, behind batch norms and activations.
+"""Find channels that carry the same number whatever the image is.
 
-A filter whose weights are zero emits its bias, a batch norm makes another number of it, and ReLU makes a zero of that if
-it is negative. The model is traced symbolically (torch.fx) and only these numbers are computed, in evaluation mode and
-in float64. Whatever is not known here makes a channel unknown (NaN), never a wrong number.
+A filter whose weights are zero emits its bias, a batch norm makes another number of it, and ReLU makes a zero of that
+if it is negative. The model is traced symbolically (torch.fx) and only these numbers are computed, in evaluation mode
+and in float64. Whatever is not known here makes a channel unknown (NaN), never a wrong number.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ def _emitted(layer: Any, read: Tensor | None) -> Tensor:
     """The number in each output channel of a layer (float64 [rows]), from those in the channels that it reads."""
     weight = layer.weight.detach().flatten(2).sum(2).double() if layer.weight.dim() > 2 else layer.weight.double()
     there = (layer.weight != 0).flatten(2).any(2) if layer.weight.dim() > 2 else layer.weight != 0  # [rows, columns]
-    bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.double()
+    bias: Tensor = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.double()
     if read is None or getattr(layer, "groups", 1) > 1 or there.shape[1] % len(read):
         return bias.masked_fill(there.any(1), torch.nan)
     columns = read.repeat_interleave(there.shape[1] // len(read))
     varies = columns.isnan() | (columns != 0 if pads_with_zeros(layer) else False)
-    sums = bias + weight @ columns.nan_to_num()
+    sums: Tensor = bias + weight @ columns.nan_to_num()
     return sums.masked_fill((there & varies).any(1), torch.nan)
 
 
@@ -82,7 +82,7 @@ def pads_with_zeros(layer: Any) -> bool:
         return False
     if layer.padding == "same":
         return any(size > 1 for size in layer.kernel_size)
-    return any(layer.padding)  # type: ignore[arg-type]
+    return any(layer.padding)
 
 
 def _only_norm(node: fx.Node, modules: dict[str, Any]) -> str:
@@ -138,5 +138,5 @@ def _zeros_only(read: Tensor) -> Tensor:
 def _normalised(norm: Any, read: Tensor) -> Tensor | None:
     if norm.running_mean is None:
         return None
-    result = (read - norm.running_mean.double()) / torch.sqrt(norm.running_var.double() + norm.eps)
+    result: Tensor = (read - norm.running_mean.double()) / torch.sqrt(norm.running_var.double() + norm.eps)
     return result if norm.weight is None else result * norm.weight.double() + norm.bias.double()

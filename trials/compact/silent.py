@@ -91,9 +91,7 @@ def _read(model: nn.Module, found: Constants, channels: Channels) -> Tensor:
     return torch.stack(known)
 
 
-def _moved(
-    modules: Mapping[str, Any], found: Constants, channels: Channels, read: Tensor, constant: Tensor
-) -> Tensor:
+def _moved(modules: Mapping[str, Any], found: Constants, channels: Channels, read: Tensor, constant: Tensor) -> Tensor:
     """Move what constant channels contribute to where it can stay; returns those that are then free (bool [rows])."""
     readers = [modules[reader] for reader in channels.readers]
     norms = [modules.get(found.norms.get(reader, "")) for reader in channels.readers]
@@ -119,7 +117,7 @@ def _moved(
 
 
 def _add(layer: Any, norm: Any, numbers: Tensor) -> None:
-    """Add what constant channels (float64 [channels]) contribute to a layer's outputs to its bias or its norm's mean."""
+    """Add what constants (float64 [channels]) contribute to a layer's outputs to its bias, or to its norm's mean."""
     sums = _columns(layer.weight, len(numbers)).double().flatten(2).sum(2) @ numbers
     if layer.bias is not None:
         layer.bias.copy_(layer.bias.double() + sums)

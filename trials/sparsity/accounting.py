@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trials.compact import dependencies
 from trials.data import Source
-from trials.errors import UserError
-from trials.training.compact_form import compact_form
 from trials.sparsity.masks import prunable
 from trials.sparsity.positions import measured_positions
 from trials.storage.rows import COMPACT
+from trials.training.compact_form import compact_form
 from trials.training.net import Net
 
 
@@ -134,12 +134,17 @@ def realised(net: Net, sizes: LayerSizes) -> dict[str, int]:
 
     Zeros that are left in it count. A network that cannot be traced is counted as it is, and cannot be exported so.
     """
-    try:
-        model = compact_form(net).model
-    except UserError:
-        model = net.model
+    model = compact_form(net).model if _traceable(net.model) else net.model
     macs = sizes.macs_of(model)
     return dict(zip(COMPACT, (macs, 2 * macs, _count(model.parameters())), strict=True))
+
+
+def _traceable(model: nn.Module) -> bool:
+    try:
+        dependencies(model)
+    except Exception:  # noqa: BLE001  whatever the model's own code raises when it is traced
+        return False
+    return True
 
 
 def layer_rows(

@@ -79,7 +79,7 @@ class _Uses(TorchFunctionMode):
 
 def _memory(tensor: Tensor) -> tuple[int, int]:
     """Where a tensor's values lie; the same for its views that begin with its first value."""
-    return tensor.untyped_storage()._cdata, tensor.storage_offset()
+    return tensor.untyped_storage()._cdata, int(tensor.storage_offset())
 
 
 def _hooks(model: nn.Module, name: str, weight: Tensor, positions: dict[str, int]) -> list[Any]:
