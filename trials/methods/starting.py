@@ -160,8 +160,8 @@ def _read(source: _Source, model: nn.Module) -> Fitted:
     if not masks:
         return found
     complete = {  # a layer without a mask keeps all its weights
-        name: masks[name] if name in masks else torch.ones(weight.shape, dtype=torch.bool)
-        for name, weight in prunable(model).items()
+        name: masks[name] if name in masks else torch.ones(found.state[name].shape, dtype=torch.bool)
+        for name in prunable(model)
     }
     if not any(mask.any() for mask in complete.values()):
         raise UserError(
