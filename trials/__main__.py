@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from trials.commands.convert_pickle import convert_command
 from trials.commands.evaluate import evaluate_trials_command, recovered_command
 from trials.commands.evaluate_pretrained import evaluate_command
 from trials.commands.export import compare_command, export_command
@@ -34,6 +35,7 @@ COMMANDS = {
     "recovered": recovered_command,
     "saliency": saliency_command,
     "evaluate_pretrained": evaluate_command,
+    "convert_pickle": convert_command,
 }
 
 

@@ -15,9 +15,9 @@ from trials.config.trial_config import TrialConfig
 from trials.data import load_data
 from trials.errors import UserError, unknown_name
 from trials.methods.parsing import parse
-from trials.networks.stored import checkpoint
+from trials.networks.stored import checkpoint, whole_masks
 from trials.regrowth.saliency import class_saliency
-from trials.sparsity import prunable
+from trials.sparsity import density_of, prunable
 from trials.sparsity.accounting import LayerSizes, summary
 from trials.storage.place import Place
 from trials.training.build import build_loader, build_net
@@ -53,6 +53,22 @@ def load_trial(folder: Place, data_dir: str | None = None) -> tuple[TrialConfig,
     net = build_net(config, raw, resolve_device(config.device))
     net.load_state_dict(content["net"])
     return config, net
+
+
+def retention(folders: Sequence[Place]) -> dict[str, list[float]]:
+    """Share of weights that each trial keeps, per layer that is masked or cut, in the network's order; else 1.
+
+    The share is one of the whole model's weights, also for a compact network.
+
+    Raises:
+        UserError: a folder holds no trial with a checkpoint.
+    """
+    masks = [whole_masks(folder, checkpoint(folder)) for folder in folders]
+    names = dict.fromkeys(name for found in masks for name in found)
+    return {
+        name.removesuffix(".weight"): [density_of({name: m[name]}) if name in m else 1.0 for m in masks]
+        for name in names
+    }
 
 
 def sparsity_accuracy(

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trials.analysis import retention
 from trials.commands.profile import profile_text
 from trials.compact import Architecture
 from trials.errors import UserError
@@ -134,8 +135,11 @@ def inspect_command(arguments: list[str]) -> int:
     parser.add_argument("networks", type=place, nargs="+", metavar="NETWORK", help="a trial's folder, or a file")
     parser.add_argument("--dense", type=place, metavar="NETWORK",
                         help="list instead which filters of this dense network the narrowed ones have")  # fmt: skip
+    parser.add_argument("--densities", action="store_true", help="of trials: a row per layer, a column per trial")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON, in a list by network")
     options = parser.parse_args(arguments)
+    if options.densities:
+        return _print_densities(options.networks, options.json)
     read = (lambda network: filters_of(network, options.dense)) if options.dense else inspect
     found = [(network, read(network)) for network in options.networks]
     if options.json:
@@ -149,6 +153,21 @@ def inspect_command(arguments: list[str]) -> int:
             kept, of = ({row["layer"]: row[key] for row in rows} for key in ("filters", "of"))
             print(f"sparsity of filters: {channel_sparsity(kept, of):.4f}")
     return 0
+
+
+def _print_densities(trials: list[Place], as_json: bool) -> int:
+    found = retention(trials)
+    rows = [{"layer": layer, **dict(zip(_names(trials), shares, strict=True))} for layer, shares in found.items()]
+    if not rows:
+        raise UserError("no trial has a mask or a smaller network: give trials that prune")
+    print(json.dumps(rows, indent=1) if as_json else profile_text(rows))
+    return 0
+
+
+def _names(trials: list[Place]) -> list[str]:
+    """Names of trials, numbered where they are equal."""
+    names = [trial.name for trial in trials]
+    return [name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names, start=1)]
 
 
 def _ranges(numbers: list[int]) -> str:

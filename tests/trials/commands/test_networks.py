@@ -116,6 +116,20 @@ def test_inspect_prints_a_table_of_each_network(trial: Path, capsys: pytest.Capt
     assert lines[lines.index(trial.name) + 1].split() == ["layer", "shape", "total", "kept", "pruned", "sparsity", "by"]
 
 
+def test_inspect_puts_the_densities_of_trials_side_by_side(
+    trial: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = made(tmp_path, "one_shot", density=0.5)
+    rows = said(capsys, "inspect", trial, other, "--densities")
+    masks = [checkpoint_of(folder)["net"]["masks"] for folder in (trial, other)]
+    for row in rows:
+        shares = [float(found[f"{row['layer']}.weight"].double().mean()) for found in masks]
+        assert [row[trial.name], row[other.name]] == pytest.approx(shares)
+    assert len(rows) == 4
+    assert command.main(["inspect", str(made(tmp_path, "dense")), "--densities"]) == 2
+    assert "no trial has a mask" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("content", "said_of_it"), [(b"", "is empty"), (b"nothing", "torch cannot read it")])
 def test_inspect_refuses_what_is_no_network(
     content: bytes, said_of_it: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
