@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.trials.recorded_set import Arrays, absent, manifest
+from tests.trials.recorded_set import Arrays, Entry, absent, manifest
 
 MANIFEST: dict[str, Any] = manifest("bidirectional").get("files", {})
 
@@ -24,8 +24,8 @@ def arrays(name: str) -> Arrays:
 
 
 def about(name: str) -> Any:
-    """What the manifest says of a file; an empty mapping if it says nothing."""
-    return MANIFEST.get(name, {})
+    """What the manifest says of a file, a mapping or a list; an empty mapping if it says nothing."""
+    return MANIFEST.get(name) or Entry({}, "bidirectional/manifest.json", f"/files/{name}")
 
 
 def records(name: str, prefix: str = "") -> list[dict[str, Any]]:

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from tests.trials.compact.test_models import masked
-from tests.trials.greg_nets import MANIFEST, files, initial
+from tests.trials.greg_nets import MANIFEST, files, indices, initial
 from tests.trials.recorded_set import Arrays, cases, covers
 from trials.compact import silent
+from trials.methods.greg.groups import group_scores, pick_groups, prune_count
+from trials.methods.greg.layer_table import layer_table
+from trials.methods.greg.ratios import layer_ratios, read_skip_layers, read_stage_pr
 from trials.sparsity.accounting import LayerSizes, layer_parameters, summary
 from trials.training.net import Net
 
@@ -49,6 +52,19 @@ def test_compact_networks_are_the_released_ones(name: str) -> None:
         assert sorted([*rows.tolist(), *gone]) == list(range(len(rows) + len(gone)))
         if about["params"]["wg"] == "filter" and weight in net.kept:
             assert net.kept[weight].tolist() == rows.tolist()
+
+
+@pytest.mark.parametrize("name", cases(FILES, "compact file of greg"))
+def test_the_lowest_groups_are_removed(name: str) -> None:
+    about, content, net, _ = recorded(name)
+    pattern, table = about["params"]["wg"], layer_table(net.model)
+    assert [layer.name for layer in table.layers] == about.get("layer_order", [layer.name for layer in table.layers])
+    skipped = read_skip_layers(about["params"].get("skip_layers", ""))
+    ratios = layer_ratios(table, read_stage_pr(about["params"]["stage_pr"]), skipped, pattern)
+    for layer, rows in content.under("pruned/").items():
+        scores = group_scores(net.model.get_parameter(f"{layer}.weight"), pattern)
+        ours = pick_groups(scores, prune_count(ratios[layer], scores.numel()), "min")
+        assert indices(ours) == sorted(rows.tolist()), layer
 
 
 @pytest.mark.parametrize("name", cases(FILES, "compact file of greg"))

@@ -70,7 +70,9 @@ class Recorded:
         return iter(range(1, max(numbers) + 1)) if numbers else absent(f"step in {self.arrays.file}")
 
     def batch(self, which: str, step: int) -> tuple[Tensor, Tensor]:
-        return self[f"batch/{which}_x_{step}"], self[f"batch/{which}_y_{step}"].long()
+        x = self[f"batch/{which}_x_{step}"]
+        assert MANIFEST["net"].get("input", list(x.shape))[1:] == list(x.shape[1:])
+        return x, self[f"batch/{which}_y_{step}"].long()
 
     def under(self, prefix: str) -> Part:
         return self.arrays.under(prefix)

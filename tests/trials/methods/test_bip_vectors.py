@@ -262,6 +262,8 @@ def test_scores_start_as_a_copy_of_the_weights() -> None:
         assert torch.equal(s, reference)
         assert torch.equal(t, weight)
         assert s.data_ptr() != t.data_ptr()  # the released code lets them share memory
+    said = MANIFEST.get("files", {}).get("score_init.npz", {})
+    assert all(said.get("scores_share_storage_with_weights_in_original", [True]))
 
 
 def test_random_scores_lie_within_their_bound_and_weights_are_rescaled() -> None:

@@ -249,6 +249,7 @@ def test_masked_finetuning(name: str) -> None:
     for layer, mask in masks.items():
         assert torch.equal(net.masks[f"{layer}.weight"], mask.bool())
     recipe = Recipe(lr=about["lr"], momentum=about["momentum"], weight_decay=about["weight_decay"], schedule="constant")
+    assert about.get("batches_per_epoch", len(recorded["batches/x"])) == len(recorded["batches/x"])
     stage = TrainStage("finetune", recipe)
     stage.attach(net)
     for epoch in range(about["epochs"]):
