@@ -100,11 +100,11 @@ def _arguments(text: str) -> dict[str, Any]:
     """Options of ``(3,8,k3x5,pad(1,2),no bias) ...``."""
     if not text.lstrip().startswith("("):
         return {}
-    depth, inside, items = 0, "", []
-    for sign in text.lstrip():
+    depth, inside, items = 1, "", []
+    for sign in text.lstrip()[1:]:
         depth += (sign in "([") - (sign in ")]")
         if depth == 0 or (depth == 1 and sign == ","):
-            items.append(inside.removeprefix("(").strip())
+            items.append(inside.strip())
             inside = ""
             if depth == 0:
                 break
@@ -130,15 +130,15 @@ def _arguments(text: str) -> dict[str, Any]:
 
 def _value(text: str) -> Any:
     """``3`` -> 3, ``3x5`` and ``(3, 5)`` -> (3, 5), ``same`` -> "same"."""
-    if match := re.fullmatch(r"(\d+)x(\d+)", text):
-        return int(match[1]), int(match[2])
     try:
         return _plain(ast.literal_eval(text.capitalize() if text in ("true", "false") else text))
     except (ValueError, SyntaxError):
-        return text
+        return _plain(text)
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d+)x(\d+)", value)):
+        return int(match[1]), int(match[2])
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -20,7 +21,16 @@ from trials.training.net import Net
 
 ROWS: list[dict[str, str]] = table("greg_speedups", "greg_speedups.csv")
 SHAPES: dict[str, dict[str, list[int]]] = manifest("greg_speedups", "greg_pruned_shapes.json")
-OURS = {"resnet56": "resnet56s", "vgg19": "greg_vgg19", "resnet34": "ResNet34", "resnet50": "ResNet50"}
+
+
+def our_name(arch: str, dataset: str) -> str:
+    """What the project would call GReg's architecture: its networks for ImageNet have the same names as others."""
+    if match := re.fullmatch(r"(resnet|vgg)(\d+)", arch):
+        kind, depth = match.groups()
+        if dataset == "imagenet":
+            return f"ResNet{depth}" if kind == "resnet" else f"{arch} for ImageNet"
+        return f"resnet{depth}s" if kind == "resnet" else f"greg_vgg{depth}"
+    return arch
 
 
 def key(row: dict[str, str]) -> str:
@@ -29,7 +39,7 @@ def key(row: dict[str, str]) -> str:
 
 def dense(row: dict[str, str]) -> tuple[nn.Module, LayerSizes]:
     """Our model of a row's architecture, and its sizes. Skips an architecture that the project lacks."""
-    name = OURS.get(row["arch"], row["arch"])
+    name = our_name(row["arch"], row["dataset"])
     if name not in MODELS:
         pytest.skip(f"{row['arch']} in greg_speedups.csv: the project has no such model")
     with torch.device("meta"):
