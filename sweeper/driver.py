@@ -125,7 +125,9 @@ def drive(
             for line in damaged:
                 display.note(line)
             for e in plan.before():
-                display.ended(e.trial_id, e.cell, e.status, e.value, already=True, warnings=e.warnings)
+                display.ended(
+                    e.trial_id, e.cell, e.status, e.value, already=True, warnings=e.warnings, confirms=e.confirms
+                )
             run_plan(plan, display, lease, address=address)
     if lease.lost:
         raise UserError(f"{folder.path.name} was taken over by another driver ({lease.owner()}): this one stopped")
@@ -192,9 +194,11 @@ def describe_run(space: Space, shared: SharedTrials, folder: SweepFolder, consol
         console.print(cell.key or "one cell", markup=False)
     for path, distribution in space.search.items():
         console.print(f"search {path}: {distribution}", markup=False)
-    trials = len(cells) * space.samples
+    confirmations = len(space.confirm.points()) if space.confirm else 0
+    samples = f"({space.samples} + {confirmations})" if confirmations else f"{space.samples}"
+    trials = len(cells) * (space.samples + confirmations)
     methods = ", ".join(sorted({config.method for of_cell in configs for config in of_cell}))
-    console.print(f"{len(cells)} cells x {space.samples} samples = {trials} trials of {methods}")
+    console.print(f"{len(cells)} cells x {samples} samples = {trials} trials of {methods}")
     if space.pbt is not None:
         console.print(f"{space.samples} samples: {space.pbt}", markup=False)
     if any(ids != of_cell[0] for of_cell in needed for ids in of_cell):

@@ -133,10 +133,12 @@ class LiveView:
         value: float | None,
         already: bool,
         warnings: Sequence[str] = (),
+        confirms: bool = False,
     ) -> None:
         """Count one sample of a trial whose attempt has ended: call once per sample that the trial serves.
 
         ``already``: the trial ended earlier, and gets no line of its own. ``warnings``: codes of its result.
+        ``confirms``: it is a confirmation, which is never a cell's best.
         """
         now = time.monotonic()
         running = self.running.pop(trial_id, None)
@@ -145,7 +147,7 @@ class LiveView:
             self.already += already
             self.warned += bool(warnings)
             self._count(cell, 1)
-            if value is not None and status == "complete":
+            if value is not None and status == "complete" and not confirms:
                 self._note_best(cell, value)
         elif status == "failed":
             self.failed += 1
@@ -157,7 +159,8 @@ class LiveView:
             self._known.add(status, bool(warnings))
         elif self._may_speak(now):
             self._say_sums()
-            line = self._line(trial_id, cell, status, value, now - running.since if running else None)
+            of_cell = f"{cell} confirmation".strip() if confirms else cell
+            line = self._line(trial_id, of_cell, status, value, now - running.since if running else None)
             self._say(f"{line} [{', '.join(warnings)}]" if warnings else line)
         else:
             self._unsaid.add(status, bool(warnings))

@@ -18,6 +18,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
+from sweeper.folder.confirmations import only_confirms
 from sweeper.folder.sweep_folder import Record, SweepFolder
 from sweeper.search.outcomes import Outcome, outcome_of
 from sweeper.space.grid.cells import Cell
@@ -74,7 +75,9 @@ def warm_start(space: Space, folder: SweepFolder, data: Sequence[DataUsed] = ())
     if _is_same(earlier.path, folder.path):
         raise UserError(f"from_sweep is {space.from_sweep.sweep!r}, but that is this sweep: name an earlier one")
     _refuse_other_search(space, _space_of(earlier, space.from_sweep.sweep))
-    records = [record for record in earlier.records() if record.state and record.state.status == "complete"]
+    complete = [record for record in earlier.records() if record.state and record.state.status == "complete"]
+    records = [record for record in complete if not only_confirms(record.samples)]
+    _refuse_searched_seeds(space, records)
     used = (data_used(record.content, record.state) for record in records)
     refuse_other_data(f"from_sweep {space.from_sweep.sweep!r}", filter(None, used), data, "leave from_sweep out")
     found = {cell.key: _warm(space, cell, records) for cell in new}
@@ -138,6 +141,18 @@ def _refuse_other_search(space: Space, earlier: Space) -> None:
             lines.append(f"{path} is searched as {distribution}, in the earlier sweep {there or 'not at all'}")
     if lines:
         raise UserError(f"from_sweep needs the same names and ranges, but {'; '.join(lines)}: make them agree")
+
+
+def _refuse_searched_seeds(space: Space, records: Sequence[Record]) -> None:
+    """Refuse to confirm with a seed with which the earlier sweep has searched."""
+    seeds = {record.content.get("seed") for record in records}
+    for seed in space.confirm.seed if space.confirm is not None else ():
+        if seed in seeds:
+            assert space.from_sweep is not None
+            raise UserError(
+                f"confirm.seed has {seed}, but the trials of from_sweep {space.from_sweep.sweep!r} were searched with "
+                "that seed too: give seeds that are not searched"
+            )
 
 
 def _warm(space: Space, cell: Cell, records: Sequence[Record]) -> WarmStart:

@@ -179,7 +179,13 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
 
     def _count(self, ending: Ending, already: bool) -> None:
         self.display.ended(
-            ending.trial_id, ending.cell, ending.status, ending.value, already=already, warnings=ending.warnings
+            ending.trial_id,
+            ending.cell,
+            ending.status,
+            ending.value,
+            already=already,
+            warnings=ending.warnings,
+            confirms=ending.confirms,
         )
 
     def silent(self) -> list[str]:
