@@ -125,9 +125,8 @@ def drive(
             for line in damaged:
                 display.note(line)
             for e in plan.before():
-                display.ended(
-                    e.trial_id, e.cell, e.status, e.value, already=True, warnings=e.warnings, confirms=e.confirms
-                )
+                say = display.confirmed if e.confirms else display.ended
+                say(e.trial_id, e.cell, e.status, e.value, already=True, warnings=e.warnings)
             run_plan(plan, display, lease, address=address)
     if lease.lost:
         raise UserError(f"{folder.path.name} was taken over by another driver ({lease.owner()}): this one stopped")
