@@ -21,7 +21,7 @@ _FIGURES = """
 COLUMNS: dict[str, dict[str, Any]] = {
     "trials": _columns(
         f"""
-        trial:text cell:text number:whole samples:whole
+        trial:text cell:text number:whole samples:whole confirms:text
         status:text attempts:whole failures:whole error_type:text error_message:text {_FIGURES}
         compression:real macs:whole flops:whole dense_flops:whole speedup:real parameters:whole dense_parameters:whole
         latency_ms_1:real latency_ms_128:real epochs:whole pruned_at:whole
