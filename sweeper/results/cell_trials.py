@@ -58,6 +58,7 @@ class CellTrials:
 
     Attributes:
         group: the cell's grid values without the seed.
+        seed: None if the seeds are those of confirmations.
         trials: those of the search.
         best: None if no complete trial keeps the bounds; where it is confirmed, the one that misses them least.
         infeasible: number of complete trials outside the constraints.
@@ -70,7 +71,7 @@ class CellTrials:
     trials: list[Row]
     best: Row | None
     infeasible: int
-    waiting: str
+    waiting: str = ""
     confirmed: Confirmed | None = None
 
     @property

@@ -51,13 +51,7 @@ def points_of(sweep: Sweep, by: Sequence[str] = (), accuracy: str = "test_accura
             raise UserError(unknown_name("by", path, groups))
     found = _best_by_group(sweep, space, groups, accuracy)
     if not found:
-        complete = int((sweep.trials["status"] == "complete").sum())
-        why = "none of them a confirmation" if space.confirm else "none of them within its constraints: loosen them"
-        raise UserError(
-            f"{sweep.path.name} has {complete} complete trials, {why}"
-            if complete
-            else f"{sweep.path.name} has no complete trial yet: there is nothing to compare"
-        )
+        raise UserError(_nothing_to_compare(sweep, space))
     paths = list(by) or (["method"] if "method" in groups else [path for path in groups if path != "density"])
     paths += [path for path in ("dataset",) if path in groups and path not in paths]
     asked = [dict(zip(groups, key, strict=True)) for key in found]
@@ -70,6 +64,15 @@ def points_of(sweep: Sweep, by: Sequence[str] = (), accuracy: str = "test_accura
     _mark_front(points, [values.get("dataset") for values in asked])
     ordered: pd.DataFrame = points.sort_values(["series", "density"], ascending=[True, False], ignore_index=True)
     return ordered
+
+
+def _nothing_to_compare(sweep: Sweep, space: StoredSpace) -> str:
+    complete = int((sweep.trials["status"] == "complete").sum())
+    if not complete:
+        return f"{sweep.path.name} has no complete trial yet: there is nothing to compare"
+    if space.confirm:
+        return f"{sweep.path.name} has {complete} complete trials, none of which confirms a best one: run it to its end"
+    return f"{sweep.path.name} has {complete} complete trials, none of them within its constraints: loosen them"
 
 
 def _mark_front(points: pd.DataFrame, datasets: Sequence[str | None]) -> None:

@@ -23,6 +23,8 @@ from trials.storage.rows import FINISHED, Row
 
 ACCURACIES = ("val_accuracy", "test_accuracy")
 
+_COUNTS = ("n", "confirmed", "searched", "warnings", "best", "trials", "done", "failed", "infeasible", "waiting")
+
 
 def summarise(
     sweep: Sweep,
@@ -39,26 +41,22 @@ def summarise(
 
     Args:
         sweep: the tables; ``layers`` is not used.
-        objective: the column of ``trials`` by which a cell's best trial is chosen.
-        direction: ``maximize`` or ``minimize``; another word is refused with a UserError.
-        grid: dotted paths of the grid.
-        search: dotted paths of the searched hyperparameters.
-        constraints: bounds that a cell's best trial must keep.
-        beside: further columns of ``trials`` to show, such as other objectives.
+        objective, direction: the column of ``trials`` by which a cell's best trial is chosen; ``maximize`` or
+            ``minimize``, another word is refused with a UserError.
+        grid, search: dotted paths of the grid and of the searched hyperparameters.
+        constraints: bounds that a cell's best trial must keep. ``beside``: further columns of ``trials`` to show.
         confirm: number of confirmations that a cell's best trial has in the end.
 
     Returns:
         Columns ``kind``: ``group``, or ``dense`` for the networks that the trials start from; the grid paths without
         ``seed``, named as in ``trials``; ``level``; ``density_asked``; ``density``; ``<name>_mean`` and ``<name>_std``
         (ddof 1) of val_accuracy, test_accuracy, the objective and ``beside``, of the best trials or of what confirms
-        them; ``n``: number of seeds in these; ``confirmed``: how many of the confirmations are complete, empty without;
-        ``searched``: the objective of the best trial itself, where it is confirmed, else NaN; ``warnings``: codes of
-        all these trials, or of their level; ``best``: the best trials' hyperparameters; ``trials``, ``done``,
-        ``failed``: numbers of trials, without confirmations of what is no longer best; ``infeasible``: of complete
-        trials outside the constraints; ``waiting``: progress of the cells that have no figure yet.
+        them; ``n``: number of seeds in these; ``confirmed``: how many confirmations are complete; ``searched``: the
+        objective of the confirmed trial itself; ``warnings``: codes of all these trials, or of their level; ``best``:
+        the best trials' hyperparameters; ``trials``, ``done``, ``failed``: numbers of trials that count;
+        ``infeasible``: of complete trials outside the constraints; ``waiting``: progress of cells without a figure.
     """
     groups = [path for path in grid if path != "seed"]
-    group_columns = [column_of(path) for path in groups]
     figures = list(dict.fromkeys((*ACCURACIES, objective, *beside)))
     cells = list(cells_of(sweep, objective, direction, groups, search, constraints, figures, confirm))
     levels = _levels(sweep, [row["trial"] for cell in cells for row in cell.figures])
@@ -67,11 +65,10 @@ def summarise(
         members.setdefault(cell.group, []).append(cell)
     rows = _dense_rows(sweep, cells, groups, figures)
     for key, group in members.items():
-        for row in _group_rows(dict(zip(group_columns, key, strict=True)), group, levels, figures, search):
-            rows.append({**row, "searched": mean([t[objective] for cell in group for t in cell.confirmed_trials])})
+        values = dict(zip(map(column_of, groups), key, strict=True))
+        rows += _group_rows(values, group, levels, figures, search, objective)
     names = [f"{figure}_{what}" for figure in figures for what in ("mean", "std")]
-    counts = ["n", "confirmed", "searched", "warnings", "best", "trials", "done", "failed", "infeasible", "waiting"]
-    columns = ["kind", *group_columns, "level", "density_asked", "density", *names, *counts]
+    columns = ["kind", *map(column_of, groups), "level", "density_asked", "density", *names, *_COUNTS]
     summary: pd.DataFrame = pd.DataFrame(rows, columns=columns).astype({"level": "Int64"})
     return summary
 
@@ -79,6 +76,9 @@ def summarise(
 def column_of(path: str) -> str:
     """The column of ``trials`` for a grid path; a sweep without a space has the path ``trial``, one group per trial."""
     return path if path == "trial" else config_column(path)
+
+
+_OF_CELLS = ("trial", "cell", "confirms", "status", "density", "warnings", config_column("density"), "until_epoch")
 
 
 def cells_of(
@@ -98,27 +98,13 @@ def cells_of(
     """
     paths = [*groups, "seed"]
     columns = [column_of(path) for path in paths]
-    wanted = {
-        "trial",
-        "cell",
-        "confirms",
-        "status",
-        "density",
-        "warnings",
-        config_column("density"),
-        *figures,
-        "until_epoch",
-        *map(config_column, search),
-        *columns_needed(constraints),
-    }
+    wanted = {*_OF_CELLS, *figures, *map(config_column, search), *columns_needed(constraints)}
     found: dict[tuple[Any, ...], list[Row]] = {}
     confirming: dict[str, list[Row]] = {}  # by the trial that they confirm
     for row in rows_of(sweep.trials, wanted.union(columns)):
-        if row.get("cell") is None and groups != ["trial"]:
-            continue
         if row.get("confirms") is not None:
             confirming.setdefault(row["confirms"], []).append(row)
-        else:
+        elif row.get("cell") is not None or groups == ["trial"]:
             found.setdefault(tuple(row.get(column) for column in columns), []).append(row)
     last = {row["trial"]: row for row in rows_of(sweep.epochs, {"trial", "stage", "level", "epoch"})}
     sign = sign_of(direction)
@@ -129,16 +115,28 @@ def cells_of(
         best = max(counting, key=lambda t: sign * t[objective], default=None)
         infeasible = {t["trial"] for t in complete if not feasible(t, constraints)}
         others = [t for t in trials if t["trial"] not in infeasible]
-        confirmed = None
+        cell = CellTrials(key[:-1], key[-1], trials, best, len(infeasible))
         if confirm or confirming:
             best = best or nearest_to_bounds(complete, objective, sign, constraints)
-            mine = confirming.get(best["trial"], []) if best else []
-            if best and (confirm or mine):
-                confirmed = confirmed_of(objective, confirm, best, mine, constraints)
-            others = mine or others
-        cell = CellTrials(key[:-1], key[-1], trials, best, len(infeasible), "", confirmed)
-        seed = None if confirmed else key[-1]
-        yield cell if cell.figures or not others else replace(cell, waiting=_how_far(seed, others, last))
+            cell, others = _with_confirmations(cell, others, objective, confirm, best, confirming, constraints)
+        yield cell if cell.figures or not others else replace(cell, waiting=_how_far(cell.seed, others, last))
+
+
+def _with_confirmations(
+    cell: CellTrials,
+    others: list[Row],
+    objective: str,
+    confirm: int,
+    best: Row | None,
+    confirming: Mapping[str, list[Row]],
+    constraints: Sequence[Constraint],
+) -> tuple[CellTrials, list[Row]]:
+    """A cell with what confirms its best trial, and the trials that it waits for."""
+    mine = confirming.get(best["trial"], []) if best else []
+    if best is None or not (confirm or mine):
+        return cell, others
+    confirmed = confirmed_of(objective, confirm, best, mine, constraints)
+    return replace(cell, seed=None, best=best, confirmed=confirmed), mine or others
 
 
 def _furthest(trials: Sequence[Row]) -> list[Row]:
@@ -201,10 +199,12 @@ def _group_rows(
     levels: Mapping[str, dict[int, Row]],
     figures: Sequence[str],
     search: Sequence[str],
+    objective: str,
 ) -> Iterator[Row]:
     trials = [trial for cell in cells for trial in cell.counted]
     best = [cell.best for cell in cells if cell.best is not None]
     statuses = [trial["status"] for trial in trials]
+    searched = [trial for cell in cells for trial in cell.confirmed_trials]
     common = {
         "kind": "group",
         **values,
@@ -216,8 +216,8 @@ def _group_rows(
         "infeasible": sum(cell.infeasible for cell in cells),
         "waiting": "; ".join(cell.waiting for cell in cells if cell.waiting),
         "confirmed": "; ".join(cell.confirmed.text for cell in cells if cell.confirmed),
+        "searched": mean([trial[objective] for trial in searched]),
     }
-    searched = [trial for cell in cells for trial in cell.confirmed_trials]
     of_level: dict[int | None, list[Row]] = {}
     for trial in (row for cell in cells for row in cell.figures):
         mine = levels.get(trial["trial"], {None: trial})
