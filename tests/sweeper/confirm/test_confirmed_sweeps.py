@@ -29,6 +29,7 @@ from tests.sweeper.confirm.confirmed_sweeps import (
     space_with,
     written,
 )
+from tests.sweeper.on_ray import ROOT
 from tests.sweeper.space_files import refusal
 from tests.sweeper.sweeps import ONE_SHOT, begun, fail, finish, make_space, run_out
 from trials.storage.trial_folder import TrialFolder
@@ -119,10 +120,18 @@ def test_a_sweep_is_confirmed_later_and_then_keeps_its_seeds(
 def test_a_sweep_without_confirmations_says_nothing_of_them(tuned: Path, ran: list[str]) -> None:
     assert main([*RUN, "--set", "confirm=null"]) == COMPLETE
     assert "confirm" not in (tuned / "sweep.yaml").read_text()
-    text = shown(tuned)
+    text = shown(tuned).partition("tables:")[0]
     assert "confirm" not in text
     assert "searched" not in text
     assert sweeper.load(tuned).trials["confirms"].isna().all()
+
+
+def test_the_example_of_the_docs_is_a_space(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    section = (ROOT / "docs" / "spaces.md").read_text().partition("## Confirming\n")[2]
+    (here / "example.yaml").write_text(section.partition("```yaml\n")[2].partition("```")[0])
+    assert main(["--space", "example.yaml", "--dry-run"]) == COMPLETE
+    (said,) = (line for line in capsys.readouterr().out.splitlines() if " cells x " in line)
+    assert f"`{said}`" in section
 
 
 SEARCH: dict[str, Any] = {"finetune.lr": {"loguniform": [0.01, 0.1]}}
