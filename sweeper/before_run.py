@@ -183,10 +183,11 @@ class SharedTrials:
 
     def _configs(self, cell: Cell, params: Mapping[str, Any]) -> list[TrialConfig]:
         """The configs of a corner: the one that is searched, or those that would confirm it."""
+        config = self.space.corner_config(cell, params)
         if not self.confirmations:
-            return [self.space.corner_config(cell, params)]
-        points = self.space.confirm.points() if self.space.confirm else []
-        return [self.space.config(cell, {**params, **values}) for values in points]
+            return [config]
+        seeds = self.space.confirm.seed if self.space.confirm else ()
+        return [config.model_copy(update={"seed": seed}) for seed in seeds]
 
     def require_same(self, folder: SweepFolder, headers: Mapping[DataKey, DataHeader]) -> None:
         """Check that those that the storage has already are what the trials would compute, each of them once.

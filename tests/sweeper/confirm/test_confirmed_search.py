@@ -11,7 +11,7 @@ from sweeper.folder.confirmations import confirmation_of
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.search.derived_configs import compare_committed
 from sweeper.search.plan import Plan
-from sweeper.search.warm_start import warm_start
+from sweeper.search.warm_start import commit_warm_start, warm_start
 from tests.sweeper.confirm.confirmed_sweeps import (
     Storm,
     accuracy,
@@ -91,7 +91,7 @@ def test_a_cell_goes_on_to_confirm_while_another_still_searches(tmp_path: Path) 
     assert [a.cell for a in iter(plan.next, None)] == [CELLS[0]] * 3
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("fails", [0.0, 0.3])
 def test_drivers_that_die_at_any_moment_come_to_the_same(tmp_path: Path, seed: int, fails: float) -> None:
     """One trial at a time, as with --serial: the same trials, samples and figures as of an undisturbed sweep."""
@@ -109,7 +109,7 @@ def test_drivers_that_die_at_any_moment_come_to_the_same(tmp_path: Path, seed: i
     assert repr(figures(tmp_path / "calm")) == repr(figures(tmp_path / "storm"))
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_in_any_order_with_failures_deaths_and_extensions(tmp_path: Path, seed: int) -> None:
     """What holds of every sweep that has ended: the best sample has its confirmations, and only they are the figure."""
     seeds: list[int] = []
@@ -343,8 +343,15 @@ def test_an_earlier_sweep_gives_its_samples_and_not_its_confirmations(tmp_path: 
         assert len(cell.observations) == 3
         assert all(o.values[0] in {accuracy(r.content) for r in searched(folder)} for o in cell.observations)
     tainted = space_with(3, "tpe", {"seed": [4, 0]}, trial={**later.trial, "seed": 9}, from_sweep="earlier")
-    with pytest.raises(UserError, match=r"confirm.seed has 0, but the trials of from_sweep 'earlier' were searched"):
+    said = r"confirm.seed has 0, but the trials of from_sweep 'earlier' were searched"
+    with pytest.raises(UserError, match=said):
         warm_start(tainted, SweepFolder(tmp_path / "later"))
+    for sure in ("tpe", "random"):  # observations, then points: added to a sweep that took them over
+        folder = SweepFolder(tmp_path / f"later-{sure}")
+        fields = {"trial": tainted.trial, "from_sweep": "earlier"}
+        commit_warm_start(folder, warm_start(space_with(3, sure, None, **fields), folder))
+        with pytest.raises(UserError, match=said):
+            warm_start(space_with(3, sure, {"seed": [0]}, **fields), folder)
 
 
 def test_a_confirmation_is_derived_anew_like_any_sample(tmp_path: Path) -> None:
