@@ -61,6 +61,7 @@ OTHER: dict[str, Any] = {  # a value for each field that differs from its defaul
     "first_conv": "dense",
     "source_net": "weights.pt",
     "rounding": "released",
+    "zeros": "trained",
     "source_mask.pattern": "channel",
     "source_mask.distribution": "uniform",
     "epochs": 7,
