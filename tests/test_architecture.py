@@ -59,8 +59,8 @@ SHARED_NAMES = {
     "BUILDERS", "BasicBlock", "Bottleneck", "LAYERS", "conv",
     # data set files: how one data set lies on disk
     "LAYOUT", "TEST_SPLITS",
-    # functions that a registry names: scores, distributions, rules of regrowth
-    "magnitude", "random", "uniform",
+    # functions that a registry names: distributions, rules of regrowth
+    "uniform",
     # configs of two methods; class names stand in schemas
     "FinetuneRecipe",
     # the field's own word twice: how density is shared out over layers, and what Optuna draws from

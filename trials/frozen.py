@@ -5,7 +5,8 @@ Imports no torch, so that reading results stays fast.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -17,7 +18,15 @@ SCHEMA = 1
 
 
 class Frozen(BaseModel):
-    """Base of every config: immutable, refuses unknown keys, NaN and infinity, and converts no types silently."""
+    """Base of every config: immutable, refuses unknown keys, NaN and infinity, and converts no types silently.
+
+    Attributes:
+        as_before: of fields that a later version added, the values that stand for what was computed before them. They
+            are no part of a trial's name, and a stored config without such a field has them. The default is another
+            value; where it computes something else, a revision says so.
+    """
+
+    as_before: ClassVar[Mapping[str, Any]] = {}
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 

@@ -82,9 +82,9 @@ class StoredConfig:
     @cached_property
     def typed(self) -> TrialConfig:
         """The parsed config."""
-        from trials.methods.parsing import parse  # imports torch: not for reports
+        from trials.methods.parsing import parse_stored  # imports torch: not for reports
 
-        return parse(self.content)
+        return parse_stored(self.content)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from sweeper.space.grid.conditions import holds
 from sweeper.space.options.confirm import Confirm
 from sweeper.space.options.pbt import Pbt
 from sweeper.space.space import Space
+from trials.config.stored_content import as_then
 from trials.config.trial_config import WHERE
 from trials.dotted_paths import leaves
 from trials.errors import UserError, shown
@@ -155,11 +156,18 @@ def _trial(old: Space, new: Space, stored: Collection[Mapping[str, Any]]) -> lis
 def _as_committed(
     old: Space, cell: Cell, path: str, now: Mapping[str, Any], stored: Collection[Mapping[str, Any]]
 ) -> bool:
-    """Whether ``old`` left a field to its default, and the committed trials have it as it is written now."""
+    """Whether ``old`` left a field to its default, and the committed trials have it as it is written now.
+
+    Trials of before there was the field have what was computed then (:func:`~trials.config.stored_content.as_then`).
+    """
+    from trials.methods.registry import METHODS  # imports torch, which reports do not need
+
     written = [other for other, _ in leaves(template(old.trial, old.cases, cell.values))]
     if any(path == other or path.startswith(f"{other}.") for other in written):
         return False
     alike = [content for content in stored if content.get("method") == now.get("method")] or stored
+    method = METHODS.get(str(now.get("method")))
+    alike = alike if method is None else [as_then(content, method.Config) for content in alike]
     found = [content[path] for content in map(dict, map(leaves, alike)) if path in content]
     return bool(found) and all(value == now.get(path) for value in found)
 

@@ -69,7 +69,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     **{f"one_shot-{score}": {"score": score} for score in ("random", "lamp")},
     "one_shot-uniform_plus-sparse": {"distribution": "uniform_plus", "density": 0.005},
-    "one_shot-filter-dense": {"pattern": "filter", "density": 0.99},
+    "one_shot-filter-dense": {"pattern": "filter", "density": 0.995},
     "imp-uniform_plus-late": {"distribution": "uniform_plus", "levels": 12, "finetune": NONE},
     **{f"imp-{name}": {"distribution": name} for name in ("uniform", "uniform_plus", "erk")},
     **{f"{method}-{name}": {"pattern": name} for method in ("bip", "hydra") for name in ("filter", "channel")},

@@ -112,6 +112,17 @@ def test_a_larger_sweep_adds_what_it_would_have_added(storage: Path, ran: list[s
     )
 
 
+def test_what_would_count_otherwise_is_not_mixed(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Resumed as it is, the population would keep another number of weights; the message says how it goes on."""
+    before = committed(storage)
+    extended = command(storage, "population", "--set", "pbt.generations=3")
+    assert main(extended) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "revision 1 of its rounding, but this version computes revision 2" in said
+    assert "with rounding: released" in said
+    assert committed(storage) == before
+
+
 @pytest.mark.usefixtures("ray")
 def test_a_population_goes_on_from_the_stored_checkpoint(storage: Path) -> None:
     before, recorded = committed(storage), expected()["sweeps"]["population"]

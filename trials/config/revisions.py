@@ -39,6 +39,20 @@ REVISED: tuple[Revised, ...] = (
         lambda config: config.dataset == "imagenet",
         "its images are turned as their EXIF data say, which its fingerprint, of names and sizes, does not show",
     ),
+    Revised(
+        "scores",
+        2,
+        lambda config: config.ranks_units_anew,
+        "units of several weights were ranked by norms of their weights' random or LAMP scores, and removed ones could "
+        "return",
+    ),
+    Revised(
+        "rounding",
+        2,
+        lambda config: config.rounds_anew,
+        "its budgets are rounded to the nearest unit of the whole network now; with rounding: released (of methods "
+        "that regrow: prune.rounding) it goes on as it began",
+    ),
 )
 """Every change so far of what several methods compute with, oldest first; a config has the highest that applies."""
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from trials.config.recipes import OpenRecipe, PretrainRecipe, one_of
 from trials.config.revisions import revised_parts
-from trials.data import DATASETS, DataKey, DataOptions
+from trials.data import DATASETS, DataKey, DataOptions, published_header
+from trials.data_header import DataHeader
 from trials.dotted_paths import drop_at
 from trials.errors import unknown_name
 from trials.frozen import Frozen
@@ -143,6 +144,26 @@ class TrialConfig(Frozen):
         return ""
 
     @property
+    def published(self) -> DataHeader | None:
+        """Published sizes of its data set; None where they are the user's own."""
+        return published_header(self.dataset)
+
+    @property
+    def ranks_units_anew(self) -> bool:
+        """Whether it ranks units of several weights as no version before (:mod:`trials.config.revisions`)."""
+        return False
+
+    @property
+    def rounds_anew(self) -> bool:
+        """Whether its budgets are others than versions before would count (:mod:`trials.config.revisions`)."""
+        return False
+
+    @property
+    def indifferent(self) -> frozenset[str]:
+        """Dotted paths of fields on which nothing depends in this config, so that other values have the same name."""
+        return frozenset()
+
+    @property
     def revisions(self) -> dict[str, int]:
         """Revisions other than 1 of all that computes this config's results, by what has them."""
         return {part: change.number for part, change in revised_parts(self).items()}
@@ -151,7 +172,8 @@ class TrialConfig(Frozen):
     def id(self) -> str:
         """The trial's name: its method and a hash of every field that differs from its default.
 
-        Hashes of files stand for their paths; revisions are hashed where they are not 1.
+        Hashes of files stand for their paths; revisions are hashed where they are not 1. Fields that a later version
+        added do not count where they have the values of before (:attr:`trials.frozen.Frozen.as_before`).
         """
         return self.name_at(self.revisions)
 
@@ -161,10 +183,21 @@ class TrialConfig(Frozen):
         ``without``: dotted paths of fields whose values were defaults then, and so no part of the name.
         """
         content = self.model_dump(mode="json", exclude_defaults=True, exclude={*WHERE, "file_hashes"})
-        for path in without:
+        for path in (*without, *_as_before(self)):
             drop_at(content, path)
         content |= {field: f"sha256:{digest}" for field, digest in self.file_hashes.items()}
         return f"{self.method}-{content_hash({**content, **({'revisions': dict(revisions)} if revisions else {})})}"
+
+
+def _as_before(config: BaseModel, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted paths of fields that have the values of before they were added."""
+    before = getattr(config, "as_before", {})
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if name in before and value == before[name]:
+            yield f"{prefix}{name}"
+        elif isinstance(value, BaseModel):
+            yield from _as_before(value, f"{prefix}{name}.")
 
 
 class HasVariant(TrialConfig):

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
-OWN_DIMENSIONS = {"kernel": (0, 1), "kernel_mean": (0, 1), "filter": (0,), "filter_l1": (0,), "channel": (1,)}
-"""By pattern, the dimensions of a weight [O, I, ...] that number its units; a single weight has all of them."""
+from trials.sparsity import PATTERNS
 
 
 @dataclass(frozen=True)
@@ -68,11 +66,7 @@ def share_of(
 
 def count_units(weight: Tensor, pattern: str) -> int:
     """Number of units of a weight [O, I, ...]."""
-    own = OWN_DIMENSIONS.get(pattern)
-    count = weight.numel()
-    for dim, size in enumerate(weight.shape):
-        count = count if own is None or dim in own else count // size
-    return count
+    return PATTERNS[pattern].units(weight.shape)
 
 
 def kept_units(
@@ -82,11 +76,5 @@ def kept_units(
     total: int | Tensor = 0
     for name in layers:
         mask = masks.get(name)
-        total = total + (count_units(weights[name], pattern) if mask is None else _left(mask, pattern))
+        total = total + (count_units(weights[name], pattern) if mask is None else PATTERNS[pattern].left(mask).sum())
     return total
-
-
-def _left(mask: Tensor, pattern: str) -> Tensor:
-    own = OWN_DIMENSIONS.get(pattern)
-    others = [] if own is None else [dim for dim in range(mask.dim()) if dim not in own]
-    return (torch.any(mask, dim=others) if others else mask).sum()

@@ -10,7 +10,8 @@ from typing import Protocol
 
 from trials.errors import UserError, listed
 from trials.methods.model_facts import LayerFacts, ModelFacts
-from trials.sparsity import DISTRIBUTIONS, Count, Layer, Pattern, keep_count
+from trials.sparsity import DISTRIBUTIONS, Count, Layer, Pattern, nearest_count
+from trials.sparsity.counts import Density
 
 
 class Shaped(Protocol):
@@ -75,21 +76,37 @@ class Budget:
         kept = tuple(layer.units(pattern) for layer in layers)
         return cls(tuple(pattern.units(layer.shape) for layer in layers), kept, sum(kept))
 
-    def pruned(self, layers: Sequence[Shaped], distribution: str, density: float, count: Count = keep_count) -> Budget:
+    def pruned(
+        self,
+        layers: Sequence[Shaped],
+        distribution: str,
+        density: Density,
+        count: Count | None = None,
+        within: Budget | None = None,
+    ) -> Budget:
         """The budget after keeping the share ``density`` of what this one keeps.
+
+        Args:
+            count: rounds as a released code does; None is this project's rule.
+            within: units that are left; no layer keeps more. None is what this budget keeps.
 
         Raises:
             UserError: the distribution has no such division.
         """
         if None in self.kept:  # one ranking over all layers; only their sum is known
-            return Budget(self.units, self.kept, count(density, self.total))
+            total = nearest_count(density, self.total) if count is None else count(float(density), self.total)
+            return Budget(self.units, self.kept, total)
         shapes = tuple(layer.shape for layer in layers)
-        now = tuple(units for units in self.kept if units is not None)
+        left = self.kept if within is None or None in within.kept else within.kept
         try:
-            kept = _divided(shapes, self.units, now, distribution, density, count)
+            kept = _divided(shapes, self.units, _known(self.kept), _known(left), distribution, density, count)
         except ValueError as error:
             raise UserError(str(error)) from None
         return Budget(self.units, kept[0], kept[1])
+
+
+def _known(kept: tuple[int | None, ...]) -> tuple[int, ...]:
+    return tuple(units for units in kept if units is not None)
 
 
 @lru_cache(maxsize=8192)
@@ -97,11 +114,12 @@ def _divided(
     shapes: tuple[tuple[int, ...], ...],
     units: tuple[int, ...],
     now: tuple[int, ...],
+    left: tuple[int, ...],
     distribution: str,
-    density: float,
-    count: Count,
+    density: Density,
+    count: Count | None,
 ) -> tuple[tuple[int | None, ...], int]:
-    layers = [Layer(left, whole, shape) for left, whole, shape in zip(now, units, shapes, strict=True)]
+    layers = [Layer(n, whole, shape, most) for n, whole, shape, most in zip(now, units, shapes, left, strict=True)]
     pools = DISTRIBUTIONS[distribution](layers, density, count)
     kept: list[int | None] = [None] * len(layers)
     for pool in pools:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from trials.config.stored_content import as_then
 from trials.config.trial_config import TrialConfig
 from trials.errors import UserError, unknown_name
 from trials.frozen import validate
@@ -27,3 +28,13 @@ def parse(content: object) -> TrialConfig:
     config: TrialConfig = validate(METHODS[method].Config, content, "")
     segments.check_segments(config)
     return config
+
+
+def parse_stored(content: Mapping[str, object]) -> TrialConfig:
+    """Like :func:`parse`, of a stored config: fields that were added since have what was computed before them.
+
+    Raises:
+        UserError: another version wrote it and this version cannot read it.
+    """
+    method = METHODS.get(str(content.get("method")))
+    return parse(content if method is None else as_then(content, method.Config))

@@ -21,7 +21,7 @@ from trials.networks.formats import read_weights
 from trials.networks.load import load_into
 from trials.networks.named_files import read_weights_file
 from trials.networks.torchvision_weights import require_usable, source_path
-from trials.sparsity import DISTRIBUTIONS, PATTERNS, Masks, build_masks, density_of, prunable
+from trials.sparsity import DISTRIBUTIONS, PATTERNS, Masks, build_masks, density_of, keep_count, prunable
 from trials.training.net import Net
 
 FIELD = "source_net"
@@ -207,5 +207,6 @@ def _scored(found: Fitted, mask: SourceMask | None, model: nn.Module, what: str)
         pattern=pattern,
         distribution=DISTRIBUTIONS["global" if whole else "uniform"],
         absolute=True,
+        count=keep_count,  # as the code counts that trained the scores
     )
     return {name: masks[name] for name in scores}

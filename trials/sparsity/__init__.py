@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from trials.sparsity.distributions import DISTRIBUTIONS, Count, Layer, Pool, drop_nearest, keep_nearest
-from trials.sparsity.masks import Masks, build_masks, density_of, prunable
+from trials.sparsity.counts import drop_nearest, keep_count, keep_nearest, nearest_count
+from trials.sparsity.distributions import DISTRIBUTIONS, Count, Layer, Pool
+from trials.sparsity.masks import Masks, build_masks, density_of, masks_by_score, prunable
 from trials.sparsity.patterns import PATTERNS, Pattern
-from trials.sparsity.scores import SCORES
-from trials.sparsity.select import keep_count, select
+from trials.sparsity.scores import SCORES, Score
+from trials.sparsity.select import select
 
 __all__ = [
     "DISTRIBUTIONS",
@@ -17,11 +18,14 @@ __all__ = [
     "Masks",
     "Pattern",
     "Pool",
+    "Score",
     "build_masks",
     "density_of",
     "drop_nearest",
     "keep_count",
     "keep_nearest",
+    "masks_by_score",
+    "nearest_count",
     "prunable",
     "select",
 ]

@@ -96,7 +96,7 @@ def spare(masks: Masks, p_bern: float, *, pattern: Pattern, generators: Callable
         return dict(masks)
     spared = {}
     for name, mask in masks.items():
-        drawn = torch.bernoulli(torch.full(unit_shape(pattern, mask.shape), p_bern), generator=generators(name))
+        drawn = torch.bernoulli(torch.full(pattern.unit_shape(mask.shape), p_bern), generator=generators(name))
         spared[name] = mask | ~drawn.bool().to(mask.device)
     return spared
 
@@ -110,13 +110,8 @@ def thin(kept: Tensor, p_bern: float, *, pattern: Pattern, generator: torch.Gene
     """
     if p_bern == 1:
         return kept
-    drawn = torch.bernoulli(kept.new_full(unit_shape(pattern, kept.shape), p_bern), generator=generator)
+    drawn = torch.bernoulli(kept.new_full(pattern.unit_shape(kept.shape), p_bern), generator=generator)
     return kept.maximum(1 - drawn)
-
-
-def unit_shape(pattern: Pattern, shape: torch.Size) -> torch.Size:
-    """Return the shape of the unit scores for a weight of ``shape``."""
-    return pattern.unit_scores(torch.empty(shape, device="meta")).shape
 
 
 def shares(model: nn.Module, masks: Masks, pattern: Pattern) -> dict[str, float]:

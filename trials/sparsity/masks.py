@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
+from trials.sparsity.counts import Density
 from trials.sparsity.distributions import Count, Distribution, Layer, Pool
 from trials.sparsity.patterns import Pattern
-from trials.sparsity.select import keep_count, select, select_each
+from trials.sparsity.scores import Score
+from trials.sparsity.select import select, select_each
 
 Masks = dict[str, Tensor]
 
@@ -23,51 +26,126 @@ def prunable(model: nn.Module, *, linear: bool = True) -> dict[str, Tensor]:
 def build_masks(
     scores: Mapping[str, Tensor],
     *,
-    density: float,
+    density: Density,
     pattern: Pattern,
     distribution: Distribution,
     within: Mapping[str, Tensor] | None = None,
     absolute: bool = False,
-    count: Count = keep_count,
+    count: Count | None = None,
 ) -> Masks:
-    """Return masks of exactly the requested density.
+    """Return masks of exactly the requested density, by scores of single weights. Units are ranked by their norms.
 
     Args:
         scores: by weight name, each of its weight's shape; higher scores are kept.
-        density: share of units to keep, in (0, 1]. With ``within``, the share of the units kept there.
+        density: share of units to keep, in (0, 1]. With ``within``, the share of the units kept there. Patterns that
+            choose their units themselves ignore it, and the distribution.
         pattern: turns scores of weights into scores of units.
         distribution: divides the kept units among the layers.
-        within: current masks; masked weights stay masked (pattern ``weight`` only).
+        within: current masks; masked weights stay masked, and a unit is left if any of its weights is.
         absolute: rank by absolute scores. Norms of units are the same either way.
-        count: rounds a density to a whole number of units.
+        count: rounds as a released code does; None keeps ``nearest_count(density, units)`` of all units together.
 
     Raises:
-        ValueError: ``within`` is given with a pattern whose units are more than one weight, or with ``absolute``.
+        ValueError: ``within`` is given with ``absolute``, or the distribution has no such division.
     """
-    names = list(scores)
-    units = [pattern.unit_scores(scores[name]) for name in names]
-    sizes = [unit.numel() for unit in units]
+    if within is not None and absolute:
+        raise ValueError("with within, scores are ranked as they are: give absolute scores, and absolute false")
+    units = {name: pattern.unit_scores(score) for name, score in scores.items()}
+    return _of_units(
+        units,
+        {name: tuple(score.shape) for name, score in scores.items()},
+        pattern,
+        lambda layers: _pools(distribution, layers, density, count),
+        within=within,
+        absolute=absolute,
+    )
+
+
+def masks_by_score(
+    score: Score,
+    weights: Mapping[str, Tensor],
+    generator: torch.Generator,
+    *,
+    density: Density,
+    pattern: Pattern,
+    distribution: Distribution,
+    within: Mapping[str, Tensor] | None = None,
+    of_dense: bool = False,
+    count: Count | None = None,
+) -> Masks:
+    """Return masks of exactly the requested density, by a score of the pattern's units.
+
+    Arguments as for :func:`build_masks`, and:
+
+    Args:
+        weights: by name; with ``within``, masked weights are zero.
+        generator: on the CPU.
+        of_dense: with ``within``, ``density`` is a share of the units of whole layers, not of those that are left.
+
+    Raises:
+        ValueError: the distribution has no such division.
+    """
+    left = None if within is None else {name: pattern.left(within[name]) for name in weights}
+    return _of_units(
+        score.units(weights, pattern, generator, left),
+        {name: tuple(weight.shape) for name, weight in weights.items()},
+        pattern,
+        lambda layers: _pools(distribution, layers, density, count),
+        within=within,
+        of_dense=of_dense,
+    )
+
+
+def _of_units(
+    units: Mapping[str, Tensor],
+    shapes: Mapping[str, tuple[int, ...]],
+    pattern: Pattern,
+    divide: Callable[[tuple[Layer, ...]], Sequence[Pool]],
+    *,
+    within: Mapping[str, Tensor] | None = None,
+    absolute: bool = False,
+    of_dense: bool = False,
+) -> Masks:
+    """Return masks that keep the units with the highest scores, as many as ``divide`` says of each pool of layers."""
+    names, scores = list(units), list(units.values())
+    sizes = [score.numel() for score in scores]
     if within is not None:
-        if pattern.name != "weight" or absolute:
-            raise ValueError(f"with within, pattern is {pattern.name!r}, but must be 'weight', and absolute false")
-        sizes = [int(within[name].sum()) for name in names]
-        units = [unit.masked_fill(~within[name], -torch.inf) for name, unit in zip(names, units, strict=True)]
-    layers = [
-        Layer(size, unit.numel(), tuple(scores[name].shape))
-        for name, size, unit in zip(names, sizes, units, strict=True)
-    ]
-    pools = distribution(layers, density, count)
+        left = [pattern.left(within[name]) for name in names]
+        sizes = [int(units_left.sum()) for units_left in left]
+        scores = [score.masked_fill(~here, -torch.inf) for score, here in zip(scores, left, strict=True)]
+    if pattern.choose is not None:
+        kept = {i: pattern.choose(score) for i, score in enumerate(scores)}
+    else:
+        layers = tuple(
+            Layer(score.numel() if of_dense else size, score.numel(), shapes[name], size)
+            for name, size, score in zip(names, sizes, scores, strict=True)
+        )
+        kept = _selected(scores, divide(layers), absolute)
+    masks = {name: pattern.expand(kept[i], shapes[name]) for i, name in enumerate(names)}
+    if within is None or pattern.of_single_weights:
+        return masks
+    return {name: mask & within[name] for name, mask in masks.items()}
+
+
+def _selected(scores: Sequence[Tensor], pools: Sequence[Pool], absolute: bool) -> dict[int, Tensor]:
+    """Return the unit masks of all layers, by position."""
     alone = [pool for pool in pools if len(pool.layers) == 1]
-    kept = dict(zip((pool.layers[0] for pool in alone), _each(units, alone, absolute), strict=True))
+    each = select_each([scores[pool.layers[0]] for pool in alone], [pool.keep for pool in alone], absolute=absolute)
+    kept = dict(zip((pool.layers[0] for pool in alone), each, strict=True))
     for pool in pools:
         if len(pool.layers) != 1:
-            kept |= zip(pool.layers, select([units[i] for i in pool.layers], pool.keep, absolute=absolute), strict=True)
-    return {name: pattern.expand(kept[i], scores[name].shape) for i, name in enumerate(names)}
+            kept |= zip(
+                pool.layers, select([scores[i] for i in pool.layers], pool.keep, absolute=absolute), strict=True
+            )
+    return kept
 
 
-def _each(units: Sequence[Tensor], pools: Sequence[Pool], absolute: bool) -> list[Tensor]:
-    """Return unit masks for pools that hold one layer each."""
-    return select_each([units[pool.layers[0]] for pool in pools], [pool.keep for pool in pools], absolute=absolute)
+@lru_cache(maxsize=256)
+def _pools(
+    distribution: Distribution, layers: tuple[Layer, ...], density: Density, count: Count | None
+) -> tuple[Pool, ...]:
+    """What the distribution says; kept, because methods that select at every step ask for the same again."""
+    return tuple(distribution(layers, density, count))
 
 
 def density_of(masks: Mapping[str, Tensor]) -> float:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -51,31 +51,46 @@ class Pattern:
         unit_scores: maps scores of a weight, [O, I, kh, kw] or [O, I], to scores of its units, broadcastable to the
             weight.
         linear: whether Linear layers are pruned too; otherwise they stay dense and are not counted.
+        inside: dimensions of a weight within a unit, over which ``unit_scores`` reduces; none for single weights.
+        choose: for a pattern that says itself which units of a layer are kept, so that its density is implied: maps
+            unit scores (-inf for units that are gone) to a bool mask of their shape. None: density and distribution
+            decide.
     """
 
     name: str
     unit_scores: Callable[[Tensor], Tensor]
     linear: bool
+    inside: tuple[int, ...] = ()
+    choose: Callable[[Tensor], Tensor] | None = None
 
-    def expand(self, units: Tensor, shape: torch.Size) -> Tensor:
+    @property
+    def of_single_weights(self) -> bool:
+        """Whether a unit is one weight."""
+        return not self.inside
+
+    def expand(self, units: Tensor, shape: Sequence[int]) -> Tensor:
         """Expand a mask of units [.., 1, ..] to a mask of weights of ``shape``."""
-        return units if units.shape == shape else units.expand(shape).contiguous()
+        return units if units.shape == torch.Size(shape) else units.expand(*shape).contiguous()
 
-    def units(self, shape: tuple[int, ...]) -> int:
+    def left(self, mask: Tensor) -> Tensor:
+        """Return which units a mask of weights keeps: any of their weights is kept; bool, shaped as unit scores."""
+        inside = [dim for dim in self.inside if dim < mask.dim()]
+        return torch.any(mask, dim=inside, keepdim=True) if inside else mask
+
+    def unit_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Return the shape of the unit scores of a weight of ``shape``."""
+        return tuple(1 if dim in self.inside else size for dim, size in enumerate(shape))
+
+    def units(self, shape: Sequence[int]) -> int:
         """Return the number of units of a weight of ``shape``."""
-        return _units(self.unit_scores, tuple(shape))
-
-
-@lru_cache(maxsize=4096)
-def _units(unit_scores: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> int:
-    return unit_scores(torch.empty(shape, device="meta")).numel()
+        return math.prod(self.unit_shape(shape))
 
 
 PATTERNS = {
     "weight": Pattern("weight", _weight, linear=True),
-    "kernel": Pattern("kernel", _kernel, linear=False),
-    "filter": Pattern("filter", _filter, linear=False),
-    "channel": Pattern("channel", _channel, linear=False),
-    "kernel_mean": Pattern("kernel_mean", _kernel_mean, linear=False),
-    "filter_l1": Pattern("filter_l1", _filter_l1, linear=False),
+    "kernel": Pattern("kernel", _kernel, linear=False, inside=(2, 3)),
+    "filter": Pattern("filter", _filter, linear=False, inside=(1, 2, 3)),
+    "channel": Pattern("channel", _channel, linear=False, inside=(0, 2, 3)),
+    "kernel_mean": Pattern("kernel_mean", _kernel_mean, linear=False, inside=(2, 3)),
+    "filter_l1": Pattern("filter_l1", _filter_l1, linear=False, inside=(1, 2, 3)),
 }

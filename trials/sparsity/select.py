@@ -23,18 +23,6 @@ _BITS = {torch.float16: 16, torch.bfloat16: 16, torch.float32: 32, torch.float64
 _INTEGER = {16: torch.int16, 32: torch.int32, 64: torch.int64}
 
 
-def keep_count(density: float, n: int) -> int:
-    """Return the number of units that a density keeps of ``n``: n - int((1 - density) n), in double arithmetic.
-
-    ``int`` truncates, so float error can only keep one more (0.9 of 10 keeps 10), as in BiP's released code
-    (https://github.com/OPTML-Group/BiP, commit c51fc35).
-
-    >>> keep_count(0.2, 100), keep_count(0.9, 10), keep_count(1.0, 7)
-    (20, 10, 7)
-    """
-    return n - int((1 - density) * n)
-
-
 def _step(layer: Tensor) -> int:
     """Return the number of entries per chunk.
 

@@ -60,6 +60,7 @@ OTHER: dict[str, Any] = {  # a value for each field that differs from its defaul
     "redundant_forwards": True,
     "first_conv": "dense",
     "source_net": "weights.pt",
+    "rounding": "released",
     "zeros": "trained",
     "source_mask.pattern": "channel",
     "source_mask.distribution": "uniform",
@@ -186,6 +187,8 @@ INSTEAD = {"base_pr_model": "stage_pr"}  # fields that replace another one
 ONE_VALUE = {  # fields that accept one value only
     *(("imp", name) for name in ("pattern", "source_net", "source_mask", "file_hashes")),
     ("dense", "file_hashes"),
+    *((method, "rounding") for method in ("adaptive_sparsity", "prune_iterative")),  # counts are equal, so names are
+    *((method, "prune.rounding") for method in ("regrow", "regrow_iterative", "single_layer")),
     *((method, "inherit_pruned") for method in ("greg2", "oracle")),
     ("gradient_prune", "compile"),
     *(("prune_iterative", f"finetune.{name}") for name in BY_EPOCHS),

@@ -22,7 +22,7 @@ from trials.config.schedules import PiecewiseConstant, Schedule
 from trials.methods.base import TrainStage
 from trials.methods.bip.bip import Bilevel, BipConfig
 from trials.methods.parsing import parse
-from trials.sparsity import DISTRIBUTIONS, PATTERNS, build_masks, prunable
+from trials.sparsity import DISTRIBUTIONS, PATTERNS, build_masks, keep_count, prunable
 from trials.training.net import Net
 
 STATISTICS = ("running_mean", "running_var")
@@ -47,6 +47,7 @@ def config_of(said: dict[str, Any]) -> BipConfig:
             "model": "tiny",
             "precision": "float64",
             "density": said["k"],
+            "rounding": "released",
             "implicit_gradient": said["ig_term"],
             "implicit_step": said["lr2"],
             "score_init": said["score_init"],
@@ -136,6 +137,7 @@ def test_bilevel_steps(name: str) -> None:
             pattern=PATTERNS["weight"],
             distribution=DISTRIBUTIONS["global"],
             absolute=True,
+            count=keep_count,
         )
         net.set_masks(masks)
         stage.initial = (recorded.weights, recorded.scores)
@@ -222,6 +224,7 @@ def test_straight_through_gradient(kind: str) -> None:
         pattern=pattern,
         distribution=DISTRIBUTIONS["uniform"],
         absolute=True,
+        count=keep_count,
     )["w"]
     assert torch.equal(mask, arrays[f"mask_{kind}"].bool())
     gradient = Bilevel(config_of({**PLAIN, "score_init": "copy"})).gradient

@@ -15,6 +15,7 @@ from trials import models
 from trials.data import load_data
 from trials.methods.base import TrainStage
 from trials.methods.magnitude.imp import ImpLevel
+from trials.sparsity import nearest_count
 from trials.training.net import Net
 
 pytestmark = pytest.mark.usefixtures("few_digits")
@@ -63,7 +64,7 @@ def test_imp_counts_are_exact_and_masks_nested(
     left = PRUNABLE
     previous = {key: torch.ones_like(mask) for key, mask in levels[0]["masks"].items()}
     for level, (name, noted) in enumerate(zip(range(1, 7), levels, strict=True), start=1):
-        left = left - int((1 - (1 - fraction)) * left)
+        left = nearest_count(1 - fraction, left)
         assert name == level == noted["level"]
         assert sum(int(mask.sum()) for mask in noted["masks"].values()) == left
         assert abs(left - PRUNABLE * (1 - fraction) ** level) < level

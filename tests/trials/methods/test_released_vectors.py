@@ -35,6 +35,7 @@ def config_of(about: dict[str, Any], accelerate: bool) -> Any:
         "model": "tiny",
         "precision": "float64",
         "density": about["k"],
+        "rounding": "released",
         "pattern": PATTERN.get(about["layer_type"], about["layer_type"]),
         "score_init": about["score_init"],
         "first_conv": "pruned",

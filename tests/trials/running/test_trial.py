@@ -14,7 +14,7 @@ from tests.trials.small_trials import PRUNABLE, config_of, folder_of, run_in
 from trials.data import load_data
 from trials.running import progress
 from trials.seeding import derive_seed
-from trials.sparsity import keep_count
+from trials.sparsity import nearest_count
 from trials.storage.trial_folder import TrialFolder
 from trials.training.build import build_loader
 from trials.training.net import Net
@@ -114,4 +114,4 @@ def test_precisions_train_and_come_back(precision: str, tmp_path: Path) -> None:
     assert state.status == "complete", state.error
     weight = checkpoint_of(folder_of(config, tmp_path))["net"]["model"]["conv1.weight"]
     assert weight.dtype == (torch.float64 if precision == "float64" else torch.float32)
-    assert state.result["kept"] == keep_count(0.2, PRUNABLE)
+    assert state.result["kept"] == nearest_count(0.2, PRUNABLE)

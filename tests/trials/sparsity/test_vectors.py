@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.trials.vectors import MANIFEST, load
-from trials.sparsity import DISTRIBUTIONS, PATTERNS, Masks, build_masks
+from trials.sparsity import DISTRIBUTIONS, PATTERNS, Masks, build_masks, keep_count
 
 GROUPS = ["filter", "channel"]
 
@@ -17,13 +17,23 @@ GROUPS = ["filter", "channel"]
 def global_masks(scores: list[Tensor], density: float) -> Masks:
     named = {str(i): score for i, score in enumerate(scores)}
     return build_masks(
-        named, density=density, pattern=PATTERNS["weight"], distribution=DISTRIBUTIONS["global"], absolute=True
+        named,
+        density=density,
+        pattern=PATTERNS["weight"],
+        distribution=DISTRIBUTIONS["global"],
+        absolute=True,
+        count=keep_count,
     )
 
 
 def group_mask(scores: Tensor, pattern: str, density: float) -> Tensor:
     return build_masks(
-        {"w": scores}, density=density, pattern=PATTERNS[pattern], distribution=DISTRIBUTIONS["uniform"], absolute=True
+        {"w": scores},
+        density=density,
+        pattern=PATTERNS[pattern],
+        distribution=DISTRIBUTIONS["uniform"],
+        absolute=True,
+        count=keep_count,
     )["w"]
 
 

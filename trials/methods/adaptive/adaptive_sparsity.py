@@ -24,8 +24,9 @@ tensors than a dense one; the stage holds w and r. w is centred once after every
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -33,15 +34,16 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from trials.config.recipes import PretrainRecipe, Recipe
-from trials.config.trial_config import HasSource, HasVariant, TrialConfig
+from trials.config.trial_config import HasVariant, TrialConfig
 from trials.data_header import DataHeader
 from trials.errors import UserError
 from trials.methods.adaptive.thresholds import MOST, Thresholded, sparsity_loss, threshold_of
 from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Method, Stage
-from trials.methods.budgets import LeftLayer, require_untied
+from trials.methods.budgets import Budget, LeftLayer, require_untied
 from trials.methods.dense import dense_trial
 from trials.methods.model_facts import LayerFacts, facts_of
+from trials.methods.rounding import HasRounding, NamedShape, pruned_once
 from trials.sparsity import prunable
 from trials.training.net import Batch, Net
 from trials.training.optimizers import Sgd
@@ -57,7 +59,7 @@ class AdaptiveRecipe(Recipe):
     schedule: str = "cosine_restart"
 
 
-class AdaptiveSparsityConfig(HasVariant, HasSource):
+class AdaptiveSparsityConfig(HasVariant, HasRounding):
     """Train weights and thresholds towards sparsity ``starget``.
 
     Starts from initialisation, as published, unless ``pretrain`` or ``source_net`` is given.
@@ -75,7 +77,7 @@ class AdaptiveSparsityConfig(HasVariant, HasSource):
         trainable: whether thresholds are trained. If not, they stay at ``initial_threshold`` without a sparsity loss.
         threshold_lr_factor: learning rate of the thresholds, as a share of ``train.lr``.
         exact_target: after the last epoch, prune to exactly T: keep the weights with the largest |w|/t, over all layers
-            or, in mode fixed, in each layer.
+            or, in mode fixed, in each layer. ``rounding`` is that of this cut, which no released code makes.
         pretrain: dense training to start from; a shared trial for all trials with the same recipe.
     """
 
@@ -106,6 +108,23 @@ class AdaptiveSparsityConfig(HasVariant, HasSource):
         if not isinstance(train, Mapping) or train.get("lr_steps"):
             return content
         return {**content, "train": {"schedule": "cosine_restart_released", **train}}
+
+    @property
+    def decides_budgets(self) -> tuple[Hashable, ...]:
+        return self.starget, self.cut_distribution, self.pthres, self.variant
+
+    @property
+    def never_differs(self) -> bool:
+        return not (self.exact_target and self.starget)
+
+    @property
+    def cut_distribution(self) -> str:
+        """How ``exact_target`` divides what it keeps."""
+        return "uniform" if self.mode == "fixed" else "global"
+
+    def levels_of(self, layers: Sequence[NamedShape]) -> Iterator[Budget]:
+        chosen = [layer for layer in layers if self.has_threshold(math.prod(layer.shape), layer.groups)]
+        return pruned_once(chosen, "weight", self.cut_distribution, self.share(self.starget), self.count)
 
     def sparsified(self, model: nn.Module) -> dict[str, Tensor]:
         """The weights that have thresholds, by name in module order. Each has at least two entries, for a deviation."""
@@ -215,7 +234,8 @@ class TrainWithThresholds(Stage):
 
     def end_epoch(self, net: Net, epoch: int) -> None:
         if self.config.exact_target and epoch + 1 == self.epochs:
-            masks = self.layers.exact_masks(self.config.starget, per_layer=self.config.mode == "fixed")
+            config = self.config
+            masks = self.layers.exact_masks(config.share(config.starget), config.cut_distribution, config.count)
             net.set_masks(masks, latent=self.layers.w)
 
     def columns(self) -> dict[str, float]:

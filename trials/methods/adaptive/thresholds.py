@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trials.sparsity.distributions import DISTRIBUTIONS
+from trials.sparsity.counts import Density
+from trials.sparsity.distributions import DISTRIBUTIONS, Count
 from trials.sparsity.masks import Masks, build_masks
 from trials.sparsity.patterns import PATTERNS
 
@@ -87,11 +88,15 @@ class Thresholded:
         """Masks 1[|w| > t], by weight name."""
         return {name: w.abs() > t for (name, w), t in zip(self.w.items(), self.t, strict=True)}
 
-    def exact_masks(self, sparsity: float, *, per_layer: bool) -> Masks:
-        """Masks of exactly this sparsity: a cut of |w|/t other than 1, common to all layers or one per layer."""
-        scores = {name: w.abs() / t for (name, w), t in zip(self.w.items(), self.t, strict=True)}
-        distribution = DISTRIBUTIONS["uniform" if per_layer else "global"]
-        return build_masks(scores, density=1 - sparsity, pattern=PATTERNS["weight"], distribution=distribution)
+    def exact_masks(self, density: Density, distribution: str, count: Count | None = None) -> Masks:
+        """Masks of exactly this density: a cut of |w|/t other than 1, common to all layers or one per layer."""
+        return build_masks(
+            {name: w.abs() / t for (name, w), t in zip(self.w.items(), self.t, strict=True)},
+            density=density,
+            pattern=PATTERNS["weight"],
+            distribution=DISTRIBUTIONS[distribution],
+            count=count,
+        )
 
     @torch.no_grad()
     def pass_through(self, effective: Mapping[str, Tensor], *, trainable: bool = True) -> None:

@@ -94,6 +94,7 @@ class BipConfig(ScoredConfig):
             "optimizers": "shared",
             "redundant_forwards": True,
             "first_conv": "pruned",
+            "rounding": "released",
             "mask_lr": filled["prune"].get("lr", 0.1) if isinstance(filled["prune"], Mapping) else 0.1,
         }
         return {**released, **filled}

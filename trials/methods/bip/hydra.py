@@ -49,7 +49,7 @@ class HydraConfig(ScoredConfig):
         if not isinstance(content, Mapping) or content.get("variant") != "original":
             return content
         filled = released_schedules(content, ("pretrain", "prune", "finetune"))
-        return {"score_init": "alias", "first_conv": "pruned", **filled}
+        return {"score_init": "alias", "first_conv": "pruned", "rounding": "released", **filled}
 
 
 class TrainScores(ScoredStage):

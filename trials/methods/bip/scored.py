@@ -14,7 +14,7 @@ The model holds z, so that one plain backward pass gives g; the stage holds thet
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -29,6 +29,7 @@ from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Stage, generator_for
 from trials.methods.budgets import Budget, LeftLayer, Shaped, layers_with, left_with, require_left, require_untied
 from trials.methods.model_facts import facts_of
+from trials.methods.rounding import HasRounding, NamedShape, pruned_once, with_pattern
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, build_masks, prunable
 from trials.training.net import Net
 from trials.training.strides import beside
@@ -36,7 +37,7 @@ from trials.training.strides import beside
 RELEASED = "cosine_released"
 
 
-class ScoredConfig(HasVariant, StartsDense):
+class ScoredConfig(HasVariant, HasRounding, StartsDense):
     """Fields of methods that train scores.
 
     Attributes:
@@ -47,6 +48,8 @@ class ScoredConfig(HasVariant, StartsDense):
             released code does unintentionally.
         first_conv: ``auto`` keeps the first convolution dense with pattern channel, because its input channels are the
             image's; ``pruned`` and ``dense`` apply to every pattern.
+
+    ``variant: original`` rounds as released.
     """
 
     density: float = Field(gt=0, le=1)
@@ -79,6 +82,18 @@ class ScoredConfig(HasVariant, StartsDense):
         """Global for pattern weight, per layer for filters and channels."""
         return "global" if self.pattern == "weight" else "uniform"
 
+    @property
+    def decides_budgets(self) -> tuple[Hashable, ...]:
+        return self.density, self.pattern, self.keeps_first
+
+    @property
+    def never_differs(self) -> bool:
+        return self.density == 1
+
+    def levels_of(self, layers: Sequence[NamedShape]) -> Iterator[Budget]:
+        chosen = with_pattern(layers, self.pattern)[1 if self.keeps_first else 0 :]
+        return pruned_once(chosen, self.pattern, self.distribution, self.density, self.count)
+
     def require_scored(self, model: nn.Module, data: DataHeader) -> None:
         """Check that some layers have scores and that the density prunes some of their units.
 
@@ -108,13 +123,14 @@ class ScoredConfig(HasVariant, StartsDense):
 
     def _require_some(self, layers: Sequence[Shaped]) -> None:
         if self.density < 1:
-            budget = Budget.dense(layers, PATTERNS[self.pattern]).pruned(layers, self.distribution, self.density)
+            before = Budget.dense(layers, PATTERNS[self.pattern])
+            budget = before.pruned(layers, self.distribution, self.density, self.count)
             require_left(budget, layers, self.pattern, f"density is {self.density:g}")
 
     def asked_share(self, model: nn.Module) -> AskedShare:
         """Ask for ``density`` of the weights or groups that have scores."""
         weights = self.scored(Net(model)) or prunable(model)
-        slack = 1 if self.pattern == "weight" else len(weights)
+        slack = 1 if self.pattern == "weight" or self.rounding == "nearest" else len(weights)
         return share_of(weights, self.density, self.pattern, slack=slack)
 
     def top(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -125,6 +141,7 @@ class ScoredConfig(HasVariant, StartsDense):
             pattern=PATTERNS[self.pattern],
             distribution=DISTRIBUTIONS[self.distribution],
             absolute=True,
+            count=self.count,
         )
 
 

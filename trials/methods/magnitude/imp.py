@@ -13,7 +13,7 @@ with rewinding only the learning rate and with finetuning.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -29,6 +29,7 @@ from trials.methods.base import Method, Stage, TrainStage
 from trials.methods.budgets import Budget, LeftLayer, Shaped, require_fewer, require_left
 from trials.methods.dense import dense_source
 from trials.methods.magnitude.one_shot import FinetuneRecipe, PruningConfig
+from trials.methods.rounding import NamedShape, with_pattern
 from trials.sparsity import PATTERNS
 from trials.training.net import Net
 
@@ -53,6 +54,16 @@ class ImpConfig(PruningConfig):
     rewind: Literal["weights", "learning_rate", "none"] = "weights"
     rewind_epoch: int = Field(default=0, ge=0)
     finetune: TrainOnRecipe = TrainOnRecipe()
+
+    @property
+    def decides_budgets(self) -> tuple[Hashable, ...]:
+        return self.levels, self.prune_fraction, self.distribution, self.pattern
+
+    def levels_of(self, layers: Sequence[NamedShape]) -> Iterator[Budget]:
+        chosen, budget = with_pattern(layers, self.pattern), Budget.dense(layers, PATTERNS[self.pattern])
+        for _ in range(self.levels if chosen else 0):
+            budget = budget.pruned(chosen, self.distribution, self.share(self.prune_fraction), self.count)
+            yield budget
 
     @field_validator("pattern")
     @classmethod
@@ -85,7 +96,7 @@ class ImpLevel(TrainStage):
 
     def enter(self, net: Net) -> None:
         # scores come from the trained weights, so the masks are built before rewinding
-        net.set_masks(self.config.masks(net, 1 - self.config.prune_fraction, self.level))
+        net.set_masks(self.config.masks(net, self.config.share(self.config.prune_fraction), self.level))
         if self.config.rewind == "weights":
             net.restore(f"epoch-{self.config.rewind_epoch}")
 
@@ -123,7 +134,8 @@ class Imp(Method):
         for level in range(1, config.levels + 1):
             asked, before = f"prune_fraction is {config.prune_fraction:g} at level {level} of {config.levels}", budget
             try:
-                budget = before.pruned(layers, config.distribution, 1 - config.prune_fraction)
+                share = config.share(config.prune_fraction)
+                budget = before.pruned(layers, config.distribution, share, config.count)
             except UserError as error:
                 raise UserError(f"{asked}, but {error}, or for fewer levels") from None
             require_left(budget, layers, config.pattern, asked, before=start)

@@ -5,11 +5,12 @@ Han et al. 2015, https://arxiv.org/abs/1506.02626.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import Annotated, Literal
 
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from trials.config.recipes import Recipe, one_of
 from trials.config.trial_config import StartsDense, TrialConfig
@@ -20,7 +21,9 @@ from trials.methods.base import Method, Stage, TrainStage, generator_for, mutabl
 from trials.methods.budgets import Budget, LeftLayer, Shaped, layers_with, left_with, require_left, require_untied
 from trials.methods.dense import dense_source
 from trials.methods.model_facts import LayerFacts, facts_of
-from trials.sparsity import DISTRIBUTIONS, PATTERNS, SCORES, Masks, build_masks, density_of, prunable
+from trials.methods.rounding import HasRounding, NamedShape, pruned_once
+from trials.sparsity import DISTRIBUTIONS, PATTERNS, SCORES, Masks, masks_by_score, prunable
+from trials.sparsity.counts import Density, exact_share
 from trials.training.net import Net
 
 
@@ -31,7 +34,11 @@ class FinetuneRecipe(Recipe):
     lr: float = Field(default=0.01, gt=0)
 
 
-class PruningConfig(StartsDense):
+RANKED_BY_WEIGHTS = frozenset({"random", "lamp"})
+"""Scores that ranked units by norms of their weights' scores, which is wrong of them, before units had their own."""
+
+
+class PruningConfig(HasRounding, StartsDense):
     """Which weights to remove: score x distribution x pattern, see trials/sparsity/."""
 
     score: Annotated[str, one_of(SCORES)] = "magnitude"
@@ -41,7 +48,8 @@ class PruningConfig(StartsDense):
     def asked_share(self, model: nn.Module, density: float, rounds: float = 1) -> AskedShare:
         """Ask for the share ``density`` of the model's units, reached in ``rounds`` roundings."""
         weights = prunable(model, linear=PATTERNS[self.pattern].linear) or prunable(model)
-        each = 1 if self.distribution == "global" else len(weights)  # roundings to whole units at a time
+        whole = self.distribution == "global" or self.rounding == "nearest"
+        each = 1 if whole else len(weights)  # roundings to whole units at a time
         return share_of(weights, density, self.pattern, slack=rounds * each)
 
     def layers(self, model: nn.Module, data: DataHeader) -> tuple[LayerFacts, ...]:
@@ -50,17 +58,22 @@ class PruningConfig(StartsDense):
         require_untied(layers, self.model)
         return layers
 
-    def masks(self, net: Net, density: float, level: int = 0) -> Masks:
-        """Masks that keep the share ``density`` of the currently kept weights; bool, by weight name."""
+    @property
+    def ranks_units_anew(self) -> bool:
+        return self.score in RANKED_BY_WEIGHTS and self.pattern != "weight"
+
+    def masks(self, net: Net, density: Density, level: int = 0) -> Masks:
+        """Masks that keep the share ``density`` of the currently kept units; bool, by weight name."""
         pattern = PATTERNS[self.pattern]
-        weights = prunable(net.model, linear=pattern.linear)
-        generator = generator_for(self, "score", level)
-        return build_masks(
-            SCORES[self.score](weights, generator),
+        return masks_by_score(
+            SCORES[self.score],
+            prunable(net.model, linear=pattern.linear),
+            generator_for(self, "score", level),
             density=density,
             pattern=pattern,
             distribution=DISTRIBUTIONS[self.distribution],
             within=net.masks or None,
+            count=self.count,
         )
 
 
@@ -73,6 +86,28 @@ class OneShotConfig(PruningConfig):
     method: Literal["one_shot"] = "one_shot"
     density: float = Field(gt=0, le=1)
     finetune: FinetuneRecipe | None = FinetuneRecipe()
+
+    @property
+    def decides_budgets(self) -> tuple[Hashable, ...]:
+        return self.density, self.distribution, self.pattern
+
+    @property
+    def never_differs(self) -> bool:
+        return self.density == 1
+
+    def levels_of(self, layers: Sequence[NamedShape]) -> Iterator[Budget]:
+        return pruned_once(layers, self.pattern, self.distribution, self.density, self.count)
+
+    def share_within(self, kept: int, total: int) -> Density:
+        """The share that ``density`` is of a mask that keeps ``kept`` of ``total`` weights; all of it at most."""
+        if self.rounding == "released":
+            return min(self.density / (kept / total), 1.0)
+        return min(exact_share(self.density) * Fraction(total, kept), Fraction(1))
+
+    def share_of(self, masks: Mapping[str, Tensor]) -> Density:
+        """The share that ``density`` is of what ``masks`` keep; ``density`` itself without masks."""
+        sizes = (sum(int(mask.sum()) for mask in masks.values()), sum(mask.numel() for mask in masks.values()))
+        return self.share_within(*sizes) if masks else self.density
 
 
 def require_weight_pattern(pattern: str, density: float) -> None:
@@ -94,8 +129,7 @@ class PruneThenTrain(TrainStage):
         self.config = config
 
     def enter(self, net: Net) -> None:
-        share = min(self.config.density / density_of(net.masks), 1.0)  # of what a mask that is there keeps
-        net.set_masks(self.config.masks(net, share))
+        net.set_masks(self.config.masks(net, self.config.share_of(net.masks)))
 
 
 class OneShot(Method):
@@ -133,15 +167,15 @@ class OneShot(Method):
 
     def check_left(self, layers: Sequence[LeftLayer]) -> None:
         pattern = PATTERNS[self.config.pattern]
-        density = sum(layer.kept for layer in layers) / sum(layer.weights for layer in layers)
+        share = self.config.share_within(sum(layer.kept for layer in layers), sum(layer.weights for layer in layers))
         chosen = left_with(layers, pattern)
-        self._check_budget(chosen, Budget.left(chosen, pattern), min(self.config.density / density, 1.0))
+        self._check_budget(chosen, Budget.left(chosen, pattern), share)
 
-    def _check_budget(self, layers: Sequence[Shaped], before: Budget, share: float) -> None:
+    def _check_budget(self, layers: Sequence[Shaped], before: Budget, share: Density) -> None:
         """Check what stays of ``before`` if the share ``share`` of it is kept."""
         config = self.config
         if config.density < 1:
-            budget = before.pruned(layers, config.distribution, share)
+            budget = before.pruned(layers, config.distribution, share, config.count)
             require_left(budget, layers, config.pattern, f"density is {config.density:g}", before=before)
 
     def stages(self) -> Iterator[Stage]:

@@ -6,7 +6,7 @@ The algorithms are in trials/regrowth/.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -21,6 +21,7 @@ from trials.methods.dense import fields_of_source
 from trials.methods.regrow.episodes import Episode, EpisodeRecipe
 from trials.methods.regrow.finetuning import AdamWRecipe
 from trials.methods.regrow.prune_iterative import DENSE, PRUNED, PruneIterativeConfig
+from trials.methods.rounding import AS_RELEASED, Rounding
 from trials.models import without_values
 from trials.networks.named_files import require_unchanged
 from trials.networks.stored import network_of
@@ -43,8 +44,11 @@ class SparseRecipe(AdamWRecipe):
 class SparseSource(Frozen):
     """How the sparse network is pruned; fields as in prune_iterative. One level of 99 % is one-shot pruning."""
 
+    as_before: ClassVar[Mapping[str, Any]] = AS_RELEASED
+
     score: str = "lamp"
     distribution: str = "global"
+    rounding: Rounding = "nearest"
     levels: int = Field(default=1, ge=1)
     prune_fraction: float = Field(default=0.99, gt=0, lt=1)
     finetune: SparseRecipe = SparseRecipe()
@@ -129,6 +133,18 @@ class RegrowingConfig(StartsDense):
         recipe = {name: getattr(self.prune, name) for name in SparseSource.model_fields}
         recipe["finetune"] = AdamWRecipe(**self.prune.finetune.model_dump())
         return PruneIterativeConfig(**fields_of_source(self, StartsDense), **recipe, pattern=self.unit, keep=keep)
+
+    @property
+    def ranks_units_anew(self) -> bool:
+        return self.sparse_config().ranks_units_anew
+
+    @property
+    def rounds_anew(self) -> bool:
+        return self.sparse_config().rounds_anew
+
+    @property
+    def indifferent(self) -> frozenset[str]:
+        return frozenset(f"prune.{field}" for field in self.sparse_config().indifferent)
 
     @property
     def missing(self) -> float | None:

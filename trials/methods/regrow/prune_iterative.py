@@ -12,7 +12,7 @@ one-shot pruning.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, Final, Literal
 
@@ -37,29 +37,37 @@ from trials.methods.budgets import (
     require_untied,
 )
 from trials.methods.dense import dense_source
-from trials.methods.magnitude.one_shot import require_weight_pattern
+from trials.methods.magnitude.one_shot import RANKED_BY_WEIGHTS, require_weight_pattern
 from trials.methods.model_facts import facts_of
 from trials.methods.regrow.finetuning import AdamWRecipe, Finetune
+from trials.methods.rounding import HasRounding, NamedShape, with_pattern
 from trials.sparsity import (
     DISTRIBUTIONS,
     PATTERNS,
     SCORES,
     Count,
     Masks,
-    build_masks,
     drop_nearest,
     keep_nearest,
+    masks_by_score,
     prunable,
 )
+from trials.sparsity.counts import exact_share
 from trials.training.net import Net
+
+DIGITS = 10**6
+"""LAMP's rounding is exact for shares of up to six decimal digits: it takes what is closer to a half for one."""
 
 DENSE: Final = "dense"
 PRUNED: Final = "pruned"
 """Names of snapshots: the dense network, and the value that every weight had when it was pruned."""
 
 
-class PruneIterativeConfig(StartsDense):
+class PruneIterativeConfig(HasRounding, StartsDense):
     """Prune in ``levels`` levels, each removing ``prune_fraction`` of the remaining weights.
+
+    Level l keeps (1 - ``prune_fraction``)^l of the filters of the dense network, chosen among those that are left.
+    ``rounding: released`` is LAMP's for score lamp, else that of torch.nn.utils.prune.
 
     Attributes:
         score: ``lamp`` (with distribution global: Layer-Adaptive Magnitude Pruning), ``magnitude`` or another.
@@ -79,7 +87,7 @@ class PruneIterativeConfig(StartsDense):
     def asked_share(self, model: nn.Module, level: int, more: float = 0.0, grown: int = 0) -> AskedShare:
         """Ask for what is left after ``level``, and for the share ``more`` of all units, regrown in ``grown`` times."""
         weights = prunable(model, linear=PATTERNS[self.pattern].linear) or prunable(model)
-        each = 1 if self.distribution == "global" else len(weights)
+        each = 1 if self.distribution == "global" or self.rounding == "nearest" else len(weights)
         rounds = min(level, 1 / self.prune_fraction) if self.pattern == "weight" else 1
         density = min((1 - self.prune_fraction) ** level + more, 1.0)
         return share_of(weights, density, self.pattern, slack=rounds * each + grown)
@@ -87,21 +95,59 @@ class PruneIterativeConfig(StartsDense):
     def masks(self, net: Net, level: int) -> Masks:
         """Masks for a level: the current ones without ``prune_fraction`` of the kept weights."""
         pattern = PATTERNS[self.pattern]
-        weights = prunable(net.model, linear=pattern.linear)
-        left = 1 - self.prune_fraction
-        return build_masks(
-            SCORES[self.score](weights, generator_for(self, "score", level)),
-            density=left if self.pattern == "weight" else left**level,  # removed filters have norm 0 and rank lowest
+        left, groups = self.share(self.prune_fraction), not pattern.of_single_weights
+        return masks_by_score(
+            SCORES[self.score],
+            prunable(net.model, linear=pattern.linear),
+            generator_for(self, "score", level),
+            density=left**level if groups else left,
             pattern=pattern,
             distribution=DISTRIBUTIONS[self.distribution],
-            within=(net.masks or None) if self.pattern == "weight" else None,
-            count=self.rounding,
+            within=net.masks or None,
+            of_dense=groups,
+            count=self.count,
         )
 
     @property
-    def rounding(self) -> Count:
-        """How a density becomes a number of units."""
+    def released_count(self) -> Count:
         return keep_nearest if self.score == "lamp" else drop_nearest
+
+    @property
+    def decides_budgets(self) -> tuple[Hashable, ...]:
+        return self.score == "lamp", self.distribution, self.pattern, self.levels, self.prune_fraction
+
+    @property
+    def never_differs(self) -> bool:
+        """One ranking of the network, at shares of so few digits that LAMP's rounding is exact."""
+        exponent = 1 if self.pattern == "weight" else self.levels
+        few = exact_share(1 - self.prune_fraction).denominator ** exponent <= DIGITS
+        return self.score == "lamp" and self.distribution == "global" and few
+
+    def levels_of(self, layers: Sequence[NamedShape]) -> Iterator[Budget]:
+        chosen = with_pattern(layers, self.pattern)
+        return self.budgets(chosen) if chosen else iter(())
+
+    @property
+    def ranks_units_anew(self) -> bool:
+        """Filters ranked by random or LAMP scores; and such as returned, since a layer kept more at a later level."""
+        if self.pattern == "weight":
+            return False
+        return self.score in RANKED_BY_WEIGHTS or (
+            self.distribution == "uniform_plus" and self.levels > 1 and self.holds("grows", self._layer_grew)
+        )
+
+    def _layer_grew(self, layers: Sequence[NamedShape]) -> bool:
+        """Whether versions that counted every level by itself kept more filters of a layer than at the level before."""
+        before = Budget.dense(chosen := with_pattern(layers, self.pattern), PATTERNS[self.pattern])
+        kept, left, grew = before.kept, 1 - self.prune_fraction, False
+        try:
+            for level in range(1, self.levels + 1 if chosen else 0):
+                now = before.pruned(chosen, self.distribution, left**level, self.released_count).kept
+                grew |= any((one or 0) > (other or 0) for one, other in zip(now, kept, strict=True))
+                kept = now
+        except UserError:
+            return grew
+        return grew
 
     def budgets(self, layers: Sequence[Shaped], start: Budget | None = None) -> Iterator[Budget]:
         """Yield what each level leaves of the layers, or of the budget ``start``.
@@ -110,11 +156,11 @@ class PruneIterativeConfig(StartsDense):
             UserError: the distribution cannot divide it.
         """
         first = budget = start or Budget.dense(layers, PATTERNS[self.pattern])
-        left = 1 - self.prune_fraction
+        left = self.share(self.prune_fraction)
         for level in range(1, self.levels + 1):
             before, share = (budget, left) if self.pattern == "weight" else (first, left**level)
             try:
-                budget = before.pruned(layers, self.distribution, share, self.rounding)
+                budget = before.pruned(layers, self.distribution, share, self.count, within=budget)
             except UserError as error:
                 raise UserError(
                     f"prune_fraction is {self.prune_fraction:g} at level {level} of {self.levels}, but {error}, or for "
