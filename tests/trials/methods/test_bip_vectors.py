@@ -301,14 +301,17 @@ def test_scores_of_the_older_hydra_repository(position: int) -> None:
     theirs, weight = arrays[f"hydra_original_repo_scores_{position}"], arrays[f"weight_{position}"]
     scale = math.sqrt(6 / float(arrays[f"fan_in_{position}"])) / float(weight.abs().max())
     close(weight * scale, theirs, f"layer {position}")
-    masks = build_masks(
-        {"theirs": theirs, "ours": arrays[f"scaled_scores_{position}"]},
-        density=float(arrays["k"]),
-        pattern=PATTERNS["weight"],
-        distribution=DISTRIBUTIONS["uniform"],
-        absolute=True,
+    ours, other = (
+        build_masks(
+            {"layer": scores},
+            density=float(arrays["k"]),
+            pattern=PATTERNS["weight"],
+            distribution=DISTRIBUTIONS["uniform"],
+            absolute=True,
+        )["layer"]
+        for scores in (arrays[f"scaled_scores_{position}"], theirs)
     )
-    assert torch.equal(masks["theirs"], masks["ours"])
+    assert torch.equal(ours, other)
 
 
 OURS = {"cosine": "cosine_released", "step": "step", "constant": "constant"}
