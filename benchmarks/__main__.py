@@ -1,6 +1,7 @@
 """Runs all benchmarks (``python -m benchmarks``) or some (``python -m benchmarks selection scale``).
 
-The GPU check is not among them; ``python -m benchmarks gpu …`` forwards to ``python -m benchmarks.gpu …``.
+The GPU check is not among them; ``python -m benchmarks gpu …`` forwards to ``python -m benchmarks.gpu …``. With
+options, ``python -m benchmarks regrowth --quick …`` times the parts of a regrowth (benchmarks/regrowth_parts.py).
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ ALL = ("selection", "steps", "regrowth", "search", "checks", "overhead", "scale"
 
 if sys.argv[1:2] == ["gpu"]:
     sys.exit(importlib.import_module("benchmarks.gpu.__main__").main(sys.argv[2:]))
+if sys.argv[1:2] == ["regrowth"] and any(argument.startswith("-") for argument in sys.argv[2:]):
+    sys.exit(importlib.import_module("benchmarks.regrowth_parts").main(sys.argv[2:]))
 parser = argparse.ArgumentParser(
     prog="python -m benchmarks",
     description="Measure performance, as ratios to a baseline in the same run.",
-    epilog="or: python -m benchmarks gpu --help",
+    epilog="or: python -m benchmarks gpu --help; python -m benchmarks regrowth --help",
 )
 parser.add_argument("benchmarks", nargs="*", metavar="NAME", help=f"some of {', '.join(ALL)}; default: all of them")
 options = parser.parse_args()

@@ -37,7 +37,7 @@ FLOORS = {
         {"execution"},
         {"before_run", "continuing"},
         {"driver", "dashboard", "control"},
-        {"cli", "comparison_plot", "lineage_plot", ""},
+        {"cli", "comparison_plot", "lineage_plot", "regrowth_plot", "single_layer_plot", ""},
     ],
 }
 """The rooms of each package, from the ground up: a room imports only rooms below it. "" is the package's own face."""
@@ -45,7 +45,10 @@ FLOORS = {
 KNOWN_ONLY_IN = {
     "ray": ("sweeper.execution.on_ray",),
     "optuna": ("sweeper.space", "sweeper.search", "sweeper.dashboard"),
-    "pandas": ("sweeper.results", "sweeper.comparison_plot", "sweeper.lineage_plot"),
+    "pandas": (
+        "sweeper.results",
+        *(f"sweeper.{kind}_plot" for kind in ("comparison", "lineage", "regrowth", "single_layer")),
+    ),
     "torch": ("trials",),
     "sweeper": ("sweeper",),
 }

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 
+from trials.commands.convert_pickle import convert_command
+from trials.commands.evaluate import evaluate_trials_command, recovered_command
 from trials.commands.evaluate_pretrained import evaluate_command
 from trials.commands.export import compare_command, export_command
+from trials.commands.inspect import inspect_command
 from trials.commands.profile import profile_command
 from trials.commands.run import run_config
+from trials.commands.saliency import saliency_command
 from trials.errors import UserError
 
 
@@ -26,7 +30,12 @@ COMMANDS = {
     "export": export_command,
     "compare": compare_command,
     "profile": profile_command,
+    "inspect": inspect_command,
+    "evaluate": evaluate_trials_command,
+    "recovered": recovered_command,
+    "saliency": saliency_command,
     "evaluate_pretrained": evaluate_command,
+    "convert_pickle": convert_command,
 }
 
 

@@ -33,8 +33,10 @@ def points_of(sweep: Sweep, by: Sequence[str] = (), accuracy: str = "test_accura
     Returns:
         Columns ``series``; ``asked``: the other grid values; ``density``, ``accuracy``, ``flops``: means over seeds
         (density NaN if the rows of a seed's layers could not be read); ``accuracy_std`` (ddof 1); ``n``: number of
-        seeds; ``front``: whether the point is on the Pareto front of its data set, that is, no other point is at least
-        as good in both accuracy and FLOPs and better in one; ``warnings``: codes of the best trials, as one text.
+        seeds; ``confirmed``: how many confirmations are complete, which are the trials of these figures then (empty if
+        the space asks for none); ``front``: whether the point is on the Pareto front of its data set, that is, no other
+        point is at least as good in both accuracy and FLOPs and better in one; ``warnings``: codes of the best trials
+        and of what confirms them, as one text.
 
     Raises:
         UserError: ``by`` is not in the grid, ``accuracy`` is unknown, no trial is complete, or space or layers
@@ -49,12 +51,7 @@ def points_of(sweep: Sweep, by: Sequence[str] = (), accuracy: str = "test_accura
             raise UserError(unknown_name("by", path, groups))
     found = _best_by_group(sweep, space, groups, accuracy)
     if not found:
-        complete = int((sweep.trials["status"] == "complete").sum())
-        raise UserError(
-            f"{sweep.path.name} has {complete} complete trials, none of them within its constraints: loosen them"
-            if complete
-            else f"{sweep.path.name} has no complete trial yet: there is nothing to compare"
-        )
+        raise UserError(_nothing_to_compare(sweep, space))
     paths = list(by) or (["method"] if "method" in groups else [path for path in groups if path != "density"])
     paths += [path for path in ("dataset",) if path in groups and path not in paths]
     asked = [dict(zip(groups, key, strict=True)) for key in found]
@@ -67,6 +64,15 @@ def points_of(sweep: Sweep, by: Sequence[str] = (), accuracy: str = "test_accura
     _mark_front(points, [values.get("dataset") for values in asked])
     ordered: pd.DataFrame = points.sort_values(["series", "density"], ascending=[True, False], ignore_index=True)
     return ordered
+
+
+def _nothing_to_compare(sweep: Sweep, space: StoredSpace) -> str:
+    complete = int((sweep.trials["status"] == "complete").sum())
+    if not complete:
+        return f"{sweep.path.name} has no complete trial yet: there is nothing to compare"
+    if space.confirm:
+        return f"{sweep.path.name} has {complete} complete trials, none of which confirms a best one: run it to its end"
+    return f"{sweep.path.name} has {complete} complete trials, none of them within its constraints: loosen them"
 
 
 def _mark_front(points: pd.DataFrame, datasets: Sequence[str | None]) -> None:
@@ -86,10 +92,14 @@ def _best_by_group(
     figures = [first.column, accuracy, "flops"]
     densities = density_of_all(sweep)
     found: dict[tuple[Any, ...], list[Row]] = {}
-    for cell in cells_of(sweep, first.column, first.direction, groups, space.search, space.constraints, figures):
-        if cell.best is not None:
-            density = densities.get(cell.best["trial"], math.nan)
-            found.setdefault(cell.group, []).append({**cell.best, "density": density})
+    asked = (first.column, first.direction, groups, space.search, space.constraints, figures, space.confirm)
+    for cell in cells_of(sweep, *asked):
+        confirmed = cell.confirmed.text if cell.confirmed else ""
+        for row in cell.figures:
+            codes = [code for trial in (row, *cell.confirmed_trials) for code in trial.get("warnings") or ()]
+            density = densities.get(row["trial"], math.nan)
+            marked = {**row, "density": density, "warnings": codes, "confirmed": confirmed}
+            found.setdefault(cell.group, []).append(marked)
     return found
 
 
@@ -107,8 +117,9 @@ def dense_accuracy(sweep: Sweep, accuracy: str = "test_accuracy") -> float | Non
     space = _space_of(sweep)
     first = space.objectives[0]
     rows = summarise(
-        sweep, objective=first.column, direction=first.direction, grid=space.paths, constraints=space.constraints
-    )
+        sweep, objective=first.column, direction=first.direction, grid=space.paths, constraints=space.constraints,
+        confirm=space.confirm,
+    )  # fmt: skip
     dense = rows[rows["kind"] == "dense"]
     return float(dense[f"{accuracy}_mean"].iloc[0]) if len(dense) == 1 else None
 
@@ -131,5 +142,6 @@ def _point(values: Row, best: Sequence[Row], by: Sequence[str], accuracy: str) -
         "accuracy_std": std(accuracies),
         "flops": mean([row["flops"] for row in best]),
         "n": len(best),
+        "confirmed": best[0]["confirmed"],
         "warnings": codes_of(best),
     }

@@ -7,6 +7,7 @@ import pandas as pd
 from sweeper.results.frames import Sweep
 
 COSTS = ["trial", "step", "episodes", "seconds_mean", "seconds_std", "best"]
+GAINS = ["trial", "layer", "ssim", "capacity", "count", "gain", "immediate_gain"]
 APPLIED = ["trial", "step", "layer", "capacity", "count", "share", "regrown"]
 
 
@@ -72,6 +73,29 @@ def episode_costs(sweep: Sweep) -> pd.DataFrame:
         best=("reward", "max"),
     ).reset_index()
     return costs
+
+
+def layer_gains(sweep: Sweep) -> pd.DataFrame:
+    """Return what regrowth in single layers gained: a row per trial of ``single_layer`` and layer that was regrown.
+
+    ``gain`` is the validation accuracy after finetuning above that of the trial's control, which is finetuned without
+    regrowth; ``immediate_gain`` the same before finetuning. Trials whose control has not run yet have no rows.
+    """
+    nothing: pd.DataFrame = pd.DataFrame(columns=GAINS)
+    found = sweep.allocations
+    if found.empty:
+        return nothing
+    single = set(sweep.trials.loc[sweep.trials["method"] == "single_layer", "trial"])
+    found = found[found["trial"].isin(single)]
+    control = found[found["episode"] == 0].drop_duplicates("trial").set_index("trial")
+    tried = found[(found["episode"] > 0) & (found["count"] > 0) & found["trial"].isin(control.index)]
+    if tried.empty:
+        return nothing
+    table: pd.DataFrame = tried.assign(
+        gain=tried["accuracy"] - tried["trial"].map(control["accuracy"]),
+        immediate_gain=tried["immediate"] - tried["trial"].map(control["immediate"]),
+    )[GAINS].reset_index(drop=True)
+    return table
 
 
 def table_retention(sweep: Sweep) -> pd.DataFrame:

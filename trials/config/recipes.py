@@ -109,6 +109,12 @@ class Recipe(OpenRecipe):
 
 
 class PretrainRecipe(Recipe):
-    """Recipe of dense training: 200 epochs, as in the config that BiP ships (https://arxiv.org/abs/2210.04092)."""
+    """Recipe of dense training: 200 epochs, as in the config that BiP ships (https://arxiv.org/abs/2210.04092).
+
+    Attributes:
+        patience: stop after this many epochs without a better validation accuracy, and end with the network of the best
+            epoch; null trains all epochs and ends with the last. The learning rate keeps to the schedule of ``epochs``.
+    """
 
     epochs: int = Field(default=200, ge=0)
+    patience: int | None = Field(default=None, ge=1)

@@ -50,8 +50,8 @@ REVISED: tuple[Revised, ...] = (
         "rounding",
         2,
         lambda config: config.rounds_anew,
-        "its budgets are rounded to the nearest unit of the whole network now; with rounding: released, of methods that "
-        "regrow prune.rounding: released, it goes on as it began",
+        "its budgets are rounded to the nearest unit of the whole network now; with rounding: released (of methods "
+        "that regrow: prune.rounding) it goes on as it began",
     ),
 )
 """Every change so far of what several methods compute with, oldest first; a config has the highest that applies."""

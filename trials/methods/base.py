@@ -15,6 +15,7 @@ from trials.config.trial_config import TrialConfig
 from trials.data_header import DataHeader
 from trials.errors import UserError
 from trials.methods.asked import AskedShare
+from trials.methods.best_epoch import BestEpoch
 from trials.methods.budgets import LeftLayer
 from trials.seeding import generator
 from trials.training.net import Batch, Net
@@ -131,7 +132,11 @@ class Stage(ABC):
 
 
 class TrainStage(Stage):
-    """SGD on all parameters under the network's masks: masked weights stay exactly zero."""
+    """SGD on all parameters under the network's masks: masked weights stay exactly zero.
+
+    A recipe with a ``patience`` (:class:`~trials.config.recipes.PretrainRecipe`) ends it early, with the best epoch's
+    network, but not before all snapshots are taken.
+    """
 
     captures = True
 
@@ -146,6 +151,8 @@ class TrainStage(Stage):
     ) -> None:
         super().__init__(name, recipe, level=level, first_epoch=first_epoch)
         self.snapshot_epochs = frozenset(snapshot_epochs)
+        self.patience: int | None = getattr(recipe, "patience", None)
+        self.best = BestEpoch()
 
     def attach(self, net: Net) -> None:
         self.net = net
@@ -164,14 +171,28 @@ class TrainStage(Stage):
         if epoch + 1 in self.snapshot_epochs:
             net.snapshot(f"epoch-{epoch + 1}")
 
+    def assess(self, net: Net, epoch: int, val_accuracy: float) -> None:
+        if self.patience is not None:
+            self.best.see(net, epoch, val_accuracy)
+            self.finished = self.best.waited(epoch, self.patience) and epoch >= max(self.snapshot_epochs, default=0)
+
+    def leave(self, net: Net) -> bool:
+        if self.patience is None:
+            return False
+        self.best.restore(net)
+        return True
+
     def columns(self) -> dict[str, float]:
-        return {"lr": float(self.sgd.lr)}
+        return {"lr": float(self.sgd.lr), **({"best_epoch": self.best.epoch} if self.patience is not None else {})}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sgd": self.sgd.state_dict()}
+        best = {} if self.patience is None else {"best": self.best.state_dict()}
+        return {"sgd": self.sgd.state_dict(), **best}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.sgd.load_state_dict(state["sgd"])
+        if self.patience is not None:
+            self.best.load_state_dict(state["best"], self.net.device)
 
 
 class Method(ABC):
@@ -231,12 +252,13 @@ class Method(ABC):
         if density is not None and not self.takes_masks:
             raise UserError(
                 f"{file} has a mask (density {density:.4g}), but {method} starts from dense weights and would drop it: "
-                "give dense weights, or a method that goes on from a mask (imp, one_shot, prune_iterative)"
+                "give dense weights, or a method that goes on from a mask (finetune, imp, one_shot, prune_iterative)"
             )
         if compact and not self.takes_compact:
             raise UserError(
                 f"{file} holds a compact network, but {method} needs the whole model: give weights of that, or a "
-                "method that runs on a compact network (adaptive_sparsity, bip, hydra, imp, one_shot, prune_iterative)"
+                "method that runs on a compact network (adaptive_sparsity, bip, finetune, hydra, imp, one_shot, "
+                "prune_iterative)"
             )
 
     def check_left(self, layers: Sequence[LeftLayer]) -> None:  # noqa: B027  most methods count no budgets

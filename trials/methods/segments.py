@@ -33,9 +33,15 @@ def epochs(config: TrialConfig) -> int:
     """Number of epochs of the first stage, which segments divide.
 
     Raises:
-        UserError: the first stage has no fixed number of epochs.
+        UserError: the first stage has no fixed number of epochs, or may stop before them.
     """
     stage = first_stage(config)
+    patience = getattr(stage.recipe, "patience", None)
+    if patience is not None:
+        raise UserError(
+            f"patience is {patience} in the recipe of {stage.name}, but until_epoch and pbt divide all of its epochs: "
+            "leave patience out, or remove them"
+        )
     if not math.isfinite(stage.epochs):
         raise UserError(
             f"until_epoch and pbt divide the epochs of the first stage, but {stage.name} of {config.method} has "

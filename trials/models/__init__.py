@@ -17,11 +17,16 @@ from torch.overrides import TorchFunctionMode
 from trials.errors import UserError, unknown_name
 from trials.models import (
     bip_vgg,
+    cifar_alexnet,
     cifar_resnet,
+    densenet,
+    efficientnet,
+    googlenet,
     greg_vgg,
     imagenet_resnet,
     late_stride_wide_resnet,
     resnet_s,
+    shufflenet,
     small_nets,
     tiny,
     vgg,
@@ -42,6 +47,11 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     **tiny.BUILDERS,
     **greg_vgg.BUILDERS,
     **small_nets.BUILDERS,
+    **cifar_alexnet.BUILDERS,
+    **densenet.BUILDERS,
+    **googlenet.BUILDERS,
+    **shufflenet.BUILDERS,
+    **efficientnet.BUILDERS,
 }
 """Name -> ``builder(num_classes=..., in_channels=...)``, which builds on the current device and random state."""
 

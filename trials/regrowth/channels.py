@@ -13,11 +13,6 @@ import torch
 from torch import Tensor
 
 
-def filter_counts(masks: Mapping[str, Tensor]) -> dict[str, int]:
-    """Return the number of filters without any kept weight, by weight name."""
-    return {name: int((~kept_filters(mask)).sum()) for name, mask in masks.items()}
-
-
 def units(mask: Tensor, unit: Literal["weight", "filter"]) -> Tensor:
     """Return a mask of the kept units: the mask itself for weights, or a bool per filter [O]."""
     return mask if unit == "weight" else kept_filters(mask)
@@ -44,19 +39,12 @@ def taylor_scores(gradient: Tensor, dense: Tensor) -> Tensor:
     return (gradient.mean(0) * dense).abs().flatten(1).sum(1)
 
 
-def nearest_filters(narrow: Tensor, dense: Tensor) -> list[int]:
-    """Return, for each filter of a narrowed layer, the index of the dense filter nearest in L1 distance.
-
-    For networks whose lists of kept filters are lost. Several filters may map to the same dense filter. If input
-    channels are missing too, the filters are compared on the dense layer's first ones.
-    """
-    width = min(narrow.shape[1], dense.shape[1])
-    distances = torch.cdist(narrow[:, :width].flatten(1), dense[:, :width].flatten(1), p=1)
-    return [int(i) for i in distances.argmin(1)]
-
-
 def matched_filters(narrow: Tensor, dense: Tensor) -> list[int]:
-    """Like :func:`nearest_filters`, but greedily by cosine similarity, with each dense filter used once."""
+    """Return, for each filter of a narrowed layer, the dense filter that it is likest to, each dense one used once.
+
+    For networks whose lists of kept filters are lost. Pairs are taken greedily by cosine similarity. If input channels
+    are missing too, filters are compared on their first weights.
+    """
     width = min(narrow[0].numel(), dense[0].numel())
     a, b = (torch.nn.functional.normalize(w.flatten(1)[:, :width].double(), dim=1) for w in (narrow, dense))
     likeness = a @ b.T  # [narrow, dense]

@@ -27,6 +27,7 @@ class RegrownWeights:
         reference: the layer's weights in another network; None if there are none.
         generator: on the CPU, so that draws are equal on every device.
         kept: mask of the reference network; None if it keeps all weights.
+        dense: the layer's weights in the dense network that was pruned; None if it was not kept.
     """
 
     shape: torch.Size
@@ -36,6 +37,7 @@ class RegrownWeights:
     reference: Tensor | None
     generator: torch.Generator
     kept: Tensor | None = None
+    dense: Tensor | None = None
 
     @property
     def fan_in(self) -> int:
@@ -101,6 +103,17 @@ def reference(regrown: RegrownWeights) -> Tensor:
     return regrown.zeros() if regrown.reference is None else regrown.reference.reshape(-1)[regrown.indices]
 
 
+def dense_values(regrown: RegrownWeights) -> Tensor:
+    """Return the values of the dense network, also where a reference chose the weights, as the released code does.
+
+    Raises:
+        ValueError: the dense network was not kept.
+    """
+    if regrown.dense is None:
+        raise ValueError("initial is 'dense', but the dense network was not kept")
+    return regrown.dense.reshape(-1)[regrown.indices]
+
+
 def dual_lottery(regrown: RegrownWeights) -> Tensor:
     """Draw from N(0, 2 / n), n the kept weights in the same output row after growth (https://arxiv.org/abs/2203.04248)."""
     kept = regrown.mask.reshape(regrown.shape[0], -1).sum(1)  # [O]
@@ -129,7 +142,12 @@ INITIAL: dict[str, Callable[[RegrownWeights], Tensor]] = {
     "reference": reference,
     "reference_or_normal": reference_or_normal,
     "dual_lottery": dual_lottery,
+    "dense": dense_values,
 }
+"""Where regrown weights start, by name."""
+
+TRAINABLE = ("kaiming", "xavier", "dual_lottery", "reference", "dense")
+"""Those by which :func:`reinitialise` starts all kept weights anew, regrown or not."""
 
 
 def grown(masks: Mapping[str, Tensor], indices: Mapping[str, Tensor]) -> Masks:
@@ -169,13 +187,14 @@ def initial_values(
     stale: Mapping[str, Tensor] | None = None,
     reference: Mapping[str, Tensor] | None = None,
     kept: Mapping[str, Tensor] | None = None,
+    dense: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Return values of a ``kind`` of ``INITIAL`` for the weights at ``indices``, which ``masks`` already switch on."""
-    given = [tensors or {} for tensors in (stale, reference, kept)]
+    given = [tensors or {} for tensors in (stale, reference, kept, dense)]
 
     def regrown(name: str) -> RegrownWeights:
-        old, other, mask = (tensors.get(name) for tensors in given)
-        return RegrownWeights(masks[name].shape, indices[name], masks[name], old, other, generator, mask)
+        old, other, mask, first = (tensors.get(name) for tensors in given)
+        return RegrownWeights(masks[name].shape, indices[name], masks[name], old, other, generator, mask, first)
 
     return {name: INITIAL[kind](regrown(name)) for name in indices}
 
@@ -190,8 +209,8 @@ def reinitialise(
     """Reinitialise all kept weights of every masked layer in place, not only the regrown ones.
 
     ``magnitude`` changes nothing. ``kaiming`` and ``xavier`` draw from normal distributions here. ``dual_lottery``
-    leaves rows without kept weights unchanged. With ``reference``, a layer without a reference keeps its weights. All
-    but ``zero`` and the skipped rows are multiplied by the mask.
+    leaves rows without kept weights unchanged. With ``reference`` and ``dense``, a layer that ``reference`` lacks keeps
+    its weights. All but ``zero`` and the skipped rows are multiplied by the mask.
     """
     if kind == "magnitude":
         return
@@ -202,7 +221,7 @@ def reinitialise(
             regrown = RegrownWeights(mask.shape, every, mask, None, (reference or {}).get(name), generator)
             if kind == "zero":
                 weight.zero_()
-            elif kind == "reference":
+            elif kind in ("reference", "dense"):
                 weight.copy_(weight if regrown.reference is None else regrown.reference).mul_(mask)
             elif kind == "dual_lottery":
                 drawn = dual_lottery(regrown).view(mask.shape).to(weight) * mask

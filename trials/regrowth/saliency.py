@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -156,6 +157,6 @@ def biased_entries(saliency: Tensor, percentile: float = 90.0) -> tuple[Tensor, 
         Flat indices, ranges, and for each entry the class with the highest saliency.
     """
     ranges = (saliency.amax(0) - saliency.amin(0)).double()
-    found = (ranges >= torch.quantile(ranges, percentile / 100)).nonzero().squeeze(1)
+    found = (ranges >= float(np.quantile(ranges.cpu().numpy(), percentile / 100))).nonzero().squeeze(1)
     order = found[ranges[found].argsort(descending=True, stable=True)]
     return order, ranges[order], saliency.argmax(0)[order]

@@ -45,10 +45,5 @@ def referenced(
     return torch.cat([kept, _draw(others, count - len(kept), generator)]), len(kept)
 
 
-def eligible(mask: Tensor, indices: Tensor) -> Tensor:
-    """Return those of ``indices`` whose weights are pruned."""
-    return indices[~mask.reshape(-1)[indices]]
-
-
 def _draw(group: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return group[torch.randperm(len(group), generator=generator)[:count].to(group.device)]

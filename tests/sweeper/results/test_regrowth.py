@@ -11,7 +11,13 @@ from rich.console import Console
 
 from sweeper.folder.sweep_folder import Sample, SweepFolder
 from sweeper.results.frames import Sweep
-from sweeper.results.regrowth import applied_allocations, episode_costs, table_retention, table_sparsity_accuracy
+from sweeper.results.regrowth import (
+    applied_allocations,
+    episode_costs,
+    layer_gains,
+    table_retention,
+    table_sparsity_accuracy,
+)
 from sweeper.results.report import show
 from sweeper.results.tables import load
 from trials.methods.parsing import parse
@@ -97,3 +103,48 @@ def test_a_sweep_that_regrew_nothing_has_empty_tables(sweep: Sweep) -> None:
     none = type(sweep)(sweep.path, sweep.trials, sweep.epochs, sweep.layers, sweep.allocations.iloc[:0])
     assert applied_allocations(none).empty
     assert episode_costs(none).groupby("trial").size().empty
+
+
+def test_gains_of_single_layers_are_relative_to_the_control(sweep: Sweep) -> None:
+    gains = layer_gains(sweep)
+    assert set(gains["trial"]) == {named("single")}
+    tried = sweep.allocations[sweep.allocations["trial"] == named("single")]
+    control = tried[tried["episode"] == 0]["accuracy"].iloc[0]
+    own = tried[(tried["count"] > 0) & (tried["episode"] > 0)]
+    assert gains["layer"].tolist() == own["layer"].tolist()
+    assert gains["gain"].tolist() == pytest.approx((own["accuracy"] - control).tolist())
+    assert gains["gain"].tolist() == pytest.approx(gains["immediate_gain"].tolist())  # without finetuning
+
+
+def test_the_pictures_of_regrowth_hold_what_the_tables_say(
+    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    from sweeper import regrowth_plot, single_layer_plot
+
+    gains = layer_gains(sweep)
+    figure = single_layer_plot.draw_single_layers(gains)
+    final = figure.axes[0].get_lines()[0]
+    assert list(final.get_ydata()) == pytest.approx((100 * gains["gain"]).tolist())
+    assert list(final.get_xdata()) == pytest.approx(gains["ssim"].tolist(), nan_ok=True)
+    both = regrowth_plot.draw_regrowth(sweep)
+    assert both.axes[1].get_images()[0].get_array().shape == table_retention(sweep).shape
+    shown = sum(len(line.get_xdata()) for line in both.axes[0].get_lines())
+    assert shown == len(table_sparsity_accuracy(sweep))
+    for plot, says in ((single_layer_plot, "correlation"), (regrowth_plot, "s/episode")):
+        assert plot.main([str(sweep.path), "--to", str(tmp_path / "x.png")]) == 0
+        assert says in capsys.readouterr().out or "pearson" in says
+        assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+        assert plot.main([str(tmp_path / "nothing"), "--to", str(tmp_path / "x.png")]) == 2
+
+
+def test_a_sweep_without_single_layers_is_refused(
+    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sweeper import single_layer_plot
+
+    others = Sweep(sweep.path, sweep.trials[sweep.trials["method"] != "single_layer"], sweep.epochs, sweep.layers,
+                   sweep.allocations)  # fmt: skip
+    monkeypatch.setattr(single_layer_plot, "load", lambda path: others)
+    assert single_layer_plot.main(["any", "--to", str(tmp_path / "x.png")]) == 2
+    assert "any has no trial of single_layer that has tried a layer" in capsys.readouterr().err

@@ -61,6 +61,7 @@ OTHER: dict[str, Any] = {  # a value for each field that differs from its defaul
     "first_conv": "dense",
     "source_net": "weights.pt",
     "rounding": "released",
+    "zeros": "trained",
     "source_mask.pattern": "channel",
     "source_mask.distribution": "uniform",
     "epochs": 7,
@@ -127,6 +128,7 @@ OTHER: dict[str, Any] = {  # a value for each field that differs from its defaul
     "budget_max": 0.1,
     "budget_choices": 3,
     "budget_fraction": 0.1,
+    "budgets": "full",
     "regrow_iterative.prune.prune_fraction": 0.4,
     "regrow_iterative.ssim_threshold": 0.4,
     "single_layer.order": "ssim",
@@ -148,6 +150,7 @@ OTHER: dict[str, Any] = {  # a value for each field that differs from its defaul
     "allocation": "greedy",
     "selection": "random",
     "initial": "kaiming",
+    "reinitialise": True,
     "saliency_model": "sparse",
     "saliency_batches": 2,
     "batchnorm_batches": 2,
@@ -178,6 +181,7 @@ BY_EPOCHS = ("warmup_epochs", "warmup_lr", "lr_steps")  # AdamW sets its rate af
 BESIDE: dict[str, dict[str, Any]] = {  # fields that another one needs
     "file_hashes": {"source_net": "weights.pt"},
     "source_mask": {"source_net": "weights.pt", "source_mask": {"density": 0.5}},
+    "reinitialise": {"initial": "kaiming"},
 }
 INSTEAD = {"base_pr_model": "stage_pr"}  # fields that replace another one
 ONE_VALUE = {  # fields that accept one value only

@@ -159,9 +159,9 @@ UNKNOWN = {"dataset": "folder", "data_dir": "/elsewhere"}
         ("prune_iterative", {"pattern": "filter", "levels": 2, "score": "magnitude"}, {}),
         ("regrow", {}, {}),
         ("regrow", {"unit": "filter"}, RANKS),
-        ("regrow", {"prune": {"distribution": "erk"}}, ROUNDS),
+        ("regrow", {"prune": {"distribution": "uniform"}}, ROUNDS),
         ("single_layer", {"prune": {"distribution": "uniform"}}, ROUNDS),
-        ("adaptive_sparsity", {"exact_target": True}, {}),
+        ("adaptive_sparsity", {"exact_target": True, "starget": 0.5}, {}),
         ("adaptive_sparsity", {"exact_target": True, "mode": "fixed", "starget": 0.7}, ROUNDS),
         ("adaptive_sparsity", {"mode": "fixed", "starget": 0.7}, {}),  # no cut at the end
         ("global_prune", {}, {}),
@@ -187,7 +187,7 @@ def test_exactly_what_is_counted_or_ranked_otherwise_has_another_name(
 
 @pytest.mark.parametrize(
     ("method", "path", "fields"),
-    [("bip", "rounding", {}), ("regrow", "prune.rounding", {"prune": {"distribution": "erk"}})],
+    [("bip", "rounding", {}), ("regrow", "prune.rounding", {"prune": {"distribution": "uniform"}})],
 )
 def test_a_stored_config_without_rounding_was_rounded_as_released(
     method: str, path: str, fields: dict[str, Any]

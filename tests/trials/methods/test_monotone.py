@@ -80,7 +80,7 @@ def returned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def content(name: str) -> dict[str, Any]:
     what = {"method": name.partition("-")[0], "dataset": "few_digits", "model": "tiny"}
-    never_trained = {} if what["method"] in ("dense", "dwp") else {"pretrain": NONE}
+    never_trained = {} if what["method"] in ("dense", "dwp", "finetune") else {"pretrain": NONE}
     return {**what, **never_trained, **ONLY_PRUNE[name]}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,6 @@ from torch import Tensor
 
 from tests.trials.folders import checkpoint_of, rows_of, same, timeless
 from tests.trials.small_trials import config_of, folder_of, run_in
-from trials.analysis import class_accuracy, recovered, retention, sparsity_accuracy
-from trials.data import load_data
-from trials.errors import UserError
 from trials.methods.regrow.finetuning import BEFORE, AdamWRecipe, Finetune, FinetuneRegrown, RegrownRecipe
 from trials.models import build
 from trials.regrowth.initial import grown
@@ -223,26 +219,3 @@ def test_an_analysis_that_regrows_nothing_is_refused(fields: dict[str, Any], sai
     assert state.status == "failed"
     assert state.error is not None
     assert said in state.error["message"]
-
-
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_analysis_of_stored_networks(precision: str, tmp_path: Path) -> None:
-    config = config_of("one_shot", density=0.3, precision=precision)
-    run_in(tmp_path, config)
-    folder = folder_of(config, tmp_path)
-    with pytest.raises(UserError, match=r"no config\.json"):
-        sparsity_accuracy([folder])
-    (folder / "config.json").write_text(json.dumps({"config": config.model_dump(mode="json")}))
-    row, net = rows_of(folder)["epochs"][-1], checkpoint_of(folder)["net"]
-    (measured,) = sparsity_accuracy([folder])
-    assert measured["accuracy"] == pytest.approx(row["test_accuracy"])
-    assert measured["sparsity"] == pytest.approx(row["sparsity"])
-    kept = {name.removesuffix(".weight"): mask.double().mean().item() for name, mask in net["masks"].items()}
-    shares = {name: [pytest.approx(share)] for name, share in kept.items()}
-    assert retention([folder]) == shares
-    classes = class_accuracy(folder)
-    raw = load_data("few_digits")
-    assert classes.confusion.sum(1).tolist() == torch.bincount(raw.test_labels, minlength=10).tolist()
-    assert int(classes.confusion.diag().sum()) == round(row["test_accuracy"] * 100)
-    assert (classes.top5 >= classes.confusion.diag()).all()
-    assert recovered(folder, folder) == {}

@@ -8,11 +8,14 @@ from torch import nn
 from tests.trials.models.model_table import PARAMETERS, on_meta, prunable
 from trials.errors import UserError
 from trials.models import MODELS, build
+from trials.models.efficientnet import DropConnect
 from trials.models.resnet_s import SubsampleAndPad
+from trials.models.shufflenet import interleaved
 
 # One of each kind:
 SMALL = ["tiny", "resnet20", "resnet20s", "resnet18", "resnet50", "vgg16", "wrn_28_1", "bip_vgg4", "bip_vgg11_bn"]
 SMALL += ["ResNet18", "greg_vgg11", "lenet5", "mlp_7_linear"]
+SMALL += ["alexnet", "densenet121", "googlenet", "shufflenetv2", "efficientnet_b0"]
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:
@@ -243,6 +246,48 @@ def test_small_nets_resize_images_and_leave_32x32_alone() -> None:
         images = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
         assert torch.equal(resize(images), images)
         assert resize(images[..., :28, :28]).shape == images.shape
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "layers"),
+    [
+        ("vgg16", 14_715_584, 14),
+        ("resnet20", 270_896, 22),
+        ("alexnet", 2_260_672, 6),
+        ("shufflenetv2", 5_304_600, 57),
+        ("densenet121", 6_872_768, 121),
+        ("googlenet", 6_142_528, 65),
+        ("efficientnet_b0", 3_550_816 - 32 * 32, 82 - 1),  # without a convolution that no forward pass calls
+    ],
+)
+def test_models_of_the_regrowth_paper_have_its_prunable_weights(name: str, weights: int, layers: int) -> None:
+    found = prunable(on_meta(name))
+    assert (sum(layer.weight.numel() for layer in found.values()), len(found)) == (weights, layers)
+
+
+def test_alexnet_names_and_image_sizes() -> None:
+    model = on_meta("alexnet")
+    sizes: list[int] = []
+    layers = prunable(model)
+    assert list(layers) == [*(f"features.{index}" for index in (0, 3, 6, 8, 10)), "classifier.1"]
+    for layer in layers.values():
+        layer.register_forward_hook(lambda _module, _inputs, out: sizes.append(out.shape[-1]))
+    model(torch.empty(1, 3, 32, 32, device="meta"))
+    assert sizes == [16, 8, 4, 4, 4, 10]
+
+
+def test_interleaved_maps_come_in_turn_from_both_halves() -> None:
+    a, b = torch.zeros(2, 3, 4, 5), torch.ones(2, 3, 4, 5)
+    assert interleaved(a, b)[:, :, 0, 0].tolist() == [[0, 1, 0, 1, 0, 1]] * 2
+
+
+def test_drop_connect_drops_whole_samples_in_training_only() -> None:
+    layer, x = DropConnect(0.5), torch.randn(64, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    ratio = layer(x) / x
+    assert {0.0, 2.0} == set(ratio[:, 0, 0, 0].tolist())
+    assert torch.equal(ratio, ratio[:, :1, :1, :1].expand_as(ratio))
+    assert torch.equal(layer.eval()(x), x)
 
 
 def test_greg_vggs_have_four_pools() -> None:

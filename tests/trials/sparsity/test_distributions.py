@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from itertools import product
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from trials.sparsity import DISTRIBUTIONS, Layer, Pool, drop_nearest, keep_count, keep_nearest
+from trials.sparsity import DISTRIBUTIONS, Layer, Pool, drop_nearest, keep_count, keep_nearest, nearest_count
+from trials.sparsity.counts import exact_share
 
 SIZES = st.lists(st.integers(1, 5000), min_size=1, max_size=20)
 DENSITY = st.floats(1e-4, 1)
@@ -102,3 +106,65 @@ def test_uniform_plus_reports_what_it_cannot_remove() -> None:
     layers = [Layer(90, 90, (10, 1, 3, 3)), Layer(10, 10, (5, 2))]
     with pytest.raises(ValueError, match="must remove 50 units, but the first convolution stays dense"):
         DISTRIBUTIONS["uniform_plus"](layers, 0.5, keep_count)
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+@given(layers=networks(), density=DENSITY)
+def test_all_layers_together_keep_exactly_what_the_density_says(name: str, layers: list[Layer], density: float) -> None:
+    units = sum(layer.units for layer in layers)
+    try:
+        pools = DISTRIBUTIONS[name](layers, density, None)
+    except ValueError:
+        assert name == "uniform_plus"
+        return
+    assert sum(pool.keep for pool in pools) == nearest_count(density, units) == round(exact_share(density) * units)
+    for pool in pools:
+        assert 0 <= pool.keep <= sum(layers[i].units for i in pool.layers)
+    if name == "uniform":
+        assert all(abs(pool.keep - density * layers[i].units) < 1 for i, pool in enumerate(pools))
+    if name == "uniform_plus":
+        assert pools[0].keep == layers[0].units
+        assert pools[-1].keep >= min(round(0.2 * layers[-1].total), layers[-1].units)
+    if name == "erk":
+        open_ = [i for i, pool in enumerate(pools) if pool.keep < layers[i].units]
+        for i, j in product(open_, open_):  # their shares are in proportion, each to less than one unit
+            one, other = sum(layers[i].shape), sum(layers[j].shape)
+            assert pools[j].keep / other - pools[i].keep / one <= 1 / one + 1 / other + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("density", "n", "kept"),
+    [
+        (0.9, 1000, 900),
+        (0.9, 10, 9),
+        (1 - 0.1, 10, 9),
+        (0.7**2, 150, 74),
+        (0.5, 5, 2),
+        (0.5, 7, 4),
+        (0.45000001, 10, 5),
+    ],
+)
+def test_the_nearest_count_is_of_the_density_as_it_is_written(density: float, n: int, kept: int) -> None:
+    assert nearest_count(density, n) == kept
+
+
+@given(st.integers(1, 999), st.integers(1, 10**9))
+def test_the_nearest_count_rounds_halves_to_even(thousandths: int, n: int) -> None:
+    assert nearest_count(thousandths / 1000, n) == round(Fraction(thousandths, 1000) * n)
+
+
+def test_of_equal_remainders_the_later_layers_keep_the_units() -> None:
+    layers = layers_of([3, 3, 3, 3])  # shares of 1.5
+    assert [pool.keep for pool in DISTRIBUTIONS["uniform"](layers, 0.5, None)] == [1, 1, 2, 2]
+    larger = layers_of([10, 13])  # shares of 3 and 3.9
+    assert [pool.keep for pool in DISTRIBUTIONS["uniform"](larger, 0.3, None)] == [3, 4]
+
+
+@pytest.mark.parametrize("name", ["uniform", "erk"])
+def test_no_layer_keeps_more_than_it_has_left(name: str) -> None:
+    layers = [Layer(10, 10, (10, 1), 3), Layer(10, 10, (10, 1), 8), Layer(10, 10, (10, 1), 10)]
+    kept = [pool.keep for pool in DISTRIBUTIONS[name](layers, 0.5, None)]
+    assert sum(kept) == 15
+    assert all(one <= layer.most for one, layer in zip(kept, layers, strict=True))
+    with pytest.raises(ValueError, match="must be kept, but the layers have 21"):
+        DISTRIBUTIONS[name](layers, 0.9, None)

@@ -27,9 +27,7 @@ from trials.methods.regrow.growth import Growth, RegrowingConfig
 from trials.regrowth.allocation import ALLOCATIONS, MISSING, ORIGINAL, Request, spend_rest
 from trials.regrowth.channels import units
 from trials.regrowth.controller import Controller, ControllerConfig, Decoding, Reinforce, Rollout, sampler
-from trials.regrowth.initial import grown, write_weights
 from trials.regrowth.layer_signals import allocation_rows
-from trials.sparsity import prunable
 from trials.training.evaluation import recalibrate_batchnorm
 from trials.training.net import Batch, Net
 from trials.training.network_copy import forget
@@ -102,6 +100,10 @@ class Regrow(Stage):
 
     def begin_epoch(self, epoch: int) -> None:
         pass
+
+    def sparsity(self, more: int) -> float:
+        """Share of units that stay pruned if the network gets ``more`` of them than at the start of this level."""
+        return (self.pruned - more) / self.total
 
     def grower(self) -> Growth:
         """SSIM and scores of the sparse network. Measured on first use; a resumed process measures the same values."""
@@ -197,8 +199,7 @@ class Regrow(Stage):
             return
         episode = self.grower().episode(self.best["episode"], self.best["counts"])
         net.snapshots[BEFORE] = dict(net.masks)  # finetuning may treat weights kept before regrowth differently
-        net.set_masks(grown(net.masks, episode.indices))
-        write_weights(prunable(net.model), episode.indices, episode.values)
+        episode.grow(net)
         if self.config.batchnorm_batches:
             recalibrate_batchnorm(net, self._training_batches(), self.config.batchnorm_batches)
         self.settle(net, episode)
@@ -217,9 +218,13 @@ class Regrow(Stage):
         )
 
     def columns(self) -> dict[str, float]:
+        grown_units = sum(self.best["counts"]) if self.best else 0
+        found: dict[str, float] = {}
+        if self.config.unit == "filter":  # the column sparsity counts weights, and filters differ in size
+            found["filter_sparsity"] = self.sparsity(grown_units)
         if not self.best:
-            return {}
-        found = {"budget": self.best["budget"], "regrown": sum(self.best["counts"])}
+            return found
+        found |= {"budget": self.best["budget"], "regrown": grown_units}
         if self.rewards:
             found |= {
                 "reward": self.best["reward"],

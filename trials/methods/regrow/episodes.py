@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 import torch
@@ -59,12 +59,24 @@ class Episode:
         indices: flat indices of the regrown weights, by weight name.
         values: initial values of the regrown weights, by weight name.
         patient: whether the episode ignores requests to stop.
+        anew: all weights of the masked layers, by weight name, where those that were kept start anew, too.
     """
 
     number: int
     indices: Indices
     values: dict[str, Tensor]
     patient: bool = False
+    anew: dict[str, Tensor] = field(default_factory=dict)
+
+    def grow(self, net: Net) -> None:
+        """Regrow the weights in ``net``, the sparse network."""
+        indices = {name: index.to(net.device) for name, index in self.indices.items()}
+        net.set_masks(grown(net.masks, indices))
+        weights = prunable(net.model)
+        write_weights(weights, indices, {name: value.to(net.device) for name, value in self.values.items()})
+        with torch.no_grad():
+            for name, values in self.anew.items():
+                weights[name].copy_(values)
 
 
 @dataclass(frozen=True)
@@ -112,11 +124,8 @@ class Bench:
         restored = self.copy.restore()
         net = restored.net
         net.model.load_state_dict(restored.start)
-        indices = {name: index.to(net.device) for name, index in episode.indices.items()}
-        net.set_masks(grown(restored.masks, indices))
-        write_weights(
-            prunable(net.model), indices, {name: value.to(net.device) for name, value in episode.values.items()}
-        )
+        net.set_masks(restored.masks)
+        episode.grow(net)
         return restored
 
 
@@ -147,10 +156,10 @@ def run_episode(bench: Bench, episode: Episode, should_stop: Callable[[], bool],
             stage.prepare()
             stage.step(batch)
         stage.assess(net, epoch + 1, judge(restored, recipe))
-        best = stage.best_accuracy
+        best = stage.best.accuracy
         if stage.finished:
             break
-    if keep and stage.best:
+    if keep and stage.best.epoch:
         stage.leave(net)
     model = {name: value.cpu() for name, value in net.model.state_dict().items()} if keep else None
     return EpisodeOutcome(best, immediate, time.monotonic() - began, model)

@@ -13,6 +13,7 @@ from torch import Tensor
 from trials.config.recipes import Recipe, one_of
 from trials.errors import shown
 from trials.methods.base import Stage
+from trials.methods.best_epoch import BestEpoch
 from trials.training.net import Batch, Net
 from trials.training.optimizers import AdamW
 from trials.training.stage_context import StageContext
@@ -91,8 +92,7 @@ class Finetune(Stage):
     def __init__(self, name: str, recipe: AdamWRecipe, *, level: int = 0) -> None:
         super().__init__(name, recipe, level=level)
         self.done = 0
-        self.best: dict[str, Tensor] = {}
-        self.best_accuracy, self.best_epoch = -math.inf, 0
+        self.best = BestEpoch()
 
     def arrive(self, context: StageContext) -> None:
         super().arrive(context)
@@ -121,29 +121,23 @@ class Finetune(Stage):
         self.adam.step()
 
     def assess(self, net: Net, epoch: int, val_accuracy: float) -> None:
-        if val_accuracy > self.best_accuracy:
-            self.best_accuracy, self.best_epoch = val_accuracy, epoch
-            self.best = {name: value.detach().clone() for name, value in net.model.state_dict().items()}
-        patience = self.recipe.patience
-        self.finished = patience is not None and epoch - self.best_epoch >= patience
+        self.best.see(net, epoch, val_accuracy)
+        self.finished = self.best.waited(epoch, self.recipe.patience)
 
     def leave(self, net: Net) -> bool:
-        net.model.load_state_dict(self.best)
+        self.best.restore(net)
         return True
 
     def columns(self) -> dict[str, float]:
-        return {"lr": float(self.adam.lr), "best_epoch": self.best_epoch}
+        return {"lr": float(self.adam.lr), "best_epoch": self.best.epoch}
 
     def state_dict(self) -> dict[str, Any]:
-        best = {"state": self.best, "accuracy": self.best_accuracy, "epoch": self.best_epoch}
-        return {"adam": self.adam.state_dict(), "done": self.done, "best": best}
+        return {"adam": self.adam.state_dict(), "done": self.done, "best": self.best.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.adam.load_state_dict(state["adam"])
         self.done = state["done"]
-        best, device = state["best"], self.net.device
-        self.best = {name: value.to(device) for name, value in best["state"].items()}
-        self.best_accuracy, self.best_epoch = best["accuracy"], best["epoch"]
+        self.best.load_state_dict(state["best"], self.net.device)
 
 
 class FinetuneRegrown(Finetune):

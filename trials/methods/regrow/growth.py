@@ -27,9 +27,9 @@ from trials.networks.named_files import require_unchanged
 from trials.networks.stored import network_of
 from trials.regrowth import selection
 from trials.regrowth.channels import filter_indices, units
-from trials.regrowth.initial import INITIAL, grown, initial_values
+from trials.regrowth.initial import INITIAL, TRAINABLE, Indices, grown, initial_values, reinitialise
 from trials.regrowth.layer_signals import Targets, choose_targets, measured_ssim, scores
-from trials.sparsity import PATTERNS, prunable
+from trials.sparsity import PATTERNS, Masks, prunable
 from trials.training.net import Net
 from trials.training.stage_context import StageContext
 
@@ -72,8 +72,11 @@ class RegrowingConfig(StartsDense):
         selection: which weights are regrown: highest ``saliency`` of the dense network, largest ``gradient`` of the
             sparse network, first those that a ``reference`` network keeps, or ``random`` ones.
         initial: initial values of regrown weights (trials/regrowth/initial.py).
+        reinitialise: whether all kept weights of the layers with masks start from ``initial``, not only regrown ones.
+            ``reference`` and ``dense`` do so in the layers that grow only.
         reference: folder of another trial, whose mask ``selection: reference`` follows and whose weights
-            ``initial: reference`` takes; null is the dense network, which keeps every weight.
+            ``initial: reference`` takes; null is the dense network, which keeps every weight. With ``initial: dense``
+            the mask chooses the weights, and their values are the dense network's, as in the released code.
         saliency_model: network whose gradients the saliency uses.
         saliency_batches: training batches that saliency and gradients are averaged over.
         batchnorm_batches: training batches on which to measure BN's statistics again after growth; 0 keeps them.
@@ -94,6 +97,7 @@ class RegrowingConfig(StartsDense):
     order: Literal["ssim", "network", "shuffled"] = "ssim"
     selection: Literal["saliency", "gradient", "reference", "random"] = "saliency"
     initial: Annotated[str, one_of(INITIAL)] = "zero"
+    reinitialise: bool = False
     reference: str | None = None
     saliency_model: Literal["dense", "sparse"] = "dense"
     saliency_batches: int = Field(default=50, ge=1)
@@ -112,6 +116,15 @@ class RegrowingConfig(StartsDense):
             for layer in self.layers:
                 if layer not in names:
                     raise ValueError(unknown_name("layers", layer, names))
+        return self
+
+    @model_validator(mode="after")
+    def _starts_anew(self) -> RegrowingConfig:
+        if self.reinitialise and self.initial not in TRAINABLE:
+            raise ValueError(
+                f"reinitialise is true, but initial {self.initial!r} gives no network to train from: give one of "
+                f"{', '.join(TRAINABLE)}"
+            )
         return self
 
     def sparse_config(self) -> PruneIterativeConfig:
@@ -168,7 +181,8 @@ class Growth:
         self.dense = net.clone()
         self.dense.set_masks({})
         self.dense.model.load_state_dict(net.snapshots[DENSE])
-        self.reference, self.reference_masks = prunable(self.dense.model), {}
+        self.dense_weights = prunable(self.dense.model)
+        self.reference, self.reference_masks = self.dense_weights, {}
         if config.reference is not None:
             found = network_of(require_unchanged(config, "reference"))
             self.reference = {name: found["model"][name].to(net.device) for name in net.masks}
@@ -206,16 +220,32 @@ class Growth:
             for name, count in zip(self.targets.names, counts, strict=True)
             if count
         }
+        masks = grown(self.net.masks, indices)
         values = initial_values(
             self.config.initial,
-            grown(self.net.masks, indices),
+            masks,
             indices,
             generator_for(self.config, "initial", self.level, number),
             stale=self.stale,
             reference=self.reference,
             kept=self.reference_masks,
+            dense=self.dense_weights,
         )
-        return Episode(number, indices, {name: value.detach() for name, value in values.items()}, patient)
+        anew = self._anew(number, masks, indices) if self.config.reinitialise else {}
+        return Episode(number, indices, {name: value.detach() for name, value in values.items()}, patient, anew)
+
+    def _anew(self, number: int, masks: Masks, indices: Indices) -> dict[str, Tensor]:
+        """All weights of the masked layers as they start if the kept ones are reinitialised, too."""
+        weights = {name: w.detach().clone() for name, w in prunable(self.net.model).items() if name in masks}
+        given = self.dense_weights if self.config.initial == "dense" else self.reference
+        reinitialise(
+            self.config.initial,
+            weights,
+            masks,
+            generator_for(self.config, "reinitialise", self.level, number),
+            {name: given[name].detach() for name in indices},
+        )
+        return weights
 
     def _select(self, number: int, name: str, count: int) -> Tensor:
         chosen = self._select_units(number, name, count)

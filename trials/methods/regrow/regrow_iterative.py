@@ -9,14 +9,16 @@ https://arxiv.org/abs/2511.11675; released code: EnumaCaliber/Bidirection-Prune-
         reward:      accuracy - accuracy of pruning alone at that sparsity, interpolated between the pruning levels
         continue from the best episode's network, with its finetuned weights
 
+Every share and every sparsity here is of the config's ``unit``: of weights, or of filters of convolutions.
+
 For a fixed budget or allocation by a rule, use ``regrow`` with several rounds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,6 +38,7 @@ from trials.methods.regrow.regrow import FullRecipe
 from trials.methods.regrow.room import require_episodes, room_of
 from trials.regrowth.controller import ControllerConfig
 from trials.regrowth.curve import interpolated
+from trials.regrowth.layer_signals import weight_name
 from trials.sparsity import PATTERNS, prunable
 from trials.training.net import Batch, Net
 
@@ -73,7 +76,8 @@ class RegrowIterativeConfig(AllocatingConfig):
     """Regrow in up to ``rounds`` levels, until sparsity falls to ``target_sparsity``.
 
     Attributes:
-        budget_min, budget_max: smallest and largest share of all weights that a level may regrow.
+        target_sparsity: share of all weights (with ``unit: filter``, of all filters) that may stay pruned.
+        budget_min, budget_max: smallest and largest share of all weights (or filters) that a level may regrow.
         budget_choices: number of equally spaced shares that the controller chooses from.
         finetune: recipe after the last level; null keeps the network as the episodes finetuned it.
     """
@@ -96,6 +100,33 @@ class RegrowIterativeConfig(AllocatingConfig):
             raise ValueError(f"budget_max is {self.budget_max}, but must be at least budget_min, {self.budget_min}")
         return self
 
+    @property
+    def revision(self) -> int:
+        return 2 if self.unit == "filter" else super().revision
+
+    @property
+    def revised_because(self) -> str:
+        if self.unit != "filter":
+            return super().revised_because
+        return "its reward compared the accuracy at a sparsity of filters with pruning's at a sparsity of weights"
+
+
+def sparsity_of_filters(
+    layers: Iterable[Mapping[str, Any]], masks: Mapping[str, Tensor]
+) -> dict[tuple[str, int], float]:
+    """Return the share of pruned filters at the end of every stage and level, from rows of the table ``layers``.
+
+    Only the layers that have masks [O, I, kh, kw] count, of which whole filters were pruned.
+    """
+    ends: dict[tuple[str, int], tuple[int, int]] = {}
+    for row in layers:
+        mask = masks.get(weight_name(row["layer"]))
+        if mask is not None:
+            kept, total = ends.get((row["stage"], row["level"]), (0, 0))
+            size = mask[0].numel()
+            ends[row["stage"], row["level"]] = (kept + row["kept"] // size, total + row["total"] // size)
+    return {key: 1 - kept / total for key, (kept, total) in ends.items()}
+
 
 class RegrowDeciding(Regrow):
     """One level: choose budget and allocation, then continue from the best episode's network."""
@@ -108,23 +139,25 @@ class RegrowDeciding(Regrow):
         return found
 
     def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:
-        if self._sparsity(0) <= self.config.target_sparsity + MARGIN:
+        if self.sparsity(0) <= self.config.target_sparsity + MARGIN:
             self.finished = True
             nothing = torch.zeros((), device=self.net.device)
             return nothing, nothing.long()
         return super().step(*batches)
 
-    def _sparsity(self, more: int) -> float:
-        """Sparsity of the network with ``more`` weights than at the start of this level."""
-        return (self.pruned - more) / self.total
-
     def reward(self, outcome: EpisodeOutcome, counts: Sequence[int]) -> float:
-        return outcome.accuracy - interpolated(self._curve(), self._sparsity(sum(counts)))
+        return outcome.accuracy - interpolated(self._curve(), self.sparsity(sum(counts)))
 
     def _curve(self) -> list[tuple[float, float]]:
-        """(sparsity, validation accuracy) at the end of dense training and of every level of pruning."""
+        """(sparsity, validation accuracy) at the end of dense training and of every level of pruning.
+
+        The sparsity is of the config's unit, as everywhere in this stage; rows of epochs count weights.
+        """
         ends = {(row["stage"], row["level"]): row for row in self.context.rows["epochs"] if row["stage"] in PRUNING}
-        return [(row["sparsity"], row["val_accuracy"]) for row in ends.values()]
+        found = {key: row["sparsity"] for key, row in ends.items()}
+        if self.config.unit == "filter":
+            found |= sparsity_of_filters(self.context.rows["layers"], self.net.masks)
+        return [(found[key], row["val_accuracy"]) for key, row in ends.items()]
 
     def settle(self, net: Net, episode: Episode) -> None:
         """Run the best episode again and keep its finetuned network."""

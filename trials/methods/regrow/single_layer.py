@@ -1,23 +1,24 @@
 """Single-layer analysis: regrow one layer at a time and correlate its gain with its SSIM.
 
-In a copy of the sparse network one layer is regrown by a budget that is the same for every layer, and the copy is
-finetuned briefly. A control copy is finetuned without regrowth; its gain is the effect of finetuning alone. The
-network itself does not change.
+In a copy of the sparse network one layer is regrown, and the copy is finetuned briefly. A control copy is finetuned
+without regrowth; its gain is the effect of finetuning alone. The network itself does not change.
 
 After https://arxiv.org/abs/2511.11675 (released code: EnumaCaliber/Bidirection-Prune-Regrowth at b40cb9f,
-single_layer_regrowth_analysis.py), which has neither equal budgets nor a control.
+single_layer_regrowth_analysis.py), which has no control, and gives every layer as much of the budget as fits into it
+(``budgets: full``). Layers of many weights then gain more for that reason alone; ``budgets: equal`` is the default.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from trials.config.recipes import one_of
 from trials.config.trial_config import TrialConfig
 from trials.data_header import DataHeader
 from trials.errors import Preempted, UserError, listed
@@ -28,6 +29,7 @@ from trials.methods.regrow.growth import Growth, RegrowingConfig, require_refere
 from trials.methods.regrow.room import require_episodes, room_of
 from trials.regrowth.channels import units
 from trials.regrowth.correlation import correlations
+from trials.regrowth.initial import INITIAL
 from trials.regrowth.layer_signals import allocation_rows
 from trials.training.net import Batch, Net
 from trials.training.network_copy import forget
@@ -46,16 +48,21 @@ class SingleLayerConfig(RegrowingConfig):
     Layers that nothing was pruned in are left out, unless ``layers`` names them: then the trial is refused.
 
     Attributes:
-        budget_fraction: capped at the smallest capacity among the target layers; null is that capacity.
+        budget_fraction: share of all weights (with ``unit: filter``, of all filters) that a layer regrows; null is no
+            limit but the layers' capacities, their pruned weights.
+        budgets: ``equal``: every layer regrows the same number, which is at most the smallest capacity among the target
+            layers. ``full``: every layer regrows the whole budget, or all of its pruned weights where these are fewer,
+            as in the released code; without a ``budget_fraction``, each layer is made dense.
         in_flight: number of layers evaluated in parallel.
     """
 
     method: Literal["single_layer"] = "single_layer"
     selection: Literal["saliency", "gradient", "reference", "random"] = "reference"
-    initial: str = "reference_or_normal"
+    initial: Annotated[str, one_of(INITIAL)] = "reference_or_normal"
     order: Literal["ssim", "network", "shuffled"] = "network"
     episode: LongRecipe = LongRecipe()
     budget_fraction: float | None = Field(default=None, gt=0, lt=1)
+    budgets: Literal["equal", "full"] = "equal"
     in_flight: int = Field(default=1, ge=1)
 
     @property
@@ -96,7 +103,7 @@ class TryLayers(Stage):
         return self.growth
 
     def budget(self) -> int:
-        """Number of weights (or filters) regrown in a layer; the same for all layers.
+        """Number of weights (or filters) to regrow in a layer; with ``budgets: full``, as far as they fit into it.
 
         Raises:
             UserError: it would be 0.
@@ -114,8 +121,8 @@ class TryLayers(Stage):
                 f"ssim_threshold is {self.config.ssim_threshold}, but nothing was pruned in the layers below it: raise "
                 "it, or prune more"
             )
-        smallest = min(targets.capacities)
-        budget = smallest if fraction is None else min(smallest, int(round(fraction * self.total, 6)))
+        most = (min if self.config.budgets == "equal" else max)(targets.capacities)
+        budget = most if fraction is None else min(most, int(round(fraction * self.total, 6)))
         if not budget:
             raise UserError(_too_small(fraction, self.total, self.config.unit))
         return budget
@@ -123,9 +130,10 @@ class TryLayers(Stage):
     def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:
         nothing = torch.zeros((), device=self.net.device)
         growth, tried = self.grower(), len(self.outcomes)
-        layers = len(growth.targets.names)
+        layers, budget = len(growth.targets.names), self.budget()
         numbers = range(tried, min(tried + self.config.in_flight, layers + 1))
-        counts = [[self.budget() if number == layer + 1 else 0 for layer in range(layers)] for number in numbers]
+        shares = list(enumerate((min(budget, room) for room in growth.targets.capacities), start=1))
+        counts = [[share if number == layer else 0 for layer, share in shares] for number in numbers]
         episodes = [growth.episode(n, count, tried == self.first) for n, count in zip(numbers, counts, strict=True)]
         if self.bench is None:
             self.bench = Bench.of(self.config, self.net, 0, self.config.episode)
@@ -174,7 +182,7 @@ class TryLayers(Stage):
 def _full(layers: Sequence[str]) -> str:
     return (
         f"layers has {listed(layers)}, where nothing was pruned and so nothing can regrow: name the others in layers, "
-        "because all layers get the budget that fits into the fullest one"
+        "or leave layers out"
     )
 
 

@@ -1,0 +1,43 @@
+"""The benchmark of regrowth's parts runs tiny on a CPU, and writes its figures and its picture."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.regrowth_parts import PARTS, main
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = ["--model", "tiny", "--images", "256", "--side", "8", "--ssim-batches", "1", "--saliency-batches", "1"]
+
+
+def test_one_episode_times_every_part(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    command = [sys.executable, "-m", "benchmarks", "regrowth", "--quick", *TINY, "--device", "cpu"]
+    command += ["--json", str(tmp_path / "parts.json"), "--figure", str(tmp_path / "parts.png")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "parts.json").read_text())
+    assert list(content["parts"]) == list(PARTS)
+    assert all(part["mean"] > 0 and len(part["seconds"]) == 1 for part in content["parts"].values())
+    assert (content["model"], content["runs"], content["device"]) == ("tiny", 1, "cpu")
+    assert 0 < content["regrown"] <= 0.01 * 19_344
+    assert (tmp_path / "parts.png").read_bytes().startswith(b"\x89PNG")
+    assert len(done.stdout.splitlines()) == 1 + len(PARTS)
+
+
+def test_several_runs_give_a_mean_and_a_deviation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "parts.json"
+    assert main([*TINY, "--runs", "2", "--epochs", "0", "--device", "cpu", "--json", str(file)]) == 0
+    for part in json.loads(file.read_text())["parts"].values():
+        assert len(part["seconds"]) == 2
+        assert part["mean"] == pytest.approx(sum(part["seconds"]) / 2)
+    with pytest.raises(SystemExit):
+        main(["--runs", "0"])
+    assert "--runs must be at least 1" in capsys.readouterr().err
