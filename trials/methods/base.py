@@ -109,10 +109,6 @@ class Stage(ABC):
 
         Does nothing by default."""
 
-    def leave(self, net: Net) -> bool:
-        """Make final changes to the network when the stage ends. Return whether it changed."""
-        return False
-
     def columns(self) -> dict[str, float]:
         """Columns that the stage adds to its rows, such as current hyperparameters."""
         return {}

@@ -1,4 +1,4 @@
-"""Finetuning with AdamW that keeps the best epoch; used after iterative magnitude pruning and after regrowth."""
+"""Finetuning with AdamW, stopped early where it gets no better; after iterative pruning and after regrowth."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ BEFORE = "masks_before_regrowth"
 
 
 class AdamWRecipe(Recipe):
-    """AdamW, 40 epochs at a constant learning rate; keeps the network of the epoch with the best validation accuracy.
+    """AdamW, 40 epochs at a constant learning rate.
+
+    The network of the epoch with the best validation accuracy counts, unless the trial's ``report`` is ``last``.
 
     Attributes:
         momentum: beta1, the decay of Adam's first moment.
         schedule: ``constant``, or ``cosine`` over all steps.
         warmup_share: share of all steps in which the learning rate rises linearly from 0.
-        patience: stop after this many epochs without a better one; null never stops early.
+        patience: stop after this many epochs without a better one; null never stops early. It only ends the training:
+            which epoch counts is decided by ``report``.
     """
 
     epochs: int = Field(default=40, ge=0)
@@ -83,7 +86,7 @@ class RegrownRecipe(AdamWRecipe):
 
 
 class Finetune(Stage):
-    """Train the kept weights with AdamW; end with the network of the best epoch by validation accuracy."""
+    """Train the kept weights with AdamW, until the last epoch or the end of the patience."""
 
     captures = True
     recipe: AdamWRecipe
@@ -91,7 +94,6 @@ class Finetune(Stage):
     def __init__(self, name: str, recipe: AdamWRecipe, *, level: int = 0) -> None:
         super().__init__(name, recipe, level=level)
         self.done = 0
-        self.best: dict[str, Tensor] = {}
         self.best_accuracy, self.best_epoch = -math.inf, 0
 
     def arrive(self, context: StageContext) -> None:
@@ -123,27 +125,20 @@ class Finetune(Stage):
     def assess(self, net: Net, epoch: int, val_accuracy: float) -> None:
         if val_accuracy > self.best_accuracy:
             self.best_accuracy, self.best_epoch = val_accuracy, epoch
-            self.best = {name: value.detach().clone() for name, value in net.model.state_dict().items()}
         patience = self.recipe.patience
         self.finished = patience is not None and epoch - self.best_epoch >= patience
 
-    def leave(self, net: Net) -> bool:
-        net.model.load_state_dict(self.best)
-        return True
-
     def columns(self) -> dict[str, float]:
-        return {"lr": float(self.adam.lr), "best_epoch": self.best_epoch}
+        return {"lr": float(self.adam.lr)}
 
     def state_dict(self) -> dict[str, Any]:
-        best = {"state": self.best, "accuracy": self.best_accuracy, "epoch": self.best_epoch}
+        best = {"accuracy": self.best_accuracy, "epoch": self.best_epoch}
         return {"adam": self.adam.state_dict(), "done": self.done, "best": best}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.adam.load_state_dict(state["adam"])
         self.done = state["done"]
-        best, device = state["best"], self.net.device
-        self.best = {name: value.to(device) for name, value in best["state"].items()}
-        self.best_accuracy, self.best_epoch = best["accuracy"], best["epoch"]
+        self.best_accuracy, self.best_epoch = state["best"]["accuracy"], state["best"]["epoch"]
 
 
 class FinetuneRegrown(Finetune):
