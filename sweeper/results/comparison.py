@@ -16,7 +16,7 @@ import pandas as pd
 from sweeper.results.frames import Sweep
 from sweeper.results.pareto import undominated
 from sweeper.results.stored_space import StoredSpace, stored_space
-from sweeper.results.summary import ACCURACIES, cells_of, mean, std, summarise
+from sweeper.results.summary import ACCURACIES, cells_of, mean, rules_of, std, summarise
 from sweeper.results.warned import codes_of
 from trials.errors import UserError, unknown_name
 from trials.storage.rows import Row
@@ -31,10 +31,11 @@ def points_of(sweep: Sweep, by: Sequence[str] = (), accuracy: str = "test_accura
         accuracy: ``test_accuracy`` or ``val_accuracy``.
 
     Returns:
-        Columns ``series``; ``asked``: the other grid values; ``density``, ``accuracy``, ``flops``: means over seeds
-        (density NaN if the rows of a seed's layers could not be read); ``accuracy_std`` (ddof 1); ``n``: number of
-        seeds; ``front``: whether the point is on the Pareto front of its data set, that is, no other point is at least
-        as good in both accuracy and FLOPs and better in one; ``warnings``: codes of the best trials, as one text.
+        Columns ``series``; ``asked``: the other grid values; ``density``, ``accuracy``, ``flops``, ``cost``: means over
+        seeds (density NaN if the rows of a seed's layers could not be read; cost NaN for trials of older versions);
+        ``accuracy_std`` (ddof 1); ``n``: number of seeds; ``report``: which epoch counts, all rules if they differ;
+        ``front``: whether the point is on the Pareto front of its data set, that is, no other point is at least as good
+        in both accuracy and FLOPs and better in one; ``warnings``: codes of the best trials, as one text.
 
     Raises:
         UserError: ``by`` is not in the grid, ``accuracy`` is unknown, no trial is complete, or space or layers
@@ -130,6 +131,8 @@ def _point(values: Row, best: Sequence[Row], by: Sequence[str], accuracy: str) -
         "accuracy": mean(accuracies),
         "accuracy_std": std(accuracies),
         "flops": mean([row["flops"] for row in best]),
+        "cost": mean([row.get("cost") for row in best]),
+        "report": rules_of(best),
         "n": len(best),
         "warnings": codes_of(best),
     }

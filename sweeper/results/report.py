@@ -133,6 +133,8 @@ def _texts(summary: pd.DataFrame, objectives: Sequence[str], groups: Sequence[st
         scale = 100 if figure.endswith("accuracy") else 1
         shown[figure + " %" * (scale == 100)] = [_spread(row, figure, scale) for row in rows]
     shown["n"] = [_text(row["n"]) for row in rows]
+    shown["cost"] = [_text(row["cost"]) for row in rows]
+    shown["report"] = [row["report"] or "" for row in rows]
     shown["done"] = once([f"{row['done']:.0f}/{row['trials']:.0f}" if row["trials"] else "" for row in rows])
     shown["failed"] = once([f"{row['failed']:.0f}" if row["failed"] else "" for row in rows])
     shown["infeasible"] = once([f"{row['infeasible']:.0f}" if row["infeasible"] else "" for row in rows])

@@ -22,6 +22,9 @@ from trials.storage.rows import FINISHED, Row
 
 ACCURACIES = ("val_accuracy", "test_accuracy")
 
+SPENT = ("cost", "report")
+"""Columns of a trial and of its rows that say what it has cost, and which of its epochs counts."""
+
 
 def summarise(
     sweep: Sweep,
@@ -47,8 +50,9 @@ def summarise(
     Returns:
         Columns ``kind``: ``group``, or ``dense`` for the networks that the trials start from; the grid paths without
         ``seed``, named as in ``trials``; ``level``; ``density_asked``; ``density``; ``<name>_mean`` and ``<name>_std``
-        (ddof 1) of val_accuracy, test_accuracy, the objective and ``beside``; ``n``: number of seeds in these;
-        ``warnings``: codes of the best trials, or of their level; ``best``: the best trials' hyperparameters;
+        (ddof 1) of val_accuracy, test_accuracy, the objective and ``beside``; ``n``: number of seeds in these; ``cost``
+        (mean, of a level up to its end) and ``report``: as in ``trials``; ``warnings``: codes of the best trials, or of
+        their level; ``best``: the best trials' hyperparameters;
         ``trials``, ``done``, ``failed``: numbers of trials; ``infeasible``: of complete trials outside the constraints;
         ``waiting``: progress of the cells that have no best trial yet.
     """
@@ -64,7 +68,7 @@ def summarise(
     for key, group in members.items():
         rows += _group_rows(dict(zip(group_columns, key, strict=True)), group, levels, figures, search)
     names = [f"{figure}_{what}" for figure in figures for what in ("mean", "std")]
-    counts = ["n", "warnings", "best", "trials", "done", "failed", "infeasible", "waiting"]
+    counts = ["n", "cost", "report", "warnings", "best", "trials", "done", "failed", "infeasible", "waiting"]
     columns = ["kind", *group_columns, "level", "density_asked", "density", *names, *counts]
     summary: pd.DataFrame = pd.DataFrame(rows, columns=columns).astype({"level": "Int64"})
     return summary
@@ -115,6 +119,7 @@ def cells_of(
         "status",
         "density",
         "warnings",
+        *SPENT,
         config_column("density"),
         *figures,
         "until_epoch",
@@ -191,7 +196,7 @@ def _levels(sweep: Sweep, trials: Sequence[str]) -> dict[str, dict[int, Row]]:
     """By trial and level, the last row of the level, for trials with several levels; without the dense network's."""
     found: dict[str, dict[int, Row]] = {}
     rows = sweep.epochs[sweep.epochs["trial"].isin(trials)]
-    for row in rows_of(rows, {"trial", "stage", "level", "density", "warnings", *ACCURACIES}):
+    for row in rows_of(rows, {"trial", "stage", "level", "density", "warnings", *SPENT, *ACCURACIES}):
         found.setdefault(row["trial"], {})[row["level"]] = row
     several = {trial: levels for trial, levels in found.items() if len(levels) > 1}
     return {t: {n: row for n, row in levels.items() if row["stage"] != "pretrain"} for t, levels in several.items()}
@@ -243,10 +248,16 @@ def _joined(values: Sequence[Any]) -> str:
 
 def _figures(rows: Sequence[Row], figures: Sequence[str]) -> Row:
     found: Row = {"n": len(rows), "density": mean([row.get("density") for row in rows]), "warnings": codes_of(rows)}
+    found |= {"cost": mean([row.get("cost") for row in rows]), "report": rules_of(rows)}
     for figure in figures:
         values = [row.get(figure) for row in rows]
         found[f"{figure}_mean"], found[f"{figure}_std"] = mean(values), std(values)
     return found
+
+
+def rules_of(rows: Sequence[Row]) -> str:
+    """Which epoch counts in these rows; all rules if they differ, empty where older versions did not say it."""
+    return ", ".join(dict.fromkeys(row["report"] for row in rows if row.get("report")))
 
 
 def mean(values: Sequence[Any]) -> float:
@@ -267,7 +278,9 @@ def std(values: Sequence[Any]) -> float:
 def _dense_rows(sweep: Sweep, cells: Sequence[CellTrials], groups: Sequence[str], figures: Sequence[str]) -> list[Row]:
     """Rows of the dense networks that pruned best trials start from: one per set of groups that share networks."""
     rows = sweep.epochs[(sweep.epochs["stage"] == "pretrain") & sweep.epochs["stage_id"].notna()]
-    last = {row["trial"]: row for row in rows_of(rows, {"trial", "stage_id", "density", "warnings", *ACCURACIES})}
+    last = {
+        row["trial"]: row for row in rows_of(rows, {"trial", "stage_id", "density", "warnings", *SPENT, *ACCURACIES})
+    }
     pruned = set(sweep.epochs["trial"][sweep.epochs["stage"] != "pretrain"])
     starts: dict[str, _Starts] = {}  # by stage id
     of_group: dict[tuple[Any, ...], _Starts] = {}

@@ -27,7 +27,7 @@ from trials.storage.place import Place, each
 from trials.storage.rows import TABLES as ROW_TABLES
 from trials.storage.trial_folder import State, TrialFolder
 
-TABLES_SCHEMA = 3
+TABLES_SCHEMA = 4
 """Increase it when columns change: tables with another schema are ignored."""
 
 

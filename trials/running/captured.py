@@ -3,7 +3,7 @@
 Ran on one H200 (torch 2.11): ten replays give the bits of ten eager steps for dense, masked, BiP, HYDRA, adaptive and
 AdamW steps (results/measured/gpu). A replay repeats the captured operations on the same memory; only its contents
 differ. Therefore batches are copied into the captured step's input tensors, and a stage with ``captures`` keeps its
-state between steps in persistent tensors. Work of the CPU between steps belongs in
+state between steps in persistent tensors. WorkDone of the CPU between steps belongs in
 :meth:`trials.methods.Stage.prepare`, which runs before every step, captured or not.
 """
 
@@ -19,7 +19,7 @@ from trials.config.trial_config import TrialConfig
 from trials.data.loader import Batch
 from trials.methods.base import Stage
 from trials.training.net import Net
-from trials.training.work import Work
+from trials.training.work import WorkDone
 
 WARM_UP = 3
 """Eager steps per batch size before the capture, in which optimisers allocate their state and libraries initialise."""
@@ -83,8 +83,8 @@ class Captured:
 
     The first batch size seen more than ``WARM_UP`` times is captured; other sizes, such as an epoch's last batch, run
     eagerly. A graph keeps the memory of one step's activations; without that much memory all steps run eagerly, and
-    ``warn`` is called once. ``work`` is what the step's network counts its gradient evaluations in; a replay counts those
-    of the captured step.
+    ``warn`` is called once. ``work`` counts the gradient evaluations of the step's network; a replay counts those of the
+    captured step.
     """
 
     def __init__(
@@ -92,10 +92,10 @@ class Captured:
         stage: Stage,
         graph: Graph,
         warn: Callable[[str], None] = lambda text: None,
-        work: Work | None = None,
+        work: WorkDone | None = None,
     ) -> None:
         self.stage, self.graph, self.warn = stage, graph, warn
-        self.work = work or Work()
+        self.work = work or WorkDone()
         self._images = 0
         self._fits = True
         self._seen: dict[tuple[torch.Size, ...], int] = {}

@@ -116,34 +116,27 @@ class Progress:
         describes it. Raises NonFiniteLoss if a loss is NaN or infinite.
         """
         loss, accuracy = totals.means() if totals is not None and totals.count else (None, None)
-        val_loss, val_accuracy = evaluate(self.net, self.data, "val")
-        _require_finite((loss, val_loss), stage, epoch)
-        columns = {"train_loss": loss, "train_accuracy": accuracy, **own()}
-        sizes = summary(self.net, self.sizes)
+        figures = {**self._evaluated("val"), "train_loss": loss, "train_accuracy": accuracy}
+        columns, sizes = own(), summary(self.net, self.sizes)
+        _require_finite((loss, figures["val_loss"]), stage, epoch)
         if epoch:
-            stage.assess(self.net, epoch, val_accuracy)
+            stage.assess(self.net, epoch, figures["val_accuracy"])
             end = end or stage.finished
         if epoch and best is not None:
-            if best.is_better(val_accuracy, sizes["kept"]):
-                best.keep(self.net, epoch, val_accuracy, sizes["kept"], columns, stage.layer_columns())
+            if best.is_better(figures["val_accuracy"], sizes["kept"]):
+                best.keep(self.net, epoch, {**figures, **columns}, sizes["kept"], stage.layer_columns())
             if end and best.epoch != epoch:
                 best.restore(self.net)
-                columns = dict(best.columns)
-                sizes = summary(self.net, self.sizes)
-                val_loss, val_accuracy = evaluate(self.net, self.data, "val")
-            columns["best_epoch"] = best.epoch
-        test_loss, test_accuracy = evaluate(self.net, self.data, "test") if end else (None, None)
-        _require_finite((test_loss,), stage, epoch)
+                figures |= self._evaluated("val")
+                columns, sizes = {**columns, **best.columns}, summary(self.net, self.sizes)
+            columns = {**columns, "best_epoch": best.epoch}
+        figures |= self._evaluated("test") if end else {"test_loss": None, "test_accuracy": None}
+        _require_finite((figures["test_loss"],), stage, epoch)
         row: Row = {
             "stage": stage.name,
             "level": stage.level,
             "epoch": epoch,
-            "train_loss": columns.pop("train_loss"),
-            "train_accuracy": columns.pop("train_accuracy"),
-            "val_loss": val_loss,
-            "val_accuracy": val_accuracy,
-            "test_loss": test_loss,
-            "test_accuracy": test_accuracy,
+            **figures,
             **sizes,
             **columns,
             **self.cost.columns(),
@@ -157,8 +150,12 @@ class Progress:
         self.trial_host.report(row)
         return end
 
+    def _evaluated(self, split: str) -> dict[str, Any]:
+        loss, accuracy = evaluate(self.net, self.data, split)
+        return {f"{split}_loss": loss, f"{split}_accuracy": accuracy}
+
     def report_layers(self, stage: Stage, best: BestEpoch | None = None) -> None:
-        """Add the rows of the table ``layers`` at the end of a stage; ``best``: of one that ends with its best epoch."""
+        """Add the rows of the table ``layers`` at the end of a stage; ``best``: as in :meth:`report`."""
         own = stage.layer_columns() if best is None or not best.epoch else best.layers
         self.rows["layers"] += layer_rows(self.net, self.sizes, stage=stage.name, level=stage.level, own=own)
 

@@ -21,7 +21,7 @@ class BestEpoch:
     Attributes:
         epoch: the best epoch, from 1; 0 before the first one.
         accuracy: its validation accuracy, in [0, 1].
-        columns: what else its row says, by column.
+        columns: its losses, accuracies and the stage's columns, as in its row.
         layers: what its rows of layers say beside their sizes, by weight name.
     """
 
@@ -40,14 +40,13 @@ class BestEpoch:
         self,
         net: Net,
         epoch: int,
-        accuracy: float,
-        kept: int,
-        columns: Mapping[str, Any] | None = None,
+        columns: Mapping[str, Any],
+        kept: int = 0,
         layers: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
-        """Make this epoch the best: copy its network, on its device."""
-        self.epoch, self.accuracy, self.kept = epoch, accuracy, kept
-        self.columns = dict(columns or {})
+        """Make this epoch the best: copy its network, on its device. ``columns`` have its ``val_accuracy``."""
+        self.epoch, self.accuracy, self.kept = epoch, columns["val_accuracy"], kept
+        self.columns = dict(columns)
         self.layers = {name: dict(values) for name, values in (layers or {}).items()}
         self._model = {name: value.detach().clone() for name, value in net.model.state_dict().items()}
         self._masks = {name: mask.clone() for name, mask in net.masks.items()}

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from trials.compact import Kept, cut_tensors, kept_rows, shrink
 from trials.data import Batch
 from trials.training.strides import beside
-from trials.training.work import Work
+from trials.training.work import WorkDone
 
 __all__ = ["Batch", "Net"]
 
@@ -37,7 +37,7 @@ class Net:
         self.picked: dict[str, Tensor] = {}
         self.kept: Kept = {}
         self.start_density = 1.0
-        self.work = Work()
+        self.work = WorkDone()
         self._autocast = autocast
         self._forward: Any = torch.compile(model) if compile_forward else model
         self._multipliers: dict[str, Tensor] = {}

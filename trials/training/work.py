@@ -11,7 +11,7 @@ PASSES = 3
 
 
 @dataclass
-class Work:
+class WorkDone:
     """What a network and its copies have computed so far, counted on the host where passes are run.
 
     A forward pass without a backward pass counts nothing: evaluation, SSIM, BN's statistics, the oracle's candidates.

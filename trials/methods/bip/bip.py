@@ -50,8 +50,8 @@ class BipRecipe(Recipe):
 class BipConfig(ScoredConfig):
     """Prune a dense network to ``density`` while its weights train.
 
-    ``variant: original`` changes the defaults of the fields below to those of the released code. Below a density of 0.05,
-    the default of ``prune.lr`` and ``mask_lr`` is lower than the published one, which collapses there (rates.py).
+    ``variant: original`` changes the defaults of the fields below to those of the released code. Below a density of
+    0.05, the default of ``prune.lr`` and ``mask_lr`` is lower than the published one, which collapses (rates.py).
 
     Attributes:
         implicit_gradient: the form of G (see the module's docstring).

@@ -33,7 +33,7 @@ class HydraConfig(ScoredConfig):
     """Prune a dense network to ``density`` by trained scores, then finetune.
 
     ``variant: original`` aliases scores and weights, so that the "fixed" weights change with their scores.
-    Below a density of 0.05, the default of ``prune.lr`` is lower than the published one, which collapses there (rates.py).
+    Below a density of 0.05, the default of ``prune.lr`` is lower than the published one, which collapses (rates.py).
 
     Attributes:
         batchnorm: ``train`` trains BN's scale and shift together with the scores, as released; ``frozen`` does not.

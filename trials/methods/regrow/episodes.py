@@ -73,7 +73,7 @@ class EpisodeOutcome:
     """The result of an episode.
 
     Attributes:
-        accuracy: validation accuracy of the best epoch (with ``report: last``, of the last), or of the regrown network if
+        accuracy: validation accuracy of the best epoch (``report: last``: of the last), or of the regrown network if
             ``epochs`` is 0.
         immediate: validation accuracy after regrowth, before finetuning.
         seconds: wall-clock time of the episode.
@@ -155,7 +155,7 @@ def run_episode(bench: Bench, episode: Episode, should_stop: Callable[[], bool],
         accuracy = judge(restored, recipe)
         stage.assess(net, epoch + 1, accuracy)
         if selects and best.is_better(accuracy, kept=0):  # the masks stay as they are
-            best.keep(net, epoch + 1, accuracy, kept=0)
+            best.keep(net, epoch + 1, {"val_accuracy": accuracy})
         if stage.finished:
             break
     if selects and best.epoch:

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from trials.config.recipes import one_of
-from trials.config.trial_config import Rule, StartsDense
+from trials.config.trial_config import ReportRule, StartsDense
 from trials.errors import UserError, unknown_name
 from trials.frozen import Frozen
 from trials.methods.base import generator_for
@@ -81,7 +81,7 @@ class RegrowingConfig(StartsDense):
         "reference": "trial",
     }
 
-    own_report: ClassVar[Rule] = "best_val"
+    own_report: ClassVar[ReportRule] = "best_val"
 
     prune: SparseSource = SparseSource()
     unit: Literal["weight", "filter"] = "weight"

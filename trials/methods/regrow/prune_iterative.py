@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import nn
 
 from trials.config.recipes import one_of
-from trials.config.trial_config import Rule, StartsDense, TrialConfig
+from trials.config.trial_config import ReportRule, StartsDense, TrialConfig
 from trials.data_header import DataHeader
 from trials.errors import UserError
 from trials.methods.asked import AskedShare, share_of
@@ -67,7 +67,7 @@ class PruneIterativeConfig(StartsDense):
         keep: snapshots to keep for later methods: the ``dense`` network, and the ``pruned`` weights' last values.
     """
 
-    own_report: ClassVar[Rule] = "best_val"
+    own_report: ClassVar[ReportRule] = "best_val"
 
     method: Literal["prune_iterative"] = "prune_iterative"
     score: Annotated[str, one_of(SCORES)] = "lamp"
