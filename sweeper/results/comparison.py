@@ -32,10 +32,9 @@ def points_of(sweep: Sweep, by: Sequence[str] = (), accuracy: str = "test_accura
 
     Returns:
         Columns ``series``; ``asked``: the other grid values; ``density``, ``accuracy``, ``flops``, ``cost``: means over
-        seeds (density NaN if the rows of a seed's layers could not be read; cost NaN for trials of older versions);
-        ``accuracy_std`` (ddof 1); ``n``: number of seeds; ``report``: which epoch counts, all rules if they differ;
-        ``front``: whether the point is on the Pareto front of its data set, that is, no other point is at least as good
-        in both accuracy and FLOPs and better in one; ``warnings``: codes of the best trials, as one text.
+        seeds (NaN where unknown: layers that cannot be read, trials of older versions); ``accuracy_std`` (ddof 1);
+        ``n``: number of seeds; ``report``: which epoch counts; ``front``: whether no other point of the data set is at
+        least as good in both accuracy and FLOPs and better in one; ``warnings``: codes of the best trials, as one text.
 
     Raises:
         UserError: ``by`` is not in the grid, ``accuracy`` is unknown, no trial is complete, or space or layers

@@ -60,7 +60,7 @@ def summarise(
     group_columns = [column_of(path) for path in groups]
     figures = list(dict.fromkeys((*ACCURACIES, objective, *beside)))
     cells = list(cells_of(sweep, objective, direction, groups, search, constraints, figures))
-    levels = _levels(sweep, [cell.best["trial"] for cell in cells if cell.best is not None])
+    levels = _levels(sweep, [cell.best["trial"] for cell in cells if cell.best])
     members: dict[tuple[Any, ...], list[CellTrials]] = {}
     for cell in cells:
         members.setdefault(cell.group, []).append(cell)
@@ -70,8 +70,7 @@ def summarise(
     names = [f"{figure}_{what}" for figure in figures for what in ("mean", "std")]
     counts = ["n", "cost", "report", "warnings", "best", "trials", "done", "failed", "infeasible", "waiting"]
     columns = ["kind", *group_columns, "level", "density_asked", "density", *names, *counts]
-    summary: pd.DataFrame = pd.DataFrame(rows, columns=columns).astype({"level": "Int64"})
-    return summary
+    return pd.DataFrame(rows, columns=columns).astype({"level": "Int64"})
 
 
 def column_of(path: str) -> str:

@@ -83,8 +83,8 @@ class Captured:
 
     The first batch size seen more than ``WARM_UP`` times is captured; other sizes, such as an epoch's last batch, run
     eagerly. A graph keeps the memory of one step's activations; without that much memory all steps run eagerly, and
-    ``warn`` is called once. ``work`` counts the gradient evaluations of the step's network; a replay counts those of the
-    captured step.
+    ``warn`` is called once. ``work`` counts the gradient evaluations of the step's network; a replay counts those of
+    the captured step.
     """
 
     def __init__(

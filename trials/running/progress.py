@@ -132,23 +132,24 @@ class Progress:
             columns = {**columns, "best_epoch": best.epoch}
         figures |= self._evaluated("test") if end else {"test_loss": None, "test_accuracy": None}
         _require_finite((figures["test_loss"],), stage, epoch)
-        row: Row = {
+        row = self._row(stage, epoch, {**figures, **sizes, **columns}, began)
+        row["warnings"] = self.judge.of_row(row, stage, stage.finished or epoch == stage.epochs)
+        self.rows["epochs"].append(row)
+        self.trial_host.report(row)
+        return end
+
+    def _row(self, stage: Stage, epoch: int, figures: Row, began: float) -> Row:
+        return {
             "stage": stage.name,
             "level": stage.level,
             "epoch": epoch,
             **figures,
-            **sizes,
-            **columns,
             **self.cost.columns(),
             "report": self.config.reported,
             "variant": self.config.variant,
             "seconds": time.monotonic() - began,
             "stage_id": None,
         }
-        row["warnings"] = self.judge.of_row(row, stage, stage.finished or epoch == stage.epochs)
-        self.rows["epochs"].append(row)
-        self.trial_host.report(row)
-        return end
 
     def _evaluated(self, split: str) -> dict[str, Any]:
         loss, accuracy = evaluate(self.net, self.data, split)
