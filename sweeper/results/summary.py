@@ -52,9 +52,8 @@ def summarise(
         ``seed``, named as in ``trials``; ``level``; ``density_asked``; ``density``; ``<name>_mean`` and ``<name>_std``
         (ddof 1) of val_accuracy, test_accuracy, the objective and ``beside``; ``n``: number of seeds in these; ``cost``
         (mean, of a level up to its end) and ``report``: as in ``trials``; ``warnings``: codes of the best trials, or of
-        their level; ``best``: the best trials' hyperparameters;
-        ``trials``, ``done``, ``failed``: numbers of trials; ``infeasible``: of complete trials outside the constraints;
-        ``waiting``: progress of the cells that have no best trial yet.
+        their level; ``best``: the best trials' hyperparameters; ``trials``, ``done``, ``failed``, ``infeasible``:
+        numbers of trials; ``waiting``: progress of the cells that have no best trial yet.
     """
     groups = [path for path in grid if path != "seed"]
     group_columns = [column_of(path) for path in groups]
@@ -70,7 +69,8 @@ def summarise(
     names = [f"{figure}_{what}" for figure in figures for what in ("mean", "std")]
     counts = ["n", "cost", "report", "warnings", "best", "trials", "done", "failed", "infeasible", "waiting"]
     columns = ["kind", *group_columns, "level", "density_asked", "density", *names, *counts]
-    return pd.DataFrame(rows, columns=columns).astype({"level": "Int64"})
+    summary: pd.DataFrame = pd.DataFrame(rows, columns=columns).astype({"level": "Int64"})
+    return summary
 
 
 def column_of(path: str) -> str:
