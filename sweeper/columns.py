@@ -21,12 +21,15 @@ _FIGURES = """
 _COST = "gradient_evaluations:whole cost:real cost_flops:whole"
 """Up to a row: images times forward-backward passes; the same per training image; FLOPs of these passes."""
 
+_COMPACT = "compact_macs:whole compact_flops:whole compact_parameters:whole"
+
 COLUMNS: dict[str, dict[str, Any]] = {
     "trials": _columns(
         f"""
         trial:text cell:text number:whole samples:whole
         status:text attempts:whole failures:whole error_type:text error_message:text {_FIGURES}
         compression:real macs:whole flops:whole dense_flops:whole speedup:real parameters:whole dense_parameters:whole
+        {_COMPACT} compact_speedup:real
         latency_ms_1:real latency_ms_128:real epochs:whole pruned_at:whole report:text {_COST} dense_cost:real
         data:text data_source:text seconds:real host:text device:text started:text ended:text
         threads:whole torch:text cuda:text precision:text memory_format:text commit:text schema:whole
@@ -35,6 +38,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "epochs": _columns(
         f"""
         trial:text stage:text level:whole epoch:whole {_FIGURES} macs:whole flops:whole parameters:whole
+        {_COMPACT}
         report:text {_COST} variant:text seconds:real stage_id:text"""
     ),
     "layers": _columns(

@@ -10,16 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trials.sparsity import prunable
 from trials.sparsity.accounting import LayerSizes
 from trials.training.net import Net
 
 
 def executed_flops(net: Net, sizes: LayerSizes) -> int:
     """FLOPs of one image through the network as it is executed: smaller if it was cut, dense if it is only masked."""
-    if not net.kept:
-        return sizes.dense_flops
-    return sum(2 * weight.numel() * sizes.positions[name] for name, weight in prunable(net.model).items())
+    return 2 * sizes.macs_of(net.model)
 
 
 class Cost:

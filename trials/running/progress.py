@@ -14,10 +14,10 @@ from trials.errors import NonFiniteLoss
 from trials.methods import Method, Stage
 from trials.running.cost import Cost
 from trials.running.degenerate import Judge
-from trials.sparsity.accounting import LayerSizes, layer_rows, summary
+from trials.sparsity.accounting import LayerSizes, layer_rows, realised, summary
 from trials.storage.full_disk import when_there_is_room
 from trials.storage.place import Place
-from trials.storage.rows import RESULT, TABLES, Row, Rows
+from trials.storage.rows import COMPACT, RESULT, TABLES, Row, Rows
 from trials.storage.trial_folder import Attempt
 from trials.training.best_epoch import BestEpoch
 from trials.training.build import architecture_of
@@ -132,7 +132,8 @@ class Progress:
             columns = {**columns, "best_epoch": best.epoch}
         figures |= self._evaluated("test") if end else {"test_loss": None, "test_accuracy": None}
         _require_finite((figures["test_loss"],), stage, epoch)
-        row = self._row(stage, epoch, {**figures, **sizes, **columns}, began)
+        compact = realised(self.net, self.sizes) if end else dict.fromkeys(COMPACT)
+        row = self._row(stage, epoch, {**figures, **sizes, **compact, **columns}, began)
         row["warnings"] = self.judge.of_row(row, stage, stage.finished or epoch == stage.epochs)
         self.rows["epochs"].append(row)
         self.trial_host.report(row)
@@ -199,9 +200,11 @@ class Progress:
     def result(self) -> dict[str, Any]:
         """Return the trial's result: metrics of its last row, latency if measured, sizes of the dense network."""
         row = self.rows["epochs"][-1]
+        known = row.get(COMPACT[0]) is not None  # not if it was stopped within a stage
         measured = self.config.measure_latency and not self.is_shared
         return {
             **{key: row[key] for key in (*RESULT, *self.method.reports)},
+            **({key: row[key] for key in COMPACT} if known else realised(self.net, self.sizes)),
             "report": self.config.reported,
             **self.cost.result(),
             "epochs": self.own_epochs(),

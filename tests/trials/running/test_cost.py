@@ -68,7 +68,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Passes]:
     after.remove()
 
 
-def counted_by(config: TrialConfig, storage: Path) -> tuple[float, float, int]:
+def counted_by(config: TrialConfig, storage: Path) -> tuple[float, Any, int]:
     """Gradient evaluations of a trial and of its dense start, per image, and FLOPs of the trial after it."""
     state = run_in(storage, config)
     assert state.status == "complete", (state.error or {}).get("traceback")
@@ -82,11 +82,13 @@ def counted_by(config: TrialConfig, storage: Path) -> tuple[float, float, int]:
 
 @pytest.mark.parametrize("method", METHODS_AT_ONCE)
 def test_every_method_counts_its_passes(method: str, tmp_path: Path, passes: Passes) -> None:
-    pretrain = {} if method in ("dense", "adaptive_sparsity") else {"pretrain": RECIPE}
+    pretrain = {} if method in ("dense", "adaptive_sparsity", "finetune") else {"pretrain": RECIPE}
     config = parse({**BASE, "method": method, **METHODS_AT_ONCE[method], **pretrain})
     cost, dense, _ = counted_by(config, tmp_path)
-    assert (cost + dense) * IMAGES == pytest.approx(passes.images, abs=1e-6)
-    assert dense == {"dense": 1, "adaptive_sparsity": 0, "dwp": 4}.get(method, 2)  # dwp has a victim, too
+    assert (cost + (dense or 0)) * IMAGES == pytest.approx(passes.images, abs=1e-6)
+    assert dense == {"dense": 1, "adaptive_sparsity": 0, "dwp": 4, "finetune": None}.get(
+        method, 2
+    )  # dwp has a victim, too
     assert cost > 0 or method == "dense"
 
 
