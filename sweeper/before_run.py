@@ -12,6 +12,7 @@ from typing import Any
 
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.space.checks import naming_trial
+from sweeper.space.grid.cells import Cell
 from sweeper.space.space import Space
 from trials import data
 from trials.config.trial_config import TrialConfig
@@ -155,9 +156,14 @@ def require_same_data(folder: SweepFolder, now: Sequence[DataUsed]) -> None:
 
 @dataclass(frozen=True)
 class SharedTrials:
-    """The shared trials that the trials of a space need, at the corners of every cell's search."""
+    """The shared trials that the trials of a space need, at the corners of every cell's search.
+
+    Attributes:
+        confirmations: those of the confirmations instead.
+    """
 
     space: Space
+    confirmations: bool = False
 
     @cached_property
     def by_cell(self) -> list[list[dict[str, TrialConfig]]]:
@@ -165,11 +171,23 @@ class SharedTrials:
         known: dict[str, TrialConfig] = {}  # one object for each id
         return [
             [
-                {name: known.setdefault(name, shared) for name, shared in shared_by(config).items()}
-                for config in self.space.corner_configs(cell)
+                {
+                    name: known.setdefault(name, shared)
+                    for config in self._configs(cell, params)
+                    for name, shared in shared_by(config).items()
+                }
+                for params in self.space.corners(cell)
             ]
             for cell in self.space.cells()
         ]
+
+    def _configs(self, cell: Cell, params: Mapping[str, Any]) -> list[TrialConfig]:
+        """The configs of a corner: the one that is searched, or those that would confirm it."""
+        config = self.space.corner_config(cell, params)
+        if not self.confirmations:
+            return [config]
+        seeds = self.space.confirm.seed if self.space.confirm else ()
+        return [config.model_copy(update={"seed": seed}) for seed in seeds]
 
     def require_same(self, folder: SweepFolder, headers: Mapping[DataKey, DataHeader]) -> None:
         """Check that those that the storage has already are what the trials would compute, each of them once.

@@ -97,6 +97,7 @@ def texts(points: pd.DataFrame) -> dict[str, list[str]]:
         "cost": ["–" if row["cost"] is None else f"{row['cost']:.4g}" for row in rows],
         "report": [row["report"] or "–" for row in rows],
         "n": [str(row["n"]) for row in rows],
+        **({"confirmed": [row["confirmed"] for row in rows]} if any(row["confirmed"] for row in rows) else {}),
         "front": ["yes" if row["front"] else "" for row in rows],
         **({"warnings": [row["warnings"] for row in rows]} if any(row["warnings"] for row in rows) else {}),
     }
@@ -127,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UserError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print_table(texts(points), make_console(), left=("series", "asked", "report", "warnings"))
+    print_table(texts(points), make_console(), left=("series", "asked", "report", "confirmed", "warnings"))
     return 0
 
 

@@ -19,6 +19,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from rich.console import Console
 
+from sweeper.folder.confirmations import confirmation_of
 from sweeper.folder.sweep_folder import Record, Sample, SweepFolder
 from sweeper.search.committed import samples_with_outcomes
 from sweeper.search.outcomes import Outcome
@@ -34,7 +35,7 @@ REFRESH_EVERY_S = 10.0
 
 
 class StudyCopy:
-    """A sweep's samples as Optuna studies; :meth:`refresh` updates them from what is committed."""
+    """The samples of a sweep's searches as Optuna studies; :meth:`refresh` updates them from what is committed."""
 
     def __init__(self, folder: SweepFolder, storage: BaseStorage) -> None:
         self.folder, self.storage = folder, storage
@@ -48,6 +49,8 @@ class StudyCopy:
     def refresh(self) -> None:
         """Add new samples and update those that were not finished."""
         for sample, record, outcome in samples_with_outcomes(self.space, self.folder, self.folder.records()):
+            if confirmation_of(sample) is not None:  # no point of the study
+                continue
             cell, number, trial = sample.cell, sample.number, self._trial(sample, record, outcome)
             known = self._trials.get((cell, number))
             if known is None:

@@ -17,6 +17,7 @@ from sweeper.options import COMPLETE, FAILURES, STOPPED
 from sweeper.search.warm_start import commit_warm_start, warm_start
 from sweeper.space.checks import check_space
 from sweeper.space.load import load_space
+from sweeper.space.options.confirm import Confirm
 from sweeper.space.space import Space
 from trials.errors import UserError
 from trials.running.environment import git_commit
@@ -41,11 +42,12 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
         console.print(f"note: {note}", markup=False)
     check_preconditions(space, found.headers)
     require_same_data(folder, found.data())
-    shared = SharedTrials(space)
-    shared.require_same(folder, found.headers)
+    shared, confirming = SharedTrials(space), SharedTrials(space, confirmations=True)
+    for trials in (shared, confirming):
+        trials.require_same(folder, found.headers)
     warm = warm_start(space, folder, found.data())
     if options.dry_run:
-        describe_run(space, shared, folder, console)
+        describe_run(space, shared, confirming, folder, console)
         for line in continued.lines:
             console.print(line, markup=False)
         for line in (*found.missing, *found.lacking):
@@ -125,7 +127,8 @@ def drive(
             for line in damaged:
                 display.note(line)
             for e in plan.before():
-                display.ended(e.trial_id, e.cell, e.status, e.value, already=True, warnings=e.warnings)
+                say = display.confirmed if e.confirms else display.ended
+                say(e.trial_id, e.cell, e.status, e.value, already=True, warnings=e.warnings)
             run_plan(plan, display, lease, address=address)
     if lease.lost:
         raise UserError(f"{folder.path.name} was taken over by another driver ({lease.owner()}): this one stopped")
@@ -183,7 +186,9 @@ def outlive(lease: Lease, console: Console) -> bool:
     return lease.acquire()
 
 
-def describe_run(space: Space, shared: SharedTrials, folder: SweepFolder, console: Console) -> None:
+def describe_run(
+    space: Space, shared: SharedTrials, confirming: SharedTrials, folder: SweepFolder, console: Console
+) -> None:
     """Print what a run would do: cells, search, number of trials, and the networks to train first."""
     cells = space.cells()
     configs = [list(space.corner_configs(cell)) for cell in cells]
@@ -192,9 +197,11 @@ def describe_run(space: Space, shared: SharedTrials, folder: SweepFolder, consol
         console.print(cell.key or "one cell", markup=False)
     for path, distribution in space.search.items():
         console.print(f"search {path}: {distribution}", markup=False)
-    trials = len(cells) * space.samples
+    confirmations = len(space.confirm.points()) if space.confirm else 0
+    samples = f"({space.samples} + {confirmations})" if confirmations else f"{space.samples}"
+    trials = len(cells) * (space.samples + confirmations)
     methods = ", ".join(sorted({config.method for of_cell in configs for config in of_cell}))
-    console.print(f"{len(cells)} cells x {space.samples} samples = {trials} trials of {methods}")
+    console.print(f"{len(cells)} cells x {samples} samples = {trials} trials of {methods}")
     if space.pbt is not None:
         console.print(f"{space.samples} samples: {space.pbt}", markup=False)
     if any(ids != of_cell[0] for of_cell in needed for ids in of_cell):
@@ -204,4 +211,16 @@ def describe_run(space: Space, shared: SharedTrials, folder: SweepFolder, consol
         sparse = sum(not name.startswith("dense-") for name in ids)
         also = f", and {sparse} sparse networks derived from these" if sparse else ""
         console.print(f"dense networks to train first, shared: {len(ids) - sparse}{also}")
+    if space.confirm is not None:
+        _describe_confirmations(space.confirm, confirming, console)
     console.print(f"folder {folder.path}")
+
+
+def _describe_confirmations(confirm: Confirm, confirming: SharedTrials, console: Console) -> None:
+    seeds = ", ".join(map(str, confirm.seed))
+    console.print(f"confirm: the best sample of each cell runs again with seed {seeds}; only these are its figure")
+    if any(ids != of_cell[0] for of_cell in confirming.by_cell for ids in of_cell):
+        console.print("dense networks to train for that: one per confirmation")
+    else:
+        ids = set[str]().union(*(of_cell[0] for of_cell in confirming.by_cell))
+        console.print(f"dense networks to train for that, shared: {sum(name.startswith('dense-') for name in ids)}")

@@ -138,6 +138,33 @@ class LiveView:
 
         ``already``: the trial ended earlier, and gets no line of its own. ``warnings``: codes of its result.
         """
+        if status == "complete" and value is not None:
+            self._note_best(cell, value)
+        self._ended(trial_id, cell, cell, status, value, already, warnings)
+
+    def confirmed(
+        self,
+        trial_id: str,
+        cell: str,
+        status: str,
+        value: float | None,
+        already: bool,
+        warnings: Sequence[str] = (),
+    ) -> None:
+        """Like :meth:`ended`, for a confirmation: its value is never the cell's best."""
+        self._ended(trial_id, cell, f"{cell} confirmation".strip(), status, value, already, warnings)
+
+    def _ended(
+        self,
+        trial_id: str,
+        cell: str,
+        said: str,
+        status: str,
+        value: float | None,
+        already: bool,
+        warnings: Sequence[str],
+    ) -> None:
+        """Count the end of an attempt, and print its line with what is ``said`` in place of the cell."""
         now = time.monotonic()
         running = self.running.pop(trial_id, None)
         if status in FINISHED:
@@ -145,8 +172,6 @@ class LiveView:
             self.already += already
             self.warned += bool(warnings)
             self._count(cell, 1)
-            if value is not None and status == "complete":
-                self._note_best(cell, value)
         elif status == "failed":
             self.failed += 1
             self._failed.setdefault(trial_id, []).append(cell)
@@ -157,7 +182,7 @@ class LiveView:
             self._known.add(status, bool(warnings))
         elif self._may_speak(now):
             self._say_sums()
-            line = self._line(trial_id, cell, status, value, now - running.since if running else None)
+            line = self._line(trial_id, said, status, value, now - running.since if running else None)
             self._say(f"{line} [{', '.join(warnings)}]" if warnings else line)
         else:
             self._unsaid.add(status, bool(warnings))

@@ -48,7 +48,7 @@ class Sample:
     stopped: int | None = None
 
     def __post_init__(self) -> None:
-        for part in (self.grid, self.params, self.attrs, self.attrs.get("pbt", {})):
+        for part in (self.grid, self.params, self.attrs, self.attrs.get("pbt", {}), self.attrs.get("confirm", {})):
             if not isinstance(part, Mapping):
                 raise TypeError(f"a sample has {part!r} where a mapping belongs")
 

@@ -32,9 +32,10 @@ def points_of(sweep: Sweep, by: Sequence[str] = (), accuracy: str = "test_accura
 
     Returns:
         Columns ``series``; ``asked``: the other grid values; ``density``, ``accuracy``, ``flops``, ``cost``: means over
-        seeds (NaN where unknown: layers that cannot be read, trials of older versions); ``accuracy_std`` (ddof 1);
-        ``n``: number of seeds; ``report``: which epoch counts; ``front``: whether no other point of the data set is at
-        least as good in both accuracy and FLOPs and better in one; ``warnings``: codes of the best trials, as one text.
+        seeds (NaN where unknown: unreadable layers, older versions); ``accuracy_std`` (ddof 1); ``n``: number of seeds;
+        ``report``: which epoch counts; ``confirmed``: how many confirmations are complete, which are the trials of
+        these figures then (empty if none is asked for); ``front``: whether no other point of the data set is at least
+        as good in both accuracy and FLOPs and better in one; ``warnings``: codes of all these trials, as one text.
 
     Raises:
         UserError: ``by`` is not in the grid, ``accuracy`` is unknown, no trial is complete, or space or layers
@@ -49,12 +50,7 @@ def points_of(sweep: Sweep, by: Sequence[str] = (), accuracy: str = "test_accura
             raise UserError(unknown_name("by", path, groups))
     found = _best_by_group(sweep, space, groups, accuracy)
     if not found:
-        complete = int((sweep.trials["status"] == "complete").sum())
-        raise UserError(
-            f"{sweep.path.name} has {complete} complete trials, none of them within its constraints: loosen them"
-            if complete
-            else f"{sweep.path.name} has no complete trial yet: there is nothing to compare"
-        )
+        raise UserError(_nothing_to_compare(sweep, space))
     paths = list(by) or (["method"] if "method" in groups else [path for path in groups if path != "density"])
     paths += [path for path in ("dataset",) if path in groups and path not in paths]
     asked = [dict(zip(groups, key, strict=True)) for key in found]
@@ -67,6 +63,15 @@ def points_of(sweep: Sweep, by: Sequence[str] = (), accuracy: str = "test_accura
     _mark_front(points, [values.get("dataset") for values in asked])
     ordered: pd.DataFrame = points.sort_values(["series", "density"], ascending=[True, False], ignore_index=True)
     return ordered
+
+
+def _nothing_to_compare(sweep: Sweep, space: StoredSpace) -> str:
+    complete = int((sweep.trials["status"] == "complete").sum())
+    if not complete:
+        return f"{sweep.path.name} has no complete trial yet: there is nothing to compare"
+    if space.confirm:
+        return f"{sweep.path.name} has {complete} complete trials, none of which confirms a best one: run it to its end"
+    return f"{sweep.path.name} has {complete} complete trials, none of them within its constraints: loosen them"
 
 
 def _mark_front(points: pd.DataFrame, datasets: Sequence[str | None]) -> None:
@@ -86,10 +91,14 @@ def _best_by_group(
     figures = [first.column, accuracy, "flops"]
     densities = density_of_all(sweep)
     found: dict[tuple[Any, ...], list[Row]] = {}
-    for cell in cells_of(sweep, first.column, first.direction, groups, space.search, space.constraints, figures):
-        if cell.best is not None:
-            density = densities.get(cell.best["trial"], math.nan)
-            found.setdefault(cell.group, []).append({**cell.best, "density": density})
+    asked = (first.column, first.direction, groups, space.search, space.constraints, figures, space.confirm)
+    for cell in cells_of(sweep, *asked):
+        confirmed = cell.confirmed.text if cell.confirmed else ""
+        for row in cell.figures:
+            codes = [code for trial in (row, *cell.confirmed_trials) for code in trial.get("warnings") or ()]
+            density = densities.get(row["trial"], math.nan)
+            marked = {**row, "density": density, "warnings": codes, "confirmed": confirmed}
+            found.setdefault(cell.group, []).append(marked)
     return found
 
 
@@ -107,8 +116,9 @@ def dense_accuracy(sweep: Sweep, accuracy: str = "test_accuracy") -> float | Non
     space = _space_of(sweep)
     first = space.objectives[0]
     rows = summarise(
-        sweep, objective=first.column, direction=first.direction, grid=space.paths, constraints=space.constraints
-    )
+        sweep, objective=first.column, direction=first.direction, grid=space.paths, constraints=space.constraints,
+        confirm=space.confirm,
+    )  # fmt: skip
     dense = rows[rows["kind"] == "dense"]
     return float(dense[f"{accuracy}_mean"].iloc[0]) if len(dense) == 1 else None
 
@@ -133,5 +143,6 @@ def _point(values: Row, best: Sequence[Row], by: Sequence[str], accuracy: str) -
         "cost": mean([row.get("cost") for row in best]),
         "report": rules_of(best),
         "n": len(best),
+        "confirmed": best[0]["confirmed"],
         "warnings": codes_of(best),
     }

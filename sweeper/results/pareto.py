@@ -31,11 +31,18 @@ def sign_of(direction: str) -> int:
 
 def feasible(row: Mapping[str, Any], constraints: Sequence[Constraint]) -> bool:
     """Whether a row of ``trials`` keeps every bound; a missing or non-finite figure misses its bound."""
+    return missed_by(row, constraints) == 0
+
+
+def missed_by(row: Mapping[str, Any], constraints: Sequence[Constraint]) -> float | None:
+    """By how much a row of ``trials`` misses its bounds in all; None if a figure is missing or not finite."""
+    missed = 0.0
     for constraint in constraints:
         value = row.get(constraint.column)
-        if value is None or not math.isfinite(value) or constraint.violation(value, _config(row, constraint)) > 0:
-            return False
-    return True
+        if value is None or not math.isfinite(value):
+            return None
+        missed += max(constraint.violation(value, _config(row, constraint)), 0.0)
+    return missed
 
 
 def columns_needed(constraints: Sequence[Constraint]) -> set[str]:
@@ -71,6 +78,7 @@ def pareto_front(
     """
     columns = [objective.column for objective in objectives]
     trials = sweep.trials[sweep.trials["status"] == "complete"]
+    trials = trials[trials["confirms"].isna()] if "confirms" in trials else trials
     trials = trials.reindex(columns=[*trials.columns, *(c for c in columns if c not in trials)])  # reported by no trial
     trials = trials.dropna(subset=columns)
     if constraints and len(trials):

@@ -12,7 +12,7 @@ from sweeper.results.frames import Sweep
 from sweeper.results.pareto import pareto_front
 from sweeper.results.regrowth import allocation_texts
 from sweeper.results.stored_space import WITHOUT_SPACE, StoredSpace, stored_space
-from sweeper.results.summary import ACCURACIES, column_of, rows_of, summarise
+from sweeper.results.summary import ACCURACIES, cells_of, column_of, rows_of, summarise
 from sweeper.results.tables import read
 from sweeper.results.warned import marks, warnings_line
 from trials.storage.data_used import OPTIONS
@@ -42,21 +42,44 @@ def standing(sweep: Sweep, space: StoredSpace | None = None) -> str:
         UserError: its sweep.yaml is damaged or of another version.
     """
     space = space or stored_space(sweep) or WITHOUT_SPACE
+    gone, without_best = _confirmations(sweep, space)
     trials = sweep.trials.assign(samples=sweep.trials["samples"].clip(lower=1))
+    trials = trials[~trials["trial"].isin(gone)]
     counts = trials.groupby("status")["samples"].sum().to_dict()
     done, running, failed = (sum(counts.get(s, 0) for s in kind) for kind in (FINISHED, {"running"}, {"failed"}))
     line = f"{sweep.path.name}: "
     total = int(trials["samples"].sum())
     if space.samples is not None:
-        over = trials[trials["status"].isin(FINISHED | {"failed"})].groupby("cell")["samples"].sum()
-        total = max(space.cells * space.samples, total)
-        line += f"{space.cells} cells, {int((over >= space.samples).sum())} done; "
+        over = trials[trials["status"].isin(FINISHED | {"failed"})]
+        searched, confirmed = (
+            over[over["confirms"].isna() == own].groupby("cell")["samples"].sum() for own in (True, False)
+        )
+        hopeless = {cell for cell in without_best if searched.get(cell, 0) >= space.samples}
+        over_too = [cell for cell in searched.index if cell in hopeless or confirmed.get(cell, 0) >= space.confirm]
+        cells_done = sum(searched[cell] >= space.samples for cell in over_too)
+        total = max(space.cells * (space.samples + space.confirm) - len(hopeless) * space.confirm, total)
+        line += f"{space.cells} cells, {cells_done} done; "
     left = total - done - running - failed
     line += f"{total} trials, {done} done, {running} running, {failed} failed, {left} left"
     owner = Lease(sweep.path / "lock").owner()
     if owner is not None and not owner.surely_dead:
         return line if owner.is_this_process else f"{line}; driven by {owner}"
     return f"{line}; no driver is running" if space.samples is not None and left + running else line
+
+
+def _confirmations(sweep: Sweep, space: StoredSpace) -> tuple[list[str], set[str]]:
+    """Trials that confirm what is no longer the best of its cell, and the cells that have no best trial so far."""
+    confirming = sweep.trials[sweep.trials["confirms"].notna()]["trial"].tolist()
+    if not space.confirm and not confirming:
+        return [], set()
+    first = space.objectives[0]
+    groups = [path for path in space.paths if path != "seed"]
+    found = list(
+        cells_of(sweep, first.column, first.direction, groups, (), space.constraints, [first.column], space.confirm)
+    )
+    counting = {row["trial"] for cell in found if cell.confirmed for row in cell.confirmed.trials}
+    without_best = {cell.trials[0]["cell"] for cell in found if cell.best is None}
+    return [trial for trial in confirming if trial not in counting], without_best
 
 
 def print_report(sweep: Sweep, console: Console, space: StoredSpace) -> None:
@@ -68,12 +91,12 @@ def print_report(sweep: Sweep, console: Console, space: StoredSpace) -> None:
     first, *others = objectives
     summary = summarise(
         sweep, objective=first.column, direction=first.direction, grid=space.paths, search=space.search,
-        constraints=space.constraints, beside=[objective.column for objective in others],
+        constraints=space.constraints, beside=[objective.column for objective in others], confirm=space.confirm,
     )  # fmt: skip
     if len(summary):
         figures = [objective.column for objective in objectives]
         texts = _texts(summary, figures, [path for path in space.paths if path != "seed"])
-        print_table(texts, console, left=("warnings", "best", "not complete"))
+        print_table(texts, console, left=("confirmed", "warnings", "best", "not complete"))
     front = pareto_front(sweep, objectives, space.constraints, space.search) if others else pd.DataFrame()
     if len(front):
         judged_by = ", ".join(f"{o.column} ({o.direction})" for o in objectives)
@@ -91,13 +114,22 @@ def print_report(sweep: Sweep, console: Console, space: StoredSpace) -> None:
         )
     if len(failed) > FAILURES_SHOWN:
         print_line(console, f"failed: and {len(failed) - FAILURES_SHOWN} more (error_message in the table trials)")
-    for line in (*mixed_data(sweep.trials), *(f"left out: {line}" for line in sweep.damaged)):
+    for line in (*_superseded(sweep, space), *mixed_data(sweep.trials), *(f"left out: {x}" for x in sweep.damaged)):
         print_line(console, line)
     if warned := warnings_line(sweep):
         print_line(console, warned)
     tables = sweep.path / "tables"
     written = "" if (tables / "manifest.json").exists() else " (written at the end; sweeper.load works at any time)"
     print_line(console, f"tables: {tables}{written}")
+
+
+def _superseded(sweep: Sweep, space: StoredSpace) -> list[str]:
+    """A line on confirmations that do not count, such as those of a trial that more samples have beaten."""
+    gone, _ = _confirmations(sweep, space)
+    if not gone:
+        return []
+    some = f"{', '.join(gone[:FAILURES_SHOWN])}{', ...' if len(gone) > FAILURES_SHOWN else ''}"
+    return [f"not counted: {len(gone)} confirmations of trials that are no longer the best of their cells: {some}"]
 
 
 def mixed_data(trials: pd.DataFrame) -> list[str]:
@@ -135,6 +167,10 @@ def _texts(summary: pd.DataFrame, objectives: Sequence[str], groups: Sequence[st
     shown["n"] = [_text(row["n"]) for row in rows]
     shown["cost"] = [_text(row["cost"]) for row in rows]
     shown["report"] = [row["report"] or "" for row in rows]
+    shown["confirmed"] = once([row["confirmed"] or "" for row in rows])
+    scale = 100 if objectives[0].endswith("accuracy") else 1
+    own = once(["" if row["searched"] is None else f"{scale * row['searched']:.2f}" for row in rows])
+    shown[f"searched {objectives[0]}" + " %" * (scale == 100)] = own
     shown["done"] = once([f"{row['done']:.0f}/{row['trials']:.0f}" if row["trials"] else "" for row in rows])
     shown["failed"] = once([f"{row['failed']:.0f}" if row["failed"] else "" for row in rows])
     shown["infeasible"] = once([f"{row['infeasible']:.0f}" if row["infeasible"] else "" for row in rows])

@@ -17,6 +17,7 @@ from sweeper.results.frames import Sweep
 from sweeper.results.pareto import fields_of
 from sweeper.space.grid.cells import make_cells
 from sweeper.space.grid.grid import read_grid
+from sweeper.space.options.confirm import read_confirm
 from sweeper.space.options.constraints import Constraint, stored_constraints
 from sweeper.space.options.objectives import Objective, stored_objectives
 from sweeper.space.values import mapping, plain
@@ -34,6 +35,7 @@ class StoredSpace:
         samples: number of points that each cell's search may try; None if the file does not say it.
         objectives: columns that rank the trials; the first one chooses a cell's best trial.
         constraints: bounds that a cell's best trial must keep.
+        confirm: number of confirmations of a cell's best sample; 0 if its own trial is the figure.
     """
 
     paths: tuple[str, ...]
@@ -42,6 +44,7 @@ class StoredSpace:
     samples: int | None
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
+    confirm: int = 0
 
 
 WITHOUT_SPACE = StoredSpace(("trial",), 0, (), None, stored_objectives({}), ())
@@ -74,7 +77,7 @@ def _read(document: Mapping[str, Any]) -> StoredSpace:
         raise UserError("grid is missing: say {} for a single cell")
     grid = read_grid(plain(mapping(document["grid"], "grid"), "grid"))
     search = document.get("search")
-    samples = document.get("samples")
+    samples, confirm = document.get("samples"), read_confirm(document.get("confirm"))
     if samples is not None and (not isinstance(samples, int) or isinstance(samples, bool) or samples < 1):
         raise UserError(f"samples is {shown(samples)}, but must be a whole number of at least 1")
     return StoredSpace(
@@ -84,6 +87,7 @@ def _read(document: Mapping[str, Any]) -> StoredSpace:
         samples=samples,
         objectives=stored_objectives(document),
         constraints=stored_constraints(document),
+        confirm=len(confirm.points()) if confirm else 0,
     )
 
 

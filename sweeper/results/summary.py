@@ -1,19 +1,20 @@
 """Summarise a sweep: one row per group of cells that differ only in their seed, with means and deviations over seeds.
 
 Each cell's best trial is chosen by the objective (on validation data) among its complete trials. Test accuracy is shown
-beside it and chooses nothing.
+beside it and chooses nothing. Where the best trial is confirmed, its own figures are not used: the confirmations' are.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
 from sweeper.columns import config_column
+from sweeper.results.cell_trials import CellTrials, confirmed_of, is_number, nearest_to_bounds
 from sweeper.results.frames import Sweep
 from sweeper.results.pareto import columns_needed, feasible, sign_of
 from sweeper.results.warned import codes_of, of_data
@@ -25,6 +26,21 @@ ACCURACIES = ("val_accuracy", "test_accuracy")
 SPENT = ("cost", "report")
 """Columns of a trial and of its rows that say what it has cost, and which of its epochs counts."""
 
+_COUNTS = (
+    "n",
+    "cost",
+    "report",
+    "confirmed",
+    "searched",
+    "warnings",
+    "best",
+    "trials",
+    "done",
+    "failed",
+    "infeasible",
+    "waiting",
+)
+
 
 def summarise(
     sweep: Sweep,
@@ -35,40 +51,40 @@ def summarise(
     search: Sequence[str] = (),
     constraints: Sequence[Constraint] = (),
     beside: Sequence[str] = (),
+    confirm: int = 0,
 ) -> pd.DataFrame:
     """Return a row per group of cells that share every grid value but ``seed``; a row per level if trials have levels.
 
     Args:
         sweep: the tables; ``layers`` is not used.
-        objective: the column of ``trials`` by which a cell's best trial is chosen.
-        direction: ``maximize`` or ``minimize``; another word is refused with a UserError.
-        grid: dotted paths of the grid.
-        search: dotted paths of the searched hyperparameters.
-        constraints: bounds that a cell's best trial must keep.
-        beside: further columns of ``trials`` to show, such as other objectives.
+        objective, direction: the column of ``trials`` by which a cell's best trial is chosen; ``maximize`` or
+            ``minimize``, another word is refused with a UserError.
+        grid, search: dotted paths of the grid and of the searched hyperparameters.
+        constraints: bounds that a cell's best trial must keep. ``beside``: further columns of ``trials`` to show.
+        confirm: number of confirmations that a cell's best trial has in the end.
 
     Returns:
         Columns ``kind``: ``group``, or ``dense`` for the networks that the trials start from; the grid paths without
         ``seed``, named as in ``trials``; ``level``; ``density_asked``; ``density``; ``<name>_mean`` and ``<name>_std``
-        (ddof 1) of val_accuracy, test_accuracy, the objective and ``beside``; ``n``: number of seeds in these; ``cost``
-        (mean, of a level up to its end) and ``report``: as in ``trials``; ``warnings``: codes of the best trials, or of
-        their level; ``best``: the best trials' hyperparameters; ``trials``, ``done``, ``failed``, ``infeasible``:
-        numbers of trials; ``waiting``: progress of the cells that have no best trial yet.
+        (ddof 1) of val_accuracy, test_accuracy, the objective and ``beside``, of the best trials or of what confirms
+        them; ``n``: number of seeds in these; ``cost`` (mean, up to a level's end) and ``report``: as in ``trials``;
+        ``confirmed``: how many confirmations are complete; ``searched``: the objective of the confirmed trial itself;
+        ``warnings``: codes of all these trials, or of their level; ``best``: their hyperparameters; ``trials``,
+        ``done``, ``failed``, ``infeasible``: numbers of trials; ``waiting``: progress of cells without a figure.
     """
     groups = [path for path in grid if path != "seed"]
-    group_columns = [column_of(path) for path in groups]
     figures = list(dict.fromkeys((*ACCURACIES, objective, *beside)))
-    cells = list(cells_of(sweep, objective, direction, groups, search, constraints, figures))
-    levels = _levels(sweep, [cell.best["trial"] for cell in cells if cell.best])
+    cells = list(cells_of(sweep, objective, direction, groups, search, constraints, figures, confirm))
+    levels = _levels(sweep, [row["trial"] for cell in cells for row in cell.figures])
     members: dict[tuple[Any, ...], list[CellTrials]] = {}
     for cell in cells:
         members.setdefault(cell.group, []).append(cell)
     rows = _dense_rows(sweep, cells, groups, figures)
     for key, group in members.items():
-        rows += _group_rows(dict(zip(group_columns, key, strict=True)), group, levels, figures, search)
+        values = dict(zip(map(column_of, groups), key, strict=True))
+        rows += _group_rows(values, group, levels, figures, search, objective)
     names = [f"{figure}_{what}" for figure in figures for what in ("mean", "std")]
-    counts = ["n", "cost", "report", "warnings", "best", "trials", "done", "failed", "infeasible", "waiting"]
-    columns = ["kind", *group_columns, "level", "density_asked", "density", *names, *counts]
+    columns = ["kind", *map(column_of, groups), "level", "density_asked", "density", *names, *_COUNTS]
     summary: pd.DataFrame = pd.DataFrame(rows, columns=columns).astype({"level": "Int64"})
     return summary
 
@@ -78,23 +94,7 @@ def column_of(path: str) -> str:
     return path if path == "trial" else config_column(path)
 
 
-@dataclass(frozen=True)
-class CellTrials:
-    """The trials of one cell.
-
-    Attributes:
-        group: the cell's grid values without the seed.
-        best: None if no complete trial keeps the bounds.
-        infeasible: number of complete trials outside the constraints.
-        waiting: the progress of the other trials if there is no best one, otherwise empty.
-    """
-
-    group: tuple[Any, ...]
-    seed: Any
-    trials: list[Row]
-    best: Row | None
-    infeasible: int
-    waiting: str
+_OF_CELLS = ("trial", "cell", "confirms", "status", "density", "warnings", config_column("density"), "until_epoch")
 
 
 def cells_of(
@@ -105,42 +105,54 @@ def cells_of(
     search: Sequence[str],
     constraints: Sequence[Constraint],
     figures: Sequence[str],
+    confirm: int = 0,
 ) -> Iterator[CellTrials]:
     """Yield every cell that has a trial, ordered by grid values: densities descending, other values ascending.
 
-    A trial that the sweep did not ask for is of no cell, whatever values it has.
+    A trial that the sweep did not ask for is of no cell, whatever values it has. ``confirm``: number of confirmations
+    of a cell's best trial, which are no trials of its search.
     """
     paths = [*groups, "seed"]
     columns = [column_of(path) for path in paths]
-    wanted = {
-        "trial",
-        "cell",
-        "status",
-        "density",
-        "warnings",
-        *SPENT,
-        config_column("density"),
-        *figures,
-        "until_epoch",
-        *map(config_column, search),
-        *columns_needed(constraints),
-    }
+    wanted = {*_OF_CELLS, *SPENT, *figures, *map(config_column, search), *columns_needed(constraints)}
     found: dict[tuple[Any, ...], list[Row]] = {}
+    confirming: dict[str, list[Row]] = {}  # by the trial that they confirm
     for row in rows_of(sweep.trials, wanted.union(columns)):
-        if row.get("cell") is None and groups != ["trial"]:
-            continue
-        found.setdefault(tuple(row.get(column) for column in columns), []).append(row)
+        if row.get("confirms") is not None:
+            confirming.setdefault(row["confirms"], []).append(row)
+        elif row.get("cell") is not None or groups == ["trial"]:
+            found.setdefault(tuple(row.get(column) for column in columns), []).append(row)
     last = {row["trial"]: row for row in rows_of(sweep.epochs, {"trial", "stage", "level", "epoch"})}
     sign = sign_of(direction)
     for key in sorted(found, key=lambda key: _order(paths, key)):
         trials = found[key]
-        complete = [t for t in trials if t["status"] == "complete" and _is_number(t.get(objective))]
+        complete = [t for t in trials if t["status"] == "complete" and is_number(t.get(objective))]
         counting = [t for t in _furthest(complete) if feasible(t, constraints)]
         best = max(counting, key=lambda t: sign * t[objective], default=None)
         infeasible = {t["trial"] for t in complete if not feasible(t, constraints)}
         others = [t for t in trials if t["trial"] not in infeasible]
-        waiting = "" if best or not others else _how_far(key[-1], others, last)
-        yield CellTrials(key[:-1], key[-1], trials, best, len(infeasible), waiting)
+        cell = CellTrials(key[:-1], key[-1], trials, best, len(infeasible))
+        if confirm or confirming:
+            best = best or nearest_to_bounds(complete, objective, sign, constraints)
+            cell, others = _with_confirmations(cell, others, objective, confirm, best, confirming, constraints)
+        yield cell if cell.figures or not others else replace(cell, waiting=_how_far(cell.seed, others, last))
+
+
+def _with_confirmations(
+    cell: CellTrials,
+    others: list[Row],
+    objective: str,
+    confirm: int,
+    best: Row | None,
+    confirming: Mapping[str, list[Row]],
+    constraints: Sequence[Constraint],
+) -> tuple[CellTrials, list[Row]]:
+    """A cell with what confirms its best trial, and the trials that it waits for."""
+    mine = confirming.get(best["trial"], []) if best else []
+    if best is None or not (confirm or mine):
+        return cell, others
+    confirmed = confirmed_of(objective, confirm, best, mine, constraints)
+    return replace(cell, seed=None, best=best, confirmed=confirmed), mine or others
 
 
 def _furthest(trials: Sequence[Row]) -> list[Row]:
@@ -161,10 +173,6 @@ def _plain_values(column: pd.Series[Any]) -> list[Any]:
     """A column's values as Python's own types, None where one is missing."""
     missing = column.isna().tolist()
     return [None if gone else value for value, gone in zip(column.tolist(), missing, strict=True)]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _order(paths: Sequence[str], key: Sequence[Any]) -> tuple[tuple[int, float, str], ...]:
@@ -207,10 +215,12 @@ def _group_rows(
     levels: Mapping[str, dict[int, Row]],
     figures: Sequence[str],
     search: Sequence[str],
+    objective: str,
 ) -> Iterator[Row]:
-    trials = [trial for cell in cells for trial in cell.trials]
+    trials = [trial for cell in cells for trial in cell.counted]
     best = [cell.best for cell in cells if cell.best is not None]
     statuses = [trial["status"] for trial in trials]
+    searched = [trial for cell in cells for trial in cell.confirmed_trials]
     common = {
         "kind": "group",
         **values,
@@ -221,18 +231,21 @@ def _group_rows(
         "failed": statuses.count("failed"),
         "infeasible": sum(cell.infeasible for cell in cells),
         "waiting": "; ".join(cell.waiting for cell in cells if cell.waiting),
+        "confirmed": "; ".join(cell.confirmed.text for cell in cells if cell.confirmed),
+        "searched": mean([trial[objective] for trial in searched]),
     }
     of_level: dict[int | None, list[Row]] = {}
-    for trial in best:
+    for trial in (row for cell in cells for row in cell.figures):
         mine = levels.get(trial["trial"], {None: trial})
         for level, row in mine.items():
             last = level == list(mine)[-1]  # the result's codes are those of the last level and of the data
             codes = trial.get("warnings") if last else [*(row.get("warnings") or ()), *of_data(trial)]
             of_level.setdefault(level, []).append({**row, "warnings": codes})
     for level in sorted(of_level, key=lambda level: -1 if level is None else level):
-        yield {**common, "level": level, **_figures(of_level[level], figures)}
+        warnings = codes_of([*of_level[level], *searched])
+        yield {**common, "level": level, **_figures(of_level[level], figures), "warnings": warnings}
     if not of_level:
-        yield {**common, "level": None, **_figures([], figures)}
+        yield {**common, "level": None, **_figures([], figures), "warnings": codes_of(searched)}
 
 
 def _agreed(values: Sequence[Any]) -> Any:
@@ -283,20 +296,20 @@ def _dense_rows(sweep: Sweep, cells: Sequence[CellTrials], groups: Sequence[str]
     pruned = set(sweep.epochs["trial"][sweep.epochs["stage"] != "pretrain"])
     starts: dict[str, _Starts] = {}  # by stage id
     of_group: dict[tuple[Any, ...], _Starts] = {}
-    for cell in cells:
-        row = last.get(cell.best["trial"]) if cell.best is not None and cell.best["trial"] in pruned else None
-        if cell.best is None or row is None:
+    for trial, group in [(trial, cell.group) for cell in cells for trial in cell.figures]:
+        row = last.get(trial["trial"]) if trial["trial"] in pruned else None
+        if row is None:
             continue
-        row |= {"warnings": [*(row.get("warnings") or ()), *of_data(cell.best)]}
-        here = of_group.get(cell.group) or starts.get(row["stage_id"]) or _Starts({}, {})
+        row |= {"warnings": [*(row.get("warnings") or ()), *of_data(trial)]}
+        here = of_group.get(group) or starts.get(row["stage_id"]) or _Starts({}, {})
         there = starts.get(row["stage_id"], here)
         if there is not here:  # the cell links two sets: merge them
             here.networks.update(there.networks)
             here.groups.update(there.groups)
             starts |= dict.fromkeys(there.networks, here)
             of_group |= dict.fromkeys(there.groups, here)
-        here.networks[row["stage_id"]], here.groups[cell.group] = row, None
-        starts[row["stage_id"]] = of_group[cell.group] = here
+        here.networks[row["stage_id"]], here.groups[group] = row, None
+        starts[row["stage_id"]] = of_group[group] = here
     found = []
     for start in {id(start): start for start in starts.values()}.values():
         keys = list(start.groups)

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sweeper.columns import COLUMNS, TEXT, TEXTS, WHOLE, config_column
+from sweeper.folder.confirmations import CONFIRM
 from sweeper.folder.sweep_folder import Sample, Stamp, SweepFolder
 from sweeper.results.arrow_tables import finish, from_rows, stack
 from sweeper.results.frames import Sweep
@@ -198,6 +199,7 @@ def _trial_row(
     """A row of ``trials``. A trial that no worker has begun has the status ``scheduled``."""
     first: Mapping[str, Any] = samples[0] if samples else {}
     row: dict[str, Any] = {"trial": name, "cell": first.get("cell"), "number": first.get("number")}
+    row["confirms"] = ((first.get("attrs") or {}).get(CONFIRM) or {}).get("trial")
     row |= {"samples": len(samples), "status": "scheduled", "attempts": 0, "failures": 0}
     if state is not None:
         error, result = state.error or {}, state.result

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from sweeper.folder.sweep_folder import Record, Sample
+from sweeper.search.confirmed_study import ConfirmedStudy
 from sweeper.search.outcomes import Outcome
 from sweeper.search.population import CellPopulation
 from sweeper.search.study import CellStudy
@@ -63,5 +64,8 @@ class CellSearch(Protocol):
 
 
 def search_of(space: Space, cell: Cell, warm: WarmStart) -> CellSearch:
-    """The search of a cell: a population if the space has ``pbt``, otherwise an Optuna study."""
-    return CellStudy(space, cell, warm) if space.pbt is None else CellPopulation(space, cell, space.pbt)
+    """The search of a cell: a population if the space has ``pbt``, otherwise an Optuna study, confirmed or not."""
+    if space.pbt is not None:
+        return CellPopulation(space, cell, space.pbt)
+    study = CellStudy(space, cell, warm)
+    return study if space.confirm is None else ConfirmedStudy(study, space.confirm)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sweeper.folder.confirmations import confirmation_of
 from sweeper.folder.sweep_folder import Record, Sample
 from sweeper.search.outcomes import RUNNING
 from sweeper.search.population import CellPopulation
@@ -91,12 +92,23 @@ def _derived(space: Space, records: Iterable[Record]) -> Iterator[tuple[Record, 
                 f"{record.id} is of cell {sample.cell}, but its config.json has the grid values {shown(sample.grid)}: "
                 "restore the file, or move the trial's folder away"
             )
+        _require_confirmed(space, record, sample)
         try:
             config = lineages.config(cell, sample)
         except UserError as error:
             raise _Differs(f"{record.id} cannot be derived from the space ({error})") from None
         if config is not None:
             yield record, sample, config
+
+
+def _require_confirmed(space: Space, record: Record, sample: Sample) -> None:
+    """Raises _Differs if a sample is a confirmation that the space does not ask for."""
+    confirmation = confirmation_of(sample)
+    if confirmation is not None and (space.confirm is None or confirmation.values not in space.confirm.points()):
+        values = ", ".join(f"{path}={value}" for path, value in confirmation.values.items()) or "nothing"
+        raise _Differs(
+            f"{record.id} confirms {confirmation.trial} with {values}, but confirm has no such value: add it"
+        )
 
 
 class _Lineages:
@@ -124,7 +136,8 @@ class _Lineages:
 
     def config(self, cell: Cell, sample: Sample) -> TrialConfig | None:
         if self.space.pbt is None:
-            return self.space.config(cell, sample.params)
+            confirmation = confirmation_of(sample)
+            return self.space.config(cell, {**sample.params, **(confirmation.values if confirmation else {})})
         known = (cell.key, sample.number) in self._numbers
         return self._searches[cell.key].config(sample) if known else None
 

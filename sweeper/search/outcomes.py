@@ -32,8 +32,12 @@ class Outcome:
     @property
     def shown(self) -> float | None:
         """The first objective's value if the trial is complete and keeps its bounds, otherwise None."""
-        feasible = all(violation <= 0 for violation in self.violations.values())
-        return self.values[0] if self.values and feasible else None
+        return self.values[0] if self.values and not self.missed else None
+
+    @property
+    def missed(self) -> float:
+        """By how much the trial misses its bounds in all; 0 if it keeps them."""
+        return sum(max(violation, 0.0) for violation in self.violations.values())
 
 
 RUNNING, FAILED = Outcome(TrialState.RUNNING), Outcome(TrialState.FAIL)

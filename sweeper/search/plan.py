@@ -2,7 +2,8 @@
 
 The plan reads the sweep's folder once and then follows the trials that end. Every decision is derived from committed
 records: the samples that the searches asked for, and the states of their trials. A trial that was assigned but did not
-finish is assigned again. If a sample's config has already run, its search gets the result at once.
+finish is assigned again. If a sample's config has already run, its search gets the result at once. Confirmations that
+did not finish are held until their search asks for them again: by then, another sample may be the best.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from sweeper.folder.confirmations import confirmation_of, only_confirms, same_confirmation
 from sweeper.folder.sweep_folder import Record, Sample, StoredConfig, SweepFolder
 from sweeper.search.cell_search import search_of
 from sweeper.search.committed import given_up, outcome_with_curve, outcome_without_curve, samples_with_outcomes
@@ -49,6 +51,7 @@ class Ending:
         status: as committed; ``died`` (``preempted`` if the plan is stopping) for a process that committed none.
         again: whether the trial will be assigned again.
         warnings: codes of the trial's result.
+        confirms: whether the sample is a confirmation, which is never a cell's best.
     """
 
     trial_id: str
@@ -59,6 +62,7 @@ class Ending:
     again: bool = False
     empty_layers: int = 0
     warnings: tuple[str, ...] = ()
+    confirms: bool = False
 
 
 class Plan:
@@ -72,6 +76,7 @@ class Plan:
         }
         self._records: dict[str, Record] = {}
         self._queue: deque[str] = deque()
+        self._held = set[str]()  # unfinished confirmations
         self._scheduled: set[str] = set()  # by this driver, from the space as it is now
         self._says_where = any(
             name in written for name in _HERE for written in (space.trial, *(c.trial for c in space.cases.values()))
@@ -80,18 +85,16 @@ class Plan:
         self._deaths = Deaths()
         self.budget = EpochBudget(space)
         self.running: set[str] = set()
-        self.failed = 0
-        self.stopping = False
+        self.failed, self.stopping = 0, False
         self.already_done: deque[Ending] = deque()
         """Samples whose config had already run when they were asked for; the display takes them from here."""
         self.unread: deque[list[Ending]] = deque()
         """Endings of attempts that failed because their config could not be read; the display takes them from here."""
         self._replay()
-        searches = [self._searches[cell.key] for cell in self.cells]
         self.totals = {key: search.total for key, search in self._searches.items()}
         """By cell, the number of samples that it will have in the end."""
         # (samples so far, cell's position): the cell with the fewest samples is asked next.
-        self._asks = [(search.count, i) for i, search in enumerate(searches) if search.wants]
+        self._asks = [(search.count, i) for i, search in enumerate(self._searches.values()) if search.wants]
         heapq.heapify(self._asks)
         self._waiting: dict[str, int] = {}
         """Positions of the cells whose next sample depends on trials that have not ended."""
@@ -105,10 +108,11 @@ class Plan:
                 continue
             self._records[record.id] = record
             over = self._over(record)
+            held = not over and only_confirms(mine)
             if not over:
                 self._share_config(record, mine[0])
-                self._queue.append(record.id)
-            self.budget.follow(record, over=over)
+                (self._held.add if held else self._queue.append)(record.id)
+            self.budget.follow(record, over=over or held)
             self.failed += over and not record.finished
         for sample, record, outcome in samples_with_outcomes(self.space, self.folder, self._records.values()):
             if sample.cell in self._searches:
@@ -156,9 +160,9 @@ class Plan:
         result = state.result if state is not None else {}
         empty, warnings = result.get("empty_layers", 0), tuple(result.get("warnings") or ())
         value = outcome_without_curve(self.space, record).shown
-        for sample in record.samples:
-            if sample.cell in self._searches:
-                yield Ending(record.id, sample.cell, status, value, error, again, empty, warnings)
+        for sample in (sample for sample in record.samples if sample.cell in self._searches):
+            confirms = confirmation_of(sample) is not None
+            yield Ending(record.id, sample.cell, status, value, error, again, empty, warnings, confirms)
 
     def next(self) -> Assignment | None:
         """The next trial to run, already scheduled in the folder; None if there is none now (see :attr:`complete`).
@@ -168,9 +172,10 @@ class Plan:
         """
         if self.stopping:
             return None
-        queued = self._next_queued()
-        if queued is not None:
-            return queued
+        return self._next_queued() or self._next_asked()
+
+    def _next_asked(self) -> Assignment | None:
+        """Hand out the trial of the next sample that a search asks for, if it is new or was held."""
         while self._asked or (self._asks and not self.out_of_budget):
             if self._asked is None:
                 _, position = heapq.heappop(self._asks)
@@ -187,7 +192,13 @@ class Plan:
                 heapq.heappush(self._asks, (search.count, position))
             if not known:
                 return self._hand_out(record)
-            if self._over(record):
+            if record.id in self._held:
+                self._held.remove(record.id)
+                self.budget.follow(record, over=False)
+                self._queue.append(record.id)
+                if (queued := self._next_queued()) is not None:
+                    return queued
+            elif self._over(record):
                 self._tell(sample, outcome_with_curve(self.space, record))
                 self.already_done.append(list(self._endings(record))[-1])
         return None
@@ -195,10 +206,11 @@ class Plan:
     def _tell(self, sample: Sample, outcome: Outcome) -> None:
         """Tell the sample's outcome to its search; a cell that waited for it may be asked again."""
         search = self._searches[sample.cell]
+        wanted = search.wants
         search.tell(sample, outcome)
         self._release(sample.cell)
         self.totals[sample.cell] = search.total
-        if search.total < self.space.samples:  # a population whose members all failed has ended
+        if wanted and not search.wants:  # no member of a population is left, or no sample to confirm
             self._waiting.pop(sample.cell, None)
             self._asks = [entry for entry in self._asks if self.cells[entry[1]].key != sample.cell]
             heapq.heapify(self._asks)
@@ -213,6 +225,8 @@ class Plan:
         """Commit that a sample is wanted. Returns its record, and whether its config had been scheduled before."""
         config = self._searches[sample.cell].config(sample)
         known = self._records.get(config.id)
+        if known is not None and any(same_confirmation(sample, other) for other in known.samples):
+            return known, True
         stored = StoredConfig.of(config)
         samples = (*known.samples, sample) if known else (sample,)
         self.folder.schedule(config.id, stored.content, samples, stored.revisions)

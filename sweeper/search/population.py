@@ -93,8 +93,7 @@ class CellPopulation:
         for number in self._numbers(generation):
             outcome = self._outcomes[number]
             if outcome.values is not None:
-                missed = sum(max(violation, 0.0) for violation in outcome.violations.values())
-                found.append((missed, -sign * outcome.values[0], number))
+                found.append((outcome.missed, -sign * outcome.values[0], number))
         return [number % self.pbt.population for *_, number in sorted(found)]
 
     def ask(self) -> Sample:

@@ -18,6 +18,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
+from sweeper.folder.confirmations import only_confirms
 from sweeper.folder.sweep_folder import Record, SweepFolder
 from sweeper.search.outcomes import Outcome, outcome_of
 from sweeper.space.grid.cells import Cell
@@ -46,10 +47,17 @@ class Observation:
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What one cell takes over."""
+    """What one cell takes over.
+
+    Attributes:
+        observations: trials that its study knows from the start.
+        points: points to try first, the best of comparable trials.
+        seeds: seeds of the trials that these were taken from; empty if an older version wrote it.
+    """
 
     observations: tuple[Observation, ...] = ()
     points: tuple[dict[str, Any], ...] = ()
+    seeds: tuple[int, ...] = ()
 
 
 NO_WARM_START = WarmStart()
@@ -61,20 +69,22 @@ def warm_start(space: Space, folder: SweepFolder, data: Sequence[DataUsed] = ())
     ``data`` are those of the new sweep, with which earlier trials must agree.
 
     Raises:
-        UserError: ``from_sweep`` is no earlier sweep, has other searched names or ranges, has no usable trial, or its
-            trials used other data of the same name.
+        UserError: ``from_sweep`` is no earlier sweep, has other searched names or ranges, has no usable trial, its
+            trials used other data of the same name, or they were searched with a seed of ``confirm``.
     """
     if space.from_sweep is None:
         return {}
     known = _committed(folder)
     new = [cell for cell in space.cells() if cell.key not in known]
+    _refuse_searched_seeds(space, known)
     if not new:
         return known
     earlier = SweepFolder(_path(space.from_sweep.sweep, folder))
     if _is_same(earlier.path, folder.path):
         raise UserError(f"from_sweep is {space.from_sweep.sweep!r}, but that is this sweep: name an earlier one")
     _refuse_other_search(space, _space_of(earlier, space.from_sweep.sweep))
-    records = [record for record in earlier.records() if record.state and record.state.status == "complete"]
+    complete = [record for record in earlier.records() if record.state and record.state.status == "complete"]
+    records = [record for record in complete if not only_confirms(record.samples)]
     used = (data_used(record.content, record.state) for record in records)
     refuse_other_data(f"from_sweep {space.from_sweep.sweep!r}", filter(None, used), data, "leave from_sweep out")
     found = {cell.key: _warm(space, cell, records) for cell in new}
@@ -83,6 +93,7 @@ def warm_start(space: Space, folder: SweepFolder, data: Sequence[DataUsed] = ())
             f"from_sweep is {space.from_sweep.sweep!r}, but none of its {len(records)} complete trials has the method "
             "and grid values of a cell here: leave it out"
         )
+    _refuse_searched_seeds(space, found)
     return {**known, **found}
 
 
@@ -107,7 +118,7 @@ def _committed(folder: SweepFolder) -> dict[str, WarmStart]:
 
 def _read(cell: Mapping[str, Any]) -> WarmStart:
     observations = (Observation(o["params"], tuple(o["values"]), o["violations"]) for o in cell["observations"])
-    return WarmStart(tuple(observations), tuple(cell["points"]))
+    return WarmStart(tuple(observations), tuple(cell["points"]), tuple(cell.get("seeds", ())))
 
 
 def _path(sweep: str, folder: SweepFolder) -> Place:
@@ -140,14 +151,28 @@ def _refuse_other_search(space: Space, earlier: Space) -> None:
         raise UserError(f"from_sweep needs the same names and ranges, but {'; '.join(lines)}: make them agree")
 
 
+def _refuse_searched_seeds(space: Space, warm: Mapping[str, WarmStart]) -> None:
+    """Refuse to confirm with a seed with which the earlier sweep has searched."""
+    seeds = {seed for cell in warm.values() for seed in cell.seeds}
+    for seed in space.confirm.seed if space.confirm is not None else ():
+        if seed in seeds:
+            assert space.from_sweep is not None
+            raise UserError(
+                f"confirm.seed has {seed}, but the trials of from_sweep {space.from_sweep.sweep!r} were searched with "
+                "that seed too: give seeds that are not searched"
+            )
+
+
 def _warm(space: Space, cell: Cell, records: Sequence[Record]) -> WarmStart:
     method = next(space.corner_configs(cell)).method
     same: list[Observation] = []
     others: list[Observation] = []
+    seeds: tuple[set[int], set[int]] = (set(), set())  # of these and of those
     for record, observation in _observations(space, cell, method, records):
         comparable = space.sampler.learns and _of_this_revision(record) and _would_be(space, cell, record, observation)
         (same if comparable else others).append(observation)
-    return WarmStart(tuple(same), () if same else _best(space, others))
+        seeds[not comparable].add(record.content.get("seed", 0))
+    return WarmStart(tuple(same), () if same else _best(space, others), tuple(sorted(seeds[not same])))
 
 
 def _observations(

@@ -11,6 +11,7 @@ from sweeper.space.grid.cases import Case
 from sweeper.space.grid.cells import Cell
 from sweeper.space.grid.conditions import When
 from sweeper.space.grid.grid import Axis
+from sweeper.space.options.confirm import Confirm
 from sweeper.space.options.enqueue import check_point
 from sweeper.space.options.objectives import EVERY_EPOCH, require_reported
 from sweeper.space.options.pbt import Pbt
@@ -36,6 +37,8 @@ def check_sections(space: Space) -> None:
     """
     if space.pbt is not None:
         refuse_beside_pbt(space)
+    if space.confirm is not None:
+        _check_confirm(space, space.confirm)
     if not space.search and space.samples != 1:
         raise UserError(f"samples is {space.samples}, but must be 1 where search is empty: every sample would be equal")
     _check_paths(space)
@@ -65,6 +68,37 @@ def _check_judged(space: Space, pruner: str) -> None:
         )
 
 
+def _check_confirm(space: Space, confirm: Confirm) -> None:
+    """Check that a cell has one best sample to confirm, and that the seed is left to ``confirm``."""
+    said = f"confirm.seed is {shown(list(confirm.seed))}"
+    if space.pbt is not None:
+        raise UserError(
+            f"{said}, but the best of a population is a history of copied checkpoints, which is no point that another "
+            "seed could repeat: remove confirm, or search with a sampler instead of pbt"
+        )
+    if not space.search:
+        raise UserError(f"{said}, but search is empty, so no seed was searched: put the seeds in grid instead")
+    if len(space.objectives) > 1:
+        raise UserError(
+            f"{said}, but there are {len(space.objectives)} objectives, which give a front and no best sample: have "
+            "one objective and bound the others by constraints, or remove confirm"
+        )
+    for section, paths in (("grid", space.grid), ("search", space.search)):
+        if "seed" in paths:
+            raise UserError(
+                f"{said}, but seed is in {section} too: search with the one seed of trial, and leave those of the "
+                f"figure to confirm: remove {section}.seed, or remove confirm"
+            )
+
+
+def _refuse_searched_seed(space: Space, config: TrialConfig) -> None:
+    if space.confirm is not None and config.seed in space.confirm.seed:
+        raise UserError(
+            f"confirm.seed has {config.seed}, but the search runs its trials with that seed (trial.seed), so it would "
+            "be reported too: give seeds that are not searched"
+        )
+
+
 def _check_paths(space: Space) -> None:
     for path in space.search:
         if path in space.grid:
@@ -91,6 +125,7 @@ def check_space(space: Space) -> None:
             with naming_trial(cell, params):
                 config = space.corner_config(cell, params)
                 check_trial(space, config)
+                _refuse_searched_seed(space, config)
             _refuse_equal_files(cell, config, files)
 
 

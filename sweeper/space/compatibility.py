@@ -8,6 +8,7 @@ from typing import Any
 from sweeper.space.grid.cases import template
 from sweeper.space.grid.cells import Cell, nearest_cell
 from sweeper.space.grid.conditions import holds
+from sweeper.space.options.confirm import Confirm
 from sweeper.space.options.pbt import Pbt
 from sweeper.space.space import Space
 from trials.config.trial_config import WHERE
@@ -22,7 +23,8 @@ _FILES = "file_hashes."
 def contradictions(old: Space, new: Space, stored: Collection[Mapping[str, Any]] = ()) -> list[str]:
     """Return one line per contradiction between ``new`` and the sweep that ``old`` began; empty if it may continue.
 
-    The trials, except for where they run, and the search must be the same. Grid values and samples may be added.
+    The trials, except for where they run, and the search must be the same. Grid values, samples and confirmations may
+    be added.
     Resources, retries, concurrency and the description may change.
 
     Args:
@@ -34,6 +36,7 @@ def contradictions(old: Space, new: Space, stored: Collection[Mapping[str, Any]]
         *_search(old, new),
         *_fields(old, new),
         *_pbt(old.pbt, new.pbt),
+        *_confirm(old.confirm, new.confirm),
         *_trial(old, new, stored),
     ]
 
@@ -105,6 +108,18 @@ def _pbt(old: Pbt | None, new: Pbt | None) -> Iterator[str]:
     for field in before:
         if before[field] != now[field] and field != "generations":
             yield _difference("pbt.", field, before, now)
+
+
+def _confirm(old: Confirm | None, new: Confirm | None) -> Iterator[str]:
+    """Yield a line if confirmations are gone; seeds, or the whole section, may be added."""
+    if old is None:
+        return
+    if new is None:
+        yield f"confirm is missing, but the sweep was begun with {shown(old.document())}"
+        return
+    gone = [str(seed) for seed in old.seed if seed not in new.seed]
+    if gone:
+        yield f"confirm.seed lacks {', '.join(gone)}, which the sweep has: {shown(list(new.seed))}"
 
 
 def _trial(old: Space, new: Space, stored: Collection[Mapping[str, Any]]) -> list[str]:

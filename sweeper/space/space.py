@@ -14,6 +14,7 @@ from sweeper.space.grid.cases import Case, read_cases, template
 from sweeper.space.grid.cells import Cell, make_cells
 from sweeper.space.grid.conditions import in_order
 from sweeper.space.grid.grid import Axis, read_grid
+from sweeper.space.options.confirm import Confirm, read_confirm
 from sweeper.space.options.constraints import Constraint, read_constraints
 from sweeper.space.options.enqueue import read_points
 from sweeper.space.options.objectives import Objective, read_objectives
@@ -62,6 +63,7 @@ class Space(Frozen):
         pruner: stops trials early, comparing within a cell; None runs all trials to their end.
         from_sweep: earlier sweep whose trials the search starts from.
         pbt: population based training instead of a sampler; its segments are the samples.
+        confirm: values with which a cell's best sample runs again after the search; None reports the searched trial.
         resources: CPUs and GPUs per trial.
         retries: number of times that a failed trial is run again.
         silence_limit_s: seconds without a step, a row or a commit after which a trial counts as hung: its process is
@@ -88,6 +90,7 @@ class Space(Frozen):
     pruner: Pruner | None = None
     from_sweep: FromSweep | None = None
     pbt: Pbt | None = None
+    confirm: Confirm | None = None
     resources: Resources = Resources()
     retries: int = Field(default=1, ge=0)
     silence_limit_s: float | None = Field(default=3600, gt=0)
@@ -159,6 +162,11 @@ class Space(Frozen):
     @classmethod
     def _read_pruner(cls, content: object) -> Pruner | None:
         return read_pruner(content)
+
+    @field_validator("confirm", mode="before")
+    @classmethod
+    def _read_confirm(cls, content: object) -> Confirm | None:
+        return read_confirm(content)
 
     @property
     def objective(self) -> str:
@@ -235,7 +243,7 @@ class Space(Frozen):
 
     def document(self) -> dict[str, Any]:
         """Return the space as JSON-compatible values; :func:`sweeper.space.load.from_document` reads them."""
-        own = {"grid", "cases", "search", "sampler", "objectives", "constraints", "pruner"}
+        own = {"grid", "cases", "search", "sampler", "objectives", "constraints", "pruner", "confirm"}
         content = self.model_dump(mode="json", exclude=own)
         content["grid"] = {path: axis.document() for path, axis in self.grid.items()}
         if self.cases:
@@ -243,6 +251,8 @@ class Space(Frozen):
         content["search"] = {path: distribution.document() for path, distribution in self.search.items()}
         content["sampler"] = self.sampler.document()
         content["pruner"] = self.pruner.document() if self.pruner else None
+        if self.confirm:
+            content["confirm"] = self.confirm.document()
         content["constraints"] = [constraint.document() for constraint in self.constraints]
         if len(self.objectives) > 1:
             content["objectives"] = [objective.model_dump() for objective in self.objectives]

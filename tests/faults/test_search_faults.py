@@ -53,6 +53,13 @@ objectives: [{column: val_accuracy, direction: maximize}, {column: density, dire
 constraints: [{column: val_accuracy, at_least: 0.3}]
 samples: 8
 """,
+    "confirmed": """
+grid: {density: [0.3]}
+search: {finetune.lr: {loguniform: [0.0001, 1.0]}, finetune.momentum: {uniform: [0.0, 0.95]}}
+sampler: {name: tpe, n_startup_trials: 2}
+samples: 5
+confirm: {seed: [1, 2, 3]}
+""",
 }
 KILLS = 10
 

@@ -2,72 +2,97 @@
 
 from __future__ import annotations
 
-import json
+import math
+import re
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.conftest import VECTORS
+from tests.trials.recorded_set import Arrays, Entry, absent, manifest
 
-FOLDER = VECTORS / "bidirectional"
-MANIFEST: dict[str, Any] = json.loads((FOLDER / "manifest.json").read_text())["files"]
+MANIFEST: dict[str, Any] = manifest("bidirectional").get("files", {})
 
 
 @cache
-def arrays(name: str) -> dict[str, Tensor]:
+def arrays(name: str) -> Arrays:
     """A file's arrays as stored."""
-    with np.load(FOLDER / name) as file:
-        return {key: torch.from_numpy(np.array(file[key])) for key in file.files}
+    return Arrays("bidirectional", name)
 
 
-def under(file: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The arrays whose key begins with ``prefix``, without it."""
-    found = {key.removeprefix(prefix): value for key, value in file.items() if key.startswith(prefix)}
-    assert found, f"no key begins with {prefix}"
-    return found
-
-
-def numbered(file: dict[str, Tensor], prefix: str) -> list[Tensor]:
-    found = []
-    while (key := f"{prefix}{len(found)}") in file:
-        found.append(file[key])
-    assert found, f"no key is {prefix}0"
-    return found
+def about(name: str) -> Any:
+    """What the manifest says of a file, a mapping or a list; an empty mapping if it says nothing."""
+    return MANIFEST.get(name) or Entry({}, "bidirectional/manifest.json", f"/files/{name}")
 
 
 def records(name: str, prefix: str = "") -> list[dict[str, Any]]:
     """The manifest's records of a file, those whose key begins with ``prefix``."""
-    about = MANIFEST[name]
-    listed = about if isinstance(about, list) else about.get("records", about.get("cases"))
-    found = [record for record in listed if record.get("key", "").startswith(prefix) and "key" in record]
-    assert found, f"{name} has no record {prefix}"
-    return found
+    said = about(name)
+    listed = said if isinstance(said, list) else said.get("records", said.get("cases", []))
+    return [record for record in listed if "key" in record and record["key"].startswith(prefix)]
+
+
+def record_of(name: str, key: str) -> dict[str, Any]:
+    """The record of exactly that key."""
+    found = [record for record in records(name, key) if record["key"] == key]
+    return found[0] if found else absent(f"record {key} of bidirectional/{name}")
+
+
+def key_of(record: dict[str, Any]) -> str:
+    return str(record["key"])
 
 
 class Cnn(nn.Module):
-    """The README's ``cnn`` with the sizes of a state dict."""
+    """The README's ``cnn`` with the layers and sizes of a state dict: conv1, bn1, conv2, ..., fc1, ...; bn may lack.
 
-    def __init__(self, state: dict[str, Tensor]) -> None:
+    Convolutions have stride 1 and padding k//2. Their groups follow from the channels before them, those of the first
+    from the images'. All but the last are followed by a 2x2 average pool, the last by an adaptive one to what fc1
+    takes: the shape nearest to a square with its number of pixels.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor], channels: int | None = None) -> None:
         super().__init__()
-        for name in ("conv1", "conv2", "conv3"):
-            out, inputs, kernel, _ = state[f"{name}.weight"].shape
-            setattr(self, name, nn.Conv2d(inputs, out, kernel, padding=kernel // 2))
-            setattr(self, name.replace("conv", "bn"), nn.BatchNorm2d(out))
-        for name in ("fc1", "fc2"):
+        self.convs, self.fcs = (layers(state, kind) for kind in ("conv", "fc"))
+        for name in self.convs:
+            out, inputs, *kernel = state[f"{name}.weight"].shape
+            groups = 1 if channels is None else channels // inputs
+            padding = tuple(size // 2 for size in kernel)
+            options: dict[str, Any] = {"padding": padding, "groups": groups, "bias": f"{name}.bias" in state}
+            setattr(self, name, nn.Conv2d(inputs * groups, out, tuple(kernel), **options))
+            if f"{name.replace('conv', 'bn')}.weight" in state:
+                setattr(self, name.replace("conv", "bn"), nn.BatchNorm2d(out))
+            channels = out
+        for name in self.fcs:
             out, inputs = state[f"{name}.weight"].shape
-            setattr(self, name, nn.Linear(inputs, out))
-        self.load_state_dict(state)
+            setattr(self, name, nn.Linear(inputs, out, bias=f"{name}.bias" in state))
+        pixels = state[f"{self.fcs[0]}.weight"].shape[1] // (channels or 1)
+        height = max(side for side in range(1, math.isqrt(pixels) + 1) if pixels % side == 0)
+        self.pooled = (height, pixels // height)
+        tracked = {key: value for key, value in self.state_dict().items() if key.endswith("num_batches_tracked")}
+        self.load_state_dict({**tracked, **state})
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.avg_pool2d(F.relu(self.bn1(self.conv1(x))), 2)
-        x = F.avg_pool2d(F.relu(self.bn2(self.conv2(x))), 2)
-        x = F.adaptive_avg_pool2d(F.relu(self.bn3(self.conv3(x))), 2)
-        return self.fc2(F.relu(self.fc1(x.flatten(1))))  # type: ignore[no-any-return]
+        for name in self.convs:
+            x = getattr(self, name)(x)
+            norm = name.replace("conv", "bn")
+            x = F.relu(getattr(self, norm)(x) if hasattr(self, norm) else x)
+            x = F.avg_pool2d(x, 2) if name != self.convs[-1] else F.adaptive_avg_pool2d(x, self.pooled)
+        x = x.flatten(1)
+        for name in self.fcs:
+            x = getattr(self, name)(x)
+            x = F.relu(x) if name != self.fcs[-1] else x
+        return x
 
 
-def cnn(state: dict[str, Tensor], dtype: torch.dtype = torch.float32) -> Cnn:
-    return Cnn(state).to(dtype).eval()
+def layers(names: Iterable[str], kind: str) -> list[str]:
+    """``conv1, conv2, ...`` among the names of parameters, by number."""
+    found = {match[0] for name in names if (match := re.match(rf"{kind}\d+(?=\.weight)", name))}
+    return sorted(found, key=lambda name: int(name.removeprefix(kind)))
+
+
+def cnn(state: Mapping[str, Tensor], images: Tensor, dtype: torch.dtype = torch.float32) -> Cnn:
+    """The network of a state dict, for such images, in eval mode."""
+    return Cnn(state, images.shape[1]).to(dtype).eval()

@@ -1,80 +1,72 @@
-"""Read the reference vectors of global, layer and gradient pruning; all shapes and numbers come from the files."""
+"""Read the reference vectors of global, layer and gradient pruning; nets and numbers come from the files."""
 
 from __future__ import annotations
 
-import json
-import re
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from tests.conftest import VECTORS
+from tests.trials.described_nets import module_of, sequential
+from tests.trials.recorded_set import Arrays, absent, manifest
 
-FOLDER = VECTORS / "global_and_gradient"
-MANIFEST: dict[str, Any] = json.loads((FOLDER / "manifest.json").read_text())
-CONVS: list[str] = MANIFEST["conv_layers_in_order"]
+SOURCE = "global_and_gradient"
+MANIFEST: dict[str, Any] = manifest(SOURCE)
 
 
-def load(name: str, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+def load(name: str, dtype: torch.dtype | None = None) -> Arrays:
     """A file's arrays; floating ones in ``dtype``, if given."""
-    with np.load(FOLDER / name) as file:
-        arrays = {key: torch.from_numpy(np.array(file[key])) for key in file.files}
-    return {key: a.to(dtype) if dtype is not None and a.is_floating_point() else a for key, a in arrays.items()}
+    return Arrays(SOURCE, name, dtype).required()
 
 
-class Function(nn.Module):
-    def __init__(self, function: Any) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.function(x)
-        return y
+def convs() -> list[str]:
+    """The names of the net's convolutions, in order."""
+    return list(MANIFEST["conv_layers_in_order"])
 
 
 def build_net(dtype: torch.dtype = torch.float32) -> nn.Sequential:
     """The manifest's net with the recorded parameters."""
-    net = nn.Sequential()
-    for position, line in enumerate(MANIFEST["net"]):
-        if match := re.match(r"(\w+): (Conv2d|Linear)\(([^)]*)\)", line):
-            net.add_module(match[1], _layer(match[2], match[3].split(",")))
-        elif match := re.match(r"adaptive_avg_pool2d ?\((\d+), ?(\d+)\), flatten", line):
-            size = (int(match[1]), int(match[2]))
-            net.add_module(f"pool{position}", Function(lambda x, size=size: F.adaptive_avg_pool2d(x, size).flatten(1)))
-        else:
-            net.add_module(f"activation{position}", Function({"ReLU": torch.relu, "tanh": torch.tanh}[line]))
-    inputs = load("inputs.npz")
-    net.load_state_dict({k.removeprefix("param/"): v for k, v in inputs.items() if k.startswith("param/")})
-    assert [name for name, module in net.named_modules() if isinstance(module, nn.Conv2d)] == CONVS
+    given = load("inputs.npz").under("param/")
+    net = sequential(MANIFEST["net"], list(given))
+    net.load_state_dict(given)
+    assert [name for name, module in net.named_modules() if isinstance(module, nn.Conv2d)] == convs()
     return net.to(dtype)
 
 
-def _layer(kind: str, arguments: list[str]) -> nn.Module:
-    """The layer of a description such as ``3,8,k5,pad2,stride2,no bias``."""
-    sizes = [int(a) for a in arguments if a.strip().isdigit()]
-    options = {m[1]: int(m[2]) for a in arguments if (m := re.fullmatch(r"\s*([a-z]+)(\d+)", a))}
-    bias = "no bias" not in [a.strip() for a in arguments]
-    if kind == "Linear":
-        return nn.Linear(*sizes, bias=bias)
-    names = {"k": "kernel_size", "pad": "padding", "stride": "stride", "groups": "groups", "dilation": "dilation"}
-    return nn.Conv2d(*sizes, bias=bias, **{names[key]: value for key, value in options.items()})  # type: ignore[arg-type]
+def single(arrays: Arrays) -> nn.Conv2d:
+    """The one convolution of a file, from its arrays, else its description in the manifest, else the arrays' shapes."""
+    weight, x, cotangent = arrays["weight"], arrays["x"], arrays["cotangent"]
+    name = arrays.file.rpartition("/")[2]
+    described = str(MANIFEST.get("files", {}).get(name, ""))
+    options: dict[str, Any] = {}
+    if "Conv2d(" in described:
+        layer = module_of(described[described.index("Conv2d(") :])
+        assert isinstance(layer, nn.Conv2d)
+        options = {key: getattr(layer, key) for key in ("stride", "padding", "dilation", "groups")}
+    for key in ("stride", "padding", "dilation", "groups"):
+        if key in arrays:
+            value = arrays[key].reshape(-1).tolist()
+            options[key] = value[0] if len(value) == 1 else tuple(value)
+    options.setdefault("groups", x.shape[1] // weight.shape[1])
+    if "padding" not in options:  # with stride 1
+        kernel = [d * (k - 1) for k, d in zip(weight.shape[2:], _pair(options.get("dilation", 1)), strict=True)]
+        sides = zip(cotangent.shape[2:], x.shape[2:], kernel, strict=True)
+        options["padding"] = tuple((out - size + k) // 2 for out, size, k in sides)
+    conv = nn.Conv2d(x.shape[1], weight.shape[0], tuple(weight.shape[2:]), bias=False, **options)
+    conv.weight = nn.Parameter(weight.clone())
+    if conv(x).shape != cotangent.shape:
+        absent(f"stride, padding, dilation or groups of the convolution in {arrays.file}")
+    return conv
 
 
-def of_convs(arrays: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)  # type: ignore[return-value]
+
+
+def of_convs(arrays: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """``arrays[prefix/conv]`` by weight name, in the manifest's order."""
-    return {f"{name}.weight": arrays[f"{prefix}/{name}"] for name in CONVS}
-
-
-def cases(arrays: dict[str, Tensor], pattern: str) -> list[int]:
-    """The numbers i for which some key starts with ``pattern.format(i)``."""
-    found = []
-    while any(key.startswith(pattern.format(len(found))) for key in arrays):
-        found.append(len(found))
-    assert found, pattern
-    return found
+    return {f"{name}.weight": arrays[f"{prefix}/{name}"] for name in convs()}
 
 
 def squeezed(mask: Tensor, shape: torch.Size) -> Tensor:

@@ -2,74 +2,84 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.conftest import VECTORS
+from tests.trials.described_nets import sequential
+from tests.trials.recorded_set import Arrays, manifest
 from trials import models
 from trials.training.net import Net
 
 WHAT: dict[str, Any] = {"dataset": "digits", "model": "tiny"}
-GREG = VECTORS / "greg"
-MANIFEST: dict[str, Any] = json.loads((GREG / "manifest.json").read_text())
+MANIFEST: dict[str, Any] = manifest("greg")
 
 
 def files(kind: str) -> list[str]:
-    return [name for name, about in MANIFEST["files"].items() if about["kind"] == kind]
+    return [name for name, about in MANIFEST.get("files", {}).items() if about.get("kind") == kind]
 
 
-def arrays(name: str) -> dict[str, Tensor]:
-    with np.load(GREG / name, allow_pickle=False) as file:
-        return {key: torch.from_numpy(np.array(file[key])) for key in file.files if file[key].dtype.kind != "U"}
+def arrays(name: str) -> Arrays:
+    return Arrays("greg", name).required()
 
 
-def under(content: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in content.items() if key.startswith(prefix)}
+def conv(
+    planes_in: int, planes: int, size: Any = 3, stride: Any = 1, bias: bool = False, groups: int = 1, dilation: Any = 1
+) -> nn.Conv2d:
+    """A convolution that keeps the size at stride 1; sizes may be one number or [height, width]."""
+    kernel, step, gap = (
+        tuple(each) if isinstance(each, list | tuple) else (each, each) for each in (size, stride, dilation)
+    )
+    padding = tuple(gap[axis] * (kernel[axis] - 1) // 2 for axis in (0, 1))
+    return nn.Conv2d(planes_in, planes, kernel, step, padding, gap, groups, bias)  # type: ignore[arg-type]
 
 
-def conv(planes_in: int, planes: int, size: int = 3, stride: int = 1, bias: bool = False) -> nn.Conv2d:
-    return nn.Conv2d(planes_in, planes, size, stride, padding=size // 2, bias=bias)
+def options(kind: Mapping[str, Any]) -> dict[str, Any]:
+    """What a net says of all its convolutions."""
+    names = {"kernel": "size", "stride": "stride", "groups": "groups", "bias": "bias", "dilation": "dilation"}
+    return {ours: kind[key] for key, ours in names.items() if key in kind}
 
 
-class TinyVgg(nn.Module):
-    def __init__(self, cfg: Sequence[int | str], num_classes: int, input: Sequence[int]) -> None:
+class Branch(nn.Module):
+    """The README's tiny_vgg and tiny_plain: ``features``, then ``classifier``, or ``fc1`` and ``fc2`` if ``hidden``.
+
+    Items of ``cfg`` are the filters of a convolution, ``'M'`` for a 2x2 max pool, or a mapping: ``out`` and the options
+    of this one convolution. The first convolution has groups 1 unless its own mapping gives others.
+    """
+
+    def __init__(self, kind: Mapping[str, Any]) -> None:
         super().__init__()
-        self.features = nn.Sequential()
-        planes = input[0]
-        for item in cfg:
+        plain = kind["type"] == "tiny_plain"
+        norms = kind.get("batchnorm", not plain)
+        planes, *image = kind.get("input", [3, 8, 8])[-3:]
+        self.features, self.plain = nn.Sequential(), plain
+        for item in kind["chans" if plain else "cfg"]:
             if isinstance(item, str):
                 self.features.append(nn.MaxPool2d(2))
-            else:
-                self.features.extend([conv(planes, item), nn.BatchNorm2d(item), nn.ReLU()])
-                planes = item
-        self.classifier = nn.Linear(planes, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.features(x).mean((2, 3)))
-
-
-class TinyPlain(nn.Module):
-    """Convolutions with bias and without batch norm; the pool's output is flattened into ``fc1``."""
-
-    def __init__(self, chans: Sequence[int], hidden: int, num_classes: int, input: Sequence[int]) -> None:
-        super().__init__()
-        self.features = nn.Sequential()
-        planes = input[0]
-        for width in chans:
-            self.features.extend([conv(planes, width, bias=True), nn.ReLU()])
+                continue
+            given = options(kind) | ({"groups": 1} if not list(self.features.parameters()) else {})
+            own = options(item) if isinstance(item, dict) else {}
+            width = item["out"] if isinstance(item, dict) else item
+            self.features.append(conv(planes, width, **{"bias": plain, **given, **own}))
+            self.features.extend([nn.BatchNorm2d(width), nn.ReLU()] if norms else [nn.ReLU()])
             planes = width
-        self.features.append(nn.MaxPool2d(4))
-        self.fc1 = nn.Linear(planes * (input[1] // 4) * (input[2] // 4), hidden)
-        self.fc2 = nn.Linear(hidden, num_classes)
+        if not plain:
+            self.classifier = nn.Linear(planes, kind["num_classes"])
+            return
+        self.features.append(nn.MaxPool2d(kind.get("pool", 4)))
+        with torch.no_grad():
+            pixels = self.features(torch.zeros(1, kind.get("input", [3, 8, 8])[-3], *image)).flatten(1).shape[1]
+        self.fc1 = nn.Linear(pixels, kind["hidden"])
+        self.fc2 = nn.Linear(kind["hidden"], kind["num_classes"])
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.relu(self.fc1(self.features(x).flatten(1))))
+        x = self.features(x)
+        if self.plain:
+            return self.fc2(F.relu(self.fc1(x.flatten(1))))  # type: ignore[no-any-return]
+        return self.classifier(x.mean((2, 3)))  # type: ignore[no-any-return]
 
 
 class SubsampleAndPad(nn.Module):
@@ -84,13 +94,17 @@ class SubsampleAndPad(nn.Module):
 class Block(nn.Module):
     """A basic block or a bottleneck with torchvision's names; without parameters in the shortcut if ``option_a``."""
 
-    def __init__(self, planes_in: int, planes: int, stride: int, bottleneck: bool, option_a: bool) -> None:
+    def __init__(
+        self, planes_in: int, planes: int, stride: int, bottleneck: bool, option_a: bool, given: dict[str, Any]
+    ) -> None:
         super().__init__()
-        shape = [(1, 1), (3, stride), (1, 1)] if bottleneck else [(3, stride), (3, 1)]
+        size = given.get("size", 3)
+        shape = [(1, 1), (size, stride), (1, 1)] if bottleneck else [(size, stride), (size, 1)]
         out = 4 * planes if bottleneck else planes
         widths = [planes_in, *[planes] * (len(shape) - 1), out]
         for number, (size, step) in enumerate(shape, start=1):
-            self.add_module(f"conv{number}", conv(widths[number - 1], widths[number], size, step))
+            rest = {key: given[key] for key in ("groups", "dilation", "bias") if key in given and size != 1}
+            self.add_module(f"conv{number}", conv(widths[number - 1], widths[number], size, step, **rest))
             self.add_module(f"bn{number}", nn.BatchNorm2d(widths[number]))
         self.convs = len(shape)
         self.downsample: nn.Module = nn.Identity()
@@ -107,19 +121,21 @@ class Block(nn.Module):
 
 
 class TinyResnet(nn.Module):
-    def __init__(self, kind: dict[str, Any]) -> None:
+    """The README's tiny_cifar_resnet and tiny_tv_resnet; options for convolutions are of those in blocks."""
+
+    def __init__(self, kind: Mapping[str, Any]) -> None:
         super().__init__()
         option_a = kind["type"] == "tiny_cifar_resnet"
-        bottleneck = kind.get("block") == "bottleneck"
+        bottleneck = kind.get("block", "basic") == "bottleneck"
         planes = kind["width"]
-        self.conv1, self.bn1 = conv(kind["input"][0], planes), nn.BatchNorm2d(planes)
+        self.conv1, self.bn1 = conv(kind.get("input", [3, 8, 8])[-3], planes), nn.BatchNorm2d(planes)
         self.stages = len(kind["blocks"])
         for stage, depth in enumerate(kind["blocks"]):
             width = kind["width"] * 2**stage
             blocks = nn.Sequential()
             for block in range(depth):
                 stride = 2 if stage and not block else 1
-                blocks.append(Block(planes, width, stride, bottleneck, option_a))
+                blocks.append(Block(planes, width, stride, bottleneck, option_a, options(kind)))
                 planes = 4 * width if bottleneck else width
             self.add_module(f"layer{stage + 1}", blocks)
         self.head = "linear" if option_a else "fc"
@@ -129,23 +145,30 @@ class TinyResnet(nn.Module):
         x = F.relu(self.bn1(self.conv1(x)))
         for stage in range(self.stages):
             x = getattr(self, f"layer{stage + 1}")(x)
-        return getattr(self, self.head)(x.mean((2, 3)))
+        return getattr(self, self.head)(x.mean((2, 3)))  # type: ignore[no-any-return]
 
 
-def build(kind: dict[str, Any]) -> nn.Module:
-    if kind["type"] == "tiny_vgg":
-        return TinyVgg(kind["cfg"], kind["num_classes"], kind["input"])
-    if kind["type"] == "tiny_plain":
-        return TinyPlain(kind["chans"], kind["hidden"], kind["num_classes"], kind["input"])
-    assert kind["type"] in ("tiny_cifar_resnet", "tiny_tv_resnet"), kind
+def build(kind: Mapping[str, Any], given: Collection[str] = ()) -> nn.Module:
+    """The net that a manifest's entry describes: one of the README's toy networks, or a list of ``layers``."""
+    if "layers" in kind:
+        return sequential(kind["layers"], given)
+    if kind["type"] in ("tiny_vgg", "tiny_plain"):
+        return Branch(kind)
+    if kind["type"] not in ("tiny_cifar_resnet", "tiny_tv_resnet"):
+        raise ValueError(
+            f"no toy network is called {kind['type']!r}: describe it by its layers (tests/vectors/README.md)"
+        )
     return TinyResnet(kind)
 
 
-def initial(name: str, dtype: torch.dtype) -> tuple[nn.Module, dict[str, Tensor]]:
+def initial(name: str, dtype: torch.dtype) -> tuple[nn.Module, Arrays]:
     """The network of a file at its start, and the file's arrays."""
     content = arrays(name)
-    model = build(MANIFEST["files"][name]["net"])
-    given = {key: value for key, value in under(content, "init/").items() if "/" not in key}
+    given = {key: content[f"init/{key}"] for key in content.under("init/") if "/" not in key}
+    kind = dict(MANIFEST["files"][name]["net"])
+    if "num_classes" not in kind and "layers" not in kind:
+        kind["num_classes"] = len(list(given.values())[-1])
+    model = build(kind, list(given))
     own = {key for key in model.state_dict() if not key.endswith("num_batches_tracked")}
     assert own == {key for key in given if not key.endswith("num_batches_tracked")}
     model.load_state_dict(given, strict=False)

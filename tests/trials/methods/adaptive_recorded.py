@@ -2,47 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tests.conftest import VECTORS
+from tests.trials.described_nets import sequential
+from tests.trials.recorded_set import Arrays, absent, manifest
 from trials.methods.adaptive.adaptive_sparsity import AdaptiveSparsityConfig
 from trials.methods.parsing import parse
 from trials.training.net import Net
 
-FOLDER = VECTORS / "adaptive_sparsity"
-MANIFEST: dict[str, Any] = json.loads((FOLDER / "manifest.json").read_text())
+MANIFEST: dict[str, Any] = manifest("adaptive_sparsity")
 PRECISIONS = {"f64": torch.float64, "f32": torch.float32}
 TOLERANCES = {torch.float64: (1e-8, 1e-10), torch.float32: (2e-4, 2e-5)}
 
 
-class File:
+def file_of(name: str) -> Arrays:
     """One file's arrays."""
-
-    def __init__(self, name: str) -> None:
-        with np.load(FOLDER / f"{name}.npz") as file:
-            self.arrays = {key: torch.from_numpy(np.array(file[key])) for key in file.files}
-
-    def __getitem__(self, key: str) -> Tensor:
-        return self.arrays[key]
-
-    def under(self, prefix: str) -> dict[str, Tensor]:
-        found = {key.removeprefix(prefix): value for key, value in self.arrays.items() if key.startswith(prefix)}
-        assert found, f"nothing is recorded under {prefix}"
-        return found
-
-    def numbers(self, pattern: str) -> list[int]:
-        found = sorted({int(match[1]) for key in self.arrays if (match := re.match(pattern, key))})
-        assert found
-        return found
+    return Arrays("adaptive_sparsity", f"{name}.npz").required()
 
 
-INPUTS = File("inputs")
+def numbers(file: Arrays, pattern: str) -> list[int]:
+    """The numbers that ``pattern``'s group finds at the beginning of keys, ascending."""
+    found = sorted({int(match[1]) for key in file if (match := re.match(pattern, key))})
+    return found or absent(f"array {pattern} in {file.file}")
+
+
+def layers() -> list[str]:
+    """The sparsified layers, in order."""
+    return list(MANIFEST["sparsified_layers_in_order"])
 
 
 def close(ours: Tensor | float, reference: Tensor, what: str) -> None:
@@ -54,38 +44,29 @@ def close(ours: Tensor | float, reference: Tensor, what: str) -> None:
 
 
 def build_model() -> nn.Sequential:
-    """The manifest's net, from its description."""
-    model = nn.Sequential()
-    for position, text in enumerate(MANIFEST["net"]["layers"]):
-        if match := re.match(r"(\w+): Conv2d\((\d+),(\d+),k(\d+),pad(\d+),stride(\d+),(no )?bias\)", text):
-            name, *sizes, without = match.groups()
-            i, o, k, padding, stride = map(int, sizes)
-            model.add_module(name, nn.Conv2d(i, o, k, stride=stride, padding=padding, bias=not without))
-        elif match := re.match(r"(\w+): Linear\((\d+),(\d+),(no )?bias\)", text):
-            model.add_module(match[1], nn.Linear(int(match[2]), int(match[3]), bias=not match[4]))
-        elif match := re.match(r"adaptive_avg_pool2d to (\d+)x(\d+), flatten", text):
-            model.add_module("pool", nn.AdaptiveAvgPool2d((int(match[1]), int(match[2]))))
-            model.add_module("flatten", nn.Flatten())
-        else:
-            assert text == "ReLU", text
-            model.add_module(f"relu{position}", nn.ReLU())
-    model.load_state_dict(INPUTS.under("init/"))
+    """The manifest's net with the recorded parameters."""
+    given = file_of("inputs").under("init/")
+    model = sequential(MANIFEST["net"]["layers"], list(given))
+    tracked = {key: value for key, value in model.state_dict().items() if key.endswith("num_batches_tracked")}
+    model.load_state_dict({**tracked, **given})
     return model
 
 
 def config_of(**fields: Any) -> AdaptiveSparsityConfig:
     optimizer = MANIFEST["optimizer"]
-    assert (optimizer["type"], optimizer["dampening"], optimizer["nesterov"]) == ("SGD", 0, False)
-    assert optimizer["weight_decay_thresholds"] == 0
+    assert optimizer.get("type", "SGD") == "SGD"
+    assert not optimizer.get("dampening")
+    assert not optimizer.get("nesterov")
+    assert not optimizer.get("weight_decay_thresholds")
     train = {
         "epochs": 1,
         "lr": optimizer["lr_weights"],
-        "momentum": optimizer["momentum"],
-        "weight_decay": optimizer["weight_decay_weights"],
+        "momentum": optimizer.get("momentum", 0.0),
+        "weight_decay": optimizer.get("weight_decay_weights", 0.0),
         "schedule": "constant",
     }
     content = {"method": "adaptive_sparsity", "dataset": "digits", "model": "tiny", "train": train}
-    content |= {key: MANIFEST[key] for key in ("starget", "lv", "pthres")}
+    content |= {key: MANIFEST[key] for key in ("starget", "lv", "pthres") if key not in fields}
     content["threshold_lr_factor"] = optimizer["lr_thresholds"] / optimizer["lr_weights"]
     config = parse({**content, **fields})
     assert isinstance(config, AdaptiveSparsityConfig)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.trials.methods.adaptive_recorded import MANIFEST, File, close, config_of, zeros
+from tests.trials.methods.adaptive_recorded import MANIFEST, close, config_of, file_of, numbers, zeros
+from tests.trials.recorded_set import Arrays, absent, cases
 from trials.config.schedules import Schedule
 from trials.methods.adaptive.adaptive_sparsity import AdaptiveSparsityConfig, TrainWithThresholds
 from trials.methods.adaptive.thresholds import Thresholded, analytic_sparsity, sparsity_loss, threshold_of
@@ -20,8 +21,8 @@ from trials.training.net import Net
 
 
 def test_thresholds_at_and_beyond_their_ends() -> None:
-    file = File("edge_r_f64")
-    cases = file.numbers(r"case(\d+)/")
+    file = file_of("edge_r_f64")
+    cases = numbers(file, r"case(\d+)/")
     assert len(cases) == len(file["r"])
     for case in cases:
         r = file["r"][case]
@@ -47,7 +48,7 @@ def test_thresholds_at_and_beyond_their_ends() -> None:
 
 
 def test_initial_thresholds() -> None:
-    file = File("init_and_schedule")
+    file = file_of("init_and_schedule")
     for position, starget in enumerate(file["starget"].tolist()):
         config = config_of(starget=starget)
         r0 = torch.tensor(config.first_threshold(), dtype=torch.float64)
@@ -59,7 +60,7 @@ def test_initial_thresholds() -> None:
 
 
 def test_learning_rates() -> None:
-    for name, recorded in File("init_and_schedule").under("lr_per_epoch/").items():
+    for name, recorded in file_of("init_and_schedule").under("lr_per_epoch/").items():
         epochs, (lr, threshold_lr) = int(name), recorded[0].tolist()
         assert len(recorded) == epochs
         train = {"epochs": epochs, "lr": lr}
@@ -81,25 +82,35 @@ def test_learning_rates() -> None:
             close(torch.tensor(corrected, dtype=recorded.dtype), recorded[:, 0], f"{name} epochs, corrected")
 
 
-def wide(file: File) -> nn.Module:
-    about = MANIFEST["wrn"]
-    channels = file["x"].shape[1]
+def wide(file: Arrays) -> nn.Module:
+    about, state = MANIFEST["wrn"], file.under("state/")
+    assert about.get("input", list(file["x"].shape))[1:] == list(file["x"].shape[1:])
     model = late_stride_wide_resnet(
-        about["depth"], about["widen_factor"], num_classes=about["num_classes"], in_channels=channels
+        about["depth"],
+        about["widen_factor"],
+        num_classes=about.get("num_classes", len(file["logits_eval"][0])),
+        in_channels=file["x"].shape[1],
     )
-    state = file.under("state/")
     tracked = "num_batches_tracked"  # not recorded
-    assert [name for name in model.state_dict() if not name.endswith(tracked)] == list(state)
+    own = [name for name in model.state_dict() if not name.endswith(tracked)]
+    assert own == [name for name in state if not name.endswith(tracked)]
     model.load_state_dict({**model.state_dict(), **state})
     return model
 
 
 def test_wide_resnet() -> None:
-    file = File("wrn")
+    file = file_of("wrn")
     with torch.no_grad():
         assert torch.allclose(wide(file).eval()(file["x"]), file["logits_eval"], rtol=0, atol=1e-4)
         assert torch.allclose(wide(file).train()(file["x"]), file["logits_train"], rtol=0, atol=1e-4)
-    (key,) = (key for key in file.arrays if key.startswith("logits_eval_sparsified"))
+
+
+def test_sparsified_wide_resnet() -> None:
+    file = file_of("wrn")
+    keys = [key for key in file if key.startswith("logits_eval_sparsified")]
+    if not keys:
+        absent("array logits_eval_sparsified_... in adaptive_sparsity/wrn.npz")
+    (key,) = keys
     match = re.fullmatch(r"logits_eval_sparsified_starget([\d.]+)_pthres(\d+)", key)
     assert match is not None
     net = Net(wide(file).eval())
@@ -112,10 +123,19 @@ def test_wide_resnet() -> None:
     assert percent == pytest.approx(float(file["sparsified_measured_percent"]), rel=1e-6)
 
 
-def test_wide_resnet_as_published() -> None:
-    about = MANIFEST["wrn16_8_cifar100"]
+PUBLISHED = [key for key in MANIFEST if re.fullmatch(r"wrn\d+_\d+_\w+", key)]
+
+
+@pytest.mark.parametrize("key", cases(PUBLISHED, "published wide ResNet, as wrn16_8_cifar100"))
+def test_wide_resnet_as_published(key: str) -> None:
+    about = MANIFEST[key]
+    depth, widen, _ = key.removeprefix("wrn").split("_", 2)
+    classes, channels = about["shapes"]["linear.weight"][0], about["shapes"]["conv1.weight"][1]
     with torch.device("meta"):
-        model = MODELS["wrn_16_8"](num_classes=100, in_channels=3)
+        if (name := f"wrn_{depth}_{widen}") in MODELS:
+            model = MODELS[name](num_classes=classes, in_channels=channels)
+        else:
+            model = late_stride_wide_resnet(int(depth), int(widen), num_classes=classes, in_channels=channels)
     assert {name: list(p.shape) for name, p in model.named_parameters()} == about["shapes"]
     assert sum(p.numel() for p in model.parameters()) == about["parameters"]
     config = parse({"method": "adaptive_sparsity", "dataset": "cifar100", "model": "wrn_16_8", "starget": 0.9})

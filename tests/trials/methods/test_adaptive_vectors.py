@@ -9,24 +9,24 @@ import torch
 from torch import Tensor
 
 from tests.trials.methods.adaptive_recorded import (
-    INPUTS,
     MANIFEST,
     PRECISIONS,
-    File,
     build_model,
     close,
     config_of,
+    file_of,
+    layers,
+    numbers,
     zeros,
 )
 from trials.methods.adaptive.adaptive_sparsity import TrainWithThresholds
 from trials.methods.adaptive.thresholds import Thresholded, analytic_sparsity, cut
 from trials.training.net import Net
 
-LAYERS: list[str] = MANIFEST["sparsified_layers_in_order"]
-
 
 def batch(index: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    return INPUTS["x"][index].to(dtype), INPUTS["y"][index].long()
+    inputs = file_of("inputs")
+    return inputs["x"][index].to(dtype), inputs["y"][index].long()
 
 
 def stage_of(dtype: torch.dtype, r: list[float] | None = None, **fields: Any) -> tuple[TrainWithThresholds, Net]:
@@ -38,60 +38,62 @@ def stage_of(dtype: torch.dtype, r: list[float] | None = None, **fields: Any) ->
         stage.cut(net)
     stage.attach(net)
     stage.begin_epoch(0)
-    assert list(stage.layers.w) == [f"{layer}.weight" for layer in LAYERS]
+    assert list(stage.layers.w) == [f"{layer}.weight" for layer in layers()]
     return stage, net
 
 
-GIVEN: list[float] = MANIFEST["r_for_forward_and_gradients"]
+def given() -> list[float]:
+    return list(MANIFEST["r_for_forward_and_gradients"])
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_forward(precision: str) -> None:
-    dtype, file = PRECISIONS[precision], File(f"forward_{precision}")
+    dtype, file = PRECISIONS[precision], file_of(f"forward_{precision}")
     plain = Thresholded(config_of().sparsified(build_model().to(dtype)), 0.0)
-    r = torch.tensor(GIVEN, dtype=torch.float32).to(dtype)
+    r = torch.tensor(given(), dtype=torch.float32).to(dtype)
     before = [int((w.abs() <= cut(r[i], w.std())).sum()) for i, w in enumerate(plain.w.values())]
-    assert before == [int(file[f"measured_before_forward/zeros/{layer}"]) for layer in LAYERS]
-    stage, net = stage_of(dtype, GIVEN)
-    layers, parameters = stage.layers, dict(net.model.named_parameters())
+    assert before == [int(file[f"measured_before_forward/zeros/{layer}"]) for layer in layers()]
+    assert sum(before) == int(file["measured_before_forward/zeros_total"])
+    stage, net = stage_of(dtype, given())
+    cuts, parameters = stage.layers, dict(net.model.named_parameters())
     with torch.no_grad():
         logits = net.model(batch(0, dtype)[0])
     close(logits, file["logits"], "logits")
     close(logits, file["desparsified_logits"], "desparsified logits")
-    for position, layer in enumerate(LAYERS):
+    for position, layer in enumerate(layers()):
         weight = f"{layer}.weight"
-        close(layers.r[position], file[f"r/{layer}"], f"r/{layer}")
-        close(layers.w[weight], file[f"recentred_weight/{layer}"], f"recentred_weight/{layer}")
+        close(cuts.r[position], file[f"r/{layer}"], f"r/{layer}")
+        close(cuts.w[weight], file[f"recentred_weight/{layer}"], f"recentred_weight/{layer}")
         close(parameters[weight], file[f"effective_weight/{layer}"], f"effective_weight/{layer}")
         close(parameters[weight], file[f"desparsified_weight/{layer}"], f"desparsified_weight/{layer}")
-        close(layers.sigma[position], file[f"sigma/{layer}"], f"sigma/{layer}")
-        close(layers.t[position], file[f"threshold/{layer}"], f"threshold/{layer}")
-        assert layers.counts[position] == int(file[f"numel/{layer}"])
-    assert zeros(net) == [int(file[f"measured/zeros/{layer}"]) for layer in LAYERS]
+        close(cuts.sigma[position], file[f"sigma/{layer}"], f"sigma/{layer}")
+        close(cuts.t[position], file[f"threshold/{layer}"], f"threshold/{layer}")
+        assert cuts.counts[position] == int(file[f"numel/{layer}"])
+    assert zeros(net) == [int(file[f"measured/zeros/{layer}"]) for layer in layers()]
     assert sum(zeros(net)) == int(file["measured/zeros_total"])
     for name, total in (("measured", sum(zeros(net))), ("measured_before_forward", sum(before))):
-        assert 100 * total / sum(layers.counts) == pytest.approx(float(file[f"{name}/percent"]), rel=1e-6)
-    s = analytic_sparsity(layers.r)
+        assert 100 * total / sum(cuts.counts) == pytest.approx(float(file[f"{name}/percent"]), rel=1e-6)
+    s = analytic_sparsity(cuts.r)
     close(1 - s, file["analytic_density_per_layer"], "density per layer")
     close(s, file["analytic_sparsity_per_layer"], "sparsity per layer")
     close(stage.columns()["analytic_density"], file["analytic_density_weighted"], "weighted density")
     close(net.loss(*batch(0, dtype))[0], file["loss/task"], "task loss")
     for mode in ("adaptive", "fixed"):
-        loss = stage_of(dtype, GIVEN, mode=mode)[0].sparsity_loss()
+        loss = stage_of(dtype, given(), mode=mode)[0].sparsity_loss()
         close(loss, file[f"loss/sparsity_{mode}"], f"{mode} loss")
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("mode", ["task", "adaptive", "fixed", "nontrainable_task"])
 def test_gradients(mode: str, precision: str) -> None:
-    dtype, file = PRECISIONS[precision], File(f"gradients_{precision}")
+    dtype, file = PRECISIONS[precision], file_of(f"gradients_{precision}")
     fields = {"mode": mode} if mode in ("adaptive", "fixed") else {"lv": 0.0, "trainable": mode == "task"}
-    stage, net = stage_of(dtype, GIVEN, **fields)
+    stage, net = stage_of(dtype, given(), **fields)
     loss, _ = stage.backward(net, batch(0, dtype))
     parameters = dict(net.model.named_parameters())
     ours: dict[str, Tensor | None] = {name: parameter.grad for name, parameter in parameters.items()}
     ours |= {name: w.grad for name, w in stage.layers.w.items()}
-    for position, layer in enumerate(LAYERS):
+    for position, layer in enumerate(layers()):
         ours[f"{layer}.r"] = None if stage.layers.r.grad is None else stage.layers.r.grad[position]
     if mode == "nontrainable_task":
         assert file["nontrainable_task/r_grad_is_none"].all()
@@ -103,54 +105,56 @@ def test_gradients(mode: str, precision: str) -> None:
             assert gradient is not None
             close(gradient, reference, f"dL/dW of {layer}")
     recorded = file.under(f"{mode}/grad/")
-    assert recorded.keys() == {name for name, gradient in ours.items() if gradient is not None}
+    assert set(recorded) == {name for name, gradient in ours.items() if gradient is not None}
     for name, reference in recorded.items():
         gradient = ours[name]
         assert gradient is not None
         close(gradient, reference, name)
     if mode in ("adaptive", "fixed"):
         (alone,) = torch.autograd.grad(stage.sparsity_loss(), stage.layers.r)
-        for position, layer in enumerate(LAYERS):
+        for position, layer in enumerate(layers()):
             close(alone[position], file[f"{mode}/grad_sparsity_loss_only/{layer}.r"], f"sparsity loss alone, {layer}")
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("mode", ["adaptive", "fixed"])
 def test_trajectory(mode: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    dtype, file = PRECISIONS[precision], File(f"trajectory_{mode}_{precision}")
+    dtype, file = PRECISIONS[precision], file_of(f"trajectory_{mode}_{precision}")
     stage, net = stage_of(dtype, mode=mode)
-    layers = stage.layers
+    cuts = stage.layers
     close(stage.config.first_threshold(), file["r0"].double(), "r0")
-    assert torch.equal(layers.r.detach().double(), file["r_start_actual"].double())
+    assert torch.equal(cuts.r.detach().double(), file["r_start_actual"].double())
     original = stage.cut
 
     def before_centring(net: Net) -> None:
         """Compare every tensor as the optimizers left it."""
-        ours = {**dict(net.model.named_parameters()), **layers.w}
-        ours |= {f"{layer}.r": layers.r[position] for position, layer in enumerate(LAYERS)}
+        ours = {**dict(net.model.named_parameters()), **cuts.w}
+        ours |= {f"{layer}.r": cuts.r[position] for position, layer in enumerate(layers())}
         recorded = file.under(f"step{t}/param/")
-        assert recorded.keys() == ours.keys()
+        assert set(recorded) == ours.keys()
         for name, reference in recorded.items():
             close(ours[name], reference, f"step {t}, {name}")
-        measured = [int((w.abs() <= cut(layers.r[i], w.std())).sum()) for i, w in enumerate(layers.w.values())]
-        assert measured == [int(file[f"step{t}/measured_zeros/{layer}"]) for layer in LAYERS]
+        measured = [int((w.abs() <= cut(cuts.r[i], w.std())).sum()) for i, w in enumerate(cuts.w.values())]
+        assert measured == [int(file[f"step{t}/measured_zeros/{layer}"]) for layer in layers()]
         assert sum(measured) == int(file[f"step{t}/measured_zeros_total"])
+        percent = 100 * sum(measured) / sum(cuts.counts)
+        assert percent == pytest.approx(float(file[f"step{t}/measured_percent"]), rel=1e-6)
         original(net)
 
     monkeypatch.setattr(stage, "cut", before_centring)
-    for t in file.numbers(r"step(\d+)/"):
-        assert zeros(net) == [int(file[f"step{t}/forward_zeros/{layer}"]) for layer in LAYERS]
-        close(1 - analytic_sparsity(layers.r), file[f"step{t}/density_per_layer"], f"step {t}, density")
+    for t in numbers(file, r"step(\d+)/"):
+        assert zeros(net) == [int(file[f"step{t}/forward_zeros/{layer}"]) for layer in layers()]
+        close(1 - analytic_sparsity(cuts.r), file[f"step{t}/density_per_layer"], f"step {t}, density")
         close(stage.sparsity_loss(), file[f"step{t}/sparsity_loss"], f"step {t}, sparsity loss")
         loss, _ = stage.step(batch(t - 1, dtype))
         close(loss, file[f"step{t}/task_loss"] + file[f"step{t}/sparsity_loss"], f"step {t}, loss")
         recorded = file.under(f"step{t}/param/")
-        for name, w in layers.w.items():
+        for name, w in cuts.w.items():
             close(w, recorded[name] - recorded[name].mean(), f"step {t}, {name} centred")
     with torch.no_grad():
         logits = net.model.eval()(batch(0, dtype)[0])
     close(logits, file["final/eval_logits_x0"], "final logits")
     close(logits, file["final/desparsified_logits_x0"], "final desparsified logits")
     assert sum(zeros(net)) == int(file["final/zeros_after_eval_forward"])
-    percent = 100 * sum(zeros(net)) / sum(layers.counts)
+    percent = 100 * sum(zeros(net)) / sum(cuts.counts)
     assert percent == pytest.approx(float(file["final/measured_percent_after_eval_forward"]), rel=1e-6)

@@ -14,10 +14,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.trials.methods.recorded import SCORES, Recorded, compare, files
-from tests.trials.vectors import ATOL, MANIFEST, RTOL, close, load, numbered
+from tests.trials.methods.recorded import SCORES, Recorded, about, compare, files
+from tests.trials.recorded_set import absent, cases, covers
+from tests.trials.vectors import ATOL, MANIFEST, RTOL, close, load
 from trials.config.recipes import Recipe
-from trials.config.schedules import Schedule
+from trials.config.schedules import PiecewiseConstant, Schedule
 from trials.methods.base import TrainStage
 from trials.methods.bip.bip import Bilevel, BipConfig
 from trials.methods.parsing import parse
@@ -37,25 +38,19 @@ STEPS = files(
 FINETUNING = files(trainer=("base",), exp_mode=("finetune",), layer_type=("unstructured",))
 
 
-def config_of(about: dict[str, Any]) -> BipConfig:
-    recipe = {
-        "epochs": 1,
-        "lr": about["lr"],
-        "momentum": about["momentum"],
-        "weight_decay": about["weight_decay"],
-        "schedule": "constant",
-    }
+def config_of(said: dict[str, Any]) -> BipConfig:
+    recipe = {"epochs": 1, "schedule": "constant", **{key: said[key] for key in ("lr", "momentum", "weight_decay")}}
     config = parse(
         {
             "method": "bip",
             "dataset": "digits",
             "model": "tiny",
             "precision": "float64",
-            "density": about["k"],
-            "implicit_gradient": about["ig_term"],
-            "implicit_step": about["lr2"],
-            "score_init": about["score_init"],
-            "mask_lr": about["mask_lr"],
+            "density": said["k"],
+            "implicit_gradient": said["ig_term"],
+            "implicit_step": said["lr2"],
+            "score_init": said["score_init"],
+            "mask_lr": said["mask_lr"],
             "mask_schedule": "constant",
             "batchnorm": "both",
             "prune": recipe,
@@ -63,6 +58,9 @@ def config_of(about: dict[str, Any]) -> BipConfig:
     )
     assert isinstance(config, BipConfig)
     return config
+
+
+PLAIN = {"k": 0.3, "lr": 0.1, "mask_lr": 0.1, "momentum": 0.9, "weight_decay": 0.0, "ig_term": "none", "lr2": 0.0}
 
 
 class Statistics:
@@ -114,14 +112,14 @@ class Statistics:
             self.norms[name].running_var.copy_(var)
 
 
-def test_the_step_files_are_there() -> None:
-    assert {MANIFEST["files"][name]["ig_term"] for name in STEPS} == {"code", "paper"}
-    assert {MANIFEST["files"][name]["batchnorm"] for name in STEPS} == {False, True}
-    assert {MANIFEST["files"][name]["score_init"] for name in STEPS} == {"random", "copy"}
-    assert FINETUNING
+@pytest.mark.parametrize("term", ["code", "paper"])
+def test_the_step_files_are_there(term: str) -> None:
+    chosen = [about(name) for name in STEPS if about(name)["ig_term"] == term]
+    covers([entry["batchnorm"] for entry in chosen], [False, True], f"batchnorm of a bip step with ig_term {term}")
+    covers([entry["score_init"] for entry in chosen], ["random", "copy"], f"score_init of one with ig_term {term}")
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", cases(STEPS, "bilevel step file with separate scores"))
 def test_bilevel_steps(name: str) -> None:
     recorded = Recorded(name)
     net, stage = recorded.net, Bilevel(config_of(recorded.about))
@@ -141,7 +139,7 @@ def test_bilevel_steps(name: str) -> None:
         )
         net.set_masks(masks)
         stage.initial = (recorded.weights, recorded.scores)
-    assert all(torch.equal(net.masks[key], mask) for key, mask in recorded.masks("init_mask/").items())
+    recorded.expect_masks(net.masks, "init_mask/")
     stage.attach(net)
     stage.begin_epoch(0)
     net.model.train()
@@ -186,15 +184,15 @@ def test_bilevel_steps(name: str) -> None:
             assert torch.equal(weight, stage.theta[key] * masks[key])
 
 
-@pytest.mark.parametrize("name", FINETUNING)
+@pytest.mark.parametrize("name", cases(FINETUNING, "finetune file of bip"))
 def test_finetuning_under_a_constant_mask(name: str) -> None:
     """The released code also decays masked weights, which has no effect; so mask times weight is compared."""
     recorded = Recorded(name)
-    net, about = recorded.net, recorded.about
+    net, said = recorded.net, recorded.about
     masks = recorded.masks("init_mask/")
     net.set_masks(masks)
     recipe = Recipe(
-        epochs=1, lr=about["lr"], momentum=about["momentum"], weight_decay=about["weight_decay"], schedule="constant"
+        epochs=1, lr=said["lr"], momentum=said["momentum"], weight_decay=said["weight_decay"], schedule="constant"
     )
     stage = TrainStage("finetune", recipe)
     stage.enter(net)
@@ -226,8 +224,7 @@ def test_straight_through_gradient(kind: str) -> None:
         absolute=True,
     )["w"]
     assert torch.equal(mask, arrays[f"mask_{kind}"].bool())
-    about = {**MANIFEST["files"][STEPS[0]], "ig_term": "none", "lr2": 0.0}
-    gradient = Bilevel(config_of(about)).gradient
+    gradient = Bilevel(config_of({**PLAIN, "score_init": "copy"})).gradient
     close(gradient(upstream.clone(), torch.ones_like(scores), scores, mask.double()), reference, kind)
     theta = torch.linspace(-1, 1, scores.numel(), dtype=torch.float64).view_as(scores)
     close(gradient(upstream.clone(), theta, scores, mask.double()), reference * theta, f"{kind}, times theta")
@@ -250,26 +247,28 @@ def net_of_weights(weights: list[Tensor]) -> Net:
 
 
 def stage_for_scores(kind: str, density: float) -> Bilevel:
-    return Bilevel(config_of({**MANIFEST["files"][STEPS[0]], "score_init": kind, "k": density}))
+    return Bilevel(config_of({**PLAIN, "score_init": kind, "k": density}))
 
 
 def test_scores_start_as_a_copy_of_the_weights() -> None:
     arrays = load("score_init.npz")
-    weights = numbered(arrays, "weight_{}")
+    weights = arrays.numbered("weight_{}")
     net = net_of_weights(weights)
     stage = stage_for_scores("copy", float(arrays["k"]))
     stage.enter(net)
     assert stage.initial is not None
     theta, scores = (list(part.values()) for part in stage.initial)
-    for weight, reference, t, s in zip(weights, numbered(arrays, "scaled_scores_{}"), theta, scores, strict=True):
+    for weight, reference, t, s in zip(weights, arrays.numbered("scaled_scores_{}"), theta, scores, strict=True):
         assert torch.equal(s, reference)
         assert torch.equal(t, weight)
         assert s.data_ptr() != t.data_ptr()  # the released code lets them share memory
+    said = MANIFEST.get("files", {}).get("score_init.npz", {})
+    assert all(said.get("scores_share_storage_with_weights_in_original", [True]))
 
 
 def test_random_scores_lie_within_their_bound_and_weights_are_rescaled() -> None:
     arrays = load("score_init.npz")
-    weights, density = numbered(arrays, "weight_{}"), float(arrays["k"])
+    weights, density = arrays.numbered("weight_{}"), float(arrays["k"])
     net = net_of_weights(weights)
     stage = stage_for_scores("random", density)
     stage.enter(net)
@@ -292,18 +291,66 @@ def test_random_scores_lie_within_their_bound_and_weights_are_rescaled() -> None
     assert checked
 
 
-def test_schedules() -> None:
-    about = MANIFEST["files"]["schedules.npz"]["description"]
-    lr = float(re.search(r"\blr=([\d.]*\d)", about)[1])  # type: ignore[index]
-    warmup_lr = float(re.search(r"warmup_lr=([\d.]*\d)", about)[1])  # type: ignore[index]
-    ours = {"cosine": "cosine_released", "step": "step", "constant": "constant"}
-    played = set()
-    for key, reference in load("schedules.npz").items():
-        name, epochs, warmup = re.fullmatch(r"(\w+)_E(\d+)_W(\d+)", key).groups()  # type: ignore[union-attr]
-        if name.startswith("unused"):
-            continue
-        schedule = Schedule(ours[name], lr, int(epochs), int(warmup), warmup_lr)
-        rates = torch.tensor([schedule(epoch) for epoch in range(int(epochs) + int(warmup))], dtype=torch.float64)
-        torch.testing.assert_close(rates, reference, rtol=RTOL, atol=ATOL, msg=key)
-        played.add(name)
-    assert played == ours.keys()
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_scores_of_the_older_hydra_repository(position: int) -> None:
+    """sqrt(6 / fan_in) w / max|w|: another scale in every layer, so only the ranking within layers is ours."""
+    arrays = load("score_init.npz")
+    theirs, weight = arrays[f"hydra_original_repo_scores_{position}"], arrays[f"weight_{position}"]
+    scale = math.sqrt(6 / float(arrays[f"fan_in_{position}"])) / float(weight.abs().max())
+    close(weight * scale, theirs, f"layer {position}")
+    masks = build_masks(
+        {"theirs": theirs, "ours": arrays[f"scaled_scores_{position}"]},
+        density=float(arrays["k"]),
+        pattern=PATTERNS["weight"],
+        distribution=DISTRIBUTIONS["uniform"],
+        absolute=True,
+    )
+    assert torch.equal(masks["theirs"], masks["ours"])
+
+
+OURS = {"cosine": "cosine_released", "step": "step", "constant": "constant"}
+
+
+def schedules() -> tuple[dict[str, Tensor], dict[str, float]]:
+    """The recorded rates by name, and the rates of the run that played them."""
+    arrays = load("schedules.npz")
+    said = str(MANIFEST.get("files", {}).get("schedules.npz", {}).get("description", ""))
+    rates = {"lr": 0.1, "mask_lr": 0.3, "warmup_lr": 0.02}  # the README's, if the manifest does not say
+    for key in rates:
+        if match := re.search(rf"(?<![a-z_]){key}=([\d.]*\d)", said):
+            rates[key] = float(match[1])
+    return dict(arrays), rates
+
+
+def played(key: str) -> tuple[str, int, int]:
+    """(schedule, epochs, warm-up epochs) of a key such as ``step_E100_W0``."""
+    match = re.fullmatch(r"(\w+)_E(\d+)_W(\d+)", key)
+    assert match is not None, f"schedules.npz has {key!r}, which is no schedule"
+    return match[1], int(match[2]), int(match[3])
+
+
+@pytest.mark.parametrize("prefix", ["", "unused_mask_"])
+@pytest.mark.parametrize("kind", OURS)
+def test_schedules(kind: str, prefix: str) -> None:
+    """With prefix: the released code's own schedules of the mask's rate, which it never calls."""
+    recorded, rates = schedules()
+    chosen = {key: rate for key, rate in recorded.items() if played(key)[0] == prefix + kind}
+    if not chosen and (prefix, kind) != ("unused_mask_", "constant"):
+        absent(f"schedule {prefix}{kind} in bip/schedules.npz")
+    for key, reference in chosen.items():
+        _, epochs, warmup = played(key)
+        lr = rates["mask_lr" if prefix else "lr"]
+        schedule: Schedule | PiecewiseConstant = Schedule(OURS[kind], lr, epochs, warmup, rates["warmup_lr"])
+        if prefix and kind == "step":  # breaks at 75, 90 and 100 %
+            breaks = {
+                0: lr,
+                **{warmup + math.ceil(epochs * at / 20): lr * 10**-n for n, at in enumerate((15, 18, 20), 1)},
+            }
+            schedule = PiecewiseConstant(tuple(breaks.items()))
+        ours = torch.tensor([schedule(epoch) for epoch in range(epochs + warmup)], dtype=torch.float64)
+        torch.testing.assert_close(ours, reference, rtol=RTOL, atol=ATOL, msg=key)
+
+
+def test_no_schedule_is_unknown() -> None:
+    known = {prefix + kind for prefix in ("", "unused_mask_") for kind in OURS}
+    assert {played(key)[0] for key in schedules()[0]} <= known

@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.trials.greg_nets import MANIFEST, files, indices, initial, near, under
+from tests.trials.greg_nets import MANIFEST, files, indices, initial, near
+from tests.trials.recorded_set import cases, covers
 from trials.config.recipes import Recipe
 from trials.methods.base import TrainStage
 from trials.methods.greg.groups import group_scores, group_shape, pick_groups, prune_count
 from trials.methods.greg.growing import Growing, GrowingConfig, GrowingLayer, GrowingMethod
-from trials.methods.greg.ratios import read_skip_layers, read_stage_pr
+from trials.methods.greg.layer_table import layer_table
+from trials.methods.greg.ratios import layer_ratios, read_skip_layers, read_stage_pr
 from trials.methods.greg.removal import remove
 from trials.methods.parsing import parse
 from trials.methods.registry import METHODS
@@ -112,31 +114,41 @@ class Played:
 
 def test_the_files_are_there() -> None:
     params = [MANIFEST["files"][name]["params"] for name in TRAJECTORIES]
-    assert {(p["method"], p["wg"]) for p in params} == {
-        (method, pattern) for method in METHOD for pattern in ("filter", "channel", "weight")
-    }
+    wanted = [(method, pattern) for method in METHOD for pattern in ("filter", "channel", "weight")]
+    covers([(p["method"], p["wg"]) for p in params], wanted, "trajectory of greg")
 
 
-@pytest.mark.parametrize("name", TRAJECTORIES)
+@pytest.mark.parametrize("name", cases(TRAJECTORIES, "trajectory file of greg"))
 def test_trajectories(name: str) -> None:
     played = Played(name)
     about, recorded = played.about, played.arrays
     assert played.when("picked") == dict.fromkeys(about["layer_order"], 0) if played.config.method == "greg1" else True
+    if "per_layer_pr" in about:
+        ratios = layer_ratios(
+            layer_table(played.net.model),
+            played.config.stage_pr,
+            played.config.skip_layers,
+            played.config.pattern,
+            released=True,
+        )
+        assert ratios == about["per_layer_pr"]
+    columns = [f"{kind}:{layer}" for kind in ("hist_mag_ratio", "reg_max", "reg_min") for layer in about["layer_order"]]
+    assert about.get("update_log_columns", ["iter", *columns]) == ["iter", *columns]
     seen = 0
     while not played.stage.finished:
         t = played.stage.iteration
         played.step()
         if t in about["snapshots_after_iter"]:
             state, seen = played.net.model.state_dict(), seen + 1
-            for key, value in under(recorded, f"f64/after_iter/{t}/param/").items():
+            for key, value in recorded.under(f"f64/after_iter/{t}/param/").items():
                 near(state[key], value, f"{key} after {t}")
-            for layer, value in under(recorded, f"f64/after_iter/{t}/reg/").items():
+            for layer, value in recorded.under(f"f64/after_iter/{t}/reg/").items():
                 near(played.reg(layer), value, f"reg of {layer} after {t}", atol=1e-12)
     assert seen == len(about["snapshots_after_iter"])
     assert played.stage.iteration == about["end_iter"] + 1
     assert played.stage.stable_since == about["iter_stabilize_reg"]
     assert played.when("finished") == about["iter_update_reg_finished"]
-    if about["iter_finish_pick"]:
+    if about.get("iter_finish_pick"):
         assert played.when("picked") == about["iter_finish_pick"]
     near(torch.tensor(played.losses, dtype=torch.float64), recorded["f64/loss"], "loss")
     near(torch.tensor(played.log, dtype=torch.float64), recorded["f64/update_log"], "log", atol=1e-12, rtol=1e-7)
@@ -146,24 +158,30 @@ def test_trajectories(name: str) -> None:
 def check_removal(played: Played) -> None:
     stage, net, recorded = played.stage, played.net, played.arrays
     stage.end_epoch(net, 0)
-    for layer, pruned in under(recorded, "f64/final/pruned_wg/").items():
+    for layer, pruned in recorded.under("f64/final/pruned_wg/").items():
         ours = net.picked.get(f"{layer}.weight", torch.zeros(0, dtype=torch.bool))
         assert indices(ours) == sorted(pruned.tolist()), layer
+        kept = recorded[f"f64/final/kept_wg/{layer}"].tolist()
+        groups = group_shape(net.model.get_parameter(f"{layer}.weight"), played.config.pattern).numel()
+        assert sorted([*pruned.tolist(), *kept]) == list(range(groups)), layer
+        if changed := played.about.get("n_picked_not_in_initial_L1"):
+            first = recorded[f"init/pruned_wg_L1/{layer}"].tolist()
+            assert len(set(indices(ours)) - set(first)) == changed[layer], layer
     played.removal.enter(net)
     state = net.model.state_dict()
-    masks = under(recorded, "f64/final/mask/")
+    masks = recorded.part("f64/final/mask/")
     assert {f"{layer}.weight" for layer in masks} == net.masks.keys()
     for layer, mask in masks.items():
         assert torch.equal(net.masks[f"{layer}.weight"], mask.bool())
         assert not state[f"{layer}.weight"][~mask.bool()].any()
-    compact = under(recorded, "f64/final/compact/")
+    compact = recorded.part("f64/final/compact/")
     assert bool(compact) != bool(masks)
     for key, value in compact.items():
         near(state[key], value, f"compact {key}")
 
 
 @pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")  # torch warns when the flag is set
-@pytest.mark.parametrize("name", TRAJECTORIES)
+@pytest.mark.parametrize("name", cases(TRAJECTORIES, "trajectory file of greg"))
 def test_trajectories_in_float32(name: str) -> None:
     """Without oneDNN and the fused step, which round differently from the released code.
 
@@ -179,18 +197,22 @@ def test_trajectories_in_float32(name: str) -> None:
     assert played.stage.iteration == about["end_iter"] + 1
     assert played.when("finished") == about["iter_update_reg_finished"]
     state = played.net.model.state_dict()
-    for key, value in under(recorded, f"f32/after_iter/{about['end_iter']}/param/").items():
+    for key, value in recorded.under(f"f32/after_iter/{about['end_iter']}/param/").items():
         near(state[key], value, key, atol=FLOAT32_ATOL)
+    for layer, value in recorded.under(f"f32/after_iter/{about['end_iter']}/reg/").items():
+        near(played.reg(layer), value, f"reg of {layer}", rtol=1e-6)
+    near(torch.tensor(played.losses), recorded["f32/loss"], "loss", atol=FLOAT32_ATOL)
+    near(torch.tensor(played.log), recorded["f32/update_log"], "log", atol=1e-5, rtol=1e-3)
     played.stage.end_epoch(played.net, 0)
-    for layer, pruned in under(recorded, "f64/final/pruned_wg/").items():
+    for layer, pruned in recorded.under("f64/final/pruned_wg/").items():
         assert indices(played.net.picked.get(f"{layer}.weight", torch.zeros(0))) == sorted(pruned.tolist())
 
 
-@pytest.mark.parametrize("name", TRAJECTORIES)
+@pytest.mark.parametrize("name", cases(TRAJECTORIES, "trajectory file of greg"))
 def test_initial_picks_and_scores(name: str) -> None:
     played = Played(name)
     weights = prunable(played.net.model)
-    for layer, pruned in under(played.arrays, "init/pruned_wg_L1/").items():
+    for layer, pruned in played.arrays.under("init/pruned_wg_L1/").items():
         weight = weights[f"{layer}.weight"]
         scores = group_scores(weight, played.config.pattern)
         ours = pick_groups(scores, len(pruned), played.about["params"].get("pick_pruned", "min"))
@@ -199,7 +221,7 @@ def test_initial_picks_and_scores(name: str) -> None:
         near(scores[~ours].mean(), played.arrays[f"init/original_kept_w_mag/{layer}"], layer)
 
 
-@pytest.mark.parametrize("name", TRAJECTORIES)
+@pytest.mark.parametrize("name", cases(TRAJECTORIES, "trajectory file of greg"))
 def test_corrected_variant_differs_from_the_released_one_in_the_joint_exit_only(name: str) -> None:
     """Without a ratio exit they are equal; with one, all layers of GReg-1 stop in the update that reaches it."""
     played = Played(name, variant="corrected")
@@ -214,7 +236,7 @@ def test_corrected_variant_differs_from_the_released_one_in_the_joint_exit_only(
         assert {when[layer] for layer in growing} == {min(released[layer] for layer in growing)}
 
 
-@pytest.mark.parametrize("name", files("masked_finetune"))
+@pytest.mark.parametrize("name", cases(files("masked_finetune"), "masked_finetune file of greg"))
 def test_masked_finetuning(name: str) -> None:
     about = MANIFEST["files"][name]
     model, recorded = initial(name, torch.float64)
@@ -222,11 +244,12 @@ def test_masked_finetuning(name: str) -> None:
     weights = prunable(net.model)
     counts = {key: prune_count(about["pr"], weight.numel()) for key, weight in weights.items()}
     remove(net, {k: pick_groups(group_scores(w, "weight"), counts[k], "min") for k, w in weights.items()}, "weight")
-    masks = under(recorded, "mask/")
-    assert {key.removesuffix(".weight") for key in net.masks} == masks.keys()
+    masks = recorded.under("mask/")
+    assert {key.removesuffix(".weight") for key in net.masks} == set(masks)
     for layer, mask in masks.items():
         assert torch.equal(net.masks[f"{layer}.weight"], mask.bool())
     recipe = Recipe(lr=about["lr"], momentum=about["momentum"], weight_decay=about["weight_decay"], schedule="constant")
+    assert about.get("batches_per_epoch", len(recorded["batches/x"])) == len(recorded["batches/x"])
     stage = TrainStage("finetune", recipe)
     stage.attach(net)
     for epoch in range(about["epochs"]):
@@ -234,7 +257,7 @@ def test_masked_finetuning(name: str) -> None:
         for x, y in zip(recorded["batches/x"], recorded["batches/y"], strict=True):
             stage.step((x, y))
         state = net.model.state_dict()
-        for key, value in under(recorded, f"after_epoch/{epoch}/").items():
+        for key, value in recorded.under(f"after_epoch/{epoch}/").items():
             near(state[key], value, f"{key} after epoch {epoch}")
 
 

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from tests.trials.folders import rows_of
-from tests.trials.global_and_gradient import CONVS, MANIFEST, build_net, load
+from tests.trials.global_and_gradient import MANIFEST, build_net, convs, load
 from tests.trials.small_trials import config_of, folder_of, run_in
 from trials.config.recipes import BackwardConfig
 from trials.methods.dwp.attacks import Attack, Fooled, input_gradient
@@ -19,12 +19,13 @@ from trials.methods.dwp.surrogates import PrunedPass, Surrogates
 from trials.sparsity import PATTERNS
 from trials.sparsity.dropping import drop
 
-CHANNELS, CLASSES = MANIFEST["input"][1], load("inputs.npz")["cotangent"].shape[1]
+CHANNELS, CLASSES = load("inputs.npz")["x"].shape[1], load("inputs.npz")["cotangent"].shape[1]
 PIXELS = torch.full((CHANNELS, 1, 1), -2.0), torch.full((CHANNELS, 1, 1), 3.0)
 
 
 def inputs() -> tuple[Tensor, Tensor]:
     arrays = load("inputs.npz", torch.float64)
+    assert MANIFEST.get("input", list(arrays["x"].shape)) == list(arrays["x"].shape)
     return arrays["x"], arrays["y"]
 
 
@@ -52,13 +53,13 @@ def test_without_candidates_it_is_the_networks_own_gradient(pruned_pass: PrunedP
 def test_it_is_the_mean_over_networks_with_pruned_weights() -> None:
     x, y = inputs()
     model = build_net(torch.float64)
-    magnitudes = {name: model.get_submodule(name).weight.detach().abs() for name in CONVS}
+    magnitudes = {name: model.get_submodule(name).weight.detach().abs() for name in convs()}
     kept = drop(magnitudes, 0.5, pattern=PATTERNS["weight"])
     first, again = surrogates(count=3, p_prune=0.5, p_bern=0.5), surrogates(count=3, p_prune=0.5, p_bern=0.5)
     gradients = []
     for _ in range(3):
         weights = first.draw()
-        for name in CONVS:
+        for name in convs():
             changed = weights[f"{name}.weight"] != model.get_submodule(name).weight
             assert not (changed & kept[name]).any()
             assert not weights[f"{name}.weight"][changed].any()

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.trials.bidirectional import arrays, records, under
+from tests.trials.bidirectional import arrays, key_of, record_of, records
+from tests.trials.recorded_set import cases
 from trials.regrowth.allocation import ALLOCATIONS, ORIGINAL, Request
 from trials.regrowth.controller import (
     Controller,
@@ -24,23 +25,25 @@ E = arrays("e_allocation_controller.npz")
 F = arrays("f_baselines.npz")
 
 
-def ids(record: dict[str, Any]) -> str:
-    return str(record["key"])
+def of(prefix: str, name: str) -> list[Any]:
+    """The records of a file with that prefix and a number, as a test's parameters."""
+    found = [record for record in records(name, prefix) if re.fullmatch(rf"{prefix}\d+", record["key"])]
+    return cases(found, f"record {prefix}0 of bidirectional/{name}", key_of)
 
 
-def of(prefix: str, kind: str) -> list[dict[str, Any]]:
-    return [r for r in records(kind, prefix) if re.fullmatch(rf"{prefix}\d+", r["key"])]
-
-
-@pytest.mark.parametrize("record", of("dec", "e_allocation_controller.npz"), ids=ids)
+@pytest.mark.parametrize("record", of("dec", "e_allocation_controller.npz"))
 def test_decoding(record: dict[str, Any]) -> None:
     key = record["key"]
     decoding = Decoding(E[f"{key}__caps"].tolist(), record["action_space"], record["budget"])
     contexts = decide(decoding, E[f"{key}__actions"].tolist())
-    assert decoding.counts == record["exact_arithmetic_counts"]
-    if not record["float32_sensitive"]:
-        assert decoding.counts == E[f"{key}__counts"].tolist()
-        torch.testing.assert_close(contexts, E[f"{key}__contexts"].float(), rtol=0, atol=1e-6)
+    exact = record.get("exact_arithmetic_counts", E[f"{key}__counts"].tolist())
+    assert decoding.counts == exact
+    # in float32 the original's counts can differ by one for each layer, and with them what its contexts say is left
+    off = len(exact) if record.get("float32_sensitive") else 0
+    assert sum(abs(ours - theirs) for ours, theirs in zip(exact, E[f"{key}__counts"].tolist(), strict=True)) <= off
+    assert abs(sum(exact) - record.get("sum_counts", sum(exact))) <= off
+    near = 1e-6 + off / record["budget"]
+    torch.testing.assert_close(contexts, E[f"{key}__contexts"].float(), rtol=0, atol=near)
 
 
 def decide(decoding: Decoding, actions: list[int]) -> torch.Tensor:
@@ -52,7 +55,7 @@ def decide(decoding: Decoding, actions: list[int]) -> torch.Tensor:
     return torch.tensor(contexts)
 
 
-@pytest.mark.parametrize("record", of("bud", "e_allocation_controller.npz"), ids=ids)
+@pytest.mark.parametrize("record", of("bud", "e_allocation_controller.npz"))
 def test_decoding_with_a_budget_of_its_own(record: dict[str, Any]) -> None:
     key = record["key"]
     decoding = Decoding(
@@ -63,13 +66,14 @@ def test_decoding_with_a_budget_of_its_own(record: dict[str, Any]) -> None:
     )
     contexts = decide(decoding, E[f"{key}__actions"].tolist())
     assert decoding.budget == record["resolved_budget"]
-    assert decoding.counts == record["exact_arithmetic_counts"]
-    if not record["float32_sensitive"]:
+    assert decoding.counts == record.get("exact_arithmetic_counts", E[f"{key}__counts"].tolist())
+    if not record.get("float32_sensitive"):
+        assert decoding.counts == E[f"{key}__counts"].tolist()
         torch.testing.assert_close(contexts, E[f"{key}__contexts"].float(), rtol=0, atol=1e-6)
 
 
 def test_loss() -> None:
-    (about,) = records("e_allocation_controller.npz", "loss")
+    about = record_of("e_allocation_controller.npz", "loss")
     entropy = mean_entropy(E["loss__logits"])
     weighted = E["loss__weighted_logprob"]
     value = reinforce_loss(weighted, entropy, about["beta"])
@@ -82,7 +86,7 @@ def test_loss() -> None:
 
 
 def test_entropy_schedule() -> None:
-    (about,) = records("e_allocation_controller.npz", "beta_schedule")
+    about = record_of("e_allocation_controller.npz", "beta_schedule")
     config = ControllerConfig(
         episodes=about["num_epochs"],
         entropy_start=about["start"],
@@ -94,7 +98,7 @@ def test_entropy_schedule() -> None:
 
 
 def agent() -> tuple[dict[str, Any], Reinforce]:
-    (about,) = records("e_allocation_controller.npz", "agent")
+    about = record_of("e_allocation_controller.npz", "agent")
     config = ControllerConfig(
         episodes=len(E["agent__accuracies"]),
         actions=about["action_space"],
@@ -106,7 +110,7 @@ def agent() -> tuple[dict[str, Any], Reinforce]:
         entropy_end=about["beta"],
     )
     controller = Controller(config.actions, config.hidden)
-    controller.load_state_dict(under(E, "agent__init__"))
+    controller.load_state_dict(E.under("agent__init__"))
     return about, Reinforce(config, controller)
 
 
@@ -131,25 +135,34 @@ def test_updates_of_the_agent() -> None:
         torch.testing.assert_close(value, E[f"agent__final__{name}"], rtol=2e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("record", of("alloc", "f_baselines.npz"), ids=ids)
+@pytest.mark.parametrize("record", of("alloc", "f_baselines.npz"))
 def test_greedy_and_proportional(record: dict[str, Any]) -> None:
     key = record["key"]
     request = Request(record["budget"], F[f"{key}__caps"].tolist(), F[f"{key}__ssim"].tolist(), torch.Generator())
     assert ORIGINAL["greedy"](request) == ALLOCATIONS["greedy"](request) == F[f"{key}__greedy"].tolist()
-    assert sum(F[f"{key}__greedy"].tolist()) == record["greedy_sum"]
+    assert sum(F[f"{key}__greedy"].tolist()) == record.get("greedy_sum", min(record["budget"], sum(request.capacities)))
+    if "greedy_key_order" in record:  # layers in the order in which they were filled; with equal signals as they stand
+        served = [
+            i
+            for _, i in sorted(zip(request.defined_ssim(), range(len(request.ssim)), strict=True))
+            if F[f"{key}__greedy"][i]
+        ]
+        assert [f"L{i}" for i in served] == record["greedy_key_order"]
     original = ORIGINAL["proportional"](request)
     assert original == F[f"{key}__proportional"].tolist()
-    assert (sum(original) > record["budget"]) == record["proportional_exceeds_budget"]
+    exceeds = sum(original) > record["budget"]
+    assert record.get("proportional_exceeds_budget", exceeds) == exceeds
+    assert record.get("proportional_sum", sum(original)) == sum(original)
     exact = ALLOCATIONS["proportional"](request)
     assert sum(exact) == min(record["budget"], sum(request.capacities))
 
 
-@pytest.mark.parametrize("record", of("bench", "f_baselines.npz"), ids=ids)
+@pytest.mark.parametrize("record", of("bench", "f_baselines.npz"))
 def test_uniform(record: dict[str, Any]) -> None:
     caps = F[f"{record['key']}__caps"].tolist()
     request = Request(record["budget"], caps, [0.5] * len(caps), torch.Generator())
     assert ORIGINAL["uniform"](request) == F[f"{record['key']}__counts"].tolist()
-    assert sum(ORIGINAL["uniform"](request)) == record["sum"]
+    assert sum(ORIGINAL["uniform"](request)) == record.get("sum", int(F[f"{record['key']}__counts"].sum()))
     assert sum(ALLOCATIONS["uniform"](request)) == min(record["budget"], sum(caps))
 
 

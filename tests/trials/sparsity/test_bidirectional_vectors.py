@@ -8,14 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.trials.bidirectional import MANIFEST, arrays
+from tests.trials.bidirectional import about, arrays, records
+from tests.trials.recorded_set import cases, covers
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, SCORES, Masks, build_masks, drop_nearest, keep_nearest
 
 FILE = "a_pruners.npz"
-ABOUT = MANIFEST[FILE]
+ABOUT = about(FILE)
 OURS = {"lamp": "global", "glob": "global", "unif": "uniform", "unifplus": "uniform_plus", "erk": "erk"}
-CASES: dict[str, dict[str, Any]] = {case["key"]: case for case in ABOUT["cases"]}
-assert {case["pruner"] for case in CASES.values()} == OURS.keys()
+CASES: dict[str, dict[str, Any]] = {case["key"]: case for case in records(FILE)}
+
+
+def test_every_pruner_and_mode_is_there() -> None:
+    covers([case["pruner"] for case in CASES.values()], OURS, f"pruner in bidirectional/{FILE}")
+    modes = [(mode, iteration) for mode in ("static", "updated") for iteration in (1, 2)]
+    covers([(case["mode"], case["iteration"]) for case in CASES.values()], modes, f"mode in bidirectional/{FILE}")
 
 
 def weights(net: str, which: str, within: Masks | None) -> dict[str, Tensor]:
@@ -45,11 +51,12 @@ def start(case: dict[str, Any]) -> tuple[dict[str, Tensor], Masks | None]:
     return weights(case["net"], "weight_updated" if case["mode"] == "updated" else "weight", masks), masks
 
 
-@pytest.mark.parametrize("key", CASES)
+@pytest.mark.parametrize("key", cases(CASES, f"case in bidirectional/{FILE}"))
 def test_masks(key: str) -> None:
     case = CASES[key]
     if "error" in case:
-        with pytest.raises(ValueError, match="uniform_plus must remove"):
+        assert case["error"] == "ValueError"
+        with pytest.raises(ValueError, match=f"{OURS[case['pruner']]} must remove"):
             prune(case, *start(case))
         return
     now, within = start(case)
@@ -68,13 +75,16 @@ def test_masks(key: str) -> None:
             assert abs(mine - theirs) <= 0.5 / max(count, 1) + 1e-6
 
 
-@pytest.mark.parametrize("net", ABOUT["layers"])
+@pytest.mark.parametrize("net", cases(ABOUT.get("layers", {}), f"net in bidirectional/{FILE}"))
 def test_lamp_scores(net: str) -> None:
     dense = weights(net, "weight", None)
     compare(SCORES["lamp"](dense, torch.Generator()), f"{net}__lamp_scores_dense__")
 
 
-@pytest.mark.parametrize("key", [k for k in CASES if any(a.startswith(f"{k}__lamp_scores") for a in arrays(FILE))])
+SCORED = [key for key in CASES if any(a.startswith(f"{key}__lamp_scores") for a in arrays(FILE))]
+
+
+@pytest.mark.parametrize("key", cases(SCORED, f"LAMP score after pruning in bidirectional/{FILE}"))
 def test_lamp_scores_after_pruning(key: str) -> None:
     now, _ = start(CASES[key])
     masks = prune(CASES[key], now, None)
@@ -88,6 +98,7 @@ def compare(scores: dict[str, Tensor], prefix: str) -> None:
 
 
 def test_recorded_invalid_names_are_unknown() -> None:
+    assert set(ABOUT["invalid_pruner_names"].values()) == {"ValueError"}
     assert not set(ABOUT["invalid_pruner_names"]) & {"global", "uniform", "uniform_plus", "erk", "lamp"}
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tests.trials.global_and_gradient import CONVS, build_net, cases, load, of_convs, squeezed
+from tests.trials.global_and_gradient import build_net, convs, load, of_convs, squeezed
 from trials.sparsity import PATTERNS, Masks, prunable
 from trials.sparsity.dropping import drop, drop_count, pruned, shares, smallest_kept, spare
 from trials.sparsity.gradients import GRADIENT_SCORES, mean_gradients
@@ -38,7 +38,7 @@ def test_global_prune_npz(rule: str) -> None:
     total = int(arrays["total_kernels"])
     assert total == sum(norm.numel() for norm in norms.values())
     assert int(arrays["total_weights"]) == sum(score.numel() for score in scores.values())
-    for i in cases(arrays, "p{}/"):
+    for i in arrays.numbers("p{}/"):
         share = float(arrays["p_prune"][i])
         masks = drop(scores, share, pattern=KERNEL, rule=rule)  # type: ignore[arg-type]
         kept = {name: squeezed(mask, mask.shape[:2]) for name, mask in masks.items()}
@@ -58,7 +58,8 @@ def test_global_prune_npz(rule: str) -> None:
 
 def test_elementwise_masks_npz() -> None:
     arrays, scores = load("elementwise_masks.npz"), magnitudes(build_net())
-    for i in cases(arrays, "p{}/"):
+    assert int(arrays["total_weights"]) == sum(score.numel() for score in scores.values())
+    for i in arrays.numbers("p{}/"):
         masks = drop(scores, float(arrays["p_prune"][i]), pattern=PATTERNS["weight"])
         for name, reference in of_convs(arrays, f"p{i}/keep_mask").items():
             assert torch.equal(masks[name], reference.bool()), (i, name)
@@ -69,13 +70,24 @@ def test_elementwise_masks_npz() -> None:
 
 def test_global_prune_bernoulli_npz() -> None:
     arrays, scores = load("global_prune_bernoulli.npz"), magnitudes(build_net())
-    for i in cases(arrays, "case{}/"):
+    for i in arrays.numbers("case{}/"):
         p_prune, p_bern = arrays["p_prune_p_bern"][i].tolist()
-        candidates = drop(scores, p_prune, pattern=KERNEL)
+        candidates, runs = drop(scores, p_prune, pattern=KERNEL), float(arrays[f"case{i}/repeats"])
         for name, reference in of_convs(arrays, f"case{i}/candidate_mask").items():
             assert torch.equal(~squeezed(candidates[name], reference.shape), reference.bool())
+            # the original's own draws: a frequency near p_bern at every candidate, and nowhere else
+            frequency = arrays[f"case{i}/prune_frequency/{name.removesuffix('.weight')}"]
+            assert not frequency[~reference.bool()].any()
+            off_by = (frequency[reference.bool()] - p_bern).abs()
+            assert (off_by <= 6 * math.sqrt(p_bern * (1 - p_bern) / runs)).all()
+        count = sum(int((~squeezed(mask, mask.shape[:2])).sum()) for mask in candidates.values())
+        assert count == int(arrays[f"case{i}/candidates"])
+        mean, std = float(arrays[f"case{i}/theory_mean"]), float(arrays[f"case{i}/theory_std"])
+        assert (mean, std) == pytest.approx((count * p_bern, math.sqrt(count * p_bern * (1 - p_bern))))
+        assert abs(float(arrays[f"case{i}/pruned_kernels_mean"]) - mean) < 5 * std / math.sqrt(runs)
+        assert float(arrays[f"case{i}/pruned_kernels_std"]) == pytest.approx(std, rel=0.25)
         for seed in (
-            int(key.split("/")[1][4:]) for key in arrays if key.startswith(f"case{i}/seed") and CONVS[0] in key
+            int(key.split("/")[1][4:]) for key in arrays if key.startswith(f"case{i}/seed") and convs()[0] in key
         ):
             one = torch.Generator().manual_seed(seed)
             masks = spare(candidates, p_bern, pattern=KERNEL, generators=lambda _, one=one: one)
@@ -87,8 +99,7 @@ def test_global_prune_bernoulli_npz() -> None:
             masks = spare(candidates, p_bern, pattern=KERNEL, generators=lambda _, one=one: one)
             assert not any((~masks[name] & candidates[name]).any() for name in masks)
             counts.append(sum(int((~squeezed(m, m.shape[:2])).sum()) for m in masks.values()))
-        allowed = 5 * float(arrays[f"case{i}/theory_std"]) / math.sqrt(repeats)
-        assert abs(sum(counts) / repeats - float(arrays[f"case{i}/theory_mean"])) < allowed
+        assert abs(sum(counts) / repeats - mean) < 5 * std / math.sqrt(repeats)
         assert len(set(counts)) > 1
 
 
@@ -120,9 +131,9 @@ def test_layer_pruning_npz_masks(kind: str, rule: str, recorded: str) -> None:
     pattern = PATTERNS["kernel" if kind == "l1" else "weight"]
     if kind == "l1":
         scores = {name: score[:, :, None, None] for name, score in scores.items()}
-    for i in cases(arrays, "p{}/"):
+    for i in arrays.numbers("p{}/"):
         masks = drop(scores, float(arrays["p"][i]), pattern=pattern, per_layer=True, rule=rule)  # type: ignore[arg-type]
-        for name in CONVS:
+        for name in convs():
             reference = arrays[f"p{i}/{kind}/keep_mask_{recorded}/{name}"].bool()
             assert torch.equal(squeezed(masks[f"{name}.weight"], reference.shape), reference), (i, name)
             assert int((~reference).sum()) == int(arrays[f"p{i}/{kind}/pruned_{recorded}/{name}"])
@@ -189,7 +200,7 @@ def test_the_best_unit_of_every_output_channel_can_be_kept(pattern: str) -> None
 
 def test_temporarily_pruned_weights_are_restored() -> None:
     model = build_net()
-    weight = model.get_submodule(CONVS[0]).weight
+    weight = model.get_submodule(convs()[0]).weight
     assert isinstance(weight, nn.Parameter)
     weight.requires_grad_(False)
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -200,7 +211,7 @@ def test_temporarily_pruned_weights_are_restored() -> None:
     with pytest.raises(RuntimeError, match="on purpose"), pruned(model, most):
         raise RuntimeError("on purpose")
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert model.get_submodule(CONVS[0]).weight is weight
+    assert model.get_submodule(convs()[0]).weight is weight
     assert not weight.requires_grad
 
 

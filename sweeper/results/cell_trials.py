@@ -1,0 +1,109 @@
+"""The trials of a cell, and which of them are its figure: the best one, or those that confirm it (``confirm:``)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sweeper.results.pareto import missed_by
+from sweeper.space.options.constraints import Constraint
+from trials.storage.rows import Row
+
+
+def is_number(value: object) -> bool:
+    """Whether a table's value is a finite number."""
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """The confirmations of a cell's best sample.
+
+    Attributes:
+        objective: column that must be known for a confirmation to count.
+        asked: number of confirmations that the space asks for.
+        trials: their rows of ``trials``, as far as they are scheduled.
+        outside: number of complete ones outside the constraints; they count all the same.
+        best_outside: whether the confirmed sample is outside the constraints, since no sample keeps them.
+    """
+
+    objective: str
+    asked: int
+    trials: tuple[Row, ...]
+    outside: int = 0
+    best_outside: bool = False
+
+    @property
+    def complete(self) -> list[Row]:
+        """Rows of the complete confirmations, which make the figure."""
+        return [row for row in self.trials if row["status"] == "complete" and is_number(row.get(self.objective))]
+
+    @property
+    def text(self) -> str:
+        """How many of those that are asked for are complete, and what is wrong with them: ``2/3, 1 failed``."""
+        failed = sum(row["status"] in ("failed", "complete") for row in self.trials) - len(self.complete)
+        notes = [
+            f"{failed} failed" if failed else "",
+            f"{self.outside} outside the constraints" if self.outside else "",
+            "no sample keeps the constraints" if self.best_outside else "",
+        ]
+        return ", ".join([f"{len(self.complete)}/{self.asked}", *filter(None, notes)])
+
+
+@dataclass(frozen=True)
+class CellTrials:
+    """The trials of one cell.
+
+    Attributes:
+        group: the cell's grid values without the seed.
+        seed: None if the seeds are those of confirmations.
+        trials: those of the search.
+        best: None if no complete trial keeps the bounds; where it is confirmed, the one that misses them least.
+        infeasible: number of complete trials outside the constraints.
+        waiting: the progress of the other trials if there is no figure, otherwise empty.
+        confirmed: the confirmations of the best trial; None if it is its own figure.
+    """
+
+    group: tuple[Any, ...]
+    seed: Any
+    trials: list[Row]
+    best: Row | None
+    infeasible: int
+    waiting: str = ""
+    confirmed: Confirmed | None = None
+
+    @property
+    def figures(self) -> list[Row]:
+        """The trials whose figures stand for the cell: the confirmations of the best one, or else itself."""
+        if self.confirmed is not None:
+            return self.confirmed.complete
+        return [] if self.best is None else [self.best]
+
+    @property
+    def confirmed_trials(self) -> list[Row]:
+        """The best trial, if it is confirmed: its own figures are not the cell's, but its warnings are shown."""
+        return [] if self.confirmed is None or self.best is None else [self.best]
+
+    @property
+    def counted(self) -> list[Row]:
+        """The trials of the search and those that confirm the best one."""
+        return [*self.trials, *(self.confirmed.trials if self.confirmed else ())]
+
+
+def nearest_to_bounds(
+    trials: Sequence[Row], objective: str, sign: int, constraints: Sequence[Constraint]
+) -> Row | None:
+    """The trial that misses its bounds by least, the better one of equal ones; None if all lack a figure for them."""
+    known = [(missed, row) for row in trials if (missed := missed_by(row, constraints)) is not None]
+    return min(known, key=lambda item: (item[0], -sign * item[1][objective]), default=(0.0, None))[1]
+
+
+def confirmed_of(
+    objective: str, asked: int, best: Row, confirming: Sequence[Row], constraints: Sequence[Constraint]
+) -> Confirmed:
+    """The confirmations of ``best`` among the rows that say they confirm it."""
+    found = Confirmed(objective, max(asked, len(confirming)), tuple(confirming))
+    outside = sum(missed_by(row, constraints) != 0 for row in found.complete)
+    return Confirmed(objective, found.asked, found.trials, outside, missed_by(best, constraints) != 0)
