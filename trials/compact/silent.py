@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trials.compact.graph import Channels, dependencies
+from trials.compact.groups import rows_of, spared, units_of, unread
 
 
 def removable(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -27,16 +28,16 @@ def removable(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor
 def silent(model: nn.Module) -> dict[str, Tensor]:
     """Find filters whose removal does not change the outputs in eval mode: int64 indices by weight name.
 
-    Either all columns that read them are zero, or their weights, biases and BN scales and shifts are all zero.
+    Either all columns that read them are zero, of every layer that does, also behind a sum; or their weights, biases
+    and BN scales and shifts are all zero.
     """
-    found: dict[str, Tensor] = {}
+    units = units_of(model)
+    off = unread(model, units)
     for name, channels in dependencies(model).items():
-        if channels.pinned:
-            continue
-        rows = _unread(model, channels, {}) | _constant_zero(model, channels)
-        if (off := _spare_one(rows)).any():
-            found[name] = off.nonzero().view(-1)
-    return found
+        if not channels.pinned:
+            zero = _constant_zero(model, channels).cpu()
+            off[units.members[name][0][zero]] = True
+    return rows_of(units, spared(units, off))
 
 
 def _rows_off(model: nn.Module, channels: Channels, masks: Mapping[str, Tensor]) -> Tensor:
