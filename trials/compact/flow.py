@@ -31,6 +31,8 @@ LAYERS = (nn.Conv2d, nn.Linear)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm2d)
 NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 Shape = tuple[int, ...]
+FEW = 10
+"""Shapes that are tried whatever the error is."""
 
 
 class Impossible(Exception):
@@ -305,10 +307,12 @@ def flow_of(model: nn.Module) -> Flow:
 def _followed(model: nn.Module) -> Flow:
     graphs = traced(model)
     reason = "no layer reads the input"
-    for shape in shapes_to_try(model):
+    for number, shape in enumerate(shapes_to_try(model)):
         try:
             return Flow(model, graphs, shape)
         except Exception as error:  # noqa: BLE001  whatever a model's own code raises for a wrong shape
+            if number >= FEW and not isinstance(error, (Impossible, AssertionError)):
+                break  # it is not the shape that is wrong
             reason = f"for {'x'.join(map(str, shape))}: {str(error).strip().partition(chr(10))[0]}"
     raise UserError(
         f"{type(model).__name__} cannot be made smaller, because its forward pass runs on no square image of up to 320 "

@@ -27,7 +27,7 @@ class Channels:
         norms: names of the norms that they pass through.
         readers: the layers that read them, with one input column per channel and pixel left at the flattening.
         pinned: reason why none of them can be removed; empty if they can.
-        depthwise: names of the depthwise convolutions that they pass through; one filter or several for each channel.
+        depthwise: names of the depthwise convolutions that they pass through; one filter for each channel.
     """
 
     layer: str
@@ -111,6 +111,8 @@ def _pinned(flow: Flow, channels: Channels, rows: Tensor, made: Tensor, named: d
     for name in channels.depthwise:
         if f"{name}.bias" in named:
             return f"{name} is a depthwise convolution with a bias"
+        if len(entries.of[f"{name}.weight"][0]) != len(rows):
+            return f"{name} is a grouped convolution that makes several channels of each"
     alike = [f"{name}.weight" for name in channels.depthwise]
     alike += [f"{name}.{part}" for name in channels.norms for part in ("weight", "running_mean")]
     for tensor, dim in [*((t, 0) for t in alike if t in entries.of), *((f"{r}.weight", 1) for r in channels.readers)]:

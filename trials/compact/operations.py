@@ -256,5 +256,9 @@ def _mapped(value: Any, function: Any) -> Any:
 
 
 def _zeroed(module: nn.Module) -> nn.Module:
-    """A copy of a module on the CPU with zeros as values."""
-    return copy.deepcopy(module)._apply(lambda x: torch.zeros(x.shape, dtype=x.dtype))  # type: ignore[no-untyped-call]
+    """A copy of a module on the CPU with zeros as values, float32 where they are no integers."""
+
+    def zeros(x: Tensor) -> Tensor:
+        return torch.zeros(x.shape, dtype=torch.float32 if x.is_floating_point() else x.dtype)
+
+    return copy.deepcopy(module)._apply(zeros)  # type: ignore[no-untyped-call]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from trials.config.recipes import Recipe, one_of
@@ -20,7 +20,9 @@ from trials.methods.base import Method, Stage, TrainStage, generator_for, mutabl
 from trials.methods.budgets import Budget, LeftLayer, Shaped, layers_with, left_with, require_left, require_untied
 from trials.methods.dense import dense_source
 from trials.methods.model_facts import LayerFacts, facts_of
+from trials.compact import units_of
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, SCORES, Masks, build_masks, density_of, prunable
+from trials.sparsity.coupled import COUPLED_DISTRIBUTIONS, COUPLED_SCORES, coupled_masks, units_to_keep
 from trials.training.net import Net
 
 
@@ -68,11 +70,42 @@ class OneShotConfig(PruningConfig):
     """Prune a dense network to ``density`` at once, then finetune; ``finetune: null`` skips the finetuning.
 
     A network that starts with a mask (``source_net``) is pruned further within it, to ``density`` of all its weights.
+
+    Attributes:
+        couple: score and remove filters over all layers that share them: what enters a sum, a concatenation or a
+            depthwise convolution, heads of attention and hidden units of MLPs (trials/sparsity/coupled.py). ``density``
+            is then a share of these units. Off, as in the published methods, which leave such layers whole.
     """
 
     method: Literal["one_shot"] = "one_shot"
     density: float = Field(gt=0, le=1)
+    couple: bool = False
     finetune: FinetuneRecipe | None = FinetuneRecipe()
+
+    @model_validator(mode="after")
+    def _coupled_filters(self) -> OneShotConfig:
+        for field, value, allowed in (
+            ("pattern", self.pattern, ("filter",)),
+            ("distribution", self.distribution, COUPLED_DISTRIBUTIONS),
+            ("score", self.score, tuple(COUPLED_SCORES)),
+        ):
+            if self.couple and value not in allowed:
+                raise ValueError(
+                    f"{field} is {value!r}, but couple removes filters over several layers and takes {field} "
+                    f"{' or '.join(map(repr, allowed))} only: give that, or couple false"
+                )
+        return self
+
+    def masks(self, net: Net, density: float, level: int = 0) -> Masks:
+        if not self.couple:
+            return super().masks(net, density, level)
+        return coupled_masks(
+            net.model,
+            density=density,
+            score=self.score,
+            distribution=self.distribution,
+            generator=generator_for(self, "score", level),
+        )
 
 
 def require_weight_pattern(pattern: str, density: float) -> None:
@@ -123,15 +156,32 @@ class OneShot(Method):
         return dense_source(self.config)
 
     def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
+        if self.config.couple:  # of units over several layers, which no count of one layer's filters shows
+            return ()
         return (self.config.asked_share(model, self.config.density),)
 
     def check(self, model: nn.Module, data: DataHeader) -> None:
         config = self.config
+        if config.couple:
+            if not config.file_starts:
+                self._check_units(model)
+            return
         layers = config.layers(model, data)
         if not config.file_starts:
             self._check_budget(layers, Budget.dense(layers, PATTERNS[config.pattern]), config.density)
 
+    def _check_units(self, model: nn.Module) -> None:
+        units = units_of(model)
+        keep = units_to_keep(units, self.config.density, self.config.distribution)
+        if self.config.density < 1 and sum(keep) == len(units.group):
+            raise UserError(
+                f"density is {self.config.density:g}, but of {len(units.group)} coupled units none would be pruned: ask "
+                "for a lower density"
+            )
+
     def check_left(self, layers: Sequence[LeftLayer]) -> None:
+        if self.config.couple:  # how the layers of a file's network hang together shows when it is pruned
+            return
         pattern = PATTERNS[self.config.pattern]
         density = sum(layer.kept for layer in layers) / sum(layer.weights for layer in layers)
         chosen = left_with(layers, pattern)
