@@ -38,6 +38,8 @@ def lively(name: str) -> nn.Module:
         model: nn.Module = get_model(name).double().eval()
     generator = torch.Generator().manual_seed(0)
     for key, tensor in model.state_dict().items():
+        if not tensor.is_floating_point():
+            continue
         if tensor.dim() > 1:
             tensor.uniform_(-1, 1, generator=generator).mul_((6 / tensor[0].numel()) ** 0.5)
         elif tensor.dim() == 1:
@@ -49,9 +51,7 @@ def lively(name: str) -> nn.Module:
 @torch.no_grad()
 def ours(model: nn.Module, x: Tensor) -> tuple[Tensor, nn.Module]:
     """Mask half of the coupled units and cut them; returns the masked network's outputs and the smaller one."""
-    masks = coupled_masks(
-        model, density=DENSITY, distribution="uniform", generator=torch.Generator().manual_seed(0)
-    )
+    masks = coupled_masks(model, density=DENSITY, distribution="uniform", generator=torch.Generator().manual_seed(0))
     for name, mask in masks.items():
         model.get_parameter(name).mul_(mask)
     masked = copy.deepcopy(model)
@@ -82,7 +82,11 @@ def theirs(model: nn.Module, x: Tensor) -> tuple[Tensor, nn.Module]:
     for group in pruner.step(interactive=True):
         for dep, positions in group:
             module, name = dep.target.module, names.get(dep.target.module, "")
-            if dep.handler in inputs and isinstance(module, (nn.Conv2d, nn.Linear)) and getattr(module, "groups", 1) == 1:
+            if (
+                dep.handler in inputs
+                and isinstance(module, (nn.Conv2d, nn.Linear))
+                and getattr(module, "groups", 1) == 1
+            ):
                 left = entries[name].get("left", torch.arange(module.weight.shape[1]))
                 off = torch.as_tensor(positions)
                 masked.get_submodule(name).weight[:, left[off]] = 0

@@ -58,5 +58,3 @@ def is_plain_attention(module: Any) -> bool:
 def with_fewer_heads(module: nn.Module) -> nn.Module:
     """Return attention that may lose heads, with the same parameters."""
     return FewerHeads(module) if isinstance(module, nn.MultiheadAttention) else module
-
-

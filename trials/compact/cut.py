@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from trials.compact.attention import with_fewer_heads
-from trials.compact.flow import Flow, flow_of
+from trials.compact.flow import Flow, flow_of, is_grouped
 from trials.compact.graph import Channels, dependencies, sources
 from trials.compact.groups import cut_of
 from trials.errors import listed
@@ -43,7 +43,9 @@ def kept_rows(model: nn.Module, removed: Mapping[str, Tensor], pattern: Literal[
         raise ValueError(f"{unknown[0]} is not the weight of a convolution or linear layer of the model")
     rows = removed if pattern == "filter" else _rows_of_columns(model, graph, removed)
     stay = {name: _complement(name, indices, len(model.get_parameter(name))) for name, indices in rows.items()}
-    _require_whole(flow, stay, {name: channels.pinned for name, channels in graph.items()}, "{} must keep all its filters: {}")
+    _require_whole(
+        flow, stay, {name: channels.pinned for name, channels in graph.items()}, "{} must keep all its filters: {}"
+    )
     return _of_all(flow, stay)
 
 
@@ -235,7 +237,9 @@ def _resized(module: Any, before: int) -> None:
     """Update a module's attributes to its weight, of which it had ``before`` rows."""
     if isinstance(module, nn.Conv2d):
         rows, columns = module.weight.shape[:2]
-        module.groups = rows // (before // module.groups) if module.groups > 1 else 1  # a group is left whole, or not
+        if is_grouped(module):  # a group is left whole, or not, also if only one is left
+            module.groups = rows // (before // module.groups)
+            module.was_grouped = True
         module.out_channels, module.in_channels = rows, columns * module.groups
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape

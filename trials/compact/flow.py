@@ -206,7 +206,7 @@ class Flow(Calls):
         if any(d != 1 for d in self.labels.varying(x)):
             self.labels.fix(x, f"they enter {name} as pixels")
         columns = self.shaping.along(x, 1)
-        if module.groups == 1:
+        if not is_grouped(module):
             self._reads(f"{name}.weight", columns)
         else:
             self._grouped(name, module, columns, rows)
@@ -318,6 +318,11 @@ def _followed(model: nn.Module) -> Flow:
         f"{type(model).__name__} cannot be made smaller, because its forward pass runs on no square image of up to 320 "
         f"pixels (the last try {reason}): keep it whole"
     )
+
+
+def is_grouped(module: nn.Conv2d) -> bool:
+    """Whether a convolution has groups, or had some before all but one were cut."""
+    return module.groups > 1 or getattr(module, "was_grouped", False)
 
 
 def tensors_in(value: Any) -> list[Tensor]:

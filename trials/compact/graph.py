@@ -4,8 +4,8 @@ It is what :mod:`trials.compact.flow` finds, told layer by layer: the model is t
 neither data nor weights are needed. Each channel is followed from the convolution or linear layer that produces it,
 through operations that act on channels independently (norms, depthwise convolutions, activations, pooling, flattening),
 to the layers that read it. Channels that others depend on (in a sum, a grouped convolution, the network's outputs, an
-unknown operation) are pinned here: the layer that produces them must keep all its rows, unless whole units of
-:mod:`trials.compact.groups` go.
+unknown operation, one that does not map 0 to 0) are pinned here: the layer that produces them must keep all its rows,
+unless whole units of :mod:`trials.compact.groups` go.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ def _channels(flow: Flow, layer: str, rows: dict[str, Tensor], depthwise: set[st
             if inside[rows[f"{name}.weight"]].any():
                 channels.depthwise.append(name)
             continue
-        part = next((f"{name}.{part}" for part in ("weight", "running_mean") if f"{name}.{part}" in flow.entries.of), "")
+        part = next(
+            (f"{name}.{part}" for part in ("weight", "running_mean") if f"{name}.{part}" in flow.entries.of), ""
+        )
         if part and inside[flow.labels.find(flow.entries.of[part][0])].any():
             channels.norms.append(name)
     return channels
@@ -103,6 +105,8 @@ def _pinned(flow: Flow, channels: Channels, rows: Tensor, made: Tensor, named: d
             return f"{name} is used twice"
     if flow.labels.fixed(rows).any():
         return flow.labels.reason(rows)
+    if flow.labels.shifted(rows).any():
+        return "they enter an operation that does not map 0 to 0"
     for name in entries.grouped:
         if torch.isin(flow.labels.find(entries.of[f"{name}.weight"][0]), rows).any():
             return f"{name} is a grouped convolution"

@@ -93,9 +93,7 @@ class Labels:
             return []
         roots = self.find(narrow)
         roots = roots.masked_fill(self.fixed(roots), 0)
-        return [
-            dim for dim, n in enumerate(narrow.shape) if n > 1 and (roots != roots.narrow(dim, 0, 1)).any()
-        ]
+        return [dim for dim, n in enumerate(narrow.shape) if n > 1 and (roots != roots.narrow(dim, 0, 1)).any()]
 
 
 def dense(*labels: Tensor) -> list[Tensor]:

@@ -41,7 +41,9 @@ class Calls:
             return self._plain(node, name, args, kwargs)
         if name in ("_assert", "assert_"):
             return None
-        if (name == "getitem" and not isinstance(args[0], Tensor)) or hasattr(target, "_fields"):  # a named tuple's class
+        if (name == "getitem" and not isinstance(args[0], Tensor)) or hasattr(
+            target, "_fields"
+        ):  # a named tuple's class
             return target(*args, **kwargs)
         function = getattr(self, f"_on_{name.strip('_')}", None)
         x = args[0] if args else next(iter(kwargs.values()))
@@ -68,8 +70,10 @@ class Calls:
         if name in POOLS:
             small = torch.zeros(1, 1, *x.shape[-2:])
             made = node.target(small, *args[1:], **kwargs)  # type: ignore[operator]
-            return self.shaping.pooled(x, made.shape[-2:], reason) if isinstance(made, Tensor) else self.unknown(
-                node, name, args, kwargs
+            return (
+                self.shaping.pooled(x, made.shape[-2:], reason)
+                if isinstance(made, Tensor)
+                else self.unknown(node, name, args, kwargs)
             )
         return self.unknown(node, name, args, kwargs)
 

@@ -143,11 +143,15 @@ class Shaping:
     def _attribute(self, size: int, *, heads: bool = False) -> str:
         """The one attribute of the current module that holds a size; empty if there is none, or several."""
         path, module = self.owner
-        names = [
-            name
-            for name, value in vars(module).items()
-            if type(value) is int and value == size and not name.endswith("head_dim")
-        ] if module is not None and not isinstance(size, Size) else []
+        names = (
+            [
+                name
+                for name, value in vars(module).items()
+                if type(value) is int and value == size and not name.endswith("head_dim")
+            ]
+            if module is not None and not isinstance(size, Size)
+            else []
+        )
         if many := [name for name in names if "heads" in name]:
             names = many
         elif heads:
@@ -164,7 +168,9 @@ class Shaping:
             if all(part.stride(d) == 0 for part in thin):
                 thin = [part.narrow(d, 0, 1) for part in thin]
         made = join(thin, dim)
-        return self.one_axis(made.expand(*made.shape[: made.dim() - len(ends)], *(parts[0].shape[d] for d in ends)), reason)
+        return self.one_axis(
+            made.expand(*made.shape[: made.dim() - len(ends)], *(parts[0].shape[d] for d in ends)), reason
+        )
 
     def divide(self, labels: Tensor, pieces: Sequence[Tensor], sizes: Any, dim: int, reason: str) -> tuple[Tensor, ...]:
         """Return the pieces of a tensor; equal ones lose the same channels, if their number follows the tensor's."""

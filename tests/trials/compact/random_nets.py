@@ -130,9 +130,13 @@ class Block(nn.Sequential):
 def conv(draw: random.Random, before: int, after: int, groups: int = 1) -> nn.Sequential:
     """A convolution with or without bias and norm, and an activation."""
     kernel = draw.choice([1, 3])
-    layers: list[nn.Module] = [nn.Conv2d(before, after, kernel, padding=kernel // 2, bias=draw.random() < 0.5, groups=groups)]
+    layers: list[nn.Module] = [
+        nn.Conv2d(before, after, kernel, padding=kernel // 2, bias=draw.random() < 0.5, groups=groups)
+    ]
     if draw.random() < 0.7:
-        layers.append(draw.choice([nn.BatchNorm2d(after), nn.BatchNorm2d(after), nn.InstanceNorm2d(after, affine=True)]))
+        layers.append(
+            draw.choice([nn.BatchNorm2d(after), nn.BatchNorm2d(after), nn.InstanceNorm2d(after, affine=True)])
+        )
     layers.append(draw.choice([nn.ReLU(), nn.GELU(), nn.Sigmoid(), nn.Hardswish(), nn.Identity()]))
     return nn.Sequential(*layers)
 
@@ -187,6 +191,8 @@ def lively(model: nn.Module, seed: int = 0) -> nn.Module:
     model = model.double().eval()
     generator = torch.Generator().manual_seed(seed)
     for key, tensor in model.state_dict().items():
+        if not tensor.is_floating_point():
+            continue
         if tensor.dim() > 1:
             tensor.uniform_(-1, 1, generator=generator).mul_((6 / tensor[0].numel()) ** 0.5)
         elif tensor.dim() == 1:
