@@ -1,7 +1,7 @@
 """Coupled pruning beside Torch-Pruning: half of the channels of five networks, on random weights and one image size.
 
-For each network: parameters and multiply-adds left, the largest difference between the outputs of the smaller network and
-of the whole one with the same channels masked (relative to the largest output, float64), and seconds to find the
+For each network: parameters and multiply-adds left, the largest difference between the outputs of the smaller network
+and of the whole one with the same channels masked (relative to the largest output, float64), and seconds to find the
 channels and cut them. Torch-Pruning (https://github.com/VainF/Torch-Pruning) is no dependency: its rows are left out
 where it is not installed. ``python -m benchmarks coupled``; SWEEPER_COUPLED=NAME,... for other torchvision models.
 """

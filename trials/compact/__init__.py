@@ -5,7 +5,7 @@ from __future__ import annotations
 from trials.compact.cut import Kept, cut_tensors, kept_rows, obstacles, require_rows, shrink, slices, spread
 from trials.compact.files import Architecture, load, save
 from trials.compact.graph import Channels, dependencies
-from trials.compact.groups import Units, rows_of, spared, units_of, unread
+from trials.compact.groups import Units, spared, unit_rows, units_of, unread
 from trials.compact.silent import removable, silent
 
 __all__ = [
@@ -20,13 +20,13 @@ __all__ = [
     "obstacles",
     "removable",
     "require_rows",
-    "rows_of",
     "save",
     "shrink",
     "silent",
     "slices",
     "spared",
     "spread",
+    "unit_rows",
     "units_of",
     "unread",
 ]

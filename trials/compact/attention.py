@@ -35,7 +35,7 @@ class FewerHeads(nn.Module):
             raise ValueError("attention with removed heads computes self-attention only, without returning weights")
         x = query if self.batch_first else query.transpose(0, 1)
         three = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # [B, N, 3 H D]
-        heads = three.unflatten(-1, (3, self.num_heads, int(self.head_dim))).permute(2, 0, 3, 1, 4)
+        heads = three.view(*three.shape[:2], 3, self.num_heads, int(self.head_dim)).permute(2, 0, 3, 1, 4)
         queries, keys, values = heads.unbind(0)  # [B, H, N, D] each
         dropout = float(self.dropout) if self.training else 0.0
         mixed = F.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout)

@@ -233,11 +233,12 @@ def resize(model: nn.Module, cut: Slices) -> None:
             _resized(module, len(value))
 
 
-def _resized(module: Any, before: int) -> None:
+def _resized(layer: nn.Module, before: int) -> None:
     """Update a module's attributes to its weight, of which it had ``before`` rows."""
-    if isinstance(module, nn.Conv2d):
+    module: Any = layer
+    if isinstance(layer, nn.Conv2d):
         rows, columns = module.weight.shape[:2]
-        if is_grouped(module):  # a group is left whole, or not, also if only one is left
+        if is_grouped(layer):  # a group is left whole, or not, also if only one is left
             module.groups = rows // (before // module.groups)
             module.was_grouped = True
         module.out_channels, module.in_channels = rows, columns * module.groups

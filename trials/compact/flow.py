@@ -8,29 +8,24 @@ columns of a layer have the labels of what it reads. An operation that is not kn
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import math
-import operator
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn import functional as F
 
 from trials.compact.attention import FewerHeads, is_plain_attention
-from trials.compact.labels import Labels
+from trials.compact.labels import Labels, distinct_and_positions
 from trials.compact.operations import Calls
-from trials.compact.shapes import Shaping, Size
+from trials.compact.shapes import Shaping
+from trials.compact.tracing import Shape, shapes_to_try, traced
 from trials.errors import UserError
 
 LAYERS = (nn.Conv2d, nn.Linear)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm2d)
 NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
-Shape = tuple[int, ...]
 FEW = 10
 """Shapes that are tried whatever the error is."""
 
@@ -63,54 +58,6 @@ class Entries:
     def layers(self) -> set[str]:
         """Names of the convolutions and linear layers that are called."""
         return {weight.removesuffix(".weight") for weight in self.calls}
-
-
-class Tracer(fx.Tracer):
-    """Traces into everything but torch's own modules and attention that has lost heads."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, FewerHeads) or super().is_leaf_module(m, module_qualified_name)
-
-
-def traced(model: nn.Module) -> list[fx.Graph]:
-    """Return the forward pass in evaluation mode, and in training mode if that is another one.
-
-    Raises:
-        UserError: the model's forward pass cannot be traced, for example because it branches on its input.
-    """
-    before = {module: module.training for module in model.modules()}
-    graphs: list[fx.Graph] = []
-    try:
-        for mode in (False, True):
-            model.train(mode)
-            graphs.append(Tracer().trace(model))
-    except Exception as error:  # noqa: BLE001  whatever the model's own code raises for a symbol
-        line = str(error).strip().partition("\n")[0]
-        raise UserError(
-            f"{type(model).__name__} cannot be made smaller, because its forward pass cannot be traced ({line}): "
-            "write it without branches on its input"
-        ) from None
-    finally:
-        for module, mode in before.items():
-            module.training = mode
-    one, other = ([(node.op, str(node.target)) for node in graph.nodes] for graph in graphs)
-    return graphs[:1] if one == other else graphs
-
-
-def shapes_to_try(model: nn.Module) -> Iterator[Shape]:
-    """Yield shapes of one input that may fit: what the model says of itself, usual sizes, all others up to 320."""
-    modules = list(model.modules())
-    first: Any = next((module for module in modules if isinstance(module, LAYERS)), None)
-    said = [getattr(module, name, None) for module in modules for name in ("image_size", "img_size", "input_size")]
-    given = [size[-1] if isinstance(size, (tuple, list)) and size else size for size in said]
-    usual = [*(size for size in given if isinstance(size, int)), 32, 64, 224, 299, 28, 96, 128, 384]
-    sizes = list(dict.fromkeys([*usual, *range(1, 320)]))
-    if isinstance(first, nn.Conv2d):
-        yield from ((first.in_channels, size, size) for size in sizes)
-    elif isinstance(first, nn.Linear):
-        yield (first.in_features,)
-        yield (4, first.in_features)
-        yield from ((channels, size, size) for size in sizes for channels in (3, 1, 2, 4))
 
 
 class Flow(Calls):
@@ -279,7 +226,7 @@ class Flow(Calls):
         """Fix channels whose number is computed from another that would not shrink in proportion."""
         for size in self.shaping.computed:
             roots, sources = self.labels.find(size.counted), self.labels.find(size.source)
-            classes, inverse = torch.cat([roots, sources]).unique(return_inverse=True)
+            classes, inverse = distinct_and_positions(torch.cat([roots, sources]))
             made = torch.bincount(inverse[: len(roots)], minlength=len(classes))
             from_ = torch.bincount(inverse[len(roots) :], minlength=len(classes))
             wrong = classes[made * len(sources) != from_ * len(roots)]
@@ -307,12 +254,14 @@ def flow_of(model: nn.Module) -> Flow:
 def _followed(model: nn.Module) -> Flow:
     graphs = traced(model)
     reason = "no layer reads the input"
+    kinds: set[str] = set()
     for number, shape in enumerate(shapes_to_try(model)):
         try:
             return Flow(model, graphs, shape)
         except Exception as error:  # noqa: BLE001  whatever a model's own code raises for a wrong shape
-            if number >= FEW and not isinstance(error, (Impossible, AssertionError)):
-                break  # it is not the shape that is wrong
+            kinds.add("" if isinstance(error, Impossible) else "".join(c for c in str(error) if not c.isdigit()))
+            if number >= FEW and len(kinds) == 1 and "" not in kinds:
+                break  # whatever the shape, it is not what is wrong
             reason = f"for {'x'.join(map(str, shape))}: {str(error).strip().partition(chr(10))[0]}"
     raise UserError(
         f"{type(model).__name__} cannot be made smaller, because its forward pass runs on no square image of up to 320 "

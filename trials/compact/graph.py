@@ -48,11 +48,12 @@ def dependencies(model: nn.Module) -> dict[str, Channels]:
     depthwise = {name for name in flow.entries.passes if name in flow.entries.layers}
     rows = {weight: flow.labels.find(flow.entries.of[weight][0]) for weight in flow.entries.makers}
     made = torch.bincount(torch.cat([r for w, r in rows.items() if w.removesuffix(".weight") not in depthwise]))
+    read = {weight: flow.labels.find(flow.entries.of[weight][1]) for weight in flow.entries.readers}
     found: dict[str, Channels] = {}
     for weight in flow.entries.makers:
         layer = weight.removesuffix(".weight")
         if layer in flow.entries.layers:
-            channels = _channels(flow, layer, rows, depthwise)
+            channels = _channels(flow, layer, rows, read, depthwise)
             channels.pinned = _pinned(flow, channels, rows[weight], made, named)
             found[weight] = channels
     return found
@@ -70,15 +71,17 @@ def sources(graph: dict[str, Channels]) -> dict[str, Channels]:
     return found
 
 
-def _channels(flow: Flow, layer: str, rows: dict[str, Tensor], depthwise: set[str]) -> Channels:
+def _channels(
+    flow: Flow, layer: str, rows: dict[str, Tensor], read: dict[str, Tensor], depthwise: set[str]
+) -> Channels:
     mine = rows[f"{layer}.weight"]
     channels = Channels(layer)
     if layer in depthwise:
         return channels
     inside = torch.zeros(flow.labels.count, dtype=torch.bool)
     inside[mine] = True
-    for weight in flow.entries.readers:
-        if inside[flow.labels.find(flow.entries.of[weight][1])].any():
+    for weight, columns in read.items():
+        if inside[columns].any():
             channels.readers.append(weight.removesuffix(".weight"))
     for name in flow.entries.passes:
         if name in depthwise:

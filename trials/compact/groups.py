@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from trials.compact.flow import Flow, flow_of
+from trials.compact.labels import distinct, distinct_and_positions
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def units_of(model: nn.Module) -> Units:
     entries, labels = flow.entries, flow.labels
     rows = {weight: entries.of[weight][0] for weight in entries.makers}
     free = [labels.find(row[~labels.fixed(row)]) for row in rows.values()]
-    roots = torch.cat([torch.zeros(0, dtype=torch.int64), *free]).unique()
+    roots = distinct(torch.cat([torch.zeros(0, dtype=torch.int64), *free]))
     number = torch.full((labels.count,), -1)
     number[roots] = torch.arange(len(roots))
     members = {
@@ -55,7 +56,7 @@ def units_of(model: nn.Module) -> Units:
     group = _grouped(len(roots), [members[weight][0] for weight in rows])
     names: list[list[str]] = [[] for _ in range(int(group.max()) + 1 if len(group) else 0)]
     for weight in rows:
-        for number_ in {int(group[unit]) for unit in members[weight][0].unique() if unit >= 0}:
+        for number_ in {int(group[unit]) for unit in distinct(members[weight][0]) if unit >= 0}:
             names[number_].append(weight)
     fixed = {weight: labels.reason(row) for weight, row in rows.items() if labels.fixed(row).all()}
     return Units(members, group, tuple(map(tuple, names)), tuple(entries.readers), fixed)
@@ -69,10 +70,10 @@ def _grouped(units: int, rows: list[Tensor]) -> Tensor:
         changed = False
         for row in rows:
             mine = row[row >= 0]
-            if len(mine) and len(found := parent[mine].unique()) > 1:
+            if len(mine) and len(found := distinct(parent[mine])) > 1:
                 parent[torch.isin(parent, found)] = found.min()
                 changed = True
-    return parent.unique(return_inverse=True)[1] if units else parent
+    return distinct_and_positions(parent)[1]
 
 
 def spared(units: Units, off: Tensor) -> Tensor:
@@ -99,7 +100,7 @@ def unread(model: nn.Module, units: Units) -> Tensor:
     return ~read
 
 
-def rows_of(units: Units, off: Tensor) -> dict[str, Tensor]:
+def unit_rows(units: Units, off: Tensor) -> dict[str, Tensor]:
     """Return the rows, int64 indices by weight name, of all layers that make the units ``off`` (bool [units])."""
     made = {weight for names in units.names for weight in names}
     found: dict[str, Tensor] = {}

@@ -40,12 +40,12 @@ class Labels:
 
     def unite(self, one: Tensor, other: Tensor, reason: str) -> None:
         """Put each label of ``one`` into the class of its partner in ``other``; partners of 0 are fixed instead."""
-        one, other = dense(*torch.broadcast_tensors(one, other))
+        one, other = dense(*torch.broadcast_tensors(one, other))  # type: ignore[no-untyped-call]
         alone = (one == 0) ^ (other == 0)
         if alone.any():
             self.fix((one + other)[alone], reason)
         n = len(self._parent)
-        pairs = (one * n + other)[(one != 0) & (other != 0)].unique()
+        pairs = distinct((one * n + other)[(one != 0) & (other != 0)])
         one, other = pairs // n, pairs % n
         while len(one):
             one, other = self.find(one), self.find(other)
@@ -57,7 +57,7 @@ class Labels:
     def fix(self, labels: Tensor, reason: str) -> None:
         """Say that the classes of these labels must stay whole; of several reasons the first counts."""
         (labels,) = dense(labels)
-        labels = labels[labels != 0].unique()
+        labels = distinct(labels[labels != 0])
         if len(labels):
             self._fixed.append((labels, reason))
             self._is_fixed[labels] = True
@@ -111,3 +111,15 @@ def slim(labels: Tensor) -> Tensor:
         if size > 1 and (labels.stride(dim) == 0 or bool((labels == labels.narrow(dim, 0, 1)).all())):
             labels = labels.narrow(dim, 0, 1)
     return labels
+
+
+def distinct(labels: Tensor) -> Tensor:
+    """The different ones of some integers, ascending."""
+    found: Tensor = labels.unique()  # type: ignore[no-untyped-call]
+    return found
+
+
+def distinct_and_positions(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The different ones of some integers, ascending, and the position of each among them."""
+    found: tuple[Tensor, Tensor] = labels.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+    return found

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import operator
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn import functional as F
 
 from trials.compact.labels import Labels
 from trials.compact.shapes import MOVES, Shaping, Size
@@ -178,7 +176,7 @@ class Calls:
 
     def _on_split(self, x: Tensor, sizes: Any, dim: int = 0, *, reason: str) -> Any:
         whole = [int(n) for n in sizes] if isinstance(sizes, (list, tuple)) else int(sizes)
-        return self.shaping.divide(x, x.split(whole, dim), sizes, dim, reason)
+        return self.shaping.divide(x, torch.split(x, whole, dim), sizes, dim, reason)
 
     def _on_unbind(self, x: Tensor, dim: int = 0, *, reason: str) -> Any:
         if dim % x.dim() in self.labels.varying(x):
@@ -265,4 +263,5 @@ def _zeroed(module: nn.Module) -> nn.Module:
     def zeros(x: Tensor) -> Tensor:
         return torch.zeros(x.shape, dtype=torch.float32 if x.is_floating_point() else x.dtype)
 
-    return copy.deepcopy(module)._apply(zeros)  # type: ignore[no-untyped-call]
+    made: nn.Module = copy.deepcopy(module)._apply(zeros)  # type: ignore[no-untyped-call]
+    return made

@@ -1,8 +1,8 @@
 """Operations that move, join and divide channels, applied to tensors of labels instead of activations.
 
 A tensor of labels has the shape of an activation and says of each entry which channel it belongs to. What only moves
-entries (``view``, ``permute``, ``cat``, ...) runs on labels as it is. The rule that keeps a cut network right is that the
-classes of a tensor differ along one dimension at most: then removing a class removes whole slices of it. Where an
+entries (``view``, ``permute``, ``cat``, ...) runs on labels as it is. The rule that keeps a cut network right is that
+the classes of a tensor differ along one dimension at most: then removing a class removes whole slices of it. Where an
 operation divides channels over several dimensions, the classes are united along all of them but one.
 """
 
@@ -98,19 +98,20 @@ class Shaping:
             if any(narrow.shape[d] == 1 < wide.shape[d] for d in self.labels.varying(wide)) and (narrow != 0).any():
                 self.labels.fix(narrow, f"{reason}, one with many")
                 pair[1 - i] = torch.zeros_like(narrow)
-        shape = torch.broadcast_shapes(pair[0].shape, pair[1].shape)
+        shape = _common(pair[0].shape, pair[1].shape)
         wide_one, wide_other = pair[0].expand(shape), pair[1].expand(shape)
         self.labels.unite(wide_one, wide_other, reason)
         return self.one_axis(wide_one if (wide_one != 0).any() else wide_other, reason)
 
     def multiplied(self, one: Tensor, other: Tensor, reason: str) -> Tensor:
         """Return the labels of a batched matrix product; classes may differ along a common batch dimension only."""
-        shape = (*torch.broadcast_shapes(one.shape[:-2], other.shape[:-2]), one.shape[-2], other.shape[-1])
+        shape = (*_common(one.shape[:-2], other.shape[:-2]), one.shape[-2], other.shape[-1])
         for part in (one, other):
             if any(d >= part.dim() - 2 for d in self.labels.varying(part)):
                 self.labels.fix(part, reason)
         left, right = one[..., :1, :1], other[..., :1, :1]
-        return self.both(left, right, reason).expand(shape)
+        made: Tensor = self.both(left, right, reason).expand(shape)
+        return made
 
     def attended(self, query: Tensor, key: Tensor, value: Tensor, reason: str) -> Tensor:
         """Return the labels of scaled dot-product attention, [..., heads, N, D]; whole heads may go."""
@@ -236,3 +237,9 @@ MOVES: Mapping[str, Callable[..., Tensor]] = {
     for name in ("permute", "transpose", "squeeze", "unsqueeze", "flatten", "movedim", "swapaxes", "t", "select")
 }
 """Operations that move entries and are told no sizes; they run on labels as they are."""
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> torch.Size:
+    """The shape that two shapes broadcast to."""
+    shape: torch.Size = torch.broadcast_shapes(one, other)  # type: ignore[no-untyped-call]
+    return shape

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trials.compact.graph import Channels, dependencies
-from trials.compact.groups import rows_of, spared, units_of, unread
+from trials.compact.groups import spared, unit_rows, units_of, unread
 
 
 def removable(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -37,7 +37,7 @@ def silent(model: nn.Module) -> dict[str, Tensor]:
         if not channels.pinned:
             zero = _constant_zero(model, channels).cpu()
             off[units.members[name][0][zero]] = True
-    return rows_of(units, spared(units, off))
+    return unit_rows(units, spared(units, off))
 
 
 def _rows_off(model: nn.Module, channels: Channels, masks: Mapping[str, Tensor]) -> Tensor:

@@ -1,14 +1,14 @@
-"""Coupled pruning: what enters a sum, a concatenation or a depthwise convolution is scored and removed over all layers.
+"""Coupled pruning: what enters a sum, a concatenation or a depthwise convolution is removed over all its layers.
 
-The units are those of :mod:`trials.compact.groups`. The score of unit k of group g is, as in DepGraph (Fang et al. 2023,
+The units are those of :mod:`trials.compact.groups`. The score of unit k of group g is, as in DepGraph (Fang et al.,
 https://arxiv.org/abs/2301.12900, section 3.3),
 
     I[g, k] = sum over the weights w of g of ||w[k]||_2^2
 
 over every row that makes the unit and every column that reads it. One ranking over several groups compares I[g, k]
 divided by its mean over the group: sums grow with the number and the size of a group's layers. (The paper divides by
-the mean of the group's N largest; its released code, VainF/Torch-Pruning 1.6, takes the mean over the members instead of
-the sum, which after the division differs only where the units of a group have different numbers of members.)
+the mean of the group's N largest. Its released code, VainF/Torch-Pruning 1.6, takes the mean over the members instead
+of the sum; after the division these differ only where the units of a group have different numbers of members.)
 
 Masks are off in the rows and in the columns of a removed unit. No layer reads it then, so that biases, batch norms and
 activations between change no output: the network without these channels computes what the masked one does.
@@ -89,8 +89,8 @@ def units_to_keep(units: Units, density: float, distribution: str, count: Count 
     keep = count(density, sum(sizes))
     if keep < len(sizes):
         raise UserError(
-            f"density is {density:g}, which keeps {keep} of {sum(sizes)} coupled units, but each of {len(sizes)} groups "
-            "must keep one: ask for a higher density, or distribution uniform"
+            f"density is {density:g}, which keeps {keep} of {sum(sizes)} coupled units, but each of {len(sizes)} "
+            "groups must keep one: ask for a higher density, or distribution uniform"
         )
     return [keep]
 

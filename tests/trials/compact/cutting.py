@@ -9,7 +9,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trials.compact import Architecture, dependencies, kept_rows, load, rows_of, save, shrink, silent, spared, units_of
+from trials.compact import (
+    Architecture,
+    dependencies,
+    kept_rows,
+    load,
+    save,
+    shrink,
+    silent,
+    spared,
+    unit_rows,
+    units_of,
+)
 from trials.models import MODELS
 
 
@@ -22,7 +33,7 @@ def mask_units(model: nn.Module, seed: int) -> dict[str, Tensor]:
     for weight in units.readers:
         member = units.members[weight][1]
         model.get_parameter(weight)[:, (member >= 0) & off[member]] = 0
-    return rows_of(units, off)
+    return unit_rows(units, off)
 
 
 @torch.no_grad()
@@ -50,7 +61,8 @@ def mask_filters(model: nn.Module, seed: int) -> dict[str, Tensor]:
 def assert_cut_equals_masked(model: nn.Module, masked: dict[str, Tensor], x: Tensor) -> dict[str, Tensor]:
     """What was masked is found and cut, and the outputs stay the same. Returns the rows that are kept."""
     expected = model(x)
-    assert expected.isfinite().all() and expected.std() > 1e-6
+    assert expected.isfinite().all()
+    assert expected.std() > 1e-6
     idle = silent(model)
     for weight, rows in masked.items():
         assert set(rows.tolist()) <= set(idle.get(weight, rows[:0]).tolist()), weight

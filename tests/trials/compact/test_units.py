@@ -1,4 +1,4 @@
-"""Units that go over several layers: whatever a network is composed of, its compact form computes what it did masked."""
+"""Units over several layers: whatever a network is composed of, its compact form computes what it did masked."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from torch import nn
 
+from trials.compact import units_of
 from trials.config.recipes import Recipe, one_of
 from trials.config.trial_config import StartsDense, TrialConfig
 from trials.data_header import DataHeader
@@ -20,7 +21,6 @@ from trials.methods.base import Method, Stage, TrainStage, generator_for, mutabl
 from trials.methods.budgets import Budget, LeftLayer, Shaped, layers_with, left_with, require_left, require_untied
 from trials.methods.dense import dense_source
 from trials.methods.model_facts import LayerFacts, facts_of
-from trials.compact import units_of
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, SCORES, Masks, build_masks, density_of, prunable
 from trials.sparsity.coupled import COUPLED_DISTRIBUTIONS, COUPLED_SCORES, coupled_masks, units_to_keep
 from trials.training.net import Net
@@ -175,8 +175,8 @@ class OneShot(Method):
         keep = units_to_keep(units, self.config.density, self.config.distribution)
         if self.config.density < 1 and sum(keep) == len(units.group):
             raise UserError(
-                f"density is {self.config.density:g}, but of {len(units.group)} coupled units none would be pruned: ask "
-                "for a lower density"
+                f"density is {self.config.density:g}, but of {len(units.group)} coupled units none would be pruned: "
+                "ask for a lower density"
             )
 
     def check_left(self, layers: Sequence[LeftLayer]) -> None:
