@@ -18,12 +18,15 @@ _FIGURES = """
     train_loss:real train_accuracy:real val_loss:real val_accuracy:real test_loss:real test_accuracy:real
     density:real sparsity:real kept:whole prunable:whole empty_layers:whole warnings:texts"""
 
+_COMPACT = "compact_macs:whole compact_flops:whole compact_parameters:whole"
+
 COLUMNS: dict[str, dict[str, Any]] = {
     "trials": _columns(
         f"""
         trial:text cell:text number:whole samples:whole
         status:text attempts:whole failures:whole error_type:text error_message:text {_FIGURES}
         compression:real macs:whole flops:whole dense_flops:whole speedup:real parameters:whole dense_parameters:whole
+        {_COMPACT} compact_speedup:real
         latency_ms_1:real latency_ms_128:real epochs:whole pruned_at:whole
         data:text data_source:text seconds:real host:text device:text started:text ended:text
         threads:whole torch:text cuda:text precision:text memory_format:text commit:text schema:whole
@@ -32,6 +35,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "epochs": _columns(
         f"""
         trial:text stage:text level:whole epoch:whole {_FIGURES} macs:whole flops:whole parameters:whole
+        {_COMPACT}
         variant:text seconds:real stage_id:text"""
     ),
     "layers": _columns(

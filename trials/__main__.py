@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from trials.commands.convert_pickle import convert_command
 from trials.commands.evaluate_pretrained import evaluate_command
 from trials.commands.export import compare_command, export_command
 from trials.commands.profile import profile_command
@@ -27,6 +28,7 @@ COMMANDS = {
     "compare": compare_command,
     "profile": profile_command,
     "evaluate_pretrained": evaluate_command,
+    "convert_pickle": convert_command,
 }
 
 

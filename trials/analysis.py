@@ -14,7 +14,7 @@ from trials.config.trial_config import TrialConfig
 from trials.data import load_data
 from trials.errors import UserError
 from trials.methods.parsing import parse
-from trials.networks.stored import network_of
+from trials.networks.stored import checkpoint, network_of, whole_masks
 from trials.sparsity import density_of
 from trials.sparsity.accounting import LayerSizes, summary
 from trials.training.build import build_loader, build_net
@@ -40,12 +40,14 @@ def load_trial(folder: Path) -> tuple[TrialConfig, Net]:
 
 
 def retention(folders: Sequence[Path]) -> dict[str, list[float]]:
-    """Share of weights that each trial's mask keeps, per masked layer in the network's order; 1 without a mask.
+    """Share of weights that each trial keeps, per layer that is masked or cut, in the network's order; else 1.
+
+    The share is one of the whole model's weights, also for a compact network.
 
     Raises:
         UserError: a folder holds no trial with a checkpoint.
     """
-    masks = [network_of(folder)["masks"] for folder in folders]
+    masks = [whole_masks(folder, checkpoint(folder)) for folder in folders]
     names = dict.fromkeys(name for found in masks for name in found)
     return {
         name.removesuffix(".weight"): [density_of({name: m[name]}) if name in m else 1.0 for m in masks]

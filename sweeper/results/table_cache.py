@@ -205,6 +205,7 @@ def _trial_row(
         row |= {"error_type": error.get("type"), "error_message": error.get("message")}
         row |= {**result, "compression": _ratio(result, "prunable", "kept")}
         row |= {"speedup": _ratio(result, "dense_flops", "flops")}
+        row |= {"compact_speedup": _ratio(result, "dense_flops", "compact_flops")}
         row |= {"seconds": state.seconds, "host": state.host, "device": state.device}
         row |= {"started": state.started or None, "ended": state.ended or None}
         where = state.environments

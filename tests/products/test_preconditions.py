@@ -26,11 +26,21 @@ def _data() -> Iterator[None]:
 @pytest.mark.usefixtures("_data")
 def test_a_method_trains_or_is_refused(method: str, model: str, tmp_path: Path) -> None:
     dataset = "medium" if model.startswith("ResNet") else "small"  # capitalised: for large images
-    start = {} if method in ("dense", "adaptive_sparsity", "dwp") else {"pretrain": {"epochs": 0}}
+    start = {} if method in ("dense", "finetune", "adaptive_sparsity", "dwp") else {"pretrain": {"epochs": 0}}
     fields = configs({method: {}})[method]
     if method == "single_layer":
         fields["ssim_threshold"] = -1.0  # only the layer of the lowest similarity: a net of fifty takes minutes
     trained = kept({"dataset": dataset, "model": model, **start, **fields}, tmp_path)
     shutil.rmtree(tmp_path)  # checkpoints of all pairs together take a hundred gigabytes
-    if method in ("dense", "one_shot", "imp", "bip", "hydra", "adaptive_sparsity", "prune_iterative", "regrow"):
+    if method in (
+        "dense",
+        "one_shot",
+        "imp",
+        "bip",
+        "hydra",
+        "finetune",
+        "adaptive_sparsity",
+        "prune_iterative",
+        "regrow",
+    ):
         assert trained, "these prune single weights of any model"

@@ -11,6 +11,7 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "imp": {"method": "imp", **WHAT},
     "bip": {"method": "bip", "density": 0.2, **WHAT},
     "hydra": {"method": "hydra", "density": 0.2, **WHAT},
+    "finetune": {"method": "finetune", "source_net": "pruned.pt", **WHAT},
     "l1": {"method": "l1", "stage_pr": 0.5, **WHAT},
     "greg1": {"method": "greg1", "stage_pr": 0.5, **WHAT},
     "greg2": {"method": "greg2", "stage_pr": 0.5, **WHAT},

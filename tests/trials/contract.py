@@ -13,12 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.trials.pruned_files import masked_file
+from trials.config.trial_config import TrialConfig
 from trials.data import DATASETS, RawData, header_of, load_data
 from trials.errors import UserError
 from trials.methods.parsing import parse
 from trials.methods.preconditions import require_runnable
 from trials.models import MODELS
 from trials.running.trial import TrialHost, run
+
+MASKED = "a file with a mask"
+"""Stands for the path of such a file, made for the model and the data."""
 
 NONE = {"epochs": 0}
 STEP = {"epochs": 1, "batch_size": 64, "lr": 1e-3}  # the default of 0.1 diverges at once in a net of 152 layers
@@ -33,6 +38,7 @@ METHODS_AT_ONCE: dict[str, dict[str, Any]] = {
     "imp": {"levels": 1, "prune_fraction": 0.5, "rewind": "none", "finetune": STEP},
     "bip": {"density": 0.5, "prune": STEP},
     "hydra": {"density": 0.5, "prune": STEP, "finetune": None},
+    "finetune": {"source_net": MASKED, "finetune": STEP},
     "l1": {"stage_pr": 0.5, "finetune": STEP},
     "greg1": {"stage_pr": 0.5, **GROWS, "finetune": NONE},
     "greg2": {"stage_pr": 0.5, **GROWS, "reg_granularity_pick": 1.0, "finetune": NONE},
@@ -241,12 +247,20 @@ def offered(patch: pytest.MonkeyPatch, models: Mapping[str, Callable[..., nn.Mod
         patch.setitem(DATASETS, name, lambda _folder, raw=raw: raw)
 
 
+def parsed(content: Mapping[str, Any]) -> TrialConfig:
+    """The config; a file with a mask is written where it starts from one."""
+    if content.get("source_net") == MASKED:
+        data = load_data(content["dataset"])
+        content = {**content, "source_net": masked_file(content["model"], data.num_classes, data.in_channels)}
+    return parse(content)
+
+
 def refused(content: Mapping[str, Any]) -> str:
     """Why the config is refused before anything starts, in one line; empty if it is not."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that linear layers stay whole
         try:
-            config = parse(content)
+            config = parsed(content)
             require_runnable(config, header_of(load_data(config.dataset)))
         except UserError as error:
             line = str(error)
@@ -263,7 +277,7 @@ def kept(content: Mapping[str, Any], storage: Path) -> bool:
         return False
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*linear layers stay whole.*")
-        config = parse(content)
+        config = parsed(content)
         state = run(config, storage / "sweep" / "trials" / config.id, TrialHost(storage / "stages"))
     assert state.status == "complete", (state.error or {}).get("traceback")
     return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tests.trials.pruned_files import masked_file
 from trials.config.trial_config import TrialConfig
 from trials.methods.parsing import parse
 from trials.methods.registry import METHODS
@@ -63,6 +64,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "prune": RECIPE,
         "finetune": None,
     },
+    "finetune": {"method": "finetune", "source_net": masked_file("tiny", 10, 1), "finetune": RECIPE},
     "prune_iterative": {
         "method": "prune_iterative",
         "levels": 2,

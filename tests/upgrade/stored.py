@@ -21,6 +21,8 @@ import torch
 import sweeper
 from sweeper.cli import main
 from trials.__main__ import main as trials_main
+from trials.compact import cut_tensors, slices
+from trials.networks.stored import network, network_of
 
 HERE = Path(__file__).resolve().parent
 STORAGE = HERE / "storage_6d359b9"
@@ -118,7 +120,19 @@ def exported(trial: Path, form: str, to: Path) -> dict[str, str]:
     """Type, shape and hash of the values of every tensor that ``python -m trials export`` writes."""
     assert trials_main(["export", str(trial), "--to", str(to), "--form", form]) == 0
     content = torch.load(to, map_location="cpu", weights_only=True)
+    if form == "dense":
+        content = as_small_as_stored(trial, content)
     return {name: described(tensor) for name, tensor in tensors(content)}
+
+
+def as_small_as_stored(trial: Path, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What a trial's own network has of a dense export. The storage's version wrote only that, in its own shapes."""
+    kept = network_of(trial).get("kept")
+    if not kept:
+        return state
+    model = network(trial)[0].build()
+    model.load_state_dict(state)
+    return cut_tensors(state, slices(model, kept))
 
 
 def tensors(content: Any, prefix: str = "") -> list[tuple[str, torch.Tensor]]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from trials.commands.pretrained_accuracy import (
     PATTERN_NAMES,
+    PRUNE_TYPES,
     Asked,
     Ratio,
     check_ratio,
@@ -30,8 +31,9 @@ from trials.training.device import resolve_device
 
 REFERENCE = Path(__file__).resolve().parents[2] / "results" / "reference" / "global_pruning_imagenet.csv"
 PRETRAINED_COLUMNS = (
-    *("table", "network", "pattern", "p_prune", "p_bern"),
+    *("table", "network", "prune_type", "pattern", "p_prune", "p_bern"),
     *("nominal_ratio", "unit_sparsity", "weight_sparsity", "parameter_sparsity"),
+    *("backward_candidate_units", "backward_candidate_weights"),
     *("acc1_percent", "acc5_percent", "loss", "images"),
     *("published_acc1_percent", "published_acc5_percent", "published_loss"),
 )
@@ -78,9 +80,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--network", action="append", default=[], help="a torchvision network to test instead; repeatable"
     )
+    parser.add_argument(
+        "--prune-type",
+        "--prune_type",
+        choices=PRUNE_TYPES,
+        default="global",
+        help="with --network; gradient prunes backward passes only, so the accuracies are the unpruned network's",
+    )
     parser.add_argument("--p-prune", type=_numbers, default=[0.0, 0.1, 0.2, 0.3], help="with --network: 0,0.1,...")
     parser.add_argument("--p-bern", type=_numbers, default=[1.0], help="with --network: 1,0.5,...")
-    parser.add_argument("--pattern", choices=PATTERN_NAMES, default="kernel", help="with --network; default: kernel")
+    parser.add_argument(
+        "--pattern",
+        choices=PATTERN_NAMES,
+        help="with --network; default, as released: kernel, and weight for --prune-type gradient",
+    )
     parser.add_argument(
         "--weights", action="append", default=[], metavar="NETWORK=FILE", help="weights to use instead of torchvision's"
     )
@@ -95,8 +108,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def _asked(options: argparse.Namespace) -> list[Asked]:
     if not options.network:
+        if options.prune_type != "global":
+            raise UserError(
+                f"prune-type is {options.prune_type!r}, but the published tables are of global pruning: name networks "
+                "(--network), of which it is to be shown"
+            )
         return read_reference(options.reference)
-    ratios = [check_ratio(Ratio(p, b, options.pattern)) for p, b in product(options.p_prune, options.p_bern)]
+    pattern = options.pattern or ("kernel" if options.prune_type == "global" else "weight")
+    pairs = product(options.p_prune, options.p_bern)
+    ratios = [check_ratio(Ratio(p, b, pattern, options.prune_type)) for p, b in pairs]
     return [Asked(network, ratio, {}) for network, ratio in product(options.network, ratios)]
 
 

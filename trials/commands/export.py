@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from trials.networks.export import FORMS, compare, export
+from trials.networks.stored import inputs_of
 from trials.storage.place import place
 
 
@@ -22,7 +23,8 @@ def export_command(arguments: list[str]) -> int:
     )
     options = parser.parse_args(arguments)
     export(options.trial, options.to, options.form)
-    print(f"{options.to} holds {options.trial.name} ({options.form})")
+    inputs = inputs_of(options.trial)
+    print(f"{options.to} holds {options.trial.name} ({options.form}){inputs and f'; its inputs are {inputs}'}")
     return 0
 
 

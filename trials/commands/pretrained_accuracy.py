@@ -2,6 +2,10 @@
 
 Images are read and decoded once for all networks and ratios: each batch goes through every pruned network before the
 next one is read. Only masks are stored per pruned network; its weights are computed from them for each batch.
+
+Backward-only pruning (``gradient``, "gredient" in the released test.py) leaves the forward pass as it is, so its
+accuracy is the unpruned network's, as that code's README says. The rows show what the backward passes would drop. The
+released code fails on convolutions with a bias (AlexNet, VGG); here they are evaluated like any other.
 """
 
 from __future__ import annotations
@@ -18,13 +22,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from trials.config.recipes import BackwardConfig
 from trials.data import Batch
 from trials.errors import UserError, unknown_name
 from trials.seeding import generator
 from trials.sparsity import PATTERNS, Masks, prunable
+from trials.sparsity.backward import BackwardPruner
 from trials.sparsity.dropping import drop, shares, spare
 
 PATTERN_NAMES = ("kernel", "weight", "kernel_mean", "filter_l1")
+PRUNE_TYPES = ("global", "gradient")
 _GRANULARITIES = {"filter": "filter_l1"}  # names in the published tables that differ from this project's
 
 
@@ -35,11 +42,18 @@ class Ratio:
     p_prune: float
     p_bern: float
     pattern: str
+    prune_type: str = "global"
 
     @property
-    def key(self) -> tuple[float, float, str]:
+    def key(self) -> tuple[float | str, ...]:
         """A key that is equal for ratios that prune the same; without candidates, p_bern and pattern do not matter."""
-        return (self.p_prune, self.p_bern if self.p_prune else 1.0, self.pattern if self.p_prune else "kernel")
+        backward = () if self.prune_type == "global" else (self.prune_type,)
+        return (
+            self.p_prune,
+            self.p_bern if self.p_prune else 1.0,
+            self.pattern if self.p_prune else "kernel",
+            *backward,
+        )
 
 
 @dataclass(frozen=True)
@@ -90,6 +104,8 @@ def check_ratio(ratio: Ratio) -> Ratio:
         raise UserError(f"p_bern is {ratio.p_bern:g}, but must be in [0, 1]")
     if ratio.pattern not in PATTERN_NAMES:
         raise UserError(unknown_name("pattern", ratio.pattern, PATTERN_NAMES))
+    if ratio.prune_type not in PRUNE_TYPES:
+        raise UserError(unknown_name("prune-type", ratio.prune_type, PRUNE_TYPES))
     return ratio
 
 
@@ -114,17 +130,22 @@ class PrunedNetwork:
 
     def __init__(self, model: nn.Module, ratio: Ratio, seed: int) -> None:
         self.model = model
-        self.masks = masks_of(model, ratio, seed) if ratio.p_prune else {}
+        self.masks = masks_of(model, ratio, seed) if ratio.p_prune and ratio.prune_type == "global" else {}
         everything = self.masks or {n: torch.ones_like(w, dtype=torch.bool) for n, w in prunable(model).items()}
         self.shares = shares(model, everything, PATTERNS[ratio.pattern if self.masks else "weight"])
         device = next(model.parameters()).device
         self.totals = torch.zeros(3, dtype=torch.float64, device=device)  # loss, top-1, top-5
         self.count = 0
 
-    def add(self, x: Tensor, y: Tensor) -> None:
+    def logits(self, x: Tensor) -> Tensor:
+        """Return the outputs [B, classes]."""
         weights = dict(self.model.named_parameters())
         masked = {name: weights[name] * mask for name, mask in self.masks.items()}
-        logits = functional_call(self.model, masked, (x,)).float()  # [B, classes]
+        logits: Tensor = functional_call(self.model, masked, (x,))
+        return logits.float()
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        logits = self.logits(x)
         top = logits.topk(min(5, logits.shape[1]), dim=1).indices == y[:, None]
         loss = F.cross_entropy(logits, y, reduction="sum")
         self.totals += torch.stack([loss.double(), top[:, 0].sum().double(), top.sum().double()])
@@ -133,6 +154,30 @@ class PrunedNetwork:
     def figures(self) -> dict[str, float]:
         loss, top1, top5 = (self.totals / max(self.count, 1)).tolist()
         return {"acc1_percent": 100 * top1, "acc5_percent": 100 * top5, "loss": loss, "images": self.count}
+
+
+class BackwardPrunedNetwork(PrunedNetwork):
+    """A network whose backward passes are pruned; its forward passes, which are evaluated, are not.
+
+    Attributes:
+        shares: shares of zeros in the forward pass (none), and of the candidates of the backward passes.
+    """
+
+    def __init__(self, model: nn.Module, ratio: Ratio, seed: int) -> None:
+        super().__init__(model, ratio, seed)
+        self.config = BackwardConfig(p_prune=ratio.p_prune, p_bern=ratio.p_bern, pattern=ratio.pattern)  # type: ignore[arg-type]  # checked by pydantic
+        self.generators = lambda layer: generator(seed, "bernoulli", *map(str, ratio.key), layer)
+        with self._pruner() as pruner:
+            pruner.refresh()
+            self.shares |= pruner.columns()
+
+    def _pruner(self) -> BackwardPruner:
+        return BackwardPruner(self.model, self.config, self.generators)
+
+    def logits(self, x: Tensor) -> Tensor:
+        with self._pruner():
+            logits: Tensor = self.model(x)
+        return logits.float()
 
 
 def evaluate_networks(
@@ -148,7 +193,8 @@ def evaluate_networks(
     for row in asked:
         key = (row.network, row.ratio.key)
         if key not in networks:
-            networks[key] = PrunedNetwork(models[row.network], row.ratio, seed)
+            kind = BackwardPrunedNetwork if row.ratio.prune_type == "gradient" else PrunedNetwork
+            networks[key] = kind(models[row.network], row.ratio, seed)
     with torch.no_grad():
         for x, y in batches:
             for network in networks.values():
@@ -160,10 +206,11 @@ def evaluate_networks(
             "table": "",
             **row.published,
             "network": row.network,
+            "prune_type": ratio.prune_type,
             "pattern": ratio.pattern,
             "p_prune": ratio.p_prune,
             "p_bern": ratio.p_bern,
             "nominal_ratio": ratio.p_prune * ratio.p_bern,
-            **found.shares,
+            **{key: value for key, value in found.shares.items() if key != "backward_nominal_ratio"},
             **found.figures(),
         }

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from trials.commands.arguments import add_threads
-from trials.compact import Architecture, removable
+from trials.compact import Architecture
 from trials.networks.stored import network
 from trials.sparsity.accounting import LayerSizes, layer_parameters, summary, torch_flops
 from trials.storage.place import place
+from trials.training.compact_form import compact_form
 from trials.training.device import resolve_device
 from trials.training.latency import measure
 from trials.training.net import Net
@@ -35,50 +36,51 @@ PROFILE_COLUMNS = (
 def profile(trial: Path, device: torch.device) -> list[dict[str, Any]]:
     """Return a row per form of a trial's network: PROFILE_COLUMNS, ``latency_ms_1`` and ``latency_ms_128`` (ms).
 
-    ``dense``: the unpruned model. ``sparse``: the masked model; its latency includes the multiplications by zero.
-    ``compact``: physically smaller, as stored or with the filters removed that the masks zero entirely.
+    ``dense``: the unpruned model. ``sparse``: the masked model; its figures are what the masks promise, as zeros cost
+    nothing in them, while its latency includes the multiplications by zero. ``compact``: what ``export --form compact``
+    writes: physically smaller, with the same outputs; the zeros that are left in it cost what other weights cost.
 
     Raises:
-        UserError: the folder holds no trial with a checkpoint.
+        UserError: the folder holds no trial with a checkpoint, or its model cannot be traced.
     """
     architecture, net = network(trial)
     dense = architecture.build()
-    sizes = LayerSizes.measured(copy.deepcopy(dense).to("meta"), architecture.shape)
+    sizes = LayerSizes.measured(dense, architecture.shape)
     total = torch_flops(dense, architecture.shape)
     rows = []
     for form, each in forms(Net(dense), net).items():
-        row = costs(each, sizes, total)
+        row = costs(each, sizes, total, torch_flops(each.model, architecture.shape))
         placed = _placed(each, architecture, device)
         rows.append({"trial": trial.name, "form": form, **row, **measure(placed, architecture.shape)})
     return rows
 
 
 def forms(dense: Net, net: Net) -> dict[str, Net]:
-    """Return the forms that a network has, by name (dense, sparse, compact)."""
+    """Return a network's forms by name: dense, sparse if it has masks, compact if it has masks or can be smaller."""
+    smaller = compact_form(net)
+    smaller.set_masks({})  # what is computed with, zeros included
     found = {"dense": dense}
     if net.masks:
         found["sparse"] = net
-    if net.kept and not net.masks:
-        found["compact"] = net
-    elif net.masks and (rows := removable(net.model, net.masks)):
-        smaller = Net(copy.deepcopy(net.model))
-        smaller.set_masks(net.masks)
-        smaller.kept = dict(net.kept)
-        smaller.shrink(rows, "filter")
-        smaller.set_masks({})
+    if net.masks or smaller.kept:
         found["compact"] = smaller
     return found
 
 
-def costs(net: Net, sizes: LayerSizes, dense_flops: int) -> dict[str, Any]:
+def costs(net: Net, sizes: LayerSizes, dense_flops: int, own_flops: int | None = None) -> dict[str, Any]:
     """Return density, MACs, FLOPs, speedup, parameters and compression of a network relative to its dense one.
 
     Args:
         sizes: layer sizes of the dense network.
-        dense_flops: FLOPs of the dense network; those saved by masks and smaller shapes are subtracted from it.
+        dense_flops: FLOPs of the dense network.
+        own_flops: FLOPs of the network as it is, with its zeros, from which those saved by masks are subtracted;
+            None: those of the dense network, less what the smaller shapes of its layers save.
     """
     left = summary(net, sizes)
-    flops = dense_flops - (sizes.dense_flops - left["flops"])
+    shapes = 2 * sizes.macs_of(net.model)
+    if own_flops is None:
+        own_flops = dense_flops - (sizes.dense_flops - shapes)
+    flops = own_flops - (shapes - left["flops"])
     masked = sum(p.numel() for p in net.model.parameters()) - left["parameters"]
     in_layers = layer_parameters(net.model) - masked
     return {

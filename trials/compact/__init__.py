@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from trials.compact.cut import Kept, cut_tensors, kept_rows, obstacles, require_rows, shrink, slices, spread
-from trials.compact.files import Architecture, load, save
+from trials.compact.files import Architecture, load, load_masks, save
 from trials.compact.graph import Channels, dependencies
 from trials.compact.groups import Units, spared, unit_rows, units_of, unread
-from trials.compact.silent import removable, silent
+from trials.compact.silent import silent, simplify
 
 __all__ = [
     "Architecture",
@@ -17,12 +17,13 @@ __all__ = [
     "dependencies",
     "kept_rows",
     "load",
+    "load_masks",
     "obstacles",
-    "removable",
     "require_rows",
     "save",
     "shrink",
     "silent",
+    "simplify",
     "slices",
     "spared",
     "spread",

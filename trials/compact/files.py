@@ -53,9 +53,19 @@ class Architecture:
         return cls(**{**record, "image_size": tuple(record["image_size"])})
 
 
-def save(path: Path, architecture: Architecture, kept: Kept, state: Mapping[str, Tensor]) -> None:
-    """Write a compact network: its architecture, the remaining rows of each shrunk layer, and its state dict."""
-    files.save(path, {"architecture": architecture.record(), "kept": dict(kept), "state_dict": dict(state)})
+def save(
+    path: Path,
+    architecture: Architecture,
+    kept: Kept,
+    state: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write a compact network: its architecture, the remaining rows of each shrunk layer, its state dict, its masks.
+
+    ``masks`` are bool, by weight name, in the shapes of the state dict; a file without any has no entry for them.
+    """
+    content = {"architecture": architecture.record(), "kept": dict(kept), "state_dict": dict(state)}
+    files.save(path, {**content, "masks": dict(masks)} if masks else content)
 
 
 def load(path: str | Path) -> nn.Module:
@@ -64,17 +74,9 @@ def load(path: str | Path) -> nn.Module:
     Raises:
         UserError: the file cannot be read or holds no compact network.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        architecture = Architecture.of(content["architecture"])
-        kept, state = content["kept"], content["state_dict"]
-    except OSError as error:
-        raise UserError(f"{str(path)!r} must be a file that can be read ({error})") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(
-            f"{str(path)!r} must hold a compact network, as export --form compact writes ({reason})"
-        ) from None
+    content = _content(path)
+    architecture = Architecture.of(content["architecture"])
+    kept, state = content["kept"], content["state_dict"]
     model = architecture.build()
     try:
         require_rows(model, kept)
@@ -84,3 +86,27 @@ def load(path: str | Path) -> nn.Module:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"{str(path)!r} holds a damaged compact network ({reason}): export it again") from None
     return model.eval()
+
+
+def load_masks(path: str | Path) -> dict[str, Tensor]:
+    """Load the masks of a compact network: bool, by weight name, in the shapes of its weights; empty if it has none.
+
+    Raises:
+        UserError: the file cannot be read or holds no compact network.
+    """
+    return {name: mask.bool() for name, mask in _content(path).get("masks", {}).items()}
+
+
+def _content(path: str | Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        Architecture.of(content["architecture"])
+        _ = content["kept"], content["state_dict"]
+    except OSError as error:
+        raise UserError(f"{str(path)!r} must be a file that can be read ({error})") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"{str(path)!r} must hold a compact network, as export --form compact writes ({reason})"
+        ) from None
+    return content

@@ -1,58 +1,150 @@
-"""Find the channels that a compact form of a masked network can leave out."""
+"""Decide what a network can lose without changing an output in evaluation mode, and take it out.
+
+This is the one place that decides: ``python -m trials profile``, the exports ``compact`` and ``onnx`` and the columns
+``compact_*`` all show what :func:`simplify` leaves. A filter can go if
+
+- no layer reads it: all columns that would are zero;
+- it emits zeros: its weights are zero, and so is what bias, batch norm and activation make of that;
+- it emits another constant, and every layer that reads it can add what that contributes to its own bias, or to the mean
+  of the batch norm behind it. A convolution that pads its input with zeros cannot, since a constant channel is smaller
+  at the border: there, one filter of a layer stays for all its constant ones, and the columns of the others are added
+  to its own. The result is the same up to rounding.
+
+Of channels that :mod:`trials.compact.graph` pins (those of a sum, for example) only units go that no layer reads
+(:mod:`trials.compact.groups`), over all layers that make them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from trials.compact.constants import Constants, constants, pads_with_zeros
+from trials.compact.cut import Kept, kept_rows, shrink
 from trials.compact.graph import Channels, dependencies
 from trials.compact.groups import spared, unit_rows, units_of, unread
 
 
-def removable(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Find filters that the masks remove entirely, or whose reading columns they all remove: int64 indices by weight.
+def simplify(model: nn.Module) -> Kept:
+    """Make a model smaller in place, as far as its outputs in evaluation mode stay the same.
 
-    Filters that enter a sum or are the network's outputs are excluded, and a layer that would lose all filters keeps
-    the first. Removing them gives the size that the masks imply; the outputs stay the same only if the filters are also
-    :func:`silent`.
+    Returns:
+        The rows that are left of each layer that lost some, as indices into what the model had.
+
+    Raises:
+        UserError: the model cannot be traced.
     """
-    return {
-        name: off.nonzero().view(-1)
-        for name, channels in dependencies(model).items()
-        if not channels.pinned and (off := _spare_one(_rows_off(model, channels, masks))).any()
-    }
+    left: Kept = {}
+    while removed := _freed(model):
+        kept = kept_rows(model, removed, "filter")
+        shrink(model, kept)
+        left |= {name: left[name][rows] if name in left else rows for name, rows in kept.items()}
+    return left
 
 
 def silent(model: nn.Module) -> dict[str, Tensor]:
-    """Find filters whose removal does not change the outputs in eval mode: int64 indices by weight name.
+    """Find filters whose removal alone does not change the outputs in evaluation mode: int64 indices by weight name.
 
-    Either all columns that read them are zero, of every layer that does, also behind a sum; or their weights, biases
-    and BN scales and shifts are all zero.
+    No layer reads them, or they emit zeros.
+
+    Raises:
+        UserError: the model cannot be traced.
     """
-    units = units_of(model)
-    off = unread(model, units)
-    for name, channels in dependencies(model).items():
-        if not channels.pinned:
-            zero = _constant_zero(model, channels).cpu()
-            off[units.members[name][0][zero]] = True
-    return unit_rows(units, spared(units, off))
+    graph = dependencies(model)
+    found = constants(model)
+    return _whole(
+        model,
+        {
+            name: _idle(model, channels, _read(model, found, channels))
+            for name, channels in graph.items()
+            if not channels.pinned
+        },
+    )
 
 
-def _rows_off(model: nn.Module, channels: Channels, masks: Mapping[str, Tensor]) -> Tensor:
+@torch.no_grad()
+def _freed(model: nn.Module) -> dict[str, Tensor]:
+    """Find filters that can go, once what their constants contribute stands elsewhere, and write it there."""
+    graph = dependencies(model)
+    found = constants(model)
+    modules: dict[str, Any] = dict(model.named_modules())
+    off: dict[str, Tensor] = {}
+    for name, channels in graph.items():
+        if channels.pinned:
+            continue
+        read = _read(model, found, channels)
+        off[name] = _idle(model, channels, read)
+        other = ~off[name] & ~read.isnan().any(0)
+        if (off[name] | other).all() and other.any():  # one must stay, with what it contributes
+            other[other.nonzero()[0]] = False
+        if other.any():
+            off[name] |= _moved(modules, found, channels, read, other)
+    return _whole(model, off)
+
+
+def _read(model: nn.Module, found: Constants, channels: Channels) -> Tensor:
+    """The constants of channels as their readers see them: float64 [readers, channels], NaN where they vary."""
     weight = model.get_parameter(f"{channels.layer}.weight")
-    mask = masks.get(f"{channels.layer}.weight", torch.ones_like(weight, dtype=torch.bool))
-    return ~mask.flatten(1).any(1) | _unread(model, channels, masks)
+    known = [found.read[reader] for reader in channels.readers if reader in found.read]
+    if not known or len(known) < len(channels.readers) or any(len(one) != len(weight) for one in known):
+        return torch.full((1, len(weight)), torch.nan, device=weight.device)
+    return torch.stack(known)
 
 
-def _unread(model: nn.Module, channels: Channels, masks: Mapping[str, Tensor]) -> Tensor:
-    """Channels (bool [rows]) whose columns are zero, or masked if there is a mask, in every layer that reads them."""
+def _moved(modules: Mapping[str, Any], found: Constants, channels: Channels, read: Tensor, constant: Tensor) -> Tensor:
+    """Move what constant channels contribute to where it can stay; returns those that are then free (bool [rows])."""
+    readers = [modules[reader] for reader in channels.readers]
+    norms = [modules.get(found.norms.get(reader, "")) for reader in channels.readers]
+    takes = [
+        not pads_with_zeros(layer) and (layer.bias is not None or norm is not None)
+        for layer, norm in zip(readers, norms, strict=True)
+    ]
+    if all(takes):
+        for layer, norm, numbers in zip(readers, norms, read, strict=True):
+            _add(layer, norm, torch.where(constant, numbers, 0.0))
+        return constant
+    least = read.abs().amin(0).masked_fill(~constant, -1)
+    stays = int(least.argmax())
+    if least[stays] <= 0:
+        return torch.zeros_like(constant)
+    free = constant.clone()
+    free[stays] = False
+    for layer, numbers in zip(readers, read, strict=True):
+        columns = _columns(layer.weight, len(free))
+        share = torch.where(free, numbers / numbers[stays], 0.0)
+        columns[:, stays] += torch.einsum("oc...,c->o...", columns.double(), share).to(columns.dtype)
+    return free
+
+
+def _add(layer: Any, norm: Any, numbers: Tensor) -> None:
+    """Add what constants (float64 [channels]) contribute to a layer's outputs to its bias, or to its norm's mean."""
+    sums = _columns(layer.weight, len(numbers)).double().flatten(2).sum(2) @ numbers
+    if layer.bias is not None:
+        layer.bias.copy_(layer.bias.double() + sums)
+    else:
+        norm.running_mean.copy_(norm.running_mean.double() - sums)
+
+
+def _columns(weight: Tensor, channels: int) -> Tensor:
+    """A view [rows, channels, columns per channel, ...] of a layer's weight."""
+    weight = weight.detach()
+    return weight.view(len(weight), channels, weight.shape[1] // channels, *weight.shape[2:])
+
+
+def _idle(model: nn.Module, channels: Channels, read: Tensor) -> Tensor:
+    """Channels (bool [rows]) that no layer reads, or that are zero for every layer that does."""
+    return _unread(model, channels) | _constant_zero(model, channels) | (read == 0).all(0)
+
+
+def _unread(model: nn.Module, channels: Channels) -> Tensor:
+    """Channels (bool [rows]) whose columns are zero in every layer that reads them."""
     rows = len(model.get_parameter(f"{channels.layer}.weight"))
     unread = torch.ones(rows, dtype=torch.bool, device=next(model.parameters()).device)
     for reader in channels.readers:
-        name = f"{reader}.weight"
-        there = masks[name] if name in masks else model.get_parameter(name).detach() != 0  # [O, columns, ...]
+        there = model.get_parameter(f"{reader}.weight").detach() != 0  # [O, columns, ...]
         unread &= ~there.transpose(0, 1).flatten(1).any(1).view(rows, -1).any(1)
     return unread
 
@@ -69,8 +161,13 @@ def _constant_zero(model: nn.Module, channels: Channels) -> Tensor:
     return off
 
 
-def _spare_one(off: Tensor) -> Tensor:
-    if off.all():
-        off = off.clone()
-        off[0] = False
-    return off
+def _whole(model: nn.Module, off: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Indices of the rows that go: of the channels that are off, and of units that no layer reads.
+
+    A tensor that would lose all of a dimension keeps the first.
+    """
+    units = units_of(model)
+    gone = unread(model, units)
+    for name, rows in off.items():
+        gone[units.members[name][0][rows.cpu()]] = True
+    return unit_rows(units, spared(units, gone))

@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from trials.config.recipes import OpenRecipe, PretrainRecipe, one_of
 from trials.config.revisions import revised_parts
@@ -24,6 +24,10 @@ WHERE = frozenset({"data_dir", "device", "checkpoint_every_s", "measure_latency"
 
 
 _HASH = re.compile(r"[0-9a-f]{16}")
+
+
+def _normalise_named(value: object) -> object:
+    return {True: "dataset", False: "none"}[value] if isinstance(value, bool) else value
 
 
 class Segment(Frozen):
@@ -42,7 +46,8 @@ class TrialConfig(Frozen):
     """Fields common to all trials. Each method adds its own fields in a subclass, next to the method.
 
     Attributes:
-        normalise: normalise pixels by the data set's usual mean and standard deviation, or by ImageNet's (RGB only).
+        normalise: normalise pixels by the data set's usual mean and standard deviation, or by ImageNet's (RGB only), or
+            not at all (``none`` or false): the network then sees pixels scaled to 0..1, as without BiP's --normalize.
         image_column: column of the images, for data in Parquet files; None finds it.
         label_column: column of the labels, for data in Parquet files; None finds it.
         image_size: side in pixels to which images are resized, for data sets of images of any size.
@@ -74,7 +79,7 @@ class TrialConfig(Frozen):
     label_column: str | None = Field(default=None, min_length=1)
     image_size: int | None = Field(default=None, ge=1)
     augment: bool = True
-    normalise: Literal["dataset", "imagenet"] = "dataset"
+    normalise: Annotated[Literal["dataset", "imagenet", "none"], BeforeValidator(_normalise_named)] = "dataset"
     precision: Literal["auto", "float32", "float64", "bf16"] = "auto"
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     compile: bool = False
@@ -225,6 +230,11 @@ class HasSource(TrialConfig):
     def file_starts(self) -> bool:
         """Whether a file gives the network that the trial starts from; torchvision's weights are no file."""
         return "source_net" in self.files_given()
+
+    @property
+    def masks_zeros(self) -> bool:
+        """Whether weights that are exactly 0 in a ``source_net`` without a mask are its mask."""
+        return False
 
     @model_validator(mode="after")
     def _source_can_be_had(self) -> HasSource:

@@ -39,7 +39,7 @@ __all__ = [
     "Streamed",
     "header_of",
     "load_data",
-    "normalised_as_imagenet",
+    "normalised",
     "peek_header",
     "published_header",
     "require_data",
@@ -181,11 +181,20 @@ def to_loader(
     return OnDevice(source, **options) if isinstance(source, RawData) else Streamed(source, **options)
 
 
-def normalised_as_imagenet(source: Source) -> Source:
-    """Return ``source`` with ImageNet's mean and standard deviation, which some published code uses for CIFAR-10.
+def normalised(source: Source, by: str) -> Source:
+    """Return ``source`` with other constants to normalise by.
 
-    Raises DataError if the images are not RGB.
+    Args:
+        by: ``dataset`` keeps the data set's own; ``imagenet`` takes ImageNet's, which some published code uses for
+            CIFAR-10; ``none`` leaves pixels scaled to 0..1 (mean 0, standard deviation 1).
+
+    Raises:
+        DataError: ``imagenet``, but the images are not RGB.
     """
+    if by == "dataset":
+        return source
+    if by == "none":
+        return replace(source, mean=(0.0,) * source.in_channels, std=(1.0,) * source.in_channels)
     if source.in_channels != 3:
         raise DataError(
             f"normalise is 'imagenet', but {source.name} has {source.in_channels} channels: leave normalise out"

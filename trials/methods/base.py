@@ -229,12 +229,13 @@ class Method(ABC):
         if density is not None and not self.takes_masks:
             raise UserError(
                 f"{file} has a mask (density {density:.4g}), but {method} starts from dense weights and would drop it: "
-                "give dense weights, or a method that goes on from a mask (imp, one_shot, prune_iterative)"
+                "give dense weights, or a method that goes on from a mask (finetune, imp, one_shot, prune_iterative)"
             )
         if compact and not self.takes_compact:
             raise UserError(
                 f"{file} holds a compact network, but {method} needs the whole model: give weights of that, or a "
-                "method that runs on a compact network (adaptive_sparsity, bip, hydra, imp, one_shot, prune_iterative)"
+                "method that runs on a compact network (adaptive_sparsity, bip, finetune, hydra, imp, one_shot, "
+                "prune_iterative)"
             )
 
     def check_left(self, layers: Sequence[LeftLayer]) -> None:  # noqa: B027  most methods count no budgets

@@ -5,6 +5,7 @@ from __future__ import annotations
 from trials.methods.adaptive.adaptive_sparsity import AdaptiveSparsity
 from trials.methods.base import Method
 from trials.methods.bip.bip import Bip
+from trials.methods.bip.finetune import FinetuneMethod
 from trials.methods.bip.hydra import Hydra
 from trials.methods.dense import Dense
 from trials.methods.dwp.dwp import Dwp
@@ -28,6 +29,7 @@ METHODS: dict[str, type[Method]] = {
     "imp": Imp,
     "bip": Bip,
     "hydra": Hydra,
+    "finetune": FinetuneMethod,
     "l1": L1,
     "greg1": Greg1,
     "greg2": Greg2,

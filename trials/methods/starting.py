@@ -35,6 +35,7 @@ class _Source:
     digest: str | None
     model: str
     mask: SourceMask | None
+    masks_zeros: bool
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,9 @@ _TRIALS_THAT_FIT: set[tuple[object, ...]] = set()
 def _source(config: HasSource) -> _Source | None:
     """The file that the config names; None if it names torchvision's weights."""
     path = config.files_given().get(FIELD)
-    return None if path is None else _Source(path, config.file_hashes.get(FIELD), config.model, config.source_mask)
+    if path is None:
+        return None
+    return _Source(path, config.file_hashes.get(FIELD), config.model, config.source_mask, config.masks_zeros)
 
 
 @lru_cache(maxsize=64)
@@ -152,11 +155,13 @@ def _read(source: _Source, model: nn.Module) -> Fitted:
     content, what = read_weights_file(FIELD, source.path, source.digest)
     found = fitted(read_weights(content, what), model, what, source.model)
     masks = _scored(found, source.mask, model, what) or found.masks
+    if not masks and source.masks_zeros:
+        masks = _of_zeros(found, model)
     if not masks:
         return found
     complete = {  # a layer without a mask keeps all its weights
-        name: masks[name] if name in masks else torch.ones(weight.shape, dtype=torch.bool)
-        for name, weight in prunable(model).items()
+        name: masks[name] if name in masks else torch.ones(found.state[name].shape, dtype=torch.bool)
+        for name in prunable(model)
     }
     if not any(mask.any() for mask in complete.values()):
         raise UserError(
@@ -164,6 +169,12 @@ def _read(source: _Source, model: nn.Module) -> Fitted:
         )
     state = {name: found.state[name] * mask.to(found.state[name].dtype) for name, mask in complete.items()}
     return replace(found, state={**found.state, **state}, masks=complete)
+
+
+def _of_zeros(found: Fitted, model: nn.Module) -> Masks:
+    """Masks that keep what is not exactly 0; empty if nothing is."""
+    masks = {name: found.state[name] != 0 for name in prunable(model)}
+    return {} if all(bool(mask.all()) for mask in masks.values()) else masks
 
 
 def _scored(found: Fitted, mask: SourceMask | None, model: nn.Module, what: str) -> Masks:

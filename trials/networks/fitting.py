@@ -70,7 +70,7 @@ def fitted(weights: Weights, model: nn.Module, what: str, name: str | None = Non
     if weights.kept:
         model = _shrunk(weights, model, what, name)
     own = model.state_dict()
-    named = _own_names(weights.tensors, own, what)
+    named = own_names(weights.tensors, own, what)
     rivals = _without_duplicate(named, own)
     state, masks, scores = _parts(_without_counters(named, own), own)
     _require_fit(state, own, what)
@@ -91,7 +91,7 @@ def _beside(weights: Weights, pairs: Mapping[str, Tensor], own: Mapping[str, Ten
     key = ascii(weights.masks_key)
     if pairs:
         raise UserError(f"{what}, but holds masks under {key} and as weight_mask: leave one of them out")
-    masks = _own_names(weights.masks, own, what)
+    masks = own_names(weights.masks, own, what)
     _without_duplicate(masks, own)
     for name, mask in masks.items():
         if name not in own or own[name].shape != mask.shape:
@@ -117,7 +117,7 @@ def _shrunk(weights: Weights, model: nn.Module, what: str, name: str | None) -> 
     return smaller
 
 
-def _own_names(tensors: Mapping[str, Tensor], own: Mapping[str, Any], what: str) -> dict[str, Tensor]:
+def own_names(tensors: Mapping[str, Tensor], own: Mapping[str, Any], what: str) -> dict[str, Tensor]:
     """The tensors by their names without wrappers' prefixes, where the model has no such part in its own names."""
     parts = {part for name in own for part in name.split(".")}
     first = {name.partition(".")[0] for name in own}

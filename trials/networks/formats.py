@@ -194,8 +194,8 @@ def _why(content: bytes, error: Exception) -> str:
     classes = _classes(content, text)
     if classes:
         return (
-            f"holds objects of {', '.join(classes)}, and reading these could run code of the file: load it where you "
-            f"trust it (torch.load(FILE, weights_only=False)) and write the weights alone with {SAVE}"
+            f"holds objects of {', '.join(classes)}, and reading these could run code of the file: if you trust it, "
+            f"convert it (python -m trials convert_pickle FILE --to FILE), or write the weights alone with {SAVE}"
         )
     kind = type(error).__name__
     return f"must be a whole checkpoint of tensors, and torch cannot read it ({kind}): write it with {SAVE}"

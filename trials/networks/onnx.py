@@ -20,11 +20,12 @@ RTOL, ATOL = 1e-4, 1e-5
 """Relative and absolute tolerance between onnxruntime's and torch's logits."""
 
 
-def export_onnx(model: nn.Module, shape: Sequence[int], to: Path) -> None:
+def export_onnx(model: nn.Module, shape: Sequence[int], to: Path, inputs: str = "") -> None:
     """Write a model in eval mode as ONNX: ``images`` [batch, C, H, W] -> ``logits`` [batch, classes], any batch.
 
     Args:
         shape: [C, H, W] of an image.
+        inputs: what the images must be, for the file's metadata (``inputs``); empty writes none.
 
     Raises:
         UserError: torch cannot convert the model, or onnxruntime has no implementation for its precision.
@@ -33,14 +34,14 @@ def export_onnx(model: nn.Module, shape: Sequence[int], to: Path) -> None:
     """
     model.eval()
     try:
-        content = _converted(model, shape)
+        content = _converted(model, shape, inputs)
     except torch.onnx.OnnxExporterError as error:
         raise UserError(f"--form is onnx, but torch cannot convert the network ({_line(error)}): {OTHERWISE}") from None
     _check(content, model, shape)
     files.write(to, content)
 
 
-def _converted(model: nn.Module, shape: Sequence[int]) -> bytes:
+def _converted(model: nn.Module, shape: Sequence[int], inputs: str) -> bytes:
     example = torch.zeros(2, *shape, dtype=next(model.parameters()).dtype)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -56,7 +57,10 @@ def _converted(model: nn.Module, shape: Sequence[int]) -> bytes:
             verbose=False,
         )
     assert program is not None
-    content: bytes = program.model_proto.SerializeToString()
+    proto = program.model_proto
+    if inputs:
+        proto.metadata_props.add(key="inputs", value=inputs)
+    content: bytes = proto.SerializeToString()
     return content
 
 

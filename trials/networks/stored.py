@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
-from trials.compact import Architecture
+import torch
+from torch import Tensor, nn
+
+from trials.compact import Architecture, slices, spread
 from trials.errors import DamagedFile, UserError
 from trials.storage.place import Place
 from trials.storage.trial_folder import TrialFolder
@@ -43,6 +47,39 @@ def network_of(trial: Place) -> dict[str, Any]:
         UserError: the folder holds no checkpoint.
     """
     return dict(checkpoint(trial)["net"])
+
+
+def inputs_of(trial: Place) -> str:
+    """What a trial's network takes as inputs: pixels, and how they are normalised; empty if it is unknown."""
+    try:
+        config = json.loads((trial / "config.json").read_bytes())["config"]
+        by, data = config.get("normalise", "dataset"), config["dataset"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""  # a folder without it, as a test's or an older version's
+    if by == "none":
+        return "pixels scaled to 0..1, not normalised"
+    return f"pixels scaled to 0..1, normalised by {'ImageNet' if by == 'imagenet' else data}'s mean and deviation"
+
+
+def whole_model(trial: Place, content: Mapping[str, Any]) -> nn.Module | None:
+    """The dense model that the compact network in a trial's checkpoint was made from; None if it is not compact."""
+    return architecture_in(trial, content).build() if content["net"].get("kept") else None
+
+
+def whole_masks(trial: Place, content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The masks in a trial's checkpoint in the shapes of the whole model, bool, by weight name, in module order.
+
+    They are False for what a compact network lacks, so layers that it has cut have one too.
+    """
+    masks: dict[str, Tensor] = dict(content["net"]["masks"])
+    model = whole_model(trial, content)
+    if model is None:
+        return masks
+    cut, state = slices(model, content["net"]["kept"]), content["net"]["model"]
+    layers = [f"{name}.weight" for name, part in model.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)]
+    there = {name: torch.ones_like(state[name], dtype=torch.bool) for name in layers if name in cut} | masks
+    shapes = {name: model.get_parameter(name).shape for name in layers if name in there}
+    return {name: spread(there[name], shape, cut.get(name, {})) for name, shape in shapes.items()}
 
 
 def status(trial: Place) -> str | None:

@@ -13,10 +13,10 @@ from trials.data import Loader, Source
 from trials.errors import NonFiniteLoss
 from trials.methods import Method, Stage
 from trials.running.degenerate import Judge
-from trials.sparsity.accounting import LayerSizes, layer_rows, summary
+from trials.sparsity.accounting import LayerSizes, layer_rows, realised, summary
 from trials.storage.full_disk import when_there_is_room
 from trials.storage.place import Place
-from trials.storage.rows import RESULT, TABLES, Row, Rows
+from trials.storage.rows import COMPACT, RESULT, TABLES, Row, Rows
 from trials.storage.trial_folder import Attempt
 from trials.training.build import architecture_of
 from trials.training.evaluation import Totals, evaluate
@@ -130,6 +130,7 @@ class Progress:
             "test_loss": test_loss,
             "test_accuracy": test_accuracy,
             **summary(self.net, self.sizes),
+            **(realised(self.net, self.sizes) if end else dict.fromkeys(COMPACT)),
             **own(),
             "variant": self.config.variant,
             "seconds": time.monotonic() - began,
@@ -184,9 +185,11 @@ class Progress:
     def result(self) -> dict[str, Any]:
         """Return the trial's result: metrics of its last row, latency if measured, sizes of the dense network."""
         row = self.rows["epochs"][-1]
+        known = row.get(COMPACT[0]) is not None  # not if it was stopped within a stage
         measured = self.config.measure_latency and not self.is_shared
         return {
             **{key: row[key] for key in (*RESULT, *self.method.reports)},
+            **({key: row[key] for key in COMPACT} if known else realised(self.net, self.sizes)),
             "epochs": self.own_epochs(),
             "dense_flops": self.sizes.dense_flops,
             "dense_parameters": self.sizes.parameters,

@@ -1,4 +1,4 @@
-"""Counts weights, parameters and FLOPs of a network, dense and as pruned."""
+"""Counts weights, parameters and FLOPs of a network: dense, as its masks promise, and as a compact form of it needs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trials.compact import dependencies
 from trials.data import Source
 from trials.sparsity.masks import prunable
+from trials.sparsity.positions import measured_positions
+from trials.storage.rows import COMPACT
+from trials.training.compact_form import compact_form
 from trials.training.net import Net
 
 
@@ -18,13 +22,15 @@ from trials.training.net import Net
 class LayerSizes:
     """Sizes of a dense network's prunable weights, by weight name in module order.
 
-    A weight used at p output positions costs p multiply-adds (MACs), that is 2p FLOPs, per image; this holds for
-    grouped convolutions too. Biases, BN, ReLU and pooling are not counted, as in the released GReg code, by which
-    speedups are published (https://github.com/MingSun-Tse/Regularization-Pruning, commit a4044028).
+    A weight used at p output positions (pixels or tokens, in all calls) costs p multiply-adds (MACs), that is 2p FLOPs,
+    per image; this holds for grouped convolutions too. Biases, BN, ReLU and pooling are not counted, as in the released
+    GReg code, by which speedups are published (https://github.com/MingSun-Tse/Regularization-Pruning, commit a4044028).
+    Nor is what has no Conv2d or Linear: of ``nn.MultiheadAttention``, the output layer is counted, but neither its
+    input projection nor the products of queries, keys and values. :func:`torch_flops` counts these too.
 
     Attributes:
-        totals: entries of each weight tensor.
-        positions: output positions per image at which each of these entries is used.
+        totals: entries of each weight tensor. One that several layers share stands once, under the first one's name.
+        positions: output positions per image at which each of these entries is used, by any layer.
         parameters: all parameters of the network, biases and norms included.
         layer_parameters: weights and biases of convolutions and linear layers, by which compression is published.
     """
@@ -42,23 +48,8 @@ class LayerSizes:
     @classmethod
     def measured(cls, model: nn.Module, shape: Sequence[int]) -> LayerSizes:
         """Measure ``model`` by one forward pass of a blank image of ``shape`` [C, H, W]; free on ``meta``."""
-        weights = prunable(model)
-        positions = dict.fromkeys(weights, 0)
-
-        def note(name: str) -> Any:
-            def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-                positions[name] += output[0, 0].numel() if output.dim() == 4 else 1  # once for each call
-
-            return hook
-
-        modules = dict(model.named_modules())
-        hooks = [modules[name.removesuffix(".weight")].register_forward_hook(note(name)) for name in weights]
-        model.eval()
-        with torch.no_grad():
-            example = next(iter(weights.values()))
-            model(torch.zeros(1, *shape, device=example.device, dtype=example.dtype))
-        for hook in hooks:
-            hook.remove()
+        weights = _distinct(prunable(model))
+        positions = measured_positions(model, weights, shape)
         totals = {name: weight.numel() for name, weight in weights.items()}
         return cls(totals, positions, _count(model.parameters()), layer_parameters(model))
 
@@ -67,23 +58,39 @@ class LayerSizes:
         """FLOPs of one image through the prunable layers of the dense network."""
         return sum(2 * total * self.positions[name] for name, total in self.totals.items())
 
+    def macs_of(self, model: nn.Module) -> int:
+        """MACs of one image through the prunable layers of the network or a smaller one of it, zeros included."""
+        weights = prunable(model)
+        return sum(weights[name].numel() * positions for name, positions in self.positions.items())
+
 
 def layer_parameters(model: nn.Module) -> int:
-    """Return the number of weights and biases of convolutions and linear layers, without norms."""
+    """Return the number of weights and biases of convolutions and linear layers, without norms; shared ones once."""
     layers = [model.get_submodule(name.removesuffix(".weight")) for name in prunable(model)]
-    return _count(parameter for layer in layers for parameter in layer.parameters(recurse=False))
+    found = {id(parameter): parameter for layer in layers for parameter in layer.parameters(recurse=False)}
+    return _count(found.values())
 
 
 def torch_flops(model: nn.Module, shape: Sequence[int]) -> int:
     """Return the FLOPs of one image of ``shape`` [C, H, W] as torch counts them, on ``meta``: an independent check."""
     from torch.utils.flop_counter import FlopCounterMode  # takes seconds to import
 
-    meta = {name: tensor.to("meta") for name, tensor in model.state_dict().items()}
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}  # shared ones once
+    meta = {name: tensor.detach().to("meta") for name, tensor in tensors.items()}
     example = torch.zeros(1, *shape, device="meta", dtype=next(model.parameters()).dtype)
+    training = {module: module.training for module in model.modules()}
     model.eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         torch.func.functional_call(model, meta, (example,))
+    for module, mode in training.items():
+        module.training = mode
     return int(counter.get_total_flops())
+
+
+def _distinct(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights without those that are another's too."""
+    first: dict[int, str] = {}
+    return {name: weight for name, weight in weights.items() if first.setdefault(id(weight), name) == name}
 
 
 def _count(tensors: Iterable[Tensor]) -> int:
@@ -92,7 +99,8 @@ def _count(tensors: Iterable[Tensor]) -> int:
 
 def kept_counts(net: Net, sizes: LayerSizes) -> dict[str, int]:
     """Return the number of kept weights per layer, from shapes and masks. Synchronises with the device once."""
-    counts = {name: weight.numel() for name, weight in prunable(net.model).items()} if net.kept else dict(sizes.totals)
+    weights = prunable(net.model)
+    counts = {name: weights[name].numel() for name in sizes.totals} if net.kept else dict(sizes.totals)
     if net.masks:
         counts |= zip(net.masks, torch.stack([mask.sum() for mask in net.masks.values()]).tolist(), strict=True)
     return counts
@@ -101,7 +109,8 @@ def kept_counts(net: Net, sizes: LayerSizes) -> dict[str, int]:
 def summary(net: Net, sizes: LayerSizes) -> dict[str, Any]:
     """Return the columns of a row: density, sparsity, empty layers, and MACs, FLOPs and parameters that are left.
 
-    Density is over the weights that have masks; without masks, or for a compact network, over all prunable weights.
+    Density is over the weights that have masks; without masks, or for a compact network, over all prunable weights of
+    the dense network. MACs, FLOPs and parameters are what the masks promise: a masked weight costs nothing.
     """
     kept = kept_counts(net, sizes)
     counted = net.masks if net.masks and not net.kept else sizes.totals
@@ -118,6 +127,24 @@ def summary(net: Net, sizes: LayerSizes) -> dict[str, Any]:
         "flops": 2 * macs,
         "parameters": _count(net.model.parameters()) - masked,
     }
+
+
+def realised(net: Net, sizes: LayerSizes) -> dict[str, int]:
+    """Return the columns COMPACT: MACs, FLOPs and parameters of the network that ``export --form compact`` writes.
+
+    Zeros that are left in it count. A network that cannot be traced is counted as it is, and cannot be exported so.
+    """
+    model = compact_form(net).model if _traceable(net.model) else net.model
+    macs = sizes.macs_of(model)
+    return dict(zip(COMPACT, (macs, 2 * macs, _count(model.parameters())), strict=True))
+
+
+def _traceable(model: nn.Module) -> bool:
+    try:
+        dependencies(model)
+    except Exception:  # noqa: BLE001  whatever the model's own code raises when it is traced
+        return False
+    return True
 
 
 def layer_rows(

@@ -20,6 +20,10 @@ RESULT = (
 """Columns of a trial's last row that form its result. An objective may use these and ``dense_flops``."""
 
 
+COMPACT = ("compact_macs", "compact_flops", "compact_parameters")
+"""Columns of the network that ``export --form compact`` writes: in the result, and in a stage's last row."""
+
+
 WARNINGS = {
     "density_missed": "the density differs from the one asked for by more than rounding to whole units explains",
     "layers_empty": "a layer has no weights left",

@@ -7,7 +7,7 @@ import torch
 from trials import models
 from trials.compact import Architecture
 from trials.config.trial_config import TrialConfig
-from trials.data import Loader, Source, normalised_as_imagenet, to_loader
+from trials.data import Loader, Source, normalised, to_loader
 from trials.training.device import resolve_memory_format, resolve_precision
 from trials.training.net import Net
 
@@ -32,7 +32,7 @@ def architecture_of(config: TrialConfig, raw: Source, device: torch.device) -> A
 def build_loader(config: TrialConfig, raw: Source, device: torch.device) -> Loader:
     """Build the loader of the config's data set, with its validation split."""
     return to_loader(
-        raw if config.normalise == "dataset" else normalised_as_imagenet(raw),
+        normalised(raw, config.normalise),
         device=device,
         dtype=_DTYPES[resolve_precision(config, device)],
         val_fraction=config.val_fraction,

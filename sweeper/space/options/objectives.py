@@ -9,12 +9,16 @@ from sweeper.columns import COLUMNS, TEXT
 from sweeper.space.values import mapping_entry, refuse_twins
 from trials.errors import UserError, shown, unknown_name
 from trials.frozen import Frozen, validate
-from trials.storage.rows import LATENCY, RESULT
+from trials.storage.rows import COMPACT, LATENCY, RESULT
 
 if TYPE_CHECKING:
     from trials.config.trial_config import TrialConfig
 
-EVERY_METHOD = (*(c for c in RESULT if not c.startswith("test_")), "dense_flops", "dense_parameters", "seconds")
+EVERY_METHOD = (
+    *(c for c in RESULT if not c.startswith("test_")),
+    *COMPACT,
+    *("dense_flops", "dense_parameters", "seconds"),
+)
 """Columns of the result of every trial. Methods may report more (:attr:`trials.methods.base.Method.reports`)."""
 
 EVERY_EPOCH = tuple(c for c in RESULT if not c.startswith("test_"))

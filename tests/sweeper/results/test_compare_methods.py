@@ -34,7 +34,7 @@ from trials.training.net import Net
 
 PROFILES = (None, "demo", "paper")
 TRAINING_IMAGES = {"digits": 1_437, "cifar10": 50_000}
-LEFT_OUT = {"dense", "oracle", "regrow_iterative", "single_layer", "gradient_prune", "dwp"}
+LEFT_OUT = {"dense", "finetune", "oracle", "regrow_iterative", "single_layer", "gradient_prune", "dwp"}
 
 
 def compared(profile: str | None, *overrides: str) -> Space:

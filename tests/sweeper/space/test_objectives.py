@@ -148,7 +148,7 @@ def test_a_column_that_this_method_does_not_report(monkeypatch: pytest.MonkeyPat
     with pytest.raises(UserError, match=r"objective is 'latency_ms', but must be one of"):
         make_space(objective="latency_ms")
     monkeypatch.setattr(METHODS["bip"], "reports", ("latency_ms",))
-    with pytest.raises(UserError, match=r"objective is 'latency_ms', but one_shot does not report it: dense_flops, "):
+    with pytest.raises(UserError, match=r"objective is 'latency_ms', but one_shot does not report it: .*dense_flops, "):
         make_space(objective="latency_ms")
     with pytest.raises(UserError, match=r"constraints\[0\].column is 'latency_ms', but one_shot does not report it"):
         make_space(constraints=[{"column": "latency_ms", "at_most": 3}])

@@ -19,7 +19,7 @@ from torchvision import models
 from tests.trials.layouts import write_imagenet, write_imagenet_parquet
 from trials.__main__ import main
 from trials.commands.evaluate_pretrained import PRETRAINED_COLUMNS, REFERENCE
-from trials.commands.pretrained_accuracy import Ratio, check_ratio, masks_of, read_reference
+from trials.commands.pretrained_accuracy import BackwardPrunedNetwork, Ratio, check_ratio, masks_of, read_reference
 from trials.data.encoded import FolderImages
 from trials.data.sets.imagenet import load_validation
 from trials.errors import DataError, UserError
@@ -241,3 +241,54 @@ def test_wrong_input_is_one_line(weights: Path, tmp_path: Path, capsys: pytest.C
     assert "but must be CSV with the columns" in fails(tmp_path, capsys, "--reference", str(broken))
     with pytest.raises(UserError, match="pattern is 'filter', but must be one of"):
         check_ratio(Ratio(0.1, 1, "filter"))
+
+
+@pytest.mark.parametrize("pattern", [None, "kernel"])
+def test_gradient_pruning_leaves_the_accuracies_as_they_are(
+    pattern: str | None, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the README of the released code says; the rows show what its backward passes drop."""
+    command = ["evaluate_pretrained", "--data-dir", str(write_imagenet(tmp_path)), "--network", "resnet18", *SMALL]
+    command += ["--p-prune", "0,0.3,0.7", "--p-bern", "0.5,1", "--weights", f"resnet18={weights}"]
+    assert main([*command, "--p-prune", "0"]) == 0
+    dense = rows_of(capsys.readouterr().out)[0]
+    chosen = ["--pattern", pattern] if pattern else []
+    assert main([*command, "--prune_type", "gradient", *chosen]) == 0
+    rows = rows_of(capsys.readouterr().out)
+    assert [(row["p_prune"], row["p_bern"]) for row in rows] == [
+        (p, b) for p in ("0", "0.3", "0.7") for b in ("0.5", "1")
+    ]
+    for row in rows:
+        assert tuple(row) == PRETRAINED_COLUMNS
+        assert (row["prune_type"], row["pattern"]) == ("gradient", pattern or "weight")
+        assert [row[name] for name in ("acc1_percent", "acc5_percent", "loss")] == [
+            dense[name] for name in ("acc1_percent", "acc5_percent", "loss")
+        ]
+        assert [float(row[name]) for name in PRETRAINED_COLUMNS if name.endswith("_sparsity")] == [0, 0, 0]
+        assert float(row["backward_candidate_units"]) == pytest.approx(float(row["p_prune"]), abs=1e-4)
+        share = float(row["backward_candidate_weights"])
+        assert (
+            share == pytest.approx(float(row["p_prune"]), abs=1e-4)
+            if pattern is None
+            else share <= float(row["p_prune"])
+        )
+
+
+def test_gradient_pruning_changes_the_gradient_of_images_and_nothing_else() -> None:
+    """Convolutions with a bias too, on which the released code fails; the model is left as it was."""
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8 * 16, 4)).eval()
+    found = BackwardPrunedNetwork(model, check_ratio(Ratio(0.6, 1.0, "weight", "gradient")), seed=0)
+    x = torch.rand(2, 3, 8, 8, requires_grad=True)
+    gradients = [torch.autograd.grad(logits[:, 0].sum(), x)[0] for logits in (model(x), found.logits(x))]
+    assert torch.equal(model(x), found.logits(x))
+    assert not torch.allclose(*gradients)
+    assert not any("forward" in vars(layer) for layer in model.modules())
+
+
+def test_gradient_pruning_has_no_published_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate_pretrained", "--data-dir", str(tmp_path), "--prune-type", "gradient"]) == 2
+    said = capsys.readouterr().err
+    assert "prune-type is 'gradient', but the published tables are of global pruning" in said
+    with pytest.raises(UserError, match="prune-type is 'gredient'"):
+        check_ratio(Ratio(0.1, 1.0, "weight", "gredient"))

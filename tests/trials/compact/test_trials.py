@@ -23,6 +23,7 @@ from trials.methods.parsing import parse
 from trials.networks.export import FORMS, export
 from trials.networks.onnx import export_onnx
 from trials.networks.stored import network
+from trials.sparsity.accounting import torch_flops
 from trials.training.latency import measure
 from trials.training.net import Net
 
@@ -115,11 +116,33 @@ def test_masked_channels_are_exported_as_a_smaller_network(storage: Path, tmp_pa
     torch.testing.assert_close(outputs(model), outputs(network(trial)[1].model), rtol=1e-5, atol=1e-5)
 
 
-def test_masked_filters_with_a_nonzero_bn_are_not_removed(storage: Path, tmp_path: Path) -> None:
-    """Batch norm turns a filter of zeros into a constant, so removing it would change the network."""
+def test_masked_filters_with_a_nonzero_bn_leave_their_constants(storage: Path, tmp_path: Path) -> None:
+    """Batch norm makes constants of filters of zeros: one filter stays for those that a padded convolution reads."""
     trial = folder_of(config_of("hydra-filter-original"), storage)
     export(trial, tmp_path / "net.pt", "compact")
-    assert compact.load(tmp_path / "net.pt").get_submodule("conv1").out_channels == 16
+    model = compact.load(tmp_path / "net.pt")
+    assert model.get_submodule("conv1").out_channels in (8, 9)
+    assert model.get_submodule("conv3").out_channels == 24  # the linear layer's bias takes over the others' constants
+    torch.testing.assert_close(outputs(model), outputs(network(trial)[1].model), rtol=1e-5, atol=1e-5)
+    assert len(masks := compact.load_masks(tmp_path / "net.pt")) <= 2
+    assert all(not model.get_parameter(name)[~mask].any() for name, mask in masks.items())
+
+
+@pytest.mark.parametrize("name", ["shrinking", "bip-channel", "hydra-filter-original"])
+def test_rows_and_result_count_the_exported_network(name: str, storage: Path, tmp_path: Path) -> None:
+    trial = folder_of(shrinking() if name == "shrinking" else config_of(name), storage)
+    export(trial, tmp_path / "net.pt", "compact")
+    model = compact.load(tmp_path / "net.pt")
+    flops, parameters = torch_flops(model, (1, 8, 8)), sum(p.numel() for p in model.parameters())
+    *before, last = rows_of(trial)["epochs"]
+    result = json.loads((trial / "state.json").read_text())["result"]
+    for row in (last, result):
+        assert [row[f"compact_{figure}"] for figure in ("macs", "flops", "parameters")] == [
+            *(flops // 2, flops, parameters)
+        ]
+    assert flops < result["dense_flops"]
+    for row in before:
+        assert (row["compact_flops"] is None) == (row["test_loss"] is None)
 
 
 def test_onnx_export_computes_the_same(storage: Path, tmp_path: Path) -> None:
@@ -224,7 +247,8 @@ def test_profile_counts_and_times_every_form(storage: Path, capsys: pytest.Captu
             assert row["compression"] == dense["layer_parameters"] / row["layer_parameters"] > 1
             assert row["parameters"] < dense["parameters"]
         assert (others[0]["flops"], others[0]["parameters"]) == (last["flops"], last["parameters"])
-        assert others[-1]["flops"] <= others[0]["flops"]
+        realised = (others[-1]["macs"], others[-1]["flops"], others[-1]["parameters"])
+        assert realised == (last["compact_macs"], last["compact_flops"], last["compact_parameters"])
     assert main(["profile", "--threads", "1", str(trials[0])]) == 0
     header, *lines = capsys.readouterr().out.splitlines()
     assert header.split() == list(rows[0])
@@ -250,15 +274,15 @@ def test_measuring_changes_nothing() -> None:
 def test_imagenet_statistics(few_digits: None) -> None:
     import dataclasses
 
-    from trials.data import RawData, load_data, normalised_as_imagenet
+    from trials.data import RawData, load_data, normalised
     from trials.errors import DataError
 
     digits = load_data("digits")
     assert isinstance(digits, RawData)
     with pytest.raises(DataError, match="normalise is 'imagenet', but digits has 1 channels"):
-        normalised_as_imagenet(digits)
+        normalised(digits, "imagenet")
     rgb = dataclasses.replace(digits, train_images=digits.train_images.repeat(1, 3, 1, 1), mean=(0.5,) * 3)
-    assert normalised_as_imagenet(rgb).mean == (0.485, 0.456, 0.406)
+    assert normalised(rgb, "imagenet").mean == (0.485, 0.456, 0.406)
 
 
 @pytest.mark.parametrize("model", ["tiny", "lenet5", "mlp_7_relu"])

@@ -60,6 +60,7 @@ OTHER: dict[str, Any] = {  # a value for each field that differs from its defaul
     "redundant_forwards": True,
     "first_conv": "dense",
     "source_net": "weights.pt",
+    "zeros": "trained",
     "source_mask.pattern": "channel",
     "source_mask.distribution": "uniform",
     "epochs": 7,

@@ -25,6 +25,7 @@ PINNED = [
     ("imp-b76648be394b", SMALLEST["imp"]),
     ("bip-e0f85616d4c2", SMALLEST["bip"]),
     ("hydra-e0f85616d4c2", SMALLEST["hydra"]),
+    ("finetune-1e442aa8df0b", SMALLEST["finetune"]),
     ("l1-95edca19a594", SMALLEST["l1"]),
     ("greg1-95edca19a594", SMALLEST["greg1"]),
     ("greg2-95edca19a594", SMALLEST["greg2"]),

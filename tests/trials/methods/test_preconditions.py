@@ -40,8 +40,8 @@ FAMILIES = {
 }
 """A narrow net of every family of trials/models."""
 
-PRUNES_ANY = {"dense", "one_shot", "imp", "bip", "hydra", "adaptive_sparsity", "prune_iterative", "regrow"}
-"""Methods that prune single weights of any model by default."""
+PRUNES_ANY = {"dense", "one_shot", "imp", "bip", "hydra", "finetune", "adaptive_sparsity", "prune_iterative", "regrow"}
+"""Methods that prune single weights of any model by default, or go on from such a mask."""
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def content(model: str, fields: dict[str, Any]) -> dict[str, Any]:
-    start = {} if fields["method"] in ("dense", "adaptive_sparsity", "dwp") else {"pretrain": {"epochs": 0}}
+    start = {} if fields["method"] in ("dense", "finetune", "adaptive_sparsity", "dwp") else {"pretrain": {"epochs": 0}}
     return {"dataset": "rgb" if model == "imagenet_resnet" else "blots", "model": model, **start, **fields}
 
 

@@ -40,7 +40,14 @@ OTHER: dict[str, Any] = {  # a value other than the default
     "implicit_gradient": "none",
 }
 
-RECIPES = {"dense": "train", "one_shot": "finetune", "bip": "prune", "bip-original": "prune", "hydra": "prune"}
+RECIPES = {
+    "dense": "train",
+    "one_shot": "finetune",
+    "finetune": "finetune",
+    "bip": "prune",
+    "bip-original": "prune",
+    "hydra": "prune",
+}
 """A recipe of the first stage."""
 
 

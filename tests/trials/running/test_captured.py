@@ -42,6 +42,7 @@ CAPTURES = {
     "bip.Bilevel": True,
     "drop.DropThenTrain": True,
     "dwp.Transfer": True,  # it has no steps
+    "finetune.FinetuneStage": True,
     "finetuning.FinetuneRegrown": False,
     "greg1.Greg1Stage": False,
     "greg2.Greg2Stage": False,
@@ -85,7 +86,7 @@ def config(name: str, **fields: Any) -> TrialConfig:
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in ("dense", "one_shot", "imp-weights", "bip", "bip-channel", "bip-both", "hydra")),
-    *((name, {}) for name in ("hydra-filter-original", "prune_iterative", "adaptive_sparsity", "l1")),
+    *((name, {}) for name in ("hydra-filter-original", "prune_iterative", "finetune", "adaptive_sparsity", "l1")),
     ("adaptive_sparsity-fixed", {}),
     ("bip", {"implicit_gradient": "code", "batchnorm": "both", "redundant_forwards": True, "accelerate": True}),
     ("bip", {"memory_format": "channels_last"}),

@@ -24,7 +24,7 @@ from trials.training.build import build_loader, build_net
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
-UNASKED = {"dense", "gradient_prune", "dwp"}
+UNASKED = {"dense", "finetune", "gradient_prune", "dwp"}
 FIGURES: Row = {"val_accuracy": 0.99, "empty_layers": 0}
 
 

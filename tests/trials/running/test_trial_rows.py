@@ -46,6 +46,7 @@ EPOCHS: dict[str, list[tuple[str, int, int]]] = {  # (stage, level, epoch) of ev
     "bip-original": [("prune", 0, epoch) for epoch in (0, 1, 2)],
     "hydra": [*(("prune", 0, epoch) for epoch in (0, 1, 2)), *(("finetune", 0, epoch) for epoch in (1, 2))],
     "hydra-filter-original": [("prune", 0, epoch) for epoch in (0, 1, 2)],
+    "finetune": [("finetune", 0, epoch) for epoch in (0, 1, 2)],
     "l1": [("finetune", 0, epoch) for epoch in (0, 1, 2)],
     "l1-weight": [("remove", 0, 0)],
     "greg1": [*(("prune", 0, epoch) for epoch in (1, 2)), *(("finetune", 0, epoch) for epoch in (0, 1))],

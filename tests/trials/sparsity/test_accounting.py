@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from tests.trials.contract import Repeated
+from tests.trials.contract import OWN, Repeated, Tied
 from trials.data import load_data
 from trials.methods.parsing import parse
+from trials.models import MODELS
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, build_masks, prunable
-from trials.sparsity.accounting import LayerSizes, kept_counts, layer_rows, summary, torch_flops
+from trials.sparsity.accounting import LayerSizes, kept_counts, layer_rows, realised, summary, torch_flops
 from trials.training.build import build_net
 from trials.training.net import Net
 
@@ -117,6 +118,135 @@ def test_grouped_convolutions_are_counted_by_the_weights_they_have() -> None:
     assert sizes.totals == {"0.weight": 16 * 2 * 9, "2.weight": 16 * 9}
     assert sizes.dense_flops == 2 * (16 * 2 * 9 * 30 + 16 * 9 * 12) == torch_flops(model, (8, 6, 5))
     assert sizes.layer_parameters == sizes.parameters == 16 * 2 * 9 + 16 + 16 * 9 + 16
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_costs_what_torch_counts(name: str) -> None:
+    with torch.device("meta"):
+        model = MODELS[name](num_classes=5, in_channels=3)
+    shape = (3, 32, 32)
+    assert LayerSizes.measured(model, shape).dense_flops == torch_flops(model, shape)
+
+
+@pytest.mark.parametrize("name", ["depthwise", "grouped", "grouped_stem", "tied", "repeated", "unused"])
+def test_odd_networks_cost_what_torch_counts(name: str) -> None:
+    model = OWN[name](num_classes=5, in_channels=3)
+    model.train()
+    assert LayerSizes.measured(model, (3, 9, 7)).dense_flops == torch_flops(model, (3, 9, 7))
+    assert model.training
+
+
+class Tokens(nn.Module):
+    """Linear layers on the tokens of an image, one of them applied twice, between convolutions of both kinds."""
+
+    def __init__(self, *, attention: bool = False, computed: bool = False) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 4, 4)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True) if attention else None
+        self.computed = computed
+        self.mix = nn.Linear(4, 4, bias=False)  # along the tokens
+        self.mlp = nn.Linear(8, 16)
+        self.back = nn.Linear(16, 8, bias=False)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x).flatten(2).transpose(1, 2)  # [B, 4, 8]
+        if self.attention is not None:
+            x = x + self.attention(x, x, x, need_weights=False)[0]
+        for _ in range(2):
+            x = x + self.back(torch.relu(self.mlp(x)))
+        x = self.mix(x.transpose(1, 2)).transpose(1, 2)
+        x = x + x @ (self.back.weight @ self.back.weight.t()) if self.computed else x
+        logits: torch.Tensor = self.head(x.mean(1))
+        return logits
+
+
+def test_linear_layers_on_tokens_cost_once_for_each_token() -> None:
+    sizes = LayerSizes.measured(model := Tokens(), (3, 8, 8))
+    positions = {"stem": 4, "mix": 8, "mlp": 2 * 4, "back": 2 * 4, "head": 1}
+    assert sizes.positions == {f"{name}.weight": count for name, count in positions.items()}
+    assert sizes.dense_flops == torch_flops(model, (3, 8, 8))
+    net = Net(model)
+    mask = torch.rand(8, 16, generator=torch.Generator().manual_seed(0)) < 0.3
+    net.set_masks({"back.weight": mask})
+    assert summary(net, sizes)["flops"] == sizes.dense_flops - 2 * 8 * int((~mask).sum())
+
+
+def test_of_attention_the_output_layer_is_counted_and_torch_counts_the_rest() -> None:
+    sizes = LayerSizes.measured(model := Tokens(attention=True), (3, 8, 8))
+    assert sizes.positions["attention.out_proj.weight"] == 4
+    projections, products = 2 * 4 * 8 * 24, 2 * 2 * 4 * 4 * 8  # of 4 tokens of 8 numbers: q, k and v; q times k, then v
+    assert torch_flops(model, (3, 8, 8)) == sizes.dense_flops + projections + products
+
+
+def test_weights_that_are_used_without_their_layer_count() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 5))
+    applied: dict[str, nn.Module] = {"conv": model[0], "linear": model[2]}
+
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.linear = applied["conv"], applied["linear"]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = nn.functional.conv2d(x, self.conv.weight).flatten(1)
+            return x @ self.linear.weight.t()
+
+    sizes = LayerSizes.measured(functional := Functional(), (3, 8, 8))
+    assert sizes.positions == {"conv.weight": 36, "linear.weight": 1}
+    assert sizes.dense_flops == torch_flops(functional, (3, 8, 8))
+
+
+class Standardised(nn.Conv2d):
+    """Computes its weight anew from its parameter."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return nn.functional.conv2d(input, self.weight / self.weight.std(), self.bias)
+
+
+def test_a_layer_that_computes_its_weight_counts() -> None:
+    model = nn.Sequential(Standardised(3, 4, 3), nn.ReLU(), Standardised(4, 4, 3), nn.Flatten(), nn.Linear(64, 5))
+    sizes = LayerSizes.measured(model, (3, 8, 8))
+    assert sizes.dense_flops == torch_flops(model, (3, 8, 8))
+
+
+def test_a_weight_of_two_layers_counts_once_and_is_used_by_both() -> None:
+    model = Tied(num_classes=4, in_channels=1)
+    sizes = LayerSizes.measured(model, (1, 8, 8))
+    assert sizes.positions == {"stem.weight": 64, "one.weight": 2 * 64, "head.weight": 1}
+    assert sizes.parameters == sum(p.numel() for p in model.parameters())
+    assert sizes.layer_parameters == sizes.parameters
+    net = Net(model)
+    mask = torch.rand(8, 8, 3, 3, generator=torch.Generator().manual_seed(0)) < 0.3
+    net.set_masks({"one.weight": mask})
+    figures, gone = summary(net, sizes), int((~mask).sum())
+    assert figures["flops"] == sizes.dense_flops - 2 * 2 * 64 * gone
+    assert (figures["kept"], figures["prunable"]) == (mask.numel() - gone, mask.numel())
+    assert figures["parameters"] == sizes.parameters - gone
+    assert sum(row["flops"] for row in layer_rows(net, sizes, stage="prune", level=0)) == figures["flops"]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_densities_of_compact_networks_are_of_all_weights_of_the_whole_model(masked: bool) -> None:
+    net, sizes = net_of("tiny")
+    net.shrink({"conv1.weight": torch.arange(10)}, "filter")
+    if masked:
+        net.set_masks({"conv1.weight": torch.arange(54).view(6, 1, 3, 3) < 5})
+    figures = summary(net, sizes)
+    there = sum(weight.numel() for weight in prunable(net.model).values()) - (54 - 5 if masked else 0)
+    assert (figures["kept"], figures["prunable"]) == (there, sum(sizes.totals.values()))
+    assert figures["density"] == there / figures["prunable"]
+    assert sum(row["kept"] for row in layer_rows(net, sizes, stage="prune", level=0)) == there
+
+
+def test_a_model_that_cannot_be_traced_is_counted_as_it_is() -> None:
+    with torch.no_grad():
+        net = Net(OWN["branching"](num_classes=4, in_channels=1))
+    sizes = LayerSizes.measured(net.model, (1, 8, 8))
+    with torch.no_grad():
+        net.model.get_parameter("stem.weight")[:4] = 0
+    assert realised(net, sizes)["compact_flops"] == sizes.dense_flops
+    assert realised(net, sizes)["compact_parameters"] == sizes.parameters
 
 
 def test_a_layer_that_is_applied_several_times_costs_as_often() -> None:

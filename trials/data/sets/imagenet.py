@@ -1,4 +1,4 @@
-"""ImageNet and data sets in its form, streamed from disk: from one folder per class or from Parquet files."""
+"""ImageNet and data sets in its form, streamed from disk: from one folder per class, Parquet or LMDB files."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from trials.data.encoded import EncodedData, FolderImages, PackedImages, encoded_data
 from trials.data.folders import class_folders, folder_digest, list_split, must_agree, notes_on
+from trials.data.lmdb.images import LmdbImages, lmdb_files, lmdb_of, read_lmdb
 from trials.data.packed import is_packed, pack
 from trials.data.parquet_arrays import classes_in
 from trials.data.parquet_classes import common_class_names, number_labels
@@ -20,7 +23,10 @@ from trials.data_header import DataHeader
 from trials.errors import AbsentData, DataError
 
 TEST_SPLITS = ("validation", "valid", "val")  # the official test images have no labels
-LAYOUT = f"train/<class>/ and val/<class>/ with image files, or {layout(TEST_SPLITS)}, itself or in data/"
+LAYOUT = (
+    f"train/<class>/ and val/<class>/ with image files, or {layout(TEST_SPLITS)}, itself or in data/, or train.lmdb "
+    "and val.lmdb"
+)
 
 
 def load_imagenet(data_dir: Path | None, *, crop_size: int = 224, resize: int = 256) -> EncodedData:
@@ -40,6 +46,11 @@ def load_imagenet(data_dir: Path | None, *, crop_size: int = 224, resize: int = 
         fixed |= {"source": "parquet", "fingerprint": _fingerprint(count, *splits), "notes": files.notes}
         return encoded_data("imagenet", *splits, count, **fixed)
     folders, test_folders = (class_folders(data_dir / split) for split in ("train", "val"))
+    if not (folders and test_folders) and (lmdb := lmdb_files(data_dir)) is not None:
+        train_images, test_images = (read_lmdb(file) for file in lmdb)
+        count = _classes(lmdb[0], train_images[1])
+        fixed |= {"source": "lmdb", "fingerprint": _fingerprint_of_lmdb(count, train_images, test_images)}
+        return encoded_data("imagenet", train_images, test_images, count, **fixed)
     if not folders or not test_folders:
         raise AbsentData(f"{data_dir} holds no imagenet: it must have {LAYOUT}")
     classes = {name: label for label, name in enumerate(folders)}
@@ -94,12 +105,19 @@ def load_validation(data_dir: Path, *, crop_size: int = 224, resize: int = 256) 
         count = labels.class_count or classes_in("imagenet", labels.train)
         fixed |= {"source": "parquet", "fingerprint": _fingerprint(count, images)}
         return encoded_data("imagenet", images, images, count, **fixed)
+    if not (data_dir / "val").is_dir() and (file := lmdb_of(data_dir, "val")) is not None:
+        images_and_labels = read_lmdb(file)
+        count = _classes(file, images_and_labels[1])
+        fixed |= {"source": "lmdb", "fingerprint": _fingerprint_of_lmdb(count, images_and_labels)}
+        return encoded_data("imagenet", images_and_labels, images_and_labels, count, **fixed)
     folder = data_dir / "val"
     if not folder.is_dir() and not (data_dir / "train").is_dir():
         folder = data_dir
     classes = {name: label for label, name in enumerate(class_folders(folder))}
     if not classes:
-        wanted = f"val/<class>/ or <class>/ with image files, or {TEST_SPLITS[0]}-*.parquet, itself or in data/"
+        wanted = (
+            f"val/<class>/ or <class>/ with image files, or {TEST_SPLITS[0]}-*.parquet, itself or in data/, or val.lmdb"
+        )
         raise DataError(f"{data_dir} holds no validation images of imagenet: it must have {wanted}")
     if train := {name: label for label, name in enumerate(class_folders(data_dir / "train"))}:
         must_agree(folder, classes, train)  # or the classes after a missing one would have other numbers
@@ -116,6 +134,28 @@ def _headers(files: ParquetFiles) -> tuple[list[ParquetHeader], list[ParquetHead
     train, test = ([read_header(file, Wanted()) for file in split] for split in (files.train, files.test))
     common_class_names([*train, *test])
     return train, test
+
+
+def _classes(file: Path, labels: LabelArray) -> int:
+    """Return C such that the labels of an LMDB file are exactly 0..C-1; raises DataError if one of them is missing."""
+    present = np.unique(labels)
+    if len(present) != int(present[-1]) + 1:
+        missing = int(np.flatnonzero(present != np.arange(len(present)))[0])
+        raise DataError(
+            f"{file} has labels from {present[0]} to {present[-1]}, but none is {missing}, and labels must count the "
+            "classes 0..C-1: write the file anew"
+        )
+    return len(present)
+
+
+def _fingerprint_of_lmdb(num_classes: int, *splits: tuple[LmdbImages, LabelArray]) -> str:
+    """Return 16 hex digits of a sha256 over the images' sizes and labels and :func:`class_count_fact`."""
+    total = hashlib.sha256(b"lmdb")
+    for images, labels in splits:
+        total.update(images.lengths.tobytes())
+        total.update(labels.tobytes())
+    total.update(class_count_fact(splits[0][1], num_classes))
+    return total.hexdigest()[:16]
 
 
 def _fingerprint(num_classes: int, *splits: tuple[PackedImages, LabelArray]) -> str:
