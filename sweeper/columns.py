@@ -18,6 +18,9 @@ _FIGURES = """
     train_loss:real train_accuracy:real val_loss:real val_accuracy:real test_loss:real test_accuracy:real
     density:real sparsity:real kept:whole prunable:whole empty_layers:whole warnings:texts"""
 
+_COST = "gradient_evaluations:whole cost:real cost_flops:whole"
+"""Up to a row: images times forward-backward passes; the same per training image; FLOPs of these passes."""
+
 _COMPACT = "compact_macs:whole compact_flops:whole compact_parameters:whole"
 
 COLUMNS: dict[str, dict[str, Any]] = {
@@ -27,7 +30,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
         status:text attempts:whole failures:whole error_type:text error_message:text {_FIGURES}
         compression:real macs:whole flops:whole dense_flops:whole speedup:real parameters:whole dense_parameters:whole
         {_COMPACT} compact_speedup:real
-        latency_ms_1:real latency_ms_128:real epochs:whole pruned_at:whole
+        latency_ms_1:real latency_ms_128:real epochs:whole pruned_at:whole report:text {_COST} dense_cost:real
         data:text data_source:text seconds:real host:text device:text started:text ended:text
         threads:whole torch:text cuda:text precision:text memory_format:text commit:text schema:whole
         environments:whole"""
@@ -36,7 +39,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
         f"""
         trial:text stage:text level:whole epoch:whole {_FIGURES} macs:whole flops:whole parameters:whole
         {_COMPACT}
-        variant:text seconds:real stage_id:text"""
+        report:text {_COST} variant:text seconds:real stage_id:text"""
     ),
     "layers": _columns(
         "trial:text stage:text level:whole layer:text total:whole kept:whole density:real flops:whole stage_id:text"

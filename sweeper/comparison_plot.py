@@ -94,6 +94,8 @@ def texts(points: pd.DataFrame) -> dict[str, list[str]]:
         "density %": [_percent(row["density"]) for row in rows],
         "accuracy %": [f"{_percent(row['accuracy'])} ± {_percent(row['accuracy_std'])}" for row in rows],
         "MFLOPs": [f"{row['flops'] / 1e6:.4g}" for row in rows],
+        "cost": ["–" if row["cost"] is None else f"{row['cost']:.4g}" for row in rows],
+        "report": [row["report"] or "–" for row in rows],
         "n": [str(row["n"]) for row in rows],
         **({"confirmed": [row["confirmed"] for row in rows]} if any(row["confirmed"] for row in rows) else {}),
         "front": ["yes" if row["front"] else "" for row in rows],
@@ -126,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UserError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print_table(texts(points), make_console(), left=("series", "asked", "confirmed", "warnings"))
+    print_table(texts(points), make_console(), left=("series", "asked", "report", "confirmed", "warnings"))
     return 0
 
 

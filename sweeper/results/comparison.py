@@ -16,7 +16,7 @@ import pandas as pd
 from sweeper.results.frames import Sweep
 from sweeper.results.pareto import undominated
 from sweeper.results.stored_space import StoredSpace, stored_space
-from sweeper.results.summary import ACCURACIES, cells_of, mean, std, summarise
+from sweeper.results.summary import ACCURACIES, cells_of, mean, rules_of, std, summarise
 from sweeper.results.warned import codes_of
 from trials.errors import UserError, unknown_name
 from trials.storage.rows import Row
@@ -31,12 +31,11 @@ def points_of(sweep: Sweep, by: Sequence[str] = (), accuracy: str = "test_accura
         accuracy: ``test_accuracy`` or ``val_accuracy``.
 
     Returns:
-        Columns ``series``; ``asked``: the other grid values; ``density``, ``accuracy``, ``flops``: means over seeds
-        (density NaN if the rows of a seed's layers could not be read); ``accuracy_std`` (ddof 1); ``n``: number of
-        seeds; ``confirmed``: how many confirmations are complete, which are the trials of these figures then (empty if
-        the space asks for none); ``front``: whether the point is on the Pareto front of its data set, that is, no other
-        point is at least as good in both accuracy and FLOPs and better in one; ``warnings``: codes of the best trials
-        and of what confirms them, as one text.
+        Columns ``series``; ``asked``: the other grid values; ``density``, ``accuracy``, ``flops``, ``cost``: means over
+        seeds (NaN where unknown: unreadable layers, older versions); ``accuracy_std`` (ddof 1); ``n``: number of seeds;
+        ``report``: which epoch counts; ``confirmed``: how many confirmations are complete, which are the trials of
+        these figures then (empty if none is asked for); ``front``: whether no other point of the data set is at least
+        as good in both accuracy and FLOPs and better in one; ``warnings``: codes of all these trials, as one text.
 
     Raises:
         UserError: ``by`` is not in the grid, ``accuracy`` is unknown, no trial is complete, or space or layers
@@ -141,6 +140,8 @@ def _point(values: Row, best: Sequence[Row], by: Sequence[str], accuracy: str) -
         "accuracy": mean(accuracies),
         "accuracy_std": std(accuracies),
         "flops": mean([row["flops"] for row in best]),
+        "cost": mean([row.get("cost") for row in best]),
+        "report": rules_of(best),
         "n": len(best),
         "confirmed": best[0]["confirmed"],
         "warnings": codes_of(best),

@@ -165,6 +165,8 @@ def _texts(summary: pd.DataFrame, objectives: Sequence[str], groups: Sequence[st
         scale = 100 if figure.endswith("accuracy") else 1
         shown[figure + " %" * (scale == 100)] = [_spread(row, figure, scale) for row in rows]
     shown["n"] = [_text(row["n"]) for row in rows]
+    shown["cost"] = [_text(row["cost"]) for row in rows]
+    shown["report"] = [row["report"] or "" for row in rows]
     shown["confirmed"] = once([row["confirmed"] or "" for row in rows])
     scale = 100 if objectives[0].endswith("accuracy") else 1
     own = once(["" if row["searched"] is None else f"{scale * row['searched']:.2f}" for row in rows])

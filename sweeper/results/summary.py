@@ -23,7 +23,23 @@ from trials.storage.rows import FINISHED, Row
 
 ACCURACIES = ("val_accuracy", "test_accuracy")
 
-_COUNTS = ("n", "confirmed", "searched", "warnings", "best", "trials", "done", "failed", "infeasible", "waiting")
+SPENT = ("cost", "report")
+"""Columns of a trial and of its rows that say what it has cost, and which of its epochs counts."""
+
+_COUNTS = (
+    "n",
+    "cost",
+    "report",
+    "confirmed",
+    "searched",
+    "warnings",
+    "best",
+    "trials",
+    "done",
+    "failed",
+    "infeasible",
+    "waiting",
+)
 
 
 def summarise(
@@ -51,10 +67,10 @@ def summarise(
         Columns ``kind``: ``group``, or ``dense`` for the networks that the trials start from; the grid paths without
         ``seed``, named as in ``trials``; ``level``; ``density_asked``; ``density``; ``<name>_mean`` and ``<name>_std``
         (ddof 1) of val_accuracy, test_accuracy, the objective and ``beside``, of the best trials or of what confirms
-        them; ``n``: number of seeds in these; ``confirmed``: how many confirmations are complete; ``searched``: the
-        objective of the confirmed trial itself; ``warnings``: codes of all these trials, or of their level; ``best``:
-        the best trials' hyperparameters; ``trials``, ``done``, ``failed``: numbers of trials that count;
-        ``infeasible``: of complete trials outside the constraints; ``waiting``: progress of cells without a figure.
+        them; ``n``: number of seeds in these; ``cost`` (mean, up to a level's end) and ``report``: as in ``trials``;
+        ``confirmed``: how many confirmations are complete; ``searched``: the objective of the confirmed trial itself;
+        ``warnings``: codes of all these trials, or of their level; ``best``: their hyperparameters; ``trials``,
+        ``done``, ``failed``, ``infeasible``: numbers of trials; ``waiting``: progress of cells without a figure.
     """
     groups = [path for path in grid if path != "seed"]
     figures = list(dict.fromkeys((*ACCURACIES, objective, *beside)))
@@ -98,7 +114,7 @@ def cells_of(
     """
     paths = [*groups, "seed"]
     columns = [column_of(path) for path in paths]
-    wanted = {*_OF_CELLS, *figures, *map(config_column, search), *columns_needed(constraints)}
+    wanted = {*_OF_CELLS, *SPENT, *figures, *map(config_column, search), *columns_needed(constraints)}
     found: dict[tuple[Any, ...], list[Row]] = {}
     confirming: dict[str, list[Row]] = {}  # by the trial that they confirm
     for row in rows_of(sweep.trials, wanted.union(columns)):
@@ -187,7 +203,7 @@ def _levels(sweep: Sweep, trials: Sequence[str]) -> dict[str, dict[int, Row]]:
     """By trial and level, the last row of the level, for trials with several levels; without the dense network's."""
     found: dict[str, dict[int, Row]] = {}
     rows = sweep.epochs[sweep.epochs["trial"].isin(trials)]
-    for row in rows_of(rows, {"trial", "stage", "level", "density", "warnings", *ACCURACIES}):
+    for row in rows_of(rows, {"trial", "stage", "level", "density", "warnings", *SPENT, *ACCURACIES}):
         found.setdefault(row["trial"], {})[row["level"]] = row
     several = {trial: levels for trial, levels in found.items() if len(levels) > 1}
     return {t: {n: row for n, row in levels.items() if row["stage"] != "pretrain"} for t, levels in several.items()}
@@ -244,10 +260,16 @@ def _joined(values: Sequence[Any]) -> str:
 
 def _figures(rows: Sequence[Row], figures: Sequence[str]) -> Row:
     found: Row = {"n": len(rows), "density": mean([row.get("density") for row in rows]), "warnings": codes_of(rows)}
+    found |= {"cost": mean([row.get("cost") for row in rows]), "report": rules_of(rows)}
     for figure in figures:
         values = [row.get(figure) for row in rows]
         found[f"{figure}_mean"], found[f"{figure}_std"] = mean(values), std(values)
     return found
+
+
+def rules_of(rows: Sequence[Row]) -> str:
+    """Which epoch counts in these rows; all rules if they differ, empty where older versions did not say it."""
+    return ", ".join(dict.fromkeys(row["report"] for row in rows if row.get("report")))
 
 
 def mean(values: Sequence[Any]) -> float:
@@ -268,7 +290,9 @@ def std(values: Sequence[Any]) -> float:
 def _dense_rows(sweep: Sweep, cells: Sequence[CellTrials], groups: Sequence[str], figures: Sequence[str]) -> list[Row]:
     """Rows of the dense networks that pruned best trials start from: one per set of groups that share networks."""
     rows = sweep.epochs[(sweep.epochs["stage"] == "pretrain") & sweep.epochs["stage_id"].notna()]
-    last = {row["trial"]: row for row in rows_of(rows, {"trial", "stage_id", "density", "warnings", *ACCURACIES})}
+    last = {
+        row["trial"]: row for row in rows_of(rows, {"trial", "stage_id", "density", "warnings", *SPENT, *ACCURACIES})
+    }
     pruned = set(sweep.epochs["trial"][sweep.epochs["stage"] != "pretrain"])
     starts: dict[str, _Starts] = {}  # by stage id
     of_group: dict[tuple[Any, ...], _Starts] = {}

@@ -68,6 +68,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
         for distribution in ("global", "uniform", "uniform_plus", "erk")
     },
     **{f"one_shot-{score}": {"score": score} for score in ("random", "lamp")},
+    **{
+        f"one_shot-coupled-{distribution}": {"couple": True, "pattern": "filter", "distribution": distribution}
+        for distribution in ("global", "uniform")
+    },
     "one_shot-uniform_plus-sparse": {"distribution": "uniform_plus", "density": 0.005},
     "one_shot-filter-dense": {"pattern": "filter", "density": 0.995},
     "imp-uniform_plus-late": {"distribution": "uniform_plus", "levels": 12, "finetune": NONE},

@@ -31,6 +31,14 @@ GROWTH = {
 CONFIGS: dict[str, dict[str, Any]] = {
     "dense": {"method": "dense", "train": RECIPE},
     "one_shot": {"method": "one_shot", "density": 0.3, "pretrain": RECIPE, "finetune": RECIPE},
+    "one_shot-coupled": {
+        "method": "one_shot",
+        "density": 0.5,
+        "pattern": "filter",
+        "couple": True,
+        "pretrain": RECIPE,
+        "finetune": RECIPE,
+    },
     "one_shot-filter": {
         "method": "one_shot",
         "density": 0.6,

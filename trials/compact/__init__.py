@@ -5,12 +5,14 @@ from __future__ import annotations
 from trials.compact.cut import Kept, cut_tensors, kept_rows, obstacles, require_rows, shrink, slices, spread
 from trials.compact.files import Architecture, load, load_masks, save
 from trials.compact.graph import Channels, dependencies
+from trials.compact.groups import Units, spared, unit_rows, units_of, unread
 from trials.compact.silent import silent, simplify
 
 __all__ = [
     "Architecture",
     "Channels",
     "Kept",
+    "Units",
     "cut_tensors",
     "dependencies",
     "kept_rows",
@@ -23,5 +25,9 @@ __all__ = [
     "silent",
     "simplify",
     "slices",
+    "spared",
     "spread",
+    "unit_rows",
+    "units_of",
+    "unread",
 ]

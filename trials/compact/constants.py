@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from trials.compact.graph import LAYERS, NORMS
+from trials.compact.flow import LAYERS, NORMS
+from trials.compact.tracing import Tracer
 
 _ELEMENTWISE = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Tanh)
 _ELEMENTWISE_CALLS = (F.relu, torch.relu, F.relu6, F.leaky_relu, F.gelu, F.silu, F.hardswish, F.tanh, torch.tanh)
@@ -41,7 +42,7 @@ class Constants:
 @torch.no_grad()
 def constants(model: nn.Module) -> Constants:
     """Follow constant channels through a model that torch.fx can trace."""
-    graph = fx.Tracer().trace(model)
+    graph = Tracer().trace(model)
     modules: dict[str, Any] = dict(model.named_modules())
     called = [str(node.target) for node in graph.nodes if node.op == "call_module"]
     found = Constants()

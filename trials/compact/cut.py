@@ -1,8 +1,8 @@
 """Make a network physically smaller: find which entries of which tensors stay, and slice the tensors.
 
 ``Kept`` records what stays: for each layer that lost rows, by weight name, the ascending int64 indices of the dense
-network's rows that remain. Everything else (BN, columns of the layers that read it) follows from
-:mod:`trials.compact.graph`, so a checkpoint needs no other record of shapes.
+network's rows that remain. Everything else (norms, columns of the layers that read it, groups of convolutions, numbers
+of heads) follows from :mod:`trials.compact.flow`, so a checkpoint needs no other record of shapes.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from trials.compact.attention import with_fewer_heads
+from trials.compact.flow import Flow, flow_of, is_grouped
 from trials.compact.graph import Channels, dependencies, sources
+from trials.compact.groups import cut_of
 from trials.errors import listed
 
 Kept = dict[str, Tensor]
 """Indices of remaining rows (int64, ascending), by weight name."""
 
 Slices = dict[str, dict[int, Tensor]]
-"""Indices of entries that stay, by tensor name and dimension."""
+"""Indices of entries that stay, by tensor name and dimension; also of what an attribute counts, such as heads."""
 
 
 def kept_rows(model: nn.Module, removed: Mapping[str, Tensor], pattern: Literal["filter", "channel"]) -> Kept:
@@ -34,17 +37,48 @@ def kept_rows(model: nn.Module, removed: Mapping[str, Tensor], pattern: Literal[
             out of range; or layers that read the same channels do not remove the same ones.
     """
     removed = {name: indices for name, indices in removed.items() if indices.numel()}
-    graph = dependencies(model)
-    unknown = sorted(removed.keys() - graph.keys())
+    graph, flow = dependencies(model), flow_of(model)
+    unknown = sorted(removed.keys() - set(flow.entries.makers))
     if unknown:
         raise ValueError(f"{unknown[0]} is not the weight of a convolution or linear layer of the model")
     rows = removed if pattern == "filter" else _rows_of_columns(model, graph, removed)
+    stay = {name: _complement(name, indices, len(model.get_parameter(name))) for name, indices in rows.items()}
+    _require_whole(
+        flow, stay, {name: channels.pinned for name, channels in graph.items()}, "{} must keep all its filters: {}"
+    )
+    return _of_all(flow, stay)
+
+
+def _of_all(flow: Flow, stay: Kept) -> Kept:
+    """Add the layers whose rows go with those that ``stay`` leaves out."""
+    gone = cut_of(flow, stay)
     kept: Kept = {}
-    for name, indices in rows.items():
-        if graph[name].pinned:
-            raise ValueError(f"{name} must keep all its filters: {graph[name].pinned}")
-        kept[name] = _complement(name, indices, model.get_parameter(name).shape[0])
+    for name in flow.entries.makers:
+        off = gone[flow.labels.find(flow.entries.of[name][0])]
+        if off.all():
+            raise ValueError(f"{name} would lose all its {len(off)}: at least one must stay")
+        if off.any():
+            kept[name] = (~off).nonzero().view(-1)
     return kept
+
+
+def _require_whole(flow: Flow, stay: Kept, pinned: Mapping[str, str], says: str) -> None:
+    """Check that what goes are whole classes: no channel that must stay, and the rows of all layers that make it.
+
+    Depthwise convolutions need not be named: their filters go with the channels that they read.
+    """
+    entries, labels = flow.entries, flow.labels
+    gone = cut_of(flow, stay)
+    for name, rows in stay.items():
+        mine = entries.of[name][0]
+        off = gone[labels.find(mine)]
+        if int(off.sum()) != len(off) - len(rows) or labels.fixed(mine[off]).any():
+            raise ValueError(says.format(name, pinned.get(name) or labels.reason(mine) or "some go with others"))
+    for other in entries.makers:
+        off = gone[labels.find(entries.of[other][0])]
+        if off.any() and other not in stay and other.removesuffix(".weight") not in entries.passes:
+            name = next(name for name in stay if gone[labels.find(entries.of[name][0])].any())
+            raise ValueError(says.format(name, pinned.get(name) or f"they go with rows of {other} only"))
 
 
 def obstacles(
@@ -121,12 +155,11 @@ def require_rows(model: nn.Module, kept: Mapping[Any, Any]) -> None:
     Raises:
         ValueError: it does not; the message says which entry, and why.
     """
-    graph = dependencies(model)
+    flow = flow_of(model)
+    pinned = {name: channels.pinned for name, channels in dependencies(model).items()}
     for name, rows in kept.items():
-        if name not in graph:
+        if name not in flow.entries.makers:
             raise ValueError(f"kept has {str(name)!a}, and must name weights of convolutions and linear layers")
-        if graph[name].pinned:
-            raise ValueError(f"kept has {name}, which must keep all its rows: {graph[name].pinned}")
         if not isinstance(rows, Tensor) or rows.layout is not torch.strided or rows.is_meta:
             raise ValueError(f"kept has a {type(rows).__name__} for {name}, and must have a tensor of indices")
         if rows.dtype != torch.int64 or rows.dim() != 1 or not rows.numel():
@@ -135,25 +168,27 @@ def require_rows(model: nn.Module, kept: Mapping[Any, Any]) -> None:
         n = model.get_parameter(name).shape[0]
         if (rows[1:] <= rows[:-1]).any() or int(rows[0]) < 0 or int(rows[-1]) >= n:
             raise ValueError(f"kept has rows of {name} that are not ascending in 0..{n - 1}")
+    _require_whole(flow, dict(kept), pinned, "kept has {}, which must keep all its rows: {}")
+    _of_all(flow, dict(kept))
 
 
 def slices(model: nn.Module, kept: Kept) -> Slices:
     """Return which entries of the model's parameters and buffers stay if the layers in ``kept`` keep these rows."""
-    graph = dependencies(model)
+    flow = flow_of(model)
+    gone = cut_of(flow, kept)
+    if not gone.any():
+        return {}
     cut: Slices = {}
-    for name, rows in kept.items():
-        channels, before = graph[name], model.get_parameter(name).shape[0]
-        module = name.removesuffix(".weight")
-        for tensor in (name, f"{module}.bias", *(f"{norm}.{part}" for norm in channels.norms for part in _BN_PARTS)):
-            cut.setdefault(tensor, {})[0] = rows
-        for reader in channels.readers:
-            width = model.get_parameter(f"{reader}.weight").shape[1] // before
-            columns = (rows[:, None] * width + torch.arange(width)).view(-1)
-            cut.setdefault(f"{reader}.weight", {})[1] = columns
+    for tensor, by_dim in flow.entries.of.items():
+        for dim, labels in by_dim.items():
+            off = gone[flow.labels.find(labels)]
+            if off.any():
+                cut.setdefault(tensor, {})[dim] = (~off).nonzero().view(-1)
+    for size in flow.written:
+        off = gone[flow.labels.find(size.counted)]
+        if off.any():
+            cut[size.attribute] = {0: (~off).nonzero().view(-1)}
     return cut
-
-
-_BN_PARTS = ("weight", "bias", "running_mean", "running_var")
 
 
 def cut_tensors(tensors: Mapping[str, Tensor], cut: Slices) -> dict[str, Tensor]:
@@ -182,19 +217,35 @@ def resize(model: nn.Module, cut: Slices) -> None:
     for name in cut:
         path, _, part = name.rpartition(".")
         module: Any = model.get_submodule(path)
-        tensor = getattr(module, part)
-        if tensor is None:
+        if isinstance(module, nn.MultiheadAttention):
+            parent, _, own = path.rpartition(".")
+            module = with_fewer_heads(module)
+            setattr(model.get_submodule(parent), own, module)
+        value = getattr(module, part)
+        if not isinstance(value, Tensor):  # a number of heads, for example
+            setattr(module, part, len(cut[name][0]))
             continue
-        smaller = _cut(tensor, cut[name])
-        if isinstance(tensor, nn.Parameter):
-            smaller = nn.Parameter(smaller, requires_grad=tensor.requires_grad)
+        smaller = _cut(value, cut[name])
+        if isinstance(value, nn.Parameter):
+            smaller = nn.Parameter(smaller, requires_grad=value.requires_grad)
         setattr(module, part, smaller)
-        if isinstance(module, nn.Conv2d):
-            module.out_channels, module.in_channels = module.weight.shape[:2]
-        elif isinstance(module, nn.Linear):
-            module.out_features, module.in_features = module.weight.shape
-        else:
-            module.num_features = len(smaller)
+        if part == "weight":
+            _resized(module, len(value))
+
+
+def _resized(layer: nn.Module, before: int) -> None:
+    """Update a module's attributes to its weight, of which it had ``before`` rows."""
+    module: Any = layer
+    if isinstance(layer, nn.Conv2d):
+        rows, columns = module.weight.shape[:2]
+        if is_grouped(layer):  # a group is left whole, or not, also if only one is left
+            module.groups = rows // (before // module.groups)
+            module.was_grouped = True
+        module.out_channels, module.in_channels = rows, columns * module.groups
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif hasattr(module, "num_features"):
+        module.num_features = len(module.weight)
 
 
 def shrink(model: nn.Module, kept: Kept) -> Slices:

@@ -10,7 +10,8 @@ This is the one place that decides: ``python -m trials profile``, the exports ``
   at the border: there, one filter of a layer stays for all its constant ones, and the columns of the others are added
   to its own. The result is the same up to rounding.
 
-Channels that :mod:`trials.compact.graph` pins (those of a sum, for example) all stay.
+Of channels that :mod:`trials.compact.graph` pins (those of a sum, for example) only units go that no layer reads
+(:mod:`trials.compact.groups`), over all layers that make them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from trials.compact.constants import Constants, constants, pads_with_zeros
 from trials.compact.cut import Kept, kept_rows, shrink
 from trials.compact.graph import Channels, dependencies
+from trials.compact.groups import spared, unit_rows, units_of, unread
 
 
 def simplify(model: nn.Module) -> Kept:
@@ -53,12 +55,13 @@ def silent(model: nn.Module) -> dict[str, Tensor]:
     """
     graph = dependencies(model)
     found = constants(model)
-    return _indices(
+    return _whole(
+        model,
         {
             name: _idle(model, channels, _read(model, found, channels))
             for name, channels in graph.items()
             if not channels.pinned
-        }
+        },
     )
 
 
@@ -79,7 +82,7 @@ def _freed(model: nn.Module) -> dict[str, Tensor]:
             other[other.nonzero()[0]] = False
         if other.any():
             off[name] |= _moved(modules, found, channels, read, other)
-    return _indices(off)
+    return _whole(model, off)
 
 
 def _read(model: nn.Module, found: Constants, channels: Channels) -> Tensor:
@@ -158,13 +161,13 @@ def _constant_zero(model: nn.Module, channels: Channels) -> Tensor:
     return off
 
 
-def _indices(off: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Indices of the channels that are off; a layer that would lose all of them keeps the first."""
-    return {name: spared.nonzero().view(-1) for name, rows in off.items() if (spared := _spare_one(rows)).any()}
+def _whole(model: nn.Module, off: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Indices of the rows that go: of the channels that are off, and of units that no layer reads.
 
-
-def _spare_one(off: Tensor) -> Tensor:
-    if off.all():
-        off = off.clone()
-        off[0] = False
-    return off
+    A tensor that would lose all of a dimension keeps the first.
+    """
+    units = units_of(model)
+    gone = unread(model, units)
+    for name, rows in off.items():
+        gone[units.members[name][0][rows.cpu()]] = True
+    return unit_rows(units, spared(units, gone))

@@ -27,6 +27,10 @@ WHERE = frozenset({"data_dir", "device", "checkpoint_every_s", "measure_latency"
 _HASH = re.compile(r"[0-9a-f]{16}")
 
 
+ReportRule = Literal["last", "best_val"]
+"""Which of a stage's epochs counts as its result."""
+
+
 def _normalise_named(value: object) -> object:
     return {True: "dataset", False: "none"}[value] if isinstance(value, bool) else value
 
@@ -64,9 +68,14 @@ class TrialConfig(Frozen):
         until_epoch: epoch of the method's first stage at which the trial ends. If None, or all epochs of that stage,
             the trial runs every stage.
         lineage: the earlier segments; the other fields hold the hyperparameters of the current one.
+        report: which network counts as a stage's result. ``last``: that of its last epoch. ``best_val``: that of the
+            best epoch by validation accuracy (:class:`trials.training.best_epoch.BestEpoch` says which are eligible),
+            in the last stage and, where a method has levels, in the last stage of every level. None: the method's own
+            rule, ``own_report``.
     """
 
     named_files: ClassVar[Mapping[str, Literal["weights", "trial"]]] = {}
+    own_report: ClassVar[ReportRule] = "last"
 
     method: str
     dataset: Annotated[str, one_of(DATASETS)]
@@ -91,6 +100,7 @@ class TrialConfig(Frozen):
     capture: bool = True
     until_epoch: int | None = Field(default=None, ge=1)
     lineage: tuple[Segment, ...] = Field(default=(), strict=False)
+    report: ReportRule | None = None
     file_hashes: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -99,6 +109,20 @@ class TrialConfig(Frozen):
         if self.compile and any(isinstance(recipe, OpenRecipe) and recipe.backward for recipe in recipes):
             raise ValueError("compile is True, but backward pruning replaces layers' forward: leave one of them out")
         return self
+
+    @model_validator(mode="after")
+    def _segments_go_on_from_the_last(self) -> TrialConfig:
+        if self.report == "best_val" and self.until_epoch is not None:
+            raise ValueError(
+                "report is 'best_val' beside until_epoch, but a segment of a population goes on from the last network "
+                "of the one before: give report 'last', or no population (pbt)"
+            )
+        return self
+
+    @property
+    def reported(self) -> ReportRule:
+        """Which of a stage's epochs counts as its result: ``report``, or the method's own rule."""
+        return self.report or self.own_report
 
     def __hash__(self) -> int:
         return hash(self.id)  # fields that are mappings have no hash

@@ -15,8 +15,8 @@ from trials.config.trial_config import TrialConfig
 from trials.data_header import DataHeader
 from trials.errors import UserError
 from trials.methods.asked import AskedShare
-from trials.methods.best_epoch import BestEpoch
 from trials.methods.budgets import LeftLayer
+from trials.methods.patience import Patience
 from trials.seeding import generator
 from trials.training.net import Batch, Net
 from trials.training.optimizers import Sgd
@@ -110,8 +110,9 @@ class Stage(ABC):
 
         Does nothing by default."""
 
-    def leave(self, net: Net) -> bool:
-        """Make final changes to the network when the stage ends. Return whether it changed."""
+    @property
+    def selects(self) -> bool:
+        """Whether the stage by itself ends with its best epoch, if the config's ``report`` says nothing else."""
         return False
 
     def columns(self) -> dict[str, float]:
@@ -151,8 +152,7 @@ class TrainStage(Stage):
     ) -> None:
         super().__init__(name, recipe, level=level, first_epoch=first_epoch)
         self.snapshot_epochs = frozenset(snapshot_epochs)
-        self.patience: int | None = getattr(recipe, "patience", None)
-        self.best = BestEpoch()
+        self.patience = Patience(getattr(recipe, "patience", None))
 
     def attach(self, net: Net) -> None:
         self.net = net
@@ -172,27 +172,23 @@ class TrainStage(Stage):
             net.snapshot(f"epoch-{epoch + 1}")
 
     def assess(self, net: Net, epoch: int, val_accuracy: float) -> None:
-        if self.patience is not None:
-            self.best.see(net, epoch, val_accuracy)
-            self.finished = self.best.waited(epoch, self.patience) and epoch >= max(self.snapshot_epochs, default=0)
+        over = self.patience.ends(epoch, val_accuracy)
+        self.finished = over and epoch >= max(self.snapshot_epochs, default=0)
 
-    def leave(self, net: Net) -> bool:
-        if self.patience is None:
-            return False
-        self.best.restore(net)
-        return True
+    @property
+    def selects(self) -> bool:
+        return self.patience.epochs is not None
 
     def columns(self) -> dict[str, float]:
-        return {"lr": float(self.sgd.lr), **({"best_epoch": self.best.epoch} if self.patience is not None else {})}
+        return {"lr": float(self.sgd.lr)}
 
     def state_dict(self) -> dict[str, Any]:
-        best = {} if self.patience is None else {"best": self.best.state_dict()}
-        return {"sgd": self.sgd.state_dict(), **best}
+        return {"sgd": self.sgd.state_dict(), **({"patience": self.patience.state_dict()} if self.selects else {})}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.sgd.load_state_dict(state["sgd"])
-        if self.patience is not None:
-            self.best.load_state_dict(state["best"], self.net.device)
+        if self.selects:
+            self.patience.load_state_dict(state["patience"])
 
 
 class Method(ABC):

@@ -48,6 +48,11 @@ def copies_shared(config: TrialConfig) -> bool:
     return config.method == "dense" and config.until_epoch is None
 
 
+def copied(config: TrialConfig) -> TrialConfig:
+    """The shared trial that a sweep's dense trial copies: of the same content, named without what changes nothing."""
+    return config.model_copy(update={"report": None}) if config.report == config.own_report else config
+
+
 def dense_source(config: StartsDense, snapshots: tuple[int, ...] = ()) -> DenseConfig | None:
     """The dense trial that ``config`` starts from; None if it starts from a ``source_net`` instead."""
     return None if config.source_net is not None else dense_trial(config, config.pretrain, snapshots)
@@ -59,7 +64,10 @@ def dense_trial(config: TrialConfig, train: PretrainRecipe, snapshots: tuple[int
 
 
 def fields_of_source(config: TrialConfig, kind: type[TrialConfig]) -> dict[str, Any]:
-    """The fields of ``kind`` that a source takes over from ``config``. A source is no segment of a population."""
-    own = ("method", "variant", "until_epoch", "lineage")
+    """The fields of ``kind`` that a source takes over from ``config``.
+
+    A source is no segment of a population, and ends with the epoch of its own rule (``report``).
+    """
+    own = ("method", "variant", "until_epoch", "lineage", "report")
     hashes = {name: digest for name, digest in config.file_hashes.items() if name in kind.named_files}
     return {name: getattr(config, name) for name in kind.model_fields if name not in own} | {"file_hashes": hashes}

@@ -56,6 +56,7 @@ def _mean_of_gradients(
         for total, gradient in zip(sums.values(), torch.autograd.grad(loss, list(weights.values())), strict=True):
             total += of(gradient)
         count += 1
+        net.work.add(len(y))
     net.model.train(training)
     if not count:
         raise ValueError("saliency is a mean over batches, but there are none")

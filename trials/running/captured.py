@@ -3,7 +3,7 @@
 Ran on one H200 (torch 2.11): ten replays give the bits of ten eager steps for dense, masked, BiP, HYDRA, adaptive and
 AdamW steps (results/measured/gpu). A replay repeats the captured operations on the same memory; only its contents
 differ. Therefore batches are copied into the captured step's input tensors, and a stage with ``captures`` keeps its
-state between steps in persistent tensors. Work of the CPU between steps belongs in
+state between steps in persistent tensors. WorkDone of the CPU between steps belongs in
 :meth:`trials.methods.Stage.prepare`, which runs before every step, captured or not.
 """
 
@@ -19,6 +19,7 @@ from trials.config.trial_config import TrialConfig
 from trials.data.loader import Batch
 from trials.methods.base import Stage
 from trials.training.net import Net
+from trials.training.work import WorkDone
 
 WARM_UP = 3
 """Eager steps per batch size before the capture, in which optimisers allocate their state and libraries initialise."""
@@ -82,11 +83,20 @@ class Captured:
 
     The first batch size seen more than ``WARM_UP`` times is captured; other sizes, such as an epoch's last batch, run
     eagerly. A graph keeps the memory of one step's activations; without that much memory all steps run eagerly, and
-    ``warn`` is called once.
+    ``warn`` is called once. ``work`` counts the gradient evaluations of the step's network; a replay counts those of
+    the captured step.
     """
 
-    def __init__(self, stage: Stage, graph: Graph, warn: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        graph: Graph,
+        warn: Callable[[str], None] = lambda text: None,
+        work: WorkDone | None = None,
+    ) -> None:
         self.stage, self.graph, self.warn = stage, graph, warn
+        self.work = work or WorkDone()
+        self._images = 0
         self._fits = True
         self._seen: dict[tuple[torch.Size, ...], int] = {}
         self._captured: tuple[torch.Size, ...] | None = None
@@ -110,13 +120,17 @@ class Captured:
             for to, tensor in zip(kept, batch, strict=True):
                 to.copy_(tensor)
         self.graph.replay()
+        self.work.add(self._images)
         assert self._result is not None
         return self._result
 
     def _capture(self, batches: Sequence[Batch]) -> None:
         self._inputs = [(x.clone(), y.clone()) for x, y in batches]
+        before = self.work.gradient_evaluations
         try:
-            self._result = self.graph.capture(lambda: self.stage.step(*self._inputs))
+            with self.work.held(True):  # it computes nothing yet
+                self._result = self.graph.capture(lambda: self.stage.step(*self._inputs))
+                self._images = self.work.gradient_evaluations - before
         except RuntimeError as error:
             # ending a capture that ran out of memory may raise an error of its own over the first
             if isinstance(error, torch.OutOfMemoryError) or isinstance(error.__context__, torch.OutOfMemoryError):
@@ -143,7 +157,7 @@ def stepper(
     if not asks or draws or not stage.captures or stage.recipe.backward is not None:
         return Eager(stage)
     graph = graph_for(net.device)
-    return Eager(stage) if graph is None else Captured(stage, graph, warn)
+    return Eager(stage) if graph is None else Captured(stage, graph, warn, net.work)
 
 
 def graph_for(device: torch.device) -> Graph | None:

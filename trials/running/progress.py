@@ -12,12 +12,14 @@ from trials.config.trial_config import TrialConfig
 from trials.data import Loader, Source
 from trials.errors import NonFiniteLoss
 from trials.methods import Method, Stage
+from trials.running.cost import Cost
 from trials.running.degenerate import Judge
 from trials.sparsity.accounting import LayerSizes, layer_rows, realised, summary
 from trials.storage.full_disk import when_there_is_room
 from trials.storage.place import Place
 from trials.storage.rows import COMPACT, RESULT, TABLES, Row, Rows
 from trials.storage.trial_folder import Attempt
+from trials.training.best_epoch import BestEpoch
 from trials.training.build import architecture_of
 from trials.training.evaluation import Totals, evaluate
 from trials.training.latency import measure
@@ -90,6 +92,7 @@ class Progress:
         self.is_shared = attempt.folder.path.parent == trial_host.stages
         self.rows: Rows = {table: [] for table in TABLES}
         self.sizes = LayerSizes.of(net, raw)
+        self.cost = Cost(net, self.sizes, data.train_size)
         self.judge = Judge(method, net, data, raw)
         self.architecture = architecture_of(config, raw, net.device)
         self._start = self._last_commit = self._last_poll = time.monotonic()
@@ -103,47 +106,59 @@ class Progress:
         own: Callable[[], dict[str, Any]],
         began: float,
         end: bool,
+        best: BestEpoch | None = None,
     ) -> bool:
         """Evaluate the network, add and report the row of an epoch, and return whether the stage ends here.
 
         ``epoch`` is 1-based; 0 is the network before any training in the stage. ``own`` returns the stage's columns.
         ``began`` is ``time.monotonic()`` at the epoch's start. If not ``end``, the stage may still end by itself.
-        Raises NonFiniteLoss if a loss is NaN or infinite.
+        ``best``: of a stage that ends with its best epoch. The network is then that of this epoch, and the last row
+        describes it. Raises NonFiniteLoss if a loss is NaN or infinite.
         """
         loss, accuracy = totals.means() if totals is not None and totals.count else (None, None)
-        val_loss, val_accuracy = evaluate(self.net, self.data, "val")
+        figures = {**self._evaluated("val"), "train_loss": loss, "train_accuracy": accuracy}
+        columns, sizes = own(), summary(self.net, self.sizes)
+        _require_finite((loss, figures["val_loss"]), stage, epoch)
         if epoch:
-            stage.assess(self.net, epoch, val_accuracy)
+            stage.assess(self.net, epoch, figures["val_accuracy"])
             end = end or stage.finished
-            if end and stage.leave(self.net):
-                val_loss, val_accuracy = evaluate(self.net, self.data, "val")  # leave() has changed the network
-        test_loss, test_accuracy = evaluate(self.net, self.data, "test") if end else (None, None)
-        _require_finite((loss, val_loss, test_loss), stage, epoch)
-        row: Row = {
-            "stage": stage.name,
-            "level": stage.level,
-            "epoch": epoch,
-            "train_loss": loss,
-            "train_accuracy": accuracy,
-            "val_loss": val_loss,
-            "val_accuracy": val_accuracy,
-            "test_loss": test_loss,
-            "test_accuracy": test_accuracy,
-            **summary(self.net, self.sizes),
-            **(realised(self.net, self.sizes) if end else dict.fromkeys(COMPACT)),
-            **own(),
-            "variant": self.config.variant,
-            "seconds": time.monotonic() - began,
-            "stage_id": None,
-        }
+        if epoch and best is not None:
+            if best.is_better(figures["val_accuracy"], sizes["kept"]):
+                best.keep(self.net, epoch, {**figures, **columns}, sizes["kept"], stage.layer_columns())
+            if end and best.epoch != epoch:
+                best.restore(self.net)
+                figures |= self._evaluated("val")
+                columns, sizes = {**columns, **best.columns}, summary(self.net, self.sizes)
+            columns = {**columns, "best_epoch": best.epoch}
+        figures |= self._evaluated("test") if end else {"test_loss": None, "test_accuracy": None}
+        _require_finite((figures["test_loss"],), stage, epoch)
+        compact = realised(self.net, self.sizes) if end else dict.fromkeys(COMPACT)
+        columns["report"] = self.config.reported if best is None else "best_val"
+        row = self._row(stage, epoch, {**figures, **sizes, **compact, **columns}, began)
         row["warnings"] = self.judge.of_row(row, stage, stage.finished or epoch == stage.epochs)
         self.rows["epochs"].append(row)
         self.trial_host.report(row)
         return end
 
-    def report_layers(self, stage: Stage) -> None:
-        """Add the rows of the table ``layers`` at the end of a stage."""
-        own = stage.layer_columns()
+    def _row(self, stage: Stage, epoch: int, figures: Row, began: float) -> Row:
+        return {
+            "stage": stage.name,
+            "level": stage.level,
+            "epoch": epoch,
+            **figures,
+            **self.cost.columns(),
+            "variant": self.config.variant,
+            "seconds": time.monotonic() - began,
+            "stage_id": None,
+        }
+
+    def _evaluated(self, split: str) -> dict[str, Any]:
+        loss, accuracy = evaluate(self.net, self.data, split)
+        return {f"{split}_loss": loss, f"{split}_accuracy": accuracy}
+
+    def report_layers(self, stage: Stage, best: BestEpoch | None = None) -> None:
+        """Add the rows of the table ``layers`` at the end of a stage; ``best``: as in :meth:`report`."""
+        own = stage.layer_columns() if best is None or not best.epoch else best.layers
         self.rows["layers"] += layer_rows(self.net, self.sizes, stage=stage.name, level=stage.level, own=own)
 
     def due(self) -> tuple[bool, bool]:
@@ -161,7 +176,7 @@ class Progress:
         ``fields`` set further fields of the trial's state (status, result).
         """
         content = {"position": position, "data": self.raw.fingerprint, "net": self.net.state_dict(), **(extra or {})}
-        content["architecture"] = self.architecture.record()
+        content |= {"architecture": self.architecture.record(), "cost": self.cost.state_dict()}
         seconds = self._seconds_before + time.monotonic() - self._start
         last = self.rows["epochs"][-1] if self.rows["epochs"] else {}
         progress = {**position, **{key: last.get(key) for key in ("level", "val_accuracy", "density")}}
@@ -190,6 +205,8 @@ class Progress:
         return {
             **{key: row[key] for key in (*RESULT, *self.method.reports)},
             **({key: row[key] for key in COMPACT} if known else realised(self.net, self.sizes)),
+            "report": row.get("report", self.config.reported),
+            **self.cost.result(),
             "epochs": self.own_epochs(),
             "dense_flops": self.sizes.dense_flops,
             "dense_parameters": self.sizes.parameters,

@@ -18,7 +18,7 @@ from trials.config.stored_content import ABSENT, differing_fields
 from trials.config.trial_config import TrialConfig
 from trials.errors import OUT_OF_MEMORY, DamagedFile, Preempted, Superseded, UserError, shown
 from trials.frozen import SCHEMA
-from trials.methods.dense import copies_shared
+from trials.methods.dense import copied, copies_shared
 from trials.methods.registry import METHODS
 from trials.storage import files
 from trials.storage.lease import Lease
@@ -37,7 +37,7 @@ def shared_by(config: TrialConfig) -> dict[str, TrialConfig]:
     """Configs, by id, of the shared trials that a trial needs: its source, its references, and what these need."""
     method = METHODS[config.method](config)
     found: dict[str, TrialConfig] = {}
-    for other in (config if copies_shared(config) else method.source(), *method.references().values()):
+    for other in (copied(config) if copies_shared(config) else method.source(), *method.references().values()):
         if other is not None:
             found[other.id] = other
             found |= {} if other.method == "dense" else shared_by(other)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from itertools import repeat
 from typing import Any
 
@@ -14,6 +15,7 @@ from trials.running.captured import stepper
 from trials.running.progress import Progress
 from trials.seeding import derive_seed, generator
 from trials.sparsity.backward import BackwardPruner
+from trials.training.best_epoch import BestEpoch
 from trials.training.evaluation import Totals
 from trials.training.stage_context import StageContext
 
@@ -25,17 +27,21 @@ class StageRun:
         checkpoint: the checkpoint that the trial continues from. Cleared once the stage has loaded it, to free memory.
         epoch: number of finished epochs.
         step: number of finished steps of the current epoch.
+        best: of a stage that ends with its best epoch; None for one that ends with its last.
         stepper: runs the stage's steps, eagerly or as a CUDA graph.
         end: the epoch at which the stage ends: its last one, or the end of the segment in a population.
     """
 
-    def __init__(self, progress: Progress, stage: Stage, position: int, checkpoint: dict[str, Any]) -> None:
+    def __init__(
+        self, progress: Progress, stage: Stage, position: int, checkpoint: dict[str, Any], selects: bool
+    ) -> None:
         self.progress, self.net, self.position, self.checkpoint = progress, progress.net, position, checkpoint
         resumed = checkpoint.get("position", {})
         self.inside = resumed.get("stage") == position and "epoch" in resumed
         self.epoch: int = resumed["epoch"] if self.inside else stage.first_epoch
         self.step: int = resumed["step"] if self.inside else 0
         config = progress.config
+        self.best = BestEpoch() if selects else None
         self.divided = position == 0 and config.until_epoch is not None
         self.stage = segments.first_stage(segments.config_at(config, self.epoch)) if self.divided else stage
         self.end = config.until_epoch if self.divided and config.until_epoch is not None else stage.epochs
@@ -63,7 +69,7 @@ class StageRun:
                 self._change_hyperparameters()
             self._commit_if_due()
         self.backward.remove()
-        self.progress.report_layers(self.stage)
+        self.progress.report_layers(self.stage, self.best)
         self._commit_end(last)
 
     def _change_hyperparameters(self) -> None:
@@ -81,10 +87,13 @@ class StageRun:
             self.stage.observe(self.net)
             self.stage.enter(self.net)
         self.stage.attach(self.net)
+        self.progress.cost.resize()
         self.backward = BackwardPruner(self.net.model, self.stage.recipe.backward, self._backward_generator)
         if self.inside:
             self.stage.load_state_dict(self.checkpoint["method"])
             self.backward.load_state_dict(self.checkpoint["backward"])
+            if self.best is not None:
+                self.best.load_state_dict(_best_in(self.checkpoint), self.progress.device)
             totals = self._resume_epoch() if self.step else None
         elif self.stage.changes_network or self.stage.epochs == self.epoch:
             self.stage.begin_epoch(self.epoch)
@@ -133,7 +142,7 @@ class StageRun:
         return totals
 
     def _report(self, epoch: int, totals: Totals | None, began: float, end: bool) -> bool:
-        return self.progress.report(self.stage, epoch, totals, self._columns, began, end)
+        return self.progress.report(self.stage, epoch, totals, self._columns, began, end, self.best)
 
     def _columns(self) -> dict[str, Any]:
         return {**self.stage.columns(), **self.backward.columns()}
@@ -142,7 +151,8 @@ class StageRun:
         return {"stage": self.position, "epoch": self.epoch, "step": self.step}
 
     def _state(self) -> dict[str, Any]:
-        return {"method": self.stage.state_dict(), "backward": self.backward.state_dict()}
+        best = {} if self.best is None else {"best": self.best.state_dict()}
+        return {"method": self.stage.state_dict(), "backward": self.backward.state_dict(), **best}
 
     def _commit_if_due(self, totals: Totals | None = None) -> None:
         commit, stop = self.progress.due()
@@ -173,3 +183,14 @@ class StageRun:
         goes_on = self.epoch < self.stage.epochs and not self.stage.finished
         place, state = (self._place(), self._state()) if goes_on else ({"stage": self.position + 1}, None)
         (self.progress.complete if last else self.progress.commit)(place, state)
+
+
+def _best_in(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The best epoch so far; earlier versions kept it, without masks, with the state of the stages that selected."""
+    if "best" in checkpoint:
+        found: Mapping[str, Any] = checkpoint["best"]
+        return found
+    stored, net = checkpoint["method"]["best"], checkpoint["net"]
+    kept = sum(int(mask.sum()) for mask in net["masks"].values())
+    own = {"columns": {}, "layers": {}, "model": stored["state"], "masks": net["masks"]}
+    return {"epoch": stored["epoch"], "accuracy": stored["accuracy"], "kept": kept, **own}

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from trials.config.trial_config import TrialConfig
+from trials.config.trial_config import HasSource, TrialConfig
 from trials.data import Loader, Source, load_data
 from trials.errors import OUT_OF_MEMORY, DataError, Preempted, Pruned, Superseded
 from trials.methods import Method, Stage, segments
-from trials.methods.dense import copies_shared
+from trials.methods.dense import copied, copies_shared
 from trials.methods.registry import METHODS
 from trials.methods.starting import load_source
 from trials.running.environment import device_name, environment_of
@@ -145,7 +145,14 @@ class _Run:
             self.progress.attempt.builds_on(ancestor)
 
     def _run_stage(self, stage: Stage, position: int, last: bool) -> None:
-        StageRun(self.progress, stage, position, self.checkpoint).run(self._context(stage), last)
+        by_itself = self.config.report is None and stage.selects
+        selects = by_itself or (self.config.reported == "best_val" and self._ends_level(stage))
+        StageRun(self.progress, stage, position, self.checkpoint, selects).run(self._context(stage), last)
+
+    def _ends_level(self, stage: Stage) -> bool:
+        """Whether the stage trains, and is the last one of its level, or of the trial."""
+        last = [other.key for other in self.method.stages() if other.level == stage.level][-1]
+        return bool(stage.streams) and stage.key == last
 
     def _copies_shared(self) -> bool:
         """Whether this is a sweep's dense trial (not a segment), which only copies the shared trial of its config."""
@@ -155,6 +162,7 @@ class _Run:
         self.progress.rows.update(json.loads(self.checkpoint["rows"]))
         self._refuse_other_data(self.checkpoint)
         self.net.load_state_dict(self.checkpoint["net"])
+        self.progress.cost.load_state_dict(self.checkpoint.get("cost"))
         return int(self.checkpoint["position"]["stage"])
 
     def _refuse_other_data(self, checkpoint: dict[str, Any]) -> None:
@@ -165,16 +173,21 @@ class _Run:
             )
 
     def _load_source(self) -> None:
-        source = self.config if self._copies_shared() else self.method.source()
+        source = copied(self.config) if self._copies_shared() else self.method.source()
         if source is None:
             load_source(self.net, self.method)
+            if isinstance(self.config, HasSource) and self.config.source_net is not None:
+                self.progress.cost.dense = None  # nobody counted what the weights of a file have cost
             return
         name, found = self._obtain(source, self.trial_host)
         if self._copies_shared() and not self.config.measure_latency:
             self.progress.attempt.copies(found.state)
         self.net.load_state_dict(found.checkpoint["net"])
+        self.progress.cost.starts_from(source.method == "dense", found.checkpoint.get("cost"))
         for table, content in found.rows.items():
             self.progress.rows[table] = [{**row, "stage_id": row.get("stage_id") or name} for row in content]
+        for row in self.progress.rows["epochs"]:  # those of earlier versions do not say it
+            row.setdefault("report", "last" if row["stage"] == "pretrain" else source.reported)
 
     def _obtain(self, source: TrialConfig, trial_host: TrialHost) -> tuple[str, Obtained]:
         """Return a shared trial and its folder's name; its environments count among this trial's."""
@@ -193,6 +206,7 @@ class _Run:
         """Return another trained network, in evaluation mode; its rows are not added to this trial's."""
         source = self.method.references()[name]
         _, found = self._obtain(source, replace(self.trial_host, report=lambda row: None))
+        self.progress.cost.also_dense(found.checkpoint.get("cost"))
         net = build_net(source, self.raw, self.device)
         net.load_state_dict(found.checkpoint["net"])
         net.model.eval()

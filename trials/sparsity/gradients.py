@@ -29,6 +29,7 @@ def mean_gradients(net: Net, weights: Mapping[str, Tensor], batches: Iterable[Ba
         for total, gradient in zip(sums, torch.autograd.grad(loss * len(y), list(weights.values())), strict=True):
             total += gradient
         count += len(y)
+        net.work.add(len(y))
     if not count:
         raise ValueError("batches hold no images, but gradients are averaged over images: give at least one batch")
     return {name: total.div_(count) for name, total in zip(weights, sums, strict=True)}

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from trials.compact import Kept, cut_tensors, kept_rows, shrink
 from trials.data import Batch
 from trials.training.strides import beside
+from trials.training.work import WorkDone
 
 __all__ = ["Batch", "Net"]
 
@@ -26,6 +27,7 @@ class Net:
         picked: groups that a stage has chosen to remove (see trials/methods/greg/groups.py): bool, by weight name.
         start_density: share of the prunable weights that the network had when the trial began; 1 without a mask.
         kept: for layers that :meth:`shrink` made smaller, by weight name, the remaining rows of the dense network.
+        work: counts gradient evaluations, of this network and of its clones.
     """
 
     def __init__(self, model: nn.Module, *, autocast: bool = False, compile_forward: bool = False) -> None:
@@ -35,6 +37,7 @@ class Net:
         self.picked: dict[str, Tensor] = {}
         self.kept: Kept = {}
         self.start_density = 1.0
+        self.work = WorkDone()
         self._autocast = autocast
         self._forward: Any = torch.compile(model) if compile_forward else model
         self._multipliers: dict[str, Tensor] = {}
@@ -60,6 +63,7 @@ class Net:
         self.model.zero_grad(set_to_none=True)
         loss, correct = self.loss(x, y)
         torch.autograd.backward(loss)
+        self.work.add(len(y))
         return loss.detach(), correct
 
     def mask_gradients(self) -> None:
@@ -138,7 +142,7 @@ class Net:
     def clone(self) -> Net:
         """Return an independent copy with the same values and masks, without snapshots, in evaluation mode."""
         other = Net(copy.deepcopy(self.model).eval(), autocast=self._autocast)
-        other.kept = dict(self.kept)
+        other.kept, other.work = dict(self.kept), self.work
         other.set_masks(self.masks)
         return other
 

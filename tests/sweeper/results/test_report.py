@@ -242,7 +242,8 @@ def test_levels_of_an_iterative_method(tmp_path: Path) -> None:
     assert summary["test_accuracy_mean"].iloc[0] == pytest.approx(dense.mean())
     lines = [line.split() for line in shown(folder.path).splitlines()]
     assert [line[:2] for line in lines[2:5]] == [["dense", "100.00"], ["1", "50.00"], ["2", "25.00"]]
-    assert [line[-1] for line in lines[2:5]] == ["2", "2/2", "2"]
+    assert summary["cost"].tolist() == [2, 2, 4]  # of the dense network, and of the levels up to their ends
+    assert [line[-3:] for line in lines[2:5]] == [["2", "2", "last"], ["2", "last", "2/2"], ["2", "4", "last"]]
 
 
 def test_trials_without_a_space_are_listed_one_by_one(sweep: SweepFolder) -> None:

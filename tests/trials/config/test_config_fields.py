@@ -27,6 +27,7 @@ OTHER: dict[str, Any] = {  # a value for each field that differs from its defaul
     "image_size": 48,
     "file_hashes": {"source_net": "0123456789abcdef"},
     "augment": False,
+    "report": "best_val",
     "normalise": "imagenet",
     "precision": "float64",
     "memory_format": "channels_last",

@@ -44,7 +44,9 @@ def test_training_stops_after_epochs_without_a_better_one_and_ends_with_the_best
     assert rows[-1]["val_accuracy"] == accuracies[best]  # of the restored network
     assert rows[-1]["best_epoch"] == best + 1
     assert rows[-1]["test_accuracy"] is not None
-    assert [row["lr"] for row in rows] == [row["lr"] for row in whole[: len(rows)]]  # the schedule is that of 30 epochs
+    rates = [row["lr"] for row in whole]  # the schedule is that of 30 epochs
+    assert [row["lr"] for row in rows] == [*rates[: len(rows) - 1], rates[best]]
+    assert {row["report"] for row in rows} == {"best_val"}
     shorter = epochs_of(dense(epochs=30, patience=best + 1), tmp_path / "other")
     assert len(shorter) >= len(rows)
 

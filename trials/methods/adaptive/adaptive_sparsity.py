@@ -225,6 +225,7 @@ class TrainWithThresholds(Stage):
         if self.config.trainable:
             loss = loss + self.sparsity_loss()
         torch.autograd.backward(loss)
+        net.work.add(len(batch[1]))
         self.layers.pass_through(self.parameters, trainable=self.config.trainable)
         return loss.detach(), correct
 

@@ -32,6 +32,7 @@ from trials.config.trial_config import TrialConfig
 from trials.data_header import DataHeader
 from trials.methods.asked import AskedShare
 from trials.methods.base import Method, Stage, TrainStage, mutable_of
+from trials.methods.bip.rates import with_corrected_rates
 from trials.methods.bip.scored import ScoredConfig, ScoredStage, released_schedules, score_gradient
 from trials.methods.budgets import LeftLayer
 from trials.methods.dense import dense_source
@@ -49,7 +50,8 @@ class BipRecipe(Recipe):
 class BipConfig(ScoredConfig):
     """Prune a dense network to ``density`` while its weights train.
 
-    ``variant: original`` changes the defaults of the fields below to those of the released code.
+    ``variant: original`` changes the defaults of the fields below to those of the released code. Below a density of
+    0.05, the default of ``prune.lr`` and ``mask_lr`` is lower than the published one, which collapses (rates.py).
 
     Attributes:
         implicit_gradient: the form of G (see the module's docstring).
@@ -84,8 +86,10 @@ class BipConfig(ScoredConfig):
     @model_validator(mode="before")
     @classmethod
     def _as_released(cls, content: Any) -> Any:
-        if not isinstance(content, Mapping) or content.get("variant") != "original":
+        if not isinstance(content, Mapping):
             return content
+        if content.get("variant") != "original":
+            return with_corrected_rates(content, ["mask_lr"])
         filled = released_schedules(content, ("pretrain", "prune"))
         released = {
             "score_init": "alias",

@@ -21,6 +21,7 @@ from trials.config.trial_config import TrialConfig
 from trials.data_header import DataHeader
 from trials.methods.asked import AskedShare
 from trials.methods.base import Method, Stage, TrainStage, mutable_of
+from trials.methods.bip.rates import with_corrected_rates
 from trials.methods.bip.scored import ScoredConfig, ScoredStage, released_schedules, score_gradient
 from trials.methods.budgets import LeftLayer
 from trials.methods.dense import dense_source
@@ -32,6 +33,7 @@ class HydraConfig(ScoredConfig):
     """Prune a dense network to ``density`` by trained scores, then finetune.
 
     ``variant: original`` aliases scores and weights, so that the "fixed" weights change with their scores.
+    Below a density of 0.05, the default of ``prune.lr`` is lower than the published one, which collapses (rates.py).
 
     Attributes:
         batchnorm: ``train`` trains BN's scale and shift together with the scores, as released; ``frozen`` does not.
@@ -46,8 +48,10 @@ class HydraConfig(ScoredConfig):
     @model_validator(mode="before")
     @classmethod
     def _as_released(cls, content: Any) -> Any:
-        if not isinstance(content, Mapping) or content.get("variant") != "original":
+        if not isinstance(content, Mapping):
             return content
+        if content.get("variant") != "original":
+            return with_corrected_rates(content)
         filled = released_schedules(content, ("pretrain", "prune", "finetune"))
         return {"score_init": "alias", "first_conv": "pruned", "rounding": "released", **filled}
 

@@ -15,6 +15,7 @@ No network is pruned permanently: density is 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -115,7 +116,9 @@ class Transfer(TrainStage):
             pruned_pass=config.pruned_pass,
             generators=generators,
         )
-        return {"": surrogates, "_dense": lambda x, labels: input_gradient(net.model, x, labels)}
+        found: dict[str, InputGradient] = {"": surrogates, "_dense": partial(input_gradient, net.model)}
+        passes = {"": surrogates.count, "_dense": 1}
+        return {name: _counted(gradient, net, passes[name]) for name, gradient in found.items()}
 
     def _attack(self, gradient: InputGradient, net: Net, victim: Net, split: str) -> tuple[float, float]:
         """Return (transfer rate, white-box rate) on a split."""
@@ -132,6 +135,16 @@ class Transfer(TrainStage):
 
     def columns(self) -> dict[str, float]:
         return {"nominal_ratio": self.config.p_prune * self.config.p_bern, **self.rates}
+
+
+def _counted(gradient: InputGradient, net: Net, passes: int) -> InputGradient:
+    """The gradient, whose ``passes`` forward and backward passes are counted as work of ``net``."""
+
+    def found(x: Tensor, labels: Tensor) -> Tensor:
+        net.work.add(passes * len(x))
+        return gradient(x, labels)
+
+    return found
 
 
 def _first(

@@ -9,9 +9,10 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from trials.compact import units_of
 from trials.config.recipes import Recipe, one_of
 from trials.config.trial_config import StartsDense, TrialConfig
 from trials.data_header import DataHeader
@@ -25,6 +26,7 @@ from trials.methods.n_of_m import TakesNM
 from trials.methods.rounding import HasRounding, NamedShape, pruned_once
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, SCORES, Masks, Pattern, masks_by_score, prunable, prunable_by
 from trials.sparsity.counts import Density, exact_share
+from trials.sparsity.coupled import COUPLED_DISTRIBUTIONS, COUPLED_SCORES, coupled_masks, units_to_keep
 from trials.training.net import Net
 
 
@@ -86,10 +88,16 @@ class OneShotConfig(TakesNM, PruningConfig):
     """Prune a dense network to ``density`` at once, then finetune; ``finetune: null`` skips the finetuning.
 
     A network that starts with a mask (``source_net``) is pruned further within it, to ``density`` of all its weights.
+
+    Attributes:
+        couple: score and remove filters over all layers that share them: what enters a sum, a concatenation or a
+            depthwise convolution, heads of attention and hidden units of MLPs (trials/sparsity/coupled.py). ``density``
+            is then a share of these units. Off, as in the published methods, which leave such layers whole.
     """
 
     method: Literal["one_shot"] = "one_shot"
     density: float = Field(gt=0, le=1)
+    couple: bool = False
     finetune: FinetuneRecipe | None = FinetuneRecipe()
 
     @property
@@ -98,7 +106,7 @@ class OneShotConfig(TakesNM, PruningConfig):
 
     @property
     def never_differs(self) -> bool:
-        return self.density == 1 or self.pattern == "nm"
+        return self.density == 1 or self.couple or self.pattern == "nm"
 
     def levels_of(self, layers: Sequence[NamedShape]) -> Iterator[Budget]:
         return pruned_once(layers, self.pattern, self.distribution, self.density, self.count)
@@ -113,6 +121,32 @@ class OneShotConfig(TakesNM, PruningConfig):
         """The share that ``density`` is of what ``masks`` keep; ``density`` itself without masks."""
         sizes = (sum(int(mask.sum()) for mask in masks.values()), sum(mask.numel() for mask in masks.values()))
         return self.share_within(*sizes) if masks else self.density
+
+    @model_validator(mode="after")
+    def _coupled_filters(self) -> OneShotConfig:
+        for field, value, allowed in (
+            ("rounding", self.rounding, ("nearest",)),
+            ("pattern", self.pattern, ("filter",)),
+            ("distribution", self.distribution, COUPLED_DISTRIBUTIONS),
+            ("score", self.score, tuple(COUPLED_SCORES)),
+        ):
+            if self.couple and value not in allowed:
+                raise ValueError(
+                    f"{field} is {value!r}, but couple removes filters over several layers and takes {field} "
+                    f"{' or '.join(map(repr, allowed))} only: give that, or couple false"
+                )
+        return self
+
+    def masks(self, net: Net, density: Density, level: int = 0) -> Masks:
+        if not self.couple:
+            return super().masks(net, density, level)
+        return coupled_masks(
+            net.model,
+            density=self.density,
+            score=self.score,
+            distribution=self.distribution,
+            generator=generator_for(self, "score", level),
+        )
 
 
 def require_weight_pattern(pattern: str, density: float) -> None:
@@ -162,15 +196,32 @@ class OneShot(Method):
         return dense_source(self.config)
 
     def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
+        if self.config.couple:  # of units over several layers, which no count of one layer's filters shows
+            return ()
         return (self.config.asked_share(model, self.config.density),)
 
     def check(self, model: nn.Module, data: DataHeader) -> None:
         config = self.config
+        if config.couple:
+            if not config.file_starts:
+                self._check_units(model)
+            return
         layers = config.layers(model, data)
         if not config.file_starts:
             self._check_budget(layers, Budget.dense(layers, config.units), config.density)
 
+    def _check_units(self, model: nn.Module) -> None:
+        units = units_of(model)
+        keep = units_to_keep(units, self.config.density, self.config.distribution)
+        if self.config.density < 1 and sum(keep) == len(units.group):
+            raise UserError(
+                f"density is {self.config.density:g}, but of {len(units.group)} coupled units none would be pruned: "
+                "ask for a lower density"
+            )
+
     def check_left(self, layers: Sequence[LeftLayer]) -> None:
+        if self.config.couple:  # how the layers of a file's network hang together shows when it is pruned
+            return
         pattern = self.config.units
         share = self.config.share_within(sum(layer.kept for layer in layers), sum(layer.weights for layer in layers))
         chosen = left_with(layers, pattern)

@@ -81,6 +81,7 @@ class Regrow(Stage):
         self.rewards: list[float] = []
         self.first = 0
         self.seconds = 0.0
+        self.measured = False
         self.best: dict[str, Any] = {}
 
     def attach(self, net: Net) -> None:
@@ -108,7 +109,9 @@ class Regrow(Stage):
     def grower(self) -> Growth:
         """SSIM and scores of the sparse network. Measured on first use; a resumed process measures the same values."""
         if self.growth is None:
-            self.growth = Growth(self.config, self.net, self.context, self.level)
+            with self.net.work.held(self.measured):  # a resumed process measures again what was counted before
+                self.growth = Growth(self.config, self.net, self.context, self.level)
+            self.measured = True
         return self.growth
 
     def budget(self) -> int:
@@ -147,6 +150,7 @@ class Regrow(Stage):
         patient = first == self.first
         episodes = [growth.episode(number, count, patient) for number, count in zip(numbers, counts, strict=True)]
         outcomes: list[EpisodeOutcome] = self.context.map(run_episode, self.where(), episodes)
+        self.net.work.add(sum(outcome.gradient_evaluations for outcome in outcomes))
         rewards = [self.reward(outcome, count) for outcome, count in zip(outcomes, counts, strict=True)]
         loss = self.reinforce.update(rollouts, rewards, first)
         for number, rollout, count, reward, outcome in zip(numbers, rollouts, counts, rewards, outcomes, strict=True):
@@ -239,10 +243,12 @@ class Regrow(Stage):
             "reinforce": self.reinforce.state_dict(),
             "rewards": list(self.rewards),
             "seconds": self.seconds,
+            "measured": self.measured,
             "best": dict(self.best),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.reinforce.load_state_dict(state["reinforce"])
         self.rewards, self.seconds, self.best = list(state["rewards"]), state["seconds"], dict(state["best"])
+        self.measured = state.get("measured", True)
         self.first = len(self.rewards)

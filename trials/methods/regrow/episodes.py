@@ -22,6 +22,7 @@ from trials.methods.regrow.finetuning import AdamWRecipe, Finetune
 from trials.regrowth.initial import Indices, grown, write_weights
 from trials.seeding import derive_seed
 from trials.sparsity import prunable
+from trials.training.best_epoch import BestEpoch
 from trials.training.evaluation import evaluate
 from trials.training.net import Net
 from trials.training.network_copy import NetworkCopy, RestoredNetwork
@@ -84,15 +85,18 @@ class EpisodeOutcome:
     """The result of an episode.
 
     Attributes:
-        accuracy: validation accuracy of the best epoch, or of the regrown network if ``epochs`` is 0.
+        accuracy: validation accuracy of the best epoch (``report: last``: of the last), or of the regrown network if
+            ``epochs`` is 0.
         immediate: validation accuracy after regrowth, before finetuning.
         seconds: wall-clock time of the episode.
+        gradient_evaluations: images times forward-backward passes of the episode.
         model: state dict of the finetuned model on the CPU, if requested.
     """
 
     accuracy: float
     immediate: float
     seconds: float
+    gradient_evaluations: int
     model: dict[str, Tensor] | None = None
 
     def figures(self) -> dict[str, float]:
@@ -138,8 +142,10 @@ def run_episode(bench: Bench, episode: Episode, should_stop: Callable[[], bool],
     began, recipe = time.monotonic(), bench.recipe
     restored = bench.regrown(episode)
     net = restored.net
-    immediate = best = judge(restored, recipe)
-    stage = Finetune("episode", recipe)
+    before = net.work.gradient_evaluations
+    immediate = accuracy = judge(restored, recipe)
+    stage, best = Finetune("episode", recipe), BestEpoch()
+    selects = restored.config.reported == "best_val"
     steps = max(1, round(recipe.data_fraction * restored.data.steps(recipe.batch_size)))
     stage.attach(net)
     stage.all_steps = max(1, recipe.epochs * steps)
@@ -155,14 +161,18 @@ def run_episode(bench: Bench, episode: Episode, should_stop: Callable[[], bool],
         for batch in islice(batches, steps):
             stage.prepare()
             stage.step(batch)
-        stage.assess(net, epoch + 1, judge(restored, recipe))
-        best = stage.best.accuracy
+        accuracy = judge(restored, recipe)
+        stage.assess(net, epoch + 1, accuracy)
+        if selects and best.is_better(accuracy, kept=0):  # the masks stay as they are
+            best.keep(net, epoch + 1, {"val_accuracy": accuracy})
         if stage.finished:
             break
-    if keep and stage.best.epoch:
-        stage.leave(net)
+    if selects and best.epoch:
+        accuracy = best.accuracy
+        best.restore(net)
     model = {name: value.cpu() for name, value in net.model.state_dict().items()} if keep else None
-    return EpisodeOutcome(best, immediate, time.monotonic() - began, model)
+    spent = net.work.gradient_evaluations - before
+    return EpisodeOutcome(accuracy, immediate, time.monotonic() - began, spent, model)
 
 
 def judge(restored: RestoredNetwork, recipe: EpisodeRecipe) -> float:

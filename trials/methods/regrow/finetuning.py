@@ -1,4 +1,4 @@
-"""Finetuning with AdamW that keeps the best epoch; used after iterative magnitude pruning and after regrowth."""
+"""Finetuning with AdamW, stopped early where it gets no better; after iterative pruning and after regrowth."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from trials.config.recipes import Recipe, one_of
 from trials.errors import shown
 from trials.methods.base import Stage
-from trials.methods.best_epoch import BestEpoch
+from trials.methods.patience import Patience
 from trials.training.net import Batch, Net
 from trials.training.optimizers import AdamW
 from trials.training.stage_context import StageContext
@@ -24,13 +24,16 @@ BEFORE = "masks_before_regrowth"
 
 
 class AdamWRecipe(Recipe):
-    """AdamW, 40 epochs at a constant learning rate; keeps the network of the epoch with the best validation accuracy.
+    """AdamW, 40 epochs at a constant learning rate.
+
+    The network of the epoch with the best validation accuracy counts, unless the trial's ``report`` is ``last``.
 
     Attributes:
         momentum: beta1, the decay of Adam's first moment.
         schedule: ``constant``, or ``cosine`` over all steps.
         warmup_share: share of all steps in which the learning rate rises linearly from 0.
-        patience: stop after this many epochs without a better one; null never stops early.
+        patience: stop after this many epochs without a better one; null never stops early. It only ends the training:
+            which epoch counts is decided by ``report``.
     """
 
     epochs: int = Field(default=40, ge=0)
@@ -84,7 +87,7 @@ class RegrownRecipe(AdamWRecipe):
 
 
 class Finetune(Stage):
-    """Train the kept weights with AdamW; end with the network of the best epoch by validation accuracy."""
+    """Train the kept weights with AdamW, until the last epoch or the end of the patience."""
 
     captures = True
     recipe: AdamWRecipe
@@ -92,7 +95,7 @@ class Finetune(Stage):
     def __init__(self, name: str, recipe: AdamWRecipe, *, level: int = 0) -> None:
         super().__init__(name, recipe, level=level)
         self.done = 0
-        self.best = BestEpoch()
+        self.patience = Patience(recipe.patience)
 
     def arrive(self, context: StageContext) -> None:
         super().arrive(context)
@@ -121,23 +124,18 @@ class Finetune(Stage):
         self.adam.step()
 
     def assess(self, net: Net, epoch: int, val_accuracy: float) -> None:
-        self.best.see(net, epoch, val_accuracy)
-        self.finished = self.best.waited(epoch, self.recipe.patience)
-
-    def leave(self, net: Net) -> bool:
-        self.best.restore(net)
-        return True
+        self.finished = self.patience.ends(epoch, val_accuracy)
 
     def columns(self) -> dict[str, float]:
-        return {"lr": float(self.adam.lr), "best_epoch": self.best.epoch}
+        return {"lr": float(self.adam.lr)}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"adam": self.adam.state_dict(), "done": self.done, "best": self.best.state_dict()}
+        return {"adam": self.adam.state_dict(), "done": self.done, "best": self.patience.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.adam.load_state_dict(state["adam"])
         self.done = state["done"]
-        self.best.load_state_dict(state["best"], self.net.device)
+        self.patience.load_state_dict(state["best"])
 
 
 class FinetuneRegrown(Finetune):

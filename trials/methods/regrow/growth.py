@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from trials.config.recipes import one_of
-from trials.config.trial_config import StartsDense
+from trials.config.trial_config import ReportRule, StartsDense
 from trials.errors import UserError, unknown_name
 from trials.frozen import Frozen
 from trials.methods.base import generator_for
@@ -88,6 +88,8 @@ class RegrowingConfig(StartsDense):
         "reference": "trial",
     }
 
+    own_report: ClassVar[ReportRule] = "best_val"
+
     prune: SparseSource = SparseSource()
     unit: Literal["weight", "filter"] = "weight"
     layers: tuple[str, ...] | None = Field(default=None, strict=False)
@@ -132,7 +134,10 @@ class RegrowingConfig(StartsDense):
         keep: tuple[Literal["dense", "pruned"], ...] = (DENSE, PRUNED) if self.initial == "magnitude" else (DENSE,)
         recipe = {name: getattr(self.prune, name) for name in SparseSource.model_fields}
         recipe["finetune"] = AdamWRecipe(**self.prune.finetune.model_dump())
-        return PruneIterativeConfig(**fields_of_source(self, StartsDense), **recipe, pattern=self.unit, keep=keep)
+        rule = None if self.report == PruneIterativeConfig.own_report else self.report  # one name for one content
+        return PruneIterativeConfig(
+            **fields_of_source(self, StartsDense), **recipe, pattern=self.unit, keep=keep, report=rule
+        )
 
     @property
     def ranks_units_anew(self) -> bool:

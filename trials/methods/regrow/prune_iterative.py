@@ -14,14 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 import torch
 from pydantic import Field
 from torch import nn
 
 from trials.config.recipes import one_of
-from trials.config.trial_config import StartsDense, TrialConfig
+from trials.config.trial_config import ReportRule, StartsDense, TrialConfig
 from trials.data_header import DataHeader
 from trials.errors import UserError
 from trials.methods.asked import AskedShare, share_of
@@ -74,6 +74,8 @@ class PruneIterativeConfig(HasRounding, StartsDense):
         pattern: ``filter`` removes whole filters of convolutions, by their norms.
         keep: snapshots to keep for later methods: the ``dense`` network, and the ``pruned`` weights' last values.
     """
+
+    own_report: ClassVar[ReportRule] = "best_val"
 
     method: Literal["prune_iterative"] = "prune_iterative"
     score: Annotated[str, one_of(SCORES)] = "lamp"

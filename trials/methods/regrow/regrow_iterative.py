@@ -163,6 +163,7 @@ class RegrowDeciding(Regrow):
         """Run the best episode again and keep its finetuned network."""
         again = run_episode(self.where(), episode, lambda: False, keep=True)
         assert again.model is not None
+        net.work.add(again.gradient_evaluations)
         net.model.load_state_dict(again.model)
 
 

@@ -83,6 +83,7 @@ class TryLayers(Stage):
         self.bench: Bench | None = None
         self.outcomes: list[tuple[float, float]] = []
         self.first = 0
+        self.measured = False
 
     def attach(self, net: Net) -> None:
         self.net = net
@@ -97,7 +98,9 @@ class TryLayers(Stage):
         Layers that nothing was pruned in are no targets, unless ``layers`` names them.
         """
         if self.growth is None:
-            self.growth = Growth(self.config, self.net, self.context, 0)
+            with self.net.work.held(self.measured):  # a resumed process measures again what was counted before
+                self.growth = Growth(self.config, self.net, self.context, 0)
+            self.measured = True
             if self.config.layers is None:
                 self.growth.targets = self.growth.targets.with_room()
         return self.growth
@@ -141,6 +144,7 @@ class TryLayers(Stage):
             outcomes: list[EpisodeOutcome] = self.context.map(run_episode, self.bench, episodes)
         except Preempted:  # the trial gets the same request and commits
             return nothing, nothing.long()
+        self.net.work.add(sum(outcome.gradient_evaluations for outcome in outcomes))
         for number, count, outcome in zip(numbers, counts, outcomes, strict=True):
             self._record(number, count, outcome)
         self.finished = len(self.outcomes) == layers + 1
@@ -172,10 +176,11 @@ class TryLayers(Stage):
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        return {"outcomes": [list(pair) for pair in self.outcomes]}
+        return {"outcomes": [list(pair) for pair in self.outcomes], "measured": self.measured}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.outcomes = [(accuracy, immediate) for accuracy, immediate in state["outcomes"]]
+        self.measured = state.get("measured", True)
         self.first = len(self.outcomes)
 
 

@@ -1,0 +1,245 @@
+"""Operations that move, join and divide channels, applied to tensors of labels instead of activations.
+
+A tensor of labels has the shape of an activation and says of each entry which channel it belongs to. What only moves
+entries (``view``, ``permute``, ``cat``, ...) runs on labels as it is. The rule that keeps a cut network right is that
+the classes of a tensor differ along one dimension at most: then removing a class removes whole slices of it. Where an
+operation divides channels over several dimensions, the classes are united along all of them but one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from trials.compact.labels import Labels, slim
+
+
+class Size(int):
+    """A size of a dimension, which knows the labels that are counted by it; None if they do not differ."""
+
+    labels: Tensor | None
+
+    def __new__(cls, value: int, labels: Tensor | None = None) -> Size:
+        made = super().__new__(cls, value)
+        made.labels = labels
+        return made
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A size that the forward pass computes from another one, and that must shrink in proportion to it."""
+
+    counted: Tensor
+    source: Tensor
+
+
+@dataclass(frozen=True)
+class Written:
+    """A size that is an attribute of a module, such as a number of heads, and that must be set after a cut."""
+
+    attribute: str
+    counted: Tensor
+
+
+class Shaping:
+    """The operations on labels that change shapes; notes what a cut must keep true beside the labels.
+
+    Attributes:
+        computed: sizes that the forward pass computes.
+        written: sizes that modules store.
+        owner: name and module whose forward pass is being followed.
+    """
+
+    def __init__(self, labels: Labels) -> None:
+        self.labels = labels
+        self.computed: list[Computed] = []
+        self.written: list[Written] = []
+        self.owner: tuple[str, Any] = ("", None)
+
+    def along(self, labels: Tensor, dim: int) -> Tensor:
+        """Return the labels along one dimension, [size]; the others must not differ."""
+        index = [slice(None) if d == dim % labels.dim() else slice(0, 1) for d in range(labels.dim())]
+        return labels[tuple(index)].reshape(-1)
+
+    def size(self, labels: Tensor) -> tuple[Size, ...]:
+        """Return the shape, as a forward pass would ask for it."""
+        varying = self.labels.varying(labels)
+        return tuple(Size(n, self.along(labels, d) if d in varying else None) for d, n in enumerate(labels.shape))
+
+    def one_axis(self, labels: Tensor, reason: str, prefer: Sequence[int] = ()) -> Tensor:
+        """Unite classes so that they differ along one dimension at most: the first of ``prefer``, or the longest."""
+        narrow = slim(labels)
+        varying = self.labels.varying(narrow)
+        chosen = next((d for d in prefer if d in varying), max(varying, key=lambda d: labels.shape[d], default=0))
+        for dim in varying:
+            if dim != chosen:
+                first = narrow.narrow(dim, 0, 1)
+                self.labels.unite(narrow, first.expand_as(narrow), reason)
+                narrow = first
+        return narrow.expand(labels.shape)
+
+    def fixed(self, labels: Tensor, reason: str) -> Tensor:
+        """Fix all labels and return them."""
+        self.labels.fix(labels, reason)
+        return labels
+
+    def both(self, one: Any, other: Any, reason: str) -> Any:
+        """Return the labels of an elementwise operation on two tensors, one of which may be a number."""
+        if not isinstance(one, Tensor) or not isinstance(other, Tensor):
+            return one if isinstance(one, Tensor) else other
+        rank = max(one.dim(), other.dim())
+        pair = [part[(None,) * (rank - part.dim())] for part in (one, other)]
+        for i, (wide, narrow) in enumerate((pair, pair[::-1])):
+            if any(narrow.shape[d] == 1 < wide.shape[d] for d in self.labels.varying(wide)) and (narrow != 0).any():
+                self.labels.fix(narrow, f"{reason}, one with many")
+                pair[1 - i] = torch.zeros_like(narrow)
+        shape = _common(pair[0].shape, pair[1].shape)
+        wide_one, wide_other = pair[0].expand(shape), pair[1].expand(shape)
+        self.labels.unite(wide_one, wide_other, reason)
+        return self.one_axis(wide_one if (wide_one != 0).any() else wide_other, reason)
+
+    def multiplied(self, one: Tensor, other: Tensor, reason: str) -> Tensor:
+        """Return the labels of a batched matrix product; classes may differ along a common batch dimension only."""
+        shape = (*_common(one.shape[:-2], other.shape[:-2]), one.shape[-2], other.shape[-1])
+        for part in (one, other):
+            if any(d >= part.dim() - 2 for d in self.labels.varying(part)):
+                self.labels.fix(part, reason)
+        left, right = one[..., :1, :1], other[..., :1, :1]
+        made: Tensor = self.both(left, right, reason).expand(shape)
+        return made
+
+    def attended(self, query: Tensor, key: Tensor, value: Tensor, reason: str) -> Tensor:
+        """Return the labels of scaled dot-product attention, [..., heads, N, D]; whole heads may go."""
+        weights = self.multiplied(query, key.transpose(-2, -1), reason)
+        return self.multiplied(weights, value, reason)
+
+    # Operations by name, with the arguments of torch's own.
+
+    def reshape(self, labels: Tensor, *shape: Any, reason: str) -> Tensor:
+        given = list(shape[0]) if len(shape) == 1 and isinstance(shape[0], (list, tuple, torch.Size)) else list(shape)
+        new = labels.reshape([int(n) for n in given])
+        heads = [d for d in range(len(given)) if self._attribute(given[d], heads=True)]
+        free = [d for d, n in enumerate(given) if isinstance(n, Size) or n == -1]
+        prefer = [d for d in heads if d == len(given) - 2] + free + heads[::-1]
+        new = self.one_axis(new, reason, prefer)
+        for dim in self.labels.varying(new):
+            self._sized(given[dim], self.along(new, dim), reason)
+        return new
+
+    def _sized(self, given: Any, counted: Tensor, reason: str) -> None:
+        """Note how a dimension along which classes differ gets its size after a cut, or fix them."""
+        if isinstance(given, Size) and given.labels is not None:
+            self.computed.append(Computed(counted, given.labels))
+        elif isinstance(given, Size) or given != -1:
+            if name := self._attribute(given):
+                self.written.append(Written(name, counted))
+            else:
+                self.labels.fix(counted, f"{reason}, which writes their number out")
+
+    def _attribute(self, size: int, *, heads: bool = False) -> str:
+        """The one attribute of the current module that holds a size; empty if there is none, or several."""
+        path, module = self.owner
+        names = (
+            [
+                name
+                for name, value in vars(module).items()
+                if type(value) is int and value == size and not name.endswith("head_dim")
+            ]
+            if module is not None and not isinstance(size, Size)
+            else []
+        )
+        if many := [name for name in names if "heads" in name]:
+            names = many
+        elif heads:
+            return ""
+        return f"{path}.{names[0]}".removeprefix(".") if len(names) == 1 else ""
+
+    def joined(self, parts: Sequence[Tensor], join: Callable[..., Tensor], dim: int, reason: str) -> Tensor:
+        """Return the labels of ``cat`` or ``stack``."""
+        rank = parts[0].dim()
+        stacked = join is torch.stack
+        ends = range(dim % (rank + stacked) + 1 - stacked, rank)
+        thin = list(parts)
+        for d in ends:  # pixels that repeat others by a stride of 0 stay so
+            if all(part.stride(d) == 0 for part in thin):
+                thin = [part.narrow(d, 0, 1) for part in thin]
+        made = join(thin, dim)
+        return self.one_axis(
+            made.expand(*made.shape[: made.dim() - len(ends)], *(parts[0].shape[d] for d in ends)), reason
+        )
+
+    def divide(self, labels: Tensor, pieces: Sequence[Tensor], sizes: Any, dim: int, reason: str) -> tuple[Tensor, ...]:
+        """Return the pieces of a tensor; equal ones lose the same channels, if their number follows the tensor's."""
+        if dim % labels.dim() in self.labels.varying(labels) and len(pieces) > 1:
+            first = pieces[0]
+            free = sizes is None or (isinstance(sizes, Size) and sizes.labels is not None)
+            if not free or any(piece.shape != first.shape for piece in pieces):
+                return tuple(self.fixed(piece, f"{reason}, which divides them at a written place") for piece in pieces)
+            if sizes is not None:
+                self.computed.append(Computed(self.along(first, dim), sizes.labels))
+            for piece in pieces[1:]:
+                self.labels.unite(first, piece, reason)
+        return tuple(pieces)
+
+    def item(self, labels: Tensor, index: Any, reason: str) -> Tensor:
+        """Return an indexed part; what is picked from a dimension along which classes differ stays whole."""
+        parts = index if isinstance(index, tuple) else (index,)
+        plain = all(part is None or part is Ellipsis or isinstance(part, (int, slice)) for part in parts)
+        dim = 0
+        varying = self.labels.varying(labels)
+        whole = plain
+        for part in parts if plain else ():
+            if part is Ellipsis:
+                dim = labels.dim() - sum(p is not None and p is not Ellipsis for p in parts[parts.index(part) + 1 :])
+            elif part is not None:
+                whole = whole and (dim not in varying or part == slice(None))
+                dim += 1
+        if not whole:
+            self.labels.fix(labels, reason)
+        return labels[index]
+
+    def expand(self, labels: Tensor, *shape: Any, reason: str) -> Tensor:
+        given = list(shape[0]) if len(shape) == 1 and isinstance(shape[0], (list, tuple, torch.Size)) else list(shape)
+        new = labels.expand([int(n) for n in given])
+        for dim in self.labels.varying(new):
+            if given[dim] != -1:
+                self._sized(given[dim], self.along(new, dim), reason)
+        return new
+
+    def reduced(self, labels: Tensor, dims: Any, keepdim: bool, reason: str) -> Tensor:
+        """Return the labels after a mean or sum over some dimensions."""
+        gone = sorted({d % labels.dim() for d in ([dims] if isinstance(dims, int) else dims or range(labels.dim()))})
+        if set(gone) & set(self.labels.varying(labels)):
+            self.labels.fix(labels, reason)
+        for dim in gone[::-1]:
+            labels = labels.narrow(dim, 0, 1) if keepdim else labels.select(dim, 0)
+        return labels
+
+    def pooled(self, labels: Tensor, size: Sequence[int], reason: str) -> Tensor:
+        """Return the labels of an activation [..., H, W] after an operation that makes it [..., h, w]."""
+        if any(d >= labels.dim() - 2 for d in self.labels.varying(labels)):
+            self.labels.fix(labels, reason)
+        return labels[..., :1, :1].expand(*labels.shape[:-2], *size)
+
+    def padded(self, labels: Tensor, pad: Sequence[int], reason: str) -> Tensor:
+        """Return the labels after padding; channels that padding adds are no layer's."""
+        new = F.pad(labels, [int(n) for n in pad])
+        return self.one_axis(new, reason)
+
+
+MOVES: Mapping[str, Callable[..., Tensor]] = {
+    name: getattr(torch.Tensor, name)
+    for name in ("permute", "transpose", "squeeze", "unsqueeze", "flatten", "movedim", "swapaxes", "t", "select")
+}
+"""Operations that move entries and are told no sizes; they run on labels as they are."""
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> torch.Size:
+    """The shape that two shapes broadcast to."""
+    shape: torch.Size = torch.broadcast_shapes(one, other)  # type: ignore[no-untyped-call]
+    return shape
