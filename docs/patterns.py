@@ -7,12 +7,12 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from trials.methods.registry import METHODS
 from trials.methods.supported import patterns_of
 from trials.sparsity import PATTERNS
 
+README = Path(__file__).resolve().parent.parent / "README.md"
 PLACE = re.compile(r"(<!-- patterns: .*? -->\n).*?(<!-- end of patterns -->)", re.DOTALL)
 
 
@@ -34,5 +34,4 @@ def written(page: str) -> str:
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(written(readme.read_text()))
+    README.write_text(written(README.read_text()))

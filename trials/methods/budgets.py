@@ -148,8 +148,8 @@ def layers_with(facts: ModelFacts, pattern: Pattern, model: str, field: str = "p
     layers = tuple(layer for layer in facts.layers if pattern.prunes(layer.shape))
     if not layers and pattern.multiple > 1:
         raise UserError(
-            f"{field} is {pattern.name!r}, but no layer of {model} has a multiple of {pattern.multiple} input channels: "
-            "give another M in nm, or another model"
+            f"{field} is {pattern.name!r}, but no layer of {model} has a multiple of {pattern.multiple} input "
+            "channels: give another M in nm, or another model"
         )
     if not layers:
         raise UserError(

@@ -10,12 +10,12 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from trials.config.trial_config import TrialConfig
+from trials.frozen import Frozen
 from trials.sparsity import PATTERNS, Pattern, n_of_m
 
 
-class TakesNM(TrialConfig):
-    """Config of methods that prune by pattern ``nm`` beside others.
+class TakesNM(Frozen):
+    """Fields of methods that prune by pattern ``nm`` beside others.
 
     Attributes:
         nm: with pattern ``nm``, N and M: of every M consecutive input channels, at every position of the kernel, the N

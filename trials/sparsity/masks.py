@@ -127,7 +127,7 @@ def _of_units(
         )
         kept = _selected(scores, divide(layers), absolute)
     masks = {name: pattern.expand(kept[i], shapes[name]) for i, name in enumerate(names)}
-    if within is None or pattern.of_single_weights:
+    if within is None or (pattern.of_single_weights and pattern.choose is None):
         return masks
     return {name: mask & within[name] for name, mask in masks.items()}
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils import prune as torch_prune
 
-from trials.compact import kept_rows, shrink, silent
+from trials.compact import simplify
 from trials.errors import UserError, listed, unknown_name
 from trials.seeding import generator
 from trials.sparsity.adaptive import threshold_in
@@ -69,7 +69,7 @@ def prune(
         of_dense=True,
     )
     for name, layer in chosen.items():
-        torch_prune.custom_from_mask(layer, "weight", masks[name])
+        torch_prune.custom_from_mask(layer, "weight", masks[name])  # type: ignore[no-untyped-call]
     return masks
 
 
@@ -92,7 +92,7 @@ def make_permanent(model: nn.Module) -> nn.Module:
     """
     for module in model.modules():
         for mask in [key for key in module._buffers if _pruned(module, key)]:
-            torch_prune.remove(module, mask.removesuffix("_mask"))
+            torch_prune.remove(module, mask.removesuffix("_mask"))  # type: ignore[no-untyped-call]
         if threshold_in(module) is not None:
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
     return model
@@ -101,8 +101,8 @@ def make_permanent(model: nn.Module) -> nn.Module:
 def compact(model: nn.Module, example: Tensor) -> nn.Module:
     """Return a physically smaller copy of a module that computes the same, in evaluation mode.
 
-    Filters go that no layer reads, or that are zero together with their bias and batch norm. Filters stay whose removal
-    would change an output.
+    Filters go that no layer reads, that emit zeros, or that emit another constant which the layers behind can add
+    themselves (:mod:`trials.compact.silent`). Filters stay whose removal would change an output.
 
     Args:
         example: a batch that the module takes; the copy's outputs for it are compared with the module's.
@@ -114,10 +114,9 @@ def compact(model: nn.Module, example: Tensor) -> nn.Module:
     with torch.no_grad():
         before = smaller(example)
         try:
-            kept = kept_rows(smaller, silent(smaller), "filter")
+            simplify(smaller)
         except UserError as error:
             raise ValueError(str(error)) from None
-        shrink(smaller, kept)
         after = smaller(example)
     torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
     return smaller
@@ -125,7 +124,10 @@ def compact(model: nn.Module, example: Tensor) -> nn.Module:
 
 def _named_parts(score: str, distribution: str, pattern: str | Pattern) -> Pattern:
     """Return the pattern. Raises ValueError for a name that is not known."""
-    registries = {"score": (score, SCORES), "distribution": (distribution, DISTRIBUTIONS)}
+    registries: dict[str, tuple[str, Collection[str]]] = {
+        "score": (score, SCORES),
+        "distribution": (distribution, DISTRIBUTIONS),
+    }
     if isinstance(pattern, str):
         registries["pattern"] = (pattern, PATTERNS)
     for kind, (name, known) in registries.items():
@@ -185,18 +187,19 @@ def _mask_name(layer: str) -> str:
 
 def _weight(layer: Any) -> Tensor:
     """A layer's effective weight."""
-    if _pruned(layer, "weight_mask"):
-        return (layer.weight_orig * layer.weight_mask).detach()
-    return layer.weight.detach()
+    weight: Tensor = layer.weight_orig * layer.weight_mask if _pruned(layer, "weight_mask") else layer.weight
+    return weight.detach()
 
 
 def _kept_by_mask(layer: Any) -> Tensor:
     """A layer's mask, bool; all True without one."""
-    return layer.weight_mask != 0 if _pruned(layer, "weight_mask") else torch.ones_like(layer.weight, dtype=torch.bool)
+    mask: Tensor = layer.weight_mask != 0 if _pruned(layer, "weight_mask") else torch.ones_like(layer.weight) == 1
+    return mask
 
 
 def _kept(layer: Any) -> Tensor:
-    return layer.weight_mask != 0 if _pruned(layer, "weight_mask") else layer.weight.detach() != 0
+    weight: Tensor = layer.weight_mask if _pruned(layer, "weight_mask") else layer.weight
+    return weight.detach() != 0
 
 
 def _pruned(module: nn.Module, mask: str) -> bool:

@@ -94,7 +94,7 @@ def test_trials_keep_n_of_m_through_training(config: dict[str, Any], tmp_path: P
     state = run_in(tmp_path, parsed)
     assert state.status == "complete", state.error
     folder = folder_of(parsed, tmp_path)
-    assert rows_of(folder, "epochs")[-1]["density"] == n / m
+    assert rows_of(folder)["epochs"][-1]["density"] == n / m
     net = checkpoint_of(folder)["net"]
     assert net["masks"]
     for name, mask in net["masks"].items():
