@@ -108,6 +108,10 @@ class OneShotConfig(TakesNM, PruningConfig):
     def never_differs(self) -> bool:
         return self.density == 1 or self.couple or self.pattern == "nm"
 
+    @property
+    def ranks_units_anew(self) -> bool:
+        return super().ranks_units_anew and self.density < 1  # all of them stay, however they are ranked
+
     def levels_of(self, layers: Sequence[NamedShape]) -> Iterator[Budget]:
         return pruned_once(layers, self.pattern, self.distribution, self.density, self.count)
 
