@@ -32,14 +32,17 @@ from trials.compact import kept_rows, shrink, silent
 from trials.sparsity.coupled import coupled_masks
 
 MODELS = ("resnet18", "resnet50", "mobilenet_v2", "densenet121", "vit_b_16")
-CLASSIFIERS = tuple(
-    "alexnet vgg11 vgg13_bn vgg16 vgg19_bn squeezenet1_0 squeezenet1_1 googlenet inception_v3 "
-    "resnet18 resnet34 resnet50 resnet101 resnext50_32x4d resnext101_32x8d wide_resnet50_2 "
-    "densenet121 densenet161 densenet169 densenet201 mobilenet_v2 mobilenet_v3_small mobilenet_v3_large "
-    "mnasnet0_5 mnasnet1_3 shufflenet_v2_x0_5 shufflenet_v2_x1_0 shufflenet_v2_x2_0 "
-    "efficientnet_b0 efficientnet_b3 efficientnet_v2_s regnet_x_400mf regnet_x_3_2gf regnet_y_400mf regnet_y_3_2gf "
-    "convnext_tiny convnext_small vit_b_16 vit_b_32 swin_t swin_v2_t maxvit_t".split()
+# fmt: off
+CLASSIFIERS = (
+    "alexnet", "vgg11", "vgg13_bn", "vgg16", "vgg19_bn", "squeezenet1_0", "squeezenet1_1", "googlenet",
+    "inception_v3", "resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d", "resnext101_32x8d",
+    "wide_resnet50_2", "densenet121", "densenet161", "densenet169", "densenet201", "mobilenet_v2",
+    "mobilenet_v3_small", "mobilenet_v3_large", "mnasnet0_5", "mnasnet1_3", "shufflenet_v2_x0_5",
+    "shufflenet_v2_x1_0", "shufflenet_v2_x2_0", "efficientnet_b0", "efficientnet_b3", "efficientnet_v2_s",
+    "regnet_x_400mf", "regnet_x_3_2gf", "regnet_y_400mf", "regnet_y_3_2gf", "convnext_tiny", "convnext_small",
+    "vit_b_16", "vit_b_32", "swin_t", "swin_v2_t", "maxvit_t",
 )
+# fmt: on
 """One or more of each family of classifiers that torchvision has, 42 in all."""
 
 DENSITY = 0.5

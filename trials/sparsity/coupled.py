@@ -129,7 +129,7 @@ def units_to_keep(
 
 
 def _shares(sizes: Sequence[int], share: Fraction, keep: int) -> list[Fraction]:
-    """The share of each group's units, but at least one; groups above that have one share of what is left of ``keep``."""
+    """The share of each group's units, but at least one; groups above that divide what is left of ``keep``."""
     rest = list(range(len(sizes)))
     while few := {i for i in rest if share * sizes[i] < 1}:
         rest = [i for i in rest if i not in few]

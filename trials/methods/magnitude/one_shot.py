@@ -22,8 +22,9 @@ from trials.methods.budgets import Budget, LeftLayer, Shaped, layers_with, left_
 from trials.methods.coupling import MayCouple, coupled_share, require_coupled
 from trials.methods.dense import dense_source
 from trials.methods.model_facts import LayerFacts, facts_of
+from trials.methods.n_of_m import TakesNM
 from trials.methods.rounding import HasRounding, NamedShape, pruned_once
-from trials.sparsity import DISTRIBUTIONS, PATTERNS, SCORES, Masks, masks_by_score, prunable
+from trials.sparsity import DISTRIBUTIONS, PATTERNS, SCORES, Masks, Pattern, masks_by_score, prunable, prunable_by
 from trials.sparsity.counts import Density, exact_share
 from trials.sparsity.coupled import coupled_masks
 from trials.training.net import Net
@@ -49,16 +50,21 @@ class PruningConfig(HasRounding, StartsDense):
 
     def asked_share(self, model: nn.Module, density: float, rounds: float = 1) -> AskedShare:
         """Ask for the share ``density`` of the model's units, reached in ``rounds`` roundings."""
-        weights = prunable(model, linear=PATTERNS[self.pattern].linear) or prunable(model)
+        weights = prunable_by(model, self.units) or prunable(model)
         whole = self.distribution == "global" or self.rounding == "nearest"
         each = 1 if whole else len(weights)  # roundings to whole units at a time
         return share_of(weights, density, self.pattern, slack=rounds * each)
 
     def layers(self, model: nn.Module, data: DataHeader) -> tuple[LayerFacts, ...]:
         """The layers to prune. Raises UserError if there are none, or if they cannot have masks."""
-        layers = layers_with(facts_of(model, data), PATTERNS[self.pattern], self.model)
+        layers = layers_with(facts_of(model, data), self.units, self.model)
         require_untied(layers, self.model)
         return layers
+
+    @property
+    def units(self) -> Pattern:
+        """What is pruned together."""
+        return PATTERNS[self.pattern]
 
     @property
     def ranks_units_anew(self) -> bool:
@@ -66,20 +72,19 @@ class PruningConfig(HasRounding, StartsDense):
 
     def masks(self, net: Net, density: Density, level: int = 0) -> Masks:
         """Masks that keep the share ``density`` of the currently kept units; bool, by weight name."""
-        pattern = PATTERNS[self.pattern]
         return masks_by_score(
             SCORES[self.score],
-            prunable(net.model, linear=pattern.linear),
+            prunable_by(net.model, self.units),
             generator_for(self, "score", level),
             density=density,
-            pattern=pattern,
+            pattern=self.units,
             distribution=DISTRIBUTIONS[self.distribution],
             within=net.masks or None,
             count=self.count,
         )
 
 
-class OneShotConfig(MayCouple, PruningConfig):
+class OneShotConfig(MayCouple, TakesNM, PruningConfig):
     """Prune a dense network to ``density`` at once, then finetune; ``finetune: null`` skips the finetuning.
 
     A network that starts with a mask (``source_net``) is pruned further within it, to ``density`` of all its weights.
@@ -95,7 +100,7 @@ class OneShotConfig(MayCouple, PruningConfig):
 
     @property
     def never_differs(self) -> bool:
-        return self.density == 1 or self.couple
+        return self.density == 1 or self.couple or self.pattern == "nm"
 
     def levels_of(self, layers: Sequence[NamedShape]) -> Iterator[Budget]:
         return pruned_once(layers, self.pattern, self.distribution, self.density, self.count)
@@ -131,8 +136,8 @@ def require_weight_pattern(pattern: str, density: float, *, couple: bool = False
     """Raise UserError if groups are to be pruned in a network that starts with a mask of this density."""
     if couple:
         raise UserError(
-            f"couple is true, but the network of source_net has a mask (density {density:.4g}), which only pattern weight "
-            "without couple goes on from: give dense weights or a compact network, or pattern weight"
+            f"couple is true, but the network of source_net has a mask (density {density:.4g}), which only pattern "
+            "weight without couple goes on from: give dense weights or a compact network, or pattern weight"
         )
     if pattern != "weight":
         raise UserError(
@@ -191,7 +196,7 @@ class OneShot(Method):
             return
         layers = config.layers(model, data)
         if not config.file_starts:
-            self._check_budget(layers, Budget.dense(layers, PATTERNS[config.pattern]), config.density)
+            self._check_budget(layers, Budget.dense(layers, config.units), config.density)
 
     def check_network(self, model: nn.Module) -> None:
         if self.config.couple:
@@ -205,7 +210,7 @@ class OneShot(Method):
     def check_left(self, layers: Sequence[LeftLayer]) -> None:
         if self.config.couple:  # see check_network
             return
-        pattern = PATTERNS[self.config.pattern]
+        pattern = self.config.units
         share = self.config.share_within(sum(layer.kept for layer in layers), sum(layer.weights for layer in layers))
         chosen = left_with(layers, pattern)
         self._check_budget(chosen, Budget.left(chosen, pattern), share)
