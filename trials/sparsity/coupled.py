@@ -56,7 +56,8 @@ def units_left(units: Units, masks: Mapping[str, Tensor]) -> Tensor:
 
     A unit is gone if the masks are off in all rows and columns that it has in masked layers.
     """
-    seen, left = torch.zeros(2, len(units.group), dtype=torch.bool)
+    seen = torch.zeros(len(units.group), dtype=torch.bool)
+    left = seen.clone()
     for name, mask in masks.items():
         for dim, member in units.members.get(name, {}).items():
             there = mask.transpose(0, dim).flatten(1).any(1).cpu()
