@@ -225,7 +225,7 @@ def _group_rows(
         "kind": "group",
         **values,
         "density_asked": _agreed([trial.get(config_column("density")) for trial in trials]),
-        "best": "  ".join(f"{path}={_joined([b.get(config_column(path)) for b in best])}" for path in search if best),
+        "best": searched_values(best, search),
         "trials": len(trials),
         "done": sum(status in FINISHED for status in statuses),
         "failed": statuses.count("failed"),
@@ -250,6 +250,13 @@ def _group_rows(
 
 def _agreed(values: Sequence[Any]) -> Any:
     return values[0] if len(set(values)) == 1 else None
+
+
+def searched_values(best: Sequence[Row], search: Sequence[str]) -> str:
+    """What the best trials have in the searched fields, as one text; fields that none of them has are left out."""
+    columns = {path: [trial.get(config_column(path)) for trial in best] for path in search}
+    there = {path: values for path, values in columns.items() if any(value is not None for value in values)}
+    return "  ".join(f"{path}={_joined(values)}" for path, values in there.items())
 
 
 def _joined(values: Sequence[Any]) -> str:
