@@ -13,10 +13,11 @@ from typing import Any
 
 import pandas as pd
 
+from sweeper.results.cell_trials import searched_values
 from sweeper.results.frames import Sweep
 from sweeper.results.pareto import undominated
 from sweeper.results.stored_space import StoredSpace, stored_space
-from sweeper.results.summary import ACCURACIES, cells_of, mean, rules_of, searched_values, std, summarise
+from sweeper.results.summary import ACCURACIES, cells_of, mean, rules_of, std, summarise
 from sweeper.results.warned import codes_of
 from trials.errors import UserError, unknown_name
 from trials.storage.rows import Row

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from sweeper.columns import config_column
-from sweeper.results.cell_trials import CellTrials, confirmed_of, is_number, nearest_to_bounds
+from sweeper.results.cell_trials import CellTrials, confirmed_of, is_number, nearest_to_bounds, searched_values
 from sweeper.results.frames import Sweep
 from sweeper.results.pareto import columns_needed, feasible, sign_of
 from sweeper.results.warned import codes_of, of_data
@@ -250,19 +250,6 @@ def _group_rows(
 
 def _agreed(values: Sequence[Any]) -> Any:
     return values[0] if len(set(values)) == 1 else None
-
-
-def searched_values(best: Sequence[Row], search: Sequence[str]) -> str:
-    """What the best trials have in the searched fields, as one text; fields that none of them has are left out."""
-    columns = {path: [trial.get(config_column(path)) for trial in best] for path in search}
-    there = {path: values for path, values in columns.items() if any(value is not None for value in values)}
-    return "  ".join(f"{path}={_joined(values)}" for path, values in there.items())
-
-
-def _joined(values: Sequence[Any]) -> str:
-    """One value if the seeds agree, otherwise each seed's."""
-    texts = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
-    return texts[0] if len(set(values)) == 1 else " | ".join(texts)
 
 
 def _figures(rows: Sequence[Row], figures: Sequence[str]) -> Row:
