@@ -10,9 +10,10 @@ content takes no time; networks are not trained. The device is synchronised befo
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from torch import Tensor
 from benchmarks.timing import machine
 from trials.config.trial_config import TrialConfig
 from trials.data import DATASETS, RawData
+from trials.errors import UserError
 from trials.methods.parsing import parse
 from trials.methods.regrow.episodes import Bench, Episode, EpisodeRecipe, run_episode
 from trials.models import MODELS
@@ -216,6 +218,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _require_outputs(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End with exit code 2 before anything is timed if a file that is asked for cannot be written."""
+    for option, path in (("--json", options.json), ("--figure", options.figure)):
+        if path and (
+            path.is_dir() or not path.absolute().parent.is_dir() or not os.access(path.absolute().parent, os.W_OK)
+        ):
+            parser.error(f"{option} is {str(path)!r}, but must be a file in a folder that can be written")
+    if options.figure and importlib.util.find_spec("matplotlib") is None:
+        parser.error("drawing needs matplotlib: pip install matplotlib")
+    if options.figure and options.figure.suffix not in (".png", ".pdf", ".svg"):
+        parser.error(f"--figure is {str(options.figure)!r}, but must end in .png, .pdf or .svg")
+
+
 def main(arguments: Sequence[str]) -> int:
     """Time the parts, print a line for each, write what was asked for; returns the exit code."""
     parser = _parser()
@@ -223,7 +238,14 @@ def main(arguments: Sequence[str]) -> int:
     runs = 1 if options.quick else options.runs
     if runs < 1 or options.epochs < 0 or options.images < 2 * BATCH:
         parser.error(f"--runs must be at least 1, --epochs at least 0 and --images at least {2 * BATCH}")
-    device, raw = resolve_device(options.device), random_images(options.images, options.side)
+    if min(options.side, options.ssim_batches, options.saliency_batches) < 1 or not 0 < options.data_fraction <= 1:
+        parser.error("--side and the numbers of batches must be at least 1, and --data-fraction in (0, 1]")
+    _require_outputs(parser, options)
+    try:
+        device = resolve_device(options.device)
+    except UserError as error:
+        parser.error(str(error))
+    raw = random_images(options.images, options.side)
     timings, regrown = Timings(device), 0
     DATASETS[DATA] = lambda _folder: raw
     try:
@@ -242,9 +264,5 @@ def main(arguments: Sequence[str]) -> int:
         about = {"machine": machine(), "device": str(device), "model": options.model, "regrown": regrown, "runs": runs}
         options.json.write_text(json.dumps({**about, "epochs": options.epochs, "parts": parts}, indent=1))
     if options.figure:
-        try:
-            draw(parts, title).savefig(options.figure, dpi=110)
-        except ImportError:
-            print("error: drawing needs matplotlib: pip install matplotlib", file=sys.stderr)
-            return 2
+        draw(parts, title).savefig(options.figure, dpi=110)
     return 0

@@ -41,3 +41,26 @@ def test_several_runs_give_a_mean_and_a_deviation(tmp_path: Path, capsys: pytest
     with pytest.raises(SystemExit):
         main(["--runs", "0"])
     assert "--runs must be at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--json", "/nowhere/a.json"],
+            "--json is '/nowhere/a.json', but must be a file in a folder that can be written",
+        ),
+        (["--figure", "a.xyz"], "--figure is 'a.xyz', but must end in .png, .pdf or .svg"),
+        (["--device", "tpu"], "device is 'tpu'"),
+        (["--data-fraction", "0"], "--data-fraction in (0, 1]"),
+        (["--ssim-batches", "0"], "must be at least 1"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_timed(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    with pytest.raises(SystemExit) as ended:
+        main([*TINY, *arguments])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
