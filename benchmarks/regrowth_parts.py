@@ -153,12 +153,12 @@ def _stored(dense: Net, device: torch.device) -> tuple[dict[str, Tensor], dict[s
 
 
 def summary(timings: Timings, runs: int) -> dict[str, dict[str, Any]]:
-    """Mean, standard deviation (over the runs) and seconds of every part."""
+    """Mean, standard deviation (over the runs; None of one run) and seconds of every part."""
     return {
         name: {
             "what": PARTS[name],
             "mean": statistics.mean(seconds),
-            "std": statistics.stdev(seconds) if runs > 1 else 0.0,
+            "std": statistics.stdev(seconds) if runs > 1 else None,
             "seconds": seconds,
         }
         for name, seconds in timings.seconds.items()
@@ -179,10 +179,11 @@ def draw(parts: dict[str, dict[str, Any]], title: str) -> Any:
     }
     for axis, (name, chosen) in zip(axes, groups.items(), strict=False):
         means, stds = ([parts[part][key] for part in chosen] for key in ("mean", "std"))
-        axis.bar([part.replace("_", "\n") for part in chosen], means, yerr=stds, color="#0072B2", capsize=4)
+        spread = {"yerr": stds, "capsize": 4} if None not in stds else {}
+        bars = axis.bar([part.replace("_", "\n") for part in chosen], means, color="#0072B2", **spread)
+        axis.bar_label(bars, fmt="%.3g s", fontsize="small", padding=2)
+        axis.margins(y=0.15)
         axis.set(title=name, ylabel="seconds")
-        if name != "preprocessing":
-            axis.set_yscale("log")
     ways = {
         "reference": ("ssim", "reference_load", "reference_select", "update", "finetune"),
         "saliency": ("saliency", "saliency_select", "update", "finetune"),
@@ -194,7 +195,7 @@ def draw(parts: dict[str, dict[str, Any]], title: str) -> Any:
             axes[3].bar([number], parts[part]["mean"], bottom=bottom, color=f"C{list(PARTS).index(part)}", label=label)
             bottom += parts[part]["mean"]
     axes[3].set_xticks(range(2), ways)
-    axes[3].legend(frameon=False, fontsize="x-small")
+    axes[3].legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     axes[3].set(title="one episode", ylabel="seconds")
     return figure
 
@@ -259,7 +260,8 @@ def main(arguments: Sequence[str]) -> int:
     title = f"{options.model}, {regrown:,} weights regrown, {options.epochs} epochs of finetuning, {device}, n {runs}"
     print(title)
     for name, part in parts.items():
-        print(f"{name:17} {part['mean']:10.4f} s ± {part['std']:.4f}  {part['what']}")
+        spread = "" if part["std"] is None else f" ± {part['std']:.4f}"
+        print(f"{name:17} {part['mean']:10.4f} s{spread}  {part['what']}")
     if options.json:
         about = {"machine": machine(), "device": str(device), "model": options.model, "regrown": regrown, "runs": runs}
         options.json.write_text(json.dumps({**about, "epochs": options.epochs, "parts": parts}, indent=1))

@@ -27,6 +27,8 @@ def test_one_episode_times_every_part(tmp_path: Path) -> None:
     assert list(content["parts"]) == list(PARTS)
     assert all(part["mean"] > 0 and len(part["seconds"]) == 1 for part in content["parts"].values())
     assert (content["model"], content["runs"], content["device"]) == ("tiny", 1, "cpu")
+    assert all(part["std"] is None for part in content["parts"].values())
+    assert "±" not in done.stdout
     assert 0 < content["regrown"] <= 0.01 * 19_344
     assert (tmp_path / "parts.png").read_bytes().startswith(b"\x89PNG")
     assert len(done.stdout.splitlines()) == 1 + len(PARTS)
