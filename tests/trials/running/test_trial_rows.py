@@ -135,6 +135,7 @@ def test_rows_agree_with_the_masks(name: str, tmp_path: Path) -> None:
         share = CONFIGS[name].get("density") or (1 - CONFIGS[name]["prune_fraction"]) ** CONFIGS[name]["levels"]
         assert int(units_left(units, masks).sum()) == nearest_count(share, len(units.group))
         assert last["compact_parameters"] < last["parameters"]
+        assert 0 < last["density"] < 1  # of weights: the rows of a unit, and the columns that read it
     elif pattern != "weight" and "density" in CONFIGS[name]:
         assert "linear.weight" not in masks
         assert ("conv1.weight" in masks) == (pattern != "channel")  # its input channels are the image's and stay
