@@ -100,7 +100,8 @@ def test_a_population_does_not_divide_epochs_that_may_not_come() -> None:
 
 
 def test_the_last_epoch_counts_where_report_says_so(tmp_path: Path) -> None:
-    rules = {rule: parse({**BASE, "method": "dense", "train": PATIENT, "report": rule}) for rule in ("last", "best_val")}
+    content = {**BASE, "method": "dense", "train": PATIENT}
+    rules = {rule: parse({**content, "report": rule}) for rule in ("last", "best_val")}
     rows = {rule: epochs_of(config, tmp_path) for rule, config in rules.items()}
     assert len(rows["last"]) == len(rows["best_val"])  # patience ends both alike
     assert rows["last"][-1]["val_accuracy"] < rows["best_val"][-1]["val_accuracy"]

@@ -147,9 +147,7 @@ def test_a_stopped_trial_still_finds_its_best_epoch(name: str, tmp_path: Path, m
 
 
 @pytest.mark.parametrize(("name", "step", "rule"), [("one_shot", 4, "last"), ("imp-none", 5, "best_val")])
-def test_a_trial_that_a_search_stops_says_which_epoch_it_shows(
-    name: str, step: int, rule: str, tmp_path: Path
-) -> None:
+def test_a_trial_that_a_search_stops_says_which_epoch_it_shows(name: str, step: int, rule: str, tmp_path: Path) -> None:
     """One that is stopped where a level has just ended has that level's best epoch."""
     config = long(name, "best_val")
     state = run_in(tmp_path, config, is_over=lambda done, row: done == step)
