@@ -202,6 +202,7 @@ class Method(ABC):
             the new value in its next step.
         takes_masks: whether the method goes on from the mask of a file that it starts from (``source_net``).
         takes_compact: whether the method runs on a compact network that it starts from.
+        prunes: names of the patterns that the method prunes by, if the type of its config's field does not say them.
     """
 
     Config: ClassVar[type[TrialConfig]]
@@ -210,6 +211,7 @@ class Method(ABC):
     mutable: ClassVar[frozenset[str]] = frozenset()
     takes_masks: ClassVar[bool] = False
     takes_compact: ClassVar[bool] = False
+    prunes: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -265,6 +267,15 @@ class Method(ABC):
 
         Raises:
             UserError: the method cannot prune it as asked; the message names all layers in the way, and the way out."""
+
+    def check_network(self, model: nn.Module) -> None:  # noqa: B027  most budgets are of single layers
+        """As :meth:`check_left`, for what the network's connections decide.
+
+        Args:
+            model: that network on the meta device, as small as the file's.
+
+        Raises:
+            UserError: the method cannot prune it as asked."""
 
     def check_trials(self, model: nn.Module) -> None:  # noqa: B027  most methods name no other trials
         """Check that the finished trials whose folders the config names fit ``model``, on the meta device.

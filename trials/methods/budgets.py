@@ -136,7 +136,7 @@ def _divided(
 
 def left_with(layers: Sequence[LeftLayer], pattern: Pattern) -> tuple[LeftLayer, ...]:
     """Return the layers of a file's network that a pattern prunes."""
-    return tuple(layer for layer in layers if pattern.linear or len(layer.shape) > 2)
+    return tuple(layer for layer in layers if pattern.prunes(layer.shape))
 
 
 def layers_with(facts: ModelFacts, pattern: Pattern, model: str, field: str = "pattern") -> tuple[LayerFacts, ...]:
@@ -145,7 +145,12 @@ def layers_with(facts: ModelFacts, pattern: Pattern, model: str, field: str = "p
     Raises:
         UserError: the model has none.
     """
-    layers = facts.prunable(linear=pattern.linear)
+    layers = tuple(layer for layer in facts.layers if pattern.prunes(layer.shape))
+    if not layers and pattern.multiple > 1:
+        raise UserError(
+            f"{field} is {pattern.name!r}, but no layer of {model} has a multiple of {pattern.multiple} input "
+            "channels: give another M in nm, or another model"
+        )
     if not layers:
         raise UserError(
             f"{field} is {pattern.name!r}, which only convolutions have, but {model} has none: give {field} 'weight', "

@@ -141,7 +141,7 @@ def _layers(
 
 def with_pattern(layers: Sequence[NamedShape], pattern: str) -> tuple[NamedShape, ...]:
     """The layers that a pattern prunes."""
-    return tuple(layer for layer in layers if PATTERNS[pattern].linear or len(layer.shape) > 2)
+    return tuple(layer for layer in layers if PATTERNS[pattern].prunes(layer.shape))
 
 
 def pruned_once(

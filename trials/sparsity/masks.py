@@ -23,6 +23,11 @@ def prunable(model: nn.Module, *, linear: bool = True) -> dict[str, Tensor]:
     return {f"{name}.weight": module.weight for name, module in model.named_modules() if isinstance(module, kinds)}
 
 
+def prunable_by(model: nn.Module, pattern: Pattern) -> dict[str, Tensor]:
+    """Return the prunable weights that have units of ``pattern``, in module order."""
+    return {name: weight for name, weight in prunable(model).items() if pattern.prunes(weight.shape)}
+
+
 def build_masks(
     scores: Mapping[str, Tensor],
     *,
@@ -114,7 +119,7 @@ def _of_units(
         sizes = [int(units_left.sum()) for units_left in left]
         scores = [score.masked_fill(~here, -torch.inf) for score, here in zip(scores, left, strict=True)]
     if pattern.choose is not None:
-        kept = {i: pattern.choose(score) for i, score in enumerate(scores)}
+        kept = {i: pattern.choose(score.abs() if absolute else score) for i, score in enumerate(scores)}
     else:
         layers = tuple(
             Layer(score.numel() if of_dense else size, score.numel(), shapes[name], size)
@@ -122,7 +127,7 @@ def _of_units(
         )
         kept = _selected(scores, divide(layers), absolute)
     masks = {name: pattern.expand(kept[i], shapes[name]) for i, name in enumerate(names)}
-    if within is None or pattern.of_single_weights:
+    if within is None or (pattern.of_single_weights and pattern.choose is None):
         return masks
     return {name: mask & within[name] for name, mask in masks.items()}
 

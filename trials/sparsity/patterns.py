@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -55,6 +56,9 @@ class Pattern:
         choose: for a pattern that says itself which units of a layer are kept, so that its density is implied: maps
             unit scores (-inf for units that are gone) to a bool mask of their shape. None: density and distribution
             decide.
+        density: the share that ``choose`` keeps.
+        multiple: layers whose number of input channels (of a group) is no multiple of this stay dense and are not
+            counted.
     """
 
     name: str
@@ -62,6 +66,12 @@ class Pattern:
     linear: bool
     inside: tuple[int, ...] = ()
     choose: Callable[[Tensor], Tensor] | None = None
+    density: float | None = None
+    multiple: int = 1
+
+    def prunes(self, shape: Sequence[int]) -> bool:
+        """Whether a weight of ``shape``, [O, I, kh, kw] or [O, I], has units of this pattern."""
+        return (self.linear or len(shape) > 2) and shape[1] % self.multiple == 0
 
     @property
     def of_single_weights(self) -> bool:
@@ -86,6 +96,24 @@ class Pattern:
         return math.prod(self.unit_shape(shape))
 
 
+def _best_of(n: int, m: int, scores: Tensor) -> Tensor:
+    """Mask of the n highest of every m consecutive entries of dimension 1; of equal ones the lower is dropped first."""
+    rows = scores.movedim(1, -1)  # [O, .., I]
+    order = rows.reshape(*rows.shape[:-1], -1, m).argsort(dim=-1, stable=True)  # [O, .., I / m, m]
+    stays = (torch.arange(m, device=scores.device) >= m - n).expand_as(order)
+    kept = torch.empty_like(order, dtype=torch.bool).scatter_(-1, order, stays)
+    return kept.reshape(rows.shape).movedim(-1, 1).contiguous()
+
+
+@lru_cache(maxsize=64)
+def n_of_m(n: int, m: int) -> Pattern:
+    """Return the pattern N:M: n of every m consecutive input channels stay, for every row and kernel position.
+
+    This is what the kernels of ``torch.sparse.to_sparse_semi_structured`` take, for n = 2 and m = 4.
+    """
+    return Pattern("nm", _weight, linear=True, choose=partial(_best_of, n, m), density=n / m, multiple=m)
+
+
 PATTERNS = {
     "weight": Pattern("weight", _weight, linear=True),
     "kernel": Pattern("kernel", _kernel, linear=False, inside=(2, 3)),
@@ -93,4 +121,6 @@ PATTERNS = {
     "channel": Pattern("channel", _channel, linear=False, inside=(0, 2, 3)),
     "kernel_mean": Pattern("kernel_mean", _kernel_mean, linear=False, inside=(2, 3)),
     "filter_l1": Pattern("filter_l1", _filter_l1, linear=False, inside=(1, 2, 3)),
+    "nm": n_of_m(2, 4),
 }
+"""Patterns by name. ``nm`` is 2:4 where nothing else is said."""

@@ -28,6 +28,8 @@ OTHER: dict[str, Any] = {  # a value for each field that differs from its defaul
     "file_hashes": {"source_net": "0123456789abcdef"},
     "augment": False,
     "report": "best_val",
+    "nm": [1, 2],
+    "couple": True,
     "normalise": "imagenet",
     "precision": "float64",
     "memory_format": "channels_last",
@@ -183,6 +185,8 @@ BESIDE: dict[str, dict[str, Any]] = {  # fields that another one needs
     "file_hashes": {"source_net": "weights.pt"},
     "source_mask": {"source_net": "weights.pt", "source_mask": {"density": 0.5}},
     "reinitialise": {"initial": "kaiming"},
+    "nm": {"pattern": "nm", "density": 0.5},
+    "couple": {"pattern": "filter"},
 }
 INSTEAD = {"base_pr_model": "stage_pr"}  # fields that replace another one
 ONE_VALUE = {  # fields that accept one value only

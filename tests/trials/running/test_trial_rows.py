@@ -19,6 +19,7 @@ pytestmark = pytest.mark.usefixtures("few_digits")
 EPOCHS: dict[str, list[tuple[str, int, int]]] = {  # (stage, level, epoch) of every row; 0 is after entering a stage
     "dense": [],
     "one_shot": [("finetune", 0, epoch) for epoch in (0, 1, 2)],
+    "one_shot-coupled": [("finetune", 0, epoch) for epoch in (0, 1, 2)],
     "one_shot-filter": [("prune", 0, 0)],
     "imp-weights": [("train", level, epoch) for level in (1, 2) for epoch in (0, 1, 2)],
     "imp-weights-early": [("train", level, epoch) for level in (1, 2) for epoch in (0, 2)],
@@ -39,6 +40,7 @@ EPOCHS: dict[str, list[tuple[str, int, int]]] = {  # (stage, level, epoch) of ev
         *(("regrow", level, 1) for level in (1, 2)),
     ],
     "single_layer": [*(("prune", 1, epoch) for epoch in (0, 1)), ("regrow", 0, 1)],
+    "prune_iterative-coupled": [("prune", level, epoch) for level in (1, 2) for epoch in (0, 1, 2)],
     "prune_iterative": [("prune", level, epoch) for level in (1, 2) for epoch in (0, 1, 2)],
     "bip": [*(("prune", 0, epoch) for epoch in (0, 1, 2)), ("finetune", 0, 1)],
     "bip-both": [("prune", 0, epoch) for epoch in (0, 1, 2)],
@@ -125,7 +127,9 @@ def test_rows_agree_with_the_masks(name: str, tmp_path: Path) -> None:
     assert last["kept"] == sum(row["kept"] for row in final_layers if f"{row['layer']}.weight" in masks or not masks)
     assert last["flops"] == sum(row["flops"] for row in final_layers)
     pattern = getattr(config, "pattern", "weight")
-    if pattern != "weight" and "density" in CONFIGS[name]:
+    if getattr(config, "couple", False):
+        assert 0 < last["density"] < 1  # of weights: the rows of a unit, and the columns that read it
+    elif pattern != "weight" and "density" in CONFIGS[name]:
         assert "linear.weight" not in masks
         assert ("conv1.weight" in masks) == (pattern != "channel")  # its input channels are the image's and stay
         for mask in masks.values():

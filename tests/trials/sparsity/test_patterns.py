@@ -87,7 +87,7 @@ def test_kernels_are_ranked_by_l1_and_filters_by_l2() -> None:
 
 
 def test_only_single_weights_are_pruned_in_linear_layers() -> None:
-    assert [name for name, pattern in PATTERNS.items() if pattern.linear] == ["weight"]
+    assert [name for name, pattern in PATTERNS.items() if pattern.linear] == ["weight", "nm"]
     assert all(pattern.name == name for name, pattern in PATTERNS.items())
 
 

@@ -287,6 +287,7 @@ class AdaptiveSparsity(Method):
 
     Config = AdaptiveSparsityConfig
     config: AdaptiveSparsityConfig
+    prunes = ("weight",)
     takes_compact = True
     reports = (
         "analytic_density",

@@ -5,55 +5,27 @@ Retsinas et al. 2021, https://arxiv.org/abs/2006.02768. Notation: :mod:`trials.m
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from trials.sparsity.adaptive import MOST, analytic_sparsity, cut, sparsity_loss, threshold_gradient, threshold_of
 from trials.sparsity.counts import Density
 from trials.sparsity.distributions import DISTRIBUTIONS, Count
 from trials.sparsity.masks import Masks, build_masks
 from trials.sparsity.patterns import PATTERNS
 
-EPS = 1e-6
-MOST = 5.0
-"""Upper clamp of thresholds, in standard deviations."""
-
-
-def threshold_of(sparsity: float) -> float:
-    """r = sqrt(2) erfinv(s), at which Gaussian weights have sparsity s."""
-    return math.sqrt(2) * float(torch.special.erfinv(torch.tensor(sparsity, dtype=torch.float64)))
-
-
-def analytic_sparsity(r: Tensor) -> Tensor:
-    """s = erf(r / sqrt 2), the sparsity of Gaussian weights; r is not clamped."""
-    return torch.erf(r / math.sqrt(2))
-
-
-def sparsity_loss(r: Tensor, n: Tensor, *, starget: float, lv: float, mode: str) -> Tensor:
-    """The sparsity loss, a scalar. ``r``, ``n``: threshold and number of weights per layer, [L]; ``starget``: T."""
-    if not len(r):
-        return r.sum()
-    s = analytic_sparsity(r)
-    if mode == "fixed":
-        return lv * (s - starget).square().mean()
-    missing = starget - (n * s).sum() / n.sum()
-    return lv * (missing.square() if mode == "adaptive" else missing.relu())
-
-
-def cut(r: Tensor, sigma: Tensor) -> Tensor:
-    """t = clamp(r, 0, 5) sigma + eps, per layer [L]."""
-    return r.detach().clamp(0, MOST) * sigma + EPS
-
-
-def threshold_gradient(pruned: Tensor, r: Tensor, sigma: Tensor, t: Tensor) -> Tensor:
-    """dL/dr = -(sigma/t) sum G w if 0 < r < 5, else 0, per layer [L]; ``pruned`` holds the sums over pruned weights.
-
-    The interval is open by definition here, because the gradient of clamp at its ends depends on the torch version.
-    """
-    return torch.where((r > 0) & (r < MOST), -(sigma / t) * pruned, 0)
+__all__ = [
+    "MOST",
+    "Thresholded",
+    "analytic_sparsity",
+    "cut",
+    "sparsity_loss",
+    "threshold_gradient",
+    "threshold_of",
+]
 
 
 class Thresholded:

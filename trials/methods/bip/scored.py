@@ -29,15 +29,16 @@ from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Stage, generator_for
 from trials.methods.budgets import Budget, LeftLayer, Shaped, layers_with, left_with, require_left, require_untied
 from trials.methods.model_facts import facts_of
+from trials.methods.n_of_m import TakesNM
 from trials.methods.rounding import HasRounding, NamedShape, pruned_once, with_pattern
-from trials.sparsity import DISTRIBUTIONS, PATTERNS, build_masks, prunable
+from trials.sparsity import DISTRIBUTIONS, build_masks, prunable, prunable_by
 from trials.training.net import Net
 from trials.training.strides import beside
 
 RELEASED = "cosine_released"
 
 
-class ScoredConfig(HasVariant, HasRounding, StartsDense):
+class ScoredConfig(TakesNM, HasVariant, HasRounding, StartsDense):
     """Fields of methods that train scores.
 
     Attributes:
@@ -53,7 +54,7 @@ class ScoredConfig(HasVariant, HasRounding, StartsDense):
     """
 
     density: float = Field(gt=0, le=1)
-    pattern: Literal["weight", "filter", "channel"] = "weight"
+    pattern: Literal["weight", "filter", "channel", "nm"] = "weight"
     score_init: Literal["copy", "random", "alias"] = "copy"
     first_conv: Literal["auto", "pruned", "dense"] = "auto"
 
@@ -69,7 +70,7 @@ class ScoredConfig(HasVariant, HasRounding, StartsDense):
 
     def scored(self, net: Net) -> dict[str, Tensor]:
         """The weights that have scores, in module order."""
-        weights = prunable(net.model, linear=PATTERNS[self.pattern].linear)
+        weights = prunable_by(net.model, self.units)
         return dict(list(weights.items())[1:]) if self.keeps_first else weights
 
     @property
@@ -79,7 +80,7 @@ class ScoredConfig(HasVariant, HasRounding, StartsDense):
 
     @property
     def distribution(self) -> str:
-        """Global for pattern weight, per layer for filters and channels."""
+        """Global for pattern weight, per layer for the others."""
         return "global" if self.pattern == "weight" else "uniform"
 
     @property
@@ -88,7 +89,7 @@ class ScoredConfig(HasVariant, HasRounding, StartsDense):
 
     @property
     def never_differs(self) -> bool:
-        return self.density == 1
+        return self.density == 1 or self.pattern == "nm"
 
     def levels_of(self, layers: Sequence[NamedShape]) -> Iterator[Budget]:
         chosen = with_pattern(layers, self.pattern)[1 if self.keeps_first else 0 :]
@@ -100,7 +101,7 @@ class ScoredConfig(HasVariant, HasRounding, StartsDense):
         Raises:
             UserError: there are none, or they cannot have masks, or all or no units would stay.
         """
-        layers = layers_with(facts_of(model, data), PATTERNS[self.pattern], self.model)
+        layers = layers_with(facts_of(model, data), self.units, self.model)
         if self.keeps_first:
             first, layers = layers[0].name, layers[1:]
             if not layers:
@@ -118,12 +119,12 @@ class ScoredConfig(HasVariant, HasRounding, StartsDense):
         Raises:
             UserError: all or no units would stay.
         """
-        chosen = left_with(layers, PATTERNS[self.pattern])
+        chosen = left_with(layers, self.units)
         self._require_some(chosen[1:] if self.keeps_first else chosen)
 
     def _require_some(self, layers: Sequence[Shaped]) -> None:
         if self.density < 1:
-            before = Budget.dense(layers, PATTERNS[self.pattern])
+            before = Budget.dense(layers, self.units)
             budget = before.pruned(layers, self.distribution, self.density, self.count)
             require_left(budget, layers, self.pattern, f"density is {self.density:g}")
 
@@ -138,7 +139,7 @@ class ScoredConfig(HasVariant, HasRounding, StartsDense):
         return build_masks(
             scores,
             density=self.density,
-            pattern=PATTERNS[self.pattern],
+            pattern=self.units,
             distribution=DISTRIBUTIONS[self.distribution],
             absolute=True,
             count=self.count,

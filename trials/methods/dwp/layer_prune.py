@@ -66,3 +66,4 @@ class LayerPrune(Drop):
     """Layer pruning: dense network -> mask -> optional finetuning under the mask."""
 
     Config = LayerPruneConfig
+    prunes = ("weight", "kernel")

@@ -106,6 +106,7 @@ class Imp(Method):
 
     Config = ImpConfig
     config: ImpConfig
+    prunes = ("weight",)
     takes_masks = True
     takes_compact = True
     stoppable = ("train",)

@@ -1,0 +1,274 @@
+"""prune, density, make_permanent and compact on modules that no trial knows, mixed with torch.nn.utils.prune."""
+
+from __future__ import annotations
+
+import copy
+import io
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune as torch_prune
+
+import trials.sparsity as sp
+from trials.compact import units_of
+from trials.sparsity import DISTRIBUTIONS, PATTERNS, SCORES, nearest_count
+
+
+class Joined(nn.Module):
+    """Two branches that are added, and a head; a depthwise convolution in one of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.branch = nn.Sequential(
+            nn.Conv2d(8, 12, 1, bias=False), nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 8, 3, padding=1)
+        )
+        self.deep = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        x = (self.branch(x) + self.deep(x)).relu()
+        return self.head(x.mean((2, 3)))
+
+
+def net() -> Joined:
+    torch.manual_seed(1)
+    model = Joined().double()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean)
+            nn.init.normal_(module.bias)
+    return model
+
+
+def images() -> Tensor:
+    return torch.randn(4, 3, 10, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize("score", SCORES)
+def test_every_choice_prunes_as_asked_and_further_within(score: str, distribution: str, pattern: str) -> None:
+    model = net()
+    how = {"score": score, "distribution": distribution, "pattern": pattern}
+    asked = PATTERNS[pattern].density or 0.6
+    first = sp.prune(model, density=None if pattern == "nm" else 0.8, **how)
+    then = sp.prune(model, density=asked, **how)
+    for name, mask in then.items():
+        assert not (mask & ~first[name]).any()
+        layer = model.get_submodule(name.removesuffix(".weight"))
+        assert torch.equal(layer.weight_mask.bool(), mask)
+        assert torch.equal(layer.weight, layer.weight_orig * mask)
+    units = [PATTERNS[pattern].left(mask) for mask in then.values()]
+    total = sum(unit.numel() for unit in units)
+    assert sum(int(unit.sum()) for unit in units) == nearest_count(asked, total)
+
+
+def test_training_and_torch_keep_to_the_masks() -> None:
+    model = net()
+    masks = sp.prune(model, density=0.3)
+    torch_prune.random_unstructured(model.head, "weight", amount=3)
+    left = sp.density(model)
+    assert left == pytest.approx(0.3 - 3 / sum(mask.numel() for mask in masks.values()), abs=1e-3)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    for _ in range(3):
+        sgd.zero_grad()
+        model(images()).square().sum().backward()
+        sgd.step()
+    model(images())
+    assert sp.density(model) == left
+    for name, mask in masks.items():
+        assert not model.get_submodule(name.removesuffix(".weight")).weight[~mask].any()
+
+
+def test_a_pruned_model_is_saved_and_loaded() -> None:
+    model, other = net(), net()
+    sp.prune(model, density=0.3)
+    sp.prune(other, density=0.9)
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert torch.equal(other(images()), model(images()))
+    assert sp.density(other) == sp.density(model)
+
+
+def test_permanent_is_the_same_network_of_plain_weights() -> None:
+    model = net()
+    sp.prune(model, density=0.3)
+    torch_prune.l1_unstructured(model.stem, "bias", amount=2)
+    before, left = model(images()), sp.density(model)
+    assert sp.make_permanent(model) is model
+    assert model.state_dict().keys() == net().state_dict().keys()
+    assert torch.equal(model(images()), before)
+    assert sp.density(model) == left
+    assert not torch_prune.is_pruned(model)
+
+
+def test_only_the_named_layers_are_pruned() -> None:
+    model = net()
+    masks = sp.prune(model, density=0.5, layers=["stem", "branch.3"])
+    assert list(masks) == ["stem.weight", "branch.3.weight"]
+    assert {name for name, _ in model.named_buffers() if name.endswith("_mask")} == {
+        "stem.weight_mask",
+        "branch.3.weight_mask",
+    }
+
+
+def test_a_layer_alone_is_a_module_too() -> None:
+    layer = nn.Linear(10, 10)
+    assert list(sp.prune(layer, density=0.5)) == ["weight"]
+    assert sp.density(layer) == 0.5
+
+
+def test_compact_computes_the_same_and_leaves_the_model_alone() -> None:
+    model = net().train()
+    sp.prune(model, density=0.5, pattern="filter", layers=["branch.0"])
+    gone = ~model.branch[0].weight_mask.flatten(1).any(1)
+    with torch.no_grad():
+        model.branch[1].weight[gone] = 0
+        model.branch[1].bias[gone] = 0
+    model(images()).sum().backward()  # the pruned weights have a history now
+    state = copy.deepcopy(model.state_dict())
+    smaller = sp.compact(model, images())
+    assert smaller.branch[0].out_channels == smaller.branch[3].in_channels == 6
+    torch.testing.assert_close(smaller(images()), model.eval()(images()))
+    assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
+    assert torch_prune.is_pruned(model)
+
+
+def test_compact_lets_the_next_layer_add_what_a_masked_filter_emits() -> None:
+    model = net()
+    sp.prune(model, density=0.5, pattern="filter", layers=["branch.0"])
+    smaller = sp.compact(model, images())
+    assert 6 <= smaller.branch[0].out_channels < 12  # one stays where the next layer pads with zeros
+    torch.testing.assert_close(smaller(images()), model.eval()(images()))
+
+
+def test_equal_seeds_draw_equal_masks() -> None:
+    one, other, third = (sp.prune(net(), density=0.5, score="random", seed=seed) for seed in (3, 3, 4))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert any(not torch.equal(one[name], third[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"density": 0}, r"density is 0, but must be in \(0, 1\]"),
+        ({"density": 1.5}, r"density is 1.5, but must be in \(0, 1\]"),
+        ({"density": 0.5, "score": "lapm"}, "score is 'lapm', but must be one of"),
+        ({"density": 0.5, "pattern": "row"}, "pattern is 'row', but must be one of"),
+        ({"density": 0.5, "distribution": "even"}, "distribution is 'even', but must be one of"),
+        ({"density": 0.5, "layers": ["fc"]}, "layers has fc, which the pattern cannot prune: name some of stem"),
+        ({"density": 0.5, "layers": ["head"], "pattern": "filter"}, "layers has head, which the pattern cannot prune"),
+        ({"density": 0.5, "layers": []}, "Joined has no layer that the pattern can prune"),
+    ],
+)
+def test_what_cannot_be_is_refused(asked: dict[str, object], message: str) -> None:
+    model = net()
+    with pytest.raises(ValueError, match=message):
+        sp.prune(model, **asked)  # type: ignore[arg-type]
+    assert not torch_prune.is_pruned(model)
+
+
+def test_more_than_is_left_is_refused() -> None:
+    model = net()
+    sp.prune(model, density=0.2)
+    with pytest.raises(ValueError, match=r"density is 0.5, but only 0.2\d* of \d+ weights are left: give a lower one"):
+        sp.prune(model, density=0.5)
+
+
+def test_masks_and_thresholds_do_not_mix() -> None:
+    model = net()
+    sp.sparsify_adaptive(model, min_weights=10)
+    with pytest.raises(ValueError, match="are parametrized and cannot have masks: call make_permanent first"):
+        sp.prune(model, density=0.5)
+    sp.prune(sp.make_permanent(model), density=0.2)
+
+
+def test_what_cannot_be_traced_is_refused() -> None:
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x) if x.sum() > 0 else x
+
+    with pytest.raises(ValueError, match="Branching cannot be made smaller"):
+        sp.compact(Branching(), torch.ones(1, 4))
+
+
+class Added(nn.Module):
+    """A convolution, and two whose sum a linear layer reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.one, self.two = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 6, 3), nn.Conv2d(8, 6, 3)
+        self.fc = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        return self.fc((self.one(x) + self.two(x)).mean((2, 3)))
+
+
+def transformer(library: str) -> tuple[nn.Module, Tensor]:
+    found = pytest.importorskip(library, reason=f"{library} is not installed, so its transformer is not tested")
+    if library == "timm":
+        return found.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=2, num_classes=5), IMAGES
+    sizes = {"num_layers": 2, "num_heads": 4, "hidden_dim": 16, "mlp_dim": 24, "num_classes": 5}
+    return found.models.VisionTransformer(32, 8, **sizes), IMAGES
+
+
+IMAGES = torch.rand(2, 3, 32, 32)
+
+
+def test_coupled_filters_go_over_a_sum_and_the_compact_copy_computes_the_same() -> None:
+    model, x = Added().eval(), torch.rand(2, 1, 8, 8)
+    masks = sp.prune(model, density=0.5, pattern="filter", couple=True, distribution="uniform")
+    gone = [~masks[name].flatten(1).any(1) for name in ("one.weight", "two.weight")]
+    assert torch.equal(*gone)
+    assert int(gone[0].sum()) == 3
+    smaller = sp.compact(model, x)
+    assert (smaller.stem.out_channels, smaller.one.out_channels, smaller.two.out_channels) == (4, 3, 3)
+    torch.testing.assert_close(smaller(x), model(x))
+    again = sp.prune(model, density=0.3, pattern="filter", couple=True)
+    assert not any((mask & ~masks[name]).any() for name, mask in again.items())
+    units = units_of(smaller)
+    assert sum(p.numel() for p in sp.compact(model, x).parameters()) < sum(p.numel() for p in smaller.parameters())
+    assert len(units.group) == 7
+
+
+@pytest.mark.parametrize("library", ["torchvision", "timm"])
+def test_coupled_heads_and_hidden_units_of_transformers_go(library: str) -> None:
+    torch.manual_seed(0)
+    model, x = transformer(library)
+    before = sum(p.numel() for p in model.parameters())
+    sp.prune(model.eval(), density=0.5, pattern="filter", couple=True, distribution="uniform")
+    smaller = sp.compact(model, x)
+    assert sum(p.numel() for p in smaller.parameters()) < 0.75 * before
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"pattern": "weight"}, "pattern is 'weight', but couple takes 'filter' only"),
+        ({"distribution": "erk"}, "distribution is 'erk', but couple takes 'global' or 'uniform' only"),
+        ({"layers": ["stem"]}, "leave out layers"),
+        ({"density": None}, "density is None, but must be in"),
+        ({"density": 0.01}, "keeps 0 of 14 coupled units, but each of 2 groups must keep one"),
+    ],
+)
+def test_what_cannot_be_coupled_is_refused(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        sp.prune(Added(), **{"density": 0.5, "pattern": "filter", "couple": True, **fields})
+
+
+def test_coupled_units_that_are_gone_do_not_return() -> None:
+    model = Added()
+    sp.prune(model, density=0.3, pattern="filter", couple=True)
+    with pytest.raises(ValueError, match=r"only 4 of 14 coupled units are left: give a lower one"):
+        sp.prune(model, density=0.5, pattern="filter", couple=True)
