@@ -34,8 +34,7 @@ def draw_comparison(points: pd.DataFrame, accuracy: str, dense: float | None = N
 
     Left: accuracy over density, one panel per series, with a band of one standard deviation over seeds to either side;
     the other series are grey. Right: accuracy over FLOPs, all points, with a line through the Pareto front. ``dense``,
-    the accuracy of the dense network, is a dotted line. Points whose trials have warnings are hollow.
-    ``said`` stands below.
+    the accuracy of the dense network, is a dotted line. Points whose trials have warnings are hollow. Below: ``said``.
     """
     from matplotlib.figure import Figure
 

@@ -110,7 +110,8 @@ def cost_of(stage: Any, config: Any) -> float:
     if stage.name == "regrow":
         assert (config.controller.patience, config.controller.spread) == (None, None)
         episode, steps = config.episode, steps_per_epoch(config, config.episode.batch_size)
-        return float(config.controller.episodes * episode.epochs * round(episode.data_fraction * steps) / steps)
+        images = min(round(episode.data_fraction * steps) * episode.batch_size, training_images(config))  # full batches
+        return float(config.controller.episodes * episode.epochs * images / training_images(config))
     assert getattr(stage.recipe, "patience", None) is None
     return float(stage.planned_epochs * len(stage.streams))
 
