@@ -39,8 +39,7 @@ def draw_comparison(points: pd.DataFrame, accuracy: str, dense: float | None = N
     from matplotlib.figure import Figure
 
     series = [(str(name), part) for name, part in points.groupby("series", sort=False)]
-    columns = math.ceil(math.sqrt(len(series)))
-    rows = math.ceil(len(series) / columns)
+    rows = math.ceil(len(series) / (columns := math.ceil(math.sqrt(len(series)))))
     figure = Figure(figsize=(2.1 * columns + 5.5, max(1.7 * rows + 0.5, 4)), layout="constrained")
     ((left, right),) = figure.subfigures(1, 2, squeeze=False, width_ratios=[2.1 * columns, 5.5])
     panels = left.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
