@@ -1,7 +1,8 @@
 """Runs all benchmarks (``python -m benchmarks``) or some (``python -m benchmarks selection scale``).
 
 The GPU check is not among them; ``python -m benchmarks gpu …`` forwards to ``python -m benchmarks.gpu …``. With
-options, ``python -m benchmarks regrowth --quick …`` times the parts of a regrowth (benchmarks/regrowth_parts.py).
+options, ``python -m benchmarks regrowth --quick …`` times the parts of a regrowth (benchmarks/regrowth_parts.py), and
+``python -m benchmarks coupled --all`` compares 42 networks (benchmarks/coupled.py).
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ if sys.argv[1:2] == ["gpu"]:
     sys.exit(importlib.import_module("benchmarks.gpu.__main__").main(sys.argv[2:]))
 if sys.argv[1:2] == ["regrowth"] and any(argument.startswith("-") for argument in sys.argv[2:]):
     sys.exit(importlib.import_module("benchmarks.regrowth_parts").main(sys.argv[2:]))
+if sys.argv[1:2] == ["coupled"] and any(argument.startswith("-") for argument in sys.argv[2:]):
+    if "--bare" not in sys.argv:
+        print(f"coupled on {machine()}", flush=True)
+    sys.exit(importlib.import_module("benchmarks.coupled").main(sys.argv[2:]))
 parser = argparse.ArgumentParser(
     prog="python -m benchmarks",
     description="Measure performance, as ratios to a baseline in the same run.",

@@ -10,9 +10,10 @@ content takes no time; networks are not trained. The device is synchronised befo
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from torch import Tensor
 from benchmarks.timing import machine
 from trials.config.trial_config import TrialConfig
 from trials.data import DATASETS, RawData
+from trials.errors import UserError
 from trials.methods.parsing import parse
 from trials.methods.regrow.episodes import Bench, Episode, EpisodeRecipe, run_episode
 from trials.models import MODELS
@@ -151,12 +153,12 @@ def _stored(dense: Net, device: torch.device) -> tuple[dict[str, Tensor], dict[s
 
 
 def summary(timings: Timings, runs: int) -> dict[str, dict[str, Any]]:
-    """Mean, standard deviation (over the runs) and seconds of every part."""
+    """Mean, standard deviation (over the runs; None of one run) and seconds of every part."""
     return {
         name: {
             "what": PARTS[name],
             "mean": statistics.mean(seconds),
-            "std": statistics.stdev(seconds) if runs > 1 else 0.0,
+            "std": statistics.stdev(seconds) if runs > 1 else None,
             "seconds": seconds,
         }
         for name, seconds in timings.seconds.items()
@@ -177,10 +179,11 @@ def draw(parts: dict[str, dict[str, Any]], title: str) -> Any:
     }
     for axis, (name, chosen) in zip(axes, groups.items(), strict=False):
         means, stds = ([parts[part][key] for part in chosen] for key in ("mean", "std"))
-        axis.bar([part.replace("_", "\n") for part in chosen], means, yerr=stds, color="#0072B2", capsize=4)
+        spread = {"yerr": stds, "capsize": 4} if None not in stds else {}
+        bars = axis.bar([part.replace("_", "\n") for part in chosen], means, color="#0072B2", **spread)
+        axis.bar_label(bars, fmt="%.3g s", fontsize="small", padding=2)
+        axis.margins(y=0.15)
         axis.set(title=name, ylabel="seconds")
-        if name != "preprocessing":
-            axis.set_yscale("log")
     ways = {
         "reference": ("ssim", "reference_load", "reference_select", "update", "finetune"),
         "saliency": ("saliency", "saliency_select", "update", "finetune"),
@@ -192,7 +195,7 @@ def draw(parts: dict[str, dict[str, Any]], title: str) -> Any:
             axes[3].bar([number], parts[part]["mean"], bottom=bottom, color=f"C{list(PARTS).index(part)}", label=label)
             bottom += parts[part]["mean"]
     axes[3].set_xticks(range(2), ways)
-    axes[3].legend(frameon=False, fontsize="x-small")
+    axes[3].legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     axes[3].set(title="one episode", ylabel="seconds")
     return figure
 
@@ -216,6 +219,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _require_outputs(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End with exit code 2 before anything is timed if a file that is asked for cannot be written."""
+    for option, path in (("--json", options.json), ("--figure", options.figure)):
+        if path and (
+            path.is_dir() or not path.absolute().parent.is_dir() or not os.access(path.absolute().parent, os.W_OK)
+        ):
+            parser.error(f"{option} is {str(path)!r}, but must be a file in a folder that can be written")
+    if options.figure and importlib.util.find_spec("matplotlib") is None:
+        parser.error("drawing needs matplotlib: pip install matplotlib")
+    if options.figure and options.figure.suffix not in (".png", ".pdf", ".svg"):
+        parser.error(f"--figure is {str(options.figure)!r}, but must end in .png, .pdf or .svg")
+
+
 def main(arguments: Sequence[str]) -> int:
     """Time the parts, print a line for each, write what was asked for; returns the exit code."""
     parser = _parser()
@@ -223,7 +239,14 @@ def main(arguments: Sequence[str]) -> int:
     runs = 1 if options.quick else options.runs
     if runs < 1 or options.epochs < 0 or options.images < 2 * BATCH:
         parser.error(f"--runs must be at least 1, --epochs at least 0 and --images at least {2 * BATCH}")
-    device, raw = resolve_device(options.device), random_images(options.images, options.side)
+    if min(options.side, options.ssim_batches, options.saliency_batches) < 1 or not 0 < options.data_fraction <= 1:
+        parser.error("--side and the numbers of batches must be at least 1, and --data-fraction in (0, 1]")
+    _require_outputs(parser, options)
+    try:
+        device = resolve_device(options.device)
+    except UserError as error:
+        parser.error(str(error))
+    raw = random_images(options.images, options.side)
     timings, regrown = Timings(device), 0
     DATASETS[DATA] = lambda _folder: raw
     try:
@@ -237,14 +260,11 @@ def main(arguments: Sequence[str]) -> int:
     title = f"{options.model}, {regrown:,} weights regrown, {options.epochs} epochs of finetuning, {device}, n {runs}"
     print(title)
     for name, part in parts.items():
-        print(f"{name:17} {part['mean']:10.4f} s ± {part['std']:.4f}  {part['what']}")
+        spread = "" if part["std"] is None else f" ± {part['std']:.4f}"
+        print(f"{name:17} {part['mean']:10.4f} s{spread}  {part['what']}")
     if options.json:
         about = {"machine": machine(), "device": str(device), "model": options.model, "regrown": regrown, "runs": runs}
         options.json.write_text(json.dumps({**about, "epochs": options.epochs, "parts": parts}, indent=1))
     if options.figure:
-        try:
-            draw(parts, title).savefig(options.figure, dpi=110)
-        except ImportError:
-            print("error: drawing needs matplotlib: pip install matplotlib", file=sys.stderr)
-            return 2
+        draw(parts, title).savefig(options.figure, dpi=110)
     return 0

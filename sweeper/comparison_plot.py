@@ -8,16 +8,18 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+import textwrap
 from collections.abc import Sequence
 from itertools import cycle
 from typing import Any
 
 import pandas as pd
 
-from sweeper.console import make_console, print_table
-from sweeper.results.comparison import dense_accuracy, points_of
+from sweeper.console import make_console, print_line, print_table
+from sweeper.results.comparison import dense_accuracy, points_of, protocol
 from sweeper.results.summary import ACCURACIES, rows_of
 from sweeper.results.tables import load
+from sweeper.results.warned import warnings_line
 from trials.errors import UserError
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
@@ -27,18 +29,17 @@ MARKERS = "osD^vPX*<>ph"
 """Cycled together with the colours, these give 84 distinct styles, since 7 and 12 have no common factor."""
 
 
-def draw_comparison(points: pd.DataFrame, accuracy: str, dense: float | None = None) -> Any:
+def draw_comparison(points: pd.DataFrame, accuracy: str, dense: float | None = None, said: str = "") -> Any:
     """Return a matplotlib figure of the points of :func:`sweeper.results.comparison.points_of`.
 
     Left: accuracy over density, one panel per series, with a band of one standard deviation over seeds to either side;
     the other series are grey. Right: accuracy over FLOPs, all points, with a line through the Pareto front. ``dense``,
-    the accuracy of the dense network, is a dotted line. Points whose trials have warnings are hollow.
+    the accuracy of the dense network, is a dotted line. Points whose trials have warnings are hollow. Below: ``said``.
     """
     from matplotlib.figure import Figure
 
     series = [(str(name), part) for name, part in points.groupby("series", sort=False)]
-    columns = math.ceil(math.sqrt(len(series)))
-    rows = math.ceil(len(series) / columns)
+    rows = math.ceil(len(series) / (columns := math.ceil(math.sqrt(len(series)))))
     figure = Figure(figsize=(2.1 * columns + 5.5, max(1.7 * rows + 0.5, 4)), layout="constrained")
     ((left, right),) = figure.subfigures(1, 2, squeeze=False, width_ratios=[2.1 * columns, 5.5])
     panels = left.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
@@ -70,6 +71,7 @@ def draw_comparison(points: pd.DataFrame, accuracy: str, dense: float | None = N
     front.set(xlabel="FLOPs per image [millions]", ylabel=label)
     left.supxlabel("density: weights kept, measured [%]", fontsize="medium")
     left.supylabel(label, fontsize="medium")
+    figure.supxlabel("\n".join(textwrap.wrap(said, 130)), fontsize="small", color="0.3")
     return figure
 
 
@@ -98,6 +100,7 @@ def texts(points: pd.DataFrame) -> dict[str, list[str]]:
         "report": [row["report"] or "–" for row in rows],
         "n": [str(row["n"]) for row in rows],
         **({"confirmed": [row["confirmed"] for row in rows]} if any(row["confirmed"] for row in rows) else {}),
+        **({"best": [row["best"] for row in rows]} if any(row["best"] for row in rows) else {}),
         "front": ["yes" if row["front"] else "" for row in rows],
         **({"warnings": [row["warnings"] for row in rows]} if any(row["warnings"] for row in rows) else {}),
     }
@@ -121,14 +124,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         sweep = load(options.sweep)
         points = points_of(sweep, options.by, options.accuracy)
-        draw_comparison(points, options.accuracy, dense_accuracy(sweep, options.accuracy)).savefig(options.to, dpi=110)
+        said, dense = protocol(sweep, points), dense_accuracy(sweep, options.accuracy)
+        draw_comparison(points, options.accuracy, dense, said).savefig(options.to, dpi=110)
     except ImportError:
         print("error: drawing needs matplotlib: pip install matplotlib", file=sys.stderr)
         return 2
     except (UserError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print_table(texts(points), make_console(), left=("series", "asked", "report", "confirmed", "warnings"))
+    console = make_console()
+    print_table(texts(points), console, left=("series", "asked", "report", "confirmed", "best", "warnings"))
+    print_line(console, said)
+    if warned := warnings_line(sweep):
+        print_line(console, warned)
     return 0
 
 

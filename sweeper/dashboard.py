@@ -84,13 +84,13 @@ class StudyCopy:
         return self._studies[cell]
 
     def _trial(self, sample: Sample, record: Record, outcome: Outcome) -> FrozenTrial:
-        state, space = record.state, self.space
+        state, search = record.state, self.space.search_in(sample.grid)
         figures = {} if state is None else {k: v for k, v in state.result.items() if v not in (None, [])}
         return create_trial(
             state=TrialState.WAITING if state is None else outcome.state,
             values=outcome.values,
             params=sample.params,
-            distributions={path: space.search[path].optuna_distribution() for path in sample.params},
+            distributions={path: search[path].optuna_distribution() for path in sample.params},
             user_attrs={"trial": record.id, **sample.grid, **figures},
             intermediate_values=outcome.curve,
             constraints=outcome.violations,

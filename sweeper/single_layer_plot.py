@@ -38,6 +38,8 @@ def draw_single_layers(gains: pd.DataFrame) -> Any:
     ((final, immediate), (by_layer, regrown)) = figure.subplots(2, 2)
     for axis, column, when in ((final, "gain", "after"), (immediate, "immediate_gain", "before")):
         axis.plot(gains["ssim"], 100 * gains[column], color=_BLUE, marker="o", markersize=4, linestyle="")
+        if unknown := int(gains["ssim"].isna().sum()):
+            axis.set_title(f"{unknown} of {len(gains)} points have no SSIM", fontsize="small")
         axis.axhline(0, color="0.4", linestyle=":", linewidth=1)
         axis.set(xlabel="SSIM of dense and sparse features", ylabel=f"gain {when} finetuning [points]")
     share = 100 * gains["count"].astype(float) / gains["capacity"].astype(float)

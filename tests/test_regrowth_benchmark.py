@@ -27,6 +27,8 @@ def test_one_episode_times_every_part(tmp_path: Path) -> None:
     assert list(content["parts"]) == list(PARTS)
     assert all(part["mean"] > 0 and len(part["seconds"]) == 1 for part in content["parts"].values())
     assert (content["model"], content["runs"], content["device"]) == ("tiny", 1, "cpu")
+    assert all(part["std"] is None for part in content["parts"].values())
+    assert "±" not in done.stdout
     assert 0 < content["regrown"] <= 0.01 * 19_344
     assert (tmp_path / "parts.png").read_bytes().startswith(b"\x89PNG")
     assert len(done.stdout.splitlines()) == 1 + len(PARTS)
@@ -41,3 +43,26 @@ def test_several_runs_give_a_mean_and_a_deviation(tmp_path: Path, capsys: pytest
     with pytest.raises(SystemExit):
         main(["--runs", "0"])
     assert "--runs must be at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--json", "/nowhere/a.json"],
+            "--json is '/nowhere/a.json', but must be a file in a folder that can be written",
+        ),
+        (["--figure", "a.xyz"], "--figure is 'a.xyz', but must end in .png, .pdf or .svg"),
+        (["--device", "tpu"], "device is 'tpu'"),
+        (["--data-fraction", "0"], "--data-fraction in (0, 1]"),
+        (["--ssim-batches", "0"], "must be at least 1"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_timed(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    with pytest.raises(SystemExit) as ended:
+        main([*TINY, *arguments])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trials.config.trial_config import TrialConfig
 from trials.data import load_data
-from trials.errors import UserError, unknown_name
+from trials.errors import UserError, one_line, unknown_name
 from trials.methods.parsing import parse
 from trials.networks.stored import checkpoint, whole_masks
 from trials.regrowth.saliency import class_saliency
@@ -41,7 +41,11 @@ def load_trial(folder: Place, data_dir: str | None = None) -> tuple[TrialConfig,
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(f"{str(folder)!r} must be the folder of a trial, but has no config.json")
-    config = parse(json.loads(path.read_bytes())["config"])
+    try:
+        config = parse(json.loads(path.read_bytes())["config"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = one_line(str(error) or type(error).__name__)
+        raise UserError(f"{str(path)!r} must describe a trial, but cannot be read ({reason}): run it again") from None
     if data_dir is not None:
         config = config.model_copy(update={"data_dir": data_dir})
     content, raw = checkpoint(folder), load_data(*config.data_key)

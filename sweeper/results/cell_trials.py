@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sweeper.columns import config_column
 from sweeper.results.pareto import missed_by
 from sweeper.space.options.constraints import Constraint
 from trials.storage.rows import Row
@@ -107,3 +108,16 @@ def confirmed_of(
     found = Confirmed(objective, max(asked, len(confirming)), tuple(confirming))
     outside = sum(missed_by(row, constraints) != 0 for row in found.complete)
     return Confirmed(objective, found.asked, found.trials, outside, missed_by(best, constraints) != 0)
+
+
+def searched_values(best: Sequence[Row], search: Sequence[str]) -> str:
+    """What the best trials have in the searched fields, as one text; fields that none of them has are left out."""
+    columns = {path: [trial.get(config_column(path)) for trial in best] for path in search}
+    there = {path: values for path, values in columns.items() if any(value is not None for value in values)}
+    return "  ".join(f"{path}={_joined(values)}" for path, values in there.items())
+
+
+def _joined(values: Sequence[Any]) -> str:
+    """One value if the seeds agree, otherwise each seed's."""
+    texts = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
+    return texts[0] if len(set(values)) == 1 else " | ".join(texts)

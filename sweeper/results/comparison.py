@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from sweeper.results.cell_trials import searched_values
 from sweeper.results.frames import Sweep
 from sweeper.results.pareto import undominated
 from sweeper.results.stored_space import StoredSpace, stored_space
@@ -34,7 +35,8 @@ def points_of(sweep: Sweep, by: Sequence[str] = (), accuracy: str = "test_accura
         Columns ``series``; ``asked``: the other grid values; ``density``, ``accuracy``, ``flops``, ``cost``: means over
         seeds (NaN where unknown: unreadable layers, older versions); ``accuracy_std`` (ddof 1); ``n``: number of seeds;
         ``report``: which epoch counts; ``confirmed``: how many confirmations are complete, which are the trials of
-        these figures then (empty if none is asked for); ``front``: whether no other point of the data set is at least
+        these figures then (empty if none is asked for); ``best``: what the best trials have in the searched fields,
+        as text; ``front``: whether no other point of the data set is at least
         as good in both accuracy and FLOPs and better in one; ``warnings``: codes of all these trials, as one text.
 
     Raises:
@@ -97,7 +99,8 @@ def _best_by_group(
         for row in cell.figures:
             codes = [code for trial in (row, *cell.confirmed_trials) for code in trial.get("warnings") or ()]
             density = densities.get(row["trial"], math.nan)
-            marked = {**row, "density": density, "warnings": codes, "confirmed": confirmed}
+            best = searched_values([row], space.searched_in(dict(zip(groups, cell.group, strict=True))))
+            marked = {**row, "density": density, "warnings": codes, "confirmed": confirmed, "best": best}
             found.setdefault(cell.group, []).append(marked)
     return found
 
@@ -123,6 +126,30 @@ def dense_accuracy(sweep: Sweep, accuracy: str = "test_accuracy") -> float | Non
     return float(dense[f"{accuracy}_mean"].iloc[0]) if len(dense) == 1 else None
 
 
+def protocol(sweep: Sweep, points: pd.DataFrame) -> str:
+    """One line on how the figures of :func:`points_of` came about: which epoch, what cost, what was searched.
+
+    Of the kind ``report: last; cost: 20 to 20.92 gradient evaluations per training image; searched on val_accuracy, 4
+    samples per cell: finetune.lr; figures: mean ± standard deviation over confirmations with the seeds 1, 2, 3,
+    n = 3``.
+    """
+    space, first = _space_of(sweep), _space_of(sweep).objectives[0]
+    costs, counts = points["cost"].dropna(), sorted(set(points["n"]))
+    cost = " to ".join(dict.fromkeys(f"{figure:.4g}" for figure in (costs.min(), costs.max()))) if len(costs) else "–"
+    rules = ", ".join(dict.fromkeys(rule for rule in points["report"] if rule)) or "–"
+    searched = f"searched on {first.column}, {space.samples} samples per cell: {', '.join(space.search)}"
+    seeds = f"confirmations with the seed{'s' * (len(space.seeds) > 1)} {', '.join(map(str, space.seeds))}"
+    return "; ".join(
+        [
+            f"report: {rules}",
+            f"cost: {cost} gradient evaluations per training image",
+            searched if space.search else "nothing searched",
+            f"figures: mean ± standard deviation over {seeds if space.seeds else 'seeds'}, "
+            f"n = {' to '.join(map(str, dict.fromkeys([counts[0], counts[-1]])))}",
+        ]
+    )
+
+
 def _space_of(sweep: Sweep) -> StoredSpace:
     space = stored_space(sweep)
     if space is None:
@@ -144,5 +171,6 @@ def _point(values: Row, best: Sequence[Row], by: Sequence[str], accuracy: str) -
         "report": rules_of(best),
         "n": len(best),
         "confirmed": best[0]["confirmed"],
+        "best": " | ".join(dict.fromkeys(row["best"] for row in best)),
         "warnings": codes_of(best),
     }

@@ -6,7 +6,7 @@ The driver reads a space whole before it runs anything, which needs torch; a rep
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pandas.api.types import is_numeric_dtype
@@ -16,6 +16,7 @@ from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.frames import Sweep
 from sweeper.results.pareto import fields_of
 from sweeper.space.grid.cells import make_cells
+from sweeper.space.grid.conditions import When, read_when
 from sweeper.space.grid.grid import read_grid
 from sweeper.space.options.confirm import read_confirm
 from sweeper.space.options.constraints import Constraint, stored_constraints
@@ -32,10 +33,12 @@ class StoredSpace:
         paths: dotted paths of the grid.
         cells: number of cells.
         search: dotted paths of the searched hyperparameters.
+        conditions: where each of them is searched; any of them may hold. An empty one always holds.
         samples: number of points that each cell's search may try; None if the file does not say it.
         objectives: columns that rank the trials; the first one chooses a cell's best trial.
         constraints: bounds that a cell's best trial must keep.
         confirm: number of confirmations of a cell's best sample; 0 if its own trial is the figure.
+        seeds: seeds of the confirmations.
     """
 
     paths: tuple[str, ...]
@@ -45,6 +48,15 @@ class StoredSpace:
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
     confirm: int = 0
+    conditions: Mapping[str, tuple[When, ...]] = field(default_factory=dict)
+    seeds: tuple[int, ...] = ()
+
+    def searched_in(self, values: Mapping[str, Any]) -> list[str]:
+        """The fields that are searched in the cell with these grid values, under a condition on others included."""
+        return [path for path in self.search if any(self._may_hold(when, values) for when in self.conditions[path])]
+
+    def _may_hold(self, when: When, values: Mapping[str, Any]) -> bool:
+        return all(path in self.search or values.get(path) in allowed for path, allowed in when)
 
 
 WITHOUT_SPACE = StoredSpace(("trial",), 0, (), None, stored_objectives({}), ())
@@ -76,19 +88,28 @@ def _read(document: Mapping[str, Any]) -> StoredSpace:
     if "grid" not in document:
         raise UserError("grid is missing: say {} for a single cell")
     grid = read_grid(plain(mapping(document["grid"], "grid"), "grid"))
-    search = document.get("search")
+    search = {} if (content := document.get("search")) is None else mapping(content, "search")
     samples, confirm = document.get("samples"), read_confirm(document.get("confirm"))
     if samples is not None and (not isinstance(samples, int) or isinstance(samples, bool) or samples < 1):
         raise UserError(f"samples is {shown(samples)}, but must be a whole number of at least 1")
     return StoredSpace(
         paths=tuple(grid),
         cells=len(make_cells(grid)),
-        search=() if search is None else tuple(plain(mapping(search, "search"), "search")),
+        search=tuple(plain(search, "search")),
+        conditions={path: _conditions(entry, f"search.{path}") for path, entry in search.items()},
         samples=samples,
         objectives=stored_objectives(document),
         constraints=stored_constraints(document),
         confirm=len(confirm.points()) if confirm else 0,
+        seeds=confirm.seed if confirm else (),
     )
+
+
+def _conditions(entry: object, where: str) -> tuple[When, ...]:
+    """Where a search's entry is searched: of one distribution, or of several with a condition each."""
+    each = entry if isinstance(entry, list) else [entry]
+    whens = [one.get("when") for one in each if isinstance(one, Mapping)]
+    return tuple(() if when is None else read_when(when, f"{where}.when") for when in whens)
 
 
 def _require_numbers(sweep: Sweep, space: StoredSpace) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from sweeper.columns import config_column
-from sweeper.results.cell_trials import CellTrials, confirmed_of, is_number, nearest_to_bounds
+from sweeper.results.cell_trials import CellTrials, confirmed_of, is_number, nearest_to_bounds, searched_values
 from sweeper.results.frames import Sweep
 from sweeper.results.pareto import columns_needed, feasible, sign_of
 from sweeper.results.warned import codes_of, of_data
@@ -225,7 +225,7 @@ def _group_rows(
         "kind": "group",
         **values,
         "density_asked": _agreed([trial.get(config_column("density")) for trial in trials]),
-        "best": "  ".join(f"{path}={_joined([b.get(config_column(path)) for b in best])}" for path in search if best),
+        "best": searched_values(best, search),
         "trials": len(trials),
         "done": sum(status in FINISHED for status in statuses),
         "failed": statuses.count("failed"),
@@ -250,12 +250,6 @@ def _group_rows(
 
 def _agreed(values: Sequence[Any]) -> Any:
     return values[0] if len(set(values)) == 1 else None
-
-
-def _joined(values: Sequence[Any]) -> str:
-    """One value if the seeds agree, otherwise each seed's."""
-    texts = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
-    return texts[0] if len(set(values)) == 1 else " | ".join(texts)
 
 
 def _figures(rows: Sequence[Row], figures: Sequence[str]) -> Row:

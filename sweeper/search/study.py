@@ -46,8 +46,8 @@ class CellStudy:
     def __init__(self, space: Space, cell: Cell, warm: WarmStart = NO_WARM_START) -> None:
         self.space, self.cell, self.warm = space, cell, warm
         self._first = (*space.enqueue, *warm.points)
-        self.question = question_of(space)
-        self._distributions = {path: d.optuna_distribution() for path, d in space.search.items()}
+        self.question = question_of(space, cell)
+        self._distributions = {path: d.optuna_distribution() for path, d in self.question.search.items()}
         self._asked: set[int] = set()
         self._next = 0
         self._storage = InMemoryStorage()
@@ -131,11 +131,11 @@ class CellStudy:
         self.study.sampler = self._sampler(number)
         before = self._study_attrs()
         if number < len(self._first):  # points of the space, then of the earlier sweep
-            self.study.enqueue_trial(self._first[number])
+            self.study.enqueue_trial(self._inside(self._first[number]))
         trial = self.study.ask()
         self._know(number, trial._trial_id)
         values: dict[str, Any] = dict(self.cell.values)
-        for path, distribution in self.space.search.items():
+        for path, distribution in self.question.search.items():
             if conditions.holds(distribution.when, values):
                 values[path] = distribution.suggest(trial, path)
         frozen = self._frozen(trial._trial_id)
@@ -144,6 +144,11 @@ class CellStudy:
         if changed:
             attrs[STUDY] = {key: self._portable(key, value) for key, value in changed.items()}
         return dict(frozen.params), attrs
+
+    def _inside(self, point: dict[str, Any]) -> dict[str, Any]:
+        """What of a point lies within this cell's ranges, which may be narrower than those of all cells together."""
+        search = self.question.search
+        return {path: value for path, value in point.items() if path not in search or search[path].contains(value)}
 
     def _know(self, number: int, trial_id: int) -> None:
         self._trials[number], self._samples[trial_id] = trial_id, number

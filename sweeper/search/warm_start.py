@@ -179,15 +179,16 @@ def _observations(
     space: Space, cell: Cell, method: str, records: Sequence[Record]
 ) -> Iterator[tuple[Record, Observation]]:
     """Yield complete trials with the cell's method and grid values, and with parameters that this search can have."""
+    search = space.search_in(cell.values)
     for record in records:
         values = dict(leaves(record.content)) | _paths_as_given(record)
         agrees = all(path in ANY or values.get(path, value) == value for path, value in cell.values.items())
         if record.content["method"] != method or not agrees or record.state is None:
             continue
-        params = active(space.search, values, cell.values)
-        wanted = active(space.search, {**dict.fromkeys(space.search), **params}, cell.values)
+        params = active(search, values, cell.values)
+        wanted = active(search, {**dict.fromkeys(search), **params}, cell.values)
         outcome = outcome_of(space.objectives, space.constraints, record.content, record.state)
-        inside = all(space.search[path].contains(value) for path, value in params.items())
+        inside = all(search[path].contains(value) for path, value in params.items())
         if params.keys() == wanted.keys() and inside and outcome.state == TrialState.COMPLETE and outcome.values:
             yield record, Observation(params, outcome.values, outcome.violations)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from sweeper.space.alternatives import Alternatives
 from sweeper.space.distributions import Distribution, lowest
 from sweeper.space.grid.cases import Case
 from sweeper.space.grid.cells import Cell
@@ -24,9 +25,10 @@ from trials.errors import UserError, shown
 from trials.methods import segments
 
 
-def question_of(space: Space) -> Question:
-    """Return the parts of the space that its sampler needs."""
-    return Question(space.search, space.samples, len(space.objectives), len(space.constraints), space.enqueue)
+def question_of(space: Space, cell: Cell | None = None) -> Question:
+    """Return the parts of the space that its sampler needs; with the ranges of a cell, if one is given."""
+    search = space.search if cell is None else space.search_in(cell.values)
+    return Question(search, space.samples, len(space.objectives), len(space.constraints), space.enqueue)
 
 
 def check_sections(space: Space) -> None:
@@ -43,6 +45,9 @@ def check_sections(space: Space) -> None:
         raise UserError(f"samples is {space.samples}, but must be 1 where search is empty: every sample would be equal")
     _check_paths(space)
     check_conditions(space.search, space.grid, space.cases)
+    if any(isinstance(distribution, Alternatives) for distribution in space.search.values()):
+        for cell in space.cells():
+            space.search_in(cell.values)
     for i, point in enumerate(space.enqueue):
         check_point(space.search, point, f"enqueue[{i}]")
     if len(space.enqueue) > space.samples:
@@ -182,6 +187,8 @@ def check_conditions(
         UserError: a condition has an unknown path or value.
     """
     for path, distribution in search.items():
+        for i, one in enumerate(distribution.ranges if isinstance(distribution, Alternatives) else ()):
+            _check_of_cell(one.when, grid, f"search.{path}[{i}].when")
         for other, values in distribution.when:
             where = f"search.{path}.when.{other}"
             if other not in search and other not in grid:
@@ -240,7 +247,7 @@ def refuse_beside_pbt(space: Space) -> None:
     if space.enqueue:
         raise UserError(f"enqueue has {len(space.enqueue)} points, but pbt draws its first members: remove one of them")
     for path, distribution in space.search.items():
-        if distribution.when:
+        if distribution.conditional:
             raise UserError(f"search.{path} has a condition, but pbt gives every member a value: remove when")
     for path in SEGMENT_FIELDS:
         if any(path in said for said in (space.trial, space.grid, *(case.trial for case in space.cases.values()))):

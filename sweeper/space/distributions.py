@@ -35,6 +35,11 @@ class Distribution(ABC):
     def optuna_distribution(self) -> BaseDistribution:
         """Return the same distribution as an Optuna object, for adding known trials to a study."""
 
+    @property
+    def conditional(self) -> bool:
+        """Whether cells or points may lack the hyperparameter."""
+        return bool(self.when)
+
     @abstractmethod
     def edges(self) -> tuple[Scalar, ...]:
         """Return the values on which configs are checked: both bounds, or every choice."""
@@ -54,7 +59,7 @@ class Distribution(ABC):
     def _own_document(self) -> dict[str, Any]:
         """:meth:`document` without the condition."""
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> Any:
         """Return the distribution in the form of a space file."""
         return {**self._own_document(), **({"when": conditions.document(self.when)} if self.when else {})}
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from sweeper.space.distributions import Distribution, corners, read_distribution
+from sweeper.space.alternatives import read_search_entry, search_at
+from sweeper.space.distributions import Distribution, corners
 from sweeper.space.grid.cases import Case, read_cases, template
 from sweeper.space.grid.cells import Cell, make_cells
 from sweeper.space.grid.conditions import in_order
@@ -22,7 +23,7 @@ from sweeper.space.options.pbt import Pbt, with_samples
 from sweeper.space.options.pruners import Pruner, read_pruner
 from sweeper.space.options.resources import Resources
 from sweeper.space.options.samplers import Grid, Sampler, Tpe, read_sampler
-from sweeper.space.values import mapping
+from sweeper.space.values import Scalar, mapping
 from trials.config.trial_config import WHERE, TrialConfig
 from trials.dotted_paths import set_at
 from trials.errors import UserError, shown, unknown_name
@@ -140,7 +141,7 @@ class Space(Frozen):
     @classmethod
     def _read_search(cls, content: object) -> dict[str, Distribution]:
         entries = read_entries(content, "search", "distributions")
-        found = {path: read_distribution(entries[path], f"search.{path}") for path in sorted(entries)}
+        found = {path: read_search_entry(entries[path], f"search.{path}") for path in sorted(entries)}
         return {path: found[path] for path in in_order(found, "search")}
 
     @field_validator("enqueue", mode="before")
@@ -215,9 +216,13 @@ class Space(Frozen):
             self._parsed[cell.key] = config
         return config
 
+    def search_in(self, values: Mapping[str, Scalar]) -> dict[str, Distribution]:
+        """Return the search of the cell with these grid values (see :func:`.alternatives.search_at`)."""
+        return search_at(self.search, values)
+
     def corners(self, cell: Cell) -> list[dict[str, Any]]:
         """Return the points of a cell's search at its bounds and choices (see :func:`.distributions.corners`)."""
-        return corners(self.search, cell.values)
+        return corners(self.search_in(cell.values), cell.values)
 
     def corner_config(self, cell: Cell, params: Mapping[str, Any]) -> TrialConfig:
         """Return the config of one of :meth:`corners`, parsed once; raises UserError as :meth:`config`."""

@@ -72,6 +72,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         f"one_shot-coupled-{distribution}": {"couple": True, "pattern": "filter", "distribution": distribution}
         for distribution in ("global", "uniform")
     },
+    "prune_iterative-coupled": {"couple": True, "pattern": "filter"},
     "one_shot-uniform_plus-sparse": {"distribution": "uniform_plus", "density": 0.005},
     "one_shot-filter-dense": {"pattern": "filter", "density": 0.995},
     "imp-uniform_plus-late": {"distribution": "uniform_plus", "levels": 12, "finetune": NONE},

@@ -39,6 +39,16 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "pretrain": RECIPE,
         "finetune": RECIPE,
     },
+    "prune_iterative-coupled": {
+        "method": "prune_iterative",
+        "levels": 2,
+        "prune_fraction": 0.3,
+        "pattern": "filter",
+        "couple": True,
+        "distribution": "uniform",
+        "pretrain": RECIPE,
+        "finetune": RECIPE,
+    },
     "one_shot-filter": {
         "method": "one_shot",
         "density": 0.6,

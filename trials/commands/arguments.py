@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
 
 import torch
+
+from trials.errors import DamagedFile, UserError
+from trials.networks.stored import status
+from trials.storage.place import Place
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +23,29 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
 def add_data_dir(parser: argparse.ArgumentParser) -> None:
     """Add ``--data-dir``, by default the folder that the trial's config names."""
     parser.add_argument("--data-dir", metavar="DIR", help="where the trial's data lie now; default: as its config says")
+
+
+def note_unfinished(trials: Iterable[Place]) -> None:
+    """Say on stderr which trials are not complete: what is read of them is the last network that they committed."""
+    for trial in trials:
+        try:
+            found = status(trial) if trial.is_dir() else None
+        except DamagedFile as damage:
+            raise UserError(f"{trial.name} cannot be read: {damage}") from None
+        if found not in (None, "complete"):
+            print(f"note: {trial.name} is {found}: this is its last committed network", file=sys.stderr)
+
+
+def require_folder(path: Path) -> None:
+    """Require that a folder can be written, without making it.
+
+    Raises:
+        UserError: it cannot.
+    """
+    there = next((folder for folder in (path, *path.absolute().parents) if folder.exists()), path)
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        reason = "has no permission to write" if there.is_dir() else "is a file"
+        raise UserError(f"--to is {str(path)!r}, but must be a folder that can be written, and {str(there)!r} {reason}")
 
 
 def at_least_1(text: str) -> int:

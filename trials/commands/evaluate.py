@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from trials.analysis import class_accuracy, recovered, sparsity_accuracy
-from trials.commands.arguments import add_data_dir
+from trials.commands.arguments import add_data_dir, at_least_1, note_unfinished
 from trials.commands.profile import profile_text
 from trials.storage.place import place
 
@@ -27,6 +27,7 @@ def evaluate_trials_command(arguments: list[str]) -> int:
         "--json", action="store_true", help="print the rows as JSON; by class, with the confusion matrix"
     )
     options = parser.parse_args(arguments)
+    note_unfinished(options.trials)
     if options.by_class:
         rows = [row for trial in options.trials for row in class_rows(trial, options.split, options.data_dir)]
     else:
@@ -67,10 +68,13 @@ def recovered_command(arguments: list[str]) -> int:
     )
     parser.add_argument("before", type=place, help="a trial's folder")
     parser.add_argument("after", type=place, help="another trial's folder, on the same data")
-    parser.add_argument("--most", type=int, default=5, metavar="N", help="images of a class; default: %(default)s")
+    parser.add_argument(
+        "--most", type=at_least_1, default=5, metavar="N", help="images of a class; default: %(default)s"
+    )
     add_data_dir(parser)
     parser.add_argument("--json", action="store_true", help="print positions among the test images by class, as JSON")
     options = parser.parse_args(arguments)
+    note_unfinished([options.before, options.after])
     found = dict(sorted(recovered(options.before, options.after, options.most, options.data_dir).items()))
     if options.json:
         print(json.dumps(found))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from trials.analysis import retention
+from trials.commands.arguments import note_unfinished
 from trials.commands.profile import profile_text
 from trials.compact import Architecture
 from trials.errors import UserError
@@ -138,6 +139,7 @@ def inspect_command(arguments: list[str]) -> int:
     parser.add_argument("--densities", action="store_true", help="of trials: a row per layer, a column per trial")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON, in a list by network")
     options = parser.parse_args(arguments)
+    note_unfinished([*options.networks, *([options.dense] if options.dense else [])])
     if options.densities:
         return _print_densities(options.networks, options.json)
     read = (lambda network: filters_of(network, options.dense)) if options.dense else inspect

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trials.analysis import LayerSaliency, saliency_by_class
-from trials.commands.arguments import add_data_dir, at_least_1
+from trials.commands.arguments import add_data_dir, at_least_1, note_unfinished, require_folder
 from trials.commands.profile import profile_text
 from trials.commands.saliency_figures import FIGURES
 from trials.errors import UserError
@@ -87,8 +87,9 @@ def saliency_command(arguments: list[str]) -> int:
         raise UserError(
             "the figures need matplotlib: pip install matplotlib, or give --no-figures for the tables alone"
         )
+    require_folder(options.to)
+    note_unfinished([options.trial])
     try:
-        options.to.mkdir(parents=True, exist_ok=True)
         found, images = saliency_by_class(
             options.trial,
             split=options.split,
@@ -104,6 +105,7 @@ def saliency_command(arguments: list[str]) -> int:
             "layers": layer_saliency_table(found, images, biased),
             "biased": biased,
         }
+        options.to.mkdir(parents=True, exist_ok=True)
         for name, rows in tables.items():
             write_table(options.to / f"{name}.parquet", rows)
         for name, draw in FIGURES.items() if not options.no_figures else ():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -81,7 +82,9 @@ def load(path: str | Path) -> nn.Module:
     try:
         require_rows(model, kept)
         shrink(model, kept)
-        model.load_state_dict(state)
+        versioned = OrderedDict(state)
+        versioned._metadata = model.state_dict()._metadata  # type: ignore[attr-defined]  # MNASNet asks for versions
+        model.load_state_dict(versioned)
     except (ValueError, AttributeError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"{str(path)!r} holds a damaged compact network ({reason}): export it again") from None

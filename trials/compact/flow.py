@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from trials.compact.attention import FewerHeads, is_plain_attention
 from trials.compact.labels import Labels, distinct_and_positions
 from trials.compact.operations import Calls
-from trials.compact.shapes import Shaping
+from trials.compact.shapes import Shaping, Written
 from trials.compact.tracing import Shape, shapes_to_try, traced
 from trials.errors import UserError
 
@@ -45,6 +45,7 @@ class Entries:
         passes: modules that channels pass: norms and depthwise convolutions, in forward order.
         calls: by weight name, how often its module is called.
         grouped: names of grouped convolutions that are not depthwise.
+        used: names of tensors of layers and norms that the forward pass takes without calling their module.
     """
 
     of: dict[str, dict[int, Tensor]] = field(default_factory=dict)
@@ -53,6 +54,7 @@ class Entries:
     passes: list[str] = field(default_factory=list)
     calls: dict[str, int] = field(default_factory=dict)
     grouped: list[str] = field(default_factory=list)
+    used: list[str] = field(default_factory=list)
 
     @property
     def layers(self) -> set[str]:
@@ -61,13 +63,18 @@ class Entries:
 
 
 class Flow(Calls):
-    """A model's channels, followed through its forward pass."""
+    """A model's channels, followed through its forward pass.
+
+    Attributes:
+        shapes: by node of the traced forward pass in evaluation mode, the shape of the tensor that it makes.
+    """
 
     def __init__(self, model: nn.Module, graphs: list[fx.Graph], shape: Shape) -> None:
         self.labels = Labels()
         self.shaping = Shaping(self.labels)
         self.entries = Entries()
         self.modules: dict[str, Any] = dict(model.named_modules())
+        self.shapes: dict[str, tuple[int, ...]] = {}
         for graph in graphs:
             self._run(graph, shape)
         self._fix_tied()
@@ -93,6 +100,8 @@ class Flow(Calls):
                 known[node] = self._module(str(node.target), args, kwargs, node)
             else:
                 known[node] = self.call(node, args, kwargs)
+            if isinstance(known.get(node), Tensor):
+                self.shapes.setdefault(node.name, tuple(known[node].shape))
 
     def _attribute(self, name: str) -> Any:
         """Labels of a parameter or buffer that the forward pass uses itself: of its only long dimension, or none."""
@@ -104,7 +113,10 @@ class Flow(Calls):
             return value
         labels = torch.zeros(value.shape, dtype=torch.int64)
         long = [d for d, n in enumerate(value.shape) if n > 1]
-        if len(long) != 1 or not value.is_floating_point() or isinstance(self.modules.get(module), (*LAYERS, *NORMS)):
+        if isinstance(self.modules.get(module), (*LAYERS, *NORMS)):
+            self.entries.used.append(name)
+            return labels
+        if len(long) != 1 or not value.is_floating_point():
             return labels
         mine = self.entries.of.setdefault(name, {})
         mine.setdefault(long[0], self.labels.new(value.shape[long[0]]))
@@ -118,6 +130,8 @@ class Flow(Calls):
             if len(given) >= 3 and given[1] is x and given[2] is x and not any(map(torch.is_tensor, given[3:])):
                 return self._attention(name, module, x)
         elif isinstance(x, Tensor) and len(given) == 1:
+            if isinstance(module, LAYERS) and not owns_weight(module):
+                self.labels.fix(x, f"{name} computes its weight from other parameters")
             if isinstance(module, nn.Conv2d):
                 return self._convolution(name, module, x)
             if isinstance(module, nn.Linear):
@@ -129,6 +143,8 @@ class Flow(Calls):
     def _rows(self, name: str, module: Any) -> Tensor:
         """The labels of a layer's rows, for its weight and bias."""
         weight = f"{name}.weight"
+        if not owns_weight(module):
+            return torch.zeros(len(module.weight), dtype=torch.int64)
         self.entries.calls[weight] = self.entries.calls.get(weight, 0) + 1
         if weight not in self.entries.of:
             rows = self.labels.new(len(module.weight))
@@ -139,7 +155,9 @@ class Flow(Calls):
         return self.entries.of[weight][0]
 
     def _reads(self, weight: str, columns: Tensor) -> None:
-        mine = self.entries.of[weight]
+        mine = self.entries.of.get(weight)
+        if mine is None:
+            return  # it is computed
         if 1 in mine:
             self.labels.unite(mine[1], columns, f"{weight.removesuffix('.weight')} reads others, too")
         else:
@@ -153,7 +171,7 @@ class Flow(Calls):
         if any(d != 1 for d in self.labels.varying(x)):
             self.labels.fix(x, f"they enter {name} as pixels")
         columns = self.shaping.along(x, 1)
-        if not is_grouped(module):
+        if not is_grouped(module) or not owns_weight(module):
             self._reads(f"{name}.weight", columns)
         else:
             self._grouped(name, module, columns, rows)
@@ -192,6 +210,7 @@ class Flow(Calls):
                 mine = self.entries.of.setdefault(f"{name}.{part}", {})
                 mine.setdefault(0, channels.clone())
                 self.labels.unite(mine[0], channels, f"{name} normalises others, too")
+        self.shaping.written.append(Written(f"{name}.num_features", channels))
         if name not in self.entries.passes:
             self.entries.passes.append(name)
         return x
@@ -212,7 +231,15 @@ class Flow(Calls):
         return rows.expand(*x.shape[:-1], -1), None
 
     def _fix_tied(self) -> None:
-        """Fix what layers with a common weight make and read: each could be cut only as the others are."""
+        """Fix what layers with a common weight make and read: each could be cut only as the others are.
+
+        So are the entries of tensors that the forward pass takes without calling their module.
+        """
+        for name in self.entries.used:
+            module = name.rpartition(".")[0]
+            for tensor in (f"{module}.{part}" for part in NORM_PARTS):
+                for labels in self.entries.of.get(tensor, {}).values():
+                    self.labels.fix(labels, f"the forward pass takes {name} itself")
         by_weight: dict[int, list[str]] = {}
         for weight in self.entries.makers:
             by_weight.setdefault(id(self.modules[""].get_parameter(weight)), []).append(weight)
@@ -267,6 +294,11 @@ def _followed(model: nn.Module) -> Flow:
         f"{type(model).__name__} cannot be made smaller, because its forward pass runs on no square image of up to 320 "
         f"pixels (the last try {reason}): keep it whole"
     )
+
+
+def owns_weight(module: nn.Module) -> bool:
+    """Whether a layer's weight is its own parameter, which can be cut, and not computed from others at each call."""
+    return "weight" in module._parameters
 
 
 def is_grouped(module: nn.Conv2d) -> bool:

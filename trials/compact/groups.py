@@ -9,6 +9,7 @@ as the dependency graph of DepGraph (https://arxiv.org/abs/2301.12900) does. Cha
 from __future__ import annotations
 
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -36,13 +37,22 @@ class Units:
     fixed: dict[str, str]
 
 
+_found: WeakKeyDictionary[Flow, Units] = WeakKeyDictionary()
+
+
 def units_of(model: nn.Module) -> Units:
-    """Find the units of a model.
+    """Find the units of a model; once, until its modules or its parameters' shapes change. Not to be written to.
 
     Raises:
         UserError: the model's forward pass cannot be traced.
     """
     flow = flow_of(model)
+    if flow not in _found:
+        _found[flow] = _units(flow)
+    return _found[flow]
+
+
+def _units(flow: Flow) -> Units:
     entries, labels = flow.entries, flow.labels
     rows = {weight: entries.of[weight][0] for weight in entries.makers}
     free = [labels.find(row[~labels.fixed(row)]) for row in rows.values()]

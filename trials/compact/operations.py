@@ -59,6 +59,8 @@ class Calls:
         if not isinstance(x, Tensor) or any(map(_has_tensor, args[1:])):
             return self.unknown(node, name, args, kwargs)
         if name in ZERO_STAYS:
+            if name == "hardtanh" and _clips_zero(*args[1:], **kwargs):
+                self.labels.shift(x)
             return x
         if name in ZERO_SHIFTS:
             self.labels.shift(x)
@@ -87,6 +89,8 @@ class Calls:
             return self._on_layer_norm(x, module.normalized_shape, reason=reason)
         if isinstance(module, nn.Softmax):
             return self._on_softmax(x, module.dim, reason=reason)
+        if isinstance(module, nn.Hardtanh) and _clips_zero(module.min_val, module.max_val):
+            self.labels.shift(x)
         if kind in ZERO_STAYS or kind in ("dropout", "dropout1d", "dropout3d"):
             return x
         if kind in ZERO_SHIFTS:
@@ -116,7 +120,7 @@ class Calls:
         else:
             target = node.target
         for dtype in (torch.float32, torch.int64):
-            given, named = _mapped((args, kwargs), lambda x, dtype=dtype: torch.zeros(x.shape, dtype=dtype))
+            given, named = _mapped((args, kwargs), lambda x, dtype=dtype: _stand_in(x, dtype))
             try:
                 with torch.no_grad(), torch.random.fork_rng(devices=[]):
                     made = (
@@ -124,7 +128,7 @@ class Calls:
                         if node.op == "call_method"
                         else target(*given, **named)
                     )
-                return _mapped(made, lambda x: torch.zeros(x.shape, dtype=torch.int64))
+                return _mapped(made, _no_channels)
             except Exception as error:  # noqa: BLE001  whatever the operation raises
                 failed = error
         raise failed
@@ -231,6 +235,10 @@ class Calls:
         return self.shaping.attended(query, key, value, reason)
 
 
+def _clips_zero(min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> bool:
+    return not min_val <= 0 <= max_val
+
+
 def _enters(node: fx.Node, name: str) -> str:
     return f"they enter {'a sum with other channels' if 'add' in name else repr(name)} ({node.name})"
 
@@ -255,6 +263,18 @@ def _mapped(value: Any, function: Any) -> Any:
         parts = [_mapped(part, function) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     return value
+
+
+def _no_channels(x: Tensor) -> Tensor:
+    """Labels of what is no layer's channels; they know whether it is a condition or an index."""
+    labels = torch.zeros(x.shape, dtype=torch.int64)
+    labels.stands_for = None if x.is_floating_point() else x.dtype  # type: ignore[attr-defined]
+    return labels
+
+
+def _stand_in(labels: Tensor, dtype: torch.dtype) -> Tensor:
+    """Zeros in the place of an activation, to run an operation on."""
+    return torch.zeros(labels.shape, dtype=getattr(labels, "stands_for", None) or dtype)
 
 
 def _zeroed(module: nn.Module) -> nn.Module:

@@ -16,7 +16,8 @@ Of channels that :mod:`trials.compact.graph` pins (those of a sum, for example) 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -89,17 +90,20 @@ def _read(model: nn.Module, found: Constants, channels: Channels) -> Tensor:
     """The constants of channels as their readers see them: float64 [readers, channels], NaN where they vary."""
     weight = model.get_parameter(f"{channels.layer}.weight")
     known = [found.read[reader] for reader in channels.readers if reader in found.read]
-    if not known or len(known) < len(channels.readers) or any(len(one) != len(weight) for one in known):
+    if not known or len(known) < len(channels.readers):
         return torch.full((1, len(weight)), torch.nan, device=weight.device)
-    return torch.stack(known)
+    columns = [one.view(len(weight), -1) for one in known]  # of each channel, its pixels at the flattening
+    same = [(one == one[:, :1]).all(1) for one in columns]
+    return torch.stack([one[:, 0].masked_fill(~equal, torch.nan) for one, equal in zip(columns, same, strict=True)])
 
 
 def _moved(modules: Mapping[str, Any], found: Constants, channels: Channels, read: Tensor, constant: Tensor) -> Tensor:
     """Move what constant channels contribute to where it can stay; returns those that are then free (bool [rows])."""
     readers = [modules[reader] for reader in channels.readers]
-    norms = [modules.get(found.norms.get(reader, "")) for reader in channels.readers]
+    norms = [modules[found.norms[reader]] if reader in found.norms else None for reader in channels.readers]
+    shared = _shared(modules.values())
     takes = [
-        not pads_with_zeros(layer) and (layer.bias is not None or norm is not None)
+        not pads_with_zeros(layer) and (norm is not None if layer.bias is None else id(layer.bias) not in shared)
         for layer, norm in zip(readers, norms, strict=True)
     ]
     if all(takes):
@@ -117,6 +121,12 @@ def _moved(modules: Mapping[str, Any], found: Constants, channels: Channels, rea
         share = torch.where(free, numbers / numbers[stays], 0.0)
         columns[:, stays] += torch.einsum("oc...,c->o...", columns.double(), share).to(columns.dtype)
     return free
+
+
+def _shared(modules: Iterable[nn.Module]) -> set[int]:
+    """What several modules have in common, by ``id``: a number added to it would show elsewhere."""
+    counts = Counter(id(tensor) for module in modules for tensor in module.parameters(recurse=False))
+    return {one for one, count in counts.items() if count > 1}
 
 
 def _add(layer: Any, norm: Any, numbers: Tensor) -> None:
@@ -151,7 +161,7 @@ def _unread(model: nn.Module, channels: Channels) -> Tensor:
 
 def _constant_zero(model: nn.Module, channels: Channels) -> Tensor:
     """Channels (bool [rows]) whose filter, bias and BN scales and shifts are all zero."""
-    named = dict(model.named_parameters())
+    named = dict(model.named_parameters(remove_duplicate=False))
     off = ~named[f"{channels.layer}.weight"].detach().flatten(1).any(1)
     if (bias := named.get(f"{channels.layer}.bias")) is not None:
         off &= bias == 0

@@ -45,13 +45,23 @@ def traced(model: nn.Module) -> list[fx.Graph]:
     return graphs[:1] if one == other else graphs
 
 
+def traced_for_evaluation(model: nn.Module) -> fx.Graph:
+    """Return the forward pass in evaluation mode of a model that can be traced."""
+    before = {module: module.training for module in model.modules()}
+    try:
+        return Tracer().trace(model.eval())
+    finally:
+        for module, mode in before.items():
+            module.training = mode
+
+
 def shapes_to_try(model: nn.Module) -> Iterator[Shape]:
     """Yield shapes of one input that may fit: what the model says of itself, usual sizes, all others up to 320."""
     modules = list(model.modules())
     first: Any = next((module for module in modules if isinstance(module, (nn.Conv2d, nn.Linear))), None)
     said = [getattr(module, name, None) for module in modules for name in ("image_size", "img_size", "input_size")]
     given = [size[-1] if isinstance(size, (tuple, list)) and size else size for size in said]
-    usual = [*(size for size in given if isinstance(size, int)), 32, 64, 224, 299, 28, 96, 128, 384]
+    usual = [*(size for size in given if isinstance(size, int)), 32, 64, 224, 299, 28, 96, 128, 384, 8, 16]
     sizes = list(dict.fromkeys([*usual, *range(1, 320)]))
     if isinstance(first, nn.Conv2d):
         yield from ((first.in_channels, size, size) for size in sizes)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from trials.sparsity import PATTERNS
+from trials.sparsity import PATTERNS, prunable
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,15 @@ class AskedShare:
         """What is asked of a trial whose network had this density when it began."""
         return replace(self, keep=self.keep * density) if self.of_start else self
 
-    def of_network(self, weights: Mapping[str, Tensor]) -> AskedShare:
-        """The same share of these weights, of a trial whose network was compact when it began."""
+    def of_network(self, model: nn.Module) -> AskedShare:
+        """The same share of this model, of a trial whose network was compact when it began."""
+        weights = prunable(model)
         units = sum(count_units(weights[name], self.pattern) for name in self.layers)
         return replace(self, units=units, keep=self.keep * units / self.units)
+
+    def left_in(self, model: nn.Module, masks: Mapping[str, Tensor]) -> int | Tensor:
+        """How many of the units masks leave in a model; a tensor where masks decide."""
+        return kept_units(self.layers, prunable(model), masks, self.pattern)
 
     def missed_by(self, kept: int) -> bool:
         """Whether ``kept`` units differ from what was asked by more than rounding explains."""

@@ -268,6 +268,15 @@ class Method(ABC):
         Raises:
             UserError: the method cannot prune it as asked; the message names all layers in the way, and the way out."""
 
+    def check_network(self, model: nn.Module) -> None:  # noqa: B027  most budgets are of single layers
+        """As :meth:`check_left`, for what the network's connections decide.
+
+        Args:
+            model: that network on the meta device, as small as the file's.
+
+        Raises:
+            UserError: the method cannot prune it as asked."""
+
     def check_trials(self, model: nn.Module) -> None:  # noqa: B027  most methods name no other trials
         """Check that the finished trials whose folders the config names fit ``model``, on the meta device.
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from trials.config.recipes import PretrainRecipe
-from trials.config.trial_config import StartsDense, TrialConfig
+from trials.config.trial_config import ReportRule, StartsDense, TrialConfig
 from trials.methods.base import Method, Stage, TrainStage, mutable_of
 
 
@@ -31,6 +31,20 @@ class DenseConfig(TrialConfig):
                 raise ValueError(f"snapshots has {epoch}, but must be epochs between 1 and {epochs}")
         return self
 
+    @property
+    def reported(self) -> ReportRule:
+        return self.report or ("last" if self.train.patience is None else "best_val")
+
+    @property
+    def revision(self) -> int:
+        return 2 if self.report == "last" and self.train.patience is not None else super().revision
+
+    @property
+    def revised_because(self) -> str:
+        if self.revision == 1:
+            return super().revised_because
+        return "it ended with its best epoch, although report: last asks for the last one"
+
 
 class Dense(Method):
     """Dense training, one stage. As a trial of a sweep it copies the shared trial of the same config."""
@@ -50,7 +64,8 @@ def copies_shared(config: TrialConfig) -> bool:
 
 def copied(config: TrialConfig) -> TrialConfig:
     """The shared trial that a sweep's dense trial copies: of the same content, named without what changes nothing."""
-    return config.model_copy(update={"report": None}) if config.report == config.own_report else config
+    by_itself = config.model_copy(update={"report": None})
+    return by_itself if by_itself.reported == config.reported else config
 
 
 def dense_source(config: StartsDense, snapshots: tuple[int, ...] = ()) -> DenseConfig | None:

@@ -19,7 +19,7 @@ from trials.methods.batches import require_company, training_size
 from trials.methods.budgets import Budget, LeftLayer
 from trials.methods.model_facts import ModelFacts, facts_of
 from trials.methods.registry import METHODS
-from trials.methods.starting import require_fitting
+from trials.methods.starting import require_fitting, starting_network
 from trials.models import without_values
 from trials.sparsity import PATTERNS
 from trials.sparsity.dropping import drop_count
@@ -40,7 +40,7 @@ def require_runnable(config: TrialConfig, data: DataHeader) -> None:
     _check_backward(config, facts)
     method.check(model, data)
     if left:
-        _check_left(method, facts, left)
+        _check_left(method, facts, left, data)
     _check_batches(method, facts, data)
     for other in (method.source(), *method.references().values()):
         if other is not None:
@@ -85,10 +85,11 @@ def _check_model(config: TrialConfig, facts: ModelFacts, data: DataHeader) -> No
         )
 
 
-def _check_left(method: Method, facts: ModelFacts, left: Sequence[LeftLayer]) -> None:
+def _check_left(method: Method, facts: ModelFacts, left: Sequence[LeftLayer], data: DataHeader) -> None:
     """Check the budgets of a method on the network that a file gives."""
     try:
         method.check_left(left)
+        method.check_network(starting_network(method.config, data))
     except UserError as error:
         kept, whole = sum(layer.kept for layer in left), sum(layer.weights for layer in facts.layers)
         if kept == whole:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -9,6 +10,7 @@ from functools import lru_cache
 import torch
 from torch import nn
 
+from trials.compact import Kept, shrink
 from trials.config.trial_config import HasSource, SourceMask, TrialConfig
 from trials.data_header import DataHeader
 from trials.errors import UserError
@@ -47,12 +49,14 @@ class _Start:
         compact: whether it is smaller than the model.
         scored: whether its mask is made from scores.
         layers: its convolutions and linear layers, in the model's order.
+        kept: rows of the whole model that it has, of layers that have fewer.
     """
 
     density: float | None
     compact: bool
     scored: bool
     layers: tuple[LeftLayer, ...]
+    kept: Kept
 
     @classmethod
     def of(cls, found: Fitted, model: nn.Module) -> _Start:
@@ -67,7 +71,7 @@ class _Start:
             for name, shape in shapes.items()
         )
         density = density_of(found.masks) if found.masks else None
-        return cls(density, bool(found.kept), bool(found.scores), layers)
+        return cls(density, bool(found.kept), bool(found.scores), layers, found.kept)
 
 
 def load_source(net: Net, method: Method) -> None:
@@ -108,9 +112,7 @@ def require_fitting(config: TrialConfig, data: DataHeader) -> tuple[LeftLayer, .
     if source is None:
         require_usable(config.model, data.num_classes, data.in_channels)
         return ()
-    # without a hash nobody knows whether the file is still the same
-    read = _start if source.digest is not None else _start.__wrapped__
-    start = read(source, data.num_classes, data.in_channels)
+    start = _known_start(source, data)
     if start.scored and source.mask is not None and source.mask.leaves_open():
         raise UserError(
             f"source_mask has no distribution, but source_net is {config.source_net!r}, whose scores keep other "
@@ -119,6 +121,29 @@ def require_fitting(config: TrialConfig, data: DataHeader) -> tuple[LeftLayer, .
         )
     METHODS[config.method](config).check_start(start.density, compact=start.compact)
     return start.layers
+
+
+def starting_network(config: HasSource, data: DataHeader) -> nn.Module:
+    """Return the network that a config's file gives, without values (meta device). Callers must not change it.
+
+    Raises:
+        UserError: the file cannot be read, or its weights do not fit the model.
+    """
+    model = without_values(config.model, num_classes=data.num_classes, in_channels=data.in_channels)
+    source = _source(config)
+    kept = None if source is None else _known_start(source, data).kept
+    if not kept:
+        return model
+    smaller = copy.deepcopy(model)
+    shrink(smaller, kept)
+    return smaller
+
+
+def _known_start(source: _Source, data: DataHeader) -> _Start:
+    """What matters of a source's network; read once per content."""
+    # without a hash nobody knows whether the file is still the same
+    read = _start if source.digest is not None else _start.__wrapped__
+    return read(source, data.num_classes, data.in_channels)
 
 
 def _require_trials(config: TrialConfig, num_classes: int, in_channels: int) -> None:

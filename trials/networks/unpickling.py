@@ -17,9 +17,11 @@ import json
 import os
 import pickle
 import sys
+import tarfile
 import warnings
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -65,6 +67,25 @@ class StandIn:
         return id(self)
 
 
+class Constructor:
+    """In place of a function that the file may call. Nothing can be set on it, unlike on a function."""
+
+    __slots__ = ("_make",)
+    _make: Callable[..., Any]
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        object.__setattr__(self, "_make", make)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._make(*arguments)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise Refused("changes a function, which no network needs and which could be used to run code")
+
+    def __setstate__(self, state: Any) -> None:
+        raise Refused("changes a function, which no network needs and which could be used to run code")
+
+
 def _parameter(data: Any, *_: Any) -> Any:
     """In place of torch's: the tensor of a parameter."""
     return data
@@ -77,15 +98,24 @@ def _encoded(text: Any, *_: Any) -> bytes:
 
 def _real() -> dict[tuple[str, str], Any]:
     """What the file may really use, by module and name."""
-    parts = torch._utils
-    found: dict[tuple[str, str], Any] = {
-        ("torch._utils", name): getattr(parts, name) for name in ("_rebuild_tensor", "_rebuild_tensor_v2")
-    }
-    found |= {("torch._utils", name): _parameter for name in ("_rebuild_parameter", "_rebuild_parameter_with_state")}
-    found |= {("torch", "Size"): tuple, ("collections", "OrderedDict"): OrderedDict, ("_codecs", "encode"): _encoded}
+    makers = {name: getattr(torch._utils, name) for name in ("_rebuild_tensor", "_rebuild_tensor_v2")}
+    makers |= dict.fromkeys(("_rebuild_parameter", "_rebuild_parameter_with_state"), _parameter)
+    found: dict[tuple[str, str], Any] = {("torch._utils", name): Constructor(make) for name, make in makers.items()}
+    found |= {("torch", "Size"): tuple, ("collections", "OrderedDict"): OrderedDict}
+    found |= {("_codecs", "encode"): Constructor(_encoded)}
     for module in ("builtins", "__builtin__"):
         found |= {(module, kind.__name__): kind for kind in (set, frozenset, complex)}
     return found
+
+
+def _without_sources(load: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """In place of torch's lookup of storages: a class that a file brings with its source is the class alone.
+
+    torch would compare the source with the one at hand, and may write the difference to a file that the class names.
+    """
+    return lambda found: (
+        found[1] if isinstance(found, tuple) and found[:1] in (("module",), (b"module",)) else load(found)
+    )
 
 
 class Unpickler(pickle.Unpickler):
@@ -93,6 +123,10 @@ class Unpickler(pickle.Unpickler):
 
     named: dict[str, type] = {}  # noqa: RUF012  one file per process
     real = _real()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """torch sets ``persistent_load``."""
+        super().__setattr__(name, _without_sources(value) if name == "persistent_load" else value)
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in self.real:
@@ -103,6 +137,10 @@ class Unpickler(pickle.Unpickler):
         return self.named.setdefault(f"{module}.{name}", type("StandIn", (StandIn,), {"dump_patches": False}))
 
 
+def _no_script(*_: Any, **__: Any) -> Any:
+    raise Refused("is a TorchScript archive, whose code is not run")
+
+
 def loaded(path: str) -> Any:
     """Return the file's content, with stand-ins for objects."""
     with open(path, "rb") as stream:  # noqa: PTH123  no more than needed is imported here
@@ -110,14 +148,20 @@ def loaded(path: str) -> Any:
     if start[:2] == b"PK":
         with zipfile.ZipFile(path) as archive:
             if any(name.endswith("constants.pkl") for name in archive.namelist()):
-                raise Refused("is a TorchScript archive, whose code is not run")
+                _no_script()
     elif start[:1] != b"\x80":
         raise Refused("is no file that torch.save wrote")
+    elif tarfile.is_tarfile(path):
+        raise Refused("is a tar archive, as torch wrote before 0.2: its files are not unpacked")
     module: Any = SimpleNamespace(
         __name__="stand-ins", Unpickler=Unpickler, load=lambda f, **options: Unpickler(f, **options).load()
     )
     warnings.simplefilter("ignore")
-    return torch.load(path, map_location="cpu", pickle_module=module, weights_only=False)
+    script_load, torch.jit.load = torch.jit.load, _no_script  # torch may see other entries in an archive than zipfile
+    try:
+        return torch.load(path, map_location="cpu", pickle_module=module, weights_only=False)
+    finally:
+        torch.jit.load = script_load
 
 
 def taken_out(content: Any) -> dict[str, Any]:

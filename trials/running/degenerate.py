@@ -10,8 +10,7 @@ import torch
 
 from trials.data import Loader, Source
 from trials.methods import Method, Stage
-from trials.methods.asked import AskedShare, kept_units
-from trials.sparsity import prunable
+from trials.methods.asked import AskedShare
 from trials.storage.rows import WARNINGS, Row
 from trials.training.net import Net
 
@@ -60,14 +59,14 @@ class Judge:
         return [*(["layers_empty"] if empty else []), *(["chance_level"] if guess else [])]
 
     def _of_network(self, asked: Iterable[AskedShare], end: bool) -> list[str]:
-        weights, masks = prunable(self.net.model), self.net.masks
+        model, masks = self.net.model, self.net.masks
         shares = (one.from_start(self.net.start_density) for one in asked)
         if self.net.kept and self.starts_compact:
-            shares = (one.of_network(weights) for one in shares)
+            shares = (one.of_network(model) for one in shares)
         judged = [one for one in shares if one.keep < one.units and (end or not one.at_end)]
         if not judged:
             return []
-        counts = [torch.as_tensor(kept_units(o.layers, weights, masks, o.pattern), device="cpu") for o in judged]
+        counts = [torch.as_tensor(one.left_in(model, masks), device="cpu") for one in judged]
         kept = [int(count) for count in counts]
         missed = any(one.missed_by(left) for one, left in zip(judged, kept, strict=True))
         nothing = all(left == one.units for one, left in zip(judged, kept, strict=True))

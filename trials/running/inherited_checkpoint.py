@@ -9,7 +9,7 @@ from trials.config.trial_config import TrialConfig
 from trials.errors import DamagedFile
 from trials.methods.segments import ancestors
 from trials.storage.place import Place
-from trials.storage.rows import Rows
+from trials.storage.rows import COMPACT, Rows
 from trials.storage.trial_folder import State, TrialFolder
 
 
@@ -30,8 +30,9 @@ def inherited(config: TrialConfig, trials: Place) -> tuple[State, dict[str, Any]
 
 
 def _unended(rows: Rows) -> Rows:
-    """Drop from an ancestor's rows what it reported only because it ended there: test metrics and layer rows."""
+    """Drop from an ancestor's rows what it reported only because it ended: test metrics, compact sizes, layer rows."""
     *before, last = rows["epochs"]
     layers = [row for row in rows.get("layers", []) if row["stage_id"] is not None]
-    last = {**last, "test_loss": None, "test_accuracy": None}
+    at_the_end = ("test_loss", "test_accuracy", *COMPACT)
+    last = {name: None if name in at_the_end else value for name, value in last.items()}
     return {**rows, "epochs": [*before, last], "layers": layers}

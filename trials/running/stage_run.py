@@ -62,7 +62,7 @@ class StageRun:
             over = self._report(self.epoch, totals, began, self.stage.finished or self.epoch == self.end)
             totals = None
             if not over or not last:
-                self._end_if_pruned()
+                self._end_if_pruned(over)
             if over:
                 break
             if self.divided:
@@ -167,15 +167,20 @@ class StageRun:
         if stop:
             raise Preempted
 
-    def _end_if_pruned(self) -> None:
-        """Commit and raise Pruned if the search stops the trial, in a stage that the method allows to be pruned."""
+    def _end_if_pruned(self, over: bool) -> None:
+        """Commit and raise Pruned if the search stops the trial, in a stage that the method allows to be pruned.
+
+        ``over``: the stage has ended, if need be with its best epoch; otherwise the network is that of this epoch.
+        """
         progress, stoppable = self.progress, self.progress.method.stoppable
         if self.stage.name not in stoppable or progress.is_shared:
             return
         step = progress.own_epochs(stoppable)
         if progress.trial_host.is_over(step, progress.rows["epochs"][-1]):
-            progress.report_layers(self.stage)
-            progress.commit(self._place(), status="pruned", result={**progress.result(), "pruned_at": step})
+            ends_with_best = over and self.best is not None
+            progress.report_layers(self.stage, self.best if ends_with_best else None)
+            own = {"report": "best_val" if ends_with_best else "last", "pruned_at": step}
+            progress.commit(self._place(), status="pruned", result={**progress.result(), **own})
             raise Pruned
 
     def _commit_end(self, last: bool) -> None:

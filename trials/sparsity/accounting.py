@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,16 +76,23 @@ def torch_flops(model: nn.Module, shape: Sequence[int]) -> int:
     """Return the FLOPs of one image of ``shape`` [C, H, W] as torch counts them, on ``meta``: an independent check."""
     from torch.utils.flop_counter import FlopCounterMode  # takes seconds to import
 
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}  # shared ones once
-    meta = {name: tensor.detach().to("meta") for name, tensor in tensors.items()}
+    copy_of = _without_values(model).eval()
     example = torch.zeros(1, *shape, device="meta", dtype=next(model.parameters()).dtype)
-    training = {module: module.training for module in model.modules()}
-    model.eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        torch.func.functional_call(model, meta, (example,))
-    for module, mode in training.items():
-        module.training = mode
+        copy_of(example)
     return int(counter.get_total_flops())
+
+
+def _without_values(model: nn.Module) -> nn.Module:
+    """A copy on ``meta``; tensors and modules that are shared stay so, and tensors that are no parameters go along."""
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        own = [*module._parameters.values(), *module._buffers.values(), *vars(module).values()]
+        for tensor in own:
+            if isinstance(tensor, Tensor):
+                meta = tensor.detach().to("meta")
+                memo[id(tensor)] = nn.Parameter(meta, False) if isinstance(tensor, nn.Parameter) else meta
+    return copy.deepcopy(model, memo)
 
 
 def _distinct(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils import prune as torch_prune
 
-from trials.compact import simplify
+from trials.compact import simplify, units_of
 from trials.errors import UserError, listed, unknown_name
 from trials.seeding import generator
 from trials.sparsity.adaptive import threshold_in
 from trials.sparsity.counts import nearest_count
+from trials.sparsity.coupled import COUPLED_DISTRIBUTIONS, COUPLED_SCORES, coupled_masks, units_left
 from trials.sparsity.distributions import DISTRIBUTIONS
 from trials.sparsity.masks import Masks, masks_by_score
 from trials.sparsity.module_checks import (
@@ -40,7 +41,12 @@ def prune(
     score: str = "magnitude",
     distribution: str = "global",
     pattern: str | Pattern = "weight",
+<<<<<<< HEAD
     layers: str | Collection[str] | None = None,
+=======
+    layers: Collection[str] | None = None,
+    couple: bool = False,
+>>>>>>> main
     seed: int = 0,
 ) -> Masks:
     """Prune a module's convolutions and linear layers in place to exactly ``density``.
@@ -53,7 +59,14 @@ def prune(
         score: a name in ``SCORES``: ``magnitude``, ``random`` or ``lamp``.
         distribution: a name in ``DISTRIBUTIONS``: ``global``, ``uniform``, ``uniform_plus`` or ``erk``.
         pattern: a name in ``PATTERNS``, such as ``weight`` or ``filter``, or :func:`n_of_m`.
+<<<<<<< HEAD
         layers: names of the layers to prune, or one name; None for all.
+=======
+        layers: names of the layers to prune; None for all.
+        couple: with pattern ``filter``, remove filters over all layers that share them (a sum, a concatenation, heads
+            of attention, hidden units), which :func:`compact` then leaves out. The density is a share of these units
+            (:mod:`trials.sparsity.coupled`); torch.fx must be able to trace the module.
+>>>>>>> main
         seed: of score ``random``.
 
     Returns:
@@ -64,7 +77,10 @@ def prune(
             finite), or the density is out of range or above what is left.
     """
     units = _named_parts(score, distribution, pattern)
+    if couple:
+        return _prune_coupled(model, density, score, distribution, units, layers, seed)
     chosen = {_mask_name(name): layer for name, layer in _layers(model, units, layers).items()}
+<<<<<<< HEAD
     masks = _masks(chosen, units, score, distribution, density, seed)
     for name, layer in chosen.items():
         torch_prune.custom_from_mask(layer, "weight", masks[name])  # type: ignore[no-untyped-call]
@@ -80,6 +96,19 @@ def _masks(
     masks = masks_by_score(
         SCORES[score],
         weights,
+=======
+    return _apply(_masks_alone(chosen, density, score, distribution, units, seed), chosen)
+
+
+def _masks_alone(
+    layers: Mapping[str, Any], density: float | None, score: str, distribution: str, pattern: Pattern, seed: int
+) -> Masks:
+    """Masks of units that lie in one layer each."""
+    before = {name: _kept_by_mask(layer) for name, layer in layers.items()}
+    return masks_by_score(
+        SCORES[score],
+        {name: _weight(layer) for name, layer in layers.items()},
+>>>>>>> main
         generator(seed, "score"),
         density=_density_within(density, before, pattern),
         pattern=pattern,
@@ -87,7 +116,60 @@ def _masks(
         within=before,
         of_dense=True,
     )
+<<<<<<< HEAD
     return {name: masks[name].to(_weight(layer).device) for name, layer in layers.items()}
+=======
+
+
+def _apply(masks: Masks, layers: Mapping[str, Any]) -> Masks:
+    for name, mask in masks.items():
+        torch_prune.custom_from_mask(layers[name], "weight", mask)  # type: ignore[no-untyped-call]
+    return masks
+>>>>>>> main
+
+
+def _prune_coupled(
+    model: nn.Module,
+    density: float | None,
+    score: str,
+    distribution: str,
+    pattern: Pattern,
+    layers: Collection[str] | None,
+    seed: int,
+) -> Masks:
+    """As :func:`prune` with ``couple``, whose units go over several layers."""
+    for kind, given, allowed in (
+        ("pattern", pattern.name, ("filter",)),
+        ("distribution", distribution, COUPLED_DISTRIBUTIONS),
+        ("score", score, tuple(COUPLED_SCORES)),
+    ):
+        if given not in allowed:
+            raise ValueError(f"{kind} is {given!r}, but couple takes {' or '.join(map(repr, allowed))} only")
+    if layers is not None:
+        raise ValueError(f"layers is {listed(layers)}, but couple goes over all layers of a group: leave out layers")
+    if density is None or not 0 < density <= 1:
+        raise ValueError(f"density is {density}, but must be in (0, 1]")
+    chosen = {_mask_name(name): layer for name, layer in _layers(model, PATTERNS["weight"], None).items()}
+    before = {name: _kept_by_mask(layer) for name, layer in chosen.items()}
+    plain = make_permanent(_copied(model)) if any(_pruned(m, "weight_mask") for m in chosen.values()) else model
+    try:
+        left = units_left(units_of(plain), before)
+        there = int(left.sum())
+        if nearest_count(density, len(left)) > there:
+            raise ValueError(
+                f"density is {density}, but only {there} of {len(left)} coupled units are left: give a lower one"
+            )
+        masks = coupled_masks(
+            plain,
+            density=density,
+            score=score,
+            distribution=distribution,
+            generator=generator(seed, "score"),
+            within=before,
+        )
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    return _apply({name: mask & before[name] for name, mask in masks.items()}, chosen)
 
 
 def density(model: nn.Module) -> float:

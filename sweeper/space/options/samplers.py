@@ -110,7 +110,7 @@ class Tpe(Sampler):
     learns: ClassVar[bool] = True
 
     def make(self, question: Question, seed: int, cell_seed: int) -> BaseSampler:
-        conditions = any(distribution.when for distribution in question.search.values())
+        conditions = any(distribution.conditional for distribution in question.search.values())
         return TPESampler(
             seed=seed,
             multivariate=self.multivariate,
@@ -210,7 +210,7 @@ class CmaEs(Sampler):
         if question.constraints:
             raise UserError("sampler is 'cmaes', but it does not support constraints: use tpe, nsga2, nsga3 or gp")
         for path, distribution in question.search.items():
-            if isinstance(distribution, Choice) or distribution.when:
+            if isinstance(distribution, Choice) or distribution.conditional:
                 kind = "a choice" if isinstance(distribution, Choice) else "conditional"
                 raise UserError(f"sampler is 'cmaes', but search.{path} is {kind}: it searches numbers; use tpe or gp")
         if self.use_separable_cma and (self.lr_adapt or len(question.search) < 2):

@@ -15,9 +15,10 @@ import torch
 
 from sweeper.cli import main
 from sweeper.folder.sweep_folder import SweepFolder
-from sweeper.results.comparison import dense_accuracy, density_of_all, points_of
+from sweeper.results.comparison import dense_accuracy, density_of_all, points_of, protocol
 from sweeper.results.frames import Sweep
 from sweeper.results.tables import load
+from sweeper.search.study import CellStudy
 from sweeper.space.load import load_space
 from sweeper.space.space import Space
 from sweeper.space.space_files import SPACES
@@ -25,6 +26,7 @@ from tests.trials.small_trials import run_in
 from tests.upgrade.stored import STORAGE
 from trials.config.trial_config import TrialConfig
 from trials.data.loader import split_indices
+from trials.dotted_paths import leaves
 from trials.errors import UserError
 from trials.methods.greg.growing import Growing, GrowingLayer
 from trials.methods.registry import METHODS
@@ -33,7 +35,8 @@ from trials.regrowth.layer_signals import BATCH_SIZE
 from trials.sparsity import prunable
 from trials.training.net import Net
 
-PROFILES = (None, "demo", "paper")
+PROFILES = (None, "demo", "paper", "tuned")
+TUNED = ("demo", "tuned")
 TRAINING_IMAGES = {"digits": 1_437, "cifar10": 50_000}
 LEFT_OUT = {"dense", "finetune", "oracle", "regrow_iterative", "single_layer", "gradient_prune", "dwp"}
 
@@ -43,7 +46,18 @@ def compared(profile: str | None, *overrides: str) -> Space:
 
 
 def configs(space: Space) -> list[Any]:
-    return [space.config(cell) for cell in space.cells()]
+    """The config of every trial: at the bounds of a cell's search, with its seed and with those that confirm it."""
+    confirmed = space.confirm.points() if space.confirm else []
+    return [
+        space.config(cell, {**params, **values})
+        for cell in space.cells()
+        for params in space.corners(cell)
+        for values in ({}, *confirmed)
+    ]
+
+
+def of_seed_0(space: Space) -> list[Any]:
+    return [config for config in configs(space) if config.seed == 0]
 
 
 @functools.cache
@@ -96,7 +110,8 @@ def cost_of(stage: Any, config: Any) -> float:
     if stage.name == "regrow":
         assert (config.controller.patience, config.controller.spread) == (None, None)
         episode, steps = config.episode, steps_per_epoch(config, config.episode.batch_size)
-        return float(config.controller.episodes * episode.epochs * round(episode.data_fraction * steps) / steps)
+        images = min(round(episode.data_fraction * steps) * episode.batch_size, training_images(config))  # full batches
+        return float(config.controller.episodes * episode.epochs * images / training_images(config))
     assert getattr(stage.recipe, "patience", None) is None
     return float(stage.planned_epochs * len(stage.streams))
 
@@ -112,7 +127,7 @@ def dense_start(config: TrialConfig) -> TrialConfig:
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_method_costs_the_same(profile: str | None) -> None:
-    found = [(config.method, cost_after_dense(config)) for config in configs(compared(profile, "grid.seed=[0]"))]
+    found = [(config.method, cost_after_dense(config)) for config in of_seed_0(compared(profile))]
     assert {method for method, _ in found} == METHODS.keys() - LEFT_OUT
     costs = [cost for _, cost in found]
     assert max(costs) - min(costs) <= (1.0 if profile == "demo" else 0.02 * 200), found
@@ -128,15 +143,57 @@ def test_one_rule_says_which_epoch_counts(profile: str | None) -> None:
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_all_cells_of_a_seed_start_from_one_dense_network(profile: str | None) -> None:
-    found = {(config.seed, dense_start(config).id) for config in configs(compared(profile))}
-    assert sorted(seed for seed, _ in found) == [0, 1, 2]
+    """Also every sample of a search, whose best one is confirmed from the dense networks of the other seeds."""
+    space = compared(profile)
+    found = {(config.seed, dense_start(config).id) for config in configs(space)}
+    assert sorted(seed for seed, _ in found) == ([0, 1, 2, 3] if profile in TUNED else [0, 1, 2])
+
+
+def rates(config: Any) -> set[str]:
+    """The fields that hold a learning rate."""
+    return {path for path, _ in leaves(config.model_dump()) if path.rpartition(".")[2] in ("lr", "mask_lr")}
+
+
+@pytest.mark.parametrize("profile", TUNED)
+def test_every_method_searches_a_learning_rate_with_as_many_samples_and_reports_other_seeds(profile: str) -> None:
+    space = compared(profile)
+    assert (space.objective, space.direction, space.pruner) == ("val_accuracy", "maximize", None)
+    assert space.confirm is not None
+    assert space.confirm.seed == (1, 2, 3)
+    searched: dict[str, set[str]] = {}
+    points: dict[tuple[str, ...], set[Any]] = {}
+    for cell in space.cells():
+        assert space.config(cell).seed == 0
+        study = CellStudy(space, cell)
+        params = [study.ask().params for _ in range(space.samples)]
+        assert not study.wants
+        assert len({tuple(point.values()) for point in params}) == space.samples  # no suggestion twice
+        method = str(cell.values["method"])
+        searched.setdefault(method, set()).update(params[0])
+        adam = method in ("prune_iterative", "regrow")
+        points.setdefault((str(adam), *sorted(params[0])), set()).add(repr(params))
+    assert searched.keys() == METHODS.keys() - LEFT_OUT
+    for cell in space.cells():
+        config = space.config(cell)
+        assert searched[config.method] <= rates(config)
+        assert not any(path.startswith("pretrain") for path in searched[config.method])
+    assert {len(same) for same in points.values()} == {1}  # the same ones in all cells with the same ranges
+    assert len(points) == 5  # SGD, AdamW, hydra, bip, adaptive_sparsity
+
+
+@pytest.mark.parametrize("profile", TUNED)
+def test_no_search_leaves_the_density_to_its_choice(profile: str) -> None:
+    """A rate that leaves more weights would win on accuracy."""
+    chosen = {config.method: config for config in configs(compared(profile))}
+    assert chosen["adaptive_sparsity"].exact_target
+    assert chosen["adaptive_sparsity"].pthres == 0
 
 
 def test_left_out_methods_are_listed() -> None:
     text = " ".join((SPACES / "compare_methods.yaml").read_text().split())
     said = text.partition("Left out: ")[2].partition(". ")[0]
     assert all(name in said for name in LEFT_OUT)
-    assert compared(None).grid["method"].values == compared("paper").grid["method"].values
+    assert len({compared(profile).grid["method"].values for profile in PROFILES}) == 1
 
 
 def asked_density(config: Any, sizes: dict[str, Net]) -> float:
@@ -159,13 +216,15 @@ def asked_density(config: Any, sizes: dict[str, Net]) -> float:
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_method_is_asked_for_the_same_densities(profile: str | None) -> None:
-    space = compared(profile, "grid.seed=[0]")
+    space = compared(profile)
     channels = 1 if profile == "demo" else 3
     model = configs(space)[0].model
     sizes = {model: Net(MODELS[model](num_classes=10, in_channels=channels))}
     by_method: dict[str, list[float]] = {}
-    for config in configs(space):
-        by_method.setdefault(config.method, []).append(asked_density(config, sizes))
+    for cell in space.cells():
+        if cell.values.get("seed", 0) == 0:
+            config = space.config(cell)
+            by_method.setdefault(config.method, []).append(asked_density(config, sizes))
     ladder = list(space.grid["density"].values)
     for method, densities in by_method.items():
         assert densities == pytest.approx(ladder, abs=2e-4), method
@@ -174,14 +233,16 @@ def test_every_method_is_asked_for_the_same_densities(profile: str | None) -> No
 @pytest.mark.parametrize("method", ["greg1", "greg2"])
 def test_iterations_become_the_epochs_that_were_planned(method: str, tmp_path: Path) -> None:
     space = compared("demo", f"grid.method=[{method}]", "trial.pretrain.epochs=1")
-    state = run_in(tmp_path, space.config(space.cells()[0]))
+    state = run_in(tmp_path, space.config(space.cells()[0], {"finetune.lr": 0.05}))
     assert (state.status, state.result["epochs"]) == ("complete", 20)
 
 
 def test_a_dry_run_tells_dense_networks_from_sparse_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--space", "compare_methods", "--profile", "demo", "--dry-run"]) == 0
-    said = "dense networks to train first, shared: 3, and 9 sparse networks derived from these"
-    assert said in capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-5].startswith("36 cells x (4 + 3) samples = 252 trials of ")
+    assert lines[-4] == "dense networks to train first, shared: 1, and 3 sparse networks derived from these"
+    assert lines[-2] == "dense networks to train for that, shared: 3"
 
 
 # --- the points
@@ -201,13 +262,15 @@ SPACE = {
 }
 
 
+GRID = {"method": ["l1", "one_shot"], "density": [0.5, 0.1], "stage_pr": [0.5, 0.9]}
+
+
 def sweep_of(folder: Path, rows: list[tuple[Any, ...]], **fields: Any) -> Sweep:
     """Trials of (method, config.density, stage_pr, seed, test accuracy, FLOPs, kept of 100 in the one layer).
 
     ``fields``: of the space, in place of those of SPACE.
     """
-    paths = {"method": ["l1", "one_shot"], "density": [0.5, 0.1], "stage_pr": [0.5, 0.9], "seed": [0, 1]}
-    SweepFolder(folder).append({"space": {**SPACE, "grid": paths, **fields}})
+    SweepFolder(folder).append({"space": {**SPACE, "grid": {**GRID, "seed": [0, 1]}, **fields}})
     names = ["method", "config.density", "stage_pr", "seed", "test_accuracy", "flops", "kept"]
     trials = pd.DataFrame(rows, columns=names)
     trials["trial"] = [f"trial-{number}" for number in range(len(rows))]
@@ -258,6 +321,39 @@ def test_points_are_means_over_seeds_at_the_density_of_all_weights(sweep: Sweep)
     assert points["front"].tolist() == [True, True, True, True]
     assert density_of_all(sweep)["trial-0"] == pytest.approx(0.55)
     assert dense_accuracy(sweep) == pytest.approx(0.95)
+
+
+def test_the_protocol_and_the_best_values_say_what_was_searched_where(sweep: Sweep, tmp_path: Path) -> None:
+    points = points_of(sweep)
+    assert set(points["best"]) == {""}
+    assert protocol(sweep, points) == (
+        "report: –; cost: – gradient evaluations per training image; nothing searched; figures: mean ± standard "
+        "deviation over seeds, n = 1 to 2"
+    )
+    rates = {"finetune.lr": [0.1, 0.2, 0.3, 0.4, 0.5], "train.lr": None, "cost": [20.0, 21.0, 20.0, 20.0, 20.0]}
+    counted = replace(sweep, trials=sweep.trials.assign(report="last", **rates))
+    searched = {
+        "finetune.lr": [
+            {"loguniform": [0.1, 1.0], "when": {"method": "one_shot", "density": [0.1]}},
+            {"loguniform": [0.2, 1.0], "when": {"method": "one_shot", "density": [0.5]}},
+        ],
+        "train.lr": {"uniform": [0, 1], "when": {"finetune.lr": 0.1}},
+    }
+    confirmed = {**SPACE, "search": searched, "samples": 4, "confirm": {"seed": [7, 8]}}
+    SweepFolder(sweep.path).append({"space": {**confirmed, "grid": {**GRID, "seed": [0, 1]}, "confirm": None}})
+    points = points_of(counted).set_index("asked")
+    assert points["best"].to_dict() == {
+        "stage_pr=0.5": "",
+        "stage_pr=0.9": "",
+        "density=0.5": "finetune.lr=0.3",
+        "density=0.1": "finetune.lr=0.1 | finetune.lr=0.2",
+    }
+    assert protocol(counted, points) == (
+        "report: last; cost: 20 to 20.5 gradient evaluations per training image; searched on val_accuracy, 4 samples "
+        "per cell: finetune.lr, train.lr; figures: mean ± standard deviation over seeds, n = 1 to 2"
+    )
+    SweepFolder(sweep.path).append({"space": {**confirmed, "grid": GRID}})
+    assert "over confirmations with the seeds 7, 8, n = 1 to 2" in protocol(counted, points)
 
 
 @pytest.mark.parametrize("by", [(), ("method",)])
@@ -378,7 +474,8 @@ def test_the_picture_has_a_panel_and_a_look_for_every_series(sweep: Sweep) -> No
     from sweeper.comparison_plot import COLOURS, MARKERS, draw_comparison, texts
 
     points = points_of(sweep)
-    figure = draw_comparison(points, "test_accuracy", dense_accuracy(sweep))
+    figure = draw_comparison(points, "test_accuracy", dense_accuracy(sweep), "how it came about")
+    assert figure.get_supxlabel() == "how it came about"
     *panels, front = [axis for axis in figure.axes if axis.get_visible()]
     assert [panel.get_title() for panel in panels] == ["l1", "one_shot"]
     own = [line for line in panels[1].lines if line.get_marker() == MARKERS[1]]
@@ -417,5 +514,6 @@ def test_the_command_writes_a_picture_and_prints_the_points(
     assert [line.index("stage_pr") for line in text[1:3]] == 2 * [text[0].index("asked")]  # texts stand to the left
     assert text[1].startswith("l1 ")
     lines = [line.split() for line in text]
+    assert text[-1] == protocol(sweep, points_of(sweep))
     assert lines[0] == ["series", "asked", "density", "%", "accuracy", "%", "MFLOPs", "cost", "report", "n", "front"]
     assert lines[1] == ["l1", "stage_pr=0.5", "74.00", "90.00", "±", "–", "0.0009", "–", "–", "1", "yes"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +271,40 @@ def test_saliency_refuses_in_one_line(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_saliency_that_is_refused_leaves_no_folder(
+    trial: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    for network, to in ((tmp_path, tmp_path / "a" / "b"), (trial, tmp_path / "file"), (trial, tmp_path / "file" / "c")):
+        capsys.readouterr()
+        assert command.main(["saliency", str(network), "--to", str(to), "--no-figures"]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("words", [["evaluate"], ["inspect"], ["saliency", "--no-figures", "--to"]], ids=lambda w: w[0])
+def test_trials_that_are_not_whole_are_named(
+    words: list[str], trial: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An unfinished one is read with a note; one whose files are damaged is refused."""
+    copy = tmp_path / "copy"
+    shutil.copytree(trial, copy)
+    state = json.loads((copy / "state.json").read_text())
+    (copy / "state.json").write_text(json.dumps({**state, "status": "failed"}))
+    arguments = [*words, *([str(tmp_path / "out")] if "--to" in words else []), str(copy)]
+    capsys.readouterr()
+    assert command.main(arguments) == 0
+    assert capsys.readouterr().err == "note: copy is failed: this is its last committed network\n"
+    for name in ("config.json", "state.json")[words == ["inspect"] :]:
+        kept = (copy / name).read_bytes()
+        (copy / name).write_text('{"config":')
+        assert command.main(arguments) == 2
+        error = capsys.readouterr().err.replace("note: copy is failed: this is its last committed network\n", "")
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+        (copy / name).write_bytes(kept)
 
 
 def test_a_network_on_other_data_than_its_own_is_refused(trial: Path, monkeypatch: pytest.MonkeyPatch) -> None:

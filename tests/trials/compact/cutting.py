@@ -58,8 +58,13 @@ def mask_filters(model: nn.Module, seed: int) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def assert_cut_equals_masked(model: nn.Module, masked: dict[str, Tensor], x: Tensor) -> dict[str, Tensor]:
-    """What was masked is found and cut, and the outputs stay the same. Returns the rows that are kept."""
+def assert_cut_equals_masked(
+    model: nn.Module, masked: dict[str, Tensor], x: Tensor, tolerance: float = 1e-9
+) -> dict[str, Tensor]:
+    """What was masked is found and cut, and the outputs stay the same. Returns the rows that are kept.
+
+    ``tolerance`` is relative to each output and to the largest: random weights of a deep net enlarge rounding.
+    """
     expected = model(x)
     assert expected.isfinite().all()
     assert expected.std() > 1e-6
@@ -71,7 +76,7 @@ def assert_cut_equals_masked(model: nn.Module, masked: dict[str, Tensor], x: Ten
     shrink(model, kept)
     if masked:
         assert sum(parameter.numel() for parameter in model.parameters()) < before
-    torch.testing.assert_close(model(x), expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
+    torch.testing.assert_close(model(x), expected, rtol=tolerance, atol=tolerance * float(expected.abs().max()))
     return kept
 
 

@@ -104,7 +104,7 @@ def test_heads_and_hidden_units_of_a_transformer_go_and_its_stream_stays() -> No
 
 
 def test_timm_transformers() -> None:
-    timm = pytest.importorskip("timm")
+    timm = pytest.importorskip("timm", reason="timm is not installed, so its transformers are not tested")
     x = images(32)
     model = lively(timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=2, num_classes=5))
     masked = mask_units(model, 0)

@@ -215,6 +215,8 @@ def test_a_pickle_that_calls_something_is_refused_and_not_executed(where: str, p
         (pairs([(b"a", True)]), "must be a pair"),
         (pairs([(b"a", 0), (b"b", 2)]), "has labels from 0 to 2, but none is 1"),
         (pairs([(b"a", 0)], **{"0": pickle.dumps((b"a", 0))[:-4]}), "is damaged"),
+        (pairs([(b"a", 0)], __len__=pickle.dumps([[1]])), "says that it has something else than a number of them"),
+        (pairs([(b"a", 0)] * 2, __keys__=pickle.dumps([b"0", b"0"])), "lists a key twice"),
         (pairs([], __keys__=pickle.dumps([])), "lists 0 keys"),
     ],
 )
@@ -244,6 +246,18 @@ def test_a_damaged_file_is_refused_in_one_line(change: Callable[[bytes], bytes],
         load_large(tmp_path)
     assert said in str(refused.value)
     assert str(refused.value).isprintable()
+
+
+def test_pages_below_pages_without_end_are_refused() -> None:
+    """Each of 5,000 branch pages names the next one; deeper than the library's own limit."""
+    size, pages = 4096, 5000
+    content = bytearray(leaf_file({})[: 2 * size]) + bytearray(size * pages)
+    for number in range(2, 2 + pages):
+        following = struct.pack("<4H", (number + 1) & 0xFFFF, 0, 0, 0)
+        content[number * size : number * size + 18] = struct.pack("<QHHHHH", number, 0, 1, 18, 4088, 4088)
+        content[number * size + 4088 : (number + 1) * size] = following
+    with pytest.raises(BadLmdb, match="is damaged"):
+        list(entries(bytes(content)))
 
 
 def test_random_damage_never_ends_in_another_error(tmp_path: Path) -> None:

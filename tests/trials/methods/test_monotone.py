@@ -14,6 +14,7 @@ from torch import Tensor
 from tests.trials.contract import METHODS_AT_ONCE, NONE, kept
 from trials.methods.registry import METHODS
 from trials.sparsity import DISTRIBUTIONS, SCORES
+from trials.sparsity.coupled import COUPLED_DISTRIBUTIONS, COUPLED_SCORES
 from trials.training.net import Net
 
 pytestmark = pytest.mark.usefixtures("few_digits")
@@ -36,6 +37,12 @@ MANY: dict[str, dict[str, Any]] = {
         )
         for score, distribution in product(SCORES, DISTRIBUTIONS)
         for pattern, rounding in (("weight", "nearest"), ("filter", "nearest"), ("filter", "released"))
+    },
+    **{
+        f"prune_iterative-{score}-{distribution}-coupled": dict(
+            LEVELS, score=score, distribution=distribution, pattern="filter", couple=True
+        )
+        for score, distribution in product(COUPLED_SCORES, COUPLED_DISTRIBUTIONS)
     },
     **{
         f"imp-{score}-{distribution}": {**LEVELS, "rewind": "none", "score": score, "distribution": distribution}

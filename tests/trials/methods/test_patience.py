@@ -97,3 +97,17 @@ def test_without_patience_names_and_epochs_are_as_before() -> None:
 def test_a_population_does_not_divide_epochs_that_may_not_come() -> None:
     with pytest.raises(UserError, match="patience is 2 in the recipe of pretrain, but until_epoch and pbt divide"):
         parse({**BASE, "method": "dense", "train": PATIENT, "until_epoch": 3})
+
+
+def test_the_last_epoch_counts_where_report_says_so(tmp_path: Path) -> None:
+    content = {**BASE, "method": "dense", "train": PATIENT}
+    rules = {rule: parse({**content, "report": rule}) for rule in ("last", "best_val")}
+    rows = {rule: epochs_of(config, tmp_path) for rule, config in rules.items()}
+    assert len(rows["last"]) == len(rows["best_val"])  # patience ends both alike
+    assert rows["last"][-1]["val_accuracy"] < rows["best_val"][-1]["val_accuracy"]
+    for rule, config in rules.items():
+        assert {row["report"] for row in rows[rule]} == {rule} == {config.reported}
+    assert rows["best_val"] == epochs_of(dense(), tmp_path)  # one shared trial for one content
+    assert len(list((tmp_path / "stages").iterdir())) == 2
+    assert [rules[rule].revision for rule in rules] == [2, 1]
+    assert dense(patience=None).revision == dense().revision == 1

@@ -33,7 +33,7 @@ NAMES = [
 ]
 MASKED = {"one_shot", "finetune", "imp-learning_rate", "imp-none", "prune_iterative"}
 COMPACT = {"one_shot", "one_shot-filter", "finetune", "imp-learning_rate", "imp-none", "prune_iterative"} | {
-    name for name in CONFIGS if name.startswith(("bip", "hydra", "adaptive"))
+    name for name in CONFIGS if name.startswith(("bip", "hydra", "adaptive")) or name.endswith("coupled")
 }
 
 
@@ -150,6 +150,30 @@ def test_groups_are_not_pruned_within_a_mask(name: str, exported: dict[str, Path
     with pytest.raises(UserError, match="pattern is 'filter', but the network of source_net has a mask"):
         require_runnable(starting(name, exported["prune"], pattern="filter", keep=[]) if name != "one_shot-filter"
                          else starting(name, exported["prune"], density=0.3), DATA)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["one_shot-coupled", "prune_iterative-coupled"])
+def test_coupled_groups_start_from_whole_or_compact_networks(name: str, exported: dict[str, Path]) -> None:
+    require_runnable(starting(name, exported["dense"]), DATA)
+    require_runnable(starting(name, exported["compact"]), DATA)
+    with pytest.raises(UserError, match=r"couple is true, but the network of source_net has a mask \(density 0\.4"):
+        require_runnable(starting(name, exported["prune"]), DATA)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "said"),
+    [
+        ("one_shot-coupled", {"density": 0.2}, "density is 0.2, which keeps 1 of 6 coupled units, but each of 3"),
+        ("one_shot-coupled", {"density": 0.95}, "of 6 coupled units none would be pruned"),
+        ("prune_iterative-coupled", {"levels": 3}, "at level 3 of 3, which keeps 2 of 6 coupled units, but each of 3"),
+    ],
+)
+def test_coupled_budgets_count_the_units_of_a_compact_network(
+    name: str, fields: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    require_runnable(config_of(name, **fields), DATA)
+    with pytest.raises(UserError, match=f"source_net is .* of tiny's {PRUNABLE} weights, and .*{said}"):
+        require_runnable(starting(name, smaller(tmp_path / "net.pt", **SMALL), **fields), DATA)
 
 
 def test_a_compact_network_of_another_model_is_refused(exported: dict[str, Path], tmp_path: Path) -> None:

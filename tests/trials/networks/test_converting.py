@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+import tarfile
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from trials.training.net import Net
 pytestmark = [
     pytest.mark.usefixtures("few_digits"),
     pytest.mark.filterwarnings("ignore:Couldn't retrieve source code"),  # of a class that no file holds
+    pytest.mark.filterwarnings("ignore:.torch.jit"),  # deprecated; such archives are refused
 ]
 
 
@@ -218,6 +220,55 @@ def test_functions_of_other_packages_are_not_called(
     assert "torch.storage._load_from_bytes" in found.objects
     assert not (tmp_path / "executed").exists()
     assert found.tensors.keys() == tiny().state_dict().keys()
+
+
+def legacy(body: bytes) -> bytes:
+    """A file of torch before 1.6 whose pickle is ``body``."""
+    system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
+    parts = [torch.serialization.MAGIC_NUMBER, 1001, system, []]
+    head, tail = (b"".join(pickle.dumps(part, 2) for part in some) for some in (parts[:3], parts[3:]))
+    return head + body + tail
+
+
+FUNCTION = b"ctorch._utils\n_rebuild_tensor\n"
+
+
+def text(value: str) -> bytes:
+    return pickle.BINUNICODE + len(value.encode()).to_bytes(4, "little") + value.encode()
+
+
+def test_a_source_in_a_file_writes_no_patch(taken: Callable[..., Taken], tmp_path: Path) -> None:
+    """torch writes a class's source to the class's name + .patch, if the file says so of something with a source."""
+    settings = b"}" + text("dump_patches") + b"\x88s}" + text("__name__") + text(str(tmp_path / "written")) + b"s\x86b"
+    brought = b"(" + text("module") + FUNCTION + text("a.py") + text("source") + b"tQ"
+    with pytest.raises(UserError, match="changes a function, which no network needs"):
+        taken(legacy(b"\x80\x02" + FUNCTION + settings + b"0" + brought + b"."))
+    with pytest.raises(UserError, match="holds no state dict"):
+        taken(legacy(b"\x80\x02" + brought + b"."))
+    assert not list(tmp_path.glob("*.patch"))
+
+
+def test_a_tar_archive_is_not_unpacked(taken: Callable[..., Taken], tmp_path: Path) -> None:
+    """An entry that links to a file here would give that file its own mode, times and owner."""
+    victim, archive = tmp_path / "victim", tmp_path / "net.tar"
+    victim.touch(mode=0o600)
+    with tarfile.open(archive, "w", format=tarfile.GNU_FORMAT, encoding="latin1") as tar:
+        tar.addfile(tarfile.TarInfo("\x80"))
+        link = tarfile.TarInfo("storages")
+        link.type, link.linkname, link.mode = tarfile.LNKTYPE, str(victim), 0o777
+        tar.addfile(link)
+    with pytest.raises(UserError, match="is a tar archive"):
+        taken(archive.read_bytes())
+    assert victim.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_script_that_only_torch_sees_is_not_run(
+    taken: Callable[..., Taken], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), tmp_path / "script.pt")
+    monkeypatch.setattr(unpickling.zipfile.ZipFile, "namelist", lambda _: [])
+    with pytest.raises(UserError, match="is a TorchScript archive, whose code is not run"):
+        taken((tmp_path / "script.pt").read_bytes())
 
 
 def test_damaged_files_are_refused_in_one_line(authors: Any, taken: Callable[..., Taken], tmp_path: Path) -> None:

@@ -146,6 +146,24 @@ def test_a_stopped_trial_still_finds_its_best_epoch(name: str, tmp_path: Path, m
     assert_same_outcome(folder_of(config, tmp_path / "parts"), whole)
 
 
+@pytest.mark.parametrize(("name", "step", "rule"), [("one_shot", 4, "last"), ("imp-none", 5, "best_val")])
+def test_a_trial_that_a_search_stops_says_which_epoch_it_shows(name: str, step: int, rule: str, tmp_path: Path) -> None:
+    """One that is stopped where a level has just ended has that level's best epoch."""
+    config = long(name, "best_val")
+    state = run_in(tmp_path, config, is_over=lambda done, row: done == step)
+    rows = rows_of(folder_of(config, tmp_path))["epochs"]
+    assert (state.status, state.result["pruned_at"], state.result["report"]) == ("pruned", step, rule)
+    accuracies = [row["val_accuracy"] for row in rows if row["stage_id"] is None and row["epoch"]]
+    assert len(accuracies) == step
+    assert state.result["val_accuracy"] == rows[-1]["val_accuracy"]
+    assert rows[-1]["val_accuracy"] < max(accuracies) or rule == "best_val"
+    restored = checkpoint_of(folder_of(config, tmp_path))["net"]["model"]
+    net = Net(MODELS["tiny"](num_classes=10, in_channels=1))
+    net.model.load_state_dict(restored)
+    loader = build_loader(config, load_data(*config.data_key), net.device)
+    assert evaluate(net, loader, "val")[1] == state.result["val_accuracy"]
+
+
 def test_a_denser_epoch_never_wins() -> None:
     """Density falls, then stays; the first epochs are the most accurate ones."""
     net, best = Net(MODELS["tiny"](num_classes=10, in_channels=1)), BestEpoch()

@@ -10,8 +10,11 @@ import torch
 
 from tests.trials.folders import assert_rows_once, checkpoint_of, rows_of
 from tests.trials.small_trials import CONFIGS, PRUNABLE, config_of, folder_of, run_in, source_of
+from trials.compact import units_of
+from trials.models import MODELS
 from trials.running import progress
 from trials.sparsity import nearest_count
+from trials.sparsity.coupled import units_left
 from trials.storage.rows import Row
 
 pytestmark = pytest.mark.usefixtures("few_digits")
@@ -40,6 +43,8 @@ EPOCHS: dict[str, list[tuple[str, int, int]]] = {  # (stage, level, epoch) of ev
     ],
     "single_layer": [*(("prune", 1, epoch) for epoch in (0, 1)), ("regrow", 0, 1)],
     "prune_iterative": [("prune", level, epoch) for level in (1, 2) for epoch in (0, 1, 2)],
+    "prune_iterative-coupled": [("prune", level, epoch) for level in (1, 2) for epoch in (0, 1, 2)],
+    "one_shot-coupled": [("finetune", 0, epoch) for epoch in (0, 1, 2)],
     "bip": [*(("prune", 0, epoch) for epoch in (0, 1, 2)), ("finetune", 0, 1)],
     "bip-both": [("prune", 0, epoch) for epoch in (0, 1, 2)],
     "bip-channel": [("prune", 0, epoch) for epoch in (0, 1, 2)],
@@ -125,7 +130,13 @@ def test_rows_agree_with_the_masks(name: str, tmp_path: Path) -> None:
     assert last["kept"] == sum(row["kept"] for row in final_layers if f"{row['layer']}.weight" in masks or not masks)
     assert last["flops"] == sum(row["flops"] for row in final_layers)
     pattern = getattr(config, "pattern", "weight")
-    if pattern != "weight" and "density" in CONFIGS[name]:
+    if getattr(config, "couple", False):
+        units = units_of(MODELS[config.model](num_classes=10, in_channels=1))
+        share = CONFIGS[name].get("density") or (1 - CONFIGS[name]["prune_fraction"]) ** CONFIGS[name]["levels"]
+        assert int(units_left(units, masks).sum()) == nearest_count(share, len(units.group))
+        assert last["compact_parameters"] < last["parameters"]
+        assert 0 < last["density"] < 1  # of weights: the rows of a unit, and the columns that read it
+    elif pattern != "weight" and "density" in CONFIGS[name]:
         assert "linear.weight" not in masks
         assert ("conv1.weight" in masks) == (pattern != "channel")  # its input channels are the image's and stay
         for mask in masks.values():

@@ -20,6 +20,8 @@ _DATABASE = struct.Struct("<IHH5Q")  # page size, flags, depth; pages of branche
 _BRANCH, _LEAF = 1, 2
 _BIG, _SUB, _DUPLICATES = 1, 2, 4
 _NOTHING = 2**64 - 1
+_DEEPEST = 32
+"""Most pages above one another, as in the library."""
 
 
 class Extent(NamedTuple):
@@ -71,9 +73,11 @@ def _meta(content: mmap | bytes, start: int) -> tuple[int, int, int]:
     return size, root, transaction
 
 
-def _below(content: mmap | bytes, size: int, number: int, seen: set[int]) -> Iterator[tuple[bytes, Extent]]:
-    """Yield the entries below a page; ``seen`` holds the numbers of the pages that were read."""
-    if number in seen or len(seen) > len(content) // size:
+def _below(
+    content: mmap | bytes, size: int, number: int, seen: set[int], above: int = 0
+) -> Iterator[tuple[bytes, Extent]]:
+    """Yield the entries below a page; ``seen`` holds the pages that were read, ``above`` counts those above it."""
+    if number in seen or above > _DEEPEST:
         raise BadLmdb("is damaged")
     seen.add(number)
     start = number * size
@@ -86,7 +90,7 @@ def _below(content: mmap | bytes, size: int, number: int, seen: set[int]) -> Ite
     for offset in struct.unpack_from(f"<{(lower - _PAGE_HEADER) // 2}H", page, _PAGE_HEADER):
         low, high, node_flags, key_size = struct.unpack_from("<4H", page, offset)
         if flags & _BRANCH:
-            yield from _below(content, size, low | high << 16 | node_flags << 32, seen)
+            yield from _below(content, size, low | high << 16 | node_flags << 32, seen, above + 1)
             continue
         if node_flags & (_SUB | _DUPLICATES):
             raise BadLmdb("holds named databases or several values of a key")

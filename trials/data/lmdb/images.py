@@ -124,8 +124,11 @@ def _keys(content: mmap.mmap, records: dict[bytes, Extent], file: Path) -> list[
     count = (
         _plain(content, records[_LENGTH], f"{file} record {_LENGTH.decode()!r}") if _LENGTH in records else len(keys)
     )
-    if count != len(keys) or not keys:
-        raise DataError(f"{file} lists {len(keys)} keys, but says that it has {count!a} images: write the file anew")
+    if type(count) is not int or count != len(keys) or not keys:
+        says = f"{count} images" if type(count) is int else "something else than a number of them"
+        raise DataError(f"{file} lists {len(keys)} keys, but says that it has {says}: write the file anew")
+    if len(set(keys)) < len(keys):
+        raise DataError(f"{file} lists a key twice, so an image would count twice: write the file anew")
     return keys
 
 

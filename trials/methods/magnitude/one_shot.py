@@ -9,10 +9,9 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
-from trials.compact import units_of
 from trials.config.recipes import Recipe, one_of
 from trials.config.trial_config import StartsDense, TrialConfig
 from trials.data_header import DataHeader
@@ -20,13 +19,14 @@ from trials.errors import UserError
 from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Method, Stage, TrainStage, generator_for, mutable_of
 from trials.methods.budgets import Budget, LeftLayer, Shaped, layers_with, left_with, require_left, require_untied
+from trials.methods.coupling import MayCouple, coupled_share, require_coupled
 from trials.methods.dense import dense_source
 from trials.methods.model_facts import LayerFacts, facts_of
 from trials.methods.n_of_m import TakesNM
 from trials.methods.rounding import HasRounding, NamedShape, pruned_once
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, SCORES, Masks, Pattern, masks_by_score, prunable, prunable_by
 from trials.sparsity.counts import Density, exact_share
-from trials.sparsity.coupled import COUPLED_DISTRIBUTIONS, COUPLED_SCORES, coupled_masks, units_to_keep
+from trials.sparsity.coupled import coupled_masks
 from trials.training.net import Net
 
 
@@ -84,20 +84,14 @@ class PruningConfig(HasRounding, StartsDense):
         )
 
 
-class OneShotConfig(TakesNM, PruningConfig):
+class OneShotConfig(MayCouple, TakesNM, PruningConfig):
     """Prune a dense network to ``density`` at once, then finetune; ``finetune: null`` skips the finetuning.
 
     A network that starts with a mask (``source_net``) is pruned further within it, to ``density`` of all its weights.
-
-    Attributes:
-        couple: score and remove filters over all layers that share them: what enters a sum, a concatenation or a
-            depthwise convolution, heads of attention and hidden units of MLPs (trials/sparsity/coupled.py). ``density``
-            is then a share of these units. Off, as in the published methods, which leave such layers whole.
     """
 
     method: Literal["one_shot"] = "one_shot"
     density: float = Field(gt=0, le=1)
-    couple: bool = False
     finetune: FinetuneRecipe | None = FinetuneRecipe()
 
     @property
@@ -126,20 +120,9 @@ class OneShotConfig(TakesNM, PruningConfig):
         sizes = (sum(int(mask.sum()) for mask in masks.values()), sum(mask.numel() for mask in masks.values()))
         return self.share_within(*sizes) if masks else self.density
 
-    @model_validator(mode="after")
-    def _coupled_filters(self) -> OneShotConfig:
-        for field, value, allowed in (
-            ("rounding", self.rounding, ("nearest",)),
-            ("pattern", self.pattern, ("filter",)),
-            ("distribution", self.distribution, COUPLED_DISTRIBUTIONS),
-            ("score", self.score, tuple(COUPLED_SCORES)),
-        ):
-            if self.couple and value not in allowed:
-                raise ValueError(
-                    f"{field} is {value!r}, but couple removes filters over several layers and takes {field} "
-                    f"{' or '.join(map(repr, allowed))} only: give that, or couple false"
-                )
-        return self
+    @property
+    def ranks_units_anew(self) -> bool:
+        return not self.couple and super().ranks_units_anew
 
     def masks(self, net: Net, density: Density, level: int = 0) -> Masks:
         if not self.couple:
@@ -153,8 +136,13 @@ class OneShotConfig(TakesNM, PruningConfig):
         )
 
 
-def require_weight_pattern(pattern: str, density: float) -> None:
+def require_weight_pattern(pattern: str, density: float, *, couple: bool = False) -> None:
     """Raise UserError if groups are to be pruned in a network that starts with a mask of this density."""
+    if couple:
+        raise UserError(
+            f"couple is true, but the network of source_net has a mask (density {density:.4g}), which only pattern "
+            "weight without couple goes on from: give dense weights or a compact network, or pattern weight"
+        )
     if pattern != "weight":
         raise UserError(
             f"pattern is {pattern!r}, but the network of source_net has a mask (density {density:.4g}), which only "
@@ -189,7 +177,7 @@ class OneShot(Method):
         super().check_start(density, compact=compact)
         if density is None:
             return
-        require_weight_pattern(self.config.pattern, density)
+        require_weight_pattern(self.config.pattern, density, couple=self.config.couple)
         if self.config.density > density * (1 + 1e-3):  # another rounding is no other density
             raise UserError(
                 f"density is {self.config.density}, but the mask of source_net keeps only {density:.4g}: give a lower "
@@ -200,8 +188,8 @@ class OneShot(Method):
         return dense_source(self.config)
 
     def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
-        if self.config.couple:  # of units over several layers, which no count of one layer's filters shows
-            return ()
+        if self.config.couple:
+            return (coupled_share(model, self.config.density),)
         return (self.config.asked_share(model, self.config.density),)
 
     def check(self, model: nn.Module, data: DataHeader) -> None:
@@ -214,17 +202,17 @@ class OneShot(Method):
         if not config.file_starts:
             self._check_budget(layers, Budget.dense(layers, config.units), config.density)
 
+    def check_network(self, model: nn.Module) -> None:
+        if self.config.couple:
+            self._check_units(model)
+
     def _check_units(self, model: nn.Module) -> None:
-        units = units_of(model)
-        keep = units_to_keep(units, self.config.density, self.config.distribution)
-        if self.config.density < 1 and sum(keep) == len(units.group):
-            raise UserError(
-                f"density is {self.config.density:g}, but of {len(units.group)} coupled units none would be pruned: "
-                "ask for a lower density"
-            )
+        if self.config.density < 1:
+            asked = f"density is {self.config.density:g}"
+            require_coupled(model, self.config.distribution, [(asked, self.config.density)])
 
     def check_left(self, layers: Sequence[LeftLayer]) -> None:
-        if self.config.couple:  # how the layers of a file's network hang together shows when it is pruned
+        if self.config.couple:  # see check_network
             return
         pattern = self.config.units
         share = self.config.share_within(sum(layer.kept for layer in layers), sum(layer.weights for layer in layers))

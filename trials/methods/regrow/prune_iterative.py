@@ -36,6 +36,7 @@ from trials.methods.budgets import (
     require_left,
     require_untied,
 )
+from trials.methods.coupling import MayCouple, coupled_share, require_coupled
 from trials.methods.dense import dense_source
 from trials.methods.magnitude.one_shot import RANKED_BY_WEIGHTS, require_weight_pattern
 from trials.methods.model_facts import facts_of
@@ -52,7 +53,8 @@ from trials.sparsity import (
     masks_by_score,
     prunable,
 )
-from trials.sparsity.counts import exact_share
+from trials.sparsity.counts import Density, exact_share
+from trials.sparsity.coupled import coupled_masks
 from trials.training.net import Net
 
 DIGITS = 10**6
@@ -63,7 +65,7 @@ PRUNED: Final = "pruned"
 """Names of snapshots: the dense network, and the value that every weight had when it was pruned."""
 
 
-class PruneIterativeConfig(HasRounding, StartsDense):
+class PruneIterativeConfig(MayCouple, HasRounding, StartsDense):
     """Prune in ``levels`` levels, each removing ``prune_fraction`` of the remaining weights.
 
     Level l keeps (1 - ``prune_fraction``)^l of the filters of the dense network, chosen among those that are left.
@@ -94,8 +96,26 @@ class PruneIterativeConfig(HasRounding, StartsDense):
         density = min((1 - self.prune_fraction) ** level + more, 1.0)
         return share_of(weights, density, self.pattern, slack=rounds * each + grown)
 
+    def coupled_levels(self) -> Iterator[tuple[str, Density]]:
+        """With ``couple``, yield which share of the network's units each level keeps, and how the config says it."""
+        for level in range(1, self.levels + 1):
+            yield self.asked_at(level), self.share(self.prune_fraction) ** level
+
+    def asked_at(self, level: int) -> str:
+        """The fields that ask for what a level keeps, for messages."""
+        return f"prune_fraction is {self.prune_fraction:g} at level {level} of {self.levels}"
+
     def masks(self, net: Net, level: int) -> Masks:
         """Masks for a level: the current ones without ``prune_fraction`` of the kept weights."""
+        if self.couple:
+            return coupled_masks(
+                net.model,
+                density=self.share(self.prune_fraction) ** level,
+                score=self.score,
+                distribution=self.distribution,
+                generator=generator_for(self, "score", level),
+                within=net.masks,
+            )
         pattern = PATTERNS[self.pattern]
         left, groups = self.share(self.prune_fraction), not pattern.of_single_weights
         return masks_by_score(
@@ -120,7 +140,9 @@ class PruneIterativeConfig(HasRounding, StartsDense):
 
     @property
     def never_differs(self) -> bool:
-        """One ranking of the network, at shares of so few digits that LAMP's rounding is exact."""
+        """One ranking of the network, at shares of so few digits that LAMP's rounding is exact; or coupled units."""
+        if self.couple:
+            return True
         exponent = 1 if self.pattern == "weight" else self.levels
         few = exact_share(1 - self.prune_fraction).denominator ** exponent <= DIGITS
         return self.score == "lamp" and self.distribution == "global" and few
@@ -132,7 +154,7 @@ class PruneIterativeConfig(HasRounding, StartsDense):
     @property
     def ranks_units_anew(self) -> bool:
         """Filters ranked by random or LAMP scores; and such as returned, since a layer kept more at a later level."""
-        if self.pattern == "weight":
+        if self.pattern == "weight" or self.couple:
             return False
         return self.score in RANKED_BY_WEIGHTS or (
             self.distribution == "uniform_plus" and self.levels > 1 and self.holds("grows", self._layer_grew)
@@ -164,10 +186,7 @@ class PruneIterativeConfig(HasRounding, StartsDense):
             try:
                 budget = before.pruned(layers, self.distribution, share, self.count, within=budget)
             except UserError as error:
-                raise UserError(
-                    f"prune_fraction is {self.prune_fraction:g} at level {level} of {self.levels}, but {error}, or for "
-                    "fewer levels"
-                ) from None
+                raise UserError(f"{self.asked_at(level)}, but {error}, or for fewer levels") from None
             yield budget
 
 
@@ -207,22 +226,34 @@ class PruneIterative(Method):
     def check_start(self, density: float | None, *, compact: bool) -> None:
         super().check_start(density, compact=compact)
         if density is not None:
-            require_weight_pattern(self.config.pattern, density)
+            require_weight_pattern(self.config.pattern, density, couple=self.config.couple)
 
     def source(self) -> TrialConfig | None:
         return dense_source(self.config)
 
     def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
+        if self.config.couple:
+            return (coupled_share(model, (1 - self.config.prune_fraction) ** stage.level),)
         return (replace(self.config.asked_share(model, stage.level), of_start=True),)
 
     def check(self, model: nn.Module, data: DataHeader) -> None:
         config = self.config
+        if config.couple:
+            if not config.file_starts:
+                require_coupled(model, config.distribution, config.coupled_levels())
+            return
         layers = layers_with(facts_of(model, data), PATTERNS[config.pattern], config.model)
         require_untied(layers, config.model)
         if not config.file_starts:
             self._check_levels(layers, Budget.dense(layers, PATTERNS[config.pattern]))
 
+    def check_network(self, model: nn.Module) -> None:
+        if self.config.couple:
+            require_coupled(model, self.config.distribution, self.config.coupled_levels())
+
     def check_left(self, layers: Sequence[LeftLayer]) -> None:
+        if self.config.couple:  # see check_network
+            return
         pattern = PATTERNS[self.config.pattern]
         chosen = left_with(layers, pattern)
         self._check_levels(chosen, Budget.left(chosen, pattern))
@@ -230,7 +261,7 @@ class PruneIterative(Method):
     def _check_levels(self, layers: Sequence[Shaped], start: Budget) -> None:
         config, before = self.config, start
         for level, budget in enumerate(config.budgets(layers, start), start=1):
-            asked = f"prune_fraction is {config.prune_fraction:g} at level {level} of {config.levels}"
+            asked = config.asked_at(level)
             if budget.total == start.total and level < config.levels:
                 continue  # too few groups for a level of its own; the next one counts from the first network
             empty = DENSE in config.keep  # regrowth may fill layers
