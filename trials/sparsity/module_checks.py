@@ -92,4 +92,4 @@ def require_unwrapped(model: nn.Module) -> None:
     attributes = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
     kind = type(model).__name__
     if kind in attributes and isinstance(getattr(model, attributes[kind], None), nn.Module):
-        raise ValueError(f"{kind} is a wrapper, which cannot be made smaller: give its network, .{attributes[kind]}")
+        raise ValueError(f"{kind} is a wrapper, which cannot be traced: give its network, .{attributes[kind]}")

@@ -41,12 +41,8 @@ def prune(
     score: str = "magnitude",
     distribution: str = "global",
     pattern: str | Pattern = "weight",
-<<<<<<< HEAD
     layers: str | Collection[str] | None = None,
-=======
-    layers: Collection[str] | None = None,
     couple: bool = False,
->>>>>>> main
     seed: int = 0,
 ) -> Masks:
     """Prune a module's convolutions and linear layers in place to exactly ``density``.
@@ -59,14 +55,10 @@ def prune(
         score: a name in ``SCORES``: ``magnitude``, ``random`` or ``lamp``.
         distribution: a name in ``DISTRIBUTIONS``: ``global``, ``uniform``, ``uniform_plus`` or ``erk``.
         pattern: a name in ``PATTERNS``, such as ``weight`` or ``filter``, or :func:`n_of_m`.
-<<<<<<< HEAD
         layers: names of the layers to prune, or one name; None for all.
-=======
-        layers: names of the layers to prune; None for all.
         couple: with pattern ``filter``, remove filters over all layers that share them (a sum, a concatenation, heads
             of attention, hidden units), which :func:`compact` then leaves out. The density is a share of these units
             (:mod:`trials.sparsity.coupled`); torch.fx must be able to trace the module.
->>>>>>> main
         seed: of score ``random``.
 
     Returns:
@@ -80,35 +72,18 @@ def prune(
     if couple:
         return _prune_coupled(model, density, score, distribution, units, layers, seed)
     chosen = {_mask_name(name): layer for name, layer in _layers(model, units, layers).items()}
-<<<<<<< HEAD
-    masks = _masks(chosen, units, score, distribution, density, seed)
-    for name, layer in chosen.items():
-        torch_prune.custom_from_mask(layer, "weight", masks[name])  # type: ignore[no-untyped-call]
-    return masks
-
-
-def _masks(
-    layers: Mapping[str, Any], pattern: Pattern, score: str, distribution: str, density: float | None, seed: int
-) -> Masks:
-    """Return the masks of :func:`prune`, each on its layer's device."""
-    weights = comparable({name: _weight(layer) for name, layer in layers.items()})
-    before = {name: _kept_by_mask(layer).to(weights[name].device) for name, layer in layers.items()}
-    masks = masks_by_score(
-        SCORES[score],
-        weights,
-=======
     return _apply(_masks_alone(chosen, density, score, distribution, units, seed), chosen)
 
 
 def _masks_alone(
     layers: Mapping[str, Any], density: float | None, score: str, distribution: str, pattern: Pattern, seed: int
 ) -> Masks:
-    """Masks of units that lie in one layer each."""
-    before = {name: _kept_by_mask(layer) for name, layer in layers.items()}
-    return masks_by_score(
+    """Masks of units that lie in one layer each, on the layers' devices."""
+    weights = comparable({name: _weight(layer) for name, layer in layers.items()})
+    before = {name: _kept_by_mask(layer).to(weights[name].device) for name, layer in layers.items()}
+    masks = masks_by_score(
         SCORES[score],
-        {name: _weight(layer) for name, layer in layers.items()},
->>>>>>> main
+        weights,
         generator(seed, "score"),
         density=_density_within(density, before, pattern),
         pattern=pattern,
@@ -116,16 +91,13 @@ def _masks_alone(
         within=before,
         of_dense=True,
     )
-<<<<<<< HEAD
     return {name: masks[name].to(_weight(layer).device) for name, layer in layers.items()}
-=======
 
 
 def _apply(masks: Masks, layers: Mapping[str, Any]) -> Masks:
     for name, mask in masks.items():
         torch_prune.custom_from_mask(layers[name], "weight", mask)  # type: ignore[no-untyped-call]
     return masks
->>>>>>> main
 
 
 def _prune_coupled(
@@ -134,7 +106,7 @@ def _prune_coupled(
     score: str,
     distribution: str,
     pattern: Pattern,
-    layers: Collection[str] | None,
+    layers: str | Collection[str] | None,
     seed: int,
 ) -> Masks:
     """As :func:`prune` with ``couple``, whose units go over several layers."""
@@ -146,9 +118,9 @@ def _prune_coupled(
         if given not in allowed:
             raise ValueError(f"{kind} is {given!r}, but couple takes {' or '.join(map(repr, allowed))} only")
     if layers is not None:
-        raise ValueError(f"layers is {listed(layers)}, but couple goes over all layers of a group: leave out layers")
-    if density is None or not 0 < density <= 1:
-        raise ValueError(f"density is {density}, but must be in (0, 1]")
+        raise ValueError(f"layers is {layers!r}, but couple goes over all layers of a group: leave out layers")
+    density = _share(density)
+    require_unwrapped(model)
     chosen = {_mask_name(name): layer for name, layer in _layers(model, PATTERNS["weight"], None).items()}
     before = {name: _kept_by_mask(layer) for name, layer in chosen.items()}
     plain = make_permanent(_copied(model)) if any(_pruned(m, "weight_mask") for m in chosen.values()) else model
@@ -246,14 +218,20 @@ def _density_within(density: float | None, before: Masks, pattern: Pattern) -> f
     if pattern.density is not None and density not in (None, pattern.density):
         raise ValueError(f"density is {density}, but the pattern keeps {pattern.density:.4g}: leave out density")
     density = pattern.density if density is None else density
-    if isinstance(density, bool) or not isinstance(density, (int, float)) or not 0 < density <= 1:
-        raise ValueError(f"density is {density!r}, but must be a number in (0, 1]")
+    density = _share(density)
     units = [pattern.left(mask) for mask in before.values()]
     left, total = sum(int(unit.sum()) for unit in units), sum(unit.numel() for unit in units)
     if pattern.choose is None and nearest_count(density, total) > left:
         raise ValueError(
             f"density is {density}, but only {left / total:.4g} of {total} {pattern.name}s are left: give a lower one"
         )
+    return density
+
+
+def _share(density: object) -> float:
+    """Return a density. Raises ValueError if it is none."""
+    if isinstance(density, bool) or not isinstance(density, (int, float)) or not 0 < density <= 1:
+        raise ValueError(f"density is {density!r}, but must be a number in (0, 1]")
     return density
 
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import copy
 import io
-<<<<<<< HEAD
 from collections.abc import Callable
-=======
 from typing import Any
->>>>>>> main
 
 import pytest
 import torch
@@ -206,7 +203,6 @@ def test_what_cannot_be_traced_is_refused() -> None:
         sp.compact(Branching(), torch.ones(1, 4))
 
 
-<<<<<<< HEAD
 def tied() -> nn.Module:
     model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
     model[1].weight = model[0].weight
@@ -267,8 +263,10 @@ def test_wrapped_modules_are_pruned_within_and_made_smaller_by_themselves(wrap: 
     model = net()
     masks = sp.prune(wrap(model), density=0.5)
     assert sum(int(mask.sum()) for mask in masks.values()) == round(0.5 * sum(m.numel() for m in masks.values()))
-    with pytest.raises(ValueError, match="is a wrapper, which cannot be made smaller: give its network"):
+    with pytest.raises(ValueError, match="is a wrapper, which cannot be traced: give its network"):
         sp.compact(wrap(model), images())
+    with pytest.raises(ValueError, match="is a wrapper"):
+        sp.prune(wrap(net()), density=0.5, pattern="filter", couple=True)
     sp.compact(model, images())
 
 
@@ -291,7 +289,8 @@ def test_n_of_m_within_a_mask_keeps_at_most_n() -> None:
     then = sp.prune(layer, pattern="nm")["weight"]
     assert not (then & ~first).any()
     assert then.view(16, 4, 4).sum(-1).max() == 2
-=======
+
+
 class Added(nn.Module):
     """A convolution, and two whose sum a linear layer reads."""
 
@@ -348,7 +347,7 @@ def test_coupled_heads_and_hidden_units_of_transformers_go(library: str) -> None
         ({"pattern": "weight"}, "pattern is 'weight', but couple takes 'filter' only"),
         ({"distribution": "erk"}, "distribution is 'erk', but couple takes 'global' or 'uniform' only"),
         ({"layers": ["stem"]}, "leave out layers"),
-        ({"density": None}, "density is None, but must be in"),
+        ({"density": None}, "density is None, but must be a number in"),
         ({"density": 0.01}, "keeps 0 of 14 coupled units, but each of 2 groups must keep one"),
     ],
 )
@@ -362,4 +361,3 @@ def test_coupled_units_that_are_gone_do_not_return() -> None:
     sp.prune(model, density=0.3, pattern="filter", couple=True)
     with pytest.raises(ValueError, match=r"only 4 of 14 coupled units are left: give a lower one"):
         sp.prune(model, density=0.5, pattern="filter", couple=True)
->>>>>>> main

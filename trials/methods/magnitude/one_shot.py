@@ -102,10 +102,6 @@ class OneShotConfig(MayCouple, TakesNM, PruningConfig):
     def never_differs(self) -> bool:
         return self.density == 1 or self.couple or self.pattern == "nm"
 
-    @property
-    def ranks_units_anew(self) -> bool:
-        return super().ranks_units_anew and self.density < 1  # all of them stay, however they are ranked
-
     def levels_of(self, layers: Sequence[NamedShape]) -> Iterator[Budget]:
         return pruned_once(layers, self.pattern, self.distribution, self.density, self.count)
 
@@ -122,7 +118,7 @@ class OneShotConfig(MayCouple, TakesNM, PruningConfig):
 
     @property
     def ranks_units_anew(self) -> bool:
-        return not self.couple and super().ranks_units_anew
+        return self.density < 1 and not self.couple and super().ranks_units_anew  # at 1 all stay, however ranked
 
     def masks(self, net: Net, density: Density, level: int = 0) -> Masks:
         if not self.couple:
