@@ -13,14 +13,27 @@ from pydantic import Field, model_validator
 from trials.frozen import Frozen
 from trials.sparsity import PATTERNS, Pattern, n_of_m
 
+DEFAULT = (2, 4)
+
+
+def _n_and_m(value: Any) -> tuple[int, int]:
+    """Return N and M of ``[2, 4]`` or ``"2:4"``, which a grid can hold. Raises ValueError if they are none."""
+    parts = value.split(":") if isinstance(value, str) else value
+    if isinstance(parts, (list, tuple)) and len(parts) == 2:
+        text = [str(part).strip() for part in parts]  # so that neither 2.0 nor true is a number here
+        if all(part.isascii() and part.isdigit() for part in text) and 1 <= int(text[0]) < int(text[1]):
+            return int(text[0]), int(text[1])
+    raise ValueError(f"nm is {value!r}, but of every M weights N stay, 1 <= N < M: write [2, 4] or 2:4")
+
 
 class TakesNM(Frozen):
     """Fields of methods that prune by pattern ``nm`` beside others.
 
     Attributes:
         nm: with pattern ``nm``, N and M: of every M consecutive input channels, at every position of the kernel, the N
-            weights with the highest scores stay. Default: [2, 4]. Density is N / M and can be left out. Layers whose
-            number of input channels (of a group) is no multiple of M stay dense and are not counted.
+            weights with the highest scores stay. Default: [2, 4], also written ``"2:4"``. Density is N / M and can be
+            left out. Layers whose number of input channels (of a group) is no multiple of M stay dense and are not
+            counted.
     """
 
     nm: tuple[int, int] | None = Field(default=None, strict=False)
@@ -31,24 +44,22 @@ class TakesNM(Frozen):
         if not isinstance(content, Mapping):
             return content
         found = dict(content)
-        if found.get("nm") is not None:
-            found.setdefault("pattern", "nm")
-        if found.get("pattern") == "nm":
-            nm = found["nm"] = [2, 4] if found.get("nm") is None else found["nm"]
-            if isinstance(nm, (list, tuple)) and len(nm) == 2 and all(isinstance(n, int) and n > 0 for n in nm):
-                found.setdefault("density", nm[0] / nm[1])
+        if found.get("nm") is None:
+            if found.get("pattern") != "nm":
+                return content
+            found["nm"] = DEFAULT
+        n, m = found["nm"] = _n_and_m(found["nm"])
+        if found.setdefault("pattern", "nm") != "nm":
+            raise ValueError(f"nm is {[n, m]}, but pattern is {found['pattern']!r}: give pattern nm, or leave out nm")
+        if found.get("density") is None:
+            found["density"] = n / m
         return found
 
     @model_validator(mode="after")
     def _agrees_with_nm(self) -> TakesNM:
-        pattern, density = getattr(self, "pattern"), getattr(self, "density")  # noqa: B009  fields of the subclasses
         if self.nm is None:
             return self
-        n, m = self.nm
-        if pattern != "nm":
-            raise ValueError(f"nm is {[n, m]}, but pattern is {pattern!r}: give pattern nm, or leave out nm")
-        if not 1 <= n < m:
-            raise ValueError(f"nm is {[n, m]}, but of M weights N stay, so that 1 <= N < M: give for example [2, 4]")
+        (n, m), density = self.nm, getattr(self, "density")  # noqa: B009  a field of the subclasses
         if abs(density - n / m) > 1e-9:
             raise ValueError(
                 f"density is {density}, but nm {[n, m]} keeps {n / m:.4g}: leave out density, or change nm"

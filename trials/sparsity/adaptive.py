@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from trials.sparsity.module_checks import require_values
+
 EPS = 1e-6
 MOST = 5.0
 """Upper clamp of thresholds, in standard deviations."""
@@ -117,9 +119,8 @@ def sparsify_adaptive(
     parameter that is trained is ``layer.parametrizations.weight.original``. Layers that have a threshold keep it.
 
     Args:
-        model: any module; changed in place. Conv2d and Linear layers are pruned wherever they are in it.
-        sparsity: T, which sets the initial threshold: that of Gaussian weights of sparsity 0.6 T, or T if thresholds
-            are not trained.
+        model: any module; its Conv2d and Linear layers are changed in place.
+        sparsity: T; the first threshold is that of Gaussian weights of sparsity 0.6 T, or T if it is not trained.
         threshold: the initial threshold itself, in standard deviations, in [0, 5].
         trainable: whether thresholds are trained; if not, they keep their value.
         min_weights: layers with fewer weights stay as they are.
@@ -128,9 +129,10 @@ def sparsify_adaptive(
         The trained thresholds, scalars, for an optimiser with a hundredth of the rate, as released, and no decay.
 
     Raises:
-        ValueError: sparsity or threshold is out of range, or a weight is masked or parametrized otherwise.
+        ValueError: sparsity or threshold is out of range, or a weight has no values, or is masked or parametrized.
     """
     _require_sparsity(sparsity)
+    require_values(model)
     r = threshold_of((0.6 if trainable else 1.0) * sparsity) if threshold is None else threshold
     if not 0 <= r <= MOST:
         raise ValueError(f"threshold is {threshold}, but must be in [0, {MOST:g}] standard deviations")

@@ -23,6 +23,13 @@ from trials.sparsity.counts import nearest_count
 from trials.sparsity.coupled import COUPLED_DISTRIBUTIONS, COUPLED_SCORES, coupled_masks, units_left
 from trials.sparsity.distributions import DISTRIBUTIONS
 from trials.sparsity.masks import Masks, masks_by_score
+from trials.sparsity.module_checks import (
+    comparable,
+    require_own_weights,
+    require_plain_weights,
+    require_unwrapped,
+    require_values,
+)
 from trials.sparsity.patterns import PATTERNS, Pattern
 from trials.sparsity.scores import SCORES
 
@@ -34,7 +41,7 @@ def prune(
     score: str = "magnitude",
     distribution: str = "global",
     pattern: str | Pattern = "weight",
-    layers: Collection[str] | None = None,
+    layers: str | Collection[str] | None = None,
     couple: bool = False,
     seed: int = 0,
 ) -> Masks:
@@ -44,11 +51,11 @@ def prune(
     already stays pruned, and counts.
 
     Args:
-        density: share of the layers' units to keep, in (0, 1]. Pattern ``nm`` implies it.
+        density: share of the layers' units to keep, in (0, 1]. Pattern ``nm`` implies it, or less where masks do.
         score: a name in ``SCORES``: ``magnitude``, ``random`` or ``lamp``.
         distribution: a name in ``DISTRIBUTIONS``: ``global``, ``uniform``, ``uniform_plus`` or ``erk``.
         pattern: a name in ``PATTERNS``, such as ``weight`` or ``filter``, or :func:`n_of_m`.
-        layers: names of the layers to prune; None for all.
+        layers: names of the layers to prune, or one name; None for all.
         couple: with pattern ``filter``, remove filters over all layers that share them (a sum, a concatenation, heads
             of attention, hidden units), which :func:`compact` then leaves out. The density is a share of these units
             (:mod:`trials.sparsity.coupled`); torch.fx must be able to trace the module.
@@ -58,7 +65,8 @@ def prune(
         The masks, bool, by weight name.
 
     Raises:
-        ValueError: a name is unknown, a layer cannot be pruned, or the density is out of range or above what is left.
+        ValueError: a name is unknown, a layer cannot be pruned (its weight is shared, computed, without values or not
+            finite), or the density is out of range or above what is left.
     """
     units = _named_parts(score, distribution, pattern)
     if couple:
@@ -70,11 +78,12 @@ def prune(
 def _masks_alone(
     layers: Mapping[str, Any], density: float | None, score: str, distribution: str, pattern: Pattern, seed: int
 ) -> Masks:
-    """Masks of units that lie in one layer each."""
-    before = {name: _kept_by_mask(layer) for name, layer in layers.items()}
-    return masks_by_score(
+    """Masks of units that lie in one layer each, each on its layer's device."""
+    weights = comparable({name: _weight(layer) for name, layer in layers.items()})
+    before = {name: _kept_by_mask(layer).to(weights[name].device) for name, layer in layers.items()}
+    masks = masks_by_score(
         SCORES[score],
-        {name: _weight(layer) for name, layer in layers.items()},
+        weights,
         generator(seed, "score"),
         density=_density_within(density, before, pattern),
         pattern=pattern,
@@ -82,6 +91,7 @@ def _masks_alone(
         within=before,
         of_dense=True,
     )
+    return {name: masks[name].to(_weight(layer).device) for name, layer in layers.items()}
 
 
 def _apply(masks: Masks, layers: Mapping[str, Any]) -> Masks:
@@ -140,6 +150,7 @@ def density(model: nn.Module) -> float:
     A weight counts as kept where its mask (``weight_mask``) keeps it, where its threshold
     (:func:`~trials.sparsity.adaptive.sparsify_adaptive`) does, or, in a layer without either, where it is not zero.
     """
+    require_values(model)
     kept = [_kept(layer) for layer in _found(model).values()]
     total = sum(mask.numel() for mask in kept)
     return sum(int(mask.sum()) for mask in kept) / total if total else 1.0
@@ -169,9 +180,14 @@ def compact(model: nn.Module, example: Tensor) -> nn.Module:
         example: a batch that the module takes; the copy's outputs for it are compared with the module's.
 
     Raises:
-        ValueError: the module's forward pass cannot be traced by torch.fx, or the outputs differ.
+        ValueError: the forward pass cannot be traced by torch.fx, the module wraps another, or its weights have
+            no values yet or are computed by other parametrizations than thresholds.
+        AssertionError: the outputs differ.
     """
+    require_unwrapped(model)
+    require_values(model)
     smaller = make_permanent(_copied(model)).eval()
+    require_plain_weights(_found(smaller))
     with torch.no_grad():
         before = smaller(example)
         try:
@@ -202,44 +218,38 @@ def _density_within(density: float | None, before: Masks, pattern: Pattern) -> f
     if pattern.density is not None and density not in (None, pattern.density):
         raise ValueError(f"density is {density}, but the pattern keeps {pattern.density:.4g}: leave out density")
     density = pattern.density if density is None else density
-    if density is None or not 0 < density <= 1:
-        raise ValueError(f"density is {density}, but must be in (0, 1]")
+    if isinstance(density, bool) or not isinstance(density, (int, float)) or not 0 < density <= 1:
+        raise ValueError(f"density is {density!r}, but must be a number in (0, 1]")
     units = [pattern.left(mask) for mask in before.values()]
     left, total = sum(int(unit.sum()) for unit in units), sum(unit.numel() for unit in units)
-    if nearest_count(density, total) > left:
+    if pattern.choose is None and nearest_count(density, total) > left:
         raise ValueError(
             f"density is {density}, but only {left / total:.4g} of {total} {pattern.name}s are left: give a lower one"
         )
     return density
 
 
-def _layers(model: nn.Module, pattern: Pattern, only: Collection[str] | None) -> dict[str, Any]:
+def _layers(model: nn.Module, pattern: Pattern, only: str | Collection[str] | None) -> dict[str, Any]:
     """Return the modules to prune, by name. Raises ValueError if one of them cannot be pruned."""
-    found = {name: layer for name, layer in _found(model).items() if pattern.prunes(_size(layer))}
-    if only is not None:
-        unknown = [name for name in only if name not in found]
-        if unknown:
-            raise ValueError(
-                f"layers has {listed(unknown)}, which the pattern cannot prune: name some of {listed(found)}"
-            )
-        found = {name: layer for name, layer in found.items() if name in only}
+    require_values(model)
+    named = [only] if isinstance(only, str) else only
+    known = {name: layer for name, layer in _found(model).items() if pattern.linear or isinstance(layer, nn.Conv2d)}
+    chosen = {name: layer for name, layer in known.items() if named is None or name in named}
+    require_own_weights(model, chosen)
+    found = {name: layer for name, layer in chosen.items() if pattern.prunes(layer.weight.shape)}
+    unknown = [name for name in named or () if name not in found]
+    if unknown:
+        can = [name for name in known if name in found or name not in chosen]
+        raise ValueError(f"layers has {listed(unknown)}, which the pattern cannot prune: name some of {listed(can)}")
     if not found:
-        raise ValueError(f"{type(model).__name__} has no layer that the pattern can prune")
-    parametrized = [name for name, layer in found.items() if parametrize.is_parametrized(layer, "weight")]
-    if parametrized:
-        raise ValueError(f"{listed(parametrized)} are parametrized and cannot have masks: call make_permanent first")
+        kinds = "Conv2d or Linear" if pattern.linear else "Conv2d"
+        inputs = f" with a multiple of {pattern.multiple} input channels" if pattern.multiple > 1 else ""
+        raise ValueError(f"{type(model).__name__} has no layer that pattern {pattern.name} prunes: no {kinds}{inputs}")
     return found
 
 
 def _found(model: nn.Module) -> dict[str, Any]:
     return {name: module for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
-
-
-def _size(layer: Any) -> torch.Size:
-    """Shape of a layer's weight, without computing a parametrized one."""
-    parametrized = parametrize.is_parametrized(layer, "weight")
-    size: torch.Size = (layer.parametrizations["weight"].original if parametrized else layer.weight).shape
-    return size
 
 
 def _mask_name(layer: str) -> str:

@@ -110,7 +110,12 @@ def n_of_m(n: int, m: int) -> Pattern:
     """Return the pattern N:M: n of every m consecutive input channels stay, for every row and kernel position.
 
     This is what the kernels of ``torch.sparse.to_sparse_semi_structured`` take, for n = 2 and m = 4.
+
+    Raises:
+        ValueError: not 1 <= n < m.
     """
+    if not 1 <= n < m:
+        raise ValueError(f"n and m are {n} and {m}, but of every m weights n stay, so that 1 <= n < m: give 2 and 4")
     return Pattern("nm", _weight, linear=True, choose=partial(_best_of, n, m), density=n / m, multiple=m)
 
 

@@ -145,6 +145,7 @@ UNKNOWN = {"dataset": "folder", "data_dir": "/elsewhere"}
         ("one_shot", {"density": 0.5, "pattern": "filter"}, {}),
         ("one_shot", {"density": 0.5, "pattern": "filter", "score": "random"}, RANKS),
         ("one_shot", {"density": 0.5, "pattern": "filter", "score": "lamp"}, RANKS),
+        ("one_shot", {"density": 1.0, "pattern": "filter", "score": "lamp"}, {}),  # all stay, however they are ranked
         ("one_shot", {"density": 0.05, "score": "random"}, {}),
         ("bip", {"density": 0.2}, ROUNDS),
         ("bip", {"density": 0.2, "variant": "original"}, {}),  # rounds as released

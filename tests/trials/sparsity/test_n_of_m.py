@@ -69,7 +69,7 @@ def test_a_mask_that_is_there_is_kept_to() -> None:
 def test_another_density_is_refused() -> None:
     with pytest.raises(ValueError, match=r"density is 0\.3, but the pattern keeps 0\.5: leave out density"):
         sp.prune(nn.Linear(8, 8), density=0.3, pattern="nm")
-    with pytest.raises(ValueError, match="Linear has no layer that the pattern can prune"):
+    with pytest.raises(ValueError, match="pattern nm prunes: no Conv2d or Linear with a multiple of 4"):
         sp.prune(nn.Linear(6, 6), pattern="nm")
 
 
@@ -103,7 +103,7 @@ def test_trials_keep_n_of_m_through_training(config: dict[str, Any], tmp_path: P
 
 
 def test_the_density_is_implied_and_named_once() -> None:
-    ways = [{"nm": [2, 4]}, {"pattern": "nm"}, {"pattern": "nm", "nm": [2, 4], "density": 0.5}]
+    ways = [{"nm": [2, 4]}, {"nm": "2:4"}, {"pattern": "nm"}, {"pattern": "nm", "nm": [2, 4], "density": 0.5}]
     configs: list[Any] = [parse({**DIGITS, "method": "one_shot", **way}) for way in ways]
     assert {config.density for config in configs} == {0.5}
     assert len({config.id for config in configs}) == 1
@@ -115,8 +115,12 @@ def test_the_density_is_implied_and_named_once() -> None:
     [
         ({"method": "one_shot", "nm": [2, 4], "density": 0.3}, "density is 0.3, but nm [2, 4] keeps 0.5"),
         ({"method": "one_shot", "nm": [2, 4], "pattern": "weight", "density": 0.5}, "but pattern is 'weight'"),
-        ({"method": "one_shot", "nm": [4, 4]}, "so that 1 <= N < M"),
-        ({"method": "bip", "nm": [0, 4], "density": 0.5}, "so that 1 <= N < M"),
+        ({"method": "one_shot", "nm": [2, 4], "pattern": "weight"}, "but pattern is 'weight'"),
+        *(
+            ({"method": method, "nm": nm}, f"nm is {nm!r}, but of every M weights N stay, 1 <= N < M: write [2, 4]")
+            for method in ("one_shot", "bip", "hydra")
+            for nm in ([4, 4], [0, 4], [4, 2], [2], 4, "2-4", "2:", [2.0, 4], [True, 4], [-1, 4])
+        ),
         ({"method": "one_shot", "nm": [2, 4], "distribution": "erk"}, "leave out distribution"),
         ({"method": "imp", "pattern": "nm"}, "imp prunes pattern 'weight' only"),
     ],

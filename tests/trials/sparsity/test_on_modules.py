@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -157,14 +158,14 @@ def test_equal_seeds_draw_equal_masks() -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"density": 0}, r"density is 0, but must be in \(0, 1\]"),
-        ({"density": 1.5}, r"density is 1.5, but must be in \(0, 1\]"),
+        ({"density": 0}, r"density is 0, but must be a number in \(0, 1\]"),
+        ({"density": 1.5}, r"density is 1.5, but must be a number in \(0, 1\]"),
         ({"density": 0.5, "score": "lapm"}, "score is 'lapm', but must be one of"),
         ({"density": 0.5, "pattern": "row"}, "pattern is 'row', but must be one of"),
         ({"density": 0.5, "distribution": "even"}, "distribution is 'even', but must be one of"),
         ({"density": 0.5, "layers": ["fc"]}, "layers has fc, which the pattern cannot prune: name some of stem"),
         ({"density": 0.5, "layers": ["head"], "pattern": "filter"}, "layers has head, which the pattern cannot prune"),
-        ({"density": 0.5, "layers": []}, "Joined has no layer that the pattern can prune"),
+        ({"density": 0.5, "layers": []}, "Joined has no layer that pattern weight prunes"),
     ],
 )
 def test_what_cannot_be_is_refused(asked: dict[str, object], message: str) -> None:
@@ -184,7 +185,7 @@ def test_more_than_is_left_is_refused() -> None:
 def test_masks_and_thresholds_do_not_mix() -> None:
     model = net()
     sp.sparsify_adaptive(model, min_weights=10)
-    with pytest.raises(ValueError, match="are parametrized and cannot have masks: call make_permanent first"):
+    with pytest.raises(ValueError, match=r"are parametrized: make them plain first \(sp.make_permanent"):
         sp.prune(model, density=0.5)
     sp.prune(sp.make_permanent(model), density=0.2)
 
@@ -272,3 +273,89 @@ def test_coupled_units_that_are_gone_do_not_return() -> None:
     sp.prune(model, density=0.3, pattern="filter", couple=True)
     with pytest.raises(ValueError, match=r"only 4 of 14 coupled units are left: give a lower one"):
         sp.prune(model, density=0.5, pattern="filter", couple=True)
+
+
+def tied() -> nn.Module:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    model[1].weight = model[0].weight
+    return model
+
+
+def lazy() -> nn.Module:
+    return nn.Sequential(nn.LazyConv2d(8, 3), nn.LazyLinear(4))
+
+
+def meta() -> nn.Module:
+    with torch.device("meta"):
+        return nn.Sequential(nn.Conv2d(3, 8, 3))
+
+
+def normalised(norm: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 8, 3), norm(nn.Conv2d(8, 8, 3)))
+
+
+def not_finite() -> nn.Module:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3))
+    nn.init.constant_(model[0].weight, torch.nan)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "rule"),
+    [
+        (tied, "layers 0, 1 share weights with other modules"),
+        (lazy, "run a forward pass first"),
+        (meta, "0.weight, 0.bias are on the meta device, without values"),
+        (lambda: normalised(nn.utils.parametrizations.weight_norm), "layers 1 are parametrized"),
+        (lambda: normalised(nn.utils.spectral_norm), "layers 1 have weights that a hook computes"),
+        (not_finite, "layers 0 have weights that are NaN or infinite"),
+        (lambda: nn.Conv1d(3, 8, 3), "Conv1d has no layer that pattern weight prunes: no Conv2d or Linear"),
+    ],
+    ids=["tied", "lazy", "meta", "parametrized", "hook", "nan", "conv1d"],
+)
+def test_what_cannot_be_pruned_is_refused_before_anything_changes(make: Callable[[], nn.Module], rule: str) -> None:
+    model = make()
+    before = list(dict(model.named_parameters()))
+    with pytest.raises(ValueError, match=rule):
+        sp.prune(model, density=0.5)
+    assert list(dict(model.named_parameters())) == before
+
+
+@pytest.mark.parametrize("make", [lazy, meta])
+@pytest.mark.parametrize("piece", [sp.density, sp.sparsify_adaptive, lambda model: sp.compact(model, images())])
+def test_every_piece_refuses_parameters_without_values(
+    make: Callable[[], nn.Module], piece: Callable[[nn.Module], object]
+) -> None:
+    with pytest.raises(ValueError, match=r"not initialised yet|without values"):
+        piece(make())
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda model: torch.compile(model, backend="eager")])
+def test_wrapped_modules_are_pruned_within_and_made_smaller_by_themselves(wrap: Callable[..., nn.Module]) -> None:
+    model = net()
+    masks = sp.prune(wrap(model), density=0.5)
+    assert sum(int(mask.sum()) for mask in masks.values()) == round(0.5 * sum(m.numel() for m in masks.values()))
+    with pytest.raises(ValueError, match="is a wrapper, which cannot be made smaller: give its network"):
+        sp.compact(wrap(model), images())
+    sp.compact(model, images())
+
+
+def test_layers_of_several_precisions_are_ranked_together() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8).double())
+    reference = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)).double()
+    reference.load_state_dict(model.state_dict())
+    masks, expected = (sp.prune(one, density=0.5) for one in (model, reference))
+    assert all(torch.equal(mask, expected[name]) for name, mask in masks.items())
+
+
+def test_one_layer_may_be_named_as_text() -> None:
+    model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(12)))
+    assert list(sp.prune(model, density=0.5, layers="11")) == ["11.weight"]
+
+
+def test_n_of_m_within_a_mask_keeps_at_most_n() -> None:
+    layer = nn.Linear(16, 16)
+    first = sp.prune(layer, density=0.3)["weight"]
+    then = sp.prune(layer, pattern="nm")["weight"]
+    assert not (then & ~first).any()
+    assert then.view(16, 4, 4).sum(-1).max() == 2
