@@ -78,7 +78,7 @@ def prune(
 def _masks_alone(
     layers: Mapping[str, Any], density: float | None, score: str, distribution: str, pattern: Pattern, seed: int
 ) -> Masks:
-    """Masks of units that lie in one layer each, on the layers' devices."""
+    """Masks of units that lie in one layer each, each on its layer's device."""
     weights = comparable({name: _weight(layer) for name, layer in layers.items()})
     before = {name: _kept_by_mask(layer).to(weights[name].device) for name, layer in layers.items()}
     masks = masks_by_score(

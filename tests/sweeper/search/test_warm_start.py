@@ -60,8 +60,8 @@ def test_results_of_the_same_search_are_observations(tmp_path: Path, earlier: Sw
 def test_trials_of_another_revision_only_give_points(
     tmp_path: Path, earlier: SweepFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    denser = Revised("data", 2, lambda config: getattr(config, "density", 1) > 0.4, "its images were upside down")
-    monkeypatch.setattr(revisions, "REVISED", (denser,))
+    denser = Revised("data", 9, lambda config: getattr(config, "density", 1) > 0.4, "its images were upside down")
+    monkeypatch.setattr(revisions, "REVISED", (*revisions.REVISED, denser))
     warm = warm_start(*later(tmp_path))
     assert {key: (len(cell.observations), len(cell.points)) for key, cell in warm.items()} == {
         "density=0.5": (0, 3),

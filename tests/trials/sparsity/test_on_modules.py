@@ -203,6 +203,79 @@ def test_what_cannot_be_traced_is_refused() -> None:
         sp.compact(Branching(), torch.ones(1, 4))
 
 
+class Added(nn.Module):
+    """A convolution, and two whose sum a linear layer reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.one, self.two = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 6, 3), nn.Conv2d(8, 6, 3)
+        self.fc = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        return self.fc((self.one(x) + self.two(x)).mean((2, 3)))
+
+
+def transformer(library: str) -> tuple[nn.Module, Tensor]:
+    found = pytest.importorskip(library, reason=f"{library} is not installed, so its transformer is not tested")
+    if library == "timm":
+        return found.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=2, num_classes=5), IMAGES
+    sizes = {"num_layers": 2, "num_heads": 4, "hidden_dim": 16, "mlp_dim": 24, "num_classes": 5}
+    return found.models.VisionTransformer(32, 8, **sizes), IMAGES
+
+
+IMAGES = torch.rand(2, 3, 32, 32)
+
+
+def test_coupled_filters_go_over_a_sum_and_the_compact_copy_computes_the_same() -> None:
+    model, x = Added().eval(), torch.rand(2, 1, 8, 8)
+    masks = sp.prune(model, density=0.5, pattern="filter", couple=True, distribution="uniform")
+    gone = [~masks[name].flatten(1).any(1) for name in ("one.weight", "two.weight")]
+    assert torch.equal(*gone)
+    assert int(gone[0].sum()) == 3
+    smaller = sp.compact(model, x)
+    assert (smaller.stem.out_channels, smaller.one.out_channels, smaller.two.out_channels) == (4, 3, 3)
+    torch.testing.assert_close(smaller(x), model(x))
+    again = sp.prune(model, density=0.3, pattern="filter", couple=True)
+    assert not any((mask & ~masks[name]).any() for name, mask in again.items())
+    units = units_of(smaller)
+    assert sum(p.numel() for p in sp.compact(model, x).parameters()) < sum(p.numel() for p in smaller.parameters())
+    assert len(units.group) == 7
+
+
+@pytest.mark.parametrize("library", ["torchvision", "timm"])
+def test_coupled_heads_and_hidden_units_of_transformers_go(library: str) -> None:
+    torch.manual_seed(0)
+    model, x = transformer(library)
+    before = sum(p.numel() for p in model.parameters())
+    sp.prune(model.eval(), density=0.5, pattern="filter", couple=True, distribution="uniform")
+    smaller = sp.compact(model, x)
+    assert sum(p.numel() for p in smaller.parameters()) < 0.75 * before
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"pattern": "weight"}, "pattern is 'weight', but couple takes 'filter' only"),
+        ({"distribution": "erk"}, "distribution is 'erk', but couple takes 'global' or 'uniform' only"),
+        ({"layers": ["stem"]}, "leave out layers"),
+        ({"density": None}, "density is None, but must be a number in"),
+        ({"density": "0.5"}, "density is '0.5', but must be a number in"),
+        ({"density": 0.01}, "keeps 0 of 14 coupled units, but each of 2 groups must keep one"),
+    ],
+)
+def test_what_cannot_be_coupled_is_refused(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        sp.prune(Added(), **{"density": 0.5, "pattern": "filter", "couple": True, **fields})
+
+
+def test_coupled_units_that_are_gone_do_not_return() -> None:
+    model = Added()
+    sp.prune(model, density=0.3, pattern="filter", couple=True)
+    with pytest.raises(ValueError, match=r"only 4 of 14 coupled units are left: give a lower one"):
+        sp.prune(model, density=0.5, pattern="filter", couple=True)
+
+
 def tied() -> nn.Module:
     model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
     model[1].weight = model[0].weight
@@ -289,75 +362,3 @@ def test_n_of_m_within_a_mask_keeps_at_most_n() -> None:
     then = sp.prune(layer, pattern="nm")["weight"]
     assert not (then & ~first).any()
     assert then.view(16, 4, 4).sum(-1).max() == 2
-
-
-class Added(nn.Module):
-    """A convolution, and two whose sum a linear layer reads."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.one, self.two = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 6, 3), nn.Conv2d(8, 6, 3)
-        self.fc = nn.Linear(6, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.stem(x))
-        return self.fc((self.one(x) + self.two(x)).mean((2, 3)))
-
-
-def transformer(library: str) -> tuple[nn.Module, Tensor]:
-    found = pytest.importorskip(library, reason=f"{library} is not installed, so its transformer is not tested")
-    if library == "timm":
-        return found.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=2, num_classes=5), IMAGES
-    sizes = {"num_layers": 2, "num_heads": 4, "hidden_dim": 16, "mlp_dim": 24, "num_classes": 5}
-    return found.models.VisionTransformer(32, 8, **sizes), IMAGES
-
-
-IMAGES = torch.rand(2, 3, 32, 32)
-
-
-def test_coupled_filters_go_over_a_sum_and_the_compact_copy_computes_the_same() -> None:
-    model, x = Added().eval(), torch.rand(2, 1, 8, 8)
-    masks = sp.prune(model, density=0.5, pattern="filter", couple=True, distribution="uniform")
-    gone = [~masks[name].flatten(1).any(1) for name in ("one.weight", "two.weight")]
-    assert torch.equal(*gone)
-    assert int(gone[0].sum()) == 3
-    smaller = sp.compact(model, x)
-    assert (smaller.stem.out_channels, smaller.one.out_channels, smaller.two.out_channels) == (4, 3, 3)
-    torch.testing.assert_close(smaller(x), model(x))
-    again = sp.prune(model, density=0.3, pattern="filter", couple=True)
-    assert not any((mask & ~masks[name]).any() for name, mask in again.items())
-    units = units_of(smaller)
-    assert sum(p.numel() for p in sp.compact(model, x).parameters()) < sum(p.numel() for p in smaller.parameters())
-    assert len(units.group) == 7
-
-
-@pytest.mark.parametrize("library", ["torchvision", "timm"])
-def test_coupled_heads_and_hidden_units_of_transformers_go(library: str) -> None:
-    torch.manual_seed(0)
-    model, x = transformer(library)
-    before = sum(p.numel() for p in model.parameters())
-    sp.prune(model.eval(), density=0.5, pattern="filter", couple=True, distribution="uniform")
-    smaller = sp.compact(model, x)
-    assert sum(p.numel() for p in smaller.parameters()) < 0.75 * before
-
-
-@pytest.mark.parametrize(
-    ("fields", "said"),
-    [
-        ({"pattern": "weight"}, "pattern is 'weight', but couple takes 'filter' only"),
-        ({"distribution": "erk"}, "distribution is 'erk', but couple takes 'global' or 'uniform' only"),
-        ({"layers": ["stem"]}, "leave out layers"),
-        ({"density": None}, "density is None, but must be a number in"),
-        ({"density": 0.01}, "keeps 0 of 14 coupled units, but each of 2 groups must keep one"),
-    ],
-)
-def test_what_cannot_be_coupled_is_refused(fields: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        sp.prune(Added(), **{"density": 0.5, "pattern": "filter", "couple": True, **fields})
-
-
-def test_coupled_units_that_are_gone_do_not_return() -> None:
-    model = Added()
-    sp.prune(model, density=0.3, pattern="filter", couple=True)
-    with pytest.raises(ValueError, match=r"only 4 of 14 coupled units are left: give a lower one"):
-        sp.prune(model, density=0.5, pattern="filter", couple=True)

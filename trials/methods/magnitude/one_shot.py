@@ -102,6 +102,11 @@ class OneShotConfig(MayCouple, TakesNM, PruningConfig):
     def never_differs(self) -> bool:
         return self.density == 1 or self.couple or self.pattern == "nm"
 
+    @property
+    def ranks_units_anew(self) -> bool:
+        # with density 1 all units stay, however they are ranked; coupled units have scores of their own
+        return super().ranks_units_anew and self.density < 1 and not self.couple
+
     def levels_of(self, layers: Sequence[NamedShape]) -> Iterator[Budget]:
         return pruned_once(layers, self.pattern, self.distribution, self.density, self.count)
 
@@ -115,10 +120,6 @@ class OneShotConfig(MayCouple, TakesNM, PruningConfig):
         """The share that ``density`` is of what ``masks`` keep; ``density`` itself without masks."""
         sizes = (sum(int(mask.sum()) for mask in masks.values()), sum(mask.numel() for mask in masks.values()))
         return self.share_within(*sizes) if masks else self.density
-
-    @property
-    def ranks_units_anew(self) -> bool:
-        return self.density < 1 and not self.couple and super().ranks_units_anew  # at 1 all stay, however ranked
 
     def masks(self, net: Net, density: Density, level: int = 0) -> Masks:
         if not self.couple:
