@@ -169,7 +169,7 @@ def test_list_spaces(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--list-spaces"]) == COMPLETE
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines] == SPACES
-    assert all("profiles: demo" in line for line in lines)
+    assert all("demo" in line.partition("profiles: ")[2] for line in lines)
 
 
 @pytest.mark.parametrize("name", SPACES)
