@@ -26,7 +26,6 @@ from trials.sparsity.masks import Masks, masks_by_score
 from trials.sparsity.module_checks import (
     comparable,
     require_own_weights,
-    require_plain_weights,
     require_unwrapped,
     require_values,
 )
@@ -174,20 +173,19 @@ def compact(model: nn.Module, example: Tensor) -> nn.Module:
     """Return a physically smaller copy of a module that computes the same, in evaluation mode.
 
     Filters go that no layer reads, that emit zeros, or that emit another constant which the layers behind can add
-    themselves (:mod:`trials.compact.silent`). Filters stay whose removal would change an output.
+    themselves (:mod:`trials.compact.silent`). Filters stay whose removal would change an output, and layers whose
+    weight is computed, by a parametrization or a hook, stay whole.
 
     Args:
         example: a batch that the module takes; the copy's outputs for it are compared with the module's.
 
     Raises:
-        ValueError: the forward pass cannot be traced by torch.fx, the module wraps another, or its weights have
-            no values yet or are computed by other parametrizations than thresholds.
+        ValueError: torch.fx cannot trace the forward pass, the module wraps another, or weights have no values yet.
         AssertionError: the outputs differ.
     """
     require_unwrapped(model)
     require_values(model)
     smaller = make_permanent(_copied(model)).eval()
-    require_plain_weights(_found(smaller))
     with torch.no_grad():
         before = smaller(example)
         try:

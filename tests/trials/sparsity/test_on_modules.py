@@ -362,3 +362,13 @@ def test_n_of_m_within_a_mask_keeps_at_most_n() -> None:
     then = sp.prune(layer, pattern="nm")["weight"]
     assert not (then & ~first).any()
     assert then.view(16, 4, 4).sum(-1).max() == 2
+
+
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.spectral_norm])
+def test_layers_that_compute_their_weight_stay_whole_in_a_compact_copy(norm: Callable[[nn.Module], nn.Module]) -> None:
+    layers = [norm(nn.Conv2d(3, 8, 3)), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)]
+    model = nn.Sequential(*layers).double().eval()
+    sp.prune(model, density=0.5, pattern="filter", distribution="uniform", layers=["2"])
+    smaller = sp.compact(model, images())
+    assert [smaller[i].weight.shape[0] for i in (0, 2, 4)] == [8, 4, 4]
+    torch.testing.assert_close(smaller(images()), model(images()))
