@@ -110,10 +110,10 @@ def confirmed_of(
     return Confirmed(objective, found.asked, found.trials, outside, missed_by(best, constraints) != 0)
 
 
-def searched_values(best: Sequence[Row], search: Sequence[str]) -> str:
-    """What the best trials have in the searched fields, as one text; fields that none of them has are left out."""
+def searched_values(best: Sequence[Row], search: Sequence[str], *, absent: bool = False) -> str:
+    """What the best trials have in the searched fields, as one text; ``absent``: with fields that none of them has."""
     columns = {path: [trial.get(config_column(path)) for trial in best] for path in search}
-    there = {path: values for path, values in columns.items() if any(value is not None for value in values)}
+    there = {path: values for path, values in columns.items() if absent or any(value is not None for value in values)}
     return "  ".join(f"{path}={_joined(values)}" for path, values in there.items())
 
 

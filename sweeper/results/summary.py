@@ -225,7 +225,7 @@ def _group_rows(
         "kind": "group",
         **values,
         "density_asked": _agreed([trial.get(config_column("density")) for trial in trials]),
-        "best": searched_values(best, search),
+        "best": searched_values(best, search, absent=True) if best else "",
         "trials": len(trials),
         "done": sum(status in FINISHED for status in statuses),
         "failed": statuses.count("failed"),
