@@ -11,6 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from trials.commands.arguments import at_least_1, real_number, writing
 from trials.commands.pretrained_accuracy import (
     PATTERN_NAMES,
     PRUNE_TYPES,
@@ -61,10 +62,8 @@ def evaluate_command(arguments: list[str]) -> int:
     if options.to is None:
         sys.stdout.write(text)
     else:
-        try:
+        with writing(options.to):
             files.write(options.to, text.encode())
-        except OSError as error:
-            raise UserError(f"to is '{options.to}', but must be a file that can be written ({error})") from None
         print(f"{options.to} holds {len(rows)} rows over {rows[0]['images']} images")
     return 0
 
@@ -97,9 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--weights", action="append", default=[], metavar="NETWORK=FILE", help="weights to use instead of torchvision's"
     )
-    parser.add_argument("--batch-size", type=_positive, default=256)
-    parser.add_argument("--resize", type=_positive, default=256, help="smaller side before the crop")
-    parser.add_argument("--crop-size", type=_positive, default=224)
+    parser.add_argument("--batch-size", type=at_least_1, default=256)
+    parser.add_argument("--resize", type=at_least_1, default=256, help="smaller side before the crop")
+    parser.add_argument("--crop-size", type=at_least_1, default=224)
     parser.add_argument("--seed", type=int, default=0, help="seed of the random choice by p_bern")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--to", type=Path, metavar="FILE.csv", help="default: printed")
@@ -121,13 +120,7 @@ def _asked(options: argparse.Namespace) -> list[Asked]:
 
 
 def _numbers(text: str) -> list[float]:
-    return [float(number) for number in text.split(",")]
-
-
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return number
+    return [real_number(part) for part in text.split(",")]
 
 
 def _weights(text: str) -> tuple[str, Place]:
