@@ -4,7 +4,7 @@
 parts are those of the released benchmark (EnumaCaliber/Bidirection-Prune-Regrowth at b40cb9f,
 benchmark_regrowth_methods.py and quick_benchmark.py), but the code that trials run is timed: the released one ranks
 other weights than its method selects, and leaves the factor w^2 out of its saliency. Images are random, since their
-content takes no time; networks are not trained. An episode of a few steps comes first and does not count, since whatever
+content takes no time; networks are not trained. First comes an episode of a few steps that is not timed, since whatever
 runs first in a process also imports and allocates. The device is synchronised before and after every part.
 """
 

@@ -16,7 +16,6 @@ from trials.regrowth.saliency import biased_entries, class_statistics
 from trials.storage.place import place
 from trials.storage.rows import Row
 
-
 SALIENCY_COLUMNS = {
     "classes": ("layer", "class", "images", "kept", "mean", "std"),
     "layers": ("layer", "total", "kept", "mean_range", "unfairness", "biased"),
@@ -66,8 +65,8 @@ def layer_saliency_table(found: Mapping[str, LayerSaliency], images: Sequence[in
 def biased_weights_table(found: Mapping[str, LayerSaliency], images: Sequence[int], percentile: float) -> list[Row]:
     """Return a row per biased weight: layer, flat index, range over the classes, and the class it matters most for.
 
-    Biased weights of a layer are those whose range is at or above this percentile of all ranges there, widest first. One
-    that matters alike for all classes (range 0) is never biased.
+    Biased weights of a layer are those whose range is at or above this percentile of all ranges there, widest first. A
+    weight that matters alike for all classes (range 0) is not biased.
     """
     seen = [number for number, count in enumerate(images) if count]
     rows = []
