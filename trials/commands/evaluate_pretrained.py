@@ -86,8 +86,10 @@ def _parser() -> argparse.ArgumentParser:
         default="global",
         help="with --network; gradient prunes backward passes only, so the accuracies are the unpruned network's",
     )
-    parser.add_argument("--p-prune", type=_numbers, default=[0.0, 0.1, 0.2, 0.3], help="with --network: 0,0.1,...")
-    parser.add_argument("--p-bern", type=_numbers, default=[1.0], help="with --network: 1,0.5,...")
+    parser.add_argument(
+        "--p-prune", "--p_prune", type=_numbers, help="with --network: 0,0.1,...; default: 0,0.1,0.2,0.3"
+    )
+    parser.add_argument("--p-bern", "--p_bern", type=_numbers, help="with --network: 1,0.5,...; default: 1")
     parser.add_argument(
         "--pattern",
         choices=PATTERN_NAMES,
@@ -112,9 +114,17 @@ def _asked(options: argparse.Namespace) -> list[Asked]:
                 f"prune-type is {options.prune_type!r}, but the published tables are of global pruning: name networks "
                 "(--network), of which it is to be shown"
             )
+        for name in ("p_prune", "p_bern", "pattern"):
+            if getattr(options, name) is not None:
+                raise UserError(
+                    f"{name.replace('_', '-')} is given, but the published tables have their own: name networks "
+                    "(--network) to prune them so"
+                )
         return read_reference(options.reference)
+    if options.reference != REFERENCE:
+        raise UserError("reference is given, but --network names networks to test instead: leave one of them out")
     pattern = options.pattern or ("kernel" if options.prune_type == "global" else "weight")
-    pairs = product(options.p_prune, options.p_bern)
+    pairs = product(options.p_prune or [0.0, 0.1, 0.2, 0.3], options.p_bern or [1.0])
     ratios = [check_ratio(Ratio(p, b, pattern, options.prune_type)) for p, b in pairs]
     return [Asked(network, ratio, {}) for network, ratio in product(options.network, ratios)]
 
