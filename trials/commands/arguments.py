@@ -42,7 +42,7 @@ def note_unfinished(trials: Iterable[Place]) -> int:
     code = 0
     for trial in trials:
         try:
-            found = status(trial) if trial.is_dir() else None
+            found = status(trial, committed=True) if trial.is_dir() else None
         except DamagedFile as damage:
             raise UserError(f"{trial.name} cannot be read: {damage}") from None
         if found not in (None, "complete"):

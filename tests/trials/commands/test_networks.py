@@ -290,7 +290,9 @@ def test_numbers_of_options_are_named_by_their_option(
         with pytest.raises(SystemExit) as ended:
             command.main([*words, option, value])
         assert ended.value.code == 2
-        assert f"argument {option}: {value!r}, but must be a " in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert f"argument {option}" in said
+        assert f": {value!r}, but must be a " in said
 
 
 def test_images_that_cannot_be_read_are_not_blamed_on_the_folder_to_write(
@@ -358,6 +360,21 @@ def test_what_is_read_of_an_unfinished_trial_is_shown_and_exits_with_1(
     assert set(said.err.splitlines()) == {f"note: copy is {status}: this is its last committed network"}
     assert said.out or name == "recovered"  # of a trial with itself, no image
     assert (tmp_path / "out").exists() == ("OUT" in READERS[name])
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_no_network_is_announced_of_a_trial_that_has_committed_none(
+    name: str, trial: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(trial, copy)
+    state = json.loads((copy / "state.json").read_text())
+    (copy / "state.json").write_text(json.dumps({**state, "status": "preempted", "commits": []}))
+    words = [{"TRIAL": str(copy), "OUT": str(tmp_path / "out")}.get(word, word) for word in READERS[name]]
+    capsys.readouterr()
+    assert command.main(words) == 2
+    said = capsys.readouterr().err
+    assert said == f"error: {str(copy)!r} must be the folder of a trial that has committed a checkpoint, but has none\n"
 
 
 @pytest.mark.parametrize("words", [["evaluate"], ["inspect"], ["saliency", "--no-figures", "--to"]], ids=lambda w: w[0])
