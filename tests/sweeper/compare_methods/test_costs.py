@@ -103,7 +103,7 @@ SHORT = {
     "greg2": {"stabilize_reg_interval": 6, "reg_granularity_pick": 0.01},
     "hydra": {"prune": {"epochs": 1}, "finetune": {"epochs": 1}},
     "bip": {"prune": {"epochs": 1}},
-    "adaptive_sparsity": {"train": {"epochs": 1}},
+    "adaptive_sparsity": {"train": {"epochs": 1}, "finetune": {"epochs": 1}},
     "regrow": {"prune": {"finetune": {"epochs": 1}}, "controller": {"episodes": 2}, "finetune": {"epochs": 1}},
 }
 """By case of the space, what makes its trials as short as they can be."""

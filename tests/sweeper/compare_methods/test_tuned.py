@@ -9,6 +9,8 @@ import pytest
 from sweeper.search.study import CellStudy
 from tests.sweeper.compare_methods.profiles import COMPARED, TUNED, compared, configs
 from trials.dotted_paths import leaves
+from trials.methods.adaptive.adaptive_sparsity import TrainWithThresholds
+from trials.methods.registry import METHODS
 
 
 def rates(config: Any) -> set[str]:
@@ -49,3 +51,12 @@ def test_no_search_leaves_the_density_to_its_choice(profile: str) -> None:
     chosen = {config.method: config for config in configs(compared(profile))}
     assert chosen["adaptive_sparsity"].exact_target
     assert chosen["adaptive_sparsity"].pthres == 0
+
+
+@pytest.mark.parametrize("profile", TUNED)
+def test_every_method_trains_what_it_has_pruned(profile: str) -> None:
+    """A method that is cut and then only measured would be behind all others."""
+    for config in configs(compared(profile)):
+        last = list(METHODS[config.method](config).stages())[-1]
+        assert last.planned_epochs > 0, config.method
+        assert not isinstance(last, TrainWithThresholds)  # which ends with the cut to exactly the target
