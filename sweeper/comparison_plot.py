@@ -63,6 +63,8 @@ def draw_comparison(points: pd.DataFrame, accuracy: str, dense: float | None = N
         front.plot([], [], color="0.4", marker="o", markerfacecolor="white", linestyle="", label="with warnings")
     for panel in panels[len(series) :]:
         panel.set_visible(False)
+    for panel in panels[max(len(series) - columns, 0) : len(series)]:
+        panel.tick_params(labelbottom=True)  # also of those with hidden ones below
     panels[0].set_ylim(*_limits(points["accuracy"], dense))  # shared by all panels
     for axis in (front, *panels):
         if dense is not None:

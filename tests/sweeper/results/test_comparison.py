@@ -281,6 +281,20 @@ def test_the_picture_has_a_panel_and_a_look_for_every_series(sweep: Sweep) -> No
     assert texts(points)["accuracy %"] == ["90.00 ± –", "70.00 ± –", "95.00 ± –", "85.00 ± 7.07"]
 
 
+def test_every_column_of_panels_has_its_densities(tmp_path: Path) -> None:
+    """Three series take two by two panels, of which one is hidden."""
+    pytest.importorskip("matplotlib")
+    from sweeper.comparison_plot import draw_comparison
+
+    paths = {"method": ["l1", "one_shot"], "dataset": ["digits", "parquet"], "density": [0.5, 0.1], "seed": [0]}
+    rows = [("one_shot", 0.5, None, 0, 0.6, 900, 50), ("l1", 0.5, None, 0, 0.7, 800, 10)]
+    sweep = sweep_of(tmp_path / "three", [*rows, rows[0]], grid=paths)
+    points = points_of(replace(sweep, trials=sweep.trials.assign(dataset=["digits", "digits", "parquet"])))
+    figure = draw_comparison(points, "test_accuracy")
+    panels = [axis for axis in figure.axes if axis.get_visible()][:3]
+    assert [panel.xaxis.get_tick_params()["labelbottom"] for panel in panels] == [False, True, True]
+
+
 def test_looks_do_not_repeat() -> None:
     from sweeper.comparison_plot import COLOURS, MARKERS
 
