@@ -61,10 +61,7 @@ def draw_comparison(points: pd.DataFrame, accuracy: str, dense: float | None = N
     front.plot(best["flops"] / 1e6, 100 * best["accuracy"], color="0.75", linewidth=3, zorder=1, label="Pareto front")
     if (points["warnings"] != "").any():
         front.plot([], [], color="0.4", marker="o", markerfacecolor="white", linestyle="", label="with warnings")
-    for panel in panels[len(series) :]:
-        panel.set_visible(False)
-    for panel in panels[max(len(series) - columns, 0) : len(series)]:
-        panel.tick_params(labelbottom=True)  # also of those with hidden ones below
+    _hide_unused(panels, len(series), columns)
     panels[0].set_ylim(*_limits(points["accuracy"], dense))  # shared by all panels
     for axis in (front, *panels):
         if dense is not None:
@@ -76,6 +73,13 @@ def draw_comparison(points: pd.DataFrame, accuracy: str, dense: float | None = N
     left.supylabel(label, fontsize="medium")
     figure.supxlabel("\n".join(textwrap.wrap(said, int(14 * figure.get_figwidth()))), fontsize="small", color="0.3")
     return figure
+
+
+def _hide_unused(panels: Sequence[Any], used: int, columns: int) -> None:
+    for panel in panels[used:]:
+        panel.set_visible(False)
+    for panel in panels[max(used - columns, 0) : used]:
+        panel.tick_params(labelbottom=True)  # also of those with hidden ones below
 
 
 def _limits(accuracies: pd.Series[Any], dense: float | None) -> tuple[float, float]:
