@@ -87,13 +87,6 @@ def test_every_method_costs_the_same(profile: str | None) -> None:
     assert min(costs) == (20.0 if profile == "demo" else 200.0)
 
 
-@pytest.mark.parametrize("method", ["greg1", "greg2"])
-def test_iterations_become_the_epochs_that_were_planned(method: str, tmp_path: Path) -> None:
-    space = compared("demo", f"grid.method=[{method}]", "trial.pretrain.epochs=1")
-    state = run_in(tmp_path, space.config(space.cells()[0], {"finetune.lr": 0.05}))
-    assert (state.status, state.result["epochs"]) == ("complete", 20)
-
-
 SHORT = {
     "at_once": {"finetune": {"epochs": 1}},
     "imp": {"levels": 2, "finetune": {"epochs": 1}},
