@@ -53,7 +53,8 @@ class Recorded:
         given = self.arrays.under("init/")
         self.model = build_model(self.about["batchnorm"], list(given))
         own = self.model.state_dict()
-        assert {key for key in own if not key.endswith("num_batches_tracked")} <= set(given)
+        if lacking := {key for key in own if not key.endswith("num_batches_tracked")} - set(given):
+            absent(f"array init/{sorted(lacking)[0]} in {self.arrays.file}")
         self.model.load_state_dict({**own, **{key: given[key] for key in given if key in own}})
         self.weights = {name: weight.detach().clone() for name, weight in prunable(self.model).items()}
         scores = {name: given.get(name.removesuffix(".weight") + SCORES) for name in self.weights}
