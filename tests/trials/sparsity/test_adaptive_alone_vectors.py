@@ -86,7 +86,7 @@ def test_gradients(mode: str, precision: str) -> None:
     ours |= {f"{layer}.weight": original(model, layer).grad for layer in layers()}
     ours |= {name: p.grad for name, p in model.named_parameters() if "parametrizations" not in name}
     recorded = file.under(f"{mode}/grad/")
-    assert set(recorded) == set(ours)
+    assert set(recorded) <= set(ours)
     for name, reference in recorded.items():
         gradient = ours[name]
         assert gradient is not None
