@@ -48,7 +48,9 @@ class Recorded:
     """One step file: the net at its start, its batches, and the expected tensors after every step."""
 
     def __init__(self, name: str) -> None:
-        self.about = about(name)
+        said, self.about = MANIFEST["files"][name], about(name)
+        for required in ("lr",) if self.about["exp_mode"] == "finetune" else ("k", "lr"):
+            assert self.about.get(required) == said[required]  # skipped by name if the manifest lacks it
         self.arrays = load(name)
         given = self.arrays.under("init/")
         self.model = build_model(self.about["batchnorm"], list(given))
