@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.trials.described_nets import sequential
-from tests.trials.recorded_set import Arrays, manifest
+from tests.trials.recorded_set import Arrays, Entry, absent, manifest
 from trials import models
 from trials.training.net import Net
 
@@ -165,11 +165,12 @@ def initial(name: str, dtype: torch.dtype) -> tuple[nn.Module, Arrays]:
     """The network of a file at its start, and the file's arrays."""
     content = arrays(name)
     given = {key: content[f"init/{key}"] for key in content.under("init/") if "/" not in key}
-    kind = dict(MANIFEST["files"][name]["net"])
-    if "num_classes" not in kind and "layers" not in kind:
-        kind["num_classes"] = len(list(given.values())[-1])
-    model = build(kind, list(given))
+    said = MANIFEST["files"][name]["net"]
+    classes = {} if "num_classes" in said or "layers" in said else {"num_classes": len(list(given.values())[-1])}
+    model = build(Entry({**said, **classes}, said.file, said.path), list(given))
     own = {key for key in model.state_dict() if not key.endswith("num_batches_tracked")}
+    if lacking := own - given.keys():
+        absent(f"array init/{sorted(lacking)[0]} in {content.file}")
     assert own == {key for key in given if not key.endswith("num_batches_tracked")}
     model.load_state_dict(given, strict=False)
     return model.to(dtype), content

@@ -34,6 +34,7 @@ READERS = [
     "regrowth/test_layer_signals_vectors.py",
     "regrowth/test_selection_vectors.py",
     "regrowth/test_structured_vectors.py",
+    "sparsity/test_adaptive_alone_vectors.py",
     "sparsity/test_backward.py",
     "sparsity/test_bidirectional_vectors.py",
     "sparsity/test_dropping.py",

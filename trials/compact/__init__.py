@@ -7,11 +7,13 @@ from trials.compact.files import Architecture, load, load_masks, save
 from trials.compact.graph import Channels, dependencies
 from trials.compact.groups import Units, spared, unit_rows, units_of, unread
 from trials.compact.silent import silent, simplify
+from trials.compact.tracing import NoInput, takes
 
 __all__ = [
     "Architecture",
     "Channels",
     "Kept",
+    "NoInput",
     "Units",
     "cut_tensors",
     "dependencies",
@@ -27,6 +29,7 @@ __all__ = [
     "slices",
     "spared",
     "spread",
+    "takes",
     "unit_rows",
     "units_of",
     "unread",

@@ -8,6 +8,7 @@ columns of a layer have the labels of what it reads. An operation that is not kn
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,8 +21,7 @@ from trials.compact.attention import FewerHeads, is_plain_attention
 from trials.compact.labels import Labels, distinct_and_positions
 from trials.compact.operations import Calls
 from trials.compact.shapes import Shaping, Written
-from trials.compact.tracing import Shape, shapes_to_try, traced
-from trials.errors import UserError
+from trials.compact.tracing import NoInput, Shape, given_shape, shapes_to_try, traced
 
 LAYERS = (nn.Conv2d, nn.Linear)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm2d)
@@ -269,10 +269,11 @@ def flow_of(model: nn.Module) -> Flow:
     No data are needed, and weights may be on the meta device.
 
     Raises:
-        UserError: the model's forward pass cannot be traced, or runs on no shape of an input that was tried.
+        UserError: the model's forward pass cannot be traced.
+        NoInput: it runs on no shape of an input that was tried.
     """
     sizes = [(name, tuple(value.shape)) for name, value in model.state_dict(keep_vars=True).items()]
-    state = (sizes, [id(module) for module in model.modules()])
+    state = (sizes, [id(module) for module in model.modules()], given_shape(model))
     if model not in _known or _known[model][0] != state:
         _known[model] = (state, _followed(model))
     return _known[model][1]
@@ -280,20 +281,22 @@ def flow_of(model: nn.Module) -> Flow:
 
 def _followed(model: nn.Module) -> Flow:
     graphs = traced(model)
-    reason = "no layer reads the input"
+    given = given_shape(model)
+    reasons = ["no layer reads the input"]
     kinds: set[str] = set()
-    for number, shape in enumerate(shapes_to_try(model)):
+    for number, shape in enumerate(itertools.chain([] if given is None else [given], shapes_to_try(model))):
         try:
             return Flow(model, graphs, shape)
         except Exception as error:  # noqa: BLE001  whatever a model's own code raises for a wrong shape
             kinds.add("" if isinstance(error, Impossible) else "".join(c for c in str(error) if not c.isdigit()))
             if number >= FEW and len(kinds) == 1 and "" not in kinds:
                 break  # whatever the shape, it is not what is wrong
-            reason = f"for {'x'.join(map(str, shape))}: {str(error).strip().partition(chr(10))[0]}"
-    raise UserError(
-        f"{type(model).__name__} cannot be made smaller, because its forward pass runs on no square image of up to 320 "
-        f"pixels (the last try {reason}): keep it whole"
-    )
+            reasons.append(f"for {'x'.join(map(str, shape))}: {str(error).strip().partition(chr(10))[0]}")
+    if given is None:
+        tried = f"forward pass runs on no square image of up to 320 pixels (the last try {reasons[-1]})"
+    else:
+        tried = f"channels cannot be followed for an input like the example ({reasons[1]})"
+    raise NoInput(f"{type(model).__name__} cannot be made smaller, because its {tried}: keep it whole")
 
 
 def owns_weight(module: nn.Module) -> bool:

@@ -47,7 +47,8 @@ def dependencies(model: nn.Module) -> dict[str, Channels]:
     named = dict(model.named_parameters(remove_duplicate=False))
     depthwise = {name for name in flow.entries.passes if name in flow.entries.layers}
     rows = {weight: flow.labels.find(flow.entries.of[weight][0]) for weight in flow.entries.makers}
-    made = torch.bincount(torch.cat([r for w, r in rows.items() if w.removesuffix(".weight") not in depthwise]))
+    own = [r for w, r in rows.items() if w.removesuffix(".weight") not in depthwise]
+    made = torch.bincount(torch.cat([torch.zeros(0, dtype=torch.int64), *own]))
     read = {weight: flow.labels.find(flow.entries.of[weight][1]) for weight in flow.entries.readers}
     found: dict[str, Channels] = {}
     for weight in flow.entries.makers:

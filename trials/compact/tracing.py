@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import fx, nn
 
@@ -11,6 +12,22 @@ from trials.compact.attention import FewerHeads
 from trials.errors import UserError
 
 Shape = tuple[int, ...]
+
+_takes: WeakKeyDictionary[nn.Module, Shape] = WeakKeyDictionary()
+
+
+class NoInput(UserError):
+    """No shape of an input was found for which a model's channels can be followed."""
+
+
+def takes(model: nn.Module, shape: Shape) -> None:
+    """Say what one input of a model looks like, without the batch, so that it need not be guessed."""
+    _takes[model] = shape
+
+
+def given_shape(model: nn.Module) -> Shape | None:
+    """Return what :func:`takes` was told."""
+    return _takes.get(model)
 
 
 class Tracer(fx.Tracer):

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from trials.sparsity.module_checks import require_values
+from trials.sparsity.module_checks import require_own_weights, require_unmasked, require_values, widest
 
 EPS = 1e-6
 MOST = 5.0
@@ -64,16 +64,17 @@ def threshold_gradient(pruned: Tensor, r: Tensor, sigma: Tensor, t: Tensor) -> T
 
 
 class _Cut(torch.autograd.Function):
-    """w, r -> W, with the gradients of the module's docstring."""
+    """w, r -> W, with the gradients of the module's docstring. Half precision is compared in float32."""
 
     @staticmethod
     def forward(ctx: Any, w: Tensor, r: Tensor) -> Tensor:
-        centred = w - w.mean()
+        centred = w.to(torch.promote_types(w.dtype, torch.float32))
+        centred = centred - centred.mean()
         sigma = centred.std()
         t = cut(r, sigma)
         keep = centred.abs() > t
         ctx.save_for_backward(centred, keep, r, sigma, t)
-        return centred * keep
+        return (centred * keep).to(w.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -81,7 +82,7 @@ class _Cut(torch.autograd.Function):
         if not ctx.needs_input_grad[1]:
             return gradient, None
         pruned = (gradient * centred * ~keep).sum()
-        return gradient, threshold_gradient(pruned, r, sigma, t)
+        return gradient, threshold_gradient(pruned, r, sigma, t).to(r.dtype)
 
 
 class LearnedThreshold(nn.Module):
@@ -94,7 +95,8 @@ class LearnedThreshold(nn.Module):
 
     def __init__(self, weight: Tensor, r: float, *, trainable: bool) -> None:
         super().__init__()
-        value = torch.tensor(r, dtype=torch.float32).to(weight)
+        value = torch.tensor(r, dtype=torch.float32, device=weight.device)
+        value = value.to(torch.promote_types(weight.dtype, torch.float32))
         if trainable:
             self.r = nn.Parameter(value)
         else:
@@ -129,23 +131,22 @@ def sparsify_adaptive(
         The trained thresholds, scalars, for an optimiser with a hundredth of the rate, as released, and no decay.
 
     Raises:
-        ValueError: sparsity or threshold is out of range, or a weight has no values, or is masked or parametrized.
+        ValueError: sparsity or threshold is out of range, or a weight has no values, is not finite, or is masked,
+            computed or shared.
     """
     _require_sparsity(sparsity)
     require_values(model)
     r = threshold_of((0.6 if trainable else 1.0) * sparsity) if threshold is None else threshold
     if not 0 <= r <= MOST:
         raise ValueError(f"threshold is {threshold}, but must be in [0, {MOST:g}] standard deviations")
-    layers = {
-        name: layer
-        for name, layer in model.named_modules()
-        if isinstance(layer, (nn.Conv2d, nn.Linear)) and _size(layer) >= max(min_weights, 2)
-    }
-    _require_plain(layers)
-    for layer in layers.values():
-        if threshold_in(layer) is None:
-            own = LearnedThreshold(layer.weight.detach(), r, trainable=trainable)
-            parametrize.register_parametrization(layer, "weight", own, unsafe=True)
+    named = {name: layer for name, layer in model.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))}
+    layers = {name: layer for name, layer in named.items() if _size(layer) >= max(min_weights, 2)}
+    new = {name: layer for name, layer in layers.items() if threshold_in(layer) is None}
+    require_own_weights(model, new)
+    require_unmasked(new)
+    for layer in new.values():
+        own = LearnedThreshold(layer.weight.detach(), r, trainable=trainable)
+        parametrize.register_parametrization(layer, "weight", own, unsafe=True)
     found = [each.r for each in map(threshold_in, layers.values()) if each is not None]
     if not found:
         warnings.warn(f"min_weights is {min_weights}, but no layer has as many weights: none is pruned", stacklevel=2)
@@ -180,17 +181,11 @@ def adaptive_loss(
     thresholds = list(_thresholds(model))
     if not thresholds:
         return torch.zeros(())
-    r = torch.stack([each.r for _, each in thresholds])
-    n = torch.tensor([float(count) for count, _ in thresholds], dtype=r.dtype, device=r.device)
+    values = [each.r for _, each in thresholds]
+    device, dtype = values[0].device, widest(values)
+    r = torch.stack([value.to(device, dtype) for value in values])
+    n = torch.tensor([float(count) for count, _ in thresholds], dtype=dtype, device=device)
     return sparsity_loss(r, n, starget=sparsity, lv=weight, mode=mode)
-
-
-def _require_plain(layers: Mapping[str, nn.Module]) -> None:
-    for name, layer in layers.items():
-        if threshold_in(layer) is None and "weight" not in layer._parameters:
-            raise ValueError(
-                f"the weight of {name!r} is not a plain parameter, and can have no threshold: call make_permanent first"
-            )
 
 
 def _require_sparsity(sparsity: float) -> None:
@@ -214,7 +209,7 @@ def _thresholds(model: nn.Module) -> Iterator[tuple[int, LearnedThreshold]]:
 
 
 def _size(layer: Any) -> int:
-    """Number of weights of a layer, without computing a parametrized one."""
-    if parametrize.is_parametrized(layer, "weight"):
+    """Number of weights of a layer, without computing one that has a threshold."""
+    if threshold_in(layer) is not None:
         return int(layer.parametrizations["weight"].original.numel())
     return int(layer.weight.numel())

@@ -37,6 +37,19 @@ COUPLED_DISTRIBUTIONS = ("global", "uniform")
 """Ways to divide a budget over groups: one ranking, or the same share of each."""
 
 
+def require_couplable(pattern: str, score: str, distribution: str, layers: object) -> None:
+    """Check that choices can be coupled. Raises ValueError if one cannot."""
+    for kind, given, allowed in (
+        ("pattern", pattern, ("filter",)),
+        ("distribution", distribution, COUPLED_DISTRIBUTIONS),
+        ("score", score, tuple(COUPLED_SCORES)),
+    ):
+        if given not in allowed:
+            raise ValueError(f"{kind} is {given!r}, but couple takes {' or '.join(map(repr, allowed))} only")
+    if layers is not None:
+        raise ValueError(f"layers is {layers!r}, but couple goes over all layers of a group: leave out layers")
+
+
 def unit_squares(model: nn.Module, units: Units) -> Tensor:
     """Return the sum of squares of each unit's rows and columns, float64 [units], on the CPU."""
     device = next(model.parameters()).device

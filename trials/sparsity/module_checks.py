@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +42,7 @@ def require_plain_weights(layers: Mapping[str, nn.Module]) -> None:
 
 
 def require_own_weights(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
-    """Check that layers have a weight that can be masked, finite, and shared with no other module.
+    """Check that layers have a weight that can be masked: real, finite, and shared with no other module.
 
     Raises:
         ValueError: some have not; the message names all of them.
@@ -53,13 +55,23 @@ def require_own_weights(model: nn.Module, layers: Mapping[str, nn.Module]) -> No
     _refuse(
         layers,
         lambda layer: users[id(stored_weight(layer))] > 1,
-        "share weights with other modules, which cannot have masks of their own: leave them out with layers",
+        "share weights with other modules, so that one cannot be pruned alone: leave them out, or untie them",
+    )
+    _refuse(
+        layers,
+        lambda layer: not _value(layer).is_floating_point(),
+        "have weights that are no real floating-point numbers, which cannot be ranked: leave them out",
     )
     _refuse(
         layers,
         lambda layer: not bool(_value(layer).isfinite().all()),
         "have weights that are NaN or infinite, which cannot be ranked: load other weights",
     )
+
+
+def require_unmasked(layers: Mapping[str, nn.Module]) -> None:
+    """Check that no layer has a mask. Raises ValueError if some have."""
+    _refuse(layers, lambda layer: "weight_mask" in layer._buffers, "are masked: call sp.make_permanent first")
 
 
 def _value(layer: nn.Module) -> Tensor:
@@ -74,13 +86,15 @@ def _refuse(layers: Mapping[str, nn.Module], wrong: Callable[[nn.Module], bool],
         raise ValueError(f"layers {listed(named)} {why}")
 
 
+def widest(tensors: Iterable[Tensor]) -> torch.dtype:
+    """The dtype that holds all of theirs, and float32 at least: norms and draws in half precision have ties."""
+    return functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors), torch.float32)
+
+
 def comparable(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights as they are ranked together: of one dtype, the widest of theirs, on the device of the first."""
-    tensors = list(weights.values())
-    dtype = tensors[0].dtype
-    for weight in tensors:
-        dtype = torch.promote_types(dtype, weight.dtype)
-    return {name: weight.to(device=tensors[0].device, dtype=dtype) for name, weight in weights.items()}
+    """Return weights as they are ranked together: of one dtype, on the device of the first."""
+    device, dtype = next(iter(weights.values())).device, widest(weights.values())
+    return {name: weight.to(device=device, dtype=dtype) for name, weight in weights.items()}
 
 
 def require_unwrapped(model: nn.Module) -> None:
@@ -93,3 +107,28 @@ def require_unwrapped(model: nn.Module) -> None:
     kind = type(model).__name__
     if kind in attributes and isinstance(getattr(model, attributes[kind], None), nn.Module):
         raise ValueError(f"{kind} is a wrapper, which cannot be traced: give its network, .{attributes[kind]}")
+
+
+def shape_of(example: object) -> tuple[int, ...]:
+    """Return the shape of one input, without the batch. Raises ValueError if the example is not a tensor."""
+    if not isinstance(example, Tensor):
+        raise ValueError(  # noqa: TRY004  every refusal of the pieces is a ValueError
+            f"example is a {type(example).__name__}, but must be a batch of the module's one input, a tensor"
+        )
+    return tuple(example.shape[1:])
+
+
+def require_close(after: Any, before: Any) -> None:
+    """Check that outputs, tensors or containers of them, are equal but for rounding. Raises AssertionError if not."""
+    if isinstance(before, Tensor) and before.is_floating_point() and before.numel():
+        precision = torch.finfo(before.dtype).eps
+        largest = max(1.0, float(before.abs().amax()))
+        rtol, atol = max(1e-4, 4 * precision), max(1e-5, 4 * precision) * largest
+        torch.testing.assert_close(after, before, rtol=rtol, atol=atol)
+    elif isinstance(before, Mapping):
+        require_close([after[key] for key in before], list(before.values()))
+    elif isinstance(before, (list, tuple)):
+        for one, other in zip(after, before, strict=True):
+            require_close(one, other)
+    elif isinstance(before, Tensor):
+        torch.testing.assert_close(after, before)

@@ -8,28 +8,31 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils import prune as torch_prune
 
-from trials.compact import simplify, units_of
+from trials.compact import NoInput, simplify, takes, units_of
 from trials.errors import UserError, listed, unknown_name
 from trials.seeding import generator
 from trials.sparsity.adaptive import threshold_in
 from trials.sparsity.counts import nearest_count
-from trials.sparsity.coupled import COUPLED_DISTRIBUTIONS, COUPLED_SCORES, coupled_masks, units_left
+from trials.sparsity.coupled import coupled_masks, require_couplable, units_left
 from trials.sparsity.distributions import DISTRIBUTIONS
 from trials.sparsity.masks import Masks, masks_by_score
 from trials.sparsity.module_checks import (
     comparable,
+    require_close,
     require_own_weights,
     require_unwrapped,
     require_values,
+    shape_of,
 )
 from trials.sparsity.patterns import PATTERNS, Pattern
+from trials.sparsity.renewing import renew, renew_within, stop_renewing
 from trials.sparsity.scores import SCORES
 
 
@@ -42,6 +45,7 @@ def prune(
     pattern: str | Pattern = "weight",
     layers: str | Collection[str] | None = None,
     couple: bool = False,
+    example: Tensor | None = None,
     seed: int = 0,
 ) -> Masks:
     """Prune a module's convolutions and linear layers in place to exactly ``density``.
@@ -58,6 +62,7 @@ def prune(
         couple: with pattern ``filter``, remove filters over all layers that share them (a sum, a concatenation, heads
             of attention, hidden units), which :func:`compact` then leaves out. The density is a share of these units
             (:mod:`trials.sparsity.coupled`); torch.fx must be able to trace the module.
+        example: with couple, a batch that the module takes; needed where that is no square image or vector.
         seed: of score ``random``.
 
     Returns:
@@ -69,9 +74,9 @@ def prune(
     """
     units = _named_parts(score, distribution, pattern)
     if couple:
-        return _prune_coupled(model, density, score, distribution, units, layers, seed)
+        return _prune_coupled(model, density, score, distribution, units, layers, seed, example)
     chosen = {_mask_name(name): layer for name, layer in _layers(model, units, layers).items()}
-    return _apply(_masks_alone(chosen, density, score, distribution, units, seed), chosen)
+    return _apply(model, _masks_alone(chosen, density, score, distribution, units, seed), chosen)
 
 
 def _masks_alone(
@@ -93,9 +98,16 @@ def _masks_alone(
     return {name: masks[name].to(_weight(layer).device) for name, layer in layers.items()}
 
 
-def _apply(masks: Masks, layers: Mapping[str, Any]) -> Masks:
+def _apply(model: nn.Module, masks: Masks, layers: Mapping[str, Any]) -> Masks:
+    """Mask layers as torch.nn.utils.prune does. Where it keeps a history of masks, a new mask replaces the last."""
     for name, mask in masks.items():
-        torch_prune.custom_from_mask(layers[name], "weight", mask)  # type: ignore[no-untyped-call]
+        layer = layers[name]
+        if _pruned(layer, "weight_mask"):
+            layer.weight_mask = mask.to(layer.weight_mask)
+        else:
+            torch_prune.custom_from_mask(layer, "weight", mask)  # type: ignore[no-untyped-call]
+    renew_within(model)
+    renew(model, ())
     return masks
 
 
@@ -107,22 +119,17 @@ def _prune_coupled(
     pattern: Pattern,
     layers: str | Collection[str] | None,
     seed: int,
+    example: Tensor | None,
 ) -> Masks:
     """As :func:`prune` with ``couple``, whose units go over several layers."""
-    for kind, given, allowed in (
-        ("pattern", pattern.name, ("filter",)),
-        ("distribution", distribution, COUPLED_DISTRIBUTIONS),
-        ("score", score, tuple(COUPLED_SCORES)),
-    ):
-        if given not in allowed:
-            raise ValueError(f"{kind} is {given!r}, but couple takes {' or '.join(map(repr, allowed))} only")
-    if layers is not None:
-        raise ValueError(f"layers is {layers!r}, but couple goes over all layers of a group: leave out layers")
+    require_couplable(pattern.name, score, distribution, layers)
     density = _share(density)
     require_unwrapped(model)
     chosen = {_mask_name(name): layer for name, layer in _layers(model, PATTERNS["weight"], None).items()}
     before = {name: _kept_by_mask(layer) for name, layer in chosen.items()}
     plain = make_permanent(_copied(model)) if any(_pruned(m, "weight_mask") for m in chosen.values()) else model
+    if example is not None:
+        takes(plain, shape_of(example))
     try:
         left = units_left(units_of(plain), before)
         there = int(left.sum())
@@ -138,21 +145,34 @@ def _prune_coupled(
             generator=generator(seed, "score"),
             within=before,
         )
+    except NoInput as error:
+        raise ValueError(
+            f"{error}, or give example, a batch that it takes" if example is None else str(error)
+        ) from None
     except UserError as error:
         raise ValueError(str(error)) from None
-    return _apply({name: mask & before[name] for name, mask in masks.items()}, chosen)
+    return _apply(model, {name: mask & before[name] for name, mask in masks.items()}, chosen)
 
 
-def density(model: nn.Module) -> float:
+@overload
+def density(model: nn.Module, *, by_layer: Literal[False] = False) -> float: ...
+@overload
+def density(model: nn.Module, *, by_layer: Literal[True]) -> dict[str, float]: ...
+def density(model: nn.Module, *, by_layer: bool = False) -> float | dict[str, float]:
     """Return kept over all weights of a module's Conv2d and Linear layers; 1 without such layers.
 
     A weight counts as kept where its mask (``weight_mask``) keeps it, where its threshold
     (:func:`~trials.sparsity.adaptive.sparsify_adaptive`) does, or, in a layer without either, where it is not zero.
+
+    Args:
+        by_layer: return the density of every layer that has weights, by the layer's name.
     """
     require_values(model)
-    kept = [_kept(layer) for layer in _found(model).values()]
-    total = sum(mask.numel() for mask in kept)
-    return sum(int(mask.sum()) for mask in kept) / total if total else 1.0
+    kept = {name: _kept(layer) for name, layer in _found(model).items()}
+    if by_layer:
+        return {name: int(mask.sum()) / mask.numel() for name, mask in kept.items() if mask.numel()}
+    total = sum(mask.numel() for mask in kept.values())
+    return sum(int(mask.sum()) for mask in kept.values()) / total if total else 1.0
 
 
 def make_permanent(model: nn.Module) -> nn.Module:
@@ -161,6 +181,7 @@ def make_permanent(model: nn.Module) -> nn.Module:
     Ends :func:`prune`, :mod:`torch.nn.utils.prune` and :func:`~trials.sparsity.adaptive.sparsify_adaptive`. Returns the
     module.
     """
+    stop_renewing(model)
     for module in model.modules():
         for mask in [key for key in module._buffers if _pruned(module, key)]:
             torch_prune.remove(module, mask.removesuffix("_mask"))  # type: ignore[no-untyped-call]
@@ -180,12 +201,16 @@ def compact(model: nn.Module, example: Tensor) -> nn.Module:
         example: a batch that the module takes; the copy's outputs for it are compared with the module's.
 
     Raises:
-        ValueError: torch.fx cannot trace the forward pass, the module wraps another, or weights have no values yet.
-        AssertionError: the outputs differ.
+        ValueError: torch.fx cannot trace the forward pass, the module wraps another, weights have no values yet, or
+            the example is not one tensor.
+        AssertionError: the outputs differ by more than 1e-4 of each and 1e-5 of the largest, or by more than rounding
+            in half precision.
     """
+    shape = shape_of(example)
     require_unwrapped(model)
     require_values(model)
     smaller = make_permanent(_copied(model)).eval()
+    takes(smaller, shape)
     with torch.no_grad():
         before = smaller(example)
         try:
@@ -193,7 +218,7 @@ def compact(model: nn.Module, example: Tensor) -> nn.Module:
         except UserError as error:
             raise ValueError(str(error)) from None
         after = smaller(example)
-    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
+    require_close(after, before)
     return smaller
 
 

@@ -47,6 +47,8 @@ def build_model() -> nn.Sequential:
     """The manifest's net with the recorded parameters."""
     given = file_of("inputs").under("init/")
     model = sequential(MANIFEST["net"]["layers"], list(given))
+    if lacking := {key for key in model.state_dict() if not key.endswith("num_batches_tracked")} - set(given):
+        absent(f"array init/{sorted(lacking)[0]} in adaptive_sparsity/inputs.npz")
     tracked = {key: value for key, value in model.state_dict().items() if key.endswith("num_batches_tracked")}
     model.load_state_dict({**tracked, **given})
     return model

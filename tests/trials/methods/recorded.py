@@ -48,12 +48,15 @@ class Recorded:
     """One step file: the net at its start, its batches, and the expected tensors after every step."""
 
     def __init__(self, name: str) -> None:
-        self.about = about(name)
+        said, self.about = MANIFEST["files"][name], about(name)
+        for required in ("lr",) if self.about["exp_mode"] == "finetune" else ("k", "lr"):
+            assert self.about.get(required) == said[required]  # skipped by name if the manifest lacks it
         self.arrays = load(name)
         given = self.arrays.under("init/")
         self.model = build_model(self.about["batchnorm"], list(given))
         own = self.model.state_dict()
-        assert {key for key in own if not key.endswith("num_batches_tracked")} <= set(given)
+        if lacking := {key for key in own if not key.endswith("num_batches_tracked")} - set(given):
+            absent(f"array init/{sorted(lacking)[0]} in {self.arrays.file}")
         self.model.load_state_dict({**own, **{key: given[key] for key in given if key in own}})
         self.weights = {name: weight.detach().clone() for name, weight in prunable(self.model).items()}
         scores = {name: given.get(name.removesuffix(".weight") + SCORES) for name in self.weights}

@@ -93,6 +93,8 @@ def wide(file: Arrays) -> nn.Module:
     )
     tracked = "num_batches_tracked"  # not recorded
     own = [name for name in model.state_dict() if not name.endswith(tracked)]
+    if lacking := [name for name in own if name not in state]:
+        absent(f"array state/{lacking[0]} in {file.file}")
     assert own == [name for name in state if not name.endswith(tracked)]
     model.load_state_dict({**model.state_dict(), **state})
     return model

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.trials.methods.recorded import SCORES, Recorded, about, compare, files
-from tests.trials.recorded_set import absent, cases, covers
+from tests.trials.recorded_set import Arrays, absent, cases, covers
 from tests.trials.vectors import ATOL, MANIFEST, RTOL, close, load
 from trials.config.recipes import Recipe
 from trials.config.schedules import PiecewiseConstant, Schedule
@@ -188,7 +188,7 @@ def test_bilevel_steps(name: str) -> None:
 
 @pytest.mark.parametrize("name", cases(FINETUNING, "finetune file of bip"))
 def test_finetuning_under_a_constant_mask(name: str) -> None:
-    """The released code also decays masked weights, which has no effect; so mask times weight is compared."""
+    """The released code also decays masked weights, which has no effect; ours are zero."""
     recorded = Recorded(name)
     net, said = recorded.net, recorded.about
     masks = recorded.masks("init_mask/")
@@ -201,8 +201,16 @@ def test_finetuning_under_a_constant_mask(name: str) -> None:
     stage.attach(net)
     stage.begin_epoch(0)
     net.model.train()
+    decayed = {key: recorded.weights[key].clone() for key in masks}
+    momentum = {key: torch.zeros_like(weight) for key, weight in decayed.items()}
     for step in recorded.steps():
         loss, _ = stage.step(recorded.batch("train", step))
+        for key, mask in masks.items():
+            momentum[key].mul_(said["momentum"]).add_(decayed[key], alpha=said["weight_decay"])
+            decayed[key].sub_(momentum[key], alpha=said["lr"])
+            theirs = recorded.under(f"step{step}/after/").get(key)
+            if theirs is not None:
+                close(decayed[key][~mask], theirs[~mask], f"step{step}/after/{key}, masked")
         close(loss, recorded[f"step{step}/loss"], "loss")
         compare(recorded, f"step{step}/grad/", {key: p.grad for key, p in net.model.named_parameters()})
         state = net.model.state_dict()
@@ -294,7 +302,14 @@ def test_random_scores_lie_within_their_bound_and_weights_are_rescaled() -> None
     assert checked
 
 
-@pytest.mark.parametrize("position", [0, 1, 2])
+OLDER = [
+    int(key.rsplit("_", 1)[1])
+    for key in Arrays("bip", "score_init.npz")
+    if key.startswith("hydra_original_repo_scores")
+]
+
+
+@pytest.mark.parametrize("position", cases(sorted(OLDER), "hydra_original_repo_scores in bip/score_init.npz"))
 def test_scores_of_the_older_hydra_repository(position: int) -> None:
     """sqrt(6 / fan_in) w / max|w|: another scale in every layer, so only the ranking within layers is ours."""
     arrays = load("score_init.npz")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -147,5 +148,54 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="mode is 'budget', but must be one of: adaptive, fixed, one_sided"):
         adaptive.adaptive_loss(model, sparsity=0.5, mode="budget")  # type: ignore[arg-type]
     on_modules.prune(model, density=0.5)
-    with pytest.raises(ValueError, match="the weight of '0' is not a plain parameter"):
+    with pytest.raises(ValueError, match=r"layers 0 are masked: call sp\.make_permanent first"):
         adaptive.sparsify_adaptive(model)
+
+
+def tied() -> nn.Module:
+    model = nn.Sequential(nn.Embedding(40, 40), nn.Linear(40, 40))
+    model[1].weight = model[0].weight
+    return model
+
+
+def not_finite() -> nn.Module:
+    model = nn.Sequential(nn.Linear(40, 40), nn.Linear(40, 40))
+    nn.init.constant_(model[1].weight[0], torch.nan)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "rule"),
+    [
+        (tied, "layers 1 share weights with other modules"),
+        (not_finite, "layers 1 have weights that are NaN or infinite"),
+        (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(40, 40)), "layers ParametrizedLinear are parametr"),
+        (lambda: nn.utils.spectral_norm(nn.Linear(40, 40)), "layers Linear have weights that a hook computes"),
+    ],
+    ids=["tied", "nan", "parametrized", "hook"],
+)
+def test_weights_that_cannot_have_a_threshold_are_refused_before_anything_changes(
+    make: Callable[[], nn.Module], rule: str
+) -> None:
+    model = make()
+    before = list(dict(model.named_parameters()))
+    with pytest.raises(ValueError, match=rule):
+        adaptive.sparsify_adaptive(model)
+    assert list(dict(model.named_parameters())) == before
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_has_the_thresholds_and_the_loss_of_float32(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(300, 300), nn.Linear(300, 40)).to(dtype)  # more weights than float16 can count
+    exact = copy.deepcopy(model).float()
+    found = []
+    for one in (model, exact):
+        r = adaptive.sparsify_adaptive(one, sparsity=0.9)
+        loss = adaptive.adaptive_loss(one, sparsity=0.9)
+        (loss + one[1].weight.float().square().mean()).backward()
+        found.append((loss, torch.stack([each.grad for each in r]), on_modules.density(one)))
+    assert found[0][0] == found[1][0]
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-5, atol=1e-6)
+    assert found[0][2] == found[1][2]
+    assert model[0].weight.dtype == dtype

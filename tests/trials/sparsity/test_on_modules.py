@@ -301,9 +301,14 @@ def not_finite() -> nn.Module:
     return model
 
 
+def complex_weights() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 4, dtype=torch.complex64))
+
+
 @pytest.mark.parametrize(
     ("make", "rule"),
     [
+        (complex_weights, "layers 0 have weights that are no real floating-point numbers"),
         (tied, "layers 0, 1 share weights with other modules"),
         (lazy, "run a forward pass first"),
         (meta, "0.weight, 0.bias are on the meta device, without values"),
@@ -312,7 +317,7 @@ def not_finite() -> nn.Module:
         (not_finite, "layers 0 have weights that are NaN or infinite"),
         (lambda: nn.Conv1d(3, 8, 3), "Conv1d has no layer that pattern weight prunes: no Conv2d or Linear"),
     ],
-    ids=["tied", "lazy", "meta", "parametrized", "hook", "nan", "conv1d"],
+    ids=["complex", "tied", "lazy", "meta", "parametrized", "hook", "nan", "conv1d"],
 )
 def test_what_cannot_be_pruned_is_refused_before_anything_changes(make: Callable[[], nn.Module], rule: str) -> None:
     model = make()
@@ -351,6 +356,30 @@ def test_layers_of_several_precisions_are_ranked_together() -> None:
     assert all(torch.equal(mask, expected[name]) for name, mask in masks.items())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("pattern", ["weight", "filter", "kernel_mean"])
+@pytest.mark.parametrize("score", SCORES)
+def test_half_precision_is_ranked_as_the_same_numbers_in_float64_are(
+    score: str, pattern: str, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(4, 16, 3), nn.Conv2d(16, 32, 3), nn.Conv2d(32, 64, 3)).to(dtype)
+    exact = copy.deepcopy(model).double()
+    masks, expected = (
+        sp.prune(one, density=0.4, score=score, pattern=pattern, distribution="uniform") for one in (model, exact)
+    )
+    differ = sum(int((mask != expected[name]).sum()) for name, mask in masks.items())
+    assert differ == 0
+    assert model[0].weight.dtype == dtype
+
+
+def test_density_of_each_layer() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2))
+    sp.prune(model, density=0.25, layers="0")
+    assert sp.density(model, by_layer=True) == {"0": 0.25, "1": 1.0}
+    assert sp.density(nn.ReLU(), by_layer=True) == {}
+
+
 def test_one_layer_may_be_named_as_text() -> None:
     model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(12)))
     assert list(sp.prune(model, density=0.5, layers="11")) == ["11.weight"]
@@ -372,3 +401,39 @@ def test_layers_that_compute_their_weight_stay_whole_in_a_compact_copy(norm: Cal
     smaller = sp.compact(model, images())
     assert [smaller[i].weight.shape[0] for i in (0, 2, 4)] == [8, 4, 4]
     torch.testing.assert_close(smaller(images()), model(images()))
+
+
+def rectangular() -> nn.Module:
+    layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(4 * 6 * 36, 4)]
+    return nn.Sequential(*layers)
+
+
+def test_the_example_says_what_the_module_takes() -> None:
+    model, x = rectangular(), torch.randn(2, 3, 10, 40)
+    with pytest.raises(ValueError, match=r"no square image .*, or give example, a batch that it takes"):
+        sp.prune(model, density=0.5, pattern="filter", couple=True)
+    masks = sp.prune(model, density=0.5, pattern="filter", couple=True, distribution="uniform", example=x)
+    assert [int(mask.flatten(1).any(1).sum()) for mask in masks.values()] == [4, 2, 4]
+    smaller = sp.compact(model, x)
+    assert [smaller[i].out_channels for i in (0, 2)] == [4, 2]
+    torch.testing.assert_close(smaller(x), model.eval()(x), rtol=1e-4, atol=1e-5)
+    for piece in (sp.compact, lambda m, e: sp.prune(m, density=0.5, pattern="filter", couple=True, example=e)):
+        with pytest.raises(ValueError, match="example is a tuple, but must be a batch of the module's one input"):
+            piece(rectangular(), (x, x))
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(3, 8, 3), nn.Linear(10, 8)])
+def test_a_layer_alone_stays_whole_in_a_compact_copy(layer: nn.Module) -> None:
+    sp.prune(layer, density=0.5)
+    x = images().float()
+    assert torch.equal(sp.compact(layer, x)(x), layer(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_compact_allows_for_the_rounding_of_the_outputs(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 3)).to(dtype)
+    with torch.no_grad():
+        model[2].weight.mul_(1000)  # entries near zero lie beside others of hundreds
+    sp.prune(model, density=0.5, pattern="filter", layers="0")
+    assert sp.compact(model, images().to(dtype))[0].out_channels == 8
