@@ -288,7 +288,8 @@ class Method(ABC):
     def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
         """What is asked of the network while ``stage`` trains it; nothing by default.
 
-        ``model`` is the dense model. Trials whose network differs are marked (:mod:`trials.running.degenerate`)."""
+        ``model`` is the dense model, or the compact one that the trial started from. Trials whose network differs are
+        marked (:mod:`trials.running.degenerate`)."""
         return ()
 
     def initialised(self, net: Net) -> None:  # noqa: B027  most methods have nothing to do here
