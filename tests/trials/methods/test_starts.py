@@ -208,6 +208,20 @@ def test_thresholds_go_by_the_sizes_of_a_compact_network(tmp_path: Path) -> None
     assert (len(net["masks"]), "density_missed" in state.result["warnings"]) == (1, False)
 
 
+@pytest.mark.parametrize("name", ["bip", "hydra", "adaptive_sparsity", "l1"])
+def test_a_compact_network_that_still_has_a_mask_is_refused_for_that(name: str, tmp_path: Path) -> None:
+    """What could not be cut is masked there; BiP, HYDRA and thresholds would let it return."""
+    content = torch.load(smaller(tmp_path / "net.pt", conv1=8), weights_only=True)
+    masks = {"conv3.weight": torch.rand(content["state_dict"]["conv3.weight"].shape) > 0.5}
+    torch.save({**content, "masks": masks}, tmp_path / "net.pt")
+    ways = "a compact network without a mask (couple: true makes one), " if name in COMPACT else ""
+    with pytest.raises(UserError) as refused:
+        require_runnable(starting(name, tmp_path / "net.pt"), DATA)
+    assert "holds a compact network with a mask of what could not be cut (density 0." in str(refused.value)
+    assert f"would drop it: give dense weights, {ways}or a method that goes on from a mask" in str(refused.value)
+    require_runnable(starting("finetune", tmp_path / "net.pt"), DATA)
+
+
 def test_a_compact_network_of_another_model_is_refused(exported: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a compact tiny, but model is 'lenet5'"):
         require_runnable(starting("bip", exported["compact"], model="lenet5"), DATA)
