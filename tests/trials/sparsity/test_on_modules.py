@@ -164,7 +164,7 @@ def test_equal_seeds_draw_equal_masks() -> None:
         ({"density": 1.5}, r"density is 1.5, but must be a number in \(0, 1\]"),
         ({"density": 1e-6}, r"density is 1e-06, which keeps none of \d+ weights: give a higher one"),
         (
-            {"density": 0.02, "pattern": "filter"},
+            {"density": 0.01, "pattern": "filter"},
             r"density is 0.01, which keeps none of \d+ filters: give a higher one",
         ),
         ({"density": 0.5, "score": "lapm"}, "score is 'lapm', but must be one of"),
