@@ -7,6 +7,7 @@ and these can be mixed. docs/pieces.md shows how.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Collection, Mapping
 from numbers import Real
 from typing import Any
@@ -233,9 +234,10 @@ def _density_within(density: float | None, before: Masks, pattern: Pattern) -> f
 
 def _share(density: object) -> float:
     """Return a density. Raises ValueError if it is none."""
-    if isinstance(density, bool) or not isinstance(density, Real) or not 0 < density <= 1:
+    share = float(density) if isinstance(density, Real) and not isinstance(density, bool) else math.nan
+    if not 0 < share <= 1:
         raise ValueError(f"density is {density!r}, but must be a number in (0, 1]")
-    return float(density)
+    return share
 
 
 def _layers(model: nn.Module, pattern: Pattern, only: str | Collection[str] | None) -> dict[str, Any]:
