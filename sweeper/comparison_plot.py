@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from sweeper.console import make_console, print_line, print_table
-from sweeper.results.comparison import dense_accuracy, points_of, protocol
+from sweeper.results.comparison import dense_accuracy, points_of, protocol, trials_behind, without_figure
 from sweeper.results.summary import ACCURACIES, rows_of
 from sweeper.results.tables import load
 from sweeper.results.warned import warnings_line
@@ -61,8 +61,8 @@ def draw_comparison(points: pd.DataFrame, accuracy: str, dense: float | None = N
     front.plot(best["flops"] / 1e6, 100 * best["accuracy"], color="0.75", linewidth=3, zorder=1, label="Pareto front")
     if (points["warnings"] != "").any():
         front.plot([], [], color="0.4", marker="o", markerfacecolor="white", linestyle="", label="with warnings")
-    for panel in panels[len(series) :]:
-        panel.set_visible(False)
+    _hide_unused(panels, len(series), columns)
+    panels[0].set_ylim(*_limits(points["accuracy"], dense))  # shared by all panels
     for axis in (front, *panels):
         if dense is not None:
             axis.axhline(100 * dense, color="0.4", linestyle=":", linewidth=1, zorder=0, label="dense")
@@ -71,8 +71,25 @@ def draw_comparison(points: pd.DataFrame, accuracy: str, dense: float | None = N
     front.set(xlabel="FLOPs per image [millions]", ylabel=label)
     left.supxlabel("density: weights kept, measured [%]", fontsize="medium")
     left.supylabel(label, fontsize="medium")
-    figure.supxlabel("\n".join(textwrap.wrap(said, 130)), fontsize="small", color="0.3")
+    figure.supxlabel("\n".join(textwrap.wrap(said, int(14 * figure.get_figwidth()))), fontsize="small", color="0.3")
     return figure
+
+
+def _hide_unused(panels: Sequence[Any], used: int, columns: int) -> None:
+    for panel in panels[used:]:
+        panel.set_visible(False)
+    for panel in panels[max(used - columns, 0) : used]:
+        panel.tick_params(labelbottom=True)  # also of those with hidden ones below
+
+
+def _limits(accuracies: pd.Series[Any], dense: float | None) -> tuple[float, float]:
+    """Limits of the y axis, in percent: all points fit; bands are cut off beyond, so that one does not flatten all."""
+    shown = [100 * value for value in (*accuracies, dense) if value is not None and math.isfinite(value)] or [
+        0.0,
+        100.0,
+    ]
+    margin = max(0.1 * (max(shown) - min(shown)), 1.0)
+    return min(shown) - margin, max(shown) + margin
 
 
 def _style(axis: Any) -> None:
@@ -125,7 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sweep = load(options.sweep)
         points = points_of(sweep, options.by, options.accuracy)
         said, dense = protocol(sweep, points), dense_accuracy(sweep, options.accuracy)
-        draw_comparison(points, options.accuracy, dense, said).savefig(options.to, dpi=110)
+        lines = [said, *filter(None, [without_figure(sweep)])]
+        draw_comparison(points, options.accuracy, dense, "; ".join(lines)).savefig(options.to, dpi=110)
     except ImportError:
         print("error: drawing needs matplotlib: pip install matplotlib", file=sys.stderr)
         return 2
@@ -134,9 +152,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     console = make_console()
     print_table(texts(points), console, left=("series", "asked", "report", "confirmed", "best", "warnings"))
-    print_line(console, said)
-    if warned := warnings_line(sweep):
-        print_line(console, warned)
+    for line in (*lines, *filter(None, [warnings_line(sweep, trials_behind(sweep))])):
+        print_line(console, line)
     return 0
 
 
