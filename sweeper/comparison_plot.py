@@ -15,12 +15,11 @@ from typing import Any
 
 import pandas as pd
 
-from sweeper.console import make_console, print_line, print_table
+from sweeper.plotting import Drawn, plot, plot_parser
 from sweeper.results.comparison import dense_accuracy, points_of, protocol, trials_behind, without_figure
 from sweeper.results.summary import ACCURACIES, rows_of
 from sweeper.results.tables import load
 from sweeper.results.warned import warnings_line
-from trials.errors import UserError
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette, which colour-blind readers can tell apart, without its yellow, which fades on white."""
@@ -129,32 +128,20 @@ def _percent(share: float | None) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Plot a sweep's methods, print the points, and return the exit code: 0 done, 2 wrong input."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sweeper.comparison_plot", description="Draw accuracy over density and over FLOPs, by method."
-    )
-    parser.add_argument("sweep", help="the sweep's folder: storage/name, or s3://BUCKET/PREFIX/NAME")
-    parser.add_argument("--to", required=True, metavar="FILE", help="the picture: .png, .pdf, .svg")
+    parser = plot_parser("comparison_plot", "Draw accuracy over density and over FLOPs, by method.")
     parser.add_argument("--by", action="append", default=[], metavar="PATH",
                         help="a grid path whose values make a line, may be given again; default: method")  # fmt: skip
     parser.add_argument("--accuracy", choices=ACCURACIES, default="test_accuracy", help="default: %(default)s")
-    options = parser.parse_args(arguments)
-    try:
-        sweep = load(options.sweep)
-        points = points_of(sweep, options.by, options.accuracy)
-        said, dense = protocol(sweep, points), dense_accuracy(sweep, options.accuracy)
-        lines = [said, *filter(None, [without_figure(sweep)])]
-        draw_comparison(points, options.accuracy, dense, "; ".join(lines)).savefig(options.to, dpi=110)
-    except ImportError:
-        print("error: drawing needs matplotlib: pip install matplotlib", file=sys.stderr)
-        return 2
-    except (UserError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    console = make_console()
-    print_table(texts(points), console, left=("series", "asked", "report", "confirmed", "best", "warnings"))
-    for line in (*lines, *filter(None, [warnings_line(sweep, trials_behind(sweep))])):
-        print_line(console, line)
-    return 0
+    return plot(_drawn, parser.parse_args(arguments))
+
+
+def _drawn(options: argparse.Namespace) -> Drawn:
+    sweep = load(options.sweep)
+    points = points_of(sweep, options.by, options.accuracy)
+    lines = [protocol(sweep, points), *filter(None, [without_figure(sweep)])]
+    figure = draw_comparison(points, options.accuracy, dense_accuracy(sweep, options.accuracy), "; ".join(lines))
+    left = ("series", "asked", "report", "confirmed", "best", "warnings")
+    return Drawn(figure, texts(points), left, [*lines, *filter(None, [warnings_line(sweep, trials_behind(sweep))])])
 
 
 if __name__ == "__main__":
