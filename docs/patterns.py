@@ -25,7 +25,18 @@ def table() -> str:
     lines = ["| prunes by | " + " | ".join(PATTERNS) + " |", "|---|" + ":-:|" * len(PATTERNS)]
     for patterns, names in alike.items():
         lines.append(f"| {', '.join(names)} | " + " | ".join("✓" if p in patterns else "" for p in PATTERNS) + " |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", left_whole()])
+
+
+def left_whole() -> str:
+    """Return the sentence that says which layers the patterns leave dense."""
+    linear = [f"`{name}`" for name, pattern in PATTERNS.items() if pattern.linear]
+    some = [f"`{name}`" for name, pattern in PATTERNS.items() if pattern.multiple > 1]
+    return (
+        f"Only {' and '.join(linear)} prune linear layers. {', '.join(some)} leaves layers whole whose input channels\n"
+        "(of a group) are no multiple of M, such as the first convolution and depthwise ones. `density` is the share\n"
+        "of the layers that are pruned; `python -m trials inspect TRIAL` and the table `layers` list them all."
+    )
 
 
 def written(page: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ from trials.data import DATASETS, RawData, header_of, load_data
 from trials.errors import UserError
 from trials.methods.parsing import parse
 from trials.methods.preconditions import require_runnable
+from trials.methods.registry import METHODS
+from trials.methods.supported import patterns_of
 from trials.models import MODELS
 from trials.running.trial import TrialHost, run
+from trials.sparsity import DISTRIBUTIONS, PATTERNS, SCORES
 
 MASKED = "a file with a mask"
 """Stands for the path of such a file, made for the model and the data."""
@@ -64,10 +68,13 @@ METHODS_AT_ONCE: dict[str, dict[str, Any]] = {
 VARIANTS: dict[str, dict[str, Any]] = {
     **{
         f"one_shot-{pattern}-{distribution}": {"pattern": pattern, "distribution": distribution}
-        for pattern in ("weight", "kernel", "filter", "channel")
-        for distribution in ("global", "uniform", "uniform_plus", "erk")
+        for pattern, distribution in product(PATTERNS, DISTRIBUTIONS)
+        if PATTERNS[pattern].choose is None
     },
-    **{f"one_shot-{score}": {"score": score} for score in ("random", "lamp")},
+    **{
+        f"one_shot-{score}-{pattern}": {"score": score, "pattern": pattern}
+        for score, pattern in product(SCORES, PATTERNS)
+    },
     **{
         f"one_shot-coupled-{distribution}": {"couple": True, "pattern": "filter", "distribution": distribution}
         for distribution in ("global", "uniform")
@@ -76,15 +83,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "one_shot-uniform_plus-sparse": {"distribution": "uniform_plus", "density": 0.005},
     "one_shot-filter-dense": {"pattern": "filter", "density": 0.995},
     "imp-uniform_plus-late": {"distribution": "uniform_plus", "levels": 12, "finetune": NONE},
-    **{f"imp-{name}": {"distribution": name} for name in ("uniform", "uniform_plus", "erk")},
-    **{f"{method}-{name}": {"pattern": name} for method in ("bip", "hydra") for name in ("filter", "channel")},
+    **{f"imp-{name}": {"distribution": name} for name in DISTRIBUTIONS},
+    **{
+        f"{method}-{name}": {"pattern": name}
+        for method in ("bip", "hydra", "l1", "greg1", "greg2", "global_prune")
+        for name in patterns_of(METHODS[method])
+    },
     "bip-channel-first": {"pattern": "channel", "first_conv": "pruned"},
     "hydra-filter-original": {"pattern": "filter", "variant": "original"},
-    **{f"{method}-{name}": {"pattern": name} for method in ("l1", "greg1", "greg2") for name in ("weight", "channel")},
     "l1-original": {"variant": "original"},
     "l1-skipped": {"skip_layers": ["0", "1", "2", "3", "4", "5", "6"]},
     "oracle-weight": {"pattern": "weight", "stage_pr": 1e-4},
-    **{f"global_prune-{name}": {"pattern": name} for name in ("weight", "kernel_mean", "filter_l1")},
     "global_prune-none": {"p_prune": 1e-6},
     **{f"layer_prune-{name}": {"score": name} for name in ("gradient", "l1")},
     "layer_prune-original": {"variant": "original", "score": "l1"},

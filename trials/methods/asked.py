@@ -39,12 +39,6 @@ class AskedShare:
         """What is asked of a trial whose network had this density when it began."""
         return replace(self, keep=self.keep * density) if self.of_start else self
 
-    def of_network(self, model: nn.Module) -> AskedShare:
-        """The same share of this model, of a trial whose network was compact when it began."""
-        weights = prunable(model)
-        units = sum(count_units(weights[name], self.pattern) for name in self.layers)
-        return replace(self, units=units, keep=self.keep * units / self.units)
-
     def left_in(self, model: nn.Module, masks: Mapping[str, Tensor]) -> int | Tensor:
         """How many of the units masks leave in a model; a tensor where masks decide."""
         return kept_units(self.layers, prunable(model), masks, self.pattern)

@@ -246,9 +246,14 @@ class Method(ABC):
             UserError: it cannot; the message names the way out."""
         method, file = self.config.method, f"source_net is {self.config.source_net!r}, which"
         if density is not None and not self.takes_masks:
+            has = "holds a compact network with a mask of what could not be cut" if compact else "has a mask"
+            starts = ways = "dense weights"
+            if compact and self.takes_compact:
+                starts = "dense weights or a compact network without a mask,"
+                ways = "dense weights, a compact network without a mask (couple: true makes one)"
             raise UserError(
-                f"{file} has a mask (density {density:.4g}), but {method} starts from dense weights and would drop it: "
-                "give dense weights, or a method that goes on from a mask (finetune, imp, one_shot, prune_iterative)"
+                f"{file} {has} (density {density:.4g}), but {method} starts from {starts} and would drop it: give "
+                f"{ways}, or a method that goes on from a mask (finetune, imp, one_shot, prune_iterative)"
             )
         if compact and not self.takes_compact:
             raise UserError(
@@ -288,7 +293,8 @@ class Method(ABC):
     def asked(self, model: nn.Module, stage: Stage) -> tuple[AskedShare, ...]:
         """What is asked of the network while ``stage`` trains it; nothing by default.
 
-        ``model`` is the dense model. Trials whose network differs are marked (:mod:`trials.running.degenerate`)."""
+        ``model`` is the dense model, or the compact one that the trial started from. Trials whose network differs are
+        marked (:mod:`trials.running.degenerate`)."""
         return ()
 
     def initialised(self, net: Net) -> None:  # noqa: B027  most methods have nothing to do here

@@ -135,8 +135,18 @@ def _divided(
 
 
 def left_with(layers: Sequence[LeftLayer], pattern: Pattern) -> tuple[LeftLayer, ...]:
-    """Return the layers of a file's network that a pattern prunes."""
-    return tuple(layer for layer in layers if pattern.prunes(layer.shape))
+    """Return the layers of a file's network that a pattern prunes.
+
+    Raises:
+        UserError: it has none, because it is smaller than the model.
+    """
+    chosen = tuple(layer for layer in layers if pattern.prunes(layer.shape))
+    if not chosen:
+        raise UserError(
+            f"pattern {pattern.name!r} prunes layers with a multiple of {pattern.multiple} input channels only, of "
+            "which it has none: give another M in nm, another pattern, or another network"
+        )
+    return chosen
 
 
 def layers_with(facts: ModelFacts, pattern: Pattern, model: str, field: str = "pattern") -> tuple[LayerFacts, ...]:

@@ -54,9 +54,6 @@ class MayCouple(TrialConfig):
 class CoupledShare(AskedShare):
     """How many coupled units of a network should be left."""
 
-    def of_network(self, model: nn.Module) -> AskedShare:
-        return coupled_share(model, self.keep / self.units)
-
     def left_in(self, model: nn.Module, masks: Mapping[str, Tensor]) -> int | Tensor:
         return units_left(units_of(model), masks).sum()
 

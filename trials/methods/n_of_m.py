@@ -15,6 +15,9 @@ from trials.sparsity import PATTERNS, Pattern, n_of_m
 
 DEFAULT = (2, 4)
 
+CLOSE = 1e-9
+"""A density that is N / M but for this means N / M: a third cannot be written out."""
+
 
 def _n_and_m(value: Any) -> tuple[int, int]:
     """Return N and M of ``[2, 4]`` or ``"2:4"``, which a grid can hold. Raises ValueError if they are none."""
@@ -51,8 +54,9 @@ class TakesNM(Frozen):
         n, m = found["nm"] = _n_and_m(found["nm"])
         if found.setdefault("pattern", "nm") != "nm":
             raise ValueError(f"nm is {[n, m]}, but pattern is {found['pattern']!r}: give pattern nm, or leave out nm")
-        if found.get("density") is None:
-            found["density"] = n / m
+        density = found.get("density")
+        if density is None or (isinstance(density, float) and abs(density - n / m) <= CLOSE):
+            found["density"] = n / m  # one value for one meaning, since it is part of the trial's name
         return found
 
     @model_validator(mode="after")
@@ -60,7 +64,7 @@ class TakesNM(Frozen):
         if self.nm is None:
             return self
         (n, m), density = self.nm, getattr(self, "density")  # noqa: B009  a field of the subclasses
-        if abs(density - n / m) > 1e-9:
+        if density != n / m:
             raise ValueError(
                 f"density is {density}, but nm {[n, m]} keeps {n / m:.4g}: leave out density, or change nm"
             )

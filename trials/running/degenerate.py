@@ -28,9 +28,9 @@ class Judge:
     """
 
     def __init__(self, method: Method, net: Net, data: Loader, raw: Source) -> None:
-        self.net = net
-        self.starts_compact = method.takes_compact  # such a method never makes the network smaller itself
+        self.net, self.method = net, method
         self.asked = {(stage.name, stage.level): method.asked(net.model, stage) for stage in method.stages()}
+        self.asked_of_compact: dict[tuple[str, int], tuple[AskedShare, ...]] = {}
         classes = raw.num_classes
         train = torch.bincount(raw.train_labels[data.train_indices], minlength=classes)
         val = torch.bincount(raw.train_labels[data.val_indices], minlength=classes)
@@ -47,8 +47,7 @@ class Judge:
 
         The end of a segment of a population is none, so that rows do not depend on how a stage is divided.
         """
-        asked = self.asked.get((stage.name, stage.level), ())
-        return _in_order([*self._of_network(asked, end), *self._of_figures(row)])
+        return _in_order([*self._of_network(self._asked_of(stage), end), *self._of_figures(row)])
 
     def of_result(self, row: Row) -> list[str]:
         """Codes for the result: of the trial's last row (an older version's has none), its accuracy and the data."""
@@ -58,11 +57,18 @@ class Judge:
         empty, guess = bool(row["empty_layers"]), row["val_accuracy"] <= self.guessed
         return [*(["layers_empty"] if empty else []), *(["chance_level"] if guess else [])]
 
+    def _asked_of(self, stage: Stage) -> tuple[AskedShare, ...]:
+        """What is asked of the dense network, or of the compact one that the trial started from."""
+        key = (stage.name, stage.level)
+        if not self.net.kept or not self.method.takes_compact:  # such a method never makes the network smaller itself
+            return self.asked.get(key, ())
+        if key not in self.asked_of_compact:
+            self.asked_of_compact[key] = self.method.asked(self.net.model, stage)
+        return self.asked_of_compact[key]
+
     def _of_network(self, asked: Iterable[AskedShare], end: bool) -> list[str]:
         model, masks = self.net.model, self.net.masks
         shares = (one.from_start(self.net.start_density) for one in asked)
-        if self.net.kept and self.starts_compact:
-            shares = (one.of_network(model) for one in shares)
         judged = [one for one in shares if one.keep < one.units and (end or not one.at_end)]
         if not judged:
             return []

@@ -14,6 +14,7 @@ from trials.methods import Stage, segments
 from trials.running.captured import stepper
 from trials.running.progress import Progress
 from trials.seeding import derive_seed, generator
+from trials.sparsity.accounting import summary
 from trials.sparsity.backward import BackwardPruner
 from trials.training.best_epoch import BestEpoch
 from trials.training.evaluation import Totals
@@ -93,7 +94,8 @@ class StageRun:
             self.stage.load_state_dict(self.checkpoint["method"])
             self.backward.load_state_dict(self.checkpoint["backward"])
             if self.best is not None:
-                self.best.load_state_dict(_best_in(self.checkpoint), self.progress.device)
+                kept = summary(self.net, self.progress.sizes)["kept"]
+                self.best.load_state_dict(_best_in(self.checkpoint, kept), self.progress.device)
             totals = self._resume_epoch() if self.step else None
         elif self.stage.changes_network or self.stage.epochs == self.epoch:
             self.stage.begin_epoch(self.epoch)
@@ -190,12 +192,14 @@ class StageRun:
         (self.progress.complete if last else self.progress.commit)(place, state)
 
 
-def _best_in(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The best epoch so far; earlier versions kept it, without masks, with the state of the stages that selected."""
+def _best_in(checkpoint: Mapping[str, Any], kept: int) -> Mapping[str, Any]:
+    """The best epoch so far. Earlier versions kept it with the state of the stages that selected, without masks.
+
+    ``kept``: of the network, how many weights its row counts; in those stages no epoch had another number.
+    """
     if "best" in checkpoint:
         found: Mapping[str, Any] = checkpoint["best"]
         return found
-    stored, net = checkpoint["method"]["best"], checkpoint["net"]
-    kept = sum(int(mask.sum()) for mask in net["masks"].values())
-    own = {"columns": {}, "layers": {}, "model": stored["state"], "masks": net["masks"]}
+    stored = checkpoint["method"]["best"]
+    own = {"columns": {}, "layers": {}, "model": stored["state"], "masks": checkpoint["net"]["masks"]}
     return {"epoch": stored["epoch"], "accuracy": stored["accuracy"], "kept": kept, **own}

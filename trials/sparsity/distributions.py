@@ -104,6 +104,8 @@ def uniform_plus(layers: Sequence[Layer], density: Density, count: Count | None 
     Raises:
         ValueError: more units must be removed than the other layers have.
     """
+    if not layers:
+        return []
     units = [layer.units for layer in layers]
     drop = sum(units) - _total(layers, density, count)
     exempt = 1 if len(layers[0].shape) == 4 else 0

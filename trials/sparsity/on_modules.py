@@ -7,7 +7,9 @@ and these can be mixed. docs/pieces.md shows how.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Collection, Mapping
+from numbers import Real
 from typing import Any, Literal, overload
 
 import torch
@@ -70,7 +72,7 @@ def prune(
 
     Raises:
         ValueError: a name is unknown, a layer cannot be pruned (its weight is shared, computed, without values or not
-            finite), or the density is out of range or above what is left.
+            finite), or the density is out of range, above what is left, or too low to keep a unit.
     """
     units = _named_parts(score, distribution, pattern)
     if couple:
@@ -244,7 +246,11 @@ def _density_within(density: float | None, before: Masks, pattern: Pattern) -> f
     density = _share(density)
     units = [pattern.left(mask) for mask in before.values()]
     left, total = sum(int(unit.sum()) for unit in units), sum(unit.numel() for unit in units)
-    if pattern.choose is None and nearest_count(density, total) > left:
+    if pattern.choose is not None:
+        return density
+    if nearest_count(density, total) == 0:
+        raise ValueError(f"density is {density}, which keeps none of {total} {pattern.name}s: give a higher one")
+    if nearest_count(density, total) > left:
         raise ValueError(
             f"density is {density}, but only {left / total:.4g} of {total} {pattern.name}s are left: give a lower one"
         )
@@ -253,9 +259,10 @@ def _density_within(density: float | None, before: Masks, pattern: Pattern) -> f
 
 def _share(density: object) -> float:
     """Return a density. Raises ValueError if it is none."""
-    if isinstance(density, bool) or not isinstance(density, (int, float)) or not 0 < density <= 1:
+    share = float(density) if isinstance(density, Real) and not isinstance(density, bool) else math.nan
+    if not 0 < share <= 1:
         raise ValueError(f"density is {density!r}, but must be a number in (0, 1]")
-    return density
+    return share
 
 
 def _layers(model: nn.Module, pattern: Pattern, only: str | Collection[str] | None) -> dict[str, Any]:

@@ -15,28 +15,26 @@ def _weight(score: Tensor) -> Tensor:
     return score
 
 
-def _kernel(score: Tensor) -> Tensor:
-    norms: Tensor = torch.linalg.vector_norm(score, ord=1, dim=(2, 3), keepdim=True)  # [O, I, 1, 1]
+def precise(values: Tensor) -> Tensor:
+    """Return values of half precision as float32, others as they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _norm(order: float, dims: tuple[int, ...], score: Tensor) -> Tensor:
+    """Norms over ``dims``, which stay with size 1. Half precision would round most norms to equal ones."""
+    dtype = torch.promote_types(score.dtype, torch.float32)
+    norms: Tensor = torch.linalg.vector_norm(score, ord=order, dim=dims, keepdim=True, dtype=dtype)
     return norms
 
 
 def _kernel_mean(score: Tensor) -> Tensor:
-    return score.abs().mean(dim=(2, 3), keepdim=True)  # [O, I, 1, 1]
+    return precise(score).abs().mean(dim=(2, 3), keepdim=True)  # [O, I, 1, 1]
 
 
-def _filter_l1(score: Tensor) -> Tensor:
-    norms: Tensor = torch.linalg.vector_norm(score, ord=1, dim=(1, 2, 3), keepdim=True)  # [O, 1, 1, 1]
-    return norms
-
-
-def _filter(score: Tensor) -> Tensor:
-    norms: Tensor = torch.linalg.vector_norm(score, dim=(1, 2, 3), keepdim=True)  # [O, 1, 1, 1]
-    return norms
-
-
-def _channel(score: Tensor) -> Tensor:
-    norms: Tensor = torch.linalg.vector_norm(score, dim=(0, 2, 3), keepdim=True)  # [1, I, 1, 1]
-    return norms
+_kernel = partial(_norm, 1, (2, 3))  # [O, I, 1, 1]
+_filter_l1 = partial(_norm, 1, (1, 2, 3))  # [O, 1, 1, 1]
+_filter = partial(_norm, 2, (1, 2, 3))  # [O, 1, 1, 1]
+_channel = partial(_norm, 2, (0, 2, 3))  # [1, I, 1, 1]
 
 
 @dataclass(frozen=True)
@@ -105,17 +103,20 @@ def _best_of(n: int, m: int, scores: Tensor) -> Tensor:
     return kept.reshape(rows.shape).movedim(-1, 1).contiguous()
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=64, typed=True)
 def n_of_m(n: int, m: int) -> Pattern:
     """Return the pattern N:M: n of every m consecutive input channels stay, for every row and kernel position.
 
-    This is what the kernels of ``torch.sparse.to_sparse_semi_structured`` take, for n = 2 and m = 4.
+    This is what the kernels of ``torch.sparse.to_sparse_semi_structured`` take: for n = 2 and m = 4 in half precision,
+    for 1 and 2 in float32. Of a convolution [O, I, kh, kw] they take the matrix [O, kh kw I], input channels innermost.
 
     Raises:
-        ValueError: not 1 <= n < m.
+        ValueError: n and m are no integers with 1 <= n < m.
     """
-    if not 1 <= n < m:
-        raise ValueError(f"n and m are {n} and {m}, but of every m weights n stay, so that 1 <= n < m: give 2 and 4")
+    if type(n) is not int or type(m) is not int or not 1 <= n < m:
+        raise ValueError(
+            f"n and m are {n!r} and {m!r}, but of every m weights n stay, so that 1 <= n < m: give 2 and 4"
+        )
     return Pattern("nm", _weight, linear=True, choose=partial(_best_of, n, m), density=n / m, multiple=m)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trials.sparsity.patterns import Pattern
+from trials.sparsity.patterns import Pattern, precise
 from trials.training.strides import beside
 
 _Named = Mapping[str, Tensor]
@@ -27,7 +27,8 @@ class Score:
 
     Attributes:
         of_weights: scores of single weights.
-        of_units: scores of units of several weights; None takes the pattern's norm of the scores of their weights.
+        of_units: scores of a pattern's units, single weights among them; None takes the pattern's norm of the scores of
+            their weights.
     """
 
     of_weights: WeightScore
@@ -46,7 +47,7 @@ class Score:
             generator: on the CPU.
             left: units that are left (bool, of the scores' shapes); None is all. Scores of others mean nothing.
         """
-        if pattern.of_single_weights or self.of_units is None:
+        if self.of_units is None:
             return {name: pattern.unit_scores(score) for name, score in self.of_weights(weights, generator).items()}
         return self.of_units(weights, pattern, generator, left)
 
@@ -66,6 +67,8 @@ def _random_units(
     weights: _Named, pattern: Pattern, generator: torch.Generator, left: _Named | None
 ) -> dict[str, Tensor]:
     """One draw for every unit, whatever its size: a norm of draws would rank units by how many weights they have."""
+    if pattern.of_single_weights:  # draws in half precision would often be equal, and ties go by their place
+        return _random({name: precise(weight) for name, weight in weights.items()}, generator)
     return {
         name: torch.rand(pattern.unit_shape(weight.shape), generator=generator, dtype=torch.float64).to(weight.device)
         for name, weight in weights.items()
@@ -116,11 +119,10 @@ LAMP = Score(_lamp, _lamp_units)
 with the units' norms in place of |w|. Within a layer it ranks as magnitude does.
 
 Only a layer's largest weight or unit scores 1, and all others 1/2 or less. So under a global budget every layer keeps
-one while the budget allows, that is, while as many are kept as there are layers; if fewer are kept, the layers that
-come last in the model keep one each (of equal scores, the lower index is dropped first), and the others are empty. A
-layer of zeros is emptied before those: among single weights, whenever others compete; among units, only if fewer are
-kept than there are layers. The released code keeps every score from its threshold on, ties included, so it never keeps
-fewer weights than layers.
+one while the budget allows, that is, while as many are kept as there are layers. If fewer are kept, the layers that
+come last in the model keep one each (of equal scores, the lower index is dropped first), and the others are empty; a
+layer of zeros is emptied before those. The released code keeps every score from its threshold on, ties included, so it
+never keeps fewer weights than layers.
 
 Sums run in float64 from the largest down; the released code subtracts in float32 and can empty whole layers.
 """

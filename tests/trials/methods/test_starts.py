@@ -32,9 +32,15 @@ NAMES = [
     if issubclass(METHODS[content["method"]].Config, HasSource) and not name.startswith("imp-weights")
 ]
 MASKED = {"one_shot", "finetune", "imp-learning_rate", "imp-none", "prune_iterative"}
-COMPACT = {"one_shot", "one_shot-filter", "finetune", "imp-learning_rate", "imp-none", "prune_iterative"} | {
-    name for name in CONFIGS if name.startswith(("bip", "hydra", "adaptive")) or name.endswith("coupled")
-}
+COMPACT = {
+    "one_shot",
+    "one_shot-filter",
+    "one_shot-nm",
+    "finetune",
+    "imp-learning_rate",
+    "imp-none",
+    "prune_iterative",
+} | {name for name in CONFIGS if name.startswith(("bip", "hydra", "adaptive")) or name.endswith("coupled")}
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +180,46 @@ def test_coupled_budgets_count_the_units_of_a_compact_network(
     require_runnable(config_of(name, **fields), DATA)
     with pytest.raises(UserError, match=f"source_net is .* of tiny's {PRUNABLE} weights, and .*{said}"):
         require_runnable(starting(name, smaller(tmp_path / "net.pt", **SMALL), **fields), DATA)
+
+
+@pytest.mark.parametrize("name", ["one_shot-nm", "bip-nm", "hydra-nm"])
+def test_n_of_m_counts_the_channels_of_a_compact_network(name: str, tmp_path: Path) -> None:
+    """Layers whose channels are no multiple of M there stay dense; a network of such layers only is refused."""
+    config = starting(name, smaller(tmp_path / "some.pt", conv1=8, conv2=6, conv3=6), nm="2:4")
+    require_runnable(config, DATA)
+    state = run_in(tmp_path, config)
+    net = checkpoint_of(folder_of(config, tmp_path))["net"]
+    assert list(net["masks"]) == ["conv2.weight"]
+    assert net["masks"]["conv2.weight"].view(6, 2, 4, 9).sum(2).eq(2).all()
+    assert state.result is not None
+    assert "density_missed" not in state.result["warnings"]
+    with pytest.raises(UserError, match="layers with a multiple of 4 input channels only, of which it has none"):
+        require_runnable(starting(name, smaller(tmp_path / "none.pt", conv1=6, conv2=6, conv3=6), nm="2:4"), DATA)
+
+
+def test_thresholds_go_by_the_sizes_of_a_compact_network(tmp_path: Path) -> None:
+    """What is asked of it does not count layers that are too small there for a threshold."""
+    source, recipe = smaller(tmp_path / "net.pt", conv1=8, conv2=8, conv3=4), {**RECIPE, "lr": 1e-3}
+    exact = {"exact_target": True, "mode": "fixed", "pthres": 300, "starget": 0.5}
+    config = starting("adaptive_sparsity", source, train=recipe, **exact)
+    state = run_in(tmp_path, config)
+    net = checkpoint_of(folder_of(config, tmp_path))["net"]
+    assert state.result is not None
+    assert (len(net["masks"]), "density_missed" in state.result["warnings"]) == (1, False)
+
+
+@pytest.mark.parametrize("name", ["bip", "hydra", "adaptive_sparsity", "l1"])
+def test_a_compact_network_that_still_has_a_mask_is_refused_for_that(name: str, tmp_path: Path) -> None:
+    """What could not be cut is masked there; BiP, HYDRA and thresholds would let it return."""
+    content = torch.load(smaller(tmp_path / "net.pt", conv1=8), weights_only=True)
+    masks = {"conv3.weight": torch.rand(content["state_dict"]["conv3.weight"].shape) > 0.5}
+    torch.save({**content, "masks": masks}, tmp_path / "net.pt")
+    ways = "a compact network without a mask (couple: true makes one), " if name in COMPACT else ""
+    with pytest.raises(UserError) as refused:
+        require_runnable(starting(name, tmp_path / "net.pt"), DATA)
+    assert "holds a compact network with a mask of what could not be cut (density 0." in str(refused.value)
+    assert f"would drop it: give dense weights, {ways}or a method that goes on from a mask" in str(refused.value)
+    require_runnable(starting("finetune", tmp_path / "net.pt"), DATA)
 
 
 def test_a_compact_network_of_another_model_is_refused(exported: dict[str, Path], tmp_path: Path) -> None:

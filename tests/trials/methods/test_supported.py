@@ -20,8 +20,8 @@ def with_pattern(method: str, pattern: str) -> dict[str, Any]:
     config = {**SMALLEST[method]}
     if "pattern" in fields or "unit" in fields:
         name = "pattern" if "pattern" in fields else "unit"
-        if pattern == "nm":
-            config["density"] = 0.5
+        if PATTERNS[pattern].density is not None:
+            config["density"] = PATTERNS[pattern].density
         if method == "oracle" and pattern == "channel":
             config["stage_pr"] = "[0:0,1:0.1]"
         return {**config, name: pattern}

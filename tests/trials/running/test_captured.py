@@ -88,8 +88,7 @@ def config(name: str, **fields: Any) -> TrialConfig:
 CASES: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in ("dense", "one_shot", "imp-weights", "bip", "bip-channel", "bip-both", "hydra")),
     *((name, {}) for name in ("hydra-filter-original", "prune_iterative", "finetune", "adaptive_sparsity", "l1")),
-    ("adaptive_sparsity-fixed", {}),
-    ("adaptive_sparsity-cut", {}),
+    *((name, {}) for name in ("adaptive_sparsity-fixed", "adaptive_sparsity-cut", "one_shot-nm", "bip-nm", "hydra-nm")),
     ("bip", {"implicit_gradient": "code", "batchnorm": "both", "redundant_forwards": True, "accelerate": True}),
     ("bip", {"memory_format": "channels_last"}),
 ]

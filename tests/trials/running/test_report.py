@@ -6,17 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.trials.folders import assert_same_outcome, checkpoint_of, rows_of, same
 from tests.trials.small_trials import CONFIGS, config_of, folder_of, run_in, source_of
+from trials import compact
 from trials.analysis import load_trial
+from trials.compact import Architecture
 from trials.config.trial_config import TrialConfig
 from trials.data import load_data
 from trials.errors import UserError
 from trials.methods.parsing import parse
 from trials.methods.registry import METHODS
 from trials.models import MODELS
+from trials.networks.named_files import resolved
 from trials.running import progress
+from trials.running.stage_run import StageRun
 from trials.storage.rows import RESULT, Row
 from trials.training.best_epoch import BestEpoch
 from trials.training.build import build_loader
@@ -145,6 +150,42 @@ def test_a_stopped_trial_still_finds_its_best_epoch(name: str, tmp_path: Path, m
         if run_in(tmp_path / "parts", config, should_stop=lambda: True).status == "complete":
             break
     assert_same_outcome(folder_of(config, tmp_path / "parts"), whole)
+
+
+@pytest.mark.parametrize("start", ["whole", "compact"])
+def test_the_best_epoch_of_an_earlier_versions_checkpoint_goes_on(
+    start: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Earlier versions kept it with the stage's state, and not how many weights it has."""
+    given: dict[str, Any] = {"pattern": "filter", "levels": 1, "keep": [], "score": "magnitude"}
+    if start == "compact":
+        net = Net(MODELS["tiny"](num_classes=10, in_channels=1))
+        net.shrink({"conv1.weight": torch.arange(6)}, "filter")
+        compact.save(tmp_path / "net.pt", Architecture("tiny", 10, 1, (8, 8)), net.kept, net.model.state_dict())
+        given["source_net"] = str(tmp_path / "net.pt")
+    config = resolved(config_of("prune_iterative", **{**LONGER["prune_iterative"], **given}))
+    assert run_in(tmp_path / "whole", config).status == "complete"
+    rows = last_stage(folder_of(config, tmp_path / "whole"))
+    assert rows[-1]["best_epoch"] < len(rows)  # so that the test can fail
+    state_of_stage = StageRun._state
+
+    def as_before(run: StageRun) -> dict[str, Any]:
+        state = state_of_stage(run)
+        best = state.pop("best", None)  # the dense start selects none
+        return (
+            state
+            if best is None
+            else {**state, "method": {**state["method"], "best": {**best, "state": best["model"]}}}
+        )
+
+    monkeypatch.setattr(StageRun, "_state", as_before)
+    monkeypatch.setattr(progress, "STOP_POLL_S", 0.0)
+    for _ in range(100):
+        if run_in(tmp_path / "parts", config, should_stop=lambda: True).status == "complete":
+            break
+    others = last_stage(folder_of(config, tmp_path / "parts"))
+    assert [row["best_epoch"] for row in others] == [row["best_epoch"] for row in rows]
+    assert [row["val_accuracy"] for row in others] == [row["val_accuracy"] for row in rows]
 
 
 @pytest.mark.parametrize(("name", "step", "rule"), [("one_shot", 4, "last"), ("imp-none", 5, "best_val")])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -160,6 +162,11 @@ def test_equal_seeds_draw_equal_masks() -> None:
     [
         ({"density": 0}, r"density is 0, but must be a number in \(0, 1\]"),
         ({"density": 1.5}, r"density is 1.5, but must be a number in \(0, 1\]"),
+        ({"density": 1e-6}, r"density is 1e-06, which keeps none of \d+ weights: give a higher one"),
+        (
+            {"density": 0.01, "pattern": "filter"},
+            r"density is 0.01, which keeps none of \d+ filters: give a higher one",
+        ),
         ({"density": 0.5, "score": "lapm"}, "score is 'lapm', but must be one of"),
         ({"density": 0.5, "pattern": "row"}, "pattern is 'row', but must be one of"),
         ({"density": 0.5, "distribution": "even"}, "distribution is 'even', but must be one of"),
@@ -173,6 +180,11 @@ def test_what_cannot_be_is_refused(asked: dict[str, object], message: str) -> No
     with pytest.raises(ValueError, match=message):
         sp.prune(model, **asked)  # type: ignore[arg-type]
     assert not torch_prune.is_pruned(model)
+
+
+@pytest.mark.parametrize("density", [np.float32(0.5), np.float64(0.5), Fraction(1, 2)])
+def test_a_density_is_any_real_number(density: Any) -> None:
+    assert int(sp.prune(nn.Linear(8, 8), density=density)["weight"].sum()) == 32
 
 
 def test_more_than_is_left_is_refused() -> None:

@@ -148,7 +148,7 @@ def test_lamp_empties_no_layer_before_another_has_one_to_spare(pattern: str, kee
         assert kept == [int(i >= 4 - keep) for i in range(4)]
 
 
-@pytest.mark.parametrize("pattern", STRUCTURED)
+@pytest.mark.parametrize("pattern", RANKED)
 def test_lamp_keeps_a_unit_of_a_layer_of_zeros_while_others_have_one_to_spare(pattern: str) -> None:
     generator = torch.Generator().manual_seed(0)
     weights = {"a": torch.randn(6, 5, 3, 3, generator=generator), "zero": torch.zeros(6, 5, 3, 3)}
@@ -158,6 +158,33 @@ def test_lamp_keeps_a_unit_of_a_layer_of_zeros_while_others_have_one_to_spare(pa
     for keep, expected in ((2, [1, 1]), (1, [1, 0])):
         masks = masks_of("lamp", "global", pattern, weights, keep / (2 * units), within=within, of_dense=True)
         assert [int(PATTERNS[pattern].left(mask).sum()) for mask in masks.values()] == expected
+
+
+HALF = (torch.bfloat16, torch.float16)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("pattern", STRUCTURED)
+def test_units_of_half_precision_are_ranked_by_what_they_are(pattern: str, dtype: torch.dtype) -> None:
+    """Norms rounded to half precision are mostly equal, and the first of equal ones would go."""
+    weights = {name: weight.to(dtype) for name, weight in weights_of("residual", PATTERNS[pattern]).items()}
+    exact = {name: weight.double() for name, weight in weights.items()}
+    masks, others = (masks_of("magnitude", "global", pattern, given, 0.5) for given in (weights, exact))
+    assert all(torch.equal(mask, others[name]) for name, mask in masks.items())
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("pattern", RANKED)
+def test_random_does_not_go_by_the_place_in_half_precision(pattern: str, dtype: torch.dtype) -> None:
+    unit = PATTERNS[pattern]
+    weights = {name: torch.zeros(200, 200, 1, 1, dtype=dtype) for name in ("first", "second")}
+    counts = unit.units((200, 200, 1, 1))
+    draws = 5
+    kept = torch.zeros(2, dtype=torch.float64)
+    for seed in range(draws):
+        kept += torch.tensor(kept_units(pattern, masks_of("random", "global", pattern, weights, 0.003, seed)))
+    deviation = (2 * 0.997 * 0.003 * counts * draws) ** 0.5
+    assert abs(float(kept[0] - kept[1])) <= 4.5 * deviation
 
 
 @pytest.mark.parametrize(("score", "pattern"), list(product([name for name in SCORES if name != "random"], PATTERNS)))

@@ -33,7 +33,8 @@ def with_corrected_rates(content: Mapping[str, Any], rates: Sequence[str] = ()) 
     stays, nothing is written. Since another rate is part of a trial's name, no name gets another meaning.
     """
     filled, density = dict(content), content.get("density")
-    plain = content.get("pattern", "weight") == "weight" and content.get("score_init", "copy") == "copy"
+    pattern = "weight" if content.get("nm") is None else "nm"  # which nm implies
+    plain = content.get("pattern", pattern) == "weight" and content.get("score_init", "copy") == "copy"
     if not plain or isinstance(density, bool) or not isinstance(density, Real) or density <= 0:
         return filled
     rate = corrected_rate(float(density))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from pydantic import Field
@@ -36,6 +36,8 @@ from trials.training.net import Net
 from trials.training.strides import beside
 
 RELEASED = "cosine_released"
+
+_Layer = TypeVar("_Layer", bound=Shaped)
 
 
 class ScoredConfig(TakesNM, HasVariant, HasRounding, StartsDense):
@@ -71,7 +73,8 @@ class ScoredConfig(TakesNM, HasVariant, HasRounding, StartsDense):
     def scored(self, net: Net) -> dict[str, Tensor]:
         """The weights that have scores, in module order."""
         weights = prunable_by(net.model, self.units)
-        return dict(list(weights.items())[1:]) if self.keeps_first else weights
+        first = next(iter(prunable(net.model, linear=self.units.linear)), None) if self.keeps_first else None
+        return {name: weight for name, weight in weights.items() if name != first}
 
     @property
     def keeps_first(self) -> bool:
@@ -92,8 +95,13 @@ class ScoredConfig(TakesNM, HasVariant, HasRounding, StartsDense):
         return self.density == 1 or self.pattern == "nm"
 
     def levels_of(self, layers: Sequence[NamedShape]) -> Iterator[Budget]:
-        chosen = with_pattern(layers, self.pattern)[1 if self.keeps_first else 0 :]
+        chosen = self._without_first(with_pattern(layers, self.pattern), layers)
         return pruned_once(chosen, self.pattern, self.distribution, self.density, self.count)
+
+    def _without_first(self, chosen: Sequence[_Layer], layers: Sequence[Shaped]) -> tuple[_Layer, ...]:
+        """The layers that are chosen of all ``layers``, without the first of all if that stays dense."""
+        first = next((one.name for one in layers if self.units.linear or len(one.shape) > 2), None)
+        return tuple(one for one in chosen if not self.keeps_first or one.name != first)
 
     def require_scored(self, model: nn.Module, data: DataHeader) -> None:
         """Check that some layers have scores and that the density prunes some of their units.
@@ -101,14 +109,14 @@ class ScoredConfig(TakesNM, HasVariant, HasRounding, StartsDense):
         Raises:
             UserError: there are none, or they cannot have masks, or all or no units would stay.
         """
-        layers = layers_with(facts_of(model, data), self.units, self.model)
-        if self.keeps_first:
-            first, layers = layers[0].name, layers[1:]
-            if not layers:
-                raise UserError(
-                    f"pattern is {self.pattern!r}, but {self.model} has no layer for it beside {first}, which stays "
-                    "dense: give first_conv 'pruned', another pattern or another model"
-                )
+        facts = facts_of(model, data)
+        chosen = layers_with(facts, self.units, self.model)
+        layers = self._without_first(chosen, facts.layers)
+        if not layers:
+            raise UserError(
+                f"pattern is {self.pattern!r}, but {self.model} has no layer for it beside {chosen[0].name}, which "
+                "stays dense: give first_conv 'pruned', another pattern or another model"
+            )
         require_untied(layers, self.model)
         if not self.file_starts:
             self._require_some(layers)
@@ -119,8 +127,7 @@ class ScoredConfig(TakesNM, HasVariant, HasRounding, StartsDense):
         Raises:
             UserError: all or no units would stay.
         """
-        chosen = left_with(layers, self.units)
-        self._require_some(chosen[1:] if self.keeps_first else chosen)
+        self._require_some(self._without_first(left_with(layers, self.units), layers))
 
     def _require_some(self, layers: Sequence[Shaped]) -> None:
         if self.density < 1:
