@@ -9,7 +9,6 @@ columns of a layer have the labels of what it reads. An operation that is not kn
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,49 +16,20 @@ import torch
 from torch import Tensor, fx, nn
 
 from trials.compact.attention import FewerHeads, is_plain_attention
-from trials.compact.labels import Labels, distinct_and_positions
+from trials.compact.entries import LAYERS, NORM_PARTS, NORMS, Entries, is_grouped, owns_weight
+from trials.compact.labels import Labels
 from trials.compact.operations import Calls
-from trials.compact.shapes import Shaping, Written
+from trials.compact.shapes import Shaping
+from trials.compact.sizes import Written
 from trials.compact.tracing import Shape, shapes_to_try, traced
 from trials.errors import UserError
 
-LAYERS = (nn.Conv2d, nn.Linear)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm2d)
-NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 FEW = 10
 """Shapes that are tried whatever the error is."""
 
 
 class Impossible(Exception):
     """The forward pass cannot run on inputs of the shape that was tried."""
-
-
-@dataclass
-class Entries:
-    """The labels of a model's tensors.
-
-    Attributes:
-        of: by tensor name and dimension, a label for each entry; 0 where it is no channel of a layer.
-        readers: names of the weights whose dimension 1 reads channels, each with how many calls read.
-        makers: names of the weights whose dimension 0 makes channels.
-        passes: modules that channels pass: norms and depthwise convolutions, in forward order.
-        calls: by weight name, how often its module is called.
-        grouped: names of grouped convolutions that are not depthwise.
-        used: names of tensors of layers and norms that the forward pass takes without calling their module.
-    """
-
-    of: dict[str, dict[int, Tensor]] = field(default_factory=dict)
-    readers: list[str] = field(default_factory=list)
-    makers: list[str] = field(default_factory=list)
-    passes: list[str] = field(default_factory=list)
-    calls: dict[str, int] = field(default_factory=dict)
-    grouped: list[str] = field(default_factory=list)
-    used: list[str] = field(default_factory=list)
-
-    @property
-    def layers(self) -> set[str]:
-        """Names of the convolutions and linear layers that are called."""
-        return {weight.removesuffix(".weight") for weight in self.calls}
 
 
 class Flow(Calls):
@@ -80,10 +50,15 @@ class Flow(Calls):
         self._fix_tied()
         self._fix_computed()
         self.written = self.shaping.written
-        del self.modules, self.shaping  # what is left knows no module, so that it may be kept beside its model
+        del (
+            self.modules,
+            self.shaping,
+            self.called,
+        )  # what is left knows no module, so that it may be kept beside its model
 
     def _run(self, graph: fx.Graph, shape: Shape) -> None:
         known: dict[fx.Node, Any] = {}
+        self.called = {node.target for node in graph.nodes if node.op == "call_module"}
         for node in graph.nodes:
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda source: known[source])
             stack = node.meta.get("nn_module_stack") or {}
@@ -113,13 +88,14 @@ class Flow(Calls):
             return value
         labels = torch.zeros(value.shape, dtype=torch.int64)
         long = [d for d, n in enumerate(value.shape) if n > 1]
-        if isinstance(self.modules.get(module), (*LAYERS, *NORMS)):
+        kind = self.modules.get(module)
+        if isinstance(kind, LAYERS) or (isinstance(kind, (*NORMS, nn.PReLU)) and module in self.called):
             self.entries.used.append(name)
             return labels
         if len(long) != 1 or not value.is_floating_point():
             return labels
         mine = self.entries.of.setdefault(name, {})
-        mine.setdefault(long[0], self.labels.new(value.shape[long[0]]))
+        mine.setdefault(long[0], self.labels.new(value.shape[long[0]], own=True))
         return mine[long[0]].view([-1 if d == long[0] else 1 for d in range(value.dim())]).expand(value.shape)
 
     def _module(self, name: str, args: Any, kwargs: Any, node: fx.Node) -> Any:
@@ -138,6 +114,8 @@ class Flow(Calls):
                 return self._linear(name, module, x)
             if isinstance(module, NORMS):
                 return self._norm(name, module, x)
+            if isinstance(module, nn.PReLU):
+                return self._sloped(name, module, x)
         return self.call_module(node, module, args, kwargs)
 
     def _rows(self, name: str, module: Any) -> Tensor:
@@ -207,13 +185,40 @@ class Flow(Calls):
         channels = self.shaping.along(x, 1)
         for part in NORM_PARTS:
             if getattr(module, part, None) is not None:
-                mine = self.entries.of.setdefault(f"{name}.{part}", {})
-                mine.setdefault(0, channels.clone())
-                self.labels.unite(mine[0], channels, f"{name} normalises others, too")
+                self._goes_with(f"{name}.{part}", channels, f"{name} normalises others, too")
         self.shaping.written.append(Written(f"{name}.num_features", channels))
         if name not in self.entries.passes:
             self.entries.passes.append(name)
         return x
+
+    def _goes_with(self, tensor: str, channels: Tensor, reason: str) -> None:
+        """Note that a tensor has one entry for each of these channels."""
+        mine = self.entries.of.setdefault(tensor, {})
+        mine.setdefault(0, channels.clone())
+        self.labels.unite(mine[0], channels, reason, scales=True)
+
+    def _sloped(self, name: str, module: nn.PReLU, x: Tensor) -> Tensor:
+        """Negative entries of each channel, or of all, are multiplied by a number."""
+        if module.num_parameters > 1:
+            if x.dim() < 2 or x.shape[1] != module.num_parameters:
+                raise Impossible(f"{name} has slopes of {module.num_parameters} channels")
+            if any(d != 1 for d in self.labels.varying(x)):
+                self.labels.fix(x, f"they enter {name} as pixels")
+            channels = self.shaping.along(x, 1)
+            self._goes_with(f"{name}.weight", channels, f"{name} has slopes of others, too")
+            self.shaping.written.append(Written(f"{name}.num_parameters", channels))
+        return x
+
+    def batch_norm(self, node: fx.Node, args: Any, kwargs: Any) -> Tensor | None:
+        """Follow what a norm's own forward pass does with its own tensors, if that is all; else None."""
+        path, norm = self.shaping.owner
+        given = [*node.args[1:5]]
+        names = [source.target if isinstance(source, fx.Node) else "" for source in given]
+        own = [f"{path}.{part}" for part in ("running_mean", "running_var", "weight", "bias")]
+        plain = all(name in ("", expected) for name, expected in zip(names, own, strict=False))
+        if not isinstance(norm, NORMS) or path in self.called or not plain or not isinstance(args[0], Tensor):
+            return None
+        return self._norm(path, norm, args[0])
 
     def _attention(self, name: str, module: Any, x: Tensor) -> tuple[Tensor, None]:
         """Whole heads may go: the rows of their queries, keys and values, and the columns that read them."""
@@ -252,12 +257,7 @@ class Flow(Calls):
     def _fix_computed(self) -> None:
         """Fix channels whose number is computed from another that would not shrink in proportion."""
         for size in self.shaping.computed:
-            roots, sources = self.labels.find(size.counted), self.labels.find(size.source)
-            classes, inverse = distinct_and_positions(torch.cat([roots, sources]))
-            made = torch.bincount(inverse[: len(roots)], minlength=len(classes))
-            from_ = torch.bincount(inverse[len(roots) :], minlength=len(classes))
-            wrong = classes[made * len(sources) != from_ * len(roots)]
-            self.labels.fix(wrong, "their number is computed from that of others")
+            self.labels.fix(size.wrong(self.labels), "their number is computed from that of others")
 
 
 _known: WeakKeyDictionary[nn.Module, tuple[Any, Flow]] = WeakKeyDictionary()
@@ -294,16 +294,6 @@ def _followed(model: nn.Module) -> Flow:
         f"{type(model).__name__} cannot be made smaller, because its forward pass runs on no square image of up to 320 "
         f"pixels (the last try {reason}): keep it whole"
     )
-
-
-def owns_weight(module: nn.Module) -> bool:
-    """Whether a layer's weight is its own parameter, which can be cut, and not computed from others at each call."""
-    return "weight" in module._parameters
-
-
-def is_grouped(module: nn.Conv2d) -> bool:
-    """Whether a convolution has groups, or had some before all but one were cut."""
-    return module.groups > 1 or getattr(module, "was_grouped", False)
 
 
 def tensors_in(value: Any) -> list[Tensor]:
