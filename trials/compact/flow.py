@@ -20,7 +20,7 @@ from trials.compact.entries import LAYERS, NORM_PARTS, NORMS, Entries, is_groupe
 from trials.compact.labels import Labels
 from trials.compact.operations import Calls
 from trials.compact.shapes import Shaping
-from trials.compact.sizes import Written
+from trials.compact.sizes import Written, follow
 from trials.compact.tracing import Shape, shapes_to_try, traced
 from trials.errors import UserError
 
@@ -45,10 +45,12 @@ class Flow(Calls):
         self.entries = Entries()
         self.modules: dict[str, Any] = dict(model.named_modules())
         self.shapes: dict[str, tuple[int, ...]] = {}
-        for graph in graphs:
+        for number, graph in enumerate(graphs):
+            self.shaping.graph = number
             self._run(graph, shape)
         self._fix_tied()
         self._fix_computed()
+        self._fix_unproven(model, graphs)
         self.written = self.shaping.written
         del (
             self.modules,
@@ -63,7 +65,7 @@ class Flow(Calls):
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda source: known[source])
             stack = node.meta.get("nn_module_stack") or {}
             path = next(reversed(stack.values()))[0] if stack else ""
-            self.shaping.owner = (path, self.modules.get(path))
+            self.shaping.owner, self.shaping.node = (path, self.modules.get(path)), node.name
             if node.op == "placeholder":
                 known[node] = node.args[0] if node.args else torch.zeros(2, *shape, dtype=torch.int64)
             elif node.op == "get_attr":
@@ -236,7 +238,7 @@ class Flow(Calls):
         return rows.expand(*x.shape[:-1], -1), None
 
     def _fix_tied(self) -> None:
-        """Fix what layers with a common weight make and read: each could be cut only as the others are.
+        """Fix the entries of parameters that several modules share: each could be cut only as the others are.
 
         So are the entries of tensors that the forward pass takes without calling their module.
         """
@@ -245,19 +247,32 @@ class Flow(Calls):
             for tensor in (f"{module}.{part}" for part in NORM_PARTS):
                 for labels in self.entries.of.get(tensor, {}).values():
                     self.labels.fix(labels, f"the forward pass takes {name} itself")
-        by_weight: dict[int, list[str]] = {}
-        for weight in self.entries.makers:
-            by_weight.setdefault(id(self.modules[""].get_parameter(weight)), []).append(weight)
-        for first, *others in by_weight.values():
-            for weight in (first, *others) if others else ():
-                one, other = (name.removesuffix(".weight") for name in (first, others[0]))
-                for labels in self.entries.of[weight].values():
-                    self.labels.fix(labels, f"{one} and {other} share their weight")
+        by_value: dict[int, list[str]] = {}
+        for path, module in self.modules.items():
+            for key, value in module._parameters.items():
+                if value is not None:
+                    by_value.setdefault(id(value), []).append(f"{path}.{key}".removeprefix("."))
+        for first, *others in by_value.values():
+            for name in (first, *others) if others else ():
+                one, part = first.rpartition(".")[::2]
+                for labels in self.entries.of.get(name, {}).values():
+                    self.labels.fix(labels, f"{one} and {others[0].rpartition('.')[0]} share their {part}")
 
     def _fix_computed(self) -> None:
         """Fix channels whose number is computed from another that would not shrink in proportion."""
         for size in self.shaping.computed:
             self.labels.fix(size.wrong(self.labels), "their number is computed from that of others")
+
+    def _fix_unproven(self, model: nn.Module, graphs: list[fx.Graph]) -> None:
+        """Fix what attributes count unless these, and nothing else, say how many there are."""
+        left = [size for size in self.shaping.written if size.place and not self.labels.fixed(size.counted).all()]
+        if not left or follow(model, graphs, left):
+            return
+        for attribute in {size.attribute for size in left}:
+            alone = [size for size in left if size.attribute == attribute]
+            if not follow(model, graphs, alone):
+                for size in alone:
+                    self.labels.fix(size.counted, f"their number may come from elsewhere than {attribute}")
 
 
 _known: WeakKeyDictionary[nn.Module, tuple[Any, Flow]] = WeakKeyDictionary()

@@ -26,6 +26,7 @@ class Shaping:
         computed: sizes that the forward pass computes.
         written: sizes that modules store.
         owner: name and module whose forward pass is being followed.
+        graph, node: number of the traced forward pass, and name of its operation, that are being followed.
     """
 
     def __init__(self, labels: Labels) -> None:
@@ -33,6 +34,7 @@ class Shaping:
         self.computed: list[Computed] = []
         self.written: list[Written] = []
         self.owner: tuple[str, Any] = ("", None)
+        self.graph, self.node = 0, ""
 
     def along(self, labels: Tensor, dim: int) -> Tensor:
         """Return the labels along one dimension, [size]; the others must not differ."""
@@ -119,7 +121,7 @@ class Shaping:
         """Note how each dimension of a tensor gets its size after a cut, given the sizes that a call asks for."""
         varying = self.labels.varying(new)
         for dim in varying:
-            self._sized(given[dim], self.along(new, dim), reason)
+            self._sized(given[dim], self.along(new, dim), dim, reason)
         for dim, size in enumerate(given):
             if dim in varying or not isinstance(size, Size) or size.labels is None:
                 continue
@@ -128,13 +130,13 @@ class Shaping:
             else:
                 self.labels.fix(size.labels, f"{reason}, which takes their number")
 
-    def _sized(self, given: Any, counted: Tensor, reason: str) -> None:
+    def _sized(self, given: Any, counted: Tensor, dim: int, reason: str) -> None:
         """Note how a dimension along which classes differ gets its size after a cut, or fix them."""
         if isinstance(given, Size) and given.labels is not None:
             self.computed.append(Computed(counted, given.labels, given.of))
         elif isinstance(given, Size) or given != -1:
             if name := self._attribute(given):
-                self.written.append(Written(name, counted))
+                self.written.append(Written(name, counted, (self.graph, self.node, dim)))
             else:
                 self.labels.fix(counted, f"{reason}, which writes their number out")
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx, nn
 
 from trials.compact.labels import Labels, distinct_and_positions
+from trials.compact.tracing import traced
+from trials.errors import UserError
 
 
 def _as_it_is(size: int) -> int:
@@ -63,10 +65,58 @@ class Computed:
 
 @dataclass(frozen=True)
 class Written:
-    """A size that is an attribute of a module, such as a number of heads, and that must be set after a cut."""
+    """A size that is an attribute of a module, such as a number of heads, and that must be set after a cut.
+
+    Attributes:
+        place: where the forward pass takes it: number of the traced pass, name of the operation, and which of its
+            arguments; None if no operation does.
+    """
 
     attribute: str
     counted: Tensor
+    place: tuple[int, str, int] | None = None
+
+
+def follow(model: nn.Module, graphs: Sequence[fx.Graph], sizes: Sequence[Written]) -> bool:
+    """Whether the forward pass takes these sizes from their attributes, and uses the attributes for nothing else.
+
+    The model is traced with other numbers in the attributes. Besides the sizes, only divisors of other sizes may
+    change, such as in channels by heads.
+    """
+    places = {(*size.place, True) for size in sizes if size.place}
+    before = [_numbers(number, graph) for number, graph in enumerate(graphs)]
+    holders: dict[str, tuple[Any, str, int]] = {}
+    for size in sizes:
+        path, _, part = size.attribute.rpartition(".")
+        holders[size.attribute] = (model.get_submodule(path), part, getattr(model.get_submodule(path), part))
+    try:
+        for module, part, value in holders.values():
+            setattr(module, part, value + 1)
+        after = [_numbers(number, graph) for number, graph in enumerate(traced(model))]
+    except UserError:
+        return False
+    finally:
+        for module, part, value in holders.values():
+            setattr(module, part, value)
+    if [one.keys() for one in before] != [other.keys() for other in after]:
+        return False
+    changed = {place for one, other in zip(before, after, strict=True) for place in one if one[place] != other[place]}
+    return places <= changed and all(place in places or not place[-1] for place in changed)
+
+
+def _numbers(number: int, graph: fx.Graph) -> dict[tuple[int, str, int, bool], Any]:
+    """The plain arguments of operations by place, and whether each is something else than the divisor of a size."""
+    found: dict[tuple[int, str, int, bool], Any] = {}
+    for node in graph.nodes:
+        flat: list[Any] = []
+        fx.node.map_aggregate((node.args[1:], *node.kwargs.values()), flat.append)
+        divides = getattr(node.target, "__name__", "") == "floordiv"
+        found |= {
+            (number, node.name, i, not divides): None if isinstance(value, fx.Node) else value
+            for i, value in enumerate(flat)
+        }
+        found[(number, node.name, -1, True)] = str(node.target)
+    return found
 
 
 def sizes_in(value: Any) -> list[Size]:
