@@ -214,10 +214,9 @@ class Flow(Calls):
     def batch_norm(self, node: fx.Node, args: Any, kwargs: Any) -> Tensor | None:
         """Follow what a norm's own forward pass does with its own tensors, if that is all; else None."""
         path, norm = self.shaping.owner
-        given = [*node.args[1:5]]
-        names = [source.target if isinstance(source, fx.Node) else "" for source in given]
-        own = [f"{path}.{part}" for part in ("running_mean", "running_var", "weight", "bias")]
-        plain = all(name in ("", expected) for name, expected in zip(names, own, strict=False))
+        parts = ("running_mean", "running_var", "weight", "bias")
+        given = dict(zip(parts, node.args[1:], strict=False)) | {k: v for k, v in node.kwargs.items() if k in parts}
+        plain = all(v is None or (isinstance(v, fx.Node) and v.target == f"{path}.{k}") for k, v in given.items())
         if not isinstance(norm, NORMS) or path in self.called or not plain or not isinstance(args[0], Tensor):
             return None
         return self._norm(path, norm, args[0])

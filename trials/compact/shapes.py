@@ -102,7 +102,10 @@ class Shaping:
             added: what is added to the scores, [..., heads or 1, N, N], if anything is.
         """
         weights = self.multiplied(query, key.transpose(-2, -1), reason)
-        weights = weights if added is None else self.both(weights, added, reason)
+        if added is not None:
+            if _common(weights.shape, added.shape) != weights.shape:
+                raise ValueError(f"{reason}, whose mask has another shape")
+            weights = self.both(weights, added, reason)
         return self.multiplied(weights, value, reason)
 
     # Operations by name, with the arguments of torch's own.
@@ -168,9 +171,8 @@ class Shaping:
             if all(part.stride(d) == 0 for part in thin):
                 thin = [part.narrow(d, 0, 1) for part in thin]
         made = join(thin, dim)
-        return self.one_axis(
-            made.expand(*made.shape[: made.dim() - len(ends)], *(parts[0].shape[d] for d in ends)), reason
-        )
+        whole = made.expand(*made.shape[: made.dim() - len(ends)], *(parts[0].shape[d] for d in ends))
+        return self.one_axis(whole, reason, [] if stacked else [d for part in parts for d in self.labels.varying(part)])
 
     def divide(self, labels: Tensor, pieces: Sequence[Tensor], sizes: Any, dim: int, reason: str) -> tuple[Tensor, ...]:
         """Return the pieces of a tensor; equal ones lose the same channels, if their number follows the tensor's."""

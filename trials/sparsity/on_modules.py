@@ -193,8 +193,27 @@ def compact(model: nn.Module, example: Tensor) -> nn.Module:
         except UserError as error:
             raise ValueError(str(error)) from None
         after = smaller(example)
-    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
+    close = _tolerance(before)
+    torch.testing.assert_close(after, before, rtol=close, atol=close * _largest(before), equal_nan=True)
     return smaller
+
+
+def _tensors(outputs: Any) -> list[Tensor]:
+    """The floating-point tensors in nested outputs."""
+    if isinstance(outputs, Tensor):
+        return [outputs] if outputs.is_floating_point() else []
+    parts = list(outputs.values()) if isinstance(outputs, Mapping) else outputs
+    return [one for part in parts for one in _tensors(part)] if isinstance(parts, (list, tuple)) else []
+
+
+def _tolerance(outputs: Any) -> float:
+    """How far outputs may differ by rounding, relative to the largest: smaller ones are sums of terms as large."""
+    return max([1e-5, *(16 * torch.finfo(one.dtype).eps for one in _tensors(outputs))])
+
+
+def _largest(outputs: Any) -> float:
+    finite = [one.detach()[one.isfinite()].abs() for one in _tensors(outputs)]
+    return max([float(one.max()) for one in finite if one.numel()], default=0.0)
 
 
 def _named_parts(score: str, distribution: str, pattern: str | Pattern) -> Pattern:
