@@ -96,7 +96,7 @@ def _tolerance(exact: np.ndarray, own: np.ndarray, precision: np.dtype) -> float
     finite = np.isfinite(exact) & np.isfinite(own)
     largest = float(np.abs(exact[finite]).max(initial=0.0))
     rounded = float(np.abs(own - exact)[finite].max(initial=0.0))
-    return TOLERANCE * largest + ROUNDINGS * rounded + float(np.finfo(precision).eps)
+    return TOLERANCE * largest + ROUNDINGS * rounded + float(np.finfo(precision).tiny)
 
 
 def _line(error: Exception) -> str:

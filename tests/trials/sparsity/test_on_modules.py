@@ -372,3 +372,18 @@ def test_layers_that_compute_their_weight_stay_whole_in_a_compact_copy(norm: Cal
     smaller = sp.compact(model, images())
     assert [smaller[i].weight.shape[0] for i in (0, 2, 4)] == [8, 4, 4]
     torch.testing.assert_close(smaller(images()), model(images()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_compact_compares_relative_to_the_largest_output(dtype: torch.dtype, scale: float) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 200), nn.ReLU(), nn.Linear(200, 300), nn.ReLU(), nn.Linear(300, 50))
+    with torch.no_grad():
+        model[0].weight[:80] = 0
+        model[2].weight[:100] = 0
+        for tensor in model[4].parameters():
+            tensor.mul_(scale)
+    smaller = sp.compact(model.to(dtype), torch.randn(16, 64).to(dtype))
+    assert smaller[0].out_features < 200
+    assert smaller[2].out_features < 300
