@@ -4,7 +4,8 @@
 parts are those of the released benchmark (EnumaCaliber/Bidirection-Prune-Regrowth at b40cb9f,
 benchmark_regrowth_methods.py and quick_benchmark.py), but the code that trials run is timed: the released one ranks
 other weights than its method selects, and leaves the factor w^2 out of its saliency. Images are random, since their
-content takes no time; networks are not trained. The device is synchronised before and after every part.
+content takes no time; networks are not trained. First comes an episode of a few steps that is not timed, since whatever
+runs first in a process also imports and allocates. The device is synchronised before and after every part.
 """
 
 from __future__ import annotations
@@ -142,6 +143,12 @@ def episode(config: TrialConfig, raw: RawData, options: argparse.Namespace, timi
     return sum(counts)
 
 
+def warm_up(config: TrialConfig, raw: RawData, options: argparse.Namespace, device: torch.device) -> None:
+    """Run every part on one batch, so that no part that is timed imports, compiles or allocates for the first time."""
+    one_batch = {"ssim_batches": 1, "saliency_batches": 1, "epochs": 1, "data_fraction": BATCH / options.images}
+    episode(config, raw, argparse.Namespace(**{**vars(options), **one_batch}), Timings(device))
+
+
 def _stored(dense: Net, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Masks and weights of a reference network, read from a file that is written first."""
     weights = {name: weight.detach() for name, weight in prunable(dense.model).items()}
@@ -251,6 +258,7 @@ def main(arguments: Sequence[str]) -> int:
     DATASETS[DATA] = lambda _folder: raw
     try:
         config = parse({"method": "regrow", "model": options.model, "dataset": DATA, "device": str(device)})
+        warm_up(config, raw, options, device)
         for _ in range(runs):
             regrown = episode(config, raw, options, timings)
     finally:

@@ -15,12 +15,11 @@ from typing import Any
 
 import pandas as pd
 
-from sweeper.console import make_console, print_line, print_table
-from sweeper.results.comparison import dense_accuracy, points_of, protocol
+from sweeper.plotting import Drawn, plot, plot_parser
+from sweeper.results.comparison import dense_accuracy, points_of, protocol, trials_behind, without_figure
 from sweeper.results.summary import ACCURACIES, rows_of
 from sweeper.results.tables import load
 from sweeper.results.warned import warnings_line
-from trials.errors import UserError
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette, which colour-blind readers can tell apart, without its yellow, which fades on white."""
@@ -61,8 +60,8 @@ def draw_comparison(points: pd.DataFrame, accuracy: str, dense: float | None = N
     front.plot(best["flops"] / 1e6, 100 * best["accuracy"], color="0.75", linewidth=3, zorder=1, label="Pareto front")
     if (points["warnings"] != "").any():
         front.plot([], [], color="0.4", marker="o", markerfacecolor="white", linestyle="", label="with warnings")
-    for panel in panels[len(series) :]:
-        panel.set_visible(False)
+    _hide_unused(panels, len(series), columns)
+    panels[0].set_ylim(*_limits(points["accuracy"], dense))  # shared by all panels
     for axis in (front, *panels):
         if dense is not None:
             axis.axhline(100 * dense, color="0.4", linestyle=":", linewidth=1, zorder=0, label="dense")
@@ -71,8 +70,25 @@ def draw_comparison(points: pd.DataFrame, accuracy: str, dense: float | None = N
     front.set(xlabel="FLOPs per image [millions]", ylabel=label)
     left.supxlabel("density: weights kept, measured [%]", fontsize="medium")
     left.supylabel(label, fontsize="medium")
-    figure.supxlabel("\n".join(textwrap.wrap(said, 130)), fontsize="small", color="0.3")
+    figure.supxlabel("\n".join(textwrap.wrap(said, int(14 * figure.get_figwidth()))), fontsize="small", color="0.3")
     return figure
+
+
+def _hide_unused(panels: Sequence[Any], used: int, columns: int) -> None:
+    for panel in panels[used:]:
+        panel.set_visible(False)
+    for panel in panels[max(used - columns, 0) : used]:
+        panel.tick_params(labelbottom=True)  # also of those with hidden ones below
+
+
+def _limits(accuracies: pd.Series[Any], dense: float | None) -> tuple[float, float]:
+    """Limits of the y axis, in percent: all points fit; bands are cut off beyond, so that one does not flatten all."""
+    shown = [100 * value for value in (*accuracies, dense) if value is not None and math.isfinite(value)] or [
+        0.0,
+        100.0,
+    ]
+    margin = max(0.1 * (max(shown) - min(shown)), 1.0)
+    return min(shown) - margin, max(shown) + margin
 
 
 def _style(axis: Any) -> None:
@@ -112,32 +128,20 @@ def _percent(share: float | None) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Plot a sweep's methods, print the points, and return the exit code: 0 done, 2 wrong input."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sweeper.comparison_plot", description="Draw accuracy over density and over FLOPs, by method."
-    )
-    parser.add_argument("sweep", help="the sweep's folder: storage/name, or s3://BUCKET/PREFIX/NAME")
-    parser.add_argument("--to", required=True, metavar="FILE", help="the picture: .png, .pdf, .svg")
+    parser = plot_parser("comparison_plot", "Draw accuracy over density and over FLOPs, by method.")
     parser.add_argument("--by", action="append", default=[], metavar="PATH",
                         help="a grid path whose values make a line, may be given again; default: method")  # fmt: skip
     parser.add_argument("--accuracy", choices=ACCURACIES, default="test_accuracy", help="default: %(default)s")
-    options = parser.parse_args(arguments)
-    try:
-        sweep = load(options.sweep)
-        points = points_of(sweep, options.by, options.accuracy)
-        said, dense = protocol(sweep, points), dense_accuracy(sweep, options.accuracy)
-        draw_comparison(points, options.accuracy, dense, said).savefig(options.to, dpi=110)
-    except ImportError:
-        print("error: drawing needs matplotlib: pip install matplotlib", file=sys.stderr)
-        return 2
-    except (UserError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    console = make_console()
-    print_table(texts(points), console, left=("series", "asked", "report", "confirmed", "best", "warnings"))
-    print_line(console, said)
-    if warned := warnings_line(sweep):
-        print_line(console, warned)
-    return 0
+    return plot(_drawn, parser.parse_args(arguments))
+
+
+def _drawn(options: argparse.Namespace) -> Drawn:
+    sweep = load(options.sweep)
+    points = points_of(sweep, options.by, options.accuracy)
+    lines = [protocol(sweep, points), *filter(None, [without_figure(sweep)])]
+    figure = draw_comparison(points, options.accuracy, dense_accuracy(sweep, options.accuracy), "; ".join(lines))
+    left = ("series", "asked", "report", "confirmed", "best", "warnings")
+    return Drawn(figure, texts(points), left, [*lines, *filter(None, [warnings_line(sweep, trials_behind(sweep))])])
 
 
 if __name__ == "__main__":

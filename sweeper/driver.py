@@ -127,8 +127,7 @@ def drive(
             for line in damaged:
                 display.note(line)
             for e in plan.before():
-                say = display.confirmed if e.confirms else display.ended
-                say(e.trial_id, e.cell, e.status, e.value, already=True, warnings=e.warnings)
+                display.ended(e.trial_id, e.cell, e.status, e.value, True, e.warnings, e.confirms)
             run_plan(plan, display, lease, address=address)
     if lease.lost:
         raise UserError(f"{folder.path.name} was taken over by another driver ({lease.owner()}): this one stopped")

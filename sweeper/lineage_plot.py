@@ -8,12 +8,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Container, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from sweeper.columns import COLUMNS
+from sweeper.plotting import Drawn, plot, plot_parser
 from sweeper.results.frames import Sweep
 from sweeper.results.lineage import history
 from sweeper.results.pareto import sign_of
@@ -97,30 +97,19 @@ def _draw_lines(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Plot a sweep's population and return the exit code: 0 done, 2 wrong input."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sweeper.lineage_plot", description="Draw the lineage of a population."
-    )
-    parser.add_argument("sweep", help="the sweep's folder: storage/name, or s3://BUCKET/PREFIX/NAME")
+    parser = plot_parser("lineage_plot", "Draw the lineage of a population.")
     parser.add_argument("--cell", help="its key, e.g. density=0.2,seed=0; default: the first")
-    parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="the picture: .png, .pdf, .svg")
-    options = parser.parse_args(arguments)
-    try:
-        sweep = load(options.sweep)
-        space = stored_space(sweep)
-        if space is None:
-            raise UserError(
-                f"{options.sweep} has no sweep.yaml, but a population belongs to a space: give storage/name"
-            )
-        cell = options.cell if options.cell is not None else next(iter(sweep.lineage["cell"]), "")
-        first = space.objectives[0]  # a population has one: pbt refuses several
-        draw_lineage(sweep, cell, first.column, first.direction).savefig(options.to, dpi=150)
-    except ImportError:
-        print("error: drawing needs matplotlib: pip install matplotlib", file=sys.stderr)
-        return 2
-    except (UserError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return plot(_drawn, parser.parse_args(arguments))
+
+
+def _drawn(options: argparse.Namespace) -> Drawn:
+    sweep = load(options.sweep)
+    space = stored_space(sweep)
+    if space is None:
+        raise UserError(f"{options.sweep} has no sweep.yaml, but a population belongs to a space: give storage/name")
+    cell = options.cell if options.cell is not None else next(iter(sweep.lineage["cell"]), "")
+    first = space.objectives[0]  # a population has one: pbt refuses several
+    return Drawn(draw_lineage(sweep, cell, first.column, first.direction), dpi=150)
 
 
 if __name__ == "__main__":

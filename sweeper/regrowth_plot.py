@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from sweeper.console import make_console, print_table
+from sweeper.plotting import Drawn, plot, plot_parser
 from sweeper.results.frames import Sweep
 from sweeper.results.regrowth import episode_costs, table_retention, table_sparsity_accuracy
 from sweeper.results.tables import load
@@ -65,27 +65,15 @@ def cost_texts(sweep: Sweep) -> dict[str, list[str]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Plot a sweep, print what its episodes cost, and return the exit code: 0 done, 2 wrong input."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sweeper.regrowth_plot", description="Draw accuracy over sparsity, and densities by layer."
-    )
-    parser.add_argument("sweep", help="the sweep's folder: storage/name, or s3://BUCKET/PREFIX/NAME")
-    parser.add_argument("--to", required=True, metavar="FILE", help="the picture: .png, .pdf, .svg")
-    options = parser.parse_args(arguments)
-    try:
-        sweep = load(options.sweep)
-        if sweep.layers.empty:
-            raise UserError(f"{options.sweep} has no trial that has finished a stage: run it first")
-        draw_regrowth(sweep).savefig(options.to, dpi=110)
-    except ImportError:
-        print("error: drawing needs matplotlib: pip install matplotlib", file=sys.stderr)
-        return 2
-    except (UserError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    texts = cost_texts(sweep)
-    if texts:
-        print_table(texts, make_console(), left=("trial",))
-    return 0
+    parser = plot_parser("regrowth_plot", "Draw accuracy over sparsity, and densities by layer.")
+    return plot(_drawn, parser.parse_args(arguments))
+
+
+def _drawn(options: argparse.Namespace) -> Drawn:
+    sweep = load(options.sweep)
+    if sweep.layers.empty:
+        raise UserError(f"{options.sweep} has no trial that has finished a stage: run it first")
+    return Drawn(draw_regrowth(sweep), cost_texts(sweep), ("trial",))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from sweeper.console import make_console, print_table
+from sweeper.plotting import Drawn, plot, plot_parser
 from sweeper.results.frames import Sweep
 from sweeper.results.regrowth import layer_gains
 from sweeper.results.tables import load
@@ -77,34 +77,22 @@ def correlation_texts(sweep: Sweep) -> dict[str, list[str]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Plot a sweep's single-layer trials, print their correlations; exit code 0 done, 2 wrong input."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sweeper.single_layer_plot",
-        description="Draw what regrowth in single layers gained, over SSIM and by layer.",
+    parser = plot_parser("single_layer_plot", "Draw what regrowth in single layers gained, over SSIM and by layer.")
+    return plot(_drawn, parser.parse_args(arguments))
+
+
+def _drawn(options: argparse.Namespace) -> Drawn:
+    sweep = load(options.sweep)
+    gains = layer_gains(sweep)
+    if gains.empty:
+        raise UserError(f"{options.sweep} has no trial of single_layer that has tried a layer: give a sweep of such")
+    correlations = correlation_texts(sweep)
+    said = (
+        "p-values are not corrected for the number of layers or trials"
+        if correlations
+        else "no correlation: fewer than three layers with an SSIM, or constant values"
     )
-    parser.add_argument("sweep", help="the sweep's folder: storage/name, or s3://BUCKET/PREFIX/NAME")
-    parser.add_argument("--to", required=True, metavar="FILE", help="the picture: .png, .pdf, .svg")
-    options = parser.parse_args(arguments)
-    try:
-        sweep = load(options.sweep)
-        gains = layer_gains(sweep)
-        if gains.empty:
-            raise UserError(
-                f"{options.sweep} has no trial of single_layer that has tried a layer: give a sweep of such"
-            )
-        draw_single_layers(gains).savefig(options.to, dpi=110)
-    except ImportError:
-        print("error: drawing needs matplotlib: pip install matplotlib", file=sys.stderr)
-        return 2
-    except (UserError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    texts = correlation_texts(sweep)
-    if texts:
-        print_table(texts, make_console(), left=("trial", "gain"))
-        print("p-values are not corrected for the number of layers or trials")
-    else:
-        print("no correlation: fewer than three layers with an SSIM, or constant values")
-    return 0
+    return Drawn(draw_single_layers(gains), correlations, ("trial", "gain"), [said])
 
 
 if __name__ == "__main__":

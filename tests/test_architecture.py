@@ -30,6 +30,7 @@ FLOORS = {
     ],
     "sweeper": [
         {"columns", "options", "console"},
+        {"plotting"},
         {"space"},
         {"folder"},
         {"results"},

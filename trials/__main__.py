@@ -16,7 +16,7 @@ from trials.errors import UserError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command line and return the exit code: 0 done, 1 the trial failed, 2 wrong input."""
+    """Run a command line and return the exit code: 0 done, 1 a trial failed or has not ended, 2 wrong input."""
     arguments = sys.argv[1:] if arguments is None else arguments
     command = COMMANDS.get(arguments[0]) if arguments else None
     try:

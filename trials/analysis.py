@@ -223,7 +223,7 @@ def _chosen(weights: Mapping[str, Tensor], layers: Sequence[str]) -> dict[str, T
     names = [name.removesuffix(".weight") for name in weights]
     for layer in layers:
         if layer not in names:
-            raise UserError(unknown_name("layers", layer, names))
+            raise UserError(unknown_name("--layers", layer, names))
     return {name: w for name, w in weights.items() if not layers or name.removesuffix(".weight") in layers}
 
 

@@ -133,38 +133,17 @@ class LiveView:
         value: float | None,
         already: bool,
         warnings: Sequence[str] = (),
+        confirms: bool = False,
     ) -> None:
         """Count one sample of a trial whose attempt has ended: call once per sample that the trial serves.
 
-        ``already``: the trial ended earlier, and gets no line of its own. ``warnings``: codes of its result.
+        Args:
+            already: the trial ended earlier, and gets no line of its own.
+            warnings: codes of its result.
+            confirms: the sample is a confirmation, whose value is never the cell's best.
         """
-        if status == "complete" and value is not None:
+        if status == "complete" and value is not None and not confirms:
             self._note_best(cell, value)
-        self._ended(trial_id, cell, cell, status, value, already, warnings)
-
-    def confirmed(
-        self,
-        trial_id: str,
-        cell: str,
-        status: str,
-        value: float | None,
-        already: bool,
-        warnings: Sequence[str] = (),
-    ) -> None:
-        """Like :meth:`ended`, for a confirmation: its value is never the cell's best."""
-        self._ended(trial_id, cell, f"{cell} confirmation".strip(), status, value, already, warnings)
-
-    def _ended(
-        self,
-        trial_id: str,
-        cell: str,
-        said: str,
-        status: str,
-        value: float | None,
-        already: bool,
-        warnings: Sequence[str],
-    ) -> None:
-        """Count the end of an attempt, and print its line with what is ``said`` in place of the cell."""
         now = time.monotonic()
         running = self.running.pop(trial_id, None)
         if status in FINISHED:
@@ -182,6 +161,7 @@ class LiveView:
             self._known.add(status, bool(warnings))
         elif self._may_speak(now):
             self._say_sums()
+            said = f"{cell} confirmation".strip() if confirms else cell
             line = self._line(trial_id, said, status, value, now - running.since if running else None)
             self._say(f"{line} [{', '.join(warnings)}]" if warnings else line)
         else:

@@ -88,6 +88,11 @@ class CellTrials:
         return [] if self.confirmed is None or self.best is None else [self.best]
 
     @property
+    def marked(self) -> list[Row]:
+        """The trials whose warnings are shown beside the figure."""
+        return [*self.figures, *self.confirmed_trials]
+
+    @property
     def counted(self) -> list[Row]:
         """The trials of the search and those that confirm the best one."""
         return [*self.trials, *(self.confirmed.trials if self.confirmed else ())]

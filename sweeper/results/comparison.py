@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from sweeper.results.cell_trials import searched_values
+from sweeper.results.cell_trials import CellTrials, searched_values
 from sweeper.results.frames import Sweep
 from sweeper.results.pareto import undominated
 from sweeper.results.stored_space import StoredSpace, stored_space
@@ -21,6 +21,8 @@ from sweeper.results.summary import ACCURACIES, cells_of, mean, rules_of, std, s
 from sweeper.results.warned import codes_of
 from trials.errors import UserError, unknown_name
 from trials.storage.rows import Row
+
+_CELLS_SHOWN = 8
 
 
 def points_of(sweep: Sweep, by: Sequence[str] = (), accuracy: str = "test_accuracy") -> pd.DataFrame:
@@ -32,12 +34,12 @@ def points_of(sweep: Sweep, by: Sequence[str] = (), accuracy: str = "test_accura
         accuracy: ``test_accuracy`` or ``val_accuracy``.
 
     Returns:
-        Columns ``series``; ``asked``: the other grid values; ``density``, ``accuracy``, ``flops``, ``cost``: means over
-        seeds (NaN where unknown: unreadable layers, older versions); ``accuracy_std`` (ddof 1); ``n``: number of seeds;
-        ``report``: which epoch counts; ``confirmed``: how many confirmations are complete, which are the trials of
-        these figures then (empty if none is asked for); ``best``: what the best trials have in the searched fields,
-        as text; ``front``: whether no other point of the data set is at least
-        as good in both accuracy and FLOPs and better in one; ``warnings``: codes of all these trials, as one text.
+        Columns ``series``; ``asked``: the other grid values; ``density``, ``accuracy``, ``flops``, ``cost`` and
+        ``cost_flops``: means over seeds (NaN where unknown: unreadable layers, older versions); ``accuracy_std`` (ddof
+        1); ``n``: number of seeds; ``report``: which epoch counts; ``confirmed``: how many confirmations are complete,
+        which are the trials of these figures then (empty if none is asked for); ``best``: what the best trials have in
+        the searched fields, as text; ``front``: whether no other point of the data set is at least as good in both
+        accuracy and FLOPs and better in one; ``warnings``: codes of all these trials, as one text.
 
     Raises:
         UserError: ``by`` is not in the grid, ``accuracy`` is unknown, no trial is complete, or space or layers
@@ -85,16 +87,21 @@ def _mark_front(points: pd.DataFrame, datasets: Sequence[str | None]) -> None:
         points.loc[mine, "front"] = undominated(costs)
 
 
+def _cells(sweep: Sweep, space: StoredSpace, accuracy: str) -> list[CellTrials]:
+    """The cells that have a trial, by the sweep's own objective and constraints."""
+    first, groups = space.objectives[0], [path for path in space.paths if path != "seed"]
+    figures = [first.column, accuracy, "flops", "cost_flops"]
+    asked = (first.column, first.direction, groups, space.search, space.constraints, figures, space.confirm)
+    return list(cells_of(sweep, *asked))
+
+
 def _best_by_group(
     sweep: Sweep, space: StoredSpace, groups: Sequence[str], accuracy: str
 ) -> dict[tuple[Any, ...], list[Row]]:
     """The best trials of the cells that share every grid value but the seed, with the density of all their weights."""
-    first = space.objectives[0]
-    figures = [first.column, accuracy, "flops"]
     densities = density_of_all(sweep)
     found: dict[tuple[Any, ...], list[Row]] = {}
-    asked = (first.column, first.direction, groups, space.search, space.constraints, figures, space.confirm)
-    for cell in cells_of(sweep, *asked):
+    for cell in _cells(sweep, space, accuracy):
         confirmed = cell.confirmed.text if cell.confirmed else ""
         for row in cell.figures:
             codes = [code for trial in (row, *cell.confirmed_trials) for code in trial.get("warnings") or ()]
@@ -103,6 +110,11 @@ def _best_by_group(
             marked = {**row, "density": density, "warnings": codes, "confirmed": confirmed, "best": best}
             found.setdefault(cell.group, []).append(marked)
     return found
+
+
+def trials_behind(sweep: Sweep) -> set[str]:
+    """The trials whose warnings stand in :func:`points_of`: those of the figures, and the samples that they confirm."""
+    return {row["trial"] for cell in _cells(sweep, _space_of(sweep), "test_accuracy") for row in cell.marked}
 
 
 def density_of_all(sweep: Sweep) -> dict[str, float]:
@@ -129,25 +141,52 @@ def dense_accuracy(sweep: Sweep, accuracy: str = "test_accuracy") -> float | Non
 def protocol(sweep: Sweep, points: pd.DataFrame) -> str:
     """One line on how the figures of :func:`points_of` came about: which epoch, what cost, what was searched.
 
-    Of the kind ``report: last; cost: 20 to 20.92 gradient evaluations per training image; searched on val_accuracy, 4
-    samples per cell: finetune.lr; figures: mean ± standard deviation over confirmations with the seeds 1, 2, 3,
-    n = 3``.
+    Of the kind ``report: last; cost: 20 to 20.96 gradient evaluations per training image (2.152e+10 to 2.256e+10
+    FLOPs); searched on val_accuracy, 4 samples per cell: finetune.lr; figures: mean ± standard deviation over
+    confirmations with the seeds 1, 2, 3, n = 3``.
     """
     space, first = _space_of(sweep), _space_of(sweep).objectives[0]
-    costs, counts = points["cost"].dropna(), sorted(set(points["n"]))
-    cost = " to ".join(dict.fromkeys(f"{figure:.4g}" for figure in (costs.min(), costs.max()))) if len(costs) else "–"
+    counts = sorted(set(points["n"]))
+    flops = f" ({spent} FLOPs)" if (spent := _from_to(points["cost_flops"])) else ""
     rules = ", ".join(dict.fromkeys(rule for rule in points["report"] if rule)) or "–"
     searched = f"searched on {first.column}, {space.samples} samples per cell: {', '.join(space.search)}"
     seeds = f"confirmations with the seed{'s' * (len(space.seeds) > 1)} {', '.join(map(str, space.seeds))}"
     return "; ".join(
         [
             f"report: {rules}",
-            f"cost: {cost} gradient evaluations per training image",
+            f"cost: {_from_to(points['cost']) or '–'} gradient evaluations per training image{flops}",
             searched if space.search else "nothing searched",
             f"figures: mean ± standard deviation over {seeds if space.seeds else 'seeds'}, "
             f"n = {' to '.join(map(str, dict.fromkeys([counts[0], counts[-1]])))}",
         ]
     )
+
+
+def _from_to(figures: pd.Series[Any]) -> str:
+    """The least and the largest of the known figures; empty if none is known."""
+    known = figures.dropna()
+    return " to ".join(dict.fromkeys(f"{figure:.4g}" for figure in (known.min(), known.max()))) if len(known) else ""
+
+
+def without_figure(sweep: Sweep) -> str:
+    """One line on the cells that have no figure, and so no part in :func:`points_of`; empty if every cell has one.
+
+    Of the kind ``without a figure: 3 of 36 cells: method=l1, stage_pr=0.9 (4 failed); 2 that have no trial yet``.
+    """
+    space = _space_of(sweep)
+    groups, found = [path for path in space.paths if path != "seed"], _cells(sweep, space, "test_accuracy")
+    lacking = [cell for cell in found if not cell.figures]
+    begun = max(space.cells - len(found), 0)
+    if not lacking and not begun:
+        return ""
+    each = []
+    for cell in lacking[:_CELLS_SHOWN]:
+        values = ", ".join(f"{path}={v}" for path, v in zip(groups, cell.group, strict=True) if v is not None)
+        why = cell.waiting or f"{cell.infeasible} outside the constraints"
+        each.append(f"{values} ({why})" if values else why)
+    more = len(lacking) - len(each)
+    each += [f"{more} more"] * (more > 0) + [f"{begun} that ha{'s' if begun == 1 else 've'} no trial yet"] * (begun > 0)
+    return f"without a figure: {len(lacking) + begun} of {max(space.cells, len(found))} cells: {'; '.join(each)}"
 
 
 def _space_of(sweep: Sweep) -> StoredSpace:
@@ -168,6 +207,7 @@ def _point(values: Row, best: Sequence[Row], by: Sequence[str], accuracy: str) -
         "accuracy_std": std(accuracies),
         "flops": mean([row["flops"] for row in best]),
         "cost": mean([row.get("cost") for row in best]),
+        "cost_flops": mean([row.get("cost_flops") for row in best]),
         "report": rules_of(best),
         "n": len(best),
         "confirmed": best[0]["confirmed"],

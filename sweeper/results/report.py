@@ -8,6 +8,7 @@ import pandas as pd
 from rich.console import Console
 
 from sweeper.console import print_line, print_table
+from sweeper.results.cell_trials import CellTrials
 from sweeper.results.frames import Sweep
 from sweeper.results.pareto import pareto_front
 from sweeper.results.regrowth import allocation_texts
@@ -72,14 +73,22 @@ def _confirmations(sweep: Sweep, space: StoredSpace) -> tuple[list[str], set[str
     confirming = sweep.trials[sweep.trials["confirms"].notna()]["trial"].tolist()
     if not space.confirm and not confirming:
         return [], set()
-    first = space.objectives[0]
-    groups = [path for path in space.paths if path != "seed"]
-    found = list(
-        cells_of(sweep, first.column, first.direction, groups, (), space.constraints, [first.column], space.confirm)
-    )
+    found = _cells(sweep, space)
     counting = {row["trial"] for cell in found if cell.confirmed for row in cell.confirmed.trials}
     without_best = {cell.trials[0]["cell"] for cell in found if cell.best is None}
     return [trial for trial in confirming if trial not in counting], without_best
+
+
+def _cells(sweep: Sweep, space: StoredSpace) -> list[CellTrials]:
+    """The cells that have a trial, with the trials that are their figures."""
+    first, groups = space.objectives[0], [path for path in space.paths if path != "seed"]
+    found = cells_of(sweep, first.column, first.direction, groups, (), space.constraints, [first.column], space.confirm)
+    return list(found)
+
+
+def _in_summary(sweep: Sweep, space: StoredSpace) -> set[str]:
+    """The trials whose warnings the rows of :func:`summarise` show."""
+    return {row["trial"] for cell in _cells(sweep, space) for row in cell.marked}
 
 
 def print_report(sweep: Sweep, console: Console, space: StoredSpace) -> None:
@@ -116,7 +125,8 @@ def print_report(sweep: Sweep, console: Console, space: StoredSpace) -> None:
         print_line(console, f"failed: and {len(failed) - FAILURES_SHOWN} more (error_message in the table trials)")
     for line in (*_superseded(sweep, space), *mixed_data(sweep.trials), *(f"left out: {x}" for x in sweep.damaged)):
         print_line(console, line)
-    if warned := warnings_line(sweep):
+    above = {*_in_summary(sweep, space), *front.get("trial", ()), *(regrown or {}).get("regrowth of", ())}
+    if warned := warnings_line(sweep, above):
         print_line(console, warned)
     tables = sweep.path / "tables"
     written = "" if (tables / "manifest.json").exists() else " (written at the end; sweeper.load works at any time)"

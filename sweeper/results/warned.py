@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from sweeper.results.frames import Sweep
 from trials.storage.rows import OF_DATA, WARNINGS, Row
@@ -34,16 +34,28 @@ def marks(sweep: Sweep, trials: Sequence[str]) -> dict[str, list[str]]:
     return {"warnings": texts} if any(texts) else {}
 
 
-def warnings_line(sweep: Sweep) -> str:
-    """One line that counts the trials by code and says what each code means; empty if no trial has warnings."""
-    counts: dict[str, int] = {}
-    for text in codes_by_trial(sweep).values():
+def warnings_line(sweep: Sweep, above: Collection[str]) -> str:
+    """One line that counts the trials by code and says what each code means; empty if no trial has warnings.
+
+    ``above``: the trials behind the rows above it, where the codes are shown. If there are others, such as samples of a
+    search that were not the best, the line says how many of the counted ones are above.
+    """
+    trials: dict[str, list[str]] = {}
+    for trial, text in codes_by_trial(sweep).items():
         for code in text.split(", "):
-            counts[code] = counts.get(code, 0) + 1
-    if not counts:
+            trials.setdefault(code, []).append(trial)
+    if not trials:
         return ""
     each = [
-        f"{code} in {count} trial{'s' * (count > 1)} ({WARNINGS.get(code, 'a code of another version')})"
-        for code, count in counts.items()
+        f"{code} in {len(found)} trial{'s' * (len(found) > 1)}{_elsewhere(found, above)} "
+        f"({WARNINGS.get(code, 'a code of another version')})"
+        for code, found in trials.items()
     ]
     return f"warnings: {'; '.join(each)}: see the column warnings of the table trials"
+
+
+def _elsewhere(trials: Sequence[str], above: Collection[str]) -> str:
+    here = sum(trial in above for trial in trials)
+    if here == len(trials):
+        return ""
+    return f", {here or 'none'} of them in a row above" if len(trials) > 1 else ", in no row above"

@@ -98,6 +98,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "dwp-kernel": {"pattern": "kernel"},
     "adaptive_sparsity-none": {"pthres": 10**9},
+    "adaptive_sparsity-cut": {"exact_target": True, "finetune": STEP},
     "adaptive_sparsity-original": {"variant": "original", "mode": "fixed", "exact_target": True},
     "prune_iterative-filter": {"pattern": "filter"},
     "prune_iterative-filter-empty": {"pattern": "filter", "distribution": "uniform", "prune_fraction": 0.99},

@@ -209,6 +209,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "dwp": {"method": "dwp", "surrogates": 2, "steps": 2, "images": 30, "pretrain": RECIPE},
     "adaptive_sparsity": {"method": "adaptive_sparsity", "starget": 0.8, "lv": 100, "train": RECIPE},
+    "adaptive_sparsity-cut": {
+        "method": "adaptive_sparsity",
+        "starget": 0.8,
+        "lv": 100,
+        "exact_target": True,
+        "train": RECIPE,
+        "finetune": RECIPE,
+    },
     "adaptive_sparsity-fixed": {
         "method": "adaptive_sparsity",
         "starget": 0.7,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -13,6 +15,7 @@ import torch
 from trials.errors import DamagedFile, UserError
 from trials.networks.stored import status
 from trials.storage.place import Place
+from trials.storage.rows import FINISHED
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
@@ -25,15 +28,27 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-dir", metavar="DIR", help="where the trial's data lie now; default: as its config says")
 
 
-def note_unfinished(trials: Iterable[Place]) -> None:
-    """Say on stderr which trials are not complete: what is read of them is the last network that they committed."""
+def note_unfinished(trials: Iterable[Place]) -> int:
+    """Say on stderr which trials are not complete: what is read of them is the last network that they committed.
+
+    Returns:
+        The exit code of a command that reads them: 1 if one of them has not finished, so that a script stops; else 0.
+        A trial that its search stopped early (``pruned``) has finished. Files, and folders without a trial, count as
+        finished.
+
+    Raises:
+        UserError: a trial's state cannot be read.
+    """
+    code = 0
     for trial in trials:
         try:
-            found = status(trial) if trial.is_dir() else None
+            found = status(trial, committed=True) if trial.is_dir() else None
         except DamagedFile as damage:
             raise UserError(f"{trial.name} cannot be read: {damage}") from None
         if found not in (None, "complete"):
             print(f"note: {trial.name} is {found}: this is its last committed network", file=sys.stderr)
+            code |= found not in FINISHED
+    return code
 
 
 def require_folder(path: Path) -> None:
@@ -46,6 +61,30 @@ def require_folder(path: Path) -> None:
     if not there.is_dir() or not os.access(there, os.W_OK):
         reason = "has no permission to write" if there.is_dir() else "is a file"
         raise UserError(f"--to is {str(path)!r}, but must be a folder that can be written, and {str(there)!r} {reason}")
+
+
+@contextmanager
+def writing(to: Path, kind: str = "file") -> Iterator[None]:
+    """Blame what cannot be written meanwhile on ``--to``, a ``file`` or a ``folder``.
+
+    Raises:
+        UserError: something could not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"--to is {str(to)!r}, but must be a {kind} that can be written ({error})") from None
+
+
+def real_number(text: str) -> float:
+    """The finite number that an argument gives; argparse names the argument if it is none."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise argparse.ArgumentTypeError(f"{text!r}, but must be a number")
+    return found
 
 
 def at_least_1(text: str) -> int:

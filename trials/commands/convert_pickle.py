@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from trials.commands.arguments import at_least_1, real_number, writing
 from trials.errors import UserError, listed, unknown_name
 from trials.models import MODELS
 from trials.networks.converting import as_it_stands, for_model, take_out
@@ -31,10 +32,8 @@ def convert_command(arguments: list[str]) -> int:
     content, said = as_it_stands(taken), True
     if options.model is not None:
         content, said = for_model(taken, options.model, options.image_size)
-    try:
+    with writing(options.to):
         files.save(options.to, content)
-    except OSError as error:
-        raise UserError(f"--to is {str(options.to)!r}, but must be a file that can be written ({error})") from None
     form = (
         "a compact network"
         if "kept" in content
@@ -59,12 +58,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="the file to write")
     parser.add_argument("--i-trust-this-file", action="store_true", help="you know where the file comes from")
     parser.add_argument("--model", help="the model that it is of; needed for a network that is smaller than its model")
-    parser.add_argument("--image-size", type=_positive_size, help="with --model: side of its images; default 32 or 224")
-    parser.add_argument("--seconds", type=float, default=600.0, help="give up after so long; default: 600")
+    parser.add_argument("--image-size", type=at_least_1, help="with --model: side of its images; default 32 or 224")
+    parser.add_argument("--seconds", type=real_number, default=600.0, help="give up after so long; default: 600")
     return parser
-
-
-def _positive_size(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return number

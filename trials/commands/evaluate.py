@@ -27,7 +27,7 @@ def evaluate_trials_command(arguments: list[str]) -> int:
         "--json", action="store_true", help="print the rows as JSON; by class, with the confusion matrix"
     )
     options = parser.parse_args(arguments)
-    note_unfinished(options.trials)
+    code = note_unfinished(options.trials)
     if options.by_class:
         rows = [row for trial in options.trials for row in class_rows(trial, options.split, options.data_dir)]
     else:
@@ -36,7 +36,7 @@ def evaluate_trials_command(arguments: list[str]) -> int:
         print(json.dumps(rows, indent=1))
     else:
         print(profile_text([{key: value for key, value in row.items() if key != "predicted"} for row in rows]))
-    return 0
+    return code
 
 
 def class_rows(trial: Any, split: str, data_dir: str | None) -> list[dict[str, Any]]:
@@ -74,10 +74,10 @@ def recovered_command(arguments: list[str]) -> int:
     add_data_dir(parser)
     parser.add_argument("--json", action="store_true", help="print positions among the test images by class, as JSON")
     options = parser.parse_args(arguments)
-    note_unfinished([options.before, options.after])
+    code = note_unfinished([options.before, options.after])
     found = dict(sorted(recovered(options.before, options.after, options.most, options.data_dir).items()))
     if options.json:
         print(json.dumps(found))
     for number, positions in found.items() if not options.json else ():
         print(f"class {number}: test images {', '.join(map(str, positions))}")
-    return 0
+    return code

@@ -11,6 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from trials.commands.arguments import at_least_1, real_number, writing
 from trials.commands.pretrained_accuracy import (
     PATTERN_NAMES,
     PRUNE_TYPES,
@@ -61,10 +62,8 @@ def evaluate_command(arguments: list[str]) -> int:
     if options.to is None:
         sys.stdout.write(text)
     else:
-        try:
+        with writing(options.to):
             files.write(options.to, text.encode())
-        except OSError as error:
-            raise UserError(f"to is '{options.to}', but must be a file that can be written ({error})") from None
         print(f"{options.to} holds {len(rows)} rows over {rows[0]['images']} images")
     return 0
 
@@ -87,8 +86,10 @@ def _parser() -> argparse.ArgumentParser:
         default="global",
         help="with --network; gradient prunes backward passes only, so the accuracies are the unpruned network's",
     )
-    parser.add_argument("--p-prune", type=_numbers, default=[0.0, 0.1, 0.2, 0.3], help="with --network: 0,0.1,...")
-    parser.add_argument("--p-bern", type=_numbers, default=[1.0], help="with --network: 1,0.5,...")
+    parser.add_argument(
+        "--p-prune", "--p_prune", type=_numbers, help="with --network: 0,0.1,...; default: 0,0.1,0.2,0.3"
+    )
+    parser.add_argument("--p-bern", "--p_bern", type=_numbers, help="with --network: 1,0.5,...; default: 1")
     parser.add_argument(
         "--pattern",
         choices=PATTERN_NAMES,
@@ -97,9 +98,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--weights", action="append", default=[], metavar="NETWORK=FILE", help="weights to use instead of torchvision's"
     )
-    parser.add_argument("--batch-size", type=_positive, default=256)
-    parser.add_argument("--resize", type=_positive, default=256, help="smaller side before the crop")
-    parser.add_argument("--crop-size", type=_positive, default=224)
+    parser.add_argument("--batch-size", type=at_least_1, default=256)
+    parser.add_argument("--resize", type=at_least_1, default=256, help="smaller side before the crop")
+    parser.add_argument("--crop-size", type=at_least_1, default=224)
     parser.add_argument("--seed", type=int, default=0, help="seed of the random choice by p_bern")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--to", type=Path, metavar="FILE.csv", help="default: printed")
@@ -113,21 +114,23 @@ def _asked(options: argparse.Namespace) -> list[Asked]:
                 f"prune-type is {options.prune_type!r}, but the published tables are of global pruning: name networks "
                 "(--network), of which it is to be shown"
             )
+        for name in ("p_prune", "p_bern", "pattern"):
+            if getattr(options, name) is not None:
+                raise UserError(
+                    f"{name.replace('_', '-')} is given, but the published tables have their own: name networks "
+                    "(--network) to prune them so"
+                )
         return read_reference(options.reference)
+    if options.reference != REFERENCE:
+        raise UserError("reference is given, but --network names networks to test instead: leave one of them out")
     pattern = options.pattern or ("kernel" if options.prune_type == "global" else "weight")
-    pairs = product(options.p_prune, options.p_bern)
+    pairs = product(options.p_prune or [0.0, 0.1, 0.2, 0.3], options.p_bern or [1.0])
     ratios = [check_ratio(Ratio(p, b, pattern, options.prune_type)) for p, b in pairs]
     return [Asked(network, ratio, {}) for network, ratio in product(options.network, ratios)]
 
 
 def _numbers(text: str) -> list[float]:
-    return [float(number) for number in text.split(",")]
-
-
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return number
+    return [real_number(part) for part in text.split(",")]
 
 
 def _weights(text: str) -> tuple[str, Place]:

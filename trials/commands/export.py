@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from trials.commands.arguments import note_unfinished
 from trials.networks.export import FORMS, compare, export
 from trials.networks.stored import inputs_of
 from trials.storage.place import place
@@ -22,10 +23,11 @@ def export_command(arguments: list[str]) -> int:
         help="zeros in place; weight_orig and weight_mask; physically smaller; physically smaller, as ONNX",
     )
     options = parser.parse_args(arguments)
+    code = note_unfinished([options.trial])
     export(options.trial, options.to, options.form)
     inputs = inputs_of(options.trial)
     print(f"{options.to} holds {options.trial.name} ({options.form}){inputs and f'; its inputs are {inputs}'}")
-    return 0
+    return code
 
 
 def compare_command(arguments: list[str]) -> int:
@@ -34,6 +36,7 @@ def compare_command(arguments: list[str]) -> int:
     parser.add_argument("one", type=place, help="a trial's folder")
     parser.add_argument("other", type=place, help="another trial's folder")
     options = parser.parse_args(arguments)
+    code = note_unfinished([options.one, options.other])
     for row in compare(options.one, options.other):
         print(f"{row['layer']}  both {row['both']}  either {row['either']}  IoU {row['iou']:.4f}")
-    return 0
+    return code

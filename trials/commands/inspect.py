@@ -131,7 +131,9 @@ def _figures(layer: str, shape: str, total: int, kept: int, by: str) -> dict[str
 def inspect_command(arguments: list[str]) -> int:
     """Run ``inspect NETWORK [NETWORK...]``; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m trials inspect", description="Shapes, kept weights and sparsity of stored networks, by layer."
+        prog="python -m trials inspect",
+        description="Shapes, kept weights and sparsity of stored networks, by layer.",
+        epilog=f"The column by says what is kept: {'; '.join(f'{by}: {left}' for by, left in LEFT.items())}.",
     )
     parser.add_argument("networks", type=place, nargs="+", metavar="NETWORK", help="a trial's folder, or a file")
     parser.add_argument("--dense", type=place, metavar="NETWORK",
@@ -139,14 +141,15 @@ def inspect_command(arguments: list[str]) -> int:
     parser.add_argument("--densities", action="store_true", help="of trials: a row per layer, a column per trial")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON, in a list by network")
     options = parser.parse_args(arguments)
-    note_unfinished([*options.networks, *([options.dense] if options.dense else [])])
+    code = note_unfinished([*options.networks, *([options.dense] if options.dense else [])])
     if options.densities:
-        return _print_densities(options.networks, options.json)
+        _print_densities(options.networks, options.json)
+        return code
     read = (lambda network: filters_of(network, options.dense)) if options.dense else inspect
     found = [(network, read(network)) for network in options.networks]
     if options.json:
         print(json.dumps([{"network": str(network), "layers": rows} for network, rows in found], indent=1))
-        return 0
+        return code
     for network, rows in found:
         print(network.name)
         shown = [{**row, "kept": _ranges(row["kept"])} for row in rows] if options.dense else rows
@@ -154,16 +157,15 @@ def inspect_command(arguments: list[str]) -> int:
         if options.dense:
             kept, of = ({row["layer"]: row[key] for row in rows} for key in ("filters", "of"))
             print(f"sparsity of filters: {channel_sparsity(kept, of):.4f}")
-    return 0
+    return code
 
 
-def _print_densities(trials: list[Place], as_json: bool) -> int:
+def _print_densities(trials: list[Place], as_json: bool) -> None:
     found = retention(trials)
     rows = [{"layer": layer, **dict(zip(_names(trials), shares, strict=True))} for layer, shares in found.items()]
     if not rows:
         raise UserError("no trial has a mask or a smaller network: give trials that prune")
     print(json.dumps(rows, indent=1) if as_json else profile_text(rows))
-    return 0
 
 
 def _names(trials: list[Place]) -> list[str]:

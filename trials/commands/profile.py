@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from trials.commands.arguments import add_threads
+from trials.commands.arguments import add_threads, note_unfinished
 from trials.compact import Architecture
 from trials.networks.stored import network
 from trials.sparsity.accounting import LayerSizes, layer_parameters, summary, torch_flops
@@ -20,21 +20,9 @@ from trials.training.device import resolve_device
 from trials.training.latency import measure
 from trials.training.net import Net
 
-PROFILE_COLUMNS = (
-    "trial",
-    "form",
-    "density",
-    "macs",
-    "flops",
-    "speedup",
-    "parameters",
-    "layer_parameters",
-    "compression",
-)
-
 
 def profile(trial: Path, device: torch.device) -> list[dict[str, Any]]:
-    """Return a row per form of a trial's network: PROFILE_COLUMNS, ``latency_ms_1`` and ``latency_ms_128`` (ms).
+    """Return a row per form of a trial's network: ``trial``, ``form``, its :func:`costs` and its latency (ms).
 
     ``dense``: the unpruned model. ``sparse``: the masked model; its figures are what the masks promise, as zeros cost
     nothing in them, while its latency includes the multiplications by zero. ``compact``: what ``export --form compact``
@@ -125,6 +113,7 @@ def profile_command(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     device = resolve_device(options.device)
+    code = note_unfinished(options.trials)
     rows = [row for trial in options.trials for row in profile(trial, device)]
     print(json.dumps(rows, indent=1) if options.json else profile_text(rows))
-    return 0
+    return code

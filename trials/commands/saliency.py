@@ -8,13 +8,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trials.analysis import LayerSaliency, saliency_by_class
-from trials.commands.arguments import add_data_dir, at_least_1, note_unfinished, require_folder
+from trials.commands.arguments import add_data_dir, at_least_1, note_unfinished, real_number, require_folder, writing
 from trials.commands.profile import profile_text
 from trials.commands.saliency_figures import FIGURES
 from trials.errors import UserError
 from trials.regrowth.saliency import biased_entries, class_statistics
 from trials.storage.place import place
 from trials.storage.rows import Row
+
+SALIENCY_COLUMNS = {
+    "classes": ("layer", "class", "images", "kept", "mean", "std"),
+    "layers": ("layer", "total", "kept", "mean_range", "unfairness", "biased"),
+    "biased": ("layer", "index", "range", "class"),
+}
+"""Columns of the tables, by the name of their file."""
+
+_COUNTS = ("class", "images", "kept", "total", "biased", "index")
 
 
 def class_saliency_table(found: Mapping[str, LayerSaliency], images: Sequence[int]) -> list[Row]:
@@ -56,7 +65,8 @@ def layer_saliency_table(found: Mapping[str, LayerSaliency], images: Sequence[in
 def biased_weights_table(found: Mapping[str, LayerSaliency], images: Sequence[int], percentile: float) -> list[Row]:
     """Return a row per biased weight: layer, flat index, range over the classes, and the class it matters most for.
 
-    Biased weights of a layer are those whose range is at or above this percentile of all ranges there, widest first.
+    Biased weights of a layer are those whose range is at or above this percentile of all ranges there, widest first. A
+    weight that matters alike for all classes (range 0) is not biased.
     """
     seen = [number for number, count in enumerate(images) if count]
     rows = []
@@ -66,16 +76,19 @@ def biased_weights_table(found: Mapping[str, LayerSaliency], images: Sequence[in
         order, ranges, classes = biased_entries(saliency.values[seen], percentile)
         weights = saliency.indices[order].tolist()
         for index, spread, number in zip(weights, ranges.tolist(), classes.tolist(), strict=True):
-            rows.append({"layer": layer, "index": index, "range": spread, "class": seen[number]})
+            if spread > 0:
+                rows.append({"layer": layer, "index": index, "range": spread, "class": seen[number]})
     return rows
 
 
-def write_table(path: Path, rows: list[Row]) -> None:
-    """Write rows as Parquet."""
+def write_table(path: Path, rows: list[Row], columns: Sequence[str]) -> None:
+    """Write rows as Parquet: ``layer`` as text, counts as int64, the rest as float64, also where all are None."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pq.write_table(pa.Table.from_pylist(rows), path)
+    types = {"layer": pa.string(), **dict.fromkeys(_COUNTS, pa.int64())}
+    schema = pa.schema([(name, types.get(name, pa.float64())) for name in columns])
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
 
 
 def saliency_command(arguments: list[str]) -> int:
@@ -88,34 +101,32 @@ def saliency_command(arguments: list[str]) -> int:
             "the figures need matplotlib: pip install matplotlib, or give --no-figures for the tables alone"
         )
     require_folder(options.to)
-    note_unfinished([options.trial])
-    try:
-        found, images = saliency_by_class(
-            options.trial,
-            split=options.split,
-            batches=options.batches,
-            batch_size=options.batch_size,
-            order=options.order,
-            layers=options.layers,
-            data_dir=options.data_dir,
-        )
-        biased = biased_weights_table(found, images, options.percentile)
-        tables = {
-            "classes": class_saliency_table(found, images),
-            "layers": layer_saliency_table(found, images, biased),
-            "biased": biased,
-        }
+    code = note_unfinished([options.trial])
+    found, images = saliency_by_class(
+        options.trial,
+        split=options.split,
+        batches=options.batches,
+        batch_size=options.batch_size,
+        order=options.order,
+        layers=options.layers,
+        data_dir=options.data_dir,
+    )
+    biased = biased_weights_table(found, images, options.percentile)
+    tables = {
+        "classes": class_saliency_table(found, images),
+        "layers": layer_saliency_table(found, images, biased),
+        "biased": biased,
+    }
+    with writing(options.to, "folder"):
         options.to.mkdir(parents=True, exist_ok=True)
         for name, rows in tables.items():
-            write_table(options.to / f"{name}.parquet", rows)
+            write_table(options.to / f"{name}.parquet", rows, SALIENCY_COLUMNS[name])
         for name, draw in FIGURES.items() if not options.no_figures else ():
             draw(found, images).savefig(options.to / f"{name}.png", dpi=110)
-    except OSError as error:
-        raise UserError(f"--to is {str(options.to)!r}, but must be a folder that can be written ({error})") from None
     print(profile_text(tables["layers"]))
     figures = "" if options.no_figures else f", and {', '.join(f'{name}.png' for name in FIGURES)}"
     print(f"{options.to} holds {', '.join(f'{name}.parquet' for name in tables)}{figures}")
-    return 0
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -131,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--order", choices=("second", "first"), default="second",
                         help="second: (dL/dw)^2 w^2; first: |dL/dw|; default: %(default)s")  # fmt: skip
     parser.add_argument("--layers", nargs="+", default=(), metavar="NAME", help="only these; default: all")
-    parser.add_argument("--percentile", type=float, default=90.0,
+    parser.add_argument("--percentile", type=real_number, default=90.0,
                         help="of the ranges over the classes, from which a weight is biased; default: 90")  # fmt: skip
     add_data_dir(parser)
     parser.add_argument("--no-figures", action="store_true", help="write the tables alone; needs no matplotlib")

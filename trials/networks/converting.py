@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,20 @@ def as_it_stands(taken: Taken) -> dict[str, Any]:
     return {"state_dict": taken.tensors, **({"masks": masks} if masks else {})}
 
 
+def _paired(taken: Taken) -> Taken:
+    """The same with weights and masks in place of weight_orig and weight_mask, as torch.nn.utils.prune has them."""
+    found = taken.tensors
+    bases = [name.removesuffix("_mask") for name in found if name.endswith("_mask")]
+    pairs = {f"{name}_orig": name for name in bases if f"{name}_orig" in found}
+    masks = {name: found[f"{name}_mask"] for name in pairs.values()}
+    tensors = {  # in the file's order
+        pairs.get(name, name): tensor * masks[pairs[name]] if name in pairs else tensor
+        for name, tensor in found.items()
+        if name.removesuffix("_mask") not in masks
+    }
+    return replace(taken, tensors=tensors, masks={**taken.masks, **masks})
+
+
 def _named_masks(taken: Taken) -> dict[str, Tensor]:
     """The masks by the weights' names, in their shapes. GReg's code names the layers."""
     found = {}
@@ -117,7 +131,7 @@ def for_model(taken: Taken, name: str, image_size: int | None) -> tuple[dict[str
     Raises:
         UserError: the network is not of that model.
     """
-    what = f"--model is {name!r}"
+    what, taken = f"--model is {name!r}", _paired(taken)
     classes, channels = _ends(taken.tensors, name)
     try:
         model = without_values(name, num_classes=classes, in_channels=channels)
@@ -135,8 +149,10 @@ def for_model(taken: Taken, name: str, image_size: int | None) -> tuple[dict[str
     kept, said = _kept(smaller, tensors, own, taken, graph)
     side = image_size or (224 if name in TORCHVISION else 32)
     architecture = Architecture(name, classes, channels, (side, side)).record()
-    fitted(Weights(tensors, architecture, kept), model, what, name)
-    return {"architecture": architecture, "kept": kept, "state_dict": tensors}, said
+    masks = own_names(_named_masks(taken), own, what)
+    fitted(Weights(tensors, architecture, kept, masks, "masks" if masks else ""), model, what, name)
+    content = {"architecture": architecture, "kept": kept, "state_dict": tensors}
+    return {**content, **({"masks": masks} if masks else {})}, said
 
 
 def _ends(tensors: Mapping[str, Tensor], name: str) -> tuple[int, int]:

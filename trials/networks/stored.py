@@ -82,14 +82,17 @@ def whole_masks(trial: Place, content: Mapping[str, Any]) -> dict[str, Tensor]:
     return {name: spread(there[name], shape, cut.get(name, {})) for name, shape in shapes.items()}
 
 
-def status(trial: Place) -> str | None:
+def status(trial: Place, *, committed: bool = False) -> str | None:
     """Return the status of the trial in a folder; None if there is none.
+
+    Args:
+        committed: whether a trial without a committed network counts as none.
 
     Raises:
         DamagedFile: the state cannot be read.
     """
     state = TrialFolder(trial).state()
-    return None if state is None else state.status
+    return None if state is None or (committed and not state.commits) else state.status
 
 
 def last_checkpoint(trial: Place) -> dict[str, Any]:

@@ -178,8 +178,15 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             self.display.note(f"{name}: {ending.empty_layers} layers have no weights left")
 
     def _count(self, ending: Ending, already: bool) -> None:
-        show = self.display.confirmed if ending.confirms else self.display.ended
-        show(ending.trial_id, ending.cell, ending.status, ending.value, already=already, warnings=ending.warnings)
+        self.display.ended(
+            ending.trial_id,
+            ending.cell,
+            ending.status,
+            ending.value,
+            already=already,
+            warnings=ending.warnings,
+            confirms=ending.confirms,
+        )
 
     def silent(self) -> list[str]:
         """Tune's ids of running trials without a sign of life for ``silence_limit_s``; commits that they failed."""

@@ -257,8 +257,8 @@ def test_the_live_view_shows_confirmations_and_never_as_the_best() -> None:
     view = LiveView({"density=0.5": 3}, Console(file=out, width=200), "val_accuracy", "maximize")
     with view:
         view.ended("a", "density=0.5", "complete", 0.8, already=False)
-        view.confirmed("b", "density=0.5", "complete", 0.9, already=False)
-        view.confirmed("c", "density=0.5", "failed", None, already=False)
+        view.ended("b", "density=0.5", "complete", 0.9, already=False, confirms=True)
+        view.ended("c", "density=0.5", "failed", None, already=False, confirms=True)
     assert "2/3 b density=0.5 confirmation complete val_accuracy 0.9000" in out.getvalue()
     assert view._best == {"density=0.5": 0.8}
     assert view._over == {"density=0.5"}

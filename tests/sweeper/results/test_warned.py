@@ -81,6 +81,22 @@ def test_the_report_marks_the_group_and_counts_the_trials(code: str, tmp_path: P
     assert f"warnings: {code} in 2 trials ({WARNINGS[code]}): see the column warnings of the table trials" in text
 
 
+def test_the_last_line_says_which_trials_stand_in_no_row(tmp_path: Path) -> None:
+    """Of a search's samples only the best one is a figure, whose warnings the rows show."""
+    folder = sweep_of(tmp_path / "s", [["layers_empty"], ["chance_level"]])
+    for seed, codes in ((1, ["layers_empty"]), (2, ["one_class"])):
+        name = put(folder, 0.5, seed, codes)
+        config = json.loads((folder.trial_folder(name) / "config.json").read_text())
+        config["config"]["seed"] = 0
+        (folder.trial_folder(name) / "config.json").write_text(json.dumps(config))
+    *_, line, _ = shown(folder).splitlines()
+    rows = shown(folder).partition("warnings: ")[0]
+    assert ("layers_empty" in rows, "chance_level" in rows, "one_class" in rows) == (True, True, False)
+    assert f"layers_empty in 2 trials, 1 of them in a row above ({WARNINGS['layers_empty']})" in line
+    assert f"chance_level in 1 trial ({WARNINGS['chance_level']})" in line
+    assert f"one_class in 1 trial, in no row above ({WARNINGS['one_class']})" in line
+
+
 def test_without_warnings_the_report_is_as_before(tmp_path: Path) -> None:
     now, before = shown(sweep_of(tmp_path / "a" / "s", [[], []])), shown(sweep_of(tmp_path / "b" / "s", [None, None]))
     now, before = now.replace(str(tmp_path / "a"), ""), before.replace(str(tmp_path / "b"), "")

@@ -154,7 +154,7 @@ class Said:
     def started(self, trial_id: str, cell: str) -> None:
         self.calls.append(("started", trial_id, cell))
 
-    def ended(self, trial_id: str, cell: str, status: str, *_: object, already: bool, warnings: object) -> None:
+    def ended(self, trial_id: str, cell: str, status: str, *_: object, already: bool, **__: object) -> None:
         assert not already
         self.calls.append(("ended", trial_id, status))
 

@@ -225,7 +225,10 @@ def test_wrong_input_is_one_line(weights: Path, tmp_path: Path, capsys: pytest.C
     write_imagenet(tmp_path / "data")
     resnet18 = ("--network", "resnet18")
     assert "did you mean 'resnet18'" in fails(tmp_path, capsys, "--network", "resnet81")
-    assert "p_prune is 1, but must be in [0, 1)" in fails(tmp_path, capsys, *resnet18, "--p-prune", "0,1")
+    for option, value in (("--p-prune", "0.1"), ("--p-bern", "1"), ("--pattern", "weight")):
+        said = fails(tmp_path, capsys, option, value)  # without a network, of which the table would not take it
+        assert f"{option[2:]} is given, but the published tables have their own: name networks (--network)" in said
+    assert "p_prune is 1, but must be in [0, 1)" in fails(tmp_path, capsys, *resnet18, "--p_prune", "0,1")
     assert "p_bern is 2" in fails(tmp_path, capsys, *resnet18, "--p-bern", "2")
     assert "must be NETWORK=FILE" in fails(tmp_path, capsys, *resnet18, "--weights", "here.pth")
     assert "must name a network of the table" in fails(tmp_path, capsys, *resnet18, "--weights", "vgg11=x.pth")
@@ -236,6 +239,7 @@ def test_wrong_input_is_one_line(weights: Path, tmp_path: Path, capsys: pytest.C
     other = fails(tmp_path, capsys, "--network", "resnet34", "--weights", f"resnet34={weights}")
     assert "weights of resnet34" in other
     assert "lacks" in other
+    assert "leave one of them out" in fails(tmp_path, capsys, *resnet18, "--reference", "table.csv")
     broken = tmp_path / "broken.csv"
     broken.write_text("a,b\n1,2\n")
     assert "but must be CSV with the columns" in fails(tmp_path, capsys, "--reference", str(broken))

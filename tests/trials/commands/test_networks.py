@@ -258,7 +258,7 @@ def test_classes_without_images_have_no_saliency(trial: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--layers", "conv9"], "layers is 'conv9', but must be one of"),
+        (["--layers", "conv9"], "--layers is 'conv9', but must be one of"),
         (["--percentile", "101"], "--percentile is 101, but must be between 0 and 100"),
         (["--data-dir", "/nowhere"], "data_dir is '/nowhere', which is missing"),
     ],
@@ -273,6 +273,50 @@ def test_saliency_refuses_in_one_line(
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("value", ["x", "nan", ""])
+def test_numbers_of_options_are_named_by_their_option(
+    value: str, trial: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not by the name of a function that reads them."""
+    file = str(tmp_path / "x")
+    for option, words in (
+        ("--percentile", ["saliency", str(trial), "--to", file]),
+        ("--batches", ["saliency", str(trial), "--to", file]),
+        ("--image-size", ["convert_pickle", file, "--to", file]),
+        ("--seconds", ["convert_pickle", file, "--to", file]),
+        ("--crop-size", ["evaluate_pretrained", "--data-dir", file]),
+        ("--p-prune", ["evaluate_pretrained", "--data-dir", file]),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            command.main([*words, option, value])
+        assert ended.value.code == 2
+        said = capsys.readouterr().err
+        assert f"argument {option}" in said
+        assert f": {value!r}, but must be a " in said
+
+
+def test_images_that_cannot_be_read_are_not_blamed_on_the_folder_to_write(
+    trial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*_: Any, **__: Any) -> Any:
+        raise OSError("image 3 is gone")
+
+    monkeypatch.setattr("trials.commands.saliency.saliency_by_class", unreadable)
+    with pytest.raises(OSError, match="image 3 is gone"):
+        command.main(["saliency", str(trial), "--to", str(tmp_path), "--no-figures"])
+
+
+def test_a_weight_that_matters_alike_for_all_classes_is_not_biased(
+    trial: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of images of a single class every range is 0, and so is the percentile."""
+    one = ["--split", "val", "--batches", "1", "--batch-size", "1"]
+    assert command.main(["saliency", str(trial), "--to", str(tmp_path), "--no-figures", *one]) == 0
+    biased = pq.read_table(tmp_path / "biased.parquet")
+    assert (biased.num_rows, biased.column_names) == (0, ["layer", "index", "range", "class"])
+    assert {row["biased"] for row in pq.read_table(tmp_path / "layers.parquet").to_pylist()} == {0}
+
+
 def test_saliency_that_is_refused_leaves_no_folder(
     trial: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -282,6 +326,55 @@ def test_saliency_that_is_refused_leaves_no_folder(
         assert command.main(["saliency", str(network), "--to", str(to), "--no-figures"]) == 2
         assert capsys.readouterr().err.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+READERS = {
+    "evaluate": ["evaluate", "TRIAL"],
+    "by class": ["evaluate", "--by-class", "TRIAL"],
+    "inspect": ["inspect", "TRIAL"],
+    "densities": ["inspect", "--densities", "TRIAL"],
+    "dense": ["inspect", "TRIAL", "--dense", "TRIAL"],
+    "saliency": ["saliency", "TRIAL", "--no-figures", "--to", "OUT"],
+    "recovered": ["recovered", "TRIAL", "TRIAL"],
+    "export": ["export", "TRIAL", "--to", "OUT"],
+    "compare": ["compare", "TRIAL", "TRIAL"],
+    "profile": ["profile", "--device", "cpu", "--threads", "1", "TRIAL"],
+}
+"""The commands that read a trial's network."""
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize(("status", "code"), [("failed", 1), ("running", 1), ("preempted", 1), ("pruned", 0)])
+def test_what_is_read_of_an_unfinished_trial_is_shown_and_exits_with_1(
+    name: str, status: str, code: int, trial: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a script that goes on only after 0 expects. A trial that its search stopped has finished."""
+    copy = tmp_path / "copy"
+    shutil.copytree(trial, copy)
+    state = json.loads((copy / "state.json").read_text())
+    (copy / "state.json").write_text(json.dumps({**state, "status": status}))
+    words = [{"TRIAL": str(copy), "OUT": str(tmp_path / "out")}.get(word, word) for word in READERS[name]]
+    capsys.readouterr()
+    assert command.main(words) == code
+    said = capsys.readouterr()
+    assert set(said.err.splitlines()) == {f"note: copy is {status}: this is its last committed network"}
+    assert said.out or name == "recovered"  # of a trial with itself, no image
+    assert (tmp_path / "out").exists() == ("OUT" in READERS[name])
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_no_network_is_announced_of_a_trial_that_has_committed_none(
+    name: str, trial: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(trial, copy)
+    state = json.loads((copy / "state.json").read_text())
+    (copy / "state.json").write_text(json.dumps({**state, "status": "preempted", "commits": []}))
+    words = [{"TRIAL": str(copy), "OUT": str(tmp_path / "out")}.get(word, word) for word in READERS[name]]
+    capsys.readouterr()
+    assert command.main(words) == 2
+    said = capsys.readouterr().err
+    assert said == f"error: {str(copy)!r} must be the folder of a trial that has committed a checkpoint, but has none\n"
 
 
 @pytest.mark.parametrize("words", [["evaluate"], ["inspect"], ["saliency", "--no-figures", "--to"]], ids=lambda w: w[0])
@@ -295,7 +388,7 @@ def test_trials_that_are_not_whole_are_named(
     (copy / "state.json").write_text(json.dumps({**state, "status": "failed"}))
     arguments = [*words, *([str(tmp_path / "out")] if "--to" in words else []), str(copy)]
     capsys.readouterr()
-    assert command.main(arguments) == 0
+    assert command.main(arguments) == 1
     assert capsys.readouterr().err == "note: copy is failed: this is its last committed network\n"
     for name in ("config.json", "state.json")[words == ["inspect"] :]:
         kept = (copy / name).read_bytes()

@@ -16,6 +16,7 @@ from tests.trials.folders import checkpoint_of, rows_of, same
 from tests.trials.small_trials import RECIPE, config_of, folder_of, run_in
 from trials.errors import UserError
 from trials.methods.adaptive.adaptive_sparsity import AdaptiveSparsityConfig, TrainWithThresholds
+from trials.methods.adaptive.finetuning import DENSITIES
 from trials.methods.parsing import parse
 from trials.methods.registry import METHODS
 from trials.models import MODELS
@@ -253,6 +254,30 @@ def test_rows_hold_analytic_and_measured_density_of_three_totals(tmp_path: Path)
     assert last["analytic_density_of_parameters"] == pytest.approx((parameters - sparse + analytic) / parameters)
     assert last["threshold_lr"] == pytest.approx(last["lr"] / 100)
     assert last["thresholds_outside"] == 0
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_finetuning_goes_on_under_the_mask_of_the_cut(tmp_path: Path) -> None:
+    trial = config_of("adaptive_sparsity-cut")
+    state = run_in(tmp_path, trial)
+    rows = rows_of(folder_of(trial, tmp_path))["epochs"]
+    cut, *finetuned = rows[-1 - RECIPE["epochs"] :]
+    assert [row["stage"] for row in (cut, *finetuned)] == ["train", *["finetune"] * RECIPE["epochs"]]
+    for row in finetuned:
+        assert {name: row[name] for name in ("kept", *DENSITIES)} == {name: cut[name] for name in ("kept", *DENSITIES)}
+    assert finetuned[-1]["val_loss"] != cut["val_loss"]
+    assert {name: state.result[name] for name in DENSITIES} == {name: cut[name] for name in DENSITIES}
+    assert state.result["epochs"] == state.result["cost"] == 2 * RECIPE["epochs"]
+    assert state.result["warnings"] == []
+    net = checkpoint_of(folder_of(trial, tmp_path))["net"]
+    assert all(not net["model"][name][~mask].any() for name, mask in net["masks"].items())
+    pruned = sum(mask.numel() for mask in net["masks"].values()) * 0.2
+    assert sum(int(mask.sum()) for mask in net["masks"].values()) == round(pruned)
+    without = trial.model_copy(update={"finetune": None})
+    assert without.id == config_of("adaptive_sparsity", exact_target=True).id
+    run_in(tmp_path, without)
+    before = rows_of(folder_of(without, tmp_path))["epochs"]
+    assert [row["val_loss"] for row in before] == [row["val_loss"] for row in rows[: len(before)]]
 
 
 @pytest.mark.usefixtures("few_digits")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.trials.configs import SMALLEST
@@ -62,6 +63,14 @@ def test_a_population_keeps_the_rates_of_its_segments() -> None:
     config: Any = parse({**content, "lineage": lineage})
     first: Any = config_at(config, 0)
     assert (first.prune.lr, first.mask_lr, config.prune.lr) == (0.1, 0.005, 0.005)
+
+
+@pytest.mark.parametrize("method", ["bip", "hydra"])
+@pytest.mark.parametrize("number", [np.float32, np.float64])
+def test_numbers_of_numpy_are_densities_too(method: str, number: type) -> None:
+    assert rates({**SMALLEST[method], "density": number(LOW)}) == pytest.approx(
+        rates({**SMALLEST[method], "density": LOW})
+    )
 
 
 @pytest.mark.parametrize("density", ["0.02", None, -1.0, 0.0, [0.02]])

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from tests.trials.networks.sources import one_line, started_from, tiny
 from trials.__main__ import main
@@ -163,6 +164,38 @@ def test_masks_of_layers_are_masks_of_their_weights(authors: Any, taken: Callabl
         assert all(torch.equal(started.masks[f"{name}.weight"], mask.bool()) for name, mask in masks.items())
     with pytest.raises(UserError, match="holds a mask of conv9, which fits no weight"):
         as_it_stands(taken({"model": net, "mask": {"conv9": torch.ones(3)}}))
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_module_under_pruning_of_torch_is_a_masked_source(
+    named: bool, authors: Any, taken: Callable[..., Taken], tmp_path: Path
+) -> None:
+    """The weights of such a module are called weight_orig, and its masks are buffers."""
+    net = authors(tiny(4))
+    for layer in (net.conv1, net.conv2, net.linear):
+        prune.random_unstructured(layer, "weight", 0.5)
+    found = taken(net)
+    content = for_model(found, "tiny", None)[0] if named else as_it_stands(found)
+    started = started_from(written(content, tmp_path), "finetune")
+    for name in ("conv1", "conv2", "linear"):
+        assert torch.equal(started.masks[f"{name}.weight"], net.get_submodule(name).weight_mask.bool())
+        assert torch.equal(started.model.get_parameter(f"{name}.weight"), net.get_submodule(name).weight)
+
+
+@pytest.mark.parametrize("form", ["beside", "pairs"])
+def test_a_compact_module_keeps_its_mask(form: str, authors: Any, taken: Callable[..., Taken], tmp_path: Path) -> None:
+    """What the mask drops is told from what is 0 by chance."""
+    net, _, _ = compact_net("filter")
+    mask = torch.ones_like(net.model.conv3.weight)
+    mask[3, 1:4] = 0
+    net.model.conv3.weight.data[5] = 0
+    beside = {"mask": {"conv3": mask}} if form == "beside" else {}
+    if form == "pairs":
+        prune.custom_from_mask(net.model.conv3, "weight", mask)
+    result, _ = for_model(taken({"model": authors(net.model), **beside}), "tiny", None)
+    started = started_from(written(result, tmp_path), "finetune")
+    assert torch.equal(started.masks["conv3.weight"], mask.bool())
+    assert len(started.model.conv1.weight) < len(tiny(4).conv1.weight)
 
 
 def test_another_model_is_refused(authors: Any, taken: Callable[..., Taken]) -> None:

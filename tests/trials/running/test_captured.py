@@ -44,6 +44,7 @@ CAPTURES = {
     "dwp.Transfer": True,  # it has no steps
     "finetune.FinetuneStage": True,
     "finetuning.FinetuneRegrown": False,
+    "finetuning.TrainUnderCut": True,
     "greg1.Greg1Stage": False,
     "greg2.Greg2Stage": False,
     "hydra.TrainScores": True,
@@ -88,6 +89,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in ("dense", "one_shot", "imp-weights", "bip", "bip-channel", "bip-both", "hydra")),
     *((name, {}) for name in ("hydra-filter-original", "prune_iterative", "finetune", "adaptive_sparsity", "l1")),
     ("adaptive_sparsity-fixed", {}),
+    ("adaptive_sparsity-cut", {}),
     ("bip", {"implicit_gradient": "code", "batchnorm": "both", "redundant_forwards": True, "accelerate": True}),
     ("bip", {"memory_format": "channels_last"}),
 ]

@@ -39,6 +39,7 @@ LONGER: dict[str, dict[str, Any]] = {
     "gradient_prune": {"train": {**LONG, "backward": {"p_prune": 0.5}}},
     "adaptive_sparsity": {"train": LONG},
     "adaptive_sparsity-fixed": {"train": LONG},
+    "adaptive_sparsity-cut": {"finetune": LONG},
     "prune_iterative": {"finetune": ADAM},
     "regrow": {"finetune": ADAM, "prune": {"prune_fraction": 0.9, "finetune": ADAM}, "rounds": 1},
     "regrow_iterative": {"episode": {"epochs": 2, "lr": 0.03}, "finetune": ADAM},

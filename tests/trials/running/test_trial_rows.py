@@ -70,6 +70,7 @@ EPOCHS: dict[str, list[tuple[str, int, int]]] = {  # (stage, level, epoch) of ev
     "dwp": [("attack", 0, 0)],
     "adaptive_sparsity": [("train", 0, epoch) for epoch in (0, 1, 2)],
     "adaptive_sparsity-fixed": [("train", 0, epoch) for epoch in (0, 1, 2)],
+    "adaptive_sparsity-cut": [*(("train", 0, epoch) for epoch in (0, 1, 2)), ("finetune", 0, 1), ("finetune", 0, 2)],
 }
 
 

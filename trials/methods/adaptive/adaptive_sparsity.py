@@ -37,6 +37,7 @@ from trials.config.recipes import PretrainRecipe, Recipe
 from trials.config.trial_config import HasVariant, TrialConfig
 from trials.data_header import DataHeader
 from trials.errors import UserError
+from trials.methods.adaptive.finetuning import DENSITIES, TrainUnderCut
 from trials.methods.adaptive.thresholds import MOST, Thresholded, sparsity_loss, threshold_of
 from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Method, Stage
@@ -78,6 +79,8 @@ class AdaptiveSparsityConfig(HasVariant, HasRounding):
         threshold_lr_factor: learning rate of the thresholds, as a share of ``train.lr``.
         exact_target: after the last epoch, prune to exactly T: keep the weights with the largest |w|/t, over all layers
             or, in mode fixed, in each layer. ``rounding`` is that of this cut, which no released code makes.
+        finetune: recipe of training under the final mask; null: none, as published. A cut that nothing is trained after
+            can cost all accuracy.
         pretrain: dense training to start from; a shared trial for all trials with the same recipe.
     """
 
@@ -91,6 +94,7 @@ class AdaptiveSparsityConfig(HasVariant, HasRounding):
     threshold_lr_factor: float = Field(default=0.01, gt=0)
     exact_target: bool = False
     train: AdaptiveRecipe = AdaptiveRecipe()
+    finetune: Recipe | None = None
     pretrain: PretrainRecipe | None = None
 
     @model_validator(mode="after")
@@ -280,7 +284,7 @@ def _of(what: str, total: int, *, dense: int, kept: float, analytic: float) -> d
 
 
 class AdaptiveSparsity(Method):
-    """Adaptive sparsity: train weights and thresholds together, one stage.
+    """Adaptive sparsity: train weights and thresholds together, one stage; then finetuning, if asked for.
 
     Not stoppable: accuracy is not comparable before the density is near its target.
     """
@@ -289,13 +293,7 @@ class AdaptiveSparsity(Method):
     config: AdaptiveSparsityConfig
     prunes = ("weight",)
     takes_compact = True
-    reports = (
-        "analytic_density",
-        "density_of_weights",
-        "analytic_density_of_weights",
-        "density_of_parameters",
-        "analytic_density_of_parameters",
-    )
+    reports = DENSITIES
 
     def source(self) -> TrialConfig | None:
         return None if self.config.pretrain is None else dense_trial(self.config, self.config.pretrain)
@@ -326,3 +324,5 @@ class AdaptiveSparsity(Method):
 
     def stages(self) -> Iterator[Stage]:
         yield TrainWithThresholds(self.config)
+        if self.config.finetune is not None:
+            yield TrainUnderCut("finetune", self.config.finetune)

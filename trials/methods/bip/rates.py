@@ -9,6 +9,7 @@ ImageNet. A rate that a config gives is never changed, and ``variant: original``
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 from trials.config.recipes import Recipe
@@ -33,9 +34,9 @@ def with_corrected_rates(content: Mapping[str, Any], rates: Sequence[str] = ()) 
     """
     filled, density = dict(content), content.get("density")
     plain = content.get("pattern", "weight") == "weight" and content.get("score_init", "copy") == "copy"
-    if not plain or isinstance(density, bool) or not isinstance(density, int | float) or density <= 0:
+    if not plain or isinstance(density, bool) or not isinstance(density, Real) or density <= 0:
         return filled
-    rate = corrected_rate(density)
+    rate = corrected_rate(float(density))
     if rate == _PUBLISHED:
         return filled
     recipe = filled.get("prune", {})

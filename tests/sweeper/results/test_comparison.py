@@ -1,8 +1,7 @@
-"""The comparison of all methods: equal budget, start and densities; and its plot."""
+"""Points and picture of a comparison of methods."""
 
 from __future__ import annotations
 
-import functools
 import math
 import shutil
 from dataclasses import replace
@@ -11,242 +10,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import torch
 
-from sweeper.cli import main
 from sweeper.folder.sweep_folder import SweepFolder
-from sweeper.results.comparison import dense_accuracy, density_of_all, points_of, protocol
+from sweeper.results.comparison import dense_accuracy, density_of_all, points_of, protocol, without_figure
 from sweeper.results.frames import Sweep
 from sweeper.results.tables import load
-from sweeper.search.study import CellStudy
-from sweeper.space.load import load_space
-from sweeper.space.space import Space
-from sweeper.space.space_files import SPACES
-from tests.trials.small_trials import run_in
+from tests.sweeper.compare_methods.profiles import COMPARED
 from tests.upgrade.stored import STORAGE
-from trials.config.trial_config import TrialConfig
-from trials.data.loader import split_indices
-from trials.dotted_paths import leaves
 from trials.errors import UserError
-from trials.methods.greg.growing import Growing, GrowingLayer
 from trials.methods.registry import METHODS
-from trials.models import MODELS
-from trials.regrowth.layer_signals import BATCH_SIZE
-from trials.sparsity import prunable
-from trials.training.net import Net
-
-PROFILES = (None, "demo", "paper", "tuned")
-TUNED = ("demo", "tuned")
-TRAINING_IMAGES = {"digits": 1_437, "cifar10": 50_000}
-LEFT_OUT = {"dense", "finetune", "oracle", "regrow_iterative", "single_layer", "gradient_prune", "dwp"}
-
-
-def compared(profile: str | None, *overrides: str) -> Space:
-    return load_space("compare_methods", profile=profile, overrides=overrides)
-
-
-def configs(space: Space) -> list[Any]:
-    """The config of every trial: at the bounds of a cell's search, with its seed and with those that confirm it."""
-    confirmed = space.confirm.points() if space.confirm else []
-    return [
-        space.config(cell, {**params, **values})
-        for cell in space.cells()
-        for params in space.corners(cell)
-        for values in ({}, *confirmed)
-    ]
-
-
-def of_seed_0(space: Space) -> list[Any]:
-    return [config for config in configs(space) if config.seed == 0]
-
-
-@functools.cache
-def iterations(config: Any) -> int:
-    """Iterations of GReg's penalty; for single weights they depend on neither network nor data."""
-    stage: Any = next(METHODS[config.method](config).stages())
-    picked = None if config.method == "greg2" else torch.tensor([[True]])
-    stage.layers = {"weight": GrowingLayer(1, picked)}
-    stage.layers["weight"].attach(torch.zeros(1, 1), "weight")
-    while not stage._is_stable():
-        if stage.stable_since is None and stage.iteration % config.update_reg_interval == 0:
-            stage._update_all()
-        stage.iteration += 1
-    return int(stage.iteration)
-
-
-def steps_per_epoch(config: Any, batch_size: int) -> int:
-    train, _ = split_indices(TRAINING_IMAGES[config.dataset], config.val_fraction, config.split_seed)
-    return math.ceil(len(train) / batch_size)
-
-
-def training_images(config: Any) -> int:
-    return len(split_indices(TRAINING_IMAGES[config.dataset], config.val_fraction, config.split_seed)[0])
-
-
-def cost_after_dense(config: Any) -> float:
-    """Gradient evaluations per training image, including those of sparse networks that the trial starts from."""
-    method = METHODS[config.method](config)
-    source = method.source()
-    assert source is not None
-    before = 0.0 if source.method == "dense" else cost_after_dense(source)
-    return before + scores_of(config) + sum(cost_of(stage, config) for stage in method.stages())
-
-
-def scores_of(config: Any) -> float:
-    """Passes for scores from gradients."""
-    images = training_images(config)
-    if config.method == "layer_prune" and config.score != "l1":
-        return min(config.score_batches * config.score_batch_size, images) / images
-    if config.method == "regrow" and config.selection in ("saliency", "gradient"):
-        return min(config.saliency_batches * BATCH_SIZE, images) / images
-    return 0.0
-
-
-def cost_of(stage: Any, config: Any) -> float:
-    if isinstance(stage, Growing):
-        return iterations(config.model_copy(update={"stage_pr": 0.5})) / steps_per_epoch(
-            config, stage.recipe.batch_size
-        )
-    if stage.name == "regrow":
-        assert (config.controller.patience, config.controller.spread) == (None, None)
-        episode, steps = config.episode, steps_per_epoch(config, config.episode.batch_size)
-        images = min(round(episode.data_fraction * steps) * episode.batch_size, training_images(config))  # full batches
-        return float(config.controller.episodes * episode.epochs * images / training_images(config))
-    assert getattr(stage.recipe, "patience", None) is None
-    return float(stage.planned_epochs * len(stage.streams))
-
-
-def dense_start(config: TrialConfig) -> TrialConfig:
-    source = METHODS[config.method](config).source()
-    assert source is not None
-    return source if source.method == "dense" else dense_start(source)
-
-
-# --- the space
-
-
-@pytest.mark.parametrize("profile", PROFILES)
-def test_every_method_costs_the_same(profile: str | None) -> None:
-    found = [(config.method, cost_after_dense(config)) for config in of_seed_0(compared(profile))]
-    assert {method for method, _ in found} == METHODS.keys() - LEFT_OUT
-    costs = [cost for _, cost in found]
-    assert max(costs) - min(costs) <= (1.0 if profile == "demo" else 0.02 * 200), found
-    assert min(costs) == (20.0 if profile == "demo" else 200.0)
-
-
-@pytest.mark.parametrize("profile", PROFILES)
-def test_one_rule_says_which_epoch_counts(profile: str | None) -> None:
-    assert {config.report for config in configs(compared(profile))} == {"last"}
-    other = compared(profile, "trial.report=best_val")
-    assert {config.reported for config in configs(other)} == {"best_val"}
-
-
-@pytest.mark.parametrize("profile", PROFILES)
-def test_all_cells_of_a_seed_start_from_one_dense_network(profile: str | None) -> None:
-    """Also every sample of a search, whose best one is confirmed from the dense networks of the other seeds."""
-    space = compared(profile)
-    found = {(config.seed, dense_start(config).id) for config in configs(space)}
-    assert sorted(seed for seed, _ in found) == ([0, 1, 2, 3] if profile in TUNED else [0, 1, 2])
-
-
-def rates(config: Any) -> set[str]:
-    """The fields that hold a learning rate."""
-    return {path for path, _ in leaves(config.model_dump()) if path.rpartition(".")[2] in ("lr", "mask_lr")}
-
-
-@pytest.mark.parametrize("profile", TUNED)
-def test_every_method_searches_a_learning_rate_with_as_many_samples_and_reports_other_seeds(profile: str) -> None:
-    space = compared(profile)
-    assert (space.objective, space.direction, space.pruner) == ("val_accuracy", "maximize", None)
-    assert space.confirm is not None
-    assert space.confirm.seed == (1, 2, 3)
-    searched: dict[str, set[str]] = {}
-    points: dict[tuple[str, ...], set[Any]] = {}
-    for cell in space.cells():
-        assert space.config(cell).seed == 0
-        study = CellStudy(space, cell)
-        params = [study.ask().params for _ in range(space.samples)]
-        assert not study.wants
-        assert len({tuple(point.values()) for point in params}) == space.samples  # no suggestion twice
-        method = str(cell.values["method"])
-        searched.setdefault(method, set()).update(params[0])
-        adam = method in ("prune_iterative", "regrow")
-        points.setdefault((str(adam), *sorted(params[0])), set()).add(repr(params))
-    assert searched.keys() == METHODS.keys() - LEFT_OUT
-    for cell in space.cells():
-        config = space.config(cell)
-        assert searched[config.method] <= rates(config)
-        assert not any(path.startswith("pretrain") for path in searched[config.method])
-    assert {len(same) for same in points.values()} == {1}  # the same ones in all cells with the same ranges
-    assert len(points) == 5  # SGD, AdamW, hydra, bip, adaptive_sparsity
-
-
-@pytest.mark.parametrize("profile", TUNED)
-def test_no_search_leaves_the_density_to_its_choice(profile: str) -> None:
-    """A rate that leaves more weights would win on accuracy."""
-    chosen = {config.method: config for config in configs(compared(profile))}
-    assert chosen["adaptive_sparsity"].exact_target
-    assert chosen["adaptive_sparsity"].pthres == 0
-
-
-def test_left_out_methods_are_listed() -> None:
-    text = " ".join((SPACES / "compare_methods.yaml").read_text().split())
-    said = text.partition("Left out: ")[2].partition(". ")[0]
-    assert all(name in said for name in LEFT_OUT)
-    assert len({compared(profile).grid["method"].values for profile in PROFILES}) == 1
-
-
-def asked_density(config: Any, sizes: dict[str, Net]) -> float:
-    """The share of all weights that the config keeps."""
-    if hasattr(config, "density"):
-        return float(config.density)
-    if config.method in ("imp", "prune_iterative"):
-        return float((1 - config.prune_fraction) ** config.levels)
-    if config.method == "adaptive_sparsity":
-        return float(1 - config.starget)
-    if config.method == "regrow":
-        return float((1 - config.prune.prune_fraction) ** config.prune.levels + config.regrow_fraction)
-    net = sizes[config.model]
-    total = sum(weight.numel() for weight in prunable(net.model).values())
-    if config.method in ("global_prune", "layer_prune"):
-        convolutions = sum(weight.numel() for weight in prunable(net.model, linear=False).values())
-        return float(1 - config.p_prune * convolutions / total)
-    return float(1 - sum(config.counts(net).values()) / total)
-
-
-@pytest.mark.parametrize("profile", PROFILES)
-def test_every_method_is_asked_for_the_same_densities(profile: str | None) -> None:
-    space = compared(profile)
-    channels = 1 if profile == "demo" else 3
-    model = configs(space)[0].model
-    sizes = {model: Net(MODELS[model](num_classes=10, in_channels=channels))}
-    by_method: dict[str, list[float]] = {}
-    for cell in space.cells():
-        if cell.values.get("seed", 0) == 0:
-            config = space.config(cell)
-            by_method.setdefault(config.method, []).append(asked_density(config, sizes))
-    ladder = list(space.grid["density"].values)
-    for method, densities in by_method.items():
-        assert densities == pytest.approx(ladder, abs=2e-4), method
-
-
-@pytest.mark.parametrize("method", ["greg1", "greg2"])
-def test_iterations_become_the_epochs_that_were_planned(method: str, tmp_path: Path) -> None:
-    space = compared("demo", f"grid.method=[{method}]", "trial.pretrain.epochs=1")
-    state = run_in(tmp_path, space.config(space.cells()[0], {"finetune.lr": 0.05}))
-    assert (state.status, state.result["epochs"]) == ("complete", 20)
-
-
-def test_a_dry_run_tells_dense_networks_from_sparse_ones(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--space", "compare_methods", "--profile", "demo", "--dry-run"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[-5].startswith("36 cells x (4 + 3) samples = 252 trials of ")
-    assert lines[-4] == "dense networks to train first, shared: 1, and 3 sparse networks derived from these"
-    assert lines[-2] == "dense networks to train for that, shared: 3"
-
-
-# --- the points
-
 
 SPACE = {
     "name": "methods",
@@ -318,6 +90,9 @@ def test_points_are_means_over_seeds_at_the_density_of_all_weights(sweep: Sweep)
     counted = replace(sweep, trials=sweep.trials.assign(cost=[20.0, 21.0, 20.0, 20.0, 20.0], report="last"))
     assert points_of(counted)["cost"].tolist() == [20, 20, 20, 20.5]
     assert set(points_of(counted)["report"]) == {"last"}
+    spent = replace(counted, trials=counted.trials.assign(cost_flops=[1e9, 3e9, 1e9, 1e9, 1e9]))
+    assert points_of(spent)["cost_flops"].tolist() == [1e9, 1e9, 1e9, 2e9]
+    assert "per training image (1e+09 to 2e+09 FLOPs); nothing searched" in protocol(spent, points_of(spent))
     assert points["front"].tolist() == [True, True, True, True]
     assert density_of_all(sweep)["trial-0"] == pytest.approx(0.55)
     assert dense_accuracy(sweep) == pytest.approx(0.95)
@@ -401,6 +176,21 @@ def test_a_sweep_without_a_feasible_trial_says_so(tmp_path: Path) -> None:
         points_of(sweep)
 
 
+def test_cells_without_a_figure_are_named(sweep: Sweep) -> None:
+    """A method whose trials have failed would otherwise be missing from the comparison without a word."""
+    SweepFolder(sweep.path).append({"space": {**SPACE, "grid": {"method": ["one_shot", "l1"], "seed": [0]}}})
+    assert without_figure(replace(sweep, trials=sweep.trials.iloc[[2, 3]])) == ""
+    failed = replace(sweep, trials=sweep.trials.iloc[[2, 3]].assign(status=["complete", "failed"]))
+    assert points_of(failed)["series"].tolist() == ["one_shot"]
+    assert without_figure(failed) == "without a figure: 1 of 2 cells: method=l1 (seed 0: 1 failed)"
+    begun = replace(sweep, trials=sweep.trials.iloc[[2]])
+    assert without_figure(begun) == "without a figure: 1 of 2 cells: 1 that has no trial yet"
+    SweepFolder(sweep.path).append({"space": {**SPACE, "grid": {**GRID, "seed": [0, 1]}}})
+    line = without_figure(replace(sweep, trials=sweep.trials.assign(status="failed")))
+    assert line.startswith("without a figure: 16 of 16 cells: method=l1, stage_pr=0.5 (seed 0: 1 failed); ")
+    assert line.endswith("; 11 that have no trial yet")
+
+
 def test_dominated_points_are_not_on_the_pareto_front(tmp_path: Path) -> None:
     rows = [
         ("l1", None, 0.5, 0, 0.9, 900, 48),
@@ -481,6 +271,7 @@ def test_the_picture_has_a_panel_and_a_look_for_every_series(sweep: Sweep) -> No
     own = [line for line in panels[1].lines if line.get_marker() == MARKERS[1]]
     assert own[0].get_xdata().tolist() == pytest.approx([75, 57.5])
     assert own[0].get_color() == COLOURS[1]
+    assert panels[0].get_ylim() == pytest.approx((70 - 2.5, 95 + 2.5))  # of the points: a wide band flattens no panel
     low, high = (f(panels[1].collections[0].get_paths()[0].vertices[:, 1]) for f in (min, max))
     assert (low, high) == pytest.approx((85 - 10 / 2**0.5, 95))
     labels = [text.get_text() for text in front.get_legend().get_texts()]
@@ -490,12 +281,26 @@ def test_the_picture_has_a_panel_and_a_look_for_every_series(sweep: Sweep) -> No
     assert texts(points)["accuracy %"] == ["90.00 ± –", "70.00 ± –", "95.00 ± –", "85.00 ± 7.07"]
 
 
+def test_every_column_of_panels_has_its_densities(tmp_path: Path) -> None:
+    """Three series take two by two panels, of which one is hidden."""
+    pytest.importorskip("matplotlib")
+    from sweeper.comparison_plot import draw_comparison
+
+    paths = {"method": ["l1", "one_shot"], "dataset": ["digits", "parquet"], "density": [0.5, 0.1], "seed": [0]}
+    rows = [("one_shot", 0.5, None, 0, 0.6, 900, 50), ("l1", 0.5, None, 0, 0.7, 800, 10)]
+    sweep = sweep_of(tmp_path / "three", [*rows, rows[0]], grid=paths)
+    points = points_of(replace(sweep, trials=sweep.trials.assign(dataset=["digits", "digits", "parquet"])))
+    figure = draw_comparison(points, "test_accuracy")
+    panels = [axis for axis in figure.axes if axis.get_visible()][:3]
+    assert [panel.xaxis.get_tick_params()["labelbottom"] for panel in panels] == [False, True, True]
+
+
 def test_looks_do_not_repeat() -> None:
     from sweeper.comparison_plot import COLOURS, MARKERS
 
     looks = {(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i in range(len(METHODS))}
     assert len(looks) == len(METHODS)
-    assert len(set(MARKERS)) >= len(METHODS) - len(LEFT_OUT)  # distinguishable without colour
+    assert len(set(MARKERS)) >= len(COMPARED)  # distinguishable without colour
 
 
 def test_the_command_writes_a_picture_and_prints_the_points(
@@ -514,6 +319,6 @@ def test_the_command_writes_a_picture_and_prints_the_points(
     assert [line.index("stage_pr") for line in text[1:3]] == 2 * [text[0].index("asked")]  # texts stand to the left
     assert text[1].startswith("l1 ")
     lines = [line.split() for line in text]
-    assert text[-1] == protocol(sweep, points_of(sweep))
+    assert text[-2:] == [protocol(sweep, points_of(sweep)), without_figure(sweep)]
     assert lines[0] == ["series", "asked", "density", "%", "accuracy", "%", "MFLOPs", "cost", "report", "n", "front"]
     assert lines[1] == ["l1", "stage_pr=0.5", "74.00", "90.00", "±", "–", "0.0009", "–", "–", "1", "yes"]
