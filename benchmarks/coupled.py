@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tests.trials.stored_networks import enliven
 from trials.compact import kept_rows, shrink, silent
 from trials.sparsity.coupled import coupled_masks
 
@@ -60,16 +61,7 @@ def lively(name: str) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model: nn.Module = get_model(name).double().eval()
-    generator = torch.Generator().manual_seed(0)
-    for key, tensor in model.state_dict().items():
-        if not tensor.is_floating_point():
-            continue
-        if tensor.dim() > 1:
-            tensor.uniform_(-1, 1, generator=generator).mul_((6 / tensor[0].numel()) ** 0.5)
-        elif tensor.dim() == 1:
-            low = 0.5 if "var" in key or "weight" in key else -0.5
-            tensor.uniform_(low, low + 1, generator=generator)
-    return model
+    return enliven(model)
 
 
 @torch.no_grad()

@@ -9,34 +9,22 @@ import pytest
 import torch
 from torch import nn
 
-from tests.trials.compact.cutting import assert_cut_equals_masked, assert_loads, mask_filters, mask_units, offer
+from benchmarks.coupled import CLASSIFIERS
+from tests.trials.compact.cutting import (
+    assert_cut_equals_masked,
+    assert_loads,
+    mask_filters,
+    mask_rows,
+    mask_units,
+    offer,
+)
 from tests.trials.compact.random_nets import Composed, lively
-from trials.compact import dependencies, units_of
+from tests.trials.compact.test_models import BRANCHING, KINDS
+from trials.compact import dependencies, simplify, units_of
 from trials.models import MODELS
 from trials.networks.onnx import export_onnx
 
 pytestmark = [pytest.mark.products, pytest.mark.filterwarnings("ignore")]
-
-TORCHVISION = [
-    *(
-        "alexnet",
-        "vgg11",
-        "vgg13_bn",
-        "vgg16",
-        "vgg19_bn",
-        "squeezenet1_0",
-        "squeezenet1_1",
-        "googlenet",
-        "inception_v3",
-    ),
-    *("resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d", "resnext101_32x8d", "wide_resnet50_2"),
-    *("densenet121", "densenet161", "densenet169", "densenet201", "mobilenet_v2", "mobilenet_v3_small"),
-    *("mobilenet_v3_large", "mnasnet0_5", "mnasnet1_3", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0"),
-    *("shufflenet_v2_x2_0", "efficientnet_b0", "efficientnet_b3", "efficientnet_v2_s", "regnet_x_400mf"),
-    *("regnet_x_3_2gf", "regnet_y_400mf", "regnet_y_3_2gf", "convnext_tiny", "convnext_small", "vit_b_16", "vit_b_32"),
-    *("swin_t", "swin_v2_t", "maxvit_t"),
-]
-"""One or more of each family that torchvision has, 42 in all."""
 
 SIZES = {
     "inception_v3": 299,
@@ -45,14 +33,16 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("name", [*TORCHVISION, *MODELS])
+@pytest.mark.parametrize(
+    ("source", "name"), [*(("torchvision", n) for n in CLASSIFIERS), *(("ours", n) for n in MODELS)]
+)
 def test_the_compact_form_computes_what_the_masked_net_does(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if name not in MODELS:
+    if source == "torchvision":
         offer(monkeypatch, name)
     dense = lively(MODELS[name](num_classes=5, in_channels=3))
-    size = SIZES.get(name, 64 if name in TORCHVISION else 32)
+    size = SIZES.get(name, 64) if source == "torchvision" else 32
     x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     units = units_of(dense)
     graph = dependencies(dense)
@@ -62,10 +52,21 @@ def test_the_compact_form_computes_what_the_masked_net_does(
     assert graph.keys() <= {f"{key}.weight" for key in called}
     for mask in (mask_filters, mask_units):
         model = copy.deepcopy(dense)
-        kept = assert_cut_equals_masked(model, mask(model, 3), x, tolerance=1e-7)
+        assert_cut_equals_masked(model, mask(model, 3), x, tolerance=1e-7)
+    model = dense
+    mask_units(model, 4)
+    mask_rows(model, 4)  # biases and norms live, so that masked filters emit constants
+    with torch.no_grad():
+        expected = model(x)
+        assert expected.std() > 1e-6
+        kept = simplify(model)
+        torch.testing.assert_close(model(x), expected, rtol=1e-7, atol=1e-7 * float(expected.abs().max()))
     again = assert_loads(name, model, kept, x, tmp_path)
-    del model, dense
-    export_onnx(again, (3, size, size), tmp_path / "net.onnx")  # compares onnxruntime's outputs with torch's
+    if source == "torchvision" or name in (
+        *KINDS,
+        *BRANCHING,
+    ):  # our other models are deeper or wider ones of these kinds
+        export_onnx(again, (3, size, size), tmp_path / "net.onnx")  # compares onnxruntime's outputs with torch's
 
 
 @pytest.mark.parametrize("start", range(100, 1100, 100))

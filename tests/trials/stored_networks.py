@@ -23,9 +23,11 @@ def stored(folder: Path, net: Net, architecture: Architecture) -> Path:
 
 
 def enliven(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Give a model random weights, and batch norms random statistics, scales and shifts of both signs."""
+    """Give a model random weights, and norms random statistics, scales and shifts of both signs; in evaluation mode."""
     generator = torch.Generator().manual_seed(seed)
     for key, tensor in model.state_dict().items():
+        if not tensor.is_floating_point():
+            continue
         if tensor.dim() > 1:
             tensor.uniform_(-1, 1, generator=generator).mul_((6 / tensor[0].numel()) ** 0.5)
         elif tensor.dim() == 1:

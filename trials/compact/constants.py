@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from trials.compact.flow import LAYERS, NORMS, flow_of, owns_weight
+from trials.compact.entries import LAYERS, NORMS, owns_weight
+from trials.compact.flow import flow_of
 from trials.compact.tracing import traced_for_evaluation
 
 _ELEMENTWISE = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Tanh)

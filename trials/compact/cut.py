@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from trials.compact.attention import with_fewer_heads
-from trials.compact.flow import Flow, flow_of, is_grouped
+from trials.compact.entries import is_grouped
+from trials.compact.flow import Flow, flow_of
 from trials.compact.graph import Channels, dependencies, sources
 from trials.compact.groups import cut_of
 from trials.errors import listed

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,48 +17,19 @@ import torch
 from torch import Tensor, fx, nn
 
 from trials.compact.attention import FewerHeads, is_plain_attention
-from trials.compact.labels import Labels, distinct_and_positions
+from trials.compact.entries import LAYERS, NORM_PARTS, NORMS, Entries, is_grouped, owns_weight
+from trials.compact.labels import Labels, tensors_in
 from trials.compact.operations import Calls
-from trials.compact.shapes import Shaping, Written
+from trials.compact.shapes import Shaping
+from trials.compact.sizes import Written, follow
 from trials.compact.tracing import NoInput, Shape, given_shape, shapes_to_try, traced
 
-LAYERS = (nn.Conv2d, nn.Linear)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm2d)
-NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 FEW = 10
 """Shapes that are tried whatever the error is."""
 
 
 class Impossible(Exception):
     """The forward pass cannot run on inputs of the shape that was tried."""
-
-
-@dataclass
-class Entries:
-    """The labels of a model's tensors.
-
-    Attributes:
-        of: by tensor name and dimension, a label for each entry; 0 where it is no channel of a layer.
-        readers: names of the weights whose dimension 1 reads channels, each with how many calls read.
-        makers: names of the weights whose dimension 0 makes channels.
-        passes: modules that channels pass: norms and depthwise convolutions, in forward order.
-        calls: by weight name, how often its module is called.
-        grouped: names of grouped convolutions that are not depthwise.
-        used: names of tensors of layers and norms that the forward pass takes without calling their module.
-    """
-
-    of: dict[str, dict[int, Tensor]] = field(default_factory=dict)
-    readers: list[str] = field(default_factory=list)
-    makers: list[str] = field(default_factory=list)
-    passes: list[str] = field(default_factory=list)
-    calls: dict[str, int] = field(default_factory=dict)
-    grouped: list[str] = field(default_factory=list)
-    used: list[str] = field(default_factory=list)
-
-    @property
-    def layers(self) -> set[str]:
-        """Names of the convolutions and linear layers that are called."""
-        return {weight.removesuffix(".weight") for weight in self.calls}
 
 
 class Flow(Calls):
@@ -75,20 +45,27 @@ class Flow(Calls):
         self.entries = Entries()
         self.modules: dict[str, Any] = dict(model.named_modules())
         self.shapes: dict[str, tuple[int, ...]] = {}
-        for graph in graphs:
+        for number, graph in enumerate(graphs):
+            self.shaping.graph = number
             self._run(graph, shape)
         self._fix_tied()
         self._fix_computed()
+        self._fix_unproven(model, graphs)
         self.written = self.shaping.written
-        del self.modules, self.shaping  # what is left knows no module, so that it may be kept beside its model
+        del (
+            self.modules,
+            self.shaping,
+            self.called,
+        )  # what is left knows no module, so that it may be kept beside its model
 
     def _run(self, graph: fx.Graph, shape: Shape) -> None:
         known: dict[fx.Node, Any] = {}
+        self.called = {node.target for node in graph.nodes if node.op == "call_module"}
         for node in graph.nodes:
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda source: known[source])
             stack = node.meta.get("nn_module_stack") or {}
             path = next(reversed(stack.values()))[0] if stack else ""
-            self.shaping.owner = (path, self.modules.get(path))
+            self.shaping.owner, self.shaping.node = (path, self.modules.get(path)), node.name
             if node.op == "placeholder":
                 known[node] = node.args[0] if node.args else torch.zeros(2, *shape, dtype=torch.int64)
             elif node.op == "get_attr":
@@ -113,13 +90,14 @@ class Flow(Calls):
             return value
         labels = torch.zeros(value.shape, dtype=torch.int64)
         long = [d for d, n in enumerate(value.shape) if n > 1]
-        if isinstance(self.modules.get(module), (*LAYERS, *NORMS)):
+        kind = self.modules.get(module)
+        if isinstance(kind, LAYERS) or (isinstance(kind, (*NORMS, nn.PReLU)) and module in self.called):
             self.entries.used.append(name)
             return labels
         if len(long) != 1 or not value.is_floating_point():
             return labels
         mine = self.entries.of.setdefault(name, {})
-        mine.setdefault(long[0], self.labels.new(value.shape[long[0]]))
+        mine.setdefault(long[0], self.labels.new(value.shape[long[0]], own=True))
         return mine[long[0]].view([-1 if d == long[0] else 1 for d in range(value.dim())]).expand(value.shape)
 
     def _module(self, name: str, args: Any, kwargs: Any, node: fx.Node) -> Any:
@@ -138,6 +116,8 @@ class Flow(Calls):
                 return self._linear(name, module, x)
             if isinstance(module, NORMS):
                 return self._norm(name, module, x)
+            if isinstance(module, nn.PReLU):
+                return self._sloped(name, module, x)
         return self.call_module(node, module, args, kwargs)
 
     def _rows(self, name: str, module: Any) -> Tensor:
@@ -207,13 +187,39 @@ class Flow(Calls):
         channels = self.shaping.along(x, 1)
         for part in NORM_PARTS:
             if getattr(module, part, None) is not None:
-                mine = self.entries.of.setdefault(f"{name}.{part}", {})
-                mine.setdefault(0, channels.clone())
-                self.labels.unite(mine[0], channels, f"{name} normalises others, too")
+                self._goes_with(f"{name}.{part}", channels, f"{name} normalises others, too")
         self.shaping.written.append(Written(f"{name}.num_features", channels))
         if name not in self.entries.passes:
             self.entries.passes.append(name)
         return x
+
+    def _goes_with(self, tensor: str, channels: Tensor, reason: str) -> None:
+        """Note that a tensor has one entry for each of these channels."""
+        mine = self.entries.of.setdefault(tensor, {})
+        mine.setdefault(0, channels.clone())
+        self.labels.unite(mine[0], channels, reason, scales=True)
+
+    def _sloped(self, name: str, module: nn.PReLU, x: Tensor) -> Tensor:
+        """Negative entries of each channel, or of all, are multiplied by a number."""
+        if module.num_parameters > 1:
+            if x.dim() < 2 or x.shape[1] != module.num_parameters:
+                raise Impossible(f"{name} has slopes of {module.num_parameters} channels")
+            if any(d != 1 for d in self.labels.varying(x)):
+                self.labels.fix(x, f"they enter {name} as pixels")
+            channels = self.shaping.along(x, 1)
+            self._goes_with(f"{name}.weight", channels, f"{name} has slopes of others, too")
+            self.shaping.written.append(Written(f"{name}.num_parameters", channels))
+        return x
+
+    def batch_norm(self, node: fx.Node, args: Any, kwargs: Any) -> Tensor | None:
+        """Follow what a norm's own forward pass does with its own tensors, if that is all; else None."""
+        path, norm = self.shaping.owner
+        parts = ("running_mean", "running_var", "weight", "bias")
+        given = dict(zip(parts, node.args[1:], strict=False)) | {k: v for k, v in node.kwargs.items() if k in parts}
+        plain = all(v is None or (isinstance(v, fx.Node) and v.target == f"{path}.{k}") for k, v in given.items())
+        if not isinstance(norm, NORMS) or path in self.called or not plain or not isinstance(args[0], Tensor):
+            return None
+        return self._norm(path, norm, args[0])
 
     def _attention(self, name: str, module: Any, x: Tensor) -> tuple[Tensor, None]:
         """Whole heads may go: the rows of their queries, keys and values, and the columns that read them."""
@@ -231,7 +237,7 @@ class Flow(Calls):
         return rows.expand(*x.shape[:-1], -1), None
 
     def _fix_tied(self) -> None:
-        """Fix what layers with a common weight make and read: each could be cut only as the others are.
+        """Fix the entries of parameters that several modules share: each could be cut only as the others are.
 
         So are the entries of tensors that the forward pass takes without calling their module.
         """
@@ -240,24 +246,32 @@ class Flow(Calls):
             for tensor in (f"{module}.{part}" for part in NORM_PARTS):
                 for labels in self.entries.of.get(tensor, {}).values():
                     self.labels.fix(labels, f"the forward pass takes {name} itself")
-        by_weight: dict[int, list[str]] = {}
-        for weight in self.entries.makers:
-            by_weight.setdefault(id(self.modules[""].get_parameter(weight)), []).append(weight)
-        for first, *others in by_weight.values():
-            for weight in (first, *others) if others else ():
-                one, other = (name.removesuffix(".weight") for name in (first, others[0]))
-                for labels in self.entries.of[weight].values():
-                    self.labels.fix(labels, f"{one} and {other} share their weight")
+        by_value: dict[int, list[str]] = {}
+        for path, module in self.modules.items():
+            for key, value in module._parameters.items():
+                if value is not None:
+                    by_value.setdefault(id(value), []).append(f"{path}.{key}".removeprefix("."))
+        for first, *others in by_value.values():
+            for name in (first, *others) if others else ():
+                one, part = first.rpartition(".")[::2]
+                for labels in self.entries.of.get(name, {}).values():
+                    self.labels.fix(labels, f"{one} and {others[0].rpartition('.')[0]} share their {part}")
 
     def _fix_computed(self) -> None:
         """Fix channels whose number is computed from another that would not shrink in proportion."""
         for size in self.shaping.computed:
-            roots, sources = self.labels.find(size.counted), self.labels.find(size.source)
-            classes, inverse = distinct_and_positions(torch.cat([roots, sources]))
-            made = torch.bincount(inverse[: len(roots)], minlength=len(classes))
-            from_ = torch.bincount(inverse[len(roots) :], minlength=len(classes))
-            wrong = classes[made * len(sources) != from_ * len(roots)]
-            self.labels.fix(wrong, "their number is computed from that of others")
+            self.labels.fix(size.wrong(self.labels), "their number is computed from that of others")
+
+    def _fix_unproven(self, model: nn.Module, graphs: list[fx.Graph]) -> None:
+        """Fix what attributes count unless these, and nothing else, say how many there are."""
+        left = [size for size in self.shaping.written if size.place and not self.labels.fixed(size.counted).all()]
+        if not left or follow(model, graphs, left):
+            return
+        for attribute in {size.attribute for size in left}:
+            alone = [size for size in left if size.attribute == attribute]
+            if not follow(model, graphs, alone):
+                for size in alone:
+                    self.labels.fix(size.counted, f"their number may come from elsewhere than {attribute}")
 
 
 _known: WeakKeyDictionary[nn.Module, tuple[Any, Flow]] = WeakKeyDictionary()
@@ -297,25 +311,6 @@ def _followed(model: nn.Module) -> Flow:
     else:
         tried = f"channels cannot be followed for an input like the example ({reasons[1]})"
     raise NoInput(f"{type(model).__name__} cannot be made smaller, because its {tried}: keep it whole")
-
-
-def owns_weight(module: nn.Module) -> bool:
-    """Whether a layer's weight is its own parameter, which can be cut, and not computed from others at each call."""
-    return "weight" in module._parameters
-
-
-def is_grouped(module: nn.Conv2d) -> bool:
-    """Whether a convolution has groups, or had some before all but one were cut."""
-    return module.groups > 1 or getattr(module, "was_grouped", False)
-
-
-def tensors_in(value: Any) -> list[Tensor]:
-    """The tensors in nested tuples, lists and mappings."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    return [found for part in value for found in tensors_in(part)] if isinstance(value, (list, tuple)) else []
 
 
 def _size_after(module: nn.Conv2d, size: int, dim: int) -> int:

@@ -11,6 +11,7 @@ unless whole units of :mod:`trials.compact.groups` go.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -37,13 +38,24 @@ class Channels:
     depthwise: list[str] = field(default_factory=list)
 
 
+_found: WeakKeyDictionary[Flow, dict[str, Channels]] = WeakKeyDictionary()
+
+
 def dependencies(model: nn.Module) -> dict[str, Channels]:
     """Return the output channels of every Conv2d and Linear of a model, by weight name, in forward order.
+
+    They are found once, until the model's modules or its parameters' shapes change. Not to be written to.
 
     Raises:
         UserError: the model's forward pass cannot be traced, for example because it branches on its input.
     """
     flow = flow_of(model)
+    if flow not in _found:
+        _found[flow] = _dependencies(model, flow)
+    return dict(_found[flow])
+
+
+def _dependencies(model: nn.Module, flow: Flow) -> dict[str, Channels]:
     named = dict(model.named_parameters(remove_duplicate=False))
     depthwise = {name for name in flow.entries.passes if name in flow.entries.layers}
     rows = {weight: flow.labels.find(flow.entries.of[weight][0]) for weight in flow.entries.makers}

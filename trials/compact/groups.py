@@ -66,7 +66,8 @@ def _units(flow: Flow) -> Units:
     group = _grouped(len(roots), [members[weight][0] for weight in rows])
     names: list[list[str]] = [[] for _ in range(int(group.max()) + 1 if len(group) else 0)]
     for weight in rows:
-        for number_ in {int(group[unit]) for unit in distinct(members[weight][0]) if unit >= 0}:
+        made = members[weight][0]
+        for number_ in distinct(group[made[made >= 0]]).tolist():
             names[number_].append(weight)
     fixed = {weight: labels.reason(row) for weight, row in rows.items() if labels.fixed(row).all()}
     return Units(members, group, tuple(map(tuple, names)), tuple(entries.readers), fixed)

@@ -5,6 +5,8 @@ Label 0 stands for what is no channel of a layer, such as the image's. It is nev
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -17,18 +19,20 @@ class Labels:
         self._fixed: list[tuple[Tensor, str]] = []
         self._is_fixed = torch.zeros(1, dtype=torch.bool)
         self._is_shifted = torch.zeros(1, dtype=torch.bool)
+        self._is_own = torch.zeros(1, dtype=torch.bool)
 
     @property
     def count(self) -> int:
         """Number of labels, 0 included."""
         return len(self._parent)
 
-    def new(self, n: int) -> Tensor:
-        """Return ``n`` new labels, each a class of its own."""
+    def new(self, n: int, *, own: bool = False) -> Tensor:
+        """Return ``n`` new labels, each a class of its own; ``own`` ones stand for values that the model stores."""
         labels = torch.arange(n) + len(self._parent)
         self._parent = torch.cat([self._parent, labels])
         more = torch.zeros(n, dtype=torch.bool)
         self._is_fixed, self._is_shifted = torch.cat([self._is_fixed, more]), torch.cat([self._is_shifted, more])
+        self._is_own = torch.cat([self._is_own, more | own])
         return labels
 
     def find(self, labels: Tensor) -> Tensor:
@@ -38,8 +42,11 @@ class Labels:
             roots = next_
         return roots
 
-    def unite(self, one: Tensor, other: Tensor, reason: str) -> None:
-        """Put each label of ``one`` into the class of its partner in ``other``; partners of 0 are fixed instead."""
+    def unite(self, one: Tensor, other: Tensor, reason: str, *, scales: bool = False) -> None:
+        """Put each label of ``one`` into the class of its partner in ``other``; partners of 0 are fixed instead.
+
+        Beside values that the model stores, a channel that is 0 is no longer 0 everywhere, unless they scale it.
+        """
         one, other = dense(*torch.broadcast_tensors(one, other))  # type: ignore[no-untyped-call]
         alone = (one == 0) ^ (other == 0)
         if alone.any():
@@ -47,6 +54,8 @@ class Labels:
         n = len(self._parent)
         pairs = distinct((one * n + other)[(one != 0) & (other != 0)])
         one, other = pairs // n, pairs % n
+        if not scales:
+            self.shift(one[self._is_own[one] ^ self._is_own[other]])
         while len(one):
             one, other = self.find(one), self.find(other)
             apart = one != other
@@ -105,6 +114,11 @@ def dense(*labels: Tensor) -> list[Tensor]:
     return [one.reshape(-1) for one in found]
 
 
+def any_channel(labels: Tensor) -> bool:
+    """Whether some labels are not 0, that is, of a layer's channels."""
+    return bool((dense(labels)[0] != 0).any())
+
+
 def slim(labels: Tensor) -> Tensor:
     """Narrow to 1 each dimension along which labels repeat."""
     for dim, size in enumerate(labels.shape):
@@ -123,3 +137,12 @@ def distinct_and_positions(labels: Tensor) -> tuple[Tensor, Tensor]:
     """The different ones of some integers, ascending, and the position of each among them."""
     found: tuple[Tensor, Tensor] = labels.unique(return_inverse=True)  # type: ignore[no-untyped-call]
     return found
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """The tensors in nested tuples, lists and mappings."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [found for part in value for found in tensors_in(part)] if isinstance(value, (list, tuple)) else []

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from trials.compact.labels import Labels
-from trials.compact.shapes import MOVES, Shaping, Size
+from trials.compact.labels import Labels, any_channel
+from trials.compact.shapes import MOVES, Shaping
+from trials.compact.sizes import Size, computed_from, sizes_in
 
 ZERO_STAYS = {
-    *("relu", "relu_", "relu6", "leaky_relu", "gelu", "silu", "hardswish", "tanh", "elu", "selu", "mish", "softsign"),
+    *("relu", "relu_", "relu6", "leaky_relu", "leakyrelu", "leaky_relu_", "gelu", "silu", "hardswish", "tanh", "tanh_"),
+    *("elu", "elu_", "selu", "celu", "mish", "softsign", "hardshrink", "softshrink", "tanhshrink", "square", "erf"),
     *("dropout", "dropout2d", "alpha_dropout", "feature_dropout", "stochastic_depth", "drop_path", "identity"),
     *("contiguous", "clone", "neg", "abs", "sqrt", "float", "double", "to", "type_as", "detach", "hardtanh", "sin"),
+    *("half", "bfloat16", "clamp", "clamp_", "clip", "clip_"),
 }
 """Functions and methods that act on entries independently and map 0 to 0; modules by their names in lower case."""
 ZERO_SHIFTS = {"sigmoid", "hardsigmoid", "exp", "softplus", "logsigmoid", "cos", "softmin"}
 """Functions and methods that act on entries independently and do not map 0 to 0."""
+BOUNDED = {"hardtanh": (-1.0, 1.0), **dict.fromkeys(("clamp", "clip"), (-math.inf, math.inf))}
+"""Functions and methods that cut numbers to a range, and the range if they are given none."""
 POOLS = {"max_pool2d", "avg_pool2d", "adaptive_max_pool2d", "adaptive_avg_pool2d", "interpolate", "maxpool2d"}
 POOLS |= {"avgpool2d", "adaptivemaxpool2d", "adaptiveavgpool2d", "upsample", "zeropad2d", "reflectionpad2d"}
 SUMS = {"add": True, "add_": True, "iadd": True, "sub": True, "sub_": True, "isub": True}
+SIZED = {"view", "reshape", "expand", "split"}
+"""Functions and methods that take sizes and say themselves what a cut must keep true of them."""
 PRODUCTS = {"mul", "mul_", "imul", "div", "div_", "truediv", "itruediv", "multiply", "divide"}
 
 
@@ -30,6 +38,10 @@ class Calls:
 
     labels: Labels
     shaping: Shaping
+
+    def batch_norm(self, node: fx.Node, args: Any, kwargs: Any) -> Tensor | None:
+        """Follow a norm whose forward pass was traced; None if its tensors are not its own."""
+        raise NotImplementedError
 
     def call(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         """Run a function or a method. Without labels among its arguments it runs as it is."""
@@ -43,7 +55,11 @@ class Calls:
             target, "_fields"
         ):  # a named tuple's class
             return target(*args, **kwargs)
+        if name == "batch_norm" and (normalised := self.batch_norm(node, args, kwargs)) is not None:
+            return normalised
         function = getattr(self, f"_on_{name.strip('_')}", None)
+        if name not in SIZED:
+            self._fix_numbers((args, kwargs), _enters(node, name))
         x = args[0] if args else next(iter(kwargs.values()))
         if function is not None and (isinstance(x, Tensor) or name in ("cat", "concat", "concatenate", "stack")):
             try:
@@ -54,12 +70,12 @@ class Calls:
 
     def _by_kind(self, node: fx.Node, name: str, args: Any, kwargs: Any) -> Any:
         x, reason = args[0] if args else None, _enters(node, name)
-        if name in SUMS or name in PRODUCTS:
+        if (name in SUMS or name in PRODUCTS) and len(args) > 1:
             return self._elementwise(name, args[0], args[1], reason)
         if not isinstance(x, Tensor) or any(map(_has_tensor, args[1:])):
             return self.unknown(node, name, args, kwargs)
         if name in ZERO_STAYS:
-            if name == "hardtanh" and _clips_zero(*args[1:], **kwargs):
+            if name.strip("_") in BOUNDED and _clips_zero(*BOUNDED[name.strip("_")], *args[1:], **kwargs):
                 self.labels.shift(x)
             return x
         if name in ZERO_SHIFTS:
@@ -89,7 +105,7 @@ class Calls:
             return self._on_layer_norm(x, module.normalized_shape, reason=reason)
         if isinstance(module, nn.Softmax):
             return self._on_softmax(x, module.dim, reason=reason)
-        if isinstance(module, nn.Hardtanh) and _clips_zero(module.min_val, module.max_val):
+        if isinstance(module, nn.Hardtanh) and _clips_zero(-1, 1, module.min_val, module.max_val):
             self.labels.shift(x)
         if kind in ZERO_STAYS or kind in ("dropout", "dropout1d", "dropout3d"):
             return x
@@ -104,12 +120,18 @@ class Calls:
         """Arithmetic on sizes, and whatever else needs no labels."""
         target: Any = node.target
         made = getattr(args[0], target)(*args[1:], **kwargs) if node.op == "call_method" else target(*args, **kwargs)
-        if isinstance(made, Tensor):
-            return torch.zeros(made.shape, dtype=torch.int64)
-        if type(made) in (int, Size) and not isinstance(made, bool):
-            counted = [arg.labels for arg in args if isinstance(arg, Size) and arg.labels is not None]
-            return made if isinstance(made, Size) else Size(made, counted[0] if len(counted) == 1 else None)
-        return made
+        if isinstance(made, (Size, tuple, list)):
+            return made  # a shape, or a part of one
+        if type(made) is int and node.op == "call_function" and not kwargs and len(sizes_in(args)) < 2:
+            return computed_from(made, target, args)
+        self._fix_numbers((args, kwargs), _enters(node, name))
+        return torch.zeros(made.shape, dtype=torch.int64) if isinstance(made, Tensor) else made
+
+    def _fix_numbers(self, value: Any, reason: str) -> None:
+        """Fix channels whose number is used otherwise than as a size."""
+        for size in sizes_in(value):
+            assert size.labels is not None
+            self.labels.fix(size.labels, f"{reason}, which takes their number")
 
     def unknown(self, node: fx.Node, name: str, args: Any, kwargs: Any) -> Any:
         """Fix what enters an operation that may mix channels; its outputs are no layer's channels."""
@@ -134,9 +156,9 @@ class Calls:
         raise failed
 
     def _elementwise(self, name: str, one: Any, other: Any, reason: str) -> Any:
-        made = self.shaping.both(one, other, reason)
+        made = self.shaping.both(one, other, reason, scales=name in PRODUCTS)
         numbers = not (isinstance(one, Tensor) and isinstance(other, Tensor))
-        if name in SUMS and (numbers or not ((one != 0).any() and (other != 0).any())):
+        if name in SUMS and (numbers or not (any_channel(one) and any_channel(other))):
             self.labels.shift(made)
         if name in ("div", "truediv", "div_", "itruediv", "divide") and not isinstance(one, Tensor):
             self.labels.shift(made)
@@ -228,15 +250,19 @@ class Calls:
     _on_bmm = _on_matmul
 
     def _on_scaled_dot_product_attention(
-        self, query: Tensor, key: Tensor, value: Tensor, *_: Any, reason: str, **more: Any
+        self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, *_: Any, reason: str, **more: Any
     ) -> Tensor:
-        for labels in _tensors((_, more)):
-            self.labels.fix(labels, reason)
-        return self.shaping.attended(query, key, value, reason)
+        if more.get("enable_gqa"):
+            raise TypeError
+        return self.shaping.attended(query, key, value, attn_mask, reason)
 
 
-def _clips_zero(min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> bool:
-    return not min_val <= 0 <= max_val
+def _clips_zero(low: float, high: float, *given: Any, **named: Any) -> bool:
+    """Whether an operation with these bounds, or others that it is given, makes another number of 0."""
+    bounds = [*given[:2], *(None, None)[len(given) :]]
+    least = next((b for b in (bounds[0], named.get("min_val"), named.get("min")) if b is not None), low)
+    most = next((b for b in (bounds[1], named.get("max_val"), named.get("max")) if b is not None), high)
+    return not float(least) <= 0 <= float(most)
 
 
 def _enters(node: fx.Node, name: str) -> str:

@@ -9,41 +9,14 @@ operation divides channels over several dimensions, the classes are united along
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trials.compact.labels import Labels, slim
-
-
-class Size(int):
-    """A size of a dimension, which knows the labels that are counted by it; None if they do not differ."""
-
-    labels: Tensor | None
-
-    def __new__(cls, value: int, labels: Tensor | None = None) -> Size:
-        made = super().__new__(cls, value)
-        made.labels = labels
-        return made
-
-
-@dataclass(frozen=True)
-class Computed:
-    """A size that the forward pass computes from another one, and that must shrink in proportion to it."""
-
-    counted: Tensor
-    source: Tensor
-
-
-@dataclass(frozen=True)
-class Written:
-    """A size that is an attribute of a module, such as a number of heads, and that must be set after a cut."""
-
-    attribute: str
-    counted: Tensor
+from trials.compact.labels import Labels, any_channel, slim
+from trials.compact.sizes import Computed, Size, Written
 
 
 class Shaping:
@@ -53,6 +26,7 @@ class Shaping:
         computed: sizes that the forward pass computes.
         written: sizes that modules store.
         owner: name and module whose forward pass is being followed.
+        graph, node: number of the traced forward pass, and name of its operation, that are being followed.
     """
 
     def __init__(self, labels: Labels) -> None:
@@ -60,6 +34,7 @@ class Shaping:
         self.computed: list[Computed] = []
         self.written: list[Written] = []
         self.owner: tuple[str, Any] = ("", None)
+        self.graph, self.node = 0, ""
 
     def along(self, labels: Tensor, dim: int) -> Tensor:
         """Return the labels along one dimension, [size]; the others must not differ."""
@@ -88,20 +63,27 @@ class Shaping:
         self.labels.fix(labels, reason)
         return labels
 
-    def both(self, one: Any, other: Any, reason: str) -> Any:
-        """Return the labels of an elementwise operation on two tensors, one of which may be a number."""
+    def both(self, one: Any, other: Any, reason: str, *, scales: bool = False) -> Any:
+        """Return the labels of an elementwise operation on two tensors, one of which may be a number.
+
+        What is no channel may have any values, but not one for each channel: then these stay.
+        """
         if not isinstance(one, Tensor) or not isinstance(other, Tensor):
             return one if isinstance(one, Tensor) else other
         rank = max(one.dim(), other.dim())
         pair = [part[(None,) * (rank - part.dim())] for part in (one, other)]
         for i, (wide, narrow) in enumerate((pair, pair[::-1])):
-            if any(narrow.shape[d] == 1 < wide.shape[d] for d in self.labels.varying(wide)) and (narrow != 0).any():
+            varying = self.labels.varying(wide)
+            if varying and all(narrow.shape[d] == 1 for d in varying) and any(wide.shape[d] > 1 for d in varying):
+                self.labels.fix(narrow, f"{reason}, one with many")
+                return self.one_axis(wide.expand(_common(wide.shape, narrow.shape)), reason)
+            if any(narrow.shape[d] == 1 < wide.shape[d] for d in varying) and any_channel(narrow):
                 self.labels.fix(narrow, f"{reason}, one with many")
                 pair[1 - i] = torch.zeros_like(narrow)
         shape = _common(pair[0].shape, pair[1].shape)
         wide_one, wide_other = pair[0].expand(shape), pair[1].expand(shape)
-        self.labels.unite(wide_one, wide_other, reason)
-        return self.one_axis(wide_one if (wide_one != 0).any() else wide_other, reason)
+        self.labels.unite(wide_one, wide_other, reason, scales=scales)
+        return self.one_axis(wide_one if any_channel(wide_one) else wide_other, reason)
 
     def multiplied(self, one: Tensor, other: Tensor, reason: str) -> Tensor:
         """Return the labels of a batched matrix product; classes may differ along a common batch dimension only."""
@@ -113,9 +95,17 @@ class Shaping:
         made: Tensor = self.both(left, right, reason).expand(shape)
         return made
 
-    def attended(self, query: Tensor, key: Tensor, value: Tensor, reason: str) -> Tensor:
-        """Return the labels of scaled dot-product attention, [..., heads, N, D]; whole heads may go."""
+    def attended(self, query: Tensor, key: Tensor, value: Tensor, added: Tensor | None, reason: str) -> Tensor:
+        """Return the labels of scaled dot-product attention, [..., heads, N, D]; whole heads may go.
+
+        Args:
+            added: what is added to the scores, [..., heads or 1, N, N], if anything is.
+        """
         weights = self.multiplied(query, key.transpose(-2, -1), reason)
+        if added is not None:
+            if _common(weights.shape, added.shape) != weights.shape:
+                raise ValueError(f"{reason}, whose mask has another shape")
+            weights = self.both(weights, added, reason)
         return self.multiplied(weights, value, reason)
 
     # Operations by name, with the arguments of torch's own.
@@ -127,17 +117,29 @@ class Shaping:
         free = [d for d, n in enumerate(given) if isinstance(n, Size) or n == -1]
         prefer = [d for d in heads if d == len(given) - 2] + free + heads[::-1]
         new = self.one_axis(new, reason, prefer)
-        for dim in self.labels.varying(new):
-            self._sized(given[dim], self.along(new, dim), reason)
+        self._all_sized(given, new, reason)
         return new
 
-    def _sized(self, given: Any, counted: Tensor, reason: str) -> None:
+    def _all_sized(self, given: Sequence[Any], new: Tensor, reason: str) -> None:
+        """Note how each dimension of a tensor gets its size after a cut, given the sizes that a call asks for."""
+        varying = self.labels.varying(new)
+        for dim in varying:
+            self._sized(given[dim], self.along(new, dim), dim, reason)
+        for dim, size in enumerate(given):
+            if dim in varying or not isinstance(size, Size) or size.labels is None:
+                continue
+            if varying:  # such as channels by heads, which does not change if as many of both are left
+                self.computed.append(Computed(self.along(new, varying[0]), size.labels))
+            else:
+                self.labels.fix(size.labels, f"{reason}, which takes their number")
+
+    def _sized(self, given: Any, counted: Tensor, dim: int, reason: str) -> None:
         """Note how a dimension along which classes differ gets its size after a cut, or fix them."""
         if isinstance(given, Size) and given.labels is not None:
-            self.computed.append(Computed(counted, given.labels))
+            self.computed.append(Computed(counted, given.labels, given.of))
         elif isinstance(given, Size) or given != -1:
             if name := self._attribute(given):
-                self.written.append(Written(name, counted))
+                self.written.append(Written(name, counted, (self.graph, self.node, dim)))
             else:
                 self.labels.fix(counted, f"{reason}, which writes their number out")
 
@@ -169,9 +171,8 @@ class Shaping:
             if all(part.stride(d) == 0 for part in thin):
                 thin = [part.narrow(d, 0, 1) for part in thin]
         made = join(thin, dim)
-        return self.one_axis(
-            made.expand(*made.shape[: made.dim() - len(ends)], *(parts[0].shape[d] for d in ends)), reason
-        )
+        whole = made.expand(*made.shape[: made.dim() - len(ends)], *(parts[0].shape[d] for d in ends))
+        return self.one_axis(whole, reason, [] if stacked else [d for part in parts for d in self.labels.varying(part)])
 
     def divide(self, labels: Tensor, pieces: Sequence[Tensor], sizes: Any, dim: int, reason: str) -> tuple[Tensor, ...]:
         """Return the pieces of a tensor; equal ones lose the same channels, if their number follows the tensor's."""
@@ -181,7 +182,7 @@ class Shaping:
             if not free or any(piece.shape != first.shape for piece in pieces):
                 return tuple(self.fixed(piece, f"{reason}, which divides them at a written place") for piece in pieces)
             if sizes is not None:
-                self.computed.append(Computed(self.along(first, dim), sizes.labels))
+                self.computed.append(Computed(self.along(first, dim), sizes.labels, sizes.of))
             for piece in pieces[1:]:
                 self.labels.unite(first, piece, reason)
         return tuple(pieces)
@@ -206,9 +207,7 @@ class Shaping:
     def expand(self, labels: Tensor, *shape: Any, reason: str) -> Tensor:
         given = list(shape[0]) if len(shape) == 1 and isinstance(shape[0], (list, tuple, torch.Size)) else list(shape)
         new = labels.expand([int(n) for n in given])
-        for dim in self.labels.varying(new):
-            if given[dim] != -1:
-                self._sized(given[dim], self.along(new, dim), reason)
+        self._all_sized(given, new, reason)
         return new
 
     def reduced(self, labels: Tensor, dims: Any, keepdim: bool, reason: str) -> Tensor:

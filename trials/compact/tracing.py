@@ -78,7 +78,7 @@ def shapes_to_try(model: nn.Module) -> Iterator[Shape]:
     first: Any = next((module for module in modules if isinstance(module, (nn.Conv2d, nn.Linear))), None)
     said = [getattr(module, name, None) for module in modules for name in ("image_size", "img_size", "input_size")]
     given = [size[-1] if isinstance(size, (tuple, list)) and size else size for size in said]
-    usual = [*(size for size in given if isinstance(size, int)), 32, 64, 224, 299, 28, 96, 128, 384, 8, 16]
+    usual = [*(size for size in given if isinstance(size, int)), 32, 64, 8, 16, 28, 96, 128, 224, 299, 384]
     sizes = list(dict.fromkeys([*usual, *range(1, 320)]))
     if isinstance(first, nn.Conv2d):
         yield from ((first.in_channels, size, size) for size in sizes)

@@ -22,6 +22,7 @@ from trials.compact import (
     units_of,
 )
 from trials.models import MODELS
+from trials.sparsity import prunable
 
 
 @torch.no_grad()
@@ -55,6 +56,14 @@ def mask_filters(model: nn.Module, seed: int) -> dict[str, Tensor]:
             if tensor in named:
                 named[tensor][found[name]] = 0
     return found
+
+
+@torch.no_grad()
+def mask_rows(model: nn.Module, seed: int) -> None:
+    """Mask a random third of the filters of every convolution and linear layer; biases and norms stay as they are."""
+    generator = torch.Generator().manual_seed(seed)
+    for weight in list(prunable(model).values())[:-1]:
+        weight.detach()[torch.rand(len(weight), generator=generator) < 1 / 3] = 0
 
 
 @torch.no_grad()

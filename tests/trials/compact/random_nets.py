@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.trials.stored_networks import enliven
+
 
 class Shuffle(nn.Module):
     """ShuffleNet's channel shuffle."""
@@ -188,14 +190,4 @@ class Composed(nn.Module):
 
 def lively(model: nn.Module, seed: int = 0) -> nn.Module:
     """Give a model random values in float64, of batch norms too, so that no output is trivial; in evaluation mode."""
-    model = model.double().eval()
-    generator = torch.Generator().manual_seed(seed)
-    for key, tensor in model.state_dict().items():
-        if not tensor.is_floating_point():
-            continue
-        if tensor.dim() > 1:
-            tensor.uniform_(-1, 1, generator=generator).mul_((6 / tensor[0].numel()) ** 0.5)
-        elif tensor.dim() == 1:
-            low = 0.5 if "var" in key or "weight" in key else -0.5
-            tensor.uniform_(low, low + 1, generator=generator)
-    return model
+    return enliven(model.double(), seed)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.trials.contract import OWN
+from tests.trials.stored_networks import enliven
 from trials.compact import dependencies, kept_rows, obstacles, silent
 from trials.models import MODELS
 from trials.training.net import Net
@@ -29,14 +30,7 @@ def lively(name: str) -> nn.Module:
     with torch.device("meta"):
         model = MODELS[name](num_classes=5, in_channels=3).double().eval()
     model.to_empty(device="cpu")
-    generator = torch.Generator().manual_seed(0)
-    for key, tensor in model.state_dict().items():
-        if tensor.dim() > 1:
-            tensor.uniform_(-1, 1, generator=generator).mul_((6 / tensor[0].numel()) ** 0.5)
-        elif tensor.dim() == 1:
-            low = 0.5 if "var" in key or "weight" in key else -0.5
-            tensor.uniform_(low, low + 1, generator=generator)
-    return model
+    return enliven(model)
 
 
 def some_rows(model: nn.Module, seed: int) -> dict[str, Tensor]:

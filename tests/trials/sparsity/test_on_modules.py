@@ -449,3 +449,18 @@ def test_compact_allows_for_the_rounding_of_the_outputs(dtype: torch.dtype) -> N
         model[2].weight.mul_(1000)  # entries near zero lie beside others of hundreds
     sp.prune(model, density=0.5, pattern="filter", layers="0")
     assert sp.compact(model, images().to(dtype))[0].out_channels == 8
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_compact_compares_relative_to_the_largest_output(dtype: torch.dtype, scale: float) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 200), nn.ReLU(), nn.Linear(200, 300), nn.ReLU(), nn.Linear(300, 50))
+    with torch.no_grad():
+        model[0].weight[:80] = 0
+        model[2].weight[:100] = 0
+        for tensor in model[4].parameters():
+            tensor.mul_(scale)
+    smaller = sp.compact(model.to(dtype), torch.randn(16, 64).to(dtype))
+    assert smaller[0].out_features < 200
+    assert smaller[2].out_features < 300
