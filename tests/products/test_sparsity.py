@@ -13,7 +13,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from tests.products.test_compact import TORCHVISION
+from benchmarks.coupled import CLASSIFIERS
 from tests.trials.sparsity.test_product import kept_units, masks_of
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, SCORES, Layer, nearest_count, prunable
 
@@ -65,7 +65,7 @@ def weights_of(net: str) -> dict[str, dict[str, Tensor]]:
     }
 
 
-@pytest.mark.parametrize("net", TORCHVISION)
+@pytest.mark.parametrize("net", CLASSIFIERS)
 def test_masks_of_every_score_distribution_and_pattern(net: str) -> None:
     by_pattern = weights_of(net)
     for score, distribution, pattern in product(SCORES, DISTRIBUTIONS, PATTERNS):
@@ -91,7 +91,7 @@ def test_masks_of_every_score_distribution_and_pattern(net: str) -> None:
             masks = smaller
 
 
-@pytest.mark.parametrize("net", TORCHVISION)
+@pytest.mark.parametrize("net", CLASSIFIERS)
 def test_random_keeps_the_same_share_of_every_layer(net: str) -> None:
     """Shares of units in layers, over draws with fixed seeds, lie within 6 deviations of the density."""
     draws, density = 12, 0.5

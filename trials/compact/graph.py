@@ -113,7 +113,7 @@ def _pinned(flow: Flow, channels: Channels, rows: Tensor, made: Tensor, named: d
     """Why these channels cannot go by themselves; empty if each is a class of its own that is read in order."""
     entries, layer = flow.entries, channels.layer
     if layer in entries.passes:
-        return f"{layer} is a grouped convolution whose filters go with the channels that it reads"
+        return "filters of a grouped convolution go with the channels that they read"
     if layer in entries.grouped:
         return f"{layer} is a grouped convolution"
     for name in (layer, *channels.readers):

@@ -221,7 +221,7 @@ def test_a_forward_pass_that_branches_is_refused() -> None:
     ("model", "fixed"),
     [
         ("grouped_stem", {"0": "0 is a grouped convolution"}),
-        ("depthwise", {"3": "3 is a grouped convolution whose filters go with the channels that it reads"}),
+        ("depthwise", {"3": "filters of a grouped convolution go with the channels that they read"}),
         ("grouped", {"0": "3 is a grouped convolution", "3": "3 is a grouped convolution"}),
         ("repeated", {"stem": "again is used twice", "again": "again is used twice"}),
         ("tied", {"stem": "one and other share their weight", **dict.fromkeys(("one", "other"), "share their weight")}),

@@ -111,7 +111,7 @@ def test_choices_of_a_method_train_or_are_refused(model: str, storage: Path) -> 
         ("mlp_7_relu", {"method": "bip", "density": 0.5, "pattern": "filter"}, "has none: give pattern 'weight', or"),
         ("mlp_7_relu", {"method": "regrow", "unit": "filter"}, "has none: give unit 'weight', or"),
         ("mlp_7_relu", {"method": "single_layer", "unit": "filter"}, "has none: give unit 'weight', or"),
-        ("depthwise", {"method": "l1", "stage_pr": "[0-2:0.5]"}, "3 (3 is a grouped convolution whose filters"),
+        ("depthwise", {"method": "l1", "stage_pr": "[0-2:0.5]"}, "3 (filters of a grouped convolution go with"),
         ("repeated", {"method": "greg1", "stage_pr": 0.5, "pattern": "channel"}, "must keep all their input channels"),
         ("repeated", {"method": "l1", "stage_pr": 0.5}, "again (again is used twice)"),
         ("tied", {"method": "one_shot", "density": 0.5}, "one, other share weights"),
