@@ -180,7 +180,8 @@ def _refuse_fixed(config: RemovalConfig, fixed: Mapping[str, str]) -> None:
     by_reason: dict[str, list[str]] = {}
     for name, reason in fixed.items():
         by_reason.setdefault(reason, []).append(name.removesuffix(".weight"))
-    layers = listed([f"{listed(names)} ({reason})" for reason, names in by_reason.items()], most=4)
+    most = max(2, 8 // len(by_reason))  # names beside each reason, so that the line stays readable
+    layers = listed([f"{listed(names, most)} ({reason})" for reason, names in by_reason.items()], most=4)
     raise UserError(
         f"pattern is {config.pattern!r}, but these layers must keep all their {what}: {layers}: give them the ratio 0 "
         "or name them in skip_layers, or use pattern 'weight'"
