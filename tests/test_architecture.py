@@ -296,3 +296,32 @@ def test_no_public_name_has_two_meanings() -> None:
     several = {name: found for name, found in places.items() if len(found) > 1}
     assert {name: found for name, found in several.items() if name not in SHARED_NAMES} == {}
     assert SHARED_NAMES - several.keys() == set(), "these names stand in one module now: take them off the list"
+
+
+def all_names(tree: ast.Module) -> set[str]:
+    """What other modules can import from a module, also inside ``if`` and ``try``."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            found |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+    return found
+
+
+def test_what_is_imported_exists() -> None:
+    """Also in modules that ``make test`` does not run: tests/products, tests/cluster and benchmarks."""
+    trees = {name: tree for top in (*FLOORS, "tests", "benchmarks") for name, tree in modules(top).items()}
+    names = {module: all_names(tree) for module, tree in trees.items()}
+    missing = [
+        f"{module}: {node.module}.{alias.name}"
+        for module, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module in trees
+        for alias in node.names
+        if alias.name not in names[node.module] and f"{node.module}.{alias.name}" not in trees
+    ]
+    assert len(trees) > 500
+    assert missing == []
