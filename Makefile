@@ -18,7 +18,7 @@ test: $(VENV)/installed  ## run every test except the slowest (test-faults, test
 	$(RUN) -m pytest -n 2 --dist loadfile $(MEASURED) tests/trials tests/sweeper tests/upgrade tests/test_*.py
 	$(RUN) -m pytest tests/faults -m "not slow_faults"
 
-test-products: $(VENV)/installed  ## every method on every model trains a step or is refused; compact forms of every model (under an hour)
+test-products: $(VENV)/installed  ## every method on every model trains a step or is refused; compact forms of every model (about an hour)
 	$(RUN) -m pytest -n 2 --maxschedchunk 1 tests/products
 
 test-faults: $(VENV)/installed  ## run every fault of docs/faults.md: machines killed, frozen and cut off (8 minutes)

@@ -220,7 +220,7 @@ def test_a_forward_pass_that_branches_is_refused() -> None:
 @pytest.mark.parametrize(
     ("model", "fixed"),
     [
-        ("grouped_stem", {"0": "0 is a grouped convolution"}),
+        ("grouped_stem", {"0": "filters of a grouped convolution go with the channels that they read"}),
         ("depthwise", {"3": "filters of a grouped convolution go with the channels that they read"}),
         ("grouped", {"0": "3 is a grouped convolution", "3": "3 is a grouped convolution"}),
         ("repeated", {"stem": "again is used twice", "again": "again is used twice"}),
