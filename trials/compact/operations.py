@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -33,15 +34,15 @@ SIZED = {"view", "reshape", "expand", "split"}
 PRODUCTS = {"mul", "mul_", "imul", "div", "div_", "truediv", "itruediv", "multiply", "divide"}
 
 
-class Calls:
+class Calls(ABC):
     """Runs operations on labels."""
 
     labels: Labels
     shaping: Shaping
 
+    @abstractmethod
     def batch_norm(self, node: fx.Node, args: Any, kwargs: Any) -> Tensor | None:
         """Follow a norm whose forward pass was traced; None if its tensors are not its own."""
-        raise NotImplementedError
 
     def call(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         """Run a function or a method. Without labels among its arguments it runs as it is."""

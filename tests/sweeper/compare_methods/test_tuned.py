@@ -1,4 +1,4 @@
-"""The profiles that search: as many samples for every method, other seeds in the figures."""
+"""The profiles that search: every method gets the same number of samples, and the figures come from other seeds."""
 
 from __future__ import annotations
 

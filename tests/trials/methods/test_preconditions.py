@@ -41,7 +41,7 @@ FAMILIES = {
 """A narrow net of every family of trials/models."""
 
 FIXED = {f"trials.models.{name}" for name in ("cifar_alexnet", "densenet", "efficientnet", "googlenet", "shufflenet")}
-"""Families of one size, too large for every method here; tests/products runs every method on them."""
+"""Models that are too slow to run with every method here; tests/products runs every method on them."""
 
 PRUNES_ANY = {"dense", "one_shot", "imp", "bip", "hydra", "finetune", "adaptive_sparsity", "prune_iterative", "regrow"}
 """Methods that prune single weights of any model by default, or go on from such a mask."""
