@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from trials.config.trial_config import TrialConfig
 from trials.data.loader import Batch
 from trials.methods.base import Stage
+from trials.sparsity.backward import BackwardPruner
 from trials.training.net import Net
 from trials.training.work import WorkDone
 
@@ -70,11 +71,11 @@ class CudaGraph:
 class Eager:
     """Runs a stage's steps operator by operator."""
 
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
+    def __init__(self, stage: Stage, pruner: BackwardPruner | None = None) -> None:
+        self.stage, self.pruner = stage, pruner
 
     def step(self, *batches: Batch) -> Result:
-        self.stage.prepare()
+        _prepare(self.stage, self.pruner)
         return self.stage.step(*batches)
 
 
@@ -93,8 +94,9 @@ class Captured:
         graph: Graph,
         warn: Callable[[str], None] = lambda text: None,
         work: WorkDone | None = None,
+        pruner: BackwardPruner | None = None,
     ) -> None:
-        self.stage, self.graph, self.warn = stage, graph, warn
+        self.stage, self.graph, self.warn, self.pruner = stage, graph, warn, pruner
         self.work = work or WorkDone()
         self._images = 0
         self._fits = True
@@ -105,7 +107,7 @@ class Captured:
 
     def step(self, *batches: Batch) -> Result:
         """Run one step; the returned loss and number of correct images are overwritten by the next step."""
-        self.stage.prepare()
+        _prepare(self.stage, self.pruner)
         sizes = tuple(tensor.shape for batch in batches for tensor in batch)
         if self._captured is None and self._fits:
             seen = self._seen.get(sizes, 0)
@@ -143,21 +145,33 @@ class Captured:
             ) from error
 
 
+def _prepare(stage: Stage, pruner: BackwardPruner | None) -> None:
+    """Do the host's work before a step."""
+    stage.prepare()
+    if pruner is not None:
+        pruner.prepare()
+
+
 def stepper(
-    stage: Stage, net: Net, config: TrialConfig, warn: Callable[[str], None] = lambda text: None
+    stage: Stage,
+    net: Net,
+    config: TrialConfig,
+    warn: Callable[[str], None] = lambda text: None,
+    pruner: BackwardPruner | None = None,
 ) -> Eager | Captured:
     """Return the runner of a stage's steps, for a stage that is attached and has loaded its state.
 
     Call it again whenever the stage is attached again. The runner is eager if the config turns off ``capture`` or turns
-    on ``compile``, if the stage does not support capture, prunes in its backward passes or has layers that draw random
+    on ``compile``, if the stage or the ``pruner`` of its backward passes does not support capture, if layers draw random
     numbers, and on devices other than CUDA.
     """
     draws = any(isinstance(module, _RANDOM) for module in net.model.modules())
     asks = config.capture and not config.compile
-    if not asks or draws or not stage.captures or stage.recipe.backward is not None:
-        return Eager(stage)
-    graph = graph_for(net.device)
-    return Eager(stage) if graph is None else Captured(stage, graph, warn, net.work)
+    regular = stage.captures and (
+        stage.recipe.backward is None if pruner is None else pruner.captures(len(stage.streams))
+    )
+    graph = graph_for(net.device) if asks and regular and not draws else None
+    return Eager(stage, pruner) if graph is None else Captured(stage, graph, warn, net.work, pruner)
 
 
 def graph_for(device: torch.device) -> Graph | None:
