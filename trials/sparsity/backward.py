@@ -14,7 +14,8 @@ the forward pass and saved beside W.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -191,6 +192,13 @@ class BackwardPruner:
         self._forwards, self._per_step = self.forwards, self._in_step or self._per_step
         self._in_step = 0
         self._refresh_if_due()
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Within it forward passes are not counted, as where a step is recorded to be replayed."""
+        before = self._forwards, self._in_step
+        yield
+        self._forwards, self._in_step = before
 
     def _refresh_if_due(self) -> None:
         assert self.config is not None

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from trials.sparsity.select_wide import RowMajor, select_flat, select_rows
-from trials.training.launches import few_launches
+from trials.training import launches
 from trials.training.strides import is_dense, memory_order
 
 _CHUNK = 1 << 15
@@ -201,7 +201,7 @@ def select(
 
 def _by_layer(scores: Sequence[Tensor]) -> bool:
     """Whether to process layer by layer and read values on the host: on a CPU, which has no kernel launches."""
-    return not few_launches(scores[0].device)
+    return not launches.few_launches(scores[0].device)
 
 
 def _select(scores: Sequence[Tensor], drop: int, absolute: bool) -> list[Tensor]:

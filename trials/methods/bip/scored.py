@@ -33,7 +33,7 @@ from trials.methods.n_of_m import TakesNM
 from trials.methods.rounding import HasRounding, NamedShape, pruned_once, with_pattern
 from trials.sparsity import DISTRIBUTIONS, build_masks, prunable, prunable_by
 from trials.sparsity.select_wide import RowMajor
-from trials.training.launches import few_launches
+from trials.training import launches
 from trials.training.net import Net
 from trials.training.strides import beside, stretches
 
@@ -191,7 +191,7 @@ class ScoredStage(Stage):
         self.theta = {name: theta[name].detach().clone() for name in weights}
         alias = self.config.score_init == "alias"  # then the score is another tensor on the weight's memory
         self.scores = {n: t.detach() if alias else scores[n].detach().clone() for n, t in self.theta.items()}
-        at_once = few_launches(net.device) and self.config.pattern == "weight"
+        at_once = launches.few_launches(net.device) and self.config.pattern == "weight"
         self.row_major = RowMajor.of(list(self.scores.values())) if at_once else None
         self.norms = [p for m in net.model.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()]
         self.others = {name: p for name, p in net.model.named_parameters() if name not in weights}
@@ -210,7 +210,7 @@ class ScoredStage(Stage):
     def set_score_gradients(self) -> None:
         """Set the scores' gradients from dL/dz, after a backward pass. Overwrites dL/dz."""
         layers = list(self.layers())
-        if few_launches(self.net.device):
+        if launches.few_launches(self.net.device):
             theta, s, m, g = (list(each) for each in zip(*layers, strict=True))
             self.gradients(g, theta, s, m)
         else:

@@ -34,7 +34,7 @@ from trials.methods.greg.groups import GroupPattern, group_scores, group_shape, 
 from trials.methods.greg.removal import RemovalMethod
 from trials.methods.greg.removal_config import RemovalConfig
 from trials.sparsity import prunable
-from trials.training.launches import few_launches
+from trials.training import launches
 from trials.training.net import Batch, Net
 from trials.training.optimizers import Sgd
 
@@ -120,7 +120,9 @@ class GrowingLayer:
         """Store the layer's parameter and write lambda into a tensor."""
         self.weight = weight
         shape = group_shape(weight, pattern)
-        elementwise = shape == weight.shape or few_launches(weight.device)  # one operator adds all layers' penalties
+        elementwise = shape == weight.shape or launches.few_launches(
+            weight.device
+        )  # one operator adds all layers' penalties
         self.reg = torch.zeros_like(weight.detach()) if elementwise else weight.detach().new_zeros(shape)
         self._write()
 
@@ -191,13 +193,14 @@ class Growing(Stage):
         since = self.stable_since
         return since is not None and self.iteration - 1 - since >= self.config.stabilize_reg_interval
 
-    def prepare(self) -> None:
+    def prepare(self) -> bool:
         # the update reads the weights as they are before the step, as in the released code
         if self.stable_since is None and self.iteration % self.config.update_reg_interval == 0:
             self._update_all()
         self.iteration += 1
         self.finished = self._is_stable()
         self._prepared = True
+        return True
 
     def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:
         """Run one step; one that the caller has not prepared prepares itself."""
