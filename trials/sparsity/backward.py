@@ -120,6 +120,7 @@ class BackwardPruner:
         self.config = config
         self._forwards = 0
         self._in_step = self._per_step = 0
+        self._prepared = False
         self._refreshed: int | None = None
         self.kept: dict[str, Tensor] = {}
         self.layers: dict[str, nn.Conv2d | nn.Linear] = {}
@@ -173,7 +174,8 @@ class BackwardPruner:
     @property
     def forwards(self) -> int:
         """Number of forward passes with gradients so far, replayed ones included."""
-        return self._forwards + (self._per_step if self._in_step == 0 else 0)
+        replayed = self._prepared and not self._in_step
+        return self._forwards + (self._per_step if replayed else 0)
 
     def captures(self, forwards: int) -> bool:
         """Whether a step with so many forward passes with gradients does the same operations every time.
@@ -190,8 +192,9 @@ class BackwardPruner:
         if self.config is None:
             return
         self._forwards, self._per_step = self.forwards, self._in_step or self._per_step
-        self._in_step = 0
+        self._prepared, self._in_step = False, 0
         self._refresh_if_due()
+        self._prepared = True
 
     @contextmanager
     def uncounted(self) -> Iterator[None]:
@@ -210,9 +213,9 @@ class BackwardPruner:
     def _before_forward(self, _model: nn.Module, _inputs: Any) -> None:
         if not torch.is_grad_enabled():
             return
+        self._in_step += 1
         self._refresh_if_due()
         self._forwards += 1
-        self._in_step += 1
 
     def _forward(self, name: str, module: nn.Conv2d | nn.Linear, x: Tensor) -> Tensor:
         if not (torch.is_grad_enabled() and x.requires_grad):
@@ -248,7 +251,7 @@ class BackwardPruner:
         """Restore the state that :meth:`state_dict` returned; nothing without a config."""
         if self.config is None:
             return
-        self._forwards, self._in_step, self._per_step, self._refreshed = state["forwards"], 0, 0, None
+        self._forwards, self._prepared, self._refreshed = state["forwards"], False, None
         self._hold({name: mask.to(self.layers[name].weight.device) for name, mask in state["kept"].items()})
         for name, generator in self.generators.items():
             generator.set_state(state["generators"][name])

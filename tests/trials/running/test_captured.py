@@ -47,7 +47,7 @@ CAPTURES = {
     "drop.DropThenTrain": True,
     "dwp.Transfer": True,  # it has no steps
     "finetune.FinetuneStage": True,
-    "finetuning.FinetuneRegrown": False,
+    "finetuning.FinetuneRegrown": True,
     "finetuning.TrainUnderCut": True,
     "greg1.Greg1Stage": True,
     "greg2.Greg2Stage": True,
@@ -94,7 +94,12 @@ def config(name: str, **fields: Any) -> TrialConfig:
     return config_of(name, **{key: {**value, "batch_size": BATCH} for key, value in recipes.items()}, **fields)
 
 
+LONGER = {"update_reg_interval": 3, "reg_granularity_prune": 0.2, "stabilize_reg_interval": 8}
+LONGER |= {"prune": {"batch_size": BATCH}}
+"""GReg's penalty in steps enough to be captured: it updates within replays and ends within an epoch."""
+
 CASES: list[tuple[str, dict[str, Any]]] = [
+    *((name, LONGER) for name in ("greg1", "greg1-weight-original", "greg2-channel")),
     *((name, {}) for name in ("dense", "one_shot", "imp-weights", "bip", "bip-channel", "bip-both", "hydra")),
     *((name, {}) for name in ("hydra-filter-original", "prune_iterative", "finetune", "adaptive_sparsity", "l1")),
     *((name, {}) for name in ("adaptive_sparsity-fixed", "adaptive_sparsity-cut", "one_shot-nm", "bip-nm", "hydra-nm")),

@@ -119,7 +119,7 @@ class Thresholded:
         """Sum of G w over each layer's pruned weights, [L]; w - W is w where it is pruned, and exactly 0 elsewhere."""
         if self.rows is not None:
             products = torch._foreach_sub(list(self.w.values()), [effective[name] for name in self.w])
-            torch._foreach_mul_(products, [w.grad for w in self.w.values()])
+            torch._foreach_mul_(products, [w.grad for w in self.w.values() if w.grad is not None])
             torch._foreach_copy_(self._pruned, products)
             return self.rows.sums(self._products)
         sums = []

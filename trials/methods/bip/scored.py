@@ -211,8 +211,8 @@ class ScoredStage(Stage):
         """Set the scores' gradients from dL/dz, after a backward pass. Overwrites dL/dz."""
         layers = list(self.layers())
         if launches.few_launches(self.net.device):
-            theta, s, m, g = (list(each) for each in zip(*layers, strict=True))
-            self.gradients(g, theta, s, m)
+            every_theta, every_s, every_m, every_g = (list(each) for each in zip(*layers, strict=True))
+            self.gradients(every_g, every_theta, every_s, every_m)
         else:
             for layer in layers:
                 for theta, s, m, g in stretches(*layer):
