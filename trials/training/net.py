@@ -16,7 +16,7 @@ from trials.compact import Kept, cut_tensors, kept_rows, shrink
 from trials.data import Batch
 from trials.training import launches
 from trials.training.at_once import cast_at_once, counters_at_once
-from trials.training.strides import beside
+from trials.training.strides import beside, stretches
 from trials.training.work import WorkDone
 
 __all__ = ["Batch", "Net"]
@@ -125,9 +125,15 @@ class Net:
             self.set_masks(masks, latent)
             return
         self._masks = None
-        if masks:
-            torch._foreach_copy_(list(self._multipliers.values()), [masks[name] for name in self._multipliers])
-        self.project(latent)
+        if launches.few_launches(self.device):
+            if masks:
+                torch._foreach_copy_(list(self._multipliers.values()), [masks[name] for name in self._multipliers])
+            self.project(latent)
+            return
+        for name, multiplier in self._multipliers.items():
+            each = stretches(self._parameters[name].detach(), multiplier, masks[name], latent[name].detach())
+            for weight, own, mask, values in each:
+                torch.mul(values, own.copy_(mask), out=weight)
 
     @torch.no_grad()
     def project(self, latent: Mapping[str, Tensor]) -> None:

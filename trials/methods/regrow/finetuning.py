@@ -152,7 +152,7 @@ class FinetuneRegrown(Finetune):
         parameters = dict(net.model.named_parameters())
         before = net.snapshots[BEFORE] if self.recipe.regrown != "all" else {}
         self.old = list(before.values())
-        self.weights = [parameters[name] for name in before]
+        self.weights: list[Tensor] = [parameters[name] for name in before]
         self.paces = [beside(weight, torch.ones_like(weight)) for weight in self.weights]
         self.slower = self._was_slower = False
 
