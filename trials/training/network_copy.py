@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from trials.config.trial_config import TrialConfig
 from trials.data import Loader, load_data
 from trials.errors import DataError
 from trials.storage import files
+from trials.training.arithmetic import arithmetic_of
 from trials.training.build import build_loader, build_net
 from trials.training.device import resolve_device
 from trials.training.net import Net
@@ -41,6 +43,10 @@ class NetworkCopy:
         network = buffer.getvalue()
         key = f"{config.id}-{files.digest(network)}"
         return cls(config, network, torch.get_num_threads(), key, load_data(*config.data_key).fingerprint)
+
+    def arithmetic(self) -> AbstractContextManager[None]:
+        """The trial's switches of torch in this process (:mod:`trials.training.arithmetic`)."""
+        return arithmetic_of(self.config, resolve_device(self.config.device))
 
     def restore(self) -> RestoredNetwork:
         """Rebuild the network; each process caches the last one until :func:`forget` is called."""
