@@ -165,7 +165,10 @@ def mixed_precision(trials: pd.DataFrame) -> list[str]:
     counts = trials[trials[config_column("precision")] == "auto"]["precision"].value_counts().to_dict()
     if len({precision for found in counts for precision in found.split(", ")}) < 2:
         return []
-    each = ", ".join(f"{counts[found]} trials in {found.replace(', ', ' and then ')}" for found in sorted(counts))
+    each = ", ".join(
+        f"{count} trial{'s' * (count > 1)} in {found.replace(', ', ' and then ')}"
+        for found, count in sorted(counts.items())
+    )
     return [
         f"mixed precision: auto became different precisions on different devices ({each}): their rows are not "
         "comparable; set trial.precision (see the column precision of the table trials)"

@@ -98,9 +98,12 @@ def obtain(folder: TrialFolder, compute: Callable[[], State], should_stop: Calla
     """
     lease = Lease(folder.path)
     while True:
-        if found := completed(folder):
-            return found
         state = _state(folder)
+        if state is not None and state.status == "complete":
+            try:
+                return Obtained(state, folder.checkpoint(state.commits[-1]), folder.rows(state.commits[-1]))
+            except DamagedFile:
+                pass  # computing it again starts with a repair
         if state is not None and state.failures >= MOST_FAILURES:
             raise RuntimeError(f"shared trial {folder.path.name} failed {state.failures} times: {state.error}")
         if lease.acquire():
@@ -118,17 +121,6 @@ def obtain(folder: TrialFolder, compute: Callable[[], State], should_stop: Calla
             raise Preempted
         else:
             time.sleep(SHARED_POLL_S if isinstance(folder.path, Path) else SHARED_POLL_STORE_S)
-
-
-def completed(folder: TrialFolder) -> Obtained | None:
-    """A shared trial that is complete; None if it is not, or is damaged: computing it again starts with a repair."""
-    state = _state(folder)
-    if state is None or state.status != "complete":
-        return None
-    try:
-        return Obtained(state, folder.checkpoint(state.commits[-1]), folder.rows(state.commits[-1]))
-    except DamagedFile:
-        return None
 
 
 def require_same_config(folder: TrialFolder, config: TrialConfig) -> None:

@@ -21,14 +21,7 @@ from trials.methods.starting import load_source
 from trials.running.environment import device_name, environment_of
 from trials.running.inherited_checkpoint import inherited
 from trials.running.progress import Progress, TrialHost
-from trials.running.shared_trials import (
-    Obtained,
-    completed,
-    folder_in,
-    obtain,
-    require_same_config,
-    shared_name,
-)
+from trials.running.shared_trials import Obtained, folder_in, obtain, require_same_config, shared_name
 from trials.running.stage_run import StageRun
 from trials.seeding import derive_seed
 from trials.storage.place import Place
@@ -131,12 +124,6 @@ class _Run:
         self.net: Net = build_net(config, self.raw, device)
         self.progress = Progress(config, attempt, trial_host, self.method, self.raw, self.data, self.net)
 
-    @property
-    def began_in(self) -> str:
-        """The precision in which the network was first trained, as far as it is known."""
-        before = self.progress.attempt.state.environments[:1] if self.checkpoint else ()
-        return next((str(found["precision"]) for found in before if "precision" in found), self.precision)
-
     def go(self) -> None:
         """Run the remaining stages; complete the trial at once if none remain."""
         self.method.initialised(self.net)
@@ -206,20 +193,10 @@ class _Run:
             row.setdefault("report", "last" if row["stage"] == "pretrain" else source.reported)
 
     def _obtain(self, source: TrialConfig, trial_host: TrialHost) -> tuple[str, Obtained]:
-        """Return a shared trial and its folder's name; its environments count among this trial's.
-
-        A trial that began in another precision, on another kind of device, goes on with the shared trials of its
-        beginning, as far as they are there.
-        """
-        name, stages = source_name(source, self.raw), self.trial_host.stages
-        folder = folder_in(stages, name, source, self.precision)
-        began = folder_in(stages, name, source, self.began_in)
-        found = completed(began) if began.path != folder.path else None
-        if found is not None:
-            folder = began
-        else:
-            trial_host.when_there_is_room(lambda: require_same_config(folder, source))
-            found = obtain(folder, lambda: run(source, folder.path, trial_host), self.trial_host.should_stop)
+        """Return a shared trial and its folder's name; its environments count among this trial's."""
+        folder = folder_in(self.trial_host.stages, source_name(source, self.raw), source, self.precision)
+        trial_host.when_there_is_room(lambda: require_same_config(folder, source))
+        found = obtain(folder, lambda: run(source, folder.path, trial_host), self.trial_host.should_stop)
         self._refuse_other_data(found.checkpoint)
         self.progress.attempt.builds_on(found.state)
         return folder.path.name, found
