@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import AfterValidator, BaseModel
 from pydantic.fields import FieldInfo
 
-from tests.trials.small_trials import BASE, CONFIGS
+from tests.trials.small_trials import BASE, CONFIGS, RECIPE
 from trials.config.trial_config import TrialConfig
 from trials.data import DataOptions, require_data
 from trials.dotted_paths import set_at
@@ -23,7 +23,10 @@ COMMON = frozenset(TrialConfig.model_fields) - {"variant", "report"}
 
 BACKWARD = {"p_prune": 0.5, "refresh_every": 1}
 
-BESIDE: dict[str, dict[str, Any]] = {"pattern=nm": {"nm": [2, 4], "density": 0.5}}
+BESIDE: dict[str, dict[str, Any]] = {
+    "pattern=nm": {"nm": [2, 4], "density": 0.5},
+    "rewind=none": {"finetune": RECIPE},
+}
 """What an option needs beside itself."""
 
 
