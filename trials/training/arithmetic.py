@@ -21,7 +21,7 @@ _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 _REPEATABLE = (":4096:8", ":16:8")
 """The values of that environment variable with which cuBLAS gives the same bits every time."""
 
-_NO_ALGORITHM = re.compile(r"(\S+) does not have a deterministic implementation")
+_NO_ALGORITHM = re.compile(r"([\w:.]+) does not have a deterministic implementation")
 
 
 @contextmanager

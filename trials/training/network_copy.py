@@ -15,7 +15,7 @@ from trials.errors import DataError
 from trials.storage import files
 from trials.training.arithmetic import arithmetic_of
 from trials.training.build import build_loader, build_net
-from trials.training.device import resolve_device
+from trials.training.device import resolve_device, resolve_precision
 from trials.training.net import Net
 
 
@@ -24,7 +24,7 @@ class NetworkCopy:
     """A trial's network at one moment, with everything needed to rebuild it in this or another process.
 
     Attributes:
-        config: the trial's config.
+        config: the trial's config, with the precision that ``auto`` became where the trial runs.
         network: the network's serialised state, without its snapshots.
         threads: number of CPU threads. Results are bitwise reproducible for equal numbers.
         key: the config's id and a hash of ``network``.
@@ -41,6 +41,7 @@ class NetworkCopy:
         buffer = io.BytesIO()
         torch.save({**net.state_dict(), "snapshots": {}}, buffer)
         network = buffer.getvalue()
+        config = config.model_copy(update={"precision": resolve_precision(config, net.device)})
         key = f"{config.id}-{files.digest(network)}"
         return cls(config, network, torch.get_num_threads(), key, load_data(*config.data_key).fingerprint)
 

@@ -8,16 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.trials.folders import assert_same_outcome, checkpoint_of, rows_of, same, state_of
 from tests.trials.small_trials import config_of, folder_of, run_in
 from trials.config.trial_config import TrialConfig
+from trials.data import load_data
 from trials.errors import UserError
 from trials.methods import segments
 from trials.methods.parsing import parse
 from trials.running import progress
 from trials.running.shared_trials import refuse_other_content, shared_by
 from trials.training import device
+from trials.training.build import build_net
+from trials.training.network_copy import NetworkCopy, forget
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
@@ -198,3 +202,19 @@ def test_tf32_is_for_what_is_computed_in_float32(precision: str) -> None:
     config_of("bip", precision=precision, tf32=True)
     with pytest.raises(UserError, match="tf32 is True, but precision 'float64' computes nothing in float32: leave one"):
         config_of("bip", precision="float64", tf32=True)
+
+
+@pytest.mark.parametrize("there", ["float32", "bf16"])
+def test_a_piece_on_another_kind_of_device_computes_in_the_precision_of_its_trial(
+    there: str, on: Callable[[str], None]
+) -> None:
+    config = config_of("regrow")
+    on("bf16" if there == "float32" else "float32")
+    net = build_net(config, load_data(*config.data_key), torch.device("cpu"))
+    copy, images = NetworkCopy.of(config, net), torch.rand(4, 1, 8, 8)
+    on(there)
+    other = build_net(config, load_data(*config.data_key), torch.device("cpu"))
+    forget()
+    assert torch.equal(copy.restore().net.logits(images), net.logits(images))
+    assert not torch.equal(other.logits(images), net.logits(images))
+    forget()

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.trials.folders import checkpoint_of, rows_of, same, state_of, the_stage, timeless
+from tests.trials.recorded_graph import RecordedGraph
 from tests.trials.small_trials import CONFIGS, config_of, folder_of, run_in
 from trials.errors import UserError
 from trials.methods.dense import fields_of_source
@@ -20,6 +21,7 @@ from trials.running import environment, trial
 from trials.running.shared_trials import shared_by
 from trials.storage.rows import Row
 from trials.training.arithmetic import arithmetic, arithmetic_of
+from trials.training.graphs import Program
 from trials.training.network_copy import NetworkCopy
 
 pytestmark = pytest.mark.usefixtures("few_digits")
@@ -129,6 +131,16 @@ def test_an_operation_without_a_deterministic_algorithm_is_named_with_the_way_ou
         "deterministic is true, but put_ has no deterministic algorithm on cpu: leave deterministic out, or give "
         "device: cpu"
     )
+
+
+def test_it_is_named_also_where_a_capture_has_failed_of_it() -> None:
+    def step() -> None:
+        raise RuntimeError("_histc_cuda does not have a deterministic implementation, but you set 'torch.use_")
+
+    program = Program(step, RecordedGraph(), "a step", warm_up=0)
+    named = pytest.raises(UserError, match="deterministic is true, but _histc_cuda has no deterministic algorithm on c")
+    with named, arithmetic(CUDA, deterministic=True):
+        program.run()
 
 
 # --- in trials

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from tests.trials.folders import checkpoint_of, rows_of, timeless
-from tests.trials.small_trials import CONFIGS, folder_of, run_in
+from tests.trials.small_trials import CONFIGS, config_of, folder_of, run_in
 from tests.trials.variants import variants
+from trials.methods import segments
 from trials.methods.parsing import parse
 from trials.methods.registry import METHODS
 from trials.training.strides import beside, lie_alike
@@ -107,3 +108,17 @@ def test_a_dimension_of_one_entry_has_no_order() -> None:
     square = torch.empty(4, 3, 2, 2)
     assert lie_alike(square, square.clone())
     assert not lie_alike(square, square.to(memory_format=LAST))
+
+
+def test_a_segment_of_a_population_goes_on_alike_in_both_formats(tmp_path: Path) -> None:
+    found = []
+    for memory_format in ("contiguous", "channels_last"):
+        prune = {"epochs": 2, "batch_size": 128, "schedule": "constant", "lr": 0.1}
+        first = config_of("bip", precision="float64", memory_format=memory_format, prune=prune, until_epoch=1)
+        second = segments.child(first, {"prune.lr": 0.05}, 2)
+        for config in (first, second):
+            assert run_in(tmp_path / memory_format, config).status == "complete"
+        folder = folder_of(second, tmp_path / memory_format)
+        found.append({"rows": timeless(rows_of(folder)), "net": checkpoint_of(folder)["net"]})
+    assert lies_channels_last(found[1])
+    assert_agree(*found)
