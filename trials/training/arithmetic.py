@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 
@@ -39,21 +39,9 @@ def arithmetic(device: torch.device, *, tf32: bool = False, deterministic: bool 
         UserError: an operation has no deterministic algorithm on this device, or the environment variable
             ``CUBLAS_WORKSPACE_CONFIG`` has a value with which cuBLAS has none.
     """
-    cuda, cudnn = device.type == "cuda", torch.backends.cudnn
-    if cuda:
-        _set_workspace(deterministic)
-    products, convolutions = torch.get_float32_matmul_precision(), _cudnn_switches()
-    repeats = torch.are_deterministic_algorithms_enabled()
-    only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
-    fills = torch._C._get_deterministic_fill_uninitialized_memory()
     try:
-        if cuda:
-            torch.set_float32_matmul_precision("high" if tf32 else "highest")
-            cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = tf32, deterministic, not deterministic
-        if deterministic != repeats:
-            torch.use_deterministic_algorithms(deterministic)
-        torch._C._set_deterministic_fill_uninitialized_memory(False)  # it costs a kernel for each new tensor
-        yield
+        with _on_cuda(tf32, deterministic) if device.type == "cuda" else nullcontext(), _algorithms(deterministic):
+            yield
     except RuntimeError as error:
         if found := _NO_ALGORITHM.search(str(error)):
             raise UserError(
@@ -61,13 +49,6 @@ def arithmetic(device: torch.device, *, tf32: bool = False, deterministic: bool 
                 "deterministic out, or give device: cpu"
             ) from error
         raise
-    finally:
-        torch._C._set_deterministic_fill_uninitialized_memory(fills)
-        if deterministic != repeats:
-            torch.use_deterministic_algorithms(repeats, warn_only=only_warns)
-        if cuda:
-            cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = convolutions
-            torch.set_float32_matmul_precision(products)
 
 
 @contextmanager
@@ -75,6 +56,36 @@ def arithmetic_of(config: TrialConfig, device: torch.device) -> Iterator[None]:
     """:func:`arithmetic` as a trial's config asks for it."""
     with arithmetic(device, tf32=config.tf32, deterministic=config.deterministic):
         yield
+
+
+@contextmanager
+def _on_cuda(tf32: bool, deterministic: bool) -> Iterator[None]:
+    _set_workspace(deterministic)
+    cudnn, products = torch.backends.cudnn, torch.get_float32_matmul_precision()
+    before = cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
+    try:
+        torch.set_float32_matmul_precision("high" if tf32 else "highest")
+        cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = tf32, deterministic, not deterministic
+        yield
+    finally:
+        cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = before
+        torch.set_float32_matmul_precision(products)
+
+
+@contextmanager
+def _algorithms(deterministic: bool) -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    fills = torch._C._get_deterministic_fill_uninitialized_memory()
+    differs = before != (deterministic, False)  # the first change in a process imports torch's compiler
+    try:
+        if differs:
+            torch.use_deterministic_algorithms(deterministic)
+        torch._C._set_deterministic_fill_uninitialized_memory(False)  # it costs a kernel for each new tensor
+        yield
+    finally:
+        torch._C._set_deterministic_fill_uninitialized_memory(fills)
+        if differs:
+            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 def _set_workspace(deterministic: bool) -> None:
@@ -88,8 +99,3 @@ def _set_workspace(deterministic: bool) -> None:
             f"deterministic is true, but the environment variable {_WORKSPACE} is {given!r}: unset it, or set it to "
             f"{' or '.join(_REPEATABLE)}"
         )
-
-
-def _cudnn_switches() -> tuple[bool, bool, bool]:
-    cudnn = torch.backends.cudnn
-    return cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark

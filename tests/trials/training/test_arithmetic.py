@@ -92,9 +92,10 @@ def test_what_the_process_had_set_does_not_reach_a_trial_and_comes_back() -> Non
     torch.backends.cudnn.benchmark = True
     try:
         given = switches()
-        with arithmetic(CUDA, deterministic=False):
-            assert switches() == asked(False, False)
-        assert switches() == given
+        for deterministic in (False, True):
+            with arithmetic(CUDA, deterministic=deterministic):
+                assert switches() == asked(False, deterministic)
+            assert switches() == given
     finally:
         torch.use_deterministic_algorithms(False)
         torch.set_float32_matmul_precision(before["products"])
