@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ import torch
 from tests.trials.folders import checkpoint_of, rows_of, same, state_of, the_stage, timeless
 from tests.trials.recorded_graph import RecordedGraph
 from tests.trials.small_trials import CONFIGS, config_of, folder_of, run_in
+from trials import analysis
+from trials.commands import profile
 from trials.errors import UserError
 from trials.methods.dense import fields_of_source
 from trials.methods.registry import METHODS
@@ -25,6 +28,7 @@ from trials.training.graphs import Program
 from trials.training.network_copy import NetworkCopy
 
 pytestmark = pytest.mark.usefixtures("few_digits")
+
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 """The switches of CUDA can be set without a card."""
@@ -206,6 +210,31 @@ def test_a_piece_in_another_process_computes_as_its_trial(monkeypatch: pytest.Mo
         with pytest.raises(KeyError):
             run_episode(Bench(copy, 0, EpisodeRecipe()), Any, lambda: False)  # type: ignore[arg-type]
     assert seen == [True, False]
+
+
+def test_commands_on_stored_networks_compute_as_their_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+
+    def noting(*_: Any) -> Any:
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        raise KeyError
+
+    monkeypatch.setattr(analysis, "evaluate", noting)
+    monkeypatch.setattr(profile, "measure", noting)
+    for deterministic in (True, False):
+        config = config_of("one_shot-filter", deterministic=deterministic)
+        assert run_in(tmp_path, config).status == "complete"
+        folder = folder_of(config, tmp_path)
+        content = {"config": config.model_dump(mode="json")}
+        (folder / "config.json").write_text(json.dumps(content))
+        with pytest.raises(KeyError):
+            analysis.sparsity_accuracy([folder])
+        with pytest.raises(KeyError):
+            profile.profile(folder, CPU)
+        (folder / "config.json").unlink()
+        with pytest.raises(KeyError):
+            profile.profile(folder, CPU)
+    assert seen == [True, True, False, False, False, False]
 
 
 def test_the_environment_says_how_cuda_computed_and_nothing_of_it_on_a_cpu(
