@@ -109,8 +109,9 @@ def kept_counts(net: Net, sizes: LayerSizes) -> dict[str, int]:
     """Return the number of kept weights per layer, from shapes and masks. Synchronises with the device once."""
     weights = prunable(net.model)
     counts = {name: weights[name].numel() for name in sizes.totals} if net.kept else dict(sizes.totals)
-    if net.masks:
-        counts |= zip(net.masks, torch.stack([mask.sum() for mask in net.masks.values()]).tolist(), strict=True)
+    masks = net.masks
+    if masks:
+        counts |= zip(masks, torch.stack([mask.sum() for mask in masks.values()]).tolist(), strict=True)
     return counts
 
 
@@ -120,11 +121,11 @@ def summary(net: Net, sizes: LayerSizes) -> dict[str, Any]:
     Density is over the weights that have masks; without masks, or for a compact network, over all prunable weights of
     the dense network. MACs, FLOPs and parameters are what the masks promise: a masked weight costs nothing.
     """
-    kept = kept_counts(net, sizes)
-    counted = net.masks if net.masks and not net.kept else sizes.totals
+    kept, masks = kept_counts(net, sizes), net.masks
+    counted = masks if masks and not net.kept else sizes.totals
     left, total = sum(kept[name] for name in counted), sum(sizes.totals[name] for name in counted)
     macs = sum(count * sizes.positions[name] for name, count in kept.items())
-    masked = sum(net.masks[name].numel() - kept[name] for name in net.masks)
+    masked = sum(mask.numel() - kept[name] for name, mask in masks.items())
     return {
         "density": left / total,
         "sparsity": 1 - left / total,

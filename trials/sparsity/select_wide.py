@@ -90,11 +90,13 @@ def select_rows(scores: Sequence[Tensor], keep: Sequence[int], absolute: bool) -
             raise ValueError(f"keep is {count}, but must be between 0 and the number of scores, {size}")
     drop = max(size - count for size, count in zip(sizes, keep, strict=True))
     leads = [drop - (size - count) for size, count in zip(sizes, keep, strict=True)]
-    rows = scores[0].new_full((len(sizes), max(map(sum, zip(leads, sizes, strict=True)))), torch.inf)
-    for row, layer, lead, size in zip(rows, scores, leads, sizes, strict=True):
-        values = layer.detach().reshape(-1)
-        row[:lead].fill_(-torch.inf)
-        row[lead : lead + size].copy_(values.abs() if absolute else values)
+    width = max(map(sum, zip(leads, sizes, strict=True)))
+    entries = [layer.detach().reshape(-1) for layer in scores]
+    least, most = (scores[0].new_full((width,), sign * torch.inf) for sign in (-1, 1))
+    pieces: list[Tensor] = []
+    for values, lead, size in zip(torch._foreach_abs(entries) if absolute else entries, leads, sizes, strict=True):
+        pieces += [least[:lead], values, most[: width - lead - size]]
+    rows = torch.cat(pieces).view(len(sizes), width)
     order = rows.argsort(dim=1, stable=True)
     stays = (torch.arange(rows.shape[1], device=rows.device) >= drop).expand_as(order)
     masks = torch.empty_like(order, dtype=torch.bool).scatter_(1, order, stays)

@@ -9,15 +9,15 @@ from torch import Tensor
 
 from trials.training.strides import in_strides_of
 
-WIDTH = 512
+_WIDTH = 512
 """Entries per row. A layer fills whole rows; zeros fill its last one."""
 
 
-class Rows:
+class LayerRows:
     """One matrix that holds the entries of all layers.
 
     Attributes:
-        values: [rows, WIDTH]; zero where no layer has an entry.
+        values: [rows, _WIDTH]; zero where no layer has an entry.
         filled: 1 where a layer has an entry, else 0.
         members: [layers, rows], 1 where a row belongs to a layer, else 0.
         layer_of: [rows], the layer of each row.
@@ -25,11 +25,11 @@ class Rows:
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self.like = list(tensors)
-        first, each = tensors[0], [-(-tensor.numel() // WIDTH) for tensor in tensors]
+        first, each = tensors[0], [-(-tensor.numel() // _WIDTH) for tensor in tensors]
         self.layer_of = torch.arange(len(each)).repeat_interleave(torch.tensor(each)).to(first.device)
         layers = torch.arange(len(each), device=first.device)
         self.members = (self.layer_of == layers[:, None]).to(first.dtype)
-        self.values, self.filled = (first.new_zeros(sum(each), WIDTH) for _ in range(2))
+        self.values, self.filled = (first.new_zeros(sum(each), _WIDTH) for _ in range(2))
         torch._foreach_copy_(self.views(self.values), self.like)
         torch._foreach_copy_(self.views(self.filled), [torch.ones_like(tensor) for tensor in tensors])
 
@@ -38,7 +38,7 @@ class Rows:
         found, start, flat = [], 0, values.view(-1)
         for tensor in self.like:
             found.append(in_strides_of(tensor, flat[start : start + tensor.numel()]))
-            start += -(-tensor.numel() // WIDTH) * WIDTH
+            start += -(-tensor.numel() // _WIDTH) * _WIDTH
         return found
 
     def sums(self, values: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trials.methods.adaptive.rows import Rows
+from trials.methods.adaptive.rows import LayerRows
 from trials.sparsity.adaptive import (
     MOST,
     analytic_sparsity,
@@ -56,11 +56,11 @@ class Thresholded:
         # the released code rounds r to float32 in float64 networks too
         self.r = torch.full_like(self.n, float(torch.tensor(r, dtype=torch.float32)))
         self.sigma, self.t = torch.zeros_like(self.n), torch.zeros_like(self.n)
-        self.rows: Rows | None = None
+        self.rows: LayerRows | None = None
         if self.w and launches.few_launches(like.device):
-            self._lie_in_rows(Rows(list(self.w.values())))
+            self._lie_in_rows(LayerRows(list(self.w.values())))
 
-    def _lie_in_rows(self, rows: Rows) -> None:
+    def _lie_in_rows(self, rows: LayerRows) -> None:
         """Keep all latent weights in one matrix, where few operators do what others do layer by layer."""
         self.rows = rows
         self.w = dict(zip(self.w, rows.views(rows.values), strict=True))
