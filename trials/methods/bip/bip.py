@@ -134,6 +134,7 @@ class Bilevel(ScoredStage):
                          in_order=self.shared)  # fmt: skip
         self.upper = Sgd(upper, lr=config.mask_lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay,
                          in_order=self.shared)  # fmt: skip
+        self.implicit_step: float = config.implicit_step
 
     def _every_tensor(self, net: Net) -> list[Tensor]:
         """All tensors in the released code's order, which matters if a score and its weight share memory."""
@@ -180,7 +181,7 @@ class Bilevel(ScoredStage):
         if self.implicit_gradient == "code":  # the released code adds the term to BN's gradients as well
             for parameter in self.norms:
                 assert parameter.grad is not None
-                parameter.grad -= self.config.implicit_step * parameter.grad.square()
+                parameter.grad -= self.implicit_step * parameter.grad.square()
         if self.shared:
             self._hold_others()
         self._redundant_forward(batch)
@@ -196,19 +197,19 @@ class Bilevel(ScoredStage):
     def gradient(self, g: Tensor, theta: Tensor, s: Tensor, m: Tensor) -> Tensor:
         """G from g = dL/dz, for a layer or a part of one. Overwrites g."""
         if self.implicit_gradient == "paper":
-            step = (m * g).mul_(self.config.implicit_step)
+            step = (m * g).mul_(self.implicit_step)
             return g.mul_(torch.sub(theta, step, out=step)).mul_(s.sign())
         upper = score_gradient(g, theta, s)
         if self.implicit_gradient == "code":
-            upper -= self.config.implicit_step * upper.square()
+            upper -= self.implicit_step * upper.square()
         return upper
 
     def gradients(self, g: list[Tensor], theta: list[Tensor], s: list[Tensor], m: list[Tensor]) -> None:
         if self.implicit_gradient == "paper":
-            theta = torch._foreach_addcmul(theta, m, g, value=-self.config.implicit_step)  # type: ignore[assignment]
+            theta = torch._foreach_addcmul(theta, m, g, value=-self.implicit_step)  # type: ignore[assignment]
         super().gradients(g, theta, s, m)
         if self.implicit_gradient == "code":
-            torch._foreach_addcmul_(g, g, torch._foreach_neg(g), value=self.config.implicit_step)
+            torch._foreach_addcmul_(g, g, torch._foreach_neg(g), value=self.implicit_step)
 
     def _hold_others(self) -> None:
         """Zero the gradients of parameters that the upper level does not train; they still get decay and momentum."""
@@ -226,7 +227,7 @@ class Bilevel(ScoredStage):
         return {
             "lr": float(self.lower.lr),
             "mask_lr": float(self.upper.lr),
-            "implicit_step": self.config.implicit_step,
+            "implicit_step": self.implicit_step,
         }
 
     def state_dict(self) -> dict[str, Any]:
