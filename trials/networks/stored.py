@@ -102,8 +102,14 @@ def last_checkpoint(trial: Place) -> dict[str, Any]:
         DamagedFile: the state or the checkpoint cannot be read.
     """
     folder = TrialFolder(trial)
-    state = folder.state()
-    return folder.checkpoint(state.commits[-1]) if state is not None and state.commits else {}
+    while (state := folder.state()) is not None and state.commits:
+        try:
+            return folder.checkpoint(state.commits[-1])
+        except DamagedFile:
+            if folder.state() == state:
+                raise
+            # the trial has committed meanwhile, and removed what was its last commit
+    return {}
 
 
 def checkpoint(trial: Place) -> dict[str, Any]:
