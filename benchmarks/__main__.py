@@ -13,7 +13,7 @@ import sys
 
 from benchmarks.timing import machine
 
-ALL = ("selection", "coupled", "steps", "regrowth", "search", "checks", "overhead", "scale")
+ALL = ("selection", "coupled", "steps", "regrowth", "search", "checks", "starts", "overhead", "scale")
 
 if sys.argv[1:2] == ["gpu"]:
     sys.exit(importlib.import_module("benchmarks.gpu.__main__").main(sys.argv[2:]))

@@ -23,6 +23,7 @@ from trials.methods.registry import METHODS
 from trials.storage import files
 from trials.storage.lease import Lease
 from trials.storage.place import Place
+from trials.storage.read_once import SOURCES
 from trials.storage.rows import Rows
 from trials.storage.trial_folder import State, TrialFolder
 
@@ -74,7 +75,7 @@ def obtain(folder: TrialFolder, compute: Callable[[], State], should_stop: Calla
         state = _state(folder)
         if state is not None and state.status == "complete":
             try:
-                return Obtained(state, folder.checkpoint(state.commits[-1]), folder.rows(state.commits[-1]))
+                return _whole(folder, state)
             except DamagedFile:
                 pass  # computing it again starts with a repair
         if state is not None and state.failures >= MOST_FAILURES:
@@ -94,6 +95,16 @@ def obtain(folder: TrialFolder, compute: Callable[[], State], should_stop: Calla
             raise Preempted
         else:
             time.sleep(SHARED_POLL_S if isinstance(folder.path, Path) else SHARED_POLL_STORE_S)
+
+
+def _whole(folder: TrialFolder, state: State) -> Obtained:
+    """A complete shared trial; its files are read once per process. Raises DamagedFile."""
+    commit = state.commits[-1]
+    files_read = [folder.path / "rows" / name for name in commit.rows.values()]
+    if commit.checkpoint is not None:
+        files_read.append(folder.path / "checkpoint" / commit.checkpoint)
+    read = SOURCES.get("shared trial", files_read, lambda: (folder.checkpoint(commit), folder.rows(commit)))
+    return Obtained(state, *read)
 
 
 def require_same_config(folder: TrialFolder, config: TrialConfig) -> None:

@@ -98,7 +98,12 @@ def _error_record(error: Exception) -> dict[str, str]:
 
 
 class _Run:
-    """One attempt at a trial."""
+    """One attempt at a trial.
+
+    Attributes:
+        copies_shared: whether this is a sweep's dense trial (not a segment), which only copies the shared trial of its
+            config.
+    """
 
     def __init__(
         self,
@@ -118,16 +123,19 @@ class _Run:
                 f"driver found {trial_host.data}: give every machine the same data"
             )
         self.data: Loader = build_loader(config, self.raw, device)
-        self.net: Net = build_net(config, self.raw, device)
+        self.copies_shared = copies_shared(config) and self.siblings != trial_host.stages
+        if not self.checkpoint:
+            self._inherit(attempt)
+        from_scratch = not self.checkpoint and self._source() is None and not self._starts_from_file()
+        values = from_scratch or self.method.reads_initial_values
+        self.net: Net = build_net(config, self.raw, device, values)
         self.progress = Progress(config, attempt, trial_host, self.method, self.raw, self.data, self.net)
 
     def go(self) -> None:
         """Run the remaining stages; complete the trial at once if none remain."""
         self.method.initialised(self.net)
-        stages = [] if self._copies_shared() else segments.reached(self.config, list(self.method.stages()))
+        stages = [] if self.copies_shared else segments.reached(self.config, list(self.method.stages()))
         first = 0
-        if not self.checkpoint:
-            self._inherit()
         if self.checkpoint:
             first = self._continue()
         else:
@@ -137,12 +145,12 @@ class _Run:
         if not stages or first == len(stages):
             self.progress.complete({"stage": len(stages)})
 
-    def _inherit(self) -> None:
+    def _inherit(self, attempt: Attempt) -> None:
         """Take the checkpoint of the nearest ancestor in a population, if there is one."""
         found = inherited(self.config, self.siblings)
         if found is not None:
             ancestor, self.checkpoint = found
-            self.progress.attempt.builds_on(ancestor)
+            attempt.builds_on(ancestor)
 
     def _run_stage(self, stage: Stage, position: int, last: bool) -> None:
         by_itself = self.config.report is None and stage.selects
@@ -154,9 +162,9 @@ class _Run:
         last = [other.key for other in self.method.stages() if other.level == stage.level][-1]
         return bool(stage.streams) and stage.key == last
 
-    def _copies_shared(self) -> bool:
-        """Whether this is a sweep's dense trial (not a segment), which only copies the shared trial of its config."""
-        return copies_shared(self.config) and not self.progress.is_shared
+    def _source(self) -> TrialConfig | None:
+        """The shared trial from whose network this one starts."""
+        return copied(self.config) if self.copies_shared else self.method.source()
 
     def _continue(self) -> int:
         self.progress.rows.update(json.loads(self.checkpoint["rows"]))
@@ -172,15 +180,18 @@ class _Run:
                 f"{checkpoint['data']}: give it the data it began on, or another storage"
             )
 
+    def _starts_from_file(self) -> bool:
+        return isinstance(self.config, HasSource) and self.config.source_net is not None
+
     def _load_source(self) -> None:
-        source = copied(self.config) if self._copies_shared() else self.method.source()
+        source = self._source()
         if source is None:
             load_source(self.net, self.method)
-            if isinstance(self.config, HasSource) and self.config.source_net is not None:
+            if self._starts_from_file():
                 self.progress.cost.dense = None  # nobody counted what the weights of a file have cost
             return
         name, found = self._obtain(source, self.trial_host)
-        if self._copies_shared() and not self.config.measure_latency:
+        if self.copies_shared and not self.config.measure_latency:
             self.progress.attempt.copies(found.state)
         self.net.load_state_dict(found.checkpoint["net"])
         self.progress.cost.starts_from(source.method == "dense", found.checkpoint.get("cost"))
@@ -207,7 +218,7 @@ class _Run:
         source = self.method.references()[name]
         _, found = self._obtain(source, replace(self.trial_host, report=lambda row: None))
         self.progress.cost.also_dense(found.checkpoint.get("cost"))
-        net = build_net(source, self.raw, self.device)
+        net = build_net(source, self.raw, self.device, False)
         net.load_state_dict(found.checkpoint["net"])
         net.model.eval()
         return net
