@@ -51,7 +51,7 @@ def reading(model: str, storage: Path) -> str:
 def drawing(model: str) -> str:
     """A model built without initial values, against one with them."""
     build = partial(models.build, model, num_classes=10, in_channels=3, seed=0)
-    return pair(partial(build, values=False), build).line(f"{model}, built", "without values", "with", "<= 0.5 from 10 M weights")
+    return pair(partial(build, values=False), build).line(f"{model}, built", "without values", "with", "<= 0.5 of 10 M")
 
 
 def trivial(model: str, storage: Path) -> str:
