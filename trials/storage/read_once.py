@@ -84,14 +84,18 @@ class ReadOnce:
         return value
 
     def _keep(self, key: tuple[str, ...], stamps: tuple[_Stamp, ...], value: Any) -> None:
-        size = _bytes(value)
+        try:
+            size = _bytes(value)
+            mine = own_copy(value) if size <= self.most else None
+        except Exception:  # noqa: BLE001  files may hold sparse tensors, or what else cannot be counted or copied
+            size, mine = self.most + 1, None
         with self._lock:
             self._kept.pop(key, None)
             if size > self.most:
                 return
             while self.size + size > self.most:
                 self._kept.popitem(last=False)
-            self._kept[key] = _Content(stamps, own_copy(value), size)
+            self._kept[key] = _Content(stamps, mine, size)
 
 
 def own_copy(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,26 @@ def test_what_is_larger_than_the_limit_is_not_kept_and_drives_nothing_out(tmp_pa
     assert 0 < kept.size < 3500
     kept.get("x", [small], reader)
     assert reader.calls == 1
+
+
+def deep() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for _ in range(10**5):
+        found = {"deeper": found}
+    return found
+
+
+@pytest.mark.parametrize("make", [lambda: {"w": torch.ones(3).to_sparse()}, deep])
+def test_what_cannot_be_counted_or_copied_is_read_each_time(tmp_path: Path, make: Callable[[], Any]) -> None:
+    kept, file, calls = ReadOnce(10**9), file_of(tmp_path / "a"), []
+
+    def read() -> Any:
+        calls.append(make())
+        return calls[-1]
+
+    for n in (1, 2):
+        assert kept.get("x", [file], read) is calls[-1]
+        assert (len(calls), kept.size) == (n, 0)
 
 
 def test_the_limit_of_a_process() -> None:
