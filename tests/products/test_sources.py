@@ -6,13 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.trials.conftest import few_digits
 from tests.trials.kept_sources import assert_changes_nothing_kept
 from tests.trials.models.test_without_draws import LARGE, assert_is_itself_once_loaded
 from tests.trials.small_trials import CONFIGS
 from trials.storage.read_once import SOURCES
-
-__all__ = ["few_digits"]
 
 pytestmark = [pytest.mark.products, pytest.mark.usefixtures("few_digits")]
 
