@@ -16,7 +16,17 @@ from typing import Any
 
 from trials.config.stored_content import ABSENT, differing_fields
 from trials.config.trial_config import TrialConfig
-from trials.errors import OUT_OF_MEMORY, DamagedFile, Preempted, Superseded, UserError, shown
+from trials.errors import (
+    DEAD_DEVICE,
+    DEAD_WHERE,
+    OUT_OF_MEMORY,
+    DamagedFile,
+    DeadDevice,
+    Preempted,
+    Superseded,
+    UserError,
+    shown,
+)
 from trials.frozen import SCHEMA
 from trials.methods.dense import copied, copies_shared
 from trials.methods.registry import METHODS
@@ -68,6 +78,7 @@ def obtain(folder: TrialFolder, compute: Callable[[], State], should_stop: Calla
         Preempted: asked to stop while waiting or computing.
         RuntimeError: the shared trial failed, now or ``MOST_FAILURES`` times before.
         MemoryError: it failed now because memory ran out.
+        DeadDevice: it failed now because the device no longer answers.
     """
     lease = Lease(folder.path)
     while True:
@@ -86,14 +97,24 @@ def obtain(folder: TrialFolder, compute: Callable[[], State], should_stop: Calla
             except Superseded:
                 continue  # another process has taken the shared trial over and computes it now
             if state.status == "failed":
-                kind = MemoryError if (state.error or {}).get("type") == OUT_OF_MEMORY else RuntimeError
-                raise kind(f"shared trial {folder.path.name} failed: {state.error}")
+                raise _failure(folder.path.name, state.error or {})
             if state.status == "preempted":
                 raise Preempted
         elif should_stop():
             raise Preempted
         else:
             time.sleep(SHARED_POLL_S if isinstance(folder.path, Path) else SHARED_POLL_STORE_S)
+
+
+def _failure(name: str, error: dict[str, str]) -> Exception:
+    """What a trial raises that needed a shared trial which has just failed with ``error`` in this process."""
+    message = f"shared trial {name} failed: {error}"
+    if error.get("type") == DEAD_DEVICE:
+        where = {key: value for key, value in error.items() if key in DEAD_WHERE}
+        return DeadDevice(
+            f"shared trial {name} failed: {error.get('message')}", culprit=error.get("culprit") or name, where=where
+        )
+    return MemoryError(message) if error.get("type") == OUT_OF_MEMORY else RuntimeError(message)
 
 
 def require_same_config(folder: TrialFolder, config: TrialConfig) -> None:
