@@ -73,7 +73,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         if self.lease.lost:
             self.plan.stop()
         self._stop_if_asked()
-        if len(self.plan.running) >= self._most_at_once() or time.monotonic() - self._full_since < FULL_S:
+        if self._is_full() or time.monotonic() - self._full_since < FULL_S:
             return None
         assignment = self._next()
         while self.plan.already_done:
@@ -132,17 +132,18 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             "alive_every_s": min(30.0, space.silence_limit_s / 10) if space.silence_limit_s else 30.0,
         }
 
-    def _most_at_once(self) -> float:
-        """Maximum number of running trials: what the cluster holds and one that waits, so that no worker idles; at most
-        ``max_concurrent``."""
+    def _is_full(self) -> bool:
+        """Whether enough trials run: what the cluster holds and one that waits, so that no worker idles; or
+        ``max_concurrent``. Trials that wait for another machine than that on which their device died do not count."""
+        wanted, barred = resources_of(self.plan.space), self.plan.sick.barred
         if time.monotonic() - self._counted > COUNT_EVERY_S:
-            wanted, barred = resources_of(self.plan.space), self.plan.sick.barred
             self._slots, self._counted = slots(wanted, barred) if barred else slots(wanted), time.monotonic()
             self._whole = largest(wanted, barred) if barred else largest(wanted)
             if barred and not self._slots and slots(wanted):
                 self._stop_without_machines()
-        limit = self.plan.space.max_concurrent
-        return min(self._slots + 1, math.inf if limit is None else limit)
+        running, limit = len(self.plan.running), self.plan.space.max_concurrent
+        elsewhere = sum(not barred.keys() >= set(message["avoid"]) for message in self._asked_for.values())
+        return running - elsewhere > self._slots or (limit is not None and running >= limit)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Handle a message of a trial: a row, a step to judge, a note, or that its machine lacks storage or device."""
@@ -154,7 +155,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         card = Card.said_by(result)
         if card is not None:
             self._card_of[trial_id] = card
-            if "epoch" in result:
+            if result.get("epoch"):  # 0: nothing is trained yet
                 self.plan.sick.worked(card)
         if "step" in result:  # the trial waits, then reads the decision from its folder
             judge = functools.partial(self.plan.judge, mine, result["step"], result["value"])

@@ -171,9 +171,7 @@ class Full:
         return result
 
 
-@pytest.mark.parametrize(
-    "name", ["dense", "one_shot", "bip", "hydra-nm", "adaptive_sparsity", "gradient_prune", "greg1"]
-)
+@pytest.mark.parametrize("name", ["dense", "one_shot", "bip", "hydra-nm", "adaptive_sparsity", "bip-backward", "greg1"])
 def test_after_a_failure_nothing_keeps_the_network(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the next trial of the process would not fit beside it."""
     kept: list[weakref.ref[Any]] = []
@@ -209,7 +207,7 @@ def test_after_a_failure_no_copy_for_pieces_is_kept(tmp_path: Path, monkeypatch:
         assert network_copy._restored
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("trials.methods.regrow.episode.Episode.grow", fail)
+    monkeypatch.setattr("trials.methods.regrow.episodes.Episode.grow", fail)
     state = run_in(tmp_path, config)
     assert state.error is not None
     assert state.error["type"] == OUT_OF_MEMORY
