@@ -96,8 +96,11 @@ def is_lost(name: str, share: float) -> bool:
 
 
 def release_memory(device: torch.device, *, failed: bool) -> None:
-    """Return cached memory to the device. After a failure, also free what only reference cycles keep."""
-    if failed:
+    """Free the memory of a trial that has ended, so that the next one of this process fits.
+
+    Reference cycles keep a network until Python collects them. On a CPU that is waited for, unless the trial failed.
+    """
+    if failed or device.type == "cuda":
         gc.collect()
     if device.type == "cuda":
         with suppress(RuntimeError):  # a dead device

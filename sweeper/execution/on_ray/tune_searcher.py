@@ -235,7 +235,8 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
 
     def _fits(self, message: Mapping[str, Any]) -> bool:
         """Whether a trial waits for what may come: room on machines it may use, or a machine that is large enough."""
-        wanted, pieces = message["resources"], message["pieces"]
+        wanted: dict[str, float] = message["resources"]
+        pieces: int = message["pieces"]
         without = sum(room(wanted, message["avoid"]).values())
         return without >= pieces or sum(room(wanted).values()) < pieces
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from sweeper.execution.assigned_trial import run_assigned
 from sweeper.execution.on_ray.parallel_tasks import parallel_map
@@ -84,6 +87,25 @@ def test_a_trial_does_not_run_on_the_cpu_because_its_card_has_vanished(
     assert not run_assigned({**assignment, "gpu": 0.5}, sent.append)
     assert sent[-1] == {"trial": "it", "dead": True}
     assert TrialFolder(tmp_path / "trial").state() is None
+
+
+def test_a_worker_keeps_nothing_of_a_trial_that_ran_out_of_memory(
+    assignment: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[weakref.ref[Any]] = []
+
+    def full(self: Any, totals: Any) -> None:
+        kept.extend(weakref.ref(one) for one in (self.net, *self.net.model.parameters()))
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(trial.StageRun, "train_epoch", full)
+    gc.disable()  # what only a later collection would free is not free when the next trial begins
+    try:
+        assert run_assigned(assignment, lambda message: None)
+        assert kept
+        assert [what for what in (known() for known in kept) if what is not None] == []
+    finally:
+        gc.enable()
 
 
 def piece(folder: Path, item: str, should_stop: Callable[[], bool]) -> int:
