@@ -17,12 +17,12 @@ from trials.methods.regrow.finetuning import AdamWRecipe, Finetune
 from trials.models.resnet_s import SubsampleAndPad
 from trials.running import progress
 from trials.running.captured import Captured as CapturedStep
-from trials.running.captured import CudaGraph
 from trials.running.trial import TrialHost, run
 from trials.sparsity.distributions import DISTRIBUTIONS
 from trials.sparsity.masks import build_masks, prunable
 from trials.sparsity.patterns import PATTERNS
 from trials.training.evaluation import Totals, evaluate
+from trials.training.graphs import CudaGraph
 from trials.training.net import Net
 
 __all__ = [

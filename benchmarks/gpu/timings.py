@@ -109,7 +109,8 @@ def _time_kind(check: Check, result: Result, kind: str, model: str, seconds: flo
 
 def replayed(step: Step) -> Callable[[], object]:
     """Return the step as trials run it on a GPU: the batch is copied, then one CUDA graph is replayed."""
-    program = CapturedStep(step.stage, CudaGraph(step.batches[0][0].device))
+    device = step.batches[0][0].device
+    program = CapturedStep(step.stage, step.net, Totals.zero(device), CudaGraph(device))
     return lambda: program.step(*step.batches)
 
 
