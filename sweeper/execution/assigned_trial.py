@@ -10,9 +10,9 @@ from typing import Any
 
 from sweeper.execution.stop_file import StopFile
 from sweeper.folder.sweep_folder import is_stopped
-from trials.errors import DEAD_DEVICE, Superseded
+from trials.errors import DEAD_DEVICE, OUT_OF_MEMORY, Superseded
 from trials.methods.parsing import parse
-from trials.running.trial import TrialHost, run
+from trials.running.trial import TrialHost, is_out_of_memory, run
 from trials.storage.place import STORAGE_LAG_S, Place, place
 from trials.storage.trial_folder import State, TrialFolder
 from trials.training.device import is_lost, limit_gpu_memory
@@ -43,12 +43,12 @@ class Reporter:
         assignment: Mapping[str, Any],
         send: Callable[[dict[str, Any]], None],
         notice: ShouldStop,
-        where: Mapping[str, str],
+        where: Mapping[str, str] | None = None,
     ) -> None:
         self.trial, self.judged_by = assignment["trial"], assignment.get("judged_by")
         self.alive_every_s: float = assignment["alive_every_s"]
         self.folder, self.stop_file = place(assignment["folder"]), StopFile(place(assignment["stop"]))
-        self._send, self._notice, self._where = send, notice, where
+        self._send, self._notice, self._where = send, notice, where or {}
         self._sent_at = time.monotonic()
 
     def send(self, **message: Any) -> None:
@@ -103,7 +103,7 @@ def run_assigned(
     Raises:
         Superseded: another attempt at the trial has begun.
     """
-    reporter = Reporter(assignment, send, notice, where or {})
+    reporter = Reporter(assignment, send, notice, where)
     if not _sees(reporter.folder):
         reporter.send(blind=socket.gethostname())
         return True
@@ -123,7 +123,7 @@ def run_assigned(
         if _device_is_lost(assignment):
             reporter.send(dead=True)
             return False
-        state = _could_not_begin(reporter.folder, error)
+        state = _could_not_begin(reporter.folder, error, assignment["alone"])
     reporter.send(status=state.status)
     return (state.error or {}).get("type") != DEAD_DEVICE
 
@@ -158,9 +158,11 @@ def _sees(folder: Place) -> bool:
     return True
 
 
-def _could_not_begin(folder: Place, error: Exception) -> State:
+def _could_not_begin(folder: Place, error: Exception, alone: bool) -> State:
     """Commit the failure of a trial that could not begin, and return its state."""
     attempt, _ = TrialFolder(folder).begin(host=socket.gethostname())
-    failure = {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
-    attempt.end("failed", error=failure, failures=attempt.state.failures + 1)
+    full = is_out_of_memory(error)
+    name = OUT_OF_MEMORY if full else type(error).__name__
+    failure = {"type": name, "message": str(error), "traceback": traceback.format_exc()}
+    attempt.end("failed", error=failure, failures=attempt.state.failures + (alone or not full))
     return attempt.state

@@ -27,7 +27,7 @@ from trials.seeding import derive_seed
 from trials.storage.place import Place
 from trials.storage.trial_folder import Attempt, State, TrialFolder
 from trials.training.build import build_loader, build_net
-from trials.training.device import is_dead, release_memory, resolve_device
+from trials.training.device import is_dead, is_full, release_memory, resolve_device
 from trials.training.net import Net
 from trials.training.network_copy import forget
 from trials.training.stage_context import StageContext
@@ -110,7 +110,7 @@ def _fail(attempt: Attempt, trial_host: TrialHost, error: Exception, device: tor
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out on the device or the host; for the latter torch raises a plain RuntimeError."""
-    named = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    named = isinstance(error, MemoryError) or is_full(error)
     return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
 
 

@@ -10,6 +10,9 @@ import torch
 from trials.config.trial_config import TrialConfig
 from trials.errors import UserError
 
+OUT_OF_MEMORY_CODE = 2
+"""cudaErrorMemoryAllocation, which torch.AcceleratorError carries as ``error_code``."""
+
 
 def resolve_device(name: str) -> torch.device:
     """Return the device ``name``; ``auto`` is the current CUDA device if there is one, otherwise the CPU.
@@ -70,11 +73,14 @@ def is_dead(device: torch.device | None = None) -> bool:
         device = torch.device("cuda" if torch.cuda.is_initialized() else "cpu")  # type: ignore[no-untyped-call]
     try:
         touch(device)
-    except torch.OutOfMemoryError:
-        return False
-    except Exception:  # noqa: BLE001  whatever the driver reports: the device did not do as little as this
-        return True
+    except Exception as error:  # noqa: BLE001  whatever the driver reports: the device did not do as little as this
+        return not is_full(error)
     return False
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that the device has no memory left, for a tensor or for what a process needs to use it."""
+    return isinstance(error, torch.OutOfMemoryError) or getattr(error, "error_code", None) == OUT_OF_MEMORY_CODE
 
 
 def is_lost(name: str, share: float) -> bool:

@@ -81,7 +81,7 @@ class TrialWorker(wrap_function(run_until_notice)):  # type: ignore[misc]  # Ray
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
         wanted = bundles(config["resources"], config["pieces"])
-        return PlacementGroupFactory(wanted, **elsewhere(config["avoid"], len(wanted)))
+        return PlacementGroupFactory(wanted, **elsewhere(config.get("avoid", ()), len(wanted)))
 
     def setup(self, config: dict[str, Any]) -> None:
         watch_for_notice()  # here, because signals reach the main thread, and trials run in another

@@ -15,7 +15,7 @@ import torch
 from sweeper.execution.assigned_trial import run_assigned
 from sweeper.execution.on_ray.parallel_tasks import parallel_map
 from tests.trials.folders import state_of
-from trials.errors import DEAD_DEVICE, DeadDevice
+from trials.errors import DEAD_DEVICE, OUT_OF_MEMORY, DeadDevice
 from trials.running import trial
 from trials.storage.trial_folder import TrialFolder
 from trials.training import device
@@ -76,6 +76,20 @@ def test_a_trial_that_cannot_begin_on_a_dead_device_has_not_failed(
     assert not run_assigned(assignment, sent.append)
     assert sent[-1] == {"trial": "it", "dead": True}
     assert TrialFolder(tmp_path / "trial").state() is None
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_trial_that_finds_no_room_on_a_crowded_card_is_tried_again_alone(
+    alone: bool, assignment: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(trial, "environment_of", begin)
+    assert run_assigned({**assignment, "alone": alone}, lambda message: None)
+    state = state_of(tmp_path / "trial")
+    assert state.error is not None
+    assert (state.error["type"], state.failures) == (OUT_OF_MEMORY, int(alone))
 
 
 def test_a_trial_does_not_run_on_the_cpu_because_its_card_has_vanished(

@@ -128,11 +128,18 @@ def out_of_memory(asked: torch.device) -> None:
     raise torch.OutOfMemoryError("CUDA out of memory")
 
 
+def no_room_for_a_process(asked: torch.device) -> None:
+    """A card that other processes have filled: not even CUDA's context fits."""
+    error = torch.AcceleratorError("CUDA error: out of memory")
+    error.error_code = 2  # type: ignore[attr-defined]
+    raise error
+
+
 def broken(asked: torch.device) -> None:
     raise RuntimeError("CUDA error: unspecified launch failure")
 
 
-@pytest.mark.parametrize(("answer", "dead"), [(out_of_memory, False), (broken, True)])
+@pytest.mark.parametrize(("answer", "dead"), [(out_of_memory, False), (no_room_for_a_process, False), (broken, True)])
 def test_a_full_device_is_not_dead(
     answer: Callable[[torch.device], None], dead: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
