@@ -30,7 +30,7 @@ def sicken() -> None:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         touch(asked)
 
-    def train(self: Any, totals: Any) -> Any:
+    def train(self: Any, *arguments: Any) -> Any:
         nonlocal dead
         node = ray.get_runtime_context().get_node_id()
         sick = Path(os.environ[SICK]).read_text()
@@ -40,7 +40,7 @@ def sicken() -> None:
             log.write(f"{node} {os.getpid()}\n")
         dead = dead or node in sick
         use(self.progress.device)
-        return train_epoch(self, totals)
+        return train_epoch(self, *arguments)
 
     device.touch, StageRun.train_epoch = use, train  # type: ignore[method-assign]
 

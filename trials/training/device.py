@@ -74,11 +74,11 @@ def is_dead(device: torch.device | None = None) -> bool:
     try:
         touch(device)
     except Exception as error:  # noqa: BLE001  whatever the driver reports: the device did not do as little as this
-        return not is_full(error)
+        return not lacks_memory(error)
     return False
 
 
-def is_full(error: BaseException) -> bool:
+def lacks_memory(error: BaseException) -> bool:
     """Whether an error says that the device has no memory left, for a tensor or for what a process needs to use it."""
     return isinstance(error, torch.OutOfMemoryError) or getattr(error, "error_code", None) == OUT_OF_MEMORY_CODE
 
@@ -113,11 +113,15 @@ def release_memory(device: torch.device, *, failed: bool) -> None:
             torch.cuda.empty_cache()
 
 
+AUTO_PRECISION = {"cuda": "bf16"}
+"""What ``precision: auto`` is, by type of device; float32 where it is not said."""
+
+
 def resolve_precision(config: TrialConfig, device: torch.device) -> str:
     """Return the config's precision; ``auto`` is bfloat16 autocast on CUDA and float32 elsewhere."""
     if config.precision != "auto":
         return config.precision
-    return "bf16" if device.type == "cuda" else "float32"
+    return AUTO_PRECISION.get(device.type, "float32")
 
 
 def resolve_memory_format(config: TrialConfig, device: torch.device) -> torch.memory_format:

@@ -49,7 +49,7 @@ def test_a_process_whose_device_dies_in_a_trial_runs_no_other(
 ) -> None:
     sent: list[dict[str, Any]] = []
 
-    def train_epoch(self: Any, totals: Any) -> None:
+    def train_epoch(self: Any, *arguments: Any) -> None:
         monkeypatch.setattr(device, "touch", dead)
         dead()
 
@@ -108,7 +108,7 @@ def test_a_worker_keeps_nothing_of_a_trial_that_ran_out_of_memory(
 ) -> None:
     kept: list[weakref.ref[Any]] = []
 
-    def full(self: Any, totals: Any) -> None:
+    def full(self: Any, *arguments: Any) -> None:
         kept.extend(weakref.ref(one) for one in (self.net, *self.net.model.parameters()))
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 

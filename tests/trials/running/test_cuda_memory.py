@@ -39,8 +39,8 @@ def greedy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each epoch of a trial's training needs 1 GiB besides, in pieces that are kept until the last does not fit."""
     train_epoch = StageRun.train_epoch
 
-    def train(self: Any, totals: Any) -> Any:
-        found = train_epoch(self, totals)
+    def train(self: Any, *arguments: Any) -> Any:
+        found = train_epoch(self, *arguments)
         kept = [torch.zeros(64 * MIB, dtype=torch.uint8, device=self.progress.device) for _ in range(16)]
         assert not kept, "more memory than the process may use"
         return found

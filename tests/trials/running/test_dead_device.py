@@ -43,9 +43,9 @@ class Card:
 def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Card]:
     card, touch, step = Card(), device.touch, trial.StageRun.train_epoch
 
-    def train_epoch(self: Any, totals: Any) -> Any:
+    def train_epoch(self: Any, *arguments: Any) -> Any:
         card.step(self.stage.name)
-        return step(self, totals)
+        return step(self, *arguments)
 
     def answer(asked: torch.device) -> None:
         card.use()
@@ -164,18 +164,19 @@ def test_a_card_that_has_vanished_is_lost_and_no_trial_falls_back_to_the_cpu(mon
     assert not device.is_lost("auto", 0)  # a sweep on CPUs
 
 
-class Full:
-    """Runs one step, and has no memory for the next."""
+def fill(stage: Any) -> None:
+    """A stage runs one step, and has no memory left in the next."""
+    step, steps = stage.step, 0
 
-    def __init__(self, stepper: Any) -> None:
-        self.stepper, self.steps = stepper, 0
-
-    def step(self, *batches: Any) -> Any:
-        result = self.stepper.step(*batches)
-        self.steps += 1
-        if self.steps == 2:
+    def full(*batches: Any) -> Any:
+        nonlocal steps
+        result = step(*batches)
+        steps += 1
+        if steps == 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return result
+
+    stage.step = full
 
 
 @pytest.mark.parametrize("name", ["dense", "one_shot", "bip", "hydra-nm", "adaptive_sparsity", "bip-backward", "greg1"])
@@ -189,10 +190,10 @@ def test_after_a_failure_nothing_keeps_the_network(name: str, tmp_path: Path, mo
         kept.extend(weakref.ref(one) for one in (net, net.model, *net.model.parameters()))
         return net
 
-    def train(self: Any, totals: Any) -> Any:
+    def train(self: Any, *arguments: Any) -> Any:
         if name == "dense" or self.stage.name != "pretrain":
-            self.stepper = Full(self.stepper)
-        return train_epoch(self, totals)
+            fill(self.stage)
+        return train_epoch(self, *arguments)
 
     monkeypatch.setattr(trial, "build_net", built)
     monkeypatch.setattr(trial.StageRun, "train_epoch", train)
