@@ -16,7 +16,17 @@ from typing import Any
 
 from trials.config.stored_content import ABSENT, differing_fields
 from trials.config.trial_config import TrialConfig
-from trials.errors import OUT_OF_MEMORY, DamagedFile, Preempted, Superseded, UserError, shown
+from trials.errors import (
+    DEAD_DEVICE,
+    DEAD_WHERE,
+    OUT_OF_MEMORY,
+    DamagedFile,
+    DeadDevice,
+    Preempted,
+    Superseded,
+    UserError,
+    shown,
+)
 from trials.frozen import SCHEMA
 from trials.methods.dense import copied, copies_shared
 from trials.methods.registry import METHODS
@@ -96,6 +106,7 @@ def obtain(folder: TrialFolder, compute: Callable[[], State], should_stop: Calla
         Preempted: asked to stop while waiting or computing.
         RuntimeError: the shared trial failed, now or ``MOST_FAILURES`` times before.
         MemoryError: it failed now because memory ran out.
+        DeadDevice: it failed now because the device no longer answers.
     """
     lease = Lease(folder.path)
     while True:
@@ -114,8 +125,7 @@ def obtain(folder: TrialFolder, compute: Callable[[], State], should_stop: Calla
             except Superseded:
                 continue  # another process has taken the shared trial over and computes it now
             if state.status == "failed":
-                kind = MemoryError if (state.error or {}).get("type") == OUT_OF_MEMORY else RuntimeError
-                raise kind(f"shared trial {folder.path.name} failed: {state.error}")
+                raise _failure(folder.path.name, state.error or {})
             if state.status == "preempted":
                 raise Preempted
         elif should_stop():
@@ -132,6 +142,17 @@ def _whole(folder: TrialFolder, state: State) -> Obtained:
         files_read.append(folder.path / "checkpoint" / commit.checkpoint)
     read = SOURCES.get("shared trial", files_read, lambda: (folder.checkpoint(commit), folder.rows(commit)))
     return Obtained(state, *read)
+
+
+def _failure(name: str, error: dict[str, str]) -> Exception:
+    """What a trial raises that needed a shared trial which has just failed with ``error`` in this process."""
+    message = f"shared trial {name} failed: {error}"
+    if error.get("type") == DEAD_DEVICE:
+        where = {key: value for key, value in error.items() if key in DEAD_WHERE}
+        return DeadDevice(
+            f"shared trial {name} failed: {error.get('message')}", culprit=error.get("culprit") or name, where=where
+        )
+    return MemoryError(message) if error.get("type") == OUT_OF_MEMORY else RuntimeError(message)
 
 
 def require_same_config(folder: TrialFolder, config: TrialConfig) -> None:

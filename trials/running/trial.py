@@ -13,7 +13,7 @@ import torch
 
 from trials.config.trial_config import HasSource, TrialConfig
 from trials.data import Loader, Source, load_data
-from trials.errors import OUT_OF_MEMORY, DataError, Preempted, Pruned, Superseded
+from trials.errors import DEAD_DEVICE, OUT_OF_MEMORY, DataError, DeadDevice, Preempted, Pruned, Superseded
 from trials.methods import Method, Stage, segments
 from trials.methods.dense import copied, copies_shared
 from trials.methods.registry import METHODS
@@ -28,8 +28,9 @@ from trials.storage.place import Place
 from trials.storage.trial_folder import Attempt, State, TrialFolder
 from trials.training.arithmetic import arithmetic_of
 from trials.training.build import build_loader, build_net
-from trials.training.device import resolve_device
+from trials.training.device import is_dead, lacks_memory, release_memory, resolve_device
 from trials.training.net import Net
+from trials.training.network_copy import forget
 from trials.training.stage_context import StageContext
 
 __all__ = ["TrialHost", "run", "source_name"]
@@ -39,7 +40,7 @@ def run(config: TrialConfig, folder: Place, trial_host: TrialHost) -> State:
     """Run a trial in its folder, continuing from its last commit, and return its final state.
 
     A finished trial is not run again; its state is returned. A failure is committed (type, message, traceback) and
-    returned, not raised.
+    returned, not raised. If its type is ``DEAD_DEVICE``, no trial can run in this process any more.
 
     Raises:
         Superseded: a later attempt took the trial over.
@@ -74,12 +75,19 @@ def run(config: TrialConfig, folder: Place, trial_host: TrialHost) -> State:
     except Superseded:
         raise
     except Exception as error:  # noqa: BLE001  any failure of a trial is a result: committed and reported to the driver
-        crowded = is_out_of_memory(error) and not trial_host.alone
-        _end(attempt, trial_host, "failed", error=_error_record(error), failures=attempt.state.failures + (not crowded))
+        _fail(attempt, trial_host, error, device)
     finally:
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        _release(attempt.state, device)
     return attempt.state
+
+
+def _release(state: State, device: torch.device) -> None:
+    """Free the memory of an attempt that has ended, unless its device is dead."""
+    if state.error is None:
+        release_memory(device, failed=False)
+    elif state.error["type"] != DEAD_DEVICE:
+        forget()
+        release_memory(device, failed=True)
 
 
 def _end(attempt: Attempt, trial_host: TrialHost, status: str, **fields: Any) -> None:
@@ -88,14 +96,31 @@ def _end(attempt: Attempt, trial_host: TrialHost, status: str, **fields: Any) ->
         trial_host.when_there_is_room(lambda: attempt.end(status, **fields))
 
 
+def _fail(attempt: Attempt, trial_host: TrialHost, error: Exception, device: torch.device) -> None:
+    """Commit a failure. It is not counted if other trials crowded the device, or if the device is dead."""
+    record = _error_record(error)
+    if isinstance(error, DeadDevice):
+        record |= {"culprit": error.culprit, **error.where}
+    elif is_dead(device):
+        said = f"{record['type']}: {record['message']}"
+        record["message"] = f"its process can no longer use {attempt.state.device or device} after {said}"
+        record["type"] = DEAD_DEVICE
+    uncounted = record["type"] == DEAD_DEVICE or (record["type"] == OUT_OF_MEMORY and not trial_host.alone)
+    failures = attempt.state.failures + (not uncounted)
+    _end(attempt, trial_host, "failed", error=record, failures=failures)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out on the device or the host; for the latter torch raises a plain RuntimeError."""
-    named = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    named = isinstance(error, MemoryError) or lacks_memory(error)
     return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
 
 
 def _error_record(error: Exception) -> dict[str, str]:
-    name = OUT_OF_MEMORY if is_out_of_memory(error) else type(error).__name__
+    if isinstance(error, DeadDevice):
+        name = DEAD_DEVICE
+    else:
+        name = OUT_OF_MEMORY if is_out_of_memory(error) else type(error).__name__
     return {"type": name, "message": str(error), "traceback": traceback.format_exc()}
 
 
