@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from trials import models
-from trials.config.recipes import Recipe
-from trials.data import to_loader
+from trials.config.recipes import BackwardConfig, Recipe
+from trials.data import DATASETS, load_data, to_loader
+from trials.data.augment import crop_and_flip
 from trials.data.loader import Batch, Loader
 from trials.data.raw import Arrays, RawData, raw_data
 from trials.methods.adaptive.adaptive_sparsity import AdaptiveSparsityConfig, TrainWithThresholds
@@ -12,33 +13,41 @@ from trials.methods.base import Stage, TrainStage
 from trials.methods.bip.bip import Bilevel, BipConfig
 from trials.methods.bip.hydra import HydraConfig, TrainScores
 from trials.methods.greg.greg1 import Greg1Config, Greg1Stage
+from trials.methods.greg.greg2 import Greg2Config, Greg2Stage
 from trials.methods.parsing import parse
+from trials.methods.registry import METHODS
 from trials.methods.regrow.finetuning import AdamWRecipe, Finetune
 from trials.models.resnet_s import SubsampleAndPad
 from trials.running import progress
-from trials.running.captured import Captured as CapturedStep
-from trials.running.captured import CudaGraph
+from trials.running.captured import stepper
 from trials.running.trial import TrialHost, run
+from trials.seeding import generator
+from trials.sparsity.backward import BackwardPruner
 from trials.sparsity.distributions import DISTRIBUTIONS
 from trials.sparsity.masks import build_masks, prunable
 from trials.sparsity.patterns import PATTERNS
+from trials.storage import files
 from trials.training.evaluation import Totals, evaluate
 from trials.training.net import Net
 
 __all__ = [
+    "DATASETS",
     "DISTRIBUTIONS",
+    "METHODS",
     "PATTERNS",
     "AdamWRecipe",
     "AdaptiveSparsityConfig",
     "Arrays",
+    "BackwardConfig",
+    "BackwardPruner",
     "Batch",
     "Bilevel",
     "BipConfig",
-    "CapturedStep",
-    "CudaGraph",
     "Finetune",
     "Greg1Config",
     "Greg1Stage",
+    "Greg2Config",
+    "Greg2Stage",
     "HydraConfig",
     "Loader",
     "Net",
@@ -52,12 +61,17 @@ __all__ = [
     "TrainWithThresholds",
     "TrialHost",
     "build_masks",
+    "crop_and_flip",
     "evaluate",
+    "files",
+    "generator",
+    "load_data",
     "models",
     "parse",
     "progress",
     "prunable",
     "raw_data",
     "run",
+    "stepper",
     "to_loader",
 ]
