@@ -86,8 +86,11 @@ def test_steps_are_counted_and_timed(whole: tuple[dict[str, Any], str]) -> None:
 
 def test_what_surrounds_a_step_is_measured(whole: tuple[dict[str, Any], str]) -> None:
     results, _ = whole
-    loop = ("batch_ms", "step_with_batch_ms", "graph_with_batch_ms", "epoch_start_ms", "evaluate_ms",
-            "checkpoint_bytes", "checkpoint_copy_ms", "checkpoint_serialise_ms", "checkpoint_write_ms")  # fmt: skip
+    loop = (
+        "batch_ms", "batch_graph_ms", "step_with_batch_ms", "graph_with_batch_ms", "epoch_start_ms", "evaluate_ms",
+        "evaluate_graph_ms", "evaluate_by_hand_ms", "checkpoint_bytes", "checkpoint_copy_ms", "checkpoint_serialise_ms",
+        "checkpoint_write_ms",
+    )  # fmt: skip
     assert all(results["loop"][name] >= 0 for name in loop)
     assert results["epoch"]["images"] == "noise"
     assert results["ratios"]["epoch, product/bare"]["eager"] > 0

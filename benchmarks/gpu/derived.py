@@ -106,12 +106,12 @@ def trials_an_hour(results: Mapping[str, Any]) -> dict[str, Any]:
             if epoch_s and at(results, "epoch", "training_images") == 50_000:
                 seconds = EPOCHS * epoch_s + (ends if whose == "product" else 0.0)
                 found.setdefault("by whole epochs", {})[f"{whose}, {way}"] = round(3600 / seconds, 1)
-    loop = {name: number(results, "loop", name) for name in ("batch_ms", "evaluate_ms", "epoch_start_ms")}
+    loop = {name: number(results, "loop", name) for name in ("batch_graph_ms", "evaluate_graph_ms", "epoch_start_ms")}
     for kind in at(results, "steps_resnet20s") or {}:
         steps = [number(results, "steps_resnet20s", kind, name) for name in ("graph_ms", "eager_ms")]
         if None not in (*steps, *loop.values()) and not on_cpu(results):
-            batches = (STEPS + 1) * STREAMS.get(kind, 1) * loop["batch_ms"]
-            each = STEPS * steps[0] + steps[1] + batches + loop["evaluate_ms"] + loop["epoch_start_ms"]
+            batches = (STEPS + 1) * STREAMS.get(kind, 1) * loop["batch_graph_ms"]
+            each = STEPS * steps[0] + steps[1] + batches + loop["evaluate_graph_ms"] + loop["epoch_start_ms"]
             found.setdefault("by parts", {})[kind] = round(3600 / (EPOCHS * each / 1e3 + ends), 1)
     for way, steps_ms in _alone(results).items():
         found.setdefault("steps alone", {})[way] = round(3600e3 / (steps_ms * STEPS_OF_A_TRIAL), 1)

@@ -19,7 +19,8 @@ from trials.methods.registry import METHODS
 from trials.methods.regrow.finetuning import AdamWRecipe, Finetune
 from trials.models.resnet_s import SubsampleAndPad
 from trials.running import progress
-from trials.running.captured import stepper
+from trials.running.captured import Epoch, stepper
+from trials.running.evaluating import Evaluator
 from trials.running.trial import TrialHost, run
 from trials.seeding import generator
 from trials.sparsity.backward import BackwardPruner
@@ -43,6 +44,8 @@ __all__ = [
     "Batch",
     "Bilevel",
     "BipConfig",
+    "Epoch",
+    "Evaluator",
     "Finetune",
     "Greg1Config",
     "Greg1Stage",

@@ -126,11 +126,16 @@ def new_step(
     return Step(net, stage, [new_batch(model, device, seed, shape) for seed in range(len(stage.streams))])
 
 
-def replayed(step: Step) -> Callable[[], object]:
-    """Return the step as trials run it: on a GPU as one CUDA graph, if the stage can be captured."""
+def runner(step: Step) -> Any:
+    """Return what runs the step as trials do: on a GPU as a CUDA graph, if the stage can be captured."""
     config = parse({"method": "dense", "dataset": "cifar10", "model": "tiny", "device": str(step.net.device)})
-    steps = stepper(step.stage, step.net, config)
-    return lambda: steps.step(*step.batches)
+    return stepper(step.stage, step.net, config)
+
+
+def replayed(step: Step) -> Callable[[], object]:
+    """Return the step as trials run it, with its batches copied into the graph's."""
+    running = runner(step)
+    return lambda: running.step(*step.batches)
 
 
 def _stage(kind: str, model: str, net: Net) -> Stage:

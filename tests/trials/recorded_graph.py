@@ -14,29 +14,26 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from trials.running.captured import Result
-
 WAITS = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default}
 
 
 class RecordedGraph:
-    """The operators of one step. Memory changed by recording is restored, as capturing a step does not execute it."""
+    """The operators of one step. Capturing a step does not execute it: memory and random state are put back."""
 
     def __init__(self) -> None:
         self.log: list[tuple[Any, Any, Any, Any]] = []
         self.warmed_up = self.captures = self.replays = 0
 
-    def warm_up(self, step: Callable[[], Result]) -> Result:
+    def warm_up(self, function: Callable[[], None]) -> None:
         self.warmed_up += 1
-        return step()
+        function()
 
-    def capture(self, step: Callable[[], Result]) -> Result:
+    def capture(self, function: Callable[[], None]) -> None:
         self.captures += 1
         recorder = Recorder(self.log)
-        with recorder:
-            result = step()
+        with torch.random.fork_rng(devices=[]), recorder:
+            function()
         recorder.put_back()
-        return result
 
     def replay(self) -> None:
         self.replays += 1

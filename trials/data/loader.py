@@ -20,6 +20,30 @@ Source = RawData | EncodedData
 """A loaded data set: pixels in memory (RawData) or the locations of encoded images on disk (EncodedData)."""
 
 
+class FixedBatches(ABC):
+    """The full batches of passes over a split, cut by the device alone, so that a CUDA graph can cut them.
+
+    ``count`` batches of ``size`` images make a pass; the images that are left over belong to no full batch. A pass
+    yields the same batches as :meth:`Loader.batches` or :meth:`Loader.eval_batches`.
+    """
+
+    def __init__(self, images: int, size: int) -> None:
+        _check_batch_size(size)
+        self.size, self.count = size, images // size
+
+    @abstractmethod
+    def begin(self, key: tuple[int, str, int] | None = None, start: int = 0) -> None:
+        """Begin a pass at its batch ``start``. ``key``: (seed, stream, epoch) of a pass in random order."""
+
+    @abstractmethod
+    def cut(self) -> Batch:
+        """Cut the next full batch, at a position that the device counts. Reads nothing on the host."""
+
+    @abstractmethod
+    def rest(self) -> Batch | None:
+        """The smaller last batch of the pass; None if there is none."""
+
+
 class Loader(ABC):
     """Yields batches of ``source`` on ``device`` and splits its training images into training and validation.
 
@@ -123,6 +147,12 @@ class Loader(ABC):
         if split not in ("train", "val", "test"):
             raise ValueError(unknown_name("split", split, ("train", "val", "test")))
         return self._eval_batches(split, batch_size)
+
+    def fixed_batches(self, split: str, batch_size: int, *, augment: bool = False) -> FixedBatches | None:
+        """The full batches of a split ("train", "val" or "test"), cut from tensors at fixed addresses.
+
+        None if the images do not lie on the device. ``augment`` is for training batches."""
+        return None
 
     @abstractmethod
     def _train_batches(self, key: tuple[int, str, int], parts: list[slice], augment: bool) -> Iterator[Batch]:

@@ -95,8 +95,12 @@ class Stage(ABC):
         May be called several times for one epoch (for the row of epoch 0, and on resume), so it must not count.
         """
 
-    def prepare(self) -> None:  # noqa: B027  most stages change nothing from step to step
-        """Do the host's work before a step, e.g. per-step learning rates and counters. Does nothing by default."""
+    def prepare(self) -> bool:
+        """Do the host's work before a step, e.g. per-step learning rates and counters. Does nothing by default.
+
+        It may rewrite tensors that the step reads, masks among them. Returns whether the coming step runs the same
+        operations on the same tensors as the last one; if not, a captured step is captured anew."""
+        return True
 
     @abstractmethod
     def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:

@@ -1,165 +1,191 @@
-"""Run a stage's steps as a CUDA graph: captured once, then replayed, so the CPU launches one graph, not many kernels.
+"""Run the steps of a stage, epoch by epoch: operator by operator, or as a CUDA graph that is replayed.
 
-Ran on one H200 (torch 2.11): ten replays give the bits of ten eager steps for dense, masked, BiP, HYDRA, adaptive and
-AdamW steps (results/measured/gpu). A replay repeats the captured operations on the same memory; only its contents
-differ. Therefore batches are copied into the captured step's input tensors, and a stage with ``captures`` keeps its
-state between steps in persistent tensors. WorkDone of the CPU between steps belongs in
-:meth:`trials.methods.Stage.prepare`, which runs before every step, captured or not.
+One replay does a whole step: it cuts the batches out of the images on the device, trains, and adds to the epoch's sums.
+The host draws an epoch's order and augmentation, copies them into the tensors that the graph reads, and then only
+launches replays. What the host must do between steps belongs in :meth:`trials.methods.Stage.prepare`.
+
+Steps to which batches were copied ran on one H200 (torch 2.11): ten replays gave the bits of ten eager steps
+(results/measured/gpu). Cutting batches and adding to the sums within the graph have not run on a GPU yet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trials.config.trial_config import TrialConfig
-from trials.data.loader import Batch
+from trials.data.loader import Batch, FixedBatches, Loader
 from trials.methods.base import Stage
+from trials.training import graphs
+from trials.training.evaluation import Totals
 from trials.training.net import Net
-from trials.training.work import WorkDone
-
-WARM_UP = 3
-"""Eager steps per batch size before the capture, in which optimisers allocate their state and libraries initialise."""
 
 Result = tuple[Tensor, Tensor]
 """What a step returns: the loss, and the number of correct images, as scalars on the device."""
 
-_RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU)
 
+@dataclass(frozen=True)
+class Epoch:
+    """The batches of one epoch of a stage, from batch ``start`` on; ``streams`` as in :class:`trials.methods.Stage`."""
 
-class Graph(Protocol):
-    """Records a step and replays it."""
+    data: Loader
+    seed: int
+    number: int
+    streams: tuple[str, ...]
+    batch_size: int
+    augment: bool
+    start: int = 0
 
-    def warm_up(self, step: Callable[[], Result]) -> Result:
-        """Run a step eagerly, on the stream that the capture will use."""
+    def batches(self) -> Iterator[tuple[Batch, ...]]:
+        """Yield a batch of every stream per step; without streams, endless empty tuples."""
+        passes = [
+            self.data.batches(
+                seed=self.seed,
+                epoch=self.number,
+                stream=stream,
+                batch_size=self.batch_size,
+                start=self.start,
+                augment=self.augment,
+            )
+            for stream in self.streams
+        ]
+        yield from zip(*passes, strict=True) if passes else repeat(())
 
-    def capture(self, step: Callable[[], Result]) -> Result:
-        """Record a step without executing it; return the tensors into which every :meth:`replay` writes its result."""
+    def fixed(self) -> list[FixedBatches]:
+        """What cuts each stream's full batches on the device; empty if the images do not lie there."""
+        cutters = [self.data.fixed_batches("train", self.batch_size, augment=self.augment) for _ in self.streams]
+        return [cutter for cutter in cutters if cutter is not None]
 
-    def replay(self) -> None:
-        """Execute the recorded step."""
-
-
-class CudaGraph:
-    """A step as a CUDA graph, on its own stream as torch requires, synchronised with the caller's stream."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._graph = torch.cuda.CUDAGraph()
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-
-    def warm_up(self, step: Callable[[], Result]) -> Result:
-        outer = torch.cuda.current_stream(self._stream.device)
-        self._stream.wait_stream(outer)
-        with torch.cuda.stream(self._stream):
-            result = step()
-        outer.wait_stream(self._stream)
-        return result
-
-    def capture(self, step: Callable[[], Result]) -> Result:
-        # thread_local: other threads of this process may use the device during the capture
-        with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
-            return step()
-
-    def replay(self) -> None:
-        self._graph.replay()
+    def begin(self, cutters: Sequence[FixedBatches]) -> None:
+        """Let the cutters begin this epoch."""
+        for stream, cutter in zip(self.streams, cutters, strict=True):
+            cutter.begin((self.seed, stream, self.number), self.start)
 
 
 class Eager:
-    """Runs a stage's steps operator by operator."""
+    """Runs a stage's steps operator by operator, and adds to ``totals``."""
 
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
+    def __init__(self, stage: Stage, totals: Totals) -> None:
+        self.stage, self.totals = stage, totals
 
-    def step(self, *batches: Batch) -> Result:
+    def epoch(self, epoch: Epoch) -> Iterator[None]:
+        """Run the steps of an epoch, one per item."""
+        for batches in epoch.batches():
+            self.step(*batches)
+            yield
+
+    def step(self, *batches: Batch) -> None:
+        """Run one step on these batches."""
         self.stage.prepare()
-        return self.stage.step(*batches)
+        self._run(batches)
+
+    def _run(self, batches: Sequence[Batch]) -> None:
+        images = len(batches[0][1]) if batches else 0
+        self.totals.add(*self.stage.step(*batches), images)
 
 
-class Captured:
+class Captured(Eager):
     """Runs a stage's steps, most of them by replaying a graph. Must be rebuilt when the stage is attached again.
 
-    The first batch size seen more than ``WARM_UP`` times is captured; other sizes, such as an epoch's last batch, run
-    eagerly. A graph keeps the memory of one step's activations; without that much memory all steps run eagerly, and
-    ``warn`` is called once. ``work`` counts the gradient evaluations of the step's network; a replay counts those of
-    the captured step.
+    The steps on full batches are captured after :data:`~trials.training.graphs.WARM_UP` eager ones; smaller ones, such
+    as an epoch's last, run eagerly. A graph keeps the memory of one step's activations; without that much memory all
+    steps run eagerly, and ``warn`` is called once. Where :meth:`~trials.methods.Stage.prepare` says that the coming
+    step is another program, that one is captured in turn.
     """
 
     def __init__(
         self,
         stage: Stage,
-        graph: Graph,
+        net: Net,
+        totals: Totals,
+        graph: graphs.Graph,
         warn: Callable[[str], None] = lambda text: None,
-        work: WorkDone | None = None,
     ) -> None:
-        self.stage, self.graph, self.warn = stage, graph, warn
-        self.work = work or WorkDone()
+        super().__init__(stage, totals)
+        self.net, self.graph, self.warn = net, graph, warn
+        self.cutters: list[FixedBatches] = []
+        self.inputs: list[Batch] = []
+        self.program: graphs.Program | None = None
+        self._full = 0  # images of a full batch, once known
         self._images = 0
-        self._fits = True
-        self._seen: dict[tuple[torch.Size, ...], int] = {}
-        self._captured: tuple[torch.Size, ...] | None = None
-        self._inputs: list[Batch] = []
-        self._result: Result | None = None
 
-    def step(self, *batches: Batch) -> Result:
-        """Run one step; the returned loss and number of correct images are overwritten by the next step."""
-        self.stage.prepare()
-        sizes = tuple(tensor.shape for batch in batches for tensor in batch)
-        if self._captured is None and self._fits:
-            seen = self._seen.get(sizes, 0)
-            self._seen[sizes] = seen + 1
-            if seen < WARM_UP:
-                return self.graph.warm_up(lambda: self.stage.step(*batches))
-            self._capture(batches)
-            self._captured = sizes if self._fits else None
-        if sizes != self._captured:
-            return self.stage.step(*batches)
-        for kept, batch in zip(self._inputs, batches, strict=True):
+    def epoch(self, epoch: Epoch) -> Iterator[None]:
+        self._full = epoch.batch_size
+        self.cutters = self.cutters or epoch.fixed()
+        if not self.cutters:
+            yield from super().epoch(epoch)
+            return
+        epoch.begin(self.cutters)
+        full = self.cutters[0].count
+        for _ in range(epoch.start, full):
+            self._advance(self._cut_and_step, self._full)
+            yield
+        rest = [batch for cutter in self.cutters if (batch := cutter.rest()) is not None]
+        if rest and epoch.start <= full:
+            super().step(*rest)
+            yield
+
+    def step(self, *batches: Batch) -> None:
+        self._full = self._full or len(batches[0][1])
+        if len(batches[0][1]) != self._full:
+            super().step(*batches)
+            return
+        if not self.inputs:
+            self.inputs = [(x.clone(), y.clone()) for x, y in batches]
+        for kept, batch in zip(self.inputs, batches, strict=True):
             for to, tensor in zip(kept, batch, strict=True):
                 to.copy_(tensor)
-        self.graph.replay()
-        self.work.add(self._images)
-        assert self._result is not None
-        return self._result
+        self._advance(partial(self._sum, self.inputs), len(batches[0][1]))
 
-    def _capture(self, batches: Sequence[Batch]) -> None:
-        self._inputs = [(x.clone(), y.clone()) for x, y in batches]
-        before = self.work.gradient_evaluations
-        try:
-            with self.work.held(True):  # it computes nothing yet
-                self._result = self.graph.capture(lambda: self.stage.step(*self._inputs))
-                self._images = self.work.gradient_evaluations - before
-        except RuntimeError as error:
-            # ending a capture that ran out of memory may raise an error of its own over the first
-            if isinstance(error, torch.OutOfMemoryError) or isinstance(error.__context__, torch.OutOfMemoryError):
-                self._fits, self._inputs, self._result = False, [], None
-                self.warn(f"no memory to capture stage {self.stage.name} as a CUDA graph: its steps run eagerly")
-                return
-            raise RuntimeError(
-                f"a step of stage {self.stage.name} cannot be captured as a CUDA graph ({error}): it must not wait for "
-                "the device; set capture: false in the trial's config to run it operator by operator"
-            ) from error
+    def _cut_and_step(self) -> None:
+        self._sum([cutter.cut() for cutter in self.cutters])
+
+    def _sum(self, batches: Sequence[Batch]) -> None:
+        """Run a step and add to the sums on the device; nothing that the host counts."""
+        self.totals.add_on_device(*self.stage.step(*batches), len(batches[0][1]))
+
+    def _advance(self, function: Callable[[], None], images: int) -> None:
+        """Run one step of ``images`` images, by a replay if possible, and count on the host what a replay does not."""
+        same = self.stage.prepare()
+        if self.program is None:
+            self.program = self._program(function, self.graph)
+        elif not same:
+            graph = graphs.graph_for(self.net.device)
+            assert graph is not None
+            self.program = self._program(function, graph)
+        if self.program.run():
+            self.net.work.add(self._images)
+        self.totals.count += images
+
+    def _program(self, function: Callable[[], None], graph: graphs.Graph) -> graphs.Program:
+        def counted() -> None:
+            before = self.net.work.gradient_evaluations
+            function()
+            self._images = self.net.work.gradient_evaluations - before
+
+        name = f"a step of stage {self.stage.name}"
+        return graphs.Program(counted, graph, name, recording=self.net.recorded, warn=self.warn)
 
 
 def stepper(
-    stage: Stage, net: Net, config: TrialConfig, warn: Callable[[str], None] = lambda text: None
-) -> Eager | Captured:
-    """Return the runner of a stage's steps, for a stage that is attached and has loaded its state.
+    stage: Stage,
+    net: Net,
+    config: TrialConfig,
+    warn: Callable[[str], None] = lambda text: None,
+    totals: Totals | None = None,
+) -> Eager:
+    """Return what runs a stage's steps, for a stage that is attached and has loaded its state.
 
-    Call it again whenever the stage is attached again. The runner is eager if the config turns off ``capture`` or turns
-    on ``compile``, if the stage does not support capture, prunes in its backward passes or has layers that draw random
-    numbers, and on devices other than CUDA.
+    Call it again whenever the stage is attached again. Steps run eagerly if the config turns off ``capture``, if the
+    stage does not support it or has no batches, if its backward passes are pruned, and on devices other than CUDA.
+    ``totals``: the sums to which steps add.
     """
-    draws = any(isinstance(module, _RANDOM) for module in net.model.modules())
-    asks = config.capture and not config.compile
-    if not asks or draws or not stage.captures or stage.recipe.backward is not None:
-        return Eager(stage)
-    graph = graph_for(net.device)
-    return Eager(stage) if graph is None else Captured(stage, graph, warn, net.work)
-
-
-def graph_for(device: torch.device) -> Graph | None:
-    """Return a graph that records steps on a device; None for devices other than CUDA."""
-    return CudaGraph(device) if device.type == "cuda" else None
+    totals = totals or Totals.zero(net.device)
+    if not config.capture or not stage.captures or not stage.streams or stage.recipe.backward is not None:
+        return Eager(stage, totals)
+    graph = graphs.graph_for(net.device)
+    return Eager(stage, totals) if graph is None else Captured(stage, net, totals, graph, warn)

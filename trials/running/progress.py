@@ -14,6 +14,7 @@ from trials.errors import NonFiniteLoss
 from trials.methods import Method, Stage
 from trials.running.cost import Cost
 from trials.running.degenerate import Judge
+from trials.running.evaluating import Evaluator
 from trials.sparsity.accounting import LayerSizes, layer_rows, realised, summary
 from trials.storage.full_disk import when_there_is_room
 from trials.storage.place import Place
@@ -21,7 +22,7 @@ from trials.storage.rows import COMPACT, RESULT, TABLES, Row, Rows
 from trials.storage.trial_folder import Attempt
 from trials.training.best_epoch import BestEpoch
 from trials.training.build import architecture_of
-from trials.training.evaluation import Totals, evaluate
+from trials.training.evaluation import Totals
 from trials.training.latency import measure
 from trials.training.net import Net
 from trials.training.stage_context import Map
@@ -93,6 +94,7 @@ class Progress:
         self.rows: Rows = {table: [] for table in TABLES}
         self.sizes = LayerSizes.of(net, raw)
         self.cost = Cost(net, self.sizes, data.train_size)
+        self._evaluate = Evaluator(net, data, capture=config.capture, warn=trial_host.warn)
         self.judge = Judge(method, net, data, raw)
         self.architecture = architecture_of(config, raw, net.device)
         self._start = self._last_commit = self._last_poll = time.monotonic()
@@ -153,7 +155,7 @@ class Progress:
         }
 
     def _evaluated(self, split: str) -> dict[str, Any]:
-        loss, accuracy = evaluate(self.net, self.data, split)
+        loss, accuracy = self._evaluate(split)
         return {f"{split}_loss": loss, f"{split}_accuracy": accuracy}
 
     def report_layers(self, stage: Stage, best: BestEpoch | None = None) -> None:

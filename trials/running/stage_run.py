@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from itertools import repeat
 from typing import Any
 
 import torch
 
 from trials.errors import Preempted, Pruned
 from trials.methods import Stage, segments
-from trials.running.captured import stepper
+from trials.running.captured import Epoch, stepper
 from trials.running.progress import Progress
 from trials.seeding import derive_seed, generator
 from trials.sparsity.accounting import summary
@@ -29,6 +28,7 @@ class StageRun:
         epoch: number of finished epochs.
         step: number of finished steps of the current epoch.
         best: of a stage that ends with its best epoch; None for one that ends with its last.
+        totals: the sums over the finished steps of the current epoch.
         stepper: runs the stage's steps, eagerly or as a CUDA graph.
         end: the epoch at which the stage ends: its last one, or the end of the segment in a population.
     """
@@ -42,6 +42,7 @@ class StageRun:
         self.epoch: int = resumed["epoch"] if self.inside else stage.first_epoch
         self.step: int = resumed["step"] if self.inside else 0
         config = progress.config
+        self.totals = Totals.zero(progress.device)
         self.best = BestEpoch() if selects else None
         self.divided = position == 0 and config.until_epoch is not None
         self.stage = segments.first_stage(segments.config_at(config, self.epoch)) if self.divided else stage
@@ -54,14 +55,13 @@ class StageRun:
             Preempted: the trial was asked to stop; everything is committed.
             Pruned: the search stopped the trial early; everything is committed.
         """
-        totals = self._take_up(context)
+        self._take_up(context)
         while self.epoch < self.end:
             began = time.monotonic()
-            totals = self.train_epoch(totals)
+            self.train_epoch()
             self.stage.end_epoch(self.net, self.epoch)
             self.epoch, self.step = self.epoch + 1, 0
-            over = self._report(self.epoch, totals, began, self.stage.finished or self.epoch == self.end)
-            totals = None
+            over = self._report(self.epoch, self.totals, began, self.stage.finished or self.epoch == self.end)
             if not over or not last:
                 self._end_if_pruned(over)
             if over:
@@ -78,11 +78,14 @@ class StageRun:
         before, config = self.stage, self.progress.config
         self.stage = segments.changed(before, config, self.net, self.epoch)
         if self.stage is not before:
-            self.stepper = stepper(self.stage, self.net, config, self.progress.trial_host.warn)
+            self._make_stepper()
 
-    def _take_up(self, context: StageContext) -> Totals | None:
-        """Enter the stage, or resume within it; return the totals of a partly finished epoch, else None."""
-        began, totals = time.monotonic(), None
+    def _make_stepper(self) -> None:
+        self.stepper = stepper(self.stage, self.net, self.progress.config, self.progress.trial_host.warn, self.totals)
+
+    def _take_up(self, context: StageContext) -> None:
+        """Enter the stage, or resume within it."""
+        began = time.monotonic()
         self.stage.arrive(context)
         if not self.inside:
             self.stage.observe(self.net)
@@ -96,52 +99,47 @@ class StageRun:
             if self.best is not None:
                 kept = summary(self.net, self.progress.sizes)["kept"]
                 self.best.load_state_dict(_best_in(self.checkpoint, kept), self.progress.device)
-            totals = self._resume_epoch() if self.step else None
+            if self.step:
+                self._resume_epoch()
         elif self.stage.changes_network or self.stage.epochs == self.epoch:
             self.stage.begin_epoch(self.epoch)
             self._report(0, None, began, end=self.stage.epochs == self.epoch)
         self.checkpoint.clear()
-        self.stepper = stepper(self.stage, self.net, self.progress.config, self.progress.trial_host.warn)
-        return totals
+        self._make_stepper()
 
     def _backward_generator(self, layer: str) -> torch.Generator:
         return generator(self.progress.config.seed, self.stage.key, "backward", layer, device=self.progress.device)
 
-    def _resume_epoch(self) -> Totals:
+    def _resume_epoch(self) -> None:
         device = self.progress.device
         torch.set_rng_state(self.checkpoint["rng"])
         if device.type == "cuda" and "rng_cuda" in self.checkpoint:
             torch.cuda.set_rng_state(self.checkpoint["rng_cuda"], device)
         loss, correct, count = self.checkpoint["totals"]
-        return Totals(loss.to(device), correct.to(device), count)
+        self.totals = Totals(loss.to(device), correct.to(device), count)
 
-    def train_epoch(self, totals: Totals | None) -> Totals:
-        """Run the remaining steps of the current epoch; ``totals`` are the sums over its finished steps, if any."""
+    def train_epoch(self) -> None:
+        """Run the remaining steps of the current epoch."""
         stage, config, epoch = self.stage, self.progress.config, self.epoch
         stage.begin_epoch(epoch)
-        if totals is None:
-            totals = Totals.zero(self.progress.device)
+        if not self.step:
+            self.totals.reset()
             torch.manual_seed(derive_seed(config.seed, stage.key, epoch))  # for dropout and other random layers
         self.net.model.train()
-        streams = [
-            self.progress.data.batches(
-                seed=derive_seed(config.seed, stage.key),
-                epoch=epoch,
-                stream=stream,
-                batch_size=stage.recipe.batch_size,
-                start=self.step,
-                augment=config.augment and stage.augment,
-            )
-            for stream in stage.streams
-        ]
-        for batches in zip(*streams, strict=True) if streams else repeat(()):
-            loss, correct = self.stepper.step(*batches)
-            totals.add(loss, correct, len(batches[0][1]) if batches else 0)
+        steps = Epoch(
+            self.progress.data,
+            seed=derive_seed(config.seed, stage.key),
+            number=epoch,
+            streams=stage.streams,
+            batch_size=stage.recipe.batch_size,
+            augment=config.augment and stage.augment,
+            start=self.step,
+        )
+        for _ in self.stepper.epoch(steps):
             self.step += 1
             if stage.finished:
                 break
-            self._commit_if_due(totals)
-        return totals
+            self._commit_if_due(self.totals)
 
     def _report(self, epoch: int, totals: Totals | None, began: float, end: bool) -> bool:
         return self.progress.report(self.stage, epoch, totals, self._columns, began, end, self.best)

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from trials.data import Loader
 from trials.training.net import Batch, Net
 
+EVAL_BATCH = 500
+"""Images of a batch that is evaluated."""
+
 
 @dataclass
 class Totals:
@@ -27,16 +30,27 @@ class Totals:
         return cls(torch.zeros((), device=device, dtype=dtype), torch.zeros((), device=device, dtype=torch.int64))
 
     def add(self, loss: Tensor, correct: Tensor, count: int) -> None:
+        """Add a batch of ``count`` images: its mean loss and its number of correct ones."""
+        self.add_on_device(loss, correct, count)
+        self.count += count
+
+    def add_on_device(self, loss: Tensor, correct: Tensor, count: int) -> None:
+        """Like :meth:`add`, without the number of images, which the host counts."""
         self.loss += loss.detach() * count
         self.correct += correct
-        self.count += count
+
+    def reset(self) -> None:
+        """Begin anew, in the same tensors."""
+        self.loss.zero_()
+        self.correct.zero_()
+        self.count = 0
 
     def means(self) -> tuple[float, float]:
         """Return the mean loss and the accuracy in [0, 1]; waits for the device."""
         return float(self.loss) / max(self.count, 1), int(self.correct) / max(self.count, 1)
 
 
-def evaluate(net: Net, data: Loader, split: str, batch_size: int = 500) -> tuple[float, float]:
+def evaluate(net: Net, data: Loader, split: str, batch_size: int = EVAL_BATCH) -> tuple[float, float]:
     """Return mean loss and accuracy in [0, 1] on a split (train, val, test), in eval mode (frozen BN statistics)."""
     totals = Totals.zero(net.device)
     net.model.eval()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from trials.compact import Kept, cut_tensors, kept_rows, shrink
 from trials.data import Batch
+from trials.training.at_once import cast_at_once, counters_at_once
 from trials.training.strides import beside
 from trials.training.work import WorkDone
 
@@ -39,7 +42,9 @@ class Net:
         self.start_density = 1.0
         self.work = WorkDone()
         self._autocast = autocast
+        self._compiled = compile_forward
         self._forward: Any = torch.compile(model) if compile_forward else model
+        self._casts_at_once = False
         self._multipliers: dict[str, Tensor] = {}
         self._parameters = dict(model.named_parameters())
 
@@ -50,7 +55,11 @@ class Net:
     def logits(self, x: Tensor) -> Tensor:
         """Return the outputs [B, classes], computed in the model's precision, as float32 (or float64)."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._autocast):
-            logits: Tensor = self._forward(x)
+            if self._casts_at_once:
+                weights = cast_at_once(self.model, torch.bfloat16)
+                logits: Tensor = functional_call(self.model, weights, (x,), tie_weights=False)
+            else:
+                logits = self._forward(x)
         return logits if logits.dtype == torch.float64 else logits.float()
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,6 +74,21 @@ class Net:
         torch.autograd.backward(loss)
         self.work.add(len(y))
         return loss.detach(), correct
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Within it, passes are recorded for replays: they are not counted as work, and use fewer operators.
+
+        The results have the same bits. A compiled forward pass stays as it is."""
+        with ExitStack() as stack:
+            stack.enter_context(self.work.held(True))
+            if not self._compiled:
+                stack.enter_context(counters_at_once(self.model))
+                self._casts_at_once = self._autocast
+            try:
+                yield
+            finally:
+                self._casts_at_once = False
 
     def mask_gradients(self) -> None:
         """Multiply the gradients of masked weights by their masks, so that an optimiser keeps those weights at zero."""

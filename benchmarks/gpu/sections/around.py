@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 from benchmarks.gpu.check import Check, Result
 from benchmarks.gpu.images import FEW, noise
 from benchmarks.gpu.measuring import Captured, Card
-from benchmarks.gpu.product import Batch, Loader, RawData, Totals, evaluate, files, models, to_loader
+from benchmarks.gpu.product import Batch, Epoch, Evaluator, Loader, RawData, Totals, files, models, to_loader
 from benchmarks.gpu.sections.bare import BareLoop
-from benchmarks.gpu.steps import Step, batch_size, new_step, replayed
+from benchmarks.gpu.steps import Step, batch_size, new_step, runner
 
 MODEL = "resnet20s"
 
@@ -28,23 +29,23 @@ def loop(check: Check, result: Result) -> None:
     raw = noise(50_000 if card.is_cuda else FEW)
     data: list[Loader] = []
     result["place_s"] = round(card.timed_ms(lambda: data.append(_placed(raw, card))) / 1e3, 3)
-    epoch = Epoch(card, data[0])
+    epoch = FullBatches(card, data[0])
     step = new_step("dense", MODEL, card.device)
     work = _with_totals(step, Totals.zero(card.device))
     epoch.ms_per_batch(work, at_most=3)
     check.attempt(result, "batch_ms", lambda: epoch.ms_per_batch(lambda batch: None))
+    check.attempt(result, "batch_graph_ms", lambda: _cut(epoch))
     check.attempt(result, "step_with_batch_ms", lambda: epoch.ms_per_batch(work))
-    check.attempt(result, "graph_with_batch_ms", lambda: epoch.ms_per_batch(_replaying(card)))
+    check.attempt(result, "graph_with_batch_ms", lambda: _whole_steps(epoch))
     check.attempt(result, "epoch_start_ms", lambda: round(card.timed_ms(lambda: next(epoch.batches())), 2))
-    check.attempt(result, "evaluate_ms", lambda: card.median_ms(lambda: evaluate(step.net, data[0], "val"), 0.3))
-    if card.is_cuda:
-        check.attempt(result, "batch_graph_ms", lambda: card.median_ms(_cut_by_hand(raw, card)))
-        check.attempt(result, "evaluate_graph_ms", lambda: _evaluated_by_hand(raw, card))
+    check.attempt(result, "evaluate_ms", lambda: _evaluation(card, step, data[0], capture=False))
+    check.attempt(result, "evaluate_graph_ms", lambda: _evaluation(card, step, data[0], capture=True))
+    check.attempt(result, "evaluate_by_hand_ms", lambda: _evaluated_by_hand(raw, card))
     step.net.model.train()
     _checkpoint(check, result, step)
 
 
-class Epoch:
+class FullBatches:
     """The full batches of an epoch, at most 200, or 3 on a CPU."""
 
     def __init__(self, card: Card, data: Loader) -> None:
@@ -65,38 +66,45 @@ def _with_totals(step: Step, totals: Totals) -> Callable[[Batch], None]:
     return lambda batch: totals.add(*step.stage.step(batch), len(batch[1]))
 
 
-def _replaying(card: Card) -> Callable[[Batch], object]:
-    """Return what takes a batch and steps as trials do; on a GPU it is captured already."""
-    step = new_step("dense", MODEL, card.device)
-    replay = replayed(step)
-    for _ in range(5):
-        replay()
+def _whole_steps(epoch: FullBatches) -> float:
+    """Return the milliseconds of a step of an epoch as trials run it: on a GPU one graph, which cuts the batch, too."""
+    step = new_step("dense", MODEL, epoch.card.device)
+    running = runner(step)
 
-    def work(batch: Batch) -> object:
-        step.batches[0] = batch
-        return replay()
+    def steps(number: int) -> None:
+        for _ in islice(running.epoch(Epoch(epoch.data, 0, number, ("train",), epoch.size, True)), epoch.count):
+            pass
 
-    return work
+    steps(0)
+    return round(epoch.card.timed_ms(lambda: steps(1)) / epoch.count, 4)
 
 
-def _cut_by_hand(raw: RawData, card: Card) -> Captured:
-    """Return the cut of a batch, cropped and mirrored, as a CUDA graph: the batch of the loop by hand."""
-    bare = _bare(raw, card)
-    index = bare.train[: batch_size(card.device)].clone()
-    return Captured(lambda: bare.cut(index))
+def _cut(epoch: FullBatches) -> float:
+    """Return the milliseconds of cutting a batch within a graph (on a CPU without one)."""
+    cutter = epoch.data.fixed_batches("train", epoch.size, augment=True)
+    if cutter is None:
+        raise RuntimeError("the images do not lie on the device")
+    cutter.begin((0, "train", 0), 0)
+    cut = Captured(cutter.cut) if epoch.card.is_cuda else cutter.cut
+    cutter.begin((0, "train", 0), 0)
+    return round(epoch.card.timed_ms(cut, epoch.count), 4)
+
+
+def _evaluation(card: Card, step: Step, data: Loader, *, capture: bool) -> float:
+    """Return the milliseconds of an evaluation of the validation images, as trials do it."""
+    evaluate = Evaluator(step.net, data, capture=capture)
+    for _ in range(3 if card.is_cuda else 0):  # it is captured once it has been done twice
+        evaluate("val")
+    return card.median_ms(lambda: evaluate("val"), 0.3)
 
 
 def _evaluated_by_hand(raw: RawData, card: Card) -> float:
-    """Return the milliseconds of an evaluation whose full batches are replayed, by the loop written by hand."""
-    bare = _bare(raw, card)
-    bare.evaluate()
-    return card.median_ms(bare.evaluate, 0.3)
-
-
-def _bare(raw: RawData, card: Card) -> BareLoop:
+    """Return the milliseconds of an evaluation by the loop written by hand; on a GPU its full batches are replayed."""
     images, labels = raw.train_images.to(card.device), raw.train_labels.to(card.device)
     model = models.build(MODEL, num_classes=10, in_channels=3, seed=0)
-    return BareLoop(model, images, labels, batch=batch_size(card.device), captured=card.is_cuda)
+    bare = BareLoop(model, images, labels, batch=batch_size(card.device), captured=card.is_cuda)
+    bare.evaluate()
+    return card.median_ms(bare.evaluate, 0.3)
 
 
 def _checkpoint(check: Check, result: Result, step: Step) -> None:

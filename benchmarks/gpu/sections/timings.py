@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.check import Check, Result
-from benchmarks.gpu.measuring import Captured, Card
+from benchmarks.gpu.measuring import Card
 from benchmarks.gpu.sections.counting import Operators
 from benchmarks.gpu.sections.packing import on_streams
 from benchmarks.gpu.steps import KINDS, TIMED, Step, new_step, replayed
@@ -123,7 +123,7 @@ def _time_compiled(check: Check, result: Result, kind: str, model: str) -> None:
     if check.attempt(result, "first_step_s", first_step):
         check.attempt(result, "compiled_ms", lambda: card.median_ms(made[0], 0.3))
         if made[0].stage.captures:
-            check.attempt(result, "compiled_graph_ms", lambda: card.median_ms(Captured(made[0]), 0.3))
+            check.attempt(result, "compiled_graph_ms", lambda: card.median_ms(replayed(made[0]), 0.3))
 
 
 steps_resnet20s = partial(steps, "resnet20s", 0.5)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from tests.trials.batches import epoch, made_up, on_device, pixels, same
 from trials.data.augment import crop_and_flip
-from trials.seeding import generator
 
 pytestmark = pytest.mark.usefixtures("nothing_resident")
 
@@ -77,7 +76,7 @@ def test_padding_is_exactly_the_mean_colour_if_requested():
     raw = dataclasses.replace(made_up(pad=2), pad_colour="mean")
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         data = on_device(raw, dtype=dtype)
-        _, offsets, flips = data._draw(generator("batches", 0, "train", 0))
+        _, offsets, flips = data.draw((0, "train", 0))
         ((x, y),) = epoch(data, batch_size=50)
         ((images, numbers),) = epoch(data, batch_size=50, augment=False)
         plain = dict(zip(numbers.tolist(), images, strict=True))

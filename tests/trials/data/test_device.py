@@ -227,3 +227,49 @@ def test_a_gpu_sees_the_same_batches():
         assert u.device == there.device
         assert torch.allclose(x, u.cpu(), atol=1e-6)
         assert torch.equal(y, v.cpu())
+
+
+# --- full batches, cut by the device alone ---------------------------------------------------------------------
+
+
+@given(
+    size=st.integers(1, 40),
+    count=st.integers(7, 60),
+    pad=st.integers(0, 3),
+    flip=st.booleans(),
+    colour=st.sampled_from(["black", "mean"]),
+    augment=st.booleans(),
+    fraction=st.sampled_from([0.0, 0.3]),
+    passes=st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["upper", "lower"]), st.floats(0, 1)), max_size=3),
+)
+@settings(max_examples=60, deadline=None)
+def test_cut_batches_are_those_of_an_epoch(size, count, pad, flip, colour, augment, fraction, passes):
+    """Pass after pass, from any batch on, in random order and in that of evaluations."""
+    raw = dataclasses.replace(made_up(n=count, pad=pad, flip=flip), pad_colour=colour)
+    try:
+        data = on_device(raw, val_fraction=fraction, channels_last=True)
+    except DataError:
+        return
+    cutter = data.fixed_batches("train", size, augment=augment)
+    assert (cutter.size, cutter.count) == (size, data.steps(size, drop_last=True))
+    for number, stream, share in passes:
+        start = round(share * cutter.count)
+        cutter.begin((5, stream, number), start)
+        found = [cutter.cut() for _ in range(start, cutter.count)]
+        found += [rest for rest in [cutter.rest()] if rest is not None]
+        options = {"seed": 5, "epoch": number, "stream": stream, "start": start, "augment": augment}
+        expected = epoch(data, batch_size=size, **options)
+        assert same(found, expected)
+        assert [x.stride() for x, _ in found] == [x.stride() for x, _ in expected]
+    for split in ("train", "val", "test"):
+        cutter = data.fixed_batches(split, size)
+        for _ in range(2):
+            cutter.begin()
+            found = [cutter.cut() for _ in range(cutter.count)]
+            found += [rest for rest in [cutter.rest()] if rest is not None]
+            assert same(found, list(data.eval_batches(split, size)))
+
+
+def test_cut_batches_must_have_a_size():
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        on_device(made_up()).fixed_batches("train", 0)

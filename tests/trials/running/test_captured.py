@@ -13,19 +13,24 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from tests.trials.folders import assert_same_outcome
 from tests.trials.recorded_graph import RecordedGraph
 from tests.trials.small_trials import CONFIGS, config_of, folder_of, run_in
 from trials.config.trial_config import TrialConfig
+from trials.data import OnDevice
 from trials.data.loader import Batch
 from trials.methods import segments
 from trials.methods.base import Stage, TrainStage
 from trials.methods.parsing import parse
 from trials.methods.registry import METHODS
 from trials.models import MODELS, build
-from trials.running import captured, progress
-from trials.running.captured import WARM_UP, Captured, CudaGraph, Eager, graph_for, stepper
+from trials.running import progress
+from trials.running.captured import Captured, Eager, stepper
+from trials.training import graphs as graphs_file
+from trials.training.evaluation import Totals
+from trials.training.graphs import WARM_UP, CudaGraph, graph_for
 from trials.training.net import Net
 
 pytestmark = pytest.mark.usefixtures("few_digits")
@@ -74,9 +79,14 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[RecordedGraph]:
         made.append(RecordedGraph())
         return made[-1]
 
-    monkeypatch.setattr(captured, "graph_for", graph)
+    monkeypatch.setattr(graphs_file, "graph_for", graph)
     monkeypatch.setattr(SELECT_FILE, "_by_layer", lambda scores: False)
     return made
+
+
+def trained(graphs: list[RecordedGraph]) -> list[RecordedGraph]:
+    """The graphs of training steps; those of evaluations are not warmed up as long."""
+    return [graph for graph in graphs if graph.warmed_up == WARM_UP]
 
 
 def config(name: str, **fields: Any) -> TrialConfig:
@@ -91,7 +101,22 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in ("adaptive_sparsity-fixed", "adaptive_sparsity-cut", "one_shot-nm", "bip-nm", "hydra-nm")),
     ("bip", {"implicit_gradient": "code", "batchnorm": "both", "redundant_forwards": True, "accelerate": True}),
     ("bip", {"memory_format": "channels_last"}),
+    *((name, {"precision": "bf16"}) for name in ("dense", "bip-both", "hydra", "adaptive_sparsity")),
+    ("one_shot", {"precision": "bf16", "memory_format": "channels_last"}),
+    *((name, {"model": "with_dropout"}) for name in ("dense", "bip")),
+    ("imp-weights", {"augment": False}),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _dropout(monkeypatch: pytest.MonkeyPatch) -> None:
+    def with_dropout(*, num_classes: int, in_channels: int) -> nn.Module:
+        return nn.Sequential(
+            *(nn.Conv2d(in_channels, 4, 3), nn.ReLU(), nn.Dropout2d(0.2)),
+            *(nn.Flatten(), nn.Dropout(0.5), nn.Linear(4 * 36, num_classes)),
+        )
+
+    monkeypatch.setitem(MODELS, "with_dropout", with_dropout)
 
 
 @pytest.mark.parametrize(("name", "fields"), CASES, ids=[f"{name}-{'-'.join(more)}" for name, more in CASES])
@@ -100,23 +125,71 @@ def test_replayed_steps_give_the_same_results(
 ) -> None:
     whole = config(name, **fields)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(captured, "graph_for", lambda device: None)
+        patch.setattr(graphs_file, "graph_for", lambda device: None)
         assert run_in(storage, whole).status == "complete"
     assert not graphs
     state = run_in(tmp_path, whole)
     assert state.status == "complete", state.error
     assert_same_outcome(folder_of(whole, tmp_path), folder_of(whole, storage))
-    trained = [graph for graph in graphs if graph.captures]
-    assert trained
     assert all(graph.captures == 1 for graph in graphs if graph.replays)
-    assert sum(graph.replays for graph in graphs) >= 2 * FULL - WARM_UP
+    assert sum(graph.replays for graph in trained(graphs)) >= 2 * FULL - WARM_UP
+
+
+def test_batches_that_come_from_the_host_are_copied_into_the_captured_step(
+    storage: Path, tmp_path: Path, graphs: list[RecordedGraph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = config("bip")
+    with monkeypatch.context() as patch:
+        patch.setattr(graphs_file, "graph_for", lambda device: None)
+        run_in(storage, whole)
+    monkeypatch.setattr(OnDevice, "fixed_batches", lambda self, split, size, augment=False: None)
+    run_in(tmp_path, whole)
+    assert_same_outcome(folder_of(whole, tmp_path), folder_of(whole, storage))
+    assert len(graphs) == len(trained(graphs)) + 1  # evaluations are not captured, which one of them shows
+    assert sum(graph.replays for graph in trained(graphs)) >= 2 * FULL - WARM_UP
+
+
+def test_smaller_batches_than_an_epoch_and_larger_ones(tmp_path: Path, graphs: list[RecordedGraph]) -> None:
+    """72 images of 360 divide an epoch; 361 are more than there are; 36 + 324 leave one."""
+    for size, expected in ((72, (WARM_UP, 1, 2 * 5 - WARM_UP)), (361, (0, 0, 0)), (180, (WARM_UP, 1, 1))):
+        graphs.clear()
+        dense = config_of("dense", train={"epochs": 2, "batch_size": size})
+        assert run_in(tmp_path, dense).status == "complete"
+        graph = graphs[0]
+        assert (graph.warmed_up, graph.captures, graph.replays) == expected
+
+
+PLACES = ["dense", "imp-weights", "bip", "bip-channel", "hydra", "adaptive_sparsity", "prune_iterative", "l1"]
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_what_a_captured_step_reads_stays_where_it_is(
+    name: str, tmp_path: Path, graphs: list[RecordedGraph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a stage's first replay to its last, no tensor of network, masks, stage, sums or batches moves."""
+    seen: dict[int, set[tuple[int, ...]]] = {}
+    original = Captured._advance
+
+    def note(self: Captured, function: Callable[[], None], images: int) -> None:
+        original(self, function, images)
+        if self.program is not None and self.program.captured:
+            state = (self.net.model.state_dict(), self.net.masks, self.net.multipliers(), self.stage.state_dict())
+            cut = [vars(cutter) for cutter in self.cutters]
+            tensors = [x for x in tree_leaves((state, vars(self.totals), cut)) if isinstance(x, Tensor)]
+            seen.setdefault(id(self.program), set()).add(tuple(x.data_ptr() for x in tensors))
+
+    monkeypatch.setattr(Captured, "_advance", note)
+    assert run_in(tmp_path, config(name)).status == "complete"
+    assert seen
+    assert {len(places) for places in seen.values()} == {1}
 
 
 def test_which_steps_are_eager(tmp_path: Path, graphs: list[RecordedGraph]) -> None:
     """The first steps of the full size and every smaller last batch are eager, also after the capture."""
     dense = config_of("dense", train={"epochs": 3, "batch_size": BATCH})
     run_in(tmp_path, dense)
-    (graph,) = graphs
+    graph, *evaluations = graphs
+    assert all(other.warmed_up <= 1 for other in evaluations)
     assert (graph.warmed_up, graph.captures, graph.replays) == (WARM_UP, 1, 3 * FULL - WARM_UP)
 
 
@@ -126,7 +199,7 @@ def test_resumed_within_an_epoch_it_is_captured_anew(
 ) -> None:
     whole = config(name)
     with monkeypatch.context() as patch:
-        patch.setattr(captured, "graph_for", lambda device: None)
+        patch.setattr(graphs_file, "graph_for", lambda device: None)
         run_in(storage, whole)
     monkeypatch.setattr(progress, "STOP_POLL_S", 0.0)
     for _ in range(100):
@@ -146,42 +219,44 @@ def test_other_hyperparameters_are_captured_anew(
     first = config_of("bip", prune={**recipe, "lr": 0.1}, until_epoch=2)
     last = segments.child(first, {"prune.lr": 0.02, "implicit_gradient": "code"}, 4)
     with monkeypatch.context() as patch:
-        patch.setattr(captured, "graph_for", lambda device: None)
+        patch.setattr(graphs_file, "graph_for", lambda device: None)
         run_in(storage, last)
     run_in(tmp_path, last)
     assert_same_outcome(folder_of(last, tmp_path), folder_of(last, storage))
-    *_, before, after, _ = graphs  # the last one finetunes
+    *_, before, after, _ = trained(graphs)  # the last one finetunes
     assert (before.captures, after.captures) == (1, 1)
 
 
 def test_the_recorded_graph_does_what_a_graph_does() -> None:
     """Capturing does not execute the step; replays read the captured memory, not its replacements; waiting raises."""
-    holder = {"sum": torch.zeros(3), "one": torch.ones(3)}
+    holder = {"sum": torch.zeros(3), "one": torch.ones(3), "total": torch.zeros(())}
 
-    def step() -> captured.Result:
+    def step() -> None:
         holder["sum"].add_(holder["one"])
-        return holder["sum"].sum(), holder["one"].sum()
+        holder["total"].copy_(holder["sum"].sum())
 
     graph, kept = RecordedGraph(), holder["sum"]
-    total, _ = graph.capture(step)
+    graph.capture(step)
     assert kept.tolist() == [0, 0, 0]
     graph.replay()
     holder["one"] = 5 * torch.ones(3)
     graph.replay()
     assert kept.tolist() == [2, 2, 2]
-    assert float(total) == 6
+    assert float(holder["total"]) == 6
     holder["one"].fill_(9)
     with pytest.raises(RuntimeError, match="waits for the device"):
-        RecordedGraph().capture(lambda: (holder["sum"], torch.tensor(int(holder["one"][0]))))
+        RecordedGraph().capture(lambda: holder["total"].fill_(int(holder["one"][0])))
 
 
 class Doubling(TrainStage):
-    """Counts its calls on the host."""
+    """Counts its calls on the host; ``others`` are the steps (1, 2, ...) that are another program than the last."""
 
     prepared = stepped = 0
+    others: tuple[int, ...] = ()
 
-    def prepare(self) -> None:
+    def prepare(self) -> bool:
         self.prepared += 1
+        return self.prepared not in self.others
 
     def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:
         self.stepped += 1
@@ -189,34 +264,56 @@ class Doubling(TrainStage):
         return (2 * x).sum(), (2 * y).sum()
 
 
+def doubling() -> Doubling:
+    return Doubling("train", parse({"method": "dense", "dataset": "digits", "model": "tiny"}).train)  # type: ignore[attr-defined]
+
+
 def batch(size: int, value: float) -> Batch:
     return torch.full((size, 1), value), torch.full((size,), int(value))
 
 
+def program_of(stage: Stage, graph: RecordedGraph, warn: Callable[[str], None] = lambda text: None) -> Captured:
+    net = Net(build("tiny", num_classes=10, in_channels=1, seed=0))
+    return Captured(stage, net, Totals.zero(torch.device("cpu")), graph, warn)
+
+
 def test_the_host_prepares_every_step_and_the_program_reads_every_batch() -> None:
-    stage = Doubling("train", parse({"method": "dense", "dataset": "digits", "model": "tiny"}).train)  # type: ignore[attr-defined]
-    graph = RecordedGraph()
-    program = Captured(stage, graph)
+    stage, graph = doubling(), RecordedGraph()
+    program = program_of(stage, graph)
     sizes = [4] * WARM_UP + [3, 4, 4, 3, 4]
+    loss = correct = 0
     for number, size in enumerate(sizes, start=1):
-        loss, correct = program.step(batch(size, number))
-        assert (float(loss), int(correct)) == (2 * number * size, 2 * number * size)
+        program.step(batch(size, number))
+        loss, correct = loss + 2 * number * size * size, correct + 2 * number * size
+        assert (float(program.totals.loss), int(program.totals.correct)) == (loss, correct)
         assert stage.prepared == number
+    assert program.totals.count == sum(sizes)
     assert (graph.captures, graph.replays) == (1, 3)
     assert stage.stepped == len(sizes) - 3 + 1  # replays do not call the stage
 
 
+def test_another_program_is_captured_in_turn(graphs: list[RecordedGraph]) -> None:
+    stage, first = doubling(), RecordedGraph()
+    stage.others = (WARM_UP + 3, WARM_UP + 5)
+    program = program_of(stage, first)
+    steps = 2 * WARM_UP + 7
+    for number in range(1, steps + 1):
+        program.step(batch(4, number))
+    assert float(program.totals.loss) == sum(4 * 2 * number * 4 for number in range(1, steps + 1))
+    assert (first.captures, first.replays) == (1, 2)
+    assert [(graph.captures, graph.replays) for graph in graphs] == [(0, 0), (1, WARM_UP)]
+
+
 class Refusing(RecordedGraph):
-    def capture(self, step: Callable[[], captured.Result]) -> captured.Result:
+    def capture(self, function: Callable[[], None]) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
 
 
 def test_a_failed_capture_names_the_way_out() -> None:
-    stage = Doubling("train", parse({"method": "dense", "dataset": "digits", "model": "tiny"}).train)  # type: ignore[attr-defined]
-    program = Captured(stage, Refusing())
+    program = program_of(doubling(), Refusing())
     for _ in range(WARM_UP):
         program.step(batch(4, 1.0))
-    with pytest.raises(RuntimeError, match=r"stage train .* not permitted .*; set capture: false"):
+    with pytest.raises(RuntimeError, match=r"step of stage train .* not permitted .*; set capture: false"):
         program.step(batch(4, 1.0))
 
 
@@ -225,7 +322,7 @@ class Crowded(RecordedGraph):
         super().__init__()
         self.error = error
 
-    def capture(self, step: Callable[[], captured.Result]) -> captured.Result:
+    def capture(self, function: Callable[[], None]) -> None:
         raise self.error
 
 
@@ -238,17 +335,16 @@ def over_the_first() -> RuntimeError:
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), over_the_first()], ids=["own", "over"])
 def test_without_memory_for_a_graph_all_steps_run_eagerly(error: Exception) -> None:
-    stage = Doubling("train", parse({"method": "dense", "dataset": "digits", "model": "tiny"}).train)  # type: ignore[attr-defined]
-    warnings: list[str] = []
-    program = Captured(stage, Crowded(error), warnings.append)
+    stage, warnings = doubling(), list[str]()
+    program = program_of(stage, Crowded(error), warnings.append)
     for number in range(1, WARM_UP + 4):
-        loss, _ = program.step(batch(4, number))
-        assert float(loss) == 8 * number
+        program.step(batch(4, number))
+        assert float(program.totals.loss) == sum(4 * 2 * value * 4 for value in range(1, number + 1))
     assert stage.stepped == stage.prepared == WARM_UP + 3
-    assert warnings == ["no memory to capture stage train as a CUDA graph: its steps run eagerly"]
+    assert warnings == ["no memory to capture a step of stage train as a CUDA graph: it runs operator by operator"]
 
 
-def made(content: dict[str, Any], graphs: list[RecordedGraph]) -> Eager | Captured:
+def made(content: dict[str, Any], graphs: list[RecordedGraph]) -> Eager:
     config = parse({"dataset": "digits", "model": "tiny", **content})
     stage = next(METHODS[config.method](config).stages())
     return stepper(stage, Net(build(config.model, num_classes=10, in_channels=1, seed=0)), config)
@@ -258,30 +354,24 @@ def made(content: dict[str, Any], graphs: list[RecordedGraph]) -> Eager | Captur
     "fields",
     [
         {"capture": False},
-        {"compile": True},
         {"train": {"backward": {"p_prune": 0.5}}},
         {"method": "greg1", "stage_pr": 0.5},
         {"method": "bip", "density": 0.2, "optimizers": "shared"},
         {"method": "oracle", "stage_pr": {"0": 0.1}},
-        {"model": "with_dropout"},
     ],
     ids=str,
 )
-def test_stages_that_are_never_captured(
-    fields: dict[str, Any], graphs: list[RecordedGraph], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def with_dropout(*, num_classes: int, in_channels: int) -> nn.Module:
-        return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64 * in_channels, num_classes))
-
-    monkeypatch.setitem(MODELS, "with_dropout", with_dropout)
+def test_stages_that_are_never_captured(fields: dict[str, Any], graphs: list[RecordedGraph]) -> None:
     assert isinstance(made({"method": "dense"}, graphs), Captured)
+    assert isinstance(made({"method": "dense", "compile": True}, graphs), Captured)
     assert isinstance(made({"method": "dense", **fields}, graphs), Eager)
-    assert len(graphs) == 1
+    assert not isinstance(made({"method": "dense", **fields}, graphs), Captured)
+    assert len(graphs) == 2
 
 
 def test_nothing_is_captured_on_a_cpu() -> None:
     assert graph_for(torch.device("cpu")) is None
-    assert isinstance(made({"method": "dense"}, []), Eager)
+    assert not isinstance(made({"method": "dense"}, []), Captured)
 
 
 def stages_of(name: str) -> list[Stage]:
@@ -303,17 +393,17 @@ def test_every_stages_answer_was_checked_by_hand() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_cuda_graph_does_the_step_again() -> None:
     device = torch.device("cuda")
-    total, one = torch.zeros((), device=device), torch.ones((), device=device)
+    total, one, doubled = (torch.full((), value, device=device) for value in (0.0, 1.0, 0.0))
     graph = CudaGraph(device)
 
-    def step() -> captured.Result:
+    def step() -> None:
         total.add_(one)
-        return total * 2, total * 3
+        doubled.copy_(2 * total)
 
     for _ in range(WARM_UP):
         graph.warm_up(step)
-    doubled, tripled = graph.capture(step)
+    graph.capture(step)
     assert int(total) == WARM_UP
     for number in range(1, 4):
         graph.replay()
-        assert (int(total), int(doubled), int(tripled)) == tuple(k * (WARM_UP + number) for k in (1, 2, 3))
+        assert (int(total), int(doubled)) == (WARM_UP + number, 2 * (WARM_UP + number))

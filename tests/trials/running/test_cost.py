@@ -19,7 +19,8 @@ from trials.config.trial_config import TrialConfig
 from trials.methods.parsing import parse
 from trials.networks.named_files import resolved
 from trials.networks.stored import network_of
-from trials.running import captured, trial
+from trials.running import trial
+from trials.training import graphs
 from trials.training.net import Net
 
 pytestmark = pytest.mark.usefixtures("few_digits")
@@ -119,7 +120,7 @@ def test_steps_of_bip_take_two_batches(tmp_path: Path) -> None:
 def test_a_replayed_step_counts_like_an_eager_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of("one_shot", pretrain={"epochs": 0}, finetune={**RECIPE, "batch_size": 32})
     eager = counted_by(config, tmp_path / "eager")
-    monkeypatch.setattr(captured, "graph_for", lambda device: RecordedGraph())
+    monkeypatch.setattr(graphs, "graph_for", lambda device: RecordedGraph())
     assert counted_by(config, tmp_path / "captured") == eager
 
 

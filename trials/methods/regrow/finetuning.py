@@ -109,9 +109,10 @@ class Finetune(Stage):
     def begin_epoch(self, epoch: int) -> None:
         pass
 
-    def prepare(self) -> None:
+    def prepare(self) -> bool:
         self.adam.set_lr(self.recipe.lr_after(self.done / self.all_steps))
         self.done += 1
+        return True
 
     def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:
         found = self.net.backward(*batches[0])
