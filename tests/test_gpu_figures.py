@@ -14,7 +14,7 @@ from benchmarks.gpu.check import Check
 from benchmarks.gpu.derived import derive
 from benchmarks.gpu.images import few, noise
 from benchmarks.gpu.kinds import kind_of_kernel, kind_of_operator
-from benchmarks.gpu.measuring import Card
+from benchmarks.gpu.measuring import WARM_UP, Card
 from benchmarks.gpu.sections.bare import PAD, BareLoop
 from benchmarks.gpu.sections.counting import CPU, Operators, counted, step_counts
 from benchmarks.gpu.sections.smoke import WAYS, names, small_configs, smoke, trials
@@ -208,6 +208,34 @@ def test_an_epoch_of_the_bare_loop_trains_on_every_image_once_and_evaluates_the_
     assert accuracy in (0, 0.5, 1)
     assert float(loop.loss) / 18 < 10
     assert any(not torch.equal(a, b) for a, b in zip(before, loop.model.parameters(), strict=True))
+
+
+class Replays:
+    """Stands for a CUDA graph: warms up as often, and repeats the call."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self.call = call
+        for _ in range(WARM_UP):
+            call()
+
+    def __call__(self) -> None:
+        self.call()
+
+
+def test_a_captured_epoch_of_the_bare_loop_sees_the_same_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.gpu.sections.bare.Captured", Replays)
+    monkeypatch.setattr("benchmarks.gpu.sections.bare.EVALUATED", 1)
+    raw = noise(40)
+    loop = bare(raw.train_images, raw.train_labels, batch=5)
+    loop.captured = True
+    loop.epoch()
+    seen: list[int] = []
+    cut = loop.cut
+    loop.cut = lambda index: seen.extend(index.tolist()) or cut(index)  # type: ignore[method-assign, func-returns-value]
+    assert loop.epoch() in (0, 0.25, 0.5, 0.75, 1)
+    assert sorted(seen) == list(range(4, 40))
+    assert isinstance(loop.step_graph, Replays)
+    assert isinstance(loop.val_graph, Replays)
 
 
 @pytest.mark.parametrize("way", SWITCHES)

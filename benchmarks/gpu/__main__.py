@@ -50,9 +50,11 @@ def _resolve(given: argparse.Namespace) -> None:
     """Resolve the device and the names of trials, for which torch is needed."""
     import torch
 
+    given.device = torch.empty(0, device=given.device).device
+    if given.worker:
+        return
     from benchmarks.gpu.sections.smoke import names
 
-    given.device = torch.empty(0, device=given.device).device
     given.names = matching(names(given.device.type == "cuda"), given.trials)
 
 

@@ -8,6 +8,7 @@ from trials.data import DATASETS, load_data, to_loader
 from trials.data.augment import crop_and_flip
 from trials.data.loader import Batch, Loader
 from trials.data.raw import Arrays, RawData, raw_data
+from trials.errors import UserError
 from trials.methods.adaptive.adaptive_sparsity import AdaptiveSparsityConfig, TrainWithThresholds
 from trials.methods.base import Stage, TrainStage
 from trials.methods.bip.bip import Bilevel, BipConfig
@@ -63,6 +64,7 @@ __all__ = [
     "TrainStage",
     "TrainWithThresholds",
     "TrialHost",
+    "UserError",
     "build_masks",
     "crop_and_flip",
     "evaluate",

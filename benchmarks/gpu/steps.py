@@ -51,6 +51,9 @@ TIMED = ("dense", "masked", "bip", "hydra", "greg1/weight", "adaptive", "adamw")
 
 LEARNING_RATE = 1e-3
 
+FIRST = 6
+"""Steps after which trials have captured one; at least one has then been replayed."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -136,6 +139,14 @@ def replayed(step: Step) -> Callable[[], object]:
     """Return the step as trials run it, with its batches copied into the graph's."""
     running = runner(step)
     return lambda: running.step(*step.batches)
+
+
+def captured(step: Step) -> Callable[[], object]:
+    """Return :func:`replayed`, on a GPU after its first steps, the last of which was the capture."""
+    replay = replayed(step)
+    for _ in range(FIRST if step.net.device.type == "cuda" else 0):
+        replay()
+    return replay
 
 
 def _stage(kind: str, model: str, net: Net) -> Stage:

@@ -56,7 +56,9 @@ def switched(way: dict[str, bool]) -> Iterator[None]:
     before = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fills = torch.utils.deterministic.fill_uninitialized_memory
     try:
+        torch.utils.deterministic.fill_uninitialized_memory = False  # it costs a kernel for each new tensor
         cudnn.benchmark = way.get("benchmark", cudnn.benchmark)
         cudnn.deterministic = way.get("deterministic", cudnn.deterministic)
         cudnn.allow_tf32 = way.get("tf32", cudnn.allow_tf32)
@@ -67,3 +69,4 @@ def switched(way: dict[str, bool]) -> Iterator[None]:
     finally:
         cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.utils.deterministic.fill_uninitialized_memory = fills

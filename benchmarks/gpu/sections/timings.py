@@ -15,7 +15,7 @@ from benchmarks.gpu.check import Check, Result
 from benchmarks.gpu.measuring import Card
 from benchmarks.gpu.sections.counting import Operators
 from benchmarks.gpu.sections.packing import on_streams
-from benchmarks.gpu.steps import KINDS, TIMED, Step, new_step, replayed
+from benchmarks.gpu.steps import KINDS, TIMED, Step, captured, new_step, replayed
 
 STEPS = 5
 MODEL = "resnet20s"
@@ -71,15 +71,15 @@ def _time_kind(check: Check, result: Result, kind: str, model: str, seconds: flo
     def eager() -> float:
         return card.median_ms(new_step(kind, model, card.device), seconds)
 
-    def captured() -> float:
-        return card.median_ms(replayed(new_step(kind, model, card.device)), seconds)
+    def graph() -> float:
+        return card.median_ms(captured(new_step(kind, model, card.device)), seconds)
 
     check.attempt(result, "eager_ms", eager)
     if not card.is_cuda and model != MODEL:
         return
     if not new_step(kind, model, card.device).stage.captures:
         result["graph_ms"] = {"skipped": "this stage is not captured"}
-    elif check.attempt(result, "graph_ms", captured):
+    elif check.attempt(result, "graph_ms", graph):
         check.attempt(result, "graph_vs_eager", lambda: _difference(card, kind, model))
 
 
@@ -123,7 +123,7 @@ def _time_compiled(check: Check, result: Result, kind: str, model: str) -> None:
     if check.attempt(result, "first_step_s", first_step):
         check.attempt(result, "compiled_ms", lambda: card.median_ms(made[0], 0.3))
         if made[0].stage.captures:
-            check.attempt(result, "compiled_graph_ms", lambda: card.median_ms(replayed(made[0]), 0.3))
+            check.attempt(result, "compiled_graph_ms", lambda: card.median_ms(captured(made[0]), 0.3))
 
 
 steps_resnet20s = partial(steps, "resnet20s", 0.5)
