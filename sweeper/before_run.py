@@ -20,7 +20,7 @@ from trials.data import DataKey
 from trials.data_header import DataHeader
 from trials.errors import AbsentData, UserError
 from trials.methods.preconditions import require_runnable
-from trials.running.shared_trials import refuse_other_content, shared_by, shared_name
+from trials.running.shared_trials import names_of, refuse_other_content, shared_by, shared_name
 from trials.storage import files
 from trials.storage.data_used import DataUsed, data_used, refuse_other_data
 from trials.training.device import cards, require_known, resolve_device
@@ -205,8 +205,9 @@ class SharedTrials:
                     continue  # its segments copy no shared trial
                 for trial_id, shared in needed.items():
                     fingerprint = fingerprints.get(shared.data_key)
-                    if fingerprint is None or (name := shared_name(trial_id, fingerprint)) not in there:
+                    names = () if fingerprint is None else names_of(shared_name(trial_id, fingerprint), shared)
+                    if fingerprint is None or there.isdisjoint(names):
                         continue
-                    there.remove(name)  # each is compared once
                     with naming_trial(cell, params):
-                        refuse_other_content(folder.stages, [shared], fingerprint)
+                        refuse_other_content(folder.stages, [shared], fingerprint, there)
+                    there.difference_update(names)  # each is compared once

@@ -20,6 +20,7 @@ from trials.regrowth.saliency import class_saliency
 from trials.sparsity import density_of, prunable
 from trials.sparsity.accounting import LayerSizes, summary
 from trials.storage.place import Place
+from trials.training.arithmetic import arithmetic_of
 from trials.training.build import build_loader, build_net
 from trials.training.device import resolve_device
 from trials.training.evaluation import evaluate
@@ -84,7 +85,8 @@ def sparsity_accuracy(
         config, net = load_trial(folder, data_dir)
         raw = load_data(*config.data_key)
         sparsity = summary(net, LayerSizes.of(build_net(config, raw, net.device), raw))["sparsity"]
-        loss, accuracy = evaluate(net, build_loader(config, raw, net.device), split)
+        with arithmetic_of(config, net.device):
+            loss, accuracy = evaluate(net, build_loader(config, raw, net.device), split)
         rows.append({"trial": folder.name, "sparsity": sparsity, "loss": loss, "accuracy": accuracy})
     return rows
 
@@ -122,7 +124,7 @@ def class_accuracy(
     confusion = torch.zeros(classes * classes, dtype=torch.int64, device=net.device)
     top5 = torch.zeros(classes, dtype=torch.int64, device=net.device)
     net.model.eval()
-    with torch.no_grad():
+    with arithmetic_of(config, net.device), torch.no_grad():
         for x, y in data.eval_batches(split, batch_size):
             likeliest = net.logits(x).topk(min(5, classes), dim=1).indices  # [B, 5]
             confusion += torch.bincount(y * classes + likeliest[:, 0], minlength=classes * classes)
@@ -155,7 +157,7 @@ def _hits(folder: Place, data_dir: str | None) -> tuple[Tensor, Tensor]:
     config, net = load_trial(folder, data_dir)
     data = build_loader(config, load_data(*config.data_key), net.device)
     net.model.eval()
-    with torch.no_grad():
+    with arithmetic_of(config, net.device), torch.no_grad():
         parts = [((net.logits(x).argmax(1) == y).cpu(), y.cpu()) for x, y in data.eval_batches("test", 500)]
     return torch.cat([hits for hits, _ in parts]), torch.cat([labels for _, labels in parts])
 
@@ -209,7 +211,8 @@ def saliency_by_class(
         else data.eval_batches(split, batch_size)
     )
     seen: list[Batch] = list(islice(read, batches))
-    found = class_saliency(net.model, seen, chosen, raw.num_classes, order)
+    with arithmetic_of(config, net.device):
+        found = class_saliency(net.model, seen, chosen, raw.num_classes, order)
     images = torch.bincount(torch.cat([y for _, y in seen]).cpu(), minlength=raw.num_classes).tolist()
     result = {}
     for name, values in found.items():

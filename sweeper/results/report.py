@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 from rich.console import Console
 
+from sweeper.columns import config_column
 from sweeper.console import print_line, print_table
 from sweeper.results.cell_trials import CellTrials
 from sweeper.results.frames import Sweep
@@ -123,7 +124,8 @@ def print_report(sweep: Sweep, console: Console, space: StoredSpace) -> None:
         )
     if len(failed) > FAILURES_SHOWN:
         print_line(console, f"failed: and {len(failed) - FAILURES_SHOWN} more (error_message in the table trials)")
-    for line in (*_superseded(sweep, space), *mixed_data(sweep.trials), *(f"left out: {x}" for x in sweep.damaged)):
+    mixed = (*mixed_data(sweep.trials), *mixed_precision(sweep.trials))
+    for line in (*_superseded(sweep, space), *mixed, *(f"left out: {x}" for x in sweep.damaged)):
         print_line(console, line)
     above = {*_in_summary(sweep, space), *front.get("trial", ()), *(regrown or {}).get("regrowth of", ())}
     if warned := warnings_line(sweep, above):
@@ -154,6 +156,23 @@ def mixed_data(trials: pd.DataFrame) -> list[str]:
             each = ", ".join(f"{count} trials of {fingerprint}" for fingerprint, count in counts.items())
             lines.append(f"mixed data: {name[0]} has {len(counts)} contents ({each}), whose rows are not comparable")
     return lines
+
+
+def mixed_precision(trials: pd.DataFrame) -> list[str]:
+    """A line if ``precision: auto`` became one precision in some trials and another in others, or within a trial."""
+    if config_column("precision") not in trials:
+        return []
+    counts = trials[trials[config_column("precision")] == "auto"]["precision"].value_counts().to_dict()
+    if len({precision for found in counts for precision in found.split(", ")}) < 2:
+        return []
+    each = ", ".join(
+        f"{count} trial{'s' * (count > 1)} in {found.replace(', ', ' and then ')}"
+        for found, count in sorted(counts.items())
+    )
+    return [
+        f"mixed precision: auto became different precisions on different devices ({each}): their rows are not "
+        "comparable; set trial.precision (see the column precision of the table trials)"
+    ]
 
 
 def _texts(summary: pd.DataFrame, objectives: Sequence[str], groups: Sequence[str]) -> dict[str, list[str]]:

@@ -28,7 +28,7 @@ from trials.storage.place import Place, each
 from trials.storage.rows import TABLES as ROW_TABLES
 from trials.storage.trial_folder import State, TrialFolder
 
-TABLES_SCHEMA = 4
+TABLES_SCHEMA = 5
 """Increase it when columns change: tables with another schema are ignored."""
 
 
@@ -212,6 +212,7 @@ def _trial_row(
         row |= {"started": state.started or None, "ended": state.ended or None}
         where = state.environments
         row |= {**dict(*where[-1:]), "environments": len(where) if where and all(where) else None}
+        row["precision"] = ", ".join(dict.fromkeys(x["precision"] for x in where if x.get("precision"))) or None
     fields = ((path, value) for path, value in leaves(config) if value != {})
     return row | {config_column(path): _plain(value) for path, value in fields}
 

@@ -28,6 +28,7 @@ from trials.networks.named_files import place_named
 from trials.networks.torchvision_weights import pretrained
 from trials.storage import files
 from trials.storage.place import Place
+from trials.training.arithmetic import arithmetic
 from trials.training.device import resolve_device
 
 REFERENCE = Path(__file__).resolve().parents[2] / "results" / "reference" / "global_pruning_imagenet.csv"
@@ -57,7 +58,8 @@ def evaluate_command(arguments: list[str]) -> int:
         print(f"note: {note}", file=sys.stderr)
     models = {n: pretrained(n, num_classes=data.num_classes, weights=given.get(n)).to(device) for n in names}
     loader = to_loader(data, device=device, val_fraction=0, split_seed=0)
-    rows = list(evaluate_networks(models, asked, loader.eval_batches("test", options.batch_size), options.seed))
+    with arithmetic(device):
+        rows = list(evaluate_networks(models, asked, loader.eval_batches("test", options.batch_size), options.seed))
     text = _csv(rows)
     if options.to is None:
         sys.stdout.write(text)

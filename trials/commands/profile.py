@@ -12,9 +12,10 @@ import torch
 
 from trials.commands.arguments import add_threads, note_unfinished
 from trials.compact import Architecture
-from trials.networks.stored import network
+from trials.networks.stored import network, switches_of
 from trials.sparsity.accounting import LayerSizes, layer_parameters, summary, torch_flops
 from trials.storage.place import place
+from trials.training.arithmetic import arithmetic
 from trials.training.compact_form import compact_form
 from trials.training.device import resolve_device
 from trials.training.latency import measure
@@ -39,7 +40,9 @@ def profile(trial: Path, device: torch.device) -> list[dict[str, Any]]:
     for form, each in forms(Net(dense), net).items():
         row = costs(each, sizes, total, torch_flops(each.model, architecture.shape))
         placed = _placed(each, architecture, device)
-        rows.append({"trial": trial.name, "form": form, **row, **measure(placed, architecture.shape)})
+        with arithmetic(device, **switches_of(trial)):
+            latency = measure(placed, architecture.shape)
+        rows.append({"trial": trial.name, "form": form, **row, **latency})
     return rows
 
 

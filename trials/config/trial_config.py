@@ -57,6 +57,9 @@ class TrialConfig(Frozen):
         label_column: column of the labels, for data in Parquet files; None finds it.
         image_size: side in pixels to which images are resized, for data sets of images of any size.
         stratify_split: hold out the share ``val_fraction`` of every class instead of a share of all images.
+        tf32: on CUDA, compute in TF32 what is float32 (with ``bf16``, what autocast leaves in float32): faster, but
+            with 10 bits of mantissa instead of 23.
+        deterministic: use deterministic algorithms only; an operation that has none fails the trial.
         file_hashes: by the name of a field that names a file, the hash of the file's content (16 hex digits of its
             SHA-256), set when the config is resolved (:mod:`trials.networks.named_files`). In the trial's name the hash
             stands for the path.
@@ -91,6 +94,8 @@ class TrialConfig(Frozen):
     augment: bool = True
     normalise: Annotated[Literal["dataset", "imagenet", "none"], BeforeValidator(_normalise_named)] = "dataset"
     precision: Literal["auto", "float32", "float64", "bf16"] = "auto"
+    tf32: bool = False
+    deterministic: bool = False
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     compile: bool = False
     data_dir: str | None = None
@@ -104,7 +109,9 @@ class TrialConfig(Frozen):
     file_hashes: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _compiles(self) -> TrialConfig:
+    def _computes(self) -> TrialConfig:
+        if self.tf32 and self.precision == "float64":
+            raise ValueError("tf32 is True, but precision 'float64' computes nothing in float32: leave one of them out")
         recipes = [getattr(self, name) for name in type(self).model_fields]
         if self.compile and any(isinstance(recipe, OpenRecipe) and recipe.backward for recipe in recipes):
             raise ValueError("compile is True, but backward pruning replaces layers' forward: leave one of them out")

@@ -61,6 +61,15 @@ def inputs_of(trial: Place) -> str:
     return f"pixels scaled to 0..1, normalised by {'ImageNet' if by == 'imagenet' else data}'s mean and deviation"
 
 
+def switches_of(trial: Place) -> dict[str, bool]:
+    """What a trial's config says of torch's switches, by field: ``tf32`` and ``deterministic``; defaults if unknown."""
+    try:
+        config = json.loads((trial / "config.json").read_bytes())["config"]
+        return {name: config.get(name) is True for name in ("tf32", "deterministic")}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
 def whole_model(trial: Place, content: Mapping[str, Any]) -> nn.Module | None:
     """The dense model that the compact network in a trial's checkpoint was made from; None if it is not compact."""
     return architecture_in(trial, content).build() if content["net"].get("kept") else None

@@ -16,14 +16,15 @@ from trials.training.device import resolve_memory_format, resolve_precision
 
 def environment_of(config: TrialConfig, device: torch.device, threads: int, commit: str | None) -> dict[str, Any]:
     """The environment of an attempt, as in ``state.json``. ``commit``: the code's, if known; otherwise it is found."""
-    layout = resolve_memory_format(config, device)
+    layout, cuda = resolve_memory_format(config, device), device.type == "cuda"
     return {
         "threads": threads,
         "device": device_name(device),
         "torch": str(torch.__version__),
-        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "cuda": torch.version.cuda if cuda else None,
         "precision": resolve_precision(config, device),
         "memory_format": "channels_last" if layout is torch.channels_last else "contiguous",
+        **({"tf32": config.tf32, "deterministic": config.deterministic} if cuda else {}),
         "commit": commit or git_commit(),
         "schema": SCHEMA,
     }

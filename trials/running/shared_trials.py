@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +45,35 @@ def shared_by(config: TrialConfig) -> dict[str, TrialConfig]:
 
 
 def shared_name(trial_id: str, fingerprint: str) -> str:
-    """Folder name of a shared trial: its config's id and the start of its data's fingerprint."""
+    """Folder name of a shared trial: its config's id and the start of its data's fingerprint.
+
+    With ``precision: auto`` the precision that it became may follow: see :func:`folder_in`.
+    """
     return f"{trial_id}-{fingerprint[:6]}"
+
+
+def folder_in(stages: Place, name: str, config: TrialConfig, precision: str) -> TrialFolder:
+    """The folder of a shared trial named ``name`` (:func:`shared_name`) that is trained in ``precision``.
+
+    ``precision: auto`` becomes another precision on another kind of device, under one trial id. So that no trial starts
+    from a network of another precision, all but float32 is in the folder's name. A folder without it that an older
+    version has trained otherwise is left alone.
+    """
+    folder = TrialFolder(stages / name)
+    if config.precision == "auto" and (precision != "float32" or _trained_otherwise(folder)):
+        return TrialFolder(stages / f"{name}-{precision}")
+    return folder
+
+
+def names_of(name: str, config: TrialConfig) -> tuple[str, ...]:
+    """All names that the folder of a shared trial may have, for who does not know on which devices it is trained."""
+    return (name, f"{name}-bf16", f"{name}-float32") if config.precision == "auto" else (name,)
+
+
+def _trained_otherwise(folder: TrialFolder) -> bool:
+    """Whether a shared trial was trained in another precision than float32, as far as is known."""
+    state = _state(folder)
+    return state is not None and any(found.get("precision", "float32") != "float32" for found in state.environments)
 
 
 @dataclass(frozen=True)
@@ -114,17 +141,25 @@ def require_same_config(folder: TrialFolder, config: TrialConfig) -> None:
             files.write(folder.path / "config.json", json.dumps(content, indent=1).encode())
 
 
-def refuse_other_content(stages: Place, needed: Iterable[TrialConfig], fingerprint: str) -> None:
+def refuse_other_content(
+    stages: Place, needed: Iterable[TrialConfig], fingerprint: str, there: Container[str] | None = None
+) -> None:
     """Compare shared trials that are in the folder ``stages`` with their configs; writes nothing.
 
-    ``fingerprint``: of the data that they are trained on. Trials without a ``config.json`` are not compared.
+    Trials without a ``config.json`` are not compared.
+
+    Args:
+        fingerprint: of the data that they are trained on.
+        there: the names in the folder, where they are known.
 
     Raises:
         UserError: one of them has another content than its name promises now.
     """
     for config in needed:
-        with suppress(FileNotFoundError):
-            _compare(stages / shared_name(config.id, fingerprint), config)
+        names = names_of(shared_name(config.id, fingerprint), config)
+        for name in names if there is None else filter(there.__contains__, names):
+            with suppress(FileNotFoundError):
+                _compare(stages / name, config)
 
 
 def _compare(folder: Place, config: TrialConfig) -> None:

@@ -21,11 +21,12 @@ from trials.methods.starting import load_source
 from trials.running.environment import device_name, environment_of
 from trials.running.inherited_checkpoint import inherited
 from trials.running.progress import Progress, TrialHost
-from trials.running.shared_trials import Obtained, obtain, require_same_config, shared_name
+from trials.running.shared_trials import Obtained, folder_in, obtain, require_same_config, shared_name
 from trials.running.stage_run import StageRun
 from trials.seeding import derive_seed
 from trials.storage.place import Place
 from trials.storage.trial_folder import Attempt, State, TrialFolder
+from trials.training.arithmetic import arithmetic_of
 from trials.training.build import build_loader, build_net
 from trials.training.device import resolve_device
 from trials.training.net import Net
@@ -61,7 +62,8 @@ def run(config: TrialConfig, folder: Place, trial_host: TrialHost) -> State:
     for line in (*lines, *attempt.warnings):
         trial_host.warn(line)
     try:
-        _Run(config, attempt, checkpoint, trial_host, device).go()
+        with arithmetic_of(config, device):
+            _Run(config, attempt, checkpoint, trial_host, device).go()
     except Pruned:
         pass
     except Preempted:
@@ -110,6 +112,7 @@ class _Run:
     ) -> None:
         self.config, self.checkpoint, self.trial_host, self.device = config, checkpoint, trial_host, device
         self.siblings = attempt.folder.path.parent
+        self.precision = str(attempt.state.environments[-1]["precision"])
         self.method: Method = METHODS[config.method](config)
         self.raw: Source = load_data(*config.data_key)
         if trial_host.data not in (None, self.raw.fingerprint):
@@ -191,7 +194,7 @@ class _Run:
 
     def _obtain(self, source: TrialConfig, trial_host: TrialHost) -> tuple[str, Obtained]:
         """Return a shared trial and its folder's name; its environments count among this trial's."""
-        folder = TrialFolder(self.trial_host.stages / source_name(source, self.raw))
+        folder = folder_in(self.trial_host.stages, source_name(source, self.raw), source, self.precision)
         trial_host.when_there_is_room(lambda: require_same_config(folder, source))
         found = obtain(folder, lambda: run(source, folder.path, trial_host), self.trial_host.should_stop)
         self._refuse_other_data(found.checkpoint)
@@ -214,5 +217,5 @@ class _Run:
 
 
 def source_name(source: TrialConfig, raw: Source) -> str:
-    """Folder name of a shared trial that is trained on the data ``raw``."""
+    """Folder name of a shared trial that is trained on the data ``raw``, without the precision that auto became."""
     return shared_name(source.id, raw.fingerprint)

@@ -50,11 +50,15 @@ def limit_gpu_memory(share: float) -> None:
         torch.cuda.set_per_process_memory_fraction(share)
 
 
+AUTO_PRECISION = {"cuda": "bf16"}
+"""What ``precision: auto`` is, by type of device; float32 where it is not said."""
+
+
 def resolve_precision(config: TrialConfig, device: torch.device) -> str:
     """Return the config's precision; ``auto`` is bfloat16 autocast on CUDA and float32 elsewhere."""
     if config.precision != "auto":
         return config.precision
-    return "bf16" if device.type == "cuda" else "float32"
+    return AUTO_PRECISION.get(device.type, "float32")
 
 
 def resolve_memory_format(config: TrialConfig, device: torch.device) -> torch.memory_format:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -12,8 +13,9 @@ from trials.config.trial_config import TrialConfig
 from trials.data import Loader, load_data
 from trials.errors import DataError
 from trials.storage import files
+from trials.training.arithmetic import arithmetic_of
 from trials.training.build import build_loader, build_net
-from trials.training.device import resolve_device
+from trials.training.device import resolve_device, resolve_precision
 from trials.training.net import Net
 
 
@@ -22,7 +24,7 @@ class NetworkCopy:
     """A trial's network at one moment, with everything needed to rebuild it in this or another process.
 
     Attributes:
-        config: the trial's config.
+        config: the trial's config, with the precision that ``auto`` became where the trial runs.
         network: the network's serialised state, without its snapshots.
         threads: number of CPU threads. Results are bitwise reproducible for equal numbers.
         key: the config's id and a hash of ``network``.
@@ -39,8 +41,13 @@ class NetworkCopy:
         buffer = io.BytesIO()
         torch.save({**net.state_dict(), "snapshots": {}}, buffer)
         network = buffer.getvalue()
+        config = config.model_copy(update={"precision": resolve_precision(config, net.device)})
         key = f"{config.id}-{files.digest(network)}"
         return cls(config, network, torch.get_num_threads(), key, load_data(*config.data_key).fingerprint)
+
+    def arithmetic(self) -> AbstractContextManager[None]:
+        """The trial's switches of torch in this process (:mod:`trials.training.arithmetic`)."""
+        return arithmetic_of(self.config, resolve_device(self.config.device))
 
     def restore(self) -> RestoredNetwork:
         """Rebuild the network; each process caches the last one until :func:`forget` is called."""

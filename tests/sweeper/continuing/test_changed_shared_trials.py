@@ -140,6 +140,19 @@ def test_segments_of_dense_training_share_nothing(here: Path, ran: list[str]) ->
     assert main(["--space", "small.yaml", "--dry-run"]) == COMPLETE
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("precision", ["bf16", "float32"])
+def test_the_driver_does_not_know_the_precision_and_compares_the_shared_trials_of_all(
+    here: Path, ran: list[str], capsys: pytest.CaptureFixture[str], precision: str, way: str
+) -> None:
+    (shared,) = shared_by(written("bip")).values()
+    folder = leave(shared, "train.momentum", 0.5)
+    folder = folder.rename(folder.with_name(f"{folder.name}-{precision}"))
+    assert WAYS[way]() == 2
+    assert f"shared trial {folder.name} was made with 0.5 as its train.momentum" in capsys.readouterr().err
+    assert ran == []
+
+
 def test_each_is_compared_once_however_many_trials_need_it(
     here: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,8 @@ OTHER: dict[str, Any] = {  # a value for each field that differs from its defaul
     "couple": True,
     "normalise": "imagenet",
     "precision": "float64",
+    "tf32": True,
+    "deterministic": True,
     "memory_format": "channels_last",
     "compile": True,
     "density": 0.3,

@@ -12,6 +12,10 @@ from torch import Tensor
 
 from tests.trials.folders import checkpoint_of, rows_of, timeless
 from tests.trials.small_trials import CONFIGS, config_of, folder_of, run_in
+from tests.trials.variants import variants
+from trials.methods import segments
+from trials.methods.parsing import parse
+from trials.methods.registry import METHODS
 from trials.training.strides import beside, lie_alike
 
 LAST = torch.channels_last
@@ -25,9 +29,9 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("formats")
 
 
-def outcome(storage: Path, name: str, memory_format: str, **fields: Any) -> dict[str, Any]:
+def outcome(storage: Path, fields: dict[str, Any], memory_format: str) -> dict[str, Any]:
     """Rows and network of a trial in float64."""
-    config = config_of(name, precision="float64", memory_format=memory_format, **fields)
+    config = parse({**fields, "precision": "float64", "memory_format": memory_format})
     state = run_in(storage, config)
     assert state.status == "complete", state.error
     folder = folder_of(config, storage)
@@ -44,6 +48,12 @@ def leaves(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(value, f"{path}/{i}")
     else:
         yield path, content
+
+
+def lies_channels_last(found: dict[str, Any]) -> bool:
+    """Whether some weight of an :func:`outcome` lies channels last in memory, and not contiguous as well."""
+    strides = {value.stride() for _, value in leaves(found["net"]["model"]) if value.dim() == 4}
+    return any(stride[1] == 1 and stride[3] > 1 for stride in strides)
 
 
 def assert_agree(one: Any, other: Any) -> None:
@@ -65,14 +75,19 @@ def assert_agree(one: Any, other: Any) -> None:
             assert second[path] == value, path
 
 
-CASES = [*((name, {}) for name in CONFIGS), ("hydra", {"score_init": "random"}), ("bip", {"score_init": "random"})]
+CASES = {name: fields for name, fields in variants().items() if name in CONFIGS or ":score_init=" in name}
+"""Of all options, which tests/products/test_numerics.py runs, those that decide what lies beside the weights."""
 
 
-@pytest.mark.parametrize(("name", "fields"), CASES, ids=[f"{name}{'-random' * bool(more)}" for name, more in CASES])
-def test_both_memory_formats_give_the_same_results(name: str, fields: dict[str, Any], storage: Path) -> None:
-    contiguous, last = (outcome(storage, name, form, **fields) for form in ("contiguous", "channels_last"))
-    strides = {value.stride() for _, value in leaves(last["net"]["model"]) if value.dim() == 4}
-    assert any(stride[1] == 1 and stride[3] > 1 for stride in strides), "nothing lies channels last"
+def test_every_method_is_among_them() -> None:
+    assert {fields["method"] for fields in CASES.values()} == set(METHODS)
+    assert {f"{name}:score_init={how}" for name in ("bip", "hydra") for how in ("random", "alias")} < CASES.keys()
+
+
+@pytest.mark.parametrize("fields", CASES.values(), ids=CASES)
+def test_both_memory_formats_give_the_same_results(fields: dict[str, Any], storage: Path) -> None:
+    contiguous, last = (outcome(storage, fields, form) for form in ("contiguous", "channels_last"))
+    assert lies_channels_last(last)
     assert_agree(contiguous, last)
 
 
@@ -93,3 +108,17 @@ def test_a_dimension_of_one_entry_has_no_order() -> None:
     square = torch.empty(4, 3, 2, 2)
     assert lie_alike(square, square.clone())
     assert not lie_alike(square, square.to(memory_format=LAST))
+
+
+def test_a_segment_of_a_population_goes_on_alike_in_both_formats(tmp_path: Path) -> None:
+    found = []
+    for memory_format in ("contiguous", "channels_last"):
+        prune = {"epochs": 2, "batch_size": 128, "schedule": "constant", "lr": 0.1}
+        first = config_of("bip", precision="float64", memory_format=memory_format, prune=prune, until_epoch=1)
+        second = segments.child(first, {"prune.lr": 0.05}, 2)
+        for config in (first, second):
+            assert run_in(tmp_path / memory_format, config).status == "complete"
+        folder = folder_of(second, tmp_path / memory_format)
+        found.append({"rows": timeless(rows_of(folder)), "net": checkpoint_of(folder)["net"]})
+    assert lies_channels_last(found[1])
+    assert_agree(*found)

@@ -139,6 +139,11 @@ def run_episode(bench: Bench, episode: Episode, should_stop: Callable[[], bool],
     Raises:
         Preempted: ``should_stop`` returned True between two epochs.
     """
+    with bench.copy.arithmetic():  # it may be another process than the trial's
+        return _run_episode(bench, episode, should_stop, keep)
+
+
+def _run_episode(bench: Bench, episode: Episode, should_stop: Callable[[], bool], keep: bool) -> EpisodeOutcome:
     began, recipe = time.monotonic(), bench.recipe
     restored = bench.regrown(episode)
     net = restored.net
