@@ -245,7 +245,9 @@ def test_switches_are_restored(way: str) -> None:
         switches = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
         return (*switches, torch.are_deterministic_algorithms_enabled())
 
-    before = state()
-    with switched(SWITCHES[way]):
-        assert (state() == before) == (not SWITCHES[way])
+    before, asked = state(), SWITCHES[way]
+    with switched(torch.device("cuda"), asked):
+        tf32, deterministic = asked.get("tf32", False), asked.get("deterministic", False)
+        benchmark = asked.get("benchmark", not deterministic)
+        assert state() == (deterministic, benchmark, tf32, tf32, deterministic)
     assert state() == before

@@ -83,17 +83,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _here(given: argparse.Namespace) -> int:
+    """Run some sections, or a worker of one, in this process, with torch's switches as trials set them."""
     import torch
 
+    from benchmarks.gpu.product import arithmetic
+
+    torch.set_num_threads(1)
+    with arithmetic(given.device):
+        return _work(given) if given.worker else _run(given)
+
+
+def _work(given: argparse.Namespace) -> int:
+    from benchmarks.gpu.sections.processes import work
+
+    work(given.worker, given.device)
+    return 0
+
+
+def _run(given: argparse.Namespace) -> int:
     from benchmarks.gpu.check import Check
     from benchmarks.gpu.measuring import Card
 
-    torch.set_num_threads(1)
-    if given.worker:
-        from benchmarks.gpu.sections.processes import work
-
-        work(given.worker, given.device)
-        return 0
     before = read_results(given.out)
     check = Check(Card(given.device), given.seconds, given.out, given.names, given.data, before)
     for section in given.sections:

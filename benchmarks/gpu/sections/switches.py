@@ -1,25 +1,27 @@
-"""Section ``switches``: what torch's global switches cost a dense step: deterministic, TF32, cudnn.benchmark."""
+"""Section ``switches``: what the fields ``deterministic`` and ``tf32`` and ``cudnn.benchmark`` cost a dense step."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 
 from benchmarks.gpu.check import Check, Result
 from benchmarks.gpu.measuring import Captured, Card
+from benchmarks.gpu.product import arithmetic
 from benchmarks.gpu.steps import Shape, Step, batch_size, new_step
 
 MODEL = "resnet20s"
 
 WAYS: dict[str, dict[str, bool]] = {
-    "as torch sets them": {},
+    "as trials": {},
     "deterministic": {"deterministic": True},
-    "cudnn.benchmark": {"benchmark": True},
-    "float32, TF32 off": {"float32": True, "tf32": False},
-    "float32, TF32 on": {"float32": True, "tf32": True},
-    "float32, TF32 off, cudnn.benchmark": {"float32": True, "tf32": False, "benchmark": True},
+    "without cudnn.benchmark": {"benchmark": False},
+    "float32": {"float32": True},
+    "float32, tf32": {"float32": True, "tf32": True},
+    "float32, without cudnn.benchmark": {"float32": True, "benchmark": False},
 }
 """By name, the switches; ``float32`` trains in float32 instead of with bfloat16 autocast."""
 
@@ -29,10 +31,10 @@ def switches(check: Check, result: Result) -> None:
     for name, way in WAYS.items():
         if check.has(5.0, result, name):
             result[name] = {}
-            with switched(way):
-                check.attempt(result[name], "eager_ms", lambda way=way: _eager(check.card, way))
+            with switched(check.device, way):
+                check.attempt(result[name], "eager_ms", partial(_eager, check.card, way))
                 if check.card.is_cuda:
-                    check.attempt(result[name], "graph_ms", lambda way=way: _graph(check.card, way))
+                    check.attempt(result[name], "graph_ms", partial(_graph, check.card, way))
 
 
 def _step(card: Card, way: dict[str, bool]) -> Step:
@@ -50,23 +52,13 @@ def _graph(card: Card, way: dict[str, bool]) -> float:
 
 
 @contextmanager
-def switched(way: dict[str, bool]) -> Iterator[None]:
-    """Set torch's global switches, and restore them at the end."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    fills = torch.utils.deterministic.fill_uninitialized_memory
-    try:
-        torch.utils.deterministic.fill_uninitialized_memory = False  # it costs a kernel for each new tensor
+def switched(device: torch.device, way: dict[str, bool]) -> Iterator[None]:
+    """Set torch's switches as a trial does, and ``cudnn.benchmark`` otherwise; give back the former ones at the end."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark
+    with arithmetic(device, tf32=way.get("tf32", False), deterministic=way.get("deterministic", False)):
         cudnn.benchmark = way.get("benchmark", cudnn.benchmark)
-        cudnn.deterministic = way.get("deterministic", cudnn.deterministic)
-        cudnn.allow_tf32 = way.get("tf32", cudnn.allow_tf32)
-        matmul.allow_tf32 = way.get("tf32", matmul.allow_tf32)
-        if way.get("deterministic"):
-            torch.use_deterministic_algorithms(True, warn_only=True)  # without an environment variable cuBLAS warns
-        yield
-    finally:
-        cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-        torch.utils.deterministic.fill_uninitialized_memory = fills
+        try:
+            yield
+        finally:
+            cudnn.benchmark = before
