@@ -44,7 +44,7 @@ def test_every_section_runs_on_a_cpu_but_those_for_cuda(whole: tuple[dict[str, A
     results, page = whole
     assert list(found(results, "error")) == []
     assert [name for name in results if name in {section.name for section in SECTIONS}] == [s.name for s in SECTIONS]
-    skipped = {f"smoke / {method} {what}" for method in SSIM for what in (*_ways(results, method), "resumed")}
+    skipped = {f"smoke / {method} {what}" for method in SSIM for what in _ways(results, method)}
     skipped |= {"epoch / CIFAR-10", *ON_CUDA}
     assert {where for where, why in found(results, "skipped") if why != "this stage is not captured"} == skipped
     assert f"torch {results['machine']['torch']}" in page
@@ -62,9 +62,11 @@ def test_every_method_runs_and_resumes(whole: tuple[dict[str, Any], str]) -> Non
         (way,) = _ways(whole[0], method) - {"resumed", "once", "again", "random contiguous", "random channels_last"}
         ways.add(way)
         assert smoke[f"{method} {way}"]["status"] == "complete"
+        if way != "bf16":
+            continue
         after = smoke[f"{method} resumed"]
         assert (after["status"], after["as undisturbed"]) == ("complete", True), method
-        assert after["first"] == ("complete" if method == "dwp" else "preempted"), "dwp has no moment to ask in"
+        assert after["first"] == "preempted"
     assert ways == {"bf16", "float32", "float64"}
     assert smoke["same seed twice is the same"] is True
 

@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.gpu.check import Check, Result
 from benchmarks.gpu.product import DATASETS, Arrays, RawData, load_data, raw_data
 
-FEW = 160
+FEW = 96
 """Training images of an epoch on a CPU."""
 
 NOISE = "noise"

@@ -1,7 +1,8 @@
 """Section ``counts``: operators, floating-point operations and bytes of a step, counted on the CPU.
 
 No device computes anything here, so the figures are the same on every machine. Operators do not depend on the size of
-a batch; operations and bytes grow with it along a straight line, which two small batches determine.
+a batch; operations and bytes grow with it along a straight line, which two small batches determine. Steps that select
+masks (BiP, HYDRA) do so layer by layer on a CPU, with more operators than on a GPU.
 """
 
 from __future__ import annotations
