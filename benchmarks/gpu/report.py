@@ -119,8 +119,8 @@ def _details(results: Results) -> dict[str, list[str]]:
     return {
         "Trials (section smoke)": _smoke(results),
         "Waits, operators and kernels of a step, resnet20s": table(
-            ("step", "waits in 5 steps", "reads in 5 steps", "where", "operators, CPU", "÷ dense", "GFLOP", "MB", "kernels",
-             "ms on the device"),
+            ("step", "waits in 5 steps", "reads in 5 steps", "where", "operators, CPU", "÷ dense", "GFLOP", "MB",
+             "kernels", "ms on the device"),
             _waits(results),
         ),
         "What the device's time goes to, a dense step": table(
