@@ -105,7 +105,13 @@ def growing(kind: str, pattern: GroupPattern) -> Callable[[], object]:
     stage.attach(net)
     stage.begin_epoch(0)
     data = batch(0)
-    return lambda: [stage.step(data) for _ in range(5)]
+
+    def run() -> None:
+        for _ in range(5):
+            stage.prepare()
+            stage.step(data)
+
+    return run
 
 
 def five(step: Callable[[], object]) -> Callable[[], object]:

@@ -14,7 +14,20 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-WAITS = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default}
+WAITS = {
+    torch.ops.aten._local_scalar_dense.default,
+    torch.ops.aten.nonzero.default,
+    torch.ops.aten.masked_select.default,
+    torch.ops.aten.lift_fresh.default,  # of torch.tensor(), which copies from the host
+}
+_INDEXING = {torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default, torch.ops.aten.index_put.default}
+
+
+def refuse_waiting(func: Any, args: Any, kwargs: Any) -> None:
+    """Raise RuntimeError if an operator would wait for a GPU."""
+    indices = tree_leaves((args[1:2], kwargs.get("indices"))) if func in _INDEXING else []
+    if func in WAITS or any(isinstance(index, Tensor) and index.dtype == torch.bool for index in indices):
+        raise RuntimeError(f"{func} waits for the device")
 
 
 class RecordedGraph:
@@ -55,8 +68,7 @@ class Recorder(TorchDispatchMode):
         self.own: dict[int, torch.UntypedStorage] = {}  # allocated while recording, and kept alive
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in WAITS:
-            raise RuntimeError(f"{func} waits for the device")
+        refuse_waiting(func, args, kwargs or {})
         for tensor in tree_leaves((args, kwargs)):
             if isinstance(tensor, Tensor):
                 self._keep(tensor.untyped_storage())

@@ -11,6 +11,7 @@ Steps to which batches were copied ran on one H200 (torch 2.11): ten replays gav
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
@@ -20,6 +21,7 @@ from torch import Tensor
 from trials.config.trial_config import TrialConfig
 from trials.data.loader import Batch, FixedBatches, Loader
 from trials.methods.base import Stage
+from trials.sparsity.backward import BackwardPruner
 from trials.training import graphs
 from trials.training.evaluation import Totals
 from trials.training.net import Net
@@ -67,10 +69,10 @@ class Epoch:
 
 
 class Eager:
-    """Runs a stage's steps operator by operator, and adds to ``totals``."""
+    """Runs a stage's steps operator by operator, and adds to ``totals``. ``pruner``: of the stage's backward passes."""
 
-    def __init__(self, stage: Stage, totals: Totals) -> None:
-        self.stage, self.totals = stage, totals
+    def __init__(self, stage: Stage, totals: Totals, pruner: BackwardPruner | None = None) -> None:
+        self.stage, self.totals, self.pruner = stage, totals, pruner
 
     def epoch(self, epoch: Epoch) -> Iterator[None]:
         """Run the steps of an epoch, one per item."""
@@ -80,8 +82,14 @@ class Eager:
 
     def step(self, *batches: Batch) -> None:
         """Run one step on these batches."""
-        self.stage.prepare()
+        self._prepare()
         self._run(batches)
+
+    def _prepare(self) -> bool:
+        """Do the host's work before a step; return whether the step is the same program as the last one."""
+        if self.pruner is not None:
+            self.pruner.prepare()
+        return self.stage.prepare()
 
     def _run(self, batches: Sequence[Batch]) -> None:
         images = len(batches[0][1]) if batches else 0
@@ -104,8 +112,9 @@ class Captured(Eager):
         totals: Totals,
         graph: graphs.Graph,
         warn: Callable[[str], None] = lambda text: None,
+        pruner: BackwardPruner | None = None,
     ) -> None:
-        super().__init__(stage, totals)
+        super().__init__(stage, totals, pruner)
         self.net, self.graph, self.warn = net, graph, warn
         self.cutters: list[FixedBatches] = []
         self.inputs: list[Batch] = []
@@ -150,7 +159,7 @@ class Captured(Eager):
 
     def _advance(self, function: Callable[[], None], images: int) -> None:
         """Run one step of ``images`` images, by a replay if possible, and count on the host what a replay does not."""
-        same = self.stage.prepare()
+        same = self._prepare()
         if self.program is None:
             self.program = self._program(function, self.graph)
         elif not same:
@@ -168,7 +177,13 @@ class Captured(Eager):
             self._images = self.net.work.gradient_evaluations - before
 
         name = f"a step of stage {self.stage.name}"
-        return graphs.Program(counted, graph, name, recording=self.net.recorded, warn=self.warn)
+        return graphs.Program(counted, graph, name, recording=self._recorded, warn=self.warn)
+
+    @contextmanager
+    def _recorded(self) -> Iterator[None]:
+        """Within it, a step is recorded: what the host counts of its passes is not counted."""
+        with self.net.recorded(), nullcontext() if self.pruner is None else self.pruner.uncounted():
+            yield
 
 
 def stepper(
@@ -177,15 +192,17 @@ def stepper(
     config: TrialConfig,
     warn: Callable[[str], None] = lambda text: None,
     totals: Totals | None = None,
+    pruner: BackwardPruner | None = None,
 ) -> Eager:
     """Return what runs a stage's steps, for a stage that is attached and has loaded its state.
 
     Call it again whenever the stage is attached again. Steps run eagerly if the config turns off ``capture``, if the
-    stage does not support it or has no batches, if its backward passes are pruned, and on devices other than CUDA.
-    ``totals``: the sums to which steps add.
+    stage or the ``pruner`` of its backward passes does not support it, if it has no batches, and on devices other than
+    CUDA. ``totals``: the sums to which steps add.
     """
     totals = totals or Totals.zero(net.device)
-    if not config.capture or not stage.captures or not stage.streams or stage.recipe.backward is not None:
-        return Eager(stage, totals)
+    fixed = stage.recipe.backward is None or (pruner is not None and pruner.captures(len(stage.streams)))
+    if not config.capture or not stage.captures or not stage.streams or not fixed:
+        return Eager(stage, totals, pruner)
     graph = graphs.graph_for(net.device)
-    return Eager(stage, totals) if graph is None else Captured(stage, net, totals, graph, warn)
+    return Eager(stage, totals, pruner) if graph is None else Captured(stage, net, totals, graph, warn, pruner)

@@ -50,6 +50,22 @@ def sparsity_loss(r: Tensor, n: Tensor, *, starget: float, lv: float, mode: str)
     return lv * (missing.square() if mode == "adaptive" else missing.relu())
 
 
+def sparsity_loss_gradient(r: Tensor, share: Tensor, *, starget: float, lv: float, mode: str) -> tuple[Tensor, Tensor]:
+    """The sparsity loss and its gradient for r, [L], in fewer operators than autograd takes.
+
+    ``share``: n / sum n, per layer; other arguments as of :func:`sparsity_loss`. ds/dr = sqrt(2/pi) exp(-r^2 / 2).
+    """
+    s, slope = torch.erf(r * math.sqrt(0.5)), torch.exp(r.square() * -0.5)
+    scale = lv * math.sqrt(2 / math.pi)
+    if mode == "fixed":
+        over = s - starget
+        return over.square().mean() * lv, over * slope * (2 * scale / len(r))
+    missing = starget - share.dot(s)
+    if mode == "adaptive":
+        return missing.square() * lv, share * slope * (missing * (-2 * scale))
+    return missing.relu() * lv, share * slope * (missing > 0) * -scale
+
+
 def cut(r: Tensor, sigma: Tensor) -> Tensor:
     """t = clamp(r, 0, 5) sigma + eps, per layer [L]."""
     return r.detach().clamp(0, MOST) * sigma + EPS

@@ -14,7 +14,8 @@ the forward pass and saved beside W.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -109,11 +110,18 @@ class BackwardPruner:
 
     It replaces only the layers' ``forward``: modules, parameters, hooks and tied weights are unchanged, and passes
     without gradients run the original forward. As a context manager, it removes itself on exit.
+
+    Candidates are due for selection before the first forward pass with gradients, and before every ``refresh_every``-th
+    after it. :meth:`prepare` selects them on the host before a step; those that fall due within a step, or without
+    :meth:`prepare`, are selected right before the forward pass.
     """
 
     def __init__(self, model: nn.Module, config: BackwardConfig | None, generators: Generators) -> None:
         self.config = config
-        self.forwards = 0
+        self._forwards = 0
+        self._in_step = self._per_step = 0
+        self._prepared = False
+        self._refreshed: int | None = None
         self.kept: dict[str, Tensor] = {}
         self.layers: dict[str, nn.Conv2d | nn.Linear] = {}
         self.generators: dict[str, torch.Generator] = {}
@@ -158,16 +166,56 @@ class BackwardPruner:
 
     def _hold(self, kept: Mapping[str, Tensor]) -> None:
         self.kept = dict(kept)
-        self._held = {name: beside(self.layers[name].weight, mask) for name, mask in kept.items()}
+        if self._held.keys() != kept.keys():
+            self._held = {name: beside(self.layers[name].weight, mask) for name, mask in kept.items()}
+        for name, mask in kept.items():  # in place: a captured step reads the tensors that it was captured with
+            self._held[name].copy_(mask)
+
+    @property
+    def forwards(self) -> int:
+        """Number of forward passes with gradients so far, replayed ones included."""
+        replayed = self._prepared and not self._in_step
+        return self._forwards + (self._per_step if replayed else 0)
+
+    def captures(self, forwards: int) -> bool:
+        """Whether a step with so many forward passes with gradients does the same operations every time.
+
+        Not with ``p_bern`` below 1, which draws from generators that no graph knows, nor if candidates fall due within
+        a step. Without a config there is nothing to do.
+        """
+        if self.config is None:
+            return True
+        return self.config.p_bern == 1 and self.config.refresh_every % forwards == 0
+
+    def prepare(self) -> None:
+        """Do the host's work before a step: count the forward passes of the last step, select candidates if due."""
+        if self.config is None:
+            return
+        self._forwards, self._per_step = self.forwards, self._in_step or self._per_step
+        self._prepared, self._in_step = False, 0
+        self._refresh_if_due()
+        self._prepared = True
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Within it forward passes are not counted, as where a step is recorded to be replayed."""
+        before = self._forwards, self._in_step
+        yield
+        self._forwards, self._in_step = before
+
+    def _refresh_if_due(self) -> None:
+        assert self.config is not None
+        every, done = self.config.refresh_every, self._forwards
+        if self._refreshed != done and (not done or (every and done % every == 0)):
+            self.refresh()
+        self._refreshed = done
 
     def _before_forward(self, _model: nn.Module, _inputs: Any) -> None:
         if not torch.is_grad_enabled():
             return
-        assert self.config is not None
-        every = self.config.refresh_every
-        if not self.forwards or (every and self.forwards % every == 0):
-            self.refresh()
-        self.forwards += 1
+        self._in_step += 1
+        self._refresh_if_due()
+        self._forwards += 1
 
     def _forward(self, name: str, module: nn.Conv2d | nn.Linear, x: Tensor) -> Tensor:
         if not (torch.is_grad_enabled() and x.requires_grad):
@@ -203,7 +251,7 @@ class BackwardPruner:
         """Restore the state that :meth:`state_dict` returned; nothing without a config."""
         if self.config is None:
             return
-        self.forwards = state["forwards"]
+        self._forwards, self._prepared, self._refreshed = state["forwards"], False, None
         self._hold({name: mask.to(self.layers[name].weight.device) for name, mask in state["kept"].items()})
         for name, generator in self.generators.items():
             generator.set_state(state["generators"][name])

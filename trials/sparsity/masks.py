@@ -13,6 +13,7 @@ from trials.sparsity.distributions import Count, Distribution, Layer, Pool
 from trials.sparsity.patterns import Pattern
 from trials.sparsity.scores import Score
 from trials.sparsity.select import select, select_each
+from trials.sparsity.select_wide import RowMajor
 
 Masks = dict[str, Tensor]
 
@@ -37,6 +38,7 @@ def build_masks(
     within: Mapping[str, Tensor] | None = None,
     absolute: bool = False,
     count: Count | None = None,
+    row_major: RowMajor | None = None,
 ) -> Masks:
     """Return masks of exactly the requested density, by scores of single weights. Units are ranked by their norms.
 
@@ -49,6 +51,7 @@ def build_masks(
         within: current masks; masked weights stay masked, and a unit is left if any of its weights is.
         absolute: rank by absolute scores. Norms of units are the same either way.
         count: rounds as a released code does; None keeps ``nearest_count(density, units)`` of all units together.
+        row_major: of the scores, for one pool of single weights (see :func:`trials.sparsity.select.select`).
 
     Raises:
         ValueError: ``within`` is given with ``absolute``, or the distribution has no such division.
@@ -63,6 +66,7 @@ def build_masks(
         lambda layers: _pools(distribution, layers, density, count),
         within=within,
         absolute=absolute,
+        row_major=row_major,
     )
 
 
@@ -110,6 +114,7 @@ def _of_units(
     within: Mapping[str, Tensor] | None = None,
     absolute: bool = False,
     of_dense: bool = False,
+    row_major: RowMajor | None = None,
 ) -> Masks:
     """Return masks that keep the units with the highest scores, as many as ``divide`` says of each pool of layers."""
     names, scores = list(units), list(units.values())
@@ -125,23 +130,25 @@ def _of_units(
             Layer(score.numel() if of_dense else size, score.numel(), shapes[name], size)
             for name, size, score in zip(names, sizes, scores, strict=True)
         )
-        kept = _selected(scores, divide(layers), absolute)
+        kept = _selected(scores, divide(layers), absolute, row_major)
     masks = {name: pattern.expand(kept[i], shapes[name]) for i, name in enumerate(names)}
     if within is None or (pattern.of_single_weights and pattern.choose is None):
         return masks
     return {name: mask & within[name] for name, mask in masks.items()}
 
 
-def _selected(scores: Sequence[Tensor], pools: Sequence[Pool], absolute: bool) -> dict[int, Tensor]:
+def _selected(
+    scores: Sequence[Tensor], pools: Sequence[Pool], absolute: bool, row_major: RowMajor | None
+) -> dict[int, Tensor]:
     """Return the unit masks of all layers, by position."""
     alone = [pool for pool in pools if len(pool.layers) == 1]
     each = select_each([scores[pool.layers[0]] for pool in alone], [pool.keep for pool in alone], absolute=absolute)
     kept = dict(zip((pool.layers[0] for pool in alone), each, strict=True))
     for pool in pools:
         if len(pool.layers) != 1:
-            kept |= zip(
-                pool.layers, select([scores[i] for i in pool.layers], pool.keep, absolute=absolute), strict=True
-            )
+            among = [scores[i] for i in pool.layers]
+            whole = row_major if len(among) == len(scores) else None
+            kept |= zip(pool.layers, select(among, pool.keep, absolute=absolute, row_major=whole), strict=True)
     return kept
 
 

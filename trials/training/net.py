@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 from trials.compact import Kept, cut_tensors, kept_rows, shrink
 from trials.data import Batch
+from trials.training import launches
 from trials.training.at_once import cast_at_once, counters_at_once
-from trials.training.strides import beside
+from trials.training.strides import beside, stretches
 from trials.training.work import WorkDone
 
 __all__ = ["Batch", "Net"]
@@ -25,7 +26,6 @@ class Net:
     """A model, its masks and its snapshots; the model's parameters are the effective (masked) weights.
 
     Attributes:
-        masks: bool, by weight name; weights that are masked off are exactly zero. Empty for a dense network.
         snapshots: state dicts by name, e.g. of an early epoch to rewind to.
         picked: groups that a stage has chosen to remove (see trials/methods/greg/groups.py): bool, by weight name.
         start_density: share of the prunable weights that the network had when the trial began; 1 without a mask.
@@ -35,7 +35,7 @@ class Net:
 
     def __init__(self, model: nn.Module, *, autocast: bool = False, compile_forward: bool = False) -> None:
         self.model = model
-        self.masks: dict[str, Tensor] = {}
+        self._masks: dict[str, Tensor] | None = {}
         self.snapshots: dict[str, dict[str, Tensor]] = {}
         self.picked: dict[str, Tensor] = {}
         self.kept: Kept = {}
@@ -47,6 +47,16 @@ class Net:
         self._casts_at_once = False
         self._multipliers: dict[str, Tensor] = {}
         self._parameters = dict(model.named_parameters())
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """bool, by weight name; weights that are masked off are exactly zero. Empty for a dense network.
+
+        After :meth:`update_masks` they are made anew at each call, because steps read and write multipliers only.
+        """
+        if self._masks is None:
+            return {name: multiplier.bool().contiguous() for name, multiplier in self._multipliers.items()}
+        return self._masks
 
     @property
     def device(self) -> torch.device:
@@ -92,35 +102,49 @@ class Net:
 
     def mask_gradients(self) -> None:
         """Multiply the gradients of masked weights by their masks, so that an optimiser keeps those weights at zero."""
-        for name, multiplier in self._multipliers.items():
+        gradients = []
+        for name in self._multipliers:
             gradient = self._parameters[name].grad
             assert gradient is not None
-            gradient.mul_(multiplier)
+            gradients.append(gradient)
+        if gradients:
+            torch._foreach_mul_(gradients, list(self._multipliers.values()))
 
     def set_masks(self, masks: Mapping[str, Tensor], latent: Mapping[str, Tensor] | None = None) -> None:
         """Replace the masks and apply them: the model's weights become mask times ``latent``, or times themselves."""
-        self.masks = dict(masks)
-        self._multipliers = {name: beside(self._parameters[name], mask) for name, mask in self.masks.items()}
+        self._masks = dict(masks)
+        self._multipliers = {name: beside(self._parameters[name], mask) for name, mask in masks.items()}
         self.project(latent or self._parameters)
 
     def update_masks(self, masks: Mapping[str, Tensor], latent: Mapping[str, Tensor]) -> None:
-        """Like :meth:`set_masks`, but write into the existing mask tensors if they have the same names.
+        """Like :meth:`set_masks`, but write into the existing tensors if they have the same names.
 
         For steps that change masks: a captured CUDA graph always reads the tensors that existed at its capture.
         """
-        if masks.keys() != self.masks.keys():
+        if masks.keys() != self._multipliers.keys():
             self.set_masks(masks, latent)
             return
-        for name, mask in masks.items():
-            self.masks[name].copy_(mask)
-            self._multipliers[name].copy_(mask)
-        self.project(latent)
+        self._masks = None
+        if launches.few_launches(self.device):
+            if masks:
+                torch._foreach_copy_(list(self._multipliers.values()), [masks[name] for name in self._multipliers])
+            self.project(latent)
+            return
+        for name, multiplier in self._multipliers.items():
+            each = stretches(self._parameters[name].detach(), multiplier, masks[name], latent[name].detach())
+            for weight, own, mask, values in each:
+                torch.mul(values, own.copy_(mask), out=weight)
 
+    @torch.no_grad()
     def project(self, latent: Mapping[str, Tensor]) -> None:
         """Set the model's masked weights to mask times ``latent``."""
-        with torch.no_grad():
-            for name, multiplier in self._multipliers.items():
-                torch.mul(latent[name], multiplier, out=self._parameters[name])
+        if self._multipliers and launches.few_launches(self.device):
+            names, multipliers = list(self._multipliers), list(self._multipliers.values())
+            effective = torch._foreach_mul([latent[name] for name in names], multipliers)
+            torch._foreach_copy_([self._parameters[name] for name in names], effective)
+            return
+        for name, multiplier in self._multipliers.items():
+            torch.mul(latent[name], multiplier, out=self._parameters[name])
 
     def multipliers(self) -> dict[str, Tensor]:
         """Return the masks in their weights' dtype and strides.

@@ -5,7 +5,6 @@ The tests use a graph that records operators on the CPU (see recorded_graph.py),
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,13 +28,13 @@ from trials.models import MODELS, build
 from trials.running import progress
 from trials.running.captured import Captured, Eager, stepper
 from trials.training import graphs as graphs_file
+from trials.training import launches
 from trials.training.evaluation import Totals
 from trials.training.graphs import WARM_UP, CudaGraph, graph_for
 from trials.training.net import Net
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
-SELECT_FILE = importlib.import_module("trials.sparsity.select")  # trials.sparsity.select is the function
 BATCH = 64
 FULL = 5
 """Full batches of ``few_digits`` in an epoch: 360 images in batches of 64. 40 images remain."""
@@ -48,10 +47,10 @@ CAPTURES = {
     "drop.DropThenTrain": True,
     "dwp.Transfer": True,  # it has no steps
     "finetune.FinetuneStage": True,
-    "finetuning.FinetuneRegrown": False,
+    "finetuning.FinetuneRegrown": True,
     "finetuning.TrainUnderCut": True,
-    "greg1.Greg1Stage": False,
-    "greg2.Greg2Stage": False,
+    "greg1.Greg1Stage": True,
+    "greg2.Greg2Stage": True,
     "hydra.TrainScores": True,
     "imp.ImpLevel": True,
     "l1.PickAndRemove": True,
@@ -72,7 +71,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> list[RecordedGraph]:
-    """Captures steps on the CPU, with selections that read no number there, as on a GPU; lists the graphs made."""
+    """Captures steps on the CPU, with the branches that a GPU takes there; lists the graphs made."""
     made: list[RecordedGraph] = []
 
     def graph(device: torch.device) -> RecordedGraph:
@@ -80,7 +79,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[RecordedGraph]:
         return made[-1]
 
     monkeypatch.setattr(graphs_file, "graph_for", graph)
-    monkeypatch.setattr(SELECT_FILE, "_by_layer", lambda scores: False)
+    monkeypatch.setattr(launches, "few_launches", lambda device: True)
     return made
 
 
@@ -95,7 +94,12 @@ def config(name: str, **fields: Any) -> TrialConfig:
     return config_of(name, **{key: {**value, "batch_size": BATCH} for key, value in recipes.items()}, **fields)
 
 
+LONGER = {"update_reg_interval": 3, "reg_granularity_prune": 0.2, "stabilize_reg_interval": 8}
+LONGER |= {"prune": {"batch_size": BATCH}}
+"""GReg's penalty in steps enough to be captured: it updates within replays and ends within an epoch."""
+
 CASES: list[tuple[str, dict[str, Any]]] = [
+    *((name, LONGER) for name in ("greg1", "greg1-weight-original", "greg2-channel")),
     *((name, {}) for name in ("dense", "one_shot", "imp-weights", "bip", "bip-channel", "bip-both", "hydra")),
     *((name, {}) for name in ("hydra-filter-original", "prune_iterative", "finetune", "adaptive_sparsity", "l1")),
     *((name, {}) for name in ("adaptive_sparsity-fixed", "adaptive_sparsity-cut", "one_shot-nm", "bip-nm", "hydra-nm")),
@@ -173,7 +177,7 @@ def test_what_a_captured_step_reads_stays_where_it_is(
     def note(self: Captured, function: Callable[[], None], images: int) -> None:
         original(self, function, images)
         if self.program is not None and self.program.captured:
-            state = (self.net.model.state_dict(), self.net.masks, self.net.multipliers(), self.stage.state_dict())
+            state = (self.net.model.state_dict(), self.net.multipliers(), self.stage.state_dict())
             cut = [vars(cutter) for cutter in self.cutters]
             tensors = [x for x in tree_leaves((state, vars(self.totals), cut)) if isinstance(x, Tensor)]
             seen.setdefault(id(self.program), set()).add(tuple(x.data_ptr() for x in tensors))
@@ -355,7 +359,6 @@ def made(content: dict[str, Any], graphs: list[RecordedGraph]) -> Eager:
     [
         {"capture": False},
         {"train": {"backward": {"p_prune": 0.5}}},
-        {"method": "greg1", "stage_pr": 0.5},
         {"method": "bip", "density": 0.2, "optimizers": "shared"},
         {"method": "oracle", "stage_pr": {"0": 0.1}},
     ],

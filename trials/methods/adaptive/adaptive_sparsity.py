@@ -174,6 +174,7 @@ class TrainWithThresholds(Stage):
     def __init__(self, config: AdaptiveSparsityConfig) -> None:
         super().__init__("train", config.train)
         self.config = config
+        self._aim: dict[str, Any] = {name: getattr(config, name) for name in ("starget", "lv", "mode")}
         self.layers = Thresholded({}, 0.0)
         self.net: Net | None = None
 
@@ -224,18 +225,19 @@ class TrainWithThresholds(Stage):
     def backward(self, net: Net, batch: Batch) -> tuple[Tensor, Tensor]:
         """Backpropagate cross-entropy plus sparsity loss; return the total loss and the number of correct images."""
         net.model.zero_grad(set_to_none=True)
-        self.threshold_sgd.zero_grad()
+        self.layers.r.grad = None
         loss, correct = net.loss(*batch)
-        if self.config.trainable:
+        if self.config.trainable and self.layers.rows is None:
             loss = loss + self.sparsity_loss()
         torch.autograd.backward(loss)
+        if self.config.trainable and self.layers.rows is not None:
+            loss = loss.detach() + self.layers.take_sparsity_gradient(**self._aim)
         net.work.add(len(batch[1]))
         self.layers.pass_through(self.parameters, trainable=self.config.trainable)
         return loss.detach(), correct
 
     def sparsity_loss(self) -> Tensor:
-        config = self.config
-        return sparsity_loss(self.layers.r, self.layers.n, starget=config.starget, lv=config.lv, mode=config.mode)
+        return sparsity_loss(self.layers.r, self.layers.n, **self._aim)
 
     def end_epoch(self, net: Net, epoch: int) -> None:
         if self.config.exact_target and epoch + 1 == self.epochs:

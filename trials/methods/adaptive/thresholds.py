@@ -11,11 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trials.sparsity.adaptive import MOST, analytic_sparsity, cut, sparsity_loss, threshold_gradient, threshold_of
+from trials.methods.adaptive.rows import Rows
+from trials.sparsity.adaptive import (
+    MOST,
+    analytic_sparsity,
+    cut,
+    sparsity_loss,
+    sparsity_loss_gradient,
+    threshold_gradient,
+    threshold_of,
+)
 from trials.sparsity.counts import Density
 from trials.sparsity.distributions import DISTRIBUTIONS, Count
 from trials.sparsity.masks import Masks, build_masks
 from trials.sparsity.patterns import PATTERNS
+from trials.training import launches
 
 __all__ = [
     "MOST",
@@ -46,10 +56,28 @@ class Thresholded:
         # the released code rounds r to float32 in float64 networks too
         self.r = torch.full_like(self.n, float(torch.tensor(r, dtype=torch.float32)))
         self.sigma, self.t = torch.zeros_like(self.n), torch.zeros_like(self.n)
+        self.rows: Rows | None = None
+        if self.w and launches.few_launches(like.device):
+            self._lie_in_rows(Rows(list(self.w.values())))
+
+    def _lie_in_rows(self, rows: Rows) -> None:
+        """Keep all latent weights in one matrix, where few operators do what others do layer by layer."""
+        self.rows = rows
+        self.w = dict(zip(self.w, rows.views(rows.values), strict=True))
+        self.share = self.n / self.n.sum()
+        self._less_one = self.n - 1
+        self._products = torch.zeros_like(rows.values)
+        self._pruned = rows.views(self._products)
 
     def centre(self) -> None:
         """w <- w - mean(w); update sigma and t. In place, because a captured step reads fixed memory."""
         with torch.no_grad():
+            if self.rows is not None:
+                mean = self.rows.sums(self.rows.values) / self.n
+                self.rows.values.addcmul_(self.rows.filled, self.rows.spread(mean), value=-1)
+                torch.sqrt(self.rows.sums(self.rows.values.square()) / self._less_one, out=self.sigma)
+                self.t.copy_(cut(self.r, self.sigma))
+                return
             for w in self.w.values():
                 w -= w.mean()
             if self.w:
@@ -58,6 +86,9 @@ class Thresholded:
 
     def masks(self) -> Masks:
         """Masks 1[|w| > t], by weight name."""
+        if self.rows is not None:
+            kept = self.rows.values.abs() > self.rows.spread(self.t)
+            return dict(zip(self.w, self.rows.views(kept), strict=True))
         return {name: w.abs() > t for (name, w), t in zip(self.w.items(), self.t, strict=True)}
 
     def exact_masks(self, density: Density, distribution: str, count: Count | None = None) -> Masks:
@@ -73,15 +104,29 @@ class Thresholded:
     @torch.no_grad()
     def pass_through(self, effective: Mapping[str, Tensor], *, trainable: bool = True) -> None:
         """Set the gradients of w to those of W (``effective``, by name); if trainable, add dL/dr to r's gradient."""
-        pruned = []
         for name, w in self.w.items():
-            w.grad = g = effective[name].grad
-            assert g is not None
-            if trainable:  # w - W is w where it is pruned, and exactly 0 elsewhere
-                pruned.append((w - effective[name]).mul_(g).sum())
-        if pruned:
-            task = threshold_gradient(torch.stack(pruned), self.r, self.sigma, self.t)
+            w.grad = effective[name].grad
+        if self.w and trainable:
+            task = threshold_gradient(self._sums_over_pruned(effective), self.r, self.sigma, self.t)
             self.r.grad = task if self.r.grad is None else self.r.grad + task
+
+    def take_sparsity_gradient(self, *, starget: float, lv: float, mode: str) -> Tensor:
+        """Set r's gradient to that of the sparsity loss; return the loss. For weights that lie in rows."""
+        loss, self.r.grad = sparsity_loss_gradient(self.r.detach(), self.share, starget=starget, lv=lv, mode=mode)
+        return loss
+
+    def _sums_over_pruned(self, effective: Mapping[str, Tensor]) -> Tensor:
+        """Sum of G w over each layer's pruned weights, [L]; w - W is w where it is pruned, and exactly 0 elsewhere."""
+        if self.rows is not None:
+            products = torch._foreach_sub(list(self.w.values()), [effective[name] for name in self.w])
+            torch._foreach_mul_(products, [w.grad for w in self.w.values() if w.grad is not None])
+            torch._foreach_copy_(self._pruned, products)
+            return self.rows.sums(self._products)
+        sums = []
+        for name, w in self.w.items():
+            assert w.grad is not None
+            sums.append((w - effective[name]).mul_(w.grad).sum())
+        return torch.stack(sums)
 
     def analytic_density(self) -> list[float]:
         """d = 1 - s of each layer. Waits for the device."""

@@ -134,7 +134,6 @@ class Bilevel(ScoredStage):
                          in_order=self.shared)  # fmt: skip
         self.upper = Sgd(upper, lr=config.mask_lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay,
                          in_order=self.shared)  # fmt: skip
-        self.implicit_step = self.lower.lr.new_tensor(config.implicit_step)
 
     def _every_tensor(self, net: Net) -> list[Tensor]:
         """All tensors in the released code's order, which matters if a score and its weight share memory."""
@@ -159,8 +158,9 @@ class Bilevel(ScoredStage):
     def step_lower(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """theta <- SGD(theta, m g_V); z <- m theta."""
         loss, correct = self.net.backward(*batch)
-        for theta, s, m, g in self.layers():
-            theta.grad = g.mul_(m)
+        self.net.mask_gradients()  # exactly the scored weights have masks
+        for theta, s, _, g in self.layers():
+            theta.grad = g
             if self.shared and s.grad is not None:  # zero, not None: the lower optimiser still decays s, as released
                 s.grad.zero_()
         self.lower.step()
@@ -173,15 +173,14 @@ class Bilevel(ScoredStage):
     def step_upper(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """s <- SGD(s, G); m <- top(|s|, density); z <- m theta."""
         loss, correct = self.net.backward(*batch)
-        for theta, s, m, g in self.layers():
-            s.grad = self.gradient(g, theta, s, m)
-            # under shared optimisers a zero gradient still applies weight decay and momentum to theta, as released
-            if self.shared:
+        self.set_score_gradients()
+        if self.shared:  # a zero gradient still applies weight decay and momentum to theta, as released
+            for theta in self.theta.values():
                 theta.grad = torch.zeros_like(theta)
         if self.implicit_gradient == "code":  # the released code adds the term to BN's gradients as well
             for parameter in self.norms:
                 assert parameter.grad is not None
-                parameter.grad -= self.implicit_step * parameter.grad.square()
+                parameter.grad -= self.config.implicit_step * parameter.grad.square()
         if self.shared:
             self._hold_others()
         self._redundant_forward(batch)
@@ -195,14 +194,21 @@ class Bilevel(ScoredStage):
         return "none" if self.config.accelerate else str(self.config.implicit_gradient)
 
     def gradient(self, g: Tensor, theta: Tensor, s: Tensor, m: Tensor) -> Tensor:
-        """G of one layer from g = dL/dz, in the layer's shape. Overwrites g."""
+        """G from g = dL/dz, for a layer or a part of one. Overwrites g."""
         if self.implicit_gradient == "paper":
-            step = (m * g).mul_(self.implicit_step)
+            step = (m * g).mul_(self.config.implicit_step)
             return g.mul_(torch.sub(theta, step, out=step)).mul_(s.sign())
         upper = score_gradient(g, theta, s)
         if self.implicit_gradient == "code":
-            upper -= self.implicit_step * upper.square()
+            upper -= self.config.implicit_step * upper.square()
         return upper
+
+    def gradients(self, g: list[Tensor], theta: list[Tensor], s: list[Tensor], m: list[Tensor]) -> None:
+        if self.implicit_gradient == "paper":
+            theta = torch._foreach_addcmul(theta, m, g, value=-self.config.implicit_step)  # type: ignore[assignment]
+        super().gradients(g, theta, s, m)
+        if self.implicit_gradient == "code":
+            torch._foreach_addcmul_(g, g, torch._foreach_neg(g), value=self.config.implicit_step)
 
     def _hold_others(self) -> None:
         """Zero the gradients of parameters that the upper level does not train; they still get decay and momentum."""
@@ -220,7 +226,7 @@ class Bilevel(ScoredStage):
         return {
             "lr": float(self.lower.lr),
             "mask_lr": float(self.upper.lr),
-            "implicit_step": float(self.implicit_step),
+            "implicit_step": self.config.implicit_step,
         }
 
     def state_dict(self) -> dict[str, Any]:

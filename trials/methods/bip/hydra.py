@@ -22,7 +22,7 @@ from trials.data_header import DataHeader
 from trials.methods.asked import AskedShare
 from trials.methods.base import Method, Stage, TrainStage, mutable_of
 from trials.methods.bip.rates import with_corrected_rates
-from trials.methods.bip.scored import ScoredConfig, ScoredStage, released_schedules, score_gradient
+from trials.methods.bip.scored import ScoredConfig, ScoredStage, released_schedules
 from trials.methods.budgets import LeftLayer
 from trials.methods.dense import dense_source
 from trials.training.net import Batch, Net
@@ -71,8 +71,7 @@ class TrainScores(ScoredStage):
 
     def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:
         loss, correct = self.net.backward(*batches[0])
-        for theta, s, _, g in self.layers():
-            s.grad = score_gradient(g, theta, s)
+        self.set_score_gradients()
         self.sgd.step()
         self.update_masks()
         return loss, correct

@@ -32,8 +32,10 @@ from trials.methods.model_facts import facts_of
 from trials.methods.n_of_m import TakesNM
 from trials.methods.rounding import HasRounding, NamedShape, pruned_once, with_pattern
 from trials.sparsity import DISTRIBUTIONS, build_masks, prunable, prunable_by
+from trials.sparsity.select_wide import RowMajor
+from trials.training import launches
 from trials.training.net import Net
-from trials.training.strides import beside
+from trials.training.strides import beside, stretches
 
 RELEASED = "cosine_released"
 
@@ -141,8 +143,11 @@ class ScoredConfig(TakesNM, HasVariant, HasRounding, StartsDense):
         slack = 1 if self.pattern == "weight" or self.rounding == "nearest" else len(weights)
         return share_of(weights, self.density, self.pattern, slack=slack)
 
-    def top(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """m = top(|s|, density), by weight name: global for pattern weight, per layer for filters and channels."""
+    def top(self, scores: Mapping[str, Tensor], row_major: RowMajor | None = None) -> dict[str, Tensor]:
+        """m = top(|s|, density), by weight name: global for pattern weight, per layer for filters and channels.
+
+        ``row_major``: of the scores, see :func:`trials.sparsity.select.select`.
+        """
         return build_masks(
             scores,
             density=self.density,
@@ -150,6 +155,7 @@ class ScoredConfig(TakesNM, HasVariant, HasRounding, StartsDense):
             distribution=DISTRIBUTIONS[self.distribution],
             absolute=True,
             count=self.count,
+            row_major=row_major,
         )
 
 
@@ -185,6 +191,8 @@ class ScoredStage(Stage):
         self.theta = {name: theta[name].detach().clone() for name in weights}
         alias = self.config.score_init == "alias"  # then the score is another tensor on the weight's memory
         self.scores = {n: t.detach() if alias else scores[n].detach().clone() for n, t in self.theta.items()}
+        at_once = launches.few_launches(net.device) and self.config.pattern == "weight"
+        self.row_major = RowMajor.of(list(self.scores.values())) if at_once else None
         self.norms = [p for m in net.model.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()]
         self.others = {name: p for name, p in net.model.named_parameters() if name not in weights}
 
@@ -197,7 +205,29 @@ class ScoredStage(Stage):
 
     def update_masks(self) -> None:
         """m <- top(|s|, density); z <- m theta."""
-        self.net.update_masks(self.config.top(self.scores), self.theta)
+        self.net.update_masks(self.config.top(self.scores, self.row_major), self.theta)
+
+    def set_score_gradients(self) -> None:
+        """Set the scores' gradients from dL/dz, after a backward pass. Overwrites dL/dz."""
+        layers = list(self.layers())
+        if launches.few_launches(self.net.device):
+            every_theta, every_s, every_m, every_g = (list(each) for each in zip(*layers, strict=True))
+            self.gradients(every_g, every_theta, every_s, every_m)
+        else:
+            for layer in layers:
+                for theta, s, m, g in stretches(*layer):
+                    self.gradient(g, theta, s, m)
+        for _, s, _, g in layers:
+            s.grad = g
+
+    def gradient(self, g: Tensor, theta: Tensor, s: Tensor, m: Tensor) -> Tensor:
+        """Return the scores' gradient from g = dL/dz, for a layer or a part of one. Overwrites g."""
+        return score_gradient(g, theta, s)
+
+    def gradients(self, g: list[Tensor], theta: list[Tensor], s: list[Tensor], m: list[Tensor]) -> None:
+        """Like :meth:`gradient`, for all layers in few operators; g becomes the scores' gradients."""
+        torch._foreach_mul_(g, theta)
+        torch._foreach_mul_(g, torch._foreach_sign(s))
 
     def state_dict(self) -> dict[str, Any]:
         return {"theta": self.theta, "scores": self.scores}
@@ -210,7 +240,7 @@ class ScoredStage(Stage):
 
 
 def score_gradient(g: Tensor, theta: Tensor, s: Tensor) -> Tensor:
-    """dL/ds = g theta sign(s). Overwrites g."""
+    """dL/ds = g theta sign(s) of one layer. Overwrites g."""
     return g.mul_(theta).mul_(s.sign())
 
 

@@ -34,6 +34,7 @@ from trials.methods.greg.groups import GroupPattern, group_scores, group_shape, 
 from trials.methods.greg.removal import RemovalMethod
 from trials.methods.greg.removal_config import RemovalConfig
 from trials.sparsity import prunable
+from trials.training import launches
 from trials.training.net import Batch, Net
 from trials.training.optimizers import Sgd
 
@@ -101,7 +102,8 @@ class GrowingLayer:
         picked: iteration of the pick.
         finished: iteration that finished the layer; lambda and R are constant afterwards.
         weight: the layer's parameter; set by :meth:`attach`.
-        reg: lambda as a tensor of the groups' shape; set by :meth:`attach`.
+        reg: lambda as a tensor of the groups' shape, or of the weight's shape and strides; set by :meth:`attach`, then
+            only written into.
     """
 
     count: int
@@ -115,10 +117,12 @@ class GrowingLayer:
     reg: Tensor = field(init=False)
 
     def attach(self, weight: Tensor, pattern: GroupPattern) -> None:
-        """Store the layer's parameter and write lambda into a tensor of the groups' shape."""
+        """Store the layer's parameter and write lambda into a tensor."""
         self.weight = weight
         shape = group_shape(weight, pattern)
-        elementwise = shape == weight.shape  # then reg takes the weight's memory format, too
+        elementwise = shape == weight.shape or launches.few_launches(
+            weight.device
+        )  # one operator adds all layers' penalties
         self.reg = torch.zeros_like(weight.detach()) if elementwise else weight.detach().new_zeros(shape)
         self._write()
 
@@ -152,12 +156,15 @@ class GrowingLayer:
 class Growing(Stage):
     """The prune stage. Subclasses define the update of lambda and fill ``layers`` on entry.
 
+    The host counts and updates lambda before a step; lambda's tensors are written in place.
+
     Attributes:
         layers: layers that lose groups, by weight name, in module order.
-        iteration: t of the next step.
+        iteration: t of the next step to prepare.
         stable_since: iteration whose update finished the last layer; None before.
     """
 
+    captures = True
     config: Any
 
     def __init__(self, config: GrowingConfig) -> None:
@@ -166,6 +173,7 @@ class Growing(Stage):
         self.layers: dict[str, GrowingLayer] = {}
         self.iteration = 0
         self.stable_since: int | None = None
+        self._prepared = False
 
     def attach(self, net: Net) -> None:
         self.net = net
@@ -185,15 +193,23 @@ class Growing(Stage):
         since = self.stable_since
         return since is not None and self.iteration - 1 - since >= self.config.stabilize_reg_interval
 
-    def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:
-        # the update reads the weights as they are before this step, as in the released code
+    def prepare(self) -> bool:
+        # the update reads the weights as they are before the step, as in the released code
         if self.stable_since is None and self.iteration % self.config.update_reg_interval == 0:
             self._update_all()
+        self.iteration += 1
+        self.finished = self._is_stable()
+        self._prepared = True
+        return True
+
+    def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:
+        """Run one step; one that the caller has not prepared prepares itself."""
+        if not self._prepared:
+            self.prepare()
+        self._prepared = False
         loss, correct = self.net.backward(*batches[0])
         self._penalise()
         self.sgd.step()
-        self.iteration += 1
-        self.finished = self._is_stable()
         return loss, correct
 
     def _update_all(self) -> None:
@@ -205,23 +221,22 @@ class Growing(Stage):
     def update(self, growing: Sequence[GrowingLayer]) -> None:
         """Update R and lambda of the unfinished layers and mark those that are finished.
 
-        The only part of a step that waits for the device.
+        Waits for the device once, except with pattern ``weight``.
         """
 
     def _penalise(self) -> None:
         """g <- g + lambda theta; with ``block_loss_grad``, g <- lambda theta."""
-        blocked = self.config.block_loss_grad
-        for weight in self.untouched if blocked else ():
-            assert weight.grad is not None
-            weight.grad.zero_()
         # added to the gradient, not to the loss: no graph for the penalty, and momentum sees it like weight decay
-        for layer in self.layers.values():
-            grad, weight = layer.weight.grad, layer.weight.detach()
-            assert grad is not None
-            if blocked:
-                torch.mul(layer.reg, weight, out=grad)
-            else:
-                grad.addcmul_(layer.reg, weight)
+        layers = self.layers.values()
+        gradients, regs = [_gradient(layer.weight) for layer in layers], [layer.reg for layer in layers]
+        weights = [layer.weight.detach() for layer in layers]
+        if self.config.block_loss_grad:
+            if self.untouched:
+                torch._foreach_zero_([_gradient(weight) for weight in self.untouched])
+            if gradients:
+                torch._foreach_copy_(gradients, torch._foreach_mul(regs, weights))
+        elif gradients:
+            torch._foreach_addcmul_(gradients, regs, weights)
 
     def ratios(self, layers: Sequence[GrowingLayer]) -> Sequence[float | None]:
         """Current r of each layer, with one wait for the device; all None with pattern ``weight``."""
@@ -272,6 +287,11 @@ class Growing(Stage):
         for layer in self.layers.values():
             layer.pruned = None if layer.pruned is None else layer.pruned.to(self.net.device)
         self._hold(self.net)
+
+
+def _gradient(weight: Tensor) -> Tensor:
+    assert weight.grad is not None
+    return weight.grad
 
 
 class GrowingMethod(RemovalMethod):

@@ -142,7 +142,6 @@ class Finetune(Stage):
 class FinetuneRegrown(Finetune):
     """Finetuning in which weights kept before the last regrowth may train slower (see :class:`RegrownRecipe`)."""
 
-    captures = False  # every epoch creates new pace tensors
     recipe: RegrownRecipe
 
     def __init__(self, name: str, recipe: RegrownRecipe, *, level: int = 0) -> None:
@@ -152,17 +151,30 @@ class FinetuneRegrown(Finetune):
         super().attach(net)
         parameters = dict(net.model.named_parameters())
         before = net.snapshots[BEFORE] if self.recipe.regrown != "all" else {}
-        self.old = [(parameters[name], mask) for name, mask in before.items()]
+        self.old = list(before.values())
+        self.weights: list[Tensor] = [parameters[name] for name in before]
+        self.paces = [beside(weight, torch.ones_like(weight)) for weight in self.weights]
+        self.slower = self._was_slower = False
 
     def begin_epoch(self, epoch: int) -> None:
         phase = self.recipe.phase(epoch)
-        pace = {"all": 1.0, "frozen": 0.0, "differential": self.recipe.lr_old / self.recipe.lr}[phase]
-        old = self.old if phase != "all" else []
-        self.paces = [(weight, beside(weight, torch.where(mask, pace, 1.0))) for weight, mask in old]
+        self.slower = bool(self.old) and phase != "all"
+        if self.slower:
+            of_old = 0.0 if phase == "frozen" else self.recipe.lr_old / self.recipe.lr
+            for pace, old in zip(self.paces, self.old, strict=True):
+                pace.copy_(torch.where(old, of_old, 1.0))
+
+    def prepare(self) -> bool:
+        same = super().prepare() and self.slower == self._was_slower
+        self._was_slower = self.slower
+        return same
 
     def move(self) -> None:
-        before = [weight.detach().clone() for weight, _ in self.paces]
+        if not self.slower:
+            super().move()
+            return
+        moved = [weight.detach().clone() for weight in self.weights]
         super().move()
         with torch.no_grad():  # scales the whole step, including weight decay
-            for (weight, pace), was in zip(self.paces, before, strict=True):
-                weight.copy_(torch.lerp(was, weight, pace))
+            torch._foreach_lerp_(moved, self.weights, self.paces)
+            torch._foreach_copy_(self.weights, moved)
