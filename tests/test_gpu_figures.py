@@ -22,6 +22,7 @@ from benchmarks.gpu.sections.switches import WAYS as SWITCHES
 from benchmarks.gpu.sections.switches import switched
 from benchmarks.gpu.steps import KINDS, Shape, new_step, replayed
 from trials.methods.registry import METHODS
+from trials.training import launches
 
 
 @pytest.mark.parametrize(
@@ -51,8 +52,9 @@ def test_reads_of_values_are_counted() -> None:
 
 
 @pytest.mark.parametrize("kind", ["dense", "bip", "backward"])
-def test_two_small_batches_tell_those_of_a_larger_one(kind: str) -> None:
+def test_two_small_batches_tell_those_of_a_larger_one(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = step_counts(kind, "tiny", batch=16)
+    monkeypatch.setattr(launches, "few_launches", lambda device: True)
     step = new_step(kind, "tiny", CPU, shape=Shape(16, autocast=True, channels_last=True))
     step()
     operators, flops = counted(step)

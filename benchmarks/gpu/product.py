@@ -29,6 +29,7 @@ from trials.sparsity.distributions import DISTRIBUTIONS
 from trials.sparsity.masks import build_masks, prunable
 from trials.sparsity.patterns import PATTERNS
 from trials.storage import files
+from trials.training import launches
 from trials.training.arithmetic import arithmetic
 from trials.training.evaluation import Totals, evaluate
 from trials.training.net import Net
@@ -72,6 +73,7 @@ __all__ = [
     "evaluate",
     "files",
     "generator",
+    "launches",
     "load_data",
     "models",
     "parse",

@@ -119,7 +119,7 @@ def _details(results: Results) -> dict[str, list[str]]:
     return {
         "Trials (section smoke)": _smoke(results),
         "Waits, operators and kernels of a step, resnet20s": table(
-            ("step", "waits in 5 steps", "reads in 5 steps", "where", "operators, CPU", "÷ dense", "GFLOP", "MB",
+            ("step", "waits in 5 steps", "reads in 5 steps", "where", "operators", "÷ dense", "GFLOP", "MB",
              "kernels", "ms on the device"),
             _waits(results),
         ),
