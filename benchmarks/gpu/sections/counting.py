@@ -104,8 +104,9 @@ def step_counts(kind: str, model: str, batch: int = BATCH) -> dict[str, Any]:
     """Count a step with bfloat16 autocast in channels last, as trials run it on a GPU.
 
     Returns:
-        ``waits`` (reads of values on the host), ``operators`` (calls), ``operators_by_kind``, ``GFLOP``, ``MB`` (each operator reads its inputs and writes its
-        outputs once), ``MB_by_kind``, ``fused_MB`` (the same of convolutions, matrix products and the optimiser alone).
+        ``waits`` (reads of values on the host), ``operators`` (calls), ``operators_by_kind``, ``GFLOP``, ``MB`` (each
+        operator reads its inputs and writes its outputs once), ``MB_by_kind``, ``fused_MB`` (the same of convolutions,
+        matrix products and the optimiser alone).
     """
     found = []
     with patch.object(launches, "few_launches", lambda device: True):
