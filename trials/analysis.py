@@ -55,7 +55,7 @@ def load_trial(folder: Place, data_dir: str | None = None) -> tuple[TrialConfig,
             f"{folder.name} was trained on {config.dataset} with fingerprint {content['data']}, but the data here have "
             f"{raw.fingerprint}: give the folder of the trial's data (--data-dir)"
         )
-    net = build_net(config, raw, resolve_device(config.device))
+    net = build_net(config, raw, resolve_device(config.device), values=False)
     net.load_state_dict(content["net"])
     return config, net
 
@@ -84,7 +84,8 @@ def sparsity_accuracy(
     for folder in folders:
         config, net = load_trial(folder, data_dir)
         raw = load_data(*config.data_key)
-        sparsity = summary(net, LayerSizes.of(build_net(config, raw, net.device), raw))["sparsity"]
+        sizes = LayerSizes.of(build_net(config, raw, net.device, values=False), raw)
+        sparsity = summary(net, sizes)["sparsity"]
         with arithmetic_of(config, net.device):
             loss, accuracy = evaluate(net, build_loader(config, raw, net.device), split)
         rows.append({"trial": folder.name, "sparsity": sparsity, "loss": loss, "accuracy": accuracy})

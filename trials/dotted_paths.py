@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from trials.errors import UserError, shown
-from trials.yaml_text import parse_yaml
 
 
 class NotAMapping(UserError):
@@ -74,6 +73,8 @@ def override(content: Any, settings: Iterable[str]) -> Any:
     >>> override({"a": {"b": 1}}, ["a.b=2e-3", "c=[1, 2]"])
     {'a': {'b': 0.002}, 'c': [1, 2]}
     """
+    from trials.yaml_text import parse_yaml  # the only one here that needs more than the standard library
+
     content = copy.deepcopy(content)
     for setting in settings:
         path, equals, text = setting.partition("=")

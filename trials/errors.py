@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 OUT_OF_MEMORY = "OutOfMemoryError"
 """Type recorded for a trial that failed because host or device memory ran out."""
+
+DEAD_DEVICE = "DeadDevice"
+"""Type recorded for a trial that failed while its device stopped answering (see :class:`DeadDevice`)."""
+
+
+DEAD_WHERE = ("node", "machine", "card")
+"""What such a record names beside type, message and traceback, if the device was that of another process."""
 
 
 class UserError(Exception):
@@ -29,6 +36,19 @@ class AbsentData(DataError):
 
 class DamagedFile(Exception):
     """A committed file is missing or no longer matches its checksum."""
+
+
+class DeadDevice(Exception):
+    """After a CUDA error, every further call of its process on the device fails: no trial can run there any more.
+
+    Attributes:
+        culprit: the shared trial that ran when it happened, by the name of its folder; empty: the trial itself.
+        where: the machine and the card, if it happened in another process: its ``node``, ``machine`` and ``card``.
+    """
+
+    def __init__(self, message: str, *, culprit: str = "", where: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.culprit, self.where = culprit, dict(where or {})
 
 
 class NonFiniteLoss(Exception):

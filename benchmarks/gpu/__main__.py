@@ -1,7 +1,8 @@
-"""The GPU check: ``python -m benchmarks.gpu [--device cuda|cpu] [--seconds 350] [--out DIR] [--only NAME,…]``.
+"""The GPU check: ``python -m benchmarks gpu [--device cuda|cpu] [--seconds 350] [--out DIR] [--data DIR] [--only …]``.
 
-Writes DIR/gpu_check.json after every section and DIR/gpu_check.md at the end, and prints the latter. Sections are
-independent: an error is recorded and the next section runs. A section with too little time left is recorded as
+Writes DIR/gpu_check.json and DIR/gpu_check.md after every figure, and prints the latter at the end. Sections are
+independent (benchmarks/gpu/plan.py lists them, the most important first): an error is recorded and the next section
+runs, in a new process if the device or the process has died. A section with too little time left is recorded as
 skipped. Required packages: torch, numpy, pyarrow, filelock, pillow, scikit-learn and pydantic. It needs no network and
 no Ray, and changes no setting of the GPU. On a CPU it runs in a tiny size, to test the check itself.
 """
@@ -9,111 +10,110 @@ no Ray, and changes no setting of the GPU. On a CPU it runs in a tiny size, to t
 from __future__ import annotations
 
 import argparse
-import fnmatch
 import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from benchmarks.gpu.check import Check, Result
-from benchmarks.gpu.compiling import compile_others, compile_resnet20s
-from benchmarks.gpu.machine import machine
-from benchmarks.gpu.measuring import Card
-from benchmarks.gpu.packing import same_process, stacked
-from benchmarks.gpu.processes import processes, processes_mps, work
-from benchmarks.gpu.report import report
-from benchmarks.gpu.smoke import NAMES, smoke
-from benchmarks.gpu.timings import kernels, loop, steps, waits
-
-TIMED = ("dense", "masked", "bip", "hydra", "greg1", "adaptive", "adamw")
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the check; ``needs_s`` is the time it needs at least, in seconds."""
-
-    name: str
-    needs_s: float
-    run: Callable[[Check, Result], None]
-    needs_cuda: bool = False
-
-
-SECTIONS = (
-    Section("machine", 1, machine),
-    Section("smoke", 5, smoke),
-    Section("waits", 5, waits),
-    Section("steps_resnet20s", 5, steps("resnet20s", TIMED, 0.5)),
-    Section("loop", 5, loop),
-    Section("steps_vgg16", 5, steps("vgg16", ("dense", "masked", "bip", "hydra"), 0.3)),
-    Section("steps_resnet18", 5, steps("resnet18", ("dense", "masked", "bip", "hydra"), 0.3)),
-    Section("same_process", 30, same_process, needs_cuda=True),
-    Section("stacked", 5, stacked),
-    Section("processes", 15, processes),
-    Section("processes_mps", 60, processes_mps, needs_cuda=True),
-    Section("compile_resnet20s", 60, compile_resnet20s, needs_cuda=True),
-    Section("compile_others", 70, compile_others, needs_cuda=True),
-    Section("kernels", 5, kernels, needs_cuda=True),
-)
+from benchmarks.gpu.plan import SECTIONS, Section, chosen, matching
+from benchmarks.gpu.results import PAGE, read_results
+from benchmarks.gpu.supervise import LOST, supervise
 
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line; ``sections`` and ``names`` (trials of ``smoke``) are resolved from their patterns."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description="What the project does on a GPU.")
+    """Parse the command line; ``sections`` are resolved from their patterns."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks gpu", description="What the project does on a GPU.")
     parser.add_argument("--device", default="cuda", help="cuda, or cpu to see that the check itself works")
     parser.add_argument("--seconds", type=float, default=350.0, help="how long all sections together may take")
-    parser.add_argument("--out", type=Path, default=Path(), help="folder of gpu_check.json and gpu_check.md")
+    parser.add_argument("--out", type=Path, default=Path(), help=f"folder of gpu_check.json and {PAGE}")
+    parser.add_argument("--data", type=Path, help="folder of CIFAR-10 in Parquet files; without, epochs are of noise")
     parser.add_argument("--only", default="*", help="names of sections, patterns too: machine,steps_*")
-    parser.add_argument("--trials", default="*", help="names of trials of the section smoke, patterns too: dense,bip*")
+    parser.add_argument("--trials", default="*", help="names of trials of the section smoke, patterns too: dense*,bip*")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)  # run the sections in this process
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
-    chosen = parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
     try:
-        chosen.sections = matching([section.name for section in SECTIONS], chosen.only)
-        chosen.names = matching(NAMES, chosen.trials)
-        chosen.device = torch.empty(0, device=chosen.device).device
+        given.sections = chosen(given.only)
+        if given.data is not None and not any(given.data.glob("*.parquet")) and not any(given.data.glob("data/*")):
+            raise ValueError(f"--data is '{given.data}', but must be a folder of Parquet files")
+        if given.here or given.worker:
+            _resolve(given)
     except (ValueError, RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
         parser.error(str(error).partition("\n")[0])
-    return chosen
+    return given
 
 
-def matching(names: Sequence[str], patterns: str) -> tuple[str, ...]:
-    """Return the names that match at least one of the comma-separated patterns.
+def _resolve(given: argparse.Namespace) -> None:
+    """Resolve the device and the names of trials, for which torch is needed."""
+    import torch
 
-    Raises:
-        ValueError: a pattern matches no name.
-    """
-    wanted: set[str] = set()
-    for pattern in patterns.split(","):
-        fitting = fnmatch.filter(names, pattern)
-        if not fitting:
-            raise ValueError(f"{pattern!r} is none of: {', '.join(names)}")
-        wanted.update(fitting)
-    return tuple(name for name in names if name in wanted)
+    given.device = torch.empty(0, device=given.device).device
+    if given.worker:
+        return
+    from benchmarks.gpu.sections.smoke import names
+
+    given.names = matching(names(given.device.type == "cuda"), given.trials)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the chosen sections, or a worker of the section ``processes``; return the exit code."""
+    """Run the check, some sections in this process, or a worker of a section; return the exit code."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that workers and MPS are ended too
-    chosen = options(arguments)
-    torch.set_num_threads(1)
-    if chosen.worker:
-        work(chosen.worker, chosen.device)
-        return 0
-    check = Check(Card(chosen.device), chosen.seconds, chosen.out, chosen.names)
+    given = options(arguments)
+    if given.here or given.worker:
+        return _here(given)
+    if given.device.startswith("cpu"):  # which measures nothing that processes could disturb
+        given.sections = tuple(replace(section, process="all") for section in given.sections)
+    own = [*(["--data", str(given.data.absolute())] if given.data else []), "--device", given.device]
+    own += ["--trials", given.trials, "--out", str(given.out.absolute())]
+
+    def command(sections: Sequence[Section], seconds: float) -> list[str]:
+        names = ",".join(section.name for section in sections)
+        base = [sys.executable, "-m", "benchmarks.gpu", "--here", "--only", names]
+        return [*base, "--seconds", str(seconds), *own]
+
     with tempfile.TemporaryDirectory() as cache:
-        os.environ["XDG_CACHE_HOME"] = cache
-        for section in SECTIONS:
-            if section.name in chosen.sections:
-                check.section(section.name, section.needs_s, section.needs_cuda, section.run)
-    page = f"# GPU check\n\n{report(check.results)}\n"
-    (check.folder / "gpu_check.md").write_text(page)
-    print(page, end="")
+        os.environ["XDG_CACHE_HOME"] = os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
+        code = supervise(given.sections, command, given.out, given.seconds)
+    if code == 0:
+        print((given.out / PAGE).read_text(), end="")
+    return code
+
+
+def _here(given: argparse.Namespace) -> int:
+    """Run some sections, or a worker of one, in this process, with torch's switches as trials set them."""
+    import torch
+
+    from benchmarks.gpu.product import arithmetic
+
+    torch.set_num_threads(1)
+    with arithmetic(given.device):
+        return _work(given) if given.worker else _run(given)
+
+
+def _work(given: argparse.Namespace) -> int:
+    from benchmarks.gpu.sections.processes import work
+
+    work(given.worker, given.device)
     return 0
 
+
+def _run(given: argparse.Namespace) -> int:
+    from benchmarks.gpu.check import Check
+    from benchmarks.gpu.measuring import Card
+
+    before = read_results(given.out)
+    check = Check(Card(given.device), given.seconds, given.out, given.names, given.data, before)
+    for section in given.sections:
+        check.section(section.name, section.needs_s if check.card.is_cuda else 1.0, section.needs_cuda, section.load())
+        if check.dead:
+            return LOST
+    return 0
+
+
+__all__ = ["SECTIONS", "main", "options"]
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,16 +1,13 @@
-"""Measuring tools: milliseconds of a call, a call as a CUDA graph, kernels of a call."""
+"""Measuring tools: milliseconds of a call, and a call as a CUDA graph."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 WARM_UP = 3
 BLOCKS = 5
@@ -73,25 +70,3 @@ class Card:
         blocks = BLOCKS if calls >= BLOCKS else 1
         times = max(1, calls // BLOCKS)
         return round(statistics.median(self.timed_ms(call, times) for _ in range(blocks)), 4)
-
-    def kernels(self, call: Callable[[], object]) -> dict[str, Any]:
-        """Return the number of kernels that a call launches, their total time, and the five with the longest time.
-
-        The profiler may slow down later launches of the process, so use this last.
-        """
-        with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-            call()
-            self.wait()
-        events = [
-            event
-            for event in profiler.profiler.kineto_results.events()
-            if "CUDA" in str(event.device_type()) and not event.name().startswith("cuda")
-        ]
-        longest: Counter[str] = Counter()
-        for event in events:
-            longest[event.name()[:60]] += event.duration_ns()
-        return {
-            "kernels": len(events),
-            "device_ms": round(sum(event.duration_ns() for event in events) / 1e6, 4),
-            "longest_us": {name: round(duration / 1e3, 1) for name, duration in longest.most_common(5)},
-        }

@@ -10,12 +10,12 @@ from typing import Any
 
 from sweeper.execution.stop_file import StopFile
 from sweeper.folder.sweep_folder import is_stopped
-from trials.errors import Superseded
+from trials.errors import DEAD_DEVICE, OUT_OF_MEMORY, Superseded
 from trials.methods.parsing import parse
-from trials.running.trial import TrialHost, run
+from trials.running.trial import TrialHost, is_out_of_memory, run
 from trials.storage.place import STORAGE_LAG_S, Place, place
-from trials.storage.trial_folder import TrialFolder
-from trials.training.device import limit_gpu_memory
+from trials.storage.trial_folder import State, TrialFolder
+from trials.training.device import is_lost, limit_gpu_memory
 from trials.training.stage_context import Map, ShouldStop
 
 REPORT_EVERY_S = 1.0
@@ -35,19 +35,26 @@ class Reporter:
         assignment: the trial's assignment, as the driver sent it.
         send: sends a message to the driver.
         notice: whether this process has been told to end.
+        where: part of every message: the ``node``, ``machine`` and ``card`` on which this process runs.
     """
 
-    def __init__(self, assignment: Mapping[str, Any], send: Callable[[dict[str, Any]], None], notice: ShouldStop):
+    def __init__(
+        self,
+        assignment: Mapping[str, Any],
+        send: Callable[[dict[str, Any]], None],
+        notice: ShouldStop,
+        where: Mapping[str, str] | None = None,
+    ) -> None:
         self.trial, self.judged_by = assignment["trial"], assignment.get("judged_by")
         self.alive_every_s: float = assignment["alive_every_s"]
         self.folder, self.stop_file = place(assignment["folder"]), StopFile(place(assignment["stop"]))
-        self._send, self._notice = send, notice
+        self._send, self._notice, self._where = send, notice, where or {}
         self._sent_at = time.monotonic()
 
     def send(self, **message: Any) -> None:
         """Send a message, with the trial's id, to the driver."""
         self._sent_at = time.monotonic()
-        self._send({"trial": self.trial, **message})
+        self._send({"trial": self.trial, **self._where, **message})
 
     def report(self, row: dict[str, Any]) -> None:
         """Send a row for the live view, unless the last message is less than ``REPORT_EVERY_S`` old."""
@@ -79,46 +86,66 @@ def run_assigned(
     send: Callable[[dict[str, Any]], None],
     notice: ShouldStop = lambda: False,
     make_map: MakeMap | None = None,
-) -> None:
+    where: Mapping[str, str] | None = None,
+) -> bool:
     """Run one trial in its folder. Its rows and its end are committed there; messages only drive the display.
+
+    Returns whether this process can run further trials: not once its device is dead. On a device that is dead before,
+    the trial does not begin.
 
     Args:
         assignment: as :meth:`sweeper.execution.on_ray.tune_searcher.PlanSearcher.suggest` returns it.
         send: sends a message to the driver.
         notice: whether this process has been told to end.
         make_map: makes the ``map`` that runs the pieces of a trial at once; None runs them one after another.
+        where: the ``node``, ``machine`` and ``card`` on which this process runs.
 
     Raises:
         Superseded: another attempt at the trial has begun.
     """
-    reporter = Reporter(assignment, send, notice)
+    reporter = Reporter(assignment, send, notice, where)
     if not _sees(reporter.folder):
         reporter.send(blind=socket.gethostname())
-        return
-    status = "preempted"
-    if not reporter.should_stop():
-        reporter.send(alive=True)
-        limit_gpu_memory(assignment["gpu"])
-        several = assignment["pieces"] > 1
-        trial_host = TrialHost(
-            place(assignment["stages"]),
-            reporter.report,
-            reporter.should_stop,
-            assignment["threads"],
-            is_over=reporter.is_over,
-            warn=reporter.warn,
-            alone=assignment["alone"],
-            map=make_map(assignment["resources"], reporter.stop_file.there) if make_map and several else None,
-            data=assignment.get("data"),
-            commit=assignment.get("commit"),
-        )
-        try:
-            status = run(parse(assignment["config"]), reporter.folder, trial_host).status
-        except Superseded:
-            raise
-        except Exception as error:  # noqa: BLE001  e.g. a device that this machine does not have
-            status = _could_not_begin(reporter.folder, error)
-    reporter.send(status=status)
+        return True
+    if reporter.should_stop():
+        reporter.send(status="preempted")
+        return True
+    reporter.send(alive=True)
+    if _device_is_lost(assignment):
+        reporter.send(dead=True)
+        return False
+    limit_gpu_memory(assignment["gpu"])
+    try:
+        state = run(parse(assignment["config"]), reporter.folder, _host(assignment, reporter, make_map))
+    except Superseded:
+        raise
+    except Exception as error:  # noqa: BLE001  e.g. a device that this machine does not have
+        if _device_is_lost(assignment):
+            reporter.send(dead=True)
+            return False
+        state = _could_not_begin(reporter.folder, error, assignment["alone"])
+    reporter.send(status=state.status)
+    return (state.error or {}).get("type") != DEAD_DEVICE
+
+
+def _device_is_lost(assignment: Mapping[str, Any]) -> bool:
+    return is_lost(str(assignment["config"].get("device", "auto")), assignment["gpu"])
+
+
+def _host(assignment: Mapping[str, Any], reporter: Reporter, make_map: MakeMap | None) -> TrialHost:
+    several = assignment["pieces"] > 1
+    return TrialHost(
+        place(assignment["stages"]),
+        reporter.report,
+        reporter.should_stop,
+        assignment["threads"],
+        is_over=reporter.is_over,
+        warn=reporter.warn,
+        alone=assignment["alone"],
+        map=make_map(assignment["resources"], reporter.stop_file.there) if make_map and several else None,
+        data=assignment.get("data"),
+        commit=assignment.get("commit"),
+    )
 
 
 def _sees(folder: Place) -> bool:
@@ -131,9 +158,11 @@ def _sees(folder: Place) -> bool:
     return True
 
 
-def _could_not_begin(folder: Place, error: Exception) -> str:
-    """Commit the failure of a trial that could not begin, and return its status."""
+def _could_not_begin(folder: Place, error: Exception, alone: bool) -> State:
+    """Commit the failure of a trial that could not begin, and return its state."""
     attempt, _ = TrialFolder(folder).begin(host=socket.gethostname())
-    failure = {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
-    attempt.end("failed", error=failure, failures=attempt.state.failures + 1)
-    return attempt.state.status
+    full = is_out_of_memory(error)
+    name = OUT_OF_MEMORY if full else type(error).__name__
+    failure = {"type": name, "message": str(error), "traceback": traceback.format_exc()}
+    attempt.end("failed", error=failure, failures=attempt.state.failures + (alone or not full))
+    return attempt.state

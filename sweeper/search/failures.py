@@ -1,9 +1,15 @@
-"""Failures that the driver commits for a trial: its process keeps dying, is silent, or could not read its config."""
+"""Failures that the driver commits for a trial: its process or its device keeps dying, it is silent, or unreadable."""
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from sweeper.folder.sweep_folder import Record
-from trials.errors import UserError
+from sweeper.search.sick_machines import IN_A_ROW, SickMachines
+from sweeper.space.space import Space
+from trials.errors import DEAD_DEVICE, DamagedFile, UserError
+from trials.running.shared_trials import MOST_FAILURES
+from trials.storage.place import Place
 from trials.storage.trial_folder import State, TrialFolder
 
 DEATHS = 3
@@ -33,11 +39,40 @@ class Deaths:
         return self._in_a_row[record.id] >= DEATHS
 
 
-def commit_failure(folder: TrialFolder, kind: str, message: str, failures: int | None = None) -> State:
+def lost_device(record: Record, state: State | None) -> dict[str, str] | None:
+    """The error of an attempt that has just ended because its device died; None if it ended otherwise."""
+    before = record.state or State()
+    if state is None or state.status != "failed" or state.attempt == before.attempt or state.error is None:
+        return None
+    return state.error if state.error["type"] == DEAD_DEVICE else None
+
+
+def fail_guilty(record: Record, error: dict[str, str], sick: SickMachines, space: Space, stages: Place) -> State | None:
+    """Commit the failure of the trial, or of the shared trial in it, that has killed IN_A_ROW devices.
+
+    Returns the new state of the record's trial; None if that is as it was. A shared trial that another process
+    computes now is left alone.
+    """
+    culprit = error.get("culprit", "")
+    machines = ", ".join(sick.hosts(culprit or record.id)) or "unknown machines"
+    message = (
+        f"{error['message']}; this was the {IN_A_ROW}rd time (on {machines}), so the trial is taken to be the reason"
+    )
+    if not culprit:
+        return commit_failure(record.folder, DEAD_DEVICE, message, space.retries + 1, error["traceback"])
+    shared = TrialFolder(stages / culprit)
+    with suppress(DamagedFile):
+        state = shared.state()
+        if state is not None and state.status == "failed":
+            commit_failure(shared, DEAD_DEVICE, message, max(MOST_FAILURES, state.failures), error["traceback"])
+    return None
+
+
+def commit_failure(folder: TrialFolder, kind: str, message: str, failures: int | None = None, trace: str = "") -> State:
     """Commit a failure in a new attempt, which supersedes the running one; by default it adds 1 to the failures."""
     attempt, _ = folder.begin()
     failures = attempt.state.failures + 1 if failures is None else failures
-    attempt.end("failed", error={"type": kind, "message": message, "traceback": ""}, failures=failures)
+    attempt.end("failed", error={"type": kind, "message": message, "traceback": trace}, failures=failures)
     return attempt.state
 
 

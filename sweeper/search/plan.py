@@ -11,58 +11,30 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from sweeper.folder.confirmations import confirmation_of, only_confirms, same_confirmation
 from sweeper.folder.sweep_folder import Record, Sample, StoredConfig, SweepFolder
+from sweeper.search.assignment import Assignment, Ending
 from sweeper.search.cell_search import search_of
 from sweeper.search.committed import given_up, outcome_with_curve, outcome_without_curve, samples_with_outcomes
 from sweeper.search.epoch_budget import EpochBudget
-from sweeper.search.failures import DEATHS, Deaths, commit_failure, commit_unreadable
+from sweeper.search.failures import DEATHS, Deaths, commit_failure, commit_unreadable, fail_guilty, lost_device
 from sweeper.search.outcomes import Outcome
+from sweeper.search.sick_machines import Card, SickMachines
 from sweeper.search.warm_start import NO_WARM_START, WarmStart
 from sweeper.space.grid.cells import Cell
 from sweeper.space.space import Space
 from trials.config.trial_config import TrialConfig
 from trials.errors import OUT_OF_MEMORY, DamagedFile, UserError
 from trials.networks.named_files import relocated
+from trials.running.shared_trials import shared_by
 from trials.storage.trial_folder import TrialFolder
+
+__all__ = ["Assignment", "Ending", "Plan"]
 
 _HERE = ("data_dir", "device")
 """Fields that a trial takes from the space as it is now: what they name is looked for before the run."""
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """A trial to run now."""
-
-    trial_id: str
-    config: TrialConfig
-    cell: str
-    alone: bool = False
-    """True if the trial ran out of memory on a shared device: now no other trial may use its device."""
-
-
-@dataclass(frozen=True)
-class Ending:
-    """The state of one sample's trial: after an attempt at it, or as it was before this driver began.
-
-    Attributes:
-        status: as committed; ``died`` (``preempted`` if the plan is stopping) for a process that committed none.
-        again: whether the trial will be assigned again.
-        warnings: codes of the trial's result.
-        confirms: whether the sample is a confirmation, which is never a cell's best.
-    """
-
-    trial_id: str
-    cell: str
-    status: str
-    value: float | None = None
-    error: str | None = None
-    again: bool = False
-    empty_layers: int = 0
-    warnings: tuple[str, ...] = ()
-    confirms: bool = False
 
 
 class Plan:
@@ -76,6 +48,7 @@ class Plan:
         }
         self._records: dict[str, Record] = {}
         self._queue: deque[str] = deque()
+        self._aside: deque[str] = deque()  # their device died, and no other machine can run them: others go first
         self._held = set[str]()  # unfinished confirmations
         self._scheduled: set[str] = set()  # by this driver, from the space as it is now
         self._says_where = any(
@@ -83,6 +56,7 @@ class Plan:
         )
         self._asked: tuple[Sample, int] | None = None  # a sample not yet scheduled, and its cell's position
         self._deaths = Deaths()
+        self.sick = SickMachines()
         self.budget = EpochBudget(space)
         self.running: set[str] = set()
         self.failed, self.stopping = 0, False
@@ -131,7 +105,7 @@ class Plan:
     @property
     def complete(self) -> bool:
         """Whether no sample is left to ask for and no trial to run."""
-        return not (self._queue or self._asks or self._asked or self._waiting or self.running)
+        return not (self._queue or self._aside or self._asks or self._asked or self._waiting or self.running)
 
     @property
     def out_of_budget(self) -> bool:
@@ -143,7 +117,9 @@ class Plan:
     @property
     def over(self) -> bool:
         """Whether no further trial will be assigned."""
-        return self.complete or self.stopping or (self.out_of_budget and not (self._queue or self.running))
+        return (
+            self.complete or self.stopping or (self.out_of_budget and not (self._queue or self._aside or self.running))
+        )
 
     def before(self) -> Iterator[Ending]:
         """Yield every sample whose trial was finished or given up before this driver began."""
@@ -172,7 +148,7 @@ class Plan:
         """
         if self.stopping:
             return None
-        return self._next_queued() or self._next_asked()
+        return self._next_queued() or self._next_asked() or self._next_aside()
 
     def _next_asked(self) -> Assignment | None:
         """Hand out the trial of the next sample that a search asks for, if it is new or was held."""
@@ -253,6 +229,12 @@ class Plan:
                 return assignment
         return None
 
+    def _next_aside(self) -> Assignment | None:
+        """Hand out a trial that was put aside: nothing else is left to run now."""
+        if self._aside:
+            self._queue.append(self._aside.popleft())
+        return self._next_queued()
+
     def _hand_out(self, record: Record) -> Assignment:
         """Assign a trial to a worker.
 
@@ -262,7 +244,9 @@ class Plan:
         sample = next(sample for sample in record.samples if sample.cell in self._searches)
         error = record.state.error if record.state is not None else None
         alone = error is not None and error["type"] == OUT_OF_MEMORY
-        assignment = Assignment(record.id, self._found_now(record, sample), sample.cell, alone)
+        config = self._found_now(record, sample)
+        avoid = self.sick.avoided_by(record.id, *shared_by(config)) if self.sick.known else ()
+        assignment = Assignment(record.id, config, sample.cell, alone, avoid)
         self.running.add(record.id)
         return assignment
 
@@ -277,7 +261,7 @@ class Plan:
         return relocated(config, now).model_copy(update={name: getattr(now, name) for name in _HERE})
 
     def take_back(self, trial_id: str) -> None:
-        """Queue an assigned trial again, because its worker did not see the storage."""
+        """Queue an assigned trial again, which has not begun: its machine cannot run it."""
         self.running.discard(trial_id)
         self._queue.append(trial_id)
 
@@ -294,8 +278,11 @@ class Plan:
             self.folder.schedule(record.id, record.content, samples, record.stored.revisions)
             self._records[trial_id] = replace(record, samples=samples)
 
-    def ended(self, trial_id: str) -> list[Ending]:
-        """Record the end of an attempt, whose status is read from the trial's folder. Returns one ending per sample."""
+    def ended(self, trial_id: str, card: Card | None = None) -> list[Ending]:
+        """Record the end of an attempt, whose status is read from the trial's folder. Returns one ending per sample.
+
+        ``card``: where it ran, if that is known.
+        """
         self.running.discard(trial_id)
         record = self._records[trial_id]
         try:
@@ -305,6 +292,14 @@ class Plan:
         if self._deaths.too_many(record, state, stopping=self.stopping):
             message = f"its process died {DEATHS} times in a row without a commit (killed, or out of memory)"
             state = commit_failure(record.folder, "ProcessDied", message, failures=self.space.retries + 1)
+        died = lost_device(record, state)
+        if died is not None:
+            culprit = died.get("culprit") or trial_id
+            self.sick.died(Card.said_by(died) or card, culprit)
+            if self.sick.is_guilty(culprit):
+                state = fail_guilty(record, died, self.sick, self.space, self.folder.stages) or state
+        elif state is not None and state.finished and card is not None:
+            self.sick.worked(card)
         record = replace(record, state=state)
         self._records[trial_id] = record
         over = self._over(record)
@@ -315,6 +310,8 @@ class Plan:
             for sample in record.samples:
                 if sample.cell in self._searches:
                     self._tell(sample, outcome)
+        elif died is not None and not self.sick.may_go_elsewhere(trial_id, *shared_by(record.config)):
+            self._aside.append(trial_id)
         else:
             self._queue.appendleft(trial_id)  # before new samples: begun trials are finished first
         return list(self._endings(record, again=not over))

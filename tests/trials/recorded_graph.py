@@ -33,7 +33,8 @@ def refuse_waiting(func: Any, args: Any, kwargs: Any) -> None:
 class RecordedGraph:
     """The operators of one step. Capturing a step does not execute it: memory and random state are put back."""
 
-    def __init__(self) -> None:
+    def __init__(self, generators: tuple[torch.Generator, ...] = ()) -> None:
+        self.generators = generators
         self.log: list[tuple[Any, Any, Any, Any]] = []
         self.warmed_up = self.captures = self.replays = 0
 
@@ -44,9 +45,12 @@ class RecordedGraph:
     def capture(self, function: Callable[[], None]) -> None:
         self.captures += 1
         recorder = Recorder(self.log)
+        drawn = [generator.get_state() for generator in self.generators]
         with torch.random.fork_rng(devices=[]), recorder:
             function()
         recorder.put_back()
+        for generator, state in zip(self.generators, drawn, strict=True):
+            generator.set_state(state)
 
     def replay(self) -> None:
         self.replays += 1

@@ -101,7 +101,7 @@ def _counted(
     if architecture is None:
         names = [name for name, t in tensors.items() if name.rpartition(".")[2] == "weight" and t.dim() in (2, 4)]
         return {name: (tensors[name], masks.get(name), tensors[name].numel()) for name in names}
-    dense = prunable(architecture.build())
+    dense = prunable(architecture.build(values=False))
     return {name: (tensors[name], masks.get(name), weight.numel()) for name, weight in dense.items()}
 
 

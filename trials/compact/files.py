@@ -39,9 +39,10 @@ class Architecture:
         """Shape of an image, (C, H, W)."""
         return (self.in_channels, *self.image_size)
 
-    def build(self) -> nn.Module:
-        """Build the dense model; its initial values (seed 0) are meant to be overwritten."""
-        model = models.build(self.model, num_classes=self.num_classes, in_channels=self.in_channels, seed=0)
+    def build(self, *, values: bool = True) -> nn.Module:
+        """Build the dense model, initialised with seed 0; ``values``: as in :func:`trials.models.build`."""
+        shape = {"num_classes": self.num_classes, "in_channels": self.in_channels}
+        model = models.build(self.model, **shape, seed=0, values=values)
         return model.double() if self.precision == "float64" else model
 
     def record(self) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def load(path: str | Path) -> nn.Module:
     content = _content(path)
     architecture = Architecture.of(content["architecture"])
     kept, state = content["kept"], content["state_dict"]
-    model = architecture.build()
+    model = architecture.build(values=False)
     try:
         require_rows(model, kept)
         shrink(model, kept)

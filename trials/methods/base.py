@@ -302,7 +302,15 @@ class Method(ABC):
         return ()
 
     def initialised(self, net: Net) -> None:  # noqa: B027  most methods have nothing to do here
-        """Called with the freshly initialised network, before the source is loaded. Does nothing by default."""
+        """Called with the freshly built network, before the source is loaded. Does nothing by default.
+
+        It has its initial values if the trial starts from them, or if :attr:`reads_initial_values`; else they are NaN.
+        """
+
+    @property
+    def reads_initial_values(self) -> bool:
+        """Whether :meth:`initialised` reads the network's values, also in a trial that starts from another network."""
+        return type(self).initialised is not Method.initialised
 
     @abstractmethod
     def stages(self) -> Iterator[Stage]:

@@ -19,7 +19,6 @@ from trials.methods.budgets import LeftLayer
 from trials.methods.registry import METHODS
 from trials.models import without_values
 from trials.networks.fitting import Fitted, fitted
-from trials.networks.formats import read_weights
 from trials.networks.load import load_into
 from trials.networks.named_files import read_weights_file
 from trials.networks.torchvision_weights import require_usable, source_path
@@ -177,8 +176,8 @@ def _start(source: _Source, num_classes: int, in_channels: int) -> _Start:
 
 
 def _read(source: _Source, model: nn.Module) -> Fitted:
-    content, what = read_weights_file(FIELD, source.path, source.digest)
-    found = fitted(read_weights(content, what), model, what, source.model)
+    weights, what = read_weights_file(FIELD, source.path, source.digest)
+    found = fitted(weights, model, what, source.model)
     masks = _scored(found, source.mask, model, what) or found.masks
     if not masks and source.masks_zeros:
         masks = _of_zeros(found, model)

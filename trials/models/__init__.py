@@ -7,7 +7,7 @@ sees that layer's output.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ from trials.models import (
     vgg,
     wide_resnet,
 )
+from trials.models.without_draws import built_without_draws
 from trials.seeding import derive_seed
 
 __all__ = ["MODELS", "build", "without_values"]
@@ -56,18 +57,33 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 """Name -> ``builder(num_classes=..., in_channels=...)``, which builds on the current device and random state."""
 
 
-def build(name: str, *, num_classes: int, in_channels: int, seed: int) -> nn.Module:
+_OURS = dict(MODELS)
+"""The models of this package. Models that are added to MODELS elsewhere may do anything with their initial values."""
+
+
+def build(name: str, *, num_classes: int, in_channels: int, seed: int, values: bool = True) -> nn.Module:
     """Build the model ``name`` on the CPU; its initial values depend only on (seed, name) and its shape.
 
     The global random state is not changed. If only shapes are needed, call ``MODELS[name]`` under
     ``torch.device("meta")`` instead. Raises UserError for a name that is not in MODELS.
+
+    Args:
+        values: whether the parameters' initial values are needed. If all of them will be overwritten, False saves the
+            time of drawing them: they are NaN then. Models that are not of this package have their values all the same.
     """
     if name not in MODELS:
         raise UserError(unknown_name("model", name, MODELS))
+    builder = partial(MODELS[name], num_classes=num_classes, in_channels=in_channels)
+    drawn = derive_seed(seed, "init", name)
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         # Not torch.manual_seed: that would reseed the accelerators too, which fork_rng(devices=[]) does not restore.
-        torch.default_generator.manual_seed(derive_seed(seed, "init", name))
-        return MODELS[name](num_classes=num_classes, in_channels=in_channels)
+        torch.default_generator.manual_seed(drawn)
+        if not values and _OURS.get(name) is MODELS[name]:
+            model = built_without_draws(builder, torch.default_generator)
+            if model is not None:
+                return model
+            torch.default_generator.manual_seed(drawn)
+        return builder()
 
 
 def without_values(name: str, *, num_classes: int, in_channels: int) -> nn.Module:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from torch import nn
 
 from trials.errors import UserError
 from trials.networks.fitting import fitted
-from trials.networks.formats import read_weights
-from trials.networks.named_files import named, read_file
+from trials.networks.named_files import named, weights_and_digest
 from trials.storage.place import Place
 
 
@@ -23,10 +20,10 @@ def load_into(model: nn.Module, path: Place, field: str = "source_net") -> str:
             weights: a compact network, or one whose mask is to be made from scores.
     """
     what = named(field, str(path), path)
-    content = read_file(path, what)
-    found = fitted(read_weights(content, what), model, what)
+    weights, digest = weights_and_digest(path, what)
+    found = fitted(weights, model, what)
     if found.kept or found.scores:
         kind = "a compact network" if found.kept else "scores (popup_scores) instead of a mask"
         raise UserError(f"{what}, but that holds {kind}: give the network's weights with zeros in place")
     model.load_state_dict({**model.state_dict(), **found.state})
-    return hashlib.sha256(content).hexdigest()[:16]
+    return digest

@@ -7,14 +7,15 @@ equal content elsewhere is the same one.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import TypeVar
 
 from trials.config.trial_config import TrialConfig
 from trials.errors import DamagedFile, UserError
-from trials.networks.formats import printable
+from trials.networks.formats import Weights, printable, read_weights
 from trials.storage.place import Place, place
+from trials.storage.read_once import SOURCES
 from trials.storage.trial_folder import TrialFolder
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "relocated",
     "require_unchanged",
     "resolved",
+    "weights_and_digest",
 ]
 
 _Config = TypeVar("_Config", bound=TrialConfig)
@@ -85,17 +87,37 @@ def require_unchanged(config: TrialConfig, field: str) -> Place:
     return where
 
 
-def read_weights_file(field: str, given: str, digest: str | None) -> tuple[bytes, str]:
-    """Return the content of the file of weights that a field names, and how messages on it begin.
+def read_weights_file(field: str, given: str, digest: str | None) -> tuple[Weights, str]:
+    """Return what the file of weights that a field names holds, and how messages on it begin.
+
+    A file that does not change is read once per process.
 
     Raises:
-        UserError: the content has another hash than ``digest``, or cannot be read.
+        UserError: the content has another hash than ``digest``, cannot be read, or is no checkpoint of tensors.
     """
     where = place_named(field, given)
     what = named(field, given, where)
-    content = read_file(where, what)
-    _compare(field, given, digest, hashlib.sha256(content).hexdigest()[:16])
-    return content, what
+    weights, found = weights_and_digest(where, what, lambda found: _compare(field, given, digest, found))
+    _compare(field, given, digest, found)
+    return weights, what
+
+
+def weights_and_digest(
+    where: Place, what: str, check: Callable[[str], None] = lambda digest: None
+) -> tuple[Weights, str]:
+    """Return what a file of weights holds, and the first 16 hex digits of its SHA-256.
+
+    ``check`` is called with the hash before a content is interpreted. A file that does not change is read once per
+    process. Raises UserError as :func:`read_file` and :func:`trials.networks.formats.read_weights` do.
+    """
+
+    def read() -> tuple[Weights, str]:
+        content = read_file(where, what)
+        digest = _sha256(content)
+        check(digest)
+        return read_weights(content, what), digest
+
+    return SOURCES.get("weights", [where], read)
 
 
 def read_file(where: Place, what: str) -> bytes:
@@ -138,7 +160,7 @@ def digest_of_file(where: Place, what: str) -> str:
         UserError: it is missing, no file, or cannot be read.
     """
     if not isinstance(where, Path):
-        return hashlib.sha256(read_file(where, what)).hexdigest()[:16]
+        return _sha256(read_file(where, what))
     found = hashlib.sha256()
     try:
         _require_file(where, what)
@@ -148,6 +170,11 @@ def digest_of_file(where: Place, what: str) -> str:
     except OSError as error:
         raise _unreadable(what, error) from None
     return found.hexdigest()[:16]
+
+
+def _sha256(content: bytes) -> str:
+    """The first 16 hex digits."""
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _require_file(where: Place, what: str) -> None:
@@ -185,7 +212,7 @@ def _digest_of_trial(folder: Place, what: str) -> str:
         last = state.commits[-1].checkpoint if state.commits else None
         if last is None:
             raise UserError(f"{must}, and that one has no checkpoint: run it again")
-        return hashlib.sha256(trial.read("checkpoint", last)).hexdigest()[:16]
+        return SOURCES.get("hash", [folder / "checkpoint" / last], lambda: _sha256(trial.read("checkpoint", last)))
     except DamagedFile as damage:
         raise UserError(f"{what}, but cannot be read: {damage}; run that trial again, it repairs what it can") from None
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from trials.compact import Architecture, slices, spread
 from trials.errors import DamagedFile, UserError
 from trials.storage.place import Place
+from trials.storage.read_once import SOURCES
 from trials.storage.trial_folder import TrialFolder
 from trials.training.net import Net
 
@@ -24,7 +26,7 @@ def network(trial: Place) -> tuple[Architecture, Net]:
     """
     content = checkpoint(trial)
     architecture = architecture_in(trial, content)
-    net = Net(architecture.build())
+    net = Net(architecture.build(values=False))
     net.load_state_dict(content["net"])
     return architecture, net
 
@@ -71,8 +73,8 @@ def switches_of(trial: Place) -> dict[str, bool]:
 
 
 def whole_model(trial: Place, content: Mapping[str, Any]) -> nn.Module | None:
-    """The dense model that the compact network in a trial's checkpoint was made from; None if it is not compact."""
-    return architecture_in(trial, content).build() if content["net"].get("kept") else None
+    """The dense model, for its shapes, that a checkpoint's compact network was made from; None if it is not compact."""
+    return architecture_in(trial, content).build(values=False) if content["net"].get("kept") else None
 
 
 def whole_masks(trial: Place, content: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -105,14 +107,22 @@ def status(trial: Place, *, committed: bool = False) -> str | None:
 
 
 def last_checkpoint(trial: Place) -> dict[str, Any]:
-    """Return the checkpoint of the last commit in a trial's folder; empty without a commit.
+    """Return the checkpoint of the last commit in a trial's folder; empty without a commit. Read once per process.
 
     Raises:
         DamagedFile: the state or the checkpoint cannot be read.
     """
     folder = TrialFolder(trial)
-    state = folder.state()
-    return folder.checkpoint(state.commits[-1]) if state is not None and state.commits else {}
+    while (state := folder.state()) is not None and state.commits:
+        commit = state.commits[-1]
+        files = [trial / "checkpoint" / commit.checkpoint] if commit.checkpoint is not None else []
+        try:
+            return SOURCES.get("checkpoint", files, partial(folder.checkpoint, commit))
+        except DamagedFile:
+            if folder.state() == state:
+                raise
+            # the trial has committed meanwhile, and removed what was its last commit
+    return {}
 
 
 def checkpoint(trial: Place) -> dict[str, Any]:

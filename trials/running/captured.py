@@ -119,6 +119,7 @@ class Captured(Eager):
         self.cutters: list[FixedBatches] = []
         self.inputs: list[Batch] = []
         self.program: graphs.Program | None = None
+        self._other = False  # whether a step since the last capture was another program
         self._full = 0  # images of a full batch, once known
         self._images = 0
 
@@ -150,6 +151,10 @@ class Captured(Eager):
                 to.copy_(tensor)
         self._advance(partial(self._sum, self.inputs), len(batches[0][1]))
 
+    def _prepare(self) -> bool:
+        self._other |= not super()._prepare()
+        return not self._other
+
     def _cut_and_step(self) -> None:
         self._sum([cutter.cut() for cutter in self.cutters])
 
@@ -159,13 +164,14 @@ class Captured(Eager):
 
     def _advance(self, function: Callable[[], None], images: int) -> None:
         """Run one step of ``images`` images, by a replay if possible, and count on the host what a replay does not."""
-        same = self._prepare()
+        self._prepare()
         if self.program is None:
             self.program = self._program(function, self.graph)
-        elif not same:
-            graph = graphs.graph_for(self.net.device)
+        elif self._other:
+            graph = new_graph(self.net, self.pruner)
             assert graph is not None
             self.program = self._program(function, graph)
+        self._other = False
         if self.program.run():
             self.net.work.add(self._images)
         self.totals.count += images
@@ -204,5 +210,10 @@ def stepper(
     fixed = stage.recipe.backward is None or (pruner is not None and pruner.captures(len(stage.streams)))
     if not config.capture or not stage.captures or not stage.streams or not fixed:
         return Eager(stage, totals, pruner)
-    graph = graphs.graph_for(net.device)
+    graph = new_graph(net, pruner)
     return Eager(stage, totals, pruner) if graph is None else Captured(stage, net, totals, graph, warn, pruner)
+
+
+def new_graph(net: Net, pruner: BackwardPruner | None) -> graphs.Graph | None:
+    """A graph for steps of ``net``, which knows what the pruner draws from; None where nothing is captured."""
+    return graphs.graph_for(net.device, () if pruner is None else tuple(pruner.generators.values()))

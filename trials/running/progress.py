@@ -185,7 +185,12 @@ class Progress:
         progress["data"] = self.raw.fingerprint
         self.trial_host.when_there_is_room(
             lambda: self.attempt.commit(
-                checkpoint=content, rows=self.rows, progress=progress, seconds=seconds, **fields
+                checkpoint=content,
+                rows=self.rows,
+                progress=progress,
+                seconds=seconds,
+                spare=self.is_shared,
+                **fields,
             )
         )
         self._last_commit = time.monotonic()

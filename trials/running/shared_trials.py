@@ -16,13 +16,24 @@ from typing import Any
 
 from trials.config.stored_content import ABSENT, differing_fields
 from trials.config.trial_config import TrialConfig
-from trials.errors import OUT_OF_MEMORY, DamagedFile, Preempted, Superseded, UserError, shown
+from trials.errors import (
+    DEAD_DEVICE,
+    DEAD_WHERE,
+    OUT_OF_MEMORY,
+    DamagedFile,
+    DeadDevice,
+    Preempted,
+    Superseded,
+    UserError,
+    shown,
+)
 from trials.frozen import SCHEMA
 from trials.methods.dense import copied, copies_shared
 from trials.methods.registry import METHODS
 from trials.storage import files
 from trials.storage.lease import Lease
 from trials.storage.place import Place
+from trials.storage.read_once import SOURCES
 from trials.storage.rows import Rows
 from trials.storage.trial_folder import State, TrialFolder
 
@@ -95,13 +106,14 @@ def obtain(folder: TrialFolder, compute: Callable[[], State], should_stop: Calla
         Preempted: asked to stop while waiting or computing.
         RuntimeError: the shared trial failed, now or ``MOST_FAILURES`` times before.
         MemoryError: it failed now because memory ran out.
+        DeadDevice: it failed now because the device no longer answers.
     """
     lease = Lease(folder.path)
     while True:
         state = _state(folder)
         if state is not None and state.status == "complete":
             try:
-                return Obtained(state, folder.checkpoint(state.commits[-1]), folder.rows(state.commits[-1]))
+                return _whole(folder, state)
             except DamagedFile:
                 pass  # computing it again starts with a repair
         if state is not None and state.failures >= MOST_FAILURES:
@@ -113,14 +125,34 @@ def obtain(folder: TrialFolder, compute: Callable[[], State], should_stop: Calla
             except Superseded:
                 continue  # another process has taken the shared trial over and computes it now
             if state.status == "failed":
-                kind = MemoryError if (state.error or {}).get("type") == OUT_OF_MEMORY else RuntimeError
-                raise kind(f"shared trial {folder.path.name} failed: {state.error}")
+                raise _failure(folder.path.name, state.error or {})
             if state.status == "preempted":
                 raise Preempted
         elif should_stop():
             raise Preempted
         else:
             time.sleep(SHARED_POLL_S if isinstance(folder.path, Path) else SHARED_POLL_STORE_S)
+
+
+def _whole(folder: TrialFolder, state: State) -> Obtained:
+    """A complete shared trial; its files are read once per process. Raises DamagedFile."""
+    commit = state.commits[-1]
+    files_read = [folder.path / "rows" / name for name in commit.rows.values()]
+    if commit.checkpoint is not None:
+        files_read.append(folder.path / "checkpoint" / commit.checkpoint)
+    read = SOURCES.get("shared trial", files_read, lambda: (folder.checkpoint(commit), folder.rows(commit)))
+    return Obtained(state, *read)
+
+
+def _failure(name: str, error: dict[str, str]) -> Exception:
+    """What a trial raises that needed a shared trial which has just failed with ``error`` in this process."""
+    message = f"shared trial {name} failed: {error}"
+    if error.get("type") == DEAD_DEVICE:
+        where = {key: value for key, value in error.items() if key in DEAD_WHERE}
+        return DeadDevice(
+            f"shared trial {name} failed: {error.get('message')}", culprit=error.get("culprit") or name, where=where
+        )
+    return MemoryError(message) if error.get("type") == OUT_OF_MEMORY else RuntimeError(message)
 
 
 def require_same_config(folder: TrialFolder, config: TrialConfig) -> None:

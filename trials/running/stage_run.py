@@ -81,7 +81,9 @@ class StageRun:
             self._make_stepper()
 
     def _make_stepper(self) -> None:
-        self.stepper = stepper(self.stage, self.net, self.progress.config, self.progress.trial_host.warn, self.totals)
+        self.stepper = stepper(
+            self.stage, self.net, self.progress.config, self.progress.trial_host.warn, self.totals, self.backward
+        )
 
     def _take_up(self, context: StageContext) -> None:
         """Enter the stage, or resume within it."""

@@ -13,7 +13,7 @@ import torch
 
 from trials.config.trial_config import HasSource, TrialConfig
 from trials.data import Loader, Source, load_data
-from trials.errors import OUT_OF_MEMORY, DataError, Preempted, Pruned, Superseded
+from trials.errors import DEAD_DEVICE, OUT_OF_MEMORY, DataError, DeadDevice, Preempted, Pruned, Superseded
 from trials.methods import Method, Stage, segments
 from trials.methods.dense import copied, copies_shared
 from trials.methods.registry import METHODS
@@ -28,8 +28,9 @@ from trials.storage.place import Place
 from trials.storage.trial_folder import Attempt, State, TrialFolder
 from trials.training.arithmetic import arithmetic_of
 from trials.training.build import build_loader, build_net
-from trials.training.device import resolve_device
+from trials.training.device import is_dead, lacks_memory, release_memory, resolve_device
 from trials.training.net import Net
+from trials.training.network_copy import forget
 from trials.training.stage_context import StageContext
 
 __all__ = ["TrialHost", "run", "source_name"]
@@ -39,7 +40,7 @@ def run(config: TrialConfig, folder: Place, trial_host: TrialHost) -> State:
     """Run a trial in its folder, continuing from its last commit, and return its final state.
 
     A finished trial is not run again; its state is returned. A failure is committed (type, message, traceback) and
-    returned, not raised.
+    returned, not raised. If its type is ``DEAD_DEVICE``, no trial can run in this process any more.
 
     Raises:
         Superseded: a later attempt took the trial over.
@@ -74,12 +75,19 @@ def run(config: TrialConfig, folder: Place, trial_host: TrialHost) -> State:
     except Superseded:
         raise
     except Exception as error:  # noqa: BLE001  any failure of a trial is a result: committed and reported to the driver
-        crowded = is_out_of_memory(error) and not trial_host.alone
-        _end(attempt, trial_host, "failed", error=_error_record(error), failures=attempt.state.failures + (not crowded))
+        _fail(attempt, trial_host, error, device)
     finally:
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        _release(attempt.state, device)
     return attempt.state
+
+
+def _release(state: State, device: torch.device) -> None:
+    """Free the memory of an attempt that has ended, unless its device is dead."""
+    if state.error is None:
+        release_memory(device, failed=False)
+    elif state.error["type"] != DEAD_DEVICE:
+        forget()
+        release_memory(device, failed=True)
 
 
 def _end(attempt: Attempt, trial_host: TrialHost, status: str, **fields: Any) -> None:
@@ -88,19 +96,41 @@ def _end(attempt: Attempt, trial_host: TrialHost, status: str, **fields: Any) ->
         trial_host.when_there_is_room(lambda: attempt.end(status, **fields))
 
 
+def _fail(attempt: Attempt, trial_host: TrialHost, error: Exception, device: torch.device) -> None:
+    """Commit a failure. It is not counted if other trials crowded the device, or if the device is dead."""
+    record = _error_record(error)
+    if isinstance(error, DeadDevice):
+        record |= {"culprit": error.culprit, **error.where}
+    elif is_dead(device):
+        said = f"{record['type']}: {record['message']}"
+        record["message"] = f"its process can no longer use {attempt.state.device or device} after {said}"
+        record["type"] = DEAD_DEVICE
+    uncounted = record["type"] == DEAD_DEVICE or (record["type"] == OUT_OF_MEMORY and not trial_host.alone)
+    failures = attempt.state.failures + (not uncounted)
+    _end(attempt, trial_host, "failed", error=record, failures=failures)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out on the device or the host; for the latter torch raises a plain RuntimeError."""
-    named = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    named = isinstance(error, MemoryError) or lacks_memory(error)
     return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
 
 
 def _error_record(error: Exception) -> dict[str, str]:
-    name = OUT_OF_MEMORY if is_out_of_memory(error) else type(error).__name__
+    if isinstance(error, DeadDevice):
+        name = DEAD_DEVICE
+    else:
+        name = OUT_OF_MEMORY if is_out_of_memory(error) else type(error).__name__
     return {"type": name, "message": str(error), "traceback": traceback.format_exc()}
 
 
 class _Run:
-    """One attempt at a trial."""
+    """One attempt at a trial.
+
+    Attributes:
+        copies_shared: whether this is a sweep's dense trial (not a segment), which only copies the shared trial of its
+            config.
+    """
 
     def __init__(
         self,
@@ -121,16 +151,19 @@ class _Run:
                 f"driver found {trial_host.data}: give every machine the same data"
             )
         self.data: Loader = build_loader(config, self.raw, device)
-        self.net: Net = build_net(config, self.raw, device)
+        self.copies_shared = copies_shared(config) and self.siblings != trial_host.stages
+        if not self.checkpoint:
+            self._inherit(attempt)
+        from_scratch = not self.checkpoint and self._source() is None and not self._starts_from_file()
+        values = from_scratch or self.method.reads_initial_values
+        self.net: Net = build_net(config, self.raw, device, values)
         self.progress = Progress(config, attempt, trial_host, self.method, self.raw, self.data, self.net)
 
     def go(self) -> None:
         """Run the remaining stages; complete the trial at once if none remain."""
         self.method.initialised(self.net)
-        stages = [] if self._copies_shared() else segments.reached(self.config, list(self.method.stages()))
+        stages = [] if self.copies_shared else segments.reached(self.config, list(self.method.stages()))
         first = 0
-        if not self.checkpoint:
-            self._inherit()
         if self.checkpoint:
             first = self._continue()
         else:
@@ -140,12 +173,12 @@ class _Run:
         if not stages or first == len(stages):
             self.progress.complete({"stage": len(stages)})
 
-    def _inherit(self) -> None:
+    def _inherit(self, attempt: Attempt) -> None:
         """Take the checkpoint of the nearest ancestor in a population, if there is one."""
         found = inherited(self.config, self.siblings)
         if found is not None:
             ancestor, self.checkpoint = found
-            self.progress.attempt.builds_on(ancestor)
+            attempt.builds_on(ancestor)
 
     def _run_stage(self, stage: Stage, position: int, last: bool) -> None:
         by_itself = self.config.report is None and stage.selects
@@ -157,9 +190,9 @@ class _Run:
         last = [other.key for other in self.method.stages() if other.level == stage.level][-1]
         return bool(stage.streams) and stage.key == last
 
-    def _copies_shared(self) -> bool:
-        """Whether this is a sweep's dense trial (not a segment), which only copies the shared trial of its config."""
-        return copies_shared(self.config) and not self.progress.is_shared
+    def _source(self) -> TrialConfig | None:
+        """The shared trial from whose network this one starts."""
+        return copied(self.config) if self.copies_shared else self.method.source()
 
     def _continue(self) -> int:
         self.progress.rows.update(json.loads(self.checkpoint["rows"]))
@@ -175,15 +208,18 @@ class _Run:
                 f"{checkpoint['data']}: give it the data it began on, or another storage"
             )
 
+    def _starts_from_file(self) -> bool:
+        return isinstance(self.config, HasSource) and self.config.source_net is not None
+
     def _load_source(self) -> None:
-        source = copied(self.config) if self._copies_shared() else self.method.source()
+        source = self._source()
         if source is None:
             load_source(self.net, self.method)
-            if isinstance(self.config, HasSource) and self.config.source_net is not None:
+            if self._starts_from_file():
                 self.progress.cost.dense = None  # nobody counted what the weights of a file have cost
             return
         name, found = self._obtain(source, self.trial_host)
-        if self._copies_shared() and not self.config.measure_latency:
+        if self.copies_shared and not self.config.measure_latency:
             self.progress.attempt.copies(found.state)
         self.net.load_state_dict(found.checkpoint["net"])
         self.progress.cost.starts_from(source.method == "dense", found.checkpoint.get("cost"))
@@ -210,7 +246,7 @@ class _Run:
         source = self.method.references()[name]
         _, found = self._obtain(source, replace(self.trial_host, report=lambda row: None))
         self.progress.cost.also_dense(found.checkpoint.get("cost"))
-        net = build_net(source, self.raw, self.device)
+        net = build_net(source, self.raw, self.device, False)
         net.load_state_dict(found.checkpoint["net"])
         net.model.eval()
         return net

@@ -180,12 +180,10 @@ class BackwardPruner:
     def captures(self, forwards: int) -> bool:
         """Whether a step with so many forward passes with gradients does the same operations every time.
 
-        Not with ``p_bern`` below 1, which draws from generators that no graph knows, nor if candidates fall due within
-        a step. Without a config there is nothing to do.
+        Not if candidates fall due within a step. A graph must know :attr:`generators`, from which M is drawn. Without a
+        config there is nothing to do.
         """
-        if self.config is None:
-            return True
-        return self.config.p_bern == 1 and self.config.refresh_every % forwards == 0
+        return self.config is None or self.config.refresh_every % forwards == 0
 
     def prepare(self) -> None:
         """Do the host's work before a step: count the forward passes of the last step, select candidates if due."""
@@ -200,8 +198,10 @@ class BackwardPruner:
     def uncounted(self) -> Iterator[None]:
         """Within it forward passes are not counted, as where a step is recorded to be replayed."""
         before = self._forwards, self._in_step
-        yield
-        self._forwards, self._in_step = before
+        try:
+            yield
+        finally:
+            self._forwards, self._in_step = before
 
     def _refresh_if_due(self) -> None:
         assert self.config is not None

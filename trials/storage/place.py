@@ -129,6 +129,13 @@ class ObjectPath:
 
         return bool(self._info().type == FileType.Directory)
 
+    def stamp(self) -> tuple[int, int]:
+        """(mtime in ns at whole-second resolution, size in bytes); raises FileNotFoundError if there is no object."""
+        info = self._info()
+        if not info.is_file:
+            raise FileNotFoundError(str(self))
+        return info.mtime_ns, info.size
+
     def _info(self) -> Any:
         return _client().get_file_info(self.key)
 

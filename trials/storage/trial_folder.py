@@ -3,7 +3,8 @@
 A commit writes checkpoint, rows and state, in this order, each atomically. ``state.json`` names the files that count,
 so files that a kill leaves behind are never read. File names carry commit number, attempt and a hash of the content: a
 late writer never touches its successor's files, and damage is detected by the hash. A checkpoint holds a copy of the
-trial's rows, so a damaged row file is rewritten without computing anything again.
+trial's rows, so a damaged row file is rewritten without computing anything again. The commit before the last one stays
+until the trial is finished, in case that the last checkpoint gets damaged; shared trials keep it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from trials.frozen import SCHEMA
 from trials.storage import files
 from trials.storage.place import Place
 from trials.storage.row_schema import schema_of
-from trials.storage.rows import Row, Rows
+from trials.storage.rows import FINISHED, Row, Rows
 from trials.storage.trial_state import Commit, State
 
 __all__ = ["Attempt", "Commit", "State", "TrialFolder"]
@@ -109,7 +110,8 @@ class TrialFolder:
         Call it only as the trial's owner, or once the trial is finished.
 
         Returns one line per damaged file. Damaged rows are rewritten from the checkpoint. A commit whose checkpoint is
-        damaged is dropped from the state; the trial then continues from the commit before it, or from the start.
+        damaged is dropped from the state; the trial then continues from the commit before it, or from the start: a
+        finished trial has one commit only, unless it is a shared trial.
         """
         try:
             state = self.state()
@@ -120,6 +122,8 @@ class TrialFolder:
         last = state.commits[-1]
         whole = not any(self._damaged("rows", name) for name in last.rows.values())
         if whole and not (checkpoint and last.checkpoint and self._damaged("checkpoint", last.checkpoint)):
+            if checkpoint and state.finished:
+                self.remove_others(state)  # its process may have been killed before it did so
             return []
         _, lines = self.recover()
         return lines
@@ -187,6 +191,15 @@ class TrialFolder:
         found.sort(key=lambda item: (int(item[0]["attempt"]), int(item[0]["commit"])))
         return [Commit(int(match["commit"]), name, {}) for match, name in found]
 
+    def remove_others(self, state: State) -> None:
+        """Delete files that no commit of ``state`` names, except damaged ones set aside and those of later attempts."""
+        named = {name for commit in state.commits for name in (commit.checkpoint, *commit.rows.values())}
+        for kind in ("checkpoint", "rows"):
+            for name in files.names(self.path / kind):
+                match = _NAME.search(name)
+                if match and name not in named and int(match["attempt"]) <= state.attempt:
+                    (self.path / kind / name).unlink(missing_ok=True)
+
     def _last_attempt(self) -> int:
         names = (name for kind in ("checkpoint", "rows") for name in files.names(self.path / kind))
         return max((int(m["attempt"]) for name in names if (m := re.search(r"-a(?P<attempt>\d+)-", name))), default=0)
@@ -243,9 +256,19 @@ class Attempt:
         self.warnings = warnings
 
     def commit(
-        self, *, checkpoint: Mapping[str, Any], rows: Rows, progress: dict[str, Any], seconds: float, **fields: Any
+        self,
+        *,
+        checkpoint: Mapping[str, Any],
+        rows: Rows,
+        progress: dict[str, Any],
+        seconds: float,
+        spare: bool = False,
+        **fields: Any,
     ) -> None:
         """Commit checkpoint, rows and state. ``fields`` set further fields of the state (status, result).
+
+        The commit before stays until the trial is finished: an unfinished trial can then continue from it if this
+        checkpoint gets damaged. ``spare``: it stays in a finished trial, too.
 
         Raises:
             Superseded: a later attempt has begun; this commit does not count.
@@ -259,10 +282,10 @@ class Attempt:
             for table, content in rows.items()
             if content
         }
-        # The previous commit is kept, so that the trial can continue from it if this checkpoint gets damaged.
-        commits = (*self.state.commits[-1:], Commit(number, name, row_names))
+        before = self.state.commits[-1:] if spare or fields.get("status") not in FINISHED else ()
+        commits = (*before, Commit(number, name, row_names))
         self._write(commits=commits, progress=progress, seconds=seconds, **fields)
-        self._remove_others()
+        self.folder.remove_others(self.state)
 
     def builds_on(self, other: State) -> None:
         """Count the environments of another trial, whose network this one starts from or uses, among its own."""
@@ -300,12 +323,3 @@ class Attempt:
         if over:
             self.state = replace(self.state, ended=_now())
         self.folder.write_state(self.state)
-
-    def _remove_others(self) -> None:
-        """Delete files that no commit names any more, except damaged files set aside and files of later attempts."""
-        named = {name for commit in self.state.commits for name in (commit.checkpoint, *commit.rows.values())}
-        for kind in ("checkpoint", "rows"):
-            for name in files.names(self.folder.path / kind):
-                match = _NAME.search(name)
-                if match and name not in named and int(match["attempt"]) <= self.state.attempt:
-                    (self.folder.path / kind / name).unlink(missing_ok=True)

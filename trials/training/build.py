@@ -14,10 +14,14 @@ from trials.training.net import Net
 _DTYPES = {"float32": torch.float32, "bf16": torch.float32, "float64": torch.float64}
 
 
-def build_net(config: TrialConfig, raw: Source, device: torch.device) -> Net:
-    """Build the config's model, initialised from its seed, on the device, in its precision and memory format."""
+def build_net(config: TrialConfig, raw: Source, device: torch.device, values: bool = True) -> Net:
+    """Build the config's model, initialised from its seed, on the device, in its precision and memory format.
+
+    ``values``: whether its initial values are needed; False if all parameters will be overwritten.
+    """
     precision = resolve_precision(config, device)
-    model = models.build(config.model, num_classes=raw.num_classes, in_channels=raw.in_channels, seed=config.seed)
+    shape = {"num_classes": raw.num_classes, "in_channels": raw.in_channels}
+    model = models.build(config.model, **shape, seed=config.seed, values=values)
     model = model.to(device=device, dtype=_DTYPES[precision])
     model = model.to(memory_format=resolve_memory_format(config, device))
     return Net(model, autocast=precision == "bf16", compile_forward=config.compile)

@@ -1,11 +1,17 @@
-"""Resolve the device, precision and memory format of a config on this host."""
+"""Resolve the device, precision and memory format of a config on this host; whether the device still answers."""
 
 from __future__ import annotations
+
+import gc
+from contextlib import suppress
 
 import torch
 
 from trials.config.trial_config import TrialConfig
 from trials.errors import UserError
+
+OUT_OF_MEMORY_CODE = 2
+"""cudaErrorMemoryAllocation, which torch.AcceleratorError carries as ``error_code``."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -48,6 +54,63 @@ def limit_gpu_memory(share: float) -> None:
     """Limit this process to a share of the GPU's memory and leave the rest to others. Not yet run on a GPU."""
     if 0 < share < 1 and torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(share)
+
+
+def touch(device: torch.device) -> None:
+    """Wait for everything on the device and run a tiny operation there; raises what its driver reports."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    torch.zeros(1, device=device).add_(1).item()
+
+
+def is_dead(device: torch.device | None = None) -> bool:
+    """Whether every call of this process on the device fails, as after a device-side assert or an illegal address.
+
+    Asked of the device itself, not read from an error's text. Running out of memory does not kill a device. None: the
+    card that this process has used, if any. Not yet run on a GPU.
+    """
+    if device is None:
+        device = torch.device("cuda" if torch.cuda.is_initialized() else "cpu")  # type: ignore[no-untyped-call]
+    try:
+        touch(device)
+    except Exception as error:  # noqa: BLE001  whatever the driver reports: the device did not do as little as this
+        return not lacks_memory(error)
+    return False
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that the device has no memory left, for a tensor or for what a process needs to use it."""
+    return isinstance(error, torch.OutOfMemoryError) or getattr(error, "error_code", None) == OUT_OF_MEMORY_CODE
+
+
+def is_lost(name: str, share: float) -> bool:
+    """Whether the device that a config names does not work here, though this process was given it.
+
+    ``share``: of a card that this process was given; then ``auto`` means a card, and never the CPU. A device that no
+    machine has is not lost but wrong: :func:`resolve_device` says so.
+    """
+    on_card = bool(share) and name.partition(":")[0] in ("auto", "cuda")
+    if on_card and (torch.version.cuda or torch.version.hip) and not torch.cuda.is_available():
+        return True
+    try:
+        device = resolve_device(name) if name == "auto" else torch.device(name)
+    except RuntimeError:
+        return False
+    if device.type == "cuda" and (device.index or 0) >= cards():
+        return False
+    return is_dead(device)
+
+
+def release_memory(device: torch.device, *, failed: bool) -> None:
+    """Free the memory of a trial that has ended, so that the next one of this process fits.
+
+    Reference cycles keep a network until Python collects them. On a CPU that is waited for, unless the trial failed.
+    """
+    if failed or device.type == "cuda":
+        gc.collect()
+    if device.type == "cuda":
+        with suppress(RuntimeError):  # a dead device
+            torch.cuda.empty_cache()
 
 
 AUTO_PRECISION = {"cuda": "bf16"}

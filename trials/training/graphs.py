@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Protocol
 
 import torch
@@ -32,7 +32,7 @@ class Graph(Protocol):
 
 
 class CudaGraph:
-    """A CUDA graph, captured on a stream of its own as torch requires, synchronised with the caller's stream.
+    """A CUDA graph, captured on another stream than the caller's as torch requires, and synchronised with that.
 
     ``generators``: on the device, from which the function draws, beside torch's default one.
     """
@@ -40,9 +40,9 @@ class CudaGraph:
     def __init__(self, device: torch.device, generators: Iterable[torch.Generator] = ()) -> None:
         self._device, self._generators = device, tuple(generators)
 
-    @cached_property
+    @property
     def _stream(self) -> torch.cuda.Stream:
-        return torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        return _capture_stream(self._device)
 
     @cached_property
     def _graph(self) -> torch.cuda.CUDAGraph:
@@ -65,6 +65,12 @@ class CudaGraph:
 
     def replay(self) -> None:
         self._graph.replay()
+
+
+@cache
+def _capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream of all captures of this process: libraries keep a workspace for every stream that they have seen."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def graph_for(device: torch.device, generators: Iterable[torch.Generator] = ()) -> Graph | None:

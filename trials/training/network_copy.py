@@ -61,7 +61,7 @@ class NetworkCopy:
                     f"{config.dataset} has fingerprint {raw.fingerprint} on this machine, but the trial uses "
                     f"{self.data}: give every machine the same data"
                 )
-            net = build_net(config, raw, device)
+            net = build_net(config, raw, device, values=False)
             net.load_state_dict(torch.load(io.BytesIO(self.network), map_location=device, weights_only=True))
             start = {name: value.clone() for name, value in net.model.state_dict().items()}
             _restored.clear()

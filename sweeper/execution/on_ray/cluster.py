@@ -7,7 +7,7 @@ import math
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -120,24 +120,48 @@ def _require_answer(address: str | None) -> None:
         raise UserError(f"--address is {address!r}, but nothing answers there ({error}): give another") from None
 
 
-def machines() -> list[dict[str, float]]:
-    """Total resources of each machine of the cluster that is alive."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+def machines(without: Collection[str] = ()) -> list[dict[str, float]]:
+    """Total resources of each machine of the cluster that is alive; ``without``: node ids that are left out."""
+    return list(_alive(without).values())
 
 
-def slots(wanted: Mapping[str, float]) -> int:
+def _alive(without: Collection[str]) -> dict[str, dict[str, float]]:
+    """Total resources of each machine that is alive, by node id."""
+    return {n["NodeID"]: n["Resources"] for n in ray.nodes() if n["Alive"] and n["NodeID"] not in without}
+
+
+def room(wanted: Mapping[str, float], without: Collection[str] = ()) -> dict[str, int]:
+    """How many trials with these resources each machine holds at once, by node id; without those that hold none."""
+    held = {
+        node: min(math.floor(machine.get(name, 0) / amount + 1e-9) for name, amount in wanted.items())
+        for node, machine in _alive(without).items()
+    }
+    return {node: trials for node, trials in held.items() if trials}
+
+
+def slots(wanted: Mapping[str, float], without: Collection[str] = ()) -> int:
     """How many trials with these resources the cluster's machines hold at once."""
-    return sum(
-        min(math.floor(machine.get(name, 0) / amount + 1e-9) for name, amount in wanted.items())
-        for machine in machines()
-    )
+    return sum(room(wanted, without).values())
 
 
-def largest(wanted: Mapping[str, float]) -> dict[str, float]:
+def largest(wanted: Mapping[str, float], without: Collection[str] = ()) -> dict[str, float]:
     """Resources of a trial that must not share its device: a whole GPU; without a GPU, all cores of a machine."""
     if wanted.get("GPU"):
         return {**wanted, "GPU": max(1.0, wanted["GPU"])}
     return {
-        name: max((machine.get(name, amount) for machine in machines()), default=amount)
+        name: max((machine.get(name, amount) for machine in machines(without)), default=amount)
         for name, amount in wanted.items()
     }
+
+
+def this_machine() -> dict[str, str]:
+    """Ray's id of this machine, its name, and the cards that Ray has given this process."""
+    node = ray.get_runtime_context().get_node_id()
+    return {"node": node, "machine": socket.gethostname(), "card": os.environ.get("CUDA_VISIBLE_DEVICES", "")}
+
+
+def elsewhere(avoid: Sequence[str], pieces: int) -> dict[str, Any]:
+    """Options of a placement group of ``pieces`` bundles none of which may lie on the machines ``avoid`` (node ids)."""
+    if not avoid:
+        return {}
+    return {"bundle_label_selector": [{"ray.io/node-id": f"!in({','.join(avoid)})"} for _ in range(pieces)]}

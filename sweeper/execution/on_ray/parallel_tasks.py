@@ -6,12 +6,22 @@ runs in the first bundle and computes the first piece there, while tasks in the 
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
 
+from sweeper.execution.on_ray.cluster import this_machine
+from trials.errors import DeadDevice
+from trials.training.device import is_dead
 from trials.training.stage_context import Map, ShouldStop, Work
+
+END_S = 1.0
+"""Seconds after which a process whose device is dead ends, so that the error of its piece reaches the trial first."""
+
+_ending = threading.Event()
 
 
 def bundles(resources: Mapping[str, float], pieces: int) -> list[dict[str, float]]:
@@ -45,7 +55,25 @@ def parallel_map(resources: Mapping[str, float], should_stop: ShouldStop) -> Map
 
 
 def _piece(work: Work, shared: Any, item: Any, should_stop: ShouldStop) -> Any:
-    return work(shared, item, should_stop)
+    """Task: compute a piece. If the device dies, its process ends once the error is on its way to the trial.
+
+    Raises:
+        DeadDevice: the piece failed, and the device no longer answers in this process.
+    """
+    if _ending.is_set():
+        os._exit(1)  # Ray runs the task in another process
+    try:
+        return work(shared, item, should_stop)
+    except Exception as error:
+        if not is_dead():
+            raise
+        _ending.set()
+        timer = threading.Timer(END_S, os._exit, [1])
+        timer.daemon = True
+        timer.start()
+        here = this_machine()
+        said = f"{type(error).__name__}: {error}"
+        raise DeadDevice(f"a piece of it on {here['machine']} lost its device after {said}", where=here) from None
 
 
 def _results(running: Sequence[Any]) -> list[Any]:

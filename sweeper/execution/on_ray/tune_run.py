@@ -18,6 +18,7 @@ from ray import tune
 
 from sweeper.execution.live_view import LiveView
 from sweeper.execution.on_ray.cluster import connect, leave_without_teardown
+from sweeper.execution.on_ray.placement import Gate, WhenStuck
 from sweeper.execution.on_ray.requirements import require_room, require_shared
 from sweeper.execution.on_ray.tune_searcher import PlanSearcher
 from sweeper.execution.on_ray.watchdog import Watchdog
@@ -63,7 +64,11 @@ def run_plan(plan: Plan, display: LiveView, lease: Lease, *, address: str | None
                 return
             require_room(space, None if alone else display)
             require_shared(folder.path)
-            _tuner(PlanSearcher(plan, display, lease), scratch).fit()
+            searcher = PlanSearcher(plan, display, lease)
+            _tuner(searcher, scratch).fit()
+            while searcher.again:
+                searcher.again = False
+                _tuner(searcher, Path(tempfile.mkdtemp(dir=scratch))).fit()
     finally:
         stop.remove()
         shutil.rmtree(scratch, ignore_errors=True)
@@ -73,13 +78,14 @@ def _tuner(searcher: PlanSearcher, scratch: Path) -> tune.Tuner:
     """A Tuner that runs what the searcher suggests until the searcher finishes; Tune's own files go to ``scratch``."""
     return tune.Tuner(
         TrialWorker,
-        tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
+        tune_config=tune.TuneConfig(search_alg=searcher, scheduler=Gate(searcher), num_samples=-1, reuse_actors=True),
         run_config=tune.RunConfig(
             name=searcher.folder.path.name,
             storage_path=str(scratch),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=0),  # the plan decides what is tried again
             callbacks=[Watchdog(searcher)],
+            stop=WhenStuck(searcher),
         ),
     )
 

@@ -6,17 +6,21 @@ import contextlib
 import functools
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ray.tune.search import Searcher
 
 from sweeper.execution.live_view import LiveView
-from sweeper.execution.on_ray.cluster import largest, resources_of, slots
+from sweeper.execution.on_ray.cluster import largest, resources_of, room, slots
 from sweeper.execution.stop_file import StopFile
 from sweeper.results.tables import compact_tables
 from sweeper.search.plan import Assignment, Ending, Plan
+from sweeper.search.sick_machines import IN_A_ROW, Card
+from trials.methods.parsing import parse
 from trials.running.environment import git_commit
+from trials.running.shared_trials import shared_by
 from trials.storage.data_used import name_of
 from trials.storage.files import is_full
 from trials.storage.full_disk import when_there_is_room
@@ -44,11 +48,17 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         self.plan, self.folder, self.display, self.lease = plan, plan.folder, display, lease
         self.stop = StopFile(plan.folder.stop)
         self._trial_of: dict[str, str] = {}
+        self._asked_for: dict[str, dict[str, Any]] = {}  # the messages of trials that no worker has taken yet
+        self._card_of: dict[str, Card] = {}
+        self.again = False
+        self._looked = -math.inf
+        self._said = set[str]()  # barred machines that the display has named
         self._heard: dict[str, float] = {}  # time of each running trial's last sign of life
         self._full_since = -math.inf
         self._compact_at = time.monotonic() + COMPACT_EVERY_S
         self._slots, self._counted = 0, -math.inf
         self._whole: dict[str, float] = {}
+        plan.sick.with_room = lambda: room(resources_of(plan.space))
         self._fingerprints = {used.name: used.fingerprint for used in plan.folder.data()}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -63,7 +73,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         if self.lease.lost:
             self.plan.stop()
         self._stop_if_asked()
-        if len(self.plan.running) >= self._most_at_once() or time.monotonic() - self._full_since < FULL_S:
+        if self._is_full() or time.monotonic() - self._full_since < FULL_S:
             return None
         assignment = self._next()
         while self.plan.already_done:
@@ -78,7 +88,8 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             return Searcher.FINISHED if self.plan.over else None
         self._trial_of[trial_id] = assignment.trial_id
         self.display.started(assignment.trial_id, assignment.cell)
-        return self._message(assignment)
+        message = self._asked_for[trial_id] = self._message(assignment)
+        return message
 
     def _next(self) -> Assignment | None:
         """The plan's next assignment; None while the storage is too full to schedule it."""
@@ -114,27 +125,38 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             "gpu": resources.get("GPU", 0),
             "resources": resources,
             "pieces": assignment.config.parallel_pieces,
+            "avoid": list(assignment.avoid),
             "alone": resources == whole,
             "judged_by": space.objective if space.pruner else None,
             "commit": git_commit(),
             "alive_every_s": min(30.0, space.silence_limit_s / 10) if space.silence_limit_s else 30.0,
         }
 
-    def _most_at_once(self) -> float:
-        """Maximum number of running trials: what the cluster holds and one that waits, so that no worker idles; at most
-        ``max_concurrent``."""
+    def _is_full(self) -> bool:
+        """Whether enough trials run: what the cluster holds and one that waits, so that no worker idles; or
+        ``max_concurrent``. Trials that wait for another machine than that on which their device died do not count."""
+        wanted, barred = resources_of(self.plan.space), self.plan.sick.barred
         if time.monotonic() - self._counted > COUNT_EVERY_S:
-            self._slots, self._counted = slots(resources_of(self.plan.space)), time.monotonic()
-            self._whole = largest(resources_of(self.plan.space))
-        limit = self.plan.space.max_concurrent
-        return min(self._slots + 1, math.inf if limit is None else limit)
+            self._slots, self._counted = slots(wanted, barred) if barred else slots(wanted), time.monotonic()
+            self._whole = largest(wanted, barred) if barred else largest(wanted)
+            if barred and not self._slots and slots(wanted):
+                self._stop_without_machines()
+        running, limit = len(self.plan.running), self.plan.space.max_concurrent
+        elsewhere = sum(not barred.keys() >= set(message["avoid"]) for message in self._asked_for.values())
+        return running - elsewhere > self._slots or (limit is not None and running >= limit)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Handle a message of a trial: a row, a step to judge, a note, or that its machine lacks the storage."""
+        """Handle a message of a trial: a row, a step to judge, a note, or that its machine lacks storage or device."""
         mine = self._trial_of.get(trial_id)
         if mine is None:
             return
         self._heard[trial_id] = time.monotonic()
+        self._asked_for.pop(trial_id, None)
+        card = Card.said_by(result)
+        if card is not None:
+            self._card_of[trial_id] = card
+            if result.get("epoch"):  # 0: nothing is trained yet
+                self.plan.sick.worked(card)
         if "step" in result:  # the trial waits, then reads the decision from its folder
             judge = functools.partial(self.plan.judge, mine, result["step"], result["value"])
             when_there_is_room(judge, self.display.note, lambda: False)
@@ -145,17 +167,90 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         elif "blind" in result:
             storage = self.folder.path.parent
             self.display.note(f"{result['blind']} does not see the storage {storage}: no trial runs there")
-            del self._trial_of[trial_id]
-            self.plan.take_back(mine)
+            self._take_back(trial_id)
+        elif "dead" in result:
+            self._take_back(trial_id)
+            self.plan.sick.died(card, None)
+            self.say_barred()
+
+    def _take_back(self, trial_id: str) -> None:
+        self._asked_for.pop(trial_id, None)
+        self.plan.take_back(self._trial_of.pop(trial_id))
+
+    def refuses(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether a trial must not begin where Tune has put it: the machine was barred after it was asked for.
+
+        Then it is taken back, and its process must not go on.
+        """
+        begins = trial_id in self._asked_for and trial_id in self._trial_of
+        if not begins or "alive" not in result or result.get("node") not in self.plan.sick.barred:
+            return False
+        self._take_back(trial_id)
+        return True
+
+    def say_barred(self) -> None:
+        """Say once of each machine that it gets no more trials."""
+        for node, card in self.plan.sick.barred.items():
+            if node not in self._said:
+                self._said.add(node)
+                self._counted = -math.inf
+                which = f" (card {card.card})" if card.card else ""
+                self.display.note(
+                    f"{card.machine}{which} gets no more trials: the device died {IN_A_ROW} times in a row there, in "
+                    "different trials, which lose no retry by it; repair it (nvidia-smi, dmesg), or start Ray there "
+                    "without that card; the next run of the command tries it again"
+                )
+
+    def _stop_without_machines(self) -> None:
+        """Stop the plan: only barred machines have room for a trial."""
+        if self.plan.stopping:
+            return
+        self.plan.stop()
+        self.display.note(
+            "no machine is left that may run trials: those that run go on to their end, nothing is lost, and the same "
+            "command resumes"
+        )
+
+    def stuck(self) -> bool:
+        """Whether no trial runs, and no machine can take those that wait; then these are taken back.
+
+        Trials that avoid the machine on which their device died may use it from now on. If only barred machines have
+        room, the plan stops. Otherwise the plan goes on with another Tuner (``again``).
+        """
+        waiting, sick = self._asked_for, self.plan.sick
+        if not sick.known or not waiting or len(waiting) < len(self._trial_of):
+            return False
+        if time.monotonic() - self._looked < COUNT_EVERY_S:
+            return False
+        self._looked = time.monotonic()
+        if any(self._fits(message) for message in waiting.values()):
+            return False
+        if all(sick.barred.keys() >= set(message["avoid"]) for message in waiting.values()):
+            self._stop_without_machines()
+        for trial_id, message in list(waiting.items()):
+            sick.excuse(message["trial"], *shared_by(parse(message["config"])))
+            self._take_back(trial_id)
+        self.again = not self.plan.over
+        return True
+
+    def _fits(self, message: Mapping[str, Any]) -> bool:
+        """Whether a trial waits for what may come: room on machines it may use, or a machine that is large enough."""
+        wanted: dict[str, float] = message["resources"]
+        pieces: int = message["pieces"]
+        without = sum(room(wanted, message["avoid"]).values())
+        return without >= pieces or sum(room(wanted).values()) < pieces
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Record and show how an attempt ended; write the tables if that is due."""
         mine = self._trial_of.pop(trial_id, None)
-        self._heard.pop(trial_id, None)
+        card = self._card_of.pop(trial_id, None)
+        for known in (self._heard, self._asked_for):
+            known.pop(trial_id, None)
         if mine is None:
             return
         self._stop_if_asked()
-        self._show(when_there_is_room(lambda: self.plan.ended(mine), self.display.note, lambda: False))
+        self._show(when_there_is_room(lambda: self.plan.ended(mine, card), self.display.note, lambda: False))
+        self.say_barred()
         began = time.monotonic()
         if began > self._compact_at:
             with contextlib.suppress(OSError):  # the tables are derived: the next time will do

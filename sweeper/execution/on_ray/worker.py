@@ -1,8 +1,8 @@
-"""The Ray worker that runs trials, and its reaction to the loss of its machine.
+"""The Ray worker that runs trials, and its reaction to the loss of its machine or of its device.
 
 SIGTERM is a notice that the machine goes away: the trial commits and ends as preempted, and then the process exits, so
 that it gets no further trial. A worker whose raylet has died treats that as the same notice; otherwise it would hang
-and keep its resources.
+and keep its resources. After a CUDA error that kills every further call of its process, the process exits too.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ray.tune import PlacementGroupFactory
 from ray.tune.trainable import wrap_function
 
 from sweeper.execution.assigned_trial import run_assigned
+from sweeper.execution.on_ray.cluster import elsewhere, this_machine
 from sweeper.execution.on_ray.parallel_tasks import bundles, parallel_map
 from sweeper.execution.signals import GRACE_S
 
@@ -65,11 +66,11 @@ def _on_notice(number: int, frame: FrameType | None) -> None:
 
 
 def run_until_notice(assignment: dict[str, Any]) -> None:
-    """Run an assignment; after a notice, the trial has committed its work, and the process exits here."""
+    """Run an assignment. After a notice, or if the device is dead, its end is committed and the process exits here."""
     global _busy
     _busy = True
-    run_assigned(assignment, tune.report, notice_given, parallel_map)
-    if _given:
+    usable = run_assigned(assignment, tune.report, notice_given, parallel_map, this_machine())
+    if _given or not usable:
         os._exit(143)
     _busy = False
 
@@ -79,7 +80,8 @@ class TrialWorker(wrap_function(run_until_notice)):  # type: ignore[misc]  # Ray
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
-        return PlacementGroupFactory(bundles(config["resources"], config["pieces"]))
+        wanted = bundles(config["resources"], config["pieces"])
+        return PlacementGroupFactory(wanted, **elsewhere(config.get("avoid", ()), len(wanted)))
 
     def setup(self, config: dict[str, Any]) -> None:
         watch_for_notice()  # here, because signals reach the main thread, and trials run in another

@@ -74,8 +74,8 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[RecordedGraph]:
     """Captures steps on the CPU, with the branches that a GPU takes there; lists the graphs made."""
     made: list[RecordedGraph] = []
 
-    def graph(device: torch.device) -> RecordedGraph:
-        made.append(RecordedGraph())
+    def graph(device: torch.device, generators: tuple[torch.Generator, ...] = ()) -> RecordedGraph:
+        made.append(RecordedGraph(generators))
         return made[-1]
 
     monkeypatch.setattr(graphs_file, "graph_for", graph)
@@ -91,12 +91,17 @@ def trained(graphs: list[RecordedGraph]) -> list[RecordedGraph]:
 def config(name: str, **fields: Any) -> TrialConfig:
     """A config of small_trials.py whose recipes have batches of 64."""
     recipes = {key: value for key, value in CONFIGS[name].items() if isinstance(value, dict) and "epochs" in value}
-    return config_of(name, **{key: {**value, "batch_size": BATCH} for key, value in recipes.items()}, **fields)
+    return config_of(name, **{**{key: {**value, "batch_size": BATCH} for key, value in recipes.items()}, **fields})
 
 
 LONGER = {"update_reg_interval": 3, "reg_granularity_prune": 0.2, "stabilize_reg_interval": 8}
 LONGER |= {"prune": {"batch_size": BATCH}}
 """GReg's penalty in steps enough to be captured: it updates within replays and ends within an epoch."""
+
+BACKWARD: list[dict[str, Any]] = [
+    {"p_bern": 0.5},
+    {"p_bern": 0.7, "pattern": "kernel", "refresh_every": 3},
+]
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     *((name, LONGER) for name in ("greg1", "greg1-weight-original", "greg2-channel")),
@@ -109,6 +114,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("one_shot", {"precision": "bf16", "memory_format": "channels_last"}),
     *((name, {"model": "with_dropout"}) for name in ("dense", "bip")),
     ("imp-weights", {"augment": False}),
+    *((name, {}) for name in ("greg1", "greg2-channel", "gradient_prune", "regrow")),
+    *(("dense", {"train": {"epochs": 2, "batch_size": BATCH, "backward": backward}}) for backward in BACKWARD),
+    ("bip", {"prune": {"epochs": 2, "batch_size": BATCH, "backward": {"p_bern": 0.5, "refresh_every": 4}}}),
 ]
 
 
@@ -129,7 +137,7 @@ def test_replayed_steps_give_the_same_results(
 ) -> None:
     whole = config(name, **fields)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graphs_file, "graph_for", lambda device: None)
+        patch.setattr(graphs_file, "graph_for", lambda device, generators=(): None)
         assert run_in(storage, whole).status == "complete"
     assert not graphs
     state = run_in(tmp_path, whole)
@@ -144,7 +152,7 @@ def test_batches_that_come_from_the_host_are_copied_into_the_captured_step(
 ) -> None:
     whole = config("bip")
     with monkeypatch.context() as patch:
-        patch.setattr(graphs_file, "graph_for", lambda device: None)
+        patch.setattr(graphs_file, "graph_for", lambda device, generators=(): None)
         run_in(storage, whole)
     monkeypatch.setattr(OnDevice, "fixed_batches", lambda self, split, size, augment=False: None)
     run_in(tmp_path, whole)
@@ -203,7 +211,7 @@ def test_resumed_within_an_epoch_it_is_captured_anew(
 ) -> None:
     whole = config(name)
     with monkeypatch.context() as patch:
-        patch.setattr(graphs_file, "graph_for", lambda device: None)
+        patch.setattr(graphs_file, "graph_for", lambda device, generators=(): None)
         run_in(storage, whole)
     monkeypatch.setattr(progress, "STOP_POLL_S", 0.0)
     for _ in range(100):
@@ -223,7 +231,7 @@ def test_other_hyperparameters_are_captured_anew(
     first = config_of("bip", prune={**recipe, "lr": 0.1}, until_epoch=2)
     last = segments.child(first, {"prune.lr": 0.02, "implicit_gradient": "code"}, 4)
     with monkeypatch.context() as patch:
-        patch.setattr(graphs_file, "graph_for", lambda device: None)
+        patch.setattr(graphs_file, "graph_for", lambda device, generators=(): None)
         run_in(storage, last)
     run_in(tmp_path, last)
     assert_same_outcome(folder_of(last, tmp_path), folder_of(last, storage))
@@ -306,6 +314,16 @@ def test_another_program_is_captured_in_turn(graphs: list[RecordedGraph]) -> Non
     assert float(program.totals.loss) == sum(4 * 2 * number * 4 for number in range(1, steps + 1))
     assert (first.captures, first.replays) == (1, 2)
     assert [(graph.captures, graph.replays) for graph in graphs] == [(0, 0), (1, WARM_UP)]
+
+
+def test_a_smaller_step_that_is_another_program_is_noticed(graphs: list[RecordedGraph]) -> None:
+    stage, first = doubling(), RecordedGraph()
+    program = program_of(stage, first)
+    stage.others = (WARM_UP + 2,)
+    for number, size in enumerate([4] * (WARM_UP + 1) + [3] + [4] * (WARM_UP + 2), start=1):
+        program.step(batch(size, number))
+    assert (first.captures, first.replays) == (1, 1)
+    assert [(graph.captures, graph.replays) for graph in graphs] == [(1, 2)]
 
 
 class Refusing(RecordedGraph):

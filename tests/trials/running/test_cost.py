@@ -120,7 +120,7 @@ def test_steps_of_bip_take_two_batches(tmp_path: Path) -> None:
 def test_a_replayed_step_counts_like_an_eager_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of("one_shot", pretrain={"epochs": 0}, finetune={**RECIPE, "batch_size": 32})
     eager = counted_by(config, tmp_path / "eager")
-    monkeypatch.setattr(graphs, "graph_for", lambda device: RecordedGraph())
+    monkeypatch.setattr(graphs, "graph_for", lambda device, generators=(): RecordedGraph())
     assert counted_by(config, tmp_path / "captured") == eager
 
 

@@ -23,7 +23,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[RecordedGraph]:
     """The graphs that were made, which record on the CPU; batches have 8 images."""
     found: list[RecordedGraph] = []
 
-    def graph(device: torch.device) -> RecordedGraph:
+    def graph(device: torch.device, generators: tuple[torch.Generator, ...] = ()) -> RecordedGraph:
         found.append(RecordedGraph())
         return found[-1]
 
@@ -86,7 +86,7 @@ def test_nothing_is_captured_where_that_is_turned_off_or_not_possible(
     for _ in range(EAGER + 2):
         off("val")
     assert not made
-    monkeypatch.setattr(graphs, "graph_for", lambda device: None)
+    monkeypatch.setattr(graphs, "graph_for", lambda device, generators=(): None)
     for _ in range(EAGER + 2):
         assert Evaluator(net, images)("val") == evaluate(net, images, "val", 8)
 
@@ -105,7 +105,7 @@ def test_without_memory_for_a_graph_it_evaluates_eagerly(monkeypatch: pytest.Mon
         def capture(self, function: object) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(graphs, "graph_for", lambda device: Crowded())
+    monkeypatch.setattr(graphs, "graph_for", lambda device, generators=(): Crowded())
     monkeypatch.setattr(evaluating, "EVAL_BATCH", 8)
     warnings: list[str] = []
     net, images = network(), data()

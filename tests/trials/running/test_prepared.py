@@ -15,7 +15,7 @@ from trials.methods.base import Stage, TrainStage
 from trials.methods.bip.bip import Bilevel, BipConfig
 from trials.methods.regrow.finetuning import BEFORE, FinetuneRegrown, RegrownRecipe
 from trials.models import build
-from trials.running.captured import Captured, Eager
+from trials.running.captured import Captured, Eager, new_graph
 from trials.sparsity import prunable
 from trials.sparsity.backward import BackwardPruner
 from trials.training import graphs as graphs_file
@@ -31,8 +31,8 @@ STEPS, EPOCHS = 6, 3
 def made(monkeypatch: pytest.MonkeyPatch) -> list[RecordedGraph]:
     found: list[RecordedGraph] = []
 
-    def graph(device: torch.device) -> RecordedGraph:
-        found.append(RecordedGraph())
+    def graph(device: torch.device, generators: tuple[torch.Generator, ...] = ()) -> RecordedGraph:
+        found.append(RecordedGraph(generators))
         return found[-1]
 
     monkeypatch.setattr(graphs_file, "graph_for", graph)
@@ -61,7 +61,7 @@ def trained(
         assert pruner.captures(len(stage.streams))
         runner = Eager(stage, totals, pruner)
         if captured:
-            graph = graphs_file.graph_for(net.device)
+            graph = new_graph(net, pruner)
             assert graph is not None
             runner = Captured(stage, net, totals, graph, pruner=pruner)
         for epoch in range(EPOCHS):
@@ -146,7 +146,7 @@ def test_candidates_are_refreshed_when_they_are_due(
 
 @pytest.mark.parametrize(
     ("fields", "passes", "captures"),
-    [({"p_bern": 0.5}, 1, False), ({"refresh_every": 3}, 2, False), ({"refresh_every": 4}, 2, True), ({}, 1, True)],
+    [({"p_bern": 0.5}, 1, True), ({"refresh_every": 3}, 2, False), ({"refresh_every": 4}, 2, True), ({}, 1, True)],
 )
 def test_what_is_not_the_same_program_each_time(fields: dict[str, Any], passes: int, captures: bool) -> None:
     net = masked_net()

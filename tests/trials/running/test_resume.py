@@ -259,7 +259,7 @@ def test_damaged_rows_of_a_finished_trial_are_repaired_without_running_it(
     assert rows_of(folder) == before
 
 
-def test_a_damaged_checkpoint_costs_only_what_it_held(
+def test_a_damaged_checkpoint_of_a_finished_trial_is_computed_again(
     tmp_path: Path, undisturbed: Callable[[TrialConfig], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_of("bip")
@@ -277,7 +277,7 @@ def test_a_damaged_checkpoint_costs_only_what_it_held(
 
     monkeypatch.setattr(trial._Run, "_run_stage", note)
     assert run_in(tmp_path, config).attempt == 2
-    assert stages == ["finetune"]
+    assert stages == ["prune", "finetune"]
     assert damaged.with_name(damaged.name + ".damaged").exists()
     assert_same_outcome(folder, undisturbed(config))
 

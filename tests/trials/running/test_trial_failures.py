@@ -10,7 +10,7 @@ import pytest
 
 from tests.trials.folders import rows_of, state_of, the_stage
 from tests.trials.small_trials import RECIPE, config_of, folder_of, run_in
-from trials.running import progress
+from trials.running import evaluating
 from trials.storage.rows import Row
 from trials.storage.trial_folder import TrialFolder
 from trials.training.net import Net
@@ -54,12 +54,12 @@ def test_a_source_that_fails_fails_the_trial_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_no_split_has_a_row_of_nan(split: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = progress.evaluate
+    original = evaluating.evaluate
 
     def evaluate(net: Net, data: Any, which: str) -> tuple[float, float]:
         return (math.inf, 0.1) if which == split else original(net, data, which)
 
-    monkeypatch.setattr(progress, "evaluate", evaluate)
+    monkeypatch.setattr(evaluating, "evaluate", evaluate)
     state = run_in(tmp_path, config_of("dense"))
     assert state.status == "failed"
     stage = the_stage(tmp_path)

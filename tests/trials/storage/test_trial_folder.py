@@ -18,7 +18,7 @@ from tests.trials.killing import PLACES, Killed, killed_at_write
 from trials.errors import Superseded
 from trials.storage import files
 from trials.storage.rows import Row
-from trials.storage.trial_folder import TrialFolder
+from trials.storage.trial_folder import State, TrialFolder
 
 
 def test_nothing_is_committed_of_an_empty_folder(tmp_path: Path) -> None:
@@ -32,9 +32,71 @@ def test_runs_through(tmp_path: Path) -> None:
     assert_complete(tmp_path)
     state = state_of(tmp_path)
     assert (state.attempt, state.failures, state.host, state.seconds) == (1, 0, "here", COMMITS)
-    assert [commit.number for commit in state.commits] == [COMMITS - 1, COMMITS]
+    assert [commit.number for commit in state.commits] == [COMMITS]
+    assert lying(tmp_path) == named(state)
     assert "allocations" not in state.commits[-1].rows
     assert json.loads((tmp_path / "state.json").read_text())["schema"] == 1
+
+
+def named(state: State) -> set[str]:
+    return {str(name) for commit in state.commits for name in (commit.checkpoint, *commit.rows.values())}
+
+
+def lying(path: Path) -> set[str]:
+    return {p.name for kind in ("checkpoint", "rows") for p in (path / kind).iterdir()}
+
+
+def test_an_unfinished_trial_and_a_shared_one_keep_the_commit_before(tmp_path: Path) -> None:
+    for status, spare, numbers in (
+        ("running", False, [2, 3]),
+        ("failed", False, [2, 3]),
+        ("preempted", False, [2, 3]),
+        ("complete", False, [3]),
+        ("pruned", False, [3]),
+        ("complete", True, [2, 3]),
+    ):
+        path = tmp_path / f"{status}-{spare}"
+        attempt, _ = TrialFolder(path).begin()
+        for i in (1, 2, 3):
+            last = {"status": status} if i == 3 else {}
+            attempt.commit(checkpoint={"i": torch.tensor(i)}, rows=rows_up_to(i), progress={"i": i}, seconds=0.0,
+                           spare=spare, **last)  # fmt: skip
+        state = state_of(path)
+        assert [commit.number for commit in state.commits] == numbers, (status, spare)
+        assert lying(path) == named(state)
+        assert committed(path) == 3
+
+
+def test_a_kill_before_the_commit_before_is_removed(tmp_path: Path) -> None:
+    """The last commit counts alone from the moment that the state is written; the next look removes what is left."""
+    with pytest.raises(Killed), killed_at_write(WRITES, "after"):
+        count(tmp_path)
+    state = state_of(tmp_path)
+    assert named(state) < lying(tmp_path)
+    assert_complete(tmp_path)
+    folder = TrialFolder(tmp_path)
+    assert folder.verify(checkpoint=True) == []
+    assert lying(tmp_path) == named(state)
+    assert_complete(tmp_path)
+
+
+def test_two_commits_of_an_earlier_version_stay(tmp_path: Path) -> None:
+    """Earlier versions kept two commits in finished trials; damage still goes back to the first of them."""
+    attempt, _ = TrialFolder(tmp_path).begin()
+    for i in range(1, COMMITS + 1):
+        last = {"status": "complete", "result": {"i": i}} if i == COMMITS else {}
+        attempt.commit(checkpoint={"i": torch.tensor(i)}, rows=rows_up_to(i), progress={"i": i}, seconds=0.0,
+                       spare=True, **last)  # fmt: skip
+    before = lying(tmp_path)
+    assert TrialFolder(tmp_path).verify(checkpoint=True) == []
+    assert lying(tmp_path) == before
+    assert_complete(tmp_path)
+    last_files(tmp_path)[0].write_bytes(b"rot")
+    assert len(TrialFolder(tmp_path).verify(checkpoint=True)) == 1
+    assert [commit.number for commit in state_of(tmp_path).commits] == [COMMITS - 1]
+    count(tmp_path)
+    assert_complete(tmp_path)
+    assert [commit.number for commit in state_of(tmp_path).commits] == [COMMITS]
 
 
 def test_a_commit_writes_checkpoint_then_rows_then_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,6 +122,8 @@ def test_a_kill_at_any_write_loses_nothing_and_doubles_nothing(tmp_path: Path, n
     assert_complete(tmp_path)
     state = state_of(tmp_path)
     assert state.attempt == (1 if written in (0, WRITES) else 2)
+    assert len(state.commits) == 1
+    assert lying(tmp_path) == named(state)
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -84,10 +148,7 @@ def test_files_of_no_commit_are_removed_except_those_set_aside(tmp_path: Path) -
     aside = tmp_path / "checkpoint" / "000009-a1-0123456789ab.pt.damaged"
     aside.write_bytes(b"kept for a person to look at")
     count(tmp_path)
-    state = state_of(tmp_path)
-    named = {name for commit in state.commits for name in (commit.checkpoint, *commit.rows.values())}
-    lying = {p.name for kind in ("checkpoint", "rows") for p in (tmp_path / kind).iterdir()}
-    assert lying == named | {aside.name}
+    assert lying(tmp_path) == named(state_of(tmp_path)) | {aside.name}
 
 
 def test_leftovers_of_a_killed_writer_are_not_read(tmp_path: Path) -> None:

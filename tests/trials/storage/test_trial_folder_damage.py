@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.trials.counting import assert_complete, committed, count, last_files, rows_up_to
+from tests.trials.counting import WRITES, assert_complete, committed, count, last_files, rows_up_to
 from tests.trials.folders import state_of
+from tests.trials.killing import Killed, killed_at_write
 from trials.errors import DamagedFile
 from trials.storage.trial_folder import TrialFolder
 
@@ -67,7 +68,17 @@ def test_a_finished_trial_with_a_damaged_checkpoint_is_not_finished(tmp_path: Pa
     assert TrialFolder(tmp_path).verify() == []  # checkpoints are verified only on request
     assert TrialFolder(tmp_path).verify(checkpoint=True)
     state = state_of(tmp_path)
-    assert (state.status, state.result) == ("running", {})
+    assert (state.status, state.result, state.commits) == ("running", {}, ())
+    count(tmp_path)  # from the start: a finished trial has no commit before its last one
+    assert_complete(tmp_path)
+
+
+def test_damage_after_a_kill_does_not_go_back_to_what_should_have_been_removed(tmp_path: Path) -> None:
+    with pytest.raises(Killed), killed_at_write(WRITES, "after"):  # the commit before is not removed
+        count(tmp_path)
+    rot(last_files(tmp_path)[0], flip(0.5))
+    assert len(TrialFolder(tmp_path).verify(checkpoint=True)) == 1
+    assert state_of(tmp_path).commits == ()
     count(tmp_path)
     assert_complete(tmp_path)
 

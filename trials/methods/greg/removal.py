@@ -141,6 +141,10 @@ class RemovalMethod(Method):
             UserError: the method cannot remove as many.
         """
 
+    @property
+    def reads_initial_values(self) -> bool:
+        return False  # only shapes and connections
+
     def initialised(self, net: Net) -> None:
         """Refuse ratios that the network's dependency graph forbids, before anything is trained."""
         if self.config.stage_pr is None or self.config.pattern == "weight":

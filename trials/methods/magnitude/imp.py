@@ -142,8 +142,12 @@ class Imp(Method):
             require_left(budget, layers, config.pattern, asked, before=start)
             require_fewer(budget, before, config.pattern, asked)
 
+    @property
+    def reads_initial_values(self) -> bool:
+        return self.config.rewind == "weights" and self.config.rewind_epoch == 0
+
     def initialised(self, net: Net) -> None:
-        if self.config.rewind == "weights" and self.config.rewind_epoch == 0:
+        if self.reads_initial_values:
             net.snapshot("epoch-0")
 
     def stages(self) -> Iterator[Stage]:

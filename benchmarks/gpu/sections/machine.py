@@ -38,12 +38,12 @@ def machine(check: Check, result: Result) -> None:
         mps_installed=mps_control() is not None,
     )
     check.attempt(result, "launch_us", lambda: _launch_us(card))
+    check.attempt(result, "copy_TBps", lambda: _copy_tbps(card))
+    check.attempt(result, "bf16_TFLOPs", lambda: _bf16_tflops(card))
+    check.attempt(result, "float32_conv_rel_error", lambda: _float32_conv_error(card))
     if card.is_cuda:
         check.attempt(result, "driver", _driver)
         check.attempt(result, "memory_GiB", lambda: round(torch.cuda.mem_get_info()[1] / 2**30, 1))
-        check.attempt(result, "copy_TBps", lambda: _copy_tbps(card))
-        check.attempt(result, "bf16_TFLOPs", lambda: _bf16_tflops(card))
-        check.attempt(result, "float32_conv_rel_error", lambda: _float32_conv_error(card))
 
 
 def _driver() -> str:
@@ -58,16 +58,17 @@ def _launch_us(card: Card) -> float:
 
 
 def _copy_tbps(card: Card) -> float:
-    """Return the bandwidth of a copy of 1 GiB in TB/s, counting bytes read and written."""
-    source = torch.zeros(1 << 28, device=card.device)
+    """Return the bandwidth of a copy in TB/s, counting bytes read and written: of 1 GiB, on a CPU of 4 MiB."""
+    source = torch.zeros(1 << 28 if card.is_cuda else 1 << 20, device=card.device)
     target = torch.empty_like(source)
-    return round(2 * 4 * source.numel() / card.median_ms(lambda: target.copy_(source), 0.3) / 1e9, 2)
+    return round(2 * 4 * source.numel() / card.median_ms(lambda: target.copy_(source), 0.3) / 1e9, 4)
 
 
 def _bf16_tflops(card: Card) -> float:
-    n = 8192
+    """Return the rate of a bfloat16 product of square matrices in TFLOP/s."""
+    n = 8192 if card.is_cuda else 128
     matrix = torch.randn(n, n, device=card.device, dtype=torch.bfloat16)
-    return round(2 * n**3 / card.median_ms(lambda: matrix @ matrix, 0.3) / 1e9)
+    return round(2 * n**3 / card.median_ms(lambda: matrix @ matrix, 0.3) / 1e9, 3)
 
 
 def _float32_conv_error(card: Card) -> float:

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.gpu.check import Check, Result
 from benchmarks.gpu.measuring import Captured, Card
-from benchmarks.gpu.prototypes import Pack
+from benchmarks.gpu.sections.prototypes import Pack
 from benchmarks.gpu.steps import LEARNING_RATE, batch_size, input_shape, new_net, new_step
 
 MODELS = ("resnet20s", "tiny")
@@ -25,7 +25,7 @@ def on_streams(check: Check, result: Result, model: str, sizes: tuple[int, ...],
     """Measure this for one model; ``result`` is keyed by K."""
     members: list[tuple[Captured, torch.cuda.Stream]] = []
     for size in sizes:
-        if not check.has(40.0, result, str(size)):
+        if not check.has(15.0, result, str(size)):
             break
 
         def measure(size: int = size) -> float:
@@ -52,7 +52,7 @@ def stacked(check: Check, result: Result) -> None:
         for way in ("grouped", "vmap"):
             into = result.setdefault(model, {})[way] = {}
             for size in (1, 4, 16) if check.card.is_cuda else (1, 2):
-                if not check.has(40.0 if check.card.is_cuda else 3.0, into, str(size)):
+                if not check.has(15.0, into, str(size)):
                     break
                 into[str(size)] = {}
                 _time_pack(check, into[str(size)], model, way, size)

@@ -16,16 +16,13 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.check import Check, Result
-from benchmarks.gpu.machine import MPS_CONTROL, mps_control
 from benchmarks.gpu.measuring import Captured, Card
+from benchmarks.gpu.sections.machine import MPS_CONTROL, mps_control
 from benchmarks.gpu.steps import new_step
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 START_S = 90.0
 """Seconds in which all workers must have started."""
-
-STEPS_OF_A_TRIAL = 160 * 352
-"""Steps of 160 epochs of 45,000 images in batches of 128."""
 
 
 def processes(check: Check, result: Result) -> None:
@@ -58,7 +55,7 @@ def mps_daemon() -> Iterator[Mapping[str, str]]:
 def _measure(check: Check, result: Result, environment: Mapping[str, str]) -> None:
     cuda = check.card.is_cuda
     counts = (1, 2, 4, 8) if cuda else (1, 2)
-    span_s = 2.0 if cuda else 0.5
+    span_s = 1.5 if cuda else 0.3
     with ExitStack() as stack:
         start = time.monotonic()
         workers = [stack.enter_context(started(str(check.device), environment)) for _ in range(max(counts))]
@@ -71,7 +68,7 @@ def _measure(check: Check, result: Result, environment: Mapping[str, str]) -> No
         for way in ("eager", "graph") if cuda else ("eager",):
             into = result[way] = {}
             for count in counts:
-                if check.has(20.0 if cuda else 3.0, into, str(count)):
+                if check.has(15.0, into, str(count)):
                     into[str(count)] = together(workers[:count], way, span_s)
 
 
@@ -106,7 +103,7 @@ def started(device: str, environment: Mapping[str, str]) -> Iterator[Worker]:
     """Start a worker; terminate it on exit, or kill it if that takes too long."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        command = [sys.executable, "-m", "benchmarks.gpu", "--worker", name, "--device", device]
+        command = [sys.executable, "-m", "benchmarks.gpu", "--only", "machine", "--worker", name, "--device", device]
         with (folder / "stderr").open("wb") as errors:
             process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stderr=errors)
         try:
@@ -129,7 +126,6 @@ def together(workers: list[Worker], way: str, span_s: float) -> dict[str, float]
     return {
         "steps_per_s": round(steps / span_s, 1),
         "ms_per_model_step": round(span_s / max(steps, 1) * 1e3, 4),
-        "trials_per_hour_160_epochs": round(steps / span_s * 3600 / STEPS_OF_A_TRIAL, 1),
     }
 
 

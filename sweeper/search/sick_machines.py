@@ -1,0 +1,115 @@
+"""Which machines have a sick card, and which trials kill cards: told apart by where the device of a process died.
+
+After a sticky CUDA error (an illegal address, a device-side assert, a lost card) a process is of no more use. Its trial
+may be guilty (a label out of range) or merely have met a sick card. So it is tried on another machine, if there is one;
+otherwise, after all other trials. A card on which IN_A_ROW different trials died, while none made progress there, is
+sick, and its machine gets no more trials. A trial whose device died IN_A_ROW times, not counting sick machines, has
+failed. Only the driver that saw it knows this: the next one tries every machine again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+IN_A_ROW = 3
+
+
+@dataclass(frozen=True)
+class Card:
+    """A card of a machine; without GPUs, the machine.
+
+    Attributes:
+        node: Ray's id of the machine.
+        machine: its name.
+        card: as in CUDA_VISIBLE_DEVICES.
+    """
+
+    node: str
+    machine: str
+    card: str = ""
+
+    @classmethod
+    def said_by(cls, message: Mapping[str, str]) -> Card | None:
+        """The card that a message or a committed error names."""
+        return cls(message["node"], message["machine"], message["card"]) if "node" in message else None
+
+
+class SickMachines:
+    """Counts deaths of devices.
+
+    Attributes:
+        barred: the machines that get no more trials: by Ray's id, the card that was found sick.
+        with_room: returns Ray's ids of the machines that have room for a trial.
+    """
+
+    def __init__(self) -> None:
+        self.barred: dict[str, Card] = {}
+        self.with_room: Callable[[], Collection[str]] = tuple
+        self._in_a_row: dict[Card, list[str]] = {}
+        self._deaths: dict[str, list[Card | None]] = {}
+
+    @property
+    def known(self) -> bool:
+        """Whether any device has died."""
+        return bool(self._deaths or self._in_a_row or self.barred)
+
+    def worked(self, card: Card) -> None:
+        """A trial made progress on a card."""
+        self._in_a_row.pop(card, None)
+
+    def died(self, card: Card | None, culprit: str | None) -> None:
+        """A device died: in the trial ``culprit``, or before the process began one."""
+        if culprit is not None:
+            self._deaths.setdefault(_id(culprit), []).append(card)
+        if card is None:
+            return
+        found = self._in_a_row.setdefault(card, [])
+        name = f"none {len(found)}" if culprit is None else _id(culprit)
+        if name not in found:
+            found.append(name)
+        if len(found) >= IN_A_ROW:
+            self.barred.setdefault(card.node, card)
+
+    def is_guilty(self, culprit: str) -> bool:
+        """Whether a trial killed IN_A_ROW devices of machines that are not barred. Then they accuse nothing else."""
+        name = _id(culprit)
+        cards = [card for card in self._deaths.get(name, ()) if card is None or card.node not in self.barred]
+        machines = {card.node for card in cards if card is not None}
+        if len(cards) < IN_A_ROW or (len(machines) == 1 and self._others(machines)):
+            return False
+        for found in self._in_a_row.values():
+            if name in found:
+                found.remove(name)
+        return True
+
+    def hosts(self, culprit: str) -> list[str]:
+        """Names of the machines where the device of a trial died."""
+        return sorted({card.machine for card in self._deaths.get(_id(culprit), ()) if card is not None})
+
+    def may_go_elsewhere(self, *names: str) -> bool:
+        """Whether a machine with room is left on which no device died of these trials: a trial and those it needs."""
+        return bool(self._others(self._died_in(names)))
+
+    def avoided_by(self, *names: str) -> tuple[str, ...]:
+        """The machines that may not run a trial; ``names``: its own, and those of the shared trials that it needs."""
+        died_in = self._died_in(names)
+        avoided = died_in if died_in and self._others(died_in) else set[str]()
+        return tuple(sorted(avoided | set(self.barred)))
+
+    def excuse(self, *names: str) -> None:
+        """Let a trial run again where its device died, since no other machine has room for it."""
+        for name in {_id(name) for name in names} & set(self._deaths):
+            self._deaths[name] = [None for _ in self._deaths[name]]
+
+    def _died_in(self, names: Collection[str]) -> set[str]:
+        return {card.node for name in names for card in self._deaths.get(_id(name), ()) if card is not None}
+
+    def _others(self, machines: Collection[str]) -> set[str]:
+        """Machines with room, without these and the barred ones."""
+        return set(self.with_room()) - set(machines) - set(self.barred)
+
+
+def _id(name: str) -> str:
+    """The id of a trial, also from the name of a shared trial's folder, which adds digits of its data's fingerprint."""
+    return "-".join(name.split("-")[:2])
