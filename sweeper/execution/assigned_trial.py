@@ -12,10 +12,10 @@ from sweeper.execution.stop_file import StopFile
 from sweeper.folder.sweep_folder import is_stopped
 from trials.errors import DEAD_DEVICE, OUT_OF_MEMORY, Superseded
 from trials.methods.parsing import parse
-from trials.running.trial import TrialHost, is_out_of_memory, run
+from trials.running.trial import TrialHost, run
 from trials.storage.place import STORAGE_LAG_S, Place, place
 from trials.storage.trial_folder import State, TrialFolder
-from trials.training.device import is_lost, limit_gpu_memory
+from trials.training.device import is_lost, lacks_memory, limit_gpu_memory
 from trials.training.stage_context import Map, ShouldStop
 
 REPORT_EVERY_S = 1.0
@@ -161,7 +161,7 @@ def _sees(folder: Place) -> bool:
 def _could_not_begin(folder: Place, error: Exception, alone: bool) -> State:
     """Commit the failure of a trial that could not begin, and return its state."""
     attempt, _ = TrialFolder(folder).begin(host=socket.gethostname())
-    full = is_out_of_memory(error)
+    full = lacks_memory(error)
     name = OUT_OF_MEMORY if full else type(error).__name__
     failure = {"type": name, "message": str(error), "traceback": traceback.format_exc()}
     attempt.end("failed", error=failure, failures=attempt.state.failures + (alone or not full))

@@ -204,12 +204,13 @@ class SweepFolder:
     def _repair(self, name: str, checkpoints: bool) -> list[str]:
         config = self.trials / name / "config.json"
         try:
-            _read_config(config)
+            _, stored, _ = _read_config(config)
         except OSError:
             return []
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             return [f"{config} is damaged ({error}); set aside as {files.set_aside(config).name}"]
-        return TrialFolder(self.trials / name).verify(checkpoint=checkpoints)
+        dropped = stored.content.get("until_epoch") is not None and not files.names(self.trials / name / "checkpoint")
+        return TrialFolder(self.trials / name).verify(checkpoint=checkpoints and not dropped)
 
     def forgive(self) -> int:
         """Reset failed trials and failed shared trials, so that they run again with a full number of retries.

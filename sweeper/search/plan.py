@@ -56,7 +56,7 @@ class Plan:
         )
         self._asked: tuple[Sample, int] | None = None  # a sample not yet scheduled, and its cell's position
         self._deaths = Deaths()
-        self.sick = SickMachines()
+        self.sick = SickMachines(folder.stages)
         self.budget = EpochBudget(space)
         self.running: set[str] = set()
         self.failed, self.stopping = 0, False

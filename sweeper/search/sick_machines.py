@@ -10,7 +10,12 @@ failed. Only the driver that saw it knows this: the next one tries every machine
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+
+from trials.errors import DamagedFile
+from trials.storage.place import Place
+from trials.storage.trial_folder import TrialFolder
 
 IN_A_ROW = 3
 
@@ -41,13 +46,18 @@ class SickMachines:
     Attributes:
         barred: the machines that get no more trials: by Ray's id, the card that was found sick.
         with_room: returns Ray's ids of the machines that have room for a trial.
+
+    Args:
+        stages: where the shared trials are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stages: Place | None = None) -> None:
         self.barred: dict[str, Card] = {}
         self.with_room: Callable[[], Collection[str]] = tuple
         self._in_a_row: dict[Card, list[str]] = {}
         self._deaths: dict[str, list[Card | None]] = {}
+        self._stages, self._shared = stages, set[str]()
+        """Folder names of the shared trials in which a device died."""
 
     @property
     def known(self) -> bool:
@@ -62,6 +72,8 @@ class SickMachines:
         """A device died: in the trial ``culprit``, or before the process began one."""
         if culprit is not None:
             self._deaths.setdefault(_id(culprit), []).append(card)
+            if _id(culprit) != culprit:
+                self._shared.add(culprit)
         if card is None:
             return
         found = self._in_a_row.setdefault(card, [])
@@ -89,10 +101,12 @@ class SickMachines:
 
     def may_go_elsewhere(self, *names: str) -> bool:
         """Whether a machine with room is left on which no device died of these trials: a trial and those it needs."""
+        self._acquit()
         return bool(self._others(self._died_in(names)))
 
     def avoided_by(self, *names: str) -> tuple[str, ...]:
         """The machines that may not run a trial; ``names``: its own, and those of the shared trials that it needs."""
+        self._acquit()
         died_in = self._died_in(names)
         avoided = died_in if died_in and self._others(died_in) else set[str]()
         return tuple(sorted(avoided | set(self.barred)))
@@ -101,6 +115,15 @@ class SickMachines:
         """Let a trial run again where its device died, since no other machine has room for it."""
         for name in {_id(name) for name in names} & set(self._deaths):
             self._deaths[name] = [None for _ in self._deaths[name]]
+
+    def _acquit(self) -> None:
+        """Forget the deaths in shared trials that are complete by now: who needs them need avoid no machine."""
+        for name in sorted(self._shared) if self._stages is not None else ():
+            with suppress(DamagedFile):
+                state = TrialFolder(self._stages / name).state()
+                if state is not None and state.finished:
+                    self._shared.remove(name)
+                    self._deaths.pop(_id(name), None)
 
     def _died_in(self, names: Collection[str]) -> set[str]:
         return {card.node for name in names for card in self._deaths.get(_id(name), ()) if card is not None}

@@ -110,17 +110,11 @@ def _fail(attempt: Attempt, trial_host: TrialHost, error: Exception, device: tor
     _end(attempt, trial_host, "failed", error=record, failures=failures)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out on the device or the host; for the latter torch raises a plain RuntimeError."""
-    named = isinstance(error, MemoryError) or lacks_memory(error)
-    return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
-
-
 def _error_record(error: Exception) -> dict[str, str]:
     if isinstance(error, DeadDevice):
         name = DEAD_DEVICE
     else:
-        name = OUT_OF_MEMORY if is_out_of_memory(error) else type(error).__name__
+        name = OUT_OF_MEMORY if lacks_memory(error) else type(error).__name__
     return {"type": name, "message": str(error), "traceback": traceback.format_exc()}
 
 

@@ -23,7 +23,7 @@ def resolve_device(name: str) -> torch.device:
     if name != "auto":
         try:
             return torch.empty(0, device=name).device
-        except (RuntimeError, AssertionError) as error:  # torch built without CUDA raises an AssertionError
+        except (RuntimeError, AssertionError, ImportError) as error:  # the last two: torch was built without it
             reason = str(error).partition("\n")[0].partition(". ")[0]
             raise UserError(f"device is {name!r}, but must be auto or a device of this machine ({reason})") from None
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -79,8 +79,11 @@ def is_dead(device: torch.device | None = None) -> bool:
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether an error says that the device has no memory left, for a tensor or for what a process needs to use it."""
-    return isinstance(error, torch.OutOfMemoryError) or getattr(error, "error_code", None) == OUT_OF_MEMORY_CODE
+    """Whether an error says that the device or the host has no memory left, for a tensor or for what a process needs to
+    use the device. For the host's, torch raises a plain RuntimeError."""
+    named = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    named = named or getattr(error, "error_code", None) == OUT_OF_MEMORY_CODE
+    return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
 
 
 def is_lost(name: str, share: float) -> bool:
@@ -98,6 +101,11 @@ def is_lost(name: str, share: float) -> bool:
         return False
     if device.type == "cuda" and (device.index or 0) >= cards():
         return False
+    if device.type not in ("cpu", "cuda"):  # of such ones nobody knows which this process was given
+        try:
+            resolve_device(name)
+        except UserError:
+            return False
     return is_dead(device)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from sweeper.search.plan import Plan
 from tests.sweeper.populations import landscape, places, population
 from tests.sweeper.sweeps import asked, begun, finish, finished, run_out
+from trials.storage.trial_folder import TrialFolder
 
 
 def run_together(plan: Plan, draw: random.Random, value: Callable[[dict[str, Any]], float | None] = landscape) -> None:
@@ -102,6 +103,24 @@ def test_checkpoints_go_when_the_next_generation_has_ended(tmp_path: Path) -> No
         kept.append(sorted(s.number for r in plan.folder.records() if r.id in found for s in r.samples))
     assert kept[:7] == [list(range(n)) for n in range(1, 8)]
     assert kept[7:] == [list(range(4, n)) for n in range(8, 12)] + [list(range(8, 12))]
+
+
+def test_checkpoints_that_were_deleted_are_not_missed(tmp_path: Path) -> None:
+    """--verify would run their trials again."""
+    plan = begun(population(grid={"density": [0.5]}), tmp_path / "s")
+    while (assignment := plan.next()) is not None:
+        attempt, _ = TrialFolder(plan.folder.trial_folder(assignment.trial_id)).begin()
+        result = {plan.space.objective: landscape(assignment.config.model_dump(mode="json"))}
+        row = {"stage": "finetune", "epoch": 1}
+        attempt.commit(checkpoint={}, rows={"epochs": [row]}, progress={}, seconds=1.0, status="complete", result=result)
+        plan.ended(assignment.trial_id)
+    with_checkpoints = [r for r in plan.folder.records() if any(r.folder.path.glob("checkpoint/*.pt"))]
+    assert 0 < len(with_checkpoints) < len(plan.folder.records())
+    assert plan.folder.repair(checkpoints=True) == []
+    (last,) = with_checkpoints[-1].folder.path.glob("checkpoint/*.pt")  # type: ignore[union-attr]
+    last.write_bytes(b"damaged")
+    assert len(plan.folder.repair(checkpoints=True)) == 1
+    assert not begun(plan.space, tmp_path / "s").complete
 
 
 def test_a_driver_that_died_before_it_deleted_leaves_nothing(tmp_path: Path) -> None:

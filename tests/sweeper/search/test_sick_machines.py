@@ -207,6 +207,19 @@ def test_trials_that_need_the_same_shared_trial_avoid_the_machine_where_it_died(
     assert [taken(plan).avoid, taken(plan).avoid] == [("a",), ("a",)]
 
 
+def test_once_a_shared_trial_is_complete_nobody_avoids_the_machine_where_it_died(tmp_path: Path) -> None:
+    space = make_space(grid={"density": [0.5, 0.4, 0.3]})
+    plan = begun(space, tmp_path / "sweep")
+    plan.sick.with_room = lambda: {"a", "b"}
+    (name,) = (f"{shared}-012345-bf16" for shared in shared_by(space.config(plan.cells[0])))
+    die(plan, taken(plan), A, culprit=name)
+    assert taken(plan).avoid == ("a",)
+    attempt, _ = TrialFolder(plan.folder.stages / name).begin()
+    attempt.end("complete")
+    assert taken(plan).avoid == ()
+    assert not plan.sick.barred
+
+
 def test_a_piece_that_dies_on_another_machine_accuses_that_machine(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, trials=3, machines="ab")
     for _ in range(IN_A_ROW):

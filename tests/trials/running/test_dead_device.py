@@ -14,7 +14,7 @@ import torch
 from tests.trials.folders import state_of, the_stage
 from tests.trials.small_trials import config_of, folder_of, run_in
 from trials.__main__ import main
-from trials.errors import DEAD_DEVICE, OUT_OF_MEMORY, DeadDevice
+from trials.errors import DEAD_DEVICE, OUT_OF_MEMORY, DeadDevice, UserError
 from trials.running import trial
 from trials.training import device, network_copy
 from trials.training.net import Net
@@ -135,11 +135,17 @@ def no_room_for_a_process(asked: torch.device) -> None:
     raise error
 
 
+def full_host(asked: torch.device) -> None:
+    raise RuntimeError("[enforce fail at alloc_cpu.cpp:113] . DefaultCPUAllocator: can't allocate memory: you tried ...")
+
+
 def broken(asked: torch.device) -> None:
     raise RuntimeError("CUDA error: unspecified launch failure")
 
 
-@pytest.mark.parametrize(("answer", "dead"), [(out_of_memory, False), (no_room_for_a_process, False), (broken, True)])
+@pytest.mark.parametrize(
+    ("answer", "dead"), [(out_of_memory, False), (no_room_for_a_process, False), (full_host, False), (broken, True)]
+)
 def test_a_full_device_is_not_dead(
     answer: Callable[[torch.device], None], dead: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +159,14 @@ def test_a_device_that_no_machine_has_is_not_lost() -> None:
     assert not device.is_lost("nonsense", 0)
     assert not device.is_lost("cpu", 1.0)
     assert not device.is_dead()
+
+
+@pytest.mark.parametrize("name", ["mps", "xpu", "hpu", "xla"])
+def test_a_kind_of_device_that_torch_lacks_here_is_wrong_and_not_lost(name: str) -> None:
+    """Else the machine would be accused, and the trial would never fail."""
+    assert not device.is_lost(name, 0)
+    with pytest.raises(UserError, match=f"device is '{name}', but must be auto or a device of this machine"):
+        device.resolve_device(name)
 
 
 def test_a_card_that_has_vanished_is_lost_and_no_trial_falls_back_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
