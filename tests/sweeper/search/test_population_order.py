@@ -111,8 +111,8 @@ def test_checkpoints_that_were_deleted_are_not_missed(tmp_path: Path) -> None:
     while (assignment := plan.next()) is not None:
         attempt, _ = TrialFolder(plan.folder.trial_folder(assignment.trial_id)).begin()
         result = {plan.space.objective: landscape(assignment.config.model_dump(mode="json"))}
-        row = {"stage": "finetune", "epoch": 1}
-        attempt.commit(checkpoint={}, rows={"epochs": [row]}, progress={}, seconds=1.0, status="complete", result=result)
+        rows = {"epochs": [{"stage": "finetune", "epoch": 1}]}
+        attempt.commit(checkpoint={}, rows=rows, progress={}, seconds=1.0, status="complete", result=result)
         plan.ended(assignment.trial_id)
     with_checkpoints = [r for r in plan.folder.records() if any(r.folder.path.glob("checkpoint/*.pt"))]
     assert 0 < len(with_checkpoints) < len(plan.folder.records())

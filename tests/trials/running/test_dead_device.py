@@ -136,7 +136,7 @@ def no_room_for_a_process(asked: torch.device) -> None:
 
 
 def full_host(asked: torch.device) -> None:
-    raise RuntimeError("[enforce fail at alloc_cpu.cpp:113] . DefaultCPUAllocator: can't allocate memory: you tried ...")
+    raise RuntimeError("[enforce fail at alloc_cpu.cpp:113] DefaultCPUAllocator: can't allocate memory: you tried")
 
 
 def broken(asked: torch.device) -> None:
