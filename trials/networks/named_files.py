@@ -97,8 +97,7 @@ def read_weights_file(field: str, given: str, digest: str | None) -> tuple[Weigh
     """
     where = place_named(field, given)
     what = named(field, given, where)
-    weights, found = weights_and_digest(where, what, lambda found: _compare(field, given, digest, found))
-    _compare(field, given, digest, found)
+    weights, _ = weights_and_digest(where, what, lambda found: _compare(field, given, digest, found))
     return weights, what
 
 
@@ -108,7 +107,8 @@ def weights_and_digest(
     """Return what a file of weights holds, and the first 16 hex digits of its SHA-256.
 
     ``check`` is called with the hash before a content is interpreted. A file that does not change is read once per
-    process. Raises UserError as :func:`read_file` and :func:`trials.networks.formats.read_weights` do.
+    process, unless ``check`` refuses the content that is kept. Raises UserError as ``check``, :func:`read_file` and
+    :func:`trials.networks.formats.read_weights` do.
     """
 
     def read() -> tuple[Weights, str]:
@@ -117,7 +117,14 @@ def weights_and_digest(
         check(digest)
         return read_weights(content, what), digest
 
-    return SOURCES.get("weights", [where], read)
+    def fits(kept: tuple[Weights, str]) -> bool:
+        try:
+            check(kept[1])
+        except UserError:
+            return False
+        return True
+
+    return SOURCES.get("weights", [where], read, fits)
 
 
 def read_file(where: Place, what: str) -> bytes:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
+import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -22,7 +24,11 @@ from trials.storage.place import Place
 _T = TypeVar("_T")
 
 KEPT_BYTES, KEPT_SHARE = 1 << 30, 64
-"""What a process keeps at most: so many bytes, or one part in so many of the machine's memory, whichever is less."""
+"""What a process keeps at most: so many bytes, or one part in so many of the machine's memory, whichever is less; on
+machines of many cores, a quarter of a core's share of the memory."""
+
+_CGROUP = Path("/sys/fs/cgroup/memory.max")
+"""Where a container says how much of the machine's memory it may use, as a number or ``max``."""
 
 _PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes})
 _OVERHEAD = 64
@@ -65,10 +71,14 @@ class ReadOnce:
         with self._lock:
             self._kept.clear()
 
-    def get(self, kind: str, files: Sequence[Place], read: Callable[[], _T]) -> _T:
+    def get(
+        self, kind: str, files: Sequence[Place], read: Callable[[], _T], fits: Callable[[_T], bool] = lambda kept: True
+    ) -> _T:
         """Return what ``read`` makes of ``files``: called again only if one of them has changed, or is not kept.
 
         ``kind`` tells apart different readings of a file. Errors of ``read`` are raised, and nothing is kept then.
+        ``fits``: whether what is kept is what the caller expects; it must not change it. If not, the files are read
+        anew: coarse clocks and object stores can give another content of equal size the same stamp.
         """
         stamps = _stamps(files)
         if not stamps:  # one is missing: what to say of it is known to ``read``
@@ -76,7 +86,7 @@ class ReadOnce:
         key = (kind, *map(str, files))
         with self._lock:
             known = self._kept.get(key)
-            if known is not None and known.stamps == stamps:
+            if known is not None and known.stamps == stamps and fits(known.value):
                 self._kept.move_to_end(key)
                 return cast("_T", own_copy(known.value))
         value = read()
@@ -147,6 +157,10 @@ def _stamp(file: Place) -> _Stamp:
     if not isinstance(file, Path):
         return file.stamp()
     there = file.stat()
+    if stat.S_ISREG(there.st_mode):  # a file that is opened is asked of an NFS server; the answer to stat may be old
+        opened = os.open(file, os.O_RDONLY)
+        there = os.fstat(opened)
+        os.close(opened)
     return (there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns, there.st_ctime_ns)
 
 
@@ -155,7 +169,9 @@ def _most() -> int:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # not everywhere
         return KEPT_BYTES // 4
-    return min(KEPT_BYTES, memory // KEPT_SHARE)
+    with suppress(OSError, ValueError):
+        memory = min(memory, int(_CGROUP.read_text()))
+    return min(KEPT_BYTES, memory // max(KEPT_SHARE, 4 * (os.cpu_count() or 1)))
 
 
 SOURCES = ReadOnce(_most())

@@ -197,8 +197,8 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
                 which = f" (card {card.card})" if card.card else ""
                 self.display.note(
                     f"{card.machine}{which} gets no more trials: the device died {IN_A_ROW} times in a row there, in "
-                    "different trials or before they began, which lose no retry by it; repair it (nvidia-smi, dmesg), or "
-                    "start Ray there without that card; the next run of the command tries it again"
+                    "different trials or before they began, which lose no retry by it; repair it (nvidia-smi, dmesg), "
+                    "or start Ray there without that card; the next run of the command tries it again"
                 )
 
     def _stop_without_machines(self) -> None:

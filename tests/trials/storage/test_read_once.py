@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from tests.trials.buckets import BUCKET, served
+from trials.storage import read_once
 from trials.storage.place import Place, place
 from trials.storage.read_once import KEPT_BYTES, SOURCES, ReadOnce, own_copy
 
@@ -127,6 +128,36 @@ def test_what_cannot_be_counted_or_copied_is_read_each_time(tmp_path: Path, make
 
 def test_the_limit_of_a_process() -> None:
     assert 0 < SOURCES.most <= KEPT_BYTES
+
+
+@pytest.mark.parametrize(
+    ("cores", "limit", "most"), [(2, "max\n", 256), (2, "6400", 100), (64, "max", 64), (64, "", 64)]
+)
+def test_the_processes_of_all_cores_leave_most_of_the_memory(
+    cores: int, limit: str, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container may have less memory than its machine."""
+    monkeypatch.setattr(os, "sysconf", lambda name: {"SC_PHYS_PAGES": 4, "SC_PAGE_SIZE": 4096}[name])
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(read_once, "_CGROUP", tmp_path / "memory.max")
+    if limit:
+        (tmp_path / "memory.max").write_text(limit)
+    assert read_once._most() == most
+    assert read_once._most() * cores <= 4 * 4096 // 4
+
+
+def test_what_is_kept_is_read_anew_if_it_is_not_what_is_expected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Coarse clocks: a file that is replaced by one of equal size may have the same stamp."""
+    monkeypatch.setattr(read_once, "_stamp", lambda file: (0,))
+    kept, file = ReadOnce(10**6), file_of(tmp_path / "a")
+    reader = Reader(file)
+    for content, calls in ((b"old", 1), (b"old", 1), (b"new", 2), (b"new", 2)):
+        file_of(file, content)
+        found = kept.get("x", [file], reader, lambda kept, content=content: kept["content"] == [content])
+        assert found["content"] == [content]
+        assert reader.calls == calls
 
 
 @dataclass(frozen=True)
