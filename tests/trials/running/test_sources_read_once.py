@@ -13,6 +13,7 @@ from tests.trials.kept_sources import assert_changes_nothing_kept, counted_reads
 from tests.trials.small_trials import config_of, folder_of, run_in
 from trials import models
 from trials.networks.named_files import resolved
+from trials.storage import read_once
 from trials.storage.read_once import SOURCES
 from trials.storage.trial_folder import TrialFolder
 
