@@ -118,9 +118,12 @@ class SickMachines:
 
     def _acquit(self) -> None:
         """Forget the deaths in shared trials that are complete by now: who needs them need avoid no machine."""
-        for name in sorted(self._shared) if self._stages is not None else ():
+        stages = self._stages
+        if stages is None:
+            return
+        for name in sorted(self._shared):
             with suppress(DamagedFile):
-                state = TrialFolder(self._stages / name).state()
+                state = TrialFolder(stages / name).state()
                 if state is not None and state.finished:
                     self._shared.remove(name)
                     self._deaths.pop(_id(name), None)
