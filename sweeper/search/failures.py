@@ -39,10 +39,14 @@ class Deaths:
         return self._in_a_row[record.id] >= DEATHS
 
 
-def lost_device(record: Record, state: State | None) -> dict[str, str] | None:
-    """The error of an attempt that has just ended because its device died; None if it ended otherwise."""
-    before = record.state or State()
-    if state is None or state.status != "failed" or state.attempt == before.attempt or state.error is None:
+def lost_device(state: State | None, before: State | None = None) -> dict[str, str] | None:
+    """The error of an attempt that ended because its device died; None if it ended otherwise.
+
+    ``before``: the state before the attempt; None is returned if there was none since.
+    """
+    if state is None or state.status != "failed" or state.error is None:
+        return None
+    if before is not None and state.attempt == before.attempt:
         return None
     return state.error if state.error["type"] == DEAD_DEVICE else None
 

@@ -48,7 +48,9 @@ class Plan:
         }
         self._records: dict[str, Record] = {}
         self._queue: deque[str] = deque()
-        self._aside: deque[str] = deque()  # their device died, and no other machine can run them: others go first
+        self._aside: deque[str] = (
+            deque()
+        )  # their device died, earlier or where no other machine is: others go first
         self._held = set[str]()  # unfinished confirmations
         self._scheduled: set[str] = set()  # by this driver, from the space as it is now
         self._says_where = any(
@@ -85,7 +87,8 @@ class Plan:
             held = not over and only_confirms(mine)
             if not over:
                 self._share_config(record, mine[0])
-                (self._held.add if held else self._queue.append)(record.id)
+                last = self._aside if lost_device(record.state) else self._queue
+                (self._held.add if held else last.append)(record.id)
             self.budget.follow(record, over=over or held)
             self.failed += over and not record.finished
         for sample, record, outcome in samples_with_outcomes(self.space, self.folder, self._records.values()):
@@ -292,7 +295,7 @@ class Plan:
         if self._deaths.too_many(record, state, stopping=self.stopping):
             message = f"its process died {DEATHS} times in a row without a commit (killed, or out of memory)"
             state = commit_failure(record.folder, "ProcessDied", message, failures=self.space.retries + 1)
-        died = lost_device(record, state)
+        died = lost_device(state, record.state)
         if died is not None:
             culprit = died.get("culprit") or trial_id
             self.sick.died(Card.said_by(died) or card, culprit)

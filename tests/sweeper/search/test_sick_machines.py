@@ -76,6 +76,18 @@ def next_new(plan: Plan) -> Assignment:
     return assignment
 
 
+def test_the_next_driver_begins_with_trials_that_have_killed_no_device(tmp_path: Path) -> None:
+    """Else three bad trials would bar the only machine again before a good one ran."""
+    plan = plan_of(tmp_path, trials=6, machines="a")
+    bad = [taken(plan) for _ in range(IN_A_ROW)]
+    for assignment in bad:
+        die(plan, assignment, A)
+    assert plan.sick.barred
+    again = plan_of(tmp_path, trials=6, machines="a")
+    names = [taken(again).trial_id for _ in range(6)]
+    assert sorted(names[IN_A_ROW:]) == sorted(assignment.trial_id for assignment in bad)
+
+
 def test_a_trial_is_tried_again_elsewhere(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, trials=2, machines="ab")
     first = taken(plan)
