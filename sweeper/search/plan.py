@@ -48,9 +48,7 @@ class Plan:
         }
         self._records: dict[str, Record] = {}
         self._queue: deque[str] = deque()
-        self._aside: deque[str] = (
-            deque()
-        )  # their device died, earlier or where no other machine is: others go first
+        self._aside: deque[str] = deque()  # their device died, earlier or where no other machine is: others go first
         self._held = set[str]()  # unfinished confirmations
         self._scheduled: set[str] = set()  # by this driver, from the space as it is now
         self._says_where = any(
