@@ -36,7 +36,7 @@ class RecordedGraph:
     def __init__(self, generators: tuple[torch.Generator, ...] = ()) -> None:
         self.generators = generators
         self.log: list[tuple[Any, Any, Any, Any]] = []
-        self.warmed_up = self.captures = self.replays = 0
+        self.warmed_up = self.captures = self.replays = self.resets = 0
 
     def warm_up(self, function: Callable[[], None]) -> None:
         self.warmed_up += 1
@@ -60,6 +60,10 @@ class RecordedGraph:
                 for result, value in zip(tree_leaves(results), tree_leaves(again), strict=True):
                     if isinstance(result, Tensor) and result.data_ptr() != value.data_ptr():
                         result.copy_(value)
+
+    def reset(self) -> None:
+        self.resets += 1
+        self.log.clear()
 
 
 class Recorder(TorchDispatchMode):
