@@ -19,6 +19,8 @@ WAITS = {
     torch.ops.aten.nonzero.default,
     torch.ops.aten.masked_select.default,
     torch.ops.aten.lift_fresh.default,  # of torch.tensor(), which copies from the host
+    torch.ops.aten.scatter_.src,  # copies strides from the host where algorithms must be deterministic
+    torch.ops.aten.scatter.src,
 }
 _INDEXING = {torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default, torch.ops.aten.index_put.default}
 
