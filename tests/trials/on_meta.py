@@ -30,7 +30,8 @@ class OneOperator(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:
         trained = [t for group in self.param_groups for t in group["params"] if t.grad is not None]
-        torch._foreach_add_(trained, [tensor.grad for tensor in trained])
+        if trained:
+            torch._foreach_add_(trained, [tensor.grad for tensor in trained])
 
 
 def take_gpu_branches(monkeypatch: pytest.MonkeyPatch) -> None:

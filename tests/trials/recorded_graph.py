@@ -19,6 +19,8 @@ WAITS = {
     torch.ops.aten.nonzero.default,
     torch.ops.aten.masked_select.default,
     torch.ops.aten.lift_fresh.default,  # of torch.tensor(), which copies from the host
+    torch.ops.aten.scatter_.src,  # copies strides from the host where algorithms must be deterministic
+    torch.ops.aten.scatter.src,
 }
 _INDEXING = {torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default, torch.ops.aten.index_put.default}
 
@@ -36,7 +38,7 @@ class RecordedGraph:
     def __init__(self, generators: tuple[torch.Generator, ...] = ()) -> None:
         self.generators = generators
         self.log: list[tuple[Any, Any, Any, Any]] = []
-        self.warmed_up = self.captures = self.replays = 0
+        self.warmed_up = self.captures = self.replays = self.resets = 0
 
     def warm_up(self, function: Callable[[], None]) -> None:
         self.warmed_up += 1
@@ -60,6 +62,10 @@ class RecordedGraph:
                 for result, value in zip(tree_leaves(results), tree_leaves(again), strict=True):
                     if isinstance(result, Tensor) and result.data_ptr() != value.data_ptr():
                         result.copy_(value)
+
+    def reset(self) -> None:
+        self.resets += 1
+        self.log.clear()
 
 
 class Recorder(TorchDispatchMode):

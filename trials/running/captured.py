@@ -85,6 +85,9 @@ class Eager:
         self._prepare()
         self._run(batches)
 
+    def close(self) -> None:
+        """Free what the steps of this stage needed beside the stage itself."""
+
     def _prepare(self) -> bool:
         """Do the host's work before a step; return whether the step is the same program as the last one."""
         if self.pruner is not None:
@@ -151,6 +154,11 @@ class Captured(Eager):
                 to.copy_(tensor)
         self._advance(partial(self._sum, self.inputs), len(batches[0][1]))
 
+    def close(self) -> None:
+        if self.program is not None:
+            self.program.close()
+        self.program = None
+
     def _prepare(self) -> bool:
         self._other |= not super()._prepare()
         return not self._other
@@ -168,6 +176,7 @@ class Captured(Eager):
         if self.program is None:
             self.program = self._program(function, self.graph)
         elif self._other:
+            self.program.close()
             graph = new_graph(self.net, self.pruner)
             assert graph is not None
             self.program = self._program(function, graph)

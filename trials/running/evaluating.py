@@ -32,7 +32,7 @@ class Evaluator:
     def __call__(self, split: str) -> tuple[float, float]:
         """Return mean loss and accuracy in [0, 1] on a split (train, val, test); waits for the device."""
         if split in self._passes and self._passes[split].places != _places(self.net):
-            del self._passes[split]
+            self._passes.pop(split).program.close()
             self._eager[split] = 0
         if self.capture and split not in self._passes and self._eager.get(split, 0) >= EAGER:
             self._make(split)

@@ -69,6 +69,7 @@ class StageRun:
             if self.divided:
                 self._change_hyperparameters()
             self._commit_if_due()
+        self.stepper.close()
         self.backward.remove()
         self.progress.report_layers(self.stage, self.best)
         self._commit_end(last)
@@ -78,6 +79,7 @@ class StageRun:
         before, config = self.stage, self.progress.config
         self.stage = segments.changed(before, config, self.net, self.epoch)
         if self.stage is not before:
+            self.stepper.close()
             self._make_stepper()
 
     def _make_stepper(self) -> None:

@@ -248,10 +248,15 @@ class BackwardPruner:
         return {"forwards": self.forwards, "kept": self.kept, "generators": states}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the state that :meth:`state_dict` returned; nothing without a config."""
+        """Restore the state that :meth:`state_dict` returned; nothing without a config.
+
+        A generator of another kind of device cannot go on from it: then M is drawn from the generator's own start.
+        """
         if self.config is None:
             return
         self._forwards, self._prepared, self._refreshed = state["forwards"], False, None
         self._hold({name: mask.to(self.layers[name].weight.device) for name, mask in state["kept"].items()})
         for name, generator in self.generators.items():
-            generator.set_state(state["generators"][name])
+            saved = state["generators"][name]
+            if len(saved) == len(generator.get_state()):
+                generator.set_state(saved)

@@ -98,8 +98,8 @@ def _best_of(n: int, m: int, scores: Tensor) -> Tensor:
     """Mask of the n highest of every m consecutive entries of dimension 1; of equal ones the lower is dropped first."""
     rows = scores.movedim(1, -1)  # [O, .., I]
     order = rows.reshape(*rows.shape[:-1], -1, m).argsort(dim=-1, stable=True)  # [O, .., I / m, m]
-    stays = (torch.arange(m, device=scores.device) >= m - n).expand_as(order)
-    kept = torch.empty_like(order, dtype=torch.bool).scatter_(-1, order, stays)
+    # one value, not a tensor of them: with deterministic algorithms, CUDA scatters tensors by way of the host
+    kept = torch.ones_like(order, dtype=torch.bool).scatter_(-1, order[..., : m - n], False)
     return kept.reshape(rows.shape).movedim(-1, 1).contiguous()
 
 

@@ -98,7 +98,7 @@ def select_rows(scores: Sequence[Tensor], keep: Sequence[int], absolute: bool) -
         pieces += [least[:lead], values, most[: width - lead - size]]
     rows = torch.cat(pieces).view(len(sizes), width)
     order = rows.argsort(dim=1, stable=True)
-    stays = (torch.arange(rows.shape[1], device=rows.device) >= drop).expand_as(order)
-    masks = torch.empty_like(order, dtype=torch.bool).scatter_(1, order, stays)
+    # one value, not a tensor of them: with deterministic algorithms, CUDA scatters tensors by way of the host
+    masks = torch.ones_like(order, dtype=torch.bool).scatter_(1, order[:, :drop], False)
     each = zip(masks, scores, leads, sizes, strict=True)
     return [mask[lead : lead + size].view(layer.shape) for mask, layer, lead, size in each]

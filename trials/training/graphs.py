@@ -30,6 +30,9 @@ class Graph(Protocol):
     def replay(self) -> None:
         """Execute the recorded operations."""
 
+    def reset(self) -> None:
+        """Forget what was recorded and free its memory. It may record again."""
+
 
 class CudaGraph:
     """A CUDA graph, captured on another stream than the caller's as torch requires, and synchronised with that.
@@ -65,6 +68,11 @@ class CudaGraph:
 
     def replay(self) -> None:
         self._graph.replay()
+
+    def reset(self) -> None:
+        graph: torch.cuda.CUDAGraph | None = self.__dict__.pop("_graph", None)
+        if graph is not None:
+            graph.reset()
 
 
 @cache
@@ -122,6 +130,14 @@ class Program:
             self.function()
         return False
 
+    def close(self) -> None:
+        """Free the memory of what was captured, at once.
+
+        The function mostly refers to its program's owner, so that Python would free both only when it collects cycles.
+        """
+        self.graph.reset()
+        self.captured = False
+
     def _capture(self) -> None:
         try:
             self.graph.capture(self._recorded)
@@ -130,6 +146,7 @@ class Program:
             # ending a capture that ran out of memory may raise an error of its own over the first
             if isinstance(error, torch.OutOfMemoryError) or isinstance(error.__context__, torch.OutOfMemoryError):
                 self.fits = False
+                self.graph.reset()  # what was allocated before memory ran out would be missing from now on
                 self.warn(f"no memory to capture {self.name} as a CUDA graph: it runs operator by operator")
                 return
             raise RuntimeError(

@@ -48,6 +48,11 @@ def test_lambda_is_of_the_groups_shape_and_nothing_is_kept_for_other_layers() ->
         assert "conv1.weight" not in stage.layers
 
 
+def step(stage: Growing, images: tuple[Tensor, Tensor]) -> None:
+    stage.prepare()
+    stage.step(images)
+
+
 def ratio_stage(exit_rule: str, limits: dict[str, float]) -> Growing:
     """A stage whose r is ``limits`` by layer, with the limit at 2."""
     config = Greg1Config(stage_pr="1-2:0.5", ratio_exit=exit_rule, mag_ratio_limit=2.0, **WHAT, **FAST)  # type: ignore[arg-type]
@@ -66,10 +71,10 @@ def ratio_stage(exit_rule: str, limits: dict[str, float]) -> Growing:
 def test_ratio_exits(exit_rule: str, first: dict[str, int | None], second: int) -> None:
     limits = {"conv2.weight": 1.0, "conv3.weight": 5.0}
     stage = ratio_stage(exit_rule, limits)
-    stage.step(batch())
+    step(stage, batch())
     assert {name: layer.finished for name, layer in stage.layers.items()} == first
     limits["conv2.weight"] = 100.0
-    stage.step(batch())
+    step(stage, batch())
     assert all(layer.finished is not None and layer.finished <= second for layer in stage.layers.values())
     assert stage.layers["conv2.weight"].finished == second
     assert stage.stable_since == second
@@ -80,8 +85,8 @@ def test_a_layer_that_ended_by_its_lambda_does_not_block_the_others() -> None:
     for exit_rule, finished in (("joint", 0), ("mid_sweep", None)):
         stage = ratio_stage(exit_rule, limits)
         stage.layers["conv2.weight"].of_pruned = 99.0  # above its limit at the first update
-        stage.step(batch())
-        stage.step(batch())
+        step(stage, batch())
+        step(stage, batch())
         assert stage.layers["conv2.weight"].finished == 0
         assert (stage.layers["conv3.weight"].finished is None) == (exit_rule == "mid_sweep"), finished
 
@@ -91,7 +96,7 @@ def test_blocked_loss_gradient_moves_weights_by_the_penalty_alone() -> None:
     config = Greg1Config(stage_pr=0.5, block_loss_grad=True, prune={"weight_decay": 0.0}, **WHAT, **FAST)
     stage = started(Greg1Stage(config), net)
     before = {name: p.detach().clone() for name, p in net.model.named_parameters()}
-    stage.step(batch())
+    step(stage, batch())
     for name, weight in prunable(net.model).items():
         reg = stage.layers[name].reg if name in stage.layers else 0.0
         torch.testing.assert_close(weight.detach(), before[name] * (1 - config.prune.lr * reg))
@@ -106,7 +111,7 @@ def test_greg2_recovers_what_it_keeps_from_the_update_after_the_pick() -> None:
     layer = stage.layers["conv2.weight"]
     seen = []
     for _ in range(3):
-        stage.step(batch())
+        step(stage, batch())
         seen.append((layer.picked, sorted({round(value, 4) for value in layer.reg.flatten().tolist()})))
     assert seen == [(None, [0.1]), (1, [0.2]), (1, [-0.25, 0.7])]
 
@@ -115,7 +120,7 @@ def test_nothing_to_prune_still_stabilises() -> None:
     stage = started(Greg1Stage(Greg1Config(stage_pr=0.0, **WHAT, **FAST)), tiny())
     steps = 0
     while not stage.finished:
-        stage.step(batch())
+        step(stage, batch())
         steps += 1
     assert steps == FAST["stabilize_reg_interval"] + 1
 
@@ -132,7 +137,7 @@ def test_resumed_at_any_iteration(kind: type[Growing]) -> None:
     states = []
     while not stage.finished:
         states.append(copied((net.state_dict(), stage.state_dict())))
-        stage.step(batch(stage.iteration))
+        step(stage, batch(stage.iteration))
     stage.end_epoch(net, 0)
     assert len(states) > 5
     for t, (net_state, state) in enumerate(states):
@@ -144,7 +149,7 @@ def test_resumed_at_any_iteration(kind: type[Growing]) -> None:
         resumed.begin_epoch(0)
         assert resumed.iteration == t
         while not resumed.finished:
-            resumed.step(batch(resumed.iteration))
+            step(resumed, batch(resumed.iteration))
         resumed.end_epoch(other, 0)
         assert same(other.state_dict(), net.state_dict())
         assert same(resumed.state_dict(), stage.state_dict())

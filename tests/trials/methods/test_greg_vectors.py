@@ -78,6 +78,7 @@ class Played:
         position = t % len(self.arrays["batches/x"])
         updating = self.stage.stable_since is None and t % self.config.update_reg_interval == 0
         x, y = self.arrays["batches/x"][position].to(self.dtype), self.arrays["batches/y"][position]
+        self.stage.prepare()
         self.losses.append(float(self.stage.step((x, y))[0]))
         if updating:
             self.log.append([t, *self._ratios(), *self._regs("max"), *self._regs("min")])

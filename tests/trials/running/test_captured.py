@@ -312,7 +312,7 @@ def test_another_program_is_captured_in_turn(graphs: list[RecordedGraph]) -> Non
     for number in range(1, steps + 1):
         program.step(batch(4, number))
     assert float(program.totals.loss) == sum(4 * 2 * number * 4 for number in range(1, steps + 1))
-    assert (first.captures, first.replays) == (1, 2)
+    assert (first.captures, first.replays, first.resets) == (1, 2, 1)
     assert [(graph.captures, graph.replays) for graph in graphs] == [(0, 0), (1, WARM_UP)]
 
 
@@ -364,6 +364,60 @@ def test_without_memory_for_a_graph_all_steps_run_eagerly(error: Exception) -> N
         assert float(program.totals.loss) == sum(4 * 2 * value * 4 for value in range(1, number + 1))
     assert stage.stepped == stage.prepared == WARM_UP + 3
     assert warnings == ["no memory to capture a step of stage train as a CUDA graph: it runs operator by operator"]
+
+
+class FullAtTheEnd(RecordedGraph):
+    """Finds no memory at the end of a capture: the host has run the whole function by then, the device nothing."""
+
+    def capture(self, function: Callable[[], None]) -> None:
+        super().capture(function)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+CROWDED: list[tuple[str, dict[str, Any]]] = [
+    *((name, LONGER) for name in ("greg1", "greg2-channel")),
+    *((name, {}) for name in ("dense", "bip-channel", "hydra", "adaptive_sparsity", "prune_iterative", "regrow")),
+    ("bip", {"prune": {"epochs": 2, "batch_size": BATCH, "backward": {"p_bern": 0.5, "refresh_every": 4}}}),
+    ("dense", {"model": "with_dropout", "precision": "bf16"}),
+]
+
+
+@pytest.mark.parametrize(("name", "fields"), CROWDED, ids=[f"{name}-{'-'.join(more)}" for name, more in CROWDED])
+def test_a_capture_without_memory_leaves_nothing_behind(
+    name: str, fields: dict[str, Any], storage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, made = config(name, **fields), list[FullAtTheEnd]()
+
+    def graph(device: torch.device, generators: tuple[torch.Generator, ...] = ()) -> FullAtTheEnd:
+        made.append(FullAtTheEnd(generators))
+        return made[-1]
+
+    monkeypatch.setattr(launches, "few_launches", lambda device: True)
+    run_in(storage, whole)
+    monkeypatch.setattr(graphs_file, "graph_for", graph)
+    assert run_in(tmp_path, whole).status == "complete"
+    assert_same_outcome(folder_of(whole, tmp_path), folder_of(whole, storage))
+    assert any(graph.captures for graph in made)
+    assert all(graph.resets for graph in made if graph.captures)  # what the capture had allocated is free again
+
+
+@pytest.mark.parametrize("name", ["imp-weights", "prune_iterative", "bip", "greg1"])
+def test_a_stage_frees_its_graph_before_the_next_one_captures(
+    name: str, tmp_path: Path, graphs: list[RecordedGraph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph holds the memory of a whole step: those of earlier stages would add up until Python collects cycles."""
+    held: list[int] = []
+    original = RecordedGraph.capture
+
+    def capture(self: RecordedGraph, function: Callable[[], None]) -> None:
+        held.append(sum(not graph.resets for graph in trained(graphs) if graph.captures))
+        original(self, function)
+
+    monkeypatch.setattr(RecordedGraph, "capture", capture)
+    assert run_in(tmp_path, config(name, **(LONGER if name == "greg1" else {}))).status == "complete"
+    assert len(trained(graphs)) > 1
+    assert max(held) <= 1  # an evaluation may be captured beside the one training step
+    assert all(graph.resets for graph in trained(graphs))
 
 
 def made(content: dict[str, Any], graphs: list[RecordedGraph]) -> Eager:

@@ -76,6 +76,7 @@ def test_a_network_that_moved_is_captured_anew(made: list[RecordedGraph]) -> Non
     for _ in range(EAGER + 2):
         assert evaluator("val") == evaluate(net, images, "val", 8)
     assert [graph.captures for graph in made] == [1, 1]
+    assert [graph.resets for graph in made] == [1, 0]  # the memory of the first one is free
 
 
 def test_nothing_is_captured_where_that_is_turned_off_or_not_possible(

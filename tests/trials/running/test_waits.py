@@ -103,3 +103,13 @@ def test_every_stage_that_captures_is_tried() -> None:
             (capturing if stage.captures else others).add(name_of(stage))
     assert capturing - WITHOUT_STEPS <= tried
     assert LOOP_ON_THE_HOST.keys() <= others
+
+
+def test_a_step_without_thresholds_does_not_wait() -> None:
+    """With starget 0, pthres may leave no layer."""
+    config = config_of("adaptive_sparsity", dataset="digits", starget=0, pthres=10**6)
+    (stage,) = METHODS[config.method](config).stages()
+    with pytest.warns(UserWarning, match="no layer has as many weights"):
+        attached(stage, config.model, 1, torch.contiguous_format, masked=False)
+    with NoCopies():
+        stage.step(*batches_for(stage, 1, 8, 8))

@@ -261,6 +261,20 @@ def test_state_continues_to_the_bit() -> None:
         assert same == resumed  # without its state the steps differ
 
 
+def test_state_of_another_kind_of_device_goes_on_with_draws_of_its_own() -> None:
+    """The state of CUDA's generator has 16 bytes. Candidates and their count go on."""
+    model = build_net()
+    with pruner(model, p_prune=0.5, p_bern=0.5, refresh_every=4) as found:
+        steps(model, found, 2)
+        state = copy.deepcopy(found.state_dict())
+    state["generators"] = {name: torch.zeros(16, dtype=torch.uint8) for name in state["generators"]}
+    with pruner(model, p_prune=0.5, p_bern=0.5, refresh_every=4) as again:
+        again.load_state_dict(state)
+        assert again.forwards == 2
+        assert all(map(torch.equal, again.kept.values(), found.kept.values()))
+        steps(model, again, 1)
+
+
 def test_rows_report_ratio_and_candidates() -> None:
     model = build_net()
     with pruner(model, p_prune=0.5, p_bern=0.5) as found:

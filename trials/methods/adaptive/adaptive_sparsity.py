@@ -227,7 +227,7 @@ class TrainWithThresholds(Stage):
         net.model.zero_grad(set_to_none=True)
         self.layers.r.grad = None
         loss, correct = net.loss(*batch)
-        if self.config.trainable and self.layers.rows is None:
+        if self.config.trainable and self.layers.w and self.layers.rows is None:
             loss = loss + self.sparsity_loss()
         torch.autograd.backward(loss)
         if self.config.trainable and self.layers.rows is not None:

@@ -173,7 +173,6 @@ class Growing(Stage):
         self.layers: dict[str, GrowingLayer] = {}
         self.iteration = 0
         self.stable_since: int | None = None
-        self._prepared = False
 
     def attach(self, net: Net) -> None:
         self.net = net
@@ -199,14 +198,9 @@ class Growing(Stage):
             self._update_all()
         self.iteration += 1
         self.finished = self._is_stable()
-        self._prepared = True
         return True
 
     def step(self, *batches: Batch) -> tuple[Tensor, Tensor]:
-        """Run one step; one that the caller has not prepared prepares itself."""
-        if not self._prepared:
-            self.prepare()
-        self._prepared = False
         loss, correct = self.net.backward(*batches[0])
         self._penalise()
         self.sgd.step()
