@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import secrets
 import signal
 import socket
@@ -45,10 +46,14 @@ def head_options(ports: dict[str, int]) -> list[str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Distinct ports that nobody listens on."""
-    with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(socket.create_server(("", 0))) for _ in range(count)]
-        return [int(server.getsockname()[1]) for server in servers]
+    """Distinct ports that nobody listens on: none that Ray gives its workers, nor the kernel a connection meanwhile."""
+    found: list[int] = []
+    for port in random.sample(range(20_000, 32_000), 200):
+        with contextlib.suppress(OSError), socket.create_server(("", port)):
+            found.append(port)
+        if len(found) == count:
+            break
+    return found
 
 
 def processes(session: int) -> list[int]:
