@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from trials.training import graphs
 
 WAITS = {
     torch.ops.aten._local_scalar_dense.default,
@@ -98,3 +101,15 @@ class Recorder(TorchDispatchMode):
     def put_back(self) -> None:
         for storage, content in self.before.values():
             storage.copy_(content)
+
+
+def graphs_made(monkeypatch: pytest.MonkeyPatch, kind: type[Any] = RecordedGraph) -> list[Any]:
+    """Let steps and evaluations be captured on the CPU, by graphs of a ``kind``; return the list of those made."""
+    made: list[Any] = []
+
+    def graph(device: torch.device, generators: tuple[torch.Generator, ...] = ()) -> Any:
+        made.append(kind(generators))
+        return made[-1]
+
+    monkeypatch.setattr(graphs, "graph_for", graph)
+    return made

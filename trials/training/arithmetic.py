@@ -91,7 +91,8 @@ def _algorithms(deterministic: bool) -> Iterator[None]:
 def _set_workspace(deterministic: bool) -> None:
     """Give cuBLAS a workspace with which it can be deterministic.
 
-    For every trial on CUDA, and for good: torch reads the variable at the process's first matrix product only.
+    Every trial on CUDA sets the variable, and none unsets it: torch reads it once, at the first matrix product of
+    the process.
     """
     given = os.environ.setdefault(_WORKSPACE, _REPEATABLE[0])
     if deterministic and given not in _REPEATABLE:

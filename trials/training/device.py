@@ -57,7 +57,7 @@ def limit_gpu_memory(share: float) -> None:
 
 
 def touch(device: torch.device) -> None:
-    """Wait for everything on the device and run a tiny operation there; raises what its driver reports."""
+    """Wait for all work on the device, then run a tiny operation there. Raises the error that the driver reports."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     torch.zeros(1, device=device).add_(1).item()

@@ -1,4 +1,4 @@
-"""What Tune must not do with trials when machines are barred: begin one there, or wait for ever for a place elsewhere.
+"""When machines are barred, Tune begins no trial there, and does not wait for ever for a place elsewhere.
 
 Trials that are asked for after a machine was barred say where they may run. These two are for those asked for before.
 """

@@ -13,10 +13,9 @@ import pytest
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from tests.trials.recorded_graph import RecordedGraph, Recorder
+from tests.trials.recorded_graph import RecordedGraph, Recorder, graphs_made
 from tests.trials.small_trials import CONFIGS, config_of, run_in
 from trials.methods.base import TrainStage
-from trials.training import graphs as graphs_file
 from trials.training import launches
 
 pytestmark = pytest.mark.usefixtures("few_digits")
@@ -29,8 +28,8 @@ LONGER = {"update_reg_interval": 3, "reg_granularity_prune": 0.2, "stabilize_reg
 class WeakGraph(RecordedGraph):
     """Replays by running the function; ``lost``: replays at which memory that was read at the capture was gone."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, generators: tuple[torch.Generator, ...] = ()) -> None:
+        super().__init__(generators)
         self.given: list[StorageWeakRef] = []
         self.lost = 0
 
@@ -54,13 +53,7 @@ class WeakGraph(RecordedGraph):
 
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> list[WeakGraph]:
-    made: list[WeakGraph] = []
-
-    def graph(device: torch.device, generators: tuple[torch.Generator, ...] = ()) -> WeakGraph:
-        made.append(WeakGraph())
-        return made[-1]
-
-    monkeypatch.setattr(graphs_file, "graph_for", graph)
+    made: list[WeakGraph] = graphs_made(monkeypatch, WeakGraph)
     monkeypatch.setattr(launches, "few_launches", lambda device: True)
     return made
 

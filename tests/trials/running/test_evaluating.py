@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.trials.batches import made_up, on_device
-from tests.trials.recorded_graph import RecordedGraph
+from tests.trials.recorded_graph import RecordedGraph, graphs_made
 from trials.data import OnDevice
 from trials.models import build
 from trials.running import evaluating
@@ -21,13 +21,7 @@ pytestmark = pytest.mark.usefixtures("nothing_resident")
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[RecordedGraph]:
     """The graphs that were made, which record on the CPU; batches have 8 images."""
-    found: list[RecordedGraph] = []
-
-    def graph(device: torch.device, generators: tuple[torch.Generator, ...] = ()) -> RecordedGraph:
-        found.append(RecordedGraph())
-        return found[-1]
-
-    monkeypatch.setattr(graphs, "graph_for", graph)
+    found: list[RecordedGraph] = graphs_made(monkeypatch)
     monkeypatch.setattr(evaluating, "EVAL_BATCH", 8)
     monkeypatch.setattr(evaluating, "evaluate", lambda net, data, split: evaluate(net, data, split, 8))
     return found

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from tests.trials.recorded_graph import RecordedGraph
+from tests.trials.recorded_graph import RecordedGraph, graphs_made
 from trials.config.recipes import BackwardConfig, Recipe
 from trials.methods.base import Stage, TrainStage
 from trials.methods.bip.bip import Bilevel, BipConfig
@@ -18,7 +18,6 @@ from trials.models import build
 from trials.running.captured import Captured, Eager, new_graph
 from trials.sparsity import prunable
 from trials.sparsity.backward import BackwardPruner
-from trials.training import graphs as graphs_file
 from trials.training import launches
 from trials.training.evaluation import Totals
 from trials.training.graphs import WARM_UP
@@ -29,13 +28,7 @@ STEPS, EPOCHS = 6, 3
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[RecordedGraph]:
-    found: list[RecordedGraph] = []
-
-    def graph(device: torch.device, generators: tuple[torch.Generator, ...] = ()) -> RecordedGraph:
-        found.append(RecordedGraph(generators))
-        return found[-1]
-
-    monkeypatch.setattr(graphs_file, "graph_for", graph)
+    found: list[RecordedGraph] = graphs_made(monkeypatch)
     monkeypatch.setattr(launches, "few_launches", lambda device: True)
     return found
 
