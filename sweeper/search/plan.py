@@ -296,11 +296,11 @@ class Plan:
         died = lost_device(state, record.state)
         if died is not None:
             culprit = died.get("culprit") or trial_id
-            self.sick.died(Card.said_by(died) or card, culprit)
+            self.sick.died(Card.said_by(died) or card, culprit, trial_id)
             if self.sick.is_guilty(culprit):
                 state = fail_guilty(record, died, self.sick, self.space, self.folder.stages) or state
-        elif state is not None and state.finished and card is not None:
-            self.sick.worked(card)
+        else:
+            self.sick.ended(trial_id, card if state is not None and state.finished else None)
         record = replace(record, state=state)
         self._records[trial_id] = record
         over = self._over(record)

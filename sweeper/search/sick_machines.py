@@ -5,6 +5,9 @@ may be guilty (a label out of range) or merely have met a sick card. So it is tr
 otherwise, after all other trials. A card on which IN_A_ROW different trials died, while none made progress there, is
 sick, and its machine gets no more trials. A trial whose device died IN_A_ROW times, not counting sick machines, has
 failed. Only the driver that saw it knows this: the next one tries every machine again.
+
+Deaths are in a row only where one trial began after the other's death. Processes that share a card by CUDA's
+Multi-Process Service all die of a fault of one of them; together they count as one death of the card.
 """
 
 from __future__ import annotations
@@ -55,6 +58,9 @@ class SickMachines:
         self.barred: dict[str, Card] = {}
         self.with_room: Callable[[], Collection[str]] = tuple
         self._in_a_row: dict[Card, list[str]] = {}
+        self._died_on: dict[Card, int] = {}
+        self._begun: dict[str, tuple[Card, int]] = {}
+        """Where a trial runs, and how many deaths had been counted there when it began."""
         self._deaths: dict[str, list[Card | None]] = {}
         self._stages, self._shared = stages, set[str]()
         """Folder names of the shared trials in which a device died."""
@@ -64,18 +70,34 @@ class SickMachines:
         """Whether any device has died."""
         return bool(self._deaths or self._in_a_row or self.barred)
 
+    def began(self, name: str, card: Card) -> None:
+        """A trial began on a card."""
+        self._begun[name] = card, self._died_on.get(card, 0)
+
+    def ended(self, name: str, card: Card | None) -> None:
+        """An attempt at a trial ended otherwise; ``card``: the one on which the trial finished."""
+        self._begun.pop(name, None)
+        if card is not None:
+            self.worked(card)
+
     def worked(self, card: Card) -> None:
         """A trial made progress on a card."""
         self._in_a_row.pop(card, None)
 
-    def died(self, card: Card | None, culprit: str | None) -> None:
-        """A device died: in the trial ``culprit``, or before the process began one."""
+    def died(self, card: Card | None, culprit: str | None, trial: str | None = None) -> None:
+        """A device died: in the trial ``culprit``, or before the process began one. ``trial``: the one that ran, which
+        may have computed the shared trial ``culprit``."""
+        began = self._begun.pop(trial or culprit or "", None)
         if culprit is not None:
             self._deaths.setdefault(_id(culprit), []).append(card)
             if _id(culprit) != culprit:
                 self._shared.add(culprit)
         if card is None:
             return
+        before = self._died_on.get(card, 0)
+        if began is not None and began[0] == card and began[1] < before:
+            return  # it was running when the death before this one happened
+        self._died_on[card] = before + 1
         found = self._in_a_row.setdefault(card, [])
         name = f"none {len(found)}" if culprit is None else _id(culprit)
         if name not in found:

@@ -154,6 +154,8 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         self._asked_for.pop(trial_id, None)
         card = Card.said_by(result)
         if card is not None:
+            if trial_id not in self._card_of:
+                self.plan.sick.began(mine, card)
             self._card_of[trial_id] = card
             if result.get("epoch"):  # 0: nothing is trained yet
                 self.plan.sick.worked(card)

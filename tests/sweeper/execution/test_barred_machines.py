@@ -75,6 +75,20 @@ def die(asking: Any, name: str, node: str) -> str:
     return str(told["trial"])
 
 
+def test_trials_that_share_a_card_and_die_at_once_bar_no_machine(asking: Any, cluster: Cluster) -> None:
+    cluster.machines = {"a": 4}
+    told = {f"turn{turn}": asking.suggest(f"turn{turn}") for turn in range(4)}
+    for name in told:
+        asking.on_trial_result(name, on("a", alive=True))
+    for name, message in told.items():
+        attempt, _ = TrialFolder(asking.folder.trial_folder(message["trial"])).begin()
+        attempt.end("failed", error={"type": DEAD_DEVICE, "message": "CUDA error", "traceback": ""})
+        asking.on_trial_result(name, on("a", status="failed"))
+        asking.on_trial_complete(name, error=True)
+    assert not asking.plan.sick.barred
+    assert len({asking.suggest(f"again{turn}")["trial"] for turn in range(4)}) == 4
+
+
 def bar(asking: Any, node: str) -> None:
     for turn in range(IN_A_ROW):
         asking.plan.sick.died(tune_searcher.Card(node, f"host-{node}", "0"), f"other-{turn}")

@@ -168,6 +168,35 @@ def test_a_card_that_is_dead_before_a_trial_begins_is_counted_without_a_culprit(
     assert TrialFolder(plan.folder.trial_folder(assignment.trial_id)).state() is None
 
 
+def test_trials_that_die_at_once_are_one_death_of_their_card() -> None:
+    """Processes that share a card by CUDA's Multi-Process Service all die of a fault of one of them."""
+    sick = SickMachines()
+    for name in ("one", "two", "three", "four"):
+        sick.began(name, A)
+    for name in ("one", "two", "three", "four"):
+        sick.died(A, name)
+    assert not sick.barred
+    for name in ("five", "six"):
+        assert not sick.barred
+        sick.began(name, A)
+        sick.died(A, name, name)
+    assert sick.barred == {"a": A}
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 8])
+def test_a_sick_card_that_holds_several_trials_is_barred(at_once: int) -> None:
+    """A trial begins whenever another one dies, so that the deaths of those that run always overlap."""
+    sick, deaths = SickMachines(), 0
+    names = [f"trial{number}" for number in range(99)]
+    for name in names[:at_once]:
+        sick.began(name, A)
+    while not sick.barred:
+        sick.died(A, names[deaths])
+        sick.began(names[deaths + at_once], A)
+        deaths += 1
+    assert deaths == (IN_A_ROW - 1) * at_once + 1
+
+
 def test_cards_of_a_machine_are_counted_apart() -> None:
     """Else the progress on its healthy cards would hide a sick one."""
     sick, other = SickMachines(), Card("a", "host-a", "1")
