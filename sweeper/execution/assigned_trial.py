@@ -16,6 +16,7 @@ from trials.running.trial import TrialHost, run
 from trials.storage.place import STORAGE_LAG_S, Place, place
 from trials.storage.trial_folder import State, TrialFolder
 from trials.training.device import is_lost, lacks_memory, limit_gpu_memory
+from trials.training.graphs import has_failed_capture
 from trials.training.stage_context import Map, ShouldStop
 
 REPORT_EVERY_S = 1.0
@@ -90,8 +91,8 @@ def run_assigned(
 ) -> bool:
     """Run one trial in its folder. Its rows and its end are committed there; messages only drive the display.
 
-    Returns whether this process can run further trials: not once its device is dead. On a device that is dead before,
-    the trial does not begin.
+    Returns whether this process can run further trials: not once its device is dead or it failed to capture a CUDA
+    graph. On a device that is dead before, the trial does not begin.
 
     Args:
         assignment: as :meth:`sweeper.execution.on_ray.tune_searcher.PlanSearcher.suggest` returns it.
@@ -125,7 +126,7 @@ def run_assigned(
             return False
         state = _could_not_begin(reporter.folder, error, assignment["alone"])
     reporter.send(status=state.status)
-    return (state.error or {}).get("type") != DEAD_DEVICE
+    return (state.error or {}).get("type") != DEAD_DEVICE and not has_failed_capture()
 
 
 def _device_is_lost(assignment: Mapping[str, Any]) -> bool:

@@ -7,6 +7,7 @@ once, when it is captured.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, cached_property
@@ -16,6 +17,15 @@ import torch
 
 WARM_UP = 3
 """Eager runs of a training step before its capture: optimisers allocate their state, and libraries initialise."""
+
+
+_capture_failed = threading.Event()
+
+
+def has_failed_capture() -> bool:
+    """Whether a capture of this process failed. What torch and CUDA had begun for it may not have been ended, so that
+    another trial should run in another process. Not yet run on a GPU."""
+    return _capture_failed.is_set()
 
 
 class Graph(Protocol):
@@ -63,8 +73,12 @@ class CudaGraph:
 
     def capture(self, function: Callable[[], None]) -> None:
         # thread_local: other threads of this process may use the device during the capture
-        with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
-            function()
+        try:
+            with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
+                function()
+        except BaseException:
+            _capture_failed.set()
+            raise
 
     def replay(self) -> None:
         self._graph.replay()

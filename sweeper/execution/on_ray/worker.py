@@ -66,7 +66,7 @@ def _on_notice(number: int, frame: FrameType | None) -> None:
 
 
 def run_until_notice(assignment: dict[str, Any]) -> None:
-    """Run an assignment. After a notice, or if the device is dead, its end is committed and the process exits here."""
+    """Run an assignment. After a notice, or if the process is unusable, its end is committed and it exits."""
     global _busy
     _busy = True
     usable = run_assigned(assignment, tune.report, notice_given, parallel_map, this_machine())

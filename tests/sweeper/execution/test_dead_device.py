@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from tests.trials.folders import state_of
 from trials.errors import DEAD_DEVICE, OUT_OF_MEMORY, DeadDevice
 from trials.running import trial
 from trials.storage.trial_folder import TrialFolder
-from trials.training import device
+from trials.training import device, graphs
+from trials.training.graphs import Program
 
 WHERE = {"node": "0a", "machine": "worker7", "card": "3"}
 
@@ -76,6 +79,31 @@ def test_a_trial_that_cannot_begin_on_a_dead_device_has_not_failed(
     assert not run_assigned(assignment, sent.append)
     assert sent[-1] == {"trial": "it", "dead": True}
     assert TrialFolder(tmp_path / "trial").state() is None
+
+
+def test_a_process_that_failed_to_capture_a_step_runs_no_other_trial(
+    assignment: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial itself has failed: its step waits for the device. What the capture had begun stays in the process."""
+
+    @contextmanager
+    def capturing(*_: Any, **__: Any) -> Iterator[None]:
+        yield
+        raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+    def train_epoch(self: Any, *arguments: Any) -> None:
+        Program(lambda: None, graphs.CudaGraph(torch.device("cuda")), "a step", warm_up=0).run()
+
+    monkeypatch.setattr(graphs, "_capture_failed", threading.Event())
+    monkeypatch.setattr(torch.cuda, "graph", capturing)
+    for lazy in ("_graph", "_stream"):
+        monkeypatch.setattr(graphs.CudaGraph, lazy, None)
+    monkeypatch.setattr(trial.StageRun, "train_epoch", train_epoch)
+    assert not run_assigned(assignment, lambda message: None)
+    state = state_of(tmp_path / "trial")
+    assert state.error is not None
+    assert "a step cannot be captured as a CUDA graph" in state.error["message"]
+    assert (state.error["type"], state.failures) == ("RuntimeError", 1)
 
 
 @pytest.mark.parametrize("alone", [True, False])
