@@ -91,7 +91,7 @@ class CudaGraph:
 
 @cache
 def _capture_stream(device: torch.device) -> torch.cuda.Stream:
-    """The stream of all captures of this process: libraries keep a workspace for every stream that they have seen."""
+    """Return the one stream for all captures of this process. Libraries keep a workspace for every stream they see."""
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 

@@ -1,4 +1,4 @@
-"""When machines are barred, Tune begins no trial there, and does not wait for ever for a place elsewhere.
+"""Keeps Tune from starting trials on barred machines, and from waiting for a place that never comes.
 
 Trials that are asked for after a machine was barred say where they may run. These two are for those asked for before.
 """

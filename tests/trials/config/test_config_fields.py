@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from tests.trials.configs import SMALLEST
 from trials.config.recipes import BackwardConfig
@@ -259,3 +259,43 @@ def test_every_other_field_renames(method: str, path: tuple[str, ...]) -> None:
     changed = setting(changed, path, other(method, path))
     assert parse(changed) != parse(base)
     assert parse(changed).id != parse(base).id
+
+
+def configs_of(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """A config class and those that its fields hold."""
+    yield kind
+    for field in kind.model_fields.values():
+        for inner in (field.annotation, *get_args(field.annotation)):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                yield from configs_of(inner)
+
+
+CONFIGS = sorted({c for method in METHODS.values() for c in configs_of(method.Config)}, key=lambda c: c.__qualname__)
+
+FREE_TEXT = {"method", "device"}
+"""Fields of any text, which is looked up elsewhere: the config's own class says the method, torch knows its devices."""
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.__qualname__)
+def test_a_field_that_a_subclass_gives_anew_keeps_its_rules(config: type[BaseModel]) -> None:
+    """Else a wrong value is taken: a schedule of any text was, and ran as another one."""
+    for name, field in config.model_fields.items():
+        own = {type(rule) for rule in field.metadata}
+        assert field.annotation is not str or own or name in FREE_TEXT, f"{name} is any text"
+        for base in config.__mro__[1:]:
+            if issubclass(base, BaseModel) and name in base.model_fields:
+                above = base.model_fields[name]
+                same_kind = above.annotation == field.annotation
+                assert not same_kind or {type(rule) for rule in above.metadata} <= own, f"{name} of {base.__name__}"
+
+
+TEXTS = [(config, name) for config in CONFIGS for name, field in config.model_fields.items() if field.annotation is str]
+
+
+@pytest.mark.parametrize(("config", "name"), TEXTS, ids=lambda part: getattr(part, "__qualname__", part))
+def test_a_name_that_does_not_exist_is_refused(config: type[BaseModel], name: str) -> None:
+    if name in FREE_TEXT:
+        return
+    with pytest.raises(ValidationError) as refused:
+        config.model_validate({name: "no such name"})
+    assert name in {error["loc"][0] for error in refused.value.errors()}

@@ -27,13 +27,14 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from trials.config.recipes import PretrainRecipe, Recipe
+from trials.config.recipes import PretrainRecipe, Recipe, one_of
+from trials.config.schedules import SCHEDULES
 from trials.config.trial_config import HasVariant, TrialConfig
 from trials.data_header import DataHeader
 from trials.errors import UserError
@@ -57,7 +58,7 @@ class AdaptiveRecipe(Recipe):
     """60 epochs with a cosine learning rate that restarts once, as in the released script."""
 
     epochs: int = Field(default=60, ge=0)
-    schedule: str = "cosine_restart"
+    schedule: Annotated[str, one_of(SCHEDULES)] = "cosine_restart"
 
 
 class AdaptiveSparsityConfig(HasVariant, HasRounding):
@@ -79,8 +80,7 @@ class AdaptiveSparsityConfig(HasVariant, HasRounding):
         threshold_lr_factor: learning rate of the thresholds, as a share of ``train.lr``.
         exact_target: after the last epoch, prune to exactly T: keep the weights with the largest |w|/t, over all layers
             or, in mode fixed, in each layer. ``rounding`` is that of this cut, which no released code makes.
-        finetune: recipe of training under the final mask; null: none, as published. A cut that nothing is trained after
-            can cost all accuracy.
+        finetune: recipe under the final mask; null: none, as published, so that a cut can cost all accuracy.
         pretrain: dense training to start from; a shared trial for all trials with the same recipe.
     """
 

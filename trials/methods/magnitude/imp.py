@@ -15,12 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 from torch import nn
 
-from trials.config.recipes import Recipe
+from trials.config.recipes import Recipe, one_of
+from trials.config.schedules import SCHEDULES
 from trials.config.trial_config import TrialConfig
 from trials.data_header import DataHeader
 from trials.errors import UserError
@@ -37,7 +38,7 @@ from trials.training.net import Net
 class TrainOnRecipe(FinetuneRecipe):
     """Recipe of a level with ``rewind: none``: finetuning at a constant learning rate."""
 
-    schedule: str = "constant"
+    schedule: Annotated[str, one_of(SCHEDULES)] = "constant"
 
 
 class ImpConfig(PruningConfig):

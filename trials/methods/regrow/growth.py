@@ -29,7 +29,7 @@ from trials.regrowth import selection
 from trials.regrowth.channels import filter_indices, units
 from trials.regrowth.initial import INITIAL, TRAINABLE, Indices, grown, initial_values, reinitialise
 from trials.regrowth.layer_signals import Targets, choose_targets, measured_ssim, scores
-from trials.sparsity import PATTERNS, Masks, prunable
+from trials.sparsity import DISTRIBUTIONS, PATTERNS, SCORES, Masks, prunable
 from trials.training.net import Net
 from trials.training.stage_context import StageContext
 
@@ -46,8 +46,8 @@ class SparseSource(Frozen):
 
     as_before: ClassVar[Mapping[str, Any]] = AS_RELEASED
 
-    score: str = "lamp"
-    distribution: str = "global"
+    score: Annotated[str, one_of(SCORES)] = "lamp"
+    distribution: Annotated[str, one_of(DISTRIBUTIONS)] = "global"
     rounding: Rounding = "nearest"
     levels: int = Field(default=1, ge=1)
     prune_fraction: float = Field(default=0.99, gt=0, lt=1)

@@ -13,11 +13,12 @@ in each of ``rounds``:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from torch import nn
 
+from trials.config.recipes import one_of
 from trials.config.trial_config import TrialConfig
 from trials.data_header import DataHeader
 from trials.errors import UserError, listed
@@ -33,7 +34,7 @@ class FullRecipe(RegrownRecipe):
     """400 epochs, stopped after 50 without improvement; linear warm-up over 5 % of the steps, then cosine decay."""
 
     epochs: int = Field(default=400, ge=0)
-    schedule: str = "cosine"
+    schedule: Annotated[str, one_of(("constant", "cosine"))] = "cosine"
     warmup_share: float = Field(default=0.05, ge=0, lt=1)
     patience: int | None = Field(default=50, ge=1)
 
