@@ -75,7 +75,7 @@ class SickMachines:
         self._begun[name] = card, self._died_on.get(card, 0)
 
     def ended(self, name: str, card: Card | None) -> None:
-        """An attempt at a trial ended otherwise; ``card``: the one on which the trial finished."""
+        """An attempt at a trial ended, and no device died in it. ``card``: where the trial finished, if it did."""
         self._begun.pop(name, None)
         if card is not None:
             self.worked(card)
