@@ -9,6 +9,7 @@ import argparse
 import gc
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeper.execution.signals import interruptible
@@ -68,8 +69,10 @@ def _show(options: argparse.Namespace, console: Console) -> int:
 
 def _dashboard(options: argparse.Namespace, console: Console) -> int:
     from sweeper.dashboard import serve
+    from trials.plugins.importing import admit_listed
 
     gc.enable()
+    admit_listed({}, Path.cwd(), options.plugins)
     with interruptible():
         serve(sweep_path(options.storage, options.dashboard, "--dashboard"), console)
     return COMPLETE

@@ -6,6 +6,7 @@ import importlib.metadata
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -19,6 +20,8 @@ from sweeper.space.space import Space
 from trials.dotted_paths import leaves
 from trials.errors import UserError
 from trials.frozen import SCHEMA
+from trials.plugins.importing import admit_listed, sent
+from trials.plugins.source import module_of
 from trials.storage.data_used import DataUsed
 
 _VERSIONS = ("torch", "torchvision", "ray", "optuna", "pandas", "pyarrow", "numpy")
@@ -46,8 +49,10 @@ class Continued:
             raise UserError(self.revised)
 
 
-def resumed_space(folder: SweepFolder, **given: int | float | None) -> Space:
+def resumed_space(folder: SweepFolder, plugins: Sequence[str] = (), **given: int | float | None) -> Space:
     """Return the space of a sweep's last change, with the values of ``given`` that are not None.
+
+    ``plugins``: code that the sweep may use, as the user lists it. What it lists itself is not imported otherwise.
 
     Raises:
         UserError: there is no such sweep, or its sweep.yaml cannot be read by this version.
@@ -59,8 +64,18 @@ def resumed_space(folder: SweepFolder, **given: int | float | None) -> Space:
             f"--resume is {folder.path.name!r}, but {folder.path.parent} has no such sweep with a sweep.yaml: "
             "--list shows the sweeps of a storage; --space begins one"
         )
+    document = _with_plugins(document, plugins)
     _begun(folder, document)  # without the changes, so that a fault is said of the right one
     return from_document({**document, **{name: value for name, value in given.items() if value is not None}})
+
+
+def _with_plugins(document: dict[str, Any], given: Sequence[str]) -> dict[str, Any]:
+    """Admit the plug-ins that the user gave, in place of those of the same modules in the sweep's space."""
+    own = [listed for listed in document.get("plugins") or () if isinstance(listed, str)]
+    found = admit_listed({}, Path.cwd(), given).get("plugins", [])
+    modules = {module_of(listed) for listed in found}
+    kept = [listed for listed in own if module_of(listed) not in modules]
+    return {**document, "plugins": [*kept, *found]} if kept or found else document
 
 
 def _begun(folder: SweepFolder, document: Mapping[str, Any]) -> Space:
@@ -173,6 +188,7 @@ def record_change(
         "data": [used.document() for used in data],
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},
         "commit": commit,
+        **({"plugins": {each["listed"]: each["digest"] for each in sent(space.plugins)}} if space.plugins else {}),
     }
     if documents and {key: documents[-1].get(key) for key in document} == document:
         return
@@ -182,7 +198,16 @@ def record_change(
     changed = [f"{n} {before[n]} -> {v}" for n, v in document["versions"].items() if before.get(n, v) != v]
     if changed:
         console.print(f"resumes with other versions: {', '.join(changed)}", markup=False)
+    if documents and (others := _changed_plugins(documents[-1].get("plugins"), document.get("plugins", {}))):
+        console.print(f"resumes with other plug-ins: {', '.join(others)}", markup=False)
     folder.append({"written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **document})
+
+
+def _changed_plugins(before: object, now: Mapping[str, str]) -> list[str]:
+    """One text for each plug-in, by module, whose source is another one than before."""
+    then = {module_of(str(listed)): digest for listed, digest in before.items()} if isinstance(before, dict) else {}
+    digests = {module_of(listed): digest for listed, digest in now.items()}
+    return [f"{m} {then[m]} -> {digest}" for m, digest in digests.items() if m in then and then[m] != digest]
 
 
 def _short(commit: object) -> str:

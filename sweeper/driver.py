@@ -82,8 +82,10 @@ def _asked_for(options: argparse.Namespace) -> tuple[Space, SweepFolder]:
     }
     if options.resume is not None:
         folder = SweepFolder(sweep_path(options.storage, options.resume, "--resume"))
-        return resumed_space(folder, **limits), folder
-    space = load_space(options.space, profile=options.profile, overrides=options.overrides, **limits)
+        return resumed_space(folder, options.plugins, **limits), folder
+    space = load_space(
+        options.space, profile=options.profile, overrides=options.overrides, plugins=options.plugins, **limits
+    )
     name, said_by = (space.name, "the space's name") if options.name is None else (options.name, "--name")
     return space, SweepFolder(sweep_path(options.storage, name, said_by))
 

@@ -12,6 +12,7 @@ from sweeper.execution.stop_file import StopFile
 from sweeper.folder.sweep_folder import is_stopped
 from trials.errors import DEAD_DEVICE, OUT_OF_MEMORY, Superseded
 from trials.methods.parsing import parse
+from trials.plugins.importing import admit_sent
 from trials.running.trial import TrialHost, run
 from trials.storage.place import STORAGE_LAG_S, Place, place
 from trials.storage.trial_folder import State, TrialFolder
@@ -117,6 +118,7 @@ def run_assigned(
         return False
     limit_gpu_memory(assignment["gpu"])
     try:
+        admit_sent(assignment.get("plugins", ()))
         state = run(parse(assignment["config"]), reporter.folder, _host(assignment, reporter, make_map))
     except Superseded:
         raise

@@ -213,7 +213,7 @@ def _trial_row(
         where = state.environments
         row |= {**dict(*where[-1:]), "environments": len(where) if where and all(where) else None}
         row["precision"] = ", ".join(dict.fromkeys(x["precision"] for x in where if x.get("precision"))) or None
-    fields = ((path, value) for path, value in leaves(config) if value != {})
+    fields = ((path, value) for path, value in leaves(config) if value != {} and (path != "plugins" or value))
     return row | {config_column(path): _plain(value) for path, value in fields}
 
 

@@ -17,7 +17,8 @@ from sweeper.space.options.enqueue import check_point
 from sweeper.space.options.objectives import EVERY_EPOCH, require_reported
 from sweeper.space.options.pbt import Pbt
 from sweeper.space.options.pruners import check_stoppable
-from sweeper.space.options.samplers import Question, Tpe
+from sweeper.space.options.sampler import Question
+from sweeper.space.options.samplers import Tpe
 from sweeper.space.space import Space
 from sweeper.space.values import Scalar
 from trials.config.trial_config import TrialConfig

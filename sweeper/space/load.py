@@ -7,6 +7,7 @@ replaced as a whole, and null removes it. A grid entry keeps its condition if on
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sweeper.space.checks import check_sections
@@ -16,6 +17,7 @@ from sweeper.space.values import mapping, plain
 from trials.dotted_paths import get_at, merge, override
 from trials.errors import UserError, shown, unknown_name
 from trials.frozen import validate
+from trials.plugins.importing import admit_listed
 
 
 def load_space(
@@ -26,6 +28,7 @@ def load_space(
     samples: int | None = None,
     max_concurrent: int | None = None,
     max_hours: float | None = None,
+    plugins: Sequence[str] = (),
 ) -> Space:
     """Load a space by its name in ``search_spaces/`` or from a YAML file, and resolve it.
 
@@ -36,6 +39,7 @@ def load_space(
             ``grid`` and ``search`` are replaced; null removes an entry of ``grid`` or ``search``.
         overrides: settings ``a.b=c``, applied after the profile. All that follows ``grid.`` or ``search.`` is one path.
         samples: replaces the space's value, as do ``max_concurrent`` and ``max_hours``.
+        plugins: users' code beside what the space lists (:func:`admit_plugins`).
 
     Raises:
         UserError: there is no such space or profile, or its content is invalid.
@@ -56,7 +60,30 @@ def load_space(
             content[field] = value
     if "name" in content:
         raise UserError(f"name is {shown(content['name'])}, but a space is named after its file: remove it")
-    return from_document({"name": path.stem, **content})
+    return from_document({"name": path.stem, **admit_plugins(content, path.parent, plugins)})
+
+
+def admit_plugins(content: Mapping[str, Any], folder: Path, also: Sequence[str] = ()) -> dict[str, Any]:
+    """Admit the plug-ins of a space that the user gave, and return its content with them resolved.
+
+    Those that its template lists count as the space's.
+
+    Args:
+        folder: where relative paths start.
+        also: further plug-ins; relative paths start at the working folder.
+
+    Raises:
+        UserError: one of them is not here.
+    """
+    trial = content.get("trial")
+    if isinstance(trial, dict) and "plugins" in trial:
+        listed = [entry for part in (content, trial) for entry in part.get("plugins") or ()]
+        content = {
+            **content,
+            "plugins": listed,
+            "trial": {name: value for name, value in trial.items() if name != "plugins"},
+        }
+    return admit_listed(content, folder, also)
 
 
 def from_document(document: object) -> Space:

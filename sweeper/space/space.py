@@ -22,14 +22,16 @@ from sweeper.space.options.objectives import Objective, read_objectives
 from sweeper.space.options.pbt import Pbt, with_samples
 from sweeper.space.options.pruners import Pruner, read_pruner
 from sweeper.space.options.resources import Resources
-from sweeper.space.options.samplers import Grid, Sampler, Tpe, read_sampler
-from sweeper.space.values import Scalar, mapping
+from sweeper.space.options.sampler import Sampler
+from sweeper.space.options.samplers import Grid, Tpe, read_sampler
+from sweeper.space.values import Scalar, mapping, strings
 from trials.config.trial_config import WHERE, TrialConfig
 from trials.dotted_paths import set_at
 from trials.errors import UserError, shown, unknown_name
 from trials.frozen import Frozen
 from trials.methods.parsing import parse
 from trials.networks.named_files import Known, resolved
+from trials.plugins.importing import require_admitted
 
 
 class FromSweep(Frozen):
@@ -51,6 +53,9 @@ class Space(Frozen):
     Attributes:
         name: the file's name without extension.
         about: description for people.
+        plugins: users' code that trials, sampler and callbacks may name as ``module:attribute``: folders and .py files
+            by absolute path, and names of installed modules. They are admitted before a space is made
+            (:func:`trials.plugins.importing.admit_listed`).
         trial: template of every trial's config; values from grid and search override it.
         grid: values by dotted path; their combinations are the cells. Conditional paths follow those they depend on.
         cases: by name, changes to the template for the cells that meet a condition.
@@ -79,6 +84,7 @@ class Space(Frozen):
 
     name: str
     about: str = ""
+    plugins: tuple[str, ...] = Field(default=(), strict=False)
     trial: dict[str, Any]
     grid: dict[str, Axis] = Field(default_factory=dict)
     cases: dict[str, Case] = Field(default_factory=dict)
@@ -107,8 +113,9 @@ class Space(Frozen):
         for key in content:
             if key not in known:
                 raise UserError(unknown_name("key", key, known))
+        plugins = strings(content.get("plugins"))
         # The default of samples depends on other sections, which are therefore read first.
-        content = {**read_objectives(content), "sampler": read_sampler(content.get("sampler", "tpe"))}
+        content = {**read_objectives(content), "sampler": read_sampler(content.get("sampler", "tpe"), plugins)}
         if content.get("pbt") is not None:
             return with_samples(content)
         if content.get("samples") is not None:
@@ -119,6 +126,13 @@ class Space(Frozen):
             raise UserError("samples is missing: say how many points the search may try in each cell")
         combinations = content["sampler"].combinations(cls._read_search(content["search"]))
         return {**content, "samples": combinations + len(read_points(content.get("enqueue")))}
+
+    @field_validator("plugins")
+    @classmethod
+    def _are_admitted(cls, plugins: tuple[str, ...]) -> tuple[str, ...]:
+        for listed in plugins:
+            require_admitted(listed)
+        return plugins
 
     @field_validator("trial", "resources", mode="before")
     @classmethod
@@ -211,6 +225,8 @@ class Space(Frozen):
         content = template(self.trial, self.cases, cell.values)
         for path, value in {**cell.values, **(params or {})}.items():
             set_at(content, path, value)
+        if self.plugins:
+            content["plugins"] = list(self.plugins)
         config = resolved(parse(content), self._files)
         if not params and not self.search:
             self._parsed[cell.key] = config
@@ -250,6 +266,8 @@ class Space(Frozen):
         """Return the space as JSON-compatible values; :func:`sweeper.space.load.from_document` reads them."""
         own = {"grid", "cases", "search", "sampler", "objectives", "constraints", "pruner", "confirm"}
         content = self.model_dump(mode="json", exclude=own)
+        if not self.plugins:
+            del content["plugins"]  # so that spaces without are written as they always were
         content["grid"] = {path: axis.document() for path, axis in self.grid.items()}
         if self.cases:
             content["cases"] = {name: case.document() for name, case in self.cases.items()}

@@ -71,6 +71,11 @@ def mapping(content: Any, where: str) -> dict[str, Any]:
     return content
 
 
+def strings(content: object) -> tuple[str, ...]:
+    """Return the texts of a list; nothing if it is none."""
+    return tuple(entry for entry in content if isinstance(entry, str)) if isinstance(content, (list, tuple)) else ()
+
+
 def scalars(content: object, where: str) -> tuple[Scalar, ...]:
     """Return the values of a non-empty list of distinct scalars; 1 and 1.0 count as the same value.
 

@@ -4,24 +4,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from trials.config.schedules import SCHEDULES, PiecewiseConstant, Schedule, read_lr_steps
-from trials.errors import unknown_name
+from trials.errors import UserError, unknown_name
 from trials.frozen import Frozen
+from trials.registry import Registry
+
+
+@dataclass(frozen=True, eq=False)
+class OneOf:
+    """A pydantic validator: the value must be in ``registry`` at the time a config is read.
+
+    What a :class:`~trials.registry.Registry` finds as ``module:attribute`` must lie under the ``plugins`` of the same
+    config, if it has that field.
+    """
+
+    registry: Collection[str]
+
+    def __call__(self, value: str, info: ValidationInfo) -> str:
+        if isinstance(self.registry, Registry):
+            try:
+                self.registry.require(value, str(info.field_name), info.data.get("plugins"))
+            except UserError as error:
+                raise ValueError(str(error)) from None
+        elif value not in self.registry:
+            raise ValueError(unknown_name(str(info.field_name), value, self.registry))
+        return value
 
 
 def one_of(registry: Collection[str]) -> AfterValidator:
-    """Return a pydantic validator for annotations: the value must be in ``registry`` at the time a config is read."""
-
-    def check(value: str, info: ValidationInfo) -> str:
-        if value not in registry:
-            raise ValueError(unknown_name(str(info.field_name), value, registry))
-        return value
-
-    return AfterValidator(check)
+    """Return a pydantic validator for annotations, :class:`OneOf` of ``registry``."""
+    return AfterValidator(OneOf(registry))
 
 
 RATES = ("lr", "schedule", "warmup_epochs", "warmup_lr")

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from trials.config.named_objects import outside_revisions
+
 
 @dataclass(frozen=True)
 class Revised:
@@ -57,13 +59,17 @@ REVISED: tuple[Revised, ...] = (
 """Every change so far of what several methods compute with, oldest first; a config has the highest that applies."""
 
 
+_RAISED = "the plug-in's own revision was raised"
+
+
 def revised_parts(config: Any) -> dict[str, Revised]:
     """By part, the last change that applies to a config; parts of revision 1 are left out.
 
-    The method's own revision is the part ``method``.
+    The method's own revision is the part ``method``; those of plug-ins are named after the fields that name them.
     """
     own = Revised("method", config.revision, lambda _: True, config.revised_because)
-    found: dict[str, Revised] = {} if own.number == 1 else {own.part: own}
+    outside = {part: Revised(part, n, lambda _: True, _RAISED) for part, n in outside_revisions(config).items()}
+    found: dict[str, Revised] = outside if own.number == 1 else {**outside, own.part: own}
     for change in REVISED:
         if change.applies(config) and change.number > (found[change.part].number if change.part in found else 1):
             found[change.part] = change

@@ -8,19 +8,21 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
+from trials.config.named_objects import names_with_colon
 from trials.config.recipes import OpenRecipe, PretrainRecipe, one_of
 from trials.config.revisions import revised_parts
 from trials.data import DATASETS, DataKey, DataOptions, published_header
 from trials.data_header import DataHeader
 from trials.dotted_paths import drop_at
-from trials.errors import unknown_name
+from trials.errors import UserError, unknown_name
 from trials.frozen import Frozen
 from trials.models import MODELS
 from trials.models.imagenet_resnet import TORCHVISION
+from trials.plugins.importing import require_admitted, require_listed
 
-WHERE = frozenset({"data_dir", "device", "checkpoint_every_s", "measure_latency", "capture"})
+WHERE = frozenset({"plugins", "data_dir", "device", "checkpoint_every_s", "measure_latency", "capture"})
 """Fields that affect where and how a trial runs, but not its results; they are not part of its name."""
 
 
@@ -33,6 +35,15 @@ ReportRule = Literal["last", "best_val"]
 
 def _normalise_named(value: object) -> object:
     return {True: "dataset", False: "none"}[value] if isinstance(value, bool) else value
+
+
+def _are_admitted(plugins: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        for listed in plugins:
+            require_admitted(listed)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    return plugins
 
 
 class Segment(Frozen):
@@ -51,6 +62,8 @@ class TrialConfig(Frozen):
     """Fields common to all trials. Each method adds its own fields in a subclass, next to the method.
 
     Attributes:
+        plugins: users' code that the other fields may name as ``module:attribute``: folders and .py files by absolute
+            path, and names of installed modules (:mod:`trials.plugins`).
         normalise: normalise pixels by the data set's usual mean and standard deviation, or by ImageNet's (RGB only), or
             not at all (``none`` or false): the network then sees pixels scaled to 0..1, as without BiP's --normalize.
         image_column: column of the images, for data in Parquet files; None finds it.
@@ -80,6 +93,7 @@ class TrialConfig(Frozen):
     named_files: ClassVar[Mapping[str, Literal["weights", "trial"]]] = {}
     own_report: ClassVar[ReportRule] = "last"
 
+    plugins: Annotated[tuple[str, ...], AfterValidator(_are_admitted)] = Field(default=(), strict=False)
     method: str
     dataset: Annotated[str, one_of(DATASETS)]
     model: Annotated[str, one_of(MODELS)]
@@ -115,6 +129,15 @@ class TrialConfig(Frozen):
         recipes = [getattr(self, name) for name in type(self).model_fields]
         if self.compile and any(isinstance(recipe, OpenRecipe) and recipe.backward for recipe in recipes):
             raise ValueError("compile is True, but backward pruning replaces layers' forward: leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _names_lie_under_plugins(self) -> TrialConfig:
+        try:
+            for path, name in names_with_colon(self):
+                require_listed(name, self.plugins, path)
+        except UserError as error:
+            raise ValueError(str(error)) from None
         return self
 
     @model_validator(mode="after")
@@ -201,7 +224,7 @@ class TrialConfig(Frozen):
 
     @property
     def id(self) -> str:
-        """The trial's name: its method and a hash of every field that differs from its default.
+        """The trial's name: its method, without the module, and a hash of every field that differs from its default.
 
         Hashes of files stand for their paths; revisions are hashed where they are not 1. Fields that a later version
         added do not count where they have the values of before (:attr:`trials.frozen.Frozen.as_before`).
@@ -217,7 +240,8 @@ class TrialConfig(Frozen):
         for path in (*without, *_as_before(self)):
             drop_at(content, path)
         content |= {field: f"sha256:{digest}" for field, digest in self.file_hashes.items()}
-        return f"{self.method}-{content_hash({**content, **({'revisions': dict(revisions)} if revisions else {})})}"
+        method = self.method.rpartition(":")[2]
+        return f"{method}-{content_hash({**content, **({'revisions': dict(revisions)} if revisions else {})})}"
 
 
 def _as_before(config: BaseModel, prefix: str = "") -> Iterator[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -23,7 +24,9 @@ from trials.data.sets.parquet import load_parquet
 from trials.data.sets.tinyimagenet import load_tinyimagenet
 from trials.data.streamed import Streamed
 from trials.data_header import DataHeader
-from trials.errors import AbsentData, DataError, unknown_name
+from trials.errors import AbsentData, DataError, UserError
+from trials.plugins.importing import blaming, generation
+from trials.registry import Registry
 
 __all__ = [
     "DATASETS",
@@ -47,7 +50,17 @@ __all__ = [
     "to_loader",
 ]
 
-DATASETS: dict[str, Callable[..., Source]] = {
+
+def _is_loader(found: Any) -> Callable[..., Source]:
+    if not callable(found):
+        raise ValueError(
+            f"that is {found!r}: it must be a function that is called with data_dir (a Path or None) and returns a "
+            "RawData or EncodedData; trials.extend.from_torch makes one of torch data sets"
+        )
+    return cast("Callable[..., Source]", found)
+
+
+_BUILT_IN: dict[str, Callable[..., Source]] = {
     "digits": load_digits,
     "cifar10": partial(load_cifar, CIFAR10),
     "cifar100": partial(load_cifar, CIFAR100),
@@ -56,6 +69,10 @@ DATASETS: dict[str, Callable[..., Source]] = {
     "parquet": load_parquet,
     "folder": load_folder,
 }
+
+DATASETS: Registry[Callable[..., Source]] = Registry("datasets", _BUILT_IN, _is_loader)
+"""Name -> ``loader(data_dir, **options)``, which returns the data. Also knows those of plug-ins
+(:mod:`trials.registry`)."""
 
 PUBLISHED: dict[str, DataHeader] = {
     header.name: header
@@ -111,20 +128,41 @@ def load_data(name: str, data_dir: str | None = None, options: DataOptions = NO_
     not hold the data set, and damaged data.
     """
     folder = _folder_of(name, data_dir, options)
+    loader = _loader_of(name)
+    key = (name if DATASETS.built_in(name) else f"{name} {generation()}", folder, options)
     with _loading:
-        if (name, folder, options) not in _loaded:
+        if key not in _loaded:
             try:
-                _loaded[name, folder, options] = DATASETS[name](folder, **options.given())
+                _loaded[key] = _read(name, loader, folder, options)
             except OSError as error:
                 where = error.filename or folder
                 raise DataError(f"{name} cannot be read: restore or open {where} ({error})") from error
-        return _loaded[name, folder, options]
+        return _loaded[key]
+
+
+def _read(name: str, loader: Callable[..., Source], folder: Path | None, options: DataOptions) -> Source:
+    if DATASETS.built_in(name):
+        return loader(folder, **options.given())
+    with blaming(f"dataset is {name!r}, whose code failed"):
+        found: object = loader(folder, **options.given())
+    if not isinstance(found, (RawData, EncodedData)):
+        raise DataError(
+            f"dataset is {name!r}, which returned {type(found).__name__}: it must return a RawData or EncodedData; "
+            "trials.extend.from_torch makes one of torch data sets"
+        )
+    return found
+
+
+def _loader_of(name: str) -> Callable[..., Source]:
+    try:
+        return DATASETS.require(name, "data set")
+    except UserError as error:
+        raise DataError(str(error)) from None
 
 
 def _folder_of(name: str, data_dir: str | None, options: DataOptions) -> Path | None:
     """Return the data set's folder. Raises DataError for an unknown name or option, and for a missing folder."""
-    if name not in DATASETS:
-        raise DataError(unknown_name("data set", name, DATASETS))
+    _loader_of(name)
     require_options(name, options)
     folder = None if data_dir is None else Path(data_dir).expanduser().absolute()
     if folder is not None and not folder.is_dir():
@@ -136,9 +174,16 @@ def _folder_of(name: str, data_dir: str | None, options: DataOptions) -> Path | 
 def require_options(name: str, options: DataOptions) -> None:
     """Raise DataError unless the data set ``name`` has all options that are given."""
     for option, value in options.given().items():
-        if option not in TAKES.get(name, ()):
+        if option not in _options_of(name):
             having = " and ".join(sorted(other for other, names in TAKES.items() if option in names)) or "no data set"
             raise DataError(f"{option} is {value!r}, but is an option of {having}, not of {name!r}: leave it out")
+
+
+def _options_of(name: str) -> Collection[str]:
+    """The options that a data set has: of a plug-in, the parameters that have their names."""
+    if DATASETS.built_in(name) or name in TAKES:
+        return TAKES.get(name, ())
+    return inspect.signature(_loader_of(name)).parameters.keys()
 
 
 def header_of(source: Source) -> DataHeader:
@@ -217,7 +262,7 @@ def peek_header(name: str, data_dir: str | None = None, options: DataOptions = N
     Otherwise the same as :func:`require_data`. Raises DataError as :func:`load_data` does, except for damaged images,
     and AbsentData for what would have to be downloaded.
     """
-    folder, loader = _folder_of(name, data_dir, options), DATASETS[name]
+    folder, loader = _folder_of(name, data_dir, options), _loader_of(name)
     if name in (CIFAR10.name, CIFAR100.name) and folder is None:
         require_downloaded(CIFAR10 if name == CIFAR10.name else CIFAR100)
     if name == "imagenet" and folder is not None:

@@ -15,6 +15,7 @@ from trials.data.encoded import Encoded, EncodedData
 from trials.data.images import decode
 from trials.data.loader import Batch, Loader, in_batches
 from trials.errors import DataError
+from trials.plugins.carrying import Carried
 from trials.seeding import derive_seed, generator
 
 LOADER_GRACE_S = 30
@@ -72,6 +73,9 @@ class Images(Dataset[Tensor | str]):
     def __init__(self, encoded: Encoded, transform: Any, key: tuple[int | str, ...] = ()) -> None:
         self.encoded, self.transform, self.key = encoded, transform, key
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpack_images, (Carried((self.encoded, self.transform, self.key)),)
+
     def __getitem__(self, indices: list[int]) -> Tensor | str:
         try:
             with torch.random.fork_rng(devices=[]):
@@ -85,6 +89,10 @@ class Images(Dataset[Tensor | str]):
         torch.default_generator.manual_seed(derive_seed("augment", *self.key, index))
         pixels: Tensor = self.transform(image)
         return pixels
+
+
+def _unpack_images(carried: Carried) -> Images:
+    return Images(*carried.content)
 
 
 def train_transform(data: EncodedData) -> Any:

@@ -10,6 +10,7 @@ from trials.errors import UserError, unknown_name
 from trials.frozen import validate
 from trials.methods import segments
 from trials.methods.registry import METHODS
+from trials.plugins.importing import require_admitted
 
 
 def parse(content: object) -> TrialConfig:
@@ -23,18 +24,28 @@ def parse(content: object) -> TrialConfig:
     if "method" not in content:
         raise UserError(f"method is missing: add method: one of {', '.join(sorted(METHODS))}")
     method = content["method"]
-    if not isinstance(method, str) or method not in METHODS:
-        raise UserError(unknown_name("method", method, METHODS))
-    config: TrialConfig = validate(METHODS[method].Config, content, "")
+    if not isinstance(method, str):
+        raise UserError(unknown_name("method", method, METHODS.names()))
+    kind = METHODS.require(method, "method", _plugins_of(content))
+    config: TrialConfig = validate(kind.Config, content, "")
     segments.check_segments(config)
     return config
+
+
+def _plugins_of(content: Mapping[str, object]) -> tuple[str, ...]:
+    """The plug-ins that a config lists, if they are a list of strings; its own check refuses others."""
+    listed = content.get("plugins")
+    return tuple(map(str, listed)) if isinstance(listed, list | tuple) else ()
 
 
 def parse_stored(content: Mapping[str, object]) -> TrialConfig:
     """Like :func:`parse`, of a stored config: fields that were added since have what was computed before them.
 
     Raises:
-        UserError: another version wrote it and this version cannot read it.
+        UserError: another version wrote it and this version cannot read it, or it needs code that has not been
+            admitted.
     """
+    for listed in _plugins_of(content):
+        require_admitted(listed)
     method = METHODS.get(str(content.get("method")))
     return parse(content if method is None else as_then(content, method.Config))

@@ -1,7 +1,10 @@
-"""All methods by name. To add one, add a file to its family's folder and a line here."""
+"""All methods by name. To add one to this package, add a file to its family's folder and a line here."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from trials.config.trial_config import TrialConfig
 from trials.methods.adaptive.adaptive_sparsity import AdaptiveSparsity
 from trials.methods.base import Method
 from trials.methods.bip.bip import Bip
@@ -22,8 +25,21 @@ from trials.methods.regrow.prune_iterative import PruneIterative
 from trials.methods.regrow.regrow import RegrowMethod
 from trials.methods.regrow.regrow_iterative import RegrowIterative
 from trials.methods.regrow.single_layer import SingleLayer
+from trials.registry import Registry
 
-METHODS: dict[str, type[Method]] = {
+
+def _is_method(found: Any) -> type[Method]:
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise ValueError(f"that is {found!r}: it must be a subclass of trials.extend.Method")
+    config = getattr(found, "Config", None)
+    if not (isinstance(config, type) and issubclass(config, TrialConfig)):
+        raise ValueError(f"its Config is {config!r}: it must be a subclass of trials.extend.TrialConfig")
+    if found.__abstractmethods__:
+        raise ValueError(f"it lacks {', '.join(sorted(found.__abstractmethods__))}: define what Method requires")
+    return found
+
+
+_BUILT_IN: dict[str, type[Method]] = {
     "dense": Dense,
     "one_shot": OneShot,
     "imp": Imp,
@@ -44,3 +60,6 @@ METHODS: dict[str, type[Method]] = {
     "regrow_iterative": RegrowIterative,
     "single_layer": SingleLayer,
 }
+
+METHODS: Registry[type[Method]] = Registry("methods", _BUILT_IN, _is_method)
+"""Methods by name; also those of plug-ins (:mod:`trials.registry`)."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from trials.errors import UserError, unknown_name
+from trials.errors import UserError
 from trials.models import (
     bip_vgg,
     cifar_alexnet,
@@ -33,11 +33,12 @@ from trials.models import (
     wide_resnet,
 )
 from trials.models.without_draws import built_without_draws
+from trials.registry import Registry
 from trials.seeding import derive_seed
 
 __all__ = ["MODELS", "build", "without_values"]
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
+_OURS: dict[str, Callable[..., nn.Module]] = {
     **cifar_resnet.BUILDERS,
     **resnet_s.BUILDERS,
     **wide_resnet.BUILDERS,
@@ -54,26 +55,34 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     **shufflenet.BUILDERS,
     **efficientnet.BUILDERS,
 }
-"""Name -> ``builder(num_classes=..., in_channels=...)``, which builds on the current device and random state."""
+"""The models of this package. Others may do anything with their initial values."""
 
 
-_OURS = dict(MODELS)
-"""The models of this package. Models that are added to MODELS elsewhere may do anything with their initial values."""
+def _is_builder(found: Any) -> Callable[..., nn.Module]:
+    if not callable(found):
+        raise ValueError(
+            f"that is {found!r}: it must be a class or function, called with num_classes and in_channels, that returns "
+            "an nn.Module"
+        )
+    return cast("Callable[..., nn.Module]", found)
+
+
+MODELS: Registry[Callable[..., nn.Module]] = Registry("models", _OURS, _is_builder)
+"""Name -> ``builder(num_classes=..., in_channels=...)``, which builds on the current device and random state. Also
+knows those of plug-ins (:mod:`trials.registry`)."""
 
 
 def build(name: str, *, num_classes: int, in_channels: int, seed: int, values: bool = True) -> nn.Module:
     """Build the model ``name`` on the CPU; its initial values depend only on (seed, name) and its shape.
 
     The global random state is not changed. If only shapes are needed, call ``MODELS[name]`` under
-    ``torch.device("meta")`` instead. Raises UserError for a name that is not in MODELS.
+    ``torch.device("meta")`` instead. Raises UserError for a name that is not in MODELS, and for a builder that returns no ``nn.Module``.
 
     Args:
         values: whether the parameters' initial values are needed. If all of them will be overwritten, False saves the
             time of drawing them: they are NaN then. Models that are not of this package have their values all the same.
     """
-    if name not in MODELS:
-        raise UserError(unknown_name("model", name, MODELS))
-    builder = partial(MODELS[name], num_classes=num_classes, in_channels=in_channels)
+    builder = partial(MODELS.require(name, "model"), num_classes=num_classes, in_channels=in_channels)
     drawn = derive_seed(seed, "init", name)
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         # Not torch.manual_seed: that would reseed the accelerators too, which fork_rng(devices=[]) does not restore.
@@ -83,7 +92,13 @@ def build(name: str, *, num_classes: int, in_channels: int, seed: int, values: b
             if model is not None:
                 return model
             torch.default_generator.manual_seed(drawn)
-        return builder()
+        return _require_module(name, builder())
+
+
+def _require_module(name: str, model: object) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model is {name!r}, which made {type(model).__name__}: it must return an nn.Module")
+    return model
 
 
 def without_values(name: str, *, num_classes: int, in_channels: int) -> nn.Module:
@@ -91,7 +106,7 @@ def without_values(name: str, *, num_classes: int, in_channels: int) -> nn.Modul
 
     A model whose builder reads values, which the meta device does not have, is on the CPU instead.
     """
-    return _without_values(MODELS[name], num_classes, in_channels)
+    return _require_module(name, _without_values(MODELS.require(name, "model"), num_classes, in_channels))
 
 
 class _NoDraws(TorchFunctionMode):

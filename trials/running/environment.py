@@ -11,6 +11,8 @@ import torch
 
 from trials.config.trial_config import TrialConfig
 from trials.frozen import SCHEMA
+from trials.plugins.importing import sent
+from trials.plugins.source import module_of
 from trials.training.device import resolve_memory_format, resolve_precision
 
 
@@ -26,8 +28,14 @@ def environment_of(config: TrialConfig, device: torch.device, threads: int, comm
         "memory_format": "channels_last" if layout is torch.channels_last else "contiguous",
         **({"tf32": config.tf32, "deterministic": config.deterministic} if cuda else {}),
         "commit": commit or git_commit(),
+        **({"plugin_sources": plugins_used(config)} if config.plugins else {}),
         "schema": SCHEMA,
     }
+
+
+def plugins_used(config: TrialConfig) -> str:
+    """The plug-ins that a trial may use with the digests of their source: ``mynets=0f3a..., mylab.pruning=...``."""
+    return ", ".join(f"{module_of(each['listed'])}={each['digest']}" for each in sent(config.plugins))
 
 
 def device_name(device: torch.device) -> str:

@@ -11,7 +11,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any, cast
 
+from trials.registry import Registry
 from trials.sparsity.counts import Density, exact_share, nearest_count
 
 
@@ -186,9 +188,17 @@ def _alone(kept: Sequence[int]) -> list[Pool]:
     return [Pool((i,), keep) for i, keep in enumerate(kept)]
 
 
-DISTRIBUTIONS: dict[str, Distribution] = {
-    "global": global_,
-    "uniform": uniform,
-    "uniform_plus": uniform_plus,
-    "erk": erk,
-}
+def _is_distribution(found: Any) -> Distribution:
+    if not callable(found):
+        raise ValueError(
+            f"that is {found!r}: it must be a function of layers, a density and a count (or None) that returns pools"
+        )
+    return cast("Distribution", found)
+
+
+DISTRIBUTIONS: Registry[Distribution] = Registry(
+    "distributions",
+    {"global": global_, "uniform": uniform, "uniform_plus": uniform_plus, "erk": erk},
+    _is_distribution,
+)
+"""Distributions by name; also those of plug-ins (:mod:`trials.registry`)."""

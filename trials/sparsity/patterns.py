@@ -6,9 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from trials.registry import Registry
 
 
 def _weight(score: Tensor) -> Tensor:
@@ -57,6 +60,7 @@ class Pattern:
         density: the share that ``choose`` keeps.
         multiple: layers whose number of input channels (of a group) is no multiple of this stay dense and are not
             counted.
+        revision: for patterns from outside this package, raised when they choose otherwise than before.
     """
 
     name: str
@@ -66,6 +70,7 @@ class Pattern:
     choose: Callable[[Tensor], Tensor] | None = None
     density: float | None = None
     multiple: int = 1
+    revision: int = 1
 
     def prunes(self, shape: Sequence[int]) -> bool:
         """Whether a weight of ``shape``, [O, I, kh, kw] or [O, I], has units of this pattern."""
@@ -120,7 +125,13 @@ def n_of_m(n: int, m: int) -> Pattern:
     return Pattern("nm", _weight, linear=True, choose=partial(_best_of, n, m), density=n / m, multiple=m)
 
 
-PATTERNS = {
+def _is_pattern(found: Any) -> Pattern:
+    if not isinstance(found, Pattern):
+        raise ValueError(f"that is {found!r}: it must be a trials.extend.Pattern")
+    return found
+
+
+_BUILT_IN = {
     "weight": Pattern("weight", _weight, linear=True),
     "kernel": Pattern("kernel", _kernel, linear=False, inside=(2, 3)),
     "filter": Pattern("filter", _filter, linear=False, inside=(1, 2, 3)),
@@ -129,4 +140,5 @@ PATTERNS = {
     "filter_l1": Pattern("filter_l1", _filter_l1, linear=False, inside=(1, 2, 3)),
     "nm": n_of_m(2, 4),
 }
-"""Patterns by name. ``nm`` is 2:4 where nothing else is said."""
+PATTERNS: Registry[Pattern] = Registry("patterns", _BUILT_IN, _is_pattern)
+"""Patterns by name; also those of plug-ins (:mod:`trials.registry`). ``nm`` is 2:4 where nothing else is said."""

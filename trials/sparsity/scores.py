@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from trials.registry import Registry
 from trials.sparsity.patterns import Pattern, precise
 from trials.training.strides import beside
 
@@ -29,10 +31,12 @@ class Score:
         of_weights: scores of single weights.
         of_units: scores of a pattern's units, single weights among them; None takes the pattern's norm of the scores of
             their weights.
+        revision: for scores from outside this package, raised when they rank otherwise than before.
     """
 
     of_weights: WeightScore
     of_units: UnitScore | None = None
+    revision: int = 1
 
     def __call__(self, weights: _Named, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the scores of single weights, by name, each of its weight's shape."""
@@ -127,4 +131,17 @@ never keeps fewer weights than layers.
 Sums run in float64 from the largest down; the released code subtracts in float32 and can empty whole layers.
 """
 
-SCORES: dict[str, Score] = {"magnitude": MAGNITUDE, "random": RANDOM, "lamp": LAMP}
+
+def _is_score(found: Any) -> Score:
+    if isinstance(found, Score):
+        return found
+    if not callable(found):
+        raise ValueError(
+            f"that is {found!r}: it must be a trials.extend.Score, or a function of weights by name and a generator "
+            "that returns scores of their shapes"
+        )
+    return Score(found, revision=getattr(found, "revision", 1))
+
+
+SCORES: Registry[Score] = Registry("scores", {"magnitude": MAGNITUDE, "random": RANDOM, "lamp": LAMP}, _is_score)
+"""Scores by name; also those of plug-ins (:mod:`trials.registry`)."""

@@ -15,6 +15,7 @@ import ray
 
 from sweeper.execution.on_ray.cluster import this_machine
 from trials.errors import DeadDevice
+from trials.plugins.carrying import Carried
 from trials.training.device import is_dead
 from trials.training.stage_context import Map, ShouldStop, Work
 
@@ -47,14 +48,14 @@ def parallel_map(resources: Mapping[str, float], should_stop: ShouldStop) -> Map
 
     def _launch(work: Work, shared: Any, items: Sequence[Any]) -> list[Any]:
         if put.get("shared") is not shared:
-            put.update(shared=shared, reference=ray.put(shared))
+            put.update(shared=shared, reference=ray.put(Carried(shared)))
         task = ray.remote(_piece).options(num_cpus=resources.get("CPU", 0), num_gpus=resources.get("GPU", 0))
-        return [task.remote(work, put["reference"], item, should_stop) for item in items]
+        return [task.remote(Carried(work), put["reference"], Carried(item), should_stop) for item in items]
 
     return run
 
 
-def _piece(work: Work, shared: Any, item: Any, should_stop: ShouldStop) -> Any:
+def _piece(work: Carried, shared: Carried, item: Carried, should_stop: ShouldStop) -> Any:
     """Task: compute a piece. If the device dies, its process ends once the error is on its way to the trial.
 
     Raises:
@@ -63,7 +64,7 @@ def _piece(work: Work, shared: Any, item: Any, should_stop: ShouldStop) -> Any:
     if _ending.is_set():
         os._exit(1)  # Ray runs the task in another process
     try:
-        return work(shared, item, should_stop)
+        return work.content(shared.content, item.content, should_stop)
     except Exception as error:
         if not is_dead():
             raise

@@ -19,6 +19,7 @@ from sweeper.results.tables import compact_tables
 from sweeper.search.plan import Assignment, Ending, Plan
 from sweeper.search.sick_machines import IN_A_ROW, Card
 from trials.methods.parsing import parse
+from trials.plugins.importing import sent
 from trials.running.environment import git_commit
 from trials.running.shared_trials import shared_by
 from trials.storage.data_used import name_of
@@ -129,6 +130,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             "alone": resources == whole,
             "judged_by": space.objective if space.pruner else None,
             "commit": git_commit(),
+            "plugins": sent(assignment.config.plugins),
             "alive_every_s": min(30.0, space.silence_limit_s / 10) if space.silence_limit_s else 30.0,
         }
 

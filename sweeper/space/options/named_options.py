@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 from trials.errors import UserError, shown, unknown_name
 from trials.frozen import Frozen, validate
+from trials.registry import Registry
 
 
 class NamedOptions(Frozen, ABC):
@@ -24,11 +25,12 @@ class NamedOptions(Frozen, ABC):
 N = TypeVar("N", bound=NamedOptions)
 
 
-def read_named_options(content: object, kinds: Mapping[str, type[N]], where: str) -> N:
+def read_named_options(content: object, kinds: Mapping[str, type[N]], where: str, plugins: Collection[str] = ()) -> N:
     """Parse one of ``kinds`` from a name, or from a mapping of ``name`` and options.
 
     Args:
         where: the field's path, for messages.
+        plugins: those of the space, under which a name ``module:attribute`` in a registry must lie.
 
     Raises:
         UserError: the name is unknown, or an option is invalid.
@@ -39,7 +41,11 @@ def read_named_options(content: object, kinds: Mapping[str, type[N]], where: str
         form = f"a name or {{name: NAME, ...}}: {', '.join(kinds)}"
         raise UserError(f"{where} is {shown(content)}, but must be {form}")
     name = content["name"]
-    if not isinstance(name, str) or name not in kinds:
+    if isinstance(name, str) and isinstance(kinds, Registry):
+        kind: type[N] = kinds.require(name, where, plugins)
+    elif isinstance(name, str) and name in kinds:
+        kind = kinds[name]
+    else:
         raise UserError(unknown_name(where, name, kinds))
-    found: N = validate(kinds[name], content, where)
+    found: N = validate(kind, content, where)
     return found

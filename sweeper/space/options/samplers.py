@@ -8,9 +8,7 @@ which are committed with the sample (:meth:`Sampler.remembered`).
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Literal
 
 from optuna.distributions import BaseDistribution
@@ -31,55 +29,14 @@ from pydantic import Field
 
 from sweeper.space.distributions import Choice, Distribution
 from sweeper.space.options import cma_state
-from sweeper.space.options.named_options import NamedOptions, read_named_options
+from sweeper.space.options.named_options import read_named_options
+from sweeper.space.options.optuna_samplers import sampler_class
+from sweeper.space.options.sampler import Question, Sampler
 from trials.errors import UserError
+from trials.registry import Registry
 
 MOST_COMBINATIONS = 10_000
 """Limit on the points of the sampler ``grid``, because Optuna stores the whole grid with every trial."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """The parts of a space that a sampler needs.
-
-    Attributes:
-        search: distributions by path.
-        samples: number of samples per cell.
-        objectives, constraints: their numbers.
-        enqueued: points to try first.
-    """
-
-    search: Mapping[str, Distribution]
-    samples: int
-    objectives: int = 1
-    constraints: int = 0
-    enqueued: tuple[Mapping[str, Any], ...] = ()
-
-
-class Sampler(NamedOptions):
-    """Base of a sampler's options, which have Optuna's names."""
-
-    learns: ClassVar[bool] = False
-    """Whether the sampler uses results of trials that it did not suggest."""
-
-    @abstractmethod
-    def make(self, question: Question, seed: int, cell_seed: int) -> BaseSampler:
-        """Create the sampler for one sample. ``seed`` differs per sample, ``cell_seed`` only per cell."""
-
-    def check(self, question: Question) -> None:
-        """Raise a UserError if this sampler does not support the question."""
-
-    def remembered(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Return the attributes that it left on a trial as JSON-compatible values."""
-        return attrs
-
-    def recalled(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Invert :meth:`remembered`."""
-        return attrs
-
-    def _startup(self, question: Question, given: int | None) -> int:
-        """Return the number of random startup samples: ``given``, or by default a third of all, at most 10."""
-        return min(10, math.ceil(question.samples / 3)) if given is None else given
 
 
 class Random(Sampler):
@@ -295,7 +252,7 @@ class Grid(Sampler):
         return {path: list(distribution.points(self.points)) for path, distribution in question.search.items()}
 
 
-SAMPLERS: dict[str, type[Sampler]] = {
+_BUILT_IN: dict[str, type[Sampler]] = {
     "cmaes": CmaEs,
     "gp": Gp,
     "grid": Grid,
@@ -307,10 +264,17 @@ SAMPLERS: dict[str, type[Sampler]] = {
 }
 
 
-def read_sampler(content: object) -> Sampler:
+SAMPLERS: Registry[type[Sampler]] = Registry("samplers", _BUILT_IN, sampler_class)
+"""Samplers by name; also those of plug-ins (:mod:`trials.registry`)."""
+
+
+def read_sampler(content: object, plugins: Collection[str] = ()) -> Sampler:
     """Parse a sampler from a name, or from a mapping of ``name`` and options.
+
+    Args:
+        plugins: those of the space, under which a name ``module:attribute`` must lie.
 
     Raises:
         UserError: it is no valid sampler.
     """
-    return content if isinstance(content, Sampler) else read_named_options(content, SAMPLERS, "sampler")
+    return content if isinstance(content, Sampler) else read_named_options(content, SAMPLERS, "sampler", plugins)
