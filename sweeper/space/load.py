@@ -27,7 +27,7 @@ def load_space(
     max_concurrent: int | None = None,
     max_hours: float | None = None,
 ) -> Space:
-    """Load a space by its name in ``search_spaces/`` or from a YAML file, and resolve it.
+    """Load a space by its name in ``sweeper/spaces/`` or from a YAML file, and resolve it.
 
     Cells are not built here; :func:`sweeper.space.checks.check_space` does that.
 
