@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from trials import __version__
+
 if TYPE_CHECKING:
     from sweeper.results.frames import Sweep
     from sweeper.results.tables import load
 
-__all__ = ["Sweep", "load"]
+__all__ = ["Sweep", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,7 @@ from sweeper.search.derived_configs import Compared, compare_committed
 from sweeper.space.compatibility import contradictions
 from sweeper.space.load import from_document
 from sweeper.space.space import Space
+from trials.called import trial_command
 from trials.dotted_paths import leaves
 from trials.errors import UserError
 from trials.frozen import SCHEMA
@@ -105,7 +106,7 @@ def refuse_contradictions(
     _require_schema(folder)
     records = folder.records()
     if document is None and (single := next((record.id for record in records if not record.samples), None)):
-        raise UserError(f"{name} holds {single}, which no sweep has asked for (python -m trials): give another --name")
+        raise UserError(f"{name} holds {single}, which no sweep has asked for ({trial_command()}): give another --name")
     if document is not None:
         contents = [record.content for record in records if record.samples]
         differences = contradictions(_begun(folder, document), space, contents)

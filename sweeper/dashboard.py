@@ -25,6 +25,7 @@ from sweeper.search.committed import samples_with_outcomes
 from sweeper.search.outcomes import Outcome
 from sweeper.space.load import from_document
 from trials.errors import UserError
+from trials.optional import require
 from trials.storage import files
 from trials.storage.place import Place
 
@@ -137,10 +138,9 @@ def _writable(folder: Path) -> bool:
 
 def serve(path: Place, console: Console, *, port: int = PORT) -> None:
     """Serve a sweep to browsers on this machine until interrupted; uses another port if ``port`` is taken."""
-    from optuna_dashboard import wsgi
-
+    dashboard = require("optuna_dashboard", "dashboard", "--dashboard")
     copy = write_copy(SweepFolder(path))
-    app = wsgi(copy.storage)
+    app = dashboard.wsgi(copy.storage)
     server = _bind(app, port)
     over = threading.Event()
     threading.Thread(target=_follow, args=(copy, over, console), daemon=True).start()

@@ -14,6 +14,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
+from trials import __version__
+from trials.called import sweep_command
 from trials.errors import UserError
 
 COMPLETE, FAILURES, WRONG_INPUT, STOPPED = 0, 1, 2, 130
@@ -42,11 +44,11 @@ class _Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     """Return the argument parser. No option has a name that ``ray submit`` would take for one of its own."""
     p = _Parser(
-        prog="sweep.py",
+        prog=sweep_command(),
         description="Sweep pruning methods over sparsities and hyperparameters. The same command again resumes.",
         allow_abbrev=False,
     )
-    p.add_argument("--space", metavar="NAME_OR_FILE", help="what to sweep: a name in search_spaces/, or a YAML file")
+    p.add_argument("--space", metavar="NAME_OR_FILE", help="what to sweep: a name of --list-spaces, or a YAML file")
     p.add_argument("--profile", metavar="P", help="a profile of the space, e.g. demo")
     p.add_argument("--set", action="append", default=[], metavar="a.b=c", dest="overrides", help="change the space")
     p.add_argument("--plugins", action="append", default=[], metavar="PATH_OR_MODULE",
@@ -61,13 +63,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--address", metavar="ADDR", help="a Ray cluster to join; 'local' starts a new one here")
     p.add_argument("--serial", action="store_true", help="one trial at a time, in the order of the plan")
     p.add_argument("--dry-run", action="store_true", help="check everything and print what would run")
-    p.add_argument("--list-spaces", action="store_true", help="list the spaces in search_spaces/")
+    p.add_argument("--list-spaces", action="store_true", help="list the spaces that have a name")
     p.add_argument("--dashboard", metavar="NAME", help="show a sweep with optuna-dashboard, on this machine only")
     p.add_argument("--verify", action="store_true", help="first read every checkpoint, not only those that are needed")
     p.add_argument("--retry-failed", action="store_true", help="first allow trials that failed for good to run again")
     p.add_argument("--list", action="store_true", help="list the sweeps of the storage, their progress and drivers")
     p.add_argument("--show", metavar="NAME", help="print a sweep's progress and results, also while it runs elsewhere")
     p.add_argument("--cancel", metavar="NAME", help="ask a sweep's driver, wherever it runs, to commit and stop")
+    p.add_argument("--version", action="version", version=f"sparsity-sweeper {__version__}")
     return p
 
 

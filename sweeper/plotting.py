@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 from sweeper.console import make_console, print_line, print_table
 from trials.errors import UserError
+from trials.optional import require
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,7 @@ def _require_drawable(to: Path) -> None:
     Raises:
         UserError: matplotlib is not installed, or the picture's folder is missing or cannot be written.
     """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise UserError("drawing needs matplotlib: pip install matplotlib")
+    require("matplotlib", "plots", "a plot")
     folder = to.absolute().parent
     if to.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UserError(f"--to is {str(to)!r}, but must be a file in a folder that can be written")

@@ -16,8 +16,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 FLOORS = {
     "trials": [
-        {"errors", "seeding"},
-        {"frozen", "yaml_text", "data_header"},
+        {"errors", "seeding", "called"},
+        {"frozen", "yaml_text", "data_header", "optional"},
         {"dotted_paths", "storage", "data", "models"},
         {"config", "compact"},
         {"training"},
@@ -39,6 +39,7 @@ FLOORS = {
         {"before_run", "continuing"},
         {"driver", "dashboard", "control"},
         {"cli", "comparison_plot", "lineage_plot", "regrowth_plot", "single_layer_plot", ""},
+        {"__main__"},
     ],
 }
 """The rooms of each package, from the ground up: a room imports only rooms below it. "" is the package's own face."""

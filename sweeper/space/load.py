@@ -30,7 +30,7 @@ def load_space(
     max_hours: float | None = None,
     plugins: Sequence[str] = (),
 ) -> Space:
-    """Load a space by its name in ``search_spaces/`` or from a YAML file, and resolve it.
+    """Load a space by its name in ``sweeper/spaces/`` or from a YAML file, and resolve it.
 
     Cells are not built here; :func:`sweeper.space.checks.check_space` does that.
 

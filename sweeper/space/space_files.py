@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,20 @@ from sweeper.space.values import mapping, plain
 from trials.errors import UserError, unknown_name
 from trials.yaml_text import read_yaml
 
-SPACES = Path(__file__).resolve().parents[2] / "search_spaces"
+SPACES = Path(str(resources.files("sweeper"))) / "spaces"
 """Folder of the spaces that have a name."""
-
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def list_spaces() -> list[tuple[str, str, list[str]]]:
-    """Return the name, description and profile names of every space in ``search_spaces/``."""
+    """Return the name, description and profile names of every space that comes with the package."""
     contents = ((path, read_space(path)) for path in sorted(SPACES.glob("*.yaml")))
     return [(path.stem, str(content.get("about", "")), list(take_profiles(content))) for path, content in contents]
 
 
 def find_space(name_or_file: str) -> Path:
-    """Return the path of a space, given its name in ``search_spaces/`` or a YAML file.
+    """Return the path of a space, given the name of one that comes with the package, or a YAML file.
 
     Raises:
         UserError: there is no space of that name.

@@ -162,7 +162,7 @@ def test_help_is_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--list-spaces" in capsys.readouterr().out
 
 
-SPACES = sorted(path.stem for path in (Path(__file__).resolve().parents[2] / "search_spaces").glob("*.yaml"))
+SPACES = sorted(path.stem for path in (ROOT / "sweeper" / "spaces").glob("*.yaml"))
 
 
 def test_list_spaces(capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,7 +40,7 @@ ARRIVES = [
     ("--set", "grid.density=[0.5,0.1]", "--set", "trial.prune.lr=1e-3"),
     ("--storage", "s3://bucket/a-b_c.d=e/f"),
     ("--storage=/shared/sweeps+1/50%", "--name=a.b-c_d=e"),
-    ("--space", "search_spaces/mine.yaml", "--profile", "demo", "--address", "10.0.0.1:6379"),
+    ("--space", "spaces/mine.yaml", "--profile", "demo", "--address", "10.0.0.1:6379"),
     ("--samples", "3", "--serial", "--show", "bip_unstructured"),
 ]
 

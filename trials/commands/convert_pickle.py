@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from trials.called import trial_command
 from trials.commands.arguments import at_least_1, real_number, writing
 from trials.errors import UserError, listed, unknown_name
 from trials.models import MODELS
@@ -51,7 +52,7 @@ def convert_command(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m trials convert_pickle",
+        prog=f"{trial_command()} convert_pickle",
         description="Take the tensors out of a file with pickled objects, as a whole module that torch.save wrote.",
     )
     parser.add_argument("file", type=Path, help="the file with pickled objects")

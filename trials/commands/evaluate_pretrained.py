@@ -7,10 +7,12 @@ import csv
 import io
 import sys
 from collections.abc import Mapping, Sequence
+from importlib import resources
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from trials.called import trial_command
 from trials.commands.arguments import at_least_1, real_number, writing
 from trials.commands.pretrained_accuracy import (
     PATTERN_NAMES,
@@ -31,7 +33,7 @@ from trials.storage.place import Place
 from trials.training.arithmetic import arithmetic
 from trials.training.device import resolve_device
 
-REFERENCE = Path(__file__).resolve().parents[2] / "results" / "reference" / "global_pruning_imagenet.csv"
+REFERENCE = Path(str(resources.files("trials"))) / "reference" / "global_pruning_imagenet.csv"
 PRETRAINED_COLUMNS = (
     *("table", "network", "prune_type", "pattern", "p_prune", "p_bern"),
     *("nominal_ratio", "unit_sparsity", "weight_sparsity", "parameter_sparsity"),
@@ -72,7 +74,7 @@ def evaluate_command(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m trials evaluate_pretrained",
+        prog=f"{trial_command()} evaluate_pretrained",
         description="Prune torchvision's networks as DWP's unofficial code does and test them on ImageNet. Without "
         "--network, every row of the published tables is reproduced.",
     )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from trials.analysis import retention
+from trials.called import trial_command
 from trials.commands.arguments import note_unfinished
 from trials.commands.profile import profile_text
 from trials.compact import Architecture
@@ -131,7 +132,7 @@ def _figures(layer: str, shape: str, total: int, kept: int, by: str) -> dict[str
 def inspect_command(arguments: list[str]) -> int:
     """Run ``inspect NETWORK [NETWORK...]``; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m trials inspect",
+        prog=f"{trial_command()} inspect",
         description="Shapes, kept weights and sparsity of stored networks, by layer.",
         epilog=f"The column by says what is kept: {'; '.join(f'{by}: {left}' for by, left in LEFT.items())}.",
     )

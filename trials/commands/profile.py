@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from trials.called import trial_command
 from trials.commands.arguments import add_threads, note_unfinished
 from trials.compact import Architecture
 from trials.networks.stored import network, switches_of
@@ -107,7 +108,8 @@ def _short(value: object) -> str:
 def profile_command(arguments: list[str]) -> int:
     """Run ``profile TRIAL [TRIAL...]``; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m trials profile", description="MACs, FLOPs, parameters and measured latency of trials' networks."
+        prog=f"{trial_command()} profile",
+        description="MACs, FLOPs, parameters and measured latency of trials' networks.",
     )
     parser.add_argument("trials", type=place, nargs="+", metavar="TRIAL", help="a trial's folder")
     parser.add_argument("--device", default="auto", help="where latency is measured; default: auto")

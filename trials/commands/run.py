@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from trials import __version__
+from trials.called import sweep_command, trial_command
 from trials.commands.arguments import add_threads
 from trials.config.stored_content import ABSENT, differing_fields
 from trials.config.trial_config import TrialConfig
@@ -35,13 +37,14 @@ def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
 
     ``others`` are the names of the other commands, for the help text.
     """
-    epilog = f"or: python -m trials {'|'.join(others)} --help"
-    parser = argparse.ArgumentParser(prog="python -m trials", description=__doc__, epilog=epilog)
+    epilog = f"or: {trial_command()} {'|'.join(others)} --help"
+    parser = argparse.ArgumentParser(prog=trial_command(), description=__doc__, epilog=epilog)
     parser.add_argument("config", type=Path, help="a YAML file with the fields of one trial")
     parser.add_argument("--set", action="append", default=[], metavar="a.b=c", dest="overrides", help="change a field")
     parser.add_argument("--storage", default="results", help="a path, or s3://BUCKET/PREFIX; default: results")
     parser.add_argument("--name", default="single", help="the sweep folder to put the trial in; default: single")
     add_threads(parser)
+    parser.add_argument("--version", action="version", version=f"sparsity-sweeper {__version__}")
     options = parser.parse_args(arguments)
     sweep = sweep_path(options.storage, options.name)
     _refuse_sweep(sweep)
@@ -97,7 +100,7 @@ def _refuse_sweep(folder: Place) -> None:
     """
     if (folder / "sweep.yaml").exists():
         raise UserError(
-            f"--name is {folder.name!r}, but that is a sweep of {folder.parent}, which sweep.py runs: "
+            f"--name is {folder.name!r}, but that is a sweep of {folder.parent}, which {sweep_command()} runs: "
             "give another --name"
         )
 
@@ -116,7 +119,9 @@ def _write_config(folder: Place, config: TrialConfig) -> None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         found, samples = None, None
     if samples:
-        raise UserError(f"{folder} holds a trial that a sweep asked for, which sweep.py runs: give another --name")
+        raise UserError(
+            f"{folder} holds a trial that a sweep asked for, which {sweep_command()} runs: give another --name"
+        )
     if found is not None:
         path, before, now = found
         raise UserError(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trials.analysis import LayerSaliency, saliency_by_class
+from trials.called import trial_command
 from trials.commands.arguments import add_data_dir, at_least_1, note_unfinished, real_number, require_folder, writing
 from trials.commands.profile import profile_text
 from trials.commands.saliency_figures import FIGURES
 from trials.errors import UserError
+from trials.optional import require
 from trials.regrowth.saliency import biased_entries, class_statistics
 from trials.storage.place import place
 from trials.storage.rows import Row
@@ -96,10 +97,8 @@ def saliency_command(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     if not 0 <= options.percentile <= 100:
         raise UserError(f"--percentile is {options.percentile:g}, but must be between 0 and 100")
-    if not options.no_figures and importlib.util.find_spec("matplotlib") is None:
-        raise UserError(
-            "the figures need matplotlib: pip install matplotlib, or give --no-figures for the tables alone"
-        )
+    if not options.no_figures:
+        require("matplotlib", "plots", "saliency without --no-figures")
     require_folder(options.to)
     code = note_unfinished([options.trial])
     found, images = saliency_by_class(
@@ -131,7 +130,7 @@ def saliency_command(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m trials saliency",
+        prog=f"{trial_command()} saliency",
         description="Saliency (dL/dw)^2 w^2 of a trial's kept weights for every class, as tables and figures.",
     )
     parser.add_argument("trial", type=place, help="the trial's folder")

@@ -12,7 +12,7 @@ from torch import Tensor
 from trials import compact
 from trials.compact import slices, spread
 from trials.errors import UserError, listed
-from trials.networks.onnx import export_onnx
+from trials.networks.onnx import export_onnx, needed_libraries
 from trials.networks.stored import checkpoint, inputs_of, network, whole_masks, whole_model
 from trials.storage import files
 from trials.storage.place import Place
@@ -35,7 +35,8 @@ def export(trial: Place, to: Path, form: str = "dense") -> None:
             the compact network as ONNX.
 
     Raises:
-        UserError: the folder holds no trial with a checkpoint, or ``to`` cannot be written.
+        UserError: the folder holds no trial with a checkpoint, ``to`` cannot be written, or a library that ``onnx``
+            needs is not installed.
     """
     write = _writer(trial, form)
     try:
@@ -49,6 +50,8 @@ def _writer(trial: Place, form: str) -> Callable[[Path], None]:
     if form not in ("compact", "onnx"):
         state = _whole_state(trial, with_masks=form == "prune")
         return lambda to: files.save(to, state)
+    if form == "onnx":
+        needed_libraries()
     architecture, net = network(trial)
     smaller = compact_form(net)
     if form == "compact":

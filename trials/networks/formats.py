@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trials.called import trial_command
 from trials.compact import Kept
 from trials.errors import UserError
 from trials.networks.masks_beside import looks_like_masks, masks_among
@@ -60,8 +61,8 @@ def read_weights(content: bytes, what: str) -> Weights:
         raise UserError(f"{what}, but must hold a state dict, and holds a {kind}: write it with {SAVE}")
     if {"net", "rows", "position"} <= loaded.keys():
         raise UserError(
-            f"{what}, but that is a checkpoint of a trial: export the trial (python -m trials export TRIAL --to FILE) "
-            "and name that file"
+            f"{what}, but that is a checkpoint of a trial: export the trial ({trial_command()} export TRIAL --to "
+            "FILE) and name that file"
         )
     compact = [loaded[key] for key in ("state_dict", "architecture", "kept") if isinstance(loaded.get(key), Mapping)]
     if len(compact) == 3:
@@ -195,7 +196,7 @@ def _why(content: bytes, error: Exception) -> str:
     if classes:
         return (
             f"holds objects of {', '.join(classes)}, and reading these could run code of the file: if you trust it, "
-            f"convert it (python -m trials convert_pickle FILE --to FILE), or write the weights alone with {SAVE}"
+            f"convert it ({trial_command()} convert_pickle FILE --to FILE), or write the weights alone with {SAVE}"
         )
     kind = type(error).__name__
     return f"must be a whole checkpoint of tensors, and torch cannot read it ({kind}): write it with {SAVE}"

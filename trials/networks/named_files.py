@@ -11,6 +11,7 @@ from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import TypeVar
 
+from trials.called import trial_command
 from trials.config.trial_config import TrialConfig
 from trials.errors import DamagedFile, UserError
 from trials.networks.formats import Weights, printable, read_weights
@@ -191,7 +192,7 @@ def _require_file(where: Place, what: str) -> None:
         if (where / "state.json").is_file() or (where / "config.json").is_file():
             kind, way = (
                 "the folder of a trial",
-                f"name the FILE of python -m trials export {printable(where)} --to FILE",
+                f"name the FILE of {trial_command()} export {printable(where)} --to FILE",
             )
         raise UserError(f"{what}, but must be a file of weights, and that is {kind}: {way}")
     if where.exists() and not where.is_file():

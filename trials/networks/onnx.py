@@ -7,12 +7,14 @@ import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
 from torch import nn
 
 from trials.errors import UserError
+from trials.optional import require
 from trials.storage import files
 
 OPSET = 18
@@ -34,10 +36,12 @@ def export_onnx(model: nn.Module, shape: Sequence[int], to: Path, inputs: str = 
         inputs: what the images must be, for the file's metadata (``inputs``); empty writes none.
 
     Raises:
-        UserError: torch cannot convert the model, or onnxruntime has no implementation for its precision.
+        UserError: a library is not installed, torch cannot convert the model, or onnxruntime has no implementation
+            for its precision.
         AssertionError: onnxruntime's outputs differ from torch's; nothing is written.
         OSError: ``to`` cannot be written.
     """
+    needed_libraries()
     model.eval()
     try:
         content = _converted(model, shape, inputs)
@@ -45,6 +49,16 @@ def export_onnx(model: nn.Module, shape: Sequence[int], to: Path, inputs: str = 
         raise UserError(f"--form is onnx, but torch cannot convert the network ({_line(error)}): {OTHERWISE}") from None
     _check(content, model, shape)
     files.write(to, content)
+
+
+def needed_libraries() -> ModuleType:
+    """Import what the export needs and torch does not bring; return onnxruntime.
+
+    Raises:
+        UserError: a library is not installed.
+    """
+    *_, onnxruntime = (require(name, "export", "--form onnx") for name in ("onnx", "onnxscript", "onnxruntime"))
+    return onnxruntime
 
 
 def _converted(model: nn.Module, shape: Sequence[int], inputs: str) -> bytes:
@@ -71,8 +85,7 @@ def _converted(model: nn.Module, shape: Sequence[int], inputs: str) -> bytes:
 
 
 def _check(content: bytes, model: nn.Module, shape: Sequence[int]) -> None:
-    import onnxruntime
-
+    onnxruntime = needed_libraries()
     try:
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented as error:

@@ -8,21 +8,16 @@ import os
 import socket
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import ray
 
+from sweeper.execution.on_ray.shipping import are_hidden, extend_python_path, shipment
 from sweeper.execution.signals import survive_hangup
 from sweeper.options import STOPPED
 from sweeper.space.space import Space
 from trials.errors import UserError
 from trials.storage.place import Place, environment
-
-ROOT = Path(__file__).resolve().parents[3]
-
-NOT_SHIPPED = ["/.git", "/.venv", "/results", "/tests", "**/__pycache__"]
-"""Not sent to a cluster that is joined. The syntax is .gitignore's, so ``/results`` does not match sweeper/results."""
 
 
 def resources_of(space: Space) -> dict[str, float]:
@@ -45,8 +40,7 @@ def connect(address: str | None, storage: Place | None = None) -> bool:
         return False
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # "Trials did not complete": the display has shown it
-    # Processes of a Ray started here inherit PYTHONPATH. Ray itself passes on only the script's and the working folder.
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    extend_python_path()  # processes of a Ray that is started here inherit it
     _require_answer(address)
     try:
         with survive_hangup():
@@ -84,14 +78,14 @@ def _init(address: str | None, storage: Place | None, **options: Any) -> dict[st
     Raises:
         UserError: Ray does not start within its time limit.
     """
-    if address not in (None, "local"):
-        variables = {} if storage is None else environment(storage)
-        options["runtime_env"] = {"working_dir": str(ROOT), "excludes": NOT_SHIPPED, "env_vars": variables}
-        os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"  # else this conflicts with the working_dir of `ray job submit`
+    options |= {"address": address, "log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     try:
-        context = ray.init(
-            address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **options
-        )
+        if address in (None, "local") and not are_hidden():
+            context = ray.init(**options)
+        else:
+            os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"  # else this conflicts with that of `ray job submit`
+            with shipment({} if storage is None else environment(storage)) as runtime_env:
+                context = ray.init(runtime_env=runtime_env, **options)
     except Exception as error:  # Ray has no type for this error
         if "timed out during startup" not in str(error):
             raise

@@ -97,7 +97,7 @@ def test_a_sweep_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert command.main([str(config), "--storage", str(tmp_path / "s"), "--name", "mine", "--threads", "1"]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert "which sweep.py runs: give another --name" in said
+    assert "which python -m sweeper runs: give another --name" in said
     assert {file: file.read_bytes() for file in sweep.rglob("*") if file.is_file()} == before
 
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 from torch import nn
 
+from trials.called import trial_command
 from trials.config.recipes import Recipe
 from trials.config.trial_config import HasSource, HasVariant
 from trials.data_header import DataHeader
@@ -66,7 +67,7 @@ class FinetuneConfig(HasVariant, HasSource):
         if self.source_net is None:
             raise ValueError(
                 "source_net is missing, but method finetune goes on from a network: name a file of weights (what "
-                "python -m trials export TRIAL --to FILE --form prune writes), or use a method that prunes"
+                f"{trial_command()} export TRIAL --to FILE --form prune writes), or use a method that prunes"
             )
         return self
 

@@ -1,0 +1,79 @@
+"""The code that Ray's workers import: the driver's own, wherever its packages lie.
+
+A Ray that is started here has workers on this machine alone: they find the packages as the driver does. The workers of
+a cluster that is joined get a copy of them (``py_modules``), so that every machine runs the driver's code.
+
+Without a ``working_dir``, Ray puts the driver's script folder and working folder in front of everything else on its
+workers' ``sys.path``, also on machines where other code lies there. So a shipment always has one: the job's own, or an
+empty one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import site
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
+
+NOT_SHIPPED = ["**/__pycache__"]
+"""Left out of the packages that are sent. The syntax is .gitignore's."""
+
+
+def packages() -> list[str]:
+    """Folders of the packages that a worker imports; each is sent by itself, without what lies beside it."""
+    return [str(resources.files(name)) for name in ("sweeper", "trials")]
+
+
+def extend_python_path() -> None:
+    """Let processes that are started here find the packages: add their parents to ``PYTHONPATH``.
+
+    Every process of this interpreter searches the folders into which pip installs: these are not added.
+    """
+    installed = {Path(folder).resolve() for folder in (*site.getsitepackages(), site.getusersitepackages())}
+    parents = dict.fromkeys(Path(package).parent for package in packages())
+    added = [str(parent) for parent in parents if parent.resolve() not in installed]
+    before = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    if path := [*added, *(folder for folder in before if folder not in added)]:
+        os.environ["PYTHONPATH"] = os.pathsep.join(path)
+
+
+def are_hidden() -> bool:
+    """Whether the driver's script folder or working folder holds other code by the name of a package.
+
+    Without a ``working_dir``, workers would import that.
+    """
+    for folder in (Path.cwd(), Path(sys.argv[0]).resolve().parent):
+        for package in map(Path, packages()):
+            other = folder / package.name
+            found = (other / "__init__.py").exists() or other.with_suffix(".py").exists()
+            if found and other.resolve() != package.resolve():
+                return True
+    return False
+
+
+@contextmanager
+def shipment(variables: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """Yield the runtime environment for ``ray.init`` that sends the packages; it can be used within the block only.
+
+    ``ray job submit`` has set one in advance. What that says of modules and of the working folder is kept; Ray keeps
+    the rest, if ``RAY_OVERRIDE_JOB_RUNTIME_ENV`` is 1.
+
+    Args:
+        variables: environment variables of the workers.
+    """
+    job = json.loads(os.environ.get(RAY_JOB_CONFIG_JSON_ENV_VAR, "{}")).get("runtime_env") or {}
+    with tempfile.TemporaryDirectory(prefix="sweeper-") as empty:
+        yield {
+            "working_dir": job.get("working_dir", empty),
+            "py_modules": [*packages(), *job.get("py_modules", [])],
+            "excludes": NOT_SHIPPED,
+            "env_vars": dict(variables),
+        }
