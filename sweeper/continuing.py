@@ -19,7 +19,7 @@ from sweeper.space.load import from_document
 from sweeper.space.space import Space
 from trials.called import trial_command
 from trials.dotted_paths import leaves
-from trials.errors import UserError
+from trials.errors import NotAdmitted, UserError
 from trials.frozen import SCHEMA
 from trials.plugins.importing import admit_listed, sent
 from trials.plugins.source import module_of
@@ -82,6 +82,8 @@ def _with_plugins(document: dict[str, Any], given: Sequence[str]) -> dict[str, A
 def _begun(folder: SweepFolder, document: Mapping[str, Any]) -> Space:
     try:
         return from_document(document)
+    except NotAdmitted:
+        raise
     except UserError as error:
         raise UserError(
             f"{folder.path / 'sweep.yaml'} has a space of another version, or was changed by hand ({error}): "

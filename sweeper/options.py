@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--profile", metavar="P", help="a profile of the space, e.g. demo")
     p.add_argument("--set", action="append", default=[], metavar="a.b=c", dest="overrides", help="change the space")
     p.add_argument("--plugins", action="append", default=[], metavar="PATH_OR_MODULE",
-                   help="your own code that the space names: a folder, a .py file or an installed module; repeatable")  # fmt: skip
+                   help="your own code: a folder, a .py file or an installed module; repeatable")  # fmt: skip
     p.add_argument("--storage", default=os.environ.get("SWEEP_STORAGE", "results"), metavar="PLACE",
                    help="a path, or s3://BUCKET/PREFIX (default: $SWEEP_STORAGE, else results)")  # fmt: skip
     p.add_argument("--name", help="the sweep's folder in the storage (default: the space's name)")

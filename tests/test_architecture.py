@@ -17,7 +17,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 FLOORS = {
     "trials": [
         {"errors", "seeding", "called"},
-        {"frozen", "yaml_text", "data_header", "optional"},
+        {"frozen", "yaml_text", "data_header", "optional", "plugins"},
+        {"registry"},
         {"dotted_paths", "storage", "data", "models"},
         {"config", "compact"},
         {"training"},

@@ -20,6 +20,10 @@ class UserError(Exception):
     """The user's input cannot be run. Commands print the message as one line and exit with code 2."""
 
 
+class NotAdmitted(UserError):
+    """A stored file lists code of a user's, which is imported only where a user asks for it."""
+
+
 class DataError(UserError):
     """A data set is missing, damaged, or not in the form that its name promises.
 

@@ -36,7 +36,7 @@ class Registry(MutableMapping[str, T], Generic[T]):
     Args:
         kind: what it holds, in the plural, as in the entry point group ``sparsity_sweeper.<kind>``.
         built_in: the objects of this project.
-        check: returns an object from outside as this registry holds it; raises ValueError with a clause that says what
+        check: returns an object from outside as this registry holds it; raises TypeError with a clause that says what
             it must be.
         prefixes: by prefix, what makes an object of the rest of the name; raises UserError.
     """
@@ -139,7 +139,7 @@ class Registry(MutableMapping[str, T], Generic[T]):
         revision_of(found, f"{field} {name!r}")
         try:
             return self._check(found)
-        except ValueError as error:
+        except TypeError as error:
             raise UserError(f"{field} is {name!r}, but {error}") from None
 
     def _entry_points(self) -> dict[str, list[importlib.metadata.EntryPoint]]:

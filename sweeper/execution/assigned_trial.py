@@ -10,6 +10,7 @@ from typing import Any
 
 from sweeper.execution.stop_file import StopFile
 from sweeper.folder.sweep_folder import is_stopped
+from trials.config.trial_config import TrialConfig
 from trials.errors import DEAD_DEVICE, OUT_OF_MEMORY, Superseded
 from trials.methods.parsing import parse
 from trials.plugins.importing import admit_sent
@@ -118,8 +119,7 @@ def run_assigned(
         return False
     limit_gpu_memory(assignment["gpu"])
     try:
-        admit_sent(assignment.get("plugins", ()))
-        state = run(parse(assignment["config"]), reporter.folder, _host(assignment, reporter, make_map))
+        state = run(_config_of(assignment), reporter.folder, _host(assignment, reporter, make_map))
     except Superseded:
         raise
     except Exception as error:  # noqa: BLE001  e.g. a device that this machine does not have
@@ -129,6 +129,11 @@ def run_assigned(
         state = _could_not_begin(reporter.folder, error, assignment["alone"])
     reporter.send(status=state.status)
     return (state.error or {}).get("type") != DEAD_DEVICE and not has_failed_capture()
+
+
+def _config_of(assignment: Mapping[str, Any]) -> TrialConfig:
+    admit_sent(assignment.get("plugins", ()))
+    return parse(assignment["config"])
 
 
 def _device_is_lost(assignment: Mapping[str, Any]) -> bool:

@@ -53,7 +53,7 @@ __all__ = [
 
 def _is_loader(found: Any) -> Callable[..., Source]:
     if not callable(found):
-        raise ValueError(
+        raise TypeError(
             f"that is {found!r}: it must be a function that is called with data_dir (a Path or None) and returns a "
             "RawData or EncodedData; trials.extend.from_torch makes one of torch data sets"
         )

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from trials.config.recipes import PretrainRecipe
-from trials.config.trial_config import ReportRule, StartsDense, TrialConfig
+from trials.config.source_config import StartsDense
+from trials.config.trial_config import ReportRule, TrialConfig
 from trials.methods.base import Method, Stage, TrainStage, mutable_of
 
 

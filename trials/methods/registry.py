@@ -30,12 +30,12 @@ from trials.registry import Registry
 
 def _is_method(found: Any) -> type[Method]:
     if not (isinstance(found, type) and issubclass(found, Method)):
-        raise ValueError(f"that is {found!r}: it must be a subclass of trials.extend.Method")
+        raise TypeError(f"that is {found!r}: it must be a subclass of trials.extend.Method")
     config = getattr(found, "Config", None)
     if not (isinstance(config, type) and issubclass(config, TrialConfig)):
-        raise ValueError(f"its Config is {config!r}: it must be a subclass of trials.extend.TrialConfig")
+        raise TypeError(f"its Config is {config!r}: it must be a subclass of trials.extend.TrialConfig")
     if found.__abstractmethods__:
-        raise ValueError(f"it lacks {', '.join(sorted(found.__abstractmethods__))}: define what Method requires")
+        raise TypeError(f"it lacks {', '.join(sorted(found.__abstractmethods__))}: define what Method requires")
     return found
 
 

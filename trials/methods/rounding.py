@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import nn
 
-from trials.config.trial_config import HasSource
+from trials.config.source_config import HasSource
 from trials.errors import UserError
 from trials.methods.budgets import Budget
 from trials.models import MODELS, without_values

@@ -60,7 +60,7 @@ _OURS: dict[str, Callable[..., nn.Module]] = {
 
 def _is_builder(found: Any) -> Callable[..., nn.Module]:
     if not callable(found):
-        raise ValueError(
+        raise TypeError(
             f"that is {found!r}: it must be a class or function, called with num_classes and in_channels, that returns "
             "an nn.Module"
         )
@@ -76,7 +76,8 @@ def build(name: str, *, num_classes: int, in_channels: int, seed: int, values: b
     """Build the model ``name`` on the CPU; its initial values depend only on (seed, name) and its shape.
 
     The global random state is not changed. If only shapes are needed, call ``MODELS[name]`` under
-    ``torch.device("meta")`` instead. Raises UserError for a name that is not in MODELS, and for a builder that returns no ``nn.Module``.
+    ``torch.device("meta")`` instead. Raises UserError for a name that is not in MODELS,
+    and for a builder that returns no ``nn.Module``.
 
     Args:
         values: whether the parameters' initial values are needed. If all of them will be overwritten, False saves the

@@ -20,8 +20,8 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-from trials.errors import UserError, one_line
-from trials.plugins.source import PlugIn, covers, digest_of, find, is_path, module_of, resolve, source_of
+from trials.errors import NotAdmitted, UserError, one_line
+from trials.plugins.source import PlugIn, digest_of, find, is_path, lies_under, module_of, resolve, source_of
 
 _admitted: dict[str, PlugIn] = {}
 _lock = threading.RLock()
@@ -75,9 +75,9 @@ def admit_listed(content: Mapping[str, Any], folder: Path, also: Sequence[str] =
 
 
 def require_admitted(listed: str) -> None:
-    """Raise UserError unless the module of an entry of ``plugins`` has been admitted, from here or elsewhere."""
+    """Raise NotAdmitted unless the module of an entry of ``plugins`` has been admitted, from here or elsewhere."""
     if module_of(listed) not in _admitted:
-        raise UserError(
+        raise NotAdmitted(
             f"plugins has {listed!r}, but code is imported only where you ask for it, not because a stored file lists "
             f"it: give --plugins {listed} (in Python: plugins=[...])"
         )
@@ -119,7 +119,7 @@ def _drop(module: str) -> None:
     """Forget the imported modules of a plug-in."""
     global _loads
     _loads += 1
-    for name in [name for name in sys.modules if covers(module, name)]:
+    for name in [name for name in sys.modules if lies_under(module, name)]:
         del sys.modules[name]
 
 
@@ -170,7 +170,7 @@ def load(name: str, field: str) -> Any:
     module, _, attribute = name.partition(":")
     if not (module and attribute.isidentifier()):
         raise UserError(f"{field} is {name!r}, but a name with a colon is module:attribute, as in mynets.wide:MyNet")
-    if not any(covers(plug_in.module, module) for plug_in in admitted()):
+    if not any(lies_under(plug_in.module, module) for plug_in in admitted()):
         raise UserError(f"{field} is {name!r}, but {_unlisted(module)}")
     with blaming(f"{field} is {name!r}, but importing {module} failed"), _lock:
         imported = importlib.import_module(module)
@@ -182,13 +182,14 @@ def load(name: str, field: str) -> Any:
 
 
 def _unlisted(module: str) -> str:
-    return f"plugins lists no {module.partition('.')[0]}: only modules under plugins are imported; list it there, or give --plugins"
+    first = module.partition(".")[0]
+    return f"plugins lists no {first}: only modules under plugins are imported; list it there, or give --plugins"
 
 
 def require_listed(name: str, plugins: Collection[str], field: str) -> None:
     """Raise UserError unless the module of ``module:attribute`` is under ``plugins``, those of the same config."""
     module = name.partition(":")[0]
-    if not any(covers(entry, module) for entry in plugins):
+    if not any(lies_under(entry, module) for entry in plugins):
         raise UserError(f"{field} is {name!r}, but {_unlisted(module)}")
 
 

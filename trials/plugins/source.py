@@ -63,7 +63,7 @@ def module_of(listed: str) -> str:
     return PurePath(listed).name.removesuffix(".py") if is_path(listed) else listed
 
 
-def covers(listed: str, module: str) -> bool:
+def lies_under(listed: str, module: str) -> bool:
     """Whether an entry of ``plugins`` allows ``module`` to be imported: it is its module, or lies in its package."""
     own = module_of(listed)
     return module == own or module.startswith(f"{own}.")
@@ -92,7 +92,7 @@ def resolve(listed: object, folder: Path) -> str:
 
 
 def _require_importable(path: Path) -> None:
-    """Raise UserError unless ``path`` is a folder with Python files, or one such file, of a name that can be imported."""
+    """Raise UserError unless ``path`` is a Python file or a folder of some, of a name that can be imported."""
     said, name = f"plugins has {str(path)!r}", module_of(str(path))
     if not path.exists():
         raise UserError(f"{said}, which is not there: paths are taken from the folder of the file that lists them")

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from trials.config.trial_config import HasSource, TrialConfig
+from trials.config.source_config import HasSource
+from trials.config.trial_config import TrialConfig
 from trials.data import Loader, Source, load_data
 from trials.errors import DEAD_DEVICE, OUT_OF_MEMORY, DataError, DeadDevice, Preempted, Pruned, Superseded
 from trials.methods import Method, Stage, segments

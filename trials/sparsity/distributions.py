@@ -190,7 +190,7 @@ def _alone(kept: Sequence[int]) -> list[Pool]:
 
 def _is_distribution(found: Any) -> Distribution:
     if not callable(found):
-        raise ValueError(
+        raise TypeError(
             f"that is {found!r}: it must be a function of layers, a density and a count (or None) that returns pools"
         )
     return cast("Distribution", found)

@@ -127,7 +127,7 @@ def n_of_m(n: int, m: int) -> Pattern:
 
 def _is_pattern(found: Any) -> Pattern:
     if not isinstance(found, Pattern):
-        raise ValueError(f"that is {found!r}: it must be a trials.extend.Pattern")
+        raise TypeError(f"that is {found!r}: it must be a trials.extend.Pattern")
     return found
 
 

@@ -136,7 +136,7 @@ def _is_score(found: Any) -> Score:
     if isinstance(found, Score):
         return found
     if not callable(found):
-        raise ValueError(
+        raise TypeError(
             f"that is {found!r}: it must be a trials.extend.Score, or a function of weights by name and a generator "
             "that returns scores of their shapes"
         )

@@ -17,6 +17,7 @@ from sweeper.execution.signals import survive_hangup
 from sweeper.options import STOPPED
 from sweeper.space.space import Space
 from trials.errors import UserError
+from trials.plugins.importing import admit
 from trials.storage.place import Place, environment
 
 
@@ -26,10 +27,11 @@ def resources_of(space: Space) -> dict[str, float]:
     return {name: amount for name, amount in wanted.items() if amount}
 
 
-def connect(address: str | None, storage: Place | None = None) -> bool:
+def connect(address: str | None, storage: Place | None = None, plugins: Sequence[str] = ()) -> bool:
     """Join the cluster at ``address`` or the one this machine belongs to, or start a new one on this machine.
 
-    The workers of a joined cluster get the environment variables that say how to reach an object store.
+    The workers of a joined cluster get the environment variables that say how to reach an object store, and copies of
+    the ``plugins`` that are listed by path.
 
     Returns whether the cluster is new and used by this process alone.
 
@@ -45,13 +47,13 @@ def connect(address: str | None, storage: Place | None = None) -> bool:
     try:
         with survive_hangup():
             if address not in (None, "local"):
-                joined = _init(address, storage)
+                joined = _init(address, storage, plugins)
             else:
-                joined = _init(address, storage, include_dashboard=False)
+                joined = _init(address, storage, plugins, include_dashboard=False)
                 # An existing cluster is joined again by its address, so that its workers get the code.
                 if address is None and not _is_mine(joined):
                     ray.shutdown()
-                    joined = _init(joined["address"], storage)
+                    joined = _init(joined["address"], storage, plugins)
     except (ConnectionError, ValueError) as error:
         address = address or os.environ.get("RAY_ADDRESS")
         if address in (None, "local"):
@@ -72,7 +74,7 @@ def leave_without_teardown() -> NoReturn:
     os._exit(STOPPED)
 
 
-def _init(address: str | None, storage: Place | None, **options: Any) -> dict[str, Any]:
+def _init(address: str | None, storage: Place | None, plugins: Sequence[str], **options: Any) -> dict[str, Any]:
     """Start or join Ray without log output. A cluster joined by its address gets this machine's copy of the code.
 
     Raises:
@@ -84,7 +86,8 @@ def _init(address: str | None, storage: Place | None, **options: Any) -> dict[st
             context = ray.init(**options)
         else:
             os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"  # else this conflicts with that of `ray job submit`
-            with shipment({} if storage is None else environment(storage)) as runtime_env:
+            variables = {} if storage is None else environment(storage)
+            with shipment(variables, admit(plugins)) as runtime_env:
                 context = ray.init(runtime_env=runtime_env, **options)
     except Exception as error:  # Ray has no type for this error
         if "timed out during startup" not in str(error):

@@ -1,10 +1,10 @@
-"""Checks before trials run on a cluster: it has room for one trial, and all its machines share the storage."""
+"""Checks before trials run on a cluster: it has room for one trial, and all its machines share storage and plug-ins."""
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -14,6 +14,7 @@ from sweeper.execution.live_view import LiveView
 from sweeper.execution.on_ray.cluster import machines, resources_of, slots
 from sweeper.space.space import Space
 from trials.errors import UserError
+from trials.plugins.importing import admit_sent, sent
 from trials.storage.place import STORAGE_LAG_S, Place, place
 
 PROBE_S = 180.0
@@ -59,10 +60,10 @@ def require_shared(where: Place) -> None:
     (probes / "driver").write_bytes(b"driver")
     names = [node["NodeID"] for node in machines]
     try:
-        there = _ask_all(where, [(node, _write_probe, [node["NodeID"]]) for node in machines], str(probes))
+        there = _ask_shared(where, [(node, _write_probe, [node["NodeID"]]) for node in machines], str(probes))
         last = [node["NodeID"] for node in there]
         readers = [(node, _read_probes, ["driver", last[i - 1]]) for i, node in enumerate(there)]
-        for node in _ask_all(where, readers, str(probes)):
+        for node in _ask_shared(where, readers, str(probes)):
             reason = _read(probes, [node["NodeID"]])
             if reason:
                 raise _not_shared(where, node, f"what it writes there is not seen from here: {reason}")
@@ -72,23 +73,60 @@ def require_shared(where: Place) -> None:
         probes.rmdir()
 
 
-def _ask_all(
+def require_plugins(plugins: Sequence[str]) -> None:
+    """Check that every machine has the driver's plug-ins, with the same source.
+
+    Raises:
+        UserError: a machine lacks one, or has another version; the message names it.
+    """
+    if not plugins:
+        return
+    machines = [node for node in ray.nodes() if node["Alive"]]
+    for node, reason in _ask_all([(node, _admit_probe, [sent(plugins)]) for node in machines]):
+        if reason is not None:
+            raise UserError(f"on {_name(node)}, {reason}")
+
+
+def _admit_probe(described: list[dict[str, str]]) -> str | None:
+    """Task: find the plug-ins that the driver has described; returns what is wrong, or None."""
+    try:
+        admit_sent(described)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _ask_shared(
     where: Place, questions: Sequence[tuple[Mapping[str, Any], Any, list[str]]], folder: str
 ) -> list[Mapping[str, Any]]:
-    """Run a task on each machine and return the machines that succeeded.
+    """Run a task with the probe folder on each machine and return the machines that succeeded.
 
-    A task returns what went wrong, or None. Machines that have died meanwhile are left out: they get no trials.
+    Machines that have died meanwhile are left out: they get no trials.
 
     Raises:
         UserError: a task failed, or did not answer in time, on a machine that is alive.
     """
+    answered = []
+    for node, reason in _ask_all([(node, task, [folder, names]) for node, task, names in questions]):
+        if reason is not None:
+            raise _not_shared(where, node, reason)
+        answered.append(node)
+    return answered
+
+
+def _ask_all(
+    questions: Sequence[tuple[Mapping[str, Any], Any, list[Any]]],
+) -> Iterator[tuple[Mapping[str, Any], str | None]]:
+    """Run a task with its arguments on each machine; yield each that is alive, and what went wrong, or None.
+
+    A task returns what went wrong, or None.
+    """
     asked = []
-    for node, task, names in questions:
+    for node, task, arguments in questions:
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         remote = ray.remote(num_cpus=0, max_retries=0)(task)
-        asked.append(remote.options(scheduling_strategy=there).remote(folder, names))
+        asked.append(remote.options(scheduling_strategy=there).remote(*arguments))
     ray.wait(asked, num_returns=len(asked), timeout=PROBE_S)
-    answered = []
     for (node, _, _), answer in zip(questions, asked, strict=True):
         try:
             reason = ray.get(answer, timeout=0)
@@ -96,22 +134,22 @@ def _ask_all(
             reason = f"it did not answer within {PROBE_S:g} s"
         except ray.exceptions.RayError as error:
             reason = " ".join(str(error).split())
-        if reason is None:
-            answered.append(node)
-        elif _is_alive(node):
-            raise _not_shared(where, node, reason)
-    return answered
+        if reason is None or _is_alive(node):
+            yield node, reason
 
 
 def _is_alive(node: Mapping[str, Any]) -> bool:
     return any(other["NodeID"] == node["NodeID"] and other["Alive"] for other in ray.nodes())
 
 
+def _name(node: Mapping[str, Any]) -> str:
+    return f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+
+
 def _not_shared(where: Place, node: Mapping[str, Any], reason: str) -> UserError:
-    machine = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
     return UserError(
-        f"--storage is {str(where.parent)!r}, but must be shared by all machines, and {machine} does not: {reason}; "
-        "give a path that all of them can write, or s3://BUCKET/PREFIX"
+        f"--storage is {str(where.parent)!r}, but must be shared by all machines, and {_name(node)} does not: "
+        f"{reason}; give a path that all of them can write, or s3://BUCKET/PREFIX"
     )
 
 

@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import site
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
+
+from trials.plugins.source import PlugIn
 
 NOT_SHIPPED = ["**/__pycache__"]
 """Left out of the packages that are sent. The syntax is .gitignore's."""
@@ -59,8 +62,23 @@ def are_hidden() -> bool:
     return False
 
 
+def _copies(plug_ins: Sequence[PlugIn], folder: Path) -> list[str]:
+    """Copy the plug-ins that are listed by path, since Ray leaves out what a .gitignore of theirs names."""
+    made = []
+    for plug_in in plug_ins:
+        if plug_in.installed:
+            continue
+        to = folder / plug_in.source.name
+        if plug_in.source.is_dir():
+            shutil.copytree(plug_in.source, to, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+        else:
+            shutil.copyfile(plug_in.source, to)
+        made.append(str(to))
+    return made
+
+
 @contextmanager
-def shipment(variables: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+def shipment(variables: Mapping[str, str], plug_ins: Sequence[PlugIn] = ()) -> Iterator[dict[str, Any]]:
     """Yield the runtime environment for ``ray.init`` that sends the packages; it can be used within the block only.
 
     ``ray job submit`` has set one in advance. What that says of modules and of the working folder is kept; Ray keeps
@@ -68,12 +86,14 @@ def shipment(variables: Mapping[str, str]) -> Iterator[dict[str, Any]]:
 
     Args:
         variables: environment variables of the workers.
+        plug_ins: users' code. What is listed by path is sent too; modules by name must be installed on every machine.
     """
     job = json.loads(os.environ.get(RAY_JOB_CONFIG_JSON_ENV_VAR, "{}")).get("runtime_env") or {}
-    with tempfile.TemporaryDirectory(prefix="sweeper-") as empty:
+    prefix = "sweeper-"
+    with tempfile.TemporaryDirectory(prefix=prefix) as empty, tempfile.TemporaryDirectory(prefix=prefix) as copies:
         yield {
             "working_dir": job.get("working_dir", empty),
-            "py_modules": [*packages(), *job.get("py_modules", [])],
+            "py_modules": [*packages(), *_copies(plug_ins, Path(copies)), *job.get("py_modules", [])],
             "excludes": NOT_SHIPPED,
             "env_vars": dict(variables),
         }

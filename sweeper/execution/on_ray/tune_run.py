@@ -19,7 +19,7 @@ from ray import tune
 from sweeper.execution.live_view import LiveView
 from sweeper.execution.on_ray.cluster import connect, leave_without_teardown
 from sweeper.execution.on_ray.placement import Gate, WhenStuck
-from sweeper.execution.on_ray.requirements import require_room, require_shared
+from sweeper.execution.on_ray.requirements import require_plugins, require_room, require_shared
 from sweeper.execution.on_ray.tune_searcher import PlanSearcher
 from sweeper.execution.on_ray.watchdog import Watchdog
 from sweeper.execution.on_ray.worker import TrialWorker
@@ -54,7 +54,7 @@ def run_plan(plan: Plan, display: LiveView, lease: Lease, *, address: str | None
     try:
         with _signals(stop, plan, display, lease) as handle_signals, time_limit(space.max_hours, out_of_time):
             try:
-                alone = connect(address, folder.path)
+                alone = connect(address, folder.path, space.plugins)
             except SystemExit:  # raised by Ray's own SIGTERM handler
                 display.note("stopped while Ray was starting")
                 plan.stop()
@@ -64,6 +64,7 @@ def run_plan(plan: Plan, display: LiveView, lease: Lease, *, address: str | None
                 return
             require_room(space, None if alone else display)
             require_shared(folder.path)
+            require_plugins(space.plugins)
             searcher = PlanSearcher(plan, display, lease)
             _tuner(searcher, scratch).fit()
             while searcher.again:

@@ -43,9 +43,9 @@ class OptunaSampler(Sampler):
 
 
 def sampler_class(found: Any) -> type[Sampler]:
-    """Return a sampler from outside as options of a space; raises ValueError if it is none."""
+    """Return a sampler from outside as options of a space; raises TypeError if it is none."""
     if isinstance(found, type) and issubclass(found, Sampler):
         return found
     if isinstance(found, type) and issubclass(found, BaseSampler):
         return type(found.__name__, (OptunaSampler,), {"kind": found, "__doc__": found.__doc__, "__module__": __name__})
-    raise ValueError(f"that is {found!r}: it must be a subclass of optuna.samplers.BaseSampler, or of this project's")
+    raise TypeError(f"that is {found!r}: it must be a subclass of optuna.samplers.BaseSampler, or of this project's")

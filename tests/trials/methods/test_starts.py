@@ -13,7 +13,8 @@ from tests.trials.folders import checkpoint_of, rows_of
 from tests.trials.small_trials import CONFIGS, PRUNABLE, RECIPE, config_of, folder_of, run_in
 from trials import compact, models
 from trials.compact import Architecture, silent
-from trials.config.trial_config import HasSource, TrialConfig
+from trials.config.source_config import HasSource
+from trials.config.trial_config import TrialConfig
 from trials.data_header import DataHeader
 from trials.errors import UserError
 from trials.methods.preconditions import require_runnable

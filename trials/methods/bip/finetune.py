@@ -20,7 +20,8 @@ from torch import nn
 
 from trials.called import trial_command
 from trials.config.recipes import Recipe
-from trials.config.trial_config import HasSource, HasVariant
+from trials.config.source_config import HasSource
+from trials.config.trial_config import HasVariant
 from trials.data_header import DataHeader
 from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Method, Stage, TrainStage, mutable_of

@@ -22,7 +22,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trials.config.recipes import Recipe
-from trials.config.trial_config import HasVariant, StartsDense
+from trials.config.source_config import StartsDense
+from trials.config.trial_config import HasVariant
 from trials.data_header import DataHeader
 from trials.errors import UserError
 from trials.methods.asked import AskedShare, share_of

@@ -11,7 +11,8 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from trials.config.trial_config import HasVariant, StartsDense, TrialConfig
+from trials.config.source_config import StartsDense
+from trials.config.trial_config import HasVariant, TrialConfig
 from trials.data_header import DataHeader
 from trials.errors import UserError
 from trials.methods.asked import AskedShare, share_of

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from typing import Literal
 
 from trials.config.recipes import BackwardConfig, PretrainRecipe
-from trials.config.trial_config import StartsDense, TrialConfig
+from trials.config.source_config import StartsDense
+from trials.config.trial_config import TrialConfig
 from trials.methods.base import Method, Stage, TrainStage
 from trials.methods.dense import dense_source
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from trials.config.recipes import RATES, Recipe
 from trials.config.schedules import read_lr_steps
-from trials.config.trial_config import HasVariant, StartsDense
+from trials.config.source_config import StartsDense
+from trials.config.trial_config import HasVariant
 from trials.errors import UserError
 from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import generator_for

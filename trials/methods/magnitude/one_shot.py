@@ -13,7 +13,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trials.config.recipes import Recipe, one_of
-from trials.config.trial_config import StartsDense, TrialConfig
+from trials.config.source_config import StartsDense
+from trials.config.trial_config import TrialConfig
 from trials.data_header import DataHeader
 from trials.errors import UserError
 from trials.methods.asked import AskedShare, share_of

@@ -13,7 +13,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from trials.config.recipes import one_of
-from trials.config.trial_config import ReportRule, StartsDense
+from trials.config.source_config import StartsDense
+from trials.config.trial_config import ReportRule
 from trials.errors import UserError, unknown_name
 from trials.frozen import Frozen
 from trials.methods.base import generator_for

@@ -21,7 +21,8 @@ from pydantic import Field
 from torch import nn
 
 from trials.config.recipes import one_of
-from trials.config.trial_config import ReportRule, StartsDense, TrialConfig
+from trials.config.source_config import StartsDense
+from trials.config.trial_config import ReportRule, TrialConfig
 from trials.data_header import DataHeader
 from trials.errors import UserError
 from trials.methods.asked import AskedShare, share_of
