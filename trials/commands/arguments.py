@@ -9,13 +9,34 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from trials.called import trial_command
 from trials.errors import DamagedFile, UserError
 from trials.networks.stored import status
+from trials.plugins.importing import admit_listed
 from trials.storage.place import Place
 from trials.storage.rows import FINISHED
+
+
+def command_parser(name: str, **options: Any) -> argparse.ArgumentParser:
+    """The parser of a command of ``python -m trials``, with ``--plugins``; other options are argparse's."""
+    parser = argparse.ArgumentParser(prog=f"{trial_command()} {name}".strip(), **options)
+    parser.add_argument("--plugins", action=_Admit, default=[], metavar="PATH_OR_MODULE",
+                        help="your own code: a folder, a .py file or a module; repeatable")  # fmt: skip
+    return parser
+
+
+class _Admit(argparse.Action):
+    """Admits a plug-in at once, so that stored configs that name its objects can be read, and collects them."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        admit_listed({}, Path.cwd(), [str(values)])
+        setattr(namespace, self.dest, [*getattr(namespace, self.dest), str(values)])
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:

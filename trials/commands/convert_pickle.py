@@ -6,8 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from trials.called import trial_command
-from trials.commands.arguments import at_least_1, real_number, writing
+from trials.commands.arguments import at_least_1, command_parser, real_number, writing
 from trials.errors import UserError, listed, unknown_name
 from trials.models import MODELS
 from trials.networks.converting import as_it_stands, for_model, take_out
@@ -51,8 +50,8 @@ def convert_command(arguments: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=f"{trial_command()} convert_pickle",
+    parser = command_parser(
+        "convert_pickle",
         description="Take the tensors out of a file with pickled objects, as a whole module that torch.save wrote.",
     )
     parser.add_argument("file", type=Path, help="the file with pickled objects")

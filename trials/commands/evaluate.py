@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from typing import Any
 
 from trials.analysis import class_accuracy, recovered, sparsity_accuracy
-from trials.called import trial_command
-from trials.commands.arguments import add_data_dir, at_least_1, note_unfinished
+from trials.commands.arguments import add_data_dir, at_least_1, command_parser, note_unfinished
 from trials.commands.profile import profile_text
 from trials.storage.place import place
 
@@ -17,9 +15,7 @@ SPLITS = ("val", "test")
 
 def evaluate_trials_command(arguments: list[str]) -> int:
     """Run ``evaluate TRIAL [TRIAL...]``; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog=f"{trial_command()} evaluate", description="Sparsity, loss and accuracy of trials' stored networks."
-    )
+    parser = command_parser("evaluate", description="Sparsity, loss and accuracy of trials' stored networks.")
     parser.add_argument("trials", type=place, nargs="+", metavar="TRIAL", help="a trial's folder")
     parser.add_argument("--split", choices=SPLITS, default="test", help="default: %(default)s")
     parser.add_argument("--by-class", action="store_true", help="top-1 and top-5 accuracy of every class instead")
@@ -63,8 +59,8 @@ def class_rows(trial: Any, split: str, data_dir: str | None) -> list[dict[str, A
 
 def recovered_command(arguments: list[str]) -> int:
     """Run ``recovered BEFORE AFTER``; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog=f"{trial_command()} recovered",
+    parser = command_parser(
+        "recovered",
         description="Test images that one trial's network gets wrong and another's right, by class.",
     )
     parser.add_argument("before", type=place, help="a trial's folder")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from trials.called import trial_command
-from trials.commands.arguments import note_unfinished
+from trials.commands.arguments import command_parser, note_unfinished
 from trials.networks.export import FORMS, compare, export
 from trials.networks.stored import inputs_of
 from trials.storage.place import place
@@ -14,7 +12,7 @@ from trials.storage.place import place
 
 def export_command(arguments: list[str]) -> int:
     """Run ``export TRIAL --to FILE``; returns the exit code."""
-    parser = argparse.ArgumentParser(prog=f"{trial_command()} export", description="Write a trial's network.")
+    parser = command_parser("export", description="Write a trial's network.")
     parser.add_argument("trial", type=place, help="the trial's folder")
     parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="the state dict to write")
     parser.add_argument(
@@ -33,7 +31,7 @@ def export_command(arguments: list[str]) -> int:
 
 def compare_command(arguments: list[str]) -> int:
     """Run ``compare TRIAL TRIAL``; returns the exit code."""
-    parser = argparse.ArgumentParser(prog=f"{trial_command()} compare", description="Compare two trials' masks.")
+    parser = command_parser("compare", description="Compare two trials' masks.")
     parser.add_argument("one", type=place, help="a trial's folder")
     parser.add_argument("other", type=place, help="another trial's folder")
     options = parser.parse_args(arguments)

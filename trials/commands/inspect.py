@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from collections.abc import Mapping
@@ -12,8 +11,7 @@ import torch
 from torch import Tensor
 
 from trials.analysis import retention
-from trials.called import trial_command
-from trials.commands.arguments import note_unfinished
+from trials.commands.arguments import command_parser, note_unfinished
 from trials.commands.profile import profile_text
 from trials.compact import Architecture
 from trials.errors import UserError
@@ -131,8 +129,8 @@ def _figures(layer: str, shape: str, total: int, kept: int, by: str) -> dict[str
 
 def inspect_command(arguments: list[str]) -> int:
     """Run ``inspect NETWORK [NETWORK...]``; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog=f"{trial_command()} inspect",
+    parser = command_parser(
+        "inspect",
         description="Shapes, kept weights and sparsity of stored networks, by layer.",
         epilog=f"The column by says what is kept: {'; '.join(f'{by}: {left}' for by, left in LEFT.items())}.",
     )

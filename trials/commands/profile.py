@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 from pathlib import Path
@@ -10,8 +9,7 @@ from typing import Any
 
 import torch
 
-from trials.called import trial_command
-from trials.commands.arguments import add_threads, note_unfinished
+from trials.commands.arguments import add_threads, command_parser, note_unfinished
 from trials.compact import Architecture
 from trials.networks.stored import network, switches_of
 from trials.sparsity.accounting import LayerSizes, layer_parameters, summary, torch_flops
@@ -107,8 +105,8 @@ def _short(value: object) -> str:
 
 def profile_command(arguments: list[str]) -> int:
     """Run ``profile TRIAL [TRIAL...]``; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog=f"{trial_command()} profile",
+    parser = command_parser(
+        "profile",
         description="MACs, FLOPs, parameters and measured latency of trials' networks.",
     )
     parser.add_argument("trials", type=place, nargs="+", metavar="TRIAL", help="a trial's folder")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import signal
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from trials import __version__
 from trials.called import sweep_command, trial_command
-from trials.commands.arguments import add_threads
+from trials.commands.arguments import add_threads, command_parser
 from trials.config.stored_content import ABSENT, differing_fields
 from trials.config.trial_config import TrialConfig
 from trials.data import require_data
@@ -21,6 +20,7 @@ from trials.errors import Superseded, UserError, shown
 from trials.methods.parsing import parse
 from trials.methods.preconditions import require_runnable
 from trials.networks.named_files import resolved
+from trials.plugins.importing import admit_listed
 from trials.running.shared_trials import refuse_other_content, shared_by
 from trials.running.trial import TrialHost, run
 from trials.storage import files
@@ -38,7 +38,7 @@ def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
     ``others`` are the names of the other commands, for the help text.
     """
     epilog = f"or: {trial_command()} {'|'.join(others)} --help"
-    parser = argparse.ArgumentParser(prog=trial_command(), description=__doc__, epilog=epilog)
+    parser = command_parser("", description=__doc__, epilog=epilog)
     parser.add_argument("config", type=Path, help="a YAML file with the fields of one trial")
     parser.add_argument("--set", action="append", default=[], metavar="a.b=c", dest="overrides", help="change a field")
     parser.add_argument("--storage", default="results", help="a path, or s3://BUCKET/PREFIX; default: results")
@@ -48,7 +48,10 @@ def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
     options = parser.parse_args(arguments)
     sweep = sweep_path(options.storage, options.name)
     _refuse_sweep(sweep)
-    config = resolved(parse(override(read_yaml(options.config), options.overrides)))
+    content = override(read_yaml(options.config), options.overrides)
+    if isinstance(content, dict):
+        content = admit_listed(content, options.config.parent, options.plugins)
+    config = resolved(parse(content))
     check_before(config, sweep)
     folder = sweep / "trials" / config.id
     try:

@@ -7,8 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trials.analysis import LayerSaliency, saliency_by_class
-from trials.called import trial_command
-from trials.commands.arguments import add_data_dir, at_least_1, note_unfinished, real_number, require_folder, writing
+from trials.commands.arguments import (
+    add_data_dir,
+    at_least_1,
+    command_parser,
+    note_unfinished,
+    real_number,
+    require_folder,
+    writing,
+)
 from trials.commands.profile import profile_text
 from trials.commands.saliency_figures import FIGURES
 from trials.errors import UserError
@@ -129,8 +136,8 @@ def saliency_command(arguments: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=f"{trial_command()} saliency",
+    parser = command_parser(
+        "saliency",
         description="Saliency (dL/dw)^2 w^2 of a trial's kept weights for every class, as tables and figures.",
     )
     parser.add_argument("trial", type=place, help="the trial's folder")

@@ -34,6 +34,8 @@ def _is_method(found: Any) -> type[Method]:
     config = getattr(found, "Config", None)
     if not (isinstance(config, type) and issubclass(config, TrialConfig)):
         raise TypeError(f"its Config is {config!r}: it must be a subclass of trials.extend.TrialConfig")
+    if (annotation := config.model_fields["method"].annotation) is not str:
+        raise TypeError(f"the field method of its Config takes {annotation}: write `method: str` in Config")
     if found.__abstractmethods__:
         raise TypeError(f"it lacks {', '.join(sorted(found.__abstractmethods__))}: define what Method requires")
     return found

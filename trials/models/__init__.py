@@ -7,6 +7,7 @@ sees that layer's output.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache, partial
 from typing import Any, cast
 
@@ -33,6 +34,7 @@ from trials.models import (
     wide_resnet,
 )
 from trials.models.without_draws import built_without_draws
+from trials.plugins.importing import blaming
 from trials.registry import Registry
 from trials.seeding import derive_seed
 
@@ -93,7 +95,13 @@ def build(name: str, *, num_classes: int, in_channels: int, seed: int, values: b
             if model is not None:
                 return model
             torch.default_generator.manual_seed(drawn)
-        return _require_module(name, builder())
+        with _blaming(name):
+            return _require_module(name, builder())
+
+
+def _blaming(name: str) -> AbstractContextManager[None]:
+    """Say of errors in a model from outside this package that it is the model's."""
+    return nullcontext() if MODELS.built_in(name) else blaming(f"model is {name!r}, whose code failed")
 
 
 def _require_module(name: str, model: object) -> nn.Module:
@@ -107,7 +115,9 @@ def without_values(name: str, *, num_classes: int, in_channels: int) -> nn.Modul
 
     A model whose builder reads values, which the meta device does not have, is on the CPU instead.
     """
-    return _require_module(name, _without_values(MODELS.require(name, "model"), num_classes, in_channels))
+    builder = MODELS.require(name, "model")
+    with _blaming(name):
+        return _require_module(name, _without_values(builder, num_classes, in_channels))
 
 
 class _NoDraws(TorchFunctionMode):

@@ -1,0 +1,220 @@
+"""Names with a colon in configs: which objects they may be, what enters a trial's name, and that nothing else runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trials.config.trial_config import TrialConfig
+from trials.data import DataOptions, load_data
+from trials.errors import DataError, UserError
+from trials.methods.parsing import parse, parse_stored
+from trials.methods.preconditions import require_runnable
+from trials.models import MODELS, build
+from trials.plugins.importing import admit_listed
+from trials.registry import Registry
+from trials.running.environment import environment_of, plugins_used
+from trials.running.trial import TrialHost, run
+from trials.storage.trial_folder import TrialFolder
+from trials.training.device import resolve_device
+
+SMALL: dict[str, Any] = {"method": "one_shot", "model": "tiny", "dataset": "digits", "density": 0.5}
+OWN = {
+    "model": "mynets.wide:MyNet",
+    "score": "bare.pruning:squared",
+    "distribution": "bare.pruning:even",
+    "pattern": "bare.pruning:rows",
+    "dataset": "bare.pruning:few",
+    "method": "bare.pruning:Mine",
+}
+
+
+def config_of(code: Path, **fields: Any) -> TrialConfig:
+    return parse(admit_listed({"plugins": ["./mynets", "./bare"], **SMALL, **fields}, code))
+
+
+@pytest.mark.parametrize("field", OWN)
+def test_a_trial_with_an_object_of_a_plug_in_trains_and_resumes_from_its_folder(
+    code: Path, tmp_path: Path, field: str
+) -> None:
+    one_epoch = {"epochs": 1}
+    config = config_of(code, **{"dataset": OWN["dataset"], field: OWN[field]}, pretrain=one_epoch, finetune=one_epoch)
+    assert config.id.startswith("Mine-" if field == "method" else "one_shot-")
+    state = run(config, tmp_path / "trials" / config.id, TrialHost(tmp_path / "stages"))
+    assert state.status == "complete", state.error
+    assert abs(state.result["density"] - 0.5) < 0.2
+    assert parse_stored(config.model_dump(mode="json")) == config
+    again = run(config, tmp_path / "trials" / config.id, TrialHost(tmp_path / "stages"))
+    assert again.result == state.result
+    sources = TrialFolder(tmp_path / "trials" / config.id).state().environments[-1]["plugin_sources"]  # type: ignore[union-attr]
+    assert sources == plugins_used(config) and sources.startswith("mynets=")
+
+
+def test_all_of_them_together(code: Path, tmp_path: Path) -> None:
+    config = config_of(code, **OWN, strength=2.0, pretrain={"epochs": 1}, finetune={"epochs": 1})
+    state = run(config, tmp_path / config.id, TrialHost(tmp_path / "stages"))
+    assert state.status == "complete", state.error
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"model": "mynets.wide:NUMBER"}, "model is 'mynets.wide:NUMBER', but that is 3: it must be a class or function"),
+        ({"method": "mynets.wide:MyNet"}, "it must be a subclass of trials.extend.Method"),
+        ({"method": "bare.pruning:NoConfig"}, "its Config is <class 'dict'>: it must be a subclass"),
+        ({"method": "bare.pruning:Literal"}, "write `method: str` in Config"),
+        ({"score": "mynets.wide:NUMBER"}, "score is 'mynets.wide:NUMBER', but that is 3: it must be"),
+        ({"distribution": "mynets.wide:NUMBER"}, "it must be a function of layers"),
+        ({"pattern": "bare.pruning:squared"}, "it must be a trials.extend.Pattern"),
+        ({"dataset": "mynets.wide:NUMBER"}, "it must be a function that is called with data_dir"),
+        ({"method": "bare.pruning:Mine", "strenth": 1.0}, "did you mean 'strength'?"),
+    ],
+)
+def test_objects_of_another_kind_are_refused(code: Path, fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        config_of(code, **fields)
+    assert said in str(caught.value)
+
+
+def test_what_a_builder_or_loader_returns_is_checked(code: Path) -> None:
+    from trials.data import header_of
+
+    digits = header_of(load_data("digits"))
+    for model, said in (
+        ("mynets.wide:not_a_net", "which made int: it must return an nn.Module"),
+        ("mynets.wide:broken", "no such width"),
+    ):
+        with pytest.raises(UserError, match=said):
+            require_runnable(config_of(code, model=model), digits)
+    config_of(code)
+    with pytest.raises(DataError, match="which returned NoneType: it must return a RawData"):
+        load_data("bare.pruning:nothing")
+
+
+def test_a_data_set_has_the_options_that_its_function_takes(code: Path) -> None:
+    config_of(code)
+    assert load_data("bare.pruning:with_size", None, DataOptions(image_size=8)).fingerprint == "8"
+    with pytest.raises(DataError, match="image_size is 8, but is an option of"):
+        load_data("bare.pruning:few", None, DataOptions(image_size=8))
+
+
+def test_initial_values_depend_on_seed_and_name_only(code: Path) -> None:
+    config_of(code)
+    options: dict[str, Any] = {"num_classes": 10, "in_channels": 1}
+    first, again, other = (build("mynets.wide:MyNet", seed=seed, **options).conv.weight for seed in (0, 0, 1))  # type: ignore[union-attr]
+    assert bool((first == again).all()) and not bool((first == other).all())
+
+
+def test_where_code_lies_is_no_part_of_a_name(code: Path, tmp_path: Path) -> None:
+    here = config_of(code, model=OWN["model"])
+    moved = code.rename(tmp_path / "moved")
+    assert config_of(moved, model=OWN["model"]).id == here.id
+    assert here.id != config_of(moved).id
+    assert config_of(moved).id == parse(SMALL).id, "plug-ins that are listed and not used change no name"
+
+
+@pytest.mark.parametrize("field", OWN)
+def test_a_revision_other_than_1_enters_the_name(code: Path, field: str) -> None:
+    module, _, attribute = OWN[field].partition(":")
+    file = code / f"{module.replace('.', '/')}.py"
+    text = file.read_text()
+    before = config_of(code, **{field: OWN[field]})
+    name, others = before.id, before.revisions
+    assert field not in others
+    for revision, same in ((1, True), (2, False)):
+        said = f"object.__setattr__({attribute}, 'revision', {revision})" if field == "pattern" else None
+        file.write_text(f"{text}\n\n{said or f'{attribute}.revision = {revision}'}\n")
+        now = config_of(code, **{field: OWN[field]})
+        assert (now.id == name) is same
+        assert now.revisions == (others if same else {**others, field: 2})
+    file.write_text(f"{text}\n\n{attribute}.revision = 'two'\n")
+    if field != "pattern":
+        with pytest.raises(UserError, match="has the revision 'two', but must have a whole number from 1"):
+            config_of(code, **{field: OWN[field]})
+
+
+def test_a_revision_is_that_of_the_trials_it_starts_from_too(code: Path) -> None:
+    from trials.running.shared_trials import shared_by
+
+    before = set(shared_by(config_of(code, model=OWN["model"])))
+    file = code / "mynets/wide.py"
+    file.write_text(file.read_text() + "\n\nMyNet.revision = 2\n")
+    now = config_of(code, model=OWN["model"])
+    assert before and before.isdisjoint(shared_by(now))
+    assert all(shared.plugins == now.plugins for shared in shared_by(now).values())
+
+
+def test_names_must_lie_under_the_plugins_of_the_same_config(code: Path) -> None:
+    config_of(code)  # so that this process has admitted them
+    for fields in ({"model": OWN["model"]}, {"method": OWN["method"]}, {"score": OWN["score"], "plugins": ["mynets"]}):
+        with pytest.raises(UserError, match="plugins lists no"):
+            parse({**SMALL, **fields})
+    regrow = {"method": "regrow", "dataset": "digits", "model": "tiny", "prune": {"score": OWN["score"]}}
+    with pytest.raises(UserError, match=r"prune\.score is 'bare.pruning:squared', but plugins lists no bare"):
+        parse(regrow)
+    assert parse({**regrow, "plugins": ["bare"]}).id.startswith("regrow-")
+
+
+def test_environments_without_plug_ins_say_nothing_of_them() -> None:
+    config = parse(SMALL)
+    assert "plugin_sources" not in environment_of(config, resolve_device("cpu"), 1, "c")
+
+
+def test_a_registry_iterates_over_its_own_names_and_knows_others(code: Path) -> None:
+    config_of(code)
+    assert "mynets.wide:MyNet" in MODELS and "mynets.wide:MyNet" not in set(MODELS)
+    assert "os:system" not in MODELS and 3 not in MODELS
+    assert MODELS.get("os:system") is None
+    with pytest.raises(KeyError):
+        MODELS["nowhere"]
+    kept: Registry[int] = Registry("numbers", {"one": 1}, int, {"digit": int})
+    assert (kept["digit:7"], kept["one"], len(kept), list(kept)) == (7, 1, 1, ["one"])
+
+
+CANARY = "import pathlib\npathlib.Path(__file__).with_suffix('.ran').touch()\n\n\ndef sing(*a, **k):\n    raise SystemExit\n"
+FIELDS = ("method", "model", "dataset", "score", "distribution", "pattern", "source_net", "data_dir", "plugins", "device")
+NAMES = st.one_of(
+    st.sampled_from(
+        ["canary:sing", "canary", "canary.sing", "canary:", ":canary", "timm:canary", "hf:canary", "torchvision:canary"]
+    ),
+    st.from_regex(r"(canary|os|mynets\.x)(:|\.|/)[a-z]{0,8}", fullmatch=True),
+    st.lists(st.sampled_from(["canary", "./canary.py", "os"]), max_size=2),
+)
+
+
+@pytest.fixture
+def canary(tmp_path: Path, nothing_admitted: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A module on Python's path that leaves a file if it is imported."""
+    (tmp_path / "canary.py").write_text(CANARY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "canary.ran"
+
+
+def test_contents_run_no_code_that_nobody_has_listed(canary: Path) -> None:
+    """No config, typed or stored, imports a module by what its fields hold."""
+
+    @settings(max_examples=150, deadline=None)
+    @given(st.dictionaries(st.sampled_from(FIELDS), NAMES, min_size=1), st.booleans())
+    def fuzz(fields: dict[str, Any], stored: bool) -> None:
+        try:
+            (parse_stored if stored else parse)({**SMALL, **fields})
+        except UserError:
+            pass
+        assert "canary" not in sys.modules and not canary.exists()
+
+    fuzz()
+
+
+def test_the_canary_sings_if_it_is_listed(canary: Path) -> None:
+    with pytest.raises(UserError):
+        require_runnable(
+            parse(admit_listed({**SMALL, "plugins": ["canary"], "model": "canary:sing"}, Path.cwd())),
+            __import__("trials.data").data.require_data("digits"),
+        )
+    assert canary.exists()
