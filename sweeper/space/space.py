@@ -165,8 +165,8 @@ class Space(Frozen):
 
     @field_validator("constraints", mode="before")
     @classmethod
-    def _read_constraints(cls, content: object) -> tuple[Constraint, ...]:
-        return read_constraints(content)
+    def _read_constraints(cls, content: object, info: ValidationInfo) -> tuple[Constraint, ...]:
+        return read_constraints(content, info.data.get("plugins", ()))
 
     @field_validator("from_sweep", mode="before")
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -103,7 +103,7 @@ class Constraint(Frozen):
         return share if share > ROUNDING else min(share, 0.0)
 
 
-def read_constraints(content: object) -> tuple[Constraint, ...]:
+def read_constraints(content: object, plugins: Collection[str] = ()) -> tuple[Constraint, ...]:
     """Parse the constraints of a space and check their columns.
 
     Raises:
@@ -111,7 +111,7 @@ def read_constraints(content: object) -> tuple[Constraint, ...]:
     """
     found = _parse_constraints(content)
     for i, constraint in enumerate(found):
-        known_column(constraint.column, f"constraints[{i}].column")
+        known_column(constraint.column, f"constraints[{i}].column", plugins)
     return found
 
 

@@ -18,7 +18,7 @@ class NamedOptions(Frozen, ABC):
 
     def document(self) -> str | dict[str, Any]:
         """Return the options in the form of a space file: the bare name if all are defaults."""
-        content = self.model_dump(mode="json", exclude_defaults=True)
+        content = self.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
         return {"name": self.name, **content} if content else self.name
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from sweeper.columns import COLUMNS, TEXT
-from sweeper.space.values import mapping_entry, refuse_twins
+from sweeper.space.values import mapping_entry, refuse_twins, strings
 from trials.errors import UserError, shown, unknown_name
 from trials.frozen import Frozen, validate
 from trials.storage.rows import COMPACT, LATENCY, RESULT
@@ -43,14 +43,16 @@ def refuse_test_and_text(value: str, where: str) -> None:
         raise UserError(f"{where} is {value!r}, but that column holds text: name one that holds numbers")
 
 
-def known_column(value: str, where: str) -> str:
+def known_column(value: str, where: str, plugins: Collection[str] = ()) -> str:
     """Return ``value`` if it is a numeric column that some method reports and that is not of the test set.
+
+    Which columns a method of ``plugins`` reports is checked with the trials (:func:`require_reported`).
 
     Raises:
         UserError: it is not.
     """
     refuse_test_and_text(value, where)
-    if value in (*EVERY_METHOD, *LATENCY):
+    if plugins or value in (*EVERY_METHOD, *LATENCY):
         return value
     from trials.methods.registry import METHODS  # imports torch, which common columns do not need
 
@@ -100,7 +102,7 @@ def read_objectives(content: Mapping[str, Any]) -> dict[str, Any]:
     rest = {key: value for key, value in content.items() if key not in ("objective", "direction", "objectives")}
     found = _parse_objectives(content)
     for where, objective in found.items():
-        known_column(objective.column, where)
+        known_column(objective.column, where, strings(content.get("plugins")))
     return {**rest, "objectives": tuple(found.values())}
 
 

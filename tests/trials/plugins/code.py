@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-NET = '''
+NET = """
 from torch import nn
 
 from .blocks import WIDTH
@@ -30,9 +30,9 @@ def broken(num_classes, in_channels):
 
 
 NUMBER = 3
-'''
+"""
 
-PRUNING = '''
+PRUNING = """
 from dataclasses import replace
 
 import torch
@@ -90,7 +90,7 @@ def with_size(data_dir, image_size=None):
 
 def nothing(data_dir):
     return None
-'''
+"""
 
 
 def write_code(folder: Path) -> Path:

@@ -64,7 +64,10 @@ def test_all_of_them_together(code: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"model": "mynets.wide:NUMBER"}, "model is 'mynets.wide:NUMBER', but that is 3: it must be a class or function"),
+        (
+            {"model": "mynets.wide:NUMBER"},
+            "model is 'mynets.wide:NUMBER', but that is 3: it must be a class or function",
+        ),
         ({"method": "mynets.wide:MyNet"}, "it must be a subclass of trials.extend.Method"),
         ({"method": "bare.pruning:NoConfig"}, "its Config is <class 'dict'>: it must be a subclass"),
         ({"method": "bare.pruning:Literal"}, "write `method: str` in Config"),
@@ -176,8 +179,21 @@ def test_a_registry_iterates_over_its_own_names_and_knows_others(code: Path) -> 
     assert (kept["digit:7"], kept["one"], len(kept), list(kept)) == (7, 1, 1, ["one"])
 
 
-CANARY = "import pathlib\npathlib.Path(__file__).with_suffix('.ran').touch()\n\n\ndef sing(*a, **k):\n    raise SystemExit\n"
-FIELDS = ("method", "model", "dataset", "score", "distribution", "pattern", "source_net", "data_dir", "plugins", "device")
+CANARY = (
+    "import pathlib\npathlib.Path(__file__).with_suffix('.ran').touch()\n\n\ndef sing(*a, **k):\n    raise SystemExit\n"
+)
+FIELDS = (
+    "method",
+    "model",
+    "dataset",
+    "score",
+    "distribution",
+    "pattern",
+    "source_net",
+    "data_dir",
+    "plugins",
+    "device",
+)
 NAMES = st.one_of(
     st.sampled_from(
         ["canary:sing", "canary", "canary.sing", "canary:", ":canary", "timm:canary", "hf:canary", "torchvision:canary"]
