@@ -126,7 +126,7 @@ def test_moved_and_changed_code_continues_a_sweep_and_is_told(
     assert f"resumes with other plug-ins: mynets {before} -> {now}\n" in capsys.readouterr().out
     assert len(ran) == 2
     documents = SweepFolder(folder / "results/own").documents()
-    assert [list(d["plugins"].values())[0] for d in documents] == [before, before, now]
+    assert [next(iter(d["plugins"].values())) for d in documents] == [before, before, now]
 
 
 def test_a_raised_revision_makes_other_trials(folder: Path, ran: list[str], capsys: pytest.CaptureFixture[str]) -> None:
