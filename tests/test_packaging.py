@@ -1,4 +1,4 @@
-"""The files that rsync copies to a cluster hold all of the packages. The wheel: tests/test_installed.py."""
+"""rsync copies all of the packages to a cluster; CITATION.cff. The wheel: tests/test_installed.py."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from trials.version import __version__
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -18,3 +20,9 @@ def test_rsync_brings_every_file_of_the_packages(file: str) -> None:
     parts = {part for path in paths for part in path.relative_to(REPOSITORY).parts} - {"__pycache__"}
     assert {"spaces", "reference"} <= parts
     assert not parts & set(patterns)
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    assert str(citation["version"]) == __version__
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()  # what the format requires
