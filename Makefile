@@ -51,9 +51,9 @@ $(VENV)/installed: requirements.lock
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	touch $@
 
-lock:  ## pin the newest versions that pyproject.toml allows (needs uv)
-	uv pip compile --universal --python-version 3.10 --all-extras --upgrade --no-header --no-annotate \
-	    pyproject.toml -o requirements.lock
+lock:  ## pin the newest versions that pyproject.toml allows, without trackers (needs uv)
+	uv pip compile --universal --python-version 3.10 --extra dev --extra dashboard --extra export --extra s3 --extra timm \
+	    --extra hf --upgrade --no-header --no-annotate pyproject.toml -o requirements.lock
 
 clean:  ## remove the environment and the tools' caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from trials import __version__
+from trials.version import __version__
 
 if TYPE_CHECKING:
     from sweeper.results.frames import Sweep

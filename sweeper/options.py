@@ -14,9 +14,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
-from trials import __version__
 from trials.called import sweep_command
 from trials.errors import UserError
+from trials.version import __version__
 
 COMPLETE, FAILURES, WRONG_INPUT, STOPPED = 0, 1, 2, 130
 

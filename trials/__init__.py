@@ -1,3 +1,5 @@
 """Everything that one trial runs: methods, models, data, sparsity. Never imports Ray, Optuna, pandas or ``sweeper``."""
 
-__version__ = "0.1.0"
+from trials.version import __version__
+
+__all__ = ["__version__"]

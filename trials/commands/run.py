@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trials import __version__
 from trials.called import sweep_command, trial_command
 from trials.commands.arguments import add_threads, command_parser
 from trials.config.stored_content import ABSENT, differing_fields
@@ -29,6 +28,7 @@ from trials.storage.place import Place
 from trials.storage.rows import WARNINGS, Row
 from trials.storage.sweep_path import STAGES, sweep_path
 from trials.training.device import require_known, resolve_device
+from trials.version import __version__
 from trials.yaml_text import read_yaml
 
 

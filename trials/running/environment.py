@@ -45,12 +45,18 @@ def device_name(device: torch.device) -> str:
 
 @functools.cache
 def git_commit() -> str | None:
-    """The commit of the running code, with ``-dirty`` appended if files differ from it; None outside a git checkout."""
+    """The commit of the running code, with ``-dirty`` appended if files differ from it; None if it is in no checkout.
+
+    Installed code may lie within a checkout of something else, whose commit says nothing of it.
+    """
+    here = Path(__file__)
     try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
+        _git("ls-files", "--error-unmatch", here.name, folder=here.parent)
+        return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*", folder=here.parent)
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout.strip()
+
+
+def _git(*arguments: str, folder: Path) -> str:
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from sweeper.execution.on_ray import cluster
+from sweeper.execution.on_ray.shipping import packages
 from trials.errors import UserError
 
 
@@ -28,3 +29,24 @@ def test_a_machine_too_busy_to_start_ray_is_reported(
     monkeypatch.setenv("PYTHONPATH", "")
     with pytest.raises(kind, match=message):
         cluster.connect("local")
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_ray_here_is_sent_the_code_only_if_its_workers_would_import_other(
+    hidden: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Any] = []
+
+    def init(**options: Any) -> Any:
+        found.append(options.get("runtime_env"))
+        raise ConnectionError("seen")
+
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(cluster.ray, "init", init)
+    monkeypatch.setattr(cluster, "are_hidden", lambda: hidden)
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setenv("RAY_OVERRIDE_JOB_RUNTIME_ENV", "")
+    with pytest.raises(ConnectionError, match="seen"):
+        cluster.connect("local")
+    (runtime_env,) = found
+    assert (runtime_env and runtime_env["py_modules"]) == (packages() if hidden else None)

@@ -278,7 +278,11 @@ def test_an_address_without_a_cluster_is_refused(
 
 def test_a_job_of_the_jobs_api_runs_the_code_it_brought(ray: Any) -> None:
     """``ray job submit`` sets the driver's runtime environment in advance. A whole job: tests/cluster/cut_off.sh."""
-    given = {"working_dir": "gcs://_ray_pkg_of_the_job.zip", "env_vars": {"OF_THE_JOB": "kept"}}
+    given = {
+        "working_dir": "gcs://_ray_pkg_of_the_job.zip",
+        "py_modules": ["gcs://_ray_pkg_of_a_plugin.zip"],
+        "env_vars": {"OF_THE_JOB": "kept"},
+    }
     env = {**os.environ, "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"runtime_env": given, "metadata": {}})}
     code = (
         "import json, sys; from sweeper.execution.on_ray import cluster; assert not cluster.connect(sys.argv[1]);"
@@ -289,5 +293,8 @@ def test_a_job_of_the_jobs_api_runs_the_code_it_brought(ray: Any) -> None:
     assert done.returncode == 0, done.stderr
     joined = json.loads(done.stdout)
     assert joined["env_vars"] == {"OF_THE_JOB": "kept"}
-    assert joined["working_dir"].startswith("gcs://")
-    assert joined["working_dir"] != given["working_dir"]
+    assert joined["working_dir"] == given["working_dir"]
+    sent = joined["py_modules"]
+    assert len(sent) == 3
+    assert all(module.startswith("gcs://_ray_pkg_") for module in sent)
+    assert sent[2:] == given["py_modules"]

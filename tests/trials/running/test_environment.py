@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
 import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -205,3 +207,20 @@ def test_a_state_of_an_older_version_opens_and_a_newer_one_too(tmp_path: Path) -
 def test_the_commit_is_that_of_the_checkout() -> None:
     commit = environment.git_commit()
     assert commit is None or re.fullmatch(r"[0-9a-f]{40}(-dirty)?", commit)
+
+
+def test_a_checkout_around_installed_code_is_not_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = tmp_path / ".venv" / "environment.py"
+    installed.parent.mkdir()
+    installed.touch()
+    run = functools.partial(subprocess.run, cwd=tmp_path, check=True, capture_output=True)
+    identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+    run(["git", "init"])
+    (tmp_path / "own.py").touch()
+    run(["git", "add", "own.py"])
+    run(["git", *identity, "commit", "-m", "x"])
+    monkeypatch.setattr(environment, "__file__", str(installed))
+    assert environment.git_commit.__wrapped__() is None
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "own.py"))
+    commit = run(["git", "rev-parse", "HEAD"], text=True).stdout.strip()
+    assert environment.git_commit.__wrapped__() == commit
