@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import sweeper
 from sweeper.cli import COMPLETE, main
@@ -15,12 +18,14 @@ from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.space.checks import check_space
 from sweeper.space.load import from_document, load_space
 from tests.sweeper.command_line import attempts, wrong
+from tests.trials.plugins.canary import NAMES
 from tests.trials.plugins.code import write_code
-from tests.trials.plugins.conftest import nothing_admitted
+from tests.trials.plugins.conftest import canary, nothing_admitted
+from trials.dotted_paths import set_at
 from trials.errors import NotAdmitted, UserError
 from trials.plugins import importing
 
-__all__ = ["nothing_admitted"]
+__all__ = ["canary", "nothing_admitted"]
 
 pytestmark = pytest.mark.usefixtures("nothing_admitted", "no_stray_handlers")
 
@@ -220,3 +225,26 @@ def test_a_stored_space_admits_nothing(folder: Path, monkeypatch: pytest.MonkeyP
     new_process(monkeypatch)
     with pytest.raises(NotAdmitted):
         from_document(document)
+
+
+PLACES = ("trial.model", "trial.method", "trial.score", "trial.plugins", "sampler", "pruner", "objective", "callbacks",
+          "from_sweep", "grid.model", "search.score", "cases.x.trial.model", "profiles.p.plugins")  # fmt: skip
+
+
+def test_no_space_runs_code_that_it_does_not_list(here: Path, canary: Path) -> None:
+    """Whatever a space without ``plugins`` holds, and whatever a stored space holds, nothing is imported."""
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.dictionaries(st.sampled_from(PLACES), NAMES, min_size=1), st.booleans())
+    def fuzz(values: dict[str, Any], stored: bool) -> None:
+        content: dict[str, Any] = {"trial": {**SPACE["trial"], "dataset": "digits"}}
+        for path, value in values.items():
+            if path != "trial.plugins" or stored:
+                set_at(content, path, [value] if path == "grid.model" else value)
+        (here / "fuzzed.yaml").write_text(yaml.safe_dump(content))
+        with contextlib.suppress(UserError):
+            check_space(from_document({"name": "x", **content}) if stored else load_space("fuzzed.yaml"))
+        assert "canary" not in sys.modules
+        assert not canary.exists()
+
+    fuzz()

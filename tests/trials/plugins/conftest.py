@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.trials.plugins.canary import CANARY
 from tests.trials.plugins.code import write_code
 from trials.plugins import importing
 
@@ -28,3 +29,12 @@ def nothing_admitted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def code(tmp_path: Path, nothing_admitted: None) -> Path:
     """A folder with a package ``mynets``, a module ``one_file`` and a folder without ``__init__.py``, ``bare``."""
     return write_code(tmp_path / "code")
+
+
+@pytest.fixture
+def canary(tmp_path: Path, nothing_admitted: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A module on Python's path that leaves a file if it is imported."""
+    (tmp_path / "canary.py").write_text(CANARY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "canary.ran"

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.trials.plugins.canary import NAMES
 from trials.config.trial_config import TrialConfig
 from trials.data import DataOptions, load_data
 from trials.errors import DataError, UserError
@@ -185,9 +186,6 @@ def test_a_registry_iterates_over_its_own_names_and_knows_others(code: Path) -> 
     assert (kept["digit:7"], kept["one"], len(kept), list(kept)) == (7, 1, 1, ["one"])
 
 
-CANARY = (
-    "import pathlib\npathlib.Path(__file__).with_suffix('.ran').touch()\n\n\ndef sing(*a, **k):\n    raise SystemExit\n"
-)
 FIELDS = (
     "method",
     "model",
@@ -200,22 +198,6 @@ FIELDS = (
     "plugins",
     "device",
 )
-NAMES = st.one_of(
-    st.sampled_from(
-        ["canary:sing", "canary", "canary.sing", "canary:", ":canary", "timm:canary", "hf:canary", "torchvision:canary"]
-    ),
-    st.from_regex(r"(canary|os|mynets\.x)(:|\.|/)[a-z]{0,8}", fullmatch=True),
-    st.lists(st.sampled_from(["canary", "./canary.py", "os"]), max_size=2),
-)
-
-
-@pytest.fixture
-def canary(tmp_path: Path, nothing_admitted: None, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A module on Python's path that leaves a file if it is imported."""
-    (tmp_path / "canary.py").write_text(CANARY)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "canary.ran"
 
 
 def test_contents_run_no_code_that_nobody_has_listed(canary: Path) -> None:
