@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from sweeper.before_run import SharedTrials, check_preconditions, look_here, may
 from sweeper.continuing import record_change, refuse_contradictions, resumed_space
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.options import COMPLETE, FAILURES, STOPPED
+from sweeper.run_options import RunOptions
 from sweeper.search.warm_start import commit_warm_start, warm_start
 from sweeper.space.checks import check_space
 from sweeper.space.load import load_space
@@ -30,9 +30,23 @@ if TYPE_CHECKING:
     from sweeper.search.plan import Plan
 
 
-def sweep(options: argparse.Namespace, console: Console) -> int:
+def sweep(options: RunOptions, console: Console) -> int:
     """Check a space, then run it to its end (``--dry-run``: only describe the run). Returns the exit code."""
-    space, folder = _asked_for(options)
+    return run_asked(*asked_for(options), options, console)
+
+
+def run_asked(
+    space: Space, folder: SweepFolder, options: RunOptions, console: Console, *, from_python: bool = False
+) -> int:
+    """Check the space that was asked for, then run it in its folder. Returns the exit code.
+
+    Args:
+        from_python: the process goes on afterwards: Ray stays, and a signal ends in KeyboardInterrupt.
+
+    Raises:
+        UserError: it cannot be run; nothing has been started.
+        KeyboardInterrupt: ``from_python``, a signal has stopped the run; everything is committed.
+    """
     check_space(space)
     continued = refuse_contradictions(
         folder, space, retry_failed=options.retry_failed, resumed=options.resume is not None
@@ -70,11 +84,18 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
     with driving(folder, console) as lease:
         if options.retry_failed:
             console.print(f"{folder.forgive()} failed trials may be tried again", markup=False)
-        return drive(space, folder, lease, options.address, console, verify=options.verify, data=found.data())
+        return drive(
+            space, folder, lease, options.address, console,
+            verify=options.verify, data=found.data(), from_python=from_python,
+        )  # fmt: skip
 
 
-def _asked_for(options: argparse.Namespace) -> tuple[Space, SweepFolder]:
-    """The space to run and the sweep's folder: of ``--space``, or of the sweep that ``--resume`` names."""
+def asked_for(options: RunOptions) -> tuple[Space, SweepFolder]:
+    """The space to run and the sweep's folder: of ``--space``, or of the sweep that ``--resume`` names.
+
+    Raises:
+        UserError: there is no such space or sweep, or its content is invalid.
+    """
     limits = {
         "samples": options.samples,
         "max_concurrent": 1 if options.serial else options.max_concurrent,
@@ -83,7 +104,10 @@ def _asked_for(options: argparse.Namespace) -> tuple[Space, SweepFolder]:
     if options.resume is not None:
         folder = SweepFolder(sweep_path(options.storage, options.resume, "--resume"))
         return resumed_space(folder, **limits), folder
-    space = load_space(options.space, profile=options.profile, overrides=options.overrides, **limits)
+    assert options.space is not None  # RunOptions has checked it
+    space = load_space(
+        options.space, name=options.name, profile=options.profile, overrides=options.set, **limits
+    )  # fmt: skip
     name, said_by = (space.name, "the space's name") if options.name is None else (options.name, "--name")
     return space, SweepFolder(sweep_path(options.storage, name, said_by))
 
@@ -97,10 +121,11 @@ def drive(
     *,
     verify: bool = False,
     data: Sequence[DataUsed] = (),
+    from_python: bool = False,
 ) -> int:
     """Run a checked space on ``data`` as the holder of the sweep's lease. Returns the exit code.
 
-    ``verify`` reads all checkpoints.
+    ``verify`` reads all checkpoints. ``from_python``: see :func:`run_asked`.
 
     Raises UserError if space or data contradict the sweep in the folder, or another driver takes the lease over.
     """
@@ -116,7 +141,7 @@ def drive(
     damaged = folder.repair(checkpoints=verify)
     warm = warm_start(space, folder, data)
     commit_warm_start(folder, warm)
-    plan = Plan(space, folder, warm)
+    plan, interrupted = Plan(space, folder, warm), False
     if plan.over:
         for line in damaged:
             console.print(line, markup=False)
@@ -128,10 +153,13 @@ def drive(
                 display.note(line)
             for e in plan.before():
                 display.ended(e.trial_id, e.cell, e.status, e.value, True, e.warnings, e.confirms)
-            run_plan(plan, display, lease, address=address)
+            interrupted = run_plan(plan, display, lease, address=address, from_python=from_python)
     if lease.lost:
         raise UserError(f"{folder.path.name} was taken over by another driver ({lease.owner()}): this one stopped")
-    return conclude(plan, console)
+    code = conclude(plan, console)
+    if interrupted and from_python:
+        raise KeyboardInterrupt(f"{folder.path.name} was stopped; everything is committed, and the same call resumes")
+    return code
 
 
 def conclude(plan: Plan, console: Console) -> int:

@@ -1,1 +1,26 @@
-"""Everything that one trial runs: methods, models, data, sparsity. Never imports Ray, Optuna, pandas or ``sweeper``."""
+"""Everything that one trial runs: methods, models, data, sparsity. Never imports Ray, Optuna, pandas or ``sweeper``.
+
+``trials.run(config)`` runs one trial in this process and returns a :class:`Trial`; ``trials.load(folder)`` reads one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trials.single import Trial, load, run
+
+__all__ = ["Trial", "load", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import torch on first use only."""
+    if name in __all__:
+        from trials import single
+
+        return getattr(single, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -7,6 +7,7 @@ replaced as a whole, and null removes it. A grid entry keeps its condition if on
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sweeper.space.checks import check_sections
@@ -16,22 +17,26 @@ from sweeper.space.values import mapping, plain
 from trials.dotted_paths import get_at, merge, override
 from trials.errors import UserError, shown, unknown_name
 from trials.frozen import validate
+from trials.yaml_text import as_yaml
 
 
 def load_space(
-    name_or_file: str,
+    given: str | Path | Mapping[str, Any],
     *,
+    name: str | None = None,
     profile: str | None = None,
     overrides: Sequence[str] = (),
     samples: int | None = None,
     max_concurrent: int | None = None,
     max_hours: float | None = None,
 ) -> Space:
-    """Load a space by its name in ``search_spaces/`` or from a YAML file, and resolve it.
+    """Load a space by its name in ``search_spaces/``, from a YAML file or from a mapping, and resolve it.
 
     Cells are not built here; :func:`sweeper.space.checks.check_space` does that.
 
     Args:
+        given: a name or a file, or what a file would hold. A mapping may have the key ``name``.
+        name: of a mapping without one.
         profile: name of a profile of the space, merged over it. Mappings merge; other values and the entries of
             ``grid`` and ``search`` are replaced; null removes an entry of ``grid`` or ``search``.
         overrides: settings ``a.b=c``, applied after the profile. All that follows ``grid.`` or ``search.`` is one path.
@@ -40,12 +45,11 @@ def load_space(
     Raises:
         UserError: there is no such space or profile, or its content is invalid.
     """
-    path = find_space(name_or_file)
-    content = read_space(path)
+    name, content = _read(given, name)
     profiles = take_profiles(content)
     if profile is not None:
         if not profiles:
-            raise UserError(f"profile is {profile!r}, but {path.stem} has no profiles: leave it out")
+            raise UserError(f"profile is {profile!r}, but {name} has no profiles: leave it out")
         if profile not in profiles:
             raise UserError(unknown_name("profile", profile, profiles))
         content = merge_profile(content, mapping(profiles[profile], f"profiles.{profile}"))
@@ -56,7 +60,19 @@ def load_space(
             content[field] = value
     if "name" in content:
         raise UserError(f"name is {shown(content['name'])}, but a space is named after its file: remove it")
-    return from_document({"name": path.stem, **content})
+    return from_document({"name": name, **content})
+
+
+def _read(given: str | Path | Mapping[str, Any], name: str | None) -> tuple[str, dict[str, Any]]:
+    """The name and the content of a space."""
+    if not isinstance(given, Mapping):
+        path = given.expanduser() if isinstance(given, Path) else find_space(given)
+        return path.stem, read_space(path)
+    content = mapping(plain(as_yaml(given), ""), "a space")
+    said = content.pop("name", None)
+    if not isinstance(said := name if said is None else said, str):
+        raise UserError(f"name is {shown(said)}, but a space that is a mapping needs one as text: give name='NAME'")
+    return said, content
 
 
 def from_document(document: object) -> Space:
