@@ -96,7 +96,7 @@ def look_here(space: Space, address: str | None = None, *, peek: bool = False) -
 
 
 def may_join(address: str | None) -> bool:
-    """Whether a run joins a cluster: one that is named, that Ray has noted as this machine's, or the process has one."""
+    """Whether a run joins a cluster: a named one, the one that Ray has noted as this machine's, or the process's."""
     if "ray" in sys.modules:  # imported and joined by the program that runs the sweep
         from sweeper.execution.on_ray.kept import joined
 

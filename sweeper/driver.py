@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from sweeper.before_run import SharedTrials, check_preconditions, look_here, may_join, require_same_data
+from sweeper.before_run import Here, SharedTrials, check_preconditions, look_here, may_join, require_same_data
 from sweeper.continuing import record_change, refuse_contradictions, resumed_space
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.options import COMPLETE, FAILURES, STOPPED
@@ -40,12 +40,11 @@ def run_asked(
 ) -> int:
     """Check the space that was asked for, then run it in its folder. Returns the exit code.
 
-    Args:
-        from_python: the process goes on afterwards: Ray stays, and a signal ends in KeyboardInterrupt.
+    ``from_python``: the process goes on afterwards. Ray stays, and a signal that has stopped the run ends in
+    KeyboardInterrupt, once everything is committed.
 
     Raises:
         UserError: it cannot be run; nothing has been started.
-        KeyboardInterrupt: ``from_python``, a signal has stopped the run; everything is committed.
     """
     check_space(space)
     continued = refuse_contradictions(
@@ -71,6 +70,16 @@ def run_asked(
             observations, points = map(sum, zip(*given, strict=True))
             console.print(f"from_sweep: {observations} observations, {points} points to try first", markup=False)
         return COMPLETE
+    _require_place(folder, found, options)
+    with driving(folder, console) as lease:
+        if options.retry_failed:
+            console.print(f"{folder.forgive()} failed trials may be tried again", markup=False)
+        ran = {"verify": options.verify, "from_python": from_python}
+        return drive(space, folder, lease, options.address, console, data=found.data(), **ran)
+
+
+def _require_place(folder: SweepFolder, found: Here, options: RunOptions) -> None:
+    """Check that the run has what it needs, on this machine or a cluster, and may write into its storage."""
     missing = (*found.missing, *(() if may_join(options.address) else found.lacking))
     if missing:
         raise UserError("; ".join(missing))
@@ -81,13 +90,6 @@ def run_asked(
         raise UserError(
             f"--storage is {options.storage!r}, but must be a place that can be written ({error}): give another"
         ) from None
-    with driving(folder, console) as lease:
-        if options.retry_failed:
-            console.print(f"{folder.forgive()} failed trials may be tried again", markup=False)
-        return drive(
-            space, folder, lease, options.address, console,
-            verify=options.verify, data=found.data(), from_python=from_python,
-        )  # fmt: skip
 
 
 def asked_for(options: RunOptions) -> tuple[Space, SweepFolder]:
@@ -96,7 +98,7 @@ def asked_for(options: RunOptions) -> tuple[Space, SweepFolder]:
     Raises:
         UserError: there is no such space or sweep, or its content is invalid.
     """
-    limits = {
+    limits: dict[str, Any] = {
         "samples": options.samples,
         "max_concurrent": 1 if options.serial else options.max_concurrent,
         "max_hours": options.max_hours,
@@ -156,14 +158,11 @@ def drive(
             interrupted = run_plan(plan, display, lease, address=address, from_python=from_python)
     if lease.lost:
         raise UserError(f"{folder.path.name} was taken over by another driver ({lease.owner()}): this one stopped")
-    code = conclude(plan, console)
-    if interrupted and from_python:
-        raise KeyboardInterrupt(f"{folder.path.name} was stopped; everything is committed, and the same call resumes")
-    return code
+    return conclude(plan, console, interrupted=interrupted and from_python)
 
 
-def conclude(plan: Plan, console: Console) -> int:
-    """Write the tables, print the report, and return the exit code of a run."""
+def conclude(plan: Plan, console: Console, *, interrupted: bool = False) -> int:
+    """Write the tables, print the report, and return the exit code of a run; raise KeyboardInterrupt if interrupted."""
     from sweeper.results.report import show
     from sweeper.results.tables import compact_tables
 
@@ -175,6 +174,8 @@ def conclude(plan: Plan, console: Console) -> int:
             raise
         console.print(f"the tables were not written ({error}): free space, then run the same command again")
     show(folder.path, console)
+    if interrupted:
+        raise KeyboardInterrupt(f"{folder.path.name} was stopped; everything is committed, and the same call resumes")
     if not plan.complete:
         if plan.out_of_budget:
             spent = f"{plan.budget.taken} of max_epochs {space.max_epochs} are spent"

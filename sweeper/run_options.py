@@ -102,7 +102,9 @@ class RunOptions:
         if not isinstance(self.storage, str):
             raise UserError(f"--storage is {shown(self.storage)}, but must be a path, or s3://BUCKET/PREFIX")
         if self.space is not None and not isinstance(self.space, (str, Path, Mapping)):
-            raise UserError(f"--space is {shown(self.space)}, but must be a name, a YAML file or a mapping of its content")
+            raise UserError(
+                f"--space is {shown(self.space)}, but must be a name, a YAML file or a mapping of its content"
+            )
         check_texts(self.space, self.storage, self.profile, self.address)
         if self.resume is not None:
             self._refuse_beside_resume()

@@ -107,7 +107,9 @@ def settings_of(given: Mapping[str, Any] | Iterable[str], said_by: str = "set") 
     if not isinstance(given, Mapping):
         texts = tuple(given) if isinstance(given, Iterable) else (given,)
         if wrong := [text for text in texts if not isinstance(text, str)]:
-            raise UserError(f"{said_by} has {shown(wrong[0])}, but must be a mapping of paths to values, or texts a.b=c")
+            raise UserError(
+                f"{said_by} has {shown(wrong[0])}, but must be a mapping of paths to values, or texts a.b=c"
+            )
         return texts
     settings = []
     for path, value in given.items():

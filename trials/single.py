@@ -51,8 +51,8 @@ class Trial:
         folder: where it lies, ``STORAGE/NAME/trials/ID``.
         config: its config, with every default.
         state: its ``state.json``.
-        rows: by table (``epochs``, ``layers``, ``allocations``), its rows as dictionaries, in the order in which the trial
-            wrote them; docs/tables.md documents the columns.
+        rows: by table (``epochs``, ``layers``, ``allocations``), its rows as dictionaries, in the order in which the
+            trial wrote them; docs/tables.md documents the columns.
     """
 
     folder: Place
@@ -72,7 +72,7 @@ class Trial:
 
     @property
     def result(self) -> dict[str, Any]:
-        """Accuracies in 0..1, density, FLOPs and the like (the table ``trials`` in docs/tables.md); empty until it ends."""
+        """Accuracies in 0..1, density, FLOPs and more (``trials`` in docs/tables.md); empty until the trial ends."""
         return dict(self.state.result)
 
     @property
@@ -83,8 +83,8 @@ class Trial:
     def network(self) -> nn.Module:
         """Return the network of the last commit, on the CPU, in evaluation mode.
 
-        Its parameters are the effective weights: pruned ones are zero. It has the dense model's shapes unless the method
-        cuts the network itself, as GReg does. ``python -m trials export`` writes other forms.
+        Its parameters are the effective weights: pruned ones are zero. It has the dense model's shapes unless the
+        method cuts the network itself, as GReg does. ``python -m trials export`` writes other forms.
 
         Raises:
             UserError: the trial has committed no network.
@@ -151,42 +151,33 @@ def run(
     threads: int | None = None,
     report: Callable[[Row], None] | None = None,
 ) -> Trial:
-    """Run one trial in this process, without Ray, and return it once it is complete.
+    """Run one trial in this process, without Ray, and return it once it is complete: the run of ``python -m trials``.
 
-    A trial that is complete is not run again. One that was stopped, killed or has failed continues from its last commit.
-    The same run as ``python -m trials``, in the same folders.
-
+    A complete trial is not run again; one that was stopped, was killed or has failed goes on from its last commit.
     >>> import trials
     >>> recipe = {"method": "one_shot", "density": 0.2, "dataset": "digits", "model": "tiny"}
     >>> trial = trials.run({**recipe, "pretrain": {"epochs": 2}, "finetune": {"epochs": 1}}, "runs/first")
-    >>> trial
-    <Trial one_shot-...: complete>
-    >>> [(row["stage"], row["epoch"]) for row in trial.rows["epochs"]]
-    [('pretrain', 1), ('pretrain', 2), ('finetune', 0), ('finetune', 1)]
-    >>> round(trial.result["density"], 3)
-    0.2
-    >>> network = trial.network()  # a torch.nn.Module
-    >>> network.conv2.weight.shape
+    >>> trial.status, round(trial.result["density"], 2), trial.rows["epochs"][-1]["stage"]
+    ('complete', 0.2, 'finetune')
+    >>> trial.network().conv2.weight.shape
     torch.Size([32, 16, 3, 3])
 
     Args:
         config: the fields of one trial as YAML would give them, a YAML file, or a config.
-        folder: STORAGE/NAME, the folder to put the trial in: it lies in ``folder/trials/ID``, the dense network that it
-            starts from in ``STORAGE/stages``. No folder of a sweep. :func:`sweeper.load` reads it.
-        set: changes to the config, as ``{"prune.lr": 0.01}`` or ``["prune.lr=0.01"]``.
-        threads: number of CPU threads; by default as many as torch uses. Results have the same bits for equal numbers.
+        folder: STORAGE/NAME, no sweep's: the trial lies in ``folder/trials/ID``, the dense network that it starts from
+            in ``STORAGE/stages``. :func:`sweeper.load` reads it too.
+        set: changes of the config, ``{"prune.lr": 0.01}`` or ``["prune.lr=0.01"]``.
+        threads: number of CPU threads, by default torch's. Equal numbers give results with the same bits.
         report: called with every new row of the table ``epochs``, before it is committed.
 
     Raises:
         UserError: the trial cannot be run; nothing has been written.
         TrialFailed: it has failed. The failure is committed.
         Superseded: another process has taken the trial over.
-        KeyboardInterrupt: Ctrl-C, or SIGTERM or SIGHUP, in the main thread. Everything is committed first, and the
-            same call continues; a second Ctrl-C does not wait for the step that runs.
+        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP, in the main thread. The trial commits before, and the same call
+            continues it; a second signal does not wait for the step that runs.
     """
-    threads = torch.get_num_threads() if threads is None else threads
-    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
-        raise UserError(f"threads is {shown(threads)}, but must be a whole number of at least 1")
+    threads = _threads(threads)
     settings = settings_of(set)
     where = place(folder)
     sweep = sweep_path(str(where.parent), where.name, "folder")
@@ -195,11 +186,22 @@ def run(
     with stop_requests(impatient=True) as asked:
         host = TrialHost(sweep.parent / STAGES, report or _nothing, lambda: bool(asked), threads, warn=_warn)
         state = run_trial(found, path, host)
-    if state.status == "preempted":
-        raise KeyboardInterrupt(f"{found.id} was stopped; it is committed, and the same call continues it")
-    if state.error:
-        raise TrialFailed(f"{found.id} failed: {state.error['type']}: {state.error['message']}", state.error)
+    _require_ended(found.id, state)
     return load(path)
+
+
+def _require_ended(trial_id: str, state: State) -> None:
+    if state.status == "preempted":
+        raise KeyboardInterrupt(f"{trial_id} was stopped; it is committed, and the same call continues it")
+    if state.error:
+        raise TrialFailed(f"{trial_id} failed: {state.error['type']}: {state.error['message']}", state.error)
+
+
+def _threads(given: int | None) -> int:
+    found = torch.get_num_threads() if given is None else given
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise UserError(f"threads is {shown(found)}, but must be a whole number of at least 1")
+    return found
 
 
 def config_of(config: Mapping[str, Any] | TrialConfig | str | Path, settings: Iterable[str] = ()) -> TrialConfig:
@@ -224,8 +226,8 @@ def prepare(config: TrialConfig, sweep: Place, note: Callable[[str], None], othe
         other: what a message asks for if this folder cannot be used.
 
     Raises:
-        UserError: the trial cannot run, its data are absent or others than those that the trials in ``sweep`` have used,
-            a shared trial that it needs has another content, or the folder is a sweep's or cannot be written.
+        UserError: the trial cannot run, its data are absent or others than those that the trials in ``sweep`` have
+            used, a shared trial that it needs has another content, or the folder is a sweep's or cannot be written.
     """
     if (sweep / "sweep.yaml").exists():
         raise UserError(f"{sweep} is the folder of a sweep, which sweep.py runs: give {other}")

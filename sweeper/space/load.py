@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sweeper.space.checks import check_sections
 from sweeper.space.space import Space
@@ -18,6 +18,8 @@ from trials.dotted_paths import get_at, merge, override
 from trials.errors import UserError, shown, unknown_name
 from trials.frozen import validate
 from trials.yaml_text import as_yaml
+
+_Space = TypeVar("_Space", bound=Space)
 
 
 def load_space(
@@ -81,7 +83,16 @@ def from_document(document: object) -> Space:
     Raises:
         UserError: its content is invalid, or its sections contradict each other.
     """
-    space: Space = validate(Space, mapping(plain(document, ""), "a space"), "")
+    return space_of(document, Space)
+
+
+def space_of(document: object, kind: type[_Space]) -> _Space:
+    """Like :func:`from_document`, as a subclass of :class:`Space`.
+
+    Raises:
+        UserError: its content is invalid, or its sections contradict each other.
+    """
+    space: _Space = validate(kind, mapping(plain(document, ""), "a space"), "")
     check_sections(space)
     return space
 

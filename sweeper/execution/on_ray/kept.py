@@ -102,9 +102,9 @@ def _require_usable(address: str | None) -> None:
     except ray.exceptions.RayError as error:
         reason = " ".join(str(error).split())[-200:]
         raise UserError(
-            f"the workers of the Ray at {here}, which this process has joined, cannot import sweeper ({reason}): install "
-            "it there, start Ray with runtime_env={'py_modules': [...]}, or call ray.shutdown() before, so that one is "
-            "started that has it"
+            f"the workers of the Ray at {here}, which this process has joined, cannot import sweeper ({reason}): "
+            "install it there, start Ray with runtime_env={'py_modules': [...]}, or call ray.shutdown() before: then "
+            "one is started that can"
         ) from None
     _with_code.add(_session())
 

@@ -28,6 +28,7 @@ from sweeper.execution.on_ray.worker import TrialWorker
 from sweeper.execution.signals import GRACE_S, handled
 from sweeper.execution.stop_file import StopFile
 from sweeper.execution.time_limit import time_limit
+from sweeper.options import STOPPED
 from sweeper.search.plan import Plan
 from trials.errors import UserError
 from trials.storage.lease import Lease
@@ -40,14 +41,11 @@ through its shell."""
 def run_plan(
     plan: Plan, display: LiveView, lease: Lease, *, address: str | None = None, from_python: bool = False
 ) -> bool:
-    """Run everything the plan has left. Returns when nothing is left or the plan was stopped (``plan.stopping``).
+    """Run what the plan has left, until nothing is or the plan is stopped; return whether a signal has stopped it.
 
     Args:
-        from_python: the process goes on afterwards. A second signal then raises KeyboardInterrupt in place of ending
-            it: a Ray that was started here ends with its trials; in another one they see the stop file, and commit.
-
-    Returns:
-        Whether a signal has stopped the plan.
+        from_python: the process goes on afterwards. A second signal raises KeyboardInterrupt in place of ending it: a
+            Ray that was started here ends with its trials; in another one they see the stop file, and commit.
 
     Raises:
         UserError: there is no cluster, no room for a trial, or a machine does not share the storage.
@@ -62,29 +60,21 @@ def run_plan(
 
     stop.remove_unless_for(lease.token)
     scratch, given_up = _scratch(), False
-    leave = _raise if from_python else _leave
     try:
-        with _signals(stop, plan, display, lease, leave) as signals, time_limit(space.max_hours, out_of_time):
+        with _signals(stop, plan, display, lease, from_python) as signals, time_limit(space.max_hours, out_of_time):
             try:
                 alone = connected(address, folder.path)
             except SystemExit:  # raised by Ray's own SIGTERM handler
                 display.note("stopped while Ray was starting")
                 plan.stop()
                 signals.first = time.monotonic()
-                if from_python:
-                    disconnect()
-                else:
-                    atexit.register(leave_without_teardown)
+                _ = disconnect() if from_python else atexit.register(leave_without_teardown)
             signals.handle()
             if plan.stopping:
                 return signals.first is not None
             require_room(space, None if alone else display)
             require_shared(folder.path)
-            searcher = PlanSearcher(plan, display, lease)
-            _tuner(searcher, scratch).fit()
-            while searcher.again:
-                searcher.again = False
-                _tuner(searcher, Path(tempfile.mkdtemp(dir=scratch))).fit()
+            _run_out(PlanSearcher(plan, display, lease), scratch)
             return signals.first is not None
     except KeyboardInterrupt:
         given_up = not disconnect()
@@ -93,6 +83,13 @@ def run_plan(
         if not given_up:
             stop.remove()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _run_out(searcher: PlanSearcher, scratch: Path) -> None:
+    _tuner(searcher, scratch).fit()
+    while searcher.again:
+        searcher.again = False
+        _tuner(searcher, Path(tempfile.mkdtemp(dir=scratch))).fit()
 
 
 def _tuner(searcher: PlanSearcher, scratch: Path) -> tune.Tuner:
@@ -137,18 +134,21 @@ class _Signals:
 
 
 @contextmanager
-def _signals(
-    stop_file: StopFile, plan: Plan, display: LiveView, lease: Lease, leave: Callable[[], None]
-) -> Iterator[_Signals]:
-    """On a signal, let running trials commit and end; ``leave`` on another one (echoes aside) or after GRACE_S."""
+def _signals(stop_file: StopFile, plan: Plan, display: LiveView, lease: Lease, from_python: bool) -> Iterator[_Signals]:
+    """On a signal, let running trials commit and end; on another one (echoes aside) or after GRACE_S, leave at once.
+
+    That ends the process, or raises KeyboardInterrupt if it goes on (``from_python``).
+    """
     seen = _Signals()
-    timer = threading.Timer(GRACE_S, _leave if leave is _leave else _signal_again)
+    timer = threading.Timer(GRACE_S, _signal_again if from_python else _leave)
     timer.daemon = True
 
     def stop(number: signal.Signals) -> None:
         if seen.first is not None:
             if time.monotonic() - seen.first > ECHO_S:
-                leave()
+                if from_python:
+                    raise KeyboardInterrupt
+                _leave()
             return
         seen.first = time.monotonic()
         plan.stop()
@@ -165,11 +165,7 @@ def _signals(
 
 
 def _leave() -> None:
-    os._exit(130)
-
-
-def _raise() -> None:
-    raise KeyboardInterrupt
+    os._exit(STOPPED)
 
 
 def _signal_again() -> None:
