@@ -1,4 +1,7 @@
-"""Plans sweeps and runs their trials. ``sweeper.load("results/NAME")`` returns a sweep's tables as DataFrames."""
+"""Plans sweeps and runs their trials: ``sweeper.run(space)`` runs one, ``sweeper.load("results/NAME")`` reads one.
+
+docs/python.md shows both; ``sweep.py`` is the same on a command line.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,24 @@ from typing import TYPE_CHECKING, Any
 from trials.version import __version__
 
 if TYPE_CHECKING:
-    from sweeper.results.frames import Sweep
-    from sweeper.results.tables import load
+    from sweeper.api import Space, run
+    from sweeper.results.sweep import Sweep, load
 
-__all__ = ["Sweep", "__version__", "load"]
+__all__ = ["Space", "Sweep", "__version__", "load", "run"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import pandas on first use only: commands that need no table start in half the time."""
-    if name == "load":
-        from sweeper.results.tables import load
+    """Import torch and pandas on first use only: commands that need neither start in half the time."""
+    if name in ("Space", "run"):
+        from sweeper import api
 
-        return load
-    if name == "Sweep":
-        from sweeper.results.frames import Sweep
+        return getattr(api, name)
+    if name in ("Sweep", "load"):
+        from sweeper.results import sweep
 
-        return Sweep
+        return getattr(sweep, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -95,7 +96,12 @@ def look_here(space: Space, address: str | None = None, *, peek: bool = False) -
 
 
 def may_join(address: str | None) -> bool:
-    """Whether a run joins a cluster: one that is named, or the one that Ray has noted as this machine's."""
+    """Whether a run joins a cluster: a named one, the one that Ray has noted as this machine's, or the process's."""
+    if "ray" in sys.modules:  # imported and joined by the program that runs the sweep
+        from sweeper.execution.on_ray.kept import joined
+
+        if joined():
+            return True
     noted = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
     asks = address is None and not os.environ.get("RAY_ADDRESS")
     return _named(address) or (asks and noted.exists())

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 
 from sweeper.execution.signals import interruptible
 from sweeper.options import COMPLETE, FAILURES, STOPPED, WRONG_INPUT, read_options
+from sweeper.run_options import RunOptions
 from trials.errors import UserError
 from trials.storage.sweep_path import sweep_path
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-_AS_BEGUN = "continues the sweep as its own sweep.yaml describes it"
 
 __all__ = ["COMPLETE", "FAILURES", "STOPPED", "WRONG_INPUT", "main"]
 
@@ -32,7 +31,7 @@ def main(arguments: Sequence[str] | None = None, *, submitted: bool = False) -> 
     """
     try:
         options = read_options(sys.argv[1:] if arguments is None else arguments, submitted=submitted)
-        command = next((run for name, run in COMMANDS.items() if getattr(options, name) not in (None, False)), _sweep)
+        command = next((run for name, run in COMMANDS.items() if getattr(options, name) not in (None, False)), _run)
         from sweeper.console import make_console  # imports rich, which --help does not need
 
         return command(options, make_console())
@@ -86,30 +85,13 @@ def _cancel(options: argparse.Namespace, console: Console) -> int:
     return COMPLETE
 
 
-def _resume(options: argparse.Namespace, console: Console) -> int:
-    for option, given in (("--space", options.space), ("--profile", options.profile), ("--name", options.name)):
-        if given is not None:
-            raise UserError(f"{option} is {given!r}, but --resume {options.resume} {_AS_BEGUN}: leave out one of them")
-    if options.overrides:
-        raise UserError(
-            f"--set is {options.overrides[0]!r}, but --resume {options.resume} {_AS_BEGUN}: leave it out, or give the "
-            "--space that the sweep was begun with instead"
-        )
-    return _run(options, console)
-
-
-def _sweep(options: argparse.Namespace, console: Console) -> int:
-    if not options.space:
-        raise UserError("--space is missing: name one (--list-spaces shows them) or give a YAML file")
-    return _run(options, console)
-
-
 def _run(options: argparse.Namespace, console: Console) -> int:
+    given = RunOptions.of_command(options)
     with interruptible():
         from sweeper.driver import sweep
 
         gc.enable()
-        return sweep(options, console)
+        return sweep(given, console)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
@@ -118,6 +100,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "show": _show,
     "dashboard": _dashboard,
     "cancel": _cancel,
-    "resume": _resume,
+    "resume": _run,
 }
 """Commands by the option that selects them; the first option that is set wins. Without any, a space is swept."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Mapping, Sequence
 
 from rich.console import Console
@@ -39,3 +40,26 @@ def make_console() -> Console:
     """Return a console that neither wraps nor colours its output if that is not a terminal."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=10_000, no_color=True, soft_wrap=True)
+
+
+class NotebookConsole(Console):
+    """A console whose lines are plain text below a notebook's cell, and beside which a panel may be displayed."""
+
+
+def console_here(*, quiet: bool = False) -> Console:
+    """Return the console of a Python program: a terminal, a notebook, plain lines elsewhere, or none.
+
+    ``quiet``: print nothing.
+    """
+    plain = {"highlight": False, "width": 10_000, "no_color": True, "soft_wrap": True, "force_jupyter": False}
+    if quiet:
+        return Console(quiet=True, force_terminal=False, **plain)  # type: ignore[arg-type]
+    if in_notebook():
+        return NotebookConsole(force_terminal=False, **plain)  # type: ignore[arg-type]
+    return make_console()
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook, or of another front end that shows displays."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return getattr(shell, "kernel", None) is not None

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from sweeper.before_run import SharedTrials, check_preconditions, look_here, may_join, require_same_data
+from sweeper.before_run import Here, SharedTrials, check_preconditions, look_here, may_join, require_same_data
 from sweeper.continuing import record_change, refuse_contradictions, resumed_space
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.options import COMPLETE, FAILURES, STOPPED
+from sweeper.run_options import RunOptions
 from sweeper.search.warm_start import commit_warm_start, warm_start
 from sweeper.space.checks import check_space
 from sweeper.space.load import load_space
@@ -30,9 +30,22 @@ if TYPE_CHECKING:
     from sweeper.search.plan import Plan
 
 
-def sweep(options: argparse.Namespace, console: Console) -> int:
+def sweep(options: RunOptions, console: Console) -> int:
     """Check a space, then run it to its end (``--dry-run``: only describe the run). Returns the exit code."""
-    space, folder = _asked_for(options)
+    return run_asked(*asked_for(options), options, console)
+
+
+def run_asked(
+    space: Space, folder: SweepFolder, options: RunOptions, console: Console, *, from_python: bool = False
+) -> int:
+    """Check the space that was asked for, then run it in its folder. Returns the exit code.
+
+    ``from_python``: the process goes on afterwards. Ray stays, and a signal that has stopped the run ends in
+    KeyboardInterrupt, once everything is committed.
+
+    Raises:
+        UserError: it cannot be run; nothing has been started.
+    """
     check_space(space)
     continued = refuse_contradictions(
         folder, space, retry_failed=options.retry_failed, resumed=options.resume is not None
@@ -57,6 +70,16 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
             observations, points = map(sum, zip(*given, strict=True))
             console.print(f"from_sweep: {observations} observations, {points} points to try first", markup=False)
         return COMPLETE
+    _require_place(folder, found, options)
+    with driving(folder, console) as lease:
+        if options.retry_failed:
+            console.print(f"{folder.forgive()} failed trials may be tried again", markup=False)
+        ran = {"verify": options.verify, "from_python": from_python}
+        return drive(space, folder, lease, options.address, console, data=found.data(), **ran)
+
+
+def _require_place(folder: SweepFolder, found: Here, options: RunOptions) -> None:
+    """Check that the run has what it needs, on this machine or a cluster, and may write into its storage."""
     missing = (*found.missing, *(() if may_join(options.address) else found.lacking))
     if missing:
         raise UserError("; ".join(missing))
@@ -67,15 +90,15 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
         raise UserError(
             f"--storage is {options.storage!r}, but must be a place that can be written ({error}): give another"
         ) from None
-    with driving(folder, console) as lease:
-        if options.retry_failed:
-            console.print(f"{folder.forgive()} failed trials may be tried again", markup=False)
-        return drive(space, folder, lease, options.address, console, verify=options.verify, data=found.data())
 
 
-def _asked_for(options: argparse.Namespace) -> tuple[Space, SweepFolder]:
-    """The space to run and the sweep's folder: of ``--space``, or of the sweep that ``--resume`` names."""
-    limits = {
+def asked_for(options: RunOptions) -> tuple[Space, SweepFolder]:
+    """The space to run and the sweep's folder: of ``--space``, or of the sweep that ``--resume`` names.
+
+    Raises:
+        UserError: there is no such space or sweep, or its content is invalid.
+    """
+    limits: dict[str, Any] = {
         "samples": options.samples,
         "max_concurrent": 1 if options.serial else options.max_concurrent,
         "max_hours": options.max_hours,
@@ -83,8 +106,14 @@ def _asked_for(options: argparse.Namespace) -> tuple[Space, SweepFolder]:
     if options.resume is not None:
         folder = SweepFolder(sweep_path(options.storage, options.resume, "--resume"))
         return resumed_space(folder, options.plugins, **limits), folder
+    assert options.space is not None  # RunOptions has checked it
     space = load_space(
-        options.space, profile=options.profile, overrides=options.overrides, plugins=options.plugins, **limits
+        options.space,
+        name=options.name,
+        profile=options.profile,
+        overrides=options.set,
+        plugins=options.plugins,
+        **limits,
     )
     name, said_by = (space.name, "the space's name") if options.name is None else (options.name, "--name")
     return space, SweepFolder(sweep_path(options.storage, name, said_by))
@@ -99,10 +128,11 @@ def drive(
     *,
     verify: bool = False,
     data: Sequence[DataUsed] = (),
+    from_python: bool = False,
 ) -> int:
     """Run a checked space on ``data`` as the holder of the sweep's lease. Returns the exit code.
 
-    ``verify`` reads all checkpoints.
+    ``verify`` reads all checkpoints. ``from_python``: see :func:`run_asked`.
 
     Raises UserError if space or data contradict the sweep in the folder, or another driver takes the lease over.
     """
@@ -118,7 +148,7 @@ def drive(
     damaged = folder.repair(checkpoints=verify)
     warm = warm_start(space, folder, data)
     commit_warm_start(folder, warm)
-    plan = Plan(space, folder, warm)
+    plan, interrupted = Plan(space, folder, warm), False
     if plan.over:
         for line in damaged:
             console.print(line, markup=False)
@@ -130,14 +160,14 @@ def drive(
                 display.note(line)
             for e in plan.before():
                 display.ended(e.trial_id, e.cell, e.status, e.value, True, e.warnings, e.confirms)
-            run_plan(plan, display, lease, address=address)
+            interrupted = run_plan(plan, display, lease, address=address, from_python=from_python)
     if lease.lost:
         raise UserError(f"{folder.path.name} was taken over by another driver ({lease.owner()}): this one stopped")
-    return conclude(plan, console)
+    return conclude(plan, console, interrupted=interrupted and from_python)
 
 
-def conclude(plan: Plan, console: Console) -> int:
-    """Write the tables, print the report, and return the exit code of a run."""
+def conclude(plan: Plan, console: Console, *, interrupted: bool = False) -> int:
+    """Write the tables, print the report, and return the exit code of a run; raise KeyboardInterrupt if interrupted."""
     from sweeper.results.report import show
     from sweeper.results.tables import compact_tables
 
@@ -149,6 +179,8 @@ def conclude(plan: Plan, console: Console) -> int:
             raise
         console.print(f"the tables were not written ({error}): free space, then run the same command again")
     show(folder.path, console)
+    if interrupted:
+        raise KeyboardInterrupt(f"{folder.path.name} was stopped; everything is committed, and the same call resumes")
     if not plan.complete:
         if plan.out_of_budget:
             spent = f"{plan.budget.taken} of max_epochs {space.max_epochs} are spent"

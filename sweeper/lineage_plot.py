@@ -14,7 +14,7 @@ import pandas as pd
 
 from sweeper.columns import COLUMNS
 from sweeper.plotting import Drawn, plot, plot_parser
-from sweeper.results.frames import Sweep
+from sweeper.results.frames import SweepTables
 from sweeper.results.lineage import history
 from sweeper.results.pareto import sign_of
 from sweeper.results.stored_space import stored_space
@@ -23,7 +23,7 @@ from sweeper.results.warned import codes_by_trial
 from trials.errors import UserError
 
 
-def draw_lineage(sweep: Sweep, cell: str, objective: str, direction: str = "maximize") -> Any:
+def draw_lineage(sweep: SweepTables, cell: str, objective: str, direction: str = "maximize") -> Any:
     """Return a matplotlib figure of one cell's population: objective and hyperparameters over epochs, by member.
 
     A dotted line leads from a segment to a member that continues a copy of it. The ancestry of the best member of the

@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--space", metavar="NAME_OR_FILE", help="what to sweep: a name of --list-spaces, or a YAML file")
     p.add_argument("--profile", metavar="P", help="a profile of the space, e.g. demo")
-    p.add_argument("--set", action="append", default=[], metavar="a.b=c", dest="overrides", help="change the space")
+    p.add_argument("--set", action="append", default=[], metavar="a.b=c", help="change the space")
     p.add_argument("--plugins", action="append", default=[], metavar="PATH_OR_MODULE",
                    help="your own code: a folder, a .py file or an installed module; repeatable")  # fmt: skip
     p.add_argument("--storage", default=os.environ.get("SWEEP_STORAGE", "results"), metavar="PLACE",
@@ -93,15 +93,24 @@ def read_options(words: Sequence[str], *, submitted: bool = False) -> argparse.N
         if all(word.startswith("--") for word in left):
             raise UserError(f"{text} (--help lists the options)")
         raise UserError(f"{text}; {_UNQUOTED if submitted else _QUOTED}")
-    for option, found in (("--space", options.space), ("--storage", options.storage), ("--profile", options.profile)):
+    check_texts(options.space, options.storage, options.profile, options.address)
+    return options
+
+
+def check_texts(space: object, storage: str, profile: str | None, address: str | None) -> None:
+    """Refuse empty options, and an address that is none.
+
+    Raises:
+        UserError: one of them is.
+    """
+    for option, found in (("--space", space), ("--storage", storage), ("--profile", profile)):
         if found == "":
             raise UserError(f"{option} is '', but must not be empty: leave it out, or give a value")
-    if options.address is not None and not _ADDRESS.fullmatch(options.address):
+    if address is not None and not _ADDRESS.fullmatch(address):
         raise UserError(
-            f"--address is {options.address!r}, but must be HOST:PORT of a Ray cluster's head, 'auto' for the cluster "
+            f"--address is {address!r}, but must be HOST:PORT of a Ray cluster's head, 'auto' for the cluster "
             "this machine belongs to, or 'local'"
         )
-    return options
 
 
 def _values(words: Sequence[str]) -> Iterator[tuple[str, str]]:

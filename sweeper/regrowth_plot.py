@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sweeper.plotting import Drawn, plot, plot_parser
-from sweeper.results.frames import Sweep
+from sweeper.results.frames import SweepTables
 from sweeper.results.regrowth import episode_costs, table_retention, table_sparsity_accuracy
 from sweeper.results.tables import load
 from trials.errors import UserError
@@ -21,7 +21,7 @@ MOST_COLUMNS = 40
 """Most columns of the heat map whose names are readable; further ones are left out."""
 
 
-def draw_regrowth(sweep: Sweep) -> Any:
+def draw_regrowth(sweep: SweepTables) -> Any:
     """Return a matplotlib figure of a sweep: test accuracy over sparsity, and density by layer.
 
     Left: the end of every stage of every trial, by stage; shared trials once. Right: density of every layer (rows) at
@@ -49,7 +49,7 @@ def draw_regrowth(sweep: Sweep) -> Any:
     return figure
 
 
-def cost_texts(sweep: Sweep) -> dict[str, list[str]]:
+def cost_texts(sweep: SweepTables) -> dict[str, list[str]]:
     """Text columns with the episodes of every trial and round: their number, seconds each, and the best reward."""
     costs = episode_costs(sweep)
     if costs.empty:

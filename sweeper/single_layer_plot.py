@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from sweeper.plotting import Drawn, plot, plot_parser
-from sweeper.results.frames import Sweep
+from sweeper.results.frames import SweepTables
 from sweeper.results.regrowth import layer_gains
 from sweeper.results.tables import load
 from trials.errors import UserError
@@ -59,7 +59,7 @@ def draw_single_layers(gains: pd.DataFrame) -> Any:
     return figure
 
 
-def correlation_texts(sweep: Sweep) -> dict[str, list[str]]:
+def correlation_texts(sweep: SweepTables) -> dict[str, list[str]]:
     """Text columns with each trial's correlations of SSIM with the gain; empty where none is defined."""
     rows = sweep.epochs[sweep.epochs["stage"] == "regrow"].drop_duplicates("trial", keep="last")
     rows = rows[rows["trial"].isin(set(layer_gains(sweep)["trial"]))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -88,6 +89,38 @@ def override(content: Any, settings: Iterable[str]) -> Any:
             raise UserError(f"--set is {setting!r}: {error}") from None
         set_at(content, path, parse_yaml(text, f"--set {setting}"))
     return content
+
+
+def settings_of(given: Mapping[str, Any] | Iterable[str], said_by: str = "set") -> tuple[str, ...]:
+    """Return settings ``a.b=c`` for :func:`override`, from a mapping of dotted paths to values, or from such texts.
+
+    >>> settings_of({"prune.lr": 2e-3, "model": "tiny", "finetune": None})
+    ('prune.lr=0.002', 'model="tiny"', 'finetune=null')
+
+    Raises:
+        UserError: it is neither, or a path or value cannot be written as a setting.
+    """
+    from trials.yaml_text import as_yaml
+
+    if isinstance(given, str):
+        return (given,)
+    if not isinstance(given, Mapping):
+        texts = tuple(given) if isinstance(given, Iterable) else (given,)
+        if wrong := [text for text in texts if not isinstance(text, str)]:
+            raise UserError(
+                f"{said_by} has {shown(wrong[0])}, but must be a mapping of paths to values, or texts a.b=c"
+            )
+        return texts
+    settings = []
+    for path, value in given.items():
+        if not isinstance(path, str) or "=" in path:
+            raise UserError(f"{said_by} has the path {shown(path)}, but paths are keys joined by dots, as 'prune.lr'")
+        try:
+            settings.append(f"{path}={json.dumps(as_yaml(value), allow_nan=False, ensure_ascii=False)}")
+        except (TypeError, ValueError):
+            what = "must be text, a finite number, True, False, None, or lists or mappings of these"
+            raise UserError(f"{said_by} has {path} = {shown(value)}, but {what}") from None
+    return tuple(settings)
 
 
 def leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -71,6 +71,18 @@ class Superseded(Exception):
     """A later attempt has taken this trial over, so this attempt's commit is refused."""
 
 
+class TrialFailed(Exception):
+    """A trial that was run by itself has failed; the failure is committed, and running it again tries it again.
+
+    Attributes:
+        error: its record: ``type``, ``message`` and ``traceback``.
+    """
+
+    def __init__(self, message: str, error: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.error = dict(error)
+
+
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
     """Return a one-line message for a name that is not in a registry: the value, the rule and the nearest names.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
@@ -92,3 +93,32 @@ def read_yaml(path: Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{str(path)!r} cannot be read: {error}") from None
     return parse_yaml(text, str(path))
+
+
+def as_yaml(content: object) -> Any:
+    """Return what a YAML file would give for Python's values: lists for tuples, ranges and arrays, texts for paths.
+
+    NumPy's numbers become Python's. Values that YAML does not have stay as they are, for the caller's checks to refuse.
+
+    >>> as_yaml({"density": (0.5, 0.2), "seed": range(2)})
+    {'density': [0.5, 0.2], 'seed': [0, 1]}
+
+    Raises:
+        UserError: a container holds itself.
+    """
+    try:
+        return _as_yaml(content)
+    except RecursionError:
+        raise UserError("the values lie too many levels deep: a container must not hold itself") from None
+
+
+def _as_yaml(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _as_yaml(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple, range)):
+        return [_as_yaml(entry) for entry in value]
+    if isinstance(value, PurePath):
+        return str(value)
+    if hasattr(value, "dtype") and hasattr(value, "tolist"):  # NumPy's numbers and arrays; importing NumPy takes long
+        return _as_yaml(value.tolist())
+    return value

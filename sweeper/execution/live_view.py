@@ -1,6 +1,6 @@
-"""The live view of a running sweep: a panel on a terminal, plain lines elsewhere.
+"""The live view of a running sweep: a panel on a terminal or in a notebook, plain lines elsewhere.
 
-The driver's loop calls it thousands of times, so a call costs only microseconds: it updates counters. On a terminal, a
+The driver's loop calls it thousands of times, so a call costs only microseconds: it updates counters. With a panel, a
 thread draws the panel from the counters a few times a second. There are no locks, because a signal handler may call
 :meth:`LiveView.note` at any point.
 """
@@ -19,6 +19,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from sweeper.console import NotebookConsole
+from sweeper.execution.notebook_panel import NotebookPanel
 from trials.storage.rows import FINISHED
 
 REFRESHES_PER_SECOND = 4
@@ -62,7 +64,7 @@ class LiveView:
 
     Args:
         totals: by cell, the number of samples that it will have in the end; a cell is done when these have ended.
-        console: where to print: one panel on a terminal, otherwise lines.
+        console: where to print: one panel on a terminal or in a notebook, otherwise lines.
         objective: name of the trials' values.
         direction: ``maximize`` or ``minimize``.
     """
@@ -78,7 +80,7 @@ class LiveView:
         self._over: set[str] = set()  # cells
         self._failed: dict[str, list[str]] = {}  # by failed trial that was not started again: each sample's cell
         self._began = time.monotonic()
-        self._live: Live | None = None
+        self._live: Live | NotebookPanel | None = None
         self._unsaid, self._allowance, self._allowed_at = _Sum(), float(LINES_AT_ONCE), self._began
         self._known = _Sum()
         self._lines: deque[str] = deque()
@@ -93,6 +95,9 @@ class LiveView:
                 refresh_per_second=REFRESHES_PER_SECOND,
                 transient=True,
             )
+            self._live.start()
+        elif isinstance(self.console, NotebookConsole):
+            self._live = NotebookPanel(self._render)
             self._live.start()
         return self
 
@@ -211,6 +216,9 @@ class LiveView:
 
     def _say(self, text: str) -> None:
         """Print a line. Streams are not reentrant: a signal handler's line waits until the current one is printed."""
+        if isinstance(self._live, NotebookPanel):
+            self._live.note(text)
+            return
         self._lines.append(text)
         if self._printing:
             return

@@ -56,7 +56,8 @@ def handled(act: Callable[[signal.Signals], None]) -> Iterator[Callable[[], None
             yield again
         finally:
             for number, old in before.items():
-                signal.signal(number, old)
+                if old is not None:  # not installed from Python
+                    signal.signal(number, old)
 
 
 @contextmanager

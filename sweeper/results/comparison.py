@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from sweeper.results.cell_trials import CellTrials, searched_values
-from sweeper.results.frames import Sweep
+from sweeper.results.frames import SweepTables
 from sweeper.results.pareto import undominated
 from sweeper.results.stored_space import StoredSpace, stored_space
 from sweeper.results.summary import ACCURACIES, cells_of, mean, rules_of, std, summarise
@@ -25,7 +25,7 @@ from trials.storage.rows import Row
 _CELLS_SHOWN = 8
 
 
-def points_of(sweep: Sweep, by: Sequence[str] = (), accuracy: str = "test_accuracy") -> pd.DataFrame:
+def points_of(sweep: SweepTables, by: Sequence[str] = (), accuracy: str = "test_accuracy") -> pd.DataFrame:
     """Return a row per group of cells that share every grid value but ``seed``; by series, from dense to sparse.
 
     Args:
@@ -69,7 +69,7 @@ def points_of(sweep: Sweep, by: Sequence[str] = (), accuracy: str = "test_accura
     return ordered
 
 
-def _nothing_to_compare(sweep: Sweep, space: StoredSpace) -> str:
+def _nothing_to_compare(sweep: SweepTables, space: StoredSpace) -> str:
     complete = int((sweep.trials["status"] == "complete").sum())
     if not complete:
         return f"{sweep.path.name} has no complete trial yet: there is nothing to compare"
@@ -87,7 +87,7 @@ def _mark_front(points: pd.DataFrame, datasets: Sequence[str | None]) -> None:
         points.loc[mine, "front"] = undominated(costs)
 
 
-def _cells(sweep: Sweep, space: StoredSpace, accuracy: str) -> list[CellTrials]:
+def _cells(sweep: SweepTables, space: StoredSpace, accuracy: str) -> list[CellTrials]:
     """The cells that have a trial, by the sweep's own objective and constraints."""
     first, groups = space.objectives[0], [path for path in space.paths if path != "seed"]
     figures = [first.column, accuracy, "flops", "cost_flops"]
@@ -96,7 +96,7 @@ def _cells(sweep: Sweep, space: StoredSpace, accuracy: str) -> list[CellTrials]:
 
 
 def _best_by_group(
-    sweep: Sweep, space: StoredSpace, groups: Sequence[str], accuracy: str
+    sweep: SweepTables, space: StoredSpace, groups: Sequence[str], accuracy: str
 ) -> dict[tuple[Any, ...], list[Row]]:
     """The best trials of the cells that share every grid value but the seed, with the density of all their weights."""
     densities = density_of_all(sweep)
@@ -112,18 +112,18 @@ def _best_by_group(
     return found
 
 
-def trials_behind(sweep: Sweep) -> set[str]:
+def trials_behind(sweep: SweepTables) -> set[str]:
     """The trials whose warnings stand in :func:`points_of`: those of the figures, and the samples that they confirm."""
     return {row["trial"] for cell in _cells(sweep, _space_of(sweep), "test_accuracy") for row in cell.marked}
 
 
-def density_of_all(sweep: Sweep) -> dict[str, float]:
+def density_of_all(sweep: SweepTables) -> dict[str, float]:
     """By trial, the share of all weights of convolutions and linear layers that are left after its last stage."""
     last = sweep.layers.drop_duplicates(["trial", "layer"], keep="last").groupby("trial")[["kept", "total"]].sum()
     return {str(trial): float(share) for trial, share in (last["kept"] / last["total"]).items()}
 
 
-def dense_accuracy(sweep: Sweep, accuracy: str = "test_accuracy") -> float | None:
+def dense_accuracy(sweep: SweepTables, accuracy: str = "test_accuracy") -> float | None:
     """Mean accuracy of the dense networks that the trials of :func:`points_of` start from.
 
     None if there are none or several sets of them.
@@ -138,7 +138,7 @@ def dense_accuracy(sweep: Sweep, accuracy: str = "test_accuracy") -> float | Non
     return float(dense[f"{accuracy}_mean"].iloc[0]) if len(dense) == 1 else None
 
 
-def protocol(sweep: Sweep, points: pd.DataFrame) -> str:
+def protocol(sweep: SweepTables, points: pd.DataFrame) -> str:
     """One line on how the figures of :func:`points_of` came about: which epoch, what cost, what was searched.
 
     Of the kind ``report: last; cost: 20 to 20.96 gradient evaluations per training image (2.152e+10 to 2.256e+10
@@ -168,7 +168,7 @@ def _from_to(figures: pd.Series[Any]) -> str:
     return " to ".join(dict.fromkeys(f"{figure:.4g}" for figure in (known.min(), known.max()))) if len(known) else ""
 
 
-def without_figure(sweep: Sweep) -> str:
+def without_figure(sweep: SweepTables) -> str:
     """One line on the cells that have no figure, and so no part in :func:`points_of`; empty if every cell has one.
 
     Of the kind ``without a figure: 3 of 36 cells: method=l1, stage_pr=0.9 (4 failed); 2 that have no trial yet``.
@@ -189,7 +189,7 @@ def without_figure(sweep: Sweep) -> str:
     return f"without a figure: {len(lacking) + begun} of {max(space.cells, len(found))} cells: {'; '.join(each)}"
 
 
-def _space_of(sweep: Sweep) -> StoredSpace:
+def _space_of(sweep: SweepTables) -> StoredSpace:
     space = stored_space(sweep)
     if space is None:
         raise UserError(f"{sweep.path.name} has no sweep.yaml, but a comparison needs a space's cells: sweep a space")

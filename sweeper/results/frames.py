@@ -10,7 +10,7 @@ from trials.storage.place import Place
 
 
 @dataclass(frozen=True, eq=False)
-class Sweep:
+class SweepTables:
     """A sweep as tables; docs/tables.md documents their columns.
 
     Attributes:

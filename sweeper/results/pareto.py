@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sweeper.columns import config_column
-from sweeper.results.frames import Sweep
+from sweeper.results.frames import SweepTables
 from sweeper.space.options.constraints import Constraint, FieldOf
 from sweeper.space.options.objectives import Objective
 from trials.dotted_paths import set_at
@@ -68,7 +68,10 @@ def _config(row: Mapping[str, Any], constraint: Constraint) -> dict[str, Any]:
 
 
 def pareto_front(
-    sweep: Sweep, objectives: Sequence[Objective], constraints: Sequence[Constraint] = (), search: Sequence[str] = ()
+    sweep: SweepTables,
+    objectives: Sequence[Objective],
+    constraints: Sequence[Constraint] = (),
+    search: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Return the complete, feasible trials that no other such trial of their cell dominates.
 

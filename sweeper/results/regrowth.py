@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pandas as pd
 
-from sweeper.results.frames import Sweep
+from sweeper.results.frames import SweepTables
 
 COSTS = ["trial", "step", "episodes", "seconds_mean", "seconds_std", "best"]
 GAINS = ["trial", "layer", "ssim", "capacity", "count", "gain", "immediate_gain"]
 APPLIED = ["trial", "step", "layer", "capacity", "count", "share", "regrown"]
 
 
-def applied_allocations(sweep: Sweep, trials: int | None = None) -> pd.DataFrame:
+def applied_allocations(sweep: SweepTables, trials: int | None = None) -> pd.DataFrame:
     """Return the allocation that each regrowth used: that of its best episode, or of its rule.
 
     ``trials``: only the first so many trials; None for all.
@@ -43,7 +43,7 @@ def applied_allocations(sweep: Sweep, trials: int | None = None) -> pd.DataFrame
     return applied
 
 
-def allocation_texts(sweep: Sweep, trials: int = 4) -> dict[str, list[str]]:
+def allocation_texts(sweep: SweepTables, trials: int = 4) -> dict[str, list[str]]:
     """Text columns that show the allocations of the first ``trials`` trials by layer; empty if nothing was regrown."""
     table = applied_allocations(sweep, trials)
     if table.empty:
@@ -59,7 +59,7 @@ def allocation_texts(sweep: Sweep, trials: int = 4) -> dict[str, list[str]]:
     }
 
 
-def episode_costs(sweep: Sweep) -> pd.DataFrame:
+def episode_costs(sweep: SweepTables) -> pd.DataFrame:
     """Per trial and step: number of ``episodes``, ``seconds_mean`` and ``seconds_std`` per episode, ``best`` reward."""
     if "seconds" not in sweep.allocations:  # no trial has tried episodes
         nothing: pd.DataFrame = pd.DataFrame(columns=COSTS)
@@ -75,7 +75,7 @@ def episode_costs(sweep: Sweep) -> pd.DataFrame:
     return costs
 
 
-def layer_gains(sweep: Sweep) -> pd.DataFrame:
+def layer_gains(sweep: SweepTables) -> pd.DataFrame:
     """Return what regrowth in single layers gained: a row per trial of ``single_layer`` and layer that was regrown.
 
     ``gain`` is the validation accuracy after finetuning above that of the trial's control, which is finetuned without
@@ -98,7 +98,7 @@ def layer_gains(sweep: Sweep) -> pd.DataFrame:
     return table
 
 
-def table_retention(sweep: Sweep) -> pd.DataFrame:
+def table_retention(sweep: SweepTables) -> pd.DataFrame:
     """Values of a heat map: density at the end of each stage, by layer and by trial, stage and level.
 
     Rows are layers in the network's order, then their mean; columns are (trial, stage, level).
@@ -111,7 +111,7 @@ def table_retention(sweep: Sweep) -> pd.DataFrame:
     return whole
 
 
-def table_sparsity_accuracy(sweep: Sweep) -> pd.DataFrame:
+def table_sparsity_accuracy(sweep: SweepTables) -> pd.DataFrame:
     """Sparsity and accuracies at the end of every stage of every trial, shared trials once; by ascending sparsity."""
     epochs = sweep.epochs[sweep.epochs["test_accuracy"].notna()]
     epochs = epochs.assign(owner=epochs["stage_id"].fillna(epochs["trial"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 from rich.console import Console
@@ -10,13 +11,14 @@ from rich.console import Console
 from sweeper.columns import config_column
 from sweeper.console import print_line, print_table
 from sweeper.results.cell_trials import CellTrials
-from sweeper.results.frames import Sweep
+from sweeper.results.frames import SweepTables
 from sweeper.results.pareto import pareto_front
 from sweeper.results.regrowth import allocation_texts
 from sweeper.results.stored_space import WITHOUT_SPACE, StoredSpace, stored_space
 from sweeper.results.summary import ACCURACIES, cells_of, column_of, rows_of, summarise
 from sweeper.results.tables import read
 from sweeper.results.warned import marks, warnings_line
+from sweeper.space.options.objectives import Objective
 from trials.storage.data_used import OPTIONS
 from trials.storage.lease import Lease
 from trials.storage.place import Place
@@ -37,20 +39,58 @@ def show(path: Place, console: Console) -> None:
     print_report(sweep, console, space)
 
 
-def standing(sweep: Sweep, space: StoredSpace | None = None) -> str:
-    """One line on a sweep: its cells, its trials counted in samples (a trial may serve several), and its driver.
+@dataclass(frozen=True)
+class Standing:
+    """How far a sweep is. Trials are counted in samples: one that serves several counts as often.
+
+    Attributes:
+        name: the sweep's.
+        total: number of trials that it will have in the end, as far as that is known.
+        left: number of those that have not ended and are not running.
+        cells: number of its cells, and ``cells_done`` of those that are over; None where no space says it.
+        driver: who runs it, or that nobody does though trials are left; empty if there is nothing to say.
+    """
+
+    name: str
+    total: int
+    done: int
+    running: int
+    failed: int
+    left: int
+    cells: int | None = None
+    cells_done: int = 0
+    driver: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every trial is done: none has failed, runs or is left."""
+        return self.done >= self.total and not (self.failed or self.running)
+
+    def __str__(self) -> str:
+        cells = "" if self.cells is None else f"{self.cells} cells, {self.cells_done} done; "
+        trials = (
+            f"{self.total} trials, {self.done} done, {self.running} running, {self.failed} failed, {self.left} left"
+        )
+        return f"{self.name}: {cells}{trials}{f'; {self.driver}' if self.driver else ''}"
+
+
+def standing(sweep: SweepTables, space: StoredSpace | None = None) -> str:
+    """One line on a sweep: its cells, its trials and its driver.
 
     Raises:
         UserError: its sweep.yaml is damaged or of another version.
     """
-    space = space or stored_space(sweep) or WITHOUT_SPACE
+    return str(count(sweep, space or stored_space(sweep) or WITHOUT_SPACE))
+
+
+def count(sweep: SweepTables, space: StoredSpace) -> Standing:
+    """Count a sweep's cells and trials by how they stand, and ask who drives it."""
     gone, without_best = _confirmations(sweep, space)
     trials = sweep.trials.assign(samples=sweep.trials["samples"].clip(lower=1))
     trials = trials[~trials["trial"].isin(gone)]
     counts = trials.groupby("status")["samples"].sum().to_dict()
-    done, running, failed = (sum(counts.get(s, 0) for s in kind) for kind in (FINISHED, {"running"}, {"failed"}))
-    line = f"{sweep.path.name}: "
-    total = int(trials["samples"].sum())
+    done, running, failed = (int(sum(counts.get(s, 0) for s in kind)) for kind in (FINISHED, {"running"}, {"failed"}))
+    total, cells, cells_done = int(trials["samples"].sum()), None, 0
     if space.samples is not None:
         over = trials[trials["status"].isin(FINISHED | {"failed"})]
         searched, confirmed = (
@@ -58,41 +98,44 @@ def standing(sweep: Sweep, space: StoredSpace | None = None) -> str:
         )
         hopeless = {cell for cell in without_best if searched.get(cell, 0) >= space.samples}
         over_too = [cell for cell in searched.index if cell in hopeless or confirmed.get(cell, 0) >= space.confirm]
-        cells_done = sum(searched[cell] >= space.samples for cell in over_too)
+        cells, cells_done = space.cells, sum(bool(searched[cell] >= space.samples) for cell in over_too)
         total = max(space.cells * (space.samples + space.confirm) - len(hopeless) * space.confirm, total)
-        line += f"{space.cells} cells, {cells_done} done; "
     left = total - done - running - failed
-    line += f"{total} trials, {done} done, {running} running, {failed} failed, {left} left"
+    driver = _driver(sweep, unfinished=space.samples is not None and left + running > 0)
+    return Standing(sweep.path.name, total, done, running, failed, left, cells, cells_done, driver)
+
+
+def _driver(sweep: SweepTables, *, unfinished: bool) -> str:
     owner = Lease(sweep.path / "lock").owner()
     if owner is not None and not owner.surely_dead:
-        return line if owner.is_this_process else f"{line}; driven by {owner}"
-    return f"{line}; no driver is running" if space.samples is not None and left + running else line
+        return "" if owner.is_this_process else f"driven by {owner}"
+    return "no driver is running" if unfinished else ""
 
 
-def _confirmations(sweep: Sweep, space: StoredSpace) -> tuple[list[str], set[str]]:
+def _confirmations(sweep: SweepTables, space: StoredSpace) -> tuple[list[str], set[str]]:
     """Trials that confirm what is no longer the best of its cell, and the cells that have no best trial so far."""
     confirming = sweep.trials[sweep.trials["confirms"].notna()]["trial"].tolist()
     if not space.confirm and not confirming:
         return [], set()
-    found = _cells(sweep, space)
+    found = figures_of(sweep, space)
     counting = {row["trial"] for cell in found if cell.confirmed for row in cell.confirmed.trials}
     without_best = {cell.trials[0]["cell"] for cell in found if cell.best is None}
     return [trial for trial in confirming if trial not in counting], without_best
 
 
-def _cells(sweep: Sweep, space: StoredSpace) -> list[CellTrials]:
-    """The cells that have a trial, with the trials that are their figures."""
-    first, groups = space.objectives[0], [path for path in space.paths if path != "seed"]
+def figures_of(sweep: SweepTables, space: StoredSpace, by: Objective | None = None) -> list[CellTrials]:
+    """The cells that have a trial, with the trials that are their figures; ``by``: another than the first objective."""
+    first, groups = by or space.objectives[0], [path for path in space.paths if path != "seed"]
     found = cells_of(sweep, first.column, first.direction, groups, (), space.constraints, [first.column], space.confirm)
     return list(found)
 
 
-def _in_summary(sweep: Sweep, space: StoredSpace) -> set[str]:
+def _in_summary(sweep: SweepTables, space: StoredSpace) -> set[str]:
     """The trials whose warnings the rows of :func:`summarise` show."""
-    return {row["trial"] for cell in _cells(sweep, space) for row in cell.marked}
+    return {row["trial"] for cell in figures_of(sweep, space) for row in cell.marked}
 
 
-def print_report(sweep: Sweep, console: Console, space: StoredSpace) -> None:
+def print_report(sweep: SweepTables, console: Console, space: StoredSpace) -> None:
     """Print :func:`summarise`, Pareto fronts for several objectives, allocations, failures, and the path of the tables.
 
     Without a terminal the output is aligned plain text.
@@ -135,7 +178,7 @@ def print_report(sweep: Sweep, console: Console, space: StoredSpace) -> None:
     print_line(console, f"tables: {tables}{written}")
 
 
-def _superseded(sweep: Sweep, space: StoredSpace) -> list[str]:
+def _superseded(sweep: SweepTables, space: StoredSpace) -> list[str]:
     """A line on confirmations that do not count, such as those of a trial that more samples have beaten."""
     gone, _ = _confirmations(sweep, space)
     if not gone:

@@ -13,7 +13,7 @@ from pandas.api.types import is_numeric_dtype
 
 from sweeper.columns import config_column
 from sweeper.folder.sweep_folder import SweepFolder
-from sweeper.results.frames import Sweep
+from sweeper.results.frames import SweepTables
 from sweeper.results.pareto import fields_of
 from sweeper.space.grid.cells import make_cells
 from sweeper.space.grid.conditions import When, read_when
@@ -63,7 +63,7 @@ WITHOUT_SPACE = StoredSpace(("trial",), 0, (), None, stored_objectives({}), ())
 """Stands for the space of trials that were run one by one (``python -m trials``): each is a group of its own."""
 
 
-def stored_space(sweep: Sweep) -> StoredSpace | None:
+def stored_space(sweep: SweepTables) -> StoredSpace | None:
     """Return the space of a sweep as of its last change; None if the sweep has no ``sweep.yaml``.
 
     Raises:
@@ -112,7 +112,7 @@ def _conditions(entry: object, where: str) -> tuple[When, ...]:
     return tuple(() if when is None else read_when(when, f"{where}.when") for when in whens)
 
 
-def _require_numbers(sweep: Sweep, space: StoredSpace) -> None:
+def _require_numbers(sweep: SweepTables, space: StoredSpace) -> None:
     """Refuse objectives and bounds that are no numbers in the trials, and bounds from a field that no trial has."""
     used = {objective.column: f"objective is {objective.column!r}" for objective in space.objectives}
     for i, constraint in enumerate(space.constraints):

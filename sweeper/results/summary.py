@@ -15,7 +15,7 @@ import pandas as pd
 
 from sweeper.columns import config_column
 from sweeper.results.cell_trials import CellTrials, confirmed_of, is_number, nearest_to_bounds, searched_values
-from sweeper.results.frames import Sweep
+from sweeper.results.frames import SweepTables
 from sweeper.results.pareto import columns_needed, feasible, sign_of
 from sweeper.results.warned import codes_of, of_data
 from sweeper.space.options.constraints import Constraint
@@ -43,7 +43,7 @@ _COUNTS = (
 
 
 def summarise(
-    sweep: Sweep,
+    sweep: SweepTables,
     *,
     objective: str,
     direction: str,
@@ -98,7 +98,7 @@ _OF_CELLS = ("trial", "cell", "confirms", "status", "density", "warnings", confi
 
 
 def cells_of(
-    sweep: Sweep,
+    sweep: SweepTables,
     objective: str,
     direction: str,
     groups: Sequence[str],
@@ -199,7 +199,7 @@ def _how_far(seed: object, trials: Sequence[Row], last: Mapping[str, Row]) -> st
     return text if seed is None else f"seed {seed}: {text}"
 
 
-def _levels(sweep: Sweep, trials: Sequence[str]) -> dict[str, dict[int, Row]]:
+def _levels(sweep: SweepTables, trials: Sequence[str]) -> dict[str, dict[int, Row]]:
     """By trial and level, the last row of the level, for trials with several levels; without the dense network's."""
     found: dict[str, dict[int, Row]] = {}
     rows = sweep.epochs[sweep.epochs["trial"].isin(trials)]
@@ -281,7 +281,9 @@ def std(values: Sequence[Any]) -> float:
     )
 
 
-def _dense_rows(sweep: Sweep, cells: Sequence[CellTrials], groups: Sequence[str], figures: Sequence[str]) -> list[Row]:
+def _dense_rows(
+    sweep: SweepTables, cells: Sequence[CellTrials], groups: Sequence[str], figures: Sequence[str]
+) -> list[Row]:
     """Rows of the dense networks that pruned best trials start from: one per set of groups that share networks."""
     rows = sweep.epochs[(sweep.epochs["stage"] == "pretrain") & sweep.epochs["stage_id"].notna()]
     last = {

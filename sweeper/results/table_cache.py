@@ -19,7 +19,7 @@ from sweeper.columns import COLUMNS, TEXT, TEXTS, WHOLE, config_column
 from sweeper.folder.confirmations import CONFIRM
 from sweeper.folder.sweep_folder import Sample, Stamp, SweepFolder
 from sweeper.results.arrow_tables import finish, from_rows, stack
-from sweeper.results.frames import Sweep
+from sweeper.results.frames import SweepTables
 from sweeper.results.lineage import lineage_rows
 from trials.dotted_paths import leaves
 from trials.errors import DamagedFile
@@ -95,9 +95,9 @@ class GatheredTables:
     current: bool
     """Whether the cache holds the same trials with the same stamps, so that there is nothing to write."""
 
-    def sweep(self, path: Place) -> Sweep:
+    def sweep(self, path: Place) -> SweepTables:
         """The tables as DataFrames; integer and boolean columns are nullable, lists are Python's."""
-        return Sweep(path, **{name: _frame(table) for name, table in self.tables.items()}, damaged=self.damaged)
+        return SweepTables(path, **{name: _frame(table) for name, table in self.tables.items()}, damaged=self.damaged)
 
 
 def _frame(table: Any) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from collections.abc import Collection
 import pyarrow.parquet as pq
 
 from sweeper.folder.sweep_folder import SweepFolder
-from sweeper.results.frames import Sweep
+from sweeper.results.frames import SweepTables
 from sweeper.results.table_cache import TABLES_SCHEMA, gather
 from trials.errors import UserError
 from trials.storage import files
@@ -23,7 +23,7 @@ from trials.storage.place import Place, place
 from trials.storage.rows import TABLES as ROW_TABLES
 
 
-def load(path: str | Place) -> Sweep:
+def load(path: str | Place) -> SweepTables:
     """Return the tables of the sweep at ``storage/name``, a path or ``s3://bucket/prefix/name``; it may be running.
 
     Writes nothing. Damaged files are left out, with a warning that lists them.
@@ -37,8 +37,8 @@ def load(path: str | Place) -> Sweep:
     return sweep
 
 
-def read(path: str | Place, rows: Collection[str] = ROW_TABLES) -> Sweep:
-    """Like :func:`load`, but without the warning: the caller checks :attr:`Sweep.damaged`.
+def read(path: str | Place, rows: Collection[str] = ROW_TABLES) -> SweepTables:
+    """Like :func:`load`, but without the warning: the caller checks :attr:`SweepTables.damaged`.
 
     ``rows``: which tables of rows to read; the others are empty. ``trials`` and ``lineage`` are always read.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from sweeper.results.frames import Sweep
+from sweeper.results.frames import SweepTables
 from trials.storage.rows import OF_DATA, WARNINGS, Row
 
 
@@ -19,7 +19,7 @@ def of_data(trial: Row) -> list[str]:
     return [code for code in trial.get("warnings") or () if code in OF_DATA]
 
 
-def codes_by_trial(sweep: Sweep) -> dict[str, str]:
+def codes_by_trial(sweep: SweepTables) -> dict[str, str]:
     """The codes of each trial that has warnings, as one text, by trial."""
     if "warnings" not in sweep.trials:
         return {}
@@ -27,14 +27,14 @@ def codes_by_trial(sweep: Sweep) -> dict[str, str]:
     return {trial: codes_of([{"warnings": codes}]) for trial, codes in found if isinstance(codes, list) and codes}
 
 
-def marks(sweep: Sweep, trials: Sequence[str]) -> dict[str, list[str]]:
+def marks(sweep: SweepTables, trials: Sequence[str]) -> dict[str, list[str]]:
     """A column ``warnings`` for a table with a row per trial; empty if none of the trials has any."""
     codes = codes_by_trial(sweep)
     texts = [codes.get(trial, "") for trial in trials]
     return {"warnings": texts} if any(texts) else {}
 
 
-def warnings_line(sweep: Sweep, above: Collection[str]) -> str:
+def warnings_line(sweep: SweepTables, above: Collection[str]) -> str:
     """One line that counts the trials by code and says what each code means; empty if no trial has warnings.
 
     ``above``: the trials behind the rows above it, where the codes are shown. If there are others, such as samples of a

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sweeper.space.checks import check_sections
 from sweeper.space.space import Space
@@ -18,11 +18,15 @@ from trials.dotted_paths import get_at, merge, override
 from trials.errors import UserError, shown, unknown_name
 from trials.frozen import validate
 from trials.plugins.importing import admit_listed
+from trials.yaml_text import as_yaml
+
+_Space = TypeVar("_Space", bound=Space)
 
 
 def load_space(
-    name_or_file: str,
+    given: str | Path | Mapping[str, Any],
     *,
+    name: str | None = None,
     profile: str | None = None,
     overrides: Sequence[str] = (),
     samples: int | None = None,
@@ -30,11 +34,13 @@ def load_space(
     max_hours: float | None = None,
     plugins: Sequence[str] = (),
 ) -> Space:
-    """Load a space by its name in ``sweeper/spaces/`` or from a YAML file, and resolve it.
+    """Load a space by its name in ``sweeper/spaces/``, from a YAML file or from a mapping, and resolve it.
 
     Cells are not built here; :func:`sweeper.space.checks.check_space` does that.
 
     Args:
+        given: a name or a file, or what a file would hold. A mapping may have the key ``name``.
+        name: of a mapping without one.
         profile: name of a profile of the space, merged over it. Mappings merge; other values and the entries of
             ``grid`` and ``search`` are replaced; null removes an entry of ``grid`` or ``search``.
         overrides: settings ``a.b=c``, applied after the profile. All that follows ``grid.`` or ``search.`` is one path.
@@ -44,12 +50,11 @@ def load_space(
     Raises:
         UserError: there is no such space or profile, or its content is invalid.
     """
-    path = find_space(name_or_file)
-    content = read_space(path)
+    name, content, folder = _read(given, name)
     profiles = take_profiles(content)
     if profile is not None:
         if not profiles:
-            raise UserError(f"profile is {profile!r}, but {path.stem} has no profiles: leave it out")
+            raise UserError(f"profile is {profile!r}, but {name} has no profiles: leave it out")
         if profile not in profiles:
             raise UserError(unknown_name("profile", profile, profiles))
         content = merge_profile(content, mapping(profiles[profile], f"profiles.{profile}"))
@@ -60,7 +65,7 @@ def load_space(
             content[field] = value
     if "name" in content:
         raise UserError(f"name is {shown(content['name'])}, but a space is named after its file: remove it")
-    return from_document({"name": path.stem, **admit_plugins(content, path.parent, plugins)})
+    return from_document({"name": name, **admit_plugins(content, folder, plugins)})
 
 
 def admit_plugins(content: Mapping[str, Any], folder: Path, also: Sequence[str] = ()) -> dict[str, Any]:
@@ -86,13 +91,34 @@ def admit_plugins(content: Mapping[str, Any], folder: Path, also: Sequence[str] 
     return admit_listed(content, folder, also)
 
 
+def _read(given: str | Path | Mapping[str, Any], name: str | None) -> tuple[str, dict[str, Any], Path]:
+    """The name and the content of a space, and the folder in which its plug-ins are looked for."""
+    if not isinstance(given, Mapping):
+        path = given.expanduser() if isinstance(given, Path) else find_space(given)
+        return path.stem, read_space(path), path.parent
+    content = mapping(plain(as_yaml(given), ""), "a space")
+    said = content.pop("name", None)
+    if not isinstance(said := name if said is None else said, str):
+        raise UserError(f"name is {shown(said)}, but a space that is a mapping needs one as text: give name='NAME'")
+    return said, content, Path.cwd()
+
+
 def from_document(document: object) -> Space:
     """Build a space from the form that :meth:`Space.document` returns.
 
     Raises:
         UserError: its content is invalid, or its sections contradict each other.
     """
-    space: Space = validate(Space, mapping(plain(document, ""), "a space"), "")
+    return space_of(document, Space)
+
+
+def space_of(document: object, kind: type[_Space]) -> _Space:
+    """Like :func:`from_document`, as a subclass of :class:`Space`.
+
+    Raises:
+        UserError: its content is invalid, or its sections contradict each other.
+    """
+    space: _Space = validate(kind, mapping(plain(document, ""), "a space"), "")
     check_sections(space)
     return space
 

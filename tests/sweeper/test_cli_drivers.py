@@ -113,7 +113,7 @@ import atexit, os, sys
 atexit.register(os.abort)  # as the teardown of what Ray has by then, which crashes
 from sweeper.cli import main
 from sweeper.execution.on_ray import tune_run
-tune_run.connect = lambda *_: sys.exit(15)  # as Ray's handler of SIGTERM
+tune_run.connected = lambda *_: sys.exit(15)  # as Ray's handler of SIGTERM
 sys.exit(main(["--space", "small.yaml", "--set", "trial.dataset=digits"]))
 """
 

@@ -85,9 +85,9 @@ def test_options_that_the_shell_changes_are_refused(tmp_path: Path, case: str) -
 def test_a_list_that_the_shell_expanded_to_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "grid.seed=0").touch()
     options = read_options(through_ray_submit(tmp_path, "--set", "grid.seed=[0]"), submitted=True)
-    assert options.overrides == ["grid.seed=0"]
+    assert options.set == ["grid.seed=0"]
     with pytest.raises(UserError, match=r"grid\.seed is 0, but must be a list"):
-        load_space("bip_unstructured", overrides=options.overrides)
+        load_space("bip_unstructured", overrides=options.set)
 
 
 @pytest.mark.parametrize(
@@ -101,4 +101,4 @@ def test_a_list_that_the_shell_expanded_to_a_file_is_refused(tmp_path: Path) -> 
 )
 def test_on_a_laptop_values_are_as_they_were_typed(words: tuple[str, str]) -> None:
     options = read_options(words)
-    assert words[1] in (options.storage, options.space, *options.overrides)
+    assert words[1] in (options.storage, options.space, *options.set)

@@ -22,7 +22,7 @@ def sweep_path(storage: str, name: str, said_by: str = "--name") -> Place:
     Raises:
         UserError: the name could lead out of the storage, or is reserved.
     """
-    other = "give another" if said_by.startswith("--") else "give another with --name"
+    other = "give another with --name" if said_by == "the space's name" else "give another"
     if not _NAME.fullmatch(name):
         rule = "must be letters, digits, '_', '-', '=' and '.', not starting with '.'"
         raise UserError(f"{said_by} is {name!r}, but {rule}: {other}")

@@ -12,12 +12,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from ray import tune
 
 from sweeper.execution.live_view import LiveView
-from sweeper.execution.on_ray.cluster import connect, leave_without_teardown
+from sweeper.execution.on_ray.cluster import leave_without_teardown
+from sweeper.execution.on_ray.kept import connected, disconnect
 from sweeper.execution.on_ray.placement import Gate, WhenStuck
 from sweeper.execution.on_ray.requirements import require_plugins, require_room, require_shared
 from sweeper.execution.on_ray.tune_searcher import PlanSearcher
@@ -26,6 +28,7 @@ from sweeper.execution.on_ray.worker import TrialWorker
 from sweeper.execution.signals import GRACE_S, handled
 from sweeper.execution.stop_file import StopFile
 from sweeper.execution.time_limit import time_limit
+from sweeper.options import STOPPED
 from sweeper.search.plan import Plan
 from trials.errors import UserError
 from trials.storage.lease import Lease
@@ -35,8 +38,14 @@ ECHO_S = 1.0
 through its shell."""
 
 
-def run_plan(plan: Plan, display: LiveView, lease: Lease, *, address: str | None = None) -> None:
-    """Run everything the plan has left. Returns when nothing is left or the plan was stopped (``plan.stopping``).
+def run_plan(
+    plan: Plan, display: LiveView, lease: Lease, *, address: str | None = None, from_python: bool = False
+) -> bool:
+    """Run what the plan has left, until nothing is or the plan is stopped; return whether a signal has stopped it.
+
+    Args:
+        from_python: the process goes on afterwards. A second signal raises KeyboardInterrupt in place of ending it: a
+            Ray that was started here ends with its trials; in another one they see the stop file, and commit.
 
     Raises:
         UserError: there is no cluster, no room for a trial, or a machine does not share the storage.
@@ -50,29 +59,38 @@ def run_plan(plan: Plan, display: LiveView, lease: Lease, *, address: str | None
         display.note(f"max_hours is {space.max_hours}: running trials commit and end; the same command resumes")
 
     stop.remove_unless_for(lease.token)
-    scratch = _scratch()
+    scratch, given_up = _scratch(), False
     try:
-        with _signals(stop, plan, display, lease) as handle_signals, time_limit(space.max_hours, out_of_time):
+        with _signals(stop, plan, display, lease, from_python) as signals, time_limit(space.max_hours, out_of_time):
             try:
-                alone = connect(address, folder.path, space.plugins)
+                alone = connected(address, folder.path, space.plugins)
             except SystemExit:  # raised by Ray's own SIGTERM handler
                 display.note("stopped while Ray was starting")
                 plan.stop()
-                atexit.register(leave_without_teardown)
-            handle_signals()
+                signals.first = time.monotonic()
+                _ = disconnect() if from_python else atexit.register(leave_without_teardown)
+            signals.handle()
             if plan.stopping:
-                return
+                return signals.first is not None
             require_room(space, None if alone else display)
             require_shared(folder.path)
             require_plugins(space.plugins)
-            searcher = PlanSearcher(plan, display, lease)
-            _tuner(searcher, scratch).fit()
-            while searcher.again:
-                searcher.again = False
-                _tuner(searcher, Path(tempfile.mkdtemp(dir=scratch))).fit()
+            _run_out(PlanSearcher(plan, display, lease), scratch)
+            return signals.first is not None
+    except KeyboardInterrupt:
+        given_up = not disconnect()
+        raise
     finally:
-        stop.remove()
+        if not given_up:
+            stop.remove()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _run_out(searcher: PlanSearcher, scratch: Path) -> None:
+    _tuner(searcher, scratch).fit()
+    while searcher.again:
+        searcher.again = False
+        _tuner(searcher, Path(tempfile.mkdtemp(dir=scratch))).fit()
 
 
 def _tuner(searcher: PlanSearcher, scratch: Path) -> tune.Tuner:
@@ -108,31 +126,51 @@ def _put(stop_file: StopFile, lease: Lease) -> None:
     threading.Thread(target=put, daemon=True).start()
 
 
-@contextmanager
-def _signals(stop_file: StopFile, plan: Plan, display: LiveView, lease: Lease) -> Iterator[Callable[[], None]]:
-    """On a signal, let running trials commit and end; exit at once on another one (echoes aside) or after GRACE_S."""
+@dataclass
+class _Signals:
+    """When the first signal came, and what reinstalls the handlers after Ray has set its own."""
+
     first: float | None = None
-    timer = threading.Timer(GRACE_S, _leave)
+    handle: Callable[[], None] = lambda: None
+
+
+@contextmanager
+def _signals(stop_file: StopFile, plan: Plan, display: LiveView, lease: Lease, from_python: bool) -> Iterator[_Signals]:
+    """On a signal, let running trials commit and end; on another one (echoes aside) or after GRACE_S, leave at once.
+
+    That ends the process, or raises KeyboardInterrupt if it goes on (``from_python``).
+    """
+    seen = _Signals()
+    timer = threading.Timer(GRACE_S, _signal_again if from_python else _leave)
     timer.daemon = True
 
     def stop(number: signal.Signals) -> None:
-        nonlocal first
-        if first is not None:
-            if time.monotonic() - first > ECHO_S:
+        if seen.first is not None:
+            if time.monotonic() - seen.first > ECHO_S:
+                if from_python:
+                    raise KeyboardInterrupt
                 _leave()
             return
-        first = time.monotonic()
+        seen.first = time.monotonic()
         plan.stop()
         _put(stop_file, lease)
         timer.start()
         display.note(f"{number.name}: running trials commit and end; a second signal exits at once")
 
     with handled(stop) as again:
+        seen.handle = again
         try:
-            yield again
+            yield seen
         finally:
             timer.cancel()
 
 
 def _leave() -> None:
-    os._exit(130)
+    os._exit(STOPPED)
+
+
+def _signal_again() -> None:
+    """Interrupt the main thread, from another one, as a further signal does."""
+    main = threading.main_thread().ident
+    if main is not None:
+        signal.pthread_kill(main, signal.SIGINT)

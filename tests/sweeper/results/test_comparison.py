@@ -13,7 +13,7 @@ import pytest
 
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.comparison import dense_accuracy, density_of_all, points_of, protocol, without_figure
-from sweeper.results.frames import Sweep
+from sweeper.results.frames import SweepTables
 from sweeper.results.tables import load
 from tests.sweeper.compare_methods.profiles import COMPARED
 from tests.upgrade.stored import STORAGE
@@ -37,7 +37,7 @@ SPACE = {
 GRID = {"method": ["l1", "one_shot"], "density": [0.5, 0.1], "stage_pr": [0.5, 0.9]}
 
 
-def sweep_of(folder: Path, rows: list[tuple[Any, ...]], **fields: Any) -> Sweep:
+def sweep_of(folder: Path, rows: list[tuple[Any, ...]], **fields: Any) -> SweepTables:
     """Trials of (method, config.density, stage_pr, seed, test accuracy, FLOPs, kept of 100 in the one layer).
 
     ``fields``: of the space, in place of those of SPACE.
@@ -59,11 +59,11 @@ def sweep_of(folder: Path, rows: list[tuple[Any, ...]], **fields: Any) -> Sweep:
     dense = [(name, "pretrain", 0, 1, "dense-0", 1.0, 0.9, 0.95) for name in trials["trial"]]
     own = [(name, "finetune", 0, 1, None, 0.77, 0.5, 0.5) for name in trials["trial"]]
     epochs = pd.DataFrame([*dense, *own], columns=columns)
-    return Sweep(folder, trials, epochs, pd.DataFrame(layers), pd.DataFrame())
+    return SweepTables(folder, trials, epochs, pd.DataFrame(layers), pd.DataFrame())
 
 
 @pytest.fixture
-def sweep(tmp_path: Path) -> Sweep:
+def sweep(tmp_path: Path) -> SweepTables:
     return sweep_of(
         tmp_path / "methods",
         [
@@ -76,7 +76,7 @@ def sweep(tmp_path: Path) -> Sweep:
     )
 
 
-def test_points_are_means_over_seeds_at_the_density_of_all_weights(sweep: Sweep) -> None:
+def test_points_are_means_over_seeds_at_the_density_of_all_weights(sweep: SweepTables) -> None:
     points = points_of(sweep)
     assert points["series"].tolist() == ["l1", "l1", "one_shot", "one_shot"]
     assert points["asked"].tolist() == ["stage_pr=0.5", "stage_pr=0.9", "density=0.5", "density=0.1"]
@@ -98,7 +98,7 @@ def test_points_are_means_over_seeds_at_the_density_of_all_weights(sweep: Sweep)
     assert dense_accuracy(sweep) == pytest.approx(0.95)
 
 
-def test_the_protocol_and_the_best_values_say_what_was_searched_where(sweep: Sweep, tmp_path: Path) -> None:
+def test_the_protocol_and_the_best_values_say_what_was_searched_where(sweep: SweepTables, tmp_path: Path) -> None:
     points = points_of(sweep)
     assert set(points["best"]) == {""}
     assert protocol(sweep, points) == (
@@ -176,7 +176,7 @@ def test_a_sweep_without_a_feasible_trial_says_so(tmp_path: Path) -> None:
         points_of(sweep)
 
 
-def test_cells_without_a_figure_are_named(sweep: Sweep) -> None:
+def test_cells_without_a_figure_are_named(sweep: SweepTables) -> None:
     """A method whose trials have failed would otherwise be missing from the comparison without a word."""
     SweepFolder(sweep.path).append({"space": {**SPACE, "grid": {"method": ["one_shot", "l1"], "seed": [0]}}})
     assert without_figure(replace(sweep, trials=sweep.trials.iloc[[2, 3]])) == ""
@@ -223,7 +223,7 @@ def test_a_point_whose_layers_are_damaged_has_no_density(tmp_path: Path, capsys:
     assert bip[:3] == ["bip", "density=0.3", "–"]
 
 
-def test_no_density_is_known_where_one_of_the_seeds_lacks_it(sweep: Sweep) -> None:
+def test_no_density_is_known_where_one_of_the_seeds_lacks_it(sweep: SweepTables) -> None:
     lacking = replace(sweep, layers=sweep.layers[sweep.layers["trial"] != "trial-1"])
     points = points_of(lacking).set_index("asked")
     assert points["density"].isna().to_dict() == {
@@ -237,14 +237,14 @@ def test_no_density_is_known_where_one_of_the_seeds_lacks_it(sweep: Sweep) -> No
         points_of(replace(sweep, layers=sweep.layers.head(0)))
 
 
-def test_series_by_chosen_columns(sweep: Sweep) -> None:
+def test_series_by_chosen_columns(sweep: SweepTables) -> None:
     points = points_of(sweep, ["method", "stage_pr"], "val_accuracy")
     assert points["series"].tolist() == ["l1, 0.5", "l1, 0.9", "one_shot", "one_shot"]
     assert points["asked"].tolist() == ["", "", "density=0.5", "density=0.1"]
     assert set(points["accuracy"]) == {0.5}
 
 
-def test_sweeps_that_cannot_be_compared_are_refused(sweep: Sweep, tmp_path: Path) -> None:
+def test_sweeps_that_cannot_be_compared_are_refused(sweep: SweepTables, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"by is 'metod', but must be one of: .*did you mean 'method'"):
         points_of(sweep, ["metod"])
     with pytest.raises(UserError, match="accuracy is 'loss', but must be one of"):
@@ -253,13 +253,13 @@ def test_sweeps_that_cannot_be_compared_are_refused(sweep: Sweep, tmp_path: Path
     with pytest.raises(UserError, match="methods has no complete trial yet"):
         points_of(sweep)
     with pytest.raises(UserError, match=r"alone has no sweep\.yaml"):
-        points_of(Sweep(tmp_path / "alone", sweep.trials, sweep.epochs, sweep.layers, sweep.allocations))
+        points_of(SweepTables(tmp_path / "alone", sweep.trials, sweep.epochs, sweep.layers, sweep.allocations))
 
 
 # --- the picture
 
 
-def test_the_picture_has_a_panel_and_a_look_for_every_series(sweep: Sweep) -> None:
+def test_the_picture_has_a_panel_and_a_look_for_every_series(sweep: SweepTables) -> None:
     pytest.importorskip("matplotlib")
     from sweeper.comparison_plot import COLOURS, MARKERS, draw_comparison, texts
 
@@ -304,7 +304,7 @@ def test_looks_do_not_repeat() -> None:
 
 
 def test_the_command_writes_a_picture_and_prints_the_points(
-    sweep: Sweep, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sweep: SweepTables, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("matplotlib")
     from sweeper import comparison_plot

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from sweeper.folder.sweep_folder import Sample, SweepFolder
-from sweeper.results.frames import Sweep
+from sweeper.results.frames import SweepTables
 from sweeper.results.regrowth import (
     applied_allocations,
     episode_costs,
@@ -38,7 +38,7 @@ CONTENTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> SweepTables:
     folder = SweepFolder(tmp_path_factory.mktemp("sweeps") / "regrow")
     for content in CONTENTS.values():
         config = parse(content)
@@ -52,7 +52,7 @@ def named(which: str) -> str:
     return parse(CONTENTS[which]).id
 
 
-def test_the_division_that_was_used_is_the_best_episodes(sweep: Sweep) -> None:
+def test_the_division_that_was_used_is_the_best_episodes(sweep: SweepTables) -> None:
     applied = applied_allocations(sweep)
     assert set(applied["trial"]) == {named("learned"), named("rule")}  # single_layer only tries
     mine = applied[applied["trial"] == named("learned")]
@@ -65,14 +65,14 @@ def test_the_division_that_was_used_is_the_best_episodes(sweep: Sweep) -> None:
     assert mine["count"].sum() == trial["regrown"].iloc[0]
 
 
-def test_costs_of_episodes(sweep: Sweep) -> None:
+def test_costs_of_episodes(sweep: SweepTables) -> None:
     costs = episode_costs(sweep).set_index("trial")
     assert costs.loc[named("learned"), "episodes"] == 3
     assert costs.loc[named("single"), "episodes"] == 5  # four layers and the control
     assert (costs.loc[[named("learned"), named("single")], "seconds_mean"] > 0).all()
 
 
-def test_retention_by_layer_and_stage(sweep: Sweep) -> None:
+def test_retention_by_layer_and_stage(sweep: SweepTables) -> None:
     table = table_retention(sweep)
     assert table.index.tolist() == ["conv1", "conv2", "conv3", "linear", "mean over layers"]
     mine = table[named("rule")]
@@ -81,7 +81,7 @@ def test_retention_by_layer_and_stage(sweep: Sweep) -> None:
     assert mine["prune"].iloc[-1].item() == pytest.approx(mine["prune"].iloc[:-1].mean().item())
 
 
-def test_sparsity_against_accuracy_counts_shared_trials_once(sweep: Sweep) -> None:
+def test_sparsity_against_accuracy_counts_shared_trials_once(sweep: SweepTables) -> None:
     table = table_sparsity_accuracy(sweep)
     assert table["sparsity"].is_monotonic_increasing
     assert (table["stage"] == "pretrain").sum() == 1
@@ -90,7 +90,7 @@ def test_sparsity_against_accuracy_counts_shared_trials_once(sweep: Sweep) -> No
     assert table["test_accuracy"].between(0, 1).all()
 
 
-def test_the_report_shows_the_learned_division(sweep: Sweep) -> None:
+def test_the_report_shows_the_learned_division(sweep: SweepTables) -> None:
     file = io.StringIO()
     show(Path(sweep.path), Console(file=file, width=200))
     lines = [line.split() for line in file.getvalue().splitlines()]
@@ -99,13 +99,13 @@ def test_the_report_shows_the_learned_division(sweep: Sweep) -> None:
     assert layers == list(applied_allocations(sweep)["layer"])
 
 
-def test_a_sweep_that_regrew_nothing_has_empty_tables(sweep: Sweep) -> None:
+def test_a_sweep_that_regrew_nothing_has_empty_tables(sweep: SweepTables) -> None:
     none = type(sweep)(sweep.path, sweep.trials, sweep.epochs, sweep.layers, sweep.allocations.iloc[:0])
     assert applied_allocations(none).empty
     assert episode_costs(none).groupby("trial").size().empty
 
 
-def test_gains_of_single_layers_are_relative_to_the_control(sweep: Sweep) -> None:
+def test_gains_of_single_layers_are_relative_to_the_control(sweep: SweepTables) -> None:
     gains = layer_gains(sweep)
     assert set(gains["trial"]) == {named("single")}
     tried = sweep.allocations[sweep.allocations["trial"] == named("single")]
@@ -117,7 +117,7 @@ def test_gains_of_single_layers_are_relative_to_the_control(sweep: Sweep) -> Non
 
 
 def test_the_pictures_of_regrowth_hold_what_the_tables_say(
-    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sweep: SweepTables, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("matplotlib")
     from sweeper import regrowth_plot, single_layer_plot
@@ -139,11 +139,11 @@ def test_the_pictures_of_regrowth_hold_what_the_tables_say(
 
 
 def test_a_sweep_without_single_layers_is_refused(
-    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    sweep: SweepTables, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sweeper import single_layer_plot
 
-    others = Sweep(sweep.path, sweep.trials[sweep.trials["method"] != "single_layer"], sweep.epochs, sweep.layers,
+    others = SweepTables(sweep.path, sweep.trials[sweep.trials["method"] != "single_layer"], sweep.epochs, sweep.layers,
                    sweep.allocations)  # fmt: skip
     monkeypatch.setattr(single_layer_plot, "load", lambda path: others)
     assert single_layer_plot.main(["any", "--to", str(tmp_path / "x.png")]) == 2

@@ -16,7 +16,7 @@ import pytest
 from sweeper.columns import COLUMNS, config_column
 from sweeper.folder.sweep_folder import Sample, SweepFolder
 from sweeper.results import table_cache
-from sweeper.results.frames import Sweep
+from sweeper.results.frames import SweepTables
 from sweeper.results.tables import compact_tables, load, read
 from trials.errors import UserError
 from trials.methods.parsing import parse
@@ -57,12 +57,12 @@ def finished(sweep: SweepFolder, name: str, epoch: int = 1, **config: Any) -> At
     return attempt
 
 
-def assert_equal(one: Sweep, other: Sweep) -> None:
+def assert_equal(one: SweepTables, other: SweepTables) -> None:
     for frame in FRAMES:
         pd.testing.assert_frame_equal(getattr(one, frame), getattr(other, frame))
 
 
-def assert_no_row_twice(sweep: Sweep) -> None:
+def assert_no_row_twice(sweep: SweepTables) -> None:
     for frame, key in KEYS.items():
         assert not getattr(sweep, frame).duplicated(key).any(), frame
 

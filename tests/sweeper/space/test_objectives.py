@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
-from sweeper.results.frames import Sweep
+from sweeper.results.frames import SweepTables
 from sweeper.results.pareto import feasible, pareto_front
 from sweeper.results.tables import load
 from sweeper.search.outcomes import FAILED, outcome_of
@@ -206,7 +206,7 @@ def test_the_pareto_front_is_per_cell_and_of_trials_within_bounds() -> None:
     trials = pd.DataFrame(rows, columns=["cell", "trial", "val_accuracy", "flops", "density"])
     trials = trials.assign(status="complete", method="one_shot", **{"config.density": 0.5, "finetune.lr": 0.1})
     trials.loc[len(trials)] = {**trials.iloc[0], "trial": "a5", "val_accuracy": 1.0, "status": "pruned"}
-    sweep = Sweep(Path(), trials, pd.DataFrame(), pd.DataFrame(), pd.DataFrame())
+    sweep = SweepTables(Path(), trials, pd.DataFrame(), pd.DataFrame(), pd.DataFrame())
     space = make_space(objectives=TWO, constraints=[ON_TARGET])
     front = pareto_front(sweep, space.objectives, space.constraints, ["finetune.lr"])
     assert front["trial"].tolist() == ["a1", "a2", "b1", "b2"]

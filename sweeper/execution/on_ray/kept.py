@@ -1,0 +1,118 @@
+"""The Ray of a process that runs several sweeps: it starts once, and one that the process has joined itself is used."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import ray
+
+from sweeper.execution.on_ray.cluster import connect
+from trials.errors import UserError
+from trials.plugins.importing import sent
+from trials.storage.place import Place, environment
+
+CODE_S = 180.0
+"""Seconds that a worker may take to import this package; Ray starts a process for that."""
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What :func:`connected` was asked for, and what it has found.
+
+    Attributes:
+        asked: the address and the variables for the storage.
+        plugins: what was sent of users' code, with digests.
+        alone: whether the Ray was started here, for this process alone.
+        session: its name, by which it is told from one that the process starts itself later.
+    """
+
+    asked: tuple[str | None, Mapping[str, str]]
+    plugins: list[dict[str, str]]
+    alone: bool
+    session: str
+
+
+_kept: _Kept | None = None
+_with_code: set[str] = set()
+
+
+def connected(address: str | None, storage: Place | None = None, plugins: Sequence[str] = ()) -> bool:
+    """Join or start a Ray as :func:`.cluster.connect` does, unless the process has one.
+
+    What an earlier call has started or joined is used again if the same address is asked for, and left otherwise. What
+    the process itself has joined (``ray.init``) is used as it is, and never left.
+
+    Returns:
+        Whether the Ray was started here, for this process alone.
+
+    Raises:
+        UserError: as ``connect``; or the process itself has joined another Ray than ``address``, or one whose workers
+            cannot import this package.
+    """
+    global _kept
+    asked = (address or os.environ.get("RAY_ADDRESS"), {} if storage is None else environment(storage))
+    if ray.is_initialized():
+        kept = _current()
+        if kept is None:
+            _require_usable(address)
+            return False
+        # workers of a Ray that was started here use the code where it lies; those of others have been sent copies
+        if kept.asked == asked and (kept.alone or kept.plugins == sent(plugins)):
+            return kept.alone
+        disconnect()
+    alone = connect(address, storage, plugins)
+    _kept = _Kept(asked, sent(plugins), alone, _session())
+    return alone
+
+
+def disconnect() -> bool:
+    """Leave the Ray that :func:`connected` has started or joined; one that was started here ends, with its trials.
+
+    Returns whether the process has none afterwards: one that it has joined itself stays.
+    """
+    if _current() is not None:
+        ray.shutdown()
+    return not ray.is_initialized()
+
+
+def joined() -> bool:
+    """Whether the process has a Ray that was not started by :func:`connected` for it alone."""
+    kept = _current()
+    return ray.is_initialized() and (kept is None or not kept.alone)
+
+
+def _current() -> _Kept | None:
+    """What was kept, if that is still the process's Ray."""
+    return _kept if _kept is not None and ray.is_initialized() and _kept.session == _session() else None
+
+
+def _session() -> str:
+    return str(ray.get_runtime_context().get_session_name())
+
+
+def _require_usable(address: str | None) -> None:
+    here = ray.get_runtime_context().gcs_address
+    if address not in (None, "auto", here):
+        raise UserError(
+            f"--address is {address!r}, but this process has joined the Ray at {here}: leave --address out to use that "
+            "one, or call ray.shutdown() before"
+        )
+    if _session() in _with_code:
+        return
+    try:
+        ray.get(ray.remote(num_cpus=0, max_retries=0)(_has_code).remote(), timeout=CODE_S)
+    except ray.exceptions.RayError as error:
+        reason = " ".join(str(error).split())[-200:]
+        raise UserError(
+            f"the workers of the Ray at {here}, which this process has joined, cannot import sweeper ({reason}): "
+            "install it there, start Ray with runtime_env={'py_modules': [...]}, or call ray.shutdown() before: then "
+            "one is started that can"
+        ) from None
+    _with_code.add(_session())
+
+
+def _has_code() -> bool:
+    """Task: pickled by reference, it runs only where this module can be imported."""
+    return True

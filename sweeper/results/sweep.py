@@ -1,0 +1,201 @@
+"""A sweep as Python programs see it: its tables, and the questions that are asked most."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+
+from sweeper.columns import config_column
+from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.results.frames import SweepTables
+from sweeper.results.report import Standing, count, figures_of
+from sweeper.results.stored_space import WITHOUT_SPACE, StoredSpace, stored_space
+from sweeper.results.summary import summarise
+from sweeper.results.table_cache import gather
+from sweeper.results.tables import read
+from sweeper.space.options.objectives import Objective, refuse_test_and_text
+from trials.errors import UserError, shown, unknown_name
+from trials.storage.place import Place, place
+from trials.storage.sweep_path import sweep_path
+
+_FIRST = ("cell", "trial")
+_FIGURES = ("val_accuracy", "test_accuracy", "density", "warnings")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sweep(SweepTables):
+    """A sweep as it was when it was loaded: tables as pandas DataFrames, and what follows from them.
+
+    docs/tables.md documents the columns of ``trials``, ``epochs``, ``layers``, ``allocations`` and ``lineage``. The
+    methods use the space as the folder has it: its objectives, constraints and confirmations.
+    """
+
+    @classmethod
+    def begun(cls, path: Place) -> Sweep:
+        """Return a sweep's tables, also before it has begun: then they have their columns, and no rows."""
+        return cls._of(gather(SweepFolder(path)).sweep(path))
+
+    @classmethod
+    def _of(cls, tables: SweepTables) -> Sweep:
+        return cls(**{field.name: getattr(tables, field.name) for field in fields(tables)})
+
+    def best(self, objective: str | None = None, direction: str | None = None) -> pd.DataFrame:
+        """Return the best trial of each cell: rows of ``trials`` in the grid's order.
+
+        Only complete trials that keep the space's constraints count. A cell without one has no row; :meth:`summary`
+        says how far it is. Cells are not compared with each other: accuracy at 1 % density says nothing of 50 %. Where
+        the space confirms best trials with other seeds, the figures of a cell are in :meth:`summary`.
+
+        Args:
+            objective: column of ``trials`` that ranks; by default the space's first objective.
+            direction: ``maximize`` or ``minimize``; by default the space's for its own objective, else ``maximize``.
+
+        Returns:
+            The columns of ``trials``: cell, trial, grid, search, objective and accuracies first.
+
+        Raises:
+            UserError: there is no such column, it holds no numbers, or it is of the test set, which chooses nothing.
+        """
+        space = self._space()
+        by = self._ranked_by(space, objective, direction)
+        rows = {row["trial"]: None for cell in figures_of(self, space, by) if (row := cell.best) is not None}
+        found = self.trials.set_index("trial", drop=False).reindex(list(rows)).reset_index(drop=True)
+        grid = [column for path in space.paths if (column := config_column(path)) in found]
+        search = [column for path in space.search if (column := config_column(path)) in found]
+        first = dict.fromkeys([*_FIRST, *grid, *search, by.column, *_FIGURES])
+        ordered: pd.DataFrame = found[[*first, *(column for column in found.columns if column not in first)]]
+        return ordered
+
+    def summary(self) -> pd.DataFrame:
+        """Return what the report prints: a row per group of cells that differ only in their seed.
+
+        Means and standard deviations (ddof 1) over seeds are in ``<column>_mean`` and ``<column>_std``, their number in
+        ``n``; :func:`sweeper.results.summary.summarise` documents the other columns.
+        """
+        space = self._space()
+        first, *others = space.objectives
+        return summarise(
+            self, objective=first.column, direction=first.direction, grid=space.paths, search=space.search,
+            constraints=space.constraints, beside=[other.column for other in others], confirm=space.confirm,
+        )  # fmt: skip
+
+    def curves(
+        self, column: str = "val_accuracy", trials: Iterable[str] | None = None, stage: str | None = None
+    ) -> pd.DataFrame:
+        """Return one column of ``epochs`` for each trial, to plot: ``sweep.curves().plot()``.
+
+        Args:
+            column: a column of ``epochs`` that holds numbers.
+            trials: ids, as in ``sweep.best()["trial"]``; by default all trials.
+            stage: only the rows of this stage, such as ``finetune``; by default all, the dense start's included.
+
+        Returns:
+            A column per trial; the index ``row`` counts the trial's rows from 0. NaN beyond a trial's last row.
+
+        Raises:
+            UserError: there is no such column, stage or trial, or the column holds no numbers.
+        """
+        rows = self.epochs
+        numbers = [name for name in rows.columns if pd.api.types.is_numeric_dtype(rows[name])]
+        if column not in numbers:
+            raise UserError(unknown_name("column", column, numbers))
+        if stage is not None:
+            stages = sorted(set(rows["stage"].dropna()))
+            if stage not in stages:
+                raise UserError(unknown_name("stage", stage, stages))
+            rows = rows[rows["stage"] == stage]
+        names = list(self.trials["trial"]) if trials is None else [str(trial) for trial in trials]
+        for name in names:
+            if name not in set(self.trials["trial"]):
+                raise UserError(unknown_name("trial", name, self.trials["trial"]))
+        own = {trial: found.reset_index(drop=True) for trial, found in rows.groupby("trial")[column]}
+        empty = pd.Series(dtype="float64")
+        frame = pd.DataFrame({name: own.get(name, empty).astype("float64") for name in names})
+        named: pd.DataFrame = frame.rename_axis(index="row", columns="trial")
+        return named
+
+    @property
+    def failed(self) -> pd.DataFrame:
+        """The trials whose last attempt has failed, with ``error_type`` and ``error_message``; empty if none has."""
+        columns = ["trial", "cell", "failures", "error_type", "error_message"]
+        found: pd.DataFrame = self.trials[self.trials["status"] == "failed"][columns].reset_index(drop=True)
+        return found
+
+    def standing(self) -> Standing:
+        """Return how many trials are done, running, failed and left; as text, the line that ``--list`` prints."""
+        return count(self, self._space())
+
+    def _space(self) -> StoredSpace:
+        return stored_space(self) or WITHOUT_SPACE
+
+    def _ranked_by(self, space: StoredSpace, column: str | None, direction: str | None) -> Objective:
+        first = space.objectives[0]
+        column = first.column if column is None else column
+        own = {objective.column: objective.direction for objective in space.objectives}
+        refuse_test_and_text(column, "objective")
+        numbers = [
+            name
+            for name in self.trials.columns
+            if pd.api.types.is_numeric_dtype(self.trials[name]) and not name.startswith("test_")
+        ]
+        if column not in numbers:
+            raise UserError(unknown_name("objective", column, numbers))
+        direction = own.get(column, "maximize") if direction is None else direction
+        if direction not in ("maximize", "minimize"):
+            raise UserError(f"direction is {shown(direction)}, but must be 'maximize' or 'minimize'")
+        return Objective(column=column, direction="maximize" if direction == "maximize" else "minimize")
+
+    def __repr__(self) -> str:
+        counts = self.trials["status"].value_counts()
+        said = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
+        return f"<Sweep {self.path}: {said or 'no trials'}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the line of ``--list``, the summary, and what has failed or could not be read."""
+        try:
+            head, table = str(self.standing()), self.summary().dropna(axis="columns", how="all")
+        except UserError as error:
+            return f"<p>{escape(repr(self))}<br>{escape(str(error))}</p>"
+        parts = [f"<p>{escape(head)}</p>", table.to_html(index=False) if len(table) else ""]
+        if len(self.failed):
+            parts.append(f"<p>failed:</p>{self.failed.head(20).to_html(index=False)}")
+        return "".join([*parts, *(f"<p>left out: {escape(line)}</p>" for line in self.damaged)])
+
+
+def load(path: str | Place, storage: str | Path | None = None) -> Sweep:
+    """Return a sweep, which may be running: its folder ``storage/name``, or its name in a storage. Writes nothing.
+
+    Damaged files are left out, with a warning that lists them.
+
+    Args:
+        path: a path, ``s3://bucket/prefix/name``, or a name.
+        storage: where a name is looked for; by default ``$SWEEP_STORAGE``, else ``results``.
+
+    Raises:
+        UserError: there is no such sweep.
+    """
+    sweep = read_sweep(_found(path, storage))
+    if sweep.damaged:
+        warnings.warn("left out of the tables: " + "; ".join(sweep.damaged), stacklevel=2)
+    return sweep
+
+
+def read_sweep(path: str | Place) -> Sweep:
+    """Like :func:`load` of a folder, but without the warning: the caller checks ``damaged``."""
+    return Sweep._of(read(path))
+
+
+def _found(path: str | Place, storage: str | Path | None) -> Place:
+    if storage is None and not (isinstance(path, str) and re.fullmatch(r"[^/\\:~]+", path)):
+        return place(path)
+    if storage is None and ((there := place(path)) / "trials").is_dir():
+        return there
+    where = os.environ.get("SWEEP_STORAGE", "results") if storage is None else str(storage)
+    return sweep_path(where, str(path), "name")

@@ -1,0 +1,89 @@
+"""``sweeper.run`` on Ray: it starts once and stays, one that the process has is used; a signal commits, then raises."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sweeper
+from sweeper.execution.on_ray import kept
+from tests.sweeper.on_ray import ROOT
+from tests.trials.processes import PATIENCE_S, wait_for
+from trials.errors import UserError
+from trials.storage.trial_folder import TrialFolder
+
+SPACE = {
+    "trial": {"method": "dense", "dataset": "digits", "model": "tiny", "checkpoint_every_s": 0.2},
+    "grid": {"seed": [0, 1]},
+    "search": {},
+}
+
+INTERRUPTED = f"""
+import asyncio, json, threading, time, signal
+import sweeper
+space = {SPACE!r}
+before = signal.getsignal(signal.SIGINT)
+said = {{}}
+try:
+    sweeper.run(space, name="long", set={{"trial.train.epochs": 4000}})
+except KeyboardInterrupt as stopped:
+    said["stopped"] = str(stopped)
+import ray
+said["handlers"] = signal.getsignal(signal.SIGINT) is before
+said["status"] = sweeper.load("long").trials["status"].tolist()
+said["session"] = ray.get_runtime_context().get_session_name()
+again = {{"trial.train.epochs": 2}}
+
+async def cell():  # as a notebook's cell, in another thread
+    said["sweep"] = repr(sweeper.run(space, name="short", set=again, quiet=True))
+
+thread = threading.Thread(target=lambda: asyncio.run(cell()))
+thread.start()
+thread.join()
+said["same"] = said.pop("session") == ray.get_runtime_context().get_session_name()
+print(json.dumps(said))
+"""
+
+
+def test_a_signal_commits_and_raises_and_ray_stays(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
+    command = [sys.executable, "-c", INTERRUPTED]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    trials = tmp_path / "results" / "stages"
+
+    def commits() -> int:
+        states = [TrialFolder(folder).state() for folder in trials.iterdir()] if trials.is_dir() else []
+        return sum(len(state.commits) for state in states if state is not None)
+
+    wait_for(lambda: commits() > 0 or process.poll() is not None, "a commit", 3 * PATIENCE_S)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=3 * PATIENCE_S)
+    assert process.returncode == 0, err.decode()
+    said = json.loads(out.decode().splitlines()[-1])
+    assert said["stopped"] == "long was stopped; everything is committed, and the same call resumes"
+    assert said["handlers"]
+    assert "complete" not in said["status"]
+    assert "failed" not in said["status"]
+    assert said["sweep"].endswith("short: 2 complete>")
+    assert said["same"]
+    assert b"a second signal exits at once" in out
+
+
+def test_the_ray_of_the_process_is_used_and_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    session = ray.get_runtime_context().get_session_name()
+    found = sweeper.run(SPACE, name="small", set={"trial.train.epochs": 1}, quiet=True)
+    assert found.trials["status"].tolist() == ["complete", "complete"]
+    assert ray.get_runtime_context().get_session_name() == session
+    assert kept.joined()
+    assert not kept.disconnect()
+    assert ray.is_initialized()
+    with pytest.raises(UserError, match=r"address is '127\.0\.0\.1:1', but this process has joined the Ray at"):
+        sweeper.run(SPACE, name="other", set={"trial.train.epochs": 1}, address="127.0.0.1:1", quiet=True)

@@ -1,0 +1,332 @@
+"""A single trial, run in this process without Ray, and what a trial has left in its folder.
+
+``python -m trials CONFIG.yaml`` and :func:`trials.run` are the same run, by this module.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trials.called import sweep_command
+from trials.config.stored_content import ABSENT, differing_fields
+from trials.config.trial_config import TrialConfig
+from trials.data import require_data
+from trials.dotted_paths import override, settings_of
+from trials.errors import DamagedFile, TrialFailed, UserError, shown
+from trials.methods.parsing import parse, parse_stored
+from trials.methods.preconditions import require_runnable
+from trials.networks.named_files import resolved
+from trials.networks.stored import checkpoint, network, whole_masks
+from trials.plugins.importing import admit_listed
+from trials.running.shared_trials import refuse_other_content, shared_by
+from trials.running.trial import TrialHost
+from trials.running.trial import run as run_trial
+from trials.storage import files
+from trials.storage.data_used import DataUsed, data_used_in, refuse_other_data
+from trials.storage.place import Place, place
+from trials.storage.rows import TABLES, Row, Rows
+from trials.storage.sweep_path import STAGES, sweep_path
+from trials.storage.trial_folder import State, TrialFolder
+from trials.training.device import require_known, resolve_device
+from trials.yaml_text import as_yaml, read_yaml
+
+_SHOWN = ("val_accuracy", "test_accuracy", "density", "cost", "epochs", "warnings")
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """What a trial had committed when it was run or loaded.
+
+    Attributes:
+        folder: where it lies, ``STORAGE/NAME/trials/ID``.
+        config: its config, with every default.
+        state: its ``state.json``.
+        rows: by table (``epochs``, ``layers``, ``allocations``), its rows as dictionaries, in the order in which the
+            trial wrote them; docs/tables.md documents the columns.
+    """
+
+    folder: Place
+    config: TrialConfig
+    state: State
+    rows: Rows
+
+    @property
+    def id(self) -> str:
+        """The trial's name: its method and a hash of its config."""
+        return self.folder.name
+
+    @property
+    def status(self) -> str:
+        """``complete``, ``pruned``, ``failed``, ``preempted`` or ``running``; ``scheduled`` before its first commit."""
+        return self.state.status if self.state.attempt else "scheduled"
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """Accuracies in 0..1, density, FLOPs and more (``trials`` in docs/tables.md); empty until the trial ends."""
+        return dict(self.state.result)
+
+    @property
+    def error(self) -> dict[str, str] | None:
+        """``type``, ``message`` and ``traceback`` of the last attempt if it has failed, else None."""
+        return None if self.state.error is None else dict(self.state.error)
+
+    def network(self) -> nn.Module:
+        """Return the network of the last commit, on the CPU, in evaluation mode.
+
+        Its parameters are the effective weights: pruned ones are zero. It has the dense model's shapes unless the
+        method cuts the network itself, as GReg does. ``python -m trials export`` writes other forms.
+
+        Raises:
+            UserError: the trial has committed no network.
+        """
+        return network(self.folder)[1].model.eval()
+
+    def masks(self) -> dict[str, Tensor]:
+        """Return which weights are kept: bool, by parameter name, in the shapes of the dense model.
+
+        Raises:
+            UserError: the trial has committed no network.
+        """
+        return {name: mask.bool() for name, mask in whole_masks(self.folder, checkpoint(self.folder)).items()}
+
+    def __repr__(self) -> str:
+        return f"<Trial {self.id}: {self.status}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the trial and its main figures."""
+        cells = {"trial": self.id, "status": self.status, **{key: self.result.get(key) for key in _SHOWN}}
+        if self.error:
+            cells["error"] = f"{self.error['type']}: {self.error['message']}"
+        texts = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in cells.items()}
+        lines = "".join(
+            f"<tr><th>{key}</th><td>{escape(texts[key])}</td></tr>" for key, value in cells.items() if value is not None
+        )
+        return f"<table>{lines}</table>"
+
+
+def load(folder: str | Place, *, plugins: Iterable[str] = ()) -> Trial:
+    """Return what a trial has committed in its folder, ``STORAGE/SWEEP/trials/ID``; it may still be running.
+
+    ``plugins``: your own code that its config names, which is imported only if it is listed here or was before.
+
+    Raises:
+        UserError: the folder holds no trial, or its files are damaged.
+    """
+    admit_listed({}, Path.cwd(), list(plugins))
+    where = place(folder)
+    must = f"{str(folder)!r} must be the folder of a trial, as results/single/trials/bip-0123456789abcdef"
+    try:
+        content = json.loads((where / "config.json").read_bytes())
+        config = parse_stored(content["config"])
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{must}, but has no config.json") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{must}, but its config.json cannot be read ({error})") from None
+    trial = TrialFolder(where)
+    while True:
+        try:
+            state = trial.state()
+            rows: Rows = {table: [] for table in TABLES}
+            if state is not None and state.commits:
+                rows |= trial.rows(state.commits[-1])
+            return Trial(where, config, State() if state is None else state, rows)
+        except DamagedFile as damage:
+            if trial.state() == state:
+                raise UserError(f"{damage}: run the trial again, it repairs what can be repaired") from None
+            # the trial has committed meanwhile, and removed what was its last commit
+
+
+def run(
+    config: Mapping[str, Any] | TrialConfig | str | Path,
+    folder: str | Place = "results/single",
+    *,
+    set: Mapping[str, Any] | Iterable[str] = (),
+    plugins: Iterable[str] = (),
+    threads: int | None = None,
+    report: Callable[[Row], None] | None = None,
+) -> Trial:
+    """Run one trial in this process, without Ray, and return it once it is complete: the run of ``python -m trials``.
+
+    A complete trial is not run again; one that was stopped, was killed or has failed goes on from its last commit.
+    >>> import trials
+    >>> recipe = {"method": "one_shot", "density": 0.2, "dataset": "digits", "model": "tiny"}
+    >>> trial = trials.run({**recipe, "pretrain": {"epochs": 2}, "finetune": {"epochs": 1}}, "runs/first")
+    >>> trial.status, round(trial.result["density"], 2), trial.rows["epochs"][-1]["stage"]
+    ('complete', 0.2, 'finetune')
+    >>> trial.network().conv2.weight.shape
+    torch.Size([32, 16, 3, 3])
+
+    Args:
+        config: the fields of one trial as YAML would give them, a YAML file, or a config.
+        folder: STORAGE/NAME, no sweep's: the trial lies in ``folder/trials/ID``, the dense network that it starts from
+            in ``STORAGE/stages``. :func:`sweeper.load` reads it too.
+        set: changes of the config, ``{"prune.lr": 0.01}`` or ``["prune.lr=0.01"]``.
+        plugins: your own code beside what the config lists: folders, .py files and installed modules.
+        threads: number of CPU threads, by default torch's. Equal numbers give results with the same bits.
+        report: called with every new row of the table ``epochs``, before it is committed.
+
+    Raises:
+        UserError: the trial cannot be run; nothing has been written.
+        TrialFailed: it has failed. The failure is committed.
+        Superseded: another process has taken the trial over.
+        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP, in the main thread. The trial commits before, and the same call
+            continues it; a second signal does not wait for the step that runs.
+    """
+    threads = _threads(threads)
+    settings = settings_of(set)
+    where = place(folder)
+    sweep = sweep_path(str(where.parent), where.name, "folder")
+    found = config_of(config, settings, plugins)
+    path = prepare(found, sweep, _warn, "another folder")
+    with stop_requests(impatient=True) as asked:
+        host = TrialHost(sweep.parent / STAGES, report or _nothing, lambda: bool(asked), threads, warn=_warn)
+        state = run_trial(found, path, host)
+    _require_ended(found.id, state)
+    return load(path)
+
+
+def _require_ended(trial_id: str, state: State) -> None:
+    if state.status == "preempted":
+        raise KeyboardInterrupt(f"{trial_id} was stopped; it is committed, and the same call continues it")
+    if state.error:
+        raise TrialFailed(f"{trial_id} failed: {state.error['type']}: {state.error['message']}", state.error)
+
+
+def _threads(given: int | None) -> int:
+    found = torch.get_num_threads() if given is None else given
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise UserError(f"threads is {shown(found)}, but must be a whole number of at least 1")
+    return found
+
+
+def config_of(
+    config: Mapping[str, Any] | TrialConfig | str | Path, settings: Iterable[str] = (), plugins: Iterable[str] = ()
+) -> TrialConfig:
+    """Return the config of a trial from its fields, a YAML file, or another config; the files it names are hashed.
+
+    Its plug-ins are admitted (:func:`trials.plugins.importing.admit_listed`), as are ``plugins`` beside them.
+
+    Raises:
+        UserError: it is no valid config; the message names the field.
+    """
+    folder = Path.cwd()
+    if isinstance(config, TrialConfig):
+        content: Any = config.model_dump(mode="json")
+    elif isinstance(config, (str, Path)):
+        path = Path(config).expanduser()
+        content, folder = read_yaml(path), path.parent
+    else:
+        content = as_yaml(config)
+    content = override(content, settings)
+    return resolved(parse(admit_listed(content, folder, list(plugins)) if isinstance(content, dict) else content))
+
+
+def prepare(config: TrialConfig, sweep: Place, note: Callable[[str], None], other: str = "another --name") -> Place:
+    """Check that a trial can run here, write its ``config.json`` and return its folder.
+
+    Args:
+        sweep: the folder ``STORAGE/NAME`` to put it in.
+        note: called with what a user should know of the data.
+        other: what a message asks for if this folder cannot be used.
+
+    Raises:
+        UserError: the trial cannot run, its data are absent or others than those that the trials in ``sweep`` have
+            used, a shared trial that it needs has another content, or the folder is a sweep's or cannot be written.
+    """
+    if (sweep / "sweep.yaml").exists():
+        raise UserError(f"{sweep} is the folder of a sweep, which {sweep_command()} runs: give {other}")
+    _check_before(config, sweep, note, other)
+    folder = sweep / "trials" / config.id
+    try:
+        files.require_writable(folder)
+    except OSError as error:
+        there = str(sweep.parent)
+        raise UserError(f"storage is {there!r}, but must be writable ({error}): give another --storage") from None
+    _write_config(folder, config, other)
+    return folder
+
+
+def _check_before(config: TrialConfig, sweep: Place, note: Callable[[str], None], other: str) -> None:
+    resolve_device(config.device)
+    require_known(config.device)
+    header = require_data(*config.data_key)
+    for line in header.notes:
+        note(line)
+    require_runnable(config, header)
+    now = [DataUsed.of(config.model_dump(mode="json"), str(header.fingerprint))]
+    way_out = f"set data_dir to the data that it used, or give {other}"
+    refuse_other_data(sweep.name, data_used_in(sweep / "trials"), now, way_out)
+    refuse_other_content(sweep.parent / STAGES, shared_by(config).values(), str(header.fingerprint))
+
+
+def _write_config(folder: Place, config: TrialConfig, other: str) -> None:
+    """Write the trial's ``config.json``.
+
+    Raises:
+        UserError: there is one of this name that a sweep asked for, or with another content, since a default has
+            changed.
+    """
+    try:
+        content = json.loads((folder / "config.json").read_bytes())
+        differing, samples = differing_fields(content["config"], config), content.get("samples")
+        found = next((field for field in differing if field[0] not in config.file_hashes), None)  # its hash is named
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        found, samples = None, None
+    if samples:
+        raise UserError(f"{folder} holds a trial that a sweep asked for, which {sweep_command()} runs: give {other}")
+    if found is not None:
+        path, before, now = found
+        raise UserError(
+            f"{path} is {shown(now)}, but {config.id} was made with {'none' if before is ABSENT else shown(before)}: "
+            f"the default has changed, or {folder / 'config.json'} was changed by hand: give {other}"
+        )
+    content = {"schema": 1, "id": config.id, "config": config.model_dump(mode="json"), "samples": []}
+    files.write(folder / "config.json", json.dumps({**content, "revisions": config.revisions}, indent=1).encode())
+
+
+@contextmanager
+def stop_requests(*, impatient: bool = False) -> Iterator[list[int]]:
+    """Collect SIGINT, SIGTERM and SIGHUP in the yielded list instead of ending, so that the trial commits first.
+
+    Signals reach the main thread only: in another one, nothing is collected.
+
+    Args:
+        impatient: raise KeyboardInterrupt on a second signal.
+    """
+    asked: list[int] = []
+
+    def handler(number: int, _: object) -> None:
+        asked.append(number)
+        if impatient and len(asked) > 1:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield asked
+    finally:
+        for number, old in before.items():
+            if old is not None:  # not installed from Python
+                signal.signal(number, old)
+
+
+def _nothing(row: Row) -> None:
+    """Report nothing."""
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=2)
