@@ -191,7 +191,7 @@ def run(
     found = config_of(config, settings, plugins)
     path = prepare(found, sweep, _warn, "another folder")
     with stop_requests(impatient=True) as asked:
-        host = TrialHost(sweep.parent / STAGES, report or _nothing, lambda: bool(asked), threads, warn=_warn)
+        host = TrialHost(sweep.parent / STAGES, report or (lambda _: None), lambda: bool(asked), threads, warn=_warn)
         state = run_trial(found, path, host)
     _require_ended(found.id, state)
     return load(path)
@@ -322,10 +322,6 @@ def stop_requests(*, impatient: bool = False) -> Iterator[list[int]]:
         for number, old in before.items():
             if old is not None:  # not installed from Python
                 signal.signal(number, old)
-
-
-def _nothing(row: Row) -> None:
-    """Report nothing."""
 
 
 def _warn(text: str) -> None:
