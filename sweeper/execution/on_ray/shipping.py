@@ -21,7 +21,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Where Ray's jobs API says with which runtime environment a job was submitted."""
 
 NOT_SHIPPED = ["**/__pycache__"]
 """Left out of the packages that are sent. The syntax is .gitignore's."""
@@ -69,7 +70,7 @@ def shipment(variables: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     Args:
         variables: environment variables of the workers.
     """
-    job = json.loads(os.environ.get(RAY_JOB_CONFIG_JSON_ENV_VAR, "{}")).get("runtime_env") or {}
+    job = json.loads(os.environ.get(JOB_CONFIG, "{}")).get("runtime_env") or {}
     with tempfile.TemporaryDirectory(prefix="sweeper-") as empty:
         yield {
             "working_dir": job.get("working_dir", empty),
