@@ -59,7 +59,7 @@ def test_every_option_of_the_command_is_one_of_python_with_the_same_default() ->
     assert options.keys() - others == RunOptions.names()
     plain = RunOptions(space="x")
     for name in RunOptions.names() - {"space"}:
-        assert getattr(plain, name) == (options[name] if name != "set" else tuple(options[name])), name
+        assert getattr(plain, name) == (tuple(options[name]) if name in ("set", "plugins") else options[name]), name
     assert inspect.signature(sweeper.run).parameters.keys() == RunOptions.names() | {"quiet"}
 
 

@@ -22,7 +22,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Where Ray's jobs API says with which runtime environment a job was submitted."""
 
 from trials.plugins.source import PlugIn
 
@@ -88,7 +89,7 @@ def shipment(variables: Mapping[str, str], plug_ins: Sequence[PlugIn] = ()) -> I
         variables: environment variables of the workers.
         plug_ins: users' code. What is listed by path is sent too; modules by name must be installed on every machine.
     """
-    job = json.loads(os.environ.get(RAY_JOB_CONFIG_JSON_ENV_VAR, "{}")).get("runtime_env") or {}
+    job = json.loads(os.environ.get(JOB_CONFIG, "{}")).get("runtime_env") or {}
     prefix = "sweeper-"
     with tempfile.TemporaryDirectory(prefix=prefix) as empty, tempfile.TemporaryDirectory(prefix=prefix) as copies:
         yield {

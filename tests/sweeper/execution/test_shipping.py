@@ -57,16 +57,16 @@ def test_other_code_in_the_working_folder_is_seen(tmp_path: Path, monkeypatch: p
 
 
 def test_what_a_job_brought_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(shipping.RAY_JOB_CONFIG_JSON_ENV_VAR, raising=False)
+    monkeypatch.delenv(shipping.JOB_CONFIG, raising=False)
     with shipping.shipment({"A": "b"}) as alone:
         assert list(Path(alone["working_dir"]).iterdir()) == []
         assert alone["py_modules"] == shipping.packages()
         assert alone["env_vars"] == {"A": "b"}
     given = {"working_dir": "gcs://job.zip", "py_modules": ["gcs://mine.zip"], "pip": ["x"]}
-    monkeypatch.setenv(shipping.RAY_JOB_CONFIG_JSON_ENV_VAR, json.dumps({"runtime_env": given}))
+    monkeypatch.setenv(shipping.JOB_CONFIG, json.dumps({"runtime_env": given}))
     with shipping.shipment({}) as found:
         assert found["working_dir"] == "gcs://job.zip"
         assert found["py_modules"] == [*shipping.packages(), "gcs://mine.zip"]
-    monkeypatch.setenv(shipping.RAY_JOB_CONFIG_JSON_ENV_VAR, json.dumps({"runtime_env": None, "metadata": {}}))
+    monkeypatch.setenv(shipping.JOB_CONFIG, json.dumps({"runtime_env": None, "metadata": {}}))
     with shipping.shipment({}) as found:
         assert found["py_modules"] == shipping.packages()
