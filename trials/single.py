@@ -173,7 +173,7 @@ def run(
         folder: STORAGE/NAME, no sweep's: the trial lies in ``folder/trials/ID``, the dense network that it starts from
             in ``STORAGE/stages``. :func:`sweeper.load` reads it too.
         set: changes of the config, ``{"prune.lr": 0.01}`` or ``["prune.lr=0.01"]``.
-        plugins: your own code beside what the config lists: folders, .py files and installed modules.
+        plugins: your own code beside what the config lists.
         threads: number of CPU threads, by default torch's. Equal numbers give results with the same bits.
         report: called with every new row of the table ``epochs``, before it is committed.
 
@@ -184,11 +184,9 @@ def run(
         KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP, in the main thread. The trial commits before, and the same call
             continues it; a second signal does not wait for the step that runs.
     """
-    threads = _threads(threads)
-    settings = settings_of(set)
-    where = place(folder)
+    where, threads = place(folder), _threads(threads)
     sweep = sweep_path(str(where.parent), where.name, "folder")
-    found = config_of(config, settings, plugins)
+    found = config_of(config, settings_of(set), plugins)
     path = prepare(found, sweep, _warn, "another folder")
     with stop_requests(impatient=True) as asked:
         host = TrialHost(sweep.parent / STAGES, report or (lambda _: None), lambda: bool(asked), threads, warn=_warn)

@@ -46,6 +46,16 @@ def require_room(space: Space, display: LiveView | None) -> None:
     display.note(f"{text}: waiting for more machines")
 
 
+def require_machines(where: Place, plugins: Sequence[str]) -> None:
+    """Check that every machine shares the storage and has the plug-ins.
+
+    Raises:
+        UserError: a machine does not; the message names it.
+    """
+    require_shared(where)
+    require_plugins(plugins)
+
+
 def require_shared(where: Place) -> None:
     """Check that every machine can write to the storage and read there what the driver and another machine wrote.
 

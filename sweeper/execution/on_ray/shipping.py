@@ -22,10 +22,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from trials.plugins.source import PlugIn
+
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Where Ray's jobs API says with which runtime environment a job was submitted."""
-
-from trials.plugins.source import PlugIn
 
 NOT_SHIPPED = ["**/__pycache__"]
 """Left out of the packages that are sent. The syntax is .gitignore's."""

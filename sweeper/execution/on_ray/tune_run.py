@@ -21,7 +21,7 @@ from sweeper.execution.live_view import LiveView
 from sweeper.execution.on_ray.cluster import leave_without_teardown
 from sweeper.execution.on_ray.kept import connected, disconnect
 from sweeper.execution.on_ray.placement import Gate, WhenStuck
-from sweeper.execution.on_ray.requirements import require_plugins, require_room, require_shared
+from sweeper.execution.on_ray.requirements import require_machines, require_room
 from sweeper.execution.on_ray.tune_searcher import PlanSearcher
 from sweeper.execution.on_ray.watchdog import Watchdog
 from sweeper.execution.on_ray.worker import TrialWorker
@@ -48,7 +48,7 @@ def run_plan(
             Ray that was started here ends with its trials; in another one they see the stop file, and commit.
 
     Raises:
-        UserError: there is no cluster, no room for a trial, or a machine does not share the storage.
+        UserError: there is no cluster, no room for a trial, or a machine does not share storage or plug-ins.
     """
     space, folder = plan.space, plan.folder
     stop = StopFile(folder.stop)
@@ -73,8 +73,7 @@ def run_plan(
             if plan.stopping:
                 return signals.first is not None
             require_room(space, None if alone else display)
-            require_shared(folder.path)
-            require_plugins(space.plugins)
+            require_machines(folder.path, space.plugins)
             _run_out(PlanSearcher(plan, display, lease), scratch)
             return signals.first is not None
     except KeyboardInterrupt:
