@@ -1,4 +1,4 @@
-"""Examples in docstrings and in docs/python.md run as they stand; sweeps in them run in this process instead of on Ray."""
+"""Examples in docstrings and in docs/python.md run as they stand; sweeps run in this process instead of on Ray."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def texts(cell: Any) -> str:
 @pytest.mark.slow
 def test_it_runs_and_the_sweep_is_one_display(executed: list[Any]) -> None:
     by_start = {cell.source.splitlines()[0]: cell for cell in executed}
-    assert "did you mean 'model'" in texts(by_start["try:"])
+    assert "did you mean 'model'" in texts(by_start["from trials.errors import UserError"])
     run = by_start['sweep = sweeper.run(space, name="tour")']
     kinds = [output.output_type for output in run.outputs]
     assert kinds.count("display_data") == 1
