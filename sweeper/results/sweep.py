@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -24,6 +25,9 @@ from sweeper.space.options.objectives import Objective, refuse_test_and_text
 from trials.errors import UserError, shown, unknown_name
 from trials.storage.place import Place, place
 from trials.storage.sweep_path import sweep_path
+
+if TYPE_CHECKING:
+    from trials.single import Trial
 
 _FIRST = ("cell", "trial")
 _FIGURES = ("val_accuracy", "test_accuracy", "density", "warnings")
@@ -127,6 +131,18 @@ class Sweep(SweepTables):
         columns = ["trial", "cell", "failures", "error_type", "error_message"]
         found: pd.DataFrame = self.trials[self.trials["status"] == "failed"][columns].reset_index(drop=True)
         return found
+
+    def trial(self, trial: str) -> Trial:
+        """Return one trial by its id, with its config, its rows and its network (:class:`trials.Trial`).
+
+        Raises:
+            UserError: the sweep has no such trial, or its files are damaged.
+        """
+        from trials.single import load as load_trial  # imports torch, which tables do not need
+
+        if trial not in set(self.trials["trial"]):
+            raise UserError(unknown_name("trial", trial, self.trials["trial"]))
+        return load_trial(SweepFolder(self.path).trial_folder(trial))
 
     def standing(self) -> Standing:
         """Return how many trials are done, running, failed and left; as text, the line that ``--list`` prints."""

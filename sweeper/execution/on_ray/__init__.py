@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 QUIET = {
@@ -19,3 +20,4 @@ QUIET = {
 }
 for _name, _value in QUIET.items():  # read by Ray when it is imported
     os.environ.setdefault(_name, _value)
+logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)  # in a notebook, it misses ipywidgets at its import

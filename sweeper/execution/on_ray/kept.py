@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,9 @@ class _Kept:
 
 
 _kept: _Kept | None = None
+_deciding = threading.RLock()
+"""Held while the process's Ray is chosen: several threads may run sweeps."""
+
 _with_code: set[str] = set()
 
 
@@ -53,18 +57,19 @@ def connected(address: str | None, storage: Place | None = None, plugins: Sequen
     """
     global _kept
     asked = (address or os.environ.get("RAY_ADDRESS"), {} if storage is None else environment(storage))
-    if ray.is_initialized():
-        kept = _current()
-        if kept is None:
-            _require_usable(address)
-            return False
-        # workers of a Ray that was started here use the code where it lies; those of others have been sent copies
-        if kept.asked == asked and (kept.alone or kept.plugins == sent(plugins)):
-            return kept.alone
-        disconnect()
-    alone = connect(address, storage, plugins)
-    _kept = _Kept(asked, sent(plugins), alone, _session())
-    return alone
+    with _deciding:
+        if ray.is_initialized():
+            kept = _current()
+            if kept is None:
+                _require_usable(address)
+                return False
+            # workers of a Ray that was started here use the code where it lies; those of others have been sent copies
+            if kept.asked == asked and (kept.alone or kept.plugins == sent(plugins)):
+                return kept.alone
+            disconnect()
+        alone = connect(address, storage, plugins)
+        _kept = _Kept(asked, sent(plugins), alone, _session())
+        return alone
 
 
 def disconnect() -> bool:
@@ -104,7 +109,7 @@ def _require_usable(address: str | None) -> None:
     try:
         ray.get(ray.remote(num_cpus=0, max_retries=0)(_has_code).remote(), timeout=CODE_S)
     except ray.exceptions.RayError as error:
-        reason = " ".join(str(error).split())[-200:]
+        reason = str(error).strip().rpartition("\n")[2] or type(error).__name__
         raise UserError(
             f"the workers of the Ray at {here}, which this process has joined, cannot import sweeper ({reason}): "
             "install it there, start Ray with runtime_env={'py_modules': [...]}, or call ray.shutdown() before: then "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ray import tune
 
@@ -86,10 +88,25 @@ def run_plan(
 
 
 def _run_out(searcher: PlanSearcher, scratch: Path) -> None:
-    _tuner(searcher, scratch).fit()
-    while searcher.again:
-        searcher.again = False
-        _tuner(searcher, Path(tempfile.mkdtemp(dir=scratch))).fit()
+    with _quiet_tune():
+        _tuner(searcher, scratch).fit()
+        while searcher.again:
+            searcher.again = False
+            _tuner(searcher, Path(tempfile.mkdtemp(dir=scratch))).fit()
+
+
+@contextmanager
+def _quiet_tune() -> Iterator[None]:
+    """Silence what Tune logs of trials, which the display has shown; a Ray of the process's own logs as it likes."""
+    levels = {"ray.tune": logging.ERROR, "ray.tune.tune": logging.CRITICAL}
+    before = {name: logging.getLogger(name).level for name in levels}
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    try:
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _tuner(searcher: PlanSearcher, scratch: Path) -> tune.Tuner:
@@ -101,11 +118,22 @@ def _tuner(searcher: PlanSearcher, scratch: Path) -> tune.Tuner:
             name=searcher.folder.path.name,
             storage_path=str(scratch),
             verbose=0,
+            progress_reporter=_Silent(),
             failure_config=tune.FailureConfig(max_failures=0),  # the plan decides what is tried again
             callbacks=[Watchdog(searcher)],
             stop=WhenStuck(searcher),
         ),
     )
+
+
+class _Silent(tune.ProgressReporter):  # type: ignore[misc]  # Ray is not typed
+    """Reports nothing. Tune's own reporter clears a notebook cell's output, the sweep's panel included."""
+
+    def should_report(self, trials: list[Any], done: bool = False) -> bool:
+        return False
+
+    def report(self, trials: list[Any], done: bool, *sys_info: str) -> None:
+        """Do nothing."""
 
 
 def _scratch() -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import sweeper
-from sweeper.execution.on_ray import kept
+from sweeper.execution.on_ray import kept, tune_run
 from tests.sweeper.on_ray import ROOT
 from tests.trials.processes import PATIENCE_S, wait_for
 from trials.errors import UserError
@@ -76,6 +76,7 @@ def test_a_signal_commits_and_raises_and_ray_stays(tmp_path: Path) -> None:
     assert b"a second signal exits at once" in out
 
 
+@pytest.mark.usefixtures("no_stray_handlers")
 def test_the_ray_of_the_process_is_used_and_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray: Any) -> None:
     monkeypatch.chdir(tmp_path)
     session = ray.get_runtime_context().get_session_name()
@@ -87,3 +88,30 @@ def test_the_ray_of_the_process_is_used_and_left(tmp_path: Path, monkeypatch: py
     assert ray.is_initialized()
     with pytest.raises(UserError, match=r"address is '127\.0\.0\.1:1', but this process has joined the Ray at"):
         sweeper.run(SPACE, name="other", set={"trial.train.epochs": 1}, address="127.0.0.1:1", quiet=True)
+
+
+def test_a_second_signal_leaves_the_stop_file_to_the_workers_of_a_ray_that_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray: Any
+) -> None:
+    """They see it, commit and end; the next driver removes it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tune_run, "ECHO_S", 0.0)
+    stop = tmp_path / "results" / "small" / "stop"
+
+    def signals_come(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        wait_for(stop.exists, "the stop file")
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("went on")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tune_run, "_run_out", signals_come)
+        with pytest.raises(KeyboardInterrupt):
+            sweeper.run(SPACE, name="small", quiet=True)
+    assert stop.exists()
+    assert ray.is_initialized()
+    with monkeypatch.context() as patch:
+        patch.setattr(tune_run, "_run_out", lambda *_: None)
+        with pytest.warns(UserWarning, match="2 left.*the same call resumes"):
+            sweeper.run(SPACE, name="small", quiet=True)
+    assert not stop.exists()
