@@ -25,8 +25,8 @@ FLOORS = {
         {"sparsity", "networks"},
         {"regrowth"},
         {"methods"},
-        {"running", "analysis"},
-        {"commands"},
+        {"running", "analysis", "extend"},
+        {"commands", "testing"},
         {"__main__"},
     ],
     "sweeper": [
