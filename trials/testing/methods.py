@@ -138,9 +138,6 @@ def _require_stages(kind: type[Method], config: TrialConfig) -> None:
         f"{kind.__name__}.stages must give stages of one name different levels, because name and level seed their "
         f"random numbers: it yields {', '.join(keys[0])}",
     )
-    names = {stage.name for stage in kind(config).stages()}
-    unknown = ", ".join(sorted(set(kind.stoppable) - names))
-    require(not unknown, f"{kind.__name__}.stoppable has {unknown}, but must name stages: {', '.join(sorted(names))}")
 
 
 def _require_check(kind: type[Method], config: TrialConfig) -> None:

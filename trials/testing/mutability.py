@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from trials.config.recipes import OneOf
 from trials.config.trial_config import TrialConfig
@@ -14,8 +17,10 @@ from trials.dotted_paths import get_at
 from trials.errors import UserError
 from trials.methods import Method, segments
 from trials.methods.parsing import parse
-from trials.testing.requiring import require
-from trials.testing.small_runs import Outcome, Storage
+from trials.methods.registry import METHODS
+from trials.testing.requiring import equal_bits, require
+from trials.testing.small_runs import Outcome, Storage, known
+from trials.testing.watched import recorded
 
 SEGMENT = 1
 """Epoch of the first stage after which the value changes."""
@@ -37,36 +42,56 @@ def require_mutable(
     divided = _divided(kind, config)
     storage = Storage(folder / "segments", first)
     storage.attempt(divided, f"the first segment of a trial of {name}")
-    whole = int(segments.first_stage(config).epochs)
-    computed_alone = False
     for path in sorted(kind.mutable):
         old, new = _values_of(kind, config, path, values)
-        same = storage.outcome(segments.child(divided, {path: old}, whole), f"a second segment of {name}")
+        same = _Segment.run(kind, storage, divided, {path: old})
         require(
-            not (differs := same.differs_from(reference)),
+            not (differs := same.outcome.differs_from(reference)),
             f"{name} must go on in the next segment of a population as if there were none if {path} stays, but "
             f"{differs} differs",
         )
-        changed = {value: segments.child(divided, {path: value}, whole) for value in new}
-        found = {
-            value: storage.outcome(child, f"a segment of {name} with {path} {value}")
-            for value, child in changed.items()
-        }
-        used = [value for value, outcome in found.items() if outcome.differs_from(reference)]
+        used = None
+        for value in new:
+            changed = _Segment.run(kind, storage, divided, {path: value})
+            if changed.outcome.differs_from(reference) or not equal_bits(changed.tensors, same.tensors):
+                used = changed
+                break
         require(
-            bool(used),
+            used is not None,
             f"{name} calls {path} mutable, so a stage that is built with another value must use it in the next step, "
             f"but {' and '.join(map(str, new))} in place of {old} changes nothing: load_state_dict must not bring the "
             "old value back",
         )
-        if not computed_alone:
-            computed_alone = True
-            alone = Storage(folder / "alone", first).outcome(changed[used[0]], f"both segments of a trial of {name}")
-            require(
-                not (differs := alone.differs_from(found[used[0]])),
-                f"{name} must compute the same bits whether a segment continues a checkpoint or computes all segments "
-                f"itself, but {differs} differs",
-            )
+    if used is not None:
+        alone = Storage(folder / "alone", first).outcome(used.config, f"both segments of a trial of {name}")
+        require(
+            not (differs := alone.differs_from(used.outcome)),
+            f"{name} must compute the same bits whether a segment continues a checkpoint or computes all segments "
+            f"itself, but {differs} differs",
+        )
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """A second segment that has run.
+
+    Attributes:
+        tensors: what the first stage's state holds beside single numbers, after its last epoch.
+    """
+
+    config: TrialConfig
+    outcome: Outcome
+    tensors: list[Tensor]
+
+    @classmethod
+    def run(cls, kind: type[Method], storage: Storage, parent: TrialConfig, values: Mapping[str, Any]) -> _Segment:
+        whole = int(segments.first_stage(parent).epochs)
+        config, states = segments.child(parent, values, whole), list[Any]()
+        said = ", ".join(f"{path} {value}" for path, value in values.items())
+        with known(METHODS, parent.method, recorded(kind, states)):
+            outcome = storage.outcome(config, f"a segment of {kind.__name__} with {said}")
+        found = [leaf for leaf in tree_leaves(states[-1]) if isinstance(leaf, Tensor) and leaf.numel() > 1]
+        return cls(config, outcome, found)
 
 
 def _divided(kind: type[Method], config: TrialConfig) -> TrialConfig:

@@ -23,6 +23,28 @@ def watched(method: type[Method]) -> type[Method]:
     return type(method.__name__, (method,), {"stages": stages, "__module__": method.__module__})
 
 
+def recorded(method: type[Method], states: list[Any]) -> type[Method]:
+    """Return a method that does the same, and adds the first stage's state after each of its epochs to ``states``."""
+
+    def stages(self: Method) -> Iterator[Stage]:
+        for position, stage in enumerate(method.stages(self)):
+            if position == 0:
+                _record(stage, states)
+            yield stage
+
+    return type(method.__name__, (method,), {"stages": stages, "__module__": method.__module__})
+
+
+def _record(stage: Stage, states: list[Any]) -> None:
+    end_epoch = stage.end_epoch
+
+    def recording(net: Net, epoch: int) -> None:
+        end_epoch(net, epoch)
+        states.append(copied_state(stage.state_dict()))
+
+    setattr(stage, "end_epoch", recording)  # noqa: B010  of this stage alone
+
+
 def watch(stage: Stage) -> Stage:
     """Let a stage check its own calls."""
     for name, around in (
