@@ -50,7 +50,7 @@ class Registry(MutableMapping[str, T], Generic[T]):
     ) -> None:
         self.kind = kind
         self._built_in = dict(built_in)
-        self._check = check
+        self.check = check
         self.prefixes = dict(prefixes or {})
         self._outside: dict[tuple[str, int], T] = {}
         _registries[kind] = self
@@ -138,7 +138,7 @@ class Registry(MutableMapping[str, T], Generic[T]):
     def _checked(self, name: str, field: str, found: Any) -> T:
         revision_of(found, f"{field} {name!r}")
         try:
-            return self._check(found)
+            return self.check(found)
         except TypeError as error:
             raise UserError(f"{field} is {name!r}, but {error}") from None
 

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
+from torch import nn
+
+from trials.data_header import DataHeader
 from trials.errors import UserError, listed
-from trials.methods.model_facts import LayerFacts, ModelFacts
+from trials.methods.model_facts import LayerFacts, ModelFacts, facts_of
 from trials.sparsity import DISTRIBUTIONS, Count, Layer, Pattern, nearest_count
 from trials.sparsity.counts import Density
 
@@ -181,6 +184,40 @@ def require_untied(layers: Sequence[LayerFacts], model: str) -> None:
             f"model is {model!r}, but {listed(tied)} share weights, which cannot have masks of their own: give a "
             "model whose layers have their own weights, or apply one layer several times"
         )
+
+
+def require_prunable(
+    model: nn.Module,
+    data: DataHeader,
+    density: float,
+    *,
+    name: str,
+    pattern: Pattern,
+    distribution: str = "global",
+    field: str = "density",
+) -> tuple[LayerFacts, ...]:
+    """Check that a model can be pruned to a density at once; return the layers that are pruned, in the model's order.
+
+    For a method's ``check``: some units must stay, some must go, and no layer may lose all of its own.
+
+    Args:
+        model: on the meta device.
+        data: header of the data set whose images it gets.
+        name: of the model, for messages.
+        pattern: what is pruned together.
+        distribution: name of what divides the budget over layers.
+        field: the config's field that holds the density, for messages.
+
+    Raises:
+        UserError: it cannot; the message names all layers in the way.
+    """
+    layers = layers_with(facts_of(model, data), pattern, name)
+    require_untied(layers, name)
+    if density < 1:
+        dense = Budget.dense(layers, pattern)
+        budget = dense.pruned(layers, distribution, density)
+        require_left(budget, layers, pattern.name, f"{field} is {density:g}", before=dense)
+    return layers
 
 
 def require_left(

@@ -151,6 +151,7 @@ def changed(stage: Stage, config: TrialConfig, net: Net, epoch: int) -> Stage:
     if all(epoch != segment.until_epoch for segment in config.lineage):
         return stage
     following = first_stage(config_at(config, epoch))
+    following.arrive(stage.context)
     following.attach(net)
     following.load_state_dict(stage.state_dict())
     return following

@@ -1,0 +1,1 @@
+"""A plug-in: a network, a data set and a method."""
