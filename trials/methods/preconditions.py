@@ -55,6 +55,8 @@ def model_of(name: str, num_classes: int, in_channels: int) -> nn.Module:
     """
     try:
         return without_values(name, num_classes=num_classes, in_channels=in_channels)
+    except UserError:
+        raise
     except Exception as error:  # noqa: BLE001  whatever the model's own code raises
         raise UserError(
             f"model is {name!r}, but cannot be built for {num_classes} classes and {in_channels} channels "
