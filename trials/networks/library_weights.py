@@ -57,7 +57,7 @@ def _timm_file(name: str) -> Path:
 def _from_hugging_face(name: str, place: str, file: str) -> Path:
     """Path of a file in Hugging Face's cache; of two forms of the same weights, safetensors is taken."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     repository, _, revision = place.partition("@")
     safe = {"pytorch_model.bin": "model.safetensors"}.get(file, f"{file.removesuffix('.bin')}.safetensors")
@@ -69,9 +69,9 @@ def _from_hugging_face(name: str, place: str, file: str) -> Path:
     for each in files:
         try:
             return Path(hf_hub_download(repository, each, revision=revision or None))
-        except EntryNotFoundError:
-            continue
         except Exception as error:  # noqa: BLE001  offline, no such repository, a full disk: several libraries' errors
+            if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+                continue  # the repository has only the other form
             reason = str(error).strip().partition("\n")[0]
             raise UserError(
                 f"{_SOURCE} of timm's {name} are not in Hugging Face's cache, and {repository} cannot be downloaded "
