@@ -11,7 +11,11 @@ from trials.config.recipes import PretrainRecipe
 from trials.config.trial_config import TrialConfig
 from trials.errors import unknown_name
 from trials.frozen import Frozen
+from trials.models import MODELS
 from trials.models.imagenet_resnet import TORCHVISION
+
+PRETRAINED = "pretrained"
+"""The ``source_net`` that means the weights of a model's own library."""
 
 
 class SourceMask(Frozen):
@@ -49,8 +53,9 @@ class HasSource(TrialConfig):
 
     Attributes:
         source_net: start from existing weights instead of training: a file (a state dict alone or in a checkpoint, or
-            what ``python -m trials export`` wrote), or ``torchvision`` for the ImageNet weights of ResNet18, ResNet34
-            or ResNet50.
+            what ``python -m trials export`` wrote), ``pretrained`` for the weights that torchvision or timm have for
+            their own model (``torchvision:NAME``, ``timm:NAME``), or ``torchvision`` for the ImageNet weights of
+            ResNet18, ResNet34 or ResNet50.
         source_mask: the mask of a ``source_net`` that holds scores (``popup_scores``).
     """
 
@@ -65,8 +70,13 @@ class HasSource(TrialConfig):
 
     @property
     def file_starts(self) -> bool:
-        """Whether a file gives the network that the trial starts from; torchvision's weights are no file."""
-        return "source_net" in self.files_given()
+        """Whether a file of the user's gives the network that the trial starts from, and not a library."""
+        return "source_net" in self.files_given() and not self.from_library
+
+    @property
+    def from_library(self) -> bool:
+        """Whether the trial starts from the weights that torchvision or timm have for its model."""
+        return self.source_net == PRETRAINED
 
     @property
     def masks_zeros(self) -> bool:
@@ -77,7 +87,12 @@ class HasSource(TrialConfig):
     def _source_can_be_had(self) -> HasSource:
         if self.source_net == "torchvision" and self.model not in TORCHVISION:
             raise ValueError(f"source_net is 'torchvision', but {unknown_name('model', self.model, TORCHVISION)}")
-        if self.source_mask is not None and "source_net" not in self.files_given():
+        if self.from_library and self.model.partition(":")[0] not in MODELS.prefixes:
+            raise ValueError(
+                f"source_net is {PRETRAINED!r}, but model is {self.model!r}, for which no library has weights: give "
+                "torchvision:NAME or timm:NAME as model, or a file of weights"
+            )
+        if self.source_mask is not None and not self.file_starts:
             raise ValueError("source_mask is given, but source_net names no file that it could be of: leave it out")
         return self
 

@@ -19,6 +19,7 @@ from trials.data.raw import IMAGENET_MEAN, IMAGENET_STD, RawData
 from trials.data.sets.cifar import CIFAR10, CIFAR100, load_cifar, require_downloaded
 from trials.data.sets.digits import load_digits
 from trials.data.sets.folder import load_folder
+from trials.data.sets.hugging_face import hugging_face
 from trials.data.sets.imagenet import load_imagenet, peek_imagenet
 from trials.data.sets.parquet import load_parquet
 from trials.data.sets.tinyimagenet import load_tinyimagenet
@@ -70,9 +71,9 @@ _BUILT_IN: dict[str, Callable[..., Source]] = {
     "folder": load_folder,
 }
 
-DATASETS: Registry[Callable[..., Source]] = Registry("datasets", _BUILT_IN, _is_loader)
+DATASETS: Registry[Callable[..., Source]] = Registry("datasets", _BUILT_IN, _is_loader, prefixes={"hf": hugging_face})
 """Name -> ``loader(data_dir, **options)``, which returns the data. Also knows those of plug-ins
-(:mod:`trials.registry`)."""
+(:mod:`trials.registry`), and ``hf:OWNER/NAME``."""
 
 PUBLISHED: dict[str, DataHeader] = {
     header.name: header

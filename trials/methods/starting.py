@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -14,14 +15,15 @@ from trials.compact import Kept, shrink
 from trials.config.source_config import HasSource, SourceMask
 from trials.config.trial_config import TrialConfig
 from trials.data_header import DataHeader
-from trials.errors import UserError
+from trials.errors import UserError, listed
 from trials.methods.base import Method
 from trials.methods.budgets import LeftLayer
 from trials.methods.registry import METHODS
 from trials.models import without_values
 from trials.networks.fitting import Fitted, fitted
+from trials.networks.library_weights import library_state, weights_file
 from trials.networks.load import load_into
-from trials.networks.named_files import read_weights_file
+from trials.networks.named_files import library_file, read_weights_file
 from trials.networks.torchvision_weights import require_usable, source_path
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, Masks, build_masks, density_of, keep_count, prunable
 from trials.training.net import Net
@@ -74,14 +76,25 @@ class _Start:
         return cls(density, bool(found.kept), bool(found.scores), layers, found.kept)
 
 
-def load_source(net: Net, method: Method) -> None:
+def load_source(net: Net, method: Method, note: Callable[[str], None] = lambda text: None) -> None:
     """Load what the config's ``source_net`` names, with its mask and its rows; nothing if it is not given.
+
+    ``note``: is told if a library's weights have no last layer for these classes.
 
     Raises:
         UserError: the file is missing, has another content than when the trial was named, or does not fit.
     """
     config = method.config
     if not isinstance(config, HasSource) or config.source_net is None:
+        return
+    if config.from_library:
+        state, other = library_state(config.model, library_file(config), net.model)
+        net.model.load_state_dict({**net.model.state_dict(), **state})
+        if other:
+            note(
+                f"the pretrained weights of {config.model} are for other classes: {listed(other)} keep their initial "
+                "values"
+            )
         return
     source = _source(config)
     if source is None:
@@ -107,6 +120,12 @@ def require_fitting(config: TrialConfig, data: DataHeader) -> tuple[LeftLayer, .
     """
     _require_trials(config, data.num_classes, data.in_channels)
     if not isinstance(config, HasSource) or config.source_net is None:
+        return ()
+    if config.from_library:
+        METHODS[config.method](config).check_start(None, compact=False)
+        library = config.file_hashes.get(FIELD)
+        fits = _library_fits if library is not None else _library_fits.__wrapped__
+        fits(config.model, library, data.num_classes, data.in_channels)
         return ()
     source = _source(config)
     if source is None:
@@ -163,11 +182,18 @@ _TRIALS_THAT_FIT: set[tuple[object, ...]] = set()
 
 
 def _source(config: HasSource) -> _Source | None:
-    """The file that the config names; None if it names torchvision's weights."""
+    """The file that the config names; None if it names a library's weights."""
     path = config.files_given().get(FIELD)
-    if path is None:
+    if path is None or config.from_library:
         return None
     return _Source(path, config.file_hashes.get(FIELD), config.model, config.source_mask, config.masks_zeros)
+
+
+@lru_cache(maxsize=64)
+def _library_fits(model: str, digest: str | None, num_classes: int, in_channels: int) -> None:
+    """Check that a library's weights fit its model for these classes and channels; raises UserError if not."""
+    network = without_values(model, num_classes=num_classes, in_channels=in_channels)
+    library_state(model, weights_file(model), network)
 
 
 @lru_cache(maxsize=64)

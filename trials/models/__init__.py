@@ -33,6 +33,7 @@ from trials.models import (
     vgg,
     wide_resnet,
 )
+from trials.models.libraries import timm_model, torchvision_model
 from trials.models.without_draws import built_without_draws
 from trials.plugins.importing import blaming
 from trials.registry import Registry
@@ -69,9 +70,11 @@ def _is_builder(found: Any) -> Callable[..., nn.Module]:
     return cast("Callable[..., nn.Module]", found)
 
 
-MODELS: Registry[Callable[..., nn.Module]] = Registry("models", _OURS, _is_builder)
+MODELS: Registry[Callable[..., nn.Module]] = Registry(
+    "models", _OURS, _is_builder, prefixes={"torchvision": torchvision_model, "timm": timm_model}
+)
 """Name -> ``builder(num_classes=..., in_channels=...)``, which builds on the current device and random state. Also
-knows those of plug-ins (:mod:`trials.registry`)."""
+knows those of plug-ins (:mod:`trials.registry`), ``torchvision:NAME`` and ``timm:NAME``."""
 
 
 def build(name: str, *, num_classes: int, in_channels: int, seed: int, values: bool = True) -> nn.Module:

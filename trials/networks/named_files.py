@@ -6,15 +6,16 @@ equal content elsewhere is the same one.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import TypeVar
 
-from trials.called import trial_command
+from trials.config.source_config import HasSource
 from trials.config.trial_config import TrialConfig
 from trials.errors import DamagedFile, UserError
+from trials.networks.content import digest_of, digest_of_file, read_file, reason_of
 from trials.networks.formats import Weights, printable, read_weights
+from trials.networks.library_weights import weights_file
 from trials.storage.place import Place, place
 from trials.storage.read_once import SOURCES
 from trials.storage.trial_folder import TrialFolder
@@ -23,6 +24,7 @@ __all__ = [
     "Known",
     "Place",
     "digest_of_file",
+    "library_file",
     "named",
     "place_named",
     "read_file",
@@ -38,8 +40,6 @@ _Config = TypeVar("_Config", bound=TrialConfig)
 Known = MutableMapping[tuple[str, str], tuple[str, str]]
 """Absolute path and hash, by kind of file and path as given: what a space has found, so that it reads a file once."""
 
-_CHUNK = 1 << 22
-
 
 def resolved(config: _Config, known: Known | None = None) -> _Config:
     """Return the config with absolute paths of the files that it names, and the hashes of their content.
@@ -54,13 +54,32 @@ def resolved(config: _Config, known: Known | None = None) -> _Config:
     known = {} if known is None else known
     paths, hashes = {}, {}
     for field, given in config.files_given().items():
-        key = (config.named_files[field], given)
-        if key not in known:
+        if _of_library(config, field):
+            key = (given, config.model)
+            if key not in known:
+                known[key] = (given, digest_of_file(weights_file(config.model), f"{field} is {given!r}"))
+        elif (key := (config.named_files[field], given)) not in known:
             where = place_named(field, given)
             known[key] = (str(where), _digest(config, field, where))
         paths[field], hashes[field] = known[key]
         _compare(field, given, config.file_hashes.get(field), hashes[field])
     return config.model_copy(update={**paths, "file_hashes": hashes}) if paths else config
+
+
+def _of_library(config: TrialConfig, field: str) -> bool:
+    return field == "source_net" and isinstance(config, HasSource) and config.from_library
+
+
+def library_file(config: HasSource) -> Path:
+    """Return the file of the weights that a library has for a config's model, downloaded where it is missing.
+
+    Raises:
+        UserError: it cannot be had, or has another content than when the trial was named.
+    """
+    file = weights_file(config.model)
+    what = f"source_net is {config.source_net!r}"
+    _compare("source_net", str(config.source_net), config.file_hashes.get("source_net"), digest_of_file(file, what))
+    return file
 
 
 def relocated(config: _Config, now: TrialConfig) -> _Config:
@@ -114,7 +133,7 @@ def weights_and_digest(
 
     def read() -> tuple[Weights, str]:
         content = read_file(where, what)
-        digest = _sha256(content)
+        digest = digest_of(content)
         check(digest)
         return read_weights(content, what), digest
 
@@ -126,19 +145,6 @@ def weights_and_digest(
         return True
 
     return SOURCES.get("weights", [where], read, fits)
-
-
-def read_file(where: Place, what: str) -> bytes:
-    """Return a file's content; ``what`` begins the message if it cannot be read.
-
-    Raises:
-        UserError: it is missing, no file, or cannot be read.
-    """
-    try:
-        _require_file(where, what)
-        return where.read_bytes()
-    except OSError as error:
-        raise _unreadable(what, error) from None
 
 
 def named(field: str, given: str, where: Place) -> str:
@@ -161,53 +167,6 @@ def _digest(config: TrialConfig, field: str, where: Place) -> str:
     return _digest_of_trial(where, what) if config.named_files[field] == "trial" else digest_of_file(where, what)
 
 
-def digest_of_file(where: Place, what: str) -> str:
-    """Return the first 16 hex digits of the SHA-256 of a file; ``what`` begins the message if it cannot be read.
-
-    Raises:
-        UserError: it is missing, no file, or cannot be read.
-    """
-    if not isinstance(where, Path):
-        return _sha256(read_file(where, what))
-    found = hashlib.sha256()
-    try:
-        _require_file(where, what)
-        with where.open("rb") as stream:
-            while chunk := stream.read(_CHUNK):
-                found.update(chunk)
-    except OSError as error:
-        raise _unreadable(what, error) from None
-    return found.hexdigest()[:16]
-
-
-def _sha256(content: bytes) -> str:
-    """The first 16 hex digits."""
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
-def _require_file(where: Place, what: str) -> None:
-    """Raises UserError if something lies at ``where`` that is no file, so that reading a pipe does not wait."""
-    if where.is_dir():
-        kind, way = "a folder", "name a file"
-        if (where / "state.json").is_file() or (where / "config.json").is_file():
-            kind, way = (
-                "the folder of a trial",
-                f"name the FILE of {trial_command()} export {printable(where)} --to FILE",
-            )
-        raise UserError(f"{what}, but must be a file of weights, and that is {kind}: {way}")
-    if where.exists() and not where.is_file():
-        raise UserError(f"{what}, but must be a file of weights, and that is no regular file: name a file")
-
-
-def _unreadable(what: str, error: OSError) -> UserError:
-    reason = "there is none" if isinstance(error, FileNotFoundError) else _one_line(error)
-    return UserError(f"{what}, but must be a file that can be read ({reason}): give the path of one")
-
-
-def _one_line(error: OSError) -> str:
-    return error.strerror or (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def _digest_of_trial(folder: Place, what: str) -> str:
     """Hash of a finished trial's last checkpoint."""
     must = f"{what}, but must be the folder of a finished trial"
@@ -220,11 +179,11 @@ def _digest_of_trial(folder: Place, what: str) -> str:
         last = state.commits[-1].checkpoint if state.commits else None
         if last is None:
             raise UserError(f"{must}, and that one has no checkpoint: run it again")
-        return SOURCES.get("hash", [folder / "checkpoint" / last], lambda: _sha256(trial.read("checkpoint", last)))
+        return SOURCES.get("hash", [folder / "checkpoint" / last], lambda: digest_of(trial.read("checkpoint", last)))
     except DamagedFile as damage:
         raise UserError(f"{what}, but cannot be read: {damage}; run that trial again, it repairs what it can") from None
     except OSError as error:
-        raise UserError(f"{must}, and cannot be read ({_one_line(error)}): give the path of one") from None
+        raise UserError(f"{must}, and cannot be read ({reason_of(error)}): give the path of one") from None
 
 
 def _compare(field: str, given: str, then: str | None, now: str) -> None:

@@ -209,7 +209,7 @@ class _Run:
     def _load_source(self) -> None:
         source = self._source()
         if source is None:
-            load_source(self.net, self.method)
+            load_source(self.net, self.method, self.trial_host.warn)
             if self._starts_from_file():
                 self.progress.cost.dense = None  # nobody counted what the weights of a file have cost
             return

@@ -20,7 +20,7 @@ from trials import compact, models
 from trials.__main__ import main
 from trials.compact import Architecture
 from trials.errors import UserError
-from trials.networks import torchvision_weights
+from trials.networks import hub, torchvision_weights
 from trials.networks.export import compare, export
 from trials.networks.load import load_into
 from trials.networks.named_files import digest_of_file, resolved
@@ -298,7 +298,7 @@ def test_torchvisions_weights_are_read_once_for_ten_thousand_cells(
         read.append(path)
         return digest_of_file(path, what)
 
-    monkeypatch.setattr(torchvision_weights, "digest_of_file", noting)
+    monkeypatch.setattr(hub, "digest_of_file", noting)
     for _ in range(10_000):
         require_usable("ResNet18", 1000, 3)
     assert len(read) == 1
