@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
-from trials.errors import UserError
+from trials.errors import UserError, nearest_name
 
 COMPLETE, FAILURES, WRONG_INPUT, STOPPED = 0, 1, 2, 130
 
@@ -86,8 +86,9 @@ def read_options(words: Sequence[str], *, submitted: bool = False) -> argparse.N
     if left:
         text = f"unrecognized: {' '.join(map(repr, left))}"
         if all(word.startswith("--") for word in left):
-            raise UserError(f"{text} (--help lists the options)")
-        raise UserError(f"{text}; {_UNQUOTED if submitted else _QUOTED}")
+            raise UserError(f"{text} (--help lists the options){_nearest_option(left[0])}")
+        near = _nearest_option(left[0])
+        raise UserError(f"{text}{near}; {_UNQUOTED if submitted else _QUOTED}")
     for option, found in (("--space", options.space), ("--storage", options.storage), ("--profile", options.profile)):
         if found == "":
             raise UserError(f"{option} is '', but must not be empty: leave it out, or give a value")
@@ -97,6 +98,12 @@ def read_options(words: Sequence[str], *, submitted: bool = False) -> argparse.N
             "this machine belongs to, or 'local'"
         )
     return options
+
+
+def _nearest_option(word: str) -> str:
+    """What an option that does not exist may mean, as the end of a message; empty if nothing is near."""
+    names = [option[2:] for action in parser()._actions for option in action.option_strings if option[:2] == "--"]
+    return nearest_name(word.partition("=")[0][2:], names) if word.startswith("--") else ""
 
 
 def _values(words: Sequence[str]) -> Iterator[tuple[str, str]]:

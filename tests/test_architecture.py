@@ -16,6 +16,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 FLOORS = {
     "trials": [
+        {"aliases"},
         {"errors", "seeding"},
         {"frozen", "yaml_text", "data_header"},
         {"dotted_paths", "storage", "data", "models"},
