@@ -66,6 +66,13 @@ def _show(options: argparse.Namespace, console: Console) -> int:
     return COMPLETE
 
 
+def _describe(options: argparse.Namespace, console: Console) -> int:
+    from sweeper.describe.topics import print_pages
+
+    print_pages(options.describe, console)
+    return COMPLETE
+
+
 def _dashboard(options: argparse.Namespace, console: Console) -> int:
     from sweeper.dashboard import serve
 
@@ -111,6 +118,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "list_spaces": _list_spaces,
+    "describe": _describe,
     "list": _list,
     "show": _show,
     "dashboard": _dashboard,

@@ -33,7 +33,7 @@ FLOORS = {
         {"columns", "options", "console"},
         {"plotting"},
         {"space"},
-        {"folder"},
+        {"folder", "describe"},
         {"results"},
         {"search"},
         {"execution"},

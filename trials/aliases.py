@@ -128,11 +128,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "erdos_renyi_kernel": ("erk",),
     "er": ("erk",),
     "unstructured": ("weight",),
-    "weights": ("weight",),
     "element": ("weight",),
     "structured": ("filter", "channel"),
-    "filters": ("filter",),
-    "channels": ("channel",),
     "output_channel": ("filter",),
     "input_channel": ("channel",),
     "2:4": ("nm",),
@@ -262,7 +259,7 @@ ONLY_NEAR = frozenset(
 )
 """Names of :data:`ALIASES` that stand for something else than what is suggested, or for more than that."""
 
-ABSENT: dict[str, str] = {
+NOT_HERE: dict[str, str] = {
     "adam": "training is SGD with momentum; AdamW trains what prune_iterative and regrow finetune",
     "adamw": "training is SGD with momentum; AdamW trains what prune_iterative and regrow finetune",
     "optimizer": "training is SGD with momentum; AdamW trains what prune_iterative and regrow finetune",
@@ -291,10 +288,10 @@ def named_here(name: object, known: Collection[str]) -> str:
     'sparsity is called density here: sparsity 0.9 is density 0.1'
     """
     word = _words(name)
-    key = next((key for key in (word, word.replace("_", "")) if key in ALIASES or key in ABSENT), word)
+    key = next((key for key in (word, word.replace("_", "")) if key in ALIASES or key in NOT_HERE), word)
     found = [alias for alias in ALIASES.get(key, ()) if alias in known]
     if not found:
-        return ABSENT.get(key, "")
+        return NOT_HERE.get(key, "")
     said = f"the nearest to {key} is {_or(found)}" if key in ONLY_NEAR else f"{key} is called {_or(found)} here"
     more = next((EXPLAINED[key, alias] for alias in found if (key, alias) in EXPLAINED), "")
     return f"{said}: {more}" if more else said

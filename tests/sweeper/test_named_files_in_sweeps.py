@@ -18,7 +18,7 @@ from sweeper.search.warm_start import warm_start
 from tests.sweeper.command_line import SPACE, sweep, wrong
 from tests.sweeper.sweeps import ONE_SHOT, make_space, run_space
 from trials import models
-from trials.config.trial_config import SourceMask
+from trials.config.source_mask import SourceMask
 from trials.networks import named_files
 
 pytestmark = pytest.mark.usefixtures("here", "no_stray_handlers")

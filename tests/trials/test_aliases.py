@@ -15,7 +15,7 @@ from sweeper.space.options.pruners import PRUNERS
 from sweeper.space.options.samplers import SAMPLERS
 from sweeper.space.space import Space
 from tests.sweeper.space_files import refusal
-from trials.aliases import ABSENT, ALIASES, EXPLAINED, ONLY_NEAR, named_here
+from trials.aliases import ALIASES, EXPLAINED, NOT_HERE, ONLY_NEAR, named_here
 from trials.config.schedules import SCHEDULES
 from trials.data import DATASETS
 from trials.methods.registry import METHODS
@@ -24,7 +24,9 @@ from trials.sparsity import DISTRIBUTIONS, PATTERNS, SCORES
 
 
 def fields_of(model: type[BaseModel]) -> set[str]:
-    inside = [part for f in model.model_fields.values() for part in (f.annotation, *getattr(f.annotation, "__args__", ()))]
+    inside = [
+        part for f in model.model_fields.values() for part in (f.annotation, *getattr(f.annotation, "__args__", ()))
+    ]
     nested = [part for part in inside if isinstance(part, type) and issubclass(part, BaseModel) and part is not model]
     return set(model.model_fields).union(*(fields_of(part) for part in nested))
 
@@ -46,7 +48,7 @@ def test_what_is_suggested_exists() -> None:
     assert {alias for names in ALIASES.values() for alias in names} - known == set()
     assert set(ONLY_NEAR) <= set(ALIASES)
     assert all(alias in ALIASES[name] for name, alias in EXPLAINED)
-    assert not {name for name in ABSENT if name in known - {"taylor"}}
+    assert not {name for name in NOT_HERE if name in known - {"taylor"}}
 
 
 SPACE: dict[str, Any] = {
@@ -69,7 +71,10 @@ TYPED: dict[str, tuple[dict[str, Any], str]] = {
     "model": ({"trial": {**SPACE["trial"], "model": "resnet56"}}, "resnet56 is called resnet56s here"),
     "data set": ({"trial": {**SPACE["trial"], "dataset": "cifar"}}, "cifar is called cifar10 or cifar100 here"),
     "field": ({"trial": {**SPACE["trial"], "sparsity": 0.9}}, "sparsity 0.9 is density 0.1"),
-    "nested field": ({"trial": {**SPACE["trial"], "finetune": {"learning_rate": 1}}}, "learning_rate is called lr here"),
+    "nested field": (
+        {"trial": {**SPACE["trial"], "finetune": {"learning_rate": 1}}},
+        "learning_rate is called lr here",
+    ),
     "field of the grid": ({"grid": {"finetune.wd": [0.1]}}, "wd is called weight_decay here"),
     "schedule": (
         {"trial": {**SPACE["trial"], "finetune": {"schedule": "CosineAnnealingLR"}}},

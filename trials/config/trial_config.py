@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from trials.config.recipes import OpenRecipe, PretrainRecipe, one_of
 from trials.config.revisions import revised_parts
+from trials.config.source_mask import SourceMask
 from trials.data import DATASETS, DataKey, DataOptions, published_header
 from trials.data_header import DataHeader
 from trials.dotted_paths import drop_at
@@ -51,6 +52,20 @@ class TrialConfig(Frozen):
     """Fields common to all trials. Each method adds its own fields in a subclass, next to the method.
 
     Attributes:
+        method: the pruning method; it decides which other fields a trial has.
+        dataset: the data set to train on.
+        model: the architecture to train.
+        seed: decides initial values, the order of images, augmentation and all other random draws of a trial.
+        variant: ``corrected`` follows the method's paper; few methods have others.
+        val_fraction: share of the training images that is held out for validation.
+        split_seed: decides which training images are held out.
+        augment: augment training images: random crops and flips, where the data set has them.
+        precision: of forward and backward passes; ``auto`` is bf16 on CUDA and float32 elsewhere.
+        memory_format: of images and convolutions; ``auto`` is channels_last on CUDA and contiguous elsewhere.
+        compile: compile the forward pass with torch.compile.
+        data_dir: folder of the data; null: where the data set is downloaded to, or none is needed.
+        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:N`` or another of torch's devices.
+        checkpoint_every_s: seconds between two commits; a trial that is killed loses at most these.
         normalise: normalise pixels by the data set's usual mean and standard deviation, or by ImageNet's (RGB only), or
             not at all (``none`` or false): the network then sees pixels scaled to 0..1, as without BiP's --normalize.
         image_column: column of the images, for data in Parquet files; None finds it.
@@ -239,36 +254,6 @@ class HasVariant(TrialConfig):
     """
 
     variant: Literal["corrected", "original"] = "corrected"  # type: ignore[assignment]  # wider than the base's Literal
-
-
-class SourceMask(Frozen):
-    """The mask of a file that holds scores, as BiP's checkpoints do, but not the density that they were trained for.
-
-    Attributes:
-        density: share that the scores keep, the released code's k. 1 takes the file's dense weights.
-        pattern: what they keep: single weights, or filters or input channels of each convolution.
-        distribution: which single weights compete: ``global``, those of the whole network, as in BiP's code;
-            ``uniform``, those of each layer, as in HYDRA's. The file does not show which, so :meth:`leaves_open` says
-            whether it was given. The default is for the names of trials only: a config without it has the name of one
-            with ``global``.
-    """
-
-    density: float = Field(gt=0, le=1)
-    pattern: Literal["weight", "filter", "channel"] = "weight"
-    distribution: Literal["global", "uniform"] = "global"
-
-    @model_validator(mode="after")
-    def _distribution_is_of_weights(self) -> SourceMask:
-        if self.pattern != "weight" and self.distribution == "uniform":
-            raise ValueError(
-                f"distribution is 'uniform', but is for single weights, and pattern is {self.pattern!r}, which is kept "
-                "in each convolution by itself: leave it out"
-            )
-        return self
-
-    def leaves_open(self) -> bool:
-        """Whether the mask depends on a distribution that was not given."""
-        return self.pattern == "weight" and self.density < 1 and "distribution" not in self.model_fields_set
 
 
 class HasSource(TrialConfig):

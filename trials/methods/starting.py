@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from trials.compact import Kept, shrink
-from trials.config.trial_config import HasSource, SourceMask, TrialConfig
+from trials.config.source_mask import SourceMask
+from trials.config.trial_config import HasSource, TrialConfig
 from trials.data_header import DataHeader
 from trials.errors import UserError
 from trials.methods.base import Method
