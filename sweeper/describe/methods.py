@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from sweeper.describe.example_configs import example_config
 from sweeper.describe.fields import DescribedField, described_fields, model_in
 from sweeper.describe.meanings import paragraphs_of, plain_text
-from sweeper.describe.page import Listing, Page
+from sweeper.describe.page import Page, PageTable
 from sweeper.describe.refusals import DATA, refused_by
 from sweeper.describe.stages import StageLine, lines_of
 from trials.config.recipes import BackwardConfig
@@ -29,7 +29,7 @@ def method_page(name: str) -> Page:
     return Page(
         f"method {name}",
         [*paragraphs_of(module), config],
-        [Listing("stages of a trial with its defaults", _stages(name)), _models(name), *field_tables(method.Config)],
+        [PageTable("stages of a trial with its defaults", _stages(name)), _models(name), *field_tables(method.Config)],
     )
 
 
@@ -55,7 +55,7 @@ def _stage_text(line: StageLine) -> str:
     return f"{line.epochs} epochs{cost}{'; ' if line.note else ''}{line.note}"
 
 
-def _models(name: str) -> Listing:
+def _models(name: str) -> PageTable:
     """The patterns, each with the models that are refused."""
     refused = refused_by(name)
     if not patterns_of(METHODS[name]):
@@ -64,25 +64,25 @@ def _models(name: str) -> Listing:
         refused = dict.fromkeys(patterns_of(METHODS[name]), refused[""])
     rows = [(p, f"all models but {', '.join(models)}" if models else "all models") for p, models in refused.items()]
     also = "; few enough choices only: max_candidates" if name == "oracle" else ""
-    return Listing(f"patterns, and the models they run on (asked with {DATA}'s images{also})", rows)
+    return PageTable(f"patterns, and the models they run on (asked with {DATA}'s images{also})", rows)
 
 
-def field_tables(config: type[BaseModel]) -> list[Listing]:
+def field_tables(config: type[BaseModel]) -> list[PageTable]:
     """Return tables of a config's fields: its own, each recipe's, and those that every trial has."""
     every = list(described_fields(config))
     common = set(TrialConfig.model_fields) if issubclass(config, TrialConfig) else set()
     nested = [one for one in every if one.nested and "." not in one.path]
     own = [one for one in every if "." not in one.path and one.path not in common]
     own.sort(key=lambda one: (one.default != "required", one.owner in (HasSource, StartsDense)))
-    tables = [Listing("fields", _rows(own))]
+    tables = [PageTable("fields", _rows(own))]
     for outer in nested:
         inner = [one for one in every if one.path.startswith(f"{outer.path}.") and not _in_backward(one.path)]
-        tables.append(Listing(f"{outer.path}: {outer.meaning}", _rows(inner)))
+        tables.append(PageTable(f"{outer.path}: {outer.meaning}", _rows(inner)))
     if any(_in_backward(one.path) for one in every):
         backward = _rows(described_fields(BackwardConfig, "backward."))
-        tables.append(Listing("backward, of every recipe: pruned backward passes", backward))
+        tables.append(PageTable("backward, of every recipe: pruned backward passes", backward))
     if common:
-        tables.append(Listing("fields of every trial", _rows(one for one in every if one.path in common)))
+        tables.append(PageTable("fields of every trial", _rows(one for one in every if one.path in common)))
     return tables
 
 

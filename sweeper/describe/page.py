@@ -20,7 +20,7 @@ _MARGIN = 34
 
 
 @dataclass
-class Listing:
+class PageTable:
     """A table of two columns: what it is about, and what is said of it."""
 
     title: str
@@ -39,7 +39,7 @@ class Page:
 
     title: str
     paragraphs: Sequence[str] = ()
-    tables: Sequence[Listing] = ()
+    tables: Sequence[PageTable] = ()
 
     def print(self, console: Console) -> None:
         """Print the page, wrapped to at most :data:`PAGE_WIDTH` columns."""
@@ -61,7 +61,7 @@ def _filled(text: str, width: int) -> str:
     return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
-def _print_rich(table: Listing, console: Console, width: int) -> None:
+def _print_rich(table: PageTable, console: Console, width: int) -> None:
     shown = Table(title=escape(table.title), title_justify="left", width=width, show_header=False, show_lines=False)
     shown.add_column(overflow="fold", max_width=_MARGIN, style="cyan")
     shown.add_column(overflow="fold")
@@ -70,7 +70,7 @@ def _print_rich(table: Listing, console: Console, width: int) -> None:
     console.print(shown)
 
 
-def _print_plain(table: Listing, console: Console, width: int) -> None:
+def _print_plain(table: PageTable, console: Console, width: int) -> None:
     """Print a table as aligned text; a name that is too long has a line of its own."""
     names = [len(name) for name, _ in table.rows if len(name) <= _MARGIN]
     margin = max(names, default=_MARGIN)

@@ -12,7 +12,7 @@ from rich.console import Console
 from sweeper.describe.fields import described_fields, values_text
 from sweeper.describe.meanings import meanings_of, summary_of
 from sweeper.describe.methods import field_row, field_tables, method_page
-from sweeper.describe.page import Listing, Page
+from sweeper.describe.page import Page, PageTable
 from sweeper.describe.refusals import refused_by
 from sweeper.space.distributions import DISTRIBUTION_KINDS, Choice, Int, Uniform
 from sweeper.space.grid.grid import LADDERS
@@ -60,7 +60,7 @@ def print_pages(name: str, console: Console) -> None:
 
 def _contents() -> Page:
     rows = [(kind, ", ".join(known)) for kind, (known, _) in KINDS.items()]
-    return Page("what --describe NAME describes", [], [Listing("by kind", rows)])
+    return Page("what --describe NAME describes", [], [PageTable("by kind", rows)])
 
 
 def _model_page(name: str) -> Page:
@@ -75,7 +75,9 @@ def _model_page(name: str) -> Page:
         if (patterns := [pattern for pattern, models in refused_by(method).items() if name in models])
     ]
     sizes = f"{parameters:,} parameters on CIFAR-10 ({header.num_classes} classes, {header.in_channels} channels)."
-    return Page(f"model {name}", [summary_of(module), sizes], [Listing("methods that refuse it, by pattern", refusing)])
+    return Page(
+        f"model {name}", [summary_of(module), sizes], [PageTable("methods that refuse it, by pattern", refusing)]
+    )
 
 
 def _builder(builder: Any) -> Any:
@@ -96,7 +98,7 @@ def _data_page(name: str) -> Page:
         )
     own = [one for one in described_fields(TrialConfig) if one.path in (*TAKES.get(name, ()), "data_dir")]
     return Page(
-        f"data set {name}", [summary_of(function), sizes], [Listing("fields of a trial", list(map(field_row, own)))]
+        f"data set {name}", [summary_of(function), sizes], [PageTable("fields of a trial", list(map(field_row, own)))]
     )
 
 
