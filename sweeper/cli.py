@@ -73,6 +73,13 @@ def _describe(options: argparse.Namespace, console: Console) -> int:
     return COMPLETE
 
 
+def _schema(options: argparse.Namespace, console: Console) -> int:
+    from sweeper.describe.schema import schema_text
+
+    print(schema_text(), end="")
+    return COMPLETE
+
+
 def _dashboard(options: argparse.Namespace, console: Console) -> int:
     from sweeper.dashboard import serve
 
@@ -119,6 +126,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
 COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "list_spaces": _list_spaces,
     "describe": _describe,
+    "schema": _schema,
     "list": _list,
     "show": _show,
     "dashboard": _dashboard,

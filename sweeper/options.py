@@ -62,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--list-spaces", action="store_true", help="list the spaces in search_spaces/")
     p.add_argument("--describe", nargs="?", const="", metavar="NAME", help="a method, model, data set, section, "
                    "sampler, ...: its fields, ranges and sources; alone: what there is")  # fmt: skip
+    p.add_argument("--schema", action="store_true", help="print the JSON schema of spaces, for editors")
     p.add_argument("--dashboard", metavar="NAME", help="show a sweep with optuna-dashboard, on this machine only")
     p.add_argument("--verify", action="store_true", help="first read every checkpoint, not only those that are needed")
     p.add_argument("--retry-failed", action="store_true", help="first allow trials that failed for good to run again")

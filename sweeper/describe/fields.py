@@ -66,7 +66,7 @@ def described_fields(
             yield from described_fields(inner, f"{path}.", value if isinstance(value, inner) else None)
 
 
-UNSHOWN = frozenset({"file_hashes", "lineage", "until_epoch"})
+UNSHOWN = frozenset({"file_hashes", "lineage"})
 """Fields that the program sets itself."""
 
 
