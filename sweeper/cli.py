@@ -80,6 +80,13 @@ def _schema(options: argparse.Namespace, console: Console) -> int:
     return COMPLETE
 
 
+def _init(options: argparse.Namespace, console: Console) -> int:
+    from sweeper.describe.new_space import write_space
+
+    write_space(options.init, options.data or "cifar10", options.to, console)
+    return COMPLETE
+
+
 def _dashboard(options: argparse.Namespace, console: Console) -> int:
     from sweeper.dashboard import serve
 
@@ -127,6 +134,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "list_spaces": _list_spaces,
     "describe": _describe,
     "schema": _schema,
+    "init": _init,
     "list": _list,
     "show": _show,
     "dashboard": _dashboard,

@@ -63,6 +63,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--describe", nargs="?", const="", metavar="NAME", help="a method, model, data set, section, "
                    "sampler, ...: its fields, ranges and sources; alone: what there is")  # fmt: skip
     p.add_argument("--schema", action="store_true", help="print the JSON schema of spaces, for editors")
+    p.add_argument("--init", metavar="METHOD", help="write a commented space for a method, to begin with")
+    p.add_argument("--data", metavar="DATASET", help="of --init: the data set (default: cifar10)")
+    p.add_argument("--to", metavar="FILE", help="of --init: the file to write (default: METHOD_DATASET.yaml)")
     p.add_argument("--dashboard", metavar="NAME", help="show a sweep with optuna-dashboard, on this machine only")
     p.add_argument("--verify", action="store_true", help="first read every checkpoint, not only those that are needed")
     p.add_argument("--retry-failed", action="store_true", help="first allow trials that failed for good to run again")
@@ -95,6 +98,9 @@ def read_options(words: Sequence[str], *, submitted: bool = False) -> argparse.N
     for option, found in (("--space", options.space), ("--storage", options.storage), ("--profile", options.profile)):
         if found == "":
             raise UserError(f"{option} is '', but must not be empty: leave it out, or give a value")
+    for option, given in (("--data", options.data), ("--to", options.to)):
+        if given is not None and options.init is None:
+            raise UserError(f"{option} is {given!r}, but belongs to --init METHOD: add that, or leave {option} out")
     if options.address is not None and not _ADDRESS.fullmatch(options.address):
         raise UserError(
             f"--address is {options.address!r}, but must be HOST:PORT of a Ray cluster's head, 'auto' for the cluster "
