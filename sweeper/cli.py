@@ -66,6 +66,27 @@ def _show(options: argparse.Namespace, console: Console) -> int:
     return COMPLETE
 
 
+def _describe(options: argparse.Namespace, console: Console) -> int:
+    from sweeper.describe.topics import print_pages
+
+    print_pages(options.describe, console)
+    return COMPLETE
+
+
+def _schema(options: argparse.Namespace, console: Console) -> int:
+    from sweeper.describe.schema import schema_text
+
+    print(schema_text(), end="")
+    return COMPLETE
+
+
+def _init(options: argparse.Namespace, console: Console) -> int:
+    from sweeper.describe.new_space import write_space
+
+    write_space(options.init, options.data or "cifar10", options.to, console)
+    return COMPLETE
+
+
 def _dashboard(options: argparse.Namespace, console: Console) -> int:
     from sweeper.dashboard import serve
     from trials.plugins.importing import admit_listed
@@ -96,6 +117,9 @@ def _run(options: argparse.Namespace, console: Console) -> int:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "list_spaces": _list_spaces,
+    "describe": _describe,
+    "schema": _schema,
+    "init": _init,
     "list": _list,
     "show": _show,
     "dashboard": _dashboard,

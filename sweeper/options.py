@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from trials.called import sweep_command
-from trials.errors import UserError
+from trials.errors import UserError, nearest_name
 from trials.version import __version__
 
 COMPLETE, FAILURES, WRONG_INPUT, STOPPED = 0, 1, 2, 130
@@ -64,6 +64,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--serial", action="store_true", help="one trial at a time, in the order of the plan")
     p.add_argument("--dry-run", action="store_true", help="check everything and print what would run")
     p.add_argument("--list-spaces", action="store_true", help="list the spaces that have a name")
+    p.add_argument("--describe", nargs="?", const="", metavar="NAME", help="a method, model, data set, section, "
+                   "sampler, ...: its fields, ranges and sources; alone: what there is")  # fmt: skip
+    p.add_argument("--schema", action="store_true", help="print the JSON schema of spaces, for editors")
+    p.add_argument("--init", metavar="METHOD", help="write a commented space for a method, to begin with")
+    p.add_argument("--data", metavar="DATASET", help="of --init: the data set (default: cifar10)")
+    p.add_argument("--to", metavar="FILE", help="of --init: the file to write (default: METHOD_DATASET.yaml)")
     p.add_argument("--dashboard", metavar="NAME", help="show a sweep with optuna-dashboard, on this machine only")
     p.add_argument("--verify", action="store_true", help="first read every checkpoint, not only those that are needed")
     p.add_argument("--retry-failed", action="store_true", help="first allow trials that failed for good to run again")
@@ -91,8 +97,12 @@ def read_options(words: Sequence[str], *, submitted: bool = False) -> argparse.N
     if left:
         text = f"unrecognized: {' '.join(map(repr, left))}"
         if all(word.startswith("--") for word in left):
-            raise UserError(f"{text} (--help lists the options)")
-        raise UserError(f"{text}; {_UNQUOTED if submitted else _QUOTED}")
+            raise UserError(f"{text} (--help lists the options){_nearest_option(left[0])}")
+        near = _nearest_option(left[0])
+        raise UserError(f"{text}{near}; {_UNQUOTED if submitted else _QUOTED}")
+    for option, given in (("--data", options.data), ("--to", options.to)):
+        if given is not None and options.init is None:
+            raise UserError(f"{option} is {given!r}, but belongs to --init METHOD: add that, or leave {option} out")
     check_texts(options.space, options.storage, options.profile, options.address)
     return options
 
@@ -111,6 +121,12 @@ def check_texts(space: object, storage: str, profile: str | None, address: str |
             f"--address is {address!r}, but must be HOST:PORT of a Ray cluster's head, 'auto' for the cluster "
             "this machine belongs to, or 'local'"
         )
+
+
+def _nearest_option(word: str) -> str:
+    """What an option that does not exist may mean, as the end of a message; empty if nothing is near."""
+    names = [option[2:] for action in parser()._actions for option in action.option_strings if option[:2] == "--"]
+    return nearest_name(word.partition("=")[0][2:], names) if word.startswith("--") else ""
 
 
 def _values(words: Sequence[str]) -> Iterator[tuple[str, str]]:

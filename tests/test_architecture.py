@@ -16,6 +16,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 FLOORS = {
     "trials": [
+        {"aliases"},
         {"errors", "seeding", "called", "version"},
         {"frozen", "yaml_text", "data_header", "optional", "plugins"},
         {"registry"},
@@ -34,7 +35,7 @@ FLOORS = {
         {"columns", "options", "console"},
         {"plotting", "run_options"},
         {"space"},
-        {"folder"},
+        {"folder", "describe"},
         {"results"},
         {"search"},
         {"execution"},

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+
+from trials.aliases import named_here
 
 OUT_OF_MEMORY = "OutOfMemoryError"
 """Type recorded for a trial that failed because host or device memory ran out."""
@@ -89,13 +91,25 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
     >>> unknown_name("model", "resnet20", ["resnet20s", "tiny"])
     "model is 'resnet20', but must be one of: resnet20s, tiny (did you mean 'resnet20s'?)"
 
-    The comparison ignores case; if several known names differ only in case, all of them are suggested.
+    The comparison ignores case; if several known names differ only in case, all of them are suggested. Names that other
+    libraries use are told what they are called here (:mod:`trials.aliases`).
     """
     names = sorted(known)
+    return f"{kind} is {name!r}, but must be one of: {', '.join(names)}{nearest_name(name, names)}"
+
+
+def nearest_name(name: object, names: Sequence[str]) -> str:
+    """Return what a name that is not in ``names`` may mean, in brackets after a space; empty if nothing is near.
+
+    >>> nearest_name("asha", ["halving", "median"])
+    ' (asha is called halving here)'
+    """
+    called = named_here(name, names)
+    if called:
+        return f" ({called})"
     near = difflib.get_close_matches(str(name).casefold(), {known_name.casefold() for known_name in names}, n=1)
     nearest = [known_name for known_name in names if known_name.casefold() in near]
-    hint = f" (did you mean {' or '.join(map(repr, nearest))}?)" if nearest else ""
-    return f"{kind} is {name!r}, but must be one of: {', '.join(names)}{hint}"
+    return f" (did you mean {' or '.join(map(repr, nearest))}?)" if nearest else ""
 
 
 def one_line(text: str) -> str:

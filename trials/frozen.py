@@ -5,13 +5,14 @@ Imports no torch, so that reading results stays fast.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from trials.errors import UserError, unknown_name
+from trials.errors import UserError, nearest_name, unknown_name
 
 SCHEMA = 1
 """Version of the folders' format, written into the files of sweeps and trials. Names of trials do not depend on it."""
@@ -59,6 +60,8 @@ def _explain(error: ErrorDetails, model: type[BaseModel], where: str) -> str:
     if error["type"] == "value_error":  # messages of our own validators already name the field and its value
         parent = path.rpartition(".")[0] if rule.startswith(path.rpartition(".")[2]) else path
         return f"{parent}.{rule}" if parent else rule
+    if error["type"] == "literal_error":
+        rule += nearest_name(error["input"], re.findall(r"'([^']*)'", rule))
     text = error["input"]
     plain = text.replace("_", "") if error["type"] in ("int_type", "float_type") and isinstance(text, str) else ""
     return f"{path} is {text!r}, but must be {rule}" + (f": write {plain}" if plain.isdecimal() else "")

@@ -73,7 +73,12 @@ class BackwardConfig(Frozen):
 class OpenRecipe(Frozen):
     """Recipe of a stage that decides itself when to stop: SGD with momentum at a constant learning rate.
 
-    ``backward``: settings of backward-only pruning; None for ordinary backward passes.
+    Attributes:
+        batch_size: images per step; the last batch of an epoch may have fewer.
+        lr: learning rate; with a schedule, its highest.
+        momentum: of SGD.
+        weight_decay: added to the gradient, times the weight.
+        backward: settings of backward-only pruning; null for ordinary backward passes.
     """
 
     batch_size: int = Field(default=128, ge=1)
@@ -96,6 +101,10 @@ class Recipe(OpenRecipe):
     """Recipe of a stage with a fixed number of epochs: SGD with momentum, learning rate set at each epoch's start.
 
     Attributes:
+        epochs: number of epochs, without those of the warm-up.
+        schedule: how the learning rate falls over the epochs.
+        warmup_epochs: epochs at ``warmup_lr`` before the others.
+        warmup_lr: learning rate of the warm-up.
         lr_steps: (first epoch, learning rate) pairs, replacing ``lr``, ``schedule`` and the warm-up. Also accepted in
             the form of GReg's command line: ``0:0.1,100:0.01,150:0.001``.
     """
@@ -129,6 +138,7 @@ class PretrainRecipe(Recipe):
     """Recipe of dense training: 200 epochs, as in the config that BiP ships (https://arxiv.org/abs/2210.04092).
 
     Attributes:
+        epochs: number of epochs of dense training.
         patience: stop after this many epochs without a better validation accuracy, and end with the network of the best
             epoch; null trains all epochs and ends with the last. The learning rate keeps to the schedule of ``epochs``.
     """

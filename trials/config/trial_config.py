@@ -63,6 +63,20 @@ class TrialConfig(Frozen):
     Attributes:
         plugins: users' code that the other fields may name as ``module:attribute``: folders and .py files by absolute
             path, and names of installed modules (:mod:`trials.plugins`).
+        method: the pruning method; it decides which other fields a trial has.
+        dataset: the data set to train on.
+        model: the architecture to train.
+        seed: decides initial values, the order of images, augmentation and all other random draws of a trial.
+        variant: ``corrected`` follows the method's paper; few methods have others.
+        val_fraction: share of the training images that is held out for validation.
+        split_seed: decides which training images are held out.
+        augment: augment training images: random crops and flips, where the data set has them.
+        precision: of forward and backward passes; ``auto`` is bf16 on CUDA and float32 elsewhere.
+        memory_format: of images and convolutions; ``auto`` is channels_last on CUDA and contiguous elsewhere.
+        compile: compile the forward pass with torch.compile.
+        data_dir: folder of the data; null: where the data set is downloaded to, or none is needed.
+        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:N`` or another of torch's devices.
+        checkpoint_every_s: seconds between two commits; a trial that is killed loses at most these.
         normalise: normalise pixels by the data set's usual mean and standard deviation, or by ImageNet's (RGB only), or
             not at all (``none`` or false): the network then sees pixels scaled to 0..1, as without BiP's --normalize.
         image_column: column of the images, for data in Parquet files; None finds it.

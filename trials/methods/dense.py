@@ -17,6 +17,7 @@ class DenseConfig(TrialConfig):
     """Train the model without pruning.
 
     Attributes:
+        train: recipe of the training.
         snapshots: epochs (1-based) after which the checkpoint keeps a copy of the network, for methods that rewind.
     """
 

@@ -51,6 +51,8 @@ class ControllerConfig(Frozen):
             ``spread_after`` episodes; null disables the rule.
         exact: divide the part of the budget that the decisions leave among the layers, by remaining capacity. The
             released code leaves it unspent.
+        spread_window: number of last rewards that ``spread`` looks at.
+        spread_after: number of episodes before ``spread`` may stop the search.
     """
 
     episodes: int = Field(default=100, ge=1)

@@ -21,7 +21,11 @@ ROUNDING = 1e-9
 
 
 class FieldOf(Frozen):
-    """A bound taken from a field of the trial's config: ``{field: density}``."""
+    """A bound taken from a field of the trial's config: ``{field: density}``.
+
+    Attributes:
+        field: dotted path of a field that holds a number.
+    """
 
     field: str
 

@@ -82,7 +82,12 @@ def require_reported(config: TrialConfig, column: str, where: str) -> None:
 
 
 class Objective(Frozen):
-    """A column of the result and the direction in which it improves."""
+    """A column of the result and the direction in which it improves.
+
+    Attributes:
+        column: column of the result.
+        direction: whether higher or lower values are better.
+    """
 
     column: str
     direction: Direction

@@ -41,6 +41,12 @@ class Halving(Pruner):
 
     Rung k is at ``min_resource * reduction_factor ** (min_early_stopping_rate + k)`` epochs. A trial passes it if it is
     among the best 1 / ``reduction_factor`` of the trials that have reached it.
+
+    Attributes:
+        min_resource: epochs of the lowest rung.
+        reduction_factor: of so many trials, one passes a rung.
+        min_early_stopping_rate: number of lowest rungs to leave out.
+        bootstrap_count: number of trials that must reach a rung before it stops any.
     """
 
     name: Literal["halving"] = "halving"
@@ -63,6 +69,9 @@ class Hyperband(Pruner):
 
     Attributes:
         max_resource: epochs of the longest trial; by default of the longest in the cell.
+        min_resource: epochs of the lowest rung.
+        reduction_factor: of so many trials, one passes a rung.
+        bootstrap_count: number of trials that must reach a rung before it stops any.
     """
 
     name: Literal["hyperband"] = "hyperband"
@@ -90,6 +99,8 @@ class Median(Pruner):
     Attributes:
         n_startup_trials: number of complete trials before any trial is stopped.
         n_warmup_steps: number of epochs before a trial may be stopped.
+        interval_steps: epochs between two comparisons.
+        n_min_trials: number of trials with a value at an epoch before it stops any.
     """
 
     name: Literal["median"] = "median"
@@ -125,6 +136,7 @@ class Patient(Pruner):
     """Stops only trials that have not improved for ``patience`` epochs.
 
     Attributes:
+        patience: epochs without an improvement before a trial may be stopped.
         min_delta: smallest change that counts as an improvement.
         wrapped: pruner that decides about such a trial; None stops it.
     """

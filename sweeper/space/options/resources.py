@@ -9,7 +9,12 @@ from trials.frozen import Frozen
 
 
 class Resources(Frozen):
-    """CPUs and GPUs per trial. ``gpu: 0.25`` runs four trials on one GPU."""
+    """CPUs and GPUs per trial. ``gpu: 0.25`` runs four trials on one GPU.
+
+    Attributes:
+        cpu: CPU cores of a trial.
+        gpu: GPUs of a trial; a fraction shares one card.
+    """
 
     cpu: float = Field(default=1, gt=0)
     gpu: float = Field(default=0, ge=0)

@@ -56,6 +56,7 @@ class Tpe(Sampler):
         group: model parameters jointly that occur together; by default if the search has conditions.
         constant_liar: count running trials as bad, so that concurrent trials differ.
         n_startup_trials: number of random samples at the start; by default a third of the samples, at most 10.
+        n_ei_candidates: number of candidates of which the best expected improvement is suggested.
     """
 
     name: Literal["tpe"] = "tpe"
@@ -110,6 +111,8 @@ class Nsga2(Sampler):
     Attributes:
         population_size: trials per generation; the first generation is random.
         mutation_prob: per parameter; by default 1 / number of parameters.
+        crossover_prob: probability that a trial mixes two parents.
+        swapping_prob: probability of taking each parameter from the other parent.
     """
 
     name: Literal["nsga2"] = "nsga2"
@@ -150,6 +153,7 @@ class CmaEs(Sampler):
         popsize: trials per generation; by default 4 + 3 ln(parameters).
         use_separable_cma: use a diagonal covariance matrix, for many parameters.
         lr_adapt: adapt the learning rate, for noisy or multimodal objectives.
+        n_startup_trials: number of random samples at the start.
     """
 
     name: Literal["cmaes"] = "cmaes"
@@ -196,7 +200,12 @@ class _Qmc(QMCSampler):
 
 
 class Qmc(Sampler):
-    """A low-discrepancy sequence, which covers the ranges more evenly than random draws."""
+    """A low-discrepancy sequence, which covers the ranges more evenly than random draws.
+
+    Attributes:
+        qmc_type: the sequence.
+        scramble: scramble the sequence with the cell's seed.
+    """
 
     name: Literal["qmc"] = "qmc"
     qmc_type: Literal["sobol", "halton"] = "sobol"

@@ -65,7 +65,6 @@ class AdaptiveSparsityConfig(HasVariant, HasRounding):
     """Train weights and thresholds towards sparsity ``starget``.
 
     Starts from initialisation, as published, unless ``pretrain`` or ``source_net`` is given.
-
     ``variant: original`` restarts the learning rate after epochs // 2, so that an odd number of epochs ends with one at
     the full rate, and counts a grouped convolution as dense when deciding which layers have thresholds.
 
@@ -80,6 +79,7 @@ class AdaptiveSparsityConfig(HasVariant, HasRounding):
         threshold_lr_factor: learning rate of the thresholds, as a share of ``train.lr``.
         exact_target: after the last epoch, prune to exactly T: keep the weights with the largest |w|/t, over all layers
             or, in mode fixed, in each layer. ``rounding`` is that of this cut, which no released code makes.
+        train: recipe of weights and thresholds.
         finetune: recipe under the final mask; null: none, as published, so that a cut can cost all accuracy.
         pretrain: dense training to start from; a shared trial for all trials with the same recipe.
     """

@@ -65,6 +65,7 @@ class BipConfig(ScoredConfig):
         redundant_forwards: run the released code's two extra forward passes per iteration, which only update BN's
             running statistics.
         finetune: recipe after pruning, under the final mask; the paper finetunes below 1 % density.
+        prune: recipe of the weights (lower level) while they are pruned.
     """
 
     method: Literal["bip"] = "bip"

@@ -36,6 +36,7 @@ class HydraConfig(ScoredConfig):
     Below a density of 0.05, the default of ``prune.lr`` is lower than the published one, which collapses (rates.py).
 
     Attributes:
+        prune: recipe of the scores.
         batchnorm: ``train`` trains BN's scale and shift together with the scores, as released; ``frozen`` does not.
         finetune: recipe after pruning; null keeps the weights of the dense network.
     """

@@ -54,6 +54,7 @@ class ScoredConfig(TakesNM, HasVariant, HasRounding, StartsDense):
             released code does unintentionally.
         first_conv: ``auto`` keeps the first convolution dense with pattern channel, because its input channels are the
             image's; ``pruned`` and ``dense`` apply to every pattern.
+        pattern: what is kept or removed together: weights, filters, input channels, or N of M weights.
 
     ``variant: original`` rounds as released.
     """

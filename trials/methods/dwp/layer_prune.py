@@ -34,6 +34,7 @@ class LayerPruneConfig(DropConfig):
     layer, plus all ties.
 
     Attributes:
+        score: what ranks units: |w dL/dw| (``taylor``), |dL/dw| (``gradient``), or a kernel's L1 norm.
         score_batches: number of batches that the gradients are averaged over.
         score_batch_size: images per batch.
     """

@@ -54,6 +54,10 @@ class Greg2Stage(Growing):
     def enter(self, net: Net) -> None:
         self.layers = {name: GrowingLayer(count) for name, count in self.config.counts(net).items()}
 
+    @property
+    def updates_before_growing(self) -> int:
+        return int(self.config.reg_upper_limit_pick / self.config.reg_granularity_pick * (1 + 1e-6)) + 1
+
     def update(self, growing: Sequence[GrowingLayer]) -> None:
         config = self.config
         for layer, r in zip(growing, self.ratios(growing), strict=True):

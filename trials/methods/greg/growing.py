@@ -64,6 +64,7 @@ class GrowingConfig(RemovalConfig):
             with pattern ``weight``.
         stabilize_reg_interval: iterations between the update that finishes the last layer and the end of the stage.
         block_loss_grad: weights get only the penalty's gradient; biases and BN still get the loss's gradient.
+        prune: recipe of the stage in which penalties grow; it ends by itself.
     """
 
     update_reg_interval: int = Field(default=5, ge=1)
@@ -187,6 +188,18 @@ class Growing(Stage):
 
     def begin_epoch(self, epoch: int) -> None:
         """Nothing depends on the epoch."""
+
+    @property
+    def updates_before_growing(self) -> int:
+        """Largest number of updates of lambda before that of the picked groups starts to grow."""
+        return 0
+
+    @property
+    def most_steps(self) -> int:
+        """Largest number of iterations of the stage; fewer if running ratios reach their limit first."""
+        growing = int(self.config.reg_upper_limit / self.config.reg_granularity_prune * (1 + 1e-6)) + 1
+        updates = self.updates_before_growing + growing - 1
+        return int(updates * self.config.update_reg_interval + self.config.stabilize_reg_interval) + 1
 
     def _is_stable(self) -> bool:
         since = self.stable_since

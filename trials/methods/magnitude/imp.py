@@ -45,8 +45,12 @@ class ImpConfig(PruningConfig):
     """Prune in ``levels`` levels, each keeping 1 - ``prune_fraction`` of the remaining weights.
 
     Attributes:
+        levels: number of rounds of pruning and training.
+        prune_fraction: share of the remaining weights that a level removes.
         rewind: what to reset after pruning. ``weights``: weights and learning rate, to epoch ``rewind_epoch`` (0 is
             initialisation). ``learning_rate``: only the learning rate. ``none``: neither; train with ``finetune``.
+        rewind_epoch: epoch of the dense training that weights or learning rate are rewound to; 0 is its start.
+        finetune: recipe of a level with ``rewind: none``.
     """
 
     method: Literal["imp"] = "imp"

@@ -43,7 +43,13 @@ RANKED_BY_WEIGHTS = frozenset({"random", "lamp"})
 
 
 class PruningConfig(HasRounding, StartsDense):
-    """Which weights to remove: score x distribution x pattern, see trials/sparsity/."""
+    """Which weights to remove: score x distribution x pattern, see trials/sparsity/.
+
+    Attributes:
+        score: how much a weight matters: the lowest are removed.
+        distribution: how the budget is divided: one ranking of all layers (``global``), or shares by layer.
+        pattern: what is removed together: single weights, kernels, filters, channels, or N of M weights.
+    """
 
     score: Annotated[str, one_of(SCORES)] = "magnitude"
     distribution: Annotated[str, one_of(DISTRIBUTIONS)] = "global"
@@ -89,6 +95,10 @@ class OneShotConfig(MayCouple, TakesNM, PruningConfig):
     """Prune a dense network to ``density`` at once, then finetune; ``finetune: null`` skips the finetuning.
 
     A network that starts with a mask (``source_net``) is pruned further within it, to ``density`` of all its weights.
+
+    Attributes:
+        density: share of the weights (or groups) to keep.
+        finetune: recipe after pruning; null ends the trial with the pruned network.
     """
 
     method: Literal["one_shot"] = "one_shot"

@@ -30,6 +30,7 @@ class AdamWRecipe(Recipe):
 
     Attributes:
         momentum: beta1, the decay of Adam's first moment.
+        weight_decay: decoupled from the gradient, as in AdamW.
         schedule: ``constant``, or ``cosine`` over all steps.
         warmup_share: share of all steps in which the learning rate rises linearly from 0.
         patience: stop after this many epochs without a better one; null never stops early. It only ends the training:
@@ -70,6 +71,8 @@ class RegrownRecipe(AdamWRecipe):
             ``lr_old``; ``progressive``, frozen for ``frozen_epochs``, differential for ``differential_epochs``, then
             like regrown ones. Applied weight by weight; biases, BN and layers without masks always train.
         lr_old: learning rate of old weights with ``differential``.
+        frozen_epochs: with ``progressive``, epochs in which old weights are frozen.
+        differential_epochs: with ``progressive``, the epochs at ``lr_old`` after these.
     """
 
     regrown: Literal["all", "frozen", "differential", "progressive"] = "all"

@@ -43,7 +43,16 @@ class SparseRecipe(AdamWRecipe):
 
 
 class SparseSource(Frozen):
-    """How the sparse network is pruned; fields as in prune_iterative. One level of 99 % is one-shot pruning."""
+    """How the sparse network is pruned; fields as in prune_iterative. One level of 99 % is one-shot pruning.
+
+    Attributes:
+        score: how much a weight matters.
+        distribution: how the budget is divided over layers.
+        rounding: how shares become whole numbers of weights: ``nearest``, or as ``released``.
+        levels: number of rounds of pruning and finetuning.
+        prune_fraction: share of the remaining weights that a level removes.
+        finetune: recipe of every level.
+    """
 
     as_before: ClassVar[Mapping[str, Any]] = AS_RELEASED
 

@@ -73,6 +73,10 @@ class PruneIterativeConfig(MayCouple, HasRounding, StartsDense):
     ``rounding: released`` is LAMP's for score lamp, else that of torch.nn.utils.prune.
 
     Attributes:
+        distribution: how the budget is divided over layers; ``global``: one ranking.
+        levels: number of rounds of pruning and finetuning.
+        prune_fraction: share of the remaining weights (or filters) that a level removes.
+        finetune: recipe of every level.
         score: ``lamp`` (with distribution global: Layer-Adaptive Magnitude Pruning), ``magnitude`` or another.
         pattern: ``filter`` removes whole filters of convolutions, by their norms.
         keep: snapshots to keep for later methods: the ``dense`` network, and the ``pruned`` weights' last values.

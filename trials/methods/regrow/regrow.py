@@ -43,6 +43,8 @@ class RegrowConfig(AllocatingConfig):
     """Regrow ``regrow_fraction`` of all prunable weights and finetune, ``rounds`` times.
 
     Attributes:
+        rounds: number of regrowths, each followed by finetuning.
+        regrow_fraction: share of all prunable weights that a round regrows.
         finetune: recipe after each regrowth; null leaves the network as regrown.
     """
 

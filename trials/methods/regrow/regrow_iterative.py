@@ -76,6 +76,7 @@ class RegrowIterativeConfig(AllocatingConfig):
     """Regrow in up to ``rounds`` levels, until sparsity falls to ``target_sparsity``.
 
     Attributes:
+        rounds: largest number of levels.
         target_sparsity: share of all weights (with ``unit: filter``, of all filters) that may stay pruned.
         budget_min, budget_max: smallest and largest share of all weights (or filters) that a level may regrow.
         budget_choices: number of equally spaced shares that the controller chooses from.

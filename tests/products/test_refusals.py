@@ -1,0 +1,16 @@
+"""The stored answers to which models a method refuses are those of the methods' checks, for every model."""
+
+from __future__ import annotations
+
+import pytest
+
+from sweeper.describe.refusals import checked, refused_by
+from trials.methods.registry import METHODS
+from trials.models import MODELS
+
+pytestmark = pytest.mark.products
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_refusals_are_those_of_the_checks(method: str) -> None:
+    assert checked(method, MODELS) == refused_by(method)
