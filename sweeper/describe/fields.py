@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel
 from pydantic.fields import FieldInfo
 
 from sweeper.describe.meanings import meanings_of
+from trials.config.recipes import OneOf
 
 MOST_NAMES = 9
 """Of more names than this, only their number is shown."""
@@ -161,5 +162,4 @@ def known_names(metadata: Collection[Any]) -> Collection[str] | None:
 
 def names_accepted_by(validator: Callable[..., Any]) -> Collection[str] | None:
     """Return the registry that a validator of names looks into; None if it is no such validator."""
-    held = inspect.getclosurevars(validator).nonlocals if inspect.isfunction(validator) else {}
-    return next((one for one in held.values() if isinstance(one, Collection) and not isinstance(one, str)), None)
+    return validator.registry if isinstance(validator, OneOf) else None

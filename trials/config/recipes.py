@@ -28,7 +28,7 @@ class OneOf:
     def __call__(self, value: str, info: ValidationInfo) -> str:
         if isinstance(self.registry, Registry):
             try:
-                self.registry.require(value, str(info.field_name), info.data.get("plugins"))
+                self.registry.require(value, str(info.field_name), (info.data or {}).get("plugins"))
             except UserError as error:
                 raise ValueError(str(error)) from None
         elif value not in self.registry:
