@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import ray
@@ -63,9 +64,31 @@ def connected(address: str | None, storage: Place | None = None) -> bool:
             if kept.asked == asked:
                 return kept.alone
             disconnect()
-        alone = connect(address, storage)
+        alone = _connect_for_good(address, storage)
         _kept = _Kept(asked, alone, _session())
         return alone
+
+
+def _connect_for_good(address: str | None, storage: Place | None) -> bool:
+    """Connect in a thread that lives as long as the process.
+
+    Ray's processes ask Linux to be killed with their parent (PR_SET_PDEATHSIG), and that means the thread that has
+    started them.
+    """
+    if threading.current_thread() is threading.main_thread():
+        return connect(address, storage)
+    answer: Future[bool] = Future()
+
+    def keep() -> None:
+        try:
+            answer.set_result(connect(address, storage))
+        except BaseException as error:  # noqa: BLE001  raised where it was asked for
+            answer.set_exception(error)
+        else:
+            threading.Event().wait()
+
+    threading.Thread(target=keep, name="ray", daemon=True).start()
+    return answer.result()
 
 
 def disconnect() -> bool:
