@@ -37,6 +37,8 @@ class Space(description.Space):
     ... }, name="first")
     >>> len(space.cells()), space.cells()[0].key
     (6, 'density=0.5,seed=0')
+    >>> space
+    <Space first: 6 cells, 1 samples each>
     >>> space.configs()[0].density
     0.5
     >>> sweeper.Space.from_yaml("bip_unstructured", profile="demo").samples
@@ -121,6 +123,11 @@ class Space(description.Space):
             if missing := (*found.missing, *found.lacking):
                 raise UserError("; ".join(missing))
 
+    def __repr__(self) -> str:
+        return f"<Space {self.name}: {len(self.cells())} cells, {self.samples} samples each>"
+
+    __str__ = __repr__
+
     def _repr_html_(self) -> str:
         """What a notebook shows: cells, samples, grid and search."""
         lines = {"about": self.about, "cells": str(len(self.cells())), "samples": str(self.samples)}
@@ -172,6 +179,10 @@ def run(space: Mapping[str, Any] | str | Path | Space | None = None, *, quiet: b
     return sweep
 
 
+_ALSO = {"set": "Mapping[str, Any] | Iterable[str] | None", "storage": "str | Path | None"}
+"""Types of options that a call may give in more forms than a command line."""
+
+
 def _signature() -> inspect.Signature:
     """The signature of :func:`run` with every option, for ``help`` and for completion in notebooks."""
     by_name, own = inspect.Parameter.KEYWORD_ONLY, inspect.signature(run)
@@ -180,7 +191,7 @@ def _signature() -> inspect.Signature:
             option.name,
             by_name,
             default=False if option.type == "bool" else None,
-            annotation="Mapping[str, Any] | Iterable[str] | None" if option.name == "set" else option.type,
+            annotation=_ALSO.get(option.name, option.type),
         )
         for option in fields(RunOptions)
         if option.name != "space"

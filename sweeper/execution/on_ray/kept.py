@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import ray
@@ -67,9 +68,31 @@ def connected(address: str | None, storage: Place | None = None, plugins: Sequen
             if kept.asked == asked and (kept.alone or kept.plugins == sent(plugins)):
                 return kept.alone
             disconnect()
-        alone = connect(address, storage, plugins)
+        alone = _connect_for_good(address, storage, plugins)
         _kept = _Kept(asked, sent(plugins), alone, _session())
         return alone
+
+
+def _connect_for_good(address: str | None, storage: Place | None, plugins: Sequence[str]) -> bool:
+    """Connect in a thread that lives as long as the process.
+
+    Ray's processes ask Linux to be killed with their parent (PR_SET_PDEATHSIG), and that means the thread that has
+    started them.
+    """
+    if threading.current_thread() is threading.main_thread():
+        return connect(address, storage, plugins)
+    answer: Future[bool] = Future()
+
+    def keep() -> None:
+        try:
+            answer.set_result(connect(address, storage, plugins))
+        except BaseException as error:  # noqa: BLE001  raised where it was asked for
+            answer.set_exception(error)
+        else:
+            threading.Event().wait()
+
+    threading.Thread(target=keep, name="ray", daemon=True).start()
+    return answer.result()
 
 
 def disconnect() -> bool:

@@ -182,7 +182,8 @@ def _signals(stop_file: StopFile, plan: Plan, display: LiveView, lease: Lease, f
         plan.stop()
         _put(stop_file, lease)
         timer.start()
-        display.note(f"{number.name}: running trials commit and end; a second signal exits at once")
+        second = "does not wait for them" if from_python else "exits at once"
+        display.note(f"{number.name}: running trials commit and end; a second signal {second}")
 
     with handled(stop) as again:
         seen.handle = again
