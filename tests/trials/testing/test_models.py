@@ -68,7 +68,7 @@ class SetValues(Sound):
 class ReadsValues(Sound):
     def __init__(self, num_classes: int, in_channels: int) -> None:
         super().__init__(num_classes, in_channels)
-        self.scale = float(self.stem.weight.abs().mean())
+        self.scale = float(self.stem.weight.detach().abs().mean())
 
 
 class OtherArguments(Sound):
