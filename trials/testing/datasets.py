@@ -62,11 +62,11 @@ def check_dataset(
             _require_same_arrays(one, other, what)
         else:
             _require_encoded(one, what)
-        _require_batches(one, what)
         if folder is not None:
             empty = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             said = refusal_of(lambda: loader(empty, **options), f"a folder without {what}")
             require(said is not None, f"{what} must refuse a folder that does not hold it: raise DataError")
+        _require_batches(one, what)
 
 
 def _called(loader: Callable[..., Source], folder: Path | None, options: dict[str, Any], what: str) -> Source:

@@ -25,13 +25,14 @@ from trials.networks.stored import network
 from trials.plugins.importing import admit_listed
 from trials.sparsity import prunable
 from trials.testing.exports import require_exports
-from trials.testing.mutability import require_mutable
+from trials.testing.mutability import other_values, require_mutable
 from trials.testing.odd_networks import ODD_NETWORKS
 from trials.testing.recorded_graph import RecordedGraph
 from trials.testing.requiring import refusal_of, require, undisturbed
 from trials.testing.small_runs import Outcome, Storage, known, with_images
 from trials.testing.watched import watched
 from trials.training import graphs, launches
+from trials.training.device import resolve_device
 
 STEPS = 6
 """Steps of an epoch, if the check makes the images: five full batches, and a half one."""
@@ -77,15 +78,16 @@ def check_method(
         _require_config(kind, config, content)
         _require_stages(kind, config)
         _require_check(kind, config)
+        others = other_values(kind, config, values or {})
         first = Storage(Path(folder) / "first")
         with known(METHODS, config.method, watched(kind)):
             reference = first.outcome(config, f"a trial of {kind.__name__}")
         _require_budget(kind, config, reference, first.folder(config))
-        _require_equal_bits(kind, config, reference, first, Path(folder))
-        require_mutable(kind, config, reference, first, Path(folder), values or {})
         require_exports(first.folder(config), f"the network of {kind.__name__}")
         _require_other_formats(kind, config, Path(folder))
         _require_refused_or_trained(kind, content, Path(folder))
+        _require_equal_bits(kind, config, reference, first, Path(folder))
+        require_mutable(kind, config, reference, first, Path(folder), others)
 
 
 @contextmanager
@@ -143,20 +145,14 @@ def _require_stages(kind: type[Method], config: TrialConfig) -> None:
 def _require_check(kind: type[Method], config: TrialConfig) -> None:
     said = refusal_of(
         lambda: require_runnable(config, header_of(load_data(*config.data_key))),
-        f"what {kind.__name__}.check is given, a model on the meta device that has shapes and no values,",
+        f"what {kind.__name__}.check cannot take (it gets a model on the meta device, which has shapes and no values)",
     )
     require(said is None, f"{kind.__name__}.check must let the given fields run, but says: {said}")
 
 
 def _require_budget(kind: type[Method], config: TrialConfig, reference: Outcome, folder: Path) -> None:
     """What the network keeps is what was asked, and that is what the config's density says."""
-    for row in reference.rows["epochs"]:
-        missed = {"density_missed", "nothing_pruned"} & set(row["warnings"] or ()) if row["stage_id"] is None else ()
-        require(
-            not missed,
-            f"{kind.__name__} must keep exactly what its asked() says, but keeps the share {row['density']:.6g} in "
-            f"stage {row['stage']}, epoch {row['epoch']}",
-        )
+    _require_reached(reference, kind.__name__)
     density = getattr(config, "density", None)
     if not isinstance(density, float) or density == 1:
         return
@@ -171,6 +167,17 @@ def _require_budget(kind: type[Method], config: TrialConfig, reference: Outcome,
         f"{keep:.6g}",
     )
     _require_masks(kind, folder)
+
+
+def _require_reached(outcome: Outcome, what: str) -> None:
+    """All rows of the trial's own keep what was asked of them."""
+    for row in outcome.rows["epochs"]:
+        missed = {"density_missed", "nothing_pruned"} & set(row["warnings"] or ()) if row["stage_id"] is None else ()
+        require(
+            not missed,
+            f"{what} must keep exactly what asked() says, but keeps the share {row['density']:.6g} in stage "
+            f"{row['stage']}, epoch {row['epoch']}",
+        )
 
 
 def _require_masks(kind: type[Method], folder: Path) -> None:
@@ -216,7 +223,11 @@ def _require_equal_bits(
 
 
 def _replayed(config: TrialConfig, storage: Storage, name: str) -> Outcome:
-    """The outcome with the steps of stages that capture replayed, as on a GPU."""
+    """The outcome with the steps of stages that capture replayed, as on a GPU; on a GPU, with none replayed."""
+    if resolve_device(config.device).type == "cuda":
+        return storage.outcome(
+            config.model_copy(update={"capture": False}), f"a trial of {name} without captured steps"
+        )
     with (
         mock.patch.object(graphs, "graph_for", lambda device, generators=(): RecordedGraph(tuple(generators))),
         mock.patch.object(launches, "few_launches", return_value=True),
@@ -249,4 +260,5 @@ def _refused_or_trained(kind: type[Method], content: Mapping[str, Any], what: st
         require_runnable(config[0], header_of(load_data(*config[0].data_key)))
 
     if refusal_of(checked, f"{what}, if {kind.__name__} cannot take it,") is None:
-        Storage(folder / "odd").attempt(config[0], f"{kind.__name__}.check accepts {what}, so a trial")
+        storage, said = Storage(folder / "odd"), f"{kind.__name__}.check accepts {what}, so a trial"
+        _require_reached(storage.outcome(config[0], said), said)

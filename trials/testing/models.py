@@ -125,10 +125,11 @@ def _require_evaluates(built: nn.Module, what: str, image_shape: tuple[int, int,
         f"{what} must not change parameters or buffers in evaluation mode",
     )
     turned = copy.deepcopy(built).to(memory_format=torch.channels_last)
-    require(
-        near(outputs_of(turned, images.to(memory_format=torch.channels_last)), outputs),
-        f"{what} must compute the same in the memory format channels_last: use reshape or flatten, not view",
-    )
+    said = f"{what} must compute the same in the memory format channels_last: use reshape or flatten, not view"
+    try:
+        require(near(outputs_of(turned, images.to(memory_format=torch.channels_last)), outputs), said)
+    except RuntimeError as error:
+        raise AssertionError(f"{said} ({error})") from error
 
 
 def _require_trains(built: nn.Module, what: str, image_shape: tuple[int, int, int], batch_size: int) -> None:

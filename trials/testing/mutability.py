@@ -27,14 +27,19 @@ SEGMENT = 1
 
 
 def require_mutable(
-    kind: type[Method], config: TrialConfig, reference: Outcome, first: Storage, folder: Path, values: Mapping[str, Any]
+    kind: type[Method],
+    config: TrialConfig,
+    reference: Outcome,
+    first: Storage,
+    folder: Path,
+    others: Mapping[str, list[Any]],
 ) -> None:
     """Check that a new value of every path in ``mutable`` is used in the next step, and an old one changes nothing.
 
     Args:
         reference: outcome of the trial of ``config``, which is undivided.
         first: the storage that it ran in.
-        values: by path, another value.
+        others: by path, its value and others, as :func:`other_values` returns them.
     """
     if not kind.mutable:
         return
@@ -43,7 +48,7 @@ def require_mutable(
     storage = Storage(folder / "segments", first)
     storage.attempt(divided, f"the first segment of a trial of {name}")
     for path in sorted(kind.mutable):
-        old, new = _values_of(kind, config, path, values)
+        old, *new = others[path]
         same = _Segment.run(kind, storage, divided, {path: old})
         require(
             not (differs := same.outcome.differs_from(reference)),
@@ -105,6 +110,21 @@ def _divided(kind: type[Method], config: TrialConfig) -> TrialConfig:
         raise AssertionError(
             f"{kind.__name__} has mutable hyperparameters, so its first stage must be one that can be divided: {error}"
         ) from None
+
+
+def other_values(kind: type[Method], config: TrialConfig, values: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """By path in ``mutable``, its value in ``config`` and other values that it may have.
+
+    Args:
+        values: by path, another value, where none can be derived.
+
+    Raises:
+        AssertionError: there is no such field, no other value can be derived, or the first stage cannot be divided.
+    """
+    if kind.mutable:
+        _divided(kind, config)
+    found = {path: _values_of(kind, config, path, values) for path in sorted(kind.mutable)}
+    return {path: [old, *new] for path, (old, new) in found.items()}
 
 
 def _values_of(kind: type[Method], config: TrialConfig, path: str, values: Mapping[str, Any]) -> tuple[Any, list[Any]]:
