@@ -10,13 +10,14 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from ray import tune
 
 from sweeper.execution.live_view import LiveView
+from sweeper.execution.on_ray.callbacks import Guarded, make_callbacks
 from sweeper.execution.on_ray.cluster import connect, leave_without_teardown
 from sweeper.execution.on_ray.placement import Gate, WhenStuck
 from sweeper.execution.on_ray.requirements import require_plugins, require_room, require_shared
@@ -39,7 +40,8 @@ def run_plan(plan: Plan, display: LiveView, lease: Lease, *, address: str | None
     """Run everything the plan has left. Returns when nothing is left or the plan was stopped (``plan.stopping``).
 
     Raises:
-        UserError: there is no cluster, no room for a trial, or a machine does not share the storage.
+        UserError: there is no cluster, no room for a trial, a machine does not share the storage, or a callback cannot
+            be made.
     """
     space, folder = plan.space, plan.folder
     stop = StopFile(folder.stop)
@@ -66,16 +68,26 @@ def run_plan(plan: Plan, display: LiveView, lease: Lease, *, address: str | None
             require_shared(folder.path)
             require_plugins(space.plugins)
             searcher = PlanSearcher(plan, display, lease)
-            _tuner(searcher, scratch).fit()
-            while searcher.again:
-                searcher.again = False
-                _tuner(searcher, Path(tempfile.mkdtemp(dir=scratch))).fit()
+            with _ended(make_callbacks(space.callbacks, folder.path, display.note)) as callbacks:
+                _tuner(searcher, scratch, callbacks).fit()
+                while searcher.again:
+                    searcher.again = False
+                    _tuner(searcher, Path(tempfile.mkdtemp(dir=scratch)), callbacks).fit()
     finally:
         stop.remove()
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _tuner(searcher: PlanSearcher, scratch: Path) -> tune.Tuner:
+@contextmanager
+def _ended(callbacks: list[Guarded]) -> Iterator[list[Guarded]]:
+    try:
+        yield callbacks
+    finally:
+        for callback in callbacks:
+            callback.end()
+
+
+def _tuner(searcher: PlanSearcher, scratch: Path, callbacks: Sequence[Guarded]) -> tune.Tuner:
     """A Tuner that runs what the searcher suggests until the searcher finishes; Tune's own files go to ``scratch``."""
     return tune.Tuner(
         TrialWorker,
@@ -85,7 +97,7 @@ def _tuner(searcher: PlanSearcher, scratch: Path) -> tune.Tuner:
             storage_path=str(scratch),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=0),  # the plan decides what is tried again
-            callbacks=[Watchdog(searcher)],
+            callbacks=[Watchdog(searcher), *callbacks],
             stop=WhenStuck(searcher),
         ),
     )
