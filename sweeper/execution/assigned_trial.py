@@ -50,6 +50,7 @@ class Reporter:
     ) -> None:
         self.trial, self.judged_by = assignment["trial"], assignment.get("judged_by")
         self.alive_every_s: float = assignment["alive_every_s"]
+        self.followed: bool = assignment.get("followed", False)
         self.folder, self.stop_file = place(assignment["folder"]), StopFile(place(assignment["stop"]))
         self._send, self._notice, self._where = send, notice, where or {}
         self._sent_at = time.monotonic()
@@ -61,8 +62,14 @@ class Reporter:
 
     def report(self, row: dict[str, Any]) -> None:
         """Send a row for the live view, unless the last message is less than ``REPORT_EVERY_S`` old."""
-        if time.monotonic() - self._sent_at >= REPORT_EVERY_S:
+        if not self.followed and time.monotonic() - self._sent_at >= REPORT_EVERY_S:
             self.send(**{key: row[key] for key in SHOWN})
+
+    def follow(self, number: int, row: dict[str, Any]) -> None:
+        """Send the ``number``-th row whole, without what is null, if callbacks follow the trial."""
+        if self.followed:
+            whole = {key: value for key, value in row.items() if value is not None}
+            self.send(**{key: row[key] for key in SHOWN}, row={**whole, "training_iteration": number})
 
     def should_stop(self) -> bool:
         """Whether the trial must end. Also sends a sign of life if the last message is ``alive_every_s`` old."""
@@ -148,6 +155,7 @@ def _host(assignment: Mapping[str, Any], reporter: Reporter, make_map: MakeMap |
         reporter.should_stop,
         assignment["threads"],
         is_over=reporter.is_over,
+        follow=reporter.follow,
         warn=reporter.warn,
         alone=assignment["alone"],
         map=make_map(assignment["resources"], reporter.stop_file.there) if make_map and several else None,

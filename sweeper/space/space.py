@@ -15,6 +15,7 @@ from sweeper.space.grid.cases import Case, read_cases, template
 from sweeper.space.grid.cells import Cell, make_cells
 from sweeper.space.grid.conditions import in_order
 from sweeper.space.grid.grid import Axis, read_grid
+from sweeper.space.options.callbacks import TrialCallback, read_callbacks
 from sweeper.space.options.confirm import Confirm, read_confirm
 from sweeper.space.options.constraints import Constraint, read_constraints
 from sweeper.space.options.enqueue import read_points
@@ -70,6 +71,7 @@ class Space(Frozen):
         from_sweep: earlier sweep whose trials the search starts from.
         pbt: population based training instead of a sampler; its segments are the samples.
         confirm: values with which a cell's best sample runs again after the search; None reports the searched trial.
+        callbacks: Ray Tune callbacks that follow the trials, such as loggers (:mod:`sweeper.space.options.callbacks`).
         resources: CPUs and GPUs per trial.
         retries: number of times that a failed trial is run again.
         silence_limit_s: seconds without a step, a row or a commit after which a trial counts as hung: its process is
@@ -98,6 +100,7 @@ class Space(Frozen):
     from_sweep: FromSweep | None = None
     pbt: Pbt | None = None
     confirm: Confirm | None = None
+    callbacks: tuple[TrialCallback, ...] = ()
     resources: Resources = Resources()
     retries: int = Field(default=1, ge=0)
     silence_limit_s: float | None = Field(default=3600, gt=0)
@@ -116,6 +119,7 @@ class Space(Frozen):
         plugins = strings(content.get("plugins"))
         # The default of samples depends on other sections, which are therefore read first.
         content = {**read_objectives(content), "sampler": read_sampler(content.get("sampler", "tpe"), plugins)}
+        content["callbacks"] = read_callbacks(content.get("callbacks"), plugins)
         if content.get("pbt") is not None:
             return with_samples(content)
         if content.get("samples") is not None:
@@ -264,7 +268,7 @@ class Space(Frozen):
 
     def document(self) -> dict[str, Any]:
         """Return the space as JSON-compatible values; :func:`sweeper.space.load.from_document` reads them."""
-        own = {"grid", "cases", "search", "sampler", "objectives", "constraints", "pruner", "confirm"}
+        own = {"grid", "cases", "search", "sampler", "objectives", "constraints", "pruner", "confirm", "callbacks"}
         content = self.model_dump(mode="json", exclude=own)
         if not self.plugins:
             del content["plugins"]  # so that spaces without are written as they always were
@@ -276,6 +280,8 @@ class Space(Frozen):
         content["pruner"] = self.pruner.document() if self.pruner else None
         if self.confirm:
             content["confirm"] = self.confirm.document()
+        if self.callbacks:
+            content["callbacks"] = [callback.document() for callback in self.callbacks]
         content["constraints"] = [constraint.document() for constraint in self.constraints]
         if len(self.objectives) > 1:
             content["objectives"] = [objective.model_dump() for objective in self.objectives]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from trials import models
 from trials.compact.cut import Kept, require_rows, shrink
 from trials.errors import UserError
+from trials.plugins.importing import admit
+from trials.plugins.source import resolve
 from trials.storage import files
 
 
@@ -70,12 +72,18 @@ def save(
     files.save(path, {**content, "masks": dict(masks)} if masks else content)
 
 
-def load(path: str | Path) -> nn.Module:
+def load(path: str | Path, plugins: Sequence[str] = ()) -> nn.Module:
     """Load the compact network that ``python -m trials export --form compact`` wrote, on the CPU, in eval mode.
 
+    Args:
+        plugins: where the code of its model lies, if that is ``module:attribute``: folders, .py files (relative ones
+            are taken from the working folder) and names of installed modules. It is imported.
+
     Raises:
-        UserError: the file cannot be read or holds no compact network.
+        UserError: the file cannot be read or holds no compact network, or a plug-in is not here.
+        NotAdmitted: its model is of a plug-in that is not in ``plugins``, and that this process has not admitted.
     """
+    admit([resolve(entry, Path.cwd()) for entry in plugins])
     content = _content(path)
     architecture = Architecture.of(content["architecture"])
     kept, state = content["kept"], content["state_dict"]

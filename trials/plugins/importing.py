@@ -165,13 +165,14 @@ def load(name: str, field: str) -> Any:
         field: the config's field that names it, for messages.
 
     Raises:
-        UserError: the module is of no admitted plug-in, cannot be imported, or has no such attribute.
+        NotAdmitted: the module is of no admitted plug-in.
+        UserError: it cannot be imported, or has no such attribute.
     """
     module, _, attribute = name.partition(":")
     if not (module and attribute.isidentifier()):
         raise UserError(f"{field} is {name!r}, but a name with a colon is module:attribute, as in mynets.wide:MyNet")
     if not any(lies_under(plug_in.module, module) for plug_in in admitted()):
-        raise UserError(f"{field} is {name!r}, but {_unlisted(module)}")
+        raise NotAdmitted(f"{field} is {name!r}, but {_unlisted(module)} (in Python: plugins=[...])")
     with blaming(f"{field} is {name!r}, but importing {module} failed"), _lock:
         imported = importlib.import_module(module)
     try:

@@ -11,7 +11,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 from ray import tune
 
 from sweeper.execution.live_view import LiveView
+from sweeper.execution.on_ray.callbacks import Guarded, make_callbacks
 from sweeper.execution.on_ray.cluster import leave_without_teardown
 from sweeper.execution.on_ray.kept import connected, disconnect
 from sweeper.execution.on_ray.placement import Gate, WhenStuck
@@ -50,7 +51,8 @@ def run_plan(
             Ray that was started here ends with its trials; in another one they see the stop file, and commit.
 
     Raises:
-        UserError: there is no cluster, no room for a trial, or a machine does not share storage or plug-ins.
+        UserError: there is no cluster, no room for a trial, a machine does not share storage or plug-ins, or a callback
+            cannot be made.
     """
     space, folder = plan.space, plan.folder
     stop = StopFile(folder.stop)
@@ -76,7 +78,8 @@ def run_plan(
                 return signals.first is not None
             require_room(space, None if alone else display)
             require_machines(folder.path, space.plugins)
-            _run_out(PlanSearcher(plan, display, lease), scratch)
+            with _ended(make_callbacks(space.callbacks, folder.path, display.note)) as callbacks:
+                _run_out(PlanSearcher(plan, display, lease), scratch, callbacks)
             return signals.first is not None
     except KeyboardInterrupt:
         given_up = not disconnect()
@@ -87,12 +90,12 @@ def run_plan(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _run_out(searcher: PlanSearcher, scratch: Path) -> None:
+def _run_out(searcher: PlanSearcher, scratch: Path, callbacks: Sequence[Guarded]) -> None:
     with _quiet_tune():
-        _tuner(searcher, scratch).fit()
+        _tuner(searcher, scratch, callbacks).fit()
         while searcher.again:
             searcher.again = False
-            _tuner(searcher, Path(tempfile.mkdtemp(dir=scratch))).fit()
+            _tuner(searcher, Path(tempfile.mkdtemp(dir=scratch)), callbacks).fit()
 
 
 @contextmanager
@@ -109,7 +112,16 @@ def _quiet_tune() -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
-def _tuner(searcher: PlanSearcher, scratch: Path) -> tune.Tuner:
+@contextmanager
+def _ended(callbacks: list[Guarded]) -> Iterator[list[Guarded]]:
+    try:
+        yield callbacks
+    finally:
+        for callback in callbacks:
+            callback.end()
+
+
+def _tuner(searcher: PlanSearcher, scratch: Path, callbacks: Sequence[Guarded]) -> tune.Tuner:
     """A Tuner that runs what the searcher suggests until the searcher finishes; Tune's own files go to ``scratch``."""
     return tune.Tuner(
         TrialWorker,
@@ -120,7 +132,7 @@ def _tuner(searcher: PlanSearcher, scratch: Path) -> tune.Tuner:
             verbose=0,
             progress_reporter=_Silent(),
             failure_config=tune.FailureConfig(max_failures=0),  # the plan decides what is tried again
-            callbacks=[Watchdog(searcher)],
+            callbacks=[Watchdog(searcher), *callbacks],
             stop=WhenStuck(searcher),
         ),
     )

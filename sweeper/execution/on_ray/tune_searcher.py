@@ -130,6 +130,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             "alone": resources == whole,
             "judged_by": space.objective if space.pruner else None,
             "commit": git_commit(),
+            "followed": bool(space.callbacks),
             "plugins": sent(assignment.config.plugins),
             "alive_every_s": min(30.0, space.silence_limit_s / 10) if space.silence_limit_s else 30.0,
         }

@@ -25,6 +25,7 @@ from sweeper.cli import COMPLETE, FAILURES, STOPPED, WRONG_INPUT, main
 from sweeper.execution.assigned_trial import run_assigned
 from sweeper.execution.live_view import LiveView
 from sweeper.results.tables import read
+from tests.sweeper import tracked
 from tests.sweeper.on_ray import ROOT, SPACE
 from tests.sweeper.sweeps import begun, make_space
 from tests.trials.folders import state_of
@@ -298,3 +299,33 @@ def test_a_job_of_the_jobs_api_runs_the_code_it_brought(ray: Any) -> None:
     assert len(sent) == 3
     assert all(module.startswith("gcs://_ray_pkg_") for module in sent)
     assert sent[2:] == given["py_modules"]
+
+
+def test_callbacks_follow_trials_and_one_that_fails_stops_nothing(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "small.yaml").write_text(tracked.SPACE)
+    (here / "track.py").write_text(tracked.PLUG_IN)
+    assert sweep() == COMPLETE
+    out = " ".join(capsys.readouterr().out.split())
+    said = (
+        "the callback track:Breaks failed in on_trial_result (ValueError: no such tracker): it is told of nothing more"
+    )
+    assert out.count(said) == 1
+    ids = sorted(path.name for path in (here / "results" / "small" / "trials").iterdir())
+    seen = [json.loads(line) for line in (here / "seen.jsonl").read_text().splitlines()]
+    assert [seen[0]["event"], seen[-1]["event"]] == ["setup", "end"]
+    starts = {event["trial"]: event["density"] for event in seen if event["event"] == "start"}
+    assert sorted(starts) == ids
+    assert sorted(starts.values()) == [0.2, 0.5]
+    for trial in ids:
+        own = [event for event in seen if event.get("trial") == trial]
+        assert [own[0]["event"], own[-1]["event"]] == ["start", "complete"]
+        rows = [event for event in own if event["event"] == "result"]
+        assert [(row["stage"], row["epoch"]) for row in rows][-2:] == [("finetune", 0), ("finetune", 1)]
+        assert [row["training_iteration"] for row in rows][-2:] == [3, 4]
+        assert rows[-1]["density"] == pytest.approx(starts[trial], abs=1e-3)
+        assert 0 < rows[-1]["val_accuracy"] <= 1
+        (events,) = (here / "results" / "small" / "logs" / "tensorboard" / trial).iterdir()
+        assert events.name.startswith("events.out.tfevents")
+        assert b"val_accuracy" in events.read_bytes()

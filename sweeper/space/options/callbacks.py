@@ -1,0 +1,115 @@
+"""The section ``callbacks``: Ray Tune callbacks, such as loggers, that follow a sweep's trials.
+
+They are chosen and checked here, and made in :mod:`sweeper.execution.on_ray.callbacks`, since only that folder knows
+Ray. Nothing that a trial computes depends on them, so a sweep may be resumed with others.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ConfigDict, Field
+
+from sweeper.space.options.named_options import NamedOptions
+from trials.errors import UserError, shown, unknown_name
+from trials.frozen import validate
+from trials.optional import DISTRIBUTION
+from trials.registry import Registry
+
+
+@dataclass(frozen=True)
+class RayLogger:
+    """A logger of Ray Tune's: the module and the name of its class, and the library that it needs."""
+
+    module: str
+    attribute: str
+    library: str
+
+
+_BUILT_IN: dict[str, Any] = {
+    "mlflow": RayLogger("ray.air.integrations.mlflow", "MLflowLoggerCallback", "mlflow"),
+    "tensorboard": RayLogger("ray.tune.logger", "TBXLoggerCallback", "tensorboardX"),
+    "wandb": RayLogger("ray.air.integrations.wandb", "WandbLoggerCallback", "wandb"),
+}
+
+
+def _is_callback(found: Any) -> Callable[..., Any]:
+    if not callable(found):
+        raise TypeError(f"that is {found!r}: it must be a class or function that makes a ray.tune.Callback")
+    kept: Callable[..., Any] = found
+    return kept
+
+
+CALLBACKS: Registry[Any] = Registry("callbacks", _BUILT_IN, _is_callback)
+"""Callbacks by name; also those of plug-ins (:mod:`trials.registry`)."""
+
+
+class TrialCallback(NamedOptions):
+    """A callback and its options; those that are not named here are passed to its class.
+
+    Attributes:
+        name: ``tensorboard``, ``wandb``, ``mlflow``, or ``module:attribute`` of a plug-in.
+        folder: where files of it lie, a folder for each trial; None: ``logs/NAME`` in the sweep's folder.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    folder: str | None = Field(default=None, min_length=1)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What is passed to its class."""
+        return dict(self.model_extra or {})
+
+    def document(self) -> str | dict[str, Any]:
+        content = {key: value for key, value in self.model_dump(mode="json").items() if value is not None}
+        return self.name if content.keys() == {"name"} else content
+
+    def check(self) -> None:
+        """Raise a UserError if its library is not installed, or if it cannot be called with its options."""
+        made = CALLBACKS.require(self.name, "callbacks")
+        if isinstance(made, RayLogger):
+            if importlib.util.find_spec(made.library) is None:
+                raise UserError(
+                    f"callbacks has {self.name!r}, which needs {made.library}, which is not installed: "
+                    f"pip install '{DISTRIBUTION}[trackers]'"
+                )
+            return
+        try:
+            inspect.signature(made).bind(**self.arguments)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"callbacks has {self.name!r}, which cannot be called with its options ({error})") from None
+
+
+def read_callbacks(content: object, plugins: Collection[str] = ()) -> tuple[TrialCallback, ...]:
+    """Parse ``callbacks``: a list of names, or of mappings of ``name`` and options.
+
+    Args:
+        plugins: those of the space, under which a name ``module:attribute`` must lie.
+
+    Raises:
+        UserError: it is no such list, or a name is unknown.
+    """
+    if content is None:
+        return ()
+    if isinstance(content, str | bytes | dict) or not isinstance(content, list | tuple):
+        raise UserError(f"callbacks is {shown(content)}, but must be a list: write - tensorboard below it")
+    return tuple(_read(entry, f"callbacks[{index}]", plugins) for index, entry in enumerate(content))
+
+
+def _read(content: object, where: str, plugins: Collection[str]) -> TrialCallback:
+    if isinstance(content, TrialCallback):
+        return content
+    content = {"name": content} if isinstance(content, str) else content
+    if not isinstance(content, dict) or not isinstance(content.get("name"), str):
+        raise UserError(f"{where} is {shown(content)}, but must be a name or {{name: NAME, OPTION: VALUE, ...}}")
+    name = content["name"]
+    if ":" not in name and name not in CALLBACKS:
+        raise UserError(unknown_name(where, name, CALLBACKS))
+    CALLBACKS.require(name, where, plugins)
+    made: TrialCallback = validate(TrialCallback, content, where)
+    return made

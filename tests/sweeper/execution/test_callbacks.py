@@ -1,0 +1,48 @@
+"""Callbacks of a space: what is refused, and that a sweep may go on with others (what they are told: test_tune_run)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from sweeper.cli import COMPLETE, WRONG_INPUT, main
+from tests.sweeper.tracked import PLUG_IN, SPACE
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.yaml").write_text(SPACE)
+    (tmp_path / "track.py").write_text(PLUG_IN)
+    return tmp_path
+
+
+def test_a_sweep_goes_on_with_other_callbacks(here: Path, ran: list[str]) -> None:
+    assert main(["--space", "small.yaml"]) == COMPLETE
+    (here / "small.yaml").write_text(SPACE.partition("callbacks:")[0])
+    assert main(["--space", "small.yaml"]) == COMPLETE
+    assert len(ran) == 2
+
+
+REFUSED = {
+    "tensorbord": r"callbacks\[0\] is 'tensorbord', but must be one of: mlflow, tensorboard, wandb \(did you mean",
+    "wandb": r"callbacks has 'wandb', which needs wandb, .*pip install 'sparsity-sweeper\[trackers\]'",
+    "os:system": r"callbacks\[0\] is 'os:system', but plugins lists no os",
+    "track:Trak": r"track has no Trak \(it has .*Track",
+    "{name: 'track:Track', too: x}": r"'track:Track', which cannot be called with its options \(missing a required arg",
+    "3": r"callbacks\[0\] is 3, but must be a name or \{name: NAME",
+}
+
+
+@pytest.mark.parametrize("entry", REFUSED)
+def test_what_cannot_be_made_is_refused_before_anything_starts(
+    here: Path, ran: list[str], capsys: pytest.CaptureFixture[str], entry: str
+) -> None:
+    (here / "small.yaml").write_text(f"{SPACE.partition('callbacks:')[0]}callbacks: [{entry}]\n")
+    assert main(["--space", "small.yaml"]) == WRONG_INPUT
+    error = " ".join(capsys.readouterr().err.split())
+    assert re.search(REFUSED[entry], error), error
+    assert ran == []
+    assert not (here / "results").exists()
