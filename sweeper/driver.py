@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from sweeper.before_run import SharedTrials, check_preconditions, look_here, may_join, require_same_data
+from sweeper.before_run import Here, SharedTrials, check_preconditions, look_here, may_join, require_same_data
 from sweeper.continuing import record_change, refuse_contradictions, resumed_space
+from sweeper.estimate.report import estimate_lines
+from sweeper.estimate.stored import is_local
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.options import COMPLETE, FAILURES, STOPPED
 from sweeper.search.warm_start import commit_warm_start, warm_start
@@ -48,6 +50,7 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
     warm = warm_start(space, folder, found.data())
     if options.dry_run:
         describe_run(space, shared, confirming, folder, console)
+        _estimate(options, space, folder, found, console)
         for line in continued.lines:
             console.print(line, markup=False)
         for line in (*found.missing, *found.lacking):
@@ -67,10 +70,19 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
         raise UserError(
             f"--storage is {options.storage!r}, but must be a place that can be written ({error}): give another"
         ) from None
+    if options.estimate or (is_local(folder.path) and not files.names(folder.trials)):
+        _estimate(options, space, folder, found, console)
     with driving(folder, console) as lease:
         if options.retry_failed:
             console.print(f"{folder.forgive()} failed trials may be tried again", markup=False)
         return drive(space, folder, lease, options.address, console, verify=options.verify, data=found.data())
+
+
+def _estimate(options: argparse.Namespace, space: Space, folder: SweepFolder, found: Here, console: Console) -> None:
+    """Print how much the space trains, as if nothing of it was there yet."""
+    settable = options.resume is None
+    for line in estimate_lines(space, found.headers, folder.path.parent, measure=options.estimate, settable=settable):
+        console.print(line, markup=False)
 
 
 def _asked_for(options: argparse.Namespace) -> tuple[Space, SweepFolder]:

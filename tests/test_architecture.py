@@ -34,7 +34,7 @@ FLOORS = {
         {"plotting"},
         {"space"},
         {"folder", "describe"},
-        {"results"},
+        {"results", "estimate"},
         {"search"},
         {"execution"},
         {"before_run", "continuing"},
