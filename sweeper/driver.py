@@ -70,9 +70,9 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
         raise UserError(
             f"--storage is {options.storage!r}, but must be a place that can be written ({error}): give another"
         ) from None
-    if options.estimate or (is_local(folder.path) and not files.names(folder.trials)):
-        _estimate(options, space, folder, found, console)
     with driving(folder, console) as lease:
+        if options.estimate or (is_local(folder.path) and not files.names(folder.trials)):
+            _estimate(options, space, folder, found, console)
         if options.retry_failed:
             console.print(f"{folder.forgive()} failed trials may be tried again", markup=False)
         return drive(space, folder, lease, options.address, console, verify=options.verify, data=found.data())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeper.estimate.stored import device_label, stored_rates
-from sweeper.estimate.work import Work, work_of
+from sweeper.estimate.work import SweepWork, work_of
 from sweeper.space.load import from_document
 from sweeper.space.space import Space
 from trials.data import DataKey
@@ -18,6 +18,10 @@ from trials.storage.place import Place
 
 WORTH = 0.6
 """A smaller sweep is suggested if it takes at most this share of the whole."""
+
+
+SMALL_EPOCHS, SMALL_HOURS = 100, 0.5
+"""Sweeps of less need not be smaller; the hours count where they are known."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Estimate:
     unknown: float
 
     @classmethod
-    def of(cls, work: Work, rates: Rates, max_epochs: int | None) -> Estimate:
+    def of(cls, work: SweepWork, rates: Rates, max_epochs: int | None) -> Estimate:
         """Estimate work; ``max_epochs`` limits what trials train themselves, not the shared trials."""
         shared = sum(work.of_shared.values())
         own = work.total - shared
@@ -101,7 +105,7 @@ def estimate_lines(
         yield f"not measured: {problem}"
 
 
-def _epochs_text(work: Work, whole: Estimate, space: Space) -> str:
+def _epochs_text(work: SweepWork, whole: Estimate, space: Space) -> str:
     reasons = list(work.at_most)
     if space.max_epochs is not None and whole.epochs < work.total:
         reasons.append(f"max_epochs {space.max_epochs:,} ends it")
@@ -120,17 +124,19 @@ def _hours_text(whole: Estimate, rates: Rates) -> str:
 def hours_text(hours: float, device: str) -> str:
     """Return a time of a device as text, rounded to what an estimate is good for.
 
-    >>> hours_text(412.3, "NVIDIA H100"), hours_text(0.2, "cpu (1 thread)")
-    ('410 GPU-hours', '12 CPU-minutes')
+    >>> hours_text(412.3, "NVIDIA H100"), hours_text(0.2, "cpu (1 thread)"), hours_text(0.01, "cpu")
+    ('410 GPU-hours', '12 CPU-minutes', '36 CPU-seconds')
     """
     unit = "CPU" if device.startswith("cpu") else "GPU"
+    if hours < 1 / 30:
+        return f"{max(round(hours * 3600), 1)} {unit}-seconds"
     if hours < 1:
         return f"{max(round(hours * 60), 1)} {unit}-minutes"
     digits = f"{hours:.1f}" if hours < 10 else f"{float(f'{hours:.2g}'):,.0f}"
     return f"{digits} {unit}-hours"
 
 
-def _stored(work: Work, space: Space, storage: Place) -> Rates:
+def _stored(work: SweepWork, space: Space, storage: Place) -> Rates:
     kinds = [kind for kind, epochs in work.epochs.items() if epochs]
     if not kinds:
         return Rates()
@@ -145,7 +151,7 @@ def _stored(work: Work, space: Space, storage: Place) -> Rates:
     return Rates(found.device, f"from {found.trials} finished trials of this storage", found.seconds)
 
 
-def _measured(work: Work, space: Space, headers: Mapping[DataKey, DataHeader]) -> Rates:
+def _measured(work: SweepWork, space: Space, headers: Mapping[DataKey, DataHeader]) -> Rates:
     """Measure every kind of stage on the configs that have it; downloads no data."""
     threads = max(1, int(space.resources.cpu))
     seconds: dict[StageKind, float] = {}
@@ -181,7 +187,7 @@ def _smaller(
     space: Space, headers: Mapping[DataKey, DataHeader], rates: Rates, whole: Estimate, *, settable: bool
 ) -> str:
     """Return options that make the sweep smaller, and how small; empty if none does, or it is small already."""
-    if whole.epochs < 1:
+    if whole.epochs < SMALL_EPOCHS if whole.hours is None else whole.hours < SMALL_HOURS:
         return ""
     document, options = space.document(), []
     if space.search and space.pbt is None and space.samples > 1:

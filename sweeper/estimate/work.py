@@ -20,12 +20,12 @@ from trials.methods.registry import METHODS
 from trials.running.rates import StageKind
 from trials.running.shared_trials import shared_by
 
-MOST_CONFIGS = 3000
-"""Up to this many configs at corners of searches all are looked at; beyond, one of each cell."""
+MOST_CONFIGS = 20_000
+"""Up to this many configs at corners of searches all are looked at; beyond, two of each cell."""
 
 
 @dataclass
-class Work:
+class SweepWork:
     """What a sweep trains.
 
     Attributes:
@@ -71,24 +71,27 @@ class Work:
             notes.append(text)
 
 
-def work_of(space: Space, headers: Mapping[DataKey, DataHeader]) -> Work:
+def work_of(space: Space, headers: Mapping[DataKey, DataHeader]) -> SweepWork:
     """Return what a checked space trains, as if nothing of it was there yet.
 
     Args:
         headers: of the data, by what reads them; they say how many steps an epoch has.
     """
-    work, needed = Work(), _Shared(space)
+    work, needed = SweepWork(), _Shared(space)
     cells = space.cells()
     whole = sum(len(space.corners(cell)) for cell in cells) <= MOST_CONFIGS
     for cell in cells:
-        points = space.corners(cell) if whole else space.corners(cell)[:1]
+        corners = space.corners(cell)
+        points = corners if whole else [corners[0], corners[-1]]
         configs = [space.corner_config(cell, params) for params in points]
         counted = {config.id: sum(e or 0 for _, e in _stages(config, headers)) for config in configs}
         longest = max(configs, key=lambda config: counted[config.id])
-        if len(set(counted.values())) > 1 or not whole:
+        if len(set(counted.values())) > 1:
             work.bounded("the search changes the number of epochs")
         _count_cell(work, space, longest, headers)
         needed.add(cell, configs)
+    if not whole:
+        work.bounded("as far as two points of each search show")
     for config, count in needed.counted():
         work.shared += count
         before = Counter(work.epochs)
@@ -100,7 +103,7 @@ def work_of(space: Space, headers: Mapping[DataKey, DataHeader]) -> Work:
     return work
 
 
-def _count_cell(work: Work, space: Space, config: TrialConfig, headers: Mapping[DataKey, DataHeader]) -> None:
+def _count_cell(work: SweepWork, space: Space, config: TrialConfig, headers: Mapping[DataKey, DataHeader]) -> None:
     confirmations = len(space.confirm.points()) if space.confirm else 0
     work.trials += space.samples + confirmations
     _bound(work, config)
@@ -113,7 +116,7 @@ def _count_cell(work: Work, space: Space, config: TrialConfig, headers: Mapping[
     work.add(config, [(first[0], float(ends)), *(rest if ends == first[0].epochs else [])], space.pbt.population)
 
 
-def _bound(work: Work, config: TrialConfig) -> None:
+def _bound(work: SweepWork, config: TrialConfig) -> None:
     for stage in METHODS[config.method](config).stages():
         if getattr(stage.recipe, "patience", None) is not None and stage.streams:
             work.bounded("training with patience may stop early")

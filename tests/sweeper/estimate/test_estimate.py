@@ -12,7 +12,7 @@ import torch
 from sweeper.cli import COMPLETE
 from sweeper.estimate.report import Estimate, Rates, estimate_lines, hours_text
 from sweeper.estimate.stored import stored_rates
-from sweeper.estimate.work import Work, work_of
+from sweeper.estimate.work import SweepWork, work_of
 from sweeper.space.checks import check_space
 from sweeper.space.load import from_document, load_space
 from tests.sweeper.command_line import SMALL, sweep
@@ -29,13 +29,13 @@ DIGITS = {("digits", None, NO_OPTIONS): require_data("digits")}
 SHORT: dict[str, Any] = {"method": "one_shot", "model": "tiny", "dataset": "digits", "density": 0.5}
 
 
-def work(**sections: Any) -> Work:
+def work(**sections: Any) -> SweepWork:
     space = from_document({"name": "s", "trial": {**SHORT, "finetune": {"epochs": 10}}, **sections})
     check_space(space)
     return work_of(space, DIGITS)
 
 
-def epochs(found: Work) -> dict[str, float]:
+def epochs(found: SweepWork) -> dict[str, float]:
     """Epochs by method and stage."""
     return {f"{kind.method} {kind.stage}": epochs for kind, epochs in found.epochs.items()}
 
@@ -109,10 +109,16 @@ def test_a_cut_is_suggested_by_options_that_exist() -> None:
     assert "--set" not in line
 
 
+def test_a_small_sweep_need_not_be_smaller() -> None:
+    content = {"name": "s", "trial": {**SHORT, "pretrain": {"epochs": 1}}, "grid": {"seed": [0, 1]}}
+    (line,) = estimate_lines(from_document(content), DIGITS, Path("missing"))
+    assert line == "estimate: 82 epochs in 2 trials and 2 shared"
+
+
 def test_hours_are_rounded_to_what_they_are_good_for() -> None:
     assert hours_text(2.345, "NVIDIA H100") == "2.3 GPU-hours"
     assert hours_text(12_345, "NVIDIA H100") == "12,000 GPU-hours"
-    assert hours_text(0.001, "cpu (1 thread)") == "1 CPU-minutes"
+    assert hours_text(0.001, "cpu (1 thread)") == "4 CPU-seconds"
 
 
 @pytest.mark.parametrize("method", sorted(METHODS.keys() - {"finetune"}))
@@ -165,7 +171,7 @@ class TestCommand:
         assert sweep("--dry-run", "--set", "grid.density=[0.5, 0.4, 0.3]", "--name", "other") == COMPLETE
         line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("estimate"))
         assert re.search(
-            r"8 epochs in 6 trials .*; about \d+ CPU-minutes on cpu \(1 thread\) \(from \d+ finished", line
+            r"8 epochs in 6 trials .*; about \d+ CPU-seconds on cpu \(1 thread\) \(from \d+ finished", line
         )
 
     def test_rows_of_other_kinds_are_no_rates(self, here: Path, ran: list[str]) -> None:
@@ -183,7 +189,7 @@ class TestCommand:
     def test_it_is_measured_if_asked(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert sweep("--dry-run", "--estimate") == COMPLETE
         out = capsys.readouterr().out
-        assert "CPU-minutes on cpu (1 thread) (measured here, 20 steps)" in out
+        assert "CPU-seconds on cpu (1 thread) (measured here, 20 steps)" in out
         assert not (here / "results").exists()
 
     def test_absent_data_are_not_downloaded_to_measure(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
