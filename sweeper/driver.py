@@ -11,6 +11,8 @@ from rich.console import Console
 
 from sweeper.before_run import Here, SharedTrials, check_preconditions, look_here, may_join, require_same_data
 from sweeper.continuing import record_change, refuse_contradictions, resumed_space
+from sweeper.estimate.report import estimate_lines
+from sweeper.estimate.stored import is_local
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.options import COMPLETE, FAILURES, STOPPED
 from sweeper.run_options import RunOptions
@@ -61,6 +63,7 @@ def run_asked(
     warm = warm_start(space, folder, found.data())
     if options.dry_run:
         describe_run(space, shared, confirming, folder, console)
+        _estimate(options, space, folder, found, console)
         for line in continued.lines:
             console.print(line, markup=False)
         for line in (*found.missing, *found.lacking):
@@ -72,6 +75,8 @@ def run_asked(
         return COMPLETE
     _require_place(folder, found, options)
     with driving(folder, console) as lease:
+        if options.estimate or (is_local(folder.path) and not files.names(folder.trials)):
+            _estimate(options, space, folder, found, console)
         if options.retry_failed:
             console.print(f"{folder.forgive()} failed trials may be tried again", markup=False)
         ran = {"verify": options.verify, "from_python": from_python}
@@ -90,6 +95,13 @@ def _require_place(folder: SweepFolder, found: Here, options: RunOptions) -> Non
         raise UserError(
             f"--storage is {options.storage!r}, but must be a place that can be written ({error}): give another"
         ) from None
+
+
+def _estimate(options: RunOptions, space: Space, folder: SweepFolder, found: Here, console: Console) -> None:
+    """Print how much the space trains, as if nothing of it was there yet."""
+    settable = options.resume is None
+    for line in estimate_lines(space, found.headers, folder.path.parent, measure=options.estimate, settable=settable):
+        console.print(line, markup=False)
 
 
 def asked_for(options: RunOptions) -> tuple[Space, SweepFolder]:

@@ -63,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--address", metavar="ADDR", help="a Ray cluster to join; 'local' starts a new one here")
     p.add_argument("--serial", action="store_true", help="one trial at a time, in the order of the plan")
     p.add_argument("--dry-run", action="store_true", help="check everything and print what would run")
+    p.add_argument("--estimate", action="store_true", help="measure the time of an epoch here: 20 steps of each stage")
     p.add_argument("--list-spaces", action="store_true", help="list the spaces that have a name")
     p.add_argument("--describe", nargs="?", const="", metavar="NAME", help="a method, model, data set, section, "
                    "sampler, ...: its fields, ranges and sources; alone: what there is")  # fmt: skip

@@ -20,7 +20,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "samples": (int,),
     "max_concurrent": (int,),
     "max_hours": (int, float),
-    **dict.fromkeys(("serial", "dry_run", "verify", "retry_failed"), (bool,)),
+    **dict.fromkeys(("serial", "dry_run", "estimate", "verify", "retry_failed"), (bool,)),
 }
 _CALLED = {str: "text", int: "a whole number", float: "a number", bool: "True or False"}
 
@@ -43,6 +43,7 @@ class RunOptions:
         address: a Ray cluster to join; ``local`` starts a new one on this machine.
         serial: run one trial at a time, in the order of the plan.
         dry_run: check everything and print what would run.
+        estimate: measure here how long an epoch takes, by 20 steps of each stage.
         verify: first read every checkpoint, not only those that are needed.
         retry_failed: first allow trials that failed for good to run again.
 
@@ -63,6 +64,7 @@ class RunOptions:
     address: str | None = None
     serial: bool = False
     dry_run: bool = False
+    estimate: bool = False
     verify: bool = False
     retry_failed: bool = False
 

@@ -36,7 +36,7 @@ FLOORS = {
         {"plotting", "run_options"},
         {"space"},
         {"folder", "describe"},
-        {"results"},
+        {"results", "estimate"},
         {"search"},
         {"execution"},
         {"before_run", "continuing"},

@@ -35,7 +35,7 @@ _ALSO: dict[Any, list[Schema]] = {
 """By what reads a field's text first, what else than its own type it takes."""
 
 
-def names(known: Iterable[str], *, plugins: bool = False) -> Schema:
+def names_schema(known: Iterable[str], *, plugins: bool = False) -> Schema:
     """Return the schema of one of several names; with ``plugins``, those of plug-ins as well."""
     enum: Schema = {"enum": list(known)}
     return {"anyOf": [enum, PLUGIN]} if plugins else enum
@@ -54,7 +54,7 @@ class SchemaGenerator(GenerateJsonSchema):
 
     def function_after_schema(self, schema: core_schema.AfterValidatorFunctionSchema) -> JsonSchemaValue:
         known = names_accepted_by(schema["function"]["function"])
-        return names(known, plugins=_takes_plugins(known)) if known else super().function_after_schema(schema)
+        return names_schema(known, plugins=_takes_plugins(known)) if known else super().function_after_schema(schema)
 
     def function_before_schema(self, schema: core_schema.BeforeValidatorFunctionSchema) -> JsonSchemaValue:
         inner = super().function_before_schema(schema)
@@ -126,7 +126,7 @@ def _add_what_validators_take(definitions: dict[str, Schema]) -> None:
         if "normalise" in fields:
             fields["normalise"]["enum"] = ["dataset", "imagenet", "none", False, True]
         if "method" in fields and "dataset" in fields and "const" not in fields["method"]:
-            fields["method"] = {**names(METHODS, plugins=True), "description": fields["method"]["description"]}
+            fields["method"] = {**names_schema(METHODS, plugins=True), "description": fields["method"]["description"]}
             said = "modules and folders whose code names with a colon come from."
             fields.setdefault("plugins", {"type": "array", "items": _TEXT, "description": said})
 

@@ -20,7 +20,7 @@ from trials.methods.registry import METHODS
 from trials.methods.supported import patterns_of
 from trials.models import MODELS
 
-FILE = Path(__file__).parent / "refusals.json"
+STORED = Path(__file__).parent / "refusals.json"
 
 DATA = "cifar10"
 """The data set whose images the models are checked on."""
@@ -37,7 +37,7 @@ def refused_by(method: str) -> RefusedModels:
 
 @functools.cache
 def _stored() -> dict[str, RefusedModels]:
-    found: dict[str, RefusedModels] = json.loads(FILE.read_bytes())
+    found: dict[str, RefusedModels] = json.loads(STORED.read_bytes())
     return found
 
 
@@ -83,4 +83,4 @@ def _document() -> str:
 
 
 if __name__ == "__main__":
-    FILE.write_text(_document())
+    STORED.write_text(_document())

@@ -13,7 +13,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 from sweeper.columns import COLUMNS, TEXT, TEXTS
-from sweeper.describe.field_schemas import PLUGIN, Schema, SchemaGenerator, config_schemas, names, value_schemas
+from sweeper.describe.field_schemas import PLUGIN, Schema, SchemaGenerator, config_schemas, names_schema, value_schemas
 from sweeper.describe.topics import section_meanings
 from sweeper.space.grid.grid import LADDERS
 from sweeper.space.options.constraints import Constraint
@@ -25,7 +25,7 @@ from sweeper.space.options.samplers import SAMPLERS
 from sweeper.space.space import FromSweep, Space
 from trials.methods.registry import METHODS
 
-FILE = "space.schema.json"
+SCHEMA_FILE = "space.schema.json"
 """Name of the file that lies beside the shipped spaces."""
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -142,10 +142,10 @@ def _named(references: dict[str, Schema]) -> Schema:
     mapping = {
         "type": "object",
         "required": ["name"],
-        "properties": {"name": names(references, plugins=True)},
+        "properties": {"name": names_schema(references, plugins=True)},
         "allOf": chosen,
     }
-    return {"anyOf": [names(references, plugins=True), mapping]}
+    return {"anyOf": [names_schema(references, plugins=True), mapping]}
 
 
 def _scalars() -> Schema:
@@ -155,13 +155,13 @@ def _scalars() -> Schema:
 def _column() -> Schema:
     columns = {*COLUMNS["trials"], *(column for method in METHODS.values() for column in method.reports)}
     text = {name for name, kind in COLUMNS["trials"].items() if kind in (TEXT, TEXTS)}
-    return names(sorted(column for column in columns - text if not column.startswith("test_")), plugins=False)
+    return names_schema(sorted(column for column in columns - text if not column.startswith("test_")), plugins=False)
 
 
 def _axis() -> Schema:
-    listed = {"anyOf": [names(LADDERS), _scalars()]}
+    listed = {"anyOf": [names_schema(LADDERS), _scalars()]}
     conditional = {**_closed({"values": listed, "when": _ref("when")}), "required": ["values"]}
-    return {"anyOf": [names(LADDERS), _scalars(), conditional, _NULL]}
+    return {"anyOf": [names_schema(LADDERS), _scalars(), conditional, _NULL]}
 
 
 def _searched() -> Schema:
@@ -186,7 +186,7 @@ def _by_path(values: dict[str, dict[str, Schema]]) -> dict[str, Schema]:
             if schema not in paths.setdefault(path, []):
                 paths[path].append(schema)
     one_of = {path: found[0] if len(found) == 1 else {"anyOf": found} for path, found in sorted(paths.items())}
-    one_of["method"] = names(METHODS, plugins=True)
+    one_of["method"] = names_schema(METHODS, plugins=True)
     value = {path: _ref(f"values/properties/{path}") for path in one_of}
     grid = {path: {"items": one, "properties": {"values": {"items": one}}} for path, one in value.items()}
     search = {path: {"properties": {"choice": {"items": one}}} for path, one in value.items()}
@@ -207,7 +207,7 @@ def _any_trial(configs: dict[str, str], definitions: dict[str, Schema]) -> Schem
             own = schema if "$ref" in schema else {"$ref": f"#/$defs/{definition}/properties/{field}"}
             if own not in fields.setdefault(field, []):
                 fields[field].append(own)
-    fields["method"] = [names(METHODS, plugins=True)]
+    fields["method"] = [names_schema(METHODS, plugins=True)]
     return _closed({field: found[0] if len(found) == 1 else {"anyOf": found} for field, found in fields.items()})
 
 

@@ -51,6 +51,9 @@ _SHARED = "shared: trained once for all trials that need it"
 
 def _line_of(stage: Stage) -> StageLine:
     most = getattr(stage, "most_steps", None)
+    episodes = getattr(stage, "most_epochs", None)
+    if episodes is not None:
+        return StageLine(stage.name, 1, None, None, f"a search of networks: at most {episodes:g} epochs in all")
     if not stage.streams:
         return StageLine(stage.name, 1, None, None, "a search that trains networks of its own")
     if most is not None:

@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from sweeper.cli import COMPLETE, main
-from sweeper.describe.schema import FILE, space_schema
+from sweeper.describe.schema import SCHEMA_FILE, space_schema
 from sweeper.space.load import from_document
 from sweeper.space.space_files import SPACES, read_space
 from tests.trials.configs import SMALLEST
@@ -54,7 +54,9 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 def test_the_file_beside_the_spaces_is_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--schema"]) == COMPLETE
     printed = capsys.readouterr().out
-    assert printed == (SPACES / FILE).read_text(), "write it anew: python sweep.py --schema > .../space.schema.json"
+    assert printed == (SPACES / SCHEMA_FILE).read_text(), (
+        "write it anew: python sweep.py --schema > .../space.schema.json"
+    )
     assert json.loads(printed)["$schema"] == "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -64,7 +66,7 @@ def test_shipped_spaces_are_accepted_and_name_the_schema(path: Any) -> None:
         f"{'/'.join(map(str, e.absolute_path))}: {e.message[:200]}" for e in validator().iter_errors(read_space(path))
     ]
     assert errors == []
-    assert path.read_text().splitlines()[0] == f"# yaml-language-server: $schema={FILE}"
+    assert path.read_text().splitlines()[0] == f"# yaml-language-server: $schema={SCHEMA_FILE}"
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

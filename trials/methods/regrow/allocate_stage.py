@@ -95,6 +95,13 @@ class Regrow(Stage):
             network = Controller(controller.actions, controller.hidden, len(self.fractions()))
         self.reinforce = Reinforce(controller, network)
 
+    @property
+    def most_epochs(self) -> float:
+        """Passes over the training images that all of the search's episodes take; fewer if it ends early."""
+        if self.config.allocation != "controller":
+            return 0.0
+        return float(self.config.controller.episodes * self.config.episode.epochs * self.config.episode.data_fraction)
+
     def fractions(self) -> Sequence[float]:
         """Budgets that the controller chooses from, as shares of all weights; empty if the budget is fixed."""
         return ()
