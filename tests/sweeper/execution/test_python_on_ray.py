@@ -29,7 +29,7 @@ INTERRUPTED = f"""
 import asyncio, json, signal, threading
 import sweeper
 
-def run(epochs=150, **options):
+def run(epochs=100, **options):
     return sweeper.run({SPACE!r}, name="small", set={{"trial.train.epochs": epochs}}, **options)
 
 said, handler = {{}}, signal.getsignal(signal.SIGINT)
@@ -76,7 +76,7 @@ def test_a_signal_commits_and_raises_and_the_same_call_resumes_on_the_same_ray(t
         "stopped": "small was stopped; everything is committed, and the same call resumes",
         "handlers": True,
         "statuses": ["preempted"],
-        "then": [[["complete", 2]], 150],
+        "then": [[["complete", 2]], 100],
         "same": True,
     }
     (stage,) = stages.iterdir()
