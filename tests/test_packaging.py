@@ -45,6 +45,10 @@ def test_it_holds_every_module_and_no_other(wheel: set[str]) -> None:
     }
 
 
+def test_it_holds_what_describe_reads(wheel: set[str]) -> None:
+    assert "sweeper/describe/refusals.json" in wheel
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_the_wheel_marks_its_packages_as_typed(wheel: set[str], package: str) -> None:
     assert f"{package}/py.typed" in wheel
