@@ -80,7 +80,6 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "resnet44": ("resnet44s",),
     "resnet56": ("resnet56s",),
     "vgg": ("vgg16",),
-    "vgg16_bn": ("bip_vgg16_bn", "greg_vgg16"),
     "vgg19": ("greg_vgg19",),
     "lenet": ("lenet5",),
     "lenet300": ("mlp_7_relu",),
@@ -126,7 +125,6 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "local": ("uniform",),
     "per_layer": ("uniform",),
     "erdos_renyi_kernel": ("erk",),
-    "er": ("erk",),
     "unstructured": ("weight",),
     "element": ("weight",),
     "structured": ("filter", "channel"),
@@ -254,7 +252,7 @@ ONLY_NEAR = frozenset(
     {
         *("bohb", "early_stopping", "plateau", "optuna", "evolution", "quniform", "range", "huggingface"),
         *("gmp", "gradual", "edge_popup", "popup", "greg", "lenet300", "vgg", "wrn", "lenet"),
-        *("replicates", "repeats", "fp16", "half", "lambda", "pretrained", "images", "vgg16_bn", "num_workers"),
+        *("replicates", "repeats", "fp16", "half", "lambda", "pretrained", "images", "num_workers"),
     }
 )
 """Names of :data:`ALIASES` that stand for something else than what is suggested, or for more than that."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sweeper.estimate.stored import device_label, stored_rates
@@ -45,7 +45,7 @@ class Rates:
         known = self.seconds or {}
         if kind in known or kind.stage != "regrow":
             return known.get(kind)
-        like = (one for one in known if (one.model, one.dataset) == (kind.model, kind.dataset))
+        like = (one for one in known if replace(one, method="", stage="") == replace(kind, method="", stage=""))
         return next((known[one] for one in like if one.method in (kind.method, "prune_iterative")), None)
 
 

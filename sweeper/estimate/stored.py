@@ -21,6 +21,9 @@ from trials.storage.trial_folder import TrialFolder
 MOST_READ = 8
 """Finished trials of a method whose rows are read, in each folder of trials."""
 
+MOST_TRIED = 100
+"""Trials of a method that are looked at for these, in each folder."""
+
 
 @dataclass(frozen=True)
 class StoredRates:
@@ -70,7 +73,7 @@ def _rows(folder: Place, method: str, wanted: set[StageKind]) -> Iterator[tuple[
     """Yield the device, and the seconds of each epoch, of the first trials of a method whose stages are wanted."""
     names = sorted(name for name in files.names(folder) if name.startswith(f"{method}-"))
     read = 0
-    for name in names:
+    for name in names[:MOST_TRIED]:
         one = _trial(TrialFolder(folder / name), wanted)
         if one is not None:
             yield one

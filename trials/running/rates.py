@@ -39,23 +39,44 @@ _EVALUATED = 4
 
 @dataclass(frozen=True)
 class StageKind:
-    """What the time of an epoch of a stage depends on: equal kinds take equally long on equal devices."""
+    """What the time of an epoch of a stage depends on: equal kinds take about equally long on equal devices.
+
+    Attributes:
+        data_dir: the folder of data of the user's own, whose number of images only the folder knows; otherwise None.
+    """
 
     method: str
     stage: str
     model: str
     dataset: str
+    data_dir: str | None
     image_size: int | None
+    val_fraction: float
     batch_size: int
     precision: str
+    memory_format: str
     tf32: bool
+    deterministic: bool
     compile: bool
 
     @classmethod
     def of(cls, config: TrialConfig, stage: Stage) -> StageKind:
         """Return the kind of a stage of a trial."""
-        where = (config.model, config.dataset, config.image_size, stage.recipe.batch_size)
-        return cls(config.method, stage.name, *where, config.precision, config.tf32, config.compile)
+        return cls(
+            method=config.method,
+            stage=stage.name,
+            model=config.model,
+            dataset=config.dataset,
+            data_dir=config.data_dir if config.published is None else None,
+            image_size=config.image_size,
+            val_fraction=config.val_fraction,
+            batch_size=stage.recipe.batch_size,
+            precision=config.precision,
+            memory_format=config.memory_format,
+            tf32=config.tf32,
+            deterministic=config.deterministic,
+            compile=config.compile,
+        )
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,7 @@ def test_every_method_is_asked_for_the_same_densities(profile: str | None) -> No
 def test_a_dry_run_tells_dense_networks_from_sparse_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--space", "compare_methods", "--profile", "demo", "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-5].startswith("36 cells x (4 + 3) samples = 252 trials of ")
-    assert lines[-4] == "dense networks to train first, shared: 1, and 3 sparse networks derived from these"
-    assert lines[-2] == "dense networks to train for that, shared: 3"
+    assert lines[-6].startswith("36 cells x (4 + 3) samples = 252 trials of ")
+    assert lines[-5] == "dense networks to train first, shared: 1, and 3 sparse networks derived from these"
+    assert lines[-3] == "dense networks to train for that, shared: 3"
+    assert lines[-1].startswith("estimate: at most ")

@@ -182,9 +182,10 @@ class TestCommand:
         found = stored_rates(here / "results", [kind], None)
         assert found is not None
         assert found.seconds[kind] > 0
-        other = parse({**SHORT, "dataset": "few_digits", "finetune": {"batch_size": 7}})
-        (stage,) = METHODS["one_shot"](other).stages()
-        assert stored_rates(here / "results", [StageKind.of(other, stage)], None) is None
+        for change in ({"finetune": {"batch_size": 7}}, {"data_dir": "other"}, {"precision": "float64"}):
+            other = parse({**SHORT, "dataset": "few_digits", **change})
+            (stage,) = METHODS["one_shot"](other).stages()
+            assert stored_rates(here / "results", [StageKind.of(other, stage)], None) is None
 
     def test_it_is_measured_if_asked(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert sweep("--dry-run", "--estimate") == COMPLETE

@@ -15,6 +15,7 @@ from trials.methods.bip.bip import BipConfig
 from trials.methods.dense import dense_source
 from trials.methods.parsing import parse
 from trials.methods.registry import METHODS
+from trials.plugins.importing import admit
 
 # These names are in stored results. A change that renames one makes every finished trial of that kind unknown: it would
 # run again, and its rows would no longer be found. If equal configs now compute something else, raise the revision of
@@ -105,7 +106,9 @@ def test_writing_out_the_defaults_does_not_rename(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_where_it_runs_does_not_rename(method: str) -> None:
+    admit(["yaml"])
     elsewhere = {
+        "plugins": ["yaml"],
         "data_dir": "/elsewhere",
         "device": "cpu",
         "checkpoint_every_s": 0.5,

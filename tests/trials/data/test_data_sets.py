@@ -76,7 +76,7 @@ def test_raw_data_is_frozen_and_can_be_varied():
 
 
 def test_an_unknown_name_is_refused_with_the_nearest():
-    with pytest.raises(DataError, match=r"data set is 'cifar', but must be one of: .*did you mean 'cifar10'"):
+    with pytest.raises(DataError, match=r"data set is 'cifar', .*cifar is called cifar10 or cifar100 here"):
         require_data("cifar")
 
 
