@@ -33,7 +33,7 @@ def digest_of_file(where: Place, what: str) -> str:
         UserError: it is missing, no file, or cannot be read.
     """
     if not isinstance(where, Path):
-        return digest_of(read_file(where, what))
+        return content_digest(read_file(where, what))
     found = hashlib.sha256()
     try:
         _require_file(where, what)
@@ -45,7 +45,7 @@ def digest_of_file(where: Place, what: str) -> str:
     return found.hexdigest()[:16]
 
 
-def digest_of(content: bytes) -> str:
+def content_digest(content: bytes) -> str:
     """The first 16 hex digits."""
     return hashlib.sha256(content).hexdigest()[:16]
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 from trials.config.source_config import HasSource
 from trials.config.trial_config import TrialConfig
 from trials.errors import DamagedFile, UserError
-from trials.networks.content import digest_of, digest_of_file, read_file, reason_of
+from trials.networks.content import content_digest, digest_of_file, read_file, reason_of
 from trials.networks.formats import Weights, printable, read_weights
 from trials.networks.library_weights import weights_file
 from trials.storage.place import Place, place
@@ -133,7 +133,7 @@ def weights_and_digest(
 
     def read() -> tuple[Weights, str]:
         content = read_file(where, what)
-        digest = digest_of(content)
+        digest = content_digest(content)
         check(digest)
         return read_weights(content, what), digest
 
@@ -179,7 +179,9 @@ def _digest_of_trial(folder: Place, what: str) -> str:
         last = state.commits[-1].checkpoint if state.commits else None
         if last is None:
             raise UserError(f"{must}, and that one has no checkpoint: run it again")
-        return SOURCES.get("hash", [folder / "checkpoint" / last], lambda: digest_of(trial.read("checkpoint", last)))
+        return SOURCES.get(
+            "hash", [folder / "checkpoint" / last], lambda: content_digest(trial.read("checkpoint", last))
+        )
     except DamagedFile as damage:
         raise UserError(f"{what}, but cannot be read: {damage}; run that trial again, it repairs what it can") from None
     except OSError as error:

@@ -1,4 +1,11 @@
-"""Data sets of ``torch.utils.data`` as data of trials."""
+"""Data sets of ``torch.utils.data`` as data of trials.
+
+>>> images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+>>> pairs = [(image, label % 2) for label, image in enumerate(images)]
+>>> data = from_torch("zeros", pairs, pairs)
+>>> data.num_classes, data.in_channels, data.image_size
+(2, 1, (8, 8))
+"""
 
 from __future__ import annotations
 
@@ -31,13 +38,11 @@ def from_torch(
 ) -> RawData:
     """Read two torch data sets into memory, as a plug-in's data set may return them.
 
-    Items are ``(image, label)``, as of torchvision's data sets without a transform. An image is a Pillow image, a uint8
-    tensor, or a float tensor with values in 0..1, which is rounded to 8 bits; a tensor or array is [C, H, W], or [H, W]
-    for gray, with C 1 or 3. All images have one shape. Augmentation belongs to ``pad`` and ``flip``, not into the
-    data sets, since each item is read once.
+    Items are ``(image, label)``. An image is a Pillow image, a uint8 tensor, or a float tensor with values in 0..1,
+    which is rounded to 8 bits; a tensor is [C, H, W], or [H, W] for gray, with C 1 or 3. All images have one shape.
+    Each is read once, so augmentation belongs to ``pad`` and ``flip``, not into the data sets.
 
     Args:
-        name: name of the data set, for messages and tables.
         train, test: objects with ``len`` and indices, or iterables, of the images to train and to test on.
         num_classes: C; None takes the largest training label + 1, and each of the C must then occur.
         mean, std: per channel, for pixels scaled to 0..1; None takes those of the training images.
@@ -46,16 +51,8 @@ def from_torch(
 
     Raises:
         DataError: an item is no such pair, images have several shapes or values out of range, or labels are no classes.
-
-    >>> images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
-    >>> pairs = [(image, label % 2) for label, image in enumerate(images)]
-    >>> data = from_torch("zeros", pairs, pairs)
-    >>> data.num_classes, data.in_channels, data.image_size
-    (2, 1, (8, 8))
     """
-    train_images, train_labels = _read(f"{name} training", train)
-    test_images, test_labels = _read(f"{name} test", test)
-    arrays = Arrays(*_alike(train_images, train_labels, test_images, test_labels))
+    arrays = _arrays(name, train, test)
     own_mean, own_std = channel_statistics(arrays.train_images)
     channels = arrays.train_images.shape[1]
     return raw_data(
@@ -70,20 +67,20 @@ def from_torch(
     )
 
 
+def _arrays(name: str, train: Any, test: Any) -> Arrays:
+    """Read both splits; both are RGB if one of them is."""
+    (images, labels), (others, other_labels) = _read(f"{name} training", train), _read(f"{name} test", test)
+    if {images.shape[1], others.shape[1]} == {1, 3}:
+        images, others = (np.repeat(split, 3, axis=1) if split.shape[1] == 1 else split for split in (images, others))
+    return Arrays(images, labels, others, other_labels)
+
+
 def _per_channel(field: str, values: Sequence[float], channels: int) -> tuple[float, ...]:
     found = tuple(float(value) for value in values)
     if len(found) != channels or (field == "std" and min(found) <= 0):
         above = ", all above 0" if field == "std" else ""
         raise DataError(f"{field} is {shown(values)}, but must have a number for each of {channels} channels{above}")
     return found
-
-
-def _alike(*arrays: Any) -> tuple[Any, ...]:
-    """Both splits in RGB if one of them is."""
-    train, train_labels, test, test_labels = arrays
-    if {train.shape[1], test.shape[1]} == {1, 3}:
-        train, test = (np.repeat(split, 3, axis=1) if split.shape[1] == 1 else split for split in (train, test))
-    return train, train_labels, test, test_labels
 
 
 def _read(what: str, items: Any) -> tuple[ImageArray, LabelArray]:
