@@ -102,13 +102,13 @@ def test_it_keeps_the_contracts_by_its_names(installed: None) -> None:
 def test_names_of_trials_hold_the_names_of_objects_and_not_where_they_lie(
     installed: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    by_entry_point, by_module = config(SNIP), config(IN_MODULES, "sample_plugin")
+    by_entry_point, by_module = config(SNIP).id, config(IN_MODULES, "sample_plugin").id
     importing._drop("sample_plugin")
     monkeypatch.setattr(importing, "_admitted", {})
     monkeypatch.setattr(sys, "path", without_site())
-    by_path = config(IN_MODULES, "./sample_plugin")
-    assert by_entry_point.id == "snip-@"
-    assert by_module.id == by_path.id == "Snip-@"
+    by_path = config(IN_MODULES, "./sample_plugin").id
+    assert by_entry_point == "snip-9fb14c954f54"
+    assert by_module == by_path == "Snip-d00f80921f80"
 
 
 def test_a_revision_renames_what_uses_it(installed: None, monkeypatch: pytest.MonkeyPatch) -> None:
