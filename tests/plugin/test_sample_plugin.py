@@ -135,8 +135,8 @@ def test_a_sweep_on_ray_uses_its_names(site: Path, tmp_path: Path) -> None:
     """By entry points, which need no ``plugins``, and by its module; installed, as on each machine of a cluster."""
     space = {
         "plugins": ["sample_plugin"],
-        "trial": SNIP,
-        "grid": {"method": ["snip", "sample_plugin.snip:Snip"], "density": [0.5, 0.2]},
+        "trial": {**SNIP, "density": 0.2},
+        "grid": {"method": ["snip", "sample_plugin.snip:Snip"]},
     }
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(space))
     done = subprocess.run(
@@ -149,8 +149,6 @@ def test_a_sweep_on_ray_uses_its_names(site: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == COMPLETE, done.stdout + done.stderr
     trials = sweeper.load(tmp_path / "results" / "own").trials
-    assert sorted(trials["status"]) == ["complete"] * 4
-    for asked in (0.5, 0.2):
-        found = trials[trials["config.density"] == asked]
-        assert found["density"].tolist() == pytest.approx([asked] * 2, abs=1e-4)
-        assert found["val_accuracy"].nunique() == 1
+    assert sorted(trials["status"]) == ["complete"] * 2
+    assert trials["density"].tolist() == pytest.approx([0.2] * 2, abs=1e-4)
+    assert trials["val_accuracy"].nunique() == 1

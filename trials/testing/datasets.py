@@ -15,7 +15,7 @@ from torch import Tensor
 
 from trials.data import DATASETS, EncodedData, RawData, Source, to_loader
 from trials.data.raw import Arrays, fingerprint
-from trials.testing.requiring import demand, disturb, named, refusal_of, undisturbed
+from trials.testing.requiring import demand, disturb, object_named, refusal_of, undisturbed
 
 CHECKED_BATCH = 32
 TENSORS_OF = {"train": ("train_images", "train_labels"), "test": ("test_images", "test_labels")}
@@ -45,7 +45,7 @@ def check_dataset(
     Raises:
         AssertionError: it does not; the message says what it must do.
     """
-    loader = named(DATASETS, dataset, plugins) if isinstance(dataset, str) else dataset
+    loader = object_named(DATASETS, dataset, plugins) if isinstance(dataset, str) else dataset
     what = dataset if isinstance(dataset, str) else getattr(dataset, "__name__", "the data set")
     folder = None if data_dir is None else Path(data_dir)
     with ExitStack() as stack:

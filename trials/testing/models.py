@@ -21,7 +21,7 @@ from trials.seeding import generator
 from trials.sparsity import PATTERNS, build_masks, prunable
 from trials.sparsity.distributions import uniform
 from trials.testing.exports import near, outputs_of
-from trials.testing.requiring import demand, disturb, equal_bits, named, refusal_of, undisturbed
+from trials.testing.requiring import demand, disturb, equal_bits, object_named, refusal_of, undisturbed
 from trials.testing.small_runs import CLASSES, Storage, known, with_images
 from trials.training.compact_form import compact_form
 from trials.training.net import Net
@@ -61,7 +61,9 @@ def check_model(
     with ExitStack() as stack:
         stack.enter_context(undisturbed())
         name = model if isinstance(model, str) else "the_network"
-        stack.enter_context(known(MODELS, name, named(MODELS, model, plugins) if isinstance(model, str) else model))
+        stack.enter_context(
+            known(MODELS, name, object_named(MODELS, model, plugins) if isinstance(model, str) else model)
+        )
         data = stack.enter_context(with_images(image_shape, max(5 * batch_size, 40)))
         what = name if isinstance(model, str) else getattr(model, "__name__", "the network")
         _require_built(name, what, image_shape[0], data)

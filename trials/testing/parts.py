@@ -11,7 +11,7 @@ from torch import Tensor
 from trials.seeding import generator
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, SCORES, Layer, Pattern, masks_by_score, nearest_count
 from trials.sparsity.distributions import Distribution
-from trials.testing.requiring import demand, disturb, equal_bits, named, undisturbed
+from trials.testing.requiring import demand, disturb, equal_bits, object_named, undisturbed
 
 WEIGHT_SHAPES = {"stem": (16, 3, 3, 3), "conv": (24, 16, 3, 3), "point": (32, 24, 1, 1), "head": (10, 32)}
 """Shapes of a small network's weights."""
@@ -196,7 +196,7 @@ def _name(part: object, otherwise: str) -> str:
 def _checked(registry: Any, part: object, what: str, plugins: Sequence[str]) -> Any:
     """The part as its registry holds it."""
     if isinstance(part, str):
-        return named(registry, part, plugins)
+        return object_named(registry, part, plugins)
     check: Callable[[object], Any] = registry.check
     try:
         return check(part)

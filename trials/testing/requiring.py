@@ -28,7 +28,7 @@ def demand(holds: bool, sentence: str) -> None:
         raise AssertionError(sentence)
 
 
-def named(registry: Registry[_T], name: str, plugins: Sequence[str]) -> _T:
+def object_named(registry: Registry[_T], name: str, plugins: Sequence[str]) -> _T:
     """The object of a name as in a config; ``plugins`` as in a file, relative to the working folder.
 
     Raises:
