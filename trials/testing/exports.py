@@ -12,9 +12,9 @@ from trials import compact
 from trials.networks.export import export
 from trials.networks.stored import network
 from trials.seeding import generator
-from trials.testing.requiring import require
+from trials.testing.requiring import demand
 
-TOLERANCE = 1e-4
+OUTPUT_TOLERANCE = 1e-4
 """By which outputs of a smaller network may differ, relative to the largest output."""
 
 
@@ -28,7 +28,7 @@ def require_exports(trial: Path, what: str) -> None:
     images = torch.randn(8, *architecture.shape, generator=generator("images of exports"))
     images = images.to(next(net.model.parameters()).dtype)
     outputs = outputs_of(net.model, images)
-    require(bool(outputs.isfinite().all()), f"{what} must have finite outputs in evaluation mode")
+    demand(bool(outputs.isfinite().all()), f"{what} must have finite outputs in evaluation mode")
     with tempfile.TemporaryDirectory() as folder:
         for form in ("dense", "prune", "compact"):
             export(trial, Path(folder) / form, form)
@@ -36,8 +36,8 @@ def require_exports(trial: Path, what: str) -> None:
         whole = architecture.build()
         whole.load_state_dict(torch.load(Path(folder) / "dense", weights_only=True))
         same = outputs_of(whole, images)
-    require(near(same, outputs), f"{what} must compute the same after --form dense, read into the whole model")
-    require(near(smaller, outputs), f"{what} must compute the same when it is made smaller (--form compact)")
+    demand(near(same, outputs), f"{what} must compute the same after --form dense, read into the whole model")
+    demand(near(smaller, outputs), f"{what} must compute the same when it is made smaller (--form compact)")
 
 
 def outputs_of(model: nn.Module, images: Tensor) -> Tensor:
@@ -50,4 +50,4 @@ def outputs_of(model: nn.Module, images: Tensor) -> Tensor:
 def near(one: Tensor, other: Tensor) -> bool:
     """Whether two outputs differ by rounding only."""
     scale = max(float(other.abs().max()), 1e-6)
-    return one.shape == other.shape and float((one - other).abs().max()) <= TOLERANCE * scale
+    return one.shape == other.shape and float((one - other).abs().max()) <= OUTPUT_TOLERANCE * scale

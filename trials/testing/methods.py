@@ -28,13 +28,13 @@ from trials.testing.exports import require_exports
 from trials.testing.mutability import other_values, require_mutable
 from trials.testing.odd_networks import ODD_NETWORKS
 from trials.testing.recorded_graph import RecordedGraph
-from trials.testing.requiring import refusal_of, require, undisturbed
-from trials.testing.small_runs import Outcome, Storage, known, with_images
+from trials.testing.requiring import demand, refusal_of, undisturbed
+from trials.testing.small_runs import Storage, TrialOutcome, known, with_images
 from trials.testing.watched import watched
 from trials.training import graphs, launches
 from trials.training.device import resolve_device
 
-STEPS = 6
+STEPS_OF_CHECKS = 6
 """Steps of an epoch, if the check makes the images: five full batches, and a half one."""
 
 
@@ -73,21 +73,26 @@ def check_method(
         stack.enter_context(undisturbed())
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         content = stack.enter_context(_content(method, fields, image_shape))
-        config = parse(content)
-        kind = METHODS[config.method]
-        _require_config(kind, config, content)
-        _require_stages(kind, config)
-        _require_check(kind, config)
-        others = other_values(kind, config, values or {})
-        first = Storage(Path(folder) / "first")
-        with known(METHODS, config.method, watched(kind)):
-            reference = first.outcome(config, f"a trial of {kind.__name__}")
-        _require_budget(kind, config, reference, first.folder(config))
-        require_exports(first.folder(config), f"the network of {kind.__name__}")
-        _require_other_formats(kind, config, Path(folder))
-        _require_refused_or_trained(kind, content, Path(folder))
-        _require_equal_bits(kind, config, reference, first, Path(folder))
-        require_mutable(kind, config, reference, first, Path(folder), others)
+        _check(content, Path(folder), values or {})
+
+
+def _check(content: Mapping[str, Any], folder: Path, values: Mapping[str, Any]) -> None:
+    """Make all checks of the method of a config; what it names is known."""
+    config = parse(content)
+    kind = METHODS[config.method]
+    _require_config(kind, config, content)
+    _require_stages(kind, config)
+    _require_check(kind, config)
+    others = other_values(kind, config, values)
+    first = Storage(folder / "first")
+    with known(METHODS, config.method, watched(kind)):
+        reference = first.outcome(config, f"a trial of {kind.__name__}")
+    _require_budget(kind, config, reference, first.folder(config))
+    require_exports(first.folder(config), f"the network of {kind.__name__}")
+    _require_other_formats(kind, config, folder)
+    _require_refused_or_trained(kind, content, folder)
+    _require_equal_bits(kind, config, reference, first, folder)
+    require_mutable(kind, config, reference, first, folder, others)
 
 
 @contextmanager
@@ -106,7 +111,7 @@ def _content(
         if "dataset" not in content:
             config = parse({**content, "dataset": "digits"})
             batch = max((recipe.batch_size for recipe in _recipes(config)), default=64)
-            count = round((STEPS - 0.5) * batch / (1 - config.val_fraction))
+            count = round((STEPS_OF_CHECKS - 0.5) * batch / (1 - config.val_fraction))
             content["dataset"] = stack.enter_context(with_images(image_shape, max(count, 40)))
         yield content
 
@@ -124,18 +129,18 @@ def _require_config(kind: type[Method], config: TrialConfig, content: Mapping[st
     name = kind.Config.__name__
     stored = json.loads(json.dumps(config.model_dump(mode="json")))
     again = parse(stored)
-    require(again == config and again.id == config.id, f"{name} must read back as itself from what it writes as JSON")
+    demand(again == config and again.id == config.id, f"{name} must read back as itself from what it writes as JSON")
     said = refusal_of(lambda: parse({**content, "no_such_field": 1}), "an unknown field")
-    require(said is not None, f"{name} must refuse unknown fields: do not change model_config")
+    demand(said is not None, f"{name} must refuse unknown fields: do not change model_config")
     for density in (0, -0.1, 1.5) if "density" in type(config).model_fields else ():
         said = refusal_of(lambda density=density: parse({**content, "density": float(density)}), "density")  # type: ignore[misc]
-        require(said is not None, f"{name} must refuse density {density}: declare Field(gt=0, le=1)")
+        demand(said is not None, f"{name} must refuse density {density}: declare Field(gt=0, le=1)")
 
 
 def _require_stages(kind: type[Method], config: TrialConfig) -> None:
     keys = [[stage.key for stage in kind(config).stages()] for _ in range(2)]
-    require(keys[0] == keys[1], f"{kind.__name__}.stages must yield the same stages at every call, not {keys}")
-    require(
+    demand(keys[0] == keys[1], f"{kind.__name__}.stages must yield the same stages at every call, not {keys}")
+    demand(
         len(set(keys[0])) == len(keys[0]),
         f"{kind.__name__}.stages must give stages of one name different levels, because name and level seed their "
         f"random numbers: it yields {', '.join(keys[0])}",
@@ -147,10 +152,10 @@ def _require_check(kind: type[Method], config: TrialConfig) -> None:
         lambda: require_runnable(config, header_of(load_data(*config.data_key))),
         f"what {kind.__name__}.check cannot take (it gets a model on the meta device, which has shapes and no values)",
     )
-    require(said is None, f"{kind.__name__}.check must let the given fields run, but says: {said}")
+    demand(said is None, f"{kind.__name__}.check must let the given fields run, but says: {said}")
 
 
-def _require_budget(kind: type[Method], config: TrialConfig, reference: Outcome, folder: Path) -> None:
+def _require_budget(kind: type[Method], config: TrialConfig, reference: TrialOutcome, folder: Path) -> None:
     """What the network keeps is what was asked, and that is what the config's density says."""
     _require_reached(reference, kind.__name__)
     density = getattr(config, "density", None)
@@ -159,9 +164,9 @@ def _require_budget(kind: type[Method], config: TrialConfig, reference: Outcome,
     data = load_data(*config.data_key)
     last = list(kind(config).stages())[-1]
     asked = kind(config).asked(model_of(config.model, data.num_classes, data.in_channels), last)
-    require(bool(asked), f"{kind.__name__} has a field density, so its asked() must say how much that keeps: share_of")
+    demand(bool(asked), f"{kind.__name__} has a field density, so its asked() must say how much that keeps: share_of")
     keep, units = sum(share.keep for share in asked), sum(share.units for share in asked)
-    require(
+    demand(
         abs(keep - density * units) <= sum(share.slack for share in asked),
         f"{kind.__name__}.asked must ask for density {density} of {units} units, {density * units:.6g}, but asks for "
         f"{keep:.6g}",
@@ -169,11 +174,11 @@ def _require_budget(kind: type[Method], config: TrialConfig, reference: Outcome,
     _require_masks(kind, folder)
 
 
-def _require_reached(outcome: Outcome, what: str) -> None:
+def _require_reached(outcome: TrialOutcome, what: str) -> None:
     """All rows of the trial's own keep what was asked of them."""
     for row in outcome.rows["epochs"]:
         missed = {"density_missed", "nothing_pruned"} & set(row["warnings"] or ()) if row["stage_id"] is None else ()
-        require(
+        demand(
             not missed,
             f"{what} must keep exactly what asked() says, but keeps the share {row['density']:.6g} in stage "
             f"{row['stage']}, epoch {row['epoch']}",
@@ -183,38 +188,38 @@ def _require_reached(outcome: Outcome, what: str) -> None:
 def _require_masks(kind: type[Method], folder: Path) -> None:
     _, net = network(folder)
     weights = prunable(net.model)
-    require(bool(net.masks or net.kept), f"{kind.__name__} must set the masks of what it prunes: net.set_masks(masks)")
+    demand(bool(net.masks or net.kept), f"{kind.__name__} must set the masks of what it prunes: net.set_masks(masks)")
     for name, mask in net.masks.items():
         kept = weights[name].detach()[~mask] if name in weights else None
-        require(kept is not None, f"{kind.__name__} has a mask of {name}, but must have masks of prunable weights only")
-        require(kept is None or not bool(kept.any()), f"{kind.__name__} must keep masked weights of {name} at zero")
+        demand(kept is not None, f"{kind.__name__} has a mask of {name}, but must have masks of prunable weights only")
+        demand(kept is None or not bool(kept.any()), f"{kind.__name__} must keep masked weights of {name} at zero")
 
 
 def _require_equal_bits(
-    kind: type[Method], config: TrialConfig, reference: Outcome, first: Storage, folder: Path
+    kind: type[Method], config: TrialConfig, reference: TrialOutcome, first: Storage, folder: Path
 ) -> None:
     name = kind.__name__
     again = Storage(folder / "again").outcome(config, f"a second trial of {name}")
-    require(
+    demand(
         not (differs := again.differs_from(reference)),
         f"{name} must compute the same bits in every process, but {differs} differs in a second trial: draw from "
         "generator_for(config, PURPOSE), and keep no state in modules or classes",
     )
     stopped = Storage(folder / "stopped", first).preempted(config, f"a trial of {name} that is stopped and resumed")
-    require(
+    demand(
         not (differs := stopped.differs_from(reference)),
         f"{name} must go on after a commit as if nothing had happened, but {differs} differs: state_dict and "
         "load_state_dict of its stages must hold all that the next step depends on",
     )
     killed = Storage(folder / "killed", first).killed(config, f"a trial of {name} that is killed and resumed")
-    require(
+    demand(
         not (differs := killed.differs_from(reference)),
         f"{name} must give the same bits if its process is killed, but {differs} differs: what is done before a commit "
         "is done again, so it must not have lasting effects",
     )
     if any(stage.captures and stage.streams for stage in kind(config).stages()) and config.capture:
         replayed = _replayed(config, Storage(folder / "captured", first), name)
-        require(
+        demand(
             not (differs := replayed.differs_from(reference)),
             f"{name} has a stage that captures, but {differs} differs when its steps are replayed: a step must run the "
             "same operations on the same tensors, count in prepare(), and write into existing tensors; or set captures "
@@ -222,7 +227,7 @@ def _require_equal_bits(
         )
 
 
-def _replayed(config: TrialConfig, storage: Storage, name: str) -> Outcome:
+def _replayed(config: TrialConfig, storage: Storage, name: str) -> TrialOutcome:
     """The outcome with the steps of stages that capture replayed, as on a GPU; on a GPU, with none replayed."""
     if resolve_device(config.device).type == "cuda":
         return storage.outcome(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from trials.seeding import generator
 from trials.sparsity import PATTERNS, build_masks, prunable
 from trials.sparsity.distributions import uniform
 from trials.testing.exports import near, outputs_of
-from trials.testing.requiring import disturb, equal_bits, refusal_of, require, undisturbed
+from trials.testing.requiring import demand, disturb, equal_bits, object_named, refusal_of, undisturbed
 from trials.testing.small_runs import CLASSES, Storage, known, with_images
 from trials.training.compact_form import compact_form
 from trials.training.net import Net
@@ -31,7 +31,12 @@ Builder = Callable[..., nn.Module]
 
 
 def check_model(
-    model: Builder | str, *, image_shape: tuple[int, int, int] = (3, 32, 32), batch_size: int = 8, compacts: bool = True
+    model: Builder | str,
+    *,
+    image_shape: tuple[int, int, int] = (3, 32, 32),
+    batch_size: int = 8,
+    compacts: bool = True,
+    plugins: Sequence[str] = (),
 ) -> None:
     """Check that a network keeps its contract.
 
@@ -47,6 +52,7 @@ def check_model(
         model: the class or function, or its name as in a config.
         image_shape: [C, H, W] of the images.
         batch_size: of the training steps.
+        plugins: as in a file, relative to the working folder, if a name needs them.
         compacts: False for a network that branches on its input, and so cannot be made smaller.
 
     Raises:
@@ -55,8 +61,9 @@ def check_model(
     with ExitStack() as stack:
         stack.enter_context(undisturbed())
         name = model if isinstance(model, str) else "the_network"
-        if not isinstance(model, str):
-            stack.enter_context(known(MODELS, name, model))
+        stack.enter_context(
+            known(MODELS, name, object_named(MODELS, model, plugins) if isinstance(model, str) else model)
+        )
         data = stack.enter_context(with_images(image_shape, max(5 * batch_size, 40)))
         what = name if isinstance(model, str) else getattr(model, "__name__", "the network")
         _require_built(name, what, image_shape[0], data)
@@ -80,24 +87,24 @@ def _require_built(name: str, what: str, channels: int, data: str) -> None:
             f"{type(error).__name__}: {error}"
         ) from error
     one, other, changed = networks
-    require(
+    demand(
         equal_bits(dict(one.state_dict()), dict(other.state_dict())),
         f"{what} must draw its initial values from torch's random state, which the trial's seed decides, and from "
         "nothing else: two networks of one seed differ",
     )
-    require(
+    demand(
         not equal_bits(dict(one.state_dict()), dict(changed.state_dict())),
         f"{what} must draw its initial values from torch's random state: two networks of different seeds are equal",
     )
     on_meta = model_of(name, CLASSES, channels)
-    require(
+    demand(
         all(parameter.is_meta for parameter in on_meta.parameters()),
         f"{what} must be built on the meta device too (with torch.device('meta')): let its constructor neither read "
         "values nor name a device",
     )
     config = parse({"method": "dense", "model": name, "dataset": data, "val_fraction": 0.2, "train": {"epochs": 1}})
     said = refusal_of(lambda: require_runnable(config, header_of(load_data(data))), what)
-    require(said is None, f"{what} must run on images of {channels} channels, but: {said}")
+    demand(said is None, f"{what} must run on images of {channels} channels, but: {said}")
 
 
 def _images(image_shape: tuple[int, int, int], count: int) -> tuple[Tensor, Tensor]:
@@ -111,23 +118,23 @@ def _require_evaluates(built: nn.Module, what: str, image_shape: tuple[int, int,
     disturb()
     outputs = outputs_of(built, images)
     disturb()
-    require(
+    demand(
         torch.equal(outputs, outputs_of(built, images)),
         f"{what} must compute the same twice in evaluation mode: nothing random, and no state that a pass changes",
     )
     alone = torch.cat([outputs_of(built, image[None]) for image in images])
-    require(
+    demand(
         near(alone, outputs),
         f"{what} must compute an image's outputs from that image alone in evaluation mode, not from its batch",
     )
-    require(
+    demand(
         equal_bits(dict(before), dict(built.state_dict())),
         f"{what} must not change parameters or buffers in evaluation mode",
     )
     turned = copy.deepcopy(built).to(memory_format=torch.channels_last)
     said = f"{what} must compute the same in the memory format channels_last: use reshape or flatten, not view"
     try:
-        require(near(outputs_of(turned, images.to(memory_format=torch.channels_last)), outputs), said)
+        demand(near(outputs_of(turned, images.to(memory_format=torch.channels_last)), outputs), said)
     except RuntimeError as error:
         raise AssertionError(f"{said} ({error})") from error
 
@@ -138,7 +145,7 @@ def _require_trains(built: nn.Module, what: str, image_shape: tuple[int, int, in
         model = copy.deepcopy(built).train().to(memory_format=layout)
         torch.autograd.backward(F.cross_entropy(model(images.to(memory_format=layout)), labels))
         idle = [name for name, each in model.named_parameters() if each.requires_grad and each.grad is None]
-        require(
+        demand(
             not idle,
             f"{what} has parameters that no output depends on in training: {', '.join(idle)}. Remove what is not used, "
             "or set requires_grad = False",
@@ -163,7 +170,7 @@ def _require_compacts(built: nn.Module, what: str, image_shape: tuple[int, int, 
             "compacts=False if it shall branch on its input"
         ) from error
     images, _ = _images(image_shape, 4)
-    require(
+    demand(
         near(outputs_of(smaller.model, images), outputs_of(net.model, images)),
         f"{what} must compute the same when it is made smaller without half of its filters, but does not: an operation "
         "treats channels otherwise than its graph shows",
@@ -177,13 +184,13 @@ def _require_repeatable(name: str, what: str, data: str, batch_size: int) -> Non
         # folders of shared trials: a sweep's dense trial would only copy one
         one = Storage(Path(folder) / "one", dense=True).outcome(config, f"a dense trial of {what}")
         other = Storage(Path(folder) / "other", dense=True).outcome(config, f"a second trial of {what}")
-        require(
+        demand(
             not (differs := other.differs_from(one)),
             f"{what} must train to the same bits in every process, but {differs} differs: draw from torch's random "
             "state alone, and keep no state in modules or classes",
         )
         stopped = Storage(Path(folder) / "stopped", dense=True).preempted(config, f"a trial of {what} that is resumed")
-        require(
+        demand(
             not (differs := stopped.differs_from(one)),
             f"{what} must go on after a commit as if nothing had happened, but {differs} differs: keep all state in "
             "parameters and buffers",

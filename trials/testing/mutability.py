@@ -18,8 +18,8 @@ from trials.errors import UserError
 from trials.methods import Method, segments
 from trials.methods.parsing import parse
 from trials.methods.registry import METHODS
-from trials.testing.requiring import equal_bits, require
-from trials.testing.small_runs import Outcome, Storage, known
+from trials.testing.requiring import demand, equal_bits
+from trials.testing.small_runs import Storage, TrialOutcome, known
 from trials.testing.watched import recorded
 
 SEGMENT = 1
@@ -29,7 +29,7 @@ SEGMENT = 1
 def require_mutable(
     kind: type[Method],
     config: TrialConfig,
-    reference: Outcome,
+    reference: TrialOutcome,
     first: Storage,
     folder: Path,
     others: Mapping[str, list[Any]],
@@ -47,33 +47,29 @@ def require_mutable(
     divided = _divided(kind, config)
     storage = Storage(folder / "segments", first)
     storage.attempt(divided, f"the first segment of a trial of {name}")
-    for path in sorted(kind.mutable):
-        old, *new = others[path]
-        same = _Segment.run(kind, storage, divided, {path: old})
-        require(
-            not (differs := same.outcome.differs_from(reference)),
-            f"{name} must go on in the next segment of a population as if there were none if {path} stays, but "
-            f"{differs} differs",
-        )
-        used = None
-        for value in new:
-            changed = _Segment.run(kind, storage, divided, {path: value})
-            if changed.outcome.differs_from(reference) or not equal_bits(changed.tensors, same.tensors):
-                used = changed
-                break
-        require(
+    some = min(others)
+    same = _Segment.run(kind, storage, divided, {some: others[some][0]})  # whatever path it names
+    demand(
+        not (differs := same.outcome.differs_from(reference)),
+        f"{name} must go on in the next segment of a population as if there were none if {some} stays, but {differs} "
+        "differs",
+    )
+    for path, (old, *new) in sorted(others.items()):
+        changed = (_Segment.run(kind, storage, divided, {path: value}) for value in new)
+        used = next((segment for segment in changed if segment.differs_from(same)), None)
+        demand(
             used is not None,
             f"{name} calls {path} mutable, so a stage that is built with another value must use it in the next step, "
             f"but {' and '.join(map(str, new))} in place of {old} changes nothing: load_state_dict must not bring the "
             "old value back",
         )
-    if used is not None:
-        alone = Storage(folder / "alone", first).outcome(used.config, f"both segments of a trial of {name}")
-        require(
-            not (differs := alone.differs_from(used.outcome)),
-            f"{name} must compute the same bits whether a segment continues a checkpoint or computes all segments "
-            f"itself, but {differs} differs",
-        )
+    assert used is not None
+    alone = Storage(folder / "alone", first).outcome(used.config, f"both segments of a trial of {name}")
+    demand(
+        not (differs := alone.differs_from(used.outcome)),
+        f"{name} must compute the same bits whether a segment continues a checkpoint or computes all segments "
+        f"itself, but {differs} differs",
+    )
 
 
 @dataclass(frozen=True)
@@ -85,8 +81,11 @@ class _Segment:
     """
 
     config: TrialConfig
-    outcome: Outcome
+    outcome: TrialOutcome
     tensors: list[Tensor]
+
+    def differs_from(self, other: _Segment) -> bool:
+        return bool(self.outcome.differs_from(other.outcome)) or not equal_bits(self.tensors, other.tensors)
 
     @classmethod
     def run(cls, kind: type[Method], storage: Storage, parent: TrialConfig, values: Mapping[str, Any]) -> _Segment:
@@ -101,7 +100,7 @@ class _Segment:
 
 def _divided(kind: type[Method], config: TrialConfig) -> TrialConfig:
     try:
-        require(
+        demand(
             segments.epochs(config) > SEGMENT,
             f"{kind.__name__} has mutable hyperparameters: give fields with two epochs in its first stage",
         )
@@ -140,7 +139,7 @@ def _values_of(kind: type[Method], config: TrialConfig, path: str, values: Mappi
     for parent in parents:
         owner = getattr(owner, parent)
     new = list(_others(type(owner), last, old))
-    require(
+    demand(
         bool(new),
         f"{path} is {old!r}, of which no other value can be derived: give check_method values={{{path!r}: ...}}",
     )

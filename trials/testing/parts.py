@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,19 +11,20 @@ from torch import Tensor
 from trials.seeding import generator
 from trials.sparsity import DISTRIBUTIONS, PATTERNS, SCORES, Layer, Pattern, masks_by_score, nearest_count
 from trials.sparsity.distributions import Distribution
-from trials.testing.requiring import disturb, equal_bits, require, undisturbed
+from trials.testing.requiring import demand, disturb, equal_bits, object_named, undisturbed
 
-SHAPES = {"stem": (16, 3, 3, 3), "conv": (24, 16, 3, 3), "point": (32, 24, 1, 1), "head": (10, 32)}
+WEIGHT_SHAPES = {"stem": (16, 3, 3, 3), "conv": (24, 16, 3, 3), "point": (32, 24, 1, 1), "head": (10, 32)}
 """Shapes of a small network's weights."""
 
-DENSITIES = (0.03, 0.2, 1 / 3, 0.5, 0.9, 1.0)
+DIVIDED_DENSITIES = (0.03, 0.2, 1 / 3, 0.5, 0.9, 1.0)
 
 
 def weights_of(dtype: torch.dtype, memory_format: torch.memory_format = torch.contiguous_format) -> dict[str, Tensor]:
-    """Drawn weights of ``SHAPES``, by name."""
+    """Drawn weights of ``WEIGHT_SHAPES``, by name."""
     drawn = generator("weights of a score")
     found = {
-        f"{name}.weight": torch.randn(shape, generator=drawn, dtype=torch.float64) for name, shape in SHAPES.items()
+        f"{name}.weight": torch.randn(shape, generator=drawn, dtype=torch.float64)
+        for name, shape in WEIGHT_SHAPES.items()
     }
     return {
         name: weight.to(dtype).contiguous(memory_format=memory_format if weight.dim() == 4 else torch.contiguous_format)
@@ -31,7 +32,7 @@ def weights_of(dtype: torch.dtype, memory_format: torch.memory_format = torch.co
     }
 
 
-def check_score(score: object, *, plugins: tuple[str, ...] = ()) -> None:
+def check_score(score: object, *, plugins: Sequence[str] = ()) -> None:
     """Check that a score keeps its contract.
 
     It gives every weight finite scores of the weight's shape, changes no weight, draws from the generator that it is
@@ -40,6 +41,7 @@ def check_score(score: object, *, plugins: tuple[str, ...] = ()) -> None:
 
     Args:
         score: a :class:`~trials.extend.Score`, a function of weights by name and a generator, or a name as in a config.
+        plugins: as in a file, relative to the working folder, if a name needs them.
 
     Raises:
         AssertionError: it does not; the message says what it must do.
@@ -54,19 +56,19 @@ def check_score(score: object, *, plugins: tuple[str, ...] = ()) -> None:
             one = found(weights, generator("score"))
             disturb()
             other = found(weights, generator("score"))
-            require(one.keys() == weights.keys(), f"{what} must score every weight by its name, but gave {list(one)}")
+            demand(one.keys() == weights.keys(), f"{what} must score every weight by its name, but gave {list(one)}")
             for name, scores in one.items():
-                require(
+                demand(
                     scores.shape == weights[name].shape
                     and scores.is_floating_point()
                     and bool(scores.isfinite().all()),
                     f"{what} must give {name} finite floating-point scores of its shape {list(weights[name].shape)}, "
                     f"but gave {scores.dtype} {list(scores.shape)}",
                 )
-            require(equal_bits(weights, before), f"{what} must not change the weights")
-            require(equal_bits(one, other), f"{what} must draw from the generator that it is given, and nowhere else")
+            demand(equal_bits(weights, before), f"{what} must not change the weights")
+            demand(equal_bits(one, other), f"{what} must draw from the generator that it is given, and nowhere else")
         turned = found(weights_of(torch.float64, torch.channels_last), generator("score"))
-        require(equal_bits(turned, other), f"{what} must give the same scores in the memory format channels_last")
+        demand(equal_bits(turned, other), f"{what} must give the same scores in the memory format channels_last")
         _require_masks(found, what)
 
 
@@ -85,69 +87,73 @@ def _require_masks(score: Any, what: str) -> None:
             )
             kept = sum(int(pattern.left(mask).sum()) for mask in masks.values())
             units = sum(pattern.units(weight.shape) for weight in chosen.values())
-            require(
+            demand(
                 kept == nearest_count(0.5, units),
                 f"{what} must rank the units of pattern {name} so that half of {units} stay, but {kept} do: without "
                 "NaN, and with unit scores of the shape that the pattern gives them",
             )
 
 
-def check_distribution(distribution: Distribution | str, *, plugins: tuple[str, ...] = ()) -> None:
+def check_distribution(distribution: Distribution | str, *, plugins: Sequence[str] = ()) -> None:
     """Check that a distribution keeps its contract: pools that hold every layer once and keep exactly the budget.
 
     It may raise ValueError, in one line, for densities that it cannot divide.
 
     Args:
         distribution: the function of layers, a density and a Count or None, or a name as in a config.
+        plugins: as in a file, relative to the working folder, if a name needs them.
 
     Raises:
         AssertionError: it does not; the message says what it must do.
     """
     what = _name(distribution, "the distribution")
     found = _checked(DISTRIBUTIONS, distribution, what, plugins)
-    layers = tuple(Layer(units, units, shape) for shape in SHAPES.values() for units in [torch.Size(shape).numel()])
+    layers = tuple(
+        Layer(units, units, shape) for shape in WEIGHT_SHAPES.values() for units in [torch.Size(shape).numel()]
+    )
     thinned = tuple(Layer(layer.units // 2, layer.total, layer.shape) for layer in layers)
     divided = 0
     for case in (layers, thinned):
-        for density in DENSITIES:
+        for density in DIVIDED_DENSITIES:
             divided += _require_divided(found, case, density, what)
-    require(divided > 0, f"{what} must divide some of the densities {', '.join(f'{d:.3g}' for d in DENSITIES)}")
+    demand(divided > 0, f"{what} must divide some of the densities {', '.join(f'{d:.3g}' for d in DIVIDED_DENSITIES)}")
 
 
 def _require_divided(distribution: Distribution, layers: tuple[Layer, ...], density: float, what: str) -> bool:
     try:
         pools = distribution(layers, density, None)
     except ValueError as error:
-        require(bool(str(error)) and "\n" not in str(error), f"{what} must refuse a density in one line")
+        demand(bool(str(error)) and "\n" not in str(error), f"{what} must refuse a density in one line")
         return False
     places = sorted(place for pool in pools for place in pool.layers)
-    require(
+    demand(
         places == list(range(len(layers))), f"{what} must put every layer into one pool, but the pools hold {places}"
     )
     for pool in pools:
         most = sum(layers[place].most for place in pool.layers)
-        require(
+        demand(
             type(pool.keep) is int and 0 <= pool.keep <= most,
             f"{what} must keep a whole number of a pool's {most} units, but keeps {pool.keep!r} at density "
             f"{density:.3g}",
         )
     units = sum(layer.units for layer in layers)
     keep = sum(pool.keep for pool in pools)
-    require(
+    demand(
         keep == nearest_count(density, units),
         f"{what} must keep exactly nearest_count({density:.3g}, {units}) = {nearest_count(density, units)} units if "
         f"count is None, but keeps {keep}: apportioned() divides a total exactly",
     )
     again = distribution(layers, density, None)
-    require(list(again) == list(pools), f"{what} must divide the same layers in the same way at every call")
+    demand(list(again) == list(pools), f"{what} must divide the same layers in the same way at every call")
     return True
 
 
-def check_pattern(pattern: Pattern | str, *, plugins: tuple[str, ...] = ()) -> None:
+def check_pattern(pattern: Pattern | str, *, plugins: Sequence[str] = ()) -> None:
     """Check that a pattern keeps its contract: its units cover each weight, and their scores and masks fit it.
 
     Args:
         pattern: the :class:`~trials.extend.Pattern`, or its name as in a config.
+        plugins: as in a file, relative to the working folder, if a name needs them.
 
     Raises:
         AssertionError: it does not; the message says what it must do.
@@ -155,28 +161,28 @@ def check_pattern(pattern: Pattern | str, *, plugins: tuple[str, ...] = ()) -> N
     what = pattern if isinstance(pattern, str) else pattern.name
     found = _checked(PATTERNS, pattern, what, plugins)
     weights = {name: weight for name, weight in weights_of(torch.float32).items() if found.prunes(weight.shape)}
-    require(bool(weights), f"pattern {what} must prune a layer of {', '.join(map(str, SHAPES.values()))}")
+    demand(bool(weights), f"pattern {what} must prune a layer of {', '.join(map(str, WEIGHT_SHAPES.values()))}")
     for name, weight in weights.items():
         scores = found.unit_scores(weight.abs())
         expected = found.unit_shape(weight.shape)
-        require(
+        demand(
             tuple(scores.shape) == expected,
             f"pattern {what} must give {name} unit scores of shape {list(expected)}, with 1 for the dimensions in "
             f"inside, but gives {list(scores.shape)}",
         )
-        require(
+        demand(
             bool(scores.isfinite().all()) and scores.is_floating_point(),
             f"pattern {what} must give {name} finite floating-point scores",
         )
         kept = found.choose(scores) if found.choose is not None else scores >= scores.median()
         mask = found.expand(kept, weight.shape)
-        require(
+        demand(
             mask.dtype == torch.bool and mask.shape == weight.shape and torch.equal(found.left(mask), kept),
             f"pattern {what} must choose units by a bool mask of their scores' shape, for {name}",
         )
         if found.choose is not None:
             share = float(kept.float().mean())
-            require(
+            demand(
                 abs(share - (found.density or 0)) < 1e-6,
                 f"pattern {what} must choose the share of units that its density says, {found.density}, but chooses "
                 f"{share:.6g} of {name}",
@@ -187,10 +193,10 @@ def _name(part: object, otherwise: str) -> str:
     return part if isinstance(part, str) else str(getattr(part, "__name__", otherwise))
 
 
-def _checked(registry: Any, part: object, what: str, plugins: tuple[str, ...]) -> Any:
+def _checked(registry: Any, part: object, what: str, plugins: Sequence[str]) -> Any:
     """The part as its registry holds it."""
     if isinstance(part, str):
-        return registry.require(part, "name", plugins or None)
+        return object_named(registry, part, plugins)
     check: Callable[[object], Any] = registry.check
     try:
         return check(part)

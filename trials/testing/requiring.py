@@ -4,23 +4,39 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from trials.errors import UserError
+from trials.plugins.importing import admit_listed
+from trials.registry import Registry
+
+_T = TypeVar("_T")
 
 _calls = itertools.count(1)
 
 
-def require(holds: bool, sentence: str) -> None:
+def demand(holds: bool, sentence: str) -> None:
     """Raise AssertionError with ``sentence`` unless ``holds``."""
     if not holds:
         raise AssertionError(sentence)
+
+
+def object_named(registry: Registry[_T], name: str, plugins: Sequence[str]) -> _T:
+    """The object of a name as in a config; ``plugins`` as in a file, relative to the working folder.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    if plugins:
+        admit_listed({"plugins": list(plugins)}, Path.cwd())
+    return registry.require(name, registry.kind)
 
 
 def disturb() -> None:
@@ -75,7 +91,7 @@ def refusal_of(action: Callable[[], object], what: str) -> str | None:
         action()
     except UserError as error:
         said = str(error)
-        require(bool(said) and "\n" not in said, f"{what} must be refused in one line, but the message is {said!r}")
+        demand(bool(said) and "\n" not in said, f"{what} must be refused in one line, but the message is {said!r}")
         return said
     except Exception as error:
         raise AssertionError(

@@ -21,13 +21,13 @@ from trials.running.trial import run
 from trials.seeding import generator
 from trials.storage.rows import Row, Rows
 from trials.storage.trial_folder import State, TrialFolder
-from trials.testing.requiring import disturb, equal_bits, require
+from trials.testing.requiring import demand, disturb, equal_bits
 
 CLASSES = 4
 MOST_ATTEMPTS = 400
 """Attempts after which an interrupted trial is said to make no progress."""
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 class _Killed(BaseException):
@@ -51,7 +51,7 @@ def random_images(shape: tuple[int, int, int], count: int) -> RawData:
 
 
 @contextmanager
-def known(registry: MutableMapping[str, T], name: str, value: T) -> Iterator[str]:
+def known(registry: MutableMapping[str, _T], name: str, value: _T) -> Iterator[str]:
     """Within it, ``registry`` has ``value`` under ``name``."""
     with mock.patch.dict(registry, {name: value}):
         yield name
@@ -66,7 +66,7 @@ def with_images(shape: tuple[int, int, int], count: int) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialOutcome:
     """What must not depend on where and how often a trial was interrupted.
 
     Attributes:
@@ -80,13 +80,13 @@ class Outcome:
     net: Mapping[str, Any]
 
     @classmethod
-    def of(cls, folder: Path, state: State) -> Outcome:
+    def of(cls, folder: Path, state: State) -> TrialOutcome:
         """The outcome of a trial that has completed in ``folder``."""
         stored, commit = TrialFolder(folder), state.commits[-1]
         rows = {table: [_timeless(row) for row in content] for table, content in stored.rows(commit).items()}
         return cls(rows, state.result or {}, stored.checkpoint(commit)["net"])
 
-    def differs_from(self, other: Outcome) -> str:
+    def differs_from(self, other: TrialOutcome) -> str:
         """In what it differs from another, for messages; empty if all bits are equal."""
         if not equal_bits(self.net, other.net):
             return "the network"
@@ -131,23 +131,23 @@ class Storage:
         if error.get("type") == "AssertionError":
             raise AssertionError(error["message"])
         trace = error.get("traceback", "")
-        require(not error, f"{what} must complete, but failed: {error.get('type')}: {error.get('message')}\n{trace}")
+        demand(not error, f"{what} must complete, but failed: {error.get('type')}: {error.get('message')}\n{trace}")
         return state
 
-    def outcome(self, config: TrialConfig, what: str) -> Outcome:
+    def outcome(self, config: TrialConfig, what: str) -> TrialOutcome:
         """Run a trial in one go."""
-        return Outcome.of(self.folder(config), self.attempt(config, what))
+        return TrialOutcome.of(self.folder(config), self.attempt(config, what))
 
-    def preempted(self, config: TrialConfig, what: str) -> Outcome:
+    def preempted(self, config: TrialConfig, what: str) -> TrialOutcome:
         """Run a trial that is stopped at every commit point, after every step and every epoch."""
         with mock.patch.object(progress, "STOP_POLL_S", 0.0):
             for _ in range(MOST_ATTEMPTS):
                 state = self.attempt(config, what, should_stop=lambda: True)
                 if state.status == "complete":
-                    return Outcome.of(self.folder(config), state)
+                    return TrialOutcome.of(self.folder(config), state)
         raise AssertionError(f"{what} must get on, but {MOST_ATTEMPTS} attempts did not bring it to its end")
 
-    def killed(self, config: TrialConfig, what: str) -> Outcome:
+    def killed(self, config: TrialConfig, what: str) -> TrialOutcome:
         """Run a trial that is killed once before each of its rows counts; it commits at the ends of stages only."""
         rare = config.model_copy(update={"checkpoint_every_s": 1e9})
         died: set[tuple[Any, ...]] = set()
@@ -163,5 +163,5 @@ class Storage:
                 state = self.attempt(rare, what, report=die)
             except _Killed:
                 continue
-            return Outcome.of(self.folder(config), state)
+            return TrialOutcome.of(self.folder(config), state)
         raise AssertionError(f"{what} must get on, but {MOST_ATTEMPTS} attempts did not bring it to its end")

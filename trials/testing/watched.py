@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trials.methods import Method, Stage
-from trials.testing.requiring import copied_state, equal_bits, require
+from trials.testing.requiring import copied_state, demand, equal_bits
 from trials.training.net import Net
 
 
@@ -70,7 +70,7 @@ def _named(stage: Stage) -> str:
 def _observe(stage: Stage, observe: Callable[[Net], None], net: Net) -> None:
     before = copied_state(net.state_dict())
     observe(net)
-    require(
+    demand(
         equal_bits(before, net.state_dict()),
         f"{_named(stage)}.observe must not change the network, its statistics included: work on net.clone()",
     )
@@ -91,7 +91,7 @@ def _outputs(stage: Stage, net: Net) -> Tensor:
 def _enter(stage: Stage, enter: Callable[[Net], None], net: Net) -> None:
     before = _outputs(stage, net)
     enter(net)
-    require(
+    demand(
         stage.changes_network or torch.equal(before, _outputs(stage, net)),
         f"{_named(stage)}.enter changes what the network computes: set changes_network = True, so that a row of epoch "
         "0 reports it",
@@ -102,7 +102,7 @@ def _begin_epoch(stage: Stage, begin_epoch: Callable[[int], None], epoch: int) -
     begin_epoch(epoch)
     once = copied_state(stage.state_dict())
     begin_epoch(epoch)
-    require(
+    demand(
         equal_bits(once, copied_state(stage.state_dict())),
         f"{_named(stage)}.begin_epoch is called several times for one epoch, so it must set values and never count",
     )
@@ -110,7 +110,7 @@ def _begin_epoch(stage: Stage, begin_epoch: Callable[[int], None], epoch: int) -
 
 def _prepare(stage: Stage, prepare: Callable[[], bool]) -> bool:
     same = prepare()
-    require(
+    demand(
         isinstance(same, bool),
         f"{_named(stage)}.prepare must return whether the coming step is the same program as the last, but returned "
         f"{same!r}",
@@ -121,7 +121,7 @@ def _prepare(stage: Stage, prepare: Callable[[], bool]) -> bool:
 def _step(stage: Stage, step: Callable[..., Any], *batches: Any) -> Any:
     found = step(*batches)
     right = isinstance(found, tuple) and len(found) == 2 and all(isinstance(f, Tensor) and not f.dim() for f in found)
-    require(
+    demand(
         right,
         f"{_named(stage)}.step must return the loss and the number of correct images as two scalar tensors, but "
         f"returned {found!r}",
@@ -147,7 +147,7 @@ def _end_epoch(stage: Stage, end_epoch: Callable[[Net, int], None], net: Net, ep
 def _require_masked(stage: Stage, net: Net) -> None:
     for name, mask in net.masks.items():
         weight = net.model.get_parameter(name)
-        require(
+        demand(
             not bool(weight.detach()[~mask].any()),
             f"{_named(stage)} trains masked weights of {name} away from zero: call net.mask_gradients() before the "
             "optimiser's step, and clear its moments where a mask drops weights during training",
