@@ -78,8 +78,7 @@ def run_plan(
                 return signals.first is not None
             require_room(space, None if alone else display)
             require_machines(folder.path, space.plugins)
-            with _ended(make_callbacks(space.callbacks, folder.path, display.note)) as callbacks:
-                _run_out(PlanSearcher(plan, display, lease), scratch, callbacks)
+            _run_out(PlanSearcher(plan, display, lease), scratch)
             return signals.first is not None
     except KeyboardInterrupt:
         given_up = not disconnect()
@@ -90,8 +89,9 @@ def run_plan(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _run_out(searcher: PlanSearcher, scratch: Path, callbacks: Sequence[Guarded]) -> None:
-    with _quiet_tune():
+def _run_out(searcher: PlanSearcher, scratch: Path) -> None:
+    made = make_callbacks(searcher.plan.space.callbacks, searcher.folder.path, searcher.display.note)
+    with _ended(made) as callbacks, _quiet_tune():
         _tuner(searcher, scratch, callbacks).fit()
         while searcher.again:
             searcher.again = False
