@@ -98,7 +98,8 @@ def estimate_lines(
     rates = _measured(work, space, headers) if measure else _stored(work, space, storage)
     whole = Estimate.of(work, rates, space.max_epochs)
     smaller = _smaller(space, headers, rates, whole, settable=settable)
-    yield f"estimate: {_epochs_text(work, whole, space)}{_hours_text(whole, rates)}{smaller}"
+    way = "; --estimate measures the hours" if whole.hours is None and not measure and whole.epochs else ""
+    yield f"estimate: {_epochs_text(work, whole, space)}{_hours_text(whole, rates)}{smaller}{way}"
     if work.uncounted:
         yield f"not counted: {listed(work.uncounted)} (nothing says before how long that takes)"
     for problem in rates.problems:

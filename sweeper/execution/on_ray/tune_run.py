@@ -51,8 +51,7 @@ def run_plan(
             Ray that was started here ends with its trials; in another one they see the stop file, and commit.
 
     Raises:
-        UserError: there is no cluster, no room for a trial, a machine does not share storage or plug-ins, or a callback
-            cannot be made.
+        UserError: a cluster, room for a trial, a storage or plug-ins of all machines, or a callback cannot be had.
     """
     space, folder = plan.space, plan.folder
     stop = StopFile(folder.stop)
