@@ -12,6 +12,7 @@ import yaml
 
 from sweeper.cli import COMPLETE, main
 from sweeper.space.load import from_document
+from tests.sweeper.sweeps import asked, run_space
 from trials import extend
 from trials.methods.parsing import parse
 from trials.plugins import importing
@@ -85,6 +86,7 @@ def test_its_parts_can_be_named(here: Path) -> None:
     sampler = yaml.safe_load(re.findall(r"```yaml\n(sampler: .*?)```", PAGE, flags=re.DOTALL)[0])["sampler"]
     content = {
         "name": "parts",
+        "seed": 1,
         "plugins": [str(here / "mylab")],
         "trial": trial,
         "grid": {"density": [0.5]},
@@ -94,3 +96,5 @@ def test_its_parts_can_be_named(here: Path) -> None:
     }
     space = from_document(content)
     assert space.document()["sampler"] == sampler
+    drawn = asked(run_space(space, here / "sweep", value=lambda config: float(config["finetune"]["lr"])))
+    assert len({values["finetune.lr"] for values in drawn.values()}) == 2
