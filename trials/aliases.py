@@ -25,7 +25,6 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "gaussian_process": ("gp",),
     "botorch": ("gp",),
     "hyperopt": ("tpe",),
-    "bohb": ("tpe",),
     "optuna": ("tpe",),
     "random_search": ("random",),
     "randomsearch": ("random",),

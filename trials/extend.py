@@ -12,6 +12,7 @@ from trials.config.trial_config import TrialConfig
 from trials.data import EncodedData, RawData
 from trials.data.encoded import Encoded, FolderImages, encoded_data
 from trials.data.raw import Arrays, channel_statistics, raw_data
+from trials.data.sets.torch_datasets import from_torch
 from trials.data_header import DataHeader
 from trials.errors import AbsentData, DataError, UserError
 from trials.methods.asked import AskedShare, share_of
@@ -77,6 +78,7 @@ __all__ = [
     "density_of",
     "derive_seed",
     "encoded_data",
+    "from_torch",
     "generator",
     "generator_for",
     "masks_by_score",

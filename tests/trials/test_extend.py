@@ -51,7 +51,17 @@ SPARSITY = [
     "select",
 ]
 TRAINING = ["AdamW", "Sgd", "beside", "derive_seed", "generator"]
-DATA = ["Arrays", "Encoded", "EncodedData", "FolderImages", "RawData", "channel_statistics", "encoded_data", "raw_data"]
+DATA = [
+    "Arrays",
+    "Encoded",
+    "EncodedData",
+    "FolderImages",
+    "RawData",
+    "channel_statistics",
+    "encoded_data",
+    "from_torch",
+    "raw_data",
+]
 ERRORS = ["AbsentData", "DataError", "UserError"]
 
 

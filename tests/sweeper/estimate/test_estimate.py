@@ -101,7 +101,8 @@ def test_a_cut_is_suggested_by_options_that_exist() -> None:
     content = {"name": "s", "trial": {**SHORT, "finetune": {"epochs": 10}}, "search": search, "samples": 8}
     content |= {"grid": {"density": [0.5, 0.2], "seed": [3, 4, 5]}}
     (line,) = estimate_lines(from_document(content), DIGITS, Path("missing"))
-    assert line == ("estimate: 1,080 epochs in 48 trials and 3 shared; --samples 2 --set grid.seed=[3]: 240 epochs")
+    said = "estimate: 1,080 epochs in 48 trials and 3 shared; --samples 2 --set grid.seed=[3]: 240 epochs"
+    assert line == f"{said}; --estimate measures the hours"
     cut = from_document({**content, "samples": 2, "grid": {"density": [0.5, 0.2], "seed": [3]}})
     assert work_of(cut, DIGITS).total == 240
     (line,) = estimate_lines(from_document(content), DIGITS, Path("missing"), settable=False)
@@ -112,7 +113,7 @@ def test_a_cut_is_suggested_by_options_that_exist() -> None:
 def test_a_small_sweep_need_not_be_smaller() -> None:
     content = {"name": "s", "trial": {**SHORT, "pretrain": {"epochs": 1}}, "grid": {"seed": [0, 1]}}
     (line,) = estimate_lines(from_document(content), DIGITS, Path("missing"))
-    assert line == "estimate: 82 epochs in 2 trials and 2 shared"
+    assert line == "estimate: 82 epochs in 2 trials and 2 shared; --estimate measures the hours"
 
 
 def test_hours_are_rounded_to_what_they_are_good_for() -> None:
