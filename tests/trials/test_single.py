@@ -154,7 +154,7 @@ def test_wrong_input_raises_one_line_and_writes_nothing(
 def test_a_sweeps_folder_is_left_alone(here: Path) -> None:
     (here / "results" / "mine").mkdir(parents=True)
     (here / "results" / "mine" / "sweep.yaml").write_text("space: {}\n")
-    with pytest.raises(UserError, match=r"is the folder of a sweep, which sweep.py runs: give another folder"):
+    with pytest.raises(UserError, match=r"is the folder of a sweep, which .* runs: give another folder"):
         trials.run(CONFIG, "results/mine")
     with pytest.raises(UserError, match=r"must be the folder of a trial.*but has no config.json"):
         trials.load("results/mine")
