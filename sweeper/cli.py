@@ -66,9 +66,18 @@ def _show(options: argparse.Namespace, console: Console) -> int:
     return COMPLETE
 
 
+def _admit(options: argparse.Namespace) -> list[str]:
+    """Admit the plug-ins of ``--plugins`` and return them as spaces hold them."""
+    from trials.plugins.importing import admit_listed
+
+    found: list[str] = admit_listed({}, Path.cwd(), options.plugins).get("plugins", [])
+    return found
+
+
 def _describe(options: argparse.Namespace, console: Console) -> int:
     from sweeper.describe.topics import print_pages
 
+    _admit(options)
     print_pages(options.describe, console)
     return COMPLETE
 
@@ -83,16 +92,15 @@ def _schema(options: argparse.Namespace, console: Console) -> int:
 def _init(options: argparse.Namespace, console: Console) -> int:
     from sweeper.describe.new_space import write_space
 
-    write_space(options.init, options.data or "cifar10", options.to, console)
+    write_space(options.init, options.data or "cifar10", options.to, console, plugins=_admit(options))
     return COMPLETE
 
 
 def _dashboard(options: argparse.Namespace, console: Console) -> int:
     from sweeper.dashboard import serve
-    from trials.plugins.importing import admit_listed
 
     gc.enable()
-    admit_listed({}, Path.cwd(), options.plugins)
+    _admit(options)
     with interruptible():
         serve(sweep_path(options.storage, options.dashboard, "--dashboard"), console)
     return COMPLETE

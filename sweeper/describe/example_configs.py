@@ -8,6 +8,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
 from trials.methods.registry import METHODS
+from trials.plugins.importing import admitted
 
 _RATIO: dict[str, Any] = {"stage_pr": 0.5}
 
@@ -25,6 +26,9 @@ CHOSEN: dict[str, dict[str, Any]] = {
 """By method, the fields that have no default, or that a trial cannot do without."""
 
 
+_GIVEN = ("method", "dataset", "model")
+
+
 def example_config(method: str, **fields: Any) -> dict[str, Any]:
     """Return the content of a config of ``method`` on CIFAR-10, with ``fields`` instead of the example's own.
 
@@ -33,8 +37,9 @@ def example_config(method: str, **fields: Any) -> dict[str, Any]:
     own = CHOSEN.get(method)
     if own is None:
         required = {name: info for name, info in METHODS[method].Config.model_fields.items() if info.is_required()}
-        own = {name: _value_of(info) for name, info in required.items() if name not in ("dataset", "model")}
-    return {"method": method, "model": "resnet20s", "dataset": "cifar10", **own, **fields}
+        own = {name: _value_of(info) for name, info in required.items() if name not in _GIVEN}
+    content = {"method": method, "model": "resnet20s", "dataset": "cifar10", **own, **fields}
+    return content if METHODS.built_in(method) else {"plugins": [one.listed for one in admitted()], **content}
 
 
 def _value_of(info: FieldInfo) -> Any:

@@ -60,7 +60,7 @@ def _models(name: str) -> PageTable:
     """The patterns, each with the models that are refused."""
     refused = refused_by(name)
     if not patterns_of(METHODS[name]):
-        refused = {"(removes nothing)": refused.get("", [])}
+        refused = {"(removes nothing)" if METHODS.built_in(name) else "its own": refused.get("", [])}
     elif list(refused) == [""]:
         refused = dict.fromkeys(patterns_of(METHODS[name]), refused[""])
     rows = [(p, f"all models but {', '.join(models)}" if models else "all models") for p, models in refused.items()]

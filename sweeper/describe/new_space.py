@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from sweeper.describe.fields import DescribedField, described_fields, yaml_text
 from sweeper.describe.meanings import plain_text
 from sweeper.describe.topics import section_meanings
 from trials.data import DATASETS, TAKES, published_header
-from trials.errors import UserError, unknown_name
+from trials.errors import UserError
 from trials.methods.registry import METHODS
+from trials.plugins.source import is_path
 
 MODEL_FOR = {"digits": "tiny", "imagenet": "ResNet18", "tinyimagenet": "resnet18"}
 """By data set, a model of its size; resnet20s for all others."""
@@ -50,22 +53,23 @@ SHORT: dict[str, Any] = {
 _WIDTH = 110
 
 
-def write_space(method: str, data: str, to: str | None, console: Console) -> None:
+def write_space(method: str, data: str, to: str | None, console: Console, *, plugins: Sequence[str] = ()) -> None:
     """Write a space for ``method`` on the data set ``data`` into a new file, by default ``METHOD_DATA.yaml``.
+
+    Args:
+        plugins: users' code that is admitted, which the space lists.
 
     Raises:
         UserError: there is no such method or data set, or the file exists or cannot be written.
     """
-    if method not in METHODS:
-        raise UserError(unknown_name("--init", method, METHODS))
-    if data not in DATASETS:
-        raise UserError(unknown_name("--data", data, DATASETS))
-    path = Path(to or f"{method.rpartition(':')[2]}_{data}.yaml")
+    METHODS.require(method, "--init")
+    DATASETS.require(data, "--data")
+    path = Path(to or f"{_file_name(method)}_{_file_name(data)}.yaml")
     if path.suffix not in (".yaml", ".yml"):
         raise UserError(f"--to is {str(path)!r}, but a space's name must end with .yaml: call it {path}.yaml")
     try:
         with path.open("x") as file:
-            file.write(space_text(method, data))
+            file.write(space_text(method, data, [_from(listed, path) for listed in plugins]))
     except FileExistsError:
         raise UserError(f"--to is {str(path)!r}, which exists and is not overwritten: give another name") from None
     except OSError as error:
@@ -75,15 +79,36 @@ def write_space(method: str, data: str, to: str | None, console: Console) -> Non
         print_line(console, f"before that: {line}")
 
 
+def _file_name(name: str) -> str:
+    """A name as part of a file's: without its module or owner."""
+    return re.split(r"[:/]", name)[-1]
+
+
+def _from(listed: str, path: Path) -> str:
+    """A plug-in as the space in ``path`` lists it: a path from its folder, if it is listed by path."""
+    if not is_path(listed):
+        return listed
+    near = Path(os.path.relpath(listed, path.absolute().parent)).as_posix()
+    return near if near.startswith(".") else f"./{near}"
+
+
 def _left_to_do(method: str, data: str) -> Iterator[str]:
-    if published_header(data) is None:
+    if _lies_in_a_folder(data):
         yield "set trial.data_dir to the folder of your data (docs/data.md)"
     if method == "finetune":
         yield "set trial.source_net to the file of the network to finetune"
 
 
-def space_text(method: str, data: str) -> str:
-    """Return the text of a space of ``method`` on ``data``: what it sweeps, and every other field as a comment."""
+def _lies_in_a_folder(data: str) -> bool:
+    """Whether a data set of this project is what lies in a folder of the user's."""
+    return DATASETS.built_in(data) and published_header(data) is None
+
+
+def space_text(method: str, data: str, plugins: Sequence[str] = ()) -> str:
+    """Return the text of a space of ``method`` on ``data``: what it sweeps, and every other field as a comment.
+
+    ``plugins``: users' code that it lists, as from the space's folder.
+    """
     fields = list(described_fields(METHODS[method].Config))
     grid, search = _grid(method, data, fields), _search(method, fields)
     lines = [
@@ -91,7 +116,8 @@ def space_text(method: str, data: str) -> str:
         "# (for editors: python sweep.py --schema > space.schema.json)",
         "#",
         "# Lines that begin with ## say what follows. Fields behind # have their defaults: remove the # to change one.",
-        f"about: {method} on {data}",
+        f"about: {_quoted(f'{method} on {data}')}",
+        *([f"plugins: {yaml_text(list(plugins))}"] if plugins else []),
         *_trial(method, data, fields, {*grid, *search}),
         "## values by path; each combination is a cell, which has its own search",
         "grid:",
@@ -105,7 +131,7 @@ def space_text(method: str, data: str) -> str:
 
 def _trial(method: str, data: str, fields: list[DescribedField], swept: set[str]) -> Iterator[str]:
     given: dict[str, Any] = {"method": method, "model": _model(method, data), "dataset": data}
-    if published_header(data) is None or data in ("imagenet", "tinyimagenet"):
+    if _lies_in_a_folder(data) or data in ("imagenet", "tinyimagenet"):
         given["data_dir"] = "data"
     if "image_size" in TAKES.get(data, ()):
         given["image_size"] = 32

@@ -12,6 +12,7 @@ from rich.console import Console
 from sweeper.describe.fields import described_fields, values_text
 from sweeper.describe.meanings import meanings_of, summary_of
 from sweeper.describe.methods import field_row, field_tables, method_page
+from sweeper.describe.outside import outside_pages
 from sweeper.describe.page import Page, PageTable
 from sweeper.describe.refusals import refused_by
 from sweeper.space.distributions import DISTRIBUTION_KINDS, Choice, Int, Uniform
@@ -47,7 +48,7 @@ def print_pages(name: str, console: Console) -> None:
         known, _ = KINDS[name]
         Page(f"every {name}", [f"--describe {' | '.join(known)}"]).print(console)
         return
-    pages = [page(name) for known, page in KINDS.values() if name in known]
+    pages = [page(name) for known, page in KINDS.values() if name in known] or outside_pages(name)
     if not pages:
         every = sorted({one for known, _ in KINDS.values() for one in known})
         hint = nearest_name(name, every)

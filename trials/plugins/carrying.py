@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trials.plugins.importing import admit_sent, admitted, sent
@@ -20,11 +18,15 @@ class Carried:
         self.content = content
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if not admitted():
-            return Carried, (self.content,)
-        return _unpack, (sent(plug_in.listed for plug_in in admitted()), pickle.dumps(self.content))
+        return _unpack, (_Admission(), self.content)
 
 
-def _unpack(plug_ins: Sequence[Mapping[str, str]], content: bytes) -> Carried:
-    admit_sent(plug_ins)
-    return Carried(pickle.loads(content))
+class _Admission:
+    """Stands before the content in the pickle, which is read in order."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return admit_sent, (sent(plug_in.listed for plug_in in admitted()),)
+
+
+def _unpack(_: None, content: Any) -> Carried:
+    return Carried(content)
