@@ -57,7 +57,7 @@ sys.exit(code)
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel, built from a copy of the tree, as setuptools leaves files where it builds."""
     folder = tmp_path_factory.mktemp("wheel")
-    left_out = shutil.ignore_patterns("__pycache__", "vectors", "recorded*")
+    left_out = shutil.ignore_patterns("__pycache__", "vectors")
     for path in REPOSITORY.iterdir():
         if path.name in (*PACKAGES, "benchmarks", "docs", "tests"):
             shutil.copytree(path, folder / "tree" / path.name, ignore=left_out)
