@@ -65,9 +65,10 @@ def test_it_runs_and_the_sweep_is_one_display(executed: list[Any]) -> None:
     run = by_start['sweep = sweeper.run(space, name="tour")']
     kinds = [output.output_type for output in run.outputs]
     assert kinds.count("display_data") == 1
-    assert kinds.index("display_data") == 0
-    assert len(run.outputs) < 8  # the panel, what is printed at the end, the sweep
-    assert "trials 6/6, 0 running, 0 failed" in run.outputs[0]["data"]["text/html"]
+    assert kinds.index("display_data") == 1  # after the estimate
+    assert len(run.outputs) < 8  # the estimate, the panel, what is printed at the end, the sweep
+    assert run.outputs[0]["text"].startswith("estimate: ")
+    assert "trials 6/6, 0 running, 0 failed" in run.outputs[1]["data"]["text/html"]
     assert "6 trials, 6 done" in texts(run)
     errors = [output["text"] for cell in executed for output in cell.outputs if output.get("name") == "stderr"]
     assert [text for text in errors if "TqdmWarning: IProgress not found" not in text] == []  # without ipywidgets

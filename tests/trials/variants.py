@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
 
@@ -10,6 +9,7 @@ from pydantic import AfterValidator, BaseModel
 from pydantic.fields import FieldInfo
 
 from tests.trials.small_trials import BASE, CONFIGS, RECIPE
+from trials.config.recipes import OneOf
 from trials.config.trial_config import TrialConfig
 from trials.data import DataOptions, require_data
 from trials.dotted_paths import set_at
@@ -55,8 +55,8 @@ def _names(field: FieldInfo) -> list[Any]:
     found = [value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]
     found += [False, True] if bool in kinds else []
     for check in field.metadata:
-        if isinstance(check, AfterValidator):
-            found += list(inspect.getclosurevars(check.func).nonlocals.get("registry", ()))
+        if isinstance(check, AfterValidator) and isinstance(check.func, OneOf):
+            found += list(check.func.registry)
     return found
 
 
