@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 import subprocess
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from trials.config.named_objects import names_with_colon
 from trials.config.trial_config import TrialConfig
 from trials.frozen import SCHEMA
 from trials.plugins.importing import sent
-from trials.plugins.source import module_of
+from trials.plugins.source import lies_under, module_of
 from trials.training.device import resolve_memory_format, resolve_precision
 
 
@@ -36,6 +38,29 @@ def environment_of(config: TrialConfig, device: torch.device, threads: int, comm
 def plugins_used(config: TrialConfig) -> str:
     """The plug-ins that a trial may use with the digests of their source: ``mynets=0f3a..., mylab.pruning=...``."""
     return ", ".join(f"{module_of(each['listed'])}={each['digest']}" for each in sent(config.plugins))
+
+
+def other_code(config: TrialConfig, then: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Which plug-ins that a config names have changed since it was computed, one text for each by module.
+
+    Args:
+        then: the environments of then, as in ``state.json``.
+    """
+    modules = [name.partition(":")[0] for _, name in names_with_colon(config)]
+    found = []
+    for each in sent(config.plugins):
+        listed = module_of(each["listed"])
+        if not any(lies_under(listed, module) for module in modules):
+            continue
+        before = {digests[listed] for one in then if listed in (digests := _digests(one))}
+        found += [f"{listed} {digest} -> {each['digest']}" for digest in sorted(before - {each["digest"]})]
+    return found
+
+
+def _digests(environment: Mapping[str, Any]) -> dict[str, str]:
+    """By module, the digests that :func:`plugins_used` has written into an environment."""
+    pairs = (text.partition("=") for text in str(environment.get("plugin_sources", "")).split(", "))
+    return {module: digest for module, equals, digest in pairs if equals}
 
 
 def device_name(device: torch.device) -> str:

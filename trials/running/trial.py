@@ -19,7 +19,7 @@ from trials.methods import Method, Stage, segments
 from trials.methods.dense import copied, copies_shared
 from trials.methods.registry import METHODS
 from trials.methods.starting import load_source
-from trials.running.environment import device_name, environment_of
+from trials.running.environment import device_name, environment_of, other_code
 from trials.running.inherited_checkpoint import inherited
 from trials.running.progress import Progress, TrialHost
 from trials.running.shared_trials import Obtained, folder_in, obtain, require_same_config, shared_name
@@ -229,6 +229,11 @@ class _Run:
         trial_host.when_there_is_room(lambda: require_same_config(folder, source))
         found = obtain(folder, lambda: run(source, folder.path, trial_host), self.trial_host.should_stop)
         self._refuse_other_data(found.checkpoint)
+        for changed in other_code(source, found.state.computed_in):
+            trial_host.warn(
+                f"{folder.path.name}, which it starts from, was computed with other code ({changed}): if that computes "
+                "something else now, raise its revision, or give another storage"
+            )
         self.progress.attempt.builds_on(found.state)
         return folder.path.name, found
 

@@ -157,6 +157,35 @@ def test_a_revision_is_that_of_the_trials_it_starts_from_too(code: Path) -> None
     assert all(shared.plugins == now.plugins for shared in shared_by(now).values())
 
 
+def test_a_shared_trial_that_other_code_has_computed_is_told(code: Path, tmp_path: Path) -> None:
+    """Its name holds the text ``mynets.wide:MyNet``, which another folder's network may have too."""
+    told: list[str] = []
+    host = TrialHost(tmp_path / "stages", warn=told.append)
+
+    def comment(file: str) -> None:
+        (code / file).write_text((code / file).read_text() + "# a comment\n")
+
+    one_epoch = {"epochs": 1}
+
+    def ran(**fields: Any) -> None:
+        config = config_of(
+            code, **{"dataset": "bare.pruning:few", "pretrain": one_epoch, "finetune": one_epoch, **fields}
+        )
+        assert run(config, tmp_path / "trials" / config.id, host).status == "complete"
+
+    ran(model=OWN["model"])
+    comment("bare/pruning.py")
+    ran(model=OWN["model"], density=0.4)
+    assert len(told) == 1
+    assert "which it starts from, was computed with other code (bare " in told.pop()
+    ran(model="tiny", dataset="digits", val_fraction=0.9)
+    comment("mynets/wide.py")
+    ran(model="tiny", dataset="digits", val_fraction=0.9, density=0.4)
+    assert told == [], "code that a trial lists and does not name is none of its own"
+    ran(model=OWN["model"], density=0.3)
+    assert len(told) == 2
+
+
 def test_names_must_lie_under_the_plugins_of_the_same_config(code: Path) -> None:
     config_of(code)  # so that this process has admitted them
     for fields in ({"model": OWN["model"]}, {"method": OWN["method"]}, {"score": OWN["score"], "plugins": ["mynets"]}):
