@@ -15,7 +15,7 @@ from sweeper.folder.confirmations import only_confirms
 from sweeper.folder.sweep_folder import Record, SweepFolder
 from sweeper.search.derived_configs import Compared, compare_committed
 from sweeper.space.compatibility import contradictions
-from sweeper.space.load import from_document
+from sweeper.space.load import from_document, without_absent_code
 from sweeper.space.space import Space
 from trials.called import trial_command
 from trials.dotted_paths import leaves
@@ -111,7 +111,7 @@ def refuse_contradictions(
         raise UserError(f"{name} holds {single}, which no sweep has asked for ({trial_command()}): give another --name")
     if document is not None:
         contents = [record.content for record in records if record.samples]
-        differences = contradictions(_begun(folder, document), space, contents)
+        differences = contradictions(_begun(folder, without_absent_code(document)), space, contents)
         if differences:
             as_begun = "" if resumed else f", continue it as it was begun (--resume {name})"
             raise UserError(
@@ -191,7 +191,7 @@ def record_change(
         "data": [used.document() for used in data],
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},
         "commit": commit,
-        **({"plugins": {each["listed"]: each["digest"] for each in sent(space.plugins)}} if space.plugins else {}),
+        **({"plugins": {each["listed"]: each["digest"] for each in sent(space.code)}} if space.code else {}),
     }
     if documents and {key: documents[-1].get(key) for key in document} == document:
         return

@@ -22,6 +22,7 @@ from sweeper.space.load import load_space
 from sweeper.space.options.confirm import Confirm
 from sweeper.space.space import Space
 from trials.errors import UserError
+from trials.plugins.importing import holding
 from trials.running.environment import git_commit
 from trials.storage import files
 from trials.storage.data_used import DataUsed
@@ -74,7 +75,7 @@ def run_asked(
             console.print(f"from_sweep: {observations} observations, {points} points to try first", markup=False)
         return COMPLETE
     _require_place(folder, found, options)
-    with driving(folder, console) as lease:
+    with driving(folder, console) as lease, holding(space.code):
         if options.estimate or (is_local(folder.path) and not files.names(folder.trials)):
             _estimate(options, space, folder, found, console)
         if options.retry_failed:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapp
 from typing import Any, Generic, TypeVar
 
 from trials.errors import UserError, unknown_name
-from trials.plugins.importing import blaming, generation, load, require_listed
+from trials.plugins.importing import admit, blaming, generation, load, require_listed
 
 T = TypeVar("T")
 
@@ -95,6 +95,13 @@ class Registry(MutableMapping[str, T], Generic[T]):
         """Whether the name is ``module:attribute``, not built in and without one of the registry's prefixes."""
         return ":" in name and name.partition(":")[0] not in self.prefixes and name not in self._built_in
 
+    def package_of(self, name: str) -> str | None:
+        """The package that an installed distribution's name is from; None for other names."""
+        if name in self._built_in or ":" in name:
+            return None
+        points = self._entry_points().get(name)
+        return points[0].module.partition(".")[0] if points else None
+
     def names(self) -> list[str]:
         """The names without a colon: those built in, and those of installed distributions."""
         return [*self._built_in, *(name for name in self._entry_points() if name not in self._built_in)]
@@ -132,6 +139,7 @@ class Registry(MutableMapping[str, T], Generic[T]):
         if len({point.value for point in points}) > 1:
             said = ", ".join(sorted(point.value for point in points))
             raise UserError(f"{field} is {name!r}, which several installed distributions define ({said}): keep one")
+        admit([points[0].module.partition(".")[0]])  # so that workers are told of it as of what is listed
         with blaming(f"{field} is {name!r}, but importing {points[0].value} failed"):
             return points[0].load()
 

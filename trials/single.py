@@ -6,11 +6,9 @@
 from __future__ import annotations
 
 import json
-import signal
-import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -29,8 +27,10 @@ from trials.methods.parsing import parse, parse_stored
 from trials.methods.preconditions import require_runnable
 from trials.networks.named_files import resolved
 from trials.networks.stored import checkpoint, network, whole_masks
-from trials.plugins.importing import admit_listed
+from trials.plugins.importing import admit_listed, holding
+from trials.running.environment import other_code
 from trials.running.shared_trials import refuse_other_content, shared_by
+from trials.running.stop_requests import stop_requests
 from trials.running.trial import TrialHost
 from trials.running.trial import run as run_trial
 from trials.storage import files
@@ -91,6 +91,8 @@ class Trial:
         Raises:
             UserError: the trial has committed no network.
         """
+        for changed in other_code(self.config, self.state.computed_in):
+            _warn(f"{self.id} was computed with other code than its network is built with now: {changed}")
         return network(self.folder)[1].model.eval()
 
     def masks(self) -> dict[str, Tensor]:
@@ -188,7 +190,7 @@ def run(
     sweep = sweep_path(str(where.parent), where.name, "folder")
     found = config_of(config, settings_of(set), plugins)
     path = prepare(found, sweep, _warn, "another folder")
-    with stop_requests(impatient=True) as asked:
+    with stop_requests(impatient=True) as asked, holding(found.plugins):
         host = TrialHost(sweep.parent / STAGES, report or (lambda _: None), lambda: bool(asked), threads, warn=_warn)
         state = run_trial(found, path, host)
     _require_ended(found.id, state)
@@ -253,6 +255,10 @@ def prepare(config: TrialConfig, sweep: Place, note: Callable[[str], None], othe
         there = str(sweep.parent)
         raise UserError(f"storage is {there!r}, but must be writable ({error}): give another --storage") from None
     _write_config(folder, config, other)
+    with suppress(DamagedFile):  # which the run repairs
+        state = TrialFolder(folder).state()
+        for changed in other_code(config, state.computed_in if state else ()):
+            note(f"{config.id} goes on with other code: {changed}")
     return folder
 
 
@@ -292,34 +298,6 @@ def _write_config(folder: Place, config: TrialConfig, other: str) -> None:
         )
     content = {"schema": 1, "id": config.id, "config": config.model_dump(mode="json"), "samples": []}
     files.write(folder / "config.json", json.dumps({**content, "revisions": config.revisions}, indent=1).encode())
-
-
-@contextmanager
-def stop_requests(*, impatient: bool = False) -> Iterator[list[int]]:
-    """Collect SIGINT, SIGTERM and SIGHUP in the yielded list instead of ending, so that the trial commits first.
-
-    Signals reach the main thread only: in another one, nothing is collected.
-
-    Args:
-        impatient: raise KeyboardInterrupt on a second signal.
-    """
-    asked: list[int] = []
-
-    def handler(number: int, _: object) -> None:
-        asked.append(number)
-        if impatient and len(asked) > 1:
-            raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield asked
-    finally:
-        for number, old in before.items():
-            if old is not None:  # not installed from Python
-                signal.signal(number, old)
 
 
 def _warn(text: str) -> None:

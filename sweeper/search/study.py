@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -22,8 +22,10 @@ from sweeper.space.checks import question_of
 from sweeper.space.grid import conditions
 from sweeper.space.grid.cells import Cell
 from sweeper.space.options.pruners import stoppable_epochs
+from sweeper.space.options.samplers import SAMPLERS
 from sweeper.space.space import Space
 from trials.config.trial_config import TrialConfig
+from trials.plugins.importing import blaming
 from trials.seeding import derive_seed
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -123,7 +125,9 @@ class CellStudy:
             self._next += 1
         number = self._next
         self._asked.add(number)
-        params, attrs = self._suggest(number) if self.space.search else ({}, {})
+        sampler = self.space.sampler.name
+        with nullcontext() if SAMPLERS.built_in(sampler) else blaming(f"sampler is {sampler!r}, whose code failed"):
+            params, attrs = self._suggest(number) if self.space.search else ({}, {})
         return Sample(self.cell.key, number, dict(self.cell.values), params, attrs)
 
     def _suggest(self, number: int) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -23,7 +23,7 @@ from sweeper.folder.sweep_folder import Record, SweepFolder
 from sweeper.search.outcomes import Outcome, outcome_of
 from sweeper.space.grid.cells import Cell
 from sweeper.space.grid.conditions import active
-from sweeper.space.load import from_document
+from sweeper.space.load import from_document, without_absent_code
 from sweeper.space.space import Space
 from trials.config.stored_content import differing_fields
 from trials.dotted_paths import leaves
@@ -136,7 +136,7 @@ def _space_of(earlier: SweepFolder, said: str) -> Space:
     if document is None:
         raise UserError(f"from_sweep is {said!r}, but {earlier.path} is not the folder of a sweep: give storage/name")
     try:
-        return from_document(document)
+        return from_document(without_absent_code(document))
     except UserError as error:
         raise UserError(f"from_sweep is {said!r}, but its space is of another version ({error})") from None
 

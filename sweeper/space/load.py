@@ -17,7 +17,7 @@ from sweeper.space.values import mapping, plain
 from trials.dotted_paths import get_at, merge, override
 from trials.errors import UserError, shown, unknown_name
 from trials.frozen import validate
-from trials.plugins.importing import admit_listed
+from trials.plugins.importing import admit_listed, is_admitted, listed_in
 from trials.yaml_text import as_yaml
 
 _Space = TypeVar("_Space", bound=Space)
@@ -80,9 +80,12 @@ def admit_plugins(content: Mapping[str, Any], folder: Path, also: Sequence[str] 
     Raises:
         UserError: one of them is not here.
     """
-    trial = content.get("trial")
+    trial, cases = content.get("trial"), content.get("cases")
+    for name, case in cases.items() if isinstance(cases, dict) else ():
+        if isinstance(case, dict) and isinstance(case.get("trial"), dict) and "plugins" in case["trial"]:
+            raise UserError(f"cases.{name}.trial has plugins, which are those of all trials: list them at the top")
     if isinstance(trial, dict) and "plugins" in trial:
-        listed = [entry for part in (content, trial) for entry in part.get("plugins") or ()]
+        listed = [entry for part in (content, trial) for entry in listed_in(part)]
         content = {
             **content,
             "plugins": listed,
@@ -121,6 +124,16 @@ def space_of(document: object, kind: type[_Space]) -> _Space:
     space: _Space = validate(kind, mapping(plain(document, ""), "a space"), "")
     check_sections(space)
     return space
+
+
+def without_absent_code(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored space without callbacks, and without plug-ins that this process has not admitted.
+
+    What it sweeps may need neither; names that do are refused one by one.
+    """
+    listed = [entry for entry in document.get("plugins") or () if is_admitted(str(entry))]
+    rest = {key: value for key, value in document.items() if key not in ("callbacks", "plugins")}
+    return {**rest, "plugins": listed} if listed else rest
 
 
 SECTIONS = ("grid", "search")

@@ -26,6 +26,7 @@ from sweeper.space.options.resources import Resources
 from sweeper.space.options.sampler import Sampler
 from sweeper.space.options.samplers import Grid, Tpe, read_sampler
 from sweeper.space.values import Scalar, mapping, strings
+from trials.config.named_objects import code_of
 from trials.config.trial_config import WHERE, TrialConfig
 from trials.dotted_paths import set_at
 from trials.errors import UserError, shown, unknown_name
@@ -211,6 +212,12 @@ class Space(Frozen):
     def _files(self) -> Known:
         """The files that trials name, as first read: a run is of the content that it began with."""
         return {}
+
+    @cached_property
+    def code(self) -> tuple[str, ...]:
+        """The plug-ins of the space, and the packages of installed distributions whose names its trials use."""
+        configs = (config for cell in self.cells() for config in self.corner_configs(cell))
+        return tuple(dict.fromkeys([*self.plugins, *(entry for config in configs for entry in code_of(config))]))
 
     def cells(self) -> list[Cell]:
         """Return every cell in the grid's order: the last path changes fastest."""

@@ -22,6 +22,7 @@ from trials.methods.parsing import parse
 from trials.methods.registry import METHODS
 from trials.models import MODELS
 from trials.plugins import importing
+from trials.running.environment import plugins_used
 from trials.testing import check_dataset, check_method, check_model
 
 HERE = Path(__file__).resolve().parent
@@ -91,6 +92,7 @@ def test_its_entry_points_are_names_of_their_kinds(installed: None) -> None:
     ] * 3
     assert "snip" not in list(METHODS)
     assert config(SNIP).plugins == ()
+    assert plugins_used(config(SNIP)).startswith("sample_plugin=")  # told to workers, and in each trial's environment
 
 
 def test_it_keeps_the_contracts_by_its_names(installed: None) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ import torch
 
 from trials.called import trial_command
 from trials.errors import DamagedFile, UserError
+from trials.methods.parsing import parse_stored
 from trials.networks.stored import status
 from trials.plugins.importing import admit_listed
+from trials.running.environment import other_code
 from trials.storage.place import Place
 from trials.storage.rows import FINISHED
+from trials.storage.trial_folder import TrialFolder
 
 
 def command_parser(name: str, **options: Any) -> argparse.ArgumentParser:
@@ -69,7 +73,18 @@ def note_unfinished(trials: Iterable[Place]) -> int:
         if found not in (None, "complete"):
             print(f"note: {trial.name} is {found}: this is its last committed network", file=sys.stderr)
             code |= found not in FINISHED
+        if found is not None:
+            _note_other_code(trial)
     return code
+
+
+def _note_other_code(trial: Place) -> None:
+    """Say on stderr if the code that a trial names is not what it was computed with."""
+    with suppress(OSError, ValueError, KeyError, TypeError, UserError, DamagedFile):  # said by whoever reads it next
+        config = parse_stored(json.loads((trial / "config.json").read_bytes())["config"])
+        state = TrialFolder(trial).state()
+        for changed in other_code(config, state.computed_in if state else ()):
+            print(f"note: {trial.name} was computed with other code: {changed}", file=sys.stderr)
 
 
 def require_folder(path: Path) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 from trials.called import trial_command
 from trials.commands.arguments import add_threads, command_parser
 from trials.errors import Superseded
+from trials.running.stop_requests import stop_requests
 from trials.running.trial import TrialHost, run
-from trials.single import config_of, prepare, stop_requests
+from trials.single import config_of, prepare
 from trials.storage.rows import WARNINGS, Row
 from trials.storage.sweep_path import STAGES, sweep_path
 from trials.version import __version__

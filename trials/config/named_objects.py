@@ -34,6 +34,18 @@ def _named(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, Registry[
             yield from _named(value, f"{prefix}{field}.")
 
 
+def code_of(config: Any) -> tuple[str, ...]:
+    """The plug-ins that a config lists, and the packages of installed distributions whose names it uses."""
+    packages = [registry.package_of(name) for _, registry, name in _named(config)]
+    return tuple(dict.fromkeys([*config.plugins, *filter(None, packages)]))
+
+
+def modules_of(config: Any) -> list[str]:
+    """The modules and packages from outside this project whose objects a config names."""
+    packages = [registry.package_of(name) for _, registry, name in _named(config)]
+    return [*(name.partition(":")[0] for _, name in names_with_colon(config)), *filter(None, packages)]
+
+
 def names_with_colon(config: BaseModel) -> Iterator[tuple[str, str]]:
     """Yield the dotted path and the value of every field that names an object as ``module:attribute``."""
     return ((path, name) for path, registry, name in _named(config) if registry.is_of_plug_in(name))

@@ -69,6 +69,8 @@ def revised_parts(config: Any) -> dict[str, Revised]:
     """
     own = Revised("method", config.revision, lambda _: True, config.revised_because)
     outside = {part: Revised(part, n, lambda _: True, _RAISED) for part, n in outside_revisions(config).items()}
+    if own.number != 1 and own.part in outside:  # both count: the class of a plug-in may inherit its config
+        outside["plug-in"] = outside.pop(own.part)
     found: dict[str, Revised] = outside if own.number == 1 else {**outside, own.part: own}
     for change in REVISED:
         if change.applies(config) and change.number > (found[change.part].number if change.part in found else 1):

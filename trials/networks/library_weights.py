@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -126,13 +129,31 @@ def _read(model: str, file: Path, channels: int, size: int, changed_ns: int) -> 
     return dict(network.state_dict()), classes
 
 
+_TENSORS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+
+
 def _torchvision(name: str, channels: int) -> tuple[nn.Module, int]:
     from torchvision import models
 
     if channels != 3:
         _refuse(f"torchvision:{name}", f"read 3 channels, and the data have {channels}")
     weights = models.get_model_weights(name)["DEFAULT"]
-    return models.get_model(name, weights=weights, progress=False), len(weights.meta["categories"])
+    with _tensors_only():
+        return models.get_model(name, weights=weights, progress=False), len(weights.meta["categories"])
+
+
+@contextmanager
+def _tensors_only() -> Iterator[None]:
+    """Let torch.load unpickle tensors only, where a library calls it otherwise."""
+    before = os.environ.get(_TENSORS_ONLY)
+    os.environ[_TENSORS_ONLY] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_TENSORS_ONLY]
+        else:
+            os.environ[_TENSORS_ONLY] = before
 
 
 def _timm(name: str, file: Path, channels: int) -> tuple[nn.Module, int]:

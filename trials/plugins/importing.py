@@ -13,6 +13,7 @@ import importlib.util
 import sys
 import threading
 import traceback
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,10 +21,11 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-from trials.errors import NotAdmitted, UserError, one_line
+from trials.errors import NotAdmitted, UserError, one_line, shown
 from trials.plugins.source import PlugIn, digest_of, find, is_path, lies_under, module_of, resolve, source_of
 
 _admitted: dict[str, PlugIn] = {}
+_held: Counter[str] = Counter()
 _lock = threading.RLock()
 _loads = 0
 
@@ -61,11 +63,9 @@ def admit_listed(content: Mapping[str, Any], folder: Path, also: Sequence[str] =
     Raises:
         UserError: ``plugins`` is no list of strings, or one of them is not here.
     """
-    entries = content.get("plugins")
-    if entries is None:
-        entries = []
-    if isinstance(entries, str) or not isinstance(entries, Sequence):
-        raise UserError(f"plugins is {entries!r}, but must be a list: write [{entries}]")
+    entries = listed_in(content)
+    if isinstance(also, str):
+        raise UserError(f"plugins is {also!r}, but must be a list: write [{also!r}]")
     given = [resolve(entry, Path.cwd()) for entry in also]
     replaced = {module_of(entry) for entry in given}
     own = [entry for entry in entries if not (isinstance(entry, str) and module_of(entry) in replaced)]
@@ -74,9 +74,41 @@ def admit_listed(content: Mapping[str, Any], folder: Path, also: Sequence[str] =
     return {**content, "plugins": found} if found else {name: v for name, v in content.items() if name != "plugins"}
 
 
+def listed_in(content: Mapping[str, Any]) -> Sequence[Any]:
+    """Return the entries of ``plugins`` in a file's content.
+
+    Raises:
+        UserError: it is no list.
+    """
+    entries = content.get("plugins")
+    if entries is None:
+        return []
+    if not isinstance(entries, (list, tuple)):
+        raise UserError(f"plugins is {shown(entries)}, but must be a list: write [{entries}]")
+    return entries
+
+
+@contextmanager
+def holding(listed: Iterable[str]) -> Iterator[None]:
+    """Keep the modules of admitted plug-ins from being replaced by other code while a run uses them."""
+    modules = [module_of(entry) for entry in listed]
+    with _lock:
+        _held.update(modules)
+    try:
+        yield
+    finally:
+        with _lock:
+            _held.subtract(modules)
+
+
+def is_admitted(listed: str) -> bool:
+    """Whether the module of an entry of ``plugins`` has been admitted, from here or elsewhere."""
+    return module_of(listed) in _admitted
+
+
 def require_admitted(listed: str) -> None:
     """Raise NotAdmitted unless the module of an entry of ``plugins`` has been admitted, from here or elsewhere."""
-    if module_of(listed) not in _admitted:
+    if not is_admitted(listed):
         raise NotAdmitted(
             f"plugins has {listed!r}, but code is imported only where you ask for it, not because a stored file lists "
             f"it: give --plugins {listed} (in Python: plugins=[...])"
@@ -86,12 +118,17 @@ def require_admitted(listed: str) -> None:
 def _admit(plug_in: PlugIn, *, shadows: bool = False) -> PlugIn:
     """Admit a plug-in; of two with equal content the first stays. ``shadows``: it may hide another module."""
     before = _admitted.get(plug_in.module)
-    if before is not None and before.digest == plug_in.digest:
+    if before is not None and before.digest == plug_in.digest and before.source.exists():
         return before
     if before is None and not (plug_in.installed or shadows):
         _refuse_shadowing(plug_in)
-    if before is not None:
-        _drop(plug_in.module)
+    if before is not None and before.digest != plug_in.digest and _held[plug_in.module]:
+        raise UserError(
+            f"plugins has {plug_in.listed!r}, but another run of this process uses {before.listed}, whose module "
+            f"{plug_in.module} has other code: wait for it, or run one of them in a process of its own"
+        )
+    if before is not None or (plug_in.module in sys.modules and not plug_in.installed):
+        _drop(plug_in.module)  # also what was imported before it was listed: it may have been edited since
     _admitted[plug_in.module] = plug_in
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
@@ -116,10 +153,11 @@ def _folder(source: Path) -> Path:
 
 
 def _drop(module: str) -> None:
-    """Forget the imported modules of a plug-in."""
+    """Forget the imported modules of a plug-in, and of those listed by path, which may have imported from it."""
     global _loads
     _loads += 1
-    for name in [name for name in sys.modules if lies_under(module, name)]:
+    gone = [module, *(plug_in.module for plug_in in admitted() if not plug_in.installed)]
+    for name in [name for name in sys.modules if any(lies_under(one, name) for one in gone)]:
         del sys.modules[name]
 
 
@@ -217,15 +255,29 @@ def _is_ours(file: str) -> bool:
 
 @dataclass(frozen=True)
 class Sent:
-    """What a process tells another, which may run on another machine, of a plug-in."""
+    """What a process tells another, which may run on another machine, of a plug-in.
+
+    Attributes:
+        copy: where a copy lies that nobody edits meanwhile; empty if there is none.
+    """
 
     listed: str
     digest: str
+    copy: str = ""
 
 
-def sent(listed: Iterable[str]) -> list[dict[str, str]]:
-    """Describe admitted plug-ins as JSON, for :func:`admit_sent` in other processes."""
-    return [{"listed": entry, "digest": _admitted[module_of(entry)].digest} for entry in listed]
+def sent(listed: Iterable[str], copies: Mapping[str, str] | None = None) -> list[dict[str, str]]:
+    """Describe admitted plug-ins as JSON, for :func:`admit_sent` in other processes.
+
+    ``copies``: by entry, where a copy of its source lies.
+    """
+    found = []
+    for entry in listed:
+        copy = (copies or {}).get(entry)
+        found.append(
+            {"listed": entry, "digest": _admitted[module_of(entry)].digest, **({"copy": copy} if copy else {})}
+        )
+    return found
 
 
 def admit_sent(plug_ins: Iterable[Mapping[str, str]]) -> None:
@@ -237,15 +289,15 @@ def admit_sent(plug_ins: Iterable[Mapping[str, str]]) -> None:
     with _lock:
         for each in plug_ins:
             # the copy that Ray has unpacked may lie beside the original: the driver has looked for other modules
-            _admit(_as_sent(Sent(each["listed"], each["digest"])), shadows=True)
+            _admit(_as_sent(Sent(**each)), shadows=True)
 
 
 def _as_sent(described: Sent) -> PlugIn:
     module = module_of(described.listed)
     known = _admitted.get(module)
-    if known is not None and known.digest == described.digest:
+    if known is not None and known.digest == described.digest and known.source.exists():
         return known
-    places = [Path(described.listed)] if is_path(described.listed) else []
+    places = [Path(place) for place in (described.copy, described.listed) if place and is_path(place)]
     found = source_of(module) if known is None or known.installed else _shipped(module)
     others = []
     for place in [*places, *([found] if found else [])]:

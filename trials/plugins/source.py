@@ -9,6 +9,7 @@ import hashlib
 import importlib.machinery
 import importlib.util
 import keyword
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -86,8 +87,11 @@ def resolve(listed: object, folder: Path) -> str:
         if listed.partition(".")[0] in sys.stdlib_module_names:
             raise UserError(f"plugins has {listed!r}, but that is a module of Python's own: list your own code")
         return listed
-    path = (folder / Path(listed).expanduser()).resolve()
-    _require_importable(path)
+    try:
+        path = Path(os.path.abspath(folder / Path(listed).expanduser()))  # noqa: PTH100  keeps the name of a link
+        _require_importable(path)
+    except (OSError, ValueError, RuntimeError) as error:  # a name that is too long, NUL, ~NOBODY
+        raise UserError(f"plugins has {shown(listed)}, which is no path here ({error}): give another") from None
     return str(path)
 
 
@@ -147,7 +151,14 @@ def source_of(module: str) -> Path | None:
 
 
 def _python_files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*.py")) if not _is_hidden(path.relative_to(folder)))
+    found, seen = [], set()
+    for at, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(at)) in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [Path(at, name) for name in files if name.endswith(".py")]
+    return (path for path in sorted(found) if not _is_hidden(path.relative_to(folder)))
 
 
 def _is_hidden(path: Path) -> bool:

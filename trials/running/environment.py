@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from trials.config.named_objects import names_with_colon
+from trials.config.named_objects import code_of, modules_of
 from trials.config.trial_config import TrialConfig
 from trials.frozen import SCHEMA
 from trials.plugins.importing import sent
@@ -30,14 +30,14 @@ def environment_of(config: TrialConfig, device: torch.device, threads: int, comm
         "memory_format": "channels_last" if layout is torch.channels_last else "contiguous",
         **({"tf32": config.tf32, "deterministic": config.deterministic} if cuda else {}),
         "commit": commit or git_commit(),
-        **({"plugin_sources": plugins_used(config)} if config.plugins else {}),
+        **({"plugin_sources": plugins_used(config)} if code_of(config) else {}),
         "schema": SCHEMA,
     }
 
 
 def plugins_used(config: TrialConfig) -> str:
     """The plug-ins that a trial may use with the digests of their source: ``mynets=0f3a..., mylab.pruning=...``."""
-    return ", ".join(f"{module_of(each['listed'])}={each['digest']}" for each in sent(config.plugins))
+    return ", ".join(f"{module_of(each['listed'])}={each['digest']}" for each in sent(code_of(config)))
 
 
 def other_code(config: TrialConfig, then: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -46,9 +46,9 @@ def other_code(config: TrialConfig, then: Iterable[Mapping[str, Any]]) -> list[s
     Args:
         then: the environments of then, as in ``state.json``.
     """
-    modules = [name.partition(":")[0] for _, name in names_with_colon(config)]
+    modules = modules_of(config)
     found = []
-    for each in sent(config.plugins):
+    for each in sent(code_of(config)):
         listed = module_of(each["listed"])
         if not any(lies_under(listed, module) for module in modules):
             continue

@@ -63,18 +63,23 @@ def are_hidden() -> bool:
     return False
 
 
-def _copies(plug_ins: Sequence[PlugIn], folder: Path) -> list[str]:
-    """Copy the plug-ins that are listed by path, since Ray leaves out what a .gitignore of theirs names."""
-    made = []
+def code_copies(plug_ins: Sequence[PlugIn], folder: Path) -> dict[str, str]:
+    """Copy the plug-ins that are listed by path into a folder, and return by entry where the copies lie.
+
+    No edit reaches a copy while a sweep runs. Of a folder that is sent, Ray leaves out what a .gitignore of it names.
+    """
+    made = {}
     for plug_in in plug_ins:
         if plug_in.installed:
             continue
         to = folder / plug_in.source.name
         if plug_in.source.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
             shutil.copytree(plug_in.source, to, ignore=shutil.ignore_patterns("__pycache__", ".*"))
         else:
+            folder.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(plug_in.source, to)
-        made.append(str(to))
+        made[plug_in.listed] = str(to)
     return made
 
 
@@ -94,7 +99,7 @@ def shipment(variables: Mapping[str, str], plug_ins: Sequence[PlugIn] = ()) -> I
     with tempfile.TemporaryDirectory(prefix=prefix) as empty, tempfile.TemporaryDirectory(prefix=prefix) as copies:
         yield {
             "working_dir": job.get("working_dir", empty),
-            "py_modules": [*packages(), *_copies(plug_ins, Path(copies)), *job.get("py_modules", [])],
+            "py_modules": [*packages(), *code_copies(plug_ins, Path(copies)).values(), *job.get("py_modules", [])],
             "excludes": NOT_SHIPPED,
             "env_vars": dict(variables),
         }

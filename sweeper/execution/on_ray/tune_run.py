@@ -25,6 +25,7 @@ from sweeper.execution.on_ray.cluster import leave_without_teardown
 from sweeper.execution.on_ray.kept import connected, disconnect
 from sweeper.execution.on_ray.placement import Gate, WhenStuck
 from sweeper.execution.on_ray.requirements import require_machines, require_room
+from sweeper.execution.on_ray.shipping import code_copies
 from sweeper.execution.on_ray.tune_searcher import PlanSearcher
 from sweeper.execution.on_ray.watchdog import Watchdog
 from sweeper.execution.on_ray.worker import TrialWorker
@@ -34,6 +35,7 @@ from sweeper.execution.time_limit import time_limit
 from sweeper.options import STOPPED
 from sweeper.search.plan import Plan
 from trials.errors import UserError
+from trials.plugins.importing import admit
 from trials.storage.lease import Lease
 
 ECHO_S = 1.0
@@ -66,7 +68,7 @@ def run_plan(
     try:
         with _signals(stop, plan, display, lease, from_python) as signals, time_limit(space.max_hours, out_of_time):
             try:
-                alone = connected(address, folder.path, space.plugins)
+                alone = connected(address, folder.path, space.code)
             except SystemExit:  # raised by Ray's own SIGTERM handler
                 display.note("stopped while Ray was starting")
                 plan.stop()
@@ -76,7 +78,7 @@ def run_plan(
             if plan.stopping:
                 return signals.first is not None
             require_room(space, None if alone else display)
-            require_machines(folder.path, space.plugins)
+            require_machines(folder.path, space.code)
             _run_out(PlanSearcher(plan, display, lease), scratch)
             return signals.first is not None
     except KeyboardInterrupt:
@@ -89,6 +91,7 @@ def run_plan(
 
 
 def _run_out(searcher: PlanSearcher, scratch: Path) -> None:
+    searcher.copies = code_copies(admit(searcher.plan.space.code), scratch / "code")
     made = make_callbacks(searcher.plan.space.callbacks, searcher.folder.path, searcher.display.note)
     with _ended(made) as callbacks, _quiet_tune():
         _tuner(searcher, scratch, callbacks).fit()

@@ -18,6 +18,7 @@ from sweeper.execution.stop_file import StopFile
 from sweeper.results.tables import compact_tables
 from sweeper.search.plan import Assignment, Ending, Plan
 from sweeper.search.sick_machines import IN_A_ROW, Card
+from trials.config.named_objects import code_of
 from trials.methods.parsing import parse
 from trials.plugins.importing import sent
 from trials.running.environment import git_commit
@@ -48,6 +49,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         super().__init__(metric="trial", mode="max")
         self.plan, self.folder, self.display, self.lease = plan, plan.folder, display, lease
         self.stop = StopFile(plan.folder.stop)
+        self.copies: Mapping[str, str] = {}  # of users' code, by entry, which no edit reaches
         self._trial_of: dict[str, str] = {}
         self._asked_for: dict[str, dict[str, Any]] = {}  # the messages of trials that no worker has taken yet
         self._card_of: dict[str, Card] = {}
@@ -131,7 +133,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             "judged_by": space.objective if space.pruner else None,
             "commit": git_commit(),
             "followed": bool(space.callbacks),
-            "plugins": sent(assignment.config.plugins),
+            "plugins": sent(code_of(assignment.config), self.copies),
             "alive_every_s": min(30.0, space.silence_limit_s / 10) if space.silence_limit_s else 30.0,
         }
 

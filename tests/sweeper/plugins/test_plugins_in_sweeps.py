@@ -62,6 +62,11 @@ class Options(Sampler):
         return RandomSampler(seed=seed)
 
 
+class Breaks(RandomSampler):
+    def sample_relative(self, study, trial, search_space):
+        raise RuntimeError("out of points")
+
+
 THREE = 3
 """
 
@@ -169,6 +174,9 @@ def test_a_space_without_plug_ins_is_written_as_before(here: Path) -> None:
         ({"sampler": "bare.samplers:THREE"}, "it must be a subclass of optuna.samplers.BaseSampler"),
         ({"sampler": {"name": "bare.samplers:Options", "lo": 1}}, "did you mean 'low'?"),
         ({"sampler": "optuna.samplers:RandomSampler"}, "plugins lists no optuna"),
+        ({"plugins": 5}, "plugins is 5, but must be a list"),
+        ({"trial": {**SPACE["trial"], "plugins": "code/bare"}}, "plugins is 'code/bare', but must be a list"),
+        ({"cases": {"x": {"when": {"model": "tiny"}, "trial": {"plugins": ["code/bare"]}}}}, "list them at the top"),
         ({"objective": "regret"}, "'regret', but one_shot does not report it"),
     ],
 )
@@ -202,6 +210,27 @@ def test_a_sampler_of_a_plug_in_suggests(folder: Path, ran: list[str], sampler: 
     assert from_document(space.document()).sampler == space.sampler
     assert main(["--space", "changed.yaml"]) == COMPLETE
     assert len(ran) == 2
+    assert main(["--space", "changed.yaml"]) == COMPLETE
+    assert len(ran) == 2
+
+
+def test_a_sampler_that_fails_is_blamed(folder: Path, ran: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    search = {"finetune.batch_size": {"int": [60, 70]}}
+    space_of(folder, grid={}, search=search, samples=2, sampler="bare.samplers:Breaks")
+    said = "sampler is 'bare.samplers:Breaks', whose code failed: RuntimeError: out of points"
+    assert main(["--space", "changed.yaml"]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_sweep_goes_on_without_what_only_its_callbacks_needed(
+    folder: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "watch.py").write_text("from ray.tune import Callback\n\n\nclass Watch(Callback):\n    pass\n")
+    space_of(folder, plugins=[*SPACE["plugins"], "watch.py"], callbacks=["watch:Watch"])
+    assert main(["--space", "changed.yaml"]) == COMPLETE
+    new_process(monkeypatch)
+    (folder / "watch.py").unlink()
+    space_of(folder)
     assert main(["--space", "changed.yaml"]) == COMPLETE
     assert len(ran) == 2
 

@@ -145,6 +145,29 @@ def test_weights_that_a_library_has_not_are_refused(cache: Path) -> None:
         library_weights.weights_file("timm:vit_small_patch16_18x2_224")
 
 
+class Runs:
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.file,)
+
+
+def test_weights_that_would_run_code_are_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_torchvision(cache, monkeypatch)
+    (file,) = (cache / "torch" / "checkpoints").iterdir()
+    torch.save({"features.0.weight": Runs(cache / "ran")}, file)
+    name = f"squeezenet1_1-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}.pth"
+    file.rename(file.with_name(name))
+    monkeypatch.setattr(torchvision_models.SqueezeNet1_1_Weights.DEFAULT.value, "url", f"https://example.org/{name}")
+    config = resolved(config_of(TORCHVISION))
+    with pytest.raises(UserError, match="cannot be loaded"):
+        require_runnable(config, DataHeader("any", 10, 3, (64, 64), 1000))
+    assert not (cache / "ran").exists()
+
+
 def test_damaged_weights_are_refused(cache: Path) -> None:
     write_timm(cache)
     file = library_weights.weights_file(TIMM)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,9 @@ def test_what_is_wrong_is_said_in_one_line(code: Path, name: str, said: str) -> 
         ("mynets:MyNet", "no name of a module"),
         ("my nets", "no name of a module"),
         ("", "must list folders"),
+        ("./a\0.py", "which is no"),
+        (f"./{'x' * 300}.py", "which is no"),
+        ("~nobody_of_this_name/x.py", "which is no path here"),
         (3, "must list folders"),
         (None, "must list folders"),
         ("os", "a module of Python's own"),
@@ -88,9 +92,12 @@ def test_entries_that_are_no_plug_in(code: Path, entry: Any, said: str) -> None:
     assert said in str(caught.value)
 
 
-def test_plugins_must_be_a_list(code: Path) -> None:
-    with pytest.raises(UserError, match=r"plugins is './mynets', but must be a list: write \[./mynets\]"):
-        admit_listed({"plugins": "./mynets"}, code)
+@pytest.mark.parametrize("value", ["./mynets", 5, {"a": 1}, True])
+def test_plugins_must_be_a_list(code: Path, value: Any) -> None:
+    with pytest.raises(UserError, match=r"plugins is .*, but must be a list: write \["):
+        admit_listed({"plugins": value}, code)
+    with pytest.raises(UserError, match=r"plugins is './mynets', but must be a list: write \["):
+        admit_listed({}, code, "./mynets")
 
 
 def test_paths_are_taken_from_the_folder_of_the_file_that_lists_them(code: Path, monkeypatch: Any) -> None:
@@ -136,6 +143,61 @@ def test_edited_code_is_imported_anew(code: Path) -> None:
         admit(listed(code, "mynets"))
         assert load("mynets.blocks:WIDTH", "x") == width
         assert load("mynets.wide:WIDTH", "x") == width
+
+
+def test_code_that_imports_from_edited_code_is_imported_anew_too(code: Path) -> None:
+    (code / "uses.py").write_text("from one_file import VALUE\n")
+    for value in (1, 2):
+        (code / "one_file.py").write_text(f"VALUE = {value}\n")
+        admit(listed(code, "uses.py", "one_file.py"))
+        assert load("uses:VALUE", "x") == value
+
+
+def test_what_was_imported_before_it_was_listed_is_imported_anew(code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(code))
+    import one_file  # type: ignore[import-not-found]
+
+    (code / "one_file.py").write_text("VALUE = 22\n")
+    admit(listed(code, "one_file.py"))
+    assert (one_file.VALUE, load("one_file:VALUE", "x")) == (1, 22)
+
+
+def test_code_that_a_run_uses_is_not_replaced_by_other_code(code: Path, tmp_path: Path) -> None:
+    admit(listed(code, "one_file.py"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/one_file.py").write_text("VALUE = 3\n")
+    with importing.holding(listed(code, "one_file.py")):
+        admit(listed(code, "one_file.py"))
+        with pytest.raises(UserError, match=r"another run of this process uses .*code/one_file.py"):
+            admit([str(tmp_path / "other/one_file.py")])
+    admit([str(tmp_path / "other/one_file.py")])
+    assert load("one_file:VALUE", "x") == 3
+
+
+def test_workers_use_a_copy_that_no_edit_reaches(code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = listed(code, "mynets")
+    admit(entries)
+    shutil.copytree(code / "mynets", tmp_path / "copies" / "mynets")
+    message = sent(entries, {entries[0]: str(tmp_path / "copies" / "mynets")})
+    (code / "mynets/blocks.py").write_text("WIDTH = 9\n")
+    monkeypatch.setattr(importing, "_admitted", {})
+    importing._drop("mynets")
+    admit_sent(message)
+    assert load("mynets.wide:WIDTH", "x") == 8
+    shutil.rmtree(tmp_path / "copies")  # as after the sweep; the next one sends another
+    with pytest.raises(UserError, match="give every machine the same code"):
+        admit_sent(message)
+    admit(entries)
+    assert load("mynets.wide:WIDTH", "x") == 9
+
+
+def test_a_link_to_a_folder_is_the_module_of_its_own_name(code: Path) -> None:
+    (code / "linked").symlink_to(code / "mynets")
+    (found,) = admit([resolve("./linked", code)])
+    assert found.module == "linked"
+    assert load("linked.wide:NUMBER", "x") == 3
+    (code / "linked/around").symlink_to(code)
+    assert digest_of(code / "mynets")
 
 
 def test_a_digest_is_of_names_and_contents(code: Path) -> None:

@@ -157,6 +157,36 @@ def test_a_revision_is_that_of_the_trials_it_starts_from_too(code: Path) -> None
     assert all(shared.plugins == now.plugins for shared in shared_by(now).values())
 
 
+def test_both_revisions_of_a_method_that_inherits_its_config_count(code: Path) -> None:
+    """HYDRA's config raises its own revision for random scores in channels_last."""
+    text = (code / "bare/pruning.py").read_text()
+    own = "from trials.methods.bip.hydra import Hydra, HydraConfig\n\n\nclass MyConfig(HydraConfig):\n    method: str\n"
+    names = set()
+    for revision in (1, 2, 3):
+        (code / "bare/pruning.py").write_text(
+            f"{text}\n\n{own}\n\nclass MyHydra(Hydra):\n    Config = MyConfig\n    revision = {revision}\n"
+        )
+        fields = {"score_init": "random", "memory_format": "channels_last"}
+        config = config_of(code, method="bare.pruning:MyHydra", **fields)
+        assert config.revision != 1
+        names.add(config.id)
+    assert len(names) == 3
+
+
+def test_a_network_that_is_built_with_other_code_is_told(code: Path, tmp_path: Path) -> None:
+    import trials
+
+    recipes = {"pretrain": {"epochs": 1}, "finetune": {"epochs": 1}}
+    fields = {**SMALL, **recipes, "model": OWN["model"], "plugins": [str(code / "mynets"), str(code / "bare")]}
+    trial = trials.run({**fields, "dataset": OWN["dataset"]}, tmp_path / "own")
+    trial.network()
+    (code / "mynets/wide.py").write_text((code / "mynets/wide.py").read_text() + "# a comment\n")
+    with pytest.warns(UserWarning, match=r"goes on with other code: mynets "):
+        again = trials.run({**fields, "dataset": OWN["dataset"]}, tmp_path / "own")
+    with pytest.warns(UserWarning, match=r"was computed with other code than its network is built with now: mynets "):
+        again.network()
+
+
 def test_a_shared_trial_that_other_code_has_computed_is_told(code: Path, tmp_path: Path) -> None:
     """Its name holds the text ``mynets.wide:MyNet``, which another folder's network may have too."""
     told: list[str] = []

@@ -62,7 +62,7 @@ def load_hugging_face(
     try:
         train = _Split.of(name, "train", splits, wanted)
         test, notes = _test_split(name, splits, wanted, train.header.columns.label)
-        arrays = _decoded(train, test, image_size)
+        arrays = _decoded(name, train, test, image_size)
     except DataError as error:
         raise DataError(str(error).replace(" (data set 'parquet')", "")) from None
     mean, std = channel_statistics(arrays.train_images)
@@ -195,11 +195,13 @@ def _lacks_labels(table: Any, label: str) -> bool:
     return len(table) > 0 and set(table.unique(label)) <= {None, -1, ""}
 
 
-def _decoded(train: _Split, test: _Split, image_size: int | None) -> Arrays:
+def _decoded(name: str, train: _Split, test: _Split, image_size: int | None) -> Arrays:
     columns = (train.header.columns, test.header.columns)
     facts = ["hf", DECODING, shown(image_size), str(len(train.files)), *map(str, columns)]
     whole = [split.table.num_rows for split in (train, test)]
-    key = source_key([*train.files, *test.files], *facts, *map(str, whole))
+    if not (train.files and test.files):  # in memory: nothing tells the content of one table from another's
+        return _decode(train, test, image_size)
+    key = source_key([*train.files, *test.files], name, *facts, *map(str, whole))
     return cached(key, partial(_decode, train, test, image_size))
 
 

@@ -1,0 +1,36 @@
+"""Signals that ask a trial to commit and end."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def stop_requests(*, impatient: bool = False) -> Iterator[list[int]]:
+    """Collect SIGINT, SIGTERM and SIGHUP in the yielded list instead of ending, so that the trial commits first.
+
+    Signals reach the main thread only: in another one, nothing is collected.
+
+    Args:
+        impatient: raise KeyboardInterrupt on a second signal.
+    """
+    asked: list[int] = []
+
+    def handler(number: int, _: object) -> None:
+        asked.append(number)
+        if impatient and len(asked) > 1:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield asked
+    finally:
+        for number, old in before.items():
+            if old is not None:  # not installed from Python
+                signal.signal(number, old)
