@@ -15,7 +15,7 @@ from trials.config.trial_config import TrialConfig
 from trials.data import load_data
 from trials.errors import UserError, one_line, unknown_name
 from trials.methods.parsing import parse
-from trials.networks.stored import checkpoint, whole_masks
+from trials.networks.stored import checkpoint, naming_shapes, whole_masks
 from trials.regrowth.saliency import class_saliency
 from trials.sparsity import density_of, prunable
 from trials.sparsity.accounting import LayerSizes, summary
@@ -56,7 +56,8 @@ def load_trial(folder: Place, data_dir: str | None = None) -> tuple[TrialConfig,
             f"{raw.fingerprint}: give the folder of the trial's data (--data-dir)"
         )
     net = build_net(config, raw, resolve_device(config.device), values=False)
-    net.load_state_dict(content["net"])
+    with naming_shapes(folder):
+        net.load_state_dict(content["net"])
     return config, net
 
 

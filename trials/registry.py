@@ -38,6 +38,7 @@ class Registry(MutableMapping[str, T], Generic[T]):
         built_in: the objects of this project.
         check: returns an object from outside as this registry holds it; raises TypeError with a clause that says what
             it must be.
+        probe: tries an object from outside on a small example; raises what is wrong with it.
         prefixes: by prefix, what makes an object of the rest of the name; raises UserError.
     """
 
@@ -47,11 +48,13 @@ class Registry(MutableMapping[str, T], Generic[T]):
         built_in: Mapping[str, T],
         check: Callable[[Any], T],
         prefixes: Mapping[str, Callable[[str], T]] | None = None,
+        probe: Callable[[T], None] | None = None,
     ) -> None:
         self.kind = kind
         self._built_in = dict(built_in)
         self.check = check
         self.prefixes = dict(prefixes or {})
+        self._probe = probe
         self._outside: dict[tuple[str, int], T] = {}
         _registries[kind] = self
 
@@ -146,9 +149,13 @@ class Registry(MutableMapping[str, T], Generic[T]):
     def _checked(self, name: str, field: str, found: Any) -> T:
         revision_of(found, f"{field} {name!r}")
         try:
-            return self.check(found)
+            held = self.check(found)
         except TypeError as error:
             raise UserError(f"{field} is {name!r}, but {error}") from None
+        if self._probe is not None:
+            with blaming(f"{field} is {name!r}, whose code failed"):
+                self._probe(held)
+        return held
 
     def _entry_points(self) -> dict[str, list[importlib.metadata.EntryPoint]]:
         found: dict[str, list[importlib.metadata.EntryPoint]] = {}

@@ -16,6 +16,7 @@ from sweeper.describe.example_configs import CHOSEN
 from sweeper.describe.fields import DescribedField, described_fields, yaml_text
 from sweeper.describe.meanings import plain_text
 from sweeper.describe.topics import section_meanings
+from trials.called import sweep_command
 from trials.data import DATASETS, TAKES, published_header
 from trials.errors import UserError
 from trials.methods.registry import METHODS
@@ -74,7 +75,7 @@ def write_space(method: str, data: str, to: str | None, console: Console, *, plu
         raise UserError(f"--to is {str(path)!r}, which exists and is not overwritten: give another name") from None
     except OSError as error:
         raise UserError(f"--to is {str(path)!r}, but must be a file that can be written ({error})") from None
-    print_line(console, f"written: {path}; next: python sweep.py --space {path} --dry-run")
+    print_line(console, f"written: {path}; next: {sweep_command()} --space {path} --dry-run")
     for line in _left_to_do(method, data):
         print_line(console, f"before that: {line}")
 
@@ -113,7 +114,7 @@ def space_text(method: str, data: str, plugins: Sequence[str] = ()) -> str:
     grid, search = _grid(method, data, fields), _search(method, fields)
     lines = [
         "# yaml-language-server: $schema=space.schema.json",
-        "# (for editors: python sweep.py --schema > space.schema.json)",
+        f"# (for editors: {sweep_command()} --schema > space.schema.json)",
         "#",
         "# Lines that begin with ## say what follows. Fields behind # have their defaults: remove the # to change one.",
         f"about: {_quoted(f'{method} on {data}')}",
@@ -259,7 +260,7 @@ def _demo(method: str, fields: list[DescribedField], grid: dict[str, list[Any]])
             inside = inside.setdefault(key, {})
         inside[name] = 15 if one.path == "pretrain.epochs" else short
     yield "profiles:"
-    yield "  ## a few minutes on a laptop: python sweep.py --space FILE --profile demo"
+    yield f"  ## a few minutes on a laptop: {sweep_command()} --space FILE --profile demo"
     yield "  demo:"
     yield "    trial:"
     for name, value in trial.items():

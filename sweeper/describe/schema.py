@@ -96,9 +96,9 @@ def _sections() -> dict[str, Schema]:
         "resources": _ref("Resources"),
         "samples": {"type": ["integer", "null"], "minimum": 1},
         "profiles": {"type": ["object", "null"], "additionalProperties": _ref("profile")},
-        "plugins": {"type": "array", "items": {"type": "string"}},
+        "plugins": {"type": ["array", "null"], "items": {"type": "string"}},
+        "callbacks": {"anyOf": [{"type": "array", "items": _ref("callback")}, _NULL]},
     }
-    meanings.setdefault("plugins", "modules and folders whose code names with a colon (module:Name) come from.")
     for name, info in Space.model_fields.items():
         if name not in own and name != "name":
             kind: Any = info.rebuild_annotation() if info.metadata else info.annotation
@@ -124,6 +124,8 @@ def _parts() -> dict[str, Schema]:
     for bound in ("target", "at_most", "at_least"):
         old = definitions["Constraint"]["properties"][bound]
         definitions["Constraint"]["properties"][bound] = {**number, "description": old.get("description", "")}
+    options_of_its_own = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+    definitions["callback"] = {"anyOf": [{"type": "string"}, options_of_its_own]}
     definitions.setdefault("FieldOf", _closed({"field": {"type": "string"}}))
     definitions["Patient"]["properties"]["wrapped"] = {"anyOf": [_ref("pruner"), _NULL]}
     for section, registry in named.items():

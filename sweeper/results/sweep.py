@@ -91,13 +91,13 @@ class Sweep(SweepTables):
         )  # fmt: skip
 
     def curves(
-        self, column: str = "val_accuracy", trials: Iterable[str] | None = None, stage: str | None = None
+        self, column: str = "val_accuracy", trials: str | Iterable[str] | None = None, stage: str | None = None
     ) -> pd.DataFrame:
         """Return one column of ``epochs`` for each trial, to plot: ``sweep.curves().plot()``.
 
         Args:
             column: a column of ``epochs`` that holds numbers.
-            trials: ids, as in ``sweep.best()["trial"]``; by default all trials.
+            trials: one id or several, as in ``sweep.best()["trial"]``; by default all trials.
             stage: only the rows of this stage, such as ``finetune``; by default all, the dense start's included.
 
         Returns:
@@ -115,7 +115,8 @@ class Sweep(SweepTables):
             if stage not in stages:
                 raise UserError(unknown_name("stage", stage, stages))
             rows = rows[rows["stage"] == stage]
-        names = list(self.trials["trial"]) if trials is None else [str(trial) for trial in trials]
+        given = [trials] if isinstance(trials, str) else trials
+        names = list(self.trials["trial"]) if given is None else [str(trial) for trial in given]
         for name in names:
             if name not in set(self.trials["trial"]):
                 raise UserError(unknown_name("trial", name, self.trials["trial"]))

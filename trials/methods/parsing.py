@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from trials.config.stored_content import as_then
 from trials.config.trial_config import TrialConfig
-from trials.errors import UserError, unknown_name
+from trials.errors import UserError, shown, unknown_name
 from trials.frozen import validate
 from trials.methods import segments
+from trials.methods.base import Method, Stage
 from trials.methods.registry import METHODS
-from trials.plugins.importing import require_admitted
+from trials.plugins.importing import blaming, require_admitted
 
 
 def parse(content: object) -> TrialConfig:
@@ -28,8 +29,28 @@ def parse(content: object) -> TrialConfig:
         raise UserError(unknown_name("method", method, METHODS.names()))
     kind = METHODS.require(method, "method", _plugins_of(content))
     config: TrialConfig = validate(kind.Config, content, "")
+    if not METHODS.built_in(method):
+        _require_stages(kind, config)
     segments.check_segments(config)
     return config
+
+
+def _require_stages(kind: type[Method], config: TrialConfig) -> None:
+    """Check that a method from outside this package yields stages.
+
+    Raises:
+        UserError: its ``stages`` fails, or yields something else.
+    """
+    said = f"method is {config.method!r}, whose stages()"
+    with blaming(f"{said} failed"):
+        found: object = kind(config).stages()
+        stages = list(found) if isinstance(found, Iterable) else None
+    if stages is None:
+        raise UserError(f"{said} returned {type(found).__name__}: it must yield stages (trials.extend.Stage)")
+    if wrong := next((stage for stage in stages if not isinstance(stage, Stage)), None):
+        raise UserError(f"{said} yields {shown(wrong)}: it must yield stages (trials.extend.Stage)")
+    if not stages:
+        raise UserError(f"{said} yields nothing: a trial needs at least one stage")
 
 
 def _plugins_of(content: Mapping[str, object]) -> tuple[str, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -27,8 +28,26 @@ def network(trial: Place) -> tuple[Architecture, Net]:
     content = checkpoint(trial)
     architecture = architecture_in(trial, content)
     net = Net(architecture.build(values=False))
-    net.load_state_dict(content["net"])
+    with naming_shapes(trial):
+        net.load_state_dict(content["net"])
     return architecture, net
+
+
+@contextmanager
+def naming_shapes(trial: Place) -> Iterator[None]:
+    """Say of weights that do not fit the network of their config that the network is another one now.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    try:
+        yield
+    except (RuntimeError, KeyError) as error:
+        first = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{trial.name} cannot be loaded, since its code builds another network now than the one that was trained: "
+            f"restore the code, or run the trial again with another revision ({first})"
+        ) from None
 
 
 def architecture_in(trial: Place, content: Mapping[str, Any]) -> Architecture:

@@ -221,6 +221,8 @@ def load(name: str, field: str) -> Any:
 
 
 def _unlisted(module: str) -> str:
+    if is_path(module):
+        return f"names are module:attribute: list {module} under plugins, and write {module_of(module)}:NAME"
     first = module.partition(".")[0]
     return f"plugins lists no {first}: only modules under plugins are imported; list it there, or give --plugins"
 

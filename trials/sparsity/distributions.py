@@ -196,9 +196,23 @@ def _is_distribution(found: Any) -> Distribution:
     return cast("Distribution", found)
 
 
+def _probe(distribution: Distribution) -> None:
+    """Try a distribution from outside on three layers at half of their units."""
+    layers = [Layer(n, n, shape) for n, shape in ((108, (12, 1, 3, 3)), (1152, (16, 12, 3, 2)), (160, (10, 16)))]
+    pools = distribution(layers, Fraction(1, 2), None)
+    held = sorted(layer for pool in pools for layer in pool.layers)
+    if held != list(range(len(layers))):
+        raise ValueError(f"of 3 layers its pools hold {held}: they must hold each layer once")
+    for pool in pools:
+        most = sum(layers[layer].most for layer in pool.layers)
+        if not 0 <= pool.keep <= most:
+            raise ValueError(f"a pool of {most} units keeps {pool.keep}: it must keep 0 to all of them")
+
+
 DISTRIBUTIONS: Registry[Distribution] = Registry(
     "distributions",
     {"global": global_, "uniform": uniform, "uniform_plus": uniform_plus, "erk": erk},
     _is_distribution,
+    probe=_probe,
 )
 """Distributions by name; also those of plug-ins (:mod:`trials.registry`)."""

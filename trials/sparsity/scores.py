@@ -143,5 +143,24 @@ def _is_score(found: Any) -> Score:
     return Score(found, revision=getattr(found, "revision", 1))
 
 
-SCORES: Registry[Score] = Registry("scores", {"magnitude": MAGNITUDE, "random": RANDOM, "lamp": LAMP}, _is_score)
+def _probe(score: Score) -> None:
+    """Try a score from outside on two small layers."""
+    generator = torch.Generator().manual_seed(0)
+    weights = {
+        "conv.weight": torch.randn(4, 3, 3, 3, generator=generator),
+        "linear.weight": torch.randn(5, 4, generator=generator),
+    }
+    found: object = score.of_weights(weights, generator)
+    if not isinstance(found, Mapping) or found.keys() != weights.keys():
+        said = f"scores of {', '.join(map(str, found)) or 'nothing'}" if isinstance(found, Mapping) else repr(found)
+        raise TypeError(f"it returned {said[:100]} for {', '.join(weights)}: it must score every weight by its name")
+    for name, scores in found.items():
+        if not isinstance(scores, Tensor) or scores.shape != weights[name].shape:
+            shape = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+            raise TypeError(f"it scored a weight of shape {list(weights[name].shape)} by {shape}: shapes must be equal")
+
+
+SCORES: Registry[Score] = Registry(
+    "scores", {"magnitude": MAGNITUDE, "random": RANDOM, "lamp": LAMP}, _is_score, probe=_probe
+)
 """Scores by name; also those of plug-ins (:mod:`trials.registry`)."""

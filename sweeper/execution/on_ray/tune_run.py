@@ -38,6 +38,11 @@ from trials.errors import UserError
 from trials.plugins.importing import admit
 from trials.storage.lease import Lease
 
+WORKER = "sparsity-trial"
+"""Name of :class:`TrialWorker` in Tune's registry."""
+
+_registering = threading.Lock()
+
 ECHO_S = 1.0
 """Signals within this many seconds of the first count as the same one: a closing terminal sends SIGHUP itself and
 through its shell."""
@@ -125,8 +130,10 @@ def _ended(callbacks: list[Guarded]) -> Iterator[list[Guarded]]:
 
 def _tuner(searcher: PlanSearcher, scratch: Path, callbacks: Sequence[Guarded]) -> tune.Tuner:
     """A Tuner that runs what the searcher suggests until the searcher finishes; Tune's own files go to ``scratch``."""
+    with _registering:  # Tune's registry is not made for threads
+        tune.register_trainable(WORKER, TrialWorker, warn=False)
     return tune.Tuner(
-        TrialWorker,
+        WORKER,
         tune_config=tune.TuneConfig(search_alg=searcher, scheduler=Gate(searcher), num_samples=-1, reuse_actors=True),
         run_config=tune.RunConfig(
             name=searcher.folder.path.name,

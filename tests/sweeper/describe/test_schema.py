@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from functools import cache
 from typing import Any
 
@@ -215,3 +216,19 @@ def test_fields_have_descriptions() -> None:
         "learning rate of the scores"
     )
     assert schema["$defs"]["BipRecipe"]["properties"]["epochs"]["default"] == 100
+
+
+def test_every_reference_has_a_target() -> None:
+    schema = space_schema()
+    text = json.dumps(schema)
+    for path in set(re.findall(r'"\$ref": "#/([^"]+)"', text)):
+        found: Any = schema
+        for part in path.split("/"):
+            found = found[part]
+
+
+def test_callbacks_are_names_or_mappings() -> None:
+    for callbacks in (["tensorboard"], [{"name": "wandb", "project": "x"}], ["track:Watch"], None, []):
+        assert accepted({**SPACE, "callbacks": callbacks})
+    for callbacks in ("tensorboard", [{"project": "x"}], [3]):
+        assert not accepted({**SPACE, "callbacks": callbacks})

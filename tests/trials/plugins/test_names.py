@@ -87,6 +87,61 @@ def test_objects_of_another_kind_are_refused(code: Path, fields: dict[str, Any],
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("field", "body", "said"),
+    [
+        ("score", "return {}", "it returned scores of nothing for conv.weight, linear.weight"),
+        ("score", "return 1", "it returned 1 for"),
+        ("score", "return {name: 1.0 for name in a}", "by float: shapes must be equal"),
+        ("score", "return {name: w.sum() for name, w in a.items()}", "by []: shapes must be equal"),
+        ("score", "raise KeyError('x')", "whose code failed: KeyError"),
+        ("distribution", "return []", "of 3 layers its pools hold []: they must hold each layer once"),
+        ("distribution", "return [Pool((0, 1, 2), 10**6)]", "a pool of 1420 units keeps 1000000"),
+        ("distribution", "return [Pool((0, 0, 1), 1)]", "of 3 layers its pools hold [0, 0, 1]"),
+    ],
+)
+def test_scores_and_distributions_are_tried_before_a_start(code: Path, field: str, body: str, said: str) -> None:
+    imports = "from trials.sparsity.distributions import Pool"
+    (code / "bare/wrong.py").write_text(f"{imports}\n\n\ndef made(a, b, c=None):\n    {body}\n")
+    with pytest.raises(UserError) as caught:
+        config_of(code, **{field: "bare.wrong:made"})
+    assert said in str(caught.value)
+    assert f"{field} is 'bare.wrong:made', whose code failed" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return None", "whose stages() returned NoneType: it must yield stages"),
+        ("return [1]", "whose stages() yields 1: it must yield stages"),
+        ("return []", "whose stages() yields nothing"),
+        ("raise RuntimeError('no')", "whose stages() failed: RuntimeError: no"),
+    ],
+)
+def test_stages_are_tried_before_anything_starts(code: Path, body: str, said: str) -> None:
+    file = code / "bare/pruning.py"
+    wrong = f"class Wrong(OneShot):\n    Config = Config\n\n    def stages(self):\n        {body}\n"
+    file.write_text(f"{file.read_text()}\n\n{wrong}")
+    with pytest.raises(UserError) as caught:
+        config_of(code, method="bare.pruning:Wrong")
+    assert said in str(caught.value)
+
+
+def test_weights_of_another_network_are_told_in_a_line(code: Path, tmp_path: Path) -> None:
+    import trials
+
+    recipes = {"pretrain": {"epochs": 1}, "finetune": {"epochs": 1}}
+    fields = {**SMALL, **recipes, "model": OWN["model"], "plugins": [str(code / "mynets")]}
+    trial = trials.run(fields, tmp_path / "own")
+    (code / "mynets/blocks.py").write_text("WIDTH = 16\n")
+    again = trials.load(trial.folder, plugins=[str(code / "mynets")])
+    with (
+        pytest.warns(UserWarning, match="other code"),
+        pytest.raises(UserError, match="cannot be loaded"),
+    ):
+        again.network()
+
+
 def test_what_a_builder_or_loader_returns_is_checked(code: Path) -> None:
     from trials.data import header_of
 
