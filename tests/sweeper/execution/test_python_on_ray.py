@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,22 @@ def test_the_ray_of_the_process_is_used_and_left(tmp_path: Path, monkeypatch: py
     assert ray.is_initialized()
     with pytest.raises(UserError, match=r"address is '127\.0\.0\.1:1', but this process has joined the Ray at"):
         sweeper.run(SPACE, name="other", set={"trial.train.epochs": 1}, address="127.0.0.1:1", quiet=True)
+
+
+def test_sweeps_run_in_several_threads_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, list[str]] = {}
+
+    def run(name: str) -> None:
+        sweep = sweeper.run(SPACE, name=name, set={"trial.train.epochs": 1}, quiet=True)
+        found[name] = sweep.trials["status"].tolist()
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in ("one", "two", "three")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(3 * PATIENCE_S)
+    assert found == dict.fromkeys(("one", "two", "three"), ["complete"])
 
 
 def test_a_second_signal_leaves_the_stop_file_to_the_workers_of_a_ray_that_stays(
