@@ -114,7 +114,7 @@ def test_sweeps_run_in_several_threads_at_once(tmp_path: Path, monkeypatch: pyte
         thread.start()
     for thread in threads:
         thread.join(3 * PATIENCE_S)
-    assert found == dict.fromkeys(("one", "two", "three"), ["complete"])
+    assert found == {key: ["complete"] for key in ("one", "two", "three")}
 
 
 def test_a_second_signal_leaves_the_stop_file_to_the_workers_of_a_ray_that_stays(
