@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import torch
 from hypothesis import settings
+
+from trials.plugins import importing
 
 torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
@@ -14,3 +18,13 @@ settings.load_profile("repeatable")
 
 VECTORS = Path(os.environ.get("SWEEPER_VECTORS") or Path(__file__).parent / "vectors")
 """Reference vectors, a folder per source. SWEEPER_VECTORS names another set of the same form."""
+
+
+@pytest.fixture(autouse=True)
+def plug_ins_of_one_test() -> Iterator[None]:
+    """Forgets what a test has admitted of users' code, which lies in its temporary folder."""
+    before = dict(importing._admitted)
+    yield
+    if importing._admitted != before:
+        importing._admitted.clear()
+        importing._admitted.update(before)

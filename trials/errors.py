@@ -26,6 +26,10 @@ class NotAdmitted(UserError):
     """A stored file lists code of a user's, which is imported only where a user asks for it."""
 
 
+class AbsentCode(UserError):
+    """A plug-in of another process is not on this machine."""
+
+
 class DataError(UserError):
     """A data set is missing, damaged, or not in the form that its name promises.
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapp
 from typing import Any, Generic, TypeVar
 
 from trials.errors import UserError, unknown_name
-from trials.plugins.importing import admit, blaming, generation, load, require_listed
+from trials.plugins.blaming import blaming
+from trials.plugins.importing import admit, generation, load, require_listed
 
 T = TypeVar("T")
 

@@ -25,7 +25,7 @@ from sweeper.space.options.pruners import stoppable_epochs
 from sweeper.space.options.samplers import SAMPLERS
 from sweeper.space.space import Space
 from trials.config.trial_config import TrialConfig
-from trials.plugins.importing import blaming
+from trials.plugins.blaming import blaming
 from trials.seeding import derive_seed
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)

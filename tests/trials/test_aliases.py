@@ -67,7 +67,10 @@ TYPED: dict[str, tuple[dict[str, Any], str]] = {
     "direction": ({"direction": "max"}, "max is called maximize here"),
     "resources": ({"resources": {"gpus": 1}}, "gpus is called gpu here"),
     "method": ({"trial": {**SPACE["trial"], "method": "lottery"}}, "lottery is called imp here"),
-    "absent method": ({"trial": {**SPACE["trial"], "method": "RigL"}}, "RigL is not one of the methods"),
+    "absent method": (
+        {"trial": {**SPACE["trial"], "method": "RigL"}},
+        "RigL is not built in, but docs/extending.md has it as a plug-in",
+    ),
     "model": ({"trial": {**SPACE["trial"], "model": "resnet56"}}, "resnet56 is called resnet56s here"),
     "data set": ({"trial": {**SPACE["trial"], "dataset": "cifar"}}, "cifar is called cifar10 or cifar100 here"),
     "field": ({"trial": {**SPACE["trial"], "sparsity": 0.9}}, "sparsity 0.9 is density 0.1"),

@@ -26,7 +26,8 @@ from trials.data.sets.tinyimagenet import load_tinyimagenet
 from trials.data.streamed import Streamed
 from trials.data_header import DataHeader
 from trials.errors import AbsentData, DataError, UserError
-from trials.plugins.importing import blaming, generation
+from trials.plugins.blaming import blaming
+from trials.plugins.importing import generation
 from trials.registry import Registry
 
 __all__ = [

@@ -11,7 +11,8 @@ from trials.frozen import validate
 from trials.methods import segments
 from trials.methods.base import Method, Stage
 from trials.methods.registry import METHODS
-from trials.plugins.importing import blaming, require_admitted
+from trials.plugins.blaming import blaming
+from trials.plugins.importing import require_admitted
 
 
 def parse(content: object) -> TrialConfig:

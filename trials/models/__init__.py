@@ -35,7 +35,7 @@ from trials.models import (
 )
 from trials.models.libraries import timm_model, torchvision_model
 from trials.models.without_draws import built_without_draws
-from trials.plugins.importing import blaming
+from trials.plugins.blaming import blaming
 from trials.registry import Registry
 from trials.seeding import derive_seed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trials.plugins.importing import admit_sent, admitted, sent
+from trials.plugins.importing import admit_those_here, admitted, sent
 
 
 class Carried:
@@ -25,7 +25,7 @@ class _Admission:
     """Stands before the content in the pickle, which is read in order."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return admit_sent, (sent(plug_in.listed for plug_in in admitted()),)
+        return admit_those_here, (sent(plug_in.listed for plug_in in admitted()),)
 
 
 def _unpack(_: None, content: Any) -> Carried:

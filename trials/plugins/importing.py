@@ -12,16 +12,16 @@ import importlib.machinery
 import importlib.util
 import sys
 import threading
-import traceback
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-from trials.errors import NotAdmitted, UserError, one_line, shown
+from trials.errors import AbsentCode, NotAdmitted, UserError, shown
+from trials.plugins.blaming import blaming
 from trials.plugins.source import PlugIn, digest_of, find, is_path, lies_under, module_of, resolve, source_of
 
 _admitted: dict[str, PlugIn] = {}
@@ -234,27 +234,6 @@ def require_listed(name: str, plugins: Collection[str], field: str) -> None:
         raise UserError(f"{field} is {name!r}, but {_unlisted(module)}")
 
 
-@contextmanager
-def blaming(what: str) -> Iterator[None]:
-    """Turn whatever users' code raises within the context into a UserError with its place.
-
-    Raises:
-        UserError: the code has failed; the message begins with ``what``.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_ours(frame.filename)]
-        at = f" ({frames[-1].filename} line {frames[-1].lineno})" if frames else ""
-        raise UserError(f"{what}: {type(error).__name__}: {one_line(' '.join(str(error).split()))}{at}") from error
-
-
-def _is_ours(file: str) -> bool:
-    return file.startswith("<frozen") or file == __file__ or Path(file).parts[-2:-1] == ("importlib",)
-
-
 @dataclass(frozen=True)
 class Sent:
     """What a process tells another, which may run on another machine, of a plug-in.
@@ -294,6 +273,13 @@ def admit_sent(plug_ins: Iterable[Mapping[str, str]]) -> None:
             _admit(_as_sent(Sent(**each)), shadows=True)
 
 
+def admit_those_here(plug_ins: Iterable[Mapping[str, str]]) -> None:
+    """As :func:`admit_sent`, but without those that this machine lacks: what needs one of them says so itself."""
+    for each in plug_ins:
+        with suppress(AbsentCode):
+            admit_sent([each])
+
+
 def _as_sent(described: Sent) -> PlugIn:
     module = module_of(described.listed)
     known = _admitted.get(module)
@@ -312,7 +298,7 @@ def _as_sent(described: Sent) -> PlugIn:
     said = f"the plug-in {described.listed} has the digest {described.digest} where the sweep's driver runs"
     if others:
         raise UserError(f"{said}, but here {' and '.join(others)}: give every machine the same code")
-    raise UserError(f"{said}, but there is no module {module} here: install it on every machine, or list its path")
+    raise AbsentCode(f"{said}, but there is no module {module} here: install it on every machine, or list its path")
 
 
 def _shipped(module: str) -> Path | None:

@@ -16,7 +16,7 @@ from ray import tune
 from sweeper.space.options.callbacks import CALLBACKS, RayLogger, TrialCallback
 from trials.dotted_paths import leaves
 from trials.errors import UserError, one_line
-from trials.plugins.importing import blaming
+from trials.plugins.blaming import blaming
 from trials.storage.place import Place
 
 _OF_TUNE = ("time_this_iter_s", "time_total_s", "timestamp", "date", "pid", "hostname", "node_ip")

@@ -10,7 +10,7 @@ from pydantic import ConfigDict
 
 from sweeper.space.options.sampler import Question, Sampler
 from trials.errors import UserError
-from trials.plugins.importing import blaming
+from trials.plugins.blaming import blaming
 
 
 class OptunaSampler(Sampler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import subprocess
 import sys
@@ -260,9 +261,17 @@ print(pickle.loads(sys.stdin.buffer.read()).content.WIDTH)
 """
 
 
-def test_another_process_unpickles_objects_of_plug_ins(code: Path) -> None:
-    import pickle
+def test_objects_reach_a_process_that_lacks_other_plug_ins(code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trials.plugins.carrying import Carried
 
+    admit(listed(code, "mynets", "one_file.py"))
+    content = pickle.dumps(Carried(load("mynets.wide:MyNet", "x")))
+    (code / "one_file.py").unlink()
+    monkeypatch.setattr(importing, "_admitted", {})
+    assert pickle.loads(content).content.__name__ == "MyNet"
+
+
+def test_another_process_unpickles_objects_of_plug_ins(code: Path) -> None:
     from trials.plugins.carrying import Carried
 
     (code / "mynets" / "thing.py").write_text("class Thing:\n    WIDTH = 5\n")

@@ -1,0 +1,31 @@
+"""Says of whatever users' code raises that it is theirs, and where."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trials.errors import UserError, one_line
+
+
+@contextmanager
+def blaming(what: str) -> Iterator[None]:
+    """Turn whatever users' code raises within the context into a UserError with its place.
+
+    Raises:
+        UserError: the code has failed; the message begins with ``what``.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_ours(frame.filename)]
+        at = f" ({frames[-1].filename} line {frames[-1].lineno})" if frames else ""
+        raise UserError(f"{what}: {type(error).__name__}: {one_line(' '.join(str(error).split()))}{at}") from error
+
+
+def _is_ours(file: str) -> bool:
+    return file.startswith("<frozen") or file == __file__ or Path(file).parts[-2:-1] == ("importlib",)
