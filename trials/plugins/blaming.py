@@ -28,4 +28,5 @@ def blaming(what: str) -> Iterator[None]:
 
 
 def _is_ours(file: str) -> bool:
-    return file.startswith("<frozen") or file == __file__ or Path(file).parts[-2:-1] == ("importlib",)
+    path = Path(file)
+    return file.startswith("<frozen") or path.parent == Path(__file__).parent or path.parts[-2:-1] == ("importlib",)
