@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_origin
+
 import trials.extend
 
 METHODS = [
@@ -72,4 +74,5 @@ def test_the_names_for_plug_ins_stay() -> None:
 def test_each_is_there_and_says_what_it_is() -> None:
     for name in trials.extend.__all__:
         found = getattr(trials.extend, name)
-        assert not isinstance(found, type) or found.__doc__, name
+        if isinstance(found, type) and get_origin(found) is None:  # Python 3.10 takes Callable[...] for a type
+            assert found.__doc__, name
