@@ -15,7 +15,7 @@ demo: $(VENV)/installed  ## run a small sweep (BiP) on scikit-learn's digits
 	$(RUN) sweep.py --space bip_unstructured --profile demo --name demo
 
 test: $(VENV)/installed  ## run every test except the slowest (test-faults, test-cluster)
-	$(RUN) -m pytest -n 2 --dist loadfile $(MEASURED) tests/trials tests/sweeper tests/upgrade tests/test_*.py
+	$(RUN) -m pytest -n 2 --dist loadfile $(MEASURED) tests/trials tests/sweeper tests/upgrade tests/plugin tests/test_*.py
 	$(RUN) -m pytest tests/faults -m "not slow_faults"
 
 test-products: $(VENV)/installed  ## every method on every model trains a step or is refused; compact forms of every model (about an hour)
