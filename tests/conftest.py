@@ -26,5 +26,7 @@ def plug_ins_of_one_test() -> Iterator[None]:
     before = dict(importing._admitted)
     yield
     if importing._admitted != before:
+        for module in importing._admitted.keys() - before.keys():
+            importing._drop(module)
         importing._admitted.clear()
         importing._admitted.update(before)
