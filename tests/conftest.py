@@ -26,7 +26,8 @@ def plug_ins_of_one_test() -> Iterator[None]:
     before = dict(importing._admitted)
     yield
     if importing._admitted != before:
-        for module in importing._admitted.keys() - before.keys():
-            importing._drop(module)
+        for plug_in in set(importing._admitted.values()) - set(before.values()):
+            if not plug_in.installed:
+                importing._drop(plug_in.module)
         importing._admitted.clear()
         importing._admitted.update(before)
