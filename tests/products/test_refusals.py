@@ -1,4 +1,4 @@
-"""The stored answers to which models a method refuses are those of the methods' checks, for every model."""
+"""refusals.json, which says which models a method refuses, agrees with the methods' checks for every model."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def note_unfinished(trials: Iterable[Place]) -> int:
 
 def _note_other_code(trial: Place) -> None:
     """Say on stderr if the code that a trial names is not what it was computed with."""
-    with suppress(OSError, ValueError, KeyError, TypeError, UserError, DamagedFile):  # said by whoever reads it next
+    with suppress(OSError, ValueError, KeyError, TypeError, UserError, DamagedFile):  # the command itself reports what it cannot read
         config = parse_stored(json.loads((trial / "config.json").read_bytes())["config"])
         state = TrialFolder(trial).state()
         for changed in other_code(config, state.computed_in if state else ()):

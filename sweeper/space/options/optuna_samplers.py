@@ -16,7 +16,7 @@ from trials.plugins.blaming import blaming
 class OptunaSampler(Sampler):
     """An Optuna sampler of the user's own; every option but the name is passed to its class.
 
-    A new one is made for every sample, so it must take its state from the study, as Optuna's own samplers do.
+    Each sample gets a new instance, so the class must keep its state in the study, as Optuna's own samplers do.
     """
 
     model_config = ConfigDict(extra="allow")

@@ -1,4 +1,4 @@
-"""``--init``: for every method and kind of data the written space passes ``--dry-run``, and says every field."""
+"""``--init`` writes, for every method and kind of data, a space that passes ``--dry-run`` and lists every field."""
 
 from __future__ import annotations
 
