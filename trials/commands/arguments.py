@@ -79,8 +79,11 @@ def note_unfinished(trials: Iterable[Place]) -> int:
 
 
 def _note_other_code(trial: Place) -> None:
-    """Say on stderr if the code that a trial names is not what it was computed with."""
-    with suppress(OSError, ValueError, KeyError, TypeError, UserError, DamagedFile):  # the command itself reports what it cannot read
+    """Say on stderr if the code that a trial names is not what it was computed with.
+
+    The command itself reports what it cannot read.
+    """
+    with suppress(OSError, ValueError, KeyError, TypeError, UserError, DamagedFile):
         config = parse_stored(json.loads((trial / "config.json").read_bytes())["config"])
         state = TrialFolder(trial).state()
         for changed in other_code(config, state.computed_in if state else ()):
