@@ -66,13 +66,23 @@ def processes(session: int) -> list[int]:
     return found
 
 
+def sockets(process: int) -> set[str]:
+    """Inodes of a process's sockets. A descriptor that is closed meanwhile is left out, not those beside it."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for descriptor in Path(f"/proc/{process}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                target = str(descriptor.readlink())
+                found |= {target[8:-1]} if target.startswith("socket:[") else set()
+    return found
+
+
 def listening(session: int) -> dict[int, str]:
-    """Address by port, of the ports on which a Unix session's processes listen."""
-    inodes = set()
-    for process in processes(session):
-        with contextlib.suppress(OSError):
-            targets = [str(descriptor.readlink()) for descriptor in Path(f"/proc/{process}/fd").iterdir()]
-            inodes |= {target[8:-1] for target in targets if target.startswith("socket:[")}
+    """Address by port, of the ports on which a Unix session's processes listen.
+
+    One reading can miss a port: the kernel's tables change while they are read.
+    """
+    inodes = {inode for process in processes(session) for inode in sockets(process)}
     ports = {}
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
@@ -103,6 +113,26 @@ def test_addresses_of_the_kernel_are_read(address: str, expected: str) -> None:
     assert readable(address) == expected
 
 
+def test_descriptors_that_close_meanwhile_hide_no_socket() -> None:
+    busy = """
+import os, socket
+server = socket.create_server(("127.0.0.1", 0))
+os.dup2(server.fileno(), 500)  # listed after those that come and go
+server.close()
+print(os.fstat(500).st_ino, flush=True)
+while True:
+    for descriptor in [os.open(os.devnull, os.O_RDONLY) for _ in range(50)]:
+        os.close(descriptor)
+"""
+    with subprocess.Popen([sys.executable, "-c", busy], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            inode = process.stdout.readline().strip()
+            assert all(inode in sockets(process.pid) for _ in range(300))
+        finally:
+            process.kill()
+
+
 def test_every_port_asks_for_the_token(folder: Path) -> None:
     token = folder / "home" / ".ray" / "auth_token"
     token.parent.mkdir(parents=True)
@@ -129,15 +159,19 @@ def test_every_port_asks_for_the_token(folder: Path) -> None:
     with (folder / "log").open("wb") as log:
         ray = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
     try:
-        wait_for(lambda: set(named.values()) <= set(listening(ray.pid)), f"Ray to listen on {named}")
-        ports = listening(ray.pid)
+        ports: dict[int, str] = {}
+
+        def all_opened() -> bool:
+            ports.update(listening(ray.pid))
+            return set(named.values()) <= set(ports) and len(ports) >= len(names) + 2  # the raylet chooses two itself
+
+        wait_for(all_opened, f"Ray to listen on {named} and two more")
         said = {port: verdict(address, port) for port, address in ports.items()}
         assert all(shut for shut, _ in said.values()), said
         assert "UNAUTHENTICATED" in said[named["port"]][1]
         assert "UNAUTHENTICATED" in said[named["ray-client-server-port"]][1]
         assert "401" in said[named["dashboard-port"]][1]  # with the jobs API
         assert "401" in said[named["dashboard-agent-listen-port"]][1]
-        assert len(ports) >= len(names) + 2  # the raylet chooses two itself
     finally:
         for process in [*processes(ray.pid), ray.pid]:
             with contextlib.suppress(ProcessLookupError):

@@ -21,6 +21,8 @@ import grpc
 import ray
 
 SSH = 22
+PATIENCE_S = 20
+"""Seconds for one answer of a busy machine. No answer in this time counts as open."""
 HARMFUL = re.compile("shutdown|kill|drain|delete|free|remove|exit|restart", re.IGNORECASE)
 SHUT = ("UNAUTHENTICATED", "UNIMPLEMENTED", "UNAVAILABLE")
 PAGES = ("/api/version", "/api/jobs/", "/api/cluster_status", "/nodes?view=summary")  # "/" is the page that asks for it
@@ -55,7 +57,7 @@ def by_grpc(host: str, port: int) -> Iterator[tuple[str, str]]:
     with grpc.insecure_channel(f"{host}:{port}") as channel:
         for call in calls():
             try:
-                channel.unary_unary(call)(b"", timeout=3)
+                channel.unary_unary(call)(b"", timeout=PATIENCE_S)
                 yield call, "OK"
             except grpc.RpcError as error:
                 yield call, error.code().name
@@ -66,7 +68,7 @@ def by_grpc(host: str, port: int) -> Iterator[tuple[str, str]]:
 def by_http(host: str, port: int) -> Iterator[tuple[str, int]]:
     """The port's answers to some requests: (page, status)."""
     for page in (*PAGES, "/metrics"):
-        connection = http.client.HTTPConnection(host, port, timeout=3)
+        connection = http.client.HTTPConnection(host, port, timeout=PATIENCE_S)
         try:
             connection.request("GET", page)
             yield page, connection.getresponse().status
