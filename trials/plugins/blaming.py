@@ -9,6 +9,8 @@ from pathlib import Path
 
 from trials.errors import UserError, one_line
 
+PROJECT = Path(__file__).resolve().parents[1]
+
 
 @contextmanager
 def blaming(what: str) -> Iterator[None]:
@@ -23,8 +25,14 @@ def blaming(what: str) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_ours(frame.filename)]
-        at = f" ({frames[-1].filename} line {frames[-1].lineno})" if frames else ""
+        at = f" ({_place(frames[-1])})" if frames else ""
         raise UserError(f"{what}: {type(error).__name__}: {one_line(' '.join(str(error).split()))}{at}") from error
+
+
+def _place(frame: traceback.FrameSummary) -> str:
+    """Where an error was raised. If this project raised it, as where the call does not fit, also the source line."""
+    place = f"{frame.filename} line {frame.lineno}"
+    return f"{place}: {frame.line}" if Path(frame.filename).is_relative_to(PROJECT) and frame.line else place
 
 
 def _is_ours(file: str) -> bool:

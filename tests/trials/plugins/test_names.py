@@ -109,6 +109,19 @@ def test_scores_and_distributions_are_tried_before_a_start(code: Path, field: st
     assert f"{field} is 'bare.wrong:made', whose code failed" in str(caught.value)
 
 
+@pytest.mark.parametrize("field", ["model", "score", "distribution", "dataset"])
+def test_what_cannot_be_called_as_asked_is_shown_the_call(code: Path, field: str) -> None:
+    (code / "bare/wrong.py").write_text("def made(*, other):\n    return other\n")
+
+    def tried() -> None:
+        config = config_of(code, **{field: "bare.wrong:made"})
+        require_runnable(config, load_data(config.dataset))
+
+    with pytest.raises(UserError, match=r"TypeError: made\(\) .*\.py line \d+: .*\(.*\)") as caught:
+        tried()
+    assert f"{field} is 'bare.wrong:made', whose code failed" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
