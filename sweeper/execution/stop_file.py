@@ -9,6 +9,7 @@ import math
 import time
 from pathlib import Path
 
+from trials.storage import files
 from trials.storage.place import Place
 
 ASK_STORE_EVERY_S = 5.0
@@ -34,8 +35,8 @@ class StopFile:
         return self._there
 
     def put(self, driver: str) -> None:
-        """Write the file, for the driver whose lease has this token."""
-        self.path.write_bytes(driver.encode())
+        """Write the file, for the driver whose lease has this token. A reader never sees a part of it."""
+        files.write(self.path, driver.encode())
         self._there = True
 
     def remove_unless_for(self, driver: str) -> None:

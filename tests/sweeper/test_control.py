@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +17,7 @@ from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.search.plan import Plan
 from tests.sweeper.sweeps import fail, finish, finished, make_space
 from tests.trials.buckets import prefix, served
+from tests.trials.processes import wait_for
 from trials.storage.lease import Lease
 from trials.storage.place import Place, place
 
@@ -119,6 +121,28 @@ def test_a_stop_file_for_a_dead_driver_does_not_stop_the_next(tmp_path: Path) ->
     stop.put("me")
     stop.remove_unless_for("me")
     assert stop.there()
+
+
+def test_a_request_to_stop_is_seen_whole_or_not_at_all(tmp_path: Path) -> None:
+    stop, seen, done = StopFile(tmp_path / "stop"), set(), threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            with contextlib.suppress(FileNotFoundError):
+                seen.add(stop.path.read_bytes())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for _ in range(300):
+            stop.put("token")
+            stop.remove()
+        stop.put("token")
+        wait_for(lambda: seen, "the request")
+    finally:
+        done.set()
+        reader.join()
+    assert seen == {b"token"}
 
 
 def test_failed_trials_are_forgiven(storage: Place) -> None:
