@@ -39,16 +39,17 @@ def one_at_a_time(path: Path) -> Iterator[None]:
 
 
 def source_key(files: Sequence[Path], *facts: str) -> str:
-    """Name of a cache entry: hash of ``facts`` and of each file's place, size, times and end.
+    """Name of a cache entry: hash of ``facts`` and of each file's place, size, times, inode and end.
 
     The place is the path without links, the times are those of the last change of the content and of the file itself
-    (``ctime``, which copying tools cannot set), and the end is the last 4 KiB or, of a Parquet file, the whole footer
-    (row counts, column statistics, class names). Data that are moved or copied are decoded again.
+    (``ctime``, which copying tools cannot set; two files that change at once may share it), and the end is the last
+    4 KiB or, of a Parquet file, the whole footer (row counts, column statistics, class names). Data that are moved or
+    copied are decoded again.
     """
     digest = hashlib.sha256(json.dumps([FORMAT, *facts]).encode())
     for file in files:
         stat = file.stat()
-        fact = [os.path.realpath(file), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+        fact = [os.path.realpath(file), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
         digest.update(json.dumps(fact).encode())
         with file.open("rb") as stream:
             digest.update(_end_of(stream, stat.st_size))

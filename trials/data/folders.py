@@ -38,6 +38,7 @@ class ImageFile(NamedTuple):
         size_bytes: its size.
         mtime_ns: when its content was changed, in nanoseconds since 1970.
         ctime_ns: when the file itself was changed; copying tools can set the former, but not this one.
+        inode: its number in the file system: two files may have changed between two ticks of the kernel's clock.
         place: path, without links, of the folder that it lies in; if it is a link, of what it leads to.
     """
 
@@ -45,6 +46,7 @@ class ImageFile(NamedTuple):
     size_bytes: int
     mtime_ns: int
     ctime_ns: int
+    inode: int
     place: str
 
 
@@ -146,7 +148,8 @@ def images_in(folder: Path, root: Path, ignored: tuple[str, ...] = ()) -> Found:
                 raise DataError(f"{entry.path} is an empty file: restore it, or remove it")
             own = os.path.realpath(entry.path) if entry.is_symlink() else place
             name = f"{prefix}/{entry.name}"
-            found.images.append(ImageFile(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, own))
+            times = (stat.st_mtime_ns, stat.st_ctime_ns)
+            found.images.append(ImageFile(name, stat.st_size, *times, stat.st_ino, own))
     except OSError as error:
         raise DataError(
             f"{error.filename or folder} cannot be read: restore it, or remove it ({error.strerror})"
@@ -241,7 +244,8 @@ def _few(names: Sequence[str]) -> str:
 def folder_digest(*splits: Listing, places: bool = False) -> str:
     """Return 16 hex digits of a sha256 over names, sizes and labels.
 
-    With ``places`` also over the files' times and places, so that equal names and sizes are not taken for equal images.
+    With ``places`` also over the files' times, inodes and places, so that equal names and sizes are not taken for equal
+    images.
     """
     total = hashlib.sha256()
     for split in splits:
