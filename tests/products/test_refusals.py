@@ -1,4 +1,4 @@
-"""refusals.json, which says which models a method refuses, agrees with the methods' checks for every model."""
+"""The models that refusals.json lists for a method are those that the method's checks refuse."""
 
 from __future__ import annotations
 

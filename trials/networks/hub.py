@@ -11,6 +11,7 @@ import torch
 
 from trials.errors import UserError
 from trials.networks.content import digest_of_file
+from trials.storage.read_once import stamp_of
 
 
 def hub_path(url: str) -> Path:
@@ -54,10 +55,10 @@ def require_named_content(path: Path, what: str) -> None:
     Raises:
         UserError: it has another one, or cannot be read; the message begins with ``what``.
     """
-    there, expected = path.stat(), _hash_in(path.name)
+    expected = _hash_in(path.name)
     if not expected:
         return
-    found = _digest_of(path, f"{what} are at {path}", there.st_size, there.st_mtime_ns)
+    found = _digest_of(path, f"{what} are at {path}", stamp_of(path))
     if not found.startswith(expected[: len(found)]):
         raise UserError(
             f"{what} are at {path}, but the SHA-256 of that file is {found[: len(expected)]}..., and must begin with "
@@ -66,6 +67,6 @@ def require_named_content(path: Path, what: str) -> None:
 
 
 @lru_cache(maxsize=64)
-def _digest_of(path: Path, what: str, size: int, changed_ns: int) -> str:
-    """Hash of a file; it is read once for each size in bytes and time of change, since every trial asks for it."""
+def _digest_of(path: Path, what: str, stamp: tuple[int, ...]) -> str:
+    """Hash of a file; it is read once as long as its stamp stays, since every trial asks for it."""
     return digest_of_file(path, what)

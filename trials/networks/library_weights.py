@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from trials.errors import UserError
 from trials.networks.hub import fetched_to_hub
 from trials.optional import require
+from trials.storage.read_once import stamp_of
 
 _SOURCE = "source_net is 'pretrained': the weights"
 _WAY_OUT = "put it there, or give a file of weights as source_net"
@@ -101,8 +102,7 @@ def library_state(model: str, file: Path, network: nn.Module) -> tuple[dict[str,
         UserError: the file is damaged, or its weights fit the network in no such way.
     """
     channels = next((m.in_channels for m in network.modules() if isinstance(m, nn.Conv2d)), 3)
-    there = file.stat()
-    state, classes = _read(model, file, channels, there.st_size, there.st_mtime_ns)
+    state, classes = _read(model, file, channels, stamp_of(file))
     wanted = network.state_dict()
     if state.keys() != wanted.keys():
         _refuse(model, f"hold other layers, as {min(state.keys() ^ wanted.keys())}")
@@ -115,7 +115,7 @@ def library_state(model: str, file: Path, network: nn.Module) -> tuple[dict[str,
 
 
 @lru_cache(maxsize=1)
-def _read(model: str, file: Path, channels: int, size: int, changed_ns: int) -> tuple[dict[str, Tensor], int]:
+def _read(model: str, file: Path, channels: int, stamp: tuple[int, ...]) -> tuple[dict[str, Tensor], int]:
     """The library's state dict for so many channels, and its number of classes; callers must not change it."""
     library, _, name = model.partition(":")
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):

@@ -1,4 +1,4 @@
-"""Says of whatever users' code raises that it is theirs, and where."""
+"""Turns errors of users' code into messages that name the code and the line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def blaming(what: str) -> Iterator[None]:
 
 
 def _place(frame: traceback.FrameSummary) -> str:
-    """Where an error was raised. If this project raised it, as where the call does not fit, also the source line."""
+    """Where an error was raised, with the source line if it is this project's: the arguments of a call did not fit."""
     place = f"{frame.filename} line {frame.lineno}"
     return f"{place}: {frame.line}" if Path(frame.filename).is_relative_to(PROJECT) and frame.line else place
 

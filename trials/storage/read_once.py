@@ -148,12 +148,16 @@ def _bytes(value: Any) -> int:
 def _stamps(files: Sequence[Place]) -> tuple[_Stamp, ...] | None:
     """What changes with a file, of each of them; None if one cannot be asked. Empty without files."""
     try:
-        return tuple(_stamp(file) for file in files)
+        return tuple(stamp_of(file) for file in files)
     except OSError:
         return None
 
 
-def _stamp(file: Place) -> _Stamp:
+def stamp_of(file: Place) -> _Stamp:
+    """What tells a file from every other that lay or will lie at its place, without reading it.
+
+    Size and time of change alone do not: tools that copy a file set its time.
+    """
     if not isinstance(file, Path):
         return file.stamp()
     there = file.stat()

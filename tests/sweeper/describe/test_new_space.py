@@ -1,4 +1,4 @@
-"""``--init`` writes, for every method and kind of data, a space that passes ``--dry-run`` and lists every field."""
+"""The space that ``--init`` writes passes ``--dry-run`` and lists every field, for all methods and kinds of data."""
 
 from __future__ import annotations
 

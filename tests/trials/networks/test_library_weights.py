@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import urllib.error
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,28 @@ def test_the_content_of_the_weights_is_part_of_the_trials_name(cache: Path) -> N
     assert parse(other.model_dump(mode="json")) == other
     with pytest.raises(UserError, match=r"source_net is 'pretrained', whose content has hash .* restore that file"):
         resolved(one)
+
+
+def test_other_weights_of_the_same_size_and_time_are_read_themselves(cache: Path) -> None:
+    built = models.build(TIMM, num_classes=1000, in_channels=3, seed=0)
+    for seed in (5, 6):
+        written = write_timm(cache, seed)
+        file = library_weights.weights_file(TIMM)
+        os.utime(file, ns=(10**18, 10**18))  # as tools that copy a file do
+        state, _ = library_weights.library_state(TIMM, file, built)
+        assert torch.equal(state["fc.weight"], written.get_parameter("fc.weight"))
+
+
+def test_a_damaged_file_of_the_same_size_and_time_is_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_torchvision(cache, monkeypatch)
+    file = library_weights.weights_file(TORCHVISION)
+    before = file.stat()
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(UserError, match=r"the SHA-256 of that file is .* delete it, and it is downloaded again"):
+        library_weights.weights_file(TORCHVISION)
 
 
 def test_torchvisions_weights_come_from_its_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,7 +116,7 @@ def test_a_source_net_whose_change_has_no_other_stamp_is_noticed(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in an object store, whose times are whole seconds. A trial of the new content runs."""
-    monkeypatch.setattr("trials.storage.read_once._stamp", lambda file: (0,))
+    monkeypatch.setattr("trials.storage.read_once.stamp_of", lambda file: (0,))
     first, second = densities("one_shot", 0.3, 0.4, source_net=str(weights))
     assert run_in(tmp_path, resolved(first)).status == "complete"
     torch.save(models.build("tiny", num_classes=10, in_channels=1, seed=6).state_dict(), weights)
@@ -143,9 +143,9 @@ def test_damage_to_what_is_kept_is_harmless(tmp_path: Path, monkeypatch: pytest.
     for storage in ("damaged", "whole"):
         run_in(tmp_path / storage, first)
     (checkpoint,) = (the_stage(tmp_path / "damaged") / "checkpoint").iterdir()
-    there, original = read_once._stamp(checkpoint), read_once._stamp
+    there, original = read_once.stamp_of(checkpoint), read_once.stamp_of
     checkpoint.write_bytes(b"rot")
-    monkeypatch.setattr(read_once, "_stamp", lambda file: there if file == checkpoint else original(file))
+    monkeypatch.setattr(read_once, "stamp_of", lambda file: there if file == checkpoint else original(file))
     for storage in ("damaged", "whole"):
         assert run_in(tmp_path / storage, second).status == "complete"
     assert state_of(the_stage(tmp_path / "damaged")).attempt == 1

@@ -150,7 +150,7 @@ def test_what_is_kept_is_read_anew_if_it_is_not_what_is_expected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Coarse clocks: a file that is replaced by one of equal size may have the same stamp."""
-    monkeypatch.setattr(read_once, "_stamp", lambda file: (0,))
+    monkeypatch.setattr(read_once, "stamp_of", lambda file: (0,))
     kept, file = ReadOnce(10**6), file_of(tmp_path / "a")
     reader = Reader(file)
     for content, calls in ((b"old", 1), (b"old", 1), (b"new", 2), (b"new", 2)):
