@@ -17,12 +17,13 @@ from sweeper.describe.field_schemas import PLUGIN, Schema, SchemaGenerator, conf
 from sweeper.describe.topics import section_meanings
 from sweeper.space.grid.grid import LADDERS
 from sweeper.space.options.constraints import Constraint
+from sweeper.space.options.from_sweep import FromSweep
 from sweeper.space.options.objectives import Objective
 from sweeper.space.options.pbt import Pbt
 from sweeper.space.options.pruners import PRUNERS
 from sweeper.space.options.resources import Resources
 from sweeper.space.options.samplers import SAMPLERS
-from sweeper.space.space import FromSweep, Space
+from sweeper.space.space import Space
 from trials.methods.registry import METHODS
 
 SCHEMA_FILE = "space.schema.json"

@@ -19,12 +19,13 @@ from sweeper.space.distributions import DISTRIBUTION_KINDS, Choice, Int, Uniform
 from sweeper.space.grid.grid import LADDERS
 from sweeper.space.options.confirm import Confirm
 from sweeper.space.options.constraints import Constraint
+from sweeper.space.options.from_sweep import FromSweep
 from sweeper.space.options.objectives import Objective
 from sweeper.space.options.pbt import Pbt
 from sweeper.space.options.pruners import PRUNERS
 from sweeper.space.options.resources import Resources
 from sweeper.space.options.samplers import SAMPLERS
-from sweeper.space.space import FromSweep, Space
+from sweeper.space.space import Space
 from trials.config.schedules import SCHEDULES
 from trials.config.trial_config import TrialConfig
 from trials.data import DATASETS, TAKES, published_header

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
@@ -11,6 +10,7 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_v
 
 from sweeper.space.alternatives import read_search_entry, search_at
 from sweeper.space.distributions import Distribution, corners
+from sweeper.space.entries import read_entries
 from sweeper.space.grid.cases import Case, read_cases, template
 from sweeper.space.grid.cells import Cell, make_cells
 from sweeper.space.grid.conditions import in_order
@@ -19,6 +19,7 @@ from sweeper.space.options.callbacks import TrialCallback, read_callbacks
 from sweeper.space.options.confirm import Confirm, read_confirm
 from sweeper.space.options.constraints import Constraint, read_constraints
 from sweeper.space.options.enqueue import read_points
+from sweeper.space.options.from_sweep import FromSweep
 from sweeper.space.options.objectives import Objective, read_objectives
 from sweeper.space.options.pbt import Pbt, with_samples
 from sweeper.space.options.pruners import Pruner, read_pruner
@@ -27,26 +28,13 @@ from sweeper.space.options.sampler import Sampler
 from sweeper.space.options.samplers import Grid, Tpe, read_sampler
 from sweeper.space.values import Scalar, mapping, strings
 from trials.config.named_objects import code_of
-from trials.config.trial_config import WHERE, TrialConfig
+from trials.config.trial_config import TrialConfig
 from trials.dotted_paths import set_at
-from trials.errors import UserError, shown, unknown_name
+from trials.errors import UserError, unknown_name
 from trials.frozen import Frozen
 from trials.methods.parsing import parse
 from trials.networks.named_files import Known, resolved
 from trials.plugins.importing import require_admitted
-
-
-class FromSweep(Frozen):
-    """An earlier sweep that a search starts from, see :mod:`sweeper.search.warm_start`.
-
-    Attributes:
-        sweep: its name in the same storage, or its path.
-        points: number of its best points to try first in cells whose trials differ from the earlier ones in more than
-            the seed and the searched fields.
-    """
-
-    sweep: str = Field(min_length=1)
-    points: int = Field(default=3, ge=1)
 
 
 class Space(Frozen):
@@ -299,23 +287,3 @@ class Space(Frozen):
 
 _MOST_KEPT = 20_000
 """Maximum number of configs at corners that are kept, so that a driver's memory stays small."""
-
-_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
-
-
-def read_entries(content: object, where: str, kind: str) -> dict[str, Any]:
-    """Check the paths of a grid or search: dotted names of trial fields that affect what a trial computes.
-
-    Raises:
-        UserError: it is no mapping, or a path is invalid.
-    """
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise UserError(f"{where} is {shown(content)}, but must be a mapping of dotted paths to {kind}")
-    for path in content:
-        if not _PATH.fullmatch(path):
-            raise UserError(f"{where} has the path {path!r}, but paths are names joined by dots, as pretrain.epochs")
-        if path in WHERE:
-            raise UserError(f"{where} has {path}, which does not change what a trial computes: set it in trial")
-    return content
