@@ -36,8 +36,7 @@ class Sample:
         grid: the cell's grid values, by dotted path.
         params: the searched hyperparameters, by dotted path.
         attrs: attributes that sampler and pruner left on Optuna's trial and study, as JSON.
-        stopped: step at which the pruner stopped the trial. The decision is committed here before it is carried out,
-            so it survives a crash.
+        stopped: step at which the pruner stopped the trial; committed here before it is carried out.
     """
 
     cell: str
@@ -48,7 +47,8 @@ class Sample:
     stopped: int | None = None
 
     def __post_init__(self) -> None:
-        for part in (self.grid, self.params, self.attrs, self.attrs.get("pbt", {}), self.attrs.get("confirm", {})):
+        own = (self.attrs.get(key, {}) for key in ("pbt", "confirm", "replicate"))
+        for part in (self.grid, self.params, self.attrs, *own):
             if not isinstance(part, Mapping):
                 raise TypeError(f"a sample has {part!r} where a mapping belongs")
 

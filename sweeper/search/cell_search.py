@@ -9,6 +9,7 @@ from sweeper.folder.sweep_folder import Record, Sample
 from sweeper.search.confirmed_study import ConfirmedStudy
 from sweeper.search.outcomes import Outcome
 from sweeper.search.population import CellPopulation
+from sweeper.search.replicated_study import ReplicatedStudy
 from sweeper.search.study import CellStudy
 from sweeper.search.warm_start import WarmStart
 from sweeper.space.grid.cells import Cell
@@ -56,6 +57,12 @@ class CellSearch(Protocol):
     def tell(self, sample: Sample, outcome: Outcome) -> None:
         """Record the outcome of the sample's trial. Only the first call for a sample counts."""
 
+    def changed(self) -> Iterable[Sample]:
+        """Samples whose attributes have changed since they were asked for, each once; they are to be committed."""
+
+    def shown(self, sample: Sample, outcome: Outcome) -> float | None:
+        """The value to show for an ended sample; None if it has none, or its point is not complete."""
+
     def judge(self, sample: Sample, step: int, value: float) -> tuple[bool, dict[str, Any]]:
         """Whether a running trial ends after this step, and the attributes that the pruner left on it, as JSON."""
 
@@ -64,8 +71,10 @@ class CellSearch(Protocol):
 
 
 def search_of(space: Space, cell: Cell, warm: WarmStart) -> CellSearch:
-    """The search of a cell: a population if the space has ``pbt``, otherwise an Optuna study, confirmed or not."""
+    """The search of a cell: a population if the space has ``pbt``, otherwise an Optuna study, of replicates or not,
+    confirmed or not."""
     if space.pbt is not None:
         return CellPopulation(space, cell, space.pbt)
-    study = CellStudy(space, cell, warm)
+    own = CellStudy(space, cell, warm)
+    study = own if space.replicates is None else ReplicatedStudy(own, space.replicates)
     return study if space.confirm is None else ConfirmedStudy(study, space.confirm)

@@ -11,9 +11,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sweeper.folder.confirmations import Confirmation, confirmation_of, same_confirmation
+from sweeper.folder.replicates import replicate_of, values_set
 from sweeper.folder.sweep_folder import Record, Sample
 from sweeper.search.epoch_budget import planned, trained
 from sweeper.search.outcomes import Outcome
+from sweeper.search.replicated_study import ReplicatedStudy
 from sweeper.search.study import CellStudy
 from sweeper.space.grid.cells import Cell
 from sweeper.space.options.confirm import Confirm
@@ -25,13 +27,11 @@ Values = Mapping[str, Any]
 class ConfirmedStudy:
     """A study with the confirmations of its best sample: follows :class:`~sweeper.search.cell_search.CellSearch`."""
 
-    def __init__(self, study: CellStudy, confirm: Confirm) -> None:
+    def __init__(self, study: CellStudy | ReplicatedStudy, confirm: Confirm) -> None:
         self.searched, self.confirm = study, confirm
         self.cell: Cell = study.cell
         self._sign = study.space.objectives[0].sign
-        self._samples: dict[int, Sample] = {}  # of the search, by number
-        self._outcomes: dict[int, Outcome] = {}  # of those whose trials have ended
-        self._trials: dict[int, str] = {}  # ids of their trials, where known
+        self._trials: dict[int, str] = {}  # by number, ids of the trials of the search's samples, where known
         self._begun: list[Sample] = []  # confirmations that run, or have ended
         self._over: list[Sample] = []  # those that have ended
         self._trained: list[tuple[Sample, int]] = []  # committed but not begun again, with their epochs so far
@@ -71,7 +71,7 @@ class ConfirmedStudy:
     @property
     def _searched_out(self) -> bool:
         """Whether the search has ended: nothing is left to ask for, and every trial has ended."""
-        return not self.searched.wants and len(self._outcomes) == len(self._samples)
+        return not self.searched.wants and len(self.searched.outcomes) == len(self.searched.samples)
 
     @property
     def best(self) -> Sample | None:
@@ -80,18 +80,19 @@ class ConfirmedStudy:
         Of equal ones, that whose trial has the lowest id, as in the tables.
         """
         found: dict[tuple[float, float], list[int]] = {}
-        for number, outcome in self._outcomes.items():
+        samples = self.searched.samples
+        for number, outcome in self.searched.outcomes.items():
             if outcome.values is not None:
                 found.setdefault((outcome.missed, -self._sign * outcome.values[0]), []).append(number)
         if not found:
             return None
-        equal = {repr(self._samples[number].params): number for number in sorted(found[min(found)], reverse=True)}
-        return self._samples[min(equal.values(), key=self._trial) if len(equal) > 1 else next(iter(equal.values()))]
+        equal = {repr(samples[number].params): number for number in sorted(found[min(found)], reverse=True)}
+        return samples[min(equal.values(), key=self._trial) if len(equal) > 1 else next(iter(equal.values()))]
 
     def _trial(self, number: int) -> str:
-        """The id of the trial of a sample of the search."""
+        """The id of the trial of a sample of the search; of the first replicate of a point."""
         if number not in self._trials:
-            self._trials[number] = self.searched.config(self._samples[number]).id
+            self._trials[number] = self.searched.config(self.searched.samples[number]).id
         return self._trials[number]
 
     def _of_best(self, confirmations: Iterable[Sample]) -> list[Sample]:
@@ -112,18 +113,14 @@ class ConfirmedStudy:
     def ask(self) -> Sample:
         """The next sample of the search, then the next confirmation of the best. Call only when :attr:`ready`."""
         if self.searched.wants:
-            sample = self.searched.ask()
-            self._samples[sample.number] = sample
-            return sample
+            return self.searched.ask()
         sample = self._confirmation(self._left()[0])
         self._begun.append(sample)
         return sample
 
     def config(self, sample: Sample) -> TrialConfig:
         """The config of a sample's trial."""
-        confirmation = confirmation_of(sample)
-        values = {} if confirmation is None else confirmation.values
-        return self.searched.space.config(self.cell, {**sample.params, **values})
+        return self.searched.space.config(self.cell, values_set(sample))
 
     def replay(self, sample: Sample, outcome: Outcome, record: Record | None = None) -> None:
         """Add a committed sample with its outcome, or as running. A confirmation that has not ended is asked anew."""
@@ -135,20 +132,24 @@ class ConfirmedStudy:
             else:
                 self._trained.append((sample, 0 if record is None else trained(record)))
             return
-        self._samples[sample.number] = sample
-        if ended:
-            self._outcomes[sample.number] = outcome
-        if record is not None:
+        if record is not None and replicate_of(sample) is None:
             self._trials[sample.number] = record.id
         self.searched.replay(sample, outcome, record)
 
     def tell(self, sample: Sample, outcome: Outcome) -> None:
         """Record the outcome of the sample's trial. The study is not told of confirmations."""
         if confirmation_of(sample) is None:
-            self._outcomes.setdefault(sample.number, outcome)
             self.searched.tell(sample, outcome)
         elif not any(same_confirmation(sample, other) for other in self._over):
             self._over.append(sample)
+
+    def changed(self) -> Iterable[Sample]:
+        """Those of the search."""
+        return self.searched.changed()
+
+    def shown(self, sample: Sample, outcome: Outcome) -> float | None:
+        """The value of the point of the search, or a confirmation's own."""
+        return outcome.shown if confirmation_of(sample) is not None else self.searched.shown(sample, outcome)
 
     def judge(self, sample: Sample, step: int, value: float) -> tuple[bool, dict[str, Any]]:
         """Whether the study's pruner ends a running trial after this step; a confirmation always runs to its end."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.folder.confirmations import confirmation_of
+from sweeper.folder.replicates import replicate_of, values_set
 from sweeper.folder.sweep_folder import Record, Sample
 from sweeper.search.outcomes import RUNNING
 from sweeper.search.population import CellPopulation
@@ -93,6 +94,7 @@ def _derived(space: Space, records: Iterable[Record]) -> Iterator[tuple[Record, 
                 "restore the file, or move the trial's folder away"
             )
         _require_confirmed(space, record, sample)
+        _require_replicate(space, record, sample)
         try:
             config = lineages.config(cell, sample)
         except UserError as error:
@@ -109,6 +111,18 @@ def _require_confirmed(space: Space, record: Record, sample: Sample) -> None:
         raise _Differs(
             f"{record.id} confirms {confirmation.trial} with {values}, but confirm has no such value: add it"
         )
+
+
+def _require_replicate(space: Space, record: Record, sample: Sample) -> None:
+    """Raises _Differs if a sample of the search is no replicate that the space asks for."""
+    if confirmation_of(sample) is None:
+        found = replicate_of(sample)
+        values = {} if found is None else found.values
+        if values not in space.replicate_values():
+            which = ", ".join(f"{path}={value}" for path, value in values.items()) or "no replicate"
+            raise _Differs(
+                f"{record.id} was made as {which} of its point, but replicates has no such value: restore it"
+            )
 
 
 class _Lineages:
@@ -136,8 +150,7 @@ class _Lineages:
 
     def config(self, cell: Cell, sample: Sample) -> TrialConfig | None:
         if self.space.pbt is None:
-            confirmation = confirmation_of(sample)
-            return self.space.config(cell, {**sample.params, **(confirmation.values if confirmation else {})})
+            return self.space.config(cell, values_set(sample))
         known = (cell.key, sample.number) in self._numbers
         return self._searches[cell.key].config(sample) if known else None
 

@@ -17,6 +17,7 @@ from sweeper.folder.confirmations import confirmation_of, only_confirms, same_co
 from sweeper.folder.sweep_folder import Record, Sample, StoredConfig, SweepFolder
 from sweeper.search.assignment import Assignment, Ending
 from sweeper.search.cell_search import search_of
+from sweeper.search.changed_samples import commit_changed
 from sweeper.search.committed import given_up, outcome_with_curve, outcome_without_curve, samples_with_outcomes
 from sweeper.search.epoch_budget import EpochBudget
 from sweeper.search.failures import DEATHS, Deaths, commit_failure, commit_unreadable, fail_guilty, lost_device
@@ -73,6 +74,7 @@ class Plan:
         self._waiting: dict[str, int] = {}
         """Positions of the cells whose next sample depends on trials that have not ended."""
         for cell in self.cells:
+            commit_changed(self._searches[cell.key], self._records, folder)
             self._release(cell.key)
 
     def _replay(self) -> None:
@@ -136,9 +138,10 @@ class Plan:
         error = f"{state.error['type']}: {state.error['message']}" if state is not None and state.error else None
         result = state.result if state is not None else {}
         empty, warnings = result.get("empty_layers", 0), tuple(result.get("warnings") or ())
-        value = outcome_without_curve(self.space, record).shown
+        outcome = outcome_without_curve(self.space, record)
         for sample in (sample for sample in record.samples if sample.cell in self._searches):
             confirms = confirmation_of(sample) is not None
+            value = self._searches[sample.cell].shown(sample, outcome)
             yield Ending(record.id, sample.cell, status, value, error, again, empty, warnings, confirms)
 
     def next(self) -> Assignment | None:
@@ -185,6 +188,7 @@ class Plan:
         search = self._searches[sample.cell]
         wanted = search.wants
         search.tell(sample, outcome)
+        commit_changed(search, self._records, self.folder)
         self._release(sample.cell)
         self.totals[sample.cell] = search.total
         if wanted and not search.wants:  # no member of a population is left, or no sample to confirm

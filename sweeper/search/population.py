@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -205,6 +205,14 @@ class CellPopulation:
     def tell(self, sample: Sample, outcome: Outcome) -> None:
         """Record the outcome of the sample's trial. Only the first call for a sample counts."""
         self._outcomes.setdefault(sample.number, outcome)
+
+    def changed(self) -> Iterable[Sample]:
+        """Always empty: a segment's place is decided when it is asked for."""
+        return ()
+
+    def shown(self, sample: Sample, outcome: Outcome) -> float | None:
+        """The outcome's own value."""
+        return outcome.shown
 
     def judge(self, sample: Sample, step: int, value: float) -> tuple[bool, dict[str, Any]]:
         """Never end a trial: a segment always runs to its end."""

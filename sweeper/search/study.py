@@ -56,6 +56,10 @@ class CellStudy:
         self._study: optuna.Study | None = None
         self._trials: dict[int, int] = {}  # sample number -> id of the study's trial
         self._samples: dict[int, int] = {}  # id of the study's trial -> sample number
+        self.samples: dict[int, Sample] = {}
+        """By number, every sample."""
+        self.outcomes: dict[int, Outcome] = {}
+        """By number, the outcomes of samples whose trials have ended."""
 
     @property
     def count(self) -> int:
@@ -102,6 +106,14 @@ class CellStudy:
         """The config of a sample's trial."""
         return self.space.config(self.cell, sample.params)
 
+    def changed(self) -> Iterable[Sample]:
+        """Always empty: what a study leaves on a sample is committed with it, or with the pruner's decision."""
+        return ()
+
+    def shown(self, sample: Sample, outcome: Outcome) -> float | None:
+        """The outcome's own value: a point is one trial."""
+        return outcome.shown
+
     def released(self) -> Iterable[str]:
         """Always empty: a study's trials keep their checkpoints."""
         return ()
@@ -128,7 +140,8 @@ class CellStudy:
         sampler = self.space.sampler.name
         with nullcontext() if SAMPLERS.built_in(sampler) else blaming(f"sampler is {sampler!r}, whose code failed"):
             params, attrs = self._suggest(number) if self.space.search else ({}, {})
-        return Sample(self.cell.key, number, dict(self.cell.values), params, attrs)
+        self.samples[number] = Sample(self.cell.key, number, dict(self.cell.values), params, attrs)
+        return self.samples[number]
 
     def _suggest(self, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """A point of the search, and the attributes that the sampler left on its trial and on the study."""
@@ -167,6 +180,9 @@ class CellStudy:
     def replay(self, sample: Sample, outcome: Outcome, record: Record | None = None) -> None:
         """Add a committed sample with its outcome, or as running. Call in the order of sample numbers."""
         self._asked.add(sample.number)
+        self.samples[sample.number] = sample
+        if outcome.state.is_finished():
+            self.outcomes[sample.number] = outcome
         if not self.space.search:
             return
         attrs = dict(sample.attrs)
@@ -190,6 +206,7 @@ class CellStudy:
 
     def tell(self, sample: Sample, outcome: Outcome) -> None:
         """Record the outcome of the sample's trial. Only the first call for a sample counts."""
+        self.outcomes.setdefault(sample.number, outcome)
         if not self.space.search:
             return
         trial_id = self._trials[sample.number]

@@ -17,6 +17,7 @@ from sweeper.space.options.enqueue import check_point
 from sweeper.space.options.objectives import EVERY_EPOCH, require_reported
 from sweeper.space.options.pbt import Pbt
 from sweeper.space.options.pruners import check_stoppable
+from sweeper.space.options.replicates import Replicates
 from sweeper.space.options.sampler import Question
 from sweeper.space.options.samplers import Tpe
 from sweeper.space.space import Space
@@ -40,6 +41,8 @@ def check_sections(space: Space) -> None:
     """
     if space.pbt is not None:
         refuse_beside_pbt(space)
+    if space.replicates is not None:
+        _check_replicates(space, space.replicates)
     if space.confirm is not None:
         _check_confirm(space, space.confirm)
     if not space.search and space.samples != 1:
@@ -74,6 +77,30 @@ def _check_judged(space: Space, pruner: str) -> None:
         )
 
 
+def _check_replicates(space: Space, replicates: Replicates) -> None:
+    """Check that seeds are left to ``replicates``, and that there is one best point if they are raced."""
+    if space.pbt is not None:
+        raise UserError(
+            "replicates is there beside pbt, but a member copies the checkpoint of another one, and with several seeds "
+            "it would be several networks with several histories: put the seeds in grid, one population each, or "
+            "remove replicates"
+        )
+    written = {"trial": space.trial, "grid": space.grid, "search": space.search}
+    written |= {f"cases.{name}.trial": case.trial for name, case in space.cases.items()}
+    for path, values in replicates.values.items():
+        for section, content in written.items():
+            if path in content:
+                raise UserError(
+                    f"replicates.values.{path} is {shown(list(values))}, but {path} is in {section} too: remove "
+                    f"{section}.{path}, or remove replicates"
+                )
+    if replicates.race and len(space.objectives) > 1:
+        raise UserError(
+            f"replicates.race is true, but there are {len(space.objectives)} objectives, which give a front and no "
+            "best point to compare with: set race: false, or have one objective"
+        )
+
+
 def _check_confirm(space: Space, confirm: Confirm) -> None:
     """Check that a cell has one best sample to confirm, and that the seed is left to ``confirm``."""
     said = f"confirm.seed is {shown(list(confirm.seed))}"
@@ -98,9 +125,14 @@ def _check_confirm(space: Space, confirm: Confirm) -> None:
 
 
 def _refuse_searched_seed(space: Space, config: TrialConfig) -> None:
-    if space.confirm is not None and config.seed in space.confirm.seed:
+    if space.confirm is None:
+        return
+    for seed in [values.get("seed", config.seed) for values in space.replicate_values()]:
+        if seed not in space.confirm.seed:
+            continue
+        by = "replicates" if space.replicates and "seed" in space.replicates.values else "trial.seed"
         raise UserError(
-            f"confirm.seed has {config.seed}, but the search runs its trials with that seed (trial.seed), so it would "
+            f"confirm.seed has {seed}, but the search runs its trials with that seed ({by}), so it would "
             "be reported too: give seeds that are not searched"
         )
 

@@ -10,6 +10,7 @@ from sweeper.space.grid.cells import Cell, nearest_cell
 from sweeper.space.grid.conditions import holds
 from sweeper.space.options.confirm import Confirm
 from sweeper.space.options.pbt import Pbt
+from sweeper.space.options.replicates import Replicates
 from sweeper.space.space import Space
 from trials.config.stored_content import as_then
 from trials.config.trial_config import WHERE
@@ -24,8 +25,8 @@ _FILES = "file_hashes."
 def contradictions(old: Space, new: Space, stored: Collection[Mapping[str, Any]] = ()) -> list[str]:
     """Return one line per contradiction between ``new`` and the sweep that ``old`` began; empty if it may continue.
 
-    The trials, except for where they run, and the search must be the same. Grid values, samples and confirmations may
-    be added.
+    The trials, except for where they run, and the search must be the same. Grid values, samples, seeds of
+    replicates and confirmations may be added.
     Resources, retries, concurrency and the description may change.
 
     Args:
@@ -37,6 +38,7 @@ def contradictions(old: Space, new: Space, stored: Collection[Mapping[str, Any]]
         *_search(old, new),
         *_fields(old, new),
         *_pbt(old.pbt, new.pbt),
+        *_replicates(old.replicates, new.replicates),
         *_confirm(old.confirm, new.confirm),
         *_trial(old, new, stored),
     ]
@@ -109,6 +111,23 @@ def _pbt(old: Pbt | None, new: Pbt | None) -> Iterator[str]:
     for field in before:
         if before[field] != now[field] and field != "generations":
             yield _difference("pbt.", field, before, now)
+
+
+def _replicates(old: Replicates | None, new: Replicates | None) -> Iterator[str]:
+    """Yield a line if points would be judged otherwise; seeds may be added, with which every point runs too."""
+    before, now = ({} if one is None else {"replicates": one.document()} for one in (old, new))
+    if old is None or new is None or old.values.keys() != new.values.keys():
+        if before != now:
+            yield _difference("", "replicates", now=now, before=before)
+        return
+    for option in ("judge", "race"):
+        if before["replicates"][option] != now["replicates"][option]:
+            yield _difference("replicates.", option, before["replicates"], now["replicates"])
+    for path, values in old.values.items():
+        gone = [str(value) for value in values if value not in new.values[path]]
+        if gone:
+            there = shown(list(new.values[path]))
+            yield f"replicates.values.{path} lacks {', '.join(gone)}, which the sweep has: {there}"
 
 
 def _confirm(old: Confirm | None, new: Confirm | None) -> Iterator[str]:

@@ -23,6 +23,7 @@ from sweeper.space.options.from_sweep import FromSweep
 from sweeper.space.options.objectives import Objective, read_objectives
 from sweeper.space.options.pbt import Pbt, with_samples
 from sweeper.space.options.pruners import Pruner, read_pruner
+from sweeper.space.options.replicates import Replicates, read_replicates
 from sweeper.space.options.resources import Resources
 from sweeper.space.options.sampler import Sampler
 from sweeper.space.options.samplers import Grid, Tpe, read_sampler
@@ -59,6 +60,7 @@ class Space(Frozen):
         pruner: stops trials early, comparing within a cell; None runs all trials to their end.
         from_sweep: earlier sweep whose trials the search starts from.
         pbt: population based training instead of a sampler; its segments are the samples.
+        replicates: seeds with which every point runs, and what makes one value of theirs; None runs it once.
         confirm: values with which a cell's best sample runs again after the search; None reports the searched trial.
         callbacks: Ray Tune callbacks that follow the trials, such as loggers (:mod:`sweeper.space.options.callbacks`).
         resources: CPUs and GPUs per trial.
@@ -88,6 +90,7 @@ class Space(Frozen):
     pruner: Pruner | None = None
     from_sweep: FromSweep | None = None
     pbt: Pbt | None = None
+    replicates: Replicates | None = None
     confirm: Confirm | None = None
     callbacks: tuple[TrialCallback, ...] = ()
     resources: Resources = Resources()
@@ -171,6 +174,11 @@ class Space(Frozen):
     def _read_pruner(cls, content: object) -> Pruner | None:
         return read_pruner(content)
 
+    @field_validator("replicates", mode="before")
+    @classmethod
+    def _read_replicates(cls, content: object) -> Replicates | None:
+        return read_replicates(content)
+
     @field_validator("confirm", mode="before")
     @classmethod
     def _read_confirm(cls, content: object) -> Confirm | None:
@@ -214,6 +222,8 @@ class Space(Frozen):
     def config(self, cell: Cell, params: Mapping[str, Any] | None = None) -> TrialConfig:
         """Return the trial config of one point: the cell's template with its grid values and ``params`` set.
 
+        Of a point with replicates that is the first one, unless ``params`` say otherwise.
+
         Files that it names are made absolute and hashed (:func:`trials.networks.named_files.resolved`).
 
         Raises:
@@ -222,7 +232,7 @@ class Space(Frozen):
         if not params and cell.key in self._parsed:
             return self._parsed[cell.key]
         content = template(self.trial, self.cases, cell.values)
-        for path, value in {**cell.values, **(params or {})}.items():
+        for path, value in {**self.replicate_values()[0], **cell.values, **(params or {})}.items():
             set_at(content, path, value)
         if self.plugins:
             content["plugins"] = list(self.plugins)
@@ -230,6 +240,15 @@ class Space(Frozen):
         if not params and not self.search:
             self._parsed[cell.key] = config
         return config
+
+    def replicate_values(self) -> list[dict[str, int]]:
+        """Return what each replicate of a point sets in its config; one that sets nothing if a point is one trial."""
+        return self.replicates.points() if self.replicates else [{}]
+
+    @property
+    def trials_per_cell(self) -> int:
+        """Number of trials that each cell's search may run, without confirmations."""
+        return self.samples * len(self.replicate_values())
 
     def search_in(self, values: Mapping[str, Scalar]) -> dict[str, Distribution]:
         """Return the search of the cell with these grid values (see :func:`.alternatives.search_at`)."""
@@ -263,7 +282,10 @@ class Space(Frozen):
 
     def document(self) -> dict[str, Any]:
         """Return the space as JSON-compatible values; :func:`sweeper.space.load.from_document` reads them."""
-        own = {"grid", "cases", "search", "sampler", "objectives", "constraints", "pruner", "confirm", "callbacks"}
+        own = {
+            *("grid", "cases", "search", "sampler", "objectives", "constraints", "pruner"),
+            *("replicates", "confirm", "callbacks"),
+        }
         content = self.model_dump(mode="json", exclude=own)
         if not self.plugins:
             del content["plugins"]  # so that spaces without are written as they always were
@@ -273,6 +295,8 @@ class Space(Frozen):
         content["search"] = {path: distribution.document() for path, distribution in self.search.items()}
         content["sampler"] = self.sampler.document()
         content["pruner"] = self.pruner.document() if self.pruner else None
+        if self.replicates:
+            content["replicates"] = self.replicates.document()
         if self.confirm:
             content["confirm"] = self.confirm.document()
         if self.callbacks:

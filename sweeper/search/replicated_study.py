@@ -1,0 +1,275 @@
+"""A cell's study whose points run with several seeds each (``replicates:``).
+
+The study is asked for a point once, and told one outcome of it: the judge's value of its replicates' values once all
+are complete, and what each bound is missed by in the worst of them. A point of which a replicate has failed has failed.
+A point that ends before all its replicates are complete is told as pruned: the pruner has stopped one of its trials, or
+the race has dropped it (:mod:`sweeper.search.racing`). It gets no further replicate.
+
+Everything is derived from the committed samples. Only what the race decides is not, since a later look at more outcomes
+could decide otherwise: it is committed in the samples of the point (:meth:`ReplicatedStudy.changed`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from optuna.trial import TrialState
+
+from sweeper.folder.replicates import Replicate, dropped, replicate_of
+from sweeper.folder.sweep_folder import Record, Sample
+from sweeper.search.outcomes import FAILED, RUNNING, Outcome
+from sweeper.search.racing import can_matter, pooled_spread
+from sweeper.search.study import CellStudy
+from sweeper.space.options.replicates import Replicates
+from trials.config.trial_config import TrialConfig
+
+RACE = "race"
+"""Why a point was dropped: it can no longer matter."""
+
+
+@dataclass
+class Point:
+    """A point and its replicates, by their place in the space's list.
+
+    Attributes:
+        sample: what the study suggested.
+        asked: the samples that are scheduled.
+        ended: the outcomes of those whose trials have ended.
+        dropped: whether the race has dropped it.
+        outcome: what the study was told; None as long as it runs.
+    """
+
+    sample: Sample
+    asked: dict[int, Sample] = field(default_factory=dict)
+    ended: dict[int, Outcome] = field(default_factory=dict)
+    dropped: bool = False
+    outcome: Outcome | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether one of its trials has not ended."""
+        return len(self.ended) < len(self.asked)
+
+    @property
+    def values(self) -> list[float]:
+        """First objective of its complete replicates, in the space's order."""
+        return [outcome.values[0] for _, outcome in sorted(self.ended.items()) if outcome.values is not None]
+
+
+class ReplicatedStudy:
+    """A study of points with replicates: follows :class:`~sweeper.search.cell_search.CellSearch`."""
+
+    def __init__(self, study: CellStudy, replicates: Replicates) -> None:
+        self.searched, self.replicates = study, replicates
+        self.space, self.cell = study.space, study.cell
+        self._wanted = replicates.points()
+        self._sign = study.space.objectives[0].sign
+        self._points: dict[int, Point] = {}
+        self._replayed: list[int] = []  # points of which the study has not been told yet
+        self._changed: list[Sample] = []
+        self._judges = [CellStudy(study.space, study.cell, study.warm) for _ in self._wanted]
+
+    @property
+    def points(self) -> Mapping[int, Point]:
+        """The points so far, by number."""
+        self._settle()
+        return self._points
+
+    @property
+    def samples(self) -> dict[int, Sample]:
+        """By number, every point that was asked for."""
+        return {number: point.sample for number, point in self.points.items()}
+
+    @property
+    def outcomes(self) -> dict[int, Outcome]:
+        """By number, the outcomes of the points that have ended."""
+        return {number: point.outcome for number, point in self.points.items() if point.outcome is not None}
+
+    @property
+    def count(self) -> int:
+        """Number of trials that were asked for."""
+        return sum(len(point.asked) for point in self.points.values())
+
+    @property
+    def total(self) -> int:
+        """Number of trials that the cell will have in the end, as far as points were not dropped."""
+        new = max(self.searched.total - len(self.points), 0) * len(self._wanted)
+        return self.count + new + sum(len(self._missing(point)) for point in self._points.values())
+
+    @property
+    def wants(self) -> bool:
+        """Whether points or replicates are left to ask for, now or later."""
+        self._settle()
+        return self.searched.wants or any(self._missing(point) for point in self._points.values())
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next sample can be decided now: in a race, a point waits for the end of its last replicate."""
+        self._settle()
+        return self._next_point() is not None or (self.searched.wants and self.searched.ready)
+
+    @property
+    def next_epochs(self) -> int:
+        """Maximum number of epochs that the next trial may take."""
+        return self.searched.next_epochs
+
+    def _missing(self, point: Point) -> list[int]:
+        """The replicates that a point will still ask for."""
+        return [] if point.outcome is not None else [i for i in range(len(self._wanted)) if i not in point.asked]
+
+    def _next_point(self) -> Point | None:
+        """The first point that gets its next replicate now."""
+        may = (point for point in self._points.values() if not (self.replicates.race and point.running))
+        return next((point for point in may if self._missing(point)), None)
+
+    def ask(self) -> Sample:
+        """The next replicate of the first point that lacks one, or the first of a new point."""
+        self._settle()
+        point = self._next_point()
+        if point is None:
+            suggested = self.searched.ask()
+            point = self._points[suggested.number] = Point(suggested)
+        index = self._missing(point)[0]
+        sample = self._replicate(point, index)
+        self._begin(point, index, sample, RUNNING)
+        return sample
+
+    def _replicate(self, point: Point, index: int) -> Sample:
+        attrs = {**point.sample.attrs, **Replicate(self._wanted[index]).attrs()}
+        return replace(point.sample, attrs=attrs)
+
+    def _begin(self, point: Point, index: int, sample: Sample, outcome: Outcome) -> None:
+        point.asked[index] = sample
+        if self.space.pruner is not None:
+            self._judges[index].replay(sample, outcome)
+
+    def config(self, sample: Sample) -> TrialConfig:
+        """The config of a sample's trial."""
+        found = replicate_of(sample)
+        return self.space.config(self.cell, {**sample.params, **(found.values if found else {})})
+
+    def replay(self, sample: Sample, outcome: Outcome, record: Record | None = None) -> None:
+        """Add a committed sample with its outcome, or as running. Call in the order of sample numbers."""
+        found = replicate_of(sample)
+        if found is None or found.values not in self._wanted:
+            return  # of another space, which may not continue the sweep
+        point = self._points.get(sample.number)
+        if point is None:
+            rest = {key: value for key, value in sample.attrs.items() if key not in found.attrs()}
+            point = self._points[sample.number] = Point(replace(sample, attrs=rest, stopped=None))
+            self._replayed.append(sample.number)
+        index = self._wanted.index(found.values)
+        self._begin(point, index, sample, outcome)
+        point.dropped = point.dropped or found.dropped is not None
+        if outcome.state.is_finished():
+            point.ended[index] = outcome
+
+    def _settle(self) -> None:
+        """Tell the study of points that were replayed, once all of their replicates are known; then let the race decide
+        what an earlier driver could not commit."""
+        if not self._replayed:
+            return
+        for number in self._replayed:
+            point = self._points[number]
+            point.outcome = self._outcome(point)
+            self.searched.replay(point.sample, point.outcome or RUNNING)
+        self._replayed.clear()
+        self._race()
+
+    def tell(self, sample: Sample, outcome: Outcome) -> None:
+        """Record the outcome of a replicate. The study is told once that of its point is known."""
+        self._settle()
+        point, found = self._points[sample.number], replicate_of(sample)
+        if found is None or (index := self._wanted.index(found.values)) in point.ended:
+            return
+        point.ended[index] = outcome
+        if self.space.pruner is not None:
+            self._judges[index].tell(sample, outcome)
+        if point.outcome is None:
+            self._conclude(point)
+        self._race()
+
+    def _conclude(self, point: Point) -> None:
+        point.outcome = self._outcome(point)
+        if point.outcome is not None:
+            self.searched.tell(point.sample, point.outcome)
+
+    def _outcome(self, point: Point) -> Outcome | None:
+        """The outcome of a point as far as its replicates decide it; None as long as it runs."""
+        ended = [outcome for _, outcome in sorted(point.ended.items())]
+        violations = self._worst(ended)
+        if any(outcome.state == TrialState.FAIL for outcome in ended):
+            return FAILED
+        stopped = next((outcome for outcome in ended if outcome.state == TrialState.PRUNED), None)
+        if stopped is not None:
+            return Outcome(TrialState.PRUNED, None, violations, stopped.curve)
+        if point.dropped:
+            last = max((step for outcome in ended for step in outcome.curve), default=0)
+            so_far = self._judged(ended)[0]
+            return Outcome(TrialState.PRUNED, None, violations, {last + len(ended): so_far})
+        if len(ended) < len(self._wanted):
+            return None
+        return Outcome(TrialState.COMPLETE, self._judged(ended), violations)
+
+    def _judged(self, ended: list[Outcome]) -> tuple[float, ...]:
+        """By objective, the judge's value of those of complete replicates."""
+        each = zip(*(outcome.values for outcome in ended if outcome.values is not None), strict=True)
+        objectives = self.space.objectives
+        return tuple(self.replicates.judge.value(v, o.sign) for v, o in zip(each, objectives, strict=True))
+
+    @staticmethod
+    def _worst(ended: list[Outcome]) -> dict[str, float]:
+        """By how much a point misses each bound: by as much as the worst of its replicates."""
+        keys = dict.fromkeys(key for outcome in ended for key in outcome.violations)
+        return {key: max(o.violations[key] for o in ended if key in o.violations) for key in keys}
+
+    def _race(self) -> None:
+        """Drop the points that can no longer matter; those of which a trial runs are looked at when it has ended."""
+        if not self.replicates.race:
+            return
+        complete = [point for point in self._points.values() if point.outcome and point.outcome.values]
+        feasible = [point.outcome.values[0] for point in complete if point.outcome and not point.outcome.missed]  # type: ignore[index]
+        if not feasible:
+            return
+        best = max(feasible, key=lambda value: self._sign * value)
+        spread, freedom = pooled_spread(point.values for point in complete)
+        for point in self._points.values():
+            if point.outcome is None and point.ended and not point.running and self._missing(point):
+                misses = any(violation > 0 for violation in self._worst(list(point.ended.values())).values())
+                known = (len(self._wanted), best, self._sign, spread, freedom)
+                if misses or not can_matter(point.values, *known):
+                    self._drop(point)
+
+    def _drop(self, point: Point) -> None:
+        point.dropped = True
+        index = max(point.asked)
+        point.asked[index] = dropped(point.asked[index], RACE)
+        self._changed.append(point.asked[index])
+        self._conclude(point)
+
+    def changed(self) -> Iterator[Sample]:
+        """Yield the samples whose attributes have changed, each once: the plan commits them."""
+        self._settle()
+        while self._changed:
+            yield self._changed.pop(0)
+
+    def shown(self, sample: Sample, outcome: Outcome) -> float | None:
+        """The value to show for an ended sample: that of its point once it is complete and keeps the bounds."""
+        point = self.points.get(sample.number)
+        return None if point is None or point.outcome is None else point.outcome.shown
+
+    def judge(self, sample: Sample, step: int, value: float) -> tuple[bool, dict[str, Any]]:
+        """Whether a running trial ends after this step: replicates of one seed are compared with each other, and a
+        point that has ended needs no more of them."""
+        self._settle()
+        found = replicate_of(sample)
+        assert found is not None
+        if self._points[sample.number].outcome is not None:
+            return True, {}
+        return self._judges[self._wanted.index(found.values)].judge(sample, step, value)
+
+    def released(self) -> Iterable[str]:
+        """Always empty: a study's trials keep their checkpoints."""
+        return self.searched.released()

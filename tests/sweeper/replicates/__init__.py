@@ -1,0 +1,1 @@
+"""Points that run with several seeds."""
