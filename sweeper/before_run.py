@@ -188,12 +188,11 @@ class SharedTrials:
         ]
 
     def _configs(self, cell: Cell, params: Mapping[str, Any]) -> list[TrialConfig]:
-        """The configs of a corner: the one that is searched, or those that would confirm it."""
+        """The configs of a corner: those of its replicates, or those that would confirm it."""
         config = self.space.corner_config(cell, params)
-        if not self.confirmations:
-            return [config]
-        seeds = self.space.confirm.seed if self.space.confirm else ()
-        return [config.model_copy(update={"seed": seed}) for seed in seeds]
+        confirming = self.space.confirm.points() if self.space.confirm else []
+        each = confirming if self.confirmations else self.space.replicate_values()
+        return [config.model_copy(update=values) for values in each]
 
     def require_same(self, folder: SweepFolder, headers: Mapping[DataKey, DataHeader]) -> None:
         """Check that those that the storage has already are what the trials would compute, each of them once.

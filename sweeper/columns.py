@@ -26,7 +26,7 @@ _COMPACT = "compact_macs:whole compact_flops:whole compact_parameters:whole"
 COLUMNS: dict[str, dict[str, Any]] = {
     "trials": _columns(
         f"""
-        trial:text cell:text number:whole samples:whole confirms:text
+        trial:text cell:text number:whole samples:whole confirms:text dropped:text
         status:text attempts:whole failures:whole error_type:text error_message:text {_FIGURES}
         compression:real macs:whole flops:whole dense_flops:whole speedup:real parameters:whole dense_parameters:whole
         {_COMPACT} compact_speedup:real

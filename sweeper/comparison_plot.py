@@ -17,7 +17,8 @@ import pandas as pd
 
 from sweeper.plotting import Drawn, plot, plot_parser
 from sweeper.results.comparison import dense_accuracy, points_of, protocol, trials_behind, without_figure
-from sweeper.results.summary import ACCURACIES, rows_of
+from sweeper.results.rows_of_frames import rows_of
+from sweeper.results.summary import ACCURACIES
 from sweeper.results.tables import load
 from sweeper.results.warned import warnings_line
 

@@ -244,10 +244,15 @@ def describe_run(
     for path, distribution in space.search.items():
         console.print(f"search {path}: {distribution}", markup=False)
     confirmations = len(space.confirm.points()) if space.confirm else 0
-    samples = f"({space.samples} + {confirmations})" if confirmations else f"{space.samples}"
-    trials = len(cells) * (space.samples + confirmations)
+    each = len(space.replicate_values())
+    samples = f"{space.samples} points x {each} replicates" if space.replicates else f"{space.samples}"
+    samples = f"({samples} + {confirmations})" if confirmations else samples
+    trials = len(cells) * (space.trials_per_cell + confirmations)
     methods = ", ".join(sorted({config.method for of_cell in configs for config in of_cell}))
-    console.print(f"{len(cells)} cells x {samples} samples = {trials} trials of {methods}")
+    unit = "" if space.replicates else " samples"
+    console.print(f"{len(cells)} cells x {samples}{unit} = {trials} trials of {methods}")
+    if space.replicates is not None:
+        console.print(f"replicates: {space.replicates}", markup=False)
     if space.pbt is not None:
         console.print(f"{space.samples} samples: {space.pbt}", markup=False)
     if any(ids != of_cell[0] for of_cell in needed for ids in of_cell):

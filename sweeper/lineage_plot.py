@@ -16,10 +16,10 @@ from sweeper.columns import COLUMNS
 from sweeper.plotting import Drawn, plot, plot_parser
 from sweeper.results.frames import SweepTables
 from sweeper.results.lineage import history
-from sweeper.results.pareto import sign_of
 from sweeper.results.stored_space import stored_space
 from sweeper.results.tables import load
 from sweeper.results.warned import codes_by_trial
+from sweeper.space.options.objectives import objective_of
 from trials.errors import UserError
 
 
@@ -66,7 +66,7 @@ def _best(mine: pd.DataFrame, objective: str, direction: str) -> pd.DataFrame:
     last: pd.DataFrame = known[known["generation"] == known["generation"].max()].sort_values(objective)
     if last.empty:
         return last
-    best = last.iloc[-1 if sign_of(direction) > 0 else 0]
+    best = last.iloc[-1 if objective_of(objective, direction).sign > 0 else 0]
     return history(mine[mine["generation"] <= best["generation"]], best["cell"], int(best["member"]))
 
 

@@ -161,9 +161,9 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "space": ("search",),
     "fixed_parameters": ("trial",),
     "config": ("trial",),
-    "replicates": ("confirm",),
-    "repeats": ("confirm",),
-    "seeds": ("seed", "confirm"),
+    "replicate": ("replicates",),
+    "repeats": ("replicates",),
+    "seeds": ("seed", "replicates"),
     "concurrency": ("max_concurrent",),
     "num_workers": ("max_concurrent",),
     "timeout": ("max_hours",),
@@ -237,9 +237,8 @@ EXPLAINED: dict[tuple[str, str], str] = {
     ("prune_ratio", "density"): "a ratio of 0.9 to prune is density 0.1",
     ("pruning_rate", "density"): "a rate of 0.9 is density 0.1",
     ("amount", "density"): "an amount of 0.9 is density 0.1",
-    ("seeds", "seed"): "one number; several in grid",
-    ("replicates", "confirm"): "confirm: {seed: [1, 2, 3]}",
-    ("repeats", "confirm"): "confirm: {seed: [1, 2, 3]}",
+    ("seeds", "seed"): "one number; several in replicates",
+    ("repeats", "replicates"): "replicates: {values: {seed: [0, 1, 2]}}",
     ("timeout", "max_hours"): "in hours",
     ("time_budget", "max_hours"): "in hours",
     ("gamma", "implicit_step"): "1/gamma",
@@ -252,7 +251,7 @@ ONLY_NEAR = frozenset(
     {
         *("bohb", "early_stopping", "plateau", "optuna", "evolution", "quniform", "range", "huggingface"),
         *("gmp", "gradual", "edge_popup", "popup", "greg", "lenet300", "vgg", "wrn", "lenet"),
-        *("replicates", "repeats", "fp16", "half", "lambda", "pretrained", "images", "num_workers"),
+        *("replicate", "repeats", "fp16", "half", "lambda", "pretrained", "images", "num_workers"),
     }
 )
 """Names of :data:`ALIASES` that stand for something else than what is suggested, or for more than that."""

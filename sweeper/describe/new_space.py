@@ -111,7 +111,8 @@ def space_text(method: str, data: str, plugins: Sequence[str] = ()) -> str:
     ``plugins``: users' code that it lists, as from the space's folder.
     """
     fields = list(described_fields(METHODS[method].Config))
-    grid, search = _grid(method, data, fields), _search(method, fields)
+    search = _search(method, fields)
+    grid = _grid(method, data, fields, searched=bool(search))
     lines = [
         "# yaml-language-server: $schema=space.schema.json",
         f"# (for editors: {sweep_command()} --schema > space.schema.json)",
@@ -119,13 +120,13 @@ def space_text(method: str, data: str, plugins: Sequence[str] = ()) -> str:
         "# Lines that begin with ## say what follows. Fields behind # have their defaults: remove the # to change one.",
         f"about: {_quoted(f'{method} on {data}')}",
         *([f"plugins: {yaml_text(list(plugins))}"] if plugins else []),
-        *_trial(method, data, fields, {*grid, *search}),
+        *_trial(method, data, fields, {*grid, *search, "seed"}),
         "## values by path; each combination is a cell, which has its own search",
         "grid:",
         *(f"  {path}: {yaml_text(_texts(values))}" for path, values in grid.items()),
         *_search_lines(search),
         *_other_sections(bool(search)),
-        *_demo(method, fields, grid),
+        *_demo(method, fields, grid, searched=bool(search)),
     ]
     return "\n".join(lines) + "\n"
 
@@ -152,7 +153,7 @@ def _field(
     name = one.path.rpartition(".")[2]
     yield from _comment(f"{one.values}: {one.meaning}" if one.meaning else one.values, indent)
     if one.path in swept:
-        yield f"{indent}## {name} is in grid or search, below"
+        yield f"{indent}## {name} is given below, in grid, search or replicates"
     elif one.path in given:
         yield f"{indent}{name}: {yaml_text(given[one.path])}"
     elif one.default == "required":
@@ -187,13 +188,13 @@ def _model(method: str, data: str) -> str:
     return MODEL_FOR.get(data, "resnet20s")
 
 
-def _grid(method: str, data: str, fields: Iterable[DescribedField]) -> dict[str, list[Any]]:
-    """What a cell is: a budget, if the method has one, and the seed."""
+def _grid(method: str, data: str, fields: Iterable[DescribedField], *, searched: bool) -> dict[str, list[Any]]:
+    """What a cell is: a budget, if the method has one, and the seed, unless the points of a search have replicates."""
     paths = {one.path for one in fields}
     budget = next((values for field, values in BUDGETS.items() if field in paths), {})
     if method == "oracle":
         budget = {"stage_pr": ["0:0.125"] if _model(method, data) == "tiny" else ["0:0.17", "0:0.34"]}
-    return {**budget, "seed": [0, 1, 2]}
+    return budget if searched else {**budget, "seed": [0, 1, 2]}
 
 
 def _search(method: str, fields: list[DescribedField]) -> dict[str, tuple[float, float]]:
@@ -218,6 +219,8 @@ def _search_lines(search: dict[str, tuple[float, float]]) -> Iterator[str]:
             yield f"  {path}: {{loguniform: [{yaml_text(low)}, {yaml_text(high)}]}}"
         yield "sampler: tpe"
         yield "samples: 8"
+        yield "## every point runs with these seeds, and is judged by the mean of theirs: mean, median or lower_bound"
+        yield "replicates: {values: {seed: [0, 1, 2]}, judge: mean, race: false}"
 
 
 _OTHERS = {
@@ -245,7 +248,7 @@ def _other_sections(searches: bool) -> Iterator[str]:
             yield f"# {name}: {value}"
 
 
-def _demo(method: str, fields: list[DescribedField], grid: dict[str, list[Any]]) -> Iterator[str]:
+def _demo(method: str, fields: list[DescribedField], grid: dict[str, list[Any]], *, searched: bool) -> Iterator[str]:
     """A profile that runs in minutes on digits, which come with scikit-learn."""
     if method == "finetune":
         return
@@ -268,7 +271,10 @@ def _demo(method: str, fields: list[DescribedField], grid: dict[str, list[Any]])
     short_grid = {path: values[:2] for path, values in grid.items()}
     if method == "oracle":
         short_grid["stage_pr"] = ["0:0.125"]
-    yield f"    grid: {yaml_text({path: _texts(values) for path, values in short_grid.items()})}"
+    if short_grid:
+        yield f"    grid: {yaml_text({path: _texts(values) for path, values in short_grid.items()})}"
+    if searched:
+        yield "    replicates: {values: {seed: [0, 1]}}"
 
 
 def _texts(values: list[Any]) -> list[Any]:

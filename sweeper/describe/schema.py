@@ -21,6 +21,7 @@ from sweeper.space.options.from_sweep import FromSweep
 from sweeper.space.options.objectives import Objective
 from sweeper.space.options.pbt import Pbt
 from sweeper.space.options.pruners import PRUNERS
+from sweeper.space.options.replicates import JUDGES, REPLICATE_PATHS
 from sweeper.space.options.resources import Resources
 from sweeper.space.options.samplers import SAMPLERS
 from sweeper.space.space import Space
@@ -93,6 +94,7 @@ def _sections() -> dict[str, Schema]:
         "constraints": {"type": ["array", "null"], "items": _ref("Constraint")},
         "from_sweep": {"anyOf": [{"type": "string", "minLength": 1}, _ref("FromSweep"), _NULL]},
         "pbt": {"anyOf": [_ref("Pbt"), _NULL]},
+        "replicates": {"anyOf": [_replicates(), _NULL]},
         "confirm": {"anyOf": [_closed({"seed": _seeds()}), _NULL]},
         "resources": _ref("Resources"),
         "samples": {"type": ["integer", "null"], "minimum": 1},
@@ -108,6 +110,12 @@ def _sections() -> dict[str, Schema]:
     return {name: {**schema, "description": meanings[name]} for name, schema in own.items()}
 
 
+def _replicates() -> Schema:
+    values = {**_closed({path: _seeds() for path in REPLICATE_PATHS}), "minProperties": 1}
+    properties = {"values": values, "judge": _ref("judge"), "race": {"type": "boolean", "default": False}}
+    return {**_closed(properties), "required": ["values"]}
+
+
 def _seeds() -> Schema:
     return {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "uniqueItems": True}
 
@@ -115,7 +123,7 @@ def _seeds() -> Schema:
 def _parts() -> dict[str, Schema]:
     """Return the definitions of what sections are made of."""
     kinds: list[type[BaseModel]] = [Pbt, Resources, Objective, Constraint, FromSweep]
-    named: dict[str, Mapping[str, type[BaseModel]]] = {"sampler": SAMPLERS, "pruner": PRUNERS}
+    named: dict[str, Mapping[str, type[BaseModel]]] = {"sampler": SAMPLERS, "pruner": PRUNERS, "judge": JUDGES}
     options = [one for registry in named.values() for one in registry.values()]
     found, generated = models_json_schema(
         [(kind, "validation") for kind in (*kinds, *options)], schema_generator=SchemaGenerator

@@ -23,6 +23,7 @@ from sweeper.space.options.from_sweep import FromSweep
 from sweeper.space.options.objectives import Objective
 from sweeper.space.options.pbt import Pbt
 from sweeper.space.options.pruners import PRUNERS
+from sweeper.space.options.replicates import JUDGES, Replicates
 from sweeper.space.options.resources import Resources
 from sweeper.space.options.samplers import SAMPLERS
 from sweeper.space.space import Space
@@ -131,6 +132,7 @@ _NOTED = {
 _SECTIONS: dict[str, type[BaseModel]] = {
     "resources": Resources,
     "pbt": Pbt,
+    "replicates": Replicates,
     "confirm": Confirm,
     "constraints": Constraint,
     "objectives": Objective,
@@ -155,6 +157,7 @@ def section_meanings() -> dict[str, str]:
 _NAMED: dict[str, Iterable[str]] = {
     "sampler": SAMPLERS,
     "pruner": PRUNERS,
+    "replicates": JUDGES,
     "search": DISTRIBUTION_KINDS,
     "grid": LADDERS,
 }
@@ -167,7 +170,8 @@ def _section_page(name: str) -> Page:
     values = [] if info is None or name in _SECTIONS else [f"Values: {values_text(info)}."]
     named = _NAMED.get(name)
     if named is not None:
-        values = [f"{'Ladders' if name == 'grid' else 'Names'}: {', '.join(named)}; --describe NAME describes them."]
+        kind = {"grid": "Ladders", "replicates": "Judges"}.get(name, "Names")
+        values = [f"{kind}: {', '.join(named)}; --describe NAME describes them."]
     tables = field_tables(_SECTIONS[name]) if name in _SECTIONS else []
     return Page(f"section {name}", [about[:1].upper() + about[1:], *values], tables)
 
@@ -192,6 +196,7 @@ KINDS: dict[str, tuple[list[str], Callable[[str], Page]]] = {
     "section": (_names(section_meanings()), _section_page),
     "sampler": (_names(SAMPLERS), _options_page("sampler", SAMPLERS)),
     "pruner": (_names(PRUNERS), _options_page("pruner", PRUNERS)),
+    "judge": (_names(JUDGES), _options_page("judge of replicates", JUDGES)),
     "score": (_names(SCORES), _function_page("score", SCORES)),
     "distribution": (_names(DISTRIBUTIONS), _function_page("distribution over layers", DISTRIBUTIONS)),
     "pattern": (_names(PATTERNS), _function_page("pattern", PATTERNS)),

@@ -215,6 +215,11 @@ def _fewer_seeds(document: dict[str, Any]) -> Iterator[str]:
     if isinstance(seeds, list) and len(seeds) > 1:
         document["grid"]["seed"] = seeds[:1]
         yield f"--set grid.seed=[{seeds[0]}]"
+    replicates = (document.get("replicates") or {}).get("values", {})
+    for path, values in list(replicates.items()):
+        if len(values) > 1:
+            replicates[path] = values[:1]
+            yield f"--set replicates.values.{path}=[{values[0]}]"
     confirmed = (document.get("confirm") or {}).get("seed", [])
     if len(confirmed) > 1:
         document["confirm"] = {"seed": confirmed[:1]}

@@ -98,6 +98,8 @@ def work_of(space: Space, headers: Mapping[DataKey, DataHeader]) -> SweepWork:
         work.add(config, _stages(config, headers), count)
         work.of_shared += work.epochs - before
         _bound(work, config)
+    if space.replicates is not None and space.replicates.race:
+        work.bounded("the race drops points before all their replicates have run")
     if space.pruner is not None:
         work.bounded(f"the pruner ({space.pruner.name}) stops trials early")
     return work
@@ -105,11 +107,12 @@ def work_of(space: Space, headers: Mapping[DataKey, DataHeader]) -> SweepWork:
 
 def _count_cell(work: SweepWork, space: Space, config: TrialConfig, headers: Mapping[DataKey, DataHeader]) -> None:
     confirmations = len(space.confirm.points()) if space.confirm else 0
-    work.trials += space.samples + confirmations
+    trials = space.trials_per_cell + confirmations
+    work.trials += trials
     _bound(work, config)
     if space.pbt is None:
         if not copies_shared(config):  # a dense trial copies a shared one
-            work.add(config, _stages(config, headers), space.samples + confirmations)
+            work.add(config, _stages(config, headers), trials)
         return
     first, *rest = _stages(config, headers)
     ends = space.pbt.until_epoch(space.pbt.generations - 1, int(first[0].epochs))
@@ -156,10 +159,10 @@ class _Shared:
 
     def add(self, cell: Cell, configs: list[TrialConfig]) -> None:
         """Note what the trials of a cell start from, and those that confirm its best one."""
-        confirming = self.space.confirm.seed if self.space.confirm else ()
-        self._note(configs, self.space.samples)
-        for seed in confirming:
-            self._note([config.model_copy(update={"seed": seed}) for config in configs], 1)
+        for values in self.space.replicate_values():
+            self._note([config.model_copy(update=values) for config in configs], self.space.samples)
+        for values in self.space.confirm.points() if self.space.confirm else ():
+            self._note([config.model_copy(update=values) for config in configs], 1)
 
     def _note(self, configs: list[TrialConfig], trials: int) -> None:
         if self.space.pbt is not None and configs[0].method == "dense":

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sweeper.columns import config_column
-from sweeper.results.pareto import missed_by
+from sweeper.results.bounds import missed_by
+from sweeper.results.points import PointTrials, is_number
 from sweeper.space.options.constraints import Constraint
 from trials.storage.rows import Row
-
-
-def is_number(value: object) -> bool:
-    """Whether a table's value is a finite number."""
-    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -59,9 +54,9 @@ class CellTrials:
 
     Attributes:
         group: the cell's grid values without the seed.
-        seed: None if the seeds are those of confirmations.
+        seed: None if the seeds are those of replicates or confirmations.
         trials: those of the search.
-        best: None if no complete trial keeps the bounds; where it is confirmed, the one that misses them least.
+        best: None if no complete point keeps the bounds; where it is confirmed, the one that misses them least.
         infeasible: number of complete trials outside the constraints.
         waiting: the progress of the other trials if there is no figure, otherwise empty.
         confirmed: the confirmations of the best trial; None if it is its own figure.
@@ -70,22 +65,22 @@ class CellTrials:
     group: tuple[Any, ...]
     seed: Any
     trials: list[Row]
-    best: Row | None
+    best: PointTrials | None
     infeasible: int
     waiting: str = ""
     confirmed: Confirmed | None = None
 
     @property
     def figures(self) -> list[Row]:
-        """The trials whose figures stand for the cell: the confirmations of the best one, or else itself."""
+        """The trials whose figures stand for the cell: the confirmations of the best point, or else its own."""
         if self.confirmed is not None:
             return self.confirmed.complete
-        return [] if self.best is None else [self.best]
+        return [] if self.best is None else list(self.best.rows)
 
     @property
     def confirmed_trials(self) -> list[Row]:
-        """The best trial, if it is confirmed: its own figures are not the cell's, but its warnings are shown."""
-        return [] if self.confirmed is None or self.best is None else [self.best]
+        """The best point's trials, if it is confirmed: they are not the figure, but their warnings are shown."""
+        return [] if self.confirmed is None or self.best is None else list(self.best.rows)
 
     @property
     def marked(self) -> list[Row]:
@@ -98,21 +93,13 @@ class CellTrials:
         return [*self.trials, *(self.confirmed.trials if self.confirmed else ())]
 
 
-def nearest_to_bounds(
-    trials: Sequence[Row], objective: str, sign: int, constraints: Sequence[Constraint]
-) -> Row | None:
-    """The trial that misses its bounds by least, the better one of equal ones; None if all lack a figure for them."""
-    known = [(missed, row) for row in trials if (missed := missed_by(row, constraints)) is not None]
-    return min(known, key=lambda item: (item[0], -sign * item[1][objective]), default=(0.0, None))[1]
-
-
 def confirmed_of(
-    objective: str, asked: int, best: Row, confirming: Sequence[Row], constraints: Sequence[Constraint]
+    objective: str, asked: int, best: PointTrials, confirming: Sequence[Row], constraints: Sequence[Constraint]
 ) -> Confirmed:
-    """The confirmations of ``best`` among the rows that say they confirm it."""
+    """The confirmations of ``best``, whose rows are given."""
     found = Confirmed(objective, max(asked, len(confirming)), tuple(confirming))
     outside = sum(missed_by(row, constraints) != 0 for row in found.complete)
-    return Confirmed(objective, found.asked, found.trials, outside, missed_by(best, constraints) != 0)
+    return Confirmed(objective, found.asked, found.trials, outside, best.missed(constraints) != 0)
 
 
 def searched_values(best: Sequence[Row], search: Sequence[str], *, absent: bool = False) -> str:

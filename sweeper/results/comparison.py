@@ -91,7 +91,7 @@ def _cells(sweep: SweepTables, space: StoredSpace, accuracy: str) -> list[CellTr
     """The cells that have a trial, by the sweep's own objective and constraints."""
     first, groups = space.objectives[0], [path for path in space.paths if path != "seed"]
     figures = [first.column, accuracy, "flops", "cost_flops"]
-    asked = (first.column, first.direction, groups, space.search, space.constraints, figures, space.confirm)
+    asked = (first, groups, space.search, space.constraints, figures, space.confirm, space.replicates)
     return list(cells_of(sweep, *asked))
 
 
@@ -132,7 +132,7 @@ def dense_accuracy(sweep: SweepTables, accuracy: str = "test_accuracy") -> float
     first = space.objectives[0]
     rows = summarise(
         sweep, objective=first.column, direction=first.direction, grid=space.paths, constraints=space.constraints,
-        confirm=space.confirm,
+        confirm=space.confirm, replicates=space.replicates,
     )  # fmt: skip
     dense = rows[rows["kind"] == "dense"]
     return float(dense[f"{accuracy}_mean"].iloc[0]) if len(dense) == 1 else None

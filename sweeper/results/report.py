@@ -13,9 +13,11 @@ from sweeper.console import print_line, print_table
 from sweeper.results.cell_trials import CellTrials
 from sweeper.results.frames import SweepTables
 from sweeper.results.pareto import pareto_front
+from sweeper.results.points import columns_of_replicates, points_in
 from sweeper.results.regrowth import allocation_texts
+from sweeper.results.rows_of_frames import rows_of
 from sweeper.results.stored_space import WITHOUT_SPACE, StoredSpace, stored_space
-from sweeper.results.summary import ACCURACIES, cells_of, column_of, rows_of, summarise
+from sweeper.results.summary import ACCURACIES, cells_of, column_of, summarise
 from sweeper.results.tables import read
 from sweeper.results.warned import marks, warnings_line
 from sweeper.space.options.objectives import Objective
@@ -91,18 +93,36 @@ def count(sweep: SweepTables, space: StoredSpace) -> Standing:
     counts = trials.groupby("status")["samples"].sum().to_dict()
     done, running, failed = (int(sum(counts.get(s, 0) for s in kind)) for kind in (FINISHED, {"running"}, {"failed"}))
     total, cells, cells_done = int(trials["samples"].sum()), None, 0
-    if space.samples is not None:
+    each = space.trials_per_cell
+    if each is not None:
+        never = _never_run(trials, space)
         over = trials[trials["status"].isin(FINISHED | {"failed"})]
         searched, confirmed = (
             over[over["confirms"].isna() == own].groupby("cell")["samples"].sum() for own in (True, False)
         )
-        hopeless = {cell for cell in without_best if searched.get(cell, 0) >= space.samples}
+        whole = {cell for cell in searched.index if searched[cell] >= each - never.get(cell, 0)}
+        hopeless = without_best & whole
         over_too = [cell for cell in searched.index if cell in hopeless or confirmed.get(cell, 0) >= space.confirm]
-        cells, cells_done = space.cells, sum(bool(searched[cell] >= space.samples) for cell in over_too)
-        total = max(space.cells * (space.samples + space.confirm) - len(hopeless) * space.confirm, total)
+        cells, cells_done = space.cells, sum(cell in whole for cell in over_too)
+        asked = space.cells * (each + space.confirm) - sum(never.values())
+        total = max(asked - len(hopeless) * space.confirm, total)
     left = total - done - running - failed
     driver = _driver(sweep, unfinished=space.samples is not None and left + running > 0)
     return Standing(sweep.path.name, total, done, running, failed, left, cells, cells_done, driver)
+
+
+def _never_run(trials: pd.DataFrame, space: StoredSpace) -> dict[str, int]:
+    """By cell, the number of replicates that are not run, since their points have ended before."""
+    found: dict[str, int] = {}
+    if space.replicates is not None:
+        rows = rows_of(trials[trials["confirms"].isna()], {"cell", *columns_of_replicates(space.replicates)})
+        cells: dict[str, list[Row]] = {}
+        for row in rows:
+            cells.setdefault(row["cell"], []).append(row)
+        for cell, of_cell in cells.items():
+            ended = (p for p in points_in(of_cell, space.replicates) if p.status in ("pruned", "failed"))
+            found[cell] = sum(point.of - len(point.rows) for point in ended)
+    return found
 
 
 def _driver(sweep: SweepTables, *, unfinished: bool) -> str:
@@ -126,8 +146,8 @@ def _confirmations(sweep: SweepTables, space: StoredSpace) -> tuple[list[str], s
 def figures_of(sweep: SweepTables, space: StoredSpace, by: Objective | None = None) -> list[CellTrials]:
     """The cells that have a trial, with the trials that are their figures; ``by``: another than the first objective."""
     first, groups = by or space.objectives[0], [path for path in space.paths if path != "seed"]
-    found = cells_of(sweep, first.column, first.direction, groups, (), space.constraints, [first.column], space.confirm)
-    return list(found)
+    figures, more = [first.column], (space.confirm, space.replicates)
+    return list(cells_of(sweep, first, groups, (), space.constraints, figures, *more))
 
 
 def _in_summary(sweep: SweepTables, space: StoredSpace) -> set[str]:
@@ -145,12 +165,15 @@ def print_report(sweep: SweepTables, console: Console, space: StoredSpace) -> No
     summary = summarise(
         sweep, objective=first.column, direction=first.direction, grid=space.paths, search=space.search,
         constraints=space.constraints, beside=[objective.column for objective in others], confirm=space.confirm,
+        replicates=space.replicates,
     )  # fmt: skip
     if len(summary):
         figures = [objective.column for objective in objectives]
         texts = _texts(summary, figures, [path for path in space.paths if path != "seed"])
         print_table(texts, console, left=("confirmed", "warnings", "best", "not complete"))
-    front = pareto_front(sweep, objectives, space.constraints, space.search) if others else pd.DataFrame()
+    front = (
+        pareto_front(sweep, objectives, space.constraints, space.search, space.replicates) if others else pd.DataFrame()
+    )
     if len(front):
         judged_by = ", ".join(f"{o.column} ({o.direction})" for o in objectives)
         print_line(console, f"Pareto front of each cell: {judged_by}")

@@ -13,14 +13,15 @@ from pandas.api.types import is_numeric_dtype
 
 from sweeper.columns import config_column
 from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.results.bounds import fields_of
 from sweeper.results.frames import SweepTables
-from sweeper.results.pareto import fields_of
 from sweeper.space.grid.cells import make_cells
 from sweeper.space.grid.conditions import When, read_when
 from sweeper.space.grid.grid import read_grid
 from sweeper.space.options.confirm import read_confirm
 from sweeper.space.options.constraints import Constraint, stored_constraints
 from sweeper.space.options.objectives import Objective, stored_objectives
+from sweeper.space.options.replicates import Replicates, read_replicates
 from sweeper.space.values import mapping, plain
 from trials.errors import UserError, shown
 
@@ -39,6 +40,7 @@ class StoredSpace:
         constraints: bounds that a cell's best trial must keep.
         confirm: number of confirmations of a cell's best sample; 0 if its own trial is the figure.
         seeds: seeds of the confirmations.
+        replicates: those of every point; None if a point is one trial.
     """
 
     paths: tuple[str, ...]
@@ -50,6 +52,13 @@ class StoredSpace:
     confirm: int = 0
     conditions: Mapping[str, tuple[When, ...]] = field(default_factory=dict)
     seeds: tuple[int, ...] = ()
+    replicates: Replicates | None = None
+
+    @property
+    def trials_per_cell(self) -> int | None:
+        """Number of trials that each cell's search may run; None if the file does not say it."""
+        each = len(self.replicates.points()) if self.replicates else 1
+        return None if self.samples is None else self.samples * each
 
     def searched_in(self, values: Mapping[str, Any]) -> list[str]:
         """The fields that are searched in the cell with these grid values, under a condition on others included."""
@@ -102,6 +111,7 @@ def _read(document: Mapping[str, Any]) -> StoredSpace:
         constraints=stored_constraints(document),
         confirm=len(confirm.points()) if confirm else 0,
         seeds=confirm.seed if confirm else (),
+        replicates=read_replicates(document.get("replicates")),
     )
 
 

@@ -14,11 +14,22 @@ from typing import Any
 import pandas as pd
 
 from sweeper.columns import config_column
-from sweeper.results.cell_trials import CellTrials, confirmed_of, is_number, nearest_to_bounds, searched_values
+from sweeper.results.bounds import columns_needed, feasible
+from sweeper.results.cell_trials import CellTrials, confirmed_of, searched_values
 from sweeper.results.frames import SweepTables
-from sweeper.results.pareto import columns_needed, feasible, sign_of
+from sweeper.results.points import (
+    PointTrials,
+    best_point,
+    columns_of_replicates,
+    is_number,
+    nearest_to_bounds,
+    points_in,
+)
+from sweeper.results.rows_of_frames import rows_of
 from sweeper.results.warned import codes_of, of_data
 from sweeper.space.options.constraints import Constraint
+from sweeper.space.options.objectives import Objective, objective_of
+from sweeper.space.options.replicates import Replicates
 from trials.storage.rows import FINISHED, Row
 
 ACCURACIES = ("val_accuracy", "test_accuracy")
@@ -52,6 +63,7 @@ def summarise(
     constraints: Sequence[Constraint] = (),
     beside: Sequence[str] = (),
     confirm: int = 0,
+    replicates: Replicates | None = None,
 ) -> pd.DataFrame:
     """Return a row per group of cells that share every grid value but ``seed``; a row per level if trials have levels.
 
@@ -61,7 +73,8 @@ def summarise(
             ``minimize``, another word is refused with a UserError.
         grid, search: dotted paths of the grid and of the searched hyperparameters.
         constraints: bounds that a cell's best trial must keep. ``beside``: further columns of ``trials`` to show.
-        confirm: number of confirmations that a cell's best trial has in the end.
+        confirm: number of confirmations that a cell's best point has in the end.
+        replicates: those of every point; then a cell's best point is chosen, and its replicates are the seeds.
 
     Returns:
         Columns ``kind``: ``group``, or ``dense`` for the networks that the trials start from; the grid paths without
@@ -74,7 +87,8 @@ def summarise(
     """
     groups = [path for path in grid if path != "seed"]
     figures = list(dict.fromkeys((*ACCURACIES, objective, *beside)))
-    cells = list(cells_of(sweep, objective, direction, groups, search, constraints, figures, confirm))
+    by = objective_of(objective, direction)
+    cells = list(cells_of(sweep, by, groups, search, constraints, figures, confirm, replicates))
     levels = _levels(sweep, [row["trial"] for cell in cells for row in cell.figures])
     members: dict[tuple[Any, ...], list[CellTrials]] = {}
     for cell in cells:
@@ -99,22 +113,23 @@ _OF_CELLS = ("trial", "cell", "confirms", "status", "density", "warnings", confi
 
 def cells_of(
     sweep: SweepTables,
-    objective: str,
-    direction: str,
+    objective: Objective,
     groups: Sequence[str],
     search: Sequence[str],
     constraints: Sequence[Constraint],
     figures: Sequence[str],
     confirm: int = 0,
+    replicates: Replicates | None = None,
 ) -> Iterator[CellTrials]:
     """Yield every cell that has a trial, ordered by grid values: densities descending, other values ascending.
 
     A trial that the sweep did not ask for is of no cell, whatever values it has. ``confirm``: number of confirmations
     of a cell's best trial, which are no trials of its search.
     """
-    paths = [*groups, "seed"]
+    paths = groups if replicates is not None and "seed" in replicates.values else [*groups, "seed"]
     columns = [column_of(path) for path in paths]
     wanted = {*_OF_CELLS, *SPENT, *figures, *map(config_column, search), *columns_needed(constraints)}
+    wanted |= columns_of_replicates(replicates)
     found: dict[tuple[Any, ...], list[Row]] = {}
     confirming: dict[str, list[Row]] = {}  # by the trial that they confirm
     for row in rows_of(sweep.trials, wanted.union(columns)):
@@ -123,18 +138,18 @@ def cells_of(
         elif row.get("cell") is not None or groups == ["trial"]:
             found.setdefault(tuple(row.get(column) for column in columns), []).append(row)
     last = {row["trial"]: row for row in rows_of(sweep.epochs, {"trial", "stage", "level", "epoch"})}
-    sign = sign_of(direction)
     for key in sorted(found, key=lambda key: _order(paths, key)):
         trials = found[key]
-        complete = [t for t in trials if t["status"] == "complete" and is_number(t.get(objective))]
-        counting = [t for t in _furthest(complete) if feasible(t, constraints)]
-        best = max(counting, key=lambda t: sign * t[objective], default=None)
+        points = points_in(trials, replicates)
+        complete = [t for t in trials if t["status"] == "complete" and is_number(t.get(objective.column))]
+        best = best_point(_furthest(points, objective), objective, constraints)
         infeasible = {t["trial"] for t in complete if not feasible(t, constraints)}
         others = [t for t in trials if t["trial"] not in infeasible]
-        cell = CellTrials(key[:-1], key[-1], trials, best, len(infeasible))
+        seed = key[-1] if len(paths) > len(groups) else None
+        cell = CellTrials(key[: len(groups)], seed, trials, best, len(infeasible))
         if confirm or confirming:
-            best = best or nearest_to_bounds(complete, objective, sign, constraints)
-            cell, others = _with_confirmations(cell, others, objective, confirm, best, confirming, constraints)
+            best = best or nearest_to_bounds(points, objective, constraints)
+            cell, others = _with_confirmations(cell, others, objective.column, confirm, best, confirming, constraints)
         yield cell if cell.figures or not others else replace(cell, waiting=_how_far(cell.seed, others, last))
 
 
@@ -143,36 +158,23 @@ def _with_confirmations(
     others: list[Row],
     objective: str,
     confirm: int,
-    best: Row | None,
+    best: PointTrials | None,
     confirming: Mapping[str, list[Row]],
     constraints: Sequence[Constraint],
 ) -> tuple[CellTrials, list[Row]]:
-    """A cell with what confirms its best trial, and the trials that it waits for."""
-    mine = confirming.get(best["trial"], []) if best else []
+    """A cell with what confirms its best point, and the trials that it waits for."""
+    mine = confirming.get(best.first["trial"], []) if best else []
     if best is None or not (confirm or mine):
         return cell, others
     confirmed = confirmed_of(objective, confirm, best, mine, constraints)
     return replace(cell, seed=None, best=best, confirmed=confirmed), mine or others
 
 
-def _furthest(trials: Sequence[Row]) -> list[Row]:
-    """The trials of a population's last generation, which continue the earlier ones; without a population, all."""
-    last = max((trial.get("until_epoch") or 0 for trial in trials), default=0)
-    return [trial for trial in trials if (trial.get("until_epoch") or 0) == last]
-
-
-def rows_of(frame: pd.DataFrame, columns: set[str]) -> list[Row]:
-    """Rows of the given columns as dictionaries, with None for missing values."""
-    names = [str(column) for column in frame.columns if column in columns]
-    values = [_plain_values(frame[name]) for name in names]
-    rows = zip(*values, strict=True) if names else [()] * len(frame)
-    return [dict(zip(names, row, strict=True)) for row in rows]
-
-
-def _plain_values(column: pd.Series[Any]) -> list[Any]:
-    """A column's values as Python's own types, None where one is missing."""
-    missing = column.isna().tolist()
-    return [None if gone else value for value, gone in zip(column.tolist(), missing, strict=True)]
+def _furthest(points: Sequence[PointTrials], objective: Objective) -> list[PointTrials]:
+    """The complete points of a population's last generation, which continue the earlier ones; else all."""
+    complete = [point for point in points if point.is_complete([objective.column])]
+    last = max((point.first.get("until_epoch") or 0 for point in complete), default=0)
+    return [point for point in complete if (point.first.get("until_epoch") or 0) == last]
 
 
 def _order(paths: Sequence[str], key: Sequence[Any]) -> tuple[tuple[int, float, str], ...]:
@@ -218,7 +220,7 @@ def _group_rows(
     objective: str,
 ) -> Iterator[Row]:
     trials = [trial for cell in cells for trial in cell.counted]
-    best = [cell.best for cell in cells if cell.best is not None]
+    best = [cell.best.first for cell in cells if cell.best is not None]
     statuses = [trial["status"] for trial in trials]
     searched = [trial for cell in cells for trial in cell.confirmed_trials]
     common = {

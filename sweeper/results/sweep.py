@@ -16,6 +16,7 @@ import pandas as pd
 from sweeper.columns import config_column
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.frames import SweepTables
+from sweeper.results.point_tables import best_table, points_table
 from sweeper.results.report import Standing, count, figures_of
 from sweeper.results.stored_space import WITHOUT_SPACE, StoredSpace, stored_space
 from sweeper.results.summary import summarise
@@ -51,11 +52,14 @@ class Sweep(SweepTables):
         return cls(**{field.name: getattr(tables, field.name) for field in fields(tables)})
 
     def best(self, objective: str | None = None, direction: str | None = None) -> pd.DataFrame:
-        """Return the best trial of each cell: rows of ``trials`` in the grid's order.
+        """Return the best point of each cell: rows of ``trials`` in the grid's order.
 
-        Only complete trials that keep the space's constraints count. A cell without one has no row; :meth:`summary`
-        says how far it is. Cells are not compared with each other: accuracy at 1 % density says nothing of 50 %. Where
-        the space confirms best trials with other seeds, the figures of a cell are in :meth:`summary`.
+        Where points have replicates, a row stands for all of them: the objective is the judge's value, other figures
+        are means, ``trial`` is the first replicate, what differs otherwise is missing, and ``replicates`` and the
+        objective's ``_std`` (ddof 1) are added. Only complete points that keep the space's constraints count. A cell
+        without one has no row; :meth:`summary` says how far it is. Cells are not compared with each other: accuracy at
+        1 % density says nothing of 50 %. Where the space confirms best points with other seeds, the figures of a cell
+        are in :meth:`summary`.
 
         Args:
             objective: column of ``trials`` that ranks; by default the space's first objective.
@@ -69,13 +73,26 @@ class Sweep(SweepTables):
         """
         space = self._space()
         by = self._ranked_by(space, objective, direction)
-        rows = {row["trial"]: None for cell in figures_of(self, space, by) if (row := cell.best) is not None}
-        found = self.trials.set_index("trial", drop=False).reindex(list(rows)).reset_index(drop=True)
+        best = (cell.best for cell in figures_of(self, space, by))
+        found = best_table(self, (point for point in best if point is not None), by)
         grid = [column for path in space.paths if (column := config_column(path)) in found]
         search = [column for path in space.search if (column := config_column(path)) in found]
         first = dict.fromkeys([*_FIRST, *grid, *search, by.column, *_FIGURES])
         ordered: pd.DataFrame = found[[*first, *(column for column in found.columns if column not in first)]]
         return ordered
+
+    def points(self) -> pd.DataFrame:
+        """Return every point that the searches have asked for, with its judged value: what the searches were told.
+
+        Returns:
+            A row per point, by cell and number: ``cell``, ``point``, the grid's and the search's columns; ``status``:
+            ``complete``, ``running``, ``failed``, or ``pruned`` if it ended before all replicates were complete, by the
+            pruner or the race; ``replicates``: how many are complete; the objectives, which are the judge's values and
+            known of complete points only; ``missed``: by how much the point misses its bounds, 0 if it keeps them;
+            means of the accuracies and the density; ``<column>_std`` (ddof 1); ``trials``: the ids. A point that
+            repeats an earlier one of its cell has no row.
+        """
+        return points_table(self, self._space())
 
     def summary(self) -> pd.DataFrame:
         """Return what the report prints: a row per group of cells that differ only in their seed.
@@ -88,6 +105,7 @@ class Sweep(SweepTables):
         return summarise(
             self, objective=first.column, direction=first.direction, grid=space.paths, search=space.search,
             constraints=space.constraints, beside=[other.column for other in others], confirm=space.confirm,
+            replicates=space.replicates,
         )  # fmt: skip
 
     def curves(

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from sweeper.columns import COLUMNS, TEXT, TEXTS, WHOLE, config_column
 from sweeper.folder.confirmations import CONFIRM
+from sweeper.folder.replicates import replicate_in
 from sweeper.folder.sweep_folder import Sample, Stamp, SweepFolder
 from sweeper.results.arrow_tables import finish, from_rows, stack
 from sweeper.results.frames import SweepTables
@@ -28,7 +29,7 @@ from trials.storage.place import Place, each
 from trials.storage.rows import TABLES as ROW_TABLES
 from trials.storage.trial_folder import State, TrialFolder
 
-TABLES_SCHEMA = 5
+TABLES_SCHEMA = 6
 """Increase it when columns change: tables with another schema are ignored."""
 
 
@@ -200,6 +201,8 @@ def _trial_row(
     first: Mapping[str, Any] = samples[0] if samples else {}
     row: dict[str, Any] = {"trial": name, "cell": first.get("cell"), "number": first.get("number")}
     row["confirms"] = ((first.get("attrs") or {}).get(CONFIRM) or {}).get("trial")
+    which = replicate_in(first.get("attrs") or {})
+    row["dropped"] = None if which is None else which.dropped
     row |= {"samples": len(samples), "status": "scheduled", "attempts": 0, "failures": 0}
     if state is not None:
         error, result = state.error or {}, state.result

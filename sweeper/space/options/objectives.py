@@ -98,6 +98,13 @@ class Objective(Frozen):
         return 1 if self.direction == "maximize" else -1
 
 
+def objective_of(column: str, direction: str) -> Objective:
+    """Return an objective; raises UserError if ``direction`` is neither ``maximize`` nor ``minimize``."""
+    if direction not in ("maximize", "minimize"):
+        raise UserError(unknown_name("direction", direction, ("maximize", "minimize")))
+    return Objective(column=column, direction="maximize" if direction == "maximize" else "minimize")
+
+
 def read_objectives(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return a space's content with ``objective`` and ``direction`` replaced by ``objectives``, with checked columns.
 

@@ -24,7 +24,7 @@ REPLICATE_PATHS = ("seed", "split_seed")
 """Fields in which replicates may differ: those that decide random draws, and nothing else."""
 
 
-class Judge(NamedOptions):
+class PointJudge(NamedOptions):
     """Base of what makes one value of those of a point's replicates."""
 
     @abstractmethod
@@ -37,7 +37,7 @@ class Judge(NamedOptions):
         """
 
 
-class Mean(Judge):
+class JudgeByMean(PointJudge):
     """The arithmetic mean."""
 
     name: Literal["mean"] = "mean"
@@ -46,8 +46,8 @@ class Mean(Judge):
         return math.fsum(values) / len(values)
 
 
-class Median(Judge):
-    """The median, which one seed that diverges does not move."""
+class JudgeByMedian(PointJudge):
+    """The median, which one bad seed hardly moves."""
 
     name: Literal["median"] = "median"
 
@@ -55,7 +55,7 @@ class Median(Judge):
         return statistics.median(values)
 
 
-class LowerBound(Judge):
+class JudgeByLowerBound(PointJudge):
     """The mean less ``k`` standard deviations (ddof 1), plus them where lower values are better: prefers steady points.
 
     Attributes:
@@ -70,7 +70,11 @@ class LowerBound(Judge):
         return mean - sign * self.k * (statistics.stdev(values) if len(values) > 1 else 0.0)
 
 
-JUDGES: dict[str, type[Judge]] = {"lower_bound": LowerBound, "mean": Mean, "median": Median}
+JUDGES: dict[str, type[PointJudge]] = {
+    "lower_bound": JudgeByLowerBound,
+    "mean": JudgeByMean,
+    "median": JudgeByMedian,
+}
 
 
 class Replicates(Frozen):
@@ -84,7 +88,7 @@ class Replicates(Frozen):
     """
 
     values: dict[str, tuple[int, ...]]
-    judge: Judge = Mean()
+    judge: PointJudge = JudgeByMean()
     race: bool = False
 
     def points(self) -> list[dict[str, int]]:
@@ -98,7 +102,7 @@ class Replicates(Frozen):
 
     def __str__(self) -> str:
         values = "; ".join(f"{path} {', '.join(map(str, values))}" for path, values in self.values.items())
-        k = f" (k {self.judge.k:g})" if isinstance(self.judge, LowerBound) else ""
+        k = f" (k {self.judge.k:g})" if isinstance(self.judge, JudgeByLowerBound) else ""
         raced = ", raced: a point that can no longer matter gets no more of them" if self.race else ""
         return f"every point runs with {values}, and is judged by their {self.judge.name.replace('_', ' ')}{k}{raced}"
 
@@ -121,8 +125,8 @@ def read_replicates(content: object) -> Replicates | None:
     if not given:
         raise UserError(f"replicates.values is {{}}, but must say in what replicates differ: write {example}")
     values = {str(path): _read_values(str(path), given[path]) for path in given}
-    judge: Judge = content.get("judge", "mean")
-    if not isinstance(judge, Judge):
+    judge: PointJudge = content.get("judge", "mean")
+    if not isinstance(judge, PointJudge):
         judge = read_named_options(judge, JUDGES, "replicates.judge")
     rest = {key: value for key, value in content.items() if key not in ("values", "judge")}
     found: Replicates = validate(Replicates, {"values": values, "judge": judge, **rest}, "replicates")

@@ -126,7 +126,8 @@ def test_a_raced_point_runs_one_replicate_at_a_time(tmp_path: Path) -> None:
     plan = begun(space_with(3, replicates={"race": True}), tmp_path)
     running = [a.trial_id for _ in range(20) if (a := plan.next()) is not None]
     assert len(running) == 6  # the first replicate of every point
-    assert plan.next() is None and not plan.complete
+    assert plan.next() is None
+    assert not plan.complete
     finish(plan, running[0])
     plan.ended(running[0])
     assert plan.next() is not None

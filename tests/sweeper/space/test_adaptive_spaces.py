@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.results.pareto import feasible
+from sweeper.results.bounds import feasible
 from sweeper.space.load import load_space
 from trials.running.trial import TrialHost, run
 

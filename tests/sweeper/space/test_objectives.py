@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
+from sweeper.results.bounds import feasible
 from sweeper.results.frames import SweepTables
-from sweeper.results.pareto import feasible, pareto_front
+from sweeper.results.pareto import pareto_front
 from sweeper.results.tables import load
 from sweeper.search.outcomes import FAILED, outcome_of
 from sweeper.space.load import from_document
