@@ -172,7 +172,25 @@ def _warm(space: Space, cell: Cell, records: Sequence[Record]) -> WarmStart:
         comparable = space.sampler.learns and _of_this_revision(record) and _would_be(space, cell, record, observation)
         (same if comparable else others).append(observation)
         seeds[not comparable].add(record.content.get("seed", 0))
-    return WarmStart(tuple(same), () if same else _best(space, others), tuple(sorted(seeds[not same])))
+    points = () if same else _best(space, _judged(space, others))
+    return WarmStart(tuple(_judged(space, same)), points, tuple(sorted(seeds[not same])))
+
+
+def _judged(space: Space, observations: Sequence[Observation]) -> list[Observation]:
+    """One observation for each point, where points are judged by their replicates: of as many as there are."""
+    if space.replicates is None:
+        return list(observations)
+    alike: dict[str, list[Observation]] = {}
+    for observation in observations:
+        alike.setdefault(json.dumps(observation.params, sort_keys=True), []).append(observation)
+    judge = space.replicates.judge
+    found = []
+    for several in alike.values():
+        each = zip(*(one.values for one in several), strict=True)
+        values = tuple(judge.value(v, objective.sign) for v, objective in zip(each, space.objectives, strict=True))
+        worst = {key: max(one.violations[key] for one in several) for key in several[0].violations}
+        found.append(Observation(several[0].params, values, worst))
+    return found
 
 
 def _observations(
@@ -219,7 +237,8 @@ def _would_be(space: Space, cell: Cell, record: Record, observation: Observation
     hashes = record.content.get("file_hashes") or {}
     if hashes and config.file_hashes != hashes:
         return False
-    return all(path in {"seed", *hashes} for path, _, _ in differing_fields(record.content, config))
+    free = {"seed", *hashes, *(space.replicates.values if space.replicates else ())}
+    return all(path in free for path, _, _ in differing_fields(record.content, config))
 
 
 def _best(space: Space, observations: Sequence[Observation]) -> tuple[dict[str, Any], ...]:

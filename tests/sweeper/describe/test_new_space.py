@@ -56,10 +56,11 @@ def test_every_field_stands_in_it_with_its_default(method: str) -> None:
     text = init(method, "cifar10").read_text()
     plain = re.sub(r"^(\s*)# (?=\s*[\w.]+:( |$))", r"\1", text, flags=re.MULTILINE)
     trial = parse_yaml(plain, "here")["trial"]
-    swept = {*read_space(Path("new.yaml"))["grid"], *read_space(Path("new.yaml")).get("search", {})}
+    space = read_space(Path("new.yaml"))
+    swept = {*(space["grid"] or {}), *space.get("search", {}), *space.get("replicates", {}).get("values", {})}
     for one in described_fields(METHODS[method].Config):
         if one.path in swept:
-            assert f"{one.path.rpartition('.')[2]} is in grid or search, below" in text
+            assert f"{one.path.rpartition('.')[2]} is given below, in grid, search or replicates" in text
             continue
         inside = trial
         for key in one.path.split("."):
