@@ -13,7 +13,7 @@ from sweeper.results.frames import SweepTables
 from sweeper.results.points import PointTrials, columns_of_replicates, is_number, points_in
 from sweeper.results.rows_of_frames import rows_of
 from sweeper.results.stored_space import StoredSpace
-from sweeper.results.summary import ACCURACIES, mean, std
+from sweeper.results.summary import ACCURACIES, mean, order_of, std
 from sweeper.space.options.objectives import Objective
 from trials.storage.rows import Row
 
@@ -31,9 +31,11 @@ def points_table(sweep: SweepTables, space: StoredSpace) -> pd.DataFrame:
     for row in rows_of(sweep.trials, wanted | columns_of_replicates(space.replicates)):
         if row.get("confirms") is None and row.get("cell") is not None:
             cells.setdefault(row["cell"], []).append(row)
+    columns = [config_column(path) for path in space.paths]
+    ordered = sorted(cells, key=lambda cell: order_of(space.paths, [cells[cell][0].get(name) for name in columns]))
     found = [
         _row(cell, point, space, given, figures)
-        for cell, trials in cells.items()
+        for cell, trials in ((cell, cells[cell]) for cell in ordered)
         for point in sorted(points_in(trials, space.replicates), key=lambda point: point.first["number"])
     ]
     deviations = [f"{column}_std" for column in figures]

@@ -138,7 +138,7 @@ def cells_of(
         elif row.get("cell") is not None or groups == ["trial"]:
             found.setdefault(tuple(row.get(column) for column in columns), []).append(row)
     last = {row["trial"]: row for row in rows_of(sweep.epochs, {"trial", "stage", "level", "epoch"})}
-    for key in sorted(found, key=lambda key: _order(paths, key)):
+    for key in sorted(found, key=lambda key: order_of(paths, key)):
         trials = found[key]
         points = points_in(trials, replicates)
         complete = [t for t in trials if t["status"] == "complete" and is_number(t.get(objective.column))]
@@ -177,7 +177,7 @@ def _furthest(points: Sequence[PointTrials], objective: Objective) -> list[Point
     return [point for point in complete if (point.first.get("until_epoch") or 0) == last]
 
 
-def _order(paths: Sequence[str], key: Sequence[Any]) -> tuple[tuple[int, float, str], ...]:
+def order_of(paths: Sequence[str], key: Sequence[Any]) -> tuple[tuple[int, float, str], ...]:
     """Sort key for grid values of any type: numbers (densities descending), then texts, then None."""
     order = []
     for path, value in zip(paths, key, strict=True):

@@ -157,7 +157,7 @@ def _trial(old: Space, new: Space, stored: Collection[Mapping[str, Any]]) -> lis
     for cell in examples.values():
         there = nearest_cell(new.grid, cell.values)
         for point in {frozenset(point): point for point in old.corners(cell)}.values():
-            varied = {*cell.values, *there.values, *point, "file_hashes"} | WHERE
+            varied = {*cell.values, *there.values, *point, *new.replicate_values()[0], "file_hashes"} | WHERE
             before, now = _effective(old, cell, point), _effective(new, there, point)
             if stored:
                 varied |= {path.removeprefix(_FILES) for path in now or () if path.startswith(_FILES)}
