@@ -9,6 +9,7 @@ from sweeper.folder.sweep_folder import Record, Sample
 from sweeper.search.confirmed_study import ConfirmedStudy
 from sweeper.search.outcomes import Outcome
 from sweeper.search.population import CellPopulation
+from sweeper.search.positions import Position
 from sweeper.search.study import CellStudy
 from sweeper.search.warm_start import WarmStart
 from sweeper.space.grid.cells import Cell
@@ -56,8 +57,11 @@ class CellSearch(Protocol):
     def tell(self, sample: Sample, outcome: Outcome) -> None:
         """Record the outcome of the sample's trial. Only the first call for a sample counts."""
 
-    def judge(self, sample: Sample, step: int, value: float) -> tuple[bool, dict[str, Any]]:
-        """Whether a running trial ends after this step, and the attributes that the pruner left on it, as JSON."""
+    def judge(self, sample: Sample, step: int, value: float, at: Position | None = None) -> tuple[bool, dict[str, Any]]:
+        """Whether a running trial ends after this step, and the attributes that the pruner left on it, as JSON.
+
+        ``at``: the position of its row, with the density that it has reached.
+        """
 
     def released(self) -> Iterable[str]:
         """Ids of trials whose checkpoints no other trial will continue; each id is returned once."""

@@ -14,6 +14,7 @@ from sweeper.folder.confirmations import Confirmation, confirmation_of, same_con
 from sweeper.folder.sweep_folder import Record, Sample
 from sweeper.search.epoch_budget import planned, trained
 from sweeper.search.outcomes import Outcome
+from sweeper.search.positions import Position
 from sweeper.search.study import CellStudy
 from sweeper.space.grid.cells import Cell
 from sweeper.space.options.confirm import Confirm
@@ -150,9 +151,9 @@ class ConfirmedStudy:
         elif not any(same_confirmation(sample, other) for other in self._over):
             self._over.append(sample)
 
-    def judge(self, sample: Sample, step: int, value: float) -> tuple[bool, dict[str, Any]]:
+    def judge(self, sample: Sample, step: int, value: float, at: Position | None = None) -> tuple[bool, dict[str, Any]]:
         """Whether the study's pruner ends a running trial after this step; a confirmation always runs to its end."""
-        return (False, {}) if confirmation_of(sample) is not None else self.searched.judge(sample, step, value)
+        return (False, {}) if confirmation_of(sample) is not None else self.searched.judge(sample, step, value, at)
 
     def released(self) -> Iterable[str]:
         """Always empty: a study's trials keep their checkpoints."""

@@ -22,6 +22,7 @@ from sweeper.folder.sweep_folder import Record, Sample
 from sweeper.search.epoch_budget import planned
 from sweeper.search.outcomes import Outcome
 from sweeper.search.perturbation import draw_value, perturb_value
+from sweeper.search.positions import Position
 from sweeper.space.distributions import lowest
 from sweeper.space.grid.cells import Cell
 from sweeper.space.options.pbt import Pbt
@@ -206,7 +207,7 @@ class CellPopulation:
         """Record the outcome of the sample's trial. Only the first call for a sample counts."""
         self._outcomes.setdefault(sample.number, outcome)
 
-    def judge(self, sample: Sample, step: int, value: float) -> tuple[bool, dict[str, Any]]:
+    def judge(self, sample: Sample, step: int, value: float, at: Position | None = None) -> tuple[bool, dict[str, Any]]:
         """Never end a trial: a segment always runs to its end."""
         return False, {}
 

@@ -19,6 +19,7 @@ from sweeper.space.options.pbt import Pbt
 from sweeper.space.options.pruners import check_stoppable
 from sweeper.space.options.sampler import Question
 from sweeper.space.options.samplers import Tpe
+from sweeper.space.pruned_search import check_pruned
 from sweeper.space.space import Space
 from sweeper.space.values import Scalar
 from trials.config.trial_config import TrialConfig
@@ -136,6 +137,7 @@ def check_space(space: Space) -> None:
                 check_trial(space, config)
                 _refuse_searched_seed(space, config)
             _refuse_equal_files(cell, config, files)
+        check_pruned(space, cell)
 
 
 def _refuse_equal_files(cell: Cell, config: TrialConfig, seen: dict[tuple[str, str], Scalar]) -> None:
