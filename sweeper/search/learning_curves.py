@@ -9,11 +9,10 @@ from typing import Any
 from sweeper.folder.sweep_folder import Record, SweepFolder
 from sweeper.results.tables import read
 from sweeper.search.bounds import OF_ROWS
-from sweeper.search.positions import COLUMNS, Position
+from sweeper.search.positions import POSITION_COLUMNS, Position
 from trials.errors import DamagedFile
 from trials.methods.registry import METHODS
-
-Row = Mapping[str, Any]
+from trials.storage.rows import Row
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def courses_in(folder: SweepFolder, methods: Mapping[str, str], column: str) -> 
     if not methods:
         return {}
     epochs = read(folder.path, rows=("epochs",)).epochs
-    wanted = dict.fromkeys(["trial", "stage_id", column, *COLUMNS, *OF_ROWS])
+    wanted = dict.fromkeys(["trial", "stage_id", column, *POSITION_COLUMNS, *OF_ROWS])
     names = [name for name in wanted if name in epochs.columns]
     if column not in names:
         return {}

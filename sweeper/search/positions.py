@@ -9,7 +9,7 @@ from typing import Any
 from sweeper.space.pruner_steps import EpochSpan, Spans, StageLevel
 from sweeper.space.values import finite_number
 
-COLUMNS = ("stage", "level", "epoch", "density", "prunable")
+POSITION_COLUMNS = ("stage", "level", "epoch", "density", "prunable")
 """Columns of a row that a position has."""
 
 
