@@ -27,6 +27,9 @@ REPORT_EVERY_S = 1.0
 SHOWN = ("stage", "level", "epoch", "val_accuracy", "density")
 """Columns of a row that a report contains."""
 
+COMPARED = ("prunable", "sparsity", "kept", "macs", "flops", "parameters")
+"""Columns beside these that decide with what a pruner compares a row."""
+
 MakeMap = Callable[[Mapping[str, float], ShouldStop], Map]
 """Makes a trial's ``map`` from the resources of one piece and a callback that says whether to stop."""
 
@@ -83,7 +86,8 @@ class Reporter:
         """Whether the search ends the trial after this step. When ``send`` returns, the driver has committed that."""
         if self.judged_by is None:
             return False
-        self.send(**{key: row[key] for key in SHOWN}, step=step, value=row[self.judged_by])
+        compared = {key: row[key] for key in COMPARED if key in row}
+        self.send(**{key: row[key] for key in SHOWN}, **compared, step=step, value=row[self.judged_by])
         return is_stopped(self.folder, step)
 
     def warn(self, text: str) -> None:

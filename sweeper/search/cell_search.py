@@ -9,6 +9,7 @@ from sweeper.folder.sweep_folder import Record, Sample
 from sweeper.search.confirmed_study import ConfirmedStudy
 from sweeper.search.outcomes import Outcome
 from sweeper.search.population import CellPopulation
+from sweeper.search.positions import Position
 from sweeper.search.replicated_study import ReplicatedStudy
 from sweeper.search.study import CellStudy
 from sweeper.search.warm_start import WarmStart
@@ -63,8 +64,11 @@ class CellSearch(Protocol):
     def shown(self, sample: Sample, outcome: Outcome) -> float | None:
         """The value to show for an ended sample; None if it has none, or its point is not complete."""
 
-    def judge(self, sample: Sample, step: int, value: float) -> tuple[bool, dict[str, Any]]:
-        """Whether a running trial ends after this step, and the attributes that the pruner left on it, as JSON."""
+    def judge(self, sample: Sample, step: int, value: float, at: Position | None = None) -> tuple[bool, dict[str, Any]]:
+        """Whether a running trial ends after this step, and the attributes that the pruner left on it, as JSON.
+
+        ``at``: the position of its row, with the density that it has reached.
+        """
 
     def released(self) -> Iterable[str]:
         """Ids of trials whose checkpoints no other trial will continue; each id is returned once."""

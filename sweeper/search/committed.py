@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
+
+from optuna.trial import TrialState
 
 from sweeper.folder.sweep_folder import Record, Sample, SweepFolder
-from sweeper.search.learning_curves import Curve, curve_in, curves_in
+from sweeper.search.judged_rows import misses, spans_of
+from sweeper.search.learning_curves import Course, course_in, courses_in
 from sweeper.search.outcomes import FAILED, RUNNING, Outcome, outcome_of
 from sweeper.space.space import Space
 from trials.storage.trial_folder import State
@@ -19,12 +23,12 @@ def given_up(space: Space, state: State | None) -> bool:
 
 def outcome_without_curve(space: Space, record: Record) -> Outcome:
     """The outcome of a trial for what needs no learning curve, such as the value that is shown."""
-    return _outcome(space, record, {})
+    return _outcome(space, record, Course())
 
 
 def outcome_with_curve(space: Space, record: Record) -> Outcome:
     """The outcome of a trial for the searches of its samples, with the curve if there is a pruner."""
-    return _outcome(space, record, curve_in(record, space.objective) if space.pruner else {})
+    return _outcome(space, record, course_in(record, space.objective) if space.pruner else Course())
 
 
 def samples_with_outcomes(
@@ -34,12 +38,17 @@ def samples_with_outcomes(
     samples = [(sample, record) for record in records for sample in record.samples]
     samples.sort(key=lambda item: (item[0].cell, item[0].number))
     methods = {record.id: str(record.content.get("method")) for _, record in samples}
-    curves = curves_in(folder, methods, space.objective) if space.pruner else {}
-    return [(sample, record, _outcome(space, record, curves.get(record.id, {}))) for sample, record in samples]
+    courses = courses_in(folder, methods, space.objective) if space.pruner else {}
+    return [(sample, record, _outcome(space, record, courses.get(record.id, Course()))) for sample, record in samples]
 
 
-def _outcome(space: Space, record: Record, curve: Curve) -> Outcome:
+def _outcome(space: Space, record: Record, course: Course) -> Outcome:
     state = record.state
     if state is not None and state.finished:
-        return outcome_of(space.objectives, space.constraints, record.content, state, curve)
-    return replace(FAILED if given_up(space, state) else RUNNING, curve=curve)
+        found = outcome_of(space.objectives, space.constraints, record.content, state, course.curve)
+    else:
+        found = replace(FAILED if given_up(space, state) else RUNNING, curve=course.curve)
+    if not course.reached:
+        return found
+    missing = found.state != TrialState.COMPLETE and course.last is not None and misses(space, record, course.last)
+    return replace(found, reached=course.reached, will_miss=missing, spans=partial(spans_of, record))

@@ -15,6 +15,7 @@ from sweeper.folder.replicates import replicate_of, values_set
 from sweeper.folder.sweep_folder import Record, Sample
 from sweeper.search.epoch_budget import planned, trained
 from sweeper.search.outcomes import Outcome
+from sweeper.search.positions import Position
 from sweeper.search.replicated_study import ReplicatedStudy
 from sweeper.search.study import CellStudy
 from sweeper.space.grid.cells import Cell
@@ -151,9 +152,9 @@ class ConfirmedStudy:
         """The value of the point of the search, or a confirmation's own."""
         return outcome.shown if confirmation_of(sample) is not None else self.searched.shown(sample, outcome)
 
-    def judge(self, sample: Sample, step: int, value: float) -> tuple[bool, dict[str, Any]]:
+    def judge(self, sample: Sample, step: int, value: float, at: Position | None = None) -> tuple[bool, dict[str, Any]]:
         """Whether the study's pruner ends a running trial after this step; a confirmation always runs to its end."""
-        return (False, {}) if confirmation_of(sample) is not None else self.searched.judge(sample, step, value)
+        return (False, {}) if confirmation_of(sample) is not None else self.searched.judge(sample, step, value, at)
 
     def released(self) -> Iterable[str]:
         """Always empty: a study's trials keep their checkpoints."""

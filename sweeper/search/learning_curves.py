@@ -3,49 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from sweeper.folder.sweep_folder import Record, SweepFolder
 from sweeper.results.tables import read
+from sweeper.search.bounds import OF_ROWS
+from sweeper.search.positions import POSITION_COLUMNS, Position
 from trials.errors import DamagedFile
 from trials.methods.registry import METHODS
+from trials.storage.rows import Row
 
-Curve = dict[int, float]
+
+@dataclass(frozen=True)
+class Course:
+    """The epochs of a trial in which it may be stopped.
+
+    Attributes:
+        curve: a column's value by step; steps count these epochs, from 1 and over all levels.
+        reached: the same values, each with its position.
+        last: the last of these rows; None without any.
+    """
+
+    curve: dict[int, float] = field(default_factory=dict)
+    reached: tuple[tuple[Position, float], ...] = ()
+    last: Row | None = None
 
 
-def curve_of(rows: Iterable[Mapping[str, Any]], method: str, column: str) -> Curve:
-    """Values of ``column`` by step, from a trial's rows of ``epochs`` in their order.
+def course_of(rows: Iterable[Row], method: str, column: str) -> Course:
+    """The course of a trial by ``column``, from its rows of ``epochs`` in their order.
 
-    Steps count the epochs, from 1 and over all levels, of the stages in which ``method`` may be stopped: none if this
-    version does not know it.
+    It covers the stages in which ``method`` may be stopped: none if this version does not know it.
     """
     stoppable = METHODS[method].stoppable if method in METHODS else ()
-    own = (row for row in rows if row["stage"] in stoppable and row["epoch"] > 0 and row["stage_id"] is None)
-    return {step: float(row[column]) for step, row in enumerate(own, start=1) if row[column] is not None}
+    own = [row for row in rows if row["stage"] in stoppable and row["epoch"] > 0 and row["stage_id"] is None]
+    known = [(step, row, float(row[column])) for step, row in enumerate(own, start=1) if row[column] is not None]
+    return Course(
+        {step: value for step, _, value in known},
+        tuple((Position.of(row), value) for _, row, value in known),
+        own[-1] if own else None,
+    )
 
 
-def curve_in(record: Record, column: str) -> Curve:
-    """The curve of one trial's last commit; empty if it has no rows yet or they are damaged."""
+def course_in(record: Record, column: str) -> Course:
+    """The course of one trial up to its last commit; empty if it has no rows yet or they are damaged."""
     if record.state is None or not record.state.commits:
-        return {}
+        return Course()
     try:
         table = record.folder.table(record.state.commits[-1], "epochs")
     except (DamagedFile, OSError, ValueError):
-        return {}
-    return {} if table is None else curve_of(table.to_pylist(), str(record.content.get("method")), column)
+        return Course()
+    return Course() if table is None else course_of(table.to_pylist(), str(record.content.get("method")), column)
 
 
-def curves_in(folder: SweepFolder, methods: Mapping[str, str], column: str) -> dict[str, Curve]:
-    """By trial, the curves of a sweep's trials, read at once. ``methods``: the method of each trial to include."""
+def courses_in(folder: SweepFolder, methods: Mapping[str, str], column: str) -> dict[str, Course]:
+    """By trial, the courses of a sweep's trials, read at once. ``methods``: the method of each trial to include."""
     if not methods:
         return {}
     epochs = read(folder.path, rows=("epochs",)).epochs
-    names = ["trial", "stage", "epoch", "stage_id", column]
-    if column not in epochs.columns:
+    wanted = dict.fromkeys(["trial", "stage_id", column, *POSITION_COLUMNS, *OF_ROWS])
+    names = [name for name in wanted if name in epochs.columns]
+    if column not in names:
         return {}
     part = epochs[names].astype(object)
     rows: dict[str, list[dict[str, Any]]] = {}
     for values in part.where(part.notna(), None).itertuples(index=False, name=None):
         row = dict(zip(names, values, strict=True))
         rows.setdefault(row["trial"], []).append(row)
-    return {trial: curve_of(found, methods[trial], column) for trial, found in rows.items() if trial in methods}
+    return {trial: course_of(found, methods[trial], column) for trial, found in rows.items() if trial in methods}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from optuna.trial import TrialState
 
+from sweeper.search.positions import Position
 from sweeper.space.options.constraints import Constraint
 from sweeper.space.options.objectives import Objective
+from sweeper.space.pruner_steps import Spans
 from sweeper.space.values import finite_number
 from trials.storage.trial_folder import State
 
@@ -22,12 +24,18 @@ class Outcome:
         values: one per objective; None unless the trial is complete.
         violations: by :attr:`Constraint.key`; a trial with a value above 0 is infeasible.
         curve: the objective by step, that is, after each epoch (from 1) of the stages that may be stopped.
+        reached: the same values, each with its position, for a pruner.
+        will_miss: whether a trial that did not run to its end is certain to miss its bounds.
+        spans: makes the epochs of the trial's stages; read where trials of a cell differ in them.
     """
 
     state: TrialState
     values: tuple[float, ...] | None = None
     violations: dict[str, float] = field(default_factory=dict)
     curve: dict[int, float] = field(default_factory=dict)
+    reached: tuple[tuple[Position, float], ...] = ()
+    will_miss: bool = False
+    spans: Callable[[], Spans] | None = field(default=None, compare=False, repr=False)
 
     @property
     def shown(self) -> float | None:

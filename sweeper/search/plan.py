@@ -12,6 +12,7 @@ import heapq
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from sweeper.folder.confirmations import confirmation_of, only_confirms, same_confirmation
 from sweeper.folder.sweep_folder import Record, Sample, StoredConfig, SweepFolder
@@ -21,6 +22,7 @@ from sweeper.search.changed_samples import commit_changed
 from sweeper.search.committed import given_up, outcome_with_curve, outcome_without_curve, samples_with_outcomes
 from sweeper.search.epoch_budget import EpochBudget
 from sweeper.search.failures import DEATHS, Deaths, commit_failure, commit_unreadable, fail_guilty, lost_device
+from sweeper.search.judged_rows import position_of
 from sweeper.search.outcomes import Outcome
 from sweeper.search.sick_machines import Card, SickMachines
 from sweeper.search.warm_start import NO_WARM_START, WarmStart
@@ -270,13 +272,13 @@ class Plan:
         self.running.discard(trial_id)
         self._queue.append(trial_id)
 
-    def judge(self, trial_id: str, step: int, value: float) -> None:
-        """Decide whether a running trial ends after this step; it reads the decision from its folder."""
+    def judge(self, trial_id: str, step: int, value: float, row: Mapping[str, Any] | None = None) -> None:
+        """Decide after this step, of this ``row``, whether a running trial ends; it reads that from its folder."""
         record = self._records[trial_id]
         sample = next(sample for sample in record.samples if sample.cell in self._searches)
         if sample.stopped is not None:
             return
-        stop, left = self._searches[sample.cell].judge(sample, step, value)
+        stop, left = self._searches[sample.cell].judge(sample, step, value, position_of(self.space, record, row))
         if stop or left:
             judged = replace(sample, attrs={**sample.attrs, **left}, stopped=step if stop else None)
             samples = tuple(judged if other is sample else other for other in record.samples)

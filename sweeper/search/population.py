@@ -22,6 +22,7 @@ from sweeper.folder.sweep_folder import Record, Sample
 from sweeper.search.epoch_budget import planned
 from sweeper.search.outcomes import Outcome
 from sweeper.search.perturbation import draw_value, perturb_value
+from sweeper.search.positions import Position
 from sweeper.space.distributions import lowest
 from sweeper.space.grid.cells import Cell
 from sweeper.space.options.pbt import Pbt
@@ -214,7 +215,7 @@ class CellPopulation:
         """The outcome's own value."""
         return outcome.shown
 
-    def judge(self, sample: Sample, step: int, value: float) -> tuple[bool, dict[str, Any]]:
+    def judge(self, sample: Sample, step: int, value: float, at: Position | None = None) -> tuple[bool, dict[str, Any]]:
         """Never end a trial: a segment always runs to its end."""
         return False, {}
 

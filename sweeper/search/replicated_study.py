@@ -20,6 +20,7 @@ from optuna.trial import TrialState
 from sweeper.folder.replicates import Replicate, dropped, replicate_of
 from sweeper.folder.sweep_folder import Record, Sample
 from sweeper.search.outcomes import FAILED, RUNNING, Outcome
+from sweeper.search.positions import Position
 from sweeper.search.racing import can_matter, pooled_spread
 from sweeper.search.study import CellStudy
 from sweeper.space.options.replicates import Replicates
@@ -204,7 +205,7 @@ class ReplicatedStudy:
             return FAILED
         stopped = next((outcome for outcome in ended if outcome.state == TrialState.PRUNED), None)
         if stopped is not None:
-            return Outcome(TrialState.PRUNED, None, violations, stopped.curve)
+            return replace(stopped, violations=violations)
         if point.dropped:
             last = max((step for outcome in ended for step in outcome.curve), default=0)
             so_far = self._judged(ended)[0]
@@ -260,7 +261,7 @@ class ReplicatedStudy:
         point = self.points.get(sample.number)
         return None if point is None or point.outcome is None else point.outcome.shown
 
-    def judge(self, sample: Sample, step: int, value: float) -> tuple[bool, dict[str, Any]]:
+    def judge(self, sample: Sample, step: int, value: float, at: Position | None = None) -> tuple[bool, dict[str, Any]]:
         """Whether a running trial ends after this step: replicates of one seed are compared with each other, and a
         point that has ended needs no more of them."""
         self._settle()
@@ -268,7 +269,7 @@ class ReplicatedStudy:
         assert found is not None
         if self._points[sample.number].outcome is not None:
             return True, {}
-        return self._judges[self._wanted.index(found.values)].judge(sample, step, value)
+        return self._judges[self._wanted.index(found.values)].judge(sample, step, value, at)
 
     def released(self) -> Iterable[str]:
         """Always empty: a study's trials keep their checkpoints."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -15,14 +16,16 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeper.folder.sweep_folder import Record, Sample
+from sweeper.search.cell_pruner import CellPruner
 from sweeper.search.epoch_budget import planned
 from sweeper.search.outcomes import Outcome
+from sweeper.search.positions import Position, position_after
 from sweeper.search.warm_start import NO_WARM_START, WarmStart
 from sweeper.space.checks import question_of
 from sweeper.space.grid import conditions
 from sweeper.space.grid.cells import Cell
-from sweeper.space.options.pruners import stoppable_epochs
 from sweeper.space.options.samplers import SAMPLERS
+from sweeper.space.pruner_steps import Spans, epoch_spans
 from sweeper.space.space import Space
 from trials.config.trial_config import TrialConfig
 from trials.plugins.blaming import blaming
@@ -60,6 +63,7 @@ class CellStudy:
         """By number, every sample."""
         self.outcomes: dict[int, Outcome] = {}
         """By number, the outcomes of samples whose trials have ended."""
+        self._spans: dict[int, Spans] = {}  # of trials that run, where these differ
 
     @property
     def count(self) -> int:
@@ -118,12 +122,20 @@ class CellStudy:
         """Always empty: a study's trials keep their checkpoints."""
         return ()
 
-    def _pruner(self) -> BasePruner:
-        if self.space.pruner is None:
-            return NopPruner()
-        longest = max(map(stoppable_epochs, self.space.corner_configs(self.cell)))
+    @cached_property
+    def pruning(self) -> CellPruner | None:
+        """What stops trials of the cell early; None without a pruner."""
+        if self.space.pruner is None or not self.space.search:
+            return None
         with knowingly():
-            return self.space.pruner.make(longest)
+            return CellPruner(self.space, self.cell, first=len(self.warm.observations))
+
+    def _pruner(self) -> BasePruner:
+        """The study's own pruner, by whose brackets samplers tell trials apart. It stops none: :attr:`pruning` does."""
+        if self.space.pruner is None or self.pruning is None:
+            return NopPruner()
+        with knowingly():
+            return self.space.pruner.make(self.pruning.steps.total)
 
     def _sampler(self, number: int) -> BaseSampler:
         """A sampler seeded by (seed, cell, sample number), so that a rebuilt study does not repeat suggestions."""
@@ -190,6 +202,8 @@ class CellStudy:
             known = [self._trials[n] for n in value if n in self._trials] if ":parent:" in key else value
             self._storage.set_study_system_attr(self.study._study_id, key, known)
         self._know(sample.number, self._add(sample.params, outcome, self.space.sampler.recalled(attrs)))
+        if self.pruning is not None:
+            self.pruning.replay(sample.number, outcome, attrs)
 
     def _add(self, params: dict[str, Any], outcome: Outcome, attrs: dict[str, Any] | None = None) -> int:
         """Add a trial to the study and return its id."""
@@ -199,10 +213,14 @@ class CellStudy:
             params=params,
             distributions={path: self._distributions[path] for path in params},
             system_attrs=attrs,
-            intermediate_values=outcome.curve,
+            intermediate_values=self._curve(outcome),
             constraints=outcome.violations,
         )
         return self._storage.create_new_trial(self.study._study_id, template)
+
+    def _curve(self, outcome: Outcome) -> dict[int, float]:
+        """What the study holds of a trial's values: those that are comparable, at the pruner's steps."""
+        return dict(outcome.curve) if self.pruning is None else self.pruning.curve(outcome)
 
     def tell(self, sample: Sample, outcome: Outcome) -> None:
         """Record the outcome of the sample's trial. Only the first call for a sample counts."""
@@ -213,26 +231,43 @@ class CellStudy:
         frozen = self._frozen(trial_id)
         if frozen.state.is_finished():
             return
-        for step in sorted(outcome.curve.keys() - frozen.intermediate_values.keys()):
-            self._storage.set_trial_intermediate_value(trial_id, step, outcome.curve[step])
+        curve = self._curve(outcome)
+        for step in sorted(curve.keys() - frozen.intermediate_values.keys()):
+            self._storage.set_trial_intermediate_value(trial_id, step, curve[step])
+        if self.pruning is not None:
+            self.pruning.tell(sample.number, outcome)
         bounds = create_trial(state=TrialState.RUNNING, constraints=outcome.violations).system_attrs
         for key, value in bounds.items():
             self._storage.set_trial_system_attr(trial_id, key, value)
         self._storage.set_trial_state_values(trial_id, outcome.state, outcome.values)
 
-    def judge(self, sample: Sample, step: int, value: float) -> tuple[bool, dict[str, Any]]:
+    def judge(self, sample: Sample, step: int, value: float, at: Position | None = None) -> tuple[bool, dict[str, Any]]:
         """Whether the pruner stops the sample's trial after this step, and the attributes that it left on the trial.
 
-        False for a known step: it was judged before the trial's process died, and the trial was allowed to continue.
+        ``at``: the row's position; by default that of a trial with so many epochs behind it as ``step`` says.
         """
-        trial_id = self._trials[sample.number]
-        before = self._frozen(trial_id)
-        if step in before.intermediate_values or before.state.is_finished():
+        if self.pruning is None:
             return False, {}
-        self._storage.set_trial_intermediate_value(trial_id, step, value)
-        stop = self.study.pruner.prune(self.study, self._frozen(trial_id))
-        left = {k: v for k, v in self._frozen(trial_id).system_attrs.items() if k not in before.system_attrs}
-        return bool(stop), left
+        placed = self._placed(sample, step, at)
+        if placed is None:
+            return False, {}
+        stop, left = self.pruning.judge(sample.number, placed, value)
+        trial_id, reached = self._trials[sample.number], self.pruning.step(placed)
+        known = self._frozen(trial_id)
+        if reached is not None and reached not in known.intermediate_values and not known.state.is_finished():
+            self._storage.set_trial_intermediate_value(trial_id, reached, value)
+            for key, attr in left.items():
+                self._storage.set_trial_system_attr(trial_id, key, attr)
+        return stop, left
+
+    def _placed(self, sample: Sample, step: int, at: Position | None) -> Position | None:
+        """The position with the epochs of the sample's own stages, where trials of this cell differ in them."""
+        if self.pruning is None or (at is not None and (at.span is not None or not self.pruning.steps.varies)):
+            return at
+        if sample.number not in self._spans:
+            self._spans[sample.number] = epoch_spans(self.config(sample))
+        spans = self._spans[sample.number]
+        return position_after(spans, step) if at is None else replace(at, span=spans.get(at.place))
 
     def _frozen(self, trial_id: int) -> FrozenTrial:
         return self._storage.get_trial(trial_id)

@@ -20,6 +20,7 @@ from sweeper.space.options.pruners import check_stoppable
 from sweeper.space.options.replicates import Replicates
 from sweeper.space.options.sampler import Question
 from sweeper.space.options.samplers import Tpe
+from sweeper.space.pruned_search import check_pruned
 from sweeper.space.space import Space
 from sweeper.space.values import Scalar
 from trials.config.trial_config import TrialConfig
@@ -168,6 +169,7 @@ def check_space(space: Space) -> None:
                 check_trial(space, config)
                 _refuse_searched_seed(space, config)
             _refuse_equal_files(cell, config, files)
+        check_pruned(space, cell)
 
 
 def _refuse_equal_files(cell: Cell, config: TrialConfig, seen: dict[tuple[str, str], Scalar]) -> None:

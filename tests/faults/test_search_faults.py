@@ -80,7 +80,7 @@ def drive_serially(space: Space, path: Path) -> None:
     plan = Plan(space, folder)
 
     def judge(step: int, row: Row) -> bool:
-        plan.judge(assignment.trial_id, step, row[space.objective])
+        plan.judge(assignment.trial_id, step, row[space.objective], row)
         return is_stopped(folder.trial_folder(assignment.trial_id), step)
 
     while (assignment := plan.next()) is not None:

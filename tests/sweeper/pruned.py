@@ -57,7 +57,7 @@ def train(plan: Plan, trial_id: str, value: Curve = accuracy) -> Iterator[str]:
         rows.append({"stage": "finetune", "level": 0, "epoch": step, "stage_id": None, **figures})
         yield "trained"
         if step < EPOCHS:
-            plan.judge(trial_id, step, figures["val_accuracy"])
+            plan.judge(trial_id, step, figures["val_accuracy"], rows[-1])
             stop = is_stopped(folder.path, step)
             yield "judged"
             if stop:

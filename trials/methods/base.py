@@ -17,6 +17,7 @@ from trials.errors import UserError
 from trials.methods.asked import AskedShare
 from trials.methods.budgets import LeftLayer
 from trials.methods.patience import Patience
+from trials.methods.planned import PlannedDensity, planned_by_asking
 from trials.seeding import generator
 from trials.training.net import Batch, Net
 from trials.training.optimizers import Sgd
@@ -110,9 +111,7 @@ class Stage(ABC):
         """Called after the last step of an epoch (0-based) or of the stage. Does nothing by default."""
 
     def assess(self, net: Net, epoch: int, val_accuracy: float) -> None:  # noqa: B027  nor here
-        """Called with the validation accuracy after each epoch (1-based); may set ``finished``.
-
-        Does nothing by default."""
+        """Called with the validation accuracy after each epoch (1-based); may set ``finished``; nothing by default."""
 
     @property
     def selects(self) -> bool:
@@ -300,6 +299,10 @@ class Method(ABC):
         ``model`` is the dense model, or the compact one that the trial started from. Trials whose network differs are
         marked (:mod:`trials.running.degenerate`)."""
         return ()
+
+    def planned_density(self, stage: Stage) -> PlannedDensity | None:
+        """What decides the density while ``stage`` trains, for pruners (:mod:`.planned`); None if it is not known."""
+        return planned_by_asking(self.config, lambda model: self.asked(model, stage))
 
     def initialised(self, net: Net) -> None:  # noqa: B027  most methods have nothing to do here
         """Called with the freshly built network, before the source is loaded. Does nothing by default.

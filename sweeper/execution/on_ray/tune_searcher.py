@@ -165,7 +165,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             if result.get("epoch"):  # 0: nothing is trained yet
                 self.plan.sick.worked(card)
         if "step" in result:  # the trial waits, then reads the decision from its folder
-            judge = functools.partial(self.plan.judge, mine, result["step"], result["value"])
+            judge = functools.partial(self.plan.judge, mine, result["step"], result["value"], result)
             when_there_is_room(judge, self.display.note, lambda: False)
         if "epoch" in result:
             self.display.row(mine, result)

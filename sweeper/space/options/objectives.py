@@ -24,6 +24,9 @@ EVERY_METHOD = (
 EVERY_EPOCH = tuple(c for c in RESULT if not c.startswith("test_"))
 """Columns that are known after every epoch, by which a pruner may compare unfinished trials."""
 
+OF_THE_MASKS = ("density", "sparsity", "kept", "macs", "flops", "parameters", *COMPACT)
+"""Columns that follow from what masks keep, whatever the weights' values."""
+
 
 Direction = Literal["maximize", "minimize"]
 

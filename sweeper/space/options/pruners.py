@@ -32,8 +32,11 @@ class Pruner(NamedOptions):
     def make(self, epochs: int) -> BasePruner:
         """Create the pruner for a cell whose longest trial has ``epochs`` stoppable epochs."""
 
-    def check(self, epochs: int, samples: int) -> None:
-        """Raise a UserError if it could never stop a trial of ``epochs`` epochs in a cell of ``samples`` samples."""
+    def check(self, epochs: int, samples: int, unit: str = "epochs") -> None:
+        """Raise a UserError if it could never stop a trial of ``epochs`` steps in a cell of ``samples`` samples.
+
+        ``unit``: what a step is, for the message.
+        """
 
 
 class Halving(Pruner):
@@ -58,9 +61,9 @@ class Halving(Pruner):
     def make(self, epochs: int) -> BasePruner:
         return SuccessiveHalvingPruner(**self.model_dump(exclude={"name"}))
 
-    def check(self, epochs: int, samples: int) -> None:
+    def check(self, epochs: int, samples: int, unit: str = "epochs") -> None:
         first = self.min_resource * self.reduction_factor**self.min_early_stopping_rate
-        _require_less("pruner.min_resource: the epoch of the first rung", first, epochs)
+        _require_less("pruner.min_resource: the epoch of the first rung", first, epochs, unit)
         _require_fewer("pruner.bootstrap_count", self.bootstrap_count, samples)
 
 
@@ -83,12 +86,12 @@ class Hyperband(Pruner):
     def make(self, epochs: int) -> BasePruner:
         return HyperbandPruner(**{**self.model_dump(exclude={"name"}), "max_resource": self.max_resource or epochs})
 
-    def check(self, epochs: int, samples: int) -> None:
-        _require_less("pruner.min_resource", self.min_resource, epochs)
+    def check(self, epochs: int, samples: int, unit: str = "epochs") -> None:
+        _require_less("pruner.min_resource", self.min_resource, epochs, unit)
         if self.max_resource is not None and not self.min_resource <= self.max_resource <= epochs:
             raise UserError(
                 f"pruner.max_resource is {self.max_resource}, but must lie between min_resource, "
-                f"{self.min_resource}, and the {epochs} epochs in which this trial may be stopped: leave it out"
+                f"{self.min_resource}, and the {epochs} {unit} in which this trial may be stopped: leave it out"
             )
         _require_fewer("pruner.bootstrap_count", self.bootstrap_count, samples)
 
@@ -112,8 +115,8 @@ class Median(Pruner):
     def make(self, epochs: int) -> BasePruner:
         return MedianPruner(**self.model_dump(exclude={"name"}))
 
-    def check(self, epochs: int, samples: int) -> None:
-        _require_less("pruner.n_warmup_steps", self.n_warmup_steps, epochs)
+    def check(self, epochs: int, samples: int, unit: str = "epochs") -> None:
+        _require_less("pruner.n_warmup_steps", self.n_warmup_steps, epochs, unit)
         _require_fewer("pruner.n_startup_trials", self.n_startup_trials, samples)
         _require_fewer("pruner.n_min_trials", self.n_min_trials, samples)
 
@@ -155,10 +158,10 @@ class Patient(Pruner):
         wrapped = self.wrapped.make(epochs) if self.wrapped else None
         return PatientPruner(wrapped, self.patience, self.min_delta)
 
-    def check(self, epochs: int, samples: int) -> None:
-        _require_less("pruner.patience", self.patience + 1, epochs - 1)
+    def check(self, epochs: int, samples: int, unit: str = "epochs") -> None:
+        _require_less("pruner.patience", self.patience + 1, epochs - 1, unit)
         if self.wrapped:
-            self.wrapped.check(epochs, samples)
+            self.wrapped.check(epochs, samples, unit)
 
     def document(self) -> str | dict[str, Any]:
         content = {"name": self.name, **self.model_dump(mode="json", exclude_defaults=True, exclude={"wrapped"})}
@@ -202,9 +205,9 @@ def check_stoppable(pruner: Pruner, config: TrialConfig, samples: int) -> None:
     pruner.check(stoppable_epochs(config), samples)
 
 
-def _require_less(what: str, value: int, epochs: int) -> None:
+def _require_less(what: str, value: int, epochs: int, unit: str) -> None:
     if value >= epochs:
-        raise UserError(f"{what} is {value}, but must be less than the {epochs} epochs in which this trial may be "
+        raise UserError(f"{what} is {value}, but must be less than the {epochs} {unit} in which this trial may be "
                         "stopped: it could never be stopped")  # fmt: skip
 
 

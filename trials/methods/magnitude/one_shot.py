@@ -24,8 +24,19 @@ from trials.methods.coupling import MayCouple, coupled_share, require_coupled
 from trials.methods.dense import dense_source
 from trials.methods.model_facts import LayerFacts, facts_of
 from trials.methods.n_of_m import TakesNM
+from trials.methods.planned import PlannedDensity
 from trials.methods.rounding import HasRounding, NamedShape, pruned_once
-from trials.sparsity import DISTRIBUTIONS, PATTERNS, SCORES, Masks, Pattern, masks_by_score, prunable, prunable_by
+from trials.sparsity import (
+    DISTRIBUTIONS,
+    PATTERNS,
+    SCORES,
+    Layer,
+    Masks,
+    Pattern,
+    masks_by_score,
+    prunable,
+    prunable_by,
+)
 from trials.sparsity.counts import Density, exact_share
 from trials.sparsity.coupled import coupled_masks
 from trials.training.net import Net
@@ -121,6 +132,12 @@ class OneShotConfig(MayCouple, TakesNM, PruningConfig):
     def levels_of(self, layers: Sequence[NamedShape]) -> Iterator[Budget]:
         return pruned_once(layers, self.pattern, self.distribution, self.density, self.count)
 
+    @property
+    def ranks_layers(self) -> bool:
+        """Whether scores decide how many groups each layer keeps."""
+        layers = [Layer(units, units, (units, 1), units) for units in (64, 128)]
+        return any(len(pool.layers) > 1 for pool in DISTRIBUTIONS[self.distribution](layers, self.density, None))
+
     def share_within(self, kept: int, total: int) -> Density:
         """The share that ``density`` is of a mask that keeps ``kept`` of ``total`` weights; all of it at most."""
         if self.rounding == "released":
@@ -199,6 +216,16 @@ class OneShot(Method):
         if self.config.couple:
             return (coupled_share(model, self.config.density),)
         return (self.config.asked_share(model, self.config.density),)
+
+    def planned_density(self, stage: Stage) -> PlannedDensity | None:
+        """As asked; where layers with groups of other sizes compete, also what ranks them: score and dense network."""
+        planned, config = super().planned_density(stage), self.config
+        if planned is None or config.pattern in ("weight", "nm") or not (config.couple or config.ranks_layers):
+            return planned
+        source = self.source()
+        dense = repr((config.source_net, config.file_hashes)) if source is None else source.id
+        ranked = (planned.key, config.distribution, config.couple, config.score, config.seed, dense)
+        return PlannedDensity(ranked if config.density < 1 else planned.key)
 
     def check(self, model: nn.Module, data: DataHeader) -> None:
         config = self.config
