@@ -76,15 +76,11 @@ def _check_values(condition: Condition, of: Axis | Distribution, other: str, whe
         return
     values = of.values if isinstance(of, Axis) else of.branches([condition])
     met = [condition.holds(value) for value in values]
+    if any(met) and (not all(met) or (of.when if isinstance(of, Axis) else of.conditional)):
+        return
+    which = "every" if any(met) else "no"
     there = listed(map(str, of.values)) if isinstance(of, Axis) else str(of)
-    if not any(met):
-        raise UserError(
-            f"{where} is {condition}, but no value of {other} is ({there}): change the condition, or remove it"
-        )
-    if all(met) and not (of.when if isinstance(of, Axis) else of.conditional):
-        raise UserError(
-            f"{where} is {condition}, but every value of {other} is ({there}): change the condition, or remove it"
-        )
+    raise UserError(f"{where} is {condition}, but {which} value of {other} is ({there}): change it, or remove it")
 
 
 def _require_numbers(of: Axis | Distribution, other: str, where: str) -> None:

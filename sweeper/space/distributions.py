@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from sweeper.space.grid import conditions
 from sweeper.space.grid.conditions import Condition, When
-from sweeper.space.ranges import StepGrid, is_number, no_more_keys, read_bounds, require_steps
+from sweeper.space.ranges import StepGrid, no_more_keys, read_bounds, require_steps
 from sweeper.space.values import Scalar, finite_number, scalars
 from trials.errors import UserError, shown, unknown_name
 
@@ -67,7 +67,7 @@ class Distribution(ABC):
 
     def contains(self, value: object) -> bool:
         """Whether ``value`` is one of the values and of their type; integers count as numbers, booleans do not."""
-        if not is_number(value):
+        if finite_number(value) is None:
             return False
         low, high = self.edges()
         return bool(low <= value <= high)  # type: ignore[operator]  # numbers

@@ -13,6 +13,7 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
+from sweeper.space.values import finite_number
 from trials.errors import UserError, shown
 
 Number = int | float
@@ -115,7 +116,7 @@ def read_bounds(content: object, where: str, *, above_zero: bool = False) -> tup
     Raises:
         UserError: they are not.
     """
-    if not isinstance(content, (list, tuple)) or len(content) != 2 or not all(map(is_number, content)):
+    if not isinstance(content, (list, tuple)) or len(content) != 2 or None in map(finite_number, content):
         raise UserError(f"{where} is {shown(content)}, but must be [low, high]: two numbers")
     low, high = content
     if not low < high:
@@ -123,8 +124,3 @@ def read_bounds(content: object, where: str, *, above_zero: bool = False) -> tup
     if above_zero and low <= 0:
         raise UserError(f"{where} is {shown(content)}, but low must be above 0: there is no logarithm of {low}")
     return low, high
-
-
-def is_number(value: object) -> bool:
-    """Whether ``value`` is an integer or a float, and no truth value."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
