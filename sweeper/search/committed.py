@@ -28,14 +28,17 @@ def outcome_with_curve(space: Space, record: Record) -> Outcome:
 
 
 def samples_with_outcomes(
-    space: Space, folder: SweepFolder, records: Iterable[Record]
+    space: Space, folder: SweepFolder, records: Iterable[Record], *, curves: bool = False
 ) -> list[tuple[Sample, Record, Outcome]]:
-    """Every sample with its trial's record and outcome, by cell and number: the order in which a search is told."""
+    """Every sample with its trial's record and outcome, by cell and number: the order in which a search is told.
+
+    With ``curves``, outcomes have learning curves even if there is no pruner.
+    """
     samples = [(sample, record) for record in records for sample in record.samples]
     samples.sort(key=lambda item: (item[0].cell, item[0].number))
     methods = {record.id: str(record.content.get("method")) for _, record in samples}
-    curves = curves_in(folder, methods, space.objective) if space.pruner else {}
-    return [(sample, record, _outcome(space, record, curves.get(record.id, {}))) for sample, record in samples]
+    found = curves_in(folder, methods, space.objective) if space.pruner or curves else {}
+    return [(sample, record, _outcome(space, record, found.get(record.id, {}))) for sample, record in samples]
 
 
 def _outcome(space: Space, record: Record, curve: Curve) -> Outcome:
