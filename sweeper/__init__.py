@@ -11,7 +11,7 @@ from trials.version import __version__
 
 if TYPE_CHECKING:
     from sweeper.api import Space, run
-    from sweeper.results.sweep import Sweep, load
+    from sweeper.sweep import Sweep, load
 
 __all__ = ["Space", "Sweep", "__version__", "load", "run"]
 
@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(api, name)
     if name in ("Sweep", "load"):
-        from sweeper.results import sweep
+        from sweeper import sweep
 
         return getattr(sweep, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

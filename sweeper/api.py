@@ -17,11 +17,11 @@ from sweeper.before_run import check_preconditions, look_here
 from sweeper.console import console_here
 from sweeper.execution.signals import interruptible
 from sweeper.options import COMPLETE, FAILURES
-from sweeper.results.sweep import Sweep, read_sweep
 from sweeper.run_options import RunOptions
 from sweeper.space import space as description
 from sweeper.space.checks import check_space
 from sweeper.space.load import load_space, space_of
+from sweeper.sweep import Sweep, read_sweep
 from trials.config.trial_config import TrialConfig
 from trials.dotted_paths import settings_of
 from trials.errors import UserError

@@ -16,13 +16,11 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from sweeper.folder.confirmations import confirmation_of
-from sweeper.folder.sweep_folder import Record, Sample, SweepFolder
-from sweeper.search.committed import samples_with_outcomes
-from sweeper.search.outcomes import Outcome
+from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.search.cell_studies import metric_names, studied_points, study_name
 from sweeper.space.load import from_document
 from trials.errors import UserError
 from trials.optional import require
@@ -49,19 +47,17 @@ class StudyCopy:
 
     def refresh(self) -> None:
         """Add new samples and update those that were not finished."""
-        for sample, record, outcome in samples_with_outcomes(self.space, self.folder, self.folder.records()):
-            if confirmation_of(sample) is not None:  # no point of the study
-                continue
-            cell, number, trial = sample.cell, sample.number, self._trial(sample, record, outcome)
-            known = self._trials.get((cell, number))
+        for point in studied_points(self.space, self.folder, self.folder.records()):
+            key, trial = (point.cell, point.number), point.trial
+            known = self._trials.get(key)
             if known is None:
-                trial_id = self.storage.create_new_trial(self._study(cell), trial)
+                trial_id = self.storage.create_new_trial(self._study(point.cell), trial)
             elif known[1].state.is_finished() or _figures(known[1]) == _figures(trial):
                 continue
             else:
                 trial_id = known[0]
                 self._go_on(trial_id, known[1], trial)
-            self._trials[cell, number] = (trial_id, trial)
+            self._trials[key] = (trial_id, trial)
 
     def _go_on(self, trial_id: int, before: FrozenTrial, now: FrozenTrial) -> None:
         if before.state == TrialState.WAITING and now.state != TrialState.WAITING:
@@ -78,24 +74,10 @@ class StudyCopy:
     def _study(self, cell: str) -> int:
         if cell not in self._studies:
             directions = [StudyDirection[objective.direction.upper()] for objective in self.space.objectives]
-            study_id = self.storage.create_new_study(directions, cell or self.folder.path.name)
-            names = [objective.column for objective in self.space.objectives]
-            self.storage.set_study_system_attr(study_id, "study:metric_names", names)
+            study_id = self.storage.create_new_study(directions, study_name(self.folder, cell))
+            self.storage.set_study_system_attr(study_id, "study:metric_names", metric_names(self.space))
             self._studies[cell] = study_id
         return self._studies[cell]
-
-    def _trial(self, sample: Sample, record: Record, outcome: Outcome) -> FrozenTrial:
-        state, search = record.state, self.space.search_in(sample.grid)
-        figures = {} if state is None else {k: v for k, v in state.result.items() if v not in (None, [])}
-        return create_trial(
-            state=TrialState.WAITING if state is None else outcome.state,
-            values=outcome.values,
-            params=sample.params,
-            distributions={path: search[path].optuna_distribution() for path in sample.params},
-            user_attrs={"trial": record.id, **sample.grid, **figures},
-            intermediate_values=outcome.curve,
-            constraints=outcome.violations,
-        )
 
 
 def _figures(trial: FrozenTrial) -> tuple[Any, ...]:

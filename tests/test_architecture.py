@@ -38,7 +38,7 @@ FLOORS = {
         {"folder", "describe"},
         {"results", "estimate"},
         {"search"},
-        {"execution"},
+        {"execution", "sweep"},
         {"before_run", "continuing"},
         {"driver", "dashboard", "control"},
         {"api"},
@@ -50,9 +50,10 @@ FLOORS = {
 
 KNOWN_ONLY_IN = {
     "ray": ("sweeper.execution.on_ray",),
-    "optuna": ("sweeper.space", "sweeper.search", "sweeper.dashboard"),
+    "optuna": ("sweeper.space", "sweeper.search", "sweeper.dashboard", "sweeper.sweep"),
     "pandas": (
         "sweeper.results",
+        "sweeper.sweep",
         *(f"sweeper.{kind}_plot" for kind in ("comparison", "lineage", "regrowth", "single_layer")),
     ),
     "torch": ("trials",),
@@ -222,7 +223,7 @@ def loaded_by(code: str, names: list[str]) -> set[str]:
     [
         ("import sweeper, sweeper.cli, trials", ["torch", "optuna", "ray", "pandas", "pyarrow", "rich", "pydantic"]),
         ("import sweeper.space.space_files", ["torch", "optuna", "ray", "pandas"]),
-        ("import sweeper.results.report, sweeper.control", ["torch", "optuna", "ray"]),
+        ("import sweeper.results.report, sweeper.control, sweeper.sweep", ["torch", "optuna", "ray"]),
         ("import sweeper.driver", ["ray", "pandas", "scipy", "cmaes", "torchvision", "sklearn"]),
         (
             "from trials.data import published_header as header\n"

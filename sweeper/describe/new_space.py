@@ -213,7 +213,8 @@ def _search(method: str, fields: list[DescribedField]) -> dict[str, tuple[float,
 
 def _search_lines(search: dict[str, tuple[float, float]]) -> Iterator[str]:
     if search:
-        yield "## searched in every cell: uniform, loguniform, int or choice (--describe search)"
+        yield "## searched in every cell: uniform, loguniform, int or choice (--describe search), with step: in steps;"
+        yield "## under a condition on other paths with when: (--describe when)"
         yield "search:"
         for path, (low, high) in search.items():
             yield f"  {path}: {{loguniform: [{yaml_text(low)}, {yaml_text(high)}]}}"

@@ -15,6 +15,7 @@ from pydantic.json_schema import models_json_schema
 from sweeper.columns import COLUMNS, TEXT, TEXTS
 from sweeper.describe.field_schemas import PLUGIN, Schema, SchemaGenerator, config_schemas, names_schema, value_schemas
 from sweeper.describe.topics import section_meanings
+from sweeper.space.grid.conditions import CONDITION_KEYS
 from sweeper.space.grid.grid import LADDERS
 from sweeper.space.options.constraints import Constraint
 from sweeper.space.options.from_sweep import FromSweep
@@ -140,8 +141,9 @@ def _parts() -> dict[str, Schema]:
     for section, registry in named.items():
         references = {name: found[one, "validation"] for name, one in registry.items()}
         definitions[section] = _named(references)
-    when = {"type": "object", "minProperties": 1, "additionalProperties": {"anyOf": [_SCALAR, _scalars()]}}
-    when["description"] = "Where it applies: values by path; every path must have one of its values."
+    conditions = {"anyOf": [_SCALAR, _scalars(), _condition()]}
+    when = {"type": "object", "minProperties": 1, "additionalProperties": conditions}
+    when["description"] = "Where it applies: by path, values or bounds; every path must have such a value."
     return {**definitions, "when": when, "column": _column(), "axis": _axis(), "searched": _searched(), "case": _case()}
 
 
@@ -163,6 +165,14 @@ def _scalars() -> Schema:
     return {"type": "array", "items": _SCALAR, "minItems": 1, "uniqueItems": True}
 
 
+def _condition() -> Schema:
+    """A condition by bounds or ``not``."""
+    bound: Schema = {"type": "number"}
+    keys: dict[str, Schema] = dict.fromkeys(CONDITION_KEYS, bound)
+    keys |= {"between": _PAIR, "not": {"anyOf": [_SCALAR, _scalars()]}}
+    return {**_closed(keys), "minProperties": 1}
+
+
 def _column() -> Schema:
     columns = {*COLUMNS["trials"], *(column for method in METHODS.values() for column in method.reports)}
     text = {name for name, kind in COLUMNS["trials"].items() if kind in (TEXT, TEXTS)}
@@ -176,10 +186,17 @@ def _axis() -> Schema:
 
 
 def _searched() -> Schema:
-    kinds: dict[str, Schema] = {"uniform": _PAIR, "loguniform": _PAIR, "choice": _scalars()}
-    each = [{**_closed({kind: schema, "when": _ref("when")}), "required": [kind]} for kind, schema in kinds.items()]
-    whole = {**_PAIR, "items": {"type": "integer"}}
-    each.append({**_closed({"int": whole, "log": {"type": "boolean"}, "when": _ref("when")}), "required": ["int"]})
+    step = "The values are low, low + step, ... high."
+    whole: Schema = {**_PAIR, "items": {"type": "integer"}}
+    beside: dict[str, dict[str, Schema]] = {
+        "uniform": {"uniform": _PAIR, "step": {"type": "number", "exclusiveMinimum": 0, "description": step}},
+        "loguniform": {"loguniform": _PAIR},
+        "choice": {"choice": _scalars()},
+        "int": {
+            "int": whole, "log": {"type": "boolean"}, "step": {"type": "integer", "minimum": 1, "description": step}
+        },
+    }  # fmt: skip
+    each = [{**_closed({**keys, "when": _ref("when")}), "required": [kind]} for kind, keys in beside.items()]
     one: Schema = {"anyOf": each}
     return {"anyOf": [one, {"type": "array", "items": one, "minItems": 2}, _NULL]}
 

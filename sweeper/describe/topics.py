@@ -16,6 +16,7 @@ from sweeper.describe.outside import outside_pages
 from sweeper.describe.page import Page, PageTable
 from sweeper.describe.refusals import refused_by
 from sweeper.space.distributions import DISTRIBUTION_KINDS, Choice, Int, Uniform
+from sweeper.space.grid.conditions import CONDITION_KEYS, Equal, Within
 from sweeper.space.grid.grid import LADDERS
 from sweeper.space.options.confirm import Confirm
 from sweeper.space.options.constraints import Constraint
@@ -181,6 +182,14 @@ def _search_page(name: str) -> Page:
     return Page(f"distribution of a search: {name}", [summary_of(classes[name])])
 
 
+def _condition_page(name: str) -> Page:
+    return Page(
+        "when: conditions on paths of the grid or the search" if name == "when" else f"condition {name}",
+        [summary_of(Equal), summary_of(Within)],
+        [PageTable("keys of a mapping", list(CONDITION_KEYS.items()))],
+    )
+
+
 def _ladder_page(name: str) -> Page:
     return Page(f"ladder {name}", [f"In a grid: {', '.join(map(str, LADDERS[name]))}."])
 
@@ -203,5 +212,6 @@ KINDS: dict[str, tuple[list[str], Callable[[str], Page]]] = {
     "schedule": (_names(SCHEDULES), _function_page("schedule", SCHEDULES)),
     "search": (_names(DISTRIBUTION_KINDS), _search_page),
     "ladder": (_names(LADDERS), _ladder_page),
+    "condition": (_names(["when"], CONDITION_KEYS), _condition_page),
 }
 """By kind, the names that can be described, and what describes one."""

@@ -35,6 +35,7 @@ class StoredSpace:
         cells: number of cells.
         search: dotted paths of the searched hyperparameters.
         conditions: where each of them is searched; any of them may hold. An empty one always holds.
+        partial: paths of the grid that only some cells have.
         samples: number of points that each cell's search may try; None if the file does not say it.
         objectives: columns that rank the trials; the first one chooses a cell's best trial.
         constraints: bounds that a cell's best trial must keep.
@@ -53,6 +54,7 @@ class StoredSpace:
     conditions: Mapping[str, tuple[When, ...]] = field(default_factory=dict)
     seeds: tuple[int, ...] = ()
     replicates: Replicates | None = None
+    partial: frozenset[str] = frozenset()
 
     @property
     def trials_per_cell(self) -> int | None:
@@ -65,7 +67,11 @@ class StoredSpace:
         return [path for path in self.search if any(self._may_hold(when, values) for when in self.conditions[path])]
 
     def _may_hold(self, when: When, values: Mapping[str, Any]) -> bool:
-        return all(path in self.search or values.get(path) in allowed for path, allowed in when)
+        lacking = {path for path in self.partial if values.get(path) is None or values[path] != values[path]}  # or NaN
+        return all(
+            path in self.search or (path not in lacking and condition.holds(values.get(path)))
+            for path, condition in when
+        )
 
 
 WITHOUT_SPACE = StoredSpace(("trial",), 0, (), None, stored_objectives({}), ())
@@ -112,6 +118,7 @@ def _read(document: Mapping[str, Any]) -> StoredSpace:
         confirm=len(confirm.points()) if confirm else 0,
         seeds=confirm.seed if confirm else (),
         replicates=read_replicates(document.get("replicates")),
+        partial=frozenset(path for path, axis in grid.items() if axis.when),
     )
 
 

@@ -32,13 +32,16 @@ def outcome_with_curve(space: Space, record: Record) -> Outcome:
 
 
 def samples_with_outcomes(
-    space: Space, folder: SweepFolder, records: Iterable[Record]
+    space: Space, folder: SweepFolder, records: Iterable[Record], *, curves: bool = False
 ) -> list[tuple[Sample, Record, Outcome]]:
-    """Every sample with its trial's record and outcome, by cell and number: the order in which a search is told."""
+    """Every sample with its trial's record and outcome, by cell and number: the order in which a search is told.
+
+    With ``curves``, outcomes have learning curves even if there is no pruner.
+    """
     samples = [(sample, record) for record in records for sample in record.samples]
     samples.sort(key=lambda item: (item[0].cell, item[0].number))
     methods = {record.id: str(record.content.get("method")) for _, record in samples}
-    courses = courses_in(folder, methods, space.objective) if space.pruner else {}
+    courses = courses_in(folder, methods, space.objective) if space.pruner or curves else {}
     return [(sample, record, _outcome(space, record, courses.get(record.id, Course()))) for sample, record in samples]
 
 

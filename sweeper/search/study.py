@@ -22,11 +22,13 @@ from sweeper.search.outcomes import Outcome
 from sweeper.search.positions import Position, position_after
 from sweeper.search.warm_start import NO_WARM_START, WarmStart
 from sweeper.space.checks import question_of
+from sweeper.space.distributions import Distribution
 from sweeper.space.grid import conditions
 from sweeper.space.grid.cells import Cell
 from sweeper.space.options.samplers import SAMPLERS
 from sweeper.space.pruner_steps import Spans, epoch_spans
 from sweeper.space.space import Space
+from sweeper.space.values import Scalar
 from trials.config.trial_config import TrialConfig
 from trials.plugins.blaming import blaming
 from trials.seeding import derive_seed
@@ -166,13 +168,21 @@ class CellStudy:
         values: dict[str, Any] = dict(self.cell.values)
         for path, distribution in self.question.search.items():
             if conditions.holds(distribution.when, values):
-                values[path] = distribution.suggest(trial, path)
+                values[path] = self._suggested(trial, path, distribution)
         frozen = self._frozen(trial._trial_id)
         attrs = self.space.sampler.remembered(dict(frozen.system_attrs))
         changed = {key: value for key, value in self._study_attrs().items() if before.get(key) != value}
         if changed:
             attrs[STUDY] = {key: self._portable(key, value) for key, value in changed.items()}
         return dict(frozen.params), attrs
+
+    def _suggested(self, trial: optuna.Trial, path: str, distribution: Distribution) -> Scalar:
+        """A suggested value, which the study then has as the sample does: Optuna's is rounded where it has steps."""
+        value = distribution.suggest(trial, path)
+        if trial.params[path] != value:
+            kind = self._distributions[path]
+            self._storage.set_trial_param(trial._trial_id, path, kind.to_internal_repr(value), kind)
+        return value
 
     def _inside(self, point: dict[str, Any]) -> dict[str, Any]:
         """What of a point lies within this cell's ranges, which may be narrower than those of all cells together."""

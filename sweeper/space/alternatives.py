@@ -6,12 +6,13 @@ distributions, and searches as if it were the only one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from sweeper.space.distributions import Distribution, read_distribution
 from sweeper.space.grid import conditions
+from sweeper.space.grid.conditions import Condition
 from sweeper.space.values import Scalar
 from trials.errors import UserError, shown
 
@@ -46,6 +47,12 @@ class Alternatives(Distribution):
 
     def edges(self) -> tuple[Scalar, ...]:
         return tuple(edge for one in self.ranges for edge in one.edges())
+
+    def _around(self, numbers: Collection[float]) -> NoReturn:
+        raise AssertionError("every range has values of its own")
+
+    def branches(self, asked: Collection[Condition]) -> tuple[Scalar, ...]:
+        return tuple(dict.fromkeys(value for one in self.ranges for value in one.branches(asked)))
 
     def points(self, most: int) -> tuple[Scalar, ...]:
         """Return the points of the range that has fewest, since every cell has as many samples."""

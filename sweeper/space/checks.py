@@ -7,11 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from sweeper.space.alternatives import Alternatives
-from sweeper.space.distributions import Distribution, lowest
-from sweeper.space.grid.cases import Case
+from sweeper.space.condition_checks import check_conditions
+from sweeper.space.distributions import lowest
 from sweeper.space.grid.cells import Cell
-from sweeper.space.grid.conditions import When
-from sweeper.space.grid.grid import Axis
 from sweeper.space.options.confirm import Confirm
 from sweeper.space.options.enqueue import check_point
 from sweeper.space.options.objectives import EVERY_EPOCH, require_reported
@@ -212,49 +210,6 @@ def check_trial(space: Space, config: TrialConfig) -> None:
         constraint.limit(content, f"constraints[{i}].{constraint.kind}")
     if space.pruner:
         check_stoppable(space.pruner, config, space.samples)
-
-
-def check_conditions(
-    search: Mapping[str, Distribution], grid: Mapping[str, Axis], cases: Mapping[str, Case] | None = None
-) -> None:
-    """Check that conditions refer to searched or grid paths and to values that these can have.
-
-    A condition on a method that is missing from the grid is allowed: a space may be run with fewer methods.
-
-    Raises:
-        UserError: a condition has an unknown path or value.
-    """
-    for path, distribution in search.items():
-        for i, one in enumerate(distribution.ranges if isinstance(distribution, Alternatives) else ()):
-            _check_of_cell(one.when, grid, f"search.{path}[{i}].when")
-        for other, values in distribution.when:
-            where = f"search.{path}.when.{other}"
-            if other not in search and other not in grid:
-                raise UserError(f"{where} is neither searched nor in the grid, but conditions need a path that is")
-            known = search[other].contains if other in search else grid[other].contains
-            for value in values:
-                if not known(value) and not _is_method(other, value):
-                    raise UserError(f"{where} is {shown(value)}, but {other} never has that value: remove it")
-    for section, entries in (("grid", grid), ("cases", cases or {})):
-        for name, entry in entries.items():
-            _check_of_cell(entry.when, grid, f"{section}.{name}.when")
-
-
-def _check_of_cell(when: When, grid: Mapping[str, Axis], where: str) -> None:
-    for other, values in when:
-        if other not in grid:
-            raise UserError(f"{where}.{other} is not in the grid, but conditions of cells must be on grid paths")
-        for value in values:
-            if not grid[other].contains(value) and not _is_method(other, value):
-                raise UserError(f"{where}.{other} is {shown(value)}, but {other} never has that value: remove it")
-
-
-def _is_method(path: str, value: Scalar) -> bool:
-    if path != "method":
-        return False
-    from trials.methods.registry import METHODS  # imports torch, which reports do not need
-
-    return value in METHODS
 
 
 SEGMENT_FIELDS = ("until_epoch", "lineage")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,8 +13,9 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from sweeper.space.grid import conditions
-from sweeper.space.grid.conditions import When
-from sweeper.space.values import Scalar, scalars
+from sweeper.space.grid.conditions import Condition, When
+from sweeper.space.ranges import StepGrid, no_more_keys, read_bounds, require_steps
+from sweeper.space.values import Scalar, finite_number, scalars
 from trials.errors import UserError, shown, unknown_name
 
 MOST_CORNERS = 64
@@ -45,12 +46,28 @@ class Distribution(ABC):
         """Return the values on which configs are checked: both bounds, or every choice."""
 
     @abstractmethod
+    def _around(self, numbers: Collection[float]) -> tuple[Scalar, ...]:
+        """Return values, in their order, that lie at, between and beside these numbers; or every choice."""
+
+    def branches(self, asked: Collection[Condition]) -> tuple[Scalar, ...]:
+        """Return :meth:`edges`, and of each set of conditions that hold for the same values, the first and the last.
+
+        Args:
+            asked: all conditions on this hyperparameter. Whichever of them some value meets together, one here does.
+        """
+        alike: dict[tuple[bool, ...], list[Scalar]] = {}
+        for value in self._around([number for condition in asked for number in condition.numbers]):
+            alike.setdefault(tuple(condition.holds(value) for condition in asked), []).append(value)
+        found = [value for values in alike.values() for value in (values[0], values[-1])] if asked else []
+        return tuple(dict.fromkeys([*self.edges(), *found]))
+
+    @abstractmethod
     def points(self, most: int) -> tuple[Scalar, ...]:
         """Return at most ``most`` evenly spaced values of a range, bounds included, or every choice."""
 
     def contains(self, value: object) -> bool:
         """Whether ``value`` is one of the values and of their type; integers count as numbers, booleans do not."""
-        if not _is_number(value):
+        if finite_number(value) is None:
             return False
         low, high = self.edges()
         return bool(low <= value <= high)  # type: ignore[operator]  # numbers
@@ -74,22 +91,39 @@ class Distribution(ABC):
 
 @dataclass(frozen=True)
 class Uniform(Distribution):
-    """``{uniform: [low, high]}``, or ``{loguniform: [low, high]}``, which is uniform in the logarithm."""
+    """``{uniform: [low, high]}``, or ``{loguniform: [low, high]}``, which is uniform in the logarithm.
+    ``{uniform: [0.1, 0.9], step: 0.1}`` has the values 0.1, 0.2, ... 0.9; high must be one of them.
+    """
 
     low: float
     high: float
     log: bool = False
+    step: float | None = None
+
+    @property
+    def grid(self) -> StepGrid | None:
+        """The values of a range in steps."""
+        return None if self.step is None else StepGrid(self.low, self.high, self.step)
 
     def suggest(self, trial: optuna.Trial, name: str) -> float:
-        return trial.suggest_float(name, self.low, self.high, log=self.log)
+        value = trial.suggest_float(name, self.low, self.high, log=self.log, step=self.step)
+        return value if self.grid is None else self.grid.nearest(value)
 
     def optuna_distribution(self) -> FloatDistribution:
-        return FloatDistribution(self.low, self.high, log=self.log)
+        return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
 
     def edges(self) -> tuple[float, ...]:
         return (self.low, self.high)
 
+    def _around(self, numbers: Collection[float]) -> tuple[float, ...]:
+        if self.grid is not None:
+            return self.grid.around([self.low, *numbers, self.high])
+        ends = sorted({self.low, *(float(number) for number in numbers if self.contains(number)), self.high})
+        return tuple(sorted({*ends, *((low + high) / 2 for low, high in itertools.pairwise(ends))}))
+
     def points(self, most: int) -> tuple[float, ...]:
+        if self.grid is not None:
+            return self.grid.spread(most)
         if self.log:
             ratio = self.high / self.low
             inner = [self.low * ratio ** (i / (most - 1)) for i in range(1, most - 1)]
@@ -97,44 +131,62 @@ class Uniform(Distribution):
             inner = [self.low + (self.high - self.low) * i / (most - 1) for i in range(1, most - 1)]
         return (self.low, *inner, self.high)
 
+    def contains(self, value: object) -> bool:
+        return super().contains(value) and (self.grid is None or self.grid.holds(value))
+
     def _own_document(self) -> dict[str, Any]:
-        return {"loguniform" if self.log else "uniform": [self.low, self.high]}
+        kind = "loguniform" if self.log else "uniform"
+        return {kind: [self.low, self.high], **({} if self.step is None else {"step": self.step})}
 
     def _describe(self) -> str:
-        return f"{'loguniform' if self.log else 'uniform'} from {self.low} to {self.high}"
+        steps = "" if self.step is None else f" in steps of {self.step}"
+        return f"{'loguniform' if self.log else 'uniform'} from {self.low} to {self.high}{steps}"
 
 
 @dataclass(frozen=True)
 class Int(Distribution):
-    """``{int: [low, high]}``, bounds included; ``{int: [low, high], log: true}`` is uniform in the logarithm."""
+    """``{int: [low, high]}``, bounds included; ``{int: [low, high], log: true}`` is uniform in the logarithm.
+    ``{int: [10, 100], step: 10}`` has the values 10, 20, ... 100; high must be one of them.
+    """
 
     low: int
     high: int
     log: bool = False
+    step: int = 1
+
+    @property
+    def grid(self) -> StepGrid:
+        """The values."""
+        return StepGrid(self.low, self.high, self.step)
 
     def suggest(self, trial: optuna.Trial, name: str) -> int:
-        return trial.suggest_int(name, self.low, self.high, log=self.log)
+        return trial.suggest_int(name, self.low, self.high, log=self.log, step=self.step)
 
     def optuna_distribution(self) -> IntDistribution:
-        return IntDistribution(self.low, self.high, log=self.log)
+        return IntDistribution(self.low, self.high, log=self.log, step=self.step)
 
     def edges(self) -> tuple[int, ...]:
         return (self.low, self.high)
 
-    def points(self, most: int) -> tuple[int, ...]:
-        if self.high - self.low < most:
-            return tuple(range(self.low, self.high + 1))
+    def _around(self, numbers: Collection[float]) -> tuple[Scalar, ...]:
+        return self.grid.around([self.low, *numbers, self.high])
+
+    def points(self, most: int) -> tuple[Scalar, ...]:
+        if self.step > 1 or self.high - self.low < most:
+            return self.grid.spread(most)
         spread = Uniform(float(self.low), float(self.high), self.log).points(most)
         return tuple(dict.fromkeys(map(round, spread)))
 
     def contains(self, value: object) -> bool:
-        return isinstance(value, int) and super().contains(value)
+        return isinstance(value, int) and super().contains(value) and self.grid.holds(value)
 
     def _own_document(self) -> dict[str, Any]:
-        return {"int": [self.low, self.high], **({"log": True} if self.log else {})}
+        options = {"log": True} if self.log else {"step": self.step} if self.step > 1 else {}
+        return {"int": [self.low, self.high], **options}
 
     def _describe(self) -> str:
-        return f"{'loguniform' if self.log else 'uniform'} integers from {self.low} to {self.high}"
+        steps = f" in steps of {self.step}" if self.step > 1 else ""
+        return f"{'loguniform' if self.log else 'uniform'} integers from {self.low} to {self.high}{steps}"
 
 
 @dataclass(frozen=True)
@@ -152,6 +204,9 @@ class Choice(Distribution):
     def edges(self) -> tuple[Scalar, ...]:
         return self.choices
 
+    def _around(self, numbers: Collection[float]) -> tuple[Scalar, ...]:
+        return self.choices
+
     def points(self, most: int) -> tuple[Scalar, ...]:
         return self.choices
 
@@ -166,30 +221,43 @@ class Choice(Distribution):
 
 
 def _uniform(content: object, options: dict[str, Any], where: str) -> Uniform:
-    _no_more(options, (), where)
-    low, high = _bounds(content, f"{where}.uniform")
-    return Uniform(float(low), float(high))
+    no_more_keys(options, ("step",), where)
+    low, high = map(float, read_bounds(content, f"{where}.uniform"))
+    if "step" not in options:
+        return Uniform(low, high)
+    step = finite_number(options["step"])
+    if step is None or step <= 0:
+        raise UserError(f"{where}.step is {shown(options['step'])}, but must be a number above 0")
+    require_steps(low, high, step, where)
+    return Uniform(low, high, step=step)
 
 
 def _loguniform(content: object, options: dict[str, Any], where: str) -> Uniform:
-    _no_more(options, (), where)
-    low, high = _bounds(content, f"{where}.loguniform", above_zero=True)
+    if "step" in options:
+        raise UserError(f"{where} has a step, but a loguniform has none: leave it out, use uniform, or list a choice")
+    no_more_keys(options, (), where)
+    low, high = read_bounds(content, f"{where}.loguniform", above_zero=True)
     return Uniform(float(low), float(high), log=True)
 
 
 def _int(content: object, options: dict[str, Any], where: str) -> Int:
-    _no_more(options, ("log",), where)
-    log = options.get("log", False)
+    no_more_keys(options, ("log", "step"), where)
+    log, step = options.get("log", False), options.get("step", 1)
     if not isinstance(log, bool):
         raise UserError(f"{where}.log is {shown(log)}, but must be true or false")
-    low, high = _bounds(content, f"{where}.int", above_zero=log)
+    low, high = read_bounds(content, f"{where}.int", above_zero=log)
     if not isinstance(low, int) or not isinstance(high, int):
         raise UserError(f"{where}.int is {shown(content)}, but its bounds must be integers: use uniform otherwise")
-    return Int(low, high, log)
+    if not isinstance(step, int) or isinstance(step, bool) or step < 1:
+        raise UserError(f"{where}.step is {shown(step)}, but must be a whole number of at least 1")
+    if log and step > 1:
+        raise UserError(f"{where} has log: true and step: {step}, but steps are not logarithmic: leave one of them out")
+    require_steps(low, high, step, where)
+    return Int(low, high, log, step)
 
 
 def _choice(content: object, options: dict[str, Any], where: str) -> Choice:
-    _no_more(options, (), where)
+    no_more_keys(options, (), where)
     return Choice(scalars(content, f"{where}.choice"))
 
 
@@ -223,28 +291,6 @@ def read_distribution(content: object, where: str) -> Distribution:
     return replace(found, when=conditions.read_when(content["when"], f"{where}.when")) if "when" in content else found
 
 
-def _no_more(options: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
-    for key in options:
-        if key not in known:
-            rest = f"only {', '.join(known)} may stand beside it" if known else "nothing may stand beside it"
-            raise UserError(f"{where} has the key {key!r} beside its distribution, but {rest}: remove it")
-
-
-def _bounds(content: object, where: str, *, above_zero: bool = False) -> tuple[float, float]:
-    if not isinstance(content, (list, tuple)) or len(content) != 2 or not all(map(_is_number, content)):
-        raise UserError(f"{where} is {shown(content)}, but must be [low, high]: two numbers")
-    low, high = content
-    if not low < high:
-        raise UserError(f"{where} is {shown(content)}, but low must be less than high: to fix a value, set it in trial")
-    if above_zero and low <= 0:
-        raise UserError(f"{where} is {shown(content)}, but low must be above 0: there is no logarithm of {low}")
-    return low, high
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def corners(search: Mapping[str, Distribution], given: Mapping[str, Scalar] | None = None) -> list[dict[str, Scalar]]:
     """Return the points on which a cell is checked: every bound and choice, in combination if there are few.
 
@@ -253,13 +299,16 @@ def corners(search: Mapping[str, Distribution], given: Mapping[str, Scalar] | No
     Args:
         given: the cell's grid values.
     """
-    options = {path: distribution.edges() for path, distribution in search.items()}
+    asked = conditions.asked_of(search)
+    options = {path: distribution.branches(asked.get(path, ())) for path, distribution in search.items()}
     if math.prod(map(len, options.values())) <= MOST_CORNERS:
         points = [dict(zip(options, values, strict=True)) for values in itertools.product(*options.values())]
     else:
         first = {path: values[0] for path, values in options.items()}
         points = [
-            {**first, **_needed(search, path), path: value} for path, values in options.items() for value in values
+            {**first, **conditions.values_for(search, path, options), path: value}
+            for path, values in options.items()
+            for value in values
         ]
     if not any(distribution.when for distribution in search.values()):
         return points
@@ -269,15 +318,6 @@ def corners(search: Mapping[str, Distribution], given: Mapping[str, Scalar] | No
         if inside not in kept:
             kept.append(inside)
     return kept
-
-
-def _needed(search: Mapping[str, Distribution], path: str) -> dict[str, Scalar]:
-    """Return values of other hyperparameters that make the condition of ``path`` hold."""
-    found: dict[str, Scalar] = {}
-    for other, values in search[path].when:
-        if other in search:
-            found |= {**_needed(search, other), other: values[0]}
-    return found
 
 
 def lowest(search: Mapping[str, Distribution]) -> dict[str, Scalar]:

@@ -202,7 +202,7 @@ def _bases(points: list[dict[str, Any]], values: Mapping[str, Any]) -> Iterator[
 
 
 def every_value(distribution: Distribution) -> tuple[Any, ...] | None:
-    """All values of a distribution; None if they are no whole numbers or choices, or more than ``MOST_COMBINATIONS``."""
+    """All values of a distribution; None if some are neither whole nor choices, or beyond ``MOST_COMBINATIONS``."""
     found = distribution.points(MOST_COMBINATIONS + 1)
     if len(found) > MOST_COMBINATIONS:
         return None

@@ -32,6 +32,6 @@ def check_point(search: Mapping[str, Distribution], point: Mapping[str, Any], wh
             raise UserError(unknown_name(f"{where}: path", path, search))
         if not search[path].contains(value):
             raise UserError(f"{where}.{path} is {shown(value)}, but is searched as {search[path]}: give one of these")
-        decided = tuple((other, values) for other, values in search[path].when if other in point)
+        decided = tuple((other, condition) for other, condition in search[path].when if other in point)
         if not holds(decided, point):
             raise UserError(f"{where} has {path}, but its condition does not hold there ({search[path]}): remove it")

@@ -227,7 +227,7 @@ class Grid(Sampler):
 
     Attributes:
         points: number of evenly spaced values per range, bounds included (spaced in the logarithm if it is searched
-            so). An integer range with no more values is used whole.
+            so, or the nearest values in steps). A range of integers or steps with no more values is used whole.
     """
 
     name: Literal["grid"] = "grid"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -24,10 +24,13 @@ from sweeper.results.table_cache import gather
 from sweeper.results.tables import read
 from sweeper.space.options.objectives import Objective, refuse_test_and_text
 from trials.errors import UserError, shown, unknown_name
+from trials.plugins.importing import admit_listed
 from trials.storage.place import Place, place
 from trials.storage.sweep_path import sweep_path
 
 if TYPE_CHECKING:
+    import optuna
+
     from trials.single import Trial
 
 _FIRST = ("cell", "trial")
@@ -143,6 +146,29 @@ class Sweep(SweepTables):
         frame = pd.DataFrame({name: own.get(name, empty).astype("float64") for name in names})
         named: pd.DataFrame = frame.rename_axis(index="row", columns="trial")
         return named
+
+    def study(self, cell: str | Mapping[str, Any] | None = None, *, plugins: Iterable[str] = ()) -> optuna.Study:
+        """Return a cell's search as an Optuna study, for ``optuna.importance`` and ``optuna.visualization``.
+
+        It is a copy in memory of what is committed by now, with one trial per point: values, state, parameters with
+        their distributions, intermediate values (the first objective after each epoch that may be stopped), constraints
+        and times. User attributes hold the trial's id (``trial``), the sample's number (``sample``), the grid values
+        and the trial's result. Confirmations are no points. Changing the copy changes nothing of the sweep.
+
+        Args:
+            cell: its key, such as ``density=0.2,seed=0``, or its grid values, as ``{"density": 0.2, "seed": 0}``; by
+                default the only cell.
+            plugins: your own code that the space names, if this process has not imported it yet.
+
+        Raises:
+            UserError: there is no such cell, or the space cannot be read here.
+        """
+        from sweeper.search import cell_studies  # imports Optuna, which tables do not need
+
+        admit_listed({}, Path.cwd(), list(plugins))
+        folder = SweepFolder(self.path)
+        space = cell_studies.stored_space_of(folder)
+        return cell_studies.study_of(space, folder, cell_studies.cell_of(space, cell))
 
     @property
     def failed(self) -> pd.DataFrame:
