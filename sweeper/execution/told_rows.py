@@ -8,6 +8,7 @@ same step; no row is left out.
 from __future__ import annotations
 
 import json
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ class ToldRows:
         self.path = path
         self._known = _read(path)
         self._stream: TextIO | None = None
+        self._writing = threading.Lock()  # trials begin in the driver's thread, their rows are told in the tracker's
 
     def open(self) -> None:
         """Begin to write, with one line for each trial."""
@@ -54,8 +56,10 @@ class ToldRows:
 
     def close(self) -> None:
         """End to write."""
-        if self._stream is not None:
-            self._stream.close()
+        with self._writing:
+            if self._stream is not None:
+                self._stream.close()
+            self._stream = None
 
     def known(self, trial_id: str) -> bool:
         """Whether an earlier run of the sweep has begun to tell of a trial."""
@@ -90,8 +94,9 @@ class ToldRows:
         return [trial_id for trial_id, told in self._known.items() if not told.ended]
 
     def _write(self, trial_id: str, fields: dict[str, Any]) -> None:
-        if self._stream is not None:
-            self._stream.write(json.dumps({"trial": trial_id, **fields}) + "\n")
+        with self._writing:
+            if self._stream is not None:
+                self._stream.write(json.dumps({"trial": trial_id, **fields}) + "\n")
 
 
 def _read(path: Path) -> dict[str, Told]:
@@ -107,7 +112,7 @@ def _read(path: Path) -> dict[str, Told]:
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     try:
         text = path.read_text(errors="replace")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     for line in text.splitlines():
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,4 +66,11 @@ def unheard(plan: Plan) -> bool:
     """Whether a callback knows only a part of a trial that is over: its driver was killed, or it had failed."""
     callbacks = plan.space.callbacks
     over = {ending.trial_id for ending in plan.before()} if callbacks else set()
-    return any(not over.isdisjoint(ToldRows(one.told).unfinished()) for one in standings(callbacks, plan.folder))
+    return any(not over.isdisjoint(_unfinished(one, over)) for one in standings(callbacks, plan.folder))
+
+
+def _unfinished(standing: Standing, over: Collection[str]) -> Collection[str]:
+    try:
+        return ToldRows(standing.told).unfinished()
+    except OSError:
+        return over  # the run says why it cannot be read

@@ -35,7 +35,7 @@ _OURS = "sweeper.execution.on_ray.trackers"
 _BUILT_IN: dict[str, Any] = {
     "comet": RayLogger(f"{_OURS}.comet_runs", "CometRuns", "comet_ml"),
     "mlflow": RayLogger(f"{_OURS}.mlflow_runs", "MLflowRuns", "mlflow"),
-    "tensorboard": RayLogger("ray.tune.logger", "TBXLoggerCallback", "tensorboardX"),
+    "tensorboard": RayLogger(f"{_OURS}.tensorboard_runs", "TensorBoardRuns", "tensorboardX"),
     "wandb": RayLogger(f"{_OURS}.wandb_runs", "WandbRuns", "wandb"),
 }
 

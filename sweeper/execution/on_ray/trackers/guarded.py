@@ -96,6 +96,11 @@ class Guarded(tune.Callback):  # type: ignore[misc]  # Ray is not typed
                 if isinstance(self._refused, Exception | SystemExit):
                     raise self._refused
                 raise UserError(f"{what}: {_said(self._refused)}")
+        try:
+            self.tracker.told.open()
+        except OSError as error:
+            self._events.put(None)
+            raise UserError(f"{what}: {self.tracker.told.path} cannot be written ({error})") from None
 
     def told(self, trial_id: str) -> int | None:
         """How many rows of a trial it has been told; None if it is told of nothing more."""
@@ -154,8 +159,7 @@ class Guarded(tune.Callback):  # type: ignore[misc]  # Ray is not typed
                 self._fail(
                     f"had not heard all when the run ended, nor {self.tracker.timeout_s:g} s later ({behind} left)"
                 )
-        if not self._thread.is_alive():
-            self.tracker.told.close()
+        self.tracker.told.close()
         self._say()
 
     def _begun(self, trial_id: str, config: dict[str, Any], cell: str) -> Followed | None:
@@ -201,7 +205,6 @@ class Guarded(tune.Callback):  # type: ignore[misc]  # Ray is not typed
         try:
             self.callback = self.tracker.make()
             self.callback.setup(stop=None, num_samples=-1, total_num_samples=-1)
-            self.tracker.told.open()
         except BaseException as error:  # noqa: BLE001  raised where the driver waits
             self._refused = error
             return
