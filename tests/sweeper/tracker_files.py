@@ -29,17 +29,7 @@ def of_tensorboard(folder: Path) -> Logged:
                 rows[:] = [row for row in rows if row[0] < event.step]
             elif event.step:
                 rows.append((event.step, figures))
-    return {trial: _joined(rows) for trial, rows in found.items()}
-
-
-def _joined(rows: list[tuple[int, dict[str, float]]]) -> list[tuple[int, dict[str, float]]]:
-    """Events of one figure each as rows: a new one where the step changes, or a figure comes again."""
-    joined: list[tuple[int, dict[str, float]]] = []
-    for step, figures in rows:
-        if not joined or joined[-1][0] != step or joined[-1][1].keys() & figures.keys():
-            joined.append((step, {}))
-        joined[-1][1].update(figures)
-    return joined
+    return found
 
 
 def of_mlflow(uri: str, experiment: str) -> tuple[Logged, dict[str, Any]]:

@@ -110,7 +110,13 @@ def test_a_trial_is_followed_once_however_many_attempts_it_takes(tmp_path: Path)
         ("complete PAUSED", "b", None),
     ]
     first = callback.results[0]
-    assert {"trial_id": "a", "cell": "density=0.5", "config": {"density": 0.5}, "epoch": 1, "pid": 1}.items() <= first.items()
+    assert {
+        "trial_id": "a",
+        "cell": "density=0.5",
+        "config": {"density": 0.5},
+        "epoch": 1,
+        "pid": 1,
+    }.items() <= first.items()
     assert "val_loss" not in first
 
 
@@ -219,7 +225,9 @@ def test_one_that_hangs_holds_nobody_up(tmp_path: Path, forever: threading.Event
         run.step()
         assert time.monotonic() < began + 30
         time.sleep(0.02)
-    assert "the callback mine has not returned from on_trial_result for 0.2 s: it is told of nothing more" in run.said[0]
+    assert (
+        "the callback mine has not returned from on_trial_result for 0.2 s: it is told of nothing more" in run.said[0]
+    )
     run.guarded.end()
     assert time.monotonic() < began + 30
     assert len(run.said) == 1
@@ -257,7 +265,9 @@ def test_one_that_cannot_be_set_up_is_refused_in_one_line(tmp_path: Path, error:
     def wrong(event: str) -> None:
         raise error
 
-    with pytest.raises(UserError, match=f"callbacks has 'mine', which cannot be set up: {type(error).__name__}") as found:
+    with pytest.raises(
+        UserError, match=f"callbacks has 'mine', which cannot be set up: {type(error).__name__}"
+    ) as found:
         Run(tmp_path, Noting(wrong))
     assert "\n" not in str(found.value)
 

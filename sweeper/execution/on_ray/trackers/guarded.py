@@ -88,9 +88,7 @@ class Guarded(tune.Callback):  # type: ignore[misc]  # Ray is not typed
         what = f"callbacks has {self.tracker.name!r}, which cannot be set up"
         if not self._ready.wait(self.tracker.timeout_s):
             self.failed = True
-            raise UserError(
-                f"{what} within {self.tracker.timeout_s:g} s: give it a larger timeout_s, or leave it out"
-            )
+            raise UserError(f"{what} within {self.tracker.timeout_s:g} s: give it a larger timeout_s, or leave it out")
         if self._refused is not None:
             with blaming(what):
                 if isinstance(self._refused, Exception | SystemExit):
