@@ -150,7 +150,7 @@ def drive(
     Raises UserError if space or data contradict the sweep in the folder, or another driver takes the lease over.
     """
     from sweeper.execution.live_view import LiveView
-    from sweeper.execution.on_ray.tune_run import run_plan  # imports Ray: not needed to show, describe or refuse
+    from sweeper.execution.trackers_of import unheard
     from sweeper.search.plan import Plan
 
     continued = refuse_contradictions(folder, space)  # again, since another driver may have changed the sweep before
@@ -162,11 +162,14 @@ def drive(
     warm = warm_start(space, folder, data)
     commit_warm_start(folder, warm)
     plan, interrupted = Plan(space, folder, warm), False
-    if plan.over:
+    if plan.over and not unheard(plan):
         for line in damaged:
             console.print(line, markup=False)
     else:
-        continued.require_nothing_to_run()  # a repair may have taken back a trial
+        from sweeper.execution.on_ray.tune_run import run_plan  # imports Ray: not needed to show, describe or refuse
+
+        if not plan.over:
+            continued.require_nothing_to_run()  # a repair may have taken back a trial
         display = LiveView(plan.totals, console, space.objective, space.direction)
         with display:
             for line in damaged:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import socket
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sweeper.execution.stop_file import StopFile
+from sweeper.execution.told_rows import numbered
 from sweeper.folder.sweep_folder import is_stopped
 from trials.config.trial_config import TrialConfig
 from trials.errors import DEAD_DEVICE, OUT_OF_MEMORY, Superseded
@@ -53,7 +54,7 @@ class Reporter:
     ) -> None:
         self.trial, self.judged_by = assignment["trial"], assignment.get("judged_by")
         self.alive_every_s: float = assignment["alive_every_s"]
-        self.followed: bool = assignment.get("followed", False)
+        self.followed: int | None = assignment.get("followed")
         self.folder, self.stop_file = place(assignment["folder"]), StopFile(place(assignment["stop"]))
         self._send, self._notice, self._where = send, notice, where or {}
         self._sent_at = time.monotonic()
@@ -65,14 +66,15 @@ class Reporter:
 
     def report(self, row: dict[str, Any]) -> None:
         """Send a row for the live view, unless the last message is less than ``REPORT_EVERY_S`` old."""
-        if not self.followed and time.monotonic() - self._sent_at >= REPORT_EVERY_S:
+        if self.followed is None and time.monotonic() - self._sent_at >= REPORT_EVERY_S:
             self.send(**{key: row[key] for key in SHOWN})
 
-    def follow(self, number: int, row: dict[str, Any]) -> None:
-        """Send the ``number``-th row whole, without what is null, if callbacks follow the trial."""
-        if self.followed:
-            whole = {key: value for key, value in row.items() if value is not None}
-            self.send(**{key: row[key] for key in SHOWN}, row={**whole, "training_iteration": number})
+    def follow(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Send the rows that callbacks have not been told, if callbacks follow the trial."""
+        if self.followed is not None and len(rows) > self.followed:
+            new = numbered(rows, self.followed)
+            self.followed = len(rows)
+            self.send(**{key: rows[-1][key] for key in SHOWN}, rows=new)
 
     def should_stop(self) -> bool:
         """Whether the trial must end. Also sends a sign of life if the last message is ``alive_every_s`` old."""

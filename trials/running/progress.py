@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -40,7 +40,7 @@ class TrialHost:
     Attributes:
         stages: folder of the shared trials.
         report: called with every new row of the table ``epochs``, before it is committed.
-        follow: called likewise, with the row's number in the table (from 1) as well.
+        follow: called likewise, with all rows so far, those of a shared trial that it starts from included.
         should_stop: called about twice a second; if True, the trial commits and the attempt ends as preempted.
         threads: number of CPU threads. Results are bitwise reproducible for equal numbers.
         is_over: called after every epoch but the trial's last, in stages that the method allows to be pruned, with the
@@ -59,7 +59,7 @@ class TrialHost:
     should_stop: Callable[[], bool] = lambda: False
     threads: int = 1
     is_over: Callable[[int, Row], bool] = lambda step, row: False
-    follow: Callable[[int, Row], None] = lambda number, row: None
+    follow: Callable[[Sequence[Row]], None] = lambda rows: None
     warn: Callable[[str], None] = lambda text: None
     alone: bool = True
     map: Map | None = None
@@ -142,7 +142,7 @@ class Progress:
         row["warnings"] = self.judge.of_row(row, stage, stage.finished or epoch == stage.epochs)
         self.rows["epochs"].append(row)
         self.trial_host.report(row)
-        self.trial_host.follow(len(self.rows["epochs"]), row)
+        self.trial_host.follow(self.rows["epochs"])
         return end
 
     def _row(self, stage: Stage, epoch: int, figures: Row, began: float) -> Row:

@@ -20,7 +20,7 @@ from typing import Any
 from ray import tune
 
 from sweeper.execution.live_view import LiveView
-from sweeper.execution.on_ray.callbacks import Guarded, make_callbacks
+from sweeper.execution.on_ray.callbacks import Callbacks, make_callbacks
 from sweeper.execution.on_ray.cluster import leave_without_teardown
 from sweeper.execution.on_ray.kept import connected, disconnect
 from sweeper.execution.on_ray.placement import Gate, WhenStuck
@@ -97,12 +97,15 @@ def run_plan(
 
 def _run_out(searcher: PlanSearcher, scratch: Path) -> None:
     searcher.copies = code_copies(admit(searcher.plan.space.code), scratch / "code")
-    made = make_callbacks(searcher.plan.space.callbacks, searcher.folder.path, searcher.display.note)
-    with _ended(made) as callbacks, _quiet_tune():
-        _tuner(searcher, scratch, callbacks).fit()
+    plan = searcher.plan
+    callbacks = searcher.callbacks = make_callbacks(plan.space.callbacks, plan.folder, searcher.display.note)
+    with _ended(callbacks), _quiet_tune():
+        callbacks.catch_up(plan)
+        if not plan.over:
+            _tuner(searcher, scratch, callbacks.each).fit()
         while searcher.again:
             searcher.again = False
-            _tuner(searcher, Path(tempfile.mkdtemp(dir=scratch)), callbacks).fit()
+            _tuner(searcher, Path(tempfile.mkdtemp(dir=scratch)), callbacks.each).fit()
 
 
 @contextmanager
@@ -120,15 +123,14 @@ def _quiet_tune() -> Iterator[None]:
 
 
 @contextmanager
-def _ended(callbacks: list[Guarded]) -> Iterator[list[Guarded]]:
+def _ended(callbacks: Callbacks) -> Iterator[None]:
     try:
-        yield callbacks
+        yield
     finally:
-        for callback in callbacks:
-            callback.end()
+        callbacks.end()
 
 
-def _tuner(searcher: PlanSearcher, scratch: Path, callbacks: Sequence[Guarded]) -> tune.Tuner:
+def _tuner(searcher: PlanSearcher, scratch: Path, callbacks: Sequence[tune.Callback]) -> tune.Tuner:
     """A Tuner that runs what the searcher suggests until the searcher finishes; Tune's own files go to ``scratch``."""
     with _registering:  # Tune's registry is not made for threads
         tune.register_trainable(WORKER, TrialWorker, warn=False)

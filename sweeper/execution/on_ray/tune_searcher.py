@@ -13,6 +13,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from sweeper.execution.live_view import LiveView
+from sweeper.execution.on_ray.callbacks import Callbacks
 from sweeper.execution.on_ray.cluster import largest, resources_of, room, slots
 from sweeper.execution.stop_file import StopFile
 from sweeper.results.tables import compact_tables
@@ -54,6 +55,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         self._asked_for: dict[str, dict[str, Any]] = {}  # the messages of trials that no worker has taken yet
         self._card_of: dict[str, Card] = {}
         self.again = False
+        self.callbacks = Callbacks()
         self._looked = -math.inf
         self._said = set[str]()  # barred machines that the display has named
         self._heard: dict[str, float] = {}  # time of each running trial's last sign of life
@@ -132,7 +134,8 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             "alone": resources == whole,
             "judged_by": space.objective if space.pruner else None,
             "commit": git_commit(),
-            "followed": bool(space.callbacks),
+            "cell": assignment.cell,
+            "followed": self.callbacks.told(assignment.trial_id),
             "plugins": sent(code_of(assignment.config), self.copies),
             "alive_every_s": min(30.0, space.silence_limit_s / 10) if space.silence_limit_s else 30.0,
         }
@@ -272,6 +275,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             self.display.resize(ending.cell, self.plan.totals[ending.cell])
             self._count(ending, already=False)
         ending = endings[0]
+        self.callbacks.ended(ending)
         name = f"{ending.trial_id} ({ending.cell})"
         if ending.error is not None:
             self.display.note(f"{name} failed: {ending.error}{'; tried again' if ending.again else ''}")

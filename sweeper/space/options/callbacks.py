@@ -23,17 +23,20 @@ from trials.registry import Registry
 
 @dataclass(frozen=True)
 class RayLogger:
-    """A logger of Ray Tune's: the module and the name of its class, and the library that it needs."""
+    """A logger of Ray Tune's, or one derived from it: module and name of its class, and the library that it needs."""
 
     module: str
     attribute: str
     library: str
 
 
+_OURS = "sweeper.execution.on_ray.trackers"
+
 _BUILT_IN: dict[str, Any] = {
-    "mlflow": RayLogger("ray.air.integrations.mlflow", "MLflowLoggerCallback", "mlflow"),
-    "tensorboard": RayLogger("ray.tune.logger", "TBXLoggerCallback", "tensorboardX"),
-    "wandb": RayLogger("ray.air.integrations.wandb", "WandbLoggerCallback", "wandb"),
+    "comet": RayLogger(f"{_OURS}.comet_runs", "CometRuns", "comet_ml"),
+    "mlflow": RayLogger(f"{_OURS}.mlflow_runs", "MLflowRuns", "mlflow"),
+    "tensorboard": RayLogger(f"{_OURS}.tensorboard_runs", "TensorBoardRuns", "tensorboardX"),
+    "wandb": RayLogger(f"{_OURS}.wandb_runs", "WandbRuns", "wandb"),
 }
 
 
@@ -52,13 +55,15 @@ class TrialCallback(NamedOptions):
     """A callback and its options; those that are not named here are passed to its class.
 
     Attributes:
-        name: ``tensorboard``, ``wandb``, ``mlflow``, or ``module:attribute`` of a plug-in.
+        name: ``tensorboard``, ``mlflow``, ``wandb``, ``comet``, or ``module:attribute`` of a plug-in.
         folder: where files of it lie, a folder for each trial; None: ``logs/NAME`` in the sweep's folder.
+        timeout_s: seconds that one call of it may take, as its set-up, and that a run waits for it at its end.
     """
 
     model_config = ConfigDict(extra="allow")
 
     folder: str | None = Field(default=None, min_length=1)
+    timeout_s: float = Field(default=60.0, gt=0, allow_inf_nan=False)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -67,6 +72,8 @@ class TrialCallback(NamedOptions):
 
     def document(self) -> str | dict[str, Any]:
         content = {key: value for key, value in self.model_dump(mode="json").items() if value is not None}
+        if self.timeout_s == TrialCallback.model_fields["timeout_s"].default:
+            del content["timeout_s"]
         return self.name if content.keys() == {"name"} else content
 
     def check(self) -> None:

@@ -1,0 +1,70 @@
+"""TensorBoard: event files in a folder for each trial; a row is one event, which is on disk before the next one comes.
+
+Ray's own callback writes an event for each figure through a queue, which a killed driver loses up to 30 seconds of.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+from ray.tune.logger import LoggerCallback
+from ray.tune.utils import flatten_dict
+
+from sweeper.execution.on_ray.trackers.followed import Followed
+
+_NOT_LOGGED = ("config", "done", "pid", "timestamp", "time_total_s", "training_iteration")
+
+
+class TensorBoardRuns(LoggerCallback):  # type: ignore[misc]  # Ray is not typed
+    """Writes scalars ``ray/tune/NAME``, as Ray's callback does, and the hyperparameters with the last row at the end.
+
+    The file of a resumed trial says from which step on it replaces what was written before: half a row, or one twice.
+    """
+
+    def __init__(self) -> None:
+        import tensorboardX.event_file_writer
+
+        self._writer_of = tensorboardX.event_file_writer.EventsWriter
+        self._writers: dict[str, Any] = {}
+        self._last: dict[str, dict[str, float]] = {}
+
+    def log_trial_start(self, trial: Followed) -> None:
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        trial.init_local_path()
+        writer = self._writer_of(str(Path(trial.local_path) / "events"), f".{os.getpid()}")
+        self._writers[trial.trial_id] = writer
+        if trial.resumed:
+            log = SessionLog(status=SessionLog.START)
+            writer.write_event(Event(wall_time=time.time(), step=trial.rows + 1, session_log=log))
+
+    def log_trial_result(self, iteration: int, trial: Followed, result: dict[str, Any]) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        rest = {key: value for key, value in result.items() if key not in _NOT_LOGGED}
+        figures = {
+            f"ray/tune/{key}": float(value)
+            for key, value in flatten_dict(rest, delimiter="/").items()
+            if isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
+        }
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in figures.items()]
+        event = Event(wall_time=time.time(), step=result["training_iteration"], summary=Summary(value=values))
+        self._writers[trial.trial_id].write_event(event)
+        self._writers[trial.trial_id].flush()
+        self._last[trial.trial_id] = figures
+
+    def log_trial_end(self, trial: Followed, failed: bool = False) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import hparams
+
+        writer, last = self._writers.pop(trial.trial_id), self._last.pop(trial.trial_id, {})
+        if last and trial.status != "PAUSED":
+            for summary in hparams(hparam_dict=trial.evaluated_params, metric_dict=last):
+                writer.write_event(Event(wall_time=time.time(), summary=summary))
+        writer.close()

@@ -1,0 +1,310 @@
+"""Callbacks in threads of their own: what they are told, and that none that fails, hangs or is slow stops a sweep."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sweeper.execution.told_rows import ToldRows, numbered
+from trials.errors import UserError
+from trials.storage.trial_folder import TrialFolder
+
+tune = pytest.importorskip("ray.tune")
+
+Event = tuple[str, str, int | None]
+
+
+class Noting(tune.Callback):  # type: ignore[misc]  # Ray is not typed
+    """Notes events: name, trial, number of the row."""
+
+    def __init__(self, wrong: Callable[[str], None] = lambda event: None) -> None:
+        self.events: list[Event] = []
+        self.results: list[dict[str, Any]] = []
+        self.wrong = wrong
+
+    def setup(self, **_: Any) -> None:
+        self.wrong("setup")
+
+    def note(self, event: str, trial: Any, number: int | None = None) -> None:
+        self.wrong(event)
+        self.events.append((event, trial.trial_id, number))
+
+    def on_trial_start(self, trial: Any, **_: Any) -> None:
+        self.note("start", trial)
+
+    def on_trial_result(self, trial: Any, result: dict[str, Any], **_: Any) -> None:
+        self.note("result", trial, result["training_iteration"])
+        self.results.append(result)
+
+    def on_trial_complete(self, trial: Any, **_: Any) -> None:
+        self.note(f"complete {trial.status}", trial)
+
+    def on_trial_error(self, trial: Any, **_: Any) -> None:
+        self.note(f"error {trial.status}", trial)
+
+    def on_experiment_end(self, **_: Any) -> None:
+        self.wrong("end")
+
+
+class Run:
+    """A run of a sweep for one callback, as Tune and the plan tell it."""
+
+    def __init__(self, folder: Path, callback: Any, timeout_s: float = 20.0) -> None:
+        from sweeper.execution.on_ray.trackers.guarded import Guarded, Tracker
+
+        self.folder, self.said = folder, list[str]()
+        told = ToldRows(folder / "logs" / "told.jsonl")
+        tracker = Tracker("mine", "small", lambda: callback, folder / "logs", told, timeout_s)
+        self.guarded = Guarded(tracker, lambda trial_id: folder / trial_id, self.said.append)
+        self.guarded.begin()
+
+    def message(self, trial_id: str) -> Any:
+        return SimpleNamespace(
+            trial_id="of-tune", config={"trial": trial_id, "config": {"density": 0.5}, "cell": "density=0.5"}
+        )
+
+    def start(self, trial_id: str) -> None:
+        self.guarded.on_trial_start(0, [], self.message(trial_id))
+
+    def rows(self, trial_id: str, *numbers: int) -> None:
+        rows = numbered([{"epoch": number, "val_loss": None} for number in range(1, 100)], 0)
+        result = {"pid": 1, "rows": [rows[number - 1] for number in numbers]}
+        self.guarded.on_trial_result(0, [], self.message(trial_id), result)
+
+    def step(self) -> None:
+        self.guarded.on_step_begin(0, [])
+
+
+def committed(folder: Path, rows: int) -> None:
+    attempt, _ = TrialFolder(folder).begin(host="here")
+    table = [{"epoch": number, "val_loss": None} for number in range(1, rows + 1)]
+    attempt.commit(checkpoint={}, rows={"epochs": table}, progress={}, seconds=1.0, status="complete")
+
+
+def test_a_trial_is_followed_once_however_many_attempts_it_takes(tmp_path: Path) -> None:
+    callback = Noting()
+    run = Run(tmp_path, callback)
+    run.start("a")
+    run.rows("a", 1, 2)
+    run.start("a")  # its process died after the commit of row 1
+    run.rows("a", 2)
+    run.rows("a", 3)
+    committed(tmp_path / "a", 4)  # row 4 did not arrive
+    run.guarded.trial_over("a", failed=False)
+    run.start("b")
+    run.rows("b", 1)
+    run.guarded.end()
+    assert run.said == []
+    assert callback.events == [
+        ("start", "a", None),
+        *(("result", "a", number) for number in (1, 2, 3, 4)),
+        ("complete TERMINATED", "a", None),
+        ("start", "b", None),
+        ("result", "b", 1),
+        ("complete PAUSED", "b", None),
+    ]
+    first = callback.results[0]
+    assert {
+        "trial_id": "a",
+        "cell": "density=0.5",
+        "config": {"density": 0.5},
+        "epoch": 1,
+        "pid": 1,
+    }.items() <= first.items()
+    assert "val_loss" not in first
+
+
+def test_a_resumed_sweep_tells_only_what_is_new(tmp_path: Path) -> None:
+    runs = []
+    for numbers in ((1, 2), (2, 3)):
+        callback = Noting()
+        run = Run(tmp_path, callback)
+        run.start("a")
+        runs.append(run.guarded._open["a"])
+        run.rows("a", *numbers)
+        run.guarded.end()
+    assert [event for event in callback.events if event[0] == "result"] == [("result", "a", 3)]
+    assert [followed.resumed for followed in runs] == [False, True]
+    assert runs[0].run_id == runs[1].run_id
+    assert len(runs[0].run_id) == 32
+
+
+def test_what_was_over_before_is_told_to_its_end_once(tmp_path: Path) -> None:
+    run = Run(tmp_path, Noting())
+    run.start("a")
+    run.rows("a", 1)
+    run.guarded.end()  # as after a kill: the trial ends without its driver
+    committed(tmp_path / "a", 3)
+    callback = Noting()
+    again = Run(tmp_path, callback)
+    assert again.guarded.tracker.told.unfinished() == ["a"]
+    again.guarded.catch_up("a", {"density": 0.5}, "density=0.5", failed=True)
+    again.guarded.end()
+    assert callback.events == [("start", "a", None), ("result", "a", 2), ("result", "a", 3), ("error ERROR", "a", None)]
+    assert ToldRows(tmp_path / "logs" / "told.jsonl").unfinished() == []
+
+
+def test_a_line_that_a_kill_has_cut_off_is_left_out(tmp_path: Path) -> None:
+    told = ToldRows(tmp_path / "told.jsonl")
+    told.open()
+    run = told.begin("a").run
+    told.row("a", 7)
+    told.close()
+    with told.path.open("a") as stream:
+        stream.write('{"trial": "a", "ro')
+    again = ToldRows(told.path)
+    again.open()
+    assert (again.rows_of("a"), again.begin("a").run) == (7, run)
+    again.row("a", 8)
+    again.close()
+    assert ToldRows(told.path).rows_of("a") == 8
+
+
+@pytest.fixture
+def forever() -> Iterator[threading.Event]:
+    """An event that comes when the test is over."""
+    over = threading.Event()
+    yield over
+    over.set()
+
+
+FAILS = {
+    "an exception": (ValueError("no\nserver"), "ValueError: no server"),
+    "an exit": (SystemExit(3), "SystemExit: 3"),
+    "an interrupt": (KeyboardInterrupt("now"), "KeyboardInterrupt: now"),
+}
+EVENTS = {"start": "on_trial_start", "result": "on_trial_result", "complete TERMINATED": "on_trial_complete"}
+
+
+@pytest.mark.parametrize("event", [*EVENTS, "end"])
+@pytest.mark.parametrize("kind", FAILS)
+def test_one_that_fails_is_named_once_and_told_of_nothing_more(tmp_path: Path, event: str, kind: str) -> None:
+    error, said = FAILS[kind]
+
+    def wrong(what: str) -> None:
+        if what == event:
+            raise error
+
+    callback = Noting(wrong)
+    run = Run(tmp_path, callback)
+    run.start("a")
+    run.rows("a", 1)
+    run.guarded.trial_over("a", failed=False)
+    if event == "end":
+        run.guarded.end()
+    else:
+        run.guarded._thread.join()
+    run.step()
+    run.step()
+    assert len(run.said) == 1
+    assert f"the callback mine failed in {EVENTS.get(event, 'on_experiment_end')} ({said}): it is told" in run.said[0]
+    assert run.guarded.told("a") is None
+    before = list(callback.events)
+    run.start("b")
+    run.rows("b", 1)
+    run.guarded.end()
+    assert callback.events == before
+    assert len(run.said) == 1
+    if event != "end":
+        assert ToldRows(tmp_path / "logs" / "told.jsonl").unfinished() == ["a", "b"], "the next run tells it"
+
+
+def test_one_that_hangs_holds_nobody_up(tmp_path: Path, forever: threading.Event) -> None:
+    run = Run(tmp_path, Noting(lambda event: event == "result" and forever.wait(60)), timeout_s=0.2)
+    began = time.monotonic()
+    run.start("a")
+    for number in range(1, 50):
+        run.rows("a", number)
+    while not run.said:
+        run.step()
+        assert time.monotonic() < began + 30
+        time.sleep(0.02)
+    assert (
+        "the callback mine has not returned from on_trial_result for 0.2 s: it is told of nothing more" in run.said[0]
+    )
+    run.guarded.end()
+    assert time.monotonic() < began + 30
+    assert len(run.said) == 1
+
+
+def test_one_that_is_slow_is_waited_for_a_while_at_the_end(tmp_path: Path) -> None:
+    callback = Noting(lambda event: time.sleep(0.05))
+    run = Run(tmp_path, callback, timeout_s=0.5)
+    run.start("a")
+    for number in range(1, 60):
+        run.rows("a", number)
+    began = time.monotonic()
+    run.guarded.end()
+    assert time.monotonic() < began + 10
+    assert len(run.said) == 1
+    assert "had not heard all when the run ended, nor 0.5 s later (" in run.said[0]
+    assert ToldRows(tmp_path / "logs" / "told.jsonl").unfinished() == ["a"]
+
+
+def test_one_that_falls_far_behind_is_given_up(
+    tmp_path: Path, forever: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeper.execution.on_ray.trackers.guarded.MOST_BEHIND", 5)
+    run = Run(tmp_path, Noting(lambda event: event == "result" and forever.wait(60)))
+    run.start("a")
+    for number in range(1, 20):
+        run.rows("a", number)
+    run.step()
+    assert "the callback mine has fallen 5 events behind" in run.said[0]
+    run.guarded.end()
+
+
+@pytest.mark.parametrize("error", [OSError("no server"), SystemExit(1), KeyboardInterrupt(), GeneratorExit()])
+def test_one_that_cannot_be_set_up_is_refused_in_one_line(tmp_path: Path, error: BaseException) -> None:
+    def wrong(event: str) -> None:
+        raise error
+
+    with pytest.raises(
+        UserError, match=f"callbacks has 'mine', which cannot be set up: {type(error).__name__}"
+    ) as found:
+        Run(tmp_path, Noting(wrong))
+    assert "\n" not in str(found.value)
+
+
+def test_one_whose_set_up_hangs_is_refused(tmp_path: Path, forever: threading.Event) -> None:
+    with pytest.raises(UserError, match=r"cannot be set up within 0\.2 s: give it a larger timeout_s, or leave it out"):
+        Run(tmp_path, Noting(lambda event: forever.wait(60)), timeout_s=0.2)
+
+
+def test_a_file_that_cannot_be_written_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    run = Run(tmp_path, Noting())
+    monkeypatch.setattr(run.guarded.tracker.told, "_write", full)
+    run.start("a")
+    run.rows("a", 1)
+    run.step()
+    assert len(run.said) == 1
+    assert "No space left on device" in run.said[0]
+    run.guarded.end()
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("a file")
+    with pytest.raises(UserError, match=r"cannot be set up: .*told\.jsonl cannot be written \("):
+        Run(tmp_path, Noting())
+
+
+def test_steps_are_told_to_those_that_want_them(tmp_path: Path) -> None:
+    class Steps(Noting):
+        def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
+            self.events.append(("step", "", iteration))
+
+    callback = Steps()
+    run = Run(tmp_path, callback)
+    run.guarded.on_step_begin(1, [])
+    run.guarded.on_step_end(1, [])
+    run.guarded.end()
+    assert callback.events == [("step", "", 1)]
