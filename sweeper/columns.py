@@ -48,7 +48,7 @@ _FIGURES = [
     Column("density", REAL, "kept / prunable, as measured from the masks"),
     Column("sparsity", REAL, "1 - density"),
     Column("kept", WHOLE, "remaining weights, of those that are prunable", "weights"),
-    Column("prunable", WHOLE, "weights that have masks; without masks, all of convolutions and linear layers", "weights"),
+    Column("prunable", WHOLE, "weights that can be pruned: those that have masks, or all without masks", "weights"),
     Column("empty_layers", WHOLE, "layers without any remaining weight", "layers"),
     Column("warnings", TEXTS, "codes of what has degenerated; an empty list if nothing has"),
 ]
@@ -185,13 +185,13 @@ _SHARES = [
 ]
 
 _RATES = [
-    Column(f"{split}_{rate}_rate{dense}", REAL, f"{meaning} ({split} images{', unpruned surrogates' if dense else ''})")
+    Column(f"{split}_{rate}_rate{dense}", REAL, f"share of right {split} images that {meaning}{at}")
     for split in ("val", "test")
     for rate, meaning in (
-        ("transfer", "share of the attacks on surrogates that the victim falls for"),
-        ("white_box", "share of the attacks that the surrogate itself falls for"),
+        ("transfer", "the victim gets wrong after the attack"),
+        ("white_box", "the attacked network itself gets wrong"),
     )
-    for dense in ("", "_dense")
+    for dense, at in (("", ""), ("_dense", "; the attack uses no pruned surrogates"))
 ]
 
 _CORRELATIONS = [

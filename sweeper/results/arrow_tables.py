@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sweeper.columns import COLUMNS, FLAG, REAL, TEXT, TYPE_NAMES, WHOLE
-from sweeper.results.column_types import BESIDE, TABLES_SCHEMA, column_of, placed
+from sweeper.results.column_types import BESIDE, TABLES_SCHEMA, described_column, placed
 
 
 def from_rows(table: str, rows: Sequence[Mapping[str, Any]]) -> Any:
@@ -45,7 +45,7 @@ def _stack_alike(table: str, parts: Mapping[str, Any]) -> Any:
 
 def _typed(table: str, name: str, values: Any) -> dict[str, Any]:
     """A column of row files by the type of its name."""
-    kind = column_of(table, name).type
+    kind = described_column(table, name).type
     number = kind in (WHOLE, REAL) and (values.type in (WHOLE, REAL) or (kind, values.type) == (REAL, FLAG))
     if number or pa.types.is_null(values.type):
         with contextlib.suppress(pa.ArrowInvalid):  # a number that the type does not hold as it is
@@ -86,7 +86,7 @@ def _says_nothing(table: Any, column: str) -> bool:
 
 def _schema(name: str, columns: Iterable[str]) -> Any:
     """The types of a table's columns, with units and meanings as metadata of the fields and of the file."""
-    found = {column: column_of(name, column) for column in columns}
+    found = {column: described_column(name, column) for column in columns}
     facts = {
         column: {"type": TYPE_NAMES[one.type], **{k: v for k, v in (("unit", one.unit), ("meaning", one.meaning)) if v}}
         for column, one in found.items()

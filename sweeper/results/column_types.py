@@ -26,7 +26,7 @@ _CONFIG = "config."
 _WHOLE_AT_MOST = 2**63 - 1
 
 
-def column_of(table: str, name: str) -> Column:
+def described_column(table: str, name: str) -> Column:
     """Return type, unit and meaning of a column, known or not. The type depends on the two names alone."""
     if base := base_of(name):
         return Column(name, BESIDE[name.removeprefix(base)], f"{base}, where it is not of that column's type")
@@ -59,14 +59,14 @@ def digest_of_columns() -> str:
 
 def placed(table: str, name: str, values: Sequence[Any]) -> dict[str, Any]:
     """Return a column's values as Arrow arrays of their one type, by column name: the column, and those beside it."""
-    kind = column_of(table, name).type
+    kind = described_column(table, name).type
     columns: dict[str, list[Any]] = {name: [None] * len(values)}
     for row, value in enumerate(values):
         if value is None:
             continue
         end, stored = _placed_value(kind, value)
         columns.setdefault(f"{name}{end}", [None] * len(values))[row] = stored
-    return {column: pa.array(found, column_of(table, column).type) for column, found in columns.items()}
+    return {column: pa.array(found, described_column(table, column).type) for column, found in columns.items()}
 
 
 def _placed_value(kind: Any, value: Any) -> tuple[str, Any]:

@@ -18,7 +18,7 @@ from sweeper.columns import COLUMNS, TEXT, config_column
 from sweeper.folder.confirmations import CONFIRM
 from sweeper.folder.sweep_folder import Sample, Stamp, SweepFolder
 from sweeper.results.arrow_tables import finish, from_rows, stack
-from sweeper.results.column_types import TABLES_SCHEMA, base_of, column_of, digest_of_columns
+from sweeper.results.column_types import TABLES_SCHEMA, base_of, described_column, digest_of_columns
 from sweeper.results.frames import SweepTables, frame_of
 from sweeper.results.lineage import lineage_rows
 from trials.dotted_paths import leaves
@@ -67,7 +67,7 @@ class TableCache:
             base = base_of(name)
             if base and columns[name].null_count == len(found):
                 del columns[name]
-                columns.setdefault(base, pa.nulls(len(found), column_of(table, base).type))
+                columns.setdefault(base, pa.nulls(len(found), described_column(table, base).type))
         return pa.table(columns)
 
 
@@ -98,7 +98,8 @@ class GatheredTables:
 
     def sweep(self, path: Place) -> SweepTables:
         """The tables as DataFrames."""
-        return SweepTables(path, **{name: frame_of(name, table) for name, table in self.tables.items()}, damaged=self.damaged)
+        frames = {name: frame_of(name, table) for name, table in self.tables.items()}
+        return SweepTables(path, **frames, damaged=self.damaged)
 
 
 def gather(folder: SweepFolder, wanted: Collection[str] = ROW_TABLES) -> GatheredTables:
