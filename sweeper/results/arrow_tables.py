@@ -1,78 +1,107 @@
-"""Build Arrow tables from rows, and concatenate tables whose columns or types differ."""
+"""Build Arrow tables from rows. Every column has the type of its name, so that tables of any sweeps fit together."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sweeper.columns import COLUMNS, REAL, TEXT, TEXTS, WHOLE
+from sweeper.columns import COLUMNS, FLAG, REAL, TEXT, TYPE_NAMES, WHOLE
+from sweeper.results.column_types import BESIDE, TABLES_SCHEMA, described_column, placed
 
 
-def from_rows(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Rows as an Arrow table. A column that mixes numbers and texts becomes text."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    return pa.table({name: _array([row.get(name) for row in rows]) for name in names})
+def from_rows(table: str, rows: Sequence[Mapping[str, Any]]) -> Any:
+    """Return rows as an Arrow table."""
+    columns: dict[str, Any] = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        columns |= placed(table, name, [row.get(name) for row in rows])
+    return pa.table(columns)
 
 
-def _array(values: list[Any]) -> Any:
-    if any(isinstance(value, list) for value in values):
-        return pa.array(values, TEXTS)  # also where all are empty
-    try:
-        return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return pa.array([None if v is None else v if isinstance(v, str) else json.dumps(v) for v in values], TEXT)
+def stack(table: str, parts: Mapping[str, Any]) -> Any:
+    """Concatenate the trials' row files, given by trial id, and add the column ``trial``.
+
+    Files of one trial stay in their order; those of different trials may change places.
+    """
+    alike: dict[Any, dict[str, Any]] = {}
+    for trial, part in parts.items():
+        alike.setdefault(part.schema, {})[trial] = part
+    return concat(_stack_alike(table, found) for found in alike.values())
 
 
-def stack(tables: Mapping[str, Any]) -> Any:
-    """Concatenate the trials' tables, given by trial id, and add the column ``trial``."""
-    stacked = concat(list(tables.values()))
-    index = np.repeat(np.arange(len(tables)), [len(table) for table in tables.values()])
-    return stacked.append_column("trial", pa.array(list(tables), TEXT).take(pa.array(index)))
+def _stack_alike(table: str, parts: Mapping[str, Any]) -> Any:
+    stacked = pa.concat_tables(parts.values())
+    columns: dict[str, Any] = {}
+    for name in stacked.column_names:
+        columns |= _typed(table, name, stacked[name])
+    index = np.repeat(np.arange(len(parts)), [len(part) for part in parts.values()])
+    return pa.table({**columns, "trial": pa.array(list(parts), TEXT).take(pa.array(index))})
 
 
-def concat(tables: Sequence[Any]) -> Any:
-    """Concatenate tables with different columns. Whole and real numbers become float64, numbers and texts text."""
-    try:
-        return pa.concat_tables(tables, promote_options="permissive")
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return pa.concat_tables(_agree(tables), promote_options="permissive")
+def _typed(table: str, name: str, values: Any) -> dict[str, Any]:
+    """A column of row files by the type of its name."""
+    kind = described_column(table, name).type
+    number = kind in (WHOLE, REAL) and (values.type in (WHOLE, REAL) or (kind, values.type) == (REAL, FLAG))
+    if number or pa.types.is_null(values.type):
+        with contextlib.suppress(pa.ArrowInvalid):  # a number that the type does not hold as it is
+            return {name: values.cast(kind)}
+    if values.type == kind:
+        return {name: values}
+    return placed(table, name, values.to_pylist())
 
 
-def _agree(tables: Sequence[Any]) -> list[Any]:
-    """The tables, with columns whose types cannot be unified cast to text."""
-    types: dict[str, set[Any]] = {}
-    for table in tables:
-        for column in table.schema:
-            types.setdefault(column.name, set()).add(column.type)
-    unlike = {
-        name for name, kinds in types.items() if len(kinds - {pa.null()}) > 1 and kinds - {pa.null(), WHOLE, REAL}
-    }
-    return [
-        table.cast(pa.schema([f.with_type(TEXT) if f.name in unlike else f for f in table.schema])) for table in tables
-    ]
+def concat(tables: Iterable[Any]) -> Any:
+    """Concatenate tables with different columns, which are null where they are missing."""
+    return pa.concat_tables(list(tables), promote_options="default")
 
 
 def finish(name: str, parts: Sequence[Any]) -> Any:
     """Build one table from its parts: documented columns, then others by name; rows by trial, then as they came."""
     known = COLUMNS[name]
-    table = concat(parts) if parts else pa.table({column: pa.nulls(0) for column in known})
+    table = concat(parts) if parts else pa.table({"trial": pa.nulls(0, TEXT)})
     table = table.take(pc.sort_indices(table["trial"]))  # stable
-    others = sorted(c for c in set(table.column_names) - set(known) if not _is_group(table, c))
-    columns = {}
-    for column in (*known, *others):
-        values = table[column] if column in table.column_names else pa.nulls(len(table))
-        wanted = known.get(column, TEXT if name == "trials" else REAL)
-        if pa.types.is_null(values.type) or (column in known and wanted == REAL and values.type == WHOLE):
-            values = values.cast(wanted)
-        columns[column] = values
-    return pa.table(columns).combine_chunks()
+    others = sorted(column for column in set(table.column_names) - set(known) if not _says_nothing(table, column))
+    columns = {
+        column: table[column] if column in table.column_names else pa.nulls(len(table), known[column])
+        for column in (*known, *others)
+    }
+    return pa.table(list(columns.values()), schema=_schema(name, columns)).combine_chunks()
 
 
-def _is_group(table: Any, column: str) -> bool:
-    """Whether a column only says that a group of fields is absent: ``finetune: null`` beside ``finetune.epochs``."""
-    return table[column].null_count == len(table) and any(c.startswith(f"{column}.") for c in table.column_names)
+def _says_nothing(table: Any, column: str) -> bool:
+    """Whether a column only says that a group of fields is absent, or that its values stand in a column beside it.
+
+    ``finetune: null`` beside ``finetune.epochs`` is such a group.
+    """
+    if table[column].null_count < len(table):
+        return False
+    others = table.column_names
+    return any(c.startswith(f"{column}.") for c in others) or any(f"{column}{end}" in others for end in BESIDE)
+
+
+def _schema(name: str, columns: Iterable[str]) -> Any:
+    """The types of a table's columns, with units and meanings as metadata of the fields and of the file."""
+    found = {column: described_column(name, column) for column in columns}
+    facts = {
+        column: {"type": TYPE_NAMES[one.type], **{k: v for k, v in (("unit", one.unit), ("meaning", one.meaning)) if v}}
+        for column, one in found.items()
+    }
+    fields = [
+        pa.field(column, one.type, metadata={key: fact for key, fact in facts[column].items() if key != "type"})
+        for column, one in found.items()
+    ]
+    metadata = {"table": name, "tables_schema": str(TABLES_SCHEMA), "columns": json.dumps(facts)}
+    return pa.schema(fields, metadata=metadata)
+
+
+def natural(values: list[Any]) -> Any:
+    """Values of several types as one array: whole and real numbers as reals; anything else as text."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        return pa.array([None if v is None else v if isinstance(v, str) else json.dumps(v) for v in values], TEXT)

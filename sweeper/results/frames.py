@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
+from sweeper.columns import COLUMNS, FLAG, TEXTS, WHOLE
+from sweeper.results.arrow_tables import natural
+from sweeper.results.column_types import base_of, together
 from trials.storage.place import Place
 
 
@@ -30,3 +35,23 @@ class SweepTables:
     allocations: pd.DataFrame
     lineage: pd.DataFrame = field(default_factory=pd.DataFrame)
     damaged: tuple[str, ...] = ()
+
+
+def frame_of(name: str, table: Any) -> pd.DataFrame:
+    """Return the table ``name`` as a DataFrame; integer and boolean columns are nullable, lists are Python's.
+
+    Columns that stand beside another one (:mod:`sweeper.results.column_types`) are put back into it: it then has the
+    type that holds all of its values, in the end text.
+    """
+    split = {base for column in table.column_names if (base := base_of(column))}
+    parts = {column: table[column].to_pylist() for column in table.column_names if {column, base_of(column)} & split}
+    others = {base_of(column) or column for column in table.column_names} - COLUMNS[name].keys()
+    columns = {
+        column: natural(together(parts, column)) if column in split else table[column]
+        for column in (*COLUMNS[name], *sorted(others))
+    }
+    whole = pa.table(columns)
+    frame: pd.DataFrame = whole.to_pandas(types_mapper={WHOLE: pd.Int64Dtype(), FLAG: pd.BooleanDtype()}.get)
+    for column in (column.name for column in whole.schema if column.type == TEXTS):
+        frame[column] = pd.Series(whole[column].to_pylist(), index=frame.index, dtype=object)
+    return frame

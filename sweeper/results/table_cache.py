@@ -10,17 +10,17 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sweeper.columns import COLUMNS, TEXT, TEXTS, WHOLE, config_column
+from sweeper.columns import COLUMNS, TEXT, config_column
 from sweeper.folder.confirmations import CONFIRM
 from sweeper.folder.replicates import replicate_in
 from sweeper.folder.sweep_folder import Sample, Stamp, SweepFolder
 from sweeper.results.arrow_tables import finish, from_rows, stack
-from sweeper.results.frames import SweepTables
+from sweeper.results.column_types import TABLES_SCHEMA, base_of, described_column, digest_of_columns
+from sweeper.results.frames import SweepTables, frame_of
 from sweeper.results.lineage import lineage_rows
 from trials.dotted_paths import leaves
 from trials.errors import DamagedFile
@@ -28,10 +28,6 @@ from trials.storage import files
 from trials.storage.place import Place, each
 from trials.storage.rows import TABLES as ROW_TABLES
 from trials.storage.trial_folder import State, TrialFolder
-
-TABLES_SCHEMA = 6
-"""Increase it when columns change: tables with another schema are ignored."""
-
 
 TRIES = 5
 """How often a trial with missing or damaged files is read."""
@@ -53,7 +49,7 @@ class TableCache:
         for _ in range(2):  # a compaction may be under way
             try:
                 manifest = json.loads((folder.tables / "manifest.json").read_bytes())
-                if manifest["schema"] != TABLES_SCHEMA:
+                if (manifest["schema"], manifest["columns"]) != (TABLES_SCHEMA, digest_of_columns()):
                     return cls()
                 contents = {name: (folder.tables / f"{name}.parquet").read_bytes() for name in COLUMNS}
                 if {name: files.digest(content) for name, content in contents.items()} == manifest["tables"]:
@@ -64,11 +60,16 @@ class TableCache:
         return cls()
 
     def rows(self, table: str, trials: Sequence[str]) -> Any:
-        """The rows of some trials; columns without a value there get the null type."""
+        """The rows of some trials, without columns beside others that have no value there."""
         found = self.tables[table]
         found = found.filter(pc.is_in(found["trial"], value_set=pa.array(trials, TEXT)))
         columns = {name: found[name] for name in found.column_names}
-        return pa.table({n: pa.nulls(len(c)) if c.null_count == len(c) else c for n, c in columns.items()})
+        for name in found.column_names:
+            base = base_of(name)
+            if base and columns[name].null_count == len(found):
+                del columns[name]
+                columns.setdefault(base, pa.nulls(len(found), described_column(table, base).type))
+        return pa.table(columns)
 
 
 def _parquet(content: bytes) -> Any:
@@ -97,16 +98,9 @@ class GatheredTables:
     """Whether the cache holds the same trials with the same stamps, so that there is nothing to write."""
 
     def sweep(self, path: Place) -> SweepTables:
-        """The tables as DataFrames; integer and boolean columns are nullable, lists are Python's."""
-        return SweepTables(path, **{name: _frame(table) for name, table in self.tables.items()}, damaged=self.damaged)
-
-
-def _frame(table: Any) -> pd.DataFrame:
-    types = {WHOLE: pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
-    frame: pd.DataFrame = table.to_pandas(types_mapper=types.get)
-    for column in (column.name for column in table.schema if column.type == TEXTS):
-        frame[column] = pd.Series(table[column].to_pylist(), index=frame.index, dtype=object)
-    return frame
+        """The tables as DataFrames."""
+        frames = {name: frame_of(name, table) for name, table in self.tables.items()}
+        return SweepTables(path, **frames, damaged=self.damaged)
 
 
 def gather(folder: SweepFolder, wanted: Collection[str] = ROW_TABLES) -> GatheredTables:
@@ -123,10 +117,10 @@ def gather(folder: SweepFolder, wanted: Collection[str] = ROW_TABLES) -> Gathere
         parts = [cache.rows(table, kept)] if kept and table in ("trials", "lineage", *wanted) else []
         if table == "trials":
             rows = [trial.row for trial in fresh.values() if trial.row is not None]
-            parts += [from_rows(rows)] if rows else []
+            parts += [from_rows(table, rows)] if rows else []
         else:
             found = {name: trial.tables[table] for name, trial in fresh.items() if table in trial.tables}
-            parts += [stack(found)] if found else []
+            parts += [stack(table, found)] if found else []
         tables[table] = finish(table, parts)
     sure = _sure(stamps, folder.path)
     whole = {*kept, *(name for name, trial in fresh.items() if not trial.damaged and (trial.finished or sure(name)))}
@@ -189,7 +183,7 @@ def _read_trial(path: Place, wanted: Collection[str]) -> _Trial | None:
         else:
             tables |= {table: found} if found is not None else {}
     places = lineage_rows(samples, config)
-    tables |= {"lineage": from_rows(places)} if places else {}
+    tables |= {"lineage": from_rows("lineage", places)} if places else {}
     row = _trial_row(path.name, config, samples, state)
     return _Trial(row, tables, tuple(damaged), state is not None and state.finished)
 
@@ -217,13 +211,8 @@ def _trial_row(
         row |= {**dict(*where[-1:]), "environments": len(where) if where and all(where) else None}
         row["precision"] = ", ".join(dict.fromkeys(x["precision"] for x in where if x.get("precision"))) or None
     fields = ((path, value) for path, value in leaves(config) if value != {} and (path != "plugins" or value))
-    return row | {config_column(path): _plain(value) for path, value in fields}
+    return row | {config_column(path): value for path, value in fields}
 
 
 def _ratio(result: Mapping[str, Any], whole: str, part: str) -> float | None:
     return result[whole] / result[part] if result.get(whole) and result.get(part) else None
-
-
-def _plain(value: object) -> object:
-    """A config's value as a table stores it: lists as JSON."""
-    return json.dumps(value) if isinstance(value, (list, tuple)) else value

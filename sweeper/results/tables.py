@@ -15,8 +15,9 @@ from collections.abc import Collection
 import pyarrow.parquet as pq
 
 from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.results.column_types import TABLES_SCHEMA, digest_of_columns
 from sweeper.results.frames import SweepTables
-from sweeper.results.table_cache import TABLES_SCHEMA, gather
+from sweeper.results.table_cache import gather
 from trials.errors import UserError
 from trials.storage import files
 from trials.storage.place import Place, place
@@ -55,7 +56,8 @@ def compact_tables(folder: SweepFolder) -> None:
     """Write the tables to ``tables/``, each by rename. Writes nothing if nothing has changed.
 
     ``tables/manifest.json`` lists the trials in the files, with stamps of their last commits, and the files' hashes. It
-    is written last, so that a reader never mixes files of two compactions.
+    is written last, so that a reader never mixes files of two compactions. Files whose columns an older or newer
+    version described otherwise are not read.
     """
     gathered = gather(folder)
     if gathered.current:
@@ -67,5 +69,6 @@ def compact_tables(folder: SweepFolder) -> None:
         pq.write_table(table, buffer)
         hashes[name] = files.digest(buffer.getvalue())
         files.write(folder.tables / f"{name}.parquet", buffer.getvalue())
-    manifest = {"schema": TABLES_SCHEMA, "tables": hashes, "trials": gathered.stamps}
+    versions = {"schema": TABLES_SCHEMA, "columns": digest_of_columns()}
+    manifest = {**versions, "tables": hashes, "trials": gathered.stamps}
     files.write(folder.tables / "manifest.json", json.dumps(manifest).encode())
