@@ -10,6 +10,9 @@ from trials.aliases import named_here
 OUT_OF_MEMORY = "OutOfMemoryError"
 """Type recorded for a trial that failed because host or device memory ran out."""
 
+TIME_LIMIT = "TimeLimit"
+"""Type recorded for a trial that was ended because it had taken as long as it may (``trial_hours``)."""
+
 DEAD_DEVICE = "DeadDevice"
 """Type recorded for a trial that failed while its device stopped answering (see :class:`DeadDevice`)."""
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from sweeper.folder.forgiving import followed_failures
 from sweeper.folder.sweep_folder import Record, Sample, SweepFolder
 from sweeper.search.learning_curves import Curve, curve_in, curves_in
 from sweeper.search.outcomes import FAILED, RUNNING, Outcome, outcome_of
 from sweeper.space.space import Space
+from trials.errors import TIME_LIMIT
 from trials.storage.trial_folder import State
 
 
 def given_up(space: Space, state: State | None) -> bool:
-    """Whether a trial has failed and has no retries left."""
-    return state is not None and state.status == "failed" and state.failures > space.retries
+    """Whether a trial has failed and has no retries left; one that has used up its ``trial_hours`` has none."""
+    if state is None or state.status != "failed":
+        return False
+    return state.failures > space.retries or (state.error or {}).get("type") == TIME_LIMIT
 
 
 def outcome_without_curve(space: Space, record: Record) -> Outcome:
@@ -31,15 +35,21 @@ def samples_with_outcomes(
     space: Space, folder: SweepFolder, records: Iterable[Record]
 ) -> list[tuple[Sample, Record, Outcome]]:
     """Every sample with its trial's record and outcome, by cell and number: the order in which a search is told."""
+    records = list(records)
+    settled = followed_failures(records)
     samples = [(sample, record) for record in records for sample in record.samples]
     samples.sort(key=lambda item: (item[0].cell, item[0].number))
     methods = {record.id: str(record.content.get("method")) for _, record in samples}
     curves = curves_in(folder, methods, space.objective) if space.pruner else {}
-    return [(sample, record, _outcome(space, record, curves.get(record.id, {}))) for sample, record in samples]
+    return [
+        (sample, record, _outcome(space, record, curves.get(record.id, {}), record.id in settled))
+        for sample, record in samples
+    ]
 
 
-def _outcome(space: Space, record: Record, curve: Curve) -> Outcome:
+def _outcome(space: Space, record: Record, curve: Curve, settled: bool = False) -> Outcome:
+    """``settled``: a failure that counts, though retries are left."""
     state = record.state
     if state is not None and state.finished:
         return outcome_of(space.objectives, space.constraints, record.content, state, curve)
-    return replace(FAILED if given_up(space, state) else RUNNING, curve=curve)
+    return replace(FAILED if settled or given_up(space, state) else RUNNING, curve=curve)

@@ -1,0 +1,49 @@
+"""Checks of what ends a cell's search before its samples, and of points that are asked for twice."""
+
+from __future__ import annotations
+
+from sweeper.space.space import Space
+from trials.errors import UserError
+
+
+def check_ends(space: Space) -> None:
+    """Check that ``stop_at``, ``stop_when`` and ``ask_again`` fit the rest of the space.
+
+    Raises:
+        UserError: one of them does not.
+    """
+    given = {
+        "stop_at": None if space.stop_at is None else f"{space.stop_at:g}",
+        "stop_when": space.stop_when and str(space.stop_when.document()),
+        "ask_again": None if space.ask_again is None else str(space.ask_again),
+    }
+    said = {name: f"{name} is {value}" for name, value in given.items() if value is not None}
+    for name, text in said.items():
+        if not space.search:
+            raise UserError(f"{text}, but search is empty: a cell has one trial and no search; remove {name}")
+        if space.pbt is not None:
+            raise UserError(
+                f"{text}, but pbt changes hyperparameters while its members train, and a generation runs whole: remove "
+                f"{name}, and set pbt.generations to less"
+            )
+        if len(space.objectives) > 1 and name != "ask_again":
+            raise UserError(
+                f"{text}, but there are {len(space.objectives)} objectives, which give a front and no best value: have "
+                f"one objective and bound the others by constraints, or remove {name}"
+            )
+    if space.stop_when is not None:
+        space.stop_when.check(space.samples)
+        _check_terminator(space, space.stop_when.terminator is not None)
+
+
+def _check_terminator(space: Space, there: bool) -> None:
+    if there and space.constraints:
+        raise UserError(
+            "stop_when.terminator is set, but Optuna's terminators do not know constraints: use stop_when.plateau"
+        )
+    conditional = next((path for path, distribution in space.search.items() if distribution.conditional), None)
+    if there and conditional is not None:
+        raise UserError(
+            f"stop_when.terminator is set, but search.{conditional} has a condition, and Optuna's terminators need "
+            "points that have all values: use stop_when.plateau"
+        )
