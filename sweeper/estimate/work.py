@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from sweeper.space.check_ends import described_ends
 from sweeper.space.grid.cells import Cell
 from sweeper.space.space import Space
 from trials.config.trial_config import TrialConfig
@@ -98,6 +99,8 @@ def work_of(space: Space, headers: Mapping[DataKey, DataHeader]) -> SweepWork:
         work.add(config, _stages(config, headers), count)
         work.of_shared += work.epochs - before
         _bound(work, config)
+    for reason in described_ends(space):
+        work.bounded(reason)
     if space.pruner is not None:
         work.bounded(f"the pruner ({space.pruner.name}) stops trials early")
     return work

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from sweeper.space.finite import finite_points
 from sweeper.space.space import Space
 from trials.errors import UserError
 
@@ -34,6 +37,27 @@ def check_ends(space: Space) -> None:
     if space.stop_when is not None:
         space.stop_when.check(space.samples)
         _check_terminator(space, space.stop_when.terminator is not None)
+
+
+def described_ends(space: Space) -> Iterator[str]:
+    """Yield a line on each thing that may end a search before its samples, or a trial before its epochs."""
+    objective, rules = space.objective, space.stop_when
+    if space.stop_at is not None:
+        yield f"a search ends once {objective} reaches {space.stop_at:g}"
+    if rules is not None and rules.plateau is not None:
+        yield f"a search ends once the best {objective} has {rules.plateau}"
+    if rules is not None and rules.terminator is not None:
+        yield f"a search ends once {objective} has {rules.terminator}"
+    if space.pbt is None and space.search and space.ask_again != 0:
+        counts = [points.count for cell in space.cells() if (points := finite_points(space, cell)) is not None]
+        if counts and min(counts) < space.samples:
+            yield (
+                f"a search has {min(counts)} points, of which none is run twice"
+                if len(set(counts)) == 1
+                else (f"some searches have {min(counts)} points, of which none is run twice")
+            )
+    if space.trial_hours is not None:
+        yield f"a trial ends after {space.trial_hours:g} hours"
 
 
 def _check_terminator(space: Space, there: bool) -> None:
