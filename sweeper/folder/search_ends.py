@@ -27,6 +27,9 @@ class ShorterSearch:
     why: str
     over: bool = True
 
+    def __str__(self) -> str:
+        return f"after {self.samples} sample{'s' * (self.samples != 1)}: {self.why}"
+
 
 def write_shorter(folder: Place, found: Mapping[str, ShorterSearch]) -> None:
     """Write the searches of a sweep's folder that are shorter, by cell."""

@@ -185,9 +185,7 @@ def print_report(sweep: SweepTables, console: Console, space: StoredSpace) -> No
 def _ended_early(sweep: SweepTables) -> list[str]:
     """A line per cell whose search has ended before its samples, and why."""
     found = {cell: one for cell, one in read_shorter(sweep.path).items() if one.over}
-    lines = [
-        f"ended early: {cell or 'the search'} after {one.samples} samples: {one.why}" for cell, one in found.items()
-    ]
+    lines = [f"ended early: {cell or 'the search'} {one}" for cell, one in found.items()]
     more = len(lines) - FAILURES_SHOWN
     return [*lines[:FAILURES_SHOWN], f"ended early: and {more} more searches"] if more > 0 else lines
 

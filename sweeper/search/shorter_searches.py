@@ -34,8 +34,7 @@ class ShorterSearches:
         else:
             self._found[cell] = now
         if now is not None and now.over:
-            name = cell or "the search"
-            self.notes.append(f"{name}: ended after {now.samples} samples: {now.why}")
+            self.notes.append(f"{cell or 'the search'}: ended {now}")
         self._write()
 
     def _write(self) -> None:

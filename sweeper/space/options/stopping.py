@@ -34,7 +34,8 @@ class Terminator(Frozen):
         name: the estimate: ``emmr`` (https://proceedings.mlr.press/v206/ishibashi23a.html), the expected minimum model
             regret, or ``regret_bound`` (https://proceedings.mlr.press/v188/makarova22a.html). Both fit a Gaussian
             process to the complete trials.
-        error: what is little: the search ends where less of the objective than this is left. By default a share of
+        error: what is little: the search ends where the estimate is below this. It is one of the objective with
+            ``regret_bound``, of the objective in standard deviations with ``emmr``. By default a share of
             ``threshold_ratio`` of the estimate's median over its early trials.
         min_n_trials: number of complete trials before a search may end.
         warm_up_trials: without ``error``, number of first complete trials that the median leaves out.
