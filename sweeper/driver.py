@@ -18,7 +18,7 @@ from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.options import COMPLETE, FAILURES, STOPPED
 from sweeper.run_options import RunOptions
 from sweeper.search.warm_start import commit_warm_start, warm_start
-from sweeper.space.check_ends import described_ends
+from sweeper.space.check_ends import described_ends, few_points
 from sweeper.space.checks import check_space
 from sweeper.space.load import load_space
 from sweeper.space.options.confirm import Confirm
@@ -264,8 +264,9 @@ def describe_run(
     console.print(f"{len(cells)} cells x {samples} samples = {trials} trials of {methods}")
     if space.pbt is not None:
         console.print(f"{space.samples} samples: {space.pbt}", markup=False)
-    for line in described_ends(space):
-        console.print(line, markup=False)
+    for line in (*described_ends(space), few_points(space)):
+        if line is not None:
+            console.print(line, markup=False)
     if any(ids != of_cell[0] for of_cell in needed for ids in of_cell):
         console.print("dense networks to train first: one per trial, since the search changes how they are trained")
     else:

@@ -48,16 +48,18 @@ def described_ends(space: Space) -> Iterator[str]:
         yield f"a search ends once the best {objective} has {rules.plateau}"
     if rules is not None and rules.terminator is not None:
         yield f"a search ends once {objective} has {rules.terminator}"
-    if space.pbt is None and space.search and space.ask_again != 0:
-        counts = [points.count for cell in space.cells() if (points := finite_points(space, cell)) is not None]
-        if counts and min(counts) < space.samples:
-            yield (
-                f"a search has {min(counts)} points, of which none is run twice"
-                if len(set(counts)) == 1
-                else (f"some searches have {min(counts)} points, of which none is run twice")
-            )
     if space.trial_hours is not None:
         yield f"a trial ends after {space.trial_hours:g} hours"
+
+
+def few_points(space: Space) -> str | None:
+    """Return a line if a search has fewer points than samples, of which none is run twice; None otherwise."""
+    if space.pbt is not None or not space.search or space.ask_again == 0:
+        return None
+    counts = {points.count for cell in space.cells() if (points := finite_points(space, cell)) is not None}
+    if not counts or min(counts) >= space.samples:
+        return None
+    return f"{'a search has' if len(counts) == 1 else 'some searches have'} {min(counts)} points; none is run twice"
 
 
 def _check_terminator(space: Space, there: bool) -> None:

@@ -18,7 +18,7 @@ from sweeper.results.stored_space import WITHOUT_SPACE, stored_space
 from sweeper.results.tables import load
 from sweeper.search.outcomes import FAILED, Outcome
 from sweeper.search.study import CellStudy
-from sweeper.space.check_ends import described_ends
+from sweeper.space.check_ends import described_ends, few_points
 from sweeper.space.compatibility import contradictions
 from sweeper.space.load import from_document
 from sweeper.space.space import Space
@@ -341,5 +341,7 @@ def test_what_ends_a_search_is_said_before_it_runs() -> None:
     assert list(described_ends(space)) == lines
     assert [reason for reason in work_of(space, {}).at_most if reason in lines] == lines
     few = space_of(12, **RULES["few points"])
-    assert list(described_ends(few)) == ["a search has 4 points, of which none is run twice"]
-    assert list(described_ends(space_of(12, ask_again=0, **RULES["few points"]))) == []
+    assert few_points(few) == "a search has 4 points; none is run twice"
+    assert work_of(few, {}).at_most == ["a search has 4 points; none is run twice"]
+    assert few_points(space_of(12, ask_again=0, **RULES["few points"])) is None
+    assert few_points(space_of(4, **RULES["few points"])) is None
