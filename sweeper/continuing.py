@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from sweeper.folder.confirmations import only_confirms
+from sweeper.folder.forgiving import followed_failures
 from sweeper.folder.sweep_folder import Record, SweepFolder
 from sweeper.search.derived_configs import Compared, compare_committed
 from sweeper.space.compatibility import contradictions
@@ -170,9 +171,11 @@ def _nothing_to_run(space: Space, folder: SweepFolder, records: Sequence[Record]
     from sweeper.search.warm_start import NO_WARM_START
 
     own = [record for record in records if record.samples]
+    settled = followed_failures(own)
     for record in own:
         held = only_confirms(record.samples) and not retry_failed  # their search says whether they still count
-        if not (record.finished or held) and (retry_failed or not given_up(space, record.state)):
+        over = record.finished or held or record.id in settled
+        if not over and (retry_failed or not given_up(space, record.state)):
             return False
     searches = {cell.key: search_of(space, cell, NO_WARM_START) for cell in space.cells()}
     for sample, record, outcome in samples_with_outcomes(space, folder, records):

@@ -13,15 +13,17 @@ from sweeper.before_run import Here, SharedTrials, check_preconditions, look_her
 from sweeper.continuing import record_change, refuse_contradictions, resumed_space
 from sweeper.estimate.report import estimate_lines
 from sweeper.estimate.stored import is_local
+from sweeper.folder.forgiving import followed_failures
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.options import COMPLETE, FAILURES, STOPPED
 from sweeper.run_options import RunOptions
 from sweeper.search.warm_start import commit_warm_start, warm_start
+from sweeper.space.check_ends import described_ends, few_points
 from sweeper.space.checks import check_space
 from sweeper.space.load import load_space
 from sweeper.space.options.confirm import Confirm
 from sweeper.space.space import Space
-from trials.errors import UserError
+from trials.errors import UserError, listed
 from trials.plugins.importing import holding
 from trials.running.environment import git_commit
 from trials.storage import files
@@ -79,9 +81,21 @@ def run_asked(
         if options.estimate or (is_local(folder.path) and not files.names(folder.trials)):
             _estimate(options, space, folder, found, console)
         if options.retry_failed:
-            console.print(f"{folder.forgive()} failed trials may be tried again", markup=False)
+            _forgive(folder, console)
         ran = {"verify": options.verify, "from_python": from_python}
         return drive(space, folder, lease, options.address, console, data=found.data(), **ran)
+
+
+def _forgive(folder: SweepFolder, console: Console) -> None:
+    """Let failed trials run again, and say which of them do not."""
+    console.print(f"{folder.forgive()} failed trials may be tried again", markup=False)
+    kept = sorted(followed_failures(folder.records()))
+    if kept:
+        console.print(
+            f"{len(kept)} failed members stay failed, since the next generation of their populations has begun without "
+            f"them: {listed(kept)}",
+            markup=False,
+        )
 
 
 def _require_place(folder: SweepFolder, found: Here, options: RunOptions) -> None:
@@ -258,6 +272,9 @@ def describe_run(
         console.print(f"replicates: {space.replicates}", markup=False)
     if space.pbt is not None:
         console.print(f"{space.samples} samples: {space.pbt}", markup=False)
+    for line in (*described_ends(space), few_points(space)):
+        if line is not None:
+            console.print(line, markup=False)
     if any(ids != of_cell[0] for of_cell in needed for ids in of_cell):
         console.print("dense networks to train first: one per trial, since the search changes how they are trained")
     else:

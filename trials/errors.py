@@ -10,6 +10,9 @@ from trials.aliases import named_here
 OUT_OF_MEMORY = "OutOfMemoryError"
 """Type recorded for a trial that failed because host or device memory ran out."""
 
+TIME_LIMIT = "TimeLimit"
+"""Type recorded for a trial that has taken as long as it may (see :class:`TimeLimit`)."""
+
 DEAD_DEVICE = "DeadDevice"
 """Type recorded for a trial that failed while its device stopped answering (see :class:`DeadDevice`)."""
 
@@ -71,6 +74,10 @@ class Preempted(Exception):
 
 class Pruned(Exception):
     """The search has stopped the trial early; everything up to now is committed and it is finished."""
+
+
+class TimeLimit(Exception):
+    """The trial has taken as long as it may; everything up to now is committed, and it fails without another try."""
 
 
 class Superseded(Exception):

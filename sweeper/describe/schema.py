@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
@@ -25,6 +25,7 @@ from sweeper.space.options.pruners import PRUNERS
 from sweeper.space.options.replicates import JUDGES, REPLICATE_PATHS
 from sweeper.space.options.resources import Resources
 from sweeper.space.options.samplers import SAMPLERS
+from sweeper.space.options.stopping import StopWhen, Terminator
 from sweeper.space.space import Space
 from trials.methods.registry import METHODS
 
@@ -96,6 +97,7 @@ def _sections() -> dict[str, Schema]:
         "from_sweep": {"anyOf": [{"type": "string", "minLength": 1}, _ref("FromSweep"), _NULL]},
         "pbt": {"anyOf": [_ref("Pbt"), _NULL]},
         "replicates": {"anyOf": [_replicates(), _NULL]},
+        "stop_when": {"anyOf": [_ref("StopWhen"), _NULL]},
         "confirm": {"anyOf": [_closed({"seed": _seeds()}), _NULL]},
         "resources": _ref("Resources"),
         "samples": {"type": ["integer", "null"], "minimum": 1},
@@ -123,7 +125,7 @@ def _seeds() -> Schema:
 
 def _parts() -> dict[str, Schema]:
     """Return the definitions of what sections are made of."""
-    kinds: list[type[BaseModel]] = [Pbt, Resources, Objective, Constraint, FromSweep]
+    kinds: list[type[BaseModel]] = [Pbt, Resources, Objective, Constraint, FromSweep, StopWhen]
     named: dict[str, Mapping[str, type[BaseModel]]] = {"sampler": SAMPLERS, "pruner": PRUNERS, "judge": JUDGES}
     options = [one for registry in named.values() for one in registry.values()]
     found, generated = models_json_schema(
@@ -137,6 +139,8 @@ def _parts() -> dict[str, Schema]:
     options_of_its_own = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
     definitions["callback"] = {"anyOf": [{"type": "string"}, options_of_its_own]}
     definitions.setdefault("FieldOf", _closed({"field": {"type": "string"}}))
+    terminator = definitions["StopWhen"]["properties"]["terminator"]
+    terminator["anyOf"] = [names_schema(get_args(Terminator.model_fields["name"].annotation)), *terminator["anyOf"]]
     definitions["Patient"]["properties"]["wrapped"] = {"anyOf": [_ref("pruner"), _NULL]}
     for section, registry in named.items():
         references = {name: found[one, "validation"] for name, one in registry.items()}

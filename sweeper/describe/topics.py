@@ -27,6 +27,7 @@ from sweeper.space.options.pruners import PRUNERS
 from sweeper.space.options.replicates import JUDGES, Replicates
 from sweeper.space.options.resources import Resources
 from sweeper.space.options.samplers import SAMPLERS
+from sweeper.space.options.stopping import StopWhen
 from sweeper.space.space import Space
 from trials.config.schedules import SCHEDULES
 from trials.config.trial_config import TrialConfig
@@ -135,6 +136,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "pbt": Pbt,
     "replicates": Replicates,
     "confirm": Confirm,
+    "stop_when": StopWhen,
     "constraints": Constraint,
     "objectives": Objective,
     "from_sweep": FromSweep,

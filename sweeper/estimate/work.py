@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from sweeper.space.check_ends import described_ends, few_points
 from sweeper.space.grid.cells import Cell
 from sweeper.space.space import Space
 from trials.config.trial_config import TrialConfig
@@ -100,8 +101,12 @@ def work_of(space: Space, headers: Mapping[DataKey, DataHeader]) -> SweepWork:
         _bound(work, config)
     if space.replicates is not None and space.replicates.race:
         work.bounded("the race drops points before all their replicates have run")
+    for reason in described_ends(space):
+        work.bounded(reason)
     if space.pruner is not None:
         work.bounded(f"the pruner ({space.pruner.name}) stops trials early")
+    if not work.at_most and (few := few_points(space)):
+        work.bounded(few)
     return work
 
 

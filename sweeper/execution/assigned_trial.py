@@ -167,6 +167,7 @@ def _host(assignment: Mapping[str, Any], reporter: Reporter, make_map: MakeMap |
         map=make_map(assignment["resources"], reporter.stop_file.there) if make_map and several else None,
         data=assignment.get("data"),
         commit=assignment.get("commit"),
+        limit_s=assignment.get("limit_s"),
     )
 
 

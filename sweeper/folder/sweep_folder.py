@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from sweeper.folder.forgiving import followed_failures, forgive_trial
 from trials.errors import DamagedFile, UserError
 from trials.frozen import SCHEMA
 from trials.storage import files
@@ -215,14 +216,13 @@ class SweepFolder:
     def forgive(self) -> int:
         """Reset failed trials and failed shared trials, so that they run again with a full number of retries.
 
-        For the sweep's driver only, before it assigns trials.
-
-        Returns:
-            The number of trials reset, without shared trials.
+        Members of a population that goes on without them stay failed (:func:`.forgiving.followed_failures`). For the
+        sweep's driver only, before it assigns trials. Returns the number of trials reset, without shared trials.
         """
         for name in files.names(self.stages):
-            _forgive(TrialFolder(self.stages / name))
-        return sum(_forgive(TrialFolder(self.trials / name)) for name in files.names(self.trials))
+            forgive_trial(TrialFolder(self.stages / name))
+        kept = followed_failures(self.records())
+        return sum(forgive_trial(TrialFolder(self.trials / n)) for n in files.names(self.trials) if n not in kept)
 
     def stamps(self) -> dict[str, Stamp]:
         """Return a stamp per trial that changes whenever its config or state is written."""
@@ -291,17 +291,6 @@ def is_stopped(folder: Place, step: int) -> bool:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
     return any(sample.stopped is not None and step >= sample.stopped for sample in samples)
-
-
-def _forgive(folder: TrialFolder) -> bool:
-    try:
-        state = folder.state()
-    except DamagedFile:
-        return False
-    if state is None or state.status != "failed":
-        return False
-    folder.write_state(replace(state, status="preempted", failures=0, error=None))
-    return True
 
 
 Stamp = list[int]

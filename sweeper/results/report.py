@@ -10,6 +10,7 @@ from rich.console import Console
 
 from sweeper.columns import config_column
 from sweeper.console import print_line, print_table
+from sweeper.folder.search_ends import read_shorter
 from sweeper.results.cell_trials import CellTrials
 from sweeper.results.frames import SweepTables
 from sweeper.results.pareto import pareto_front
@@ -100,12 +101,15 @@ def count(sweep: SweepTables, space: StoredSpace) -> Standing:
         searched, confirmed = (
             over[over["confirms"].isna() == own].groupby("cell")["samples"].sum() for own in (True, False)
         )
-        whole = {cell for cell in searched.index if searched[cell] >= each - never.get(cell, 0)}
+        shorter = read_shorter(sweep.path)
+        wanted = {cell: each - never.get(cell, 0) for cell in searched.index}
+        unasked = {cell: max((space.samples or 0) - one.samples, 0) * space.trials_per_point for cell, one in shorter.items()}
+        whole = {cell for cell in searched.index if searched[cell] >= wanted[cell] - unasked.get(cell, 0)}
         hopeless = without_best & whole
         over_too = [cell for cell in searched.index if cell in hopeless or confirmed.get(cell, 0) >= space.confirm]
         cells, cells_done = space.cells, sum(cell in whole for cell in over_too)
-        asked = space.cells * (each + space.confirm) - sum(never.values())
-        total = max(asked - len(hopeless) * space.confirm, total)
+        fewer = sum(never.values()) + sum(unasked.values()) + len(hopeless) * space.confirm
+        total = max(space.cells * (each + space.confirm) - fewer, total)
     left = total - done - running - failed
     driver = _driver(sweep, unfinished=space.samples is not None and left + running > 0)
     return Standing(sweep.path.name, total, done, running, failed, left, cells, cells_done, driver)
@@ -191,7 +195,7 @@ def print_report(sweep: SweepTables, console: Console, space: StoredSpace) -> No
     if len(failed) > FAILURES_SHOWN:
         print_line(console, f"failed: and {len(failed) - FAILURES_SHOWN} more (error_message in the table trials)")
     mixed = (*mixed_data(sweep.trials), *mixed_precision(sweep.trials))
-    for line in (*_superseded(sweep, space), *mixed, *(f"left out: {x}" for x in sweep.damaged)):
+    for line in (*_ended_early(sweep), *_superseded(sweep, space), *mixed, *(f"left out: {x}" for x in sweep.damaged)):
         print_line(console, line)
     above = {*_in_summary(sweep, space), *front.get("trial", ()), *(regrown or {}).get("regrowth of", ())}
     if warned := warnings_line(sweep, above):
@@ -199,6 +203,14 @@ def print_report(sweep: SweepTables, console: Console, space: StoredSpace) -> No
     tables = sweep.path / "tables"
     written = "" if (tables / "manifest.json").exists() else " (written at the end; sweeper.load works at any time)"
     print_line(console, f"tables: {tables}{written}")
+
+
+def _ended_early(sweep: SweepTables) -> list[str]:
+    """A line per cell whose search has ended before its samples, and why."""
+    found = {cell: one for cell, one in read_shorter(sweep.path).items() if one.over}
+    lines = [f"ended early: {cell or 'the search'} {one}" for cell, one in found.items()]
+    more = len(lines) - FAILURES_SHOWN
+    return [*lines[:FAILURES_SHOWN], f"ended early: and {more} more searches"] if more > 0 else lines
 
 
 def _superseded(sweep: SweepTables, space: StoredSpace) -> list[str]:

@@ -57,10 +57,14 @@ class StoredSpace:
     partial: frozenset[str] = frozenset()
 
     @property
+    def trials_per_point(self) -> int:
+        """Number of replicates of a point."""
+        return len(self.replicates.points()) if self.replicates else 1
+
+    @property
     def trials_per_cell(self) -> int | None:
         """Number of trials that each cell's search may run; None if the file does not say it."""
-        each = len(self.replicates.points()) if self.replicates else 1
-        return None if self.samples is None else self.samples * each
+        return None if self.samples is None else self.samples * self.trials_per_point
 
     def searched_in(self, values: Mapping[str, Any]) -> list[str]:
         """The fields that are searched in the cell with these grid values, under a condition on others included."""

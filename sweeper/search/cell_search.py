@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+from sweeper.folder.search_ends import ShorterSearch
 from sweeper.folder.sweep_folder import Record, Sample
 from sweeper.search.confirmed_study import ConfirmedStudy
 from sweeper.search.outcomes import Outcome
@@ -38,6 +39,10 @@ class CellSearch(Protocol):
     @property
     def ready(self) -> bool:
         """Whether the next sample can be decided now."""
+
+    @property
+    def shorter(self) -> ShorterSearch | None:
+        """Whether the search has, or will have, fewer samples than the space gives it, and why; None otherwise."""
 
     @property
     def next_epochs(self) -> int:
@@ -74,11 +79,14 @@ class CellSearch(Protocol):
         """Ids of trials whose checkpoints no other trial will continue; each id is returned once."""
 
 
-def search_of(space: Space, cell: Cell, warm: WarmStart) -> CellSearch:
+def search_of(space: Space, cell: Cell, warm: WarmStart, first_samples: int | None = None) -> CellSearch:
     """The search of a cell: a population if the space has ``pbt``, otherwise an Optuna study, of replicates or not,
-    confirmed or not."""
+    confirmed or not.
+
+    ``first_samples``: number of samples per cell with which the sweep began, if that is known.
+    """
     if space.pbt is not None:
         return CellPopulation(space, cell, space.pbt)
-    own = CellStudy(space, cell, warm)
+    own = CellStudy(space, cell, warm, first_samples)
     study = own if space.replicates is None else ReplicatedStudy(own, space.replicates)
     return study if space.confirm is None else ConfirmedStudy(study, space.confirm)

@@ -8,17 +8,21 @@ from functools import partial
 
 from optuna.trial import TrialState
 
+from sweeper.folder.forgiving import followed_failures
 from sweeper.folder.sweep_folder import Record, Sample, SweepFolder
 from sweeper.search.judged_rows import misses, spans_of
 from sweeper.search.learning_curves import Course, course_in, courses_in
 from sweeper.search.outcomes import FAILED, RUNNING, Outcome, outcome_of
 from sweeper.space.space import Space
+from trials.errors import TIME_LIMIT
 from trials.storage.trial_folder import State
 
 
 def given_up(space: Space, state: State | None) -> bool:
-    """Whether a trial has failed and has no retries left."""
-    return state is not None and state.status == "failed" and state.failures > space.retries
+    """Whether a trial has failed and has no retries left; one that has used up its ``trial_hours`` has none."""
+    if state is None or state.status != "failed":
+        return False
+    return state.failures > space.retries or (state.error or {}).get("type") == TIME_LIMIT
 
 
 def outcome_without_curve(space: Space, record: Record) -> Outcome:
@@ -38,19 +42,25 @@ def samples_with_outcomes(
 
     With ``curves``, outcomes have learning curves even if there is no pruner.
     """
+    records = list(records)
+    settled = followed_failures(records)
     samples = [(sample, record) for record in records for sample in record.samples]
     samples.sort(key=lambda item: (item[0].cell, item[0].number))
     methods = {record.id: str(record.content.get("method")) for _, record in samples}
     courses = courses_in(folder, methods, space.objective) if space.pruner or curves else {}
-    return [(sample, record, _outcome(space, record, courses.get(record.id, Course()))) for sample, record in samples]
+    return [
+        (sample, record, _outcome(space, record, courses.get(record.id, Course()), record.id in settled))
+        for sample, record in samples
+    ]
 
 
-def _outcome(space: Space, record: Record, course: Course) -> Outcome:
+def _outcome(space: Space, record: Record, course: Course, settled: bool = False) -> Outcome:
+    """``settled``: a failure that counts, though retries are left."""
     state = record.state
     if state is not None and state.finished:
         found = outcome_of(space.objectives, space.constraints, record.content, state, course.curve)
     else:
-        found = replace(FAILED if given_up(space, state) else RUNNING, curve=course.curve)
+        found = replace(FAILED if settled or given_up(space, state) else RUNNING, curve=course.curve)
     if not course.reached:
         return found
     missing = found.state != TrialState.COMPLETE and course.last is not None and misses(space, record, course.last)

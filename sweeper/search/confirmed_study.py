@@ -12,6 +12,7 @@ from typing import Any
 
 from sweeper.folder.confirmations import Confirmation, confirmation_of, same_confirmation
 from sweeper.folder.replicates import replicate_of, values_set
+from sweeper.folder.search_ends import ShorterSearch
 from sweeper.folder.sweep_folder import Record, Sample
 from sweeper.search.epoch_budget import planned, trained
 from sweeper.search.outcomes import Outcome
@@ -58,6 +59,11 @@ class ConfirmedStudy:
     def ready(self) -> bool:
         """Whether the next sample can be decided: a confirmation only once every sample of the search has ended."""
         return self.searched.ready if self.searched.wants else self._searched_out
+
+    @property
+    def shorter(self) -> ShorterSearch | None:
+        """Whether the search has fewer samples than the space gives it, without the confirmations."""
+        return self.searched.shorter
 
     @property
     def next_epochs(self) -> int:

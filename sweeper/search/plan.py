@@ -8,15 +8,17 @@ did not finish are held until their search asks for them again: by then, another
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from sweeper.folder.confirmations import confirmation_of, only_confirms, same_confirmation
+from sweeper.folder.first_document import first_samples
+from sweeper.folder.forgiving import followed_failures
 from sweeper.folder.sweep_folder import Record, Sample, StoredConfig, SweepFolder
 from sweeper.search.assignment import Assignment, Ending
+from sweeper.search.cell_queue import CellQueue
 from sweeper.search.cell_search import search_of
 from sweeper.search.changed_samples import commit_changed
 from sweeper.search.committed import given_up, outcome_with_curve, outcome_without_curve, samples_with_outcomes
@@ -24,6 +26,7 @@ from sweeper.search.epoch_budget import EpochBudget
 from sweeper.search.failures import DEATHS, Deaths, commit_failure, commit_unreadable, fail_guilty, lost_device
 from sweeper.search.judged_rows import position_of
 from sweeper.search.outcomes import Outcome
+from sweeper.search.shorter_searches import ShorterSearches
 from sweeper.search.sick_machines import Card, SickMachines
 from sweeper.search.warm_start import NO_WARM_START, WarmStart
 from sweeper.space.grid.cells import Cell
@@ -46,8 +49,9 @@ class Plan:
     def __init__(self, space: Space, folder: SweepFolder, warm: Mapping[str, WarmStart] | None = None) -> None:
         self.space, self.folder = space, folder
         self.cells: list[Cell] = space.cells()
+        begun, known = first_samples(folder), warm or {}
         self._searches = {
-            cell.key: search_of(space, cell, (warm or {}).get(cell.key, NO_WARM_START)) for cell in self.cells
+            cell.key: search_of(space, cell, known.get(cell.key, NO_WARM_START), begun) for cell in self.cells
         }
         self._records: dict[str, Record] = {}
         self._queue: deque[str] = deque()
@@ -57,7 +61,8 @@ class Plan:
         self._says_where = any(
             name in written for name in _HERE for written in (space.trial, *(c.trial for c in space.cases.values()))
         )
-        self._asked: tuple[Sample, int] | None = None  # a sample not yet scheduled, and its cell's position
+        self._asked: Sample | None = None  # a sample not yet scheduled
+        self._settled: frozenset[str] = frozenset()  # failed members of a population that goes on without them
         self._deaths = Deaths()
         self.sick = SickMachines(folder.stages)
         self.budget = EpochBudget(space)
@@ -70,17 +75,16 @@ class Plan:
         self._replay()
         self.totals = {key: search.total for key, search in self._searches.items()}
         """By cell, the number of samples that it will have in the end."""
-        # (samples so far, cell's position): the cell with the fewest samples is asked next.
-        self._asks = [(search.count, i) for i, search in enumerate(self._searches.values()) if search.wants]
-        heapq.heapify(self._asks)
-        self._waiting: dict[str, int] = {}
-        """Positions of the cells whose next sample depends on trials that have not ended."""
+        self._cells = CellQueue(self._searches)
+        self.shorter = ShorterSearches(folder, self._searches)
         for cell in self.cells:
             commit_changed(self._searches[cell.key], self._records, folder)
             self._release(cell.key)
 
     def _replay(self) -> None:
-        for record in self.folder.records():
+        records = self.folder.records()
+        self._settled = followed_failures(records)
+        for record in records:
             mine = [sample for sample in record.samples if sample.cell in self._searches]
             if not mine:
                 continue
@@ -99,7 +103,7 @@ class Plan:
 
     def _over(self, record: Record) -> bool:
         """Whether a trial is finished or given up."""
-        return record.finished or given_up(self.space, record.state)
+        return record.finished or record.id in self._settled or given_up(self.space, record.state)
 
     def _share_config(self, record: Record, sample: Sample) -> None:
         """Give an unfinished trial's record the config that the check of a space without a search has parsed."""
@@ -110,14 +114,12 @@ class Plan:
     @property
     def complete(self) -> bool:
         """Whether no sample is left to ask for and no trial to run."""
-        return not (self._queue or self._aside or self._asks or self._asked or self._waiting or self.running)
+        return not (self._queue or self._aside or self._cells or self._asked or self.running)
 
     @property
     def out_of_budget(self) -> bool:
-        """Whether samples are left, but the next one may take more epochs than ``max_epochs`` leaves."""
-        if self.space.max_epochs is None or not self._asks:
-            return False
-        return not self.budget.allows(self._searches[self.cells[self._asks[0][1]].key].next_epochs)
+        """Whether samples are left, but every cell's next one may take more epochs than ``max_epochs`` leaves."""
+        return self.space.max_epochs is not None and self._cells.none_fits(self.budget.allows)
 
     @property
     def over(self) -> bool:
@@ -158,20 +160,11 @@ class Plan:
 
     def _next_asked(self) -> Assignment | None:
         """Hand out the trial of the next sample that a search asks for, if it is new or was held."""
-        while self._asked or (self._asks and not self.out_of_budget):
-            if self._asked is None:
-                _, position = heapq.heappop(self._asks)
-                key = self.cells[position].key
-                if not self._searches[key].ready:
-                    self._waiting[key] = position
-                    continue
-                self._asked = self._searches[key].ask(), position
-            sample, position = self._asked
-            search = self._searches[sample.cell]
+        while (sample := self._asked or self._ask()) is not None:
+            self._asked = sample
             record, known = self._schedule(sample)
             self._asked = None
-            if search.wants:
-                heapq.heappush(self._asks, (search.count, position))
+            self._look_at(sample.cell)
             if not known:
                 return self._hand_out(record)
             if record.id in self._held:
@@ -185,20 +178,23 @@ class Plan:
                 self.already_done.append(list(self._endings(record))[-1])
         return None
 
+    def _ask(self) -> Sample | None:
+        key = self._cells.take(self.budget.allows)
+        return None if key is None else self._searches[key].ask()
+
     def _tell(self, sample: Sample, outcome: Outcome) -> None:
         """Tell the sample's outcome to its search; a cell that waited for it may be asked again."""
         search = self._searches[sample.cell]
-        wanted = search.wants
         search.tell(sample, outcome)
         commit_changed(search, self._records, self.folder)
         self._release(sample.cell)
-        self.totals[sample.cell] = search.total
-        if wanted and not search.wants:  # no member of a population is left, or no sample to confirm
-            self._waiting.pop(sample.cell, None)
-            self._asks = [entry for entry in self._asks if self.cells[entry[1]].key != sample.cell]
-            heapq.heapify(self._asks)
-        elif sample.cell in self._waiting and search.ready:
-            heapq.heappush(self._asks, (search.count, self._waiting.pop(sample.cell)))
+        self._look_at(sample.cell)
+
+    def _look_at(self, cell: str) -> None:
+        """Bring up to date what is known of a cell whose search was asked or told something."""
+        self.totals[cell] = self._searches[cell].total
+        self._cells.update(cell)
+        self.shorter.update(cell)
 
     def _release(self, cell: str) -> None:
         for trial_id in self._searches[cell].released():

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
+from sweeper.folder.search_ends import ShorterSearch
 from sweeper.folder.sweep_folder import Record, Sample
 from sweeper.search.epoch_budget import planned
 from sweeper.search.outcomes import Outcome
@@ -56,6 +57,14 @@ class CellPopulation:
     def total(self) -> int:
         """Number of samples that this cell will have in the end."""
         return self.count if self._extinct() else max(self.count, self.space.samples)
+
+    @property
+    def shorter(self) -> ShorterSearch | None:
+        """That every member of a generation has failed, if that has ended the population."""
+        if not self._extinct() or self.count >= self.space.samples:
+            return None
+        before = self._number() // self.pbt.population - 1
+        return ShorterSearch(self.count, f"every member of generation {before} has failed")
 
     @property
     def wants(self) -> bool:

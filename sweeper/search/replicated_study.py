@@ -18,6 +18,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from sweeper.folder.replicates import Replicate, dropped, replicate_of
+from sweeper.folder.search_ends import ShorterSearch
 from sweeper.folder.sweep_folder import Record, Sample
 from sweeper.search.outcomes import FAILED, RUNNING, Outcome
 from sweeper.search.positions import Position
@@ -104,6 +105,12 @@ class ReplicatedStudy:
         """Whether points or replicates are left to ask for, now or later."""
         self._settle()
         return self.searched.wants or any(self._missing(point) for point in self._points.values())
+
+    @property
+    def shorter(self) -> ShorterSearch | None:
+        """That the search has fewer points than the space gives it."""
+        self._settle()
+        return self.searched.shorter
 
     @property
     def ready(self) -> bool:

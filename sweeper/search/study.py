@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,8 +16,11 @@ from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from sweeper.folder.search_ends import ShorterSearch
 from sweeper.folder.sweep_folder import Record, Sample
+from sweeper.search.asked_points import AskedPoints
 from sweeper.search.cell_pruner import CellPruner
+from sweeper.search.early_end import EarlyEnd
 from sweeper.search.epoch_budget import planned
 from sweeper.search.outcomes import Outcome
 from sweeper.search.positions import Position, position_after
@@ -48,14 +52,22 @@ def knowingly() -> Iterator[None]:
 
 
 class CellStudy:
-    """The study of one cell. Trials of different cells are never compared."""
+    """The study of one cell. Trials of different cells are never compared.
 
-    def __init__(self, space: Space, cell: Cell, warm: WarmStart = NO_WARM_START) -> None:
+    Args:
+        first_samples: number of samples per cell with which the sweep began, by which samplers go; by default the
+            space's.
+    """
+
+    def __init__(
+        self, space: Space, cell: Cell, warm: WarmStart = NO_WARM_START, first_samples: int | None = None
+    ) -> None:
         self.space, self.cell, self.warm = space, cell, warm
         self._first = (*space.enqueue, *warm.points)
-        self.question = question_of(space, cell)
+        self.question = question_of(space, cell, first_samples)
         self._distributions = {path: d.optuna_distribution() for path, d in self.question.search.items()}
         self._asked: set[int] = set()
+        self._points, self._end = AskedPoints(space, cell), EarlyEnd(space, lambda: self.study)
         self._next = 0
         self._storage = InMemoryStorage()
         self._study: optuna.Study | None = None
@@ -76,17 +88,21 @@ class CellStudy:
     def study(self) -> optuna.Study:
         """The study, created on first use; observations of an earlier sweep are its first trials."""
         if self._study is None:
-            self._study = optuna.create_study(
-                storage=self._storage,
-                study_name=f"{self.space.seed}:{self.cell.key}",
-                directions=[objective.direction for objective in self.space.objectives],
-                sampler=self._sampler(0),
-                pruner=self._pruner(),
-            )
-            self._study.pruner.prune(self._study, create_trial(state=TrialState.RUNNING))  # Hyperband forms brackets
+            self._study = self._new_study()
             for observation in self.warm.observations:
                 self._add(observation.params, Outcome(TrialState.COMPLETE, observation.values, observation.violations))
         return self._study
+
+    def _new_study(self) -> optuna.Study:
+        study = optuna.create_study(
+            storage=self._storage,
+            study_name=f"{self.space.seed}:{self.cell.key}",
+            directions=[objective.direction for objective in self.space.objectives],
+            sampler=self._sampler(0),
+            pruner=self._pruner(),
+        )
+        study.pruner.prune(study, create_trial(state=TrialState.RUNNING))  # Hyperband forms brackets
+        return study
 
     @property
     def ready(self) -> bool:
@@ -95,13 +111,27 @@ class CellStudy:
 
     @property
     def wants(self) -> bool:
-        """Whether samples are left to ask for."""
-        return self.count < self.space.samples
+        """Whether samples are left to ask for, and the search has not ended before them."""
+        return self.count < self.total
 
     @property
     def total(self) -> int:
         """Number of samples that this cell will have in the end."""
-        return max(self.count, self.space.samples)
+        shorter = self.shorter
+        return max(self.count, self.space.samples) if shorter is None else shorter.samples
+
+    @property
+    def shorter(self) -> ShorterSearch | None:
+        """That the search ends before its samples by a rule of the space, or has no more points than that."""
+        count, samples = self.count, self.space.samples
+        if count >= samples:
+            return None
+        if (reason := self._end.reason) is not None:
+            return ShorterSearch(count, reason)
+        left = self._points.left
+        if left is None or count + left >= samples:
+            return None
+        return ShorterSearch(count + left, "its search has no more points", over=not left)
 
     @cached_property
     def next_epochs(self) -> int:
@@ -139,9 +169,13 @@ class CellStudy:
         with knowingly():
             return self.space.pruner.make(self.pruning.steps.total)
 
-    def _sampler(self, number: int) -> BaseSampler:
-        """A sampler seeded by (seed, cell, sample number), so that a rebuilt study does not repeat suggestions."""
-        seed, cell_seed = (derive_seed(self.space.seed, self.cell.key, n) % 2**32 for n in (number, "cell"))
+    def _sampler(self, number: int, again: int = 0) -> BaseSampler:
+        """A sampler seeded by (seed, cell, sample number), so that a rebuilt study does not repeat suggestions.
+
+        ``again``: how many suggestions for this number were repeats.
+        """
+        parts = (number, "again", again) if again else (number,)
+        seed, cell_seed = (derive_seed(self.space.seed, self.cell.key, *n) % 2**32 for n in (parts, ("cell",)))
         with knowingly():
             return self.space.sampler.make(self.question, seed, cell_seed)
 
@@ -159,21 +193,14 @@ class CellStudy:
 
     def _suggest(self, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """A point of the search, and the attributes that the sampler left on its trial and on the study."""
-        self.study.sampler = self._sampler(number)
         before = self._study_attrs()
-        if number < len(self._first):  # points of the space, then of the earlier sweep
-            self.study.enqueue_trial(self._inside(self._first[number]))
-        trial = self.study.ask()
-        self._know(number, trial._trial_id)
-        values: dict[str, Any] = dict(self.cell.values)
-        for path, distribution in self.question.search.items():
-            if conditions.holds(distribution.when, values):
-                values[path] = self._suggested(trial, path, distribution)
-        frozen = self._frozen(trial._trial_id)
+        frozen = self._frozen(self._new_point(number))
+        self._know(number, frozen._trial_id)
         attrs = self.space.sampler.remembered(dict(frozen.system_attrs))
         changed = {key: value for key, value in self._study_attrs().items() if before.get(key) != value}
         if changed:
             attrs[STUDY] = {key: self._portable(key, value) for key, value in changed.items()}
+        self._points.add(frozen.params)
         return dict(frozen.params), attrs
 
     def _suggested(self, trial: optuna.Trial, path: str, distribution: Distribution) -> Scalar:
@@ -183,6 +210,52 @@ class CellStudy:
             kind = self._distributions[path]
             self._storage.set_trial_param(trial._trial_id, path, kind.to_internal_repr(value), kind)
         return value
+
+    def _new_point(self, number: int) -> int:
+        """The id of a trial with a suggestion that is no repeat, as far as tries and points of the search go.
+
+        The first points are those of the space, then of the earlier sweep. If every try of the sampler is a repeat, one
+        of the points that are left is drawn.
+        """
+        wanted = self._inside(self._first[number]) if number < len(self._first) else None
+        if wanted is not None and self._points.tries and wanted in self._points:
+            wanted = None
+        for again in range(self._points.tries):
+            trial_id = self._draw(number, again, wanted)
+            if self._frozen(trial_id).params not in self._points:
+                return trial_id
+            self._take_back()
+        if left := self._points.unasked(wanted):
+            wanted = random.Random(derive_seed(self.space.seed, self.cell.key, number, "left")).choice(left)
+        return self._draw(number, self._points.tries, wanted)
+
+    def _draw(self, number: int, again: int, wanted: dict[str, Any] | None) -> int:
+        """Let the sampler suggest a point, but for the values that are ``wanted``; returns the id of its trial."""
+        self.study.sampler = self._sampler(number, again)
+        if wanted is not None:
+            self.study.enqueue_trial(wanted)
+        trial = self.study.ask()
+        values: dict[str, Any] = dict(self.cell.values)
+        for path, distribution in self.question.search.items():
+            if conditions.holds(distribution.when, values):
+                values[path] = self._suggested(trial, path, distribution)
+        return trial._trial_id
+
+    def _take_back(self) -> None:
+        """Leave the last trial out of the study, as if it had never been suggested.
+
+        Optuna cannot delete a trial, and a failed one would count for samplers and pruners; so the study is made anew,
+        with equal numbers and ids. What the suggestion has changed on the study stays, and is committed with the
+        sample: a sequence goes on from there.
+        """
+        attrs = self._study_attrs()
+        kept = self._storage.get_all_trials(self.study._study_id, deepcopy=False)[:-1]
+        self._storage = InMemoryStorage()
+        self._study = self._new_study()
+        for trial in kept:
+            self._storage.create_new_trial(self._study._study_id, trial)
+        for key, value in attrs.items():
+            self._storage.set_study_system_attr(self._study._study_id, key, value)
 
     def _inside(self, point: dict[str, Any]) -> dict[str, Any]:
         """What of a point lies within this cell's ranges, which may be narrower than those of all cells together."""
@@ -214,6 +287,8 @@ class CellStudy:
         self._know(sample.number, self._add(sample.params, outcome, self.space.sampler.recalled(attrs)))
         if self.pruning is not None:
             self.pruning.replay(sample.number, outcome, attrs)
+        self._points.add(sample.params)
+        self._end.tell(sample.number, outcome)
 
     def _add(self, params: dict[str, Any], outcome: Outcome, attrs: dict[str, Any] | None = None) -> int:
         """Add a trial to the study and return its id."""
@@ -250,6 +325,7 @@ class CellStudy:
         for key, value in bounds.items():
             self._storage.set_trial_system_attr(trial_id, key, value)
         self._storage.set_trial_state_values(trial_id, outcome.state, outcome.values)
+        self._end.tell(sample.number, outcome)
 
     def judge(self, sample: Sample, step: int, value: float, at: Position | None = None) -> tuple[bool, dict[str, Any]]:
         """Whether the pruner stops the sample's trial after this step, and the attributes that it left on the trial.

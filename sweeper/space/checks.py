@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sweeper.space.alternatives import Alternatives
+from sweeper.space.check_ends import check_ends
 from sweeper.space.condition_checks import check_conditions
 from sweeper.space.distributions import lowest
 from sweeper.space.grid.cells import Cell
@@ -26,10 +27,16 @@ from trials.errors import UserError, shown
 from trials.methods import segments
 
 
-def question_of(space: Space, cell: Cell | None = None) -> Question:
-    """Return the parts of the space that its sampler needs; with the ranges of a cell, if one is given."""
+def question_of(space: Space, cell: Cell | None = None, samples: int | None = None) -> Question:
+    """Return the parts of the space that its sampler needs.
+
+    Args:
+        cell: the cell whose ranges it searches.
+        samples: number of samples that a sampler goes by; by default the space's.
+    """
     search = space.search if cell is None else space.search_in(cell.values)
-    return Question(search, space.samples, len(space.objectives), len(space.constraints), space.enqueue)
+    count = space.samples if samples is None else samples
+    return Question(search, count, len(space.objectives), len(space.constraints), space.enqueue)
 
 
 def check_sections(space: Space) -> None:
@@ -44,6 +51,7 @@ def check_sections(space: Space) -> None:
         _check_replicates(space, space.replicates)
     if space.confirm is not None:
         _check_confirm(space, space.confirm)
+    check_ends(space)
     if not space.search and space.samples != 1:
         raise UserError(f"samples is {space.samples}, but must be 1 where search is empty: every sample would be equal")
     _check_paths(space)

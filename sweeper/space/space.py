@@ -27,6 +27,7 @@ from sweeper.space.options.replicates import Replicates, read_replicates
 from sweeper.space.options.resources import Resources
 from sweeper.space.options.sampler import Sampler
 from sweeper.space.options.samplers import Grid, Tpe, read_sampler
+from sweeper.space.options.stopping import StopWhen
 from sweeper.space.values import Scalar, mapping, strings
 from trials.config.named_objects import code_of
 from trials.config.trial_config import TrialConfig
@@ -54,6 +55,10 @@ class Space(Frozen):
         enqueue: points of the search to try first in every cell; the sampler suggests the values they leave out.
         sampler: suggests the points.
         samples: number of points that each cell's search may try; 1 if nothing is searched.
+        ask_again: number of times that a suggestion is replaced if the cell has had the same point already; by default
+            10 for a search of choices and integers, of which no point is asked twice then, and otherwise 0.
+        stop_at: value of the objective at which a cell's search ends.
+        stop_when: rules by which a cell's search ends before its samples.
         objectives: columns that rank the trials; two or more give a Pareto front. A file may give a single one as
             ``objective`` and ``direction``.
         constraints: bounds that a trial must satisfy to be ranked.
@@ -67,6 +72,7 @@ class Space(Frozen):
         retries: number of times that a failed trial is run again.
         silence_limit_s: seconds without a step, a row or a commit after which a trial counts as hung: its process is
             killed, which counts as a failure. None disables the limit.
+        trial_hours: limit on the wall-clock time of one trial, over its attempts and without shared trials.
         max_concurrent: number of trials that run at once; None is limited by resources only.
         max_epochs: limit on the epochs that all trials train together, over all runs of the command.
         max_hours: limit on the wall-clock time of one run of the command.
@@ -85,6 +91,9 @@ class Space(Frozen):
     enqueue: tuple[dict[str, Any], ...] = ()
     sampler: Sampler = Tpe()
     samples: int = Field(ge=1)
+    ask_again: int | None = Field(default=None, ge=0, le=1000)
+    stop_at: float | None = Field(default=None, allow_inf_nan=False)
+    stop_when: StopWhen | None = None
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...] = ()
     pruner: Pruner | None = None
@@ -96,6 +105,7 @@ class Space(Frozen):
     resources: Resources = Resources()
     retries: int = Field(default=1, ge=0)
     silence_limit_s: float | None = Field(default=3600, gt=0)
+    trial_hours: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     max_concurrent: int | None = Field(default=None, ge=1)
     max_epochs: int | None = Field(default=None, ge=1)
     max_hours: float | None = Field(default=None, gt=0)
@@ -289,6 +299,9 @@ class Space(Frozen):
         content = self.model_dump(mode="json", exclude=own)
         if not self.plugins:
             del content["plugins"]  # so that spaces without are written as they always were
+        for field in ("ask_again", "stop_at", "stop_when", "trial_hours"):
+            if content[field] is None:
+                del content[field]
         content["grid"] = {path: axis.document() for path, axis in self.grid.items()}
         if self.cases:
             content["cases"] = {name: case.document() for name, case in self.cases.items()}
@@ -299,6 +312,8 @@ class Space(Frozen):
             content["replicates"] = self.replicates.document()
         if self.confirm:
             content["confirm"] = self.confirm.document()
+        if self.stop_when:
+            content["stop_when"] = self.stop_when.document()
         if self.callbacks:
             content["callbacks"] = [callback.document() for callback in self.callbacks]
         content["constraints"] = [constraint.document() for constraint in self.constraints]

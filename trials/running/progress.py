@@ -15,6 +15,7 @@ from trials.methods import Method, Stage
 from trials.running.cost import Cost
 from trials.running.degenerate import Judge
 from trials.running.evaluating import Evaluator
+from trials.running.own_time import OWN_SECONDS, OwnTime
 from trials.sparsity.accounting import LayerSizes, layer_rows, realised, summary
 from trials.storage.full_disk import when_there_is_room
 from trials.storage.place import Place
@@ -52,6 +53,7 @@ class TrialHost:
             order.
         data: fingerprint that the trial's data must have; None accepts any.
         commit: the commit of the code, where whatever runs the trial knows it; None: the trial looks for it.
+        limit_s: seconds that the trial itself may take over all attempts; after them it fails. None: any number.
     """
 
     stages: Place
@@ -65,6 +67,7 @@ class TrialHost:
     map: Map | None = None
     data: str | None = None
     commit: str | None = None
+    limit_s: float | None = None
 
     def when_there_is_room(self, write: Callable[[], _T]) -> _T:
         return when_there_is_room(write, self.warn, self.should_stop)
@@ -89,7 +92,9 @@ class Progress:
         raw: Source,
         data: Loader,
         net: Net,
+        own_time: OwnTime,
     ) -> None:
+        self.own_time = own_time
         self.config, self.attempt, self.trial_host, self.method = config, attempt, trial_host, method
         self.raw, self.data, self.net, self.device = raw, data, net, net.device
         self.is_shared = attempt.folder.path.parent == trial_host.stages
@@ -185,7 +190,7 @@ class Progress:
         seconds = self._seconds_before + time.monotonic() - self._start
         last = self.rows["epochs"][-1] if self.rows["epochs"] else {}
         progress = {**position, **{key: last.get(key) for key in ("level", "val_accuracy", "density")}}
-        progress["data"] = self.raw.fingerprint
+        progress |= {"data": self.raw.fingerprint, OWN_SECONDS: self.own_time.seconds}
         self.trial_host.when_there_is_room(
             lambda: self.attempt.commit(
                 checkpoint=content,

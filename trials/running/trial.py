@@ -14,13 +14,14 @@ import torch
 from trials.config.source_config import HasSource
 from trials.config.trial_config import TrialConfig
 from trials.data import Loader, Source, load_data
-from trials.errors import DEAD_DEVICE, OUT_OF_MEMORY, DataError, DeadDevice, Preempted, Pruned, Superseded
+from trials.errors import DEAD_DEVICE, OUT_OF_MEMORY, DataError, DeadDevice, Preempted, Pruned, Superseded, TimeLimit
 from trials.methods import Method, Stage, segments
 from trials.methods.dense import copied, copies_shared
 from trials.methods.registry import METHODS
 from trials.methods.starting import load_source
 from trials.running.environment import device_name, environment_of, other_code
 from trials.running.inherited_checkpoint import inherited
+from trials.running.own_time import OwnTime
 from trials.running.progress import Progress, TrialHost
 from trials.running.shared_trials import Obtained, folder_in, obtain, require_same_config, shared_name
 from trials.running.stage_run import StageRun
@@ -63,13 +64,15 @@ def run(config: TrialConfig, folder: Place, trial_host: TrialHost) -> State:
         return trial_folder.state() or State(status="preempted")
     for line in (*lines, *attempt.warnings):
         trial_host.warn(line)
+    own_time = OwnTime(attempt.state, trial_host.limit_s)
     try:
+        own_time.require()
         with arithmetic_of(config, device):
-            _Run(config, attempt, checkpoint, trial_host, device).go()
+            _Run(config, attempt, checkpoint, trial_host, device, own_time).go()
     except Pruned:
         pass
     except Preempted:
-        _end(attempt, trial_host, "preempted")
+        _stopped(attempt, trial_host, own_time)
     except KeyboardInterrupt:
         _end(attempt, trial_host, "preempted")
         raise
@@ -95,6 +98,16 @@ def _end(attempt: Attempt, trial_host: TrialHost, status: str, **fields: Any) ->
     """Commit the attempt's final status; skipped if the disk stays full until the trial is asked to stop."""
     with suppress(Preempted):
         trial_host.when_there_is_room(lambda: attempt.end(status, **fields))
+
+
+def _stopped(attempt: Attempt, trial_host: TrialHost, own_time: OwnTime) -> None:
+    """Commit the end of an attempt that has stopped where it was asked to, or where its trial's time was over."""
+    try:
+        own_time.require()
+    except TimeLimit as error:
+        _end(attempt, trial_host, "failed", error=_error_record(error), failures=attempt.state.failures + 1)
+    else:
+        _end(attempt, trial_host, "preempted")
 
 
 def _fail(attempt: Attempt, trial_host: TrialHost, error: Exception, device: torch.device) -> None:
@@ -134,8 +147,11 @@ class _Run:
         checkpoint: dict[str, Any],
         trial_host: TrialHost,
         device: torch.device,
+        own_time: OwnTime,
     ) -> None:
-        self.config, self.checkpoint, self.trial_host, self.device = config, checkpoint, trial_host, device
+        self.config, self.checkpoint, self.device, self.own_time = config, checkpoint, device, own_time
+        stops = replace(trial_host, should_stop=lambda: own_time.over or trial_host.should_stop())
+        self.trial_host, self._of_shared = trial_host if own_time.limit_s is None else stops, trial_host
         self.siblings = attempt.folder.path.parent
         self.precision = str(attempt.state.environments[-1]["precision"])
         self.method: Method = METHODS[config.method](config)
@@ -152,7 +168,7 @@ class _Run:
         from_scratch = not self.checkpoint and self._source() is None and not self._starts_from_file()
         values = from_scratch or self.method.reads_initial_values
         self.net: Net = build_net(config, self.raw, device, values)
-        self.progress = Progress(config, attempt, trial_host, self.method, self.raw, self.data, self.net)
+        self.progress = Progress(config, attempt, self.trial_host, self.method, self.raw, self.data, self.net, own_time)
 
     def go(self) -> None:
         """Run the remaining stages; complete the trial at once if none remain."""
@@ -213,7 +229,7 @@ class _Run:
             if self._starts_from_file():
                 self.progress.cost.dense = None  # nobody counted what the weights of a file have cost
             return
-        name, found = self._obtain(source, self.trial_host)
+        name, found = self._obtain(source, self._of_shared)
         if self.copies_shared and not self.config.measure_latency:
             self.progress.attempt.copies(found.state)
         self.net.load_state_dict(found.checkpoint["net"])
@@ -227,7 +243,9 @@ class _Run:
         """Return a shared trial and its folder's name; its environments count among this trial's."""
         folder = folder_in(self.trial_host.stages, source_name(source, self.raw), source, self.precision)
         trial_host.when_there_is_room(lambda: require_same_config(folder, source))
-        found = obtain(folder, lambda: run(source, folder.path, trial_host), self.trial_host.should_stop)
+        shared_host = replace(trial_host, limit_s=None)  # all trials that start from it depend on it
+        with self.own_time.paused():
+            found = obtain(folder, lambda: run(source, folder.path, shared_host), trial_host.should_stop)
         self._refuse_other_data(found.checkpoint)
         for changed in other_code(source, found.state.computed_in):
             trial_host.warn(
@@ -244,7 +262,7 @@ class _Run:
     def _network(self, name: str) -> Net:
         """Return another trained network, in evaluation mode; its rows are not added to this trial's."""
         source = self.method.references()[name]
-        _, found = self._obtain(source, replace(self.trial_host, report=lambda row: None))
+        _, found = self._obtain(source, replace(self._of_shared, report=lambda row: None))
         self.progress.cost.also_dense(found.checkpoint.get("cost"))
         net = build_net(source, self.raw, self.device, False)
         net.load_state_dict(found.checkpoint["net"])

@@ -89,6 +89,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             endings = self.plan.unread.popleft()
             self.display.started(endings[0].trial_id, endings[0].cell)
             self._show(endings)
+        self._say_ended_searches()
         if assignment is None:
             return Searcher.FINISHED if self.plan.over else None
         self._trial_of[trial_id] = assignment.trial_id
@@ -136,6 +137,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             "commit": git_commit(),
             "cell": assignment.cell,
             "followed": self.callbacks.told(assignment.trial_id),
+            "limit_s": space.trial_hours and space.trial_hours * 3600,
             "plugins": sent(code_of(assignment.config), self.copies),
             "alive_every_s": min(30.0, space.silence_limit_s / 10) if space.silence_limit_s else 30.0,
         }
@@ -274,6 +276,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         for ending in endings:
             self.display.resize(ending.cell, self.plan.totals[ending.cell])
             self._count(ending, already=False)
+        self._say_ended_searches()
         ending = endings[0]
         self.callbacks.ended(ending)
         name = f"{ending.trial_id} ({ending.cell})"
@@ -283,6 +286,10 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             self.display.note(f"{name}: its process died; it resumes from its last commit")
         elif ending.empty_layers:
             self.display.note(f"{name}: {ending.empty_layers} layers have no weights left")
+
+    def _say_ended_searches(self) -> None:
+        while self.plan.shorter.notes:
+            self.display.note(self.plan.shorter.notes.popleft())
 
     def _count(self, ending: Ending, already: bool) -> None:
         self.display.ended(

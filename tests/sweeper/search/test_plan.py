@@ -58,7 +58,7 @@ CHOICE = {"finetune.momentum": {"choice": [0.0, 0.9]}}
 
 
 def test_the_result_of_a_config_that_has_run_counts_as_a_sample_at_once(tmp_path: Path) -> None:
-    space = make_space(search=CHOICE, samples=5, sampler="random", grid={"density": [0.5]})
+    space = make_space(search=CHOICE, samples=5, ask_again=0, sampler="random", grid={"density": [0.5]})
     plan = begun(space, tmp_path)
     assert len(run_out(plan, lambda config: config["finetune"]["momentum"])) == 2
     assert sum(plan.totals.values()) == 5
@@ -72,7 +72,7 @@ def test_the_result_of_a_config_that_has_run_counts_as_a_sample_at_once(tmp_path
 
 
 def test_a_running_config_is_not_handed_out_twice_and_ends_all_its_samples(tmp_path: Path) -> None:
-    space = make_space(search=CHOICE, samples=6, sampler="random", grid={"density": [0.5]})
+    space = make_space(search=CHOICE, samples=6, ask_again=0, sampler="random", grid={"density": [0.5]})
     plan = begun(space, tmp_path)
     running = [assignment.trial_id for assignment in iter(plan.next, None)]
     assert len(running) == len(set(running)) == 2

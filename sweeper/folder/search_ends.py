@@ -1,0 +1,51 @@
+"""Which cells have fewer samples than the space gives them: the driver writes it to ``searches.json``, reports read it.
+
+It is derived from samples and outcomes, and never read by a driver.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from trials.storage import files
+from trials.storage.place import Place
+
+
+@dataclass(frozen=True)
+class ShorterSearch:
+    """A cell's search that has fewer samples than the space gives it.
+
+    Attributes:
+        samples: how many it has in the end, as far as that is known, without confirmations.
+        why: the reason.
+        over: whether it has ended; otherwise it will.
+    """
+
+    samples: int
+    why: str
+    over: bool = True
+
+    def __str__(self) -> str:
+        return f"after {self.samples} sample{'s' * (self.samples != 1)}: {self.why}"
+
+
+def write_shorter(folder: Place, found: Mapping[str, ShorterSearch]) -> None:
+    """Write the searches of a sweep's folder that are shorter, by cell."""
+    content = {"schema": 1, "cells": {key: asdict(one) for key, one in found.items()}}
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write(folder / _NAME, json.dumps(content, indent=1).encode())
+
+
+def read_shorter(folder: Place) -> dict[str, ShorterSearch]:
+    """Return what :func:`write_shorter` wrote; empty if nothing did, or if the file is damaged."""
+    try:
+        cells = json.loads((folder / _NAME).read_bytes())["cells"]
+        found = {str(key): ShorterSearch(**one) for key, one in cells.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    return {key: one for key, one in found.items() if isinstance(one.samples, int) and one.samples >= 0}
+
+
+_NAME = "searches.json"

@@ -1,0 +1,82 @@
+"""The queue of the cells whose searches are to be asked for a sample: the cell with the fewest samples comes first."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping
+
+from sweeper.search.cell_search import CellSearch
+
+
+class CellQueue:
+    """The cells that want a sample, by their number of samples and then by their position in the grid.
+
+    A cell whose next sample depends on trials that have not ended waits outside the queue until :meth:`update` finds it
+    ready. So does a cell that has been taken, until it is updated.
+
+    Args:
+        searches: by cell key, in the grid's order.
+    """
+
+    def __init__(self, searches: Mapping[str, CellSearch]) -> None:
+        self._searches = searches
+        self._position = {key: i for i, key in enumerate(searches)}
+        self._keys = list(searches)
+        self._queued: dict[int, int] = {}  # by position, the number of samples with which the cell was put in
+        self._heap: list[tuple[int, int]] = []  # entries that are not those of _queued are out of date
+        self._waiting: set[str] = set()
+        for key, search in searches.items():
+            if search.wants:
+                self._put(key)
+
+    def __bool__(self) -> bool:
+        """Whether a cell is queued or waits."""
+        return bool(self._queued or self._waiting)
+
+    def _put(self, key: str) -> None:
+        position, count = self._position[key], self._searches[key].count
+        if self._queued.get(position) != count:
+            self._queued[position] = count
+            heapq.heappush(self._heap, (count, position))
+
+    def update(self, key: str) -> None:
+        """Put a cell into the queue if it wants a sample, or take it out. Call after it was asked or told something."""
+        search = self._searches[key]
+        if not search.wants:
+            self._waiting.discard(key)
+            self._queued.pop(self._position[key], None)
+        elif key not in self._waiting or search.ready:
+            self._waiting.discard(key)
+            self._put(key)
+
+    def take(self, fits: Callable[[int], bool]) -> str | None:
+        """Take out the first cell that is ready and whose next trial fits; None if there is none.
+
+        Cells before it whose next trial does not fit stay: it may fit once running trials have ended.
+
+        Args:
+            fits: whether a trial of so many epochs may be run.
+        """
+        passed: list[tuple[int, int]] = []
+        taken = None
+        while self._heap and taken is None:
+            entry = heapq.heappop(self._heap)
+            count, position = entry
+            if self._queued.get(position) != count:
+                continue
+            key = self._keys[position]
+            if not self._searches[key].ready:
+                del self._queued[position]
+                self._waiting.add(key)
+            elif not fits(self._searches[key].next_epochs):
+                passed.append(entry)
+            else:
+                del self._queued[position]
+                taken = key
+        for entry in passed:
+            heapq.heappush(self._heap, entry)
+        return taken
+
+    def none_fits(self, fits: Callable[[int], bool]) -> bool:
+        """Whether cells are queued, but the next trial of none of them fits."""
+        return bool(self._queued) and not any(fits(self._searches[self._keys[at]].next_epochs) for at in self._queued)
