@@ -14,8 +14,8 @@ from typing import Any
 
 from optuna.trial import TrialState
 
+from sweeper.search.cells.study import CellStudy
 from sweeper.search.outcomes import Outcome
-from sweeper.search.study import CellStudy
 from sweeper.space.grid.grid import LADDERS
 from sweeper.space.load import from_document
 from sweeper.space.space import Space

@@ -166,7 +166,7 @@ def _continued(name: str, found: Compared) -> Continued:
 
 def _nothing_to_run(space: Space, folder: SweepFolder, records: Sequence[Record], *, retry_failed: bool) -> bool:
     """Whether every trial is over and no cell asks for more samples."""
-    from sweeper.search.cell_search import search_of
+    from sweeper.search.cells.cell_search import search_of
     from sweeper.search.committed import given_up, samples_with_outcomes  # imports pandas: rarely needed
     from sweeper.search.warm_start import NO_WARM_START
 

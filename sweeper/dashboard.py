@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from sweeper.folder.sweep_folder import SweepFolder
-from sweeper.search.cell_studies import metric_names, studied_points, study_name
+from sweeper.search.cells.cell_studies import metric_names, studied_points, study_name
 from sweeper.space.load import from_document
 from trials.errors import UserError
 from trials.optional import require

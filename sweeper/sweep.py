@@ -163,7 +163,7 @@ class Sweep(SweepTables):
         Raises:
             UserError: there is no such cell, or the space cannot be read here.
         """
-        from sweeper.search import cell_studies  # imports Optuna, which tables do not need
+        from sweeper.search.cells import cell_studies  # imports Optuna, which tables do not need
 
         admit_listed({}, Path.cwd(), list(plugins))
         folder = SweepFolder(self.path)

@@ -19,7 +19,7 @@ from trials.storage.rows import Row
 
 
 def points_table(sweep: SweepTables, space: StoredSpace) -> pd.DataFrame:
-    """Return a row per point that the searches have asked for; :meth:`sweeper.results.sweep.Sweep.points` documents it.
+    """Return a row per point that the searches have asked for; :meth:`sweeper.sweep.Sweep.points` documents it.
 
     A point whose trials also serve an earlier point of the cell has no row of its own.
     """

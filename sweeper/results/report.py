@@ -103,7 +103,9 @@ def count(sweep: SweepTables, space: StoredSpace) -> Standing:
         )
         shorter = read_shorter(sweep.path)
         wanted = {cell: each - never.get(cell, 0) for cell in searched.index}
-        unasked = {cell: max((space.samples or 0) - one.samples, 0) * space.trials_per_point for cell, one in shorter.items()}
+        unasked = {
+            cell: max((space.samples or 0) - one.samples, 0) * space.trials_per_point for cell, one in shorter.items()
+        }
         whole = {cell for cell in searched.index if searched[cell] >= wanted[cell] - unasked.get(cell, 0)}
         hopeless = without_best & whole
         over_too = [cell for cell in searched.index if cell in hopeless or confirmed.get(cell, 0) >= space.confirm]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Mapping
 
-from sweeper.search.cell_search import CellSearch
+from sweeper.search.cells.cell_search import CellSearch
 
 
 class CellQueue:

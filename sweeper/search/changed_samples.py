@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from sweeper.folder.replicates import same_replicate
 from sweeper.folder.sweep_folder import Record, Sample, SweepFolder
-from sweeper.search.cell_search import CellSearch
+from sweeper.search.cells.cell_search import CellSearch
 
 
 def commit_changed(search: CellSearch, records: dict[str, Record], folder: SweepFolder) -> None:

@@ -10,9 +10,9 @@ from optuna.trial import TrialState
 
 from sweeper.folder.forgiving import followed_failures
 from sweeper.folder.sweep_folder import Record, Sample, SweepFolder
-from sweeper.search.judged_rows import misses, spans_of
-from sweeper.search.learning_curves import Course, course_in, courses_in
 from sweeper.search.outcomes import FAILED, RUNNING, Outcome, outcome_of
+from sweeper.search.pruning.judged_rows import misses, spans_of
+from sweeper.search.pruning.learning_curves import Course, course_in, courses_in
 from sweeper.space.space import Space
 from trials.errors import TIME_LIMIT
 from trials.storage.trial_folder import State

@@ -17,8 +17,8 @@ from typing import Any
 from sweeper.folder.confirmations import confirmation_of
 from sweeper.folder.replicates import replicate_of, values_set
 from sweeper.folder.sweep_folder import Record, Sample
+from sweeper.search.cells.population import CellPopulation
 from sweeper.search.outcomes import RUNNING
-from sweeper.search.population import CellPopulation
 from sweeper.space.grid.cases import template
 from sweeper.space.grid.cells import Cell
 from sweeper.space.space import Space

@@ -8,7 +8,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from sweeper.search.positions import Position
+from sweeper.search.pruning.positions import Position
 from sweeper.space.options.constraints import Constraint
 from sweeper.space.options.objectives import Objective
 from sweeper.space.pruner_steps import Spans

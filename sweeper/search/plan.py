@@ -19,13 +19,13 @@ from sweeper.folder.forgiving import followed_failures
 from sweeper.folder.sweep_folder import Record, Sample, StoredConfig, SweepFolder
 from sweeper.search.assignment import Assignment, Ending
 from sweeper.search.cell_queue import CellQueue
-from sweeper.search.cell_search import search_of
+from sweeper.search.cells.cell_search import search_of
 from sweeper.search.changed_samples import commit_changed
 from sweeper.search.committed import given_up, outcome_with_curve, outcome_without_curve, samples_with_outcomes
 from sweeper.search.epoch_budget import EpochBudget
 from sweeper.search.failures import DEATHS, Deaths, commit_failure, commit_unreadable, fail_guilty, lost_device
-from sweeper.search.judged_rows import position_of
 from sweeper.search.outcomes import Outcome
+from sweeper.search.pruning.judged_rows import position_of
 from sweeper.search.shorter_searches import ShorterSearches
 from sweeper.search.sick_machines import Card, SickMachines
 from sweeper.search.warm_start import NO_WARM_START, WarmStart

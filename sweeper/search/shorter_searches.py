@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from sweeper.folder.search_ends import read_shorter, write_shorter
 from sweeper.folder.sweep_folder import SweepFolder
-from sweeper.search.cell_search import CellSearch
+from sweeper.search.cells.cell_search import CellSearch
 
 
 class ShorterSearches:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.folder.sweep_folder import Record, SweepFolder
+from sweeper.search.cells.study import CellStudy
 from sweeper.search.plan import Plan
-from sweeper.search.study import CellStudy
 from sweeper.search.warm_start import commit_warm_start, warm_start
 from sweeper.space.checks import check_space
 from sweeper.space.load import from_document

@@ -84,7 +84,7 @@ class Replicates(Frozen):
         values: by field, the values of the replicates: seed, split_seed. Two fields give their combinations.
         judge: makes one value of those of a point's replicates.
         race: whether a point's replicates run one after another, and stop once the point can no longer matter
-            (:mod:`sweeper.search.racing`).
+            (:mod:`sweeper.search.cells.racing`).
     """
 
     values: dict[str, tuple[int, ...]]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sweeper.search.study import CellStudy
+from sweeper.search.cells.study import CellStudy
 from tests.sweeper.compare_methods.profiles import COMPARED, TUNED, compared, configs
 from trials.dotted_paths import leaves
 from trials.methods.adaptive.adaptive_sparsity import TrainWithThresholds

@@ -11,7 +11,7 @@ from sweeper.folder.sweep_folder import Record, SweepFolder
 from sweeper.results.stored_space import stored_space
 from sweeper.results.summary import summarise
 from sweeper.results.tables import load
-from sweeper.search.confirmed_study import ConfirmedStudy
+from sweeper.search.cells.confirmed_study import ConfirmedStudy
 from sweeper.search.plan import Plan
 from sweeper.space.space import Space
 from tests.sweeper.sweeps import begun, fail, finish, landscape, searching

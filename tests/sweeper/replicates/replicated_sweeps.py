@@ -11,9 +11,9 @@ from optuna.trial import TrialState
 
 from sweeper.folder.replicates import replicate_of
 from sweeper.folder.sweep_folder import Record, Sample, SweepFolder
-from sweeper.search.confirmed_study import ConfirmedStudy
+from sweeper.search.cells.confirmed_study import ConfirmedStudy
+from sweeper.search.cells.replicated_study import ReplicatedStudy
 from sweeper.search.plan import Plan
-from sweeper.search.replicated_study import ReplicatedStudy
 from sweeper.space.space import Space
 from tests.sweeper.sweeps import begun, fail, finish, landscape, searching, trials_of
 

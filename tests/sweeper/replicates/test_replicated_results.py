@@ -13,8 +13,8 @@ from rich.console import Console
 
 from sweeper.results.comparison import points_of
 from sweeper.results.report import show
-from sweeper.results.sweep import Sweep, load
 from sweeper.space.space import Space
+from sweeper.sweep import Sweep, load
 from tests.sweeper.replicates.replicated_sweeps import noisy, replicated, space_with
 from tests.sweeper.sweeps import begun, fail, finish, landscape, run_out
 from trials.storage.trial_folder import TrialFolder

@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 from sweeper.folder.sweep_folder import SweepFolder
-from sweeper.search.replicated_study import RACE
+from sweeper.search.cells.replicated_study import RACE
 from tests.sweeper.replicates.replicated_sweeps import (
     Storm,
     by_point,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from sweeper.search.cells.study import CellStudy
 from sweeper.search.outcomes import FAILED
-from sweeper.search.study import CellStudy
 from sweeper.space.checks import check_space
 from sweeper.space.finite import key_of
 from sweeper.space.load import from_document

@@ -16,8 +16,8 @@ from sweeper.folder.search_ends import ShorterSearch, read_shorter
 from sweeper.results.report import count, show
 from sweeper.results.stored_space import WITHOUT_SPACE, stored_space
 from sweeper.results.tables import load
+from sweeper.search.cells.study import CellStudy
 from sweeper.search.outcomes import FAILED, Outcome
-from sweeper.search.study import CellStudy
 from sweeper.space.check_ends import described_ends, few_points
 from sweeper.space.compatibility import contradictions
 from sweeper.space.load import from_document

@@ -10,8 +10,8 @@ from optuna.samplers import BaseSampler, RandomSampler
 
 from sweeper.folder.first_document import first_samples
 from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.search.cells.study import CellStudy
 from sweeper.search.plan import Plan
-from sweeper.search.study import CellStudy
 from sweeper.space.options.sampler import Question, Sampler
 from sweeper.space.options.samplers import SAMPLERS, Gp, Tpe
 from sweeper.space.space import Space

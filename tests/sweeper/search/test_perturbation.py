@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.search.perturbation import draw_value, perturb_value
+from sweeper.search.cells.perturbation import draw_value, perturb_value
 from sweeper.space.distributions import Choice, Distribution, Int, Uniform
 from tests.sweeper.populations import landscape, places, population
 from tests.sweeper.sweeps import begun, run_out

@@ -14,8 +14,8 @@ import pytest
 from optuna.trial import TrialState
 
 from sweeper.folder.sweep_folder import Sample
+from sweeper.search.cells.study import CellStudy
 from sweeper.search.outcomes import FAILED, RUNNING, Outcome, outcome_of
-from sweeper.search.study import CellStudy
 from sweeper.space.options.samplers import SAMPLERS
 from sweeper.space.space import Space
 from tests.sweeper.sweeps import ONE_SHOT, make_space, trials_of

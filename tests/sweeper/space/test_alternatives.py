@@ -11,7 +11,7 @@ from optuna.distributions import FloatDistribution
 
 from sweeper.dashboard import write_copy
 from sweeper.folder.sweep_folder import SweepFolder
-from sweeper.search.study import CellStudy
+from sweeper.search.cells.study import CellStudy
 from sweeper.search.warm_start import warm_start
 from sweeper.space.compatibility import contradictions
 from sweeper.space.load import from_document

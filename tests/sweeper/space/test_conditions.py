@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.stored_space import stored_space
-from sweeper.search.study import CellStudy
+from sweeper.search.cells.study import CellStudy
 from sweeper.space.checks import check_space
 from sweeper.space.compatibility import contradictions
 from sweeper.space.distributions import MOST_CORNERS

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sweeper.search.study import CellStudy
+from sweeper.search.cells.study import CellStudy
 from sweeper.space.checks import check_space
 from sweeper.space.load import from_document
 from sweeper.space.space import Space

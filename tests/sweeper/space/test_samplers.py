@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from sweeper.search.cells.study import CellStudy
 from sweeper.search.outcomes import FAILED, Outcome
-from sweeper.search.study import CellStudy
 from sweeper.space.distributions import corners, read_distribution
 from sweeper.space.grid.conditions import in_order
 from sweeper.space.load import from_document

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeper.dashboard import write_copy
-from sweeper.search.perturbation import draw_value, perturb_value
-from sweeper.search.study import CellStudy
+from sweeper.search.cells.perturbation import draw_value, perturb_value
+from sweeper.search.cells.study import CellStudy
 from sweeper.search.warm_start import warm_start
 from sweeper.space.compatibility import contradictions
 from sweeper.space.distributions import Int, Uniform, read_distribution

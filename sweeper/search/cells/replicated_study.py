@@ -3,7 +3,7 @@
 The study is asked for a point once, and told one outcome of it: the judge's value of its replicates' values once all
 are complete, and what each bound is missed by in the worst of them. A point of which a replicate has failed has failed.
 A point that ends before all its replicates are complete is told as pruned: the pruner has stopped one of its trials, or
-the race has dropped it (:mod:`sweeper.search.racing`). It gets no further replicate.
+the race has dropped it (:mod:`sweeper.search.cells.racing`). It gets no further replicate.
 
 Everything is derived from the committed samples. Only what the race decides is not, since a later look at more outcomes
 could decide otherwise: it is committed in the samples of the point (:meth:`ReplicatedStudy.changed`).
@@ -20,10 +20,10 @@ from optuna.trial import TrialState
 from sweeper.folder.replicates import Replicate, dropped, replicate_of
 from sweeper.folder.search_ends import ShorterSearch
 from sweeper.folder.sweep_folder import Record, Sample
+from sweeper.search.cells.racing import can_matter, pooled_spread
+from sweeper.search.cells.study import CellStudy
 from sweeper.search.outcomes import FAILED, RUNNING, Outcome
-from sweeper.search.positions import Position
-from sweeper.search.racing import can_matter, pooled_spread
-from sweeper.search.study import CellStudy
+from sweeper.search.pruning.positions import Position
 from sweeper.space.options.replicates import Replicates
 from trials.config.trial_config import TrialConfig
 
@@ -61,7 +61,7 @@ class Point:
 
 
 class ReplicatedStudy:
-    """A study of points with replicates: follows :class:`~sweeper.search.cell_search.CellSearch`."""
+    """A study of points with replicates: follows :class:`~sweeper.search.cells.cell_search.CellSearch`."""
 
     def __init__(self, study: CellStudy, replicates: Replicates) -> None:
         self.searched, self.replicates = study, replicates

@@ -18,12 +18,12 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeper.folder.search_ends import ShorterSearch
 from sweeper.folder.sweep_folder import Record, Sample
-from sweeper.search.asked_points import AskedPoints
-from sweeper.search.cell_pruner import CellPruner
-from sweeper.search.early_end import EarlyEnd
+from sweeper.search.cells.asked_points import AskedPoints
+from sweeper.search.cells.early_end import EarlyEnd
 from sweeper.search.epoch_budget import planned
 from sweeper.search.outcomes import Outcome
-from sweeper.search.positions import Position, position_after
+from sweeper.search.pruning.cell_pruner import CellPruner
+from sweeper.search.pruning.positions import Position, position_after
 from sweeper.search.warm_start import NO_WARM_START, WarmStart
 from sweeper.space.checks import question_of
 from sweeper.space.distributions import Distribution

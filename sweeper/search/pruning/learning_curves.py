@@ -8,8 +8,8 @@ from typing import Any
 
 from sweeper.folder.sweep_folder import Record, SweepFolder
 from sweeper.results.tables import read
-from sweeper.search.bounds import OF_ROWS
-from sweeper.search.positions import POSITION_COLUMNS, Position
+from sweeper.search.pruning.bounds import OF_ROWS
+from sweeper.search.pruning.positions import POSITION_COLUMNS, Position
 from trials.errors import DamagedFile
 from trials.methods.registry import METHODS
 from trials.storage.rows import Row

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from sweeper.folder.sweep_folder import Record
-from sweeper.search.bounds import will_miss
-from sweeper.search.positions import Position
+from sweeper.search.pruning.bounds import will_miss
+from sweeper.search.pruning.positions import Position
 from sweeper.space.pruner_steps import Spans, epoch_spans
 from sweeper.space.space import Space
 from trials.errors import UserError

@@ -20,10 +20,10 @@ from typing import Any
 
 from sweeper.folder.search_ends import ShorterSearch
 from sweeper.folder.sweep_folder import Record, Sample
+from sweeper.search.cells.perturbation import draw_value, perturb_value
 from sweeper.search.epoch_budget import planned
 from sweeper.search.outcomes import Outcome
-from sweeper.search.perturbation import draw_value, perturb_value
-from sweeper.search.positions import Position
+from sweeper.search.pruning.positions import Position
 from sweeper.space.distributions import lowest
 from sweeper.space.grid.cells import Cell
 from sweeper.space.options.pbt import Pbt
@@ -36,7 +36,7 @@ from trials.seeding import derive_seed
 
 
 class CellPopulation:
-    """The population of one cell: follows the protocol :class:`~sweeper.search.cell_search.CellSearch`."""
+    """The population of one cell: follows the protocol :class:`~sweeper.search.cells.cell_search.CellSearch`."""
 
     def __init__(self, space: Space, cell: Cell, pbt: Pbt) -> None:
         self.space, self.cell, self.pbt = space, cell, pbt

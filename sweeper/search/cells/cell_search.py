@@ -7,12 +7,12 @@ from typing import Any, Protocol
 
 from sweeper.folder.search_ends import ShorterSearch
 from sweeper.folder.sweep_folder import Record, Sample
-from sweeper.search.confirmed_study import ConfirmedStudy
+from sweeper.search.cells.confirmed_study import ConfirmedStudy
+from sweeper.search.cells.population import CellPopulation
+from sweeper.search.cells.replicated_study import ReplicatedStudy
+from sweeper.search.cells.study import CellStudy
 from sweeper.search.outcomes import Outcome
-from sweeper.search.population import CellPopulation
-from sweeper.search.positions import Position
-from sweeper.search.replicated_study import ReplicatedStudy
-from sweeper.search.study import CellStudy
+from sweeper.search.pruning.positions import Position
 from sweeper.search.warm_start import WarmStart
 from sweeper.space.grid.cells import Cell
 from sweeper.space.space import Space

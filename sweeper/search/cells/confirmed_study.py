@@ -14,11 +14,11 @@ from sweeper.folder.confirmations import Confirmation, confirmation_of, same_con
 from sweeper.folder.replicates import replicate_of, values_set
 from sweeper.folder.search_ends import ShorterSearch
 from sweeper.folder.sweep_folder import Record, Sample
+from sweeper.search.cells.replicated_study import ReplicatedStudy
+from sweeper.search.cells.study import CellStudy
 from sweeper.search.epoch_budget import planned, trained
 from sweeper.search.outcomes import Outcome
-from sweeper.search.positions import Position
-from sweeper.search.replicated_study import ReplicatedStudy
-from sweeper.search.study import CellStudy
+from sweeper.search.pruning.positions import Position
 from sweeper.space.grid.cells import Cell
 from sweeper.space.options.confirm import Confirm
 from trials.config.trial_config import TrialConfig
@@ -27,7 +27,7 @@ Values = Mapping[str, Any]
 
 
 class ConfirmedStudy:
-    """A study with the confirmations of its best sample: follows :class:`~sweeper.search.cell_search.CellSearch`."""
+    """A study with the confirmations of its best sample: follows :class:`~sweeper.search.cells.cell_search.CellSearch`."""
 
     def __init__(self, study: CellStudy | ReplicatedStudy, confirm: Confirm) -> None:
         self.searched, self.confirm = study, confirm

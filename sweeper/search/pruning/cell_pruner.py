@@ -18,7 +18,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.search.outcomes import Outcome
-from sweeper.search.positions import Position
+from sweeper.search.pruning.positions import Position
 from sweeper.space.grid.cells import Cell
 from sweeper.space.options.pruners import Patient, Pruner
 from sweeper.space.pruned_search import compares_at_any_density

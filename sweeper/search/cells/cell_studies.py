@@ -15,9 +15,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeper.folder.confirmations import confirmation_of
 from sweeper.folder.sweep_folder import Record, Sample, SweepFolder
+from sweeper.search.cells.study import knowingly
 from sweeper.search.committed import samples_with_outcomes
 from sweeper.search.outcomes import Outcome
-from sweeper.search.study import knowingly
 from sweeper.space.grid.cells import Cell, make_cell
 from sweeper.space.load import from_document, without_absent_code
 from sweeper.space.options.samplers import SAMPLERS
