@@ -12,16 +12,16 @@ from typing import Any
 import optuna
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler
+from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeper.folder.search_ends import ShorterSearch
 from sweeper.folder.sweep_folder import Record, Sample
-from sweeper.search.asked_points import AskedPoints
 from sweeper.search.early_end import EarlyEnd
 from sweeper.search.epoch_budget import planned
 from sweeper.search.outcomes import Outcome
-from sweeper.search.study_storage import StudyStorage
 from sweeper.search.warm_start import NO_WARM_START, WarmStart
+from sweeper.space.asked_points import AskedPoints
 from sweeper.space.checks import question_of
 from sweeper.space.grid import conditions
 from sweeper.space.grid.cells import Cell
@@ -44,6 +44,21 @@ def knowingly() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield
+
+
+class StudyStorage(InMemoryStorage):
+    """Optuna's storage in memory, with :meth:`take_back`.
+
+    Optuna cannot delete a trial, and one that is told as failed would count for samplers and pruners, and shift the
+    numbers of those after it, which grids and brackets go by.
+    """
+
+    def take_back(self, study_id: int) -> None:
+        """Remove the study's last trial, which must be the storage's last; its number and its id are given again."""
+        with self._lock:
+            last = self._studies[study_id].trials.pop()
+            del self._trial_id_to_study_id_and_number[last._trial_id]
+            self._max_trial_id = last._trial_id - 1
 
 
 class CellStudy:
