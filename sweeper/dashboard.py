@@ -19,6 +19,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
+from sweeper.folder.search_ends import read_shorter
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.search.cells.cell_studies import metric_names, studied_points, study_name
 from sweeper.space.load import from_document
@@ -44,6 +45,7 @@ class StudyCopy:
         self.space = from_document(document)
         self._studies: dict[str, int] = {}
         self._trials: dict[tuple[str, int], tuple[int, FrozenTrial]] = {}
+        self._ends: dict[str, str] = {}  # by cell, why its search has ended before its samples
 
     def refresh(self) -> None:
         """Add new samples and update those that were not finished."""
@@ -58,6 +60,11 @@ class StudyCopy:
                 trial_id = known[0]
                 self._go_on(trial_id, known[1], trial)
             self._trials[key] = (trial_id, trial)
+        ends = {cell: str(one) for cell, one in read_shorter(self.folder.path).items() if one.over}
+        for cell, end in ends.items():
+            if cell in self._studies and self._ends.get(cell) != end:
+                self.storage.set_study_user_attr(self._studies[cell], "ended early", end)
+        self._ends = ends
 
     def _go_on(self, trial_id: int, before: FrozenTrial, now: FrozenTrial) -> None:
         if before.state == TrialState.WAITING and now.state != TrialState.WAITING:

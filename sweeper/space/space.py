@@ -56,7 +56,7 @@ class Space(Frozen):
         sampler: suggests the points.
         samples: number of points that each cell's search may try; 1 if nothing is searched.
         ask_again: number of times that a suggestion is replaced if the cell has had the same point already; by default
-            10 for a search of choices and integers, of which no point is asked twice then, and otherwise 0.
+            5 for a search of choices and integers, of which no point is asked twice then, and otherwise 0.
         stop_at: value of the objective at which a cell's search ends.
         stop_when: rules by which a cell's search ends before its samples.
         objectives: columns that rank the trials; two or more give a Pareto front. A file may give a single one as

@@ -30,25 +30,26 @@ class EarlyEnd:
 
     def __init__(self, space: Space, study: Callable[[], optuna.Study]) -> None:
         self._space, self._study = space, study
-        self._outcomes: dict[int, Outcome] = {}
+        self._rules = space.stop_at is not None or space.stop_when is not None
+        self._values: dict[int, float] = {}  # by sample number, of trials that have ended and did not fail
         self._known: tuple[int, str | None] = (0, None)  # the reason for so many outcomes
         self._errors: dict[tuple[int, ...], float] = {}
 
     def tell(self, number: int, outcome: Outcome) -> None:
         """Take note of how a sample's trial has ended; only the first outcome of a sample counts."""
-        if outcome.state in (TrialState.COMPLETE, TrialState.PRUNED):
-            self._outcomes.setdefault(number, outcome)
+        if self._rules and outcome.state in (TrialState.COMPLETE, TrialState.PRUNED):
+            self._values.setdefault(number, _feasible(outcome, self._space.objectives[0].sign))
 
     @property
     def reason(self) -> str | None:
         """Why the search ends; None if it goes on."""
-        if self._known[0] != len(self._outcomes):
-            self._known = (len(self._outcomes), self._find())
+        if self._known[0] != len(self._values):
+            self._known = (len(self._values), self._find())
         return self._known[1]
 
     def _find(self) -> str | None:
         objective, target, rules = self._space.objectives[0], self._space.stop_at, self._space.stop_when
-        values = [_feasible(self._outcomes[number], objective.sign) for number in sorted(self._outcomes)]
+        values = [self._values[number] for number in sorted(self._values)]
         best = max(values)
         if target is not None and best >= objective.sign * target:
             return f"{objective.column} has reached {objective.sign * best:.6g} (stop_at: {target:g})"
@@ -59,7 +60,7 @@ class EarlyEnd:
         return None
 
     def _terminates(self, rule: Terminator) -> bool:
-        if sum(outcome.values is not None for outcome in self._outcomes.values()) < rule.least:
+        if sum(value > -math.inf for value in self._values.values()) < rule.least:
             return False
         study = self._study()
         complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.COMPLETE]

@@ -18,13 +18,13 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeper.folder.search_ends import ShorterSearch
 from sweeper.folder.sweep_folder import Record, Sample
-from sweeper.search.cells.asked_points import AskedPoints
 from sweeper.search.cells.early_end import EarlyEnd
 from sweeper.search.epoch_budget import planned
 from sweeper.search.outcomes import Outcome
 from sweeper.search.pruning.cell_pruner import CellPruner
 from sweeper.search.pruning.positions import Position, position_after
 from sweeper.search.warm_start import NO_WARM_START, WarmStart
+from sweeper.space.asked_points import AskedPoints
 from sweeper.space.checks import question_of
 from sweeper.space.distributions import Distribution
 from sweeper.space.grid import conditions
@@ -51,6 +51,21 @@ def knowingly() -> Iterator[None]:
         yield
 
 
+class StudyStorage(InMemoryStorage):
+    """Optuna's storage in memory, with :meth:`take_back`.
+
+    Optuna cannot delete a trial, and one that is told as failed would count for samplers and pruners, and shift the
+    numbers of those after it, which grids and brackets go by.
+    """
+
+    def take_back(self, study_id: int) -> None:
+        """Remove the study's last trial, which must be the storage's last; its number and its id are given again."""
+        with self._lock:
+            last = self._studies[study_id].trials.pop()
+            del self._trial_id_to_study_id_and_number[last._trial_id]
+            self._max_trial_id = last._trial_id - 1
+
+
 class CellStudy:
     """The study of one cell. Trials of different cells are never compared.
 
@@ -69,7 +84,7 @@ class CellStudy:
         self._asked: set[int] = set()
         self._points, self._end = AskedPoints(space, cell), EarlyEnd(space, lambda: self.study)
         self._next = 0
-        self._storage = InMemoryStorage()
+        self._storage = StudyStorage()
         self._study: optuna.Study | None = None
         self._trials: dict[int, int] = {}  # sample number -> id of the study's trial
         self._samples: dict[int, int] = {}  # id of the study's trial -> sample number
@@ -88,21 +103,17 @@ class CellStudy:
     def study(self) -> optuna.Study:
         """The study, created on first use; observations of an earlier sweep are its first trials."""
         if self._study is None:
-            self._study = self._new_study()
+            self._study = optuna.create_study(
+                storage=self._storage,
+                study_name=f"{self.space.seed}:{self.cell.key}",
+                directions=[objective.direction for objective in self.space.objectives],
+                sampler=self._sampler(0),
+                pruner=self._pruner(),
+            )
+            self._study.pruner.prune(self._study, create_trial(state=TrialState.RUNNING))  # Hyperband forms brackets
             for observation in self.warm.observations:
                 self._add(observation.params, Outcome(TrialState.COMPLETE, observation.values, observation.violations))
         return self._study
-
-    def _new_study(self) -> optuna.Study:
-        study = optuna.create_study(
-            storage=self._storage,
-            study_name=f"{self.space.seed}:{self.cell.key}",
-            directions=[objective.direction for objective in self.space.objectives],
-            sampler=self._sampler(0),
-            pruner=self._pruner(),
-        )
-        study.pruner.prune(study, create_trial(state=TrialState.RUNNING))  # Hyperband forms brackets
-        return study
 
     @property
     def ready(self) -> bool:
@@ -215,7 +226,8 @@ class CellStudy:
         """The id of a trial with a suggestion that is no repeat, as far as tries and points of the search go.
 
         The first points are those of the space, then of the earlier sweep. If every try of the sampler is a repeat, one
-        of the points that are left is drawn.
+        of the points that are left is drawn. What repeats have changed on the study stays, and is committed with the
+        sample: a sequence goes on from there.
         """
         wanted = self._inside(self._first[number]) if number < len(self._first) else None
         if wanted is not None and self._points.tries and wanted in self._points:
@@ -224,7 +236,7 @@ class CellStudy:
             trial_id = self._draw(number, again, wanted)
             if self._frozen(trial_id).params not in self._points:
                 return trial_id
-            self._take_back()
+            self._storage.take_back(self.study._study_id)
         if left := self._points.unasked(wanted):
             wanted = random.Random(derive_seed(self.space.seed, self.cell.key, number, "left")).choice(left)
         return self._draw(number, self._points.tries, wanted)
@@ -240,22 +252,6 @@ class CellStudy:
             if conditions.holds(distribution.when, values):
                 values[path] = self._suggested(trial, path, distribution)
         return trial._trial_id
-
-    def _take_back(self) -> None:
-        """Leave the last trial out of the study, as if it had never been suggested.
-
-        Optuna cannot delete a trial, and a failed one would count for samplers and pruners; so the study is made anew,
-        with equal numbers and ids. What the suggestion has changed on the study stays, and is committed with the
-        sample: a sequence goes on from there.
-        """
-        attrs = self._study_attrs()
-        kept = self._storage.get_all_trials(self.study._study_id, deepcopy=False)[:-1]
-        self._storage = InMemoryStorage()
-        self._study = self._new_study()
-        for trial in kept:
-            self._storage.create_new_trial(self._study._study_id, trial)
-        for key, value in attrs.items():
-            self._storage.set_study_system_attr(self._study._study_id, key, value)
 
     def _inside(self, point: dict[str, Any]) -> dict[str, Any]:
         """What of a point lies within this cell's ranges, which may be narrower than those of all cells together."""

@@ -226,6 +226,21 @@ def test_reports_count_what_the_search_will_have(tmp_path: Path) -> None:
         assert f"ended early: {cell} after {plan.totals[cell] - 1} samples: val_accuracy has reached" in out.getvalue()
 
 
+def test_the_copy_for_the_dashboard_says_why_a_search_has_ended(tmp_path: Path) -> None:
+    from optuna.storages import InMemoryStorage
+
+    from sweeper.dashboard import StudyCopy
+
+    plan = begun(space_of(stop_at=0.8), tmp_path)
+    plan.folder.append({"space": plan.space.document()})
+    copy = StudyCopy(plan.folder, InMemoryStorage())
+    copy.refresh()
+    run_out(plan, curve)
+    copy.refresh()
+    (study,) = copy.storage.get_all_studies()
+    assert study.user_attrs["ended early"] == str(read_shorter(tmp_path)["density=0.5"])
+
+
 def test_a_report_knows_from_the_start_that_a_search_has_few_points(tmp_path: Path) -> None:
     space = space_of(12, **RULES["few points"])
     plan = begun(space, tmp_path)

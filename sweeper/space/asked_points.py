@@ -9,7 +9,7 @@ from sweeper.space.finite import PointKey, finite_points, key_of
 from sweeper.space.grid.cells import Cell
 from sweeper.space.space import Space
 
-REPEATS = 10
+REPEATS = 5
 """How often a finite search is asked again, unless the space says it, before one of the points left is drawn."""
 
 
@@ -27,9 +27,9 @@ class AskedPoints:
         self.tries = space.ask_again if space.ask_again is not None else REPEATS if self._points is not None else 0
 
     def add(self, params: Mapping[str, Any]) -> None:
-        """Note that a point has been asked for."""
+        """Note that a point has been asked for; not needed where repeats are accepted."""
         key = key_of(params)
-        if key not in self._asked:
+        if self.tries and key not in self._asked:
             self._asked.add(key)
             self._used += self._points is not None and params in self._points
 
