@@ -153,7 +153,8 @@ class Sweep(SweepTables):
         It is a copy in memory of what is committed by now, with one trial per point: values, state, parameters with
         their distributions, intermediate values (the first objective after each epoch that may be stopped), constraints
         and times. User attributes hold the trial's id (``trial``), the sample's number (``sample``), the grid values
-        and the trial's result. Confirmations are no points. Changing the copy changes nothing of the sweep.
+        and the trial's result. Confirmations, and trials of ``from_sweep``, are no points. Changing the copy changes
+        nothing of the sweep.
 
         Args:
             cell: its key, such as ``density=0.2,seed=0``, or its grid values, as ``{"density": 0.2, "seed": 0}``; by

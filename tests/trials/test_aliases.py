@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from sweeper.columns import COLUMNS
 from sweeper.options import read_options
 from sweeper.space.distributions import DISTRIBUTION_KINDS
+from sweeper.space.grid.conditions import CONDITION_KEYS
 from sweeper.space.load import from_document
 from sweeper.space.options.pruners import PRUNERS
 from sweeper.space.options.samplers import SAMPLERS
@@ -37,6 +38,7 @@ def known_names() -> set[str]:
     return {
         *(name for registry in registries for name in registry),
         *DISTRIBUTION_KINDS,
+        *CONDITION_KEYS,
         *COLUMNS["trials"],
         *("maximize", "minimize", "objective", "direction"),
         *set().union(*fields, fields_of(Space)),

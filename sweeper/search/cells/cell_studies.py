@@ -23,7 +23,7 @@ from sweeper.space.load import from_document, without_absent_code
 from sweeper.space.options.samplers import SAMPLERS
 from sweeper.space.space import Space
 from sweeper.space.values import mapping
-from trials.errors import UserError, listed, shown
+from trials.errors import UserError, listed, nearest_name, shown
 from trials.plugins.importing import is_admitted
 from trials.storage.trial_state import State
 from trials.yaml_text import as_yaml
@@ -128,7 +128,8 @@ def cell_of(space: Space, given: str | Mapping[str, Any] | None) -> Cell:
     for cell in cells:
         if cell.key == key:
             return cell
-    raise UserError(f"cell is {shown(given)}, but must be one of: {keys}, or a mapping of all its grid values")
+    near = nearest_name(key, [cell.key for cell in cells])
+    raise UserError(f"cell is {shown(given)}, but must be one of: {keys}, or a mapping of all its grid values{near}")
 
 
 def study_of(space: Space, folder: SweepFolder, cell: Cell) -> optuna.Study:

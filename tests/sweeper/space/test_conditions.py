@@ -239,13 +239,15 @@ RANGES = st.sampled_from(
 WHOLE = st.sampled_from(
     [{"int": [2, 9]}, {"int": [10, 50], "step": 10}, {"int": [2, 64], "log": True}, {"choice": [2, 20]}]
 )
-NUMBERS = st.sampled_from([0.05, 0.1, 0.2, 0.25, 0.3, 0.5, 0.8, 0.9, 2, 5, 9, 20, 35, 50])
-CONDITIONS = st.one_of(
-    NUMBERS,
-    st.lists(NUMBERS, min_size=1, max_size=2, unique=True),
-    st.fixed_dictionaries({}, optional=dict.fromkeys(("at_least", "above", "at_most", "below", "not"), NUMBERS)),
-    st.tuples(NUMBERS, NUMBERS).map(lambda pair: {"between": list(pair)}),
-)  # fmt: skip
+FRACTIONS, WHOLES = st.sampled_from([0.1, 0.2, 0.25, 0.3, 0.5, 0.8]), st.sampled_from([2, 3, 5, 9, 10, 20, 30])
+
+
+def conditions_on(numbers: st.SearchStrategy[float]) -> st.SearchStrategy[Any]:
+    """Mostly conditions that hold for some values and not for others, with values of the path's kind."""
+    bounds = [numbers.map(lambda number, key=key: {key: number}) for key in ("at_least", "above", "at_most", "below")]  # type: ignore[misc]
+    pairs = st.tuples(numbers, numbers).map(lambda pair: {"between": sorted(pair)})
+    both = st.tuples(numbers, numbers, numbers).map(lambda n: {"above": min(n), "at_most": max(n), "not": n[0]})
+    return st.one_of(*bounds, pairs, both, numbers, numbers.map(lambda number: {"not": number}))
 
 
 @st.composite
@@ -254,15 +256,17 @@ def spaces(draw: st.DrawFn) -> dict[str, Any]:
     for path in PATHS:
         entry = dict(draw(WHOLE if path.endswith(("epochs", "size")) else RANGES))
         others = [*search, "density"]
-        if draw(st.booleans()):
-            entry["when"] = {draw(st.sampled_from(others)): draw(CONDITIONS) for _ in range(draw(st.integers(1, 2)))}
+        if draw(st.integers(0, 2)) == 0:
+            names = draw(st.lists(st.sampled_from(others), min_size=1, max_size=2, unique=True))
+            kinds = {name: WHOLES if name.endswith(("epochs", "size")) else FRACTIONS for name in names}
+            entry["when"] = {name: draw(conditions_on(numbers)) for name, numbers in kinds.items()}
         search[path] = entry
     sampler = draw(st.sampled_from(["tpe", "random", "qmc", {"name": "tpe", "n_startup_trials": 1}]))
     grid = {"density": [0.5, 0.2, 0.05]}
     return {"name": "fuzz", "trial": ONE_SHOT, "grid": grid, "search": search, "sampler": sampler, "samples": 4}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(content=spaces())
 def test_any_space_with_steps_and_conditions_is_refused_or_holds_what_it_suggests(content: dict[str, Any]) -> None:
     said, space = "", None

@@ -28,6 +28,8 @@ search:
   finetune.lr: {loguniform: [1e-3, 1.0]}
   finetune.momentum: {uniform: [0.0, 0.95], when: {score: [magnitude], density: 0.5}}
   finetune.batch_size: {int: [16, 256], log: true, when: {score: random}}
+  pretrain.momentum: {uniform: [0.1, 0.9], step: 0.1}
+  pretrain.lr: {uniform: [0.1, 0.9], when: {pretrain.momentum: {between: [0.2, 0.5], not: 0.3}, density: {below: 0.3}}}
 enqueue: [{score: magnitude, finetune.lr: 0.1}, {finetune.lr: 0.5}]
 sampler: {name: tpe, n_startup_trials: 3, multivariate: true, constant_liar: false}
 pruner: {name: patient, patience: 2, wrapped: {name: halving, min_resource: 2, reduction_factor: 2}}
@@ -48,6 +50,7 @@ grid:
   seed: [0, 1]
 cases:
   short: {when: {method: [one_shot, l1]}, trial: {finetune: {epochs: 3}}}
+  dense: {when: {density: {at_least: 0.3}}, trial: {pretrain: {epochs: 9}}}
   sparse: {when: {stage_pr: 0.9, method: l1}, trial: {finetune: {epochs: 7}, pattern: weight}}
 search: {pretrain.lr: {uniform: [0.1, 0.2], when: {density: 0.5}}}
 samples: 2
@@ -72,6 +75,10 @@ KEYS = [
     "int",
     "log",
     "when",
+    "step",
+    "not",
+    "between",
+    "above",
     "values",
     "cases",
     "name",
