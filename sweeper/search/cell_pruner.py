@@ -8,6 +8,7 @@ a study that holds just these values. Which trials it holds depends on committed
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -182,7 +183,9 @@ class CellPruner:
         self._storage.trials = list(self._comparable(known, step))
         self._storage.left, self._storage.misses = {}, known.misses
         trial = _frozen(self._first + number, TrialState.RUNNING, self._own(known, step), known.attrs)
-        stop = bool(self._pruner.prune(self._study, trial)) or self._outlives(known, step)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # all-NaN: no value of this stage and level is old enough
+            stop = bool(self._pruner.prune(self._study, trial)) or self._outlives(known, step)
         left = {key: value for key, value in self._storage.left.items() if key not in known.attrs}
         known.attrs |= left
         known.stopped = step if stop else None

@@ -13,7 +13,7 @@ POSITION_COLUMNS = ("stage", "level", "epoch", "density", "prunable")
 """Columns of a row that a position has."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Position:
     """A row of a stage in which a trial may be stopped.
 
@@ -39,7 +39,7 @@ class Position:
         weights = finite_number(row.get("prunable"))
         return cls(
             str(row["stage"]),
-            int(row["level"]),
+            int(row.get("level") or 0),
             int(row["epoch"]),
             finite_number(row.get("density")),
             None if weights is None else int(weights),
