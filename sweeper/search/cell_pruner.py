@@ -114,7 +114,9 @@ class CellPruner:
         assert space.pruner is not None, "the space has no pruner"
         self.steps = pruner_steps(space, cell)
         self._any_density = compares_at_any_density(space)
-        self._pruner = _comparing(space.pruner, self.steps.total)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # it is meant
+            self._pruner = _comparing(space.pruner, self.steps.total)
         self._storage = _Comparable()
         self._study = optuna.create_study(
             storage=self._storage,

@@ -52,11 +52,11 @@ class Position:
         return self.stage, self.level
 
     def equally_dense(self, other: Position) -> bool:
-        """Whether both networks have one density, up to one whole weight; an unknown density equals any."""
+        """Whether both keep the same share, rounded to whole weights; an unknown density equals any."""
         if self.density is None or other.density is None:
             return True
         weights = [count for count in (self.weights, other.weights) if count]
-        tolerance = 1 / min(weights) if weights else 0.0
+        tolerance = 0.5 / min(weights) if weights else 0.0
         return abs(self.density - other.density) <= tolerance + 1e-9
 
 

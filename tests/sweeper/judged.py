@@ -17,7 +17,7 @@ from tests.sweeper.sweeps import begun
 from trials.methods.parsing import parse
 from trials.storage.trial_folder import TrialFolder
 
-WEIGHTS = 1000
+WEIGHTS = 100_000
 SMALL = {"dataset": "digits", "model": "tiny"}
 TRIALS: dict[str, dict[str, Any]] = {
     "imp": {"method": "imp", **SMALL, "levels": 3, "prune_fraction": 0.4, "pretrain": {"epochs": 4}},

@@ -49,7 +49,7 @@ def drawn(space: Space, seed: int, count: int = 14, **fields: Any) -> list[Drawn
     found = []
     for number in range(count):
         chosen = {name: draw.choice(values) for name, values in kinds.items()}
-        better = 0.3 * (chosen["density"] > 0.3) + 0.3 * (chosen["will_miss"] or chosen["missed"])  # as denser nets are
+        better = 0.3 * (chosen["density"] > 0.3) + 0.3 * chosen["will_miss"] + 3.0 * chosen["missed"]
         values = tuple(better + draw.random() for _ in range(length))
         found.append(Drawn(number, values=values, **chosen))
     return found
