@@ -196,7 +196,7 @@ def test_sparse_trials_are_not_stopped_for_being_sparse(tmp_path: Path, method: 
 def test_at_equal_densities_a_bounded_search_stops_the_worse(tmp_path: Path, method: str, pruner: str) -> None:
     densities = [0.4, 0.1] if method == "imp" else [0.3, 0.5]
     search = {DENSITIES[method]: {"choice": densities}, RATES[method]: RATE}
-    space = judged_space(method, search, KIND[pruner], samples=12, constraints=BOUND, seed=1)
+    space = judged_space(method, search, KIND[pruner], samples=18, constraints=BOUND, seed=1)
     check_space(space)
     lived = run_judged(space, tmp_path / "lived", value, most=0.35)
     assert stopped(lived, feasible=True)
