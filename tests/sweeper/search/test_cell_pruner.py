@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from optuna.trial import TrialState
 
 from sweeper.search.bounds import will_miss
@@ -22,6 +23,7 @@ from sweeper.space.pruner_steps import epoch_spans, pruner_steps
 from sweeper.space.space import Space
 from tests.sweeper.judged import BOUND, DENSITIES, RATES, TRIALS, Judged, judged_space, run_judged
 from tests.sweeper.pruned import KINDS
+from tests.trials.pruned_files import build_model, masked_file
 from trials.errors import UserError
 from trials.methods.parsing import parse
 
@@ -332,3 +334,21 @@ def test_a_level_that_few_trials_have_is_compared_among_these() -> None:
     pruner.replay(0, Outcome(TrialState.COMPLETE, (0.9,), reached=short), {})
     assert pruner.judge(1, Position("train", 1, 1, 0.6, 1000), 0.5)[0]
     assert not pruner.judge(2, Position("train", 2, 1, 0.36, 1000), 0.5)[0]
+
+
+def test_finetuning_of_files_is_compared_by_file(tmp_path: Path) -> None:
+    """Their masks may differ in density, so one search has one file."""
+    masked = masked_file("tiny", 10, 1)
+    dense = tmp_path / "dense.pt"
+    torch.save(build_model("tiny", 10, 1).state_dict(), dense)
+    trial = {
+        "method": "finetune",
+        "dataset": "digits",
+        "model": "tiny",
+        "source_net": masked,
+        "finetune": {"epochs": 4},
+    }
+    check_space(judged_space("imp", {"finetune.lr": RATE}, "halving", trial=trial))
+    search = {"source_net": {"choice": [masked, str(dense)]}, "finetune.lr": RATE}
+    with pytest.raises(UserError, match="the search of source_net moves the density of stage finetune"):
+        check_space(judged_space("imp", search, "halving", trial=trial))
