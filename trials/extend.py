@@ -20,6 +20,7 @@ from trials.methods.base import Method, Stage, TrainStage, generator_for, mutabl
 from trials.methods.budgets import require_prunable
 from trials.methods.dense import dense_source
 from trials.methods.magnitude.one_shot import FinetuneRecipe, PruningConfig
+from trials.methods.planned import PlannedDensity
 from trials.seeding import derive_seed, generator
 from trials.sparsity.counts import Density, nearest_count
 from trials.sparsity.distributions import DISTRIBUTIONS, Count, Distribution, Layer, Pool, apportioned
@@ -57,6 +58,7 @@ __all__ = [
     "Net",
     "OpenRecipe",
     "Pattern",
+    "PlannedDensity",
     "Pool",
     "PretrainRecipe",
     "PruningConfig",

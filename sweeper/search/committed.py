@@ -61,7 +61,7 @@ def _outcome(space: Space, record: Record, course: Course, settled: bool = False
         found = outcome_of(space.objectives, space.constraints, record.content, state, course.curve)
     else:
         found = replace(FAILED if settled or given_up(space, state) else RUNNING, curve=course.curve)
-    if not course.reached:
+    if not found.curve:
         return found
     missing = found.state != TrialState.COMPLETE and course.last is not None and misses(space, record, course.last)
     return replace(found, reached=course.reached, will_miss=missing, spans=partial(spans_of, record))

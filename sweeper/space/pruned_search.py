@@ -14,8 +14,9 @@ from typing import Any
 from sweeper.space.grid.cells import Cell
 from sweeper.space.options.objectives import OF_THE_MASKS
 from sweeper.space.options.pruners import Pruner
-from sweeper.space.pruner_steps import PrunerSteps, StageLevel, epoch_spans, pruner_steps
+from sweeper.space.pruner_steps import PrunerSteps, Spans, StageLevel, epoch_spans, pruner_steps
 from sweeper.space.space import Space
+from trials.config.recipes import OpenRecipe
 from trials.config.trial_config import TrialConfig
 from trials.errors import UserError, listed
 from trials.methods.planned import PlannedDensity
@@ -47,16 +48,18 @@ def check_pruned(space: Space, cell: Cell) -> None:
         return
     at = f" (the cell {cell.key})" if cell.key else ""
     steps = pruner_steps(space, cell)
-    if steps.varies:
-        for config in space.corner_configs(cell):
-            _check_steps(space.pruner, steps, config, space.samples, at)
+    for config in space.corner_configs(cell):
+        own = epoch_spans(config)
+        if steps.varies:
+            _check_steps(space.pruner, steps, own, space.samples, at)
+        if len(own) > 1:
+            space.pruner.check_stage(max(steps.counts[place] for place in own))
     bounded = any(constraint.column in OF_THE_MASKS for constraint in space.constraints)
     if not bounded and not compares_at_any_density(space):
         _refuse_moved_density(space, space.pruner, cell, at)
 
 
-def _check_steps(pruner: Pruner, steps: PrunerSteps, config: TrialConfig, samples: int, at: str) -> None:
-    own = epoch_spans(config)
+def _check_steps(pruner: Pruner, steps: PrunerSteps, own: Spans, samples: int, at: str) -> None:
     names = listed(list(steps.fields))
     try:
         pruner.check(steps.of(own), samples, "steps")
@@ -73,7 +76,9 @@ def _check_steps(pruner: Pruner, steps: PrunerSteps, config: TrialConfig, sample
 
 
 def _refuse_moved_density(space: Space, pruner: Pruner, cell: Cell, at: str) -> None:
-    points = space.corners(cell)
+    points = _in_question(space, cell)
+    if len(points) < 2 and not any(path.rpartition(".")[2] in NAMES for path in space.search_in(cell.values)):
+        return
     planned = [planned_densities(space.corner_config(cell, point)) for point in points]
     moved = _moved(points, planned)
     if moved is None and any(None in known.values() for known in planned):
@@ -89,6 +94,24 @@ def _refuse_moved_density(space: Space, pruner: Pruner, cell: Cell, at: str) -> 
         f"{names} into grid, bound the density by a constraint ({{column: density, at_most: ...}}; then values are "
         f"compared at equal densities only), or remove pruner and make density an objective{at}"
     )
+
+
+def _in_question(space: Space, cell: Cell) -> list[dict[str, Any]]:
+    """Corners of the search that differ in more than the recipes of stages, which decide how they train.
+
+    The dense training is no such stage: what it leaves may decide which groups are pruned.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for point in space.corners(cell):
+        config = space.corner_config(cell, point)
+        heads = {path: path.partition(".")[0] for path in point}
+        rest = {
+            path: value
+            for path, value in point.items()
+            if heads[path] == "pretrain" or not isinstance(getattr(config, heads[path], None), OpenRecipe)
+        }
+        found.setdefault(repr(rest), point)
+    return list(found.values())
 
 
 def _moved(

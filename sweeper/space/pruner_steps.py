@@ -24,7 +24,7 @@ from trials.config.trial_config import TrialConfig
 from trials.errors import UserError
 from trials.methods.registry import METHODS
 
-MOST_COMBINATIONS = 256
+MOST_EPOCH_COUNTS = 256
 """Up to this many values, or combinations of values, that change a stage's epochs are looked at; beyond, m is 1."""
 
 StageLevel = tuple[str, int]
@@ -180,7 +180,7 @@ def _all_lengths(
 ) -> list[dict[StageLevel, int]] | None:
     """Numbers of epochs by stage and level for all values of some hyperparameters; None if these are too many."""
     values = {path: every_value(search[path]) for path in fields}
-    if any(v is None for v in values.values()) or math.prod(len(v) for v in values.values() if v) > MOST_COMBINATIONS:
+    if any(v is None for v in values.values()) or math.prod(len(v) for v in values.values() if v) > MOST_EPOCH_COUNTS:
         return None
     found = []
     for base in _bases(points, values):
@@ -202,15 +202,15 @@ def _bases(points: list[dict[str, Any]], values: Mapping[str, Any]) -> Iterator[
 
 
 def every_value(distribution: Distribution) -> tuple[Any, ...] | None:
-    """All values of a distribution; None if some are neither whole nor choices, or beyond ``MOST_COMBINATIONS``."""
-    found = distribution.points(MOST_COMBINATIONS + 1)
-    if len(found) > MOST_COMBINATIONS:
+    """All values of a distribution; None if it has more than ``MOST_EPOCH_COUNTS``, or all between two numbers."""
+    found = distribution.points(MOST_EPOCH_COUNTS + 1)
+    if len(found) > MOST_EPOCH_COUNTS:
         return None
     if not isinstance(distribution.optuna_distribution(), (IntDistribution, CategoricalDistribution)):
         return None
     whole = [value for value in found if isinstance(value, int) and not isinstance(value, bool)]
     if len(whole) == len(found) and isinstance(distribution.optuna_distribution(), IntDistribution):
         low, high = min(whole), max(whole)
-        if high - low > 100 * MOST_COMBINATIONS or sum(map(distribution.contains, range(low, high + 1))) > len(found):
+        if high - low > 100 * MOST_EPOCH_COUNTS or sum(map(distribution.contains, range(low, high + 1))) > len(found):
             return None
     return found

@@ -8,6 +8,7 @@ import trials.extend
 
 METHODS = [
     "AskedShare",
+    "PlannedDensity",
     "Batch",
     "DataHeader",
     "FinetuneRecipe",

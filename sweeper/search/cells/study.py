@@ -170,8 +170,7 @@ class CellStudy:
         """What stops trials of the cell early; None without a pruner."""
         if self.space.pruner is None or not self.space.search:
             return None
-        with knowingly():
-            return CellPruner(self.space, self.cell, first=len(self.warm.observations))
+        return CellPruner(self.space, self.cell, first=len(self.warm.observations))
 
     def _pruner(self) -> BasePruner:
         """The study's own pruner, by whose brackets samplers tell trials apart. It stops none: :attr:`pruning` does."""

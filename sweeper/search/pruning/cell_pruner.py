@@ -8,6 +8,7 @@ a study that holds just these values. Which trials it holds depends on committed
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -113,7 +114,9 @@ class CellPruner:
         assert space.pruner is not None, "the space has no pruner"
         self.steps = pruner_steps(space, cell)
         self._any_density = compares_at_any_density(space)
-        self._pruner = _comparing(space.pruner, self.steps.total)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # it is meant
+            self._pruner = _comparing(space.pruner, self.steps.total)
         self._storage = _Comparable()
         self._study = optuna.create_study(
             storage=self._storage,
@@ -182,7 +185,9 @@ class CellPruner:
         self._storage.trials = list(self._comparable(known, step))
         self._storage.left, self._storage.misses = {}, known.misses
         trial = _frozen(self._first + number, TrialState.RUNNING, self._own(known, step), known.attrs)
-        stop = bool(self._pruner.prune(self._study, trial)) or self._outlives(known, step)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # all-NaN: no value of this stage and level is old enough
+            stop = bool(self._pruner.prune(self._study, trial)) or self._outlives(known, step)
         left = {key: value for key, value in self._storage.left.items() if key not in known.attrs}
         known.attrs |= left
         known.stopped = step if stop else None

@@ -13,7 +13,7 @@ POSITION_COLUMNS = ("stage", "level", "epoch", "density", "prunable")
 """Columns of a row that a position has."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Position:
     """A row of a stage in which a trial may be stopped.
 
@@ -39,7 +39,7 @@ class Position:
         weights = finite_number(row.get("prunable"))
         return cls(
             str(row["stage"]),
-            int(row["level"]),
+            int(row.get("level") or 0),
             int(row["epoch"]),
             finite_number(row.get("density")),
             None if weights is None else int(weights),
@@ -52,11 +52,11 @@ class Position:
         return self.stage, self.level
 
     def equally_dense(self, other: Position) -> bool:
-        """Whether both networks have one density, up to one whole weight; an unknown density equals any."""
+        """Whether both keep the same share, rounded to whole weights; an unknown density equals any."""
         if self.density is None or other.density is None:
             return True
         weights = [count for count in (self.weights, other.weights) if count]
-        tolerance = 1 / min(weights) if weights else 0.0
+        tolerance = 0.5 / min(weights) if weights else 0.0
         return abs(self.density - other.density) <= tolerance + 1e-9
 
 

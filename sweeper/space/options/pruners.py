@@ -1,7 +1,10 @@
 """Pruners, which stop trials early: the options of Optuna's pruners. Each compares trials of one cell only.
 
 A pruner's steps are the epochs of the stages in which a method allows stopping
-(:attr:`trials.methods.base.Method.stoppable`), counted from 1 over all levels. A trial is not pruned at its last epoch.
+(:attr:`trials.methods.base.Method.stoppable`), counted from 1 over all levels. Where the search changes the epochs of a
+stage, they are equal shares of it instead (:mod:`sweeper.space.pruner_steps`). Values are compared at one step and one
+density, and a trial that misses its bounds never counts against another (:mod:`sweeper.search.cell_pruner`). A trial is
+not pruned at its last epoch.
 """
 
 from __future__ import annotations
@@ -38,18 +41,22 @@ class Pruner(NamedOptions):
         ``unit``: what a step is, for the message.
         """
 
+    def check_stage(self, steps: int) -> None:
+        """Raise a UserError if it could stop no trial whose longest stage, of one level, has so many steps."""
+
 
 class Halving(Pruner):
     """Asynchronous successive halving (https://arxiv.org/abs/1810.05934).
 
     Rung k is at ``min_resource * reduction_factor ** (min_early_stopping_rate + k)`` epochs. A trial passes it if it is
-    among the best 1 / ``reduction_factor`` of the trials that have reached it.
+    among the best 1 / ``reduction_factor`` of the comparable trials that have reached it. An epoch is a step of the
+    pruner: where the search changes the epochs of a stage, a share of it.
 
     Attributes:
         min_resource: epochs of the lowest rung.
         reduction_factor: of so many trials, one passes a rung.
         min_early_stopping_rate: number of lowest rungs to leave out.
-        bootstrap_count: number of trials that must reach a rung before it stops any.
+        bootstrap_count: number of trials that must reach a rung before one passes it; these are stopped there.
     """
 
     name: Literal["halving"] = "halving"
@@ -70,11 +77,13 @@ class Halving(Pruner):
 class Hyperband(Pruner):
     """Successive halving in brackets that start at different rungs (https://jmlr.org/papers/v18/16-558.html).
 
+    Epochs are counted as by :class:`Halving`.
+
     Attributes:
         max_resource: epochs of the longest trial; by default of the longest in the cell.
         min_resource: epochs of the lowest rung.
         reduction_factor: of so many trials, one passes a rung.
-        bootstrap_count: number of trials that must reach a rung before it stops any.
+        bootstrap_count: number of trials that must reach a rung before one passes it; these are stopped there.
     """
 
     name: Literal["hyperband"] = "hyperband"
@@ -97,10 +106,12 @@ class Hyperband(Pruner):
 
 
 class Median(Pruner):
-    """Stops a trial whose best value so far is worse than the median of complete trials at the same epoch.
+    """Stops a trial whose best value so far in its stage is worse than the median of complete trials at the same epoch.
+
+    A stage of each level counts for itself. Epochs are counted as by :class:`Halving`.
 
     Attributes:
-        n_startup_trials: number of complete trials before any trial is stopped.
+        n_startup_trials: number of complete, comparable trials that keep their bounds before any trial is stopped.
         n_warmup_steps: number of epochs before a trial may be stopped.
         interval_steps: epochs between two comparisons.
         n_min_trials: number of trials with a value at an epoch before it stops any.
@@ -136,7 +147,7 @@ class Percentile(Median):
 
 
 class Patient(Pruner):
-    """Stops only trials that have not improved for ``patience`` epochs.
+    """Stops only trials that have not improved for ``patience`` epochs of one stage and level.
 
     Attributes:
         patience: epochs without an improvement before a trial may be stopped.
@@ -162,6 +173,13 @@ class Patient(Pruner):
         _require_less("pruner.patience", self.patience + 1, epochs - 1, unit)
         if self.wrapped:
             self.wrapped.check(epochs, samples, unit)
+
+    def check_stage(self, steps: int) -> None:
+        if self.patience + 1 >= steps:
+            raise UserError(
+                f"pruner.patience is {self.patience}, but must be less than {steps - 1}: the longest stage of a level "
+                f"has {steps} steps, and values of different stages or levels are not compared"
+            )
 
     def document(self) -> str | dict[str, Any]:
         content = {"name": self.name, **self.model_dump(mode="json", exclude_defaults=True, exclude={"wrapped"})}
