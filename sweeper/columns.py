@@ -293,6 +293,4 @@ def config_columns() -> dict[str, Column]:
     """
     types = {name: kind for kind, name in TYPE_NAMES.items()}
     stored: dict[str, dict[str, str]] = json.loads(CONFIG_COLUMNS_FILE.read_bytes())
-    return {
-        path: Column(path, types[one["type"]], one["meaning"], one.get("unit", "")) for path, one in stored.items()
-    }
+    return {path: Column(path, types[one["type"]], one["meaning"], one.get("unit", "")) for path, one in stored.items()}
