@@ -7,6 +7,7 @@ beside it, whose name says its type: ``prune.lr:text`` holds ``auto`` for a tria
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -50,6 +51,7 @@ def _of_config(path: str) -> Column | None:
     return known.get(path) or next((known[mapping] for mapping in mappings if mapping in known), None)
 
 
+@functools.cache
 def digest_of_columns() -> str:
     """A hash of all types, units and meanings: tables that were written with others are not read as a cache."""
     every = [*(one for tables in (ALWAYS, SOME) for table in tables.values() for one in table.values())]

@@ -68,7 +68,7 @@ PLUGINS: dict[str, Trial] = {
     "nothing": of_plugin({"strength": None}, {}, {"note": "said"}),
     "huge": of_plugin({"strength": 2**70 + 1, "seed": 2**70 + 1}),
     "known names": of_plugin({"score": 0.5, "levels": "many", "couple": 2, "density": [0.1, 0.2], "prune": "no"}),
-    "known names again": of_plugin({"score": [1], "levels": 2.5, "couple": "all", "density": True, "prune": {"lr": "a"}}),
+    "known names again": of_plugin({"score": [1], "levels": 2.5, "couple": "a", "density": True, "prune": {"lr": "a"}}),
     "a group": of_plugin({"strength": {"start": 1}, "prune": {"lr": 1, "epochs": 1.5}}),
 }  # fmt: skip
 
