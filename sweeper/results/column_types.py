@@ -95,6 +95,20 @@ def _is_exact(value: float) -> bool:
         return False
 
 
+def written_whole(table: str, name: str, values: Sequence[Any]) -> str:
+    """Return the real column of :func:`placed`, if it is not documented and all numbers in it are whole; else nothing.
+
+    Such columns are whole numbers again in DataFrames, as a plug-in wrote them.
+    """
+    described = described_column(table, name)
+    column = name if described.type == REAL else f"{name}:number"
+    if described.type == WHOLE or (column == name and described.meaning and not base_of(name)):
+        return ""
+    numbers = [one for one in values if isinstance(one, (int, float)) and not isinstance(one, bool) and _is_exact(one)]
+    whole = all(isinstance(value, int) and abs(value) <= _WHOLE_AT_MOST for value in numbers)
+    return column if numbers and whole else ""
+
+
 def together(columns: dict[str, list[Any]], name: str) -> list[Any]:
     """Return the values of a column and of those beside it, as :func:`placed` was given them; lists stay JSON text."""
     found: list[Any] = list(columns[name]) if name in columns else [None] * len(next(iter(columns.values())))

@@ -303,8 +303,35 @@ def test_a_plug_ins_columns_have_one_type_in_frames_of_their_own(tmp_path: Path)
     flags = load(fabricate(tmp_path / "flag", [PLUGINS["flag"]]).path).trials
     assert flags["mode"].tolist() == [False]
     assert str(flags["mode"].dtype) == "boolean"
+    assert str(scores_of(tmp_path / "whole", 1, 2).dtype) == str(scores_of(tmp_path / "one", 3).dtype) == "Int64"
+    assert scores_of(tmp_path / "mixed", 1, "auto").tolist() == ["1", "auto"]
     scores = load(fabricate(tmp_path / "score", [of_plugin({"score": 0.5}), of_plugin({"score": 2})]).path).trials
     assert scores["score"].tolist() == [0.5, 2.0]
+
+
+def scores_of(folder: Path, *values: Any) -> pd.Series[Any]:
+    """The column of a plug-in's field, which the methods of this package have as text."""
+    return load(fabricate(folder, [of_plugin({"score": value}) for value in values]).path).trials["score"]
+
+
+@pytest.mark.parametrize("name", ["strength", "score"])
+def test_whole_numbers_of_plug_ins_are_whole_in_frames(tmp_path: Path, name: str) -> None:
+    """Also from the cache, and next to trials of which one has a real number."""
+    own = [of_plugin({name: value}, {"own": value}, {"own": value}) for value in (1, 20_001, None, 2**53)]
+    sweep = fabricate(tmp_path / "sweep", own)
+    before = load(sweep.path)
+    compact_tables(sweep)
+    for tables_ in (before, load(sweep.path)):
+        for column in (tables_.trials[name], tables_.trials["own"], tables_.epochs["own"]):
+            assert str(column.dtype) == "Int64"
+            assert column.dropna().tolist() == [1, 20_001, 2**53]
+    config, result, rows = of_plugin({name: 1.0}, {"own": 1.0}, {"own": 1.0})
+    sweep.schedule("Method-9", config, (Sample("", 9, {}, {}, {}),))
+    attempt, _ = TrialFolder(sweep.trial_folder("Method-9")).begin(host="here", device="cpu")
+    attempt.commit(checkpoint={}, rows=rows, progress={}, seconds=1.0, status="complete", result=result)
+    after = load(sweep.path)
+    for column in (after.trials[name], after.trials["own"], after.epochs["own"]):
+        assert str(column.dtype) == "float64"
 
 
 def test_known_columns_keep_their_types_without_values(tmp_path: Path) -> None:
