@@ -7,6 +7,7 @@ beside it, whose name says its type: ``prune.lr:text`` holds ``auto`` for a tria
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -24,9 +25,11 @@ BESIDE = {":number": REAL, ":text": TEXT, ":json": TEXT}
 """Types of the columns beside a column, by the end of their names; ``:json`` is for what is neither number nor text."""
 
 _CONFIG = "config."
+_PYTHON = {TEXT: str, WHOLE: int, REAL: float, FLAG: bool}
 _WHOLE_AT_MOST = 2**63 - 1
 
 
+@functools.cache
 def described_column(table: str, name: str) -> Column:
     """Return type, unit and meaning of a column, known or not. The type depends on the two names alone."""
     if base := base_of(name):
@@ -62,6 +65,9 @@ def digest_of_columns() -> str:
 def placed(table: str, name: str, values: Sequence[Any]) -> dict[str, Any]:
     """Return a column's values as Arrow arrays of their one type, by column name: the column, and those beside it."""
     kind = described_column(table, name).type
+    if {type(value) for value in values} <= {_PYTHON.get(kind), type(None)}:
+        with contextlib.suppress(OverflowError, pa.ArrowInvalid):  # an integer of more than 64 bits
+            return {name: pa.array(values, kind)}
     columns: dict[str, list[Any]] = {name: [None] * len(values)}
     for row, value in enumerate(values):
         if value is None:
