@@ -19,10 +19,10 @@ _CONFIG_HEAD = """# Columns of config fields
 
 This page is generated: `python -m sweeper.describe.config_columns`, then `python -m sweeper.describe.tables_page`.
 
-The table [`trials`](tables.md) has a column for each field of the trials' configs, and `lineage` one for each value that a
-population changes. They have these types in every sweep; [tables](tables.md#types) says what the types are, and where a
-value of another type stands. A name that ends in `.*` stands for the entries of a mapping. Where methods mean different
-things by a name, all meanings are given.
+The table [`trials`](tables.md) has a column for each field of the trials' configs, and `lineage` one for each value
+that a population changes. They have these types in every sweep; [tables](tables.md#types) says what the types are, and
+where a value of another type stands. A name that ends in `.*` stands for the entries of a mapping. Where methods mean
+different things by a name, all meanings are given.
 
 """
 

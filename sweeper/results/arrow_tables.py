@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,15 +12,32 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sweeper.columns import COLUMNS, FLAG, REAL, TEXT, TYPE_NAMES, WHOLE
-from sweeper.results.column_types import BESIDE, TABLES_SCHEMA, described_column, placed
+from sweeper.results.column_types import BESIDE, TABLES_SCHEMA, described_column, placed, written_whole
+
+WRITTEN_WHOLE = {b"written_as": b"whole"}
+"""Metadata of a real column, not a documented one, of which all values were written as whole numbers."""
 
 
 def from_rows(table: str, rows: Sequence[Mapping[str, Any]]) -> Any:
     """Return rows as an Arrow table."""
     columns: dict[str, Any] = {}
+    whole: set[str] = set()
     for name in dict.fromkeys(name for row in rows for name in row):
-        columns |= placed(table, name, [row.get(name) for row in rows])
-    return pa.table(columns)
+        values = [row.get(name) for row in rows]
+        columns |= placed(table, name, values)
+        whole.add(written_whole(table, name, values))
+    return _marked(columns, whole)
+
+
+def _marked(columns: Mapping[str, Any], whole: Container[str]) -> Any:
+    """A table of these columns, some of which were written as whole numbers."""
+    fields = [pa.field(name, c.type, metadata=WRITTEN_WHOLE if name in whole else None) for name, c in columns.items()]
+    return pa.table(list(columns.values()), schema=pa.schema(fields))
+
+
+def is_whole(table: Any, column: str) -> bool:
+    """Whether a column was written as whole numbers."""
+    return WRITTEN_WHOLE.items() <= (table.field(column).metadata or {}).items()
 
 
 def stack(table: str, parts: Mapping[str, Any]) -> Any:
@@ -37,10 +54,20 @@ def stack(table: str, parts: Mapping[str, Any]) -> Any:
 def _stack_alike(table: str, parts: Mapping[str, Any]) -> Any:
     stacked = pa.concat_tables(parts.values())
     columns: dict[str, Any] = {}
+    whole: set[str] = set()
     for name in stacked.column_names:
-        columns |= _typed(table, name, stacked[name])
+        values = stacked[name]
+        typed = _typed(table, name, values)
+        columns |= typed
+        if any(found.type != values.type for found in typed.values()):
+            whole.add(written_whole(table, name, _examples(values)))
     index = np.repeat(np.arange(len(parts)), [len(part) for part in parts.values()])
-    return pa.table({**columns, "trial": pa.array(list(parts), TEXT).take(pa.array(index))})
+    return _marked({**columns, "trial": pa.array(list(parts), TEXT).take(pa.array(index))}, whole)
+
+
+def _examples(values: Any) -> list[Any]:
+    """The values of a column, of whole numbers only the extreme ones."""
+    return list(pc.min_max(values).as_py().values()) if values.type == WHOLE else values.to_pylist()
 
 
 def _typed(table: str, name: str, values: Any) -> dict[str, Any]:
@@ -57,7 +84,15 @@ def _typed(table: str, name: str, values: Any) -> dict[str, Any]:
 
 def concat(tables: Iterable[Any]) -> Any:
     """Concatenate tables with different columns, which are null where they are missing."""
-    return pa.concat_tables(list(tables), promote_options="default")
+    parts = list(tables)
+    table = pa.concat_tables(parts, promote_options="default")
+    columns = {name: table[name] for name in table.column_names}
+    marked = {name for part in parts for name in part.column_names if is_whole(part, name)}
+    return _marked(columns, {name for name in marked if all(_may_be_whole(part, name) for part in parts)})
+
+
+def _may_be_whole(table: Any, column: str) -> bool:
+    return column not in table.column_names or is_whole(table, column) or table[column].null_count == len(table[column])
 
 
 def finish(name: str, parts: Sequence[Any]) -> Any:
@@ -70,7 +105,8 @@ def finish(name: str, parts: Sequence[Any]) -> Any:
         column: table[column] if column in table.column_names else pa.nulls(len(table), known[column])
         for column in (*known, *others)
     }
-    return pa.table(list(columns.values()), schema=_schema(name, columns)).combine_chunks()
+    whole = {column for column in table.column_names if is_whole(table, column)}
+    return pa.table(list(columns.values()), schema=_schema(name, columns, whole)).combine_chunks()
 
 
 def _says_nothing(table: Any, column: str) -> bool:
@@ -84,17 +120,19 @@ def _says_nothing(table: Any, column: str) -> bool:
     return any(c.startswith(f"{column}.") for c in others) or any(f"{column}{end}" in others for end in BESIDE)
 
 
-def _schema(name: str, columns: Iterable[str]) -> Any:
+def _schema(name: str, columns: Iterable[str], whole: Container[str]) -> Any:
     """The types of a table's columns, with units and meanings as metadata of the fields and of the file."""
     found = {column: described_column(name, column) for column in columns}
     facts = {
         column: {"type": TYPE_NAMES[one.type], **{k: v for k, v in (("unit", one.unit), ("meaning", one.meaning)) if v}}
         for column, one in found.items()
     }
-    fields = [
-        pa.field(column, one.type, metadata={key: fact for key, fact in facts[column].items() if key != "type"})
-        for column, one in found.items()
-    ]
+    fields = []
+    for column, one in found.items():
+        said = {key: fact for key, fact in facts[column].items() if key != "type"}
+        if column in whole:
+            said |= {key.decode(): value.decode() for key, value in WRITTEN_WHOLE.items()}
+        fields.append(pa.field(column, one.type, metadata=said))
     metadata = {"table": name, "tables_schema": str(TABLES_SCHEMA), "columns": json.dumps(facts)}
     return pa.schema(fields, metadata=metadata)
 

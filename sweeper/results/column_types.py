@@ -7,6 +7,8 @@ beside it, whose name says its type: ``prune.lr:text`` holds ``auto`` for a tria
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -23,9 +25,11 @@ BESIDE = {":number": REAL, ":text": TEXT, ":json": TEXT}
 """Types of the columns beside a column, by the end of their names; ``:json`` is for what is neither number nor text."""
 
 _CONFIG = "config."
+_PYTHON = {TEXT: str, WHOLE: int, REAL: float, FLAG: bool}
 _WHOLE_AT_MOST = 2**63 - 1
 
 
+@functools.cache
 def described_column(table: str, name: str) -> Column:
     """Return type, unit and meaning of a column, known or not. The type depends on the two names alone."""
     if base := base_of(name):
@@ -50,6 +54,7 @@ def _of_config(path: str) -> Column | None:
     return known.get(path) or next((known[mapping] for mapping in mappings if mapping in known), None)
 
 
+@functools.cache
 def digest_of_columns() -> str:
     """A hash of all types, units and meanings: tables that were written with others are not read as a cache."""
     every = [*(one for tables in (ALWAYS, SOME) for table in tables.values() for one in table.values())]
@@ -60,6 +65,9 @@ def digest_of_columns() -> str:
 def placed(table: str, name: str, values: Sequence[Any]) -> dict[str, Any]:
     """Return a column's values as Arrow arrays of their one type, by column name: the column, and those beside it."""
     kind = described_column(table, name).type
+    if {type(value) for value in values} <= {_PYTHON.get(kind), type(None)}:
+        with contextlib.suppress(OverflowError, pa.ArrowInvalid):  # an integer of more than 64 bits
+            return {name: pa.array(values, kind)}
     columns: dict[str, list[Any]] = {name: [None] * len(values)}
     for row, value in enumerate(values):
         if value is None:
@@ -91,6 +99,20 @@ def _is_exact(value: float) -> bool:
         return isinstance(value, float) or int(float(value)) == value
     except OverflowError:
         return False
+
+
+def written_whole(table: str, name: str, values: Sequence[Any]) -> str:
+    """Return the real column of :func:`placed`, if it is not documented and all numbers in it are whole; else nothing.
+
+    Such columns are whole numbers again in DataFrames, as a plug-in wrote them.
+    """
+    described = described_column(table, name)
+    column = name if described.type == REAL else f"{name}:number"
+    if described.type == WHOLE or (column == name and described.meaning and not base_of(name)):
+        return ""
+    numbers = [one for one in values if isinstance(one, (int, float)) and not isinstance(one, bool) and _is_exact(one)]
+    whole = all(isinstance(value, int) and abs(value) <= _WHOLE_AT_MOST for value in numbers)
+    return column if numbers and whole else ""
 
 
 def together(columns: dict[str, list[Any]], name: str) -> list[Any]:

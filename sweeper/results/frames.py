@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from sweeper.columns import COLUMNS, FLAG, TEXTS, WHOLE
-from sweeper.results.arrow_tables import natural
+from sweeper.results.arrow_tables import is_whole, natural
 from sweeper.results.column_types import base_of, together
 from trials.storage.place import Place
 
@@ -44,10 +44,12 @@ def frame_of(name: str, table: Any) -> pd.DataFrame:
     type that holds all of its values, in the end text.
     """
     split = {base for column in table.column_names if (base := base_of(column))}
-    parts = {column: table[column].to_pylist() for column in table.column_names if {column, base_of(column)} & split}
+    numbers = {column: table[column].cast(WHOLE) for column in table.column_names if is_whole(table, column)}
+    arrays = {column: numbers.get(column, table[column]) for column in table.column_names}
+    parts = {column: arrays[column].to_pylist() for column in arrays if {column, base_of(column)} & split}
     others = {base_of(column) or column for column in table.column_names} - COLUMNS[name].keys()
     columns = {
-        column: natural(together(parts, column)) if column in split else table[column]
+        column: natural(together(parts, column)) if column in split else arrays[column]
         for column in (*COLUMNS[name], *sorted(others))
     }
     whole = pa.table(columns)

@@ -63,13 +63,13 @@ class TableCache:
         """The rows of some trials, without columns beside others that have no value there."""
         found = self.tables[table]
         found = found.filter(pc.is_in(found["trial"], value_set=pa.array(trials, TEXT)))
-        columns = {name: found[name] for name in found.column_names}
         for name in found.column_names:
             base = base_of(name)
-            if base and columns[name].null_count == len(found):
-                del columns[name]
-                columns.setdefault(base, pa.nulls(len(found), described_column(table, base).type))
-        return pa.table(columns)
+            if base and found[name].null_count == len(found):
+                found = found.drop_columns(name)
+                if base not in found.column_names:
+                    found = found.append_column(base, pa.nulls(len(found), described_column(table, base).type))
+        return found
 
 
 def _parquet(content: bytes) -> Any:
@@ -110,6 +110,8 @@ def gather(folder: SweepFolder, wanted: Collection[str] = ROW_TABLES) -> Gathere
     """
     cache = TableCache.of(folder)
     stamps = folder.stamps()  # before any reading: a commit meanwhile makes a trial look outdated, not current
+    if cache.stamps.keys() - stamps.keys():  # trials were removed by hand, and with them perhaps columns
+        cache = TableCache()
     kept = [name for name in stamps if cache.stamps.get(name) == stamps[name]]
     fresh = _read_trials(folder, [name for name in stamps if cache.stamps.get(name) != stamps[name]], wanted)
     tables = {}

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from sweeper.columns import ALWAYS, SOME
+from sweeper.results.column_types import placed
 from tests.trials.folders import assert_rows_once, checkpoint_of, rows_of
 from tests.trials.small_trials import CONFIGS, PRUNABLE, config_of, folder_of, run_in, source_of
 from trials.compact import units_of
@@ -111,6 +113,16 @@ def test_one_row_per_epoch(name: str, tmp_path: Path) -> None:
     missed = {"density_missed"} if name == "adaptive_sparsity" else set()  # two epochs do not lead to its target
     assert set(state.result["warnings"]) - {"chance_level"} == missed
     assert all(set(row["warnings"]) <= {"chance_level", *missed} for row in rows["epochs"])
+    for table, found in {"trials": [state.result], **rows}.items():
+        assert_documented(table, found)
+
+
+def assert_documented(table: str, rows: list[Row]) -> None:
+    """Assert that sweeper/columns.py has a type for every column that a trial writes, and that the values are of it."""
+    documented = {**ALWAYS[table], **SOME[table]}
+    for name, value in (item for row in rows for item in row.items()):
+        assert name in documented, f"{table}: add a line for {name} to sweeper/columns.py"
+        assert placed(table, name, [value]).keys() == {name}, f"{table}: {name} is {value!r}"
 
 
 @pytest.mark.parametrize("name", CONFIGS)
