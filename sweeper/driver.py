@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +80,7 @@ def run_asked(
             _estimate(options, space, folder, found, console)
         if options.retry_failed:
             console.print(f"{folder.forgive()} failed trials may be tried again", markup=False)
-        ran = {"verify": options.verify, "from_python": from_python}
+        ran: dict[str, Any] = {"verify": options.verify, "from_python": from_python, "runtime_env": options.runtime_env}
         return drive(space, folder, lease, options.address, console, data=found.data(), **ran)
 
 
@@ -142,10 +142,11 @@ def drive(
     verify: bool = False,
     data: Sequence[DataUsed] = (),
     from_python: bool = False,
+    runtime_env: Mapping[str, Any] | None = None,
 ) -> int:
     """Run a checked space on ``data`` as the holder of the sweep's lease. Returns the exit code.
 
-    ``verify`` reads all checkpoints. ``from_python``: see :func:`run_asked`.
+    ``verify`` reads all checkpoints. ``from_python``: see :func:`run_asked`. ``runtime_env``: what workers get beside.
 
     Raises UserError if space or data contradict the sweep in the folder, or another driver takes the lease over.
     """
@@ -176,7 +177,9 @@ def drive(
                 display.note(line)
             for e in plan.before():
                 display.ended(e.trial_id, e.cell, e.status, e.value, True, e.warnings, e.confirms)
-            interrupted = run_plan(plan, display, lease, address=address, from_python=from_python)
+            interrupted = run_plan(
+                plan, display, lease, address=address, runtime_env=runtime_env, from_python=from_python
+            )
     if lease.lost:
         raise UserError(f"{folder.path.name} was taken over by another driver ({lease.owner()}): this one stopped")
     return conclude(plan, console, interrupted=interrupted and from_python)

@@ -11,7 +11,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from sweeper.execution.on_ray.shipping import code_copies
 from sweeper.execution.on_ray.tune_searcher import PlanSearcher
 from sweeper.execution.on_ray.watchdog import Watchdog
 from sweeper.execution.on_ray.worker import TrialWorker
+from sweeper.execution.on_ray.worker_environment import require_environment
 from sweeper.execution.signals import GRACE_S, handled
 from sweeper.execution.stop_file import StopFile
 from sweeper.execution.time_limit import time_limit
@@ -49,16 +50,24 @@ through its shell."""
 
 
 def run_plan(
-    plan: Plan, display: LiveView, lease: Lease, *, address: str | None = None, from_python: bool = False
+    plan: Plan,
+    display: LiveView,
+    lease: Lease,
+    *,
+    address: str | None = None,
+    runtime_env: Mapping[str, Any] | None = None,
+    from_python: bool = False,
 ) -> bool:
     """Run what the plan has left, until nothing is or the plan is stopped; return whether a signal has stopped it.
 
     Args:
+        runtime_env: what workers get beside the sweep's own (:mod:`sweeper.runtime_env`).
         from_python: the process goes on afterwards. A second signal raises KeyboardInterrupt in place of ending it: a
             Ray that was started here ends with its trials; in another one they see the stop file, and commit.
 
     Raises:
-        UserError: a cluster, room for a trial, a storage or plug-ins of all machines, or a callback cannot be had.
+        UserError: a cluster, room for a trial, a storage or plug-ins of all machines, their
+            runtime environment, or a callback cannot be had.
     """
     space, folder = plan.space, plan.folder
     stop = StopFile(folder.stop)
@@ -73,7 +82,7 @@ def run_plan(
     try:
         with _signals(stop, plan, display, lease, from_python) as signals, time_limit(space.max_hours, out_of_time):
             try:
-                alone = connected(address, folder.path, space.code)
+                alone = connected(address, folder.path, space.code, runtime_env)
             except SystemExit:  # raised by Ray's own SIGTERM handler
                 display.note("stopped while Ray was starting")
                 plan.stop()
@@ -82,6 +91,7 @@ def run_plan(
             signals.handle()
             if plan.stopping:
                 return signals.first is not None
+            require_environment(runtime_env, display.note)
             require_room(space, None if alone else display)
             require_machines(folder.path, space.code)
             _run_out(PlanSearcher(plan, display, lease), scratch)
