@@ -1,4 +1,4 @@
-"""A run's ``--runtime-env`` reaches the workers, beside what is sent and what a job has; what cannot be made is said."""
+"""A run's ``--runtime-env`` reaches the workers, beside what is sent and a job's; what cannot be made is said."""
 
 from __future__ import annotations
 
