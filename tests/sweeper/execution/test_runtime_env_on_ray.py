@@ -119,7 +119,7 @@ class FakeRay:
         return type("Task", (), {"remote": staticmethod(lambda: "asked")})
 
     def nodes(self) -> list[dict[str, Any]]:
-        return [{"NodeID": "ab", "Alive": True, "NodeManagerHostname": "one", "NodeManagerAddress": "192.0.2.1"}]
+        return [{"NodeID": "ab" * 28, "Alive": True, "NodeManagerHostname": "one", "NodeManagerAddress": "192.0.2.1"}]
 
     def wait(self, asked: Any, num_returns: int, timeout: float) -> None:
         self.timeout = timeout
