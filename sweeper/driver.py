@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +82,7 @@ def run_asked(
             _estimate(options, space, folder, found, console)
         if options.retry_failed:
             _forgive(folder, console)
-        ran = {"verify": options.verify, "from_python": from_python}
+        ran: dict[str, Any] = {"verify": options.verify, "from_python": from_python, "runtime_env": options.runtime_env}
         return drive(space, folder, lease, options.address, console, data=found.data(), **ran)
 
 
@@ -156,14 +156,14 @@ def drive(
     verify: bool = False,
     data: Sequence[DataUsed] = (),
     from_python: bool = False,
+    runtime_env: Mapping[str, Any] | None = None,
 ) -> int:
     """Run a checked space on ``data`` as the holder of the sweep's lease. Returns the exit code.
 
-    ``verify`` reads all checkpoints. ``from_python``: see :func:`run_asked`.
+    ``verify`` reads all checkpoints. ``from_python``: see :func:`run_asked`. ``runtime_env``: what workers get beside.
 
     Raises UserError if space or data contradict the sweep in the folder, or another driver takes the lease over.
     """
-    from sweeper.execution.live_view import LiveView
     from sweeper.execution.trackers_of import unheard
     from sweeper.search.plan import Plan
 
@@ -180,20 +180,27 @@ def drive(
         for line in damaged:
             console.print(line, markup=False)
     else:
-        from sweeper.execution.on_ray.tune_run import run_plan  # imports Ray: not needed to show, describe or refuse
-
         if not plan.over:
             continued.require_nothing_to_run()  # a repair may have taken back a trial
-        display = LiveView(plan.totals, console, space.objective, space.direction)
-        with display:
-            for line in damaged:
-                display.note(line)
-            for e in plan.before():
-                display.ended(e.trial_id, e.cell, e.status, e.value, True, e.warnings, e.confirms)
-            interrupted = run_plan(plan, display, lease, address=address, from_python=from_python)
+        asked: dict[str, Any] = {"address": address, "runtime_env": runtime_env, "from_python": from_python}
+        interrupted = _run_shown(plan, lease, console, damaged, **asked)
     if lease.lost:
         raise UserError(f"{folder.path.name} was taken over by another driver ({lease.owner()}): this one stopped")
     return conclude(plan, console, interrupted=interrupted and from_python)
+
+
+def _run_shown(plan: Plan, lease: Lease, console: Console, damaged: Sequence[str], **asked: Any) -> bool:
+    """Run a plan under the live view, as ``run_plan`` is asked to; return whether a signal has stopped it."""
+    from sweeper.execution.live_view import LiveView
+    from sweeper.execution.on_ray.tune_run import run_plan  # imports Ray: not needed to show, describe or refuse
+
+    display = LiveView(plan.totals, console, plan.space.objective, plan.space.direction)
+    with display:
+        for line in damaged:
+            display.note(line)
+        for e in plan.before():
+            display.ended(e.trial_id, e.cell, e.status, e.value, True, e.warnings, e.confirms)
+        return run_plan(plan, display, lease, **asked)
 
 
 def conclude(plan: Plan, console: Console, *, interrupted: bool = False) -> int:

@@ -61,6 +61,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--max-concurrent", type=int, metavar="N", help="trials at once")
     p.add_argument("--max-hours", type=float, metavar="H", help="stop after H hours; the same command resumes")
     p.add_argument("--address", metavar="ADDR", help="a Ray cluster to join; 'local' starts a new one here")
+    p.add_argument("--runtime-env", metavar="FILE", help="a YAML or JSON file with what Ray's workers get: env_vars, "
+                   "pip, ...; no part of the sweep")  # fmt: skip
     p.add_argument("--serial", action="store_true", help="one trial at a time, in the order of the plan")
     p.add_argument("--dry-run", action="store_true", help="check everything and print what would run")
     p.add_argument("--estimate", action="store_true", help="measure the time of an epoch here: 20 steps of each stage")

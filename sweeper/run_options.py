@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.options import check_texts
+from sweeper.runtime_env import read_runtime_env
 from trials.dotted_paths import settings_of
 from trials.errors import UserError, shown, unknown_name
 
@@ -41,6 +42,8 @@ class RunOptions:
         max_concurrent: trials at once.
         max_hours: stop after as many hours; the same run resumes.
         address: a Ray cluster to join; ``local`` starts a new one on this machine.
+        runtime_env: what Ray's workers get, as a YAML or JSON file or its content: ``env_vars``, ``pip``, ``uv``,
+            ``conda``, ...; no part of the sweep.
         serial: run one trial at a time, in the order of the plan.
         dry_run: check everything and print what would run.
         estimate: measure here how long an epoch takes, by 20 steps of each stage.
@@ -62,6 +65,7 @@ class RunOptions:
     max_concurrent: int | None = None
     max_hours: float | None = None
     address: str | None = None
+    runtime_env: str | Path | Mapping[str, Any] | None = None
     serial: bool = False
     dry_run: bool = False
     estimate: bool = False
@@ -109,6 +113,12 @@ class RunOptions:
             raise UserError(
                 f"--space is {shown(self.space)}, but must be a name, a YAML file or a mapping of its content"
             )
+        if self.runtime_env is not None and not isinstance(self.runtime_env, (str, Path, Mapping)):
+            raise UserError(
+                f"--runtime-env is {shown(self.runtime_env)}, but must be a YAML or JSON file, or its content"
+            )
+        if self.runtime_env is not None:
+            object.__setattr__(self, "runtime_env", read_runtime_env(self.runtime_env))
         check_texts(self.space, self.storage, self.profile, self.address)
         if self.resume is not None:
             self._refuse_beside_resume()

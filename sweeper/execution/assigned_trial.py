@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sweeper.execution.stop_file import StopFile
-from sweeper.execution.told_rows import numbered
+from sweeper.execution.told_rows import rows_from
 from sweeper.folder.sweep_folder import is_stopped
 from trials.config.trial_config import TrialConfig
 from trials.errors import DEAD_DEVICE, OUT_OF_MEMORY, Superseded
@@ -72,7 +72,7 @@ class Reporter:
     def follow(self, rows: Sequence[dict[str, Any]]) -> None:
         """Send the rows that callbacks have not been told, if callbacks follow the trial."""
         if self.followed is not None and len(rows) > self.followed:
-            new = numbered(rows, self.followed)
+            new = rows_from(rows, self.followed)
             self.followed = len(rows)
             self.send(**{key: rows[-1][key] for key in SHOWN}, rows=new)
 

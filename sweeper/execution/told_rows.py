@@ -123,7 +123,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             yield content
 
 
-def numbered(rows: Sequence[dict[str, Any]], first: int) -> list[dict[str, Any]]:
+def rows_from(rows: Sequence[dict[str, Any]], first: int) -> list[dict[str, Any]]:
     """Rows of the table ``epochs`` from position ``first`` on, as results: without nulls, with their number from 1."""
     return [
         {**{key: value for key, value in row.items() if value is not None}, "training_iteration": number}

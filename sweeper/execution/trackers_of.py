@@ -17,7 +17,7 @@ from trials.errors import UserError
 
 
 @dataclass(frozen=True)
-class Standing:
+class TrackerPlace:
     """A callback of a space, in a sweep's folder.
 
     Attributes:
@@ -31,7 +31,7 @@ class Standing:
     told: Path
 
 
-def standings(callbacks: Sequence[TrialCallback], folder: SweepFolder) -> Iterator[Standing]:
+def tracker_places(callbacks: Sequence[TrialCallback], folder: SweepFolder) -> Iterator[TrackerPlace]:
     """Yield where each of a space's callbacks stands.
 
     Raises:
@@ -46,7 +46,7 @@ def standings(callbacks: Sequence[TrialCallback], folder: SweepFolder) -> Iterat
         equal[text] += 1
         place = _folder(asked, folder, names[asked.name])
         digest = hashlib.sha256(f"{text}{equal[text]}".encode()).hexdigest()[:8]
-        yield Standing(asked, place, place / f"told-{digest}.jsonl")
+        yield TrackerPlace(asked, place, place / f"told-{digest}.jsonl")
 
 
 def _folder(asked: TrialCallback, folder: SweepFolder, number: int) -> Path:
@@ -66,11 +66,11 @@ def unheard(plan: Plan) -> bool:
     """Whether a callback knows only a part of a trial that is over: its driver was killed, or it had failed."""
     callbacks = plan.space.callbacks
     over = {ending.trial_id for ending in plan.before()} if callbacks else set()
-    return any(not over.isdisjoint(_unfinished(one, over)) for one in standings(callbacks, plan.folder))
+    return any(not over.isdisjoint(_unfinished(one, over)) for one in tracker_places(callbacks, plan.folder))
 
 
-def _unfinished(standing: Standing, over: Collection[str]) -> Collection[str]:
+def _unfinished(at: TrackerPlace, over: Collection[str]) -> Collection[str]:
     try:
-        return ToldRows(standing.told).unfinished()
+        return ToldRows(at.told).unfinished()
     except OSError:
         return over  # the run says why it cannot be read

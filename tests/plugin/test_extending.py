@@ -6,12 +6,14 @@ import re
 import runpy
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from sweeper.cli import COMPLETE, main
 from sweeper.space.load import from_document
+from sweeper.space.options.callbacks import CALLBACKS, read_callbacks
 from tests.sweeper.sweeps import asked, run_space
 from trials import extend
 from trials.methods.parsing import parse
@@ -36,7 +38,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_the_page_has_both_methods_whole() -> None:
-    shown = [f"mylab/{name}.py" for name in ("nets", "data", "snip", "rigl", "parts", "search")]
+    shown = [f"mylab/{name}.py" for name in ("nets", "data", "snip", "rigl", "parts", "search", "track")]
     assert sorted(FILES) == sorted(["space.yaml", "check_mylab.py", *shown])
     assert FILES["mylab/snip.py"] == (ROOT / "tests" / "plugin" / "sample_plugin" / "snip.py").read_text()
 
@@ -98,3 +100,14 @@ def test_its_parts_can_be_named(here: Path) -> None:
     assert space.document()["sampler"] == sampler
     drawn = asked(run_space(space, here / "sweep", value=lambda config: float(config["finetune"]["lr"])))
     assert len({values["finetune.lr"] for values in drawn.values()}) == 2
+
+
+def test_its_callback_notes_how_trials_end(here: Path) -> None:
+    importing.admit_listed({"plugins": ["./mylab"]}, here)
+    (asked,) = yaml.safe_load(re.findall(r"```yaml\n(callbacks: .*?)```", PAGE, flags=re.DOTALL)[0])["callbacks"]
+    (read,) = read_callbacks([asked], ["./mylab"])
+    read.check()
+    callback = CALLBACKS.require(read.name, "callbacks")(**read.arguments)
+    trial = SimpleNamespace(trial_id="snip-1", cell="density=0.5", status="TERMINATED")
+    callback.on_trial_complete(iteration=0, trials=[], trial=trial)
+    assert (here / "best.txt").read_text() == "snip-1 density=0.5 TERMINATED\n"

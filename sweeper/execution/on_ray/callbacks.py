@@ -12,7 +12,7 @@ from ray import tune
 
 from sweeper.execution.on_ray.trackers.guarded import Guarded, Tracker
 from sweeper.execution.told_rows import ToldRows
-from sweeper.execution.trackers_of import Standing, standings
+from sweeper.execution.trackers_of import TrackerPlace, tracker_places
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.search.plan import Ending, Plan
 from sweeper.space.options.callbacks import CALLBACKS, RayLogger, TrialCallback
@@ -70,7 +70,7 @@ def make_callbacks(asked: Sequence[TrialCallback], folder: SweepFolder, note: Ca
     """
     begun: list[Guarded] = []
     try:
-        for one in standings(asked, folder):
+        for one in tracker_places(asked, folder):
             guarded = Guarded(_tracker(one, folder), folder.trial_folder, note)
             guarded.begin()
             begun.append(guarded)
@@ -80,23 +80,23 @@ def make_callbacks(asked: Sequence[TrialCallback], folder: SweepFolder, note: Ca
     return Callbacks(begun)
 
 
-def _tracker(standing: Standing, folder: SweepFolder) -> Tracker:
-    asked = standing.asked
+def _tracker(at: TrackerPlace, folder: SweepFolder) -> Tracker:
+    asked = at.asked
     try:
-        told = ToldRows(standing.told)
+        told = ToldRows(at.told)
     except OSError as error:
-        raise UserError(f"callbacks has {asked.name!r}, but {standing.told} cannot be read ({error})") from None
+        raise UserError(f"callbacks has {asked.name!r}, but {at.told} cannot be read ({error})") from None
     sweep = folder.path.name
-    return Tracker(asked.name, sweep, _maker(standing, sweep), standing.folder, told, asked.timeout_s)
+    return Tracker(asked.name, sweep, _maker(at, sweep), at.folder, told, asked.timeout_s)
 
 
-def _maker(standing: Standing, sweep: str) -> Callable[[], tune.Callback]:
-    asked = standing.asked
+def _maker(at: TrackerPlace, sweep: str) -> Callable[[], tune.Callback]:
+    asked = at.asked
     kind = CALLBACKS.require(asked.name, "callbacks")
 
     def make() -> tune.Callback:
         with blaming(f"callbacks has {asked.name!r}, which cannot be made"):
-            found = _made(kind, standing, sweep)
+            found = _made(kind, at, sweep)
         if not isinstance(found, tune.Callback):
             raise UserError(
                 f"callbacks has {asked.name!r}, which made {type(found).__name__}, but must make a ray.tune.Callback: "
@@ -107,10 +107,10 @@ def _maker(standing: Standing, sweep: str) -> Callable[[], tune.Callback]:
     return make
 
 
-def _made(kind: Any, standing: Standing, sweep: str) -> Any:
-    options = standing.asked.arguments
+def _made(kind: Any, at: TrackerPlace, sweep: str) -> Any:
+    options = at.asked.arguments
     if not isinstance(kind, RayLogger):
         return kind(**options)
     built_in = getattr(importlib.import_module(kind.module), kind.attribute)
     of_sweep = getattr(built_in, "of_sweep", None)
-    return built_in(**options) if of_sweep is None else of_sweep(sweep, standing.folder, options)
+    return built_in(**options) if of_sweep is None else of_sweep(sweep, at.folder, options)

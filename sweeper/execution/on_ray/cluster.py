@@ -27,11 +27,16 @@ def resources_of(space: Space) -> dict[str, float]:
     return {name: amount for name, amount in wanted.items() if amount}
 
 
-def connect(address: str | None, storage: Place | None = None, plugins: Sequence[str] = ()) -> bool:
+def connect(
+    address: str | None,
+    storage: Place | None = None,
+    plugins: Sequence[str] = (),
+    runtime_env: Mapping[str, Any] | None = None,
+) -> bool:
     """Join the cluster at ``address`` or the one this machine belongs to, or start a new one on this machine.
 
     The workers of a joined cluster get the environment variables that say how to reach an object store, and copies of
-    the ``plugins`` that are listed by path.
+    the ``plugins`` that are listed by path. All workers get what ``runtime_env`` has.
 
     Returns whether the cluster is new and used by this process alone.
 
@@ -47,13 +52,17 @@ def connect(address: str | None, storage: Place | None = None, plugins: Sequence
     try:
         with survive_hangup():
             if address not in (None, "local"):
-                joined = _init(address, storage, plugins)
+                joined = _init(address, storage, plugins, runtime_env)
             else:
-                joined = _init(address, storage, plugins, include_dashboard=False)
+                own = runtime_env if address == "local" else None  # what may be joined gets it below
+                joined = _init(address, storage, plugins, own, include_dashboard=False)
                 # An existing cluster is joined again by its address, so that its workers get the code.
-                if address is None and not _is_mine(joined):
+                if address is None and _is_mine(joined) and runtime_env:
                     ray.shutdown()
-                    joined = _init(joined["address"], storage, plugins)
+                    joined = _init("local", storage, plugins, runtime_env, include_dashboard=False)
+                elif address is None and not _is_mine(joined):
+                    ray.shutdown()
+                    joined = _init(joined["address"], storage, plugins, runtime_env)
     except (ConnectionError, ValueError) as error:
         address = address or os.environ.get("RAY_ADDRESS")
         if address in (None, "local"):
@@ -74,7 +83,13 @@ def leave_without_teardown() -> NoReturn:
     os._exit(STOPPED)
 
 
-def _init(address: str | None, storage: Place | None, plugins: Sequence[str], **options: Any) -> dict[str, Any]:
+def _init(
+    address: str | None,
+    storage: Place | None,
+    plugins: Sequence[str],
+    runtime_env: Mapping[str, Any] | None,
+    **options: Any,
+) -> dict[str, Any]:
     """Start or join Ray without log output. A cluster joined by its address gets this machine's copy of the code.
 
     Raises:
@@ -83,12 +98,12 @@ def _init(address: str | None, storage: Place | None, plugins: Sequence[str], **
     options |= {"address": address, "log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     try:
         if address in (None, "local") and not are_hidden():
-            context = ray.init(**options)
+            context = ray.init(**({"runtime_env": dict(runtime_env)} if runtime_env else {}), **options)
         else:
             os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"  # else this conflicts with that of `ray job submit`
             variables = {} if storage is None else environment(storage)
-            with shipment(variables, admit(plugins)) as runtime_env:
-                context = ray.init(runtime_env=runtime_env, **options)
+            with shipment(variables, admit(plugins), runtime_env) as sent:
+                context = ray.init(runtime_env=sent, **options)
     except Exception as error:  # Ray has no type for this error
         if "timed out during startup" not in str(error):
             raise

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 
@@ -24,13 +25,13 @@ class _Kept:
     """What :func:`connected` was asked for, and what it has found.
 
     Attributes:
-        asked: the address and the variables for the storage.
+        asked: the address, the variables for the storage and the runtime environment.
         plugins: what was sent of users' code, with digests.
         alone: whether the Ray was started here, for this process alone.
         session: its name, by which it is told from one that the process starts itself later.
     """
 
-    asked: tuple[str | None, Mapping[str, str]]
+    asked: tuple[str | None, Mapping[str, str], Mapping[str, Any]]
     plugins: list[dict[str, str]]
     alone: bool
     session: str
@@ -43,10 +44,15 @@ _deciding = threading.RLock()
 _with_code: set[str] = set()
 
 
-def connected(address: str | None, storage: Place | None = None, plugins: Sequence[str] = ()) -> bool:
+def connected(
+    address: str | None,
+    storage: Place | None = None,
+    plugins: Sequence[str] = (),
+    runtime_env: Mapping[str, Any] | None = None,
+) -> bool:
     """Join or start a Ray as :func:`.cluster.connect` does, unless the process has one.
 
-    What an earlier call has started or joined is used again if the same address is asked for, and left otherwise. What
+    What an earlier call has started or joined is used again if the same is asked for, and left otherwise. What
     the process itself has joined (``ray.init``) is used as it is, and never left.
 
     Returns:
@@ -54,38 +60,44 @@ def connected(address: str | None, storage: Place | None = None, plugins: Sequen
 
     Raises:
         UserError: as ``connect``; or the process itself has joined another Ray than ``address``, or one whose workers
-            cannot import this package.
+            cannot import this package; or a ``runtime_env`` is asked of it.
     """
     global _kept
-    asked = (address or os.environ.get("RAY_ADDRESS"), {} if storage is None else environment(storage))
+    asked = (
+        address or os.environ.get("RAY_ADDRESS"),
+        {} if storage is None else environment(storage),
+        runtime_env or {},
+    )
     with _deciding:
         if ray.is_initialized():
             kept = _current()
             if kept is None:
-                _require_usable(address)
+                _require_usable(address, runtime_env)
                 return False
             # workers of a Ray that was started here use the code where it lies; those of others have been sent copies
             if kept.asked == asked and (kept.alone or kept.plugins == sent(plugins)):
                 return kept.alone
             disconnect()
-        alone = _connect_for_good(address, storage, plugins)
+        alone = _connect_for_good(address, storage, plugins, runtime_env)
         _kept = _Kept(asked, sent(plugins), alone, _session())
         return alone
 
 
-def _connect_for_good(address: str | None, storage: Place | None, plugins: Sequence[str]) -> bool:
+def _connect_for_good(
+    address: str | None, storage: Place | None, plugins: Sequence[str], runtime_env: Mapping[str, Any] | None
+) -> bool:
     """Connect in a thread that lives as long as the process.
 
     Ray's processes ask Linux to be killed with their parent (PR_SET_PDEATHSIG), and that means the thread that has
     started them.
     """
     if threading.current_thread() is threading.main_thread():
-        return connect(address, storage, plugins)
+        return connect(address, storage, plugins, runtime_env)
     answer: Future[bool] = Future()
 
     def keep() -> None:
         try:
-            answer.set_result(connect(address, storage, plugins))
+            answer.set_result(connect(address, storage, plugins, runtime_env))
         except BaseException as error:  # noqa: BLE001  raised where it was asked for
             answer.set_exception(error)
         else:
@@ -120,8 +132,13 @@ def _session() -> str:
     return str(ray.get_runtime_context().get_session_name())
 
 
-def _require_usable(address: str | None) -> None:
+def _require_usable(address: str | None, runtime_env: Mapping[str, Any] | None) -> None:
     here = ray.get_runtime_context().gcs_address
+    if runtime_env:
+        raise UserError(
+            f"--runtime-env has {', '.join(runtime_env)}, but this process has joined the Ray at {here} itself, whose "
+            "workers keep what they have: give it to ray.init(runtime_env=...), or call ray.shutdown() before"
+        )
     if address not in (None, "auto", here):
         raise UserError(
             f"--address is {address!r}, but this process has joined the Ray at {here}: leave --address out to use that "

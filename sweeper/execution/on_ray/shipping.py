@@ -22,6 +22,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from sweeper.runtime_env import INSTALLERS, OPTION
+from trials.errors import UserError
 from trials.plugins.source import PlugIn
 
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -84,7 +86,9 @@ def code_copies(plug_ins: Sequence[PlugIn], folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def shipment(variables: Mapping[str, str], plug_ins: Sequence[PlugIn] = ()) -> Iterator[dict[str, Any]]:
+def shipment(
+    variables: Mapping[str, str], plug_ins: Sequence[PlugIn] = (), runtime_env: Mapping[str, Any] | None = None
+) -> Iterator[dict[str, Any]]:
     """Yield the runtime environment for ``ray.init`` that sends the packages; it can be used within the block only.
 
     ``ray job submit`` has set one in advance. What that says of modules and of the working folder is kept; Ray keeps
@@ -93,13 +97,35 @@ def shipment(variables: Mapping[str, str], plug_ins: Sequence[PlugIn] = ()) -> I
     Args:
         variables: environment variables of the workers.
         plug_ins: users' code. What is listed by path is sent too; modules by name must be installed on every machine.
+        runtime_env: what else the workers get; it comes before what the job has of the same field or variable.
+
+    Raises:
+        UserError: ``runtime_env`` contradicts ``variables``, or the job's way to install packages.
     """
     job = json.loads(os.environ.get(JOB_CONFIG, "{}")).get("runtime_env") or {}
+    given = dict(runtime_env or {})
+    _refuse_contradictions(given, variables, job)
     prefix = "sweeper-"
     with tempfile.TemporaryDirectory(prefix=prefix) as empty, tempfile.TemporaryDirectory(prefix=prefix) as copies:
         yield {
+            **given,
             "working_dir": job.get("working_dir", empty),
             "py_modules": [*packages(), *code_copies(plug_ins, Path(copies)).values(), *job.get("py_modules", [])],
             "excludes": NOT_SHIPPED,
-            "env_vars": dict(variables),
+            "env_vars": {**given.get("env_vars", {}), **variables},
         }
+
+
+def _refuse_contradictions(given: Mapping[str, Any], variables: Mapping[str, str], job: Mapping[str, Any]) -> None:
+    for name, text in given.get("env_vars", {}).items():
+        if variables.get(name, text) != text:
+            raise UserError(
+                f"{OPTION} sets {name}, but the driver has another, by which it reaches the storage: set it there"
+            )
+    for name in INSTALLERS:
+        for other in INSTALLERS:
+            if name in given and other in job and other != name:
+                raise UserError(
+                    f"{OPTION} has {name}, but the job was submitted with {other}, and Ray takes one of them: put all "
+                    f"packages under {other}"
+                )

@@ -11,7 +11,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from sweeper.execution.on_ray.shipping import code_copies
 from sweeper.execution.on_ray.tune_searcher import PlanSearcher
 from sweeper.execution.on_ray.watchdog import Watchdog
 from sweeper.execution.on_ray.worker import TrialWorker
+from sweeper.execution.on_ray.worker_environment import require_environment
 from sweeper.execution.signals import GRACE_S, handled
 from sweeper.execution.stop_file import StopFile
 from sweeper.execution.time_limit import time_limit
@@ -49,16 +50,23 @@ through its shell."""
 
 
 def run_plan(
-    plan: Plan, display: LiveView, lease: Lease, *, address: str | None = None, from_python: bool = False
+    plan: Plan,
+    display: LiveView,
+    lease: Lease,
+    *,
+    address: str | None = None,
+    runtime_env: Mapping[str, Any] | None = None,
+    from_python: bool = False,
 ) -> bool:
     """Run what the plan has left, until nothing is or the plan is stopped; return whether a signal has stopped it.
 
     Args:
+        runtime_env: what workers get beside the sweep's own (:mod:`sweeper.runtime_env`).
         from_python: the process goes on afterwards. A second signal raises KeyboardInterrupt in place of ending it: a
             Ray that was started here ends with its trials; in another one they see the stop file, and commit.
 
     Raises:
-        UserError: a cluster, room for a trial, a storage or plug-ins of all machines, or a callback cannot be had.
+        UserError: a cluster, room for a trial, storage, plug-ins or packages of a machine, or a callback cannot be had.
     """
     space, folder = plan.space, plan.folder
     stop = StopFile(folder.stop)
@@ -72,18 +80,11 @@ def run_plan(
     scratch, given_up = _scratch(), False
     try:
         with _signals(stop, plan, display, lease, from_python) as signals, time_limit(space.max_hours, out_of_time):
-            try:
-                alone = connected(address, folder.path, space.code)
-            except SystemExit:  # raised by Ray's own SIGTERM handler
-                display.note("stopped while Ray was starting")
-                plan.stop()
-                signals.first = time.monotonic()
-                _ = disconnect() if from_python else atexit.register(leave_without_teardown)
+            alone = _connected(plan, display, signals, address, runtime_env, from_python)
             signals.handle()
             if plan.stopping:
                 return signals.first is not None
-            require_room(space, None if alone else display)
-            require_machines(folder.path, space.code)
+            _require(plan, display, alone, runtime_env)
             _run_out(PlanSearcher(plan, display, lease), scratch)
             return signals.first is not None
     except KeyboardInterrupt:
@@ -93,6 +94,31 @@ def run_plan(
         if not given_up:
             stop.remove()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _connected(
+    plan: Plan,
+    display: LiveView,
+    signals: _Signals,
+    address: str | None,
+    runtime_env: Mapping[str, Any] | None,
+    from_python: bool,
+) -> bool:
+    """Join or start Ray; a signal meanwhile stops the plan. Returns whether the Ray is this process's alone."""
+    try:
+        return connected(address, plan.folder.path, plan.space.code, runtime_env)
+    except SystemExit:  # raised by Ray's own SIGTERM handler
+        display.note("stopped while Ray was starting")
+        plan.stop()
+        signals.first = time.monotonic()
+        _ = disconnect() if from_python else atexit.register(leave_without_teardown)
+        return False
+
+
+def _require(plan: Plan, display: LiveView, alone: bool, runtime_env: Mapping[str, Any] | None) -> None:
+    require_environment(runtime_env, display.note)
+    require_room(plan.space, None if alone else display)
+    require_machines(plan.folder.path, plan.space.code)
 
 
 def _run_out(searcher: PlanSearcher, scratch: Path) -> None:

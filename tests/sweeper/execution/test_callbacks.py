@@ -27,7 +27,7 @@ def test_a_sweep_goes_on_with_other_callbacks(here: Path, ran: list[str]) -> Non
 
 
 REFUSED = {
-    "tensorbord": r"callbacks\[0\] is 'tensorbord', but must be one of: comet, mlflow, tensorboard, wandb \(did you mean",
+    "tensorbord": r"callbacks\[0\] is 'tensorbord', but must be one of: comet, mlflow, tensorboard, wandb \(did you",
     "wandb": r"callbacks has 'wandb', which needs wandb, .*pip install 'sparsity-sweeper\[trackers\]'",
     "os:system": r"callbacks\[0\] is 'os:system', but plugins lists no os",
     "track:Trak": r"track has no Trak \(it has .*Track",

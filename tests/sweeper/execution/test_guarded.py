@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sweeper.execution.told_rows import ToldRows, numbered
+from sweeper.execution.told_rows import ToldRows, rows_from
 from trials.errors import UserError
 from trials.storage.trial_folder import TrialFolder
 
@@ -73,7 +73,7 @@ class Run:
         self.guarded.on_trial_start(0, [], self.message(trial_id))
 
     def rows(self, trial_id: str, *numbers: int) -> None:
-        rows = numbered([{"epoch": number, "val_loss": None} for number in range(1, 100)], 0)
+        rows = rows_from([{"epoch": number, "val_loss": None} for number in range(1, 100)], 0)
         result = {"pid": 1, "rows": [rows[number - 1] for number in numbers]}
         self.guarded.on_trial_result(0, [], self.message(trial_id), result)
 

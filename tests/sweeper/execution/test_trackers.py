@@ -1,4 +1,4 @@
-"""Whole sweeps with trackers, read back from their own files: one run for each trial, and each row once, after kills too.
+"""Whole sweeps with trackers, read back from their own files: a run for each trial, each row once, after kills too.
 
 TensorBoard's files are always written; MLflow on files and W&B offline if their libraries are installed (extra
 ``trackers``).
@@ -72,6 +72,7 @@ FIGURES = ("val_accuracy", "val_loss", "density", "epoch", "cost")
 
 
 @pytest.mark.usefixtures("ray")
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")  # Comet's
 def test_a_trial_whose_process_dies_is_one_run_with_each_row_once(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from ray import tune
 
 from sweeper.execution.on_ray.trackers.followed import Followed
-from sweeper.execution.told_rows import ToldRows, numbered
+from sweeper.execution.told_rows import ToldRows, rows_from
 from trials.errors import DamagedFile, UserError, one_line
 from trials.plugins.blaming import blaming
 from trials.storage.trial_folder import TrialFolder
@@ -253,14 +253,14 @@ class Guarded(tune.Callback):  # type: ignore[misc]  # Ray is not typed
         self._seen.pop(followed.trial_id, None)
 
     def _committed(self, trial_id: str) -> list[dict[str, Any]]:
-        """The rows of a trial as its folder has them, numbered; none of a damaged one, which the next run repairs."""
+        """The rows of a trial as its folder has them, rows_from; none of a damaged one, which the next run repairs."""
         folder = TrialFolder(self._trial_folder(trial_id))
         try:
             state = folder.state()
             found = folder.rows(state.commits[-1]).get("epochs", []) if state is not None and state.commits else []
         except DamagedFile:
             return []
-        return numbered(found, 0)
+        return rows_from(found, 0)
 
 
 def _said(error: BaseException) -> str:

@@ -1,0 +1,116 @@
+"""What a run's ``--runtime-env`` may hold: read from YAML, JSON or Python, refused in one line otherwise."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeper.cli import COMPLETE, WRONG_INPUT, main
+from sweeper.run_options import RunOptions
+from sweeper.runtime_env import read_runtime_env
+from trials.errors import UserError
+
+WHOLE: dict[str, Any] = {
+    "env_vars": {"A": "1", "B": ""},
+    "pip": ["a==1", "b"],
+    "config": {"setup_timeout_seconds": 30, "eager_install": False},
+    "py_executable": "/usr/bin/python3",
+    "worker_process_setup_hook": "mylab.setup",
+    "nsight": {"t": "cuda"},
+}
+
+
+@pytest.mark.parametrize("suffix", ["yaml", "json", "anything"])
+def test_a_file_and_its_content_are_the_same(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"env.{suffix}"
+    path.write_text(json.dumps(WHOLE))
+    expected = {**WHOLE, "pip": {"packages": ["a==1", "b"]}}
+    assert read_runtime_env(path) == read_runtime_env(str(path)) == read_runtime_env(WHOLE) == expected
+    assert RunOptions(space="x", runtime_env=path).runtime_env == expected
+    assert RunOptions.of_keywords("x", {"runtime_env": WHOLE}).runtime_env == expected
+    assert read_runtime_env(None) == read_runtime_env({}) == read_runtime_env({"pip": None}) == {}
+
+
+def test_files_that_it_names_lie_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("a==1\n\nb\n")
+    (tmp_path / "conda.yml").write_text("dependencies: [c]")
+    (tmp_path / "env.yaml").write_text("pip: requirements.txt")
+    assert read_runtime_env(tmp_path / "env.yaml") == {"pip": {"packages": ["a==1", "b"]}}
+    (tmp_path / "env.yaml").write_text("uv: {packages: requirements.txt, uv_check: true}")
+    assert read_runtime_env(tmp_path / "env.yaml") == {"uv": {"packages": ["a==1", "b"], "uv_check": True}}
+    (tmp_path / "env.yaml").write_text("conda: conda.yml")
+    assert read_runtime_env(tmp_path / "env.yaml") == {"conda": {"dependencies": ["c"]}}
+    assert read_runtime_env({"conda": "a_name"}) == {"conda": "a_name"}
+
+
+REFUSED = {
+    "[1]": r"is \[1\], but must be a mapping",
+    "": r"is None, but must be a mapping",
+    "{a: [": r"is not YAML: ",
+    "env_var: {A: b}": r"a field of .* is 'env_var', but must be one of: .*\(did you mean 'env_vars'\?\)",
+    "1: x": r"a field of .* is 1, but must be one of: ",
+    "env_vars: [A]": r"env_vars is \['A'\], but must be a mapping of names to texts",
+    "env_vars: {A: 1}": r"env_vars: A is 1, but must be text: write A: '1'",
+    "env_vars: {A: null}": r"env_vars: A is None, but must be text",
+    "env_vars: {1: a}": r"env_vars has the name 1, but must be names",
+    "env_vars: {'A=B': a}": r"env_vars has the name 'A=B', but must be names",
+    "env_vars: {PYTHONPATH: /x}": r"env_vars sets PYTHONPATH, which is refused: .*list your own under plugins",
+    "env_vars: {CUDA_VISIBLE_DEVICES: '0'}": r"sets CUDA_VISIBLE_DEVICES, which is refused: Ray sets it",
+    "env_vars: {RAY_ADDRESS: x}": r"sets RAY_ADDRESS, which is refused: it belongs to Ray",
+    "working_dir: .": r"has working_dir, which is refused: the sweep sends its own; list your code under plugins",
+    "py_modules: [x]": r"has py_modules, which is refused",
+    "excludes: [x]": r"has excludes, which is refused",
+    "image_uri: x": r"has image_uri, which is refused: .*start Ray itself in the image",
+    "container: {image: x}": r"has container, which is refused",
+    "pip: 3": r"pip is 3, but must be a list of packages, or a requirements file",
+    "pip: [3]": r"pip is \[3\], but must be a list of packages",
+    "pip: [a, '']": r"pip is \['a', ''\], but must be a list of packages",
+    "pip: none.txt": r"pip is 'none\.txt', which cannot be read as a file",
+    "pip: {package: [a]}": r"a field of .*pip is 'package', but must be one of: .*\(did you mean 'packages'\?\)",
+    "pip: {packages: [a], pip_check: 1}": r"pip\.pip_check is 1, but must be true or false",
+    "pip: {packages: [a], pip_version: 24}": r"pip\.pip_version is 24, but must be text",
+    "uv: {packages: [a], uv_pip_install_options: x}": r"uv_pip_install_options is 'x', but must be a list of texts",
+    "{pip: [a], uv: [b]}": r"has pip and uv, but Ray takes one of them",
+    "conda: [x]": r"conda is \['x'\], but must be the name of an environment",
+    "config: {setup_timeout: 3}": r"config is 'setup_timeout', .*\(did you mean 'setup_timeout_seconds'\?\)",
+    "config: {setup_timeout_seconds: true}": r"setup_timeout_seconds is True, but must be a whole number",
+    "config: {setup_timeout_seconds: 0}": r"setup_timeout_seconds is 0, but must be at least 1, or -1",
+    "config: {log_files: [1]}": r"log_files is \[1\], but must be a list of texts",
+    "py_executable: 3": r"py_executable is 3, but must be text",
+    "worker_process_setup_hook: {a: b}": r"worker_process_setup_hook is .*, but must be text",
+}
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_what_ray_or_the_sweep_does_not_take_is_refused_before_anything_starts(
+    here: Path, ran: list[str], capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    (here / "env.yaml").write_text(text)
+    assert main(["--space", "small.yaml", "--runtime-env", "env.yaml"]) == WRONG_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(("error: --runtime-env env.yaml", "error: a field of --runtime-env env.yaml"))
+    assert re.search(REFUSED[text], line), line
+    assert ran == []
+    assert not (here / "results").exists()
+
+
+def test_a_file_that_is_not_there_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--space", "small.yaml", "--runtime-env", "none.yaml"]) == WRONG_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: --runtime-env is 'none.yaml', but must be a file that can be read (No such file")
+    with pytest.raises(UserError, match=r"--runtime-env is 3, but must be a YAML or JSON file, or its content"):
+        RunOptions(space="x", runtime_env=3)  # type: ignore[arg-type]
+
+
+def test_it_is_no_part_of_the_sweep(here: Path, ran: list[str]) -> None:
+    assert main(["--space", "small.yaml"]) == COMPLETE
+    before = (here / "results" / "small" / "sweep.yaml").read_bytes()
+    (here / "env.yaml").write_text("env_vars: {A: b}")
+    count = len(ran)
+    assert main(["--space", "small.yaml", "--runtime-env", "env.yaml"]) == COMPLETE
+    assert (here / "results" / "small" / "sweep.yaml").read_bytes() == before
+    assert len(ran) == count
