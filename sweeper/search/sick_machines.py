@@ -121,6 +121,14 @@ class SickMachines:
         """Names of the machines where the device of a trial died."""
         return sorted({card.machine for card in self._deaths.get(_id(culprit), ()) if card is not None})
 
+    def name_of(self, node: str) -> str:
+        """The name of a machine that a process has named here; otherwise Ray's id."""
+        cards = [
+            *self.barred.values(),
+            *(card for cards in self._deaths.values() for card in cards if card is not None),
+        ]
+        return next((card.machine for card in cards if card.node == node), node)
+
     def may_go_elsewhere(self, *names: str) -> bool:
         """Whether a machine with room is left on which no device died of these trials: a trial and those it needs."""
         self._acquit()

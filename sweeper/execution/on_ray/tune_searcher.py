@@ -13,7 +13,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from sweeper.execution.live_view import LiveView
-from sweeper.execution.on_ray.cluster import largest, resources_of, room, slots
+from sweeper.execution.on_ray.places import COUNT_EVERY_S, Places
 from sweeper.execution.stop_file import StopFile
 from sweeper.results.tables import compact_tables
 from sweeper.search.plan import Assignment, Ending, Plan
@@ -34,10 +34,6 @@ COMPACT_EVERY_S = 60.0
 COMPACT_SHARE = 0.05
 """Upper bound on the share of driver time spent writing tables; on slow storage they are written less often."""
 
-COUNT_EVERY_S = 5.0
-"""Seconds between two counts of the trials that the cluster holds; machines join and leave."""
-
-
 FULL_S = 5.0
 """Seconds to pause scheduling after a write failed because the storage was full."""
 
@@ -51,7 +47,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         self.stop = StopFile(plan.folder.stop)
         self.copies: Mapping[str, str] = {}  # of users' code, by entry, which no edit reaches
         self._trial_of: dict[str, str] = {}
-        self._asked_for: dict[str, dict[str, Any]] = {}  # the messages of trials that no worker has taken yet
+        self.places = Places(plan.space, plan.sick, display.note)
         self._card_of: dict[str, Card] = {}
         self.again = False
         self._looked = -math.inf
@@ -59,9 +55,6 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         self._heard: dict[str, float] = {}  # time of each running trial's last sign of life
         self._full_since = -math.inf
         self._compact_at = time.monotonic() + COMPACT_EVERY_S
-        self._slots, self._counted = 0, -math.inf
-        self._whole: dict[str, float] = {}
-        plan.sick.with_room = lambda: room(resources_of(plan.space))
         self._fingerprints = {used.name: used.fingerprint for used in plan.folder.data()}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -91,7 +84,8 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             return Searcher.FINISHED if self.plan.over else None
         self._trial_of[trial_id] = assignment.trial_id
         self.display.started(assignment.trial_id, assignment.cell)
-        message = self._asked_for[trial_id] = self._message(assignment)
+        message = self._message(assignment)
+        self.places.asked(trial_id, message, assignment)
         return message
 
     def _next(self) -> Assignment | None:
@@ -114,9 +108,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         """The assignment as JSON, for a worker."""
         space = self.plan.space
         config = assignment.config.model_dump(mode="json")
-        shared = resources_of(space)
-        whole = self._whole
-        resources = whole if assignment.alone else shared
+        request, alone = self.places.request(assignment)
         return {
             "trial": assignment.trial_id,
             "config": _found_from_anywhere(config),
@@ -125,11 +117,11 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             "stages": str(self.folder.stages),
             "stop": str(self.folder.stop),
             "threads": max(1, int(space.resources.cpu)),
-            "gpu": resources.get("GPU", 0),
-            "resources": resources,
-            "pieces": assignment.config.parallel_pieces,
-            "avoid": list(assignment.avoid),
-            "alone": resources == whole,
+            "gpu": request.each.get("GPU", 0),
+            "resources": dict(request.each),
+            "pieces": request.pieces,
+            "avoid": list(request.avoid),
+            "alone": alone,
             "judged_by": space.objective if space.pruner else None,
             "commit": git_commit(),
             "followed": bool(space.callbacks),
@@ -138,17 +130,13 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         }
 
     def _is_full(self) -> bool:
-        """Whether enough trials run: what the cluster holds and one that waits, so that no worker idles; or
-        ``max_concurrent``. Trials that wait for another machine than that on which their device died do not count."""
-        wanted, barred = resources_of(self.plan.space), self.plan.sick.barred
-        if time.monotonic() - self._counted > COUNT_EVERY_S:
-            self._slots, self._counted = slots(wanted, barred) if barred else slots(wanted), time.monotonic()
-            self._whole = largest(wanted, barred) if barred else largest(wanted)
-            if barred and not self._slots and slots(wanted):
-                self._stop_without_machines()
-        running, limit = len(self.plan.running), self.plan.space.max_concurrent
-        elsewhere = sum(not barred.keys() >= set(message["avoid"]) for message in self._asked_for.values())
-        return running - elsewhere > self._slots or (limit is not None and running >= limit)
+        """Whether enough trials run: what the cluster holds for this sweep and one that waits, so that no worker idles;
+        or ``max_concurrent``."""
+        self.places.say_waiting()
+        if self.places.only_barred():
+            self._stop_without_machines()
+        limit = self.plan.space.max_concurrent
+        return (limit is not None and len(self.plan.running) >= limit) or self.places.is_full()
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Handle a message of a trial: a row, a step to judge, a note, or that its machine lacks storage or device."""
@@ -156,7 +144,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         if mine is None:
             return
         self._heard[trial_id] = time.monotonic()
-        self._asked_for.pop(trial_id, None)
+        self.places.began(trial_id, result)
         card = Card.said_by(result)
         if card is not None:
             if trial_id not in self._card_of:
@@ -181,7 +169,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             self.say_barred()
 
     def _take_back(self, trial_id: str) -> None:
-        self._asked_for.pop(trial_id, None)
+        self.places.gone(trial_id)
         self.plan.take_back(self._trial_of.pop(trial_id))
 
     def refuses(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -189,7 +177,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
 
         Then it is taken back, and its process must not go on.
         """
-        begins = trial_id in self._asked_for and trial_id in self._trial_of
+        begins = trial_id in self.places.waiting and trial_id in self._trial_of
         if not begins or "alive" not in result or result.get("node") not in self.plan.sick.barred:
             return False
         self._take_back(trial_id)
@@ -200,7 +188,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         for node, card in self.plan.sick.barred.items():
             if node not in self._said:
                 self._said.add(node)
-                self._counted = -math.inf
+                self.places.count_again()
                 which = f" (card {card.card})" if card.card else ""
                 self.display.note(
                     f"{card.machine}{which} gets no more trials: the device died {IN_A_ROW} times in a row there, in "
@@ -225,35 +213,30 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         Trials that avoid the machine on which their device died may use it from now on. If only barred machines have
         room, the plan stops. Otherwise the plan goes on with another Tuner (``again``).
         """
-        waiting, sick = self._asked_for, self.plan.sick
-        if not sick.known or not waiting or len(waiting) < len(self._trial_of):
+        waiting, sick = self.places.waiting, self.plan.sick
+        self.places.say_waiting()
+        if not waiting or len(waiting) < len(self._trial_of):
             return False
         if time.monotonic() - self._looked < COUNT_EVERY_S:
             return False
         self._looked = time.monotonic()
-        if any(self._fits(message) for message in waiting.values()):
-            return False
-        if all(sick.barred.keys() >= set(message["avoid"]) for message in waiting.values()):
-            self._stop_without_machines()
+        if not self.places.too_much():
+            if not sick.known or any(self.places.may_come(trial_id) for trial_id in waiting):
+                return False
+            if all(sick.barred.keys() >= set(message["avoid"]) for message in waiting.values()):
+                self._stop_without_machines()
         for trial_id, message in list(waiting.items()):
             sick.excuse(message["trial"], *shared_by(parse(message["config"])))
             self._take_back(trial_id)
         self.again = not self.plan.over
         return True
 
-    def _fits(self, message: Mapping[str, Any]) -> bool:
-        """Whether a trial waits for what may come: room on machines it may use, or a machine that is large enough."""
-        wanted: dict[str, float] = message["resources"]
-        pieces: int = message["pieces"]
-        without = sum(room(wanted, message["avoid"]).values())
-        return without >= pieces or sum(room(wanted).values()) < pieces
-
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Record and show how an attempt ended; write the tables if that is due."""
         mine = self._trial_of.pop(trial_id, None)
         card = self._card_of.pop(trial_id, None)
-        for known in (self._heard, self._asked_for):
-            known.pop(trial_id, None)
+        self._heard.pop(trial_id, None)
+        self.places.gone(trial_id)
         if mine is None:
             return
         self._stop_if_asked()
