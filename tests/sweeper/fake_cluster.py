@@ -39,7 +39,7 @@ def fake_cluster(monkeypatch: pytest.MonkeyPatch, **machines: float | Mapping[st
     from sweeper.execution.on_ray import places
 
     cluster = FakeCluster(**machines)
-    monkeypatch.setattr(places, "count", cluster.count)
+    monkeypatch.setattr(places, "count_capacity", cluster.count)
     monkeypatch.setattr(places, "COUNT_EVERY_S", -1.0)
     return cluster
 

@@ -26,7 +26,7 @@ _HELD = ("CREATED", "PREPARED", "RESCHEDULING")
 
 
 @dataclass(frozen=True)
-class Request:
+class Demand:
     """What a trial asks for.
 
     Attributes:
@@ -40,7 +40,7 @@ class Request:
     avoid: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, message: Mapping[str, Any]) -> Request:
+    def of(cls, message: Mapping[str, Any]) -> Demand:
         """The request of a trial's message for its worker."""
         return cls(message["resources"], message["pieces"], tuple(message["avoid"]))
 
@@ -63,11 +63,11 @@ class Capacity:
     share: Mapping[str, Amounts] = field(default_factory=dict)
     free: Mapping[str, Amounts] = field(default_factory=dict)
 
-    def has(self, request: Request) -> bool:
+    def has(self, request: Demand) -> bool:
         """Whether the cluster could hold a trial if it held nothing else."""
         return _holds(self.total, request)
 
-    def leaves(self, request: Request) -> bool:
+    def leaves(self, request: Demand) -> bool:
         """Whether what other jobs leave could hold a trial if this sweep held nothing else."""
         return _holds(self.share, request)
 
@@ -79,7 +79,7 @@ class Capacity:
         """The most of each of these resources that one machine has."""
         return {name: max((amounts.get(name, 0.0) for amounts in self.total.values()), default=0.0) for name in names}
 
-    def without_place(self, requests: Iterable[tuple[Request, str | None]]) -> list[int]:
+    def without_place(self, requests: Iterable[tuple[Demand, str | None]]) -> list[int]:
         """Positions of the trials that find no place when all are placed in this order, in what other jobs leave.
 
         Args:
@@ -91,7 +91,7 @@ class Capacity:
         left = {node: dict(amounts) for node, amounts in self.share.items()}
         return [i for i, (request, node) in enumerate(requests) if not _place(left, request, node)]
 
-    def _beyond(self, alike: Sequence[Request]) -> list[int]:
+    def _beyond(self, alike: Sequence[Demand]) -> list[int]:
         """As :meth:`without_place`, for trials whose bundles are all alike: these only need to be counted."""
         held = sum(_bundles(self.share, alike[0].each, alike[0].avoid).values()) if alike else 0
         beyond = []
@@ -102,12 +102,12 @@ class Capacity:
                 held -= request.pieces
         return beyond
 
-    def most_at_once(self, request: Request, pieces: int) -> int:
+    def most_at_once(self, request: Demand, pieces: int) -> int:
         """The most bundles of ``request``, up to ``pieces``, that fit into what other jobs leave; one if none fits."""
         held = sum(_bundles(self.share, request.each, request.avoid).values())
         return min(pieces, max(held, 1))
 
-    def alone(self, request: Request) -> Request:
+    def alone(self, request: Demand) -> Demand:
         """What a trial asks for so that no other trial shares its devices: as much as can exist.
 
         With GPUs, whole cards; otherwise all cores of a machine, of one that other jobs leave alone if there is one.
@@ -120,7 +120,7 @@ class Capacity:
         whole = replace(request, each=each)
         return replace(whole, pieces=self.most_at_once(whole, request.pieces))
 
-    def _most_cores(self, request: Request) -> float:
+    def _most_cores(self, request: Demand) -> float:
         asked = request.each["CPU"]
         shared = _bundles(self.share, request.each, request.avoid)
         fit = shared or _bundles(self.total, request.each, request.avoid)
@@ -129,7 +129,7 @@ class Capacity:
         return max(untouched or cores.values(), default=asked)
 
 
-def count(asked: Collection[Amounts] = (), foreign: Collection[str] = ()) -> Capacity:
+def count_capacity(asked: Collection[Amounts] = (), foreign: Collection[str] = ()) -> Capacity:
     """Ask Ray what the machines that are alive have, and what is free of it.
 
     This sweep holds the placement groups of this process's job whose bundles it has ``asked`` for, but for the
@@ -176,11 +176,11 @@ def _times(amounts: Amounts, each: Amounts) -> int:
     return min(max(0, math.floor(amounts.get(name, 0) / amount + 1e-9)) for name, amount in each.items())
 
 
-def _holds(machines: Mapping[str, Amounts], request: Request) -> bool:
+def _holds(machines: Mapping[str, Amounts], request: Demand) -> bool:
     return sum(_bundles(machines, request.each, request.avoid).values()) >= request.pieces
 
 
-def _place(left: dict[str, dict[str, float]], request: Request, where: str | None) -> bool:
+def _place(left: dict[str, dict[str, float]], request: Demand, where: str | None) -> bool:
     """Take a trial's bundles from what is left, on the machine ``where`` first; False and nothing taken if they do not
     fit. A machine that holds all is preferred, the one with least room; otherwise as few as possible are used."""
     if request.pieces == 1 and where in left and _times(left[where], request.each):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
-from sweeper.execution.on_ray.capacity import Amounts, Capacity, Request, count
+from sweeper.execution.on_ray.capacity import Amounts, Capacity, Demand, count_capacity
 from sweeper.execution.on_ray.cluster import resources_of
 from sweeper.search.assignment import Assignment
 from sweeper.search.sick_machines import SickMachines
@@ -40,11 +40,11 @@ class Places:
         self.space, self.sick, self.note = space, sick, note
         self.waiting: dict[str, dict[str, Any]] = {}
         self._since: dict[str, float] = {}
-        self._alone: dict[str, Request] = {}  # waiting trials that ran out of memory, and what they asked for before
-        self._running: dict[str, tuple[Request, str | None]] = {}
+        self._alone: dict[str, Demand] = {}  # waiting trials that ran out of memory, and what they asked for before
+        self._running: dict[str, tuple[Demand, str | None]] = {}
         self._asked: list[Amounts] = []  # every kind of bundle
         self._groups = set[str]()  # placement groups that this sweep's workers have named
-        self._said: dict[Request, tuple[object, ...]] = {}
+        self._said: dict[Demand, tuple[object, ...]] = {}
         self._known, self._counted = Capacity({}), -math.inf
         sick.with_room = lambda: self.capacity.machines_for(resources_of(space))
         _counting.add(self)
@@ -54,7 +54,7 @@ class Places:
         """What the cluster holds, counted anew every COUNT_EVERY_S."""
         if time.monotonic() - self._counted > COUNT_EVERY_S:
             foreign = {group for other in _counting if other is not self for group in other._groups}
-            self._known = count(self._asked, foreign)
+            self._known = count_capacity(self._asked, foreign)
             self._counted = time.monotonic()
         return self._known
 
@@ -62,9 +62,9 @@ class Places:
         """Count at the next question, whenever the last time was."""
         self._counted = -math.inf
 
-    def request(self, assignment: Assignment) -> tuple[Request, bool]:
+    def request(self, assignment: Assignment) -> tuple[Demand, bool]:
         """What an assigned trial asks for, and whether it then shares its devices with no other trial."""
-        asked = Request(resources_of(self.space), assignment.config.parallel_pieces, tuple(assignment.avoid))
+        asked = Demand(resources_of(self.space), assignment.config.parallel_pieces, tuple(assignment.avoid))
         alone = self.capacity.alone(asked)
         return (alone, True) if assignment.alone else (asked, alone.each == asked.each)
 
@@ -74,7 +74,7 @@ class Places:
         self._since[trial_id] = time.monotonic()
         if assignment.alone:
             pieces = assignment.config.parallel_pieces
-            self._alone[trial_id] = Request(resources_of(self.space), pieces, tuple(assignment.avoid))
+            self._alone[trial_id] = Demand(resources_of(self.space), pieces, tuple(assignment.avoid))
         if message["resources"] not in self._asked:
             self._asked.append(message["resources"])
             self.count_again()
@@ -86,7 +86,7 @@ class Places:
         message = self.waiting.get(trial_id)
         if message is not None:
             self.gone(trial_id)
-            request = Request.of(message)
+            request = Demand.of(message)
             self._running[trial_id] = request, said.get("node")
             self._said.pop(request, None)
 
@@ -103,7 +103,7 @@ class Places:
         """
         ids = list(self.waiting)
         running = list(self._running.values())
-        waiting: list[tuple[Request, str | None]] = [(self._now(name), None) for name in ids]
+        waiting: list[tuple[Demand, str | None]] = [(self._now(name), None) for name in ids]
         found = self.capacity.without_place([*running, *waiting])
         return any(self._holds_up(ids[i - len(running)]) for i in found if i >= len(running))
 
@@ -112,10 +112,10 @@ class Places:
             return False
         return trial_id not in self._alone or self.capacity.leaves(self._now(trial_id))
 
-    def _now(self, trial_id: str) -> Request:
+    def _now(self, trial_id: str) -> Demand:
         """What a waiting trial asks for; machines that were barred meanwhile refuse it."""
-        request = Request.of(self.waiting[trial_id])
-        return Request(request.each, request.pieces, tuple(sorted({*request.avoid, *self.sick.barred})))
+        request = Demand.of(self.waiting[trial_id])
+        return Demand(request.each, request.pieces, tuple(sorted({*request.avoid, *self.sick.barred})))
 
     def only_barred(self) -> bool:
         """Whether only barred machines could hold a trial, even the smallest."""
@@ -123,7 +123,7 @@ class Places:
         if not barred:
             return False
         each = resources_of(self.space)
-        smallest, left = Request(each, self._fewest_pieces), Request(each, self._fewest_pieces, barred)
+        smallest, left = Demand(each, self._fewest_pieces), Demand(each, self._fewest_pieces, barred)
         return self.capacity.has(smallest) and not self.capacity.has(left)
 
     @cached_property
@@ -134,12 +134,12 @@ class Places:
     def may_come(self, trial_id: str) -> bool:
         """Whether a trial waits for what may come: room on machines it may use, or a machine that is large enough."""
         request = self._now(trial_id)
-        return self.capacity.has(request) or not self.capacity.has(Request(request.each, request.pieces))
+        return self.capacity.has(request) or not self.capacity.has(Demand(request.each, request.pieces))
 
     def too_much(self) -> bool:
         """Whether a trial that ran out of memory has waited SAY_AFTER_S for more than it would ask for by now."""
         for trial_id, before in self._alone.items():
-            now = self.capacity.alone(Request(before.each, before.pieces, self._now(trial_id).avoid))
+            now = self.capacity.alone(Demand(before.each, before.pieces, self._now(trial_id).avoid))
             late = time.monotonic() - self._since[trial_id] > SAY_AFTER_S
             if late and not self.capacity.leaves(self._now(trial_id)) and self.capacity.leaves(now):
                 return True
@@ -152,7 +152,7 @@ class Places:
             if time.monotonic() - since <= SAY_AFTER_S:
                 continue
             message, reason = self.waiting[trial_id], self._missing(trial_id)
-            request = Request.of(message)
+            request = Demand.of(message)
             there = self.capacity.total
             state = (reason, *sorted(amounts_text(_wanted(amounts, request.each)) for amounts in there.values()))
             if reason is None or self._said.get(request) == state:
@@ -166,7 +166,7 @@ class Places:
     def _missing(self, trial_id: str) -> str | None:
         """Why a trial still waits; None if it waits its turn behind others of this sweep."""
         request = self._now(trial_id)
-        capacity, anywhere = self.capacity, Request(request.each, request.pieces)
+        capacity, anywhere = self.capacity, Demand(request.each, request.pieces)
         if not capacity.has(anywhere):
             return (
                 "no machine has that; it waits for machines to join, as a cluster with an autoscaler may start them; "

@@ -12,7 +12,7 @@ from ray.util import accelerators
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeper.execution.live_view import LiveView
-from sweeper.execution.on_ray.capacity import Capacity, Request, count
+from sweeper.execution.on_ray.capacity import Capacity, Demand, count_capacity
 from sweeper.execution.on_ray.cluster import resources_of
 from sweeper.space.options.resources import ACCELERATOR, amounts_text
 from sweeper.space.space import Space
@@ -32,8 +32,8 @@ def require_room(space: Space, display: LiveView | None) -> None:
     Raises:
         UserError: there is no room, and ``display`` is None.
     """
-    request = Request(resources_of(space), space.most_pieces())
-    capacity = count()
+    request = Demand(resources_of(space), space.most_pieces())
+    capacity = count_capacity()
     if capacity.has(request):
         return
     text = f"resources are {amounts_text(request.each)}, {_lacking(capacity, request)}"
@@ -42,7 +42,7 @@ def require_room(space: Space, display: LiveView | None) -> None:
     display.note(f"{text}: waiting for more machines")
 
 
-def _lacking(capacity: Capacity, request: Request) -> str:
+def _lacking(capacity: Capacity, request: Demand) -> str:
     """What a cluster lacks for a request that it cannot hold."""
     found = sum(capacity.machines_for(request.each).values())
     if found:

@@ -89,7 +89,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"resources/cpu": 0}, "resources.cpu is 0, but must be greater than 0"),
     ({"resources/gpu": -1}, "resources.gpu is -1, but must be greater than or equal to 0"),
     ({"resources/gpu": 1.5}, "resources.gpu is 1.5, but must be a whole number, or a fraction up to 1"),
-    ({"resources/tpu": 1}, "resources: key is 'tpu', but must be one of: cpu, gpu"),
+    ({"resources/tpu": 1}, "resources: key is 'tpu', but must be one of: accelerator_type, cpu, custom, gpu, memory"),
     ({"retries": -1}, "retries is -1, but must be greater than or equal to 0"),
     ({"max_concurrent": 0}, "max_concurrent is 0, but must be greater than or equal to 1"),
     # found by trying the cells
