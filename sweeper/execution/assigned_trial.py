@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 import traceback
@@ -11,7 +12,7 @@ from typing import Any
 from sweeper.execution.stop_file import StopFile
 from sweeper.folder.sweep_folder import is_stopped
 from trials.config.trial_config import TrialConfig
-from trials.errors import DEAD_DEVICE, OUT_OF_MEMORY, Superseded
+from trials.errors import DEAD_DEVICE, OUT_OF_MEMORY, Superseded, UserError, one_line
 from trials.methods.parsing import parse
 from trials.plugins.importing import admit_sent
 from trials.running.trial import TrialHost, run
@@ -26,6 +27,9 @@ REPORT_EVERY_S = 1.0
 
 SHOWN = ("stage", "level", "epoch", "val_accuracy", "density")
 """Columns of a row that a report contains."""
+
+CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTCONN, errno.ESTALE)
+"""Errors of a storage that this machine has mounted in another way than the others, or not at all."""
 
 MakeMap = Callable[[Mapping[str, float], ShouldStop], Map]
 """Makes a trial's ``map`` from the resources of one piece and a callback that says whether to stop."""
@@ -133,14 +137,37 @@ def run_assigned(
         if _device_is_lost(assignment):
             reporter.send(dead=True)
             return False
+        told = _fault_of_this_machine(error)
+        if where and told:
+            reporter.send(**told)
+            return True
         state = _could_not_begin(reporter.folder, error, assignment["alone"])
     reporter.send(status=state.status)
     return (state.error or {}).get("type") != DEAD_DEVICE and not has_failed_capture()
 
 
 def _config_of(assignment: Mapping[str, Any]) -> TrialConfig:
-    admit_sent(assignment.get("plugins", ()))
+    try:
+        admit_sent(assignment.get("plugins", ()))
+    except UserError as error:
+        raise _Unfit(f"cannot run the sweep's plug-ins ({error})") from error
     return parse(assignment["config"])
+
+
+class _Unfit(UserError):
+    """This machine can run no trial of the sweep."""
+
+
+def _fault_of_this_machine(error: Exception) -> dict[str, Any]:
+    """What to tell the driver of an error before a trial began: the driver could read its config, so that this machine
+    may differ. Nothing if memory was short, which another trial may have taken."""
+    if isinstance(error, _Unfit):
+        return {"unfit": str(error)}
+    if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
+        return {"unfit": f"cannot use the storage ({one_line(str(error))})"}
+    if lacks_memory(error):
+        return {}
+    return {"cannot": [type(error).__name__, one_line(str(error)), traceback.format_exc()]}
 
 
 def _device_is_lost(assignment: Mapping[str, Any]) -> bool:

@@ -16,8 +16,9 @@ from sweeper.execution.live_view import LiveView
 from sweeper.execution.on_ray.places import COUNT_EVERY_S, Places
 from sweeper.execution.stop_file import StopFile
 from sweeper.results.tables import compact_tables
+from sweeper.search.failures import commit_failure
 from sweeper.search.plan import Assignment, Ending, Plan
-from sweeper.search.sick_machines import IN_A_ROW, Card
+from sweeper.search.sick_machines import Card
 from trials.config.named_objects import code_of
 from trials.methods.parsing import parse
 from trials.plugins.importing import sent
@@ -27,6 +28,7 @@ from trials.storage.data_used import name_of
 from trials.storage.files import is_full
 from trials.storage.full_disk import when_there_is_room
 from trials.storage.lease import Lease
+from trials.storage.trial_folder import TrialFolder
 
 COMPACT_EVERY_S = 60.0
 """Seconds between two writes of the tables while the sweep runs, so that --show and load stay fast elsewhere."""
@@ -160,9 +162,11 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         elif "note" in result:
             self.display.note(f"{mine}: {result['note']}")
         elif "blind" in result:
-            storage = self.folder.path.parent
-            self.display.note(f"{result['blind']} does not see the storage {storage}: no trial runs there")
-            self._take_back(trial_id)
+            self._take_off(trial_id, card, result["blind"], f"does not see the storage {self.folder.path.parent}")
+        elif "unfit" in result:
+            self._take_off(trial_id, card, result.get("machine", "a machine"), result["unfit"])
+        elif "cannot" in result:
+            self._could_not_begin(trial_id, card, *result["cannot"])
         elif "dead" in result:
             self._take_back(trial_id)
             self.plan.sick.died(card, None)
@@ -171,6 +175,34 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
     def _take_back(self, trial_id: str) -> None:
         self.places.gone(trial_id)
         self.plan.take_back(self._trial_of.pop(trial_id))
+
+    def _take_off(self, trial_id: str, card: Card | None, machine: str, reason: str) -> None:
+        """A machine can run no trial: its trial goes elsewhere, and it gets no more."""
+        self._take_back(trial_id)
+        if card is None:
+            self.display.note(f"{machine} {reason}: no trial runs there")
+            return
+        self.plan.sick.take_off(card, reason)
+        self.say_barred()
+
+    def _could_not_begin(self, trial_id: str, card: Card | None, kind: str, message: str, trace: str) -> None:
+        """A trial could not begin on a machine. It is tried on another one, and loses no retry by it; if there is none,
+        or this happened on IN_A_ROW of them, the attempt has failed."""
+        mine, sick = self._trial_of[trial_id], self.plan.sick
+        if card is not None and not sick.is_last(card.node):
+            sick.died(card, mine, reason=f"{kind}: {message}")
+            if not sick.is_guilty(mine) and sick.may_go_elsewhere(mine):
+                self._take_back(trial_id)
+                self.display.note(f"{mine} cannot begin on {card.machine} ({kind}: {message}): another machine gets it")
+                self.say_barred()
+                return
+        commit_failure(TrialFolder(self.folder.trial_folder(mine)), kind, message, trace=trace)
+
+    def died_early(self, trial_id: str, card: Card | None, reason: str) -> None:
+        """The process of a trial died before it began, on a machine that is alive: others of the sweep go elsewhere."""
+        mine = self._trial_of.get(trial_id)
+        if mine is not None and card is not None and not self.plan.sick.is_last(card.node):
+            self.plan.sick.died(card, mine, reason=reason)
 
     def refuses(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether a trial must not begin where Tune has put it: the machine was barred after it was asked for.
@@ -185,16 +217,11 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
 
     def say_barred(self) -> None:
         """Say once of each machine that it gets no more trials."""
-        for node, card in self.plan.sick.barred.items():
+        for node in self.plan.sick.barred:
             if node not in self._said:
                 self._said.add(node)
                 self.places.count_again()
-                which = f" (card {card.card})" if card.card else ""
-                self.display.note(
-                    f"{card.machine}{which} gets no more trials: the device died {IN_A_ROW} times in a row there, in "
-                    "different trials or before they began, which lose no retry by it; repair it (nvidia-smi, dmesg), "
-                    "or start Ray there without that card; the next run of the command tries it again"
-                )
+                self.display.note(self.plan.sick.why(node))
 
     def _stop_without_machines(self) -> None:
         """Stop the plan: only barred machines have room for a trial."""

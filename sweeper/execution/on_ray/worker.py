@@ -14,6 +14,7 @@ import time
 from types import FrameType
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune import PlacementGroupFactory
 from ray.tune.trainable import wrap_function
@@ -78,7 +79,7 @@ def run_until_notice(assignment: dict[str, Any]) -> None:
 
 def _group() -> dict[str, str]:
     """Ray's id of the placement group in which this process runs, if it does."""
-    group = get_current_placement_group()
+    group = get_current_placement_group() if ray.is_initialized() else None
     return {} if group is None else {"group": group.id.hex()}
 
 
