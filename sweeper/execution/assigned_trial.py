@@ -104,15 +104,15 @@ def run_assigned(
 ) -> bool:
     """Run one trial in its folder. Its rows and its end are committed there; messages only drive the display.
 
-    Returns whether this process can run further trials: not once its device is dead or it failed to capture a CUDA
-    graph. On a device that is dead before, the trial does not begin.
+    Returns whether this process can run further trials: not once its device is dead (then no trial begins) or it
+    failed to capture a CUDA graph.
 
     Args:
         assignment: as :meth:`sweeper.execution.on_ray.tune_searcher.PlanSearcher.suggest` returns it.
         send: sends a message to the driver.
         notice: whether this process has been told to end.
         make_map: makes the ``map`` that runs the pieces of a trial at once; None runs them one after another.
-        where: the ``node``, ``machine`` and ``card`` on which this process runs.
+        where: the ``node``, ``machine`` and ``card`` where this process runs; without, what fails is the trial's fault.
 
     Raises:
         Superseded: another attempt at the trial has begun.
@@ -126,8 +126,7 @@ def run_assigned(
         return True
     reporter.send(alive=True)
     if _device_is_lost(assignment):
-        reporter.send(dead=True)
-        return False
+        return _say_dead(reporter)
     limit_gpu_memory(assignment["gpu"])
     try:
         state = run(_config_of(assignment), reporter.folder, _host(assignment, reporter, make_map))
@@ -135,15 +134,18 @@ def run_assigned(
         raise
     except Exception as error:  # noqa: BLE001  e.g. a device that this machine does not have
         if _device_is_lost(assignment):
-            reporter.send(dead=True)
-            return False
-        told = _fault_of_this_machine(error)
-        if where and told:
+            return _say_dead(reporter)
+        if where and (told := _fault_of_this_machine(error)):
             reporter.send(**told)
             return True
         state = _could_not_begin(reporter.folder, error, assignment["alone"])
     reporter.send(status=state.status)
     return (state.error or {}).get("type") != DEAD_DEVICE and not has_failed_capture()
+
+
+def _say_dead(reporter: Reporter) -> bool:
+    reporter.send(dead=True)
+    return False
 
 
 def _config_of(assignment: Mapping[str, Any]) -> TrialConfig:

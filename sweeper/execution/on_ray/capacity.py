@@ -102,11 +102,6 @@ class Capacity:
                 held -= request.pieces
         return beyond
 
-    def most_at_once(self, request: Demand, pieces: int) -> int:
-        """The most bundles of ``request``, up to ``pieces``, that fit into what other jobs leave; one if none fits."""
-        held = sum(_bundles(self.share, request.each, request.avoid).values())
-        return min(pieces, max(held, 1))
-
     def alone(self, request: Demand) -> Demand:
         """What a trial asks for so that no other trial shares its devices: as much as can exist.
 
@@ -114,19 +109,21 @@ class Capacity:
         Pieces that cannot be placed at once run one after another, in fewer bundles.
         """
         if request.each.get("GPU"):
-            each = {**request.each, "GPU": max(1.0, request.each["GPU"])}
+            whole = replace(request, each={**request.each, "GPU": max(1.0, request.each["GPU"])})
+            held = sum(_bundles(self.share, whole.each, whole.avoid).values())
         else:
-            each = {**request.each, "CPU": self._most_cores(request)}
-        whole = replace(request, each=each)
-        return replace(whole, pieces=self.most_at_once(whole, request.pieces))
+            cores = self._cores(request)
+            most = max(cores, default=request.each["CPU"])
+            whole, held = replace(request, each={**request.each, "CPU": most}), cores.count(most)
+        return replace(whole, pieces=min(request.pieces, max(held, 1)))
 
-    def _most_cores(self, request: Demand) -> float:
-        asked = request.each["CPU"]
+    def _cores(self, request: Demand) -> list[float]:
+        """Cores of each machine that holds a bundle: of those that other jobs leave alone; if there are none, what they
+        leave; if they leave none, all."""
         shared = _bundles(self.share, request.each, request.avoid)
         fit = shared or _bundles(self.total, request.each, request.avoid)
-        cores = {node: (self.share if shared else self.total)[node].get("CPU", asked) for node in fit}
-        untouched = [amount for node, amount in cores.items() if amount == self.total[node].get("CPU")]
-        return max(untouched or cores.values(), default=asked)
+        cores = {node: (self.share if shared else self.total)[node]["CPU"] for node in fit}
+        return [amount for node, amount in cores.items() if amount == self.total[node]["CPU"]] or list(cores.values())
 
 
 def count_capacity(asked: Collection[Amounts] = (), foreign: Collection[str] = ()) -> Capacity:

@@ -44,7 +44,7 @@ class Places:
         self._running: dict[str, tuple[Demand, str | None]] = {}
         self._asked: list[Amounts] = []  # every kind of bundle
         self._groups = set[str]()  # placement groups that this sweep's workers have named
-        self._said: dict[Demand, tuple[object, ...]] = {}
+        self._said: dict[tuple[object, ...], tuple[object, ...]] = {}  # by kind of request
         self._known, self._counted = Capacity({}), -math.inf
         sick.with_room = lambda: self.capacity.machines_for(resources_of(space))
         _counting.add(self)
@@ -88,7 +88,7 @@ class Places:
             self.gone(trial_id)
             request = Demand.of(message)
             self._running[trial_id] = request, said.get("node")
-            self._said.pop(request, None)
+            self._said.pop(_kind(request), None)
 
     def gone(self, trial_id: str) -> None:
         """A trial has ended, or was taken back."""
@@ -155,9 +155,9 @@ class Places:
             request = Demand.of(message)
             there = self.capacity.total
             state = (reason, *sorted(amounts_text(_wanted(amounts, request.each)) for amounts in there.values()))
-            if reason is None or self._said.get(request) == state:
+            if reason is None or self._said.get(_kind(request)) == state:
                 continue
-            self._said[request] = state
+            self._said[_kind(request)] = state
             self.note(
                 f"{message['trial']} has waited {SAY_AFTER_S:.0f} s for a place: it asks for {request}; "
                 f"{_there(self.capacity, request.each)}: {reason}"
@@ -184,6 +184,10 @@ class Places:
         if not capacity.without_place([*placed, (request, None)]):
             return "there is room, but Ray has not started its process yet; ray status says more"
         return "trials of this sweep hold the rest; it is the next to run" if trial_id in self._alone else None
+
+
+def _kind(request: Demand) -> tuple[object, ...]:
+    return (*sorted(request.each.items()), request.pieces, *request.avoid)
 
 
 def _wanted(amounts: Amounts, each: Amounts) -> dict[str, float]:
