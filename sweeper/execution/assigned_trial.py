@@ -64,6 +64,11 @@ class Reporter:
         self._sent_at = time.monotonic()
         self._send({"trial": self.trial, **self._where, **message})
 
+    def end(self, usable: bool, **message: Any) -> bool:
+        """Send the last message of a trial that does not run; returns ``usable``."""
+        self.send(**message)
+        return usable
+
     def report(self, row: dict[str, Any]) -> None:
         """Send a row for the live view, unless the last message is less than ``REPORT_EVERY_S`` old."""
         if not self.followed and time.monotonic() - self._sent_at >= REPORT_EVERY_S:
@@ -119,14 +124,12 @@ def run_assigned(
     """
     reporter = Reporter(assignment, send, notice, where)
     if not _sees(reporter.folder):
-        reporter.send(blind=socket.gethostname())
-        return True
+        return reporter.end(True, blind=socket.gethostname())
     if reporter.should_stop():
-        reporter.send(status="preempted")
-        return True
+        return reporter.end(True, status="preempted")
     reporter.send(alive=True)
     if _device_is_lost(assignment):
-        return _say_dead(reporter)
+        return reporter.end(False, dead=True)
     limit_gpu_memory(assignment["gpu"])
     try:
         state = run(_config_of(assignment), reporter.folder, _host(assignment, reporter, make_map))
@@ -134,18 +137,12 @@ def run_assigned(
         raise
     except Exception as error:  # noqa: BLE001  e.g. a device that this machine does not have
         if _device_is_lost(assignment):
-            return _say_dead(reporter)
+            return reporter.end(False, dead=True)
         if where and (told := _fault_of_this_machine(error)):
-            reporter.send(**told)
-            return True
+            return reporter.end(True, **told)
         state = _could_not_begin(reporter.folder, error, assignment["alone"])
     reporter.send(status=state.status)
     return (state.error or {}).get("type") != DEAD_DEVICE and not has_failed_capture()
-
-
-def _say_dead(reporter: Reporter) -> bool:
-    reporter.send(dead=True)
-    return False
 
 
 def _config_of(assignment: Mapping[str, Any]) -> TrialConfig:
