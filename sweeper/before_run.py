@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.space.checks import naming_trial
 from sweeper.space.grid.cells import Cell
+from sweeper.space.options.resources import Resources
 from sweeper.space.space import Space
 from trials import data
 from trials.config.trial_config import TrialConfig
@@ -119,17 +122,39 @@ def _lacking(space: Space, devices: set[str]) -> Iterator[str]:
             resolve_device(device)
         except UserError as error:
             yield str(error)
-    here = {"cpu": (os.cpu_count() or 1, "cores"), "gpu": (cards(), "cards")}
     pieces = space.most_pieces()
-    for name, (there, unit) in here.items():
-        each = float(getattr(space.resources, name))
+    for each, there, unit, name in _asked_of(space.resources):
         fits = each <= there and (not each or int(there / each + 1e-9) >= pieces)
         if not fits:
             several = f" and a trial runs {pieces} pieces at once" if pieces > 1 and each <= there else ""
             yield (
-                f"resources.{name} is {each:g}{several}, but this machine has {there} {unit}: set it to less, or give "
-                "--address of a cluster"
+                f"resources.{name} is {each:g}{several}, but this machine has {there:.4g} {unit}: set it to less, or "
+                "give --address of a cluster"
             )
+    kind = space.resources.accelerator_type
+    if kind is not None and not cards():
+        yield f"resources.accelerator_type is {kind!r}, but this machine has no card: leave it out, or give --address"
+
+
+def _asked_of(resources: Resources) -> Iterator[tuple[float, float, str, str]]:
+    """Yield what a trial asks for: how much, how much this machine has of it, in which unit, and its field."""
+    yield resources.cpu, os.cpu_count() or 1, "cores", "cpu"
+    yield resources.gpu, cards(), "cards", "gpu"
+    if resources.memory is not None:
+        yield resources.memory / 1e9, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, "GB", "memory"
+    offered = _offered()
+    for name, amount in resources.custom.items():
+        if not name.startswith("node:"):  # what each machine has of its own
+            yield amount, offered.get(name, 0.0), "of it", f"custom.{name}"
+
+
+def _offered() -> dict[str, float]:
+    """Custom resources that a Ray would have that is started here: those of the variable that Ray reads."""
+    with suppress(ValueError):
+        found = json.loads(os.environ.get("RAY_OVERRIDE_RESOURCES") or "{}")
+        if isinstance(found, dict):
+            return {name: amount for name, amount in found.items() if isinstance(amount, int | float)}
+    return {}
 
 
 def check_preconditions(space: Space, headers: Mapping[DataKey, DataHeader]) -> None:

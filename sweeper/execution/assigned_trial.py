@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 import traceback
@@ -12,7 +13,7 @@ from sweeper.execution.stop_file import StopFile
 from sweeper.execution.told_rows import rows_from
 from sweeper.folder.sweep_folder import is_stopped
 from trials.config.trial_config import TrialConfig
-from trials.errors import DEAD_DEVICE, OUT_OF_MEMORY, Superseded
+from trials.errors import DEAD_DEVICE, OUT_OF_MEMORY, Superseded, UserError, one_line
 from trials.methods.parsing import parse
 from trials.plugins.importing import admit_sent
 from trials.running.trial import TrialHost, run
@@ -30,6 +31,8 @@ SHOWN = ("stage", "level", "epoch", "val_accuracy", "density")
 
 COMPARED = ("prunable", "sparsity", "kept", "macs", "flops", "parameters")
 """Columns beside these that decide with what a pruner compares a row."""
+CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTCONN, errno.ESTALE)
+"""Errors of a storage that this machine has mounted in another way than the others, or not at all."""
 
 MakeMap = Callable[[Mapping[str, float], ShouldStop], Map]
 """Makes a trial's ``map`` from the resources of one piece and a callback that says whether to stop."""
@@ -63,6 +66,11 @@ class Reporter:
         """Send a message, with the trial's id, to the driver."""
         self._sent_at = time.monotonic()
         self._send({"trial": self.trial, **self._where, **message})
+
+    def end(self, usable: bool, **message: Any) -> bool:
+        """Send the last message of a trial that does not run; returns ``usable``."""
+        self.send(**message)
+        return usable
 
     def report(self, row: dict[str, Any]) -> None:
         """Send a row for the live view, unless the last message is less than ``REPORT_EVERY_S`` old."""
@@ -106,30 +114,27 @@ def run_assigned(
 ) -> bool:
     """Run one trial in its folder. Its rows and its end are committed there; messages only drive the display.
 
-    Returns whether this process can run further trials: not once its device is dead or it failed to capture a CUDA
-    graph. On a device that is dead before, the trial does not begin.
+    Returns whether this process can run further trials: not once its device is dead (then no trial begins) or it
+    failed to capture a CUDA graph.
 
     Args:
         assignment: as :meth:`sweeper.execution.on_ray.tune_searcher.PlanSearcher.suggest` returns it.
         send: sends a message to the driver.
         notice: whether this process has been told to end.
         make_map: makes the ``map`` that runs the pieces of a trial at once; None runs them one after another.
-        where: the ``node``, ``machine`` and ``card`` on which this process runs.
+        where: the ``node``, ``machine`` and ``card`` where this process runs; without, what fails is the trial's fault.
 
     Raises:
         Superseded: another attempt at the trial has begun.
     """
     reporter = Reporter(assignment, send, notice, where)
     if not _sees(reporter.folder):
-        reporter.send(blind=socket.gethostname())
-        return True
+        return reporter.end(True, blind=socket.gethostname())
     if reporter.should_stop():
-        reporter.send(status="preempted")
-        return True
+        return reporter.end(True, status="preempted")
     reporter.send(alive=True)
     if _device_is_lost(assignment):
-        reporter.send(dead=True)
-        return False
+        return reporter.end(False, dead=True)
     limit_gpu_memory(assignment["gpu"])
     try:
         state = run(_config_of(assignment), reporter.folder, _host(assignment, reporter, make_map))
@@ -137,16 +142,36 @@ def run_assigned(
         raise
     except Exception as error:  # noqa: BLE001  e.g. a device that this machine does not have
         if _device_is_lost(assignment):
-            reporter.send(dead=True)
-            return False
+            return reporter.end(False, dead=True)
+        if where and (told := _fault_of_this_machine(error)):
+            return reporter.end(True, **told)
         state = _could_not_begin(reporter.folder, error, assignment["alone"])
     reporter.send(status=state.status)
     return (state.error or {}).get("type") != DEAD_DEVICE and not has_failed_capture()
 
 
 def _config_of(assignment: Mapping[str, Any]) -> TrialConfig:
-    admit_sent(assignment.get("plugins", ()))
+    try:
+        admit_sent(assignment.get("plugins", ()))
+    except UserError as error:
+        raise _Unfit(f"cannot run the sweep's plug-ins ({error})") from error
     return parse(assignment["config"])
+
+
+class _Unfit(UserError):
+    """This machine can run no trial of the sweep."""
+
+
+def _fault_of_this_machine(error: Exception) -> dict[str, Any]:
+    """What to tell the driver of an error before a trial began: the driver could read its config, so that this machine
+    may differ. Nothing if memory was short, which another trial may have taken."""
+    if isinstance(error, _Unfit):
+        return {"unfit": str(error)}
+    if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
+        return {"unfit": f"cannot use the storage ({one_line(str(error))})"}
+    if lacks_memory(error):
+        return {}
+    return {"cannot": [type(error).__name__, one_line(str(error)), traceback.format_exc()]}
 
 
 def _device_is_lost(assignment: Mapping[str, Any]) -> bool:

@@ -48,6 +48,7 @@ class SickMachines:
 
     Attributes:
         barred: the machines that get no more trials: by Ray's id, the card that was found sick.
+        reasons: why those are barred that have no sick card: by Ray's id, what they cannot do.
         with_room: returns Ray's ids of the machines that have room for a trial.
 
     Args:
@@ -56,6 +57,7 @@ class SickMachines:
 
     def __init__(self, stages: Place | None = None) -> None:
         self.barred: dict[str, Card] = {}
+        self.reasons: dict[str, str] = {}
         self.with_room: Callable[[], Collection[str]] = tuple
         self._in_a_row: dict[Card, list[str]] = {}
         self._died_on: dict[Card, int] = {}
@@ -84,9 +86,15 @@ class SickMachines:
         """A trial made progress on a card."""
         self._in_a_row.pop(card, None)
 
-    def died(self, card: Card | None, culprit: str | None, trial: str | None = None) -> None:
+    def take_off(self, card: Card, reason: str) -> None:
+        """A machine cannot run any trial, such as one that does not see the storage: it gets no more."""
+        if card.node not in self.barred:
+            self.barred[card.node] = card
+            self.reasons[card.node] = reason
+
+    def died(self, card: Card | None, culprit: str | None, trial: str | None = None, reason: str = "") -> None:
         """A device died: in the trial ``culprit``, or before the process began one. ``trial``: the one that ran, which
-        may have computed the shared trial ``culprit``."""
+        may have computed the shared trial ``culprit``. ``reason``: what happened, if it was no device that died."""
         began = self._begun.pop(trial or culprit or "", None)
         if culprit is not None:
             self._deaths.setdefault(_id(culprit), []).append(card)
@@ -102,8 +110,10 @@ class SickMachines:
         name = f"none {len(found)}" if culprit is None else _id(culprit)
         if name not in found:
             found.append(name)
-        if len(found) >= IN_A_ROW:
-            self.barred.setdefault(card.node, card)
+        if len(found) >= IN_A_ROW and card.node not in self.barred:
+            self.barred[card.node] = card
+            if reason:
+                self.reasons[card.node] = f"could begin none of {IN_A_ROW} trials in a row (last: {reason})"
 
     def is_guilty(self, culprit: str) -> bool:
         """Whether a trial killed IN_A_ROW devices of machines that are not barred. Then they accuse nothing else."""
@@ -120,6 +130,32 @@ class SickMachines:
     def hosts(self, culprit: str) -> list[str]:
         """Names of the machines where the device of a trial died."""
         return sorted({card.machine for card in self._deaths.get(_id(culprit), ()) if card is not None})
+
+    def name_of(self, node: str) -> str:
+        """The name of a machine that a process has named here; otherwise Ray's id."""
+        cards = [
+            *self.barred.values(),
+            *(card for cards in self._deaths.values() for card in cards if card is not None),
+        ]
+        return next((card.machine for card in cards if card.node == node), node)
+
+    def why(self, node: str) -> str:
+        """One line that says of a barred machine that it gets no more trials, and why."""
+        card = self.barred[node]
+        again = "the next run of the command tries it again"
+        if node in self.reasons:
+            lost = "no trial loses a retry by it"
+            return f"{card.machine} gets no more trials: it {self.reasons[node]}; {lost}; repair it; {again}"
+        which = f" (card {card.card})" if card.card else ""
+        return (
+            f"{card.machine}{which} gets no more trials: the device died {IN_A_ROW} times in a row there, in different "
+            "trials or before they began, which lose no retry by it; repair it (nvidia-smi, dmesg), or start Ray there "
+            f"without that card; {again}"
+        )
+
+    def is_last(self, node: str) -> bool:
+        """Whether no other machine has room that may run trials."""
+        return not self._others({node})
 
     def may_go_elsewhere(self, *names: str) -> bool:
         """Whether a machine with room is left on which no device died of these trials: a trial and those it needs."""

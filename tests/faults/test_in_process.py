@@ -14,6 +14,7 @@ import pytest
 from sweeper import continuing
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.search.plan import Plan
+from tests.sweeper.fake_cluster import fake_cluster
 from tests.sweeper.sweeps import begun, finish, finished, make_space
 from tests.trials.folders import assert_same_outcome
 from tests.trials.small_trials import config_of, folder_of, run_in
@@ -116,8 +117,7 @@ def test_scheduling_pauses_while_the_disk_is_full(disk: Disk, tmp_path: Path, mo
     from sweeper.execution.on_ray import tune_searcher
     from trials.storage.lease import Lease
 
-    monkeypatch.setattr(tune_searcher, "slots", lambda wanted: 8)
-    monkeypatch.setattr(tune_searcher, "largest", dict)
+    fake_cluster(monkeypatch, here=8)
     monkeypatch.setattr(tune_searcher, "FULL_S", 0.0)
     search = {"search": {"finetune.lr": {"loguniform": [1e-3, 1.0]}}, "sampler": "random", "samples": 2}
     calm = begun(make_space(**search), tmp_path / "calm")
@@ -139,8 +139,7 @@ def test_at_most_max_concurrent_trials_run_at_once(tmp_path: Path, monkeypatch: 
     from sweeper.execution.on_ray import tune_searcher
     from trials.storage.lease import Lease
 
-    monkeypatch.setattr(tune_searcher, "slots", lambda wanted: 8)
-    monkeypatch.setattr(tune_searcher, "largest", dict)
+    fake_cluster(monkeypatch, here=8)
     plan = begun(make_space(max_concurrent=1), tmp_path / "sweep")
     asking = tune_searcher.PlanSearcher(plan, Shown(), Lease(tmp_path / "lock"))  # type: ignore[arg-type]
     first = asking.suggest("a")
@@ -260,8 +259,7 @@ def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     from sweeper.execution.on_ray import tune_searcher
     from trials.storage.lease import Lease
 
-    monkeypatch.setattr(tune_searcher, "slots", lambda wanted: 8)
-    monkeypatch.setattr(tune_searcher, "largest", lambda wanted: {**wanted, "CPU": 8})
+    fake_cluster(monkeypatch, here=8)
     plan = begun(make_space(silence_limit_s=30), tmp_path / "sweep")
     return tune_searcher.PlanSearcher(plan, Shown(), Lease(tmp_path / "lock"))  # type: ignore[arg-type]
 

@@ -1,13 +1,12 @@
-"""Join or start a Ray cluster, and find out how many trials its machines hold."""
+"""Join or start a Ray cluster; what a trial asks of its machines."""
 
 from __future__ import annotations
 
 import logging
-import math
 import os
 import socket
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import ray
@@ -23,8 +22,7 @@ from trials.storage.place import Place, environment
 
 def resources_of(space: Space) -> dict[str, float]:
     """Ray resources that one piece of a trial takes, without those that are 0."""
-    wanted = {"CPU": space.resources.cpu, "GPU": space.resources.gpu}
-    return {name: amount for name, amount in wanted.items() if amount}
+    return space.resources.of_ray()
 
 
 def connect(
@@ -130,40 +128,6 @@ def _require_answer(address: str | None) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except (OSError, OverflowError) as error:
         raise UserError(f"--address is {address!r}, but nothing answers there ({error}): give another") from None
-
-
-def machines(without: Collection[str] = ()) -> list[dict[str, float]]:
-    """Total resources of each machine of the cluster that is alive; ``without``: node ids that are left out."""
-    return list(_alive(without).values())
-
-
-def _alive(without: Collection[str]) -> dict[str, dict[str, float]]:
-    """Total resources of each machine that is alive, by node id."""
-    return {n["NodeID"]: n["Resources"] for n in ray.nodes() if n["Alive"] and n["NodeID"] not in without}
-
-
-def room(wanted: Mapping[str, float], without: Collection[str] = ()) -> dict[str, int]:
-    """How many trials with these resources each machine holds at once, by node id; without those that hold none."""
-    held = {
-        node: min(math.floor(machine.get(name, 0) / amount + 1e-9) for name, amount in wanted.items())
-        for node, machine in _alive(without).items()
-    }
-    return {node: trials for node, trials in held.items() if trials}
-
-
-def slots(wanted: Mapping[str, float], without: Collection[str] = ()) -> int:
-    """How many trials with these resources the cluster's machines hold at once."""
-    return sum(room(wanted, without).values())
-
-
-def largest(wanted: Mapping[str, float], without: Collection[str] = ()) -> dict[str, float]:
-    """Resources of a trial that must not share its device: a whole GPU; without a GPU, all cores of a machine."""
-    if wanted.get("GPU"):
-        return {**wanted, "GPU": max(1.0, wanted["GPU"])}
-    return {
-        name: max((machine.get(name, amount) for machine in machines(without)), default=amount)
-        for name, amount in wanted.items()
-    }
 
 
 def this_machine() -> dict[str, str]:

@@ -49,10 +49,17 @@ def parallel_map(resources: Mapping[str, float], should_stop: ShouldStop) -> Map
     def _launch(work: Work, shared: Any, items: Sequence[Any]) -> list[Any]:
         if put.get("shared") is not shared:
             put.update(shared=shared, reference=ray.put(Carried(shared)))
-        task = ray.remote(_piece).options(num_cpus=resources.get("CPU", 0), num_gpus=resources.get("GPU", 0))
+        task = ray.remote(_piece).options(**_options(resources))
         return [task.remote(Carried(work), put["reference"], Carried(item), should_stop) for item in items]
 
     return run
+
+
+def _options(resources: Mapping[str, float]) -> dict[str, Any]:
+    """What a task asks for that takes all of a bundle, so that Ray runs one piece in each."""
+    named = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
+    own = {option: resources.get(name, 0) for name, option in named.items()}
+    return {**own, "resources": {name: amount for name, amount in resources.items() if name not in named}}
 
 
 def _piece(work: Carried, shared: Carried, item: Carried, should_stop: ShouldStop) -> Any:

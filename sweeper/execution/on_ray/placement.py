@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import ray
 from ray import tune
+from ray._private.state import actors
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from sweeper.execution.on_ray.tune_searcher import PlanSearcher
+from sweeper.search.sick_machines import Card
 
 
 class Gate(FIFOScheduler):  # type: ignore[misc]  # Ray is not typed
@@ -26,6 +29,23 @@ class Gate(FIFOScheduler):  # type: ignore[misc]  # Ray is not typed
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         refused = self.searcher.refuses(trial.trial_id, result)
         return str(TrialScheduler.STOP if refused else TrialScheduler.CONTINUE)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Tell the searcher where the process of a trial died before the trial began, as on a machine where Ray's
+        workers cannot start."""
+        if trial.trial_id in self.searcher.places.waiting:
+            error = trial.get_pickled_error()
+            said = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no more is known"]
+            card = _where_died(getattr(error, "actor_id", None))
+            self.searcher.died_early(trial.trial_id, card, f"{type(error).__name__}: {said[-1]}")
+
+
+def _where_died(actor_id: str | None) -> Card | None:
+    """The machine on which an actor was started, if Ray knows, and if the machine is alive."""
+    found = actors(actor_id) if actor_id else {}
+    node = (found.get("Address") or {}).get("NodeID", "")
+    names = {n["NodeID"]: n["NodeManagerHostname"] for n in ray.nodes() if n["Alive"]}
+    return Card(node, names[node]) if node in names else None
 
 
 class WhenStuck(tune.Stopper):  # type: ignore[misc]  # Ray is not typed

@@ -8,12 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
+from ray.util import accelerators
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeper.execution.live_view import LiveView
-from sweeper.execution.on_ray.cluster import machines, resources_of, slots
+from sweeper.execution.on_ray.capacity import Capacity, Demand, count_capacity
+from sweeper.execution.on_ray.cluster import resources_of
+from sweeper.space.options.resources import ACCELERATOR, amounts_text
 from sweeper.space.space import Space
-from trials.errors import UserError
+from trials.errors import UserError, nearest_name
 from trials.plugins.importing import admit_sent, sent
 from trials.storage.place import STORAGE_LAG_S, Place, place
 
@@ -29,21 +32,39 @@ def require_room(space: Space, display: LiveView | None) -> None:
     Raises:
         UserError: there is no room, and ``display`` is None.
     """
-    wanted = resources_of(space)
-    pieces = space.most_pieces()
-    found = slots(wanted)
-    if found >= pieces:
+    request = Demand(resources_of(space), space.most_pieces())
+    capacity = count_capacity()
+    if capacity.has(request):
         return
-    asked = f"resources are {', '.join(f'{n} {a:g}' for n, a in wanted.items())}"
-    if found:
-        text = f"{asked}, and a trial runs {pieces} pieces at once, each with as much, but there is room for {found}"
-    else:
-        there = machines()
-        largest = ", ".join(f"{name} {max(machine.get(name, 0) for machine in there):g}" for name in wanted)
-        text = f"{asked}, but no machine has more than {largest}"
+    text = f"resources are {amounts_text(request.each)}, {_lacking(capacity, request)}"
     if display is None:
         raise UserError(f"{text}: set resources to less")
     display.note(f"{text}: waiting for more machines")
+
+
+def _lacking(capacity: Capacity, request: Demand) -> str:
+    """What a cluster lacks for a request that it cannot hold."""
+    found = sum(capacity.machines_for(request.each).values())
+    if found:
+        return (
+            f"and a trial runs {request.pieces} pieces at once, each with as much, but there is room for {found} "
+            f"({amounts_text(capacity.most(request.each))} is the most on one machine)"
+        )
+    kind = next((name for name in request.each if name.startswith(ACCELERATOR)), None)
+    if kind is not None and not capacity.machines_for({kind: request.each[kind]}):
+        return f"but no machine has such a card{_kinds(capacity, kind.removeprefix(ACCELERATOR))}"
+    most = capacity.most(request.each)
+    if all(most[name] >= amount for name, amount in request.each.items()):
+        return "but no machine has all of that; one each has as much"
+    return f"but no machine has more than {amounts_text(most)}"
+
+
+def _kinds(capacity: Capacity, asked: str) -> str:
+    """The kinds of card that a cluster has, and whether Ray knows the one that was asked for."""
+    there = {name.removeprefix(ACCELERATOR) for of in capacity.total.values() for name in of if ACCELERATOR in name}
+    known = {value for name, value in vars(accelerators).items() if name.isupper() and isinstance(value, str)}
+    unknown = "" if asked in known else f"; Ray knows no {asked}{nearest_name(asked, sorted(known | there))}"
+    return f" (there are {', '.join(sorted(there)) or 'none that Ray can tell apart'}{unknown})"
 
 
 def require_machines(where: Place, plugins: Sequence[str]) -> None:

@@ -14,11 +14,12 @@ from ray.tune.search import Searcher
 
 from sweeper.execution.live_view import LiveView
 from sweeper.execution.on_ray.callbacks import Callbacks
-from sweeper.execution.on_ray.cluster import largest, resources_of, room, slots
+from sweeper.execution.on_ray.places import COUNT_EVERY_S, Places
 from sweeper.execution.stop_file import StopFile
 from sweeper.results.tables import compact_tables
+from sweeper.search.failures import commit_failure
 from sweeper.search.plan import Assignment, Ending, Plan
-from sweeper.search.sick_machines import IN_A_ROW, Card
+from sweeper.search.sick_machines import Card
 from trials.config.named_objects import code_of
 from trials.methods.parsing import parse
 from trials.plugins.importing import sent
@@ -28,16 +29,13 @@ from trials.storage.data_used import name_of
 from trials.storage.files import is_full
 from trials.storage.full_disk import when_there_is_room
 from trials.storage.lease import Lease
+from trials.storage.trial_folder import TrialFolder
 
 COMPACT_EVERY_S = 60.0
 """Seconds between two writes of the tables while the sweep runs, so that --show and load stay fast elsewhere."""
 
 COMPACT_SHARE = 0.05
 """Upper bound on the share of driver time spent writing tables; on slow storage they are written less often."""
-
-COUNT_EVERY_S = 5.0
-"""Seconds between two counts of the trials that the cluster holds; machines join and leave."""
-
 
 FULL_S = 5.0
 """Seconds to pause scheduling after a write failed because the storage was full."""
@@ -52,7 +50,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         self.stop = StopFile(plan.folder.stop)
         self.copies: Mapping[str, str] = {}  # of users' code, by entry, which no edit reaches
         self._trial_of: dict[str, str] = {}
-        self._asked_for: dict[str, dict[str, Any]] = {}  # the messages of trials that no worker has taken yet
+        self.places = Places(plan.space, plan.sick, display.note)
         self._card_of: dict[str, Card] = {}
         self.again = False
         self.callbacks = Callbacks()
@@ -61,9 +59,6 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         self._heard: dict[str, float] = {}  # time of each running trial's last sign of life
         self._full_since = -math.inf
         self._compact_at = time.monotonic() + COMPACT_EVERY_S
-        self._slots, self._counted = 0, -math.inf
-        self._whole: dict[str, float] = {}
-        plan.sick.with_room = lambda: room(resources_of(plan.space))
         self._fingerprints = {used.name: used.fingerprint for used in plan.folder.data()}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -94,7 +89,8 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             return Searcher.FINISHED if self.plan.over else None
         self._trial_of[trial_id] = assignment.trial_id
         self.display.started(assignment.trial_id, assignment.cell)
-        message = self._asked_for[trial_id] = self._message(assignment)
+        message = self._message(assignment)
+        self.places.asked(trial_id, message, assignment)
         return message
 
     def _next(self) -> Assignment | None:
@@ -117,9 +113,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         """The assignment as JSON, for a worker."""
         space = self.plan.space
         config = assignment.config.model_dump(mode="json")
-        shared = resources_of(space)
-        whole = self._whole
-        resources = whole if assignment.alone else shared
+        request, alone = self.places.request(assignment)
         return {
             "trial": assignment.trial_id,
             "config": _found_from_anywhere(config),
@@ -128,11 +122,11 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             "stages": str(self.folder.stages),
             "stop": str(self.folder.stop),
             "threads": max(1, int(space.resources.cpu)),
-            "gpu": resources.get("GPU", 0),
-            "resources": resources,
-            "pieces": assignment.config.parallel_pieces,
-            "avoid": list(assignment.avoid),
-            "alone": resources == whole,
+            "gpu": request.each.get("GPU", 0),
+            "resources": dict(request.each),
+            "pieces": request.pieces,
+            "avoid": list(request.avoid),
+            "alone": alone,
             "judged_by": space.objective if space.pruner else None,
             "commit": git_commit(),
             "cell": assignment.cell,
@@ -143,17 +137,13 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         }
 
     def _is_full(self) -> bool:
-        """Whether enough trials run: what the cluster holds and one that waits, so that no worker idles; or
-        ``max_concurrent``. Trials that wait for another machine than that on which their device died do not count."""
-        wanted, barred = resources_of(self.plan.space), self.plan.sick.barred
-        if time.monotonic() - self._counted > COUNT_EVERY_S:
-            self._slots, self._counted = slots(wanted, barred) if barred else slots(wanted), time.monotonic()
-            self._whole = largest(wanted, barred) if barred else largest(wanted)
-            if barred and not self._slots and slots(wanted):
-                self._stop_without_machines()
-        running, limit = len(self.plan.running), self.plan.space.max_concurrent
-        elsewhere = sum(not barred.keys() >= set(message["avoid"]) for message in self._asked_for.values())
-        return running - elsewhere > self._slots or (limit is not None and running >= limit)
+        """Whether enough trials run: what the cluster holds for this sweep and one that waits, so that no worker idles;
+        or ``max_concurrent``."""
+        self.places.say_waiting()
+        if self.places.only_barred():
+            self._stop_without_machines()
+        limit = self.plan.space.max_concurrent
+        return (limit is not None and len(self.plan.running) >= limit) or self.places.is_full()
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Handle a message of a trial: a row, a step to judge, a note, or that its machine lacks storage or device."""
@@ -161,7 +151,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         if mine is None:
             return
         self._heard[trial_id] = time.monotonic()
-        self._asked_for.pop(trial_id, None)
+        self.places.began(trial_id, result)
         card = Card.said_by(result)
         if card is not None:
             if trial_id not in self._card_of:
@@ -177,24 +167,54 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         elif "note" in result:
             self.display.note(f"{mine}: {result['note']}")
         elif "blind" in result:
-            storage = self.folder.path.parent
-            self.display.note(f"{result['blind']} does not see the storage {storage}: no trial runs there")
-            self._take_back(trial_id)
+            self._take_off(trial_id, card, result["blind"], f"does not see the storage {self.folder.path.parent}")
+        elif "unfit" in result:
+            self._take_off(trial_id, card, result.get("machine", "a machine"), result["unfit"])
+        elif "cannot" in result:
+            self._could_not_begin(trial_id, card, *result["cannot"])
         elif "dead" in result:
             self._take_back(trial_id)
             self.plan.sick.died(card, None)
             self.say_barred()
 
     def _take_back(self, trial_id: str) -> None:
-        self._asked_for.pop(trial_id, None)
+        self.places.gone(trial_id)
         self.plan.take_back(self._trial_of.pop(trial_id))
+
+    def _take_off(self, trial_id: str, card: Card | None, machine: str, reason: str) -> None:
+        """A machine can run no trial: its trial goes elsewhere, and it gets no more."""
+        self._take_back(trial_id)
+        if card is None:
+            self.display.note(f"{machine} {reason}: no trial runs there")
+            return
+        self.plan.sick.take_off(card, reason)
+        self.say_barred()
+
+    def _could_not_begin(self, trial_id: str, card: Card | None, kind: str, message: str, trace: str) -> None:
+        """A trial could not begin on a machine. It is tried on another one, and loses no retry by it; if there is none,
+        or this happened on IN_A_ROW of them, the attempt has failed."""
+        mine, sick = self._trial_of[trial_id], self.plan.sick
+        if card is not None and not sick.is_last(card.node):
+            sick.died(card, mine, reason=f"{kind}: {message}")
+            if not sick.is_guilty(mine) and sick.may_go_elsewhere(mine):
+                self._take_back(trial_id)
+                self.display.note(f"{mine} cannot begin on {card.machine} ({kind}: {message}): another machine gets it")
+                self.say_barred()
+                return
+        commit_failure(TrialFolder(self.folder.trial_folder(mine)), kind, message, trace=trace)
+
+    def died_early(self, trial_id: str, card: Card | None, reason: str) -> None:
+        """The process of a trial died before it began, on a machine that is alive: others of the sweep go elsewhere."""
+        mine = self._trial_of.get(trial_id)
+        if mine is not None and card is not None and not self.plan.sick.is_last(card.node):
+            self.plan.sick.died(card, mine, reason=reason)
 
     def refuses(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether a trial must not begin where Tune has put it: the machine was barred after it was asked for.
 
         Then it is taken back, and its process must not go on.
         """
-        begins = trial_id in self._asked_for and trial_id in self._trial_of
+        begins = trial_id in self.places.waiting and trial_id in self._trial_of
         if not begins or "alive" not in result or result.get("node") not in self.plan.sick.barred:
             return False
         self._take_back(trial_id)
@@ -202,16 +222,11 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
 
     def say_barred(self) -> None:
         """Say once of each machine that it gets no more trials."""
-        for node, card in self.plan.sick.barred.items():
+        for node in self.plan.sick.barred:
             if node not in self._said:
                 self._said.add(node)
-                self._counted = -math.inf
-                which = f" (card {card.card})" if card.card else ""
-                self.display.note(
-                    f"{card.machine}{which} gets no more trials: the device died {IN_A_ROW} times in a row there, in "
-                    "different trials or before they began, which lose no retry by it; repair it (nvidia-smi, dmesg), "
-                    "or start Ray there without that card; the next run of the command tries it again"
-                )
+                self.places.count_again()
+                self.display.note(self.plan.sick.why(node))
 
     def _stop_without_machines(self) -> None:
         """Stop the plan: only barred machines have room for a trial."""
@@ -230,35 +245,30 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         Trials that avoid the machine on which their device died may use it from now on. If only barred machines have
         room, the plan stops. Otherwise the plan goes on with another Tuner (``again``).
         """
-        waiting, sick = self._asked_for, self.plan.sick
-        if not sick.known or not waiting or len(waiting) < len(self._trial_of):
+        waiting, sick = self.places.waiting, self.plan.sick
+        self.places.say_waiting()
+        if not waiting or len(waiting) < len(self._trial_of):
             return False
         if time.monotonic() - self._looked < COUNT_EVERY_S:
             return False
         self._looked = time.monotonic()
-        if any(self._fits(message) for message in waiting.values()):
-            return False
-        if all(sick.barred.keys() >= set(message["avoid"]) for message in waiting.values()):
-            self._stop_without_machines()
+        if not self.places.too_much():
+            if not sick.known or any(self.places.may_come(trial_id) for trial_id in waiting):
+                return False
+            if all(sick.barred.keys() >= set(message["avoid"]) for message in waiting.values()):
+                self._stop_without_machines()
         for trial_id, message in list(waiting.items()):
             sick.excuse(message["trial"], *shared_by(parse(message["config"])))
             self._take_back(trial_id)
         self.again = not self.plan.over
         return True
 
-    def _fits(self, message: Mapping[str, Any]) -> bool:
-        """Whether a trial waits for what may come: room on machines it may use, or a machine that is large enough."""
-        wanted: dict[str, float] = message["resources"]
-        pieces: int = message["pieces"]
-        without = sum(room(wanted, message["avoid"]).values())
-        return without >= pieces or sum(room(wanted).values()) < pieces
-
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Record and show how an attempt ended; write the tables if that is due."""
         mine = self._trial_of.pop(trial_id, None)
         card = self._card_of.pop(trial_id, None)
-        for known in (self._heard, self._asked_for):
-            known.pop(trial_id, None)
+        self._heard.pop(trial_id, None)
+        self.places.gone(trial_id)
         if mine is None:
             return
         self._stop_if_asked()

@@ -14,9 +14,11 @@ import time
 from types import FrameType
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune import PlacementGroupFactory
 from ray.tune.trainable import wrap_function
+from ray.util import get_current_placement_group
 
 from sweeper.execution.assigned_trial import run_assigned
 from sweeper.execution.on_ray.cluster import elsewhere, this_machine
@@ -69,10 +71,16 @@ def run_until_notice(assignment: dict[str, Any]) -> None:
     """Run an assignment. After a notice, or if the process is unusable, its end is committed and it exits."""
     global _busy
     _busy = True
-    usable = run_assigned(assignment, tune.report, notice_given, parallel_map, this_machine())
+    usable = run_assigned(assignment, tune.report, notice_given, parallel_map, {**this_machine(), **_group()})
     if _given or not usable:
         os._exit(143)
     _busy = False
+
+
+def _group() -> dict[str, str]:
+    """Ray's id of the placement group in which this process runs, if it does."""
+    group = get_current_placement_group() if ray.is_initialized() else None
+    return {} if group is None else {"group": group.id.hex()}
 
 
 class TrialWorker(wrap_function(run_until_notice)):  # type: ignore[misc]  # Ray is not typed

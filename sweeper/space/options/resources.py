@@ -2,22 +2,66 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, WithJsonSchema, field_validator, model_serializer
 
 from trials.errors import UserError
 from trials.frozen import Frozen
 
+_UNITS = {
+    "": 1,
+    "B": 1,
+    **{f"{letter}{tail}": 1000**power for power, letter in enumerate("KMGT", 1) for tail in ("", "B")},
+    **{f"{letter}I{tail}": 1024**power for power, letter in enumerate("KMGT", 1) for tail in ("", "B")},
+}
+"""Bytes of each unit, in capitals."""
+
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?(?:[eE]\+?\d+)?)\s*([A-Za-z]*)")
+
+_OWN = {"CPU": "cpu", "GPU": "gpu", "memory": "memory"}
+"""Ray's resources that have a field here."""
+
+_WHOLE = ("TPU", "neuron_cores", "NPU", "HPU", "RBLN", "FURIOSA")
+"""Resources that Ray hands out as numbered devices: above 1, only whole ones."""
+
+SMALLEST = 1e-4
+"""Ray counts resources in steps of this size."""
+
 
 class Resources(Frozen):
-    """CPUs and GPUs per trial. ``gpu: 0.25`` runs four trials on one GPU.
+    """What a trial takes of a machine, in Ray's terms. ``gpu: 0.25`` runs four trials on one GPU.
+
+    They decide where and how many trials run at once, and are no part of a trial's name. Of ``memory`` and ``custom``,
+    Ray only keeps count: a trial that uses more is not stopped.
 
     Attributes:
         cpu: CPU cores of a trial.
         gpu: GPUs of a trial; a fraction shares one card.
+        memory: main memory of a trial: bytes, or text such as 8GB (10^9 bytes each) or 8GiB (2^30).
+        accelerator_type: kind of card that the trial's machine must have, by Ray's name, such as H100.
+        custom: amounts of further resources that machines offer, by Ray's name, as in ``ray start --resources``.
     """
 
     cpu: float = Field(default=1, gt=0)
     gpu: float = Field(default=0, ge=0)
+    memory: Annotated[
+        int | None,
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"type": "integer", "minimum": 1},
+                    {"type": "string", "pattern": r"^\s*\d+(\.\d+)?([eE]\+?\d+)?\s*([KMGTkmgt][Ii]?)?[Bb]?\s*$"},
+                    {"type": "null"},
+                ],
+                "default": None,
+            }
+        ),
+    ] = Field(default=None, ge=1)
+    accelerator_type: Annotated[str, Field(min_length=1)] | None = None
+    custom: dict[str, Annotated[float, Field(ge=SMALLEST)]] = Field(default_factory=dict)
 
     @field_validator("gpu")
     @classmethod
@@ -25,3 +69,80 @@ class Resources(Frozen):
         if value > 1 and not value.is_integer():
             raise UserError(f"resources.gpu is {value:g}, but must be a whole number, or a fraction up to 1")
         return value
+
+    @field_validator("memory", mode="before")
+    @classmethod
+    def _in_bytes(cls, value: object) -> object:
+        if isinstance(value, float) and value.is_integer():
+            return int(value)
+        if not isinstance(value, str):
+            return value
+        found = _AMOUNT.fullmatch(value.strip())
+        factor = _UNITS.get(found[2].upper()) if found else None
+        if found is None or factor is None or float(found[1]) * factor < 1:
+            rule = "but must be bytes, or a number with a unit: B, KB, MB, GB, TB, KiB, MiB, GiB or TiB"
+            raise UserError(f"resources.memory is {value!r}, {rule}")
+        return round(float(found[1]) * factor)
+
+    @field_validator("accelerator_type")
+    @classmethod
+    def _is_one_word(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9._-]+", value):
+            raise UserError(f"resources.accelerator_type is {value!r}, but must be one of Ray's names, such as H100")
+        return value
+
+    @field_validator("custom", mode="before")
+    @classmethod
+    def _is_mapping(cls, value: object) -> object:
+        named = isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
+        if value is not None and not named:
+            raise UserError(f"resources.custom is {value!r}, but must be a mapping of Ray's names to amounts")
+        return {} if value is None else value
+
+    @field_validator("custom")
+    @classmethod
+    def _are_custom(cls, value: dict[str, float]) -> dict[str, float]:
+        for name, amount in value.items():
+            where = f"resources.custom has {name!r}"
+            if name in _OWN:
+                raise UserError(f"{where}, but that is resources.{_OWN[name]}: set it there")
+            if name.startswith("accelerator_type:"):
+                raise UserError(f"{where}, but that is resources.accelerator_type: set it there")
+            if name == "object_store_memory" or not name.strip():
+                raise UserError(f"{where}, which Ray gives to no trial: leave it out")
+            if name in _WHOLE and amount > 1 and not amount.is_integer():
+                raise UserError(
+                    f"resources.custom.{name} is {amount:g}, but must be a whole number, or a fraction up to 1"
+                )
+        return value
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, written: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Write the fields that are set, so that spaces without memory and the like are written as they always were."""
+        return {name: value for name, value in written(self).items() if name in ("cpu", "gpu") or value}
+
+    def of_ray(self) -> dict[str, float]:
+        """Return the amounts by Ray's names, without those that are 0."""
+        wanted = {"CPU": self.cpu, "GPU": self.gpu, "memory": float(self.memory or 0), **self.custom}
+        if self.accelerator_type is not None:
+            wanted[f"{ACCELERATOR}{self.accelerator_type}"] = ACCELERATOR_SHARE
+        return {name: amount for name, amount in wanted.items() if amount}
+
+
+ACCELERATOR = "accelerator_type:"
+"""Prefix of the resource that a machine with a kind of card has."""
+
+ACCELERATOR_SHARE = 0.001
+"""What a trial that asks for a kind of card takes of that resource, of which each machine has 1: as Ray's own tasks."""
+
+
+def amounts_text(resources: Mapping[str, float]) -> str:
+    """Return amounts by Ray's names as people read them: ``CPU 1, memory 8 GB, accelerator_type H100``."""
+    return ", ".join(_amount_text(name, amount) for name, amount in resources.items())
+
+
+def _amount_text(name: str, amount: float) -> str:
+    if name.startswith(ACCELERATOR):
+        has = "" if amount else "no "
+        return f"{has}{ACCELERATOR[:-1]} {name.removeprefix(ACCELERATOR)}"
+    return f"{name} {amount / 1e9:.4g} GB" if name == "memory" else f"{name} {amount:g}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,50 +10,21 @@ import pytest
 from sweeper.execution.on_ray import tune_searcher, worker
 from sweeper.execution.on_ray.placement import Gate, WhenStuck
 from sweeper.search.sick_machines import IN_A_ROW
+from tests.sweeper.fake_cluster import FakeCluster, Shown, fake_cluster
 from tests.sweeper.sweeps import begun, finish, make_space
 from trials.errors import DEAD_DEVICE
 from trials.storage.lease import Lease
 from trials.storage.trial_folder import TrialFolder
 
 
-class Shown:
-    """A display that keeps its notes."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *arguments, **options: None
-
-
-class Cluster:
-    """Machines by node id, and how many trials each holds."""
-
-    def __init__(self, **machines: int) -> None:
-        self.machines = machines
-
-    def room(self, wanted: Mapping[str, float], without: Collection[str] = ()) -> dict[str, int]:
-        return {node: held for node, held in self.machines.items() if held and node not in without}
-
-    def slots(self, wanted: Mapping[str, float], without: Collection[str] = ()) -> int:
-        return sum(self.room(wanted, without).values())
-
-
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    cluster = Cluster(a=2, b=1)
-    monkeypatch.setattr(tune_searcher, "room", cluster.room)
-    monkeypatch.setattr(tune_searcher, "slots", cluster.slots)
-    monkeypatch.setattr(tune_searcher, "largest", lambda wanted, without=(): {**wanted, "CPU": 8})
+def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     monkeypatch.setattr(tune_searcher, "COUNT_EVERY_S", -1.0)
-    return cluster
+    return fake_cluster(monkeypatch, a=2, b=1)
 
 
 @pytest.fixture
-def asking(tmp_path: Path, cluster: Cluster) -> Any:
+def asking(tmp_path: Path, cluster: FakeCluster) -> Any:
     plan = begun(make_space(grid={"density": [0.5], "seed": list(range(8))}, retries=0), tmp_path / "sweep")
     return tune_searcher.PlanSearcher(plan, Shown(), Lease(tmp_path / "lock"))  # type: ignore[arg-type]
 
@@ -75,7 +45,7 @@ def die(asking: Any, name: str, node: str) -> str:
     return str(told["trial"])
 
 
-def test_trials_that_share_a_card_and_die_at_once_bar_no_machine(asking: Any, cluster: Cluster) -> None:
+def test_trials_that_share_a_card_and_die_at_once_bar_no_machine(asking: Any, cluster: FakeCluster) -> None:
     cluster.machines = {"a": 4}
     told = {f"turn{turn}": asking.suggest(f"turn{turn}") for turn in range(4)}
     for name in told:
@@ -121,10 +91,12 @@ def test_a_machine_is_named_once_and_gets_nothing_more(asking: Any) -> None:
 
 
 def test_trials_that_wait_for_another_machine_leave_room_for_others(asking: Any) -> None:
+    assert asking.suggest("long")
+    asking.on_trial_result("long", on("b", alive=True))
     die(asking, "t", "a")
-    assert asking.suggest("again")["avoid"] == ["a"]
-    others = [asking.suggest(f"other{n}") for n in range(4)]
-    assert all(isinstance(told, dict) for told in others)
+    assert asking.suggest("again")["avoid"] == ["a"]  # waits for the other machine, which is taken
+    others = [asking.suggest(f"other{n}") for n in range(3)]
+    assert all(isinstance(told, dict) for told in others)  # two run, and one waits its turn
     assert asking.suggest("more") is None
 
 
@@ -166,7 +138,7 @@ def test_a_process_whose_device_is_dead_gives_its_trial_back(asking: Any) -> Non
 
 
 @pytest.mark.parametrize("progress", ["nothing", "an epoch", "a result"])
-def test_progress_on_a_machine_ends_its_row_of_deaths(asking: Any, cluster: Cluster, progress: str) -> None:
+def test_progress_on_a_machine_ends_its_row_of_deaths(asking: Any, cluster: FakeCluster, progress: str) -> None:
     cluster.machines.update(a=8, b=0)
     for turn in range(IN_A_ROW - 1):
         die(asking, f"before{turn}", "a")
@@ -208,7 +180,7 @@ def test_a_sweep_without_machines_ends_and_says_so(asking: Any) -> None:
     assert "the same command resumes" in asking.display.notes[-1]
 
 
-def test_a_barred_machine_that_left_is_not_the_last_one(asking: Any, cluster: Cluster) -> None:
+def test_a_barred_machine_that_left_is_not_the_last_one(asking: Any, cluster: FakeCluster) -> None:
     """Others may still come, as before."""
     bar(asking, "a")
     cluster.machines.clear()
@@ -216,7 +188,7 @@ def test_a_barred_machine_that_left_is_not_the_last_one(asking: Any, cluster: Cl
     assert not asking.plan.over
 
 
-def test_a_trial_that_can_be_placed_nowhere_is_taken_back(asking: Any, cluster: Cluster) -> None:
+def test_a_trial_that_can_be_placed_nowhere_is_taken_back(asking: Any, cluster: FakeCluster) -> None:
     died = die(asking, "t", "a")
     asking.suggest("waits")
     stopper = WhenStuck(asking)
@@ -235,7 +207,7 @@ def test_a_trial_that_can_be_placed_nowhere_is_taken_back(asking: Any, cluster: 
     assert {tuple(one["avoid"]) for one in told} == {()}
 
 
-def test_when_the_last_machine_is_barred_what_waits_for_it_is_taken_back(asking: Any, cluster: Cluster) -> None:
+def test_when_the_last_machine_is_barred_what_waits_for_it_is_taken_back(asking: Any, cluster: FakeCluster) -> None:
     bar(asking, "a")
     asking.suggest("waits")
     del cluster.machines["b"]

@@ -13,6 +13,7 @@ from sweeper.search.plan import Plan
 from sweeper.space.checks import check_space
 from sweeper.space.load import load_space
 from sweeper.space.space import Space
+from tests.sweeper.fake_cluster import fake_cluster
 from tests.sweeper.populations import PBT, SEARCH, TRIAL
 from tests.sweeper.populations import landscape as climbed
 from tests.sweeper.space_files import written
@@ -65,8 +66,7 @@ class Searcher:
     def __init__(self, plan: Plan, lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from sweeper.execution.on_ray import tune_searcher
 
-        monkeypatch.setattr(tune_searcher, "slots", lambda wanted: 100)
-        monkeypatch.setattr(tune_searcher, "largest", dict)
+        fake_cluster(monkeypatch, here=100)
         self.plan = plan
         self.asked = tune_searcher.PlanSearcher(plan, NoDisplay(), Lease(lock))  # type: ignore[arg-type]
 

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from sweeper.execution.live_view import LiveView
+from tests.sweeper.fake_cluster import fake_cluster
 from tests.sweeper.populations import landscape, places, population
 from tests.sweeper.sweeps import begun, fail, finish, finished
 from trials.storage.lease import Lease
@@ -52,8 +53,7 @@ def test_the_live_view_counts_no_samples_that_an_extinct_cell_will_not_have(
 ) -> None:
     from sweeper.execution.on_ray import tune_searcher
 
-    monkeypatch.setattr(tune_searcher, "slots", lambda wanted: 100)
-    monkeypatch.setattr(tune_searcher, "largest", dict)
+    fake_cluster(monkeypatch, here=100)
     plan = begun(population(retries=0), tmp_path / "s")
     out = io.StringIO()
     view = LiveView(plan.totals, Console(file=out), "val_accuracy", "maximize")

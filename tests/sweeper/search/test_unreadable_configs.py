@@ -11,6 +11,7 @@ import pytest
 
 from sweeper.search.plan import Assignment, Plan
 from sweeper.space.space import Space
+from tests.sweeper.fake_cluster import fake_cluster
 from tests.sweeper.populations import landscape as climbed
 from tests.sweeper.populations import places, population
 from tests.sweeper.pruned import space_of
@@ -162,8 +163,7 @@ class Said:
 def test_the_live_view_shows_each_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sweeper.execution.on_ray import tune_searcher
 
-    monkeypatch.setattr(tune_searcher, "slots", lambda wanted: 8)
-    monkeypatch.setattr(tune_searcher, "largest", dict)
+    fake_cluster(monkeypatch, here=8)
     space = make_space(grid={"density": [0.5]}, retries=1)
     died = begun(space, tmp_path / "sweep")
     bad = taken(died).trial_id

@@ -35,6 +35,7 @@ def trial(**changes: Any) -> dict[str, Any]:
         {"samples": 9},
         {"grid": {"seed": [2, 1, 0], "density": [0.2, 0.1, 0.5]}},
         {"resources": {"cpu": 2, "gpu": 0.25}, "retries": 5, "max_concurrent": 1},
+        {"resources": {"memory": "8GB", "accelerator_type": "H100", "custom": {"license": 1}}},
         {"trial": trial(data_dir="/elsewhere", device="cuda", checkpoint_every_s=5.0)},
         {"trial": trial(pretrain={"epochs": 2, "lr": 0.1}, augment=True)},  # writing out defaults changes nothing
         {"trial": trial(density=0.9, seed=3, mask_lr=0.5)},  # grid and search override these

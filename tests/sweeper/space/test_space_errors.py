@@ -89,7 +89,20 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"resources/cpu": 0}, "resources.cpu is 0, but must be greater than 0"),
     ({"resources/gpu": -1}, "resources.gpu is -1, but must be greater than or equal to 0"),
     ({"resources/gpu": 1.5}, "resources.gpu is 1.5, but must be a whole number, or a fraction up to 1"),
-    ({"resources/tpu": 1}, "resources: key is 'tpu', but must be one of: cpu, gpu"),
+    ({"resources/memory": "8 XB"}, "resources.memory is '8 XB', but must be bytes, or a number with a unit"),
+    ({"resources/memory": 0}, "resources.memory is 0, but must be greater than or equal to 1"),
+    (
+        {"resources/accelerator_type": "an H100"},
+        "resources.accelerator_type is 'an H100', but must be one of Ray's names",
+    ),
+    ({"resources/custom": [1]}, "resources.custom is [1], but must be a mapping of Ray's names to amounts"),
+    ({"resources/custom": {"GPU": 1}}, "resources.custom has 'GPU', but that is resources.gpu: set it there"),
+    (
+        {"resources/custom": {"license": 0}},
+        "resources.custom.license is 0, but must be greater than or equal to 0.",
+    ),
+    ({"resources/custom": {"TPU": 1.5}}, "resources.custom.TPU is 1.5, but must be a whole number"),
+    ({"resources/tpu": 1}, "resources: key is 'tpu', but must be one of: accelerator_type, cpu, custom, gpu, memory"),
     ({"retries": -1}, "retries is -1, but must be greater than or equal to 0"),
     ({"max_concurrent": 0}, "max_concurrent is 0, but must be greater than or equal to 1"),
     # found by trying the cells
