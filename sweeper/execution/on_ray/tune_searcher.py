@@ -12,6 +12,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from sweeper.execution.assignment_messages import message_of
 from sweeper.execution.live_view import LiveView
 from sweeper.execution.on_ray.callbacks import Callbacks
 from sweeper.execution.on_ray.places import COUNT_EVERY_S, Places
@@ -23,7 +24,6 @@ from sweeper.search.sick_machines import Card
 from trials.config.named_objects import code_of
 from trials.methods.parsing import parse
 from trials.plugins.importing import sent
-from trials.running.environment import git_commit
 from trials.running.shared_trials import shared_by
 from trials.storage.data_used import name_of
 from trials.storage.files import is_full
@@ -111,29 +111,18 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
 
     def _message(self, assignment: Assignment) -> dict[str, Any]:
         """The assignment as JSON, for a worker."""
-        space = self.plan.space
-        config = assignment.config.model_dump(mode="json")
+        message = message_of(self.plan, assignment)
         request, alone = self.places.request(assignment)
         return {
-            "trial": assignment.trial_id,
-            "config": _found_from_anywhere(config),
-            "data": self._fingerprints.get(name_of(config)),
-            "folder": str(self.folder.trial_folder(assignment.trial_id)),
-            "stages": str(self.folder.stages),
-            "stop": str(self.folder.stop),
-            "threads": max(1, int(space.resources.cpu)),
+            **message,
+            "data": self._fingerprints.get(name_of(message["config"])),
             "gpu": request.each.get("GPU", 0),
             "resources": dict(request.each),
             "pieces": request.pieces,
             "avoid": list(request.avoid),
             "alone": alone,
-            "judged_by": space.objective if space.pruner else None,
-            "commit": git_commit(),
-            "cell": assignment.cell,
             "followed": self.callbacks.told(assignment.trial_id),
-            "limit_s": space.trial_hours and space.trial_hours * 3600,
             "plugins": sent(code_of(assignment.config), self.copies),
-            "alive_every_s": min(30.0, space.silence_limit_s / 10) if space.silence_limit_s else 30.0,
         }
 
     def _is_full(self) -> bool:
@@ -332,9 +321,3 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
 
     def restore(self, checkpoint_path: str) -> None:
         pass
-
-
-def _found_from_anywhere(config: dict[str, Any]) -> dict[str, Any]:
-    """The config with an absolute ``data_dir``, because a worker has its own working directory."""
-    data_dir = config.get("data_dir")
-    return config if data_dir is None else {**config, "data_dir": str(Path(data_dir).expanduser().absolute())}

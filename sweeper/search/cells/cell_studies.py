@@ -6,16 +6,19 @@ A study made here is a copy in memory: it suggests nothing for the sweep, and no
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeper.folder.confirmations import confirmation_of
+from sweeper.folder.replicates import replicate_of
 from sweeper.folder.sweep_folder import Record, Sample, SweepFolder
-from sweeper.search.cells.study import knowingly
+from sweeper.search.cells.point_outcomes import outcome_of_point
+from sweeper.search.cells.study_in_memory import knowingly
 from sweeper.search.committed import samples_with_outcomes
 from sweeper.search.outcomes import Outcome
 from sweeper.space.grid.cells import Cell, make_cell
@@ -54,9 +57,38 @@ def studied_points(
     Args:
         curves: read learning curves (a trial's intermediate values) also where no pruner needs them.
     """
-    for sample, record, outcome in samples_with_outcomes(space, folder, records, curves=curves):
-        if confirmation_of(sample) is None:
+    searched = (
+        one for one in samples_with_outcomes(space, folder, records, curves=curves) if confirmation_of(one[0]) is None
+    )
+    if space.replicates is None:
+        for sample, record, outcome in searched:
             yield StudiedPoint(sample.cell, sample.number, _trial(space, sample, record, outcome))
+        return
+    for (cell, number), several in groupby(searched, key=lambda one: (one[0].cell, one[0].number)):
+        yield StudiedPoint(cell, number, _point(space, list(several)))
+
+
+def _point(space: Space, replicates: list[tuple[Sample, Record, Outcome]]) -> FrozenTrial:
+    """A point with replicates as one trial: its judged value, and the ids and values of its trials."""
+    values = space.replicate_values()
+    known = [(values.index(which.values), one) for one in replicates if (which := replicate_of(one[0])) is not None]
+    known.sort(key=lambda item: item[0])
+    ended = [outcome for _, (_, _, outcome) in known if outcome.state.is_finished()]
+    dropped = any((which := replicate_of(sample)) is not None and which.dropped for _, (sample, _, _) in known)
+    _, (sample, record, first) = known[0]
+    waits = all(one.state is None for _, (_, one, _) in known)
+    outcome = outcome_of_point(space, ended, dropped=dropped) or Outcome(TrialState.RUNNING, curve=first.curve)
+    trial = _trial(space, sample, record, outcome)
+    trial.state = TrialState.WAITING if waits else outcome.state
+    trial.user_attrs = {"trials": [one.id for _, (_, one, _) in known], "sample": sample.number, **sample.grid}
+    for name in space.objectives:
+        each = [one.state.result.get(name.column) if one.state else None for _, (_, one, _) in known]
+        trial.user_attrs[f"{name.column} of replicates"] = each
+    states = [one.state for _, (_, one, _) in known if one.state is not None]
+    if states:
+        last = max(states, key=lambda state: state.ended or "")
+        _set_times(trial, replace(last, started=min(state.started for state in states if state.started)))
+    return trial
 
 
 def _trial(space: Space, sample: Sample, record: Record, outcome: Outcome) -> FrozenTrial:

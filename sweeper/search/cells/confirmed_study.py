@@ -27,7 +27,7 @@ Values = Mapping[str, Any]
 
 
 class ConfirmedStudy:
-    """A study with the confirmations of its best sample: follows :class:`~sweeper.search.cells.cell_search.CellSearch`."""
+    """A study with the confirmations of its best sample, as a :class:`~sweeper.search.cells.cell_search.CellSearch`."""
 
     def __init__(self, study: CellStudy | ReplicatedStudy, confirm: Confirm) -> None:
         self.searched, self.confirm = study, confirm

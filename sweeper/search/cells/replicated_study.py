@@ -15,14 +15,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from optuna.trial import TrialState
-
 from sweeper.folder.replicates import Replicate, dropped, replicate_of
 from sweeper.folder.search_ends import ShorterSearch
 from sweeper.folder.sweep_folder import Record, Sample
+from sweeper.search.cells.point_outcomes import outcome_of_point, worst_violations
 from sweeper.search.cells.racing import can_matter, pooled_spread
 from sweeper.search.cells.study import CellStudy
-from sweeper.search.outcomes import FAILED, RUNNING, Outcome
+from sweeper.search.outcomes import RUNNING, Outcome
 from sweeper.search.pruning.positions import Position
 from sweeper.space.options.replicates import Replicates
 from trials.config.trial_config import TrialConfig
@@ -207,31 +206,7 @@ class ReplicatedStudy:
     def _outcome(self, point: Point) -> Outcome | None:
         """The outcome of a point as far as its replicates decide it; None as long as it runs."""
         ended = [outcome for _, outcome in sorted(point.ended.items())]
-        violations = self._worst(ended)
-        if any(outcome.state == TrialState.FAIL for outcome in ended):
-            return FAILED
-        stopped = next((outcome for outcome in ended if outcome.state == TrialState.PRUNED), None)
-        if stopped is not None:
-            return replace(stopped, violations=violations)
-        if point.dropped:
-            last = max((step for outcome in ended for step in outcome.curve), default=0)
-            so_far = self._judged(ended)[0]
-            return Outcome(TrialState.PRUNED, None, violations, {last + len(ended): so_far})
-        if len(ended) < len(self._wanted):
-            return None
-        return Outcome(TrialState.COMPLETE, self._judged(ended), violations)
-
-    def _judged(self, ended: list[Outcome]) -> tuple[float, ...]:
-        """By objective, the judge's value of those of complete replicates."""
-        each = zip(*(outcome.values for outcome in ended if outcome.values is not None), strict=True)
-        objectives = self.space.objectives
-        return tuple(self.replicates.judge.value(v, o.sign) for v, o in zip(each, objectives, strict=True))
-
-    @staticmethod
-    def _worst(ended: list[Outcome]) -> dict[str, float]:
-        """By how much a point misses each bound: by as much as the worst of its replicates."""
-        keys = dict.fromkeys(key for outcome in ended for key in outcome.violations)
-        return {key: max(o.violations[key] for o in ended if key in o.violations) for key in keys}
+        return outcome_of_point(self.space, ended, dropped=point.dropped)
 
     def _race(self) -> None:
         """Drop the points that can no longer matter; those of which a trial runs are looked at when it has ended."""
@@ -245,7 +220,7 @@ class ReplicatedStudy:
         spread, freedom = pooled_spread(point.values for point in complete)
         for point in self._points.values():
             if point.outcome is None and point.ended and not point.running and self._missing(point):
-                misses = any(violation > 0 for violation in self._worst(list(point.ended.values())).values())
+                misses = any(violation > 0 for violation in worst_violations(list(point.ended.values())).values())
                 known = (len(self._wanted), best, self._sign, spread, freedom)
                 if misses or not can_matter(point.values, *known):
                     self._drop(point)

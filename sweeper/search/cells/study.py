@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import random
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import optuna
-from optuna.pruners import BasePruner, NopPruner
-from optuna.samplers import BaseSampler
-from optuna.storages import InMemoryStorage
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import TrialState, create_trial
 
 from sweeper.folder.search_ends import ShorterSearch
 from sweeper.folder.sweep_folder import Record, Sample
 from sweeper.search.cells.early_end import EarlyEnd
+from sweeper.search.cells.study_in_memory import StudyInMemory
 from sweeper.search.epoch_budget import planned
 from sweeper.search.outcomes import Outcome
-from sweeper.search.pruning.cell_pruner import CellPruner
 from sweeper.search.pruning.positions import Position, position_after
 from sweeper.search.warm_start import NO_WARM_START, WarmStart
 from sweeper.space.asked_points import AskedPoints
-from sweeper.space.checks import question_of
 from sweeper.space.distributions import Distribution
 from sweeper.space.grid import conditions
 from sweeper.space.grid.cells import Cell
@@ -37,57 +32,25 @@ from trials.config.trial_config import TrialConfig
 from trials.plugins.blaming import blaming
 from trials.seeding import derive_seed
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-
 STUDY = "study"
 """Key, among a sample's attributes, of what its suggestion changed on the study rather than on its trial."""
 
 
-@contextmanager
-def knowingly() -> Iterator[None]:
-    """Suppress Optuna's experimental warning: a space that asks for NSGA-III, QMC, groups or patience means it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield
-
-
-class StudyStorage(InMemoryStorage):
-    """Optuna's storage in memory, with :meth:`take_back`.
-
-    Optuna cannot delete a trial, and one that is told as failed would count for samplers and pruners, and shift the
-    numbers of those after it, which grids and brackets go by.
-    """
-
-    def take_back(self, study_id: int) -> None:
-        """Remove the study's last trial, which must be the storage's last; its number and its id are given again."""
-        with self._lock:
-            last = self._studies[study_id].trials.pop()
-            del self._trial_id_to_study_id_and_number[last._trial_id]
-            self._max_trial_id = last._trial_id - 1
-
-
-class CellStudy:
-    """The study of one cell. Trials of different cells are never compared.
+class CellStudy(StudyInMemory):
+    """The study of one cell: asked for samples and told their outcomes. Trials of different cells are never compared.
 
     Args:
-        first_samples: number of samples per cell with which the sweep began, by which samplers go; by default the
-            space's.
+        first_samples: see :class:`.study_in_memory.StudyInMemory`.
     """
 
     def __init__(
         self, space: Space, cell: Cell, warm: WarmStart = NO_WARM_START, first_samples: int | None = None
     ) -> None:
-        self.space, self.cell, self.warm = space, cell, warm
+        super().__init__(space, cell, warm, first_samples)
         self._first = (*space.enqueue, *warm.points)
-        self.question = question_of(space, cell, first_samples)
-        self._distributions = {path: d.optuna_distribution() for path, d in self.question.search.items()}
         self._asked: set[int] = set()
         self._points, self._end = AskedPoints(space, cell), EarlyEnd(space, lambda: self.study)
         self._next = 0
-        self._storage = StudyStorage()
-        self._study: optuna.Study | None = None
-        self._trials: dict[int, int] = {}  # sample number -> id of the study's trial
-        self._samples: dict[int, int] = {}  # id of the study's trial -> sample number
         self.samples: dict[int, Sample] = {}
         """By number, every sample."""
         self.outcomes: dict[int, Outcome] = {}
@@ -98,22 +61,6 @@ class CellStudy:
     def count(self) -> int:
         """Number of samples that this cell has."""
         return len(self._asked)
-
-    @property
-    def study(self) -> optuna.Study:
-        """The study, created on first use; observations of an earlier sweep are its first trials."""
-        if self._study is None:
-            self._study = optuna.create_study(
-                storage=self._storage,
-                study_name=f"{self.space.seed}:{self.cell.key}",
-                directions=[objective.direction for objective in self.space.objectives],
-                sampler=self._sampler(0),
-                pruner=self._pruner(),
-            )
-            self._study.pruner.prune(self._study, create_trial(state=TrialState.RUNNING))  # Hyperband forms brackets
-            for observation in self.warm.observations:
-                self._add(observation.params, Outcome(TrialState.COMPLETE, observation.values, observation.violations))
-        return self._study
 
     @property
     def ready(self) -> bool:
@@ -164,30 +111,6 @@ class CellStudy:
     def released(self) -> Iterable[str]:
         """Always empty: a study's trials keep their checkpoints."""
         return ()
-
-    @cached_property
-    def pruning(self) -> CellPruner | None:
-        """What stops trials of the cell early; None without a pruner."""
-        if self.space.pruner is None or not self.space.search:
-            return None
-        return CellPruner(self.space, self.cell, first=len(self.warm.observations))
-
-    def _pruner(self) -> BasePruner:
-        """The study's own pruner, by whose brackets samplers tell trials apart. It stops none: :attr:`pruning` does."""
-        if self.space.pruner is None or self.pruning is None:
-            return NopPruner()
-        with knowingly():
-            return self.space.pruner.make(self.pruning.steps.total)
-
-    def _sampler(self, number: int, again: int = 0) -> BaseSampler:
-        """A sampler seeded by (seed, cell, sample number), so that a rebuilt study does not repeat suggestions.
-
-        ``again``: how many suggestions for this number were repeats.
-        """
-        parts = (number, "again", again) if again else (number,)
-        seed, cell_seed = (derive_seed(self.space.seed, self.cell.key, *n) % 2**32 for n in (parts, ("cell",)))
-        with knowingly():
-            return self.space.sampler.make(self.question, seed, cell_seed)
 
     def ask(self) -> Sample:
         """The next sample of this cell, with the lowest unused number: gaps left by lost records are filled first."""
@@ -257,16 +180,6 @@ class CellStudy:
         search = self.question.search
         return {path: value for path, value in point.items() if path not in search or search[path].contains(value)}
 
-    def _know(self, number: int, trial_id: int) -> None:
-        self._trials[number], self._samples[trial_id] = trial_id, number
-
-    def _study_attrs(self) -> dict[str, Any]:
-        return self._storage.get_study_system_attrs(self.study._study_id)
-
-    def _portable(self, key: str, value: Any) -> Any:
-        """A genetic sampler's parents by sample numbers, since trial ids differ in a rebuilt study."""
-        return [self._samples[trial_id] for trial_id in value] if ":parent:" in key else value
-
     def replay(self, sample: Sample, outcome: Outcome, record: Record | None = None) -> None:
         """Add a committed sample with its outcome, or as running. Call in the order of sample numbers."""
         self._asked.add(sample.number)
@@ -284,23 +197,6 @@ class CellStudy:
             self.pruning.replay(sample.number, outcome, attrs)
         self._points.add(sample.params)
         self._end.tell(sample.number, outcome)
-
-    def _add(self, params: dict[str, Any], outcome: Outcome, attrs: dict[str, Any] | None = None) -> int:
-        """Add a trial to the study and return its id."""
-        template = create_trial(
-            state=outcome.state,
-            values=outcome.values,
-            params=params,
-            distributions={path: self._distributions[path] for path in params},
-            system_attrs=attrs,
-            intermediate_values=self._curve(outcome),
-            constraints=outcome.violations,
-        )
-        return self._storage.create_new_trial(self.study._study_id, template)
-
-    def _curve(self, outcome: Outcome) -> dict[int, float]:
-        """What the study holds of a trial's values: those that are comparable, at the pruner's steps."""
-        return dict(outcome.curve) if self.pruning is None else self.pruning.curve(outcome)
 
     def tell(self, sample: Sample, outcome: Outcome) -> None:
         """Record the outcome of the sample's trial. Only the first call for a sample counts."""
@@ -349,6 +245,3 @@ class CellStudy:
             self._spans[sample.number] = epoch_spans(self.config(sample))
         spans = self._spans[sample.number]
         return position_after(spans, step) if at is None else replace(at, span=spans.get(at.place))
-
-    def _frozen(self, trial_id: int) -> FrozenTrial:
-        return self._storage.get_trial(trial_id)

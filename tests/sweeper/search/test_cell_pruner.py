@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 from optuna.trial import TrialState
-from sweeper.search.bounds import will_miss
-from sweeper.search.cell_pruner import CellPruner
-from sweeper.search.positions import Position
 
 from sweeper.search.outcomes import Outcome
+from sweeper.search.pruning.bounds import will_miss
+from sweeper.search.pruning.cell_pruner import CellPruner
+from sweeper.search.pruning.positions import Position
 from sweeper.space.checks import check_space
 from sweeper.space.pruner_steps import epoch_spans, pruner_steps
 from sweeper.space.space import Space
