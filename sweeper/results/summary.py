@@ -72,9 +72,8 @@ def summarise(
         objective, direction: the column of ``trials`` by which a cell's best trial is chosen; ``maximize`` or
             ``minimize``, another word is refused with a UserError.
         grid, search: dotted paths of the grid and of the searched hyperparameters.
-        constraints: bounds that a cell's best trial must keep. ``beside``: further columns of ``trials`` to show.
-        confirm: number of confirmations that a cell's best point has in the end.
-        replicates: those of every point; then a cell's best point is chosen, and its replicates are the seeds.
+        constraints: bounds that a cell's best point must keep. ``beside``: further columns of ``trials`` to show.
+        confirm: number of confirmations of a cell's best point. ``replicates``: those of every point, its seeds then.
 
     Returns:
         Columns ``kind``: ``group``, or ``dense`` for the networks that the trials start from; the grid paths without
@@ -90,17 +89,21 @@ def summarise(
     by = objective_of(objective, direction)
     cells = list(cells_of(sweep, by, groups, search, constraints, figures, confirm, replicates))
     levels = _levels(sweep, [row["trial"] for cell in cells for row in cell.figures])
-    members: dict[tuple[Any, ...], list[CellTrials]] = {}
-    for cell in cells:
-        members.setdefault(cell.group, []).append(cell)
     rows = _dense_rows(sweep, cells, groups, figures)
-    for key, group in members.items():
+    for key, group in _by_group(cells).items():
         values = dict(zip(map(column_of, groups), key, strict=True))
         rows += _group_rows(values, group, levels, figures, search, objective)
     names = [f"{figure}_{what}" for figure in figures for what in ("mean", "std")]
     columns = ["kind", *map(column_of, groups), "level", "density_asked", "density", *names, *_COUNTS]
     summary: pd.DataFrame = pd.DataFrame(rows, columns=columns).astype({"level": "Int64"})
     return summary
+
+
+def _by_group(cells: Sequence[CellTrials]) -> dict[tuple[Any, ...], list[CellTrials]]:
+    members: dict[tuple[Any, ...], list[CellTrials]] = {}
+    for cell in cells:
+        members.setdefault(cell.group, []).append(cell)
+    return members
 
 
 def column_of(path: str) -> str:

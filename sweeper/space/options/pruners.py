@@ -3,8 +3,8 @@
 A pruner's steps are the epochs of the stages in which a method allows stopping
 (:attr:`trials.methods.base.Method.stoppable`), counted from 1 over all levels. Where the search changes the epochs of a
 stage, they are equal shares of it instead (:mod:`sweeper.space.pruner_steps`). Values are compared at one step and one
-density, and a trial that misses its bounds never counts against another (:mod:`sweeper.search.pruning.cell_pruner`). A trial is
-not pruned at its last epoch.
+density, and a trial that misses its bounds never counts against another
+(:mod:`sweeper.search.pruning.cell_pruner`). A trial is not pruned at its last epoch.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from sweeper.results.report import show
 from sweeper.results.tables import load
 from sweeper.search.plan import Plan
 from sweeper.space.compatibility import contradictions
+from tests.sweeper.fake_cluster import fake_cluster
 from tests.sweeper.sweeps import begun, finish, searching
 from trials.errors import TIME_LIMIT
 from trials.storage.lease import Lease
@@ -75,8 +76,7 @@ def test_the_limit_reaches_the_trial(
 ) -> None:
     from sweeper.execution.on_ray import tune_searcher
 
-    monkeypatch.setattr(tune_searcher, "slots", lambda wanted: 100)
-    monkeypatch.setattr(tune_searcher, "largest", dict)
+    fake_cluster(monkeypatch, here=100)
     plan = begun(searching("random", samples=1, grid=ONE, trial_hours=hours), tmp_path / "s")
     view = LiveView(plan.totals, Console(file=io.StringIO()), "val_accuracy", "maximize")
     told = tune_searcher.PlanSearcher(plan, view, Lease(tmp_path / "lock")).suggest("tune")
@@ -87,8 +87,7 @@ def test_the_limit_reaches_the_trial(
 def test_the_display_says_why_a_search_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sweeper.execution.on_ray import tune_searcher
 
-    monkeypatch.setattr(tune_searcher, "slots", lambda wanted: 100)
-    monkeypatch.setattr(tune_searcher, "largest", dict)
+    fake_cluster(monkeypatch, here=100)
     plan = begun(searching("random", samples=5, grid=ONE, stop_at=0.5), tmp_path / "s")
     out = io.StringIO()
     view = LiveView(plan.totals, Console(file=out, width=200), "val_accuracy", "maximize")
