@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGES = ("sweeper", "trials")
 SMALLEST = [
     *("--space", "bip_unstructured", "--profile", "demo", "--samples", "1"),
-    *("--set", "grid.density=[0.5]", "--set", "grid.seed=[0]"),
+    *("--set", "grid.density=[0.5]", "--set", "replicates.values.seed=[0]"),
     *("--set", "trial.pretrain.epochs=1", "--set", "trial.prune.epochs=1"),
 ]
 
@@ -166,7 +166,7 @@ def test_every_machine_of_a_cluster_runs_the_drivers_code(installed: Installed, 
     shutil.copy(REPOSITORY / "tests" / "machines.py", scripts)
     (installed.folder / "trials").mkdir()
     (installed.folder / "trials" / "__init__.py").write_text("raise ImportError('other code')\n")
-    several = ["--set", "grid.density=[0.5,0.2]", "--set", "grid.seed=[0]"]
+    several = ["--set", "grid.density=[0.5,0.2]", "--set", "replicates.values.seed=[0]"]
     said = installed.run("python", str(scripts / "two_machines.py"), *SMALLEST, *several, "--name", "demo")
     imports = [line.split()[1:] for line in said.splitlines() if line.startswith("imports ")]
     assert len(imports) == 2
