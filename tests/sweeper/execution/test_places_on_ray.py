@@ -30,8 +30,10 @@ def test_our_groups_count_as_ours_and_the_rest_as_other_jobs(cluster: Any) -> No
 
     from sweeper.execution.on_ray.capacity import Demand, count_capacity
 
-    mine, theirs = placement_group([{"CPU": 1}] * 3), placement_group([{"CPU": 1, "license": 2}])
-    cluster.get([mine.ready(), theirs.ready()])
+    theirs = placement_group([{"CPU": 1, "license": 2}])
+    cluster.get(theirs.ready(), timeout=60)  # before the other, which could take the only machine that has licenses
+    mine = placement_group([{"CPU": 1}] * 3)
+    cluster.get(mine.ready(), timeout=60)
     one = Demand({"CPU": 1.0}, 3)
     for _ in range(50):  # what is free reaches the head a moment later
         found = count_capacity([{"CPU": 1.0}])
