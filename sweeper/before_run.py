@@ -98,6 +98,20 @@ def look_here(space: Space, address: str | None = None, *, peek: bool = False) -
     return Here(headers, tuple(missing), lacking)
 
 
+def refuse_ray_client(address: str | None) -> None:
+    """Refuse an address of Ray Client: Tune and its storage would run on the cluster's head, not here.
+
+    Raises:
+        UserError: ``--address``, or else RAY_ADDRESS, begins with ray://.
+    """
+    given, said = (os.environ.get("RAY_ADDRESS"), "RAY_ADDRESS") if address is None else (address, "--address")
+    if given is not None and given.startswith("ray://"):
+        raise UserError(
+            f"{said} is {given!r}, but a sweep cannot be driven through Ray Client: run the command on a machine of "
+            "the cluster (--address HOST:6379), or submit it to the cluster (ray job submit, see docs/cluster.md)"
+        )
+
+
 def may_join(address: str | None) -> bool:
     """Whether a run joins a cluster: a named one, the one that Ray has noted as this machine's, or the process's."""
     if "ray" in sys.modules:  # imported and joined by the program that runs the sweep

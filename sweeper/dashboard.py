@@ -108,7 +108,7 @@ def write_copy(folder: SweepFolder) -> StudyCopy:
     copy = StudyCopy(folder, optuna.storages.InMemoryStorage())  # raises if it is no sweep, before anything is written
     tables = folder.tables
     if not isinstance(tables, Path) or not _writable(tables):
-        tables = Path(tempfile.mkdtemp(prefix="sweeper-"))
+        tables = Path(tempfile.mkdtemp(prefix="sweeper-dashboard-"))
     path = tables / "optuna.journal"
     for old in tables.glob(f"{path.name}*"):
         old.unlink()

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from sweeper.before_run import Here, SharedTrials, check_preconditions, look_here, may_join, require_same_data
+from sweeper.before_run import (
+    Here,
+    SharedTrials,
+    check_preconditions,
+    look_here,
+    may_join,
+    refuse_ray_client,
+    require_same_data,
+)
 from sweeper.continuing import record_change, refuse_contradictions, resumed_space
 from sweeper.estimate.report import estimate_lines
 from sweeper.estimate.stored import is_local
+from sweeper.execution.driving import driving
 from sweeper.folder.forgiving import followed_failures
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.options import COMPLETE, FAILURES, STOPPED
@@ -28,7 +35,7 @@ from trials.plugins.importing import holding
 from trials.running.environment import git_commit
 from trials.storage import files
 from trials.storage.data_used import DataUsed
-from trials.storage.lease import HEARTBEAT_S, Lease
+from trials.storage.lease import Lease
 from trials.storage.sweep_path import sweep_path
 
 if TYPE_CHECKING:
@@ -51,6 +58,7 @@ def run_asked(
     Raises:
         UserError: it cannot be run; nothing has been started.
     """
+    refuse_ray_client(options.address)
     check_space(space)
     continued = refuse_contradictions(
         folder, space, retry_failed=options.retry_failed, resumed=options.resume is not None
@@ -224,36 +232,6 @@ def conclude(plan: Plan, console: Console, *, interrupted: bool = False) -> int:
             console.print(f"{spent}: run the same command with --set max_epochs=MORE to resume", markup=False)
         return STOPPED
     return FAILURES if plan.failed else COMPLETE
-
-
-@contextmanager
-def driving(folder: SweepFolder, console: Console) -> Iterator[Lease]:
-    """Hold the lease that makes this process the sweep's one driver.
-
-    Raises:
-        UserError: another driver holds it.
-    """
-    lease = Lease(folder.path / "lock")
-    if not lease.acquire() and not outlive(lease, console):
-        raise UserError(
-            f"{folder.path.name} is being run by {lease.owner()}, but a sweep has one driver: "
-            "wait for it, stop it, or give another --name (--show follows it)"
-        )
-    with lease:
-        yield lease
-
-
-def outlive(lease: Lease, console: Console) -> bool:
-    """Watch an owner on another host: take the lease over if its heartbeat stops, return False if it beats."""
-    first = lease.owner()
-    if first is None or first.near:
-        return lease.acquire()
-    console.print(f"the driver was {first}; waiting about a minute for a sign of life", markup=False)
-    while lease.owner() == first:
-        if lease.acquire():
-            return True
-        time.sleep(HEARTBEAT_S / 5)
-    return lease.acquire()
 
 
 def describe_run(

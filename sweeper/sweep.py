@@ -18,6 +18,7 @@ from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.frames import SweepTables
 from sweeper.results.point_tables import best_table, points_table
 from sweeper.results.report import Standing, count, figures_of
+from sweeper.results.retried import with_retries
 from sweeper.results.stored_space import WITHOUT_SPACE, StoredSpace, stored_space
 from sweeper.results.summary import summarise
 from sweeper.results.table_cache import gather
@@ -95,7 +96,8 @@ class Sweep(SweepTables):
             means of the accuracies and the density; ``<column>_std`` (ddof 1); ``trials``: the ids. A point that
             repeats an earlier one of its cell has no row.
         """
-        return points_table(self, self._space())
+        space = self._space()
+        return points_table(with_retries(self, space), space)
 
     def summary(self) -> pd.DataFrame:
         """Return what the report prints: a row per group of cells that differ only in their seed.
@@ -106,9 +108,9 @@ class Sweep(SweepTables):
         space = self._space()
         first, *others = space.objectives
         return summarise(
-            self, objective=first.column, direction=first.direction, grid=space.paths, search=space.search,
-            constraints=space.constraints, beside=[other.column for other in others], confirm=space.confirm,
-            replicates=space.replicates,
+            with_retries(self, space), objective=first.column, direction=first.direction, grid=space.paths,
+            search=space.search, constraints=space.constraints, beside=[other.column for other in others],
+            confirm=space.confirm, replicates=space.replicates,
         )  # fmt: skip
 
     def curves(
@@ -173,7 +175,7 @@ class Sweep(SweepTables):
 
     @property
     def failed(self) -> pd.DataFrame:
-        """The trials whose last attempt has failed, with ``error_type`` and ``error_message``; empty if none has."""
+        """Trials whose last attempt has failed, with ``error_type`` and ``error_message``; empty if none has."""
         columns = ["trial", "cell", "failures", "error_type", "error_message"]
         found: pd.DataFrame = self.trials[self.trials["status"] == "failed"][columns].reset_index(drop=True)
         return found

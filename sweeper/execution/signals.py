@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -108,6 +110,32 @@ def survive_hangup() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@contextmanager
+def without_stacks() -> Iterator[None]:
+    """Leave out of stderr what native code prints when SIGTERM arrives: the stack of each thread, for many lines.
+
+    Ray installs such a handler while it starts, before ours can be set again. What else is written to stderr in this
+    block appears at its end.
+    """
+    try:
+        kept = os.dup(2)
+    except OSError:  # stderr is closed
+        yield
+        return
+    with tempfile.TemporaryFile() as written:
+        sys.stderr.flush()
+        os.dup2(written.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            written.seek(0)
+            with suppress(OSError):
+                os.write(2, written.read().partition(b"*** SIGTERM received")[0])
 
 
 def _write_nowhere(fd: int) -> None:

@@ -16,6 +16,7 @@ from sweeper.results.frames import SweepTables
 from sweeper.results.pareto import pareto_front
 from sweeper.results.points import columns_of_replicates, points_in
 from sweeper.results.regrowth import allocation_texts
+from sweeper.results.retried import with_retries
 from sweeper.results.rows_of_frames import rows_of
 from sweeper.results.stored_space import WITHOUT_SPACE, StoredSpace, stored_space
 from sweeper.results.summary import ACCURACIES, cells_of, column_of, summarise
@@ -88,6 +89,7 @@ def standing(sweep: SweepTables, space: StoredSpace | None = None) -> str:
 
 def count(sweep: SweepTables, space: StoredSpace) -> Standing:
     """Count a sweep's cells and trials by how they stand, and ask who drives it."""
+    sweep = with_retries(sweep, space)
     gone, without_best = _confirmations(sweep, space)
     trials = sweep.trials.assign(samples=sweep.trials["samples"].clip(lower=1))
     trials = trials[~trials["trial"].isin(gone)]
@@ -166,6 +168,7 @@ def print_report(sweep: SweepTables, console: Console, space: StoredSpace) -> No
 
     Without a terminal the output is aligned plain text.
     """
+    sweep = with_retries(sweep, space)
     objectives = space.objectives
     first, *others = objectives
     summary = summarise(

@@ -42,6 +42,7 @@ class StoredSpace:
         confirm: number of confirmations of a cell's best sample; 0 if its own trial is the figure.
         seeds: seeds of the confirmations.
         replicates: those of every point; None if a point is one trial.
+        retries: number of times that a failed trial is run again.
     """
 
     paths: tuple[str, ...]
@@ -55,6 +56,7 @@ class StoredSpace:
     seeds: tuple[int, ...] = ()
     replicates: Replicates | None = None
     partial: frozenset[str] = frozenset()
+    retries: int = 0
 
     @property
     def trials_per_point(self) -> int:
@@ -122,6 +124,7 @@ def _read(document: Mapping[str, Any]) -> StoredSpace:
         confirm=len(confirm.points()) if confirm else 0,
         seeds=confirm.seed if confirm else (),
         replicates=read_replicates(document.get("replicates")),
+        retries=retries if isinstance(retries := document.get("retries", 1), int) else 1,
         partial=frozenset(path for path, axis in grid.items() if axis.when),
     )
 

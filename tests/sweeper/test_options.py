@@ -22,7 +22,7 @@ def test_no_option_is_one_of_ray_submits() -> None:
         *("--space", "--profile", "--set", "--storage", "--name", "--samples", "--max-concurrent", "--address"),
         *("--serial", "--dry-run", "--list-spaces", "--show", "--list", "--cancel", "--retry-failed", "--verify"),
         *("--max-hours", "--dashboard", "--resume", "--version", "--plugins"),
-        *("--describe", "--schema", "--init", "--data", "--to", "--estimate"),
+        *("--describe", "--schema", "--init", "--data", "--to", "--estimate", "--runtime-env"),
     }
     assert not options & set(taken.split())
     assert not parser().allow_abbrev

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -31,6 +32,20 @@ def write(path: Place, content: bytes) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)  # the disk may be full: free the space of the partial file
         raise
+
+
+def create_shared(path: Path) -> None:
+    """Create an empty file, if it is not there, that may be read and written by whom its folder may.
+
+    Other files are replaced by a rename, which the folder alone permits; one that is opened to be locked must be
+    writable itself, whatever the umask of who created it.
+    """
+    with contextlib.suppress(FileExistsError):
+        created = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            os.fchmod(created, 0o600 | path.parent.stat().st_mode & 0o066)
+        finally:
+            os.close(created)
 
 
 def save(path: Path, content: object) -> None:

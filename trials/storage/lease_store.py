@@ -58,7 +58,9 @@ class FileLeaseStore:
     def _guard(self) -> BaseFileLock:
         from filelock import FileLock  # not to read who the owner is
 
-        return FileLock(str(self.path.parent / "lease.guard"))
+        guard = self.path.parent / "lease.guard"
+        files.create_shared(guard)
+        return FileLock(str(guard))
 
     def owner(self) -> Owner | None:
         try:

@@ -15,19 +15,23 @@ import os
 import shutil
 import site
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from sweeper.execution.scratch import scratch_folder
 from sweeper.runtime_env import INSTALLERS, OPTION
 from trials.errors import UserError
 from trials.plugins.source import PlugIn
 
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Where Ray's jobs API says with which runtime environment a job was submitted."""
+
+MOST_CODE_B = 100_000_000
+"""Bytes of a plug-in that is sent to every machine; Ray refuses packages beyond 500 MiB."""
 
 NOT_SHIPPED = ["**/__pycache__"]
 """Left out of the packages that are sent. The syntax is .gitignore's."""
@@ -75,14 +79,41 @@ def code_copies(plug_ins: Sequence[PlugIn], folder: Path) -> dict[str, str]:
         if plug_in.installed:
             continue
         to = folder / plug_in.source.name
+        _require_small(plug_in)
         if plug_in.source.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(plug_in.source, to, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+            shutil.copytree(plug_in.source, to, ignore=shutil.ignore_patterns(*_LEFT_OUT))
         else:
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(plug_in.source, to)
         made[plug_in.listed] = str(to)
     return made
+
+
+_LEFT_OUT = ("__pycache__", ".*")
+"""Patterns of names in a plug-in's folder that are not copied."""
+
+
+def _require_small(plug_in: PlugIn) -> None:
+    """Refuse users' code that is too large to be sent to every machine: data or results lie beside it."""
+    largest, total = Path(), 0
+    for folder, inner, files in os.walk(plug_in.source) if plug_in.source.is_dir() else ():
+        inner[:] = [name for name in inner if not _is_left_out(name)]
+        for file in (Path(folder, name) for name in files if not _is_left_out(name)):
+            with suppress(OSError):
+                total += (size := file.stat().st_size)
+                if not largest.name or size > largest.stat().st_size:
+                    largest = file
+    if total > MOST_CODE_B:
+        raise UserError(
+            f"plugins has {plug_in.listed}, whose folder holds {total / 1e6:.0f} MB ({largest.name} is the largest "
+            f"file), but code that is sent to every machine must be at most {MOST_CODE_B / 1e6:.0f} MB: move data and "
+            "results elsewhere"
+        )
+
+
+def _is_left_out(name: str) -> bool:
+    return any(fnmatch(name, pattern) for pattern in _LEFT_OUT)
 
 
 @contextmanager
@@ -105,12 +136,12 @@ def shipment(
     job = json.loads(os.environ.get(JOB_CONFIG, "{}")).get("runtime_env") or {}
     given = dict(runtime_env or {})
     _refuse_contradictions(given, variables, job)
-    prefix = "sweeper-"
-    with tempfile.TemporaryDirectory(prefix=prefix) as empty, tempfile.TemporaryDirectory(prefix=prefix) as copies:
+    with scratch_folder() as scratch:
+        (empty := scratch / "empty").mkdir()
         yield {
             **given,
-            "working_dir": job.get("working_dir", empty),
-            "py_modules": [*packages(), *code_copies(plug_ins, Path(copies)).values(), *job.get("py_modules", [])],
+            "working_dir": job.get("working_dir", str(empty)),
+            "py_modules": [*packages(), *code_copies(plug_ins, scratch / "code").values(), *job.get("py_modules", [])],
             "excludes": NOT_SHIPPED,
             "env_vars": {**given.get("env_vars", {}), **variables},
         }

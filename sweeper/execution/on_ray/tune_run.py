@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import logging
 import os
-import shutil
 import signal
 import tempfile
 import threading
@@ -30,12 +29,12 @@ from sweeper.execution.on_ray.tune_searcher import PlanSearcher
 from sweeper.execution.on_ray.watchdog import Watchdog
 from sweeper.execution.on_ray.worker import TrialWorker
 from sweeper.execution.on_ray.worker_environment import require_environment
-from sweeper.execution.signals import GRACE_S, handled
+from sweeper.execution.scratch import scratch_folder
+from sweeper.execution.signals import GRACE_S, handled, without_stacks
 from sweeper.execution.stop_file import StopFile
 from sweeper.execution.time_limit import time_limit
 from sweeper.options import STOPPED
 from sweeper.search.plan import Plan
-from trials.errors import UserError
 from trials.plugins.importing import admit
 from trials.storage.lease import Lease
 
@@ -68,24 +67,25 @@ def run_plan(
     Raises:
         UserError: a cluster, room for a trial, storage, plug-ins or packages of a machine, or a callback cannot be had.
     """
-    space, folder = plan.space, plan.folder
-    stop = StopFile(folder.stop)
+    stop = StopFile(plan.folder.stop)
 
     def out_of_time() -> None:
         plan.stop()
         _put(stop, lease)
-        display.note(f"max_hours is {space.max_hours}: running trials commit and end; the same command resumes")
+        display.note(f"max_hours is {plan.space.max_hours}: running trials commit and end; the same command resumes")
 
     stop.remove_unless_for(lease.token)
-    scratch, given_up = _scratch(), False
+    given_up = False
     try:
-        with _signals(stop, plan, display, lease, from_python) as signals, time_limit(space.max_hours, out_of_time):
+        with (
+            scratch_folder() as scratch,
+            _signals(stop, plan, display, lease, from_python) as signals,
+            time_limit(plan.space.max_hours, out_of_time),
+        ):
             alone = _connected(plan, display, signals, address, runtime_env, from_python)
-            signals.handle()
-            if plan.stopping:
-                return signals.first is not None
-            _require(plan, display, alone, runtime_env)
-            _run_out(PlanSearcher(plan, display, lease), scratch)
+            if not plan.stopping:
+                _require(plan, display, alone, runtime_env)
+                _run_out(PlanSearcher(plan, display, lease), scratch)
             return signals.first is not None
     except KeyboardInterrupt:
         given_up = not disconnect()
@@ -93,7 +93,6 @@ def run_plan(
     finally:
         if not given_up:
             stop.remove()
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _connected(
@@ -105,14 +104,17 @@ def _connected(
     from_python: bool,
 ) -> bool:
     """Join or start Ray; a signal meanwhile stops the plan. Returns whether the Ray is this process's alone."""
-    try:
-        return connected(address, plan.folder.path, plan.space.code, runtime_env)
-    except SystemExit:  # raised by Ray's own SIGTERM handler
-        display.note("stopped while Ray was starting")
-        plan.stop()
-        signals.first = time.monotonic()
-        _ = disconnect() if from_python else atexit.register(leave_without_teardown)
-        return False
+    with without_stacks():
+        try:
+            return connected(address, plan.folder.path, plan.space.code, runtime_env)
+        except SystemExit:  # raised by Ray's own SIGTERM handler
+            display.note("stopped while Ray was starting")
+            plan.stop()
+            signals.first = time.monotonic()
+            _ = disconnect() if from_python else atexit.register(leave_without_teardown)
+            return False
+        finally:
+            signals.handle()
 
 
 def _require(plan: Plan, display: LiveView, alone: bool, runtime_env: Mapping[str, Any] | None) -> None:
@@ -183,13 +185,6 @@ class _Silent(tune.ProgressReporter):  # type: ignore[misc]  # Ray is not typed
 
     def report(self, trials: list[Any], done: bool, *sys_info: str) -> None:
         """Do nothing."""
-
-
-def _scratch() -> Path:
-    try:
-        return Path(tempfile.mkdtemp(prefix="sweeper-"))
-    except OSError as error:
-        raise UserError(f"{tempfile.gettempdir()} cannot be written ({error}): make room, or set TMPDIR") from None
 
 
 def _put(stop_file: StopFile, lease: Lease) -> None:

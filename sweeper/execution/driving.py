@@ -1,0 +1,69 @@
+"""The right to drive a sweep: one process has it at a time."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from sweeper.folder.sweep_folder import SweepFolder
+from trials.errors import UserError
+from trials.storage.files import is_full
+from trials.storage.lease import HEARTBEAT_S, Lease
+from trials.storage.place import Place
+
+
+@contextmanager
+def driving(folder: SweepFolder, console: Console) -> Iterator[Lease]:
+    """Hold the lease that makes this process the sweep's one driver.
+
+    Raises:
+        UserError: another driver holds it, or the storage is full.
+    """
+    lease = Lease(folder.path / "lock")
+    _require_lockable(folder.path / "lock")
+    if not lease.acquire() and not outlive(lease, console):
+        raise UserError(
+            f"{folder.path.name} is being run by {lease.owner()}, but a sweep has one driver: "
+            "wait for it, stop it, or give another --name (--show follows it)"
+        )
+    with lease:
+        try:
+            yield lease
+        except OSError as error:  # while it starts: later, writes wait for room
+            if not is_full(error):
+                raise
+            raise UserError(
+                f"no room to write ({error}): free space there, then give the same command again; nothing is lost"
+            ) from None
+
+
+def _require_lockable(lock: Place) -> None:
+    """Check that this user may lock the sweep, which another one may have begun.
+
+    Raises:
+        UserError: the file that is locked is not writable.
+    """
+    guard = lock / "lease.guard"
+    if isinstance(guard, Path) and guard.exists() and not os.access(guard, os.R_OK | os.W_OK):
+        raise UserError(
+            f"{guard} cannot be written by this user, so the sweep cannot be run: its owner ({guard.owner()}) must "
+            "allow it, as by chmod -R g+rwX on the sweep's folder"
+        )
+
+
+def outlive(lease: Lease, console: Console) -> bool:
+    """Watch an owner on another host: take the lease over if its heartbeat stops, return False if it beats."""
+    first = lease.owner()
+    if first is None or first.near:
+        return lease.acquire()
+    console.print(f"the driver was {first}; waiting about a minute for a sign of life", markup=False)
+    while lease.owner() == first:
+        if lease.acquire():
+            return True
+        time.sleep(HEARTBEAT_S / 5)
+    return lease.acquire()
