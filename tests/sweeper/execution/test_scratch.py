@@ -50,13 +50,15 @@ def test_that_of_a_killed_driver_is_removed_by_the_next_one_and_a_living_ones_st
         with scratch_folder():
             assert all(folder.exists() for folder in folders)
         holding[0].kill()
-        holding[0].communicate()
+        holding[0].wait()
         with scratch_folder():
             assert [folder.exists() for folder in folders] == [False, True]
     finally:
         for one in holding:
             one.kill()
-            one.communicate()
+            one.wait()
+            assert one.stdout is not None
+            one.stdout.close()
 
 
 def test_only_what_is_ours_and_old_is_removed(tmp_path: Path) -> None:
