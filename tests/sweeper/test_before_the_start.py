@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +142,25 @@ def test_a_trial_that_will_run_again_is_not_counted_as_failed(tmp_path: Path) ->
     standing = load(folder.path).standing()
     assert (standing.failed, standing.left) == (1, 3)
     assert load(folder.path).summary()["failed"].sum() == 1
+
+
+def test_a_job_uploads_the_packages_and_spaces_alone(tmp_path: Path) -> None:
+    """What `ray job submit --working-dir .` packs of a checkout, whatever lies beside the code."""
+    from ray._private.runtime_env.packaging import create_package
+
+    checkout = tmp_path / "checkout"
+    for name in ("sweeper", "trials"):
+        (checkout / name / "__pycache__").mkdir(parents=True)
+        (checkout / name / "__init__.py").write_text("")
+        (checkout / name / "__pycache__" / "x.pyc").write_text("")
+    for name in ("out/net.pt", ".git/objects", "results/s/sweep.yaml", "tests/test.py", "data.bin"):
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / name).write_text("large")
+    for name in ("sweep.py", "mine.yaml"):
+        (checkout / name).write_text("")
+    (checkout / ".rayignore").write_bytes((Path(__file__).parents[2] / ".rayignore").read_bytes())
+    package = tmp_path / "package.zip"
+    create_package(str(checkout), package, include_gitignore=True)
+    with zipfile.ZipFile(package) as found:
+        files = {name for name in found.namelist() if not name.endswith("/")}
+    assert files == {"sweep.py", "mine.yaml", "sweeper/__init__.py", "trials/__init__.py"}
