@@ -112,7 +112,8 @@ class ReplicatedStudy:
     @property
     def total(self) -> int:
         """Number of trials that the cell will have in the end, as far as points were not dropped."""
-        new = max(self.searched.total - len(self.points), 0) * len(self._wanted)
+        self._settle()
+        new = max(self.searched.total - len(self._points), 0) * len(self._wanted)
         return self.count + new + sum(len(self._missing(point)) for point in self._points.values())
 
     @property
@@ -166,7 +167,7 @@ class ReplicatedStudy:
         return replace(point.sample, attrs=attrs)
 
     def _begin(self, point: Point, index: int, sample: Sample, outcome: Outcome) -> None:
-        point.asked[index] = sample
+        point.asked[index] = replace(sample, attrs={key: v for key, v in sample.attrs.items() if key != PRUNER})
         if self.space.pruner is not None:
             left = sample.attrs.get(PRUNER, {})
             self._judges[index].replay(replace(sample, attrs={**point.sample.attrs, **left}), outcome)

@@ -11,8 +11,10 @@ import pytest
 from optuna.trial import TrialState
 
 from sweeper.folder.forgiving import forgive_trial
+from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.search.plan import Plan
 from sweeper.space.space import Space
+from sweeper.sweep import load
 from tests.sweeper.pruned import KINDS, Curve, Drivers, accuracy, space_of, train
 from tests.sweeper.replicates.replicated_sweeps import everything_told, replicated, samples_of
 from tests.sweeper.sweeps import begun, fail
@@ -71,6 +73,7 @@ class Crowd:
     def check(self) -> None:
         """What a new driver would tell the samplers is what this one has told them."""
         other = begun(self.space, self.path)
+        assert other.totals == self.plan.totals
         assert everything_told(other) == everything_told(self.plan)
         for mine, theirs in zip(self.plan._searches.values(), other._searches.values(), strict=True):
             assert (mine.wants, mine.count, mine.total) == (theirs.wants, theirs.count, theirs.total)
@@ -200,3 +203,20 @@ def test_what_the_pruner_leaves_on_a_trial_stays_with_its_seed(tmp_path: Path) -
     assert again.next() is not None
     (second,) = (sample for sample in samples_of(plan.folder).values() if sample != first)
     assert "rung" not in repr(second.attrs)
+
+
+def test_a_new_driver_counts_what_a_search_that_has_ended_early_will_have(tmp_path: Path) -> None:
+    rule = {"plateau": {"samples": 3, "improvement": 0.01}}
+    plan = Crowd(pruned_space(EASY, 10, stop_when=rule), tmp_path, 5).run()
+    assert sum(plan.totals.values()) == len(plan.folder.records()) < 60
+    assert begun(plan.space, tmp_path).totals == plan.totals
+
+
+def test_repeated_points_that_have_ended_early_are_counted(tmp_path: Path) -> None:
+    search = {"finetune.lr": {"choice": [0.01, 0.1, 0.3]}, "finetune.momentum": {"choice": [0.0, 0.5]}}
+    space = pruned_space(EASY, 10, search=search, ask_again=0)
+    SweepFolder(tmp_path).append({"space": space.document()})
+    plan = Crowd(space, tmp_path, 7).run()
+    standing = load(tmp_path).standing()
+    assert len(plan.folder.records()) < sum(plan.totals.values()) < 60
+    assert (standing.total, standing.left, standing.cells_done) == (sum(plan.totals.values()), 0, 2)
