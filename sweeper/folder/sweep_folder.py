@@ -48,7 +48,7 @@ class Sample:
     stopped: int | None = None
 
     def __post_init__(self) -> None:
-        own = (self.attrs.get(key, {}) for key in ("pbt", "confirm", "replicate"))
+        own = (self.attrs.get(key, {}) for key in ("pbt", "confirm", "replicate", "pruner"))
         for part in (self.grid, self.params, self.attrs, *own):
             if not isinstance(part, Mapping):
                 raise TypeError(f"a sample has {part!r} where a mapping belongs")

@@ -123,13 +123,14 @@ def _never_run(trials: pd.DataFrame, space: StoredSpace) -> dict[str, int]:
     """By cell, the number of replicates that are not run, since their points have ended before."""
     found: dict[str, int] = {}
     if space.replicates is not None:
-        rows = rows_of(trials[trials["confirms"].isna()], {"cell", *columns_of_replicates(space.replicates)})
+        rows = rows_of(trials[trials["confirms"].isna()], {"cell", "samples", *columns_of_replicates(space.replicates)})
         cells: dict[str, list[Row]] = {}
         for row in rows:
             cells.setdefault(row["cell"], []).append(row)
         for cell, of_cell in cells.items():
             ended = (p for p in points_in(of_cell, space.replicates) if p.status in ("pruned", "failed"))
-            found[cell] = sum(point.of - len(point.rows) for point in ended)
+            asked = [[int(row["samples"]) for row in point.rows] for point in ended]  # repeated points share trials
+            found[cell] = sum(max(each) * len(space.replicates.points()) - sum(each) for each in asked)
     return found
 
 

@@ -3,7 +3,8 @@
 The study is asked for a point once, and told one outcome of it: the judge's value of its replicates' values once all
 are complete, and what each bound is missed by in the worst of them. A point of which a replicate has failed has failed.
 A point that ends before all its replicates are complete is told as pruned: the pruner has stopped one of its trials, or
-the race has dropped it (:mod:`sweeper.search.cells.racing`). It gets no further replicate.
+the race has dropped it (:mod:`sweeper.search.cells.racing`). Such a point, and one that has failed, gets no further
+replicate; it is told once its running trials have ended, so that it does not depend on which of them ended first.
 
 Everything is derived from the committed samples. Only what the race decides is not, since a later look at more outcomes
 could decide otherwise: it is committed in the samples of the point (:meth:`ReplicatedStudy.changed`).
@@ -14,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+from optuna.trial import TrialState
 
 from sweeper.folder.replicates import Replicate, dropped, replicate_of
 from sweeper.folder.search_ends import ShorterSearch
@@ -28,6 +31,9 @@ from trials.config.trial_config import TrialConfig
 
 RACE = "race"
 """Why a point was dropped: it can no longer matter."""
+
+PRUNER = "pruner"
+"""Key, among a sample's attributes, of what the pruner left on this replicate alone."""
 
 
 @dataclass
@@ -52,6 +58,16 @@ class Point:
     def running(self) -> bool:
         """Whether one of its trials has not ended."""
         return len(self.ended) < len(self.asked)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the pruner has stopped one of its trials."""
+        return any(outcome.state == TrialState.PRUNED for outcome in self.ended.values())
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether one of its trials has failed."""
+        return any(outcome.state == TrialState.FAIL for outcome in self.ended.values())
 
     @property
     def values(self) -> list[float]:
@@ -96,7 +112,8 @@ class ReplicatedStudy:
     @property
     def total(self) -> int:
         """Number of trials that the cell will have in the end, as far as points were not dropped."""
-        new = max(self.searched.total - len(self.points), 0) * len(self._wanted)
+        self._settle()
+        new = max(self.searched.total - len(self._points), 0) * len(self._wanted)
         return self.count + new + sum(len(self._missing(point)) for point in self._points.values())
 
     @property
@@ -124,7 +141,9 @@ class ReplicatedStudy:
 
     def _missing(self, point: Point) -> list[int]:
         """The replicates that a point will still ask for."""
-        return [] if point.outcome is not None else [i for i in range(len(self._wanted)) if i not in point.asked]
+        if point.dropped or point.is_stopped or point.has_failed:
+            return []
+        return [i for i in range(len(self._wanted)) if i not in point.asked]
 
     def _next_point(self) -> Point | None:
         """The first point that gets its next replicate now."""
@@ -148,9 +167,10 @@ class ReplicatedStudy:
         return replace(point.sample, attrs=attrs)
 
     def _begin(self, point: Point, index: int, sample: Sample, outcome: Outcome) -> None:
-        point.asked[index] = sample
+        point.asked[index] = replace(sample, attrs={key: v for key, v in sample.attrs.items() if key != PRUNER})
         if self.space.pruner is not None:
-            self._judges[index].replay(sample, outcome)
+            left = sample.attrs.get(PRUNER, {})
+            self._judges[index].replay(replace(sample, attrs={**point.sample.attrs, **left}), outcome)
 
     def config(self, sample: Sample) -> TrialConfig:
         """The config of a sample's trial."""
@@ -164,7 +184,7 @@ class ReplicatedStudy:
             return  # of another space, which may not continue the sweep
         point = self._points.get(sample.number)
         if point is None:
-            rest = {key: value for key, value in sample.attrs.items() if key not in found.attrs()}
+            rest = {key: value for key, value in sample.attrs.items() if key not in (*found.attrs(), PRUNER)}
             point = self._points[sample.number] = Point(replace(sample, attrs=rest, stopped=None))
             self._replayed.append(sample.number)
         index = self._wanted.index(found.values)
@@ -204,7 +224,9 @@ class ReplicatedStudy:
             self.searched.tell(point.sample, point.outcome)
 
     def _outcome(self, point: Point) -> Outcome | None:
-        """The outcome of a point as far as its replicates decide it; None as long as it runs."""
+        """The outcome of a point as its replicates decide it; None as long as one of them runs or is missing."""
+        if point.running:
+            return None
         ended = [outcome for _, outcome in sorted(point.ended.items())]
         return outcome_of_point(self.space, ended, dropped=point.dropped)
 
@@ -245,13 +267,14 @@ class ReplicatedStudy:
 
     def judge(self, sample: Sample, step: int, value: float, at: Position | None = None) -> tuple[bool, dict[str, Any]]:
         """Whether a running trial ends after this step: replicates of one seed are compared with each other, and a
-        point that has ended needs no more of them."""
+        point of which one is stopped needs no more of them. If one has failed, the others go on: it may run again."""
         self._settle()
         found = replicate_of(sample)
         assert found is not None
-        if self._points[sample.number].outcome is not None:
+        if self._points[sample.number].is_stopped:
             return True, {}
-        return self._judges[self._wanted.index(found.values)].judge(sample, step, value, at)
+        stop, left = self._judges[self._wanted.index(found.values)].judge(sample, step, value, at)
+        return stop, {PRUNER: {**sample.attrs.get(PRUNER, {}), **left}} if left else {}
 
     def released(self) -> Iterable[str]:
         """Always empty: a study's trials keep their checkpoints."""
