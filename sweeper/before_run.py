@@ -140,9 +140,10 @@ def _lacking(space: Space, devices: set[str]) -> Iterator[str]:
     for each, there, unit, name in _asked_of(space.resources):
         fits = each <= there and (not each or int(there / each + 1e-9) >= pieces)
         if not fits:
+            asked = f"{each:g} GB" if unit == "GB" else f"{each:g}"
             several = f" and a trial runs {pieces} pieces at once" if pieces > 1 and each <= there else ""
             yield (
-                f"resources.{name} is {each:g}{several}, but this machine has {there:.4g} {unit}: set it to less, or "
+                f"resources.{name} is {asked}{several}, but this machine has {there:.4g} {unit}: set it to less, or "
                 "give --address of a cluster"
             )
     kind = space.resources.accelerator_type

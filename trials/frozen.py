@@ -56,6 +56,10 @@ def _explain(error: ErrorDetails, model: type[BaseModel], where: str) -> str:
         return f"{path} is missing: add it"
     if error["type"] == "bool_type":
         return f"{path} is {error['input']!r}, but must be true or false"
+    if error["type"] in ("model_type", "model_attributes_type"):
+        return f"{path} is {error['input']!r}, but must be a mapping of: {', '.join(_fields_at(model, error['loc']))}"
+    if error["type"] == "string_too_short":
+        return f"{path} is {error['input']!r}, but must be text that is not empty"
     rule = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ").removeprefix("Input should ")
     if error["type"] == "value_error":  # messages of our own validators already name the field and its value
         parent = path.rpartition(".")[0] if rule.startswith(path.rpartition(".")[2]) else path

@@ -19,6 +19,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from sweeper.folder.confirmations import only_confirms
+from sweeper.folder.replicates import replicate_of
 from sweeper.folder.sweep_folder import Record, SweepFolder
 from sweeper.search.outcomes import Outcome, outcome_of
 from sweeper.space.grid.cells import Cell
@@ -83,8 +84,10 @@ def warm_start(space: Space, folder: SweepFolder, data: Sequence[DataUsed] = ())
     if _is_same(earlier.path, folder.path):
         raise UserError(f"from_sweep is {space.from_sweep.sweep!r}, but that is this sweep: name an earlier one")
     _refuse_other_search(space, _space_of(earlier, space.from_sweep.sweep))
-    complete = [record for record in earlier.records() if record.state and record.state.status == "complete"]
-    records = [record for record in complete if not only_confirms(record.samples)]
+    searched = [record for record in earlier.records() if not only_confirms(record.samples)]
+    records = [record for record in searched if _is_complete(record)]
+    if space.replicates is not None:
+        records = _of_whole_points(records, searched)
     used = (data_used(record.content, record.state) for record in records)
     refuse_other_data(f"from_sweep {space.from_sweep.sweep!r}", filter(None, used), data, "leave from_sweep out")
     found = {cell.key: _warm(space, cell, records) for cell in new}
@@ -95,6 +98,21 @@ def warm_start(space: Space, folder: SweepFolder, data: Sequence[DataUsed] = ())
         )
     _refuse_searched_seeds(space, found)
     return {**known, **found}
+
+
+def _is_complete(record: Record) -> bool:
+    return record.state is not None and record.state.status == "complete"
+
+
+def _of_whole_points(complete: Sequence[Record], searched: Sequence[Record]) -> list[Record]:
+    """The complete trials of an earlier sweep, without those of points that ended before all replicates had."""
+    partial = {
+        (sample.cell, sample.number)
+        for record in searched
+        for sample in record.samples
+        if (which := replicate_of(sample)) is not None and (which.dropped or not _is_complete(record))
+    }
+    return [record for record in complete if any((s.cell, s.number) not in partial for s in record.samples)]
 
 
 def commit_warm_start(folder: SweepFolder, warm: Mapping[str, WarmStart]) -> None:

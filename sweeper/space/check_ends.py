@@ -34,6 +34,8 @@ def check_ends(space: Space) -> None:
                 f"{text}, but there are {len(space.objectives)} objectives, which give a front and no best value: have "
                 f"one objective and bound the others by constraints, or remove {name}"
             )
+    if space.stop_at is not None and space.objective.endswith("accuracy") and not 0 <= space.stop_at <= 1:
+        raise UserError(f"{said['stop_at']}, but {space.objective} is a share, from 0 to 1: write 0.93 for 93 %")
     if space.stop_when is not None:
         space.stop_when.check(space.samples)
         _check_terminator(space, space.stop_when.terminator is not None)

@@ -61,6 +61,7 @@ MISSING = [
     ("'device': 'cuda:3'", "digits", "", "device is 'cuda:3'"),
     ("", "digits", "resources: {gpu: 4}\n", "resources.gpu is 4, but this machine has 0 cards"),
     ("", "digits", "resources: {gpu: 0.25}\n", "resources.gpu is 0.25"),
+    ("", "digits", "resources: {memory: 900TB}\n", "resources.memory is 900000 GB, but this machine has "),
     ("", "digits", "resources: {cpu: 64}\n", "resources.cpu is 64, but this machine has 4 cores"),
 ]
 

@@ -231,21 +231,31 @@ class ReplicatedStudy:
         return outcome_of_point(self.space, ended, dropped=point.dropped)
 
     def _race(self) -> None:
-        """Drop the points that can no longer matter; those of which a trial runs are looked at when it has ended."""
+        """Drop the points that can no longer matter; those of which a trial runs are looked at when it has ended.
+
+        A point that repeats an earlier one shares its trials, and ends as that one does: the noise between replicates
+        is known better by now, and its trials must not become those of a point that was dropped and runs on.
+        """
         if not self.replicates.race:
             return
         complete = [point for point in self._points.values() if point.outcome and point.outcome.values]
         feasible = [point.outcome.values[0] for point in complete if point.outcome and not point.outcome.missed]  # type: ignore[index]
-        if not feasible:
-            return
-        best = max(feasible, key=lambda value: self._sign * value)
+        best = max(feasible, key=lambda value: self._sign * value, default=None)
         spread, freedom = pooled_spread(point.values for point in complete)
+        firsts: dict[tuple[Any, ...], Point] = {}
         for point in self._points.values():
-            if point.outcome is None and point.ended and not point.running and self._missing(point):
+            first = firsts.setdefault(tuple(sorted(point.sample.params.items())), point)
+            if point.outcome is not None or not point.ended or point.running or not self._missing(point):
+                continue
+            if first is not point:
+                drops = first.dropped and len(point.ended) >= len(first.ended)
+            else:
                 misses = any(violation > 0 for violation in worst_violations(list(point.ended.values())).values())
-                known = (len(self._wanted), best, self._sign, spread, freedom)
-                if misses or not can_matter(point.values, *known):
-                    self._drop(point)
+                drops = best is not None and (
+                    misses or not can_matter(point.values, len(self._wanted), best, self._sign, spread, freedom)
+                )
+            if drops:
+                self._drop(point)
 
     def _drop(self, point: Point) -> None:
         point.dropped = True

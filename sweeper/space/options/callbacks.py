@@ -99,13 +99,20 @@ def read_callbacks(content: object, plugins: Collection[str] = ()) -> tuple[Tria
         plugins: those of the space, under which a name ``module:attribute`` must lie.
 
     Raises:
-        UserError: it is no such list, or a name is unknown.
+        UserError: it is no such list, a name is unknown, or one is there twice.
     """
     if content is None:
         return ()
     if isinstance(content, str | bytes | dict) or not isinstance(content, list | tuple):
         raise UserError(f"callbacks is {shown(content)}, but must be a list: write - tensorboard below it")
-    return tuple(_read(entry, f"callbacks[{index}]", plugins) for index, entry in enumerate(content))
+    found = tuple(_read(entry, f"callbacks[{index}]", plugins) for index, entry in enumerate(content))
+    for index, callback in enumerate(found):
+        if callback in found[:index]:
+            raise UserError(
+                f"callbacks[{index}] is {shown(callback.document())} again, and both would write the same files: "
+                "remove one"
+            )
+    return found
 
 
 def _read(content: object, where: str, plugins: Collection[str]) -> TrialCallback:

@@ -92,11 +92,11 @@ class StopWhen(Frozen):
             )
         if self.plateau is not None and self.plateau.samples + 1 >= samples:
             raise UserError(
-                f"stop_when.plateau.samples is {self.plateau.samples}, but with a sample to compare with must be less "
-                f"than samples, which is {samples}: no search would end early"
+                f"stop_when.plateau.samples is {self.plateau.samples}, but must be less than {samples - 1}, since one "
+                f"of the {samples} samples is what the others are compared with: no search would end early"
             )
         if self.terminator is not None and self.terminator.least >= samples:
             raise UserError(
-                f"stop_when.terminator needs {self.terminator.least} complete trials, but must need fewer than "
-                f"samples, which is {samples}: no search would end early; set error and min_n_trials"
+                f"stop_when.terminator needs {self.terminator.least} complete trials, but samples is {samples}: no "
+                "search would end early; set error and min_n_trials to less, or samples to more"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from optuna.trial import TrialState
 
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.search.cells.replicated_study import RACE
+from sweeper.sweep import load
 from tests.sweeper.replicates.replicated_sweeps import (
     Storm,
     by_point,
@@ -20,7 +22,7 @@ from tests.sweeper.replicates.replicated_sweeps import (
     space_with,
     told,
 )
-from tests.sweeper.sweeps import begun, fail, finish, landscape, run_out
+from tests.sweeper.sweeps import begun, fail, finish, landscape, make_space, run_out
 
 CELLS = ("density=0.5", "density=0.2")
 STATES = {"tpe", "random", "gp", "qmc", "cmaes", "nsga2", "grid"}
@@ -120,6 +122,31 @@ def test_without_noise_the_race_finds_the_best_point_of_a_sweep_without_it(tmp_p
             max((o.values[0], n) for n, o in replicated(p, cell).outcomes.items() if o.values) for p in (raced, whole)
         ]
         assert best[0] == best[1]
+
+
+@pytest.mark.parametrize("seed", [2, 14, 18, 24])
+def test_a_point_that_repeats_one_ends_as_that_one_did(tmp_path: Path, seed: int) -> None:
+    spreads = {0.001: 0.001, 0.01: 0.2, 0.05: 0.02, 0.1: 0.03, 0.3: 0.2}
+
+    def noise(config: dict[str, Any]) -> float:
+        lr = config["finetune"]["lr"]
+        return 0.5 + spreads[lr] * random.Random(repr((config["seed"], lr, seed))).gauss(0, 1)
+
+    space = make_space(
+        grid={"density": [0.5]}, search={"finetune.lr": {"choice": list(spreads)}}, sampler="random", samples=20,
+        ask_again=0, seed=seed, replicates={"values": {"seed": [0, 1, 2, 3]}, "race": True},
+    )  # fmt: skip
+    SweepFolder(tmp_path).append({"space": space.document()})
+    plan = begun(space, tmp_path)
+    run_out(plan, noise)
+    study, ends = replicated(plan, CELLS[0]), {}
+    for number, outcome in study.outcomes.items():
+        ends.setdefault(study.samples[number].params["finetune.lr"], []).append((outcome.state, outcome.values))
+    assert all(found.count(found[0]) == len(found) for found in ends.values())
+    assert TrialState.PRUNED in {found[0][0] for found in ends.values()}
+    sweep, best = load(tmp_path), max(values for found in ends.values() for _, values in found if values)
+    assert sweep.best()["val_accuracy"].tolist() == list(best)
+    assert sorted(sweep.points()["finetune.lr"]) == sorted(ends)  # a row each
 
 
 def test_a_raced_point_runs_one_replicate_at_a_time(tmp_path: Path) -> None:

@@ -145,5 +145,19 @@ def test_an_earlier_sweep_gives_one_observation_per_point(tmp_path: Path) -> Non
         ]
 
 
+def test_points_that_were_dropped_are_no_observations(tmp_path: Path) -> None:
+    earlier = space_with(10, "random", replicates={"race": True})
+    folder = SweepFolder(tmp_path / "earlier")
+    folder.append({"space": earlier.document()})
+    run_out(begun(earlier, tmp_path / "earlier"), noisy(0.002))
+    again = space_with(4, "tpe", replicates={"values": {"seed": [5, 6]}}, from_sweep="earlier")
+    found = warm_start(again, SweepFolder(tmp_path / "later"))
+    for cell in again.cells():
+        told = replicated(begun(earlier, tmp_path / "earlier"), cell.key).outcomes
+        complete = {outcome.values for outcome in told.values() if outcome.values}
+        assert len(complete) < 10
+        assert {observation.values for observation in found[cell.key].observations} == complete
+
+
 def _first_id(records: dict[int, Any]) -> str:
     return min(record.id for record in records.values())

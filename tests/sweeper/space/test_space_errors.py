@@ -26,6 +26,13 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"grid": ["density"]}, "grid is ['density'], but must be a mapping of dotted paths to lists of values"),
     ({"search": "mask_lr"}, "search is 'mask_lr', but must be a mapping of dotted paths to distributions"),
     ({"profiles": [1]}, "profiles is [1], but must be a mapping"),
+    ({"stop_when": "plateau"}, "stop_when is 'plateau', but must be a mapping of: plateau, terminator"),
+    ({"stop_when": {"plateau": 5}}, "stop_when.plateau is 5, but must be a mapping of: samples, improvement"),
+    ({"callbacks": ["tensorboard", {"name": "tensorboard"}]}, "callbacks[1] is 'tensorboard' again, and both would"),
+    (
+        {"callbacks": [{"name": "tensorboard", "folder": ""}]},
+        "callbacks[0].folder is '', but must be text that",
+    ),
     # grid
     ({"grid/density": []}, "grid.density is [], but must have at least one value"),
     ({"grid/density": 0.5}, "grid.density is 0.5, but must be a list of values or the name of a ladder: linear, lth"),
