@@ -104,7 +104,8 @@ def refuse_ray_client(address: str | None) -> None:
     Raises:
         UserError: ``--address``, or else RAY_ADDRESS, begins with ray://.
     """
-    given, said = (os.environ.get("RAY_ADDRESS"), "RAY_ADDRESS") if address is None else (address, "--address")
+    named = address not in (None, "auto")  # else Ray takes the variable
+    given, said = (address, "--address") if named else (os.environ.get("RAY_ADDRESS"), "RAY_ADDRESS")
     if given is not None and given.startswith("ray://"):
         raise UserError(
             f"{said} is {given!r}, but a sweep cannot be driven through Ray Client: run the command on a machine of "

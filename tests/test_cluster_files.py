@@ -48,8 +48,9 @@ def test_threads_are_not_limited_to_one(content: dict[str, Any]) -> None:
 
 
 def test_the_package_and_its_requirements_are_installed(content: dict[str, Any]) -> None:
-    assert content["file_mounts"]["~/sweep"] == "./"
-    assert {".git", ".venv", "/results"} <= set(content["rsync_exclude"])
+    mounts = {there: here for there, here in content["file_mounts"].items() if there.startswith("~/sweep/")}
+    assert mounts == {f"~/sweep/{name}": f"./{name}" for name in ("sweeper", "trials", "sweep.py", "requirements.lock")}
+    assert all((ROOT / here).exists() for here in mounts.values())
     assert any("-r ~/sweep/requirements.lock" in line for line in content["setup_commands"])
     assert any("SWEEP_STORAGE=" in line for line in content["setup_commands"])
 

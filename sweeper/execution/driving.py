@@ -12,7 +12,7 @@ from rich.console import Console
 
 from sweeper.folder.sweep_folder import SweepFolder
 from trials.errors import UserError
-from trials.storage.files import is_full
+from trials.storage.full_disk import one_line_if_full
 from trials.storage.lease import HEARTBEAT_S, Lease
 from trials.storage.place import Place
 
@@ -26,20 +26,14 @@ def driving(folder: SweepFolder, console: Console) -> Iterator[Lease]:
     """
     lease = Lease(folder.path / "lock")
     _require_lockable(folder.path / "lock")
-    if not lease.acquire() and not outlive(lease, console):
-        raise UserError(
-            f"{folder.path.name} is being run by {lease.owner()}, but a sweep has one driver: "
-            "wait for it, stop it, or give another --name (--show follows it)"
-        )
-    with lease:
-        try:
-            yield lease
-        except OSError as error:  # while it starts: later, writes wait for room
-            if not is_full(error):
-                raise
+    with one_line_if_full(folder.path):  # while it starts: later, writes wait for room
+        if not lease.acquire() and not outlive(lease, console):
             raise UserError(
-                f"no room to write ({error}): free space there, then give the same command again; nothing is lost"
-            ) from None
+                f"{folder.path.name} is being run by {lease.owner()}, but a sweep has one driver: "
+                "wait for it, stop it, or give another --name (--show follows it)"
+            )
+        with lease:
+            yield lease
 
 
 def _require_lockable(lock: Place) -> None:

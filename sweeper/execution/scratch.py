@@ -37,8 +37,9 @@ def scratch_folder() -> Iterator[Path]:
     folder: Path | None = None
     try:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-        alive = os.open(folder / _ALIVE, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        alive = os.open(folder / f"{_ALIVE}.new", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        (folder / f"{_ALIVE}.new").rename(folder / _ALIVE)  # locked before anybody looks for it
     except OSError as error:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)

@@ -161,7 +161,7 @@ class SweepFolder:
         if revisions:
             content["revisions"] = dict(revisions)
         folder = self.trial_folder(trial_id)
-        folder.mkdir(parents=True, exist_ok=True)
+        files.make_folder(folder)
         files.write(folder / "config.json", json.dumps(content, indent=1).encode())
 
     def drop_checkpoints(self, trial_id: str) -> None:
@@ -279,7 +279,7 @@ class SweepFolder:
         """Add a document to ``sweep.yaml``."""
         path = self.path / "sweep.yaml"
         before = path.read_text() if path.exists() else ""
-        self.path.mkdir(parents=True, exist_ok=True)
+        files.make_folder(self.path)
         text = yaml.safe_dump(dict(document), sort_keys=False, explicit_start=True, width=120)
         files.write(path, (before + text).encode())
 

@@ -62,7 +62,7 @@ def compact_tables(folder: SweepFolder) -> None:
     gathered = gather(folder)
     if gathered.current:
         return
-    folder.tables.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder.tables)
     hashes = {}
     for name, table in gathered.tables.items():
         buffer = io.BytesIO()

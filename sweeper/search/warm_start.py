@@ -119,7 +119,7 @@ def commit_warm_start(folder: SweepFolder, warm: Mapping[str, WarmStart]) -> Non
     """Write ``warm.json`` if it changes. Call before any trial is suggested."""
     if warm and warm != _committed(folder):
         content = {"schema": 1, "cells": {key: asdict(cell) for key, cell in warm.items()}}
-        folder.path.mkdir(parents=True, exist_ok=True)
+        files.make_folder(folder.path)
         files.write(folder.path / "warm.json", json.dumps(content, indent=1).encode())
 
 

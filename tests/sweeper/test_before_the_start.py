@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ from sweeper.execution.driving import driving
 from sweeper.execution.on_ray.shipping import MOST_CODE_B, code_copies, packages
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.options import WRONG_INPUT
+from sweeper.results.tables import compact_tables
 from sweeper.sweep import load
-from tests.sweeper.sweeps import begun, fail, searching
+from tests.sweeper.sweeps import begun, fail, run_out, searching
 from trials.errors import UserError
 from trials.plugins.source import PlugIn
 from trials.storage import files
@@ -32,21 +32,30 @@ grid: {density: [0.5]}
 """
 
 
-@pytest.mark.parametrize("mode", [0o700, 0o750, 0o770, 0o2775, 0o777])
+@pytest.mark.parametrize("mode", [0o700, 0o755, 0o775, 0o2775])
 @pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
-def test_the_file_that_is_locked_may_be_used_by_whom_the_folder_may(tmp_path: Path, mode: int, umask: int) -> None:
-    folder = tmp_path / "lock"
-    folder.mkdir()
-    folder.chmod(mode)
+def test_a_group_may_do_with_a_sweep_what_it_may_with_the_folder(tmp_path: Path, mode: int, umask: int) -> None:
+    storage = tmp_path / "storage"
+    storage.mkdir()
+    storage.chmod(mode)
     before = os.umask(umask)
     try:
-        lease = Lease(folder)
+        space = searching("random", 1)
+        folder = SweepFolder(storage / "s")
+        folder.append({"space": space.document()})
+        lease = Lease(folder.path / "lock")
         assert lease.acquire()
         with lease:
-            pass
+            run_out(begun(space, folder.path))
+        compact_tables(folder)
     finally:
         os.umask(before)
-    assert stat.S_IMODE((folder / "lease.guard").stat().st_mode) == 0o600 | mode & 0o066
+    shared = mode & 0o070
+    found = [path for path in folder.path.rglob("*") if not path.is_symlink()]
+    assert {"lease.guard", "sweep.yaml", "state.json", "trials.parquet"} <= {path.name for path in found}
+    for path in (folder.path, *found):
+        wanted = shared if path.is_dir() else shared & 0o060
+        assert path.stat().st_mode & wanted == wanted, path
 
 
 def test_a_sweep_of_another_user_that_cannot_be_locked_is_one_line(tmp_path: Path, monkeypatch: Any) -> None:
@@ -79,7 +88,7 @@ def test_a_full_disk_at_the_start_is_one_line(
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "no room to write" in said
-    assert "give the same command again" in said
+    assert "run the same command again" in said
 
 
 def test_ray_client_is_refused_in_one_line(
@@ -96,6 +105,8 @@ def test_ray_client_is_refused_in_one_line(
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
     with pytest.raises(UserError, match="RAY_ADDRESS is"):
         refuse_ray_client(None)
+    with pytest.raises(UserError, match="RAY_ADDRESS is"):
+        refuse_ray_client("auto")
     refuse_ray_client("head:6379")
 
 

@@ -168,7 +168,7 @@ def require_same_config(folder: TrialFolder, config: TrialConfig) -> None:
         _compare(folder.path, config)
     except FileNotFoundError:
         if _state(folder) is None:
-            folder.path.mkdir(parents=True, exist_ok=True)
+            files.make_folder(folder.path)
             content = {"schema": SCHEMA, "id": config.id, "config": config.model_dump(mode="json"), "samples": []}
             files.write(folder.path / "config.json", json.dumps(content, indent=1).encode())
 

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import io
 import os
+import stat
 import uuid
 from pathlib import Path
 
@@ -26,6 +27,7 @@ def write(path: Place, content: bytes) -> None:
     try:
         with temporary.open("wb") as file:
             file.write(content)
+            share(file.fileno(), path.parent)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -34,16 +36,49 @@ def write(path: Place, content: bytes) -> None:
         raise
 
 
-def create_shared(path: Path) -> None:
-    """Create an empty file, if it is not there, that may be read and written by whom its folder may.
+def share(file: int, folder: Path) -> None:
+    """Give the group of a file or folder that is open as ``file`` the rights that the same group has in ``folder``.
 
-    Other files are replaced by a rename, which the folder alone permits; one that is opened to be locked must be
-    writable itself, whatever the umask of who created it.
+    A folder that the group may write is meant to be used by several people, whatever umask each of them has. Rights are
+    only added, and only by the owner; file systems without them are left alone.
+    """
+    with contextlib.suppress(OSError):
+        mine, around = os.fstat(file), folder.stat()
+        if mine.st_gid != around.st_gid:
+            return
+        mode = mine.st_mode
+        rights = around.st_mode & (stat.S_IRWXG if stat.S_ISDIR(mode) else stat.S_IRGRP | stat.S_IWGRP)
+        if rights & ~mode:
+            os.fchmod(file, stat.S_IMODE(mode) | rights)
+
+
+def make_folder(path: Place) -> None:
+    """Make a folder of a sweep, and those around it, unless they are there; each is shared as the one around it is."""
+    if isinstance(path, ObjectPath) or path.is_dir():
+        path.mkdir(parents=True, exist_ok=True)
+        return
+    missing = [path]
+    while not missing[-1].parent.exists():
+        missing.append(missing[-1].parent)
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in reversed(missing):
+        with contextlib.suppress(OSError):
+            opened = os.open(folder, os.O_RDONLY)
+            try:
+                share(opened, folder.parent)
+            finally:
+                os.close(opened)
+
+
+def create_shared(path: Path) -> None:
+    """Create an empty file that is to be opened by several people, if it is not there, with the rights of its folder.
+
+    Other files are replaced by a rename, which the folder alone permits; one that is locked must be writable itself.
     """
     with contextlib.suppress(FileExistsError):
-        created = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        created = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
         try:
-            os.fchmod(created, 0o600 | path.parent.stat().st_mode & 0o066)
+            share(created, path.parent)
         finally:
             os.close(created)
 
@@ -98,7 +133,7 @@ def require_writable(folder: Place) -> None:
     Raises:
         OSError: writing fails, or the file reads back differently.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     content = uuid.uuid4().hex.encode()
     probe = folder / f".probe.{content.decode()[:8]}"
     probe.write_bytes(content)

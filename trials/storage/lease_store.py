@@ -69,7 +69,7 @@ class FileLeaseStore:
             return None
 
     def take(self, me: Owner, gone: Gone) -> bool:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(self.path.parent)
         with self._guard:
             holder = self.owner()
             if holder is not None and not gone(holder):

@@ -205,7 +205,7 @@ class TrialFolder:
         return max((int(m["attempt"]) for name in names if (m := re.search(r"-a(?P<attempt>\d+)-", name))), default=0)
 
     def write_state(self, state: State) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
+        files.make_folder(self.path)
         content = {"schema": SCHEMA, **asdict(state)}
         files.write(self.state_path, json.dumps(content, indent=1).encode())
 
@@ -224,7 +224,7 @@ class TrialFolder:
 
     def _write(self, kind: str, stem: str, suffix: str, content: bytes) -> str:
         name = f"{stem}-{files.digest(content)}.{suffix}"
-        (self.path / kind).mkdir(parents=True, exist_ok=True)
+        files.make_folder(self.path / kind)
         files.write(self.path / kind / name, content)
         return name
 

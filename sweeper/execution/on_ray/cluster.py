@@ -5,15 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import ray
 
 from sweeper.execution.on_ray.shipping import are_hidden, extend_python_path, shipment
 from sweeper.execution.signals import survive_hangup
-from sweeper.options import STOPPED
 from sweeper.space.space import Space
 from trials.errors import UserError
 from trials.plugins.importing import admit
@@ -68,17 +66,6 @@ def connect(
         reason = " ".join(str(error).split())
         raise UserError(f"--address is {address!r}, but no Ray cluster can be joined there ({reason})") from None
     return _is_mine(joined)
-
-
-def leave_without_teardown() -> NoReturn:
-    """At the exit of a process that was stopped while Ray started: shut Ray down, then end at once with exit code 130.
-
-    What Ray has of a driver by then crashes when the interpreter tears it down (exit code -11).
-    """
-    ray.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(STOPPED)
 
 
 def _init(

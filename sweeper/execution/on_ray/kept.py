@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+import ray.util.client
 
 from sweeper.execution.on_ray.cluster import connect
+from sweeper.execution.signals import survive_hangup
 from trials.errors import UserError
 from trials.plugins.importing import sent
 from trials.storage.place import Place, environment
@@ -69,6 +71,7 @@ def connected(
         runtime_env or {},
     )
     with _deciding:
+        _refuse_client()
         if ray.is_initialized():
             kept = _current()
             if kept is None:
@@ -91,8 +94,6 @@ def _connect_for_good(
     Ray's processes ask Linux to be killed with their parent (PR_SET_PDEATHSIG), and that means the thread that has
     started them.
     """
-    if threading.current_thread() is threading.main_thread():
-        return connect(address, storage, plugins, runtime_env)
     answer: Future[bool] = Future()
 
     def keep() -> None:
@@ -104,7 +105,8 @@ def _connect_for_good(
             threading.Event().wait()
 
     threading.Thread(target=keep, name="ray", daemon=True).start()
-    return answer.result()
+    with survive_hangup():  # in the main thread, whose handlers the processes inherit
+        return answer.result()
 
 
 def disconnect() -> bool:
@@ -156,6 +158,15 @@ def _require_usable(address: str | None, runtime_env: Mapping[str, Any] | None) 
             "one is started that can"
         ) from None
     _with_code.add(_session())
+
+
+def _refuse_client() -> None:
+    if ray.util.client.ray.is_connected():
+        raise UserError(
+            "this process has joined a cluster through Ray Client (ray://), but a sweep's driver must be a process of "
+            "the cluster: call ray.shutdown(), then give --address HOST:6379 on one of its machines, or use ray job "
+            "submit (docs/cluster.md)"
+        )
 
 
 def _has_code() -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import logging
 import os
@@ -20,7 +19,6 @@ from ray import tune
 
 from sweeper.execution.live_view import LiveView
 from sweeper.execution.on_ray.callbacks import Callbacks, make_callbacks
-from sweeper.execution.on_ray.cluster import leave_without_teardown
 from sweeper.execution.on_ray.kept import connected, disconnect
 from sweeper.execution.on_ray.placement import Gate, WhenStuck
 from sweeper.execution.on_ray.requirements import require_machines, require_room
@@ -82,7 +80,7 @@ def run_plan(
             _signals(stop, plan, display, lease, from_python) as signals,
             time_limit(plan.space.max_hours, out_of_time),
         ):
-            alone = _connected(plan, display, signals, address, runtime_env, from_python)
+            alone = _connected(plan, display, signals, address, runtime_env)
             if not plan.stopping:
                 _require(plan, display, alone, runtime_env)
                 _run_out(PlanSearcher(plan, display, lease), scratch)
@@ -101,20 +99,15 @@ def _connected(
     signals: _Signals,
     address: str | None,
     runtime_env: Mapping[str, Any] | None,
-    from_python: bool,
 ) -> bool:
     """Join or start Ray; a signal meanwhile stops the plan. Returns whether the Ray is this process's alone."""
     with without_stacks():
         try:
             return connected(address, plan.folder.path, plan.space.code, runtime_env)
-        except SystemExit:  # raised by Ray's own SIGTERM handler
-            display.note("stopped while Ray was starting")
-            plan.stop()
-            signals.first = time.monotonic()
-            _ = disconnect() if from_python else atexit.register(leave_without_teardown)
-            return False
         finally:
             signals.handle()
+            if plan.stopping:
+                display.note("stopped while Ray was starting")
 
 
 def _require(plan: Plan, display: LiveView, alone: bool, runtime_env: Mapping[str, Any] | None) -> None:
