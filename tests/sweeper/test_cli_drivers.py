@@ -17,6 +17,7 @@ import yaml
 
 from sweeper import before_run, driver
 from sweeper.cli import COMPLETE, STOPPED, WRONG_INPUT
+from sweeper.execution import driving
 from tests.sweeper.command_line import SPACE, attempts, figures, sweep, wrong
 from tests.sweeper.on_ray import ROOT
 from tests.trials.killing import Killed, deaths, killed_at_write
@@ -64,8 +65,8 @@ def driver_elsewhere(here: Path, beat: int = 0) -> Path:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "Lease", functools.partial(Lease, patience_s=0.5))
-    monkeypatch.setattr(driver, "HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(driving, "Lease", functools.partial(Lease, patience_s=0.5))
+    monkeypatch.setattr(driving, "HEARTBEAT_S", 0.1)
 
 
 @pytest.mark.usefixtures("impatient")
