@@ -151,14 +151,14 @@ def test_at_most_max_concurrent_trials_run_at_once(tmp_path: Path, monkeypatch: 
 
 
 def test_a_full_temporary_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sweeper.execution.on_ray import tune_run
+    from sweeper.execution import scratch
 
     def mkdtemp(**_: object) -> str:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(tune_run.tempfile, "mkdtemp", mkdtemp)
-    with pytest.raises(UserError, match=r"No space left on device.*make room, or set TMPDIR"):
-        tune_run._scratch()
+    monkeypatch.setattr(scratch.tempfile, "mkdtemp", mkdtemp)
+    with pytest.raises(UserError, match=r"No space left on device.*make room, or set TMPDIR"), scratch.scratch_folder():
+        pass
 
 
 def test_a_late_state_does_not_hide_what_the_successor_has_committed(
