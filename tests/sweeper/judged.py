@@ -86,7 +86,7 @@ def run_trial(plan: Plan, trial_id: str, value: Value, most: float) -> Judged:
 
 
 def run_judged(space: Space, path: Path, value: Value, most: float = 1.0, anew: bool = False) -> list[Judged]:
-    """Run a space; ``anew``: by a new driver for every trial."""
+    """Run a space. With ``anew``, a new driver takes over after every trial."""
     plan, found = begun(space, path), []
     while (assignment := plan.next()) is not None:
         found.append(run_trial(plan, assignment.trial_id, value, most))

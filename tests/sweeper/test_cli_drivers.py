@@ -126,7 +126,7 @@ sys.exit(main(["--space", "small.yaml", "--set", "trial.dataset=digits"]))
 
 
 def test_a_driver_that_is_stopped_while_ray_starts_lets_it_start_and_ends(here: Path) -> None:
-    """Ray's own handler of SIGTERM could end it within a lock, for ever; and native code prints a stack."""
+    """Ray's own SIGTERM handler can leave a lock held, so that the process hangs; native code prints a stack."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", INTERRUPTED_START]
     ended = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=False, timeout=60)

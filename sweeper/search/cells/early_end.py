@@ -98,5 +98,5 @@ def _stands_still(values: list[float], rule: Plateau) -> bool:
 
 
 def _evaluator(rule: Terminator, seed: int) -> BaseImprovementEvaluator:
-    """A new one for every decision: it keeps a random state, so the next decision would depend on the ones before."""
+    """Make a new terminator for every decision: one that is used again would decide by its random state too."""
     return EMMREvaluator(seed=seed) if rule.name == "emmr" else RegretBoundEvaluator(seed=seed)

@@ -1,6 +1,6 @@
 """Pruners compare values of one stage, level, share of the stage and density, and never prefer an infeasible trial.
 
-For every pruner and every stoppable method."""
+The tests run every pruner on every method that can be stopped."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def test_where_a_condition_holds(condition: Any, meeting: list[Any]) -> None:
     values = [1, 2, 2.5, 3, "a", None, True]
     found = [value for value in values if holds(when, {"x": value})]
     assert list(map(repr, found)) == list(map(repr, meeting))  # as text, since 1 and True are equal
-    assert not holds(when, {})  # a path that is not there has no value
+    assert not holds(when, {})  # the path is missing, so it has no value
     assert read_when(document(when), "when") == when
     assert document(when) == {"x": condition}
 

@@ -118,7 +118,7 @@ def test_one_row_per_epoch(name: str, tmp_path: Path) -> None:
 
 
 def assert_documented(table: str, rows: list[Row]) -> None:
-    """Assert that sweeper/columns.py has a type for every column that a trial writes, and that the values are of it."""
+    """Assert that sweeper/columns.py types every column that a trial writes, and that its values have that type."""
     documented = {**ALWAYS[table], **SOME[table]}
     for name, value in (item for row in rows for item in row.items()):
         assert name in documented, f"{table}: add a line for {name} to sweeper/columns.py"
