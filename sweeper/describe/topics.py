@@ -12,12 +12,14 @@ from rich.console import Console
 from sweeper.describe.fields import described_fields, values_text
 from sweeper.describe.meanings import meanings_of, summary_of
 from sweeper.describe.methods import field_row, field_tables, method_page
+from sweeper.describe.named_fields import field_pages
 from sweeper.describe.outside import outside_pages
 from sweeper.describe.page import Page, PageTable
 from sweeper.describe.refusals import refused_by
 from sweeper.space.distributions import DISTRIBUTION_KINDS, Choice, Int, Uniform
 from sweeper.space.grid.conditions import CONDITION_KEYS, Equal, Within
 from sweeper.space.grid.grid import LADDERS
+from sweeper.space.options.callbacks import CALLBACKS, TrialCallback
 from sweeper.space.options.confirm import Confirm
 from sweeper.space.options.constraints import Constraint
 from sweeper.space.options.from_sweep import FromSweep
@@ -53,6 +55,9 @@ def print_pages(name: str, console: Console) -> None:
         Page(f"every {name}", [f"--describe {' | '.join(known)}"]).print(console)
         return
     pages = [page(name) for known, page in KINDS.values() if name in known] or outside_pages(name)
+    pages = pages or field_pages(
+        name, {**SECTION_CLASSES, **_prefixed("sampler", SAMPLERS), **_prefixed("pruner", PRUNERS)}
+    )
     if not pages:
         every = sorted({one for known, _ in KINDS.values() for one in known})
         hint = nearest_name(name, every)
@@ -61,6 +66,10 @@ def print_pages(name: str, console: Console) -> None:
         )
     for page_of_it in pages:
         page_of_it.print(console)
+
+
+def _prefixed(kind: str, registry: Mapping[str, type[BaseModel]]) -> dict[str, type[BaseModel]]:
+    return {f"{kind} {name}": options for name, options in registry.items()}
 
 
 def _contents() -> Page:
@@ -131,7 +140,7 @@ _NOTED = {
 }
 """What is said of functions whose code says it in comments."""
 
-_SECTIONS: dict[str, type[BaseModel]] = {
+SECTION_CLASSES: dict[str, type[BaseModel]] = {
     "resources": Resources,
     "pbt": Pbt,
     "replicates": Replicates,
@@ -158,6 +167,7 @@ def section_meanings() -> dict[str, str]:
 
 
 _NAMED: dict[str, Iterable[str]] = {
+    "callbacks": CALLBACKS,
     "sampler": SAMPLERS,
     "pruner": PRUNERS,
     "replicates": JUDGES,
@@ -170,18 +180,25 @@ _NAMED: dict[str, Iterable[str]] = {
 def _section_page(name: str) -> Page:
     about = section_meanings()[name]
     info = Space.model_fields.get(name)
-    values = [] if info is None or name in _SECTIONS else [f"Values: {values_text(info)}."]
+    values = [] if info is None or name in SECTION_CLASSES else [f"Values: {values_text(info)}."]
     named = _NAMED.get(name)
     if named is not None:
         kind = {"grid": "Ladders", "replicates": "Judges"}.get(name, "Names")
         values = [f"{kind}: {', '.join(named)}; --describe NAME describes them."]
-    tables = field_tables(_SECTIONS[name]) if name in _SECTIONS else []
+    tables = field_tables(SECTION_CLASSES[name]) if name in SECTION_CLASSES else []
     return Page(f"section {name}", [about[:1].upper() + about[1:], *values], tables)
 
 
 def _search_page(name: str) -> Page:
     classes = {"uniform": Uniform, "loguniform": Uniform, "int": Int, "choice": Choice}
     return Page(f"distribution of a search: {name}", [summary_of(classes[name])])
+
+
+def _callback_page(name: str) -> Page:
+    known = CALLBACKS[name]
+    takes = "those of its class" if known.options is None else ", ".join(known.options) or "none of its own"
+    text = f"Tells {known.library} of a sweep's trials; needs the extra trackers. Options: {takes}, and those below."
+    return Page(f"callback {name}", [text], field_tables(TrialCallback))
 
 
 def _condition_page(name: str) -> Page:
@@ -208,6 +225,7 @@ KINDS: dict[str, tuple[list[str], Callable[[str], Page]]] = {
     "sampler": (_names(SAMPLERS), _options_page("sampler", SAMPLERS)),
     "pruner": (_names(PRUNERS), _options_page("pruner", PRUNERS)),
     "judge": (_names(JUDGES), _options_page("judge of replicates", JUDGES)),
+    "callback": (_names(CALLBACKS), _callback_page),
     "score": (_names(SCORES), _function_page("score", SCORES)),
     "distribution": (_names(DISTRIBUTIONS), _function_page("distribution over layers", DISTRIBUTIONS)),
     "pattern": (_names(PATTERNS), _function_page("pattern", PATTERNS)),

@@ -194,7 +194,7 @@ class CellStudy(StudyInMemory):
             self._storage.set_study_system_attr(self.study._study_id, key, known)
         self._know(sample.number, self._add(sample.params, outcome, self.space.sampler.recalled(attrs)))
         if self.pruning is not None:
-            self.pruning.replay(sample.number, outcome, attrs)
+            self.pruning.replay(sample.number, outcome, attrs, stopped=sample.stopped is not None)
         self._points.add(sample.params)
         self._end.tell(sample.number, outcome)
 

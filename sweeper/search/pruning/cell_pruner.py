@@ -147,10 +147,14 @@ class CellPruner:
                 found[step] = placed, value
         return found
 
-    def replay(self, number: int, outcome: Outcome, attrs: Mapping[str, Any]) -> None:
-        """Add a committed trial, ended or running, with its curve and the attributes of its sample."""
-        self._known[number] = _Judged(number, attrs=dict(attrs))
-        self._update(self._known[number], outcome)
+    def replay(self, number: int, outcome: Outcome, attrs: Mapping[str, Any], *, stopped: bool = False) -> None:
+        """Add a committed trial, ended or running, with its curve and the attributes of its sample.
+
+        ``stopped``: it was stopped after its last row, whether or not its process has heard of that.
+        """
+        known = self._known[number] = _Judged(number, attrs=dict(attrs))
+        self._update(known, outcome)
+        known.stopped = max(known.values, default=None) if stopped else None
 
     def tell(self, number: int, outcome: Outcome) -> None:
         """Record the outcome of a trial. Only the first end of a trial counts."""

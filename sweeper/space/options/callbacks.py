@@ -23,19 +23,36 @@ from trials.registry import Registry
 
 @dataclass(frozen=True)
 class RayLogger:
-    """A logger of Ray Tune's, or one derived from it: module and name of its class, and the library that it needs."""
+    """A logger of Ray Tune's, or one derived from it.
+
+    Attributes:
+        module, attribute: where its class is.
+        library: what it needs.
+        options: names of the options it takes; None: also those of a function of the library.
+    """
 
     module: str
     attribute: str
     library: str
+    options: tuple[str, ...] | None = None
 
 
 _OURS = "sweeper.execution.on_ray.trackers"
 
+_OF_MLFLOW = (
+    "experiment_name",
+    "log_params_on_trial_end",
+    "registry_uri",
+    "save_artifact",
+    "tags",
+    "tracking_token",
+    "tracking_uri",
+)
+
 _BUILT_IN: dict[str, Any] = {
     "comet": RayLogger(f"{_OURS}.comet_runs", "CometRuns", "comet_ml"),
-    "mlflow": RayLogger(f"{_OURS}.mlflow_runs", "MLflowRuns", "mlflow"),
-    "tensorboard": RayLogger(f"{_OURS}.tensorboard_runs", "TensorBoardRuns", "tensorboardX"),
+    "mlflow": RayLogger(f"{_OURS}.mlflow_runs", "MLflowRuns", "mlflow", _OF_MLFLOW),
+    "tensorboard": RayLogger(f"{_OURS}.tensorboard_runs", "TensorBoardRuns", "tensorboardX", ()),
     "wandb": RayLogger(f"{_OURS}.wandb_runs", "WandbRuns", "wandb"),
 }
 
@@ -80,6 +97,7 @@ class TrialCallback(NamedOptions):
         """Raise a UserError if its library is not installed, or if it cannot be called with its options."""
         made = CALLBACKS.require(self.name, "callbacks")
         if isinstance(made, RayLogger):
+            self._check_options(made)
             if importlib.util.find_spec(made.library) is None:
                 raise UserError(
                     f"callbacks has {self.name!r}, which needs {made.library}, which is not installed: "
@@ -90,6 +108,12 @@ class TrialCallback(NamedOptions):
             inspect.signature(made).bind(**self.arguments)
         except (TypeError, ValueError) as error:
             raise UserError(f"callbacks has {self.name!r}, which cannot be called with its options ({error})") from None
+
+    def _check_options(self, made: RayLogger) -> None:
+        known = None if made.options is None else ("folder", "timeout_s", *made.options)
+        for option in self.arguments:
+            if known is not None and option not in known:
+                raise UserError(unknown_name(f"an option of the callback {self.name}", option, sorted(known)))
 
 
 def read_callbacks(content: object, plugins: Collection[str] = ()) -> tuple[TrialCallback, ...]:

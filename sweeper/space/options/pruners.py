@@ -170,7 +170,11 @@ class Patient(Pruner):
         return PatientPruner(wrapped, self.patience, self.min_delta)
 
     def check(self, epochs: int, samples: int, unit: str = "epochs") -> None:
-        _require_less("pruner.patience", self.patience + 1, epochs - 1, unit)
+        if self.patience >= epochs - 2:
+            raise UserError(
+                f"pruner.patience is {self.patience}, but must be less than {epochs - 2}: this trial may be stopped in "
+                f"{epochs} {unit}, and {self.patience} of them without an improvement come after the first one"
+            )
         if self.wrapped:
             self.wrapped.check(epochs, samples, unit)
 

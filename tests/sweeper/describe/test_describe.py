@@ -16,7 +16,7 @@ from sweeper.describe.meanings import meanings_of
 from sweeper.describe.methods import method_page
 from sweeper.describe.refusals import checked, refused_by
 from sweeper.describe.stages import lines_of
-from sweeper.describe.topics import KINDS, section_meanings
+from sweeper.describe.topics import KINDS, SECTION_CLASSES, print_pages, section_meanings
 from sweeper.space.options.constraints import Constraint
 from sweeper.space.options.objectives import Objective
 from sweeper.space.options.pbt import Pbt
@@ -159,3 +159,29 @@ def test_a_page_takes_no_time_once_modules_are_loaded() -> None:
     began = time.perf_counter()
     method_page("regrow_iterative")
     assert time.perf_counter() - began < 1
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("race", ["in replicates", "replicates.race = false"]),
+        ("plateau", ["stop_when.plateau = null", "stop_when.plateau.samples required"]),
+        ("terminator.error", ["stop_when.terminator.error = null"]),
+        ("patience", ["in pruner patient", "pruner.patience required", "in a trial of dense", "train.patience = null"]),
+        ("memory", ["resources.memory = null"]),
+        ("mlflow", ["callback mlflow", "tracking_uri", "timeout_s = 60.0"]),
+        ("prune.lr", ["in a trial of bip, hydra", "prune.lr = 0.1"]),
+    ],
+)
+def test_a_field_is_found_by_its_name(name: str, says: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    out = " ".join(pages(name, capsys=capsys).split())
+    for part in says:
+        assert part in out
+
+
+@pytest.mark.parametrize("section", ["replicates", "resources", "stop_when"])
+def test_every_field_of_a_section_can_be_described(section: str) -> None:
+    for one in described_fields(SECTION_CLASSES[section]):
+        found = io.StringIO()
+        print_pages(one.path, Console(file=found, width=80, no_color=True))
+        assert one.path.rpartition(".")[2] in found.getvalue()

@@ -32,6 +32,8 @@ REFUSED = {
     "os:system": r"callbacks\[0\] is 'os:system', but plugins lists no os",
     "track:Trak": r"track has no Trak \(it has .*Track",
     "{name: 'track:Track', too: x}": r"'track:Track', which cannot be called with its options \(missing a required arg",
+    "{name: tensorboard, foo: 1}": r"option of the callback tensorboard is 'foo', but must be one of: folder, time",
+    "{name: mlflow, traking_uri: runs}": r"of the callback mlflow is 'traking_uri', .*did you mean 'tracking_uri'\?",
     "3": r"callbacks\[0\] is 3, but must be a name or \{name: NAME",
 }
 

@@ -7,6 +7,7 @@ TensorBoard's files are always written; MLflow on files and W&B offline if their
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 
 import sweeper
 from sweeper.cli import COMPLETE, WRONG_INPUT, main
+from sweeper.space.options.callbacks import CALLBACKS, RayLogger
 from tests.sweeper.on_ray import ROOT
 from tests.sweeper.tracker_files import Logged, of_mlflow, of_tensorboard, of_wandb
 
@@ -54,6 +56,16 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def installed(*libraries: str) -> bool:
     return all(importlib.util.find_spec(library) for library in libraries)
+
+
+@pytest.mark.parametrize("name", ["comet", "mlflow", "tensorboard", "wandb"])
+def test_the_options_that_are_checked_are_those_of_the_class(name: str) -> None:
+    """A dry run checks options without importing Ray."""
+    known = CALLBACKS[name]
+    assert isinstance(known, RayLogger)
+    parameters = inspect.signature(getattr(importlib.import_module(known.module), known.attribute)).parameters.values()
+    is_open = any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
+    assert known.options == (None if is_open else tuple(sorted(parameter.name for parameter in parameters)))
 
 
 def assert_each_row_once(logged: Logged, sweep: sweeper.Sweep, figures: tuple[str, ...]) -> None:

@@ -352,3 +352,17 @@ def test_finetuning_of_files_is_compared_by_file(tmp_path: Path) -> None:
     search = {"source_net": {"choice": [masked, str(dense)]}, "finetune.lr": RATE}
     with pytest.raises(UserError, match="the search of source_net moves the density of stage finetune"):
         check_space(judged_space("imp", search, "halving", trial=trial))
+
+
+@pytest.mark.parametrize("lived", [True, False])
+def test_a_stop_that_was_not_carried_out_counts_after_a_restart(lived: bool) -> None:
+    """A feasible trial is stopped; its driver dies before its process hears of it. An infeasible one ends there too."""
+    space = judged_space("bip", {"prune.lr": RATE}, {"name": "patient", "patience": 1})
+    feasible = [(Position("prune", 0, epoch, 0.3, 1000), 0.9 - 0.1 * epoch) for epoch in (1, 2, 3)]
+    missing = [(Position("prune", 0, epoch, 0.3, 1000, True), 0.1 * epoch) for epoch in (1, 2, 3)]
+    pruner = CellPruner(space, space.cells()[0])
+    if lived:
+        assert [pruner.judge(0, *row)[0] for row in feasible] == [False, False, True]
+    else:
+        pruner.replay(0, Outcome(TrialState.RUNNING, reached=tuple(feasible)), {}, stopped=True)
+    assert [pruner.judge(1, *row)[0] for row in missing] == [False, False, True]

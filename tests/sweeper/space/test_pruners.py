@@ -195,7 +195,8 @@ def test_options_survive_the_document(pruner: Any) -> None:
             {"pruner": {"name": "median", "n_startup_trials": 8}},
             "pruner.n_startup_trials is 8, but must be less than samples, which is 8",
         ),
-        ({"pruner": {"name": "patient", "patience": 8}}, "pruner.patience is 9, but must be less than the 8 epochs"),
+        ({"pruner": {"name": "patient", "patience": 8}}, "pruner.patience is 8, but must be less than 7: this"),
+        ({"pruner": {"name": "patient", "patience": 7}}, "pruner.patience is 7, but must be less than 7: this"),
         ({"search": {}, "samples": 1}, "pruner is 'halving', but search is empty, so a cell has no trials"),
         (
             {"objectives": [{"column": c, "direction": "minimize"} for c in ("flops", "val_loss")]},
