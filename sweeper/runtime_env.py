@@ -123,10 +123,19 @@ def _variables(value: object, where: str) -> dict[str, str]:
         if name in _SET or name.startswith("RAY_"):
             raise UserError(f"{where} sets {name}, which is refused: {_SET.get(name, 'it belongs to Ray itself')}")
         if not isinstance(text, str):
-            raise UserError(f"{where}: {name} is {shown(text)}, but must be text: write {name}: '{text}'")
+            raise UserError(f"{where}: {name} is {shown(text)}, but must be text: {_as_text(name, text)}")
         if "\0" in text:
             raise UserError(f"{where}: {name} is {shown(text)}, but must not contain a null character")
     return dict(value)
+
+
+def _as_text(name: str, value: object) -> str:
+    """What to write in place of a variable's value that is no text."""
+    if value is None:
+        return f"write {name}: '', or remove it"
+    if isinstance(value, Mapping | list):
+        return "put it into quotation marks"
+    return f"write {name}: '{str(value).lower() if isinstance(value, bool) else value}'"
 
 
 def _packages(name: str, value: Any, where: str, folder: Path) -> dict[str, Any]:
