@@ -16,10 +16,11 @@ class CellQueue:
 
     Args:
         searches: by cell key, in the grid's order.
+        owing: whether epochs are kept for what points still lack that have begun.
     """
 
-    def __init__(self, searches: Mapping[str, CellSearch]) -> None:
-        self._searches = searches
+    def __init__(self, searches: Mapping[str, CellSearch], *, owing: bool = False) -> None:
+        self._searches, self._owing = searches, owing
         self._position = {key: i for i, key in enumerate(searches)}
         self._keys = list(searches)
         self._queued: dict[int, int] = {}  # by position, the number of samples with which the cell was put in
@@ -58,7 +59,7 @@ class CellQueue:
             fits: whether a trial of so many epochs may be run.
         """
         passed: list[tuple[int, int]] = []
-        taken = None
+        taken, owed = None, self._owed()
         while self._heap and taken is None:
             entry = heapq.heappop(self._heap)
             count, position = entry
@@ -68,7 +69,7 @@ class CellQueue:
             if not self._searches[key].ready:
                 del self._queued[position]
                 self._waiting.add(key)
-            elif not fits(self._searches[key].next_epochs):
+            elif not fits(self._epochs(key, owed)):
                 passed.append(entry)
             else:
                 del self._queued[position]
@@ -79,4 +80,15 @@ class CellQueue:
 
     def none_fits(self, fits: Callable[[int], bool]) -> bool:
         """Whether cells are queued, but the next trial of none of them fits."""
-        return bool(self._queued) and not any(fits(self._searches[self._keys[at]].next_epochs) for at in self._queued)
+        if not self._queued:
+            return False
+        owed = self._owed()
+        return not any(fits(self._epochs(self._keys[at], owed)) for at in self._queued)
+
+    def _owed(self) -> int:
+        return sum(search.owed_epochs for search in self._searches.values()) if self._owing else 0
+
+    def _epochs(self, key: str, owed: int) -> int:
+        """The epochs that must be left for a cell's next trial to be run."""
+        search = self._searches[key]
+        return search.next_epochs + (0 if search.next_is_owed else owed)

@@ -17,6 +17,7 @@ from sweeper.folder.confirmations import confirmation_of, only_confirms, same_co
 from sweeper.folder.first_document import first_samples
 from sweeper.folder.forgiving import followed_failures
 from sweeper.folder.sweep_folder import Record, Sample, StoredConfig, SweepFolder
+from sweeper.search.added_replicates import earlier_replicates
 from sweeper.search.assignment import Assignment, Ending
 from sweeper.search.cell_queue import CellQueue
 from sweeper.search.cells.cell_search import search_of
@@ -50,9 +51,8 @@ class Plan:
         self.space, self.folder = space, folder
         self.cells: list[Cell] = space.cells()
         begun, known = first_samples(folder), warm or {}
-        self._searches = {
-            cell.key: search_of(space, cell, known.get(cell.key, NO_WARM_START), begun) for cell in self.cells
-        }
+        had = earlier_replicates(folder) if space.replicates else []
+        self._searches = {c.key: search_of(space, c, known.get(c.key, NO_WARM_START), begun, had) for c in self.cells}
         self._records: dict[str, Record] = {}
         self._queue: deque[str] = deque()
         self._aside: deque[str] = deque()  # their device died, earlier or where no other machine is: others go first
@@ -75,7 +75,7 @@ class Plan:
         self._replay()
         self.totals = {key: search.total for key, search in self._searches.items()}
         """By cell, the number of samples that it will have in the end."""
-        self._cells = CellQueue(self._searches)
+        self._cells = CellQueue(self._searches, owing=space.replicates is not None and space.max_epochs is not None)
         self.shorter = ShorterSearches(folder, self._searches)
         for cell in self.cells:
             commit_changed(self._searches[cell.key], self._records, folder)

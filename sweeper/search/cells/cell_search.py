@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from sweeper.folder.search_ends import ShorterSearch
@@ -46,7 +46,15 @@ class CellSearch(Protocol):
 
     @property
     def next_epochs(self) -> int:
-        """Maximum number of epochs that the next sample's trial may take."""
+        """Maximum number of epochs that the next sample's trial may take; of a new point, that all its trials may."""
+
+    @property
+    def next_is_owed(self) -> bool:
+        """Whether the next sample's trial is of a point that has begun, and counts in :attr:`owed_epochs`."""
+
+    @property
+    def owed_epochs(self) -> int:
+        """Maximum number of epochs that the trials may take which points still lack that have begun."""
 
     def ask(self) -> Sample:
         """The next sample. Call only when :attr:`ready`."""
@@ -79,14 +87,22 @@ class CellSearch(Protocol):
         """Ids of trials whose checkpoints no other trial will continue; each id is returned once."""
 
 
-def search_of(space: Space, cell: Cell, warm: WarmStart, first_samples: int | None = None) -> CellSearch:
+def search_of(
+    space: Space,
+    cell: Cell,
+    warm: WarmStart,
+    first_samples: int | None = None,
+    earlier: Sequence[Sequence[Mapping[str, int]]] = (),
+) -> CellSearch:
     """The search of a cell: a population if the space has ``pbt``, otherwise an Optuna study, of replicates or not,
     confirmed or not.
 
-    ``first_samples``: number of samples per cell with which the sweep began, if that is known.
+    Args:
+        first_samples: number of samples per cell with which the sweep began, if that is known.
+        earlier: lists of replicates that the sweep has had.
     """
     if space.pbt is not None:
         return CellPopulation(space, cell, space.pbt)
     own = CellStudy(space, cell, warm, first_samples)
-    study = own if space.replicates is None else ReplicatedStudy(own, space.replicates)
+    study = own if space.replicates is None else ReplicatedStudy(own, space.replicates, earlier)
     return study if space.confirm is None else ConfirmedStudy(study, space.confirm)

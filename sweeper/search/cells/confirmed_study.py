@@ -76,6 +76,16 @@ class ConfirmedStudy:
         return max(planned(self.config(sample)) - done, 0)
 
     @property
+    def next_is_owed(self) -> bool:
+        """Whether the next trial is of a point that has begun; a confirmation is not."""
+        return self.searched.wants and self.searched.next_is_owed
+
+    @property
+    def owed_epochs(self) -> int:
+        """Those of the search."""
+        return self.searched.owed_epochs
+
+    @property
     def _searched_out(self) -> bool:
         """Whether the search has ended: nothing is left to ask for, and every trial has ended."""
         return not self.searched.wants and len(self.searched.outcomes) == len(self.searched.samples)

@@ -204,6 +204,16 @@ class CellPopulation:
             self._epochs[generation] = planned(self.space.config(self.cell, {**lowest(self.space.search), **place}))
         return self._epochs[generation]
 
+    @property
+    def next_is_owed(self) -> bool:
+        """Always False: a member is one trial."""
+        return False
+
+    @property
+    def owed_epochs(self) -> int:
+        """Always 0: a member is one trial."""
+        return 0
+
     def replay(self, sample: Sample, outcome: Outcome, record: Record | None = None) -> None:
         """Add a committed sample with its outcome, or as running."""
         self._samples[sample.number] = sample

@@ -12,18 +12,18 @@ could decide otherwise: it is committed in the samples of the point (:meth:`Repl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
-
-from optuna.trial import TrialState
 
 from sweeper.folder.replicates import Replicate, dropped, replicate_of
 from sweeper.folder.search_ends import ShorterSearch
 from sweeper.folder.sweep_folder import Record, Sample
 from sweeper.search.cells.point_outcomes import outcome_of_point, worst_violations
 from sweeper.search.cells.racing import can_matter, pooled_spread
+from sweeper.search.cells.replicated_point import Point
 from sweeper.search.cells.study import CellStudy
+from sweeper.search.epoch_budget import planned
 from sweeper.search.outcomes import RUNNING, Outcome
 from sweeper.search.pruning.positions import Position
 from sweeper.space.options.replicates import Replicates
@@ -36,49 +36,16 @@ PRUNER = "pruner"
 """Key, among a sample's attributes, of what the pruner left on this replicate alone."""
 
 
-@dataclass
-class Point:
-    """A point and its replicates, by their place in the space's list.
+class ReplicatedStudy:
+    """A study of points with replicates: follows :class:`~sweeper.search.cells.cell_search.CellSearch`.
 
-    Attributes:
-        sample: what the study suggested.
-        asked: the samples that are scheduled.
-        ended: the outcomes of those whose trials have ended.
-        dropped: whether the race has dropped it.
-        outcome: what the study was told; None as long as it runs.
+    Args:
+        earlier: lists of replicates that the sweep had before seeds were added to it.
     """
 
-    sample: Sample
-    asked: dict[int, Sample] = field(default_factory=dict)
-    ended: dict[int, Outcome] = field(default_factory=dict)
-    dropped: bool = False
-    outcome: Outcome | None = None
-
-    @property
-    def running(self) -> bool:
-        """Whether one of its trials has not ended."""
-        return len(self.ended) < len(self.asked)
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether the pruner has stopped one of its trials."""
-        return any(outcome.state == TrialState.PRUNED for outcome in self.ended.values())
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether one of its trials has failed."""
-        return any(outcome.state == TrialState.FAIL for outcome in self.ended.values())
-
-    @property
-    def values(self) -> list[float]:
-        """First objective of its complete replicates, in the space's order."""
-        return [outcome.values[0] for _, outcome in sorted(self.ended.items()) if outcome.values is not None]
-
-
-class ReplicatedStudy:
-    """A study of points with replicates: follows :class:`~sweeper.search.cells.cell_search.CellSearch`."""
-
-    def __init__(self, study: CellStudy, replicates: Replicates) -> None:
+    def __init__(
+        self, study: CellStudy, replicates: Replicates, earlier: Iterable[Sequence[Mapping[str, int]]] = ()
+    ) -> None:
         self.searched, self.replicates = study, replicates
         self.space, self.cell = study.space, study.cell
         self._wanted = replicates.points()
@@ -87,6 +54,9 @@ class ReplicatedStudy:
         self._replayed: list[int] = []  # points of which the study has not been told yet
         self._changed: list[Sample] = []
         self._judges = [CellStudy(study.space, study.cell, study.warm) for _ in self._wanted]
+        known = [{i for i, values in enumerate(self._wanted) if values in one} for one in earlier]
+        self._fewer = [places for places in known if 0 < len(places) < len(self._wanted)]
+        self._ids: dict[int, str] = {}  # by number of a point, what its trials share with those of equal points
 
     @property
     def points(self) -> Mapping[int, Point]:
@@ -130,14 +100,48 @@ class ReplicatedStudy:
 
     @property
     def ready(self) -> bool:
-        """Whether the next sample can be decided now: in a race, a point waits for the end of its last replicate."""
+        """Whether the next sample can be decided now.
+
+        In a race, a point waits for the end of its last replicate. A new point waits for those that were complete
+        before seeds were added: the search would be asked as if it knew nothing of them.
+        """
         self._settle()
-        return self._next_point() is not None or (self.searched.wants and self.searched.ready)
+        return self._next_point() is not None or (
+            self.searched.wants and self.searched.ready and not any(map(self._is_reopened, self._points.values()))
+        )
+
+    def _is_reopened(self, point: Point) -> bool:
+        """Whether a point had all replicates of its time, and runs again since the space has more."""
+        if point.outcome is not None or not self._fewer:
+            return False
+        complete = {index for index, outcome in point.ended.items() if outcome.values is not None}
+        return any(places <= complete for places in self._fewer)
 
     @property
     def next_epochs(self) -> int:
-        """Maximum number of epochs that the next trial may take."""
-        return self.searched.next_epochs
+        """Maximum number of epochs of the next trial; of a new point, those of all its replicates."""
+        self._settle()
+        point = self._next_point()
+        return self.searched.next_epochs * len(self._wanted) if point is None else self._epochs(point)
+
+    @property
+    def next_is_owed(self) -> bool:
+        """Whether the next trial is of a point that has begun."""
+        self._settle()
+        return self._next_point() is not None
+
+    @property
+    def owed_epochs(self) -> int:
+        """Planned epochs of the replicates that points still lack which have begun."""
+        self._settle()
+        lacking = ((point, len(self._missing(point))) for point in self._points.values())
+        return sum(self._epochs(point) * count for point, count in lacking if count)
+
+    def _epochs(self, point: Point) -> int:
+        """Planned epochs of one of a point's trials."""
+        if point.epochs is None:
+            point.epochs = planned(self.config(point.sample))
+        return point.epochs
 
     def _missing(self, point: Point) -> list[int]:
         """The replicates that a point will still ask for."""
@@ -238,13 +242,15 @@ class ReplicatedStudy:
         """
         if not self.replicates.race:
             return
-        complete = [point for point in self._points.values() if point.outcome and point.outcome.values]
+        firsts: dict[str, Point] = {}
+        for point in self._points.values():
+            firsts.setdefault(self._id(point), point)
+        complete = [point for point in firsts.values() if point.outcome and point.outcome.values]
         feasible = [point.outcome.values[0] for point in complete if point.outcome and not point.outcome.missed]  # type: ignore[index]
         best = max(feasible, key=lambda value: self._sign * value, default=None)
         spread, freedom = pooled_spread(point.values for point in complete)
-        firsts: dict[tuple[Any, ...], Point] = {}
         for point in self._points.values():
-            first = firsts.setdefault(tuple(sorted(point.sample.params.items())), point)
+            first = firsts[self._id(point)]
             if point.outcome is not None or not point.ended or point.running or not self._missing(point):
                 continue
             if first is not point:
@@ -256,6 +262,12 @@ class ReplicatedStudy:
                 )
             if drops:
                 self._drop(point)
+
+    def _id(self, point: Point) -> str:
+        """Of points that share their trials the same, however their values are written."""
+        if point.sample.number not in self._ids:
+            self._ids[point.sample.number] = self.config(point.sample).id
+        return self._ids[point.sample.number]
 
     def _drop(self, point: Point) -> None:
         point.dropped = True

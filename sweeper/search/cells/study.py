@@ -96,6 +96,16 @@ class CellStudy(StudyInMemory):
         """Maximum number of epochs that the next trial may take, over the corners of the search."""
         return max(map(planned, self.space.corner_configs(self.cell)))
 
+    @property
+    def next_is_owed(self) -> bool:
+        """Always False: a point is one trial."""
+        return False
+
+    @property
+    def owed_epochs(self) -> int:
+        """Always 0: a point is one trial."""
+        return 0
+
     def config(self, sample: Sample) -> TrialConfig:
         """The config of a sample's trial."""
         return self.space.config(self.cell, sample.params)
