@@ -78,7 +78,8 @@ class Sweep(SweepTables):
         space = self._space()
         by = self._ranked_by(space, objective, direction)
         best = (cell.best for cell in figures_of(self, space, by))
-        found = best_table(self, (point for point in best if point is not None), by)
+        kept = (point for point in best if point is not None and point.missed(space.constraints) == 0)
+        found = best_table(self, kept, by)
         grid = [column for path in space.paths if (column := config_column(path)) in found]
         search = [column for path in space.search if (column := config_column(path)) in found]
         first = dict.fromkeys([*_FIRST, *grid, *search, by.column, *_FIGURES])
@@ -90,8 +91,8 @@ class Sweep(SweepTables):
 
         Returns:
             A row per point, by cell and number: ``cell``, ``point``, the grid's and the search's columns; ``status``:
-            ``complete``, ``running``, ``failed``, or ``pruned`` if it ended before all replicates were complete, by the
-            pruner or the race; ``replicates``: how many are complete; the objectives, which are the judge's values and
+            ``complete``, ``running``, ``failed`` (also if a complete trial lacks an objective or a bounded column), or
+            ``pruned`` if it ended before all replicates were complete, by the pruner or the race; ``replicates``: how many are complete; the objectives, which are the judge's values and
             known of complete points only; ``missed``: by how much the point misses its bounds, 0 if it keeps them;
             means of the accuracies and the density; ``<column>_std`` (ddof 1); ``trials``: the ids. A point that
             repeats an earlier one of its cell has no row.

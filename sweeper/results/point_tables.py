@@ -10,7 +10,7 @@ import pandas as pd
 from sweeper.columns import config_column
 from sweeper.results.bounds import columns_needed
 from sweeper.results.frames import SweepTables
-from sweeper.results.points import PointTrials, columns_of_replicates, is_number, points_in
+from sweeper.results.points import PointTrials, columns_judged, columns_of_replicates, is_number, points_in
 from sweeper.results.rows_of_frames import rows_of
 from sweeper.results.stored_space import StoredSpace
 from sweeper.results.summary import ACCURACIES, mean, order_of, std
@@ -27,6 +27,7 @@ def points_table(sweep: SweepTables, space: StoredSpace) -> pd.DataFrame:
     given = [config_column(path) for path in dict.fromkeys([*space.paths, *space.search])]
     figures = list(dict.fromkeys([*objectives, *ACCURACIES, "density"]))
     wanted = {"cell", "confirms", "method", *given, *figures, *columns_needed(space.constraints)}
+    needed = columns_judged(space.objectives, space.constraints)
     cells: dict[str, list[Row]] = {}
     for row in rows_of(sweep.trials, wanted | columns_of_replicates(space.replicates)):
         if row.get("confirms") is None and row.get("cell") is not None:
@@ -36,7 +37,7 @@ def points_table(sweep: SweepTables, space: StoredSpace) -> pd.DataFrame:
     found = [
         _row(cell, point, space, given, figures)
         for cell, trials in ((cell, cells[cell]) for cell in ordered)
-        for point in sorted(points_in(trials, space.replicates), key=lambda point: point.first["number"])
+        for point in sorted(points_in(trials, space.replicates, needed), key=lambda point: point.first["number"])
     ]
     deviations = [f"{column}_std" for column in figures]
     names = [*given, "status", "replicates", *objectives, "missed", *figures, *deviations, "trials"]

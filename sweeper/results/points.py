@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,11 +28,13 @@ class PointTrials:
         rows: their rows of ``trials``, in the order of the space's replicates.
         of: number of replicates that a point has in the end.
         judge: makes one value of theirs; None where a point is one trial.
+        needed: columns without which a complete trial counts as failed, as for the search: objectives, bounded columns.
     """
 
     rows: tuple[Row, ...]
     of: int = 1
     judge: Replicates | None = None
+    needed: Collection[str] = ()
 
     @property
     def first(self) -> Row:
@@ -42,7 +44,7 @@ class PointTrials:
     @property
     def status(self) -> str:
         """``complete`` if every replicate is, ``failed`` if one is, ``pruned`` if it ended before all were complete."""
-        found = {row["status"] for row in self.rows}
+        found = {"failed" if self._lacks_figures(row) else row["status"] for row in self.rows}
         if "failed" in found:
             return "failed"
         if "pruned" in found or any(row.get("dropped") is not None for row in self.rows):
@@ -50,6 +52,9 @@ class PointTrials:
         if found == {"complete"}:
             return "complete" if len(self.rows) >= self.of else "running"
         return "running" if "running" in found or "complete" in found else min(found)
+
+    def _lacks_figures(self, row: Row) -> bool:
+        return row["status"] == "complete" and not all(is_number(row.get(name)) for name in self.needed)
 
     def is_complete(self, objectives: Iterable[str]) -> bool:
         """Whether every replicate is complete and has a number in each of these columns."""
@@ -66,14 +71,15 @@ class PointTrials:
         return missed_by_all(self.rows, constraints)
 
 
-def points_in(trials: Sequence[Row], replicates: Replicates | None) -> list[PointTrials]:
+def points_in(trials: Sequence[Row], replicates: Replicates | None, needed: Collection[str] = ()) -> list[PointTrials]:
     """Return the points of a cell, in the order of their first trials' ids.
 
     Args:
         trials: rows of ``trials`` of the cell's search, in the order of their ids.
+        needed: see :class:`PointTrials`.
     """
     if replicates is None:
-        return [PointTrials((row,)) for row in trials]
+        return [PointTrials((row,), needed=needed) for row in trials]
     wanted = replicates.points()
     order = {tuple(values.items()): i for i, values in enumerate(wanted)}
     found: dict[Any, list[Row]] = {}
@@ -83,7 +89,7 @@ def points_in(trials: Sequence[Row], replicates: Replicates | None) -> list[Poin
     for rows in found.values():
         places = {id(row): order.get(_replicate_of(row, replicates), len(order)) for row in rows}
         ordered = sorted(rows, key=lambda row, places=places: places[id(row)])  # type: ignore[misc]
-        points.append(PointTrials(tuple(ordered), len(wanted), replicates))
+        points.append(PointTrials(tuple(ordered), len(wanted), replicates, needed))
     return sorted(points, key=lambda point: str(point.first["trial"]))
 
 
@@ -94,6 +100,11 @@ def _replicate_of(row: Mapping[str, Any], replicates: Replicates) -> tuple[tuple
 def columns_of_replicates(replicates: Replicates | None) -> set[str]:
     """The columns of ``trials`` that :func:`points_in` reads."""
     return {"trial", "number", "status", "dropped", *(map(config_column, replicates.values) if replicates else ())}
+
+
+def columns_judged(objectives: Iterable[Objective], constraints: Iterable[Constraint]) -> set[str]:
+    """The columns in which a complete trial must have a number, or it counts as failed."""
+    return {objective.column for objective in objectives} | {constraint.column for constraint in constraints}
 
 
 def best_point(

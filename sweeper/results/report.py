@@ -14,7 +14,7 @@ from sweeper.folder.search_ends import read_shorter
 from sweeper.results.cell_trials import CellTrials
 from sweeper.results.frames import SweepTables
 from sweeper.results.pareto import pareto_front
-from sweeper.results.points import columns_of_replicates, points_in
+from sweeper.results.points import columns_judged, columns_of_replicates, points_in
 from sweeper.results.regrowth import allocation_texts
 from sweeper.results.retried import with_retries
 from sweeper.results.rows_of_frames import rows_of
@@ -123,12 +123,15 @@ def _never_run(trials: pd.DataFrame, space: StoredSpace) -> dict[str, int]:
     """By cell, the number of replicates that are not run, since their points have ended before."""
     found: dict[str, int] = {}
     if space.replicates is not None:
-        rows = rows_of(trials[trials["confirms"].isna()], {"cell", "samples", *columns_of_replicates(space.replicates)})
+        needed = columns_judged(space.objectives, space.constraints)
+        wanted = {"cell", "samples", *columns_of_replicates(space.replicates), *needed}
+        rows = rows_of(trials[trials["confirms"].isna()], wanted)
         cells: dict[str, list[Row]] = {}
         for row in rows:
             cells.setdefault(row["cell"], []).append(row)
         for cell, of_cell in cells.items():
-            ended = (p for p in points_in(of_cell, space.replicates) if p.status in ("pruned", "failed"))
+            points = points_in(of_cell, space.replicates, needed)
+            ended = (point for point in points if point.status in ("pruned", "failed"))
             asked = [[int(row["samples"]) for row in point.rows] for point in ended]  # repeated points share trials
             found[cell] = sum(max(each) * len(space.replicates.points()) - sum(each) for each in asked)
     return found

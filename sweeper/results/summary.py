@@ -166,7 +166,7 @@ def _with_confirmations(
     constraints: Sequence[Constraint],
 ) -> tuple[CellTrials, list[Row]]:
     """A cell with what confirms its best point, and the trials that it waits for."""
-    mine = confirming.get(best.first["trial"], []) if best else []
+    mine = [row for one in best.rows for row in confirming.get(one["trial"], [])] if best else []
     if best is None or not (confirm or mine):
         return cell, others
     confirmed = confirmed_of(objective, confirm, best, mine, constraints)

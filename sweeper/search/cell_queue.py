@@ -91,4 +91,4 @@ class CellQueue:
     def _epochs(self, key: str, owed: int) -> int:
         """The epochs that must be left for a cell's next trial to be run."""
         search = self._searches[key]
-        return search.next_epochs + (0 if search.next_is_owed else owed)
+        return search.next_epochs + (owed if owed and not search.next_is_owed else 0)

@@ -11,6 +11,7 @@ What was taken over is committed in the sweep's ``warm.json`` and does not chang
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from sweeper.folder.confirmations import only_confirms
+from sweeper.folder.confirmations import confirmation_of, only_confirms
 from sweeper.folder.replicates import replicate_of
 from sweeper.folder.sweep_folder import Record, SweepFolder
 from sweeper.search.outcomes import Outcome, outcome_of
@@ -83,11 +84,12 @@ def warm_start(space: Space, folder: SweepFolder, data: Sequence[DataUsed] = ())
     earlier = SweepFolder(_path(space.from_sweep.sweep, folder))
     if _is_same(earlier.path, folder.path):
         raise UserError(f"from_sweep is {space.from_sweep.sweep!r}, but that is this sweep: name an earlier one")
-    _refuse_other_search(space, _space_of(earlier, space.from_sweep.sweep))
+    earlier_space = _space_of(earlier, space.from_sweep.sweep)
+    _refuse_other_search(space, earlier_space)
     searched = [record for record in earlier.records() if not only_confirms(record.samples)]
     records = [record for record in searched if _is_complete(record)]
     if space.replicates is not None:
-        records = _of_whole_points(records, searched)
+        records = _of_whole_points(records, searched, len(earlier_space.replicate_values()))
     used = (data_used(record.content, record.state) for record in records)
     refuse_other_data(f"from_sweep {space.from_sweep.sweep!r}", filter(None, used), data, "leave from_sweep out")
     found = {cell.key: _warm(space, cell, records) for cell in new}
@@ -104,14 +106,17 @@ def _is_complete(record: Record) -> bool:
     return record.state is not None and record.state.status == "complete"
 
 
-def _of_whole_points(complete: Sequence[Record], searched: Sequence[Record]) -> list[Record]:
-    """The complete trials of an earlier sweep, without those of points that ended before all replicates had."""
+def _of_whole_points(complete: Sequence[Record], searched: Sequence[Record], of: int) -> list[Record]:
+    """The complete trials of an earlier sweep, without those of points of which not all ``of`` replicates are."""
     partial = {
         (sample.cell, sample.number)
         for record in searched
         for sample in record.samples
-        if (which := replicate_of(sample)) is not None and (which.dropped or not _is_complete(record))
+        if (which := replicate_of(sample)) is not None and which.dropped
     }
+    own = (sample for record in complete for sample in record.samples if confirmation_of(sample) is None)
+    counts = Counter((sample.cell, sample.number) for sample in own)
+    partial |= {point for point, count in counts.items() if count < of}
     return [record for record in complete if any((s.cell, s.number) not in partial for s in record.samples)]
 
 

@@ -62,12 +62,34 @@ class FinitePoints:
 
 
 def finite_points(space: Space, cell: Cell) -> FinitePoints | None:
-    """Return the points of a cell's search; None if it has ranges of numbers, or more than ``MOST_POINTS``."""
-    search = space.search_in(cell.values)
+    """Return the points of a cell's search; None if it has ranges of numbers, or more than ``MOST_POINTS``.
+
+    A cell in which no condition of the search holds has one point.
+    """
+    search = _possible(space.search_in(cell.values), cell.values)
     values = {path: _values(distribution, space) for path, distribution in search.items()}
-    if not search or math.prod(map(len, values.values())) not in range(1, MOST_POINTS + 1):
+    if not space.search or math.prod(map(len, values.values())) not in range(1, MOST_POINTS + 1):
         return None
     return FinitePoints(search, values, cell.values)
+
+
+def _possible(search: Mapping[str, Distribution], given: Mapping[str, Scalar]) -> dict[str, Distribution]:
+    """The part of a cell's search whose conditions can hold; each path comes after those that it depends on."""
+    found: dict[str, Distribution] = {}
+    for path, distribution in search.items():
+        if all(_may_hold(condition, found.get(other), given, other) for other, condition in distribution.when):
+            found[path] = distribution
+    return found
+
+
+def _may_hold(
+    condition: conditions.Condition, searched: Distribution | None, given: Mapping[str, Scalar], path: str
+) -> bool:
+    if path in given:
+        return condition.holds(given[path])
+    if isinstance(searched, Choice):
+        return any(map(condition.holds, searched.choices))
+    return searched is not None
 
 
 def _values(distribution: Distribution, space: Space) -> tuple[Scalar, ...]:

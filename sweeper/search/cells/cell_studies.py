@@ -77,7 +77,8 @@ def _point(space: Space, replicates: list[tuple[Sample, Record, Outcome]]) -> Fr
     dropped = any((which := replicate_of(sample)) is not None and which.dropped for _, (sample, _, _) in known)
     _, (sample, record, first) = known[0]
     waits = all(one.state is None for _, (_, one, _) in known)
-    outcome = outcome_of_point(space, ended, dropped=dropped) or Outcome(TrialState.RUNNING, curve=first.curve)
+    over = outcome_of_point(space, ended, dropped=dropped) if len(ended) == len(known) else None
+    outcome = over or Outcome(TrialState.RUNNING, curve=first.curve)
     trial = _trial(space, sample, record, outcome)
     trial.state = TrialState.WAITING if waits else outcome.state
     trial.user_attrs = {"trials": [one.id for _, (_, one, _) in known], "sample": sample.number, **sample.grid}

@@ -204,7 +204,9 @@ class CellStudy(StudyInMemory):
             self._storage.set_study_system_attr(self.study._study_id, key, known)
         self._know(sample.number, self._add(sample.params, outcome, self.space.sampler.recalled(attrs)))
         if self.pruning is not None:
-            self.pruning.replay(sample.number, outcome, attrs, stopped=sample.stopped is not None)
+            stops = sample.stopped is not None and not outcome.state.is_finished()
+            stopped = self._placed(sample, sample.stopped or 0) if stops else None
+            self.pruning.replay(sample.number, outcome, attrs, stopped=stopped)
         self._points.add(sample.params)
         self._end.tell(sample.number, outcome)
 
@@ -247,7 +249,7 @@ class CellStudy(StudyInMemory):
                 self._storage.set_trial_system_attr(trial_id, key, attr)
         return stop, left
 
-    def _placed(self, sample: Sample, step: int, at: Position | None) -> Position | None:
+    def _placed(self, sample: Sample, step: int, at: Position | None = None) -> Position | None:
         """The position with the epochs of the sample's own stages, where trials of this cell differ in them."""
         if self.pruning is None or (at is not None and (at.span is not None or not self.pruning.steps.varies)):
             return at

@@ -147,14 +147,16 @@ class CellPruner:
                 found[step] = placed, value
         return found
 
-    def replay(self, number: int, outcome: Outcome, attrs: Mapping[str, Any], *, stopped: bool = False) -> None:
+    def replay(
+        self, number: int, outcome: Outcome, attrs: Mapping[str, Any], *, stopped: Position | None = None
+    ) -> None:
         """Add a committed trial, ended or running, with its curve and the attributes of its sample.
 
-        ``stopped``: it was stopped after its last row, whether or not its process has heard of that.
+        ``stopped``: where it was stopped, whether or not its process has heard of that.
         """
         known = self._known[number] = _Judged(number, attrs=dict(attrs))
         self._update(known, outcome)
-        known.stopped = max(known.values, default=None) if stopped else None
+        known.stopped = None if stopped is None else self.step(stopped)
 
     def tell(self, number: int, outcome: Outcome) -> None:
         """Record the outcome of a trial. Only the first end of a trial counts."""

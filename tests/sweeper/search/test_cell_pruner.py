@@ -364,5 +364,5 @@ def test_a_stop_that_was_not_carried_out_counts_after_a_restart(lived: bool) -> 
     if lived:
         assert [pruner.judge(0, *row)[0] for row in feasible] == [False, False, True]
     else:
-        pruner.replay(0, Outcome(TrialState.RUNNING, reached=tuple(feasible)), {}, stopped=True)
+        pruner.replay(0, Outcome(TrialState.RUNNING, reached=tuple(feasible[:2])), {}, stopped=feasible[2][0])
     assert [pruner.judge(1, *row)[0] for row in missing] == [False, False, True]

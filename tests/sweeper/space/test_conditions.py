@@ -20,7 +20,7 @@ from sweeper.space.distributions import MOST_CORNERS
 from sweeper.space.grid.conditions import active, document, holds, read_when
 from sweeper.space.load import from_document
 from sweeper.space.space import Space
-from sweeper.sweep import Sweep
+from sweeper.sweep import Sweep, load
 from tests.sweeper.sweeps import ONE_SHOT, begun, make_space, run_out
 from trials.errors import UserError
 
@@ -309,3 +309,18 @@ def test_branches_of_a_range_meet_whatever_conditions_some_value_meets() -> None
     for size in range(3):
         for some in itertools.combinations(conditions, size):
             assert set(distribution.branches(some)) <= set(range(1, 10))
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("replicates", [None, {"values": {"seed": [0, 1]}}])
+def test_a_cell_in_which_nothing_is_searched_has_one_point(tmp_path: Path, sampler: str, replicates: Any) -> None:
+    search = {"finetune.lr": {**RATE, "when": {"density": {"below": 0.5}}}}
+    space = make_space(search=search, samples=3, sampler=sampler, replicates=replicates)
+    SweepFolder(tmp_path / "s").append({"space": space.document()})
+    plan = begun(space, tmp_path / "s")
+    each = 2 if replicates else 1
+    assert len(run_out(plan)) == 4 * each
+    assert plan.totals == {"density=0.5": each, "density=0.2": 3 * each}
+    assert plan.complete
+    standing = load(tmp_path / "s").standing()
+    assert (standing.total, standing.left) == (4 * each, 0)
