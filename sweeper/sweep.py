@@ -92,10 +92,11 @@ class Sweep(SweepTables):
         Returns:
             A row per point, by cell and number: ``cell``, ``point``, the grid's and the search's columns; ``status``:
             ``complete``, ``running``, ``failed`` (also if a complete trial lacks an objective or a bounded column), or
-            ``pruned`` if it ended before all replicates were complete, by the pruner or the race; ``replicates``: how many are complete; the objectives, which are the judge's values and
-            known of complete points only; ``missed``: by how much the point misses its bounds, 0 if it keeps them;
-            means of the accuracies and the density; ``<column>_std`` (ddof 1); ``trials``: the ids. A point that
-            repeats an earlier one of its cell has no row.
+            ``pruned`` if it ended before all replicates were complete, by the pruner or the race; ``replicates``: how
+            many are complete; the objectives, which are the judge's values and known of complete points only;
+            ``missed``: by how much the point misses its bounds, 0 if it keeps them; means of the accuracies and the
+            density; ``<column>_std`` (ddof 1); ``trials``: the ids. A point that repeats an earlier one of its cell has
+            no row.
         """
         space = self._space()
         return points_table(with_retries(self, space), space)
