@@ -1,0 +1,157 @@
+"""Figures that methods add to the tables: the names that they may have, and the values that rows can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from trials.config.trial_config import TrialConfig
+from trials.dotted_paths import leaves
+from trials.errors import UserError, listed, shown
+from trials.methods.base import Method, Stage
+from trials.storage.rows import BESIDE_ENDS, OF_CONFIG, RESERVED, RESULT, Row
+
+_VALUES = "numbers, text, true, false, None, and lists and mappings of them"
+
+
+def require_reports(kind: type[Method], config: TrialConfig) -> None:
+    """Check that the figures that a method reports have columns of their own in the tables.
+
+    Raises:
+        UserError: one has the name of a config field or of a column that every trial has.
+    """
+    reports: object = kind.reports
+    said = f"method is {config.method!r}, whose reports"
+    if not isinstance(reports, (tuple, list)):
+        raise UserError(f'{said} is {shown(reports)}, but must be a tuple of column names: write ("NAME",)')
+    fields = {*type(config).model_fields, *(path for path, _ in leaves(config.model_dump(mode="json")))}
+    for name in reports:
+        if taken := _taken(name, RESERVED["trials"] | RESERVED["epochs"]):
+            raise UserError(f"{said} names {shown(name)}, {taken}: rename it, or leave it out of reports")
+        if name in fields and name not in RESULT:
+            raise UserError(
+                f"{said} names {name!r}, but a field of its config has that column in the table trials: rename the "
+                "figure"
+            )
+
+
+def stage_columns(stage: Stage, others: Mapping[str, Any]) -> Row:
+    """Return what a stage adds to its rows of ``epochs``, as plain values.
+
+    Args:
+        others: the columns that the trial adds beside those of every row.
+
+    Raises:
+        UserError: a column has a name that is taken, or a value that rows cannot hold.
+    """
+    return _plain_row(stage.columns(), f"{type(stage).__name__}.columns()", RESERVED["epochs"] | others.keys())
+
+
+def layer_columns(stage: Stage) -> dict[str, Row]:
+    """As :func:`stage_columns`, for the rows of ``layers``, by weight name."""
+    said, found = f"{type(stage).__name__}.layer_columns()", stage.layer_columns()
+    if not isinstance(found, Mapping):
+        raise UserError(f"{said} returned {shown(found)}: it must return a mapping of weight names to columns")
+    return {name: _plain_row(row, said, RESERVED["layers"]) for name, row in found.items()}
+
+
+def plain_rows(rows: Iterable[Row], table: str) -> list[Row]:
+    """Return rows that a stage has written whole, as plain values.
+
+    Raises:
+        UserError: a column has a name that is taken, or a value that rows cannot hold.
+    """
+    return [_plain_row(row, f"a row of {table}", RESERVED[table]) for row in rows]
+
+
+def reported(reports: Sequence[str], row: Row, method: str) -> Row:
+    """Return the figures that a method reports, from a trial's last row.
+
+    Raises:
+        UserError: the row lacks one.
+    """
+    if missing := [name for name in reports if name not in row]:
+        raise UserError(
+            f"{method} reports {listed(missing)}, but columns() of its stage {row['stage']!r} returned no such column: "
+            "return it there (None where it has no value), or leave it out of reports"
+        )
+    return {name: row[name] for name in reports}
+
+
+def _taken(name: object, reserved: Collection[str]) -> str:
+    """Why a figure cannot have this name; empty if it can."""
+    if not isinstance(name, str) or not name or not _is_unicode(name):
+        return "but a column's name must be text"
+    if name in reserved:
+        return "but that column is written for every trial"
+    if name.startswith(OF_CONFIG):
+        return f"but {OF_CONFIG}* is for fields of configs"
+    end = next((end for end in BESIDE_ENDS if name.endswith(end)), "")
+    return f"but *{end} is for values of another type than their column's" if end else ""
+
+
+def _plain_row(found: object, said: str, reserved: Collection[str]) -> Row:
+    if not isinstance(found, Mapping):
+        raise UserError(f"{said} returned {shown(found)}: it must return a mapping of column names to values")
+    for name in found:
+        if taken := _taken(name, reserved):
+            raise UserError(f"{said} has the column {shown(name)}, {taken}: rename it")
+    return {name: _plain(value, f"{said} has the column {name!r}") for name, value in found.items()}
+
+
+def _plain(value: object, said: str) -> Any:
+    try:
+        return _value(value)
+    except RecursionError:
+        problem = "is nested too deeply"
+    except ValueError as error:
+        problem = str(error)
+    raise UserError(f"{said}, which {problem}: columns hold {_VALUES}")
+
+
+def _value(value: object) -> Any:
+    """Return ``value`` in the types of JSON. Raises ValueError if it has no equal there."""
+    if isinstance(value, (np.generic, np.ndarray, Tensor)) and not isinstance(value, (float, str)):
+        if value.ndim:
+            raise ValueError(f"is an array of shape {tuple(value.shape)}; write .tolist()")
+        item = value.item()
+        if isinstance(item, (bool, int, float, str)):
+            return item
+    elif value is None or isinstance(value, bool):
+        return value
+    elif isinstance(value, int):
+        return _integer(int(value))
+    elif isinstance(value, float):
+        return float(value)
+    elif isinstance(value, str):
+        return _text(str.__str__(value))
+    elif isinstance(value, (list, tuple)):
+        return [_value(one) for one in value]
+    elif isinstance(value, Mapping):
+        if wrong := [key for key in value if not isinstance(key, str)]:
+            raise ValueError(f"has the key {shown(wrong[0])}, but keys must be text; write str(KEY)")
+        return {_text(str.__str__(key)): _value(one) for key, one in value.items()}
+    raise ValueError(f"is {shown(value)} of type {type(value).__name__}; convert it, for example by float()")
+
+
+def _integer(value: int) -> int:
+    try:
+        str(value)
+    except ValueError:  # Python's own limit
+        raise ValueError(
+            f"has more digits than files hold ({value.bit_length()} bits); write float() or str()"
+        ) from None
+    return value
+
+
+def _text(value: str) -> str:
+    if not _is_unicode(value):
+        raise ValueError(f"is {shown(value)}, which is not valid Unicode; write it without surrogates")
+    return value
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
