@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from trials.config.figure_names import require_reports
 from trials.config.stored_content import as_then
 from trials.config.trial_config import TrialConfig
 from trials.errors import UserError, shown, unknown_name
 from trials.frozen import validate
 from trials.methods import segments
 from trials.methods.base import Method, Stage
-from trials.methods.figures import require_reports
 from trials.methods.registry import METHODS
 from trials.plugins.blaming import blaming
 from trials.plugins.importing import require_admitted
@@ -24,7 +24,7 @@ def parse(content: object) -> TrialConfig:
     """
     config = _parse(content)
     if not METHODS.built_in(config.method):
-        require_reports(METHODS[config.method], config)
+        require_reports(METHODS[config.method].reports, config)
     return config
 
 

@@ -12,10 +12,10 @@ from trials.config.trial_config import TrialConfig
 from trials.data import Loader, Source
 from trials.errors import NonFiniteLoss
 from trials.methods import Method, Stage
-from trials.methods.figures import layer_columns, plain_rows, reported
 from trials.running.cost import Cost
 from trials.running.degenerate import Judge
 from trials.running.evaluating import Evaluator
+from trials.running.figures import layer_columns, plain_rows, reported
 from trials.running.own_time import OWN_SECONDS, OwnTime
 from trials.sparsity.accounting import LayerSizes, layer_rows, realised, summary
 from trials.storage.full_disk import when_there_is_room

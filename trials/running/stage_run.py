@@ -10,8 +10,8 @@ import torch
 
 from trials.errors import Preempted, Pruned
 from trials.methods import Stage, segments
-from trials.methods.figures import stage_columns
 from trials.running.captured import Epoch, stepper
+from trials.running.figures import stage_columns
 from trials.running.progress import Progress
 from trials.seeding import derive_seed, generator
 from trials.sparsity.accounting import summary

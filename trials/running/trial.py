@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
+from trials.config.figure_names import require_reports
 from trials.config.source_config import HasSource
 from trials.config.trial_config import TrialConfig
 from trials.data import Loader, Source, load_data
 from trials.errors import DEAD_DEVICE, OUT_OF_MEMORY, DataError, DeadDevice, Preempted, Pruned, Superseded, TimeLimit
 from trials.methods import Method, Stage, segments
 from trials.methods.dense import copied, copies_shared
-from trials.methods.figures import require_reports
 from trials.methods.registry import METHODS
 from trials.methods.starting import load_source
 from trials.running.environment import device_name, environment_of, other_code
@@ -156,7 +156,7 @@ class _Run:
         self.siblings = attempt.folder.path.parent
         self.precision = str(attempt.state.environments[-1]["precision"])
         self.method: Method = METHODS[config.method](config)
-        require_reports(type(self.method), config)
+        require_reports(self.method.reports, config)
         self.raw: Source = load_data(*config.data_key)
         if trial_host.data not in (None, self.raw.fingerprint):
             raise DataError(

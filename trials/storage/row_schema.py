@@ -18,7 +18,7 @@ _NATIVE = {bool: pa.bool_(), float: pa.float64(), str: pa.string()}
 _PLAIN = {bool, int, float, str, list, dict}
 
 
-def table_of(rows: Sequence[Row]) -> pa.Table:
+def rows_as_table(rows: Sequence[Row]) -> pa.Table:
     """Rows as a table with the columns of all rows, not only the first."""
     columns: dict[str, pa.Array] = {}
     for name in dict.fromkeys(name for row in rows for name in row):
@@ -26,8 +26,8 @@ def table_of(rows: Sequence[Row]) -> pa.Table:
     return pa.table(columns)
 
 
-def rows_of(table: pa.Table) -> list[Row]:
-    """The rows of :func:`table_of`; a column that mixes int and float has become float."""
+def table_as_rows(table: pa.Table) -> list[Row]:
+    """The rows of :func:`rows_as_table`; a column that mixes int and float has become float."""
     rows: list[Row] = table.to_pylist()
     for name in table.column_names:
         base, _, kind = name.rpartition(":")

@@ -24,7 +24,7 @@ COMPACT = ("compact_macs", "compact_flops", "compact_parameters")
 """Columns of the network that ``export --form compact`` writes: in the result, and in a stage's last row."""
 
 
-RESERVED: dict[str, frozenset[str]] = {
+TAKEN_COLUMNS: dict[str, frozenset[str]] = {
     "trials": frozenset({
         *("trial", "cell", "number", "samples", "confirms", "dropped", "status", "attempts", "failures"),
         *("error_type", "error_message", "warnings", "compression", "dense_flops", "speedup", "dense_parameters"),

@@ -1,4 +1,4 @@
-"""Figures that methods add to the tables: the names that they may have, and the values that rows can hold."""
+"""Figures that stages add to rows: their names and values are checked, and made plain for the files."""
 
 from __future__ import annotations
 
@@ -8,34 +8,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from trials.config.trial_config import TrialConfig
-from trials.dotted_paths import leaves
+from trials.config.figure_names import is_unicode, name_taken
 from trials.errors import UserError, listed, shown
-from trials.methods.base import Method, Stage
-from trials.storage.rows import BESIDE_ENDS, OF_CONFIG, RESERVED, RESULT, Row
+from trials.methods import Stage
+from trials.storage.rows import TAKEN_COLUMNS, Row
 
 _VALUES = "numbers, text, true, false, None, and lists and mappings of them"
-
-
-def require_reports(kind: type[Method], config: TrialConfig) -> None:
-    """Check that the figures that a method reports have columns of their own in the tables.
-
-    Raises:
-        UserError: one has the name of a config field or of a column that every trial has.
-    """
-    reports: object = kind.reports
-    said = f"method is {config.method!r}, whose reports"
-    if not isinstance(reports, (tuple, list)):
-        raise UserError(f'{said} is {shown(reports)}, but must be a tuple of column names: write ("NAME",)')
-    fields = {*type(config).model_fields, *(path for path, _ in leaves(config.model_dump(mode="json")))}
-    for name in reports:
-        if taken := _taken(name, RESERVED["trials"] | RESERVED["epochs"]):
-            raise UserError(f"{said} names {shown(name)}, {taken}: rename it, or leave it out of reports")
-        if name in fields and name not in RESULT:
-            raise UserError(
-                f"{said} names {name!r}, but a field of its config has that column in the table trials: rename the "
-                "figure"
-            )
 
 
 def stage_columns(stage: Stage, others: Mapping[str, Any]) -> Row:
@@ -47,7 +25,7 @@ def stage_columns(stage: Stage, others: Mapping[str, Any]) -> Row:
     Raises:
         UserError: a column has a name that is taken, or a value that rows cannot hold.
     """
-    return _plain_row(stage.columns(), f"{type(stage).__name__}.columns()", RESERVED["epochs"] | others.keys())
+    return _plain_row(stage.columns(), f"{type(stage).__name__}.columns()", TAKEN_COLUMNS["epochs"] | others.keys())
 
 
 def layer_columns(stage: Stage) -> dict[str, Row]:
@@ -55,7 +33,7 @@ def layer_columns(stage: Stage) -> dict[str, Row]:
     said, found = f"{type(stage).__name__}.layer_columns()", stage.layer_columns()
     if not isinstance(found, Mapping):
         raise UserError(f"{said} returned {shown(found)}: it must return a mapping of weight names to columns")
-    return {name: _plain_row(row, said, RESERVED["layers"]) for name, row in found.items()}
+    return {name: _plain_row(row, said, TAKEN_COLUMNS["layers"]) for name, row in found.items()}
 
 
 def plain_rows(rows: Iterable[Row], table: str) -> list[Row]:
@@ -64,7 +42,7 @@ def plain_rows(rows: Iterable[Row], table: str) -> list[Row]:
     Raises:
         UserError: a column has a name that is taken, or a value that rows cannot hold.
     """
-    return [_plain_row(row, f"a row of {table}", RESERVED[table]) for row in rows]
+    return [_plain_row(row, f"a row of {table}", TAKEN_COLUMNS[table]) for row in rows]
 
 
 def reported(reports: Sequence[str], row: Row, method: str) -> Row:
@@ -81,23 +59,11 @@ def reported(reports: Sequence[str], row: Row, method: str) -> Row:
     return {name: row[name] for name in reports}
 
 
-def _taken(name: object, reserved: Collection[str]) -> str:
-    """Why a figure cannot have this name; empty if it can."""
-    if not isinstance(name, str) or not name or not _is_unicode(name):
-        return "but a column's name must be text"
-    if name in reserved:
-        return "but that column is written for every trial"
-    if name.startswith(OF_CONFIG):
-        return f"but {OF_CONFIG}* is for fields of configs"
-    end = next((end for end in BESIDE_ENDS if name.endswith(end)), "")
-    return f"but *{end} is for values of another type than their column's" if end else ""
-
-
 def _plain_row(found: object, said: str, reserved: Collection[str]) -> Row:
     if not isinstance(found, Mapping):
         raise UserError(f"{said} returned {shown(found)}: it must return a mapping of column names to values")
     for name in found:
-        if taken := _taken(name, reserved):
+        if taken := name_taken(name, reserved):
             raise UserError(f"{said} has the column {shown(name)}, {taken}: rename it")
     return {name: _plain(value, f"{said} has the column {name!r}") for name, value in found.items()}
 
@@ -148,10 +114,6 @@ def _integer(value: int) -> int:
 
 
 def _text(value: str) -> str:
-    if not _is_unicode(value):
+    if not is_unicode(value):
         raise ValueError(f"is {shown(value)}, which is not valid Unicode; write it without surrogates")
     return value
-
-
-def _is_unicode(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)
