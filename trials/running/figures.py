@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from trials.config.figure_names import is_unicode, name_taken
 from trials.errors import UserError, listed, shown
 from trials.methods import Stage
-from trials.storage.rows import TAKEN_COLUMNS, Row
+from trials.storage.rows import RESULT, TAKEN_COLUMNS, Row
 
 _VALUES = "numbers, text, true, false, None, and lists and mappings of them"
 
@@ -25,7 +26,8 @@ def stage_columns(stage: Stage, others: Mapping[str, Any]) -> Row:
     Raises:
         UserError: a column has a name that is taken, or a value that rows cannot hold.
     """
-    return _plain_row(stage.columns(), f"{type(stage).__name__}.columns()", TAKEN_COLUMNS["epochs"] | others.keys())
+    said = f"{type(stage).__name__}.columns()"
+    return _with_measures(_plain_row(stage.columns(), said, TAKEN_COLUMNS["epochs"] | others.keys()), said)
 
 
 def layer_columns(stage: Stage) -> dict[str, Row]:
@@ -33,7 +35,7 @@ def layer_columns(stage: Stage) -> dict[str, Row]:
     said, found = f"{type(stage).__name__}.layer_columns()", stage.layer_columns()
     if not isinstance(found, Mapping):
         raise UserError(f"{said} returned {shown(found)}: it must return a mapping of weight names to columns")
-    return {name: _plain_row(row, said, TAKEN_COLUMNS["layers"]) for name, row in found.items()}
+    return {name: _with_measures(_plain_row(row, said, TAKEN_COLUMNS["layers"]), said) for name, row in found.items()}
 
 
 def plain_rows(rows: Iterable[Row], table: str) -> list[Row]:
@@ -66,6 +68,22 @@ def _plain_row(found: object, said: str, reserved: Collection[str]) -> Row:
         if taken := name_taken(name, reserved):
             raise UserError(f"{said} has the column {shown(name)}, {taken}: rename it")
     return {name: _plain(value, f"{said} has the column {name!r}") for name, value in found.items()}
+
+
+def _with_measures(row: Row, said: str) -> Row:
+    """A row whose measured figures, where a stage gives its own, are numbers: reports divide by them."""
+    if wrong := [name for name in RESULT if name in row and not _is_measure(row[name])]:
+        raise UserError(
+            f"{said} has the column {wrong[0]!r}, which is {shown(row[wrong[0]])}, but takes the place of a measured "
+            "figure: give a finite number, or rename it"
+        )
+    return row
+
+
+def _is_measure(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return -(2**63) <= value < 2**63 if isinstance(value, int) else math.isfinite(value)
 
 
 def _plain(value: object, said: str) -> Any:

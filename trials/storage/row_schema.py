@@ -56,7 +56,9 @@ def _columns_of(name: str, values: Sequence[Any]) -> dict[str, pa.Array]:
 def _split(name: str, values: Sequence[Any]) -> dict[str, pa.Array]:
     numbers = {i: value for i, value in enumerate(values) if type(value) in (int, float)}
     real = any(isinstance(value, float) or (not _is_int64(value) and _is_exact(value)) for value in numbers.values())
-    held = {i: value for i, value in numbers.items() if (_is_exact(value) if real else _is_int64(value))}
+    held = {
+        i: float(value) if real else value for i, value in numbers.items() if (_is_exact if real else _is_int64)(value)
+    }
     text = {i: value for i, value in enumerate(values) if isinstance(value, str)}
     others = {i: json.dumps(value) for i, value in enumerate(values) if not (value is None or i in held or i in text)}
     own = _spread(held, len(values), pa.float64() if real else pa.int64()) if held else pa.nulls(len(values))
