@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sweeper.columns import COLUMNS, FLAG, REAL, TEXT, TYPE_NAMES, WHOLE
+from sweeper.columns import COLUMNS, REAL, TEXT, TYPE_NAMES, WHOLE
 from sweeper.results.column_types import BESIDE, TABLES_SCHEMA, described_column, placed, written_whole
 
 WRITTEN_WHOLE = {b"written_as": b"whole"}
@@ -58,7 +58,8 @@ def _stack_alike(table: str, parts: Mapping[str, Any]) -> Any:
     for name in stacked.column_names:
         values = stacked[name]
         typed = _typed(table, name, values)
-        columns |= typed
+        for column, part in typed.items():  # a row file may have some of the values beside already
+            columns[column] = pc.coalesce(columns[column], part) if column in columns else part
         if any(found.type != values.type for found in typed.values()):
             whole.add(written_whole(table, name, _examples(values)))
     index = np.repeat(np.arange(len(parts)), [len(part) for part in parts.values()])
@@ -73,7 +74,7 @@ def _examples(values: Any) -> list[Any]:
 def _typed(table: str, name: str, values: Any) -> dict[str, Any]:
     """A column of row files by the type of its name."""
     kind = described_column(table, name).type
-    number = kind in (WHOLE, REAL) and (values.type in (WHOLE, REAL) or (kind, values.type) == (REAL, FLAG))
+    number = kind in (WHOLE, REAL) and values.type in (WHOLE, REAL)
     if number or pa.types.is_null(values.type):
         with contextlib.suppress(pa.ArrowInvalid):  # a number that the type does not hold as it is
             return {name: values.cast(kind)}

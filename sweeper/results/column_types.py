@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from sweeper.columns import ALWAYS, FLAG, REAL, SOME, TEXT, TEXTS, TYPE_NAMES, WHOLE, Column, config_columns
 
-TABLES_SCHEMA = 6
+TABLES_SCHEMA = 7
 """Version of the tables, in their files. Increase it when rules of this module change; columns count by themselves."""
 
 BESIDE = {":number": REAL, ":text": TEXT, ":json": TEXT}

@@ -98,9 +98,12 @@ def scalars(content: object, where: str) -> tuple[Scalar, ...]:
 
 def finite_number(value: object) -> float | None:
     """Return ``value`` as a float; None if it is no finite number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value)
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # an integer beyond float64
+        return None
 
 
 def mapping_entry(entry: object, where: str, example: str) -> Any:

@@ -119,7 +119,7 @@ class Stage(ABC):
         return False
 
     def columns(self) -> dict[str, float]:
-        """Columns that the stage adds to its rows, such as current hyperparameters."""
+        """Columns that the stage adds to its rows, such as current hyperparameters; their values as JSON has them."""
         return {}
 
     def layer_columns(self) -> Mapping[str, Mapping[str, float]]:
@@ -199,7 +199,8 @@ class Method(ABC):
 
     Attributes:
         stoppable: names of the stages in which a search may stop a trial, because their accuracy predicts its result.
-        reports: columns of the last row that are part of the result, in addition to those that every trial reports.
+        reports: columns of the last row that are part of the result, in addition to those that every trial reports;
+            none has the name of a config field or of a column that the trial or the sweep writes (docs/extending.md).
         mutable: hyperparameters, by dotted path, that may change between epochs of the first stage, as in population
             based training. A stage built with a new value, attached and given the old stage's ``state_dict`` must use
             the new value in its next step.

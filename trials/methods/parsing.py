@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from trials.config.figure_names import require_reports
 from trials.config.stored_content import as_then
 from trials.config.trial_config import TrialConfig
 from trials.errors import UserError, shown, unknown_name
@@ -21,6 +22,13 @@ def parse(content: object) -> TrialConfig:
     Raises:
         UserError: ``content`` is no valid config; the message names the field, its value, the rule and the way out.
     """
+    config = _parse(content)
+    if not METHODS.built_in(config.method):
+        require_reports(METHODS[config.method].reports, config)
+    return config
+
+
+def _parse(content: object) -> TrialConfig:
     if not isinstance(content, Mapping):
         raise UserError(f"a trial is {content!r}, but must be a mapping of fields to values")
     if "method" not in content:
@@ -63,6 +71,8 @@ def _plugins_of(content: Mapping[str, object]) -> tuple[str, ...]:
 def parse_stored(content: Mapping[str, object]) -> TrialConfig:
     """Like :func:`parse`, of a stored config: fields that were added since have what was computed before them.
 
+    Figures' names are not checked: earlier versions ran trials with any.
+
     Raises:
         UserError: another version wrote it and this version cannot read it, or it needs code that has not been
             admitted.
@@ -70,4 +80,4 @@ def parse_stored(content: Mapping[str, object]) -> TrialConfig:
     for listed in _plugins_of(content):
         require_admitted(listed)
     method = METHODS.get(str(content.get("method")))
-    return parse(content if method is None else as_then(content, method.Config))
+    return _parse(content if method is None else as_then(content, method.Config))

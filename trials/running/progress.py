@@ -15,6 +15,7 @@ from trials.methods import Method, Stage
 from trials.running.cost import Cost
 from trials.running.degenerate import Judge
 from trials.running.evaluating import Evaluator
+from trials.running.figures import layer_columns, plain_rows, reported
 from trials.running.own_time import OWN_SECONDS, OwnTime
 from trials.sparsity.accounting import LayerSizes, layer_rows, realised, summary
 from trials.storage.full_disk import when_there_is_room
@@ -133,7 +134,7 @@ class Progress:
             end = end or stage.finished
         if epoch and best is not None:
             if best.is_better(figures["val_accuracy"], sizes["kept"]):
-                best.keep(self.net, epoch, {**figures, **columns}, sizes["kept"], stage.layer_columns())
+                best.keep(self.net, epoch, {**figures, **columns}, sizes["kept"], layer_columns(stage))
             if end and best.epoch != epoch:
                 best.restore(self.net)
                 figures |= self._evaluated("val")
@@ -168,7 +169,7 @@ class Progress:
 
     def report_layers(self, stage: Stage, best: BestEpoch | None = None) -> None:
         """Add the rows of the table ``layers`` at the end of a stage; ``best``: as in :meth:`report`."""
-        own = stage.layer_columns() if best is None or not best.epoch else best.layers
+        own = layer_columns(stage) if best is None or not best.epoch else best.layers
         self.rows["layers"] += layer_rows(self.net, self.sizes, stage=stage.name, level=stage.level, own=own)
 
     def due(self) -> tuple[bool, bool]:
@@ -191,6 +192,7 @@ class Progress:
         last = self.rows["epochs"][-1] if self.rows["epochs"] else {}
         progress = {**position, **{key: last.get(key) for key in ("level", "val_accuracy", "density")}}
         progress |= {"data": self.raw.fingerprint, OWN_SECONDS: self.own_time.seconds}
+        self.rows["allocations"][:] = plain_rows(self.rows["allocations"], "allocations")  # stages write them
         self.trial_host.when_there_is_room(
             lambda: self.attempt.commit(
                 checkpoint=content,
@@ -218,7 +220,7 @@ class Progress:
         known = row.get(COMPACT[0]) is not None  # not if it was stopped within a stage
         measured = self.config.measure_latency and not self.is_shared
         return {
-            **{key: row[key] for key in (*RESULT, *self.method.reports)},
+            **reported((*RESULT, *self.method.reports), row, self.config.method),
             **({key: row[key] for key in COMPACT} if known else realised(self.net, self.sizes)),
             "report": row.get("report", self.config.reported),
             **self.cost.result(),

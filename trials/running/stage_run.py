@@ -11,6 +11,7 @@ import torch
 from trials.errors import Preempted, Pruned
 from trials.methods import Stage, segments
 from trials.running.captured import Epoch, stepper
+from trials.running.figures import stage_columns
 from trials.running.progress import Progress
 from trials.seeding import derive_seed, generator
 from trials.sparsity.accounting import summary
@@ -149,7 +150,8 @@ class StageRun:
         return self.progress.report(self.stage, epoch, totals, self._columns, began, end, self.best)
 
     def _columns(self) -> dict[str, Any]:
-        return {**self.stage.columns(), **self.backward.columns()}
+        backward = self.backward.columns()
+        return {**stage_columns(self.stage, backward), **backward}
 
     def _place(self) -> dict[str, int]:
         return {"stage": self.position, "epoch": self.epoch, "step": self.step}

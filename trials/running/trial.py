@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from trials.config.figure_names import require_reports
 from trials.config.source_config import HasSource
 from trials.config.trial_config import TrialConfig
 from trials.data import Loader, Source, load_data
@@ -155,6 +156,7 @@ class _Run:
         self.siblings = attempt.folder.path.parent
         self.precision = str(attempt.state.environments[-1]["precision"])
         self.method: Method = METHODS[config.method](config)
+        require_reports(self.method.reports, config)
         self.raw: Source = load_data(*config.data_key)
         if trial_host.data not in (None, self.raw.fingerprint):
             raise DataError(

@@ -24,6 +24,33 @@ COMPACT = ("compact_macs", "compact_flops", "compact_parameters")
 """Columns of the network that ``export --form compact`` writes: in the result, and in a stage's last row."""
 
 
+TAKEN_COLUMNS: dict[str, frozenset[str]] = {
+    "trials": frozenset({
+        *("trial", "cell", "number", "samples", "confirms", "dropped", "status", "attempts", "failures"),
+        *("error_type", "error_message", "warnings", "compression", "dense_flops", "speedup", "dense_parameters"),
+        *COMPACT,
+        *("compact_speedup", "latency_ms_1", "latency_ms_128", "epochs", "pruned_at", "report"),
+        *("gradient_evaluations", "cost", "cost_flops", "dense_cost", "data", "data_source", "seconds"),
+        *("host", "device", "started", "ended", "threads", "torch", "cuda", "precision", "memory_format"),
+        *("commit", "schema", "environments", "plugin_sources", "tf32", "deterministic"),
+    }),
+    "epochs": frozenset({
+        *("trial", "stage", "level", "epoch", "warnings", *COMPACT, "report", "best_epoch"),
+        *("gradient_evaluations", "cost", "cost_flops", "variant", "seconds", "stage_id"),
+    }),
+    "layers": frozenset({"trial", "stage", "level", "layer", "total", "stage_id"}),
+    "allocations": frozenset({"trial"}),
+}  # fmt: skip
+"""By table, the columns that the trial and the sweep write, so that a method cannot. Measured figures, such as
+``density`` of ``RESULT``, are not among them."""
+
+BESIDE_ENDS = (":number", ":text", ":json")
+"""Ends of the names of columns that hold another column's values of other types (docs/tables.md)."""
+
+OF_CONFIG = "config."
+"""Begins the columns of ``trials`` that hold a config field whose name another column has."""
+
+
 WARNINGS = {
     "density_missed": "the density differs from the one asked for by more than rounding to whole units explains",
     "layers_empty": "a layer has no weights left",

@@ -24,7 +24,7 @@ from trials.errors import DamagedFile, Superseded
 from trials.frozen import SCHEMA
 from trials.storage import files
 from trials.storage.place import Place
-from trials.storage.row_schema import schema_of
+from trials.storage.row_schema import rows_as_table, table_as_rows
 from trials.storage.rows import FINISHED, Row, Rows
 from trials.storage.trial_state import Commit, State
 
@@ -65,7 +65,7 @@ class TrialFolder:
             DamagedFile: a row file is missing or does not match the hash in its name.
         """
         tables = {name: self.table(commit, name) for name in commit.rows}
-        return {name: table.to_pylist() for name, table in tables.items() if table is not None}
+        return {name: table_as_rows(table) for name, table in tables.items() if table is not None}
 
     def table(self, commit: Commit, table: str) -> pa.Table | None:
         """Return one table of a commit's rows as an Arrow table; None if the commit has no rows in that table.
@@ -212,7 +212,7 @@ class TrialFolder:
     def write_rows(self, table: str, rows: list[Row], commit: int, attempt: int) -> str:
         """Write one row file (Parquet) and return its name."""
         buffer = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema_of(rows)), buffer)
+        pq.write_table(rows_as_table(rows), buffer)
         return self._write("rows", f"{table}-{commit:06d}-a{attempt}", "parquet", buffer.getvalue())
 
     def write_checkpoint(self, checkpoint: Mapping[str, Any], commit: int, attempt: int) -> str:

@@ -13,6 +13,7 @@ from unittest import mock
 
 from pydantic import BaseModel
 
+from trials.config.figure_names import require_reports
 from trials.config.recipes import OpenRecipe
 from trials.config.trial_config import TrialConfig
 from trials.data import header_of, load_data
@@ -49,6 +50,7 @@ def check_method(
 
     - its config reads back as itself and refuses unknown fields and densities outside (0, 1];
     - its stages are the same at every call, and do in each call what :class:`trials.methods.Stage` says;
+    - what it ``reports`` has the name of no config field and of no column that every trial has;
     - its ``check`` decides by shapes alone; networks of odd kinds are refused by it, or train;
     - a trial completes; another process, with other global random states, gives the same bits;
     - so does one that is stopped after every step, one that is killed after every epoch, and (of stages with
@@ -82,6 +84,8 @@ def _check(content: Mapping[str, Any], folder: Path, values: Mapping[str, Any]) 
     kind = METHODS[config.method]
     _require_config(kind, config, content)
     _require_stages(kind, config)
+    said = refusal_of(lambda: require_reports(kind.reports, config), "reports")
+    demand(said is None, f"{kind.__name__}.reports must name columns that nothing else writes: {said}")
     _require_check(kind, config)
     others = other_values(kind, config, values)
     first = Storage(folder / "first")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import math
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 
 import sweeper
 from sweeper.cli import COMPLETE, WRONG_INPUT, main
+from sweeper.execution.on_ray.trackers.followed import numbers_in
 from sweeper.space.options.callbacks import CALLBACKS, RayLogger
 from tests.sweeper.on_ray import ROOT
 from tests.sweeper.tracker_files import Logged, of_mlflow, of_tensorboard, of_wandb
@@ -66,6 +68,21 @@ def test_the_options_that_are_checked_are_those_of_the_class(name: str) -> None:
     parameters = inspect.signature(getattr(importlib.import_module(known.module), known.attribute)).parameters.values()
     is_open = any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
     assert known.options == (None if is_open else tuple(sorted(parameter.name for parameter in parameters)))
+
+
+def test_figures_of_any_kind_leave_those_that_can_be_drawn() -> None:
+    figures = {
+        "a": 1,
+        "b": 0.5,
+        "c": math.nan,
+        "d": math.inf,
+        "e": 10**400,
+        "f": "text",
+        "g": None,
+        "h": [1],
+        "i": True,
+    }
+    assert numbers_in(figures) == {"a": 1.0, "b": 0.5, "d": math.inf, "i": 1.0}
 
 
 def assert_each_row_once(logged: Logged, sweep: sweeper.Sweep, figures: tuple[str, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from sweeper.results.pareto import pareto_front
 from sweeper.results.tables import load
 from sweeper.search.outcomes import FAILED, outcome_of
 from sweeper.space.load import from_document
+from sweeper.space.values import finite_number
 from tests.sweeper.sweeps import ONE_SHOT, begun, make_space, searching
 from trials.errors import UserError
 from trials.methods.registry import METHODS
@@ -29,6 +31,12 @@ CONFIG = {"method": "one_shot", "density": 0.5, "score": "magnitude", "finetune"
 
 def finished(status: str = "complete", **result: Any) -> State:
     return State(status=status, result=result, seconds=3.0)
+
+
+@pytest.mark.parametrize("value", [None, True, "text", math.nan, -math.inf, 10**400, [1], {"a": 1}], ids=repr)
+def test_a_figure_that_is_no_finite_number_is_no_value(value: Any) -> None:
+    assert finite_number(value) is None
+    assert (finite_number(2**64 + 1), finite_number(0.5)) == (2.0**64, 0.5)
 
 
 @pytest.mark.parametrize(

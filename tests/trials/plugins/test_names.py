@@ -140,6 +140,35 @@ def test_stages_are_tried_before_anything_starts(code: Path, body: str, said: st
     assert said in str(caught.value)
 
 
+REPORTS = {
+    '("seed",)': "names 'seed', but a field of its config has that column in the table trials: rename the figure",
+    '("sharpness", "strength")': "names 'strength', but a field of its config",
+    '("finetune",)': "names 'finetune', but a field of its config",
+    '("finetune.lr",)': "names 'finetune.lr', but a field of its config",
+    '("status",)': "names 'status', but that column is written for every trial: rename it, or leave it out of reports",
+    '("epoch",)': "names 'epoch', but that column is written for every trial",
+    '("config.density",)': "but config.* is for fields of configs",
+    '("mode:text",)': "but *:text is for values of another type",
+    '("",)': "names '', but a column's name must be text",
+    "(1,)": "names 1, but a column's name must be text",
+    '"sharpness"': "is 'sharpness', but must be a tuple of column names",
+}
+
+
+@pytest.mark.parametrize("reports", REPORTS)
+def test_figures_with_taken_names_are_refused_before_anything_starts(code: Path, reports: str) -> None:
+    file = code / "bare/pruning.py"
+    sound = '\n\nclass Sound(Mine):\n    reports = ("sharpness", "lr", "density", "val_accuracy")\n'
+    file.write_text(f"{file.read_text()}{sound}\n\nclass Wrong(Mine):\n    reports = {reports}\n")
+    config = config_of(code, method="bare.pruning:Sound")
+    with pytest.raises(UserError) as caught:
+        config_of(code, method="bare.pruning:Wrong")
+    assert str(caught.value).startswith("method is 'bare.pruning:Wrong', whose reports ")
+    assert REPORTS[reports] in str(caught.value)
+    stored = {**config.model_dump(mode="json"), "method": "bare.pruning:Wrong"}
+    assert parse_stored(stored).method == "bare.pruning:Wrong", "what earlier versions ran can still be read"
+
+
 def test_weights_of_another_network_are_told_in_a_line(code: Path, tmp_path: Path) -> None:
     import trials
 

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from sweeper.execution.told_rows import Told
 from trials.dotted_paths import leaves
+
+
+def numbers_in(figures: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of a row that trackers can draw: without NaN, and integers beyond float64."""
+    found: dict[str, float] = {}
+    for key, value in figures.items():
+        with contextlib.suppress(OverflowError):
+            if isinstance(value, Real) and not math.isnan(value):
+                found[key] = float(value)
+    return found
 
 
 class Followed:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Mapping
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune.utils import flatten_dict
 
-from sweeper.execution.on_ray.trackers.followed import Followed
+from sweeper.execution.on_ray.trackers.followed import Followed, numbers_in
 
 RUN, CELL, TRIAL, SWEEP = "sweeper.run", "sweeper.cell", "sweeper.trial", "sweeper.sweep"
 """Tags of a run."""
@@ -79,11 +77,7 @@ class MLflowRuns(MLflowLoggerCallback):  # type: ignore[misc]  # Ray is not type
 
         now, step = int(time.time() * 1000), result["training_iteration"]
         rest = {key: value for key, value in result.items() if key not in ("config", "done")}
-        metrics = [
-            Metric(key, float(value), now, step)
-            for key, value in flatten_dict(rest).items()
-            if isinstance(value, Real) and not math.isnan(value)
-        ]
+        metrics = [Metric(key, value, now, step) for key, value in numbers_in(flatten_dict(rest)).items()]
         self._client.log_batch(self._runs[trial.trial_id], metrics=metrics)
 
     def log_trial_end(self, trial: Followed, failed: bool = False) -> None:

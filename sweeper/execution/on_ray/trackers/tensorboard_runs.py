@@ -5,17 +5,15 @@ Ray's own callback writes an event for each figure through a queue, which a kill
 
 from __future__ import annotations
 
-import math
 import os
 import time
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from ray.tune.logger import LoggerCallback
 from ray.tune.utils import flatten_dict
 
-from sweeper.execution.on_ray.trackers.followed import Followed
+from sweeper.execution.on_ray.trackers.followed import Followed, numbers_in
 
 _NOT_LOGGED = ("config", "done", "pid", "timestamp", "time_total_s", "training_iteration")
 
@@ -48,11 +46,8 @@ class TensorBoardRuns(LoggerCallback):  # type: ignore[misc]  # Ray is not typed
         from tensorboardX.proto.summary_pb2 import Summary
 
         rest = {key: value for key, value in result.items() if key not in _NOT_LOGGED}
-        figures = {
-            f"ray/tune/{key}": float(value)
-            for key, value in flatten_dict(rest, delimiter="/").items()
-            if isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
-        }
+        own = {key: value for key, value in flatten_dict(rest, delimiter="/").items() if not isinstance(value, bool)}
+        figures = {f"ray/tune/{key}": value for key, value in numbers_in(own).items()}
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in figures.items()]
         event = Event(wall_time=time.time(), step=result["training_iteration"], summary=Summary(value=values))
         self._writers[trial.trial_id].write_event(event)
