@@ -141,7 +141,7 @@ def _lacking(space: Space, devices: set[str]) -> Iterator[str]:
     for each, there, unit, name in _asked_of(space.resources):
         fits = each <= there and (not each or int(there / each + 1e-9) >= pieces)
         if not fits:
-            asked = f"{each:g} GB" if unit == "GB" else f"{each:g}"
+            asked = f"{each} GB" if unit == "GB" else f"{each}"
             several = f" and a trial runs {pieces} pieces at once" if pieces > 1 and each <= there else ""
             yield (
                 f"resources.{name} is {asked}{several}, but this machine has {there:.4g} {unit}: set it to less, or "

@@ -82,7 +82,10 @@ def run_plan(
         ):
             alone = _connected(plan, display, signals, address, runtime_env)
             if not plan.stopping:
-                _require(plan, display, alone, runtime_env)
+                require_environment(runtime_env, display.note, lambda: plan.stopping)
+            if not plan.stopping:
+                require_room(plan.space, None if alone else display)
+                require_machines(plan.folder.path, plan.space.code)
                 _run_out(PlanSearcher(plan, display, lease), scratch)
             return signals.first is not None
     except KeyboardInterrupt:
@@ -108,12 +111,6 @@ def _connected(
             signals.handle()
             if plan.stopping:
                 display.note("stopped while Ray was starting")
-
-
-def _require(plan: Plan, display: LiveView, alone: bool, runtime_env: Mapping[str, Any] | None) -> None:
-    require_environment(runtime_env, display.note)
-    require_room(plan.space, None if alone else display)
-    require_machines(plan.folder.path, plan.space.code)
 
 
 def _run_out(searcher: PlanSearcher, scratch: Path) -> None:

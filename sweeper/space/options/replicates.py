@@ -102,7 +102,7 @@ class Replicates(Frozen):
 
     def __str__(self) -> str:
         values = "; ".join(f"{path} {', '.join(map(str, values))}" for path, values in self.values.items())
-        k = f" (k {self.judge.k:g})" if isinstance(self.judge, JudgeByLowerBound) else ""
+        k = f" (k {self.judge.k})" if isinstance(self.judge, JudgeByLowerBound) else ""
         raced = ", raced: a point that can no longer matter gets no more of them" if self.race else ""
         return f"every point runs with {values}, and is judged by their {self.judge.name.replace('_', ' ')}{k}{raced}"
 
