@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationInfo, WithJsonSchema, field_validator, model_serializer
+from pydantic import Field, WithJsonSchema, field_validator, model_serializer
 
-from trials.errors import UserError, shown
+from trials.errors import UserError, exact, shown
 from trials.frozen import Frozen
 
 _UNITS = {
@@ -48,7 +48,7 @@ class Resources(Frozen):
         custom: amounts of further resources that machines offer, by Ray's name, as in ``ray start --resources``.
     """
 
-    cpu: float = Field(default=1, gt=0, allow_inf_nan=False)
+    cpu: float = Field(default=1, ge=SMALLEST, allow_inf_nan=False)
     gpu: float = Field(default=0, ge=0, allow_inf_nan=False)
     memory: Annotated[
         int | None,
@@ -66,30 +66,22 @@ class Resources(Frozen):
     accelerator_type: Annotated[str, Field(min_length=1)] | None = None
     custom: dict[str, Annotated[float, Field(ge=SMALLEST, allow_inf_nan=False)]] = Field(default_factory=dict)
 
-    @field_validator("cpu", "gpu")
-    @classmethod
-    def _can_be_counted(cls, value: float, info: ValidationInfo) -> float:
-        if 0 < value < SMALLEST:
-            raise UserError(
-                f"resources.{info.field_name} is {shown(value)}, but must be at least {SMALLEST:f}".rstrip("0")
-                + ", in which Ray counts"
-            )
-        return value
-
     @field_validator("gpu")
     @classmethod
     def _whole_cards(cls, value: float) -> float:
         if value > 1 and not value.is_integer():
-            raise UserError(f"resources.gpu is {shown(value)}, but must be a whole number, or a fraction up to 1")
+            raise UserError(f"resources.gpu is {exact(value)}, but must be a whole number, or a fraction up to 1")
+        if 0 < value < SMALLEST:
+            raise UserError(f"resources.gpu is {value}, but must be 0, or at least {SMALLEST}")
         return value
 
     @field_validator("memory", mode="before")
     @classmethod
     def _in_bytes(cls, value: object) -> object:
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if isinstance(value, int) and value > MOST_MEMORY_B:
+        if isinstance(value, int | float) and value > MOST_MEMORY_B:
             raise UserError(f"resources.memory is {shown(value)}, but must be at most {MOST_MEMORY_B} bytes")
+        if isinstance(value, float) and value.is_integer():
+            return int(value)
         if not isinstance(value, str):
             return value
         found = _AMOUNT.fullmatch(value.strip())
@@ -130,7 +122,7 @@ class Resources(Frozen):
                 raise UserError(f"{where}, which Ray gives to no trial: leave it out")
             if name in _WHOLE and amount > 1 and not amount.is_integer():
                 raise UserError(
-                    f"resources.custom.{name} is {shown(amount)}, but must be a whole number, or a fraction up to 1"
+                    f"resources.custom.{name} is {exact(amount)}, but must be a whole number, or a fraction up to 1"
                 )
         return value
 
