@@ -27,7 +27,6 @@ from sweeper.execution.on_ray.tune_searcher import PlanSearcher
 from sweeper.execution.on_ray.watchdog import Watchdog
 from sweeper.execution.on_ray.worker import TrialWorker
 from sweeper.execution.on_ray.worker_environment import require_environment
-from sweeper.execution.scratch import scratch_folder
 from sweeper.execution.signals import GRACE_S, handled, without_stacks
 from sweeper.execution.stop_file import StopFile
 from sweeper.execution.time_limit import time_limit
@@ -35,6 +34,7 @@ from sweeper.options import STOPPED
 from sweeper.search.plan import Plan
 from trials.plugins.importing import admit
 from trials.storage.lease import Lease
+from trials.storage.scratch import scratch_folder
 
 WORKER = "sparsity-trial"
 """Name of :class:`TrialWorker` in Tune's registry."""

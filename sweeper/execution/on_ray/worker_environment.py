@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import ray
+from ray._private.state import state
+from ray.core.generated import gcs_pb2
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeper.execution.on_ray.kept import disconnect
@@ -60,7 +63,8 @@ def require_environment(
             ray.get(answer, timeout=0)
         except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as error:
             if any(other["NodeID"] == node["NodeID"] and other["Alive"] for other in ray.nodes()):
-                said = _last_words(error, seconds, _waits_for(runtime_env))
+                of_worker = _printed(node["NodeID"]) if isinstance(error, ray.exceptions.WorkerCrashedError) else ""
+                said = _last_words(of_worker or error, seconds, _waits_for(runtime_env))
                 disconnect()  # Ray would not try the same again for a while
                 raise UserError(f"{OPTION} cannot be made on {_name(node)}: {said}") from None
 
@@ -119,7 +123,20 @@ def _nothing() -> None:
     """Task: a worker has started."""
 
 
-def _last_words(error: Exception, seconds: float | None, awaited: str) -> str:
+def _printed(node: str) -> str:
+    """What the last worker that died on a machine has printed of why, if Ray's head knows it; else empty."""
+    with suppress(Exception):  # no part of Ray's interface
+        table = map(gcs_pb2.WorkerTableData.FromString, state._connect_and_get_accessor().get_worker_table())
+        dead = [
+            worker
+            for worker in table
+            if not worker.is_alive and worker.exit_detail and worker.worker_address.node_id.hex() == node
+        ]
+        return str(max(dead, key=lambda worker: worker.end_time_ms).exit_detail)
+    return ""
+
+
+def _last_words(error: Exception | str, seconds: float | None, awaited: str) -> str:
     """The line of a long message that says why: the installer's last error, else the last line with words."""
     if isinstance(error, ray.exceptions.GetTimeoutError):
         longer = "" if seconds == WORKER_S else "; config: {setup_timeout_seconds: N} gives it longer"
