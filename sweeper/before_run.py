@@ -22,7 +22,7 @@ from trials import data
 from trials.config.trial_config import TrialConfig
 from trials.data import DataKey
 from trials.data_header import DataHeader
-from trials.errors import AbsentData, UserError
+from trials.errors import AbsentData, UserError, exact
 from trials.methods.preconditions import require_runnable
 from trials.running.shared_trials import names_of, refuse_other_content, shared_by, shared_name
 from trials.storage import files
@@ -141,7 +141,7 @@ def _lacking(space: Space, devices: set[str]) -> Iterator[str]:
     for each, there, unit, name in _asked_of(space.resources):
         fits = each <= there and (not each or int(there / each + 1e-9) >= pieces)
         if not fits:
-            asked = f"{each:g} GB" if unit == "GB" else f"{each:g}"
+            asked = f"{exact(each)} GB" if unit == "GB" else exact(each)
             several = f" and a trial runs {pieces} pieces at once" if pieces > 1 and each <= there else ""
             yield (
                 f"resources.{name} is {asked}{several}, but this machine has {there:.4g} {unit}: set it to less, or "

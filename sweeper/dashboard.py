@@ -5,7 +5,6 @@ The copy is derived: it is written anew at every start, follows the sweep while 
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from pathlib import Path
 from socketserver import ThreadingMixIn
@@ -27,6 +26,7 @@ from trials.errors import UserError
 from trials.optional import require
 from trials.storage import files
 from trials.storage.place import Place
+from trials.storage.scratch import scratch_until_exit
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -108,7 +108,7 @@ def write_copy(folder: SweepFolder) -> StudyCopy:
     copy = StudyCopy(folder, optuna.storages.InMemoryStorage())  # raises if it is no sweep, before anything is written
     tables = folder.tables
     if not isinstance(tables, Path) or not _writable(tables):
-        tables = Path(tempfile.mkdtemp(prefix="sweeper-dashboard-"))
+        tables = scratch_until_exit()
     path = tables / "optuna.journal"
     for old in tables.glob(f"{path.name}*"):
         old.unlink()

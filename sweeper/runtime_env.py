@@ -5,7 +5,11 @@ It is no part of a space: no trial's name depends on it. Only what a cluster has
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +46,10 @@ _OF_PACKAGES = {
     "pip": {"packages", "pip_check", "pip_version", "pip_install_options"},
     "uv": {"packages", "uv_check", "uv_version", "uv_pip_install_options"},
 }
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+_MOST_S = 2**31 - 1
+_OF_CONDA = ("channels", "dependencies", "name", "prefix", "variables")
 _CONFIG = {"setup_timeout_seconds": int, "eager_install": bool, "log_files": list}
 
 _SET = {
@@ -68,6 +76,8 @@ def read_runtime_env(given: str | Path | Mapping[str, Any] | None) -> dict[str, 
         content, where, folder = _content(path), f"{OPTION} {given}", path.parent
     else:
         content, where, folder = as_yaml(given), OPTION, Path()
+    if content is None:
+        raise UserError(f"{where} is empty, but must be a mapping, such as env_vars: {{NAME: text}}: or leave it out")
     if not isinstance(content, Mapping):
         raise UserError(f"{where} is {shown(content)}, but must be a mapping, such as env_vars: {{NAME: text}}")
     for name in content:
@@ -77,6 +87,46 @@ def read_runtime_env(given: str | Path | Mapping[str, Any] | None) -> dict[str, 
     if len(made) > 1:
         raise UserError(f"{where} has {' and '.join(made)}, but Ray takes one of them: put all packages under one")
     return {name: _checked(name, value, f"{where}: {name}", folder) for name, value in found.items()}
+
+
+def require_startable(runtime_env: Mapping[str, Any]) -> None:
+    """Check for a Ray that is started on this machine that a worker's program and its set-up hook are here.
+
+    Nothing is imported. A module that the environment itself installs is not looked for.
+
+    Raises:
+        UserError: one of them is not.
+    """
+    program, hook = runtime_env.get("py_executable"), runtime_env.get("worker_process_setup_hook")
+    if program is not None and Path(program).is_absolute() and " " not in program and not _is_program(Path(program)):
+        raise UserError(
+            f"{OPTION}: py_executable is {shown(program)}, but must be a program of this machine that may be run"
+        )
+    if hook is None or program is not None or any(name in runtime_env for name in INSTALLERS):
+        return
+    module = hook.rpartition(".")[0]
+    if not _is_found(module):
+        raise UserError(
+            f"{OPTION}: worker_process_setup_hook is {shown(hook)}, but no module {module} is found: install it, or "
+            "give the command in the folder where it lies"
+        )
+
+
+def _is_program(path: Path) -> bool:
+    return path.is_file() and os.access(path, os.X_OK)
+
+
+def _is_found(module: str) -> bool:
+    """Whether a module is found as Ray's workers look for it: as here, and in the working folder."""
+    first, *inner = module.split(".")
+    try:
+        found = PathFinder.find_spec(first, [str(Path.cwd())]) or find_spec(first)
+        for i in range(len(inner)):
+            folders = None if found is None else found.submodule_search_locations
+            found = None if folders is None else PathFinder.find_spec(f"{first}.{'.'.join(inner[: i + 1])}", folders)
+    except (ImportError, ValueError):
+        return False
+    return found is not None
 
 
 def _content(path: Path) -> Any:
@@ -104,8 +154,13 @@ def _checked(name: str, value: Any, where: str, folder: Path) -> Any:
         return _config(value, where)
     if name == "conda":
         return _conda(value, where, folder)
-    kinds: tuple[type, ...] = (str, Mapping) if name in ("nsight", "rocprof_sys") else (str,)
-    _require(value, kinds, where, "text" if len(kinds) == 1 else "text or a mapping")
+    if name in ("nsight", "rocprof_sys"):
+        if value != "default":
+            _require(value, (Mapping,), where, "default, or a mapping of the profiler's options")
+        return value
+    _require(value, (str,), where, "text")
+    if name == "worker_process_setup_hook" and not _FUNCTION.fullmatch(value):
+        raise UserError(f"{where} is {shown(value)}, but must be module.function, such as mylab.workers.prepare")
     return value
 
 
@@ -118,8 +173,11 @@ def _variables(value: object, where: str) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise UserError(f"{where} is {shown(value)}, but must be a mapping of names to texts")
     for name, text in value.items():
-        if not isinstance(name, str) or not name or "=" in name or "\0" in name:
-            raise UserError(f"{where} has the name {shown(name)}, but must be names of environment variables")
+        if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
+            raise UserError(
+                f"{where} has the name {shown(name)}, but must be names of environment variables: letters, digits and "
+                "_, and no digit first"
+            )
         if name in _SET or name.startswith("RAY_"):
             raise UserError(f"{where} sets {name}, which is refused: {_SET.get(name, 'it belongs to Ray itself')}")
         if not isinstance(text, str):
@@ -146,7 +204,7 @@ def _packages(name: str, value: Any, where: str, folder: Path) -> dict[str, Any]
             raise UserError(unknown_name(f"a field of {where}", field, _OF_PACKAGES[name]))
     packages = fields.get("packages")
     if isinstance(packages, str):
-        fields["packages"] = [line for line in _text(folder, packages, where).splitlines() if line.strip()]
+        fields["packages"] = [line for line in _requirements(folder, packages, where).splitlines() if line.strip()]
     elif not _are_texts(packages):
         raise UserError(f"{where} is {shown(value)}, but must be a list of packages, or a requirements file")
     for field, said in fields.items():
@@ -162,11 +220,32 @@ def _packages(name: str, value: Any, where: str, folder: Path) -> dict[str, Any]
 def _conda(value: Any, where: str, folder: Path) -> Any:
     """``conda``: the name or the folder of an environment, or what its YAML file holds."""
     _require(value, (str, Mapping), where, "the name of an environment, its YAML file, or the content of one")
-    if not isinstance(value, str) or not value.endswith((".yaml", ".yml")):
+    if isinstance(value, Mapping):
+        _check_conda(value, where)
+        return value
+    if not value.endswith((".yaml", ".yml")):
         return value
     content = parse_yaml(_text(folder, value, where), f"{where}: {value}")
     _require(content, (Mapping,), f"{where}: {value}", "a mapping")
+    _check_conda(content, f"{where}: {value}")
     return content
+
+
+def _check_conda(content: Mapping[Any, Any], where: str) -> None:
+    """Check what a YAML file of conda's holds."""
+    for field in content:
+        if field not in _OF_CONDA:
+            raise UserError(unknown_name(f"a field of {where}", field, _OF_CONDA))
+    given = content.get("dependencies")
+    if not isinstance(given, list | tuple) or not given or not all(map(_is_dependency, given)):
+        said = f"dependencies is {shown(given)}" if "dependencies" in content else "has no dependencies"
+        raise UserError(f"{where} {said}, but must have a list of texts and of {{pip: [PACKAGE, ...]}}")
+
+
+def _is_dependency(entry: object) -> bool:
+    if isinstance(entry, Mapping):
+        return list(entry) == ["pip"] and _are_texts(entry["pip"])
+    return _are_texts([entry])
 
 
 def _config(value: object, where: str) -> dict[str, Any]:
@@ -179,13 +258,20 @@ def _config(value: object, where: str) -> dict[str, Any]:
         _require(said, (_CONFIG[field],), f"{where}.{field}", called)
         if field == "log_files" and not _are_texts(said):
             raise UserError(f"{where}.{field} is {shown(said)}, but must be {called}")
-        if field == "setup_timeout_seconds" and isinstance(said, int) and said < 1 and said != -1:
-            raise UserError(f"{where}.{field} is {said}, but must be at least 1, or -1 for no limit")
+        if field == "setup_timeout_seconds" and said != -1 and not 1 <= said <= _MOST_S:
+            raise UserError(f"{where}.{field} is {shown(said)}, but must be from 1 to {_MOST_S}, or -1 for no limit")
     return dict(value)
 
 
 def _are_texts(value: object) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(entry, str) and entry.strip() for entry in value)
+
+
+def _requirements(folder: Path, name: str, where: str) -> str:
+    """The content of a requirements file; what is no file may be meant as a package."""
+    if not name.endswith(".txt") and "/" not in name and not (folder / name).exists():
+        raise UserError(f"{where} is {shown(name)}, but must be a list, or a requirements file: write [{name}]")
+    return _text(folder, name, where)
 
 
 def _text(folder: Path, name: str, where: str) -> str:

@@ -138,6 +138,15 @@ def shown(value: object) -> str:
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 
+def exact(value: float) -> str:
+    """Return all digits of a number for a message, as it was written: without ``.0`` if it is whole.
+
+    >>> exact(1.0000001), exact(64.0)
+    ('1.0000001', '64')
+    """
+    return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(value)
+
+
 def listed(names: Iterable[str], most: int = 8) -> str:
     """Join names for a message; after ``most`` of them, their number only.
 

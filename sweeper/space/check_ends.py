@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from sweeper.space.finite import finite_points
 from sweeper.space.space import Space
-from trials.errors import UserError
+from trials.errors import UserError, exact
 
 
 def check_ends(space: Space) -> None:
@@ -16,7 +16,7 @@ def check_ends(space: Space) -> None:
         UserError: one of them does not.
     """
     given = {
-        "stop_at": None if space.stop_at is None else f"{space.stop_at:g}",
+        "stop_at": None if space.stop_at is None else exact(space.stop_at),
         "stop_when": space.stop_when and str(space.stop_when.document()),
         "ask_again": None if space.ask_again is None else str(space.ask_again),
     }
@@ -45,13 +45,13 @@ def described_ends(space: Space) -> Iterator[str]:
     """Yield a line on each thing that may end a search before its samples, or a trial before its epochs."""
     objective, rules = space.objective, space.stop_when
     if space.stop_at is not None:
-        yield f"a search ends once {objective} reaches {space.stop_at:g}"
+        yield f"a search ends once {objective} reaches {exact(space.stop_at)}"
     if rules is not None and rules.plateau is not None:
         yield f"a search ends once the best {objective} has {rules.plateau}"
     if rules is not None and rules.terminator is not None:
         yield f"a search ends once {objective} has {rules.terminator}"
     if space.trial_hours is not None:
-        yield f"a trial ends after {space.trial_hours:g} hours"
+        yield f"a trial ends after {exact(space.trial_hours)} hours"
 
 
 def few_points(space: Space) -> str | None:

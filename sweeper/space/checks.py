@@ -160,11 +160,13 @@ def check_space(space: Space) -> None:
     """Build and check the configs of every cell at the corners of its search (see :meth:`Space.corners`).
 
     Raises:
-        UserError: one of them is not a valid trial, two values of the grid name files of equal content, or a callback
-            cannot be made.
+        UserError: one of them is not a valid trial, two values of the grid name files of equal content, replicates
+            are too few, or a callback cannot be made.
     """
     for callback in space.callbacks:
         callback.check()
+    if space.replicates is not None:
+        space.replicates.check()
     if space.pbt is not None:
         check_population(space, space.pbt)
     files: dict[tuple[str, str], Scalar] = {}

@@ -151,7 +151,7 @@ def test_at_most_max_concurrent_trials_run_at_once(tmp_path: Path, monkeypatch: 
 
 
 def test_a_full_temporary_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sweeper.execution import scratch
+    from trials.storage import scratch
 
     def mkdtemp(**_: object) -> str:
         raise OSError(errno.ENOSPC, "No space left on device")

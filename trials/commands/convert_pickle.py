@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from trials.commands.arguments import at_least_1, command_parser, real_number, writing
-from trials.errors import UserError, listed, unknown_name
+from trials.errors import UserError, exact, listed, unknown_name
 from trials.models import MODELS
 from trials.networks.converting import as_it_stands, for_model, take_out
 from trials.storage import files
@@ -27,7 +27,7 @@ def convert_command(arguments: list[str]) -> int:
     if options.model is not None and options.model not in MODELS:
         raise UserError(unknown_name("--model", options.model, MODELS))
     if not 0 < options.seconds < 1e6:
-        raise UserError(f"--seconds is {options.seconds:g}, but must be positive, and less than 1,000,000")
+        raise UserError(f"--seconds is {exact(options.seconds)}, but must be positive, and less than 1,000,000")
     taken = take_out(options.file.expanduser(), options.seconds)
     content, said = as_it_stands(taken), True
     if options.model is not None:

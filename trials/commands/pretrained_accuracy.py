@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from trials.config.recipes import BackwardConfig
 from trials.data import Batch
-from trials.errors import UserError, unknown_name
+from trials.errors import UserError, exact, unknown_name
 from trials.seeding import generator
 from trials.sparsity import PATTERNS, Masks, prunable
 from trials.sparsity.backward import BackwardPruner
@@ -99,9 +99,9 @@ def _asked(row: Mapping[str, str]) -> Asked:
 def check_ratio(ratio: Ratio) -> Ratio:
     """Return ``ratio`` unchanged; raises UserError if one of its fields is out of range."""
     if not 0 <= ratio.p_prune < 1:
-        raise UserError(f"p_prune is {ratio.p_prune:g}, but must be in [0, 1)")
+        raise UserError(f"p_prune is {exact(ratio.p_prune)}, but must be in [0, 1)")
     if not 0 <= ratio.p_bern <= 1:
-        raise UserError(f"p_bern is {ratio.p_bern:g}, but must be in [0, 1]")
+        raise UserError(f"p_bern is {exact(ratio.p_bern)}, but must be in [0, 1]")
     if ratio.pattern not in PATTERN_NAMES:
         raise UserError(unknown_name("pattern", ratio.pattern, PATTERN_NAMES))
     if ratio.prune_type not in PRUNE_TYPES:

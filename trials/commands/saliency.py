@@ -18,7 +18,7 @@ from trials.commands.arguments import (
 )
 from trials.commands.profile import profile_text
 from trials.commands.saliency_figures import FIGURES
-from trials.errors import UserError
+from trials.errors import UserError, exact
 from trials.optional import require
 from trials.regrowth.saliency import biased_entries, class_statistics
 from trials.storage.place import place
@@ -103,7 +103,7 @@ def saliency_command(arguments: list[str]) -> int:
     """Run ``saliency TRIAL --to DIR``; returns the exit code."""
     options = _parser().parse_args(arguments)
     if not 0 <= options.percentile <= 100:
-        raise UserError(f"--percentile is {options.percentile:g}, but must be between 0 and 100")
+        raise UserError(f"--percentile is {exact(options.percentile)}, but must be between 0 and 100")
     if not options.no_figures:
         require("matplotlib", "plots", "saliency without --no-figures")
     require_folder(options.to)

@@ -11,7 +11,7 @@ from typing import Protocol
 from torch import nn
 
 from trials.data_header import DataHeader
-from trials.errors import UserError, listed
+from trials.errors import UserError, exact, listed
 from trials.methods.model_facts import LayerFacts, ModelFacts, facts_of
 from trials.sparsity import DISTRIBUTIONS, Count, Layer, Pattern, nearest_count
 from trials.sparsity.counts import Density
@@ -216,7 +216,7 @@ def require_prunable(
     if density < 1:
         dense = Budget.dense(layers, pattern)
         budget = dense.pruned(layers, distribution, density)
-        require_left(budget, layers, pattern.name, f"{field} is {density:g}", before=dense)
+        require_left(budget, layers, pattern.name, f"{field} is {exact(density)}", before=dense)
     return layers
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from trials.config.recipes import OpenRecipe
 from trials.config.trial_config import TrialConfig
 from trials.data_header import DataHeader
-from trials.errors import UserError, listed
+from trials.errors import UserError, exact, listed
 from trials.methods import segments
 from trials.methods.base import Method
 from trials.methods.batches import require_company, training_size
@@ -119,7 +119,7 @@ def _check_backward(config: TrialConfig, facts: ModelFacts) -> None:
         units = sum(Budget.dense(layers, PATTERNS[backward.pattern]).units)
         if not drop_count(backward.p_prune, units):
             raise UserError(
-                f"{name}.backward.p_prune is {backward.p_prune:g}, but of {units} units ({backward.pattern}) none "
+                f"{name}.backward.p_prune is {exact(backward.p_prune)}, but of {units} units ({backward.pattern}) none "
                 "would be pruned: raise it"
             )
 

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,11 +15,12 @@ import torch
 from torch import Tensor
 
 from trials.compact import Architecture, Channels, Kept, dependencies
-from trials.errors import UserError
+from trials.errors import UserError, exact
 from trials.models import without_values
 from trials.models.imagenet_resnet import TORCHVISION
 from trials.networks.fitting import fitted, own_names
 from trials.networks.formats import Weights, printable
+from trials.storage.scratch import scratch_folder
 
 PROGRAM = Path(__file__).with_name("unpickling.py")
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "TEMP", "SYSTEMROOT")
@@ -54,8 +54,8 @@ def take_out(path: Path, seconds: float) -> Taken:
     what = f"FILE is {str(path)!r}"
     if not path.is_file():
         raise UserError(f"{what}, but must be a file that can be read: give the path of one")
-    with tempfile.TemporaryDirectory(prefix="convert-") as folder:
-        out = Path(folder) / "out.pt"
+    with scratch_folder() as folder:
+        out = folder / "out.pt"
         command = [sys.executable, "-I", str(PROGRAM), str(path.absolute()), str(out)]
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         try:
@@ -69,7 +69,7 @@ def take_out(path: Path, seconds: float) -> Taken:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise UserError(f"{what}, which was not read within {seconds:g} s: give more --seconds") from None
+            raise UserError(f"{what}, which was not read within {exact(seconds)} s: give more --seconds") from None
         said = _said(done.stdout)
         if done.returncode or "objects" not in said:
             reason = said.get("error") or f"ended the process that read it (exit code {done.returncode})"

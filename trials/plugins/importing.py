@@ -206,9 +206,7 @@ def load(name: str, field: str) -> Any:
         NotAdmitted: the module is of no admitted plug-in.
         UserError: it cannot be imported, or has no such attribute.
     """
-    module, _, attribute = name.partition(":")
-    if not (module and attribute.isidentifier()):
-        raise UserError(f"{field} is {name!r}, but a name with a colon is module:attribute, as in mynets.wide:MyNet")
+    module, attribute = _parts(name, field)
     if not any(lies_under(plug_in.module, module) for plug_in in admitted()):
         raise NotAdmitted(f"{field} is {name!r}, but {_unlisted(module)} (in Python: plugins=[...])")
     with blaming(f"{field} is {name!r}, but importing {module} failed"), _lock:
@@ -220,6 +218,14 @@ def load(name: str, field: str) -> Any:
         raise UserError(f"{field} is {name!r}, but {module} has no {attribute} (it has {there or 'nothing'})") from None
 
 
+def _parts(name: str, field: str) -> tuple[str, str]:
+    """Module and attribute of ``module:attribute``."""
+    module, _, attribute = name.partition(":")
+    if not (module and attribute.isidentifier()):
+        raise UserError(f"{field} is {name!r}, but a name with a colon is module:attribute, as in mynets.wide:MyNet")
+    return module, attribute
+
+
 def _unlisted(module: str) -> str:
     if is_path(module):
         return f"names are module:attribute: list {module} under plugins, and write {module_of(module)}:NAME"
@@ -229,7 +235,7 @@ def _unlisted(module: str) -> str:
 
 def require_listed(name: str, plugins: Collection[str], field: str) -> None:
     """Raise UserError unless the module of ``module:attribute`` is under ``plugins``, those of the same config."""
-    module = name.partition(":")[0]
+    module, _ = _parts(name, field)
     if not any(lies_under(entry, module) for entry in plugins):
         raise UserError(f"{field} is {name!r}, but {_unlisted(module)}")
 

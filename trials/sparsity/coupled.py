@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from trials.compact import Units, units_of
-from trials.errors import UserError
+from trials.errors import UserError, exact
 from trials.sparsity.counts import Density, exact_share, nearest_count
 from trials.sparsity.distributions import Layer, apportioned
 from trials.sparsity.masks import Masks, prunable
@@ -133,8 +133,8 @@ def units_to_keep(
     keep = min(nearest_count(density, sum(sizes)), sum(most))
     if keep < len(sizes):
         raise UserError(
-            f"{asked or f'density is {float(density):g}'}, which keeps {keep} of {sum(sizes)} coupled units, but each "
-            f"of {len(sizes)} groups must keep one: keep more, or give couple false"
+            f"{asked or f'density is {exact(float(density))}'}, which keeps {keep} of {sum(sizes)} coupled units, but "
+            f"each of {len(sizes)} groups must keep one: keep more, or give couple false"
         )
     if distribution == "global":
         return [keep]

@@ -22,10 +22,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from sweeper.execution.scratch import scratch_folder
 from sweeper.runtime_env import INSTALLERS, OPTION
 from trials.errors import UserError
 from trials.plugins.source import PlugIn
+from trials.storage.scratch import scratch_folder
 
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Where Ray's jobs API says with which runtime environment a job was submitted."""

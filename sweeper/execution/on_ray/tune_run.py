@@ -27,7 +27,6 @@ from sweeper.execution.on_ray.tune_searcher import PlanSearcher
 from sweeper.execution.on_ray.watchdog import Watchdog
 from sweeper.execution.on_ray.worker import TrialWorker
 from sweeper.execution.on_ray.worker_environment import require_environment
-from sweeper.execution.scratch import scratch_folder
 from sweeper.execution.signals import GRACE_S, handled, without_stacks
 from sweeper.execution.stop_file import StopFile
 from sweeper.execution.time_limit import time_limit
@@ -35,6 +34,7 @@ from sweeper.options import STOPPED
 from sweeper.search.plan import Plan
 from trials.plugins.importing import admit
 from trials.storage.lease import Lease
+from trials.storage.scratch import scratch_folder
 
 WORKER = "sparsity-trial"
 """Name of :class:`TrialWorker` in Tune's registry."""
@@ -82,7 +82,10 @@ def run_plan(
         ):
             alone = _connected(plan, display, signals, address, runtime_env)
             if not plan.stopping:
-                _require(plan, display, alone, runtime_env)
+                require_environment(runtime_env, display.note, lambda: plan.stopping)
+            if not plan.stopping:
+                require_room(plan.space, None if alone else display)
+                require_machines(plan.folder.path, plan.space.code)
                 _run_out(PlanSearcher(plan, display, lease), scratch)
             return signals.first is not None
     except KeyboardInterrupt:
@@ -108,12 +111,6 @@ def _connected(
             signals.handle()
             if plan.stopping:
                 display.note("stopped while Ray was starting")
-
-
-def _require(plan: Plan, display: LiveView, alone: bool, runtime_env: Mapping[str, Any] | None) -> None:
-    require_environment(runtime_env, display.note)
-    require_room(plan.space, None if alone else display)
-    require_machines(plan.folder.path, plan.space.code)
 
 
 def _run_out(searcher: PlanSearcher, scratch: Path) -> None:

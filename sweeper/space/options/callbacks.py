@@ -10,6 +10,7 @@ import importlib.util
 import inspect
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, Field
@@ -55,6 +56,11 @@ _BUILT_IN: dict[str, Any] = {
     "tensorboard": RayLogger(f"{_OURS}.tensorboard_runs", "TensorBoardRuns", "tensorboardX", ()),
     "wandb": RayLogger(f"{_OURS}.wandb_runs", "WandbRuns", "wandb"),
 }
+
+
+def _is_of_tune(made: type) -> bool:
+    """Whether a class is a callback of Tune's, told by name: this module does not import Ray."""
+    return any((base.__module__, base.__name__) == ("ray.tune.callback", "Callback") for base in made.__mro__)
 
 
 def _is_callback(found: Any) -> Callable[..., Any]:
@@ -104,6 +110,10 @@ class TrialCallback(NamedOptions):
                     f"pip install '{DISTRIBUTION}[trackers]'"
                 )
             return
+        if isinstance(made, type) and not _is_of_tune(made):
+            raise UserError(
+                f"callbacks has {self.name!r}, but the class {made.__name__} is no ray.tune.Callback: derive it from that"
+            )
         try:
             inspect.signature(made).bind(**self.arguments)
         except (TypeError, ValueError) as error:
@@ -123,7 +133,7 @@ def read_callbacks(content: object, plugins: Collection[str] = ()) -> tuple[Tria
         plugins: those of the space, under which a name ``module:attribute`` must lie.
 
     Raises:
-        UserError: it is no such list, a name is unknown, or one is there twice.
+        UserError: it is no such list, a name is unknown, or one is there twice, by whatever path of its folder.
     """
     if content is None:
         return ()
@@ -136,7 +146,20 @@ def read_callbacks(content: object, plugins: Collection[str] = ()) -> tuple[Tria
                 f"callbacks[{index}] is {shown(callback.document())} again, and both would write the same files: "
                 "remove one"
             )
+        same = next((i for i, other in enumerate(found[:index]) if _write_the_same(callback, other)), None)
+        if same is not None:
+            raise UserError(
+                f"callbacks[{index}] writes to the folder of callbacks[{same}], {shown(callback.folder)}, with the same "
+                "options: remove one, or give another folder"
+            )
     return found
+
+
+def _write_the_same(one: TrialCallback, other: TrialCallback) -> bool:
+    """Whether two callbacks of one kind and the same options have one folder; those by default have two."""
+    if one.folder is None or other.folder is None or (one.name, one.arguments) != (other.name, other.arguments):
+        return False
+    return Path(one.folder).expanduser().resolve() == Path(other.folder).expanduser().resolve()
 
 
 def _read(content: object, where: str, plugins: Collection[str]) -> TrialCallback:

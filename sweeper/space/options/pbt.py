@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from sweeper.space.values import mapping
-from trials.errors import UserError, shown
+from trials.errors import UserError, exact, shown
 from trials.frozen import Frozen, validate
 
 
@@ -41,7 +41,7 @@ class Pbt(Frozen):
     def _change(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         for factor in value:
             if factor <= 0 or factor == 1:
-                raise ValueError(f"perturb has {factor:g}, but must be factors above 0 that change a number")
+                raise ValueError(f"perturb has {exact(factor)}, but must be factors above 0 that change a number")
         return value
 
     def __str__(self) -> str:

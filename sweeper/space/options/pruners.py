@@ -35,13 +35,13 @@ class Pruner(NamedOptions):
     def make(self, epochs: int) -> BasePruner:
         """Create the pruner for a cell whose longest trial has ``epochs`` stoppable epochs."""
 
-    def check(self, epochs: int, samples: int, unit: str = "epochs") -> None:
+    def check(self, epochs: int, samples: int, unit: str = "epochs", where: str = "pruner") -> None:
         """Raise a UserError if it could never stop a trial of ``epochs`` steps in a cell of ``samples`` samples.
 
-        ``unit``: what a step is, for the message.
+        ``unit``: what a step is, and ``where`` it is written, for the message.
         """
 
-    def check_stage(self, steps: int) -> None:
+    def check_stage(self, steps: int, where: str = "pruner") -> None:
         """Raise a UserError if it could stop no trial whose longest stage, of one level, has so many steps."""
 
 
@@ -68,10 +68,10 @@ class Halving(Pruner):
     def make(self, epochs: int) -> BasePruner:
         return SuccessiveHalvingPruner(**self.model_dump(exclude={"name"}))
 
-    def check(self, epochs: int, samples: int, unit: str = "epochs") -> None:
+    def check(self, epochs: int, samples: int, unit: str = "epochs", where: str = "pruner") -> None:
         first = self.min_resource * self.reduction_factor**self.min_early_stopping_rate
-        _require_less("pruner.min_resource: the epoch of the first rung", first, epochs, unit)
-        _require_fewer("pruner.bootstrap_count", self.bootstrap_count, samples)
+        _require_less(f"{where}.min_resource: the epoch of the first rung", first, epochs, unit)
+        _require_fewer(f"{where}.bootstrap_count", self.bootstrap_count, samples)
 
 
 class Hyperband(Pruner):
@@ -95,14 +95,14 @@ class Hyperband(Pruner):
     def make(self, epochs: int) -> BasePruner:
         return HyperbandPruner(**{**self.model_dump(exclude={"name"}), "max_resource": self.max_resource or epochs})
 
-    def check(self, epochs: int, samples: int, unit: str = "epochs") -> None:
-        _require_less("pruner.min_resource", self.min_resource, epochs, unit)
+    def check(self, epochs: int, samples: int, unit: str = "epochs", where: str = "pruner") -> None:
+        _require_less(f"{where}.min_resource", self.min_resource, epochs, unit)
         if self.max_resource is not None and not self.min_resource <= self.max_resource <= epochs:
             raise UserError(
-                f"pruner.max_resource is {self.max_resource}, but must lie between min_resource, "
+                f"{where}.max_resource is {self.max_resource}, but must lie between min_resource, "
                 f"{self.min_resource}, and the {epochs} {unit} in which this trial may be stopped: leave it out"
             )
-        _require_fewer("pruner.bootstrap_count", self.bootstrap_count, samples)
+        _require_fewer(f"{where}.bootstrap_count", self.bootstrap_count, samples)
 
 
 class Median(Pruner):
@@ -126,10 +126,10 @@ class Median(Pruner):
     def make(self, epochs: int) -> BasePruner:
         return MedianPruner(**self.model_dump(exclude={"name"}))
 
-    def check(self, epochs: int, samples: int, unit: str = "epochs") -> None:
-        _require_less("pruner.n_warmup_steps", self.n_warmup_steps, epochs, unit)
-        _require_fewer("pruner.n_startup_trials", self.n_startup_trials, samples)
-        _require_fewer("pruner.n_min_trials", self.n_min_trials, samples)
+    def check(self, epochs: int, samples: int, unit: str = "epochs", where: str = "pruner") -> None:
+        _require_less(f"{where}.n_warmup_steps", self.n_warmup_steps, epochs, unit)
+        _require_fewer(f"{where}.n_startup_trials", self.n_startup_trials, samples)
+        _require_fewer(f"{where}.n_min_trials", self.n_min_trials, samples)
 
 
 class Percentile(Median):
@@ -169,21 +169,23 @@ class Patient(Pruner):
         wrapped = self.wrapped.make(epochs) if self.wrapped else None
         return PatientPruner(wrapped, self.patience, self.min_delta)
 
-    def check(self, epochs: int, samples: int, unit: str = "epochs") -> None:
+    def check(self, epochs: int, samples: int, unit: str = "epochs", where: str = "pruner") -> None:
         if self.patience >= epochs - 2:
             raise UserError(
-                f"pruner.patience is {self.patience}, but must be less than {epochs - 2}: this trial may be stopped in "
-                f"{epochs} {unit}, and {self.patience} of them without an improvement come after the first one"
+                f"{where}.patience is {self.patience}, but must be less than {epochs - 2}: this trial may be stopped "
+                f"in {epochs} {unit}, and {self.patience} of them without an improvement come after the first one"
             )
         if self.wrapped:
-            self.wrapped.check(epochs, samples, unit)
+            self.wrapped.check(epochs, samples, unit, f"{where}.wrapped")
 
-    def check_stage(self, steps: int) -> None:
+    def check_stage(self, steps: int, where: str = "pruner") -> None:
         if self.patience + 1 >= steps:
             raise UserError(
-                f"pruner.patience is {self.patience}, but must be less than {steps - 1}: the longest stage of a level "
+                f"{where}.patience is {self.patience}, but must be less than {steps - 1}: the longest stage of a level "
                 f"has {steps} steps, and values of different stages or levels are not compared"
             )
+        if self.wrapped:
+            self.wrapped.check_stage(steps, f"{where}.wrapped")
 
     def document(self) -> str | dict[str, Any]:
         content = {"name": self.name, **self.model_dump(mode="json", exclude_defaults=True, exclude={"wrapped"})}

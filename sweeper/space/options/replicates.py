@@ -17,7 +17,7 @@ from pydantic import Field
 
 from sweeper.space.options.named_options import NamedOptions, read_named_options
 from sweeper.space.values import mapping, scalars
-from trials.errors import UserError, shown
+from trials.errors import UserError, exact, shown
 from trials.frozen import Frozen, validate
 
 REPLICATE_PATHS = ("seed", "split_seed")
@@ -95,6 +95,20 @@ class Replicates(Frozen):
         """Return what each replicate sets in a point's config, by dotted path."""
         return [dict(zip(self.values, each, strict=True)) for each in itertools.product(*self.values.values())]
 
+    def check(self) -> None:
+        """Check that there are enough to race, or to have a standard deviation: of one, both do nothing.
+
+        Raises:
+            UserError: there is one.
+        """
+        if len(self.points()) > 1:
+            return
+        rule = "which needs at least 2 replicates of a point, but replicates.values gives 1: give more"
+        if self.race:
+            raise UserError(f"replicates.race is true, {rule}, or set race: false")
+        if isinstance(self.judge, JudgeByLowerBound) and self.judge.k:
+            raise UserError(f"replicates.judge is lower_bound, {rule}, or write judge: mean")
+
     def document(self) -> dict[str, Any]:
         """Return the section in the form of a space file."""
         content: dict[str, Any] = {"values": {path: list(values) for path, values in self.values.items()}}
@@ -102,7 +116,7 @@ class Replicates(Frozen):
 
     def __str__(self) -> str:
         values = "; ".join(f"{path} {', '.join(map(str, values))}" for path, values in self.values.items())
-        k = f" (k {self.judge.k:g})" if isinstance(self.judge, JudgeByLowerBound) else ""
+        k = f" (k {exact(self.judge.k)})" if isinstance(self.judge, JudgeByLowerBound) else ""
         raced = ", raced: a point that can no longer matter gets no more of them" if self.race else ""
         return f"every point runs with {values}, and is judged by their {self.judge.name.replace('_', ' ')}{k}{raced}"
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema, field_validator, model_serializer
 
-from trials.errors import UserError
+from trials.errors import UserError, exact, shown
 from trials.frozen import Frozen
 
 _UNITS = {
@@ -30,6 +30,9 @@ _WHOLE = ("TPU", "neuron_cores", "NPU", "HPU", "RBLN", "FURIOSA")
 SMALLEST = 1e-4
 """Ray counts resources in steps of this size."""
 
+MOST_MEMORY_B = 2**63 - 1
+"""Bytes beyond which Ray cannot count memory."""
+
 
 class Resources(Frozen):
     """What a trial takes of a machine, in Ray's terms. ``gpu: 0.25`` runs four trials on one GPU.
@@ -45,8 +48,8 @@ class Resources(Frozen):
         custom: amounts of further resources that machines offer, by Ray's name, as in ``ray start --resources``.
     """
 
-    cpu: float = Field(default=1, gt=0)
-    gpu: float = Field(default=0, ge=0)
+    cpu: float = Field(default=1, ge=SMALLEST, allow_inf_nan=False)
+    gpu: float = Field(default=0, ge=0, allow_inf_nan=False)
     memory: Annotated[
         int | None,
         WithJsonSchema(
@@ -59,30 +62,37 @@ class Resources(Frozen):
                 "default": None,
             }
         ),
-    ] = Field(default=None, ge=1)
+    ] = Field(default=None, ge=1, le=MOST_MEMORY_B)
     accelerator_type: Annotated[str, Field(min_length=1)] | None = None
-    custom: dict[str, Annotated[float, Field(ge=SMALLEST)]] = Field(default_factory=dict)
+    custom: dict[str, Annotated[float, Field(ge=SMALLEST, allow_inf_nan=False)]] = Field(default_factory=dict)
 
     @field_validator("gpu")
     @classmethod
     def _whole_cards(cls, value: float) -> float:
         if value > 1 and not value.is_integer():
-            raise UserError(f"resources.gpu is {value:g}, but must be a whole number, or a fraction up to 1")
+            raise UserError(f"resources.gpu is {exact(value)}, but must be a whole number, or a fraction up to 1")
+        if 0 < value < SMALLEST:
+            raise UserError(f"resources.gpu is {value}, but must be 0, or at least {SMALLEST}")
         return value
 
     @field_validator("memory", mode="before")
     @classmethod
     def _in_bytes(cls, value: object) -> object:
+        if isinstance(value, int | float) and value > MOST_MEMORY_B:
+            raise UserError(f"resources.memory is {shown(value)}, but must be at most {MOST_MEMORY_B} bytes")
         if isinstance(value, float) and value.is_integer():
             return int(value)
         if not isinstance(value, str):
             return value
         found = _AMOUNT.fullmatch(value.strip())
         factor = _UNITS.get(found[2].upper()) if found else None
-        if found is None or factor is None or float(found[1]) * factor < 1:
+        amount = float(found[1]) * factor if found and factor else 0.0
+        if amount < 1:
             rule = "but must be bytes, or a number with a unit: B, KB, MB, GB, TB, KiB, MiB, GiB or TiB"
-            raise UserError(f"resources.memory is {value!r}, {rule}")
-        return round(float(found[1]) * factor)
+            raise UserError(f"resources.memory is {shown(value)}, {rule}")
+        if amount > MOST_MEMORY_B:
+            raise UserError(f"resources.memory is {shown(value)}, but must be at most {MOST_MEMORY_B} bytes")
+        return round(amount)
 
     @field_validator("accelerator_type")
     @classmethod
@@ -112,7 +122,7 @@ class Resources(Frozen):
                 raise UserError(f"{where}, which Ray gives to no trial: leave it out")
             if name in _WHOLE and amount > 1 and not amount.is_integer():
                 raise UserError(
-                    f"resources.custom.{name} is {amount:g}, but must be a whole number, or a fraction up to 1"
+                    f"resources.custom.{name} is {exact(amount)}, but must be a whole number, or a fraction up to 1"
                 )
         return value
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from trials.errors import UserError
+from trials.errors import UserError, exact
 from trials.frozen import Frozen
 
 
@@ -23,7 +23,7 @@ class Plateau(Frozen):
     improvement: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
     def __str__(self) -> str:
-        by = f" by {self.improvement:g}" if self.improvement else ""
+        by = f" by {exact(self.improvement)}" if self.improvement else ""
         return f"not improved{by} in its last {self.samples} samples"
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.execution.scratch import PREFIX, YOUNG_S, remove_dead, scratch_folder
 from sweeper.execution.signals import without_stacks
 from trials.errors import UserError
+from trials.storage.scratch import PREFIX, YOUNG_S, remove_dead, scratch_folder
 
 HOLD = """
 import sys, time
-from sweeper.execution.scratch import scratch_folder
+from trials.storage.scratch import scratch_folder
 with scratch_folder() as folder:
     (folder / "work").mkdir()
     print(folder, flush=True)

@@ -81,12 +81,33 @@ def test_a_document_gives_the_same_space() -> None:
     draw = random.Random(0)
     for _ in range(30):
         judge: Any = draw.choice([*JUDGES, {"name": "lower_bound", "k": draw.random()}])
-        seeds = draw.sample(range(100), draw.randint(1, 4))
+        seeds = draw.sample(range(100), draw.randint(2, 4))
         values = {"seed": seeds} if draw.random() < 0.5 else {"split_seed": seeds, "seed": [1]}
         space = searching("tpe", 2, replicates={"values": values, "judge": judge, "race": draw.random() < 0.5})
         assert from_document(space.document()) == space
         assert read_replicates(space.replicates) == space.replicates
     assert "replicates" not in searching("tpe", 2).document()
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ({"race": True}, "replicates.race is true, which needs at least 2 replicates of a point, but "),
+        ({"judge": "lower_bound"}, "replicates.judge is lower_bound, which needs at least 2 replicates of a point, "),
+    ],
+)
+def test_one_replicate_is_neither_raced_nor_bounded_but_a_stored_space_with_it_is_read(
+    extra: dict[str, Any], said: str
+) -> None:
+    values = {"seed": [0], "split_seed": [3]}
+    with pytest.raises(UserError) as raised:
+        searching("tpe", 2, replicates={"values": values, **extra})
+    assert str(raised.value).startswith(said)
+    assert "\n" not in str(raised.value)
+    searching("tpe", 2, replicates={"values": {"seed": [0], "split_seed": [3, 4]}, **extra})
+    document = searching("tpe", 2, replicates={"values": values}).document()
+    stored = from_document({**document, "replicates": {"values": values, **extra}})
+    assert stored.replicates == read_replicates({"values": values, **extra})
 
 
 def test_a_grid_with_seeds_has_the_trials_of_replicates_with_them(tmp_path: Path) -> None:

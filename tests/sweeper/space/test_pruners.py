@@ -197,6 +197,10 @@ def test_options_survive_the_document(pruner: Any) -> None:
         ),
         ({"pruner": {"name": "patient", "patience": 8}}, "pruner.patience is 8, but must be less than 7: this"),
         ({"pruner": {"name": "patient", "patience": 7}}, "pruner.patience is 7, but must be less than 7: this"),
+        (
+            {"pruner": {"name": "patient", "patience": 1, "wrapped": {"name": "median", "n_warmup_steps": 100}}},
+            "pruner.wrapped.n_warmup_steps is 100, but must be less than the 9 epochs",
+        ),
         ({"search": {}, "samples": 1}, "pruner is 'halving', but search is empty, so a cell has no trials"),
         (
             {"objectives": [{"column": c, "direction": "minimize"} for c in ("flops", "val_loss")]},

@@ -93,7 +93,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"objective": "test_accuracy"}, "objective is 'test_accuracy', but selection must never see the test set"),
     ({"objective": "val_acc"}, "objective is 'val_acc', but must be one of: analytic_density, "),
     ({"resources": [1]}, "resources is [1], but must be a mapping of keys to values"),
-    ({"resources/cpu": 0}, "resources.cpu is 0, but must be greater than 0"),
+    ({"resources/cpu": 0}, "resources.cpu is 0, but must be greater than or equal to 0.0001"),
     ({"resources/gpu": -1}, "resources.gpu is -1, but must be greater than or equal to 0"),
     ({"resources/gpu": 1.5}, "resources.gpu is 1.5, but must be a whole number, or a fraction up to 1"),
     ({"resources/memory": "8 XB"}, "resources.memory is '8 XB', but must be bytes, or a number with a unit"),

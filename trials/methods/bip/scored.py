@@ -25,7 +25,7 @@ from trials.config.recipes import Recipe
 from trials.config.source_config import StartsDense
 from trials.config.trial_config import HasVariant
 from trials.data_header import DataHeader
-from trials.errors import UserError
+from trials.errors import UserError, exact
 from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Stage, generator_for
 from trials.methods.budgets import Budget, LeftLayer, Shaped, layers_with, left_with, require_left, require_untied
@@ -137,7 +137,7 @@ class ScoredConfig(TakesNM, HasVariant, HasRounding, StartsDense):
         if self.density < 1:
             before = Budget.dense(layers, self.units)
             budget = before.pruned(layers, self.distribution, self.density, self.count)
-            require_left(budget, layers, self.pattern, f"density is {self.density:g}")
+            require_left(budget, layers, self.pattern, f"density is {exact(self.density)}")
 
     def asked_share(self, model: nn.Module) -> AskedShare:
         """Ask for ``density`` of the weights or groups that have scores."""

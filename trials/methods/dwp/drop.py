@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from trials.config.source_config import StartsDense
 from trials.config.trial_config import HasVariant, TrialConfig
 from trials.data_header import DataHeader
-from trials.errors import UserError
+from trials.errors import UserError, exact
 from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Method, Stage, TrainStage
 from trials.methods.budgets import Budget, require_untied
@@ -85,7 +85,7 @@ def require_droppable(
     one_more = per_layer and variant == "original"  # of every layer
     if p_prune and not dropped and not one_more:
         raise UserError(
-            f"p_prune is {p_prune:g}, but of {sum(units)} units ({unit.name}) none would be dropped: raise it"
+            f"p_prune is {exact(p_prune)}, but of {sum(units)} units ({unit.name}) none would be dropped: raise it"
         )
 
 

@@ -29,6 +29,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from trials.config.recipes import OpenRecipe
+from trials.errors import exact
 from trials.methods.base import Stage
 from trials.methods.greg.groups import GroupPattern, group_scores, group_shape, magnitude_ratio
 from trials.methods.greg.removal import RemovalMethod
@@ -85,8 +86,8 @@ def must_reach(step_name: str, step: float, limit_name: str, limit: float) -> No
     """Raise ValueError if reaching the limit takes more than :data:`MOST_UPDATES` updates."""
     if limit / step > MOST_UPDATES:
         raise ValueError(
-            f"{step_name} is {step:g}, but needs more than {MOST_UPDATES} updates to reach {limit_name} {limit:g}: "
-            "raise it, or lower the limit"
+            f"{step_name} is {exact(step)}, but needs more than {MOST_UPDATES} updates to reach {limit_name} "
+            f"{exact(limit)}: raise it, or lower the limit"
         )
 
 

@@ -24,7 +24,7 @@ from trials.config.recipes import Recipe, one_of
 from trials.config.schedules import SCHEDULES
 from trials.config.trial_config import TrialConfig
 from trials.data_header import DataHeader
-from trials.errors import UserError
+from trials.errors import UserError, exact
 from trials.methods.asked import AskedShare
 from trials.methods.base import Method, Stage, TrainStage
 from trials.methods.budgets import Budget, LeftLayer, Shaped, require_fewer, require_left
@@ -138,7 +138,8 @@ class Imp(Method):
     def _check_levels(self, layers: Sequence[Shaped], start: Budget) -> None:
         config, budget = self.config, start
         for level in range(1, config.levels + 1):
-            asked, before = f"prune_fraction is {config.prune_fraction:g} at level {level} of {config.levels}", budget
+            asked = f"prune_fraction is {exact(config.prune_fraction)} at level {level} of {config.levels}"
+            before = budget
             try:
                 share = config.share(config.prune_fraction)
                 budget = before.pruned(layers, config.distribution, share, config.count)

@@ -16,7 +16,7 @@ from trials.config.recipes import Recipe, one_of
 from trials.config.source_config import StartsDense
 from trials.config.trial_config import TrialConfig
 from trials.data_header import DataHeader
-from trials.errors import UserError
+from trials.errors import UserError, exact
 from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Method, Stage, TrainStage, generator_for, mutable_of
 from trials.methods.budgets import Budget, LeftLayer, Shaped, layers_with, left_with, require_left, require_untied
@@ -243,7 +243,7 @@ class OneShot(Method):
 
     def _check_units(self, model: nn.Module) -> None:
         if self.config.density < 1:
-            asked = f"density is {self.config.density:g}"
+            asked = f"density is {exact(self.config.density)}"
             require_coupled(model, self.config.distribution, [(asked, self.config.density)])
 
     def check_left(self, layers: Sequence[LeftLayer]) -> None:
@@ -259,7 +259,7 @@ class OneShot(Method):
         config = self.config
         if config.density < 1:
             budget = before.pruned(layers, config.distribution, share, config.count)
-            require_left(budget, layers, config.pattern, f"density is {config.density:g}", before=before)
+            require_left(budget, layers, config.pattern, f"density is {exact(config.density)}", before=before)
 
     def stages(self) -> Iterator[Stage]:
         if self.config.finetune is None:

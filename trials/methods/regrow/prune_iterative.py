@@ -24,7 +24,7 @@ from trials.config.recipes import one_of
 from trials.config.source_config import StartsDense
 from trials.config.trial_config import ReportRule, TrialConfig
 from trials.data_header import DataHeader
-from trials.errors import UserError
+from trials.errors import UserError, exact
 from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Method, Stage, generator_for
 from trials.methods.budgets import (
@@ -108,7 +108,7 @@ class PruneIterativeConfig(MayCouple, HasRounding, StartsDense):
 
     def asked_at(self, level: int) -> str:
         """The fields that ask for what a level keeps, for messages."""
-        return f"prune_fraction is {self.prune_fraction:g} at level {level} of {self.levels}"
+        return f"prune_fraction is {exact(self.prune_fraction)} at level {level} of {self.levels}"
 
     def masks(self, net: Net, level: int) -> Masks:
         """Masks for a level: the current ones without ``prune_fraction`` of the kept weights."""

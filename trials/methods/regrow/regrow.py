@@ -21,7 +21,7 @@ from torch import nn
 from trials.config.recipes import one_of
 from trials.config.trial_config import TrialConfig
 from trials.data_header import DataHeader
-from trials.errors import UserError, listed
+from trials.errors import UserError, exact, listed
 from trials.methods.asked import AskedShare
 from trials.methods.base import Method, Stage
 from trials.methods.regrow.allocate_stage import AllocatingConfig, Regrow
@@ -75,7 +75,7 @@ class RegrowMethod(Method):
         if config.allocation == "controller":
             require_episodes(config, model, data)
         budget = int(round(config.regrow_fraction * room.units, 6))
-        asked = f"regrow_fraction is {config.regrow_fraction:g}"
+        asked = f"regrow_fraction is {exact(config.regrow_fraction)}"
         if not budget:
             raise UserError(f"{asked}, but must regrow at least one of {room.units} {room.unit}s: raise it")
         if not room.most:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from trials.config.trial_config import TrialConfig
 from trials.data_header import DataHeader
-from trials.errors import UserError, listed
+from trials.errors import UserError, exact, listed
 from trials.methods.asked import AskedShare, share_of
 from trials.methods.base import Method, Stage
 from trials.methods.regrow.allocate_stage import AllocatingConfig, Regrow
@@ -195,8 +195,8 @@ class RegrowIterative(Method):
         sparsity = room.pruned / room.units
         if sparsity <= config.target_sparsity + MARGIN:
             raise UserError(
-                f"target_sparsity is {config.target_sparsity:g}, but prune leaves a sparsity of {sparsity:.4g}, so "
-                "nothing would be regrown: prune more, or give a lower target"
+                f"target_sparsity is {exact(config.target_sparsity)}, but prune leaves a sparsity of {sparsity:.4g}, "
+                "so nothing would be regrown: prune more, or give a lower target"
             )
         if not room.most:
             raise UserError(f"layers are {listed(room.targets)}, where nothing was pruned: give other layers")
@@ -204,8 +204,8 @@ class RegrowIterative(Method):
         lowest = sparsity - most / room.units
         if lowest > config.target_sparsity + max(config.budget_max, MARGIN):
             raise UserError(
-                f"target_sparsity is {config.target_sparsity:g}, but {config.rounds} rounds of at most "
-                f"{config.budget_max:g} lower the sparsity from {sparsity:.4g} to {lowest:.4g} only: give more "
+                f"target_sparsity is {exact(config.target_sparsity)}, but {config.rounds} rounds of at most "
+                f"{exact(config.budget_max)} lower the sparsity from {sparsity:.4g} to {lowest:.4g} only: give more "
                 "rounds, a larger budget_max, or a higher target"
             )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from trials.data_header import DataHeader
-from trials.errors import DamagedFile, UserError, listed
+from trials.errors import DamagedFile, UserError, exact, listed
 from trials.methods.batches import require_company
 from trials.methods.budgets import Budget, layers_with
 from trials.methods.model_facts import LayerFacts, facts_of
@@ -95,9 +95,9 @@ def _check_maps(config: RegrowingConfig, targets: list[LayerFacts]) -> None:
         return
     if not any(layer.map_size and min(layer.map_size) >= SMALLEST_WINDOW for layer in targets):
         raise UserError(
-            f"ssim_threshold is {config.ssim_threshold:g}, but no layer of {config.model} that may grow has feature "
-            f"maps of {SMALLEST_WINDOW}x{SMALLEST_WINDOW} or more, on which SSIM is defined: give ssim_threshold null, "
-            "another model or larger images"
+            f"ssim_threshold is {exact(config.ssim_threshold)}, but no layer of {config.model} that may grow has "
+            f"feature maps of {SMALLEST_WINDOW}x{SMALLEST_WINDOW} or more, on which SSIM is defined: give "
+            "ssim_threshold null, another model or larger images"
         )
 
 

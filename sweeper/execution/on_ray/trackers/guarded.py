@@ -19,7 +19,7 @@ from ray import tune
 
 from sweeper.execution.on_ray.trackers.followed import Followed
 from sweeper.execution.told_rows import ToldRows, rows_from
-from trials.errors import DamagedFile, UserError, one_line
+from trials.errors import DamagedFile, UserError, exact, one_line
 from trials.plugins.blaming import blaming
 from trials.storage.trial_folder import TrialFolder
 
@@ -88,7 +88,9 @@ class Guarded(tune.Callback):  # type: ignore[misc]  # Ray is not typed
         what = f"callbacks has {self.tracker.name!r}, which cannot be set up"
         if not self._ready.wait(self.tracker.timeout_s):
             self.failed = True
-            raise UserError(f"{what} within {self.tracker.timeout_s:g} s: give it a larger timeout_s, or leave it out")
+            raise UserError(
+                f"{what} within {exact(self.tracker.timeout_s)} s: give it a larger timeout_s, or leave it out"
+            )
         if self._refused is not None:
             with blaming(what):
                 if isinstance(self._refused, Exception | SystemExit):

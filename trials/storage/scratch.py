@@ -1,4 +1,4 @@
-"""Folders for a driver's own files of a run, and the removal of those that dead drivers have left.
+"""Folders for a process's own files, as of a run, and the removal of those that dead processes have left.
 
 A folder belongs to the process that holds the lock on its file ``alive``. The kernel releases the lock when the process
 ends, however that happens, so the next one may remove the folder. A lock, unlike a process id, is also right for
@@ -7,13 +7,14 @@ drivers in other containers of the machine that share the temporary folder.
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from trials.errors import UserError
@@ -49,6 +50,18 @@ def scratch_folder() -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(alive)
+
+
+def scratch_until_exit() -> Path:
+    """Return a new folder as :func:`scratch_folder` makes it, which is removed when the process ends.
+
+    Raises:
+        UserError: the temporary folder cannot be written.
+    """
+    stack = ExitStack()
+    folder = stack.enter_context(scratch_folder())
+    atexit.register(stack.close)
+    return folder
 
 
 def remove_dead() -> None:
