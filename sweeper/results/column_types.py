@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from sweeper.columns import ALWAYS, FLAG, REAL, SOME, TEXT, TEXTS, TYPE_NAMES, WHOLE, Column, config_columns
+from trials.storage.row_schema import fits_float64
 
 TABLES_SCHEMA = 7
 """Version of the tables, in their files. Increase it when rules of this module change; columns count by themselves."""
@@ -86,19 +87,11 @@ def _placed_value(kind: Any, value: Any) -> tuple[str, Any]:
     if isinstance(value, (int, float)):
         if kind == WHOLE and value == value // 1 and abs(value) <= _WHOLE_AT_MOST:
             return "", int(value)
-        if _is_exact(value):
+        if fits_float64(value):
             return "" if kind == REAL else ":number", float(value)
     if kind == TEXTS and isinstance(value, list) and all(isinstance(one, str) for one in value):
         return "", value
     return ("" if kind == TEXT and isinstance(value, (list, tuple, dict)) else ":json"), json.dumps(value)
-
-
-def _is_exact(value: float) -> bool:
-    """Whether a float64 holds a number as it is."""
-    try:
-        return isinstance(value, float) or int(float(value)) == value
-    except OverflowError:
-        return False
 
 
 def written_whole(table: str, name: str, values: Sequence[Any]) -> str:
@@ -110,7 +103,9 @@ def written_whole(table: str, name: str, values: Sequence[Any]) -> str:
     column = name if described.type == REAL else f"{name}:number"
     if described.type == WHOLE or (column == name and described.meaning and not base_of(name)):
         return ""
-    numbers = [one for one in values if isinstance(one, (int, float)) and not isinstance(one, bool) and _is_exact(one)]
+    numbers = [
+        one for one in values if isinstance(one, (int, float)) and not isinstance(one, bool) and fits_float64(one)
+    ]
     whole = all(isinstance(value, int) and abs(value) <= _WHOLE_AT_MOST for value in numbers)
     return column if numbers and whole else ""
 

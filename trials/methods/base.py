@@ -199,8 +199,7 @@ class Method(ABC):
 
     Attributes:
         stoppable: names of the stages in which a search may stop a trial, because their accuracy predicts its result.
-        reports: columns of the last row that are part of the result, in addition to those that every trial reports;
-            none has the name of a config field or of a column that the trial or the sweep writes (docs/extending.md).
+        reports: columns of the last row that are part of the result, beside those of every trial; no config's fields.
         mutable: hyperparameters, by dotted path, that may change between epochs of the first stage, as in population
             based training. A stage built with a new value, attached and given the old stage's ``state_dict`` must use
             the new value in its next step.

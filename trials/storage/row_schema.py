@@ -55,9 +55,11 @@ def _columns_of(name: str, values: Sequence[Any]) -> dict[str, pa.Array]:
 
 def _split(name: str, values: Sequence[Any]) -> dict[str, pa.Array]:
     numbers = {i: value for i, value in enumerate(values) if type(value) in (int, float)}
-    real = any(isinstance(value, float) or (not _is_int64(value) and _is_exact(value)) for value in numbers.values())
+    real = any(isinstance(value, float) or (not _is_int64(value) and fits_float64(value)) for value in numbers.values())
     held = {
-        i: float(value) if real else value for i, value in numbers.items() if (_is_exact if real else _is_int64)(value)
+        i: float(value) if real else value
+        for i, value in numbers.items()
+        if (fits_float64 if real else _is_int64)(value)
     }
     text = {i: value for i, value in enumerate(values) if isinstance(value, str)}
     others = {i: json.dumps(value) for i, value in enumerate(values) if not (value is None or i in held or i in text)}
@@ -75,7 +77,7 @@ def _is_int64(value: int) -> bool:
     return -(2**63) <= value < 2**63
 
 
-def _is_exact(value: float) -> bool:
+def fits_float64(value: float) -> bool:
     """Whether float64 holds a number as it is."""
     try:
         return isinstance(value, float) or int(float(value)) == value

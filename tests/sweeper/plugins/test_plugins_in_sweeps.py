@@ -118,6 +118,17 @@ def test_a_sweep_runs_is_shown_and_resumes(
     assert len(SweepFolder(folder / "results/own").documents()) == 1
 
 
+def test_a_figure_with_the_name_of_a_field_is_refused_before_anything_starts(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = folder / "code/bare/pruning.py"
+    file.write_text(f'{file.read_text()}\n\nclass Taken(Mine):\n    reports = ("strength",)\n')
+    trial = {**SPACE["trial"], "method": "bare.pruning:Taken"}
+    (folder / "own.yaml").write_text(yaml.safe_dump({**SPACE, "trial": trial, "objective": "strength"}))
+    wrong(capsys, ["--space", "own.yaml", "--dry-run"], "reports names 'strength', but a field", "rename the figure")
+    assert not (folder / "results").exists()
+
+
 def test_moved_and_changed_code_continues_a_sweep_and_is_told(
     folder: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
