@@ -155,5 +155,5 @@ def test_what_is_here_or_is_made_is_not_refused(here: Path) -> None:
     require_startable({"py_executable": sys.executable})
     require_startable({"py_executable": "uv run --with x"})
     require_startable({"worker_process_setup_hook": "json.decoder.JSONDecoder"})
-    require_startable({"worker_process_setup_hook": "sweeper.version.f"})
+    require_startable({"worker_process_setup_hook": "sweeper.runtime_env.f"})
     require_startable({"worker_process_setup_hook": "nope.f", "pip": {"packages": ["nope"]}})
