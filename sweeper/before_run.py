@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.run_options import RunOptions
+from sweeper.runtime_env import require_startable
 from sweeper.space.checks import naming_trial
 from sweeper.space.grid.cells import Cell
 from sweeper.space.options.resources import Resources
@@ -111,6 +113,17 @@ def refuse_ray_client(address: str | None) -> None:
             f"{said} is {given!r}, but a sweep cannot be driven through Ray Client: run the command on a machine of "
             "the cluster (--address HOST:6379), or submit it to the cluster (ray job submit, see docs/cluster.md)"
         )
+
+
+def check_ray(options: RunOptions) -> None:
+    """Check what a run asks of Ray, as far as that is known before one is joined or started.
+
+    Raises:
+        UserError: the address is one of Ray Client, or workers of a Ray that is started here cannot begin.
+    """
+    refuse_ray_client(options.address)
+    if isinstance(options.runtime_env, Mapping) and not may_join(options.address):
+        require_startable(options.runtime_env)
 
 
 def may_join(address: str | None) -> bool:

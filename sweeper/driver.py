@@ -11,9 +11,9 @@ from sweeper.before_run import (
     Here,
     SharedTrials,
     check_preconditions,
+    check_ray,
     look_here,
     may_join,
-    refuse_ray_client,
     require_same_data,
 )
 from sweeper.continuing import record_change, refuse_contradictions, resumed_space
@@ -24,7 +24,6 @@ from sweeper.folder.forgiving import followed_failures
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.options import COMPLETE, FAILURES, STOPPED
 from sweeper.run_options import RunOptions
-from sweeper.runtime_env import require_startable
 from sweeper.search.warm_start import commit_warm_start, warm_start
 from sweeper.space.check_ends import described_ends, few_points
 from sweeper.space.checks import check_space
@@ -59,10 +58,8 @@ def run_asked(
     Raises:
         UserError: it cannot be run; nothing has been started.
     """
-    refuse_ray_client(options.address)
+    check_ray(options)
     check_space(space)
-    if isinstance(options.runtime_env, Mapping) and not may_join(options.address):
-        require_startable(options.runtime_env)
     continued = refuse_contradictions(
         folder, space, retry_failed=options.retry_failed, resumed=options.resume is not None
     )

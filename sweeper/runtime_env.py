@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Mapping
 from importlib.machinery import PathFinder
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ _OF_PACKAGES = {
     "pip": {"packages", "pip_check", "pip_version", "pip_install_options"},
     "uv": {"packages", "uv_check", "uv_version", "uv_pip_install_options"},
 }
+_OWN_FOLDER = str(Path(__file__).parents[1])
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 _MOST_S = 2**31 - 1
@@ -108,7 +109,7 @@ def require_startable(runtime_env: Mapping[str, Any]) -> None:
     if not _is_found(module):
         raise UserError(
             f"{OPTION}: worker_process_setup_hook is {shown(hook)}, but no module {module} is found: install it, or "
-            "give the command in the folder where it lies"
+            "add its folder to PYTHONPATH"
         )
 
 
@@ -117,10 +118,14 @@ def _is_program(path: Path) -> bool:
 
 
 def _is_found(module: str) -> bool:
-    """Whether a module is found as Ray's workers look for it: as here, and in the working folder."""
+    """Whether a module is found as Ray's workers look for it, when they do not know the folder of a script yet."""
     first, *inner = module.split(".")
+    folders: Any = [*os.environ.get("PYTHONPATH", "").split(os.pathsep), *sys.path[1:], _OWN_FOLDER]
     try:
-        found = PathFinder.find_spec(first, [str(Path.cwd())]) or find_spec(first)
+        found = PathFinder.find_spec(first, [folder for folder in folders if folder])
+        for finder in sys.meta_path if found is None else ():  # as of packages that are installed for editing
+            if finder is not PathFinder:
+                found = found or finder.find_spec(first, None)
         for i in range(len(inner)):
             folders = None if found is None else found.submodule_search_locations
             found = None if folders is None else PathFinder.find_spec(f"{first}.{'.'.join(inner[: i + 1])}", folders)
@@ -238,8 +243,8 @@ def _check_conda(content: Mapping[Any, Any], where: str) -> None:
             raise UserError(unknown_name(f"a field of {where}", field, _OF_CONDA))
     given = content.get("dependencies")
     if not isinstance(given, list | tuple) or not given or not all(map(_is_dependency, given)):
-        said = f"dependencies is {shown(given)}" if "dependencies" in content else "has no dependencies"
-        raise UserError(f"{where} {said}, but must have a list of texts and of {{pip: [PACKAGE, ...]}}")
+        said = f" dependencies is {shown(given)}" if "dependencies" in content else " has no dependencies"
+        raise UserError(f"{where}{said}, but must have a list of texts and of {{pip: [PACKAGE, ...]}}")
 
 
 def _is_dependency(entry: object) -> bool:
@@ -270,7 +275,8 @@ def _are_texts(value: object) -> bool:
 def _requirements(folder: Path, name: str, where: str) -> str:
     """The content of a requirements file; what is no file may be meant as a package."""
     if not name.endswith(".txt") and "/" not in name and not (folder / name).exists():
-        raise UserError(f"{where} is {shown(name)}, but must be a list, or a requirements file: write [{name}]")
+        listed = name if re.fullmatch(r"[\w.-]+", name) else shown(name)
+        raise UserError(f"{where} is {shown(name)}, but must be a list, or a requirements file: write [{listed}]")
     return _text(folder, name, where)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from sweeper.cli import COMPLETE, WRONG_INPUT, main
 from sweeper.run_options import RunOptions
-from sweeper.runtime_env import read_runtime_env
+from sweeper.runtime_env import read_runtime_env, require_startable
 from trials.errors import UserError
 
 WHOLE: dict[str, Any] = {
@@ -49,7 +50,7 @@ def test_files_that_it_names_lie_beside_it(tmp_path: Path) -> None:
 
 REFUSED = {
     "[1]": r"is \[1\], but must be a mapping",
-    "": r"is None, but must be a mapping",
+    "": r"env.yaml is empty, but must be a mapping, such as env_vars: \{NAME: text\}: or leave it out",
     "{a: [": r"is not YAML: ",
     "env_var: {A: b}": r"a field of .* is 'env_var', but must be one of: .*\(did you mean 'env_vars'\?\)",
     "1: x": r"a field of .* is 1, but must be one of: ",
@@ -60,6 +61,8 @@ REFUSED = {
     "env_vars: {A: [b]}": r"env_vars: A is \[.b.\], but must be text: put it into quotation marks",
     "env_vars: {1: a}": r"env_vars has the name 1, but must be names",
     "env_vars: {'A=B': a}": r"env_vars has the name 'A=B', but must be names",
+    "env_vars: {'A B': x}": r"env_vars has the name 'A B', but must be names of .*: letters, digits and _",
+    "env_vars: {1A: x}": r"env_vars has the name '1A', but must be names",
     "env_vars: {PYTHONPATH: /x}": r"env_vars sets PYTHONPATH, which is refused: .*list your own under plugins",
     "env_vars: {CUDA_VISIBLE_DEVICES: '0'}": r"sets CUDA_VISIBLE_DEVICES, which is refused: Ray sets it",
     "env_vars: {RAY_ADDRESS: x}": r"sets RAY_ADDRESS, which is refused: it belongs to Ray",
@@ -77,10 +80,19 @@ REFUSED = {
     "pip: {packages: [a], pip_version: 24}": r"pip\.pip_version is 24, but must be text",
     "uv: {packages: [a], uv_pip_install_options: x}": r"uv_pip_install_options is 'x', but must be a list of texts",
     "{pip: [a], uv: [b]}": r"has pip and uv, but Ray takes one of them",
+    "pip: einops": r"pip is 'einops', but must be a list, or a requirements file: write \[einops\]",
+    "uv: 'torch>=2'": r"uv is 'torch>=2', but must be a list, .*: write \['torch>=2'\]",
+    "conda: {}": r"conda has no dependencies, but must have a list",
+    "conda: {dependencies: 5}": r"conda dependencies is 5, but must have a list of texts and of \{pip: ",
+    "conda: {dependencies: [{pip: 3}]}": r"conda dependencies is \[.*\], but must have a list",
+    "conda: {dependencis: [a]}": r"is 'dependencis', but must be one of: .*did you mean 'dependencies'",
+    "nsight: foo": r"nsight is 'foo', but must be default, or a mapping of the profiler's options",
+    "worker_process_setup_hook: setup": r"setup_hook is 'setup', but must be module\.function, such as",
     "conda: [x]": r"conda is \['x'\], but must be the name of an environment",
     "config: {setup_timeout: 3}": r"config is 'setup_timeout', .*\(did you mean 'setup_timeout_seconds'\?\)",
     "config: {setup_timeout_seconds: true}": r"setup_timeout_seconds is True, but must be a whole number",
-    "config: {setup_timeout_seconds: 0}": r"setup_timeout_seconds is 0, but must be at least 1, or -1",
+    "config: {setup_timeout_seconds: 0}": r"setup_timeout_seconds is 0, but must be from 1 to 2147483647, or -1",
+    "config: {setup_timeout_seconds: 99999999999999999999999}": r"_seconds is 9{23}, but must be from 1 to 2147483647",
     "config: {log_files: [1]}": r"log_files is \[1\], but must be a list of texts",
     "py_executable: 3": r"py_executable is 3, but must be text",
     "worker_process_setup_hook: {a: b}": r"worker_process_setup_hook is .*, but must be text",
@@ -116,3 +128,32 @@ def test_it_is_no_part_of_the_sweep(here: Path, ran: list[str]) -> None:
     assert main(["--space", "small.yaml", "--runtime-env", "env.yaml"]) == COMPLETE
     assert (here / "results" / "small" / "sweep.yaml").read_bytes() == before
     assert len(ran) == count
+
+
+ABSENT = {
+    "py_executable: /nope/python": r"py_executable is '/nope/python', but must be a program of this machine that may",
+    "py_executable: /etc": r"py_executable is '/etc', but must be a program of this machine that may be run",
+    "worker_process_setup_hook: nope.mod": r"setup_hook is 'nope\.mod', but no module nope is found: install it, or",
+    "worker_process_setup_hook: json.nope.f": r"setup_hook is 'json\.nope\.f', but no module json\.nope is found",
+}
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize("text", ABSENT)
+def test_what_a_ray_that_is_started_here_lacks_is_refused_before_it_starts(
+    here: Path, ran: list[str], capsys: pytest.CaptureFixture[str], text: str, dry_run: bool
+) -> None:
+    (here / "env.yaml").write_text(text)
+    words = ["--space", "small.yaml", "--address", "local", "--runtime-env", "env.yaml"]
+    assert main([*words, *(["--dry-run"] if dry_run else [])]) == WRONG_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(ABSENT[text], line), line
+    assert ran == []
+
+
+def test_what_is_here_or_is_made_is_not_refused(here: Path) -> None:
+    require_startable({"py_executable": sys.executable})
+    require_startable({"py_executable": "uv run --with x"})
+    require_startable({"worker_process_setup_hook": "json.decoder.JSONDecoder"})
+    require_startable({"worker_process_setup_hook": "sweeper.runtime_env.f"})
+    require_startable({"worker_process_setup_hook": "nope.f", "pip": {"packages": ["nope"]}})

@@ -81,11 +81,7 @@ def run_plan(
             time_limit(plan.space.max_hours, out_of_time),
         ):
             alone = _connected(plan, display, signals, address, runtime_env)
-            if not plan.stopping:
-                require_environment(runtime_env, display.note, lambda: plan.stopping)
-            if not plan.stopping:
-                require_room(plan.space, None if alone else display)
-                require_machines(plan.folder.path, plan.space.code)
+            if not plan.stopping and _have_all(plan, display, alone, runtime_env):
                 _run_out(PlanSearcher(plan, display, lease), scratch)
             return signals.first is not None
     except KeyboardInterrupt:
@@ -111,6 +107,16 @@ def _connected(
             signals.handle()
             if plan.stopping:
                 display.note("stopped while Ray was starting")
+
+
+def _have_all(plan: Plan, display: LiveView, alone: bool, runtime_env: Mapping[str, Any] | None) -> bool:
+    """Require what trials need of the machines; return False if a signal has stopped the plan meanwhile."""
+    require_environment(runtime_env, display.note, lambda: plan.stopping)
+    if plan.stopping:
+        return False
+    require_room(plan.space, None if alone else display)
+    require_machines(plan.folder.path, plan.space.code)
+    return True
 
 
 def _run_out(searcher: PlanSearcher, scratch: Path) -> None:

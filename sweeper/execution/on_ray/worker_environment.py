@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
+from unittest.mock import patch
 
 import ray
 from ray._private.state import state
@@ -26,7 +27,7 @@ WORKER_S = 120
 SAID_S = 60
 """Seconds of waiting after which it is said which machines have no worker yet."""
 
-LOOK_S = 1
+LOOK_S = 0.25
 """Seconds between two looks whether the run is to stop."""
 
 
@@ -54,6 +55,18 @@ def require_environment(
         task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote()
         for node in machines
     ]
+    with _without_errors_of_workers():
+        _require_started(machines, asked, runtime_env, note, stopping)
+
+
+def _require_started(
+    machines: Sequence[Mapping[str, Any]],
+    asked: Sequence[Any],
+    runtime_env: Mapping[str, Any],
+    note: Callable[[str], None],
+    stopping: Callable[[], bool],
+) -> None:
+    """Wait for the task of each machine, and raise what one of them cannot do."""
     seconds = _seconds(runtime_env)
     if not _have_started(machines, asked, seconds, _waits_for(runtime_env), note, stopping):
         disconnect()  # its workers are still being started
@@ -67,6 +80,13 @@ def require_environment(
                 said = _last_words(of_worker or error, seconds, _waits_for(runtime_env))
                 disconnect()  # Ray would not try the same again for a while
                 raise UserError(f"{OPTION} cannot be made on {_name(node)}: {said}") from None
+
+
+@contextmanager
+def _without_errors_of_workers() -> Iterator[None]:
+    """Do not let Ray print the tracebacks of workers that cannot start: a line says why (:func:`_printed`)."""
+    with patch.object(ray._private.worker, "print_to_stdstream", lambda *_, **__: None):
+        yield
 
 
 def _have_started(

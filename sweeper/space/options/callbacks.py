@@ -112,7 +112,7 @@ class TrialCallback(NamedOptions):
             return
         if isinstance(made, type) and not _is_of_tune(made):
             raise UserError(
-                f"callbacks has {self.name!r}, but the class {made.__name__} is no ray.tune.Callback: derive it from that"
+                f"callbacks has {self.name!r}, but {made.__name__} is no ray.tune.Callback: derive it from that"
             )
         try:
             inspect.signature(made).bind(**self.arguments)
@@ -149,7 +149,7 @@ def read_callbacks(content: object, plugins: Collection[str] = ()) -> tuple[Tria
         same = next((i for i, other in enumerate(found[:index]) if _write_the_same(callback, other)), None)
         if same is not None:
             raise UserError(
-                f"callbacks[{index}] writes to the folder of callbacks[{same}], {shown(callback.folder)}, with the same "
+                f"callbacks[{index}] writes to the folder of callbacks[{same}], {shown(callback.folder)}, with equal "
                 "options: remove one, or give another folder"
             )
     return found

@@ -110,7 +110,9 @@ class FakeRay:
     def __init__(self, error: Exception) -> None:
         import ray
 
+        self._private = ray._private
         self.exceptions, self.error, self.left = ray.exceptions, error, False
+        self.now = 0.0
 
     def remote(self, **_: Any) -> Any:
         return lambda task: self
@@ -121,8 +123,14 @@ class FakeRay:
     def nodes(self) -> list[dict[str, Any]]:
         return [{"NodeID": "ab" * 28, "Alive": True, "NodeManagerHostname": "one", "NodeManagerAddress": "192.0.2.1"}]
 
-    def wait(self, asked: Any, num_returns: int, timeout: float) -> None:
-        self.timeout = timeout
+    def wait(self, asked: Any, num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
+        if isinstance(self.error, self.exceptions.GetTimeoutError):
+            self.now += 1
+            return [], asked
+        return asked, []
+
+    def monotonic(self) -> float:
+        return self.now
 
     def get(self, asked: Any, timeout: float) -> None:
         raise self.error
@@ -143,7 +151,11 @@ Last 50 lines of stdout:
     ("kind", "said"),
     [
         ("pip", "ERROR: No matching distribution found for no-such==9.9"),
-        ("hangs", "no worker has started in it in time; config: {setup_timeout_seconds: N} gives it longer"),
+        (
+            "hangs",
+            "no worker has started in it within 150 s (waiting for pip to install its packages); config: "
+            "{setup_timeout_seconds: N} gives it longer",
+        ),
     ],
 )
 def test_an_environment_that_cannot_be_made_is_said_in_one_line(
@@ -153,12 +165,55 @@ def test_an_environment_that_cannot_be_made_is_said_in_one_line(
 
     fake = FakeRay(RuntimeEnvSetupError(PIP) if kind == "pip" else GetTimeoutError("Get timed out"))
     monkeypatch.setattr(worker_environment, "ray", fake)
+    monkeypatch.setattr(worker_environment, "time", fake)
     monkeypatch.setattr(worker_environment, "disconnect", lambda: setattr(fake, "left", True))
     notes: list[str] = []
     given = {"pip": {"packages": ["no-such==9.9"]}, "config": {"setup_timeout_seconds": 30}}
     with pytest.raises(UserError) as found:
-        worker_environment.require_environment(given, notes.append)
+        worker_environment.require_environment(given, notes.append, lambda: False)
     assert str(found.value) == f"--runtime-env cannot be made on one (192.0.2.1): {said}"
-    assert notes == ["--runtime-env: pip makes the workers' environment; the first time, this takes a while"]
-    assert fake.timeout == 30 + worker_environment.WORKER_S
+    assert notes[0] == "--runtime-env: pip makes the workers' environment; the first time, this takes a while"
+    waiting = "no worker has started yet on one (192.0.2.1); waiting for pip to install its packages, at most 150 s"
+    assert notes[1:] == ([] if kind == "pip" else [f"--runtime-env: {waiting}"])
+    assert fake.now == (0 if kind == "pip" else 30 + worker_environment.WORKER_S)
     assert fake.left, "Ray would not try it again at once"
+
+
+@pytest.mark.parametrize("limit", [{}, {"config": {"setup_timeout_seconds": -1}}])
+def test_without_an_installer_a_worker_is_waited_for_only_as_long_as_one_takes_to_start(
+    monkeypatch: pytest.MonkeyPatch, limit: dict[str, Any]
+) -> None:
+    from ray.exceptions import GetTimeoutError
+
+    fake = FakeRay(GetTimeoutError("Get timed out"))
+    for name in ("ray", "time"):
+        monkeypatch.setattr(worker_environment, name, fake)
+    monkeypatch.setattr(worker_environment, "disconnect", lambda: None)
+    with pytest.raises(UserError, match=r"within 120 s \(waiting for py_executable './no' to run\)$"):
+        worker_environment.require_environment({"py_executable": "./no", **limit}, lambda _: None, lambda: False)
+    assert fake.now == worker_environment.WORKER_S
+
+
+def test_a_stop_ends_the_wait_and_leaves_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.exceptions import GetTimeoutError
+
+    fake = FakeRay(GetTimeoutError("Get timed out"))
+    for name in ("ray", "time"):
+        monkeypatch.setattr(worker_environment, name, fake)
+    monkeypatch.setattr(worker_environment, "disconnect", lambda: setattr(fake, "left", True))
+    given = {"pip": {"packages": ["a"]}, "config": {"setup_timeout_seconds": -1}}
+    worker_environment.require_environment(given, lambda _: None, lambda: fake.now >= 1000)
+    assert (fake.now, fake.left) == (1000, True)
+
+
+def test_why_a_worker_has_died_is_the_one_line(tmp_path: Path) -> None:
+    (tmp_path / "hooks.py").write_text("")
+    (tmp_path / "small.yaml").write_text("trial: {method: dense, dataset: digits, model: tiny}\ngrid: {seed: [0]}\n")
+    (tmp_path / "env.yaml").write_text("worker_process_setup_hook: hooks.prepare")
+    words = ["--space", "small.yaml", "--address", "local", "--runtime-env", "env.yaml"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, str(ROOT / "sweep.py"), *words]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "AttributeError: module 'hooks' has no attribute 'prepare'" in line

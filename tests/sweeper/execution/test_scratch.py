@@ -78,6 +78,25 @@ def test_only_what_is_ours_and_old_is_removed(tmp_path: Path) -> None:
     assert not old.exists()
 
 
+UNTIL_EXIT = """
+import os, signal, sys
+from trials.storage.scratch import scratch_until_exit
+print(scratch_until_exit(), flush=True)
+if sys.argv[1] == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("how", ["ends", "killed"])
+def test_a_folder_for_the_rest_of_a_process_goes_with_it_or_with_the_next_sweep(tmp_path: Path, how: str) -> None:
+    done = subprocess.run([sys.executable, "-c", UNTIL_EXIT, how], capture_output=True, text=True, check=False)
+    folder = Path(done.stdout.strip())
+    assert folder.parent == tmp_path
+    assert folder.exists() == (how == "killed")
+    remove_dead()
+    assert not folder.exists()
+
+
 def test_a_temporary_folder_that_cannot_be_written_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(**_: str) -> str:
         raise OSError(28, "No space left on device")

@@ -286,6 +286,8 @@ def test_a_sweep_whose_searches_have_all_their_samples_writes_no_note(tmp_path: 
         ({"ask_again": -1}, "ask_again is -1"),
         ({"trial_hours": 0}, "trial_hours is 0"),
         ({"search": {}, "samples": 1, "stop_at": 0.5}, "stop_at is 0.5, but search is empty"),
+        ({"search": {}, "samples": 1, "stop_at": 1.0000001}, "stop_at is 1.0000001, but search is empty"),
+        ({"stop_at": 1.0000001}, "stop_at is 1.0000001, but val_accuracy is a share, from 0 to 1"),
         ({"search": {}, "samples": 1, "ask_again": 2}, "ask_again is 2, but search is empty"),
         (
             {"stop_at": 0.5, "objectives": [{"column": c, "direction": "minimize"} for c in ("flops", "val_loss")]},
