@@ -25,7 +25,7 @@ from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.options import COMPLETE, FAILURES, STOPPED
 from sweeper.run_options import RunOptions
 from sweeper.search.warm_start import commit_warm_start, warm_start
-from sweeper.space.check_ends import described_ends, few_points
+from sweeper.space.check_ends import described_ends, few_points, too_few_epochs
 from sweeper.space.checks import check_space
 from sweeper.space.load import load_space
 from sweeper.space.options.confirm import Confirm
@@ -257,7 +257,7 @@ def describe_run(
         console.print(f"replicates: {space.replicates}", markup=False)
     if space.pbt is not None:
         console.print(f"{space.samples} samples: {space.pbt}", markup=False)
-    for line in (*described_ends(space), few_points(space)):
+    for line in (*described_ends(space), few_points(space), too_few_epochs(space)):
         if line is not None:
             console.print(line, markup=False)
     if any(ids != of_cell[0] for of_cell in needed for ids in of_cell):

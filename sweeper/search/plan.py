@@ -33,7 +33,7 @@ from sweeper.search.warm_start import NO_WARM_START, WarmStart
 from sweeper.space.grid.cells import Cell
 from sweeper.space.space import Space
 from trials.config.trial_config import TrialConfig
-from trials.errors import OUT_OF_MEMORY, DamagedFile, UserError
+from trials.errors import OUT_OF_MEMORY, DamagedFile, UserError, exact
 from trials.networks.named_files import relocated
 from trials.running.shared_trials import shared_by
 from trials.storage.trial_folder import TrialFolder
@@ -321,7 +321,8 @@ class Plan:
 
     def give_up_on(self, trial_id: str, silent_s: float) -> None:
         """Commit that a running trial without a sign of life has failed; later commits of its process are refused."""
-        message = f"no sign of life for {silent_s:.0f} s (silence_limit_s is {self.space.silence_limit_s:g}): killed"
+        limit = exact(self.space.silence_limit_s or 0)
+        message = f"no sign of life for {silent_s:.0f} s (silence_limit_s is {limit}): killed"
         commit_failure(self._records[trial_id].folder, "Silent", message)
 
     def stop(self) -> None:

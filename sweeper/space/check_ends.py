@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from sweeper.space.finite import finite_points
 from sweeper.space.space import Space
 from trials.errors import UserError, exact
+from trials.methods.dense import copies_shared
+from trials.methods.segments import planned_epochs
 
 
 def check_ends(space: Space) -> None:
@@ -62,6 +64,19 @@ def few_points(space: Space) -> str | None:
     if not counts or min(counts) >= space.samples:
         return None
     return f"{'a search has' if len(counts) == 1 else 'some searches have'} {min(counts)} points; none is run twice"
+
+
+def too_few_epochs(space: Space) -> str | None:
+    """Return a line if ``max_epochs`` may be less than any point takes, so that none is begun; None otherwise."""
+    if space.max_epochs is None or space.pbt is not None:
+        return None
+    corners = ([c for c in space.corner_configs(cell) if not copies_shared(c)] for cell in space.cells())
+    replicates = len(space.replicate_values())
+    least = replicates * min(max(map(planned_epochs, of_cell), default=0) for of_cell in corners)
+    if least <= space.max_epochs:
+        return None
+    of = f" with its {replicates} replicates" if replicates > 1 else ""
+    return f"max_epochs is {space.max_epochs}, but a point may take {least} epochs{of}: none is begun"
 
 
 def _check_terminator(space: Space, there: bool) -> None:

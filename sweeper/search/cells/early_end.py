@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeper.search.outcomes import Outcome
 from sweeper.space.options.stopping import Plateau, Terminator
 from sweeper.space.space import Space
+from trials.errors import exact
 
 
 class EarlyEnd:
@@ -52,7 +53,7 @@ class EarlyEnd:
         values = [self._values[number] for number in sorted(self._values)]
         best = max(values)
         if target is not None and best >= objective.sign * target:
-            return f"{objective.column} has reached {objective.sign * best:.6g} (stop_at: {target:g})"
+            return f"{objective.column} has reached {objective.sign * best:.6g} (stop_at: {exact(target)})"
         if rules is not None and rules.plateau is not None and _stands_still(values, rules.plateau):
             return f"the best {objective.column}, {objective.sign * best:.6g}, has {rules.plateau}"
         if rules is not None and rules.terminator is not None and self._terminates(rules.terminator):

@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.search.plan import Plan
 from sweeper.search.warm_start import warm_start
+from sweeper.space.check_ends import too_few_epochs
 from sweeper.space.compatibility import contradictions
 from sweeper.space.space import Space
 from sweeper.sweep import load
@@ -79,6 +80,18 @@ def test_a_known_point_goes_on_although_a_longer_one_would_not_fit(tmp_path: Pat
     assert plan.out_of_budget
     assert load(tmp_path / "s").points()["status"].tolist() == ["complete"]
     assert plan.budget.taken == 3
+
+
+@pytest.mark.parametrize(
+    ("epochs", "says"), [(2, "a point may take 3 epochs with its 3 replicates: none is begun"), (3, None), (None, None)]
+)
+def test_a_budget_that_no_point_fits_is_said(epochs: int | None, says: str | None) -> None:
+    space = make_space(
+        search={"finetune.lr": {"loguniform": [1e-3, 1.0]}}, samples=4, max_epochs=epochs,
+        replicates={"values": {"seed": [0, 1, 2]}},
+    )  # fmt: skip
+    said = too_few_epochs(space)
+    assert said is None if says is None else said is not None and said.endswith(says)
 
 
 @pytest.mark.parametrize("rule", [{"stop_at": 0.3}, {"stop_when": {"plateau": {"samples": 1, "improvement": 9.0}}}])
