@@ -151,4 +151,7 @@ def _require_numbers(sweep: SweepTables, space: StoredSpace) -> None:
         values = sweep.trials[column].dropna()
         if len(values) and not is_numeric_dtype(values):
             there = shown(values.iloc[0])
-            raise UserError(f"{used[column]}, but the trials have {there} there: name one that holds numbers")
+            raise UserError(
+                f"{used[column]}, but the trials have {there} there: name one that holds numbers; if it is a figure of "
+                "your own method, let columns() return numbers and run another sweep"
+            )
