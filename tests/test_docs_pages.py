@@ -1,8 +1,9 @@
-"""The YAML of the documentation is YAML, and the space that docs/spaces.md begins with is one."""
+"""The pages of the documentation: their YAML is YAML, docs/spaces.md begins with a space, and nothing stands twice."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -30,3 +31,10 @@ def test_the_space_that_shows_every_field_can_be_loaded(profile: str | None, tmp
     path.write_text(blocks(ROOT / "docs" / "spaces.md")[0])
     space = load_space(path, profile=profile)
     assert (space.samples, space.stop_at, len(space.replicate_values())) == (20, 0.93, 3)
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.stem)
+def test_no_heading_and_no_line_of_prose_stands_twice(page: Path) -> None:
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE).splitlines()
+    lines = [line for line in prose if line.startswith("#") or (len(line) >= 60 and not line.startswith("|"))]
+    assert [line for line, count in Counter(lines).items() if count > 1] == []
