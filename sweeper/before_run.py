@@ -18,7 +18,7 @@ from sweeper.run_options import RunOptions
 from sweeper.runtime_env import require_startable
 from sweeper.space.checks import naming_trial
 from sweeper.space.grid.cells import Cell
-from sweeper.space.options.resources import Resources
+from sweeper.space.options.resources import Resources, units_in
 from sweeper.space.space import Space
 from trials import data
 from trials.config.trial_config import TrialConfig
@@ -152,7 +152,8 @@ def _lacking(space: Space, devices: set[str]) -> Iterator[str]:
             yield str(error)
     pieces = space.most_pieces()
     for each, there, unit, name in _asked_of(space.resources):
-        fits = each <= there and (not each or int(there / each + 1e-9) >= pieces)
+        by_ray = "GPU" if name == "gpu" else name.removeprefix("custom.")
+        fits = each <= there and (not each or units_in(by_ray, there, each) >= pieces)
         if not fits:
             asked = f"{exact(each)} GB" if unit == "GB" else exact(each)
             several = f" and a trial runs {pieces} pieces at once" if pieces > 1 and each <= there else ""

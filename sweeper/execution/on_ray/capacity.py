@@ -6,7 +6,6 @@ machine if they fit there, otherwise over several. So what counts is how many bu
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,7 @@ import ray
 from ray._private.state import available_resources_per_node
 from ray.util import placement_group_table
 
-from sweeper.space.options.resources import amounts_text
+from sweeper.space.options.resources import amounts_text, on_one_card, units_in
 
 Amounts = Mapping[str, float]
 """Amounts of resources by Ray's names."""
@@ -140,7 +139,8 @@ def count_capacity(asked: Collection[Amounts] = (), foreign: Collection[str] = (
     for node, amounts in total.items():
         there = available.get(node, {})
         free[node] = {name: there.get(name, 0.0) for name in amounts}
-        share[node] = {name: min(a, there.get(name, 0.0) + mine[node].get(name, 0.0)) for name, a in amounts.items()}
+        ours = {name: round(there.get(name, 0.0) + mine[node].get(name, 0.0), 4) for name in amounts}
+        share[node] = {name: min(amount, ours[name]) for name, amount in amounts.items()}
     return Capacity(total, share, free)
 
 
@@ -170,7 +170,7 @@ def _bundles(machines: Mapping[str, Amounts], each: Amounts, avoid: Collection[s
 
 
 def _times(amounts: Amounts, each: Amounts) -> int:
-    return min(max(0, math.floor(amounts.get(name, 0) / amount + 1e-9)) for name, amount in each.items())
+    return min(max(0, units_in(name, amounts.get(name, 0), amount)) for name, amount in each.items())
 
 
 def _holds(machines: Mapping[str, Amounts], request: Demand) -> bool:
@@ -197,7 +197,8 @@ def _place(left: dict[str, dict[str, float]], request: Demand, where: str | None
 
 def _take(left: dict[str, float], each: Amounts, bundles: int) -> bool:
     for name, amount in each.items():
-        left[name] -= bundles * amount
+        per_card = on_one_card(name, amount)
+        left[name] -= bundles / per_card if per_card else bundles * amount
     return True
 
 

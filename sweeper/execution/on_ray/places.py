@@ -40,12 +40,13 @@ class Places:
         self.space, self.sick, self.note = space, sick, note
         self.waiting: dict[str, dict[str, Any]] = {}
         self._since: dict[str, float] = {}
+        self._room_since: dict[str, float] = {}  # waiting trials that could have begun, as far as can be counted
         self._alone: dict[str, Demand] = {}  # waiting trials that ran out of memory, and what they asked for before
         self._running: dict[str, tuple[Demand, str | None]] = {}
         self._asked: list[Amounts] = []  # every kind of bundle
         self._groups = set[str]()  # placement groups that this sweep's workers have named
         self._said: dict[tuple[object, ...], tuple[object, ...]] = {}  # by kind of request
-        self._known, self._counted = Capacity({}), -math.inf
+        self._known, self._counted, self._looked = Capacity({}), -math.inf, 0.0
         sick.with_room = lambda: self.capacity.machines_for(resources_of(space))
         _counting.add(self)
 
@@ -92,7 +93,7 @@ class Places:
 
     def gone(self, trial_id: str) -> None:
         """A trial has ended, or was taken back."""
-        for known in (self.waiting, self._since, self._alone, self._running):
+        for known in (self.waiting, self._since, self._room_since, self._alone, self._running):
             known.pop(trial_id, None)
 
     def is_full(self) -> bool:
@@ -110,7 +111,9 @@ class Places:
     def _holds_up(self, trial_id: str) -> bool:
         if not self.sick.barred.keys() >= set(self.waiting[trial_id]["avoid"]):
             return False
-        return trial_id not in self._alone or self.capacity.leaves(self._now(trial_id))
+        if trial_id not in self._alone:
+            return True
+        return self.capacity.leaves(self._now(trial_id)) and not self._has_had_room(trial_id)
 
     def _now(self, trial_id: str) -> Demand:
         """What a waiting trial asks for; machines that were barred meanwhile refuse it."""
@@ -148,6 +151,7 @@ class Places:
     def say_waiting(self) -> None:
         """Say of each kind of request that has waited SAY_AFTER_S what it asks for, what there is and what is missing:
         once, and again when that changes or when such a trial waits again."""
+        self._look_for_room()
         for trial_id, since in self._since.items():
             if time.monotonic() - since <= SAY_AFTER_S:
                 continue
@@ -162,6 +166,28 @@ class Places:
                 f"{message['trial']} has waited {SAY_AFTER_S:.0f} s for a place: it asks for {request}; "
                 f"{_there(self.capacity, request.each)}: {reason}"
             )
+
+    def _has_had_room(self, trial_id: str) -> bool:
+        """Whether a waiting trial has had a place for SAY_AFTER_S, as far as can be counted from here."""
+        since = self._room_since.get(trial_id)
+        return since is not None and time.monotonic() - since > SAY_AFTER_S
+
+    def _look_for_room(self) -> None:
+        """Note since when each waiting trial has had a place beside those that run; after each count of the cluster."""
+        capacity = self.capacity
+        if self._looked == self._counted:
+            return
+        self._looked = self._counted
+        running, found = list(self._running.values()), dict[tuple[object, ...], bool]()
+        for trial_id in self.waiting:
+            request = self._now(trial_id)
+            kind = _kind(request)
+            if kind not in found:
+                found[kind] = not capacity.without_place([*running, (request, None)])
+            if found[kind]:
+                self._room_since.setdefault(trial_id, time.monotonic())
+            else:
+                self._room_since.pop(trial_id, None)
 
     def _missing(self, trial_id: str) -> str | None:
         """Why a trial still waits; None if it waits its turn behind others of this sweep."""
@@ -180,8 +206,7 @@ class Places:
             return f"the machines that have it may not run this trial ({', '.join(sorted(names))}); it waits for others"
         if not capacity.leaves(request):
             return "other jobs of the cluster hold the rest; it waits for them to end"
-        placed = [*self._running.values()]
-        if not capacity.without_place([*placed, (request, None)]):
+        if self._has_had_room(trial_id):
             return "there is room, but Ray has not started its process yet; ray status says more"
         return "trials of this sweep hold the rest; it is the next to run" if trial_id in self._alone else None
 

@@ -307,7 +307,9 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         now = time.monotonic()
         found = [trial_id for trial_id, heard in self._heard.items() if limit is not None and now - heard > limit]
         for trial_id in found:
-            self.plan.give_up_on(self._trial_of[trial_id], now - self._heard.pop(trial_id))
+            silent_s = now - self._heard.pop(trial_id)
+            if trial_id in self._trial_of:  # else its process has given the trial back, and has not ended
+                self.plan.give_up_on(self._trial_of[trial_id], silent_s)
         return found
 
     def _stop_if_asked(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
@@ -26,6 +27,9 @@ _OWN = {"CPU": "cpu", "GPU": "gpu", "memory": "memory"}
 
 _WHOLE = ("TPU", "neuron_cores", "NPU", "HPU", "RBLN", "FURIOSA")
 """Resources that Ray hands out as numbered devices: above 1, only whole ones."""
+
+_ON_CARDS = ("GPU", *_WHOLE)
+"""Resources of which a trial's fraction lies on one card, or another unit."""
 
 SMALLEST = 1e-4
 """Ray counts resources in steps of this size."""
@@ -156,3 +160,17 @@ def _amount_text(name: str, amount: float) -> str:
         has = "" if amount else "no "
         return f"{has}{ACCELERATOR[:-1]} {name.removeprefix(ACCELERATOR)}"
     return f"{name} {amount / 1e9:.4g} GB" if name == "memory" else f"{name} {amount:g}"
+
+
+def on_one_card(name: str, amount: float) -> int | None:
+    """How many such amounts lie on one card, or another unit that Ray does not divide; None if they need not."""
+    return math.floor(1 / amount + 1e-9) if name in _ON_CARDS and amount < 1 else None
+
+
+def units_in(name: str, there: float, amount: float) -> int:
+    """How often a machine that has so much of a resource holds an amount of it; a fraction of a card lies on one."""
+    per_card = on_one_card(name, amount)
+    if per_card is None:
+        return math.floor(there / amount + 1e-9)
+    cards = math.floor(there + 1e-9)
+    return cards * per_card + math.floor(max(there - cards, 0.0) / amount + 1e-9)

@@ -165,6 +165,98 @@ def test_the_trial_that_waits_its_turn_is_not_spoken_of(
     assert notes_of_waiting(searcher) == []
 
 
+def end_at_once(searcher: Any, name: str) -> None:
+    """Complete a trial as its worker would."""
+    folder = TrialFolder(searcher.folder.trial_folder(searcher._trial_of[name]))
+    folder.begin()[0].end("complete", result={"val_accuracy": 0.5})
+    searcher.on_trial_complete(name)
+
+
+def test_the_next_trial_of_long_ones_is_not_spoken_of_when_its_turn_comes(
+    tmp_path: Path, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has waited for long, but there has been room for it only just now."""
+    searcher = asking(tmp_path)
+    assert len(asked(searcher)) == 3
+    for number in range(2):
+        begin(searcher, f"t{number}", "a")
+    later(monkeypatch, 300)
+    assert notes_of_waiting(searcher) == []
+    end_at_once(searcher, "t0")
+    assert notes_of_waiting(searcher) == []
+    begin(searcher, "t2", "a")
+    later(monkeypatch, 300)
+    assert notes_of_waiting(searcher) == []
+    end_at_once(searcher, "t1")
+    assert notes_of_waiting(searcher) == []
+    later(monkeypatch, 61)
+    (note,) = notes_of_waiting(searcher)
+    assert "there is room, but Ray has not started its process yet" in note
+
+
+def test_other_jobs_that_come_and_go_are_said_once(
+    tmp_path: Path, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searcher = asking(tmp_path)
+    searcher.suggest("t")
+    later(monkeypatch, 61)
+    for cores in (7, 0, 7, 0, 7):
+        cluster.others = {"a": {"CPU": cores}}
+        notes = notes_of_waiting(searcher)
+    assert len(notes) == 1
+    assert "other jobs of the cluster hold the rest" in notes[0]
+
+
+FRACTIONS = [
+    *((8.0, 0.6, 8), (8.0, 0.51, 8), (4.0, 0.4, 8), (8.0, 0.3, 24), (8.0, 0.25, 32), (1.0, 0.1, 10), (0.7, 0.6, 1)),
+    *((2.5, 0.5, 5), (7.4, 0.6, 7), (3.0, 1.0, 3), (3.0, 2.0, 1), (0.0, 0.5, 0), (1.0, 1 / 3, 3)),
+]
+
+
+@pytest.mark.parametrize(("cards", "amount", "holds"), FRACTIONS)
+@pytest.mark.parametrize("name", ["GPU", "TPU"])
+def test_a_share_of_a_card_lies_on_one_card(name: str, cards: float, amount: float, holds: int) -> None:
+    machines = {"a": {"CPU": 1000.0, name: cards}}
+    capacity = Capacity(machines, machines, machines)
+    one, several = Demand({"CPU": 1.0, name: amount}), Demand({"CPU": 2.0, name: amount})
+    assert sum(capacity.machines_for(one.each).values()) == holds
+    for requests in ([(one, None)] * 40, [((one, several)[i % 2], None) for i in range(40)]):
+        assert len(requests) - len(capacity.without_place(requests)) == holds
+    assert capacity.has(Demand(one.each, holds)) or not holds
+    assert not capacity.has(Demand(one.each, holds + 1))
+
+
+def test_as_many_trials_are_asked_for_as_cards_hold_shares(tmp_path: Path, cluster: FakeCluster) -> None:
+    cluster.machines = {"a": {"CPU": 64, "GPU": 4}}
+    assert len(asked(asking(tmp_path, 1, gpu=0.6))) == 4 + 1
+
+
+def test_a_retry_that_cards_cannot_hold_lets_others_run(
+    tmp_path: Path, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other jobs hold half of each card, so no card is whole, although together they leave one."""
+    cluster.machines, cluster.others = {"a": {"CPU": 64, "GPU": 2}}, {"a": {"GPU": 1.0}}
+    searcher = asking(tmp_path, 1, gpu=0.25)
+    told = searcher.suggest("t")
+    begin(searcher, "t", "a")
+    run_out_of_memory(searcher, "t", told)
+    assert searcher.suggest("again")["resources"]["GPU"] == 1.0
+    later(monkeypatch, 61)
+    assert isinstance(searcher.suggest("more"), dict)
+
+
+def test_a_process_that_gave_its_trial_back_and_hangs_is_killed_without_a_failure(
+    tmp_path: Path, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searcher = asking(tmp_path, 1)
+    told = searcher.suggest("t")
+    begin(searcher, "t", "a")
+    searcher.on_trial_result("t", {"node": "a", "machine": "host-a", "card": "", "dead": True})
+    later(monkeypatch, 4000)
+    assert searcher.silent() == ["t"]
+    assert TrialFolder(searcher.folder.trial_folder(told["trial"])).state() is None
+
+
 def test_a_retry_gets_its_machine_although_others_could_run(tmp_path: Path, cluster: FakeCluster) -> None:
     searcher = asking(tmp_path, 1)
     told = asked(searcher)
