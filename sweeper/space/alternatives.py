@@ -55,8 +55,8 @@ class Alternatives(Distribution):
         return tuple(dict.fromkeys(value for one in self.ranges for value in one.branches(asked)))
 
     def points(self, most: int) -> tuple[Scalar, ...]:
-        """Return the points of the range that has fewest, since every cell has as many samples."""
-        return min((one.points(most) for one in self.ranges), key=len)
+        """Return the points of the range that has most; a cell whose range has fewer ends its search before."""
+        return max((one.points(most) for one in self.ranges), key=len)
 
     def contains(self, value: object) -> bool:
         return any(one.contains(value) for one in self.ranges)

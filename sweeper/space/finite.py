@@ -87,9 +87,7 @@ def _may_hold(
 ) -> bool:
     if path in given:
         return condition.holds(given[path])
-    if isinstance(searched, Choice):
-        return any(map(condition.holds, searched.choices))
-    return searched is not None
+    return searched is not None and any(map(condition.holds, searched.branches([condition])))
 
 
 def _values(distribution: Distribution, space: Space) -> tuple[Scalar, ...]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -14,9 +16,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from sweeper.execution.live_view import LiveView
 from sweeper.execution.on_ray.capacity import Capacity, Demand, count_capacity
 from sweeper.execution.on_ray.cluster import resources_of
+from sweeper.execution.on_ray.worker_environment import LOOK_S, SAID_S
 from sweeper.space.options.resources import ACCELERATOR, amounts_text
 from sweeper.space.space import Space
-from trials.errors import UserError, nearest_name
+from trials.errors import UserError, listed, nearest_name
 from trials.plugins.importing import admit_sent, sent
 from trials.storage.place import STORAGE_LAG_S, Place, place
 
@@ -67,17 +70,53 @@ def _kinds(capacity: Capacity, asked: str) -> str:
     return f" (there are {', '.join(sorted(there)) or 'none that Ray can tell apart'}{unknown})"
 
 
-def require_machines(where: Place, plugins: Sequence[str]) -> None:
-    """Check that every machine shares the storage and has the plug-ins.
+class _Stopped(Exception):
+    """The run is to stop: answers are not waited for."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """How a run waits for its machines' answers.
+
+    Attributes:
+        note: is told once, after SAID_S, which machines have not answered.
+        stopping: whether the run was asked to stop.
+    """
+
+    note: Callable[[str], None] = lambda text: None
+    stopping: Callable[[], bool] = lambda: False
+
+    def wait(self, asked: Sequence[Any], machines: Sequence[Mapping[str, Any]]) -> None:
+        """Wait for the answers of these machines, at most PROBE_S.
+
+        Raises:
+            _Stopped: the run is to stop.
+        """
+        began, said = time.monotonic(), False
+        while left := ray.wait(asked, num_returns=len(asked), timeout=LOOK_S)[1]:
+            waited = time.monotonic() - began
+            if self.stopping():
+                raise _Stopped
+            if waited >= PROBE_S:
+                return
+            if waited >= SAID_S and not said:
+                names = [_name(node) for node, answer in zip(machines, asked, strict=True) if answer in left]
+                self.note(f"no answer yet from {listed(names)}, asked for storage and plug-ins {waited:.0f} s ago")
+                said = True
+
+
+def require_machines(where: Place, plugins: Sequence[str], waiting: Waiting) -> None:
+    """Check that every machine shares the storage and has the plug-ins; return at once if the run is to stop.
 
     Raises:
         UserError: a machine does not; the message names it.
     """
-    require_shared(where)
-    require_plugins(plugins)
+    with suppress(_Stopped):
+        require_shared(where, waiting)
+        require_plugins(plugins, waiting)
 
 
-def require_shared(where: Place) -> None:
+def require_shared(where: Place, waiting: Waiting | None = None) -> None:
     """Check that every machine can write to the storage and read there what the driver and another machine wrote.
 
     Raises:
@@ -91,20 +130,22 @@ def require_shared(where: Place) -> None:
     (probes / "driver").write_bytes(b"driver")
     names = [node["NodeID"] for node in machines]
     try:
-        there = _ask_shared(where, [(node, _write_probe, [node["NodeID"]]) for node in machines], str(probes))
+        writers = [(node, _write_probe, [node["NodeID"]]) for node in machines]
+        there = _ask_shared(where, writers, str(probes), waiting)
         last = [node["NodeID"] for node in there]
         readers = [(node, _read_probes, ["driver", last[i - 1]]) for i, node in enumerate(there)]
-        for node in _ask_shared(where, readers, str(probes)):
+        for node in _ask_shared(where, readers, str(probes), waiting):
             reason = _read(probes, [node["NodeID"]])
             if reason:
                 raise _not_shared(where, node, f"what it writes there is not seen from here: {reason}")
     finally:
         for name in ("driver", *names):
             (probes / name).unlink(missing_ok=True)
-        probes.rmdir()
+        with suppress(OSError):  # of a machine that answers although the run has stopped
+            probes.rmdir()
 
 
-def require_plugins(plugins: Sequence[str]) -> None:
+def require_plugins(plugins: Sequence[str], waiting: Waiting | None = None) -> None:
     """Check that every machine has the driver's plug-ins, with the same source.
 
     Raises:
@@ -113,7 +154,7 @@ def require_plugins(plugins: Sequence[str]) -> None:
     if not plugins:
         return
     machines = [node for node in ray.nodes() if node["Alive"]]
-    for node, reason in _ask_all([(node, _admit_probe, [sent(plugins)]) for node in machines]):
+    for node, reason in _ask_all([(node, _admit_probe, [sent(plugins)]) for node in machines], waiting):
         if reason is not None:
             raise UserError(f"on {_name(node)}, {reason}")
 
@@ -128,7 +169,10 @@ def _admit_probe(described: list[dict[str, str]]) -> str | None:
 
 
 def _ask_shared(
-    where: Place, questions: Sequence[tuple[Mapping[str, Any], Any, list[str]]], folder: str
+    where: Place,
+    questions: Sequence[tuple[Mapping[str, Any], Any, list[str]]],
+    folder: str,
+    waiting: Waiting | None,
 ) -> list[Mapping[str, Any]]:
     """Run a task with the probe folder on each machine and return the machines that succeeded.
 
@@ -138,7 +182,7 @@ def _ask_shared(
         UserError: a task failed, or did not answer in time, on a machine that is alive.
     """
     answered = []
-    for node, reason in _ask_all([(node, task, [folder, names]) for node, task, names in questions]):
+    for node, reason in _ask_all([(node, task, [folder, names]) for node, task, names in questions], waiting):
         if reason is not None:
             raise _not_shared(where, node, reason)
         answered.append(node)
@@ -146,7 +190,7 @@ def _ask_shared(
 
 
 def _ask_all(
-    questions: Sequence[tuple[Mapping[str, Any], Any, list[Any]]],
+    questions: Sequence[tuple[Mapping[str, Any], Any, list[Any]]], waiting: Waiting | None
 ) -> Iterator[tuple[Mapping[str, Any], str | None]]:
     """Run a task with its arguments on each machine; yield each that is alive, and what went wrong, or None.
 
@@ -157,7 +201,7 @@ def _ask_all(
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         remote = ray.remote(num_cpus=0, max_retries=0)(task)
         asked.append(remote.options(scheduling_strategy=there).remote(*arguments))
-    ray.wait(asked, num_returns=len(asked), timeout=PROBE_S)
+    (waiting or Waiting()).wait(asked, [node for node, _, _ in questions])
     for (node, _, _), answer in zip(questions, asked, strict=True):
         try:
             reason = ray.get(answer, timeout=0)

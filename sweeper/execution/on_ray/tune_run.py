@@ -21,7 +21,7 @@ from sweeper.execution.live_view import LiveView
 from sweeper.execution.on_ray.callbacks import Callbacks, make_callbacks
 from sweeper.execution.on_ray.kept import connected, disconnect
 from sweeper.execution.on_ray.placement import Gate, WhenStuck
-from sweeper.execution.on_ray.requirements import require_machines, require_room
+from sweeper.execution.on_ray.requirements import Waiting, require_machines, require_room
 from sweeper.execution.on_ray.shipping import code_copies
 from sweeper.execution.on_ray.tune_searcher import PlanSearcher
 from sweeper.execution.on_ray.watchdog import Watchdog
@@ -115,8 +115,8 @@ def _have_all(plan: Plan, display: LiveView, alone: bool, runtime_env: Mapping[s
     if plan.stopping:
         return False
     require_room(plan.space, None if alone else display)
-    require_machines(plan.folder.path, plan.space.code)
-    return True
+    require_machines(plan.folder.path, plan.space.code, Waiting(display.note, lambda: plan.stopping))
+    return not plan.stopping
 
 
 def _run_out(searcher: PlanSearcher, scratch: Path) -> None:

@@ -24,7 +24,7 @@ from sweeper.space.asked_points import AskedPoints
 from sweeper.space.distributions import Distribution
 from sweeper.space.grid import conditions
 from sweeper.space.grid.cells import Cell
-from sweeper.space.options.samplers import SAMPLERS
+from sweeper.space.options.samplers import SAMPLERS, Grid
 from sweeper.space.pruner_steps import Spans, epoch_spans
 from sweeper.space.space import Space
 from sweeper.space.values import Scalar
@@ -161,7 +161,7 @@ class CellStudy(StudyInMemory):
         of the points that are left is drawn. What repeats have changed on the study stays, and is committed with the
         sample: a sequence goes on from there.
         """
-        wanted = self._inside(self._first[number]) if number < len(self._first) else None
+        wanted = self._whole(self._inside(self._first[number])) if number < len(self._first) else None
         if wanted is not None and self._points.tries and wanted in self._points:
             wanted = None
         for again in range(self._points.tries):
@@ -172,6 +172,16 @@ class CellStudy(StudyInMemory):
         if left := self._points.unasked(wanted):
             wanted = random.Random(derive_seed(self.space.seed, self.cell.key, number, "left")).choice(left)
         return self._draw(number, self._points.tries, wanted)
+
+    def _whole(self, point: dict[str, Any]) -> dict[str, Any] | None:
+        """A point to begin with; for sampler grid, which takes none without all values, one like it."""
+        values = {**self.cell.values, **point}
+        search = self.question.search.items()
+        if not isinstance(self.space.sampler, Grid) or all(
+            path in point or not conditions.holds(distribution.when, values) for path, distribution in search
+        ):
+            return point
+        return next(iter(self._points.unasked(point)), None)
 
     def _draw(self, number: int, again: int, wanted: dict[str, Any] | None) -> int:
         """Let the sampler suggest a point, but for the values that are ``wanted``; returns the id of its trial."""

@@ -166,6 +166,10 @@ class CellPruner:
 
     def _update(self, known: _Judged, outcome: Outcome) -> None:
         known.state = outcome.state
+        if outcome.state == TrialState.FAIL:  # it counts nowhere: a new driver may know none of its last rows
+            known.values.clear()
+            known.positions.clear()
+            return
         for step, (at, value) in self._reached(outcome).items():
             if step not in known.values:
                 self._add(known, step, at, value)
@@ -227,7 +231,8 @@ class CellPruner:
         if not known.misses:
             return False
         for other in self._known.values():
-            ended = max(other.values, default=None) if other.state == TrialState.PRUNED else other.stopped
+            stopped = other.stopped if other.values else None  # without a row it is not known whether it misses
+            ended = max(other.values, default=None) if other.state == TrialState.PRUNED else stopped
             if ended is not None and ended <= step and not other.misses:
                 return True
         return False

@@ -23,9 +23,19 @@ def to_json(attrs: dict[str, Any]) -> dict[str, Any]:
         if parts:
             text = "".join(attrs[f"{prefix}:{i}"] for i in range(len(parts)))
             state = pickle.loads(bytes.fromhex(text)).__getstate__()  # made by this process, never read from a file
-            found[prefix] = {name: _plain(value) for name, value in sorted(state.items())}
+            found[prefix] = {name: _plain(value) for name, value in sorted(_written(state).items())}
     rest = {key: value for key, value in attrs.items() if not any(key.startswith(f"{prefix}:") for prefix in PREFIXES)}
     return {**rest, **found}
+
+
+def _written(state: dict[str, Any]) -> dict[str, Any]:
+    """A state with zeros where it holds memory that has not been written: what is left of its history of values."""
+    history, generation, length = (state.get(name) for name in ("_funhist_values", "_g", "_funhist_term"))
+    if history is None or generation is None or length is None or generation >= length:
+        return state
+    known = np.zeros_like(history)
+    known[2 : 2 * (generation + 1)] = history[2 : 2 * (generation + 1)]
+    return {**state, "_funhist_values": known}
 
 
 def from_json(attrs: dict[str, Any]) -> dict[str, Any]:
