@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -308,3 +310,89 @@ def test_steps_are_told_to_those_that_want_them(tmp_path: Path) -> None:
     run.guarded.on_step_end(1, [])
     run.guarded.end()
     assert callback.events == [("step", "", 1)]
+
+
+class Writing(Noting):
+    """Appends to a file of a trial, in a folder that it makes itself."""
+
+    def on_trial_start(self, trial: Any, **_: Any) -> None:
+        trial.init_local_path()
+        (Path(trial.local_path) / "own").mkdir()
+        self.file = (Path(trial.local_path) / "own" / "log").open("a")
+        super().on_trial_start(trial)
+
+    def on_trial_complete(self, trial: Any, **_: Any) -> None:
+        self.file.close()
+        (Path(trial.local_path) / "last").write_text("x")
+        super().on_trial_complete(trial)
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o2775])
+def test_a_colleague_of_the_group_may_go_on_if_the_sweep_is_shared(tmp_path: Path, mode: int) -> None:
+    before = os.umask(0o022)
+    try:
+        (folder := tmp_path / "sweep").mkdir()
+        folder.chmod(mode)
+        run = Run(folder, Writing())
+        run.start("a")
+        while not run.guarded.callback.events:
+            time.sleep(0.01)
+        run.guarded.end()
+    finally:
+        os.umask(before)
+    found = {path.relative_to(folder): path.stat().st_mode & 0o020 for path in folder.glob("**/*")}
+    assert {str(path) for path in found} >= {"logs", "logs/told.jsonl", "logs/a", "logs/a/own/log", "logs/a/last"}
+    assert set(found.values()) == {mode & 0o020}, found
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"rows": None},
+        {"rows": "7"},
+        {"rows": True},
+        {"rows": 7.5},
+        {"rows": -1},
+        {"rows": [1]},
+        {"rows": 9, "ended": 1},
+        {"ended": None},
+        {"run": 3},
+        {"run": "", "rows": 9},
+        {"unknown": 1},
+    ],
+)
+def test_a_line_with_a_field_of_another_type_is_left_out(tmp_path: Path, fields: dict[str, Any]) -> None:
+    told = ToldRows(tmp_path / "told.jsonl")
+    told.open()
+    run = told.begin("a").run
+    told.row("a", 5)
+    told.close()
+    with told.path.open("a") as stream:
+        stream.write(json.dumps({"trial": "a", **fields}) + "\n" + json.dumps({"trial": "b", **fields}) + "\n")
+        stream.write("[" * 100_000 + "\n")
+    again = ToldRows(told.path)
+    assert (again.rows_of("a"), again.begin("a").run, again.unfinished()) == (5, run, ["a"])
+
+
+def test_the_folder_in_which_machines_are_tried_is_shared_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sweeper.execution.on_ray import requirements
+
+    def answered(where: Path, questions: Any, folder: str) -> list[Any]:
+        modes.append(Path(folder).stat().st_mode & 0o7777)
+        for node, _, _ in questions:
+            (Path(folder) / node["NodeID"]).write_bytes(node["NodeID"].encode())
+        return [node for node, _, _ in questions]
+
+    modes: list[int] = []
+    tmp_path.chmod(0o2775)
+    here = SimpleNamespace(get_node_id=lambda: "one")
+    monkeypatch.setattr(requirements.ray, "nodes", lambda: [{"NodeID": name, "Alive": True} for name in ("one", "two")])
+    monkeypatch.setattr(requirements.ray, "get_runtime_context", lambda: here)
+    monkeypatch.setattr(requirements, "_ask_shared", answered)
+    before = os.umask(0o022)
+    try:
+        requirements.require_shared(tmp_path)
+    finally:
+        os.umask(before)
+    assert [mode & 0o775 for mode in modes] == [0o775, 0o775]
+    assert list(tmp_path.iterdir()) == []

@@ -11,6 +11,7 @@ from typing import Any
 
 from sweeper.execution.told_rows import Told
 from trials.dotted_paths import leaves
+from trials.storage import files
 
 
 def numbers_in(figures: Mapping[str, Any]) -> dict[str, float]:
@@ -53,8 +54,8 @@ class Followed:
         """Tune's trial, of the last attempt; None for a trial that was over before this run of the sweep."""
 
     def init_local_path(self) -> None:
-        """Make its folder."""
-        Path(self.local_path).mkdir(parents=True, exist_ok=True)
+        """Make its folder, which colleagues may write if they may write the sweep's."""
+        files.make_folder(Path(self.local_path))
 
     def __str__(self) -> str:
         return self.trial_id

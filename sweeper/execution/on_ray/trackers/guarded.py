@@ -21,6 +21,7 @@ from sweeper.execution.on_ray.trackers.followed import Followed
 from sweeper.execution.told_rows import ToldRows, rows_from
 from trials.errors import DamagedFile, UserError, exact, one_line
 from trials.plugins.blaming import blaming
+from trials.storage import files
 from trials.storage.trial_folder import TrialFolder
 
 _OF_TUNE = ("time_this_iter_s", "time_total_s", "timestamp", "date", "pid", "hostname", "node_ip")
@@ -228,6 +229,7 @@ class Guarded(tune.Callback):  # type: ignore[misc]  # Ray is not typed
     def _start(self, followed: Followed) -> None:
         self._seen[followed.trial_id] = followed
         self._call("on_trial_start", trial=followed, iteration=0)
+        files.share_below(Path(followed.local_path))
 
     def _tell_rows(self, followed: Followed, rows: Sequence[dict[str, Any]], known: dict[str, Any]) -> None:
         trial_id = followed.trial_id
@@ -252,6 +254,7 @@ class Guarded(tune.Callback):  # type: ignore[misc]  # Ray is not typed
         followed.status = status
         event = "on_trial_error" if status == "ERROR" else "on_trial_complete"
         self._call(event, trial=followed, iteration=0)
+        files.share_below(Path(followed.local_path))
         self._seen.pop(followed.trial_id, None)
 
     def _committed(self, trial_id: str) -> list[dict[str, Any]]:
