@@ -66,6 +66,11 @@ class ToldRows:
         """Whether an earlier run of the sweep has begun to tell of a trial."""
         return trial_id in self._known
 
+    def ended(self, trial_id: str) -> bool:
+        """Whether the end of a trial was told."""
+        told = self._known.get(trial_id)
+        return told is not None and told.ended
+
     def begin(self, trial_id: str) -> Told:
         """Return what was told of a trial that begins or goes on."""
         told = self._known.get(trial_id)

@@ -23,8 +23,8 @@ class TrackerPlace:
 
     Attributes:
         folder: for its files, a folder for each trial.
-        told: the file that says what it was told, which a callback keeps if others are added or removed. A sweep that is begun anew, and a callback with other options, have
-            another one, since they are other runs for a tracker.
+        told: the file that says what it was told, which it keeps if others are added or removed. A sweep that is begun
+            anew, and a callback with other options, have another one, since they are other runs for a tracker.
     """
 
     asked: TrialCallback

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,21 @@ def numbers_in(figures: Mapping[str, Any]) -> dict[str, float]:
             if isinstance(value, Real) and not math.isnan(value):
                 found[key] = float(value)
     return found
+
+
+@dataclass(frozen=True)
+class Past:
+    """A trial that was over before this run.
+
+    Attributes:
+        config: its config as JSON, defaults included.
+        cell: its cell; of several, the last one.
+        failed: whether it failed for good.
+    """
+
+    config: dict[str, Any]
+    cell: str
+    failed: bool
 
 
 class Followed:
