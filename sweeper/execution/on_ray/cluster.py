@@ -95,7 +95,10 @@ def _init(
                 context = ray.init(runtime_env=sent, **options)
     except ray.exceptions.RuntimeEnvSetupError as error:
         ray.shutdown()
-        reason = one_line(" ".join(str(error.__cause__ or error).split()))
+        first: BaseException = error
+        while first.__cause__ is not None:
+            first = first.__cause__
+        reason = one_line(" ".join(str(first).split()))
         raise UserError(f"{OPTION} cannot be sent to workers: {reason}") from None
     except Exception as error:  # Ray has no type for this error
         if "timed out during startup" not in str(error):

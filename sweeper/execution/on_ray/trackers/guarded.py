@@ -252,7 +252,6 @@ class Guarded(tune.Callback):  # type: ignore[misc]  # Ray is not typed
                     yield "on_trial_result", partial(self._tell_rows, followed, [row], {})
             if self._behind is followed:
                 yield "on_trial_complete", partial(self._end_of_trial, followed, found.failed)
-                self._behind = None
 
     def _end_of_run(self) -> None:
         while not (self.failed or self._stopping() or time.monotonic() > self._late_until):
@@ -302,6 +301,8 @@ class Guarded(tune.Callback):  # type: ignore[misc]  # Ray is not typed
     def _end_of_trial(self, followed: Followed, failed: bool) -> None:
         self._close(followed, "ERROR" if failed else "TERMINATED")
         self.tracker.told.end(followed.trial_id)
+        if self._behind is followed:
+            self._behind = None
 
     def _close(self, followed: Followed, status: str) -> None:
         followed.status = status
