@@ -5,6 +5,7 @@ It is no part of a space: no trial's name depends on it. Only what a cluster has
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -13,7 +14,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from trials.errors import UserError, shown, unknown_name
+from trials.errors import UserError, nearest_name, shown, unknown_name
 from trials.yaml_text import as_yaml, parse_yaml
 
 OPTION = "--runtime-env"
@@ -46,8 +47,13 @@ _OF_PACKAGES = {
     "pip": {"packages", "pip_check", "pip_version", "pip_install_options"},
     "uv": {"packages", "uv_check", "uv_version", "uv_pip_install_options"},
 }
+_OF_RAY = {"_ray_commit": None, "_ray_release": None, "_inject_current_ray": None} | {
+    f"_{name}": name for name in ("nsight", "rocprof_sys")
+}
+"""What ``ray.runtime_env.RuntimeEnv`` adds itself, and how it calls fields."""
+
 _OWN_FOLDER = str(Path(__file__).parents[1])
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_VARIABLE = re.compile(r"[^\s=\0]+")
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 _MOST_S = 2**31 - 1
 _OF_CONDA = ("channels", "dependencies", "name", "prefix", "variables")
@@ -64,8 +70,9 @@ def read_runtime_env(given: str | Path | Mapping[str, Any] | None) -> dict[str, 
     """Return a runtime environment as a mapping for Ray; empty if None is given.
 
     Args:
-        given: a YAML or JSON file, or its content. Files that it names are read: requirements, and conda's YAML file.
-            Their paths are relative to the file's folder, or to the working folder.
+        given: a YAML or JSON file, or its content, also as ``ray.runtime_env.RuntimeEnv``. Files that it names are
+            read: requirements, and conda's YAML file. Their paths are relative to the file's folder, or to the working
+            folder.
 
     Raises:
         UserError: it cannot be read, has a field that Ray or the sweep does not take, or a value of a wrong type.
@@ -81,13 +88,23 @@ def read_runtime_env(given: str | Path | Mapping[str, Any] | None) -> dict[str, 
         raise UserError(f"{where} is empty, but must be a mapping, such as env_vars: {{NAME: text}}: or leave it out")
     if not isinstance(content, Mapping):
         raise UserError(f"{where} is {shown(content)}, but must be a mapping, such as env_vars: {{NAME: text}}")
-    for name in content:
-        _refuse(where, name)
-    found = {name: value for name, value in content.items() if value is not None}
+    found = _given(content, where)
     made = [name for name in INSTALLERS if name in found]
     if len(made) > 1:
         raise UserError(f"{where} has {' and '.join(made)}, but Ray takes one of them: put all packages under one")
     return {name: _checked(name, value, f"{where}: {name}", folder) for name, value in found.items()}
+
+
+def _given(content: Mapping[Any, Any], where: str) -> dict[str, Any]:
+    """The fields that are not null, by the names that users write."""
+    found = {}
+    for name, value in content.items():
+        called = _OF_RAY.get(name, name)
+        if called is not None and (value is not None or name not in _OURS):  # null is as good as nothing
+            _refuse(where, called)
+        if called is not None and value is not None:
+            found[called] = value
+    return found
 
 
 def require_startable(runtime_env: Mapping[str, Any]) -> None:
@@ -103,7 +120,7 @@ def require_startable(runtime_env: Mapping[str, Any]) -> None:
         raise UserError(
             f"{OPTION}: py_executable is {shown(program)}, but must be a program of this machine that may be run"
         )
-    if hook is None or program is not None or any(name in runtime_env for name in INSTALLERS):
+    if not isinstance(hook, str) or program is not None or any(name in runtime_env for name in INSTALLERS):
         return
     module = hook.rpartition(".")[0]
     if not _is_found(module):
@@ -163,6 +180,10 @@ def _checked(name: str, value: Any, where: str, folder: Path) -> Any:
         if value != "default":
             _require(value, (Mapping,), where, "default, or a mapping of the profiler's options")
         return value
+    if name == "worker_process_setup_hook" and callable(value):  # from Python
+        if not hasattr(value, "__name__"):
+            raise UserError(f"{where} is {shown(value)}, but must be a function, or the text module.function")
+        return value
     _require(value, (str,), where, "text")
     if name == "worker_process_setup_hook" and not _FUNCTION.fullmatch(value):
         raise UserError(f"{where} is {shown(value)}, but must be module.function, such as mylab.workers.prepare")
@@ -180,8 +201,8 @@ def _variables(value: object, where: str) -> dict[str, str]:
     for name, text in value.items():
         if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
             raise UserError(
-                f"{where} has the name {shown(name)}, but must be names of environment variables: letters, digits and "
-                "_, and no digit first"
+                f"{where} has the name {shown(name)}, but must be names of environment variables: texts without =, "
+                "spaces and null characters"
             )
         if name in _SET or name.startswith("RAY_"):
             raise UserError(f"{where} sets {name}, which is refused: {_SET.get(name, 'it belongs to Ray itself')}")
@@ -229,6 +250,8 @@ def _conda(value: Any, where: str, folder: Path) -> Any:
         _check_conda(value, where)
         return value
     if not value.endswith((".yaml", ".yml")):
+        if Path(value).is_absolute() and not Path(value).is_dir():
+            raise UserError(f"{where} is {shown(value)}, but must be the folder of an environment: there is none")
         return value
     content = parse_yaml(_text(folder, value, where), f"{where}: {value}")
     _require(content, (Mapping,), f"{where}: {value}", "a mapping")
@@ -237,14 +260,21 @@ def _conda(value: Any, where: str, folder: Path) -> Any:
 
 
 def _check_conda(content: Mapping[Any, Any], where: str) -> None:
-    """Check what a YAML file of conda's holds."""
+    """Check what a YAML file of conda's holds; conda also takes fields that it does not know."""
+    if not content:
+        raise UserError(f"{where} is empty, but must have dependencies: a list of texts and of {{pip: [PACKAGE, ...]}}")
     for field in content:
-        if field not in _OF_CONDA:
+        if field not in _OF_CONDA and (not isinstance(field, str) or nearest_name(field, _OF_CONDA)):
             raise UserError(unknown_name(f"a field of {where}", field, _OF_CONDA))
+    try:
+        json.dumps(content)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where} is {shown(content)}, but must hold what JSON can hold ({error})") from None
     given = content.get("dependencies")
-    if not isinstance(given, list | tuple) or not given or not all(map(_is_dependency, given)):
-        said = f" dependencies is {shown(given)}" if "dependencies" in content else " has no dependencies"
-        raise UserError(f"{where}{said}, but must have a list of texts and of {{pip: [PACKAGE, ...]}}")
+    if given is not None and not (isinstance(given, list | tuple) and all(map(_is_dependency, given))):
+        raise UserError(
+            f"{where} dependencies is {shown(given)}, but must have a list of texts and of {{pip: [PACKAGE, ...]}}"
+        )
 
 
 def _is_dependency(entry: object) -> bool:
@@ -256,7 +286,10 @@ def _is_dependency(entry: object) -> bool:
 def _config(value: object, where: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise UserError(f"{where} is {shown(value)}, but must be a mapping of {', '.join(_CONFIG)}")
-    for field, said in value.items():
+    given = dict(value)
+    if given.get("log_files", ()) is None:
+        del given["log_files"]  # Ray takes null for none
+    for field, said in given.items():
         if field not in _CONFIG:
             raise UserError(unknown_name(f"a field of {where}", field, _CONFIG))
         called = {int: "a whole number", bool: "true or false", list: "a list of texts"}[_CONFIG[field]]
@@ -265,7 +298,7 @@ def _config(value: object, where: str) -> dict[str, Any]:
             raise UserError(f"{where}.{field} is {shown(said)}, but must be {called}")
         if field == "setup_timeout_seconds" and said != -1 and not 1 <= said <= _MOST_S:
             raise UserError(f"{where}.{field} is {shown(said)}, but must be from 1 to {_MOST_S}, or -1 for no limit")
-    return dict(value)
+    return given
 
 
 def _are_texts(value: object) -> bool:

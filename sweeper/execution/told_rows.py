@@ -8,9 +8,10 @@ same step; no row is left out.
 from __future__ import annotations
 
 import json
+import re
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -49,7 +50,7 @@ class ToldRows:
 
     def open(self) -> None:
         """Begin to write, with one line for each trial."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(self.path.parent)
         lines = (json.dumps({"trial": name, **vars(told)}) + "\n" for name, told in self._known.items())
         files.write(self.path, "".join(lines).encode())
         self._stream = self.path.open("a", buffering=1)
@@ -64,6 +65,11 @@ class ToldRows:
     def known(self, trial_id: str) -> bool:
         """Whether an earlier run of the sweep has begun to tell of a trial."""
         return trial_id in self._known
+
+    def ended(self, trial_id: str) -> bool:
+        """Whether the end of a trial was told."""
+        told = self._known.get(trial_id)
+        return told is not None and told.ended
 
     def begin(self, trial_id: str) -> Told:
         """Return what was told of a trial that begins or goes on."""
@@ -100,13 +106,23 @@ class ToldRows:
 
 
 def _read(path: Path) -> dict[str, Told]:
-    """What was told, by trial; a line that a kill has cut off counts for nothing."""
+    """What was told, by trial; a line that a kill has cut off, or that no run has written, counts for nothing."""
     found: dict[str, Told] = {}
     for line in _lines(path):
-        told = found.setdefault(line.pop("trial"), Told(""))
-        for name, value in line.items():
-            setattr(told, name, value)
+        fields = {name: line[name] for name in _IS_VALID if name in line}
+        if all(_IS_VALID[name](value) for name, value in fields.items()):
+            told = found.setdefault(line["trial"], Told(""))
+            for name, value in fields.items():
+                setattr(told, name, value)
     return {trial_id: told for trial_id, told in found.items() if told.run}
+
+
+_IS_VALID: dict[str, Callable[[Any], bool]] = {
+    "run": lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value) is not None,
+    "rows": lambda value: type(value) is int and value >= 0,
+    "ended": lambda value: isinstance(value, bool),
+}
+"""Whether a field of a line may be what it is."""
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -117,7 +133,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
     for line in text.splitlines():
         try:
             content = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(content, dict) and isinstance(content.get("trial"), str):
             yield content

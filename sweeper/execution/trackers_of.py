@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from sweeper.execution.told_rows import ToldRows
@@ -22,8 +23,8 @@ class TrackerPlace:
 
     Attributes:
         folder: for its files, a folder for each trial.
-        told: the file that says what it was told. A sweep that is begun anew, and a callback with other options, have
-            another one, since they are other runs for a tracker.
+        told: the file that says what it was told, which it keeps if others are added or removed. A sweep that is begun
+            anew, and a callback with other options, have another one, since they are other runs for a tracker.
     """
 
     asked: TrialCallback
@@ -31,35 +32,54 @@ class TrackerPlace:
     told: Path
 
 
-def tracker_places(callbacks: Sequence[TrialCallback], folder: SweepFolder) -> Iterator[TrackerPlace]:
-    """Yield where each of a space's callbacks stands.
+def tracker_places(callbacks: Sequence[TrialCallback], folder: SweepFolder) -> list[TrackerPlace]:
+    """Return where each of a space's callbacks stands: in the folder that it had before, wherever the list has it now.
 
     Raises:
         UserError: the sweep lies in a bucket, and a callback has no ``folder``.
     """
-    names, equal = Counter[str](), Counter[str]()
+    equal = Counter[str]()
     begun = folder.documents()[:1] if callbacks else []
+    files = []
     for asked in callbacks:
         content = asked.model_dump(mode="json", exclude={"folder", "timeout_s"})
         text = json.dumps([content, begun], sort_keys=True, default=str)
-        names[asked.name] += 1
         equal[text] += 1
-        place = _folder(asked, folder, names[asked.name])
-        digest = hashlib.sha256(f"{text}{equal[text]}".encode()).hexdigest()[:8]
-        yield TrackerPlace(asked, place, place / f"told-{digest}.jsonl")
+        files.append(f"told-{hashlib.sha256(f'{text}{equal[text]}'.encode()).hexdigest()[:8]}.jsonl")
+    known = [None if asked.folder else _told_before(folder, file) for asked, file in zip(callbacks, files, strict=True)]
+    taken = {told.parent for told in known if told is not None}
+    owners = set[Path]()
+    found = []
+    for asked, file, told in zip(callbacks, files, known, strict=True):
+        if asked.folder is not None:
+            place = Path(asked.folder).expanduser().absolute() / folder.path.name
+        elif told is not None and told.parent not in owners:
+            place = told.parent
+        else:
+            place = _free(asked, folder, taken)
+        taken.add(place)
+        owners.add(place)
+        found.append(TrackerPlace(asked, place, told or place / file))
+    return found
 
 
-def _folder(asked: TrialCallback, folder: SweepFolder, number: int) -> Path:
-    """Where a callback's files lie; ``number``: it is the second, third, ... of its name."""
-    name = asked.name.replace(":", ".") + (f"-{number}" if number > 1 else "")
-    if asked.folder is not None:
-        return Path(asked.folder).expanduser().absolute() / folder.path.name
+def _told_before(folder: SweepFolder, file: str) -> Path | None:
+    """The file of what a callback was told, in the folder that it has by default; of several, the last one written."""
+    if not isinstance(folder.path, Path):
+        return None
+    return max(folder.path.glob(f"logs/*/{file}"), key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+def _free(asked: TrialCallback, folder: SweepFolder, taken: Collection[Path]) -> Path:
+    """The first folder for a callback that no other one has or had."""
     if not isinstance(folder.path, Path):
         raise UserError(
             f"callbacks has {asked.name!r}, which may write files on this machine, but the sweep lies in "
             f"{folder.path}: give {{name: {asked.name}, folder: PATH}}"
         )
-    return folder.path / "logs" / name
+    name = asked.name.replace(":", ".")
+    places = (folder.path / "logs" / (f"{name}-{number}" if number > 1 else name) for number in count(1))
+    return next(place for place in places if place not in taken and not any(place.glob("told-*.jsonl")))
 
 
 def unheard(plan: Plan) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import sys
@@ -61,8 +62,10 @@ REFUSED = {
     "env_vars: {A: [b]}": r"env_vars: A is \[.b.\], but must be text: put it into quotation marks",
     "env_vars: {1: a}": r"env_vars has the name 1, but must be names",
     "env_vars: {'A=B': a}": r"env_vars has the name 'A=B', but must be names",
-    "env_vars: {'A B': x}": r"env_vars has the name 'A B', but must be names of .*: letters, digits and _",
-    "env_vars: {1A: x}": r"env_vars has the name '1A', but must be names",
+    "env_vars: {'A B': x}": r"env_vars has the name 'A B', but must be names of .*: texts without =, spaces and null",
+    "env_vars: {'': x}": r"env_vars has the name '', but must be names",
+    'env_vars: {"A\\0B": x}': r"env_vars has the name 'A.*B', but must be names",
+    'env_vars: {"A\\n": x}': r"env_vars has the name 'A.*', but must be names",
     "env_vars: {PYTHONPATH: /x}": r"env_vars sets PYTHONPATH, which is refused: .*list your own under plugins",
     "env_vars: {CUDA_VISIBLE_DEVICES: '0'}": r"sets CUDA_VISIBLE_DEVICES, which is refused: Ray sets it",
     "env_vars: {RAY_ADDRESS: x}": r"sets RAY_ADDRESS, which is refused: it belongs to Ray",
@@ -82,7 +85,12 @@ REFUSED = {
     "{pip: [a], uv: [b]}": r"has pip and uv, but Ray takes one of them",
     "pip: einops": r"pip is 'einops', but must be a list, or a requirements file: write \[einops\]",
     "uv: 'torch>=2'": r"uv is 'torch>=2', but must be a list, .*: write \['torch>=2'\]",
-    "conda: {}": r"conda has no dependencies, but must have a list",
+    "conda: {}": r"conda is empty, but must have dependencies: a list",
+    "conda: {dependencies: [a], 1: b}": r"a field of .*conda is 1, but must be one of: ",
+    "conda: /nope/env": r"conda is '/nope/env', but must be the folder of an environment: there is none",
+    "conda: /etc/hosts": r"conda is '/etc/hosts', but must be the folder of an environment: there is none",
+    "_nsight: foo": r"nsight is 'foo', but must be default",
+    "_ray: foo": r"a field of .* is '_ray', but must be one of: ",
     "conda: {dependencies: 5}": r"conda dependencies is 5, but must have a list of texts and of \{pip: ",
     "conda: {dependencies: [{pip: 3}]}": r"conda dependencies is \[.*\], but must have a list",
     "conda: {dependencis: [a]}": r"is 'dependencis', but must be one of: .*did you mean 'dependencies'",
@@ -157,3 +165,55 @@ def test_what_is_here_or_is_made_is_not_refused(here: Path) -> None:
     require_startable({"worker_process_setup_hook": "json.decoder.JSONDecoder"})
     require_startable({"worker_process_setup_hook": "sweeper.runtime_env.f"})
     require_startable({"worker_process_setup_hook": "nope.f", "pip": {"packages": ["nope"]}})
+
+
+ACCEPTED: dict[str, dict[str, Any]] = {
+    "env_vars: {a.b: x, a-b: y, 1A: z}": {"env_vars": {"a.b": "x", "a-b": "y", "1A": "z"}},
+    "conda: {dependencies: [a], platforms: [linux-64]}": {"conda": {"dependencies": ["a"], "platforms": ["linux-64"]}},
+    "conda: {dependencies: null, channels: [x]}": {"conda": {"dependencies": None, "channels": ["x"]}},
+    "conda: {name: x}": {"conda": {"name": "x"}},
+    "conda: {dependencies: []}": {"conda": {"dependencies": []}},
+    "conda: /etc": {"conda": "/etc"},
+    "config: {log_files: null, eager_install: true}": {"config": {"eager_install": True}},
+    "{working_dir: null, env_vars: {A: b}}": {"env_vars": {"A": "b"}},
+    "{_nsight: default, _rocprof_sys: {args: {}}, _ray_commit: x, _ray_release: y, _inject_current_ray: true}": {
+        "nsight": "default",
+        "rocprof_sys": {"args": {}},
+    },
+}
+
+
+@pytest.mark.parametrize("text", ACCEPTED)
+def test_what_ray_takes_is_taken(tmp_path: Path, text: str) -> None:
+    (tmp_path / "env.yaml").write_text(text)
+    assert read_runtime_env(tmp_path / "env.yaml") == ACCEPTED[text]
+
+
+def prepare() -> None:
+    """Set a worker up."""
+
+
+def test_rays_own_objects_and_functions_are_taken_from_python() -> None:
+    runtime_env = pytest.importorskip("ray.runtime_env")
+    config = runtime_env.RuntimeEnvConfig(setup_timeout_seconds=30)
+    for fields in (
+        {"pip": ["a"], "env_vars": {"A": "b"}},
+        {"uv": {"packages": ["a"], "uv_pip_install_options": ["--quiet"]}},
+        {"conda": {"dependencies": ["a"]}, "config": config},
+        {"nsight": "default"},
+        {"nsight": {"t": "cuda"}, "rocprof_sys": {"args": {}}, "worker_process_setup_hook": prepare},
+    ):
+        given = runtime_env.RuntimeEnv(**fields)
+        found = RunOptions.of_keywords("x", {"runtime_env": given}).runtime_env
+        assert isinstance(found, dict)
+        assert found.keys() == fields.keys()
+        assert runtime_env.RuntimeEnv(**found) == given, "Ray makes the same of it"
+        require_startable(found)
+    with pytest.raises(UserError, match="has working_dir, which is refused"):
+        read_runtime_env(runtime_env.RuntimeEnv(working_dir="s3://bucket/code.zip"))
+
+
+def test_a_hook_without_a_name_is_refused() -> None:
+    hook = functools.partial(prepare)
+    with pytest.raises(UserError, match=r"worker_process_setup_hook is .*, but must be a function, or the text"):
+        read_runtime_env({"worker_process_setup_hook": hook})

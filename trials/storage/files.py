@@ -70,6 +70,18 @@ def make_folder(path: Place) -> None:
                 os.close(opened)
 
 
+def share_below(folder: Path) -> None:
+    """Share what others than this project have made in a folder, each as the folder around it is."""
+    for around, folders, made in os.walk(folder):
+        for name in (*folders, *made):
+            with contextlib.suppress(OSError):
+                opened = os.open(Path(around, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+                try:
+                    share(opened, Path(around))
+                finally:
+                    os.close(opened)
+
+
 def create_shared(path: Path) -> None:
     """Create an empty file that is to be opened by several people, if it is not there, with the rights of its folder.
 

@@ -10,7 +10,9 @@ from typing import Any
 
 from ray import tune
 
-from sweeper.execution.on_ray.trackers.guarded import Guarded, Tracker
+from sweeper.execution.on_ray.trackers.followed import Past
+from sweeper.execution.on_ray.trackers.guarded import Guarded
+from sweeper.execution.on_ray.trackers.tracker import Tracker
 from sweeper.execution.told_rows import ToldRows
 from sweeper.execution.trackers_of import TrackerPlace, tracker_places
 from sweeper.folder.sweep_folder import SweepFolder
@@ -45,12 +47,14 @@ class Callbacks:
     def catch_up(self, plan: Plan) -> None:
         """Tell each of them the rest of trials that were over before this run, but of which it knows only a part."""
         over = {ending.trial_id: ending for ending in plan.before()} if self.each else {}
+
+        def past(trial_id: str) -> Past:
+            content = json.loads((plan.folder.trial_folder(trial_id) / "config.json").read_bytes())
+            return Past(content["config"], over[trial_id].cell, failed=over[trial_id].status == "failed")
+
         for one in self.each:
-            for trial_id in one.tracker.told.unfinished():
-                if trial_id in over:
-                    content = json.loads((plan.folder.trial_folder(trial_id) / "config.json").read_bytes())
-                    ending = over[trial_id]
-                    one.catch_up(trial_id, content["config"], ending.cell, failed=ending.status == "failed")
+            missed = [trial_id for trial_id in one.tracker.told.unfinished() if trial_id in over]
+            one.catch_up(missed, past, lambda: plan.stopping)
 
     def end(self) -> None:
         """Tell them that the run is over, and wait a while until they have heard all."""

@@ -12,8 +12,9 @@ import ray
 
 from sweeper.execution.on_ray.shipping import are_hidden, extend_python_path, shipment
 from sweeper.execution.signals import survive_hangup
+from sweeper.runtime_env import OPTION
 from sweeper.space.space import Space
-from trials.errors import UserError
+from trials.errors import UserError, one_line
 from trials.plugins.importing import admit
 from trials.storage.place import Place, environment
 
@@ -83,12 +84,22 @@ def _init(
     options |= {"address": address, "log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     try:
         if address in (None, "local") and not are_hidden():
-            context = ray.init(**({"runtime_env": dict(runtime_env)} if runtime_env else {}), **options)
+            own = dict(runtime_env or {})
+            if "env_vars" in own:
+                own["env_vars"] = dict(own["env_vars"])  # Ray adds to it
+            context = ray.init(**({"runtime_env": own} if own else {}), **options)
         else:
             os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"  # else this conflicts with that of `ray job submit`
             variables = {} if storage is None else environment(storage)
             with shipment(variables, admit(plugins), runtime_env) as sent:
                 context = ray.init(runtime_env=sent, **options)
+    except ray.exceptions.RuntimeEnvSetupError as error:
+        ray.shutdown()
+        first: BaseException = error
+        while first.__cause__ is not None:
+            first = first.__cause__
+        reason = one_line(" ".join(str(first).split()))
+        raise UserError(f"{OPTION} cannot be sent to workers: {reason}") from None
     except Exception as error:  # Ray has no type for this error
         if "timed out during startup" not in str(error):
             raise

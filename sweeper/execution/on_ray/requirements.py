@@ -21,6 +21,7 @@ from sweeper.space.options.resources import ACCELERATOR, amounts_text
 from sweeper.space.space import Space
 from trials.errors import UserError, listed, nearest_name
 from trials.plugins.importing import admit_sent, sent
+from trials.storage import files
 from trials.storage.place import STORAGE_LAG_S, Place, place
 
 PROBE_S = 180.0
@@ -126,7 +127,7 @@ def require_shared(where: Place, waiting: Waiting | None = None) -> None:
     if len(machines) == 1 and machines[0]["NodeID"] == ray.get_runtime_context().get_node_id():
         return  # this machine, which has just written there
     probes = where / f"probe-{uuid.uuid4().hex[:8]}"
-    probes.mkdir(parents=True, exist_ok=True)
+    files.make_folder(probes)
     (probes / "driver").write_bytes(b"driver")
     names = [node["NodeID"] for node in machines]
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ class TrialCallback(NamedOptions):
     model_config = ConfigDict(extra="allow")
 
     folder: str | None = Field(default=None, min_length=1)
-    timeout_s: float = Field(default=60.0, gt=0, allow_inf_nan=False)
+    timeout_s: float = Field(default=60.0, gt=0, le=threading.TIMEOUT_MAX, allow_inf_nan=False)
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -39,6 +39,8 @@ REFUSED = {
     "{name: 'track:Track', too: x}": r"'track:Track', which cannot be called with its options \(missing a required arg",
     "{name: tensorboard, foo: 1}": r"option of the callback tensorboard is 'foo', but must be one of: folder, time",
     "{name: mlflow, traking_uri: runs}": r"of the callback mlflow is 'traking_uri', .*did you mean 'tracking_uri'\?",
+    "{name: tensorboard, timeout_s: 1.0e+10}": r"timeout_s is 10000000000(\.0)?, but must be .*9223372036",
+    "{name: tensorboard, timeout_s: .inf}": r"timeout_s is inf, but must be",
     "3": r"callbacks\[0\] is 3, but must be a name or \{name: NAME",
 }
 

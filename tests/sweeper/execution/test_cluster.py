@@ -50,3 +50,20 @@ def test_a_ray_here_is_sent_the_code_only_if_its_workers_would_import_other(
         cluster.connect("local")
     (runtime_env,) = found
     assert (runtime_env and runtime_env["py_modules"]) == (packages() if hidden else None)
+
+
+def test_what_is_asked_stays_as_it_is_and_a_function_that_cannot_be_sent_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def init(runtime_env: dict[str, Any], **_: Any) -> Any:
+        runtime_env["env_vars"]["OF_RAY"] = "x"
+        raise cluster.ray.exceptions.RuntimeEnvSetupError("no") from TypeError("cannot\npickle it")
+
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(cluster.ray, "init", init)
+    monkeypatch.setattr(cluster, "are_hidden", lambda: False)
+    monkeypatch.setenv("PYTHONPATH", "")
+    asked = {"env_vars": {"A": "b"}, "worker_process_setup_hook": init}
+    with pytest.raises(UserError, match=r"^--runtime-env cannot be sent to workers: cannot pickle it$"):
+        cluster.connect("local", runtime_env=asked)
+    assert asked["env_vars"] == {"A": "b"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -56,7 +58,8 @@ class Run:
     """A run of a sweep for one callback, as Tune and the plan tell it."""
 
     def __init__(self, folder: Path, callback: Any, timeout_s: float = 20.0) -> None:
-        from sweeper.execution.on_ray.trackers.guarded import Guarded, Tracker
+        from sweeper.execution.on_ray.trackers.guarded import Guarded
+        from sweeper.execution.on_ray.trackers.tracker import Tracker
 
         self.folder, self.said = folder, list[str]()
         told = ToldRows(folder / "logs" / "told.jsonl")
@@ -85,6 +88,10 @@ def committed(folder: Path, rows: int) -> None:
     attempt, _ = TrialFolder(folder).begin(host="here")
     table = [{"epoch": number, "val_loss": None} for number in range(1, rows + 1)]
     attempt.commit(checkpoint={}, rows={"epochs": table}, progress={}, seconds=1.0, status="complete")
+
+
+def past(failed: bool = False) -> Callable[[str], Any]:
+    return lambda trial_id: SimpleNamespace(config={"density": 0.5}, cell="density=0.5", failed=failed)
 
 
 def test_a_trial_is_followed_once_however_many_attempts_it_takes(tmp_path: Path) -> None:
@@ -144,7 +151,7 @@ def test_what_was_over_before_is_told_to_its_end_once(tmp_path: Path) -> None:
     callback = Noting()
     again = Run(tmp_path, callback)
     assert again.guarded.tracker.told.unfinished() == ["a"]
-    again.guarded.catch_up("a", {"density": 0.5}, "density=0.5", failed=True)
+    again.guarded.catch_up(["a"], past(failed=True))
     again.guarded.end()
     assert callback.events == [("start", "a", None), ("result", "a", 2), ("result", "a", 3), ("error ERROR", "a", None)]
     assert ToldRows(tmp_path / "logs" / "told.jsonl").unfinished() == []
@@ -308,3 +315,216 @@ def test_steps_are_told_to_those_that_want_them(tmp_path: Path) -> None:
     run.guarded.on_step_end(1, [])
     run.guarded.end()
     assert callback.events == [("step", "", 1)]
+
+
+class Writing(Noting):
+    """Appends to a file of a trial, in a folder that it makes itself."""
+
+    def on_trial_start(self, trial: Any, **_: Any) -> None:
+        trial.init_local_path()
+        (Path(trial.local_path) / "own").mkdir()
+        self.file = (Path(trial.local_path) / "own" / "log").open("a")
+        super().on_trial_start(trial)
+
+    def on_trial_complete(self, trial: Any, **_: Any) -> None:
+        self.file.close()
+        (Path(trial.local_path) / "last").write_text("x")
+        super().on_trial_complete(trial)
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o2775])
+def test_a_colleague_of_the_group_may_go_on_if_the_sweep_is_shared(tmp_path: Path, mode: int) -> None:
+    before = os.umask(0o022)
+    try:
+        (folder := tmp_path / "sweep").mkdir()
+        folder.chmod(mode)
+        run = Run(folder, Writing())
+        run.start("a")
+        while not run.guarded.callback.events:
+            time.sleep(0.01)
+        run.guarded.end()
+    finally:
+        os.umask(before)
+    found = {path.relative_to(folder): path.stat().st_mode & 0o020 for path in folder.glob("**/*")}
+    assert {str(path) for path in found} >= {"logs", "logs/told.jsonl", "logs/a", "logs/a/own/log", "logs/a/last"}
+    assert set(found.values()) == {mode & 0o020}, found
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"rows": None},
+        {"rows": "7"},
+        {"rows": True},
+        {"rows": 7.5},
+        {"rows": -1},
+        {"rows": [1]},
+        {"rows": 9, "ended": 1},
+        {"ended": None},
+        {"run": 3},
+        {"run": "", "rows": 9},
+        {"unknown": 1},
+    ],
+)
+def test_a_line_with_a_field_of_another_type_is_left_out(tmp_path: Path, fields: dict[str, Any]) -> None:
+    told = ToldRows(tmp_path / "told.jsonl")
+    told.open()
+    run = told.begin("a").run
+    told.row("a", 5)
+    told.close()
+    with told.path.open("a") as stream:
+        stream.write(json.dumps({"trial": "a", **fields}) + "\n" + json.dumps({"trial": "b", **fields}) + "\n")
+        stream.write("[" * 100_000 + "\n")
+    again = ToldRows(told.path)
+    assert (again.rows_of("a"), again.begin("a").run, again.unfinished()) == (5, run, ["a"])
+
+
+def test_the_folder_in_which_machines_are_tried_is_shared_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sweeper.execution.on_ray import requirements
+
+    def answered(where: Path, questions: Any, folder: str) -> list[Any]:
+        modes.append(Path(folder).stat().st_mode & 0o7777)
+        for node, _, _ in questions:
+            (Path(folder) / node["NodeID"]).write_bytes(node["NodeID"].encode())
+        return [node for node, _, _ in questions]
+
+    modes: list[int] = []
+    tmp_path.chmod(0o2775)
+    here = SimpleNamespace(get_node_id=lambda: "one")
+    monkeypatch.setattr(requirements.ray, "nodes", lambda: [{"NodeID": name, "Alive": True} for name in ("one", "two")])
+    monkeypatch.setattr(requirements.ray, "get_runtime_context", lambda: here)
+    monkeypatch.setattr(requirements, "_ask_shared", answered)
+    before = os.umask(0o022)
+    try:
+        requirements.require_shared(tmp_path)
+    finally:
+        os.umask(before)
+    assert [mode & 0o775 for mode in modes] == [0o775, 0o775]
+    assert list(tmp_path.iterdir()) == []
+
+
+def cut_off(folder: Path, count: int, rows: int) -> list[str]:
+    """Trials of an earlier run that are complete, of which the tracker knows nothing but that they have begun."""
+    told = ToldRows(folder / "logs" / "told.jsonl")
+    told.open()
+    names = [f"old-{i}" for i in range(count)]
+    for name in names:
+        told.begin(name)
+        committed(folder / name, rows)
+    told.close()
+    return names
+
+
+def test_what_earlier_runs_have_missed_counts_not_as_behind_and_waits_for_this_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeper.execution.on_ray.trackers.guarded.MOST_BEHIND", 5)
+    missed = cut_off(tmp_path, 12, rows=2)
+    told_first, go_on = threading.Event(), threading.Event()
+
+    def wrong(event: str) -> None:
+        if event == "start" and not told_first.is_set():
+            told_first.set()
+            go_on.wait(60)
+
+    callback = Noting(wrong)
+    run = Run(tmp_path, callback)
+    run.guarded.catch_up(missed, past())
+    assert told_first.wait(20)
+    run.start("new")
+    run.rows("new", 1)
+    committed(tmp_path / "new", 1)
+    run.guarded.trial_over("new", failed=False)
+    go_on.set()
+    run.guarded.end()
+    assert run.said == []
+    assert callback.events[:4] == [
+        ("start", "old-0", None),
+        ("start", "new", None),
+        ("result", "new", 1),
+        ("complete TERMINATED", "new", None),
+    ]
+    for name in missed:
+        own = [event for event in callback.events if event[1] == name]
+        assert own == [
+            ("start", name, None),
+            ("result", name, 1),
+            ("result", name, 2),
+            ("complete TERMINATED", name, None),
+        ]
+    assert ToldRows(tmp_path / "logs" / "told.jsonl").unfinished() == []
+
+
+def test_each_run_gets_further_and_says_once_how_much_is_left(tmp_path: Path) -> None:
+    left = cut_off(tmp_path, 30, rows=1)
+    events, said = list[Event](), []
+    for _ in range(30):
+        callback = Noting(lambda event: time.sleep(0.0 if event == "end" else 0.02))
+        run = Run(tmp_path, callback, timeout_s=0.5)
+        run.guarded.catch_up(left, past())
+        run.guarded.end()
+        events += callback.events
+        before, left = left, ToldRows(tmp_path / "logs" / "told.jsonl").unfinished()
+        assert len(left) < len(before)
+        said.append(run.said)
+        if not left:
+            break
+        assert run.said == [
+            f"the callback mine has not caught up with earlier runs: {len(left)} of their trials are left, which the "
+            "next run tells it"
+        ]
+        assert callback.events[-1][0] in ("complete TERMINATED", "complete PAUSED")
+    assert said[-1] == []
+    assert len(said) > 1
+    assert sorted(event[1] for event in events if event[0] == "result") == sorted(f"old-{i}" for i in range(30))
+
+
+def test_a_run_that_stops_does_not_wait_for_what_was_missed(tmp_path: Path) -> None:
+    missed = cut_off(tmp_path, 12, rows=1)
+    run = Run(tmp_path, Noting(lambda event: time.sleep(0.0 if event == "end" else 0.1)))
+    run.guarded.catch_up(missed, past(), lambda: True)
+    run.guarded.end()
+    (line,) = run.said
+    assert "has not caught up with" in line
+    assert len(ToldRows(tmp_path / "logs" / "told.jsonl").unfinished()) >= 6
+
+
+def test_a_trial_that_goes_on_while_it_is_caught_up_is_told_each_row_once(tmp_path: Path) -> None:
+    missed = cut_off(tmp_path, 1, rows=3)
+    told_one, go_on = threading.Event(), threading.Event()
+
+    def wrong(event: str) -> None:
+        if event == "result" and not told_one.is_set():
+            told_one.set()
+            go_on.wait(60)
+
+    callback = Noting(wrong)
+    run = Run(tmp_path, callback)
+    run.guarded.catch_up(missed, past())
+    assert told_one.wait(20)
+    run.start("old-0")
+    run.guarded.trial_over("old-0", failed=False)
+    go_on.set()
+    run.guarded.end()
+    assert [number for event, _, number in callback.events if event == "result"] == [1, 2, 3]
+    assert [event for event, _, _ in callback.events if event.startswith("complete")] == [
+        "complete PAUSED",
+        "complete TERMINATED",
+    ]
+
+
+def test_what_cannot_be_read_stays_for_the_next_run(tmp_path: Path) -> None:
+    def unread(trial_id: str) -> Any:
+        if trial_id == "old-0":
+            raise OSError("the storage is away")
+        return past()(trial_id)
+
+    missed = cut_off(tmp_path, 2, rows=1)
+    callback = Noting()
+    run = Run(tmp_path, callback)
+    run.guarded.catch_up(missed, unread)
+    run.guarded.end()
+    assert {event[1] for event in callback.events} == {"old-1"}
+    assert run.said == [
+        "the callback mine has not caught up with earlier runs: 1 of their trials are left, which the next run tells it"
+    ]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from sweeper.execution.told_rows import Told
 from trials.dotted_paths import leaves
+from trials.storage import files
 
 
 def numbers_in(figures: Mapping[str, Any]) -> dict[str, float]:
@@ -21,6 +23,21 @@ def numbers_in(figures: Mapping[str, Any]) -> dict[str, float]:
             if isinstance(value, Real) and not math.isnan(value):
                 found[key] = float(value)
     return found
+
+
+@dataclass(frozen=True)
+class Past:
+    """A trial that was over before this run.
+
+    Attributes:
+        config: its config as JSON, defaults included.
+        cell: its cell; of several, the last one.
+        failed: whether it failed for good.
+    """
+
+    config: dict[str, Any]
+    cell: str
+    failed: bool
 
 
 class Followed:
@@ -53,8 +70,8 @@ class Followed:
         """Tune's trial, of the last attempt; None for a trial that was over before this run of the sweep."""
 
     def init_local_path(self) -> None:
-        """Make its folder."""
-        Path(self.local_path).mkdir(parents=True, exist_ok=True)
+        """Make its folder, which colleagues may write if they may write the sweep's."""
+        files.make_folder(Path(self.local_path))
 
     def __str__(self) -> str:
         return self.trial_id

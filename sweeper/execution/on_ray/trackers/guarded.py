@@ -6,51 +6,34 @@ told of a trial once, however many attempts it takes, of each row of its table `
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 
-from sweeper.execution.on_ray.trackers.followed import Followed
-from sweeper.execution.told_rows import ToldRows, rows_from
+from sweeper.execution.on_ray.trackers.followed import Followed, Past
+from sweeper.execution.on_ray.trackers.tracker import Tracker
+from sweeper.execution.told_rows import rows_from
 from trials.errors import DamagedFile, UserError, exact, one_line
 from trials.plugins.blaming import blaming
+from trials.storage import files
 from trials.storage.trial_folder import TrialFolder
 
 _OF_TUNE = ("time_this_iter_s", "time_total_s", "timestamp", "date", "pid", "hostname", "node_ip")
 """Keys of Tune's results that its loggers expect, beside ``training_iteration`` and ``config``."""
 
 MOST_BEHIND = 10_000
-"""Events that may wait for a callback; one that is further behind is given up for this run."""
+"""Events of this run that may wait for a callback; one that is further behind is given up for this run."""
 
 POLL_S = 0.1
-
-
-@dataclass(frozen=True)
-class Tracker:
-    """How a callback is made, and where it stands.
-
-    Attributes:
-        name: as the space has it.
-        sweep: the sweep's name.
-        make: makes it; runs in the callback's thread.
-        folder: where its files lie, a folder for each trial.
-        told: what it was told in earlier runs.
-        timeout_s: seconds that one call of it may take.
-    """
-
-    name: str
-    sweep: str
-    make: Callable[[], tune.Callback]
-    folder: Path
-    told: ToldRows
-    timeout_s: float
 
 
 class Guarded(tune.Callback):  # type: ignore[misc]  # Ray is not typed
@@ -70,6 +53,12 @@ class Guarded(tune.Callback):  # type: ignore[misc]  # Ray is not typed
         self._open: dict[str, Followed] = {}
         self._seen: dict[str, Followed] = {}  # the callback's thread alone uses it
         self._events: queue.SimpleQueue[tuple[str, Callable[[], None]] | None] = queue.SimpleQueue()
+        self._missed: deque[str] = deque()  # trials of earlier runs that it must still be told of
+        self._left = 0  # how many of them stay for the next run
+        self._late: Iterator[tuple[str, Callable[[], None]]] = iter(())
+        self._late_until = math.inf
+        self._stopping: Callable[[], bool] = lambda: False
+        self._behind: Followed | None = None  # the one of them that it is told of
         self._doing: tuple[str, float] | None = None  # what the callback does, and since when
         self._ready = threading.Event()
         self._refused: BaseException | None = None
@@ -138,29 +127,45 @@ class Guarded(tune.Callback):  # type: ignore[misc]  # Ray is not typed
         if followed is not None:
             self._put("on_trial_complete", lambda: self._finish(followed, failed))
 
-    def catch_up(self, trial_id: str, config: dict[str, Any], cell: str, failed: bool) -> None:
-        """Tell it the rest of a trial that was over before this run, if it has been told some of it."""
-        followed = self._begun(trial_id, config, cell)
-        if followed is not None:
-            self._put("on_trial_start", lambda: self._start(followed))
-            self._put("on_trial_complete", lambda: self._finish(followed, failed))
+    def catch_up(
+        self, missed: Iterable[str], past: Callable[[str], Past], stopping: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Tell it the rest of trials that were over before this run, whenever nothing of this run waits for it.
+
+        Args:
+            missed: the trials; those that the run leaves no time for stay for the next one.
+            past: returns one of them; runs in the callback's thread.
+            stopping: whether the run is to stop soon, so that it does not wait for this at its end.
+        """
+        self._missed, self._stopping = deque(missed), stopping
+        self._late = self._late_events(past)
+        self._events.put(("on_trial_start", lambda: None))  # it may wait for an event
 
     def end(self) -> None:
-        """Tell it that the run is over, and wait until it has heard all, for ``timeout_s`` at most."""
+        """Tell it that the run is over, and wait until it has heard all, for ``timeout_s`` at most.
+
+        Before, it is told of trials of earlier runs for as long, unless the run is to stop.
+        """
+        limit = self.tracker.timeout_s
+        late = bool(self._missed or self._behind) and not self._stopping()
+        self._late_until = time.monotonic() + (limit if late else 0)
+        until = self._late_until + limit
         for followed in self._open.values():
             self._put("on_trial_complete", partial(self._close, followed, "PAUSED"))
-        self._put("on_experiment_end", lambda: self._call("on_experiment_end"))
+        self._put("on_experiment_end", self._end_of_run)
         self._events.put(None)
-        until = time.monotonic() + self.tracker.timeout_s
         while self._thread.is_alive() and not self.failed:
             self._thread.join(POLL_S)
             if time.monotonic() > until:
                 behind = self._events.qsize() + 1
-                self._fail(
-                    f"had not heard all when the run ended, nor {self.tracker.timeout_s:g} s later ({behind} left)"
-                )
+                self._fail(f"had not heard all when the run ended, nor {limit:g} s later ({behind} left)")
         self.tracker.told.close()
         self._say()
+        if self._left and not self.failed:
+            self.note(
+                f"the callback {self.tracker.name} has not caught up with earlier runs: {self._left} of their trials "
+                "are left, which the next run tells it"
+            )
 
     def _begun(self, trial_id: str, config: dict[str, Any], cell: str) -> Followed | None:
         known = self.tracker.told.known(trial_id)
@@ -210,24 +215,70 @@ class Guarded(tune.Callback):  # type: ignore[misc]  # Ray is not typed
             return
         finally:
             self._ready.set()
-        while (asked := self._events.get()) is not None and not self.failed:
+        while (asked := self._next()) is not None and not self.failed:
             event, work = asked
             self._doing = event, time.monotonic()
             try:
                 work()
             except BaseException as error:  # noqa: BLE001  whatever the callback's code raises; no signal comes here
+                event = self._doing[0]
                 self._fail(f"failed in {event} ({_said(error)})")
                 return
             finally:
                 self._doing = None
+
+    def _next(self) -> tuple[str, Callable[[], None]] | None:
+        """What to tell next: what happens in this run goes before what earlier runs have left."""
+        with suppress(queue.Empty):
+            return self._events.get_nowait()
+        return next(self._late, None) or self._events.get()
+
+    def _late_events(self, past: Callable[[str], Past]) -> Iterator[tuple[str, Callable[[], None]]]:
+        while self._missed:
+            trial_id = self._missed.popleft()
+            if trial_id in self._seen or self.tracker.told.ended(trial_id):
+                continue  # it goes on in this run, which tells all of it
+            try:
+                found, rows = past(trial_id), self._committed(trial_id)
+            except (OSError, ValueError, LookupError, TypeError):
+                self._left += 1  # what cannot be read now may be read by the next run
+                continue
+            self._behind = followed = self._begun(trial_id, found.config, found.cell)
+            if followed is None:
+                return
+            yield "on_trial_start", partial(self._start, followed)
+            for row in rows:
+                if row["training_iteration"] > followed.rows and self._behind is followed:
+                    yield "on_trial_result", partial(self._tell_rows, followed, [row], {})
+            if self._behind is followed:
+                yield "on_trial_complete", partial(self._end_of_trial, followed, found.failed)
+
+    def _end_of_run(self) -> None:
+        while not (self.failed or self._stopping() or time.monotonic() > self._late_until):
+            late = next(self._late, None)
+            if late is None:
+                break
+            late[1]()
+        self._left += len(self._missed) + (self._behind is not None)
+        self._pause_late()
+        self._call("on_experiment_end")
+
+    def _pause_late(self) -> None:
+        followed, self._behind = self._behind, None
+        if followed is not None and followed.trial_id in self._seen:
+            self._close(followed, "PAUSED")
 
     def _call(self, event: str, **details: Any) -> None:
         self._doing = event, time.monotonic()
         getattr(self.callback, event)(trials=list(self._seen.values()), **details)
 
     def _start(self, followed: Followed) -> None:
+        if self._behind is not None and self._behind.trial_id == followed.trial_id and self._behind is not followed:
+            self._pause_late()  # it goes on in this run
+        followed.rows = max(followed.rows, self.tracker.told.rows_of(followed.trial_id))
         self._seen[followed.trial_id] = followed
         self._call("on_trial_start", trial=followed, iteration=0)
+        files.share_below(Path(followed.local_path))
 
     def _tell_rows(self, followed: Followed, rows: Sequence[dict[str, Any]], known: dict[str, Any]) -> None:
         trial_id = followed.trial_id
@@ -245,13 +296,19 @@ class Guarded(tune.Callback):  # type: ignore[misc]  # Ray is not typed
     def _finish(self, followed: Followed, failed: bool) -> None:
         self._tell_rows(followed, self._committed(followed.trial_id), {})
         if not self.failed:
-            self._close(followed, "ERROR" if failed else "TERMINATED")
-            self.tracker.told.end(followed.trial_id)
+            self._end_of_trial(followed, failed)
+
+    def _end_of_trial(self, followed: Followed, failed: bool) -> None:
+        self._close(followed, "ERROR" if failed else "TERMINATED")
+        self.tracker.told.end(followed.trial_id)
+        if self._behind is followed:
+            self._behind = None
 
     def _close(self, followed: Followed, status: str) -> None:
         followed.status = status
         event = "on_trial_error" if status == "ERROR" else "on_trial_complete"
         self._call(event, trial=followed, iteration=0)
+        files.share_below(Path(followed.local_path))
         self._seen.pop(followed.trial_id, None)
 
     def _committed(self, trial_id: str) -> list[dict[str, Any]]:

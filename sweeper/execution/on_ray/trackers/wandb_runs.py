@@ -11,6 +11,7 @@ import ray
 from ray.air.integrations.wandb import WandbLoggerCallback
 
 from sweeper.execution.on_ray.trackers.followed import Followed
+from trials.storage import files
 
 UPLOAD_S = 45
 """Seconds to wait for uploads at the end of a run of the sweep; what is left stays on disk (``wandb sync``)."""
@@ -47,6 +48,7 @@ class WandbRuns(WandbLoggerCallback):  # type: ignore[misc]  # Ray is not typed
 
     def _start_logging_actor(self, trial: Followed, exclude_results: list[str], **options: Any) -> None:
         trial.init_local_path()
+        files.make_folder(Path(trial.local_path) / "wandb")  # W&B's own would be closed to the group
         given = {**options, "id": trial.run_id, "config": {**options["config"], "cell": trial.cell}}
         super()._start_logging_actor(trial, exclude_results, **{**given, **self.kwargs})
 
