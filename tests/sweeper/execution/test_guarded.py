@@ -382,7 +382,7 @@ def test_a_line_with_a_field_of_another_type_is_left_out(tmp_path: Path, fields:
 def test_the_folder_in_which_machines_are_tried_is_shared_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sweeper.execution.on_ray import requirements
 
-    def answered(where: Path, questions: Any, folder: str) -> list[Any]:
+    def answered(where: Path, questions: Any, folder: str, waiting: Any) -> list[Any]:
         modes.append(Path(folder).stat().st_mode & 0o7777)
         for node, _, _ in questions:
             (Path(folder) / node["NodeID"]).write_bytes(node["NodeID"].encode())
