@@ -35,7 +35,7 @@ def name_taken(name: object, reserved: Collection[str]) -> str:
     if not isinstance(name, str) or not name or not is_unicode(name):
         return "but a column's name must be text"
     if name in reserved:
-        return "but that column is written for every trial"
+        return "but the tables have that column already"
     if name.startswith(OF_CONFIG):
         return f"but {OF_CONFIG}* is for fields of configs"
     end = next((end for end in BESIDE_ENDS if name.endswith(end)), "")

@@ -99,5 +99,5 @@ def _stands_still(values: list[float], rule: Plateau) -> bool:
 
 
 def _evaluator(rule: Terminator, seed: int) -> BaseImprovementEvaluator:
-    """Make a new terminator for every decision: one that is used again would decide by its random state too."""
+    """Make a terminator for one decision: one that has decided before would go on in its random sequence."""
     return EMMREvaluator(seed=seed) if rule.name == "emmr" else RegretBoundEvaluator(seed=seed)

@@ -165,7 +165,7 @@ def test_only_a_number_takes_the_place_of_a_measured_figure(value: Any) -> None:
     ("found", "said"),
     [
         ({"fc.weight": {"own": Decimal(1)}}, r"layer_columns\(\) has the column 'own', which is Decimal"),
-        ({"fc.weight": {"layer": "x"}}, r"layer_columns\(\) has the column 'layer', but that column is written"),
+        ({"fc.weight": {"layer": "x"}}, r"layer_columns\(\) has the column 'layer', but the tables have that column"),
         ({"fc.weight": 3}, r"layer_columns\(\) returned 3: it must return a mapping of column names to values"),
         (None, r"layer_columns\(\) returned None: it must return a mapping of weight names to columns"),
     ],
@@ -233,10 +233,10 @@ def test_figures_come_back_equal_from_a_trials_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("attributes", "extra", "said"),
     [
-        ({}, {"seconds": 1.0}, "Broken.columns() has the column 'seconds', but that column is written for every trial"),
+        ({}, {"seconds": 1.0}, "Broken.columns() has the column 'seconds', but the tables have that column already"),
         ({}, {"price": Decimal(1)}, "Broken.columns() has the column 'price', which is Decimal('1') of type Decimal"),
         ({"reports": ("gamma",)}, {"gamma": 1.5}, "names 'gamma', but a field of its config has that column"),
-        ({"reports": ("status",)}, {"status": 5}, "names 'status', but that column is written for every trial"),
+        ({"reports": ("status",)}, {"status": 5}, "names 'status', but the tables have that column already"),
         ({"reports": ("lost",)}, {}, "own reports lost, but columns() of its stage 'train' returned no such column"),
     ],
 )

@@ -233,7 +233,7 @@ METHOD_PARTS: dict[str, tuple[dict[str, Any], str]] = {
     "asks for what it keeps": ({"asked": _agrees, "Stages": (KeepsMore,)}, "asked must ask for density 0.3"),
     "unknown mutable": ({"mutable": frozenset({"train.rate"})}, "mutable has train.rate, but its config has no"),
     "reports a field": ({"reports": ("density_of_all", "model")}, "reports must name columns .* field of its config"),
-    "reports a column": ({"reports": ("status",)}, "reports must name columns .* is written for every trial"),
+    "reports a column": ({"reports": ("status",)}, "reports must name columns .* the tables have that column already"),
     "no checks": ({"check": lambda self, model, data: None}, "must keep exactly what asked|must complete"),
 }
 
