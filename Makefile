@@ -53,8 +53,8 @@ $(VENV)/installed: requirements.lock
 	touch $@
 
 lock:  ## pin the newest versions that pyproject.toml allows, without trackers (needs uv)
-	uv pip compile --universal --python-version 3.10 --extra dev --extra dashboard --extra export --extra s3 --extra timm \
-	    --extra hf --upgrade --no-header --no-annotate pyproject.toml -o requirements.lock
+	uv pip compile --universal --python-version 3.10 --extra dev --extra dashboard --extra export --extra hub --extra plots \
+	    --extra s3 --extra timm --extra hf --upgrade --no-header --no-annotate pyproject.toml -o requirements.lock
 
 clean:  ## remove the environment and the tools' caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache
