@@ -38,6 +38,7 @@ FLOORS = {
         {"folder", "describe"},
         {"results", "estimate"},
         {"search"},
+        {"report"},
         {"execution", "sweep"},
         {"before_run", "continuing"},
         {"driver", "dashboard", "control"},
@@ -50,9 +51,10 @@ FLOORS = {
 
 KNOWN_ONLY_IN = {
     "ray": ("sweeper.execution.on_ray",),
-    "optuna": ("sweeper.space", "sweeper.search", "sweeper.dashboard", "sweeper.sweep"),
+    "optuna": ("sweeper.space", "sweeper.search", "sweeper.report", "sweeper.dashboard", "sweeper.sweep"),
     "pandas": (
         "sweeper.results",
+        "sweeper.report",
         "sweeper.sweep",
         *(f"sweeper.{kind}_plot" for kind in ("comparison", "lineage", "regrowth", "single_layer")),
     ),

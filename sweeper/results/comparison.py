@@ -8,7 +8,7 @@ requested density and the column ``density`` may cover fewer weights, and a meth
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -17,7 +17,7 @@ from sweeper.results.cell_trials import CellTrials, searched_values
 from sweeper.results.frames import SweepTables
 from sweeper.results.pareto import undominated
 from sweeper.results.stored_space import StoredSpace, stored_space
-from sweeper.results.summary import ACCURACIES, cells_of, mean, rules_of, std, summarise
+from sweeper.results.summary import ACCURACIES, cells_of, levels_of, mean, rules_of, std, summarise
 from sweeper.results.warned import codes_of
 from trials.errors import UserError, unknown_name
 from trials.storage.rows import Row
@@ -25,13 +25,16 @@ from trials.storage.rows import Row
 _CELLS_SHOWN = 8
 
 
-def points_of(sweep: SweepTables, by: Sequence[str] = (), accuracy: str = "test_accuracy") -> pd.DataFrame:
+def points_of(
+    sweep: SweepTables, by: Sequence[str] = (), accuracy: str = "test_accuracy", *, levels: bool = False
+) -> pd.DataFrame:
     """Return a row per group of cells that share every grid value but ``seed``; by series, from dense to sparse.
 
     Args:
         sweep: the tables; a cell's best trial is chosen by the sweep's own objective and constraints.
         by: grid paths whose values define a series, beside the data set; default: the method, else all but density.
         accuracy: ``test_accuracy`` or ``val_accuracy``.
+        levels: return also a row for every level before the last one, for trials that have levels (``imp``).
 
     Returns:
         Columns ``series``; ``asked``: the other grid values; ``density``, ``accuracy``, ``flops``, ``cost`` and
@@ -39,7 +42,8 @@ def points_of(sweep: SweepTables, by: Sequence[str] = (), accuracy: str = "test_
         1); ``n``: number of seeds; ``report``: which epoch counts; ``confirmed``: how many confirmations are complete,
         which are the trials of these figures then (empty if none is asked for); ``best``: what the best trials have in
         the searched fields, as text; ``front``: whether no other point of the data set is at least as good in both
-        accuracy and FLOPs and better in one; ``warnings``: codes of all these trials, as one text.
+        accuracy and FLOPs and better in one; ``warnings``: codes of all these trials, as one text. With ``levels``
+        also ``level``, missing for the last one, and for earlier ones ``front`` is false.
 
     Raises:
         UserError: ``by`` is not in the grid, ``accuracy`` is unknown, no trial is complete, or space or layers
@@ -65,6 +69,12 @@ def points_of(sweep: SweepTables, by: Sequence[str] = (), accuracy: str = "test_
             "densities: run the sweep's command again, which repairs them"
         )
     _mark_front(points, [values.get("dataset") for values in asked])
+    if levels:
+        earlier = [
+            row for both in zip(asked, found.values(), strict=True) for row in _earlier(sweep, *both, paths, accuracy)
+        ]
+        points = pd.concat([points.assign(level=pd.NA), pd.DataFrame(earlier, columns=[*points.columns, "level"])])
+        points = points.astype({"level": "Int64", "front": bool})
     ordered: pd.DataFrame = points.sort_values(["series", "density"], ascending=[True, False], ignore_index=True)
     return ordered
 
@@ -119,8 +129,17 @@ def trials_behind(sweep: SweepTables) -> set[str]:
 
 def density_of_all(sweep: SweepTables) -> dict[str, float]:
     """By trial, the share of all weights of convolutions and linear layers that are left after its last stage."""
-    last = sweep.layers.drop_duplicates(["trial", "layer"], keep="last").groupby("trial")[["kept", "total"]].sum()
-    return {str(trial): float(share) for trial, share in (last["kept"] / last["total"]).items()}
+    return _shares(sweep.layers, ["trial"])
+
+
+def _density_by_level(sweep: SweepTables) -> dict[tuple[str, int], float]:
+    """By trial and level, the share of all weights that are left after the level's last stage."""
+    return _shares(sweep.layers[sweep.layers["stage"] != "pretrain"], ["trial", "level"])
+
+
+def _shares(layers: pd.DataFrame, by: list[str]) -> dict[Any, float]:
+    last = layers.drop_duplicates([*by, "layer"], keep="last").groupby(by)[["kept", "total"]].sum()
+    return {key: float(share) for key, share in (last["kept"] / last["total"]).items()}
 
 
 def dense_accuracy(sweep: SweepTables, accuracy: str = "test_accuracy") -> float | None:
@@ -160,6 +179,20 @@ def protocol(sweep: SweepTables, points: pd.DataFrame) -> str:
             f"n = {' to '.join(map(str, dict.fromkeys([counts[0], counts[-1]])))}",
         ]
     )
+
+
+def _earlier(sweep: SweepTables, values: Row, best: Sequence[Row], by: Sequence[str], accuracy: str) -> Iterator[Row]:
+    """The points of the levels before the last one, which is the trials' own figure."""
+    of_trial = levels_of(sweep, [row["trial"] for row in best])
+    densities = _density_by_level(sweep)
+    numbers = sorted({level for row in best for level in list(of_trial.get(row["trial"], ()))[:-1]})
+    for number in numbers:
+        rows = [
+            {**row, **found, "density": densities.get((row["trial"], number), math.nan)}
+            for row in best
+            if (found := of_trial.get(row["trial"], {}).get(number)) is not None
+        ]
+        yield {**_point(values, rows, by, accuracy), "front": False, "level": number}
 
 
 def _from_to(figures: pd.Series[Any]) -> str:

@@ -88,7 +88,7 @@ def summarise(
     figures = list(dict.fromkeys((*ACCURACIES, objective, *beside)))
     by = objective_of(objective, direction)
     cells = list(cells_of(sweep, by, groups, search, constraints, figures, confirm, replicates))
-    levels = _levels(sweep, [row["trial"] for cell in cells for row in cell.figures])
+    levels = levels_of(sweep, [row["trial"] for cell in cells for row in cell.figures])
     rows = _dense_rows(sweep, cells, groups, figures)
     for key, group in _by_group(cells).items():
         values = dict(zip(map(column_of, groups), key, strict=True))
@@ -204,11 +204,11 @@ def _how_far(seed: object, trials: Sequence[Row], last: Mapping[str, Row]) -> st
     return text if seed is None else f"seed {seed}: {text}"
 
 
-def _levels(sweep: SweepTables, trials: Sequence[str]) -> dict[str, dict[int, Row]]:
+def levels_of(sweep: SweepTables, trials: Sequence[str]) -> dict[str, dict[int, Row]]:
     """By trial and level, the last row of the level, for trials with several levels; without the dense network's."""
     found: dict[str, dict[int, Row]] = {}
     rows = sweep.epochs[sweep.epochs["trial"].isin(trials)]
-    for row in rows_of(rows, {"trial", "stage", "level", "density", "warnings", *SPENT, *ACCURACIES}):
+    for row in rows_of(rows, {"trial", "stage", "level", "density", "flops", "warnings", *SPENT, *ACCURACIES}):
         found.setdefault(row["trial"], {})[row["level"]] = row
     several = {trial: levels for trial, levels in found.items() if len(levels) > 1}
     return {t: {n: row for n, row in levels.items() if row["stage"] != "pretrain"} for t, levels in several.items()}

@@ -1,0 +1,25 @@
+"""The figures of a report, by name, in the order of the page. Each is one file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+from sweeper.report.figure import Figure
+from sweeper.report.gathered import Gathered
+from trials.errors import UserError, unknown_name
+
+FIGURES = ("accuracy_density",)
+"""Names of the figures, as ``--figure`` takes them: each is drawn by the function ``draw`` of the module of its name."""
+
+
+def draw(name: str, gathered: Gathered) -> Figure:
+    """Return a figure of a sweep.
+
+    Raises:
+        UserError: there is no such figure, or the sweep has nothing that it could show; the message says what lacks.
+    """
+    if name not in FIGURES:
+        raise UserError(unknown_name("figure", name, FIGURES))
+    drawing: Callable[[Gathered], Figure] = import_module(f"{__name__}.{name}").draw
+    return drawing(gathered)

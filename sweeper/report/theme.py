@@ -1,0 +1,58 @@
+"""Colours and styles that all figures share: safe for colour-blind readers, on light and on dark ground."""
+
+from __future__ import annotations
+
+from typing import Any
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+"""Okabe and Ito's palette, which colour-blind readers can tell apart, without its yellow, which fades on white."""
+
+COLOURS_ON_DARK = ("#56B4E9", "#E69F00", "#2BC39A", "#E79AC6", "#9BB8FF", "#F0E442", "#FFFFFF")
+"""The same order of hues, lighter, so that each keeps a contrast of 3 to 1 on dark grey."""
+
+SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "stroke", "triangle-left", "wedge")
+"""Shapes of points; with 7 colours and 9 shapes, 63 series have marks of their own."""
+
+SEQUENTIAL = "viridis"
+"""Colours of a heat map: lightness rises with the value, also for colour-blind readers and in grey."""
+
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif"
+
+
+def config(
+    *, dark: bool = False, font_size: float = 12, font: str = _FONT, ground: str | None = None
+) -> dict[str, Any]:
+    """Return Vega-Lite's ``config`` of every figure.
+
+    Args:
+        dark: for a dark ground.
+        font_size: of labels, in pixels; titles are as large.
+        font: CSS font families.
+        ground: colour of the background; by default none, so that the page's shows.
+    """
+    ink, faint, grid = ("#e6e6e6", "#b3b3b3", "#3a3f46") if dark else ("#1b1f24", "#57606a", "#e2e5e9")
+    return {
+        "background": ground,
+        "font": font,
+        "view": {"stroke": None},
+        "axis": {
+            "labelColor": faint, "titleColor": ink, "gridColor": grid, "domainColor": faint, "tickColor": faint,
+            "labelFontSize": font_size, "titleFontSize": font_size, "titleFontWeight": "normal", "labelLimit": 240,
+        },
+        "legend": {
+            "labelColor": ink, "titleColor": ink, "labelFontSize": font_size, "titleFontSize": font_size,
+            "titleFontWeight": "normal", "labelLimit": 240, "symbolSize": 70,
+        },
+        "header": {"labelColor": ink, "titleColor": ink, "labelFontSize": font_size, "titleFontSize": font_size},
+        "title": {"color": ink, "fontSize": font_size, "fontWeight": "normal"},
+        "text": {"color": ink, "fontSize": font_size},
+        "rule": {"color": faint},
+        "point": {"filled": True, "size": 55},
+        "line": {"strokeWidth": 1.8},
+        "range": {
+            "category": list(COLOURS_ON_DARK if dark else COLOURS),
+            "symbol": list(SHAPES),
+            "heatmap": {"scheme": SEQUENTIAL},
+            "ramp": {"scheme": SEQUENTIAL},
+        },
+    }  # fmt: skip
