@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -76,19 +76,26 @@ def asked(gathered: Gathered) -> dict[str, Any]:
     space = last.get("space") if isinstance(last.get("space"), dict) else {}
     assert isinstance(space, dict)
     objectives = [f"{one.column} ({one.direction})" for one in gathered.space.objectives] if space else []
-    facts: list[tuple[str, Sequence[Any]]] = [
+    first: list[tuple[str, Sequence[Any]]] = [
         ("about", [space.get("about")]),
         ("trial", [_flow(space.get("trial"))]),
         ("grid", _lines(space.get("grid"))),
         ("search", _lines(space.get("search"))),
         ("objective", objectives),
+    ]
+    further: list[tuple[str, Sequence[Any]]] = [
         *((name, [_flow(space.get(name))]) for name in _SETTINGS if space.get(name) not in (None, [], {})),
         ("begun", [_first(gathered.documents).get("written")]),
         ("changed", [one.get("written") for one in gathered.documents[1:]]),
         *_ran_with(gathered, last),
     ]
     document = yaml.safe_dump(dict(last), sort_keys=False, width=100, allow_unicode=True) if last else ""
-    return {"facts": [(label, kept) for label, values in facts if (kept := _texts(values))], "document": document}
+    return {"facts": _known(first), "further": _known(further), "document": document}
+
+
+def _known(facts: Sequence[tuple[str, Sequence[Any]]]) -> list[tuple[str, list[str]]]:
+    """The facts that have a value, as texts."""
+    return [(label, kept) for label, values in facts if (kept := [str(v) for v in values if v not in (None, "")])]
 
 
 def _ran_with(gathered: Gathered, last: Mapping[str, Any]) -> list[tuple[str, Sequence[Any]]]:
@@ -141,10 +148,6 @@ def _flow(value: object) -> str:
         return ""
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True)
     return text.removesuffix("\n...\n").strip().removeprefix("{").removesuffix("}")
-
-
-def _texts(values: Iterable[Any]) -> list[str]:
-    return [str(value) for value in values if value not in (None, "")]
 
 
 def problems(gathered: Gathered) -> dict[str, Any]:

@@ -1,0 +1,50 @@
+"""Write a sweep's report to a file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sweeper.report.gathered import Gathered
+from sweeper.report.page import page_text
+from trials.errors import UserError
+from trials.storage import files
+from trials.storage.place import Place
+
+REPORT = "report.html"
+"""Name of the report in a sweep's folder."""
+
+
+def write_report(gathered: Gathered, to: Path | None = None) -> Place:
+    """Write the page and return its path; a file that is there is replaced at once, never half.
+
+    Args:
+        gathered: the sweep.
+        to: the file; by default ``report.html`` in the sweep's folder.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    target = gathered.sweep.path / REPORT if to is None else to
+    if to is not None:
+        require_file(to)
+    content = page_text(gathered).encode()
+    try:
+        files.write(target, content)
+    except OSError as error:
+        way = "free space, or " if files.is_full(error) else ""
+        raise UserError(
+            f"the report cannot be written to {target} ({error}): {way}name another file with --to"
+        ) from None
+    return target
+
+
+def require_file(to: Path) -> None:
+    """Refuse a path that is no file in a folder that can be written, before anything is read.
+
+    Raises:
+        UserError: it is not.
+    """
+    folder = to.absolute().parent
+    if to.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"--to is {str(to)!r}, but must be a file in a folder that can be written")
