@@ -16,8 +16,9 @@ import pandas as pd
 from sweeper.results.cell_trials import CellTrials, searched_values
 from sweeper.results.frames import SweepTables
 from sweeper.results.pareto import undominated
+from sweeper.results.rows_of_frames import rows_of
 from sweeper.results.stored_space import StoredSpace, stored_space
-from sweeper.results.summary import ACCURACIES, cells_of, levels_of, mean, rules_of, std, summarise
+from sweeper.results.summary import ACCURACIES, cells_of, column_of, levels_of, mean, rules_of, std, summarise
 from sweeper.results.warned import codes_of
 from trials.errors import UserError, unknown_name
 from trials.storage.rows import Row
@@ -143,14 +144,27 @@ def dense_accuracy(sweep: SweepTables, accuracy: str = "test_accuracy") -> float
 
     None if there are none or several sets of them.
     """
+    found = dense_accuracies(sweep, accuracy)
+    return found[0][1] if len(found) == 1 else None
+
+
+def dense_accuracies(sweep: SweepTables, accuracy: str = "test_accuracy") -> list[tuple[str, float]]:
+    """Mean accuracy of each set of dense networks that the trials of :func:`points_of` start from.
+
+    Its name is made of the grid values that tell it from the others, such as the data set; it is empty for the only one.
+    """
     space = _space_of(sweep)
     first = space.objectives[0]
     rows = summarise(
         sweep, objective=first.column, direction=first.direction, grid=space.paths, constraints=space.constraints,
         confirm=space.confirm, replicates=space.replicates,
     )  # fmt: skip
-    dense = rows[rows["kind"] == "dense"]
-    return float(dense[f"{accuracy}_mean"].iloc[0]) if len(dense) == 1 else None
+    columns = [column_of(path) for path in space.paths if path not in ("seed", "density")]
+    dense = rows_of(rows[rows["kind"] == "dense"], {*columns, f"{accuracy}_mean"})
+    differing = [column for column in columns if len({str(row.get(column)) for row in dense}) > 1]
+    names = [", ".join(str(row[one]) for one in differing if row.get(one) is not None) for row in dense]
+    return [(name, float(row[f"{accuracy}_mean"])) for name, row in zip(names, dense, strict=True)
+            if row[f"{accuracy}_mean"] is not None]  # fmt: skip
 
 
 def protocol(sweep: SweepTables, points: pd.DataFrame) -> str:
