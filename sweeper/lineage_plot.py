@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from sweeper.columns import COLUMNS
-from sweeper.plotting import Drawn, plot, plot_parser
+from sweeper.report.plot_command import Drawn, plot, plot_parser
 from sweeper.results.frames import SweepTables
 from sweeper.results.lineage import history
 from sweeper.results.stored_space import stored_space

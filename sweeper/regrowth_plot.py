@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from sweeper.plotting import Drawn, plot, plot_parser
+from sweeper.report.plot_command import Drawn, plot, plot_parser
 from sweeper.results.frames import SweepTables
 from sweeper.results.regrowth import episode_costs, table_retention, table_sparsity_accuracy
 from sweeper.results.tables import load

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from sweeper.plotting import Drawn, plot, plot_parser
+from sweeper.report.plot_command import Drawn, plot, plot_parser
 from sweeper.results.frames import SweepTables
 from sweeper.results.regrowth import layer_gains
 from sweeper.results.tables import load

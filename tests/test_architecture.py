@@ -33,7 +33,7 @@ FLOORS = {
     ],
     "sweeper": [
         {"columns", "options", "console", "runtime_env"},
-        {"plotting", "run_options"},
+        {"run_options"},
         {"space"},
         {"folder", "describe"},
         {"results", "estimate"},
