@@ -6,6 +6,7 @@ from typing import Any
 
 from sweeper.report.figure import Figure
 from sweeper.report.packed import rows_for_vega
+from sweeper.report.sized import sized
 from sweeper.report.theme import vega_config
 from trials.errors import UserError
 from trials.optional import require
@@ -47,7 +48,7 @@ def picture(
     style = vega_config(
         dark=dark, font_size=font_size_pt, font=_FONT, ground=GROUND_OF_DARK_PICTURES if dark else "white"
     )
-    spec = _whole(figure, width_pt, height_pt)
+    spec = sized(_whole(figure), width_pt, height_pt, {"vl_version": _VERSION, "config": style})
     if form == ".svg":
         return str(vl_convert.vegalite_to_svg(spec, _VERSION, config=style)).encode()
     if form == ".pdf":
@@ -55,13 +56,10 @@ def picture(
     return bytes(vl_convert.vegalite_to_png(spec, _VERSION, scale=1, ppi=ppi, config=style))
 
 
-def _whole(figure: Figure, width: float, height: float | None) -> dict[str, Any]:
-    """The specification of a figure with its rows, sized as a picture."""
-    spec = {
+def _whole(figure: Figure) -> dict[str, Any]:
+    """The specification of a figure with its rows."""
+    return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
-        "width": width,
-        "autosize": {"type": "fit", "contains": "padding"},
         **figure.spec,
         "datasets": {"rows": rows_for_vega(figure.rows)},
     }
-    return spec if height is None else {**spec, "height": height}

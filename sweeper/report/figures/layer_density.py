@@ -59,44 +59,54 @@ def draw(gathered: Gathered, series: str | None = None) -> Figure:
 
 def _rows(gathered: Gathered) -> pd.DataFrame:
     groups = _groups(gathered)
-    trials = {trial: number for number, (_, _, trials) in enumerate(groups) for trial in trials}
-    layers = gathered.sweep.layers
-    mine = layers[layers["trial"].isin(list(trials)) & (layers["stage"] != _DENSE)]
-    last = mine.drop_duplicates(["trial", "level", "layer"], keep="last")
-    last = last.assign(group=last["trial"].map(trials))
-    at, place = ["group", "level"], ["group", "level", "layer"]
-    table = last.groupby(place, sort=False).agg(
-        weights=("total", "max"), kept=("kept", "mean"), density=("density", "mean"), std=("density", "std"),
-        n=("trial", "nunique"),
-    )  # fmt: skip
-    sums = last.groupby(at, sort=False)[["kept", "total"]].sum()
-    whole = (100 * sums["kept"] / sums["total"]).to_dict()
-    levels = last.groupby("group")["level"].nunique().to_dict()
+    found = _densities(gathered, {trial: number for number, one in enumerate(groups) for trial in one[2]})
+    several = found.groupby("group")["level"].nunique() > 1
     order: dict[tuple[int, str], int] = {}
-    found = []
-    for (group, level, layer), row in zip(table.index, table.to_dict("records"), strict=True):
-        series, asked, _ = groups[group]
-        several, density = levels[group] > 1, 100 * float(row["density"])
-        number = order.setdefault((group, layer), sum(known == group for known, _ in order))
-        column = f"{whole[group, level]:.3g}" if several or not asked[1] else asked[1]
-        found.append(
-            {
-                "series": ", ".join(filter(None, [series, asked[0] if several else ""])),
-                "asked": asked[0], "level": level if several else None, "column": column, "layer": layer,
-                "layer_number": number, "weights": row["weights"], "kept": row["kept"], "density_percent": density,
-                "density_std_percent": 100 * row["std"], "whole_density_percent": whole[group, level], "n": row["n"],
-            }
-        )  # fmt: skip
-    rows: pd.DataFrame = pd.DataFrame(found)
-    return _ordered(rows) if found else rows
+    counts: dict[int, int] = {}
+    rows = []
+    for row in found.to_dict("records"):
+        series, (asked, density), _ = groups[group := row.pop("group")]
+        if (place := (group, row["layer"])) not in order:
+            order[place] = counts[group] = counts.get(group, -1) + 1
+        name = ", ".join(filter(None, [series, asked])) if several[group] else series
+        column = f"{row['whole_density_percent']:.3g}" if several[group] or not density else density
+        level = row["level"] if several[group] else None
+        rows.append({"series": name, "asked": asked, "column": column, "layer_number": order[place], **row, "level": level})
+    return _ordered(pd.DataFrame(rows)) if rows else pd.DataFrame()
+
+
+def _densities(gathered: Gathered, groups: dict[str, int]) -> pd.DataFrame:
+    """Means over the trials of a group, by stage, level and layer: of methods with levels all, of others the last.
+
+    Stages that leave the density as it is, such as finetuning, have no rows beside the stage before.
+    """
+    layers = gathered.sweep.layers
+    mine = layers[layers["trial"].isin(list(groups)) & (layers["stage"] != _DENSE)]
+    mine = mine.assign(group=mine["trial"].map(groups), level=mine["stage"] + " " + mine["level"].astype(str))
+    rounds = mine.groupby(["group", "stage"])["level"].nunique().groupby("group").max()
+    last = mine.drop_duplicates(["trial", "layer"], keep="last")
+    mine = mine[mine["group"].map(rounds) > 1]
+    mine = pd.concat([last[last["group"].map(rounds) == 1], mine])
+    sums = mine.groupby(["group", "level"], sort=False)[["kept", "total"]].sum()
+    whole = 100 * sums["kept"].astype(float) / sums["total"].astype(float)
+    new = whole[whole.groupby("group").diff().abs().fillna(1) > 1e-9]
+    table = mine.groupby(["group", "level", "layer"], sort=False).agg(
+        weights=("total", "max"), kept=("kept", "mean"), density_percent=("density", "mean"),
+        density_std_percent=("density", "std"), n=("trial", "nunique"),
+    )  # fmt: skip
+    table[["density_percent", "density_std_percent"]] *= 100
+    table["whole_density_percent"] = whole
+    kept: pd.DataFrame = table[table.index.droplevel("layer").isin(new.index)].reset_index()
+    return kept
 
 
 def _ordered(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows by series, then by level, from dense to sparse; columns with the same text get a number."""
     places = rows.groupby(["series", "asked", "level"], sort=False, dropna=False).ngroup()
     first = rows.assign(place=places).drop_duplicates("place")
-    keys = ["series", "level", "whole_density_percent"]
-    first = first.sort_values(keys, ascending=[True, True, False], kind="stable", key=_by_appearance(rows))
+    levels, number = first["level"].notna(), first["series"].map(list(dict.fromkeys(rows["series"])).index)
+    sparse = (-first["whole_density_percent"]).mask(levels, 0.0)  # levels stay in the order in which they were run
+    first = first.assign(number=number, sparse=sparse).sort_values(["number", "sparse"], kind="stable")
     seen: dict[tuple[str, str], int] = {}
     names: dict[int, tuple[int, str]] = {}
     for number, row in enumerate(first.to_dict("records")):
@@ -105,16 +115,6 @@ def _ordered(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows.assign(column=[names[place][1] for place in places], column_number=[names[p][0] for p in places])
     ordered: pd.DataFrame = rows.sort_values(["column_number", "layer_number"], ignore_index=True)
     return ordered
-
-
-def _by_appearance(rows: pd.DataFrame) -> Any:
-    """A sort key that keeps series in the order in which they appear."""
-    places = {name: place for place, name in enumerate(dict.fromkeys(rows["series"]))}
-
-    def key(column: pd.Series[Any]) -> pd.Series[Any]:
-        return column.map(places) if column.name == "series" else column
-
-    return key
 
 
 def _groups(gathered: Gathered) -> list[tuple[str, tuple[str, str], list[str]]]:
@@ -172,7 +172,7 @@ def _spec(rows: pd.DataFrame, names: list[str], series: str | None) -> dict[str,
         "field": "layer", "type": "nominal", "sort": {"field": "layer_number", "op": "min"}, "title": None,
         "axis": {"labelOverlap": "greedy", "labelLimit": 140, "ticks": False},
     }  # fmt: skip
-    legend = {"orient": "bottom", "direction": "horizontal", "gradientLength": {"expr": "min(220, width * 0.6)"}}
+    legend = {"orient": "bottom", "direction": "horizontal", "offset": 8, "gradientLength": {"expr": "min(220, width * 0.6)"}}
     colour = {
         "field": "density_percent", "type": "quantitative", "title": "density [%]",
         "scale": {"type": "log", "domain": [lowest, 100]}, "legend": {**legend, "tickCount": 4, "format": "~g"},
