@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sweeper.report.searched import Searched, are_numbers
 
 if TYPE_CHECKING:
+    import optuna
     from optuna.distributions import BaseDistribution
 
 Evaluator = Literal["fanova", "ped_anova"]
@@ -76,16 +77,27 @@ def importances_in(found: Searched, cell: str, objective: str, evaluator: Evalua
 @lru_cache(maxsize=4096)
 def _importances(points: _Points, ranges: _Ranges, sign: int, evaluator: Evaluator) -> tuple[tuple[str, float], ...]:
     """Importances of points, each with its hyperparameters and value. A report that is drawn again asks for the same."""
-    import optuna
     from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 
+    judge = FanovaImportanceEvaluator(seed=0) if evaluator == "fanova" else PedAnovaImportanceEvaluator()
+    study, paths = _study(points, ranges, sign), [path for path, _, _ in ranges]
+    return tuple((path, float(share)) for path, share in get_param_importances(study, evaluator=judge, params=paths).items())
+
+
+def _study(points: _Points, ranges: _Ranges, sign: int) -> optuna.Study:
+    """The points as a study, made without a line on the terminal."""
+    import optuna
+
     distributions = {path: _distribution(path, choices, log, points) for path, choices, log in ranges}
-    study = optuna.create_study(direction="maximize" if sign > 0 else "minimize")
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        study = optuna.create_study(direction="maximize" if sign > 0 else "minimize")
+    finally:
+        optuna.logging.set_verbosity(before)
     for params, value in points:
         study.add_trial(optuna.create_trial(params=dict(params), distributions=distributions, value=value))
-    judge = FanovaImportanceEvaluator(seed=0) if evaluator == "fanova" else PedAnovaImportanceEvaluator()
-    found = get_param_importances(study, evaluator=judge, params=[path for path, _, _ in ranges])
-    return tuple((path, float(share)) for path, share in found.items())
+    return study
 
 
 def _distribution(path: str, choices: tuple[Any, ...] | None, log: bool, points: _Points) -> BaseDistribution:
