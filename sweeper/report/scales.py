@@ -44,7 +44,7 @@ class UnitAxis:
         if self.categories is not None:
             step = math.ceil(len(self.categories) / _MOST_TICKS)
             return [(self.place(text), text) for text in self.categories[::step]]
-        return [(self.place(value), _label(value)) for value in _round_values(self.low, self.high, self.log)]
+        return [(self.place(value), _label(value)) for value in round_values(self.low, self.high, self.log)]
 
 
 def axis_of(title: str, values: Sequence[Any], log: bool) -> UnitAxis:
@@ -55,8 +55,8 @@ def axis_of(title: str, values: Sequence[Any], log: bool) -> UnitAxis:
     return UnitAxis(title, float(min(values)), float(max(values)), log)
 
 
-def _round_values(low: float, high: float, log: bool) -> list[float]:
-    """Round values from ``low`` to ``high``, or both of these if there are fewer than two round ones."""
+def round_values(low: float, high: float, log: bool) -> list[float]:
+    """At most seven round values from ``low`` to ``high``, or both of these if there are fewer than two round ones."""
     if low == high:
         return [low]
     found = []
@@ -67,6 +67,7 @@ def _round_values(low: float, high: float, log: bool) -> list[float]:
         if len(found) < 3:
             digits = [m * 10.0**power for power in range(first, last + 1) for m in (1, 2, 5)]
             found = [value for value in digits if low <= value <= high]
+            found = [float(f"{value:.3g}") for value in found]
     else:
         raw = (high - low) / (_MOST_TICKS - 1)
         power = 10.0 ** math.floor(math.log10(raw))

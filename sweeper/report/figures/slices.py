@@ -9,6 +9,7 @@ import pandas as pd
 from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
 from sweeper.report.panels import MANY_MARKS, SHORT_NUMBERS, choice, in_units, only_chosen, stacked
+from sweeper.report.scales import round_values
 from sweeper.report.searched import Point, Searched, are_numbers, searched
 from trials.errors import UserError, unknown_name
 
@@ -153,9 +154,9 @@ def _x(found: Searched, path: str) -> dict[str, Any]:
     if not are_numbers(values):
         given = sorted({str(value) for value in values})
         return {"field": "given", "type": "nominal", "title": path, "scale": {"domain": given}, "axis": {"labelAngle": 0}}
+    axis: dict[str, Any] = {"labelExpr": SHORT_NUMBERS, "labelOverlap": True}
+    scale: dict[str, Any] = {"domain": [min(values), max(values)], "padding": 10, "zero": False, "nice": False}
     if found.is_logarithmic(path):
-        scale: dict[str, Any] = {"type": "log", "nice": False}
-    else:
-        scale = {"type": "linear", "zero": False, "nice": False}
-    scale |= {"domain": [min(values), max(values)], "padding": 10}
-    return {"field": "number", "type": "quantitative", "title": path, "scale": scale, "axis": {"labelExpr": SHORT_NUMBERS, "labelOverlap": True}}
+        scale = {"type": "log", **{key: value for key, value in scale.items() if key != "zero"}}
+        axis["values"] = round_values(min(values), max(values), log=True)
+    return {"field": "number", "type": "quantitative", "title": path, "scale": scale, "axis": axis}
