@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeper.report.figure import Figure
-from sweeper.report.saved import FORMS, picture
+from sweeper.report.saved import PICTURE_FORMS, picture
 from trials.errors import UserError
 from trials.optional import require
 
@@ -75,8 +75,8 @@ def require_writable(to: Path) -> None:
     Raises:
         UserError: the file's form is unknown, vl-convert is not installed, or its folder is missing or cannot be written.
     """
-    if to.suffix.lower() not in (*FORMS, CSV):
-        raise UserError(f"--to is {str(to)!r}, but must end in one of {', '.join((*FORMS, CSV))}")
+    if to.suffix.lower() not in (*PICTURE_FORMS, CSV):
+        raise UserError(f"--to is {str(to)!r}, but must end in one of {', '.join((*PICTURE_FORMS, CSV))}")
     folder = to.absolute().parent
     if to.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UserError(f"--to is {str(to)!r}, but must be a file in a folder that can be written")
