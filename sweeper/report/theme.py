@@ -43,6 +43,7 @@ def vega_config(
         ground: colour of the background; by default none, so that the page's shows.
     """
     ink, faint, grid = ("#e6e6e6", "#b3b3b3", "#3a3f46") if dark else ("#1b1f24", "#57606a", "#e2e5e9")
+    behind = ground or ("#16191d" if dark else "#ffffff")
     return {
         "background": ground,
         "font": font,
@@ -61,6 +62,7 @@ def vega_config(
         "rule": {"color": faint},
         "point": {"filled": True, "size": 55},
         "line": {"strokeWidth": 1.8},
+        "style": {"halo": {"stroke": behind, "strokeWidth": 3, "strokeJoin": "round", "strokeOpacity": 0.85}},
         "range": {
             "category": list(SERIES_COLOURS_ON_DARK if dark else SERIES_COLOURS),
             "symbol": list(POINT_SHAPES),
