@@ -11,6 +11,8 @@ from trials.errors import UserError, unknown_name
 
 REPORT_FIGURES = (
     "accuracy_density",
+    "pareto_front",
+    "learning_curves",
     "layer_density",
     "regrowth",
     "single_layers",
