@@ -11,10 +11,12 @@ MOST_COLOURS = 7
 MANY_MARKS = 3000
 """From this many marks on a figure is drawn as pixels."""
 
-SHORT_NUMBERS = "abs(datum.value) > 0 && abs(datum.value) < 1e-3 ? format(datum.value, '~e') : format(datum.value, '~g')"
+SHORT_NUMBERS = (
+    "abs(datum.value) > 0 && abs(datum.value) < 1e-3 ? format(datum.value, '~e') : format(datum.value, '~g')"
+)
 """Expression for the labels of an axis: 1e-5 rather than 0.00001."""
 
-BOTTOM = {"orient": "bottom", "direction": "horizontal", "columns": {"expr": "max(1, floor(width / 110))"}}
+BOTTOM = {"orient": "bottom", "direction": "horizontal", "columns": {"expr": "max(1, floor(width / 80))"}}
 """A legend below the figure with as many columns as fit."""
 
 

@@ -1,4 +1,4 @@
-"""The lineage of a population: objective and hyperparameters over epochs, by member, with copies and the best ancestry."""
+"""The lineage of a population: objective and hyperparameters over epochs, by member, with copies and ancestry."""
 
 from __future__ import annotations
 
@@ -81,7 +81,9 @@ def _cell_rows(sweep: SweepTables, cell: str, objective: Objective, paths: list[
         until = {"epoch": row["until_epoch"], "until_epoch": row["until_epoch"]}
         reached = scale * row[objective.column] if is_number(row[objective.column]) else None
         if reached is not None:
-            rows.append({**common, "panel": title, "kind": "reached", **until, "value": reached, "until_value": reached})
+            rows.append(
+                {**common, "panel": title, "kind": "reached", **until, "value": reached, "until_value": reached}
+            )
             if parent is not None and is_number(parent[objective.column]):
                 start = {"epoch": parent["until_epoch"], "value": scale * parent[objective.column]}
                 rows.append({**common, "panel": title, "kind": "link", **until, "until_value": reached, **start})
@@ -152,7 +154,15 @@ def _spec(rows: pd.DataFrame, panels: list[str], cells: list[str], cell: str | N
         top = {"params": [choice("cell_shown", "cell", cells, cell)], "transform": [only_chosen("cell", "cell_shown")]}
     few = rows["member"].nunique() <= MOST_COLOURS
     member = {"field": "member", "type": "nominal" if few else "ordinal", "title": "member", "sort": None}
-    colour = {**member, "legend": {"orient": "bottom", "columns": {"expr": "max(1, floor(width / 45))"}, "offset": 8, "symbolType": "circle"}}
+    colour = {
+        **member,
+        "legend": {
+            "orient": "bottom",
+            "columns": {"expr": "max(1, floor(width / 45))"},
+            "offset": 8,
+            "symbolType": "circle",
+        },
+    }
     views = [_panel(rows[rows["panel"] == panel], panel, colour, last=panel == there[-1]) for panel in there]
     return stacked(views, **top)
 

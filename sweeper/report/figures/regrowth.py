@@ -54,9 +54,10 @@ def draw(gathered: Gathered, share: str = "budget", *, any_method: bool = False)
     rows["layer_number"] = [order.get(layer, len(order)) if isinstance(layer, str) else None for layer in rows["layer"]]
     notes = [f"{left_out} more rounds are not shown"] if left_out else []
     notes += [f"{stages_left_out} more stages of trials are not shown by layer"] if stages_left_out else []
+    stages_run = list(dict.fromkeys(sweep.epochs["stage"]))  # a trial has its stages in the order in which it ran them
     return Figure(
-        "regrowth", "Regrowth", _in_words(divided, episodes, rows), _spec(rows, share), rows, tuple(notes), 5,
-        canvas=len(rows) > MANY_MARKS,
+        "regrowth", "Regrowth", _in_words(divided, episodes, stages_run), _spec(rows, share, stages_run), rows,
+        tuple(notes), 5, canvas=len(rows) > MANY_MARKS,
     )  # fmt: skip
 
 
@@ -98,7 +99,8 @@ def _episodes(sweep: SweepTables, names: dict[tuple[str, int], str]) -> pd.DataF
     column = [names.get(place) for place in zip(found["trial"], found["step"], strict=True)]
     values = {name: found[name] for name in ("trial", "step", "episode", "reward")}
     rows: pd.DataFrame = pd.DataFrame({"kind": "episode", **values, "column": column})
-    return rows[rows["column"].notna()]
+    kept: pd.DataFrame = rows[rows["column"].notna()]
+    return kept
 
 
 def _accuracies(sweep: SweepTables) -> pd.DataFrame:
@@ -129,10 +131,9 @@ def _stages(sweep: SweepTables) -> tuple[pd.DataFrame, int]:
     return pd.DataFrame(rows), table.shape[1] - shown.shape[1]
 
 
-def _in_words(divided: pd.DataFrame, episodes: pd.DataFrame, rows: pd.DataFrame) -> str:
+def _in_words(divided: pd.DataFrame, episodes: pd.DataFrame, stages: Sequence[str]) -> str:
     """Which layers got most, and from where to where accuracy went."""
-    stages = ", ".join(dict.fromkeys(rows.loc[rows["kind"] == "accuracy", "stage"]))
-    text = [f"Test accuracy over sparsity at the end of the stages {stages}."]
+    text = [f"Test accuracy over sparsity at the end of the stages {', '.join(stages)}."]
     if len(divided):
         means = divided.groupby("layer", sort=False)["share_of_budget_percent"].mean().sort_values(ascending=False)
         each = ", ".join(f"{layer} {share:.1f} %" for layer, share in means.head(5).items())
@@ -143,9 +144,9 @@ def _in_words(divided: pd.DataFrame, episodes: pd.DataFrame, rows: pd.DataFrame)
     return " ".join(text)
 
 
-def _spec(rows: pd.DataFrame, share: str) -> dict[str, Any]:
+def _spec(rows: pd.DataFrame, share: str, stages: Sequence[str]) -> dict[str, Any]:
     kinds = set(rows["kind"])
-    views = [_accuracy_panel()] if "accuracy" in kinds else []
+    views = [_accuracy_panel(stages)] if "accuracy" in kinds else []
     top: dict[str, Any] = {}
     if "division" in kinds:
         names = list(_MEASURES)
@@ -159,9 +160,20 @@ def _spec(rows: pd.DataFrame, share: str) -> dict[str, Any]:
     return {**spec, "resolve": {"scale": {"color": "independent", "shape": "independent"}}} if len(views) > 1 else spec
 
 
-def _accuracy_panel() -> dict[str, Any]:
-    stage = {"field": "stage", "type": "nominal", "sort": None, "title": None, "legend": {**BOTTOM, "offset": 6}}
-    x = {"field": "sparsity_percent", "type": "quantitative", "title": "sparsity [%]", "scale": {"zero": False, "nice": False, "padding": 8}}
+def _accuracy_panel(stages: Sequence[str]) -> dict[str, Any]:
+    stage = {
+        "field": "stage",
+        "type": "nominal",
+        "sort": list(stages),
+        "title": None,
+        "legend": {**BOTTOM, "offset": 6},
+    }
+    x = {
+        "field": "sparsity_percent",
+        "type": "quantitative",
+        "title": "sparsity [%]",
+        "scale": {"zero": False, "nice": False, "padding": 8},
+    }
     y = {"field": "test_accuracy_percent", "type": "quantitative", "title": "test accuracy [%]"}
     tooltip = [
         {"field": "trial"},
@@ -170,15 +182,24 @@ def _accuracy_panel() -> dict[str, Any]:
         {"field": "sparsity_percent", "title": "sparsity %", "format": ".2f"},
         {"field": "test_accuracy_percent", "title": "test accuracy %", "format": ".2f"},
     ]
+    stage["scale"] = {"domain": list(stages)}
     return {
         "height": 170,
         "transform": [{"filter": "datum.kind === 'accuracy'"}],
         "mark": "point",
-        "encoding": {"x": x, "y": {**y, "scale": {"zero": False, "padding": 8}}, "color": stage, "shape": stage, "tooltip": tooltip},
+        "encoding": {
+            "x": x,
+            "y": {**y, "scale": {"zero": False, "padding": 8}},
+            "color": stage,
+            "shape": stage,
+            "tooltip": tooltip,
+        },
     }
 
 
-def _heat_map(part: pd.DataFrame, kind: str, colour: dict[str, Any], tooltip: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _heat_map(
+    part: pd.DataFrame, kind: str, colour: dict[str, Any], tooltip: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
     """Layers by columns; the latter are in the order of the rows."""
     layers, columns = (int(part[name].nunique()) for name in ("layer", "column"))
     axis = {"labelAngle": -50, "labelLimit": 100, "ticks": False, "labelOverlap": "greedy"}
