@@ -6,6 +6,7 @@ from typing import Any
 
 from sweeper.report.figure import Figure
 from sweeper.report.packed import rows_for_vega
+from sweeper.report.sized import sized
 from sweeper.report.theme import vega_config
 from trials.errors import UserError
 from trials.optional import require
@@ -51,7 +52,8 @@ def picture(
         dark=dark, font_size=font_size_pt, font=_FONT, ground=GROUND_OF_DARK_PICTURES if dark else "white"
     )
     style["view"] = {**style["view"], "continuousHeight": min(_RATIO * width_pt, _HIGHEST_PT)}
-    spec = _whole(figure, width_pt, height_pt, font_size_pt)
+    spec = _whole(figure, width_pt, font_size_pt)
+    spec = sized(spec, width_pt, height_pt, {"vl_version": _VERSION, "config": style})
     if form == ".svg":
         return str(vl_convert.vegalite_to_svg(spec, _VERSION, config=style)).encode()
     if form == ".pdf":
@@ -59,19 +61,16 @@ def picture(
     return bytes(vl_convert.vegalite_to_png(spec, _VERSION, scale=1, ppi=ppi, config=style))
 
 
-def _whole(figure: Figure, width: float, height: float | None, font_size: float = 8) -> dict[str, Any]:
-    """The specification of a figure with its rows, sized as a picture."""
+def _whole(figure: Figure, width: float, font_size: float) -> dict[str, Any]:
+    """The specification of a figure with its rows, and what it asks of the picture: its width and its size of text."""
     sizes = {"font_px": font_size, "total_px": width}
     params = [
         {"name": one["name"], "value": sizes[one["name"]]} if one["name"] in sizes else one
         for one in figure.spec.get("params", ())
     ]
-    spec = {
+    return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
-        "width": width,
         **figure.spec,
         "params": params,
-        "autosize": {"type": "fit-x" if height is None else "fit", "contains": "padding"},
         "datasets": {"rows": rows_for_vega(figure.rows)},
     }
-    return spec if height is None else {**spec, "height": height}
