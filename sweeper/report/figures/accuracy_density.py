@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from sweeper.report.axes import SIZE_PARAMS, apart, legend_below, limits_of_points, ticks_of_log_axis
+from sweeper.report.elements.axes import SIZE_PARAMS, apart, legend_below, limits_of_points, ticks_of_log_axis
 from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
-from sweeper.report.published import matching_curves
-from sweeper.report.series import series_paths
+from sweeper.report.elements.published import matching_curves
+from sweeper.report.elements.series import series_paths
 from sweeper.results.comparison import dense_accuracies, points_of, protocol, without_figure
 
 _TOOLTIP = [
@@ -42,7 +42,7 @@ def draw(gathered: Gathered, accuracy: str = "test_accuracy", by: Sequence[str] 
         gathered: the sweep.
         accuracy: ``test_accuracy`` or ``val_accuracy``.
         by: grid paths whose values make a series, beside the data set; by default the method and every other path in
-            which cells differ, but for the one that sets their densities (:mod:`sweeper.report.series`).
+            which cells differ, but for the one that sets their densities (:mod:`sweeper.report.elements.series`).
 
     Raises:
         UserError: no trial is complete, its layers cannot be read, or an argument is wrong.

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from sweeper.columns import config_column
-from sweeper.report.axes import SIZE_PARAMS, legend_below
-from sweeper.report.curves import Thinned, over_all_epochs, thinned
+from sweeper.report.elements.axes import SIZE_PARAMS, legend_below
+from sweeper.report.elements.curves import Thinned, over_all_epochs, thinned
 from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
 from sweeper.results.cell_trials import searched_values

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from sweeper.report.axes import SIZE_PARAMS, legend_below
+from sweeper.report.elements.axes import SIZE_PARAMS, legend_below
 from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
 from sweeper.results.bounds import columns_needed
