@@ -12,6 +12,7 @@ from trials.errors import UserError, unknown_name
 REPORT_FIGURES = (
     "accuracy_density",
     "pareto_front",
+    "objective_fronts",
     "learning_curves",
     "layer_density",
     "regrowth",
