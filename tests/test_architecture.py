@@ -32,12 +32,13 @@ FLOORS = {
         {"__main__", ""},
     ],
     "sweeper": [
-        {"columns", "options", "console", "runtime_env"},
+        {"columns", "options", "screen", "runtime_env"},
+        {"console"},
         {"plotting", "run_options"},
         {"space"},
         {"folder", "describe"},
         {"results", "estimate"},
-        {"search"},
+        {"search", "paired"},
         {"execution", "sweep"},
         {"before_run", "continuing"},
         {"driver", "dashboard", "control"},
@@ -53,6 +54,7 @@ KNOWN_ONLY_IN = {
     "optuna": ("sweeper.space", "sweeper.search", "sweeper.dashboard", "sweeper.sweep"),
     "pandas": (
         "sweeper.results",
+        "sweeper.paired",
         "sweeper.sweep",
         *(f"sweeper.{kind}_plot" for kind in ("comparison", "lineage", "regrowth", "single_layer")),
     ),

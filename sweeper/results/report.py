@@ -183,7 +183,8 @@ def print_report(sweep: SweepTables, console: Console, space: StoredSpace) -> No
     if len(summary):
         figures = [objective.column for objective in objectives]
         texts = _texts(summary, figures, [path for path in space.paths if path != "seed"])
-        print_table(texts, console, left=("confirmed", "warnings", "best", "not complete"))
+        keys = (*space.paths, "level", "density asked %")
+        print_table(texts, console, left=("confirmed", "warnings", "best", "not complete"), keys=keys)
     front = (
         pareto_front(sweep, objectives, space.constraints, space.search, space.replicates) if others else pd.DataFrame()
     )
@@ -192,10 +193,11 @@ def print_report(sweep: SweepTables, console: Console, space: StoredSpace) -> No
         print_line(console, f"Pareto front of each cell: {judged_by}")
         rows = rows_of(front, set(front.columns))
         texts = {str(name): [_text(row[name]) for row in rows] for name in front.columns}
-        print_table({**texts, **marks(sweep, texts["trial"])}, console, left=("warnings",))
+        texts |= marks(sweep, texts["trial"])
+        print_table(texts, console, left=("warnings",), keys=("trial", *map(column_of, space.paths)))
     if regrown := allocation_texts(sweep):
         regrown |= marks(sweep, regrown["regrowth of"])
-        print_table(regrown, console, left=("regrowth of", "layer", "warnings"))
+        print_table(regrown, console, left=("regrowth of", "layer", "warnings"), keys=("regrowth of", "layer"))
     failed = sweep.trials[sweep.trials["status"] == "failed"]
     for row in rows_of(failed.head(FAILURES_SHOWN), {"trial", "error_type", "error_message"}):
         print_line(
