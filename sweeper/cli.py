@@ -60,9 +60,24 @@ def _list(options: argparse.Namespace, console: Console) -> int:
 
 
 def _show(options: argparse.Namespace, console: Console) -> int:
+    path = sweep_path(options.storage, options.show, "--show")
+    if options.watch is not None:
+        from sweeper.control import watch
+
+        with interruptible():
+            watch(path, console, options.watch)
+        return COMPLETE
     from sweeper.results.report import show
 
-    show(sweep_path(options.storage, options.show, "--show"), console)
+    show(path, console)
+    return COMPLETE
+
+
+def _compare(options: argparse.Namespace, console: Console) -> int:
+    from sweeper.paired.show_comparison import named_sweep, show_comparison
+
+    first, second = (named_sweep(options.storage, name) for name in options.compare)
+    show_comparison(first, second, console)
     return COMPLETE
 
 
@@ -130,6 +145,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "init": _init,
     "list": _list,
     "show": _show,
+    "compare": _compare,
     "dashboard": _dashboard,
     "cancel": _cancel,
     "resume": _run,
