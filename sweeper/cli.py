@@ -62,10 +62,10 @@ def _list(options: argparse.Namespace, console: Console) -> int:
 def _show(options: argparse.Namespace, console: Console) -> int:
     path = sweep_path(options.storage, options.show, "--show")
     if options.watch is not None:
-        from sweeper.control import watch
+        from sweeper.control import watch_sweep
 
         with interruptible():
-            watch(path, console, options.watch)
+            watch_sweep(path, console, options.watch)
         return COMPLETE
     from sweeper.results.report import show
 
@@ -130,9 +130,12 @@ def _cancel(options: argparse.Namespace, console: Console) -> int:
 
 
 def _run(options: argparse.Namespace, console: Console) -> int:
+    from sweeper.screen.activity import doing
+
     given = RunOptions.of_command(options)
     with interruptible():
-        from sweeper.driver import sweep
+        with doing(console, "importing torch and Optuna"):
+            from sweeper.driver import sweep
 
         gc.enable()
         return sweep(given, console)

@@ -81,10 +81,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--retry-failed", action="store_true", help="first allow trials that failed for good to run again")
     p.add_argument("--list", action="store_true", help="list the sweeps of the storage, their progress and drivers")
     p.add_argument("--show", metavar="NAME", help="print a sweep's progress and results, also while it runs elsewhere")
-    p.add_argument("--watch", type=float, nargs="?", const=WATCH_S, metavar="S", help="of --show: print it again when it "
-                   f"has changed, every S seconds (default: {WATCH_S:g}), until the sweep has ended")  # fmt: skip
-    p.add_argument("--compare", nargs=2, metavar=("A", "B"), help="how sweep B differs from sweep A, by cell: names or "
-                   "paths")  # fmt: skip
+    p.add_argument("--watch", type=float, nargs="?", const=WATCH_S, metavar="S", help="of --show: look again "
+                   f"every S seconds (default: {WATCH_S:g}), until the sweep has ended")  # fmt: skip
+    p.add_argument("--compare", nargs=2, metavar=("A", "B"), help="how sweep B differs from A, by cell, with "
+                   "paired tests over seeds: two names or paths")  # fmt: skip
     p.add_argument("--cancel", metavar="NAME", help="ask a sweep's driver, wherever it runs, to commit and stop")
     p.add_argument("--version", action="version", version=f"sparsity-sweeper {__version__}")
     return p

@@ -102,7 +102,7 @@ def _mean_cost(rows: Sequence[Row]) -> str:
     return f"{sum(costs) / len(costs):.4g}" if costs else ""
 
 
-def differing_fields(a: Side, b: Side, matched_by: Sequence[str]) -> list[str]:
+def fields_that_differ(a: Side, b: Side, matched_by: Sequence[str]) -> list[str]:
     """A line per field of the trials, and of the spaces' other sections, that the sweeps have with other values.
 
     Fields that only one of them has, as of another method, are one line for each.

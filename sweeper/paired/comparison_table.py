@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from sweeper.columns import config_column
-from sweeper.paired.comparable import differing_fields, protocol_lines, require_same_objective, why_not
+from sweeper.paired.comparable import fields_that_differ, protocol_lines, require_same_objective, why_not
 from sweeper.paired.matched_cells import MatchedCell, OneCell, Side, matched_cells, space_of_cells
 from sweeper.paired.paired_tests import holm, paired_test
 from sweeper.results.frames import SweepTables
@@ -48,7 +48,7 @@ def compare_sweeps(a: SweepTables, b: SweepTables) -> SweepComparison:
     objective = spaces[0].objectives[0].column
     figures = list(dict.fromkeys((objective, *ACCURACIES)))
     wanted = [path for path in dict.fromkeys((*spaces[0].paths, *spaces[1].paths)) if path != "seed"]
-    sides = [Side.of(sweep, figures, wanted) for sweep in (a, b)]
+    sides = (Side.of(a, figures, wanted), Side.of(b, figures, wanted))
     paths, cells = matched_cells(*sides, wanted)
     refused = {id(cell): reason for cell in cells if (reason := why_not(cell))}
     _require_comparable(sides, paths, cells, refused)
@@ -61,7 +61,7 @@ def compare_sweeps(a: SweepTables, b: SweepTables) -> SweepComparison:
     table = table[table["figure"].isin([f for f in figures if f == objective or there[f] > 0])].reset_index(drop=True)
     compared = [cell for cell in cells if id(cell) not in refused]
     notes = (*protocol_lines(compared), *_not_begun(sides))
-    return SweepComparison(table, tuple(paths), notes, tuple(differing_fields(*sides, paths)))
+    return SweepComparison(table, tuple(paths), notes, tuple(fields_that_differ(*sides, paths)))
 
 
 def _require_comparable(

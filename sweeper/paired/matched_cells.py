@@ -114,9 +114,7 @@ def matched_cells(a: Side, b: Side, paths: Sequence[str]) -> tuple[list[str], li
     varying = [path for path in paths if any(len({side.value(c, path) for c in side.cells}) > 1 for side in (a, b))]
     sides = [_by_values(side, varying) for side in (a, b)]
     keys = sorted({*sides[0], *sides[1]}, key=lambda key: order_of(varying, key))
-    matched = [
-        MatchedCell(dict(zip(varying, key, strict=True)), sides[0].get(key), sides[1].get(key)) for key in keys
-    ]
+    matched = [MatchedCell(dict(zip(varying, key, strict=True)), sides[0].get(key), sides[1].get(key)) for key in keys]
     return varying, matched
 
 

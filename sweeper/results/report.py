@@ -29,6 +29,7 @@ from trials.storage.place import Place
 from trials.storage.rows import FINISHED, Row
 
 FAILURES_SHOWN = 20
+ROWS_SHOWN = ("epochs", "allocations")  # the tables of rows that a report needs
 
 
 def show(path: Place, console: Console) -> None:
@@ -37,10 +38,16 @@ def show(path: Place, console: Console) -> None:
     Raises:
         UserError: ``path`` is not a sweep's folder, or its sweep.yaml is damaged or of another version.
     """
-    sweep = read(path, rows=("epochs", "allocations"))
+    show_tables(read(path, rows=ROWS_SHOWN), console)
+
+
+def show_tables(sweep: SweepTables, console: Console) -> Standing:
+    """Like :func:`show`, of tables that were read with the rows :data:`ROWS_SHOWN`; returns how far the sweep is."""
     space = stored_space(sweep) or WITHOUT_SPACE
-    print_line(console, standing(sweep, space))
+    found = count(sweep, space)
+    print_line(console, str(found))
     print_report(sweep, console, space)
+    return found
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,11 @@ class Standing:
     cells: int | None = None
     cells_done: int = 0
     driver: str = ""
+
+    @property
+    def is_driven(self) -> bool:
+        """Whether another process drives the sweep."""
+        return self.driver.startswith("driven by")
 
     @property
     def complete(self) -> bool:
@@ -198,13 +210,7 @@ def print_report(sweep: SweepTables, console: Console, space: StoredSpace) -> No
     if regrown := allocation_texts(sweep):
         regrown |= marks(sweep, regrown["regrowth of"])
         print_table(regrown, console, left=("regrowth of", "layer", "warnings"), keys=("regrowth of", "layer"))
-    failed = sweep.trials[sweep.trials["status"] == "failed"]
-    for row in rows_of(failed.head(FAILURES_SHOWN), {"trial", "error_type", "error_message"}):
-        print_line(
-            console, f"failed: {row['trial']}: {row['error_type']}: {' '.join((row['error_message'] or '').split())}"
-        )
-    if len(failed) > FAILURES_SHOWN:
-        print_line(console, f"failed: and {len(failed) - FAILURES_SHOWN} more (error_message in the table trials)")
+    _print_failures(sweep, console)
     mixed = (*mixed_data(sweep.trials), *mixed_precision(sweep.trials))
     for line in (*_ended_early(sweep), *_superseded(sweep, space), *mixed, *(f"left out: {x}" for x in sweep.damaged)):
         print_line(console, line)
@@ -214,6 +220,16 @@ def print_report(sweep: SweepTables, console: Console, space: StoredSpace) -> No
     tables = sweep.path / "tables"
     written = "" if (tables / "manifest.json").exists() else " (written at the end; sweeper.load works at any time)"
     print_line(console, f"tables: {tables}{written}")
+
+
+def _print_failures(sweep: SweepTables, console: Console) -> None:
+    failed = sweep.trials[sweep.trials["status"] == "failed"]
+    for row in rows_of(failed.head(FAILURES_SHOWN), {"trial", "error_type", "error_message"}):
+        print_line(
+            console, f"failed: {row['trial']}: {row['error_type']}: {' '.join((row['error_message'] or '').split())}"
+        )
+    if len(failed) > FAILURES_SHOWN:
+        print_line(console, f"failed: and {len(failed) - FAILURES_SHOWN} more (error_message in the table trials)")
 
 
 def _ended_early(sweep: SweepTables) -> list[str]:

@@ -1,4 +1,4 @@
-"""Tables that fit a terminal's width without cutting a value: with a frame if there is room, otherwise in other forms."""
+"""Tables that fit a terminal's width without cutting a value: with a frame if there is room, else in other forms."""
 
 from __future__ import annotations
 
