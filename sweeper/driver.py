@@ -45,7 +45,9 @@ if TYPE_CHECKING:
 
 def sweep(options: RunOptions, console: Console) -> int:
     """Check a space, then run it to its end (``--dry-run``: only describe the run). Returns the exit code."""
-    return run_asked(*asked_for(options), options, console)
+    with doing(console, "reading the space"):
+        space, folder = asked_for(options)
+    return run_asked(space, folder, options, console)
 
 
 def run_asked(
@@ -191,12 +193,12 @@ def drive(
     from sweeper.execution.trackers_of import unheard
     from sweeper.search.plan import Plan
 
-    continued = refuse_contradictions(folder, space)  # again, since another driver may have changed the sweep before
-    require_same_data(folder, data)
-    record_change(folder, space, console, git_commit(), data)
-    for line in continued.lines:
-        console.print(line, markup=False)
     with doing(console, "reading what the sweep has committed"):
+        continued = refuse_contradictions(folder, space)  # again: another driver may have changed the sweep before
+        require_same_data(folder, data)
+        record_change(folder, space, console, git_commit(), data)
+        for line in continued.lines:
+            console.print(line, markup=False)
         damaged = folder.repair(checkpoints=verify)
         warm = warm_start(space, folder, data)
         commit_warm_start(folder, warm)
@@ -237,7 +239,8 @@ def conclude(plan: Plan, console: Console, *, interrupted: bool = False) -> int:
 
     space, folder = plan.space, plan.folder
     try:
-        compact_tables(folder)
+        with doing(console, "writing the tables"):
+            compact_tables(folder)
     except OSError as error:
         if not files.is_full(error):
             raise

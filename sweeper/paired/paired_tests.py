@@ -12,8 +12,8 @@ LEVEL = 0.95
 FEWEST_FOR_RANKS = 6
 """Pairs that a Wilcoxon test needs: of five, no outcome has a two-sided p below 0.05."""
 
-_ROUNDING = 1e-12
-"""Relative size of differences that come from rounding alone."""
+_DIGITS = 12
+"""Decimal digits, relative to the largest figure, beyond which differences come from rounding."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +53,18 @@ def paired_test(first: Sequence[float], second: Sequence[float]) -> PairedTest:
     if not n:
         return PairedTest(0)
     scale = max(1e-300, *map(abs, first), *map(abs, second))
-    differences = [round((b - a) / scale, 12) * scale for a, b in zip(first, second, strict=True)]
+    differences = [b - a for a, b in zip(first, second, strict=True)]
+    ranked = [round(d / scale, _DIGITS) for d in differences]  # so that rounding makes no differences unequal
     mean = math.fsum(differences) / n
     if n == 1:
         return PairedTest(1, mean, note="one seed in common: no test")
     std = math.sqrt(math.fsum((d - mean) ** 2 for d in differences) / (n - 1))
-    ranks = n >= FEWEST_FOR_RANKS and any(differences)
-    p_wilcoxon = float(stats.wilcoxon(differences).pvalue) if ranks else math.nan
-    if max(differences) - min(differences) <= _ROUNDING * scale:
-        value = "0" if not any(differences) else f"{mean:+.4g}"
+    ranks = n >= FEWEST_FOR_RANKS and any(ranked)
+    p_wilcoxon = float(stats.wilcoxon(ranked).pvalue) if ranks else math.nan
+    if max(ranked) - min(ranked) <= 2 * 10**-_DIGITS:
+        value = f"{mean:+.4g}" if any(ranked) else "0"
         note = f"every difference is {value}: without spread there is no t test"
-        return PairedTest(n, mean, 0.0, p_wilcoxon=p_wilcoxon, note=note)
+        return PairedTest(n, mean if any(ranked) else 0.0, 0.0, p_wilcoxon=p_wilcoxon, note=note)
     error = std / math.sqrt(n)
     reach = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
     p = 2 * float(stats.t.sf(abs(mean / error), n - 1))
