@@ -32,12 +32,13 @@ FLOORS = {
         {"__main__", ""},
     ],
     "sweeper": [
-        {"columns", "options", "console", "runtime_env"},
+        {"columns", "options", "screen", "runtime_env"},
+        {"console"},
         {"run_options"},
         {"space"},
         {"folder", "describe"},
         {"results", "estimate"},
-        {"search"},
+        {"search", "paired"},
         {"report"},
         {"execution", "sweep"},
         {"before_run", "continuing"},
@@ -55,6 +56,7 @@ KNOWN_ONLY_IN = {
     "pandas": (
         "sweeper.results",
         "sweeper.report",
+        "sweeper.paired",
         "sweeper.sweep",
         *(f"sweeper.{kind}_plot" for kind in ("comparison", "lineage", "regrowth", "single_layer")),
     ),

@@ -103,12 +103,16 @@ class GatheredTables:
         return SweepTables(path, **frames, damaged=self.damaged)
 
 
-def gather(folder: SweepFolder, wanted: Collection[str] = ROW_TABLES) -> GatheredTables:
+def gather(
+    folder: SweepFolder, wanted: Collection[str] = ROW_TABLES, before: GatheredTables | None = None
+) -> GatheredTables:
     """Read everything committed: unchanged trials from the cache, others from their folders.
 
-    ``wanted``: the tables of rows to read; ``trials`` and ``lineage`` are always read.
+    Args:
+        wanted: the tables of rows to read; ``trials`` and ``lineage`` are always read.
+        before: what an earlier call has returned for the same tables, which then is the cache.
     """
-    cache = TableCache.of(folder)
+    cache = TableCache.of(folder) if before is None else TableCache(dict(before.stamps), before.tables)
     stamps = folder.stamps()  # before any reading: a commit meanwhile makes a trial look outdated, not current
     if cache.stamps.keys() - stamps.keys():  # trials were removed by hand, and with them perhaps columns
         cache = TableCache()

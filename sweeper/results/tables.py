@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.column_types import TABLES_SCHEMA, digest_of_columns
 from sweeper.results.frames import SweepTables
-from sweeper.results.table_cache import gather
+from sweeper.results.table_cache import GatheredTables, gather
 from trials.errors import UserError
 from trials.storage import files
 from trials.storage.place import Place, place
@@ -43,13 +43,35 @@ def read(path: str | Place, rows: Collection[str] = ROW_TABLES) -> SweepTables:
 
     ``rows``: which tables of rows to read; the others are empty. ``trials`` and ``lineage`` are always read.
     """
-    folder = SweepFolder(place(path))
-    if not folder.trials.is_dir() and not (folder.path / "sweep.yaml").is_file():
-        raise UserError(
-            f"{str(path)!r} is not a sweep's folder (it holds neither trials/ nor sweep.yaml): give storage/name, "
-            "e.g. results/bip_unstructured"
-        )
-    return gather(folder, rows).sweep(folder.path)
+    return Following(place(path), rows).read()
+
+
+class Following:
+    """Reads a sweep again and again: each time only the trials that have committed something since.
+
+    Args:
+        path: the sweep's folder.
+        rows: which tables of rows to read; the others are empty.
+    """
+
+    def __init__(self, path: Place, rows: Collection[str] = ROW_TABLES) -> None:
+        self.folder, self.rows = SweepFolder(path), rows
+        self._before: GatheredTables | None = None
+
+    def read(self) -> SweepTables:
+        """The tables as they are now.
+
+        Raises:
+            UserError: there is no sweep in the folder.
+        """
+        folder = self.folder
+        if not folder.trials.is_dir() and not (folder.path / "sweep.yaml").is_file():
+            raise UserError(
+                f"{str(folder.path)!r} is not a sweep's folder (it holds neither trials/ nor sweep.yaml): give "
+                "storage/name, e.g. results/bip_unstructured"
+            )
+        self._before = gather(folder, self.rows, self._before)
+        return self._before.sweep(folder.path)
 
 
 def compact_tables(folder: SweepFolder) -> None:
