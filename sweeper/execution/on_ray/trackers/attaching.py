@@ -49,7 +49,7 @@ class Attaching:
             except (UserError, DamagedFile, OSError) as error:
                 self.missing[trial_id] = one_line(str(error))
                 return
-            callback.attach(followed, folder, sizes)
+            callback.attach(followed, folder, sizes)  # files of a network may be large: only one trial's lie there
         self.trials, self.size_bytes = self.trials + 1, self.size_bytes + sum(sizes.values())
         told.attach(trial_id)
 
@@ -57,8 +57,8 @@ class Attaching:
         """What to say of it at the end of a run."""
         name, said = self._tracker.name, []
         if self.trials:
-            size = f"{self.size_bytes / 1e6:.1f} MB"
-            said.append(f"the callback {name} attached the artifacts of {self.trials} trials, {size} in all")
+            trials = "1 trial" if self.trials == 1 else f"{self.trials} trials"
+            said.append(f"the callback {name} attached artifacts of {trials}, {self.size_bytes / 1e6:.3g} MB in all")
         if self.missing:
             first, why = next(iter(self.missing.items()))
             more = f", as {len(self.missing) - 1} more" if len(self.missing) > 1 else ""

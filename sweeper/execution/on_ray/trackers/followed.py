@@ -93,6 +93,13 @@ class Followed:
         role = {"role": self.point.role} if self.point.name else {}
         return {**found, **{name: value for name, value in own.items() if value}, **role}
 
+    @property
+    def tags(self) -> list[str]:
+        """Its cell, method and density."""
+        found = [self.cell, str(self.config.get("method") or "")]
+        found += [f"density={self.config['density']}"] if "density" in self.config else []
+        return [tag for tag in dict.fromkeys(found) if tag]
+
     def init_local_path(self) -> None:
         """Make its folder, which colleagues may write if they may write the sweep's."""
         files.make_folder(Path(self.local_path))

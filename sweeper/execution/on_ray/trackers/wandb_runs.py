@@ -22,6 +22,9 @@ UPLOAD_S = 45
 MOST_TAG = 64
 """Length of a tag (W&B's limit)."""
 
+MOST_ARTIFACT = 128
+"""Length of an artifact's name (W&B's limit)."""
+
 ATTACH_S = 3600.0
 """Seconds after which a run's process that has not taken the files of an artifact is given up."""
 
@@ -34,16 +37,12 @@ class _Process(_WandbLoggingActor):  # type: ignore[misc]  # Ray is not typed
 
     def _handle_checkpoint(self, checkpoint_path: str) -> None:
         folder = Path(checkpoint_path)
-        name = re.sub(r"[^A-Za-z0-9_.-]", "-", f"{self._trial_name}")[:MOST_ARTIFACT]
+        name = re.sub(r"[^A-Za-z0-9_.-]", "-", str(self._trial_name))[:MOST_ARTIFACT]
         sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
         made = self._wandb.Artifact(name=name, type="model", metadata={"size_bytes": sizes})
         made.add_dir(str(folder))
         self._wandb.log_artifact(made)
         (folder.parent / _TAKEN).touch()
-
-
-MOST_ARTIFACT = 128
-"""Length of an artifact's name (W&B's limit)."""
 
 
 class WandbRuns(WandbLoggerCallback):  # type: ignore[misc]  # Ray is not typed
@@ -85,7 +84,7 @@ class WandbRuns(WandbLoggerCallback):  # type: ignore[misc]  # Ray is not typed
             "job_type": trial.point.role,
             "config": {**options["config"], "cell": trial.cell, "point": trial.point.name},
         }
-        tags = {"tags": [*_tags(trial), *(self.kwargs.get("tags") or ())]}
+        tags = {"tags": [*(tag[:MOST_TAG] for tag in trial.tags), *(self.kwargs.get("tags") or ())]}
         super()._start_logging_actor(trial, exclude_results, **{**options, **own, **self.kwargs, **tags})
 
     def attach(self, trial: Followed, folder: Path, sizes: Mapping[str, int]) -> None:
@@ -119,11 +118,3 @@ class WandbRuns(WandbLoggerCallback):  # type: ignore[misc]  # Ray is not typed
                 ray.get(future)
             except ray.exceptions.RayTaskError as error:
                 raise error.cause or error from None
-
-
-def _tags(trial: Followed) -> list[str]:
-    """Cell, method and density of a trial as tags."""
-    found = [trial.cell, str(trial.config.get("method", ""))]
-    if "density" in trial.config:
-        found.append(f"density={trial.config['density']}")
-    return [tag[:MOST_TAG] for tag in dict.fromkeys(found) if tag]
