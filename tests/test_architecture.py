@@ -32,7 +32,7 @@ FLOORS = {
         {"__main__", ""},
     ],
     "sweeper": [
-        {"columns", "options", "screen", "runtime_env"},
+        {"columns", "options", "screen", "doors", "runtime_env"},
         {"console"},
         {"run_options"},
         {"space"},
