@@ -76,6 +76,8 @@ SHARED_NAMES = {
     "Distribution",
     # public faces, always used with their module: trials.compact.load and save, sweeper.load, commands of two packages
     "load", "save", "main", "COMMANDS", "run",
+    # figures of a report: a file each, all with the same function
+    "draw",
     # sweeper.Space is the space with what only Python programs call
     "Space",
 }  # fmt: skip

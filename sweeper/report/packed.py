@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 
-def plain_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def rows_for_vega(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows as mappings of plain values; unknown ones (NaN, NA, infinite) are None."""
     columns = {str(name): [_plain(value) for value in frame[name].tolist()] for name in frame.columns}
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]

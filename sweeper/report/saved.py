@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from sweeper.report.figure import Figure
-from sweeper.report.packed import plain_rows
-from sweeper.report.theme import config
+from sweeper.report.packed import rows_for_vega
+from sweeper.report.theme import vega_config
 from trials.errors import UserError
 from trials.optional import require
 
-FORMS = (".pdf", ".png", ".svg")
+PICTURE_FORMS = (".pdf", ".png", ".svg")
+
+GROUND_OF_DARK_PICTURES = "#16191d"
+
+_FONT = "Liberation Sans, Arial, sans-serif"
+"""Liberation Sans comes with vl-convert, so that a picture has the same text everywhere."""
 
 _VERSION = "6.4"
 """Of Vega-Lite, as in vendor/: the page and the pictures are drawn by the same code."""
@@ -25,7 +29,7 @@ def picture(
 
     Args:
         figure: what to draw.
-        form: one of :data:`FORMS`.
+        form: one of :data:`PICTURE_FORMS`.
         width_pt: width of the whole picture in points (1/72 inch), such as the column of a paper.
         font_size_pt: size of all text in points.
         height_pt: height of the picture; by default what suits the figure.
@@ -35,36 +39,29 @@ def picture(
     Raises:
         UserError: vl-convert is not installed, the form is unknown, or the figure does not fit into the width.
     """
-    if form not in FORMS:
-        raise UserError(f"--to ends in {form!r}, but must end in one of {', '.join(FORMS)}")
+    if form not in PICTURE_FORMS:
+        raise UserError(f"--to ends in {form!r}, but must end in one of {', '.join(PICTURE_FORMS)}")
     require("vl_convert", "plots", "a picture")
     import vl_convert
 
-    asked = {
-        "vl_spec": whole(figure, width_pt, height_pt),
-        "vl_version": _VERSION,
-        "config": config(
-            dark=dark,
-            font_size=font_size_pt,
-            font="Liberation Sans, Arial, sans-serif",
-            ground="#16191d" if dark else "white",
-        ),
-    }
+    style = vega_config(
+        dark=dark, font_size=font_size_pt, font=_FONT, ground=GROUND_OF_DARK_PICTURES if dark else "white"
+    )
+    spec = _whole(figure, width_pt, height_pt)
     if form == ".svg":
-        text: str = vl_convert.vegalite_to_svg(**asked)
-        return text.encode()
+        return str(vl_convert.vegalite_to_svg(spec, _VERSION, config=style)).encode()
     if form == ".pdf":
-        return bytes(vl_convert.vegalite_to_pdf(**asked))
-    return bytes(vl_convert.vegalite_to_png(**asked, scale=1, ppi=ppi))
+        return bytes(vl_convert.vegalite_to_pdf(spec, _VERSION, config=style))
+    return bytes(vl_convert.vegalite_to_png(spec, _VERSION, scale=1, ppi=ppi, config=style))
 
 
-def whole(figure: Figure, width: float, height: float | None) -> Mapping[str, Any]:
+def _whole(figure: Figure, width: float, height: float | None) -> dict[str, Any]:
     """The specification of a figure with its rows, sized as a picture."""
     spec = {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "width": width,
         "autosize": {"type": "fit", "contains": "padding"},
         **figure.spec,
-        "datasets": {"rows": plain_rows(figure.rows)},
+        "datasets": {"rows": rows_for_vega(figure.rows)},
     }
     return spec if height is None else {**spec, "height": height}

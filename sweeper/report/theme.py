@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+SERIES_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 """Okabe and Ito's palette, which colour-blind readers can tell apart, without its yellow, which fades on white."""
 
-COLOURS_ON_DARK = ("#56B4E9", "#E69F00", "#2BC39A", "#E79AC6", "#9BB8FF", "#F0E442", "#FFFFFF")
+SERIES_COLOURS_ON_DARK = ("#56B4E9", "#E69F00", "#2BC39A", "#E79AC6", "#9BB8FF", "#F0E442", "#FFFFFF")
 """The same order of hues, lighter, so that each keeps a contrast of 3 to 1 on dark grey."""
 
-SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "stroke", "triangle-left", "wedge")
+POINT_SHAPES = (  # fmt: skip
+    "circle",
+    "square",
+    "diamond",
+    "triangle-up",
+    "triangle-down",
+    "cross",
+    "stroke",
+    "triangle-left",
+    "wedge",
+)
 """Shapes of points; with 7 colours and 9 shapes, 63 series have marks of their own."""
 
 SEQUENTIAL = "viridis"
@@ -19,7 +29,7 @@ SEQUENTIAL = "viridis"
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif"
 
 
-def config(
+def vega_config(
     *, dark: bool = False, font_size: float = 12, font: str = _FONT, ground: str | None = None
 ) -> dict[str, Any]:
     """Return Vega-Lite's ``config`` of every figure.
@@ -50,8 +60,8 @@ def config(
         "point": {"filled": True, "size": 55},
         "line": {"strokeWidth": 1.8},
         "range": {
-            "category": list(COLOURS_ON_DARK if dark else COLOURS),
-            "symbol": list(SHAPES),
+            "category": list(SERIES_COLOURS_ON_DARK if dark else SERIES_COLOURS),
+            "symbol": list(POINT_SHAPES),
             "heatmap": {"scheme": SEQUENTIAL},
             "ramp": {"scheme": SEQUENTIAL},
         },

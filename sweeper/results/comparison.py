@@ -70,11 +70,7 @@ def points_of(
         )
     _mark_front(points, [values.get("dataset") for values in asked])
     if levels:
-        earlier = [
-            row for both in zip(asked, found.values(), strict=True) for row in _earlier(sweep, *both, paths, accuracy)
-        ]
-        points = pd.concat([points.assign(level=pd.NA), pd.DataFrame(earlier, columns=[*points.columns, "level"])])
-        points = points.astype({"level": "Int64", "front": bool})
+        points = _with_levels(sweep, points, asked, list(found.values()), paths, accuracy)
     ordered: pd.DataFrame = points.sort_values(["series", "density"], ascending=[True, False], ignore_index=True)
     return ordered
 
@@ -179,6 +175,18 @@ def protocol(sweep: SweepTables, points: pd.DataFrame) -> str:
             f"n = {' to '.join(map(str, dict.fromkeys([counts[0], counts[-1]])))}",
         ]
     )
+
+
+def _with_levels(
+    sweep: SweepTables, points: pd.DataFrame, asked: Sequence[Row], best: Sequence[list[Row]], by: Sequence[str],
+    accuracy: str,
+) -> pd.DataFrame:  # fmt: skip
+    """The points, and one for every earlier level of trials that have levels."""
+    groups = zip(asked, best, strict=True)
+    earlier = [row for values, rows in groups for row in _earlier(sweep, values, rows, by, accuracy)]
+    rows = [*points.assign(level=None).to_dict("records"), *earlier]
+    whole: pd.DataFrame = pd.DataFrame(rows).astype({"level": "Int64", "front": bool})
+    return whole
 
 
 def _earlier(sweep: SweepTables, values: Row, best: Sequence[Row], by: Sequence[str], accuracy: str) -> Iterator[Row]:

@@ -9,17 +9,17 @@ from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
 from trials.errors import UserError, unknown_name
 
-FIGURES = ("accuracy_density",)
-"""Names of the figures, as ``--figure`` takes them: each is drawn by the function ``draw`` of the module of its name."""
+REPORT_FIGURES = ("accuracy_density",)
+"""Names of the figures, as ``--figure`` takes them. The module of that name draws it, by its function ``draw``."""
 
 
-def draw(name: str, gathered: Gathered) -> Figure:
+def draw_figure(name: str, gathered: Gathered) -> Figure:
     """Return a figure of a sweep.
 
     Raises:
         UserError: there is no such figure, or the sweep has nothing that it could show; the message says what lacks.
     """
-    if name not in FIGURES:
-        raise UserError(unknown_name("figure", name, FIGURES))
+    if name not in REPORT_FIGURES:
+        raise UserError(unknown_name("figure", name, REPORT_FIGURES))
     drawing: Callable[[Gathered], Figure] = import_module(f"{__name__}.{name}").draw
     return drawing(gathered)

@@ -12,6 +12,16 @@ from sweeper.results.comparison import dense_accuracy, points_of, protocol, with
 
 _X = {"field": "density_percent", "type": "quantitative", "scale": {"type": "log", "nice": False, "padding": 12}}
 
+_TOOLTIP = [
+    {"field": "series", "title": "series"},
+    {"field": "asked", "title": "asked"},
+    {"field": "density_percent", "title": "density %", "format": ".4~g"},
+    {"field": "accuracy_percent", "title": "accuracy %", "format": ".2f"},
+    {"field": "accuracy_std_percent", "title": "± (ddof 1)", "format": ".2f"},
+    {"field": "n", "title": "n"},
+    {"field": "warnings", "title": "warnings"},
+]
+
 
 def draw(gathered: Gathered, accuracy: str = "test_accuracy") -> Figure:
     """Return accuracy (%) over measured density (%, log axis), of the best point of every cell.
@@ -37,7 +47,7 @@ def draw(gathered: Gathered, accuracy: str = "test_accuracy") -> Figure:
 
 def _rows(points: pd.DataFrame) -> pd.DataFrame:
     mean, std = 100 * points["accuracy"], 100 * points["accuracy_std"]
-    return pd.DataFrame(
+    rows: pd.DataFrame = pd.DataFrame(
         {
             "kind": "sweep",
             "series": points["series"].replace("", "all trials"),
@@ -52,6 +62,7 @@ def _rows(points: pd.DataFrame) -> pd.DataFrame:
             "warnings": points["warnings"],
         }
     )
+    return rows
 
 
 def _in_words(rows: pd.DataFrame, said: str, dense: float | None) -> str:
@@ -66,60 +77,34 @@ def _in_words(rows: pd.DataFrame, said: str, dense: float | None) -> str:
 
 
 def _spec(said: str) -> dict[str, Any]:
-    series = {"field": "series", "type": "nominal", "sort": None}
-    colour = {**series, "title": None}
-    faint = {"condition": {"param": "highlighted", "value": 1}, "value": 0.12}
     y = {"field": "accuracy_percent", "type": "quantitative", "title": f"{said} [%]", "scale": {"zero": False}}
-    x = {**_X, "title": "density: weights kept, measured [%]"}
-    own = {"filter": "datum.kind === 'sweep'"}
-    tooltip = [
-        {"field": "series", "title": "series"},
-        {"field": "asked", "title": "asked"},
-        {"field": "density_percent", "title": "density %", "format": ".4~g"},
-        {"field": "accuracy_percent", "title": "accuracy %", "format": ".2f"},
-        {"field": "accuracy_std_percent", "title": "± (ddof 1)", "format": ".2f"},
-        {"field": "n", "title": "n"},
-        {"field": "warnings", "title": "warnings"},
-    ]
-    return {
-        "data": {"name": "rows"},
-        "layer": [
-            {
-                "transform": [{"filter": "datum.kind === 'dense'"}],
-                "mark": {"type": "rule", "strokeDash": [2, 4]},
-                "encoding": {"y": y, "tooltip": [{"field": "accuracy_percent", "title": "dense %", "format": ".2f"}]},
-            },
-            {
-                "transform": [own],
-                "mark": {"type": "area", "opacity": 0.18},
-                "encoding": {
-                    "x": x,
-                    "y": {**y, "field": "low_percent"},
-                    "y2": {"field": "high_percent"},
-                    "color": {**colour, "legend": None},
-                    "opacity": {"condition": {"param": "highlighted", "value": 0.18}, "value": 0.03},
-                },
-            },
-            {
-                "transform": [own],
-                "mark": "line",
-                "encoding": {"x": x, "y": y, "color": colour, "opacity": faint},
-            },
-            {
-                "transform": [own],
-                "params": [
-                    {"name": "highlighted", "select": {"type": "point", "fields": ["series"]}, "bind": "legend"}
-                ],
-                "mark": {"type": "point"},
-                "encoding": {
-                    "x": x,
-                    "y": y,
-                    "color": colour,
-                    "shape": colour,
-                    "opacity": faint,
-                    "fillOpacity": {"condition": {"test": "datum.warnings !== ''", "value": 0}, "value": 1},
-                    "tooltip": tooltip,
-                },
-            },
-        ],
+    shown = {"field": "accuracy_percent", "title": "dense %", "format": ".2f"}
+    dense = {
+        "transform": [{"filter": "datum.kind === 'dense'"}],
+        "mark": {"type": "rule", "strokeDash": [2, 4]},
+        "encoding": {"y": y, "tooltip": [shown]},
     }
+    return {"data": {"name": "rows"}, "layer": [dense, *_series_layers(y)]}
+
+
+def _series_layers(y: dict[str, Any]) -> list[dict[str, Any]]:
+    """The band, the line and the points of each series; a click on the legend brings one of them out."""
+    colour = {"field": "series", "type": "nominal", "sort": None, "title": None}
+    x = {**_X, "title": "density: weights kept, measured [%]"}
+    faint = {"condition": {"param": "highlighted", "value": 1}, "value": 0.12}
+    band = {
+        "x": x,
+        "y": {**y, "field": "low_percent"},
+        "y2": {"field": "high_percent"},
+        "color": {**colour, "legend": None},
+        "opacity": {"condition": {"param": "highlighted", "value": 0.18}, "value": 0.03},
+    }
+    hollow = {"condition": {"test": "datum.warnings !== ''", "value": 0}, "value": 1}
+    points = {"x": x, "y": y, "color": colour, "shape": colour, "opacity": faint, "fillOpacity": hollow}
+    chosen = {"name": "highlighted", "select": {"type": "point", "fields": ["series"]}, "bind": "legend"}
+    layers: list[dict[str, Any]] = [
+        {"mark": {"type": "area"}, "encoding": band},
+        {"mark": "line", "encoding": {"x": x, "y": y, "color": colour, "opacity": faint}},
+        {"mark": "point", "params": [chosen], "encoding": {**points, "tooltip": _TOOLTIP}},
+    ]
+    return [{"transform": [{"filter": "datum.kind === 'sweep'"}], **layer} for layer in layers]
