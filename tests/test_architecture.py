@@ -32,7 +32,7 @@ FLOORS = {
         {"__main__", ""},
     ],
     "sweeper": [
-        {"columns", "options", "console", "runtime_env"},
+        {"columns", "options", "console", "doors", "runtime_env"},
         {"plotting", "run_options"},
         {"space"},
         {"folder", "describe"},
