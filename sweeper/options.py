@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn
 
 from trials.called import sweep_command
@@ -72,7 +72,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--schema", action="store_true", help="print the JSON schema of spaces, for editors")
     p.add_argument("--init", metavar="METHOD", help="write a commented space for a method, to begin with")
     p.add_argument("--data", metavar="DATASET", help="of --init: the data set (default: cifar10)")
-    p.add_argument("--to", metavar="FILE", help="of --init: the file to write (default: METHOD_DATASET.yaml)")
+    p.add_argument("--to", metavar="FILE", help="of --init and --report: the file to write "
+                   "(default: METHOD_DATASET.yaml; report.html in the sweep's folder)")  # fmt: skip
     p.add_argument("--serve", metavar="NAME", help="show a sweep's report in a browser, with rows as they come, on this "
                    "machine only")  # fmt: skip
     p.add_argument("--dashboard", metavar="NAME", help="show a sweep with optuna-dashboard, on this machine only")
@@ -80,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--retry-failed", action="store_true", help="first allow trials that failed for good to run again")
     p.add_argument("--list", action="store_true", help="list the sweeps of the storage, their progress and drivers")
     p.add_argument("--show", metavar="NAME", help="print a sweep's progress and results, also while it runs elsewhere")
+    p.add_argument("--report", metavar="NAME", help="write a sweep's report, one HTML file, also while it runs")
     p.add_argument("--cancel", metavar="NAME", help="ask a sweep's driver, wherever it runs, to commit and stop")
     p.add_argument("--version", action="version", version=f"sparsity-sweeper {__version__}")
     return p
@@ -105,11 +107,18 @@ def read_options(words: Sequence[str], *, submitted: bool = False) -> argparse.N
             raise UserError(f"{text} (--help lists the options){_nearest_option(left[0])}")
         near = _nearest_option(left[0])
         raise UserError(f"{text}{near}; {_UNQUOTED if submitted else _QUOTED}")
-    for option, given in (("--data", options.data), ("--to", options.to)):
-        if given is not None and options.init is None:
-            raise UserError(f"{option} is {given!r}, but belongs to --init METHOD: add that, or leave {option} out")
+    _require_owner("--data", options.data, {"--init METHOD": options.init})
+    _require_owner("--to", options.to, {"--init METHOD": options.init, "--report NAME": options.report})
     check_texts(options.space, options.storage, options.profile, options.address)
     return options
+
+
+def _require_owner(option: str, given: object, owners: Mapping[str, object]) -> None:
+    """Refuse an option that is given without any of those that it belongs to."""
+    if given is not None and not any(value is not None for value in owners.values()):
+        raise UserError(
+            f"{option} is {given!r}, but belongs to {' and '.join(owners)}: add that, or leave {option} out"
+        )
 
 
 def check_texts(space: object, storage: str, profile: str | None, address: str | None) -> None:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from sweeper.report.following import FollowedSweep
 from sweeper.report.gathered import Gathered
 from sweeper.report.page import LiveSource, page_text, parts
-from trials.errors import UserError
+from sweeper.report.written import said_of
 from trials.storage.place import ObjectPath, Place
 
 LOOK_EVERY_S = 1.0
@@ -120,9 +120,7 @@ class LivePage:
             self._looked_at = time.monotonic()
 
     def _fail(self, error: Exception) -> None:
-        from sweeper.report.written import said_of
-
-        said = str(error) if isinstance(error, UserError) else said_of(error)
+        said = said_of(error)
         if self._problem is None:
             name = self._followed.path.name
             self._say(f"{name} could not be read ({said}): what is shown is not up to date; it is tried again")

@@ -83,7 +83,7 @@ def _refresher(path: Place, writing: threading.Lock) -> Callable[[], bool]:
     """Return a function that writes the report if the sweep has changed, and returns whether it did."""
     from sweeper.report.following import FollowedSweep
     from sweeper.report.page import page_text
-    from sweeper.report.written import REPORT_NAME
+    from sweeper.report.written import REPORT
     from trials.storage import files
 
     followed = FollowedSweep(path)
@@ -94,16 +94,16 @@ def _refresher(path: Place, writing: threading.Lock) -> Callable[[], bool]:
             return False
         content = page_text(found).encode()
         with writing:
-            files.write(path / REPORT_NAME, content)
+            files.write(path / REPORT, content)
         return True
 
     return refresh
 
 
 def _complaint(error: Exception) -> str:
-    from sweeper.report.written import REPORT_NAME, said_of
+    from sweeper.report.written import REPORT, said_of
 
-    return f"{REPORT_NAME} could not be refreshed ({said_of(error)}): tried again; it is written at the end, too"
+    return f"{REPORT} could not be refreshed ({said_of(error)}): tried again; it is written at the end, too"
 
 
 def _step_back() -> None:

@@ -10,16 +10,8 @@ SERIES_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F0
 SERIES_COLOURS_ON_DARK = ("#56B4E9", "#E69F00", "#2BC39A", "#E79AC6", "#9BB8FF", "#F0E442", "#FFFFFF")
 """The same order of hues, lighter, so that each keeps a contrast of 3 to 1 on dark grey."""
 
-POINT_SHAPES = (  # fmt: skip
-    "circle",
-    "square",
-    "diamond",
-    "triangle-up",
-    "triangle-down",
-    "cross",
-    "stroke",
-    "triangle-left",
-    "wedge",
+POINT_SHAPES = (
+    *("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "triangle-left", "wedge", "arrow"),
 )
 """Shapes of points; with 7 colours and 9 shapes, 63 series have marks of their own."""
 

@@ -1,35 +1,66 @@
-"""The report as a file of the sweep's folder."""
+"""Write a sweep's report to a file."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from sweeper.report.gathered import Gathered, gathered
 from sweeper.report.page import page_text
+from trials.errors import UserError
 from trials.storage import files
 from trials.storage.place import Place
 
-REPORT_NAME = "report.html"
+REPORT = "report.html"
+"""Name of the report in a sweep's folder."""
 
 
-def write_report(found: Gathered) -> Place:
-    """Write the page of a sweep to ``report.html`` in its folder, atomically, and return where it is.
+def write_report(found: Gathered, to: Path | None = None) -> Place:
+    """Write the page and return its path; a file that is there is replaced at once, never half.
+
+    Args:
+        found: the sweep.
+        to: the file; by default ``report.html`` in the sweep's folder.
 
     Raises:
-        OSError: it cannot be written.
+        UserError: the file cannot be written.
     """
-    path: Place = found.sweep.path / REPORT_NAME
-    files.write(path, page_text(found).encode())
-    return path
+    target = found.sweep.path / REPORT if to is None else to
+    if to is not None:
+        require_file(to)
+    content = page_text(found).encode()
+    try:
+        files.write(target, content)
+    except OSError as error:
+        way = "free space, or " if files.is_full(error) else ""
+        raise UserError(
+            f"the report cannot be written to {target} ({error}): {way}name another file with --to"
+        ) from None
+    return target
+
+
+def require_file(to: Path) -> None:
+    """Refuse a path that is no file in a folder that can be written, before anything is read.
+
+    Raises:
+        UserError: it is not.
+    """
+    folder = to.absolute().parent
+    if to.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"--to is {str(to)!r}, but must be a file in a folder that can be written")
 
 
 def report_line(path: Place) -> str:
-    """Write a sweep's report and return a line that says where it is, or why there is none. Raises nothing of that."""
+    """Write a sweep's report into its folder and return a line: where it is, or why it could not be written."""
     try:
-        return f"report: {write_report(gathered(path))}"
-    except Exception as error:  # noqa: BLE001  results are committed, and no fault of a drawing may hide them
-        return f"report: {REPORT_NAME} was not written ({said_of(error)})"
+        files.write(path / REPORT, page_text(gathered(path)).encode())
+    except Exception as error:  # noqa: BLE001  the results are committed, and no fault of a drawing may hide them
+        return f"report: {REPORT} was not written ({said_of(error)})"
+    return f"report: {path / REPORT}"
 
 
 def said_of(error: Exception) -> str:
     """An error as part of a line."""
     text = " ".join(str(error).split())
-    return text if isinstance(error, OSError) and text else f"{type(error).__name__}: {text}".removesuffix(": ")
+    plain = isinstance(error, (OSError, UserError)) and text
+    return text if plain else f"{type(error).__name__}: {text}".removesuffix(": ")
