@@ -133,7 +133,9 @@ class _Handler(BaseHTTPRequestHandler):
         if tag in (self.headers.get("If-None-Match") or ""):
             self._head(HTTPStatus.NOT_MODIFIED, {"ETag": tag})
             return
-        packs = re.search(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))", self.headers.get("Accept-Encoding") or "") is not None
+        packs = (
+            re.search(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))", self.headers.get("Accept-Encoding") or "") is not None
+        )
         body = content.packed if packs else content.plain
         headers = {"ETag": tag, "Content-Type": kind, "Content-Length": str(len(body)), "Vary": "Accept-Encoding"}
         self._head(HTTPStatus.OK, {**headers, "Content-Encoding": "gzip"} if packs else headers)
