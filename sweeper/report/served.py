@@ -31,8 +31,10 @@ POLL_EVERY_S = 2.0
 """Seconds between two questions of a page for what is new."""
 
 _OWN_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.ASCII | re.IGNORECASE)
-"""What a browser calls this machine, itself or at the other end of a forwarded port. A page of another site that has its
-name resolve to 127.0.0.1 (DNS rebinding) has that name here."""
+"""What a browser calls this machine, itself or at the other end of a forwarded port. Another site whose name resolves to
+127.0.0.1 (DNS rebinding) has its own name here."""
+
+_TAKES_GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))", re.ASCII)
 
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -126,16 +128,16 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._give(content, kinds[asked.path])
 
-    do_HEAD = do_GET
+    def do_HEAD(self) -> None:
+        """Answer as to GET, without the content."""
+        self.do_GET()
 
     def _give(self, content: Content, kind: str) -> None:
         tag = f'"{content.tag}"'
         if tag in (self.headers.get("If-None-Match") or ""):
             self._head(HTTPStatus.NOT_MODIFIED, {"ETag": tag})
             return
-        packs = (
-            re.search(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))", self.headers.get("Accept-Encoding") or "") is not None
-        )
+        packs = _TAKES_GZIP.search(self.headers.get("Accept-Encoding") or "") is not None
         body = content.packed if packs else content.plain
         headers = {"ETag": tag, "Content-Type": kind, "Content-Length": str(len(body)), "Vary": "Accept-Encoding"}
         self._head(HTTPStatus.OK, {**headers, "Content-Encoding": "gzip"} if packs else headers)

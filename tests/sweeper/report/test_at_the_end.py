@@ -1,4 +1,4 @@
-"""``report.html`` is written at the end of every sweep, and nothing that goes wrong with it changes how the sweep ends."""
+"""``report.html`` is written at the end of every sweep; what goes wrong with it changes nothing else."""
 
 from __future__ import annotations
 

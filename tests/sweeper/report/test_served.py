@@ -131,11 +131,8 @@ def test_the_page_and_its_parts_are_given_and_follow_the_sweep(page: Served, pla
 
 
 def _kept(headers: dict[str, str]) -> dict[str, str]:
-    return {
-        name: value
-        for name, value in headers.items()
-        if not name.startswith(("content-length", "content-type", "vary"))
-    }
+    """The headers of an answer without content."""
+    return {name: value for name, value in headers.items() if name not in ("content-length", "content-type", "vary")}
 
 
 def test_answers_are_compressed_for_those_who_take_it(page: Served) -> None:
@@ -163,7 +160,8 @@ def test_names_of_this_machine_are_answered(page: Served, host: str) -> None:
 @pytest.mark.parametrize(
     "host",
     [None, "", "evil.example", "evil.example:80", "127.0.0.1.evil.example", "127.0.0.1@evil.example", "localhost.evil",
-     "evil.example/127.0.0.1", "127.0.0.1:80:80", "127.0.0.1:", "0.0.0.0", "127.0.0.2", "[::2]", "2130706433", "127.0.0.１"],
+     "evil.example/127.0.0.1", "127.0.0.1:80:80", "127.0.0.1:", "0.0.0.0", "127.0.0.2", "[::2]", "2130706433",
+     "127.0.0.\uff11"],
 )  # fmt: skip
 def test_other_names_are_refused(page: Served, host: str | None) -> None:
     given = host if host is None or host.isascii() else host.encode().decode("latin-1")
@@ -179,16 +177,10 @@ def test_two_names_are_refused(page: Served) -> None:
 @pytest.mark.parametrize("path", ["/", "/parts.json"])
 def test_without_the_token_nothing_is_given(page: Served, path: str) -> None:
     token = page.token
-    wrong_ones = [
-        "",
-        "?token=",
-        f"?token={token[:-1]}",
-        f"?token={token}x",
-        f"?token={token.swapcase()}",
-        f"?Token={token}",
-    ]
-    for query in [*wrong_ones, f"?token={token}&token={token}", "?token=%C3%A9", f"#token={token}", "?token=\x80"]:
-        status, _, body = page.ask(path + query if query.isascii() else f"{path}?token=%80")
+    given = ["", "token=", f"token={token[:-1]}", f"token={token}x", f"token={token.swapcase()}", f"Token={token}"]
+    given += [f"token={token}&token={token}", "token=%C3%A9", f"#token={token}", "token=%80", f"token={token}%00"]
+    for query in given:
+        status, _, body = page.ask(f"{path}?{query}")
         assert (status, body) == (403, b"open the address that the command has printed, with its token\n"), query
     assert page.ask(path, Cookie=f"token={token}", Authorization=f"Bearer {token}")[0] == 403
 
@@ -262,7 +254,7 @@ def test_a_body_is_not_taken_for_the_next_request(page: Served) -> None:
 
 def test_it_listens_on_the_loopback_only(page: Served) -> None:
     assert page.server.server_address[0] == "127.0.0.1"
-    with pytest.raises(OSError), socket.create_connection(("127.0.0.2", page.port), timeout=2):
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.2", page.port), timeout=2):
         pass
 
 
@@ -295,13 +287,11 @@ def test_nothing_is_read_while_nobody_asks(page: Served, plan: Plan, monkeypatch
     monkeypatch.setattr(SweepFolder, "stamps", lambda folder: looks.append(time.monotonic()) or stamps(folder))
     page.parts()
     wait_for(lambda: looks and time.monotonic() - looks[-1] > 0.4, "the looks to end")
-    one_more(plan)
+    one_more(plan)  # the first one who asks again is not given old rows
     count = len(looks)
     time.sleep(0.2)
     assert len(looks) == count
-    assert (
-        "2 done" in page.ask(f"/?token={page.token}")[2].decode()
-    )  # the first one who asks again is not given old rows
+    assert "2 done" in page.ask(f"/?token={page.token}")[2].decode()
 
 
 def test_another_port_is_taken_where_the_usual_one_is_not_free(plan: Plan) -> None:
@@ -329,9 +319,8 @@ def test_a_signal_ends_it_at_once_while_a_page_asks(tmp_path: Path, number: sign
     run_space(searching("random", 2), tmp_path / "small")
     command = [sys.executable, "-m", "sweeper", "--storage", str(tmp_path), "--serve", "small"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         found = re.search(r"127\.0\.0\.1:(\d+)(/\?token=\S+) shows small; Ctrl-C ends it", line)
