@@ -31,8 +31,8 @@ POLL_EVERY_S = 2.0
 """Seconds between two questions of a page for what is new."""
 
 _OWN_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.ASCII | re.IGNORECASE)
-"""What a browser calls this machine, itself or at the other end of a forwarded port. Another site whose name resolves to
-127.0.0.1 (DNS rebinding) has its own name here."""
+"""What a browser calls this machine, itself or at the other end of a forwarded port. Another site whose name
+resolves to 127.0.0.1 (DNS rebinding) has its own name here."""
 
 _TAKES_GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))", re.ASCII)
 

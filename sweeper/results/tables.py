@@ -60,7 +60,7 @@ class TablesReader:
         self._cache: TableCache | None = None
 
     def read(self) -> SweepTables:
-        """Return the tables as they are now; only trials that have changed since the last call are read. Writes nothing.
+        """Return the tables as they are now, reading only trials that have changed since the last call; writes nothing.
 
         Raises:
             UserError: the path is not a sweep's folder.

@@ -19,25 +19,14 @@ from sweeper.execution.report_refresher import ReportRefresher
 from sweeper.report.refreshing import Pace
 from sweeper.search.plan import Plan
 from tests.sweeper.on_ray import ROOT
-from tests.sweeper.sweeps import begun, finish, searching
+from tests.sweeper.report.serving import begun_sweep, one_more
 from tests.trials.processes import wait_for
 
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
     """A sweep of which one trial has ended."""
-    space = searching("random", 6, grid={"density": [0.5]})
-    plan = begun(space, tmp_path / "small")
-    plan.folder.append({"space": space.document()})
-    one_more(plan)
-    return plan
-
-
-def one_more(plan: Plan) -> None:
-    assignment = plan.next()
-    assert assignment is not None
-    finish(plan, assignment.trial_id)
-    plan.ended(assignment.trial_id)
+    return begun_sweep(tmp_path / "small")
 
 
 @contextmanager

@@ -11,100 +11,27 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.report import live_page, served
 from sweeper.search.plan import Plan
 from tests.sweeper.command_line import wrong
 from tests.sweeper.on_ray import ROOT
-from tests.sweeper.sweeps import begun, finish, run_space, searching
+from tests.sweeper.report.serving import Served, begun_sweep, one_more, serving
+from tests.sweeper.sweeps import run_space, searching
 from tests.trials.processes import wait_for
-
-
-@dataclass
-class Served:
-    """A server at work in this process, and what it has printed."""
-
-    port: int
-    token: str
-    printed: Callable[[], str]
-    server: served.ReportServer
-
-    def ask(
-        self, path: str, method: str = "GET", *, host: str | None = "127.0.0.1", **headers: str
-    ) -> tuple[int, dict[str, str], bytes]:
-        """The answer to one request: status, headers, body."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        try:
-            connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
-            if host is not None:
-                connection.putheader("Host", host)
-            for name, value in headers.items():
-                connection.putheader(name.replace("_", "-"), value)
-            connection.endheaders()
-            answer = connection.getresponse()
-            return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
-        finally:
-            connection.close()
-
-    def parts(self) -> dict[str, Any]:
-        """The parts as they are now."""
-        found: dict[str, Any] = json.loads(self.ask(f"/parts.json?token={self.token}")[2])
-        return found
-
-
-def serving(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    servers: list[served.ReportServer] = []
-    bound = served._bound
-    monkeypatch.setattr(served, "_bound", lambda *given: servers.append(bound(*given)) or servers[0])
-    monkeypatch.setattr(live_page, "LOOK_EVERY_S", 0.02)
-    printed: list[str] = []
-
-    class Lines:
-        def write(self, text: str) -> None:
-            printed.append(text)
-
-        def flush(self) -> None:
-            pass
-
-    console = Console(file=Lines(), width=10_000)  # type: ignore[arg-type]
-    thread = threading.Thread(target=served.serve_report, args=(path, console), kwargs={"port": 0})
-    thread.start()
-    wait_for(lambda: "shows" in "".join(printed), "the server to start")
-    found = re.search(r"http://127\.0\.0\.1:(\d+)/\?token=(\S+) ", "".join(printed))
-    assert found is not None
-    try:
-        yield Served(int(found[1]), found[2], lambda: "".join(printed), servers[0])
-    finally:
-        servers[0].shutdown()
-        thread.join(10)
-    assert not thread.is_alive()
 
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
     """A sweep of which one trial has ended."""
-    space = searching("random", 6, grid={"density": [0.5]})
-    plan = begun(space, tmp_path / "small")
-    plan.folder.append({"space": space.document()})
-    one_more(plan)
-    return plan
-
-
-def one_more(plan: Plan) -> None:
-    assignment = plan.next()
-    assert assignment is not None
-    finish(plan, assignment.trial_id)
-    plan.ended(assignment.trial_id)
+    return begun_sweep(tmp_path / "small")
 
 
 @pytest.fixture
