@@ -135,6 +135,16 @@ def _dashboard(options: argparse.Namespace, console: Console) -> int:
     return COMPLETE
 
 
+def _serve(options: argparse.Namespace, console: Console) -> int:
+    from sweeper.report.served import serve_report
+
+    gc.enable()
+    _admit(options)
+    with interruptible():
+        serve_report(sweep_path(options.storage, options.serve, "--serve"), console)
+    return COMPLETE
+
+
 def _cancel(options: argparse.Namespace, console: Console) -> int:
     from sweeper.control import cancel
 
@@ -164,6 +174,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "show": _show,
     "report": _report,
     "compare": _compare,
+    "serve": _serve,
     "dashboard": _dashboard,
     "cancel": _cancel,
     "resume": _run,

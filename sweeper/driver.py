@@ -225,6 +225,7 @@ def _run_shown(plan: Plan, lease: Lease, console: Console, damaged: Sequence[str
 
     with doing(console, "importing Ray"):
         from sweeper.execution.on_ray.tune_run import run_plan  # imports Ray: not needed to show, describe or refuse
+        from sweeper.execution.report_refresher import ReportRefresher
 
     display = LiveView(plan.totals, console, plan.space.objective, plan.space.direction)
     with display:
@@ -232,11 +233,16 @@ def _run_shown(plan: Plan, lease: Lease, console: Console, damaged: Sequence[str
             display.note(line)
         for e in plan.before():
             display.ended(e.trial_id, e.cell, e.status, e.value, True, e.warnings, e.confirms)
-        return run_plan(plan, display, lease, **asked)
+        with ReportRefresher(plan.folder.path, display.note):
+            return run_plan(plan, display, lease, **asked)
 
 
 def conclude(plan: Plan, console: Console, *, interrupted: bool = False) -> int:
-    """Write the tables, print the report, and return the exit code of a run; raise KeyboardInterrupt if interrupted."""
+    """Write the tables, print the results, write the report, and return the exit code of a run.
+
+    Raises KeyboardInterrupt if ``interrupted``.
+    """
+    from sweeper.report.written import report_line
     from sweeper.results.report import show
     from sweeper.results.tables import compact_tables
 
@@ -249,6 +255,7 @@ def conclude(plan: Plan, console: Console, *, interrupted: bool = False) -> int:
             raise
         console.print(f"the tables were not written ({error}): free space, then run the same command again")
     show(folder.path, console)
+    console.print(report_line(folder.path), markup=False)
     if interrupted:
         raise KeyboardInterrupt(f"{folder.path.name} was stopped; everything is committed, and the same call resumes")
     if not plan.complete:

@@ -77,6 +77,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--data", metavar="DATASET", help="of --init: the data set (default: cifar10)")
     p.add_argument("--to", metavar="FILE", help="of --init and --report: the file to write "
                    "(default: METHOD_DATASET.yaml; report.html in the sweep's folder)")  # fmt: skip
+    p.add_argument("--serve", metavar="NAME", help="show a sweep's report in a browser, with rows as they come, "
+                   "on this machine only")  # fmt: skip
     p.add_argument("--dashboard", metavar="NAME", help="show a sweep with optuna-dashboard, on this machine only")
     p.add_argument("--verify", action="store_true", help="first read every checkpoint, not only those that are needed")
     p.add_argument("--retry-failed", action="store_true", help="first allow trials that failed for good to run again")
