@@ -99,7 +99,8 @@ def _accuracy(facts: CardFacts) -> Iterator[str]:
     ]
     if rows:
         yield "## Accuracy"
-        yield table(["split", ">top-1 accuracy", ">loss", ">images"], rows)
+        heads = ["split", ">top-1 accuracy", ">loss", *([">images"] if images else [])]
+        yield table(heads, (row[: len(heads)] for row in rows))
         yield f"The figures are those of the trial's last row. {facts.reported}"
 
 
@@ -120,7 +121,7 @@ def _sparsity(facts: CardFacts) -> Iterator[str]:
     ]
     yield table(["", ">dense network", ">as the masks promise", ">compact network"], sizes)
     yield (
-        "A multiply-add counts as two FLOPs; only convolutions and linear layers are counted. The masks promise that "
+        "A multiply-add counts as two FLOPs; only convolutions and linear layers count. The masks promise that "
         "a pruned weight costs nothing, which takes a kernel for sparse weights; the compact network is what is left when "
         "whole filters that change no output are removed."
     )

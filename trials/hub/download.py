@@ -27,7 +27,8 @@ def downloaded(address: str) -> Path:
     if found is None or ".." in found[1] or not (found[2] or "x").isprintable():
         raise UserError(f"{one_line(repr(address))} must be hf:OWNER/NAME or hf:OWNER/NAME@REVISION")
     repository, revision = found[1], found[2]
-    hub = require("huggingface_hub", "hub", f"load_pretrained({address!r})")
+    needs = f"load_pretrained({address!r})"
+    hub, errors = (require(name, "hub", needs) for name in ("huggingface_hub", "huggingface_hub.errors"))
     try:
         where: str = hub.snapshot_download(
             repository,
@@ -37,7 +38,7 @@ def downloaded(address: str) -> Path:
             library_version=__version__,
         )
     except Exception as error:  # noqa: BLE001  of requests, of the file system and of the Hub; none may be a traceback
-        raise UserError(f"{address} {_why(hub.errors, error, revision)}") from None
+        raise UserError(f"{address} {_why(errors, error, revision)}") from None
     return Path(where)
 
 

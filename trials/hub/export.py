@@ -126,7 +126,7 @@ def _described(
         version=__version__,
         architecture=BuiltModel(**architecture.record()),
         model_code=_model_code(architecture.model),
-        kept={name: tuple(rows.tolist()) for name, rows in kept.items()},
+        kept={name: rows.tolist() for name, rows in kept.items()},
         normalisation=given,
         classes=data.classes,
         trial=trial.id,

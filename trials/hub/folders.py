@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
@@ -20,7 +21,7 @@ def require_ours(to: Path) -> None:
         UserError: it holds other files, or a model card that was edited since.
     """
     must = f"--to is {str(to)!r}, but must be a folder that is new or empty"
-    if "://" in str(to) or str(to).startswith("hf:"):
+    if re.match(r"(hf:|[A-Za-z][\w+-]+:/)", str(to)):  # Path makes s3:/ of s3://
         raise UserError(f"{must}, on this machine: write it, then upload it (hf upload OWNER/NAME FOLDER, docs/hub.md)")
     if not to.exists() and not to.is_symlink():
         return

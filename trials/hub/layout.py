@@ -93,7 +93,7 @@ class ModelConfig(Frozen):
     version: str
     architecture: BuiltModel
     model_code: ModelCode | None = None
-    kept: dict[str, tuple[int, ...]] = Field(default_factory=dict, strict=False)
+    kept: dict[str, list[int]] = Field(default_factory=dict)
     normalisation: Normalisation | None = None
     classes: tuple[str, ...] | None = Field(default=None, strict=False)
     trial: str
