@@ -120,7 +120,7 @@ def _ordered(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _groups(gathered: Gathered) -> list[tuple[str, tuple[str, str], list[str]]]:
-    """Series, grid values (as text; the density in percent) and best trials, of cells that differ in their seed only."""
+    """Series, grid values (as text; the density in percent) and best trials, of cells that differ in seeds only."""
     paths = [path for path in gathered.space.paths if path != "seed"]
     found: dict[tuple[Any, ...], list[str]] = {}
     for cell in gathered.cells:
