@@ -66,6 +66,29 @@ def _show(options: argparse.Namespace, console: Console) -> int:
     return COMPLETE
 
 
+def _report(options: argparse.Namespace, console: Console) -> int:
+    from sweeper.report.gathered import gathered
+    from sweeper.report.written import require_file, write_report
+
+    gc.enable()
+    to = None if options.to is None else Path(options.to)
+    if to is not None:
+        require_file(to)
+    with interruptible():
+        written = write_report(gathered(sweep_path(options.storage, options.report, "--report")), to)
+    console.print(str(written), markup=False)
+    return COMPLETE
+
+
+def _figure(options: argparse.Namespace, console: Console) -> int:
+    from sweeper.report.figure_command import write_asked_figure
+
+    gc.enable()
+    with interruptible():
+        write_asked_figure(sweep_path(options.storage, options.report, "--report"), options, console)
+    return COMPLETE
+
+
 def _admit(options: argparse.Namespace) -> list[str]:
     """Admit the plug-ins of ``--plugins`` and return them as spaces hold them."""
     from trials.plugins.importing import admit_listed
@@ -130,6 +153,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "init": _init,
     "list": _list,
     "show": _show,
+    "figure": _figure,
+    "report": _report,
     "dashboard": _dashboard,
     "cancel": _cancel,
     "resume": _run,

@@ -184,9 +184,17 @@ def _nothing_to_run(space: Space, folder: SweepFolder, records: Sequence[Record]
 
 
 def record_change(
-    folder: SweepFolder, space: Space, console: Console, commit: str | None, data: Sequence[DataUsed] = ()
+    folder: SweepFolder,
+    space: Space,
+    console: Console,
+    commit: str | None,
+    data: Sequence[DataUsed] = (),
+    command: str = "",
 ) -> None:
-    """Add space, data, library versions and commit to sweep.yaml if any has changed; print what changed of the code."""
+    """Add space, data, library versions and commit to sweep.yaml if any has changed; print what changed of the code.
+
+    ``command``: what has begun or changed the sweep, for readers.
+    """
     documents = folder.documents()
     document: dict[str, Any] = {
         "schema": SCHEMA,
@@ -206,7 +214,8 @@ def record_change(
         console.print(f"resumes with other versions: {', '.join(changed)}", markup=False)
     if documents and (others := _changed_plugins(documents[-1].get("plugins"), document.get("plugins", {}))):
         console.print(f"resumes with other plug-ins: {', '.join(others)}", markup=False)
-    folder.append({"written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **document})
+    written = {"written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    folder.append({**written, **({"command": command} if command else {}), **document})
 
 
 def _changed_plugins(before: object, now: Mapping[str, str]) -> list[str]:

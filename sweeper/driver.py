@@ -91,6 +91,7 @@ def run_asked(
         if options.retry_failed:
             _forgive(folder, console)
         ran: dict[str, Any] = {"verify": options.verify, "from_python": from_python, "runtime_env": options.runtime_env}
+        ran["command"] = options.command(from_python=from_python)
         return drive(space, folder, lease, options.address, console, data=found.data(), **ran)
 
 
@@ -165,10 +166,12 @@ def drive(
     data: Sequence[DataUsed] = (),
     from_python: bool = False,
     runtime_env: Mapping[str, Any] | None = None,
+    command: str = "",
 ) -> int:
     """Run a checked space on ``data`` as the holder of the sweep's lease. Returns the exit code.
 
     ``verify`` reads all checkpoints. ``from_python``: see :func:`run_asked`. ``runtime_env``: what workers get beside.
+    ``command``: what ``sweep.yaml`` says of where a change of the sweep came from.
 
     Raises UserError if space or data contradict the sweep in the folder, or another driver takes the lease over.
     """
@@ -177,7 +180,7 @@ def drive(
 
     continued = refuse_contradictions(folder, space)  # again, since another driver may have changed the sweep before
     require_same_data(folder, data)
-    record_change(folder, space, console, git_commit(), data)
+    record_change(folder, space, console, git_commit(), data, command)
     for line in continued.lines:
         console.print(line, markup=False)
     damaged = folder.repair(checkpoints=verify)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn
 
 from trials.called import sweep_command
@@ -72,12 +72,21 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--schema", action="store_true", help="print the JSON schema of spaces, for editors")
     p.add_argument("--init", metavar="METHOD", help="write a commented space for a method, to begin with")
     p.add_argument("--data", metavar="DATASET", help="of --init: the data set (default: cifar10)")
-    p.add_argument("--to", metavar="FILE", help="of --init: the file to write (default: METHOD_DATASET.yaml)")
+    p.add_argument("--to", metavar="FILE", help="of --init and --report: the file to write "
+                   "(default: METHOD_DATASET.yaml; report.html in the sweep's folder)")  # fmt: skip
+    p.add_argument("--figure", metavar="FIGURE", help="of --report: write this figure of it alone, as .pdf, .svg or "
+                   ".png, or its numbers as .csv, e.g. accuracy_density --to fig3.pdf")  # fmt: skip
+    p.add_argument("--with", dest="with_", action="append", metavar="NAME=VALUE", help="of --figure: what it shows, "
+                   "e.g. x=latency_ms_1 of pareto_front, cell=density=0.1 of learning_curves; repeatable")  # fmt: skip
+    p.add_argument("--width", metavar="LENGTH", help="of --figure: 3.25in, 84mm, 8.4cm, 240pt (default: 345pt)")
+    p.add_argument("--height", metavar="LENGTH", help="of --figure (default: what suits it)")
+    p.add_argument("--font-size", metavar="PT", help="of --figure: of all text, in points (default: 8)")
     p.add_argument("--dashboard", metavar="NAME", help="show a sweep with optuna-dashboard, on this machine only")
     p.add_argument("--verify", action="store_true", help="first read every checkpoint, not only those that are needed")
     p.add_argument("--retry-failed", action="store_true", help="first allow trials that failed for good to run again")
     p.add_argument("--list", action="store_true", help="list the sweeps of the storage, their progress and drivers")
     p.add_argument("--show", metavar="NAME", help="print a sweep's progress and results, also while it runs elsewhere")
+    p.add_argument("--report", metavar="NAME", help="write a sweep's report, one HTML file, also while it runs")
     p.add_argument("--cancel", metavar="NAME", help="ask a sweep's driver, wherever it runs, to commit and stop")
     p.add_argument("--version", action="version", version=f"sparsity-sweeper {__version__}")
     return p
@@ -103,11 +112,29 @@ def read_options(words: Sequence[str], *, submitted: bool = False) -> argparse.N
             raise UserError(f"{text} (--help lists the options){_nearest_option(left[0])}")
         near = _nearest_option(left[0])
         raise UserError(f"{text}{near}; {_UNQUOTED if submitted else _QUOTED}")
-    for option, given in (("--data", options.data), ("--to", options.to)):
-        if given is not None and options.init is None:
-            raise UserError(f"{option} is {given!r}, but belongs to --init METHOD: add that, or leave {option} out")
+    _require_owner("--data", options.data, {"--init METHOD": options.init})
+    _require_owner("--to", options.to, {"--init METHOD": options.init, "--report NAME": options.report})
+    _check_figure(options)
     check_texts(options.space, options.storage, options.profile, options.address)
     return options
+
+
+def _check_figure(options: argparse.Namespace) -> None:
+    _require_owner("--figure", options.figure, {"--report NAME": options.report})
+    of = {"--figure FIGURE": options.figure}
+    for option, given in (("--width", options.width), ("--height", options.height), ("--font-size", options.font_size)):
+        _require_owner(option, given, of)
+    _require_owner("--with", options.with_[0] if options.with_ else None, of)
+    if options.figure is not None and options.to is None:
+        raise UserError(f"--figure is {options.figure!r}, but --to FILE is missing: say where, e.g. --to figure.pdf")
+
+
+def _require_owner(option: str, given: object, owners: Mapping[str, object]) -> None:
+    """Refuse an option that is given without any of those that it belongs to."""
+    if given is not None and not any(value is not None for value in owners.values()):
+        raise UserError(
+            f"{option} is {given!r}, but belongs to {' and '.join(owners)}: add that, or leave {option} out"
+        )
 
 
 def check_texts(space: object, storage: str, profile: str | None, address: str | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from sweeper.options import check_texts
 from sweeper.runtime_env import read_runtime_env
+from trials.called import sweep_command
 from trials.dotted_paths import settings_of
 from trials.errors import UserError, shown, unknown_name
 
@@ -101,6 +103,30 @@ class RunOptions:
         """The names of all options, as Python writes them."""
         return frozenset(option.name for option in fields(cls))
 
+    def command(self, *, from_python: bool = False) -> str:
+        """The command line, or the call, that asks for this run; options that have their default are left out.
+
+        A space that was given as a mapping is ``{...}``: sweep.yaml holds it. A runtime environment is left out, since
+        it may hold keys.
+        """
+        default = RunOptions(space="{}")
+        given = {
+            option.name: value
+            for option in fields(self)
+            if (value := getattr(self, option.name)) != getattr(default, option.name) and option.name != "runtime_env"
+        }
+        if self.space is None:
+            given.pop("space", None)
+        if from_python:
+            first = [_given_space(given.pop("space"))] if "space" in given else []
+            return f"sweeper.run({', '.join([*first, *(f'{name}={value!r}' for name, value in given.items())])})"
+        words = sweep_command().split() if sweep_command() != "sweep.py" else ["python", "sweep.py"]
+        for name, value in given.items():
+            option = f"--{name.replace('_', '-')}"
+            for each in value if isinstance(value, tuple) else [value]:
+                words += [option] if each is True else [option, str(each)]
+        return shlex.join(words)
+
     def __post_init__(self) -> None:
         for name, kinds in _KINDS.items():
             value = getattr(self, name)
@@ -136,6 +162,10 @@ class RunOptions:
                 f"--set is {self.set[0]!r}, but --resume {self.resume} {_AS_BEGUN}: leave it out, or give the "
                 "--space that the sweep was begun with instead"
             )
+
+
+def _given_space(space: object) -> str:
+    return "{...}" if isinstance(space, Mapping) else repr(str(space))
 
 
 def _texts(given: Mapping[str, Any]) -> tuple[str, ...]:

@@ -175,6 +175,20 @@ class Sweep(SweepTables):
         space = cell_studies.stored_space_of(folder)
         return cell_studies.study_of(space, folder, cell_studies.cell_of(space, cell))
 
+    def report(self, to: str | Path | None = None) -> Place:
+        """Write the sweep's report, one HTML file that needs no network (docs/report.md), and return its path.
+
+        Args:
+            to: the file; by default ``report.html`` in the sweep's folder.
+
+        Raises:
+            UserError: the file cannot be written, or the space cannot be read.
+        """
+        from sweeper.report.gathered import gathered_of  # Jinja, which tables do not need
+        from sweeper.report.written import write_report
+
+        return write_report(gathered_of(self), None if to is None else Path(to))
+
     @property
     def failed(self) -> pd.DataFrame:
         """Trials whose last attempt has failed, with ``error_type`` and ``error_message``; empty if none has."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from sweeper.console import make_console, print_line, print_table
 from sweeper.report.figure import Figure
-from sweeper.report.written import add_size_options, picture_size, require_writable, write_figure
+from sweeper.report.picture_file import add_size_options, picture_size, require_writable, write_figure
 from trials.errors import UserError
 
 

@@ -28,7 +28,7 @@ _CELLS_SHOWN = 8
 
 def points_of(
     sweep: SweepTables,
-    by: Sequence[str] = (),
+    by: Sequence[str] | None = (),
     accuracy: str = "test_accuracy",
     *,
     levels: bool = False,
@@ -39,6 +39,7 @@ def points_of(
     Args:
         sweep: the tables; a cell's best trial is chosen by the sweep's own objective and constraints.
         by: grid paths whose values define a series, beside the data set; default: the method, else all but density.
+            None: one series for each data set.
         accuracy: ``test_accuracy`` or ``val_accuracy``.
         levels: return also a row for every level before the last one, for trials that have levels (``imp``).
         measures: further columns of ``trials``, of which the points get means over seeds; NaN where a seed lacks one.
@@ -60,13 +61,14 @@ def points_of(
         raise UserError(unknown_name("accuracy", accuracy, ACCURACIES))
     space = _space_of(sweep)
     groups = [path for path in space.paths if path != "seed"]
-    for path in by:
+    for path in by or ():
         if path not in groups:
             raise UserError(unknown_name("by", path, groups))
     found = _best_by_group(sweep, space, groups, (accuracy, *measures))
     if not found:
         raise UserError(_nothing_to_compare(sweep, space))
-    paths = list(by) or (["method"] if "method" in groups else [path for path in groups if path != "density"])
+    default = ["method"] if "method" in groups else [path for path in groups if path != "density"]
+    paths = [] if by is None else list(by) or default
     paths += [path for path in ("dataset",) if path in groups and path not in paths]
     asked = [dict(zip(groups, key, strict=True)) for key in found]
     pairs = list(zip(asked, found.values(), strict=True))

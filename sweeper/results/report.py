@@ -174,15 +174,8 @@ def print_report(sweep: SweepTables, console: Console, space: StoredSpace) -> No
     """
     sweep = with_retries(sweep, space)
     objectives = space.objectives
-    first, *others = objectives
-    summary = summarise(
-        sweep, objective=first.column, direction=first.direction, grid=space.paths, search=space.search,
-        constraints=space.constraints, beside=[objective.column for objective in others], confirm=space.confirm,
-        replicates=space.replicates,
-    )  # fmt: skip
-    if len(summary):
-        figures = [objective.column for objective in objectives]
-        texts = _texts(summary, figures, [path for path in space.paths if path != "seed"])
+    others = objectives[1:]
+    if texts := summary_texts(sweep, space):
         print_table(texts, console, left=("confirmed", "warnings", "best", "not complete"))
     front = (
         pareto_front(sweep, objectives, space.constraints, space.search, space.replicates) if others else pd.DataFrame()
@@ -203,8 +196,7 @@ def print_report(sweep: SweepTables, console: Console, space: StoredSpace) -> No
         )
     if len(failed) > FAILURES_SHOWN:
         print_line(console, f"failed: and {len(failed) - FAILURES_SHOWN} more (error_message in the table trials)")
-    mixed = (*mixed_data(sweep.trials), *mixed_precision(sweep.trials))
-    for line in (*_ended_early(sweep), *_superseded(sweep, space), *mixed, *(f"left out: {x}" for x in sweep.damaged)):
+    for line in problem_lines(sweep, space):
         print_line(console, line)
     above = {*_in_summary(sweep, space), *front.get("trial", ()), *(regrown or {}).get("regrowth of", ())}
     if warned := warnings_line(sweep, above):
@@ -212,6 +204,26 @@ def print_report(sweep: SweepTables, console: Console, space: StoredSpace) -> No
     tables = sweep.path / "tables"
     written = "" if (tables / "manifest.json").exists() else " (written at the end; sweeper.load works at any time)"
     print_line(console, f"tables: {tables}{written}")
+
+
+def summary_texts(sweep: SweepTables, space: StoredSpace) -> dict[str, list[str]]:
+    """The columns of :func:`summarise` as texts, accuracies and densities in percent; empty if there are no rows."""
+    first, *others = space.objectives
+    summary = summarise(
+        sweep, objective=first.column, direction=first.direction, grid=space.paths, search=space.search,
+        constraints=space.constraints, beside=[objective.column for objective in others], confirm=space.confirm,
+        replicates=space.replicates,
+    )  # fmt: skip
+    if not len(summary):
+        return {}
+    figures = [objective.column for objective in space.objectives]
+    return _texts(summary, figures, [path for path in space.paths if path != "seed"])
+
+
+def problem_lines(sweep: SweepTables, space: StoredSpace) -> list[str]:
+    """A line each on searches that ended early, confirmations that do not count, mixed trials and damaged files."""
+    mixed = (*mixed_data(sweep.trials), *mixed_precision(sweep.trials))
+    return [*_ended_early(sweep), *_superseded(sweep, space), *mixed, *(f"left out: {x}" for x in sweep.damaged)]
 
 
 def _ended_early(sweep: SweepTables) -> list[str]:

@@ -7,10 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from sweeper.report.axes import SIZE_PARAMS, apart, legend_below, limits_of_points, ticks_of_log_axis
+from sweeper.report.elements.axes import SIZE_PARAMS, apart, legend_below, limits_of_points, ticks_of_log_axis
 from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
-from sweeper.report.published import matching_curves
+from sweeper.report.elements.published import matching_curves
+from sweeper.report.elements.series import series_paths
 from sweeper.results.comparison import dense_accuracies, points_of, protocol, without_figure
 
 _TOOLTIP = [
@@ -40,14 +41,14 @@ def draw(gathered: Gathered, accuracy: str = "test_accuracy", by: Sequence[str] 
     Args:
         gathered: the sweep.
         accuracy: ``test_accuracy`` or ``val_accuracy``.
-        by: grid paths whose values make a series, beside the data set. By default the method, and every path that
-            differs between points of the same method and requested density.
+        by: grid paths whose values make a series, beside the data set; by default the method and every other path in
+            which cells differ, but for the one that sets their densities (:mod:`sweeper.report.elements.series`).
 
     Raises:
         UserError: no trial is complete, its layers cannot be read, or an argument is wrong.
     """
     sweep = gathered.sweep
-    points = points_of(sweep, by or series_paths(gathered), accuracy, levels=True)
+    points = points_of(sweep, by or series_paths(gathered) or None, accuracy, levels=True)
     own = _rows(points)
     named = own[own["density_percent"] > 0]
     published, sources = _published(sweep.trials) if accuracy == "test_accuracy" else (own.head(0), ())
@@ -67,26 +68,6 @@ def draw(gathered: Gathered, accuracy: str = "test_accuracy", by: Sequence[str] 
         rows,
         notes=tuple(filter(None, notes)),
     )
-
-
-def series_paths(gathered: Gathered) -> list[str]:
-    """The grid paths that make the series of a comparison by methods; empty for the default of ``points_of``.
-
-    Where two cells have the same method and the same requested density, a line through both would zigzag: the paths in
-    which they differ make series as well.
-    """
-    paths = [path for path in gathered.space.paths if path != "seed"]
-    if "method" not in paths or "density" not in paths:
-        return []
-    values: dict[tuple[Any, Any], dict[str, set[str]]] = {}
-    for cell in gathered.cells:
-        there = dict(zip(paths, cell.group, strict=True))
-        if there["density"] is not None:
-            of = values.setdefault((there["method"], there["density"]), {})
-            for path, value in there.items():
-                of.setdefault(path, set()).add(str(value))
-    differing = {path for of in values.values() for path, found in of.items() if len(found) > 1}
-    return ["method", *(path for path in paths if path in differing)] if differing else []
 
 
 def _rows(points: pd.DataFrame) -> pd.DataFrame:

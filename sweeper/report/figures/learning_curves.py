@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from sweeper.columns import config_column
-from sweeper.report.axes import SIZE_PARAMS, legend_below
-from sweeper.report.curves import Thinned, over_all_epochs, thinned
+from sweeper.report.elements.axes import SIZE_PARAMS, legend_below
+from sweeper.report.elements.curves import Thinned, over_all_epochs, thinned
 from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
 from sweeper.results.cell_trials import searched_values
@@ -158,7 +158,9 @@ def _spec(
     choices = {shown: title for shown, title, _ in there.values()}
     several = len(cells) > 1
     pick_cell = {"bind": {"input": "select", "options": list(cells), "name": "cell "}} if several else {}
-    pick_column = {"bind": {"input": "select", "options": list(choices), "labels": list(choices.values()), "name": "curve "}}
+    pick_column = {
+        "bind": {"input": "select", "options": list(choices), "labels": list(choices.values()), "name": "curve "}
+    }
     crowded = int(trials.groupby("cell").size().max()) > _SEVERAL
     params = [
         *SIZE_PARAMS,
@@ -240,7 +242,10 @@ def _curve_layers(
               "tooltip": tooltip}  # fmt: skip
     seen = [*transform, {"calculate": "about[datum.trial]", "as": "described"}]
     best = "datum.role === 'best of its cell'"
-    hovered = {"name": "hovered", "select": {"type": "point", "fields": ["trial"], "on": "pointerover", "toggle": False}}
+    hovered = {
+        "name": "hovered",
+        "select": {"type": "point", "fields": ["trial"], "on": "pointerover", "toggle": False},
+    }
     faint = {"condition": {"param": "hovered", "empty": False, "value": 1}, "value": 0.3 if crowded else 0.6}
     return [
         {"transform": [*seen, {"filter": f"!({best})"}], "params": [hovered],
@@ -274,4 +279,6 @@ def _end_layers(
     colour = {"field": "role", "type": "nominal", "scale": {"domain": list(ROLES)}, "legend": None}
     shape = {"field": "mark", "type": "nominal", "scale": scale, "legend": None}
     encoding = {"x": x, "y": y, "fill": colour, "shape": shape, "tooltip": tooltip, "size": {"value": 90}}
-    return [{"data": {"values": list(ends)}, "transform": list(transform), "mark": {"type": "point"}, "encoding": encoding}]
+    return [
+        {"data": {"values": list(ends)}, "transform": list(transform), "mark": {"type": "point"}, "encoding": encoding}
+    ]

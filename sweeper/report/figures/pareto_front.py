@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sweeper.report.axes import SIZE_PARAMS, legend_below, limits_of_points, spreads_widely, ticks_of_log_axis
+from sweeper.report.elements.axes import SIZE_PARAMS, legend_below, limits_of_points, spreads_widely, ticks_of_log_axis
 from sweeper.report.figure import Figure
-from sweeper.report.figures.accuracy_density import series_paths
 from sweeper.report.gathered import Gathered
+from sweeper.report.elements.series import series_paths
 from sweeper.results.comparison import points_of, protocol, without_figure
 from sweeper.results.pareto import undominated
 from trials.errors import UserError, unknown_name
@@ -42,7 +42,7 @@ COST_AXES = (
     CostAxis("parameters", "parameters, promised by masks", "parameters, promised by masks"),
     CostAxis("compact_parameters", "parameters, realised by the compact network", "parameters, realised"),
     *(
-        CostAxis(f"latency_ms_{size}", f"latency of {size} image{'s' * (size > 1)} [ms], measured with masks",
+        CostAxis(f"latency_ms_{size}", f"latency of {size} image{'s' * (size > 1)} [ms], measured",
                  f"latency of {size} image{'s' * (size > 1)}, measured", "~g")
         for size in (1, 128)
     ),
@@ -53,7 +53,7 @@ _PROMISED = (
     "promised by masks: counts the weights that are kept, which a runtime saves only if it skips the others; realised: "
     "of the smaller network that export --form compact writes"
 )
-_MEASURED = "latency: median forward pass of the masked network on the trial's device, where zeros are multiplied too"
+_MEASURED = "latency: median forward pass of the trial's own network on its device, which computes masked weights too"
 
 
 def draw(gathered: Gathered, x: str = "", accuracy: str = "test_accuracy", by: Sequence[str] = ()) -> Figure:
@@ -76,7 +76,7 @@ def draw(gathered: Gathered, x: str = "", accuracy: str = "test_accuracy", by: S
     if x and x not in names:
         raise UserError(unknown_name("x", x, names))
     measures = [name for name in names if name in sweep.trials]
-    points = points_of(sweep, by or series_paths(gathered), accuracy, measures=measures)
+    points = points_of(sweep, by or series_paths(gathered) or None, accuracy, measures=measures)
     known = [axis for axis in COST_AXES if axis.column in points and (points[axis.column] > 0).any()]
     if not known or (x and x not in [axis.column for axis in known]):
         there = f"; known are {', '.join(axis.column for axis in known)}" if known else ""
@@ -84,7 +84,13 @@ def draw(gathered: Gathered, x: str = "", accuracy: str = "test_accuracy", by: S
         raise UserError(f"no best trial of {sweep.path.name} has {x or 'a cost'}{how}{there}")
     rows = _rows(points, known)
     said = accuracy.replace("_", " ")
-    notes = [protocol(sweep, points), without_figure(sweep), _PROMISED, *_on_latency(gathered, known), *_lacking(rows, known)]
+    notes = [
+        protocol(sweep, points),
+        without_figure(sweep),
+        _PROMISED,
+        *_on_latency(gathered, known),
+        *_lacking(rows, known),
+    ]
     first = x or known[0].column
     return Figure(
         "pareto_front",
@@ -151,7 +157,8 @@ def _in_words(rows: pd.DataFrame, known: Sequence[CostAxis], first: str, said: s
     for axis in sorted(known, key=lambda axis: axis.column != first):
         front = rows[rows[f"front_{axis.column}"]].sort_values(axis.column).to_dict("records")
         points = [
-            f"{row['series']} {row['asked']}".strip() + f" ({row['accuracy_percent']:.2f} % at {_short(row[axis.column])})"
+            f"{row['series']} {row['asked']}".strip()
+            + f" ({row['accuracy_percent']:.2f} % at {_short(row[axis.column])})"
             for row in front
         ]
         more = f" and {len(points) - 12} more" if len(points) > 12 else ""
@@ -207,7 +214,9 @@ def _ends(values: Sequence[float], log: bool) -> list[float]:
     return [max(low - margin, low / 2), high + margin]
 
 
-def _layers(x: dict[str, Any], y: dict[str, Any], names: Sequence[str], known: Sequence[CostAxis]) -> list[dict[str, Any]]:
+def _layers(
+    x: dict[str, Any], y: dict[str, Any], names: Sequence[str], known: Sequence[CostAxis]
+) -> list[dict[str, Any]]:
     series = {"field": "series", "type": "nominal", "sort": None, "title": None, "scale": {"domain": list(names)},
               "legend": legend_below(names)}  # fmt: skip
     steps = {"type": "line", "interpolate": "step-after", "color": "#8c959f", "strokeWidth": 1.5, "opacity": 0.8}

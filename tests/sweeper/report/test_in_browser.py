@@ -1,0 +1,148 @@
+"""The report's page in a real browser: it draws, it asks for nothing, and its tables sort, search and copy."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeper.report.figures import REPORT_FIGURES
+from sweeper.report.gathered import Gathered
+from sweeper.report.page import page_text, parts
+from tests.sweeper.report.conftest import Opened
+from tests.sweeper.report.made_sweeps import made
+
+Open = Callable[..., Opened]
+
+BAD = """</script><script>alert(1)</script> <img src=x onerror=alert(2)> "quoted" 'single' & {{ 7*7 }} Zürich 剪枝 🙂"""
+
+
+def written(tmp_path: Path, gathered: Gathered) -> Path:
+    path = tmp_path / "report.html"
+    path.write_text(page_text(gathered))
+    return path
+
+
+def all_drawn(opened: Opened) -> list[str]:
+    """Scroll through the page until every figure that it has is drawn, and return their names."""
+    names: list[str] = opened.page.evaluate(
+        "Object.keys(JSON.parse(document.getElementById('parts').textContent).figures)"
+    )
+    for name in names:
+        opened.page.locator(f"section#{name}").scroll_into_view_if_needed()
+        opened.page.wait_for_selector(f"#plot-{name} :is(svg, canvas)", timeout=10_000)
+    return names
+
+
+def read_csv(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+STATES: dict[str, dict[str, Any]] = {
+    "finished": {},
+    "in progress": {"status": lambda n: ("complete", "complete", "running", "scheduled")[n % 4]},
+    "only failures": {"status": lambda n: "failed"},
+    "empty": {"begun": 0},
+    "names": {"methods": (BAD, "imp"), "message": BAD * 3, "about": BAD, "layers": (BAD, "fc")},
+}
+
+
+@pytest.mark.parametrize("width", [1280, 375])
+@pytest.mark.parametrize("state", STATES)
+def test_the_page_draws_without_errors_or_requests(tmp_path: Path, open_page: Open, state: str, width: int) -> None:
+    folder = tmp_path / (BAD.replace("/", "|")[:80] if state == "names" else "made")
+    opened = open_page(written(tmp_path, made(folder, **STATES[state])), width=width, dark=width < 500)
+    drawn = all_drawn(opened)
+    assert opened.errors == []
+    assert [url for url in opened.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert opened.page.title() == f"{folder.name} · report"
+    assert opened.page.locator("h1").inner_text() == folder.name
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert bool(drawn) == (state not in ("only failures", "empty")) or "learning_curves" in drawn
+    for name in drawn:
+        shown = opened.page.locator(f"#plot-{name}")
+        assert shown.locator("[aria-label]").first.get_attribute("aria-label"), f"{name} has no text alternative"
+        box = shown.bounding_box()
+        assert box["width"] <= width
+        assert box["height"] > 40
+    if state == "only failures":
+        assert "16 failed trials" in opened.page.locator("#problems").inner_text()
+    if state == "names":
+        assert BAD in opened.page.locator("#section-asked").inner_text()
+
+
+def test_tables_are_sorted_searched_and_copied(tmp_path: Path, open_page: Open) -> None:
+    gathered = made(tmp_path / "made", status=lambda n: "failed" if n == 3 else "complete", samples=40, message=BAD)
+    opened = open_page(written(tmp_path, gathered))
+    section = opened.page.locator("section#trials")
+    assert section.locator('[data-part="count"]').inner_text() == "320 of 320 rows"
+    assert section.locator("tbody tr").count() == 100
+    section.locator('[data-part="more"]').click()
+    assert section.locator("tbody tr").count() == 320
+    place = [text.strip() for text in section.locator("thead th").all_inner_texts()].index("val_accuracy")
+    head = section.locator("thead th").nth(place)
+
+    def column() -> list[str]:
+        found: list[str] = section.locator(f"tbody tr td:nth-child({place + 1})").all_inner_texts()
+        return found
+
+    head.locator("button").click()
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert column()[-1] == "", "unknown values come last"
+    assert column()[:-1] == sorted(column()[:-1], key=float)
+    head.locator("button").click()
+    assert head.get_attribute("aria-sort") == "descending"
+    assert column()[-1] == ""
+    assert column()[:-1] == sorted(column()[:-1], key=float, reverse=True)
+    section.locator("input").fill("failed quoted")
+    assert section.locator('[data-part="count"]').inner_text() == "1 of 320 rows"
+    with opened.page.expect_download() as download:
+        section.locator('[data-part="download"]').click()
+    assert download.value.suggested_filename == "made-trials.csv"
+    (row,) = read_csv(Path(download.value.path()).read_text(encoding="utf-8"))
+    assert (row["trial"], row["error_message"]) == ("imp-000000000003", BAD)
+    opened.page.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+    section.locator('[data-part="copy"]').click()
+    opened.page.wait_for_function("window.copied !== undefined")
+    assert read_csv(opened.page.evaluate("window.copied")) == [row]
+    assert opened.errors == []
+
+
+def test_every_figure_offers_the_rows_that_it_draws(tmp_path: Path, open_page: Open) -> None:
+    gathered = made(tmp_path / "made", samples=8)
+    opened = open_page(written(tmp_path, gathered))
+    names = all_drawn(opened)
+    assert names
+    for name in names:
+        with opened.page.expect_download() as download:
+            opened.page.locator(f'[data-csv="{name}"]').click()
+        rows = read_csv(Path(download.value.path()).read_text(encoding="utf-8"))
+        figure = parts(gathered)["figures"][name]
+        assert len(rows) == figure["rows"]["rows"]
+        assert list(rows[0]) == list(figure["rows"]["columns"])
+
+
+def test_a_thousand_trials_paint_at_once_in_a_file_below_five_megabytes(tmp_path: Path, open_page: Open) -> None:
+    gathered = made(tmp_path / "made", densities=[0.5, 0.2, 0.1, 0.05, 0.01], seeds=4, samples=25, epochs=150)
+    assert len(gathered.sweep.trials) == 1000
+    path = written(tmp_path, gathered)
+    assert path.stat().st_size < 5e6
+    opened = open_page(path)
+    painted = opened.page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+    print(f"first paint of 1,000 trials: {painted:.0f} ms")
+    all_drawn(opened)
+    assert opened.errors == []
+    assert opened.page.locator("section#trials tbody tr").count() == 100, "the rest waits for a click"
+
+
+def test_the_data_in_the_page_are_those_of_the_tables(tmp_path: Path, open_page: Open) -> None:
+    gathered = made(tmp_path / "made")
+    opened = open_page(written(tmp_path, gathered))
+    held = json.loads(opened.page.locator("#parts").text_content())
+    assert held["tables"]["trials"]["packed"] == parts(gathered)["tables"]["trials"]["packed"]
+    assert set(held["figures"]) <= set(REPORT_FIGURES)
