@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 from sweeper.report.elements.axes import SIZE_PARAMS, apart, legend_below, limits_of_points, ticks_of_log_axis
-from sweeper.report.figure import Figure
-from sweeper.report.gathered import Gathered
 from sweeper.report.elements.published import matching_curves
 from sweeper.report.elements.series import series_paths
+from sweeper.report.figure import Figure
+from sweeper.report.gathered import Gathered
 from sweeper.results.comparison import dense_accuracies, points_of, protocol, without_figure
 
 _TOOLTIP = [

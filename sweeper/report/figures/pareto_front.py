@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from sweeper.report.elements.axes import SIZE_PARAMS, legend_below, limits_of_points, spreads_widely, ticks_of_log_axis
+from sweeper.report.elements.series import series_paths
 from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
-from sweeper.report.elements.series import series_paths
 from sweeper.results.comparison import points_of, protocol, without_figure
 from sweeper.results.pareto import undominated
 from trials.errors import UserError, unknown_name

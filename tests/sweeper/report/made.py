@@ -58,7 +58,7 @@ def made(
         known = {"trial": f"t{number:04}", "cell": cell, "number": number, "samples": 1, "status": "complete",
                  "method": "one_shot", "warnings": []}  # fmt: skip
         whole.append({**known, **trial})
-    always = {path: ((),) for path in search}
+    always = dict.fromkeys(search, ((),))
     space = StoredSpace(
         tuple(grid), len({row["cell"] for row in whole}), tuple(search), len(whole), tuple(objectives),
         tuple(constraints), conditions={**always, **(conditions or {})},
