@@ -191,20 +191,20 @@ def _panel(rows: pd.DataFrame, panel: str, colour: dict[str, Any], *, last: bool
     ends = {"x2": {"field": "until_epoch"}, **({} if texts else {"y2": {"field": "until_value"}})}
     hollow = {"condition": {"test": "datum.warnings !== ''", "value": 0}, "value": 1}
     both = {"color": colour, "tooltip": tooltip}
+    lines = {
+        "transform": [{"filter": "datum.kind !== 'reached'"}],
+        "mark": "rule",
+        "encoding": {**ends, **both, "strokeWidth": thick, "strokeDash": dotted},
+    }
+    points = {
+        "transform": [{"filter": "datum.kind === 'reached'"}],
+        "mark": {"type": "point", "size": 40, "opacity": 1},
+        "encoding": {**both, "fillOpacity": hollow},
+    }
+    reached, others = (rows["kind"] == "reached").any(), (rows["kind"] != "reached").any()
     return {
         "height": 60 if texts else 110,
         "transform": [{"filter": f"datum.panel === {panel!r}"}],
         "encoding": {"x": x, "y": y},
-        "layer": [
-            {
-                "transform": [{"filter": "datum.kind !== 'reached'"}],
-                "mark": "rule",
-                "encoding": {**ends, **both, "strokeWidth": thick, "strokeDash": dotted},
-            },
-            {
-                "transform": [{"filter": "datum.kind === 'reached'"}],
-                "mark": {"type": "point", "size": 40, "opacity": 1},
-                "encoding": {**both, "fillOpacity": hollow},
-            },
-        ],
+        "layer": [*([lines] if others else []), *([points] if reached else [])],
     }

@@ -211,7 +211,7 @@ def _heat_map(
 ) -> dict[str, Any]:
     """Layers by columns; the latter are in the order of the rows."""
     layers, columns = (int(part[name].nunique()) for name in ("layer", "column"))
-    axis = {"labelAngle": -50, "labelLimit": 100, "ticks": False, "labelOverlap": "greedy"}
+    axis = {"labelAngle": -50, "labelLimit": 120, "ticks": False, "labelOverlap": "greedy"}
     return {
         "height": max(50, layers * (17 if layers <= 40 else 12 if layers <= 80 else 8)),
         "transform": [{"filter": f"datum.kind === {kind!r}"}],
