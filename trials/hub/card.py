@@ -121,8 +121,8 @@ def _sparsity(facts: CardFacts) -> Iterator[str]:
     ]
     yield table(["", ">dense network", ">as the masks promise", ">compact network"], sizes)
     yield (
-        "A multiply-add counts as two FLOPs; only convolutions and linear layers count. The masks promise that "
-        "a pruned weight costs nothing, which takes a kernel for sparse weights; the compact network is what is left when "
+        "A multiply-add counts as two FLOPs; only convolutions and linear layers count. The masks promise "
+        "that a pruned weight costs nothing, which takes a kernel for sparse weights; the compact network is what is left when "
         "whole filters that change no output are removed."
     )
     if facts.layers:
