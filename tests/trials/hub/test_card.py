@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def test_every_figure_is_of_the_rows(exported: Exported) -> None:
         ("parameters", "dense_parameters", "parameters", "compact_parameters"),
     ):
         assert [name, *(f"{result[key]:,}" for key in (dense, masked, compact))] in rows
-    assert f"Asked: 0.2 of 19,056 weights. Measured: density {result['density']:.6g}" in card
+    assert f"Asked: to keep 0.2 of 19,056 weights. Measured: density {result['density']:.6g} over 19,056" in card
     assert "https://arxiv.org/abs/2210.04092" in card
     assert "OPTML-Group/BiP at c51fc35" in card
     assert "The network is that of the last epoch of stage finetune (epoch 1)." in card
@@ -104,7 +105,7 @@ def test_the_best_epoch_and_warnings_are_said(exported: Exported, tmp_path: Path
     export_folder(trial, tmp_path / "hub")
     card = (tmp_path / "hub" / "README.md").read_text()
     last = trial.rows["epochs"][-1]
-    assert f"that of epoch {last['best_epoch']} of stage {last['stage']}, the best by validation accuracy" in card
+    assert f"that of epoch {last['best_epoch']} of stage {last['stage']} with the best validation accuracy" in card
     assert "`chance_level`: the validation accuracy is no better than guessing" in card
     assert "not pruned: 19,056 of its 19,056 prunable weights are kept" in card
 
@@ -136,6 +137,16 @@ def test_nothing_of_this_machine_is_published(exported: Exported, tmp_path: Path
     card = (tmp_path / "hub" / "README.md").read_text()
     assert "source_net: dense.pt" in card
     assert started.config.file_hashes["source_net"] in card
+
+
+def test_the_sweep_is_named(exported: Exported, tmp_path: Path) -> None:
+    trial = exported.trial("one_shot")
+    shutil.copytree(str(trial.folder), tmp_path / "my_sweep" / "trials" / trial.id)
+    (tmp_path / "my_sweep" / "sweep.yaml").write_text("")
+    export_folder(trials.load(tmp_path / "my_sweep" / "trials" / trial.id), tmp_path / "hub")
+    rows = cells_of((tmp_path / "hub" / "README.md").read_text())
+    assert ["trial", f"{trial.id}, of the sweep my_sweep"] in rows
+    assert ["trial", trial.id] in cells_of((exported.folder("one_shot") / "README.md").read_text())
 
 
 def test_the_command(exported: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
