@@ -210,7 +210,9 @@ def _asked(config: TrialConfig, last: Mapping[str, Any], described: ModelConfig,
         return ""
     units, keep = sum(share.units for share in shares), sum(share.keep for share in shares)
     at_most = "at most " if all(share.fewer_is_fine for share in shares) else ""
-    kind = {"weight": "weights", "kernel": "kernels", "filter": "filters", "channel": "channels"}.get(shares[0].pattern)
+    kind = {"weight": "weights", "nm": "weights", "kernel": "kernels", "filter": "filters", "channel": "channels"}.get(
+        shares[0].pattern
+    )
     counted = kind or f"units of pattern {shares[0].pattern}"
     return f"{at_most}{keep / units:.6g} of {units:,} {counted}"
 
