@@ -153,16 +153,9 @@ def test_seeds_may_be_replicates_in_one_sweep_and_in_the_grid_of_the_other(tmp_p
 
 
 def test_confirmations_are_the_figures_where_there_are_some(tmp_path: Path) -> None:
-    confirmed = {
-        "grid": {"density": [0.5]},
-        "search": {"finetune.momentum": {"choice": [0.9]}},
-        "trial": {**ONE_SHOT, "seed": 7},
-        "confirm": {"seed": [0, 1, 2]},
-    }
-    a, b = (
-        swept(tmp_path / "a", grid={"density": [0.5], "seed": [0, 1, 2]}),
-        swept(tmp_path / "b", plain(1), **confirmed),
-    )
+    search = {"search": {"finetune.momentum": {"choice": [0.9]}}, "samples": 1, "confirm": {"seed": [0, 1, 2]}}
+    a = swept(tmp_path / "a", grid={"density": [0.5], "seed": [0, 1, 2]})
+    b = swept(tmp_path / "b", plain(1), grid={"density": [0.5]}, trial={**ONE_SHOT, "seed": 7}, **search)
     table = a.compare(b)
     assert row_of(table)["b_n"] == 3  # the searched trial itself, with seed 7, is none of them
     assert row_of(table)["difference"] == pytest.approx(0.02)
@@ -180,10 +173,8 @@ def test_a_field_with_one_value_in_each_sweep_matches_nothing_and_is_said(tmp_pa
 
 def test_a_field_of_one_grid_matches_the_value_that_is_fixed_in_the_other(tmp_path: Path) -> None:
     grid = {"density": [0.5], "finetune.lr": [0.1, 0.02], "seed": [0, 1]}
-    a, b = (
-        swept(tmp_path / "a", grid=grid),
-        swept(tmp_path / "b", trial={**ONE_SHOT, "finetune": {"epochs": 1, "lr": 0.02}}),
-    )
+    fixed = {**ONE_SHOT, "finetune": {"epochs": 1, "lr": 0.02}}
+    a, b = swept(tmp_path / "a", grid=grid), swept(tmp_path / "b", trial=fixed)
     table = a.compare(b).query("figure == 'val_accuracy'")
     found = {(row["config.density"], row["finetune.lr"]): row["in"] for _, row in table.iterrows()}
     assert found == {(0.5, 0.02): "both", (0.5, 0.1): "a", (0.2, 0.02): "b"}
