@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -214,7 +215,7 @@ def _signals(stop_file: StopFile, plan: Plan, display: LiveView, lease: Lease, f
     That ends the process, or raises KeyboardInterrupt if it goes on (``from_python``).
     """
     seen = _Signals()
-    timer = threading.Timer(GRACE_S, _signal_again if from_python else _leave)
+    timer = threading.Timer(GRACE_S, _signal_again if from_python else functools.partial(_leave, display))
     timer.daemon = True
 
     def stop(number: signal.Signals) -> None:
@@ -222,7 +223,7 @@ def _signals(stop_file: StopFile, plan: Plan, display: LiveView, lease: Lease, f
             if time.monotonic() - seen.first > ECHO_S:
                 if from_python:
                     raise KeyboardInterrupt
-                _leave()
+                _leave(display)
             return
         seen.first = time.monotonic()
         plan.stop()
@@ -239,7 +240,8 @@ def _signals(stop_file: StopFile, plan: Plan, display: LiveView, lease: Lease, f
             timer.cancel()
 
 
-def _leave() -> None:
+def _leave(display: LiveView) -> None:
+    display.abandon()
     os._exit(STOPPED)
 
 
