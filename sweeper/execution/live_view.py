@@ -145,7 +145,7 @@ class LiveView:
         """Show that a trial was handed to a worker, for the first time or again."""
         if not (self._asked or self._answered):
             self._asked = True
-            self.doing("waiting for the first worker: Ray starts its process, which imports torch")
+            self.doing("waiting for the first worker, whose process imports torch")
         self.running[trial_id] = _Running(cell, time.monotonic())
         for counted in self._failed.pop(trial_id, ()):
             self.failed -= 1
