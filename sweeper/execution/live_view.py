@@ -24,10 +24,10 @@ from rich.text import Text
 
 from sweeper.console import NotebookConsole
 from sweeper.execution.notebook_panel import NotebookPanel
+from sweeper.screen.activity import REFRESHES_PER_SECOND
 from sweeper.screen.trial_panel import TrialPanel
 from trials.storage.rows import FINISHED
 
-REFRESHES_PER_SECOND = 4
 CELLS_SHOWN = 12
 RUNNING_SHOWN = 16
 LINES_AT_ONCE = 8
