@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -216,7 +217,7 @@ def _signals(stop_file: StopFile, plan: Plan, display: LiveView, lease: Lease, f
     That ends the process, or raises KeyboardInterrupt if it goes on (``from_python``).
     """
     seen = _Signals()
-    timer = threading.Timer(GRACE_S, _signal_again if from_python else _leave)
+    timer = threading.Timer(GRACE_S, _signal_again if from_python else functools.partial(_leave, display))
     timer.daemon = True
 
     def stop(number: signal.Signals) -> None:
@@ -224,7 +225,7 @@ def _signals(stop_file: StopFile, plan: Plan, display: LiveView, lease: Lease, f
             if time.monotonic() - seen.first > ECHO_S:
                 if from_python:
                     raise KeyboardInterrupt
-                _leave()
+                _leave(display)
             return
         seen.first = time.monotonic()
         plan.stop()
@@ -241,7 +242,8 @@ def _signals(stop_file: StopFile, plan: Plan, display: LiveView, lease: Lease, f
             timer.cancel()
 
 
-def _leave() -> None:
+def _leave(display: LiveView) -> None:
+    display.abandon()
     os._exit(STOPPED)
 
 
