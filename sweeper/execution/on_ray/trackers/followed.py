@@ -67,7 +67,7 @@ class Followed:
         rows: number of the last row that the tracker has; one that knows better may set it when the trial starts.
         point: the point that it belongs to; known once the callback is told of the start.
         group: what the trials of the point are grouped under.
-        grouped: whether points of the sweep have several trials: replicates or confirmations.
+        grouped: whether points of the sweep have several trials: replicates, confirmations or segments.
         local_path: its folder for files of the tracker; one that groups may change it when the trial starts.
         status: ``RUNNING``; at its end ``TERMINATED`` (complete or pruned) or ``ERROR``; ``PAUSED`` if this run of the
             sweep ends before it.
