@@ -129,8 +129,9 @@ def _run_out(searcher: PlanSearcher, scratch: Path) -> None:
     searcher.display.doing("starting Ray Tune")
     searcher.copies = code_copies(admit(searcher.plan.space.code), scratch / "code")
     plan = searcher.plan
-    groups = plan.space.replicates is not None or plan.space.confirm is not None
-    told = plan.space.callbacks, plan.folder, searcher.display.note
+    space = plan.space
+    groups = any(part is not None for part in (space.replicates, space.confirm, space.pbt))
+    told = space.callbacks, plan.folder, searcher.display.note
     callbacks = searcher.callbacks = make_callbacks(*told, groups=groups)
     with _ended(callbacks), _quiet_tune():
         callbacks.catch_up(plan)
