@@ -14,9 +14,7 @@ _NARROWEST, _LOWEST = 20.0, 20.0
 """Of what is left of a panel beside its labels, in points."""
 
 
-def sized(
-    spec: Mapping[str, Any], width: float, height: float | None, drawing: Mapping[str, Any]
-) -> dict[str, Any]:
+def sized(spec: Mapping[str, Any], width: float, height: float | None, drawing: Mapping[str, Any]) -> dict[str, Any]:
     """Return a specification whose picture is ``width`` points wide, labels and legends included.
 
     Args:

@@ -65,6 +65,6 @@ def vega_config(
             "category": list(SERIES_COLOURS_ON_DARK if dark else SERIES_COLOURS),
             "symbol": list(POINT_SHAPES),
             "heatmap": {"scheme": SEQUENTIAL},
-            "ramp": {"scheme": SEQUENTIAL},
+            "ramp": {"scheme": SEQUENTIAL, "extent": [0.2, 1] if dark else [0, 0.8]},  # thin marks on the ground
         },
     }  # fmt: skip

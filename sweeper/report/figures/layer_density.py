@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 
 from sweeper.columns import config_column
+from sweeper.report.elements.panels import MANY_MARKS, choice, only_chosen
 from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
-from sweeper.report.panels import MANY_MARKS, choice, only_chosen
 from trials.errors import UserError, unknown_name
 
 _DENSE = "pretrain"
@@ -71,7 +71,9 @@ def _rows(gathered: Gathered) -> pd.DataFrame:
         name = ", ".join(filter(None, [series, asked])) if several[group] else series
         column = f"{row['whole_density_percent']:.3g}" if several[group] or not density else density
         level = row["level"] if several[group] else None
-        rows.append({"series": name, "asked": asked, "column": column, "layer_number": order[place], **row, "level": level})
+        rows.append(
+            {"series": name, "asked": asked, "column": column, "layer_number": order[place], **row, "level": level}
+        )
     return _ordered(pd.DataFrame(rows)) if rows else pd.DataFrame()
 
 
@@ -86,7 +88,7 @@ def _densities(gathered: Gathered, groups: dict[str, int]) -> pd.DataFrame:
     rounds = mine.groupby(["group", "stage"])["level"].nunique().groupby("group").max()
     last = mine.drop_duplicates(["trial", "layer"], keep="last")
     mine = mine[mine["group"].map(rounds) > 1]
-    mine = pd.concat([last[last["group"].map(rounds) == 1], mine])
+    mine = pd.concat([last[last["group"].map(rounds) == 1].assign(level=""), mine])
     sums = mine.groupby(["group", "level"], sort=False)[["kept", "total"]].sum()
     whole = 100 * sums["kept"].astype(float) / sums["total"].astype(float)
     new = whole[whole.groupby("group").diff().abs().fillna(1) > 1e-9]
@@ -118,7 +120,7 @@ def _ordered(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _groups(gathered: Gathered) -> list[tuple[str, tuple[str, str], list[str]]]:
-    """Series, grid values (as text, and the density in percent) and best trials of the cells that share all but seed."""
+    """Series, grid values (as text; the density in percent) and best trials, of cells that differ in seeds only."""
     paths = [path for path in gathered.space.paths if path != "seed"]
     found: dict[tuple[Any, ...], list[str]] = {}
     for cell in gathered.cells:
@@ -132,7 +134,7 @@ def _groups(gathered: Gathered) -> list[tuple[str, tuple[str, str], list[str]]]:
         if not mine:
             continue
         series = ", ".join(str(one[path]) for path in varying if one[path] is not None)
-        density = one.get("density", trials.at[mine[0], asked_column] if asked_column in trials else None)
+        density: Any = one.get("density", trials.at[mine[0], asked_column] if asked_column in trials else None)
         known = isinstance(density, (int, float)) and density == density
         text = ", ".join(f"{path}={value}" for path, value in one.items() if path not in varying and value is not None)
         groups.append((series, (text, f"{100 * density:.4g}" if known else ""), mine))
@@ -172,7 +174,12 @@ def _spec(rows: pd.DataFrame, names: list[str], series: str | None) -> dict[str,
         "field": "layer", "type": "nominal", "sort": {"field": "layer_number", "op": "min"}, "title": None,
         "axis": {"labelOverlap": "greedy", "labelLimit": 140, "ticks": False},
     }  # fmt: skip
-    legend = {"orient": "bottom", "direction": "horizontal", "offset": 8, "gradientLength": {"expr": "min(220, width * 0.6)"}}
+    legend = {
+        "orient": "bottom",
+        "direction": "horizontal",
+        "offset": 8,
+        "gradientLength": {"expr": "min(220, width * 0.6)"},
+    }
     colour = {
         "field": "density_percent", "type": "quantitative", "title": "density [%]",
         "scale": {"type": "log", "domain": [lowest, 100]}, "legend": {**legend, "tickCount": 4, "format": "~g"},

@@ -10,17 +10,20 @@ from typing import Any
 
 import pandas as pd
 
+from sweeper.report.elements.axes import spreads_widely
+from sweeper.report.elements.panels import MANY_MARKS, choice, in_units
+from sweeper.report.elements.scales import UnitAxis, axis_of
+from sweeper.report.elements.searched import Point, Searched, are_numbers, searched
 from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
-from sweeper.report.panels import MANY_MARKS, choice, in_units
-from sweeper.report.scales import UnitAxis, axis_of
-from sweeper.report.searched import Point, Searched, searched, spread_widely
 from trials.errors import UserError, unknown_name
 
 MOST_LINES = 1000
 """Maximum number of points that are drawn."""
 
 _ALL = "all cells"
+
+_TOOLTIP = [{"field": name} for name in ("cell", "point", "axis", "value")]
 
 _HEIGHT = 58
 """Of an axis with the room above it, in pixels."""
@@ -52,8 +55,8 @@ def draw(gathered: Gathered, cell: str | None = None, objective: str | None = No
     rows = pd.concat([_lines(shown, axes, found), _ticks(axes)], ignore_index=True)
     first = in_units(objective or next(iter(found.objectives)))[0]
     return Figure(
-        "parallel_coordinates", "Parallel coordinates", _in_words(shown, axes, found), _spec(rows, found, axes, cell, first),
-        rows, notes, 4, canvas=len(rows) > MANY_MARKS,
+        "parallel_coordinates", "Parallel coordinates", _in_words(shown, axes, found),
+        _spec(rows, found, axes, cell, first), rows, notes, 4, canvas=len(rows) > MANY_MARKS,
     )  # fmt: skip
 
 
@@ -64,7 +67,9 @@ def _thinned(over: list[Point], found: Searched) -> tuple[list[Point], tuple[str
     if len(over) > MOST_LINES:
         last = len(ranked) - 1
         ranked = [ranked[round(i * last / (MOST_LINES - 1))] for i in range(MOST_LINES)]
-    notes = (f"{MOST_LINES} of {len(over)} points are drawn, evenly chosen by {name}",) if len(over) > MOST_LINES else ()
+    notes = (
+        (f"{MOST_LINES} of {len(over)} points are drawn, evenly chosen by {name}",) if len(over) > MOST_LINES else ()
+    )
     return ranked[::-1], notes  # the best ones are drawn last, above the others
 
 
@@ -73,7 +78,7 @@ def _axes(found: Searched, shown: list[Point]) -> Iterator[tuple[tuple[str, str]
     for path in shown[0].grid:
         values = [point.grid[path] for point in shown if point.grid[path] is not None]
         if len(set(map(repr, values))) > 1:
-            yield ("grid", path), axis_of(path, values, spread_widely(values))
+            yield ("grid", path), axis_of(path, values, are_numbers(values) and spreads_widely(values))
     for path in found.search:
         if values := [point.params[path] for point in shown if path in point.params]:
             yield ("search", path), axis_of(path, values, found.is_logarithmic(path))
@@ -133,7 +138,12 @@ def _in_words(shown: list[Point], axes: dict[tuple[str, str], UnitAxis], found: 
 def _spec(
     rows: pd.DataFrame, found: Searched, axes: dict[tuple[str, str], UnitAxis], cell: str | None, first: str
 ) -> dict[str, Any]:
-    x = {"field": "place", "type": "quantitative", "axis": None, "scale": {"domain": [0, 1], "padding": 14, "nice": False}}
+    x = {
+        "field": "place",
+        "type": "quantitative",
+        "axis": None,
+        "scale": {"domain": [0, 1], "padding": 14, "nice": False},
+    }
     bottom = len(axes) - 0.5
     y = {
         "field": "axis_number", "type": "quantitative", "axis": None,
@@ -151,7 +161,8 @@ def _spec(
     kept.append({"calculate": field, "as": "colour"})
     shades = {
         "field": "colour", "type": "quantitative", "title": titles[0] if len(titles) == 1 else "objective",
-        "scale": {"zero": False, "nice": False}, "legend": {"type": "gradient", "orient": "bottom", "direction": "horizontal", "offset": 4},
+        "scale": {"zero": False, "nice": False},
+        "legend": {"type": "gradient", "orient": "bottom", "direction": "horizontal", "offset": 4},
     }  # fmt: skip
     through = {"x": x, "y": y, "detail": {"field": "line"}, "order": {"field": "axis_number"}}
     line = {"type": "line", "orient": "horizontal", "strokeWidth": 1.3}
@@ -172,7 +183,7 @@ def _spec(
             {
                 "transform": [{"filter": "datum.kind === 'line'"}, *kept],
                 "mark": {"type": "point", "size": 16, "opacity": 0.8},
-                "encoding": {"x": x, "y": y, "color": shades, "tooltip": [{"field": f} for f in ("cell", "point", "axis", "value")]},
+                "encoding": {"x": x, "y": y, "color": shades, "tooltip": _TOOLTIP},
             },
             *_labels(x, y),
         ],

@@ -7,12 +7,13 @@ from typing import Any
 
 import pandas as pd
 
+from sweeper.report.elements.axes import legend_below
+from sweeper.report.elements.panels import MANY_MARKS, MOST_COLOURS, choice, short_keys, stacked
 from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
-from sweeper.report.panels import BOTTOM, MANY_MARKS, MOST_COLOURS, choice, short_keys, stacked
 from sweeper.results.frames import SweepTables
 from sweeper.results.regrowth import applied_allocations, table_retention, table_sparsity_accuracy
-from trials.errors import UserError
+from trials.errors import UserError, unknown_name
 
 MOST_COLUMNS = 40
 """Most columns of a heat map whose names are readable; further ones are left out, and a note says so."""
@@ -22,7 +23,7 @@ _SHARES = {"budget": "share_of_budget_percent", "capacity": "share_of_capacity_p
 _MEASURES = {"share of the budget": "budget", "share of the pruned weights": "capacity"}
 
 
-def draw(gathered: Gathered, share: str = "budget", *, any_method: bool = False) -> Figure:
+def draw(gathered: Gathered, share: str = "budget") -> Figure:
     """Return how regrowth divided its budget over the layers, and what came of it.
 
     Panels, as far as there is something to show: accuracy over sparsity (%) at the end of every stage of every trial;
@@ -32,19 +33,27 @@ def draw(gathered: Gathered, share: str = "budget", *, any_method: bool = False)
     Args:
         gathered: the sweep.
         share: ``budget`` or ``capacity``, which of the two is shown first.
-        any_method: draw the first and the last panel also of a sweep that has regrown nothing.
 
     Raises:
-        UserError: nothing has been regrown yet, or with ``any_method``, no trial has finished a stage.
+        UserError: nothing has been regrown yet.
+    """
+    if share not in _SHARES:
+        raise UserError(unknown_name("share", share, _SHARES))
+    if applied_allocations(gathered.sweep).empty:
+        raise UserError(f"{gathered.sweep.path.name} has regrown nothing: no trial has finished a round of regrowth")
+    return draw_stages(gathered, share)
+
+
+def draw_stages(gathered: Gathered, share: str = "budget") -> Figure:
+    """Like :func:`draw`, also of a sweep that has regrown nothing: then with the first and the last panel alone.
+
+    Raises:
+        UserError: no trial has finished a stage.
     """
     sweep = gathered.sweep
-    if share not in _SHARES:
-        raise UserError(f"share is {share!r}, but must be one of {', '.join(_SHARES)}")
     if sweep.layers.empty:
         raise UserError(f"{sweep.path} has no trial that has finished a stage: run it first")
     applied = applied_allocations(sweep)
-    if applied.empty and not any_method:
-        raise UserError(f"{sweep.path.name} has regrown nothing: no trial has finished a round of regrowth")
     names, left_out = _columns(gathered, applied)
     divided = _divided(applied, names)
     episodes = _episodes(sweep, names)
@@ -54,9 +63,10 @@ def draw(gathered: Gathered, share: str = "budget", *, any_method: bool = False)
     rows["layer_number"] = [order.get(layer, len(order)) if isinstance(layer, str) else None for layer in rows["layer"]]
     notes = [f"{left_out} more rounds are not shown"] if left_out else []
     notes += [f"{stages_left_out} more stages of trials are not shown by layer"] if stages_left_out else []
+    stages_run = list(dict.fromkeys(sweep.epochs["stage"]))  # a trial has its stages in the order in which it ran them
     return Figure(
-        "regrowth", "Regrowth", _in_words(divided, episodes, rows), _spec(rows, share), rows, tuple(notes), 5,
-        canvas=len(rows) > MANY_MARKS,
+        "regrowth", "Regrowth", _in_words(divided, episodes, stages_run), _spec(rows, share, stages_run), rows,
+        tuple(notes), 5, canvas=len(rows) > MANY_MARKS,
     )  # fmt: skip
 
 
@@ -98,7 +108,8 @@ def _episodes(sweep: SweepTables, names: dict[tuple[str, int], str]) -> pd.DataF
     column = [names.get(place) for place in zip(found["trial"], found["step"], strict=True)]
     values = {name: found[name] for name in ("trial", "step", "episode", "reward")}
     rows: pd.DataFrame = pd.DataFrame({"kind": "episode", **values, "column": column})
-    return rows[rows["column"].notna()]
+    kept: pd.DataFrame = rows[rows["column"].notna()]
+    return kept
 
 
 def _accuracies(sweep: SweepTables) -> pd.DataFrame:
@@ -129,10 +140,9 @@ def _stages(sweep: SweepTables) -> tuple[pd.DataFrame, int]:
     return pd.DataFrame(rows), table.shape[1] - shown.shape[1]
 
 
-def _in_words(divided: pd.DataFrame, episodes: pd.DataFrame, rows: pd.DataFrame) -> str:
+def _in_words(divided: pd.DataFrame, episodes: pd.DataFrame, stages: Sequence[str]) -> str:
     """Which layers got most, and from where to where accuracy went."""
-    stages = ", ".join(dict.fromkeys(rows.loc[rows["kind"] == "accuracy", "stage"]))
-    text = [f"Test accuracy over sparsity at the end of the stages {stages}."]
+    text = [f"Test accuracy over sparsity at the end of the stages {', '.join(stages)}."]
     if len(divided):
         means = divided.groupby("layer", sort=False)["share_of_budget_percent"].mean().sort_values(ascending=False)
         each = ", ".join(f"{layer} {share:.1f} %" for layer, share in means.head(5).items())
@@ -143,9 +153,9 @@ def _in_words(divided: pd.DataFrame, episodes: pd.DataFrame, rows: pd.DataFrame)
     return " ".join(text)
 
 
-def _spec(rows: pd.DataFrame, share: str) -> dict[str, Any]:
+def _spec(rows: pd.DataFrame, share: str, stages: Sequence[str]) -> dict[str, Any]:
     kinds = set(rows["kind"])
-    views = [_accuracy_panel()] if "accuracy" in kinds else []
+    views = [_accuracy_panel(stages)] if "accuracy" in kinds else []
     top: dict[str, Any] = {}
     if "division" in kinds:
         names = list(_MEASURES)
@@ -159,9 +169,20 @@ def _spec(rows: pd.DataFrame, share: str) -> dict[str, Any]:
     return {**spec, "resolve": {"scale": {"color": "independent", "shape": "independent"}}} if len(views) > 1 else spec
 
 
-def _accuracy_panel() -> dict[str, Any]:
-    stage = {"field": "stage", "type": "nominal", "sort": None, "title": None, "legend": {**BOTTOM, "offset": 6}}
-    x = {"field": "sparsity_percent", "type": "quantitative", "title": "sparsity [%]", "scale": {"zero": False, "nice": False, "padding": 8}}
+def _accuracy_panel(stages: Sequence[str]) -> dict[str, Any]:
+    stage = {
+        "field": "stage",
+        "type": "nominal",
+        "sort": list(stages),
+        "title": None,
+        "legend": legend_below(stages, offset=6),
+    }
+    x = {
+        "field": "sparsity_percent",
+        "type": "quantitative",
+        "title": "sparsity [%]",
+        "scale": {"zero": False, "nice": False, "padding": 8},
+    }
     y = {"field": "test_accuracy_percent", "type": "quantitative", "title": "test accuracy [%]"}
     tooltip = [
         {"field": "trial"},
@@ -170,18 +191,27 @@ def _accuracy_panel() -> dict[str, Any]:
         {"field": "sparsity_percent", "title": "sparsity %", "format": ".2f"},
         {"field": "test_accuracy_percent", "title": "test accuracy %", "format": ".2f"},
     ]
+    stage["scale"] = {"domain": list(stages)}
     return {
         "height": 170,
         "transform": [{"filter": "datum.kind === 'accuracy'"}],
         "mark": "point",
-        "encoding": {"x": x, "y": {**y, "scale": {"zero": False, "padding": 8}}, "color": stage, "shape": stage, "tooltip": tooltip},
+        "encoding": {
+            "x": x,
+            "y": {**y, "scale": {"zero": False, "padding": 8}},
+            "color": stage,
+            "shape": stage,
+            "tooltip": tooltip,
+        },
     }
 
 
-def _heat_map(part: pd.DataFrame, kind: str, colour: dict[str, Any], tooltip: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _heat_map(
+    part: pd.DataFrame, kind: str, colour: dict[str, Any], tooltip: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
     """Layers by columns; the latter are in the order of the rows."""
     layers, columns = (int(part[name].nunique()) for name in ("layer", "column"))
-    axis = {"labelAngle": -50, "labelLimit": 100, "ticks": False, "labelOverlap": "greedy"}
+    axis = {"labelAngle": -50, "labelLimit": 120, "ticks": False, "labelOverlap": "greedy"}
     return {
         "height": max(50, layers * (17 if layers <= 40 else 12 if layers <= 80 else 8)),
         "transform": [{"filter": f"datum.kind === {kind!r}"}],
@@ -220,7 +250,7 @@ def _episode_panel(part: pd.DataFrame) -> dict[str, Any]:
     line = {"field": "column", "type": "nominal", "sort": None}
     own: dict[str, Any] = {"color": {**line, "type": "ordinal", "legend": None}, "opacity": {"value": 0.7}}
     if few:
-        own = {"color": {**line, "title": None, "legend": {**BOTTOM, "offset": 6, "symbolType": "circle"}}}
+        own = {"color": {**line, "title": None, "legend": legend_below(list(part["column"]), offset=6, symbolType="circle")}}
     y = {"field": "reward", "type": "quantitative", "title": "reward", "scale": {"zero": False, "padding": 6}}
     tooltip = [{"field": "column", "title": "cell"}, {"field": "episode"}, {"field": "reward", "format": ".4~g"}]
     return {

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from sweeper.report.elements.panels import MANY_MARKS, stacked
 from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
-from sweeper.report.panels import MANY_MARKS, stacked
 from sweeper.results.regrowth import layer_gains
 from trials.errors import UserError
 
@@ -69,8 +69,8 @@ def _in_words(rows: pd.DataFrame) -> str:
     each = [f"{row['layer']} {row['gain_percent']:+.2f}" for row in means.to_dict("records")]
     shown = each if len(each) <= 10 else [*each[:5], "…", *each[-5:]]
     return (
-        f"Gain in validation accuracy by regrowth in single layers, of {rows['trial'].nunique()} trials. Mean gain after "
-        f"finetuning, in points: {', '.join(shown)}."
+        f"Gain in validation accuracy by regrowth in single layers, of {rows['trial'].nunique()} trials. Mean gain "
+        f"after finetuning, in points: {', '.join(shown)}."
     )
 
 
@@ -97,14 +97,17 @@ def _over_ssim(column: str, title: str) -> dict[str, Any]:
         "encoding": {"x": {**x, "scale": {"zero": False, "padding": 8}}, "y": y},
         "transform": [{"filter": "datum.kind === 'trial' && isValid(datum.ssim)"}],
         "layer": [
-            {"mark": {"type": "rule", "strokeDash": [2, 4]}, "encoding": {"x": {"value": 0}, "x2": {"value": "width"}, "y": {"datum": 0}}},
+            {
+                "mark": {"type": "rule", "strokeDash": [2, 4]},
+                "encoding": {"x": {"value": 0}, "x2": {"value": "width"}, "y": {"datum": 0}},
+            },
             {"mark": "point", "encoding": {"color": {"datum": "trial", "legend": None}, "tooltip": _TOOLTIP}},
         ],
     }
 
 
 def _by_layer(column: str, title: str, height: float) -> dict[str, Any]:
-    x = {"field": column, "type": "quantitative", "title": title}
+    x = {"field": column, "type": "quantitative", "title": title, "scale": {"padding": 6}}
     y = {
         "field": "layer", "type": "nominal", "sort": None, "title": None,
         "axis": {"labelOverlap": "greedy", "labelLimit": 140, "ticks": False},
@@ -116,7 +119,9 @@ def _by_layer(column: str, title: str, height: float) -> dict[str, Any]:
             {
                 "transform": [{"filter": "datum.kind === 'mean'"}],
                 "mark": {"type": "bar", "color": "#9aa3ab", "opacity": 0.55},
-                "encoding": {"tooltip": [{"field": "layer"}, {"field": column, "title": f"mean {title}", "format": ".2f"}]},
+                "encoding": {
+                    "tooltip": [{"field": "layer"}, {"field": column, "title": f"mean {title}", "format": ".2f"}]
+                },
             },
             {
                 "transform": [{"filter": "datum.kind === 'trial'"}],

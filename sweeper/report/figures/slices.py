@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
+from sweeper.report.elements.panels import MANY_MARKS, SHORT_NUMBERS, choice, in_units, only_chosen, stacked
+from sweeper.report.elements.scales import round_values
+from sweeper.report.elements.searched import Point, Searched, are_numbers, searched
 from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
-from sweeper.report.panels import MANY_MARKS, SHORT_NUMBERS, choice, in_units, only_chosen, stacked
-from sweeper.report.scales import round_values
-from sweeper.report.searched import Point, Searched, are_numbers, searched
 from trials.errors import UserError, unknown_name
 
 _ENDED = ("pruned", "failed")
@@ -120,7 +120,8 @@ def _panel(found: Searched, rows: pd.DataFrame, path: str, title: str) -> dict[s
     }  # fmt: skip
     hollow = {"condition": {"test": "datum.feasible || datum.kind !== 'complete'", "value": 1}, "value": 0}
     status = {
-        "field": "kind", "type": "nominal", "title": None, "scale": {"domain": list(_ENDED), "range": ["cross", "triangle-up"]},
+        "field": "kind", "type": "nominal", "title": None,
+        "scale": {"domain": list(_ENDED), "range": ["cross", "triangle-up"]},
         "legend": {"orient": "bottom", "direction": "horizontal"} if (rows["kind"] != "complete").any() else None,
     }  # fmt: skip
     complete, ended = "datum.kind === 'complete'", "datum.kind !== 'complete'"
@@ -153,7 +154,13 @@ def _x(found: Searched, path: str) -> dict[str, Any]:
     values = found.values_of(path)
     if not are_numbers(values):
         given = sorted({str(value) for value in values})
-        return {"field": "given", "type": "nominal", "title": path, "scale": {"domain": given}, "axis": {"labelAngle": 0}}
+        return {
+            "field": "given",
+            "type": "nominal",
+            "title": path,
+            "scale": {"domain": given},
+            "axis": {"labelAngle": 0},
+        }
     axis: dict[str, Any] = {"labelExpr": SHORT_NUMBERS, "labelOverlap": True}
     scale: dict[str, Any] = {"domain": [min(values), max(values)], "padding": 10, "zero": False, "nice": False}
     if found.is_logarithmic(path):

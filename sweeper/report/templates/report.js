@@ -68,6 +68,7 @@
     spec.description = figure.text;
     const composed = ["vconcat", "hconcat", "concat", "facet", "repeat"].some((key) => key in spec);
     if (!composed && spec.width === undefined) spec.width = "container";
+    if ("vconcat" in spec) spec.vconcat = spec.vconcat.map((panel) => ({ ...panel, width: 0.8 * place.clientWidth }));
     if (!composed && spec.height === undefined) spec.height = place.clientWidth < 500 ? 280 : 380;
     spec.autosize ??= { type: composed ? "pad" : "fit-x", contains: "padding" };
     try {
@@ -78,12 +79,21 @@
       });
       before?.finalize();
       drawn.set(name, result);
+      if ("vconcat" in spec) await fitPanels(result.view, place);
       for (const [signal, value] of Object.entries(kept)) result.view.signal(signal, value);
       if (Object.keys(kept).length) await result.view.runAsync();
       place.classList.add("small");
     } catch (error) {
       place.textContent = `This figure could not be drawn: ${error.message}`;
       console.error(error);
+    }
+  }
+  // Vega-Lite fits single views only: panels are measured with their labels, and then take what is left.
+  async function fitPanels(view, place) {
+    for (let tries = 0; tries < 3; tries++) {
+      const over = place.querySelector("svg.marks, canvas.marks").getBoundingClientRect().width - place.clientWidth;
+      if (Math.abs(over) < 1) return;
+      await view.width(Math.max(80, view.width() - over)).runAsync();
     }
   }
   const CHOICES = "select, input";
@@ -243,12 +253,13 @@
     let tag = null;
     const again = async () => {
       try {
-        const answer = await fetch(parts.live.url, { headers: tag ? { "If-None-Match": tag } : {}, cache: "no-store" });
+        const answer = await fetch(parts.live.url, { headers: tag ? { "If-None-Match": tag } : {}, cache: "no-store",
+          signal: AbortSignal.timeout(30000) });
         if (answer.status === 200) {
           tag = answer.headers.get("ETag");
           take(await answer.json());
         } else if (answer.status !== 304) throw new Error(`the server answers ${answer.status}`);
-        fresh.textContent = "live";
+        fresh.textContent = parts.problem ? `not up to date: ${parts.problem}` : "live";
       } catch (error) {
         fresh.textContent = `not up to date: ${error.message}`;
       }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from sweeper.report.searched import Searched, are_numbers
+from sweeper.report.elements.searched import Searched, are_numbers
 
 if TYPE_CHECKING:
     import optuna
@@ -56,18 +56,27 @@ def importances_in(found: Searched, cell: str, objective: str, evaluator: Evalua
     values = {path: [point.params[path] for point in points] for path in shared}
     varied = [path for path in shared if len({repr(value) for value in values[path]}) > 1]
     if len(points) < FEWEST_POINTS:
-        return CellImportances(cell, objective, len(points), {}, f"{len(points)} complete points, {FEWEST_POINTS} needed")
+        return CellImportances(
+            cell, objective, len(points), {}, f"{len(points)} complete points, {FEWEST_POINTS} needed"
+        )
     if not varied:
         return CellImportances(cell, objective, len(points), {}, "no hyperparameter has two values in all points")
     if len({point.values[objective] for point in points}) < 2:
         return CellImportances(cell, objective, len(points), {}, f"{objective} is the same in all points")
     ranges = tuple(
-        (path, None if are_numbers(values[path]) else tuple(sorted(set(map(str, values[path])))), found.is_logarithmic(path))
+        (
+            path,
+            None if are_numbers(values[path]) else tuple(sorted(set(map(str, values[path])))),
+            found.is_logarithmic(path),
+        )
         for path in varied
     )
     texts = {path for path, choices, _ in ranges if choices is not None}
     given = tuple(
-        (tuple((path, str(p.params[path]) if path in texts else float(p.params[path])) for path in varied), p.values[objective])
+        (
+            tuple((path, str(p.params[path]) if path in texts else float(p.params[path])) for path in varied),
+            p.values[objective],
+        )
         for p in points
     )
     shares = dict(_importances(given, ranges, found.objectives[objective], evaluator))
@@ -76,12 +85,14 @@ def importances_in(found: Searched, cell: str, objective: str, evaluator: Evalua
 
 @lru_cache(maxsize=4096)
 def _importances(points: _Points, ranges: _Ranges, sign: int, evaluator: Evaluator) -> tuple[tuple[str, float], ...]:
-    """Importances of points, each with its hyperparameters and value. A report that is drawn again asks for the same."""
+    """Importances of points, each with hyperparameters and value; a report that is drawn again asks for the same."""
     from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 
     judge = FanovaImportanceEvaluator(seed=0) if evaluator == "fanova" else PedAnovaImportanceEvaluator()
     study, paths = _study(points, ranges, sign), [path for path, _, _ in ranges]
-    return tuple((path, float(share)) for path, share in get_param_importances(study, evaluator=judge, params=paths).items())
+    return tuple(
+        (path, float(share)) for path, share in get_param_importances(study, evaluator=judge, params=paths).items()
+    )
 
 
 def _study(points: _Points, ranges: _Ranges, sign: int) -> optuna.Study:

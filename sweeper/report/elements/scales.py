@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweeper.report.searched import are_numbers
+from sweeper.report.elements.searched import are_numbers
 
 _MOST_TICKS = 6
 
@@ -62,8 +62,8 @@ def round_values(low: float, high: float, log: bool) -> list[float]:
     found = []
     if log:
         first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-        step = max(1, math.ceil((last - first) / _MOST_TICKS))
-        found = [10.0**power for power in range(first, last + 1, step) if low <= 10.0**power <= high]
+        apart = max(1, math.ceil((last - first) / _MOST_TICKS))
+        found = [10.0**power for power in range(first, last + 1, apart) if low <= 10.0**power <= high]
         if len(found) < 3:
             digits = [m * 10.0**power for power in range(first, last + 1) for m in (1, 2, 5)]
             found = [value for value in digits if low <= value <= high]
