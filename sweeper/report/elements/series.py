@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from sweeper.report.gathered import Gathered
 from sweeper.results.comparison import density_of_all
+from sweeper.results.frames import SweepTables
+from sweeper.results.report import figures_of
+from sweeper.results.stored_space import StoredSpace
 
 _SAME = 0.01
 """Densities closer than this share of the larger one do not tell two cells apart: budgets are rounded to units."""
@@ -15,16 +17,16 @@ _SAME = 0.01
 _Cell = Mapping[str, Any]
 
 
-def series_paths(gathered: Gathered) -> list[str]:
+def series_paths(sweep: SweepTables, space: StoredSpace) -> list[str]:
     """The grid paths whose values make a series: the method, and what else differs but for a ladder of densities.
 
     A method's ladder is ``density``, or else the numeric path, such as ``prune_fraction`` or ``stage_pr``, by which
     cells that are otherwise equal get different densities; of several such paths, the one with the most values.
     """
-    paths = [path for path in gathered.space.paths if path != "seed"]
-    measured = density_of_all(gathered.sweep)
+    paths = [path for path in space.paths if path != "seed"]
+    measured = density_of_all(sweep)
     groups: dict[str, list[tuple[_Cell, float | None]]] = {}
-    for cell in gathered.cells:
+    for cell in figures_of(sweep, space):
         there = {path: value for path, value in zip(paths, cell.group, strict=True) if value is not None}
         known = [measured[row["trial"]] for row in cell.figures if row["trial"] in measured]
         density = sum(known) / len(known) if known else None
