@@ -14,7 +14,6 @@ from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
 from sweeper.results.comparison import dense_accuracies, points_of, protocol, without_figure
 from sweeper.results.frames import SweepTables
-from sweeper.results.stored_space import StoredSpace
 
 _TOOLTIP = [
     {"field": "series", "title": "series"},
@@ -49,14 +48,13 @@ def draw(gathered: Gathered, accuracy: str = "test_accuracy", by: Sequence[str] 
     Raises:
         UserError: no trial is complete, its layers cannot be read, or an argument is wrong.
     """
-    return accuracy_density(gathered.sweep, gathered.space, accuracy, by)
+    paths = by or series_paths(gathered.sweep, gathered.space, gathered.cells)
+    return accuracy_density(gathered.sweep, accuracy, paths)
 
 
-def accuracy_density(
-    sweep: SweepTables, space: StoredSpace, accuracy: str = "test_accuracy", by: Sequence[str] = ()
-) -> Figure:
-    """Like :func:`draw`, of a sweep's tables and its space."""
-    points = points_of(sweep, by or series_paths(sweep, space) or None, accuracy, levels=True)
+def accuracy_density(sweep: SweepTables, accuracy: str = "test_accuracy", by: Sequence[str] = ()) -> Figure:
+    """Like :func:`draw`, of a sweep's tables; one series for each data set if ``by`` is empty."""
+    points = points_of(sweep, by or None, accuracy, levels=True)
     own = _rows(points)
     named = own[own["density_percent"] > 0]
     published, sources = _published(sweep.trials) if accuracy == "test_accuracy" else (own.head(0), ())

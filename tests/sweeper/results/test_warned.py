@@ -20,7 +20,6 @@ from sweeper.folder.sweep_folder import Sample, SweepFolder
 from sweeper.report.figures.accuracy_density import accuracy_density
 from sweeper.results.comparison import points_of
 from sweeper.results.report import show
-from sweeper.results.stored_space import WITHOUT_SPACE, stored_space
 from sweeper.results.tables import compact_tables, load
 from tests.sweeper.populations import landscape, population
 from tests.sweeper.sweeps import begun, make_space, run_out
@@ -187,7 +186,7 @@ def test_what_else_decides_bits_stands_in_the_row(tmp_path: Path) -> None:
 def test_the_comparison_is_marked(tmp_path: Path) -> None:
     for codes, hollow in ([[], ["chance_level"]], 1), ([[], []], 0):
         sweep = load(sweep_of(tmp_path / str(hollow), codes).path)
-        figure = accuracy_density(sweep, stored_space(sweep) or WITHOUT_SPACE)
+        figure = accuracy_density(sweep)
         own = figure.rows[figure.rows["kind"] == "sweep"]
         assert (own["warnings"] != "").sum() == hollow
         (points,) = (layer for layer in figure.spec["layer"] if layer["mark"]["type"] == "point")
