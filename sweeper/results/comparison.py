@@ -8,7 +8,7 @@ requested density and the column ``density`` may cover fewer weights, and a meth
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -219,16 +219,18 @@ def _with_levels(
 ) -> pd.DataFrame:  # fmt: skip
     """The points, and one for every earlier level of trials that have levels."""
     groups = zip(asked, best, strict=True)
-    earlier = [row for values, rows in groups for row in _earlier(sweep, values, rows, by, accuracy)]
+    of_trial, densities = levels_of(sweep, [row["trial"] for rows in best for row in rows]), _density_by_level(sweep)
+    earlier = [row for values, rows in groups for row in _earlier(of_trial, densities, values, rows, by, accuracy)]
     rows = [*points.assign(level=None).to_dict("records"), *earlier]
     whole: pd.DataFrame = pd.DataFrame(rows).astype({"level": "Int64", "front": bool})
     return whole
 
 
-def _earlier(sweep: SweepTables, values: Row, best: Sequence[Row], by: Sequence[str], accuracy: str) -> Iterator[Row]:
+def _earlier(
+    of_trial: Mapping[str, dict[int, Row]], densities: Mapping[tuple[str, int], float], values: Row,
+    best: Sequence[Row], by: Sequence[str], accuracy: str,
+) -> Iterator[Row]:  # fmt: skip
     """The points of the levels before the last one, which is the trials' own figure."""
-    of_trial = levels_of(sweep, [row["trial"] for row in best])
-    densities = _density_by_level(sweep)
     numbers = sorted({level for row in best for level in list(of_trial.get(row["trial"], ()))[:-1]})
     for number in numbers:
         rows = [
