@@ -5,6 +5,7 @@ The axes lie one below the other, so that any number of them, with their ticks, 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -154,10 +155,10 @@ def _spec(
     kept = []
     if len(cells := list(dict.fromkeys(rows["cell"].dropna()))) > 1:
         params.append(choice("cell_shown", "cell", [_ALL, *cells], cell or _ALL))
-        kept.append({"filter": f"cell_shown === {_ALL!r} || datum.cell === cell_shown"})
+        kept.append({"filter": f"cell_shown === {json.dumps(_ALL)} || datum.cell === cell_shown"})
     if len(titles) > 1:
         params.append(choice("colour_by", "colour", titles, first))
-    field = "datum[colour_by]" if len(titles) > 1 else f"datum[{titles[0]!r}]"
+    field = "datum[colour_by]" if len(titles) > 1 else f"datum[{json.dumps(titles[0])}]"
     kept.append({"calculate": field, "as": "colour"})
     shades = {
         "field": "colour", "type": "quantitative", "title": titles[0] if len(titles) == 1 else "objective",

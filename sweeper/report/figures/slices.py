@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from sweeper.report.elements.panels import MANY_MARKS, SHORT_NUMBERS, choice, in_units, only_chosen, stacked
+from sweeper.report.elements.panels import MANY_MARKS, SHORT_NUMBERS, choice, in_units, only_chosen, only_of, stacked
 from sweeper.report.elements.scales import round_values
 from sweeper.report.elements.searched import Point, Searched, are_numbers, searched
 from sweeper.report.figure import Figure
@@ -127,7 +127,7 @@ def _panel(found: Searched, rows: pd.DataFrame, path: str, title: str) -> dict[s
     complete, ended = "datum.kind === 'complete'", "datum.kind !== 'complete'"
     return {
         "height": 130,
-        "transform": [{"filter": f"datum.hyperparameter === {path!r}"}],
+        "transform": [only_of("hyperparameter", path)],
         "encoding": {"x": _x(found, path), "tooltip": tooltip},
         "layer": [
             {
