@@ -60,9 +60,24 @@ def _list(options: argparse.Namespace, console: Console) -> int:
 
 
 def _show(options: argparse.Namespace, console: Console) -> int:
+    path = sweep_path(options.storage, options.show, "--show")
+    if options.watch is not None:
+        from sweeper.control import watch_sweep
+
+        with interruptible():
+            watch_sweep(path, console, options.watch)
+        return COMPLETE
     from sweeper.results.report import show
 
-    show(sweep_path(options.storage, options.show, "--show"), console)
+    show(path, console)
+    return COMPLETE
+
+
+def _compare(options: argparse.Namespace, console: Console) -> int:
+    from sweeper.paired.show_comparison import named_sweep, show_comparison
+
+    first, second = (named_sweep(options.storage, name) for name in options.compare)
+    show_comparison(first, second, console)
     return COMPLETE
 
 
@@ -129,6 +144,16 @@ def _dashboard(options: argparse.Namespace, console: Console) -> int:
     return COMPLETE
 
 
+def _serve(options: argparse.Namespace, console: Console) -> int:
+    from sweeper.report.served import serve_report
+
+    gc.enable()
+    _admit(options)
+    with interruptible():
+        serve_report(sweep_path(options.storage, options.serve, "--serve"), console)
+    return COMPLETE
+
+
 def _cancel(options: argparse.Namespace, console: Console) -> int:
     from sweeper.control import cancel
 
@@ -138,9 +163,12 @@ def _cancel(options: argparse.Namespace, console: Console) -> int:
 
 
 def _run(options: argparse.Namespace, console: Console) -> int:
+    from sweeper.screen.activity import doing
+
     given = RunOptions.of_command(options)
     with interruptible():
-        from sweeper.driver import sweep
+        with doing(console, "importing torch and Optuna"):
+            from sweeper.driver import sweep
 
         gc.enable()
         return sweep(given, console)
@@ -155,6 +183,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "show": _show,
     "figure": _figure,
     "report": _report,
+    "compare": _compare,
+    "serve": _serve,
     "dashboard": _dashboard,
     "cancel": _cancel,
     "resume": _run,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from sweeper.report.gathered import Gathered
+from sweeper.report.gathered import Gathered, gathered
 from sweeper.report.page import page_text
 from trials.errors import UserError
 from trials.storage import files
@@ -15,20 +15,20 @@ REPORT = "report.html"
 """Name of the report in a sweep's folder."""
 
 
-def write_report(gathered: Gathered, to: Path | None = None) -> Place:
+def write_report(found: Gathered, to: Path | None = None) -> Place:
     """Write the page and return its path; a file that is there is replaced at once, never half.
 
     Args:
-        gathered: the sweep.
+        found: the sweep.
         to: the file; by default ``report.html`` in the sweep's folder.
 
     Raises:
         UserError: the file cannot be written.
     """
-    target = gathered.sweep.path / REPORT if to is None else to
+    target = found.sweep.path / REPORT if to is None else to
     if to is not None:
         require_file(to)
-    content = page_text(gathered).encode()
+    content = page_text(found).encode()
     try:
         files.write(target, content)
     except OSError as error:
@@ -48,3 +48,19 @@ def require_file(to: Path) -> None:
     folder = to.absolute().parent
     if to.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UserError(f"--to is {str(to)!r}, but must be a file in a folder that can be written")
+
+
+def report_line(path: Place) -> str:
+    """Write a sweep's report into its folder and return a line: where it is, or why it could not be written."""
+    try:
+        files.write(path / REPORT, page_text(gathered(path)).encode())
+    except Exception as error:  # noqa: BLE001  the results are committed, and no fault of a drawing may hide them
+        return f"report: {REPORT} was not written ({said_of(error)})"
+    return f"report: {path / REPORT}"
+
+
+def said_of(error: Exception) -> str:
+    """An error as part of a line."""
+    text = " ".join(str(error).split())
+    plain = isinstance(error, (OSError, UserError)) and text
+    return text if plain else f"{type(error).__name__}: {text}".removesuffix(": ")

@@ -97,18 +97,27 @@ class GatheredTables:
     current: bool
     """Whether the cache holds the same trials with the same stamps, so that there is nothing to write."""
 
+    def cache(self) -> TableCache:
+        """What the next call of :func:`gather` need not read again."""
+        return TableCache(self.stamps, self.tables)
+
     def sweep(self, path: Place) -> SweepTables:
         """The tables as DataFrames."""
         frames = {name: frame_of(name, table) for name, table in self.tables.items()}
         return SweepTables(path, **frames, damaged=self.damaged)
 
 
-def gather(folder: SweepFolder, wanted: Collection[str] = ROW_TABLES) -> GatheredTables:
+def gather(
+    folder: SweepFolder, wanted: Collection[str] = ROW_TABLES, cache: TableCache | None = None
+) -> GatheredTables:
     """Read everything committed: unchanged trials from the cache, others from their folders.
 
-    ``wanted``: the tables of rows to read; ``trials`` and ``lineage`` are always read.
+    Args:
+        folder: the sweep's.
+        wanted: the tables of rows to read; ``trials`` and ``lineage`` are always read.
+        cache: what an earlier call has gathered of the same tables; by default that of the sweep's folder.
     """
-    cache = TableCache.of(folder)
+    cache = TableCache.of(folder) if cache is None else cache
     stamps = folder.stamps()  # before any reading: a commit meanwhile makes a trial look outdated, not current
     if cache.stamps.keys() - stamps.keys():  # trials were removed by hand, and with them perhaps columns
         cache = TableCache()

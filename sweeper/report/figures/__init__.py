@@ -47,7 +47,7 @@ def draw_figure(name: str, gathered: Gathered, arguments: Mapping[str, Sequence[
 
 def _parsed(name: str, drawing: Callable[..., Figure], arguments: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """The arguments as ``draw`` takes them: one text each, or several where it takes a sequence."""
-    taken = list(signature(drawing).parameters.values())[1:]
+    taken = [one for one in signature(drawing).parameters.values() if one.kind is one.POSITIONAL_OR_KEYWORD][1:]
     severally = {one.name: "Sequence" in str(one.annotation) for one in taken}
     found: dict[str, Any] = {}
     for key, texts in arguments.items():

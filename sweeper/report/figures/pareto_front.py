@@ -103,7 +103,7 @@ def draw(gathered: Gathered, x: str = "", accuracy: str = "test_accuracy", by: S
 
 
 def _rows(points: pd.DataFrame, known: Sequence[CostAxis]) -> pd.DataFrame:
-    rows = pd.DataFrame(
+    rows: pd.DataFrame = pd.DataFrame(
         {
             "series": points["series"].replace("", "all trials"),
             "asked": points["asked"],
@@ -123,7 +123,7 @@ def _rows(points: pd.DataFrame, known: Sequence[CostAxis]) -> pd.DataFrame:
 
 def _front(points: pd.DataFrame, column: str) -> pd.Series[Any]:
     """Whether each point is on its data set's front; a point without that cost is not."""
-    front = pd.Series(data=False, index=points.index)
+    front: pd.Series[Any] = pd.Series(data=False, index=points.index)
     for _, part in points[points[column].notna() & points["accuracy"].notna()].groupby("dataset", dropna=False):
         losses = np.column_stack([-part["accuracy"].to_numpy(float), part[column].to_numpy(float)])
         front[part.index] = undominated(losses)

@@ -253,12 +253,13 @@
     let tag = null;
     const again = async () => {
       try {
-        const answer = await fetch(parts.live.url, { headers: tag ? { "If-None-Match": tag } : {}, cache: "no-store" });
+        const answer = await fetch(parts.live.url, { headers: tag ? { "If-None-Match": tag } : {}, cache: "no-store",
+          signal: AbortSignal.timeout(30000) });
         if (answer.status === 200) {
           tag = answer.headers.get("ETag");
           take(await answer.json());
         } else if (answer.status !== 304) throw new Error(`the server answers ${answer.status}`);
-        fresh.textContent = "live";
+        fresh.textContent = parts.problem ? `not up to date: ${parts.problem}` : "live";
       } catch (error) {
         fresh.textContent = `not up to date: ${error.message}`;
       }
