@@ -79,13 +79,7 @@ def parser() -> argparse.ArgumentParser:
                    "(default: METHOD_DATASET.yaml; report.html in the sweep's folder)")  # fmt: skip
     p.add_argument("--serve", metavar="NAME", help="show a sweep's report in a browser, with rows as they come, "
                    "on this machine only")  # fmt: skip
-    p.add_argument("--figure", metavar="FIGURE", help="of --report: write this figure of it alone, as .pdf, .svg or "
-                   ".png, or its numbers as .csv, e.g. accuracy_density --to fig3.pdf")  # fmt: skip
-    p.add_argument("--with", dest="with_", action="append", metavar="NAME=VALUE", help="of --figure: what it shows, "
-                   "e.g. x=latency_ms_1 of pareto_front, cell=density=0.1 of learning_curves; repeatable")  # fmt: skip
-    p.add_argument("--width", metavar="LENGTH", help="of --figure: 3.25in, 84mm, 8.4cm, 240pt (default: 345pt)")
-    p.add_argument("--height", metavar="LENGTH", help="of --figure (default: what suits it)")
-    p.add_argument("--font-size", metavar="PT", help="of --figure: of all text, in points (default: 8)")
+    _add_figure_options(p)
     p.add_argument("--dashboard", metavar="NAME", help="show a sweep with optuna-dashboard, on this machine only")
     p.add_argument("--verify", action="store_true", help="first read every checkpoint, not only those that are needed")
     p.add_argument("--retry-failed", action="store_true", help="first allow trials that failed for good to run again")
@@ -99,6 +93,17 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--cancel", metavar="NAME", help="ask a sweep's driver, wherever it runs, to commit and stop")
     p.add_argument("--version", action="version", version=f"sparsity-sweeper {__version__}")
     return p
+
+
+def _add_figure_options(p: argparse.ArgumentParser) -> None:
+    """Those of one figure of a report."""
+    p.add_argument("--figure", metavar="FIGURE", help="of --report: write this figure of it alone, as .pdf, .svg or "
+                   ".png, or its numbers as .csv, e.g. accuracy_density --to fig3.pdf")  # fmt: skip
+    p.add_argument("--with", dest="with_", action="append", metavar="NAME=VALUE", help="of --figure: what it shows, "
+                   "e.g. x=latency_ms_1 of pareto_front, cell=density=0.1 of learning_curves; repeatable")  # fmt: skip
+    p.add_argument("--width", metavar="LENGTH", help="of --figure: 3.25in, 84mm, 8.4cm, 240pt (default: 345pt)")
+    p.add_argument("--height", metavar="LENGTH", help="of --figure (default: what suits it)")
+    p.add_argument("--font-size", metavar="PT", help="of --figure: of all text, in points (default: 8)")
 
 
 def read_options(words: Sequence[str], *, submitted: bool = False) -> argparse.Namespace:

@@ -70,7 +70,7 @@ def _length(text: str, option: str, least: float, most: float) -> float:
     return points
 
 
-def require_writable(to: Path) -> None:
+def require_picture_file(to: Path) -> None:
     """Refuse, before anything is read, what would stop a figure's file in the end.
 
     Raises:

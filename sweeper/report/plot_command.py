@@ -11,7 +11,7 @@ from typing import Any
 
 from sweeper.console import make_console, print_line, print_table
 from sweeper.report.figure import Figure
-from sweeper.report.picture_file import add_size_options, picture_size, require_writable, write_figure
+from sweeper.report.picture_file import add_size_options, picture_size, require_picture_file, write_figure
 from trials.errors import UserError
 
 
@@ -47,7 +47,7 @@ def plot(draw: Callable[[argparse.Namespace], Drawn], options: argparse.Namespac
     """Draw, write the picture to ``options.to`` and print the rest; returns the exit code: 0 done, 2 wrong input."""
     try:
         size = picture_size(options.width, options.height, options.font_size)
-        require_writable(options.to)
+        require_picture_file(options.to)
         drawn = draw(options)
         if isinstance(drawn.figure, Figure):
             write_figure(drawn.figure, options.to, size)

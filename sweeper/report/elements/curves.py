@@ -9,10 +9,10 @@ import pandas as pd
 
 from sweeper.report.packed import packed
 
-MOST_POINTS = 200
+POINTS_OF_A_CURVE = 200
 """Points of a curve, but for first and last epochs of stages and the best epoch, which always stay."""
 
-MOST_BYTES = 2_200_000
+BYTES_OF_CURVES = 2_200_000
 """Bytes of all curves in a page; further points are left out until they fit."""
 
 _SAMPLE = 3000
@@ -51,7 +51,7 @@ def over_all_epochs(epochs: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-def thinned(rows: pd.DataFrame, best: str, digits: int = 4, most_bytes: int = MOST_BYTES) -> Thinned:
+def thinned(rows: pd.DataFrame, best: str, digits: int = 4, most_bytes: int = BYTES_OF_CURVES) -> Thinned:
     """Leave out points of long curves.
 
     Args:
@@ -63,7 +63,7 @@ def thinned(rows: pd.DataFrame, best: str, digits: int = 4, most_bytes: int = MO
     sizes = rows.groupby("trial", sort=False)["epoch"].transform("size")
     place = rows.groupby("trial", sort=False).cumcount()
     kept = _always(rows, best, place, sizes)
-    points, bytes_of_row = MOST_POINTS, _bytes_of_row(rows, digits)
+    points, bytes_of_row = POINTS_OF_A_CURVE, _bytes_of_row(rows, digits)
     left = _kept(kept, place, sizes, points, rows["trial"])
     while int(left.sum()) * bytes_of_row > most_bytes and points > 2:
         points = max(min(points - 1, int(points * most_bytes / (int(left.sum()) * bytes_of_row))), 2)
@@ -73,7 +73,7 @@ def thinned(rows: pd.DataFrame, best: str, digits: int = 4, most_bytes: int = MO
     shorter = after < before
     if not shorter.any():
         return Thinned(rows)
-    why = "" if points == MOST_POINTS else ", so that the page stays small"
+    why = "" if points == POINTS_OF_A_CURVE else ", so that the page stays small"
     said = (
         f"{int(shorter.sum()):,} of {len(before):,} curves thinned from up to {int(before[shorter].max()):,} to "
         f"{int(after[shorter].max()):,} points{why}: ends of stages and the best epoch are kept; python: "
