@@ -166,6 +166,8 @@ def _spec(
         "legend": {"type": "gradient", "orient": "bottom", "direction": "horizontal", "offset": 4},
     }  # fmt: skip
     through = {"x": x, "y": y, "detail": {"field": "line"}, "order": {"field": "axis_number"}}
+    lines = rows["line"].nunique()
+    faint = 0.6 if lines <= 100 else 0.3 if lines <= 400 else 0.15
     line = {"type": "line", "orient": "horizontal", "strokeWidth": 1.3}
     return {
         "data": {"name": "rows"}, "height": _HEIGHT * len(axes), **({"params": params} if params else {}),
@@ -178,12 +180,12 @@ def _spec(
             },
             {
                 "transform": [{"filter": "datum.kind === 'line'"}, *kept],
-                "mark": {**line, "opacity": 0.6},
+                "mark": {**line, "opacity": faint},
                 "encoding": {**through, "color": shades},
             },
             {
                 "transform": [{"filter": "datum.kind === 'line'"}, *kept],
-                "mark": {"type": "point", "size": 16, "opacity": 0.8},
+                "mark": {"type": "point", "size": 16, "opacity": min(1.5 * faint, 1)},
                 "encoding": {"x": x, "y": y, "color": shades, "tooltip": _TOOLTIP},
             },
             *_labels(x, y),

@@ -114,9 +114,11 @@ def _panel(found: Searched, rows: pd.DataFrame, path: str, title: str) -> dict[s
         {"field": "feasible", "title": "keeps its bounds"},
         {"field": "trials", "title": "trials"},
     ]
+    last = int(rows["point"].max())
+    numbers = sorted({int(value) for value in round_values(0, last, log=False)})
     order = {
         "field": "point", "type": "quantitative", "title": "number of the point",
-        "legend": {"orient": "bottom", "direction": "horizontal", "format": "d", "tickMinStep": 1, "offset": 8},
+        "legend": {"orient": "bottom", "direction": "horizontal", "format": "d", "values": numbers, "offset": 8},
     }  # fmt: skip
     hollow = {"condition": {"test": "datum.feasible || datum.kind !== 'complete'", "value": 1}, "value": 0}
     status = {

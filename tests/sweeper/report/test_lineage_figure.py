@@ -23,7 +23,9 @@ def population(*, cells: tuple[str, ...] = ("c",), reached: Any = REACHED, **mor
         for (generation, member), value in reached.items():
             name = f"{cell}-{generation}-{member}"
             warned = ["chance_level"] if (generation, member) == (1, 1) else []
-            trials.append({"trial": name, "cell": cell, "val_accuracy": value, "config.density": 0.5, "warnings": warned})
+            trials.append(
+                {"trial": name, "cell": cell, "val_accuracy": value, "config.density": 0.5, "warnings": warned}
+            )
             segments.append(
                 {
                     "trial": name, "cell": cell, "generation": generation, "member": member,
@@ -43,7 +45,10 @@ def test_segments_are_linked_to_the_ones_that_they_continue() -> None:
     assert points["epoch"].tolist() == [2, 2, 4, 4]
     assert points["warnings"].tolist() == ["", "", "", "chance_level"]
     links = rows[(rows["kind"] == "link") & (rows["panel"] == "val accuracy [%]")]
-    assert links[["epoch", "value", "until_epoch", "until_value"]].to_numpy().tolist() == [[2, 60, 4, 80], [2, 60, 4, 70]]
+    assert links[["epoch", "value", "until_epoch", "until_value"]].to_numpy().tolist() == [
+        [2, 60, 4, 80],
+        [2, 60, 4, 70],
+    ]
     assert links["copied"].tolist() == [True, False]
     assert {(row["generation"], row["member"]) for row in rows[rows["best"]].to_dict("records")} == {(0, 1), (1, 0)}
     held = rows[(rows["kind"] == "held") & (rows["panel"] == "lr")]

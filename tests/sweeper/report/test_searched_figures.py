@@ -190,9 +190,9 @@ def test_importances_of_equal_points_are_computed_once(monkeypatch: pytest.Monke
 
 
 def test_the_evaluator_is_one_that_is_affordable() -> None:
-    assert affordable([16] * 60) == "fanova"
-    assert affordable([64] * 5) == "fanova"
-    assert affordable([1000]) == "ped_anova"
+    assert affordable([16] * 60, 6) == "fanova"
+    assert affordable([16] * 60, 12) == "ped_anova"
+    assert affordable([101], 1) == "ped_anova"
     found = searched(many(1, 40))
     shares = importances_in(found, "density=0.01", "val_accuracy", "ped_anova").shares
     assert max(shares, key=lambda path: shares[path]) == "lr"
