@@ -53,7 +53,6 @@ def vega_config(
         "legend": {
             "labelColor": ink, "titleColor": ink, "labelFontSize": font_size, "titleFontSize": font_size,
             "titleFontWeight": "normal", "labelLimit": 240, "symbolSize": 70,
-            "layout": {"bottom": {"direction": "vertical", "anchor": "start"}},
         },
         "header": {"labelColor": ink, "titleColor": ink, "labelFontSize": font_size, "titleFontSize": font_size},
         "title": {"color": ink, "fontSize": font_size, "fontWeight": "normal"},

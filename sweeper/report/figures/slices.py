@@ -117,14 +117,14 @@ def _panel(found: Searched, rows: pd.DataFrame, path: str, title: str) -> dict[s
     last = int(rows["point"].max())
     numbers = sorted({int(value) for value in round_values(0, last, log=False)})
     order = {
-        "field": "point", "type": "quantitative", "title": "number of the point",
+        "field": "point", "type": "quantitative", "title": "number of the point", "scale": {"domain": [0, max(last, 1)]},
         "legend": {"orient": "bottom", "direction": "horizontal", "format": "d", "values": numbers, "offset": 8},
     }  # fmt: skip
     hollow = {"condition": {"test": "datum.feasible || datum.kind !== 'complete'", "value": 1}, "value": 0}
     status = {
         "field": "kind", "type": "nominal", "title": None,
         "scale": {"domain": list(_ENDED), "range": ["cross", "triangle-up"]},
-        "legend": {"orient": "bottom", "direction": "horizontal"} if (rows["kind"] != "complete").any() else None,
+        "legend": {"orient": "top", "direction": "horizontal"} if (rows["kind"] != "complete").any() else None,
     }  # fmt: skip
     complete, ended = "datum.kind === 'complete'", "datum.kind !== 'complete'"
     return {

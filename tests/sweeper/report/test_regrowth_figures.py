@@ -90,18 +90,17 @@ def test_a_sweep_that_regrew_nothing_has_stages_alone() -> None:
 
 
 def single(ssim: float | None = 0.5) -> Gathered:
-    allocations = []
-    for trial in ("single_layer-1", "single_layer-2"):
-        tried = [(0, None, 0.70, 0.50), (1, "conv1", 0.80, 0.55), (2, NASTY, 0.65, 0.60)]
-        for number, layer, accuracy, immediate in tried:
-            for name in ("conv1", NASTY):
-                allocations.append(
-                    {
-                        "trial": trial, "step": 0, "episode": number, "layer": name, "capacity": 200,
-                        "count": 50 if name == layer else 0, "accuracy": accuracy, "immediate": immediate,
-                        "ssim": ssim if name == "conv1" else None, "reward": accuracy,
-                    }
-                )  # fmt: skip
+    tried = [(0, None, 0.70, 0.50), (1, "conv1", 0.80, 0.55), (2, NASTY, 0.65, 0.60)]
+    allocations = [
+        {
+            "trial": trial, "step": 0, "episode": number, "layer": name, "capacity": 200,
+            "count": 50 if name == layer else 0, "accuracy": accuracy, "immediate": immediate,
+            "ssim": ssim if name == "conv1" else None, "reward": accuracy,
+        }
+        for trial in ("single_layer-1", "single_layer-2")
+        for number, layer, accuracy, immediate in tried
+        for name in ("conv1", NASTY)
+    ]  # fmt: skip
     trials = [{"trial": t, "method": "single_layer", "seed": t[-1]} for t in ("single_layer-1", "single_layer-2")]
     return made(trials, grid=("seed",), allocations=allocations)
 

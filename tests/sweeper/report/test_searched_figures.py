@@ -70,7 +70,7 @@ def test_slices_hold_every_point_that_is_over() -> None:
     assert panels["kind"]["type"] == "nominal"
     assert options_of(figure, "cell_shown") == ["density=0.5", "density=0.1"]
     compiled(figure)
-    with pytest.raises(UserError, match="cell is 'density=0.3'"):
+    with pytest.raises(UserError, match=r"cell is 'density=0\.3'"):
         slices.draw(two_cells(), "density=0.3")
 
 
@@ -175,7 +175,7 @@ def test_cells_without_enough_points_are_left_out_with_their_reason() -> None:
     assert "density=0.9 (3 complete points, 8 needed)" in said
     assert "density=0.8 (val_accuracy is the same in all points)" in said
     assert "density=0.7 (no hyperparameter has two values in all points)" in said
-    with pytest.raises(UserError, match="no cell whose hyperparameters could be compared: density=0.9"):
+    with pytest.raises(UserError, match=r"could be compared: density=0\.9 "):
         importance.draw(made(few, search=SEARCH))
 
 
@@ -200,7 +200,8 @@ def test_the_evaluator_is_one_that_is_affordable() -> None:
 
 def test_names_that_need_escaping_are_drawn() -> None:
     trials = [
-        {"config.density": 0.5, "val_accuracy": n / 10, "number": n, f"pruner.{NASTY}": 0.1 * n, "cell": f"cell {NASTY} {n % 2}"}
+        {"config.density": 0.5, "val_accuracy": n / 10, "number": n, "cell": f"cell {NASTY} {n % 2}",
+         f"pruner.{NASTY}": 0.1 * n}
         for n in range(8)
     ]  # fmt: skip
     sweep = made(trials, search={f"pruner.{NASTY}": {"uniform": [0, 1]}})
