@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pandas as pd
@@ -55,11 +56,10 @@ def draw(gathered: Gathered, evaluator: str = "auto") -> Figure:
 def _chosen(found: Searched, evaluator: str) -> Evaluator:
     if evaluator == "fanova":
         return "fanova"
-    counts: dict[str, int] = {}
-    for point in found.points:
-        if point.values:
-            counts[point.cell] = counts.get(point.cell, 0) + len(found.objectives)
-    return "ped_anova" if evaluator == "ped_anova" else affordable(list(counts.values()))
+    if evaluator == "ped_anova":
+        return "ped_anova"
+    counts = Counter(point.cell for point in found.points if point.values)
+    return affordable(list(counts.values()), len(found.search) * len(found.objectives))
 
 
 def _lacking(each: list[CellImportances]) -> str:
