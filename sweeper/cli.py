@@ -60,9 +60,24 @@ def _list(options: argparse.Namespace, console: Console) -> int:
 
 
 def _show(options: argparse.Namespace, console: Console) -> int:
+    path = sweep_path(options.storage, options.show, "--show")
+    if options.watch is not None:
+        from sweeper.control import watch_sweep
+
+        with interruptible():
+            watch_sweep(path, console, options.watch)
+        return COMPLETE
     from sweeper.results.report import show
 
-    show(sweep_path(options.storage, options.show, "--show"), console)
+    show(path, console)
+    return COMPLETE
+
+
+def _compare(options: argparse.Namespace, console: Console) -> int:
+    from sweeper.paired.show_comparison import named_sweep, show_comparison
+
+    first, second = (named_sweep(options.storage, name) for name in options.compare)
+    show_comparison(first, second, console)
     return COMPLETE
 
 
@@ -139,9 +154,12 @@ def _cancel(options: argparse.Namespace, console: Console) -> int:
 
 
 def _run(options: argparse.Namespace, console: Console) -> int:
+    from sweeper.screen.activity import doing
+
     given = RunOptions.of_command(options)
     with interruptible():
-        from sweeper.driver import sweep
+        with doing(console, "importing torch and Optuna"):
+            from sweeper.driver import sweep
 
         gc.enable()
         return sweep(given, console)
@@ -156,6 +174,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "show": _show,
     "report": _report,
     "serve": _serve,
+    "compare": _compare,
     "dashboard": _dashboard,
     "cancel": _cancel,
     "resume": _run,

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from sweeper.plotting import Drawn, plot, plot_parser
+from sweeper.report.plot_command import Drawn, plot, plot_parser
 from sweeper.results.comparison import dense_accuracy, points_of, protocol, trials_behind, without_figure
 from sweeper.results.rows_of_frames import rows_of
 from sweeper.results.summary import ACCURACIES

@@ -6,19 +6,24 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+
+from sweeper.screen.fitted_table import print_fitted
 
 
-def print_table(columns: Mapping[str, Sequence[str]], console: Console, left: Collection[str] = ()) -> None:
-    """Print columns of text as a table with the names as headings; those in ``left`` are aligned to the left."""
+def print_table(
+    columns: Mapping[str, Sequence[str]],
+    console: Console,
+    left: Collection[str] = (),
+    keys: Collection[str] = (),
+    below: Collection[str] = (),
+) -> None:
+    """Print columns of text as a table with the names as headings; those in ``left`` are aligned to the left.
+
+    On a terminal the table fits its width, and no value is cut (:func:`.fitted_table`, which explains ``keys`` and
+    ``below``).
+    """
     if console.is_terminal:
-        table = Table()
-        for name in columns:
-            table.add_column(name, justify="left" if name in left else "right")
-        for texts in zip(*columns.values(), strict=True):
-            table.add_row(*map(escape, texts))
-        console.print(table)
+        print_fitted(console, columns, left=left, keys=keys, below=below)
         return
     widths = {name: max(map(len, (name, *texts))) for name, texts in columns.items()}
     lines = []

@@ -1,16 +1,18 @@
-"""Commands on sweeps, from any machine that sees their storage: list them, cancel one."""
+"""Commands on sweeps, from any machine that sees their storage: list them, watch one, cancel one."""
 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 from rich.console import Console
 
 from sweeper.console import print_line
 from sweeper.execution.stop_file import StopFile
 from sweeper.folder.sweep_folder import SweepFolder
-from sweeper.results.report import standing
-from sweeper.results.tables import read
+from sweeper.results.report import ROWS_SHOWN, show_tables, standing
+from sweeper.results.tables import Following, read
+from sweeper.screen.watched import Watched
 from trials.errors import UserError
 from trials.storage import files
 from trials.storage.lease import Lease
@@ -38,6 +40,35 @@ def list_sweeps(storage: Place, console: Console) -> None:
             print_line(console, f"{path.name}: {error}")
     if not found:
         print_line(console, f"no sweeps in {storage}")
+
+
+def watch_sweep(path: Place, console: Console, every_s: float) -> None:
+    """Print what ``--show`` prints, and again when it has changed, until the sweep has ended or at KeyboardInterrupt.
+
+    On a terminal the screen shows it, as much as there is room for, and what was read last is printed at the end. Only
+    trials that have committed something are read again, and nothing is written. A sweep has ended if nothing of it runs
+    or is left, or if its driver has gone since. A storage that cannot be read is waited for, after a line.
+
+    Raises:
+        UserError: ``path`` is not a sweep's folder to begin with, or its sweep.yaml is damaged.
+    """
+    following = Following(path, ROWS_SHOWN)
+    with Watched(console, every_s) as watched, suppress(KeyboardInterrupt):
+        driven, begun = False, False
+        while True:
+            try:
+                with watched.reading() as block:
+                    found = show_tables(following.read(), block)
+            except (OSError, UserError) as error:
+                if not begun and isinstance(error, UserError):
+                    raise
+                watched.away(" ".join(str(error).split()))
+            else:
+                begun, was_driven, driven = True, driven, found.is_driven
+                watched.show()
+                if not (found.running or found.left) or (was_driven and not driven):
+                    return
+            time.sleep(every_s)
 
 
 def cancel(path: Place, console: Console) -> None:

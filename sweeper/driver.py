@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -16,7 +16,7 @@ from sweeper.before_run import (
     may_join,
     require_same_data,
 )
-from sweeper.continuing import record_change, refuse_contradictions, resumed_space
+from sweeper.continuing import Continued, record_change, refuse_contradictions, resumed_space
 from sweeper.estimate.report import estimate_lines
 from sweeper.estimate.stored import is_local
 from sweeper.execution.driving import driving
@@ -24,6 +24,7 @@ from sweeper.folder.forgiving import followed_failures
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.options import COMPLETE, FAILURES, STOPPED
 from sweeper.run_options import RunOptions
+from sweeper.screen.activity import doing
 from sweeper.search.warm_start import commit_warm_start, warm_start
 from sweeper.space.check_ends import described_ends, few_points, too_few_epochs
 from sweeper.space.checks import check_space
@@ -44,7 +45,9 @@ if TYPE_CHECKING:
 
 def sweep(options: RunOptions, console: Console) -> int:
     """Check a space, then run it to its end (``--dry-run``: only describe the run). Returns the exit code."""
-    return run_asked(*asked_for(options), options, console)
+    with doing(console, "reading the space"):
+        space, folder = asked_for(options)
+    return run_asked(space, folder, options, console)
 
 
 def run_asked(
@@ -58,20 +61,12 @@ def run_asked(
     Raises:
         UserError: it cannot be run; nothing has been started.
     """
-    check_ray(options)
-    check_space(space)
-    continued = refuse_contradictions(
-        folder, space, retry_failed=options.retry_failed, resumed=options.resume is not None
-    )
-    found = look_here(space, options.address, peek=options.dry_run)
-    for note in found.notes:
-        console.print(f"note: {note}", markup=False)
-    check_preconditions(space, found.headers)
-    require_same_data(folder, found.data())
-    shared, confirming = SharedTrials(space), SharedTrials(space, confirmations=True)
-    for trials in (shared, confirming):
-        trials.require_same(folder, found.headers)
-    warm = warm_start(space, folder, found.data())
+    with doing(console, "checking the space") as now:
+        found, continued = _checked(space, folder, options, console, now)
+        shared, confirming = SharedTrials(space), SharedTrials(space, confirmations=True)
+        for trials in (shared, confirming):
+            trials.require_same(folder, found.headers)
+        warm = warm_start(space, folder, found.data())
     if options.dry_run:
         describe_run(space, shared, confirming, folder, console)
         _estimate(options, space, folder, found, console)
@@ -93,6 +88,25 @@ def run_asked(
         ran: dict[str, Any] = {"verify": options.verify, "from_python": from_python, "runtime_env": options.runtime_env}
         ran["command"] = options.command(from_python=from_python)
         return drive(space, folder, lease, options.address, console, data=found.data(), **ran)
+
+
+def _checked(
+    space: Space, folder: SweepFolder, options: RunOptions, console: Console, now: Callable[[str], None]
+) -> tuple[Here, Continued]:
+    """Check a space against the sweep in its folder, this machine and its data; ``now`` is told what is done."""
+    check_ray(options)
+    check_space(space)
+    continued = refuse_contradictions(
+        folder, space, retry_failed=options.retry_failed, resumed=options.resume is not None
+    )
+    now("reading the headers of the data")
+    found = look_here(space, options.address, peek=options.dry_run)
+    for note in found.notes:
+        console.print(f"note: {note}", markup=False)
+    now("checking every cell's trials against model and data")
+    check_preconditions(space, found.headers)
+    require_same_data(folder, found.data())
+    return found, continued
 
 
 def _forgive(folder: SweepFolder, console: Console) -> None:
@@ -124,8 +138,12 @@ def _require_place(folder: SweepFolder, found: Here, options: RunOptions) -> Non
 def _estimate(options: RunOptions, space: Space, folder: SweepFolder, found: Here, console: Console) -> None:
     """Print how much the space trains, as if nothing of it was there yet."""
     settable = options.resume is None
-    for line in estimate_lines(space, found.headers, folder.path.parent, measure=options.estimate, settable=settable):
-        console.print(line, markup=False)
+    what = "measuring epochs: 20 steps of each stage" if options.estimate else "counting epochs"
+    with doing(console, what):
+        for line in estimate_lines(
+            space, found.headers, folder.path.parent, measure=options.estimate, settable=settable
+        ):
+            console.print(line, markup=False)
 
 
 def asked_for(options: RunOptions) -> tuple[Space, SweepFolder]:
@@ -178,15 +196,16 @@ def drive(
     from sweeper.execution.trackers_of import unheard
     from sweeper.search.plan import Plan
 
-    continued = refuse_contradictions(folder, space)  # again, since another driver may have changed the sweep before
-    require_same_data(folder, data)
-    record_change(folder, space, console, git_commit(), data, command)
-    for line in continued.lines:
-        console.print(line, markup=False)
-    damaged = folder.repair(checkpoints=verify)
-    warm = warm_start(space, folder, data)
-    commit_warm_start(folder, warm)
-    plan, interrupted = Plan(space, folder, warm), False
+    with doing(console, "reading what the sweep has committed"):
+        continued = refuse_contradictions(folder, space)  # again: another driver may have changed the sweep before
+        require_same_data(folder, data)
+        record_change(folder, space, console, git_commit(), data, command)
+        for line in continued.lines:
+            console.print(line, markup=False)
+        damaged = folder.repair(checkpoints=verify)
+        warm = warm_start(space, folder, data)
+        commit_warm_start(folder, warm)
+        plan, interrupted = Plan(space, folder, warm), False
     if plan.over and not unheard(plan):
         for line in damaged:
             console.print(line, markup=False)
@@ -203,8 +222,10 @@ def drive(
 def _run_shown(plan: Plan, lease: Lease, console: Console, damaged: Sequence[str], **asked: Any) -> bool:
     """Run a plan under the live view, as ``run_plan`` is asked to; return whether a signal has stopped it."""
     from sweeper.execution.live_view import LiveView
-    from sweeper.execution.on_ray.tune_run import run_plan  # imports Ray: not needed to show, describe or refuse
     from sweeper.execution.report_refresher import ReportRefresher
+
+    with doing(console, "importing Ray"):
+        from sweeper.execution.on_ray.tune_run import run_plan  # imports Ray: not needed to show, describe or refuse
 
     display = LiveView(plan.totals, console, plan.space.objective, plan.space.direction)
     with display:
@@ -227,7 +248,8 @@ def conclude(plan: Plan, console: Console, *, interrupted: bool = False) -> int:
 
     space, folder = plan.space, plan.folder
     try:
-        compact_tables(folder)
+        with doing(console, "writing the tables"):
+            compact_tables(folder)
     except OSError as error:
         if not files.is_full(error):
             raise

@@ -20,6 +20,9 @@ from trials.version import __version__
 
 COMPLETE, FAILURES, WRONG_INPUT, STOPPED = 0, 1, 2, 130
 
+WATCH_S, LEAST_WATCH_S = 5.0, 0.5
+"""Seconds between two looks of ``--show NAME --watch``: by default, and at least."""
+
 _SURVIVES = re.compile(r"[A-Za-z0-9_./:=,@+~%^\[\]-]+")
 """Words that a shell passes on unchanged. Brackets, which write lists, are also file patterns: if the shell replaces
 one by a file name, the value is no longer a list, and is refused for that."""
@@ -82,6 +85,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--list", action="store_true", help="list the sweeps of the storage, their progress and drivers")
     p.add_argument("--show", metavar="NAME", help="print a sweep's progress and results, also while it runs elsewhere")
     p.add_argument("--report", metavar="NAME", help="write a sweep's report, one HTML file, also while it runs")
+    p.add_argument("--watch", type=float, nargs="?", const=WATCH_S, metavar="S", help="of --show: look again "
+                   f"every S seconds (default: {WATCH_S:g}), until the sweep has ended")  # fmt: skip
+    p.add_argument("--compare", nargs=2, metavar=("A", "B"), help="how sweep B differs from A, by cell, with "
+                   "paired tests over seeds: two names or paths")  # fmt: skip
     p.add_argument("--cancel", metavar="NAME", help="ask a sweep's driver, wherever it runs, to commit and stop")
     p.add_argument("--version", action="version", version=f"sparsity-sweeper {__version__}")
     return p
@@ -109,6 +116,8 @@ def read_options(words: Sequence[str], *, submitted: bool = False) -> argparse.N
         raise UserError(f"{text}{near}; {_UNQUOTED if submitted else _QUOTED}")
     _require_owner("--data", options.data, {"--init METHOD": options.init})
     _require_owner("--to", options.to, {"--init METHOD": options.init, "--report NAME": options.report})
+    if options.watch is not None:
+        _check_watch(options.watch, options.show)
     check_texts(options.space, options.storage, options.profile, options.address)
     return options
 
@@ -119,6 +128,13 @@ def _require_owner(option: str, given: object, owners: Mapping[str, object]) -> 
         raise UserError(
             f"{option} is {given!r}, but belongs to {' and '.join(owners)}: add that, or leave {option} out"
         )
+
+
+def _check_watch(every_s: float, show: str | None) -> None:
+    if show is None:
+        raise UserError("--watch belongs to --show NAME: add that, or leave --watch out")
+    if not LEAST_WATCH_S <= every_s < float("inf"):
+        raise UserError(f"--watch is {every_s:g}, but must be seconds, at least {LEAST_WATCH_S:g}: --watch {WATCH_S:g}")
 
 
 def check_texts(space: object, storage: str, profile: str | None, address: str | None) -> None:

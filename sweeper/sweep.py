@@ -15,6 +15,7 @@ import pandas as pd
 
 from sweeper.columns import config_column
 from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.paired.comparison_table import compare_sweeps
 from sweeper.results.frames import SweepTables
 from sweeper.results.point_tables import best_table, points_table
 from sweeper.results.report import Standing, count, figures_of
@@ -188,6 +189,30 @@ class Sweep(SweepTables):
         from sweeper.report.written import write_report
 
         return write_report(gathered_of(self), None if to is None else Path(to))
+
+    def compare(self, other: SweepTables) -> pd.DataFrame:
+        """Return how another sweep differs from this one, by cell: ``other`` minus this, tested over seeds in pairs.
+
+        Cells are matched by their grid values without the seed; a field with one value in each sweep matches nothing.
+        The figures of a cell are those of :meth:`summary`: of its best point, chosen on validation data, or of what
+        confirms it. Trials with the same ``seed`` and ``split_seed`` are a pair.
+
+        Returns:
+            A row per figure and cell: ``figure`` (the objective, ``val_accuracy``, ``test_accuracy``); the fields that
+            match, named as in ``trials``; ``in``: ``both``, ``a`` (only in this sweep) or ``b``; ``a_mean``, ``a_std``
+            (ddof 1), ``a_n``, ``a_density`` and ``b_...``: over all seeds that the sweep has there; ``n``: pairs;
+            ``difference``, ``difference_std``: mean and deviation (ddof 1) of b - a; ``low``, ``high``: the mean's 95 %
+            confidence interval (Student's t); ``p``: of the paired t test, two-sided; ``p_holm``: corrected for the
+            number of cells (Holm 1979); ``p_wilcoxon``: of the signed-rank test, from 6 pairs on; ``note``: why there
+            is no test, or what a cell lacks. ``attrs["notes"]`` and ``attrs["fields"]`` list what else differs.
+
+        Raises:
+            UserError: the sweeps have other objectives, or every cell that both have differs in its model, data or
+                validation images.
+        """
+        found = compare_sweeps(self, other)
+        found.table.attrs = {"notes": list(found.notes), "fields": list(found.fields)}
+        return found.table
 
     @property
     def failed(self) -> pd.DataFrame:

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
-from rich.table import Table
+from rich.spinner import Spinner
 from rich.text import Text
 
 from sweeper.console import NotebookConsole
 from sweeper.execution.notebook_panel import NotebookPanel
+from sweeper.screen.trial_panel import TrialPanel
 from trials.storage.rows import FINISHED
 
 REFRESHES_PER_SECOND = 4
@@ -85,6 +86,9 @@ class LiveView:
         self._known = _Sum()
         self._lines: deque[str] = deque()
         self._printing = False
+        self._spinner = Spinner("dots")
+        self._asked = self._answered = False  # whether a worker was asked to begin a trial, and one has begun
+        self._doing: tuple[str, float] | None = None  # what, and since when
 
     def __enter__(self) -> LiveView:
         self._began = self._allowed_at = time.monotonic()
@@ -109,8 +113,21 @@ class LiveView:
             self._live = None
         self._say_sums()
 
+    def doing(self, text: str) -> None:
+        """Show beside a spinner what is done before the first trial reports anything; without a panel, nothing."""
+        self._doing = (text, time.monotonic())
+
+    def answered(self, trial_id: str) -> None:
+        """Show that a worker has begun a trial."""
+        if not self._answered:
+            self._answered = True
+            self.doing(f"{trial_id} has started: it reads its data and builds its model")
+
     def started(self, trial_id: str, cell: str) -> None:
         """Show that a trial was handed to a worker, for the first time or again."""
+        if not (self._asked or self._answered):
+            self._asked = True
+            self.doing("waiting for the first worker: Ray starts its process, which imports torch")
         self.running[trial_id] = _Running(cell, time.monotonic())
         for counted in self._failed.pop(trial_id, ()):
             self.failed -= 1
@@ -127,7 +144,7 @@ class LiveView:
         """Show a row of ``epochs`` that a running trial has reported."""
         running = self.running.get(trial_id)
         if running is not None:
-            running.row = row
+            running.row, self._doing = row, None
         self._catch_up()
 
     def ended(
@@ -151,6 +168,7 @@ class LiveView:
             self._note_best(cell, value)
         now = time.monotonic()
         running = self.running.pop(trial_id, None)
+        self._doing = self._doing if already else None
         if status in FINISHED:
             self.done += 1
             self.already += already
@@ -229,27 +247,32 @@ class LiveView:
         finally:
             self._printing = False
 
-    def _render(self) -> Group:
+    def _render(self) -> TrialPanel:
         """The panel on a terminal, built from the counters."""
         now = time.monotonic()
         # Copied, because the driver's thread changes them meanwhile.
         running, best, over = list(self.running.items()), list(self._best.items()), len(self._over)
         cells = len({trial.cell for _, trial in running} - self._over)
-        headline = f"cells {over} done, {cells} running, {len(self._totals) - over - cells} left · "
-        headline += f"trials {self._progress()}, {len(running)} running, {self.failed} failed"
-        headline += f", {self.warned} with warnings" if self.warned else ""
-        headline += f" · {self._times(now)}"
-        others, more = len(best) - CELLS_SHOWN, len(running) - RUNNING_SHOWN
-        lines = [("best", cell, f"{self.objective} {value:.4f}") for cell, value in best[-CELLS_SHOWN:]]
-        lines += [("", f"and in {others} more cells", "")] if others > 0 else []
-        lines += [
-            (name, t.cell, f"{_where(t.row)} ({_duration(now - t.since)})") for name, t in running[:RUNNING_SHOWN]
+        warned = f", {self.warned} with warnings" if self.warned else ""
+        headline = [
+            f"cells {over} done, {cells} running, {len(self._totals) - over - cells} left",
+            f"trials {self._progress()}, {len(running)} running, {self.failed} failed{warned}",
+            self._times(now),
         ]
-        lines += [("", f"and {more} more running", "")] if more > 0 else []
-        table = Table.grid(padding=(0, 2))
-        for line in lines:
-            table.add_row(*map(Text, line))
-        return Group(Text(headline), table)
+        return TrialPanel(
+            headline,
+            [(cell, f"{self.objective} {value:.4f}") for cell, value in best],
+            [(name, t.cell, f"{_where(t.row)} ({_duration(now - t.since)})") for name, t in running],
+            (CELLS_SHOWN, RUNNING_SHOWN),
+            self._spinner_at(now),
+        )
+
+    def _spinner_at(self, now: float) -> Spinner | None:
+        doing = self._doing
+        if doing is None:
+            return None
+        self._spinner.update(text=Text(f"{doing[0]} ({_duration(now - doing[1])})"))
+        return self._spinner
 
     def _times(self, now: float) -> str:
         """Time elapsed, and time left as estimated from the trials that ended in this run."""

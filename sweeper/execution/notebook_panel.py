@@ -9,7 +9,7 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console, RenderableType
 
 REFRESH_S = 1.0
 """Seconds between two updates."""
@@ -26,7 +26,7 @@ class NotebookPanel:
     Must be started in the thread that runs the cell.
     """
 
-    def __init__(self, render: Callable[[], Group]) -> None:
+    def __init__(self, render: Callable[[], RenderableType]) -> None:
         self._render = render
         self._notes: deque[str] = deque(maxlen=NOTES_SHOWN)
         self._over = threading.Event()

@@ -28,11 +28,13 @@ class Told:
             equal trials of two sweeps stay two runs.
         rows: number of the last row that it was told.
         ended: whether it was told that the trial is over.
+        attached: whether its run has the trial's artifacts.
     """
 
     run: str
     rows: int = 0
     ended: bool = False
+    attached: bool = False
 
 
 class ToldRows:
@@ -90,6 +92,16 @@ class ToldRows:
         self._known[trial_id].ended = True
         self._write(trial_id, {"ended": True})
 
+    def attached(self, trial_id: str) -> bool:
+        """Whether the artifacts of a trial were attached to its run."""
+        told = self._known.get(trial_id)
+        return told is not None and told.attached
+
+    def attach(self, trial_id: str) -> None:
+        """Note that the artifacts of a trial were attached."""
+        self._known[trial_id].attached = True
+        self._write(trial_id, {"attached": True})
+
     def rows_of(self, trial_id: str) -> int:
         """Number of the last row of a trial that was told."""
         told = self._known.get(trial_id)
@@ -121,6 +133,7 @@ _IS_VALID: dict[str, Callable[[Any], bool]] = {
     "run": lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value) is not None,
     "rows": lambda value: type(value) is int and value >= 0,
     "ended": lambda value: isinstance(value, bool),
+    "attached": lambda value: isinstance(value, bool),
 }
 """Whether a field of a line may be what it is."""
 

@@ -25,11 +25,13 @@ class TrackerPlace:
         folder: for its files, a folder for each trial.
         told: the file that says what it was told, which it keeps if others are added or removed. A sweep that is begun
             anew, and a callback with other options, have another one, since they are other runs for a tracker.
+        begun: hexadecimal digits that tell the sweep, as it was begun, from others of its name.
     """
 
     asked: TrialCallback
     folder: Path
     told: Path
+    begun: str = ""
 
 
 def tracker_places(callbacks: Sequence[TrialCallback], folder: SweepFolder) -> list[TrackerPlace]:
@@ -40,9 +42,11 @@ def tracker_places(callbacks: Sequence[TrialCallback], folder: SweepFolder) -> l
     """
     equal = Counter[str]()
     begun = folder.documents()[:1] if callbacks else []
+    digest = hashlib.sha256(json.dumps(begun, sort_keys=True, default=str).encode()).hexdigest()
     files = []
     for asked in callbacks:
         content = asked.model_dump(mode="json", exclude={"folder", "timeout_s"})
+        content = {key: value for key, value in content.items() if key == "name" or key in asked.arguments}
         text = json.dumps([content, begun], sort_keys=True, default=str)
         equal[text] += 1
         files.append(f"told-{hashlib.sha256(f'{text}{equal[text]}'.encode()).hexdigest()[:8]}.jsonl")
@@ -59,7 +63,7 @@ def tracker_places(callbacks: Sequence[TrialCallback], folder: SweepFolder) -> l
             place = _free(asked, folder, taken)
         taken.add(place)
         owners.add(place)
-        found.append(TrackerPlace(asked, place, told or place / file))
+        found.append(TrackerPlace(asked, place, told or place / file, digest[:8]))
     return found
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from sweeper.report.figure import Figure
 from sweeper.report.packed import rows_for_vega
+from sweeper.report.sized import sized
 from sweeper.report.theme import vega_config
 from trials.errors import UserError
 from trials.optional import require
@@ -16,6 +17,9 @@ GROUND_OF_DARK_PICTURES = "#16191d"
 
 _FONT = "Liberation Sans, Arial, sans-serif"
 """Liberation Sans comes with vl-convert, so that a picture has the same text everywhere."""
+
+_RATIO, _HIGHEST_PT = 0.62, 340.0
+"""Height of a plot over the picture's width, and its maximum, where neither the figure nor the caller sets a height."""
 
 _VERSION = "6.4"
 """Of Vega-Lite, as in vendor/: the page and the pictures are drawn by the same code."""
@@ -47,7 +51,9 @@ def picture(
     style = vega_config(
         dark=dark, font_size=font_size_pt, font=_FONT, ground=GROUND_OF_DARK_PICTURES if dark else "white"
     )
-    spec = _whole(figure, width_pt, height_pt)
+    style["view"] = {**style["view"], "continuousHeight": min(_RATIO * width_pt, _HIGHEST_PT)}
+    spec = _whole(figure, width_pt, font_size_pt)
+    spec = sized(spec, width_pt, height_pt, {"vl_version": _VERSION, "config": style})
     if form == ".svg":
         return str(vl_convert.vegalite_to_svg(spec, _VERSION, config=style)).encode()
     if form == ".pdf":
@@ -55,13 +61,16 @@ def picture(
     return bytes(vl_convert.vegalite_to_png(spec, _VERSION, scale=1, ppi=ppi, config=style))
 
 
-def _whole(figure: Figure, width: float, height: float | None) -> dict[str, Any]:
-    """The specification of a figure with its rows, sized as a picture."""
-    spec = {
+def _whole(figure: Figure, width: float, font_size: float) -> dict[str, Any]:
+    """The specification of a figure with its rows, and what it asks of the picture: its width and its size of text."""
+    sizes = {"font_px": font_size, "total_px": width}
+    params = [
+        {"name": one["name"], "value": sizes[one["name"]]} if one["name"] in sizes else one
+        for one in figure.spec.get("params", ())
+    ]
+    return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
-        "width": width,
-        "autosize": {"type": "fit", "contains": "padding"},
         **figure.spec,
+        "params": params,
         "datasets": {"rows": rows_for_vega(figure.rows)},
     }
-    return spec if height is None else {**spec, "height": height}

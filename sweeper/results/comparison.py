@@ -16,8 +16,9 @@ import pandas as pd
 from sweeper.results.cell_trials import CellTrials, searched_values
 from sweeper.results.frames import SweepTables
 from sweeper.results.pareto import undominated
+from sweeper.results.rows_of_frames import rows_of
 from sweeper.results.stored_space import StoredSpace, stored_space
-from sweeper.results.summary import ACCURACIES, cells_of, levels_of, mean, rules_of, std, summarise
+from sweeper.results.summary import ACCURACIES, cells_of, column_of, levels_of, mean, rules_of, std, summarise
 from sweeper.results.warned import codes_of
 from trials.errors import UserError, unknown_name
 from trials.storage.rows import Row
@@ -26,15 +27,22 @@ _CELLS_SHOWN = 8
 
 
 def points_of(
-    sweep: SweepTables, by: Sequence[str] = (), accuracy: str = "test_accuracy", *, levels: bool = False
+    sweep: SweepTables,
+    by: Sequence[str] | None = (),
+    accuracy: str = "test_accuracy",
+    *,
+    levels: bool = False,
+    measures: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Return a row per group of cells that share every grid value but ``seed``; by series, from dense to sparse.
 
     Args:
         sweep: the tables; a cell's best trial is chosen by the sweep's own objective and constraints.
         by: grid paths whose values define a series, beside the data set; default: the method, else all but density.
+            None: one series for each data set.
         accuracy: ``test_accuracy`` or ``val_accuracy``.
         levels: return also a row for every level before the last one, for trials that have levels (``imp``).
+        measures: further columns of ``trials``, of which the points get means over seeds; NaN where a seed lacks one.
 
     Returns:
         Columns ``series``; ``asked``: the other grid values; ``density``, ``accuracy``, ``flops``, ``cost`` and
@@ -53,16 +61,18 @@ def points_of(
         raise UserError(unknown_name("accuracy", accuracy, ACCURACIES))
     space = _space_of(sweep)
     groups = [path for path in space.paths if path != "seed"]
-    for path in by:
+    for path in by or ():
         if path not in groups:
             raise UserError(unknown_name("by", path, groups))
-    found = _best_by_group(sweep, space, groups, accuracy)
+    found = _best_by_group(sweep, space, groups, (accuracy, *measures))
     if not found:
         raise UserError(_nothing_to_compare(sweep, space))
-    paths = list(by) or (["method"] if "method" in groups else [path for path in groups if path != "density"])
+    default = ["method"] if "method" in groups else [path for path in groups if path != "density"]
+    paths = [] if by is None else list(by) or default
     paths += [path for path in ("dataset",) if path in groups and path not in paths]
     asked = [dict(zip(groups, key, strict=True)) for key in found]
-    points = pd.DataFrame([_point(*both, paths, accuracy) for both in zip(asked, found.values(), strict=True)])
+    pairs = list(zip(asked, found.values(), strict=True))
+    points = pd.DataFrame([{**_point(*both, paths, accuracy), **_means(both[1], measures)} for both in pairs])
     if points["density"].isna().all():
         raise UserError(
             f"{sweep.path.name} has no readable rows of layers in its best trials, but a comparison needs their "
@@ -93,21 +103,27 @@ def _mark_front(points: pd.DataFrame, datasets: Sequence[str | None]) -> None:
         points.loc[mine, "front"] = undominated(costs)
 
 
-def _cells(sweep: SweepTables, space: StoredSpace, accuracy: str) -> list[CellTrials]:
+def _means(best: Sequence[Row], measures: Sequence[str]) -> Row:
+    """Means of columns over the trials of a point; NaN where one of them lacks it."""
+    values = {name: [row.get(name) for row in best] for name in measures}
+    return {name: math.nan if None in found else mean(found) for name, found in values.items()}
+
+
+def _cells(sweep: SweepTables, space: StoredSpace, figures: Sequence[str]) -> list[CellTrials]:
     """The cells that have a trial, by the sweep's own objective and constraints."""
     first, groups = space.objectives[0], [path for path in space.paths if path != "seed"]
-    figures = [first.column, accuracy, "flops", "cost_flops"]
+    figures = list(dict.fromkeys([first.column, *figures, "flops", "cost_flops"]))
     asked = (first, groups, space.search, space.constraints, figures, space.confirm, space.replicates)
     return list(cells_of(sweep, *asked))
 
 
 def _best_by_group(
-    sweep: SweepTables, space: StoredSpace, groups: Sequence[str], accuracy: str
+    sweep: SweepTables, space: StoredSpace, groups: Sequence[str], figures: Sequence[str]
 ) -> dict[tuple[Any, ...], list[Row]]:
     """The best trials of the cells that share every grid value but the seed, with the density of all their weights."""
     densities = density_of_all(sweep)
     found: dict[tuple[Any, ...], list[Row]] = {}
-    for cell in _cells(sweep, space, accuracy):
+    for cell in _cells(sweep, space, figures):
         confirmed = cell.confirmed.text if cell.confirmed else ""
         for row in cell.figures:
             codes = [code for trial in (row, *cell.confirmed_trials) for code in trial.get("warnings") or ()]
@@ -120,7 +136,7 @@ def _best_by_group(
 
 def trials_behind(sweep: SweepTables) -> set[str]:
     """The trials whose warnings stand in :func:`points_of`: those of the figures, and the samples that they confirm."""
-    return {row["trial"] for cell in _cells(sweep, _space_of(sweep), "test_accuracy") for row in cell.marked}
+    return {row["trial"] for cell in _cells(sweep, _space_of(sweep), ()) for row in cell.marked}
 
 
 def density_of_all(sweep: SweepTables) -> dict[str, float]:
@@ -143,14 +159,27 @@ def dense_accuracy(sweep: SweepTables, accuracy: str = "test_accuracy") -> float
 
     None if there are none or several sets of them.
     """
+    found = dense_accuracies(sweep, accuracy)
+    return found[0][1] if len(found) == 1 else None
+
+
+def dense_accuracies(sweep: SweepTables, accuracy: str = "test_accuracy") -> list[tuple[str, float]]:
+    """Mean accuracy of each set of dense networks that the trials of :func:`points_of` start from.
+
+    Its name is made of the grid values that tell it from the others, such as the data set; it is empty for the only one.
+    """
     space = _space_of(sweep)
     first = space.objectives[0]
     rows = summarise(
         sweep, objective=first.column, direction=first.direction, grid=space.paths, constraints=space.constraints,
         confirm=space.confirm, replicates=space.replicates,
     )  # fmt: skip
-    dense = rows[rows["kind"] == "dense"]
-    return float(dense[f"{accuracy}_mean"].iloc[0]) if len(dense) == 1 else None
+    columns = [column_of(path) for path in space.paths if path not in ("seed", "density")]
+    dense = rows_of(rows[rows["kind"] == "dense"], {*columns, f"{accuracy}_mean"})
+    differing = [column for column in columns if len({str(row.get(column)) for row in dense}) > 1]
+    names = [", ".join(str(row[one]) for one in differing if row.get(one) is not None) for row in dense]
+    return [(name, float(row[f"{accuracy}_mean"])) for name, row in zip(names, dense, strict=True)
+            if row[f"{accuracy}_mean"] is not None]  # fmt: skip
 
 
 def protocol(sweep: SweepTables, points: pd.DataFrame) -> str:
@@ -215,7 +244,7 @@ def without_figure(sweep: SweepTables) -> str:
     Of the kind ``without a figure: 3 of 36 cells: method=l1, stage_pr=0.9 (4 failed); 2 that have no trial yet``.
     """
     space = _space_of(sweep)
-    groups, found = [path for path in space.paths if path != "seed"], _cells(sweep, space, "test_accuracy")
+    groups, found = [path for path in space.paths if path != "seed"], _cells(sweep, space, ())
     lacking = [cell for cell in found if not cell.figures]
     begun = max(space.cells - len(found), 0)
     if not lacking and not begun:
@@ -242,6 +271,7 @@ def _point(values: Row, best: Sequence[Row], by: Sequence[str], accuracy: str) -
     accuracies = [row[accuracy] for row in best]
     return {
         "series": ", ".join(str(there[path]) for path in by if path in there),
+        "dataset": there.get("dataset"),
         "asked": ", ".join(f"{path}={value}" for path, value in there.items() if path not in by),
         "density": mean([row["density"] for row in best]),
         "accuracy": mean(accuracies),

@@ -29,6 +29,7 @@ from trials.storage.place import Place
 from trials.storage.rows import FINISHED, Row
 
 FAILURES_SHOWN = 20
+ROWS_SHOWN = ("epochs", "allocations")  # the tables of rows that a report needs
 
 
 def show(path: Place, console: Console) -> None:
@@ -37,10 +38,16 @@ def show(path: Place, console: Console) -> None:
     Raises:
         UserError: ``path`` is not a sweep's folder, or its sweep.yaml is damaged or of another version.
     """
-    sweep = read(path, rows=("epochs", "allocations"))
+    show_tables(read(path, rows=ROWS_SHOWN), console)
+
+
+def show_tables(sweep: SweepTables, console: Console) -> Standing:
+    """Like :func:`show`, of tables that were read with the rows :data:`ROWS_SHOWN`; returns how far the sweep is."""
     space = stored_space(sweep) or WITHOUT_SPACE
-    print_line(console, standing(sweep, space))
+    found = count(sweep, space)
+    print_line(console, str(found))
     print_report(sweep, console, space)
+    return found
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,11 @@ class Standing:
     cells: int | None = None
     cells_done: int = 0
     driver: str = ""
+
+    @property
+    def is_driven(self) -> bool:
+        """Whether another process drives the sweep."""
+        return self.driver.startswith("driven by")
 
     @property
     def complete(self) -> bool:
@@ -176,7 +188,8 @@ def print_report(sweep: SweepTables, console: Console, space: StoredSpace) -> No
     objectives = space.objectives
     others = objectives[1:]
     if texts := summary_texts(sweep, space):
-        print_table(texts, console, left=("confirmed", "warnings", "best", "not complete"))
+        keys = (*space.paths, "level", "density asked %")
+        print_table(texts, console, left=("confirmed", "warnings", "best", "not complete"), keys=keys)
     front = (
         pareto_front(sweep, objectives, space.constraints, space.search, space.replicates) if others else pd.DataFrame()
     )
@@ -185,17 +198,12 @@ def print_report(sweep: SweepTables, console: Console, space: StoredSpace) -> No
         print_line(console, f"Pareto front of each cell: {judged_by}")
         rows = rows_of(front, set(front.columns))
         texts = {str(name): [_text(row[name]) for row in rows] for name in front.columns}
-        print_table({**texts, **marks(sweep, texts["trial"])}, console, left=("warnings",))
+        texts |= marks(sweep, texts["trial"])
+        print_table(texts, console, left=("warnings",), keys=("trial", *map(column_of, space.paths)))
     if regrown := allocation_texts(sweep):
         regrown |= marks(sweep, regrown["regrowth of"])
-        print_table(regrown, console, left=("regrowth of", "layer", "warnings"))
-    failed = sweep.trials[sweep.trials["status"] == "failed"]
-    for row in rows_of(failed.head(FAILURES_SHOWN), {"trial", "error_type", "error_message"}):
-        print_line(
-            console, f"failed: {row['trial']}: {row['error_type']}: {' '.join((row['error_message'] or '').split())}"
-        )
-    if len(failed) > FAILURES_SHOWN:
-        print_line(console, f"failed: and {len(failed) - FAILURES_SHOWN} more (error_message in the table trials)")
+        print_table(regrown, console, left=("regrowth of", "layer", "warnings"), keys=("regrowth of", "layer"))
+    _print_failures(sweep, console)
     for line in problem_lines(sweep, space):
         print_line(console, line)
     above = {*_in_summary(sweep, space), *front.get("trial", ()), *(regrown or {}).get("regrowth of", ())}
@@ -224,6 +232,16 @@ def problem_lines(sweep: SweepTables, space: StoredSpace) -> list[str]:
     """A line each on searches that ended early, confirmations that do not count, mixed trials and damaged files."""
     mixed = (*mixed_data(sweep.trials), *mixed_precision(sweep.trials))
     return [*_ended_early(sweep), *_superseded(sweep, space), *mixed, *(f"left out: {x}" for x in sweep.damaged)]
+
+
+def _print_failures(sweep: SweepTables, console: Console) -> None:
+    failed = sweep.trials[sweep.trials["status"] == "failed"]
+    for row in rows_of(failed.head(FAILURES_SHOWN), {"trial", "error_type", "error_message"}):
+        print_line(
+            console, f"failed: {row['trial']}: {row['error_type']}: {' '.join((row['error_message'] or '').split())}"
+        )
+    if len(failed) > FAILURES_SHOWN:
+        print_line(console, f"failed: and {len(failed) - FAILURES_SHOWN} more (error_message in the table trials)")
 
 
 def _ended_early(sweep: SweepTables) -> list[str]:

@@ -16,8 +16,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from rich.console import Console
 
-from sweeper import dashboard
-from sweeper.dashboard import serve, write_copy
+from sweeper.dashboard import serve, serving, write_copy
+from sweeper.dashboard.summary import summary_name
 from sweeper.folder.sweep_folder import Record, SweepFolder
 from tests.sweeper.pruned import KINDS, Drivers, space_of
 from tests.sweeper.sweeps import begun, fail, make_space, run_out, searching
@@ -28,8 +28,10 @@ from trials.storage.place import Place
 
 
 def studies_of(folder: SweepFolder) -> dict[str, optuna.Study]:
+    """The studies of the cells; that of the whole sweep is tested in test_summary_study."""
     storage = JournalStorage(JournalFileBackend(str(folder.tables / "optuna.journal")))
-    return {name: optuna.load_study(study_name=name, storage=storage) for name in optuna.get_all_study_names(storage)}
+    names = set(optuna.get_all_study_names(storage)) - {summary_name(folder)}
+    return {name: optuna.load_study(study_name=name, storage=storage) for name in names}
 
 
 def test_the_copy_equals_the_studies(tmp_path: Path) -> None:
@@ -109,18 +111,22 @@ def test_it_is_served_on_loopback_only(tmp_path: Path, monkeypatch: pytest.Monke
     plan = begun(searching("random", 2), tmp_path / "sweep")
     plan.folder.append({"space": plan.space.document()})
     run_out(plan)
+    monkeypatch.setenv("SSH_CONNECTION", "10.0.0.1 50000 10.0.0.2 22")
     servers: list[Any] = []
-    bind = dashboard._bind
-    monkeypatch.setattr(dashboard, "_bind", lambda app, port: servers.append(bind(app, port)) or servers[0])
+    bind = serving._bind
+    monkeypatch.setattr(serving, "_bind", lambda app, port: servers.append(bind(app, port)) or servers[0])
     said = io.StringIO()
-    thread = threading.Thread(target=serve, args=(tmp_path / "sweep", Console(file=said)), kwargs={"port": 0})
+    thread = threading.Thread(
+        target=serve, args=(tmp_path / "sweep", Console(file=said, width=200)), kwargs={"port": 0}
+    )
     thread.start()
     wait_for(lambda: "shows sweep" in said.getvalue(), "the server to start")
     host, port = servers[0].server_address[:2]
     assert host == "127.0.0.1"
+    wait_for(lambda: f"ssh -L {port}:127.0.0.1:{port} " in said.getvalue(), "the line that forwards the port")
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies", timeout=10) as answer:
         names = {study["study_name"] for study in json.load(answer)["study_summaries"]}
-    assert names == {"density=0.5", "density=0.2"}
+    assert names == {"density=0.5", "density=0.2", "(all points of sweep)"}
     servers[0].shutdown()
     thread.join(10)
     assert not thread.is_alive()
@@ -141,9 +147,9 @@ def test_a_storage_that_fails_for_a_while_is_followed_again(tmp_path: Path, monk
         return records(folder)
 
     monkeypatch.setattr(SweepFolder, "records", broken)
-    monkeypatch.setattr(dashboard, "REFRESH_EVERY_S", 0.01)
+    monkeypatch.setattr(serving, "REFRESH_EVERY_S", 0.01)
     over, said = threading.Event(), io.StringIO()
-    thread = threading.Thread(target=dashboard._follow, args=(copy, over, Console(file=said, width=200)))
+    thread = threading.Thread(target=serving._follow, args=(copy, over, Console(file=said, width=200)))
     thread.start()
     wait_for(lambda: len(tried) > 4, "the storage to be read again")
     over.set()

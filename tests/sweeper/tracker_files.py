@@ -6,6 +6,7 @@ import json
 import struct
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def of_tensorboard(folder: Path) -> Logged:
 
 
 def of_mlflow(uri: str, experiment: str) -> tuple[Logged, dict[str, Any]]:
-    """Metrics of an experiment's runs, and the runs, by trial; two runs of one trial fail."""
+    """Metrics of an experiment's runs, and the runs, by trial, without those of points; two runs of one trial fail."""
     import mlflow
 
     client = mlflow.MlflowClient(uri)
@@ -41,6 +42,8 @@ def of_mlflow(uri: str, experiment: str) -> tuple[Logged, dict[str, Any]]:
     logged: Logged = {}
     runs: dict[str, Any] = {}
     for run in client.search_runs([known.experiment_id]):
+        if "sweeper.group_of" in run.data.tags:
+            continue
         trial = run.data.tags["sweeper.trial"]
         assert trial not in runs, "two runs"
         runs[trial] = run
@@ -72,6 +75,32 @@ def of_wandb(folder: Path) -> tuple[Logged, dict[str, dict[str, Any]]]:
                 figures = {key: json.loads(text) for key, text in items.items()}
                 logged.setdefault(trial, []).append((int(figures["training_iteration"]), figures))
     return logged, configs
+
+
+@dataclass
+class WandbRun:
+    """An offline run: what it is grouped under, and its artifacts' files with their sizes."""
+
+    group: str = ""
+    role: str = ""
+    tags: tuple[str, ...] = ()
+    artifacts: list[dict[str, int]] = field(default_factory=list)
+
+
+def runs_of_wandb(folder: Path) -> dict[str, WandbRun]:
+    """Offline runs below a folder that has a folder for each trial, by trial."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    found: dict[str, WandbRun] = {}
+    for file in sorted(folder.glob("*/wandb/offline-run-*/run-*.wandb")):
+        run = found.setdefault(file.relative_to(folder).parts[0], WandbRun())
+        for content in _records(file.read_bytes()):
+            record = Record.FromString(content)
+            if record.WhichOneof("record_type") == "run":
+                run.group, run.role, run.tags = record.run.run_group, record.run.job_type, tuple(record.run.tags)
+            elif record.WhichOneof("record_type") == "artifact":
+                run.artifacts.append({entry.path: entry.size for entry in record.artifact.manifest.contents})
+    return found
 
 
 def _records(content: bytes, block: int = 32768) -> Iterator[bytes]:

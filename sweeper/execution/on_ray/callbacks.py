@@ -62,12 +62,15 @@ class Callbacks:
             one.end()
 
 
-def make_callbacks(asked: Sequence[TrialCallback], folder: SweepFolder, note: Callable[[str], None]) -> Callbacks:
+def make_callbacks(
+    asked: Sequence[TrialCallback], folder: SweepFolder, note: Callable[[str], None], *, groups: bool = False
+) -> Callbacks:
     """Make a space's callbacks, and set them up.
 
     Args:
         folder: the sweep's folder, in which their files lie by default.
         note: is told once if one of them fails later.
+        groups: whether points of the sweep have several trials: replicates or confirmations.
 
     Raises:
         UserError: one of them cannot be made or set up, or is no ``ray.tune.Callback``.
@@ -75,7 +78,7 @@ def make_callbacks(asked: Sequence[TrialCallback], folder: SweepFolder, note: Ca
     begun: list[Guarded] = []
     try:
         for one in tracker_places(asked, folder):
-            guarded = Guarded(_tracker(one, folder), folder.trial_folder, note)
+            guarded = Guarded(_tracker(one, folder, groups), folder.trial_folder, note)
             guarded.begin()
             begun.append(guarded)
     except BaseException:
@@ -84,14 +87,15 @@ def make_callbacks(asked: Sequence[TrialCallback], folder: SweepFolder, note: Ca
     return Callbacks(begun)
 
 
-def _tracker(at: TrackerPlace, folder: SweepFolder) -> Tracker:
+def _tracker(at: TrackerPlace, folder: SweepFolder, groups: bool) -> Tracker:
     asked = at.asked
     try:
         told = ToldRows(at.told)
     except OSError as error:
         raise UserError(f"callbacks has {asked.name!r}, but {at.told} cannot be read ({error})") from None
     sweep = folder.path.name
-    return Tracker(asked.name, sweep, _maker(at, sweep), at.folder, told, asked.timeout_s)
+    make, rest = _maker(at, sweep), (asked.timeout_s, at.begun, asked.artifacts, groups)
+    return Tracker(asked.name, sweep, make, at.folder, told, *rest)
 
 
 def _maker(at: TrackerPlace, sweep: str) -> Callable[[], tune.Callback]:

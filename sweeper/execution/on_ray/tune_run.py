@@ -100,6 +100,8 @@ def _connected(
     runtime_env: Mapping[str, Any] | None,
 ) -> bool:
     """Join or start Ray; a signal meanwhile stops the plan. Returns whether the Ray is this process's alone."""
+    address_of_ray = address or os.environ.get("RAY_ADDRESS")
+    display.doing("starting Ray" if address_of_ray in (None, "local") else f"connecting to Ray at {address_of_ray}")
     with without_stacks():
         try:
             return connected(address, plan.folder.path, plan.space.code, runtime_env)
@@ -111,18 +113,24 @@ def _connected(
 
 def _have_all(plan: Plan, display: LiveView, alone: bool, runtime_env: Mapping[str, Any] | None) -> bool:
     """Require what trials need of the machines; return False if a signal has stopped the plan meanwhile."""
+    if runtime_env:
+        display.doing("making the runtime environment on every machine")
     require_environment(runtime_env, display.note, lambda: plan.stopping)
     if plan.stopping:
         return False
+    display.doing("asking the machines for room, and whether they share the storage")
     require_room(plan.space, None if alone else display)
     require_machines(plan.folder.path, plan.space.code, Waiting(display.note, lambda: plan.stopping))
     return not plan.stopping
 
 
 def _run_out(searcher: PlanSearcher, scratch: Path) -> None:
+    searcher.display.doing("starting Ray Tune")
     searcher.copies = code_copies(admit(searcher.plan.space.code), scratch / "code")
     plan = searcher.plan
-    callbacks = searcher.callbacks = make_callbacks(plan.space.callbacks, plan.folder, searcher.display.note)
+    groups = plan.space.replicates is not None or plan.space.confirm is not None
+    told = plan.space.callbacks, plan.folder, searcher.display.note
+    callbacks = searcher.callbacks = make_callbacks(*told, groups=groups)
     with _ended(callbacks), _quiet_tune():
         callbacks.catch_up(plan)
         if not plan.over:

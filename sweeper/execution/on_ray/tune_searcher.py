@@ -140,6 +140,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         if mine is None:
             return
         self._heard[trial_id] = time.monotonic()
+        self.display.answered(mine)
         self.places.began(trial_id, result)
         card = Card.said_by(result)
         if card is not None:

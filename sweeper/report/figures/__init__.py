@@ -9,7 +9,19 @@ from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
 from trials.errors import UserError, unknown_name
 
-REPORT_FIGURES = ("accuracy_density",)
+REPORT_FIGURES = (
+    "accuracy_density",
+    "pareto_front",
+    "objective_fronts",
+    "learning_curves",
+    "layer_density",
+    "regrowth",
+    "single_layers",
+    "importance",
+    "slices",
+    "parallel_coordinates",
+    "lineage",
+)
 """Names of the figures, as ``--figure`` takes them. The module of that name draws it, by its function ``draw``."""
 
 

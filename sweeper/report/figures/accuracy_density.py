@@ -1,20 +1,23 @@
-"""Accuracy over density: a line per method with a band over replicates, and the dense network's accuracy."""
+"""Accuracy over density: a line per method with a band over replicates, the dense networks' and published accuracies."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
+from sweeper.report.elements.axes import SIZE_PARAMS, apart, legend_below, limits_of_points, ticks_of_log_axis
 from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
-from sweeper.results.comparison import dense_accuracy, points_of, protocol, without_figure
-
-_X = {"field": "density_percent", "type": "quantitative", "scale": {"type": "log", "nice": False, "padding": 12}}
+from sweeper.report.elements.published import matching_curves
+from sweeper.report.elements.series import series_paths
+from sweeper.results.comparison import dense_accuracies, points_of, protocol, without_figure
 
 _TOOLTIP = [
     {"field": "series", "title": "series"},
     {"field": "asked", "title": "asked"},
+    {"field": "level", "title": "level"},
     {"field": "density_percent", "title": "density %", "format": ".4~g"},
     {"field": "accuracy_percent", "title": "accuracy %", "format": ".2f"},
     {"field": "accuracy_std_percent", "title": "± (ddof 1)", "format": ".2f"},
@@ -22,26 +25,48 @@ _TOOLTIP = [
     {"field": "warnings", "title": "warnings"},
 ]
 
+_LINES_APART = 0.065
+"""Least distance of the dense lines' labels, as a share of the figure's height."""
 
-def draw(gathered: Gathered, accuracy: str = "test_accuracy") -> Figure:
+_SHOWN = "datum.density_percent > 0"
+_JOINED = f"{_SHOWN} && datum.joined"
+
+
+def draw(gathered: Gathered, accuracy: str = "test_accuracy", by: Sequence[str] = ()) -> Figure:
     """Return accuracy (%) over measured density (%, log axis), of the best point of every cell.
 
     The band is one standard deviation (ddof 1) over seeds to either side. Points of trials with warnings are hollow.
+    Trials with levels have a point per level. Dashed lines are published curves of the same method, model and data set.
+
+    Args:
+        gathered: the sweep.
+        accuracy: ``test_accuracy`` or ``val_accuracy``.
+        by: grid paths whose values make a series, beside the data set; by default the method and every other path in
+            which cells differ, but for the one that sets their densities (:mod:`sweeper.report.elements.series`).
 
     Raises:
-        UserError: no trial is complete, or its layers cannot be read.
+        UserError: no trial is complete, its layers cannot be read, or an argument is wrong.
     """
     sweep = gathered.sweep
-    points = points_of(sweep, accuracy=accuracy, levels=True)
-    rows = _rows(points)
-    dense = dense_accuracy(sweep, accuracy)
-    if dense is not None:
-        line = {"kind": "dense", "series": "dense", "accuracy_percent": 100 * dense}
-        rows = pd.concat([rows, pd.DataFrame([line])], ignore_index=True)
+    points = points_of(sweep, by or series_paths(gathered) or None, accuracy, levels=True)
+    own = _rows(points)
+    named = own[own["density_percent"] > 0]
+    published, sources = _published(sweep.trials) if accuracy == "test_accuracy" else (own.head(0), ())
+    dense = _dense(dense_accuracies(sweep, accuracy))
+    shown = pd.concat([part for part in (named, published) if len(part)] or [named])
+    bands = [*shown["low_percent"], *shown["high_percent"]]
+    limits = limits_of_points([*shown["accuracy_percent"], *dense["accuracy_percent"]], bands)
+    dense["label_percent"] = apart(dense["accuracy_percent"].tolist(), _LINES_APART * (limits[1] - limits[0]))
+    rows = pd.concat([part for part in (own, published, dense) if len(part)], ignore_index=True)
     said = accuracy.replace("_", " ")
-    notes = (protocol(sweep, points), *filter(None, [without_figure(sweep)]))
+    notes = [protocol(sweep, points), *_left_out(own), without_figure(sweep), *sources]
     return Figure(
-        "accuracy_density", "Accuracy over density", _in_words(rows, said, dense), _spec(said), rows, notes=notes
+        "accuracy_density",
+        "Accuracy over density",
+        _in_words(named, dense, said),
+        _spec(rows, limits, said),
+        rows,
+        notes=tuple(filter(None, notes)),
     )
 
 
@@ -58,53 +83,139 @@ def _rows(points: pd.DataFrame) -> pd.DataFrame:
             "accuracy_std_percent": std,
             "low_percent": mean - std.fillna(0),
             "high_percent": mean + std.fillna(0),
-            "n": points["n"],
+            "n": points["n"].astype("Int64"),
             "warnings": points["warnings"],
+            "joined": _joined(points),
         }
     )
     return rows
 
 
-def _in_words(rows: pd.DataFrame, said: str, dense: float | None) -> str:
+def _joined(points: pd.DataFrame) -> pd.Series[Any]:
+    """Whether a point is on its series' line: levels of several cells each have a course of their own, and are not."""
+    with_levels = points[points["level"].notna()].groupby("series")["asked"].nunique()
+    several = set(with_levels[with_levels > 1].index)
+    return points["level"].isna() | ~points["series"].isin(several)
+
+
+def _published(trials: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The published curves as rows, and a line on the source of each."""
+    curves = matching_curves(trials)
+    rows = [
+        {"kind": "published", "series": curve.name, "density_percent": 100 * density, "accuracy_percent": 100 * mean,
+         "accuracy_std_percent": None if std is None else 100 * std, "low_percent": 100 * (mean - (std or 0)),
+         "high_percent": 100 * (mean + (std or 0)), "warnings": "", "joined": True}
+        for curve in curves
+        for density, mean, std in curve.points
+    ]  # fmt: skip
+    columns = ["kind", "series", "density_percent", "accuracy_percent", "accuracy_std_percent", "low_percent"]
+    frame: pd.DataFrame = pd.DataFrame(rows, columns=[*columns, "high_percent", "warnings", "joined"])
+    return frame, [f"{curve.name}: {curve.source}" + f"; {curve.note}" * bool(curve.note) for curve in curves]
+
+
+def _dense(found: Sequence[tuple[str, float]]) -> pd.DataFrame:
+    rows = [
+        {"kind": "dense", "series": f"dense {name}".strip(), "accuracy_percent": 100 * value,
+         "label": f"dense{f', {name}' if name else ''} {100 * value:.2f} %"}
+        for name, value in found
+    ]  # fmt: skip
+    frame: pd.DataFrame = pd.DataFrame(rows, columns=["kind", "series", "accuracy_percent", "label"])
+    return frame
+
+
+def _left_out(own: pd.DataFrame) -> list[str]:
+    """Lines on points that a logarithmic axis of density cannot show."""
+    said = []
+    for mask, why in (
+        (own["density_percent"].isna(), "no readable rows of layers, and so no density"),
+        (own["density_percent"] <= 0, "density 0, which a logarithmic axis cannot show"),
+    ):
+        each = [f"{row['series']} {row['asked']} ({row['accuracy_percent']:.2f} %)" for _, row in own[mask].iterrows()]
+        if each:
+            more = f"; and {len(each) - 4} more" if len(each) > 4 else ""
+            said.append(f"not drawn, since they have {why}: {'; '.join(each[:4])}{more}")
+    return said
+
+
+def _in_words(rows: pd.DataFrame, dense: pd.DataFrame, said: str) -> str:
     """One sentence per series: its densities and accuracies, from dense to sparse."""
     each = []
-    for series, part in rows[rows["kind"] == "sweep"].groupby("series", sort=False):
+    for series, part in rows.groupby("series", sort=False):
         first, last = part.sort_values("density_percent", ascending=False).iloc[[0, -1]].to_dict("records")
         ends = [f"{row['accuracy_percent']:.2f} % at {row['density_percent']:.3g} % density" for row in (first, last)]
-        each.append(f"{series}: {' to '.join(dict.fromkeys(ends))}, {len(part)} points")
+        count = f"{len(part)} point{'s' * (len(part) > 1)}"
+        each.append(f"{series}: {' to '.join(dict.fromkeys(ends))}, {count}")
     start = f"{said.capitalize()} over density on a logarithmic axis. "
-    return start + ("" if dense is None else f"Dense: {100 * dense:.2f} %. ") + "; ".join(each) + "."
+    return start + "".join(f"{label[0].upper()}{label[1:]}. " for label in dense["label"]) + "; ".join(each) + "."
 
 
-def _spec(said: str) -> dict[str, Any]:
-    y = {"field": "accuracy_percent", "type": "quantitative", "title": f"{said} [%]", "scale": {"zero": False}}
-    shown = {"field": "accuracy_percent", "title": "dense %", "format": ".2f"}
-    dense = {
-        "transform": [{"filter": "datum.kind === 'dense'"}],
-        "mark": {"type": "rule", "strokeDash": [2, 4]},
-        "encoding": {"y": y, "tooltip": [shown]},
+def _spec(rows: pd.DataFrame, limits: Sequence[float], said: str) -> dict[str, Any]:
+    densities = rows["density_percent"][rows["density_percent"] > 0]
+    low, high = (float(densities.min()), float(densities.max())) if len(densities) else (1.0, 100.0)
+    ends = [low / 1.15, high * 1.15] if high > 1.05 * low else [low / 2, high * 2]
+    axis = {"values": ticks_of_log_axis(*ends), "format": "~g", "labelOverlap": "greedy", "grid": True}
+    x = {
+        "field": "density_percent", "type": "quantitative", "title": "density: weights kept, measured [%]",
+        "scale": {"type": "log", "domain": ends, "nice": False}, "axis": axis,
+    }  # fmt: skip
+    y = {
+        "field": "accuracy_percent", "type": "quantitative", "title": f"{said} [%]",
+        "scale": {"domain": list(limits), "nice": False, "zero": False},
+    }  # fmt: skip
+    names = list(dict.fromkeys(rows["series"][rows["kind"] != "dense"]))
+    return {
+        "data": {"name": "rows"},
+        "params": SIZE_PARAMS,
+        "layer": [*_dense_layers(y), *_series_layers(x, y, names)],
     }
-    return {"data": {"name": "rows"}, "layer": [dense, *_series_layers(y)]}
 
 
-def _series_layers(y: dict[str, Any]) -> list[dict[str, Any]]:
+def _dense_layers(y: dict[str, Any]) -> list[dict[str, Any]]:
+    """A dotted line per set of dense networks, with its name and accuracy above it."""
+    own = [{"filter": "datum.kind === 'dense'"}]
+    tooltip = [{"field": "series"}, {"field": "accuracy_percent", "title": "accuracy %", "format": ".2f"}]
+    label = {"field": "label_percent", "type": "quantitative"}
+    text = {"type": "text", "align": "left", "baseline": "bottom", "dy": -2, "clip": False}
+    return [
+        {"transform": own, "mark": {"type": "rule", "strokeDash": [2, 3]}, "encoding": {"y": y, "tooltip": tooltip}},
+        {"transform": own, "mark": text, "encoding": {"x": {"value": 4}, "y": label, "text": {"field": "label"}}},
+    ]
+
+
+def _series_layers(x: dict[str, Any], y: dict[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:
     """The band, the line and the points of each series; a click on the legend brings one of them out."""
-    colour = {"field": "series", "type": "nominal", "sort": None, "title": None}
-    x = {**_X, "title": "density: weights kept, measured [%]"}
+    of = {"field": "series", "type": "nominal", "sort": None, "title": None, "scale": {"domain": list(names)}}
+    series = {**of, "legend": legend_below(names)}
     faint = {"condition": {"param": "highlighted", "value": 1}, "value": 0.12}
     band = {
         "x": x,
         "y": {**y, "field": "low_percent"},
         "y2": {"field": "high_percent"},
-        "color": {**colour, "legend": None},
-        "opacity": {"condition": {"param": "highlighted", "value": 0.18}, "value": 0.03},
+        "fill": series,
+        "opacity": {"condition": {"param": "highlighted", "value": 0.16 if len(names) < 6 else 0.07}, "value": 0.02},
     }
-    hollow = {"condition": {"test": "datum.warnings !== ''", "value": 0}, "value": 1}
-    points = {"x": x, "y": y, "color": colour, "shape": colour, "opacity": faint, "fillOpacity": hollow}
-    chosen = {"name": "highlighted", "select": {"type": "point", "fields": ["series"]}, "bind": "legend"}
-    layers: list[dict[str, Any]] = [
-        {"mark": {"type": "area"}, "encoding": band},
-        {"mark": "line", "encoding": {"x": x, "y": y, "color": colour, "opacity": faint}},
-        {"mark": "point", "params": [chosen], "encoding": {**points, "tooltip": _TOOLTIP}},
+    dash = {"condition": {"test": "datum.kind === 'published'", "value": [5, 3]}, "value": [1, 0]}
+    line = {"x": x, "y": y, "stroke": series, "opacity": faint, "strokeDash": dash}
+    points = {
+        "x": x,
+        "y": y,
+        "fill": series,
+        "stroke": series,
+        "shape": series,
+        "size": {"condition": {"test": "datum.joined", "value": 55}, "value": 18},
+        "opacity": faint,
+        "fillOpacity": {"condition": {"test": "datum.warnings !== ''", "value": 0}, "value": 1},
+        "tooltip": _TOOLTIP,
+    }
+    highlighted = {"name": "highlighted", "select": {"type": "point", "fields": ["series"]}, "bind": "legend"}
+    shown, joined = [{"filter": _SHOWN}], [{"filter": _JOINED}]
+    return [
+        {"transform": joined, "mark": {"type": "area", "clip": True}, "encoding": band},
+        {"transform": joined, "mark": {"type": "line", "clip": True}, "encoding": line},
+        {
+            "transform": shown,
+            "params": [highlighted],
+            "mark": {"type": "point", "strokeWidth": 1.2},
+            "encoding": points,
+        },
     ]
-    return [{"transform": [{"filter": "datum.kind === 'sweep'"}], **layer} for layer in layers]

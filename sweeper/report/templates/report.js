@@ -66,16 +66,24 @@
     const before = drawn.get(name);
     const spec = { ...figure.spec, datasets: { ...figure.spec.datasets, rows: rowsOf(figure.rows) } };
     spec.description = figure.text;
-    const composed = ["vconcat", "hconcat", "concat", "facet", "repeat"].some((key) => key in spec);
-    if (!composed && spec.width === undefined) spec.width = "container";
-    if (!composed && spec.height === undefined) spec.height = place.clientWidth < 500 ? 280 : 380;
-    spec.autosize ??= { type: composed ? "pad" : "fit-x", contains: "padding" };
+    const panels = "vconcat" in spec; // Vega-Lite fits only single views: panels are drawn, measured and drawn again
+    if (!panels) {
+      spec.width ??= "container";
+      spec.height ??= place.clientWidth < 500 ? 280 : 380;
+      spec.autosize ??= { type: "fit-x", contains: "padding" };
+    }
     try {
       const kept = before ? signals(before.view) : {};
-      const result = await vegaEmbed(place, spec, {
-        ast: true, actions: false, renderer: figure.canvas ? "canvas" : "svg", config: parts.themes[theme()],
-        tooltip: { theme: "custom" }, loader: { load: () => Promise.reject(new Error("nothing is loaded")) },
-      });
+      let inner = panelWidths.get(name) ?? 0.8 * place.clientWidth;
+      let result = await embed(place, panels ? withPanels(spec, inner) : spec, figure);
+      for (let tries = 0; panels && tries < 3; tries++) {
+        const wide = place.querySelector("svg, canvas").getBoundingClientRect().width;
+        if (wide <= place.clientWidth && wide > place.clientWidth - 12) break;
+        inner = Math.max(inner + place.clientWidth - 4 - wide, 60);
+        result.finalize();
+        result = await embed(place, withPanels(spec, inner), figure);
+      }
+      if (panels) panelWidths.set(name, inner);
       before?.finalize();
       drawn.set(name, result);
       for (const [signal, value] of Object.entries(kept)) result.view.signal(signal, value);
@@ -86,6 +94,12 @@
       console.error(error);
     }
   }
+  const panelWidths = new Map(); // figure -> width of its panels without labels, at the last drawing
+  const withPanels = (spec, width) => ({ ...spec, vconcat: spec.vconcat.map((view) => ({ ...view, width })) });
+  const embed = (place, spec, figure) => vegaEmbed(place, spec, {
+    ast: true, actions: false, renderer: figure.canvas ? "canvas" : "svg", config: parts.themes[theme()],
+    tooltip: { theme: "custom" }, loader: { load: () => Promise.reject(new Error("nothing is loaded")) },
+  });
   const CHOICES = "select, input";
   function signals(view) {
     const names = [...view.container().querySelectorAll(CHOICES)].map((input) => input.name).filter(Boolean);
@@ -267,6 +281,7 @@
   addEventListener("resize", () => {
     if (innerWidth === width) return; // a phone's bars come and go with the height
     width = innerWidth;
+    panelWidths.clear();
     clearTimeout(follow.resize);
     follow.resize = setTimeout(() => wanted.forEach(draw), 200);
   });

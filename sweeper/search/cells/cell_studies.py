@@ -5,7 +5,7 @@ A study made here is a copy in memory: it suggests nothing for the sweep, and no
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
@@ -42,11 +42,15 @@ class StudiedPoint:
     Attributes:
         cell: the cell's key.
         number: of the sample, by which the cell's points are ordered.
+        grid: the cell's grid values.
+        records: its trials; of a point with replicates, in their order.
     """
 
     cell: str
     number: int
     trial: FrozenTrial
+    grid: Mapping[str, Any]
+    records: Sequence[Record]
 
 
 def studied_points(
@@ -62,13 +66,14 @@ def studied_points(
     )
     if space.replicates is None:
         for sample, record, outcome in searched:
-            yield StudiedPoint(sample.cell, sample.number, _trial(space, sample, record, outcome))
+            trial = _trial(space, sample, record, outcome)
+            yield StudiedPoint(sample.cell, sample.number, trial, sample.grid, (record,))
         return
-    for (cell, number), several in groupby(searched, key=lambda one: (one[0].cell, one[0].number)):
-        yield StudiedPoint(cell, number, _point(space, list(several)))
+    for _, several in groupby(searched, key=lambda one: (one[0].cell, one[0].number)):
+        yield _point(space, list(several))
 
 
-def _point(space: Space, replicates: list[tuple[Sample, Record, Outcome]]) -> FrozenTrial:
+def _point(space: Space, replicates: list[tuple[Sample, Record, Outcome]]) -> StudiedPoint:
     """A point with replicates as one trial: its judged value, and the ids and values of its trials."""
     values = space.replicate_values()
     known = [(values.index(which.values), one) for one in replicates if (which := replicate_of(one[0])) is not None]
@@ -88,8 +93,8 @@ def _point(space: Space, replicates: list[tuple[Sample, Record, Outcome]]) -> Fr
     states = [one.state for _, (_, one, _) in known if one.state is not None]
     if states:
         last = max(states, key=lambda state: state.ended or "")
-        _set_times(trial, replace(last, started=min(state.started for state in states if state.started)))
-    return trial
+        _set_times(trial, replace(last, started=min((state.started for state in states if state.started), default="")))
+    return StudiedPoint(sample.cell, sample.number, trial, sample.grid, [one for _, (_, one, _) in known])
 
 
 def _trial(space: Space, sample: Sample, record: Record, outcome: Outcome) -> FrozenTrial:

@@ -31,13 +31,20 @@ class RayLogger:
         module, attribute: where its class is.
         library: what it needs.
         options: names of the options it takes; None: also those of a function of the library.
+        artifacts: whether its runs can hold files.
+        key: the option that would put a key into the space, and the variable that holds it instead.
     """
 
     module: str
     attribute: str
     library: str
     options: tuple[str, ...] | None = None
+    artifacts: bool = True
+    key: tuple[str, str] | None = None
 
+
+ARTIFACTS = ("masks", "dense", "prune", "compact")
+"""What of a complete trial can be attached to its run: its masks, and its network in forms of ``export``."""
 
 _OURS = "sweeper.execution.on_ray.trackers"
 
@@ -52,10 +59,12 @@ _OF_MLFLOW = (
 )
 
 _BUILT_IN: dict[str, Any] = {
-    "comet": RayLogger(f"{_OURS}.comet_runs", "CometRuns", "comet_ml"),
-    "mlflow": RayLogger(f"{_OURS}.mlflow_runs", "MLflowRuns", "mlflow", _OF_MLFLOW),
-    "tensorboard": RayLogger(f"{_OURS}.tensorboard_runs", "TensorBoardRuns", "tensorboardX", ()),
-    "wandb": RayLogger(f"{_OURS}.wandb_runs", "WandbRuns", "wandb"),
+    "comet": RayLogger(f"{_OURS}.comet_runs", "CometRuns", "comet_ml", key=("api_key", "COMET_API_KEY")),
+    "mlflow": RayLogger(
+        f"{_OURS}.mlflow_runs", "MLflowRuns", "mlflow", _OF_MLFLOW, key=("tracking_token", "MLFLOW_TRACKING_TOKEN")
+    ),
+    "tensorboard": RayLogger(f"{_OURS}.tensorboard_runs", "TensorBoardRuns", "tensorboardX", (), artifacts=False),
+    "wandb": RayLogger(f"{_OURS}.wandb_runs", "WandbRuns", "wandb", key=("api_key", "WANDB_API_KEY")),
 }
 
 
@@ -92,7 +101,31 @@ class TrialCallback(NamedOptions):
     @property
     def arguments(self) -> dict[str, Any]:
         """What is passed to its class."""
-        return dict(self.model_extra or {})
+        given = dict(self.model_extra or {})
+        if self._is_built_in:
+            given.pop("artifacts", None)
+        return given
+
+    @property
+    def artifacts(self) -> tuple[str, ...]:
+        """What of a complete trial is attached to its run: of ARTIFACTS, in the order given. Plug-ins attach their own.
+
+        Raises:
+            UserError: it is something else.
+        """
+        given = (self.model_extra or {}).get("artifacts") if self._is_built_in else None
+        listed = [] if given in (None, "none") else [given] if isinstance(given, str) else given
+        where = f"callbacks has {self.name!r}, whose artifacts"
+        if not isinstance(listed, list | tuple):
+            raise UserError(f"{where} is {shown(given)}, but must be a list of {', '.join(ARTIFACTS)}: write [masks]")
+        for one in listed:
+            if one not in ARTIFACTS:
+                raise UserError(unknown_name(where, one, ARTIFACTS))
+        return tuple(dict.fromkeys(listed))
+
+    @property
+    def _is_built_in(self) -> bool:
+        return self.name in _BUILT_IN
 
     def document(self) -> str | dict[str, Any]:
         content = {key: value for key, value in self.model_dump(mode="json").items() if value is not None}
@@ -121,7 +154,18 @@ class TrialCallback(NamedOptions):
             raise UserError(f"callbacks has {self.name!r}, which cannot be called with its options ({error})") from None
 
     def _check_options(self, made: RayLogger) -> None:
-        known = None if made.options is None else ("folder", "timeout_s", *made.options)
+        has = f"callbacks has {self.name!r} with"
+        if self.artifacts and not made.artifacts:
+            raise UserError(
+                f"{has} artifacts, but its files hold none: leave artifacts out, or give them to mlflow, wandb or comet"
+            )
+        if made.key is not None and made.key[0] in self.arguments:
+            raise UserError(
+                f"{has} {made.key[0]}, but a space and its sweep.yaml are no place for a key: leave it out, and set "
+                f"{made.key[1]} in the environment of the command"
+            )
+        every = ("artifacts", "folder", "timeout_s") if made.artifacts else ("folder", "timeout_s")
+        known = None if made.options is None else (*every, *made.options)
         for option in self.arguments:
             if known is not None and option not in known:
                 raise UserError(unknown_name(f"an option of the callback {self.name}", option, sorted(known)))

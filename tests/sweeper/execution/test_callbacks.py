@@ -41,6 +41,13 @@ REFUSED = {
     "{name: mlflow, traking_uri: runs}": r"of the callback mlflow is 'traking_uri', .*did you mean 'tracking_uri'\?",
     "{name: tensorboard, timeout_s: 1.0e+10}": r"timeout_s is 10000000000(\.0)?, but must be .*9223372036",
     "{name: tensorboard, timeout_s: .inf}": r"timeout_s is inf, but must be",
+    "{name: tensorboard, artifacts: [masks]}": r"has 'tensorboard' with artifacts, but its files hold none: leave art",
+    "{name: mlflow, artifacts: [mask]}": r"has 'mlflow', whose artifacts is 'mask', but must be one of: .*'masks'\?",
+    "{name: mlflow, artifacts: 3}": r"whose artifacts is 3, but must be a list of masks, dense, prune, compact: write",
+    "{name: mlflow, artifacts: [[masks]]}": r"has 'mlflow', whose artifacts is \['masks'\], but must be one of: comp",
+    "{name: wandb, api_key: secret}": r"'wandb' with api_key, but a space .* no place for a key: .* set WANDB_API_KEY",
+    "{name: mlflow, tracking_token: a}": r"'mlflow' with tracking_token, but .* set MLFLOW_TRACKING_TOKEN in the env",
+    "{name: comet, api_key: a}": r"'comet' with api_key, but .* set COMET_API_KEY in the environment of the command",
     "3": r"callbacks\[0\] is 3, but must be a name or \{name: NAME",
 }
 

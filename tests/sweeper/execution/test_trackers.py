@@ -143,7 +143,7 @@ def run_small(here: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("row", [4, 6])
 def test_a_sweep_whose_driver_dies_goes_on_in_the_same_runs(here: Path, row: int) -> None:
     """At row 6, the trial ends without its driver: the next run tells trackers what they have missed."""
-    mlflow = "  - {name: mlflow, tracking_uri: ./runs}\n" * installed("mlflow")
+    mlflow = "  - {name: mlflow, tracking_uri: ./runs, artifacts: [masks]}\n" * installed("mlflow")
     kill = f"  - {{name: 'kill:Kill', row: {row}, driver: true}}\n"
     (here / "small.yaml").write_text(f"{SPACE}  - tensorboard\n{mlflow}{kill}")
     first = run_small(here)
@@ -156,6 +156,7 @@ def test_a_sweep_whose_driver_dies_goes_on_in_the_same_runs(here: Path, row: int
         logged, runs = of_mlflow(str(here / "runs"), "small")
         assert_each_row_once(logged, sweep, FIGURES)
         assert {run.info.status for run in runs.values()} == {"FINISHED"}
+        assert all("masks.pt" in run.data.tags["sweeper.artifacts"] for run in runs.values())
     third = run_small(here)
     assert third.returncode == COMPLETE
     assert_each_row_once(of_tensorboard(here / "results" / "small" / "logs" / "tensorboard"), sweep, FIGURES)

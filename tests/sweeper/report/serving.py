@@ -34,10 +34,17 @@ def one_more(plan: Plan) -> str:
     """End the sweep's next trial, and return its id."""
     assignment = plan.next()
     assert assignment is not None
-    attempt, _ = TrialFolder(plan.folder.trial_folder(assignment.trial_id)).begin()
-    density = plan._records[assignment.trial_id].content["density"]
+    attempt, _ = TrialFolder(plan.folder.trial_folder(assignment.trial_id)).begin(device="cpu")
+    density = assignment.config.density
     accuracy = 0.9 + 0.01 * len(plan.folder.records())
-    attempt.end("complete", result={"val_accuracy": accuracy, "test_accuracy": accuracy - 0.05, "density": density})
+    epochs = [
+        {"stage": "finetune", "level": 0, "epoch": n, "val_accuracy": accuracy - 0.1 / n, "density": density}
+        for n in (1, 2, 3)
+    ]
+    layers = [{"stage": "finetune", "level": 0, "layer": "fc", "total": 100, "kept": round(100 * density)}]
+    result = {"val_accuracy": accuracy, "test_accuracy": accuracy - 0.05, "density": density}
+    rows = {"epochs": epochs, "layers": layers}
+    attempt.commit(checkpoint={}, rows=rows, progress={}, seconds=1.0, status="complete", result=result)
     plan.ended(assignment.trial_id)
     return str(assignment.trial_id)
 

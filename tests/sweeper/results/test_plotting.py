@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sweeper.plotting import Drawn, plot, plot_parser
+from sweeper.report.plot_command import Drawn, plot, plot_parser
 from trials.errors import UserError
 
 COMMANDS = ("comparison_plot", "lineage_plot", "regrowth_plot", "single_layer_plot")

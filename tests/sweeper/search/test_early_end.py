@@ -237,7 +237,7 @@ def test_the_copy_for_the_dashboard_says_why_a_search_has_ended(tmp_path: Path) 
     copy.refresh()
     run_out(plan, curve)
     copy.refresh()
-    (study,) = copy.storage.get_all_studies()
+    (study,) = (study for study in copy.storage.get_all_studies() if study.study_name == "density=0.5")
     assert study.user_attrs["ended early"] == str(read_shorter(tmp_path)["density=0.5"])
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,25 @@ class CometRuns(CometLoggerCallback):  # type: ignore[misc]  # Ray is not typed
     def log_trial_start(self, trial: Followed) -> None:
         self._trial_experiments[trial] = self._experiment(trial)
         super().log_trial_start(trial)
+        experiment = self._trial_experiments[trial]
+        experiment.add_tags([trial.group, *trial.tags])
+        experiment.log_others({"point": trial.point.name, "role": trial.point.role, "group": trial.group})
+
+    def attach(self, trial: Followed, folder: Path, sizes: Mapping[str, int]) -> None:
+        """Log files as a model of the experiment; Comet reads them until the experiment ends."""
+        trial.init_local_path()
+        kept = self._kept(trial)
+        shutil.copytree(folder, kept, dirs_exist_ok=True)
+        experiment = self._trial_experiments[trial]
+        experiment.log_model(str(trial), str(kept))
+        experiment.log_other("artifacts", json.dumps(dict(sizes)))
+
+    def log_trial_end(self, trial: Followed, failed: bool = False) -> None:
+        super().log_trial_end(trial, failed)
+        shutil.rmtree(self._kept(trial), ignore_errors=True)
+
+    def _kept(self, trial: Followed) -> Path:
+        return Path(trial.local_path) / "artifacts"
 
     def _experiment(self, trial: Followed) -> Any:
         import comet_ml

@@ -10,9 +10,13 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from sweeper.execution.told_rows import Told
+from sweeper.execution.on_ray.trackers.point import Point
+from sweeper.execution.told_rows import Told, rows_from
 from trials.dotted_paths import leaves
+from trials.errors import DamagedFile
 from trials.storage import files
+from trials.storage.place import Place
+from trials.storage.trial_folder import TrialFolder
 
 
 def numbers_in(figures: Mapping[str, Any]) -> dict[str, float]:
@@ -23,6 +27,17 @@ def numbers_in(figures: Mapping[str, Any]) -> dict[str, float]:
             if isinstance(value, Real) and not math.isnan(value):
                 found[key] = float(value)
     return found
+
+
+def committed_rows(trial: Place) -> list[dict[str, Any]]:
+    """The rows of a trial as its folder has them, rows_from; none of a damaged one, which the next run repairs."""
+    folder = TrialFolder(trial)
+    try:
+        state = folder.state()
+        found = folder.rows(state.commits[-1]).get("epochs", []) if state is not None and state.commits else []
+    except DamagedFile:
+        return []
+    return rows_from(found, 0)
 
 
 @dataclass(frozen=True)
@@ -50,8 +65,10 @@ class Followed:
         run_id: 32 hexadecimal digits that tell the tracker's run of it from others; the same when the sweep is resumed.
         resumed: whether an earlier run of the sweep has begun to tell of it.
         rows: number of the last row that the tracker has; one that knows better may set it when the trial starts.
-        evaluated_params: the fields by dotted path and the cell, without fields that are null or lists.
-        local_path: its folder for files of the tracker.
+        point: the point that it belongs to; known once the callback is told of the start.
+        group: what the trials of the point are grouped under.
+        grouped: whether points of the sweep have several trials: replicates or confirmations.
+        local_path: its folder for files of the tracker; one that groups may change it when the trial starts.
         status: ``RUNNING``; at its end ``TERMINATED`` (complete or pruned) or ``ERROR``; ``PAUSED`` if this run of the
             sweep ends before it.
     """
@@ -61,13 +78,27 @@ class Followed:
     ) -> None:
         self.trial_id, self.config, self.cell = trial_id, config, cell
         self.run_id, self.resumed, self.rows = told.run, resumed, told.rows
-        found = {path: value for path, value in leaves(config) if isinstance(value, str | int | float)}
-        self.evaluated_params = {**found, **({"cell": cell} if cell else {})}
+        self.point, self.group, self.grouped = Point(), sweep, False
         self.experiment_dir_name = self.experiment_tag = sweep
         self.local_path = str(folder / trial_id)
         self.status = "RUNNING"
         self.attempt: Any = None
         """Tune's trial, of the last attempt; None for a trial that was over before this run of the sweep."""
+
+    @property
+    def evaluated_params(self) -> dict[str, Any]:
+        """The fields by dotted path, cell, point and role, without fields that are null or lists."""
+        found = {path: value for path, value in leaves(self.config) if isinstance(value, str | int | float)}
+        own = {"cell": self.cell, "point": self.point.name}
+        role = {"role": self.point.role} if self.point.name else {}
+        return {**found, **{name: value for name, value in own.items() if value}, **role}
+
+    @property
+    def tags(self) -> list[str]:
+        """Its cell, method and density."""
+        found = [self.cell, str(self.config.get("method") or "")]
+        found += [f"density={self.config['density']}"] if "density" in self.config else []
+        return [tag for tag in dict.fromkeys(found) if tag]
 
     def init_local_path(self) -> None:
         """Make its folder, which colleagues may write if they may write the sweep's."""

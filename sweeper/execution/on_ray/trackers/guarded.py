@@ -19,13 +19,13 @@ from typing import Any
 
 from ray import tune
 
-from sweeper.execution.on_ray.trackers.followed import Followed, Past
+from sweeper.execution.on_ray.trackers.attaching import Attaching
+from sweeper.execution.on_ray.trackers.followed import Followed, Past, committed_rows
+from sweeper.execution.on_ray.trackers.point import group_name, point_of
 from sweeper.execution.on_ray.trackers.tracker import Tracker
-from sweeper.execution.told_rows import rows_from
-from trials.errors import DamagedFile, UserError, exact, one_line
+from trials.errors import UserError, exact, one_line
 from trials.plugins.blaming import blaming
 from trials.storage import files
-from trials.storage.trial_folder import TrialFolder
 
 _OF_TUNE = ("time_this_iter_s", "time_total_s", "timestamp", "date", "pid", "hostname", "node_ip")
 """Keys of Tune's results that its loggers expect, beside ``training_iteration`` and ``config``."""
@@ -49,6 +49,7 @@ class Guarded(tune.Callback):  # type: ignore[misc]  # Ray is not typed
     def __init__(self, tracker: Tracker, trial_folder: Callable[[str], Any], note: Callable[[str], None]) -> None:
         self.tracker, self.note, self._trial_folder = tracker, note, trial_folder
         self.failed = False
+        self._attaching = Attaching(tracker)
         self._failure: str | None = None  # not yet said
         self._open: dict[str, Followed] = {}
         self._seen: dict[str, Followed] = {}  # the callback's thread alone uses it
@@ -161,6 +162,8 @@ class Guarded(tune.Callback):  # type: ignore[misc]  # Ray is not typed
                 self._fail(f"had not heard all when the run ended, nor {limit:g} s later ({behind} left)")
         self.tracker.told.close()
         self._say()
+        for line in self._attaching.lines():
+            self.note(line)
         if self._left and not self.failed:
             self.note(
                 f"the callback {self.tracker.name} has not caught up with earlier runs: {self._left} of their trials "
@@ -239,7 +242,7 @@ class Guarded(tune.Callback):  # type: ignore[misc]  # Ray is not typed
             if trial_id in self._seen or self.tracker.told.ended(trial_id):
                 continue  # it goes on in this run, which tells all of it
             try:
-                found, rows = past(trial_id), self._committed(trial_id)
+                found, rows = past(trial_id), committed_rows(self._trial_folder(trial_id))
             except (OSError, ValueError, LookupError, TypeError):
                 self._left += 1  # what cannot be read now may be read by the next run
                 continue
@@ -277,6 +280,9 @@ class Guarded(tune.Callback):  # type: ignore[misc]  # Ray is not typed
             self._pause_late()  # it goes on in this run
         followed.rows = max(followed.rows, self.tracker.told.rows_of(followed.trial_id))
         self._seen[followed.trial_id] = followed
+        followed.point = point_of(self._trial_folder(followed.trial_id), followed.cell)
+        followed.group = group_name(self.tracker.sweep, self.tracker.begun, followed.point.name)
+        followed.grouped = self.tracker.groups
         self._call("on_trial_start", trial=followed, iteration=0)
         files.share_below(Path(followed.local_path))
 
@@ -294,11 +300,13 @@ class Guarded(tune.Callback):  # type: ignore[misc]  # Ray is not typed
                 return
 
     def _finish(self, followed: Followed, failed: bool) -> None:
-        self._tell_rows(followed, self._committed(followed.trial_id), {})
+        self._tell_rows(followed, committed_rows(self._trial_folder(followed.trial_id)), {})
         if not self.failed:
             self._end_of_trial(followed, failed)
 
     def _end_of_trial(self, followed: Followed, failed: bool) -> None:
+        self._doing = "attaching its artifacts", time.monotonic()
+        self._attaching.attach(self.callback, followed, self._trial_folder(followed.trial_id))
         self._close(followed, "ERROR" if failed else "TERMINATED")
         self.tracker.told.end(followed.trial_id)
         if self._behind is followed:
@@ -310,16 +318,6 @@ class Guarded(tune.Callback):  # type: ignore[misc]  # Ray is not typed
         self._call(event, trial=followed, iteration=0)
         files.share_below(Path(followed.local_path))
         self._seen.pop(followed.trial_id, None)
-
-    def _committed(self, trial_id: str) -> list[dict[str, Any]]:
-        """The rows of a trial as its folder has them, rows_from; none of a damaged one, which the next run repairs."""
-        folder = TrialFolder(self._trial_folder(trial_id))
-        try:
-            state = folder.state()
-            found = folder.rows(state.commits[-1]).get("epochs", []) if state is not None and state.commits else []
-        except DamagedFile:
-            return []
-        return rows_from(found, 0)
 
 
 def _said(error: BaseException) -> str:

@@ -5,7 +5,9 @@ Ray's own callback writes an event for each figure through a queue, which a kill
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,10 @@ from ray.tune.utils import flatten_dict
 from sweeper.execution.on_ray.trackers.followed import Followed, numbers_in
 
 _NOT_LOGGED = ("config", "done", "pid", "timestamp", "time_total_s", "training_iteration")
+
+
+MOST_BYTES = 200
+"""Length of a folder's name."""
 
 
 class TensorBoardRuns(LoggerCallback):  # type: ignore[misc]  # Ray is not typed
@@ -34,12 +40,19 @@ class TensorBoardRuns(LoggerCallback):  # type: ignore[misc]  # Ray is not typed
     def log_trial_start(self, trial: Followed) -> None:
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+        self._place(trial)
         trial.init_local_path()
         writer = self._writer_of(str(Path(trial.local_path) / "events"), f".{os.getpid()}")
         self._writers[trial.trial_id] = writer
         if trial.resumed:
             log = SessionLog(status=SessionLog.START)
             writer.write_event(Event(wall_time=time.time(), step=trial.rows + 1, session_log=log))
+
+    def _place(self, trial: Followed) -> None:
+        """Let the folders of a point's trials stand in one folder, as TensorBoard groups and filters runs by folder."""
+        own = Path(trial.local_path)
+        if trial.grouped and trial.point.name and not own.exists():
+            trial.local_path = str(own.parent / folder_name(trial.point.name) / own.name)
 
     def log_trial_result(self, iteration: int, trial: Followed, result: dict[str, Any]) -> None:
         from tensorboardX.proto.event_pb2 import Event
@@ -63,3 +76,12 @@ class TensorBoardRuns(LoggerCallback):  # type: ignore[misc]  # Ray is not typed
             for summary in hparams(hparam_dict=trial.evaluated_params, metric_dict=last):
                 writer.write_event(Event(wall_time=time.time(), summary=summary))
         writer.close()
+
+
+def folder_name(point: str) -> str:
+    """A point's name as that of a folder."""
+    name = re.sub(r"[^\w=.,+# -]", "_", point).strip(" .")
+    if len(name.encode()) <= MOST_BYTES:
+        return name
+    digest = hashlib.sha256(point.encode()).hexdigest()[:8]
+    return f"{name.encode()[: MOST_BYTES - 9].decode(errors='ignore')}-{digest}"

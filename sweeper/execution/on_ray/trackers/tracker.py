@@ -22,6 +22,9 @@ class Tracker:
         folder: where its files lie, a folder for each trial.
         told: what it was told in earlier runs.
         timeout_s: seconds that one call of it may take.
+        begun: digits that tell the sweep from others of its name; empty if unknown.
+        artifacts: what of a complete trial is attached to its run (:data:`trials.networks.attached.ATTACHED`).
+        groups: whether points of the sweep have several trials: replicates or confirmations.
     """
 
     name: str
@@ -30,3 +33,6 @@ class Tracker:
     folder: Path
     told: ToldRows
     timeout_s: float
+    begun: str = ""
+    artifacts: tuple[str, ...] = ()
+    groups: bool = False

@@ -3,18 +3,46 @@
 from __future__ import annotations
 
 import os
+import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.air.integrations.wandb import WandbLoggerCallback
+from ray.air.integrations.wandb import WandbLoggerCallback, _QueueItem, _WandbLoggingActor
 
 from sweeper.execution.on_ray.trackers.followed import Followed
 from trials.storage import files
 
 UPLOAD_S = 45
 """Seconds to wait for uploads at the end of a run of the sweep; what is left stays on disk (``wandb sync``)."""
+
+
+MOST_TAG = 64
+"""Length of a tag (W&B's limit)."""
+
+MOST_ARTIFACT = 128
+"""Length of an artifact's name (W&B's limit)."""
+
+ATTACH_S = 3600.0
+"""Seconds after which a run's process that has not taken the files of an artifact is given up."""
+
+_TAKEN = "taken"
+"""File beside the folder of an artifact: W&B has its own copy of the files."""
+
+
+class _Process(_WandbLoggingActor):  # type: ignore[misc]  # Ray is not typed
+    """The process of a run, as Ray has it; it is sent folders of artifacts where Ray sends checkpoints."""
+
+    def _handle_checkpoint(self, checkpoint_path: str) -> None:
+        folder = Path(checkpoint_path)
+        name = re.sub(r"[^A-Za-z0-9_.-]", "-", str(self._trial_name))[:MOST_ARTIFACT]
+        sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+        made = self._wandb.Artifact(name=name, type="model", metadata={"size_bytes": sizes})
+        made.add_dir(str(folder))
+        self._wandb.log_artifact(made)
+        (folder.parent / _TAKEN).touch()
 
 
 class WandbRuns(WandbLoggerCallback):  # type: ignore[misc]  # Ray is not typed
@@ -24,6 +52,7 @@ class WandbRuns(WandbLoggerCallback):  # type: ignore[misc]  # Ray is not typed
     at what its processes raise.
     """
 
+    _logger_actor_cls = _Process
     AUTO_CONFIG_KEYS = [*WandbLoggerCallback.AUTO_CONFIG_KEYS, "cell"]  # noqa: RUF012  as Ray has it
 
     @classmethod
@@ -49,8 +78,24 @@ class WandbRuns(WandbLoggerCallback):  # type: ignore[misc]  # Ray is not typed
     def _start_logging_actor(self, trial: Followed, exclude_results: list[str], **options: Any) -> None:
         trial.init_local_path()
         files.make_folder(Path(trial.local_path) / "wandb")  # W&B's own would be closed to the group
-        given = {**options, "id": trial.run_id, "config": {**options["config"], "cell": trial.cell}}
-        super()._start_logging_actor(trial, exclude_results, **{**given, **self.kwargs})
+        own = {
+            "id": trial.run_id,
+            "group": self.group or trial.group,
+            "job_type": trial.point.role,
+            "config": {**options["config"], "cell": trial.cell, "point": trial.point.name},
+        }
+        tags = {"tags": [*(tag[:MOST_TAG] for tag in trial.tags), *(self.kwargs.get("tags") or ())]}
+        super()._start_logging_actor(trial, exclude_results, **{**options, **own, **self.kwargs, **tags})
+
+    def attach(self, trial: Followed, folder: Path, sizes: Mapping[str, int]) -> None:
+        """Log an artifact of type ``model``, and wait until W&B has copied its files; it uploads them later."""
+        self._trial_queues[trial].put((_QueueItem.CHECKPOINT, str(folder)))
+        until = time.monotonic() + ATTACH_S
+        while not (folder.parent / _TAKEN).exists():
+            self._raise_failures()
+            if time.monotonic() > until:
+                raise TimeoutError(f"W&B has not taken the artifact of {trial} within {ATTACH_S:g} s")
+            time.sleep(0.05)
 
     def log_trial_result(self, iteration: int, trial: Followed, result: dict[str, Any]) -> None:
         self._raise_failures()

@@ -1,0 +1,93 @@
+"""Published curves of accuracy over density, for the methods, models and data sets of a sweep's trials.
+
+They lie in ``trials/reference/published_curves.csv``, with their sources. Densities are shares of the weights of all
+convolutions and linear layers, as in a sweep's comparison. Tables that count something else (kernels, channels) are not
+among them: their axis is another one.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import pandas as pd
+
+from sweeper.columns import config_column
+
+_CONDITION = re.compile(r"([\w.]+)([=>])(.+)")
+
+
+@dataclass(frozen=True)
+class PublishedCurve:
+    """One curve of one source.
+
+    Attributes:
+        source: the paper and the repository.
+        table: where in it the numbers stand.
+        method, model, dataset: as configs name them.
+        where: a further condition on a field, such as ``levels>1``; empty for none.
+        points: density, accuracy and standard deviation (None where there is none), shares from 0 to 1.
+        note: in what the released code differs from its paper or from here.
+    """
+
+    source: str
+    table: str
+    method: str
+    model: str
+    dataset: str
+    where: str
+    points: tuple[tuple[float, float, float | None], ...]
+    note: str
+
+    @property
+    def name(self) -> str:
+        """As the legend has it: ``published: prune_iterative, one-shot (README), vgg16, cifar10``."""
+        return f"published: {self.method}, {self.table}, {self.model}, {self.dataset}"
+
+
+@cache
+def published_curves() -> tuple[PublishedCurve, ...]:
+    """All published curves that come with this package."""
+    text = (resources.files("trials") / "reference" / "published_curves.csv").read_text(encoding="utf-8")
+    points: dict[tuple[str, ...], list[tuple[float, float, float | None]]] = {}
+    names = ("source", "table", "method", "model", "dataset", "where", "note")
+    for row in csv.DictReader(text.splitlines()):
+        std = float(row["std"]) if row["std"] else None
+        key = tuple(row[name] for name in names)
+        points.setdefault(key, []).append((float(row["density"]), float(row["accuracy"]), std))
+    return tuple(
+        PublishedCurve(*key[:6], points=tuple(sorted(found, reverse=True)), note=key[6])  # type: ignore[misc]
+        for key, found in points.items()
+    )
+
+
+def matching_curves(trials: pd.DataFrame) -> list[PublishedCurve]:
+    """The curves whose method, model and data set some trial has; its further condition must hold for it as well."""
+    names = [config_column(name) for name in ("method", "model", "dataset")]
+    if any(name not in trials for name in names):
+        return []
+    found = []
+    for curve in published_curves():
+        wanted = zip(names, (curve.method, curve.model, curve.dataset), strict=True)
+        mine = trials
+        for name, value in wanted:
+            mine = mine[mine[name] == value]
+        if any(_holds(curve.where, row) for row in mine.to_dict("records")):
+            found.append(curve)
+    return found
+
+
+def _holds(where: str, trial: dict[Any, Any]) -> bool:
+    """Whether a condition ``field=value`` or ``field>number`` holds for a trial; so it does if the field is unknown."""
+    found = _CONDITION.fullmatch(where)
+    if found is None:
+        return True
+    path, sign, bound = found.groups()
+    value = trial.get(config_column(path))
+    if value is None or value is pd.NA or value != value:
+        return True
+    return float(value) > float(bound) if sign == ">" else str(value) == bound

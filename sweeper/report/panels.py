@@ -1,0 +1,70 @@
+"""Parts that several figures share: a choice on the page, panels one above the other, legends, names that are short."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MOST_COLOURS = 7
+"""Number of series that colours alone tell apart; further ones are coloured by their order."""
+
+MANY_MARKS = 3000
+"""From this many marks on a figure is drawn as pixels."""
+
+SHORT_NUMBERS = (
+    "abs(datum.value) > 0 && abs(datum.value) < 1e-3 ? format(datum.value, '~e') : format(datum.value, '~g')"
+)
+"""Expression for the labels of an axis: 1e-5 rather than 0.00001."""
+
+BOTTOM = {"orient": "bottom", "direction": "horizontal", "columns": {"expr": "max(1, floor(width / 80))"}}
+"""A legend below the figure with as many columns as fit."""
+
+
+def choice(name: str, label: str, options: Sequence[str], first: str | None = None) -> dict[str, Any]:
+    """A parameter that readers of the page set with a menu; pictures show its first value.
+
+    Args:
+        name: as expressions call it; the rows have a column of the values.
+        label: beside the menu.
+        options: the values.
+        first: the value at the start; by default the first one.
+    """
+    value = options[0] if first is None else first
+    return {"name": name, "value": value, "bind": {"input": "select", "options": list(options), "name": f"{label} "}}
+
+
+def only_chosen(column: str, parameter: str) -> dict[str, Any]:
+    """The transform that keeps the rows whose column equals the parameter."""
+    return {"filter": f"datum[{column!r}] === {parameter}"}
+
+
+def stacked(views: Sequence[Mapping[str, Any]], **top: Any) -> dict[str, Any]:
+    """Views one above the other as one specification; a single one remains a single view.
+
+    Whoever draws it sets the width of every view.
+    """
+    data = {"data": {"name": "rows"}, **top}
+    if len(views) > 1:
+        return {**data, "vconcat": list(views), "spacing": 14}
+    (view,) = views
+    transform = [*top.get("transform", ()), *view.get("transform", ())]
+    return {**data, **view, **({"transform": transform} if transform else {})}
+
+
+def in_units(column: str) -> tuple[str, float]:
+    """The title of a figure's column, and what its values are multiplied with: accuracies are in percent."""
+    return (f"{column.replace('_', ' ')} [%]", 100.0) if column.endswith("accuracy") else (column, 1.0)
+
+
+def short_keys(keys: Sequence[str]) -> dict[str, str]:
+    """By key of a cell, what tells it apart from the others: ``density=0.2,seed=0`` is ``density=0.2`` of one seed."""
+    parts = {key: key.split(",") for key in dict.fromkeys(keys)}
+    if len(parts) < 2 or len({len(part) for part in parts.values()}) > 1:
+        return {key: key for key in parts}
+    varies = [len(set(column)) > 1 for column in zip(*parts.values(), strict=True)]
+    return {key: ",".join(text for text, kept in zip(part, varies, strict=True) if kept) for key, part in parts.items()}
+
+
+def logarithmic(values: Sequence[float]) -> bool:
+    """Whether values are above 0 and spread over more than a factor of 10."""
+    return bool(values) and min(values) > 0 and max(values) > 10 * min(values)

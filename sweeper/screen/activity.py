@@ -1,0 +1,23 @@
+"""What a command is doing before it has anything to show: a spinner on a terminal, nothing elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+
+
+@contextmanager
+def doing(console: Console, text: str) -> Iterator[Callable[[str], None]]:
+    """Show a spinner beside ``text`` in this block; yields a function that replaces the text.
+
+    What is printed meanwhile stands above it. An error, an interrupt included, takes it away and goes on. Without a
+    terminal nothing is shown.
+    """
+    if not console.is_terminal:
+        yield lambda text: None
+        return
+    with console.status(escape(text)) as status:
+        yield lambda text: status.update(escape(text))
