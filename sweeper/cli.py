@@ -95,6 +95,15 @@ def _report(options: argparse.Namespace, console: Console) -> int:
     return COMPLETE
 
 
+def _figure(options: argparse.Namespace, console: Console) -> int:
+    from sweeper.report.figure_command import write_asked_figure
+
+    gc.enable()
+    with interruptible():
+        write_asked_figure(sweep_path(options.storage, options.report, "--report"), options, console)
+    return COMPLETE
+
+
 def _admit(options: argparse.Namespace) -> list[str]:
     """Admit the plug-ins of ``--plugins`` and return them as spaces hold them."""
     from trials.plugins.importing import admit_listed
@@ -172,9 +181,10 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "init": _init,
     "list": _list,
     "show": _show,
+    "figure": _figure,
     "report": _report,
-    "serve": _serve,
     "compare": _compare,
+    "serve": _serve,
     "dashboard": _dashboard,
     "cancel": _cancel,
     "resume": _run,

@@ -11,7 +11,7 @@ from sweeper.console import print_line
 from sweeper.execution.stop_file import StopFile
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.report import ROWS_SHOWN, show_tables, standing
-from sweeper.results.tables import Following, read
+from sweeper.results.tables import TablesReader, read
 from sweeper.screen.watched import Watched
 from trials.errors import UserError
 from trials.storage import files
@@ -52,7 +52,7 @@ def watch_sweep(path: Place, console: Console, every_s: float) -> None:
     Raises:
         UserError: ``path`` is not a sweep's folder to begin with, or its sweep.yaml is damaged.
     """
-    following = Following(path, ROWS_SHOWN)
+    following = TablesReader(path, ROWS_SHOWN)
     with Watched(console, every_s) as watched, suppress(KeyboardInterrupt):
         driven, begun = False, False
         while True:

@@ -222,10 +222,10 @@ def drive(
 def _run_shown(plan: Plan, lease: Lease, console: Console, damaged: Sequence[str], **asked: Any) -> bool:
     """Run a plan under the live view, as ``run_plan`` is asked to; return whether a signal has stopped it."""
     from sweeper.execution.live_view import LiveView
-    from sweeper.execution.report_refresher import ReportRefresher
 
     with doing(console, "importing Ray"):
         from sweeper.execution.on_ray.tune_run import run_plan  # imports Ray: not needed to show, describe or refuse
+        from sweeper.execution.report_refresher import ReportRefresher
 
     display = LiveView(plan.totals, console, plan.space.objective, plan.space.direction)
     with display:

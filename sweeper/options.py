@@ -79,6 +79,13 @@ def parser() -> argparse.ArgumentParser:
                    "(default: METHOD_DATASET.yaml; report.html in the sweep's folder)")  # fmt: skip
     p.add_argument("--serve", metavar="NAME", help="show a sweep's report in a browser, with rows as they come, "
                    "on this machine only")  # fmt: skip
+    p.add_argument("--figure", metavar="FIGURE", help="of --report: write this figure of it alone, as .pdf, .svg or "
+                   ".png, or its numbers as .csv, e.g. accuracy_density --to fig3.pdf")  # fmt: skip
+    p.add_argument("--with", dest="with_", action="append", metavar="NAME=VALUE", help="of --figure: what it shows, "
+                   "e.g. x=latency_ms_1 of pareto_front, cell=density=0.1 of learning_curves; repeatable")  # fmt: skip
+    p.add_argument("--width", metavar="LENGTH", help="of --figure: 3.25in, 84mm, 8.4cm, 240pt (default: 345pt)")
+    p.add_argument("--height", metavar="LENGTH", help="of --figure (default: what suits it)")
+    p.add_argument("--font-size", metavar="PT", help="of --figure: of all text, in points (default: 8)")
     p.add_argument("--dashboard", metavar="NAME", help="show a sweep with optuna-dashboard, on this machine only")
     p.add_argument("--verify", action="store_true", help="first read every checkpoint, not only those that are needed")
     p.add_argument("--retry-failed", action="store_true", help="first allow trials that failed for good to run again")
@@ -118,8 +125,19 @@ def read_options(words: Sequence[str], *, submitted: bool = False) -> argparse.N
     _require_owner("--to", options.to, {"--init METHOD": options.init, "--report NAME": options.report})
     if options.watch is not None:
         _check_watch(options.watch, options.show)
+    _check_figure(options)
     check_texts(options.space, options.storage, options.profile, options.address)
     return options
+
+
+def _check_figure(options: argparse.Namespace) -> None:
+    _require_owner("--figure", options.figure, {"--report NAME": options.report})
+    of = {"--figure FIGURE": options.figure}
+    for option, given in (("--width", options.width), ("--height", options.height), ("--font-size", options.font_size)):
+        _require_owner(option, given, of)
+    _require_owner("--with", options.with_[0] if options.with_ else None, of)
+    if options.figure is not None and options.to is None:
+        raise UserError(f"--figure is {options.figure!r}, but --to FILE is missing: say where, e.g. --to figure.pdf")
 
 
 def _require_owner(option: str, given: object, owners: Mapping[str, object]) -> None:

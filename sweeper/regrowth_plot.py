@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _drawn(options: argparse.Namespace) -> Drawn:
     gathered = gathered_of(load(options.sweep))
-    return Drawn(regrowth.draw(gathered, any_method=True), cost_texts(gathered.sweep), ("trial",))
+    return Drawn(regrowth.draw_stages(gathered), cost_texts(gathered.sweep), ("trial",))
 
 
 if __name__ == "__main__":

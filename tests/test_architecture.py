@@ -28,6 +28,7 @@ FLOORS = {
         {"methods"},
         {"running", "analysis", "extend"},
         {"single", "testing"},
+        {"hub"},
         {"commands"},
         {"__main__", ""},
     ],

@@ -6,7 +6,7 @@ from typing import Any
 
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.report.gathered import Gathered, gathered_of
-from sweeper.results.tables import Following
+from sweeper.results.tables import TablesReader
 from trials.storage.lease import Lease
 from trials.storage.place import Place
 
@@ -16,7 +16,7 @@ class FollowedSweep:
 
     def __init__(self, path: Place) -> None:
         self.path = path
-        self._folder, self._tables = SweepFolder(path), Following(path)
+        self._folder, self._tables = SweepFolder(path), TablesReader(path)
         self._seen: tuple[Any, ...] | None = None
 
     def look(self) -> Gathered | None:

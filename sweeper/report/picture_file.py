@@ -1,4 +1,4 @@
-"""Write a figure to a file: a picture of the width of a paper's column, or its rows as CSV. Refuses early what cannot be."""
+"""Write a figure to a file: a picture of the width of a paper's column, or its rows as CSV."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ def _length(text: str, option: str, least: float, most: float) -> float:
     if not least <= points <= most:
         example = "8 or 8pt" if option == "--font-size" else "3.25in, 84mm, 8.4cm or 240pt"
         raise UserError(
-            f"{option} is {text!r}, but must be a length from {least:g} to {most:g} points (1/72 inch), such as {example}"
+            f"{option} is {text!r}, but must be a length from {least:g} to {most:g} points (1/72 inch), such as "
+            f"{example}"
         )
     return points
 
@@ -73,7 +74,7 @@ def require_writable(to: Path) -> None:
     """Refuse, before anything is read, what would stop a figure's file in the end.
 
     Raises:
-        UserError: the file's form is unknown, vl-convert is not installed, or its folder is missing or cannot be written.
+        UserError: the file's form is unknown, its folder is missing or cannot be written, or vl-convert is missing.
     """
     if to.suffix.lower() not in (*PICTURE_FORMS, CSV):
         raise UserError(f"--to is {str(to)!r}, but must end in one of {', '.join((*PICTURE_FORMS, CSV))}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from sweeper.report.figure import Figure
@@ -20,6 +21,9 @@ _FONT = "Liberation Sans, Arial, sans-serif"
 
 _RATIO, _HIGHEST_PT = 0.62, 340.0
 """Height of a plot over the picture's width, and its maximum, where neither the figure nor the caller sets a height."""
+
+_PIXELS = re.compile(r'(<svg[^>]*? )width="([0-9.]+)" height="([0-9.]+)"')
+"""Sizes without a unit are pixels, of which an inch has 96 in programs that read SVG, not 72."""
 
 _VERSION = "6.4"
 """Of Vega-Lite, as in vendor/: the page and the pictures are drawn by the same code."""
@@ -55,7 +59,8 @@ def picture(
     spec = _whole(figure, width_pt, font_size_pt)
     spec = sized(spec, width_pt, height_pt, {"vl_version": _VERSION, "config": style})
     if form == ".svg":
-        return str(vl_convert.vegalite_to_svg(spec, _VERSION, config=style)).encode()
+        text = str(vl_convert.vegalite_to_svg(spec, _VERSION, config=style))
+        return _PIXELS.sub(r'\1width="\2pt" height="\3pt"', text, count=1).encode()
     if form == ".pdf":
         return bytes(vl_convert.vegalite_to_pdf(spec, _VERSION, config=style))
     return bytes(vl_convert.vegalite_to_png(spec, _VERSION, scale=1, ppi=ppi, config=style))

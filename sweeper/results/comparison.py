@@ -166,7 +166,8 @@ def dense_accuracy(sweep: SweepTables, accuracy: str = "test_accuracy") -> float
 def dense_accuracies(sweep: SweepTables, accuracy: str = "test_accuracy") -> list[tuple[str, float]]:
     """Mean accuracy of each set of dense networks that the trials of :func:`points_of` start from.
 
-    Its name is made of the grid values that tell it from the others, such as the data set; it is empty for the only one.
+    Its name is made of the grid values that tell it from the others, such as the data set; that of the only one is
+    empty.
     """
     space = _space_of(sweep)
     first = space.objectives[0]

@@ -97,6 +97,10 @@ class GatheredTables:
     current: bool
     """Whether the cache holds the same trials with the same stamps, so that there is nothing to write."""
 
+    def cache(self) -> TableCache:
+        """What the next call of :func:`gather` need not read again."""
+        return TableCache(self.stamps, self.tables)
+
     def sweep(self, path: Place) -> SweepTables:
         """The tables as DataFrames."""
         frames = {name: frame_of(name, table) for name, table in self.tables.items()}
@@ -104,15 +108,16 @@ class GatheredTables:
 
 
 def gather(
-    folder: SweepFolder, wanted: Collection[str] = ROW_TABLES, before: GatheredTables | None = None
+    folder: SweepFolder, wanted: Collection[str] = ROW_TABLES, cache: TableCache | None = None
 ) -> GatheredTables:
     """Read everything committed: unchanged trials from the cache, others from their folders.
 
     Args:
+        folder: the sweep's.
         wanted: the tables of rows to read; ``trials`` and ``lineage`` are always read.
-        before: what an earlier call has returned for the same tables, which then is the cache.
+        cache: what an earlier call has gathered of the same tables; by default that of the sweep's folder.
     """
-    cache = TableCache.of(folder) if before is None else TableCache(dict(before.stamps), before.tables)
+    cache = TableCache.of(folder) if cache is None else cache
     stamps = folder.stamps()  # before any reading: a commit meanwhile makes a trial look outdated, not current
     if cache.stamps.keys() - stamps.keys():  # trials were removed by hand, and with them perhaps columns
         cache = TableCache()

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.column_types import TABLES_SCHEMA, digest_of_columns
 from sweeper.results.frames import SweepTables
-from sweeper.results.table_cache import GatheredTables, gather
+from sweeper.results.table_cache import TableCache, gather
 from trials.errors import UserError
 from trials.storage import files
 from trials.storage.place import Place, place
@@ -43,35 +43,37 @@ def read(path: str | Place, rows: Collection[str] = ROW_TABLES) -> SweepTables:
 
     ``rows``: which tables of rows to read; the others are empty. ``trials`` and ``lineage`` are always read.
     """
-    return Following(place(path), rows).read()
+    return TablesReader(path, rows).read()
 
 
-class Following:
-    """Reads a sweep again and again: each time only the trials that have committed something since.
+class TablesReader:
+    """Reads a sweep's tables again and again, as while it runs: what has not changed since stays in memory.
 
     Args:
-        path: the sweep's folder.
-        rows: which tables of rows to read; the others are empty.
+        path: the sweep's folder, ``storage/name`` or ``s3://bucket/prefix/name``.
+        rows: which tables of rows to read, as for :func:`read`.
     """
 
-    def __init__(self, path: Place, rows: Collection[str] = ROW_TABLES) -> None:
-        self.folder, self.rows = SweepFolder(path), rows
-        self._before: GatheredTables | None = None
+    def __init__(self, path: str | Place, rows: Collection[str] = ROW_TABLES) -> None:
+        self._path, self._rows = path, tuple(rows)
+        self._folder = SweepFolder(place(path))
+        self._cache: TableCache | None = None
 
     def read(self) -> SweepTables:
-        """The tables as they are now.
+        """Return the tables as they are now, reading only trials that have changed since the last call; writes nothing.
 
         Raises:
-            UserError: there is no sweep in the folder.
+            UserError: the path is not a sweep's folder.
         """
-        folder = self.folder
+        folder = self._folder
         if not folder.trials.is_dir() and not (folder.path / "sweep.yaml").is_file():
             raise UserError(
-                f"{str(folder.path)!r} is not a sweep's folder (it holds neither trials/ nor sweep.yaml): give "
+                f"{str(self._path)!r} is not a sweep's folder (it holds neither trials/ nor sweep.yaml): give "
                 "storage/name, e.g. results/bip_unstructured"
             )
-        self._before = gather(folder, self.rows, self._before)
-        return self._before.sweep(folder.path)
+        gathered = gather(folder, self._rows, self._cache)
+        self._cache = gathered.cache()
+        return gathered.sweep(folder.path)
 
 
 def compact_tables(folder: SweepFolder) -> None:

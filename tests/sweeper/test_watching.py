@@ -15,7 +15,7 @@ from sweeper.cli import COMPLETE, main
 from sweeper.control import watch_sweep
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results import table_cache
-from sweeper.results.tables import Following
+from sweeper.results.tables import TablesReader
 from sweeper.search.plan import Plan
 from tests.sweeper.command_line import wrong
 from tests.sweeper.sweeps import finish, make_space
@@ -111,11 +111,11 @@ def test_only_trials_that_have_changed_are_read_and_nothing_is_written(
     read: list[str] = []
     whole = table_cache._read_trial
     monkeypatch.setattr(table_cache, "_read_trial", lambda path, wanted: read.append(path.name) or whole(path, wanted))  # type: ignore[func-returns-value]
-    following = Following(tmp_path)
+    following = TablesReader(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert len(following.read().trials) == 3
     assert len(read) == 3
-    assert following.read().trials.equals(Following(tmp_path).read().trials)
+    assert following.read().trials.equals(TablesReader(tmp_path).read().trials)
     assert len(read) == 6  # the other reader had to read them
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
     last = next(ending)
@@ -153,14 +153,14 @@ def test_a_storage_that_is_away_is_said_once_and_waited_for(
 @pytest.mark.parametrize("error", [PermissionError("denied"), OSError(5, "Input/output error"), UserError("damaged")])
 def test_errors_of_reading_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     swept(tmp_path, 1)
-    whole, wrong_now = Following.read, {"now": False}
+    whole, wrong_now = TablesReader.read, {"now": False}
 
-    def read(self: Following) -> object:
+    def read(self: TablesReader) -> object:
         if wrong_now["now"]:
             raise error
         return whole(self)
 
-    monkeypatch.setattr(Following, "read", read)
+    monkeypatch.setattr(TablesReader, "read", read)
     said = watched(
         tmp_path,
         monkeypatch,

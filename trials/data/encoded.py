@@ -93,7 +93,8 @@ class EncodedData:
     Without it, and in evaluation, the smaller side is resized to ``resize`` pixels and the centre is cropped. Either
     way the network sees ``crop_size`` x ``crop_size`` pixels, normalised by ``mean`` and ``std`` per channel (for
     pixels scaled to 0..1). ``fingerprint``: 16 hex digits of file names, sizes and labels, without the images' bytes.
-    ``notes``: lines that a user should see, such as how many files were not read.
+    ``notes``: lines that a user should see, such as how many files were not read. ``class_names``: in order of the
+    labels; empty where the data do not name their classes.
     """
 
     name: str
@@ -109,6 +110,7 @@ class EncodedData:
     source: str
     fingerprint: str
     notes: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
 
     @property
     def in_channels(self) -> int:

@@ -11,7 +11,7 @@ from trials.data.cache import cached, source_key
 from trials.data.images import DECODING, ImageStack
 from trials.data.parquet_classes import common_class_names, number_labels
 from trials.data.parquet_columns import Wanted
-from trials.data.parquet_file import LabelColumn, ParquetHeader, label_column, read_header, read_rows
+from trials.data.parquet_file import LabelColumn, ParquetHeader, label_column, read_header, read_labels, read_rows
 from trials.data.parquet_splits import ParquetFiles, require_labels
 from trials.data.raw import Arrays, LabelArray, check_labels
 from trials.errors import DataError
@@ -37,6 +37,18 @@ def read_arrays(
     facts = ["parquet", _NUMBERING, DECODING, *map(str, (wanted, class_count, image_size, len(files.train)))]
     key = source_key([*files.train, *files.test], *facts)
     return cached(key, partial(_decode, files, wanted, class_count, image_size))
+
+
+def class_names_in(files: ParquetFiles, wanted: Wanted) -> tuple[str, ...]:
+    """Names of the classes in order of their numbers; empty where the files only number them.
+
+    Raises DataError as :func:`read_arrays` does.
+    """
+    train, test = ([read_header(file, wanted) for file in split] for split in (files.train, files.test))
+    names = common_class_names([*train, *test])
+    if names or any(header.columns.kind != "text" for header in train):
+        return names
+    return tuple(sorted({text for header in train for text in read_labels(header).texts}))
 
 
 def _decode(files: ParquetFiles, wanted: Wanted, class_count: int | None, image_size: int | None) -> Arrays:

@@ -27,11 +27,13 @@ from trials.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class NumberedLabels:
-    """Labels int64 [N] of both splits; ``class_count`` is 0 if the files do not say how many classes there are."""
+    """Labels int64 [N] of both splits; ``class_count`` is 0 if the files do not say how many classes there are, and
+    ``names`` are the classes', empty if the files only number them."""
 
     train: LabelArray
     test: LabelArray
     class_count: int
+    names: tuple[str, ...] = ()
 
 
 def common_class_names(headers: Sequence[ParquetHeader]) -> tuple[str, ...]:
@@ -110,7 +112,7 @@ def number_labels(
         if _kind(column) != "text" and count and len(column.codes):
             _check_range(column, first, count)
     labels = [[_mapped(column, names, first) for column in split] for split in (train, test)]
-    return NumberedLabels(np.concatenate(labels[0]), np.concatenate(labels[1]), known)
+    return NumberedLabels(np.concatenate(labels[0]), np.concatenate(labels[1]), known, names)
 
 
 def _kind(column: LabelColumn) -> str:

@@ -29,6 +29,7 @@ class RawData:
     colour, which is exactly zero after normalisation. ``flip``: training images may be mirrored left to right. Change
     fields with ``dataclasses.replace(raw, pad=0)``. ``fingerprint``, of :func:`fingerprint`, is the same for equal data
     regardless of their file format. ``notes``: lines that a user should see, such as how many files were not read.
+    ``class_names``: in order of the labels; empty where the data do not name their classes.
     """
 
     name: str
@@ -45,6 +46,7 @@ class RawData:
     fingerprint: str
     pad_colour: PadColour = "black"
     notes: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
 
     @property
     def in_channels(self) -> int:
@@ -80,11 +82,11 @@ def raw_data(
     source: str,
     pad_colour: PadColour = "black",
     notes: tuple[str, ...] = (),
+    class_names: tuple[str, ...] = (),
 ) -> RawData:
-    """Build a :class:`RawData` with its fingerprint, checking that ``arrays`` fit each other and ``num_classes``.
+    """Build a :class:`RawData` with its fingerprint.
 
-    Raises DataError if a split is empty, the splits' images differ in shape, or a label is not in 0..C-1.
-    """
+    Raises DataError if a split is empty, the splits' images differ in shape, or a label is not in 0..C-1."""
     train, test = arrays.train_images, arrays.test_images
     if not len(train) or not len(test):
         raise DataError(f"{name} has {len(train)} training and {len(test)} test images, but must have some of each")
@@ -111,6 +113,7 @@ def raw_data(
         fingerprint=fingerprint(arrays, num_classes),
         pad_colour=pad_colour,
         notes=notes,
+        class_names=class_names,
     )
 
 

@@ -34,19 +34,21 @@ class Thinned:
 def over_all_epochs(epochs: pd.DataFrame) -> pd.DataFrame:
     """Add to rows of ``epochs``, in their order, ``span`` and ``total_epoch``.
 
-    ``span`` numbers the stages and levels of a trial from 0; ``total_epoch`` counts epochs over all of them. An epoch 0,
-    the network that a stage starts with, lies where the stage before it ended.
+    ``span`` numbers the stages and levels of a trial from 0; ``total_epoch`` counts epochs over all of them. An epoch
+    0, the network that a stage starts with, lies where the stage before it ended.
     """
     if epochs.empty:
-        return epochs.assign(span=pd.Series(dtype=int), total_epoch=pd.Series(dtype=int))
+        empty: pd.DataFrame = epochs.assign(span=pd.Series(dtype=int), total_epoch=pd.Series(dtype=int))
+        return empty
     keys = epochs[["trial", "stage", "level"]]
     begins = keys.ne(keys.shift()).any(axis=1)
     number = begins.groupby(epochs["trial"]).cumsum().astype(int) - 1
-    rows = epochs.assign(span=number)
+    rows: pd.DataFrame = epochs.assign(span=number)
     last = rows.groupby(["trial", "span"], sort=False)["epoch"].max().astype(int)
     before = last.groupby("trial", sort=False).cumsum() - last
     offset = pd.MultiIndex.from_frame(rows[["trial", "span"]])
-    return rows.assign(total_epoch=before.reindex(offset).to_numpy() + rows["epoch"].astype(int).to_numpy())
+    rows["total_epoch"] = before.reindex(offset).to_numpy() + rows["epoch"].astype(int).to_numpy()
+    return rows
 
 
 def thinned(rows: pd.DataFrame, best: str, digits: int = 4, most_bytes: int = MOST_BYTES) -> Thinned:
@@ -84,7 +86,7 @@ def _always(rows: pd.DataFrame, best: str, place: pd.Series[int], sizes: pd.Seri
     """Rows that always stay: first and last ones of stages and levels, and the best one of each trial."""
     keys = rows[["trial", "stage", "level"]]
     edge = keys.ne(keys.shift()).any(axis=1) | keys.ne(keys.shift(-1)).any(axis=1)
-    kept = edge | (place == 0) | (place == sizes - 1)
+    kept: pd.Series[bool] = edge | (place == 0) | (place == sizes - 1)
     known = rows[best].astype(float)
     if known.notna().any():
         kept.loc[known.dropna().groupby(rows["trial"], sort=False).idxmax()] = True

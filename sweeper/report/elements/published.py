@@ -60,7 +60,7 @@ def published_curves() -> tuple[PublishedCurve, ...]:
         key = tuple(row[name] for name in names)
         points.setdefault(key, []).append((float(row["density"]), float(row["accuracy"]), std))
     return tuple(
-        PublishedCurve(*key[:6], points=tuple(sorted(found, reverse=True)), note=key[6])  # type: ignore[misc]
+        PublishedCurve(**dict(zip(names, key, strict=True)), points=tuple(sorted(found, reverse=True)))
         for key, found in points.items()
     )
 

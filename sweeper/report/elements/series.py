@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from sweeper.report.gathered import Gathered
@@ -54,7 +55,7 @@ def _sets_density(path: str, cells: Iterable[tuple[_Cell, float | None]]) -> boo
         if path in there and density is not None:
             others = str({name: value for name, value in there.items() if name != path})
             groups.setdefault(others, []).append((str(there[path]), density))
-    pairs = [(a, b) for found in groups.values() for a, b in zip(found, found[1:], strict=False) if a[0] != b[0]]
+    pairs = [(a, b) for found in groups.values() for a, b in pairwise(found) if a[0] != b[0]]
     return bool(pairs) and all(abs(a[1] - b[1]) > _SAME * max(a[1], b[1]) for a, b in pairs)
 
 

@@ -1,4 +1,4 @@
-"""Accuracy over density: a line per method with a band over replicates, the dense networks' and published accuracies."""
+"""Accuracy over density: a line per method with a band over replicates, dense networks and published curves."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 from sweeper.report.elements.axes import SIZE_PARAMS, apart, legend_below, limits_of_points, ticks_of_log_axis
-from sweeper.report.figure import Figure
-from sweeper.report.gathered import Gathered
 from sweeper.report.elements.published import matching_curves
 from sweeper.report.elements.series import series_paths
+from sweeper.report.figure import Figure
+from sweeper.report.gathered import Gathered
 from sweeper.results.comparison import dense_accuracies, points_of, protocol, without_figure
 
 _TOOLTIP = [
@@ -52,19 +52,22 @@ def draw(gathered: Gathered, accuracy: str = "test_accuracy", by: Sequence[str] 
     own = _rows(points)
     named = own[own["density_percent"] > 0]
     published, sources = _published(sweep.trials) if accuracy == "test_accuracy" else (own.head(0), ())
-    dense = _dense(dense_accuracies(sweep, accuracy))
+    found = dense_accuracies(sweep, accuracy)
+    dense = _dense(found)
+    named_lines = [f"dense{f', {name}' * bool(name)} {100 * value:.2f} %" for name, value in found]
     shown = pd.concat([part for part in (named, published) if len(part)] or [named])
     bands = [*shown["low_percent"], *shown["high_percent"]]
     limits = limits_of_points([*shown["accuracy_percent"], *dense["accuracy_percent"]], bands)
-    dense["label_percent"] = apart(dense["accuracy_percent"].tolist(), _LINES_APART * (limits[1] - limits[0]))
+    heights = apart(dense["accuracy_percent"].tolist(), _LINES_APART * (limits[1] - limits[0]))
+    labels = [{"label": text, "height": height} for text, height in zip(named_lines, heights, strict=True)]
     rows = pd.concat([part for part in (own, published, dense) if len(part)], ignore_index=True)
     said = accuracy.replace("_", " ")
     notes = [protocol(sweep, points), *_left_out(own), without_figure(sweep), *sources]
     return Figure(
         "accuracy_density",
         "Accuracy over density",
-        _in_words(named, dense, said),
-        _spec(rows, limits, said),
+        _in_words(named, named_lines, said),
+        _spec(rows, labels, limits, said),
         rows,
         notes=tuple(filter(None, notes)),
     )
@@ -115,11 +118,9 @@ def _published(trials: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 def _dense(found: Sequence[tuple[str, float]]) -> pd.DataFrame:
     rows = [
-        {"kind": "dense", "series": f"dense {name}".strip(), "accuracy_percent": 100 * value,
-         "label": f"dense{f', {name}' if name else ''} {100 * value:.2f} %"}
-        for name, value in found
-    ]  # fmt: skip
-    frame: pd.DataFrame = pd.DataFrame(rows, columns=["kind", "series", "accuracy_percent", "label"])
+        {"kind": "dense", "series": f"dense {name}".strip(), "accuracy_percent": 100 * value} for name, value in found
+    ]
+    frame: pd.DataFrame = pd.DataFrame(rows, columns=["kind", "series", "accuracy_percent"])
     return frame
 
 
@@ -137,7 +138,7 @@ def _left_out(own: pd.DataFrame) -> list[str]:
     return said
 
 
-def _in_words(rows: pd.DataFrame, dense: pd.DataFrame, said: str) -> str:
+def _in_words(rows: pd.DataFrame, dense: Sequence[str], said: str) -> str:
     """One sentence per series: its densities and accuracies, from dense to sparse."""
     each = []
     for series, part in rows.groupby("series", sort=False):
@@ -146,10 +147,10 @@ def _in_words(rows: pd.DataFrame, dense: pd.DataFrame, said: str) -> str:
         count = f"{len(part)} point{'s' * (len(part) > 1)}"
         each.append(f"{series}: {' to '.join(dict.fromkeys(ends))}, {count}")
     start = f"{said.capitalize()} over density on a logarithmic axis. "
-    return start + "".join(f"{label[0].upper()}{label[1:]}. " for label in dense["label"]) + "; ".join(each) + "."
+    return start + "".join(f"{label[0].upper()}{label[1:]}. " for label in dense) + "; ".join(each) + "."
 
 
-def _spec(rows: pd.DataFrame, limits: Sequence[float], said: str) -> dict[str, Any]:
+def _spec(rows: pd.DataFrame, labels: Sequence[dict[str, Any]], limits: Sequence[float], said: str) -> dict[str, Any]:
     densities = rows["density_percent"][rows["density_percent"] > 0]
     low, high = (float(densities.min()), float(densities.max())) if len(densities) else (1.0, 100.0)
     ends = [low / 1.15, high * 1.15] if high > 1.05 * low else [low / 2, high * 2]
@@ -166,19 +167,20 @@ def _spec(rows: pd.DataFrame, limits: Sequence[float], said: str) -> dict[str, A
     return {
         "data": {"name": "rows"},
         "params": SIZE_PARAMS,
-        "layer": [*_dense_layers(y), *_series_layers(x, y, names)],
+        "layer": [*_dense_layers(y, labels), *_series_layers(x, y, names)],
     }
 
 
-def _dense_layers(y: dict[str, Any]) -> list[dict[str, Any]]:
+def _dense_layers(y: dict[str, Any], labels: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """A dotted line per set of dense networks, with its name and accuracy above it."""
     own = [{"filter": "datum.kind === 'dense'"}]
     tooltip = [{"field": "series"}, {"field": "accuracy_percent", "title": "accuracy %", "format": ".2f"}]
-    label = {"field": "label_percent", "type": "quantitative"}
+    data = {"values": list(labels)}
+    label = {"field": "height", "type": "quantitative"}
     text = {"type": "text", "align": "left", "baseline": "bottom", "dy": -2, "clip": False}
     return [
         {"transform": own, "mark": {"type": "rule", "strokeDash": [2, 3]}, "encoding": {"y": y, "tooltip": tooltip}},
-        {"transform": own, "mark": text, "encoding": {"x": {"value": 4}, "y": label, "text": {"field": "label"}}},
+        {"data": data, "mark": text, "encoding": {"x": {"value": 4}, "y": label, "text": {"field": "label"}}},
     ]
 
 

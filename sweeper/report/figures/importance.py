@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
+from sweeper.report.elements.importances import FEWEST_POINTS, CellImportances, Evaluator, affordable, importances_in
+from sweeper.report.elements.panels import choice, only_chosen, short_keys
+from sweeper.report.elements.searched import Searched, searched
 from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
-from sweeper.report.importances import FEWEST_POINTS, CellImportances, Evaluator, affordable, importances_in
-from sweeper.report.panels import choice, only_chosen, short_keys
-from sweeper.report.searched import Searched, searched
 from trials.errors import UserError, listed, unknown_name
 
 _EVALUATORS: dict[str, str] = {"fanova": "fANOVA (64 trees, seed 0)", "ped_anova": "PED-ANOVA"}

@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 
 from sweeper.columns import config_column
+from sweeper.report.elements.panels import MANY_MARKS, choice, only_chosen
 from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
-from sweeper.report.panels import MANY_MARKS, choice, only_chosen
 from trials.errors import UserError, unknown_name
 
 _DENSE = "pretrain"
@@ -88,7 +88,7 @@ def _densities(gathered: Gathered, groups: dict[str, int]) -> pd.DataFrame:
     rounds = mine.groupby(["group", "stage"])["level"].nunique().groupby("group").max()
     last = mine.drop_duplicates(["trial", "layer"], keep="last")
     mine = mine[mine["group"].map(rounds) > 1]
-    mine = pd.concat([last[last["group"].map(rounds) == 1], mine])
+    mine = pd.concat([last[last["group"].map(rounds) == 1].assign(level=""), mine])
     sums = mine.groupby(["group", "level"], sort=False)[["kept", "total"]].sum()
     whole = 100 * sums["kept"].astype(float) / sums["total"].astype(float)
     new = whole[whole.groupby("group").diff().abs().fillna(1) > 1e-9]
@@ -120,7 +120,7 @@ def _ordered(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _groups(gathered: Gathered) -> list[tuple[str, tuple[str, str], list[str]]]:
-    """Series, grid values (as text; the density in percent) and best trials, of cells that differ in their seed only."""
+    """Series, grid values (as text; the density in percent) and best trials, of cells that differ in seeds only."""
     paths = [path for path in gathered.space.paths if path != "seed"]
     found: dict[tuple[Any, ...], list[str]] = {}
     for cell in gathered.cells:

@@ -12,6 +12,7 @@ from sweeper.report.elements.axes import SIZE_PARAMS, legend_below
 from sweeper.report.elements.curves import Thinned, over_all_epochs, thinned
 from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
+from sweeper.report.packed import rows_for_vega
 from sweeper.results.cell_trials import searched_values
 from sweeper.results.rows_of_frames import rows_of
 from trials.errors import UserError, unknown_name
@@ -110,7 +111,7 @@ def _cells(gathered: Gathered, trials: pd.DataFrame) -> list[str]:
 
 def _rows(epochs: pd.DataFrame, trials: pd.DataFrame, there: Mapping[str, tuple[str, str, float]]) -> pd.DataFrame:
     of = trials.set_index("trial")
-    rows = pd.DataFrame(
+    rows: pd.DataFrame = pd.DataFrame(
         {
             "trial": epochs["trial"],
             "cell": epochs["trial"].map(of["cell"]),
@@ -158,14 +159,12 @@ def _spec(
     choices = {shown: title for shown, title, _ in there.values()}
     several = len(cells) > 1
     pick_cell = {"bind": {"input": "select", "options": list(cells), "name": "cell "}} if several else {}
-    pick_column = {
-        "bind": {"input": "select", "options": list(choices), "labels": list(choices.values()), "name": "curve "}
-    }
+    listed = {"input": "select", "options": list(choices), "labels": list(choices.values())}
     crowded = int(trials.groupby("cell").size().max()) > _SEVERAL
     params = [
         *SIZE_PARAMS,
         {"name": "cell", "value": cells[0], **pick_cell},
-        {"name": "curve", "value": there[column][0], **pick_column},
+        {"name": "curve", "value": there[column][0], "bind": {**listed, "name": "curve "}},
         {"name": "titles", "value": choices},
         {"name": "about", "value": dict(zip(trials["trial"], trials["about"], strict=True))},
     ]
@@ -238,8 +237,8 @@ def _curve_layers(
     colour = {"field": "role", "type": "nominal", "title": None, "scale": {"domain": list(ROLES)},
               "legend": legend_below(roles, values=list(roles), symbolType="stroke", symbolStrokeWidth=3)}  # fmt: skip
     tooltip = [{"field": "trial"}, {"field": "role"}, {"field": "described", "title": "about"}]
-    common = {"x": x, "y": y, "detail": {"field": "trial", "type": "nominal"}, "stroke": colour, "order": {"value": None},
-              "tooltip": tooltip}  # fmt: skip
+    trial = {"field": "trial", "type": "nominal"}
+    common = {"x": x, "y": y, "detail": trial, "stroke": colour, "order": {"value": None}, "tooltip": tooltip}
     seen = [*transform, {"calculate": "about[datum.trial]", "as": "described"}]
     best = "datum.role === 'best of its cell'"
     hovered = {
@@ -263,10 +262,9 @@ def _ends(rows: pd.DataFrame, trials: pd.DataFrame) -> list[dict[str, Any]]:
     errors = dict(zip(trials["trial"], trials["error"], strict=True))
     marks = {"failed": "failed", "pruned": "pruned"}
     return [
-        {**{name: value for name, value in row.items() if value == value},
-         "mark": marks.get(row["role"], "one epoch"), "error": errors.get(row["trial"], "")}
-        for row in ended.astype(object).where(ended.notna(), None).to_dict("records")
-    ]  # fmt: skip
+        {**row, "mark": marks.get(row["role"], "one epoch"), "error": errors.get(row["trial"], "")}
+        for row in rows_for_vega(ended)
+    ]
 
 
 def _end_layers(

@@ -7,20 +7,20 @@ from typing import Any
 import pandas as pd
 
 from sweeper.columns import COLUMNS
-from sweeper.report.figure import Figure
-from sweeper.report.gathered import Gathered
-from sweeper.report.panels import (
+from sweeper.report.elements.axes import legend_below, spreads_widely
+from sweeper.report.elements.panels import (
     MANY_MARKS,
     MOST_COLOURS,
     SHORT_NUMBERS,
     choice,
     in_units,
-    logarithmic,
     only_chosen,
     stacked,
 )
-from sweeper.report.scales import round_values
-from sweeper.report.searched import are_numbers
+from sweeper.report.elements.scales import round_values
+from sweeper.report.elements.searched import are_numbers
+from sweeper.report.figure import Figure
+from sweeper.report.gathered import Gathered
 from sweeper.results.frames import SweepTables
 from sweeper.results.lineage import history
 from sweeper.results.points import is_number
@@ -156,12 +156,7 @@ def _spec(rows: pd.DataFrame, panels: list[str], cells: list[str], cell: str | N
     member = {"field": "member", "type": "nominal" if few else "ordinal", "title": "member", "sort": None}
     colour = {
         **member,
-        "legend": {
-            "orient": "bottom",
-            "columns": {"expr": "max(1, floor(width / 45))"},
-            "offset": 8,
-            "symbolType": "circle",
-        },
+        "legend": legend_below(list(map(str, rows["member"])), title="member", offset=8, symbolType="circle"),
     }
     views = [_panel(rows[rows["panel"] == panel], panel, colour, last=panel == there[-1]) for panel in there]
     return stacked(views, **top)
@@ -177,7 +172,7 @@ def _panel(rows: pd.DataFrame, panel: str, colour: dict[str, Any], *, last: bool
     if texts:
         y: dict[str, Any] = {"field": "choice", "type": "nominal", "title": panel}
     else:
-        log = logarithmic(values) and not panel.endswith("]")
+        log = spreads_widely(values) and not panel.endswith("]")
         scale = {"type": "log"} if log else {"zero": False}
         axis = {"labelExpr": SHORT_NUMBERS, "labelOverlap": True}
         axis |= {"values": round_values(min(values), max(values), log=True)} if log else {"tickCount": 5}
@@ -196,20 +191,20 @@ def _panel(rows: pd.DataFrame, panel: str, colour: dict[str, Any], *, last: bool
     ends = {"x2": {"field": "until_epoch"}, **({} if texts else {"y2": {"field": "until_value"}})}
     hollow = {"condition": {"test": "datum.warnings !== ''", "value": 0}, "value": 1}
     both = {"color": colour, "tooltip": tooltip}
+    lines = {
+        "transform": [{"filter": "datum.kind !== 'reached'"}],
+        "mark": "rule",
+        "encoding": {**ends, **both, "strokeWidth": thick, "strokeDash": dotted},
+    }
+    points = {
+        "transform": [{"filter": "datum.kind === 'reached'"}],
+        "mark": {"type": "point", "size": 40, "opacity": 1},
+        "encoding": {**both, "fillOpacity": hollow},
+    }
+    reached, others = (rows["kind"] == "reached").any(), (rows["kind"] != "reached").any()
     return {
         "height": 60 if texts else 110,
         "transform": [{"filter": f"datum.panel === {panel!r}"}],
         "encoding": {"x": x, "y": y},
-        "layer": [
-            {
-                "transform": [{"filter": "datum.kind !== 'reached'"}],
-                "mark": "rule",
-                "encoding": {**ends, **both, "strokeWidth": thick, "strokeDash": dotted},
-            },
-            {
-                "transform": [{"filter": "datum.kind === 'reached'"}],
-                "mark": {"type": "point", "size": 40, "opacity": 1},
-                "encoding": {**both, "fillOpacity": hollow},
-            },
-        ],
+        "layer": [*([lines] if others else []), *([points] if reached else [])],
     }

@@ -51,7 +51,7 @@ def draw(gathered: Gathered, x: str = "", cell: str = "") -> Figure:
     return Figure(
         "objective_fronts",
         "Fronts of several objectives",
-        f"{int(rows['front'].sum())} of {len(rows)} complete points are on the front of their cell by {judged}.{several}",
+        f"{int(rows['front'].sum())} of {len(rows)} complete points are on their cell's front by {judged}.{several}",
         _spec(rows, objectives, x or others[0]),
         rows,
         notes=(f"front of each cell by {judged}; points outside the constraints are not on it",),

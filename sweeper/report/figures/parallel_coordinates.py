@@ -10,11 +10,12 @@ from typing import Any
 
 import pandas as pd
 
+from sweeper.report.elements.axes import spreads_widely
+from sweeper.report.elements.panels import MANY_MARKS, choice, in_units
+from sweeper.report.elements.scales import UnitAxis, axis_of
+from sweeper.report.elements.searched import Point, Searched, are_numbers, searched
 from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
-from sweeper.report.panels import MANY_MARKS, choice, in_units
-from sweeper.report.scales import UnitAxis, axis_of
-from sweeper.report.searched import Point, Searched, searched, spread_widely
 from trials.errors import UserError, unknown_name
 
 MOST_LINES = 1000
@@ -77,7 +78,7 @@ def _axes(found: Searched, shown: list[Point]) -> Iterator[tuple[tuple[str, str]
     for path in shown[0].grid:
         values = [point.grid[path] for point in shown if point.grid[path] is not None]
         if len(set(map(repr, values))) > 1:
-            yield ("grid", path), axis_of(path, values, spread_widely(values))
+            yield ("grid", path), axis_of(path, values, are_numbers(values) and spreads_widely(values))
     for path in found.search:
         if values := [point.params[path] for point in shown if path in point.params]:
             yield ("search", path), axis_of(path, values, found.is_logarithmic(path))

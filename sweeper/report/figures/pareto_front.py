@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from sweeper.report.elements.axes import SIZE_PARAMS, legend_below, limits_of_points, spreads_widely, ticks_of_log_axis
+from sweeper.report.elements.series import series_paths
 from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
-from sweeper.report.elements.series import series_paths
 from sweeper.results.comparison import points_of, protocol, without_figure
 from sweeper.results.pareto import undominated
 from trials.errors import UserError, unknown_name
@@ -103,7 +103,7 @@ def draw(gathered: Gathered, x: str = "", accuracy: str = "test_accuracy", by: S
 
 
 def _rows(points: pd.DataFrame, known: Sequence[CostAxis]) -> pd.DataFrame:
-    rows = pd.DataFrame(
+    rows: pd.DataFrame = pd.DataFrame(
         {
             "series": points["series"].replace("", "all trials"),
             "asked": points["asked"],
@@ -123,7 +123,7 @@ def _rows(points: pd.DataFrame, known: Sequence[CostAxis]) -> pd.DataFrame:
 
 def _front(points: pd.DataFrame, column: str) -> pd.Series[Any]:
     """Whether each point is on its data set's front; a point without that cost is not."""
-    front = pd.Series(data=False, index=points.index)
+    front: pd.Series[Any] = pd.Series(data=False, index=points.index)
     for _, part in points[points[column].notna() & points["accuracy"].notna()].groupby("dataset", dropna=False):
         losses = np.column_stack([-part["accuracy"].to_numpy(float), part[column].to_numpy(float)])
         front[part.index] = undominated(losses)

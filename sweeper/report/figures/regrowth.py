@@ -7,12 +7,13 @@ from typing import Any
 
 import pandas as pd
 
+from sweeper.report.elements.axes import legend_below
+from sweeper.report.elements.panels import MANY_MARKS, MOST_COLOURS, choice, short_keys, stacked
 from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
-from sweeper.report.panels import BOTTOM, MANY_MARKS, MOST_COLOURS, choice, short_keys, stacked
 from sweeper.results.frames import SweepTables
 from sweeper.results.regrowth import applied_allocations, table_retention, table_sparsity_accuracy
-from trials.errors import UserError
+from trials.errors import UserError, unknown_name
 
 MOST_COLUMNS = 40
 """Most columns of a heat map whose names are readable; further ones are left out, and a note says so."""
@@ -22,7 +23,7 @@ _SHARES = {"budget": "share_of_budget_percent", "capacity": "share_of_capacity_p
 _MEASURES = {"share of the budget": "budget", "share of the pruned weights": "capacity"}
 
 
-def draw(gathered: Gathered, share: str = "budget", *, any_method: bool = False) -> Figure:
+def draw(gathered: Gathered, share: str = "budget") -> Figure:
     """Return how regrowth divided its budget over the layers, and what came of it.
 
     Panels, as far as there is something to show: accuracy over sparsity (%) at the end of every stage of every trial;
@@ -32,19 +33,27 @@ def draw(gathered: Gathered, share: str = "budget", *, any_method: bool = False)
     Args:
         gathered: the sweep.
         share: ``budget`` or ``capacity``, which of the two is shown first.
-        any_method: draw the first and the last panel also of a sweep that has regrown nothing.
 
     Raises:
-        UserError: nothing has been regrown yet, or with ``any_method``, no trial has finished a stage.
+        UserError: nothing has been regrown yet.
+    """
+    if share not in _SHARES:
+        raise UserError(unknown_name("share", share, _SHARES))
+    if applied_allocations(gathered.sweep).empty:
+        raise UserError(f"{gathered.sweep.path.name} has regrown nothing: no trial has finished a round of regrowth")
+    return draw_stages(gathered, share)
+
+
+def draw_stages(gathered: Gathered, share: str = "budget") -> Figure:
+    """Like :func:`draw`, also of a sweep that has regrown nothing: then with the first and the last panel alone.
+
+    Raises:
+        UserError: no trial has finished a stage.
     """
     sweep = gathered.sweep
-    if share not in _SHARES:
-        raise UserError(f"share is {share!r}, but must be one of {', '.join(_SHARES)}")
     if sweep.layers.empty:
         raise UserError(f"{sweep.path} has no trial that has finished a stage: run it first")
     applied = applied_allocations(sweep)
-    if applied.empty and not any_method:
-        raise UserError(f"{sweep.path.name} has regrown nothing: no trial has finished a round of regrowth")
     names, left_out = _columns(gathered, applied)
     divided = _divided(applied, names)
     episodes = _episodes(sweep, names)
@@ -166,7 +175,7 @@ def _accuracy_panel(stages: Sequence[str]) -> dict[str, Any]:
         "type": "nominal",
         "sort": list(stages),
         "title": None,
-        "legend": {**BOTTOM, "offset": 6},
+        "legend": legend_below(stages, offset=6),
     }
     x = {
         "field": "sparsity_percent",
@@ -202,7 +211,7 @@ def _heat_map(
 ) -> dict[str, Any]:
     """Layers by columns; the latter are in the order of the rows."""
     layers, columns = (int(part[name].nunique()) for name in ("layer", "column"))
-    axis = {"labelAngle": -50, "labelLimit": 100, "ticks": False, "labelOverlap": "greedy"}
+    axis = {"labelAngle": -50, "labelLimit": 120, "ticks": False, "labelOverlap": "greedy"}
     return {
         "height": max(50, layers * (17 if layers <= 40 else 12 if layers <= 80 else 8)),
         "transform": [{"filter": f"datum.kind === {kind!r}"}],
@@ -241,7 +250,7 @@ def _episode_panel(part: pd.DataFrame) -> dict[str, Any]:
     line = {"field": "column", "type": "nominal", "sort": None}
     own: dict[str, Any] = {"color": {**line, "type": "ordinal", "legend": None}, "opacity": {"value": 0.7}}
     if few:
-        own = {"color": {**line, "title": None, "legend": {**BOTTOM, "offset": 6, "symbolType": "circle"}}}
+        own = {"color": {**line, "title": None, "legend": legend_below(list(part["column"]), offset=6, symbolType="circle")}}
     y = {"field": "reward", "type": "quantitative", "title": "reward", "scale": {"zero": False, "padding": 6}}
     tooltip = [{"field": "column", "title": "cell"}, {"field": "episode"}, {"field": "reward", "format": ".4~g"}]
     return {

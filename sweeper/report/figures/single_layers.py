@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from sweeper.report.elements.panels import MANY_MARKS, stacked
 from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
-from sweeper.report.panels import MANY_MARKS, stacked
 from sweeper.results.regrowth import layer_gains
 from trials.errors import UserError
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
+from sweeper.report.elements.panels import MANY_MARKS, SHORT_NUMBERS, choice, in_units, only_chosen, stacked
+from sweeper.report.elements.scales import round_values
+from sweeper.report.elements.searched import Point, Searched, are_numbers, searched
 from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
-from sweeper.report.panels import MANY_MARKS, SHORT_NUMBERS, choice, in_units, only_chosen, stacked
-from sweeper.report.scales import round_values
-from sweeper.report.searched import Point, Searched, are_numbers, searched
 from trials.errors import UserError, unknown_name
 
 _ENDED = ("pruned", "failed")

@@ -66,26 +66,20 @@
     const before = drawn.get(name);
     const spec = { ...figure.spec, datasets: { ...figure.spec.datasets, rows: rowsOf(figure.rows) } };
     spec.description = figure.text;
-    const panels = "vconcat" in spec; // Vega-Lite fits only single views: panels are drawn, measured and drawn again
-    if (!panels) {
-      spec.width ??= "container";
-      spec.height ??= place.clientWidth < 500 ? 280 : 380;
-      spec.autosize ??= { type: "fit-x", contains: "padding" };
-    }
+    const composed = ["vconcat", "hconcat", "concat", "facet", "repeat"].some((key) => key in spec);
+    if (!composed && spec.width === undefined) spec.width = "container";
+    if ("vconcat" in spec) spec.vconcat = spec.vconcat.map((panel) => ({ ...panel, width: 0.8 * place.clientWidth }));
+    if (!composed && spec.height === undefined) spec.height = place.clientWidth < 500 ? 280 : 380;
+    spec.autosize ??= { type: composed ? "pad" : "fit-x", contains: "padding" };
     try {
       const kept = before ? signals(before.view) : {};
-      let inner = panelWidths.get(name) ?? 0.8 * place.clientWidth;
-      let result = await embed(place, panels ? withPanels(spec, inner) : spec, figure);
-      for (let tries = 0; panels && tries < 3; tries++) {
-        const wide = place.querySelector("svg, canvas").getBoundingClientRect().width;
-        if (wide <= place.clientWidth && wide > place.clientWidth - 12) break;
-        inner = Math.max(inner + place.clientWidth - 4 - wide, 60);
-        result.finalize();
-        result = await embed(place, withPanels(spec, inner), figure);
-      }
-      if (panels) panelWidths.set(name, inner);
+      const result = await vegaEmbed(place, spec, {
+        ast: true, actions: false, renderer: figure.canvas ? "canvas" : "svg", config: parts.themes[theme()],
+        tooltip: { theme: "custom" }, loader: { load: () => Promise.reject(new Error("nothing is loaded")) },
+      });
       before?.finalize();
       drawn.set(name, result);
+      if ("vconcat" in spec) await fitPanels(result.view, place);
       for (const [signal, value] of Object.entries(kept)) result.view.signal(signal, value);
       if (Object.keys(kept).length) await result.view.runAsync();
       place.classList.add("small");
@@ -94,12 +88,14 @@
       console.error(error);
     }
   }
-  const panelWidths = new Map(); // figure -> width of its panels without labels, at the last drawing
-  const withPanels = (spec, width) => ({ ...spec, vconcat: spec.vconcat.map((view) => ({ ...view, width })) });
-  const embed = (place, spec, figure) => vegaEmbed(place, spec, {
-    ast: true, actions: false, renderer: figure.canvas ? "canvas" : "svg", config: parts.themes[theme()],
-    tooltip: { theme: "custom" }, loader: { load: () => Promise.reject(new Error("nothing is loaded")) },
-  });
+  // Vega-Lite fits single views only: panels are measured with their labels, and then take what is left.
+  async function fitPanels(view, place) {
+    for (let tries = 0; tries < 3; tries++) {
+      const over = place.querySelector("svg.marks, canvas.marks").getBoundingClientRect().width - place.clientWidth;
+      if (Math.abs(over) < 1) return;
+      await view.width(Math.max(80, view.width() - over)).runAsync();
+    }
+  }
   const CHOICES = "select, input";
   function signals(view) {
     const names = [...view.container().querySelectorAll(CHOICES)].map((input) => input.name).filter(Boolean);
@@ -281,7 +277,6 @@
   addEventListener("resize", () => {
     if (innerWidth === width) return; // a phone's bars come and go with the height
     width = innerWidth;
-    panelWidths.clear();
     clearTimeout(follow.resize);
     follow.resize = setTimeout(() => wanted.forEach(draw), 200);
   });

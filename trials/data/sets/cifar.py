@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from trials.data.cache import cache_dir, cached, one_at_a_time, source_key
-from trials.data.parquet_arrays import read_arrays
+from trials.data.parquet_arrays import class_names_in, read_arrays
 from trials.data.parquet_columns import Wanted
 from trials.data.parquet_splits import find_labelled, layout
 from trials.data.raw import Arrays, RawData, raw_data
@@ -21,10 +21,23 @@ from trials.errors import AbsentData, DataError
 
 _DOWNLOAD_ERRORS = (OSError, RuntimeError, EOFError, http.client.HTTPException, tarfile.TarError)
 
+_CLASSES_OF_CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
+_CLASSES_OF_CIFAR100 = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
+flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree
+motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate
+poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
+squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
+wardrobe whale willow_tree wolf woman worm
+"""
+
 
 @dataclass(frozen=True)
 class Cifar:
-    """What differs between CIFAR-10 and CIFAR-100. ``mean``, ``std``: the usual constants for pixels in 0..1."""
+    """What differs between CIFAR-10 and CIFAR-100. ``mean``, ``std``: the usual constants for pixels in 0..1.
+
+    ``class_names``: in the order of the labels in torchvision's files."""
 
     name: str
     num_classes: int
@@ -34,6 +47,7 @@ class Cifar:
     folder: str
     files: tuple[str, ...]
     torchvision_class: str
+    class_names: tuple[str, ...]
 
 
 CIFAR10 = Cifar(
@@ -45,6 +59,7 @@ CIFAR10 = Cifar(
     folder="cifar-10-batches-py",
     files=(*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"),
     torchvision_class="CIFAR10",
+    class_names=tuple(_CLASSES_OF_CIFAR10.split()),
 )
 CIFAR100 = Cifar(
     name="cifar100",
@@ -55,6 +70,7 @@ CIFAR100 = Cifar(
     folder="cifar-100-python",
     files=("train", "test"),
     torchvision_class="CIFAR100",
+    class_names=tuple(_CLASSES_OF_CIFAR100.split()),
 )
 
 
@@ -65,11 +81,13 @@ def load_cifar(cifar: Cifar, data_dir: Path | None) -> RawData:
     ``data/`` of the cache directory. Raises DataError if they are absent, damaged, or cannot be downloaded.
     """
     notes: tuple[str, ...] = ()
+    names = cifar.class_names
     if data_dir is None:
         arrays, source = _downloaded(cifar, cache_dir() / "data"), "torchvision"
     elif (files := find_labelled(data_dir, wanted := Wanted(label_names=cifar.label_names))) is not None:
         notes = files.notes
         arrays, source = read_arrays(files, wanted, class_count=cifar.num_classes), "parquet"
+        names = class_names_in(files, wanted)
     elif (data_dir / cifar.folder).is_dir():
         arrays, source = _unpickled(cifar, data_dir), "torchvision"
     else:
@@ -95,6 +113,7 @@ def load_cifar(cifar: Cifar, data_dir: Path | None) -> RawData:
         flip=True,
         source=source,
         notes=notes,
+        class_names=names,
     )
 
 

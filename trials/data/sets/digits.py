@@ -28,7 +28,17 @@ def load_digits(_data_dir: Path | None = None) -> RawData:
     train, test = np.sort(by_label[~is_test]), np.sort(by_label[is_test])
     arrays = Arrays(images[train], labels[train], images[test], labels[test])
     mean, std = channel_statistics(arrays.train_images)
-    return raw_data("digits", arrays, num_classes=10, mean=mean, std=std, pad=1, flip=False, source="scikit-learn")
+    return raw_data(
+        "digits",
+        arrays,
+        num_classes=10,
+        mean=mean,
+        std=std,
+        pad=1,
+        flip=False,
+        source="scikit-learn",
+        class_names=tuple("0123456789"),
+    )
 
 
 def _bundled() -> tuple[np.ndarray, np.ndarray]:

@@ -67,6 +67,7 @@ def load_folder(data_dir: Path | None, image_size: int | None = None) -> RawData
         flip=arrays.train_images.shape[1] == 3,
         source="folder",
         notes=(*notes, *notes_on(data_dir, train, test, beside=_images_in(data_dir))),
+        class_names=tuple(classes),
     )
 
 

@@ -76,6 +76,7 @@ def load_hugging_face(
         flip=arrays.train_images.shape[1] == 3,
         source="hugging face",
         notes=notes,
+        class_names=train.header.columns.class_names,
     )
 
 

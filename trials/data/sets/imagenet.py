@@ -44,6 +44,7 @@ def load_imagenet(data_dir: Path | None, *, crop_size: int = 224, resize: int = 
         splits = (train.images, labels.train), (test.images, labels.test)
         count = labels.class_count or classes_in("imagenet", labels.train)
         fixed |= {"source": "parquet", "fingerprint": _fingerprint(count, *splits), "notes": files.notes}
+        fixed["class_names"] = labels.names
         return encoded_data("imagenet", *splits, count, **fixed)
     folders, test_folders = (class_folders(data_dir / split) for split in ("train", "val"))
     if not (folders and test_folders) and (lmdb := lmdb_files(data_dir)) is not None:
@@ -65,6 +66,7 @@ def load_imagenet(data_dir: Path | None, *, crop_size: int = 224, resize: int = 
         source="folder",
         fingerprint=folder_digest(*listed),
         notes=notes_on(data_dir, *listed),
+        class_names=tuple(classes),
         **fixed,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trials.data.parquet_arrays import classes_in, read_arrays
+from trials.data.parquet_arrays import class_names_in, classes_in, read_arrays
 from trials.data.parquet_columns import Wanted
 from trials.data.parquet_splits import find_labelled, layout
 from trials.data.raw import RawData, channel_statistics, raw_data
@@ -23,7 +23,8 @@ def load_parquet(
     C is the number of class names in the files' metadata or, for labels that are text, of texts in training; otherwise
     it follows from the training labels, where each of the C must then occur. Mean and standard deviation are those of
     the training images. Augmentation: crops from a padding of an eighth of the smaller side (4 for 32 pixels),
-    mirroring for RGB only (gray images often show characters).
+    mirroring for RGB only (gray images often show characters). Raises DataError if the data are absent, incomplete,
+    damaged or contradictory.
 
     Args:
         data_dir: folder with the files, see :func:`find_labelled`.
@@ -31,8 +32,6 @@ def load_parquet(
         label_column: column of the labels; None finds it. See trials/data/parquet_classes.py for how they are numbered.
         image_size: S makes every image S x S pixels: its smaller side is resized to S (bilinear, with antialiasing) and
             the centre is cropped. None leaves images as they are; they must then have the same size.
-
-    Raises DataError if the data are absent, incomplete, damaged or contradictory.
     """
     if data_dir is None:
         raise AbsentData(f"data set 'parquet' has no data_dir, but needs one: name a folder with {layout()}")
@@ -55,4 +54,5 @@ def load_parquet(
         flip=arrays.train_images.shape[1] == 3,
         source="parquet",
         notes=files.notes,
+        class_names=class_names_in(files, wanted),
     )

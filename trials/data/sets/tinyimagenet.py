@@ -20,7 +20,7 @@ from trials.data.folders import (
     require_whole_links,
 )
 from trials.data.images import DECODING, ImageStack
-from trials.data.parquet_arrays import classes_in, read_arrays
+from trials.data.parquet_arrays import class_names_in, classes_in, read_arrays
 from trials.data.parquet_columns import Wanted
 from trials.data.parquet_splits import find_labelled, layout
 from trials.data.raw import IMAGENET_MEAN, IMAGENET_STD, Arrays, ImageArray, RawData, raw_data
@@ -45,11 +45,11 @@ def load_tinyimagenet(data_dir: Path | None) -> RawData:
     """
     if data_dir is None:
         raise AbsentData(f"data set 'tinyimagenet' has no data_dir, but needs one: name a folder with {LAYOUT}")
-    notes: tuple[str, ...] = ()
     if (files := find_labelled(data_dir, Wanted(), TEST_SPLITS)) is not None:
         arrays, source, notes = read_arrays(files, Wanted()), "parquet", files.notes
+        names = class_names_in(files, Wanted())
     else:
-        (arrays, notes), source = _from_folders(data_dir), "folder"
+        (arrays, notes, names), source = _from_folders(data_dir), "folder"
     shape = arrays.train_images.shape[1:]
     if shape != (3, SIZE, SIZE):
         raise DataError(
@@ -67,11 +67,12 @@ def load_tinyimagenet(data_dir: Path | None) -> RawData:
         source=source,
         pad_colour="mean",
         notes=notes,
+        class_names=names,
     )
 
 
-def _from_folders(data_dir: Path) -> tuple[Arrays, tuple[str, ...]]:
-    """The images of the folder layout, and notes on what is not read."""
+def _from_folders(data_dir: Path) -> tuple[Arrays, tuple[str, ...], tuple[str, ...]]:
+    """The images of the folder layout, notes on what is not read, and the classes."""
     root = next((f for f in (data_dir, data_dir / FOLDER) if (f / "train").is_dir() and (f / "val").is_dir()), None)
     if root is None:
         raise AbsentData(f"{data_dir} holds no tinyimagenet: it must have {LAYOUT}")
@@ -81,7 +82,7 @@ def _from_folders(data_dir: Path) -> tuple[Arrays, tuple[str, ...]]:
     train = list_split(root / "train", root, classes, LISTS)
     test = _annotated(root, classes) if (root / "val/images").is_dir() else _rearranged(root, classes)
     key = source_key([], "tinyimagenet", DECODING, folder_digest(train, test, places=True))
-    return cached(key, partial(_decode, root, train, test, len(classes))), notes_on(root, train, test)
+    return cached(key, partial(_decode, root, train, test, len(classes))), notes_on(root, train, test), tuple(classes)
 
 
 def _text(file: Path) -> str:

@@ -55,6 +55,7 @@ def from_torch(
     arrays = _arrays(name, train, test)
     own_mean, own_std = channel_statistics(arrays.train_images)
     channels = arrays.train_images.shape[1]
+    named = getattr(train, "classes", ())  # as torchvision's data sets have them
     return raw_data(
         name,
         arrays,
@@ -64,6 +65,7 @@ def from_torch(
         pad=pad,
         flip=flip,
         source="torch",
+        class_names=tuple(map(str, named)) if isinstance(named, list | tuple) else (),
     )
 
 

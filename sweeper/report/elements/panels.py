@@ -1,9 +1,11 @@
-"""Parts that several figures share: a choice on the page, panels one above the other, legends, names that are short."""
+"""Parts that several figures share: a choice on the page, panels one above the other, names that are short."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from sweeper.report.elements.axes import SIZE_PARAMS
 
 MOST_COLOURS = 7
 """Number of series that colours alone tell apart; further ones are coloured by their order."""
@@ -15,10 +17,6 @@ SHORT_NUMBERS = (
     "abs(datum.value) > 0 && abs(datum.value) < 1e-3 ? format(datum.value, '~e') : format(datum.value, '~g')"
 )
 """Expression for the labels of an axis: 1e-5 rather than 0.00001."""
-
-BOTTOM = {"orient": "bottom", "direction": "horizontal", "columns": {"expr": "max(1, floor(width / 80))"}}
-"""A legend below the figure with as many columns as fit."""
-
 
 def choice(name: str, label: str, options: Sequence[str], first: str | None = None) -> dict[str, Any]:
     """A parameter that readers of the page set with a menu; pictures show its first value.
@@ -41,9 +39,9 @@ def only_chosen(column: str, parameter: str) -> dict[str, Any]:
 def stacked(views: Sequence[Mapping[str, Any]], **top: Any) -> dict[str, Any]:
     """Views one above the other as one specification; a single one remains a single view.
 
-    Whoever draws it sets the width of every view.
+    Whoever draws it sets the width of every view, and for legends that fit, :data:`SIZE_PARAMS`.
     """
-    data = {"data": {"name": "rows"}, **top}
+    data = {"data": {"name": "rows"}, **top, "params": [*SIZE_PARAMS, *top.get("params", ())]}
     if len(views) > 1:
         return {**data, "vconcat": list(views), "spacing": 14}
     (view,) = views
@@ -63,8 +61,3 @@ def short_keys(keys: Sequence[str]) -> dict[str, str]:
         return {key: key for key in parts}
     varies = [len(set(column)) > 1 for column in zip(*parts.values(), strict=True)]
     return {key: ",".join(text for text, kept in zip(part, varies, strict=True) if kept) for key, part in parts.items()}
-
-
-def logarithmic(values: Sequence[float]) -> bool:
-    """Whether values are above 0 and spread over more than a factor of 10."""
-    return bool(values) and min(values) > 0 and max(values) > 10 * min(values)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from sweeper.report.searched import Searched, are_numbers
+from sweeper.report.elements.searched import Searched, are_numbers
 
 if TYPE_CHECKING:
     import optuna

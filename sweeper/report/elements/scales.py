@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweeper.report.searched import are_numbers
+from sweeper.report.elements.searched import are_numbers
 
 _MOST_TICKS = 6
 

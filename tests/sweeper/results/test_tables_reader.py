@@ -9,7 +9,7 @@ import pytest
 
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results import table_cache
-from sweeper.results.tables import Following, compact_tables, read
+from sweeper.results.tables import TablesReader, compact_tables, read
 from tests.sweeper.results.test_tables import assert_equal, begin, commit, finished
 from trials.errors import UserError
 
@@ -37,7 +37,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_only_what_has_changed_is_read_again(sweep: SweepFolder, opened: list[str]) -> None:
-    reader = Following(sweep.path)
+    reader = TablesReader(sweep.path)
     assert_equal(reader.read(), read(sweep.path))
     opened.clear()
     reader.read()
@@ -58,7 +58,7 @@ def test_only_what_has_changed_is_read_again(sweep: SweepFolder, opened: list[st
 
 def test_trials_that_are_removed_go(sweep: SweepFolder) -> None:
     finished(sweep, "bip-z", seed=7)
-    reader = Following(sweep.path)
+    reader = TablesReader(sweep.path)
     reader.read()
     shutil.rmtree(sweep.trials / "bip-z")
     assert_equal(reader.read(), read(sweep.path))
@@ -66,7 +66,7 @@ def test_trials_that_are_removed_go(sweep: SweepFolder) -> None:
 
 
 def test_a_damaged_trial_is_named_every_time_and_read_once_it_is_whole(sweep: SweepFolder) -> None:
-    reader = Following(sweep.path)
+    reader = TablesReader(sweep.path)
     state = sweep.trials / "bip-a" / "state.json"
     whole = state.read_bytes()
     state.write_bytes(whole[:40])
@@ -80,12 +80,12 @@ def test_a_damaged_trial_is_named_every_time_and_read_once_it_is_whole(sweep: Sw
 def test_it_begins_with_the_files_of_the_folder(sweep: SweepFolder, opened: list[str]) -> None:
     compact_tables(sweep)
     opened.clear()
-    assert_equal(Following(sweep.path).read(), read(sweep.path))
+    assert_equal(TablesReader(sweep.path).read(), read(sweep.path))
     assert opened == []
 
 
 def test_the_rows_that_are_not_asked_for_stay_out(sweep: SweepFolder) -> None:
-    reader = Following(sweep.path, ("epochs",))
+    reader = TablesReader(sweep.path, ("epochs",))
     for _ in range(2):
         assert_equal(reader.read(), read(sweep.path, ("epochs",)))
         assert len(reader.read().layers) == 0
@@ -93,4 +93,4 @@ def test_the_rows_that_are_not_asked_for_stay_out(sweep: SweepFolder) -> None:
 
 def test_what_is_no_sweep_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a sweep's folder"):
-        Following(tmp_path).read()
+        TablesReader(tmp_path).read()

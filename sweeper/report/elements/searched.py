@@ -8,7 +8,6 @@ from typing import Any
 
 from sweeper.columns import config_column
 from sweeper.report.gathered import Gathered
-from sweeper.report.panels import logarithmic
 from sweeper.results.point_tables import points_table
 from sweeper.results.points import is_number
 from sweeper.results.rows_of_frames import rows_of
@@ -137,8 +136,3 @@ def _is_active(
         all((value := value_of(other)) is not None and condition.holds(value) for other, condition in when)
         for when in conditions[path]
     )
-
-
-def spread_widely(values: Sequence[Any]) -> bool:
-    """Whether an axis of these grid values is logarithmic."""
-    return are_numbers(values) and logarithmic(values)
