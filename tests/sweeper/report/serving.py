@@ -41,7 +41,9 @@ def one_more(plan: Plan) -> str:
         {"stage": "finetune", "level": 0, "epoch": n, "val_accuracy": accuracy - 0.1 / n, "density": density}
         for n in (1, 2, 3)
     ]
-    layers = [{"stage": "finetune", "level": 0, "layer": "fc", "total": 100, "kept": round(100 * density)}]
+    layers = [
+        {"stage": "finetune", "level": 0, "layer": "fc", "total": 100, "kept": round(100 * density), "density": density}
+    ]
     result = {"val_accuracy": accuracy, "test_accuracy": accuracy - 0.05, "density": density}
     rows = {"epochs": epochs, "layers": layers}
     attempt.commit(checkpoint={}, rows=rows, progress={}, seconds=1.0, status="complete", result=result)
