@@ -86,7 +86,7 @@ class Served:
 def serving(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     servers: list[served.ReportServer] = []
     bound = served._bound
-    monkeypatch.setattr(served, "_bound", lambda *given: servers.append(bound(*given)) or servers[0])
+    monkeypatch.setattr(served, "_bound", lambda *given: servers.append(bound(*given)) or servers[-1])
     monkeypatch.setattr(live_page, "LOOK_EVERY_S", 0.02)
     printed: list[str] = []
 
