@@ -8,7 +8,7 @@ requested density and the column ``density`` may cover fewer weights, and a meth
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -212,25 +212,30 @@ def _with_levels(
     accuracy: str,
 ) -> pd.DataFrame:  # fmt: skip
     """The points, and one for every earlier level of trials that have levels."""
-    groups = zip(asked, best, strict=True)
-    earlier = [row for values, rows in groups for row in _earlier(sweep, values, rows, by, accuracy)]
+    of_trial = levels_of(sweep, [row["trial"] for rows in best for row in rows])
+    densities = _density_by_level(sweep)
+    each = [_earlier(rows, of_trial, densities) for rows in best]
+    earlier = [
+        {**_point(values, rows, by, accuracy), "front": False, "level": number}
+        for values, found in zip(asked, each, strict=True)
+        for number, rows in found.items()
+    ]
     rows = [*points.assign(level=None).to_dict("records"), *earlier]
     whole: pd.DataFrame = pd.DataFrame(rows).astype({"level": "Int64", "front": bool})
     return whole
 
 
-def _earlier(sweep: SweepTables, values: Row, best: Sequence[Row], by: Sequence[str], accuracy: str) -> Iterator[Row]:
-    """The points of the levels before the last one, which is the trials' own figure."""
-    of_trial = levels_of(sweep, [row["trial"] for row in best])
-    densities = _density_by_level(sweep)
-    numbers = sorted({level for row in best for level in list(of_trial.get(row["trial"], ()))[:-1]})
-    for number in numbers:
-        rows = [
-            {**row, **found, "density": densities.get((row["trial"], number), math.nan)}
-            for row in best
-            if (found := of_trial.get(row["trial"], {}).get(number)) is not None
-        ]
-        yield {**_point(values, rows, by, accuracy), "front": False, "level": number}
+def _earlier(
+    best: Sequence[Row], of_trial: Mapping[str, Mapping[int, Row]], densities: Mapping[tuple[str, int], float]
+) -> dict[int, list[Row]]:
+    """The rows of every level before the last one, which is the trials' own figure."""
+    found: dict[int, list[Row]] = {}
+    for row in best:
+        levels = of_trial.get(row["trial"], {})
+        for number in list(levels)[:-1]:
+            density = densities.get((row["trial"], number), math.nan)
+            found.setdefault(number, []).append({**row, **levels[number], "density": density})
+    return dict(sorted(found.items()))
 
 
 def _from_to(figures: pd.Series[Any]) -> str:
