@@ -18,7 +18,6 @@ SHORT_NUMBERS = (
 )
 """Expression for the labels of an axis: 1e-5 rather than 0.00001."""
 
-
 def choice(name: str, label: str, options: Sequence[str], first: str | None = None) -> dict[str, Any]:
     """A parameter that readers of the page set with a menu; pictures show its first value.
 

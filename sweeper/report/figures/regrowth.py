@@ -250,13 +250,7 @@ def _episode_panel(part: pd.DataFrame) -> dict[str, Any]:
     line = {"field": "column", "type": "nominal", "sort": None}
     own: dict[str, Any] = {"color": {**line, "type": "ordinal", "legend": None}, "opacity": {"value": 0.7}}
     if few:
-        own = {
-            "color": {
-                **line,
-                "title": None,
-                "legend": legend_below(list(part["column"]), offset=6, symbolType="circle"),
-            }
-        }
+        own = {"color": {**line, "title": None, "legend": legend_below(list(part["column"]), offset=6, symbolType="circle")}}
     y = {"field": "reward", "type": "quantitative", "title": "reward", "scale": {"zero": False, "padding": 6}}
     tooltip = [{"field": "column", "title": "cell"}, {"field": "episode"}, {"field": "reward", "format": ".4~g"}]
     return {

@@ -78,9 +78,7 @@ class MLflowRuns(MLflowLoggerCallback):  # type: ignore[misc]  # Ray is not type
                 own = {**self.tags, **tags, GROUP_OF: _group(trial)}
                 made = self._client.create_run(experiment[0], tags=own, run_name=trial.point.name)
                 self._parents[trial.group] = made.info.run_id
-                values = {
-                    path.replace(".", "/"): value for path, value in trial.point.values.items()
-                }  # as in its trials
+                values = {path.replace(".", "/"): value for path, value in trial.point.values.items()}  # as in its trials
                 self._log_values(made.info.run_id, values)
                 self._client.set_terminated(made.info.run_id)
             for run in self._client.search_runs(experiment, f"tags.`{GROUP}` = '{_group(trial)}'"):
