@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from sweeper.console import make_console, print_line, print_table
 from sweeper.report.figure import Figure
@@ -26,11 +25,10 @@ class Drawn:
         lines: printed below the table.
     """
 
-    figure: Figure | Any
+    figure: Figure
     table: Mapping[str, Sequence[str]] = field(default_factory=dict)
     left: Collection[str] = ()
     lines: Sequence[str] = ()
-    dpi: int = 110
 
 
 def plot_parser(name: str, description: str) -> argparse.ArgumentParser:
@@ -49,10 +47,7 @@ def plot(draw: Callable[[argparse.Namespace], Drawn], options: argparse.Namespac
         size = picture_size(options.width, options.height, options.font_size)
         require_picture_file(options.to)
         drawn = draw(options)
-        if isinstance(drawn.figure, Figure):
-            write_figure(drawn.figure, options.to, size)
-        else:
-            drawn.figure.savefig(options.to, dpi=drawn.dpi)
+        write_figure(drawn.figure, options.to, size)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

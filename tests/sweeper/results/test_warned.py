@@ -13,11 +13,14 @@ import pytest
 from rich.console import Console
 
 from sweeper.columns import COLUMNS
+from sweeper.comparison_plot import texts
 from sweeper.dashboard import StudyCopy
 from sweeper.execution.live_view import LiveView
 from sweeper.folder.sweep_folder import Sample, SweepFolder
 from sweeper.report.figures import lineage
 from sweeper.report.gathered import gathered_of
+from sweeper.report.figures.accuracy_density import accuracy_density
+from sweeper.results.comparison import points_of
 from sweeper.results.report import show
 from sweeper.results.tables import compact_tables, load
 from tests.sweeper.populations import landscape, population
@@ -183,19 +186,14 @@ def test_what_else_decides_bits_stands_in_the_row(tmp_path: Path) -> None:
 
 
 def test_the_comparison_is_marked(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    from sweeper.comparison_plot import draw_comparison, texts
-    from sweeper.results.comparison import points_of
-
     for codes, hollow in ([[], ["chance_level"]], 1), ([[], []], 0):
-        points = points_of(load(sweep_of(tmp_path / str(hollow), codes).path))
-        *panels, front = [axis for axis in draw_comparison(points, "test_accuracy").axes if axis.get_visible()]
-        for axis in (panels[0], front):
-            white = [line for line in axis.lines if line.get_markerfacecolor() == "white"]
-            assert sum(len(line.get_xdata()) for line in white) == hollow
-        labels = [text.get_text() for text in front.get_legend().get_texts()]
-        assert ("with warnings" in labels) == bool(hollow)
-        assert texts(points).get("warnings", []) == (["", "chance_level"] if hollow else [])
+        sweep = load(sweep_of(tmp_path / str(hollow), codes).path)
+        figure = accuracy_density(sweep)
+        own = figure.rows[figure.rows["kind"] == "sweep"]
+        assert (own["warnings"] != "").sum() == hollow
+        (points,) = (layer for layer in figure.spec["layer"] if layer["mark"]["type"] == "point")
+        assert points["encoding"]["fillOpacity"]["condition"] == {"test": "datum.warnings !== ''", "value": 0}
+        assert texts(points_of(sweep)).get("warnings", []) == (["", "chance_level"] if hollow else [])
 
 
 def test_the_lineage_is_marked(tmp_path: Path) -> None:
