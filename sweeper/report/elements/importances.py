@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
 
-Evaluator = Literal["fanova", "ped_anova"]
+ImportanceEvaluator = Literal["fanova", "ped_anova"]
 
 FEWEST_POINTS = 8
 """Fewest complete points of a cell for which importances are computed; with fewer they are noise."""
@@ -44,13 +44,13 @@ class CellImportances:
     reason: str = ""
 
 
-def affordable(counts: Sequence[int], hyperparameters: int) -> Evaluator:
+def affordable(counts: Sequence[int], hyperparameters: int) -> ImportanceEvaluator:
     """Return fANOVA if cells with so many complete points each take it a few seconds, otherwise PED-ANOVA."""
     cheap = max(counts, default=0) <= _MOST_POINTS and sum(counts) * hyperparameters <= _MOST_WORK
     return "fanova" if cheap else "ped_anova"
 
 
-def importances_in(found: Searched, cell: str, objective: str, evaluator: Evaluator) -> CellImportances:
+def importances_in(found: Searched, cell: str, objective: str, evaluator: ImportanceEvaluator) -> CellImportances:
     """Return the importances of one cell. Hyperparameters that only some of its points have are left out."""
     points = [point for point in found.points if point.cell == cell and objective in point.values]
     shared = [path for path in found.search if all(path in point.params for point in points)]
@@ -85,7 +85,7 @@ def importances_in(found: Searched, cell: str, objective: str, evaluator: Evalua
 
 
 @lru_cache(maxsize=4096)
-def _importances(points: _Points, ranges: _Ranges, sign: int, evaluator: Evaluator) -> tuple[tuple[str, float], ...]:
+def _importances(points: _Points, ranges: _Ranges, sign: int, evaluator: ImportanceEvaluator) -> tuple[tuple[str, float], ...]:
     """Importances of points, each with hyperparameters and value; a report that is drawn again asks for the same."""
     from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from sweeper.report.elements.importances import FEWEST_POINTS, CellImportances, Evaluator, affordable, importances_in
+from sweeper.report.elements.importances import FEWEST_POINTS, CellImportances, ImportanceEvaluator, affordable, importances_in
 from sweeper.report.elements.panels import choice, only_chosen, short_keys
 from sweeper.report.elements.searched import Searched, searched
 from sweeper.report.figure import Figure
@@ -53,7 +53,7 @@ def draw(gathered: Gathered, evaluator: str = "auto") -> Figure:
     )
 
 
-def _chosen(found: Searched, evaluator: str) -> Evaluator:
+def _chosen(found: Searched, evaluator: str) -> ImportanceEvaluator:
     if evaluator == "fanova":
         return "fanova"
     if evaluator == "ped_anova":
