@@ -85,6 +85,9 @@ def parts(gathered: Gathered) -> dict[str, Any]:
             figures[name] = _drawn(draw_figure(name, gathered))
         except UserError as error:
             absent.append((_named(name), " ".join(str(error).split())))
+        except Exception as error:  # noqa: BLE001  one figure that fails takes nothing else from the reader
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            absent.append((_named(name), f"a fault of this program ({said}); the other figures are not affected"))
     macros: Any = _environment().get_template("sections.html").module
     sections = {name: str(getattr(macros, name)(view(gathered))).strip() for name, view in _SECTIONS.items()}
     sections["absent"] = str(macros.absent({"absent": absent})).strip()

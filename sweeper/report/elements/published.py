@@ -70,15 +70,16 @@ def matching_curves(trials: pd.DataFrame) -> list[PublishedCurve]:
     names = [config_column(name) for name in ("method", "model", "dataset")]
     if any(name not in trials for name in names):
         return []
-    found = []
-    for curve in published_curves():
-        wanted = zip(names, (curve.method, curve.model, curve.dataset), strict=True)
-        mine = trials
-        for name, value in wanted:
-            mine = mine[mine[name] == value]
-        if any(_holds(curve.where, row) for row in mine.to_dict("records")):
-            found.append(curve)
-    return found
+    fields = {found[1] for curve in published_curves() if (found := _CONDITION.fullmatch(curve.where)) is not None}
+    columns = list(dict.fromkeys([*names, *(column for path in fields if (column := config_column(path)) in trials)]))
+    rows: dict[tuple[Any, ...], list[dict[Any, Any]]] = {}
+    for values in zip(*(trials[column].tolist() for column in columns), strict=True):
+        rows.setdefault(values[:3], []).append(dict(zip(columns, values, strict=True)))
+    return [
+        curve
+        for curve in published_curves()
+        if any(_holds(curve.where, row) for row in rows.get((curve.method, curve.model, curve.dataset), ()))
+    ]
 
 
 def _holds(where: str, trial: dict[Any, Any]) -> bool:

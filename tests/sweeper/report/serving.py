@@ -34,10 +34,19 @@ def one_more(plan: Plan) -> str:
     """End the sweep's next trial, and return its id."""
     assignment = plan.next()
     assert assignment is not None
-    attempt, _ = TrialFolder(plan.folder.trial_folder(assignment.trial_id)).begin()
-    density = plan._records[assignment.trial_id].content["density"]
+    attempt, _ = TrialFolder(plan.folder.trial_folder(assignment.trial_id)).begin(device="cpu")
+    density = assignment.config.density
     accuracy = 0.9 + 0.01 * len(plan.folder.records())
-    attempt.end("complete", result={"val_accuracy": accuracy, "test_accuracy": accuracy - 0.05, "density": density})
+    epochs = [
+        {"stage": "finetune", "level": 0, "epoch": n, "val_accuracy": accuracy - 0.1 / n, "density": density}
+        for n in (1, 2, 3)
+    ]
+    layers = [
+        {"stage": "finetune", "level": 0, "layer": "fc", "total": 100, "kept": round(100 * density), "density": density}
+    ]
+    result = {"val_accuracy": accuracy, "test_accuracy": accuracy - 0.05, "density": density}
+    rows = {"epochs": epochs, "layers": layers}
+    attempt.commit(checkpoint={}, rows=rows, progress={}, seconds=1.0, status="complete", result=result)
     plan.ended(assignment.trial_id)
     return str(assignment.trial_id)
 
@@ -77,7 +86,7 @@ class Served:
 def serving(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     servers: list[served.ReportServer] = []
     bound = served._bound
-    monkeypatch.setattr(served, "_bound", lambda *given: servers.append(bound(*given)) or servers[0])
+    monkeypatch.setattr(served, "_bound", lambda *given: servers.append(bound(*given)) or servers[-1])
     monkeypatch.setattr(live_page, "LOOK_EVERY_S", 0.02)
     printed: list[str] = []
 

@@ -39,6 +39,14 @@ def page(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     yield from serving(plan.folder.path, monkeypatch)
 
 
+@pytest.fixture(scope="module")
+def still(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One server for all tests that only ask: its sweep does not change."""
+    plan = begun_sweep(tmp_path_factory.mktemp("still") / "small")
+    with pytest.MonkeyPatch.context() as patch:
+        yield from serving(plan.folder.path, patch)
+
+
 def test_the_page_and_its_parts_are_given_and_follow_the_sweep(page: Served, plan: Plan) -> None:
     status, headers, body = page.ask(f"/?token={page.token}")
     assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
@@ -62,26 +70,26 @@ def _kept(headers: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name not in ("content-length", "content-type", "vary")}
 
 
-def test_answers_are_compressed_for_those_who_take_it(page: Served) -> None:
-    path = f"/parts.json?token={page.token}"
-    _, headers, body = page.ask(path, Accept_Encoding="br, gzip")
+def test_answers_are_compressed_for_those_who_take_it(still: Served) -> None:
+    path = f"/parts.json?token={still.token}"
+    _, headers, body = still.ask(path, Accept_Encoding="br, gzip")
     assert headers["content-encoding"] == "gzip"
-    assert gzip.decompress(body) == page.ask(path)[2] == page.ask(path, Accept_Encoding="gzip;q=0")[2]
+    assert gzip.decompress(body) == still.ask(path)[2] == still.ask(path, Accept_Encoding="gzip;q=0")[2]
     assert int(headers["content-length"]) == len(body)
 
 
-def test_head_gives_the_headers_alone(page: Served) -> None:
-    _, headers, body = page.ask(f"/?token={page.token}")
-    assert page.ask(f"/?token={page.token}", "HEAD") == (200, headers, b"")
+def test_head_gives_the_headers_alone(still: Served) -> None:
+    _, headers, body = still.ask(f"/?token={still.token}")
+    assert still.ask(f"/?token={still.token}", "HEAD") == (200, headers, b"")
     assert int(headers["content-length"]) == len(body)
 
 
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "127.0.0.1:9999", "localhost", "LocalHost:8088", "[::1]:1", " localhost:80 "]
 )
-def test_names_of_this_machine_are_answered(page: Served, host: str) -> None:
+def test_names_of_this_machine_are_answered(still: Served, host: str) -> None:
     """Also at the other end of a forwarded port, which may have another number."""
-    assert page.ask(f"/?token={page.token}", host=host)[0] == 200
+    assert still.ask(f"/?token={still.token}", host=host)[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -90,26 +98,28 @@ def test_names_of_this_machine_are_answered(page: Served, host: str) -> None:
      "evil.example/127.0.0.1", "127.0.0.1:80:80", "127.0.0.1:", "0.0.0.0", "127.0.0.2", "[::2]", "2130706433",
      "127.0.0.\uff11"],
 )  # fmt: skip
-def test_other_names_are_refused(page: Served, host: str | None) -> None:
+def test_other_names_are_refused(still: Served, host: str | None) -> None:
     given = host if host is None or host.isascii() else host.encode().decode("latin-1")
-    status, _, body = page.ask(f"/?token={page.token}", host=given)
+    status, _, body = still.ask(f"/?token={still.token}", host=given)
     assert status == 421
     assert body == b"this server answers to 127.0.0.1 and localhost only\n"
 
 
-def test_two_names_are_refused(page: Served) -> None:
-    assert b" 421 " in raw(page, f"GET /?token={page.token} HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n")
+def test_two_names_are_refused(still: Served) -> None:
+    assert b" 421 " in raw(
+        still, f"GET /?token={still.token} HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n"
+    )
 
 
 @pytest.mark.parametrize("path", ["/", "/parts.json"])
-def test_without_the_token_nothing_is_given(page: Served, path: str) -> None:
-    token = page.token
+def test_without_the_token_nothing_is_given(still: Served, path: str) -> None:
+    token = still.token
     given = ["", "token=", f"token={token[:-1]}", f"token={token}x", f"token={token.swapcase()}", f"Token={token}"]
     given += [f"token={token}&token={token}", "token=%C3%A9", f"#token={token}", "token=%80", f"token={token}%00"]
     for query in given:
-        status, _, body = page.ask(f"{path}?{query}")
+        status, _, body = still.ask(f"{path}?{query}")
         assert (status, body) == (403, b"open the address that the command has printed, with its token\n"), query
-    assert page.ask(path, Cookie=f"token={token}", Authorization=f"Bearer {token}")[0] == 403
+    assert still.ask(path, Cookie=f"token={token}", Authorization=f"Bearer {token}")[0] == 403
 
 
 def test_tokens_are_long_and_new_each_time(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,8 +133,8 @@ def test_tokens_are_long_and_new_each_time(plan: Plan, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT", "PROPFIND", "get"])
-def test_other_methods_are_refused(page: Served, method: str) -> None:
-    status, headers, _ = page.ask(f"/?token={page.token}", method)
+def test_other_methods_are_refused(still: Served, method: str) -> None:
+    status, headers, _ = still.ask(f"/?token={still.token}", method)
     assert (status, headers["allow"], headers["connection"]) == (405, "GET, HEAD", "close")
 
 
@@ -134,8 +144,8 @@ def test_other_methods_are_refused(page: Served, method: str) -> None:
      "//etc/passwd", "/etc/passwd", "/parts.json/", "/parts.json/..", "/favicon.ico", "/.", "/;", "http://evil.example/",
      "http://127.0.0.1/", "//127.0.0.1/", "/parts.json%00", "*", "/\\..\\sweep.yaml"],
 )  # fmt: skip
-def test_there_is_no_other_page_and_no_file(page: Served, path: str) -> None:
-    status, _, body = page.ask(f"{path}?token={page.token}")
+def test_there_is_no_other_page_and_no_file(still: Served, path: str) -> None:
+    status, _, body = still.ask(f"{path}?token={still.token}")
     assert (status, body) == (404, b"there is no such page\n")
 
 
@@ -149,39 +159,39 @@ HEADERS = {
 }
 
 
-def raw(page: Served, text: str) -> bytes:
+def raw(still: Served, text: str) -> bytes:
     """What comes back on a connection on which ``text`` was sent, until the server closes it."""
-    with socket.create_connection(("127.0.0.1", page.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", still.port), timeout=10) as connection:
         connection.sendall(text.encode("latin-1"))
         connection.shutdown(socket.SHUT_WR)
         return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
-def test_every_answer_has_the_headers(page: Served) -> None:
-    paths = [f"/?token={page.token}", f"/parts.json?token={page.token}", "/", f"/x?token={page.token}"]
-    answers = [page.ask(path, method) for path in paths for method in ("GET", "HEAD", "POST")]
-    for status, headers, _ in [*answers, page.ask("/", host="evil.example")]:
+def test_every_answer_has_the_headers(still: Served) -> None:
+    paths = [f"/?token={still.token}", f"/parts.json?token={still.token}", "/", f"/x?token={still.token}"]
+    answers = [still.ask(path, method) for path in paths for method in ("GET", "HEAD", "POST")]
+    for status, headers, _ in [*answers, still.ask("/", host="evil.example")]:
         assert HEADERS.items() <= headers.items(), status
         assert "default-src 'none'" in headers["content-security-policy"]
         assert "frame-ancestors 'none'" in headers["content-security-policy"]
         assert not {"access-control-allow-origin", "set-cookie"} & headers.keys()
-    too_long = raw(page, f"GET /{'x' * 70_000} HTTP/1.1\r\n\r\n").lower()
+    too_long = raw(still, f"GET /{'x' * 70_000} HTTP/1.1\r\n\r\n").lower()
     assert b" 414 " in too_long
     assert all(f"{name}: {value}".lower().encode() in too_long for name, value in HEADERS.items())
     for text in ("nonsense\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "GET /\r\n\r\n"):  # as old as HTTP/0.9, without headers
-        assert raw(page, text).count(b"\n") == 1, text
+        assert raw(still, text).count(b"\n") == 1, text
 
 
-def test_a_body_is_not_taken_for_the_next_request(page: Served) -> None:
-    inner = f"GET /?token={page.token} HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    answer = raw(page, f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(inner)}\r\n\r\n{inner}")
+def test_a_body_is_not_taken_for_the_next_request(still: Served) -> None:
+    inner = f"GET /?token={still.token} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    answer = raw(still, f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(inner)}\r\n\r\n{inner}")
     assert answer.count(b"HTTP/1.1 ") == 1
     assert b" 405 " in answer
 
 
-def test_it_listens_on_the_loopback_only(page: Served) -> None:
-    assert page.server.server_address[0] == "127.0.0.1"
-    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.2", page.port), timeout=2):
+def test_it_listens_on_the_loopback_only(still: Served) -> None:
+    assert still.server.server_address[0] == "127.0.0.1"
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.2", still.port), timeout=2):
         pass
 
 
