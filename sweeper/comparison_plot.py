@@ -12,11 +12,12 @@ from collections.abc import Sequence
 import pandas as pd
 
 from sweeper.report.elements.series import series_paths
-from sweeper.report.figures.accuracy_density import draw
-from sweeper.report.gathered import gathered_of
+from sweeper.report.figures.accuracy_density import accuracy_density
 from sweeper.report.plot_command import Drawn, plot, plot_parser
 from sweeper.results.comparison import points_of, protocol, trials_behind, without_figure
+from sweeper.results.report import figures_of
 from sweeper.results.rows_of_frames import rows_of
+from sweeper.results.stored_space import WITHOUT_SPACE, stored_space
 from sweeper.results.summary import ACCURACIES
 from sweeper.results.tables import load
 from sweeper.results.warned import warnings_line
@@ -57,9 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _drawn(options: argparse.Namespace) -> Drawn:
     sweep = load(options.sweep)
-    gathered = gathered_of(sweep)
-    figure = draw(gathered, options.accuracy, options.by)
-    points = points_of(sweep, options.by or series_paths(gathered) or None, options.accuracy)
+    space = stored_space(sweep) or WITHOUT_SPACE
+    by = options.by or series_paths(sweep, space, figures_of(sweep, space))
+    figure, points = accuracy_density(sweep, options.accuracy, by), points_of(sweep, by or None, options.accuracy)
     lines = [protocol(sweep, points), *filter(None, [without_figure(sweep)])]
     left = ("series", "asked", "report", "confirmed", "best", "warnings")
     return Drawn(figure, texts(points), left, [*lines, *filter(None, [warnings_line(sweep, trials_behind(sweep))])])

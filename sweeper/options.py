@@ -77,6 +77,24 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--data", metavar="DATASET", help="of --init: the data set (default: cifar10)")
     p.add_argument("--to", metavar="FILE", help="of --init and --report: the file to write "
                    "(default: METHOD_DATASET.yaml; report.html in the sweep's folder)")  # fmt: skip
+    _add_report_options(p)
+    p.add_argument("--dashboard", metavar="NAME", help="show a sweep with optuna-dashboard, on this machine only")
+    p.add_argument("--verify", action="store_true", help="first read every checkpoint, not only those that are needed")
+    p.add_argument("--retry-failed", action="store_true", help="first allow trials that failed for good to run again")
+    p.add_argument("--list", action="store_true", help="list the sweeps of the storage, their progress and drivers")
+    p.add_argument("--show", metavar="NAME", help="print a sweep's progress and results, also while it runs elsewhere")
+    p.add_argument("--watch", type=float, nargs="?", const=WATCH_S, metavar="S", help="of --show: look again "
+                   f"every S seconds (default: {WATCH_S:g}), until the sweep has ended")  # fmt: skip
+    p.add_argument("--cancel", metavar="NAME", help="ask a sweep's driver, wherever it runs, to commit and stop")
+    p.add_argument("--version", action="version", version=f"sparsity-sweeper {__version__}")
+    return p
+
+
+def _add_report_options(p: argparse.ArgumentParser) -> None:
+    """Those of reports and of their figures."""
+    p.add_argument("--compare", nargs=2, metavar=("A", "B"), help="how sweep B differs from A, by cell, with "
+                   "paired tests over seeds: two names or paths")  # fmt: skip
+    p.add_argument("--report", metavar="NAME", help="write a sweep's report, one HTML file, also while it runs")
     p.add_argument("--serve", metavar="NAME", help="show a sweep's report in a browser, with rows as they come, "
                    "on this machine only")  # fmt: skip
     p.add_argument("--figure", metavar="FIGURE", help="of --report: write this figure of it alone, as .pdf, .svg or "
@@ -86,19 +104,6 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--width", metavar="LENGTH", help="of --figure: 3.25in, 84mm, 8.4cm, 240pt (default: 345pt)")
     p.add_argument("--height", metavar="LENGTH", help="of --figure (default: what suits it)")
     p.add_argument("--font-size", metavar="PT", help="of --figure: of all text, in points (default: 8)")
-    p.add_argument("--dashboard", metavar="NAME", help="show a sweep with optuna-dashboard, on this machine only")
-    p.add_argument("--verify", action="store_true", help="first read every checkpoint, not only those that are needed")
-    p.add_argument("--retry-failed", action="store_true", help="first allow trials that failed for good to run again")
-    p.add_argument("--list", action="store_true", help="list the sweeps of the storage, their progress and drivers")
-    p.add_argument("--show", metavar="NAME", help="print a sweep's progress and results, also while it runs elsewhere")
-    p.add_argument("--report", metavar="NAME", help="write a sweep's report, one HTML file, also while it runs")
-    p.add_argument("--watch", type=float, nargs="?", const=WATCH_S, metavar="S", help="of --show: look again "
-                   f"every S seconds (default: {WATCH_S:g}), until the sweep has ended")  # fmt: skip
-    p.add_argument("--compare", nargs=2, metavar=("A", "B"), help="how sweep B differs from A, by cell, with "
-                   "paired tests over seeds: two names or paths")  # fmt: skip
-    p.add_argument("--cancel", metavar="NAME", help="ask a sweep's driver, wherever it runs, to commit and stop")
-    p.add_argument("--version", action="version", version=f"sparsity-sweeper {__version__}")
-    return p
 
 
 def read_options(words: Sequence[str], *, submitted: bool = False) -> argparse.Namespace:

@@ -199,12 +199,12 @@ class Sweep(SweepTables):
 
         Returns:
             A row per figure and cell: ``figure`` (the objective, ``val_accuracy``, ``test_accuracy``); the fields that
-            match, named as in ``trials``; ``in``: ``both``, ``a`` (only in this sweep) or ``b``; ``a_mean``, ``a_std``
-            (ddof 1), ``a_n``, ``a_density`` and ``b_...``: over all seeds that the sweep has there; ``n``: pairs;
-            ``difference``, ``difference_std``: mean and deviation (ddof 1) of b - a; ``low``, ``high``: the mean's 95 %
-            confidence interval (Student's t); ``p``: of the paired t test, two-sided; ``p_holm``: corrected for the
-            number of cells (Holm 1979); ``p_wilcoxon``: of the signed-rank test, from 6 pairs on; ``note``: why there
-            is no test, or what a cell lacks. ``attrs["notes"]`` and ``attrs["fields"]`` list what else differs.
+            match, named as in ``trials``; ``found_in``: ``both``, ``a`` (only in this sweep) or ``b``; ``a_mean``,
+            ``a_std`` (ddof 1), ``a_n``, ``a_density`` and ``b_...``: over all seeds that the sweep has there; ``n``:
+            pairs; ``difference``, ``difference_std``: mean and deviation (ddof 1) of b - a; ``low``, ``high``: the
+            mean's 95 % confidence interval (Student's t); ``p``: of the paired t test, two-sided; ``p_holm``: corrected
+            for the number of cells (Holm 1979); ``p_wilcoxon``: of the signed-rank test, from 6 pairs on; ``note``: why
+            there is no test, or what a cell lacks. ``attrs["notes"]`` and ``attrs["fields"]`` list what else differs.
 
         Raises:
             UserError: the sweeps have other objectives, or every cell that both have differs in its model, data or

@@ -20,6 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGES = ("sweeper", "trials")
 OPTIONAL = (
     *("onnx", "onnxruntime", "onnxscript", "optuna_dashboard", "matplotlib", "timm", "datasets"),
+    *("huggingface_hub", "safetensors"),
     *("boto3", "mlflow", "tensorboardX", "wandb"),
 )
 """The modules of the extras."""

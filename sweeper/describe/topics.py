@@ -19,7 +19,7 @@ from sweeper.describe.refusals import refused_by
 from sweeper.space.distributions import DISTRIBUTION_KINDS, Choice, Int, Uniform
 from sweeper.space.grid.conditions import CONDITION_KEYS, Equal, Within
 from sweeper.space.grid.grid import LADDERS
-from sweeper.space.options.callbacks import CALLBACKS, TrialCallback
+from sweeper.space.options.callbacks import ARTIFACTS, CALLBACKS, TrialCallback
 from sweeper.space.options.confirm import Confirm
 from sweeper.space.options.constraints import Constraint
 from sweeper.space.options.from_sweep import FromSweep
@@ -198,6 +198,8 @@ def _callback_page(name: str) -> Page:
     known = CALLBACKS[name]
     takes = "those of its class" if known.options is None else ", ".join(known.options) or "none of its own"
     text = f"Tells {known.library} of a sweep's trials; needs the extra trackers. Options: {takes}, and those below."
+    if known.artifacts:
+        text += f" Option artifacts: a list of {', '.join(ARTIFACTS)}, attached to the run of each complete trial."
     return Page(f"callback {name}", [text], field_tables(TrialCallback))
 
 

@@ -7,9 +7,12 @@ thread draws the panel from the counters a few times a second. There are no lock
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -21,15 +24,18 @@ from rich.text import Text
 
 from sweeper.console import NotebookConsole
 from sweeper.execution.notebook_panel import NotebookPanel
+from sweeper.screen.activity import REFRESHES_PER_SECOND
 from sweeper.screen.trial_panel import TrialPanel
 from trials.storage.rows import FINISHED
 
-REFRESHES_PER_SECOND = 4
 CELLS_SHOWN = 12
 RUNNING_SHOWN = 16
 LINES_AT_ONCE = 8
 LINES_PER_SECOND = 4.0
 """Without a terminal: the largest burst of lines, and the lines per second after it; further endings share a line."""
+
+ABANDON_S = 0.2
+"""Seconds that a terminal may take to get its cursor back before a process ends at once."""
 
 
 @dataclass
@@ -117,6 +123,18 @@ class LiveView:
         """Show beside a spinner what is done before the first trial reports anything; without a panel, nothing."""
         self._doing = (text, time.monotonic())
 
+    def abandon(self) -> None:
+        """Give the terminal its cursor back before the process ends at once. May be called from a signal handler.
+
+        Waits for the terminal no longer than a moment, since it may take no output any more.
+        """
+        if self._live is not None and not isinstance(self._live, NotebookPanel):
+            with suppress(OSError, ValueError):  # no terminal any more
+                fd = self.console.file.fileno()
+                writer = threading.Thread(target=os.write, args=(fd, b"\x1b[?25h\r\n"), daemon=True)
+                writer.start()
+                writer.join(ABANDON_S)
+
     def answered(self, trial_id: str) -> None:
         """Show that a worker has begun a trial."""
         if not self._answered:
@@ -127,7 +145,7 @@ class LiveView:
         """Show that a trial was handed to a worker, for the first time or again."""
         if not (self._asked or self._answered):
             self._asked = True
-            self.doing("waiting for the first worker: Ray starts its process, which imports torch")
+            self.doing("waiting for the first worker, whose process imports torch")
         self.running[trial_id] = _Running(cell, time.monotonic())
         for counted in self._failed.pop(trial_id, ()):
             self.failed -= 1

@@ -18,8 +18,10 @@ from trials.storage.rows import Row
 FIELDS_SHOWN = 20
 """Differing fields that are printed, a line each."""
 
-_NOT_SHOWN = {"name", "about", "trial", "grid", "resources", "max_concurrent", "max_hours", "retries", "plugins",
-              "silence_limit_s", "callbacks", "objective", "objectives", "direction"}  # fmt: skip
+_NOT_SHOWN = {
+    *("name", "about", "trial", "grid", "resources", "max_concurrent", "max_hours", "retries", "plugins"),
+    *("silence_limit_s", "callbacks"),
+}
 """Sections of a space that change no result, or that are compared in another way."""
 
 _NO_RESULT = {"seed", "data_dir", "device", "checkpoint_every_s", "compile", "capture", "measure_latency"}

@@ -53,14 +53,17 @@ def compare_sweeps(a: SweepTables, b: SweepTables) -> SweepComparison:
     refused = {id(cell): reason for cell in cells if (reason := why_not(cell))}
     _require_comparable(sides, paths, cells, refused)
     rows = [row for figure in figures for row in _rows(cells, refused, figure)]
-    columns = ["figure", *map(config_column, paths), "in"]
+    columns = ["figure", *map(config_column, paths), "found_in"]
     columns += [f"{side}_{what}" for side in "ab" for what in _OF_SIDE]
     columns += ["n", "difference", "difference_std", "low", "high", "p", "p_holm", "p_wilcoxon", "note"]
     table = pd.DataFrame(rows, columns=columns).astype({"a_n": "Int64", "b_n": "Int64", "n": "Int64"})
     there = table.groupby("figure")[["a_n", "b_n"]].sum().sum(axis="columns")
     table = table[table["figure"].isin([f for f in figures if f == objective or there[f] > 0])].reset_index(drop=True)
     compared = [cell for cell in cells if id(cell) not in refused]
-    notes = (*protocol_lines(compared), *_not_begun(sides))
+    damaged = [
+        f"left out of {name}: {line}" for name, side in zip("AB", sides, strict=True) for line in side.tables.damaged
+    ]
+    notes = (*protocol_lines(compared), *_not_begun(sides), *damaged)
     return SweepComparison(table, tuple(paths), notes, tuple(fields_that_differ(*sides, paths)))
 
 
@@ -101,7 +104,11 @@ def _rows(cells: Sequence[MatchedCell], refused: dict[int, str], figure: str) ->
 
 def _row(cell: MatchedCell, figure: str, refused: str) -> Row:
     where = "both" if cell.a and cell.b else "a" if cell.a else "b"
-    row: Row = {"figure": figure, **{config_column(path): value for path, value in cell.values.items()}, "in": where}
+    row: Row = {
+        "figure": figure,
+        **{config_column(path): value for path, value in cell.values.items()},
+        "found_in": where,
+    }
     row |= _side("a", cell.a, figure) | _side("b", cell.b, figure)
     if refused or not (cell.a and cell.b):
         unknown = dict.fromkeys(("difference", "difference_std", "low", "high", "p", "p_wilcoxon"), math.nan)

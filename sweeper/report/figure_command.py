@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sweeper.console import print_line
 from sweeper.report.figures import REPORT_FIGURES, draw_figure
 from sweeper.report.gathered import gathered
-from sweeper.report.picture_file import picture_size, require_writable, write_figure
+from sweeper.report.picture_file import picture_size, require_picture_file, write_figure
 from trials.errors import UserError, unknown_name
 from trials.storage.place import Place
 
@@ -33,7 +33,7 @@ def write_asked_figure(path: Place, options: argparse.Namespace, console: Consol
         raise UserError(unknown_name("--figure", options.figure, REPORT_FIGURES))
     size, to = picture_size(options.width, options.height, options.font_size), Path(options.to)
     arguments = _arguments(options.with_ or ())
-    require_writable(to)
+    require_picture_file(to)
     figure = draw_figure(options.figure, gathered(path), arguments)
     write_figure(figure, to, size)
     for line in (str(to), *figure.notes):

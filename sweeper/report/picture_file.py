@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from sweeper.report.figure import Figure
 from sweeper.report.saved import PICTURE_FORMS, picture
+from sweeper.report.written import require_file
 from trials.errors import UserError
 from trials.optional import require
 
@@ -70,17 +70,15 @@ def _length(text: str, option: str, least: float, most: float) -> float:
     return points
 
 
-def require_writable(to: Path) -> None:
+def require_picture_file(to: Path) -> None:
     """Refuse, before anything is read, what would stop a figure's file in the end.
 
     Raises:
         UserError: the file's form is unknown, its folder is missing or cannot be written, or vl-convert is missing.
     """
+    require_file(to)
     if to.suffix.lower() not in (*PICTURE_FORMS, CSV):
         raise UserError(f"--to is {str(to)!r}, but must end in one of {', '.join((*PICTURE_FORMS, CSV))}")
-    folder = to.absolute().parent
-    if to.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"--to is {str(to)!r}, but must be a file in a folder that can be written")
     if to.suffix.lower() != CSV:
         require("vl_convert", "plots", "a picture")
 

@@ -7,11 +7,10 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from sweeper.console import make_console, print_line, print_table
 from sweeper.report.figure import Figure
-from sweeper.report.picture_file import add_size_options, picture_size, require_writable, write_figure
+from sweeper.report.picture_file import add_size_options, picture_size, require_picture_file, write_figure
 from trials.errors import UserError
 
 
@@ -26,11 +25,10 @@ class Drawn:
         lines: printed below the table.
     """
 
-    figure: Figure | Any
+    figure: Figure
     table: Mapping[str, Sequence[str]] = field(default_factory=dict)
     left: Collection[str] = ()
     lines: Sequence[str] = ()
-    dpi: int = 110
 
 
 def plot_parser(name: str, description: str) -> argparse.ArgumentParser:
@@ -47,12 +45,9 @@ def plot(draw: Callable[[argparse.Namespace], Drawn], options: argparse.Namespac
     """Draw, write the picture to ``options.to`` and print the rest; returns the exit code: 0 done, 2 wrong input."""
     try:
         size = picture_size(options.width, options.height, options.font_size)
-        require_writable(options.to)
+        require_picture_file(options.to)
         drawn = draw(options)
-        if isinstance(drawn.figure, Figure):
-            write_figure(drawn.figure, options.to, size)
-        else:
-            drawn.figure.savefig(options.to, dpi=drawn.dpi)
+        write_figure(drawn.figure, options.to, size)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -27,13 +27,9 @@ _CELLS_SHOWN = 8
 
 
 def points_of(
-    sweep: SweepTables,
-    by: Sequence[str] | None = (),
-    accuracy: str = "test_accuracy",
-    *,
-    levels: bool = False,
+    sweep: SweepTables, by: Sequence[str] | None = (), accuracy: str = "test_accuracy", *, levels: bool = False,
     measures: Sequence[str] = (),
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Return a row per group of cells that share every grid value but ``seed``; by series, from dense to sparse.
 
     Args:
@@ -45,13 +41,14 @@ def points_of(
         measures: further columns of ``trials``, of which the points get means over seeds; NaN where a seed lacks one.
 
     Returns:
-        Columns ``series``; ``asked``: the other grid values; ``density``, ``accuracy``, ``flops``, ``cost`` and
-        ``cost_flops``: means over seeds (NaN where unknown: unreadable layers, older versions); ``accuracy_std`` (ddof
-        1); ``n``: number of seeds; ``report``: which epoch counts; ``confirmed``: how many confirmations are complete,
-        which are the trials of these figures then (empty if none is asked for); ``best``: what the best trials have in
-        the searched fields, as text; ``front``: whether no other point of the data set is at least as good in both
-        accuracy and FLOPs and better in one; ``warnings``: codes of all these trials, as one text. With ``levels``
-        also ``level``, missing for the last one, and for earlier ones ``front`` is false.
+        Columns ``series``; ``dataset``, None where the grid has none; ``asked``: the other grid values; ``density``,
+        ``accuracy``, ``flops``, ``cost`` and ``cost_flops``: means over seeds (NaN where unknown: unreadable layers,
+        older versions); ``accuracy_std`` (ddof 1); ``n``: number of seeds; ``report``: which epoch counts;
+        ``confirmed``: how many confirmations are complete, which are the trials of these figures then (empty if none
+        is asked for); ``best``: what the best trials have in the searched fields, as text; ``front``: whether no other
+        point of the data set is at least as good in both accuracy and FLOPs and better in one; ``warnings``: codes of
+        all these trials, as one text. With ``levels`` also ``level``, missing for the last one, and for earlier ones
+        ``front`` is false.
 
     Raises:
         UserError: ``by`` is not in the grid, ``accuracy`` is unknown, no trial is complete, or space or layers
@@ -61,28 +58,37 @@ def points_of(
         raise UserError(unknown_name("accuracy", accuracy, ACCURACIES))
     space = _space_of(sweep)
     groups = [path for path in space.paths if path != "seed"]
-    for path in by or ():
-        if path not in groups:
-            raise UserError(unknown_name("by", path, groups))
+    paths = _series_by(by, groups)
     found = _best_by_group(sweep, space, groups, (accuracy, *measures))
     if not found:
         raise UserError(_nothing_to_compare(sweep, space))
-    default = ["method"] if "method" in groups else [path for path in groups if path != "density"]
-    paths = [] if by is None else list(by) or default
-    paths += [path for path in ("dataset",) if path in groups and path not in paths]
     asked = [dict(zip(groups, key, strict=True)) for key in found]
     pairs = list(zip(asked, found.values(), strict=True))
     points = pd.DataFrame([{**_point(*both, paths, accuracy), **_means(both[1], measures)} for both in pairs])
-    if points["density"].isna().all():
-        raise UserError(
-            f"{sweep.path.name} has no readable rows of layers in its best trials, but a comparison needs their "
-            "densities: run the sweep's command again, which repairs them"
-        )
+    _require_densities(sweep, points)
     _mark_front(points, [values.get("dataset") for values in asked])
     if levels:
         points = _with_levels(sweep, points, asked, list(found.values()), paths, accuracy)
     ordered: pd.DataFrame = points.sort_values(["series", "density"], ascending=[True, False], ignore_index=True)
     return ordered
+
+
+def _require_densities(sweep: SweepTables, points: pd.DataFrame) -> None:
+    if points["density"].isna().all():
+        raise UserError(
+            f"{sweep.path.name} has no readable rows of layers in its best trials, but a comparison needs their "
+            "densities: run the sweep's command again, which repairs them"
+        )
+
+
+def _series_by(by: Sequence[str] | None, groups: Sequence[str]) -> list[str]:
+    """The grid paths that define a series, the data set among them."""
+    for path in by or ():
+        if path not in groups:
+            raise UserError(unknown_name("by", path, groups))
+    default = ["method"] if "method" in groups else [path for path in groups if path != "density"]
+    paths = [] if by is None else list(by) or default
+    return paths + [path for path in ("dataset",) if path in groups and path not in paths]
 
 
 def _nothing_to_compare(sweep: SweepTables, space: StoredSpace) -> str:

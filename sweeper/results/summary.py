@@ -140,7 +140,9 @@ def cells_of(
             confirming.setdefault(row["confirms"], []).append(row)
         elif row.get("cell") is not None or groups == ["trial"]:
             found.setdefault(tuple(row.get(column) for column in columns), []).append(row)
-    last = {row["trial"]: row for row in rows_of(sweep.epochs, {"trial", "stage", "level", "epoch"})}
+    begun = set(sweep.trials["trial"][sweep.trials["status"].isin(["running", "preempted"])])
+    current = sweep.epochs[sweep.epochs["trial"].isin(begun)]
+    last = {row["trial"]: row for row in rows_of(current, {"trial", "stage", "level", "epoch"})}
     for key in sorted(found, key=lambda key: order_of(paths, key)):
         trials = found[key]
         points = points_in(trials, replicates)
@@ -291,6 +293,7 @@ def _dense_rows(
 ) -> list[Row]:
     """Rows of the dense networks that pruned best trials start from: one per set of groups that share networks."""
     rows = sweep.epochs[(sweep.epochs["stage"] == "pretrain") & sweep.epochs["stage_id"].notna()]
+    rows = rows.drop_duplicates("trial", keep="last")
     last = {
         row["trial"]: row for row in rows_of(rows, {"trial", "stage_id", "density", "warnings", *SPENT, *ACCURACIES})
     }

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.markup import escape
 
+REFRESHES_PER_SECOND = 4
+"""Few, since each takes time from what is waited for."""
+
 
 @contextmanager
 def doing(console: Console, text: str) -> Iterator[Callable[[str], None]]:
@@ -19,5 +22,5 @@ def doing(console: Console, text: str) -> Iterator[Callable[[str], None]]:
     if not console.is_terminal:
         yield lambda text: None
         return
-    with console.status(escape(text)) as status:
+    with console.status(escape(text), refresh_per_second=REFRESHES_PER_SECOND) as status:
         yield lambda text: status.update(escape(text))

@@ -20,8 +20,8 @@ INDENT = 4
 _FRAME = 3
 """Columns of a frame beside each column of a table: a line and two spaces."""
 
-_PARTS = re.compile(r"((?<=[;,]) |  +)")
-"""Where a text that stands below a row is broken first: between fields, and between the entries of a list."""
+_PARTS = re.compile(r"((?<=[;,]) |  +|(?<=,)(?=\S))")
+"""Where a text that stands below a row is broken first: between fields, and after commas."""
 
 _WORDS = re.compile(r"[^\s.]*\.? *")
 """What a line of a heading holds at least."""
@@ -157,7 +157,7 @@ def _aligned(row: Mapping[str, str], widths: Mapping[str, int], left: Collection
 def _below(texts: Mapping[str, Sequence[str]], under: Sequence[str], row: int, width: int) -> Iterator[Text]:
     for name in under:
         if text := texts[name][row]:
-            for line in _filled(f"{name}: {text}", width, INDENT):
+            for line in filled_lines(f"{name}: {text}", width, INDENT):
                 yield Text(line)
 
 
@@ -167,12 +167,12 @@ def _records(
     """A paragraph for every row: names and values, those that are empty left out."""
     for row in range(len(texts[names[0]])):
         line = "  ".join(f"{name} {texts[name][row]}" for name in names if texts[name][row])
-        for number, part in enumerate(_filled(line, width, 0)):
+        for number, part in enumerate(filled_lines(line, width, 0)):
             yield Text(part, style="" if number else "bold")
         yield from _below(texts, under, row, width)
 
 
-def _filled(text: str, width: int, indent: int) -> list[str]:
+def filled_lines(text: str, width: int, indent: int) -> list[str]:
     """The lines of a text, which is broken between its parts, else at spaces, else anywhere."""
     first, further = " " * min(indent, width // 4), " " * min(indent + GAP, width // 3)
     found, line = re.split(_PARTS, text), ""

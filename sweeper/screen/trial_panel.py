@@ -10,6 +10,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.spinner import Spinner
 from rich.text import Text
 
+from sweeper.screen.fitted_table import filled_lines
+
 _GAP, _INDENT = 2, 4
 
 Line = tuple[str, str, str]
@@ -18,7 +20,8 @@ Line = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class TrialPanel:
-    """What the panel shows. Nothing is cut: a line that is too long becomes two, and is folded if need be.
+    """What the panel shows. Nothing is cut: where a line is too long, each becomes two, which are
+    broken if need be.
 
     A terminal with too few lines gets fewer of ``best`` and of ``running``, and how many there are beside these.
 
@@ -38,12 +41,13 @@ class TrialPanel:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = options.max_width
-        head = list(_filled(self.headline, width))
+        head = list(_headline(self.headline, width))
         yield from head
+        used = len(head)
         if self.spinner is not None:
+            used += len(console.render_lines(self.spinner, options, pad=False))
             yield self.spinner
-        room = console.height - len(head) - (self.spinner is not None) if console.is_terminal else None
-        yield from self._lines(width, room)
+        yield from self._lines(width, console.height - used if console.is_terminal else None)
 
     def _lines(self, width: int, room: int | None) -> Iterator[Text]:
         best, running = min(self.most[0], len(self.best)), min(self.most[1], len(self.running))
@@ -67,31 +71,18 @@ class TrialPanel:
         widths = [max((cell_len(row[i]) for row in rows), default=0) for i in range(3)]
         if sum(widths) + 2 * _GAP <= width:
             return [Text((" " * _GAP).join(map(_padded, row, [*widths[:2], 0])).rstrip()) for row in rows]
-        found: list[Text] = []
+        lines: list[str] = []
         for name, cell, text in rows:
-            first = f"{_padded(name, widths[0])}{' ' * _GAP}{cell}"
-            found += [Text(piece, no_wrap=True) for piece in _folded(first, width)]
-            if text:
-                found += [Text(piece, no_wrap=True) for piece in _folded(" " * _INDENT + text, width)]
-        return found
+            lines += filled_lines(f"{name}  {cell}" if name else cell, width, 0 if name else _INDENT)
+            lines += filled_lines(text, width, _INDENT) if text else []
+        return list(map(Text, lines))
 
 
 def _padded(text: str, width: int) -> str:
     return text + " " * max(width - cell_len(text), 0)
 
 
-def _folded(text: str, width: int) -> Iterator[str]:
-    """The text in pieces of at most ``width``."""
-    piece, used = "", 0
-    for character in text:
-        if used + cell_len(character) > width and piece:
-            yield piece
-            piece, used = "", 0
-        piece, used = piece + character, used + cell_len(character)
-    yield piece
-
-
-def _filled(parts: Sequence[str], width: int) -> Iterator[Text]:
+def _headline(parts: Sequence[str], width: int) -> Iterator[Text]:
     line = ""
     for part in parts:
         if line and cell_len(f"{line} · {part}") > width:

@@ -56,7 +56,7 @@ def stopping_after(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_option_of_the_command_is_one_of_python_with_the_same_default() -> None:
     options = vars(parser().parse_args([]))
-    others = {"list_spaces", "data", "to", *COMMANDS} - {"resume"}  # those two belong to --init
+    others = {"list_spaces", "data", "to", "watch", *COMMANDS} - {"resume"}  # they belong to --init and --show
     assert options.keys() - others == RunOptions.names()
     plain = RunOptions(space="x")
     for name in RunOptions.names() - {"space"}:

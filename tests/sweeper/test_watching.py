@@ -6,6 +6,7 @@ import io
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -67,15 +68,18 @@ def watched(
 
 
 def nothing() -> None:
-    pass
+    """Nothing happens between two looks."""
 
 
 def test_a_block_is_printed_when_something_has_changed_until_the_sweep_has_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, ending = swept(tmp_path, 1)
-    step = lambda: next(ending)  # noqa: E731
-    said = watched(tmp_path, monkeypatch, [nothing, step, nothing, nothing, step, step])  # type: ignore[list-item]
+
+    def step() -> None:
+        next(ending)
+
+    said = watched(tmp_path, monkeypatch, [nothing, step, nothing, nothing, step, step])
     blocks = said.split("\n\n")
     assert [block.partition("trials, ")[2].partition(",")[0] for block in blocks] == [f"{n} done" for n in (1, 2, 3, 4)]
     assert all("val_accuracy" in block for block in blocks)
@@ -84,7 +88,7 @@ def test_a_block_is_printed_when_something_has_changed_until_the_sweep_has_ended
 
 def test_a_sweep_that_has_ended_is_printed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     swept(tmp_path, 4)
-    assert watched(tmp_path, monkeypatch, []).count("4 done") == 1
+    assert watched(tmp_path, monkeypatch, []).count("trials, 4 done") == 1
 
 
 def test_it_ends_when_the_driver_has_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +114,12 @@ def test_only_trials_that_have_changed_are_read_and_nothing_is_written(
     _, ending = swept(tmp_path, 3)
     read: list[str] = []
     whole = table_cache._read_trial
-    monkeypatch.setattr(table_cache, "_read_trial", lambda path, wanted: read.append(path.name) or whole(path, wanted))  # type: ignore[func-returns-value]
+
+    def noted(path: Path, wanted: Any) -> Any:
+        read.append(path.name)
+        return whole(path, wanted)
+
+    monkeypatch.setattr(table_cache, "_read_trial", noted)
     following = TablesReader(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert len(following.read().trials) == 3
@@ -134,12 +143,10 @@ def test_a_storage_that_is_away_is_said_once_and_waited_for(
         away.rename(tmp_path / "sweep")
         next(ending)
 
-    said = watched(
-        tmp_path / "sweep",
-        monkeypatch,
-        [lambda: (tmp_path / "sweep").rename(away) and None, nothing, nothing, back],
-        terminal,
-    )
+    def leave() -> None:
+        (tmp_path / "sweep").rename(away)
+
+    said = watched(tmp_path / "sweep", monkeypatch, [leave, nothing, nothing, back], terminal)
     assert "Traceback" not in said
     if terminal is None:
         assert said.count("cannot be read since") == 1
@@ -161,14 +168,11 @@ def test_errors_of_reading_are_waited_for(tmp_path: Path, monkeypatch: pytest.Mo
         return whole(self)
 
     monkeypatch.setattr(TablesReader, "read", read)
-    said = watched(
-        tmp_path,
-        monkeypatch,
-        [lambda: wrong_now.update(now=True), nothing, lambda: wrong_now.clear() or wrong_now.update(now=False)],
-    )  # type: ignore[func-returns-value]
+    steps: list[Step] = [lambda: wrong_now.update(now=True), nothing, lambda: wrong_now.update(now=False)]
+    said = watched(tmp_path, monkeypatch, steps)
     assert said.count("cannot be read since") == 1
     assert said.count("the storage is back") == 1
-    assert said.count("1 done") == 1  # nothing has changed
+    assert said.count("trials, 1 done") == 1  # nothing has changed
 
 
 def test_a_terminal_shows_what_it_has_room_for_and_prints_the_whole_at_the_end(
@@ -182,7 +186,7 @@ def test_a_terminal_shows_what_it_has_room_for_and_prints_the_whole_at_the_end(
     assert "more lines, printed at the end" in screen
     assert "Ctrl-C ends" in screen
     assert "tables:" not in screen
-    assert after.count("35 done") == 1
+    assert after.count("trials, 35 done") == 1
     assert after.rstrip().splitlines()[-1].startswith("tables:")
     assert all(f"{100 * value:.2f}" in after for value in values[:35])
 
@@ -200,7 +204,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     assert main([*storage, "--show", "mine", "--watch"]) == COMPLETE
     assert main([*storage, "--show", "mine", "--watch", "30"]) == COMPLETE
     assert slept == [5, 30]
-    assert capsys.readouterr().out.count("1 done") == 2
+    assert capsys.readouterr().out.count("trials, 1 done") == 2
     wrong(capsys, [*storage, "--watch"], "--watch belongs to --show NAME")
     wrong(capsys, [*storage, "--list", "--watch", "3"], "--watch belongs to --show NAME")
     wrong(capsys, [*storage, "--show", "other", "--watch"], "is not a sweep's folder")

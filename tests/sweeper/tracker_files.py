@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections import defaultdict
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ def of_mlflow(uri: str, experiment: str) -> tuple[Logged, dict[str, Any]]:
     """Metrics of an experiment's runs, and the runs, by trial, without those of points; two runs of one trial fail."""
     import mlflow
 
+    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # as the callback does where it writes files
     client = mlflow.MlflowClient(uri)
     known = client.get_experiment_by_name(experiment)
     logged: Logged = {}

@@ -109,9 +109,9 @@ def _sparsity(facts: CardFacts) -> Iterator[str]:
     if not result:
         return
     yield "## Sparsity and cost"
-    yield (f"Asked: {facts.asked}. Measured: " if facts.asked else "Measured: ") + (
-        f"density {result['density']:.6g}, that is sparsity {result['sparsity']:.6g}."
-    )
+    over = f" over {result['prunable']:,} weights" if "prunable" in result else ""
+    asked = f"Asked: to keep {facts.asked}. " if facts.asked else ""
+    yield f"{asked}Measured: density {result['density']:.6g}{over}, that is sparsity {result['sparsity']:.6g}."
     sizes = [
         (name, _count(result.get(dense)), _count(result.get(masked)), _count(result.get(compact)))
         for name, dense, masked, compact in (
@@ -122,8 +122,8 @@ def _sparsity(facts: CardFacts) -> Iterator[str]:
     yield table(["", ">dense network", ">as the masks promise", ">compact network"], sizes)
     yield (
         "A multiply-add counts as two FLOPs; only convolutions and linear layers count. The masks promise that "
-        "a pruned weight costs nothing, which takes a kernel for sparse weights; the compact network is what is left when "
-        "whole filters that change no output are removed."
+        "a pruned weight costs nothing, which takes a kernel for sparse weights; the compact network is what is left "
+        "when whole filters that change no output are removed."
     )
     if facts.layers:
         yield "<details><summary>Density by layer</summary>"

@@ -74,7 +74,7 @@ def export_folder(trial: Trial, to: Path, data_dir: str | None = None) -> KnownD
     tensors = {WEIGHTS_FILE: dict(model.state_dict()), MASKS_FILE: masks}
     contents = {name: _safetensors(found) for name, found in tensors.items()}
     described = _described(trial, architecture, net.kept, model, data, contents)
-    contents[CARD_FILE] = model_card(_facts(trial, described, data)).encode()
+    contents[CARD_FILE] = model_card(_facts(trial, described, data, net.start_density)).encode()
     named = {name: StoredFile.of(each) for name, each in contents.items()}
     contents[CONFIG_FILE] = described.model_copy(update={"files": named}).content()
     try:
@@ -169,7 +169,7 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _facts(trial: Trial, described: ModelConfig, data: KnownData) -> CardFacts:
+def _facts(trial: Trial, described: ModelConfig, data: KnownData, start_density: float) -> CardFacts:
     summary, *others = _paragraphs(trial.config.method)
     epochs, finished = trial.rows["epochs"], bool(described.result)
     last = epochs[-1] if epochs and finished else {}
@@ -181,7 +181,7 @@ def _facts(trial: Trial, described: ModelConfig, data: KnownData) -> CardFacts:
         data=data,
         summary=summary,
         sources=tuple(one for one in others if "http" in one or "released code" in one),
-        asked=_asked(trial.config, last, described) if finished else "",
+        asked=_asked(trial.config, last, described, start_density) if finished else "",
         layers=tuple(layers),
         last=last,
         reported=_reported(last),
@@ -198,22 +198,23 @@ def _paragraphs(method: str) -> list[str]:
     return [_MARKUP.sub(r"\1", " ".join(one.split())) for one in found] or [""]
 
 
-def _asked(config: TrialConfig, last: Mapping[str, Any], described: ModelConfig) -> str:
+def _asked(config: TrialConfig, last: Mapping[str, Any], described: ModelConfig, start_density: float) -> str:
     """What the method was asked to keep in the stage that the network is of; empty if nothing, or not by a share."""
     method, shape = METHODS[config.method](config), described.architecture
     stages = [stage for stage in method.stages() if (stage.name, stage.level) == (last.get("stage"), last.get("level"))]
     if not stages:
         return ""
     model = without_values(shape.model, num_classes=shape.num_classes, in_channels=shape.in_channels)
-    shares = method.asked(model, stages[-1])
+    shares = [share.from_start(start_density) for share in method.asked(model, stages[-1])]
     if not shares or len({share.pattern for share in shares}) > 1:
         return ""
     units, keep = sum(share.units for share in shares), sum(share.keep for share in shares)
     at_most = "at most " if all(share.fewer_is_fine for share in shares) else ""
-    of_start = " of what the network began with" if shares[0].of_start else ""
-    kind = {"weight": "weights", "kernel": "kernels", "filter": "filters", "channel": "channels"}.get(shares[0].pattern)
+    kind = {"weight": "weights", "nm": "weights", "kernel": "kernels", "filter": "filters", "channel": "channels"}.get(
+        shares[0].pattern
+    )
     counted = kind or f"units of pattern {shares[0].pattern}"
-    return f"{at_most}{keep / units:.6g} of {units:,} {counted}{of_start}"
+    return f"{at_most}{keep / units:.6g} of {units:,} {counted}"
 
 
 def _reported(last: Mapping[str, Any]) -> str:
@@ -223,8 +224,8 @@ def _reported(last: Mapping[str, Any]) -> str:
     if last["report"] == "last":
         return f"The network is that of the last epoch of stage {last['stage']} (epoch {last['epoch']})."
     epoch = last.get("best_epoch")
-    which = f"epoch {epoch}" if epoch is not None else "its best epoch"
-    return f"The network is that of {which} of stage {last['stage']}, the best by validation accuracy."
+    which = f"epoch {epoch} of stage" if epoch is not None else "the epoch of stage"
+    return f"The network is that of {which} {last['stage']} with the best validation accuracy."
 
 
 def _recipe(config: TrialConfig, content: Mapping[str, Any]) -> str:

@@ -47,10 +47,13 @@ def require_ours(to: Path) -> None:
 def write_folder(to: Path, contents: Mapping[str, bytes], check: Callable[[Path], None]) -> None:
     """Write files into a folder beside ``to``, check it, and rename it to ``to``.
 
-    A process that is killed leaves ``to`` as it was, or, within two renames, the old folder beside it. ``check`` may
-    raise what stops the writing.
+    A process that is killed leaves ``to`` as it was, or, between two renames, the old folder beside it.
+
+    Args:
+        check: called with the folder before it is renamed; what it raises stops the writing.
 
     Raises:
+        UserError: ``to`` holds files of somebody else by now.
         OSError: it cannot be written.
     """
     files.make_folder(to.absolute().parent)
@@ -61,6 +64,7 @@ def write_folder(to: Path, contents: Mapping[str, bytes], check: Callable[[Path]
         for name, content in contents.items():
             files.write(staged / name, content)
         check(staged)
+        require_ours(to)  # again: others may have written there meanwhile
         _replace(to, staged)
     finally:
         shutil.rmtree(staged, ignore_errors=True)

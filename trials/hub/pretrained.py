@@ -242,12 +242,12 @@ def _built(described: ModelConfig, where: str) -> nn.Module:
 def _of_plug_in(code: ModelCode | None) -> str:
     module = printable(code.module) if code else "unknown"
     if code is not None and code.installed:
-        given = f"plugins=[{module!r}], with the package installed"
+        given = f"plugins=[{module!r}]), with the package installed"
     else:
-        given = f"plugins=['PATH/{module}'], the folder or .py file {module}"
+        given = f"plugins=['PATH/{module}']), the folder or .py file of {module}"
     return (
         f"which is of the plug-in {module}, and code is imported only where you ask for it: give load_pretrained(..., "
-        f"{given})"
+        f"{given}"
     )
 
 

@@ -70,7 +70,7 @@ def make_callbacks(
     Args:
         folder: the sweep's folder, in which their files lie by default.
         note: is told once if one of them fails later.
-        groups: whether points of the sweep have several trials: replicates or confirmations.
+        groups: whether points of the sweep have several trials: replicates, confirmations or segments.
 
     Raises:
         UserError: one of them cannot be made or set up, or is no ``ray.tune.Callback``.

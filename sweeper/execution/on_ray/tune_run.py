@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -128,8 +129,9 @@ def _run_out(searcher: PlanSearcher, scratch: Path) -> None:
     searcher.display.doing("starting Ray Tune")
     searcher.copies = code_copies(admit(searcher.plan.space.code), scratch / "code")
     plan = searcher.plan
-    groups = plan.space.replicates is not None or plan.space.confirm is not None
-    told = plan.space.callbacks, plan.folder, searcher.display.note
+    space = plan.space
+    groups = any(part is not None for part in (space.replicates, space.confirm, space.pbt))
+    told = space.callbacks, plan.folder, searcher.display.note
     callbacks = searcher.callbacks = make_callbacks(*told, groups=groups)
     with _ended(callbacks), _quiet_tune():
         callbacks.catch_up(plan)
@@ -216,7 +218,7 @@ def _signals(stop_file: StopFile, plan: Plan, display: LiveView, lease: Lease, f
     That ends the process, or raises KeyboardInterrupt if it goes on (``from_python``).
     """
     seen = _Signals()
-    timer = threading.Timer(GRACE_S, _signal_again if from_python else _leave)
+    timer = threading.Timer(GRACE_S, _signal_again if from_python else functools.partial(_leave, display))
     timer.daemon = True
 
     def stop(number: signal.Signals) -> None:
@@ -224,7 +226,7 @@ def _signals(stop_file: StopFile, plan: Plan, display: LiveView, lease: Lease, f
             if time.monotonic() - seen.first > ECHO_S:
                 if from_python:
                     raise KeyboardInterrupt
-                _leave()
+                _leave(display)
             return
         seen.first = time.monotonic()
         plan.stop()
@@ -241,7 +243,8 @@ def _signals(stop_file: StopFile, plan: Plan, display: LiveView, lease: Lease, f
             timer.cancel()
 
 
-def _leave() -> None:
+def _leave(display: LiveView) -> None:
+    display.abandon()
     os._exit(STOPPED)
 
 

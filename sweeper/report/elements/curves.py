@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from sweeper.report.packed import packed
 
-MOST_POINTS = 200
+POINTS_OF_A_CURVE = 200
 """Points of a curve, but for first and last epochs of stages and the best epoch, which always stay."""
 
-MOST_BYTES = 2_200_000
+BYTES_OF_CURVES = 2_200_000
 """Bytes of all curves in a page; further points are left out until they fit."""
 
 _SAMPLE = 3000
+
+_Flags, _Places, _Reals = npt.NDArray[np.bool_], npt.NDArray[np.int64], npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -37,21 +41,30 @@ def over_all_epochs(epochs: pd.DataFrame) -> pd.DataFrame:
     ``span`` numbers the stages and levels of a trial from 0; ``total_epoch`` counts epochs over all of them. An epoch
     0, the network that a stage starts with, lies where the stage before it ended.
     """
-    if epochs.empty:
-        empty: pd.DataFrame = epochs.assign(span=pd.Series(dtype=int), total_epoch=pd.Series(dtype=int))
-        return empty
-    keys = epochs[["trial", "stage", "level"]]
-    begins = keys.ne(keys.shift()).any(axis=1)
-    number = begins.groupby(epochs["trial"]).cumsum().astype(int) - 1
-    rows: pd.DataFrame = epochs.assign(span=number)
-    last = rows.groupby(["trial", "span"], sort=False)["epoch"].max().astype(int)
-    before = last.groupby("trial", sort=False).cumsum() - last
-    offset = pd.MultiIndex.from_frame(rows[["trial", "span"]])
-    rows["total_epoch"] = before.reindex(offset).to_numpy() + rows["epoch"].astype(int).to_numpy()
+    begins_trial, begins_span = _begins(epochs)
+    trial, span = np.cumsum(begins_trial) - 1, np.cumsum(begins_span) - 1
+    epoch = epochs["epoch"].to_numpy(dtype=np.int64)
+    first = np.flatnonzero(begins_span)
+    lasts = np.maximum.reduceat(epoch, first) if len(first) else np.zeros(0, dtype=np.int64)
+    before = np.cumsum(lasts) - lasts  # over all trials: less what was before each of them
+    starts = np.flatnonzero(begins_trial)
+    rows: pd.DataFrame = epochs.assign(
+        span=span - span[starts][trial], total_epoch=before[span] - before[span[starts]][trial] + epoch
+    )
     return rows
 
 
-def thinned(rows: pd.DataFrame, best: str, digits: int = 4, most_bytes: int = MOST_BYTES) -> Thinned:
+def _begins(rows: pd.DataFrame) -> tuple[_Flags, _Flags]:
+    """Where in the rows a trial begins, and where a stage or level of one does."""
+    trial, stage, level = (pd.factorize(rows[name])[0] for name in ("trial", "stage", "level"))
+    begins_trial = np.ones(len(rows), dtype=bool)
+    begins_trial[1:] = trial[1:] != trial[:-1]
+    begins_span = begins_trial.copy()
+    begins_span[1:] |= (stage[1:] != stage[:-1]) | (level[1:] != level[:-1])
+    return begins_trial, begins_span
+
+
+def thinned(rows: pd.DataFrame, best: str, digits: int = 4, most_bytes: int = BYTES_OF_CURVES) -> Thinned:
     """Leave out points of long curves.
 
     Args:
@@ -60,47 +73,50 @@ def thinned(rows: pd.DataFrame, best: str, digits: int = 4, most_bytes: int = MO
         digits: significant digits of real numbers in the page.
         most_bytes: of all rows, as the page holds them.
     """
-    sizes = rows.groupby("trial", sort=False)["epoch"].transform("size")
-    place = rows.groupby("trial", sort=False).cumcount()
-    kept = _always(rows, best, place, sizes)
-    points, bytes_of_row = MOST_POINTS, _bytes_of_row(rows, digits)
-    left = _kept(kept, place, sizes, points, rows["trial"])
+    if rows.empty:
+        return Thinned(rows)
+    begins_trial, begins_span = _begins(rows)
+    starts = np.flatnonzero(begins_trial)
+    trial = np.cumsum(begins_trial) - 1
+    sizes = np.diff(np.append(starts, len(rows)))
+    always = _always(rows[best].to_numpy(dtype=float, na_value=np.nan), begins_span, starts, sizes, trial)
+    points, bytes_of_row = POINTS_OF_A_CURVE, _bytes_of_row(rows, digits)
+    left = _kept(always, starts, sizes, trial, points)
     while int(left.sum()) * bytes_of_row > most_bytes and points > 2:
         points = max(min(points - 1, int(points * most_bytes / (int(left.sum()) * bytes_of_row))), 2)
-        left = _kept(kept, place, sizes, points, rows["trial"])
-    counts = pd.DataFrame({"trial": rows["trial"], "left": left}).groupby("trial", sort=False)["left"]
-    before, after = counts.size(), counts.sum()
-    shorter = after < before
+        left = _kept(always, starts, sizes, trial, points)
+    after = np.add.reduceat(left.astype(np.int64), starts)
+    shorter = after < sizes
     if not shorter.any():
         return Thinned(rows)
-    why = "" if points == MOST_POINTS else ", so that the page stays small"
+    why = "" if points == POINTS_OF_A_CURVE else ", so that the page stays small"
     said = (
-        f"{int(shorter.sum()):,} of {len(before):,} curves thinned from up to {int(before[shorter].max()):,} to "
-        f"{int(after[shorter].max()):,} points{why}: ends of stages and the best epoch are kept; python: "
-        "sweeper.load(...).epochs has them all"
+        f"{int(shorter.sum()):,} of {len(sizes):,} curves thinned from up to {int(sizes[shorter].max()):,} to "
+        f"{int(after[shorter].max()):,} points{why}; the ends of stages and the best epoch are among them, and the "
+        "table epochs has all"
     )
     return Thinned(rows[left].reset_index(drop=True), said)
 
 
-def _always(rows: pd.DataFrame, best: str, place: pd.Series[int], sizes: pd.Series[int]) -> pd.Series[bool]:
+def _always(values: _Reals, begins_span: _Flags, starts: _Places, sizes: _Places, trial: _Places) -> _Flags:
     """Rows that always stay: first and last ones of stages and levels, and the best one of each trial."""
-    keys = rows[["trial", "stage", "level"]]
-    edge = keys.ne(keys.shift()).any(axis=1) | keys.ne(keys.shift(-1)).any(axis=1)
-    kept: pd.Series[bool] = edge | (place == 0) | (place == sizes - 1)
-    known = rows[best].astype(float)
-    if known.notna().any():
-        kept.loc[known.dropna().groupby(rows["trial"], sort=False).idxmax()] = True
-    return kept
+    always = begins_span.copy()
+    always[np.flatnonzero(begins_span)[1:] - 1] = True
+    always[starts + sizes - 1] = True
+    known = np.where(np.isnan(values), -np.inf, values)
+    order = np.lexsort((-np.arange(len(known)), known, trial))  # by trial, then value; of equal ones the first is last
+    best = order[starts + sizes - 1]
+    always[best[np.isfinite(known[best])]] = True
+    return always
 
 
-def _kept(
-    always: pd.Series[bool], place: pd.Series[int], sizes: pd.Series[int], points: int, trial: pd.Series[str]
-) -> pd.Series[bool]:
+def _kept(always: _Flags, starts: _Places, sizes: _Places, trial: _Places, points: int) -> _Flags:
     """Of each curve, the rows that always stay and evenly spaced others, ``points`` in all where that is possible."""
-    free = (points - always.groupby(trial, sort=False).transform("sum")).clip(lower=0)
-    number = (place + 1) * free // sizes
-    spaced = number > place * free // sizes
-    return always | spaced | (sizes <= points)
+    free = np.clip(points - np.add.reduceat(always.astype(np.int64), starts), 0, None)[trial]
+    place, size = np.arange(len(always)) - starts[trial], sizes[trial]
+    spaced = (place + 1) * free // size > place * free // size
+    kept: _Flags = always | spaced | (size <= points)
+    return kept
 
 
 def _bytes_of_row(rows: pd.DataFrame, digits: int) -> float:

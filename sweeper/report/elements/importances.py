@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
 
-Evaluator = Literal["fanova", "ped_anova"]
+ImportanceEvaluator = Literal["fanova", "ped_anova"]
 
 FEWEST_POINTS = 8
 """Fewest complete points of a cell for which importances are computed; with fewer they are noise."""
 
-_MOST_WORK = 5000.0
-"""Up to this much, fANOVA is affordable: the sum over cells of points ** 1.3. About 10 s on one core of 2024."""
+_MOST_POINTS, _MOST_WORK = 100, 6000
+"""Most points of a cell, and points of all cells times hyperparameters, for fANOVA: about 10 s on one core."""
 
 _Points = tuple[tuple[tuple[tuple[str, Any], ...], float], ...]
 _Ranges = tuple[tuple[str, tuple[Any, ...] | None, bool], ...]
@@ -44,12 +44,13 @@ class CellImportances:
     reason: str = ""
 
 
-def affordable(counts: Sequence[int]) -> Evaluator:
+def affordable(counts: Sequence[int], hyperparameters: int) -> ImportanceEvaluator:
     """Return fANOVA if cells with so many complete points each take it a few seconds, otherwise PED-ANOVA."""
-    return "fanova" if sum(count**1.3 for count in counts) <= _MOST_WORK else "ped_anova"
+    cheap = max(counts, default=0) <= _MOST_POINTS and sum(counts) * hyperparameters <= _MOST_WORK
+    return "fanova" if cheap else "ped_anova"
 
 
-def importances_in(found: Searched, cell: str, objective: str, evaluator: Evaluator) -> CellImportances:
+def importances_in(found: Searched, cell: str, objective: str, evaluator: ImportanceEvaluator) -> CellImportances:
     """Return the importances of one cell. Hyperparameters that only some of its points have are left out."""
     points = [point for point in found.points if point.cell == cell and objective in point.values]
     shared = [path for path in found.search if all(path in point.params for point in points)]
@@ -84,7 +85,7 @@ def importances_in(found: Searched, cell: str, objective: str, evaluator: Evalua
 
 
 @lru_cache(maxsize=4096)
-def _importances(points: _Points, ranges: _Ranges, sign: int, evaluator: Evaluator) -> tuple[tuple[str, float], ...]:
+def _importances(points: _Points, ranges: _Ranges, sign: int, evaluator: ImportanceEvaluator) -> tuple[tuple[str, float], ...]:
     """Importances of points, each with hyperparameters and value; a report that is drawn again asks for the same."""
     from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ SHORT_NUMBERS = (
 )
 """Expression for the labels of an axis: 1e-5 rather than 0.00001."""
 
+
 def choice(name: str, label: str, options: Sequence[str], first: str | None = None) -> dict[str, Any]:
     """A parameter that readers of the page set with a menu; pictures show its first value.
 
@@ -33,7 +35,12 @@ def choice(name: str, label: str, options: Sequence[str], first: str | None = No
 
 def only_chosen(column: str, parameter: str) -> dict[str, Any]:
     """The transform that keeps the rows whose column equals the parameter."""
-    return {"filter": f"datum[{column!r}] === {parameter}"}
+    return {"filter": f"datum[{json.dumps(column)}] === {parameter}"}
+
+
+def only_of(column: str, value: str) -> dict[str, Any]:
+    """The transform that keeps the rows with this value, whatever characters it has."""
+    return {"filter": f"datum[{json.dumps(column)}] === {json.dumps(value)}"}
 
 
 def stacked(views: Sequence[Mapping[str, Any]], **top: Any) -> dict[str, Any]:

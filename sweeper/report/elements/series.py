@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from sweeper.report.gathered import Gathered
+from sweeper.results.cell_trials import CellTrials
 from sweeper.results.comparison import density_of_all
+from sweeper.results.frames import SweepTables
+from sweeper.results.stored_space import StoredSpace
 
 _SAME = 0.01
 """Densities closer than this share of the larger one do not tell two cells apart: budgets are rounded to units."""
@@ -15,24 +17,24 @@ _SAME = 0.01
 _Cell = Mapping[str, Any]
 
 
-def series_paths(gathered: Gathered) -> list[str]:
+def series_paths(sweep: SweepTables, space: StoredSpace, cells: Sequence[CellTrials]) -> list[str]:
     """The grid paths whose values make a series: the method, and what else differs but for a ladder of densities.
 
     A method's ladder is ``density``, or else the numeric path, such as ``prune_fraction`` or ``stage_pr``, by which
     cells that are otherwise equal get different densities; of several such paths, the one with the most values.
     """
-    paths = [path for path in gathered.space.paths if path != "seed"]
-    measured = density_of_all(gathered.sweep)
+    paths = [path for path in space.paths if path != "seed"]
+    measured = density_of_all(sweep)
     groups: dict[str, list[tuple[_Cell, float | None]]] = {}
-    for cell in gathered.cells:
+    for cell in cells:
         there = {path: value for path, value in zip(paths, cell.group, strict=True) if value is not None}
         known = [measured[row["trial"]] for row in cell.figures if row["trial"] in measured]
         density = sum(known) / len(known) if known else None
         groups.setdefault(str(there.get("method")), []).append((there, density))
     ladders, differing = set(), set()
-    for cells in groups.values():
-        varying = [path for path in paths if len({str(there.get(path)) for there, _ in cells}) > 1]
-        ladder = _ladder(varying, cells)
+    for mine in groups.values():
+        varying = [path for path in paths if len({str(there.get(path)) for there, _ in mine}) > 1]
+        ladder = _ladder(varying, mine)
         ladders |= {ladder}
         differing |= {path for path in varying if path != ladder}
     method = ["method"] if "method" in paths and len(groups) > 1 else []

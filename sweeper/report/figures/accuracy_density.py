@@ -13,6 +13,7 @@ from sweeper.report.elements.series import series_paths
 from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
 from sweeper.results.comparison import dense_accuracies, points_of, protocol, without_figure
+from sweeper.results.frames import SweepTables
 
 _TOOLTIP = [
     {"field": "series", "title": "series"},
@@ -47,8 +48,13 @@ def draw(gathered: Gathered, accuracy: str = "test_accuracy", by: Sequence[str] 
     Raises:
         UserError: no trial is complete, its layers cannot be read, or an argument is wrong.
     """
-    sweep = gathered.sweep
-    points = points_of(sweep, by or series_paths(gathered) or None, accuracy, levels=True)
+    paths = by or series_paths(gathered.sweep, gathered.space, gathered.cells)
+    return accuracy_density(gathered.sweep, accuracy, paths)
+
+
+def accuracy_density(sweep: SweepTables, accuracy: str = "test_accuracy", by: Sequence[str] = ()) -> Figure:
+    """Like :func:`draw`, of a sweep's tables; one series for each data set if ``by`` is empty."""
+    points = points_of(sweep, by or None, accuracy, levels=True)
     own = _rows(points)
     named = own[own["density_percent"] > 0]
     published, sources = _published(sweep.trials) if accuracy == "test_accuracy" else (own.head(0), ())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pandas as pd
 
-from sweeper.report.elements.importances import FEWEST_POINTS, CellImportances, Evaluator, affordable, importances_in
+from sweeper.report.elements.importances import FEWEST_POINTS, CellImportances, ImportanceEvaluator, affordable, importances_in
 from sweeper.report.elements.panels import choice, only_chosen, short_keys
 from sweeper.report.elements.searched import Searched, searched
 from sweeper.report.figure import Figure
@@ -52,14 +53,13 @@ def draw(gathered: Gathered, evaluator: str = "auto") -> Figure:
     )
 
 
-def _chosen(found: Searched, evaluator: str) -> Evaluator:
+def _chosen(found: Searched, evaluator: str) -> ImportanceEvaluator:
     if evaluator == "fanova":
         return "fanova"
-    counts: dict[str, int] = {}
-    for point in found.points:
-        if point.values:
-            counts[point.cell] = counts.get(point.cell, 0) + len(found.objectives)
-    return "ped_anova" if evaluator == "ped_anova" else affordable(list(counts.values()))
+    if evaluator == "ped_anova":
+        return "ped_anova"
+    counts = Counter(point.cell for point in found.points if point.values)
+    return affordable(list(counts.values()), len(found.search) * len(found.objectives))
 
 
 def _lacking(each: list[CellImportances]) -> str:

@@ -186,7 +186,7 @@ def _spec(rows: pd.DataFrame, names: list[str], series: str | None) -> dict[str,
     }  # fmt: skip
     spec: dict[str, Any] = {
         "data": {"name": "rows"},
-        "height": max(60, most * (17 if most <= 40 else 12 if most <= 80 else 8)),
+        "height": max(60, most * (17 if most <= 40 else 14 if most <= 80 else 8)),
         "encoding": {"x": x, "y": y, "tooltip": _TOOLTIP},
         "layer": [
             {

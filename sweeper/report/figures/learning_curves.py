@@ -52,7 +52,8 @@ def draw(gathered: Gathered, cell: str = "", column: str = "val_accuracy") -> Fi
     if column not in COLUMNS_OF_CURVES:
         raise UserError(unknown_name("column", column, list(COLUMNS_OF_CURVES)))
     trials = _trials(gathered)
-    cells = [key for key in _cells(gathered, trials) if key in set(trials["cell"])]
+    there_are = set(trials["cell"])
+    cells = [key for key in _cells(gathered, trials) if key in there_are]
     if cell and cell not in cells:
         raise UserError(unknown_name("cell", cell, cells))
     cells = [cell] if cell else cells
@@ -63,7 +64,8 @@ def draw(gathered: Gathered, cell: str = "", column: str = "val_accuracy") -> Fi
     there = {name: of for name, of in COLUMNS_OF_CURVES.items() if name in epochs and epochs[name].notna().any()}
     if column not in there:
         raise UserError(f"no trial has {column!r} in its epochs: choose one of {', '.join(there)}")
-    cells = [key for key in cells if key in set(trials["cell"][trials["trial"].isin(set(epochs["trial"]))])]
+    with_curves = set(trials["cell"][trials["trial"].isin(set(epochs["trial"]))])
+    cells = [key for key in cells if key in with_curves]
     found = thinned(_rows(epochs, trials, there), best=next(iter(there.values()))[0])
     return Figure(
         "learning_curves",

@@ -15,6 +15,7 @@ from sweeper.report.elements.panels import (
     choice,
     in_units,
     only_chosen,
+    only_of,
     stacked,
 )
 from sweeper.report.elements.scales import round_values
@@ -204,7 +205,7 @@ def _panel(rows: pd.DataFrame, panel: str, colour: dict[str, Any], *, last: bool
     reached, others = (rows["kind"] == "reached").any(), (rows["kind"] != "reached").any()
     return {
         "height": 60 if texts else 110,
-        "transform": [{"filter": f"datum.panel === {panel!r}"}],
+        "transform": [only_of("panel", panel)],
         "encoding": {"x": x, "y": y},
         "layer": [*([lines] if others else []), *([points] if reached else [])],
     }

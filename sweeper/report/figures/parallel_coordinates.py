@@ -5,6 +5,7 @@ The axes lie one below the other, so that any number of them, with their ticks, 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -154,10 +155,10 @@ def _spec(
     kept = []
     if len(cells := list(dict.fromkeys(rows["cell"].dropna()))) > 1:
         params.append(choice("cell_shown", "cell", [_ALL, *cells], cell or _ALL))
-        kept.append({"filter": f"cell_shown === {_ALL!r} || datum.cell === cell_shown"})
+        kept.append({"filter": f"cell_shown === {json.dumps(_ALL)} || datum.cell === cell_shown"})
     if len(titles) > 1:
         params.append(choice("colour_by", "colour", titles, first))
-    field = "datum[colour_by]" if len(titles) > 1 else f"datum[{titles[0]!r}]"
+    field = "datum[colour_by]" if len(titles) > 1 else f"datum[{json.dumps(titles[0])}]"
     kept.append({"calculate": field, "as": "colour"})
     shades = {
         "field": "colour", "type": "quantitative", "title": titles[0] if len(titles) == 1 else "objective",
@@ -165,6 +166,8 @@ def _spec(
         "legend": {"type": "gradient", "orient": "bottom", "direction": "horizontal", "offset": 4},
     }  # fmt: skip
     through = {"x": x, "y": y, "detail": {"field": "line"}, "order": {"field": "axis_number"}}
+    lines = rows["line"].nunique()
+    faint = 0.6 if lines <= 100 else 0.3 if lines <= 400 else 0.15
     line = {"type": "line", "orient": "horizontal", "strokeWidth": 1.3}
     return {
         "data": {"name": "rows"}, "height": _HEIGHT * len(axes), **({"params": params} if params else {}),
@@ -177,12 +180,12 @@ def _spec(
             },
             {
                 "transform": [{"filter": "datum.kind === 'line'"}, *kept],
-                "mark": {**line, "opacity": 0.6},
+                "mark": {**line, "opacity": faint},
                 "encoding": {**through, "color": shades},
             },
             {
                 "transform": [{"filter": "datum.kind === 'line'"}, *kept],
-                "mark": {"type": "point", "size": 16, "opacity": 0.8},
+                "mark": {"type": "point", "size": 16, "opacity": min(1.5 * faint, 1)},
                 "encoding": {"x": x, "y": y, "color": shades, "tooltip": _TOOLTIP},
             },
             *_labels(x, y),

@@ -76,7 +76,9 @@ def draw(gathered: Gathered, x: str = "", accuracy: str = "test_accuracy", by: S
     if x and x not in names:
         raise UserError(unknown_name("x", x, names))
     measures = [name for name in names if name in sweep.trials]
-    points = points_of(sweep, by or series_paths(gathered) or None, accuracy, measures=measures)
+    points = points_of(
+        sweep, by or series_paths(sweep, gathered.space, gathered.cells) or None, accuracy, measures=measures
+    )
     known = [axis for axis in COST_AXES if axis.column in points and (points[axis.column] > 0).any()]
     if not known or (x and x not in [axis.column for axis in known]):
         there = f"; known are {', '.join(axis.column for axis in known)}" if known else ""

@@ -213,7 +213,7 @@ def _heat_map(
     layers, columns = (int(part[name].nunique()) for name in ("layer", "column"))
     axis = {"labelAngle": -50, "labelLimit": 120, "ticks": False, "labelOverlap": "greedy"}
     return {
-        "height": max(50, layers * (17 if layers <= 40 else 12 if layers <= 80 else 8)),
+        "height": max(50, layers * (17 if layers <= 40 else 14 if layers <= 80 else 8)),
         "transform": [{"filter": f"datum.kind === {kind!r}"}],
         "mark": "rect",
         "encoding": {
@@ -250,7 +250,13 @@ def _episode_panel(part: pd.DataFrame) -> dict[str, Any]:
     line = {"field": "column", "type": "nominal", "sort": None}
     own: dict[str, Any] = {"color": {**line, "type": "ordinal", "legend": None}, "opacity": {"value": 0.7}}
     if few:
-        own = {"color": {**line, "title": None, "legend": legend_below(list(part["column"]), offset=6, symbolType="circle")}}
+        own = {
+            "color": {
+                **line,
+                "title": None,
+                "legend": legend_below(list(part["column"]), offset=6, symbolType="circle"),
+            }
+        }
     y = {"field": "reward", "type": "quantitative", "title": "reward", "scale": {"zero": False, "padding": 6}}
     tooltip = [{"field": "column", "title": "cell"}, {"field": "episode"}, {"field": "reward", "format": ".4~g"}]
     return {

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from sweeper.report.elements.panels import MANY_MARKS, SHORT_NUMBERS, choice, in_units, only_chosen, stacked
+from sweeper.report.elements.panels import MANY_MARKS, SHORT_NUMBERS, choice, in_units, only_chosen, only_of, stacked
 from sweeper.report.elements.scales import round_values
 from sweeper.report.elements.searched import Point, Searched, are_numbers, searched
 from sweeper.report.figure import Figure
@@ -114,20 +114,22 @@ def _panel(found: Searched, rows: pd.DataFrame, path: str, title: str) -> dict[s
         {"field": "feasible", "title": "keeps its bounds"},
         {"field": "trials", "title": "trials"},
     ]
+    last = int(rows["point"].max())
+    numbers = sorted({int(value) for value in round_values(0, last, log=False)})
     order = {
-        "field": "point", "type": "quantitative", "title": "number of the point",
-        "legend": {"orient": "bottom", "direction": "horizontal", "format": "d", "tickMinStep": 1, "offset": 8},
+        "field": "point", "type": "quantitative", "title": "number of the point", "scale": {"domain": [0, max(last, 1)]},
+        "legend": {"orient": "bottom", "direction": "horizontal", "format": "d", "values": numbers, "offset": 8},
     }  # fmt: skip
     hollow = {"condition": {"test": "datum.feasible || datum.kind !== 'complete'", "value": 1}, "value": 0}
     status = {
         "field": "kind", "type": "nominal", "title": None,
         "scale": {"domain": list(_ENDED), "range": ["cross", "triangle-up"]},
-        "legend": {"orient": "bottom", "direction": "horizontal"} if (rows["kind"] != "complete").any() else None,
+        "legend": {"orient": "top", "direction": "horizontal"} if (rows["kind"] != "complete").any() else None,
     }  # fmt: skip
     complete, ended = "datum.kind === 'complete'", "datum.kind !== 'complete'"
     return {
         "height": 130,
-        "transform": [{"filter": f"datum.hyperparameter === {path!r}"}],
+        "transform": [only_of("hyperparameter", path)],
         "encoding": {"x": _x(found, path), "tooltip": tooltip},
         "layer": [
             {

@@ -79,6 +79,9 @@
       });
       before?.finalize();
       drawn.set(name, result);
+      const picture = place.querySelector("svg.marks, canvas.marks");
+      picture.setAttribute("role", "img");
+      picture.setAttribute("aria-label", figure.text);
       if ("vconcat" in spec) await fitPanels(result.view, place);
       for (const [signal, value] of Object.entries(kept)) result.view.signal(signal, value);
       if (Object.keys(kept).length) await result.view.runAsync();

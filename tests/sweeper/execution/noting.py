@@ -52,13 +52,15 @@ class Noting(tune.Callback):  # type: ignore[misc]  # Ray is not typed
 class Run:
     """A run of a sweep for one callback, as Tune and the plan tell it."""
 
-    def __init__(self, folder: Path, callback: Any, timeout_s: float = 20.0, artifacts: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, folder: Path, callback: Any, timeout_s: float = 20.0, artifacts: tuple[str, ...] = (), name: str = "mine"
+    ) -> None:
         from sweeper.execution.on_ray.trackers.guarded import Guarded
         from sweeper.execution.on_ray.trackers.tracker import Tracker
 
         self.folder, self.said = folder, list[str]()
         told = ToldRows(folder / "logs" / "told.jsonl")
-        tracker = Tracker("mine", "small", lambda: callback, folder / "logs", told, timeout_s, "", artifacts)
+        tracker = Tracker(name, "small", lambda: callback, folder / "logs", told, timeout_s, "", artifacts)
         self.guarded = Guarded(tracker, lambda trial_id: folder / trial_id, self.said.append)
         self.guarded.begin()
 

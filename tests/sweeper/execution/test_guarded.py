@@ -81,6 +81,18 @@ def test_what_was_over_before_is_told_to_its_end_once(tmp_path: Path) -> None:
     assert ToldRows(tmp_path / "logs" / "told.jsonl").unfinished() == []
 
 
+def test_rays_own_loggers_are_told_of_a_trial_that_is_over(tmp_path: Path) -> None:
+    from ray.tune.logger import JsonLoggerCallback
+
+    committed(tmp_path / "a", 2)
+    run = Run(tmp_path, JsonLoggerCallback(), name="ray.tune.logger:JsonLoggerCallback")
+    run.guarded.catch_up(["a"], past())
+    run.guarded.end()
+    assert run.said == []
+    rows = [json.loads(line) for line in (tmp_path / "logs" / "a" / "result.json").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2]
+
+
 def test_a_line_that_a_kill_has_cut_off_is_left_out(tmp_path: Path) -> None:
     told = ToldRows(tmp_path / "told.jsonl")
     told.open()

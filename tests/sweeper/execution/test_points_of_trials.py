@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("ray.tune")
 
-from sweeper.execution.on_ray.trackers.point import MOST_CHARACTERS, Point, group_name, point_of
-from sweeper.execution.on_ray.trackers.tensorboard_runs import MOST_BYTES, folder_name
+from sweeper.execution.on_ray.trackers.point import MOST_CHARACTERS, TrackedPoint, group_name, point_of
+from sweeper.execution.on_ray.trackers.tensorboard_runs import MOST_NAME_BYTES, folder_name
 from sweeper.folder.confirmations import Confirmation
 from sweeper.folder.replicates import Replicate
 
@@ -44,7 +44,7 @@ def test_a_trial_belongs_to_the_point_of_its_sample(tmp_path: Path, kind: str) -
 
 
 def test_a_trial_without_a_config_belongs_to_none(tmp_path: Path) -> None:
-    assert point_of(tmp_path, "density=0.5") == Point()
+    assert point_of(tmp_path, "density=0.5") == TrackedPoint()
 
 
 def test_groups_of_two_sweeps_of_one_name_differ() -> None:
@@ -61,6 +61,6 @@ def test_a_folder_of_any_point_can_be_made(tmp_path: Path) -> None:
     assert folders[:2] == ["density=0.5 #3", "net=a_b_C #1"]
     assert len(set(folders)) == len(names)
     for folder in folders:
-        assert len(folder.encode()) <= MOST_BYTES
+        assert len(folder.encode()) <= MOST_NAME_BYTES
         (tmp_path / folder / "run").mkdir(parents=True)
     assert len(list(tmp_path.iterdir())) == len(names)

@@ -14,7 +14,7 @@ import sweeper
 from sweeper.cli import COMPLETE, WRONG_INPUT, main
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.search.plan import Plan
-from sweeper.sweep import Sweep
+from sweeper.sweep import Sweep, read_sweep
 from tests.sweeper.sweeps import ONE_SHOT, fail, make_space
 from trials.errors import UserError
 from trials.storage.trial_folder import TrialFolder
@@ -80,7 +80,7 @@ def test_differences_are_those_of_scipys_paired_test(tmp_path: Path) -> None:
     wanted = stats.ttest_rel(second, first)
     for figure in ("val_accuracy", "test_accuracy"):
         row = row_of(table, figure, config__density=0.5)
-        assert (row["in"], row["n"], row["a_n"], row["b_n"]) == ("both", 3, 3, 3)
+        assert (row["found_in"], row["n"], row["a_n"], row["b_n"]) == ("both", 3, 3, 3)
         assert row["difference"] == pytest.approx(0.02)
         assert row["difference_std"] == pytest.approx(0.01)
         assert row["p"] == pytest.approx(wanted.pvalue)
@@ -122,7 +122,7 @@ def test_cells_of_one_sweep_are_listed_without_a_difference(tmp_path: Path) -> N
     b = swept(tmp_path / "b", plain(1), grid={"density": [0.2, 0.1], "seed": [0, 1, 2]})
     table = a.compare(b).query("figure == 'val_accuracy'")
     assert table["config.density"].tolist() == [0.5, 0.2, 0.1]
-    assert table["in"].tolist() == ["a", "both", "b"]
+    assert table["found_in"].tolist() == ["a", "both", "b"]
     assert table["note"].tolist() == ["only in A", "", "only in B"]
     assert table["n"].tolist() == [0, 3, 0]
     assert table["a_mean"].notna().tolist() == [True, True, False]
@@ -153,16 +153,9 @@ def test_seeds_may_be_replicates_in_one_sweep_and_in_the_grid_of_the_other(tmp_p
 
 
 def test_confirmations_are_the_figures_where_there_are_some(tmp_path: Path) -> None:
-    confirmed = {
-        "grid": {"density": [0.5]},
-        "search": {"finetune.momentum": {"choice": [0.9]}},
-        "trial": {**ONE_SHOT, "seed": 7},
-        "confirm": {"seed": [0, 1, 2]},
-    }
-    a, b = (
-        swept(tmp_path / "a", grid={"density": [0.5], "seed": [0, 1, 2]}),
-        swept(tmp_path / "b", plain(1), **confirmed),
-    )
+    search = {"search": {"finetune.momentum": {"choice": [0.9]}}, "samples": 1, "confirm": {"seed": [0, 1, 2]}}
+    a = swept(tmp_path / "a", grid={"density": [0.5], "seed": [0, 1, 2]})
+    b = swept(tmp_path / "b", plain(1), grid={"density": [0.5]}, trial={**ONE_SHOT, "seed": 7}, **search)
     table = a.compare(b)
     assert row_of(table)["b_n"] == 3  # the searched trial itself, with seed 7, is none of them
     assert row_of(table)["difference"] == pytest.approx(0.02)
@@ -180,12 +173,10 @@ def test_a_field_with_one_value_in_each_sweep_matches_nothing_and_is_said(tmp_pa
 
 def test_a_field_of_one_grid_matches_the_value_that_is_fixed_in_the_other(tmp_path: Path) -> None:
     grid = {"density": [0.5], "finetune.lr": [0.1, 0.02], "seed": [0, 1]}
-    a, b = (
-        swept(tmp_path / "a", grid=grid),
-        swept(tmp_path / "b", trial={**ONE_SHOT, "finetune": {"epochs": 1, "lr": 0.02}}),
-    )
+    fixed = {**ONE_SHOT, "finetune": {"epochs": 1, "lr": 0.02}}
+    a, b = swept(tmp_path / "a", grid=grid), swept(tmp_path / "b", trial=fixed)
     table = a.compare(b).query("figure == 'val_accuracy'")
-    found = {(row["config.density"], row["finetune.lr"]): row["in"] for _, row in table.iterrows()}
+    found = {(row["config.density"], row["finetune.lr"]): row["found_in"] for _, row in table.iterrows()}
     assert found == {(0.5, 0.02): "both", (0.5, 0.1): "a", (0.2, 0.02): "b"}
 
 
@@ -270,3 +261,12 @@ def test_paths_and_names_that_are_no_sweeps_are_refused(tmp_path: Path, capsys: 
         assert capsys.readouterr().err.count("\n") == 1
     assert main(["--storage", str(tmp_path), "--compare", "a"]) == WRONG_INPUT
     assert "2 arguments" in capsys.readouterr().err
+
+
+def test_damaged_files_are_said(tmp_path: Path) -> None:
+    a, b = swept(tmp_path / "a"), swept(tmp_path / "b", plain(1))
+    lost = b.trials["trial"].iloc[0]
+    (tmp_path / "b" / "trials" / lost / "config.json").write_text("{")
+    table = a.compare(read_sweep(tmp_path / "b"))
+    assert any(line.startswith("left out of B:") and lost in line for line in table.attrs["notes"])
+    assert sorted(table[table["figure"] == "val_accuracy"]["n"]) == [2, 3]

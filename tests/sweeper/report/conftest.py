@@ -46,6 +46,7 @@ def open_page(chromium: Any) -> Iterator[Any]:
             viewport={"width": width, "height": height}, color_scheme=scheme, accept_downloads=True
         )
         contexts.append(context)
+        context.set_default_timeout(10_000)
         found = Opened(context.new_page())
         found.page.on("pageerror", lambda error: found.errors.append(str(error)))
         found.page.on("console", lambda said: found.errors.append(said.text) if said.type == "error" else None)

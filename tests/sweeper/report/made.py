@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stderr
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +86,37 @@ def compiled(figure: Figure) -> dict[str, Any]:
     spec = {**figure.spec, "datasets": {"rows": rows_for_vega(figure.rows)}}
     if "vconcat" in spec:
         spec["vconcat"] = [{**view, "width": 300} for view in spec["vconcat"]]
-    with redirect_stderr(io.StringIO()) as said:
+    with warnings_said() as said:
         vega: dict[str, Any] = vl_convert.vegalite_to_vega(spec, "6.4", show_warnings=True)
         assert "<svg" in vl_convert.vegalite_to_svg(spec, "6.4", show_warnings=True)
-    assert said.getvalue() == ""
+    assert said == []
     return vega
+
+
+@contextmanager
+def warnings_said() -> Iterator[list[str]]:
+    """Collect what is written to the process's standard output and error, also by compiled code."""
+    said: list[str] = []
+    with tempfile.TemporaryFile("w+") as file:
+        before = [os.dup(number) for number in (1, 2)]
+        try:
+            for number in (1, 2):
+                os.dup2(file.fileno(), number)
+            yield said
+        finally:
+            for number, own in zip((1, 2), before, strict=True):
+                os.dup2(own, number)
+                os.close(own)
+        file.seek(0)
+        said += [line for line in file.read().splitlines() if line]
+
+
+def shapes_drawn(figure: Figure, kind: str) -> int:
+    """How many marks of a kind (symbol, line, rect, text) the picture has."""
+    from sweeper.report.saved import picture
+
+    pytest.importorskip("vl_convert")
+    return picture(figure, ".svg").decode().count(f'aria-roledescription="{kind}')
 
 
 def options_of(figure: Figure, parameter: str) -> list[str]:

@@ -66,7 +66,8 @@ def test_the_page_draws_without_errors_or_requests(tmp_path: Path, open_page: Op
     assert bool(drawn) == (state not in ("only failures", "empty")) or "learning_curves" in drawn
     for name in drawn:
         shown = opened.page.locator(f"#plot-{name}")
-        assert shown.locator("[aria-label]").first.get_attribute("aria-label"), f"{name} has no text alternative"
+        picture = shown.locator(":is(svg, canvas).marks")
+        assert picture.get_attribute("aria-label"), f"{name} has no text alternative"
         box = shown.bounding_box()
         assert box["width"] <= width
         assert box["height"] > 40

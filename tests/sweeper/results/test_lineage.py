@@ -5,10 +5,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from sweeper import lineage_plot
 from sweeper.cli import COMPLETE, main
 from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.report.figures import lineage
+from sweeper.report.gathered import gathered
 from sweeper.results.summary import summarise
 from sweeper.results.tables import load
 from tests.sweeper.populations import SEARCH, landscape, places, population
@@ -18,29 +22,30 @@ from tests.upgrade.stored import STORAGE
 from trials.errors import UserError
 
 
-def test_the_lineage_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("matplotlib")
-    from sweeper import lineage_plot
-
+def test_the_lineage_is_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("vl_convert")
     space = population(search={**SEARCH, "finetune.schedule": {"choice": ["cosine", "constant"]}})
     plan = begun(space, tmp_path / "small")
     plan.folder.append({"space": space.document()})
     run_out(plan, landscape)
-    sweep = load(tmp_path / "small")
-    figure = lineage_plot.draw_lineage(sweep, "density=0.5", "val_accuracy")
-    assert [axis.get_ylabel() for axis in figure.axes] == ["val_accuracy", *sorted(space.search)]
-    assert sum(line.get_linewidth() > 2 for line in figure.axes[0].lines) == 2  # the best one's two steps
+    rows = lineage.draw(gathered(tmp_path / "small"), "density=0.5").rows
+    assert list(dict.fromkeys(rows["panel"])) == ["val accuracy [%]", *sorted(space.search)]
+    mine = rows[(rows["cell"] == "density=0.5") & (rows["panel"] == "val accuracy [%]")]
+    samples = places(plan)
+    assert (mine["kind"] == "reached").sum() == len(samples) == 12
+    assert (mine["best"] & (mine["kind"] == "link")).sum() == 2  # the best one's two steps
+    for row in mine[mine["kind"] == "reached"].to_dict("records"):
+        config = space.config(plan.cells[0], samples[row["generation"], row["member"]].params).model_dump()
+        assert row["value"] == pytest.approx(100 * landscape(config))
     with pytest.raises(UserError, match=r"cells with a population are: 'density=0\.2', 'density=0\.5'"):
-        lineage_plot.draw_lineage(sweep, "density=0.3", "val_accuracy")
+        lineage.draw(gathered(tmp_path / "small"), "density=0.3")
     assert lineage_plot.main([str(tmp_path / "small"), "--to", str(tmp_path / "lineage.svg")]) == 0
     assert (tmp_path / "lineage.svg").stat().st_size > 10_000
     assert lineage_plot.main([str(tmp_path / "nothing"), "--to", str(tmp_path / "x.png")]) == 2
 
 
 def test_the_lineage_of_a_sweep_in_a_bucket_is_drawn(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    from sweeper import lineage_plot
-
+    pytest.importorskip("vl_convert")
     with served():
         storage = prefix(tmp_path.name)
         for file in (file for file in (STORAGE / "population").rglob("*") if file.is_file()):
@@ -53,29 +58,21 @@ def test_the_lineage_of_a_sweep_in_a_bucket_is_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "lineage.svg").stat().st_size > 10_000
 
 
-def test_several_objectives_draw_the_first(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_several_objectives_draw_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The command refuses several objectives beside pbt; in a file changed by hand the first one counts."""
-    from sweeper import lineage_plot
-
     folder = SweepFolder(shutil.copytree(STORAGE / "population", tmp_path / "population"))
     space = folder.space_document() or {}
     several = [{"column": "val_loss", "direction": "minimize"}, {"column": "flops", "direction": "minimize"}]
     rest = {name: value for name, value in space.items() if name not in ("objective", "direction")}
     folder.append({"space": {**rest, "objectives": several}})
-    drawn: list[tuple[object, ...]] = []
-
-    class Figure:
-        def savefig(self, to: Path, dpi: int) -> None: ...
-
-    monkeypatch.setattr(lineage_plot, "draw_lineage", lambda sweep, *rest: drawn.append(rest) or Figure())
-    assert lineage_plot.main([str(folder.path), "--to", str(tmp_path / "x.svg")]) == 0
-    assert drawn == [("", "val_loss", "minimize")]
+    assert lineage_plot.main([str(folder.path), "--to", str(tmp_path / "x.csv")]) == 0
+    rows = pd.read_csv(tmp_path / "x.csv")
+    reached = rows[rows["kind"] == "reached"]
+    assert set(reached["panel"]) == {"val_loss"}
+    last = reached[reached["generation"] == reached["generation"].max()]
+    assert last.loc[last["best"], "value"].tolist() == [last["value"].min()]
     folder.append({"space": {**rest, "objective": "unit_sparsity"}})
-    monkeypatch.undo()
-    pytest.importorskip("matplotlib")
-    assert lineage_plot.main([str(folder.path), "--to", str(tmp_path / "x.svg")]) == 2
+    assert lineage_plot.main([str(folder.path), "--to", str(tmp_path / "x.csv")]) == 2
     assert capsys.readouterr().err.startswith("error: objective is 'unit_sparsity', but no trial has reported it")
 
 

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from sweeper import regrowth_plot, single_layer_plot
 from sweeper.folder.sweep_folder import Sample, SweepFolder
+from sweeper.report.figures import regrowth, single_layers
+from sweeper.report.gathered import gathered_of
 from sweeper.results.frames import SweepTables
 from sweeper.results.regrowth import (
     applied_allocations,
@@ -119,18 +122,18 @@ def test_gains_of_single_layers_are_relative_to_the_control(sweep: SweepTables) 
 def test_the_pictures_of_regrowth_hold_what_the_tables_say(
     sweep: SweepTables, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("matplotlib")
-    from sweeper import regrowth_plot, single_layer_plot
-
-    gains = layer_gains(sweep)
-    figure = single_layer_plot.draw_single_layers(gains)
-    final = figure.axes[0].get_lines()[0]
-    assert list(final.get_ydata()) == pytest.approx((100 * gains["gain"]).tolist())
-    assert list(final.get_xdata()) == pytest.approx(gains["ssim"].tolist(), nan_ok=True)
-    both = regrowth_plot.draw_regrowth(sweep)
-    assert both.axes[1].get_images()[0].get_array().shape == table_retention(sweep).shape
-    shown = sum(len(line.get_xdata()) for line in both.axes[0].get_lines())
-    assert shown == len(table_sparsity_accuracy(sweep))
+    pytest.importorskip("vl_convert")
+    gains, found = layer_gains(sweep), gathered_of(sweep)
+    points = single_layers.draw(found).rows.query("kind == 'trial'")
+    assert points["gain_percent"].tolist() == pytest.approx((100 * gains["gain"]).tolist())
+    assert points["ssim"].tolist() == pytest.approx(gains["ssim"].tolist(), nan_ok=True)
+    rows = regrowth.draw(found).rows
+    stages, table = rows[rows["kind"] == "stage"], table_retention(sweep)
+    assert len(stages) == table.size
+    assert stages["density_percent"].tolist() == pytest.approx((100 * table).to_numpy().T.ravel().tolist())
+    assert (rows["kind"] == "accuracy").sum() == len(table_sparsity_accuracy(sweep))
+    divided = rows[rows["kind"] == "division"]
+    assert divided["count"].tolist() == applied_allocations(sweep)["count"].tolist()
     for plot, says in ((single_layer_plot, "correlation"), (regrowth_plot, "s/episode")):
         assert plot.main([str(sweep.path), "--to", str(tmp_path / "x.png")]) == 0
         assert says in capsys.readouterr().out or "pearson" in says
@@ -141,10 +144,8 @@ def test_the_pictures_of_regrowth_hold_what_the_tables_say(
 def test_a_sweep_without_single_layers_is_refused(
     sweep: SweepTables, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sweeper import single_layer_plot
-
     others = SweepTables(sweep.path, sweep.trials[sweep.trials["method"] != "single_layer"], sweep.epochs, sweep.layers,
                    sweep.allocations)  # fmt: skip
     monkeypatch.setattr(single_layer_plot, "load", lambda path: others)
-    assert single_layer_plot.main(["any", "--to", str(tmp_path / "x.png")]) == 2
-    assert "any has no trial of single_layer that has tried a layer" in capsys.readouterr().err
+    assert single_layer_plot.main(["any", "--to", str(tmp_path / "x.csv")]) == 2
+    assert "has no trial of single_layer that has tried a layer" in capsys.readouterr().err

@@ -172,7 +172,7 @@ COMMANDS = (shows, cancels, compares, draws_the_lineage)
 def test_a_command_on_a_changed_space_ends_in_one_line(
     storage: Path, command: Callable[[Path], int], fields: dict[str, Any], part: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("vl_convert")
     folder = change(storage, fields)
     assert command(folder) == 2
     said = capsys.readouterr()
@@ -212,7 +212,7 @@ def test_a_file_that_is_no_yaml_is_named_and_the_list_goes_on(
 
 
 def test_an_unchanged_population_passes_every_command(storage: Path) -> None:
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("vl_convert")
     for command in COMMANDS:
         assert command(storage / "population") == 0
 

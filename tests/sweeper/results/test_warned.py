@@ -13,9 +13,14 @@ import pytest
 from rich.console import Console
 
 from sweeper.columns import COLUMNS
+from sweeper.comparison_plot import texts
 from sweeper.dashboard import StudyCopy
 from sweeper.execution.live_view import LiveView
 from sweeper.folder.sweep_folder import Sample, SweepFolder
+from sweeper.report.figures import lineage
+from sweeper.report.figures.accuracy_density import accuracy_density
+from sweeper.report.gathered import gathered_of
+from sweeper.results.comparison import points_of
 from sweeper.results.report import show
 from sweeper.results.tables import compact_tables, load
 from tests.sweeper.populations import landscape, population
@@ -181,25 +186,17 @@ def test_what_else_decides_bits_stands_in_the_row(tmp_path: Path) -> None:
 
 
 def test_the_comparison_is_marked(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    from sweeper.comparison_plot import draw_comparison, texts
-    from sweeper.results.comparison import points_of
-
     for codes, hollow in ([[], ["chance_level"]], 1), ([[], []], 0):
-        points = points_of(load(sweep_of(tmp_path / str(hollow), codes).path))
-        *panels, front = [axis for axis in draw_comparison(points, "test_accuracy").axes if axis.get_visible()]
-        for axis in (panels[0], front):
-            white = [line for line in axis.lines if line.get_markerfacecolor() == "white"]
-            assert sum(len(line.get_xdata()) for line in white) == hollow
-        labels = [text.get_text() for text in front.get_legend().get_texts()]
-        assert ("with warnings" in labels) == bool(hollow)
-        assert texts(points).get("warnings", []) == (["", "chance_level"] if hollow else [])
+        sweep = load(sweep_of(tmp_path / str(hollow), codes).path)
+        figure = accuracy_density(sweep)
+        own = figure.rows[figure.rows["kind"] == "sweep"]
+        assert (own["warnings"] != "").sum() == hollow
+        (points,) = (layer for layer in figure.spec["layer"] if layer["mark"]["type"] == "point")
+        assert points["encoding"]["fillOpacity"]["condition"] == {"test": "datum.warnings !== ''", "value": 0}
+        assert texts(points_of(sweep)).get("warnings", []) == (["", "chance_level"] if hollow else [])
 
 
 def test_the_lineage_is_marked(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    from sweeper.lineage_plot import draw_lineage
-
     plan = begun(population(), tmp_path / "s")
     run_out(plan, landscape)
     (state, *_) = sorted((tmp_path / "s" / "trials").glob("*/state.json"))
@@ -209,10 +206,10 @@ def test_the_lineage_is_marked(tmp_path: Path) -> None:
         sweep = load(tmp_path / "s")
         trial = state.parent.name
         cell = sweep.lineage.set_index("trial").loc[[trial], "cell"].iloc[0]
-        axis = draw_lineage(sweep, cell, "val_accuracy").axes[0]
-        white = [line for line in axis.lines if line.get_markerfacecolor() == "white" and len(line.get_xdata())]
-        assert len(white) == (len(sweep.lineage[sweep.lineage["trial"] == trial]) if codes else 0)
-        assert (axis.get_legend() is not None) == bool(codes)
+        figure = lineage.draw(gathered_of(sweep), cell)
+        hollow = figure.rows[(figure.rows["kind"] == "reached") & (figure.rows["warnings"] != "")]
+        assert len(hollow) == (len(sweep.lineage[sweep.lineage["trial"] == trial]) if codes else 0)
+        assert ("hollow: trials with warnings" in figure.notes) == bool(codes)
 
 
 def test_the_live_view_marks_the_line_and_counts_the_rest() -> None:
@@ -228,7 +225,7 @@ def test_the_live_view_marks_the_line_and_counts_the_rest() -> None:
     assert "[" not in lines[1]
     summed = [int(found) for found in re.findall(r"complete, (\d+) with warnings", out.getvalue())]
     assert sum(summed) + sum("[" in line for line in lines) == 30  # 29 of the 58, and the first
-    assert ", 30 with warnings · " in str(panel.renderables[0])
+    assert panel.headline[1].endswith(", 30 with warnings")
 
 
 def test_the_dashboard_has_the_codes(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import time
 
 import pytest
@@ -111,3 +112,14 @@ def test_an_interrupt_leaves_the_terminal_as_it_was() -> None:
     with pytest.raises(KeyboardInterrupt), doing(console, "importing Ray"):
         raise KeyboardInterrupt
     assert out.getvalue().rpartition("\x1b[?25l")[2].count("\x1b[?25h") == 1  # the cursor is back
+
+
+def test_the_cursor_is_back_where_a_process_ends_at_once() -> None:
+    read, write = os.pipe()
+    with os.fdopen(read, "rb") as told, os.fdopen(write, "w") as terminal_file:
+        console = Console(file=terminal_file, width=80, height=24, force_terminal=True, color_system=None)
+        with LiveView({"x": 2}, console, "val_accuracy", "maximize") as view:
+            view.abandon()
+            assert b"\x1b[?25h\r\n" in told.read1(100_000)
+        LiveView({"x": 2}, Console(file=terminal_file), "val_accuracy", "maximize").abandon()  # no terminal: nothing
+    LiveView({"x": 2}, console, "val_accuracy", "maximize").abandon()

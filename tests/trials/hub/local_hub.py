@@ -62,7 +62,7 @@ def serving(hub: LocalHub) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             path = unquote(urlsplit(self.path).path)
             status, headers, content = hub.answer(path)
             if status == 200 and "/resolve/" in path and self.command == "GET":

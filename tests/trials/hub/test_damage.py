@@ -235,6 +235,25 @@ def test_the_export_keeps_off_other_peoples_folders(exported: Exported, tmp_path
     must_not("without a config.json of ours")
 
 
+def test_what_others_write_meanwhile_is_kept(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trials.hub import export
+
+    export_folder(exported.trial("one_shot"), tmp_path / "hub")
+    same = export._require_same
+
+    def meanwhile(*given: Any) -> None:
+        (tmp_path / "hub" / "notes.txt").write_text("mine")
+        same(*given)
+
+    monkeypatch.setattr(export, "_require_same", meanwhile)
+    with pytest.raises(UserError, match=r"and it has notes\.txt"):
+        export_folder(exported.trial("one_shot"), tmp_path / "hub")
+    assert (tmp_path / "hub" / "notes.txt").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hub"]
+
+
 @pytest.mark.parametrize("to", ["hf:me/net", "s3://bucket/net"])
 def test_the_export_uploads_nothing(
     to: str, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -10,7 +10,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from sweeper.execution.on_ray.trackers.point import Point
+from sweeper.execution.on_ray.trackers.point import TrackedPoint
 from sweeper.execution.told_rows import Told, rows_from
 from trials.dotted_paths import leaves
 from trials.errors import DamagedFile
@@ -67,7 +67,7 @@ class Followed:
         rows: number of the last row that the tracker has; one that knows better may set it when the trial starts.
         point: the point that it belongs to; known once the callback is told of the start.
         group: what the trials of the point are grouped under.
-        grouped: whether points of the sweep have several trials: replicates or confirmations.
+        grouped: whether points of the sweep have several trials: replicates, confirmations or segments.
         local_path: its folder for files of the tracker; one that groups may change it when the trial starts.
         status: ``RUNNING``; at its end ``TERMINATED`` (complete or pruned) or ``ERROR``; ``PAUSED`` if this run of the
             sweep ends before it.
@@ -78,10 +78,11 @@ class Followed:
     ) -> None:
         self.trial_id, self.config, self.cell = trial_id, config, cell
         self.run_id, self.resumed, self.rows = told.run, resumed, told.rows
-        self.point, self.group, self.grouped = Point(), sweep, False
+        self.point, self.group, self.grouped = TrackedPoint(), sweep, False
         self.experiment_dir_name = self.experiment_tag = sweep
         self.local_path = str(folder / trial_id)
         self.status = "RUNNING"
+        self.checkpoint = None  # Ray's loggers ask for one, to go on from
         self.attempt: Any = None
         """Tune's trial, of the last attempt; None for a trial that was over before this run of the sweep."""
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.logger import LoggerCallback
 
 from sweeper.execution.on_ray.trackers.attaching import Attaching
 from sweeper.execution.on_ray.trackers.followed import Followed, Past, committed_rows
@@ -283,6 +284,8 @@ class Guarded(tune.Callback):  # type: ignore[misc]  # Ray is not typed
         followed.point = point_of(self._trial_folder(followed.trial_id), followed.cell)
         followed.group = group_name(self.tracker.sweep, self.tracker.begun, followed.point.name)
         followed.grouped = self.tracker.groups
+        if isinstance(self.callback, LoggerCallback) and ":" in self.tracker.name:
+            followed.init_local_path()  # Ray's own loggers expect it, as Tune makes it
         self._call("on_trial_start", trial=followed, iteration=0)
         files.share_below(Path(followed.local_path))
 

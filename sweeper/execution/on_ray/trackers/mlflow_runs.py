@@ -15,7 +15,7 @@ from ray.tune.utils import flatten_dict
 from sweeper.execution.on_ray.trackers.followed import Followed, numbers_in
 
 RUN, CELL, TRIAL, SWEEP = "sweeper.run", "sweeper.cell", "sweeper.trial", "sweeper.sweep"
-POINT, ROLE, GROUP, ARTIFACTS = "sweeper.point", "sweeper.role", "sweeper.group", "sweeper.artifacts"
+POINT, ROLE, GROUP, SIZES = "sweeper.point", "sweeper.role", "sweeper.group", "sweeper.artifacts"
 """Tags of a run; the run of a point has GROUP_OF in place of GROUP and TRIAL."""
 
 GROUP_OF, PARENT = "sweeper.group_of", "mlflow.parentRunId"
@@ -78,7 +78,9 @@ class MLflowRuns(MLflowLoggerCallback):  # type: ignore[misc]  # Ray is not type
                 own = {**self.tags, **tags, GROUP_OF: _group(trial)}
                 made = self._client.create_run(experiment[0], tags=own, run_name=trial.point.name)
                 self._parents[trial.group] = made.info.run_id
-                values = {path.replace(".", "/"): value for path, value in trial.point.values.items()}  # as in its trials
+                values = {
+                    path.replace(".", "/"): value for path, value in trial.point.values.items()
+                }  # as in its trials
                 self._log_values(made.info.run_id, values)
                 self._client.set_terminated(made.info.run_id)
             for run in self._client.search_runs(experiment, f"tags.`{GROUP}` = '{_group(trial)}'"):
@@ -109,7 +111,7 @@ class MLflowRuns(MLflowLoggerCallback):  # type: ignore[misc]  # Ray is not type
         """Upload files to the run; a tag says their sizes."""
         run = self._runs[trial.trial_id]
         self._client.log_artifacts(run, str(folder))
-        self._client.set_tag(run, ARTIFACTS, json.dumps(dict(sizes)))
+        self._client.set_tag(run, SIZES, json.dumps(dict(sizes)))
 
     def log_trial_result(self, iteration: int, trial: Followed, result: dict[str, Any]) -> None:
         from mlflow.entities import Metric

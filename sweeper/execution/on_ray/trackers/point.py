@@ -18,7 +18,7 @@ MOST_CHARACTERS = 128
 
 
 @dataclass(frozen=True)
-class Point:
+class TrackedPoint:
     """What a trial is to its search.
 
     Attributes:
@@ -38,7 +38,7 @@ class Point:
         return self.role in ("replicate", "confirmation", "segment")
 
 
-def point_of(trial_folder: Place, cell: str) -> Point:
+def point_of(trial_folder: Place, cell: str) -> TrackedPoint:
     """Read the point that a trial belongs to; of several, its first sample in ``cell``, searched rather than confirmed.
 
     Raises:
@@ -47,10 +47,10 @@ def point_of(trial_folder: Place, cell: str) -> Point:
     try:
         content = (trial_folder / "config.json").read_bytes()
     except FileNotFoundError:
-        return Point()
+        return TrackedPoint()
     samples = [Sample(**sample) for sample in json.loads(content)["samples"]]
     if not samples:
-        return Point()
+        return TrackedPoint()
     sample = min(samples, key=lambda one: (one.cell != cell, confirmation_of(one) is not None, one.number))
     role, place = "trial", f"#{sample.number}"
     if confirmation_of(sample) is not None:
@@ -59,7 +59,7 @@ def point_of(trial_folder: Place, cell: str) -> Point:
         role = "replicate"
     elif "pbt" in sample.attrs:
         role, place = "segment", f"member {sample.attrs['pbt'].get('member')}"
-    return Point(f"{sample.cell} {place}".strip(), role, {**sample.grid, **sample.params})
+    return TrackedPoint(f"{sample.cell} {place}".strip(), role, {**sample.grid, **sample.params})
 
 
 def group_name(sweep: str, begun: str, point: str) -> str:

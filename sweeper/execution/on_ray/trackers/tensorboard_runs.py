@@ -20,7 +20,7 @@ from sweeper.execution.on_ray.trackers.followed import Followed, numbers_in
 _NOT_LOGGED = ("config", "done", "pid", "timestamp", "time_total_s", "training_iteration")
 
 
-MOST_BYTES = 200
+MOST_NAME_BYTES = 200
 """Length of a folder's name."""
 
 
@@ -81,7 +81,7 @@ class TensorBoardRuns(LoggerCallback):  # type: ignore[misc]  # Ray is not typed
 def folder_name(point: str) -> str:
     """A point's name as that of a folder."""
     name = re.sub(r"[^\w=.,+# -]", "_", point).strip(" .")
-    if len(name.encode()) <= MOST_BYTES:
+    if len(name.encode()) <= MOST_NAME_BYTES:
         return name
     digest = hashlib.sha256(point.encode()).hexdigest()[:8]
-    return f"{name.encode()[: MOST_BYTES - 9].decode(errors='ignore')}-{digest}"
+    return f"{name.encode()[: MOST_NAME_BYTES - 9].decode(errors='ignore')}-{digest}"

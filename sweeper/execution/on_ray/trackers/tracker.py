@@ -24,7 +24,7 @@ class Tracker:
         timeout_s: seconds that one call of it may take.
         begun: digits that tell the sweep from others of its name; empty if unknown.
         artifacts: what of a complete trial is attached to its run (:data:`trials.networks.attached.ATTACHED`).
-        groups: whether points of the sweep have several trials: replicates or confirmations.
+        groups: whether points of the sweep have several trials: replicates, confirmations or segments.
     """
 
     name: str

@@ -1,0 +1,117 @@
+"""Accuracy over cost, and objectives against each other: which points are on the front, and which axes there are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeper.report.figures import draw_figure, objective_fronts, pareto_front
+from sweeper.report.gathered import Gathered
+from tests.sweeper.report.drawn import compiled, marks, scene, texts_in
+from tests.sweeper.report.made_sweeps import made
+from trials.errors import UserError
+
+
+def single(folder: Path, **columns: Any) -> Gathered:
+    """Four cells of one trial: imp and bip, each at density 0.5 and 0.1; ``columns`` of their trials."""
+    gathered = made(folder, seeds=1, samples=1)
+    return replace(gathered, sweep=replace(gathered.sweep, trials=gathered.sweep.trials.assign(**columns)))
+
+
+def test_the_front_is_of_the_points_that_nothing_beats(tmp_path: Path) -> None:
+    gathered = single(tmp_path / "s", test_accuracy=[0.9, 0.8, 0.85, 0.8], flops=[100, 20, 100, 10])
+    rows = pareto_front.draw(gathered).rows.set_index(["series", "asked"])
+    assert rows["front_flops"].to_dict() == {
+        ("imp", "density=0.5"): True,
+        ("imp", "density=0.1"): False,
+        ("bip", "density=0.5"): False,
+        ("bip", "density=0.1"): True,
+    }
+    assert rows["accuracy_percent"].tolist() == pytest.approx([85, 80, 90, 80])
+
+
+def test_axes_are_those_that_trials_have(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    gathered = single(tmp_path / "s")
+    assert [name for name in pareto_front.draw(gathered).rows if name.startswith("front_")] == [
+        "front_flops", "front_parameters",
+    ]  # fmt: skip
+    with pytest.raises(
+        UserError, match="no best trial of s has latency_ms_1: set trial.measure_latency to true; known"
+    ):
+        pareto_front.draw(gathered, x="latency_ms_1")
+    with pytest.raises(UserError, match="x is 'latency', but must be one of"):
+        pareto_front.draw(gathered, x="latency")
+    latency = [1.0, 2.0, None, 4.0]
+    figure = pareto_front.draw(single(tmp_path / "l", latency_ms_1=latency), x="latency_ms_1")
+    assert any("1 of 4 points have no latency of 1 image" in note for note in figure.notes)
+    compiled(figure, capfd)
+    drawn = scene(figure)
+    assert "latency of 1 image [ms], measured" in texts_in(drawn)
+    assert len([item for item in marks(drawn, "symbol") if "fillOpacity" in item]) == 3
+    choice = next(param for param in figure.spec["params"] if param["name"] == "x_axis")
+    assert choice["bind"]["options"] == ["flops", "parameters", "latency_ms_1"]
+
+
+def test_a_mean_over_seeds_needs_every_seed(tmp_path: Path) -> None:
+    gathered = made(tmp_path / "s", methods=["imp"], densities=[0.5], samples=1)
+    trials = gathered.sweep.trials.assign(latency_ms_1=[1.0, None], latency_ms_128=[1.0, 3.0])
+    rows = pareto_front.draw(replace(gathered, sweep=replace(gathered.sweep, trials=trials))).rows
+    assert "latency_ms_1" not in rows
+    assert rows["latency_ms_128"].tolist() == [2.0]
+
+
+def test_latencies_of_several_machines_are_said_to_be_incomparable(tmp_path: Path) -> None:
+    one = single(tmp_path / "s", latency_ms_1=1.0)
+    assert not any("not comparable" in note for note in pareto_front.draw(one).notes)
+    two = single(tmp_path / "t", latency_ms_1=1.0, host=["a", "a", "a", "b"])
+    assert any("latencies are not comparable: they come from 2 machines" in n for n in pareto_front.draw(two).notes)
+
+
+@pytest.mark.parametrize(("flops", "kind"), [([100, 100, 90, 99], "linear"), ([1000, 10, 1000, 10], "log")])
+def test_the_axis_is_logarithmic_where_costs_spread(
+    tmp_path: Path, flops: list[int], kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    scales = compiled(pareto_front.draw(single(tmp_path / "s", flops=flops, parameters=5)), capfd)["scales"]
+    assert next(scale["type"] for scale in scales if scale["name"] == "x") == kind
+
+
+@pytest.mark.parametrize("draw", [pareto_front.draw, objective_fronts.draw])
+def test_a_sweep_without_a_complete_trial_has_no_front(tmp_path: Path, draw: Any) -> None:
+    with pytest.raises(UserError):
+        draw(made(tmp_path / "s", status=lambda _: "failed"))
+
+
+# --- several objectives
+
+TWO = {"objective": None, "objectives": [{"column": "val_accuracy", "direction": "maximize"},
+                                         {"column": "flops", "direction": "minimize"}]}  # fmt: skip
+
+
+def with_two_objectives(folder: Path) -> Gathered:
+    fields = {name: value for name, value in TWO.items() if value is not None}
+    gathered = made(folder, methods=["imp"], densities=[0.5, 0.1], seeds=1, samples=3, direction="maximize", **fields)
+    trials = gathered.sweep.trials.assign(
+        val_accuracy=[0.9, 0.8, 0.7, 0.9, 0.9, 0.5], flops=[30, 20, 25, 10, 5, 5], density=0.5
+    )
+    return replace(gathered, sweep=replace(gathered.sweep, trials=trials))
+
+
+def test_each_cell_has_a_front_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    gathered = with_two_objectives(tmp_path / "s")
+    if len(gathered.space.objectives) < 2:
+        pytest.fail("the space has lost its objectives")
+    figure = objective_fronts.draw(gathered)
+    compiled(figure, capfd)
+    assert figure.rows["front"].tolist() == [True, True, False, False, True, False]
+    cell = figure.rows["cell"].iloc[0]
+    assert set(draw_figure("objective_fronts", gathered, {"cell": [cell]}).rows["cell"]) == {cell}
+    with pytest.raises(UserError, match="cell is 'x'"):
+        objective_fronts.draw(gathered, cell="x")
+
+
+def test_one_objective_makes_no_front(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"s has one objective \(val_accuracy\)"):
+        objective_fronts.draw(made(tmp_path / "s"))
