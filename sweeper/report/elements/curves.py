@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,9 @@ BYTES_OF_CURVES = 2_200_000
 
 _SAMPLE = 3000
 
-_Flags, _Places, _Reals = npt.NDArray[np.bool_], npt.NDArray[np.int64], npt.NDArray[np.float64]
+_Flags: TypeAlias = npt.NDArray[np.bool_]
+_Places: TypeAlias = npt.NDArray[np.int64]
+_Reals: TypeAlias = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
