@@ -103,7 +103,7 @@ def thinned(rows: pd.DataFrame, best: str, digits: int = 4, most_bytes: int = BY
 
 def _always(values: _Reals, begins_span: _Flags, starts: _Places, sizes: _Places, trial: _Places) -> _Flags:
     """Rows that always stay: first and last ones of stages and levels, and the best one of each trial."""
-    always = begins_span.copy()
+    always: _Flags = begins_span.copy()
     always[np.flatnonzero(begins_span)[1:] - 1] = True
     always[starts + sizes - 1] = True
     known = np.where(np.isnan(values), -np.inf, values)
