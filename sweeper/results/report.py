@@ -20,7 +20,7 @@ from sweeper.results.stored_space import WITHOUT_SPACE, StoredSpace, stored_spac
 from sweeper.results.summary import cells_of, column_of
 from sweeper.results.tables import read
 from sweeper.results.texts.mixed import mixed_data, mixed_precision
-from sweeper.results.texts.summary_texts import shown_value, summary_texts
+from sweeper.results.texts.summary_texts import summary_texts, table_text
 from sweeper.results.warned import marks, warnings_line
 from sweeper.space.options.objectives import Objective
 from trials.storage.lease import Lease
@@ -196,7 +196,7 @@ def print_report(sweep: SweepTables, console: Console, space: StoredSpace) -> No
         judged_by = ", ".join(f"{o.column} ({o.direction})" for o in objectives)
         print_line(console, f"Pareto front of each cell: {judged_by}")
         rows = rows_of(front, set(front.columns))
-        texts = {str(name): [shown_value(row[name]) for row in rows] for name in front.columns}
+        texts = {str(name): [table_text(row[name]) for row in rows] for name in front.columns}
         texts |= marks(sweep, texts["trial"])
         print_table(texts, console, left=("warnings",), keys=("trial", *map(column_of, space.paths)))
     if regrown := allocation_texts(sweep):

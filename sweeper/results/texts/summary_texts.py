@@ -36,8 +36,8 @@ def _texts(summary: pd.DataFrame, objectives: Sequence[str], groups: Sequence[st
     def once(texts: Sequence[str]) -> list[str]:
         return [text if show else "" for text, show in zip(texts, first, strict=True)]
 
-    shown = {path: once([shown_value(row[column_of(path)]) for row in rows]) for path in groups if path != "density"}
-    shown["level"] = [shown_value(row["level"]) for row in rows]
+    shown = {path: once([table_text(row[column_of(path)]) for row in rows]) for path in groups if path != "density"}
+    shown["level"] = [table_text(row["level"]) for row in rows]
     shown["density asked %"] = [_percent(row["density_asked"]) for row in rows]
     label = shown["level" if any(shown["level"]) else "density asked %"]
     label[:] = ["dense" if row["kind"] == "dense" else text for row, text in zip(rows, label, strict=True)]
@@ -45,8 +45,8 @@ def _texts(summary: pd.DataFrame, objectives: Sequence[str], groups: Sequence[st
     for figure in dict.fromkeys((*ACCURACIES, *objectives)):
         scale = 100 if figure.endswith("accuracy") else 1
         shown[figure + " %" * (scale == 100)] = [_spread(row, figure, scale) for row in rows]
-    shown["n"] = [shown_value(row["n"]) for row in rows]
-    shown["cost"] = [shown_value(row["cost"]) for row in rows]
+    shown["n"] = [table_text(row["n"]) for row in rows]
+    shown["cost"] = [table_text(row["cost"]) for row in rows]
     shown["report"] = [row["report"] or "" for row in rows]
     shown["confirmed"] = once([row["confirmed"] or "" for row in rows])
     scale = 100 if objectives[0].endswith("accuracy") else 1
@@ -61,7 +61,7 @@ def _texts(summary: pd.DataFrame, objectives: Sequence[str], groups: Sequence[st
     return {name: texts for name, texts in shown.items() if any(texts)}
 
 
-def shown_value(value: object) -> str:
+def table_text(value: object) -> str:
     """A value as a cell of a table: numbers with four digits, nothing for None."""
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
