@@ -85,7 +85,9 @@ def importances_in(found: Searched, cell: str, objective: str, evaluator: Import
 
 
 @lru_cache(maxsize=4096)
-def _importances(points: _Points, ranges: _Ranges, sign: int, evaluator: ImportanceEvaluator) -> tuple[tuple[str, float], ...]:
+def _importances(
+    points: _Points, ranges: _Ranges, sign: int, evaluator: ImportanceEvaluator
+) -> tuple[tuple[str, float], ...]:
     """Importances of points, each with hyperparameters and value; a report that is drawn again asks for the same."""
     from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 
