@@ -17,7 +17,7 @@ from trials.storage.rows import Row
 
 
 @dataclass(frozen=True)
-class Point:
+class SearchedPoint:
     """A point of a cell's search.
 
     Attributes:
@@ -52,7 +52,7 @@ class Searched:
         entries: what the space says of each hyperparameter.
     """
 
-    points: tuple[Point, ...]
+    points: tuple[SearchedPoint, ...]
     search: tuple[str, ...]
     objectives: Mapping[str, int]
     entries: Mapping[str, Any]
@@ -73,9 +73,9 @@ class Searched:
         asked = any(isinstance(one, Mapping) and ("loguniform" in one or one.get("log") is True) for one in each)
         return asked and are_numbers(values := self.values_of(path)) and all(value > 0 for value in values)
 
-    def best(self, objective: str) -> dict[str, Point]:
+    def best(self, objective: str) -> dict[str, SearchedPoint]:
         """By cell, the best complete point that keeps its bounds."""
-        found: dict[str, Point] = {}
+        found: dict[str, SearchedPoint] = {}
         sign = self.objectives[objective]
         for point in self.points:
             if point.feasible and objective in point.values:
@@ -109,13 +109,13 @@ def searched(gathered: Gathered) -> Searched:
     return Searched(points, tuple(path for path in space.search if path in there), signs, entries)
 
 
-def _point(row: Row, gathered: Gathered) -> Point:
+def _point(row: Row, gathered: Gathered) -> SearchedPoint:
     space = gathered.space
     grid = {path: row[config_column(path)] for path in space.paths}
     given = {path: row[config_column(path)] for path in space.search}
     active = [path for path in space.search if _is_active(path, grid, given, space.conditions)]
     values = {o.column: float(row[o.column]) for o in space.objectives if is_number(row[o.column])}
-    return Point(
+    return SearchedPoint(
         row["cell"], int(row["point"]), row["status"], grid,
         {path: given[path] for path in active if given[path] is not None},
         values if row["status"] == "complete" else {}, row["missed"] == 0, tuple(row["trials"]),

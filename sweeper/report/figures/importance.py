@@ -7,7 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from sweeper.report.elements.importances import FEWEST_POINTS, CellImportances, ImportanceEvaluator, affordable, importances_in
+from sweeper.report.elements.importances import (
+    FEWEST_POINTS,
+    CellImportances,
+    ImportanceEvaluator,
+    affordable,
+    importances_in,
+)
 from sweeper.report.elements.panels import choice, only_chosen, short_keys
 from sweeper.report.elements.searched import Searched, searched
 from sweeper.report.figure import Figure

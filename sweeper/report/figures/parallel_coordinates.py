@@ -14,7 +14,7 @@ import pandas as pd
 from sweeper.report.elements.axes import spreads_widely
 from sweeper.report.elements.panels import MANY_MARKS, choice, in_units
 from sweeper.report.elements.scales import UnitAxis, axis_of
-from sweeper.report.elements.searched import Point, Searched, are_numbers, searched
+from sweeper.report.elements.searched import Searched, SearchedPoint, are_numbers, searched
 from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
 from trials.errors import UserError, unknown_name
@@ -61,7 +61,7 @@ def draw(gathered: Gathered, cell: str | None = None, objective: str | None = No
     )  # fmt: skip
 
 
-def _thinned(over: list[Point], found: Searched) -> tuple[list[Point], tuple[str, ...]]:
+def _thinned(over: list[SearchedPoint], found: Searched) -> tuple[list[SearchedPoint], tuple[str, ...]]:
     """At most :data:`MOST_LINES` points: those with an objective first, by its value evenly, the best included."""
     name = next(iter(found.objectives))
     ranked = sorted(over, key=lambda p: -found.objectives[name] * p.values[name] if name in p.values else float("inf"))
@@ -74,7 +74,7 @@ def _thinned(over: list[Point], found: Searched) -> tuple[list[Point], tuple[str
     return ranked[::-1], notes  # the best ones are drawn last, above the others
 
 
-def _axes(found: Searched, shown: list[Point]) -> Iterator[tuple[tuple[str, str], UnitAxis]]:
+def _axes(found: Searched, shown: list[SearchedPoint]) -> Iterator[tuple[tuple[str, str], UnitAxis]]:
     """By kind and name: grid values that differ, hyperparameters, objectives."""
     for path in shown[0].grid:
         values = [point.grid[path] for point in shown if point.grid[path] is not None]
@@ -89,14 +89,14 @@ def _axes(found: Searched, shown: list[Point]) -> Iterator[tuple[tuple[str, str]
             yield ("objective", name), axis_of(title, values, log=False)
 
 
-def _value(point: Point, kind: str, name: str) -> Any:
+def _value(point: SearchedPoint, kind: str, name: str) -> Any:
     if kind == "objective":
         value = point.values.get(name)
         return None if value is None else in_units(name)[1] * value
     return (point.grid if kind == "grid" else point.params).get(name)
 
 
-def _lines(shown: list[Point], axes: dict[tuple[str, str], UnitAxis], found: Searched) -> pd.DataFrame:
+def _lines(shown: list[SearchedPoint], axes: dict[tuple[str, str], UnitAxis], found: Searched) -> pd.DataFrame:
     rows = []
     for line, point in enumerate(shown):
         colours = {in_units(name)[0]: _value(point, "objective", name) for name in found.objectives}
@@ -124,7 +124,7 @@ def _ticks(axes: dict[tuple[str, str], UnitAxis]) -> pd.DataFrame:
     return table
 
 
-def _in_words(shown: list[Point], axes: dict[tuple[str, str], UnitAxis], found: Searched) -> str:
+def _in_words(shown: list[SearchedPoint], axes: dict[tuple[str, str], UnitAxis], found: Searched) -> str:
     name = next(iter(found.objectives))
     title, scale = in_units(name)
     text = f"{len(shown)} points as lines through the axes {', '.join(axis.title for axis in axes.values())}."

@@ -8,7 +8,7 @@ import pandas as pd
 
 from sweeper.report.elements.panels import MANY_MARKS, SHORT_NUMBERS, choice, in_units, only_chosen, only_of, stacked
 from sweeper.report.elements.scales import round_values
-from sweeper.report.elements.searched import Point, Searched, are_numbers, searched
+from sweeper.report.elements.searched import Searched, SearchedPoint, are_numbers, searched
 from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
 from trials.errors import UserError, unknown_name
@@ -85,7 +85,7 @@ def _in_words(found: Searched, cell: str) -> str:
     return f"{text} Best of {cell or 'the search'}: {scale * point.values[objective]:.4g} at {_given(point)}."
 
 
-def _given(point: Point) -> str:
+def _given(point: SearchedPoint) -> str:
     return ", ".join(f"{path}={v:.4g}" if isinstance(v, float) else f"{path}={v}" for path, v in point.params.items())
 
 
@@ -117,7 +117,8 @@ def _panel(found: Searched, rows: pd.DataFrame, path: str, title: str) -> dict[s
     last = int(rows["point"].max())
     numbers = sorted({int(value) for value in round_values(0, last, log=False)})
     order = {
-        "field": "point", "type": "quantitative", "title": "number of the point", "scale": {"domain": [0, max(last, 1)]},
+        "field": "point", "type": "quantitative", "title": "number of the point",
+        "scale": {"domain": [0, max(last, 1)]},
         "legend": {"orient": "bottom", "direction": "horizontal", "format": "d", "values": numbers, "offset": 8},
     }  # fmt: skip
     hollow = {"condition": {"test": "datum.feasible || datum.kind !== 'complete'", "value": 1}, "value": 0}

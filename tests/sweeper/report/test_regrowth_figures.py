@@ -14,7 +14,8 @@ from trials.errors import UserError
 
 def episode(trial: str, step: int, number: int, reward: float | None, counts: dict[str, int]) -> list[dict[str, Any]]:
     return [
-        {"trial": trial, "step": step, "episode": number, "layer": layer, "capacity": 100, "count": count, "reward": reward}
+        {"trial": trial, "step": step, "episode": number, "layer": layer, "capacity": 100, "count": count,
+         "reward": reward}
         for layer, count in counts.items()
     ]  # fmt: skip
 
