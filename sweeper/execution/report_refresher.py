@@ -14,7 +14,7 @@ from types import TracebackType
 
 from trials.storage.place import Place
 
-REPORT_EVERY_S = 60.0
+REFRESH_AFTER_S = 60.0
 """Least seconds between two refreshes. A run that ends before has none."""
 
 SHARE = 0.05
@@ -50,7 +50,7 @@ class ReportRefresher:
     """
 
     def __init__(
-        self, path: Place, note: Callable[[str], None], *, every_s: float = REPORT_EVERY_S, share: float = SHARE
+        self, path: Place, note: Callable[[str], None], *, every_s: float = REFRESH_AFTER_S, share: float = SHARE
     ) -> None:
         self._path, self._note, self._every_s, self._share = path, note, every_s, share
         self._over, self._starting = threading.Event(), threading.Lock()

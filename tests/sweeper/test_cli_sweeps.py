@@ -98,7 +98,7 @@ def test_show(capsys: pytest.CaptureFixture[str], here: Path, ran: list[str], mo
     assert main(["--show", "small"]) == COMPLETE
     shown = capsys.readouterr().out
     assert shown
-    assert at_the_end.endswith(shown)
+    assert at_the_end.endswith(f"{shown}report: {here / 'results' / 'small' / 'report.html'}\n")
     assert main(["--show", "small", "--storage", str(here / "results")]) == COMPLETE
     assert capsys.readouterr().out == shown
 
