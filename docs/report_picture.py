@@ -1,6 +1,7 @@
-"""Draw docs/report.png: the first screen of the demo sweep's report, in Chromium.
+"""Draw docs/report.png: the first screen of a sweep's report, in Chromium.
 
-    make demo && python docs/report_picture.py
+    python sweep.py --space compare_methods --profile demo
+    python docs/report_picture.py results/compare_methods
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import sweeper
 
-SIZE = {"width": 1200, "height": 1000}
+SIZE = {"width": 1200, "height": 1050}
 
 
-def main(sweep: str = "results/demo") -> None:
+def main(sweep: str = "results/compare_methods") -> None:
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         sys.exit("Chromium is not installed: it makes the picture")

@@ -126,11 +126,11 @@ def read_options(words: Sequence[str], *, submitted: bool = False) -> argparse.N
             raise UserError(f"{text} (--help lists the options){_nearest_option(left[0])}")
         near = _nearest_option(left[0])
         raise UserError(f"{text}{near}; {_UNQUOTED if submitted else _QUOTED}")
+    _check_figure(options)
     _require_owner("--data", options.data, {"--init METHOD": options.init})
     _require_owner("--to", options.to, {"--init METHOD": options.init, "--report NAME": options.report})
     if options.watch is not None:
         _check_watch(options.watch, options.show)
-    _check_figure(options)
     check_texts(options.space, options.storage, options.profile, options.address)
     return options
 

@@ -12,19 +12,18 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-import sweeper
 from trials.storage.place import Place
 
-REFRESH_EVERY_S = 60.0
+REPORT_EVERY_S = 60.0
 """Least seconds between two refreshes. A run that ends before has none."""
 
 SHARE = 0.05
 """Processor time that the refreshes may take, as a part of the time that the driver runs."""
 
-END_S = 2.0
+CHILD_END_S = 2.0
 """Seconds that the process has to end by itself."""
 
-_ROOT = str(Path(sweeper.__file__).parents[1])
+_ROOT = str(Path(__file__).absolute().parents[2])
 
 _PROGRAM = """
 import sys
@@ -51,7 +50,7 @@ class ReportRefresher:
     """
 
     def __init__(
-        self, path: Place, note: Callable[[str], None], *, every_s: float = REFRESH_EVERY_S, share: float = SHARE
+        self, path: Place, note: Callable[[str], None], *, every_s: float = REPORT_EVERY_S, share: float = SHARE
     ) -> None:
         self._path, self._note, self._every_s, self._share = path, note, every_s, share
         self._over, self._starting = threading.Event(), threading.Lock()
@@ -75,13 +74,13 @@ class ReportRefresher:
         with suppress(OSError):
             process.stdin.close()
         try:
-            process.wait(END_S)
+            process.wait(CHILD_END_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
             if isinstance(self._path, Path):
                 (self._path / f".report.html.{process.pid}.tmp").unlink(missing_ok=True)
-        self._thread.join(END_S)
+        self._thread.join(CHILD_END_S)
 
     def _follow(self) -> None:
         if self._over.wait(self._every_s):

@@ -8,7 +8,7 @@ import pandas as pd
 
 from sweeper.columns import config_column
 from sweeper.report.gathered import Gathered
-from sweeper.results.report import summary_texts
+from sweeper.results.texts.summary_texts import summary_texts
 
 _TRIAL = ("trial", "cell", "number", "confirms", "status")
 _FIGURES = (

@@ -77,7 +77,6 @@ def asked(gathered: Gathered) -> dict[str, Any]:
     assert isinstance(space, dict)
     objectives = [f"{one.column} ({one.direction})" for one in gathered.space.objectives] if space else []
     first: list[tuple[str, Sequence[Any]]] = [
-        ("about", [space.get("about")]),
         ("trial", [_flow(space.get("trial"))]),
         ("grid", _lines(space.get("grid"))),
         ("search", _lines(space.get("search"))),
@@ -90,7 +89,24 @@ def asked(gathered: Gathered) -> dict[str, Any]:
         *_ran_with(gathered, last),
     ]
     document = yaml.safe_dump(dict(last), sort_keys=False, width=100, allow_unicode=True) if last else ""
-    return {"facts": _known(first), "further": _known(further), "document": document}
+    return {
+        "about": space.get("about") or "",
+        "line": _one_line(gathered, space),
+        "facts": _known(first),
+        "further": _known(further),
+        "document": document,
+    }
+
+
+def _one_line(gathered: Gathered, space: Mapping[str, Any]) -> str:
+    """What was asked in a line: how many cells of which fields, what is searched in each, and for what."""
+    if not space:
+        return f"{len(gathered.sweep.trials)} trials, without a space"
+    grid, search = list(space.get("grid") or {}), list(space.get("search") or {})
+    cells = f"{gathered.space.cells} cells of {' × '.join(map(str, grid))}" if grid else "one cell"
+    searched = f"; searched in each: {', '.join(map(str, search))}" if search else ""
+    objectives = ", ".join(f"{one.column} ({one.direction})" for one in gathered.space.objectives)
+    return f"{cells}{searched}; objective {objectives}"
 
 
 def _known(facts: Sequence[tuple[str, Sequence[Any]]]) -> list[tuple[str, list[str]]]:

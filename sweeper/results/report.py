@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 from rich.console import Console
 
-from sweeper.columns import config_column
 from sweeper.console import print_line, print_table
 from sweeper.folder.search_ends import read_shorter
 from sweeper.results.cell_trials import CellTrials
@@ -19,11 +17,12 @@ from sweeper.results.regrowth import allocation_texts
 from sweeper.results.retried import with_retries
 from sweeper.results.rows_of_frames import rows_of
 from sweeper.results.stored_space import WITHOUT_SPACE, StoredSpace, stored_space
-from sweeper.results.summary import ACCURACIES, cells_of, column_of, summarise
+from sweeper.results.summary import cells_of, column_of
 from sweeper.results.tables import read
+from sweeper.results.texts.mixed import mixed_data, mixed_precision
+from sweeper.results.texts.summary_texts import summary_texts, table_text
 from sweeper.results.warned import marks, warnings_line
 from sweeper.space.options.objectives import Objective
-from trials.storage.data_used import OPTIONS
 from trials.storage.lease import Lease
 from trials.storage.place import Place
 from trials.storage.rows import FINISHED, Row
@@ -197,7 +196,7 @@ def print_report(sweep: SweepTables, console: Console, space: StoredSpace) -> No
         judged_by = ", ".join(f"{o.column} ({o.direction})" for o in objectives)
         print_line(console, f"Pareto front of each cell: {judged_by}")
         rows = rows_of(front, set(front.columns))
-        texts = {str(name): [_text(row[name]) for row in rows] for name in front.columns}
+        texts = {str(name): [table_text(row[name]) for row in rows] for name in front.columns}
         texts |= marks(sweep, texts["trial"])
         print_table(texts, console, left=("warnings",), keys=("trial", *map(column_of, space.paths)))
     if regrown := allocation_texts(sweep):
@@ -212,20 +211,6 @@ def print_report(sweep: SweepTables, console: Console, space: StoredSpace) -> No
     tables = sweep.path / "tables"
     written = "" if (tables / "manifest.json").exists() else " (written at the end; sweeper.load works at any time)"
     print_line(console, f"tables: {tables}{written}")
-
-
-def summary_texts(sweep: SweepTables, space: StoredSpace) -> dict[str, list[str]]:
-    """The columns of :func:`summarise` as texts, accuracies and densities in percent; empty if there are no rows."""
-    first, *others = space.objectives
-    summary = summarise(
-        sweep, objective=first.column, direction=first.direction, grid=space.paths, search=space.search,
-        constraints=space.constraints, beside=[objective.column for objective in others], confirm=space.confirm,
-        replicates=space.replicates,
-    )  # fmt: skip
-    if not len(summary):
-        return {}
-    figures = [objective.column for objective in space.objectives]
-    return _texts(summary, figures, [path for path in space.paths if path != "seed"])
 
 
 def problem_lines(sweep: SweepTables, space: StoredSpace) -> list[str]:
@@ -259,84 +244,3 @@ def _superseded(sweep: SweepTables, space: StoredSpace) -> list[str]:
         return []
     some = f"{', '.join(gone[:FAILURES_SHOWN])}{', ...' if len(gone) > FAILURES_SHOWN else ''}"
     return [f"not counted: {len(gone)} confirmations of trials that are no longer the best of their cells: {some}"]
-
-
-def mixed_data(trials: pd.DataFrame) -> list[str]:
-    """A line per data set of which the trials used several contents, as only older versions allowed."""
-    if "dataset" not in trials:
-        return []
-    names = ["dataset", *(option for option in OPTIONS if option in trials)]
-    lines = []
-    for name, group in trials.groupby(names, dropna=False):
-        counts = group["data"].value_counts()
-        if len(counts) > 1:
-            each = ", ".join(f"{count} trials of {fingerprint}" for fingerprint, count in counts.items())
-            lines.append(f"mixed data: {name[0]} has {len(counts)} contents ({each}), whose rows are not comparable")
-    return lines
-
-
-def mixed_precision(trials: pd.DataFrame) -> list[str]:
-    """A line if ``precision: auto`` became one precision in some trials and another in others, or within a trial."""
-    if config_column("precision") not in trials:
-        return []
-    counts = trials[trials[config_column("precision")] == "auto"]["precision"].value_counts().to_dict()
-    if len({precision for found in counts for precision in found.split(", ")}) < 2:
-        return []
-    each = ", ".join(
-        f"{count} trial{'s' * (count > 1)} in {found.replace(', ', ' and then ')}"
-        for found, count in sorted(counts.items())
-    )
-    return [
-        f"mixed precision: auto became different precisions on different devices ({each}): their rows are not "
-        "comparable; set trial.precision (see the column precision of the table trials)"
-    ]
-
-
-def _texts(summary: pd.DataFrame, objectives: Sequence[str], groups: Sequence[str]) -> dict[str, list[str]]:
-    """The summary's columns as texts, accuracies and densities in percent; empty columns are left out."""
-    rows = rows_of(summary, set(summary.columns))
-    keys = [(row["kind"], *(row[column_of(path)] for path in groups)) for row in rows]
-    first = [i == 0 or keys[i] != keys[i - 1] for i in range(len(rows))]  # whether it is a group's first level
-
-    def once(texts: Sequence[str]) -> list[str]:
-        return [text if show else "" for text, show in zip(texts, first, strict=True)]
-
-    shown = {path: once([_text(row[column_of(path)]) for row in rows]) for path in groups if path != "density"}
-    shown["level"] = [_text(row["level"]) for row in rows]
-    shown["density asked %"] = [_percent(row["density_asked"]) for row in rows]
-    label = shown["level" if any(shown["level"]) else "density asked %"]
-    label[:] = ["dense" if row["kind"] == "dense" else text for row, text in zip(rows, label, strict=True)]
-    shown["density %"] = [_percent(row["density"]) for row in rows]
-    for figure in dict.fromkeys((*ACCURACIES, *objectives)):
-        scale = 100 if figure.endswith("accuracy") else 1
-        shown[figure + " %" * (scale == 100)] = [_spread(row, figure, scale) for row in rows]
-    shown["n"] = [_text(row["n"]) for row in rows]
-    shown["cost"] = [_text(row["cost"]) for row in rows]
-    shown["report"] = [row["report"] or "" for row in rows]
-    shown["confirmed"] = once([row["confirmed"] or "" for row in rows])
-    scale = 100 if objectives[0].endswith("accuracy") else 1
-    own = once(["" if row["searched"] is None else f"{scale * row['searched']:.2f}" for row in rows])
-    shown[f"searched {objectives[0]}" + " %" * (scale == 100)] = own
-    shown["done"] = once([f"{row['done']:.0f}/{row['trials']:.0f}" if row["trials"] else "" for row in rows])
-    shown["failed"] = once([f"{row['failed']:.0f}" if row["failed"] else "" for row in rows])
-    shown["infeasible"] = once([f"{row['infeasible']:.0f}" if row["infeasible"] else "" for row in rows])
-    shown["warnings"] = [row["warnings"] or "" for row in rows]
-    shown["best"] = once([row["best"] or "" for row in rows])
-    shown["not complete"] = once([row["waiting"] or "" for row in rows])
-    return {name: texts for name, texts in shown.items() if any(texts)}
-
-
-def _text(value: object) -> str:
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.2f}"
-
-
-def _spread(row: Row, figure: str, scale: float) -> str:
-    """``mean ± std``, with – for a figure that has too few values."""
-    mean, std = row[f"{figure}_mean"], row[f"{figure}_std"]
-    if mean is None:
-        return "–"
-    return f"{scale * mean:.2f} ± {'–' if std is None else f'{scale * std:.2f}'}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,9 @@ BYTES_OF_CURVES = 2_200_000
 
 _SAMPLE = 3000
 
-_Flags, _Places, _Reals = npt.NDArray[np.bool_], npt.NDArray[np.int64], npt.NDArray[np.float64]
+_Flags: TypeAlias = npt.NDArray[np.bool_]
+_Places: TypeAlias = npt.NDArray[np.int64]
+_Reals: TypeAlias = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def thinned(rows: pd.DataFrame, best: str, digits: int = 4, most_bytes: int = BY
 
 def _always(values: _Reals, begins_span: _Flags, starts: _Places, sizes: _Places, trial: _Places) -> _Flags:
     """Rows that always stay: first and last ones of stages and levels, and the best one of each trial."""
-    always = begins_span.copy()
+    always: _Flags = begins_span.copy()
     always[np.flatnonzero(begins_span)[1:] - 1] = True
     always[starts + sizes - 1] = True
     known = np.where(np.isnan(values), -np.inf, values)

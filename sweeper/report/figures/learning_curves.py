@@ -183,7 +183,7 @@ def _spec(
         "layer": [
             *_stage_layers(_stages(epochs, trials), here, x),
             *_curve_layers([here, value, {"filter": "isValid(datum.shown)"}], x, y, _present(rows), crowded),
-            *_end_layers(_ends(rows, trials), [here, value, {"filter": "isValid(datum.shown)"}], x, y),
+            *_end_layers(_ends(rows, trials), [here, value, {"filter": "isValid(datum.shown)"}], x, y, _present(rows)),
         ],
     }
 
@@ -232,12 +232,16 @@ def _stage_layers(stages: Sequence[dict[str, Any]], here: dict[str, Any], x: dic
     ]  # fmt: skip
 
 
+def _colour(roles: Sequence[str]) -> dict[str, Any]:
+    legend = legend_below(roles, values=list(roles), symbolType="stroke", symbolStrokeWidth=3)
+    return {"field": "role", "type": "nominal", "title": None, "scale": {"domain": list(ROLES)}, "legend": legend}
+
+
 def _curve_layers(
     transform: Sequence[dict[str, Any]], x: dict[str, Any], y: dict[str, Any], roles: Sequence[str], crowded: bool
 ) -> list[dict[str, Any]]:
     """The curves, and those of the best trials on top of them."""
-    colour = {"field": "role", "type": "nominal", "title": None, "scale": {"domain": list(ROLES)},
-              "legend": legend_below(roles, values=list(roles), symbolType="stroke", symbolStrokeWidth=3)}  # fmt: skip
+    colour = _colour(roles)
     tooltip = [{"field": "trial"}, {"field": "role"}, {"field": "described", "title": "about"}]
     trial = {"field": "trial", "type": "nominal"}
     common = {"x": x, "y": y, "detail": trial, "stroke": colour, "order": {"value": None}, "tooltip": tooltip}
@@ -270,15 +274,14 @@ def _ends(rows: pd.DataFrame, trials: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _end_layers(
-    ends: Sequence[dict[str, Any]], transform: Sequence[dict[str, Any]], x: dict[str, Any], y: dict[str, Any]
-) -> list[dict[str, Any]]:
+    ends: Sequence[dict[str, Any]], transform: Sequence[dict[str, Any]], x: dict[str, Any], y: dict[str, Any],
+    roles: Sequence[str],
+) -> list[dict[str, Any]]:  # fmt: skip
     if not ends:
         return []
     scale = {"domain": ["failed", "pruned", "one epoch"], "range": ["cross", "triangle-right", "circle"]}
     tooltip = [{"field": name} for name in ("trial", "role", "stage", "epoch", "error")]
-    colour = {"field": "role", "type": "nominal", "scale": {"domain": list(ROLES)}, "legend": None}
     shape = {"field": "mark", "type": "nominal", "scale": scale, "legend": None}
-    encoding = {"x": x, "y": y, "fill": colour, "shape": shape, "tooltip": tooltip, "size": {"value": 90}}
-    return [
-        {"data": {"values": list(ends)}, "transform": list(transform), "mark": {"type": "point"}, "encoding": encoding}
-    ]
+    encoding = {"x": x, "y": y, "stroke": _colour(roles), "shape": shape, "tooltip": tooltip, "size": {"value": 90}}
+    data, mark = {"values": list(ends)}, {"type": "point", "filled": False, "strokeWidth": 2}
+    return [{"data": data, "transform": list(transform), "mark": mark, "encoding": encoding}]

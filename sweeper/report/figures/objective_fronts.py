@@ -114,13 +114,14 @@ def _spec(rows: pd.DataFrame, objectives: Sequence[Objective], first: str) -> di
     }  # fmt: skip
     line = {"x": x, "y": y, "stroke": colour, "detail": {"field": "cell", "type": "nominal"},
             "opacity": {"condition": {"param": "highlighted", "value": 0.8}, "value": 0.1}}  # fmt: skip
-    front = {"filter": "datum.front"}
+    steps = {"transform": [{"filter": "datum.front"}], "mark": {"type": "line", "strokeWidth": 1.2}, "encoding": line}
+    joined = [steps] if len(others) == 1 else []  # a front of three is no line in a plane
     return {
         "data": {"name": "rows"},
         "params": [*SIZE_PARAMS, *params],
         "transform": transform,
         "layer": [
-            {"transform": [front], "mark": {"type": "line", "strokeWidth": 1.2}, "encoding": line},
+            *joined,
             {"params": [highlighted], "mark": {"type": "point", "strokeWidth": 1.2}, "encoding": points},
         ],
     }

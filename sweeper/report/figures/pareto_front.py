@@ -79,11 +79,7 @@ def draw(gathered: Gathered, x: str = "", accuracy: str = "test_accuracy", by: S
     points = points_of(
         sweep, by or series_paths(sweep, gathered.space, gathered.cells) or None, accuracy, measures=measures
     )
-    known = [axis for axis in COST_AXES if axis.column in points and (points[axis.column] > 0).any()]
-    if not known or (x and x not in [axis.column for axis in known]):
-        there = f"; known are {', '.join(axis.column for axis in known)}" if known else ""
-        how = ": set trial.measure_latency to true" if x in LATENCY else ""
-        raise UserError(f"no best trial of {sweep.path.name} has {x or 'a cost'}{how}{there}")
+    known = _known(gathered, points, x)
     rows = _rows(points, known)
     said = accuracy.replace("_", " ")
     notes = [
@@ -102,6 +98,16 @@ def draw(gathered: Gathered, x: str = "", accuracy: str = "test_accuracy", by: S
         rows,
         notes=tuple(filter(None, notes)),
     )
+
+
+def _known(gathered: Gathered, points: pd.DataFrame, x: str) -> list[CostAxis]:
+    """The axes that some point has a value for; ``x`` must be among them."""
+    known = [axis for axis in COST_AXES if axis.column in points and (points[axis.column] > 0).any()]
+    if not known or (x and x not in [axis.column for axis in known]):
+        there = f"; known are {', '.join(axis.column for axis in known)}" if known else ""
+        how = ": set trial.measure_latency to true" if x in LATENCY else ""
+        raise UserError(f"no best trial of {gathered.sweep.path.name} has {x or 'a cost'}{how}{there}")
+    return known
 
 
 def _rows(points: pd.DataFrame, known: Sequence[CostAxis]) -> pd.DataFrame:

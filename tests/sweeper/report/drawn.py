@@ -41,6 +41,11 @@ def scene(figure: Figure) -> dict[str, Any]:
     return found
 
 
+def points_in_scene(found: Any) -> list[dict[str, Any]]:
+    """The points that stand for rows, without the legend's."""
+    return [item for item in marks(found, "symbol") if item.get("ariaRoleDescription") == "point"]
+
+
 def texts_in(found: Any) -> list[str]:
     """All texts that are drawn."""
     return [str(item["text"]) for item in marks(found, "text") if "text" in item]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sweeper.cli import COMPLETE, FAILURES, STOPPED
-from sweeper.report import written
+from sweeper.report import page, written
 from sweeper.search.plan import Plan
 from tests.sweeper.command_line import attempts, put_in_place_of_ray, sweep
 from tests.sweeper.sweeps import fail
@@ -92,3 +92,11 @@ def test_failed_and_stopped_sweeps_have_one_too(here: Path, monkeypatch: pytest.
     put_in_place_of_ray(monkeypatch, failing)
     assert sweep("--set", "retries=0") == FAILURES
     assert "the loss is nan" in report.read_text()
+
+
+def test_a_figure_that_fails_takes_nothing_else(here: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "draw_figure", broken)
+    assert sweep() == COMPLETE
+    text = (here / "results" / "small" / "report.html").read_text()
+    assert "a fault of this program (ZeroDivisionError: float division by zero)" in text
+    assert all(trial in text for trial in ran)

@@ -143,7 +143,7 @@ def test_what_goes_wrong_is_one_line_and_tried_again(plan: Plan) -> None:
 
 
 def test_one_that_does_not_answer_is_killed(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report_refresher, "END_S", 0.2)
+    monkeypatch.setattr(report_refresher, "CHILD_END_S", 0.2)
     notes: list[str] = []
     with refreshed(plan, notes) as process:
         os.kill(process, signal.SIGSTOP)

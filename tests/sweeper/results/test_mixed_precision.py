@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from sweeper.folder.sweep_folder import Sample, SweepFolder
-from sweeper.results.report import mixed_precision
 from sweeper.results.tables import compact_tables, load
+from sweeper.results.texts.mixed import mixed_precision
 from tests.sweeper.results.test_warned import shown, sweep_of
 from tests.trials.small_trials import config_of, folder_of, run_in
 from trials.training import device
