@@ -1,7 +1,7 @@
 """Draw docs/report.png: the first screen of a sweep's report, in Chromium.
 
-    python sweep.py --space compare_methods --profile demo
-    python docs/report_picture.py results/compare_methods
+python sweep.py --space compare_methods --profile demo
+python docs/report_picture.py results/compare_methods
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 
 from sweeper.report.following import FollowedSweep
 from sweeper.report.gathered import Gathered
-from sweeper.report.page import LiveSource, page_text, parts
+from sweeper.report.page import LiveSource, parts, report_html
 from sweeper.report.written import said_of
 from trials.storage.place import ObjectPath, Place
 
@@ -76,7 +76,7 @@ class LivePage:
             self._look()
         with self._looking:
             if self._page is None or self._page[0] != self._parts.tag:
-                self._page = (self._parts.tag, Content.of(page_text(self._found, live=self._source)))
+                self._page = (self._parts.tag, Content.of(report_html(self._found, live=self._source)))
             return self._page[1]
 
     def parts(self) -> Content:

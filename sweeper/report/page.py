@@ -37,7 +37,7 @@ class LiveSource:
     every_s: float
 
 
-def page_text(gathered: Gathered, *, live: LiveSource | None = None) -> str:
+def report_html(gathered: Gathered, *, live: LiveSource | None = None) -> str:
     """Return the whole page.
 
     Args:

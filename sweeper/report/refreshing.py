@@ -86,7 +86,7 @@ def main(words: Sequence[str]) -> None:
 def _refresher(path: Place, writing: threading.Lock) -> Callable[[], bool]:
     """Return a function that writes the report if the sweep has changed, and returns whether it did."""
     from sweeper.report.following import FollowedSweep
-    from sweeper.report.page import page_text
+    from sweeper.report.page import report_html
     from sweeper.report.written import REPORT
     from trials.storage import files
 
@@ -96,7 +96,7 @@ def _refresher(path: Place, writing: threading.Lock) -> Callable[[], bool]:
         found = followed.look()
         if found is None:
             return False
-        content = page_text(found).encode()
+        content = report_html(found).encode()
         with writing:
             files.write(path / REPORT, content)
         return True

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from sweeper.report.gathered import Gathered, gathered
-from sweeper.report.page import page_text
+from sweeper.report.page import report_html
 from trials.errors import UserError
 from trials.storage import files
 from trials.storage.place import Place
@@ -28,7 +28,7 @@ def write_report(found: Gathered, to: Path | None = None) -> Place:
     target = found.sweep.path / REPORT if to is None else to
     if to is not None:
         require_file(to)
-    content = page_text(found).encode()
+    content = report_html(found).encode()
     try:
         files.write(target, content)
     except OSError as error:
@@ -53,7 +53,7 @@ def require_file(to: Path) -> None:
 def report_line(path: Place) -> str:
     """Write a sweep's report into its folder and return a line: where it is, or why it could not be written."""
     try:
-        files.write(path / REPORT, page_text(gathered(path)).encode())
+        files.write(path / REPORT, report_html(gathered(path)).encode())
     except Exception as error:  # noqa: BLE001  the results are committed, and no fault of a drawing may hide them
         return f"report: {REPORT} was not written ({said_of(error)})"
     return f"report: {path / REPORT}"

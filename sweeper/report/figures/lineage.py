@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -163,22 +164,25 @@ def _spec(rows: pd.DataFrame, panels: list[str], cells: list[str], cell: str | N
     return stacked(views, **top)
 
 
+def _axis(values: Sequence[float], panel: str) -> dict[str, Any]:
+    """The y axis of a panel: of its numbers, or of choices if it has none."""
+    if not values:
+        return {"field": "choice", "type": "nominal", "title": panel}
+    log = spreads_widely(values) and not panel.endswith("]")
+    scale = {"type": "log"} if log else {"zero": False}
+    axis = {"labelExpr": SHORT_NUMBERS, "labelOverlap": True}
+    axis |= {"values": round_values(min(values), max(values), log=True)} if log else {"tickCount": 5}
+    y = {"field": "value", "type": "quantitative", "title": panel, "axis": axis}
+    return {**y, "scale": {**scale, "padding": 6, "nice": False}}
+
+
 def _panel(rows: pd.DataFrame, panel: str, colour: dict[str, Any], *, last: bool) -> dict[str, Any]:
     x = {
         "field": "epoch", "type": "quantitative", "title": "epoch" if last else None,
         "scale": {"domainMin": 0, "nice": False, "padding": 6}, "axis": {"tickMinStep": 1, "format": "d"},
     }  # fmt: skip
     values = [value for value in rows["value"].tolist() if is_number(value)]
-    texts = not values
-    if texts:
-        y: dict[str, Any] = {"field": "choice", "type": "nominal", "title": panel}
-    else:
-        log = spreads_widely(values) and not panel.endswith("]")
-        scale = {"type": "log"} if log else {"zero": False}
-        axis = {"labelExpr": SHORT_NUMBERS, "labelOverlap": True}
-        axis |= {"values": round_values(min(values), max(values), log=True)} if log else {"tickCount": 5}
-        y = {"field": "value", "type": "quantitative", "title": panel, "axis": axis}
-        y["scale"] = {**scale, "padding": 6, "nice": False}
+    texts, y = not values, _axis(values, panel)
     thick = {"condition": {"test": "datum.best", "value": 3.2}, "value": 1.1}
     dotted = {"condition": {"test": "datum.copied && datum.kind === 'link'", "value": [2, 3]}, "value": [1, 0]}
     tooltip = [

@@ -150,21 +150,7 @@ def _spec(
         "field": "axis_number", "type": "quantitative", "axis": None,
         "scale": {"domain": [-0.45, bottom], "reverse": True, "nice": False, "zero": False},
     }  # fmt: skip
-    titles = [in_units(name)[0] for name in found.objectives]
-    params: list[dict[str, Any]] = []
-    kept = []
-    if len(cells := list(dict.fromkeys(rows["cell"].dropna()))) > 1:
-        params.append(choice("cell_shown", "cell", [_ALL, *cells], cell or _ALL))
-        kept.append({"filter": f"cell_shown === {json.dumps(_ALL)} || datum.cell === cell_shown"})
-    if len(titles) > 1:
-        params.append(choice("colour_by", "colour", titles, first))
-    field = "datum[colour_by]" if len(titles) > 1 else f"datum[{json.dumps(titles[0])}]"
-    kept.append({"calculate": field, "as": "colour"})
-    shades = {
-        "field": "colour", "type": "quantitative", "title": titles[0] if len(titles) == 1 else "objective",
-        "scale": {"zero": False, "nice": False},
-        "legend": {"type": "gradient", "orient": "bottom", "direction": "horizontal", "offset": 4},
-    }  # fmt: skip
+    params, kept, shades = _choices(rows, found, cell, first)
     through = {"x": x, "y": y, "detail": {"field": "line"}, "order": {"field": "axis_number"}}
     lines = rows["line"].nunique()
     faint = 0.6 if lines <= 100 else 0.3 if lines <= 400 else 0.15
@@ -191,6 +177,28 @@ def _spec(
             *_labels(x, y),
         ],
     }  # fmt: skip
+
+
+def _choices(
+    rows: pd.DataFrame, found: Searched, cell: str | None, first: str
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
+    """The menus, the transforms that follow them, and the colours by the objective."""
+    titles = [in_units(name)[0] for name in found.objectives]
+    params: list[dict[str, Any]] = []
+    kept = []
+    if len(cells := list(dict.fromkeys(rows["cell"].dropna()))) > 1:
+        params.append(choice("cell_shown", "cell", [_ALL, *cells], cell or _ALL))
+        kept.append({"filter": f"cell_shown === {json.dumps(_ALL)} || datum.cell === cell_shown"})
+    if len(titles) > 1:
+        params.append(choice("colour_by", "colour", titles, first))
+    field = "datum[colour_by]" if len(titles) > 1 else f"datum[{json.dumps(titles[0])}]"
+    kept.append({"calculate": field, "as": "colour"})
+    shades = {
+        "field": "colour", "type": "quantitative", "title": titles[0] if len(titles) == 1 else "objective",
+        "scale": {"zero": False, "nice": False},
+        "legend": {"type": "gradient", "orient": "bottom", "direction": "horizontal", "offset": 4},
+    }  # fmt: skip
+    return params, kept, shades
 
 
 def _labels(x: dict[str, Any], y: dict[str, Any]) -> list[dict[str, Any]]:

@@ -114,13 +114,6 @@ def _panel(found: Searched, rows: pd.DataFrame, path: str, title: str) -> dict[s
         {"field": "feasible", "title": "keeps its bounds"},
         {"field": "trials", "title": "trials"},
     ]
-    last = int(rows["point"].max())
-    numbers = sorted({int(value) for value in round_values(0, last, log=False)})
-    order = {
-        "field": "point", "type": "quantitative", "title": "number of the point",
-        "scale": {"domain": [0, max(last, 1)]},
-        "legend": {"orient": "bottom", "direction": "horizontal", "format": "d", "values": numbers, "offset": 8},
-    }  # fmt: skip
     hollow = {"condition": {"test": "datum.feasible || datum.kind !== 'complete'", "value": 1}, "value": 0}
     status = {
         "field": "kind", "type": "nominal", "title": None,
@@ -136,7 +129,7 @@ def _panel(found: Searched, rows: pd.DataFrame, path: str, title: str) -> dict[s
             {
                 "transform": [{"filter": complete}],
                 "mark": {"type": "point", "opacity": 0.9},
-                "encoding": {"y": y, "color": order, "fillOpacity": hollow},
+                "encoding": {"y": y, "color": _order(int(rows["point"].max())), "fillOpacity": hollow},
             },
             {
                 "transform": [{"filter": f"{complete} && datum.best"}],
@@ -148,8 +141,23 @@ def _panel(found: Searched, rows: pd.DataFrame, path: str, title: str) -> dict[s
                 "mark": {"type": "point", "color": "#808890", "opacity": 0.9},
                 "encoding": {"y": {"value": "height"}, "shape": status},
             },
+            {
+                "transform": [{"aggregate": [{"op": "count", "as": "count"}]}, {"filter": "datum.count === 0"}],
+                "mark": {"type": "text", "text": "not searched in this cell"},
+                "encoding": {"x": {"value": 90}, "y": {"value": 65}, "tooltip": {"value": None}},
+            },
         ],
     }
+
+
+def _order(last: int) -> dict[str, Any]:
+    """Colours by the number of a point, from 0 to ``last``."""
+    numbers = sorted({int(value) for value in round_values(0, last, log=False)})
+    return {
+        "field": "point", "type": "quantitative", "title": "number of the point",
+        "scale": {"domain": [0, max(last, 1)]},
+        "legend": {"orient": "bottom", "direction": "horizontal", "format": "d", "values": numbers, "offset": 8},
+    }  # fmt: skip
 
 
 def _x(found: Searched, path: str) -> dict[str, Any]:

@@ -54,8 +54,8 @@ def absent(*_: Any, **__: Any) -> str:
     ("where", "fault", "said"),
     [
         (files, ("write", full), "[Errno 28] No space left on device"),
-        (written, ("page_text", broken), "ZeroDivisionError: float division by zero"),
-        (written, ("page_text", absent), "ModuleNotFoundError: No module named 'jinja2'"),
+        (written, ("report_html", broken), "ZeroDivisionError: float division by zero"),
+        (written, ("report_html", absent), "ModuleNotFoundError: No module named 'jinja2'"),
         (written, ("gathered", broken), "ZeroDivisionError: float division by zero"),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 
 from sweeper.report.figures import REPORT_FIGURES
 from sweeper.report.gathered import Gathered
-from sweeper.report.page import page_text, parts
+from sweeper.report.page import parts, report_html
 from tests.sweeper.report.conftest import Opened
 from tests.sweeper.report.made_sweeps import made
 
@@ -24,7 +24,7 @@ BAD = """</script><script>alert(1)</script> <img src=x onerror=alert(2)> "quoted
 
 def written(tmp_path: Path, gathered: Gathered) -> Path:
     path = tmp_path / "report.html"
-    path.write_text(page_text(gathered))
+    path.write_text(report_html(gathered))
     return path
 
 
