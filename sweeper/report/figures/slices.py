@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -141,13 +142,22 @@ def _panel(found: Searched, rows: pd.DataFrame, path: str, title: str) -> dict[s
                 "mark": {"type": "point", "color": "#808890", "opacity": 0.9},
                 "encoding": {"y": {"value": "height"}, "shape": status},
             },
-            {
-                "transform": [{"aggregate": [{"op": "count", "as": "count"}]}, {"filter": "datum.count === 0"}],
-                "mark": {"type": "text", "text": "not searched in this cell"},
-                "encoding": {"x": {"value": 90}, "y": {"value": 65}, "tooltip": {"value": None}},
-            },
+            *_absent(sorted(set(rows["cell"]) - set(rows["cell"][rows["hyperparameter"] == path]))),
         ],
     }
+
+
+def _absent(cells: Sequence[str]) -> list[dict[str, Any]]:
+    """Says in a panel that its hyperparameter is not searched in the cell that is shown, if it is one of these."""
+    if not cells:
+        return []
+    said = {
+        "data": {"values": [{"cell": cell} for cell in cells]},
+        "transform": [only_chosen("cell", "cell_shown")],
+        "mark": {"type": "text", "text": "not searched in this cell", "tooltip": None},
+        "encoding": {"x": {"value": 90}, "y": {"value": 65}},
+    }
+    return [said]
 
 
 def _order(last: int) -> dict[str, Any]:
