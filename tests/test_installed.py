@@ -145,7 +145,9 @@ def test_a_sweep_from_an_empty_folder(installed: Installed) -> None:
     )
     ended = installed.run("sparsity-sweep", *SMALLEST, "--name", "demo", "--address", "local")
     assert "demo: 1 cells, 1 done; 1 trials, 1 done" in ended
-    assert installed.run("sparsity-sweep", "--show", "demo").splitlines()[-2:] == ended.splitlines()[-2:]
+    *shown, report = ended.splitlines()
+    assert report == f"report: {installed.folder / 'results' / 'demo' / 'report.html'}"
+    assert installed.run("sparsity-sweep", "--show", "demo").splitlines()[-2:] == shown[-2:]
     loaded = (
         "import sweeper; t = sweeper.load('results/demo').trials; print(sweeper.__file__, *t['density'], *t['trial'])"
     )

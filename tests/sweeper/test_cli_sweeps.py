@@ -32,7 +32,8 @@ def test_a_sweep_runs_once(capsys: pytest.CaptureFixture[str], here: Path, ran: 
     assert attempts(here / "results" / "small") == dict.fromkeys(ran, 1)
     folder = SweepFolder(here / "results" / "small")
     (document,) = folder.documents()
-    assert set(document) == {"schema", "written", "space", "data", "versions", "commit"}
+    assert set(document) == {"schema", "written", "space", "data", "versions", "commit", "command"}
+    assert "--space" in document["command"]
     assert document["versions"].keys() >= {"torch", "ray", "optuna"}
     assert not (folder.path / "lock" / "lease.json").exists()
 
