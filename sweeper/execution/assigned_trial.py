@@ -12,6 +12,7 @@ from typing import Any
 from sweeper.execution.stop_file import StopFile
 from sweeper.execution.told_rows import rows_from
 from sweeper.folder.sweep_folder import is_stopped
+from trials.config.figure_names import as_unicode
 from trials.config.trial_config import TrialConfig
 from trials.errors import DEAD_DEVICE, OUT_OF_MEMORY, Superseded, UserError, one_line
 from trials.methods.parsing import parse
@@ -211,6 +212,6 @@ def _could_not_begin(folder: Place, error: Exception, alone: bool) -> State:
     attempt, _ = TrialFolder(folder).begin(host=socket.gethostname())
     full = lacks_memory(error)
     name = OUT_OF_MEMORY if full else type(error).__name__
-    failure = {"type": name, "message": str(error), "traceback": traceback.format_exc()}
+    failure = {"type": name, "message": as_unicode(str(error)), "traceback": as_unicode(traceback.format_exc())}
     attempt.end("failed", error=failure, failures=attempt.state.failures + (alone or not full))
     return attempt.state

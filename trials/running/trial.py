@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from trials.config.figure_names import require_reports
+from trials.config.figure_names import as_unicode, require_reports
 from trials.config.source_config import HasSource
 from trials.config.trial_config import TrialConfig
 from trials.data import Loader, Source, load_data
@@ -130,7 +130,7 @@ def _error_record(error: Exception) -> dict[str, str]:
         name = DEAD_DEVICE
     else:
         name = OUT_OF_MEMORY if lacks_memory(error) else type(error).__name__
-    return {"type": name, "message": str(error), "traceback": traceback.format_exc()}
+    return {"type": name, "message": as_unicode(str(error)), "traceback": as_unicode(traceback.format_exc())}
 
 
 class _Run:
