@@ -12,9 +12,8 @@ from typing import Any
 from sweeper.execution.stop_file import StopFile
 from sweeper.execution.told_rows import rows_from
 from sweeper.folder.sweep_folder import is_stopped
-from trials.config.figure_names import as_unicode
 from trials.config.trial_config import TrialConfig
-from trials.errors import DEAD_DEVICE, OUT_OF_MEMORY, Superseded, UserError, one_line
+from trials.errors import DEAD_DEVICE, OUT_OF_MEMORY, Superseded, UserError, as_unicode, one_line
 from trials.methods.parsing import parse
 from trials.plugins.importing import admit_sent
 from trials.running.trial import TrialHost, run

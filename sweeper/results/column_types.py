@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from sweeper.columns import ALWAYS, FLAG, REAL, SOME, TEXT, TEXTS, TYPE_NAMES, WHOLE, Column, config_columns
-from trials.config.figure_names import as_unicode
+from trials.errors import as_unicode
 from trials.storage.row_schema import fits_float64
 
 TABLES_SCHEMA = 7

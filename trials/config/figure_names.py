@@ -45,8 +45,3 @@ def name_taken(name: object, reserved: Collection[str]) -> str:
 def is_unicode(text: str) -> bool:
     """Whether files can hold a text: it has no surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def as_unicode(text: str) -> str:
-    """The text as files and terminals can hold it: half of a pair of surrogates, as in a file's name, is written out."""
-    return text if is_unicode(text) else text.encode("utf-8", "backslashreplace").decode()

@@ -11,11 +11,21 @@ from typing import Any
 
 import torch
 
-from trials.config.figure_names import as_unicode, require_reports
+from trials.config.figure_names import require_reports
 from trials.config.source_config import HasSource
 from trials.config.trial_config import TrialConfig
 from trials.data import Loader, Source, load_data
-from trials.errors import DEAD_DEVICE, OUT_OF_MEMORY, DataError, DeadDevice, Preempted, Pruned, Superseded, TimeLimit
+from trials.errors import (
+    DEAD_DEVICE,
+    OUT_OF_MEMORY,
+    DataError,
+    DeadDevice,
+    Preempted,
+    Pruned,
+    Superseded,
+    TimeLimit,
+    as_unicode,
+)
 from trials.methods import Method, Stage, segments
 from trials.methods.dense import copied, copies_shared
 from trials.methods.registry import METHODS

@@ -52,7 +52,8 @@
   // Theme: the system's, or the reader's choice.
   const system = matchMedia("(prefers-color-scheme: dark)");
   const chosen = element("theme");
-  const theme = () => (chosen.value === "auto" ? (system.matches ? "dark" : "light") : chosen.value);
+  let printing = false;
+  const theme = () => printing ? "light" : (chosen.value === "auto" ? (system.matches ? "dark" : "light") : chosen.value);
   function applyTheme() {
     document.documentElement.dataset.theme = theme();
     for (const name of wanted) draw(name);
@@ -132,7 +133,20 @@
       near.observe(section);
     }
   }
-  addEventListener("beforeprint", () => Object.keys(parts.figures).forEach((name) => { wanted.add(name); draw(name); }));
+  // Paper is white, and nothing on it can be opened or scrolled: all figures are drawn, and what is cut is counted.
+  let closed = [];
+  addEventListener("beforeprint", () => {
+    printing = true;
+    closed = [...document.querySelectorAll("#problems details:not([open]), figcaption details:not([open])")];
+    for (const details of closed) details.open = true;
+    Object.keys(parts.figures).forEach((name) => wanted.add(name));
+    applyTheme();
+  });
+  addEventListener("afterprint", () => {
+    printing = false;
+    for (const details of closed) details.open = false;
+    applyTheme();
+  });
 
   // Tables: sorted, searched, and 100 rows at a time.
   const AT_ONCE = 100;

@@ -75,7 +75,7 @@ def test_an_error_that_names_a_file_whose_name_is_no_unicode(tmp_path: Path, mon
     monkeypatch.setattr(evaluating, "evaluate", absent)
     state = run_in(tmp_path, config_of("dense"))
     assert state.error is not None
-    assert state.error["message"].endswith(r"m\udcff.pt")
+    assert "m\\\\udcff.pt" in state.error["message"]
     assert all(text.encode() for text in state.error.values())
 
 
