@@ -155,3 +155,8 @@ def listed(names: Iterable[str], most: int = 8) -> str:
     """
     names = list(names)
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def as_unicode(text: str) -> str:
+    """The text as files and terminals can hold it: half of a pair of surrogates is written out."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -13,7 +13,7 @@ from sweeper.execution.stop_file import StopFile
 from sweeper.execution.told_rows import rows_from
 from sweeper.folder.sweep_folder import is_stopped
 from trials.config.trial_config import TrialConfig
-from trials.errors import DEAD_DEVICE, OUT_OF_MEMORY, Superseded, UserError, one_line
+from trials.errors import DEAD_DEVICE, OUT_OF_MEMORY, Superseded, UserError, as_unicode, one_line
 from trials.methods.parsing import parse
 from trials.plugins.importing import admit_sent
 from trials.running.trial import TrialHost, run
@@ -211,6 +211,6 @@ def _could_not_begin(folder: Place, error: Exception, alone: bool) -> State:
     attempt, _ = TrialFolder(folder).begin(host=socket.gethostname())
     full = lacks_memory(error)
     name = OUT_OF_MEMORY if full else type(error).__name__
-    failure = {"type": name, "message": str(error), "traceback": traceback.format_exc()}
+    failure = {"type": name, "message": as_unicode(str(error)), "traceback": as_unicode(traceback.format_exc())}
     attempt.end("failed", error=failure, failures=attempt.state.failures + (alone or not full))
     return attempt.state

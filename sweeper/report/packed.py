@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
+
+_UNSEEN = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Colours of a terminal, and further characters that no page shows; tabs and ends of lines are kept."""
+
+
+def readable(text: str, most: int) -> str:
+    """A text as a page shows it: at most so many characters, of which the last ones say how many there were."""
+    clean = _UNSEEN.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    return clean if len(clean) <= most else f"{clean[:most]}… ({len(clean):,} characters)"
 
 
 def rows_for_vega(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -115,10 +115,12 @@ def _named(figure: str) -> str:
 
 
 def _drawn(figure: Figure) -> dict[str, Any]:
-    return {
+    drawn = {
         "title": figure.title, "text": figure.text, "notes": list(figure.notes), "spec": figure.spec,
         "canvas": figure.canvas, "rows": packed(figure.rows, figure.digits),
     }  # fmt: skip
+    json.dumps(drawn, allow_nan=False)  # what JSON cannot hold is a fault of this figure, not of the page
+    return drawn
 
 
 def _digest(figure: Mapping[str, Any]) -> str:

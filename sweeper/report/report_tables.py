@@ -8,6 +8,7 @@ import pandas as pd
 
 from sweeper.columns import config_column
 from sweeper.report.gathered import Gathered
+from sweeper.report.packed import readable
 from sweeper.results.texts.summary_texts import summary_texts
 
 _TRIAL = ("trial", "cell", "number", "confirms", "status")
@@ -16,6 +17,9 @@ _FIGURES = (
     *("latency_ms_1", "latency_ms_128", "cost", "report", "epochs", "seconds", "device", "host"),
     *("warnings", "failures", "error_type", "error_message"),
 )
+_LONGEST_MESSAGE = 500
+"""Characters of an error's text in the table of trials."""
+
 _LONG = ("best", "not complete", "warnings", "error_message")
 
 
@@ -50,7 +54,8 @@ def report_tables(gathered: Gathered) -> list[ReportTable]:
         ReportTable(
             "trials",
             "Trials",
-            "Every trial; columns and units as in docs/tables.md. Accuracies and densities are shares from 0 to 1.",
+            "Every trial; columns and units as in docs/tables.md. Accuracies and densities are shares from 0 to 1. Long "
+            "errors are cut here; sweeper.load(...).trials has all of their text.",
             trials_shown(gathered),
         ),
     ]
@@ -64,6 +69,9 @@ def trials_shown(gathered: Gathered) -> pd.DataFrame:
     names = dict.fromkeys((*_TRIAL, *asked, *objectives, *(name for name in _FIGURES if name in trials)))
     shown: pd.DataFrame = trials[[name for name in names if name in trials]].copy()
     shown["warnings"] = [", ".join(codes) if isinstance(codes, list) else "" for codes in shown["warnings"]]
+    if "error_message" in shown:
+        texts = [readable(text, _LONGEST_MESSAGE) if isinstance(text, str) else None for text in shown["error_message"]]
+        shown["error_message"] = texts
     empty = [name for name in shown if shown[name].isna().all() or (shown[name].astype(str) == "").all()]
     kept: pd.DataFrame = shown.drop(columns=[name for name in empty if name not in ("trial", "cell", "status")])
     return kept

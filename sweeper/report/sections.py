@@ -11,6 +11,7 @@ import pandas as pd
 import yaml
 
 from sweeper.report.gathered import Gathered
+from sweeper.report.packed import readable
 from sweeper.report.time_left import time_left
 from sweeper.results.report import problem_lines
 from sweeper.results.rows_of_frames import rows_of
@@ -19,6 +20,9 @@ from trials.called import sweep_command
 from trials.storage.place import Place
 
 FAILURES_LISTED = 50
+
+_LONGEST_MESSAGE = 2000
+"""Characters of an error's text in the list of failures."""
 
 _SETTINGS = ("sampler", "pruner", "samples", "replicates", "confirm", "pbt", "constraints", "max_epochs", "resources")
 
@@ -175,7 +179,7 @@ def problems(gathered: Gathered) -> dict[str, Any]:
             "trial": row["trial"],
             "cell": row["cell"],
             "kind": row["error_type"] or "failed",
-            "message": row["error_message"] or "",
+            "message": readable(row["error_message"] or "", _LONGEST_MESSAGE),
         }
         for row in rows
     ]

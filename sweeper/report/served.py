@@ -112,7 +112,11 @@ class _Handler(BaseHTTPRequestHandler):
         if len(hosts) != 1 or not _OWN_HOST.fullmatch(hosts[0].strip()):
             self._refuse(HTTPStatus.MISDIRECTED_REQUEST, "this server answers to 127.0.0.1 and localhost only")
             return
-        asked = urlsplit(self.path)
+        try:
+            asked = urlsplit(self.path)
+        except ValueError:
+            self._refuse(HTTPStatus.BAD_REQUEST, "that is no address")
+            return
         given = parse_qs(asked.query).get("token", [])
         if len(given) != 1 or not secrets.compare_digest(given[0].encode(), self.server.token.encode()):
             self._refuse(HTTPStatus.FORBIDDEN, "open the address that the command has printed, with its token")

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from sweeper.columns import ALWAYS, FLAG, REAL, SOME, TEXT, TEXTS, TYPE_NAMES, WHOLE, Column, config_columns
+from trials.errors import as_unicode
 from trials.storage.row_schema import fits_float64
 
 TABLES_SCHEMA = 7
@@ -67,7 +68,8 @@ def placed(table: str, name: str, values: Sequence[Any]) -> dict[str, Any]:
     """Return a column's values as Arrow arrays of their one type, by column name: the column, and those beside it."""
     kind = described_column(table, name).type
     if {type(value) for value in values} <= {_PYTHON.get(kind), type(None)}:
-        with contextlib.suppress(OverflowError, pa.ArrowInvalid):  # an integer of more than 64 bits
+        # an integer of more than 64 bits; a text that no file can hold
+        with contextlib.suppress(OverflowError, pa.ArrowInvalid, UnicodeEncodeError):
             return {name: pa.array(values, kind)}
     columns: dict[str, list[Any]] = {name: [None] * len(values)}
     for row, value in enumerate(values):
@@ -81,7 +83,7 @@ def placed(table: str, name: str, values: Sequence[Any]) -> dict[str, Any]:
 def _placed_value(kind: Any, value: Any) -> tuple[str, Any]:
     """The end of the name of the column in which a value stands (empty: its own), and the value there."""
     if isinstance(value, str):
-        return ("", value) if kind == TEXT else (":text", value)
+        return ("" if kind == TEXT else ":text"), as_unicode(value)
     if isinstance(value, bool):
         return ("", value) if kind == FLAG else (":json", json.dumps(value))
     if isinstance(value, (int, float)):
@@ -90,7 +92,7 @@ def _placed_value(kind: Any, value: Any) -> tuple[str, Any]:
         if fits_float64(value):
             return "" if kind == REAL else ":number", float(value)
     if kind == TEXTS and isinstance(value, list) and all(isinstance(one, str) for one in value):
-        return "", value
+        return "", [as_unicode(one) for one in value]
     return ("" if kind == TEXT and isinstance(value, (list, tuple, dict)) else ":json"), json.dumps(value)
 
 

@@ -15,7 +15,17 @@ from trials.config.figure_names import require_reports
 from trials.config.source_config import HasSource
 from trials.config.trial_config import TrialConfig
 from trials.data import Loader, Source, load_data
-from trials.errors import DEAD_DEVICE, OUT_OF_MEMORY, DataError, DeadDevice, Preempted, Pruned, Superseded, TimeLimit
+from trials.errors import (
+    DEAD_DEVICE,
+    OUT_OF_MEMORY,
+    DataError,
+    DeadDevice,
+    Preempted,
+    Pruned,
+    Superseded,
+    TimeLimit,
+    as_unicode,
+)
 from trials.methods import Method, Stage, segments
 from trials.methods.dense import copied, copies_shared
 from trials.methods.registry import METHODS
@@ -130,7 +140,7 @@ def _error_record(error: Exception) -> dict[str, str]:
         name = DEAD_DEVICE
     else:
         name = OUT_OF_MEMORY if lacks_memory(error) else type(error).__name__
-    return {"type": name, "message": str(error), "traceback": traceback.format_exc()}
+    return {"type": name, "message": as_unicode(str(error)), "traceback": as_unicode(traceback.format_exc())}
 
 
 class _Run:

@@ -52,14 +52,21 @@
   // Theme: the system's, or the reader's choice.
   const system = matchMedia("(prefers-color-scheme: dark)");
   const chosen = element("theme");
-  const theme = () => (chosen.value === "auto" ? (system.matches ? "dark" : "light") : chosen.value);
+  let printing = false;
+  const theme = () => printing ? "light" : (chosen.value === "auto" ? (system.matches ? "dark" : "light") : chosen.value);
   function applyTheme() {
     document.documentElement.dataset.theme = theme();
     for (const name of wanted) draw(name);
   }
 
   // Figures are drawn when they come near the screen.
-  async function draw(name) {
+  const last = new Map(); // figure -> its drawing that was asked for last: one after the other, or choices are lost
+  function draw(name) {
+    const next = (last.get(name) ?? Promise.resolve()).then(() => drawNow(name));
+    last.set(name, next);
+    return next;
+  }
+  async function drawNow(name) {
     const figure = parts.figures[name];
     const place = element(`plot-${name}`);
     if (!figure || !place) return;
@@ -73,6 +80,7 @@
     spec.autosize ??= { type: composed ? "pad" : "fit-x", contains: "padding" };
     try {
       const kept = before ? signals(before.view) : {};
+      const focused = place.contains(document.activeElement) ? document.activeElement.name : undefined;
       const result = await vegaEmbed(place, spec, {
         ast: true, actions: false, renderer: figure.canvas ? "canvas" : "svg", config: parts.themes[theme()],
         tooltip: { theme: "custom" }, loader: { load: () => Promise.reject(new Error("nothing is loaded")) },
@@ -83,8 +91,14 @@
       picture.setAttribute("role", "img");
       picture.setAttribute("aria-label", figure.text);
       if ("vconcat" in spec) await fitPanels(result.view, place);
-      for (const [signal, value] of Object.entries(kept)) result.view.signal(signal, value);
+      const inputs = [...place.querySelectorAll(CHOICES)];
+      for (const [signal, value] of Object.entries(kept)) {
+        const input = inputs.find((one) => one.name === signal);
+        const offered = input && (!input.options || [...input.options].some((option) => option.value === String(value)));
+        if (offered) result.view.signal(signal, value); // a choice that newer rows do not offer is gone
+      }
       if (Object.keys(kept).length) await result.view.runAsync();
+      if (focused) inputs.find((one) => one.name === focused)?.focus({ preventScroll: true });
       place.classList.add("small");
     } catch (error) {
       place.textContent = `This figure could not be drawn: ${error.message}`;
@@ -132,7 +146,20 @@
       near.observe(section);
     }
   }
-  addEventListener("beforeprint", () => Object.keys(parts.figures).forEach((name) => { wanted.add(name); draw(name); }));
+  // Paper is white, and nothing on it can be opened or scrolled: all figures are drawn, and what is cut is counted.
+  let closed = [];
+  addEventListener("beforeprint", () => {
+    printing = true;
+    closed = [...document.querySelectorAll("#problems details:not([open]), figcaption details:not([open])")];
+    for (const details of closed) details.open = true;
+    Object.keys(parts.figures).forEach((name) => wanted.add(name));
+    applyTheme();
+  });
+  addEventListener("afterprint", () => {
+    printing = false;
+    for (const details of closed) details.open = false;
+    applyTheme();
+  });
 
   // Tables: sorted, searched, and 100 rows at a time.
   const AT_ONCE = 100;
@@ -151,12 +178,17 @@
     }
     take() {
       const { packed, long } = parts.tables[this.name];
+      const before = this.names;
       this.names = Object.keys(packed.columns);
       const columns = this.names.map((name) => column(packed.columns[name]));
       this.rows = Array.from({ length: packed.rows }, (_, i) => columns.map((values) => values[i]));
       this.numeric = columns.map((values) => values.some((v) => typeof v === "number") && values.every((v) => v === null || typeof v === "number"));
       this.long = new Set(long);
       this.texts = this.rows.map((row) => row.map((value) => value ?? "").join("\u0000").toLowerCase());
+      if (JSON.stringify(before) !== JSON.stringify(this.names)) this.head(); // or the focus of one would be lost
+      this.show();
+    }
+    head() {
       const heads = this.names.map((name, i) => {
         const head = Object.assign(document.createElement("th"), { scope: "col" });
         const button = Object.assign(document.createElement("button"), { type: "button", textContent: name });
@@ -167,7 +199,6 @@
       const row = document.createElement("tr");
       row.append(...heads);
       this.section.querySelector("thead").replaceChildren(row);
-      this.show();
     }
     sort(i) {
       const descending = this.sorted?.name === this.names[i] && !this.sorted.descending;
@@ -212,7 +243,8 @@
         if (this.sorted?.name !== this.names[i]) head.removeAttribute("aria-sort");
         else head.setAttribute("aria-sort", this.sorted.descending ? "descending" : "ascending");
       });
-      this.part("count").textContent = `${found.length} of ${this.rows.length} rows`;
+      this.part("count").textContent = `${found.length} of ${this.rows.length} rows`
+        + (shown.length < found.length ? `, the first ${shown.length} shown` : "");
       this.part("more").hidden = shown.length === found.length;
       this.part("more").textContent = `Show all ${found.length} rows`;
     }
@@ -248,8 +280,10 @@
   }
   function keepOpen(place, html) {
     const open = [...place.querySelectorAll("details")].map((details) => details.open);
+    const focused = [...place.querySelectorAll("summary")].indexOf(document.activeElement);
     place.innerHTML = html; // escaped by the server; the page's policy runs no script in it
     place.querySelectorAll("details").forEach((details, i) => (details.open = open[i] ?? details.open));
+    place.querySelectorAll("summary")[focused]?.focus({ preventScroll: true });
   }
   function follow() {
     const fresh = element("fresh");

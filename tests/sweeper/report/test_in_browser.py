@@ -81,7 +81,7 @@ def test_tables_are_sorted_searched_and_copied(tmp_path: Path, open_page: Open) 
     gathered = made(tmp_path / "made", status=lambda n: "failed" if n == 3 else "complete", samples=40, message=BAD)
     opened = open_page(written(tmp_path, gathered))
     section = opened.page.locator("section#trials")
-    assert section.locator('[data-part="count"]').inner_text() == "320 of 320 rows"
+    assert section.locator('[data-part="count"]').inner_text() == "320 of 320 rows, the first 100 shown"
     assert section.locator("tbody tr").count() == 100
     section.locator('[data-part="more"]').click()
     assert section.locator("tbody tr").count() == 320
@@ -147,3 +147,76 @@ def test_the_data_in_the_page_are_those_of_the_tables(tmp_path: Path, open_page:
     held = json.loads(opened.page.locator("#parts").text_content())
     assert held["tables"]["trials"]["packed"] == parts(gathered)["tables"]["trials"]["packed"]
     assert set(held["figures"]) <= set(REPORT_FIGURES)
+
+
+def test_a_dark_page_is_printed_dark_on_white_and_whole(tmp_path: Path, open_page: Open) -> None:
+    gathered = made(tmp_path / "made", samples=20, status=lambda n: "failed" if n % 2 else "complete")
+    opened = open_page(written(tmp_path, gathered), dark=True)
+    page = opened.page
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    for name in parts(gathered)["figures"]:
+        page.wait_for_selector(f"#plot-{name} :is(svg, canvas)")
+    ink = "getComputedStyle(document.body).color"
+    assert page.evaluate(ink) == "rgb(27, 31, 36)"
+    page.wait_for_function("document.querySelector('#accuracy_density svg text').getAttribute('fill') === '#57606a'")
+    assert page.locator("#problems details").evaluate("one => one.open")
+    page.set_viewport_size({"width": 700, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 700
+    assert page.locator("#trials .scroll").evaluate("one => one.scrollHeight <= one.clientHeight")
+    assert page.locator("#trials [data-part=count]").inner_text() == "160 of 160 rows, the first 100 shown"
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(ink) == "rgb(230, 230, 230)"
+    assert not page.locator("#problems details").evaluate("one => one.open")
+    assert opened.errors == []
+
+
+CONTRAST = """() => {
+  const light = ([r, g, b]) => [r, g, b].map((c) => c / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const numbers = (text) => text.match(/[0-9.]+/g).map(Number);
+  const behind = (one) => {
+    const found = numbers(getComputedStyle(one).backgroundColor);
+    return found.length < 4 || found[3] > 0 ? found : one.parentElement ? behind(one.parentElement) : [255, 255, 255];
+  };
+  const low = new Set();
+  for (const one of document.querySelectorAll("body *:not(svg *):not(script)")) {
+    if (![...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim())) continue;
+    const [a, b] = [light(numbers(getComputedStyle(one).color)), light(behind(one))].sort((x, y) => y - x);
+    if ((a + 0.05) / (b + 0.05) < 4.5) low.add(`${one.tagName} ${one.parentElement.className} ${one.textContent.slice(0, 30)}`);
+  }
+  return [...low];
+}"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_texts_have_contrast_and_menus_have_labels(tmp_path: Path, open_page: Open, dark: bool) -> None:
+    gathered = made(tmp_path / "made", status=lambda n: "failed" if n == 3 else "complete", samples=8)
+    opened = open_page(written(tmp_path, gathered), dark=dark)
+    all_drawn(opened)
+    assert opened.page.evaluate(CONTRAST) == []
+    assert (
+        opened.page.evaluate(
+            "[...document.querySelectorAll('select, input')].filter((one) => !one.labels.length).length"
+        )
+        == 0
+    )
+
+
+def test_two_drawings_at_once_keep_what_was_chosen(tmp_path: Path, open_page: Open) -> None:
+    opened = open_page(written(tmp_path, made(tmp_path / "made", samples=8)))
+    all_drawn(opened)
+    menu = opened.page.locator("#plot-learning_curves select[name=curve]")
+    menu.select_option("val_loss_nats")
+    menu.focus()
+    opened.page.locator("#theme").evaluate("""one => {
+        for (const value of ["dark", "light", "dark"]) { one.value = value; one.dispatchEvent(new Event("change")); }
+    }""")
+    opened.page.wait_for_function(
+        "document.querySelector('#accuracy_density svg text').getAttribute('fill') === '#b3b3b3'"
+    )
+    opened.page.wait_for_timeout(500)
+    assert menu.input_value() == "val_loss_nats"
+    assert opened.page.evaluate("document.activeElement.name") == "curve"
+    assert opened.page.locator("#plot-learning_curves :is(svg, canvas).marks").count() == 1
+    assert opened.errors == []

@@ -277,6 +277,13 @@ def test_no_value_is_lost(name: str, values: list[Any]) -> None:
     assert [isinstance(value, bool) for value in again] == [isinstance(value, bool) for value in values]
 
 
+@pytest.mark.parametrize("name", ["error_message", "warnings", "strength"])
+def test_half_of_a_pair_of_surrogates_is_written_out(name: str) -> None:
+    columns = placed("trials", name, ["no file \udcff.pt", None])
+    (found,) = [found.to_pylist() for found in columns.values() if found.null_count < 2]
+    assert found == [r"no file \udcff.pt", None]
+
+
 def test_values_of_another_type_stand_beside(tmp_path: Path) -> None:
     sweep = fabricate(tmp_path / "sweep", list(PLUGINS.values()))
     found = gather(sweep).tables["trials"]

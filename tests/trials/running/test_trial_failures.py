@@ -68,6 +68,17 @@ def test_no_split_has_a_row_of_nan(split: str, tmp_path: Path, monkeypatch: pyte
     assert stage_state.error["type"] == "NonFiniteLoss"
 
 
+def test_an_error_that_names_a_file_whose_name_is_no_unicode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(*_: Any) -> tuple[float, float]:
+        raise FileNotFoundError(b"m\xff.pt".decode("utf-8", "surrogateescape"))
+
+    monkeypatch.setattr(evaluating, "evaluate", absent)
+    state = run_in(tmp_path, config_of("dense"))
+    assert state.error is not None
+    assert "m\\\\udcff.pt" in state.error["message"]
+    assert all(text.encode() for text in state.error.values())
+
+
 def test_interrupted_by_a_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of("one_shot")
 
