@@ -240,7 +240,8 @@ def _earlier(
         levels = of_trial.get(row["trial"], {})
         for number in list(levels)[:-1]:
             density = densities.get((row["trial"], number), math.nan)
-            found.setdefault(number, []).append({**row, **levels[number], "density": density})
+            of_level = {"cost_flops": None, **levels[number], "density": density}
+            found.setdefault(number, []).append({**row, **of_level})
     return dict(sorted(found.items()))
 
 

@@ -15,6 +15,7 @@ from sweeper.report.elements.series import series_paths
 from sweeper.report.figures.accuracy_density import accuracy_density, draw
 from sweeper.report.gathered import Gathered
 from sweeper.report.saved import picture
+from sweeper.results.comparison import points_of
 from tests.sweeper.report.drawn import compiled, marks, pixels, points_of_pdf, scene, size_of_svg, texts_in
 from tests.sweeper.report.made_sweeps import made
 from trials.errors import UserError
@@ -103,6 +104,40 @@ def test_every_level_is_a_point_and_levels_of_several_cells_are_on_no_line(tmp_p
         assert sorted(levels["density_percent"]) == sorted([90, 45] * len(densities))
         assert set(levels["joined"]) == joined
         assert rows[(rows["kind"] == "sweep") & rows["level"].isna()]["joined"].all()
+
+
+@pytest.mark.parametrize(
+    ("stages", "levels"),
+    [
+        ([("prune", 1), ("prune", 2), ("prune", 3), ("regrow", 1), ("regrow", 2)], {1: 40.0}),  # regrow_iterative
+        ([("prune", 1), ("prune", 2), ("regrow", 1), ("finetune", 1)], {}),  # regrow from a ladder
+        ([("prune", 1), ("regrow", 0)], {}),  # single_layer
+        ([("train", 1), ("train", 2), ("train", 3)], {1: 10.0, 2: 20.0}),  # imp
+    ],
+)
+def test_levels_that_are_counted_anew_are_those_of_the_last_count(
+    tmp_path: Path, stages: list[tuple[str, int]], levels: dict[int, float]
+) -> None:
+    """A stage's accuracy is 10 % at the end of the first one, 20 % at that of the second, and so on."""
+    gathered = made(tmp_path / "made", methods=["imp"], densities=[0.1], seeds=1, samples=1)
+    sweep = gathered.sweep
+    dense, own = (sweep.epochs[(sweep.epochs["stage"] == "pretrain") == one] for one in (True, False))
+    each = [
+        own.assign(stage=stage, level=level, test_accuracy=number / 10, cost=number, cost_flops=1e9 * number)
+        for number, (stage, level) in enumerate(stages, 1)
+    ]
+    layers = pd.concat([sweep.layers.assign(stage=stage, level=level) for stage, level in stages])
+    whole = replace(sweep, epochs=pd.concat([dense, *each]), layers=layers)
+    rows = draw(replace(gathered, sweep=whole)).rows
+    earlier = rows[rows["level"].notna()]
+    assert dict(zip(earlier["level"], earlier["accuracy_percent"], strict=True)) == pytest.approx(levels)
+    points = points_of(replace(whole, trials=whole.trials.assign(cost_flops=9e9)), levels=True)
+    spent = points[points["level"].notna()]
+    assert spent["cost_flops"].tolist() == [1e8 * percent for percent in levels.values()]
+    for one in (whole, replace(whole, epochs=whole.epochs.drop(columns="cost_flops"))):
+        assert points_of(one, levels=True)["level"].notna().sum() == len(levels)
+    unknown = replace(whole, trials=whole.trials.assign(cost_flops=9e9), epochs=whole.epochs.assign(cost_flops=None))
+    assert points_of(unknown, levels=True)["cost_flops"].dropna().tolist() == [9e9]
 
 
 def test_one_broad_band_does_not_flatten_the_figure() -> None:
