@@ -181,6 +181,39 @@ def test_importance_names_what_the_objective_depends_on() -> None:
         importance.draw(sweep, "forest")
 
 
+@pytest.mark.parametrize("evaluator", ["fanova", "ped_anova"])
+def test_importances_are_those_of_a_study_with_the_ranges_of_the_space(evaluator: str) -> None:
+    """Failed and pruned points do not count; points that the space does not hold any more span a range of their own."""
+    optuna = pytest.importorskip("optuna")
+    search = {"lr": {"loguniform": [1e-6, 1.0]}, "depth": {"choice": [16, 32, 64]}, "kind": {"choice": ["sgd", "adam"]}}
+    draw = random.Random(1)
+    trials, study = [], optuna.create_study(direction="minimize")
+    ranges = {
+        "lr": optuna.distributions.FloatDistribution(1e-6, 1.0, log=True),
+        "depth": optuna.distributions.CategoricalDistribution([16, 32, 64]),
+        "kind": optuna.distributions.CategoricalDistribution(["sgd", "adam"]),
+    }
+    for number in range(20):
+        params = {
+            "lr": 10 ** draw.uniform(-3, -1),
+            "depth": draw.choice([16, 32, 64]),
+            "kind": draw.choice(["sgd", "adam"]),
+        }
+        loss = abs(math.log10(params["lr"]) + 2) + params["depth"] / 100 + draw.random() / 10
+        trials.append({"config.density": 0.5, "number": number, "val_loss": loss, **params})
+        study.add_trial(optuna.create_trial(params=params, distributions=ranges, value=loss))
+    over = [{**trials[0], "number": 20 + n, "val_loss": None, "status": s} for n, s in enumerate(["failed", "pruned"])]
+    least = Objective(column="val_loss", direction="minimize")
+    shares = importance.draw(made([*trials, *over], search=search, objectives=[least]), evaluator).rows
+    judge = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    judge = judge if evaluator == "fanova" else optuna.importance.PedAnovaImportanceEvaluator()
+    expected = optuna.importance.get_param_importances(study, evaluator=judge)
+    found = dict(zip(shares["hyperparameter"], shares["importance_percent"] / 100, strict=True))
+    assert found == pytest.approx(expected)
+    narrower = {**search, "lr": {"loguniform": [0.01, 1.0]}, "kind": {"choice": ["sgd"]}}
+    assert len(importance.draw(made(trials, search=narrower, objectives=[least]), evaluator).rows) == 3
+
+
 def test_cells_without_enough_points_are_left_out_with_their_reason() -> None:
     sweep = many(1, 12)
     few = [point(0.9, number, 0.5 + number / 100, lr=0.1 * number + 0.1) for number in range(3)]
