@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,8 @@ def test_published_curves_are_those_of_the_same_method_model_and_data_set(tmp_pa
     at_once = matching_curves(changed(vgg, levels=1).sweep.trials)
     assert {one.table for one in at_once} == {"one-shot (README)", "one-shot (vgg16_oneshot.py)"}
     assert matching_curves(changed(vgg, dataset="cifar100").sweep.trials) == []
+    assert matching_curves(changed(vgg, pattern="weight").sweep.trials) == [curve]
+    assert matching_curves(changed(vgg, pattern="filter").sweep.trials) == []  # the curve is of single weights
     figure = draw(vgg)
     rows = figure.rows[figure.rows["kind"] == "published"]
     assert len(rows) == 10
@@ -222,6 +225,8 @@ def test_the_stored_curves_are_shares_of_weights_with_sources() -> None:
         assert curve.method in METHODS
         assert curve.model in MODELS
         assert "arXiv" in curve.source
+        fields = [re.split("[=>]", one)[0] for one in curve.where.split(" and ")]
+        assert set(fields) <= {"levels", "pattern", "unit"} & METHODS[curve.method].Config.model_fields.keys()
         for density, accuracy, std in curve.points:
             assert 0 < density <= 1
             assert 0 < accuracy < 1
