@@ -15,6 +15,7 @@ from sweeper.report.packed import readable
 from sweeper.report.time_left import time_left
 from sweeper.results.report import problem_lines
 from sweeper.results.rows_of_frames import rows_of
+from sweeper.results.summary import mean
 from sweeper.results.warned import warnings_line
 from trials.called import sweep_command
 from trials.storage.place import Place
@@ -53,17 +54,17 @@ def state(gathered: Gathered) -> dict[str, Any]:
 
 
 def _best(gathered: Gathered) -> list[tuple[str, str]]:
-    """The best value of the first objective over all cells, by the cells' own best points."""
+    """The best value of the first objective over all cells: of a cell, its best point's, or its confirmations' mean."""
     objective = gathered.space.objectives[0]
-    known = [
-        (objective.sign * float(row[objective.column]), row)
-        for cell in gathered.cells
-        for row in cell.figures
-        if row.get(objective.column) is not None
-    ]
+    known = []
+    for cell in gathered.cells:
+        if cell.confirmed is None and cell.best is not None:
+            known.append(cell.best.value(objective))
+        elif cell.figures:
+            known.append(mean([row[objective.column] for row in cell.figures]))
     if not known:
         return []
-    value = objective.sign * max(known, key=lambda one: one[0])[0]
+    value = max(known, key=lambda one: objective.sign * one)
     text = f"{100 * value:.2f} %" if objective.column.endswith("accuracy") else f"{value:.4g}"
     return [(f"best {objective.column.replace('_', ' ')} of any cell", text)]
 

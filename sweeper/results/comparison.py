@@ -43,9 +43,9 @@ def points_of(
     Returns:
         Columns ``series``; ``dataset``, None where the grid has none; ``asked``: the other grid values; ``density``,
         ``accuracy``, ``flops``, ``cost`` and ``cost_flops``: means over seeds (NaN where unknown: unreadable layers,
-        older versions); ``accuracy_std`` (ddof 1); ``n``: number of seeds; ``report``: which epoch counts;
-        ``confirmed``: how many confirmations are complete, which are the trials of these figures then (empty if none
-        is asked for); ``best``: what the best trials have in the searched fields, as text; ``front``: whether no other
+        older versions); ``accuracy_std`` (ddof 1); ``n``: number of seeds with an accuracy; ``report``: the epoch that
+        counts; ``confirmed``: how many confirmations are complete, which are the trials of these figures then (empty
+        if none is asked for); ``best``: what the best trials have in the searched fields; ``front``: whether no other
         point of the data set is at least as good in both accuracy and FLOPs and better in one; ``warnings``: codes of
         all these trials, as one text. With ``levels`` also ``level``, missing for the last one, and for earlier ones
         ``front`` is false.
@@ -240,7 +240,8 @@ def _earlier(
         levels = of_trial.get(row["trial"], {})
         for number in list(levels)[:-1]:
             density = densities.get((row["trial"], number), math.nan)
-            found.setdefault(number, []).append({**row, **levels[number], "density": density})
+            of_level = {"cost_flops": None, **levels[number], "density": density}
+            found.setdefault(number, []).append({**row, **of_level})
     return dict(sorted(found.items()))
 
 
@@ -292,7 +293,7 @@ def _point(values: Row, best: Sequence[Row], by: Sequence[str], accuracy: str) -
         "cost": mean([row.get("cost") for row in best]),
         "cost_flops": mean([row.get("cost_flops") for row in best]),
         "report": rules_of(best),
-        "n": len(best),
+        "n": sum(value is not None for value in accuracies),
         "confirmed": best[0]["confirmed"],
         "best": " | ".join(dict.fromkeys(row["best"] for row in best)),
         "warnings": codes_of(best),

@@ -38,18 +38,8 @@ SPENT = ("cost", "report")
 """Columns of a trial and of its rows that say what it has cost, and which of its epochs counts."""
 
 _COUNTS = (
-    "n",
-    "cost",
-    "report",
-    "confirmed",
-    "searched",
-    "warnings",
-    "best",
-    "trials",
-    "done",
-    "failed",
-    "infeasible",
-    "waiting",
+    *("n", "cost", "report", "confirmed", "searched", "warnings"),
+    *("best", "trials", "done", "failed", "infeasible", "waiting"),
 )
 
 
@@ -207,12 +197,21 @@ def _how_far(seed: object, trials: Sequence[Row], last: Mapping[str, Row]) -> st
 
 
 def levels_of(sweep: SweepTables, trials: Sequence[str]) -> dict[str, dict[int, Row]]:
-    """By trial and level, the last row of the level, for trials with several levels; without the dense network's."""
+    """By trial and level, the last row of the level, for trials with several levels; without the dense network's.
+
+    Where levels are counted anew, as by regrowth in rounds after pruning in rounds, they are those of the last count.
+    """
     found: dict[str, dict[int, Row]] = {}
+    numbers: dict[str, set[int]] = {}
     rows = sweep.epochs[sweep.epochs["trial"].isin(trials)]
-    for row in rows_of(rows, {"trial", "stage", "level", "density", "flops", "warnings", *SPENT, *ACCURACIES}):
-        found.setdefault(row["trial"], {})[row["level"]] = row
-    several = {trial: levels for trial, levels in found.items() if len(levels) > 1}
+    figures = {"trial", "stage", "level", "density", "flops", "cost_flops", "warnings", *SPENT, *ACCURACIES}
+    for row in rows_of(rows, figures):
+        levels = found.setdefault(row["trial"], {})
+        if row["level"] < max(levels, default=0):
+            levels.clear()
+        levels[row["level"]] = row
+        numbers.setdefault(row["trial"], set()).add(row["level"])
+    several = {trial: levels for trial, levels in found.items() if len(numbers[trial]) > 1 and set(levels) != {0}}
     return {t: {n: row for n, row in levels.items() if row["stage"] != "pretrain"} for t, levels in several.items()}
 
 

@@ -67,14 +67,17 @@ def _begins(rows: pd.DataFrame) -> tuple[_Flags, _Flags]:
     return begins_trial, begins_span
 
 
-def thinned(rows: pd.DataFrame, best: str, digits: int = 4, most_bytes: int = BYTES_OF_CURVES) -> Thinned:
+def thinned(
+    rows: pd.DataFrame, best: str, digits: int = 4, most_bytes: int = BYTES_OF_CURVES, sign: int = 1
+) -> Thinned:
     """Leave out points of long curves.
 
     Args:
         rows: in order, with ``trial``, ``stage``, ``level`` and ``epoch``.
-        best: the column of which the best (largest) value of each curve stays.
+        best: the column of which the best value of each curve stays.
         digits: significant digits of real numbers in the page.
         most_bytes: of all rows, as the page holds them.
+        sign: 1 if the largest value is the best one, -1 if the least.
     """
     if rows.empty:
         return Thinned(rows)
@@ -82,7 +85,7 @@ def thinned(rows: pd.DataFrame, best: str, digits: int = 4, most_bytes: int = BY
     starts = np.flatnonzero(begins_trial)
     trial = np.cumsum(begins_trial) - 1
     sizes = np.diff(np.append(starts, len(rows)))
-    always = _always(rows[best].to_numpy(dtype=float, na_value=np.nan), begins_span, starts, sizes, trial)
+    always = _always(sign * rows[best].to_numpy(dtype=float, na_value=np.nan), begins_span, starts, sizes, trial)
     points, bytes_of_row = POINTS_OF_A_CURVE, _bytes_of_row(rows, digits)
     left = _kept(always, starts, sizes, trial, points)
     while int(left.sum()) * bytes_of_row > most_bytes and points > 2:

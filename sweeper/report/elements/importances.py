@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from sweeper.report.elements.searched import Searched, are_numbers
+from sweeper.space.distributions import read_distribution
 
 if TYPE_CHECKING:
     import optuna
@@ -22,7 +23,7 @@ _MOST_POINTS, _MOST_WORK = 100, 6000
 """Most points of a cell, and points of all cells times hyperparameters, for fANOVA: about 10 s on one core."""
 
 _Points = tuple[tuple[tuple[tuple[str, Any], ...], float], ...]
-_Ranges = tuple[tuple[str, tuple[Any, ...] | None, bool], ...]
+_Ranges = tuple[tuple[str, "BaseDistribution"], ...]
 
 
 @dataclass(frozen=True)
@@ -64,23 +65,13 @@ def importances_in(found: Searched, cell: str, objective: str, evaluator: Import
         return CellImportances(cell, objective, len(points), {}, "no hyperparameter has two values in all points")
     if len({point.values[objective] for point in points}) < 2:
         return CellImportances(cell, objective, len(points), {}, f"{objective} is the same in all points")
-    ranges = tuple(
-        (
-            path,
-            None if are_numbers(values[path]) else tuple(sorted(set(map(str, values[path])))),
-            found.is_logarithmic(path),
-        )
-        for path in varied
+    ranges = tuple((path, _distribution(found, path, values[path])) for path in varied)
+    given = {path: _plain(values[path], distribution) for path, distribution in ranges}
+    rows = tuple(
+        (tuple((path, given[path][place]) for path in given), point.values[objective])
+        for place, point in enumerate(points)
     )
-    texts = {path for path, choices, _ in ranges if choices is not None}
-    given = tuple(
-        (
-            tuple((path, str(p.params[path]) if path in texts else float(p.params[path])) for path in varied),
-            p.values[objective],
-        )
-        for p in points
-    )
-    shares = dict(_importances(given, ranges, found.objectives[objective], evaluator))
+    shares = dict(_importances(rows, ranges, found.objectives[objective], evaluator))
     return CellImportances(cell, objective, len(points), shares)
 
 
@@ -92,7 +83,7 @@ def _importances(
     from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 
     judge = FanovaImportanceEvaluator(seed=0) if evaluator == "fanova" else PedAnovaImportanceEvaluator()
-    study, paths = _study(points, ranges, sign), [path for path, _, _ in ranges]
+    study, paths = _study(points, ranges, sign), [path for path, _ in ranges]
     return tuple(
         (path, float(share)) for path, share in get_param_importances(study, evaluator=judge, params=paths).items()
     )
@@ -102,7 +93,6 @@ def _study(points: _Points, ranges: _Ranges, sign: int) -> optuna.Study:
     """The points as a study, made without a line on the terminal."""
     import optuna
 
-    distributions = {path: _distribution(path, choices, log, points) for path, choices, log in ranges}
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -110,15 +100,27 @@ def _study(points: _Points, ranges: _Ranges, sign: int) -> optuna.Study:
     finally:
         optuna.logging.set_verbosity(before)
     for params, value in points:
-        study.add_trial(optuna.create_trial(params=dict(params), distributions=distributions, value=value))
+        study.add_trial(optuna.create_trial(params=dict(params), distributions=dict(ranges), value=value))
     return study
 
 
-def _distribution(path: str, choices: tuple[Any, ...] | None, log: bool, points: _Points) -> BaseDistribution:
-    """The range that the points span: a space may have been changed since some of them were asked for."""
+def _distribution(found: Searched, path: str, values: Sequence[Any]) -> BaseDistribution:
+    """As the space has it, on which importances depend, so that they are those of :meth:`Sweep.study`.
+
+    What the points span if the space has several ranges, or has been changed since some of them were asked for.
+    """
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-    if choices is not None:
-        return CategoricalDistribution(choices)
-    values = [value for params, _ in points for name, value in params if name == path]
-    return FloatDistribution(min(values), max(values), log=log)
+    entry = found.entries.get(path)
+    own = read_distribution(entry, path) if isinstance(entry, Mapping) else None
+    if own is not None and all(own.contains(value) for value in values):
+        return own.optuna_distribution()
+    if not are_numbers(values):
+        return CategoricalDistribution(sorted(set(map(str, values))))
+    return FloatDistribution(min(values), max(values), log=found.is_logarithmic(path))
+
+
+def _plain(values: Sequence[Any], distribution: BaseDistribution) -> Sequence[Any]:
+    """The values as the distribution has them: texts where its choices are texts for lack of better ones."""
+    choices = getattr(distribution, "choices", None)
+    return values if choices is None or all(value in choices for value in values) else list(map(str, values))

@@ -29,7 +29,7 @@ class PublishedCurve:
         source: the paper and the repository.
         table: where in it the numbers stand.
         method, model, dataset: as configs name them.
-        where: a further condition on a field, such as ``levels>1``; empty for none.
+        where: further conditions on fields, such as ``levels>1 and pattern=weight``; empty for none.
         points: density, accuracy and standard deviation (None where there is none), shares from 0 to 1.
         note: in what the released code differs from its paper or from here.
     """
@@ -66,11 +66,11 @@ def published_curves() -> tuple[PublishedCurve, ...]:
 
 
 def matching_curves(trials: pd.DataFrame) -> list[PublishedCurve]:
-    """The curves whose method, model and data set some trial has; its further condition must hold for it as well."""
+    """The curves whose method, model and data set some trial has; their further conditions must hold for it as well."""
     names = [config_column(name) for name in ("method", "model", "dataset")]
     if any(name not in trials for name in names):
         return []
-    fields = {found[1] for curve in published_curves() if (found := _CONDITION.fullmatch(curve.where)) is not None}
+    fields = {path for curve in published_curves() for path, _, _ in _conditions(curve.where)}
     columns = list(dict.fromkeys([*names, *(column for path in fields if (column := config_column(path)) in trials)]))
     rows: dict[tuple[Any, ...], list[dict[Any, Any]]] = {}
     for values in zip(*(trials[column].tolist() for column in columns), strict=True):
@@ -82,13 +82,17 @@ def matching_curves(trials: pd.DataFrame) -> list[PublishedCurve]:
     ]
 
 
+def _conditions(where: str) -> list[tuple[str, str, str]]:
+    """Field, sign and value of each of the conditions ``field=value`` or ``field>number``."""
+    return [found.group(1, 2, 3) for one in where.split(" and ") if (found := _CONDITION.fullmatch(one)) is not None]
+
+
 def _holds(where: str, trial: dict[Any, Any]) -> bool:
-    """Whether a condition ``field=value`` or ``field>number`` holds for a trial; so it does if the field is unknown."""
-    found = _CONDITION.fullmatch(where)
-    if found is None:
-        return True
-    path, sign, bound = found.groups()
-    value = trial.get(config_column(path))
-    if value is None or value is pd.NA or value != value:
-        return True
-    return float(value) > float(bound) if sign == ">" else str(value) == bound
+    """Whether all conditions hold for a trial; one on a field that is unknown does."""
+    for path, sign, bound in _conditions(where):
+        value = trial.get(config_column(path))
+        if value is None or value is pd.NA or value != value:
+            continue
+        if not (float(value) > float(bound) if sign == ">" else str(value) == bound):
+            return False
+    return True

@@ -29,6 +29,7 @@ class SearchedPoint:
         values: by objective, the judged value; empty unless the point is complete.
         feasible: whether it keeps its bounds.
         trials: ids of its trials.
+        until_epoch: of a population's member, where its generation ends; else 0.
     """
 
     cell: str
@@ -39,6 +40,7 @@ class SearchedPoint:
     values: Mapping[str, float]
     feasible: bool
     trials: tuple[str, ...]
+    until_epoch: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,13 @@ class Searched:
         return asked and are_numbers(values := self.values_of(path)) and all(value > 0 for value in values)
 
     def best(self, objective: str) -> dict[str, SearchedPoint]:
-        """By cell, the best complete point that keeps its bounds."""
+        """By cell, the best complete point that keeps its bounds; of a population, of its last generation."""
         found: dict[str, SearchedPoint] = {}
         sign = self.objectives[objective]
-        for point in self.points:
-            if point.feasible and objective in point.values:
+        known = [point for point in self.points if objective in point.values]
+        last = {point.cell: point.until_epoch for point in sorted(known, key=lambda point: point.until_epoch)}
+        for point in known:
+            if point.feasible and point.until_epoch == last[point.cell]:
                 best = found.get(point.cell)
                 if best is None or sign * point.values[objective] > sign * best.values[objective]:
                     found[point.cell] = point
@@ -101,7 +105,9 @@ def searched(gathered: Gathered) -> Searched:
         raise UserError(f"{name} searches no hyperparameters: its space has no section search")
     entries = gathered.documents[-1]["space"].get("search") or {}
     table = points_table(gathered.sweep, space)
-    points = tuple(_point(row, gathered) for row in rows_of(table, set(table.columns)))
+    trials = rows_of(gathered.sweep.trials, {"trial", "until_epoch"})
+    ends = {row["trial"]: row.get("until_epoch") or 0 for row in trials}
+    points = tuple(_point(row, gathered, ends) for row in rows_of(table, set(table.columns)))
     if not points:
         raise UserError(f"{name} has no trial yet: start it first")
     there = {path for point in points for path in point.params}
@@ -109,7 +115,7 @@ def searched(gathered: Gathered) -> Searched:
     return Searched(points, tuple(path for path in space.search if path in there), signs, entries)
 
 
-def _point(row: Row, gathered: Gathered) -> SearchedPoint:
+def _point(row: Row, gathered: Gathered, ends: Mapping[str, int]) -> SearchedPoint:
     space = gathered.space
     grid = {path: row[config_column(path)] for path in space.paths}
     given = {path: row[config_column(path)] for path in space.search}
@@ -119,6 +125,7 @@ def _point(row: Row, gathered: Gathered) -> SearchedPoint:
         row["cell"], int(row["point"]), row["status"], grid,
         {path: given[path] for path in active if given[path] is not None},
         values if row["status"] == "complete" else {}, row["missed"] == 0, tuple(row["trials"]),
+        int(ends[row["trials"][0]]),
     )  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def accuracy_density(sweep: SweepTables, accuracy: str = "test_accuracy", by: Se
     """Like :func:`draw`, of a sweep's tables; one series for each data set if ``by`` is empty."""
     points = points_of(sweep, by or None, accuracy, levels=True)
     own = _rows(points)
-    named = own[own["density_percent"] > 0]
+    named = own[(own["density_percent"] > 0) & own["accuracy_percent"].notna()]
     published, sources = _published(sweep.trials) if accuracy == "test_accuracy" else (own.head(0), ())
     found = dense_accuracies(sweep, accuracy)
     dense = _dense(found)
@@ -134,10 +134,12 @@ def _left_out(own: pd.DataFrame) -> list[str]:
     """Lines on points that a logarithmic axis of density cannot show."""
     said = []
     for mask, why in (
+        (own["accuracy_percent"].isna(), "no accuracy"),
         (own["density_percent"].isna(), "no readable rows of layers, and so no density"),
         (own["density_percent"] <= 0, "density 0, which a logarithmic axis cannot show"),
     ):
         each = [f"{row['series']} {row['asked']} ({row['accuracy_percent']:.2f} %)" for _, row in own[mask].iterrows()]
+        each = [text.removesuffix(" (nan %)") for text in each]
         if each:
             more = f"; and {len(each) - 4} more" if len(each) > 4 else ""
             said.append(f"not drawn, since they have {why}: {'; '.join(each[:4])}{more}")

@@ -8,6 +8,7 @@ import pandas as pd
 
 from sweeper.columns import config_column
 from sweeper.report.elements.panels import MANY_MARKS, choice, only_chosen
+from sweeper.report.elements.series import series_paths
 from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
 from trials.errors import UserError, unknown_name
@@ -31,12 +32,14 @@ _TOOLTIP = [
 def draw(gathered: Gathered, series: str | None = None) -> Figure:
     """Return the density (%) of every layer of the best trials of the cells, as means over seeds.
 
-    Layers are rows, in the network's order. Columns are the densities that were asked for, or the levels of methods
-    that have levels. Colours are logarithmic; a cross marks a layer without any weight.
+    Layers are rows, in the network's order. Columns are the densities that were asked for, the measured ones where
+    another path sets them (``prune_fraction``, ``stage_pr``, ...), or the levels of methods that have levels. Colours
+    are logarithmic; a cross marks a layer without any weight.
 
     Args:
         gathered: the sweep.
-        series: which of several methods (or other grid values but density and seed) is shown first.
+        series: which of several methods is shown first (or values of other grid paths that make a series, see
+            :mod:`sweeper.report.elements.series`).
 
     Raises:
         UserError: no cell has a complete best trial whose layers can be read, or there is no such series.
@@ -126,7 +129,7 @@ def _groups(gathered: Gathered) -> list[tuple[str, tuple[str, str], list[str]]]:
     for cell in gathered.cells:
         found.setdefault(cell.group, []).extend(row["trial"] for row in cell.figures)
     values = [dict(zip(paths, group, strict=True)) for group in found]
-    varying = [path for path in paths if path != "density" and len({repr(one[path]) for one in values}) > 1]
+    varying = series_paths(gathered.sweep, gathered.space, gathered.cells)
     trials = gathered.sweep.trials.set_index("trial")
     asked_column = config_column("density")
     groups = []
@@ -167,7 +170,7 @@ def _spec(rows: pd.DataFrame, names: list[str], series: str | None) -> dict[str,
     columns = int(rows.groupby("series")["column"].nunique().max())
     x = {
         "field": "column", "type": "nominal", "sort": {"field": "column_number", "op": "min"},
-        "title": "density [%]: asked, or reached at each level",
+        "title": "density [%]: asked, or reached",
         "axis": {"labelAngle": 0 if columns <= 6 else -60, "labelOverlap": "greedy", "ticks": False},
     }  # fmt: skip
     y = {

@@ -30,6 +30,11 @@ ROLES = ("best of its cell", "failed", "confirmation", "running", "complete", "p
 
 WITHOUT_CELL = "all trials"
 
+_BEST_VAL = (
+    "stages with report best_val: the last point is the network of the best epoch, with which the trial goes on, and "
+    "not that of the last epoch"
+)
+
 _SEVERAL = 12
 """With more curves than this in a cell, those that are not the best are fainter."""
 
@@ -66,7 +71,8 @@ def draw(gathered: Gathered, cell: str = "", column: str = "val_accuracy") -> Fi
         raise UserError(f"no trial has {column!r} in its epochs: choose one of {', '.join(there)}")
     with_curves = set(trials["cell"][trials["trial"].isin(set(epochs["trial"]))])
     cells = [key for key in cells if key in with_curves]
-    found = thinned(_rows(epochs, trials, there), best=next(iter(there.values()))[0])
+    sign = 1 if "val_accuracy" in there else -1
+    found = thinned(_rows(epochs, trials, there), best=next(iter(there.values()))[0], sign=sign)
     return Figure(
         "learning_curves",
         "Learning curves",
@@ -134,7 +140,9 @@ def _notes(found: Thinned, trials: pd.DataFrame, epochs: pd.DataFrame) -> list[s
     each = ", ".join(f"{count} {status}" for status, count in counts.items())
     ended = trials[trials["status"].isin(["failed", "pruned"])]["status"].value_counts().to_dict()
     marked = ", ".join(f"{count} {status}" for status, count in ended.items())
+    best_val = "report" in epochs and (epochs["report"] == "best_val").any()
     return [
+        *([_BEST_VAL] if best_val else []),
         *([found.said] if found.said else []),
         *([f"{len(without)} trials have no epoch yet and no curve: {each}"] if len(without) else []),
         *([f"marked where they end: {marked}"] if marked else []),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pandas as pd
@@ -58,7 +58,8 @@ def draw(gathered: Gathered, cell: str | None = None) -> Figure:
             f"objective is {objective.column!r}, but no trial has reported it: wait for one, or restore sweep.yaml"
         )
     paths = [n for n in sweep.lineage.columns if n not in COLUMNS["lineage"] and sweep.lineage[n].notna().any()]
-    rows = pd.DataFrame([row for key in cells for row in _cell_rows(sweep, key, objective, paths)])
+    best = {row["trial"] for each in gathered.cells if each.best for row in each.best.rows}
+    rows = pd.DataFrame([row for key in cells for row in _cell_rows(sweep, key, objective, paths, best)])
     return Figure(
         "lineage", "Lineage of the population", _in_words(sweep, rows, objective, cell or cells[0]),
         _spec(rows, [in_units(objective.column)[0], *paths], cells, cell), rows, _notes(rows), 6,
@@ -66,10 +67,12 @@ def draw(gathered: Gathered, cell: str | None = None) -> Figure:
     )  # fmt: skip
 
 
-def _cell_rows(sweep: SweepTables, cell: str, objective: Objective, paths: list[str]) -> list[Row]:
+def _cell_rows(
+    sweep: SweepTables, cell: str, objective: Objective, paths: list[str], best_trials: Collection[str]
+) -> list[Row]:
     """Of a cell, a row for every mark: by panel a point or a bar per segment, and a line to it from its parent's."""
     mine, warned = _segments(sweep, cell, objective), codes_by_trial(sweep)
-    best = _best(mine, objective)
+    best = _best(mine, objective, best_trials)
     segments = {(row["generation"], row["member"]): row for row in rows_of(mine, set(mine.columns))}
     title, scale = in_units(objective.column)
     rows: list[Row] = []
@@ -110,13 +113,18 @@ def _valued(value: Any) -> Row:
     return {"value": float(value)} if are_numbers([value]) else {"value": None, "choice": str(value)}
 
 
-def _best(mine: pd.DataFrame, objective: Objective) -> set[tuple[int, int]]:
-    """Generation and member of the ancestry of the best member of the last generation with objective values."""
+def _best(mine: pd.DataFrame, objective: Objective, best_trials: Collection[str]) -> set[tuple[int, int]]:
+    """Generation and member of the ancestry of the best member of the last generation with objective values.
+
+    It is the cell's best trial; while that is of no member, as where none keeps its bounds, the best by value.
+    """
     known = mine[mine[objective.column].notna()]
     if known.empty:
         return set()
-    last = known[known["generation"] == known["generation"].max()].sort_values(objective.column, kind="stable")
-    best = last.iloc[-1 if objective.sign > 0 else 0]
+    last = known[known["generation"] == known["generation"].max()]
+    own = last[last["trial"].isin(list(best_trials))]
+    by_value = last.sort_values(objective.column, ascending=objective.sign < 0, kind="stable")
+    best = (own if len(own) else by_value).iloc[0]
     through = history(mine[mine["generation"] <= best["generation"]], best["cell"], int(best["member"]))
     return set(zip(through["generation"].tolist(), through["member"].tolist(), strict=True))
 

@@ -128,10 +128,11 @@ def _in_words(shown: list[SearchedPoint], axes: dict[tuple[str, str], UnitAxis],
     name = next(iter(found.objectives))
     title, scale = in_units(name)
     text = f"{len(shown)} points as lines through the axes {', '.join(axis.title for axis in axes.values())}."
-    best = [point for point in shown if name in point.values]
+    best = found.best(name).values()
     if not best:
-        return f"{text} None of them is complete."
-    point = best[-1]
+        complete = any(name in point.values for point in shown)
+        return f"{text} None of them {'keeps its bounds' if complete else 'is complete'}."
+    point = max(best, key=lambda point: found.objectives[name] * point.values[name])
     given = ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in point.params.items())
     return f"{text} Best {title}: {scale * point.values[name]:.4g} in {point.cell or 'the search'} at {given}."
 

@@ -154,7 +154,8 @@ def _on_latency(gathered: Gathered, known: Sequence[CostAxis]) -> list[str]:
 
 
 def _lacking(rows: pd.DataFrame, known: Sequence[CostAxis]) -> list[str]:
-    counts = {axis.choice: int(rows[axis.column].isna().sum()) for axis in known}
+    counts = {"accuracy": int(rows["accuracy_percent"].isna().sum())}
+    counts |= {axis.choice: int(rows[axis.column].isna().sum()) for axis in known}
     each = [f"{count} of {len(rows)} points have no {name}" for name, count in counts.items() if count]
     return [f"not drawn: {'; '.join(each)}"] if each else []
 

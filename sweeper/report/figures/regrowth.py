@@ -27,8 +27,9 @@ def draw(gathered: Gathered, share: str = "budget") -> Figure:
     """Return how regrowth divided its budget over the layers, and what came of it.
 
     Panels, as far as there is something to show: accuracy over sparsity (%) at the end of every stage of every trial;
-    by layer, the share of the budget that it got or the share of its pruned weights that returned (%), for the best
-    trials of the cells; the rewards of their episodes; and the density (%) by layer at the end of every stage.
+    by layer, the share of the budget that it got or the share of its pruned weights that returned (%), for every trial
+    and round, the best trials of the cells first if not all fit; the rewards of their episodes; and the density (%) by
+    layer at the end of every stage.
 
     Args:
         gathered: the sweep.

@@ -23,8 +23,8 @@ _BEST = "#D55E00"
 def draw(gathered: Gathered, cell: str | None = None) -> Figure:
     """Return the objective over every hyperparameter, by cell: what Optuna's slice plot shows.
 
-    Colours are the order of the points; the best one has a ring, one that misses its bounds is hollow. Points that were
-    pruned or failed have no objective and stand at the lower edge.
+    Colours are the order of the points; the best one (of a population, of its last generation) has a ring, one that
+    misses its bounds is hollow. Points that were pruned or failed have no objective and stand at the lower edge.
 
     Args:
         gathered: the sweep.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from sweeper.report.elements.series import series_paths
 from sweeper.report.figures.accuracy_density import accuracy_density, draw
 from sweeper.report.gathered import Gathered
 from sweeper.report.saved import picture
+from sweeper.results.comparison import points_of
 from tests.sweeper.report.drawn import compiled, marks, pixels, points_of_pdf, scene, size_of_svg, texts_in
 from tests.sweeper.report.made_sweeps import made
 from trials.errors import UserError
@@ -105,6 +107,40 @@ def test_every_level_is_a_point_and_levels_of_several_cells_are_on_no_line(tmp_p
         assert rows[(rows["kind"] == "sweep") & rows["level"].isna()]["joined"].all()
 
 
+@pytest.mark.parametrize(
+    ("stages", "levels"),
+    [
+        ([("prune", 1), ("prune", 2), ("prune", 3), ("regrow", 1), ("regrow", 2)], {1: 40.0}),  # regrow_iterative
+        ([("prune", 1), ("prune", 2), ("regrow", 1), ("finetune", 1)], {}),  # regrow from a ladder
+        ([("prune", 1), ("regrow", 0)], {}),  # single_layer
+        ([("train", 1), ("train", 2), ("train", 3)], {1: 10.0, 2: 20.0}),  # imp
+    ],
+)
+def test_levels_that_are_counted_anew_are_those_of_the_last_count(
+    tmp_path: Path, stages: list[tuple[str, int]], levels: dict[int, float]
+) -> None:
+    """A stage's accuracy is 10 % at the end of the first one, 20 % at that of the second, and so on."""
+    gathered = made(tmp_path / "made", methods=["imp"], densities=[0.1], seeds=1, samples=1)
+    sweep = gathered.sweep
+    dense, own = (sweep.epochs[(sweep.epochs["stage"] == "pretrain") == one] for one in (True, False))
+    each = [
+        own.assign(stage=stage, level=level, test_accuracy=number / 10, cost=number, cost_flops=1e9 * number)
+        for number, (stage, level) in enumerate(stages, 1)
+    ]
+    layers = pd.concat([sweep.layers.assign(stage=stage, level=level) for stage, level in stages])
+    whole = replace(sweep, epochs=pd.concat([dense, *each]), layers=layers)
+    rows = draw(replace(gathered, sweep=whole)).rows
+    earlier = rows[rows["level"].notna()]
+    assert dict(zip(earlier["level"], earlier["accuracy_percent"], strict=True)) == pytest.approx(levels)
+    points = points_of(replace(whole, trials=whole.trials.assign(cost_flops=9e9)), levels=True)
+    spent = points[points["level"].notna()]
+    assert spent["cost_flops"].tolist() == [1e8 * percent for percent in levels.values()]
+    for one in (whole, replace(whole, epochs=whole.epochs.drop(columns="cost_flops"))):
+        assert points_of(one, levels=True)["level"].notna().sum() == len(levels)
+    unknown = replace(whole, trials=whole.trials.assign(cost_flops=9e9), epochs=whole.epochs.assign(cost_flops=None))
+    assert points_of(unknown, levels=True)["cost_flops"].dropna().tolist() == [9e9]
+
+
 def test_one_broad_band_does_not_flatten_the_figure() -> None:
     low, high = limits_of_points([90.0, 95.0], [40.0, 150.0])
     assert low == pytest.approx(89.0)
@@ -169,6 +205,8 @@ def test_published_curves_are_those_of_the_same_method_model_and_data_set(tmp_pa
     at_once = matching_curves(changed(vgg, levels=1).sweep.trials)
     assert {one.table for one in at_once} == {"one-shot (README)", "one-shot (vgg16_oneshot.py)"}
     assert matching_curves(changed(vgg, dataset="cifar100").sweep.trials) == []
+    assert matching_curves(changed(vgg, pattern="weight").sweep.trials) == [curve]
+    assert matching_curves(changed(vgg, pattern="filter").sweep.trials) == []  # the curve is of single weights
     figure = draw(vgg)
     rows = figure.rows[figure.rows["kind"] == "published"]
     assert len(rows) == 10
@@ -187,6 +225,8 @@ def test_the_stored_curves_are_shares_of_weights_with_sources() -> None:
         assert curve.method in METHODS
         assert curve.model in MODELS
         assert "arXiv" in curve.source
+        fields = [re.split("[=>]", one)[0] for one in curve.where.split(" and ")]
+        assert set(fields) <= {"levels", "pattern", "unit"} & METHODS[curve.method].Config.model_fields.keys()
         for density, accuracy, std in curve.points:
             assert 0 < density <= 1
             assert 0 < accuracy < 1

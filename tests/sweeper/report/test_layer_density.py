@@ -83,6 +83,26 @@ def test_equal_densities_of_other_cells_get_columns_of_their_own() -> None:
     assert rows["column"].tolist() == ["50", "50"]
 
 
+def test_a_path_that_sets_densities_makes_columns_and_no_series() -> None:
+    """As in compare_methods: each method has a ladder of its own, and its columns are what it reached."""
+    asked = [("one_shot", "config.density", 0.2), ("l1", "stage_pr", 0.5), ("l1", "stage_pr", 0.9)]
+    reached = {0.2: 0.21, 0.5: 0.5, 0.9: 0.1}
+    trials = [
+        {"trial": f"{method}{value}", "method": method, "val_accuracy": 0.9, "config.density": None, "stage_pr": None,
+         column: value}
+        for method, column, value in asked
+    ]  # fmt: skip
+    layers = [
+        row
+        for trial, (*_, value) in zip(trials, asked, strict=True)
+        for row in layer_rows(trial["trial"], "prune", 0, {"x": reached[value]})
+    ]
+    figure = layer_density.draw(made(trials, grid=("method", "density", "stage_pr"), layers=layers))
+    named = list(zip(figure.rows["series"], figure.rows["column"], strict=True))
+    assert named == [("one_shot", "20"), ("l1", "50"), ("l1", "10")]  # one_shot was asked for 20 % and has 21 %
+    assert options_of(figure, "series_shown") == ["one_shot", "l1"]
+
+
 def test_a_hundred_layers_fit_by_thinner_rows() -> None:
     names = [f"layer{i // 10}.{i % 10}.conv{i % 3}.weight_of_a_long_name" for i in range(161)]
     trials = [trial(f"t{d}", d, 0.5) for d in (0.5, 0.2, 0.1, 0.05)]

@@ -55,6 +55,25 @@ def test_long_curves_keep_the_ends_of_stages_and_the_best_epoch() -> None:
     assert thinned(curve("b", 150, 3), "value").said == ""
 
 
+def test_the_best_epoch_of_losses_is_the_lowest_one(tmp_path: Path) -> None:
+    rows = curve("a", 1601, 777).assign(value=lambda found: -found["value"])
+    assert 777 in thinned(rows, "value", sign=-1).rows["epoch"].tolist()
+    gathered = made(tmp_path / "s", methods=["imp"], densities=[0.5], seeds=1, samples=1, epochs=999)
+    losses = gathered.sweep.epochs["val_loss"].where(gathered.sweep.epochs.index != 1301, -5.0)
+    epochs = gathered.sweep.epochs.drop(columns="val_accuracy").assign(val_loss=losses)
+    rows = draw(replace(gathered, sweep=replace(gathered.sweep, epochs=epochs)), column="val_loss").rows
+    assert len(rows) < 210
+    assert rows["val_loss_nats"].min() == -5.0
+
+
+def test_stages_that_end_with_their_best_epoch_are_said(tmp_path: Path) -> None:
+    gathered = made(tmp_path / "s")
+    epochs = gathered.sweep.epochs
+    for rule, said in (("last", False), ("best_val", True)):
+        ruled = replace(gathered, sweep=replace(gathered.sweep, epochs=epochs.assign(report=rule)))
+        assert any("the last point is the network of the best epoch" in note for note in draw(ruled).notes) == said
+
+
 def test_all_curves_fit_into_the_page_and_what_was_left_out_is_said() -> None:
     rows = pd.concat([curve(f"trial-{i}", 300, 7) for i in range(50)], ignore_index=True)
     found = thinned(rows, "value", most_bytes=40_000)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from sweeper.report.figures import lineage
 from sweeper.report.gathered import Gathered
+from sweeper.space.options.constraints import Constraint
 from sweeper.space.options.objectives import Objective
 from tests.sweeper.report.made import NASTY, compiled, made, options_of, shapes_drawn
 from trials.errors import UserError
@@ -66,6 +68,20 @@ def test_a_minimised_objective_has_the_lowest_as_its_best() -> None:
     loss = Objective(column="val_accuracy", direction="minimize")
     rows = lineage.draw(population(objectives=[loss])).rows
     assert {(row["generation"], row["member"]) for row in rows[rows["best"]].to_dict("records")} == {(0, 1), (1, 1)}
+
+
+def test_the_best_member_is_the_cells_best_trial() -> None:
+    """Of equal members it is the first one, as in every other figure, and one that keeps its bounds."""
+    for values, best in (({(1, 0): 0.8, (1, 1): 0.8}, "c-1-0"), ({(1, 0): 0.7, (1, 1): 0.8}, "c-1-1")):
+        sweep = population(reached={**REACHED, **values})
+        trials = sweep.sweep.trials.assign(until_epoch=[2, 2, 4, 4], flops=[1, 1, 1, 9])
+        whole = replace(sweep, sweep=replace(sweep.sweep, trials=trials))
+        bounded = replace(whole, space=replace(whole.space, constraints=(Constraint(column="flops", at_most=5),)))
+        for gathered, expected in ((whole, best), (bounded, "c-1-0")):
+            rows = lineage.draw(gathered).rows
+            last = rows[rows["best"] & (rows["generation"] == 1)]
+            assert set(last["trial"]) == {expected}
+            assert [cell.best.first["trial"] for cell in gathered.cells if cell.best] == [expected]
 
 
 def test_cells_are_chosen() -> None:

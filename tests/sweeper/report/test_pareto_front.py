@@ -64,6 +64,23 @@ def test_a_mean_over_seeds_needs_every_seed(tmp_path: Path) -> None:
     assert rows["latency_ms_128"].tolist() == [2.0]
 
 
+def test_points_without_an_accuracy_are_said_to_be_missing(tmp_path: Path) -> None:
+    """The first two of six trials have no test accuracy: n counts the others."""
+    gathered = made(tmp_path / "s", methods=["imp"], densities=[0.5, 0.2, 0.1], samples=1)
+    known = gathered.sweep.trials["test_accuracy"].where(gathered.sweep.trials.index > 2)
+    gathered = replace(
+        gathered, sweep=replace(gathered.sweep, trials=gathered.sweep.trials.assign(test_accuracy=known))
+    )
+    for name, said in (
+        ("accuracy_density", "not drawn, since they have no accuracy: all trials method=imp, density=0.5"),
+        ("pareto_front", "not drawn: 1 of 3 points have no accuracy"),
+    ):
+        figure = draw_figure(name, gathered)
+        assert figure.rows["n"].dropna().tolist() == [0, 1, 2]
+        assert said in figure.notes
+        assert "nan" not in figure.text
+
+
 def test_latencies_of_several_machines_are_said_to_be_incomparable(tmp_path: Path) -> None:
     one = single(tmp_path / "s", latency_ms_1=1.0)
     assert not any("not comparable" in note for note in pareto_front.draw(one).notes)

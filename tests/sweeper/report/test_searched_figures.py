@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import random
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +17,12 @@ from sweeper.report.elements.scales import axis_of, round_values
 from sweeper.report.elements.searched import searched
 from sweeper.report.figures import importance, parallel_coordinates, slices
 from sweeper.report.gathered import Gathered
+from sweeper.report.sections import state
 from sweeper.space.grid.conditions import read_when
 from sweeper.space.options.constraints import Constraint
 from sweeper.space.options.objectives import Objective
 from tests.sweeper.report.made import ACCURACY, NASTY, compiled, made, options_of
+from tests.sweeper.report.made_sweeps import made as made_sweep_of
 from trials.errors import UserError
 
 SEARCH: dict[str, Any] = {"lr": {"loguniform": [1e-4, 1.0]}, "momentum": {"uniform": [0.0, 0.9]},
@@ -81,6 +85,21 @@ def test_points_outside_their_bounds_are_hollow_and_never_the_best() -> None:
     rows = rows[rows["hyperparameter"] == "lr"]
     assert rows["feasible"].tolist() == [False, True]
     assert rows["best"].tolist() == [False, True]
+    assert "Best val accuracy [%]: 50 in density=0.5" in parallel_coordinates.draw(bounded).text
+    outside = made(trials, search=SEARCH, constraints=[Constraint(column="flops", at_most=0)])
+    assert "None of them keeps its bounds" in parallel_coordinates.draw(outside).text
+
+
+def test_the_best_of_a_population_is_of_its_last_generation() -> None:
+    """A member of an earlier generation went on to something worse, and is not what the cell came to."""
+    ends = [(2, 0.9), (2, 0.6), (4, 0.8), (4, 0.7)]
+    trials = [{**point(0.5, number, value), "until_epoch": end} for number, (end, value) in enumerate(ends)]
+    trials.append({**point(0.5, 4, None), "until_epoch": 6, "status": "running"})
+    sweep = made(trials, search=SEARCH)
+    rows = slices.draw(sweep).rows.query("hyperparameter == 'lr'")
+    assert rows["best"].tolist() == [False, False, True, False]
+    assert "Best val accuracy [%]: 80 in" in parallel_coordinates.draw(sweep).text
+    assert [cell.best.first["number"] for cell in sweep.cells if cell.best] == [2]
 
 
 def test_a_condition_that_does_not_hold_leaves_a_gap() -> None:
@@ -162,6 +181,39 @@ def test_importance_names_what_the_objective_depends_on() -> None:
         importance.draw(sweep, "forest")
 
 
+@pytest.mark.parametrize("evaluator", ["fanova", "ped_anova"])
+def test_importances_are_those_of_a_study_with_the_ranges_of_the_space(evaluator: str) -> None:
+    """Failed and pruned points do not count; points that the space does not hold any more span a range of their own."""
+    optuna = pytest.importorskip("optuna")
+    search = {"lr": {"loguniform": [1e-6, 1.0]}, "depth": {"choice": [16, 32, 64]}, "kind": {"choice": ["sgd", "adam"]}}
+    draw = random.Random(1)
+    trials, study = [], optuna.create_study(direction="minimize")
+    ranges = {
+        "lr": optuna.distributions.FloatDistribution(1e-6, 1.0, log=True),
+        "depth": optuna.distributions.CategoricalDistribution([16, 32, 64]),
+        "kind": optuna.distributions.CategoricalDistribution(["sgd", "adam"]),
+    }
+    for number in range(20):
+        params = {
+            "lr": 10 ** draw.uniform(-3, -1),
+            "depth": draw.choice([16, 32, 64]),
+            "kind": draw.choice(["sgd", "adam"]),
+        }
+        loss = abs(math.log10(params["lr"]) + 2) + params["depth"] / 100 + draw.random() / 10
+        trials.append({"config.density": 0.5, "number": number, "val_loss": loss, **params})
+        study.add_trial(optuna.create_trial(params=params, distributions=ranges, value=loss))
+    over = [{**trials[0], "number": 20 + n, "val_loss": None, "status": s} for n, s in enumerate(["failed", "pruned"])]
+    least = Objective(column="val_loss", direction="minimize")
+    shares = importance.draw(made([*trials, *over], search=search, objectives=[least]), evaluator).rows
+    judge = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    judge = judge if evaluator == "fanova" else optuna.importance.PedAnovaImportanceEvaluator()
+    expected = optuna.importance.get_param_importances(study, evaluator=judge)
+    found = dict(zip(shares["hyperparameter"], shares["importance_percent"] / 100, strict=True))
+    assert found == pytest.approx(expected)
+    narrower = {**search, "lr": {"loguniform": [0.01, 1.0]}, "kind": {"choice": ["sgd"]}}
+    assert len(importance.draw(made(trials, search=narrower, objectives=[least]), evaluator).rows) == 3
+
+
 def test_cells_without_enough_points_are_left_out_with_their_reason() -> None:
     sweep = many(1, 12)
     few = [point(0.9, number, 0.5 + number / 100, lr=0.1 * number + 0.1) for number in range(3)]
@@ -232,3 +284,25 @@ def test_axes_have_round_ticks() -> None:
     assert round_values(3.0, 3.0, log=False) == [3.0]
     assert axis_of("x", [3, 3], log=True).place(3) == 0.5
     assert axis_of("x", [True, "auto", False], log=False).ticks() == [(0, "False"), (0.5, "True"), (1, "auto")]
+
+
+REPLICATES = {"values": {"seed": [0, 1]}, "judge": "mean"}
+GRID = {"method": ["imp"], "density": [0.1]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "numbers", "confirms", "best"),
+    [
+        ({"grid": {**GRID, "seed": [0, 1]}}, [0, 0], [None, None], "90.00 %"),  # each seed is a cell
+        ({"grid": GRID, "replicates": REPLICATES}, [0, 0], [None, None], "80.00 %"),
+        ({"grid": GRID, "confirm": {"seed": [1]}}, [0, 0], [None, "imp-000000000000"], "90.00 %"),
+        ({"grid": GRID}, [0, 1], [None, None], "90.00 %"),
+    ],
+)
+def test_the_best_of_any_cell_is_the_value_of_a_cell_and_not_of_one_of_its_seeds(
+    tmp_path: Path, fields: dict[str, Any], numbers: list[int], confirms: list[str | None], best: str
+) -> None:
+    gathered = made_sweep_of(tmp_path / "made", methods=["imp"], densities=[0.1], samples=1, **fields)
+    trials = gathered.sweep.trials.assign(val_accuracy=[0.7, 0.9], number=numbers, confirms=confirms)
+    changed = replace(gathered, sweep=replace(gathered.sweep, trials=trials))
+    assert dict(state(changed)["cards"])["best val accuracy of any cell"] == best
