@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,9 +16,11 @@ from sweeper.report.elements.scales import axis_of, round_values
 from sweeper.report.elements.searched import searched
 from sweeper.report.figures import importance, parallel_coordinates, slices
 from sweeper.report.gathered import Gathered
+from sweeper.report.saved import picture
 from sweeper.space.grid.conditions import read_when
 from sweeper.space.options.constraints import Constraint
 from sweeper.space.options.objectives import Objective
+from tests.sweeper.report.drawn import points_of_pdf, scene, texts_in
 from tests.sweeper.report.made import ACCURACY, NASTY, compiled, made, options_of
 from trials.errors import UserError
 
@@ -232,3 +235,13 @@ def test_axes_have_round_ticks() -> None:
     assert round_values(3.0, 3.0, log=False) == [3.0]
     assert axis_of("x", [3, 3], log=True).place(3) == 0.5
     assert axis_of("x", [True, "auto", False], log=False).ticks() == [(0, "False"), (0.5, "True"), (1, "auto")]
+
+
+def test_a_picture_names_the_cell_that_it_shows_and_keeps_its_width() -> None:
+    found = many(2, 3)
+    assert "density=0.02" in texts_in(scene(slices.draw(found, cell="density=0.02")))
+    assert "density=0.02" in texts_in(scene(parallel_coordinates.draw(found, cell="density=0.02")))
+    figure = slices.draw(found)
+    params = [{**one, "value": 60 * "long"} if one["name"] == "cell_shown" else one for one in figure.spec["params"]]
+    named = replace(figure, spec={**figure.spec, "params": params})
+    assert points_of_pdf(picture(named, ".pdf", width_pt=234))[0] == pytest.approx(234, abs=0.6)

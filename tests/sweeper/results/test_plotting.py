@@ -38,10 +38,8 @@ def test_a_place_where_no_picture_can_lie_is_refused_first(
 ) -> None:
     command = importlib.import_module(f"sweeper.{name}")
     nowhere = tmp_path / "nowhere"
-    for to, why in (
-        (nowhere / "x.png", f"there is no folder {str(nowhere)!r}: make it"),
-        (tmp_path, "this is a folder"),
-    ):
+    missing = f"there is no folder {str(nowhere)!r}: make it"
+    for to, why in ((nowhere / "x.png", missing), (tmp_path, "this is a folder")):
         assert command.main(["no sweep", "--to", str(to)]) == 2
         said = f"error: --to is {str(to)!r}, but must be a file in a folder that can be written, and {why}"
         assert capsys.readouterr().err.startswith(said)
