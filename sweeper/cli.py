@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from sweeper.execution.signals import interruptible
 from sweeper.options import COMPLETE, FAILURES, STOPPED, WRONG_INPUT, read_options
 from sweeper.run_options import RunOptions
+from trials.called import reader_has_gone
 from trials.errors import UserError
 from trials.storage.sweep_path import sweep_path
 
@@ -41,6 +42,10 @@ def main(arguments: Sequence[str] | None = None, *, submitted: bool = False) -> 
     except KeyboardInterrupt:
         print("stopped; run the same command again to resume", file=sys.stderr)
         return STOPPED
+    except BrokenPipeError:
+        if not reader_has_gone():
+            raise
+        return FAILURES
 
 
 def _list_spaces(options: argparse.Namespace, console: Console) -> int:
@@ -83,12 +88,12 @@ def _compare(options: argparse.Namespace, console: Console) -> int:
 
 def _report(options: argparse.Namespace, console: Console) -> int:
     from sweeper.report.gathered import gathered
-    from sweeper.report.written import require_file, write_report
+    from sweeper.report.written import require_page_file, write_report
 
     gc.enable()
     to = None if options.to is None else Path(options.to)
     if to is not None:
-        require_file(to)
+        require_page_file(to)
     with interruptible():
         written = write_report(gathered(sweep_path(options.storage, options.report, "--report")), to)
     console.print(str(written), markup=False)

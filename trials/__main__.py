@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from trials.called import reader_has_gone
 from trials.commands.convert_pickle import convert_command
 from trials.commands.evaluate import evaluate_trials_command, recovered_command
 from trials.commands.evaluate_pretrained import evaluate_command
@@ -24,6 +25,10 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        if not reader_has_gone():
+            raise
+        return 1
 
 
 COMMANDS = {

@@ -82,7 +82,7 @@ class LiveView:
         self.running: dict[str, _Running] = {}
         self._sign = 1 if direction.startswith("max") else -1
         self._totals = dict(totals)
-        self._best: dict[str, float] = {}  # by cell; the cell that changed last is last
+        self._best: dict[str, float] = {}  # by cell; the cell that improved last is last
         self._ended_in: dict[str, int] = {}  # by cell
         self._over: set[str] = set()  # cells
         self._failed: dict[str, list[str]] = {}  # by failed trial that was not started again: each sample's cell
@@ -220,8 +220,10 @@ class LiveView:
             self._over.discard(cell)
 
     def _note_best(self, cell: str, value: float) -> None:
-        best = self._best.pop(cell, None)
-        self._best[cell] = value if best is None or self._sign * value > self._sign * best else best
+        best = self._best.get(cell)
+        if best is None or self._sign * value > self._sign * best:
+            self._best.pop(cell, None)
+            self._best[cell] = value
 
     def _may_speak(self, now: float) -> bool:
         """Whether a line may be printed now: takes a token from a bucket that fills at LINES_PER_SECOND."""

@@ -24,7 +24,10 @@ _NOT_SHOWN = {
 }
 """Sections of a space that change no result, or that are compared in another way."""
 
-_NO_RESULT = {"seed", "data_dir", "device", "checkpoint_every_s", "compile", "capture", "measure_latency"}
+_NO_RESULT = {
+    *("seed", "data_dir", "device", "checkpoint_every_s", "compile", "capture", "measure_latency"),
+    *("lineage", "until_epoch"),  # what became of a population, whose settings are listed
+}
 """Fields of a config that are not listed as differences."""
 
 

@@ -14,6 +14,8 @@ from trials.storage.place import Place
 REPORT = "report.html"
 """Name of the report in a sweep's folder."""
 
+_PAGES = (".html", ".htm")
+
 
 def write_report(found: Gathered, to: Path | None = None) -> Place:
     """Write the page and return its path; a file that is there is replaced at once, never half.
@@ -23,11 +25,11 @@ def write_report(found: Gathered, to: Path | None = None) -> Place:
         to: the file; by default ``report.html`` in the sweep's folder.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be written, or its name does not end as that of a page.
     """
     target = found.sweep.path / REPORT if to is None else to
     if to is not None:
-        require_file(to)
+        require_page_file(to)
     content = report_html(found).encode()
     try:
         files.write(target, content)
@@ -46,8 +48,27 @@ def require_file(to: Path) -> None:
         UserError: it is not.
     """
     folder = to.absolute().parent
-    if to.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"--to is {str(to)!r}, but must be a file in a folder that can be written")
+    rule = f"--to is {str(to)!r}, but must be a file in a folder that can be written"
+    if to.is_dir():
+        raise UserError(f"{rule}, and this is a folder: give a file's name in it")
+    if not folder.is_dir():
+        raise UserError(f"{rule}, and there is no folder {str(to.parent)!r}: make it, or name another one")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{rule}, and {str(to.parent)!r} is read-only for you: name another one")
+
+
+def require_page_file(to: Path) -> None:
+    """Refuse, before anything is read, a path that a report cannot be written to: a page under a picture's name, too.
+
+    Raises:
+        UserError: it is not the path of a page, or its folder is missing or cannot be written.
+    """
+    require_file(to)
+    if to.suffix.lower() not in _PAGES:
+        raise UserError(
+            f"--to is {str(to)!r}, but a report is a page and must end in {' or '.join(_PAGES)} (pictures and numbers: "
+            "add --figure NAME, e.g. --figure accuracy_density)"
+        )
 
 
 def report_line(path: Place) -> str:

@@ -33,6 +33,15 @@ def choice(name: str, label: str, options: Sequence[str], first: str | None = No
     return {"name": name, "value": value, "bind": {"input": "select", "options": list(options), "name": f"{label} "}}
 
 
+def chosen_title(*parameters: str) -> dict[str, Any]:
+    """The ``title`` of a figure that says what was chosen, which a picture for a paper would not show otherwise.
+
+    The specification needs :data:`SIZE_PARAMS`: what does not fit into the width is cut.
+    """
+    text, limit = {"expr": " + ' · ' + ".join(parameters)}, {"expr": "total_px - 40"}
+    return {"title": {"text": text, "limit": limit, "anchor": "start", "offset": 8}}
+
+
 def only_chosen(column: str, parameter: str) -> dict[str, Any]:
     """The transform that keeps the rows whose column equals the parameter."""
     return {"filter": f"datum[{json.dumps(column)}] === {parameter}"}

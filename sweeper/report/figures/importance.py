@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from sweeper.report.elements.axes import SIZE_PARAMS
 from sweeper.report.elements.importances import (
     FEWEST_POINTS,
     CellImportances,
@@ -14,7 +15,7 @@ from sweeper.report.elements.importances import (
     affordable,
     importances_in,
 )
-from sweeper.report.elements.panels import choice, only_chosen, short_keys
+from sweeper.report.elements.panels import choice, chosen_title, only_chosen, short_keys
 from sweeper.report.elements.searched import Searched, searched
 from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
@@ -140,7 +141,8 @@ def _spec(rows: pd.DataFrame, found: Searched) -> dict[str, Any]:
     }
     if len(objectives) > 1:
         spec |= {
-            "params": [choice("objective_shown", "objective", objectives)],
+            "params": [*SIZE_PARAMS, choice("objective_shown", "objective", objectives)],
             "transform": [only_chosen("objective", "objective_shown")],
+            **chosen_title("objective_shown"),
         }
     return spec

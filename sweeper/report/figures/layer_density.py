@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 
 from sweeper.columns import config_column
-from sweeper.report.elements.panels import MANY_MARKS, choice, only_chosen
+from sweeper.report.elements.axes import SIZE_PARAMS
+from sweeper.report.elements.panels import MANY_MARKS, choice, chosen_title, only_chosen
 from sweeper.report.elements.series import series_paths
 from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
@@ -201,6 +202,7 @@ def _spec(rows: pd.DataFrame, names: list[str], series: str | None) -> dict[str,
         ],
     }
     if len(names) > 1:
-        spec["params"] = [choice("series_shown", "method", names, series)]
+        spec["params"] = [*SIZE_PARAMS, choice("series_shown", "method", names, series)]
         spec["transform"] = [only_chosen("series", "series_shown")]
+        spec |= chosen_title("series_shown")
     return spec

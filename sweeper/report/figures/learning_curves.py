@@ -10,6 +10,7 @@ import pandas as pd
 from sweeper.columns import config_column
 from sweeper.report.elements.axes import SIZE_PARAMS, legend_below
 from sweeper.report.elements.curves import Thinned, over_all_epochs, thinned
+from sweeper.report.elements.panels import chosen_title
 from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
 from sweeper.report.packed import rows_for_vega
@@ -187,7 +188,7 @@ def _spec(
     return {
         "data": {"name": "rows"},
         "params": params,
-        **({"title": {"text": {"expr": "cell"}, "anchor": "start", "offset": 8}} if cells != [WITHOUT_CELL] else {}),
+        **(chosen_title("cell") if cells != [WITHOUT_CELL] else {}),
         "layer": [
             *_stage_layers(_stages(epochs, trials), here, x),
             *_curve_layers([here, value, {"filter": "isValid(datum.shown)"}], x, y, _present(rows), crowded),

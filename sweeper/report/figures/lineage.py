@@ -14,6 +14,7 @@ from sweeper.report.elements.panels import (
     MOST_COLOURS,
     SHORT_NUMBERS,
     choice,
+    chosen_title,
     in_units,
     only_chosen,
     only_of,
@@ -162,6 +163,7 @@ def _spec(rows: pd.DataFrame, panels: list[str], cells: list[str], cell: str | N
     top: dict[str, Any] = {}
     if len(cells) > 1:
         top = {"params": [choice("cell_shown", "cell", cells, cell)], "transform": [only_chosen("cell", "cell_shown")]}
+        top |= chosen_title("cell_shown")
     few = rows["member"].nunique() <= MOST_COLOURS
     member = {"field": "member", "type": "nominal" if few else "ordinal", "title": "member", "sort": None}
     colour = {

@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from sweeper.report.elements.axes import spreads_widely
-from sweeper.report.elements.panels import MANY_MARKS, choice, in_units
+from sweeper.report.elements.axes import SIZE_PARAMS, spreads_widely
+from sweeper.report.elements.panels import MANY_MARKS, choice, chosen_title, in_units
 from sweeper.report.elements.scales import UnitAxis, axis_of
 from sweeper.report.elements.searched import Searched, SearchedPoint, are_numbers, searched
 from sweeper.report.figure import Figure
@@ -157,7 +157,8 @@ def _spec(
     faint = 0.6 if lines <= 100 else 0.3 if lines <= 400 else 0.15
     line = {"type": "line", "orient": "horizontal", "strokeWidth": 1.3}
     return {
-        "data": {"name": "rows"}, "height": _HEIGHT * len(axes), **({"params": params} if params else {}),
+        "data": {"name": "rows"}, "height": _HEIGHT * len(axes), "params": [*SIZE_PARAMS, *params],
+        **(chosen_title("cell_shown") if rows["cell"].nunique() > 1 else {}),
         "layer": [
             {"transform": [{"filter": "datum.kind === 'axis'"}], "mark": "rule", "encoding": {"y": y}},
             {

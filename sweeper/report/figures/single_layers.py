@@ -35,9 +35,7 @@ def draw(gathered: Gathered) -> Figure:
     """
     gains = layer_gains(gathered.sweep)
     if gains.empty:
-        raise UserError(
-            f"{gathered.sweep.path} has no trial of single_layer that has tried a layer: give a sweep of such"
-        )
+        raise UserError(f"{gathered.sweep.path.name} has no trial of the method single_layer that has tried a layer")
     rows = _rows(gains)
     unknown = int(gains["ssim"].isna().sum())
     notes = [f"{unknown} of {len(gains)} points have no SSIM"] if unknown else []

@@ -7,7 +7,16 @@ from typing import Any
 
 import pandas as pd
 
-from sweeper.report.elements.panels import MANY_MARKS, SHORT_NUMBERS, choice, in_units, only_chosen, only_of, stacked
+from sweeper.report.elements.panels import (
+    MANY_MARKS,
+    SHORT_NUMBERS,
+    choice,
+    chosen_title,
+    in_units,
+    only_chosen,
+    only_of,
+    stacked,
+)
 from sweeper.report.elements.scales import round_values
 from sweeper.report.elements.searched import Searched, SearchedPoint, are_numbers, searched
 from sweeper.report.figure import Figure
@@ -102,7 +111,8 @@ def _spec(found: Searched, rows: pd.DataFrame, cells: list[str], first: str) -> 
             transform.append(only_chosen(column, name))
     title = objectives[0] if len(objectives) == 1 else "objective"
     views = [_panel(found, rows, path, title) for path in found.search if (rows["hyperparameter"] == path).any()]
-    return stacked(views, params=params, transform=transform)
+    chosen = chosen_title(*(param["name"] for param in params)) if params else {}
+    return stacked(views, params=params, transform=transform, **chosen)
 
 
 def _panel(found: Searched, rows: pd.DataFrame, path: str, title: str) -> dict[str, Any]:

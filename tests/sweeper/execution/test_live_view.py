@@ -113,6 +113,16 @@ def test_best_values_follow_the_direction() -> None:
     assert "val_accuracy 0.3000" in drawn(view)
 
 
+def test_cells_keep_their_places_until_one_improves() -> None:
+    view, _ = make(totals={"x": 3, "y": 3})
+    with view:
+        for name, cell, value in (("a", "x", 0.5), ("b", "y", 0.5), ("c", "x", 0.4)):
+            view.ended(name, cell, "complete", value, already=False)
+        assert re.search(r"best +x .*\n +y ", drawn(view))
+        view.ended("d", "x", "complete", 0.6, already=False)
+        assert re.search(r"best +y .*\n +x ", drawn(view))
+
+
 def test_what_was_finished_before_is_one_line() -> None:
     view, out = make(totals={"x": 1001})
     with view:

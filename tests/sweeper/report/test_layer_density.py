@@ -70,7 +70,7 @@ def test_methods_are_chosen_and_their_layers_stay_apart() -> None:
     assert figure.rows.groupby("series")["layer"].nunique().tolist() == [1, 1]
     compiled(figure)
     chosen = layer_density.draw(sweep, NASTY)
-    assert chosen.spec["params"][0]["value"] == NASTY
+    assert next(one for one in chosen.spec["params"] if one["name"] == "series_shown")["value"] == NASTY
     with pytest.raises(UserError, match="series is 'gregg'"):
         layer_density.draw(sweep, "gregg")
 

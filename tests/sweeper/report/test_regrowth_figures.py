@@ -119,5 +119,5 @@ def test_gains_of_single_layers_are_points_and_their_means_bars() -> None:
     assert shapes_drawn(figure, "point") == 2 * 2 + 2 * 4
     compiled(figure)
     assert len(single_layers.draw(single(None)).spec["vconcat"]) == 2  # nothing is known of any SSIM
-    with pytest.raises(UserError, match="results/made has no trial of single_layer that has tried a layer"):
+    with pytest.raises(UserError, match=r"^made has no trial of the method single_layer that has tried a layer"):
         single_layers.draw(regrown())

@@ -17,10 +17,12 @@ from sweeper.report.elements.scales import axis_of, round_values
 from sweeper.report.elements.searched import searched
 from sweeper.report.figures import importance, parallel_coordinates, slices
 from sweeper.report.gathered import Gathered
+from sweeper.report.saved import picture
 from sweeper.report.sections import state
 from sweeper.space.grid.conditions import read_when
 from sweeper.space.options.constraints import Constraint
 from sweeper.space.options.objectives import Objective
+from tests.sweeper.report.drawn import points_of_pdf, scene, texts_in
 from tests.sweeper.report.made import ACCURACY, NASTY, compiled, made, options_of
 from tests.sweeper.report.made_sweeps import made as made_sweep_of
 from trials.errors import UserError
@@ -306,3 +308,13 @@ def test_the_best_of_any_cell_is_the_value_of_a_cell_and_not_of_one_of_its_seeds
     trials = gathered.sweep.trials.assign(val_accuracy=[0.7, 0.9], number=numbers, confirms=confirms)
     changed = replace(gathered, sweep=replace(gathered.sweep, trials=trials))
     assert dict(state(changed)["cards"])["best val accuracy of any cell"] == best
+
+
+def test_a_picture_names_the_cell_that_it_shows_and_keeps_its_width() -> None:
+    found = many(2, 3)
+    assert "density=0.02" in texts_in(scene(slices.draw(found, cell="density=0.02")))
+    assert "density=0.02" in texts_in(scene(parallel_coordinates.draw(found, cell="density=0.02")))
+    figure = slices.draw(found)
+    params = [{**one, "value": 60 * "long"} if one["name"] == "cell_shown" else one for one in figure.spec["params"]]
+    named = replace(figure, spec={**figure.spec, "params": params})
+    assert points_of_pdf(picture(named, ".pdf", width_pt=234))[0] == pytest.approx(234, abs=0.6)

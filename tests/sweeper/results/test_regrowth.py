@@ -148,4 +148,4 @@ def test_a_sweep_without_single_layers_is_refused(
                    sweep.allocations)  # fmt: skip
     monkeypatch.setattr(single_layer_plot, "load", lambda path: others)
     assert single_layer_plot.main(["any", "--to", str(tmp_path / "x.csv")]) == 2
-    assert "has no trial of single_layer that has tried a layer" in capsys.readouterr().err
+    assert "has no trial of the method single_layer that has tried a layer" in capsys.readouterr().err
