@@ -12,7 +12,7 @@ import importlib
 import sys
 from typing import Any
 
-ALL = ("selection", "coupled", "steps", "regrowth", "search", "checks", "starts", "overhead", "scale")
+ALL = ("selection", "coupled", "steps", "regrowth", "search", "checks", "starts", "overhead", "scale", "report")
 
 
 def machine() -> Any:

@@ -124,6 +124,9 @@ def test_the_wheel_holds_every_file_of_the_packages_and_no_other(wheel: Path) ->
     assert {"sweeper/py.typed", "trials/py.typed", "sweeper/spaces/dwp.yaml"} <= there
     with zipfile.ZipFile(wheel) as file:
         assert {name for name in file.namelist() if ".dist-info/" not in name} == there
+        licences = {name.partition(".dist-info/licenses/")[2] for name in file.namelist()} - {""}
+    vendor = "sweeper/report/vendor"  # files of others, whose licences ask to be kept with them
+    assert licences == {"LICENSE", f"{vendor}/LICENSE", f"{vendor}/THIRD_PARTY_LICENSES"}
 
 
 def test_both_commands_know_their_name_and_version(installed: Installed) -> None:
@@ -145,9 +148,14 @@ def test_a_sweep_from_an_empty_folder(installed: Installed) -> None:
     )
     ended = installed.run("sparsity-sweep", *SMALLEST, "--name", "demo", "--address", "local")
     assert "demo: 1 cells, 1 done; 1 trials, 1 done" in ended
-    *shown, report = ended.splitlines()
+    *_, summary, tables, report = ended.splitlines()
+    assert installed.run("sparsity-sweep", "--show", "demo").splitlines()[-2:] == [summary, tables]
     assert report == f"report: {installed.folder / 'results' / 'demo' / 'report.html'}"
-    assert installed.run("sparsity-sweep", "--show", "demo").splitlines()[-2:] == shown[-2:]
+    assert "vega" in (installed.folder / "results" / "demo" / "report.html").read_text()
+    installed.run("sparsity-sweep", "--report", "demo", "--to", "copy.html")
+    (installed.folder / "copy.html").unlink()
+    drawing = ("--report", "demo", "--figure", "accuracy_density", "--to", "a.svg")
+    assert "pip install 'sparsity-sweeper[plots]'" in installed.run("sparsity-sweep", *drawing, code=2)
     loaded = (
         "import sweeper; t = sweeper.load('results/demo').trials; print(sweeper.__file__, *t['density'], *t['trial'])"
     )

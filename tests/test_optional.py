@@ -21,7 +21,7 @@ PACKAGES = ("sweeper", "trials")
 OPTIONAL = (
     *("onnx", "onnxruntime", "onnxscript", "optuna_dashboard", "matplotlib", "timm", "datasets"),
     *("huggingface_hub", "safetensors"),
-    *("boto3", "mlflow", "tensorboardX", "wandb"),
+    *("boto3", "comet_ml", "mlflow", "tensorboardX", "vl_convert", "wandb"),
 )
 """The modules of the extras."""
 

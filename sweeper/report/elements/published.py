@@ -84,7 +84,8 @@ def matching_curves(trials: pd.DataFrame) -> list[PublishedCurve]:
 
 def _conditions(where: str) -> list[tuple[str, str, str]]:
     """Field, sign and value of each of the conditions ``field=value`` or ``field>number``."""
-    return [found.group(1, 2, 3) for one in where.split(" and ") if (found := _CONDITION.fullmatch(one)) is not None]
+    found = filter(None, map(_CONDITION.fullmatch, where.split(" and ")))
+    return [(str(one[1]), str(one[2]), str(one[3])) for one in found]
 
 
 def _holds(where: str, trial: dict[Any, Any]) -> bool:

@@ -207,12 +207,12 @@ def _stages(epochs: pd.DataFrame, trials: pd.DataFrame) -> list[dict[str, Any]]:
     length = epochs.groupby("trial", sort=False)["total_epoch"].max()
     of = trials.assign(length=trials["trial"].map(length), best=trials["role"] == "best of its cell")
     chosen = of[of["length"].notna()].sort_values(["best", "length"], ascending=False).drop_duplicates("cell")
+    ends = epochs[epochs["trial"].isin(set(chosen["trial"]))].drop_duplicates(["trial", "span"], keep="last")
+    spans = dict(list(ends.groupby("trial")[["stage", "level", "total_epoch"]]))
     found = []
     for trial, cell, total in zip(chosen["trial"], chosen["cell"], chosen["length"], strict=True):
-        part = epochs[epochs["trial"] == trial]
-        spans = part.groupby("span", sort=False)[["stage", "level", "total_epoch"]].last()
-        levels, begin = spans["level"].nunique() > 2, 0
-        for number, (stage, level, end) in enumerate(spans.itertuples(index=False, name=None)):
+        levels, begin = spans[trial]["level"].nunique() > 2, 0
+        for number, (stage, level, end) in enumerate(spans[trial].itertuples(index=False, name=None)):
             if end > begin:
                 label = f"{stage} {level}" if levels and stage != "pretrain" else str(stage)
                 share = (end - begin) / total
