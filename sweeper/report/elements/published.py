@@ -84,7 +84,8 @@ def matching_curves(trials: pd.DataFrame) -> list[PublishedCurve]:
 
 def _conditions(where: str) -> list[tuple[str, str, str]]:
     """Field, sign and value of each of the conditions ``field=value`` or ``field>number``."""
-    return [found.group(1, 2, 3) for one in where.split(" and ") if (found := _CONDITION.fullmatch(one)) is not None]
+    matches = [_CONDITION.fullmatch(one) for one in where.split(" and ")]
+    return [(found[1], found[2], found[3]) for found in matches if found is not None]
 
 
 def _holds(where: str, trial: dict[Any, Any]) -> bool:
