@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import pandas as pd
 
 from sweeper.report.gathered import Gathered
@@ -31,11 +29,25 @@ def time_left(gathered: Gathered) -> str:
     begun = pd.to_datetime(trials.loc[ended.index, "started"], utc=True, errors="coerce").min()
     if len(ended) < _LEAST or pd.isna(begun):
         return f"The time left is not known before {_LEAST} trials have ended."
-    now = datetime.fromtimestamp(gathered.at, tz=ended.iloc[-1].tzinfo)
-    span_s = max((now - max(begun, ended.iloc[0] if len(ended) == LAST else begun)).total_seconds(), 1.0)
-    per_hour = 3600 * len(ended) / span_s
+    now = pd.Timestamp(gathered.at, unit="s", tz="UTC")
+    begun_s = pd.to_datetime(trials["started"], utc=True, errors="coerce")
+    spans = pd.DataFrame({"from": begun_s[ended.index], "until": ended})
+    open_now = begun_s[trials["status"] == "running"].dropna()
+    spans = pd.concat([spans, pd.DataFrame({"from": open_now, "until": now})])
+    first = len(ended) == LAST  # then the time counts from the first of these endings, which is not one within it
+    span_s = max(_covered_s(spans, since=ended.iloc[0] if first else begun), 1.0)
+    per_hour = 3600 * (len(ended) - first) / span_s
     hours = open_trials / per_hour
     return f"About {_said(hours)} left, if trials go on ending as the last {len(ended)} did ({per_hour:.3g} an hour)."
+
+
+def _covered_s(spans: pd.DataFrame, since: pd.Timestamp) -> float:
+    """Seconds in which at least one trial ran: pauses between two runs of a sweep do not count."""
+    covered, reached = 0.0, since
+    for begun, until in spans.dropna().sort_values("from").itertuples(index=False):
+        covered += max((until - max(begun, reached)).total_seconds(), 0.0)
+        reached = max(reached, until)
+    return covered
 
 
 def _said(hours: float) -> str:
