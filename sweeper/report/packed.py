@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+_WHOLE_IN_BROWSERS = 2**53 - 1
+
 _UNSEEN = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Colours of a terminal, and further characters that no page shows; tabs and ends of lines are kept."""
 
@@ -25,7 +27,7 @@ def rows_for_vega(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def packed(frame: pd.DataFrame, digits: int | None = None) -> dict[str, Any]:
+def packed(frame: pd.DataFrame, digits: int | None = None, *, exact: bool = False) -> dict[str, Any]:
     """The rows by column, for the page: ``{"rows": n, "columns": {name: values}}``.
 
     The values of a column with texts that repeat are ``{"texts": [...], "at": [indices]}``.
@@ -33,8 +35,16 @@ def packed(frame: pd.DataFrame, digits: int | None = None) -> dict[str, Any]:
     Args:
         frame: the rows.
         digits: significant digits of real numbers; None keeps all of them.
+        exact: whole numbers that a browser would round, such as seeds of 64 bits, are texts.
     """
-    return {"rows": len(frame), "columns": {str(name): _column(frame[name].tolist(), digits) for name in frame.columns}}
+    columns = {str(name): frame[name].tolist() for name in frame.columns}
+    if exact:
+        columns = {name: [_exact(value) for value in values] for name, values in columns.items()}
+    return {"rows": len(frame), "columns": {name: _column(values, digits) for name, values in columns.items()}}
+
+
+def _exact(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and abs(value) > _WHOLE_IN_BROWSERS else value
 
 
 def _column(values: Iterable[Any], digits: int | None) -> Any:

@@ -93,7 +93,7 @@ def parts(gathered: Gathered) -> dict[str, Any]:
     sections["absent"] = str(macros.absent({"absent": absent})).strip()
     tables = {
         table.name: {
-            "title": table.title, "about": table.about, "packed": packed(table.rows),
+            "title": table.title, "about": table.about, "packed": packed(table.rows, exact=True),
             "long": [name for name in table.long if name in table.rows],
         }
         for table in report_tables(gathered)

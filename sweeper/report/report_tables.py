@@ -54,8 +54,8 @@ def report_tables(gathered: Gathered) -> list[ReportTable]:
         ReportTable(
             "trials",
             "Trials",
-            "Every trial; columns and units as in docs/tables.md. Accuracies and densities are shares from 0 to 1. Long "
-            "errors are cut here; sweeper.load(...).trials has all of their text.",
+            "Every trial; columns and units as in docs/tables.md. Accuracies and densities are shares from 0 to 1. "
+            "Long errors are cut here; sweeper.load(...).trials has all of their text.",
             trials_shown(gathered),
         ),
     ]

@@ -23,6 +23,9 @@ from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
 from trials.errors import UserError, unknown_name
 
+MOST_ROWS = 30_000
+"""A row per point, hyperparameter and objective; of more, points are left out, so that the page stays small."""
+
 _ENDED = ("pruned", "failed")
 
 _BEST = "#D55E00"
@@ -53,9 +56,10 @@ def draw(gathered: Gathered, cell: str | None = None) -> Figure:
     first = cell or (with_values.iloc[0] if len(with_values) else cells[0])
     waiting = sum(point.status not in ("complete", *_ENDED) for point in found.points)
     notes = [f"{waiting} points are not over and not shown"] if waiting else []
+    rows, left_out = _thinned(rows)
     return Figure(
         "slices", "Objective over each hyperparameter", _in_words(found, first), _spec(found, rows, cells, first), rows,
-        tuple(notes), 5, canvas=len(rows) > MANY_MARKS,
+        (*notes, *left_out), 5, canvas=len(rows) > MANY_MARKS,
     )  # fmt: skip
 
 
@@ -82,6 +86,18 @@ def _rows(found: Searched) -> pd.DataFrame:
                 )  # fmt: skip
     table: pd.DataFrame = pd.DataFrame(rows)
     return table
+
+
+def _thinned(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """At most about :data:`MOST_ROWS` rows: those of the best points, and of every so many others of each cell."""
+    if len(rows) <= MOST_ROWS:
+        return rows, []
+    points = rows.groupby(["cell", "point"], sort=False)["best"].any().reset_index()
+    every = -(-len(rows) // MOST_ROWS)
+    kept = points[points["best"] | (points.groupby("cell").cumcount() % every == 0)]
+    shown: pd.DataFrame = rows.merge(kept[["cell", "point"]], on=["cell", "point"])
+    said = f"{len(kept):,} of {len(points):,} points are shown, the best one and evenly chosen others of each cell"
+    return shown, [f"{said}; the table trials has all"]
 
 
 def _in_words(found: Searched, cell: str) -> str:

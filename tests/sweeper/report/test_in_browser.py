@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from sweeper.report.figures import REPORT_FIGURES
-from sweeper.report.gathered import Gathered
+from sweeper.report.gathered import Gathered, gathered_of
 from sweeper.report.page import parts, report_html
 from tests.sweeper.report.conftest import Opened
-from tests.sweeper.report.made_sweeps import made
+from tests.sweeper.report.made_sweeps import made, made_sweep
 
 Open = Callable[..., Opened]
 
@@ -172,7 +172,8 @@ def test_a_dark_page_is_printed_dark_on_white_and_whole(tmp_path: Path, open_pag
 
 
 CONTRAST = """() => {
-  const light = ([r, g, b]) => [r, g, b].map((c) => c / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+  const linear = (c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+  const light = ([r, g, b]) => [r, g, b].map((c) => linear(c / 255))
     .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
   const numbers = (text) => text.match(/[0-9.]+/g).map(Number);
   const behind = (one) => {
@@ -183,7 +184,8 @@ CONTRAST = """() => {
   for (const one of document.querySelectorAll("body *:not(svg *):not(script)")) {
     if (![...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim())) continue;
     const [a, b] = [light(numbers(getComputedStyle(one).color)), light(behind(one))].sort((x, y) => y - x);
-    if ((a + 0.05) / (b + 0.05) < 4.5) low.add(`${one.tagName} ${one.parentElement.className} ${one.textContent.slice(0, 30)}`);
+    const named = `${one.tagName} ${one.parentElement.className} ${one.textContent.slice(0, 30)}`;
+    if ((a + 0.05) / (b + 0.05) < 4.5) low.add(named);
   }
   return [...low];
 }"""
@@ -212,11 +214,20 @@ def test_two_drawings_at_once_keep_what_was_chosen(tmp_path: Path, open_page: Op
     opened.page.locator("#theme").evaluate("""one => {
         for (const value of ["dark", "light", "dark"]) { one.value = value; one.dispatchEvent(new Event("change")); }
     }""")
-    opened.page.wait_for_function(
-        "document.querySelector('#accuracy_density svg text').getAttribute('fill') === '#b3b3b3'"
-    )
+    opened.page.wait_for_selector("#accuracy_density svg text[fill='#b3b3b3']", state="attached")
     opened.page.wait_for_timeout(500)
     assert menu.input_value() == "val_loss_nats"
     assert opened.page.evaluate("document.activeElement.name") == "curve"
     assert opened.page.locator("#plot-learning_curves :is(svg, canvas).marks").count() == 1
     assert opened.errors == []
+
+
+def test_large_whole_numbers_are_not_rounded(tmp_path: Path, open_page: Open) -> None:
+    sweep = made_sweep(tmp_path / "made")
+    sweep.trials["seed"] = [2**63 - 1 - number for number in range(len(sweep.trials))]
+    opened = open_page(written(tmp_path, gathered_of(sweep)))
+    with opened.page.expect_download() as download:
+        opened.page.locator("#trials [data-part=download]").click()
+    rows = read_csv(Path(download.value.path()).read_text(encoding="utf-8"))
+    assert [int(row["seed"]) for row in rows] == sweep.trials["seed"].tolist()
+    assert [float(row["lr"]) for row in rows] == sweep.trials["lr"].tolist()

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from sweeper.report.elements import importances
@@ -58,6 +59,18 @@ def two_cells() -> Gathered:
         point(0.1, 0, 0.4, lr=0.05),
     ]
     return made(trials, search=SEARCH)
+
+
+def test_slices_of_very_many_points_say_how_many_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    every = slices.draw(two_cells())
+    monkeypatch.setattr(slices, "MOST_ROWS", len(every.rows) // 2)
+    figure = slices.draw(two_cells())
+    points = [len(rows.drop_duplicates(["cell", "point"])) for rows in (figure.rows, every.rows)]
+    assert 0 < points[0] < points[1]
+    said = f"{points[0]} of {points[1]} points are shown, the best one and evenly chosen others of each cell"
+    assert figure.notes[-1] == f"{said}; the table trials has all"
+    best = [rows[rows["best"]].reset_index(drop=True) for rows in (figure.rows, every.rows)]
+    pd.testing.assert_frame_equal(*best)
 
 
 def test_slices_hold_every_point_that_is_over() -> None:

@@ -167,6 +167,12 @@ def raw(still: Served, text: str) -> bytes:
         return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
+def test_what_is_no_address_is_refused(still: Served) -> None:
+    answer = raw(still, f"GET http://[?token={still.token} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert b" 400 " in answer
+    assert answer.endswith(b"that is no address\n")
+
+
 def test_every_answer_has_the_headers(still: Served) -> None:
     paths = [f"/?token={still.token}", f"/parts.json?token={still.token}", "/", f"/x?token={still.token}"]
     answers = [still.ask(path, method) for path in paths for method in ("GET", "HEAD", "POST")]

@@ -70,6 +70,22 @@ def test_rows_come_without_a_reload_and_choices_stay(plan: Plan, address: str, o
     }
 
 
+def test_the_keyboard_stays_where_it_is_while_rows_come(plan: Plan, address: str, open_page: Open) -> None:
+    page = open_page(address).page
+    places = ("#trials thead button >> nth=0", "#asked summary >> nth=1", "#plot-learning_curves select[name=curve]")
+    one_more(plan)
+    page.locator("#learning_curves").scroll_into_view_if_needed()
+    page.wait_for_selector("#plot-learning_curves select[name=curve]")
+    for place in places:
+        page.locator(place).focus()
+        said = page.evaluate("document.activeElement.outerHTML")
+        before = len(trials_shown(page))
+        one_more(plan)
+        wait_for(lambda before=before: len(trials_shown(page)) > before, "the row")  # type: ignore[misc]
+        page.wait_for_timeout(500)
+        assert page.evaluate("document.activeElement.outerHTML") == said, place
+
+
 def test_a_search_hides_rows_that_come_and_do_not_match(plan: Plan, address: str, open_page: Open) -> None:
     page = open_page(address).page
     (first,) = trials_shown(page)
