@@ -9,6 +9,7 @@ import pandas as pd
 from sweeper.columns import config_column
 from sweeper.report.elements.axes import SIZE_PARAMS
 from sweeper.report.elements.panels import MANY_MARKS, choice, chosen_title, only_chosen
+from sweeper.report.elements.series import series_paths
 from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
 from trials.errors import UserError, unknown_name
@@ -127,7 +128,7 @@ def _groups(gathered: Gathered) -> list[tuple[str, tuple[str, str], list[str]]]:
     for cell in gathered.cells:
         found.setdefault(cell.group, []).extend(row["trial"] for row in cell.figures)
     values = [dict(zip(paths, group, strict=True)) for group in found]
-    varying = [path for path in paths if path != "density" and len({repr(one[path]) for one in values}) > 1]
+    varying = series_paths(gathered.sweep, gathered.space, gathered.cells)
     trials = gathered.sweep.trials.set_index("trial")
     asked_column = config_column("density")
     groups = []
