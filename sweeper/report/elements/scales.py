@@ -11,6 +11,9 @@ from sweeper.report.elements.searched import are_numbers
 
 _MOST_TICKS = 6
 
+MOST_CATEGORIES = 18
+"""Number of categories that are named on an axis; of more, some."""
+
 
 @dataclass(frozen=True)
 class UnitAxis:
@@ -40,9 +43,9 @@ class UnitAxis:
         return (number - self.low) / (self.high - self.low)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Places and labels of at most six ticks."""
+        """Places and labels of at most six numbers, or of at most :data:`MOST_CATEGORIES` categories."""
         if self.categories is not None:
-            step = math.ceil(len(self.categories) / _MOST_TICKS)
+            step = math.ceil(len(self.categories) / MOST_CATEGORIES)
             return [(self.place(text), text) for text in self.categories[::step]]
         return [(self.place(value), _label(value)) for value in round_values(self.low, self.high, self.log)]
 

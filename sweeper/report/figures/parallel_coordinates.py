@@ -26,6 +26,9 @@ _ALL = "all cells"
 
 _TOOLTIP = [{"field": name} for name in ("cell", "point", "axis", "value")]
 
+_LANES, _CHARACTERS = 3, 45
+"""Names of categories that have more characters than a narrow picture has room for take turns in several lines."""
+
 _HEIGHT = 58
 """Of an axis with the room above it, in pixels."""
 
@@ -118,7 +121,12 @@ def _ticks(axes: dict[tuple[str, str], UnitAxis]) -> pd.DataFrame:
     rows = []
     for number, axis in enumerate(axes.values()):
         rows.append({"kind": "axis", "axis_number": number, "axis": axis.title, "value": axis.title, "place": 0.0})
-        ticks = [{"kind": "tick", "place": round(place, 4), "value": text} for place, text in axis.ticks()]
+        found = axis.ticks()
+        crowded = axis.categories is not None and sum(len(text) + 3 for _, text in found) > _CHARACTERS
+        ticks = [
+            {"kind": f"tick{i % _LANES if crowded else 0}", "place": round(place, 4), "value": text}
+            for i, (place, text) in enumerate(found)
+        ]
         rows += [{**tick, "axis_number": number, "axis": axis.title} for tick in ticks]
     table: pd.DataFrame = pd.DataFrame(rows)
     return table
@@ -206,14 +214,14 @@ def _choices(
 def _labels(x: dict[str, Any], y: dict[str, Any]) -> list[dict[str, Any]]:
     """Ticks and titles, each with a halo in the colour of the ground, since lines run below them."""
     value = {"field": "value", "type": "nominal"}
-    tick: dict[str, Any] = {"type": "text", "dy": 11, "baseline": "middle"}
+    ticks = [(f"tick{lane}", {"type": "text", "dy": 11 + 10 * lane, "baseline": "middle"}) for lane in range(_LANES)]
     title: dict[str, Any] = {"type": "text", "dy": -10, "align": "left", "fontWeight": "bold", "x": 2}
     return [
         {
             "transform": [{"filter": f"datum.kind === {kind!r}"}],
             "mark": {**mark, **style},
-            "encoding": {**({"x": x} if kind == "tick" else {"x": {"value": 2}}), "y": y, "text": value},
+            "encoding": {**({"x": x} if kind != "axis" else {"x": {"value": 2}}), "y": y, "text": value},
         }
-        for kind, mark in (("tick", tick), ("axis", title))
+        for kind, mark in (*ticks, ("axis", title))
         for style in ({"style": ["text", "halo"]}, {})
     ]

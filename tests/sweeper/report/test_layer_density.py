@@ -75,6 +75,27 @@ def test_methods_are_chosen_and_their_layers_stay_apart() -> None:
         layer_density.draw(sweep, "gregg")
 
 
+def test_what_sets_the_density_makes_columns_as_in_the_figure_of_accuracies() -> None:
+    ladders = [("bip", "density", 0.5, 0.5), ("bip", "density", 0.2, 0.2),
+               ("greg1", "stage_pr", 0.5, 0.5), ("greg1", "stage_pr", 0.8, 0.2)]  # fmt: skip
+    trials = [
+        {
+            "trial": f"{method}{d}",
+            "method": method,
+            "density": d,
+            "config.density": None,
+            "config.stage_pr": None,
+            f"config.{path}": value,
+            "stage_pr": value if path == "stage_pr" else None,
+            "val_accuracy": 0.5,
+        }
+        for method, path, value, d in ladders
+    ]
+    layers = [row for one in trials for row in layer_rows(one["trial"], "prune", 0, {"x": one["density"]})]
+    found = layer_density.draw(made(trials, grid=("method", "density", "stage_pr"), layers=layers)).rows
+    assert found.groupby("series")["column"].agg(list).to_dict() == {"bip": ["50", "20"], "greg1": ["50", "20"]}
+
+
 def test_equal_densities_of_other_cells_get_columns_of_their_own() -> None:
     trials = [trial(f"t{depth}", 0.5, 0.5, depth=depth, score=score) for depth, score in ((1, "l1"), (2, "l1"))]
     layers = [row for one in trials for row in layer_rows(one["trial"], "prune", 0, {"x": 0.5})]

@@ -133,7 +133,7 @@ def test_a_condition_that_does_not_hold_leaves_a_gap() -> None:
 
 def test_parallel_coordinates_place_values_on_axes_in_true_units() -> None:
     figure = parallel_coordinates.draw(two_cells())
-    lines = figure.rows[figure.rows["kind"] != "tick"]
+    lines = figure.rows[~figure.rows["kind"].str.startswith("tick")]
     axes = lines[lines["kind"] == "axis"]["axis"].tolist()
     assert axes == ["density", "lr", "momentum", "kind", "val accuracy [%]"]
     lr = lines[(lines["axis"] == "lr") & (lines["kind"] != "axis")].set_index("value")["place"]
@@ -288,7 +288,7 @@ def test_nothing_to_show_is_said(draw: Any) -> None:
         assert "\n" not in str(refused.value)
     if draw is not importance.draw:
         figure = draw(made(failed, search=SEARCH))  # points that failed have their values
-        assert (figure.rows["kind"].isin(["failed", "axis", "tick"])).all()
+        assert (figure.rows["kind"].isin(["failed", "axis", "tick0"])).all()
         compiled(figure)
 
 
@@ -331,3 +331,12 @@ def test_a_picture_names_the_cell_that_it_shows_and_keeps_its_width() -> None:
     params = [{**one, "value": 60 * "long"} if one["name"] == "cell_shown" else one for one in figure.spec["params"]]
     named = replace(figure, spec={**figure.spec, "params": params})
     assert points_of_pdf(picture(named, ".pdf", width_pt=234))[0] == pytest.approx(234, abs=0.6)
+
+
+def test_all_categories_of_an_axis_are_named_and_long_names_take_turns() -> None:
+    names = [f"a_rather_long_method_{n}" for n in range(12)]
+    axis = axis_of("method", names, log=False)
+    assert len(axis.ticks()) == 12
+    kinds = [{**point(0.5, n, 0.5, kind=name)} for n, name in enumerate(names)]
+    rows = parallel_coordinates.draw(made(kinds, search={**SEARCH, "kind": {"choice": names}})).rows
+    assert {"tick0", "tick1", "tick2"} == set(rows["kind"][rows["value"].isin(names) & (rows["kind"] != "line")])
