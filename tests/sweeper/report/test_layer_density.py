@@ -44,6 +44,11 @@ def test_means_over_seeds_of_the_best_trials() -> None:
     compiled(figure)
 
 
+def test_without_levels_the_last_stage_counts() -> None:
+    layers = [*layer_rows("a", "prune", 0, {"x": 0.1}), *layer_rows("a", "regrow", 0, {"x": 0.3})]
+    assert layer_density.draw(made([trial("a", 0.3, 0.9)], layers=layers)).rows["density_percent"].tolist() == [30]
+
+
 def test_levels_stay_in_the_order_in_which_they_ran() -> None:
     layers = [
         *layer_rows("a", "prune", 1, {"x": 0.5}),

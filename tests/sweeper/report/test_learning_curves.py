@@ -100,6 +100,16 @@ def test_the_ends_of_failed_and_pruned_trials_are_marked(tmp_path: Path, capfd: 
     assert "1 trials have no epoch yet and no curve: 1 failed" in notes
 
 
+def test_the_bands_are_the_stages_of_the_best_trial_even_if_another_one_is_longer(tmp_path: Path) -> None:
+    gathered = made(tmp_path / "s", methods=["imp"], densities=[0.5], seeds=1, samples=2)
+    epochs, (_, worse) = gathered.sweep.epochs, gathered.sweep.trials["trial"]
+    longer = epochs[epochs["trial"] == worse].assign(stage="other", epoch=lambda rows: 10 * rows["epoch"])
+    both = pd.concat([epochs[epochs["trial"] != worse], longer])
+    texts = set(texts_in(scene(draw(replace(gathered, sweep=replace(gathered.sweep, epochs=both))))))
+    assert {"pretrain", "finetune"} <= texts
+    assert "other" not in texts
+
+
 def test_what_cannot_be_shown_is_refused(tmp_path: Path) -> None:
     gathered = made(tmp_path / "s")
     with pytest.raises(UserError, match="cell is 'nowhere', but must be one of"):

@@ -73,6 +73,16 @@ def test_columns_are_few_enough_to_read_and_the_rest_is_counted() -> None:
     compiled(figure)
 
 
+def test_the_best_trials_are_shown_first_where_not_all_fit() -> None:
+    found = regrown(45)
+    trials = found.sweep.trials
+    trials.loc[:4, "val_accuracy"] = 0.1
+    trials.loc[:4, ["cell", "seed"]] = [trials["cell"][5], trials["seed"][5]]
+    assert len(found.cells) == 40
+    shown = regrowth.draw(found).rows.query("kind == 'division'")["trial"]
+    assert set(shown) == set(trials["trial"][5:])
+
+
 def test_a_sweep_that_regrew_nothing_has_stages_alone() -> None:
     found = regrown()
     without = made(
