@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from sweeper.report.page import report_html
 from sweeper.report.sections import FAILURES_LISTED, problems, state
 from sweeper.report.time_left import time_left
 from sweeper.results.report import Standing
@@ -36,3 +38,12 @@ def test_failures_are_listed_up_to_a_number_and_all_are_counted(tmp_path: Path) 
     for samples, listed in ((2, 16), (10, FAILURES_LISTED)):
         found = problems(made(tmp_path / f"s{samples}", status=lambda _: "failed", samples=samples))
         assert (found["failed"], len(found["failures"])) == (8 * samples, listed)
+
+
+@pytest.mark.parametrize("text", ["</script x", "<!--<script", "]]>&lt;"])
+def test_the_data_of_the_page_end_no_element_and_begin_no_comment(text: str, tmp_path: Path) -> None:
+    """Also without a ``>``, which ``</script `` does not need."""
+    page = report_html(made(tmp_path / "s", status=lambda _: "failed", message=text))
+    held = page.partition('id="parts"')[2].partition(">")[2].partition("</script>")[0]
+    assert json.loads(held)["name"] == "s"
+    assert not set(held) & set("<>&")
