@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from sweeper.report.figures import layer_density
-from tests.sweeper.report.made import NASTY, compiled, layer_rows, made, options_of
+from tests.sweeper.report.drawn import compiled, options_of
+from tests.sweeper.report.made import NASTY, layer_rows, made
 from trials.errors import UserError
 
 

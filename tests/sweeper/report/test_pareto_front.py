@@ -54,7 +54,7 @@ def test_the_front_is_that_of_the_axis_and_holds_until_the_next_cost(tmp_path: P
         assert {item["interpolate"] for item in marks(drawn, "line") if "interpolate" in item} == {"step-after"}
 
 
-def test_axes_are_those_that_trials_have(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_axes_are_those_that_trials_have(tmp_path: Path) -> None:
     gathered = single(tmp_path / "s")
     assert [name for name in pareto_front.draw(gathered).rows if name.startswith("front_")] == [
         "front_flops", "front_parameters",
@@ -68,7 +68,7 @@ def test_axes_are_those_that_trials_have(tmp_path: Path, capfd: pytest.CaptureFi
     latency = [1.0, 2.0, None, 4.0]
     figure = pareto_front.draw(single(tmp_path / "l", latency_ms_1=latency), x="latency_ms_1")
     assert any("1 of 4 points have no latency of 1 image" in note for note in figure.notes)
-    compiled(figure, capfd)
+    compiled(figure)
     drawn = scene(figure)
     assert "latency of 1 image [ms], measured" in texts_in(drawn)
     assert len(points_in_scene(drawn)) == 3
@@ -92,10 +92,8 @@ def test_latencies_of_several_machines_are_said_to_be_incomparable(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("flops", "kind"), [([100, 100, 90, 99], "linear"), ([1000, 10, 1000, 10], "log")])
-def test_the_axis_is_logarithmic_where_costs_spread(
-    tmp_path: Path, flops: list[int], kind: str, capfd: pytest.CaptureFixture[str]
-) -> None:
-    scales = compiled(pareto_front.draw(single(tmp_path / "s", flops=flops, parameters=5)), capfd)["scales"]
+def test_the_axis_is_logarithmic_where_costs_spread(tmp_path: Path, flops: list[int], kind: str) -> None:
+    scales = compiled(pareto_front.draw(single(tmp_path / "s", flops=flops, parameters=5)))["scales"]
     assert next(scale["type"] for scale in scales if scale["name"] == "x") == kind
 
 
@@ -118,10 +116,10 @@ def with_two_objectives(folder: Path) -> Gathered:
     return replace(gathered, sweep=replace(gathered.sweep, trials=trials), space=space)
 
 
-def test_each_cell_has_a_front_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_each_cell_has_a_front_of_its_own(tmp_path: Path) -> None:
     gathered = with_two_objectives(tmp_path / "s")
     figure = objective_fronts.draw(gathered)
-    compiled(figure, capfd)
+    compiled(figure)
     assert figure.rows["front"].tolist() == [True, True, False, False, True, False]
     cell = figure.rows["cell"].iloc[0]
     assert set(draw_figure("objective_fronts", gathered, {"cell": [cell]}).rows["cell"]) == {cell}

@@ -8,7 +8,8 @@ import pytest
 
 from sweeper.report.figures import regrowth, single_layers
 from sweeper.report.gathered import Gathered
-from tests.sweeper.report.made import NASTY, compiled, layer_rows, made, options_of, shapes_drawn
+from tests.sweeper.report.drawn import compiled, options_of, shapes_drawn
+from tests.sweeper.report.made import NASTY, layer_rows, made
 from trials.errors import UserError
 
 

@@ -19,7 +19,8 @@ from sweeper.report.gathered import Gathered
 from sweeper.space.grid.conditions import read_when
 from sweeper.space.options.constraints import Constraint
 from sweeper.space.options.objectives import Objective
-from tests.sweeper.report.made import ACCURACY, NASTY, compiled, made, options_of
+from tests.sweeper.report.drawn import compiled, options_of
+from tests.sweeper.report.made import ACCURACY, NASTY, made
 from trials.errors import UserError
 
 SEARCH: dict[str, Any] = {"lr": {"loguniform": [1e-4, 1.0]}, "momentum": {"uniform": [0.0, 0.9]},
