@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from sweeper.report.elements.axes import SIZE_PARAMS, legend_below
+from sweeper.report.elements.panels import MANY_MARKS
 from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
 from sweeper.results.bounds import columns_needed
@@ -55,7 +56,7 @@ def draw(gathered: Gathered, x: str = "", cell: str = "") -> Figure:
         _spec(rows, objectives, x or others[0]),
         rows,
         notes=(f"front of each cell by {judged}; points outside the constraints are not on it",),
-        canvas=len(rows) > 3000,
+        canvas=len(rows) > MANY_MARKS,
     )
 
 

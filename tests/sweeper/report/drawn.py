@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -13,14 +16,48 @@ from sweeper.report.figure import Figure
 from sweeper.report.packed import rows_for_vega
 
 
-def compiled(figure: Figure, capfd: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    """The figure in Vega's grammar; Vega-Lite must have nothing to say about it."""
+def compiled(figure: Figure) -> dict[str, Any]:
+    """The figure as Vega, drawn once; fails if Vega-Lite has a warning."""
     vl_convert = pytest.importorskip("vl_convert")
-    capfd.readouterr()
     spec = {**figure.spec, "datasets": {"rows": rows_for_vega(figure.rows)}}
-    found: dict[str, Any] = vl_convert.vegalite_to_vega(spec, "6.4", show_warnings=True)
-    said = capfd.readouterr()
-    assert said.out + said.err == ""
+    if "vconcat" in spec:
+        spec["vconcat"] = [{**view, "width": 300} for view in spec["vconcat"]]
+    with warnings_said() as said:
+        vega: dict[str, Any] = vl_convert.vegalite_to_vega(spec, "6.4", show_warnings=True)
+        assert "<svg" in vl_convert.vegalite_to_svg(spec, "6.4", show_warnings=True)
+    assert said == []
+    return vega
+
+
+@contextmanager
+def warnings_said() -> Iterator[list[str]]:
+    """Collect what is written to the process's standard output and error, also by compiled code."""
+    said: list[str] = []
+    with tempfile.TemporaryFile("w+") as file:
+        before = [os.dup(number) for number in (1, 2)]
+        try:
+            for number in (1, 2):
+                os.dup2(file.fileno(), number)
+            yield said
+        finally:
+            for number, own in zip((1, 2), before, strict=True):
+                os.dup2(own, number)
+                os.close(own)
+        file.seek(0)
+        said += [line for line in file.read().splitlines() if line]
+
+
+def shapes_drawn(figure: Figure, kind: str) -> int:
+    """How many marks of a kind (symbol, line, rect, text) the picture has."""
+    from sweeper.report.saved import picture
+
+    pytest.importorskip("vl_convert")
+    return picture(figure, ".svg").decode().count(f'aria-roledescription="{kind}')
+
+
+def options_of(figure: Figure, parameter: str) -> list[str]:
+    """What a menu of the figure offers."""
+    found: list[str] = next(p for p in figure.spec["params"] if p["name"] == parameter)["bind"]["options"]
     return found
 
 

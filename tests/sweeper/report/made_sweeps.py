@@ -13,6 +13,7 @@ from sweeper.columns import COLUMNS
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.report.gathered import Gathered, gathered_of
 from sweeper.results.frames import SweepTables
+from trials.storage.rows import Row
 
 SPACE: dict[str, Any] = {
     "name": "made",
@@ -92,8 +93,8 @@ def made_sweep(
             for layer in (layers if done else ())
         ]  # fmt: skip
     return SweepTables(
-        folder, _frame("trials", trials), _frame("epochs", rows), _frame("layers", kept), _frame("allocations", []),
-        _frame("lineage", []),
+        folder, frame("trials", trials), frame("epochs", rows), frame("layers", kept), frame("allocations", []),
+        frame("lineage", []),
     )  # fmt: skip
 
 
@@ -102,13 +103,16 @@ def made(folder: Path, **options: Any) -> Gathered:
     return gathered_of(made_sweep(folder, **options))
 
 
-def _frame(table: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
+def frame(table: str, rows: Sequence[Row]) -> pd.DataFrame:
+    """Rows as a table with every column that is always there, of its type."""
     names = list(dict.fromkeys([*COLUMNS[table], *(name for row in rows for name in row)]))
-    frame: pd.DataFrame = pd.DataFrame(rows, columns=names)
+    found: pd.DataFrame = pd.DataFrame(list(rows), columns=names)
     for name, column in COLUMNS[table].items():
         kind = str(getattr(column, "type", ""))
         if kind == "int64":
-            frame[name] = frame[name].astype("Int64")
+            found[name] = found[name].astype("Int64")
         elif kind == "double":
-            frame[name] = frame[name].astype("float64")
-    return frame
+            found[name] = found[name].astype("float64")
+        elif found[name].isna().all():
+            found[name] = pd.Series([None] * len(found), dtype=object)
+    return found

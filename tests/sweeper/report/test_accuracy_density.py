@@ -43,21 +43,19 @@ def test_a_point_is_the_mean_over_seeds_of_the_best_trials_with_a_band(tmp_path:
     assert f"Dense {dense:.2f} %." in figure.text
 
 
-def test_lines_have_their_colours_in_the_legend_and_one_series_has_none(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    (legend,) = compiled(draw(made(tmp_path / "two")), capfd)["legends"]
+def test_lines_have_their_colours_in_the_legend_and_one_series_has_none(tmp_path: Path) -> None:
+    (legend,) = compiled(draw(made(tmp_path / "two")))["legends"]
     assert legend.keys() >= {"fill", "stroke", "shape"}
     drawn = scene(draw(made(tmp_path / "two")))
     colours = {item["fill"] for item in marks(drawn, "symbol")}
     assert len(colours) == 2
     assert not colours & {"black", "#000", "transparent"}
-    assert "legends" not in compiled(draw(made(tmp_path / "one", methods=["imp"])), capfd)
+    assert "legends" not in compiled(draw(made(tmp_path / "one", methods=["imp"])))
 
 
-def test_twelve_methods_have_marks_of_their_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_twelve_methods_have_marks_of_their_own(tmp_path: Path) -> None:
     figure = draw(made(tmp_path / "s", methods=TWELVE, seeds=1, samples=1))
-    compiled(figure, capfd)
+    compiled(figure)
     from sweeper.report.theme import POINT_SHAPES, SERIES_COLOURS
 
     looks = {(SERIES_COLOURS[i % len(SERIES_COLOURS)], POINT_SHAPES[i % len(POINT_SHAPES)]) for i in range(77)}
@@ -252,10 +250,10 @@ def test_a_sweep_without_a_complete_trial_says_so(tmp_path: Path, status: str) -
         draw(made(tmp_path / "s", status=lambda _: status))
 
 
-def test_names_are_only_text(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_names_are_only_text(tmp_path: Path) -> None:
     names = ["</script><b>", "模型 \"'\\"]
     figure = draw(made(tmp_path / "s", methods=names, seeds=1))
-    compiled(figure, capfd)
+    compiled(figure)
     assert set(names) <= set(texts_in(scene(figure)))
     if pytest.importorskip("vl_convert"):
         assert b"</script><b>" not in picture(figure, ".svg")

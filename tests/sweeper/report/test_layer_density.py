@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from sweeper.report.figures import layer_density
-from tests.sweeper.report.made import NASTY, compiled, layer_rows, made, options_of
+from tests.sweeper.report.drawn import compiled, options_of
+from tests.sweeper.report.made import NASTY, layer_rows, made
 from trials.errors import UserError
 
 
@@ -42,6 +43,11 @@ def test_means_over_seeds_of_the_best_trials() -> None:
     assert "one_shot at 10 % density: from 0 % in conv1 to 20 % in conv2, 1 of 2 layers empty" in figure.text
     assert "params" not in figure.spec
     compiled(figure)
+
+
+def test_without_levels_the_last_stage_counts() -> None:
+    layers = [*layer_rows("a", "prune", 0, {"x": 0.1}), *layer_rows("a", "regrow", 0, {"x": 0.3})]
+    assert layer_density.draw(made([trial("a", 0.3, 0.9)], layers=layers)).rows["density_percent"].tolist() == [30]
 
 
 def test_levels_stay_in_the_order_in_which_they_ran() -> None:

@@ -88,11 +88,9 @@ def test_unknown_values_are_never_the_best() -> None:
     assert len(thinned(rows, "value").rows) <= 200
 
 
-def test_the_cell_of_the_best_trial_comes_first_and_the_best_are_told_apart(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_cell_of_the_best_trial_comes_first_and_the_best_are_told_apart(tmp_path: Path) -> None:
     figure = draw(made(tmp_path / "s"))
-    compiled(figure, capfd)
+    compiled(figure)
     cell = next(param for param in figure.spec["params"] if param["name"] == "cell")
     assert cell["value"] == cell["bind"]["options"][0] == "method=imp,density=0.5,seed=1"
     assert len(cell["bind"]["options"]) == 8
@@ -105,18 +103,28 @@ def test_the_cell_of_the_best_trial_comes_first_and_the_best_are_told_apart(
     assert "validation loss [nats]" in texts_in(scene(alone))
 
 
-def test_the_ends_of_failed_and_pruned_trials_are_marked(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_ends_of_failed_and_pruned_trials_are_marked(tmp_path: Path) -> None:
     status = ["complete", "failed", "pruned", "running"]
     gathered = made(tmp_path / "s", methods=["imp"], densities=[0.5], seeds=1, samples=4, status=status.__getitem__,
                     message="<script>alert(1)</script>")  # fmt: skip
     figure = draw(gathered)
-    compiled(figure, capfd)
+    compiled(figure)
     shapes = sorted(str(item["shape"]) for item in marks(scene(figure), "symbol") if item.get("size") == 90)
     assert shapes == ["cross", "triangle-right"]
     assert "marked where they end: 1 failed, 1 pruned" in figure.notes
     without = gathered.sweep.epochs[gathered.sweep.epochs["trial"] != gathered.sweep.trials["trial"].iloc[1]]
     notes = draw(replace(gathered, sweep=replace(gathered.sweep, epochs=without))).notes
     assert "1 trials have no epoch yet and no curve: 1 failed" in notes
+
+
+def test_the_bands_are_the_stages_of_the_best_trial_even_if_another_one_is_longer(tmp_path: Path) -> None:
+    gathered = made(tmp_path / "s", methods=["imp"], densities=[0.5], seeds=1, samples=2)
+    epochs, (_, worse) = gathered.sweep.epochs, gathered.sweep.trials["trial"]
+    longer = epochs[epochs["trial"] == worse].assign(stage="other", epoch=lambda rows: 10 * rows["epoch"])
+    both = pd.concat([epochs[epochs["trial"] != worse], longer])
+    texts = set(texts_in(scene(draw(replace(gathered, sweep=replace(gathered.sweep, epochs=both))))))
+    assert {"pretrain", "finetune"} <= texts
+    assert "other" not in texts
 
 
 def test_what_cannot_be_shown_is_refused(tmp_path: Path) -> None:

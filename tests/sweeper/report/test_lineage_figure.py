@@ -11,7 +11,8 @@ from sweeper.report.figures import lineage
 from sweeper.report.gathered import Gathered
 from sweeper.space.options.constraints import Constraint
 from sweeper.space.options.objectives import Objective
-from tests.sweeper.report.made import NASTY, compiled, made, options_of, shapes_drawn
+from tests.sweeper.report.drawn import compiled, options_of, shapes_drawn
+from tests.sweeper.report.made import NASTY, made
 from trials.errors import UserError
 
 REACHED = {(0, 0): 0.5, (0, 1): 0.6, (1, 0): 0.8, (1, 1): 0.7}

@@ -11,7 +11,7 @@ import pytest
 from sweeper.report.figures import draw_figure, objective_fronts, pareto_front
 from sweeper.report.gathered import Gathered
 from sweeper.space.options.objectives import Objective
-from tests.sweeper.report.drawn import compiled, points_in_scene, scene, texts_in
+from tests.sweeper.report.drawn import compiled, marks, points_in_scene, scene, texts_in
 from tests.sweeper.report.made_sweeps import made
 from trials.errors import UserError
 
@@ -34,7 +34,27 @@ def test_the_front_is_of_the_points_that_nothing_beats(tmp_path: Path) -> None:
     assert rows["accuracy_percent"].tolist() == pytest.approx([85, 80, 90, 80])
 
 
-def test_axes_are_those_that_trials_have(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_data_sets_have_fronts_of_their_own(tmp_path: Path) -> None:
+    grid = {"method": ["imp", "bip"], "dataset": ["digits", "cifar10"], "density": [0.5, 0.1], "seed": [0]}
+    gathered = made(tmp_path / "s", seeds=1, samples=1, grid=grid)
+    trials = gathered.sweep.trials.assign(
+        dataset=["digits", "digits", "cifar10", "cifar10"], test_accuracy=[0.9, 0.8, 0.7, 0.6], flops=[9, 1, 90, 10]
+    )
+    rows = pareto_front.draw(replace(gathered, sweep=replace(gathered.sweep, trials=trials))).rows
+    assert rows["front_flops"].tolist() == [True] * 4
+
+
+def test_the_front_is_that_of_the_axis_and_holds_until_the_next_cost(tmp_path: Path) -> None:
+    gathered = single(
+        tmp_path / "s", test_accuracy=[0.9, 0.8, 0.85, 0.7], flops=[100, 20, 100, 10], parameters=[1, 2, 3, 4]
+    )
+    for x, on_front in (("flops", 3), ("parameters", 1)):
+        drawn = scene(pareto_front.draw(gathered, x=x))
+        assert [item["size"] for item in points_in_scene(drawn)].count(90) == on_front
+        assert {item["interpolate"] for item in marks(drawn, "line") if "interpolate" in item} == {"step-after"}
+
+
+def test_axes_are_those_that_trials_have(tmp_path: Path) -> None:
     gathered = single(tmp_path / "s")
     assert [name for name in pareto_front.draw(gathered).rows if name.startswith("front_")] == [
         "front_flops", "front_parameters",
@@ -48,7 +68,7 @@ def test_axes_are_those_that_trials_have(tmp_path: Path, capfd: pytest.CaptureFi
     latency = [1.0, 2.0, None, 4.0]
     figure = pareto_front.draw(single(tmp_path / "l", latency_ms_1=latency), x="latency_ms_1")
     assert any("1 of 4 points have no latency of 1 image" in note for note in figure.notes)
-    compiled(figure, capfd)
+    compiled(figure)
     drawn = scene(figure)
     assert "latency of 1 image [ms], measured" in texts_in(drawn)
     assert len(points_in_scene(drawn)) == 3
@@ -89,10 +109,8 @@ def test_latencies_of_several_machines_are_said_to_be_incomparable(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("flops", "kind"), [([100, 100, 90, 99], "linear"), ([1000, 10, 1000, 10], "log")])
-def test_the_axis_is_logarithmic_where_costs_spread(
-    tmp_path: Path, flops: list[int], kind: str, capfd: pytest.CaptureFixture[str]
-) -> None:
-    scales = compiled(pareto_front.draw(single(tmp_path / "s", flops=flops, parameters=5)), capfd)["scales"]
+def test_the_axis_is_logarithmic_where_costs_spread(tmp_path: Path, flops: list[int], kind: str) -> None:
+    scales = compiled(pareto_front.draw(single(tmp_path / "s", flops=flops, parameters=5)))["scales"]
     assert next(scale["type"] for scale in scales if scale["name"] == "x") == kind
 
 
@@ -115,15 +133,23 @@ def with_two_objectives(folder: Path) -> Gathered:
     return replace(gathered, sweep=replace(gathered.sweep, trials=trials), space=space)
 
 
-def test_each_cell_has_a_front_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_each_cell_has_a_front_of_its_own(tmp_path: Path) -> None:
     gathered = with_two_objectives(tmp_path / "s")
     figure = objective_fronts.draw(gathered)
-    compiled(figure, capfd)
+    compiled(figure)
     assert figure.rows["front"].tolist() == [True, True, False, False, True, False]
     cell = figure.rows["cell"].iloc[0]
     assert set(draw_figure("objective_fronts", gathered, {"cell": [cell]}).rows["cell"]) == {cell}
     with pytest.raises(UserError, match="cell is 'x'"):
         objective_fronts.draw(gathered, cell="x")
+
+
+def test_a_confirmation_is_no_point_of_its_cell(tmp_path: Path) -> None:
+    gathered = with_two_objectives(tmp_path / "s")
+    trials = gathered.sweep.trials
+    trials = trials.assign(confirms=[None, None, trials["trial"][0], None, None, None])
+    rows = objective_fronts.draw(replace(gathered, sweep=replace(gathered.sweep, trials=trials))).rows
+    assert rows["trial"].tolist() == trials["trial"].drop(2).tolist()
 
 
 def test_one_objective_makes_no_front(tmp_path: Path) -> None:

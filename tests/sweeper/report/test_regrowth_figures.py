@@ -8,7 +8,8 @@ import pytest
 
 from sweeper.report.figures import regrowth, single_layers
 from sweeper.report.gathered import Gathered
-from tests.sweeper.report.made import NASTY, compiled, layer_rows, made, options_of, shapes_drawn
+from tests.sweeper.report.drawn import compiled, options_of, shapes_drawn
+from tests.sweeper.report.made import NASTY, layer_rows, made
 from trials.errors import UserError
 
 
@@ -71,6 +72,16 @@ def test_columns_are_few_enough_to_read_and_the_rest_is_counted() -> None:
     assert "5 more rounds are not shown" in figure.notes
     assert "95 more stages of trials are not shown by layer" in figure.notes
     compiled(figure)
+
+
+def test_the_best_trials_are_shown_first_where_not_all_fit() -> None:
+    found = regrown(45)
+    trials = found.sweep.trials
+    trials.loc[:4, "val_accuracy"] = 0.1
+    trials.loc[:4, ["cell", "seed"]] = [trials["cell"][5], trials["seed"][5]]
+    assert len(found.cells) == 40
+    shown = regrowth.draw(found).rows.query("kind == 'division'")["trial"]
+    assert set(shown) == set(trials["trial"][5:])
 
 
 def test_a_sweep_that_regrew_nothing_has_stages_alone() -> None:

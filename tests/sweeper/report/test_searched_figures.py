@@ -23,8 +23,8 @@ from sweeper.report.sections import state
 from sweeper.space.grid.conditions import read_when
 from sweeper.space.options.constraints import Constraint
 from sweeper.space.options.objectives import Objective
-from tests.sweeper.report.drawn import points_of_pdf, scene, texts_in
-from tests.sweeper.report.made import ACCURACY, NASTY, compiled, made, options_of
+from tests.sweeper.report.drawn import compiled, options_of, points_of_pdf, scene, texts_in
+from tests.sweeper.report.made import ACCURACY, NASTY, made
 from tests.sweeper.report.made_sweeps import made as made_sweep_of
 from trials.errors import UserError
 
@@ -158,6 +158,18 @@ def test_a_thousand_points_are_drawn_and_more_are_thinned_aloud() -> None:
     lines = figure.rows[figure.rows["kind"] == "line"]
     accuracies = lines.loc[lines["axis"] == "val accuracy [%]", "place"]
     assert (accuracies.min(), accuracies.max()) == (0, 1)  # worst and best included
+
+
+def test_a_minimised_objective_has_the_importances_of_its_negative() -> None:
+    up = many(1, 40)
+    down = replace(
+        up,
+        sweep=replace(up.sweep, trials=up.sweep.trials.assign(val_accuracy=-up.sweep.trials["val_accuracy"])),
+        space=replace(up.space, objectives=(Objective(column="val_accuracy", direction="minimize"),)),
+    )
+    shares = [importances_in(searched(one), "density=0.01", "val_accuracy", "ped_anova").shares for one in (up, down)]
+    assert shares[0] == pytest.approx(shares[1])
+    assert len(set(shares[0].values())) > 1
 
 
 def test_several_objectives_are_chosen() -> None:
