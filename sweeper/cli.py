@@ -32,7 +32,11 @@ def main(arguments: Sequence[str] | None = None, *, submitted: bool = False) -> 
     """
     try:
         options = read_options(sys.argv[1:] if arguments is None else arguments, submitted=submitted)
-        command = next((run for name, run in COMMANDS.items() if getattr(options, name) not in (None, False)), _run)
+        given = [name for name in COMMANDS if getattr(options, name) not in (None, False)]
+        if len(given) > 1:
+            said = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise UserError(f"{said} are commands of their own: give one of them")
+        command = COMMANDS[given[0]] if given else _run
         from sweeper.console import make_console  # imports rich, which --help does not need
 
         return command(options, make_console())
@@ -194,4 +198,4 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "cancel": _cancel,
     "resume": _run,
 }
-"""Commands by the option that selects them; the first option that is set wins. Without any, a space is swept."""
+"""Commands by the option that selects them; only one may be given. Without any, a space is swept."""

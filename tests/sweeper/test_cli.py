@@ -30,6 +30,8 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
     "no samples": ([*SPACE, "--samples", "0"], ["samples", "0"]),
     "none at once": ([*SPACE, "--max-concurrent", "0"], ["max_concurrent", "0"]),
     "word too many": ([*SPACE, "--set", "about=two", "words"], ["'words'", "needs quotes"]),
+    "two commands": (["--report", "a", "--show", "b"], ["--show and --report", "give one of them"]),
+    "a list and a sweep": (["--list", "--resume", "a"], ["--list and --resume"]),
     "no storage": ([*SPACE, "--storage", ""], ["--storage", "''", "leave it out"]),
     "address of nothing": ([*SPACE, "--address", "a b"], ["--address", "'a b'", "HOST:PORT"]),
     "option without value": ([*SPACE, "--name"], ["--name"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -68,6 +69,11 @@ def stacked(views: Sequence[Mapping[str, Any]], **top: Any) -> dict[str, Any]:
 def in_units(column: str) -> tuple[str, float]:
     """The title of a figure's column, and what its values are multiplied with: accuracies are in percent."""
     return (f"{column.replace('_', ' ')} [%]", 100.0) if column.endswith("accuracy") else (column, 1.0)
+
+
+def vega_field(column: str) -> str:
+    """A column as Vega-Lite names fields: there, dots and brackets lead into objects unless they are escaped."""
+    return re.sub(r"([\\.\[\]'\"])", r"\\\1", column)
 
 
 def short_keys(keys: Sequence[str]) -> dict[str, str]:

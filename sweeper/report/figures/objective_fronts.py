@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from sweeper.report.elements.axes import SIZE_PARAMS, legend_below
-from sweeper.report.elements.panels import MANY_MARKS
+from sweeper.report.elements.panels import MANY_MARKS, in_units, vega_field
 from sweeper.report.figure import Figure
 from sweeper.report.gathered import Gathered
 from sweeper.results.bounds import columns_needed
@@ -16,7 +16,6 @@ from sweeper.results.pareto import pareto_front
 from sweeper.results.points import columns_of_replicates, points_in
 from sweeper.results.rows_of_frames import rows_of
 from sweeper.results.warned import codes_of
-from sweeper.space.options.objectives import Objective
 from trials.errors import UserError, unknown_name
 
 _MOST_CELLS_AT_ONCE = 12
@@ -53,7 +52,7 @@ def draw(gathered: Gathered, x: str = "", cell: str = "") -> Figure:
         "objective_fronts",
         "Fronts of several objectives",
         f"{int(rows['front'].sum())} of {len(rows)} complete points are on their cell's front by {judged}.{several}",
-        _spec(rows, objectives, x or others[0]),
+        _spec(rows, [in_units(one.column)[0] for one in objectives], in_units(x or others[0])[0]),
         rows,
         notes=(f"front of each cell by {judged}; points outside the constraints are not on it",),
         canvas=len(rows) > MANY_MARKS,
@@ -61,7 +60,10 @@ def draw(gathered: Gathered, x: str = "", cell: str = "") -> Figure:
 
 
 def _rows(gathered: Gathered) -> pd.DataFrame:
-    """A row per complete point, with the judge's value of each objective, and whether it is on its cell's front."""
+    """A row per complete point, with the judge's value of each objective, and whether it is on its cell's front.
+
+    Accuracies are in percent: ``val accuracy [%]``.
+    """
     space, columns = gathered.space, [objective.column for objective in gathered.space.objectives]
     sweep = gathered.sweep
     found = pareto_front(sweep, space.objectives, space.constraints, space.search, space.replicates)
@@ -75,23 +77,27 @@ def _rows(gathered: Gathered) -> pd.DataFrame:
     for cell, trials in cells.items():
         for point in points_in(trials, space.replicates):
             if point.is_complete(columns):
-                values = {one.column: point.value(one) for one in space.objectives}
+                units = ((in_units(one.column), point.value(one)) for one in space.objectives)
+                values = {title: scale * value for (title, scale), value in units}
                 of = {"trial": point.first["trial"], "cell": cell or "all trials", **values}
                 rows.append({**of, "front": of["trial"] in best, "warnings": codes_of(point.rows)})
-    frame: pd.DataFrame = pd.DataFrame(rows, columns=["trial", "cell", *columns, "front", "warnings"])
+    titles = [in_units(column)[0] for column in columns]
+    frame: pd.DataFrame = pd.DataFrame(rows, columns=["trial", "cell", *titles, "front", "warnings"])
     return frame
 
 
-def _spec(rows: pd.DataFrame, objectives: Sequence[Objective], first: str) -> dict[str, Any]:
-    y_name, others = objectives[0].column, [objective.column for objective in objectives[1:]]
+def _spec(rows: pd.DataFrame, objectives: Sequence[str], first: str) -> dict[str, Any]:
+    """``objectives``: the rows' columns of these. ``first``: the one on the x axis."""
+    others = list(objectives[1:])
     cells = list(dict.fromkeys(rows["cell"]))
     together = len(cells) <= _MOST_CELLS_AT_ONCE
     bind_cell = {"bind": {"input": "select", "options": cells, "name": "cell "}} if not together else {}
     bind_x = {"bind": {"input": "select", "options": others, "name": "over "}} if len(others) > 1 else {}
     params = [{"name": "cell", "value": cells[0], **bind_cell}, {"name": "x_axis", "value": first, **bind_x}]
     x = {"field": "other", "type": "quantitative", "axis": {"title": {"expr": "x_axis"}, "labelOverlap": "greedy"},
-         "scale": {"zero": False}}  # fmt: skip
-    y = {"field": y_name, "type": "quantitative", "title": y_name, "scale": {"zero": False}}
+         "scale": {"zero": False, "padding": 10}}  # fmt: skip
+    y: dict[str, Any] = {"field": vega_field(objectives[0]), "type": "quantitative", "title": objectives[0]}
+    y["scale"] = {"zero": False, "padding": 10}
     legend = legend_below(cells) if together else None
     colour = {
         "field": "cell",
@@ -104,14 +110,14 @@ def _spec(rows: pd.DataFrame, objectives: Sequence[Objective], first: str) -> di
     transform: list[dict[str, Any]] = [{"calculate": "datum[x_axis]", "as": "other"}]
     if not together:
         transform.append({"filter": "datum.cell === cell"})
-    names = ["trial", "cell", *(objective.column for objective in objectives), "warnings"]
+    names = ["trial", "cell", *objectives, "warnings"]
     highlighted = {"name": "highlighted", "select": {"type": "point", "fields": ["cell"]}, "bind": "legend"}
     bright = {"condition": {"test": "datum.front", "value": 1}, "value": 0.35}
     points = {
         "x": x, "y": y, "fill": colour, "stroke": colour, "shape": colour, "opacity": bright,
         "size": {"condition": {"test": "datum.front", "value": 80}, "value": 28},
         "fillOpacity": {"condition": {"test": "datum.warnings !== ''", "value": 0}, "value": 1},
-        "tooltip": [{"field": name} for name in names],
+        "tooltip": [{"field": vega_field(name), "title": name} for name in names],
     }  # fmt: skip
     line = {"x": x, "y": y, "stroke": colour, "detail": {"field": "cell", "type": "nominal"},
             "opacity": {"condition": {"param": "highlighted", "value": 0.8}, "value": 0.1}}  # fmt: skip

@@ -138,6 +138,9 @@ def test_each_cell_has_a_front_of_its_own(tmp_path: Path) -> None:
     figure = objective_fronts.draw(gathered)
     compiled(figure)
     assert figure.rows["front"].tolist() == [True, True, False, False, True, False]
+    assert figure.rows["val accuracy [%]"].tolist() == pytest.approx([90, 80, 70, 90, 90, 50])
+    places = {(round(one["x"]), round(one["y"])) for one in points_in_scene(scene(figure))}
+    assert len(places) == 6, "every point has a place of its own on both axes"
     cell = figure.rows["cell"].iloc[0]
     assert set(draw_figure("objective_fronts", gathered, {"cell": [cell]}).rows["cell"]) == {cell}
     with pytest.raises(UserError, match="cell is 'x'"):
