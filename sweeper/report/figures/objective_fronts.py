@@ -98,15 +98,8 @@ def _spec(rows: pd.DataFrame, objectives: Sequence[str], first: str) -> dict[str
          "scale": {"zero": False, "padding": 10}}  # fmt: skip
     y: dict[str, Any] = {"field": vega_field(objectives[0]), "type": "quantitative", "title": objectives[0]}
     y["scale"] = {"zero": False, "padding": 10}
-    legend = legend_below(cells) if together else None
-    colour = {
-        "field": "cell",
-        "type": "nominal",
-        "sort": None,
-        "title": None,
-        "scale": {"domain": cells},
-        "legend": legend,
-    }
+    colour = {"field": "cell", "type": "nominal", "sort": None, "title": None, "scale": {"domain": cells}}
+    colour["legend"] = legend_below(cells) if together else None
     transform: list[dict[str, Any]] = [{"calculate": "datum[x_axis]", "as": "other"}]
     if not together:
         transform.append({"filter": "datum.cell === cell"})
