@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None, *, submitted: bool = False) -> 
     try:
         options = read_options(sys.argv[1:] if arguments is None else arguments, submitted=submitted)
         given = [name for name in COMMANDS if getattr(options, name) not in (None, False)]
-        if len(given) > 1:
+        if len(given) > 1 and given != ["figure", "report"]:  # --figure is a part of a --report
             said = " and ".join(f"--{name.replace('_', '-')}" for name in given)
             raise UserError(f"{said} are commands of their own: give one of them")
         command = COMMANDS[given[0]] if given else _run
