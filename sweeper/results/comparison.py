@@ -68,7 +68,7 @@ def points_of(
     _require_densities(sweep, points)
     _mark_front(points, [values.get("dataset") for values in asked])
     if levels:
-        points = _with_levels(sweep, points, asked, list(found.values()), paths, accuracy)
+        points = _with_levels(sweep, points, pairs, paths, accuracy, measures)
     ordered: pd.DataFrame = points.sort_values(["series", "density"], ascending=[True, False], ignore_index=True)
     return ordered
 
@@ -214,17 +214,16 @@ def protocol(sweep: SweepTables, points: pd.DataFrame) -> str:
 
 
 def _with_levels(
-    sweep: SweepTables, points: pd.DataFrame, asked: Sequence[Row], best: Sequence[list[Row]], by: Sequence[str],
-    accuracy: str,
+    sweep: SweepTables, points: pd.DataFrame, pairs: Sequence[tuple[Row, list[Row]]], by: Sequence[str],
+    accuracy: str, measures: Sequence[str],
 ) -> pd.DataFrame:  # fmt: skip
-    """The points, and one for every earlier level of trials that have levels."""
-    of_trial = levels_of(sweep, [row["trial"] for rows in best for row in rows])
+    """The points, and one for every earlier level of trials that have levels; it has no latency of its own."""
+    of_trial = levels_of(sweep, [row["trial"] for _, best in pairs for row in best])
     densities = _density_by_level(sweep)
-    each = [_earlier(rows, of_trial, densities) for rows in best]
     earlier = [
-        {**_point(values, rows, by, accuracy), "front": False, "level": number}
-        for values, found in zip(asked, each, strict=True)
-        for number, rows in found.items()
+        {**_point(asked, rows, by, accuracy), **_means(rows, measures), "front": False, "level": number}
+        for asked, best in pairs
+        for number, rows in _earlier(best, of_trial, densities, measures).items()
     ]
     rows = [*points.assign(level=None).to_dict("records"), *earlier]
     whole: pd.DataFrame = pd.DataFrame(rows).astype({"level": "Int64", "front": bool})
@@ -232,7 +231,10 @@ def _with_levels(
 
 
 def _earlier(
-    best: Sequence[Row], of_trial: Mapping[str, Mapping[int, Row]], densities: Mapping[tuple[str, int], float]
+    best: Sequence[Row],
+    of_trial: Mapping[str, Mapping[int, Row]],
+    densities: Mapping[tuple[str, int], float],
+    measures: Sequence[str],
 ) -> dict[int, list[Row]]:
     """The rows of every level before the last one, which is the trials' own figure."""
     found: dict[int, list[Row]] = {}
@@ -240,7 +242,7 @@ def _earlier(
         levels = of_trial.get(row["trial"], {})
         for number in list(levels)[:-1]:
             density = densities.get((row["trial"], number), math.nan)
-            of_level = {"cost_flops": None, **levels[number], "density": density}
+            of_level = {"cost_flops": None, **dict.fromkeys(measures), **levels[number], "density": density}
             found.setdefault(number, []).append({**row, **of_level})
     return dict(sorted(found.items()))
 

@@ -34,6 +34,9 @@ from trials.storage.rows import FINISHED, Row
 
 ACCURACIES = ("val_accuracy", "test_accuracy")
 
+NETWORK_COSTS = ("flops", "parameters", "compact_flops", "compact_parameters")
+"""Columns of a trial and of its rows that say what its network costs."""
+
 SPENT = ("cost", "report")
 """Columns of a trial and of its rows that say what it has cost, and which of its epochs counts."""
 
@@ -204,8 +207,8 @@ def levels_of(sweep: SweepTables, trials: Sequence[str]) -> dict[str, dict[int, 
     found: dict[str, dict[int, Row]] = {}
     numbers: dict[str, set[int]] = {}
     rows = sweep.epochs[sweep.epochs["trial"].isin(trials)]
-    figures = {"trial", "stage", "level", "density", "flops", "cost_flops", "warnings", *SPENT, *ACCURACIES}
-    for row in rows_of(rows, figures):
+    figures = {"trial", "stage", "level", "density", "cost_flops", "warnings", *SPENT, *ACCURACIES}
+    for row in rows_of(rows, figures | set(NETWORK_COSTS)):
         levels = found.setdefault(row["trial"], {})
         if row["level"] < max(levels, default=0):
             levels.clear()

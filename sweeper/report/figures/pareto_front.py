@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +57,7 @@ _MEASURED = "latency: median forward pass of the trial's own network on its devi
 
 
 def draw(gathered: Gathered, x: str = "", accuracy: str = "test_accuracy", by: Sequence[str] = ()) -> Figure:
-    """Return accuracy (%) of the best point of every cell over what its network costs.
+    """Return accuracy (%) of the best point of every cell, and of its levels, over what their networks cost.
 
     Points on the front, which no other point of their data set beats or equals in accuracy at the same or a lower cost,
     are large and joined by a line of steps. Points of trials with warnings are hollow. The axis is logarithmic if
@@ -76,9 +76,8 @@ def draw(gathered: Gathered, x: str = "", accuracy: str = "test_accuracy", by: S
     if x and x not in names:
         raise UserError(unknown_name("x", x, names))
     measures = [name for name in names if name in sweep.trials]
-    points = points_of(
-        sweep, by or series_paths(sweep, gathered.space, gathered.cells) or None, accuracy, measures=measures
-    )
+    by = by or series_paths(sweep, gathered.space, gathered.cells)
+    points = points_of(sweep, by or None, accuracy, levels=True, measures=measures)
     known = _known(gathered, points, x)
     rows = _rows(points, known)
     said = accuracy.replace("_", " ")
@@ -115,6 +114,7 @@ def _rows(points: pd.DataFrame, known: Sequence[CostAxis]) -> pd.DataFrame:
         {
             "series": points["series"].replace("", "all trials"),
             "asked": points["asked"],
+            "level": points["level"],
             "dataset": points["dataset"],
             "n": points["n"],
             "density_percent": 100 * points["density"],
@@ -165,15 +165,17 @@ def _in_words(rows: pd.DataFrame, known: Sequence[CostAxis], first: str, said: s
     each = []
     for axis in sorted(known, key=lambda axis: axis.column != first):
         front = rows[rows[f"front_{axis.column}"]].sort_values(axis.column).to_dict("records")
-        points = [
-            f"{row['series']} {row['asked']}".strip()
-            + f" ({row['accuracy_percent']:.2f} % at {_short(row[axis.column])})"
-            for row in front
-        ]
+        points = [_named(row) + f" ({row['accuracy_percent']:.2f} % at {_short(row[axis.column])})" for row in front]
         more = f" and {len(points) - 12} more" if len(points) > 12 else ""
         listed = f": {', '.join(points[:12])}{more}" if axis.column == first else ""
         each.append(f"On the front over {axis.choice}: {len(points)} points{listed}.")
     return f"{said.capitalize()} of {len(rows)} points over what their networks cost. {' '.join(each)}"
+
+
+def _named(row: Mapping[str, Any]) -> str:
+    """A point in words: its series, what was asked and its level, if it is an earlier one."""
+    level = "" if pd.isna(row["level"]) else f"level {row['level']}"
+    return " ".join(filter(None, [row["series"], row["asked"], level]))
 
 
 def _short(value: float) -> str:
@@ -232,6 +234,7 @@ def _layers(
     tooltip = [
         {"field": "series"},
         {"field": "asked"},
+        {"field": "level"},
         {"field": "accuracy_percent", "title": "accuracy %", "format": ".2f"},
         {"field": "accuracy_std_percent", "title": "± (ddof 1)", "format": ".2f"},
         {"field": "density_percent", "title": "density %", "format": ".4~g"},

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from sweeper.report.figures import draw_figure, objective_fronts, pareto_front
@@ -118,6 +119,23 @@ def test_the_axis_is_logarithmic_where_costs_spread(tmp_path: Path, flops: list[
 def test_a_sweep_without_a_complete_trial_has_no_front(tmp_path: Path, draw: Any) -> None:
     with pytest.raises(UserError):
         draw(made(tmp_path / "s", status=lambda _: "failed"))
+
+
+def test_every_level_is_a_point_with_the_costs_of_its_network(tmp_path: Path) -> None:
+    """A level has no latency of its own: that of the last network is not its."""
+    gathered = made(tmp_path / "s", methods=["imp"], densities=[0.1], seeds=1, samples=1)
+    sweep = replace(gathered.sweep, trials=gathered.sweep.trials.assign(flops=10, latency_ms_1=3.0))
+    own = sweep.epochs["stage"] != "pretrain"
+    last = sweep.epochs[own].assign(test_accuracy=0.5)
+    levels = [last.assign(level=n, flops=100 / n, test_accuracy=accuracy) for n, accuracy in ((1, 0.6), (2, 0.7))]
+    epochs = pd.concat([sweep.epochs[~own], *levels, last.assign(level=3)])
+    changed = replace(gathered, sweep=replace(sweep, epochs=epochs))
+    rows = pareto_front.draw(changed).rows.sort_values("flops")
+    assert rows["flops"].tolist() == [10, 50, 100]
+    assert rows["level"].fillna(0).tolist() == [0, 2, 1]
+    assert rows["accuracy_percent"].tolist()[1:] == pytest.approx([70, 60])
+    assert rows["latency_ms_1"].fillna(-1).tolist() == [3.0, -1, -1]
+    assert not rows["front_flops"].tolist()[2], "level 1 costs more than level 2 and is no better"
 
 
 # --- several objectives
