@@ -37,7 +37,7 @@ def points_of(
         by: grid paths whose values define a series, beside the data set; default: the method, else all but density.
             None: one series for each data set.
         accuracy: ``test_accuracy`` or ``val_accuracy``.
-        levels: return also a row for every level before the last one, for trials that have levels (``imp``).
+        levels: add a row for each earlier level of trials that have levels, such as those of ``imp``.
         measures: further columns of ``trials``, of which the points get means over seeds; NaN where a seed lacks one.
 
     Returns:
@@ -217,7 +217,7 @@ def _with_levels(
     sweep: SweepTables, points: pd.DataFrame, pairs: Sequence[tuple[Row, list[Row]]], by: Sequence[str],
     accuracy: str, measures: Sequence[str],
 ) -> pd.DataFrame:  # fmt: skip
-    """The points, and one for every earlier level of trials that have levels; it has no latency of its own."""
+    """Return the points and a point for each earlier level. Earlier levels have no latency: only final networks do."""
     of_trial = levels_of(sweep, [row["trial"] for _, best in pairs for row in best])
     densities = _density_by_level(sweep)
     earlier = [

@@ -164,7 +164,7 @@ def _below(texts: Mapping[str, Sequence[str]], under: Sequence[str], row: int, w
 def _records(
     texts: Mapping[str, Sequence[str]], names: Sequence[str], under: Sequence[str], width: int
 ) -> Iterator[Text]:
-    """A paragraph for every row: names and values, those that are empty left out."""
+    """Return each row as a paragraph of names and values, without empty values."""
     for row in range(len(texts[names[0]])):
         line = "  ".join(f"{name} {texts[name][row]}" for name in names if texts[name][row])
         for number, part in enumerate(filled_lines(line, width, 0)):

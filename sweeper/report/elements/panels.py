@@ -56,7 +56,7 @@ def only_of(column: str, value: str) -> dict[str, Any]:
 def stacked(views: Sequence[Mapping[str, Any]], **top: Any) -> dict[str, Any]:
     """Views one above the other as one specification; a single one remains a single view.
 
-    Whoever draws it sets the width of every view, and for legends that fit, :data:`SIZE_PARAMS`.
+    The caller sets the width of every view, and adds :data:`SIZE_PARAMS` so that legends fit.
     """
     data = {"data": {"name": "rows"}, **top, "params": [*SIZE_PARAMS, *top.get("params", ())]}
     if len(views) > 1:
