@@ -217,7 +217,7 @@ def _with_levels(
     sweep: SweepTables, points: pd.DataFrame, pairs: Sequence[tuple[Row, list[Row]]], by: Sequence[str],
     accuracy: str, measures: Sequence[str],
 ) -> pd.DataFrame:  # fmt: skip
-    """Return the points and a point for each earlier level. Earlier levels have no latency: only final networks do."""
+    """Return the points and a point for each earlier level. Only final networks have a latency."""
     of_trial = levels_of(sweep, [row["trial"] for _, best in pairs for row in best])
     densities = _density_by_level(sweep)
     earlier = [

@@ -71,7 +71,7 @@ def draw(gathered: Gathered, cell: str | None = None) -> Figure:
 def _cell_rows(
     sweep: SweepTables, cell: str, objective: Objective, paths: list[str], best_trials: Collection[str]
 ) -> list[Row]:
-    """Return the rows of a cell. Each panel has a point or a bar per segment, and a line that joins it to its parent."""
+    """Return the rows of a cell: by panel, a point or bar per segment, and a line that joins it to its parent."""
     mine, warned = _segments(sweep, cell, objective), codes_by_trial(sweep)
     best = _best(mine, objective, best_trials)
     segments = {(row["generation"], row["member"]): row for row in rows_of(mine, set(mine.columns))}
