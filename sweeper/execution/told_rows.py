@@ -20,7 +20,6 @@ from trials.errors import DamagedFile
 from trials.storage import files
 from trials.storage.safe_read import read_plain
 
-
 MOST_BYTES = 1 << 30
 """Most bytes of the file: a line of some 60 for every row."""
 
