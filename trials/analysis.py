@@ -19,6 +19,7 @@ from trials.networks.stored import checkpoint, naming_shapes, whole_masks
 from trials.regrowth.saliency import class_saliency
 from trials.sparsity import density_of, prunable
 from trials.sparsity.accounting import LayerSizes, summary
+from trials.storage.packed.reading import is_trial, read_config
 from trials.storage.place import Place
 from trials.training.arithmetic import arithmetic_of
 from trials.training.build import build_loader, build_net
@@ -40,10 +41,10 @@ def load_trial(folder: Place, data_dir: str | None = None) -> tuple[TrialConfig,
         UserError: the folder holds no trial with a checkpoint, or the data are not those that it was trained on.
     """
     path = folder / "config.json"
-    if not path.is_file():
+    if not is_trial(folder):
         raise UserError(f"{str(folder)!r} must be the folder of a trial, but has no config.json")
     try:
-        config = parse(json.loads(path.read_bytes())["config"])
+        config = parse(json.loads(read_config(folder))["config"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = one_line(str(error) or type(error).__name__)
         raise UserError(f"{str(path)!r} must describe a trial, but cannot be read ({reason}): run it again") from None

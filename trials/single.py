@@ -35,6 +35,7 @@ from trials.running.trial import TrialHost
 from trials.running.trial import run as run_trial
 from trials.storage import files
 from trials.storage.data_used import DataUsed, data_used_in, refuse_other_data
+from trials.storage.packed.reading import read_config
 from trials.storage.place import Place, place
 from trials.storage.rows import TABLES, Row, Rows
 from trials.storage.sweep_path import STAGES, sweep_path
@@ -130,7 +131,7 @@ def load(folder: str | Place, *, plugins: Iterable[str] = ()) -> Trial:
     where = place(folder)
     must = f"{str(folder)!r} must be the folder of a trial, as results/single/trials/bip-0123456789abcdef"
     try:
-        content = json.loads((where / "config.json").read_bytes())
+        content = json.loads(read_config(where))
         config = parse_stored(content["config"])
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{must}, but has no config.json") from None
@@ -283,7 +284,7 @@ def _write_config(folder: Place, config: TrialConfig, other: str) -> None:
             changed.
     """
     try:
-        content = json.loads((folder / "config.json").read_bytes())
+        content = json.loads(read_config(folder))
         differing, samples = differing_fields(content["config"], config), content.get("samples")
         found = next((field for field in differing if field[0] not in config.file_hashes), None)  # its hash is named
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -15,6 +15,7 @@ from trials.methods.parsing import parse_stored
 from trials.methods.registry import METHODS
 from trials.running.rates import StageKind
 from trials.storage import files
+from trials.storage.packed.reading import read_config, trial_names
 from trials.storage.place import Place
 from trials.storage.trial_folder import TrialFolder
 
@@ -71,7 +72,7 @@ def _folders(storage: Place) -> Iterator[Place]:
 
 def _rows(folder: Place, method: str, wanted: set[StageKind]) -> Iterator[tuple[str, list[tuple[StageKind, float]]]]:
     """Yield the device, and the seconds of each epoch, of the first trials of a method whose stages are wanted."""
-    names = sorted(name for name in files.names(folder) if name.startswith(f"{method}-"))
+    names = sorted(name for name in trial_names(folder) if name.startswith(f"{method}-"))
     read = 0
     for name in names[:MOST_TRIED]:
         one = _trial(TrialFolder(folder / name), wanted)
@@ -84,7 +85,7 @@ def _rows(folder: Place, method: str, wanted: set[StageKind]) -> Iterator[tuple[
 
 def _trial(trial: TrialFolder, wanted: set[StageKind]) -> tuple[str, list[tuple[StageKind, float]]] | None:
     try:
-        config = parse_stored(json.loads((trial.path / "config.json").read_bytes())["config"])
+        config = parse_stored(json.loads(read_config(trial.path))["config"])
         kinds = {stage.name: StageKind.of(config, stage) for stage in METHODS[config.method](config).stages()}
         state = trial.state()
         if not wanted & set(kinds.values()) or state is None or state.status != "complete" or not state.commits:

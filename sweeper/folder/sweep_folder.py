@@ -16,6 +16,7 @@ from trials.errors import DamagedFile, UserError
 from trials.frozen import SCHEMA
 from trials.storage import files
 from trials.storage.data_used import DataUsed, read_used
+from trials.storage.packed.reading import names_and_packs, part_by_part, read_config, trial_names, with_packed
 from trials.storage.place import ObjectPath, Place, each
 from trials.storage.sweep_path import STAGES
 from trials.storage.trial_folder import State, TrialFolder
@@ -176,13 +177,13 @@ class SweepFolder:
 
     def records(self) -> list[Record]:
         """Return the records of all scheduled trials by name; trials with a damaged config are left out."""
-        found = each(self._record, files.names(self.trials), self.path)
-        return [record for record in found if record is not None]
+        found = each(self._record, part_by_part(self.trials, trial_names(self.trials)), self.path)
+        return sorted((record for record in found if record is not None), key=lambda record: record.folder.path.name)
 
     def _record(self, name: str) -> Record | None:
         folder = TrialFolder(self.trials / name)
         try:
-            trial_id, stored, samples = _read_config(folder.path / "config.json")
+            trial_id, stored, samples = _read_config(folder.path)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
         try:
@@ -205,7 +206,7 @@ class SweepFolder:
     def _repair(self, name: str, checkpoints: bool) -> list[str]:
         config = self.trials / name / "config.json"
         try:
-            _, stored, _ = _read_config(config)
+            _, stored, _ = _read_config(config.parent)
         except OSError:
             return []
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -228,9 +229,12 @@ class SweepFolder:
         """Return a stamp per trial that changes whenever its config or state is written."""
         if isinstance(self.trials, ObjectPath):
             found = self.trials.stamps()
-            names = sorted({name.partition("/")[0] for name in found})
-            return {name: [x for file in _STAMPED for x in found.get(f"{name}/{file}", (0, 0))] for name in names}
-        return {name: _stamp(f"{self.trials}/{name}") for name in files.names(self.trials)}
+            own = {name.partition("/")[0] for name in found}
+            _, packs = names_and_packs(self.trials)  # afterwards: see there
+            stamps = {name: [x for file in _STAMPED for x in found.get(f"{name}/{file}", (0, 0))] for name in own}
+            return with_packed(stamps, packs)
+        names, packs = names_and_packs(self.trials)
+        return with_packed({name: _stamp(f"{self.trials}/{name}") for name in names}, packs)
 
     def documents(self) -> list[dict[str, Any]]:
         """Return the documents of ``sweep.yaml``, one per change of the sweep, oldest first; empty for a new sweep.
@@ -287,7 +291,7 @@ class SweepFolder:
 def is_stopped(folder: Place, step: int) -> bool:
     """Whether the driver has stopped the trial in ``folder`` at this step or earlier. For the trial's process."""
     try:
-        _, _, samples = _read_config(folder / "config.json")
+        _, _, samples = _read_config(folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
     return any(sample.stopped is not None and step >= sample.stopped for sample in samples)
@@ -310,8 +314,8 @@ def _stamp(folder: str) -> Stamp:
     return stamp
 
 
-def _read_config(path: Place) -> tuple[str, StoredConfig, tuple[Sample, ...]]:
-    content = json.loads(path.read_bytes())
+def _read_config(folder: Place) -> tuple[str, StoredConfig, tuple[Sample, ...]]:
+    content = json.loads(read_config(folder))
     samples = tuple(Sample(**sample) for sample in content["samples"])
     revisions = {str(part): int(number) for part, number in content.get("revisions", {}).items()}
     config = dict(content["config"])

@@ -25,6 +25,7 @@ from sweeper.results.lineage import lineage_rows
 from trials.dotted_paths import leaves
 from trials.errors import DamagedFile
 from trials.storage import files
+from trials.storage.packed.reading import packed_damage, part_by_part, read_config
 from trials.storage.place import Place, each
 from trials.storage.rows import TABLES as ROW_TABLES
 from trials.storage.trial_folder import State, TrialFolder
@@ -135,7 +136,7 @@ def gather(
         tables[table] = finish(table, parts)
     sure = _sure(stamps, folder.path)
     whole = {*kept, *(name for name, trial in fresh.items() if not trial.damaged and (trial.finished or sure(name)))}
-    damaged = tuple(line for trial in fresh.values() for line in trial.damaged)
+    damaged = (*packed_damage(folder.path), *(line for trial in fresh.values() for line in trial.damaged))
     read = {name: stamp for name, stamp in stamps.items() if name in whole}
     return GatheredTables(tables, read, damaged, current=read == cache.stamps)
 
@@ -159,18 +160,19 @@ def _read_trials(folder: SweepFolder, names: Sequence[str], wanted: Collection[s
     for attempt in range(TRIES):
         if attempt:
             time.sleep(PAUSE_S)
+        again = part_by_part(folder.trials, again)
         trials = each(lambda name: _read_trial(folder.trials / name, wanted), again, folder.path)
         found |= dict(zip(again, trials, strict=True))
         again = [name for name in again if (trial := found[name]) is not None and trial.damaged]
         if not again:
             break
-    return {name: trial for name, trial in found.items() if trial is not None}
+    return {name: trial for name in names if (trial := found.get(name)) is not None}
 
 
 def _read_trial(path: Place, wanted: Collection[str]) -> _Trial | None:
     """Read what is committed in a trial's folder; None if no trial was scheduled there."""
     try:
-        content = json.loads((path / "config.json").read_bytes())
+        content = json.loads(read_config(path))
         config, samples = dict(content["config"]), list(content["samples"])
         _ = [Sample(**sample) for sample in samples]  # as the folder reads them
     except (FileNotFoundError, NotADirectoryError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -73,6 +73,12 @@ class Space(Frozen):
         silence_limit_s: seconds without a step, a row or a commit after which a trial counts as hung: its process is
             killed, which counts as a failure. None disables the limit.
         trial_hours: limit on the wall-clock time of one trial, over its attempts and without shared trials.
+        keep_checkpoints: which finished trials keep their checkpoints, once the sweep is complete or trials are packed:
+            ``all``; ``best``: each cell's best point and what confirms it, the Pareto front of several objectives, the
+            last generation of a population; ``last_level``: all but trials that differ from another one only in having
+            fewer ``levels``, and all generations but the last; ``none``. A trial to whose folder a space of the storage
+            refers always keeps its own. Without a checkpoint, a trial has no network to export, and it runs again if
+            its rows are damaged.
         max_concurrent: number of trials that run at once; None is limited by resources only.
         max_epochs: limit on the epochs that all trials train together, over all runs of the command.
         max_hours: limit on the wall-clock time of one run of the command.
@@ -106,6 +112,7 @@ class Space(Frozen):
     retries: int = Field(default=1, ge=0)
     silence_limit_s: float | None = Field(default=3600, gt=0)
     trial_hours: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    keep_checkpoints: Literal["all", "best", "last_level", "none"] = "all"
     max_concurrent: int | None = Field(default=None, ge=1)
     max_epochs: int | None = Field(default=None, ge=1)
     max_hours: float | None = Field(default=None, gt=0)
@@ -302,6 +309,8 @@ class Space(Frozen):
         for field in ("ask_again", "stop_at", "stop_when", "trial_hours"):
             if content[field] is None:
                 del content[field]
+        if self.keep_checkpoints == "all":
+            del content["keep_checkpoints"]
         content["grid"] = {path: axis.document() for path, axis in self.grid.items()}
         if self.cases:
             content["cases"] = {name: case.document() for name, case in self.cases.items()}

@@ -8,6 +8,7 @@ from pathlib import Path
 from trials.networks.export import export
 from trials.networks.stored import checkpoint, whole_masks
 from trials.storage import files
+from trials.storage.packed.reading import read_config
 from trials.storage.place import Place
 
 
@@ -28,7 +29,7 @@ def write_attached(trial: Place, folder: Path, wanted: Sequence[str]) -> dict[st
         UserError: the folder holds no trial with a checkpoint, or a file cannot be written.
         OSError: config.json or the storage cannot be read.
     """
-    (folder / "config.json").write_bytes((trial / "config.json").read_bytes())
+    (folder / "config.json").write_bytes(read_config(trial))
     for one in wanted:
         to = folder / f"{one}.pt"
         if one == "masks":

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trials.errors import DamagedFile, UserError
-from trials.storage import files
+from trials.storage.packed.reading import part_by_part, read_config, trial_names
 from trials.storage.place import Place, each
 from trials.storage.trial_folder import State, TrialFolder
 
@@ -85,12 +85,12 @@ def data_used_in(trials: Place) -> Iterator[DataUsed]:
 
     def read(name: str) -> DataUsed | None:
         try:
-            config = json.loads((trials / name / "config.json").read_bytes())["config"]
+            config = json.loads(read_config(trials / name))["config"]
             return data_used(config, TrialFolder(trials / name).state())
         except (OSError, ValueError, KeyError, TypeError, AttributeError, DamagedFile):
             return None
 
-    yield from filter(None, each(read, files.names(trials), trials))
+    yield from filter(None, each(read, part_by_part(trials, trial_names(trials)), trials))
 
 
 def refuse_other_data(whose: str, before: Iterable[DataUsed], now: Iterable[DataUsed], way_out: str) -> None:

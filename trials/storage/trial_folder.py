@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from trials.errors import DamagedFile, Superseded
 from trials.frozen import SCHEMA
 from trials.storage import files
+from trials.storage.packed.reading import packed_checkpoint, packed_state, packed_table
 from trials.storage.place import Place
 from trials.storage.row_schema import rows_as_table, table_as_rows
 from trials.storage.rows import FINISHED, Row, Rows
@@ -47,9 +48,15 @@ class TrialFolder:
             DamagedFile: ``state.json`` cannot be parsed.
         """
         try:
-            text = self.state_path.read_bytes()
+            text: bytes | None = self.state_path.read_bytes()
         except FileNotFoundError:
+            text = packed_state(self.path)
+        if text is None:
             return None
+        return self.state_in(text)
+
+    def state_in(self, text: bytes) -> State:
+        """Return the state that a content of ``state.json`` says. Raises DamagedFile if it says none."""
         try:
             content = json.loads(text)
             content["commits"] = tuple(Commit(**commit) for commit in content["commits"])
@@ -76,7 +83,13 @@ class TrialFolder:
         name = commit.rows.get(table)
         if name is None:
             return None
-        return pq.ParquetFile(pa.BufferReader(self.read("rows", name))).read(use_threads=False)
+        try:
+            content = self.read("rows", name)
+        except DamagedFile:
+            if (packed := packed_table(self.path, table, name)) is None:
+                raise
+            return packed
+        return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
 
     def checkpoint(self, commit: Commit) -> dict[str, Any]:
         """Return the checkpoint of a commit, on CPU; empty if the commit has none.
@@ -98,7 +111,10 @@ class TrialFolder:
         try:
             content = path.read_bytes()
         except FileNotFoundError:
-            raise DamagedFile(f"{path} is missing") from None
+            found = packed_checkpoint(self.path, name) if kind == "checkpoint" else None
+            if found is None:
+                raise DamagedFile(f"{path} is missing") from None
+            content = found
         match = _NAME.search(name)
         if match is None or files.digest(content) != match["hash"]:
             raise DamagedFile(f"{path} is damaged: its content does not match the hash in its name")
@@ -204,10 +220,13 @@ class TrialFolder:
         names = (name for kind in ("checkpoint", "rows") for name in files.names(self.path / kind))
         return max((int(m["attempt"]) for name in names if (m := re.search(r"-a(?P<attempt>\d+)-", name))), default=0)
 
+    def state_text(self, state: State) -> bytes:
+        """The content of ``state.json`` that says ``state``."""
+        return json.dumps({"schema": SCHEMA, **asdict(state)}, indent=1).encode()
+
     def write_state(self, state: State) -> None:
         files.make_folder(self.path)
-        content = {"schema": SCHEMA, **asdict(state)}
-        files.write(self.state_path, json.dumps(content, indent=1).encode())
+        files.write(self.state_path, self.state_text(state))
 
     def write_rows(self, table: str, rows: list[Row], commit: int, attempt: int) -> str:
         """Write one row file (Parquet) and return its name."""
@@ -221,6 +240,11 @@ class TrialFolder:
         buffer = io.BytesIO()
         torch.save(dict(checkpoint), buffer)
         return self._write("checkpoint", f"{commit:06d}-a{attempt}", "pt", buffer.getvalue())
+
+    def write_file(self, kind: str, name: str, content: bytes) -> None:
+        """Write a committed file whose content is known, as when it is unpacked."""
+        files.make_folder(self.path / kind)
+        files.write(self.path / kind / name, content)
 
     def _write(self, kind: str, stem: str, suffix: str, content: bytes) -> str:
         name = f"{stem}-{files.digest(content)}.{suffix}"

@@ -20,6 +20,7 @@ from sweeper.search.plan import Ending, Plan
 from sweeper.space.options.callbacks import CALLBACKS, RayLogger, TrialCallback
 from trials.errors import UserError
 from trials.plugins.blaming import blaming
+from trials.storage.packed.reading import read_config
 
 _OVER = ("complete", "pruned", "failed")
 
@@ -49,7 +50,7 @@ class Callbacks:
         over = {ending.trial_id: ending for ending in plan.before()} if self.each else {}
 
         def past(trial_id: str) -> Past:
-            content = json.loads((plan.folder.trial_folder(trial_id) / "config.json").read_bytes())
+            content = json.loads(read_config(plan.folder.trial_folder(trial_id)))
             return Past(content["config"], over[trial_id].cell, failed=over[trial_id].status == "failed")
 
         for one in self.each:

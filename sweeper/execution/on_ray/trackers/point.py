@@ -11,6 +11,7 @@ from typing import Any
 from sweeper.folder.confirmations import confirmation_of
 from sweeper.folder.replicates import replicate_of
 from sweeper.folder.sweep_folder import Sample
+from trials.storage.packed.reading import read_config
 from trials.storage.place import Place
 
 MOST_CHARACTERS = 128
@@ -45,7 +46,7 @@ def point_of(trial_folder: Place, cell: str) -> TrackedPoint:
         OSError, ValueError, KeyError, TypeError: the trial's config.json cannot be read.
     """
     try:
-        content = (trial_folder / "config.json").read_bytes()
+        content = read_config(trial_folder)
     except FileNotFoundError:
         return TrackedPoint()
     samples = [Sample(**sample) for sample in json.loads(content)["samples"]]

@@ -1,0 +1,87 @@
+"""Sweeps of synthetic finished trials, which are committed as workers commit theirs, and what is read of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+import sweeper
+from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.search.plan import Plan
+from sweeper.space.space import Space
+from tests.sweeper.sweeps import make_space
+from trials.storage.place import Place
+from trials.storage.trial_folder import TrialFolder
+
+FRAMES = ("trials", "epochs", "layers", "allocations", "lineage")
+
+
+def finish_with_files(plan: Plan, trial_id: str, number: int) -> None:
+    """Complete a trial with rows, of which every third trial's have other columns and types, and a checkpoint."""
+    attempt, _ = TrialFolder(plan.folder.trial_folder(trial_id)).begin(host="here", device="cpu")
+    value = number / 100
+    epoch: dict[str, Any] = {"stage": "prune", "level": 0, "epoch": 1, "val_accuracy": value, "stage_id": None}
+    if number % 3 == 0:
+        epoch |= {"own": number, "warnings": ["chance_level"]}
+    elif number % 3 == 1:
+        epoch |= {"own": f"text {number}", "warnings": []}
+    layers = [
+        {"stage": "prune", "level": 0, "layer": f"l{i}", "kept": i, "total": 9, "stage_id": None} for i in range(2)
+    ]
+    rows = {"epochs": [{**epoch, "epoch": 0}, epoch], "layers": layers, "allocations": []}
+    checkpoint = {"net": {"w": torch.full((3,), float(number))}, "position": {"stage": 1}}
+    attempt.commit(
+        checkpoint=checkpoint, rows=rows, progress={}, seconds=1.0, status="complete", result={"val_accuracy": value}
+    )
+
+
+def sweep_of(path: Place, trials: int, space: Space | None = None) -> SweepFolder:
+    """A complete sweep of so many trials."""
+    space = space or make_space(grid={"density": [0.5], "seed": list(range(trials))})
+    folder = SweepFolder(path)
+    folder.append({"space": space.document()})
+    finish_all(Plan(space, folder))
+    return folder
+
+
+def finish_all(plan: Plan) -> None:
+    number = 0
+    while (assignment := plan.next()) is not None:
+        finish_with_files(plan, assignment.trial_id, number)
+        plan.ended(assignment.trial_id)
+        number += 1
+    assert plan.complete
+
+
+def tables_of(path: Place) -> dict[str, pd.DataFrame]:
+    """All tables of a sweep, read without a cache of another look."""
+    found = sweeper.load(path)
+    return {frame: getattr(found, frame) for frame in FRAMES}
+
+
+def assert_equal(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) -> None:
+    for frame in FRAMES:
+        pd.testing.assert_frame_equal(one[frame], other[frame], check_exact=True)
+
+
+def records_of(folder: SweepFolder) -> list[Any]:
+    """What records say, without where they lie."""
+    return [(r.id, r.content, r.samples, r.state, r.stored.revisions) for r in folder.records()]
+
+
+def networks_of(folder: SweepFolder) -> dict[str, list[float]]:
+    """The network of each trial that has a checkpoint."""
+    found = {}
+    for record in folder.records():
+        for commit in record.state.commits if record.state else ():
+            if commit.checkpoint is not None:
+                found[record.id] = record.folder.checkpoint(commit)["net"]["w"].tolist()
+    return found
+
+
+def inodes(path: Path) -> int:
+    """Files and folders of a sweep's trials, packed or not."""
+    return sum(1 for kind in ("trials", "packed") for _ in (path / kind).rglob("*"))
