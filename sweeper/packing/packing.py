@@ -215,7 +215,7 @@ def _has_other_state(own: TrialFolder, trial: PackedTrial) -> bool:
     if own.state_path.read_bytes() == trial.state:
         return False
     try:
-        here, there = own.state(), own.state_in(trial.state)
+        here, there = own.state(), own.state_of(trial.state)
     except DamagedFile:
         return True
     return here is None or _progress(here) != _progress(there)

@@ -13,6 +13,7 @@ from trials.storage.packed.manifest import PACKED, Part, PartFile, sha256_of
 from trials.storage.packed.packs import PackedTrial, Packs, read_verified
 from trials.storage.packed.reading import forget_packs, packs_of
 from trials.storage.place import Place
+from trials.storage.safe_read import CHECKPOINT_BYTES, read_plain
 
 
 def repair_packed(folder: SweepFolder, *, checkpoints: bool = False) -> list[str]:
@@ -106,9 +107,11 @@ def _damaged_checkpoints(known: Packs, lines: list[str]) -> Iterator[str]:
 
 def _archive_damage(packed: Place, file: PartFile) -> str | None:
     try:
-        with_hash = sha256_of((packed / file.name).read_bytes()) == file.sha256
+        with_hash = sha256_of(read_plain(packed / file.name, CHECKPOINT_BYTES)) == file.sha256
     except FileNotFoundError:
         return f"{packed / file.name} is missing"
+    except DamagedFile as damage:
+        return str(damage)
     return None if with_hash else f"{packed / file.name} is damaged: its content does not match its hash"
 
 
@@ -116,7 +119,7 @@ def _has_checkpoint(trial: PackedTrial) -> bool:
     assert trial.stored is not None
     try:
         content = trial.checkpoint(trial.stored[0])
-    except OSError:
+    except (OSError, DamagedFile):
         return False
     return content is not None and files.digest(content) in trial.stored[0]
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from sweeper.packing.packing import pack_finished, tidy, unpack
 from tests.sweeper.packing.packed_sweeps import assert_equal, inodes, networks_of, records_of, sweep_of, tables_of
 

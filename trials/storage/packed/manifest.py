@@ -17,6 +17,7 @@ from typing import Any
 from trials.errors import DamagedFile
 from trials.storage import files
 from trials.storage.place import Place
+from trials.storage.sealed import seal, unseal
 
 PACKED = "packed"
 """Name of the folder, in a sweep's folder, that holds what is packed."""
@@ -113,8 +114,7 @@ class Manifest:
 
     def text(self) -> bytes:
         """The manifest as JSON with a checksum of its content."""
-        content = {"schema": _SCHEMA, "parts": [asdict(part) for part in self.parts], "unpacked": self.unpacked}
-        return json.dumps({**content, "checksum": _checksum(content)}).encode()
+        return seal({"schema": _SCHEMA, "parts": [asdict(part) for part in self.parts], "unpacked": self.unpacked})
 
     @classmethod
     def read(cls, text: bytes, where: Place) -> Manifest:
@@ -123,11 +123,8 @@ class Manifest:
         Raises:
             DamagedFile: it was changed, or is of another version.
         """
+        content, _ = unseal(text, where, ())
         try:
-            content = json.loads(text)
-            checksum = content.pop("checksum")
-            if checksum != _checksum(content):
-                raise ValueError("its content does not match its checksum")
             if content["schema"] != _SCHEMA:
                 raise ValueError(f"it has schema {content['schema']!r}, and this version reads {_SCHEMA}")
             unpacked = {name: int(number) for name, number in content["unpacked"].items() if _ID.fullmatch(name)}
@@ -160,7 +157,3 @@ def is_trial_name(name: object) -> bool:
 def sha256_of(content: bytes) -> str:
     """The SHA-256 of a file's content."""
     return hashlib.sha256(content).hexdigest()
-
-
-def _checksum(content: Mapping[str, Any]) -> str:
-    return f"sha256:{sha256_of(json.dumps(content).encode())}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -16,6 +18,7 @@ from trials.errors import DamagedFile
 from trials.storage.packed.manifest import MANIFEST, Manifest, Part, PartFile, is_trial_name, sha256_of
 from trials.storage.packed.stacked_rows import RowSpan, rows_at, shapes_of
 from trials.storage.place import Place
+from trials.storage.safe_read import ROW_BYTES, read_plain
 
 TABLES_KEPT = 12
 """How many decoded Parquet files a process keeps of a sweep: a few megabytes each."""
@@ -199,7 +202,7 @@ class Packs:
 def read_verified(packed: Place, file: PartFile) -> bytes:
     """Return a packed file's content. Raises DamagedFile if it is another, FileNotFoundError if there is none."""
     try:
-        content = (packed / file.name).read_bytes()
+        content = read_plain(packed / file.name, ROW_BYTES)
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -220,9 +223,13 @@ def _decoded(packed: Place, file: PartFile) -> Any:
 def _range(path: Place, offset: int, length: int) -> bytes:
     if not isinstance(path, Path):
         return path.read_range(offset, length)
-    with path.open("rb") as stream:
-        stream.seek(offset)
-        return stream.read(length)
+    opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(opened).st_mode):
+            raise DamagedFile(f"{path} is no file")
+        return os.pread(opened, length, offset)
+    finally:
+        os.close(opened)
 
 
 def _line(error: Exception) -> str:

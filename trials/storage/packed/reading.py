@@ -18,6 +18,7 @@ from trials.storage.packed.manifest import MANIFEST, PACKED, Manifest
 from trials.storage.packed.packs import PackedTrial, Packs
 from trials.storage.packed.restoring import rebuilt
 from trials.storage.place import Place
+from trials.storage.safe_read import read_plain
 
 TRIALS = "trials"
 """Name of the folder, in a sweep's folder, that holds its trials' own folders."""
@@ -48,7 +49,7 @@ def packs_of(sweep: Place, *, thorough: bool | None = None) -> Packs | None:
             if known is not None and known[0] == stamp:
                 _known.move_to_end(str(sweep))
                 return known[1]
-        content = stamp if isinstance(stamp, bytes) else manifest.read_bytes()
+        content = stamp if isinstance(stamp, bytes) else read_plain(manifest)
     except (FileNotFoundError, NotADirectoryError):
         return _without_manifest(sweep, isinstance(sweep, Path) if thorough is None else thorough)
     try:
@@ -85,9 +86,9 @@ def _keep(sweep: Place, stamp: Any, packs: Packs) -> None:
 def _stamp(manifest: Place) -> Any:
     """What changes with the manifest. An object store's stamps are coarse, so its content is."""
     if isinstance(manifest, Path):
-        found = manifest.stat()
+        found = manifest.lstat()
         return found.st_ino, found.st_mtime_ns, found.st_size
-    return manifest.read_bytes()
+    return read_plain(manifest)
 
 
 def forget_packs(sweep: Place) -> None:
@@ -126,23 +127,9 @@ def _find(sweep: Place, name: str) -> PackedTrial | None:
     return None if now is None or (known is not None and now is known[1]) else now.find(name)
 
 
-def read_config(folder: Place) -> bytes:
-    """Return a trial's ``config.json``, from its folder or packed.
-
-    Raises:
-        FileNotFoundError: there is neither.
-        OSError: it cannot be read, or the packed files are damaged.
-    """
-    try:
-        return (folder / "config.json").read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        try:
-            found = of_packed(folder, lambda trial: trial.config)
-        except DamagedFile as damage:
-            raise OSError(str(damage)) from None
-        if found is None:
-            raise
-        return found
+def packed_config(folder: Place) -> bytes | None:
+    """Return the ``config.json`` of a packed trial; None if it is not packed. Raises DamagedFile."""
+    return of_packed(folder, lambda trial: trial.config)
 
 
 def packed_state(folder: Place) -> bytes | None:

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from trials.errors import DamagedFile
 from trials.storage import files
 from trials.storage.packed.manifest import FILE_NAME, PART, Manifest, Part, PartFile, sha256_of
 from trials.storage.place import Place
+from trials.storage.safe_read import ROW_BYTES, read_plain
 
 
 def rebuilt(packed: Place) -> Manifest:
@@ -34,13 +36,13 @@ def rebuilt(packed: Place) -> Manifest:
 def _read(packed: Place, name: str) -> Iterator[tuple[PartFile, Part]]:
     """The file and what it says of its part; nothing if it cannot be read."""
     try:
-        content = (packed / name).read_bytes()
+        content = read_plain(packed / name, ROW_BYTES)
         index = pq.ParquetFile(pa.BufferReader(content))
         file = PartFile(name, len(content), sha256_of(content), index.metadata.num_rows)
         said = json.loads((index.schema_arrow.metadata or {})[PART])
         index.read(["trial"], use_threads=False)
         yield file, Part.of({**said, "index": vars(file), "copy": vars(file)})
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, DamagedFile):
         return
 
 
