@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import os
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 import torch
 
 import sweeper
@@ -14,6 +19,7 @@ from sweeper.search.plan import Plan
 from sweeper.space.space import Space
 from tests.sweeper.sweeps import make_space
 from trials.storage.place import Place
+from trials.storage.row_schema import table_as_rows
 from trials.storage.trial_folder import TrialFolder
 
 FRAMES = ("trials", "epochs", "layers", "allocations", "lineage")
@@ -85,3 +91,57 @@ def networks_of(folder: SweepFolder) -> dict[str, list[float]]:
 def inodes(path: Path) -> int:
     """Files and folders of a sweep's trials, packed or not."""
     return sum(1 for kind in ("trials", "packed") for _ in (path / kind).rglob("*"))
+
+
+def content_of(folder: SweepFolder) -> dict[str, Any]:
+    """All that is committed of each trial, without pandas or torch: config, samples, state, rows and checkpoint."""
+    found = {}
+    for record in folder.records():
+        commits = record.state.commits if record.state else ()
+        rows = {
+            table: table_as_rows(content)
+            for commit in commits
+            for table in commit.rows
+            if (content := record.folder.table(commit, table)) is not None
+        }
+        checkpoints = [record.folder.read("checkpoint", one.checkpoint) for one in commits if one.checkpoint]
+        state = None if record.state is None else asdict(record.state)
+        for commit in state["commits"] if state else ():
+            commit["rows"] = sorted(commit["rows"])  # a row file that is written anew has another name
+        assert record.id not in found
+        found[record.id] = (record.content, record.samples, state, rows, checkpoints)
+    return found
+
+
+class Killed(BaseException):
+    """The process is killed at this call."""
+
+
+CHANGING = {
+    os: ("replace", "rename", "unlink", "rmdir", "mkdir", "fsync"),
+    io: ("open",),
+}
+
+
+class Killer:
+    """Kills the process before its ``at``-th call that changes the file system: none has an effect from there on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+        self.at, self.calls = at, 0
+        for module, names in CHANGING.items():
+            for name in names:
+                monkeypatch.setattr(module, name, self._instead_of(getattr(module, name)))
+
+    def _instead_of(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            reads = function is io_open and "b" in str(arguments[1:2]) and "r" in str(arguments[1:2])
+            if not reads:
+                self.calls += 1
+                if self.calls >= self.at:
+                    raise Killed
+            return function(*arguments, **options)
+
+        return call
+
+
+io_open = io.open
