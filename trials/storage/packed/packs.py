@@ -174,8 +174,13 @@ class Packs:
                 for part in sorted(self.manifest.parts, key=lambda part: part.number):
                     try:
                         names = self.index(part)["trial"].to_pylist()
-                    except DamagedFile as damage:
-                        damaged.append(f"{damage}: {part.index.entries} packed trials are left out")
+                    except (DamagedFile, FileNotFoundError) as damage:
+                        if isinstance(damage, FileNotFoundError) and not self._is_current():
+                            raise  # they have been taken over into another part
+                        lost = (
+                            damage if isinstance(damage, DamagedFile) else f"{self.path / part.index.name} is missing"
+                        )
+                        damaged.append(f"{lost}: {part.index.entries} packed trials are left out")
                         continue
                     unpacked = self.manifest.unpacked
                     places |= {
@@ -185,6 +190,14 @@ class Packs:
                     }
                 self._places, self.damaged = places, damaged
             return self._places
+
+    def _is_current(self) -> bool:
+        """Whether there is no other manifest by now."""
+        try:
+            where = self.path / MANIFEST
+            return Manifest.read(read_plain(where), where) == self.manifest
+        except (OSError, DamagedFile):
+            return True
 
     def _trial(self, part: Part, row: int) -> PackedTrial:
         (found,) = self.index(part).slice(row, 1).to_pylist()

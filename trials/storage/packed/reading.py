@@ -41,7 +41,7 @@ def packs_of(sweep: Place, *, thorough: bool | None = None) -> Packs | None:
     Args:
         thorough: whether to do so for a missing one, too; by default on a path, where looking costs nothing.
     """
-    manifest = sweep / PACKED / MANIFEST
+    manifest, stamp = sweep / PACKED / MANIFEST, None
     try:
         stamp = _stamp(manifest)
         with _lock:
@@ -50,10 +50,9 @@ def packs_of(sweep: Place, *, thorough: bool | None = None) -> Packs | None:
                 _known.move_to_end(str(sweep))
                 return known[1]
         content = stamp if isinstance(stamp, bytes) else read_plain(manifest)
+        packs = Packs(sweep / PACKED, Manifest.read(content, manifest))
     except (FileNotFoundError, NotADirectoryError):
         return _without_manifest(sweep, isinstance(sweep, Path) if thorough is None else thorough)
-    try:
-        packs = Packs(sweep / PACKED, Manifest.read(content, manifest))
     except DamagedFile as damage:
         packs = Packs(sweep / PACKED, rebuilt(sweep / PACKED), f"{damage}: the files beside it say what is packed")
     _keep(sweep, stamp, packs)
