@@ -117,11 +117,9 @@ class Packs:
     def stamps(self) -> Iterator[tuple[str, list[int]]]:
         """Each packed trial with its stamp."""
         found = self._found()
-        for part in self.manifest.parts:
-            try:
-                index = self.index(part)
-            except DamagedFile:
-                continue
+        there = {part.number for part, _ in found.values()}
+        for part in (part for part in self.manifest.parts if part.number in there):
+            index = self.index(part)
             names, stamps = index["trial"].to_pylist(), index["stamp"].to_pylist()
             for row, (name, stamp) in enumerate(zip(names, stamps, strict=True)):
                 if found.get(name) == (part, row):
@@ -177,9 +175,8 @@ class Packs:
                     except (DamagedFile, FileNotFoundError) as damage:
                         if isinstance(damage, FileNotFoundError) and not self._is_current():
                             raise  # they have been taken over into another part
-                        lost = (
-                            damage if isinstance(damage, DamagedFile) else f"{self.path / part.index.name} is missing"
-                        )
+                        missing = f"{self.path / part.index.name} is missing, and so is its copy"
+                        lost = damage if isinstance(damage, DamagedFile) else missing
                         damaged.append(f"{lost}: {part.index.entries} packed trials are left out")
                         continue
                     unpacked = self.manifest.unpacked
