@@ -194,8 +194,7 @@ def drive(
     Raises UserError if space or data contradict the sweep in the folder, or another driver takes the lease over.
     """
     from sweeper.execution.trackers_of import unheard
-    from sweeper.packing.packing import tidy
-    from sweeper.packing.repairing import repair_packed
+    from sweeper.packing.repairing import repaired
     from sweeper.search.plan import Plan
 
     with doing(console, "reading what the sweep has committed"):
@@ -204,8 +203,7 @@ def drive(
         record_change(folder, space, console, git_commit(), data, command)
         for line in continued.lines:
             console.print(line, markup=False)
-        damaged = [*repair_packed(folder, checkpoints=verify), *folder.repair(checkpoints=verify)]
-        tidy(folder)
+        damaged = repaired(folder, checkpoints=verify)
         warm = warm_start(space, folder, data)
         commit_warm_start(folder, warm)
         plan, interrupted = Plan(space, folder, warm), False

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from sweeper.folder.sweep_folder import SweepFolder
-from sweeper.packing.packing import unpack
+from sweeper.packing.packing import tidy, unpack
 from trials.errors import DamagedFile
 from trials.storage import files
 from trials.storage.packed.manifest import PACKED, Part, PartFile, sha256_of
@@ -14,6 +14,19 @@ from trials.storage.packed.packs import PackedTrial, Packs, read_verified
 from trials.storage.packed.reading import forget_packs, packs_of
 from trials.storage.place import Place
 from trials.storage.safe_read import CHECKPOINT_BYTES, read_plain
+
+
+def repaired(folder: SweepFolder, *, checkpoints: bool = False) -> list[str]:
+    """Repair a sweep's packed files and then its trials' own; finish or drop what a killed packing has left.
+
+    For the holder of the sweep's lease, before it assigns trials. Returns a line for each damaged file.
+
+    Args:
+        checkpoints: verify checkpoints too.
+    """
+    lines = repair_packed(folder, checkpoints=checkpoints)
+    tidy(folder)
+    return [*lines, *folder.repair(checkpoints=checkpoints)]
 
 
 def repair_packed(folder: SweepFolder, *, checkpoints: bool = False) -> list[str]:

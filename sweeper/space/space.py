@@ -73,12 +73,7 @@ class Space(Frozen):
         silence_limit_s: seconds without a step, a row or a commit after which a trial counts as hung: its process is
             killed, which counts as a failure. None disables the limit.
         trial_hours: limit on the wall-clock time of one trial, over its attempts and without shared trials.
-        keep_checkpoints: which finished trials keep their checkpoints, once the sweep is complete or trials are packed:
-            ``all``; ``best``: each cell's best point and what confirms it, the Pareto front of several objectives, the
-            last generation of a population; ``last_level``: all but trials that differ from another one only in having
-            fewer ``levels``, and all generations but the last; ``none``. A trial to whose folder a space of the storage
-            refers always keeps its own. Without a checkpoint, a trial has no network to export, and it runs again if
-            its rows are damaged.
+        keep_checkpoints: finished trials that keep theirs: ``all``, ``best``, ``last_level`` or ``none`` (docs/storage.md).
         max_concurrent: number of trials that run at once; None is limited by resources only.
         max_epochs: limit on the epochs that all trials train together, over all runs of the command.
         max_hours: limit on the wall-clock time of one run of the command.
@@ -306,11 +301,9 @@ class Space(Frozen):
         content = self.model_dump(mode="json", exclude=own)
         if not self.plugins:
             del content["plugins"]  # so that spaces without are written as they always were
-        for field in ("ask_again", "stop_at", "stop_when", "trial_hours"):
-            if content[field] is None:
+        for field in ("ask_again", "stop_at", "stop_when", "trial_hours", "keep_checkpoints"):
+            if content[field] in (None, "all"):
                 del content[field]
-        if self.keep_checkpoints == "all":
-            del content["keep_checkpoints"]
         content["grid"] = {path: axis.document() for path, axis in self.grid.items()}
         if self.cases:
             content["cases"] = {name: case.document() for name, case in self.cases.items()}

@@ -11,8 +11,8 @@ import pytest
 
 import sweeper
 from sweeper.folder.sweep_folder import SweepFolder
-from sweeper.packing.packing import pack_finished, tidy
-from sweeper.packing.repairing import repair_packed
+from sweeper.packing.packing import pack_finished
+from sweeper.packing.repairing import repaired
 from tests.sweeper.packing.packed_sweeps import content_of, finish_all, sweep_of
 from tests.sweeper.sweeps import begun, make_space
 from trials.storage.packed.reading import forget_packs
@@ -48,20 +48,9 @@ def packed_sweep(path: Path) -> SweepFolder:
     return folder
 
 
-def repaired(folder: SweepFolder, *, checkpoints: bool = False) -> list[str]:
-    """What a driver does before it plans."""
-    forget_packs(folder.path)
-    lines = [*repair_packed(folder, checkpoints=checkpoints), *folder.repair(checkpoints=checkpoints)]
-    tidy(folder)
-    return lines
-
-
-def run_again(folder: SweepFolder) -> int:
-    """Run what is left of the sweep; return the number of trials."""
-    plan = begun(make_space(grid={"density": [0.5], "seed": [0, 1, 2]}), folder.path)
-    left = len(plan._queue) + sum(3 - len(plan._records) for _ in range(1))
-    finish_all(plan)
-    return left
+def run_again(folder: SweepFolder) -> None:
+    """Run what is left of the sweep."""
+    finish_all(begun(make_space(grid={"density": [0.5], "seed": [0, 1, 2]}), folder.path))
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -73,6 +62,7 @@ def test_a_damaged_index_or_manifest_is_written_anew(tmp_path: Path, kind: str, 
     DAMAGES[damage](file)
     forget_packs(folder.path)
     assert content_of(folder) == before
+    forget_packs(folder.path)
     lines = repaired(folder)
     assert len(lines) == 1
     assert str(file) in lines[0]
@@ -89,6 +79,7 @@ def test_damaged_rows_are_written_anew_from_checkpoints(tmp_path: Path, damage: 
     forget_packs(folder.path)
     with pytest.warns(UserWarning, match=file.name):
         assert len(sweeper.load(folder.path).epochs) == 2
+    forget_packs(folder.path)
     lines = repaired(folder)
     assert sum(str(file) in line for line in lines) == 1
     assert content_of(folder) == before
@@ -105,6 +96,7 @@ def test_trials_whose_index_and_copy_are_damaged_run_again_and_no_others(tmp_pat
     forget_packs(folder.path)
     with pytest.warns(UserWarning, match=r"trials-000001-.*: 2 packed trials are left out"):
         assert len(sweeper.load(folder.path).trials) == 1
+    forget_packs(folder.path)
     assert len(repaired(folder)) == 2
     left = content_of(folder)
     assert len(left) == 1
@@ -130,6 +122,7 @@ def test_a_damaged_archive_is_noticed_by_verify_and_only_its_damaged_trials_run_
     else:
         DAMAGES[damage](file)
     assert repaired(folder) == []
+    forget_packs(folder.path)
     lines = repaired(folder, checkpoints=True)
     assert any(str(file) in line for line in lines)
     hurt = [record.id for record in folder.records() if not record.finished]
