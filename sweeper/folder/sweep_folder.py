@@ -172,8 +172,21 @@ class SweepFolder:
 
         So are copies of a trial's folder under other names.
         """
+        self._names()
         found = each(self._record, part_by_part(self.trials, trial_names(self.trials)), self.path)
         return sorted((record for record in found if record is not None), key=lambda record: record.folder.path.name)
+
+    def _names(self) -> list[str]:
+        """Names in the folder of the trials.
+
+        Raises:
+            UserError: it is a link, or no folder.
+        """
+        try:
+            require_folder(self.trials)
+        except DamagedFile as damage:
+            raise UserError(f"{damage}: move it away, or give another --name") from None
+        return files.names(self.trials)
 
     def _record(self, name: str) -> Record | None:
         folder = TrialFolder(self.trials / name)
@@ -195,7 +208,7 @@ class SweepFolder:
         Args:
             checkpoints: verify checkpoints too. They are large, and are always verified when they are used.
         """
-        found = each(lambda name: self._repair(name, checkpoints), files.names(self.trials), self.path)
+        found = each(lambda name: self._repair(name, checkpoints), self._names(), self.path)
         return [line for lines in found for line in lines]
 
     def _repair(self, name: str, checkpoints: bool) -> list[str]:
@@ -225,7 +238,7 @@ class SweepFolder:
         for name in files.names(self.stages):
             forgive_trial(TrialFolder(self.stages / name))
         kept = followed_failures(self.records())
-        return sum(forgive_trial(TrialFolder(self.trials / n)) for n in files.names(self.trials) if n not in kept)
+        return sum(forgive_trial(TrialFolder(self.trials / n)) for n in self._names() if n not in kept)
 
     def stamps(self) -> dict[str, Stamp]:
         """Return a stamp per trial that changes whenever its config or state is written."""
@@ -235,6 +248,7 @@ class SweepFolder:
             _, packs = names_and_packs(self.trials)  # afterwards: see there
             stamps = {name: [x for file in _STAMPED for x in found.get(f"{name}/{file}", (0, 0))] for name in own}
             return with_packed(stamps, packs)
+        self._names()
         names, packs = names_and_packs(self.trials)
         return with_packed({name: _stamp(f"{self.trials}/{name}") for name in names}, packs)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Collection
+from contextlib import suppress
 
 import pyarrow.parquet as pq
 
@@ -17,10 +18,11 @@ from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.column_types import TABLES_SCHEMA, digest_of_columns
 from sweeper.results.frames import SweepTables
 from sweeper.results.table_cache import TableCache, gather
-from trials.errors import UserError
+from trials.errors import DamagedFile, UserError
 from trials.storage import files
 from trials.storage.place import Place, place
 from trials.storage.rows import TABLES as ROW_TABLES
+from trials.storage.safe_read import require_folder
 from trials.storage.sealed import seal
 
 
@@ -86,6 +88,11 @@ def compact_tables(folder: SweepFolder) -> None:
     gathered = gather(folder)
     if gathered.current:
         return
+    with suppress(FileNotFoundError):
+        try:
+            require_folder(folder.tables)
+        except DamagedFile:  # such as a link: what is derived is written into the sweep's own folder
+            files.set_aside(folder.tables)
     files.make_folder(folder.tables)
     hashes = {}
     for name, table in gathered.tables.items():

@@ -23,6 +23,7 @@ from trials.storage.row_schema import table_as_rows
 from trials.storage.rows import Rows
 from trials.storage.safe_read import CHECKPOINT_BYTES, ROW_BYTES, read_plain, require_folder
 from trials.storage.sealed import read_sealed, unseal
+from trials.storage.sweep_path import has_fixed_name
 from trials.storage.trial_state import CHECKPOINT_NAME, OLDER_STATE, ROWS_NAME, Commit, State, state_in
 
 MOST_CELLS = 1 << 28
@@ -50,6 +51,7 @@ class CommittedFiles:
     def __init__(self, path: Place) -> None:
         self.path = path
         self.state_path = path / "state.json"
+        self._name = path.name if has_fixed_name(path) else None
 
     def state(self) -> State | None:
         """Return the committed state, or None if there is none.
@@ -60,20 +62,23 @@ class CommittedFiles:
         try:
             require_folder(self.path)
             content, _ = read_sealed(self.state_path, OLDER_STATE)
+            return state_in(content, self._name)
         except FileNotFoundError:
             packed = packed_state(self.path)
             return None if packed is None else self.state_of(packed)
-        return self._state(content)
+        except (DamagedFile, ValueError, TypeError) as error:
+            raise self._no_state(error) from None
 
     def state_of(self, text: bytes) -> State:
         """Return the state that a content of ``state.json`` says. Raises DamagedFile if it says none of this trial."""
-        return self._state(unseal(text, self.state_path, OLDER_STATE)[0])
-
-    def _state(self, content: Mapping[str, Any]) -> State:
         try:
-            return state_in(content, self.path.name)
-        except (ValueError, TypeError) as error:
-            raise DamagedFile(f"{self.state_path} is not a committed state: {error}") from None
+            return state_in(unseal(text, self.state_path, OLDER_STATE)[0], self._name)
+        except (DamagedFile, ValueError, TypeError) as error:
+            raise self._no_state(error) from None
+
+    def _no_state(self, error: Exception) -> DamagedFile:
+        reason = str(error).removeprefix(f"{self.state_path} is ")
+        return DamagedFile(f"{self.state_path} is not a committed state ({reason})")
 
     def rows(self, commit: Commit) -> Rows:
         """Return a commit's rows by table.
@@ -111,7 +116,7 @@ class CommittedFiles:
         if commit.checkpoint is None:
             return {}
         content = self.read("checkpoint", commit.checkpoint)
-        return load_checkpoint(content, self.path / "checkpoint" / commit.checkpoint, self.path.name)
+        return load_checkpoint(content, self.path / "checkpoint" / commit.checkpoint, self._name)
 
     def read(self, kind: str, name: str) -> bytes:
         """Return a committed file's content; raises DamagedFile if it is missing or does not match its name's hash."""
@@ -139,8 +144,8 @@ def with_name(checkpoint: Mapping[str, Any], trial: str) -> dict[str, Any]:
     return {**checkpoint, _OF_TRIAL: trial}
 
 
-def load_checkpoint(content: bytes, path: Place, trial: str) -> dict[str, Any]:
-    """Return the checkpoint that a file holds, on the CPU, without the trial's name.
+def load_checkpoint(content: bytes, path: Place, trial: str | None) -> dict[str, Any]:
+    """Return the checkpoint that a file holds, on the CPU, without the trial's name, which must be ``trial`` if given.
 
     Raises:
         DamagedFile: this torch cannot load it, it is another trial's, or its rows are none. Which error torch raises of
@@ -160,7 +165,7 @@ def load_checkpoint(content: bytes, path: Place, trial: str) -> dict[str, Any]:
         raise DamagedFile(f"{path} cannot be loaded by torch {torch.__version__} ({_reason(error, text)})") from None
     if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
         raise DamagedFile(f"{path} is no checkpoint: it holds a {type(loaded).__name__}")
-    if (owner := loaded.pop(_OF_TRIAL, trial)) != trial:
+    if (owner := loaded.pop(_OF_TRIAL, trial)) != trial and trial is not None:
         raise DamagedFile(f"{path} belongs to {shown(owner)}")
     try:
         rows_in(loaded)

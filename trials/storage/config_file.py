@@ -14,7 +14,7 @@ from trials.storage.packed.reading import packed_config
 from trials.storage.place import Place
 from trials.storage.safe_read import require_folder
 from trials.storage.sealed import read_sealed, seal, unseal
-from trials.storage.sweep_path import STAGES
+from trials.storage.sweep_path import STAGES, has_fixed_name
 
 CONFIG = "config.json"
 
@@ -61,12 +61,14 @@ def read_config(folder: Place) -> ConfigFile:
     require_folder(folder)
     path = folder / CONFIG
     try:
-        content, _ = read_sealed(path, _OLDER)
+        content, sealed = read_sealed(path, _OLDER)
     except (FileNotFoundError, NotADirectoryError):
         packed = packed_config(folder)
         if packed is None:
             raise
-        content, _ = unseal(packed, path, _OLDER)
+        content, sealed = unseal(packed, path, _OLDER)
+    if not sealed:
+        content = {"id": folder.name, "samples": [], **content}
     try:
         found = _checked(content)
     except (ValueError, TypeError) as error:
@@ -93,6 +95,8 @@ def _checked(content: Mapping[str, Any]) -> ConfigFile:
 
 def may_be_of(trial_id: str, folder: Place) -> bool:
     """Whether a trial may lie in a folder: of its own name or, of a shared trial, of its name and what follows it."""
+    if not has_fixed_name(folder):
+        return True
     if folder.parent.name == STAGES and folder.name.startswith(trial_id):
         return _SHARED_SUFFIX.fullmatch(folder.name, len(trial_id)) is not None
     return folder.name == trial_id

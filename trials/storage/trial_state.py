@@ -77,16 +77,16 @@ def state_document(state: State, trial: str) -> dict[str, Any]:
     return {"schema": SCHEMA, "trial": trial, **asdict(state)}
 
 
-def state_in(document: Mapping[str, Any], trial: str) -> State:
+def state_in(document: Mapping[str, Any], trial: str | None) -> State:
     """Return the state in a document that :func:`state_document` made.
 
-    The document of an older version does not name its trial.
+    The document of an older version does not name its trial. ``trial``: the name that it must give; None for any.
 
     Raises:
         ValueError, TypeError: it is another trial's, or a field is not what a trial writes; no name of a file leads
             elsewhere.
     """
-    if document.get("trial", trial) != trial:
+    if trial is not None and document.get("trial", trial) != trial:
         raise ValueError(f"it belongs to {shown(document['trial'])}")
     commits = document.get("commits")
     if not isinstance(commits, list):
