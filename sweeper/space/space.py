@@ -73,7 +73,7 @@ class Space(Frozen):
         silence_limit_s: seconds without a step, a row or a commit after which a trial counts as hung: its process is
             killed, which counts as a failure. None disables the limit.
         trial_hours: limit on the wall-clock time of one trial, over its attempts and without shared trials.
-        keep_checkpoints: finished trials that keep theirs: ``all``, ``best``, ``last_level``, ``none`` (docs/storage.md).
+        keep_checkpoints: ``all``, ``best``, ``last_level`` or ``none`` of the finished trials (docs/storage.md).
         max_concurrent: number of trials that run at once; None is limited by resources only.
         max_epochs: limit on the epochs that all trials train together, over all runs of the command.
         max_hours: limit on the wall-clock time of one run of the command.
