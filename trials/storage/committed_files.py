@@ -10,6 +10,7 @@ import io
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 from trials.errors import DamagedFile, one_line, shown
 from trials.storage import files
 from trials.storage.packed.reading import packed_checkpoint, packed_state, packed_table
+from trials.storage.packed.stacked_rows import RowSpan, rows_at, shapes_of, stack_rows
 from trials.storage.place import Place
 from trials.storage.row_schema import table_as_rows
 from trials.storage.rows import Rows
@@ -104,7 +106,7 @@ class CommittedFiles:
             if (packed := packed_table(self.path, table, name)) is None:
                 raise
             return packed
-        return load_table(content, self.path / "rows" / name)
+        return table_in(load_table(content, self.path / "rows" / name), table, self.path / "rows" / name)
 
     def checkpoint(self, commit: Commit) -> dict[str, Any]:
         """Return the checkpoint of a commit, on CPU; empty if the commit has none.
@@ -217,6 +219,34 @@ def load_table(content: bytes, path: Place) -> pa.Table:
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedFile(f"{path} cannot be read ({one_line(' '.join(str(error).split()))[:200]})") from None
+
+
+_TABLES = b"tables"
+
+
+def several_tables(tables: Mapping[str, pa.Table]) -> pa.Table:
+    """One table for a file that holds several; :func:`table_in` gives each back as it was."""
+    together, spans = stack_rows(tables)
+    said = json.dumps({table: asdict(span) for table, span in spans.items()})
+    return together.replace_schema_metadata({**together.schema.metadata, _TABLES: said})
+
+
+def table_in(content: pa.Table, table: str, path: Place) -> pa.Table:
+    """Return the table of that name in a row file, which holds one, or :func:`several_tables`.
+
+    Raises:
+        DamagedFile: it holds others.
+    """
+    said = (content.schema.metadata or {}).get(_TABLES)
+    try:
+        if said is not None:
+            return rows_at(content, shapes_of(content), RowSpan(**json.loads(said)[table]))
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        raise DamagedFile(f"{path} cannot be read as rows of {table} ({error!r})") from None
+    match = ROWS_NAME.fullmatch(path.name)
+    if match is None or match["table"] != table:
+        raise DamagedFile(f"{path} holds no rows of {table}")
+    return content
 
 
 def _require_columns(schema: pa.Schema, path: Place) -> None:

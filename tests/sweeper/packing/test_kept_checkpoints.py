@@ -56,7 +56,7 @@ def test_none_keeps_no_checkpoint_and_damaged_rows_mean_that_the_trial_runs_agai
     before = tables_of(folder.path)
     drop_and_pack(folder, over=True)
     assert networks_of(folder) == {}
-    assert not [path for path in (tmp_path / "sweep" / "trials").rglob("*.pt")]
+    assert not list((tmp_path / "sweep" / "trials").rglob("*.pt"))
     assert tables_of(folder.path)["epochs"].equals(before["epochs"])
     hurt = folder.records()[0]
     next((tmp_path / "sweep" / "trials" / hurt.id / "rows").glob("epochs*")).write_bytes(b"rot")
@@ -107,4 +107,3 @@ def test_trials_that_another_sweep_names_keep_theirs(tmp_path: Path) -> None:
 def test_another_policy_is_refused_in_one_line() -> None:
     with pytest.raises(UserError, match="keep_checkpoints is 'some', but must be"):
         from_document({**searching("random", 1).document(), "keep_checkpoints": "some"})
-

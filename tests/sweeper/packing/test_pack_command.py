@@ -130,4 +130,3 @@ def test_a_bucket_is_packed_too() -> None:
         requests.take()
         commit_finished(folder.trial_folder("one_shot-0123456789ab"), 4)
         assert len(requests.take()) <= 40
-
