@@ -261,14 +261,9 @@ def _require_columns(schema: pa.Schema, path: Place) -> None:
         if name in seen:
             raise DamagedFile(f"{path} has two columns {shown(name)}")
         seen.add(name)
-        if pa.types.is_list(kind):
-            kind = kind.value_type
-            listed = pa.types.is_string(kind) or pa.types.is_null(kind)
-        else:
-            listed = False
-        number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
-        plain = number or pa.types.is_boolean(kind) or pa.types.is_string(kind) or pa.types.is_null(kind)
-        if not listed and not plain:
+        number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)
+        listed = pa.types.is_list(kind) and (pa.types.is_string(kind.value_type) or pa.types.is_null(kind.value_type))
+        if not (number or listed or pa.types.is_boolean(kind) or pa.types.is_string(kind)):
             raise DamagedFile(f"{path} has the column {shown(name)} of type {kind}, which no trial writes")
-        if name in _NUMBERS and (listed or not (number or pa.types.is_null(kind))):
+        if name in _NUMBERS and not number:
             raise DamagedFile(f"{path} has the column {shown(name)} of type {kind}, but it holds numbers")
