@@ -53,6 +53,7 @@ def run_again(folder: SweepFolder) -> None:
     finish_all(begun(make_space(grid={"density": [0.5], "seed": [0, 1, 2]}), folder.path))
 
 
+@pytest.mark.fault("packed-damaged")
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("kind", ["manifest", "trials", "copy"])
 def test_a_damaged_index_or_manifest_is_written_anew(tmp_path: Path, kind: str, damage: str) -> None:
@@ -70,6 +71,7 @@ def test_a_damaged_index_or_manifest_is_written_anew(tmp_path: Path, kind: str, 
     assert repaired(folder) == []
 
 
+@pytest.mark.fault("packed-damaged")
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_rows_are_written_anew_from_checkpoints(tmp_path: Path, damage: str) -> None:
     folder = packed_sweep(tmp_path / "sweep")
@@ -87,6 +89,7 @@ def test_damaged_rows_are_written_anew_from_checkpoints(tmp_path: Path, damage: 
     assert content_of(folder) == before
 
 
+@pytest.mark.fault("packed-damaged")
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_trials_whose_index_and_copy_are_damaged_run_again_and_no_others(tmp_path: Path, damage: str) -> None:
     folder = packed_sweep(tmp_path / "sweep")
@@ -108,6 +111,7 @@ def test_trials_whose_index_and_copy_are_damaged_run_again_and_no_others(tmp_pat
     assert content_of(folder).keys() == before.keys()
 
 
+@pytest.mark.fault("packed-damaged")
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_archive_is_noticed_by_verify_and_only_its_damaged_trials_run_again(
     tmp_path: Path, damage: str

@@ -107,6 +107,7 @@ def test_a_sample_that_is_added_to_a_packed_trial_counts(tmp_path: Path) -> None
     assert list((tmp_path / "sweep" / "trials").iterdir()) == []
 
 
+@pytest.mark.fault("packed-late-writer")
 def test_a_late_commit_to_a_packed_trial_is_refused(tmp_path: Path) -> None:
     folder = sweep_of(tmp_path / "sweep", 1)
     (record,) = folder.records()

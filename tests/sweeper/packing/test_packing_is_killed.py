@@ -40,6 +40,7 @@ def killed_at_each_call(
             return killer.calls
 
 
+@pytest.mark.fault("packing-killed")
 def test_packing_that_is_killed_loses_nothing(tmp_path: Path) -> None:
     folder = sweep_of(tmp_path / "sweep", 2)
     before = content_of(folder)
@@ -55,6 +56,7 @@ def test_packing_that_is_killed_loses_nothing(tmp_path: Path) -> None:
     assert killed_at_each_call(folder, tmp_path / "work", pack_finished, check) > 30
 
 
+@pytest.mark.fault("packing-killed")
 def test_a_part_that_takes_over_another_one_is_killed(tmp_path: Path) -> None:
     folder = sweep_of(tmp_path / "sweep", 1)
     pack_finished(folder)
@@ -71,6 +73,7 @@ def test_a_part_that_takes_over_another_one_is_killed(tmp_path: Path) -> None:
     assert killed_at_each_call(folder, tmp_path / "work", pack_finished, check) > 20
 
 
+@pytest.mark.fault("packing-killed")
 def test_unpacking_that_is_killed_loses_nothing(tmp_path: Path) -> None:
     folder = sweep_of(tmp_path / "sweep", 2)
     before = content_of(folder)
