@@ -171,6 +171,15 @@ def _cancel(options: argparse.Namespace, console: Console) -> int:
     return COMPLETE
 
 
+def _pack(options: argparse.Namespace, console: Console) -> int:
+    from sweeper.control import pack_sweep
+
+    gc.enable()
+    with interruptible():
+        pack_sweep(sweep_path(options.storage, options.pack, "--pack"), console)
+    return COMPLETE
+
+
 def _run(options: argparse.Namespace, console: Console) -> int:
     from sweeper.screen.activity import doing
 
@@ -196,6 +205,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "serve": _serve,
     "dashboard": _dashboard,
     "cancel": _cancel,
+    "pack": _pack,
     "resume": _run,
 }
 """Commands by the option that selects them; only one may be given. Without any, a space is swept."""

@@ -8,13 +8,18 @@ from contextlib import suppress
 from rich.console import Console
 
 from sweeper.console import print_line
+from sweeper.execution.driving import driving
 from sweeper.execution.stop_file import StopFile
 from sweeper.folder.sweep_folder import SweepFolder
-from sweeper.results.report import ROWS_SHOWN, show_tables, standing
+from sweeper.packing.kept_checkpoints import kept_checkpoints
+from sweeper.packing.packing import pack_finished
+from sweeper.packing.repairing import repair_packed
+from sweeper.results.report import ROWS_SHOWN, count_standing, show_tables, standing
 from sweeper.results.tables import TablesReader, read
 from sweeper.screen.watched import Watched
 from trials.errors import UserError
 from trials.storage import files
+from trials.storage.full_disk import one_line_if_full
 from trials.storage.lease import Lease
 from trials.storage.owner import Owner
 from trials.storage.place import Place
@@ -94,6 +99,21 @@ def cancel(path: Place, console: Console) -> None:
             )
         time.sleep(CANCEL_POLL_S)
     print_line(console, f"{standing(read(path, rows=()))}; run the same command again to resume")
+
+
+def pack_sweep(path: Place, console: Console) -> None:
+    """Put the finished trials of a sweep that no driver runs into few files, and say how many there are.
+
+    Raises:
+        UserError: ``path`` is not a sweep's folder, a driver runs it, or the storage is full.
+    """
+    found = count_standing(read(path, rows=()))
+    folder = SweepFolder(path)
+    with driving(folder, console), one_line_if_full(path):
+        for line in repair_packed(folder):
+            print_line(console, line)
+        packing = pack_finished(folder, kept_checkpoints(folder, over=not (found.running or found.left)))
+    print_line(console, f"{path.name}: {packing}")
 
 
 def _drives(lease: Lease, owner: Owner) -> bool:

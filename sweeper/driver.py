@@ -194,6 +194,7 @@ def drive(
     Raises UserError if space or data contradict the sweep in the folder, or another driver takes the lease over.
     """
     from sweeper.execution.trackers_of import unheard
+    from sweeper.packing.repairing import repaired
     from sweeper.search.plan import Plan
 
     with doing(console, "reading what the sweep has committed"):
@@ -202,7 +203,7 @@ def drive(
         record_change(folder, space, console, git_commit(), data, command)
         for line in continued.lines:
             console.print(line, markup=False)
-        damaged = folder.repair(checkpoints=verify)
+        damaged = repaired(folder, checkpoints=verify)
         warm = warm_start(space, folder, data)
         commit_warm_start(folder, warm)
         plan, interrupted = Plan(space, folder, warm), False
@@ -242,6 +243,7 @@ def conclude(plan: Plan, console: Console, *, interrupted: bool = False) -> int:
 
     Raises KeyboardInterrupt if ``interrupted``.
     """
+    from sweeper.packing.automatic import drop_and_pack
     from sweeper.report.written import report_line
     from sweeper.results.report import show
     from sweeper.results.tables import compact_tables
@@ -249,6 +251,7 @@ def conclude(plan: Plan, console: Console, *, interrupted: bool = False) -> int:
     space, folder = plan.space, plan.folder
     try:
         with doing(console, "writing the tables"):
+            drop_and_pack(folder, over=plan.complete)
             compact_tables(folder)
     except OSError as error:
         if not files.is_full(error):

@@ -86,6 +86,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--watch", type=float, nargs="?", const=WATCH_S, metavar="S", help="of --show: look again "
                    f"every S seconds (default: {WATCH_S:g}), until the sweep has ended")  # fmt: skip
     p.add_argument("--cancel", metavar="NAME", help="ask a sweep's driver, wherever it runs, to commit and stop")
+    p.add_argument(
+        "--pack", metavar="NAME", help="put a sweep's finished trials into few files; all commands read them"
+    )
     p.add_argument("--version", action="version", version=f"sparsity-sweeper {__version__}")
     return p
 

@@ -39,7 +39,7 @@ FLOORS = {
         {"space"},
         {"folder", "describe"},
         {"results", "estimate"},
-        {"search", "paired"},
+        {"search", "paired", "packing"},
         {"report"},
         {"execution", "sweep"},
         {"before_run", "continuing"},

@@ -15,6 +15,7 @@ from trials.methods.registry import METHODS
 from trials.running.rates import StageKind
 from trials.storage import files
 from trials.storage.config_file import read_config
+from trials.storage.packed.reading import trial_names
 from trials.storage.place import Place
 from trials.storage.trial_folder import TrialFolder
 
@@ -71,7 +72,7 @@ def _folders(storage: Place) -> Iterator[Place]:
 
 def _rows(folder: Place, method: str, wanted: set[StageKind]) -> Iterator[tuple[str, list[tuple[StageKind, float]]]]:
     """Yield the device, and the seconds of each epoch, of the first trials of a method whose stages are wanted."""
-    names = sorted(name for name in files.names(folder) if name.startswith(f"{method}-"))
+    names = sorted(name for name in trial_names(folder) if name.startswith(f"{method}-"))
     read = 0
     for name in names[:MOST_TRIED]:
         one = _trial(TrialFolder(folder / name), wanted)

@@ -14,6 +14,7 @@ from trials.errors import DamagedFile, UserError
 from trials.storage import files
 from trials.storage.config_file import CONFIG, TRIAL_NAME, OtherTrial, read_config, write_config
 from trials.storage.data_used import DataUsed, read_used
+from trials.storage.packed.reading import names_and_packs, part_by_part, trial_names, with_packed
 from trials.storage.place import ObjectPath, Place, each
 from trials.storage.safe_read import require_own_folder
 from trials.storage.sweep_path import STAGES
@@ -171,8 +172,9 @@ class SweepFolder:
 
         So are copies of a trial's folder under other names.
         """
-        found = each(self._record, self._names(), self.path)
-        return [record for record in found if record is not None]
+        self._names()
+        found = each(self._record, part_by_part(self.trials, trial_names(self.trials)), self.path)
+        return sorted((record for record in found if record is not None), key=lambda record: record.folder.path.name)
 
     def _names(self) -> list[str]:
         """Names in the folder of the trials.
@@ -242,9 +244,13 @@ class SweepFolder:
         """Return a stamp per trial that changes whenever its config or state is written."""
         if isinstance(self.trials, ObjectPath):
             found = self.trials.stamps()
-            names = sorted({name.partition("/")[0] for name in found})
-            return {name: [x for file in _STAMPED for x in found.get(f"{name}/{file}", (0, 0))] for name in names}
-        return {name: _stamp(f"{self.trials}/{name}") for name in self._names()}
+            own = {name.partition("/")[0] for name in found}
+            _, packs = names_and_packs(self.trials)  # afterwards: see there
+            stamps = {name: [x for file in _STAMPED for x in found.get(f"{name}/{file}", (0, 0))] for name in own}
+            return with_packed(stamps, packs)
+        self._names()
+        names, packs = names_and_packs(self.trials)
+        return with_packed({name: _stamp(f"{self.trials}/{name}") for name in names}, packs)
 
     def documents(self) -> list[dict[str, Any]]:
         """Return the documents of ``sweep.yaml``, one per change of the sweep, oldest first; empty for a new sweep.

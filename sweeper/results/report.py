@@ -95,7 +95,12 @@ def standing(sweep: SweepTables, space: StoredSpace | None = None) -> str:
     Raises:
         UserError: its sweep.yaml is damaged or of another version.
     """
-    return str(count(sweep, space or stored_space(sweep) or WITHOUT_SPACE))
+    return str(count_standing(sweep, space))
+
+
+def count_standing(sweep: SweepTables, space: StoredSpace | None = None) -> Standing:
+    """:func:`count` with the space in the sweep's folder, unless it is given. Raises UserError as :func:`standing`."""
+    return count(sweep, space or stored_space(sweep) or WITHOUT_SPACE)
 
 
 def count(sweep: SweepTables, space: StoredSpace) -> Standing:

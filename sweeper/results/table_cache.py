@@ -25,6 +25,7 @@ from trials.dotted_paths import leaves
 from trials.errors import DamagedFile
 from trials.storage import files
 from trials.storage.config_file import TRIAL_NAME, read_config
+from trials.storage.packed.reading import packed_damage, part_by_part
 from trials.storage.place import Place, each
 from trials.storage.rows import TABLES as ROW_TABLES
 from trials.storage.safe_read import ROW_BYTES, read_plain, require_own_folder
@@ -138,7 +139,7 @@ def gather(
         tables[table] = finish(table, parts)
     sure = _sure(stamps, folder.path)
     whole = {*kept, *(name for name, trial in fresh.items() if not trial.damaged and (trial.finished or sure(name)))}
-    damaged = tuple(line for trial in fresh.values() for line in trial.damaged)
+    damaged = (*packed_damage(folder.path), *(line for trial in fresh.values() for line in trial.damaged))
     read = {name: stamp for name, stamp in stamps.items() if name in whole}
     return GatheredTables(tables, read, damaged, current=read == cache.stamps)
 
@@ -162,12 +163,13 @@ def _read_trials(folder: SweepFolder, names: Sequence[str], wanted: Collection[s
     for attempt in range(TRIES):
         if attempt:
             time.sleep(PAUSE_S)
+        again = part_by_part(folder.trials, again)
         trials = each(lambda name: _read_trial(folder.trials / name, wanted), again, folder.path)
         found |= dict(zip(again, trials, strict=True))
         again = [name for name in again if (trial := found[name]) is not None and trial.damaged]
         if not again:
             break
-    return {name: trial for name, trial in found.items() if trial is not None}
+    return {name: trial for name in names if (trial := found.get(name)) is not None}
 
 
 def _read_trial(path: Place, wanted: Collection[str]) -> _Trial | None:

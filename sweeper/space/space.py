@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -73,6 +73,7 @@ class Space(Frozen):
         silence_limit_s: seconds without a step, a row or a commit after which a trial counts as hung: its process is
             killed, which counts as a failure. None disables the limit.
         trial_hours: limit on the wall-clock time of one trial, over its attempts and without shared trials.
+        keep_checkpoints: ``all``, ``best``, ``last_level`` or ``none`` of the finished trials (docs/storage.md).
         max_concurrent: number of trials that run at once; None is limited by resources only.
         max_epochs: limit on the epochs that all trials train together, over all runs of the command.
         max_hours: limit on the wall-clock time of one run of the command.
@@ -106,6 +107,7 @@ class Space(Frozen):
     retries: int = Field(default=1, ge=0)
     silence_limit_s: float | None = Field(default=3600, gt=0)
     trial_hours: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    keep_checkpoints: Literal["all", "best", "last_level", "none"] = "all"
     max_concurrent: int | None = Field(default=None, ge=1)
     max_epochs: int | None = Field(default=None, ge=1)
     max_hours: float | None = Field(default=None, gt=0)
@@ -299,8 +301,8 @@ class Space(Frozen):
         content = self.model_dump(mode="json", exclude=own)
         if not self.plugins:
             del content["plugins"]  # so that spaces without are written as they always were
-        for field in ("ask_again", "stop_at", "stop_when", "trial_hours"):
-            if content[field] is None:
+        for field in ("ask_again", "stop_at", "stop_when", "trial_hours", "keep_checkpoints"):
+            if content[field] in (None, "all"):
                 del content[field]
         content["grid"] = {path: axis.document() for path, axis in self.grid.items()}
         if self.cases:

@@ -189,4 +189,17 @@ FAULTS: dict[str, Fault] = {
         "`sweep.yaml` has values nested thousands of levels deep, or aliases that stand for millions of values",
         "refused in one line",
     ),
+    "packing-killed": Fault(
+        "a kill while finished trials are packed or unpacked, at any call that changes the file system",
+        "every trial can be read in one place or the other, also meanwhile; the next packing finishes or drops it",
+    ),
+    "packed-damaged": Fault(
+        "a packed file is truncated, corrupted, deleted, or something else lies in its place",
+        "said in a line that names it. The next run repairs an index from its copy, the manifest from the indexes and "
+        "rows from checkpoints; where that is not possible, the trials of that part run again, and no others",
+    ),
+    "packed-late-writer": Fault(
+        "a frozen worker wakes after its trial was finished elsewhere and packed",
+        "its commits are refused",
+    ),
 }

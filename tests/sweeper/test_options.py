@@ -21,7 +21,7 @@ def test_no_option_is_one_of_ray_submits() -> None:
     assert options - {"-h", "--help"} == {
         *("--space", "--profile", "--set", "--storage", "--name", "--samples", "--max-concurrent", "--address"),
         *("--serial", "--dry-run", "--list-spaces", "--show", "--list", "--cancel", "--retry-failed", "--verify"),
-        *("--max-hours", "--dashboard", "--resume", "--version", "--plugins"),
+        *("--max-hours", "--dashboard", "--resume", "--version", "--plugins", "--pack"),
         *("--describe", "--schema", "--init", "--data", "--to", "--estimate", "--runtime-env"),
         *("--watch", "--compare", "--report", "--serve", "--figure", "--with", "--width", "--height", "--font-size"),
     }

@@ -20,6 +20,7 @@ from trials.networks.named_files import read_file
 from trials.networks.stored import architecture_in, checkpoint
 from trials.regrowth.channels import channel_sparsity, matched_filters
 from trials.sparsity import prunable
+from trials.storage.packed.reading import is_trial
 from trials.storage.place import Place, place
 
 LEFT = {"mask": "counted in its mask", "compact": "of a compact network: rows and columns", "values": "not zero"}
@@ -72,7 +73,7 @@ def filters_of(network: Place, dense: Place) -> list[dict[str, Any]]:
 
 def _weights(network: Place) -> dict[str, tuple[Tensor, Tensor | None, int]]:
     """Weight as stored, its mask, and the number of weights of the dense layer, by name."""
-    if network.is_dir():
+    if network.is_dir() or is_trial(network):
         content = checkpoint(network)
         net = content["net"]
         architecture = architecture_in(network, content) if net.get("kept") else None

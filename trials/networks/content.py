@@ -8,6 +8,7 @@ from pathlib import Path
 from trials.called import trial_command
 from trials.errors import UserError
 from trials.networks.formats import printable
+from trials.storage.packed.reading import is_trial
 from trials.storage.place import Place
 
 _CHUNK = 1 << 22
@@ -52,9 +53,10 @@ def content_digest(content: bytes) -> str:
 
 def _require_file(where: Place, what: str) -> None:
     """Raises UserError if something lies at ``where`` that is no file, so that reading a pipe does not wait."""
-    if where.is_dir():
+    trial = is_trial(where)
+    if trial or where.is_dir():
         kind, way = "a folder", "name a file"
-        if (where / "state.json").is_file() or (where / "config.json").is_file():
+        if trial:
             kind, way = (
                 "the folder of a trial",
                 f"name the FILE of {trial_command()} export {printable(where)} --to FILE",

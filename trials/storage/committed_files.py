@@ -10,6 +10,7 @@ import io
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -17,11 +18,13 @@ import pyarrow.parquet as pq
 
 from trials.errors import DamagedFile, one_line, shown
 from trials.storage import files
+from trials.storage.packed.reading import packed_checkpoint, packed_state, packed_table
+from trials.storage.packed.stacked_rows import RowSpan, rows_at, shapes_of, stack_rows
 from trials.storage.place import Place
 from trials.storage.row_schema import table_as_rows
 from trials.storage.rows import Rows
 from trials.storage.safe_read import CHECKPOINT_BYTES, ROW_BYTES, read_plain, require_own_folder
-from trials.storage.sealed import read_sealed
+from trials.storage.sealed import read_sealed, unseal
 from trials.storage.sweep_path import has_fixed_name
 from trials.storage.trial_state import CHECKPOINT_NAME, OLDER_STATE, ROWS_NAME, Commit, State, state_in
 
@@ -45,7 +48,7 @@ FILE_KINDS = {"checkpoint": (CHECKPOINT_NAME, CHECKPOINT_BYTES), "rows": (ROWS_N
 
 
 class CommittedFiles:
-    """What lies in a trial's folder; reading it changes nothing."""
+    """What lies in a trial's folder, or is packed; reading it changes nothing."""
 
     def __init__(self, path: Place) -> None:
         self.path = path
@@ -63,10 +66,21 @@ class CommittedFiles:
             content, _ = read_sealed(self.state_path, OLDER_STATE)
             return state_in(content, self._name)
         except FileNotFoundError:
-            return None
+            packed = packed_state(self.path)
+            return None if packed is None else self.state_of(packed)
         except (DamagedFile, ValueError, TypeError) as error:
-            reason = str(error).removeprefix(f"{self.state_path} is ")
-            raise DamagedFile(f"{self.state_path} is not a committed state ({reason})") from None
+            raise self._no_state(error) from None
+
+    def state_of(self, text: bytes) -> State:
+        """Return the state that a content of ``state.json`` says. Raises DamagedFile if it says none of this trial."""
+        try:
+            return state_in(unseal(text, self.state_path, OLDER_STATE)[0], self._name)
+        except (DamagedFile, ValueError, TypeError) as error:
+            raise self._no_state(error) from None
+
+    def _no_state(self, error: Exception) -> DamagedFile:
+        reason = str(error).removeprefix(f"{self.state_path} is ")
+        return DamagedFile(f"{self.state_path} is not a committed state ({reason})")
 
     def rows(self, commit: Commit) -> Rows:
         """Return a commit's rows by table.
@@ -84,7 +98,15 @@ class CommittedFiles:
             DamagedFile: the row file is missing, does not match the hash in its name, or holds no rows.
         """
         name = commit.rows.get(table)
-        return None if name is None else load_table(self.read("rows", name), self.path / "rows" / name)
+        if name is None:
+            return None
+        try:
+            content = self.read("rows", name)
+        except DamagedFile:
+            if (packed := packed_table(self.path, table, name)) is None:
+                raise
+            return packed
+        return table_in(load_table(content, self.path / "rows" / name), table, self.path / "rows" / name)
 
     def checkpoint(self, commit: Commit) -> dict[str, Any]:
         """Return the checkpoint of a commit, on CPU; empty if the commit has none.
@@ -110,7 +132,10 @@ class CommittedFiles:
                 require_own_folder(folder)
             content = read_plain(path, most)
         except (FileNotFoundError, NotADirectoryError):
-            raise DamagedFile(f"{path} is missing") from None
+            found = packed_checkpoint(self.path, name) if kind == "checkpoint" else None
+            if found is None:
+                raise DamagedFile(f"{path} is missing") from None
+            content = found
         if files.digest(content) != match["hash"]:
             raise DamagedFile(f"{path} is damaged: its content does not match the hash in its name")
         return content
@@ -194,6 +219,34 @@ def load_table(content: bytes, path: Place) -> pa.Table:
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedFile(f"{path} cannot be read ({one_line(' '.join(str(error).split()))[:200]})") from None
+
+
+_TABLES = b"tables"
+
+
+def several_tables(tables: Mapping[str, pa.Table]) -> pa.Table:
+    """One table for a file that holds several; :func:`table_in` gives each back as it was."""
+    together, spans = stack_rows(tables)
+    said = json.dumps({table: asdict(span) for table, span in spans.items()})
+    return together.replace_schema_metadata({**together.schema.metadata, _TABLES: said})
+
+
+def table_in(content: pa.Table, table: str, path: Place) -> pa.Table:
+    """Return the table of that name in a row file, which holds one, or :func:`several_tables`.
+
+    Raises:
+        DamagedFile: it holds others.
+    """
+    said = (content.schema.metadata or {}).get(_TABLES)
+    try:
+        if said is not None:
+            return rows_at(content, shapes_of(content), RowSpan(**json.loads(said)[table]))
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        raise DamagedFile(f"{path} cannot be read as rows of {table} ({error!r})") from None
+    match = ROWS_NAME.fullmatch(path.name)
+    if match is None or match["table"] != table:
+        raise DamagedFile(f"{path} holds no rows of {table}")
+    return content
 
 
 def _require_columns(schema: pa.Schema, path: Place) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 from trials.errors import DamagedFile, shown
 from trials.frozen import SCHEMA
 from trials.storage import files
+from trials.storage.packed.reading import packed_config
 from trials.storage.place import Place
 from trials.storage.safe_read import require_own_folder
-from trials.storage.sealed import read_sealed, seal
+from trials.storage.sealed import read_sealed, seal, unseal
 from trials.storage.sweep_path import STAGES, has_fixed_name
 
 CONFIG = "config.json"
@@ -49,7 +50,7 @@ class ConfigFile:
 
 
 def read_config(folder: Place) -> ConfigFile:
-    """Read the ``config.json`` in the folder of a trial, without parsing the config.
+    """Read the ``config.json`` in the folder of a trial, or the packed one, without parsing the config.
 
     Raises:
         FileNotFoundError, NotADirectoryError: there is none.
@@ -59,7 +60,13 @@ def read_config(folder: Place) -> ConfigFile:
     """
     require_own_folder(folder)
     path = folder / CONFIG
-    content, sealed = read_sealed(path, _OLDER)
+    try:
+        content, sealed = read_sealed(path, _OLDER)
+    except (FileNotFoundError, NotADirectoryError):
+        packed = packed_config(folder)
+        if packed is None:
+            raise
+        content, sealed = unseal(packed, path, _OLDER)
     if not sealed:
         content = {"id": folder.name, "samples": [], **content}
     try:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from trials.errors import DamagedFile, UserError
-from trials.storage import files
 from trials.storage.config_file import read_config
+from trials.storage.packed.reading import part_by_part, trial_names
 from trials.storage.place import Place, each
 from trials.storage.trial_folder import State, TrialFolder
 
@@ -89,7 +89,7 @@ def data_used_in(trials: Place) -> Iterator[DataUsed]:
         except (OSError, DamagedFile):
             return None
 
-    yield from filter(None, each(read, files.names(trials), trials))
+    yield from filter(None, each(read, part_by_part(trials, trial_names(trials)), trials))
 
 
 def refuse_other_data(whose: str, before: Iterable[DataUsed], now: Iterable[DataUsed], way_out: str) -> None:

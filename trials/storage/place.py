@@ -102,6 +102,20 @@ class ObjectPath:
     def read_text(self) -> str:
         return self.read_bytes().decode()
 
+    def read_range(self, offset: int, length: int) -> bytes:
+        """Return some bytes of an object that is never replaced; fewer if it is shorter.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+            OSError: it cannot be read.
+        """
+        with _client().open_input_file(self.key) as stream:
+            return bytes(stream.read_at(length, offset))
+
+    def stream(self) -> Any:
+        """Return a stream that writes the object, in parts from 10 MB on; the object appears when it is closed."""
+        return _client().open_output_stream(self.key)
+
     def write_bytes(self, content: bytes) -> None:
         """Write by one PUT, or from 10 MB on by a multipart upload; either way the object appears atomically."""
         with _client().open_output_stream(self.key) as stream:

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from trials.errors import DamagedFile, Superseded
 from trials.storage import files
-from trials.storage.committed_files import FILE_KINDS, CommittedFiles, rows_in, with_name
+from trials.storage.committed_files import FILE_KINDS, CommittedFiles, rows_in, several_tables, with_name
 from trials.storage.place import Place
 from trials.storage.row_schema import rows_as_table
 from trials.storage.rows import FINISHED, Row, Rows
@@ -97,6 +97,9 @@ class TrialFolder(CommittedFiles):
             except DamagedFile as damage:
                 lines.append(self.put_away(damage, self.path / "checkpoint" / (commit.checkpoint or "")))
                 continue
+            if commit.checkpoint is None and (lost := self._put_away_rows(commit)):  # the space keeps no checkpoint
+                lines += lost
+                continue
             commit = self._repair_rows(commit, checkpoint, lines)
             last = position == len(state.commits) - 1
             kept = replace(state, commits=(*state.commits[:position], commit))
@@ -127,15 +130,22 @@ class TrialFolder(CommittedFiles):
 
     def _repair_rows(self, commit: Commit, checkpoint: Mapping[str, Any], lines: list[str]) -> Commit:
         rows = rows_in(checkpoint)
-        repaired = dict(commit.rows)
+        repaired, gone = dict(commit.rows), set[str]()  # tables may share a file
         for table in {*commit.rows, *(t for t, content in rows.items() if content)}:
             name, damage = commit.rows.get(table), self._rows_damage(commit, table)
             if name is not None:
                 if damage is None:
                     continue
-                lines.append(self.put_away(damage, self.path / "rows" / name))
+                if name not in gone:
+                    lines.append(self.put_away(damage, self.path / "rows" / name))
+                gone.add(name)
             repaired[table] = self.write_rows(table, rows.get(table, []), commit.number, self._last_attempt())
         return replace(commit, rows=repaired)
+
+    def _put_away_rows(self, commit: Commit) -> list[str]:
+        """Set damaged row files of a commit aside, and return a line for each."""
+        found = {name: self._rows_damage(commit, table) for table, name in commit.rows.items()}
+        return [self.put_away(damage, self.path / "rows" / name) for name, damage in found.items() if damage]
 
     def _scan(self) -> list[Commit]:
         """Commits found by their checkpoint files, oldest first, without row files: the checkpoints hold the rows."""
@@ -164,10 +174,30 @@ class TrialFolder(CommittedFiles):
         )
         return max(attempts, default=0)
 
+    def state_text(self, state: State) -> bytes:
+        """The content of ``state.json`` that says ``state``."""
+        return seal(state_document(state, self.path.name))
+
     def write_state(self, state: State) -> None:
         require_own_folder(self.path)
         files.make_folder(self.path)
-        files.write(self.state_path, seal(state_document(state, self.path.name)))
+        files.write(self.state_path, self.state_text(state))
+
+    def write_tables(self, rows: Rows, commit: int, attempt: int) -> dict[str, str]:
+        """Write the rows of a commit into two files at most, and return their names by table.
+
+        The rows of epochs have one to themselves. Of other tables most trials have one; several share a file.
+        """
+        there = {table: content for table, content in rows.items() if content}
+        others = [table for table in there if table != "epochs"]
+        shared = others if len(others) > 1 else []
+        names = {table: self.write_rows(table, there[table], commit, attempt) for table in there if table not in shared}
+        if shared:
+            buffer = io.BytesIO()
+            pq.write_table(several_tables({table: rows_as_table(there[table]) for table in shared}), buffer)
+            name = self._write("rows", f"{shared[0]}-{commit:06d}-a{attempt}", "parquet", buffer.getvalue())
+            names |= dict.fromkeys(shared, name)
+        return names
 
     def write_rows(self, table: str, rows: list[Row], commit: int, attempt: int) -> str:
         """Write one row file (Parquet) and return its name."""
@@ -182,11 +212,15 @@ class TrialFolder(CommittedFiles):
         torch.save(with_name(checkpoint, self.path.name), buffer)
         return self._write("checkpoint", f"{commit:06d}-a{attempt}", "pt", buffer.getvalue())
 
-    def _write(self, kind: str, stem: str, suffix: str, content: bytes) -> str:
-        name = f"{stem}-{files.digest(content)}.{suffix}"
+    def write_file(self, kind: str, name: str, content: bytes) -> None:
+        """Write a committed file whose content is known, as when it is unpacked."""
         require_own_folder(self.path / kind)
         files.make_folder(self.path / kind)
         files.write(self.path / kind / name, content)
+
+    def _write(self, kind: str, stem: str, suffix: str, content: bytes) -> str:
+        name = f"{stem}-{files.digest(content)}.{suffix}"
+        self.write_file(kind, name, content)
         return name
 
     def begin(
@@ -240,11 +274,7 @@ class Attempt:
         self.refuse_if_superseded()
         checkpoint = {**checkpoint, "rows": json.dumps(rows)}
         name = self.folder.write_checkpoint(checkpoint, number, self.state.attempt)
-        row_names = {
-            table: self.folder.write_rows(table, content, number, self.state.attempt)
-            for table, content in rows.items()
-            if content
-        }
+        row_names = self.folder.write_tables(rows, number, self.state.attempt)
         before = self.state.commits[-1:] if spare or fields.get("status") not in FINISHED else ()
         commits = (*before, Commit(number, name, row_names))
         self._write(commits=commits, progress=progress, seconds=seconds, **fields)

@@ -133,6 +133,6 @@ def _commit(content: Any) -> Commit:
         raise TypeError(f"a commit has the rows {shown(rows)}")
     for table, name in rows.items():
         match = ROWS_NAME.fullmatch(name) if isinstance(name, str) else None
-        if match is None or match["table"] != table:
+        if match is None or (match["table"] != table and rows.get(match["table"]) != name):
             raise ValueError(f"rows of the table {shown(table)} have the name {shown(name)}")
     return Commit(number, checkpoint, dict(rows))

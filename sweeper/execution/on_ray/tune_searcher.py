@@ -17,11 +17,13 @@ from sweeper.execution.live_view import LiveView
 from sweeper.execution.on_ray.callbacks import Callbacks
 from sweeper.execution.on_ray.places import COUNT_EVERY_S, Places
 from sweeper.execution.stop_file import StopFile
+from sweeper.packing.automatic import pack_if_many
 from sweeper.results.tables import compact_tables
 from sweeper.search.failures import commit_failure
 from sweeper.search.plan import Assignment, Ending, Plan
 from sweeper.search.sick_machines import Card
 from trials.config.named_objects import code_of
+from trials.errors import UserError
 from trials.methods.parsing import parse
 from trials.plugins.importing import sent
 from trials.running.shared_trials import shared_by
@@ -266,7 +268,8 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         self.say_barred()
         began = time.monotonic()
         if began > self._compact_at:
-            with contextlib.suppress(OSError):  # the tables are derived: the next time will do
+            with contextlib.suppress(OSError, UserError):  # nothing is lost by it: the next time will do
+                pack_if_many(self.folder, self.plan.running)
                 compact_tables(self.folder)
             took = time.monotonic() - began
             self._compact_at = time.monotonic() + max(COMPACT_EVERY_S, took / COMPACT_SHARE)

@@ -1,0 +1,255 @@
+"""Pack the finished trials of a sweep into few files, and unpack those that must be repaired.
+
+Only the holder of the sweep's lease packs. Readers without it may look at any moment: new files are written first, then
+the manifest names them, and only then are the old ones removed. What a kill leaves is removed by the next packing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.packing.own_files import finished_trial, packed_again, remove_own_files
+from trials.errors import DamagedFile
+from trials.storage import files
+from trials.storage.packed.manifest import MANIFEST, PACKED, PART_TRIALS, Manifest, Part, PartFile
+from trials.storage.packed.packs import PackedTrial, Packs
+from trials.storage.packed.reading import forget_packs, packs_of
+from trials.storage.packed.writing import ARCHIVE_BYTES, ARCHIVE_CHECKPOINTS, ToPack, write_part
+from trials.storage.row_schema import table_as_rows
+from trials.storage.trial_folder import State, TrialFolder
+
+PART_BYTES = 256 << 20
+"""Bytes of rows in memory from which a part takes no more trials."""
+
+Keeps = Callable[[str], bool]
+
+
+@dataclass(frozen=True)
+class Packing:
+    """What a packing has done.
+
+    Attributes:
+        trials: how many were packed.
+        left: how many finished trials were not, since they are damaged: a run repairs them.
+        packed: how many of the sweep's trials are packed now.
+        files: how many files hold them, the manifest included.
+    """
+
+    trials: int
+    left: int
+    packed: int = 0
+    files: int = 0
+
+    def __str__(self) -> str:
+        left = f"; {self.left} are damaged and were left: run the sweep, which repairs them" if self.left else ""
+        return f"packed {self.trials} finished trials; {self.packed} are in {self.files} files now{left}"
+
+
+def pack_finished(folder: SweepFolder, keeps: Keeps = lambda trial: True, without: Iterable[str] = ()) -> Packing:
+    """Pack all finished trials that are not packed yet. For the holder of the sweep's lease.
+
+    Args:
+        keeps: whether the checkpoint of a trial is kept.
+        without: trials to leave alone, since a process may still work on them.
+
+    Raises:
+        OSError: the storage does not take it; nothing is lost.
+    """
+    tidy(folder)
+    if packs_of(folder.path, thorough=True) is None:
+        _write(folder, Manifest())  # from now on, a missing manifest is a loss
+    alone, left, packed = frozenset(without), 0, 0
+    stamps = {name: stamp for name, stamp in folder.stamps().items() if name not in alone}
+    known = packs_of(folder.path)
+    there = [name for name in files.names(folder.trials) if name in stamps]
+    new: list[ToPack] = []
+    size = 0
+    for name in there:
+        if known is not None and name in known:
+            found = _changed(folder, known, name, stamps[name])
+        else:
+            found = finished_trial(folder, name, stamps[name], keep_checkpoint=keeps(name))
+            left += found is None and _is_finished(folder, name)
+        if found is None:
+            continue
+        new.append(found)
+        size += sum(table.nbytes for _, table in found.tables.values())
+        if len(new) >= PART_TRIALS or size >= PART_BYTES:
+            packed += _add(folder, new)
+            new, size = [], 0
+    packed += _add(folder, new) if new else 0
+    now = packs_of(folder.path)
+    assert now is not None
+    return Packing(packed, left, len(now.names()), 1 + len(now.manifest.names))
+
+
+def _is_finished(folder: SweepFolder, name: str) -> bool:
+    with suppress(DamagedFile):
+        state = TrialFolder(folder.trial_folder(name)).state()
+        return state is not None and state.finished
+    return False
+
+
+def _changed(folder: SweepFolder, known: Packs, name: str, stamp: list[int]) -> ToPack | None:
+    """A packed trial whose folder has a config again: the driver has added a sample to it."""
+    trial = known.find(name)
+    try:
+        config = (folder.trial_folder(name) / "config.json").read_bytes()
+        return None if trial is None else packed_again(trial, config, stamp, as_stored=False)
+    except (FileNotFoundError, DamagedFile):
+        return None
+
+
+def _add(folder: SweepFolder, new: Sequence[ToPack]) -> int:
+    """Write a part of these trials, with those of the last part if it is not full; then remove their own files."""
+    known = packs_of(folder.path)
+    before = known.manifest if known is not None else Manifest()
+    taken, archives, replaced = _last_part(known, {trial.id for trial in new}, PART_TRIALS - len(new))
+    part = write_part(
+        folder.path / PACKED,
+        before.last + 1,
+        [*taken, *new],
+        archives,
+        [part.number for part in replaced],
+    )
+    parts = tuple(one for one in before.parts if one not in replaced)
+    _write(folder, Manifest((*parts, part), before.unpacked))
+    for trial in new:
+        remove_own_files(folder.trial_folder(trial.id))
+    _remove_unnamed(folder)
+    return len(new)
+
+
+def _last_part(known: Packs | None, without: set[str], room: int) -> tuple[list[ToPack], list[PartFile], list[Part]]:
+    """The trials of the last part, if it is whole and they have room beside others, with its archives that go on."""
+    if known is None or not known.manifest.parts:
+        return [], [], []
+    last = max(known.manifest.parts, key=lambda part: part.number)
+    trials = [trial for trial in known.each() if trial.part.number == last.number and trial.id not in without]
+    if len(trials) > room or any(line for line in known.damaged):
+        return [], [], []
+    full = {one.name for one in last.archives if one.entries >= ARCHIVE_CHECKPOINTS or one.size >= ARCHIVE_BYTES // 2}
+    try:
+        again = [
+            packed_again(trial, None, trial.stamp, as_stored=trial.stored is not None and trial.stored[1] in full)
+            for trial in trials
+        ]
+    except DamagedFile:
+        return [], [], []
+    return again, [one for one in last.archives if one.name in full], [last]
+
+
+def unpack(folder: SweepFolder, names: Iterable[str]) -> None:
+    """Give packed trials folders of their own again, without what is damaged. For the holder of the sweep's lease."""
+    known = packs_of(folder.path)
+    if known is None:
+        return
+    wanted = list(names)
+    for trial in known.each(wanted):
+        _unpack(folder, trial)
+    _leave_out(folder, known, wanted)
+
+
+def _unpack(folder: SweepFolder, trial: PackedTrial) -> None:
+    """Write a packed trial's files: its config last, and nothing that is damaged."""
+    own = TrialFolder(folder.trial_folder(trial.id))
+    files.make_folder(own.path)
+    state = own.state()
+    commits = []
+    for commit in state.commits if state is not None else ():
+        rows = dict(commit.rows)
+        for table in commit.rows:
+            with suppress(DamagedFile):
+                found = own.table(commit, table)
+                rows[table] = own.write_rows(table, table_as_rows(found), commit.number, _attempt(state))
+        if commit.checkpoint is not None:
+            with suppress(DamagedFile):
+                own.write_file("checkpoint", commit.checkpoint, own.read("checkpoint", commit.checkpoint))
+        commits.append(replace(commit, rows=rows))
+    if state is not None:
+        own.write_state(replace(state, commits=tuple(commits)))
+    if not (own.path / "config.json").exists():
+        files.write(own.path / "config.json", trial.config)
+
+
+def _attempt(state: State | None) -> int:
+    return 0 if state is None else state.attempt
+
+
+def tidy(folder: SweepFolder) -> None:
+    """Finish or drop what a killed packing has left. For the holder of the sweep's lease."""
+    known = packs_of(folder.path, thorough=True)
+    if known is None:
+        return
+    if known.manifest_damage:
+        _write(folder, known.manifest)
+    newer = []
+    for name in files.names(folder.trials):
+        trial = known.find(name)
+        if trial is None:
+            continue
+        own = TrialFolder(folder.trial_folder(name))
+        if _has_other_state(own, trial):
+            newer.append(name)
+        else:
+            remove_own_files(own.path, keep_config=_config_differs(own, trial))
+    if newer:
+        _leave_out(folder, known, newer)
+    _remove_unnamed(folder)
+
+
+def _leave_out(folder: SweepFolder, known: Packs, names: Iterable[str]) -> None:
+    """Count the own folders of trials from now on, not what is packed of them."""
+    gone = dict.fromkeys(names, known.manifest.last)
+    _write(folder, replace(known.manifest, unpacked={**known.manifest.unpacked, **gone}))
+
+
+def _has_other_state(own: TrialFolder, trial: PackedTrial) -> bool:
+    """Whether a trial's folder has a state that is not the packed one: it was unpacked and has gone on since."""
+    if not own.state_path.exists():
+        return False
+    if own.state_path.read_bytes() == trial.state:
+        return False
+    try:
+        here, there = own.state(), own.state_of(trial.state)
+    except DamagedFile:
+        return True
+    return here is None or _progress(here) != _progress(there)
+
+
+def _progress(state: State) -> tuple[object, ...]:
+    return state.status, state.attempt, state.failures, [commit.number for commit in state.commits], state.ended
+
+
+def _config_differs(own: TrialFolder, trial: PackedTrial) -> bool:
+    try:
+        return (own.path / "config.json").read_bytes() != trial.config
+    except FileNotFoundError:
+        return False
+
+
+def _write(folder: SweepFolder, manifest: Manifest) -> None:
+    manifest.write(folder.path / PACKED)
+    forget_packs(folder.path)
+
+
+def _remove_unnamed(folder: SweepFolder) -> None:
+    """Remove what no manifest names from the folder of packed files: a kill, or a part that was taken over, left it."""
+    known = packs_of(folder.path)
+    counting = known.manifest.names if known is not None else frozenset[str]()
+    for name in _packed_names(folder):
+        if name not in counting:
+            (folder.path / PACKED / name).unlink(missing_ok=True)
+    if known is None and isinstance(folder.path, Path):
+        with suppress(OSError):
+            (folder.path / PACKED).rmdir()
+
+
+def _packed_names(folder: SweepFolder) -> Iterator[str]:
+    for name in files.names(folder.path / PACKED):
+        if name != MANIFEST and not name.endswith(".damaged"):
+            yield name

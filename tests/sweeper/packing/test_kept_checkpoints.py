@@ -1,0 +1,109 @@
+"""Which checkpoints a sweep keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sweeper
+from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.packing.automatic import drop_and_pack
+from sweeper.packing.kept_checkpoints import kept_checkpoints
+from sweeper.packing.packing import pack_finished
+from sweeper.packing.repairing import repaired
+from sweeper.space.load import from_document
+from tests.sweeper.packing.packed_sweeps import finish_all, networks_of, sweep_of, tables_of
+from tests.sweeper.populations import population
+from tests.sweeper.sweeps import begun, make_space, searching
+from trials.errors import UserError
+
+SEARCH: dict[str, Any] = {"finetune.lr": {"loguniform": [1e-3, 1.0]}}
+
+
+def sweep_keeping(path: Path, policy: str, **fields: Any) -> SweepFolder:
+    space = make_space(search=SEARCH, sampler="random", samples=3, keep_checkpoints=policy, **fields)
+    return sweep_of(path, 0, space)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_best_keeps_the_best_point_of_each_cell(tmp_path: Path, packed: bool) -> None:
+    folder = sweep_keeping(tmp_path / "sweep", "best")
+    best = set(sweeper.load(folder.path).best()["trial"])
+    assert len(best) == 2
+    if packed:
+        pack_finished(folder, kept_checkpoints(folder, over=True))
+    else:
+        drop_and_pack(folder, over=True)
+    assert networks_of(folder).keys() == best
+    assert repaired(folder, checkpoints=True) == []
+    assert networks_of(folder).keys() == best
+    assert all(record.finished for record in folder.records())
+
+
+def test_best_keeps_what_confirms_it_and_the_pareto_front(tmp_path: Path) -> None:
+    folder = sweep_keeping(tmp_path / "confirmed", "best", grid={"density": [0.5]}, confirm={"seed": [7, 8]})
+    drop_and_pack(folder, over=True)
+    frame = sweeper.load(folder.path).trials
+    confirmed = set(frame[frame["confirms"].notna()]["trial"])
+    assert len(confirmed) == 2
+    assert networks_of(folder).keys() == confirmed | set(frame["confirms"].dropna())
+
+
+def test_none_keeps_no_checkpoint_and_damaged_rows_mean_that_the_trial_runs_again(tmp_path: Path) -> None:
+    folder = sweep_keeping(tmp_path / "sweep", "none")
+    before = tables_of(folder.path)
+    drop_and_pack(folder, over=True)
+    assert networks_of(folder) == {}
+    assert not list((tmp_path / "sweep" / "trials").rglob("*.pt"))
+    assert tables_of(folder.path)["epochs"].equals(before["epochs"])
+    hurt = folder.records()[0]
+    next((tmp_path / "sweep" / "trials" / hurt.id / "rows").glob("epochs*")).write_bytes(b"rot")
+    (line,) = repaired(folder)
+    assert hurt.id in line
+    assert [record.id for record in folder.records() if not record.finished] == [hurt.id]
+    finish_all(begun(make_space(search=SEARCH, sampler="random", samples=3), folder.path))
+    assert len(tables_of(folder.path)["epochs"]) == len(before["epochs"])
+
+
+def test_all_keeps_all(tmp_path: Path) -> None:
+    folder = sweep_keeping(tmp_path / "sweep", "all")
+    assert "keep_checkpoints" not in (folder.space_document() or {})
+    drop_and_pack(folder, over=True)
+    assert len(networks_of(folder)) == 6
+
+
+def test_last_level_drops_what_has_fewer_levels(tmp_path: Path) -> None:
+    trial = {
+        "method": "prune_iterative", "dataset": "digits", "model": "tiny", "prune_fraction": 0.4,
+        "pretrain": {"epochs": 1}, "finetune": {"epochs": 1},
+    }  # fmt: skip
+    space = make_space(trial=trial, grid={"levels": [1, 2, 3], "seed": [0, 1]}, keep_checkpoints="last_level")
+    folder = sweep_of(tmp_path / "sweep", 0, space)
+    drop_and_pack(folder, over=True)
+    kept = [record for record in folder.records() if record.id in networks_of(folder)]
+    assert sorted((record.content["levels"], record.content["seed"]) for record in kept) == [(3, 0), (3, 1)]
+
+
+@pytest.mark.parametrize("policy", ["best", "last_level"])
+def test_the_last_generation_of_a_population_keeps_theirs(tmp_path: Path, policy: str) -> None:
+    space = population(grid={"density": [0.5]}, keep_checkpoints=policy, pbt={"population": 2, "generations": 2})
+    folder = sweep_of(tmp_path / "sweep", 0, space)
+    drop_and_pack(folder, over=True)
+    lineage = sweeper.load(folder.path).lineage
+    assert networks_of(folder).keys() == set(lineage[lineage["generation"] == 1]["trial"])
+
+
+def test_trials_that_another_sweep_names_keep_theirs(tmp_path: Path) -> None:
+    folder = sweep_keeping(tmp_path / "sweep", "none")
+    named = folder.records()[0].id
+    (tmp_path / "other").mkdir()
+    SweepFolder(tmp_path / "other").append({"space": {"trial": {"reference": f"{tmp_path}/sweep/trials/{named}"}}})
+    drop_and_pack(folder, over=True)
+    assert networks_of(folder).keys() == {named}
+
+
+def test_another_policy_is_refused_in_one_line() -> None:
+    with pytest.raises(UserError, match="keep_checkpoints is 'some', but must be"):
+        from_document({**searching("random", 1).document(), "keep_checkpoints": "some"})

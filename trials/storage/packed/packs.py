@@ -1,0 +1,246 @@
+"""What of a sweep is packed, as of one manifest: its trials, with their rows and checkpoints."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trials.errors import DamagedFile
+from trials.storage.packed.manifest import MANIFEST, Manifest, Part, PartFile, is_trial_name, sha256_of
+from trials.storage.packed.stacked_rows import RowSpan, rows_at, shapes_of
+from trials.storage.place import Place
+from trials.storage.safe_read import ROW_BYTES, read_plain
+
+TABLES_KEPT = 12
+"""How many decoded Parquet files a process keeps of a sweep: a few megabytes each."""
+
+_DECODED = (pa.ArrowException, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError)
+"""What damaged content raises where it is decoded; FileNotFoundError is told apart before."""
+
+
+@dataclass(frozen=True)
+class PackedTrial:
+    """A packed trial.
+
+    Attributes:
+        config, state: contents of its ``config.json`` and ``state.json``.
+        stamp: modification times in ns and sizes of both, as they lay in its folder.
+        rows: where the rows of each table lie, and the name of the row file that they were read from.
+        stored: where its checkpoint lies: file name, archive, offset and length in bytes; None without one.
+    """
+
+    packs: Packs
+    part: Part
+    id: str
+    config: bytes
+    state: bytes
+    stamp: list[int]
+    rows: dict[str, tuple[str, RowSpan]]
+    stored: tuple[str, str, int, int] | None
+
+    def table(self, table: str, name: str) -> Any:
+        """Its rows of a table, which were in the row file ``name``; None if they are not here.
+
+        Raises:
+            DamagedFile: the file that holds them is damaged.
+            FileNotFoundError: the file is gone: a later manifest names another.
+        """
+        there = self.rows.get(table)
+        if there is None or there[0] != name or table not in self.part.rows:
+            return None
+        file = self.part.rows[table]
+        try:
+            of_all, shapes = self.packs.table(file)
+            return rows_at(of_all, shapes, there[1])
+        except FileNotFoundError:
+            raise
+        except _DECODED as error:
+            raise DamagedFile(f"{self.packs.path / file.name} is damaged ({_line(error)})") from None
+
+    def checkpoint(self, name: str) -> bytes | None:
+        """The content of its checkpoint ``name``, not verified: its name has its hash. None if it is not here.
+
+        Raises:
+            FileNotFoundError: the archive is gone: a later manifest names another.
+        """
+        if self.stored is None or self.stored[0] != name:
+            return None
+        _, archive, offset, length = self.stored
+        return _range(self.packs.path / archive, offset, length)
+
+
+class Packs:
+    """The packed trials of a sweep. Safe to use from several threads.
+
+    Attributes:
+        path: the folder ``packed``.
+        damaged: a line for what is wrong with the manifest, and one for each part whose index cannot be read, nor its
+            copy; complete after the first look-up.
+    """
+
+    def __init__(self, path: Place, manifest: Manifest, damage: str = "") -> None:
+        self.path, self.manifest = path, manifest
+        self.manifest_damage = damage
+        self.damaged: list[str] = [damage] if damage else []
+        self._places: dict[str, tuple[Part, int]] | None = None
+        self._kept: OrderedDict[str, Any] = OrderedDict()
+        self._lock = threading.RLock()
+
+    def names(self) -> list[str]:
+        """Names of the packed trials, by part."""
+        return list(self._found())
+
+    def __contains__(self, trial_id: str) -> bool:
+        return trial_id in self._found()
+
+    def find(self, trial_id: str) -> PackedTrial | None:
+        """A trial by its name; None if it is not packed. Raises FileNotFoundError if a file is gone."""
+        place = self._found().get(trial_id)
+        return None if place is None else self._trial(*place)
+
+    def each(self, names: Iterable[str] | None = None) -> Iterator[PackedTrial]:
+        """Trials by part, so that every file is read once; those of ``names`` that are packed, or all."""
+        found = self._found()
+        wanted = found if names is None else [name for name in names if name in found]
+        for name in sorted(wanted, key=lambda name: (found[name][0].number, found[name][1])):
+            yield self._trial(*found[name])
+
+    def stamps(self) -> Iterator[tuple[str, list[int]]]:
+        """Each packed trial with its stamp."""
+        found = self._found()
+        there = {part.number for part, _ in found.values()}
+        for part in (part for part in self.manifest.parts if part.number in there):
+            index = self.index(part)
+            names, stamps = index["trial"].to_pylist(), index["stamp"].to_pylist()
+            for row, (name, stamp) in enumerate(zip(names, stamps, strict=True)):
+                if found.get(name) == (part, row):
+                    yield name, stamp
+
+    def part_of(self, trial_id: str) -> int:
+        """The number of a trial's part, to read trials part by part; 0 if it is not packed."""
+        place = self._found().get(trial_id)
+        return 0 if place is None else place[0].number
+
+    def table(self, file: PartFile) -> Any:
+        """A Parquet file of a part: its table, with its shapes where it holds rows.
+
+        Raises:
+            DamagedFile: its content is not the one that the manifest names.
+            FileNotFoundError: it is gone.
+        """
+        with self._lock:
+            if file.name in self._kept:
+                self._kept.move_to_end(file.name)
+                return self._kept[file.name]
+        table = _decoded(self.path, file)
+        found = (table, shapes_of(table)) if file.name.startswith("rows-") else table
+        with self._lock:
+            self._kept[file.name] = found
+            while len(self._kept) > TABLES_KEPT:
+                self._kept.popitem(last=False)
+        return found
+
+    def index(self, part: Part) -> Any:
+        """The index of a part, or its copy if it is damaged. Raises DamagedFile if both are."""
+        try:
+            return self.table(part.index)
+        except (DamagedFile, FileNotFoundError) as damage:
+            try:
+                return self.table(part.copy)
+            except FileNotFoundError:
+                if isinstance(damage, FileNotFoundError):
+                    raise
+                raise DamagedFile(f"{damage}, and its copy {part.copy.name} is missing") from None
+            except DamagedFile:
+                raise DamagedFile(f"{damage}, and so is its copy {part.copy.name}") from None
+
+    def _found(self) -> dict[str, tuple[Part, int]]:
+        """The part of each trial, and its row in the part's index."""
+        with self._lock:
+            if self._places is None:
+                places: dict[str, tuple[Part, int]] = {}
+                damaged = [self.manifest_damage] if self.manifest_damage else []
+                for part in sorted(self.manifest.parts, key=lambda part: part.number):
+                    try:
+                        names = self.index(part)["trial"].to_pylist()
+                    except (DamagedFile, FileNotFoundError) as damage:
+                        if isinstance(damage, FileNotFoundError) and not self._is_current():
+                            raise  # they have been taken over into another part
+                        missing = f"{self.path / part.index.name} is missing, and so is its copy"
+                        lost = damage if isinstance(damage, DamagedFile) else missing
+                        damaged.append(f"{lost}: {part.index.entries} packed trials are left out")
+                        continue
+                    unpacked = self.manifest.unpacked
+                    places |= {
+                        name: (part, row)
+                        for row, name in enumerate(names)
+                        if is_trial_name(name) and unpacked.get(name, 0) < part.number
+                    }
+                self._places, self.damaged = places, damaged
+            return self._places
+
+    def _is_current(self) -> bool:
+        """Whether there is no other manifest by now."""
+        try:
+            where = self.path / MANIFEST
+            return Manifest.read(read_plain(where), where) == self.manifest
+        except (OSError, DamagedFile):
+            return True
+
+    def _trial(self, part: Part, row: int) -> PackedTrial:
+        (found,) = self.index(part).slice(row, 1).to_pylist()
+        rows = {
+            one["table"]: (one["name"], RowSpan(one["shape"], one["offset"], one["length"]))
+            for one in found["rows"] or ()
+        }
+        there = found["checkpoint"]
+        stored = None if there is None else (there["name"], there["archive"], there["offset"], there["length"])
+        if stored is not None and stored[1] not in {archive.name for archive in part.archives}:
+            stored = None
+        return PackedTrial(self, part, found["trial"], found["config"], found["state"], found["stamp"], rows, stored)
+
+
+def read_verified(packed: Place, file: PartFile) -> bytes:
+    """Return a packed file's content. Raises DamagedFile if it is another, FileNotFoundError if there is none."""
+    try:
+        content = read_plain(packed / file.name, ROW_BYTES)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise DamagedFile(f"{packed / file.name} cannot be read ({_line(error)})") from None
+    if sha256_of(content) != file.sha256:
+        raise DamagedFile(f"{packed / file.name} is damaged: its content does not match its hash in {MANIFEST}")
+    return content
+
+
+def _decoded(packed: Place, file: PartFile) -> Any:
+    content = read_verified(packed, file)
+    try:
+        return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+    except _DECODED as error:
+        raise DamagedFile(f"{packed / file.name} is damaged ({_line(error)})") from None
+
+
+def _range(path: Place, offset: int, length: int) -> bytes:
+    if not isinstance(path, Path):
+        return path.read_range(offset, length)
+    opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(opened).st_mode):
+            raise DamagedFile(f"{path} is no file")
+        return os.pread(opened, length, offset)
+    finally:
+        os.close(opened)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
