@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from sweeper.folder.forgiving import followed_failures, forgive_trial
+from sweeper.folder.forgiving import followed_failures, forgive_trial, member
 from trials.errors import DamagedFile, UserError
 from trials.frozen import SCHEMA
 from trials.storage import files
 from trials.storage.data_used import DataUsed, read_used
-from trials.storage.place import ObjectPath, Place, each
+from trials.storage.place import ObjectPath, Place, R, each
 from trials.storage.sweep_path import STAGES
 from trials.storage.trial_folder import State, TrialFolder
 
@@ -175,9 +176,17 @@ class SweepFolder:
                 (folder / name).unlink(missing_ok=True)
 
     def records(self) -> list[Record]:
-        """Return the records of all scheduled trials by name; trials with a damaged config are left out."""
-        found = each(self._record, files.names(self.trials), self.path)
-        return [record for record in found if record is not None]
+        """The records of all scheduled trials by name; trials with a damaged config are left out."""
+        return self.each_record(lambda record: record)
+
+    def each_record(self, use: Callable[[Record], R]) -> list[R]:
+        """What ``use`` makes of each of :meth:`records`, in several threads if these lie in an object store."""
+
+        def used(name: str) -> list[R]:
+            record = self._record(name)
+            return [] if record is None else [use(record)]
+
+        return list(chain.from_iterable(each(used, files.names(self.trials), self.path)))
 
     def _record(self, name: str) -> Record | None:
         folder = TrialFolder(self.trials / name)
@@ -200,7 +209,7 @@ class SweepFolder:
             checkpoints: verify checkpoints too. They are large, and are always verified when they are used.
         """
         found = each(lambda name: self._repair(name, checkpoints), files.names(self.trials), self.path)
-        return [line for lines in found for line in lines]
+        return list(chain.from_iterable(found))
 
     def _repair(self, name: str, checkpoints: bool) -> list[str]:
         config = self.trials / name / "config.json"
@@ -221,7 +230,7 @@ class SweepFolder:
         """
         for name in files.names(self.stages):
             forgive_trial(TrialFolder(self.stages / name))
-        kept = followed_failures(self.records())
+        kept = followed_failures(chain.from_iterable(self.each_record(member)))
         return sum(forgive_trial(TrialFolder(self.trials / n)) for n in files.names(self.trials) if n not in kept)
 
     def stamps(self) -> dict[str, Stamp]:

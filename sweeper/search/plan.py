@@ -16,6 +16,7 @@ from typing import Any
 from sweeper.folder.confirmations import confirmation_of, only_confirms, same_confirmation
 from sweeper.folder.first_document import first_samples
 from sweeper.folder.forgiving import followed_failures
+from sweeper.folder.packed_records import PackedRecords
 from sweeper.folder.sweep_folder import Record, Sample, StoredConfig, SweepFolder
 from sweeper.search.added_replicates import earlier_replicates
 from sweeper.search.assignment import Assignment, Ending
@@ -53,7 +54,7 @@ class Plan:
         begun, known = first_samples(folder), warm or {}
         had = earlier_replicates(folder) if space.replicates else []
         self._searches = {c.key: search_of(space, c, known.get(c.key, NO_WARM_START), begun, had) for c in self.cells}
-        self._records: dict[str, Record] = {}
+        self._records = PackedRecords(folder)
         self._queue: deque[str] = deque()
         self._aside: deque[str] = deque()  # their device died, earlier or where no other machine is: others go first
         self._held = set[str]()  # unfinished confirmations
@@ -82,22 +83,23 @@ class Plan:
             self._release(cell.key)
 
     def _replay(self) -> None:
-        records = self.folder.records()
-        self._settled = followed_failures(records)
-        for record in records:
+        records = self._records
+        self._settled = followed_failures(records.values()) if self.space.pbt else frozenset()
+        for trial_id in list(records):
+            record = records[trial_id]
             mine = [sample for sample in record.samples if sample.cell in self._searches]
             if not mine:
+                del records[trial_id]
                 continue
-            self._records[record.id] = record
             over = self._over(record)
             held = not over and only_confirms(mine)
             if not over:
-                self._share_config(record, mine[0])
+                self._share_config(record := records.unpack(trial_id), mine[0])
                 last = self._aside if lost_device(record.state) else self._queue
                 (self._held.add if held else last.append)(record.id)
             self.budget.follow(record, over=over or held)
             self.failed += over and not record.finished
-        for sample, record, outcome in samples_with_outcomes(self.space, self.folder, self._records.values()):
+        for sample, record, outcome in samples_with_outcomes(self.space, self.folder, self._records):
             if sample.cell in self._searches:
                 self._searches[sample.cell].replay(sample, outcome, record)
 
@@ -313,6 +315,7 @@ class Plan:
             for sample in record.samples:
                 if sample.cell in self._searches:
                     self._tell(sample, outcome)
+            self._records.pack(trial_id)
         elif died is not None and not self.sick.may_go_elsewhere(trial_id, *shared_by(record.config)):
             self._aside.append(trial_id)
         else:
