@@ -129,12 +129,12 @@ def without_ray(kind: str, trials: int) -> dict[str, Any]:
 
 def with_tune(kind: str, trials: int) -> dict[str, Any]:
     """Run trivial trials; ``kept``: Tune keeps all of them, as it does by itself."""
-    from sweeper.execution.on_ray import placement
+    from sweeper.execution.on_ray import ended_trials
     from sweeper.execution.on_ray.cluster import connect
     from sweeper.execution.on_ray.tune_run import run_plan
 
     if kind == "kept":
-        placement.ENDED_KEPT = trials
+        ended_trials.ENDED_KEPT = trials
     connect("local")
     with tempfile.TemporaryDirectory() as temporary:
         space = trivial(trials, Path(temporary))

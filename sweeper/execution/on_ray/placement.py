@@ -12,11 +12,9 @@ from ray import tune
 from ray._private.state import actors
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from sweeper.execution.on_ray.ended_trials import forget_ended
 from sweeper.execution.on_ray.tune_searcher import PlanSearcher
 from sweeper.search.sick_machines import Card
-
-ENDED_KEPT = 100
-"""Ended trials that stay in Tune's lists; at most twice as many are there at any time, beside those that run."""
 
 
 class Gate(FIFOScheduler):  # type: ignore[misc]  # Ray is not typed
@@ -45,26 +43,6 @@ class Gate(FIFOScheduler):  # type: ignore[misc]  # Ray is not typed
             card = _where_died(getattr(error, "actor_id", None))
             self.searcher.died_early(trial.trial_id, card, f"{type(error).__name__}: {said[-1]}")
         forget_ended(tune_controller)
-
-
-def forget_ended(tune_controller: Any) -> None:
-    """Drop trials that have ended from Tune's lists, all but the last ENDED_KEPT.
-
-    Tune keeps every trial of a run, with its config, its last results and its state as JSON, and has no call that takes
-    one out. Nobody asks for them: what a trial has done lies in its folder. Where another version of Tune keeps them
-    elsewhere, they stay there, and cost only memory.
-    """
-    trials = tune_controller.get_trials()
-    if len(trials) <= 2 * ENDED_KEPT:  # looked through once in a while, not for each trial
-        return
-    held = getattr(tune_controller, "_trial_to_actor", {})
-    over = {trial.trial_id: trial for trial in trials if trial.is_finished() and trial not in held}
-    gone = dict(list(over.items())[:-ENDED_KEPT])
-    trials[:] = [trial for trial in trials if trial.trial_id not in gone]
-    for name in ("_stopped_trials", "_failed_trials", "_live_trials", "_trials_to_cache"):
-        getattr(tune_controller, name, set()).difference_update(gone.values())
-    for trial_id in gone:
-        getattr(tune_controller, "_trial_metadata", {}).pop(trial_id, None)
 
 
 def _where_died(actor_id: str | None) -> Card | None:
