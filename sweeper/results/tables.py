@@ -8,9 +8,9 @@ at any time.
 from __future__ import annotations
 
 import io
-import json
 import warnings
 from collections.abc import Collection
+from contextlib import suppress
 
 import pyarrow.parquet as pq
 
@@ -18,10 +18,12 @@ from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.column_types import TABLES_SCHEMA, digest_of_columns
 from sweeper.results.frames import SweepTables
 from sweeper.results.table_cache import TableCache, gather
-from trials.errors import UserError
+from trials.errors import DamagedFile, UserError
 from trials.storage import files
 from trials.storage.place import Place, place
 from trials.storage.rows import TABLES as ROW_TABLES
+from trials.storage.safe_read import require_folder
+from trials.storage.sealed import seal
 
 
 def load(path: str | Place) -> SweepTables:
@@ -86,6 +88,11 @@ def compact_tables(folder: SweepFolder) -> None:
     gathered = gather(folder)
     if gathered.current:
         return
+    with suppress(FileNotFoundError):
+        try:
+            require_folder(folder.tables)
+        except DamagedFile:  # such as a link: what is derived is written into the sweep's own folder
+            files.set_aside(folder.tables)
     files.make_folder(folder.tables)
     hashes = {}
     for name, table in gathered.tables.items():
@@ -95,4 +102,4 @@ def compact_tables(folder: SweepFolder) -> None:
         files.write(folder.tables / f"{name}.parquet", buffer.getvalue())
     versions = {"schema": TABLES_SCHEMA, "columns": digest_of_columns()}
     manifest = {**versions, "tables": hashes, "trials": gathered.stamps}
-    files.write(folder.tables / "manifest.json", json.dumps(manifest).encode())
+    files.write(folder.tables / "manifest.json", seal(manifest))

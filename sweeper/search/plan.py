@@ -83,18 +83,17 @@ class Plan:
             self._release(cell.key)
 
     def _replay(self) -> None:
-        records = self._records
-        self._settled = followed_failures(records.values()) if self.space.pbt else frozenset()
-        for trial_id in list(records):
-            record = records[trial_id]
+        self._settled = followed_failures(self._records.values()) if self.space.pbt else frozenset()
+        for trial_id in [*self._records]:
+            record = self._records[trial_id]
             mine = [sample for sample in record.samples if sample.cell in self._searches]
             if not mine:
-                del records[trial_id]
+                del self._records[trial_id]
                 continue
             over = self._over(record)
             held = not over and only_confirms(mine)
             if not over:
-                self._share_config(record := records.unpack(trial_id), mine[0])
+                self._share_config(record := self._records.unpack(trial_id), mine[0])
                 last = self._aside if lost_device(record.state) else self._queue
                 (self._held.add if held else last.append)(record.id)
             self.budget.follow(record, over=over or held)
@@ -110,8 +109,7 @@ class Plan:
     def _share_config(self, record: Record, sample: Sample) -> None:
         """Give an unfinished trial's record the config that the check of a space without a search has parsed."""
         if not self.space.search:
-            config = self.space.config(self._searches[sample.cell].cell)
-            record.stored.share(config)
+            record.stored.share(self.space.config(self._searches[sample.cell].cell))
 
     @property
     def complete(self) -> bool:
@@ -126,9 +124,8 @@ class Plan:
     @property
     def over(self) -> bool:
         """Whether no further trial will be assigned."""
-        return (
-            self.complete or self.stopping or (self.out_of_budget and not (self._queue or self._aside or self.running))
-        )
+        left = self._queue or self._aside or self.running
+        return self.complete or self.stopping or (self.out_of_budget and not left)
 
     def before(self) -> Iterator[Ending]:
         """Yield every sample whose trial was finished or given up before this driver began."""

@@ -17,7 +17,7 @@ from trials.storage.place import ObjectPath, Place
 def write(path: Place, content: bytes) -> None:
     """Replace ``path`` atomically (temporary file, fsync, rename): a reader sees either the old or the new content.
 
-    An object is replaced by one PUT. The folder itself is not synced: if a power failure undoes the rename, the old
+    A folder in the file's place is set aside. An object is replaced by one PUT. The folder itself is not synced: if a power failure undoes the rename, the old
     file remains, which is equally consistent.
     """
     if isinstance(path, ObjectPath):
@@ -30,7 +30,11 @@ def write(path: Place, content: bytes) -> None:
             share(file.fileno(), path.parent)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        try:
+            temporary.replace(path)
+        except IsADirectoryError:  # somebody has put a folder in the file's place
+            set_aside(path)
+            temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)  # the disk may be full: free the space of the partial file
         raise
@@ -127,7 +131,7 @@ def remove_leftovers(folder: Place) -> None:
 def set_aside(path: Place) -> Place:
     """Rename a damaged file to ``<name>.damaged`` (``.damaged-2``, …): it is kept, but no longer read."""
     target, n = path.with_name(f"{path.name}.damaged"), 1
-    while target.exists():
+    while os.path.lexists(target) if isinstance(target, Path) else target.exists():
         n += 1
         target = path.with_name(f"{path.name}.damaged-{n}")
     path.rename(target)  # type: ignore[arg-type]  # both are Paths or both ObjectPaths

@@ -8,17 +8,19 @@ that finished before the listing began (S3 since December 2020, MinIO, Ceph).
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from trials.errors import DamagedFile
 from trials.storage import files
-from trials.storage.owner import Owner
+from trials.storage.owner import OWNER_KEYS, Owner
 from trials.storage.place import ObjectPath
+from trials.storage.sealed import read_sealed, seal
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -48,6 +50,8 @@ class LeaseStore(Protocol):
 class FileLeaseStore:
     """``lease.json``, changed under a file lock that the kernel releases when its holder dies.
 
+    A damaged file, or one that is no file, has no owner; the owner that lives writes it anew at its next heartbeat.
+
     On NFS the lock is the server's (v4, or v3 with lockd); Lustre needs the mount option ``flock``.
     """
 
@@ -64,9 +68,19 @@ class FileLeaseStore:
 
     def owner(self) -> Owner | None:
         try:
-            return Owner(**json.loads(self.path.read_text()))
-        except (OSError, ValueError, TypeError):
+            return self._read()
+        except (DamagedFile, OSError):
             return None
+
+    def _read(self) -> Owner | None:
+        """Return the stored owner; raises DamagedFile or OSError if it cannot be read."""
+        try:
+            content, _ = read_sealed(self.path, OWNER_KEYS)
+            return Owner.read(content)
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError) as error:
+            raise DamagedFile(f"{self.path} is damaged: {error}") from None
 
     def take(self, me: Owner, gone: Gone) -> bool:
         files.make_folder(self.path.parent)
@@ -85,16 +99,19 @@ class FileLeaseStore:
         return True
 
     def leave(self, mine: Owner) -> None:
-        with self._guard:
+        with self._guard, suppress(OSError):  # then others wait until it is overdue
             if self._is(mine):
                 self.path.unlink(missing_ok=True)
 
     def _is(self, mine: Owner) -> bool:
-        holder = self.owner()
+        try:
+            holder = self._read()
+        except DamagedFile:
+            return True  # whoever takes the lease over writes a whole file
         return holder is not None and holder.token == mine.token
 
     def _write(self, owner: Owner) -> None:
-        files.write(self.path, json.dumps(owner.document()).encode())
+        files.write(self.path, seal(owner.document()))
 
 
 @dataclass(frozen=True)
@@ -179,9 +196,9 @@ class ObjectLeaseStore:
         found = []
         for path in self.folder.iterdir():
             try:
-                content = json.loads(path.read_bytes())
-                found.append(_Claim(Owner(**content["owner"]), int(content["term"]), bool(content["held"])))
-            except (FileNotFoundError, ValueError, TypeError, KeyError):
+                content, _ = read_sealed(path, ("owner", "term", "held"))
+                found.append(_Claim(Owner.read(content["owner"]), int(content["term"]), bool(content["held"])))
+            except (FileNotFoundError, ValueError, TypeError, KeyError, DamagedFile):
                 continue  # withdrawn since the listing, or a folder marker
         return found
 
@@ -190,7 +207,7 @@ class ObjectLeaseStore:
 
     def _write(self, owner: Owner, *, held: bool) -> None:
         content = {"owner": owner.document(), "term": self._term, "held": held}
-        files.write(self._path(owner), json.dumps(content).encode())
+        files.write(self._path(owner), seal(content))
 
     def _remove(self, owner: Owner) -> None:
         self._path(owner).unlink(missing_ok=True)
