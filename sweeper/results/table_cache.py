@@ -145,7 +145,7 @@ def gather(
 
 def _stacked(trials: Mapping[str, _Trial]) -> dict[str, Any]:
     """By table, the rows of these trials; without tables in which they have none."""
-    stacked = {}
+    stacked: dict[str, Any] = {}
     for table in COLUMNS:
         if table == "trials":
             rows = [trial.row for trial in trials.values() if trial.row is not None]

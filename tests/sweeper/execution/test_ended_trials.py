@@ -21,6 +21,7 @@ grid: {density: [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1]}
 """
 
 
+@pytest.mark.fault("many-trials")
 def test_no_more_trials_than_a_few_stay_in_tune(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sweeper.execution.on_ray import ended_trials, placement
 

@@ -98,6 +98,7 @@ SPACES: dict[str, Callable[[int], Space]] = {
 }
 
 
+@pytest.mark.fault("many-trials")
 @pytest.mark.parametrize("kind", SPACES)
 def test_a_trial_that_is_over_takes_few_bytes(kind: str, tmp_path: Path) -> None:
     plan, display = driver(SPACES[kind](48), tmp_path)
@@ -119,6 +120,7 @@ def test_no_trial_that_is_over_is_looked_at_for_the_next_one(tmp_path: Path, mon
     assert looked
 
 
+@pytest.mark.fault("many-trials")
 def test_a_resumed_driver_holds_one_record_of_those_that_are_over_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
