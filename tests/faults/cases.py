@@ -141,6 +141,10 @@ FAULTS: dict[str, Fault] = {
         "other library versions, another commit: said, and recorded in `sweep.yaml`; another schema: refused, naming "
         "both; another space, default or revision: refused with the difference",
     ),
+    "many-trials": Fault(
+        "a sweep of very many trials fills the driver's memory",
+        "a trial that is over takes 5 KiB of the driver and leaves Tune's lists; a resume holds one record at a time",
+    ),
     "no-access": Fault(
         "a machine cannot access the storage",
         "refused at start with the machine's name; the trials of a machine that joins later are taken back",
