@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from sweeper.execution.stop_file import StopFile
 from sweeper.execution.told_rows import ToldRows
 from sweeper.execution.trackers_of import tracker_places
 from sweeper.folder.sweep_folder import SweepFolder, is_stopped
+from sweeper.report import written
+from sweeper.results import report
 from sweeper.search.plan import Assignment, Plan
 from trials.running import progress
 from trials.running.trial import TrialHost, run
@@ -31,7 +34,6 @@ BASE: dict[str, Any] = {
     "density": 0.5,
     "pretrain": {"epochs": 1},
     "finetune": {"epochs": 1},
-    "checkpoint_every_s": 0,
 }
 RATE = {"finetune.lr": {"loguniform": [1e-3, 0.2]}}
 REGROWN: dict[str, Any] = {
@@ -122,28 +124,33 @@ def run_partly(plan: Plan, display: Any, lease: Any, **_: Any) -> bool:
 
 
 @contextmanager
-def in_place_of_ray(runs: Callable[..., bool] = run_plan) -> Iterator[None]:
-    """Let drivers run their trials in this process, without drawing a report at the end."""
+def in_place_of_ray(runs: Callable[..., bool] = run_plan, *, shows: bool = False) -> Iterator[None]:
+    """Let drivers run their trials in this process; unless it ``shows``, they end without a summary and a report."""
     stand_in = types.ModuleType("sweeper.execution.on_ray.tune_run")
     stand_in.run_plan = runs  # type: ignore[attr-defined]
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, stand_in.__name__, stand_in)
         patch.setattr(on_ray, "tune_run", stand_in, raising=False)
+        patch.setattr(os, "fsync", lambda file: None)
+        if not shows:
+            patch.setattr(written, "report_line", lambda path: "")
+            patch.setattr(report, "show", lambda path, console: None)
         yield
 
 
-def begin(storage: Path, name: str, runs: Callable[..., bool], code: int, **changes: Any) -> SweepFolder:
+def begin(storage: Path, name: str, runs: Callable[..., bool], code: int, **changes: Any) -> None:
     space = storage.parent / f"{name}.yaml"
     space.write_text(yaml.safe_dump({**SPACES[name], **changes}, sort_keys=False))
-    with in_place_of_ray(runs):
+    with in_place_of_ray(runs, shows=name == "searched" and not changes):
         assert main(["--space", str(space), "--storage", str(storage)]) == code
-    return SweepFolder(storage / name)
 
 
 def make_storage(storage: Path) -> None:
     """Run every sweep of ``SPACES``, each as far as it is to go, and leave what killed processes leave."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(progress, "STOP_POLL_S", 0.0)
+        due = progress.Progress.due
+        patch.setattr(progress.Progress, "due", lambda self: (True, due(self)[1]))  # a commit after each step
         begin(storage, "searched", run_plan, COMPLETE, samples=2)
         for name in SPACES:
             runs, code = (run_partly, STOPPED) if name in OPEN else (run_plan, COMPLETE)

@@ -1,0 +1,44 @@
+"""Repeat cases of ``test_fuzzed_files.py``: ``python -m tests.faults.fuzz SEED [HOW_MANY] [KIND]``."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.faults.damage import case_of, files_of, folders_of
+from tests.faults.fuzz_outcomes import Fuzz, Whole, Wrong
+from tests.faults.fuzzed_sweeps import make_storage
+from tests.trials.conftest import put_few_digits
+
+
+def main(seed: int, how_many: int = 1, kind: str = "") -> int:
+    """Make the storage, run a case for each seed with every command, and print how each ends; exit code 1 if any does
+    so wrongly."""
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        put_few_digits(patch)
+        storage = Path(folder) / "storage"
+        make_storage(storage)
+        files, folders, bad = files_of(storage), folders_of(storage), 0
+        fuzz = Fuzz(Whole.of(storage, Path(folder)), Path(folder), commands=True)
+        for one in range(seed, seed + how_many):
+            case = case_of(one, files, folders, kind)
+            began = time.process_time()
+            try:
+                ended = fuzz.run(case)
+            except Wrong as wrong:
+                ended, bad = f"WRONG: {wrong}", bad + 1
+            print(f"{one}: {case}: {ended} ({time.process_time() - began:.2f} s)", flush=True)
+    print(f"{bad} of {how_many} wrong")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), *map(int, sys.argv[2:3]), *sys.argv[3:4]))
