@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
 
 from sweeper.folder.sweep_folder import SweepFolder
-from trials.errors import UserError
+from trials.errors import DamagedFile, UserError
 from trials.storage.full_disk import one_line_if_full
 from trials.storage.lease import HEARTBEAT_S, Lease
 from trials.storage.place import Place
+from trials.storage.safe_read import read_plain, require_folder
 
 
 @contextmanager
@@ -40,9 +41,15 @@ def _require_lockable(lock: Place) -> None:
     """Check that this user may lock the sweep, which another one may have begun.
 
     Raises:
-        UserError: the file that is locked is not writable.
+        UserError: the file that is locked is not writable, or something else lies in its place.
     """
     guard = lock / "lease.guard"
+    try:
+        require_folder(lock)
+        with suppress(FileNotFoundError, PermissionError):
+            read_plain(guard)
+    except DamagedFile as damage:
+        raise UserError(f"{damage}: remove it, then run the same command again") from None
     if isinstance(guard, Path) and guard.exists() and not os.access(guard, os.R_OK | os.W_OK):
         raise UserError(
             f"{guard} cannot be written by this user, so the sweep cannot be run: its owner ({guard.owner()}) must "

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from trials.errors import DamagedFile
 from trials.storage import files
+from trials.storage.safe_read import ROW_BYTES, read_plain
 
 
 @dataclass
@@ -140,9 +142,11 @@ _IS_VALID: dict[str, Callable[[Any], bool]] = {
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        text = path.read_text(errors="replace")
+        text = read_plain(path, ROW_BYTES).decode(errors="replace")
     except (FileNotFoundError, NotADirectoryError):
         return
+    except DamagedFile as damage:
+        raise OSError(str(damage)) from None
     for line in text.splitlines():
         try:
             content = json.loads(line)

@@ -27,6 +27,7 @@ from trials.errors import DamagedFile
 from trials.storage import files
 from trials.storage.place import Place, each
 from trials.storage.rows import TABLES as ROW_TABLES
+from trials.storage.safe_read import ROW_BYTES, read_plain, require_folder
 from trials.storage.trial_folder import State, TrialFolder
 
 TRIES = 5
@@ -48,14 +49,15 @@ class TableCache:
         """Read the cache of a sweep."""
         for _ in range(2):  # a compaction may be under way
             try:
-                manifest = json.loads((folder.tables / "manifest.json").read_bytes())
+                require_folder(folder.tables)
+                manifest = json.loads(read_plain(folder.tables / "manifest.json"))
                 if (manifest["schema"], manifest["columns"]) != (TABLES_SCHEMA, digest_of_columns()):
                     return cls()
-                contents = {name: (folder.tables / f"{name}.parquet").read_bytes() for name in COLUMNS}
+                contents = {name: read_plain(folder.tables / f"{name}.parquet", ROW_BYTES) for name in COLUMNS}
                 if {name: files.digest(content) for name, content in contents.items()} == manifest["tables"]:
                     tables = {name: _parquet(content) for name, content in contents.items()}
                     return cls(dict(manifest["trials"]), tables)
-            except (OSError, ValueError, KeyError, TypeError):
+            except (DamagedFile, OSError, ValueError, KeyError, TypeError, RecursionError):
                 continue
         return cls()
 

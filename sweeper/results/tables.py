@@ -18,10 +18,11 @@ from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.column_types import TABLES_SCHEMA, digest_of_columns
 from sweeper.results.frames import SweepTables
 from sweeper.results.table_cache import TableCache, gather
-from trials.errors import UserError
+from trials.errors import DamagedFile, UserError
 from trials.storage import files
 from trials.storage.place import Place, place
 from trials.storage.rows import TABLES as ROW_TABLES
+from trials.storage.safe_read import require_folder
 
 
 def load(path: str | Place) -> SweepTables:
@@ -79,6 +80,8 @@ class TablesReader:
 def compact_tables(folder: SweepFolder) -> None:
     """Write the tables to ``tables/``, each by rename. Writes nothing if nothing has changed.
 
+    What else lies in the place of ``tables/``, such as a link, is set aside first.
+
     ``tables/manifest.json`` lists the trials in the files, with stamps of their last commits, and the files' hashes. It
     is written last, so that a reader never mixes files of two compactions. Files whose columns an older or newer
     version described otherwise are not read.
@@ -86,6 +89,10 @@ def compact_tables(folder: SweepFolder) -> None:
     gathered = gather(folder)
     if gathered.current:
         return
+    try:
+        require_folder(folder.tables)
+    except DamagedFile:
+        files.set_aside(folder.tables)
     files.make_folder(folder.tables)
     hashes = {}
     for name, table in gathered.tables.items():

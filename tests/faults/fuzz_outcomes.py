@@ -23,14 +23,14 @@ from sweeper.cli import WRONG_INPUT, main
 from sweeper.results.frames import SweepTables
 from sweeper.results.tables import read
 from tests.faults.damage import Case, damage
-from tests.faults.fuzzed_sweeps import ENDS, OPEN, in_place_of_ray
+from tests.faults.fuzzed_sweeps import ENDS, OPEN, Run, in_place_of_ray
 from trials.errors import UserError
 from trials.storage import full_disk
 from trials.storage.read_once import SOURCES
 
 TABLES = ("trials", "epochs", "layers", "allocations", "lineage")
 
-NOT_RESULTS = ("attempts", "seconds", "started", "ended", "host", "failures", "environments")
+NOT_RESULTS = ("attempts", "seconds", "started", "ended", "host", "failures", "environments", "commit")
 """Columns that say how a trial was computed, which a repair may change."""
 
 PATIENCE_S, MEMORY = 8, 1 << 30
@@ -82,9 +82,9 @@ def said(*words: str) -> Said:
     return Said(code, out.getvalue(), err.getvalue())
 
 
-def resumed(storage: Path, name: str, *words: str, whole: bool) -> Said:
+def resumed(run: Run, storage: Path, name: str, *words: str, whole: bool) -> Said:
     """Resume a sweep to its end. Unless ``whole``, no report is drawn, and no summary printed."""
-    with in_place_of_ray(shows=whole):
+    with in_place_of_ray(run, shows=whole):
         return said("--resume", name, "--storage", str(storage), *words)
 
 
@@ -116,21 +116,22 @@ class Whole:
     """What readers make of each sweep as it is, and what it comes to in the end."""
 
     storage: Path
+    run: Run
     now: dict[str, Any] = field(default_factory=dict)
     shown: dict[str, str] = field(default_factory=dict)
     end: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, storage: Path, folder: Path) -> Whole:
-        """Read every sweep, and run a copy of it to its end."""
-        found = cls(storage)
+    def of(cls, storage: Path, folder: Path, run: Run) -> Whole:
+        """Read every sweep, and run a copy of each that is left unfinished to its end, with ``run``."""
+        found = cls(storage, run)
         for name, code in ENDS.items():
             found.now[name] = results(read(storage / name))
             found.shown[name] = said("--show", name, "--storage", str(storage)).out.replace(str(storage), "")
             found.end[name] = found.now[name]
             if name in OPEN:
                 copied = copy(storage, folder / f"whole-{name}", name)
-                if (ended := resumed(copied, name, whole=False)).code != code:
+                if (ended := resumed(run, copied, name, whole=False)).code != code:
                     raise Wrong(f"{name} ended with {ended}")
                 found.end[name] = results(read(copied / name))
         return found
@@ -263,7 +264,7 @@ class Fuzz:
         verify = ["--verify"] if self.commands and case.seed % 3 == 0 else []
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(full_disk, "RETRY_S", 0.01)
-            found = resumed(storage, name, *verify, whole=self.commands and case.seed % 10 == 0)
+            found = resumed(self.whole.run, storage, name, *verify, whole=self.commands and case.seed % 10 == 0)
         if found.code == WRONG_INPUT:
             _require_line("--resume", found, case)
             if changes := _changes(before, everything(storage, *without)):

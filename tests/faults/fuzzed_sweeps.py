@@ -8,6 +8,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,12 @@ from sweeper.folder.sweep_folder import SweepFolder, is_stopped
 from sweeper.report import written
 from sweeper.results import report
 from sweeper.search.plan import Assignment, Plan
+from trials.config.trial_config import TrialConfig
 from trials.running import progress
-from trials.running.trial import TrialHost, run
+from trials.running.trial import TrialHost
 from trials.storage.owner import Owner
+from trials.storage.place import Place
+from trials.storage.trial_folder import State
 
 BASE: dict[str, Any] = {
     "method": "one_shot",
@@ -85,37 +89,41 @@ SPACES: dict[str, dict[str, Any]] = {
 OPEN = ("open",)
 """Sweeps that are left unfinished."""
 
-Handed = Callable[[Plan, Assignment, Any], bool]
+Run = Callable[[TrialConfig, Place, TrialHost], State]
+"""Runs a trial: :func:`trials.running.trial.run`, or a quick stand-in."""
 
 
-def go(plan: Plan, assignment: Assignment, display: Any, stop_after: int | None = None) -> None:
-    """Run an assigned trial in this process; it is asked to stop after so many epochs."""
-    path, epochs = plan.folder.trial_folder(assignment.trial_id), list[dict[str, Any]]()
+def go(run: Run, plan: Plan, assignment: Assignment, display: Any, stop_after: int | None = None) -> None:
+    """Run an assigned trial in this process; it is asked to stop after so many epochs of finetuning."""
+    path, epochs = plan.folder.trial_folder(assignment.trial_id), list[int]()
+
+    def follow(row: dict[str, Any]) -> None:
+        epochs.extend([row["epoch"]] if row["stage"] == "finetune" else [])
 
     def is_over(step: int, row: dict[str, Any]) -> bool:
         plan.judge(assignment.trial_id, step, row[plan.space.objective], row)
         return is_stopped(path, step)
 
     judged = {"is_over": is_over} if plan.space.pruner is not None else {}
-    asked = {} if stop_after is None else {"should_stop": lambda: len(epochs) >= stop_after}
-    run(assignment.config, path, TrialHost(plan.folder.stages, epochs.append, warn=display.note, **judged, **asked))
+    asked = {} if stop_after is None else {"should_stop": lambda: max(epochs, default=0) >= stop_after}
+    run(assignment.config, path, TrialHost(plan.folder.stages, follow, warn=display.note, **judged, **asked))
     for ending in plan.ended(assignment.trial_id):
         display.ended(ending.trial_id, ending.cell, ending.status, ending.value, already=False)
 
 
-def run_plan(plan: Plan, display: Any, lease: Any, **_: Any) -> bool:
+def run_plan(run: Run, plan: Plan, display: Any, lease: Any, **_: Any) -> bool:
     """In place of Ray: run what the plan hands out, one trial after the other."""
     while (assignment := plan.next()) is not None:
-        go(plan, assignment, display)
+        go(run, plan, assignment, display)
     return False
 
 
-def run_partly(plan: Plan, display: Any, lease: Any, **_: Any) -> bool:
+def run_partly(run: Run, plan: Plan, display: Any, lease: Any, **_: Any) -> bool:
     """Leave a complete, a preempted, a failed and a scheduled trial."""
-    for stop_after in (None, 3, None):
+    for stop_after in (None, 2, None):
         assignment = plan.next()
         assert assignment is not None
-        go(plan, assignment, display, stop_after)
+        go(run, plan, assignment, display, stop_after)
         if stop_after:
             plan.next()  # the preempted one is handed out again, and its driver dies
     plan.next()
@@ -124,10 +132,10 @@ def run_partly(plan: Plan, display: Any, lease: Any, **_: Any) -> bool:
 
 
 @contextmanager
-def in_place_of_ray(runs: Callable[..., bool] = run_plan, *, shows: bool = False) -> Iterator[None]:
+def in_place_of_ray(run: Run, runs: Callable[..., bool] = run_plan, *, shows: bool = False) -> Iterator[None]:
     """Let drivers run their trials in this process; unless it ``shows``, they end without a summary and a report."""
     stand_in = types.ModuleType("sweeper.execution.on_ray.tune_run")
-    stand_in.run_plan = runs  # type: ignore[attr-defined]
+    stand_in.run_plan = partial(runs, run)  # type: ignore[attr-defined]
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, stand_in.__name__, stand_in)
         patch.setattr(on_ray, "tune_run", stand_in, raising=False)
@@ -138,23 +146,23 @@ def in_place_of_ray(runs: Callable[..., bool] = run_plan, *, shows: bool = False
         yield
 
 
-def begin(storage: Path, name: str, runs: Callable[..., bool], code: int, **changes: Any) -> None:
+def begin(storage: Path, name: str, run: Run, runs: Callable[..., bool], code: int, **changes: Any) -> None:
     space = storage.parent / f"{name}.yaml"
     space.write_text(yaml.safe_dump({**SPACES[name], **changes}, sort_keys=False))
-    with in_place_of_ray(runs, shows=name == "searched" and not changes):
+    with in_place_of_ray(run, runs, shows=name == "searched" and not changes):
         assert main(["--space", str(space), "--storage", str(storage)]) == code
 
 
-def make_storage(storage: Path) -> None:
+def make_storage(storage: Path, run: Run) -> None:
     """Run every sweep of ``SPACES``, each as far as it is to go, and leave what killed processes leave."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(progress, "STOP_POLL_S", 0.0)
         due = progress.Progress.due
         patch.setattr(progress.Progress, "due", lambda self: (True, due(self)[1]))  # a commit after each step
-        begin(storage, "searched", run_plan, COMPLETE, samples=2)
+        begin(storage, "searched", run, run_plan, COMPLETE, samples=2)
         for name in SPACES:
             runs, code = (run_partly, STOPPED) if name in OPEN else (run_plan, COMPLETE)
-            begin(storage, name, runs, code)
+            begin(storage, name, run, runs, code)
     _tell(SweepFolder(storage / "searched"))
     StopFile(storage / "open" / "stop").put("a driver that is gone")
     gone = Owner.me().document() | {"pid": 2**22 + 1}

@@ -30,7 +30,11 @@ def write(path: Place, content: bytes) -> None:
             share(file.fileno(), path.parent)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        try:
+            temporary.replace(path)
+        except IsADirectoryError:  # somebody has made a folder in the file's place
+            set_aside(path)
+            temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)  # the disk may be full: free the space of the partial file
         raise
