@@ -45,7 +45,5 @@ class FollowedSweep:
 def _content(path: Place) -> bytes | None:
     try:
         return read_plain(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, DamagedFile):
         return None
-    except DamagedFile as damage:
-        return str(damage).encode()

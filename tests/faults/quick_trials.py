@@ -22,6 +22,7 @@ from trials.running.inherited_checkpoint import inherited
 from trials.running.shared_trials import folder_in, obtain, require_same_config, shared_name
 from trials.running.trial import TrialHost
 from trials.storage.place import Place
+from trials.storage.rows import Rows
 from trials.storage.trial_folder import Attempt, State, TrialFolder
 
 DATA = "400a5f684b6d3049"
@@ -74,24 +75,30 @@ def _go(config: TrialConfig, attempt: Attempt, checkpoint: dict[str, Any], host:
              "density": config.model_dump().get("density", 1.0), "test_accuracy": number / 2, "warnings": []}
         )  # fmt: skip
         host.report(epochs[-1])
-        fields: dict[str, Any] = {}
-        result = {"val_accuracy": number, "test_accuracy": number / 2, "epochs": epoch, "data": DATA, "warnings": []}
-        if epoch == last:
-            rows.setdefault("layers", []).append(
-                {"stage": "finetune", "level": 0, "layer": "conv1", "total": 10, "kept": 5, "stage_id": None}
-            )
-            if config.method == "regrow":
-                rows["allocations"] = [{"step": 0, "episode": 0, "layer": "conv1", "share": number}]
-            fields = {"status": "complete", "result": result}
-        elif not shared and host.is_over(epoch, epochs[-1]):
-            fields = {"status": "pruned", "result": {**result, "pruned_at": epoch}}
-        content = {"net": {"number": torch.tensor(number, dtype=torch.float64)}, "data": DATA, "position": epoch}
-        progress = {"epoch": epoch, "data": DATA}
-        attempt.commit(checkpoint=content, rows=rows, progress=progress, seconds=0.1, spare=shared, **fields)
-        if fields:
-            return
-        if host.should_stop():
+        if host.should_stop() and epoch < last:
+            _commit(attempt, rows, number, shared)
             raise Preempted
+        if epoch < last and not shared and host.is_over(epoch, epochs[-1]):
+            _commit(attempt, rows, number, shared, status="pruned", result={**_result(rows), "pruned_at": epoch})
+            return
+        _commit(attempt, rows, number, shared)
+    rows.setdefault("layers", []).append(
+        {"stage": "finetune", "level": 0, "layer": "conv1", "total": 10, "kept": 5, "stage_id": None}
+    )
+    if config.method == "regrow":
+        rows["allocations"] = [{"step": 0, "episode": 0, "layer": "conv1", "share": number}]
+    _commit(attempt, rows, number, shared, status="complete", result=_result(rows))
+
+
+def _result(rows: Rows) -> dict[str, Any]:
+    last = rows["epochs"][-1]
+    return {**{key: last[key] for key in ("val_accuracy", "test_accuracy", "density", "warnings")}, "data": DATA}
+
+
+def _commit(attempt: Attempt, rows: Rows, number: float, shared: bool, **fields: Any) -> None:
+    content = {"net": {"number": torch.tensor(number, dtype=torch.float64)}, "data": DATA}
+    progress = {"epoch": len(rows["epochs"]), "data": DATA}
+    attempt.commit(checkpoint=content, rows=rows, progress=progress, seconds=0.1, spare=shared, **fields)
 
 
 def _start(config: TrialConfig, attempt: Attempt, host: TrialHost, shared: bool) -> tuple[dict[str, Any], float]:
