@@ -20,12 +20,14 @@ import pytest
 
 import trials
 from sweeper.cli import WRONG_INPUT, main
+from sweeper.execution import driving
 from sweeper.results.frames import SweepTables
 from sweeper.results.tables import read
 from tests.faults.damage import Case, damage
 from tests.faults.fuzzed_sweeps import ENDS, OPEN, Run, in_place_of_ray
 from trials.errors import UserError
-from trials.storage import full_disk
+from trials.running import shared_trials
+from trials.storage.lease import Lease
 from trials.storage.read_once import SOURCES
 
 TABLES = ("trials", "epochs", "layers", "allocations", "lineage")
@@ -263,7 +265,9 @@ class Fuzz:
         before = everything(storage, *without)
         verify = ["--verify"] if self.commands and case.seed % 3 == 0 else []
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(full_disk, "RETRY_S", 0.01)
+            patch.setitem(Lease.__init__.__kwdefaults__, "patience_s", 0.05)  # a driver that cannot be read may live
+            patch.setattr(driving, "HEARTBEAT_S", 0.1)
+            patch.setattr(shared_trials, "SHARED_POLL_S", 0.02)
             found = resumed(self.whole.run, storage, name, *verify, whole=self.commands and case.seed % 10 == 0)
         if found.code == WRONG_INPUT:
             _require_line("--resume", found, case)

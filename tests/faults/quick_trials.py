@@ -82,9 +82,9 @@ def _go(config: TrialConfig, attempt: Attempt, checkpoint: dict[str, Any], host:
             _commit(attempt, rows, number, shared, status="pruned", result={**_result(rows), "pruned_at": epoch})
             return
         _commit(attempt, rows, number, shared)
-    rows.setdefault("layers", []).append(
-        {"stage": "finetune", "level": 0, "layer": "conv1", "total": 10, "kept": 5, "stage_id": None}
-    )
+    others = [row for row in rows.get("layers", []) if row["stage_id"] is not None]
+    own = {"stage": "finetune", "level": 0, "layer": "conv1", "total": 10, "kept": 5, "stage_id": None}
+    rows["layers"] = [*others, own]
     if config.method == "regrow":
         rows["allocations"] = [{"step": 0, "episode": 0, "layer": "conv1", "share": number}]
     _commit(attempt, rows, number, shared, status="complete", result=_result(rows))

@@ -10,24 +10,36 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.damage import DAMAGES, FOLDER_DAMAGES, FOLDERS, KINDS, Case, case_of, files_of, folders_of
+from tests.faults.damage import case_of, files_of, folders_of
+from tests.faults.fuzz import REAL_FROM
 from tests.faults.fuzz_outcomes import Fuzz, Whole, Wrong, everything
-from tests.faults.fuzzed_sweeps import make_storage
+from tests.faults.fuzzed_sweeps import Run, make_storage
+from tests.faults.quick_trials import run_quickly
 from tests.trials.conftest import few_digits
+from trials.running.trial import run as run_trial
 
 __all__ = ["few_digits"]
 
-CASES, ALL_CASES = 150, 3000
+CASES, ALL_CASES, AT_ONCE = 40, REAL_FROM, 500
+
+
+def made(folder: Path, run: Run) -> Iterator[Whole]:
+    make_storage(folder / "storage", run)
+    before = everything(folder / "storage")
+    yield Whole.of(folder / "storage", folder, run)
+    assert everything(folder / "storage") == before, "a case has changed a file that it shares with the others"
 
 
 @pytest.fixture(scope="module")
 def whole(few_digits: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
-    """The storage that cases damage copies of, and what it comes to."""
-    folder = tmp_path_factory.mktemp("whole")
-    make_storage(folder / "storage")
-    before = everything(folder / "storage")
-    yield Whole.of(folder / "storage", folder)
-    assert everything(folder / "storage") == before, "a case has changed a file that it shares with the others"
+    """The storage that cases damage copies of, and what it comes to; its trials are quick stand-ins."""
+    yield from made(tmp_path_factory.mktemp("quick"), run_quickly)
+
+
+@pytest.fixture(scope="module")
+def trained(few_digits: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
+    """The same with real trials."""
+    yield from made(tmp_path_factory.mktemp("real"), run_trial)
 
 
 def test_every_file_of_a_storage_is_of_a_known_kind(whole: Whole) -> None:
@@ -58,6 +70,12 @@ def test_damage_to_a_file_is_repaired_or_refused(whole: Whole, tmp_path: Path) -
 
 @pytest.mark.slow_faults
 @pytest.mark.fault("damaged-file")
-@pytest.mark.parametrize("first", range(0, ALL_CASES, 500))
+@pytest.mark.parametrize("first", range(0, ALL_CASES, AT_ONCE))
 def test_damage_to_any_file_is_repaired_or_refused_by_every_command(whole: Whole, tmp_path: Path, first: int) -> None:
-    run(whole, tmp_path, range(first, first + 500), commands=True)
+    run(whole, tmp_path, range(first, first + AT_ONCE), commands=True)
+
+
+@pytest.mark.slow_faults
+@pytest.mark.fault("damaged-file")
+def test_real_trials_go_on_from_damage(trained: Whole, tmp_path: Path) -> None:
+    run(trained, tmp_path, range(ALL_CASES, ALL_CASES + AT_ONCE), commands=False)

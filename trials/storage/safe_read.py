@@ -55,10 +55,11 @@ def read_plain(path: Place, most: int = DOCUMENT_BYTES) -> bytes:
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENODEV):
             raise DamagedFile(f"{path} is {_kind(path)}") from None
         raise
+    there = os.fstat(opened)
+    if not stat.S_ISREG(there.st_mode):
+        os.close(opened)
+        raise DamagedFile(f"{path} is {_KINDS.get(stat.S_IFMT(there.st_mode), 'no file')}")
     with open(opened, "rb", buffering=0) as file:  # noqa: PTH123  # of a descriptor
-        there = os.fstat(opened)
-        if not stat.S_ISREG(there.st_mode):
-            raise DamagedFile(f"{path} is {_KINDS.get(stat.S_IFMT(there.st_mode), 'no file')}")
         if there.st_size > most:
             raise DamagedFile(f"{path} has {there.st_size} bytes, but may have at most {most}")
         return file.readall()
