@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
 from sweeper.folder.sweep_folder import SweepFolder
-from trials.errors import DamagedFile, UserError
+from trials.errors import UserError
 from trials.storage.full_disk import one_line_if_full
 from trials.storage.lease import HEARTBEAT_S, Lease
 from trials.storage.place import Place
-from trials.storage.safe_read import read_plain, require_folder
 
 
 @contextmanager
@@ -41,15 +41,13 @@ def _require_lockable(lock: Place) -> None:
     """Check that this user may lock the sweep, which another one may have begun.
 
     Raises:
-        UserError: the file that is locked is not writable, or something else lies in its place.
+        UserError: the file that is locked is not writable, or is no file.
     """
     guard = lock / "lease.guard"
-    try:
-        require_folder(lock)
-        with suppress(FileNotFoundError, PermissionError):
-            read_plain(guard)
-    except DamagedFile as damage:
-        raise UserError(f"{damage}: remove it, then run the same command again") from None
+    if isinstance(lock, Path):
+        for path, right, kind in ((lock, stat.S_ISDIR, "folder"), (guard, stat.S_ISREG, "file")):
+            if os.path.lexists(path) and not right(path.lstat().st_mode):
+                raise UserError(f"{path} is no {kind}, so the sweep cannot be run: move it away")
     if isinstance(guard, Path) and guard.exists() and not os.access(guard, os.R_OK | os.W_OK):
         raise UserError(
             f"{guard} cannot be written by this user, so the sweep cannot be run: its owner ({guard.owner()}) must "

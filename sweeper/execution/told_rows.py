@@ -18,7 +18,10 @@ from typing import Any, TextIO
 
 from trials.errors import DamagedFile
 from trials.storage import files
-from trials.storage.safe_read import ROW_BYTES, read_plain
+from trials.storage.safe_read import read_plain
+
+MOST_BYTES = 1 << 30
+"""Most bytes of the file: a line of some 60 for every row."""
 
 
 @dataclass
@@ -142,7 +145,7 @@ _IS_VALID: dict[str, Callable[[Any], bool]] = {
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        text = read_plain(path, ROW_BYTES).decode(errors="replace")
+        text = read_plain(path, MOST_BYTES).decode(errors="replace")
     except (FileNotFoundError, NotADirectoryError):
         return
     except DamagedFile as damage:

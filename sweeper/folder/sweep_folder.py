@@ -171,8 +171,20 @@ class SweepFolder:
 
         So are copies of a trial's folder under other names.
         """
-        found = each(self._record, files.names(self.trials), self.path)
+        found = each(self._record, self._names(), self.path)
         return [record for record in found if record is not None]
+
+    def _names(self) -> list[str]:
+        """Names in the folder of the trials.
+
+        Raises:
+            UserError: it is a link, or no folder.
+        """
+        try:
+            require_folder(self.trials)
+        except DamagedFile as damage:
+            raise UserError(f"{damage}: move it away, or give another --name") from None
+        return files.names(self.trials)
 
     def _record(self, name: str) -> Record | None:
         folder = TrialFolder(self.trials / name)
@@ -194,7 +206,7 @@ class SweepFolder:
         Args:
             checkpoints: verify checkpoints too. They are large, and are always verified when they are used.
         """
-        found = each(lambda name: self._repair(name, checkpoints), files.names(self.trials), self.path)
+        found = each(lambda name: self._repair(name, checkpoints), self._names(), self.path)
         return [line for lines in found for line in lines]
 
     def _repair(self, name: str, checkpoints: bool) -> list[str]:
@@ -224,7 +236,7 @@ class SweepFolder:
         for name in files.names(self.stages):
             forgive_trial(TrialFolder(self.stages / name))
         kept = followed_failures(self.records())
-        return sum(forgive_trial(TrialFolder(self.trials / n)) for n in files.names(self.trials) if n not in kept)
+        return sum(forgive_trial(TrialFolder(self.trials / n)) for n in self._names() if n not in kept)
 
     def stamps(self) -> dict[str, Stamp]:
         """Return a stamp per trial that changes whenever its config or state is written."""
@@ -232,7 +244,7 @@ class SweepFolder:
             found = self.trials.stamps()
             names = sorted({name.partition("/")[0] for name in found})
             return {name: [x for file in _STAMPED for x in found.get(f"{name}/{file}", (0, 0))] for name in names}
-        return {name: _stamp(f"{self.trials}/{name}") for name in files.names(self.trials)}
+        return {name: _stamp(f"{self.trials}/{name}") for name in self._names()}
 
     def documents(self) -> list[dict[str, Any]]:
         """Return the documents of ``sweep.yaml``, one per change of the sweep, oldest first; empty for a new sweep.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Collection
+from contextlib import suppress
 
 import pyarrow.parquet as pq
 
@@ -80,8 +81,6 @@ class TablesReader:
 def compact_tables(folder: SweepFolder) -> None:
     """Write the tables to ``tables/``, each by rename. Writes nothing if nothing has changed.
 
-    What else lies in the place of ``tables/``, such as a link, is set aside first.
-
     ``tables/manifest.json`` lists the trials in the files, with stamps of their last commits, and the files' hashes. It
     is written last, so that a reader never mixes files of two compactions. Files whose columns an older or newer
     version described otherwise are not read.
@@ -89,10 +88,11 @@ def compact_tables(folder: SweepFolder) -> None:
     gathered = gather(folder)
     if gathered.current:
         return
-    try:
-        require_folder(folder.tables)
-    except DamagedFile:
-        files.set_aside(folder.tables)
+    with suppress(FileNotFoundError):
+        try:
+            require_folder(folder.tables)
+        except DamagedFile:  # such as a link: what is derived is written into the sweep's own folder
+            files.set_aside(folder.tables)
     files.make_folder(folder.tables)
     hashes = {}
     for name, table in gathered.tables.items():

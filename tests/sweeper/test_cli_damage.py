@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import sweeper
 from sweeper.cli import COMPLETE, FAILURES, main
 from tests.sweeper.command_line import attempts, figures, sweep, wrong
 from tests.trials.folders import state_of, the_stage
+from tests.trials.sealed_files import document, write_document
 from trials.storage.trial_folder import TrialFolder
 
 pytestmark = pytest.mark.usefixtures("here", "no_stray_handlers")
@@ -104,14 +104,14 @@ def test_a_config_changed_by_hand_is_set_aside(
 ) -> None:
     assert sweep() == COMPLETE
     config = here / "results" / "small" / "trials" / ran[3] / "config.json"
-    content = json.loads(config.read_text())
+    content = document(config)
     if change.get("samples") == 0:
         content["samples"][0] |= {key: value for key, value in change.items() if key != "samples"}
     elif change == {"config": "file_hashes"}:
         content["config"]["file_hashes"] = ["x"]
     else:
         content |= change
-    config.write_text(json.dumps(content))
+    write_document(config, content)
     capsys.readouterr()
     assert main(["--show", "small"]) == COMPLETE
     assert sweep() == COMPLETE
@@ -140,9 +140,9 @@ def test_a_config_of_another_version_costs_its_own_trial(
     shutil.rmtree(path / "trials" / lost)
     (path / "trials" / bad / "state.json").unlink()
     config = path / "trials" / bad / "config.json"
-    content = json.loads(config.read_text())
+    content = document(config)
     content["config"]["gone_field"] = 1
-    config.write_text(json.dumps(content))
+    write_document(config, content)
     for retry in ([], [], ["--retry-failed"]):
         capsys.readouterr()
         assert sweep("--serial", *settings, *retry) == FAILURES

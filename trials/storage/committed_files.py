@@ -22,6 +22,7 @@ from trials.storage.row_schema import table_as_rows
 from trials.storage.rows import Rows
 from trials.storage.safe_read import CHECKPOINT_BYTES, ROW_BYTES, read_plain, require_folder
 from trials.storage.sealed import read_sealed
+from trials.storage.sweep_path import has_fixed_name
 from trials.storage.trial_state import CHECKPOINT_NAME, OLDER_STATE, ROWS_NAME, Commit, State, state_in
 
 MOST_CELLS = 1 << 28
@@ -49,6 +50,7 @@ class CommittedFiles:
     def __init__(self, path: Place) -> None:
         self.path = path
         self.state_path = path / "state.json"
+        self._name = path.name if has_fixed_name(path) else None
 
     def state(self) -> State | None:
         """Return the committed state, or None if there is none.
@@ -59,12 +61,12 @@ class CommittedFiles:
         try:
             require_folder(self.path)
             content, _ = read_sealed(self.state_path, OLDER_STATE)
+            return state_in(content, self._name)
         except FileNotFoundError:
             return None
-        try:
-            return state_in(content, self.path.name)
-        except (ValueError, TypeError) as error:
-            raise DamagedFile(f"{self.state_path} is not a committed state: {error}") from None
+        except (DamagedFile, ValueError, TypeError) as error:
+            reason = str(error).removeprefix(f"{self.state_path} is ")
+            raise DamagedFile(f"{self.state_path} is not a committed state ({reason})") from None
 
     def rows(self, commit: Commit) -> Rows:
         """Return a commit's rows by table.
@@ -94,7 +96,7 @@ class CommittedFiles:
         if commit.checkpoint is None:
             return {}
         content = self.read("checkpoint", commit.checkpoint)
-        return load_checkpoint(content, self.path / "checkpoint" / commit.checkpoint, self.path.name)
+        return load_checkpoint(content, self.path / "checkpoint" / commit.checkpoint, self._name)
 
     def read(self, kind: str, name: str) -> bytes:
         """Return a committed file's content; raises DamagedFile if it is missing or does not match its name's hash."""
@@ -119,8 +121,8 @@ def with_name(checkpoint: Mapping[str, Any], trial: str) -> dict[str, Any]:
     return {**checkpoint, _OF_TRIAL: trial}
 
 
-def load_checkpoint(content: bytes, path: Place, trial: str) -> dict[str, Any]:
-    """Return the checkpoint that a file holds, on the CPU, without the trial's name.
+def load_checkpoint(content: bytes, path: Place, trial: str | None) -> dict[str, Any]:
+    """Return the checkpoint that a file holds, on the CPU, without the trial's name, which must be ``trial`` if given.
 
     Raises:
         DamagedFile: this torch cannot load it, it is another trial's, or its rows are none. Which error torch raises of
@@ -140,7 +142,7 @@ def load_checkpoint(content: bytes, path: Place, trial: str) -> dict[str, Any]:
         raise DamagedFile(f"{path} cannot be loaded by torch {torch.__version__} ({_reason(error, text)})") from None
     if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
         raise DamagedFile(f"{path} is no checkpoint: it holds a {type(loaded).__name__}")
-    if (owner := loaded.pop(_OF_TRIAL, trial)) != trial:
+    if (owner := loaded.pop(_OF_TRIAL, trial)) != trial and trial is not None:
         raise DamagedFile(f"{path} belongs to {shown(owner)}")
     try:
         rows_in(loaded)
@@ -206,14 +208,9 @@ def _require_columns(schema: pa.Schema, path: Place) -> None:
         if name in seen:
             raise DamagedFile(f"{path} has two columns {shown(name)}")
         seen.add(name)
-        if pa.types.is_list(kind):
-            kind = kind.value_type
-            listed = pa.types.is_string(kind) or pa.types.is_null(kind)
-        else:
-            listed = False
-        number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
-        plain = number or pa.types.is_boolean(kind) or pa.types.is_string(kind) or pa.types.is_null(kind)
-        if not listed and not plain:
+        number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)
+        listed = pa.types.is_list(kind) and (pa.types.is_string(kind.value_type) or pa.types.is_null(kind.value_type))
+        if not (number or listed or pa.types.is_boolean(kind) or pa.types.is_string(kind)):
             raise DamagedFile(f"{path} has the column {shown(name)} of type {kind}, which no trial writes")
-        if name in _NUMBERS and (listed or not (number or pa.types.is_null(kind))):
+        if name in _NUMBERS and not number:
             raise DamagedFile(f"{path} has the column {shown(name)} of type {kind}, but it holds numbers")

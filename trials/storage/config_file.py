@@ -13,7 +13,7 @@ from trials.storage import files
 from trials.storage.place import Place
 from trials.storage.safe_read import require_folder
 from trials.storage.sealed import read_sealed, seal
-from trials.storage.sweep_path import STAGES
+from trials.storage.sweep_path import STAGES, has_fixed_name
 
 CONFIG = "config.json"
 
@@ -59,7 +59,9 @@ def read_config(folder: Place) -> ConfigFile:
     """
     require_folder(folder)
     path = folder / CONFIG
-    content, _ = read_sealed(path, _OLDER)
+    content, sealed = read_sealed(path, _OLDER)
+    if not sealed:
+        content = {"id": folder.name, "samples": [], **content}
     try:
         found = _checked(content)
     except (ValueError, TypeError) as error:
@@ -86,6 +88,8 @@ def _checked(content: Mapping[str, Any]) -> ConfigFile:
 
 def may_be_of(trial_id: str, folder: Place) -> bool:
     """Whether a trial may lie in a folder: of its own name or, of a shared trial, of its name and what follows it."""
+    if not has_fixed_name(folder):
+        return True
     if folder.parent.name == STAGES and folder.name.startswith(trial_id):
         return _SHARED_SUFFIX.fullmatch(folder.name, len(trial_id)) is not None
     return folder.name == trial_id

@@ -17,7 +17,7 @@ from trials.storage.place import ObjectPath, Place
 def write(path: Place, content: bytes) -> None:
     """Replace ``path`` atomically (temporary file, fsync, rename): a reader sees either the old or the new content.
 
-    An object is replaced by one PUT. The folder itself is not synced: if a power failure undoes the rename, the old
+    A folder in the file's place is set aside. An object is replaced by one PUT. The folder itself is not synced: if a power failure undoes the rename, the old
     file remains, which is equally consistent.
     """
     if isinstance(path, ObjectPath):
@@ -32,7 +32,7 @@ def write(path: Place, content: bytes) -> None:
             os.fsync(file.fileno())
         try:
             temporary.replace(path)
-        except IsADirectoryError:  # somebody has made a folder in the file's place
+        except IsADirectoryError:  # somebody has put a folder in the file's place
             set_aside(path)
             temporary.replace(path)
     except OSError:

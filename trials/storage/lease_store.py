@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -49,8 +50,7 @@ class LeaseStore(Protocol):
 class FileLeaseStore:
     """``lease.json``, changed under a file lock that the kernel releases when its holder dies.
 
-    A damaged file, as one that is none, counts as the lease of an owner of whom nothing is known: the owner that lives
-    writes it anew at its next heartbeat, and that of a dead one is over when a heartbeat is overdue.
+    A damaged file, or one that is no file, has no owner; the owner that lives writes it anew at its next heartbeat.
 
     On NFS the lock is the server's (v4, or v3 with lockd); Lustre needs the mount option ``flock``.
     """
@@ -68,22 +68,19 @@ class FileLeaseStore:
 
     def owner(self) -> Owner | None:
         try:
+            return self._read()
+        except (DamagedFile, OSError):
+            return None
+
+    def _read(self) -> Owner | None:
+        """Return the stored owner; raises DamagedFile or OSError if it cannot be read."""
+        try:
             content, _ = read_sealed(self.path, OWNER_KEYS)
             return Owner.read(content)
         except FileNotFoundError:
             return None
-        except (DamagedFile, ValueError, TypeError):
-            return Owner.unknown(self._damaged())
-        except OSError:
-            return None
-
-    def _damaged(self) -> str:
-        """What tells a damaged lease from another one, as far as that can be known without reading it."""
-        try:
-            found = self.path.lstat()
-        except OSError:
-            return ""
-        return f"{found.st_ino}-{found.st_mtime_ns}"
+        except (ValueError, TypeError) as error:
+            raise DamagedFile(f"{self.path} is damaged: {error}") from None
 
     def take(self, me: Owner, gone: Gone) -> bool:
         files.make_folder(self.path.parent)
@@ -102,13 +99,16 @@ class FileLeaseStore:
         return True
 
     def leave(self, mine: Owner) -> None:
-        with self._guard:
+        with self._guard, suppress(OSError):  # then others wait until it is overdue
             if self._is(mine):
                 self.path.unlink(missing_ok=True)
 
     def _is(self, mine: Owner) -> bool:
-        holder = self.owner()
-        return holder is not None and (holder.token == mine.token or holder.is_unknown)
+        try:
+            holder = self._read()
+        except DamagedFile:
+            return True  # whoever takes the lease over writes a whole file
+        return holder is not None and holder.token == mine.token
 
     def _write(self, owner: Owner) -> None:
         files.write(self.path, seal(owner.document()))

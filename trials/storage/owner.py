@@ -50,16 +50,6 @@ class Owner:
             raise ValueError(f"an owner has the token {owner.token!r}")
         return owner
 
-    @classmethod
-    def unknown(cls, mark: str) -> Owner:
-        """The owner of a lease that cannot be read; ``mark`` tells it from others."""
-        return cls("an unknown machine", 0, "", f"{_UNKNOWN}{mark}")
-
-    @property
-    def is_unknown(self) -> bool:
-        """Whether the lease cannot be read."""
-        return self.token.startswith(_UNKNOWN)
-
     @property
     def near(self) -> bool:
         """Whether the owner runs in this host's PID namespace, so that its process can be looked up."""
@@ -78,14 +68,12 @@ class Owner:
         return asdict(self)
 
     def __str__(self) -> str:
-        return "an unknown process (its lease is damaged)" if self.is_unknown else f"process {self.pid} on {self.host}"
+        return f"process {self.pid} on {self.host}"
 
 
 _TOKEN = re.compile(r"[\w-]{1,64}", re.ASCII)
 
 OWNER_KEYS = frozenset(field.name for field in fields(Owner))
-
-_UNKNOWN = "unknown "
 
 
 @functools.cache

@@ -8,6 +8,7 @@ a sweep's folder and the folder of the shared trials may themselves be links.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 from contextlib import suppress
@@ -55,14 +56,15 @@ def read_plain(path: Place, most: int = DOCUMENT_BYTES) -> bytes:
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENODEV):
             raise DamagedFile(f"{path} is {_kind(path)}") from None
         raise
-    there = os.fstat(opened)
-    if not stat.S_ISREG(there.st_mode):
-        os.close(opened)
-        raise DamagedFile(f"{path} is {_KINDS.get(stat.S_IFMT(there.st_mode), 'no file')}")
-    with open(opened, "rb", buffering=0) as file:  # noqa: PTH123  # of a descriptor
+    try:
+        there = os.fstat(opened)
+        if not stat.S_ISREG(there.st_mode):
+            raise DamagedFile(f"{path} is {_KINDS.get(stat.S_IFMT(there.st_mode), 'no file')}")
         if there.st_size > most:
             raise DamagedFile(f"{path} has {there.st_size} bytes, but may have at most {most}")
-        return file.readall()
+        return io.FileIO(opened, closefd=False).readall()
+    finally:
+        os.close(opened)
 
 
 def _kind(path: Path) -> str:

@@ -2,8 +2,10 @@
 
 A JSON document ends with the key ``checksum``, of all bytes before it; it stays JSON. The last line of a YAML file is a
 checksum of all bytes before it; a comment further up says so, so that a file that is cut off is noticed. Files of older
-versions have neither and are read as they are, if they hold only what those versions wrote. A checksum shows damage, not malice: who can write the
-file can write the checksum, too, so readers check names and types besides.
+versions have neither and are read as they are, if they hold only what those versions wrote.
+
+A checksum shows damage, not malice: who can write the file can write the checksum, too. So readers check names and
+types besides.
 """
 
 from __future__ import annotations

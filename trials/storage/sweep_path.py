@@ -1,4 +1,4 @@
-"""Names of sweeps, and the folder of a sweep in a storage."""
+"""Names of sweeps, and the folders of a sweep and of its trials in a storage."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from trials.storage.place import Place, place
 
 STAGES = "stages"
 """Name of the folder of a storage that holds the shared trials of all its sweeps."""
+
+TRIALS = "trials"
+"""Name of the folder of a sweep that holds its trials."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]*")
 
@@ -29,3 +32,11 @@ def sweep_path(storage: str, name: str, said_by: str = "--name") -> Place:
     if name == STAGES:
         raise UserError(f"{said_by} is {STAGES!r}, but that folder of the storage holds the shared trials: {other}")
     return place(storage) / name
+
+
+def has_fixed_name(trial: Place) -> bool:
+    """Whether a trial's folder must have the name of the trial, as in a sweep and among the shared trials.
+
+    Elsewhere it is a copy that somebody has made, whose name says nothing.
+    """
+    return trial.parent.name in (TRIALS, STAGES)

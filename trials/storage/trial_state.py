@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -77,16 +76,16 @@ def state_document(state: State, trial: str) -> dict[str, Any]:
     return {"schema": SCHEMA, "trial": trial, **asdict(state)}
 
 
-def state_in(document: Mapping[str, Any], trial: str) -> State:
+def state_in(document: Mapping[str, Any], trial: str | None) -> State:
     """Return the state in a document that :func:`state_document` made.
 
-    The document of an older version does not name its trial.
+    The document of an older version does not name its trial. ``trial``: the name that it must give; None for any.
 
     Raises:
         ValueError, TypeError: it is another trial's, or a field is not what a trial writes; no name of a file leads
             elsewhere.
     """
-    if document.get("trial", trial) != trial:
+    if trial is not None and document.get("trial", trial) != trial:
         raise ValueError(f"it belongs to {shown(document['trial'])}")
     commits = document.get("commits")
     if not isinstance(commits, list):
@@ -118,7 +117,7 @@ def _is_valid(name: str, value: Any) -> bool:
             and all(isinstance(text, str) for text in value.values())
         )
     if name == "seconds":
-        return type(value) in (int, float) and 0 <= value < math.inf
+        return type(value) in (int, float) and 0 <= value < 1e12
     return name == "commits" or isinstance(value, str)
 
 
@@ -126,7 +125,7 @@ def _commit(content: Any) -> Commit:
     if not isinstance(content, dict) or content.keys() != {"number", "checkpoint", "rows"}:
         raise ValueError(f"a commit is {shown(content)}")
     number, checkpoint, rows = content["number"], content["checkpoint"], content["rows"]
-    if type(number) is not int or number < 1:
+    if type(number) is not int or not 1 <= number < 2**31:
         raise ValueError(f"a commit has the number {shown(number)}")
     if checkpoint is not None and not (isinstance(checkpoint, str) and CHECKPOINT_NAME.fullmatch(checkpoint)):
         raise TypeError(f"a checkpoint has the name {shown(checkpoint)}")

@@ -13,6 +13,7 @@ import yaml
 from sweeper.cli import COMPLETE, main
 from sweeper.folder.sweep_folder import SweepFolder
 from tests.sweeper.command_line import wrong
+from tests.trials.sealed_files import document, write_document
 
 BASE: dict[str, Any] = {"method": "one_shot", "dataset": "few_digits", "model": "tiny", "pretrain": {"epochs": 1}}
 SPACES: dict[str, dict[str, Any]] = {
@@ -81,9 +82,9 @@ def command(kind: str, extends: bool, *more: str) -> list[str]:
 
 def rewrite(folder: SweepFolder, trial: str, change: Callable[[dict[str, Any]], None]) -> None:
     path = folder.trial_folder(trial) / "config.json"
-    content = json.loads(path.read_text())
+    content = document(path)
     change(content)
-    path.write_text(json.dumps(content))
+    write_document(path, content)
 
 
 def everything(folder: SweepFolder) -> dict[Path, bytes]:

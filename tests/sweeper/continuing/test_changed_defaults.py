@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from tests.sweeper.continuing.small_sweeps import (
     refused,
     unfinish,
 )
+from tests.trials.sealed_files import document, write_document
 from trials.methods.magnitude.imp import ImpConfig
 from trials.methods.magnitude.one_shot import OneShotConfig
 from trials.methods.parsing import parse
@@ -111,10 +111,10 @@ def test_a_shared_trial_of_another_content_is_not_taken(tmp_path: Path, few_digi
     config = parse({**BASE, "density": 0.5, "finetune": None})
     assert run(config, tmp_path / "a", TrialHost(tmp_path / "stages")).status == "complete"
     (shared,) = (tmp_path / "stages").iterdir()
-    content = json.loads((shared / "config.json").read_text())
+    content = document(shared / "config.json")
     assert (content["id"], content["config"]["method"]) == (shared.name.rpartition("-")[0], "dense")
     content["config"]["train"]["momentum"] = 0.5
-    (shared / "config.json").write_text(json.dumps(content))
+    write_document(shared / "config.json", content)
     state = run(config, tmp_path / "b", TrialHost(tmp_path / "stages"))
     assert state.status == "failed"
     assert state.error is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tests.sweeper.continuing.small_sweeps import (
     refused,
     unfinish,
 )
+from tests.trials.sealed_files import document, write_document
 from trials.config import revisions
 from trials.config.revisions import Revised
 from trials.methods.bip.bip import BipConfig
@@ -92,11 +92,11 @@ def test_an_unfinished_or_failed_trial_of_an_older_revision_does_not_go_on(
     raised(monkeypatch)
     (record, _) = folder.records()
     state = record.folder.path / "state.json"
-    content = json.loads(state.read_text())
-    state.write_text(json.dumps({**content, "status": "preempted"}))
+    content = document(state)
+    write_document(state, {**content, "status": "preempted"})
     refused(capsys, folder, ["--space", "small.yaml"], "was made with revision 1 of its data")
     error = {"type": "ValueError", "message": "no", "traceback": ""}
-    state.write_text(json.dumps({**content, "status": "failed", "failures": 9, "error": error, "result": {}}))
+    write_document(state, {**content, "status": "failed", "failures": 9, "error": error, "result": {}})
     refused(capsys, folder, ["--space", "small.yaml", "--retry-failed"], "was made with revision 1 of its data")
     assert main(["--space", "small.yaml"]) == 1  # it is shown with its failure
     assert len(ran) == 2

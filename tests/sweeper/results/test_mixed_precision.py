@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from sweeper.folder.sweep_folder import Sample, SweepFolder
 from sweeper.results.tables import compact_tables, load
 from sweeper.results.texts.mixed import mixed_precision
 from tests.sweeper.results.test_warned import shown, sweep_of
+from tests.trials.sealed_files import document, write_document
 from tests.trials.small_trials import config_of, folder_of, run_in
 from trials.training import device
 
@@ -24,12 +24,12 @@ def sweep_in(path: Path, trials: Sequence[Sequence[str | None]], asked: str = "a
     folder = sweep_of(path, [[]] * len(trials))
     for i, precisions in enumerate(trials):
         trial = folder.trial_folder(f"bip-{round(0.5 - i / 10, 1)}-0")
-        config = json.loads((trial / "config.json").read_text())
+        config = document(trial / "config.json")
         config["config"]["precision"] = asked
-        (trial / "config.json").write_text(json.dumps(config))
-        state = json.loads((trial / "state.json").read_text())
+        write_document(trial / "config.json", config)
+        state = document(trial / "state.json")
         state["environments"] = [{"threads": 1, "precision": found} if found else {} for found in precisions]
-        (trial / "state.json").write_text(json.dumps(state))
+        write_document(trial / "state.json", state)
     return folder
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from sweeper.results.report import show
 from sweeper.results.tables import compact_tables, load
 from tests.sweeper.populations import landscape, population
 from tests.sweeper.sweeps import begun, make_space, run_out
+from tests.trials.sealed_files import document, write_document
 from trials.storage.rows import OF_DATA, WARNINGS
 from trials.storage.trial_folder import TrialFolder
 
@@ -91,9 +91,9 @@ def test_the_last_line_says_which_trials_stand_in_no_row(tmp_path: Path) -> None
     folder = sweep_of(tmp_path / "s", [["layers_empty"], ["chance_level"]])
     for seed, codes in ((1, ["layers_empty"]), (2, ["one_class"])):
         name = put(folder, 0.5, seed, codes)
-        config = json.loads((folder.trial_folder(name) / "config.json").read_text())
+        config = document(folder.trial_folder(name) / "config.json")
         config["config"]["seed"] = 0
-        (folder.trial_folder(name) / "config.json").write_text(json.dumps(config))
+        write_document(folder.trial_folder(name) / "config.json", config)
     *_, line, _ = shown(folder).splitlines()
     rows = shown(folder).partition("warnings: ")[0]
     assert ("layers_empty" in rows, "chance_level" in rows, "one_class" in rows) == (True, True, False)
@@ -164,7 +164,7 @@ def test_environments_are_counted_where_all_are_known(
 ) -> None:
     folder = sweep_of(tmp_path / "s", [[]])
     path = folder.trial_folder("bip-0.5-0") / "state.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "environments": unknown + known}))
+    write_document(path, {**document(path), "environments": unknown + known})
     row = load(folder.path).trials.iloc[0]
     if known and not unknown:
         assert row["environments"] == len(known)
@@ -201,8 +201,8 @@ def test_the_lineage_is_marked(tmp_path: Path) -> None:
     run_out(plan, landscape)
     (state, *_) = sorted((tmp_path / "s" / "trials").glob("*/state.json"))
     for codes in ([], ["layers_empty"]):
-        content = json.loads(state.read_text())
-        state.write_text(json.dumps({**content, "result": {**content["result"], "warnings": codes}}))
+        content = document(state)
+        write_document(state, {**content, "result": {**content["result"], "warnings": codes}})
         sweep = load(tmp_path / "s")
         trial = state.parent.name
         cell = sweep.lineage.set_index("trial").loc[[trial], "cell"].iloc[0]
@@ -233,8 +233,8 @@ def test_the_dashboard_has_the_codes(tmp_path: Path) -> None:
     plan.folder.append({"space": plan.space.document()})
     run_out(plan, lambda config: 0.5)
     first, *_ = sorted((tmp_path / "s" / "trials").glob("*/state.json"))
-    content = json.loads(first.read_text())
-    first.write_text(json.dumps({**content, "result": {**content["result"], "warnings": ["one_class"]}}))
+    content = document(first)
+    write_document(first, {**content, "result": {**content["result"], "warnings": ["one_class"]}})
     import optuna
 
     copy = StudyCopy(plan.folder, optuna.storages.InMemoryStorage())

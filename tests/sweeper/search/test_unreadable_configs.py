@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from tests.sweeper.populations import landscape as climbed
 from tests.sweeper.populations import places, population
 from tests.sweeper.pruned import space_of
 from tests.sweeper.sweeps import begun, finish, make_space, record_of, searching
+from tests.trials.sealed_files import document, write_document
 from trials.storage.lease import Lease
 from trials.storage.trial_folder import TrialFolder
 
@@ -31,9 +31,9 @@ SPACES: dict[str, Callable[..., Space]] = {
 def spoil(plan: Plan, trial_id: str, fields: dict[str, Any]) -> None:
     """Write a trial's config as another version might have; None takes a field away."""
     path = plan.folder.trials / trial_id / "config.json"
-    content = json.loads(path.read_text())
+    content = document(path)
     content["config"] = {k: v for k, v in {**content["config"], **fields}.items() if v is not None}
-    path.write_text(json.dumps(content))
+    write_document(path, content)
 
 
 def begin_and_die(plan: Plan, trial_id: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from sweeper.search.plan import Plan
 from sweeper.search.warm_start import WarmStart, commit_warm_start, warm_start
 from sweeper.space.space import Space
 from tests.sweeper.sweeps import ONE_SHOT, asked, finish, landscape, make_space, run_space
+from tests.trials.sealed_files import document, write_document
 from trials.config import revisions
 from trials.config.revisions import Revised
 from trials.errors import UserError
@@ -111,7 +111,7 @@ def test_new_cells_are_warmed_and_cells_without_a_counterpart_are_not(tmp_path: 
     warm = warm_start(wider, folder)
     assert warm["density=0.1"] == WarmStart()
     commit_warm_start(folder, warm)
-    assert json.loads((folder.path / "warm.json").read_text())["cells"].keys() == warm.keys()
+    assert document(folder.path / "warm.json")["cells"].keys() == warm.keys()
 
 
 CONDITIONAL: dict[str, Any] = {
@@ -138,10 +138,10 @@ def test_fields_that_the_earlier_version_lacked_count_as_their_defaults(tmp_path
     before = warm_start(*later(tmp_path))
     for record in earlier.records():
         path = Path(str(record.folder.path)) / "config.json"
-        content = json.loads(path.read_text())
+        content = document(path)
         for name in ("stratify_split", "image_column", "image_size", "capture", "file_hashes", "lineage"):
             del content["config"][name]
-        path.write_text(json.dumps(content))
+        write_document(path, content)
     assert warm_start(*later(tmp_path)) == before
     assert all(cell.observations for cell in before.values())
 

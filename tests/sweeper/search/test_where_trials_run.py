@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from sweeper.search.plan import Assignment, Plan
 from sweeper.space.compatibility import contradictions
 from tests.sweeper.populations import SEARCH, TRIAL, landscape, population
 from tests.sweeper.sweeps import begun, finish, make_space
+from tests.trials.sealed_files import document, write_document
 from trials.methods.parsing import parse
 from trials.models import build
 
@@ -123,10 +123,10 @@ def test_a_trial_scheduled_before_files_were_hashed_is_given_an_absolute_path(
     space = make_space(trial={**NAMED, "source_net": "net.pt"}, grid={"density": [0.2]})
     (first,) = taken(begun(space, tmp_path / "sweep"))
     path = tmp_path / "sweep/trials" / first.trial_id / "config.json"
-    content = json.loads(path.read_text())
+    content = document(path)
     content["config"] |= {"source_net": "net.pt", "file_hashes": {}}
     content["id"] = parse(content["config"]).id
-    path.write_text(json.dumps(content))
+    write_document(path, content)
     path.parent.rename(path.parent.with_name(content["id"]))
     (again,) = taken(begun(space, tmp_path / "sweep"))
     assert again.trial_id == content["id"]

@@ -15,6 +15,7 @@ import yaml
 
 from tests.trials.folders import assert_same_outcome, checkpoint_of, rows_of, state_of
 from tests.trials.processes import PATIENCE_S, wait_for
+from tests.trials.sealed_files import document, write_document
 from tests.trials.small_trials import BASE, CONFIGS
 from trials import __main__ as command
 from trials.errors import Superseded
@@ -57,7 +58,7 @@ def test_runs_prints_and_exits_with_0(tmp_path: Path, capsys: pytest.CaptureFixt
     folder = folder_of(config, tmp_path / "s")
     state = state_of(folder)
     assert result == state.result
-    content = json.loads((folder / "config.json").read_text())
+    content = document(folder / "config.json")
     assert (content["schema"], content["id"]) == (1, trial_id)
     assert parse(content["config"]).id == trial_id
     assert command.main(arguments) == 0
@@ -90,7 +91,7 @@ def test_a_sweep_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str
     path = sweep / "trials" / parse(yaml.safe_load(config.read_text())).id / "config.json"
     path.parent.mkdir(parents=True)
     content = parse(yaml.safe_load(config.read_text())).model_dump(mode="json")
-    path.write_text(json.dumps({"schema": 1, "id": path.parent.name, "config": content, "samples": [{"cell": ""}]}))
+    write_document(path, {"schema": 1, "id": path.parent.name, "config": content, "samples": [{"cell": ""}]})
     if whole:
         (sweep / "sweep.yaml").write_text("space: {}\n")
     before = {file: file.read_bytes() for file in sweep.rglob("*") if file.is_file()}
@@ -106,7 +107,7 @@ def test_overrides_and_names(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     arguments = ["--storage", str(tmp_path), "--name", "mine", "--set", "density=5e-1", "--set", "finetune=null"]
     assert command.main([str(config), *arguments, "--threads", "1"]) == 0
     (folder,) = (tmp_path / "mine" / "trials").iterdir()
-    content = json.loads((folder / "config.json").read_text())["config"]
+    content = document(folder / "config.json")["config"]
     assert (content["density"], content["finetune"]) == (0.5, None)
     assert {row["stage"] for row in rows_of(folder)["epochs"]} == {"pretrain", "prune"}
 

@@ -15,6 +15,7 @@ import yaml
 from torch.nn import functional as F
 
 from tests.trials.folders import checkpoint_of, rows_of
+from tests.trials.sealed_files import document, write_document
 from tests.trials.small_trials import BASE, CONFIGS
 from trials import __main__ as command
 from trials.analysis import load_trial
@@ -342,8 +343,8 @@ def test_what_is_read_of_an_unfinished_trial_is_shown_and_exits_with_1(
     """As a script that goes on only after 0 expects. A trial that its search stopped has finished."""
     copy = tmp_path / "copy"
     shutil.copytree(trial, copy)
-    state = json.loads((copy / "state.json").read_text())
-    (copy / "state.json").write_text(json.dumps({**state, "status": status}))
+    state = document(copy / "state.json")
+    write_document(copy / "state.json", {**state, "status": status})
     words = [{"TRIAL": str(copy), "OUT": str(tmp_path / "out")}.get(word, word) for word in READERS[name]]
     capsys.readouterr()
     assert command.main(words) == code
@@ -359,8 +360,8 @@ def test_no_network_is_announced_of_a_trial_that_has_committed_none(
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(trial, copy)
-    state = json.loads((copy / "state.json").read_text())
-    (copy / "state.json").write_text(json.dumps({**state, "status": "preempted", "commits": []}))
+    state = document(copy / "state.json")
+    write_document(copy / "state.json", {**state, "status": "preempted", "commits": []})
     words = [{"TRIAL": str(copy), "OUT": str(tmp_path / "out")}.get(word, word) for word in READERS[name]]
     capsys.readouterr()
     assert command.main(words) == 2
@@ -375,8 +376,8 @@ def test_trials_that_are_not_whole_are_named(
     """An unfinished one is read with a note; one whose files are damaged is refused."""
     copy = tmp_path / "copy"
     shutil.copytree(trial, copy)
-    state = json.loads((copy / "state.json").read_text())
-    (copy / "state.json").write_text(json.dumps({**state, "status": "failed"}))
+    state = document(copy / "state.json")
+    write_document(copy / "state.json", {**state, "status": "failed"})
     arguments = [*words, *([str(tmp_path / "out")] if "--to" in words else []), str(copy)]
     capsys.readouterr()
     assert command.main(arguments) == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 import shutil
 import socket
@@ -15,6 +14,7 @@ import pytest
 import torch
 
 from tests.trials.folders import assert_same_outcome, state_of, the_stage
+from tests.trials.sealed_files import document, write_document
 from tests.trials.small_trials import RECIPE, config_of, folder_of, run_in
 from trials.frozen import SCHEMA
 from trials.methods import segments
@@ -90,10 +90,10 @@ def commits(path: Path) -> list[Any]:
 
 def forget_environments(path: Path) -> None:
     """Make a state one of an older version."""
-    content = json.loads((path / "state.json").read_text())
+    content = document(path / "state.json")
     for name in ("started", "ended", "environments"):
         del content[name]
-    (path / "state.json").write_text(json.dumps(content))
+    write_document(path / "state.json", content)
 
 
 SOURCED = ["one_shot", "imp-weights", "bip", "l1", "greg1", "regrow", "regrow-filter", "single_layer", "dwp"]
@@ -191,11 +191,11 @@ def test_attempts_of_an_older_version_are_unknown(tmp_path: Path) -> None:
 def test_a_state_of_an_older_version_opens_and_a_newer_one_too(tmp_path: Path) -> None:
     folder = TrialFolder(tmp_path)
     folder.begin(environment={"threads": 2})
-    content = json.loads(folder.state_path.read_text())
+    content = document(folder.state_path)
     assert content["environments"] == [{"threads": 2}]
     for name in ("started", "ended", "environments"):
         del content[name]
-    folder.state_path.write_text(json.dumps({**content, "of a later version": [1]}))
+    write_document(folder.state_path, {**content, "of a later version": [1]})
     state = state_of(tmp_path)
     assert (state.started, state.ended, state.environments) == ("", "", ())
     attempt, _ = folder.begin()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 import torch
 
 from tests.trials.folders import assert_same_outcome, checkpoint_of, rows_of, same, state_of
+from tests.trials.sealed_files import document, write_document
 from tests.trials.small_trials import config_of, folder_of, run_in
 from trials.config.trial_config import TrialConfig
 from trials.data import load_data
@@ -115,9 +115,9 @@ def test_a_shared_trial_of_a_version_that_did_not_say_its_precision_counts_as_fl
     config = config_of("one_shot")
     run_in(tmp_path, config)
     path = stages(tmp_path)["dense"] / "state.json"
-    content = json.loads(path.read_text())
+    content = document(path)
     del content["environments"]
-    path.write_text(json.dumps(content))
+    write_document(path, content)
     shutil.rmtree(tmp_path / "sweep")
     assert run_in(tmp_path, config).status == "complete"
     assert stages(tmp_path).keys() == {"dense"}
@@ -184,7 +184,7 @@ def test_another_content_is_refused_under_every_name(suffix: str, tmp_path: Path
     folder.mkdir()
     content = shared.model_dump(mode="json")
     content["train"]["momentum"] = 0.5
-    (folder / "config.json").write_text(json.dumps({"config": content}))
+    write_document(folder / "config.json", {"config": content})
     with pytest.raises(UserError, match=f"shared trial {folder.name} was made with 0.5 as its train.momentum"):
         refuse_other_content(tmp_path, [shared], "1234567890")
     refuse_other_content(tmp_path, [shared.model_copy(update={"precision": "float32"})], "1234567890")

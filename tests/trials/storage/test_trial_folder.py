@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from tests.trials.counting import COMMITS, WRITES, assert_complete, committed, count, last_files, rows_up_to
 from tests.trials.folders import state_of
 from tests.trials.killing import PLACES, Killed, killed_at_write
-from trials.errors import Superseded
+from trials.errors import DamagedFile, Superseded
 from trials.storage import files
 from trials.storage.rows import Row
 from trials.storage.trial_folder import State, TrialFolder
@@ -224,10 +224,10 @@ def test_checkpoints_are_loaded_as_tensors_only(tmp_path: Path) -> None:
     checkpoint, _ = last_files(tmp_path)
     name = f"000001-a1-{files.digest(buffer.getvalue())}.pt"
     checkpoint.with_name(name).write_bytes(buffer.getvalue())
-    state_path = tmp_path / "state.json"
-    state_path.write_text(state_path.read_text().replace(checkpoint.name, name))
     state = state_of(tmp_path)
-    with pytest.raises(pickle.UnpicklingError):
+    TrialFolder(tmp_path).write_state(replace(state, commits=(replace(state.commits[-1], checkpoint=name),)))
+    state = state_of(tmp_path)
+    with pytest.raises(DamagedFile, match="weights_only"):
         TrialFolder(tmp_path).checkpoint(state.commits[-1])
     assert not marker.exists()
 

@@ -1,0 +1,74 @@
+"""Reading a file of a storage: only regular files of a bounded size, at once, and never through a link."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from trials.errors import DamagedFile
+from trials.storage.safe_read import read_plain, require_folder
+
+pytestmark = pytest.mark.fault("no-file")
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        here = Path.cwd()
+        os.chdir(path.parent)  # the path of a socket is short
+        server.bind(path.name)
+        os.chdir(here)
+
+
+OTHERS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "pipe": (os.mkfifo, "a named pipe"),
+    "socket": (_socket, "a socket"),
+    "folder": (Path.mkdir, "a folder"),
+    "link to a file": (lambda path: path.symlink_to(__file__), "a link"),
+    "link to nothing": (lambda path: path.symlink_to("nothing"), "a link"),
+    "link to itself": (lambda path: path.symlink_to(path), "a link"),
+    "link to a device": (lambda path: path.symlink_to("/dev/zero"), "a link"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_what_is_no_file_is_not_read(kind: str, tmp_path: Path) -> None:
+    make, said = OTHERS[kind]
+    make(tmp_path / "state.json")
+    with pytest.raises(DamagedFile, match=f"state.json is {said}"):
+        read_plain(tmp_path / "state.json")
+
+
+def test_a_device_is_not_read() -> None:
+    with pytest.raises(DamagedFile, match="/dev/zero is a device"):
+        read_plain(Path("/dev/zero"))
+
+
+def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    path.write_bytes(b"12345")
+    assert read_plain(path, 5) == b"12345"
+    with pytest.raises(DamagedFile, match="5 bytes, but may have at most 4"):
+        read_plain(path, 4)
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # without a byte on the disk
+    with pytest.raises(DamagedFile, match="at most"):
+        read_plain(path)
+
+
+def test_a_missing_file_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_plain(tmp_path / "state.json")
+
+
+def test_a_folder_may_be_missing_but_nothing_else(tmp_path: Path) -> None:
+    require_folder(tmp_path)
+    require_folder(tmp_path / "missing")
+    (tmp_path / "link").symlink_to(tmp_path)
+    (tmp_path / "file").write_bytes(b"")
+    for name, said in (("link", "a link"), ("file", "a file")):
+        with pytest.raises(DamagedFile, match=said):
+            require_folder(tmp_path / name)
