@@ -51,6 +51,7 @@ def append_document(path: Place, document: Mapping[str, Any]) -> None:
     Raises:
         UserError: the file is damaged; nothing is written, so that none of its documents is lost.
     """
+    read_documents(path)
     before = sweep_file_content(path) or b""
     text = yaml.safe_dump(dict(document), sort_keys=False, explicit_start=True, width=120)
     files.write(path, seal_lines(before, text.encode()))

@@ -13,6 +13,7 @@ from sweeper.cli import COMPLETE, STOPPED, main
 from sweeper.folder.sweep_folder import SweepFolder
 from tests.sweeper.command_line import figures, wrong
 from tests.trials.parquet_files import pictures, write_both
+from tests.trials.sealed_files import document, write_document
 from trials import data
 from trials.__main__ import main as trials_main
 from trials.methods.parsing import parse
@@ -202,7 +203,8 @@ def test_a_sweep_of_two_data_sets_by_an_older_version_is_shown_as_such(
     assert main(["--show", "s"]) == COMPLETE
     assert "mixed data" not in capsys.readouterr().out
     path = next((folders / "results/s/trials").glob("*/state.json"))
-    path.write_text(path.read_text().replace(fingerprint(folders / "A"), fingerprint(folders / "B")))
+    state = json.dumps(document(path)).replace(fingerprint(folders / "A"), fingerprint(folders / "B"))
+    write_document(path, json.loads(state))
     assert main(["--show", "s"]) == COMPLETE
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("mixed data")]
     assert fingerprint(folders / "A") in line

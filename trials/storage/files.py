@@ -17,7 +17,9 @@ from trials.storage.place import ObjectPath, Place
 def write(path: Place, content: bytes) -> None:
     """Replace ``path`` atomically (temporary file, fsync, rename): a reader sees either the old or the new content.
 
-    A folder in the file's place is set aside. An object is replaced by one PUT. The folder itself is not synced: if a power failure undoes the rename, the old
+    A folder in the file's place is set aside. An object is replaced by one PUT.
+
+    The folder itself is not synced: if a power failure undoes the rename, the old
     file remains, which is equally consistent.
     """
     if isinstance(path, ObjectPath):

@@ -76,6 +76,7 @@ def test_files_of_a_sweep_that_hashed_none_are_said_to_be_unknown(
     rewrite(folder, record.id, lambda content: content["config"].update(source_net="a.pt"))
     config = parse({**record.content, "source_net": "a.pt", "file_hashes": {}})
     rewrite(folder, record.id, lambda content: content.update(id=config.id))
+    folder.trial_folder(record.id).rename(folder.trial_folder(config.id))
     hashes["source_net"] = A
     other = from_file(tmp_path / "b.pt")
     difference = compare_committed(other, folder.records()).difference

@@ -51,6 +51,8 @@ def test_a_config_changed_by_hand_is_refused(
     kind, change, says = EDITS[edit]
     folder = begin(kind)
     rewrite(folder, ran[-1], change)
+    if edit == "the name":  # otherwise it is no trial of this folder
+        Path(str(folder.trial_folder(ran[-1]))).rename(Path(str(folder.trials)) / "one_shot-000000000000")
     for words in every_way(folder, kind):
         refused(capsys, folder, words, says)
 

@@ -16,6 +16,7 @@ from tests.sweeper.continuing.small_sweeps import (
     refused,
     unfinish,
 )
+from tests.trials.sealed_files import text_of
 from trials.frozen import SCHEMA
 
 
@@ -89,7 +90,7 @@ def test_a_sweep_of_another_schema_is_not_continued(
 ) -> None:
     folder = begin("plain")
     path = Path(str(folder.path)) / "sweep.yaml"
-    path.write_text(path.read_text().replace(f"schema: {SCHEMA}\n", f"schema: {SCHEMA + 8}\n"))
+    path.write_text(text_of(path).replace(f"schema: {SCHEMA}\n", f"schema: {SCHEMA + 8}\n"))
     for more in ([], ["--dry-run"]):
         refused(capsys, folder, [*words, *more], f"small was written with schema {SCHEMA + 8} ", f"has schema {SCHEMA}")
 

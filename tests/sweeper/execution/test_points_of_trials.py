@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from sweeper.execution.on_ray.trackers.point import MOST_CHARACTERS, TrackedPoin
 from sweeper.execution.on_ray.trackers.tensorboard_runs import MOST_NAME_BYTES, folder_name
 from sweeper.folder.confirmations import Confirmation
 from sweeper.folder.replicates import Replicate
+from trials.storage.config_file import write_config
 
 
 def sample(number: int, attrs: dict[str, Any] | None = None, cell: str = "density=0.5") -> dict[str, Any]:
@@ -37,7 +37,7 @@ ROLES: dict[str, tuple[list[dict[str, Any]], str, str]] = {
 @pytest.mark.parametrize("kind", ROLES)
 def test_a_trial_belongs_to_the_point_of_its_sample(tmp_path: Path, kind: str) -> None:
     samples, name, role = ROLES[kind]
-    (tmp_path / "config.json").write_text(json.dumps({"id": "a", "config": {}, "samples": samples}))
+    write_config(tmp_path, "a", {}, samples)
     found = point_of(tmp_path, "density=0.5")
     assert (found.name, found.role) == (name, role)
     assert found.values == {"density": 0.5, "finetune.lr": 0.1}

@@ -39,7 +39,7 @@ def test_a_document_comes_back_and_stays_json() -> None:
 def test_every_changed_bit_and_every_cut_of_json_is_noticed() -> None:
     content = seal(DOCUMENT)
     for changed in (*flips(content), *cuts(content), content + b"\n", content * 2):
-        with pytest.raises(DamagedFile, match="config.json is damaged"):
+        with pytest.raises(DamagedFile, match=r"config\.json is damaged"):
             unseal(changed, PATH, KEYS)
 
 
