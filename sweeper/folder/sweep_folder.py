@@ -226,16 +226,17 @@ class SweepFolder:
             require_own_folder(path)
         except DamagedFile as damage:
             return [folder.put_away(damage, path)] if TRIAL_NAME.fullmatch(name) else []
+        strange = folder.put_away_strangers()
         try:
             _, stored, _ = _read(path)
         except OtherTrial as copy:
-            return [f"{copy}: left out"]
+            return [*strange, f"{copy}: left out"]
         except DamagedFile as damage:
-            return [folder.put_away(damage, path / CONFIG)]
+            return [*strange, folder.put_away(damage, path / CONFIG)]
         except OSError:
-            return []
+            return strange
         dropped = stored.content.get("until_epoch") is not None and not files.names(path / "checkpoint")
-        return folder.verify(checkpoint=checkpoints and not dropped)
+        return [*strange, *folder.verify(checkpoint=checkpoints and not dropped)]
 
     def forgive(self) -> int:
         """Reset failed trials and failed shared trials, so that they run again with a full number of retries.

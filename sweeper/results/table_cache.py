@@ -24,7 +24,7 @@ from sweeper.results.lineage import lineage_rows
 from trials.dotted_paths import leaves
 from trials.errors import DamagedFile
 from trials.storage import files
-from trials.storage.config_file import TRIAL_NAME, read_config
+from trials.storage.config_file import CONFIG, TRIAL_NAME, read_config
 from trials.storage.packed.reading import packed_damage, part_by_part
 from trials.storage.place import Place, each
 from trials.storage.rows import TABLES as ROW_TABLES
@@ -192,6 +192,8 @@ def _read_trial(path: Place, wanted: Collection[str]) -> _Trial | None:
         config, samples = content.config, content.samples
         read_samples(samples, path)
     except (FileNotFoundError, NotADirectoryError):
+        if TRIAL_NAME.fullmatch(path.name) and (path / "state.json").exists():
+            return _Trial(None, {}, (f"{path / CONFIG} is missing",))
         return None
     except (OSError, DamagedFile) as damage:
         is_trial = TRIAL_NAME.fullmatch(path.name) or path.is_dir()  # other files may lie there, such as a desktop's
@@ -204,6 +206,8 @@ def _read_trial(path: Place, wanted: Collection[str]) -> _Trial | None:
     except DamagedFile as damage:
         state = None
         damaged.append(str(damage))
+    if state is None and not damaged and files.names(path / "rows"):
+        damaged.append(f"{folder.state_path} is missing, but rows are there")
     commits = state.commits[-1:] if state is not None else ()
     for commit, table in product(commits, wanted):
         try:
