@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -13,12 +12,13 @@ from torch import Tensor
 
 from trials.config.trial_config import TrialConfig
 from trials.data import load_data
-from trials.errors import UserError, one_line, unknown_name
+from trials.errors import DamagedFile, UserError, one_line, unknown_name
 from trials.methods.parsing import parse
 from trials.networks.stored import checkpoint, naming_shapes, whole_masks
 from trials.regrowth.saliency import class_saliency
 from trials.sparsity import density_of, prunable
 from trials.sparsity.accounting import LayerSizes, summary
+from trials.storage.config_file import CONFIG, read_config
 from trials.storage.place import Place
 from trials.training.arithmetic import arithmetic_of
 from trials.training.build import build_loader, build_net
@@ -39,13 +39,12 @@ def load_trial(folder: Place, data_dir: str | None = None) -> tuple[TrialConfig,
     Raises:
         UserError: the folder holds no trial with a checkpoint, or the data are not those that it was trained on.
     """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise UserError(f"{str(folder)!r} must be the folder of a trial, but has no config.json")
     try:
-        config = parse(json.loads(path.read_bytes())["config"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = one_line(str(error) or type(error).__name__)
+        config = parse(read_config(folder).config)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{str(folder)!r} must be the folder of a trial, but has no config.json") from None
+    except (OSError, ValueError, KeyError, TypeError, DamagedFile) as error:
+        path, reason = folder / CONFIG, one_line(str(error) or type(error).__name__)
         raise UserError(f"{str(path)!r} must describe a trial, but cannot be read ({reason}): run it again") from None
     if data_dir is not None:
         config = config.model_copy(update={"data_dir": data_dir})

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -34,9 +33,11 @@ from trials.running.stop_requests import stop_requests
 from trials.running.trial import TrialHost
 from trials.running.trial import run as run_trial
 from trials.storage import files
+from trials.storage.config_file import CONFIG, read_config, write_config
 from trials.storage.data_used import DataUsed, data_used_in, refuse_other_data
 from trials.storage.place import Place, place
 from trials.storage.rows import TABLES, Row, Rows
+from trials.storage.safe_read import require_folder
 from trials.storage.sweep_path import STAGES, sweep_path
 from trials.storage.trial_folder import State, TrialFolder
 from trials.training.device import require_known, resolve_device
@@ -130,11 +131,12 @@ def load(folder: str | Place, *, plugins: Iterable[str] = ()) -> Trial:
     where = place(folder)
     must = f"{str(folder)!r} must be the folder of a trial, as results/single/trials/bip-0123456789abcdef"
     try:
-        content = json.loads((where / "config.json").read_bytes())
-        config = parse_stored(content["config"])
+        config = parse_stored(read_config(where).config)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{must}, but has no config.json") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except DamagedFile as damage:
+        raise UserError(f"{must}, but {damage}") from None
+    except OSError as error:
         raise UserError(f"{must}, but its config.json cannot be read ({error})") from None
     trial = TrialFolder(where)
     while True:
@@ -250,11 +252,16 @@ def prepare(config: TrialConfig, sweep: Place, note: Callable[[str], None], othe
     _check_before(config, sweep, note, other)
     folder = sweep / "trials" / config.id
     try:
+        for inside in (folder.parent, folder):
+            require_folder(inside)
+    except DamagedFile as damage:
+        raise UserError(f"{damage}: remove it, or give {other}") from None
+    try:
         files.require_writable(folder)
     except OSError as error:
         there = str(sweep.parent)
         raise UserError(f"storage is {there!r}, but must be writable ({error}): give another --storage") from None
-    _write_config(folder, config, other)
+    _write_config(folder, config, other, note)
     with suppress(DamagedFile):  # which the run repairs
         state = TrialFolder(folder).state()
         for changed in other_code(config, state.computed_in if state else ()):
@@ -275,7 +282,7 @@ def _check_before(config: TrialConfig, sweep: Place, note: Callable[[str], None]
     refuse_other_content(sweep.parent / STAGES, shared_by(config).values(), str(header.fingerprint))
 
 
-def _write_config(folder: Place, config: TrialConfig, other: str) -> None:
+def _write_config(folder: Place, config: TrialConfig, other: str, note: Callable[[str], None]) -> None:
     """Write the trial's ``config.json``.
 
     Raises:
@@ -283,11 +290,14 @@ def _write_config(folder: Place, config: TrialConfig, other: str) -> None:
             changed.
     """
     try:
-        content = json.loads((folder / "config.json").read_bytes())
-        differing, samples = differing_fields(content["config"], config), content.get("samples")
+        content = read_config(folder)
+        differing, samples = differing_fields(content.config, config), content.samples
         found = next((field for field in differing if field[0] not in config.file_hashes), None)  # its hash is named
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        found, samples = None, None
+    except FileNotFoundError:
+        found, samples = None, []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, DamagedFile) as error:
+        found, samples = None, []
+        note(f"{folder / CONFIG} is written anew ({error})")
     if samples:
         raise UserError(f"{folder} holds a trial that a sweep asked for, which {sweep_command()} runs: give {other}")
     if found is not None:
@@ -296,8 +306,7 @@ def _write_config(folder: Place, config: TrialConfig, other: str) -> None:
             f"{path} is {shown(now)}, but {config.id} was made with {'none' if before is ABSENT else shown(before)}: "
             f"the default has changed, or {folder / 'config.json'} was changed by hand: give {other}"
         )
-    content = {"schema": 1, "id": config.id, "config": config.model_dump(mode="json"), "samples": []}
-    files.write(folder / "config.json", json.dumps({**content, "revisions": config.revisions}, indent=1).encode())
+    write_config(folder, config.id, config.model_dump(mode="json"), revisions=config.revisions)
 
 
 def _warn(text: str) -> None:

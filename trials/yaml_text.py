@@ -68,13 +68,61 @@ for _kind, _pattern in CORE_SCHEMA.items():
 _Loader.add_implicit_resolver(f"{_TAG}merge", re.compile(r"<<\Z"), None)
 
 
+MOST_LEVELS = 100
+"""How deeply YAML may be nested. The parser in C calls itself for each level, and has crashed at 100,000 of them."""
+
+MOST_NODES = 2_000_000
+"""Most values of YAML text, with a copy of what it names for every alias; ten thousand cells have some 100,000."""
+
+
+_FEW_BRACKETS, _DEEP = 20, re.compile(r"^[ \t?:-]{40,}|[\r\x85\u2028\u2029]", re.MULTILINE)
+"""A block of values begins further right than the one around it, or a level is a bracket: text with no more brackets,
+and without such a line, is less than MOST_LEVELS deep."""
+
+
+def require_modest(text: str) -> None:
+    """Refuse YAML whose values are nested too deeply, or of which aliases and merge keys make too many copies.
+
+    Raises:
+        ValueError: they are.
+        yaml.YAMLError: the text is not YAML.
+    """
+    brackets = text.count("[") + text.count("{") - text.count("[]") - text.count("{}")
+    if brackets <= _FEW_BRACKETS and not _DEEP.search(text) and ("*" not in text or "&" not in text):
+        return  # the usual case: no need to parse the text twice
+    depth_of: list[tuple[str | None, int]] = []  # of each open collection, its anchor and the values before it
+    sizes: dict[str, int] = {}
+    values = 0
+    for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in sizes:
+                raise ValueError(f"the alias *{event.anchor} names nothing before it, or what holds it")
+            values += sizes[event.anchor]
+        elif isinstance(event, yaml.CollectionStartEvent):
+            depth_of.append((event.anchor, values))
+            values += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = depth_of.pop()
+            if anchor is not None:
+                sizes[anchor] = values - before
+        elif isinstance(event, yaml.ScalarEvent):
+            values += 1
+            if event.anchor is not None:
+                sizes[event.anchor] = 1
+        if len(depth_of) > MOST_LEVELS:
+            raise ValueError(f"it is nested more than {MOST_LEVELS} levels deep")
+        if values > MOST_NODES:
+            raise ValueError(f"its aliases stand for more than {MOST_NODES} values")
+
+
 def parse_yaml(text: str, where: str) -> Any:
     """Parse YAML text.
 
     Raises:
-        UserError: the text is not YAML; the message names ``where`` and the position.
+        UserError: the text is not YAML, or too large; the message names ``where`` and the position.
     """
     try:
+        require_modest(text)
         return yaml.load(text, Loader=_Loader)  # a subclass of the safe loader
     except yaml.YAMLError as error:
         raise UserError(f"{where} is not YAML: {' '.join(str(error).split())}") from None

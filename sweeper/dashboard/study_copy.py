@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial
 from sweeper.dashboard.copied_study import CopiedStudy, TimedJournal
 from sweeper.dashboard.summary import summary_attrs, summary_name, summary_trials
 from sweeper.folder.search_ends import read_shorter
+from sweeper.folder.sweep_file import SWEEP_FILE, sweep_file_content
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.search.cells.cell_studies import metric_names, studied_points, study_name
 from sweeper.space.load import from_document
@@ -91,8 +92,8 @@ def space_in(folder: SweepFolder) -> Space:
     return from_document(document)
 
 
-def _sweep_file(folder: SweepFolder) -> str:
-    return (folder.path / "sweep.yaml").read_text()
+def _sweep_file(folder: SweepFolder) -> bytes | None:
+    return sweep_file_content(folder.path / SWEEP_FILE)
 
 
 def write_copy(folder: SweepFolder) -> StudyCopy:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -15,6 +14,7 @@ from trials.methods.parsing import parse_stored
 from trials.methods.registry import METHODS
 from trials.running.rates import StageKind
 from trials.storage import files
+from trials.storage.config_file import read_config
 from trials.storage.place import Place
 from trials.storage.trial_folder import TrialFolder
 
@@ -84,17 +84,17 @@ def _rows(folder: Place, method: str, wanted: set[StageKind]) -> Iterator[tuple[
 
 def _trial(trial: TrialFolder, wanted: set[StageKind]) -> tuple[str, list[tuple[StageKind, float]]] | None:
     try:
-        config = parse_stored(json.loads((trial.path / "config.json").read_bytes())["config"])
+        config = parse_stored(read_config(trial.path).config)
         kinds = {stage.name: StageKind.of(config, stage) for stage in METHODS[config.method](config).stages()}
         state = trial.state()
         if not wanted & set(kinds.values()) or state is None or state.status != "complete" or not state.commits:
             return None
         table = trial.table(state.commits[-1], "epochs")
+        rows = [] if table is None else table.select(["stage", "epoch", "seconds", "stage_id"]).to_pylist()
     except (OSError, ValueError, KeyError, TypeError, UserError, DamagedFile):
         return None
     if table is None:
         return None
-    rows = table.select(["stage", "epoch", "seconds", "stage_id"]).to_pylist()
     own = [row for row in rows if row["epoch"] > 0 and row["stage_id"] is None and row["stage"] in kinds]
     threads = state.environments[-1].get("threads") if state.environments else None
     where = device_label(state.device, threads)

@@ -9,8 +9,13 @@ import math
 import time
 from pathlib import Path
 
+from trials.errors import DamagedFile
 from trials.storage import files
 from trials.storage.place import Place
+from trials.storage.safe_read import read_plain
+
+MOST_BYTES = 1024
+"""Most bytes of the file."""
 
 ASK_STORE_EVERY_S = 5.0
 """Minimum seconds between two requests of one process to an object store; a path is checked on every call."""
@@ -42,12 +47,19 @@ class StopFile:
     def remove_unless_for(self, driver: str) -> None:
         """Remove the file if it was written for an earlier driver, which could not remove it."""
         try:
-            if self.path.read_bytes() != driver.encode():
+            if read_plain(self.path, MOST_BYTES) != driver.encode():
                 self.remove()
         except FileNotFoundError:
             pass
+        except DamagedFile:  # no file of ours, such as a named pipe
+            self.remove()
 
     def remove(self) -> None:
-        """Remove the file if it exists."""
-        self.path.unlink(missing_ok=True)
+        """Remove the file if it exists; a folder in its place is set aside."""
+        try:
+            self.path.unlink(missing_ok=True)
+        except (IsADirectoryError, PermissionError):
+            if not self.path.is_dir():
+                raise
+            files.set_aside(self.path)
         self._there = False

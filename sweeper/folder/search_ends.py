@@ -5,12 +5,13 @@ It is derived from samples and outcomes, and never read by a driver.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from trials.errors import DamagedFile
 from trials.storage import files
 from trials.storage.place import Place
+from trials.storage.sealed import read_sealed, seal
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,15 @@ def write_shorter(folder: Place, found: Mapping[str, ShorterSearch]) -> None:
     """Write the searches of a sweep's folder that are shorter, by cell."""
     content = {"schema": 1, "cells": {key: asdict(one) for key, one in found.items()}}
     folder.mkdir(parents=True, exist_ok=True)
-    files.write(folder / _NAME, json.dumps(content, indent=1).encode())
+    files.write(folder / _NAME, seal(content))
 
 
 def read_shorter(folder: Place) -> dict[str, ShorterSearch]:
     """Return what :func:`write_shorter` wrote; empty if nothing did, or if the file is damaged."""
     try:
-        cells = json.loads((folder / _NAME).read_bytes())["cells"]
-        found = {str(key): ShorterSearch(**one) for key, one in cells.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        content, _ = read_sealed(folder / _NAME, ("schema", "cells"))
+        found = {str(key): ShorterSearch(**one) for key, one in content["cells"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, DamagedFile):
         return {}
     return {key: one for key, one in found.items() if isinstance(one.samples, int) and one.samples >= 0}
 

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from sweeper.folder.forgiving import followed_failures, forgive_trial
+from sweeper.folder.sweep_file import SWEEP_FILE, append_document, read_documents
 from trials.errors import DamagedFile, UserError
-from trials.frozen import SCHEMA
 from trials.storage import files
+from trials.storage.config_file import CONFIG, TRIAL_NAME, OtherTrial, read_config, write_config
 from trials.storage.data_used import DataUsed, read_used
 from trials.storage.place import ObjectPath, Place, each
+from trials.storage.safe_read import require_folder
 from trials.storage.sweep_path import STAGES
 from trials.storage.trial_folder import State, TrialFolder
 
 if TYPE_CHECKING:
     from trials.config.trial_config import TrialConfig
-
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""YAML's safe loader, in C if available, because a space may have ten thousand cells."""
 
 
 @dataclass(frozen=True)
@@ -157,12 +153,7 @@ class SweepFolder:
 
         ``revisions`` are those other than 1.
         """
-        content = {"schema": SCHEMA, "id": trial_id, "config": config, "samples": [asdict(s) for s in samples]}
-        if revisions:
-            content["revisions"] = dict(revisions)
-        folder = self.trial_folder(trial_id)
-        files.make_folder(folder)
-        files.write(folder / "config.json", json.dumps(content, indent=1).encode())
+        write_config(self.trial_folder(trial_id), trial_id, config, [asdict(sample) for sample in samples], revisions)
 
     def drop_checkpoints(self, trial_id: str) -> None:
         """Delete the checkpoints of a finished trial from which no trial will continue.
@@ -170,20 +161,24 @@ class SweepFolder:
         Rows and state stay. Without a checkpoint, a row file that is damaged later means that the trial runs again.
         """
         folder = self.trial_folder(trial_id) / "checkpoint"
+        require_folder(folder)
         for name in files.names(folder):
             if name.endswith(".pt"):
                 (folder / name).unlink(missing_ok=True)
 
     def records(self) -> list[Record]:
-        """Return the records of all scheduled trials by name; trials with a damaged config are left out."""
+        """Return the records of all scheduled trials by name; trials with a damaged config are left out.
+
+        So are copies of a trial's folder under other names.
+        """
         found = each(self._record, files.names(self.trials), self.path)
         return [record for record in found if record is not None]
 
     def _record(self, name: str) -> Record | None:
         folder = TrialFolder(self.trials / name)
         try:
-            trial_id, stored, samples = _read_config(folder.path / "config.json")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            trial_id, stored, samples = _read(folder.path)
+        except (OSError, DamagedFile):
             return None
         try:
             state = folder.state()
@@ -203,15 +198,22 @@ class SweepFolder:
         return [line for lines in found for line in lines]
 
     def _repair(self, name: str, checkpoints: bool) -> list[str]:
-        config = self.trials / name / "config.json"
+        path = self.trials / name
+        folder = TrialFolder(path)
         try:
-            _, stored, _ = _read_config(config)
+            require_folder(path)
+        except DamagedFile as damage:
+            return [folder.put_away(damage, path)] if TRIAL_NAME.fullmatch(name) else []
+        try:
+            _, stored, _ = _read(path)
+        except OtherTrial as copy:
+            return [f"{copy}: left out"]
+        except DamagedFile as damage:
+            return [folder.put_away(damage, path / CONFIG)]
         except OSError:
             return []
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            return [f"{config} is damaged ({error}); set aside as {files.set_aside(config).name}"]
-        dropped = stored.content.get("until_epoch") is not None and not files.names(self.trials / name / "checkpoint")
-        return TrialFolder(self.trials / name).verify(checkpoint=checkpoints and not dropped)
+        dropped = stored.content.get("until_epoch") is not None and not files.names(path / "checkpoint")
+        return folder.verify(checkpoint=checkpoints and not dropped)
 
     def forgive(self) -> int:
         """Reset failed trials and failed shared trials, so that they run again with a full number of retries.
@@ -238,21 +240,7 @@ class SweepFolder:
         Raises:
             UserError: the file cannot be read or is damaged.
         """
-        try:
-            text = (self.path / "sweep.yaml").read_text()
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise UserError(f"{self.path / 'sweep.yaml'} cannot be read ({error}): give another --storage") from None
-        except UnicodeDecodeError as error:
-            raise UserError(f"{self.path / 'sweep.yaml'} is damaged ({error}): restore it, or move it away") from None
-        try:
-            return [document for document in yaml.load_all(text, _LOADER) if document]
-        except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-13-45
-            raise UserError(
-                f"{self.path / 'sweep.yaml'} is damaged ({' '.join(str(error).split())}): restore it, or move it away; "
-                "the trials are kept and the next run writes it anew"
-            ) from None
+        return read_documents(self.path / SWEEP_FILE)
 
     def space_document(self) -> dict[str, Any] | None:
         """Return the space as of its last change in ``sweep.yaml``; None if there is no such file.
@@ -276,19 +264,16 @@ class SweepFolder:
         return read_used(found, str(self.path / "sweep.yaml"))
 
     def append(self, document: Mapping[str, Any]) -> None:
-        """Add a document to ``sweep.yaml``."""
-        path = self.path / "sweep.yaml"
-        before = path.read_text() if path.exists() else ""
+        """Add a document to ``sweep.yaml``; raises UserError if the file is damaged."""
         files.make_folder(self.path)
-        text = yaml.safe_dump(dict(document), sort_keys=False, explicit_start=True, width=120)
-        files.write(path, (before + text).encode())
+        append_document(self.path / SWEEP_FILE, document)
 
 
 def is_stopped(folder: Place, step: int) -> bool:
     """Whether the driver has stopped the trial in ``folder`` at this step or earlier. For the trial's process."""
     try:
-        _, _, samples = _read_config(folder / "config.json")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        _, _, samples = _read(folder)
+    except (OSError, DamagedFile):
         return False
     return any(sample.stopped is not None and step >= sample.stopped for sample in samples)
 
@@ -310,10 +295,14 @@ def _stamp(folder: str) -> Stamp:
     return stamp
 
 
-def _read_config(path: Place) -> tuple[str, StoredConfig, tuple[Sample, ...]]:
-    content = json.loads(path.read_bytes())
-    samples = tuple(Sample(**sample) for sample in content["samples"])
-    revisions = {str(part): int(number) for part, number in content.get("revisions", {}).items()}
-    config = dict(content["config"])
-    dict(config.get("file_hashes") or {})  # raises if it is no mapping
-    return str(content["id"]), StoredConfig(config, revisions), samples
+def _read(folder: Place) -> tuple[str, StoredConfig, tuple[Sample, ...]]:
+    content = read_config(folder)
+    return content.id, StoredConfig(content.config, content.revisions), read_samples(content.samples, folder)
+
+
+def read_samples(samples: Iterable[Mapping[str, Any]], folder: Place) -> tuple[Sample, ...]:
+    """Return the samples in the ``config.json`` of a folder; raises DamagedFile if they are none."""
+    try:
+        return tuple(Sample(**sample) for sample in samples)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise DamagedFile(f"{folder / CONFIG} is damaged: {error}") from None

@@ -7,8 +7,10 @@ from typing import Any
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.report.gathered import Gathered, gathered_of
 from sweeper.results.tables import TablesReader
+from trials.errors import DamagedFile
 from trials.storage.lease import Lease
 from trials.storage.place import Place
+from trials.storage.safe_read import read_plain
 
 
 class FollowedSweep:
@@ -42,6 +44,6 @@ class FollowedSweep:
 
 def _content(path: Place) -> bytes | None:
     try:
-        return path.read_bytes()
-    except FileNotFoundError:
+        return read_plain(path)
+    except (FileNotFoundError, DamagedFile):
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 from sweeper.columns import COLUMNS, TEXT, config_column
 from sweeper.folder.confirmations import CONFIRM
 from sweeper.folder.replicates import replicate_in
-from sweeper.folder.sweep_folder import Sample, Stamp, SweepFolder
+from sweeper.folder.sweep_folder import Stamp, SweepFolder, read_samples
 from sweeper.results.arrow_tables import finish, from_rows, stack
 from sweeper.results.column_types import TABLES_SCHEMA, base_of, described_column, digest_of_columns
 from sweeper.results.frames import SweepTables, frame_of
@@ -25,8 +24,11 @@ from sweeper.results.lineage import lineage_rows
 from trials.dotted_paths import leaves
 from trials.errors import DamagedFile
 from trials.storage import files
+from trials.storage.config_file import TRIAL_NAME, read_config
 from trials.storage.place import Place, each
 from trials.storage.rows import TABLES as ROW_TABLES
+from trials.storage.safe_read import ROW_BYTES, read_plain, require_folder
+from trials.storage.sealed import read_sealed
 from trials.storage.trial_folder import State, TrialFolder
 
 TRIES = 5
@@ -48,14 +50,15 @@ class TableCache:
         """Read the cache of a sweep."""
         for _ in range(2):  # a compaction may be under way
             try:
-                manifest = json.loads((folder.tables / "manifest.json").read_bytes())
+                require_folder(folder.tables)
+                manifest, _ = read_sealed(folder.tables / "manifest.json", ("schema", "columns", "tables", "trials"))
                 if (manifest["schema"], manifest["columns"]) != (TABLES_SCHEMA, digest_of_columns()):
                     return cls()
-                contents = {name: (folder.tables / f"{name}.parquet").read_bytes() for name in COLUMNS}
+                contents = {name: read_plain(folder.tables / f"{name}.parquet", ROW_BYTES) for name in COLUMNS}
                 if {name: files.digest(content) for name, content in contents.items()} == manifest["tables"]:
                     tables = {name: _parquet(content) for name, content in contents.items()}
                     return cls(dict(manifest["trials"]), tables)
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, ValueError, KeyError, TypeError, DamagedFile):
                 continue
         return cls()
 
@@ -170,13 +173,14 @@ def _read_trials(folder: SweepFolder, names: Sequence[str], wanted: Collection[s
 def _read_trial(path: Place, wanted: Collection[str]) -> _Trial | None:
     """Read what is committed in a trial's folder; None if no trial was scheduled there."""
     try:
-        content = json.loads((path / "config.json").read_bytes())
-        config, samples = dict(content["config"]), list(content["samples"])
-        _ = [Sample(**sample) for sample in samples]  # as the folder reads them
+        content = read_config(path)
+        config, samples = content.config, content.samples
+        read_samples(samples, path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return _Trial(None, {}, (f"{path / 'config.json'} is damaged ({error})",))
+    except (OSError, DamagedFile) as damage:
+        is_trial = TRIAL_NAME.fullmatch(path.name) or path.is_dir()  # other files may lie there, such as a desktop's
+        return _Trial(None, {}, (str(damage),)) if is_trial else None
     folder = TrialFolder(path)
     damaged: list[str] = []
     tables: dict[str, Any] = {}

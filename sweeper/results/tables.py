@@ -8,7 +8,6 @@ at any time.
 from __future__ import annotations
 
 import io
-import json
 import warnings
 from collections.abc import Collection
 
@@ -22,6 +21,7 @@ from trials.errors import UserError
 from trials.storage import files
 from trials.storage.place import Place, place
 from trials.storage.rows import TABLES as ROW_TABLES
+from trials.storage.sealed import seal
 
 
 def load(path: str | Place) -> SweepTables:
@@ -95,4 +95,4 @@ def compact_tables(folder: SweepFolder) -> None:
         files.write(folder.tables / f"{name}.parquet", buffer.getvalue())
     versions = {"schema": TABLES_SCHEMA, "columns": digest_of_columns()}
     manifest = {**versions, "tables": hashes, "trials": gathered.stamps}
-    files.write(folder.tables / "manifest.json", json.dumps(manifest).encode())
+    files.write(folder.tables / "manifest.json", seal(manifest))

@@ -37,9 +37,9 @@ def _epochs_in(record: Record, state: State) -> int:
     """Number of committed epoch rows that were not copied from a shared trial."""
     try:
         table = record.folder.table(state.commits[-1], "epochs") if state.commits else None
-    except (DamagedFile, OSError, ValueError):
-        table = None
-    rows = [] if table is None else table.select(["epoch", "stage_id"]).to_pylist()
+        rows = [] if table is None else table.select(["epoch", "stage_id"]).to_pylist()
+    except (DamagedFile, OSError, ValueError, KeyError):
+        rows = []
     return sum(row["epoch"] > 0 and row["stage_id"] is None for row in rows)
 
 

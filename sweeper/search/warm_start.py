@@ -29,10 +29,12 @@ from sweeper.space.load import from_document, without_absent_code
 from sweeper.space.space import Space
 from trials.config.stored_content import differing_fields
 from trials.dotted_paths import leaves
-from trials.errors import UserError
+from trials.errors import DamagedFile, UserError, shown
 from trials.storage import files
 from trials.storage.data_used import DataUsed, data_used, refuse_other_data
 from trials.storage.place import Place, place
+from trials.storage.sealed import read_sealed, seal
+from trials.storage.sweep_path import sweep_path
 
 ANY = frozenset({"seed", "dataset"})
 """Grid paths in which an earlier trial may differ from a cell and still give it a point to try."""
@@ -125,28 +127,43 @@ def commit_warm_start(folder: SweepFolder, warm: Mapping[str, WarmStart]) -> Non
     if warm and warm != _committed(folder):
         content = {"schema": 1, "cells": {key: asdict(cell) for key, cell in warm.items()}}
         files.make_folder(folder.path)
-        files.write(folder.path / "warm.json", json.dumps(content, indent=1).encode())
+        files.write(folder.path / "warm.json", seal(content))
 
 
 def _committed(folder: SweepFolder) -> dict[str, WarmStart]:
     path = folder.path / "warm.json"
     try:
-        cells = json.loads(path.read_bytes())["cells"]
-        return {key: _read(cell) for key, cell in cells.items()}
+        content, _ = read_sealed(path, ("schema", "cells"))
+        return {key: _read(cell) for key, cell in content["cells"].items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}): restore it, or move it away to read from_sweep anew") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, DamagedFile) as error:
+        raise UserError(
+            f"{path} cannot be used ({error}): restore it, or move it away to read from_sweep anew"
+        ) from None
 
 
 def _read(cell: Mapping[str, Any]) -> WarmStart:
-    observations = (Observation(o["params"], tuple(o["values"]), o["violations"]) for o in cell["observations"])
-    return WarmStart(tuple(observations), tuple(cell["points"]), tuple(cell.get("seeds", ())))
+    """Raises ValueError, KeyError, TypeError or AttributeError if it is not what :func:`commit_warm_start` wrote."""
+    observations = tuple(
+        Observation(dict(o["params"]), tuple(o["values"]), dict(o["violations"])) for o in cell["observations"]
+    )
+    for number in (n for one in observations for n in (*one.values, *one.violations.values())):
+        if type(number) not in (int, float):
+            raise TypeError(f"an observation has {shown(number)} where a number belongs")
+    seeds = tuple(cell.get("seeds", ()))
+    if not all(type(seed) is int for seed in seeds):
+        raise TypeError(f"seeds is {shown(seeds)}")
+    return WarmStart(observations, tuple(dict(point) for point in cell["points"]), seeds)
 
 
 def _path(sweep: str, folder: SweepFolder) -> Place:
-    """The earlier sweep's folder; a name without a slash is a sweep of the same storage."""
-    return place(sweep) if "/" in sweep else folder.path.parent / sweep
+    """The earlier sweep's folder; a name without a slash is a sweep of the same storage.
+
+    Raises:
+        UserError: such a name would lead out of the storage.
+    """
+    return place(sweep) if "/" in sweep else sweep_path(str(folder.path.parent), sweep, "from_sweep")
 
 
 def _is_same(one: Place, other: Place) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import sys
@@ -20,6 +19,7 @@ from trials.methods.parsing import parse_stored
 from trials.networks.stored import status
 from trials.plugins.importing import admit_listed
 from trials.running.environment import other_code
+from trials.storage.config_file import read_config
 from trials.storage.place import Place
 from trials.storage.rows import FINISHED
 from trials.storage.trial_folder import TrialFolder
@@ -84,7 +84,7 @@ def _note_other_code(trial: Place) -> None:
     The command itself reports what it cannot read.
     """
     with suppress(OSError, ValueError, KeyError, TypeError, UserError, DamagedFile):
-        config = parse_stored(json.loads((trial / "config.json").read_bytes())["config"])
+        config = parse_stored(read_config(trial).config)
         state = TrialFolder(trial).state()
         for changed in other_code(config, state.computed_in if state else ()):
             print(f"note: {trial.name} was computed with other code: {changed}", file=sys.stderr)

@@ -8,7 +8,9 @@ from pathlib import Path
 from trials.networks.export import export
 from trials.networks.stored import checkpoint, whole_masks
 from trials.storage import files
+from trials.storage.config_file import CONFIG
 from trials.storage.place import Place
+from trials.storage.safe_read import read_plain
 
 
 def write_attached(trial: Place, folder: Path, wanted: Sequence[str]) -> dict[str, int]:
@@ -26,9 +28,9 @@ def write_attached(trial: Place, folder: Path, wanted: Sequence[str]) -> dict[st
 
     Raises:
         UserError: the folder holds no trial with a checkpoint, or a file cannot be written.
-        OSError: config.json or the storage cannot be read.
+        OSError, DamagedFile: config.json or the storage cannot be read.
     """
-    (folder / "config.json").write_bytes((trial / "config.json").read_bytes())
+    (folder / CONFIG).write_bytes(read_plain(trial / CONFIG))
     for one in wanted:
         to = folder / f"{one}.pt"
         if one == "masks":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from trials.compact import Architecture, slices, spread
 from trials.errors import DamagedFile, UserError
+from trials.storage.config_file import read_config
 from trials.storage.place import Place
 from trials.storage.read_once import SOURCES
 from trials.storage.trial_folder import TrialFolder
@@ -73,9 +73,9 @@ def network_of(trial: Place) -> dict[str, Any]:
 def inputs_of(trial: Place) -> str:
     """What a trial's network takes as inputs: pixels, and how they are normalised; empty if it is unknown."""
     try:
-        config = json.loads((trial / "config.json").read_bytes())["config"]
+        config = read_config(trial).config
         by, data = config.get("normalise", "dataset"), config["dataset"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, DamagedFile):
         return ""  # a folder without it, as a test's or an older version's
     if by == "none":
         return "pixels scaled to 0..1, not normalised"
@@ -85,9 +85,9 @@ def inputs_of(trial: Place) -> str:
 def switches_of(trial: Place) -> dict[str, bool]:
     """What a trial's config says of torch's switches, by field: ``tf32`` and ``deterministic``; defaults if unknown."""
     try:
-        config = json.loads((trial / "config.json").read_bytes())["config"]
+        config = read_config(trial).config
         return {name: config.get(name) is True for name in ("tf32", "deterministic")}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, DamagedFile):
         return {}
 
 

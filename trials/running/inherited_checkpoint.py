@@ -8,6 +8,7 @@ from typing import Any
 from trials.config.trial_config import TrialConfig
 from trials.errors import DamagedFile
 from trials.methods.segments import ancestors
+from trials.storage.committed_files import rows_in
 from trials.storage.place import Place
 from trials.storage.rows import COMPACT, Rows
 from trials.storage.trial_folder import State, TrialFolder
@@ -25,7 +26,7 @@ def inherited(config: TrialConfig, trials: Place) -> tuple[State, dict[str, Any]
         except (DamagedFile, OSError):
             continue
         if checkpoint:
-            return state, {**checkpoint, "rows": json.dumps(_unended(json.loads(checkpoint["rows"])))}
+            return state, {**checkpoint, "rows": json.dumps(_unended(rows_in(checkpoint)))}
     return None
 
 

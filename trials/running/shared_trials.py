@@ -6,7 +6,6 @@ anything starts.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
@@ -27,10 +26,9 @@ from trials.errors import (
     UserError,
     shown,
 )
-from trials.frozen import SCHEMA
 from trials.methods.dense import copied, copies_shared
 from trials.methods.registry import METHODS
-from trials.storage import files
+from trials.storage.config_file import CONFIG, read_config, write_config
 from trials.storage.lease import Lease
 from trials.storage.place import Place
 from trials.storage.read_once import SOURCES
@@ -155,22 +153,26 @@ def _failure(name: str, error: dict[str, str]) -> Exception:
     return MemoryError(message) if error.get("type") == OUT_OF_MEMORY else RuntimeError(message)
 
 
-def require_same_config(folder: TrialFolder, config: TrialConfig) -> None:
+def require_same_config(folder: TrialFolder, config: TrialConfig) -> list[str]:
     """Write the config of a shared trial that has not begun; otherwise compare it with ``config``.
 
     A changed default of the code gives another content the same name. Trials of versions that wrote no ``config.json``
-    are not compared.
+    are not compared. A damaged ``config.json`` is set aside and written anew, and so is what lies in the folder's place
+    and is none. Returns a line for each.
 
     Raises:
         UserError: the shared trial of this name has another content.
     """
+    lines = folder.put_away_strangers()
     try:
         _compare(folder.path, config)
     except FileNotFoundError:
         if _state(folder) is None:
-            files.make_folder(folder.path)
-            content = {"schema": SCHEMA, "id": config.id, "config": config.model_dump(mode="json"), "samples": []}
-            files.write(folder.path / "config.json", json.dumps(content, indent=1).encode())
+            write_config(folder.path, config.id, config.model_dump(mode="json"))
+    except DamagedFile as damage:
+        lines.append(folder.put_away(damage, folder.path / CONFIG))
+        write_config(folder.path, config.id, config.model_dump(mode="json"))
+    return lines
 
 
 def refuse_other_content(
@@ -190,14 +192,14 @@ def refuse_other_content(
     for config in needed:
         names = names_of(shared_name(config.id, fingerprint), config)
         for name in names if there is None else filter(there.__contains__, names):
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, DamagedFile):  # damage is repaired by who needs the trial
                 _compare(stages / name, config)
 
 
 def _compare(folder: Place, config: TrialConfig) -> None:
-    """Raises UserError if the ``config.json`` has another content, FileNotFoundError if there is none."""
+    """Raises UserError if the ``config.json`` has another content, FileNotFoundError if there is none, DamagedFile."""
     try:
-        stored = json.loads((folder / "config.json").read_bytes())["config"]
+        stored = read_config(folder).config
         fields = [field for field in differing_fields(stored, config) if field[0] not in config.file_hashes]
     except FileNotFoundError:
         raise

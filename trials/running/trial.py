@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import traceback
 from contextlib import suppress
@@ -37,6 +36,7 @@ from trials.running.progress import Progress, TrialHost
 from trials.running.shared_trials import Obtained, folder_in, obtain, require_same_config, shared_name
 from trials.running.stage_run import StageRun
 from trials.seeding import derive_seed
+from trials.storage.committed_files import rows_in
 from trials.storage.place import Place
 from trials.storage.trial_folder import Attempt, State, TrialFolder
 from trials.training.arithmetic import arithmetic_of
@@ -218,7 +218,7 @@ class _Run:
         return copied(self.config) if self.copies_shared else self.method.source()
 
     def _continue(self) -> int:
-        self.progress.rows.update(json.loads(self.checkpoint["rows"]))
+        self.progress.rows.update(rows_in(self.checkpoint))
         self._refuse_other_data(self.checkpoint)
         self.net.load_state_dict(self.checkpoint["net"])
         self.progress.cost.load_state_dict(self.checkpoint.get("cost"))
@@ -254,7 +254,8 @@ class _Run:
     def _obtain(self, source: TrialConfig, trial_host: TrialHost) -> tuple[str, Obtained]:
         """Return a shared trial and its folder's name; its environments count among this trial's."""
         folder = folder_in(self.trial_host.stages, source_name(source, self.raw), source, self.precision)
-        trial_host.when_there_is_room(lambda: require_same_config(folder, source))
+        for line in trial_host.when_there_is_room(lambda: require_same_config(folder, source)):
+            trial_host.warn(line)
         shared_host = replace(trial_host, limit_s=None)  # all trials that start from it depend on it
         with self.own_time.paused():
             found = obtain(folder, lambda: run(source, folder.path, shared_host), trial_host.should_stop)

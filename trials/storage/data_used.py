@@ -6,13 +6,13 @@ their content: a trial, and a sweep, keep to the data that they began on.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from trials.errors import DamagedFile, UserError
 from trials.storage import files
+from trials.storage.config_file import read_config
 from trials.storage.place import Place, each
 from trials.storage.trial_folder import State, TrialFolder
 
@@ -85,9 +85,8 @@ def data_used_in(trials: Place) -> Iterator[DataUsed]:
 
     def read(name: str) -> DataUsed | None:
         try:
-            config = json.loads((trials / name / "config.json").read_bytes())["config"]
-            return data_used(config, TrialFolder(trials / name).state())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, DamagedFile):
+            return data_used(read_config(trials / name).config, TrialFolder(trials / name).state())
+        except (OSError, DamagedFile):
             return None
 
     yield from filter(None, each(read, files.names(trials), trials))

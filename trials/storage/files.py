@@ -127,7 +127,7 @@ def remove_leftovers(folder: Place) -> None:
 def set_aside(path: Place) -> Place:
     """Rename a damaged file to ``<name>.damaged`` (``.damaged-2``, …): it is kept, but no longer read."""
     target, n = path.with_name(f"{path.name}.damaged"), 1
-    while target.exists():
+    while os.path.lexists(target) if isinstance(target, Path) else target.exists():
         n += 1
         target = path.with_name(f"{path.name}.damaged-{n}")
     path.rename(target)  # type: ignore[arg-type]  # both are Paths or both ObjectPaths

@@ -8,7 +8,6 @@ that finished before the listing began (S3 since December 2020, MinIO, Ceph).
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +15,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from trials.errors import DamagedFile
 from trials.storage import files
-from trials.storage.owner import Owner
+from trials.storage.owner import OWNER_KEYS, Owner
 from trials.storage.place import ObjectPath
+from trials.storage.sealed import read_sealed, seal
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -48,6 +49,9 @@ class LeaseStore(Protocol):
 class FileLeaseStore:
     """``lease.json``, changed under a file lock that the kernel releases when its holder dies.
 
+    A damaged file, as one that is none, counts as the lease of an owner of whom nothing is known: the owner that lives
+    writes it anew at its next heartbeat, and that of a dead one is over when a heartbeat is overdue.
+
     On NFS the lock is the server's (v4, or v3 with lockd); Lustre needs the mount option ``flock``.
     """
 
@@ -64,9 +68,22 @@ class FileLeaseStore:
 
     def owner(self) -> Owner | None:
         try:
-            return Owner(**json.loads(self.path.read_text()))
-        except (OSError, ValueError, TypeError):
+            content, _ = read_sealed(self.path, OWNER_KEYS)
+            return Owner.read(content)
+        except FileNotFoundError:
             return None
+        except (DamagedFile, ValueError, TypeError):
+            return Owner.unknown(self._damaged())
+        except OSError:
+            return None
+
+    def _damaged(self) -> str:
+        """What tells a damaged lease from another one, as far as that can be known without reading it."""
+        try:
+            found = self.path.lstat()
+        except OSError:
+            return ""
+        return f"{found.st_ino}-{found.st_mtime_ns}"
 
     def take(self, me: Owner, gone: Gone) -> bool:
         files.make_folder(self.path.parent)
@@ -91,10 +108,10 @@ class FileLeaseStore:
 
     def _is(self, mine: Owner) -> bool:
         holder = self.owner()
-        return holder is not None and holder.token == mine.token
+        return holder is not None and (holder.token == mine.token or holder.is_unknown)
 
     def _write(self, owner: Owner) -> None:
-        files.write(self.path, json.dumps(owner.document()).encode())
+        files.write(self.path, seal(owner.document()))
 
 
 @dataclass(frozen=True)
@@ -179,9 +196,9 @@ class ObjectLeaseStore:
         found = []
         for path in self.folder.iterdir():
             try:
-                content = json.loads(path.read_bytes())
-                found.append(_Claim(Owner(**content["owner"]), int(content["term"]), bool(content["held"])))
-            except (FileNotFoundError, ValueError, TypeError, KeyError):
+                content, _ = read_sealed(path, ("owner", "term", "held"))
+                found.append(_Claim(Owner.read(content["owner"]), int(content["term"]), bool(content["held"])))
+            except (FileNotFoundError, ValueError, TypeError, KeyError, DamagedFile):
                 continue  # withdrawn since the listing, or a folder marker
         return found
 
@@ -190,7 +207,7 @@ class ObjectLeaseStore:
 
     def _write(self, owner: Owner, *, held: bool) -> None:
         content = {"owner": owner.document(), "term": self._term, "held": held}
-        files.write(self._path(owner), json.dumps(content).encode())
+        files.write(self._path(owner), seal(content))
 
     def _remove(self, owner: Owner) -> None:
         self._path(owner).unlink(missing_ok=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import socket
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,32 @@ class Owner:
     def me(cls) -> Owner:
         return cls(socket.gethostname(), os.getpid(), _start_of(os.getpid()), uuid.uuid4().hex, 0, _kernel())
 
+    @classmethod
+    def read(cls, document: object) -> Owner:
+        """Rebuild from the result of :meth:`document`; raises ValueError or TypeError if it is none.
+
+        The token names a file in an object store.
+        """
+        if not isinstance(document, dict):
+            raise TypeError(f"an owner is {document!r}")
+        owner = cls(**document)
+        texts, numbers = (owner.host, owner.started, owner.token, owner.kernel), (owner.pid, owner.beat)
+        if not all(isinstance(text, str) for text in texts) or not all(type(number) is int for number in numbers):
+            raise TypeError(f"an owner is {document!r}")
+        if not _TOKEN.fullmatch(owner.token):
+            raise ValueError(f"an owner has the token {owner.token!r}")
+        return owner
+
+    @classmethod
+    def unknown(cls, mark: str) -> Owner:
+        """The owner of a lease that cannot be read; ``mark`` tells it from others."""
+        return cls("an unknown machine", 0, "", f"{_UNKNOWN}{mark}")
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the lease cannot be read."""
+        return self.token.startswith(_UNKNOWN)
+
     @property
     def near(self) -> bool:
         """Whether the owner runs in this host's PID namespace, so that its process can be looked up."""
@@ -51,7 +78,14 @@ class Owner:
         return asdict(self)
 
     def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}"
+        return "an unknown process (its lease is damaged)" if self.is_unknown else f"process {self.pid} on {self.host}"
+
+
+_TOKEN = re.compile(r"[\w-]{1,64}", re.ASCII)
+
+OWNER_KEYS = frozenset(field.name for field in fields(Owner))
+
+_UNKNOWN = "unknown "
 
 
 @functools.cache

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from trials.errors import UserError
+from trials.errors import DamagedFile, UserError
 
 STORAGE_LAG_S = 10.0
 """Seconds for which another host may not yet see a write, because NFS clients cache what they have read."""
@@ -70,18 +70,21 @@ class ObjectPath:
     def with_name(self, name: str) -> ObjectPath:
         return self.parent / name
 
-    def read_bytes(self) -> bytes:
+    def read_bytes(self, most: int | None = None) -> bytes:
         """Return the whole content, verified against the object's MD5 (ETag) or its current size.
 
         Arrow asks for the size first and then reads that many bytes; the object may have been replaced in between.
 
         Raises:
             FileNotFoundError: there is no such object.
+            DamagedFile: it has more than ``most`` bytes.
             OSError: every read failed, or the object was replaced during each of them.
         """
         for attempt in range(READS):
             try:
                 with _client().open_input_file(self.key) as stream:
+                    if most is not None and (size := stream.size()) > most:
+                        raise DamagedFile(f"{self} has {size} bytes, but may have at most {most}")
                     tag = (stream.metadata() or {}).get("ETag", b"").decode().strip('"')
                     content = bytes(stream.read())
             except FileNotFoundError:

@@ -5,104 +5,38 @@ so files that a kill leaves behind are never read. File names carry commit numbe
 late writer never touches its successor's files, and damage is detected by the hash. A checkpoint holds a copy of the
 trial's rows, so a damaged row file is rewritten without computing anything again. The commit before the last one stays
 until the trial is finished, in case that the last checkpoint gets damaged; shared trials keep it.
+
+Others may write in a storage. So what is read is checked like input: state and checkpoint name the trial, no name in
+them leads out of the folder, links are not followed, and what cannot be read is set aside as damaged.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import re
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trials.errors import DamagedFile, Superseded
-from trials.frozen import SCHEMA
 from trials.storage import files
+from trials.storage.committed_files import KINDS, CommittedFiles, rows_in, with_name
 from trials.storage.place import Place
-from trials.storage.row_schema import rows_as_table, table_as_rows
+from trials.storage.row_schema import rows_as_table
 from trials.storage.rows import FINISHED, Row, Rows
-from trials.storage.trial_state import Commit, State
+from trials.storage.safe_read import require_folder
+from trials.storage.sealed import seal
+from trials.storage.trial_state import CHECKPOINT_NAME, Commit, State, state_document
 
 __all__ = ["Attempt", "Commit", "State", "TrialFolder"]
 
-_NAME = re.compile(r"(?P<commit>\d{6})-a(?P<attempt>\d+)-(?P<hash>[0-9a-f]{12})\.(pt|parquet)$")
 
-
-class TrialFolder:
+class TrialFolder(CommittedFiles):
     """A trial's folder. Any process may read it; :meth:`begin` starts an attempt, which may write."""
-
-    def __init__(self, path: Place) -> None:
-        self.path = path
-        self.state_path = path / "state.json"
-
-    def state(self) -> State | None:
-        """Return the committed state, or None if there is none.
-
-        Raises:
-            DamagedFile: ``state.json`` cannot be parsed.
-        """
-        try:
-            text = self.state_path.read_bytes()
-        except FileNotFoundError:
-            return None
-        try:
-            content = json.loads(text)
-            content["commits"] = tuple(Commit(**commit) for commit in content["commits"])
-            content["environments"] = tuple(dict(found) for found in content.get("environments", ()))
-            return State(**{f.name: content[f.name] for f in fields(State) if f.name in content})
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DamagedFile(f"{self.state_path} is not a committed state ({error})") from None
-
-    def rows(self, commit: Commit) -> Rows:
-        """Return a commit's rows by table.
-
-        Raises:
-            DamagedFile: a row file is missing or does not match the hash in its name.
-        """
-        tables = {name: self.table(commit, name) for name in commit.rows}
-        return {name: table_as_rows(table) for name, table in tables.items() if table is not None}
-
-    def table(self, commit: Commit, table: str) -> pa.Table | None:
-        """Return one table of a commit's rows as an Arrow table; None if the commit has no rows in that table.
-
-        Raises:
-            DamagedFile: the row file is missing or does not match the hash in its name.
-        """
-        name = commit.rows.get(table)
-        if name is None:
-            return None
-        return pq.ParquetFile(pa.BufferReader(self.read("rows", name))).read(use_threads=False)
-
-    def checkpoint(self, commit: Commit) -> dict[str, Any]:
-        """Return the checkpoint of a commit, on CPU; empty if the commit has none.
-
-        Raises:
-            DamagedFile: the file is missing or does not match the hash in its name.
-        """
-        if commit.checkpoint is None:
-            return {}
-        import torch  # here, so that reading rows and states does not import torch
-
-        content = self.read("checkpoint", commit.checkpoint)
-        loaded: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        return loaded
-
-    def read(self, kind: str, name: str) -> bytes:
-        """Return a committed file's content; raises DamagedFile if it is missing or does not match its name's hash."""
-        path = self.path / kind / name
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            raise DamagedFile(f"{path} is missing") from None
-        match = _NAME.search(name)
-        if match is None or files.digest(content) != match["hash"]:
-            raise DamagedFile(f"{path} is damaged: its content does not match the hash in its name")
-        return content
 
     def verify(self, *, checkpoint: bool = False) -> list[str]:
         """Check the row files (and the checkpoint) of the last commit; set damaged files aside and repair if possible.
@@ -115,36 +49,43 @@ class TrialFolder:
         """
         try:
             state = self.state()
-        except DamagedFile as damage:
-            return [str(damage), *self.recover()[1]]
+        except DamagedFile:
+            return self.recover()[1]
         if state is None or not state.commits:
             return []
         last = state.commits[-1]
-        whole = not any(self._damaged("rows", name) for name in last.rows.values())
-        if whole and not (checkpoint and last.checkpoint and self._damaged("checkpoint", last.checkpoint)):
+        whole = not any(self._rows_damage(last, table) for table in last.rows)
+        if whole and not (checkpoint and self._checkpoint_damage(last)):
             if checkpoint and state.finished:
                 self.remove_others(state)  # its process may have been killed before it did so
             return []
         _, lines = self.recover()
         return lines
 
-    def _damaged(self, kind: str, name: str) -> bool:
+    def _rows_damage(self, commit: Commit, table: str) -> DamagedFile | None:
         try:
-            self.read(kind, name)
-        except DamagedFile:
-            return True
-        return False
+            self.table(commit, table)
+        except DamagedFile as damage:
+            return damage
+        return None
+
+    def _checkpoint_damage(self, commit: Commit) -> DamagedFile | None:
+        try:
+            self.checkpoint(commit)
+        except DamagedFile as damage:
+            return damage
+        return None
 
     def recover(self) -> tuple[tuple[State, dict[str, Any]], list[str]]:
         """Return the newest state that can be continued with its checkpoint, and one line per damaged file.
 
         Damaged files are set aside; damaged row files are rewritten from the checkpoint.
         """
-        lines: list[str] = []
+        lines = self.put_away_strangers()
         try:
             state = self.state()
         except DamagedFile as damage:
-            lines.append(f"{damage}; set aside as {files.set_aside(self.state_path).name}")
+            lines.append(self.put_away(damage, self.state_path))
             state = None
         last_attempt = self._last_attempt()
         if state is None or state.attempt < last_attempt:  # a late writer may have overwritten its successor's state
@@ -154,7 +95,7 @@ class TrialFolder:
             try:
                 checkpoint = self.checkpoint(commit)
             except DamagedFile as damage:
-                lines.append(self._put_away(damage, "checkpoint", commit.checkpoint))
+                lines.append(self.put_away(damage, self.path / "checkpoint" / (commit.checkpoint or "")))
                 continue
             commit = self._repair_rows(commit, checkpoint, lines)
             last = position == len(state.commits) - 1
@@ -168,46 +109,65 @@ class TrialFolder:
             self.write_state(fresh)
         return (fresh, {}), lines
 
-    def _put_away(self, damage: DamagedFile, kind: str, name: str | None) -> str:
-        path = self.path / kind / (name or "")
-        return f"{damage}; set aside as {files.set_aside(path).name}" if path.is_file() else str(damage)
+    def put_away_strangers(self) -> list[str]:
+        """Set aside what lies at the places of the trial's folders and is none, such as a link; a line for each."""
+        lines = []
+        for path in (self.path, *(self.path / kind for kind in KINDS)):
+            try:
+                require_folder(path)
+            except DamagedFile as damage:
+                lines.append(self.put_away(damage, path))
+        return lines
+
+    def put_away(self, damage: DamagedFile, path: Place) -> str:
+        """Set aside what is damaged, if it is there, and return the line that says so."""
+        with suppress(FileNotFoundError):  # another process may have done so
+            return f"{damage}; set aside as {files.set_aside(path).name}"
+        return str(damage)
 
     def _repair_rows(self, commit: Commit, checkpoint: Mapping[str, Any], lines: list[str]) -> Commit:
-        rows: Rows = json.loads(checkpoint.get("rows", "{}"))
+        rows = rows_in(checkpoint)
         repaired = dict(commit.rows)
         for table in {*commit.rows, *(t for t, content in rows.items() if content)}:
-            name = commit.rows.get(table)
-            if name is not None and not self._damaged("rows", name):
-                continue
+            name, damage = commit.rows.get(table), self._rows_damage(commit, table)
             if name is not None:
-                lines.append(self._put_away(DamagedFile(f"{self.path / 'rows' / name} is damaged"), "rows", name))
+                if damage is None:
+                    continue
+                lines.append(self.put_away(damage, self.path / "rows" / name))
             repaired[table] = self.write_rows(table, rows.get(table, []), commit.number, self._last_attempt())
         return replace(commit, rows=repaired)
 
     def _scan(self) -> list[Commit]:
         """Commits found by their checkpoint files, oldest first, without row files: the checkpoints hold the rows."""
         names = files.names(self.path / "checkpoint")
-        found = [(m, name) for name in names if name.endswith(".pt") and (m := _NAME.search(name))]
+        found = [(match, name) for name in names if (match := CHECKPOINT_NAME.fullmatch(name))]
         found.sort(key=lambda item: (int(item[0]["attempt"]), int(item[0]["commit"])))
         return [Commit(int(match["commit"]), name, {}) for match, name in found]
 
     def remove_others(self, state: State) -> None:
         """Delete files that no commit of ``state`` names, except damaged ones set aside and those of later attempts."""
         named = {name for commit in state.commits for name in (commit.checkpoint, *commit.rows.values())}
-        for kind in ("checkpoint", "rows"):
+        for kind, (pattern, _) in KINDS.items():
+            require_folder(self.path / kind)
             for name in files.names(self.path / kind):
-                match = _NAME.search(name)
+                match = pattern.fullmatch(name)
                 if match and name not in named and int(match["attempt"]) <= state.attempt:
-                    (self.path / kind / name).unlink(missing_ok=True)
+                    with suppress(IsADirectoryError, PermissionError):  # a folder of such a name is none of ours
+                        (self.path / kind / name).unlink(missing_ok=True)
 
     def _last_attempt(self) -> int:
-        names = (name for kind in ("checkpoint", "rows") for name in files.names(self.path / kind))
-        return max((int(m["attempt"]) for name in names if (m := re.search(r"-a(?P<attempt>\d+)-", name))), default=0)
+        attempts = (
+            int(match["attempt"])
+            for kind, (pattern, _) in KINDS.items()
+            for name in files.names(self.path / kind)
+            if (match := pattern.fullmatch(name.partition(".damaged")[0]))
+        )
+        return max(attempts, default=0)
 
     def write_state(self, state: State) -> None:
+        require_folder(self.path)
         files.make_folder(self.path)
-        content = {"schema": SCHEMA, **asdict(state)}
-        files.write(self.state_path, json.dumps(content, indent=1).encode())
+        files.write(self.state_path, seal(state_document(state, self.path.name)))
 
     def write_rows(self, table: str, rows: list[Row], commit: int, attempt: int) -> str:
         """Write one row file (Parquet) and return its name."""
@@ -219,11 +179,12 @@ class TrialFolder:
         import torch
 
         buffer = io.BytesIO()
-        torch.save(dict(checkpoint), buffer)
+        torch.save(with_name(checkpoint, self.path.name), buffer)
         return self._write("checkpoint", f"{commit:06d}-a{attempt}", "pt", buffer.getvalue())
 
     def _write(self, kind: str, stem: str, suffix: str, content: bytes) -> str:
         name = f"{stem}-{files.digest(content)}.{suffix}"
+        require_folder(self.path / kind)
         files.make_folder(self.path / kind)
         files.write(self.path / kind / name, content)
         return name
@@ -232,7 +193,9 @@ class TrialFolder:
         self, *, host: str = "", device: str = "", environment: Mapping[str, Any] | None = None
     ) -> tuple[Attempt, dict[str, Any]]:
         """Start the next attempt; return it and the checkpoint it continues from (empty if nothing is committed)."""
-        files.remove_leftovers(self.path)
+        with suppress(DamagedFile):  # which recover sets aside
+            require_folder(self.path)
+            files.remove_leftovers(self.path)
         (before, checkpoint), lines = self.recover()
         state = replace(before, attempt=before.attempt + 1, host=host, device=device)
         state = replace(state, status="running", error=None, started=state.started or _now(), ended="")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from sweeper.search.plan import Ending, Plan
 from sweeper.space.options.callbacks import CALLBACKS, RayLogger, TrialCallback
 from trials.errors import UserError
 from trials.plugins.blaming import blaming
+from trials.storage.config_file import read_config
 
 _OVER = ("complete", "pruned", "failed")
 
@@ -49,8 +49,8 @@ class Callbacks:
         over = {ending.trial_id: ending for ending in plan.before()} if self.each else {}
 
         def past(trial_id: str) -> Past:
-            content = json.loads((plan.folder.trial_folder(trial_id) / "config.json").read_bytes())
-            return Past(content["config"], over[trial_id].cell, failed=over[trial_id].status == "failed")
+            config = read_config(plan.folder.trial_folder(trial_id)).config
+            return Past(config, over[trial_id].cell, failed=over[trial_id].status == "failed")
 
         for one in self.each:
             missed = [trial_id for trial_id in one.tracker.told.unfinished() if trial_id in over]

@@ -51,9 +51,9 @@ def course_in(record: Record, column: str) -> Course:
         return Course()
     try:
         table = record.folder.table(record.state.commits[-1], "epochs")
-    except (DamagedFile, OSError, ValueError):
+        return Course() if table is None else course_of(table.to_pylist(), str(record.content.get("method")), column)
+    except (DamagedFile, OSError, ValueError, LookupError, TypeError):
         return Course()
-    return Course() if table is None else course_of(table.to_pylist(), str(record.content.get("method")), column)
 
 
 def courses_in(folder: SweepFolder, methods: Mapping[str, str], column: str) -> dict[str, Course]:

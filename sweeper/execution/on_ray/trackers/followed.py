@@ -35,7 +35,7 @@ def committed_rows(trial: Place) -> list[dict[str, Any]]:
     try:
         state = folder.state()
         found = folder.rows(state.commits[-1]).get("epochs", []) if state is not None and state.commits else []
-    except DamagedFile:
+    except (DamagedFile, OSError):
         return []
     return rows_from(found, 0)
 

@@ -24,7 +24,7 @@ from sweeper.execution.on_ray.trackers.attaching import Attaching
 from sweeper.execution.on_ray.trackers.followed import Followed, Past, committed_rows
 from sweeper.execution.on_ray.trackers.point import group_name, point_of
 from sweeper.execution.on_ray.trackers.tracker import Tracker
-from trials.errors import UserError, exact, one_line
+from trials.errors import DamagedFile, UserError, exact, one_line
 from trials.plugins.blaming import blaming
 from trials.storage import files
 
@@ -244,7 +244,7 @@ class Guarded(tune.Callback):  # type: ignore[misc]  # Ray is not typed
                 continue  # it goes on in this run, which tells all of it
             try:
                 found, rows = past(trial_id), committed_rows(self._trial_folder(trial_id))
-            except (OSError, ValueError, LookupError, TypeError):
+            except (OSError, ValueError, LookupError, TypeError, DamagedFile):
                 self._left += 1  # what cannot be read now may be read by the next run
                 continue
             self._behind = followed = self._begun(trial_id, found.config, found.cell)

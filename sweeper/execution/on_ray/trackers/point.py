@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from sweeper.folder.confirmations import confirmation_of
 from sweeper.folder.replicates import replicate_of
-from sweeper.folder.sweep_folder import Sample
+from sweeper.folder.sweep_folder import read_samples
+from trials.storage.config_file import read_config
 from trials.storage.place import Place
 
 MOST_CHARACTERS = 128
@@ -42,13 +42,12 @@ def point_of(trial_folder: Place, cell: str) -> TrackedPoint:
     """Read the point that a trial belongs to; of several, its first sample in ``cell``, searched rather than confirmed.
 
     Raises:
-        OSError, ValueError, KeyError, TypeError: the trial's config.json cannot be read.
+        OSError, DamagedFile: the trial's config.json cannot be read.
     """
     try:
-        content = (trial_folder / "config.json").read_bytes()
+        samples = read_samples(read_config(trial_folder).samples, trial_folder)
     except FileNotFoundError:
         return TrackedPoint()
-    samples = [Sample(**sample) for sample in json.loads(content)["samples"]]
     if not samples:
         return TrackedPoint()
     sample = min(samples, key=lambda one: (one.cell != cell, confirmation_of(one) is not None, one.number))

@@ -1,0 +1,219 @@
+"""What a trial has committed, read and checked: its state, and the checkpoint and the rows that the state names.
+
+Others may write in a storage, so all of it is checked like input: state and checkpoint name the trial, no name in them
+leads out of the folder, links are not followed, and what cannot be read is damaged.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trials.errors import DamagedFile, one_line, shown
+from trials.storage import files
+from trials.storage.place import Place
+from trials.storage.row_schema import table_as_rows
+from trials.storage.rows import Rows
+from trials.storage.safe_read import CHECKPOINT_BYTES, ROW_BYTES, read_plain, require_folder
+from trials.storage.sealed import read_sealed
+from trials.storage.trial_state import CHECKPOINT_NAME, OLDER_STATE, ROWS_NAME, Commit, State, state_in
+
+MOST_CELLS = 1 << 28
+"""Most rows times columns of a file of rows. A few bytes of Parquet can stand for any number of equal values."""
+
+_TABLE = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
+_OF_TRIAL = "trial"
+_NO_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
+
+_NUMBERS = frozenset({
+    *("epoch", "level", "seconds", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss"),
+    *("test_accuracy", "cost", "gradient_evaluations", "density", "sparsity", "kept", "prunable", "total", "macs"),
+    *("flops", "parameters"),
+})  # fmt: skip
+"""Columns that the trial itself fills, with numbers only."""
+
+
+KINDS = {"checkpoint": (CHECKPOINT_NAME, CHECKPOINT_BYTES), "rows": (ROWS_NAME, ROW_BYTES)}
+"""The folders of committed files, with the names that these have and their largest sizes."""
+
+
+class CommittedFiles:
+    """What lies in a trial's folder; reading it changes nothing."""
+
+    def __init__(self, path: Place) -> None:
+        self.path = path
+        self.state_path = path / "state.json"
+
+    def state(self) -> State | None:
+        """Return the committed state, or None if there is none.
+
+        Raises:
+            DamagedFile: ``state.json`` is no file, cannot be parsed, or is another trial's.
+        """
+        try:
+            require_folder(self.path)
+            content, _ = read_sealed(self.state_path, OLDER_STATE)
+        except FileNotFoundError:
+            return None
+        try:
+            return state_in(content, self.path.name)
+        except (ValueError, TypeError) as error:
+            raise DamagedFile(f"{self.state_path} is not a committed state: {error}") from None
+
+    def rows(self, commit: Commit) -> Rows:
+        """Return a commit's rows by table.
+
+        Raises:
+            DamagedFile: a row file is missing, does not match the hash in its name, or holds no rows.
+        """
+        tables = {name: self.table(commit, name) for name in commit.rows}
+        return {name: table_as_rows(table) for name, table in tables.items() if table is not None}
+
+    def table(self, commit: Commit, table: str) -> pa.Table | None:
+        """Return one table of a commit's rows as an Arrow table; None if the commit has no rows in that table.
+
+        Raises:
+            DamagedFile: the row file is missing, does not match the hash in its name, or holds no rows.
+        """
+        name = commit.rows.get(table)
+        return None if name is None else load_table(self.read("rows", name), self.path / "rows" / name)
+
+    def checkpoint(self, commit: Commit) -> dict[str, Any]:
+        """Return the checkpoint of a commit, on CPU; empty if the commit has none.
+
+        Raises:
+            DamagedFile: the file is missing, does not match the hash in its name, or cannot be loaded.
+            MemoryError: there is not enough memory to load it.
+        """
+        if commit.checkpoint is None:
+            return {}
+        content = self.read("checkpoint", commit.checkpoint)
+        return load_checkpoint(content, self.path / "checkpoint" / commit.checkpoint, self.path.name)
+
+    def read(self, kind: str, name: str) -> bytes:
+        """Return a committed file's content; raises DamagedFile if it is missing or does not match its name's hash."""
+        pattern, most = KINDS[kind]
+        match = pattern.fullmatch(name)
+        if match is None:
+            raise DamagedFile(f"{self.path / kind} cannot hold {name!r}, which is no name of a committed file")
+        path = self.path / kind / name
+        try:
+            for folder in (self.path, path.parent):
+                require_folder(folder)
+            content = read_plain(path, most)
+        except (FileNotFoundError, NotADirectoryError):
+            raise DamagedFile(f"{path} is missing") from None
+        if files.digest(content) != match["hash"]:
+            raise DamagedFile(f"{path} is damaged: its content does not match the hash in its name")
+        return content
+
+
+def with_name(checkpoint: Mapping[str, Any], trial: str) -> dict[str, Any]:
+    """A checkpoint that names the trial that it belongs to."""
+    return {**checkpoint, _OF_TRIAL: trial}
+
+
+def load_checkpoint(content: bytes, path: Place, trial: str) -> dict[str, Any]:
+    """Return the checkpoint that a file holds, on the CPU, without the trial's name.
+
+    Raises:
+        DamagedFile: this torch cannot load it, it is another trial's, or its rows are none. Which error torch raises of
+            a file of another version, or of a class that it does not know, is not documented, so all of them count.
+        MemoryError: there is not enough memory to load it.
+    """
+    import torch  # here, so that reading rows and states does not import torch
+
+    try:
+        loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001  see above
+        text = " ".join(str(error).split())
+        if isinstance(error, RuntimeError) and _NO_MEMORY.search(text):
+            raise MemoryError(f"{path} cannot be loaded: {text[:200]}") from None
+        raise DamagedFile(f"{path} cannot be loaded by torch {torch.__version__} ({_reason(error, text)})") from None
+    if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
+        raise DamagedFile(f"{path} is no checkpoint: it holds a {type(loaded).__name__}")
+    if (owner := loaded.pop(_OF_TRIAL, trial)) != trial:
+        raise DamagedFile(f"{path} belongs to {shown(owner)}")
+    try:
+        rows_in(loaded)
+    except (ValueError, TypeError) as error:
+        raise DamagedFile(f"{path} is no checkpoint: {error}") from None
+    return loaded
+
+
+def _reason(error: Exception, text: str) -> str:
+    """Why torch did not load a checkpoint, without its advice on how to load what may run code."""
+    if named := re.search(r"GLOBAL (\S+) was not an allowed", text):
+        return f"it holds {named[1]}, which weights_only=True does not load"
+    return f"{type(error).__name__}: {one_line(text.rpartition('WeightsUnpickler error: ')[2])[:150]}"
+
+
+def rows_in(checkpoint: Mapping[str, Any]) -> Rows:
+    """Return the rows that a checkpoint holds a copy of, by table.
+
+    Raises:
+        ValueError, TypeError: they are no rows, or of a table whose name could not be a file's.
+    """
+    try:
+        rows = json.loads(checkpoint.get("rows", "{}"))
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"its rows cannot be read ({error})") from None
+    if not isinstance(rows, dict):
+        raise TypeError(f"its rows are {shown(rows)}")
+    for table, content in rows.items():
+        if not _TABLE.fullmatch(table):
+            raise ValueError(f"it has rows of the table {shown(table)}")
+        if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+            raise ValueError(f"its rows of {table} are {shown(content)}")
+    return rows
+
+
+def load_table(content: bytes, path: Place) -> pa.Table:
+    """Return the rows that a Parquet file holds.
+
+    Raises:
+        DamagedFile: it is no Parquet, or has columns that no trial writes.
+    """
+    try:
+        file = pq.ParquetFile(pa.BufferReader(content))
+        _require_columns(file.schema_arrow, path)
+        if file.metadata.num_rows * max(file.metadata.num_columns, 1) > MOST_CELLS:
+            raise DamagedFile(f"{path} has {file.metadata.num_rows} rows of {file.metadata.num_columns} columns")
+        return file.read(use_threads=False)
+    except MemoryError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedFile(f"{path} cannot be read ({one_line(' '.join(str(error).split()))[:200]})") from None
+
+
+def _require_columns(schema: pa.Schema, path: Place) -> None:
+    """Refuse columns of types that :func:`trials.storage.row_schema.rows_as_table` never makes, and text for numbers.
+
+    Raises:
+        DamagedFile: there is such a column, or two have one name.
+    """
+    seen: set[str] = set()
+    for column in schema:
+        name, kind = column.name, column.type
+        if name in seen:
+            raise DamagedFile(f"{path} has two columns {shown(name)}")
+        seen.add(name)
+        if pa.types.is_list(kind):
+            kind = kind.value_type
+            listed = pa.types.is_string(kind) or pa.types.is_null(kind)
+        else:
+            listed = False
+        number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+        plain = number or pa.types.is_boolean(kind) or pa.types.is_string(kind) or pa.types.is_null(kind)
+        if not listed and not plain:
+            raise DamagedFile(f"{path} has the column {shown(name)} of type {kind}, which no trial writes")
+        if name in _NUMBERS and (listed or not (number or pa.types.is_null(kind))):
+            raise DamagedFile(f"{path} has the column {shown(name)} of type {kind}, but it holds numbers")

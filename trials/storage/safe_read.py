@@ -1,0 +1,86 @@
+"""Read files of a storage in which others may write: regular files of a bounded size, and none through a link.
+
+Everything below a sweep's folder, and below a shared trial's, is made by this project, which makes no links. A link
+there was made by somebody else, and may lead out of the storage, so it is not followed wherever it leads. The storage,
+a sweep's folder and the folder of the shared trials may themselves be links.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from trials.errors import DamagedFile
+from trials.storage.place import ObjectPath, Place
+
+DOCUMENT_BYTES = 64 << 20
+"""Most bytes of a JSON or YAML file: 100,000 trials need about 10 MB."""
+
+ROW_BYTES = 4 << 30
+"""Most bytes of a file of rows or of a table."""
+
+CHECKPOINT_BYTES = 64 << 30
+"""Most bytes of a checkpoint."""
+
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFLNK: "a link, which is not followed",
+}
+
+
+def read_plain(path: Place, most: int = DOCUMENT_BYTES) -> bytes:
+    """Return the content of a regular file, or of an object.
+
+    It never waits for a writer, as reading a named pipe would, and never reads more than ``most`` bytes.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedFile: something else lies at its place (a link, a folder, a pipe, a device), or it is too large.
+        OSError: the storage does not give it.
+    """
+    if isinstance(path, ObjectPath):
+        return path.read_bytes(most)
+    try:
+        opened = os.open(path, _FLAGS)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENODEV):
+            raise DamagedFile(f"{path} is {_kind(path)}") from None
+        raise
+    with open(opened, "rb", buffering=0) as file:  # noqa: PTH123  # of a descriptor
+        there = os.fstat(opened)
+        if not stat.S_ISREG(there.st_mode):
+            raise DamagedFile(f"{path} is {_KINDS.get(stat.S_IFMT(there.st_mode), 'no file')}")
+        if there.st_size > most:
+            raise DamagedFile(f"{path} has {there.st_size} bytes, but may have at most {most}")
+        return file.readall()
+
+
+def _kind(path: Path) -> str:
+    with suppress(OSError):
+        return _KINDS.get(stat.S_IFMT(path.lstat().st_mode), "no file")
+    return "no file"
+
+
+def require_folder(path: Place) -> None:
+    """Check that a folder is one, if it is there.
+
+    Raises:
+        DamagedFile: something else lies there, such as a file or a link.
+    """
+    if isinstance(path, ObjectPath):
+        return
+    try:
+        mode = os.lstat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if not stat.S_ISDIR(mode):
+        raise DamagedFile(f"{path} is {_KINDS.get(stat.S_IFMT(mode), 'a file')}, but must be a folder")
