@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from trials.errors import DamagedFile, Superseded
 from trials.storage import files
 from trials.storage.committed_files import KINDS, CommittedFiles, rows_in, with_name
-from trials.storage.place import Place
+from trials.storage.place import ObjectPath, Place
 from trials.storage.row_schema import rows_as_table
 from trials.storage.rows import FINISHED, Row, Rows
 from trials.storage.safe_read import require_folder
@@ -34,9 +34,22 @@ from trials.storage.trial_state import CHECKPOINT_NAME, Commit, State, state_doc
 
 __all__ = ["Attempt", "Commit", "State", "TrialFolder"]
 
+OF_ATTEMPTS = ("state.json", *KINDS)
+"""How the names of what attempts write begin, also once it was set aside."""
+
 
 class TrialFolder(CommittedFiles):
     """A trial's folder. Any process may read it; :meth:`begin` starts an attempt, which may write."""
+
+    def is_new(self) -> bool:
+        """Whether no attempt has begun: the folder holds nothing that one writes, or has set aside.
+
+        That takes one request to an object store, and makes :meth:`verify` and :meth:`state` superfluous.
+        """
+        with suppress(DamagedFile):
+            require_folder(self.path)
+            return not any(name.startswith(OF_ATTEMPTS) for name in files.names(self.path))
+        return False
 
     def verify(self, *, checkpoint: bool = False) -> list[str]:
         """Check the row files (and the checkpoint) of the last commit; set damaged files aside and repair if possible.
@@ -190,20 +203,23 @@ class TrialFolder(CommittedFiles):
         return name
 
     def begin(
-        self, *, host: str = "", device: str = "", environment: Mapping[str, Any] | None = None
+        self, *, host: str = "", device: str = "", environment: Mapping[str, Any] | None = None, new: bool = False
     ) -> tuple[Attempt, dict[str, Any]]:
-        """Start the next attempt; return it and the checkpoint it continues from (empty if nothing is committed)."""
+        """Start the next attempt; return it and the checkpoint it continues from (empty if nothing is committed).
+
+        ``new``: the folder was found to be new (:meth:`is_new`), so that there is nothing to continue.
+        """
         with suppress(DamagedFile):  # which recover sets aside
             require_folder(self.path)
             files.remove_leftovers(self.path)
-        (before, checkpoint), lines = self.recover()
+        (before, checkpoint), lines = ((State(), {}), []) if new else self.recover()
         state = replace(before, attempt=before.attempt + 1, host=host, device=device)
         state = replace(state, status="running", error=None, started=state.started or _now(), ended="")
         if environment is not None:
             others = [other for other in before.computed_in if other != environment]
             state = replace(state, environments=(*others, dict(environment)))
         self.write_state(state)
-        return Attempt(self, state, tuple(lines)), checkpoint
+        return Attempt(self, state, tuple(lines), new=new), checkpoint
 
 
 def _now() -> str:
@@ -211,12 +227,19 @@ def _now() -> str:
 
 
 class Attempt:
-    """One process's attempt at a trial; only the latest attempt may commit."""
+    """One process's attempt at a trial; only the latest attempt may commit.
 
-    def __init__(self, folder: TrialFolder, state: State, warnings: tuple[str, ...] = ()) -> None:
+    Args:
+        new: whether the folder held no files of attempts when this one began.
+    """
+
+    def __init__(
+        self, folder: TrialFolder, state: State, warnings: tuple[str, ...] = (), *, new: bool = False
+    ) -> None:
         self.folder = folder
         self.state = state
         self.warnings = warnings
+        self._only_mine = new
 
     def commit(
         self,
@@ -237,7 +260,8 @@ class Attempt:
             Superseded: a later attempt has begun; this commit does not count.
         """
         number = self.state.commits[-1].number + 1 if self.state.commits else 1
-        self.refuse_if_superseded()
+        if not isinstance(self.folder.path, ObjectPath):  # there, two requests to save what is rarely in vain
+            self.refuse_if_superseded()
         checkpoint = {**checkpoint, "rows": json.dumps(rows)}
         name = self.folder.write_checkpoint(checkpoint, number, self.state.attempt)
         row_names = {
@@ -245,10 +269,12 @@ class Attempt:
             for table, content in rows.items()
             if content
         }
-        before = self.state.commits[-1:] if spare or fields.get("status") not in FINISHED else ()
+        earlier = self.state.commits
+        before = earlier[-1:] if spare or fields.get("status") not in FINISHED else ()
         commits = (*before, Commit(number, name, row_names))
         self._write(commits=commits, progress=progress, seconds=seconds, **fields)
-        self.folder.remove_others(self.state)
+        if earlier or not self._only_mine:  # otherwise there are no others
+            self.folder.remove_others(self.state)
 
     def builds_on(self, other: State) -> None:
         """Count the environments of another trial, whose network this one starts from or uses, among its own."""
