@@ -135,9 +135,7 @@ def count(sweep: SweepTables, space: StoredSpace) -> Standing:
         total = max(space.cells * (each + space.confirm) - fewer, total)
     left = total - done - running - failed
     driver = _driver(sweep, unfinished=space.samples is not None and left + running > 0)
-    return Standing(
-        sweep.path.name, total, done, running, failed, left, cells, cells_done, driver, len(sweep.damaged)
-    )
+    return Standing(sweep.path.name, total, done, running, failed, left, cells, cells_done, driver, len(sweep.damaged))
 
 
 def _never_run(trials: pd.DataFrame, space: StoredSpace) -> dict[str, int]:
