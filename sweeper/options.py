@@ -81,6 +81,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--dashboard", metavar="NAME", help="show a sweep with optuna-dashboard, on this machine only")
     p.add_argument("--verify", action="store_true", help="first read every checkpoint, not only those that are needed")
     p.add_argument("--retry-failed", action="store_true", help="first allow trials that failed for good to run again")
+    p.add_argument("--exit-zero-on-failed-trials", action="store_true", help="exit with 0, not 1, when the sweep has "
+                   "ended and some trials have failed, for schedulers that run a failed job again")  # fmt: skip
     p.add_argument("--list", action="store_true", help="list the sweeps of the storage, their progress and drivers")
     p.add_argument("--show", metavar="NAME", help="print a sweep's progress and results, also while it runs elsewhere")
     p.add_argument("--watch", type=float, nargs="?", const=WATCH_S, metavar="S", help="of --show: look again "
