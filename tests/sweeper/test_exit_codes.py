@@ -10,6 +10,7 @@ import pytest
 from sweeper.cli import COMPLETE, FAILURES, STOPPED, WRONG_INPUT
 from sweeper.search.plan import Plan
 from tests.sweeper.command_line import put_in_place_of_ray, sweep
+from trials.storage.trial_folder import TrialFolder
 
 FORGIVING = "--exit-zero-on-failed-trials"
 
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("no_stray_handlers")
 
 def failing(plan: Plan, *_: Any, **__: Any) -> None:
     while (assignment := plan.next()) is not None:
-        attempt, _trial = plan.folder.trial_folder(assignment.trial_id).begin()
+        attempt, _resume = TrialFolder(plan.folder.trial_folder(assignment.trial_id)).begin()
         attempt.end("failed", error={"type": "NonFiniteLoss", "message": "nan", "traceback": ""}, failures=1)
         plan.ended(assignment.trial_id)
 
