@@ -4,7 +4,7 @@
 #   PYTHON=.venv/bin/python tests/cluster/slurm.sh
 source "$(dirname "$0")/steps.sh"
 job=77 project=$LAB/shared/project sweep=$LAB/shared/results/bip_unstructured
-words=(--space bip_unstructured --profile demo --set grid.seed=[0,1,2])
+words=(--space bip_unstructured --profile demo --samples 2)
 space=("${words[@]}")
 
 start() { # as SLURM starts the batch script, on the first node
@@ -12,6 +12,10 @@ start() { # as SLURM starts the batch script, on the first node
     SWEEP_STORAGE="$LAB/shared/results" SWEEP_PRIVATE="$LAB/shared/private" OMP_NUM_THREADS=1 \
     bash -c "cd $project && exec bash deploy/slurm/sweep.sbatch ${words[*]@Q}" >>"$LAB/job.log" 2>&1 &
   batch=$!
+}
+during() { # SECONDS WHAT COMMAND...: as within, while the batch script runs
+  within "$1" "$2" eval "! kill -0 $batch 2>/dev/null || ${*:3}"
+  kill -0 $batch 2>/dev/null || fail "the job ended before $2"
 }
 ended() { # WANTED: waits for the batch script
   local code=0
@@ -36,7 +40,7 @@ cp ~/.ssh/ray_cluster "$LAB/shared/key"
 # fault: job-cancelled
 say "a job that scancel ends"
 start
-within 300 "a trial on the worker" on_worker
+during 300 "a trial on the worker" on_worker
 [ "$(stat -c %a "$LAB/shared/private/$job/token")" = 600 ] || fail "others can read the token"
 before=$(finished)
 tell USR2 slurm_stand_in/srun
@@ -50,7 +54,7 @@ clean
 say "the same job, whose time is nearly over, $(finished) of 12 trials done"
 start
 more() { [ "$(finished)" -gt "$before" ] && on head test -e "$LAB/shared/private/$job/driver"; }
-within 300 "going on" more
+during 300 "going on" more
 tell USR1 "$batch_script"
 ended 137 # as scontrol ends it
 [ "$(cat "$LAB/shared/requeued")" = $job ] || fail "it is not queued again"
@@ -61,8 +65,8 @@ clean
 # fault: job-node
 say "the job that was queued again, $(finished) of 12 trials done"
 start
-within 300 "a driver" on head test -e "$LAB/shared/private/$job/driver"
-within 60 "a raylet" on worker pgrep raylet
+during 300 "a driver" on head test -e "$LAB/shared/private/$job/driver"
+during 60 "a raylet" on worker pgrep raylet
 sleep 5
 on worker pkill -KILL raylet || fail "no raylet"
 ended 0

@@ -1,11 +1,11 @@
-"""Check the manifests of deploy/kuberay, field by field, against KubeRay's own definitions (CRDs), and note what they say.
+"""Check the manifests of deploy/kuberay, field by field, against KubeRay's own definitions (CRDs).
 
     python -m tests.deploy.check_crd VERSION ray.io_rayjobs.yaml ray.io_rayclusters.yaml [--note]
 
-The two files lie in ``ray-operator/config/crd/bases`` of KubeRay's repository; docs/kubernetes.md has the command that downloads
-them. Every value is checked as an API server would check it, and a field that the definition lacks, which a server drops without
-a word, is an error. ``--note`` writes what the definitions say of the fields in use to ``kuberay_fields.json``, to which
-tests/test_deploy.py keeps the manifests. The exit code is 1 if a manifest is wrong.
+The two files lie in ``ray-operator/config/crd/bases`` of KubeRay's repository; docs/kubernetes.md has the command that
+downloads them. Every value is checked as an API server would check it, and a field that the definition lacks, which a
+server drops without a word, is an error. ``--note`` writes what the definitions say of the fields in use to
+``kuberay_fields.json``, to which tests/test_deploy.py keeps the manifests. The exit code is 1 if a manifest is wrong.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from jsonschema import Draft202012Validator
 
 MANIFESTS = Path(__file__).parents[2] / "deploy" / "kuberay"
 NOTED = Path(__file__).parent / "kuberay_fields.json"
-"""``versions`` of KubeRay, and the ``fields`` of which all of them say the same: by kind, paths with their type, or the list of values
-that they may have."""
+"""``versions`` of KubeRay, and the ``fields`` of which all of them say the same: by kind, paths with their type, or the
+list of values that they may have."""
 
 
 def manifests() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -45,7 +45,9 @@ def strict(schema: Any) -> Any:
         return [strict(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    found = {key: strict(part) for key, part in schema.items() if not key.startswith("x-kubernetes") and key != "format"}
+    found = {
+        key: strict(part) for key, part in schema.items() if not key.startswith("x-kubernetes") and key != "format"
+    }
     if schema.get("x-kubernetes-int-or-string"):
         found.pop("anyOf", None)
         found["type"] = ["integer", "string"]
