@@ -22,7 +22,7 @@ import yaml
 from sweeper.execution.signals import GRACE_S
 from sweeper.options import parser, read_options
 from sweeper.space.space_files import list_spaces
-from tests.deploy.check_crd import MANIFESTS, NOTED, fields_of, manifests
+from tests.deploy.check_crd import MANIFESTS, NOTED, fields_of, manifests, schema_of, wrong
 from trials.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -234,3 +234,59 @@ def test_a_pod_that_ends_tells_its_driver_or_its_trials_and_waits(
 def test_all_manifests_are_read() -> None:
     assert {name for name, _ in manifests()} == {"raycluster.yaml", "rayjob.yaml", "rayjob-s3.yaml", "storage.yaml"}
     assert yaml.safe_load((ROOT / "deploy/kuberay/storage.yaml").read_text())["apiVersion"] == "v1"
+
+
+SMALL_CRD: dict[str, Any] = {
+    "spec": {
+        "names": {"kind": "Thing"},
+        "versions": [
+            {
+                "name": "v1",
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {
+                            "apiVersion": {"type": "string"},
+                            "kind": {"type": "string"},
+                            "metadata": {"type": "object"},
+                            "spec": {
+                                "type": "object",
+                                "required": ["mode"],
+                                "properties": {
+                                    "mode": {"type": "string", "enum": ["token"]},
+                                    "count": {"type": "integer", "format": "int32"},
+                                    "limits": {
+                                        "type": "object",
+                                        "additionalProperties": {
+                                            "anyOf": [{"type": "integer"}, {"type": "string"}],
+                                            "x-kubernetes-int-or-string": True,
+                                        },
+                                    },
+                                },
+                            },
+                        },
+                    }
+                },
+            }
+        ],
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({"mode": "token", "count": 1, "limits": {"cpu": "1", "nvidia.com/gpu": 1}}, ""),
+        ({"mode": "token", "counts": 1}, "'counts' was unexpected"),
+        ({"mode": "tokens"}, "spec.mode"),
+        ({"mode": "token", "count": "1"}, "spec.count"),
+        ({"mode": "token", "limits": {"cpu": 0.5}}, "spec.limits.cpu"),
+        ({"count": 1}, "'mode' is a required property"),
+    ],
+)
+def test_the_check_against_definitions_finds_what_is_wrong(spec: dict[str, Any], said: str) -> None:
+    kind, schema = schema_of(SMALL_CRD)
+    assert kind == "Thing"
+    found = wrong({"apiVersion": "x/v1", "kind": kind, "metadata": {"name": "a"}, "spec": spec}, schema)
+    assert len(found) == bool(said)
+    assert said in "".join(found)

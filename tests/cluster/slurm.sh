@@ -65,9 +65,7 @@ clean
 # fault: job-node
 say "the job that was queued again, $(finished) of 12 trials done"
 start
-during 300 "a driver" on head test -e "$LAB/shared/private/$job/driver"
-during 60 "a raylet" on worker pgrep raylet
-sleep 5
+during 300 "a trial on the worker" on worker pgrep -f ^ray::TrialWorker
 on worker pkill -KILL raylet || fail "no raylet"
 ended 0
 [ "$(finished)" = 12 ] || fail "$(finished) of 12 trials are complete"
