@@ -82,6 +82,7 @@ class Job:
             "SWEEP_SCRATCH": str(self.folder / "tmp"),
             "SLURM_JOB_ID": "4711",
             "OMP_NUM_THREADS": "1",
+            "SWEEP_PAUSE_S": "0.1",
             "CODE": str(code),
             **more,
         }
