@@ -52,7 +52,8 @@ seen["token"] = oct(os.stat(os.environ["RAY_AUTH_TOKEN_PATH"]).st_mode & 0o777)
 pathlib.Path("driver.part").write_text(json.dumps(seen))
 os.rename("driver.part", "driver")
 code = os.environ["CODE"]
-while code == "wait" and not told:
+end = time.monotonic() + 60
+while code == "wait" and not told and time.monotonic() < end:
     time.sleep(0.05)
 if code == "kill":
     os.kill(os.getpid(), signal.SIGKILL)
@@ -124,6 +125,7 @@ def job(tmp_path: Path) -> Iterator[Job]:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        process.stdout.close()  # type: ignore[union-attr]
 
 
 def directives() -> dict[str, str]:
@@ -192,6 +194,7 @@ def test_a_warning_reaches_the_driver_once_and_the_job_is_queued_again(job: Job)
     job.wait_for("driver")
     for _ in range(2):
         process.send_signal(signal.SIGUSR1)
+        time.sleep(0.15)  # the driver takes 0.3 s to end; signals at the same time are one
     process.communicate(timeout=60)
     assert job.requeued == ["requeue 4711"]
     assert (job.folder / "told").read_text() == "1"
