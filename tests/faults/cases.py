@@ -145,6 +145,27 @@ FAULTS: dict[str, Fault] = {
         "a sweep of very many trials fills the driver's memory",
         "a trial that is over takes 5 KiB of the driver and leaves Tune's lists; a resume holds one record at a time",
     ),
+    "pod-ends": Fault(
+        "Kubernetes ends a pod (preemption, an idle machine, `suspend`)",
+        "its driver, or else its trials, get SIGTERM before Ray ends, and have 75 s to commit; KubeRay gives the "
+        "command again ([kubernetes.md](kubernetes.md))",
+    ),
+    "job-time": Fault(
+        "the time limit of a SLURM job is near, or it is preempted",
+        "trials commit, and the job is queued again, which resumes the sweep ([slurm.md](slurm.md))",
+    ),
+    "job-cancelled": Fault(
+        "`scancel` of a SLURM job",
+        "SIGTERM reaches the driver alone; trials commit and end, exit code 130, and nothing is queued",
+    ),
+    "job-outage": Fault(
+        "a SLURM job whose storage fails, whose driver is killed, or whose Ray does not start",
+        "the job is queued again, ten times at most",
+    ),
+    "job-node": Fault(
+        "a SLURM job loses the raylet of a node",
+        "its trials go on on the other nodes",
+    ),
     "no-access": Fault(
         "a machine cannot access the storage",
         "refused at start with the machine's name; the trials of a machine that joins later are taken back",
