@@ -315,6 +315,6 @@ def _requirements(folder: Path, name: str, where: str) -> str:
 
 def _text(folder: Path, name: str, where: str) -> str:
     try:
-        return (folder / Path(name).expanduser()).read_text()
+        return (folder / Path(name).expanduser()).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{where} is {shown(name)}, which cannot be read as a file ({error})") from None

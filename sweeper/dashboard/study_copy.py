@@ -92,7 +92,7 @@ def space_in(folder: SweepFolder) -> Space:
 
 
 def _sweep_file(folder: SweepFolder) -> str:
-    return (folder.path / "sweep.yaml").read_text()
+    return (folder.path / "sweep.yaml").read_bytes().decode()
 
 
 def write_copy(folder: SweepFolder) -> StudyCopy:

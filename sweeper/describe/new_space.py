@@ -69,7 +69,7 @@ def write_space(method: str, data: str, to: str | None, console: Console, *, plu
     if path.suffix not in (".yaml", ".yml"):
         raise UserError(f"--to is {str(path)!r}, but a space's name must end with .yaml: call it {path}.yaml")
     try:
-        with path.open("x") as file:
+        with path.open("x", encoding="utf-8") as file:
             file.write(space_text(method, data, [_from(listed, path) for listed in plugins]))
     except FileExistsError:
         raise UserError(f"--to is {str(path)!r}, which exists and is not overwritten: give another name") from None

@@ -55,7 +55,7 @@ class ToldRows:
         files.make_folder(self.path.parent)
         lines = (json.dumps({"trial": name, **vars(told)}) + "\n" for name, told in self._known.items())
         files.write(self.path, "".join(lines).encode())
-        self._stream = self.path.open("a", buffering=1)
+        self._stream = self.path.open("a", buffering=1, encoding="utf-8")
 
     def close(self) -> None:
         """End to write."""
@@ -140,7 +140,7 @@ _IS_VALID: dict[str, Callable[[Any], bool]] = {
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        text = path.read_text(errors="replace")
+        text = path.read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, NotADirectoryError):
         return
     for line in text.splitlines():

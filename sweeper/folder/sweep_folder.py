@@ -239,7 +239,7 @@ class SweepFolder:
             UserError: the file cannot be read or is damaged.
         """
         try:
-            text = (self.path / "sweep.yaml").read_text()
+            text = (self.path / "sweep.yaml").read_bytes().decode()
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -278,7 +278,7 @@ class SweepFolder:
     def append(self, document: Mapping[str, Any]) -> None:
         """Add a document to ``sweep.yaml``."""
         path = self.path / "sweep.yaml"
-        before = path.read_text() if path.exists() else ""
+        before = path.read_bytes().decode() if path.exists() else ""
         files.make_folder(self.path)
         text = yaml.safe_dump(dict(document), sort_keys=False, explicit_start=True, width=120)
         files.write(path, (before + text).encode())

@@ -64,7 +64,7 @@ class FileLeaseStore:
 
     def owner(self) -> Owner | None:
         try:
-            return Owner(**json.loads(self.path.read_text()))
+            return Owner(**json.loads(self.path.read_bytes()))
         except (OSError, ValueError, TypeError):
             return None
 
