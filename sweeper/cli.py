@@ -16,8 +16,9 @@ from sweeper.execution.signals import interruptible
 from sweeper.options import COMPLETE, FAILURES, STOPPED, WRONG_INPUT, read_options
 from sweeper.run_options import RunOptions
 from trials.errors import UserError
-from trials.storage.sweep_path import sweep_path
+from trials.storage.sweep_path import storage_place, sweep_path
 from trials.streams import as_command, last_to_the_end
+from trials.user_path import user_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,9 +61,8 @@ def _list_spaces(options: argparse.Namespace, console: Console) -> int:
 
 def _list(options: argparse.Namespace, console: Console) -> int:
     from sweeper.control import list_sweeps
-    from trials.storage.place import place
 
-    list_sweeps(place(options.storage), console)
+    list_sweeps(storage_place(options.storage), console)
     return COMPLETE
 
 
@@ -93,7 +93,7 @@ def _report(options: argparse.Namespace, console: Console) -> int:
     from sweeper.report.written import require_page_file, write_report
 
     gc.enable()
-    to = None if options.to is None else Path(options.to)
+    to = None if options.to is None else user_path(options.to, "--to")
     if to is not None:
         require_page_file(to)
     with interruptible():

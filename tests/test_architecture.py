@@ -19,7 +19,7 @@ FLOORS = {
         {"aliases"},
         {"account", "errors", "seeding", "called", "version"},
         {"frozen", "yaml_text", "data_header", "optional", "plugins"},
-        {"registry", "streams"},
+        {"registry", "streams", "user_path"},
         {"dotted_paths", "storage", "data", "models"},
         {"config", "compact"},
         {"training"},

@@ -17,7 +17,7 @@ from trials.called import reader_has_gone
 from trials.errors import UserError
 
 READABLE = "sparsity_sweeper_readable"
-"""Name of the error handler of codecs (:func:`codecs.register_error`) that writes :func:`readable` text."""
+"""Name of the error handler of codecs (:func:`codecs.register_error`) that writes text :func:`in_ascii`."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -27,10 +27,10 @@ _ASCII = {
 }  # fmt: skip
 
 
-def readable(text: str) -> str:
+def in_ascii(text: str) -> str:
     r"""``text`` in ASCII: lines of tables and punctuation by what looks alike, letters without accents, else escapes.
 
-    >>> readable("0.5 ± 0.1 × é ─│┼ α")
+    >>> in_ascii("0.5 ± 0.1 × é ─│┼ α")
     '0.5 +- 0.1 x e -|+ \\u03b1'
     """
     return "".join(c if c.isascii() else _ASCII.get(c) or _drawn(c) or _plain(c) for c in text)
@@ -56,7 +56,7 @@ def _plain(character: str) -> str:
 def _replaced(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return readable(error.object[error.start : error.end]), error.end
+    return in_ascii(error.object[error.start : error.end]), error.end
 
 
 codecs.register_error(READABLE, _replaced)
@@ -65,7 +65,7 @@ codecs.register_error(READABLE, _replaced)
 class Output:
     """A text stream whose errors a command handles in one place. It has the stream's other attributes, too.
 
-    Characters that its encoding does not have are written as :func:`readable` text.
+    Characters that its encoding does not have are written as text :func:`in_ascii`.
 
     Attributes:
         stream: where to write.
@@ -159,7 +159,7 @@ def prepare_streams() -> None:
     """Make this process's standard streams usable, for a command: call it before anything is opened or printed.
 
     A closed stream leads nowhere, so that no other file gets its number. Output waits for a slow reader. Characters
-    that an encoding does not have become :func:`readable` text. Errors of standard error are ignored; standard output
+    that an encoding does not have become text :func:`in_ascii`. Errors of standard error are ignored; standard output
     raises BrokenPipeError if its reader has gone, and UserError if it cannot be written for another reason.
     """
     for number in (0, 1, 2):

@@ -11,7 +11,6 @@ import inspect
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, Field
@@ -21,6 +20,7 @@ from trials.errors import UserError, shown, unknown_name
 from trials.frozen import validate
 from trials.optional import DISTRIBUTION
 from trials.registry import Registry
+from trials.user_path import user_path
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,8 @@ def _write_the_same(one: TrialCallback, other: TrialCallback) -> bool:
     """Whether two callbacks of one kind and the same options have one folder; those by default have two."""
     if one.folder is None or other.folder is None or (one.name, one.arguments) != (other.name, other.arguments):
         return False
-    return Path(one.folder).expanduser().resolve() == Path(other.folder).expanduser().resolve()
+    one_path, other_path = (user_path(each, "folder") for each in (one.folder, other.folder))
+    return one_path.resolve() == other_path.resolve()
 
 
 def _read(content: object, where: str, plugins: Collection[str]) -> TrialCallback:
@@ -218,4 +219,6 @@ def _read(content: object, where: str, plugins: Collection[str]) -> TrialCallbac
         raise UserError(unknown_name(where, name, CALLBACKS))
     CALLBACKS.require(name, where, plugins)
     made: TrialCallback = validate(TrialCallback, content, where)
+    if made.folder is not None:
+        user_path(made.folder, f"{where}.folder")
     return made
