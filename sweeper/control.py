@@ -83,7 +83,12 @@ def cancel(path: Place, console: Console) -> None:
     if owner is None or owner.surely_dead:
         print_line(console, f"{standing(sweep)}; there is nothing to cancel")
         return
-    StopFile(SweepFolder(path).stop).put(owner.token)
+    try:
+        StopFile(SweepFolder(path).stop).put(owner.token)
+    except OSError as error:
+        raise UserError(
+            f"{path.name}: its driver cannot be asked to stop, since {path} cannot be written ({error})"
+        ) from None
     print_line(console, f"{path.name}: asked {owner} to stop; its trials commit what they have")
     end = time.monotonic() + CANCEL_S
     while _drives(lease, owner):

@@ -81,7 +81,8 @@ class Output:
             try:
                 self.stream.write(text)
             except UnicodeEncodeError as error:
-                self.stream.write(text.encode(error.encoding, READABLE).decode(error.encoding))
+                encoding = self.stream.encoding or error.encoding
+                self.stream.write(text.encode(encoding, READABLE).decode(encoding))
         except OSError as error:
             self.failed(self.stream, error)
         return len(text)
