@@ -87,7 +87,8 @@ def cancel(path: Place, console: Console) -> None:
         StopFile(SweepFolder(path).stop).put(owner.token)
     except OSError as error:
         raise UserError(
-            f"{path.name}: its driver cannot be asked to stop, since {path} cannot be written ({error})"
+            f"{path.name}: {owner} cannot be asked to stop, since the folder cannot be written ({error}): give the "
+            "command where it can"
         ) from None
     print_line(console, f"{path.name}: asked {owner} to stop; its trials commit what they have")
     end = time.monotonic() + CANCEL_S

@@ -117,8 +117,9 @@ class _OnceSaid:
             self.said = True
             with suppress(OSError, ValueError, AttributeError):
                 reason = os.strerror(error.errno) if error.errno else str(error)
-                sys.stderr.write(f"note: standard output cannot be written ({reason}): the run goes on without it\n")
-                sys.stderr.flush()
+                err = getattr(sys.stderr, "rich_proxied_file", sys.stderr)  # else rich shows it on the lost terminal
+                err.write(f"note: standard output cannot be written ({reason}): the run goes on without it\n")
+                err.flush()
 
 
 def _refuse(stream: TextIO, error: OSError) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,7 +58,7 @@ def sockets(process: int) -> set[str]:
     with contextlib.suppress(OSError):
         for descriptor in Path(f"/proc/{process}/fd").iterdir():
             with contextlib.suppress(OSError):
-                target = os.readlink(descriptor)
+                target = str(descriptor.readlink())
                 found |= {target[8:-1]} if target.startswith("socket:[") else set()
     return found
 

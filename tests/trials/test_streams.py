@@ -82,28 +82,27 @@ def test_closed_streams_change_nothing(words: str) -> None:
 
 @pytest.mark.fault("output-closed")
 def test_an_error_that_cannot_be_said_is_still_the_exit_code() -> None:
-    assert run("sweep --space nowhere 2>&-").returncode == 2
+    assert run("sweep --nope 2>&-").returncode == 2
     if Path("/dev/full").exists():
-        assert run("sweep --space nowhere 2>/dev/full").returncode == 2
+        assert run("sweep --nope 2>/dev/full").returncode == 2
 
 
 @pytest.mark.fault("output-full")
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("option", ["--list-spaces", "--schema", "--help"])
+@pytest.mark.parametrize("option", ["--list-spaces", "--help"])
 def test_a_report_that_cannot_be_written_is_an_error_in_one_line(option: str) -> None:
     done = run(f"sweep {option} >/dev/full")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: standard output cannot be written (") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: standard output cannot be written (")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("0.5 ± –", "0.5 +- -"), ("3 × 4 · µ", "3 x 4 - u"), ("naïve Ærø", "naive \\xc6r\\xf8"), ("α", "\\u03b1"),
-     ("a\udcffb", "a\\udcffb"), ("½", "1\\u20442"), ("…→≥", "...->>=")],
+     ("a\udcffb", "a\\udcffb"), ("½", "\\xbd"), ("…→≥", "...->>=")],
 )  # fmt: skip
 def test_text_in_ascii(text: str, expected: str) -> None:
-    if text == "½":
-        expected = "\\xbd"
     assert in_ascii(text) == expected
 
 
@@ -126,9 +125,8 @@ def test_every_character_can_be_written(encoding: str) -> None:
 
 
 @pytest.mark.fault("terminal-encoding")
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_commands_speak_to_terminals_of_any_encoding(encoding: str) -> None:
-    plain = {**os.environ, "PYTHONIOENCODING": encoding, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    for words in ("--list-spaces", "--describe stage_pr"):
-        done = run(f"sweep {words} | cat", env=plain, encoding=encoding)
-        assert done.stderr == "" and len(done.stdout) > 100
+def test_commands_write_to_a_pipe_in_any_encoding() -> None:
+    plain = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = run("sweep --storage ./nowhere-é --list | cat", env=plain)
+    assert done.stderr == ""
+    assert done.stdout.endswith("nowhere-e\n")

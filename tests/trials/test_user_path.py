@@ -35,7 +35,8 @@ HOSTILE = {
 def test_what_cannot_be_a_path_is_refused(given: str) -> None:
     with pytest.raises(UserError) as raised:
         user_path(given, "--to")
-    assert str(raised.value).startswith("--to is ") and "\n" not in str(raised.value)
+    assert str(raised.value).startswith("--to is ")
+    assert "\n" not in str(raised.value)
 
 
 def test_paths_are_taken_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +91,8 @@ def test_every_option_that_takes_a_path_refuses_what_is_none(
         written = [word.replace("{}", given).replace("{{", "{").replace("}}", "}") for word in words]
         assert main(written) == 2, name
         said = capsys.readouterr()
-        assert said.err.startswith("error: ") and said.err.count("\n") == 1, (name, said.err)
+        assert said.err.startswith("error: "), name
+        assert said.err.count("\n") == 1, (name, said.err)
         assert list(tmp_path.iterdir()) == [], name
 
 
