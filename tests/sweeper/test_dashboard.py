@@ -129,8 +129,9 @@ def test_it_is_served_on_loopback_only(tmp_path: Path, monkeypatch: pytest.Monke
         names = {study["study_name"] for study in json.load(answer)["study_summaries"]}
     assert names == {"density=0.5", "density=0.2", "(all points of sweep)"}
     foreign = urllib.request.Request(f"http://127.0.0.1:{port}/api/studies", headers={"Host": "evil.example"})
-    with pytest.raises(urllib.error.HTTPError, match="421"):
+    with pytest.raises(urllib.error.HTTPError, match="421") as refused:
         urllib.request.urlopen(foreign, timeout=10)
+    refused.value.close()
     servers[0].shutdown()
     thread.join(10)
     assert not thread.is_alive()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import re
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -45,6 +46,9 @@ class RayLogger:
 
 ARTIFACTS = ("masks", "dense", "prune", "compact")
 """What of a complete trial can be attached to its run: its masks, and its network in forms of ``export``."""
+
+_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@")
+"""User and password in an address."""
 
 _OURS = "sweeper.execution.on_ray.trackers"
 
@@ -164,6 +168,13 @@ class TrialCallback(NamedOptions):
                 f"{has} {made.key[0]}, but a space and its sweep.yaml are no place for a key: leave it out, and set "
                 f"{made.key[1]} in the environment of the command"
             )
+        for option, value in self.arguments.items():
+            if isinstance(value, str) and _PASSWORD.search(value):
+                raise UserError(
+                    f"{has} a password in {option}, but a space and its sweep.yaml are no place for one: leave it out "
+                    "of the address, and set it in the environment of the command (MLFLOW_TRACKING_USERNAME, "
+                    "MLFLOW_TRACKING_PASSWORD)"
+                )
         every = ("artifacts", "folder", "timeout_s") if made.artifacts else ("folder", "timeout_s")
         known = None if made.options is None else (*every, *made.options)
         for option in self.arguments:
