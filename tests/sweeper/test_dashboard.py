@@ -169,6 +169,7 @@ def test_a_folder_without_a_sweep_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "nothing").exists()
 
 
+@pytest.mark.fault("read-only-storage")
 def test_a_sweep_that_cannot_be_written_is_shown_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = begun(make_space(grid={"density": [0.5]}), tmp_path)
     plan.folder.append({"space": plan.space.document()})
