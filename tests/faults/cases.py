@@ -227,4 +227,46 @@ FAULTS: dict[str, Fault] = {
         "a frozen worker wakes after its trial was finished elsewhere and packed",
         "its commits are refused",
     ),
+    "output-gone": Fault(
+        "the reader of standard output goes away (`| head -1`), or the terminal, with or without SIGHUP",
+        "a run goes on to its end, and says so once on standard error; a report ends quietly with exit code 1",
+    ),
+    "output-full": Fault(
+        "a full disk behind standard output",
+        "a run goes on, and writes again once there is room; a report ends with one line and exit code 2",
+    ),
+    "output-closed": Fault(
+        "standard streams that are closed from the start (`>&-`)",
+        "nothing is printed, and no file of the sweep gets the stream's number; the exit code is the same",
+    ),
+    "terminal-encoding": Fault(
+        "a terminal that has ASCII or Latin-1 only",
+        "frames, spinners and signs become what looks alike in ASCII, other characters escapes",
+    ),
+    "no-account": Fault(
+        "no home, no entry in passwd (`docker run --user 12345`), or a home that cannot be written",
+        "the run is the same; caches are left out, and Ray's token lies in the environment of its processes only",
+    ),
+    "odd-path": Fault(
+        "a path that is none: `~nosuchuser/x`, `$UNSET/x`, empty, control characters, too long, another scheme, a "
+        "storage in a file's place",
+        "refused with one line that names the option, exit code 2; nothing is made",
+    ),
+    "read-only-storage": Fault(
+        "a storage that is mounted read-only",
+        "`--list`, `--show`, `--compare`, `--serve` and `--dashboard` show it; `--report`, `--cancel` and runs are "
+        "refused with one line",
+    ),
+    "token-readable": Fault(
+        "a file of Ray's token that others may read",
+        "a new one has mode 600 from its first moment; one that is there is narrowed, and a line says so",
+    ),
+    "old-ray": Fault(
+        "a Ray older than 2.59, which asks for no token by default",
+        "refused with one line before anything starts",
+    ),
+    "foreign-page": Fault(
+        "another site's page sends requests to a page that this machine serves (DNS rebinding, cross-site requests)",
+        "refused: by `--serve` and by `--dashboard`",
+    ),
 }
