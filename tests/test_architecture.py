@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 FLOORS = {
     "trials": [
         {"aliases"},
-        {"errors", "seeding", "called", "version"},
+        {"errors", "seeding", "called", "version", "machine", "stop_signals"},
         {"frozen", "yaml_text", "data_header", "optional", "plugins"},
         {"registry"},
         {"dotted_paths", "storage", "data", "models"},

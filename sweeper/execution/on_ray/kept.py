@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ import ray
 import ray.util.client
 
 from sweeper.execution.on_ray.cluster import connect
-from sweeper.execution.signals import survive_hangup
+from sweeper.execution.signals import survive_warnings
 from trials.errors import UserError
 from trials.plugins.importing import sent
 from trials.storage.place import Place, environment
@@ -51,6 +51,7 @@ def connected(
     storage: Place | None = None,
     plugins: Sequence[str] = (),
     runtime_env: Mapping[str, Any] | None = None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> bool:
     """Join or start a Ray as :func:`.cluster.connect` does, unless the process has one.
 
@@ -75,19 +76,23 @@ def connected(
         if ray.is_initialized():
             kept = _current()
             if kept is None:
-                _require_usable(address, runtime_env)
+                _require_usable(address, runtime_env, note)
                 return False
             # workers of a Ray that was started here use the code where it lies; those of others have been sent copies
             if kept.asked == asked and (kept.alone or kept.plugins == sent(plugins)):
                 return kept.alone
             disconnect()
-        alone = _connect_for_good(address, storage, plugins, runtime_env)
+        alone = _connect_for_good(address, storage, plugins, runtime_env, note)
         _kept = _Kept(asked, sent(plugins), alone, _session())
         return alone
 
 
 def _connect_for_good(
-    address: str | None, storage: Place | None, plugins: Sequence[str], runtime_env: Mapping[str, Any] | None
+    address: str | None,
+    storage: Place | None,
+    plugins: Sequence[str],
+    runtime_env: Mapping[str, Any] | None,
+    note: Callable[[str], None],
 ) -> bool:
     """Connect in a thread that lives as long as the process.
 
@@ -98,14 +103,14 @@ def _connect_for_good(
 
     def keep() -> None:
         try:
-            answer.set_result(connect(address, storage, plugins, runtime_env))
+            answer.set_result(connect(address, storage, plugins, runtime_env, note))
         except BaseException as error:  # noqa: BLE001  raised where it was asked for
             answer.set_exception(error)
         else:
             threading.Event().wait()
 
     threading.Thread(target=keep, name="ray", daemon=True).start()
-    with survive_hangup():  # in the main thread, whose handlers the processes inherit
+    with survive_warnings():  # in the main thread, whose handlers the processes inherit
         return answer.result()
 
 

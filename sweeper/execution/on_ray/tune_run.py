@@ -34,6 +34,7 @@ from sweeper.execution.time_limit import time_limit
 from sweeper.options import STOPPED
 from sweeper.search.plan import Plan
 from trials.plugins.importing import admit
+from trials.stop_signals import BATCH_WARNINGS
 from trials.storage.lease import Lease
 from trials.storage.scratch import scratch_folder
 
@@ -83,7 +84,7 @@ def run_plan(
         ):
             alone = _connected(plan, display, signals, address, runtime_env)
             if not plan.stopping and _have_all(plan, display, alone, runtime_env):
-                _run_out(PlanSearcher(plan, display, lease), scratch)
+                _run_out(PlanSearcher(plan, display, lease), scratch, signals.handle)
             return signals.first is not None
     except KeyboardInterrupt:
         given_up = not disconnect()
@@ -105,7 +106,7 @@ def _connected(
     display.doing("starting Ray" if address_of_ray in (None, "local") else f"connecting to Ray at {address_of_ray}")
     with without_stacks():
         try:
-            return connected(address, plan.folder.path, plan.space.code, runtime_env)
+            return connected(address, plan.folder.path, plan.space.code, runtime_env, display.note)
         finally:
             signals.handle()
             if plan.stopping:
@@ -125,7 +126,7 @@ def _have_all(plan: Plan, display: LiveView, alone: bool, runtime_env: Mapping[s
     return not plan.stopping
 
 
-def _run_out(searcher: PlanSearcher, scratch: Path) -> None:
+def _run_out(searcher: PlanSearcher, scratch: Path, handle: Callable[[], None]) -> None:
     searcher.display.doing("starting Ray Tune")
     searcher.copies = code_copies(admit(searcher.plan.space.code), scratch / "code")
     plan = searcher.plan
@@ -136,10 +137,11 @@ def _run_out(searcher: PlanSearcher, scratch: Path) -> None:
     with _ended(callbacks), _quiet_tune():
         callbacks.catch_up(plan)
         if not plan.over:
-            _tuner(searcher, scratch, callbacks.each).fit()
+            _tuner(searcher, scratch, [Watchdog(searcher, handle), *callbacks.each]).fit()
         while searcher.again:
             searcher.again = False
-            _tuner(searcher, Path(tempfile.mkdtemp(dir=scratch)), callbacks.each).fit()
+            again = Path(tempfile.mkdtemp(dir=scratch))
+            _tuner(searcher, again, [Watchdog(searcher, handle), *callbacks.each]).fit()
 
 
 @contextmanager
@@ -177,7 +179,7 @@ def _tuner(searcher: PlanSearcher, scratch: Path, callbacks: Sequence[tune.Callb
             verbose=0,
             progress_reporter=_Silent(),
             failure_config=tune.FailureConfig(max_failures=0),  # the plan decides what is tried again
-            callbacks=[Watchdog(searcher), *callbacks],
+            callbacks=list(callbacks),
             stop=WhenStuck(searcher),
         ),
     )
@@ -223,7 +225,7 @@ def _signals(stop_file: StopFile, plan: Plan, display: LiveView, lease: Lease, f
 
     def stop(number: signal.Signals) -> None:
         if seen.first is not None:
-            if time.monotonic() - seen.first > ECHO_S:
+            if number not in BATCH_WARNINGS and time.monotonic() - seen.first > ECHO_S:
                 if from_python:
                     raise KeyboardInterrupt
                 _leave(display)

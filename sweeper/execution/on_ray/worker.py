@@ -1,6 +1,6 @@
 """The Ray worker that runs trials, and its reaction to the loss of its machine or of its device.
 
-SIGTERM is a notice that the machine goes away: the trial commits and ends as preempted, and then the process exits, so
+SIGTERM, or a batch system's warning, is a notice that the machine goes away: the trial commits and ends as preempted, and then the process exits, so
 that it gets no further trial. A worker whose raylet has died treats that as the same notice; otherwise it would hang
 and keep its resources. After a CUDA error that kills every further call of its process, the process exits too.
 """
@@ -24,6 +24,7 @@ from sweeper.execution.assigned_trial import run_assigned
 from sweeper.execution.on_ray.cluster import elsewhere, this_machine
 from sweeper.execution.on_ray.parallel_tasks import bundles, parallel_map
 from sweeper.execution.signals import GRACE_S
+from trials.stop_signals import BATCH_WARNINGS
 
 ORPHAN_GRACE_S = 10.0
 """Seconds a trial has to commit after its raylet died; short, because others wait for its resources."""
@@ -41,12 +42,13 @@ def notice_given() -> bool:
 
 
 def watch_for_notice() -> None:
-    """Treat SIGTERM as a notice from now on; while no trial runs, it ends the process. Call in the main thread."""
+    """Treat SIGTERM and batch systems' warnings as a notice from now on; while no trial runs, it ends the process. Call in the main thread."""
     global _watching
     if not _watching:
         _watching = True
         threading.Thread(target=_watch, args=(os.getppid(),), name="notice", daemon=True).start()
-    signal.signal(signal.SIGTERM, _on_notice)
+    for number in (signal.SIGTERM, *BATCH_WARNINGS):
+        signal.signal(number, _on_notice)
 
 
 def _watch(raylet: int) -> None:
