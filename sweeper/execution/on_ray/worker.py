@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 from typing import Any
 
@@ -31,8 +32,14 @@ ORPHAN_GRACE_S = 10.0
 
 RAYLET_POLL_S = 0.5
 
+SAID_S = 2.0
+"""Seconds that a driver has, after a notice, to take a trial's message: it may have ended, too."""
+
 _given = False
 _busy = False
+_ended = False
+_unheard = False
+_sender = ThreadPoolExecutor(1, "sender")
 _watching = False
 
 
@@ -58,7 +65,11 @@ def _watch(raylet: int) -> None:
         time.sleep(RAYLET_POLL_S)
     grace_s = GRACE_S if os.getppid() == raylet else ORPHAN_GRACE_S
     _given = True
-    time.sleep(grace_s if _busy else 0.0)
+    end = time.monotonic() + grace_s
+    while _busy and time.monotonic() < end:
+        if _ended:
+            end = min(end, time.monotonic() + SAID_S)
+        time.sleep(RAYLET_POLL_S / 5)
     os._exit(143)
 
 
@@ -73,10 +84,32 @@ def run_until_notice(assignment: dict[str, Any]) -> None:
     """Run an assignment. After a notice, or if the process is unusable, its end is committed and it exits."""
     global _busy
     _busy = True
-    usable = run_assigned(assignment, tune.report, notice_given, parallel_map, {**this_machine(), **_group()})
+    usable = run_assigned(assignment, _report, notice_given, parallel_map, {**this_machine(), **_group()})
     if _given or not usable:
         os._exit(143)
     _busy = False
+
+
+def _report(message: dict[str, Any]) -> None:
+    """Send a message to the driver, and wait until it was taken; after a notice at most SAID_S.
+
+    Tune's own call waits for ever for a driver that has ended, too, and the trial could not commit.
+    """
+    global _ended, _unheard
+    _ended = "status" in message  # its end is committed
+    if _unheard:
+        return
+    sent = _sender.submit(tune.report, message)
+    waited = 0.0
+    while True:
+        try:
+            sent.result(RAYLET_POLL_S)
+            return
+        except TimeoutError:
+            waited = waited + RAYLET_POLL_S if _given else 0.0
+            if waited >= SAID_S:
+                _unheard = True
+                return
 
 
 def _group() -> dict[str, str]:
