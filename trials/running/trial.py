@@ -90,7 +90,11 @@ def run(config: TrialConfig, folder: Place, trial_host: TrialHost) -> State:
     except Superseded:
         raise
     except Exception as error:  # noqa: BLE001  any failure of a trial is a result: committed and reported to the driver
-        _fail(attempt, trial_host, error, device)
+        if trial_host.should_stop() and not is_dead(device):
+            trial_host.warn(f"stopped by {type(error).__name__} while it was to end; it goes on from its last commit")
+            _stopped(attempt, trial_host, own_time)
+        else:
+            _fail(attempt, trial_host, error, device)
     finally:
         _release(attempt.state, device)
     return attempt.state

@@ -24,8 +24,8 @@ from trials.storage.place import Place
 _T = TypeVar("_T")
 
 KEPT_BYTES, KEPT_SHARE = 1 << 30, 64
-"""What a process keeps at most: so many bytes, or one part in so many of the memory that it may use, whichever is less; with
-many cores, a quarter of a core's share of the memory."""
+"""What a process keeps at most: so many bytes, or one part in so many of the memory that it may use, whichever is less;
+with many cores, a quarter of a core's share of the memory."""
 
 _PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes})
 _OVERHEAD = 64

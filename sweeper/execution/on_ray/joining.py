@@ -29,7 +29,6 @@ HERE_S = 5.0
 """Seconds in which a process of the cluster must be found on this machine, which may have joined it just now."""
 
 LOCAL = "give --address local to start a Ray here"
-_OR_LOCAL = LOCAL.removeprefix("give ")
 
 _GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
 """What gRPC says of a port where something else than the head of a Ray cluster listens."""
@@ -64,7 +63,8 @@ def cluster_to_join(address: str | None, note: Callable[[str], None]) -> str | N
     try:
         return _require_joinable(_host_and_port(named), said)
     except (_NotThere, _Silent) as why:
-        raise UserError(f"{said}, but no Ray cluster can be joined there: {why}; give another, or {_OR_LOCAL}") from None
+        other = f"give another, or {LOCAL.removeprefix('give ')}"
+        raise UserError(f"{said}, but no Ray cluster can be joined there: {why}; {other}") from None
 
 
 def _host_and_port(named: str) -> str:

@@ -18,6 +18,12 @@ from trials.errors import UserError
 from trials.plugins.importing import sent
 from trials.storage.place import Place, environment
 
+START_S = 60.0
+"""Seconds to wait for the end of a Ray whose start was interrupted."""
+
+SAID_S = 20.0
+"""Seconds after which it is said what a run waits for."""
+
 CODE_S = 180.0
 """Seconds that a worker may take to import this package; Ray starts a process for that."""
 
@@ -42,6 +48,9 @@ class _Kept:
 _kept: _Kept | None = None
 _deciding = threading.RLock()
 """Held while the process's Ray is chosen: several threads may run sweeps."""
+
+_starting: threading.Thread | None = None
+"""In which a Ray is started or joined, and kept."""
 
 _with_code: set[str] = set()
 
@@ -72,6 +81,8 @@ def connected(
         runtime_env or {},
     )
     with _deciding:
+        if _starting is not None and _kept is None:
+            _starting.join(START_S)  # the Ray of a call that was interrupted
         _refuse_client()
         if ray.is_initialized():
             kept = _current()
@@ -99,19 +110,35 @@ def _connect_for_good(
     Ray's processes ask Linux to be killed with their parent (PR_SET_PDEATHSIG), and that means the thread that has
     started them.
     """
+    global _starting
     answer: Future[bool] = Future()
+    answered, unwanted = threading.Lock(), threading.Event()
 
     def keep() -> None:
         try:
-            answer.set_result(connect(address, storage, plugins, runtime_env, note))
+            alone = connect(address, storage, plugins, runtime_env, note)
         except BaseException as error:  # noqa: BLE001  raised where it was asked for
             answer.set_exception(error)
+            return
+        with answered:
+            if not unwanted.is_set():
+                answer.set_result(alone)
+        if unwanted.is_set():
+            ray.shutdown()
         else:
             threading.Event().wait()
 
-    threading.Thread(target=keep, name="ray", daemon=True).start()
-    with survive_warnings():  # in the main thread, whose handlers the processes inherit
-        return answer.result()
+    _starting = threading.Thread(target=keep, name="ray", daemon=True)
+    _starting.start()
+    try:
+        with survive_warnings():  # in the main thread, whose handlers the processes inherit
+            return answer.result()
+    except KeyboardInterrupt:  # a second signal: what is still starting ends as soon as it has started
+        with answered:
+            unwanted.set()
+            if answer.done() and answer.exception() is None:
+                ray.shutdown()
+        raise
 
 
 def disconnect() -> bool:
@@ -139,7 +166,7 @@ def _session() -> str:
     return str(ray.get_runtime_context().get_session_name())
 
 
-def _require_usable(address: str | None, runtime_env: Mapping[str, Any] | None) -> None:
+def _require_usable(address: str | None, runtime_env: Mapping[str, Any] | None, note: Callable[[str], None]) -> None:
     here = ray.get_runtime_context().gcs_address
     if runtime_env:
         raise UserError(
@@ -154,7 +181,10 @@ def _require_usable(address: str | None, runtime_env: Mapping[str, Any] | None) 
     if _session() in _with_code:
         return
     try:
-        ray.get(ray.remote(num_cpus=0, max_retries=0)(_has_code).remote(), timeout=CODE_S)
+        asked = ray.remote(num_cpus=0, max_retries=0)(_has_code).remote()
+        if not ray.wait([asked], timeout=SAID_S)[0]:
+            note(f"no worker of the Ray at {here} has answered yet whether it can import sweeper: at most {CODE_S:g} s")
+        ray.get(asked, timeout=CODE_S)
     except ray.exceptions.RayError as error:
         reason = str(error).strip().rpartition("\n")[2] or type(error).__name__
         raise UserError(

@@ -41,7 +41,10 @@ def head_address() -> tuple[str, int] | None:
 
 
 def watch_head(
-    head: tuple[str, int], running: Callable[[], Iterable[TrialFolder]], over: threading.Event, give_up: Callable[[], None]
+    head: tuple[str, int],
+    running: Callable[[], Iterable[TrialFolder]],
+    over: threading.Event,
+    give_up: Callable[[], None],
 ) -> None:
     """Call ``give_up`` once the head is gone and no trial runs any more, or too long; return when ``over`` is set."""
     missed = 0
@@ -53,7 +56,8 @@ def watch_head(
     while time.monotonic() < end and any(map(_runs, running())):
         if over.wait(LOOK_EVERY_S):
             return
-    give_up()
+    if not over.is_set():
+        give_up()
 
 
 def _listens(head: tuple[str, int]) -> bool:

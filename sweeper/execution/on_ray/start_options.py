@@ -53,8 +53,8 @@ def _temporary_folder(note: Callable[[str], None]) -> str | None:
             note(f"Ray cannot have its files in {usual} ({reason}): they lie in {folder}")
             return str(folder)
     raise UserError(
-        f"Ray cannot have its files in {usual} ({reason}), nor in {', '.join(map(str, _others()))}: set RAY_TMPDIR to a "
-        f"folder that can be written and whose path has at most {SOCKET_B - len(_SOCKET) - len('/ray')} bytes"
+        f"Ray cannot have its files in {usual} ({reason}), nor in {', '.join(map(str, _others()))}: set RAY_TMPDIR to "
+        f"a folder that can be written and whose path has at most {SOCKET_B - len(_SOCKET) - len('/ray')} bytes"
     )
 
 

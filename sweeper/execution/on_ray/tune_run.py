@@ -47,8 +47,8 @@ from sweeper.search.plan import Plan
 from trials.plugins.importing import admit
 from trials.stop_signals import BATCH_WARNINGS
 from trials.storage.lease import Lease
-from trials.storage.trial_folder import TrialFolder
 from trials.storage.scratch import scratch_folder
+from trials.storage.trial_folder import TrialFolder
 
 LOST = "Ray has ended, too: what its trials have committed is kept"
 """Said when all processes of a run have got a signal at once."""

@@ -1,8 +1,9 @@
 """The Ray worker that runs trials, and its reaction to the loss of its machine or of its device.
 
-SIGTERM, or a batch system's warning, is a notice that the machine goes away: the trial commits and ends as preempted, and then the process exits, so
-that it gets no further trial. A worker whose raylet has died treats that as the same notice; otherwise it would hang
-and keep its resources. After a CUDA error that kills every further call of its process, the process exits too.
+SIGTERM, or a batch system's warning, is a notice that the machine goes away: the trial commits and ends as preempted,
+and then the process exits, so that it gets no further trial. A worker whose raylet has died treats that as the same
+notice; otherwise it would hang and keep its resources. After a CUDA error that kills every further call of its process,
+the process exits too.
 """
 
 from __future__ import annotations
@@ -49,7 +50,10 @@ def notice_given() -> bool:
 
 
 def watch_for_notice() -> None:
-    """Treat SIGTERM and batch systems' warnings as a notice from now on; while no trial runs, it ends the process. Call in the main thread."""
+    """Treat SIGTERM and batch systems' warnings as a notice from now on; while no trial runs, it ends the process.
+
+    Call in the main thread.
+    """
     global _watching
     if not _watching:
         _watching = True
