@@ -176,16 +176,15 @@ def run(
             in ``STORAGE/stages``. :func:`sweeper.load` reads it too.
         set: changes of the config, ``{"prune.lr": 0.01}`` or ``["prune.lr=0.01"]``.
         plugins: your own code beside what the config lists.
-        threads: number of CPU threads; by default torch's, but at most the cores that this process may use. Equal
-            numbers give results with the same bits.
+        threads: CPU threads, by default torch's, at most the usable cores. Equal numbers give the same bits.
         report: called with every new row of the table ``epochs``, before it is committed.
 
     Raises:
         UserError: the trial cannot be run; nothing has been written.
         TrialFailed: it has failed. The failure is committed.
         Superseded: another process has taken the trial over.
-        KeyboardInterrupt: Ctrl-C, SIGTERM, SIGHUP or a batch system's warning (SIGUSR1, SIGUSR2, SIGXCPU), in the main
-            thread. The trial commits before, and the same call continues it; a second signal does not wait for the step that runs.
+        KeyboardInterrupt: a signal such as Ctrl-C, SIGTERM or SIGUSR1, in the main thread. The trial commits before,
+            and the same call continues it; a second signal does not wait for the step that runs.
     """
     where, threads = place(folder), _threads(threads)
     sweep = sweep_path(str(where.parent), where.name, "folder")

@@ -49,8 +49,8 @@ _kept: _Kept | None = None
 _deciding = threading.RLock()
 """Held while the process's Ray is chosen: several threads may run sweeps."""
 
-_starting: threading.Thread | None = None
-"""In which a Ray is started or joined, and kept."""
+_unwanted: threading.Thread | None = None
+"""The thread of a call that was interrupted while its Ray started: that Ray ends as soon as it has."""
 
 _with_code: set[str] = set()
 
@@ -81,8 +81,8 @@ def connected(
         runtime_env or {},
     )
     with _deciding:
-        if _starting is not None and _kept is None:
-            _starting.join(START_S)  # the Ray of a call that was interrupted
+        if _unwanted is not None:
+            _unwanted.join(START_S)
         _refuse_client()
         if ray.is_initialized():
             kept = _current()
@@ -110,7 +110,7 @@ def _connect_for_good(
     Ray's processes ask Linux to be killed with their parent (PR_SET_PDEATHSIG), and that means the thread that has
     started them.
     """
-    global _starting
+    global _unwanted
     answer: Future[bool] = Future()
     answered, unwanted = threading.Lock(), threading.Event()
 
@@ -128,14 +128,15 @@ def _connect_for_good(
         else:
             threading.Event().wait()
 
-    _starting = threading.Thread(target=keep, name="ray", daemon=True)
-    _starting.start()
+    starting = threading.Thread(target=keep, name="ray", daemon=True)
+    starting.start()
     try:
         with survive_warnings():  # in the main thread, whose handlers the processes inherit
             return answer.result()
     except KeyboardInterrupt:  # a second signal: what is still starting ends as soon as it has started
         with answered:
             unwanted.set()
+            _unwanted = starting
             if answer.done() and answer.exception() is None:
                 ray.shutdown()
         raise

@@ -2,65 +2,40 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import functools
 import logging
 import os
-import signal
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray._private.worker import shutdown as ray_at_exit
 
 from sweeper.execution.live_view import LiveView
 from sweeper.execution.on_ray.callbacks import Callbacks, make_callbacks
 from sweeper.execution.on_ray.kept import connected, disconnect
-from sweeper.execution.on_ray.lost_head import (
-    LEAVE_S,
-    HeadGoneError,
-    head_address,
-    interrupt_main,
-    leave_ray,
-    watch_head,
-)
 from sweeper.execution.on_ray.placement import Gate, WhenStuck
 from sweeper.execution.on_ray.requirements import Waiting, require_machines, require_room
 from sweeper.execution.on_ray.shipping import code_copies
+from sweeper.execution.on_ray.stopping import HeadGoneError, RunSignals, head_address, leave_ray, put_aside
 from sweeper.execution.on_ray.tune_searcher import PlanSearcher
 from sweeper.execution.on_ray.watchdog import Watchdog
 from sweeper.execution.on_ray.worker import TrialWorker
 from sweeper.execution.on_ray.worker_environment import require_environment
-from sweeper.execution.signals import GRACE_S, handled, without_stacks
+from sweeper.execution.signals import without_stacks
 from sweeper.execution.stop_file import StopFile
 from sweeper.execution.time_limit import time_limit
-from sweeper.options import STOPPED
-from sweeper.results.tables import compact_tables
 from sweeper.search.plan import Plan
 from trials.plugins.importing import admit
-from trials.stop_signals import BATCH_WARNINGS
 from trials.storage.lease import Lease
 from trials.storage.scratch import scratch_folder
-from trials.storage.trial_folder import TrialFolder
-
-LOST = "Ray has ended, too: what its trials have committed is kept"
-"""Said when all processes of a run have got a signal at once."""
 
 WORKER = "sparsity-trial"
 """Name of :class:`TrialWorker` in Tune's registry."""
 
 _registering = threading.Lock()
-
-ECHO_S = 1.0
-"""Signals within this many seconds of the first count as the same one: a closing terminal sends SIGHUP itself and
-through its shell."""
 
 
 def run_plan(
@@ -86,7 +61,7 @@ def run_plan(
 
     def out_of_time() -> None:
         plan.stop()
-        _put(stop, lease)
+        put_aside(stop, lease)
         display.note(f"max_hours is {plan.space.max_hours}: running trials commit and end; the same command resumes")
 
     stop.remove_unless_for(lease.token)
@@ -94,18 +69,15 @@ def run_plan(
     try:
         with (
             scratch_folder() as scratch,
-            _signals(stop, plan, display, lease, from_python) as signals,
+            RunSignals(stop, plan, display, lease, from_python=from_python).handled() as signals,
             time_limit(plan.space.max_hours, out_of_time),
         ):
             alone = _connected(plan, display, signals, address, runtime_env)
-            signals.head = head_address()
             if not plan.stopping and _have_all(plan, display, alone, runtime_env):
                 _run_out(PlanSearcher(plan, display, lease), scratch, signals.handle)
             return signals.first is not None
     except HeadGoneError:
-        display.note(LOST)
-        if not leave_ray() and not from_python:
-            atexit.unregister(ray_at_exit)
+        leave_ray(display)
         return True
     except KeyboardInterrupt:
         given_up = not disconnect()
@@ -118,7 +90,7 @@ def run_plan(
 def _connected(
     plan: Plan,
     display: LiveView,
-    signals: _Signals,
+    signals: RunSignals,
     address: str | None,
     runtime_env: Mapping[str, Any] | None,
 ) -> bool:
@@ -130,6 +102,7 @@ def _connected(
             return connected(address, plan.folder.path, plan.space.code, runtime_env, display.note)
         finally:
             signals.handle()
+            signals.head = head_address()
             if plan.stopping:
                 display.note("stopped while Ray was starting")
 
@@ -214,87 +187,3 @@ class _Silent(tune.ProgressReporter):  # type: ignore[misc]  # Ray is not typed
 
     def report(self, trials: list[Any], done: bool, *sys_info: str) -> None:
         """Do nothing."""
-
-
-def _put(stop_file: StopFile, lease: Lease) -> None:
-    """Ask running trials to end, from a thread, since an object store may answer late."""
-
-    def put() -> None:
-        with contextlib.suppress(OSError):  # e.g. a full disk: the trials then end with their driver
-            stop_file.put(lease.token)
-
-    threading.Thread(target=put, daemon=True).start()
-
-
-@dataclass
-class _Signals:
-    """When the first signal came, and what reinstalls the handlers after Ray has set its own.
-
-    Attributes:
-        head: where the cluster's head listens, once it is joined or started.
-        head_gone: whether nobody listens there any more, and the main thread is to leave Ray.
-        over: set at the end of the run.
-    """
-
-    first: float | None = None
-    handle: Callable[[], None] = lambda: None
-    head: tuple[str, int] | None = None
-    head_gone: bool = False
-    over: threading.Event = field(default_factory=threading.Event)
-
-
-@contextmanager
-def _signals(stop_file: StopFile, plan: Plan, display: LiveView, lease: Lease, from_python: bool) -> Iterator[_Signals]:
-    """On a signal, let running trials commit and end; on another one (echoes aside) or after GRACE_S, leave at once.
-
-    That ends the process, or raises KeyboardInterrupt if it goes on (``from_python``).
-    """
-    seen = _Signals()
-    timer = threading.Timer(GRACE_S, interrupt_main if from_python else functools.partial(_leave, display))
-    timer.daemon = True
-
-    def give_up() -> None:
-        seen.head_gone = True
-        interrupt_main()
-        if not seen.over.wait(LEAVE_S):
-            with contextlib.suppress(OSError):  # what is missing then is derived, or known by its driver's end
-                stop_file.remove()
-                compact_tables(plan.folder)
-                lease.release()
-            if not from_python:
-                display.note(f"{LOST}; the same command resumes")
-                _leave(display)
-
-    def running() -> list[TrialFolder]:
-        return [TrialFolder(plan.folder.trial_folder(name)) for name in list(plan.running)]
-
-    def stop(number: signal.Signals) -> None:
-        if seen.head_gone:
-            raise HeadGoneError
-        if seen.first is not None:
-            if number not in BATCH_WARNINGS and time.monotonic() - seen.first > ECHO_S:
-                if from_python:
-                    raise KeyboardInterrupt
-                _leave(display)
-            return
-        seen.first = time.monotonic()
-        plan.stop()
-        _put(stop_file, lease)
-        timer.start()
-        if seen.head is not None:
-            threading.Thread(target=watch_head, args=(seen.head, running, seen.over, give_up), daemon=True).start()
-        second = "does not wait for them" if from_python else "exits at once"
-        display.note(f"{number.name}: running trials commit and end; a second signal {second}")
-
-    with handled(stop) as again:
-        seen.handle = again
-        try:
-            yield seen
-        finally:
-            seen.over.set()
-            timer.cancel()
-
-
-def _leave(display: LiveView) -> None:
-    display.abandon()
-    os._exit(STOPPED)
