@@ -127,6 +127,10 @@ def _require_listener(where: str) -> None:
         raise _NotThere(f"nothing answers at {where} ({error})") from None
 
 
+def _has_token() -> bool:
+    return bool(ray._raylet.AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True))
+
+
 class _Head:
     """What answers at the address of a cluster's head; ``end`` is when it must have done so."""
 
@@ -199,7 +203,7 @@ class _Head:
         mode = os.environ.get("RAY_AUTH_MODE", "")
         if mode.lower() != "token" and mode:
             why, way_out = f"RAY_AUTH_MODE is {mode!r} here", "unset it"
-        elif ray._raylet.AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
+        elif _has_token():
             why, way_out = "refuses the one that this machine has", "copy its ~/.ray/auth_token here"
         else:
             why, way_out = "this machine has none", "copy its ~/.ray/auth_token here"

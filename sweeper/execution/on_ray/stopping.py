@@ -88,6 +88,13 @@ class RunSignals:
                 self._over.set()
                 self._timer.cancel()
 
+    def out_of_time(self) -> None:
+        """Let running trials commit and end, since ``max_hours`` are over."""
+        self._plan.stop()
+        _put_aside(self._stop_file, self._lease)
+        hours = self._plan.space.max_hours
+        self._display.note(f"max_hours is {hours}: running trials commit and end; the same command resumes")
+
     def _act(self, number: signal.Signals) -> None:
         if self._head_gone:
             raise HeadGoneError
@@ -99,7 +106,7 @@ class RunSignals:
             return
         self.first = time.monotonic()
         self._plan.stop()
-        put_aside(self._stop_file, self._lease)
+        _put_aside(self._stop_file, self._lease)
         self._timer.start()
         if self.head is not None:
             threading.Thread(target=self._watch, args=[self.head], daemon=True).start()
@@ -167,7 +174,7 @@ def _runs(trial: TrialFolder) -> bool:
     return True
 
 
-def put_aside(stop_file: StopFile, lease: Lease) -> None:
+def _put_aside(stop_file: StopFile, lease: Lease) -> None:
     """Ask running trials to end, from a thread, since an object store may answer late."""
 
     def put() -> None:

@@ -19,7 +19,7 @@ from sweeper.execution.on_ray.kept import connected, disconnect
 from sweeper.execution.on_ray.placement import Gate, WhenStuck
 from sweeper.execution.on_ray.requirements import Waiting, require_machines, require_room
 from sweeper.execution.on_ray.shipping import code_copies
-from sweeper.execution.on_ray.stopping import HeadGoneError, RunSignals, head_address, leave_ray, put_aside
+from sweeper.execution.on_ray.stopping import HeadGoneError, RunSignals, head_address, leave_ray
 from sweeper.execution.on_ray.tune_searcher import PlanSearcher
 from sweeper.execution.on_ray.watchdog import Watchdog
 from sweeper.execution.on_ray.worker import TrialWorker
@@ -58,19 +58,13 @@ def run_plan(
         UserError: a cluster, room for a trial, storage, plug-ins or packages of a machine, or a callback cannot be had.
     """
     stop = StopFile(plan.folder.stop)
-
-    def out_of_time() -> None:
-        plan.stop()
-        put_aside(stop, lease)
-        display.note(f"max_hours is {plan.space.max_hours}: running trials commit and end; the same command resumes")
-
     stop.remove_unless_for(lease.token)
     given_up = False
     try:
         with (
             scratch_folder() as scratch,
             RunSignals(stop, plan, display, lease, from_python=from_python).handled() as signals,
-            time_limit(plan.space.max_hours, out_of_time),
+            time_limit(plan.space.max_hours, signals.out_of_time),
         ):
             alone = _connected(plan, display, signals, address, runtime_env)
             if not plan.stopping and _have_all(plan, display, alone, runtime_env):
