@@ -28,6 +28,12 @@ ANSWER_S = 10.0
 HERE_S = 5.0
 """Seconds in which a process of the cluster must be found on this machine, which may have joined it just now."""
 
+HTTP2_SETTINGS = b"\x04"
+"""Kind of the frame with which an HTTP/2 server begins."""
+
+HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + HTTP2_SETTINGS + b"\0\0\0\0\0"
+"""With what an HTTP/2 client begins."""
+
 LOCAL = "give --address local to start a Ray here"
 
 _GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
@@ -118,13 +124,26 @@ def _require_joinable(where: str, said: str) -> str:
 
 
 def _require_listener(where: str) -> None:
+    """Check that what listens there speaks HTTP/2, as gRPC does: gRPC itself would wait for it."""
     host, _, port = where.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S / 2).close()
+        connection = socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S / 2)
     except TimeoutError:
         raise _NotThere(f"nothing answers at {where} (a firewall may drop what is sent there)") from None
     except (OSError, OverflowError) as error:
         raise _NotThere(f"nothing answers at {where} ({error})") from None
+    with connection:
+        if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+            return
+        try:
+            connection.sendall(HTTP2_HELLO)
+            found = connection.recv(9)
+        except TimeoutError:
+            raise _Silent(f"what listens at {where} does not answer") from None
+        except OSError:  # it has closed the connection
+            found = b""
+    if found[3:4] != HTTP2_SETTINGS:
+        raise _NotThere(f"what listens at {where} is not the head of a Ray cluster")
 
 
 def _has_token() -> bool:

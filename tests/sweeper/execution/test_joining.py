@@ -88,7 +88,8 @@ def other_service(greeting: bytes | None) -> Iterator[str]:
 
         threading.Thread(target=serve, daemon=True).start()
         yield f"127.0.0.1:{listening.getsockname()[1]}"
-        listening.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):
+            listening.shutdown(socket.SHUT_RDWR)
         for connection in kept:
             connection.close()
 
@@ -170,10 +171,10 @@ def test_what_is_no_cluster_of_this_machine(kind: str, tmp_path: Path, monkeypat
 def test_a_head_that_does_not_answer_is_not_passed_over(tmp_path: Path) -> None:
     """It may be busy, or stopped for a moment."""
     with other_service(None) as address:
-        assert "does not answer within" in refused(address)
+        assert "does not answer" in refused(address)
         noted(tmp_path, address)
         line = refused(None)
-        assert "does not answer within" in line
+        assert "does not answer" in line
         assert "--address local" in line
 
 
