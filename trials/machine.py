@@ -64,7 +64,7 @@ def _of_slurm() -> Iterator[int]:
 
 def _folders(controller: str) -> Iterator[Path]:
     """Folders with the limits of a controller: of the cgroups of this process and of those around them."""
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
         for line in OWN_CGROUPS.read_text().splitlines():
             _, controllers, path = line.split(":", 2)
             names = controllers.split(",")

@@ -21,6 +21,8 @@ from sweeper.execution.on_ray import joining
 from sweeper.execution.on_ray.joining import cluster_to_join
 from trials.errors import UserError
 
+pytestmark = pytest.mark.fault("no-cluster")
+
 RAY, PYTHON = compute_version_info()
 NODE = b"\x01" * 28
 TOKEN = "a-token-of-a-test-0123456789abcdef"
