@@ -165,6 +165,7 @@ def test_sigterm_to_every_process_ends_in_time(drivers: Drivers, tmp_path: Path)
     driver.signal_all(signal.SIGTERM)  # as SLURM does before it kills
     assert driver.wait() == STOPPED, driver.said
     assert time.monotonic() - began < 20
+    wait_for(lambda: not driver.workers(), "the workers to end", 20)
     assert_stopped(driver, path, watch)
     assert drivers.run(*ended).process.returncode == COMPLETE
     watch.look()
