@@ -160,8 +160,8 @@ def run(space: Mapping[str, Any] | str | Path | Space | None = None, *, quiet: b
     Raises:
         UserError: the sweep cannot be run; nothing has been started.
         TypeError: there is no such option.
-        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP, in the main thread. Trials commit before, and the same call
-            resumes; a second signal does not wait for them.
+        KeyboardInterrupt: Ctrl-C, SIGTERM, SIGHUP or a batch system's warning (SIGUSR1, SIGUSR2, SIGXCPU), in the main
+            thread. Trials commit before, and the same call resumes; a second signal does not wait for them.
 
     Ray starts with the first call and stays until ``ray.shutdown()``. One that the process has joined itself is used.
     """

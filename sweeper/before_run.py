@@ -27,6 +27,7 @@ from trials.config.trial_config import TrialConfig
 from trials.data import DataKey
 from trials.data_header import DataHeader
 from trials.errors import AbsentData, UserError, exact
+from trials.machine import usable_cores, usable_memory
 from trials.methods.preconditions import require_runnable
 from trials.running.shared_trials import names_of, refuse_other_content, shared_by, shared_name
 from trials.storage import files
@@ -190,10 +191,11 @@ def _lacking(space: Space, devices: set[str]) -> Iterator[str]:
 
 def _asked_of(resources: Resources) -> Iterator[tuple[float, float, str, str]]:
     """Yield what a trial asks for: how much, how much this machine has of it, in which unit, and its field."""
-    yield resources.cpu, os.cpu_count() or 1, "cores", "cpu"
+    yield resources.cpu, usable_cores(), "cores", "cpu"
     yield resources.gpu, cards(), "cards", "gpu"
-    if resources.memory is not None:
-        yield resources.memory / 1e9, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, "GB", "memory"
+    memory = usable_memory()
+    if resources.memory is not None and memory is not None:
+        yield resources.memory / 1e9, memory / 1e9, "GB", "memory"
     offered = _offered()
     for name, amount in resources.custom.items():
         if not name.startswith("node:"):  # what each machine has of its own

@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 FLOORS = {
     "trials": [
         {"aliases"},
-        {"account", "errors", "seeding", "called", "version"},
+        {"account", "errors", "seeding", "called", "version", "machine", "stop_signals"},
         {"frozen", "yaml_text", "data_header", "optional", "plugins"},
         {"registry", "streams", "user_path"},
         {"dotted_paths", "storage", "data", "models"},

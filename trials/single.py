@@ -13,7 +13,6 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from trials.called import sweep_command
@@ -22,6 +21,7 @@ from trials.config.trial_config import TrialConfig
 from trials.data import require_data
 from trials.dotted_paths import override, settings_of
 from trials.errors import DamagedFile, TrialFailed, UserError, shown
+from trials.machine import usable_threads
 from trials.methods.parsing import parse, parse_stored
 from trials.methods.preconditions import require_runnable
 from trials.networks.named_files import resolved
@@ -179,15 +179,15 @@ def run(
             in ``STORAGE/stages``. :func:`sweeper.load` reads it too.
         set: changes of the config, ``{"prune.lr": 0.01}`` or ``["prune.lr=0.01"]``.
         plugins: your own code beside what the config lists.
-        threads: number of CPU threads, by default torch's. Equal numbers give results with the same bits.
+        threads: CPU threads, by default torch's, at most the usable cores. Equal numbers give the same bits.
         report: called with every new row of the table ``epochs``, before it is committed.
 
     Raises:
         UserError: the trial cannot be run; nothing has been written.
         TrialFailed: it has failed. The failure is committed.
         Superseded: another process has taken the trial over.
-        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP, in the main thread. The trial commits before, and the same call
-            continues it; a second signal does not wait for the step that runs.
+        KeyboardInterrupt: a signal such as Ctrl-C, SIGTERM or SIGUSR1, in the main thread. The trial commits before,
+            and the same call continues it; a second signal does not wait for the step that runs.
     """
     where, threads = place(folder), _threads(threads)
     sweep = sweep_path(str(where.parent), where.name, "folder")
@@ -208,7 +208,7 @@ def _require_ended(trial_id: str, state: State) -> None:
 
 
 def _threads(given: int | None) -> int:
-    found = torch.get_num_threads() if given is None else given
+    found = usable_threads() if given is None else given
     if not isinstance(found, int) or isinstance(found, bool) or found < 1:
         raise UserError(f"threads is {shown(found)}, but must be a whole number of at least 1")
     return found

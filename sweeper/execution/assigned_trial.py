@@ -143,6 +143,8 @@ def run_assigned(
     except Exception as error:  # noqa: BLE001  e.g. a device that this machine does not have
         if _device_is_lost(assignment):
             return reporter.end(False, dead=True)
+        if reporter.should_stop():
+            return reporter.end(True, status="preempted")
         if where and (told := _fault_of_this_machine(error)):
             return reporter.end(True, **told)
         state = _could_not_begin(reporter.folder, error, assignment["alone"])

@@ -1,4 +1,4 @@
-"""Handlers of SIGINT, SIGTERM and SIGHUP: they interrupt the command, except where the code that runs trials acts."""
+"""Handlers of the signals that ask a command to end: they interrupt it, except where the code that runs trials acts."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from trials.stop_signals import BATCH_WARNINGS, STOP_SIGNALS
+
 GRACE_S = 60.0
 """Seconds that running trials have, after a signal, to commit their work."""
 
-WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+WATCHED = STOP_SIGNALS
 
 
 @contextmanager
@@ -92,26 +94,32 @@ def _arrivals() -> Iterator[Callable[[], Counter[int]]]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Raise KeyboardInterrupt on SIGTERM and SIGHUP, as on Ctrl-C."""
+    """Raise KeyboardInterrupt on each of these signals, as on Ctrl-C."""
+
+    seen: list[signal.Signals] = []
 
     def interrupt(number: signal.Signals) -> None:
-        raise KeyboardInterrupt
+        seen.append(number)
+        if len(seen) == 1 or number not in BATCH_WARNINGS:
+            raise KeyboardInterrupt
 
     with handled(interrupt):
         yield
 
 
 @contextmanager
-def survive_hangup() -> Iterator[None]:
-    """Make processes started in this block ignore SIGHUP: their driver still needs them to end its trials."""
+def survive_warnings() -> Iterator[None]:
+    """Make processes started in this block ignore SIGHUP and a batch system's warnings, which all of a job get: their
+    driver still needs them to end its trials."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGHUP, *BATCH_WARNINGS)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGHUP, before)
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from trials.stop_signals import BATCH_WARNINGS
 from trials.storage.place import Place, place
 
 _FIRST_PER_START = 2.0
@@ -112,7 +113,8 @@ def _complaint(error: Exception) -> str:
 
 def _step_back() -> None:
     """Let everything else go first: lowest priority, and the first process to go when memory is short."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, *BATCH_WARNINGS):
+        signal.signal(number, signal.SIG_IGN)
     with suppress(OSError):
         os.nice(19)
     with suppress(OSError):

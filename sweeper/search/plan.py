@@ -280,10 +280,10 @@ class Plan:
             self.folder.schedule(record.id, record.content, samples, record.stored.revisions)
             self._records[trial_id] = replace(record, samples=samples)
 
-    def ended(self, trial_id: str, card: Card | None = None) -> list[Ending]:
+    def ended(self, trial_id: str, card: Card | None = None, *, excused: bool = False) -> list[Ending]:
         """Record the end of an attempt, whose status is read from the trial's folder. Returns one ending per sample.
 
-        ``card``: where it ran, if that is known.
+        ``card``: where it ran, if that is known. ``excused``: if its process died, the trial is not to blame.
         """
         self.running.discard(trial_id)
         record = self._records[trial_id]
@@ -291,7 +291,7 @@ class Plan:
             state = record.folder.state()
         except DamagedFile:
             state = None  # the next attempt sets the file aside and finds the last commit
-        if self._deaths.too_many(record, state, stopping=self.stopping):
+        if self._deaths.too_many(record, state, stopping=self.stopping or excused):
             message = f"its process died {DEATHS} times in a row without a commit (killed, or out of memory)"
             state = commit_failure(record.folder, "ProcessDied", message, failures=self.space.retries + 1)
         died = lost_device(state, record.state)

@@ -64,6 +64,37 @@ FAULTS: dict[str, Fault] = {
         "SIGINT, SIGTERM, SIGHUP to the driver, `--cancel`",
         "trials commit and end, exit code 130; a second signal exits at once",
     ),
+    "batch-warning": Fault(
+        "a batch system's warning (SLURM's `--signal=USR1@120`, SIGUSR2, SIGXCPU), to the driver or to every process",
+        "as SIGTERM; a warning that comes again is no second signal. `python -m trials` too",
+    ),
+    "term-to-all": Fault(
+        "SIGTERM to every process of a run at once, its Ray among them",
+        "trials commit and end, exit code 130 within 20 s, without Ray's own wait of a minute",
+    ),
+    "error-while-stopping": Fault(
+        "a signal ends what a trial uses, as processes that load its data; or it fails after it was asked to stop",
+        "preempted, not failed: no retry is spent, and it goes on from its last commit",
+    ),
+    "memory-monitor": Fault(
+        "Ray's memory monitor, or Linux, kills a trial's process because memory is short",
+        "it is said who did; the trial goes on from its last commit. If others ran beside it, no death is counted, "
+        "scheduling pauses for 20 s, and fewer run at once (one more after each 10 minutes without such a death)",
+    ),
+    "no-cluster": Fault(
+        "`--address`, RAY_ADDRESS or Ray's file `ray_current_cluster` names a cluster that is gone, frozen, another "
+        "service, of another Ray or Python, without this machine, or with a token that is not here",
+        "one line within about 10 s, which says what was found (both versions) and the way out; if only the file "
+        "names what is gone, a Ray is started here, which is said",
+    ),
+    "few-cores": Fault(
+        "the process may use less than the machine has (taskset, cgroup v1 or v2, SLURM)",
+        "cores, memory and threads are counted by what it may use",
+    ),
+    "tmp-unfit": Fault(
+        "TMPDIR is too long for a socket, absent, or not writable; /tmp/ray is another user's",
+        "Ray's files lie in another folder, which is said; one line if there is none",
+    ),
     "two-drivers": Fault(
         "two drivers",
         "the second is refused with a message that names the first",

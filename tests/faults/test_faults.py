@@ -135,6 +135,60 @@ def test_signals_end_with_everything_committed(drivers: Drivers, tmp_path: Path)
     assert_stopped(driver, path, watch)
 
 
+@pytest.mark.fault("batch-warning")
+@SLOW
+@pytest.mark.parametrize("to_all", [False, True], ids=["driver", "all"])
+def test_a_batch_systems_warning_ends_with_everything_committed(to_all: bool, drivers: Drivers, tmp_path: Path) -> None:
+    path = tmp_path / "warned" / "small"
+    watch = Watch(path)
+    driver = drivers.start(*arguments("warned", "--set", "trial.prune.epochs=20"))
+    let_run(driver, path)
+    for number in (signal.SIGUSR1, signal.SIGXCPU, signal.SIGUSR2):
+        if not driver.ended:
+            (driver.signal_all if to_all else driver.process.send_signal)(number)
+            time.sleep(1.2)
+    assert driver.wait() == STOPPED, driver.said
+    assert "SIGUSR1: running trials commit and end" in driver.said
+    assert "Traceback" not in driver.said
+    assert_stopped(driver, path, watch)
+
+
+@pytest.mark.fault("term-to-all")
+@SLOW
+def test_sigterm_to_every_process_ends_in_time(drivers: Drivers, tmp_path: Path) -> None:
+    path = tmp_path / "ended" / "small"
+    watch = Watch(path)
+    ended = arguments("ended", "--set", "trial.prune.epochs=20")
+    driver = drivers.start(*ended)
+    let_run(driver, path)
+    began = time.monotonic()
+    driver.signal_all(signal.SIGTERM)  # as SLURM does before it kills
+    assert driver.wait() == STOPPED, driver.said
+    assert time.monotonic() - began < 20
+    wait_for(lambda: not driver.workers(), "the workers to end", 20)
+    assert_stopped(driver, path, watch)
+    assert drivers.run(*ended).process.returncode == COMPLETE
+    watch.look()
+    assert len(watch.finished) == TRIALS
+    assert set(sweeper.load(path).trials["failures"]) == {0}
+
+
+@pytest.mark.fault("memory-monitor")
+@SLOW
+def test_the_memory_monitor_of_ray_kills_workers(
+    drivers: Drivers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.0001")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "15000")
+    path = tmp_path / "short" / "small"
+    driver = drivers.start(*arguments("short", "--set", "trial.prune.epochs=20"))
+    driver.wait_until(lambda: "at most 1 at once" in driver.said, "the monitor to kill")
+    assert "Ray's memory monitor killed its process, since memory ran short on its machine (" in driver.said
+    driver.process.terminate()
+    assert driver.wait() == STOPPED, driver.said
+    assert {state.failures for state in states(path).values()} <= {0}
+
+
 @pytest.mark.fault("driver-signals")
 @SLOW
 def test_other_signals_end_with_everything_committed(drivers: Drivers, tmp_path: Path) -> None:

@@ -11,10 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from trials.called import trial_command
 from trials.errors import DamagedFile, UserError
+from trials.machine import usable_threads
 from trials.methods.parsing import parse_stored
 from trials.networks.stored import status
 from trials.plugins.importing import admit_listed
@@ -44,8 +43,8 @@ class _Admit(argparse.Action):
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
-    """Add ``--threads``, by default as many as torch uses."""
-    parser.add_argument("--threads", type=at_least_1, default=torch.get_num_threads(), help="number of CPU threads")
+    """Add ``--threads``, by default as many as torch uses, but at most the cores that this process may use."""
+    parser.add_argument("--threads", type=at_least_1, default=usable_threads(), help="number of CPU threads")
 
 
 def add_data_dir(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -15,8 +14,10 @@ from trials.data.encoded import Encoded, EncodedData
 from trials.data.images import decode
 from trials.data.loader import Batch, Loader, in_batches
 from trials.errors import DataError
+from trials.machine import usable_threads
 from trials.plugins.carrying import Carried
 from trials.seeding import derive_seed, generator
+from trials.stop_signals import STOP_SIGNALS
 
 LOADER_GRACE_S = 30
 """Seconds that a worker keeps running after SIGTERM."""
@@ -118,17 +119,16 @@ def eval_transform(data: EncodedData) -> Any:
 
 
 def leave_signals_to_the_trial(_worker: int) -> None:
-    """Make a loader worker ignore SIGINT and SIGHUP, and outlive SIGTERM by ``LOADER_GRACE_S`` seconds.
+    """Make a loader worker ignore signals that ask a trial to stop, and outlive SIGTERM by ``LOADER_GRACE_S`` seconds.
 
     A signal to the whole process group asks the trial to stop, and the trial needs its workers until it has stopped. An
     orphaned worker ends soon after its parent, or when the grace period is over.
     """
-    for number in (signal.SIGINT, signal.SIGHUP):
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(LOADER_GRACE_S))
 
 
 def available_workers() -> int:
     """Number of this trial's threads, but at most the number of CPUs that this process may use."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(torch.get_num_threads(), cpus)
+    return usable_threads()

@@ -91,7 +91,7 @@ def run(config: TrialConfig, folder: Place, trial_host: TrialHost) -> State:
     except Superseded:
         raise
     except Exception as error:  # noqa: BLE001  any failure of a trial is a result: committed and reported to the driver
-        _fail(attempt, trial_host, error, device)
+        _fail(attempt, trial_host, own_time, error, device)
     finally:
         _release(attempt.state, device)
     return attempt.state
@@ -122,8 +122,16 @@ def _stopped(attempt: Attempt, trial_host: TrialHost, own_time: OwnTime) -> None
         _end(attempt, trial_host, "preempted")
 
 
-def _fail(attempt: Attempt, trial_host: TrialHost, error: Exception, device: torch.device) -> None:
-    """Commit a failure. It is not counted if other trials crowded the device, or if the device is dead."""
+def _fail(attempt: Attempt, trial_host: TrialHost, own_time: OwnTime, error: Exception, device: torch.device) -> None:
+    """Commit a failure. It is not counted if other trials crowded the device, or if the device is dead.
+
+    Of a trial that is asked to stop, an error is no failure: the signal may have ended what the trial was using, as
+    processes that load its data. It goes on from its last commit, where an error of its own comes again.
+    """
+    if not isinstance(error, DeadDevice) and not is_dead(device) and trial_host.should_stop():
+        trial_host.warn(f"{type(error).__name__} after it was asked to stop ({error}): it goes on from its last commit")
+        _stopped(attempt, trial_host, own_time)
+        return
     record = _error_record(error)
     if isinstance(error, DeadDevice):
         record |= {"culprit": error.culprit, **error.where}

@@ -14,21 +14,18 @@ import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from trials.machine import usable_cores, usable_memory
 from trials.storage.place import Place
 
 _T = TypeVar("_T")
 
 KEPT_BYTES, KEPT_SHARE = 1 << 30, 64
-"""What a process keeps at most: so many bytes, or one part in so many of the machine's memory, whichever is less; on
-machines of many cores, a quarter of a core's share of the memory."""
-
-_CGROUP = Path("/sys/fs/cgroup/memory.max")
-"""Where a container says how much of the machine's memory it may use, as a number or ``max``."""
+"""What a process keeps at most: so many bytes, or one part in so many of the memory that it may use, whichever is less;
+with many cores, a quarter of a core's share of the memory."""
 
 _PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes})
 _OVERHEAD = 64
@@ -169,13 +166,10 @@ def stamp_of(file: Place) -> _Stamp:
 
 
 def _most() -> int:
-    try:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # not everywhere
+    memory = usable_memory()
+    if memory is None:
         return KEPT_BYTES // 4
-    with suppress(OSError, ValueError):
-        memory = min(memory, int(_CGROUP.read_text()))
-    return min(KEPT_BYTES, memory // max(KEPT_SHARE, 4 * (os.cpu_count() or 1)))
+    return min(KEPT_BYTES, memory // max(KEPT_SHARE, 4 * usable_cores()))
 
 
 SOURCES = ReadOnce(_most())

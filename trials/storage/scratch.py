@@ -2,7 +2,8 @@
 
 A folder belongs to the process that holds the lock on its file ``alive``. The kernel releases the lock when the process
 ends, however that happens, so the next one may remove the folder. A lock, unlike a process id, is also right for
-drivers in other containers of the machine that share the temporary folder.
+drivers in other containers of the machine that share the temporary folder. The folder itself is locked too: systemd
+(tmpfiles.d) removes what is old in temporary folders, but nothing in a folder with a lock.
 """
 
 from __future__ import annotations
@@ -36,20 +37,29 @@ def scratch_folder() -> Iterator[Path]:
     """
     remove_dead()
     folder: Path | None = None
+    locked: list[int] = []
     try:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-        alive = os.open(folder / f"{_ALIVE}.new", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locked.append(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        locked.append(os.open(folder / f"{_ALIVE}.new", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        for file in locked:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         (folder / f"{_ALIVE}.new").rename(folder / _ALIVE)  # locked before anybody looks for it
     except OSError as error:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+        _close(locked)
         raise UserError(f"{tempfile.gettempdir()} cannot be written ({error}): make room, or set TMPDIR") from None
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        os.close(alive)
+        _close(locked)
+
+
+def _close(files: list[int]) -> None:
+    for file in files:
+        os.close(file)
 
 
 def scratch_until_exit() -> Path:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from benchmarks.gpu.check import Check, Result
 from benchmarks.gpu.measuring import Card
+from trials.machine import usable_cores
 
 MPS_CONTROL = "nvidia-cuda-mps-control"
 
@@ -29,7 +30,7 @@ def machine(check: Check, result: Result) -> None:
         torch=torch.__version__,
         python=platform.python_version(),
         device=torch.cuda.get_device_name() if card.is_cuda else "cpu",
-        cpus=os.cpu_count(),
+        cpus=usable_cores(),
         load=round(os.getloadavg()[0], 2),
         cudnn=cudnn.version(),
         cudnn_benchmark=cudnn.benchmark,

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
 
+from sweeper.execution.on_ray.joining import cluster_to_join
 from sweeper.execution.on_ray.shipping import are_hidden, extend_python_path, shipment
+from sweeper.execution.on_ray.start_options import options_of_start
 from sweeper.execution.on_ray.token_file import make_private_tokens
-from sweeper.execution.signals import survive_hangup
+from sweeper.execution.signals import survive_warnings
 from sweeper.runtime_env import OPTION
 from sweeper.space.space import Space
 from trials.errors import UserError, one_line
@@ -30,11 +32,13 @@ def connect(
     storage: Place | None = None,
     plugins: Sequence[str] = (),
     runtime_env: Mapping[str, Any] | None = None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> bool:
     """Join the cluster at ``address`` or the one this machine belongs to, or start a new one on this machine.
 
     The workers of a joined cluster get the environment variables that say how to reach an object store, and copies of
-    the ``plugins`` that are listed by path. All workers get what ``runtime_env`` has.
+    the ``plugins`` that are listed by path. All workers get what ``runtime_env`` has. ``note`` is told what is done
+    otherwise than asked: a cluster of this machine that is gone, a temporary folder that Ray cannot use.
 
     Returns whether the cluster is new and used by this process alone.
 
@@ -47,37 +51,26 @@ def connect(
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # "Trials did not complete": the display has shown it
     extend_python_path()  # processes of a Ray that is started here inherit it
     make_private_tokens()
-    _require_answer(address)
-    try:
-        with survive_hangup():
-            if address not in (None, "local"):
-                joined = _init(address, storage, plugins, runtime_env)
-            else:
-                own = runtime_env if address == "local" else None  # what may be joined gets it below
-                joined = _init(address, storage, plugins, own, include_dashboard=False)
-                # An existing cluster is joined again by its address, so that its workers get the code.
-                if address is None and _is_mine(joined) and runtime_env:
-                    ray.shutdown()
-                    joined = _init("local", storage, plugins, runtime_env, include_dashboard=False)
-                elif address is None and not _is_mine(joined):
-                    ray.shutdown()
-                    joined = _init(joined["address"], storage, plugins, runtime_env)
-    except (ConnectionError, ValueError) as error:
-        address = address or os.environ.get("RAY_ADDRESS")
-        if address in (None, "local"):
-            raise
-        reason = " ".join(str(error).split())
-        raise UserError(f"--address is {address!r}, but no Ray cluster can be joined there ({reason})") from None
-    return _is_mine(joined)
+    where = cluster_to_join(address, note)
+    with survive_warnings():
+        if where is None:
+            _init("local", storage, plugins, runtime_env, include_dashboard=False, **options_of_start(note))
+            return True
+        try:
+            _init(where, storage, plugins, runtime_env)
+        except (ConnectionError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"the Ray cluster at {where} cannot be joined ({reason}): give another --address") from None
+    return False
 
 
 def _init(
-    address: str | None,
+    address: str,
     storage: Place | None,
     plugins: Sequence[str],
     runtime_env: Mapping[str, Any] | None,
     **options: Any,
-) -> dict[str, Any]:
+) -> None:
     """Start or join Ray without log output. A cluster joined by its address gets this machine's copy of the code.
 
     Raises:
@@ -85,16 +78,16 @@ def _init(
     """
     options |= {"address": address, "log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     try:
-        if address in (None, "local") and not are_hidden():
+        if address == "local" and not are_hidden():
             own = dict(runtime_env or {})
             if "env_vars" in own:
                 own["env_vars"] = dict(own["env_vars"])  # Ray adds to it
-            context = ray.init(**({"runtime_env": own} if own else {}), **options)
+            ray.init(**({"runtime_env": own} if own else {}), **options)
         else:
             os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"  # else this conflicts with that of `ray job submit`
             variables = {} if storage is None else environment(storage)
             with shipment(variables, admit(plugins), runtime_env) as sent:
-                context = ray.init(runtime_env=sent, **options)
+                ray.init(runtime_env=sent, **options)
     except ray.exceptions.RuntimeEnvSetupError as error:
         ray.shutdown()
         first: BaseException = error
@@ -106,28 +99,6 @@ def _init(
         if "timed out during startup" not in str(error):
             raise
         raise UserError("Ray did not start within its 30 s: this machine is too busy; give the command again") from None
-    return dict(context.address_info)
-
-
-def _is_mine(cluster: Mapping[str, Any]) -> bool:
-    """Whether this process started the cluster: the name of a Ray session ends in its starter's process id."""
-    return str(cluster["session_dir"]).endswith(f"_{os.getpid()}")
-
-
-def _require_answer(address: str | None) -> None:
-    """Check that something listens at ``address``; Ray itself would try for more than a minute.
-
-    Raises:
-        UserError: nothing answers there within 10 s.
-    """
-    address = os.environ.get("RAY_ADDRESS") or address if address in (None, "auto") else address
-    host, _, port = (address or "").rpartition(":")
-    if not (host and port.isdigit()) or "/" in host:
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-    except (OSError, OverflowError) as error:
-        raise UserError(f"--address is {address!r}, but nothing answers there ({error}): give another") from None
 
 
 def this_machine() -> dict[str, str]:

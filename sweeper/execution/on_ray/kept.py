@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +13,16 @@ import ray
 import ray.util.client
 
 from sweeper.execution.on_ray.cluster import connect
-from sweeper.execution.signals import survive_hangup
+from sweeper.execution.signals import survive_warnings
 from trials.errors import UserError
 from trials.plugins.importing import sent
 from trials.storage.place import Place, environment
+
+START_S = 60.0
+"""Seconds to wait for the end of a Ray whose start was interrupted."""
+
+SAID_S = 20.0
+"""Seconds after which it is said what a run waits for."""
 
 CODE_S = 180.0
 """Seconds that a worker may take to import this package; Ray starts a process for that."""
@@ -43,6 +49,9 @@ _kept: _Kept | None = None
 _deciding = threading.RLock()
 """Held while the process's Ray is chosen: several threads may run sweeps."""
 
+_unwanted: threading.Thread | None = None
+"""The thread of a call that was interrupted while its Ray started: that Ray ends as soon as it has."""
+
 _with_code: set[str] = set()
 
 
@@ -51,6 +60,7 @@ def connected(
     storage: Place | None = None,
     plugins: Sequence[str] = (),
     runtime_env: Mapping[str, Any] | None = None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> bool:
     """Join or start a Ray as :func:`.cluster.connect` does, unless the process has one.
 
@@ -71,42 +81,65 @@ def connected(
         runtime_env or {},
     )
     with _deciding:
+        if _unwanted is not None:
+            _unwanted.join(START_S)
         _refuse_client()
         if ray.is_initialized():
             kept = _current()
             if kept is None:
-                _require_usable(address, runtime_env)
+                _require_usable(address, runtime_env, note)
                 return False
             # workers of a Ray that was started here use the code where it lies; those of others have been sent copies
             if kept.asked == asked and (kept.alone or kept.plugins == sent(plugins)):
                 return kept.alone
             disconnect()
-        alone = _connect_for_good(address, storage, plugins, runtime_env)
+        alone = _connect_for_good(address, storage, plugins, runtime_env, note)
         _kept = _Kept(asked, sent(plugins), alone, _session())
         return alone
 
 
 def _connect_for_good(
-    address: str | None, storage: Place | None, plugins: Sequence[str], runtime_env: Mapping[str, Any] | None
+    address: str | None,
+    storage: Place | None,
+    plugins: Sequence[str],
+    runtime_env: Mapping[str, Any] | None,
+    note: Callable[[str], None],
 ) -> bool:
     """Connect in a thread that lives as long as the process.
 
     Ray's processes ask Linux to be killed with their parent (PR_SET_PDEATHSIG), and that means the thread that has
     started them.
     """
+    global _unwanted
     answer: Future[bool] = Future()
+    answered, unwanted = threading.Lock(), threading.Event()
 
     def keep() -> None:
         try:
-            answer.set_result(connect(address, storage, plugins, runtime_env))
+            alone = connect(address, storage, plugins, runtime_env, note)
         except BaseException as error:  # noqa: BLE001  raised where it was asked for
             answer.set_exception(error)
+            return
+        with answered:
+            if not unwanted.is_set():
+                answer.set_result(alone)
+        if unwanted.is_set():
+            ray.shutdown()
         else:
             threading.Event().wait()
 
-    threading.Thread(target=keep, name="ray", daemon=True).start()
-    with survive_hangup():  # in the main thread, whose handlers the processes inherit
-        return answer.result()
+    starting = threading.Thread(target=keep, name="ray", daemon=True)
+    starting.start()
+    try:
+        with survive_warnings():  # in the main thread, whose handlers the processes inherit
+            return answer.result()
+    except KeyboardInterrupt:  # a second signal: what is still starting ends as soon as it has started
+        with answered:
+            unwanted.set()
+            _unwanted = starting
+            if answer.done() and answer.exception() is None:
+                ray.shutdown()
+        raise
 
 
 def disconnect() -> bool:
@@ -134,7 +167,7 @@ def _session() -> str:
     return str(ray.get_runtime_context().get_session_name())
 
 
-def _require_usable(address: str | None, runtime_env: Mapping[str, Any] | None) -> None:
+def _require_usable(address: str | None, runtime_env: Mapping[str, Any] | None, note: Callable[[str], None]) -> None:
     here = ray.get_runtime_context().gcs_address
     if runtime_env:
         raise UserError(
@@ -149,7 +182,10 @@ def _require_usable(address: str | None, runtime_env: Mapping[str, Any] | None) 
     if _session() in _with_code:
         return
     try:
-        ray.get(ray.remote(num_cpus=0, max_retries=0)(_has_code).remote(), timeout=CODE_S)
+        asked = ray.remote(num_cpus=0, max_retries=0)(_has_code).remote()
+        if not ray.wait([asked], timeout=SAID_S)[0]:
+            note(f"no worker of the Ray at {here} has answered yet whether it can import sweeper: at most {CODE_S:g} s")
+        ray.get(asked, timeout=CODE_S)
     except ray.exceptions.RayError as error:
         reason = str(error).strip().rpartition("\n")[2] or type(error).__name__
         raise UserError(

@@ -5,6 +5,8 @@ Trials that are asked for after a machine was barred say where they may run. The
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -15,6 +17,9 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from sweeper.execution.on_ray.ended_trials import forget_ended
 from sweeper.execution.on_ray.tune_searcher import PlanSearcher
 from sweeper.search.sick_machines import Card
+
+SAID_CHARACTERS = 10_000
+"""So much is read of what Ray says of a process that died."""
 
 
 class Gate(FIFOScheduler):  # type: ignore[misc]  # Ray is not typed
@@ -35,8 +40,10 @@ class Gate(FIFOScheduler):  # type: ignore[misc]  # Ray is not typed
         forget_ended(tune_controller)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """Tell the searcher where the process of a trial died before the trial began, as on a machine where Ray's
-        workers cannot start."""
+        """Tell the searcher what Ray says of a process that died, and where one died before its trial began, as on a
+        machine where Ray's workers cannot start."""
+        with suppress(OSError, TypeError):  # Tune keeps the message in a file, if it could
+            self.searcher.died(trial.trial_id, Path(trial.error_file).read_text(errors="replace")[:SAID_CHARACTERS])
         if trial.trial_id in self.searcher.places.waiting:
             error = trial.get_pickled_error()
             said = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no more is known"]

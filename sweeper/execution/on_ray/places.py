@@ -91,6 +91,14 @@ class Places:
             self._running[trial_id] = request, said.get("node")
             self._said.pop(_kind(request), None)
 
+    def where(self, trial_id: str) -> str | None:
+        """The machine (Ray's node id) of a trial that runs; None of one that has not begun, or if it is unknown."""
+        return self._running.get(trial_id, (None, None))[1]
+
+    def running(self, node: str | None = None) -> int:
+        """How many trials run, on a machine if one is given."""
+        return sum(node is None or where == node for _, where in self._running.values())
+
     def gone(self, trial_id: str) -> None:
         """A trial has ended, or was taken back."""
         for known in (self.waiting, self._since, self._room_since, self._alone, self._running):

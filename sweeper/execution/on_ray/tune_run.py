@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import logging
 import os
-import signal
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +20,15 @@ from sweeper.execution.on_ray.kept import connected, disconnect
 from sweeper.execution.on_ray.placement import Gate, WhenStuck
 from sweeper.execution.on_ray.requirements import Waiting, require_machines, require_room
 from sweeper.execution.on_ray.shipping import code_copies
+from sweeper.execution.on_ray.stopping import HeadGoneError, RunSignals, head_address, leave_ray
 from sweeper.execution.on_ray.token_file import narrowed_token
 from sweeper.execution.on_ray.tune_searcher import PlanSearcher
 from sweeper.execution.on_ray.watchdog import Watchdog
 from sweeper.execution.on_ray.worker import TrialWorker
 from sweeper.execution.on_ray.worker_environment import require_environment
-from sweeper.execution.signals import GRACE_S, handled, without_stacks
+from sweeper.execution.signals import without_stacks
 from sweeper.execution.stop_file import StopFile
 from sweeper.execution.time_limit import time_limit
-from sweeper.options import STOPPED
 from sweeper.search.plan import Plan
 from trials.plugins.importing import admit
 from trials.storage.lease import Lease
@@ -43,10 +38,6 @@ WORKER = "sparsity-trial"
 """Name of :class:`TrialWorker` in Tune's registry."""
 
 _registering = threading.Lock()
-
-ECHO_S = 1.0
-"""Signals within this many seconds of the first count as the same one: a closing terminal sends SIGHUP itself and
-through its shell."""
 
 
 def run_plan(
@@ -69,24 +60,21 @@ def run_plan(
         UserError: a cluster, room for a trial, storage, plug-ins or packages of a machine, or a callback cannot be had.
     """
     stop = StopFile(plan.folder.stop)
-
-    def out_of_time() -> None:
-        plan.stop()
-        _put(stop, lease)
-        display.note(f"max_hours is {plan.space.max_hours}: running trials commit and end; the same command resumes")
-
     stop.remove_unless_for(lease.token)
     given_up = False
     try:
         with (
             scratch_folder() as scratch,
-            _signals(stop, plan, display, lease, from_python) as signals,
-            time_limit(plan.space.max_hours, out_of_time),
+            RunSignals(stop, plan, display, lease, from_python=from_python).handled() as signals,
+            time_limit(plan.space.max_hours, signals.out_of_time),
         ):
             alone = _connected(plan, display, signals, address, runtime_env)
             if not plan.stopping and _have_all(plan, display, alone, runtime_env):
-                _run_out(PlanSearcher(plan, display, lease), scratch)
+                _run_out(PlanSearcher(plan, display, lease), scratch, signals.handle)
             return signals.first is not None
+    except HeadGoneError:
+        leave_ray(display)
+        return True
     except KeyboardInterrupt:
         given_up = not disconnect()
         raise
@@ -98,7 +86,7 @@ def run_plan(
 def _connected(
     plan: Plan,
     display: LiveView,
-    signals: _Signals,
+    signals: RunSignals,
     address: str | None,
     runtime_env: Mapping[str, Any] | None,
 ) -> bool:
@@ -109,9 +97,10 @@ def _connected(
         display.note(narrowed)
     with without_stacks():
         try:
-            return connected(address, plan.folder.path, plan.space.code, runtime_env)
+            return connected(address, plan.folder.path, plan.space.code, runtime_env, display.note)
         finally:
             signals.handle()
+            signals.head = head_address()
             if plan.stopping:
                 display.note("stopped while Ray was starting")
 
@@ -129,7 +118,7 @@ def _have_all(plan: Plan, display: LiveView, alone: bool, runtime_env: Mapping[s
     return not plan.stopping
 
 
-def _run_out(searcher: PlanSearcher, scratch: Path) -> None:
+def _run_out(searcher: PlanSearcher, scratch: Path, handle: Callable[[], None]) -> None:
     searcher.display.doing("starting Ray Tune")
     searcher.copies = code_copies(admit(searcher.plan.space.code), scratch / "code")
     plan = searcher.plan
@@ -140,10 +129,11 @@ def _run_out(searcher: PlanSearcher, scratch: Path) -> None:
     with _ended(callbacks), _quiet_tune():
         callbacks.catch_up(plan)
         if not plan.over:
-            _tuner(searcher, scratch, callbacks.each).fit()
+            _tuner(searcher, scratch, [Watchdog(searcher, handle), *callbacks.each]).fit()
         while searcher.again:
             searcher.again = False
-            _tuner(searcher, Path(tempfile.mkdtemp(dir=scratch)), callbacks.each).fit()
+            again = Path(tempfile.mkdtemp(dir=scratch))
+            _tuner(searcher, again, [Watchdog(searcher, handle), *callbacks.each]).fit()
 
 
 @contextmanager
@@ -181,7 +171,7 @@ def _tuner(searcher: PlanSearcher, scratch: Path, callbacks: Sequence[tune.Callb
             verbose=0,
             progress_reporter=_Silent(),
             failure_config=tune.FailureConfig(max_failures=0),  # the plan decides what is tried again
-            callbacks=[Watchdog(searcher), NoProgress(), *callbacks],
+            callbacks=[NoProgress(), *callbacks],
             stop=WhenStuck(searcher),
         ),
     )
@@ -195,65 +185,3 @@ class _Silent(tune.ProgressReporter):  # type: ignore[misc]  # Ray is not typed
 
     def report(self, trials: list[Any], done: bool, *sys_info: str) -> None:
         """Do nothing."""
-
-
-def _put(stop_file: StopFile, lease: Lease) -> None:
-    """Ask running trials to end, from a thread, since an object store may answer late."""
-
-    def put() -> None:
-        with contextlib.suppress(OSError):  # e.g. a full disk: the trials then end with their driver
-            stop_file.put(lease.token)
-
-    threading.Thread(target=put, daemon=True).start()
-
-
-@dataclass
-class _Signals:
-    """When the first signal came, and what reinstalls the handlers after Ray has set its own."""
-
-    first: float | None = None
-    handle: Callable[[], None] = lambda: None
-
-
-@contextmanager
-def _signals(stop_file: StopFile, plan: Plan, display: LiveView, lease: Lease, from_python: bool) -> Iterator[_Signals]:
-    """On a signal, let running trials commit and end; on another one (echoes aside) or after GRACE_S, leave at once.
-
-    That ends the process, or raises KeyboardInterrupt if it goes on (``from_python``).
-    """
-    seen = _Signals()
-    timer = threading.Timer(GRACE_S, _signal_again if from_python else functools.partial(_leave, display))
-    timer.daemon = True
-
-    def stop(number: signal.Signals) -> None:
-        if seen.first is not None:
-            if time.monotonic() - seen.first > ECHO_S:
-                if from_python:
-                    raise KeyboardInterrupt
-                _leave(display)
-            return
-        seen.first = time.monotonic()
-        plan.stop()
-        _put(stop_file, lease)
-        timer.start()
-        second = "does not wait for them" if from_python else "exits at once"
-        display.note(f"{number.name}: running trials commit and end; a second signal {second}")
-
-    with handled(stop) as again:
-        seen.handle = again
-        try:
-            yield seen
-        finally:
-            timer.cancel()
-
-
-def _leave(display: LiveView) -> None:
-    display.abandon()
-    os._exit(STOPPED)
-
-
-def _signal_again() -> None:
-    """Interrupt the main thread, from another one, as a further signal does."""
-    main = threading.main_thread().ident
-    if main is not None:
-        signal.pthread_kill(main, signal.SIGINT)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import time
@@ -15,15 +14,15 @@ from ray.tune.search import Searcher
 from sweeper.execution.assignment_messages import message_of
 from sweeper.execution.live_view import LiveView
 from sweeper.execution.on_ray.callbacks import Callbacks
+from sweeper.execution.on_ray.cluster import this_machine
 from sweeper.execution.on_ray.places import COUNT_EVERY_S, Places
+from sweeper.execution.short_memory import ShortMemory
 from sweeper.execution.stop_file import StopFile
-from sweeper.packing.automatic import pack_if_many
-from sweeper.results.tables import compact_tables
+from sweeper.execution.table_writer import TableWriter
 from sweeper.search.failures import commit_failure
 from sweeper.search.plan import Assignment, Ending, Plan
 from sweeper.search.sick_machines import Card
 from trials.config.named_objects import code_of
-from trials.errors import UserError
 from trials.methods.parsing import parse
 from trials.plugins.importing import sent
 from trials.running.shared_trials import shared_by
@@ -32,12 +31,6 @@ from trials.storage.files import is_full
 from trials.storage.full_disk import when_there_is_room
 from trials.storage.lease import Lease
 from trials.storage.trial_folder import TrialFolder
-
-COMPACT_EVERY_S = 60.0
-"""Seconds between two writes of the tables while the sweep runs, so that --show and load stay fast elsewhere."""
-
-COMPACT_SHARE = 0.05
-"""Upper bound on the share of driver time spent writing tables; on slow storage they are written less often."""
 
 FULL_S = 5.0
 """Seconds to pause scheduling after a write failed because the storage was full."""
@@ -54,13 +47,14 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         self._trial_of: dict[str, str] = {}
         self.places = Places(plan.space, plan.sick, display.note)
         self._card_of: dict[str, Card] = {}
+        self.memory, self._excused = ShortMemory(), set[str]()
         self.again = False
         self.callbacks = Callbacks()
         self._looked = -math.inf
         self._said = set[str]()  # barred machines that the display has named
         self._heard: dict[str, float] = {}  # time of each running trial's last sign of life
         self._full_since = -math.inf
-        self._compact_at = time.monotonic() + COMPACT_EVERY_S
+        self._tables = TableWriter(plan.folder)
         self._fingerprints = {used.name: used.fingerprint for used in plan.folder.data()}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -133,8 +127,8 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         self.places.say_waiting()
         if self.places.only_barred():
             self._stop_without_machines()
-        limit = self.plan.space.max_concurrent
-        return (limit is not None and len(self.plan.running) >= limit) or self.places.is_full()
+        limit, running = self.memory.most(self.plan.space.max_concurrent), len(self.plan.running)
+        return (limit is not None and running >= limit) or self.memory.refuses(running) or self.places.is_full()
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Handle a message of a trial: a row, a step to judge, a note, or that its machine lacks storage or device."""
@@ -201,13 +195,22 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         if mine is not None and card is not None and not self.plan.sick.is_last(card.node):
             self.plan.sick.died(card, mine, reason=reason)
 
+    def died(self, trial_id: str, said: str) -> None:
+        """The process of a trial has died, and Ray ``said`` this of it."""
+        mine, node = self._trial_of.get(trial_id), self.places.where(trial_id)
+        others = self.places.running() - (node is not None)
+        beside, here = self.places.running(node) - 1 if node else others, node == this_machine()["node"]
+        if mine and self.memory.died(mine, said, here=here, beside=beside, running=others):
+            self._excused.add(mine)
+
     def refuses(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Whether a trial must not begin where Tune has put it: the machine was barred after it was asked for.
+        """Whether a trial must not begin where Tune has put it: the machine is barred by now, or memory is short.
 
         Then it is taken back, and its process must not go on.
         """
         begins = trial_id in self.places.waiting and trial_id in self._trial_of
-        if not begins or "alive" not in result or result.get("node") not in self.plan.sick.barred:
+        allowed = result.get("node") not in self.plan.sick.barred and not self.memory.refuses(self.places.running())
+        if not begins or "alive" not in result or allowed:
             return False
         self._take_back(trial_id)
         return True
@@ -264,15 +267,11 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         if mine is None:
             return
         self._stop_if_asked()
-        self._show(when_there_is_room(lambda: self.plan.ended(mine, card), self.display.note, lambda: False))
+        ended = functools.partial(self.plan.ended, mine, card, excused=mine in self._excused)
+        self._excused.discard(mine)
+        self._show(when_there_is_room(ended, self.display.note, lambda: False))
         self.say_barred()
-        began = time.monotonic()
-        if began > self._compact_at:
-            with contextlib.suppress(OSError, UserError):  # nothing is lost by it: the next time will do
-                pack_if_many(self.folder, self.plan.running)
-                compact_tables(self.folder)
-            took = time.monotonic() - began
-            self._compact_at = time.monotonic() + max(COMPACT_EVERY_S, took / COMPACT_SHARE)
+        self._tables.write_if_due(self.plan.running)
 
     def _show(self, endings: list[Ending]) -> None:
         """Show how an attempt at a trial ended, for each sample that the trial serves."""
@@ -286,7 +285,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         if ending.error is not None:
             self.display.note(f"{name} failed: {ending.error}{'; tried again' if ending.again else ''}")
         elif ending.status == "died" and not self.plan.stopping:
-            self.display.note(f"{name}: its process died; it resumes from its last commit")
+            self.display.note(f"{name}: {self.memory.why(ending.trial_id)}; it resumes from its last commit")
         elif ending.empty_layers:
             self.display.note(f"{name}: {ending.empty_layers} layers have no weights left")
 

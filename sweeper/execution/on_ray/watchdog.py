@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -15,10 +16,14 @@ WATCH_EVERY_S = 1.0
 
 
 class Watchdog(tune.Callback):  # type: ignore[misc]  # Ray is not typed
-    """Kills the processes of silent trials: those that are frozen or run code that never returns."""
+    """Kills the processes of silent trials: those that are frozen or run code that never returns.
 
-    def __init__(self, searcher: PlanSearcher) -> None:
+    ``handle`` is called once Tune has set its handler of SIGUSR1, to set the run's own again.
+    """
+
+    def __init__(self, searcher: PlanSearcher, handle: Callable[[], None] = lambda: None) -> None:
         self.searcher = searcher
+        self._handle: Callable[[], None] | None = handle
         self._running: dict[str, Any] = {}
         self._looked = time.monotonic()
 
@@ -35,6 +40,9 @@ class Watchdog(tune.Callback):  # type: ignore[misc]  # Ray is not typed
         self._running.pop(trial.trial_id, None)
 
     def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        if self._handle is not None:
+            self._handle()
+            self._handle = None
         if time.monotonic() - self._looked < WATCH_EVERY_S:
             return
         self._looked = time.monotonic()

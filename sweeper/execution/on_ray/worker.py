@@ -1,8 +1,9 @@
 """The Ray worker that runs trials, and its reaction to the loss of its machine or of its device.
 
-SIGTERM is a notice that the machine goes away: the trial commits and ends as preempted, and then the process exits, so
-that it gets no further trial. A worker whose raylet has died treats that as the same notice; otherwise it would hang
-and keep its resources. After a CUDA error that kills every further call of its process, the process exits too.
+SIGTERM, or a batch system's warning, is a notice that the machine goes away: the trial commits and ends as preempted,
+and then the process exits, so that it gets no further trial. A worker whose raylet has died treats that as the same
+notice; otherwise it would hang and keep its resources. After a CUDA error that kills every further call of its process,
+the process exits too.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 from typing import Any
 
@@ -24,14 +26,21 @@ from sweeper.execution.assigned_trial import run_assigned
 from sweeper.execution.on_ray.cluster import elsewhere, this_machine
 from sweeper.execution.on_ray.parallel_tasks import bundles, parallel_map
 from sweeper.execution.signals import GRACE_S
+from trials.stop_signals import BATCH_WARNINGS
 
 ORPHAN_GRACE_S = 10.0
 """Seconds a trial has to commit after its raylet died; short, because others wait for its resources."""
 
 RAYLET_POLL_S = 0.5
 
+SAID_S = 2.0
+"""Seconds that a driver has, after a notice, to take a trial's message: it may have ended, too."""
+
 _given = False
 _busy = False
+_ended = False
+_unheard = False
+_sender = ThreadPoolExecutor(1, "sender")
 _watching = False
 
 
@@ -41,12 +50,16 @@ def notice_given() -> bool:
 
 
 def watch_for_notice() -> None:
-    """Treat SIGTERM as a notice from now on; while no trial runs, it ends the process. Call in the main thread."""
+    """Treat SIGTERM and batch systems' warnings as a notice from now on; while no trial runs, it ends the process.
+
+    Call in the main thread.
+    """
     global _watching
     if not _watching:
         _watching = True
         threading.Thread(target=_watch, args=(os.getppid(),), name="notice", daemon=True).start()
-    signal.signal(signal.SIGTERM, _on_notice)
+    for number in (signal.SIGTERM, *BATCH_WARNINGS):
+        signal.signal(number, _on_notice)
 
 
 def _watch(raylet: int) -> None:
@@ -56,7 +69,11 @@ def _watch(raylet: int) -> None:
         time.sleep(RAYLET_POLL_S)
     grace_s = GRACE_S if os.getppid() == raylet else ORPHAN_GRACE_S
     _given = True
-    time.sleep(grace_s if _busy else 0.0)
+    end = time.monotonic() + grace_s
+    while _busy and time.monotonic() < end:
+        if _ended:
+            end = min(end, time.monotonic() + SAID_S)
+        time.sleep(RAYLET_POLL_S / 5)
     os._exit(143)
 
 
@@ -71,10 +88,32 @@ def run_until_notice(assignment: dict[str, Any]) -> None:
     """Run an assignment. After a notice, or if the process is unusable, its end is committed and it exits."""
     global _busy
     _busy = True
-    usable = run_assigned(assignment, tune.report, notice_given, parallel_map, {**this_machine(), **_group()})
+    usable = run_assigned(assignment, _report, notice_given, parallel_map, {**this_machine(), **_group()})
     if _given or not usable:
         os._exit(143)
     _busy = False
+
+
+def _report(message: dict[str, Any]) -> None:
+    """Send a message to the driver, and wait until it was taken; after a notice at most SAID_S.
+
+    Tune's own call waits for ever for a driver that has ended, too, and the trial could not commit.
+    """
+    global _ended, _unheard
+    _ended = "status" in message  # its end is committed
+    if _unheard:
+        return
+    sent = _sender.submit(tune.report, message)
+    waited = 0.0
+    while True:
+        try:
+            sent.result(RAYLET_POLL_S)
+            return
+        except TimeoutError:
+            waited = waited + RAYLET_POLL_S if _given else 0.0
+            if waited >= SAID_S:
+                _unheard = True
+                return
 
 
 def _group() -> dict[str, str]:

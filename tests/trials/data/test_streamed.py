@@ -160,6 +160,7 @@ def test_a_signal_to_the_whole_group_leaves_the_trial_its_workers(tmp_path):
 
 def test_no_more_workers_than_threads_of_the_trial(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     assert streamed.available_workers() == 3
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 5}, raising=False)

@@ -131,17 +131,13 @@ def test_the_limit_of_a_process() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cores", "limit", "most"), [(2, "max\n", 256), (2, "6400", 100), (64, "max", 64), (64, "", 64)]
+    ("cores", "memory", "most"), [(2, 4 * 4096, 256), (2, 6400, 100), (64, 4 * 4096, 64), (64, 6400, 25)]
 )
 def test_the_processes_of_all_cores_leave_most_of_the_memory(
-    cores: int, limit: str, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cores: int, memory: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A container may have less memory than its machine."""
-    monkeypatch.setattr(os, "sysconf", lambda name: {"SC_PHYS_PAGES": 4, "SC_PAGE_SIZE": 4096}[name])
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
-    monkeypatch.setattr(read_once, "_CGROUP", tmp_path / "memory.max")
-    if limit:
-        (tmp_path / "memory.max").write_text(limit)
+    monkeypatch.setattr(read_once, "usable_cores", lambda: cores)
+    monkeypatch.setattr(read_once, "usable_memory", lambda: memory)
     assert read_once._most() == most
     assert read_once._most() * cores <= 4 * 4096 // 4
 

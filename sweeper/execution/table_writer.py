@@ -1,0 +1,36 @@
+"""Packs a sweep's finished trials and writes its tables while it runs, so that --show and load stay fast elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Collection
+
+from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.packing.automatic import pack_if_many
+from sweeper.results.tables import compact_tables
+from trials.errors import UserError
+
+COMPACT_EVERY_S = 60.0
+"""Seconds between two writes of the tables."""
+
+COMPACT_SHARE = 0.05
+"""Upper bound on the share of driver time spent writing tables; on slow storage they are written less often."""
+
+
+class TableWriter:
+    """Knows when a sweep's tables are due."""
+
+    def __init__(self, folder: SweepFolder) -> None:
+        self.folder = folder
+        self._due = time.monotonic() + COMPACT_EVERY_S
+
+    def write_if_due(self, running: Collection[str] = ()) -> None:
+        """Write the tables if they are due, after packing what is finished if that is much; ``running`` is not."""
+        began = time.monotonic()
+        if began > self._due:
+            with contextlib.suppress(OSError, UserError):  # nothing is lost by it: the next time will do
+                pack_if_many(self.folder, running)
+                compact_tables(self.folder)
+            took = time.monotonic() - began
+            self._due = time.monotonic() + max(COMPACT_EVERY_S, took / COMPACT_SHARE)

@@ -1,0 +1,56 @@
+"""An error that a signal brings about is no failure of the trial: it is preempted, and goes on from its last commit."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.trials.folders import state_of
+from tests.trials.small_trials import config_of, folder_of, run_in
+from trials.running import trial
+from trials.running.stop_requests import stop_requests
+from trials.stop_signals import BATCH_WARNINGS, STOP_SIGNALS
+
+pytestmark = pytest.mark.usefixtures("few_digits")
+
+
+@pytest.mark.fault("error-while-stopping")
+@pytest.mark.parametrize(
+    "error", [RuntimeError("DataLoader worker (pid 7) is killed by signal: Alarm clock"), EOFError()]
+)
+@pytest.mark.parametrize("asked", [True, False])
+def test_an_error_after_a_request_to_stop_is_no_failure(
+    asked: bool, error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, stopping, said = config_of("one_shot"), [False], []
+    step = trial.StageRun.train_epoch
+
+    def train_epoch(self: Any, *arguments: Any) -> Any:
+        if self.stage.name == "finetune" and not stopping[0]:
+            stopping[0] = True
+            raise error
+        return step(self, *arguments)
+
+    monkeypatch.setattr(trial.StageRun, "train_epoch", train_epoch)
+    state = run_in(tmp_path, config, should_stop=lambda: asked and stopping[0], warn=said.append)
+    assert (state.status, state.failures) == (("preempted", 0) if asked else ("failed", 1))
+    assert (state.error is None) == asked
+    assert any(f"{type(error).__name__} after it was asked to stop" in line for line in said) == asked
+    assert run_in(tmp_path, config).status == "complete"
+    assert state_of(folder_of(config, tmp_path)).failures == state.failures
+
+
+@pytest.mark.fault("batch-warning")
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_every_signal_that_asks_to_stop_is_collected(number: signal.Signals) -> None:
+    with stop_requests(impatient=True) as asked:
+        os.kill(os.getpid(), number)
+        assert asked == [number]
+        for warning in BATCH_WARNINGS:
+            os.kill(os.getpid(), warning)  # no second request
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
