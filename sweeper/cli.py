@@ -13,20 +13,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeper.execution.signals import interruptible
-from sweeper.options import COMPLETE, FAILURES, STOPPED, WRONG_INPUT, read_options
+from sweeper.options import COMPLETE, FAILURES, STOPPED, STORAGE, WRONG_INPUT, read_options
 from sweeper.run_options import RunOptions
 from trials.called import reader_has_gone
-from trials.errors import UserError
+from trials.errors import StorageError, UserError
 from trials.storage.sweep_path import sweep_path
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["COMPLETE", "FAILURES", "STOPPED", "WRONG_INPUT", "main"]
+__all__ = ["COMPLETE", "FAILURES", "STOPPED", "STORAGE", "WRONG_INPUT", "main"]
 
 
 def main(arguments: Sequence[str] | None = None, *, submitted: bool = False) -> int:
-    """Run a command line and return the exit code: 0 complete, 1 some trial failed, 2 wrong input, 130 stopped.
+    """Run a command line and return the exit code: 0 complete, 1 some trial failed, 2 wrong input, 74 the storage errs,
+    130 stopped.
 
     ``submitted``: the arguments came through ``ray submit``, which passes them unquoted through a shell.
     """
@@ -43,6 +44,9 @@ def main(arguments: Sequence[str] | None = None, *, submitted: bool = False) -> 
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return WRONG_INPUT
+    except StorageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return STORAGE
     except KeyboardInterrupt:
         print("stopped; run the same command again to resume", file=sys.stderr)
         return STOPPED
@@ -50,6 +54,13 @@ def main(arguments: Sequence[str] | None = None, *, submitted: bool = False) -> 
         if not reader_has_gone():
             raise
         return FAILURES
+    except OSError as error:
+        from trials.storage.outages import cause_of, errs
+
+        if not errs(error):
+            raise
+        print(f"error: the storage does not work ({cause_of(error, error.filename)})", file=sys.stderr)
+        return STORAGE
 
 
 def _list_spaces(options: argparse.Namespace, console: Console) -> int:

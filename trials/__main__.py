@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from trials.called import reader_has_gone
@@ -13,11 +14,11 @@ from trials.commands.inspect import inspect_command
 from trials.commands.profile import profile_command
 from trials.commands.run import run_config
 from trials.commands.saliency import saliency_command
-from trials.errors import UserError
+from trials.errors import StorageError, UserError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command line and return the exit code: 0 done, 1 a trial failed or has not ended, 2 wrong input."""
+    """Run a command line and return the exit code: 0 done, 1 a trial failed, 2 wrong input, 74 the storage errs."""
     arguments = sys.argv[1:] if arguments is None else arguments
     command = COMMANDS.get(arguments[0]) if arguments else None
     try:
@@ -25,11 +26,17 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except StorageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return STORAGE
     except BrokenPipeError:
         if not reader_has_gone():
             raise
         return 1
 
+
+STORAGE = os.EX_IOERR
+"""Exit code, 74, of a command that has waited in vain for its storage."""
 
 COMMANDS = {
     "export": export_command,

@@ -16,7 +16,8 @@ from trials.errors import DamagedFile, UserError
 from trials.frozen import SCHEMA
 from trials.storage import files
 from trials.storage.data_used import DataUsed, read_used
-from trials.storage.place import ObjectPath, Place, each
+from trials.storage.outages import errs
+from trials.storage.place import ObjectPath, Place, as_stored, each
 from trials.storage.sweep_path import STAGES
 from trials.storage.trial_folder import State, TrialFolder
 
@@ -136,7 +137,7 @@ class SweepFolder:
     """
 
     def __init__(self, path: Place) -> None:
-        self.path = path
+        self.path = path = as_stored(path)
         self.trials = path / "trials"
         self.tables = path / "tables"
         self.stages = path.parent / STAGES
@@ -175,7 +176,11 @@ class SweepFolder:
                 (folder / name).unlink(missing_ok=True)
 
     def records(self) -> list[Record]:
-        """Return the records of all scheduled trials by name; trials with a damaged config are left out."""
+        """Return the records of all scheduled trials by name; trials with a damaged config are left out.
+
+        Raises:
+            OSError: the storage errs (:mod:`trials.storage.outages`).
+        """
         found = each(self._record, files.names(self.trials), self.path)
         return [record for record in found if record is not None]
 
@@ -183,7 +188,9 @@ class SweepFolder:
         folder = TrialFolder(self.trials / name)
         try:
             trial_id, stored, samples = _read_config(folder.path / "config.json")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if errs(error):
+                raise
             return None
         try:
             state = folder.state()

@@ -13,6 +13,7 @@ from typing import Any
 
 from trials.errors import DamagedFile, UserError
 from trials.storage import files
+from trials.storage.outages import errs
 from trials.storage.place import Place, each
 from trials.storage.trial_folder import State, TrialFolder
 
@@ -87,7 +88,9 @@ def data_used_in(trials: Place) -> Iterator[DataUsed]:
         try:
             config = json.loads((trials / name / "config.json").read_bytes())["config"]
             return data_used(config, TrialFolder(trials / name).state())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, DamagedFile):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, DamagedFile) as error:
+            if errs(error):
+                raise
             return None
 
     yield from filter(None, each(read, files.names(trials), trials))

@@ -18,6 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from trials.errors import UserError
+from trials.storage.outages import in_this_thread, patiently
+from trials.storage.stored_path import StoredPath
 
 STORAGE_LAG_S = 10.0
 """Seconds for which another host may not yet see a write, because NFS clients cache what they have read."""
@@ -31,6 +33,9 @@ ENVIRONMENT = (
 
 READS, READ_PAUSE_S = 10, 0.02
 """Maximum number of reads of an object that is replaced during the read, and the pause per read so far in seconds."""
+
+_UNREACHABLE = re.compile(r"NETWORK_CONNECTION|curlCode|SLOW_DOWN|UNAVAILABLE|status (5\d\d|40[0-3])")
+"""What is in the error of a store that does not answer, rather than of an object that is replaced during the read."""
 
 REQUESTS_AT_ONCE = 32
 """Parallel requests to an object store, whose latency is high."""
@@ -79,6 +84,9 @@ class ObjectPath:
             FileNotFoundError: there is no such object.
             OSError: every read failed, or the object was replaced during each of them.
         """
+        return self._call(self._read)
+
+    def _read(self) -> bytes:
         for attempt in range(READS):
             try:
                 with _client().open_input_file(self.key) as stream:
@@ -86,8 +94,8 @@ class ObjectPath:
                     content = bytes(stream.read())
             except FileNotFoundError:
                 raise
-            except OSError:
-                if attempt == READS - 1:
+            except OSError as error:
+                if attempt == READS - 1 or _UNREACHABLE.search(str(error)):
                     raise
             else:  # the ETag is the MD5, unless the object was uploaded in parts or is encrypted with a KMS key
                 whole = hashlib.md5(content, usedforsecurity=False).hexdigest() == tag
@@ -101,19 +109,23 @@ class ObjectPath:
 
     def write_bytes(self, content: bytes) -> None:
         """Write by one PUT, or from 10 MB on by a multipart upload; either way the object appears atomically."""
-        with _client().open_output_stream(self.key) as stream:
-            stream.write(content)
+
+        def put() -> None:
+            with _client().open_output_stream(self.key) as stream:
+                stream.write(content)
+
+        self._call(put)
 
     def unlink(self, missing_ok: bool = False) -> None:
         try:
-            _client().delete_file(self.key)
+            self._call(lambda: _client().delete_file(self.key))
         except FileNotFoundError:
             if not missing_ok:
                 raise
 
     def rename(self, target: ObjectPath) -> None:
         """Copy to ``target``, then delete the original; a kill in between leaves both."""
-        _client().copy_file(self.key, target.key)
+        self._call(lambda: _client().copy_file(self.key, target.key))
         self.unlink()
 
     def exists(self) -> bool:
@@ -137,14 +149,18 @@ class ObjectPath:
         return info.mtime_ns, info.size
 
     def _info(self) -> Any:
-        return _client().get_file_info(self.key)
+        return self._call(lambda: _client().get_file_info(self.key))
+
+    def _call(self, act: Callable[[], _T]) -> _T:
+        """Make a request, again and again while the store errs; each time with the keys as they are then."""
+        return patiently(act, self.parent, _client_of.cache_clear)
 
     def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:
         """Do nothing: an object store has no folders."""
 
     def rmdir(self) -> None:
         """Delete the marker object that an emptied folder leaves, and all objects below."""
-        _client().delete_dir(self.key)
+        self._call(lambda: _client().delete_dir(self.key))
 
     def iterdir(self) -> Iterator[ObjectPath]:
         """Iterate over what lies directly below, without markers of emptied folders; empty if there is nothing."""
@@ -158,7 +174,8 @@ class ObjectPath:
     def _listed(self, *, recursive: bool) -> list[Any]:
         from pyarrow.fs import FileSelector
 
-        return list(_client().get_file_info(FileSelector(self.key, allow_not_found=True, recursive=recursive)))
+        below = FileSelector(self.key, allow_not_found=True, recursive=recursive)
+        return self._call(lambda: list(_client().get_file_info(below)))
 
 
 Place = Path | ObjectPath
@@ -181,7 +198,12 @@ def place(where: str | Place) -> Place:
                 "'_', '-', '=', '.' and '/'"
             )
         return ObjectPath(match[1])
-    return Path(where).expanduser().absolute()
+    return StoredPath(Path(where).expanduser().absolute())
+
+
+def as_stored(where: Place) -> Place:
+    """The same place, whose calls wait while the storage errs, if somebody waits (:mod:`.outages`)."""
+    return where if isinstance(where, (ObjectPath, StoredPath)) else StoredPath(where)
 
 
 def environment(where: Place) -> dict[str, str]:
@@ -190,13 +212,16 @@ def environment(where: Place) -> dict[str, str]:
 
 
 def each(function: Callable[[_T], R], items: Iterable[_T], where: Place) -> list[R]:
-    """Apply ``function`` to every item and return the results in order; in parallel threads for an object store."""
+    """Apply ``function`` to every item and return the results in order; in parallel threads for an object store.
+
+    The threads wait for a store that errs as this thread would (:mod:`.outages`).
+    """
     if isinstance(where, Path):
         return list(map(function, items))
     from concurrent.futures import ThreadPoolExecutor  # reports of a sweep on a path do without
 
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-        return list(pool.map(function, items))
+        return list(pool.map(in_this_thread()(function), items))
 
 
 def _client() -> Any:

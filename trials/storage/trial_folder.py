@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from trials.errors import DamagedFile, Superseded
 from trials.frozen import SCHEMA
 from trials.storage import files
-from trials.storage.place import Place
+from trials.storage.place import Place, as_stored
 from trials.storage.row_schema import rows_as_table, table_as_rows
 from trials.storage.rows import FINISHED, Row, Rows
 from trials.storage.trial_state import Commit, State
@@ -37,8 +37,8 @@ class TrialFolder:
     """A trial's folder. Any process may read it; :meth:`begin` starts an attempt, which may write."""
 
     def __init__(self, path: Place) -> None:
-        self.path = path
-        self.state_path = path / "state.json"
+        self.path = as_stored(path)
+        self.state_path = self.path / "state.json"
 
     def state(self) -> State | None:
         """Return the committed state, or None if there is none.

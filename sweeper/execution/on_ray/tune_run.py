@@ -33,14 +33,19 @@ from sweeper.execution.stop_file import StopFile
 from sweeper.execution.time_limit import time_limit
 from sweeper.options import STOPPED
 from sweeper.search.plan import Plan
+from trials.errors import StorageError
 from trials.plugins.importing import admit
 from trials.storage.lease import Lease
+from trials.storage.outages import impatient
 from trials.storage.scratch import scratch_folder
 
 WORKER = "sparsity-trial"
 """Name of :class:`TrialWorker` in Tune's registry."""
 
 _registering = threading.Lock()
+
+STORAGE_GRACE_S = 5.0
+"""Seconds for which a driver still waits for a storage that errs, after a signal."""
 
 ECHO_S = 1.0
 """Signals within this many seconds of the first count as the same one: a closing terminal sends SIGHUP itself and
@@ -83,14 +88,17 @@ def run_plan(
         ):
             alone = _connected(plan, display, signals, address, runtime_env)
             if not plan.stopping and _have_all(plan, display, alone, runtime_env):
-                _run_out(PlanSearcher(plan, display, lease), scratch)
+                searcher = PlanSearcher(plan, display, lease)
+                searcher.interrupted = signals.long_ago
+                _run_out(searcher, scratch)
             return signals.first is not None
     except KeyboardInterrupt:
         given_up = not disconnect()
         raise
     finally:
         if not given_up:
-            stop.remove()
+            with contextlib.suppress(OSError), impatient():  # else the next run does
+                stop.remove()
 
 
 def _connected(
@@ -136,10 +144,28 @@ def _run_out(searcher: PlanSearcher, scratch: Path) -> None:
     with _ended(callbacks), _quiet_tune():
         callbacks.catch_up(plan)
         if not plan.over:
-            _tuner(searcher, scratch, callbacks.each).fit()
+            _fit(searcher, scratch, callbacks.each)
         while searcher.again:
             searcher.again = False
-            _tuner(searcher, Path(tempfile.mkdtemp(dir=scratch)), callbacks.each).fit()
+            _fit(searcher, Path(tempfile.mkdtemp(dir=scratch)), callbacks.each)
+
+
+def _fit(searcher: PlanSearcher, scratch: Path, callbacks: Sequence[tune.Callback]) -> None:
+    """Run a Tuner; if the storage has ended the run, raise that instead of what Tune makes of it.
+
+    Raises:
+        StorageError: it has erred for too long.
+        KeyboardInterrupt: a signal came while it erred.
+    """
+    try:
+        _tuner(searcher, scratch, callbacks).fit()
+    except Exception:
+        if searcher.ended_by is None:
+            raise
+    if isinstance(searcher.ended_by, StorageError):
+        raise searcher.ended_by from None
+    if searcher.ended_by is not None:
+        raise KeyboardInterrupt from None
 
 
 @contextmanager
@@ -209,6 +235,10 @@ class _Signals:
 
     first: float | None = None
     handle: Callable[[], None] = lambda: None
+
+    def long_ago(self) -> bool:
+        """Whether a signal came, and the storage had some seconds since."""
+        return self.first is not None and time.monotonic() - self.first > STORAGE_GRACE_S
 
 
 @contextmanager

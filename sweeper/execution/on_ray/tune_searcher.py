@@ -6,9 +6,9 @@ import contextlib
 import functools
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ray.tune.search import Searcher
 
@@ -17,18 +17,20 @@ from sweeper.execution.live_view import LiveView
 from sweeper.execution.on_ray.callbacks import Callbacks
 from sweeper.execution.on_ray.places import COUNT_EVERY_S, Places
 from sweeper.execution.stop_file import StopFile
+from sweeper.execution.storage_news import StorageNews
 from sweeper.results.tables import compact_tables
 from sweeper.search.failures import commit_failure
 from sweeper.search.plan import Assignment, Ending, Plan
 from sweeper.search.sick_machines import Card
 from trials.config.named_objects import code_of
+from trials.errors import Preempted, StorageError
 from trials.methods.parsing import parse
 from trials.plugins.importing import sent
 from trials.running.shared_trials import shared_by
+from trials.storage import files
 from trials.storage.data_used import name_of
-from trials.storage.files import is_full
-from trials.storage.full_disk import when_there_is_room
 from trials.storage.lease import Lease
+from trials.storage.outages import Outage, Patience, errs, impatient
 from trials.storage.trial_folder import TrialFolder
 
 COMPACT_EVERY_S = 60.0
@@ -38,7 +40,24 @@ COMPACT_SHARE = 0.05
 """Upper bound on the share of driver time spent writing tables; on slow storage they are written less often."""
 
 FULL_S = 5.0
-"""Seconds to pause scheduling after a write failed because the storage was full."""
+"""Most seconds to pause scheduling after the storage erred."""
+
+_R = TypeVar("_R")
+
+
+def _patient(method: Callable[..., _R]) -> Callable[..., _R]:
+    """Let a method wait for a storage that errs; what ends the run is noted, since Tune wraps what its searcher raises."""
+
+    @functools.wraps(method)
+    def called(self: PlanSearcher, *arguments: Any, **options: Any) -> _R:
+        try:
+            with self.patience.active():
+                return method(self, *arguments, **options)
+        except (StorageError, Preempted) as error:
+            self.ended_by = self.ended_by or error
+            raise
+
+    return called
 
 
 class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
@@ -57,7 +76,17 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         self._looked = -math.inf
         self._said = set[str]()  # barred machines that the display has named
         self._heard: dict[str, float] = {}  # time of each running trial's last sign of life
-        self._full_since = -math.inf
+        self.news = StorageNews(display.note)
+        self.interrupted: Callable[[], bool] = lambda: False
+        self.patience = Patience(
+            lambda text, errs: self.news.heard("", text, errs=errs),
+            lambda: self.interrupted(),
+            plan.space.storage_patience_s,
+        )
+        self.ended_by: StorageError | Preempted | None = None
+        self.given_up: StorageError | None = None  # why a machine could not use the storage
+        self._outage: Outage | None = None  # of scheduling
+        self._schedule_at = self._waited_s = 0.0
         self._compact_at = time.monotonic() + COMPACT_EVERY_S
         self._fingerprints = {used.name: used.fingerprint for used in plan.folder.data()}
 
@@ -68,12 +97,13 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
     def set_search_properties(self, *_: Any, **__: Any) -> bool:
         return True
 
+    @_patient
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next assignment as a config for Tune; None to be asked again, ``FINISHED`` when the plan is over."""
         if self.lease.lost:
             self.plan.stop()
         self._stop_if_asked()
-        if self._is_full() or time.monotonic() - self._full_since < FULL_S:
+        if self._is_full() or time.monotonic() < self._schedule_at:
             return None
         assignment = self._next()
         while self.plan.already_done:
@@ -94,19 +124,19 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         return message
 
     def _next(self) -> Assignment | None:
-        """The plan's next assignment; None while the storage is too full to schedule it."""
+        """The plan's next assignment; None while the storage errs when it is to be scheduled."""
         try:
             assignment = self.plan.next()
         except OSError as error:
-            if not is_full(error):
+            if not errs(error):
                 raise
-            if self._full_since == -math.inf:
-                self.display.note(f"no room in the storage ({error}): no further trial starts until there is")
-            self._full_since = time.monotonic()
+            self._outage = self._outage or Outage(self.patience, self.folder.trials)
+            self._outage.failed(error)
+            self._schedule_at = time.monotonic() + min(self._outage.next_pause(), FULL_S)
             return None
-        if self._full_since > -math.inf:
-            self.display.note("there is room again")
-            self._full_since = -math.inf
+        if self._outage is not None:
+            self._outage.end(waited=False)
+            self._outage = None
         return assignment
 
     def _message(self, assignment: Assignment) -> dict[str, Any]:
@@ -134,6 +164,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         limit = self.plan.space.max_concurrent
         return (limit is not None and len(self.plan.running) >= limit) or self.places.is_full()
 
+    @_patient
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Handle a message of a trial: a row, a step to judge, a note, or that its machine lacks storage or device."""
         mine = self._trial_of.get(trial_id)
@@ -150,10 +181,14 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             if result.get("epoch"):  # 0: nothing is trained yet
                 self.plan.sick.worked(card)
         if "step" in result:  # the trial waits, then reads the decision from its folder
-            judge = functools.partial(self.plan.judge, mine, result["step"], result["value"], result)
-            when_there_is_room(judge, self.display.note, lambda: False)
+            self.plan.judge(mine, result["step"], result["value"], result)
         if "epoch" in result:
             self.display.row(mine, result)
+        elif "storage" in result:
+            text = f"{result['machine']}: {result['storage']}" if "machine" in result else result["storage"]
+            self.news.heard(trial_id, text, errs=result["errs"])
+        elif "lost" in result:
+            self._lost_storage(trial_id, card, result["lost"])
         elif "note" in result:
             self.display.note(f"{mine}: {result['note']}")
         elif "blind" in result:
@@ -180,6 +215,20 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         self.plan.sick.take_off(card, reason)
         self.say_barred()
 
+    def _lost_storage(self, trial_id: str, card: Card | None, reason: str) -> None:
+        """A trial has waited in vain for the storage. It goes elsewhere, if this machine and another one can use it.
+
+        Raises:
+            StorageError: this machine cannot use it, either.
+        """
+        self._take_back(trial_id)
+        self.given_up = StorageError(reason)
+        files.require_writable(self.folder.path)
+        if card is None:
+            raise self.given_up
+        self.plan.sick.take_off(card, f"cannot use the storage: {reason}")
+        self.say_barred()
+
     def _could_not_begin(self, trial_id: str, card: Card | None, kind: str, message: str, trace: str) -> None:
         """A trial could not begin on a machine. It is tried on another one, and loses no retry by it; if there is none,
         or this happened on IN_A_ROW of them, the attempt has failed."""
@@ -193,12 +242,14 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
                 return
         commit_failure(TrialFolder(self.folder.trial_folder(mine)), kind, message, trace=trace)
 
+    @_patient
     def died_early(self, trial_id: str, card: Card | None, reason: str) -> None:
         """The process of a trial died before it began, on a machine that is alive: others of the sweep go elsewhere."""
         mine = self._trial_of.get(trial_id)
         if mine is not None and card is not None and not self.plan.sick.is_last(card.node):
             self.plan.sick.died(card, mine, reason=reason)
 
+    @_patient
     def refuses(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether a trial must not begin where Tune has put it: the machine was barred after it was asked for.
 
@@ -223,12 +274,14 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         if self.plan.stopping:
             return
         self.plan.stop()
+        self.ended_by = self.ended_by or self.given_up
         self.display.note(
             "no machine is left that may run trials: those that run go on to their end, nothing is lost, and the same "
             "command resumes; if the machines are well, look for the reason in what the trials have in common (one of "
             "them on a CPU, with device: cpu, names it)"
         )
 
+    @_patient
     def stuck(self) -> bool:
         """Whether no trial runs, and no machine can take those that wait; then these are taken back.
 
@@ -253,20 +306,22 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         self.again = not self.plan.over
         return True
 
+    @_patient
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Record and show how an attempt ended; write the tables if that is due."""
         mine = self._trial_of.pop(trial_id, None)
         card = self._card_of.pop(trial_id, None)
         self._heard.pop(trial_id, None)
+        self.news.gone(trial_id)
         self.places.gone(trial_id)
         if mine is None:
             return
         self._stop_if_asked()
-        self._show(when_there_is_room(lambda: self.plan.ended(mine, card), self.display.note, lambda: False))
+        self._show(self.plan.ended(mine, card))
         self.say_barred()
         began = time.monotonic()
         if began > self._compact_at:
-            with contextlib.suppress(OSError):  # the tables are derived: the next time will do
+            with contextlib.suppress(OSError), impatient():  # the tables are derived: the next time will do
                 compact_tables(self.folder)
             took = time.monotonic() - began
             self._compact_at = time.monotonic() + max(COMPACT_EVERY_S, took / COMPACT_SHARE)
@@ -302,9 +357,13 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             confirms=ending.confirms,
         )
 
+    @_patient
     def silent(self) -> list[str]:
         """Tune's ids of running trials without a sign of life for ``silence_limit_s``; commits that they failed."""
         limit = self.plan.space.silence_limit_s
+        waited_s, self._waited_s = self.patience.waited_s - self._waited_s, self.patience.waited_s
+        if waited_s:  # nobody was listening
+            self._heard = {trial_id: heard + waited_s for trial_id, heard in self._heard.items()}
         now = time.monotonic()
         found = [trial_id for trial_id, heard in self._heard.items() if limit is not None and now - heard > limit]
         for trial_id in found:
