@@ -154,8 +154,8 @@ LEFTOVER_S = 3600.0
 def remove_leftovers(folder: Place, name: str | None = None) -> None:
     """Delete temporary files, and folders, that writers have left that were killed; an object store has none.
 
-    Their writer was a process of this machine that has ended, or they are older than :data:`LEFTOVER_S` by the storage's
-    clock: the writer of a younger one may live on another machine. Where the storage errs, they stay: they do no harm.
+    Their writer was a process of this machine that has ended, or they are older than :data:`LEFTOVER_S` by the clock of
+    the storage: the writer of a younger one may live on another machine. Where the storage errs, they stay.
 
     Args:
         name: only those of this file or folder in ``folder`` itself; by default all below ``folder``.
@@ -198,7 +198,7 @@ def _now_of(folder: Path) -> float:
         return os.fstat(handle).st_mtime
     finally:
         os.close(handle)
-        os.unlink(probe)
+        Path(probe).unlink()
 
 
 def set_aside(path: Place) -> Place:

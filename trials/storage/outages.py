@@ -1,4 +1,4 @@
-"""Calls of the storage that err are repeated for a while: a file server fails over, a quota is raised, keys are renewed.
+"""Calls of a storage that errs are repeated for a while: a file server fails over, a quota is raised, keys are renewed.
 
 Which errors count is decided in one place (:func:`errs`). Whoever runs something on a storage makes a :class:`Patience`
 for it; all calls of storage paths and objects (``stored_path.py``, ``place.py``) in its block then wait. Without one,
@@ -31,8 +31,8 @@ POLL_S = 0.5
 """Seconds between two questions whether to stop, in a pause."""
 
 QUIET_S, LONG_S = 60.0, 10.0
-"""Where a storage errs again and again, an outage that begins within so many seconds of the last one is said only once it
-is so long."""
+"""Where a storage errs again and again, an outage that begins within so many seconds of the last one is said only when
+it is so long."""
 
 LITTLE = 2**20
 """A disk with fewer bytes free is named as the one that may be full."""

@@ -46,7 +46,7 @@ _R = TypeVar("_R")
 
 
 def _patient(method: Callable[..., _R]) -> Callable[..., _R]:
-    """Let a method wait for a storage that errs; what ends the run is noted, since Tune wraps what its searcher raises."""
+    """Let a method wait for a storage that errs. What ends the run is noted: Tune wraps what its searcher raises."""
 
     @functools.wraps(method)
     def called(self: PlanSearcher, *arguments: Any, **options: Any) -> _R:
