@@ -4,6 +4,7 @@
 # elsewhere, no retry is spent, and nothing is done twice.
 # Like run.sh, it needs root, openssh-server, rsync and iproute2 but no network, and leaves nothing behind.
 #   PYTHON=.venv/bin/python tests/cluster/cut_off.sh
+# fault: network-cut
 source "$(dirname "$0")/steps.sh"
 # One trial per machine, longer than Ray waits for an unresponsive machine (about a minute).
 space=(--space bip_unstructured --profile demo --samples 1 --set grid.density=[0.2] --set "resources.cpu=$(nproc)"

@@ -3,6 +3,8 @@
 # down. It runs three machines in namespaces (lab.sh), so it needs root, openssh-server, rsync and iproute2, but no
 # network. However it ends, it leaves nothing behind and touches no other process on this machine.
 #   PYTHON=.venv/bin/python tests/cluster/run.sh
+# fault: raylet-sigkill
+# fault: driver-signals
 source "$(dirname "$0")/steps.sh"
 space=(--space bip_unstructured --profile demo)
 

@@ -52,6 +52,7 @@ def moments(seed: int) -> Iterator[float]:
 SLOW = pytest.mark.slow_faults
 
 
+@pytest.mark.fault("driver-sigkill", "worker-sigkill")
 @pytest.mark.parametrize("kills", [[0, 3], pytest.param(range(10), marks=SLOW)], ids=["few", "many"])
 def test_sigkill_of_drivers_and_of_workers(drivers: Drivers, tmp_path: Path, kills: Sequence[int]) -> None:
     path = tmp_path / "killed" / "small"
@@ -104,6 +105,7 @@ def assert_stopped(driver: Driver, path: Path, watch: Watch) -> None:
     assert not driver.workers()
 
 
+@pytest.mark.fault("driver-signals", "two-drivers")
 def test_signals_end_with_everything_committed(drivers: Drivers, tmp_path: Path) -> None:
     path = tmp_path / "stopped" / "small"
     watch = Watch(path)
@@ -133,6 +135,7 @@ def test_signals_end_with_everything_committed(drivers: Drivers, tmp_path: Path)
     assert_stopped(driver, path, watch)
 
 
+@pytest.mark.fault("driver-signals")
 @SLOW
 def test_other_signals_end_with_everything_committed(drivers: Drivers, tmp_path: Path) -> None:
     path = tmp_path / "stopped" / "small"
@@ -169,6 +172,7 @@ def test_other_signals_end_with_everything_committed(drivers: Drivers, tmp_path:
     assert set(trials["failures"]) == {0}
 
 
+@pytest.mark.fault("driver-signals")
 def test_a_second_signal_ends_driver_and_workers_at_once(drivers: Drivers, tmp_path: Path) -> None:
     path = tmp_path / "left" / "small"
     driver = drivers.start(*arguments("left", "--set", "trial.checkpoint_every_s=60"))
@@ -183,6 +187,7 @@ def test_a_second_signal_ends_driver_and_workers_at_once(drivers: Drivers, tmp_p
     assert SweepFolder(path).records()
 
 
+@pytest.mark.fault("trial-hangs", "worker-sigterm")
 @SLOW
 def test_a_worker_that_gets_sigterm_and_one_that_hangs(drivers: Drivers, tmp_path: Path) -> None:
     """SIGTERM makes a worker commit and spends no retry; a silent worker counts as dead and spends one."""

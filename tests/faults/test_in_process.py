@@ -53,6 +53,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrialConfig, 
     return config, folder_of(config, storage)
 
 
+@pytest.mark.fault("storage-full")
 @pytest.mark.parametrize("fills_at", [1, 4, 7, 12])
 def test_a_trial_waits_for_room_and_loses_nothing(
     disk: Disk, undisturbed: tuple[TrialConfig, Path], tmp_path: Path, fills_at: int, monkeypatch: pytest.MonkeyPatch
@@ -76,6 +77,7 @@ def test_a_trial_waits_for_room_and_loses_nothing(
     assert not list(tmp_path.glob("**/.*.tmp"))
 
 
+@pytest.mark.fault("storage-full")
 def test_a_trial_that_is_asked_to_stop_on_a_full_disk_stops(
     disk: Disk, undisturbed: tuple[TrialConfig, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +117,7 @@ class Shown:
     def ended(self, *_: object, **__: object) -> None: ...
 
 
+@pytest.mark.fault("storage-full")
 def test_scheduling_pauses_while_the_disk_is_full(disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sweeper.execution.on_ray import tune_searcher
     from trials.storage.lease import Lease
@@ -152,6 +155,7 @@ def test_at_most_max_concurrent_trials_run_at_once(tmp_path: Path, monkeypatch: 
     assert isinstance(asking.suggest("b"), dict)
 
 
+@pytest.mark.fault("tmp-full")
 def test_a_full_temporary_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from trials.storage import scratch
 
@@ -163,6 +167,7 @@ def test_a_full_temporary_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         pass
 
 
+@pytest.mark.fault("late-writer")
 def test_a_late_state_does_not_hide_what_the_successor_has_committed(
     undisturbed: tuple[TrialConfig, Path], tmp_path: Path
 ) -> None:
@@ -180,6 +185,7 @@ def test_a_late_state_does_not_hide_what_the_successor_has_committed(
     assert_same_outcome(folder.path, calm)  # type: ignore[arg-type]
 
 
+@pytest.mark.fault("clocks-jump")
 def test_clocks_that_jump_change_nothing(
     undisturbed: tuple[TrialConfig, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,6 +208,7 @@ def driven(space: Any, folder: SweepFolder) -> str:
     return said.getvalue()
 
 
+@pytest.mark.fault("other-code")
 def test_code_of_another_version_is_noted_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     space, folder = make_space(), SweepFolder(tmp_path / "sweep")
     plan = Plan(space, folder)
@@ -218,6 +225,7 @@ def test_code_of_another_version_is_noted_or_refused(tmp_path: Path, monkeypatch
     assert not plan.stopping
 
 
+@pytest.mark.fault("storage-moved")
 def test_a_sweep_that_was_moved_goes_on(tmp_path: Path) -> None:
     space = make_space()
     plan = begun(space, tmp_path / "here" / "sweep")
@@ -232,6 +240,7 @@ def test_a_sweep_that_was_moved_goes_on(tmp_path: Path) -> None:
     assert rest.trial_id != assignment.trial_id
 
 
+@pytest.mark.fault("finished-checkpoint-damaged")
 def test_every_checkpoint_is_verified_if_asked_for(undisturbed: tuple[TrialConfig, Path], tmp_path: Path) -> None:
     config, calm = undisturbed
     sweep = SweepFolder(tmp_path / "sweep")
@@ -279,6 +288,7 @@ def test_a_machine_that_does_not_see_the_storage_gets_its_trial_taken_back(askin
     assert TrialFolder(asking.folder.trial_folder(first["trial"])).state() is None
 
 
+@pytest.mark.fault("trial-hangs")
 def test_silence_beyond_the_limit_is_a_failure_and_late_commits_are_refused(
     asking: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,7 @@ def all_busy(machines: Machines, path: Path) -> bool:
     return len(running) == 3 and all(machines.trials_on(node) for node in machines.workers)
 
 
+@pytest.mark.fault("raylet-sigkill", "machine-frozen")
 def test_a_machine_that_is_killed_and_one_that_is_cut_off(machines: Machines, calm: Path, tmp_path: Path) -> None:
     path = tmp_path / "disturbed" / "small"
     watch = Watch(path)
@@ -118,6 +119,7 @@ def test_a_machine_that_is_killed_and_one_that_is_cut_off(machines: Machines, ca
     assert_same(path, calm)
 
 
+@pytest.mark.fault("worker-sigterm")
 def test_notice_to_a_machine(machines: Machines, calm: Path, tmp_path: Path) -> None:
     """SIGTERM to the raylet and all of its processes, as a machine that shuts down sends it."""
     path = tmp_path / "disturbed" / "small"
@@ -131,6 +133,7 @@ def test_notice_to_a_machine(machines: Machines, calm: Path, tmp_path: Path) -> 
     assert_same(path, calm)
 
 
+@pytest.mark.fault("head-sigkill")
 def test_the_head_is_killed(machines: Machines, calm: Path, tmp_path: Path, drivers: Drivers) -> None:
     path = tmp_path / "disturbed" / "small"
     watch = Watch(path)

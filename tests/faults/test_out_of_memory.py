@@ -14,6 +14,8 @@ from tests.trials.small_trials import config_of, run_in
 from trials.errors import OUT_OF_MEMORY
 from trials.running.trial import TrialHost, run
 
+pytestmark = pytest.mark.fault("out-of-memory")
+
 
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], None]]:

@@ -30,6 +30,7 @@ pbt: {population: 3, interval: 2, generations: 3, quantile: 0.34}
 TRIALS = 9
 
 
+@pytest.mark.fault("driver-sigkill")
 def test_sigkill_of_a_driver_and_of_workers(drivers: Drivers, tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(SPACE)
     path = tmp_path / "killed" / "small"

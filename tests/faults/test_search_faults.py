@@ -127,6 +127,7 @@ def assert_same(one: Path, other: Path) -> None:
         pd.testing.assert_frame_equal(a, b, check_exact=True)
 
 
+@pytest.mark.fault("driver-sigkill")
 @pytest.mark.parametrize("kind", SEARCHES)
 def test_sigkill_again_and_again(tmp_path: Path, kind: str) -> None:
     space = space_of(kind, tmp_path)
@@ -143,6 +144,7 @@ def test_sigkill_again_and_again(tmp_path: Path, kind: str) -> None:
     assert trials["attempts"].max() > 1
 
 
+@pytest.mark.fault("driver-sigkill")
 def test_sigkill_of_a_driver_that_stops_trials_on_ray(drivers: Drivers, tmp_path: Path) -> None:
     space = space_of("halving", tmp_path)
     path = tmp_path / "killed" / "halving"

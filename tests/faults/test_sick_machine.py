@@ -16,7 +16,7 @@ from tests.faults.drivers import ROOT
 from tests.faults.sick_cards import SickCards
 from tests.machines import several_machines
 
-pytestmark = [pytest.mark.slow, pytest.mark.slow_faults]
+pytestmark = [pytest.mark.fault("machine-sick"), pytest.mark.slow, pytest.mark.slow_faults]
 
 SPACE = """
 about: trials that need no shared one

@@ -95,6 +95,7 @@ def test_machines_that_share_the_storage(ray: Any, tmp_path: Path) -> None:
         assert not list(where.iterdir())
 
 
+@pytest.mark.fault("no-access")
 def test_a_machine_that_does_not_share_it_is_named(ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver writes to a folder that other machines do not see."""
     from sweeper.execution.on_ray import requirements

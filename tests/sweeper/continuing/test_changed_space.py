@@ -20,6 +20,8 @@ from tests.sweeper.continuing.small_sweeps import (
     unfinish,
 )
 
+pytestmark = pytest.mark.fault("other-code")
+
 
 @pytest.mark.parametrize("extends", [False, True], ids=["resume", "extend"])
 @pytest.mark.parametrize("finished", [True, False], ids=["finished", "unfinished"])

@@ -24,6 +24,8 @@ from trials.config.revisions import Revised
 from trials.methods.bip.bip import BipConfig
 from trials.methods.bip.hydra import HydraConfig
 
+pytestmark = pytest.mark.fault("other-code")
+
 
 def raised(monkeypatch: pytest.MonkeyPatch, applies: Callable[[Any], bool] = lambda _: True, number: int = 2) -> None:
     change = Revised("data", number, applies, "its images were read upside down")

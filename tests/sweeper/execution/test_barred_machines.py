@@ -16,6 +16,8 @@ from trials.errors import DEAD_DEVICE
 from trials.storage.lease import Lease
 from trials.storage.trial_folder import TrialFolder
 
+pytestmark = pytest.mark.fault("machine-sick")
+
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:

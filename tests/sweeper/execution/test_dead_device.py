@@ -23,6 +23,8 @@ from trials.storage.trial_folder import TrialFolder
 from trials.training import device, graphs
 from trials.training.graphs import Program
 
+pytestmark = pytest.mark.fault("device-dead")
+
 WHERE = {"node": "0a", "machine": "worker7", "card": "3"}
 
 

@@ -130,6 +130,7 @@ def test_a_sweep_from_end_to_end(capsys: pytest.CaptureFixture[str], here: Path)
     assert extended.trials["cell"].value_counts().tolist() == 6 * [3]
 
 
+@pytest.mark.fault("trial-fails")
 def test_trials_that_fail_do_not_stop_the_others_and_halves_of_a_core_are_shared(
     capsys: pytest.CaptureFixture[str], here: Path
 ) -> None:
@@ -216,6 +217,7 @@ def test_a_worker_that_is_to_stop_does_not_begin(here: Path, reports: list[dict[
     assert TrialFolder(here / "trial").state() is None
 
 
+@pytest.mark.fault("no-access")
 def test_a_worker_that_does_not_see_the_storage_reports_it(
     here: Path, reports: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

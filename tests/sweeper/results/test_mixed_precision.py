@@ -16,6 +16,8 @@ from tests.sweeper.results.test_warned import shown, sweep_of
 from tests.trials.small_trials import config_of, folder_of, run_in
 from trials.training import device
 
+pytestmark = pytest.mark.fault("device-kind")
+
 
 def sweep_in(path: Path, trials: Sequence[Sequence[str | None]], asked: str = "auto") -> SweepFolder:
     """A sweep with a trial for each sequence of precisions that it was computed in; None: an unknown environment."""

@@ -16,6 +16,8 @@ from sweeper.search.plan import Plan
 from tests.sweeper.populations import landscape, places, population
 from tests.sweeper.sweeps import begun, fail, finish
 
+pytestmark = pytest.mark.fault("retry-failed-population")
+
 ONE = {"density": [0.5]}
 
 

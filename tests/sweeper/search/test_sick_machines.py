@@ -13,6 +13,8 @@ from trials.errors import DEAD_DEVICE
 from trials.running.shared_trials import MOST_FAILURES, shared_by
 from trials.storage.trial_folder import State, TrialFolder
 
+pytestmark = pytest.mark.fault("machine-sick")
+
 A, B, C = (Card(node, f"host-{node}", "0") for node in "abc")
 
 

@@ -21,6 +21,8 @@ from trials.errors import TIME_LIMIT
 from trials.storage.lease import Lease
 from trials.storage.trial_folder import TrialFolder
 
+pytestmark = pytest.mark.fault("trial-hours")
+
 ONE = {"density": [0.5]}
 
 

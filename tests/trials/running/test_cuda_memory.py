@@ -16,6 +16,7 @@ from trials.running.stage_run import StageRun
 from trials.training.device import is_dead
 
 pytestmark = [
+    pytest.mark.fault("out-of-memory"),
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a card"),
     pytest.mark.usefixtures("few_digits"),
 ]

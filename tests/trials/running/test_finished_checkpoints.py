@@ -15,7 +15,10 @@ from tests.trials.small_trials import RECIPE, config_of, folder_of, run_in
 from trials.storage.rows import Row
 from trials.storage.trial_folder import Attempt, TrialFolder
 
-pytestmark = pytest.mark.usefixtures("few_digits")
+pytestmark = [
+    pytest.mark.fault("checkpoint-damaged", "finished-checkpoint-damaged"),
+    pytest.mark.usefixtures("few_digits"),
+]
 
 
 def checkpoints(path: Path) -> list[Path]:

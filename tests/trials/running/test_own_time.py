@@ -15,6 +15,8 @@ from trials.running import own_time, progress, trial
 from trials.running.own_time import OwnTime
 from trials.storage.trial_folder import State, TrialFolder
 
+pytestmark = pytest.mark.fault("trial-hours")
+
 
 class Clock:
     """Stands for ``time.monotonic``: goes on by a second whenever it is read."""

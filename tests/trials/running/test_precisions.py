@@ -23,7 +23,7 @@ from trials.training import device
 from trials.training.build import build_net
 from trials.training.network_copy import NetworkCopy, forget
 
-pytestmark = pytest.mark.usefixtures("few_digits")
+pytestmark = [pytest.mark.fault("device-kind"), pytest.mark.usefixtures("few_digits")]
 
 
 @pytest.fixture

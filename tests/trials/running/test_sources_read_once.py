@@ -17,7 +17,7 @@ from trials.storage import read_once
 from trials.storage.read_once import SOURCES
 from trials.storage.trial_folder import TrialFolder
 
-pytestmark = pytest.mark.usefixtures("few_digits", "nothing_kept")
+pytestmark = [pytest.mark.fault("shared-trial-damaged"), pytest.mark.usefixtures("few_digits", "nothing_kept")]
 
 
 SOME = ("bip", "hydra", "imp-weights-early", "one_shot-coupled", "prune_iterative", "finetune", "regrow-filter", "dwp")

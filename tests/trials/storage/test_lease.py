@@ -18,6 +18,8 @@ from tests.trials.processes import CONTEXT, PATIENCE_S, started, wait_for
 from trials.storage.lease import Lease
 from trials.storage.owner import Owner
 
+pytestmark = pytest.mark.fault("clocks-jump")
+
 
 def until_acquired(lease: Lease) -> float:
     """Acquire a lease, trying repeatedly; return the seconds it took."""

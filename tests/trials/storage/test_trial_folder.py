@@ -187,6 +187,7 @@ def test_an_attempt_that_was_superseded_commits_nothing(tmp_path: Path) -> None:
     assert (state.status, state.attempt) == ("running", 2)
 
 
+@pytest.mark.fault("late-writer")
 def test_a_late_writer_that_is_past_the_check_spoils_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The successor begins between its check and its state: its files stay unused, its state is refused."""
     first, _ = TrialFolder(tmp_path).begin()

@@ -40,6 +40,7 @@ def rot(path: Path, damage: Callable[[bytes], bytes]) -> bytes:
     return content
 
 
+@pytest.mark.fault("checkpoint-damaged")
 @DAMAGE
 def test_damaged_checkpoint_goes_back_to_the_one_before(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     count(tmp_path, last=2)
@@ -93,6 +94,7 @@ def test_a_missing_checkpoint_is_damage_too(tmp_path: Path) -> None:
     assert_complete(tmp_path)
 
 
+@pytest.mark.fault("rows-damaged")
 @DAMAGE
 @pytest.mark.parametrize("table", ["epochs", "layers"])
 def test_damaged_rows_are_written_again_not_computed_again(
@@ -134,6 +136,7 @@ def test_damage_twice_is_set_aside_under_two_names(tmp_path: Path) -> None:
     assert aside == [b"rot 0", b"rot 1", b"rot 2"]
 
 
+@pytest.mark.fault("rows-damaged")
 @DAMAGE
 def test_damaged_state_is_found_again_from_the_checkpoints(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     count(tmp_path, last=2)

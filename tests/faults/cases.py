@@ -1,0 +1,148 @@
+"""The faults that the project handles: what goes wrong, and what the sweep does. docs/faults.md shows them.
+
+A test that causes a fault carries its key, as ``@pytest.mark.fault("key")``; a shell test has a line ``# fault: key``.
+``python -m tests.faults.table`` writes the table of docs/faults.md from both.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Fault(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+        what: the fault.
+        then: what happens.
+    """
+
+    what: str
+    then: str
+
+
+FAULTS: dict[str, Fault] = {
+    "driver-sigkill": Fault(
+        "SIGKILL of the driver, at any moment",
+        "the same command resumes; workers end on their own",
+    ),
+    "worker-sigkill": Fault(
+        "SIGKILL of a worker",
+        "the trial is assigned again from its last commit and no retry is spent; after three deaths in a row without "
+        "a commit it counts as failed",
+    ),
+    "raylet-sigkill": Fault(
+        "SIGKILL of a machine's raylet",
+        "its trials commit and end, and are assigned to other machines",
+    ),
+    "head-sigkill": Fault(
+        "SIGKILL of the head",
+        "the workers end, the driver after a minute; the same command on a new cluster resumes",
+    ),
+    "network-cut": Fault(
+        "the network between head and worker is cut",
+        "Ray gives up the worker after about a minute, its trial continues elsewhere, no retry is spent; the "
+        "connection may return at any time",
+    ),
+    "machine-frozen": Fault(
+        "a machine freezes with its trial, is given up and wakes",
+        "the same; what its worker still commits is refused because of its older attempt number",
+    ),
+    "late-writer": Fault(
+        "a frozen worker wakes late",
+        "its commits are refused; a state file that it was writing does not hide its successor's work",
+    ),
+    "trial-hangs": Fault(
+        "a trial hangs",
+        "after `silence_limit_s` without a step, a row or a commit its process is killed, which counts as a failure",
+    ),
+    "worker-sigterm": Fault(
+        "SIGTERM to a worker (spot notice)",
+        "the trial commits and ends as *preempted*, which spends no retry; the process ends",
+    ),
+    "driver-signals": Fault(
+        "SIGINT, SIGTERM, SIGHUP to the driver, `--cancel`",
+        "trials commit and end, exit code 130; a second signal exits at once",
+    ),
+    "two-drivers": Fault(
+        "two drivers",
+        "the second is refused with a message that names the first",
+    ),
+    "storage-full": Fault(
+        "storage full (a path; in the tests `fsync` fails with ENOSPC)",
+        "trials wait where they are and scheduling pauses; each logs this once and continues when there is space; a "
+        "stop request is obeyed meanwhile",
+    ),
+    "tmp-full": Fault(
+        "temporary folder full",
+        "refused with one line before anything runs",
+    ),
+    "checkpoint-damaged": Fault(
+        "truncated or corrupted checkpoint of a trial that is not finished, or of a shared trial",
+        "set aside; the previous one is used",
+    ),
+    "rows-damaged": Fault(
+        "truncated or corrupted rows or state",
+        "set aside; rewritten from the checkpoint",
+    ),
+    "finished-checkpoint-damaged": Fault(
+        "a finished trial's only checkpoint is corrupted later",
+        "detected when it is used, or by `--verify`, which sets it aside and runs the trial again from its start; "
+        "its rows are still read until then. A segment of a population continues the nearest ancestor that is whole",
+    ),
+    "shared-trial-damaged": Fault(
+        "a shared trial is damaged after a process has read it",
+        "seen with the file's next change of size, time or inode, and computed again; damage without one is "
+        "harmless, since the process keeps the whole content",
+    ),
+    "storage-moved": Fault(
+        "the storage is moved",
+        "the same command with the new `--storage` resumes",
+    ),
+    "clocks-jump": Fault(
+        "clocks jump or differ",
+        "nothing: times are only compared within a process, with its monotonic clock. (S3 itself refuses clocks that "
+        "are off by 15 minutes)",
+    ),
+    "trial-fails": Fault(
+        "a trial raises, or its loss is NaN",
+        "*failed* with type, message and traceback; retried `retries` times; `--retry-failed` resets it",
+    ),
+    "trial-hours": Fault(
+        "a trial takes longer than `trial_hours`",
+        "it commits and fails as `TimeLimit`, without another try; with a larger limit and `--retry-failed` it goes "
+        "on from its last commit",
+    ),
+    "retry-failed-population": Fault(
+        "`--retry-failed`, or more `retries`, within a generation of a population",
+        "failed members that the generation has been decided without stay failed, which is said in a line",
+    ),
+    "out-of-memory": Fault(
+        "out of memory while sharing a device (raised by the test, on CPU; the test on a card has not run yet)",
+        "retried alone on the whole card (or machine) before it counts as a failure; the memory is free for the next "
+        "trial of the process",
+    ),
+    "device-dead": Fault(
+        "a CUDA error after which every call of the process fails (illegal address, device-side assert, lost card)",
+        "the trial's attempt ends as *failed* (`DeadDevice`) and spends no retry, its process ends, and the trial is "
+        "tried on another machine: [below](#when-a-device-dies)",
+    ),
+    "machine-sick": Fault(
+        "a machine whose card is sick",
+        "after three such errors in a row it gets no more trials, which is said once",
+    ),
+    "device-kind": Fault(
+        "a trial goes on on another kind of device, where `precision: auto` is another precision (simulated on a CPU)",
+        "its checkpoint goes on, its row names both precisions, the report says that the sweep mixes them; shared "
+        "trials of both stay apart",
+    ),
+    "other-code": Fault(
+        "another version of the code",
+        "other library versions, another commit: said, and recorded in `sweep.yaml`; another schema: refused, naming "
+        "both; another space, default or revision: refused with the difference",
+    ),
+    "no-access": Fault(
+        "a machine cannot access the storage",
+        "refused at start with the machine's name; the trials of a machine that joins later are taken back",
+    ),
+}
