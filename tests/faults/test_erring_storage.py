@@ -1,0 +1,226 @@
+"""A storage that errs, at every call: what waits for it loses nothing, spends nothing and says it once."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeper.execution.assigned_trial import run_assigned
+from sweeper.folder.sweep_folder import SweepFolder
+from sweeper.results.tables import compact_tables
+from sweeper.search.plan import Plan
+from tests.faults.erring_storage import KINDS, ErringStorage, erring
+from tests.faults.sweeps import assert_same
+from tests.sweeper.fake_cluster import Shown, fake_cluster
+from tests.sweeper.sweeps import make_space
+from tests.trials.conftest import few_digits
+from tests.trials.folders import assert_same_outcome, the_stage
+from tests.trials.small_trials import RECIPE, config_of, folder_of, run_in
+from trials.config.trial_config import TrialConfig
+from trials.errors import StorageError
+from trials.storage.lease import Lease
+from trials.storage.outages import Patience
+from trials.storage.rows import FINISHED
+from trials.storage.trial_folder import TrialFolder
+
+__all__ = ["few_digits"]
+
+pytestmark = pytest.mark.usefixtures("few_digits")
+
+SEED = 19
+DRAW = random.Random(SEED)
+FIRST, AGAIN = "does not work", "works again"
+
+
+def trial_config() -> TrialConfig:
+    short = {**RECIPE, "epochs": 1}
+    return config_of("one_shot", pretrain=short, finetune=short, checkpoint_every_s=0)
+
+
+@pytest.fixture(scope="module")
+def calm(few_digits: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A storage with an undisturbed trial, and the calls that it took."""
+    path = tmp_path_factory.mktemp("calm")
+    with erring(path) as storage:
+        assert run_in(path, trial_config()).status == "complete"
+    return path, storage.calls
+
+
+def assert_said_once(said: list[str], storage: ErringStorage) -> None:
+    """One line that it errs and one that it works again; none if the call was one that may fail."""
+    assert len(said) in (0, 2), said
+    if said:
+        assert FIRST in said[0] or "no room to write" in said[0]
+        assert str(storage.folder) in said[0]
+        assert AGAIN in said[1]
+
+
+def suffer(path: Path, calm: Path, code: int, at: int, times: int) -> None:
+    """Run the trial on a storage that errs for some calls, and compare it with the undisturbed one."""
+    config, said = trial_config(), list[str]()
+    with erring(path) as storage:
+        storage.fail(code, at=at, times=times)
+        state = run_in(path, config, warn=said.append)
+    assert (state.status, state.attempt, state.failures) == ("complete", 1, 0)
+    assert_said_once(said, storage)
+    assert_same_outcome(folder_of(config, path), folder_of(config, calm))
+    assert_same_outcome(the_stage(path), the_stage(calm))
+    assert not [found for found in path.rglob("*") if ".damaged" in found.name or found.name.endswith(".tmp")]
+
+
+@pytest.mark.fault("storage-errs")
+@pytest.mark.parametrize("code", [errno.EIO, errno.EROFS, errno.ENOLCK, errno.EDQUOT], ids=errno.errorcode.get)
+def test_a_trial_waits_and_loses_nothing(calm: tuple[Path, list[str]], tmp_path: Path, code: int) -> None:
+    path, calls = calm
+    able = [number for number, call in enumerate(calls, start=1) if call in KINDS[code]]
+    suffer(tmp_path, path, code, DRAW.choice(able), times=3)
+
+
+@pytest.mark.slow_faults
+@pytest.mark.fault("storage-errs")
+@pytest.mark.parametrize("code", KINDS, ids=errno.errorcode.get)
+def test_a_trial_waits_at_every_call(calm: tuple[Path, list[str]], tmp_path: Path, code: int) -> None:
+    path, calls = calm
+    for at in [number for number, call in enumerate(calls, start=1) if call in KINDS[code]]:
+        suffer(tmp_path / str(at), path, code, at, times=1 + at % 4)
+
+
+def give_up(path: Path, calm: Path, code: int, at: int) -> None:
+    """Run the trial on a storage that errs for good from some call on, and again on one that works."""
+    config = trial_config()
+    with erring(path) as storage:
+        storage.fail(code, at=at)
+        try:
+            state = run_in(path, config, storage_patience_s=0.02)
+        except StorageError as error:
+            assert str(error).startswith("the storage has not worked for 0 s (")
+            assert "\n" not in str(error)
+        else:
+            assert state.status == "complete"  # all that failed was allowed to fail
+    for folder in (folder_of(config, path), *(path / "stages").glob("*")):
+        left = TrialFolder(folder).state()
+        assert left is None or (left.status in ("running", "complete") and left.failures == 0)
+    assert run_in(path, config).status == "complete"
+    assert_same_outcome(folder_of(config, path), folder_of(config, calm))
+    assert not [found for found in path.rglob("*") if ".damaged" in found.name]
+
+
+@pytest.mark.fault("storage-errs-for-good")
+@pytest.mark.parametrize("code", [errno.EIO, errno.EROFS], ids=errno.errorcode.get)
+def test_a_trial_ends_without_a_failure_and_goes_on(calm: tuple[Path, list[str]], tmp_path: Path, code: int) -> None:
+    path, calls = calm
+    able = [number for number, call in enumerate(calls, start=1) if call in KINDS[code]]
+    give_up(tmp_path, path, code, DRAW.choice(able))
+
+
+@pytest.mark.slow_faults
+@pytest.mark.fault("storage-errs-for-good")
+@pytest.mark.parametrize("code", KINDS, ids=errno.errorcode.get)
+def test_a_trial_ends_at_every_call_and_goes_on(calm: tuple[Path, list[str]], tmp_path: Path, code: int) -> None:
+    path, calls = calm
+    for at in [number for number, call in enumerate(calls, start=1) if call in KINDS[code]][::2]:
+        give_up(tmp_path / str(at), path, code, at)
+
+
+def run_sweep(path: Path, notes: list[str], **fields: Any) -> None:
+    """Run a sweep with all that a driver and its workers do, in this process, without Ray."""
+    from sweeper.execution.on_ray.tune_searcher import PlanSearcher
+
+    short = {**RECIPE, "epochs": 1}
+    trial = {"method": "one_shot", "dataset": "few_digits", "model": "tiny", "pretrain": short, "finetune": RECIPE}
+    search = {"search": {"finetune.lr": {"loguniform": [1e-3, 1.0]}}, "sampler": "random", "samples": 2}
+    pruned = {"grid": {}, "pruner": {"name": "median", "n_startup_trials": 1}}
+    space = make_space(trial={**trial, "density": 0.3}, **search, **pruned, **fields)
+    folder = SweepFolder(path / "sweep")
+    with Patience(lambda text, errs: notes.append(text), limit_s=space.storage_patience_s).active():
+        if not folder.documents():
+            folder.append({"space": space.document()})
+        plan = Plan(space, folder)
+    shown = Shown()
+    shown.notes = notes
+    searcher = PlanSearcher(plan, shown, Lease(path / "lock"))  # type: ignore[arg-type]
+    number = 0
+    while not searcher.plan.over:
+        number += 1
+        assert number < 10_000
+        assignment = searcher.suggest(str(number))
+        if not isinstance(assignment, dict):
+            continue
+        run_assigned(assignment, lambda result, name=str(number): searcher.on_trial_result(name, result))  # type: ignore[misc]
+        searcher.on_trial_complete(str(number))
+    with searcher.patience.active():
+        compact_tables(folder)
+
+
+@pytest.fixture(scope="module")
+def calm_sweep(few_digits: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    path = tmp_path_factory.mktemp("calm_sweep")
+    with pytest.MonkeyPatch.context() as patch:
+        fake_cluster(patch, here=1)
+        with erring(path / "sweep") as storage:
+            run_sweep(path, [])
+    return path, storage.calls
+
+
+@pytest.fixture
+def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_cluster(monkeypatch, here=1)
+
+
+def suffer_sweep(path: Path, calm: Path, code: int, at: int, times: int) -> None:
+    notes: list[str] = []
+    with erring(path / "sweep") as storage:
+        storage.fail(code, at=at, times=times)
+        run_sweep(path, notes)
+    said = [note for note in notes if FIRST in note or AGAIN in note or "no room" in note]
+    assert_said_once(said, storage)
+    assert notes == said
+    states = [TrialFolder(folder).state() for folder in (path / "sweep" / "trials").iterdir()]
+    assert {(s.status in FINISHED, s.attempt, s.failures) for s in states if s} == {(True, 1, 0)}
+    assert_same(path / "sweep", calm / "sweep")
+
+
+@pytest.mark.fault("storage-errs")
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.EACCES], ids=errno.errorcode.get)
+def test_a_sweep_waits_and_loses_nothing(
+    calm_sweep: tuple[Path, list[str]], tmp_path: Path, one_core: None, code: int
+) -> None:
+    path, calls = calm_sweep
+    able = [number for number, call in enumerate(calls, start=1) if call in KINDS[code]]
+    suffer_sweep(tmp_path, path, code, DRAW.choice(able), times=3)
+
+
+@pytest.mark.slow_faults
+@pytest.mark.fault("storage-errs")
+@pytest.mark.parametrize("code", [errno.EIO, errno.EROFS, errno.ENOSPC], ids=errno.errorcode.get)
+def test_a_sweep_waits_at_every_call(
+    calm_sweep: tuple[Path, list[str]], tmp_path: Path, one_core: None, code: int
+) -> None:
+    path, calls = calm_sweep
+    for at in [number for number, call in enumerate(calls, start=1) if call in KINDS[code]]:
+        suffer_sweep(tmp_path / str(at), path, code, at, times=1 + at % 4)
+
+
+def test_the_shim_sees_the_calls_of_a_trial(calm: tuple[Path, list[str]]) -> None:
+    _, calls = calm
+    assert {"open", "read", "create", "write", "fsync", "replace", "mkdir", "stat", "listdir", "flock"} <= {*calls}
+
+
+def test_the_shim_lets_calls_fail_and_work_again(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with erring(tmp_path) as storage:
+        storage.fail(errno.EIO, at=2, times=1)
+        with pytest.raises(OSError, match="Input/output"):
+            (tmp_path / "file").read_text()  # opened, but not read
+        assert (tmp_path / "file").read_text() == "x"
+        storage.fail(errno.EROFS)
+        assert (tmp_path / "file").stat().st_size == 1
+        with pytest.raises(OSError, match="Read-only"):
+            os.mkdir(tmp_path / "new")
+        storage.mend()
+        (tmp_path / "new").mkdir()
