@@ -25,6 +25,7 @@ from sweeper.results.lineage import lineage_rows
 from trials.dotted_paths import leaves
 from trials.errors import DamagedFile
 from trials.storage import files
+from trials.storage.outages import errs, in_a_run
 from trials.storage.place import Place, each
 from trials.storage.rows import TABLES as ROW_TABLES
 from trials.storage.trial_folder import State, TrialFolder
@@ -176,7 +177,10 @@ def _read_trial(path: Place, wanted: Collection[str]) -> _Trial | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return _Trial(None, {}, (f"{path / 'config.json'} is damaged ({error})",))
+        if errs(error) and in_a_run():
+            raise
+        what = "cannot be read" if errs(error) else "is damaged"
+        return _Trial(None, {}, (f"{path / 'config.json'} {what} ({error})",))
     folder = TrialFolder(path)
     damaged: list[str] = []
     tables: dict[str, Any] = {}
@@ -190,6 +194,8 @@ def _read_trial(path: Place, wanted: Collection[str]) -> _Trial | None:
         try:
             found = folder.table(commit, table)
         except (DamagedFile, OSError, ValueError) as damage:
+            if errs(damage) and in_a_run():
+                raise
             damaged.append(str(damage))
         else:
             tables |= {table: found} if found is not None else {}

@@ -13,6 +13,7 @@ from trials.config.trial_config import TrialConfig
 from trials.errors import DamagedFile, UserError
 from trials.methods.dense import copies_shared
 from trials.methods.segments import planned_epochs
+from trials.storage.outages import errs
 from trials.storage.trial_folder import State
 
 
@@ -37,7 +38,9 @@ def _epochs_in(record: Record, state: State) -> int:
     """Number of committed epoch rows that were not copied from a shared trial."""
     try:
         table = record.folder.table(state.commits[-1], "epochs") if state.commits else None
-    except (DamagedFile, OSError, ValueError):
+    except (DamagedFile, OSError, ValueError) as error:
+        if errs(error):
+            raise
         table = None
     rows = [] if table is None else table.select(["epoch", "stage_id"]).to_pylist()
     return sum(row["epoch"] > 0 and row["stage_id"] is None for row in rows)

@@ -144,6 +144,8 @@ class Patience:
                 result = act()
             except OSError as error:
                 if not errs(error) or (self.starting and is_by_hand(error)):
+                    if outage is not None:
+                        outage.end()  # an answer, as that there is no such file
                     raise
                 failed()
                 outage = outage or Outage(self, where)
@@ -262,6 +264,11 @@ def in_this_thread() -> Callable[[Callable[..., _T]], Callable[..., _T]]:
         return run
 
     return carried
+
+
+def in_a_run() -> bool:
+    """Whether this thread has a patience: then what cannot be read must not count as missing."""
+    return _NOW.get() is not None
 
 
 @contextmanager

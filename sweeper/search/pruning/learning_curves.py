@@ -12,6 +12,7 @@ from sweeper.search.pruning.bounds import OF_ROWS
 from sweeper.search.pruning.positions import POSITION_COLUMNS, Position
 from trials.errors import DamagedFile
 from trials.methods.registry import METHODS
+from trials.storage.outages import errs
 from trials.storage.rows import Row
 
 
@@ -51,7 +52,9 @@ def course_in(record: Record, column: str) -> Course:
         return Course()
     try:
         table = record.folder.table(record.state.commits[-1], "epochs")
-    except (DamagedFile, OSError, ValueError):
+    except (DamagedFile, OSError, ValueError) as error:
+        if errs(error):
+            raise
         return Course()
     return Course() if table is None else course_of(table.to_pylist(), str(record.content.get("method")), column)
 
