@@ -18,7 +18,7 @@ FLOORS = {
     "trials": [
         {"aliases"},
         {"errors", "seeding", "called", "version"},
-        {"frozen", "yaml_text", "data_header", "optional", "plugins"},
+        {"frozen", "yaml_text", "data_header", "optional", "plugins", "kernel_lock"},
         {"registry"},
         {"dotted_paths", "storage", "data", "models"},
         {"config", "compact"},
