@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import errno
+import json
+import os
 import random
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sweeper import cli
 from sweeper.execution.assigned_trial import run_assigned
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.results.tables import compact_tables
 from sweeper.search.plan import Plan
 from tests.faults.erring_storage import KINDS, ErringStorage, erring
 from tests.faults.sweeps import assert_same
-from tests.sweeper.fake_cluster import Shown, fake_cluster
+from tests.sweeper.command_line import put_in_place_of_ray
+from tests.sweeper.conftest import here
+from tests.sweeper.fake_cluster import Shown, fake_cluster, later
 from tests.sweeper.sweeps import make_space
 from tests.trials.conftest import few_digits
 from tests.trials.folders import assert_same_outcome, the_stage
 from tests.trials.small_trials import RECIPE, config_of, folder_of, run_in
+from trials import __main__ as trial_command
 from trials.config.trial_config import TrialConfig
 from trials.errors import StorageError
+from trials.storage import files
 from trials.storage.lease import Lease
 from trials.storage.outages import Patience
+from trials.storage.owner import has_ended, new_token
 from trials.storage.rows import FINISHED
 from trials.storage.trial_folder import TrialFolder
 
-__all__ = ["few_digits"]
+__all__ = ["few_digits", "here"]
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
@@ -69,7 +78,8 @@ def suffer(path: Path, calm: Path, code: int, at: int, times: int) -> None:
     assert_said_once(said, storage)
     assert_same_outcome(folder_of(config, path), folder_of(config, calm))
     assert_same_outcome(the_stage(path), the_stage(calm))
-    assert not [found for found in path.rglob("*") if ".damaged" in found.name or found.name.endswith(".tmp")]
+    left = [found.name for found in path.rglob("*") if ".damaged" in found.name or found.name.endswith(".tmp")]
+    assert not [name for name in left if not name.startswith(".lease.json.")]  # that one goes with this process
 
 
 @pytest.mark.fault("storage-errs")
@@ -222,3 +232,152 @@ def test_the_shim_lets_calls_fail_and_work_again(tmp_path: Path) -> None:
             (tmp_path / "new").mkdir()
         storage.mend()
         (tmp_path / "new").mkdir()
+
+
+@pytest.fixture
+def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A PlanSearcher without Ray Tune, whose first trial is with a worker."""
+    from sweeper.execution.on_ray.tune_searcher import PlanSearcher
+
+    fake_cluster(monkeypatch, here=8)
+    space = make_space(silence_limit_s=30, storage_patience_s=0.02)
+    folder = SweepFolder(tmp_path / "sweep")
+    return PlanSearcher(Plan(space, folder), Shown(), Lease(tmp_path / "lock"))  # type: ignore[arg-type]
+
+
+@pytest.mark.fault("storage-errs")
+def test_the_lines_of_all_workers_collapse(asking: Any) -> None:
+    for name in "ab":
+        asking.suggest(name)
+        asking.on_trial_result(name, {"machine": name, "storage": f"errs {name}", "errs": True})
+    asking.on_trial_result("a", {"machine": "a", "storage": "works a", "errs": False})
+    assert asking.display.notes == ["a: errs a"]
+    asking.on_trial_result("b", {"machine": "b", "storage": "works b", "errs": False})
+    assert asking.display.notes == ["a: errs a", "b: works b"]
+
+
+@pytest.mark.fault("storage-errs")
+def test_silence_is_no_failure_while_the_driver_waits(asking: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = asking.suggest("a")
+    asking.on_trial_result("a", {"trial": first["trial"], "alive": True})
+    asking.patience.count(100.0)
+    later(monkeypatch, 100.0)
+    assert asking.silent() == []
+    later(monkeypatch, 31.0)
+    assert asking.silent() == ["a"]
+
+
+@pytest.mark.fault("storage-errs-for-good")
+def test_a_machine_that_cannot_use_the_storage_gets_no_more_trials(asking: Any) -> None:
+    first, _ = asking.suggest("a"), asking.suggest("b")
+    where = {"node": "n1", "machine": "worker7", "card": ""}
+    asking.on_trial_result("a", {"trial": first["trial"], **where, "lost": "it has not worked for 600 s"})
+    asking.on_trial_complete("a", error=True)
+    assert "n1" in asking.plan.sick.barred
+    assert any("worker7" in note and "has not worked for 600 s" in note for note in asking.display.notes)
+    assert TrialFolder(asking.folder.trial_folder(first["trial"])).state() is None
+    assert asking.suggest("c")["trial"] == first["trial"]
+
+
+@pytest.mark.fault("storage-errs-for-good")
+def test_the_run_ends_if_the_driver_cannot_use_it_either(asking: Any) -> None:
+    first = asking.suggest("a")
+    with erring(Path(asking.folder.path)) as storage:
+        storage.fail(errno.EROFS)
+        with pytest.raises(StorageError, match="EROFS"):
+            asking.on_trial_result("a", {"trial": first["trial"], "lost": "it has not worked for 600 s"})
+    assert isinstance(asking.ended_by, StorageError)
+
+
+@pytest.mark.fault("storage-errs-for-good")
+def test_the_command_of_a_trial_ends_with_74_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    short = {**RECIPE, "epochs": 1}
+    trial = {"method": "dense", "dataset": "few_digits", "model": "tiny", "train": short}
+    (tmp_path / "config.yaml").write_text(json.dumps(trial))
+    command = ["config.yaml", "--storage", "results", "--storage-patience-s", "0.02", "--threads", "1"]
+    with erring(tmp_path / "results") as storage:
+        monkeypatch.setattr(storage, "meet", _after_first_row(storage, storage.meet, tmp_path))
+        assert trial_command.main(command) == 74
+    said = capsys.readouterr().err.splitlines()
+    waits, ends = said
+    assert waits.startswith("note: the storage does not work (EIO: ")
+    assert ends.startswith("error: the storage has not worked for 0 s (EIO: ")
+    assert trial_command.main(command) == 0
+
+
+def _after_first_row(storage: ErringStorage, meet: Any, path: Path) -> Any:
+    """Let the storage fail for good once a checkpoint is to be written."""
+
+    def met(call: str, where: Any) -> None:
+        if call == "create" and ".pt." in str(where):
+            storage.fail(errno.EIO)
+        meet(call, where)
+
+    return met
+
+
+@pytest.mark.fault("storage-refused")
+def test_a_read_only_storage_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    trial = {"method": "dense", "dataset": "few_digits", "model": "tiny", "train": RECIPE}
+    (tmp_path / "config.yaml").write_text(json.dumps(trial))
+    with erring(tmp_path / "results") as storage:
+        storage.fail(errno.EROFS)
+        assert trial_command.main(["config.yaml", "--storage", "results"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: storage is ")
+    assert "Read-only file system" in line
+
+
+@pytest.mark.fault("storage-errs-for-good")
+def test_the_command_of_a_sweep_ends_with_74(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run_plan(*_: Any, **__: Any) -> None:
+        raise StorageError("the storage has not worked for 600 s")
+
+    put_in_place_of_ray(monkeypatch, run_plan)
+    assert cli.main(["--space", "small.yaml", "--storage", "results"]) == cli.STORAGE == 74
+    assert capsys.readouterr().err.splitlines()[-1] == "error: the storage has not worked for 600 s"
+
+
+@pytest.mark.fault("leftovers")
+def test_leftovers_are_removed_and_files_of_living_writers_are_not(tmp_path: Path) -> None:
+    living = files.temporary_of(tmp_path / "state.json", new_token())
+    machine, _, started, unique = new_token().split("-")
+    dead = files.temporary_of(tmp_path / "rows" / "a.parquet", f"{machine}-{2**22 + 1}-{started}-{unique}")
+    elsewhere = files.temporary_of(tmp_path / "state.json", f"{'0' * 8}-1-2-{unique}")
+    old = files.temporary_of(tmp_path / "config.json", f"{'0' * 8}-1-2-{unique}")
+    earlier = tmp_path / ".sweep.yaml.4711.tmp"
+    (tmp_path / "rows").mkdir()
+    for path in (living, dead, elsewhere, old, earlier):
+        path.write_text("half")
+    os.utime(old, (time.time() - 2 * files.LEFTOVER_S,) * 2)
+    TrialFolder(tmp_path).begin()
+    assert {path for path in tmp_path.rglob("*.tmp")} == {living, elsewhere}
+
+
+def test_names_of_temporary_files_are_never_the_same() -> None:
+    assert len({new_token() for _ in range(1000)}) == 1000
+    assert not has_ended(new_token())
+    assert not has_ended("somebody else's")
+
+
+def test_a_writer_whose_file_was_taken_writes_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, taken = os.fsync, [False]
+
+    def fsync(file: int) -> None:
+        if not taken[0]:
+            taken[0] = True
+            for path in tmp_path.glob(".*.tmp"):
+                path.unlink()
+        real(file)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    files.write(tmp_path / "file", b"x")
+    assert (tmp_path / "file").read_bytes() == b"x"

@@ -49,7 +49,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        *(OSError(code, "") for code in (errno.EIO, errno.ESTALE, errno.EROFS, errno.EACCES, errno.EFBIG, errno.ENOLCK)),
+        *(
+            OSError(code, "")
+            for code in (errno.EIO, errno.ESTALE, errno.EROFS, errno.EACCES, errno.EFBIG, errno.ENOLCK)
+        ),
         *(OSError(code, "") for code in (errno.EDQUOT, errno.ENOSPC, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN)),
         ConnectionResetError(errno.ECONNRESET, ""),
         OSError("When reading information: AWS Error NETWORK_CONNECTION during HeadObject operation: curlCode: 7"),
@@ -210,7 +213,7 @@ def test_a_stored_path_is_the_path(tmp_path: Path) -> None:
     assert isinstance(path / "a" / "b", StoredPath)
     assert isinstance((path / "a").parent, StoredPath)
     assert isinstance(place(str(tmp_path)), StoredPath)
-    assert pickle.loads(pickle.dumps(path)) == path  # noqa: S301  our own
+    assert pickle.loads(pickle.dumps(path)) == path
     assert sorted(path.iterdir()) == []
     file = path / "file"
     file.write_text("x")
