@@ -359,7 +359,7 @@ def test_leftovers_are_removed_and_files_of_living_writers_are_not(tmp_path: Pat
         path.write_text("half")
     os.utime(old, (time.time() - 2 * files.LEFTOVER_S,) * 2)
     TrialFolder(tmp_path).begin()
-    assert {path for path in tmp_path.rglob("*.tmp")} == {living, elsewhere}
+    assert set(tmp_path.rglob("*.tmp")) == {living, elsewhere}
 
 
 def test_names_of_temporary_files_are_never_the_same() -> None:

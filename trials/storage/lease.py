@@ -27,6 +27,11 @@ HEARTBEAT_S = 5.0
 PATIENCE_S = 60.0
 
 
+_HELD = set[str]()
+"""Tokens of the leases that this process holds or asks for. Another one of its own was given up while the storage erred,
+and could not be removed."""
+
+
 class Lease:
     """A lease on a folder. Call :meth:`acquire`; once it returns True, ``with lease:`` releases it at the end."""
 
@@ -60,7 +65,14 @@ class Lease:
             OSError, StorageError: the storage errs (:mod:`.outages`).
         """
         me = Owner.me()
-        if not patiently(lambda: self._take(me), self._folder):
+        _HELD.add(me.token)
+        try:
+            taken = patiently(lambda: self._take(me), self._folder)
+        except BaseException:
+            _HELD.discard(me.token)
+            raise
+        if not taken:
+            _HELD.discard(me.token)
             return False
         self._mine, self.lost = me, False
         self._stop.clear()
@@ -80,7 +92,8 @@ class Lease:
         seen = self._seen.get(holder.token)
         if seen is None or seen[0] != holder:
             seen = self._seen[holder.token] = (holder, now)
-        return holder.surely_dead or now - seen[1] > self._patience_s
+        given_up = holder.is_this_process and holder.token not in _HELD
+        return holder.surely_dead or given_up or now - seen[1] > self._patience_s
 
     def _beat(self) -> None:
         while not self._stop.wait(self._heartbeat_s):
@@ -103,6 +116,7 @@ class Lease:
         if self._mine is not None:
             with suppress(OSError), impatient():  # it errs: the lease ends with this process, or after its patience
                 self._store.leave(self._mine)
+            _HELD.discard(self._mine.token)
         self._mine = None
 
     def __enter__(self) -> Lease:
