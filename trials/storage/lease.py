@@ -28,8 +28,8 @@ PATIENCE_S = 60.0
 
 
 _HELD = set[str]()
-"""Tokens of the leases that this process holds or asks for. Another one of its own was given up while the storage erred,
-and could not be removed."""
+"""Tokens of the leases that this process holds or asks for. Another one of its own was given up while the storage
+erred, and could not be removed."""
 
 
 class Lease:

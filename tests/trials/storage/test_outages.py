@@ -188,9 +188,9 @@ def test_before_it_begins_a_run_is_refused_what_a_person_must_mend() -> None:
     patience = Patience(Said(), starting=True)
     with patience.active():
         assert patiently(failing(2), "") == "done"
-        with pytest.raises(UserError, match=r"the storage /s cannot be used \(EACCES: Permission denied.*give another"):
-            with refused_at_start("/s"):
-                patiently(failing(2, errno.EACCES), "")
+        match = r"the storage /s cannot be used \(EACCES: Permission denied.*give another"
+        with pytest.raises(UserError, match=match), refused_at_start("/s"):
+            patiently(failing(2, errno.EACCES), "")
         with pytest.raises(UserError, match="no room to write"), refused_at_start("/s"):
             patiently(failing(2, errno.EDQUOT), "")
         outages.has_begun()

@@ -104,7 +104,7 @@ def test_a_store_that_answers_503_is_waited_for(store: Door, where: ObjectPath) 
 def test_a_store_that_never_answers_is_given_up(store: Door, where: ObjectPath) -> None:
     files.write(where / "state.json", b"{}")
     store.left = 10**9
-    with Patience(lambda text, errs: None, limit_s=0.01).active(), pytest.raises(StorageError, match="503|SERVICE"):
+    with Patience(lambda text, errs: None, limit_s=0.01).active(), pytest.raises(StorageError, match=r"503|SERVICE"):
         TrialFolder(where).state()
     store.left = 0
     assert files.names(where) == ["state.json"]
@@ -121,7 +121,7 @@ def test_new_keys_are_used_once_the_old_ones_have_expired(
         monkeypatch.delenv(name)
     files.write(where / "before", b"x")
     store.valid = "new"
-    with pytest.raises(OSError, match="ExpiredToken|EXPIRED_TOKEN") as expired:
+    with pytest.raises(OSError, match=r"ExpiredToken|EXPIRED_TOKEN") as expired:
         files.write(where / "after", b"x")
     assert errs(expired.value)
     assert is_by_hand(expired.value)
