@@ -33,7 +33,7 @@ from sweeper.execution.stop_file import StopFile
 from sweeper.execution.time_limit import time_limit
 from sweeper.options import STOPPED
 from sweeper.search.plan import Plan
-from trials.errors import StorageError
+from trials.errors import Preempted, StorageError
 from trials.plugins.importing import admit
 from trials.storage.lease import Lease
 from trials.storage.outages import impatient
@@ -175,11 +175,19 @@ def _quiet_tune() -> Iterator[None]:
     before = {name: logging.getLogger(name).level for name in levels}
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
+    controller = logging.getLogger("ray.tune.execution.tune_controller")
+    controller.addFilter(_is_not_of_storage)
     try:
         yield
     finally:
+        controller.removeFilter(_is_not_of_storage)
         for name, level in before.items():
             logging.getLogger(name).setLevel(level)
+
+
+def _is_not_of_storage(record: logging.LogRecord) -> bool:
+    """Whether Tune may log something: a storage that errs ends the run with a line of its own."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], (StorageError, Preempted))
 
 
 @contextmanager
