@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeper.execution.signals import interruptible
-from sweeper.options import COMPLETE, FAILURES, STOPPED, WRONG_INPUT, read_options
+from sweeper.options import COMPLETE, FAILURES, STOPPED, STORAGE, WRONG_INPUT, read_options
 from sweeper.run_options import RunOptions
-from trials.errors import UserError
+from trials.errors import StorageError, UserError
 from trials.storage.sweep_path import storage_place, sweep_path
 from trials.streams import as_command, last_to_the_end
 from trials.user_path import user_path
@@ -23,11 +23,12 @@ from trials.user_path import user_path
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["COMPLETE", "FAILURES", "STOPPED", "WRONG_INPUT", "main"]
+__all__ = ["COMPLETE", "FAILURES", "STOPPED", "STORAGE", "WRONG_INPUT", "main"]
 
 
 def main(arguments: Sequence[str] | None = None, *, submitted: bool = False) -> int:
-    """Run a command line and return the exit code: 0 complete, 1 some trial failed, 2 wrong input, 130 stopped.
+    """Run a command line and return the exit code: 0 complete, 1 some trial failed, 2 wrong input, 74 the storage errs,
+    130 stopped.
 
     With ``--exit-zero-on-failed-trials``, a sweep that has ended gives 0 whatever its trials did.
     ``submitted``: the arguments came through ``ray submit``, which passes them unquoted through a shell.
@@ -47,9 +48,19 @@ def main(arguments: Sequence[str] | None = None, *, submitted: bool = False) -> 
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return WRONG_INPUT
+    except StorageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return STORAGE
     except KeyboardInterrupt:
         print("stopped; run the same command again to resume", file=sys.stderr)
         return STOPPED
+    except OSError as error:
+        from trials.storage.outages import cause_of, errs
+
+        if not errs(error):
+            raise
+        print(f"error: the storage does not work ({cause_of(error, error.filename)})", file=sys.stderr)
+        return STORAGE
 
 
 def _list_spaces(options: argparse.Namespace, console: Console) -> int:

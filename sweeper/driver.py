@@ -38,6 +38,7 @@ from trials.running.environment import git_commit
 from trials.storage import files
 from trials.storage.data_used import DataUsed
 from trials.storage.lease import Lease
+from trials.storage.outages import Patience, errs, has_begun, impatient, refused_at_start
 from trials.storage.sweep_path import sweep_path
 
 if TYPE_CHECKING:
@@ -61,8 +62,16 @@ def run_asked(
 
     Raises:
         UserError: it cannot be run; nothing has been started.
+        StorageError: the storage has erred for longer than the space waits; what is committed is kept.
     """
-    with doing(console, "checking the space") as now:
+    patience = Patience(lambda text, errs: console.print(text, markup=False), limit_s=space.storage_patience_s)
+    patience.starting = True
+    with patience.active():
+        return _run_asked(space, folder, options, console, from_python)
+
+
+def _run_asked(space: Space, folder: SweepFolder, options: RunOptions, console: Console, from_python: bool) -> int:
+    with doing(console, "checking the space") as now, refused_at_start(folder.path):
         found, continued = _checked(space, folder, options, console, now)
         shared, confirming = SharedTrials(space), SharedTrials(space, confirmations=True)
         for trials in (shared, confirming):
@@ -198,16 +207,19 @@ def drive(
     from sweeper.packing.repairing import repaired
     from sweeper.search.plan import Plan
 
-    with doing(console, "reading what the sweep has committed"):
+    with doing(console, "reading what the sweep has committed"), refused_at_start(folder.path):
         continued = refuse_contradictions(folder, space)  # again: another driver may have changed the sweep before
         require_same_data(folder, data)
         record_change(folder, space, console, git_commit(), data, command)
         for line in continued.lines:
             console.print(line, markup=False)
+        for around in (folder.path, folder.stages):
+            files.remove_leftovers(around)
         damaged = repaired(folder, checkpoints=verify)
         warm = warm_start(space, folder, data)
         commit_warm_start(folder, warm)
         plan, interrupted = Plan(space, folder, warm), False
+    has_begun()
     if plan.over and not unheard(plan):
         for line in damaged:
             console.print(line, markup=False)
@@ -251,13 +263,14 @@ def conclude(plan: Plan, console: Console, *, interrupted: bool = False) -> int:
 
     space, folder = plan.space, plan.folder
     try:
-        with doing(console, "writing the tables"):
+        with doing(console, "writing the tables"), impatient():
             drop_and_pack(folder, over=plan.complete)
             compact_tables(folder)
     except OSError as error:
-        if not files.is_full(error):
+        if not errs(error):
             raise
-        console.print(f"the tables were not written ({error}): free space, then run the same command again")
+        way = "free space, then run the same command again" if files.is_full(error) else "the next run writes them"
+        console.print(f"the tables were not written ({error}): {way}", markup=False)
     show(folder.path, console)
     console.print(report_line(folder.path), markup=False)
     if interrupted:

@@ -18,7 +18,8 @@ from trials.called import sweep_command
 from trials.errors import UserError, nearest_name
 from trials.version import __version__
 
-COMPLETE, FAILURES, WRONG_INPUT, STOPPED = 0, 1, 2, 130
+COMPLETE, FAILURES, WRONG_INPUT, STORAGE, STOPPED = 0, 1, 2, os.EX_IOERR, 130
+"""Exit codes. ``STORAGE``, 74: the storage has erred for longer than ``storage_patience_s``."""
 
 WATCH_S, LEAST_WATCH_S = 5.0, 0.5
 """Seconds between two looks of ``--show NAME --watch``: by default, and at least."""
@@ -49,6 +50,8 @@ def parser() -> argparse.ArgumentParser:
     p = _Parser(
         prog=sweep_command(),
         description="Sweep pruning methods over sparsities and hyperparameters. The same command again resumes.",
+        epilog="Exit codes: 0 complete, 1 some trials failed, 2 wrong input, 74 the storage did not work for "
+        "storage_patience_s (the same command goes on), 130 stopped.",
         allow_abbrev=False,
     )
     p.add_argument("--space", metavar="NAME_OR_FILE", help="what to sweep: a name of --list-spaces, or a YAML file")

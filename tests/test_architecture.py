@@ -18,7 +18,7 @@ FLOORS = {
     "trials": [
         {"aliases"},
         {"account", "errors", "seeding", "called", "version", "machine", "stop_signals"},
-        {"frozen", "yaml_text", "data_header", "optional", "plugins"},
+        {"frozen", "yaml_text", "data_header", "optional", "plugins", "kernel_lock"},
         {"registry", "streams", "user_path"},
         {"dotted_paths", "storage", "data", "models"},
         {"config", "compact"},

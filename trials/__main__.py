@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from trials.commands.convert_pickle import convert_command
@@ -12,12 +13,14 @@ from trials.commands.inspect import inspect_command
 from trials.commands.profile import profile_command
 from trials.commands.run import run_config
 from trials.commands.saliency import saliency_command
-from trials.errors import UserError
+from trials.errors import StorageError, UserError
 from trials.streams import as_command, last_to_the_end
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command line and return the exit code: 0 done, 1 a trial failed or has not ended, 2 wrong input."""
+    """Run a command line and return the exit code: 0 done, 1 a trial failed or has not ended, 2 wrong input, 74 the
+    storage errs.
+    """
     if arguments is None:
         return as_command(lambda: main(sys.argv[1:]))
     command = COMMANDS.get(arguments[0]) if arguments else None
@@ -29,7 +32,13 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except StorageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return STORAGE
 
+
+STORAGE = os.EX_IOERR
+"""Exit code, 74, of a command that has waited in vain for its storage."""
 
 COMMANDS = {
     "export": export_command,

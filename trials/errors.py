@@ -51,6 +51,13 @@ class DamagedFile(Exception):
     """A committed file is missing or no longer matches its checksum."""
 
 
+class StorageError(Exception):
+    """The storage has not worked for longer than a run waits. What is committed is kept; the same run goes on later.
+
+    No OSError, which may mean that a file is damaged or missing.
+    """
+
+
 class DeadDevice(Exception):
     """After a CUDA error, every further call of its process on the device fails: no trial can run there any more.
 

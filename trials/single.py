@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -35,6 +36,8 @@ from trials.running.trial import run as run_trial
 from trials.storage import files
 from trials.storage.config_file import CONFIG, read_config, write_config
 from trials.storage.data_used import DataUsed, data_used_in, refuse_other_data
+from trials.storage.lease_store import require_locks
+from trials.storage.outages import PATIENCE_S, Patience, errs, refused_at_start
 from trials.storage.place import Place, place
 from trials.storage.rows import TABLES, Row, Rows
 from trials.storage.safe_read import require_own_folder
@@ -161,6 +164,7 @@ def run(
     plugins: Iterable[str] = (),
     threads: int | None = None,
     report: Callable[[Row], None] | None = None,
+    storage_patience_s: float = PATIENCE_S,
 ) -> Trial:
     """Run one trial in this process, without Ray, and return it once it is complete: the run of ``python -m trials``.
 
@@ -181,9 +185,11 @@ def run(
         plugins: your own code beside what the config lists.
         threads: CPU threads, by default torch's, at most the usable cores. Equal numbers give the same bits.
         report: called with every new row of the table ``epochs``, before it is committed.
+        storage_patience_s: seconds for which the trial waits for a storage that errs.
 
     Raises:
         UserError: the trial cannot be run; nothing has been written.
+        StorageError: the storage has erred for too long; what is committed is kept, and the same call continues it.
         TrialFailed: it has failed. The failure is committed.
         Superseded: another process has taken the trial over.
         KeyboardInterrupt: a signal such as Ctrl-C, SIGTERM or SIGUSR1, in the main thread. The trial commits before,
@@ -192,12 +198,30 @@ def run(
     where, threads = place(folder), _threads(threads)
     sweep = sweep_path(str(where.parent), where.name, "folder")
     found = config_of(config, settings_of(set), plugins)
-    path = prepare(found, sweep, _warn, "another folder")
+    require_patience(storage_patience_s)
+    with waiting(_warn, storage_patience_s):
+        path = prepare(found, sweep, _warn, "another folder")
+    waits: dict[str, Any] = {"warn": _warn, "storage_patience_s": storage_patience_s}
     with stop_requests(impatient=True) as asked, holding(found.plugins):
-        host = TrialHost(sweep.parent / STAGES, report or (lambda _: None), lambda: bool(asked), threads, warn=_warn)
+        host = TrialHost(sweep.parent / STAGES, report or (lambda _: None), lambda: bool(asked), threads, **waits)
         state = run_trial(found, path, host)
     _require_ended(found.id, state)
     return load(path)
+
+
+def require_patience(seconds: object) -> None:
+    """Refuse what are no seconds to wait for a storage.
+
+    Raises:
+        UserError: they are not.
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+        raise UserError(f"storage_patience_s is {shown(seconds)}, but must be seconds, at least 0: 600 is the default")
+
+
+def waiting(note: Callable[[str], None], seconds: float) -> AbstractContextManager[None]:
+    """Let checks before a trial wait for its storage, but not for what a person must mend; ``note`` gets a line."""
+    return Patience(lambda text, errs: note(text), limit_s=seconds, starting=True).active()
 
 
 def _require_ended(trial_id: str, state: State) -> None:
@@ -250,7 +274,8 @@ def prepare(config: TrialConfig, sweep: Place, note: Callable[[str], None], othe
     """
     if (sweep / "sweep.yaml").exists():
         raise UserError(f"{sweep} is the folder of a sweep, which {sweep_command()} runs: give {other}")
-    _check_before(config, sweep, note, other)
+    with refused_at_start(sweep.parent):
+        _check_before(config, sweep, note, other)
     folder = sweep / "trials" / config.id
     try:
         for inside in (folder.parent, folder):
@@ -259,10 +284,12 @@ def prepare(config: TrialConfig, sweep: Place, note: Callable[[str], None], othe
         raise UserError(f"{damage}: remove it, or give {other}") from None
     try:
         files.require_writable(folder)
+        if shared_by(config):
+            require_locks(sweep.parent / STAGES)
+        _write_config(folder, config, other, note)
     except OSError as error:
         there = str(sweep.parent)
         raise UserError(f"storage is {there!r}, but must be writable ({error}): give another --storage") from None
-    _write_config(folder, config, other, note)
     with suppress(DamagedFile):  # which the run repairs
         state = TrialFolder(folder).state()
         for changed in other_code(config, state.computed_in if state else ()):
@@ -297,6 +324,8 @@ def _write_config(folder: Place, config: TrialConfig, other: str, note: Callable
     except FileNotFoundError:
         found, samples = None, []
     except (OSError, ValueError, KeyError, TypeError, AttributeError, DamagedFile) as error:
+        if errs(error):
+            raise
         found, samples = None, []
         note(f"{folder / CONFIG} is written anew ({error})")
     if samples:

@@ -230,6 +230,7 @@ _OTHERS = {
     "confirm": "{seed: [3, 4, 5]}",
     "retries": "1",
     "silence_limit_s": "3600",
+    "storage_patience_s": "600",
     "max_concurrent": "null",
     "max_epochs": "null",
     "max_hours": "null",

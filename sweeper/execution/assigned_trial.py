@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 import time
 import traceback
@@ -13,10 +12,20 @@ from sweeper.execution.stop_file import StopFile
 from sweeper.execution.told_rows import rows_from
 from sweeper.folder.sweep_folder import is_stopped
 from trials.config.trial_config import TrialConfig
-from trials.errors import DEAD_DEVICE, OUT_OF_MEMORY, Superseded, UserError, as_unicode, one_line
+from trials.errors import (
+    DEAD_DEVICE,
+    OUT_OF_MEMORY,
+    Preempted,
+    StorageError,
+    Superseded,
+    UserError,
+    as_unicode,
+    one_line,
+)
 from trials.methods.parsing import parse
 from trials.plugins.importing import admit_sent
 from trials.running.trial import TrialHost, run
+from trials.storage.outages import PATIENCE_S
 from trials.storage.place import STORAGE_LAG_S, Place, place
 from trials.storage.trial_folder import State, TrialFolder
 from trials.training.device import is_lost, lacks_memory, limit_gpu_memory
@@ -31,8 +40,6 @@ SHOWN = ("stage", "level", "epoch", "val_accuracy", "density")
 
 COMPARED = ("prunable", "sparsity", "kept", "macs", "flops", "parameters")
 """Columns beside these that decide with what a pruner compares a row."""
-CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTCONN, errno.ESTALE)
-"""Errors of a storage that this machine has mounted in another way than the others, or not at all."""
 
 MakeMap = Callable[[Mapping[str, float], ShouldStop], Map]
 """Makes a trial's ``map`` from the resources of one piece and a callback that says whether to stop."""
@@ -60,6 +67,7 @@ class Reporter:
         self.followed: int | None = assignment.get("followed")
         self.folder, self.stop_file = place(assignment["folder"]), StopFile(place(assignment["stop"]))
         self._send, self._notice, self._where = send, notice, where or {}
+        self.knows_where = bool(where)
         self._sent_at = time.monotonic()
 
     def send(self, **message: Any) -> None:
@@ -104,6 +112,10 @@ class Reporter:
         """Send a warning for the live view."""
         self.send(note=text)
 
+    def storage(self, text: str, errs: bool) -> None:
+        """Send that this trial waits for the storage, or that it works again."""
+        self.send(storage=text, errs=errs)
+
 
 def run_assigned(
     assignment: dict[str, Any],
@@ -128,6 +140,17 @@ def run_assigned(
         Superseded: another attempt at the trial has begun.
     """
     reporter = Reporter(assignment, send, notice, where)
+    host = _host(assignment, reporter, make_map)
+    try:
+        with host.patience().active():
+            return _run(assignment, reporter, host)
+    except StorageError as error:
+        return reporter.end(True, lost=str(error))
+    except Preempted:  # asked to stop while the storage erred
+        return reporter.end(True, status="preempted")
+
+
+def _run(assignment: dict[str, Any], reporter: Reporter, host: TrialHost) -> bool:
     if not _sees(reporter.folder):
         return reporter.end(True, blind=socket.gethostname())
     if reporter.should_stop():
@@ -137,15 +160,15 @@ def run_assigned(
         return reporter.end(False, dead=True)
     limit_gpu_memory(assignment["gpu"])
     try:
-        state = run(_config_of(assignment), reporter.folder, _host(assignment, reporter, make_map))
-    except Superseded:
+        state = run(_config_of(assignment), reporter.folder, host)
+    except (Superseded, StorageError, Preempted):
         raise
     except Exception as error:  # noqa: BLE001  e.g. a device that this machine does not have
         if _device_is_lost(assignment):
             return reporter.end(False, dead=True)
         if reporter.should_stop():
             return reporter.end(True, status="preempted")
-        if where and (told := _fault_of_this_machine(error)):
+        if reporter.knows_where and (told := _fault_of_this_machine(error)):
             return reporter.end(True, **told)
         state = _could_not_begin(reporter.folder, error, assignment["alone"])
     reporter.send(status=state.status)
@@ -169,8 +192,6 @@ def _fault_of_this_machine(error: Exception) -> dict[str, Any]:
     may differ. Nothing if memory was short, which another trial may have taken."""
     if isinstance(error, _Unfit):
         return {"unfit": str(error)}
-    if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
-        return {"unfit": f"cannot use the storage ({one_line(str(error))})"}
     if lacks_memory(error):
         return {}
     return {"cannot": [type(error).__name__, one_line(str(error)), traceback.format_exc()]}
@@ -195,6 +216,8 @@ def _host(assignment: Mapping[str, Any], reporter: Reporter, make_map: MakeMap |
         data=assignment.get("data"),
         commit=assignment.get("commit"),
         limit_s=assignment.get("limit_s"),
+        storage=reporter.storage,
+        storage_patience_s=assignment.get("storage_patience_s", PATIENCE_S),
     )
 
 

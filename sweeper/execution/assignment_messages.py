@@ -24,6 +24,7 @@ def message_of(plan: Plan, assignment: Assignment) -> dict[str, Any]:
         "judged_by": space.objective if space.pruner else None,
         "commit": git_commit(),
         "limit_s": space.trial_hours and space.trial_hours * 3600,
+        "storage_patience_s": space.storage_patience_s,
         "alive_every_s": min(30.0, space.silence_limit_s / 10) if space.silence_limit_s else 30.0,
     }
 

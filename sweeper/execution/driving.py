@@ -13,8 +13,9 @@ from rich.console import Console
 
 from sweeper.folder.sweep_folder import SweepFolder
 from trials.errors import UserError
-from trials.storage.full_disk import one_line_if_full
 from trials.storage.lease import HEARTBEAT_S, Lease
+from trials.storage.lease_store import require_locks
+from trials.storage.outages import one_line_if_full, refused_at_start
 from trials.storage.place import Place
 
 
@@ -23,11 +24,14 @@ def driving(folder: SweepFolder, console: Console) -> Iterator[Lease]:
     """Hold the lease that makes this process the sweep's one driver.
 
     Raises:
-        UserError: another driver holds it, or the storage is full.
+        UserError: another driver holds it, or the storage cannot be written or has no locks.
     """
     lease = Lease(folder.path / "lock")
     _require_lockable(folder.path / "lock")
-    with one_line_if_full(folder.path):  # while it starts: later, writes wait for room
+    with refused_at_start(folder.path):  # while it starts: later, calls of the storage wait
+        require_locks(folder.path / "lock")
+        require_locks(folder.stages)
+    with one_line_if_full(folder.path):
         if not lease.acquire() and not outlive(lease, console):
             raise UserError(
                 f"{folder.path.name} is being run by {lease.owner()}, but a sweep has one driver: "

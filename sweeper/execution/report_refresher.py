@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from trials.storage import files
 from trials.storage.place import Place
 
 REFRESH_AFTER_S = 60.0
@@ -78,8 +79,7 @@ class ReportRefresher:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            if isinstance(self._path, Path):
-                (self._path / f".report.html.{process.pid}.tmp").unlink(missing_ok=True)
+            files.remove_leftovers(self._path, "report.html")
         self._thread.join(CHILD_END_S)
 
     def _follow(self) -> None:

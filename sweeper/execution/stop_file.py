@@ -11,7 +11,8 @@ from pathlib import Path
 
 from trials.errors import DamagedFile
 from trials.storage import files
-from trials.storage.place import Place
+from trials.storage.outages import impatient
+from trials.storage.place import Place, as_stored
 from trials.storage.safe_read import read_plain
 
 STOP_BYTES = 1024
@@ -25,7 +26,7 @@ class StopFile:
     """The file ``<sweep>/stop``, which contains the token of the driver that should stop."""
 
     def __init__(self, path: Place) -> None:
-        self.path = path
+        self.path = as_stored(path)
         self._every_s = 0.0 if isinstance(path, Path) else ASK_STORE_EVERY_S
         self._asked_at, self._there = -math.inf, False
 
@@ -33,8 +34,9 @@ class StopFile:
         """Whether the file exists; in an object store, as of at most :data:`ASK_STORE_EVERY_S` seconds ago."""
         if time.monotonic() - self._asked_at >= self._every_s:
             try:
-                self._there = self.path.exists()
-            except OSError:  # the store does not answer now
+                with impatient():  # who waits for the storage asks, too
+                    self._there = self.path.exists()
+            except OSError:  # the storage does not answer now
                 return self._there
             self._asked_at = time.monotonic()
         return self._there

@@ -10,6 +10,7 @@ from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.packing.automatic import pack_if_many
 from sweeper.results.tables import compact_tables
 from trials.errors import UserError
+from trials.storage.outages import impatient
 
 COMPACT_EVERY_S = 60.0
 """Seconds between two writes of the tables."""
@@ -29,7 +30,7 @@ class TableWriter:
         """Write the tables if they are due, after packing what is finished if that is much; ``running`` is not."""
         began = time.monotonic()
         if began > self._due:
-            with contextlib.suppress(OSError, UserError):  # nothing is lost by it: the next time will do
+            with contextlib.suppress(OSError, UserError), impatient():  # nothing is lost by it: the next time will do
                 pack_if_many(self.folder, running)
                 compact_tables(self.folder)
             took = time.monotonic() - began

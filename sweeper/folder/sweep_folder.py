@@ -16,8 +16,9 @@ from trials.errors import DamagedFile, UserError
 from trials.storage import files
 from trials.storage.config_file import CONFIG, TRIAL_NAME, OtherTrial, read_config, write_config
 from trials.storage.data_used import DataUsed, read_used
+from trials.storage.outages import errs
 from trials.storage.packed.reading import names_and_packs, part_by_part, trial_names, with_packed
-from trials.storage.place import ObjectPath, Place, R, each
+from trials.storage.place import ObjectPath, Place, R, as_stored, each
 from trials.storage.safe_read import require_own_folder
 from trials.storage.sweep_path import STAGES
 from trials.storage.trial_folder import State, TrialFolder
@@ -135,7 +136,7 @@ class SweepFolder:
     """
 
     def __init__(self, path: Place) -> None:
-        self.path = path
+        self.path = path = as_stored(path)
         self.trials = path / "trials"
         self.tables = path / "tables"
         self.stages = path.parent / STAGES
@@ -170,7 +171,11 @@ class SweepFolder:
                 (folder / name).unlink(missing_ok=True)
 
     def records(self) -> list[Record]:
-        """Return the records of all scheduled trials by name, without damaged configs and copies under other names."""
+        """Return the records of all scheduled trials by name, without damaged configs and copies under other names.
+
+        Raises:
+            OSError: the storage errs (:mod:`trials.storage.outages`).
+        """
         return self.each_record(lambda record: record)
 
     def each_record(self, use: Callable[[Record], R]) -> list[R]:
@@ -200,7 +205,9 @@ class SweepFolder:
         folder = TrialFolder(self.trials / name)
         try:
             trial_id, stored, samples = _read(folder.path)
-        except (OSError, DamagedFile):
+        except (OSError, DamagedFile) as error:
+            if errs(error):
+                raise
             return None
         try:
             state = folder.state()

@@ -20,7 +20,7 @@ FIELDS_SHOWN = 20
 
 _NOT_SHOWN = {
     *("name", "about", "trial", "grid", "resources", "max_concurrent", "max_hours", "retries", "plugins"),
-    *("silence_limit_s", "callbacks"),
+    *("silence_limit_s", "storage_patience_s", "callbacks"),
 }
 """Sections of a space that change no result, or that are compared in another way."""
 

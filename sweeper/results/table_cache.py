@@ -25,6 +25,7 @@ from trials.dotted_paths import leaves
 from trials.errors import DamagedFile
 from trials.storage import files
 from trials.storage.config_file import CONFIG, TRIAL_NAME, read_config
+from trials.storage.outages import errs, in_a_run
 from trials.storage.packed.reading import packed_damage, part_by_part
 from trials.storage.place import Place, each
 from trials.storage.rows import TABLES as ROW_TABLES
@@ -196,6 +197,8 @@ def _read_trial(path: Place, wanted: Collection[str]) -> _Trial | None:
             return _Trial(None, {}, (f"{path / CONFIG} is missing",))
         return None
     except (OSError, DamagedFile) as damage:
+        if errs(damage) and in_a_run():
+            raise
         is_trial = TRIAL_NAME.fullmatch(path.name) or path.is_dir()  # other files may lie there, such as a desktop's
         return _Trial(None, {}, (str(damage),)) if is_trial else None
     folder = TrialFolder(path)
@@ -213,6 +216,8 @@ def _read_trial(path: Place, wanted: Collection[str]) -> _Trial | None:
         try:
             found = folder.table(commit, table)
         except (DamagedFile, OSError, ValueError) as damage:
+            if errs(damage) and in_a_run():
+                raise
             damaged.append(str(damage))
         else:
             tables |= {table: found} if found is not None else {}

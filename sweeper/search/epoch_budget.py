@@ -13,6 +13,7 @@ from trials.config.trial_config import TrialConfig
 from trials.errors import DamagedFile, UserError
 from trials.methods.dense import copies_shared
 from trials.methods.segments import planned_epochs
+from trials.storage.outages import errs
 from trials.storage.trial_folder import State
 
 
@@ -38,7 +39,9 @@ def _epochs_in(record: Record, state: State) -> int:
     try:
         table = record.folder.table(state.commits[-1], "epochs") if state.commits else None
         rows = [] if table is None else table.select(["epoch", "stage_id"]).to_pylist()
-    except (DamagedFile, OSError, ValueError, KeyError):
+    except (DamagedFile, OSError, ValueError, KeyError) as error:
+        if errs(error):
+            raise
         rows = []
     return sum(row["epoch"] > 0 and row["stage_id"] is None for row in rows)
 

@@ -37,6 +37,7 @@ from trials.config.trial_config import TrialConfig
 from trials.errors import OUT_OF_MEMORY, DamagedFile, UserError, exact
 from trials.networks.named_files import relocated
 from trials.running.shared_trials import shared_by
+from trials.storage.outages import impatient
 from trials.storage.trial_folder import TrialFolder
 
 __all__ = ["Assignment", "Ending", "Plan"]
@@ -207,7 +208,8 @@ class Plan:
             return known, True
         stored = StoredConfig.of(config)
         samples = (*known.samples, sample) if known else (sample,)
-        self.folder.schedule(config.id, stored.content, samples, stored.revisions)
+        with impatient():  # no trial depends on it yet: who asks for the next one tries again
+            self.folder.schedule(config.id, stored.content, samples, stored.revisions)
         folder = TrialFolder(self.folder.trial_folder(config.id))
         record = Record(config.id, stored, samples, folder, known.state if known else None)
         self._records[config.id] = record

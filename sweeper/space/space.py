@@ -72,6 +72,7 @@ class Space(Frozen):
         retries: number of times that a failed trial is run again.
         silence_limit_s: seconds without a step, a row or a commit after which a trial counts as hung: its process is
             killed, which counts as a failure. None disables the limit.
+        storage_patience_s: seconds for which trials and driver wait for a storage that errs; then the run ends.
         trial_hours: limit on the wall-clock time of one trial, over its attempts and without shared trials.
         keep_checkpoints: ``all``, ``best``, ``last_level`` or ``none`` of the finished trials (docs/storage.md).
         max_concurrent: number of trials that run at once; None is limited by resources only.
@@ -106,6 +107,7 @@ class Space(Frozen):
     resources: Resources = Resources()
     retries: int = Field(default=1, ge=0)
     silence_limit_s: float | None = Field(default=3600, gt=0)
+    storage_patience_s: float = Field(default=600, ge=0, allow_inf_nan=False)
     trial_hours: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     keep_checkpoints: Literal["all", "best", "last_level", "none"] = "all"
     max_concurrent: int | None = Field(default=None, ge=1)

@@ -104,6 +104,38 @@ FAULTS: dict[str, Fault] = {
         "trials wait where they are and scheduling pauses; each logs this once and continues when there is space; a "
         "stop request is obeyed meanwhile",
     ),
+    "storage-errs": Fault(
+        "the storage errs for a while: EIO, ESTALE, EROFS, EACCES, a timeout, no locks, a store that answers 503",
+        "each call is repeated with growing pauses for `storage_patience_s` (600); one line with cause and folder, and "
+        "one when it works again. No retry is spent, nothing counts as damaged, silence is no failure meanwhile, and a "
+        "stop request is obeyed",
+    ),
+    "storage-errs-for-good": Fault(
+        "the storage errs for longer",
+        "one line and exit code 74; everything that is committed is kept, and the same command goes on. If only one "
+        "machine cannot use it, that machine gets no more trials",
+    ),
+    "storage-refused": Fault(
+        "the storage errs at the start in a way that no waiting mends (read-only, no permission, wrong keys)",
+        "refused with one line, exit code 2",
+    ),
+    "keys-expired": Fault(
+        "keys of an object store expire during a run",
+        "as any other error of the storage; new keys in `~/.aws/credentials` are used from the next try on",
+    ),
+    "no-locks": Fault(
+        "a file system without `flock` (Lustre without `-o flock`, some NFS)",
+        "refused with one line at the start; no lock is ever replaced by a file that would outlive a kill",
+    ),
+    "lease-outage": Fault(
+        "the storage errs for longer than a lease is patient",
+        "who waits for the lease counts anew once it works, so that its living owner keeps it",
+    ),
+    "leftovers": Fault(
+        "temporary files of killed writers",
+        "removed at the next start or attempt: at once if their process was one of this machine, otherwise once they "
+        "are an hour old; a living writer's file is never touched",
+    ),
     "tmp-full": Fault(
         "temporary folder full",
         "refused with one line before anything runs",

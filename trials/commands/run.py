@@ -6,13 +6,15 @@ import json
 import sys
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from trials.called import trial_command
 from trials.commands.arguments import add_threads, command_parser
 from trials.errors import Superseded
 from trials.running.stop_requests import stop_requests
 from trials.running.trial import TrialHost, run
-from trials.single import config_of, prepare
+from trials.single import config_of, prepare, require_patience, waiting
+from trials.storage.outages import PATIENCE_S
 from trials.storage.rows import WARNINGS, Row
 from trials.storage.sweep_path import STAGES, sweep_path
 from trials.version import __version__
@@ -20,6 +22,9 @@ from trials.version import __version__
 
 def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
     """Run ``CONFIG.yaml [--set a.b=c ...]``; returns the exit code: 0 done, 1 failed, 130 preempted.
+
+    Raises:
+        StorageError: the storage has erred for too long.
 
     ``others`` are the names of the other commands, for the help text.
     """
@@ -29,15 +34,24 @@ def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="a.b=c", dest="overrides", help="change a field")
     parser.add_argument("--storage", default="results", help="a path, or s3://BUCKET/PREFIX; default: results")
     parser.add_argument("--name", default="single", help="the sweep folder to put the trial in; default: single")
+    parser.add_argument("--storage-patience-s", type=float, default=PATIENCE_S, metavar="S",
+                        help="seconds to wait for a storage that errs, then exit with 74; default: 600")  # fmt: skip
     add_threads(parser)
     parser.add_argument("--version", action="version", version=f"sparsity-sweeper {__version__}")
     options = parser.parse_args(arguments)
     sweep = sweep_path(options.storage, options.name)
     config = config_of(options.config, options.overrides, options.plugins)
-    folder = prepare(config, sweep, lambda line: print(f"note: {line}", file=sys.stderr))
+    require_patience(options.storage_patience_s)
+    with waiting(_note, options.storage_patience_s):
+        folder = prepare(config, sweep, _note)
+    waits: dict[str, Any] = {
+        "storage": lambda text, errs: _note(text),
+        "storage_patience_s": options.storage_patience_s,
+    }
     try:
         with stop_requests() as asked:
-            state = run(config, folder, TrialHost(sweep.parent / STAGES, _print, lambda: bool(asked), options.threads))
+            host = TrialHost(sweep.parent / STAGES, _print, lambda: bool(asked), options.threads, **waits)
+            state = run(config, folder, host)
     except Superseded as error:
         print(error, file=sys.stderr)
         return 1
@@ -51,6 +65,10 @@ def run_config(arguments: list[str], others: Collection[str] = ()) -> int:
         print(f"warning: {code}: {WARNINGS[code]}", file=sys.stderr)
     print(f"{config.id} is {state.status}: {json.dumps(state.result)}")
     return 0
+
+
+def _note(line: str) -> None:
+    print(f"note: {line}", file=sys.stderr, flush=True)
 
 
 def _print(row: Row) -> None:

@@ -15,10 +15,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from filelock import BaseFileLock, FileLock
 
 from trials.account import name_account
 from trials.data.raw import Arrays
+from trials.errors import DataError
+from trials.kernel_lock import MISSING, FileLocked
 
 FORMAT = 1  # version of the file format and of the decoding; raise it when either changes: old entries are then unused
 _TAIL_BYTES = 4096
@@ -34,10 +35,26 @@ def cache_dir() -> Path:
 
 @contextmanager
 def one_at_a_time(path: Path) -> Iterator[None]:
-    """Hold the lock file ``path``, creating its folder and waiting for other processes; released if the holder dies."""
+    """Hold the lock file ``path``, creating its folder and waiting for other processes; released if the holder dies.
+
+    Raises:
+        DataError: the file system has no locks.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path):
+    lock = FileLocked(path)
+    try:
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in MISSING:
+            raise
+        raise DataError(
+            f"the file system of {path.parent} has no locks (flock: {error.strerror}): mount it with locks (Lustre: -o "
+            "flock), or set XDG_CACHE_HOME to a folder on another one"
+        ) from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def source_key(files: Sequence[Path], *facts: str) -> str:
@@ -92,13 +109,13 @@ def cached(key: str, build: Callable[[], Arrays]) -> Arrays:
         lock.release()
 
 
-def _lock(folder: Path, key: str) -> BaseFileLock | None:
+def _lock(folder: Path, key: str) -> FileLocked | None:
     """Acquire and return the lock of an entry; None, with a logged warning, if that is not possible."""
-    lock = FileLock(folder / f"{key}.lock")
+    lock = FileLocked(folder / f"{key}.lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-    except (OSError, NotImplementedError) as error:  # filelock raises the latter on file systems without flock
+    except OSError as error:  # also on file systems without flock
         _log.warning("decoded images are not cached in %s: %s", folder, error)
         return None
     return lock

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from trials.errors import UserError, listed
 from trials.hub.layout import CARD_FILE, CONFIG_FILE, FOLDER_FILES, StoredFile, read_model_config
 from trials.networks.formats import printable
 from trials.storage import files
+from trials.storage.owner import new_token
 
 
 def require_ours(to: Path) -> None:
@@ -58,7 +58,8 @@ def write_folder(to: Path, contents: Mapping[str, bytes], check: Callable[[Path]
     """
     files.make_folder(to.absolute().parent)
     to = to.resolve() if to.is_symlink() else to.absolute()
-    staged = to.with_name(f".{to.name}.{uuid.uuid4().hex[:8]}.tmp")
+    files.remove_leftovers(to.parent, to.name)
+    staged = files.temporary_of(to, new_token())
     try:
         files.make_folder(staged)
         for name, content in contents.items():
@@ -77,7 +78,7 @@ def _replace(to: Path, staged: Path) -> None:
     except OSError:
         if not to.is_dir() or not any(to.iterdir()):
             raise
-        aside = to.with_name(f".{to.name}.{uuid.uuid4().hex[:8]}.old")
+        aside = to.with_name(f".{to.name}.{new_token()}.old")
         to.rename(aside)
         try:
             staged.rename(to)

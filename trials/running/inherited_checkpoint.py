@@ -23,7 +23,7 @@ def inherited(config: TrialConfig, trials: Place) -> tuple[State, dict[str, Any]
             if state is None or state.status != "complete" or not state.commits:
                 continue
             checkpoint = folder.checkpoint(state.commits[-1])
-        except (DamagedFile, OSError):
+        except DamagedFile:
             continue
         if checkpoint:
             return state, {**checkpoint, "rows": json.dumps(_unended(rows_in(checkpoint)))}

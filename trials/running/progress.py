@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from trials.config.trial_config import TrialConfig
 from trials.data import Loader, Source
@@ -18,7 +18,7 @@ from trials.running.evaluating import Evaluator
 from trials.running.figures import layer_columns, plain_rows, reported
 from trials.running.own_time import OWN_SECONDS, OwnTime
 from trials.sparsity.accounting import LayerSizes, layer_rows, realised, summary
-from trials.storage.full_disk import when_there_is_room
+from trials.storage.outages import PATIENCE_S, Patience
 from trials.storage.place import Place
 from trials.storage.rows import COMPACT, RESULT, TABLES, Row, Rows
 from trials.storage.trial_folder import Attempt
@@ -28,8 +28,6 @@ from trials.training.evaluation import Totals
 from trials.training.latency import measure
 from trials.training.net import Net
 from trials.training.stage_context import Map
-
-_T = TypeVar("_T")
 
 STOP_POLL_S = 0.5
 """Minimum seconds between two checks whether a running trial should stop."""
@@ -47,7 +45,7 @@ class TrialHost:
         threads: number of CPU threads. Results are bitwise reproducible for equal numbers.
         is_over: called after every epoch but the trial's last, in stages that the method allows to be pruned, with the
             number of such epochs so far and the row; if True, the trial commits and ends as pruned.
-        warn: called with one line about problems outside the trial: damaged files, a full disk.
+        warn: called with one line about problems outside the trial: damaged files.
         alone: True if no other trial shares the device. Running out of memory on a shared device is not counted as a
             failure.
         map: runs a stage's independent work items (see trials/training/stage_context.py); None: in this process, in
@@ -55,6 +53,9 @@ class TrialHost:
         data: fingerprint that the trial's data must have; None accepts any.
         commit: the commit of the code, where whatever runs the trial knows it; None: the trial looks for it.
         limit_s: seconds that the trial itself may take over all attempts; after them it fails. None: any number.
+        storage: called with a line when the storage errs and when it works again, and with whether it errs; by default
+            such lines go to ``warn``.
+        storage_patience_s: seconds for which the trial waits for a storage that errs.
     """
 
     stages: Place
@@ -69,9 +70,13 @@ class TrialHost:
     data: str | None = None
     commit: str | None = None
     limit_s: float | None = None
+    storage: Callable[[str, bool], None] | None = None
+    storage_patience_s: float = PATIENCE_S
 
-    def when_there_is_room(self, write: Callable[[], _T]) -> _T:
-        return when_there_is_room(write, self.warn, self.should_stop)
+    def patience(self) -> Patience:
+        """How the trial waits for a storage that errs."""
+        tell = self.storage or (lambda text, errs: self.warn(text))
+        return Patience(tell, self.should_stop, self.storage_patience_s)
 
     def mapping(self) -> Map:
         return self.map or (lambda function, shared, items: [function(shared, i, self.should_stop) for i in items])
@@ -193,15 +198,8 @@ class Progress:
         progress = {**position, **{key: last.get(key) for key in ("level", "val_accuracy", "density")}}
         progress |= {"data": self.raw.fingerprint, OWN_SECONDS: self.own_time.seconds}
         self.rows["allocations"][:] = plain_rows(self.rows["allocations"], "allocations")  # stages write them
-        self.trial_host.when_there_is_room(
-            lambda: self.attempt.commit(
-                checkpoint=content,
-                rows=self.rows,
-                progress=progress,
-                seconds=seconds,
-                spare=self.is_shared,
-                **fields,
-            )
+        self.attempt.commit(
+            checkpoint=content, rows=self.rows, progress=progress, seconds=seconds, spare=self.is_shared, **fields
         )
         self._last_commit = time.monotonic()
 

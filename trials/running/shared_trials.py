@@ -30,6 +30,7 @@ from trials.methods.dense import copied, copies_shared
 from trials.methods.registry import METHODS
 from trials.storage.config_file import CONFIG, read_config, write_config
 from trials.storage.lease import Lease
+from trials.storage.outages import errs
 from trials.storage.place import Place
 from trials.storage.read_once import SOURCES
 from trials.storage.rows import Rows
@@ -203,7 +204,9 @@ def _compare(folder: Place, config: TrialConfig) -> None:
         fields = [field for field in differing_fields(stored, config) if field[0] not in config.file_hashes]
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if errs(error):
+            raise
         return
     for name, before, now in fields[:1]:
         raise UserError(

@@ -21,6 +21,7 @@ from trials.errors import (
     DeadDevice,
     Preempted,
     Pruned,
+    StorageError,
     Superseded,
     TimeLimit,
     as_unicode,
@@ -55,11 +56,18 @@ def run(config: TrialConfig, folder: Place, trial_host: TrialHost) -> State:
     A finished trial is not run again; its state is returned. A failure is committed (type, message, traceback) and
     returned, not raised. If its type is ``DEAD_DEVICE``, no trial can run in this process any more.
 
+    While the storage errs, the trial waits (:mod:`trials.storage.outages`).
+
     Raises:
         Superseded: a later attempt took the trial over.
+        StorageError: the storage has erred for too long; the trial goes on from its last commit when it is run again.
         KeyboardInterrupt: the attempt is committed as preempted first.
     """
-    trial_folder = TrialFolder(folder)
+    with trial_host.patience().active():
+        return _run(config, TrialFolder(folder), trial_host)
+
+
+def _run(config: TrialConfig, trial_folder: TrialFolder, trial_host: TrialHost) -> State:
     device = resolve_device(config.device)
     try:
         torch.set_num_threads(trial_host.threads)
@@ -67,13 +75,13 @@ def run(config: TrialConfig, folder: Place, trial_host: TrialHost) -> State:
         begun: dict[str, Any] = {"host": socket.gethostname(), "device": device_name(device), "environment": where}
         new, lines = trial_folder.is_new(), list[str]()
         if not new:
-            lines = trial_host.when_there_is_room(lambda: trial_folder.verify(checkpoint=True))
+            lines = trial_folder.verify(checkpoint=True)
             state = trial_folder.state()
             if state is not None and state.finished:
                 return state
-        attempt, checkpoint = trial_host.when_there_is_room(lambda: trial_folder.begin(**begun, new=new))
-    except Preempted:  # asked to stop while the disk was too full to start the attempt
-        return trial_folder.state() or State(status="preempted")
+        attempt, checkpoint = trial_folder.begin(**begun, new=new)
+    except Preempted:  # asked to stop while the storage erred
+        return _known_state(trial_folder)
     for line in (*lines, *attempt.warnings):
         trial_host.warn(line)
     own_time = OwnTime(attempt.state, trial_host.limit_s)
@@ -84,17 +92,26 @@ def run(config: TrialConfig, folder: Place, trial_host: TrialHost) -> State:
     except Pruned:
         pass
     except Preempted:
-        _stopped(attempt, trial_host, own_time)
+        _stopped(attempt, own_time)
     except KeyboardInterrupt:
-        _end(attempt, trial_host, "preempted")
+        _end(attempt, "preempted")
         raise
-    except Superseded:
+    except (Superseded, StorageError):
         raise
     except Exception as error:  # noqa: BLE001  any failure of a trial is a result: committed and reported to the driver
         _fail(attempt, trial_host, own_time, error, device)
     finally:
         _release(attempt.state, device)
     return attempt.state
+
+
+def _known_state(trial_folder: TrialFolder) -> State:
+    """The state of a trial whose attempt has not begun, if the storage can be read."""
+    with suppress(Preempted, StorageError):
+        state = trial_folder.state()
+        if state is not None:
+            return state
+    return State(status="preempted")
 
 
 def _release(state: State, device: torch.device) -> None:
@@ -106,20 +123,20 @@ def _release(state: State, device: torch.device) -> None:
         release_memory(device, failed=True)
 
 
-def _end(attempt: Attempt, trial_host: TrialHost, status: str, **fields: Any) -> None:
-    """Commit the attempt's final status; skipped if the disk stays full until the trial is asked to stop."""
+def _end(attempt: Attempt, status: str, **fields: Any) -> None:
+    """Commit the attempt's final status; skipped if the storage errs until the trial is asked to stop."""
     with suppress(Preempted):
-        trial_host.when_there_is_room(lambda: attempt.end(status, **fields))
+        attempt.end(status, **fields)
 
 
-def _stopped(attempt: Attempt, trial_host: TrialHost, own_time: OwnTime) -> None:
+def _stopped(attempt: Attempt, own_time: OwnTime) -> None:
     """Commit the end of an attempt that has stopped where it was asked to, or where its trial's time was over."""
     try:
         own_time.require()
     except TimeLimit as error:
-        _end(attempt, trial_host, "failed", error=_error_record(error), failures=attempt.state.failures + 1)
+        _end(attempt, "failed", error=_error_record(error), failures=attempt.state.failures + 1)
     else:
-        _end(attempt, trial_host, "preempted")
+        _end(attempt, "preempted")
 
 
 def _fail(attempt: Attempt, trial_host: TrialHost, own_time: OwnTime, error: Exception, device: torch.device) -> None:
@@ -130,7 +147,7 @@ def _fail(attempt: Attempt, trial_host: TrialHost, own_time: OwnTime, error: Exc
     """
     if not isinstance(error, DeadDevice) and not is_dead(device) and trial_host.should_stop():
         trial_host.warn(f"{type(error).__name__} after it was asked to stop ({error}): it goes on from its last commit")
-        _stopped(attempt, trial_host, own_time)
+        _stopped(attempt, own_time)
         return
     record = _error_record(error)
     if isinstance(error, DeadDevice):
@@ -141,7 +158,7 @@ def _fail(attempt: Attempt, trial_host: TrialHost, own_time: OwnTime, error: Exc
         record["type"] = DEAD_DEVICE
     uncounted = record["type"] == DEAD_DEVICE or (record["type"] == OUT_OF_MEMORY and not trial_host.alone)
     failures = attempt.state.failures + (not uncounted)
-    _end(attempt, trial_host, "failed", error=record, failures=failures)
+    _end(attempt, "failed", error=record, failures=failures)
 
 
 def _error_record(error: Exception) -> dict[str, str]:
@@ -263,7 +280,7 @@ class _Run:
     def _obtain(self, source: TrialConfig, trial_host: TrialHost) -> tuple[str, Obtained]:
         """Return a shared trial and its folder's name; its environments count among this trial's."""
         folder = folder_in(self.trial_host.stages, source_name(source, self.raw), source, self.precision)
-        for line in trial_host.when_there_is_room(lambda: require_same_config(folder, source)):
+        for line in require_same_config(folder, source):
             trial_host.warn(line)
         shared_host = replace(trial_host, limit_s=None)  # all trials that start from it depend on it
         with self.own_time.paused():

@@ -20,7 +20,7 @@ from trials.errors import DamagedFile, one_line, shown
 from trials.storage import files
 from trials.storage.packed.reading import packed_checkpoint, packed_state, packed_table
 from trials.storage.packed.stacked_rows import RowSpan, rows_at, shapes_of, stack_rows
-from trials.storage.place import Place
+from trials.storage.place import Place, as_stored
 from trials.storage.row_schema import table_as_rows
 from trials.storage.rows import Rows
 from trials.storage.safe_read import CHECKPOINT_BYTES, ROW_BYTES, read_plain, require_own_folder
@@ -51,8 +51,8 @@ class CommittedFiles:
     """What lies in a trial's folder, or is packed; reading it changes nothing."""
 
     def __init__(self, path: Place) -> None:
-        self.path = path
-        self.state_path = path / "state.json"
+        self.path = as_stored(path)
+        self.state_path = self.path / "state.json"
         self._name = path.name if has_fixed_name(path) else None
 
     def state(self) -> State | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from trials.errors import DamagedFile, UserError
 from trials.storage.config_file import read_config
+from trials.storage.outages import errs
 from trials.storage.packed.reading import part_by_part, trial_names
 from trials.storage.place import Place, each
 from trials.storage.trial_folder import State, TrialFolder
@@ -86,7 +87,9 @@ def data_used_in(trials: Place) -> Iterator[DataUsed]:
     def read(name: str) -> DataUsed | None:
         try:
             return data_used(read_config(trials / name).config, TrialFolder(trials / name).state())
-        except (OSError, DamagedFile):
+        except (OSError, DamagedFile) as error:
+            if errs(error):
+                raise
             return None
 
     yield from filter(None, each(read, part_by_part(trials, trial_names(trials)), trials))

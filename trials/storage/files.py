@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import errno
+import glob
 import hashlib
 import io
 import os
+import shutil
 import stat
+import tempfile
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
+from trials.storage.outages import FULL, impatient, patiently
+from trials.storage.owner import has_ended, new_token
 from trials.storage.place import ObjectPath, Place
+
+_TEMPORARY = ".tmp"
 
 
 def write(path: Place, content: bytes) -> None:
@@ -24,8 +31,26 @@ def write(path: Place, content: bytes) -> None:
     """
     if isinstance(path, ObjectPath):
         path.write_bytes(content)
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    else:
+        temporary = temporary_of(Path(path), new_token())  # the same for each try, so that none is left behind
+        patiently(lambda: _write(temporary, Path(path), content), path.parent)
+
+
+def temporary_of(path: Path, token: str) -> Path:
+    """What a file is written to, before it is renamed to ``path``."""
+    return path.with_name(f".{path.name}.{token}{_TEMPORARY}")
+
+
+def _write(temporary: Path, path: Path, content: bytes) -> None:
+    try:
+        _replace(temporary, path, content)
+    except FileNotFoundError:
+        if not path.parent.is_dir():
+            raise
+        _replace(temporary, path, content)  # this process was frozen for so long that its file was taken for a leftover
+
+
+def _replace(temporary: Path, path: Path, content: bytes) -> None:
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -37,8 +62,9 @@ def write(path: Place, content: bytes) -> None:
         except IsADirectoryError:  # somebody has put a folder in the file's place
             set_aside(path)
             temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)  # the disk may be full: free the space of the partial file
+    except BaseException:
+        with contextlib.suppress(OSError):  # which would hide why
+            temporary.unlink(missing_ok=True)  # the disk may be full: free the space of the partial file
         raise
 
 
@@ -62,7 +88,11 @@ def make_folder(path: Place) -> None:
     """Make a folder of a sweep, and those around it, unless they are there; each is shared as the one around it is."""
     if isinstance(path, ObjectPath) or path.is_dir():
         path.mkdir(parents=True, exist_ok=True)
-        return
+    else:
+        patiently(lambda: _make(Path(path)), path)
+
+
+def _make(path: Path) -> None:
     missing = [path]
     while not missing[-1].parent.exists():
         missing.append(missing[-1].parent)
@@ -123,11 +153,58 @@ def names(folder: Place) -> list[str]:
         return []
 
 
-def remove_leftovers(folder: Place) -> None:
-    """Delete temporary files of writers that were killed; an object store has none."""
-    if isinstance(folder, Path):
-        for leftover in folder.glob("**/.*.tmp"):
-            leftover.unlink(missing_ok=True)
+LEFTOVER_S = 3600.0
+"""Age from which a temporary file is a leftover: its writer would have lost any lease long ago, and waits no longer."""
+
+
+def remove_leftovers(folder: Place, name: str | None = None) -> None:
+    """Delete temporary files, and folders, that writers have left that were killed; an object store has none.
+
+    Their writer was a process of this machine that has ended, or they are older than :data:`LEFTOVER_S` by the clock of
+    the storage: the writer of a younger one may live on another machine. Where the storage errs, they stay.
+
+    Args:
+        name: only those of this file or folder in ``folder`` itself; by default all below ``folder``.
+    """
+    if not isinstance(folder, Path):
+        return
+    with contextlib.suppress(OSError), impatient():
+        found = list(_temporary(folder) if name is None else Path(folder).glob(f".{glob.escape(name)}.*{_TEMPORARY}"))
+        if not found:
+            return
+        now = _now_of(folder)
+        for leftover in found:
+            with contextlib.suppress(OSError):
+                if not _is_dead(leftover) and now - leftover.lstat().st_mtime < LEFTOVER_S:
+                    continue
+                if leftover.is_dir() and not leftover.is_symlink():
+                    shutil.rmtree(leftover, ignore_errors=True)
+                else:
+                    leftover.unlink()
+
+
+def _is_dead(leftover: Path) -> bool:
+    """Whether the writer of a temporary file is known to have ended; older versions gave the number of a process."""
+    token = leftover.name.removesuffix(_TEMPORARY).rpartition(".")[2]
+    return token.isdecimal() or has_ended(token)
+
+
+def _temporary(folder: Path) -> Iterator[Path]:
+    """The temporary files below a folder. Links are not followed."""
+    for around, _, names_in in os.walk(folder):
+        for found in names_in:
+            if found.endswith(_TEMPORARY) and found.startswith("."):
+                yield Path(around, found)
+
+
+def _now_of(folder: Path) -> float:
+    """The time by the clock that gives files in ``folder`` their times, as that of a file server."""
+    handle, probe = tempfile.mkstemp(prefix=".probe.", dir=folder)
+    try:
+        return os.fstat(handle).st_mtime
+    finally:
+        os.close(handle)
+        Path(probe).unlink()
 
 
 def set_aside(path: Place) -> Place:
@@ -142,7 +219,7 @@ def set_aside(path: Place) -> Place:
 
 def is_full(error: OSError) -> bool:
     """Whether a write failed because the disk or a quota is full."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return error.errno in FULL
 
 
 def require_writable(folder: Place) -> None:
@@ -153,9 +230,9 @@ def require_writable(folder: Place) -> None:
     """
     make_folder(folder)
     content = uuid.uuid4().hex.encode()
-    probe = folder / f".probe.{content.decode()[:8]}"
+    probe = folder / f".probe.{content.decode()}"
     probe.write_bytes(content)
     found = probe.read_bytes()
-    probe.unlink()
+    probe.unlink(missing_ok=True)
     if found != content:
         raise OSError(f"{probe} reads {found!r} where {content!r} was written")

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
 from trials.storage.lease_store import FileLeaseStore, LeaseStore, ObjectLeaseStore
+from trials.storage.outages import impatient, patiently
 from trials.storage.owner import Owner
 from trials.storage.place import Place
 
@@ -25,10 +27,16 @@ HEARTBEAT_S = 5.0
 PATIENCE_S = 60.0
 
 
+_HELD = set[str]()
+"""Tokens of the leases that this process holds or asks for. Another one of its own was given up while the storage
+erred, and could not be removed."""
+
+
 class Lease:
     """A lease on a folder. Call :meth:`acquire`; once it returns True, ``with lease:`` releases it at the end."""
 
     def __init__(self, folder: Place, *, heartbeat_s: float = HEARTBEAT_S, patience_s: float = PATIENCE_S) -> None:
+        self._folder = folder
         self._store: LeaseStore = FileLeaseStore(folder) if isinstance(folder, Path) else ObjectLeaseStore(folder)
         self._heartbeat_s, self._patience_s = heartbeat_s, patience_s
         self._mine: Owner | None = None
@@ -40,7 +48,7 @@ class Lease:
 
     def owner(self) -> Owner | None:
         """Return the current owner, or None if the lease is free."""
-        return self._store.owner()
+        return patiently(self._store.owner, self._folder)
 
     @property
     def token(self) -> str:
@@ -50,10 +58,21 @@ class Lease:
     def acquire(self) -> bool:
         """Take the lease if it is free or its owner is dead; return whether it was taken.
 
-        To wait for the lease, call this repeatedly: the heartbeat is compared between calls.
+        To wait for the lease, call this repeatedly: the heartbeat is compared between calls. Where the storage errs,
+        comparing begins anew: the owner, too, may have been unable to write its heartbeat.
+
+        Raises:
+            OSError, StorageError: the storage errs (:mod:`.outages`).
         """
         me = Owner.me()
-        if not self._store.take(me, self._gone):
+        _HELD.add(me.token)
+        try:
+            taken = patiently(lambda: self._take(me), self._folder)
+        except BaseException:
+            _HELD.discard(me.token)
+            raise
+        if not taken:
+            _HELD.discard(me.token)
             return False
         self._mine, self.lost = me, False
         self._stop.clear()
@@ -61,12 +80,20 @@ class Lease:
         self._thread.start()
         return True
 
+    def _take(self, me: Owner) -> bool:
+        try:
+            return self._store.take(me, self._gone)
+        except OSError:
+            self._seen.clear()
+            raise
+
     def _gone(self, holder: Owner) -> bool:
         now = time.monotonic()
         seen = self._seen.get(holder.token)
         if seen is None or seen[0] != holder:
             seen = self._seen[holder.token] = (holder, now)
-        return holder.surely_dead or now - seen[1] > self._patience_s
+        given_up = holder.is_this_process and holder.token not in _HELD
+        return holder.surely_dead or given_up or now - seen[1] > self._patience_s
 
     def _beat(self) -> None:
         while not self._stop.wait(self._heartbeat_s):
@@ -87,7 +114,9 @@ class Lease:
         if self._thread is not None:
             self._thread.join()
         if self._mine is not None:
-            self._store.leave(self._mine)
+            with suppress(OSError), impatient():  # it errs: the lease ends with this process, or after its patience
+                self._store.leave(self._mine)
+            _HELD.discard(self._mine.token)
         self._mine = None
 
     def __enter__(self) -> Lease:

@@ -9,30 +9,30 @@ that finished before the listing began (S3 since December 2020, MinIO, Ceph).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from trials.errors import DamagedFile
+from trials.errors import DamagedFile, UserError
+from trials.kernel_lock import MISSING, locked
 from trials.storage import files
 from trials.storage.owner import OWNER_KEYS, Owner
-from trials.storage.place import ObjectPath
+from trials.storage.place import ObjectPath, Place
 from trials.storage.sealed import read_sealed, seal
 
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
-
 Gone = Callable[[Owner], bool]
+
+GUARD = "lease.guard"
+"""The file whose kernel lock is held for each change of a lease on a path."""
 
 LOOKS, CLAIMS_POLL_S = 20, 0.1
 """Maximum number of listings, and seconds between them, while a claimant waits for other claims to be withdrawn."""
 
 
 class LeaseStore(Protocol):
-    """Stores the owner of a lease."""
+    """Stores the owner of a lease. Where the storage errs, each method raises OSError."""
 
     def owner(self) -> Owner | None:
         """Return the stored owner, or None."""
@@ -58,18 +58,17 @@ class FileLeaseStore:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "lease.json"
 
-    @cached_property
-    def _guard(self) -> BaseFileLock:
-        from filelock import FileLock  # not to read who the owner is
-
-        guard = self.path.parent / "lease.guard"
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        guard = self.path.parent / GUARD
         files.create_shared(guard)
-        return FileLock(str(guard))
+        with locked(guard):
+            yield
 
     def owner(self) -> Owner | None:
         try:
             return self._read()
-        except (DamagedFile, OSError):
+        except DamagedFile:
             return None
 
     def _read(self) -> Owner | None:
@@ -84,22 +83,22 @@ class FileLeaseStore:
 
     def take(self, me: Owner, gone: Gone) -> bool:
         files.make_folder(self.path.parent)
-        with self._guard:
+        with self._guarded():
             holder = self.owner()
-            if holder is not None and not gone(holder):
+            if holder is not None and holder.token != me.token and not gone(holder):
                 return False
             self._write(me)
         return True
 
     def renew(self, mine: Owner) -> bool:
-        with self._guard:
+        with self._guarded():
             if not self._is(mine):
                 return False
             self._write(mine)
         return True
 
     def leave(self, mine: Owner) -> None:
-        with self._guard, suppress(OSError):  # then others wait until it is overdue
+        with self._guarded():
             if self._is(mine):
                 self.path.unlink(missing_ok=True)
 
@@ -112,6 +111,31 @@ class FileLeaseStore:
 
     def _write(self, owner: Owner) -> None:
         files.write(self.path, seal(owner.document()))
+
+
+def require_locks(folder: Place) -> None:
+    """Check that leases on a folder can work: files there must have kernel locks. Makes the folder.
+
+    Raises:
+        UserError: they have none.
+        OSError: the folder cannot be written.
+    """
+    if isinstance(folder, ObjectPath):
+        return
+    files.make_folder(folder)
+    guard = folder / GUARD
+    files.create_shared(guard)
+    try:
+        with locked(guard):
+            pass
+    except OSError as error:
+        if error.errno not in MISSING:
+            raise
+        raise UserError(
+            f"the file system of {folder} has no locks (flock: {error.strerror}), which keep two processes from the "
+            "same work: mount Lustre with -o flock, NFS as version 4 or with lockd, or give another --storage, on "
+            "another file system or s3://BUCKET/PREFIX"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -140,6 +164,14 @@ class ObjectLeaseStore:
         return max(held, key=lambda claim: claim.term).owner if held else None
 
     def take(self, me: Owner, gone: Gone) -> bool:
+        try:
+            return self._take(me, gone)
+        except BaseException:
+            with suppress(OSError):  # else others wait for this claim until they see that it is dead
+                self._remove(me)
+            raise
+
+    def _take(self, me: Owner, gone: Gone) -> bool:
         claims = self._others(me, gone)
         if claims is None:
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import re
 import socket
@@ -46,7 +47,7 @@ class Owner:
         texts, numbers = (owner.host, owner.started, owner.token, owner.kernel), (owner.pid, owner.beat)
         if not all(isinstance(text, str) for text in texts) or not all(type(number) is int for number in numbers):
             raise TypeError(f"an owner is {document!r}")
-        if not _TOKEN.fullmatch(owner.token):
+        if not _TOKEN_OF_OWNER.fullmatch(owner.token):
             raise ValueError(f"an owner has the token {owner.token!r}")
         return owner
 
@@ -71,9 +72,38 @@ class Owner:
         return f"process {self.pid} on {self.host}"
 
 
-_TOKEN = re.compile(r"[\w-]{1,64}", re.ASCII)
+_TOKEN_OF_OWNER = re.compile(r"[\w-]{1,64}", re.ASCII)
 
 OWNER_KEYS = frozenset(field.name for field in fields(Owner))
+_TOKEN = re.compile(r"([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-f]{12}")
+
+
+def new_token() -> str:
+    """Part of a name that no other process has, on any machine, nor this one twice.
+
+    It says which process made it, so that others of the same machine can see whether that has ended.
+    """
+    return f"{_process(os.getpid())}-{uuid.uuid4().hex[:12]}"
+
+
+def has_ended(token: str) -> bool:
+    """Whether a token is that of a process of this machine that has ended; False if that is not known."""
+    match = _TOKEN.fullmatch(token)
+    if match is None or not _kernel() or match[1] != _machine():
+        return False
+    return _start_of(int(match[2])) != match[3]
+
+
+@functools.lru_cache(maxsize=2)  # by number: a fork is another process
+def _process(pid: int) -> str:
+    started = _start_of(pid)
+    return f"{_machine()}-{pid}-{started if started.isdecimal() else 0}"
+
+
+@functools.cache
+def _machine() -> str:
+    """This host's PID namespace, until its next boot."""
+    return hashlib.sha256(f"{socket.gethostname()}/{_kernel()}".encode()).hexdigest()[:8]
 
 
 @functools.cache

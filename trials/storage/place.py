@@ -18,6 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from trials.errors import DamagedFile, UserError
+from trials.storage.outages import in_this_thread, patiently
+from trials.storage.stored_path import StoredPath
 from trials.user_path import user_path
 
 STORAGE_LAG_S = 10.0
@@ -32,6 +34,12 @@ ENVIRONMENT = (
 
 READS, READ_PAUSE_S = 10, 0.02
 """Maximum number of reads of an object that is replaced during the read, and the pause per read so far in seconds."""
+
+_UNREACHABLE = re.compile(r"NETWORK_CONNECTION|curlCode|SLOW_DOWN|UNAVAILABLE|status (5\d\d|40[0-3])")
+"""What is in the error of a store that does not answer, rather than of an object that is replaced during the read."""
+
+TRIES = 5
+"""How often a client makes a request, with pauses of its own, until it says that the store errs."""
 
 REQUESTS_AT_ONCE = 32
 """Parallel requests to an object store, whose latency is high."""
@@ -84,6 +92,9 @@ class ObjectPath:
             DamagedFile: it has more than ``most`` bytes.
             OSError: every read failed, or the object was replaced during each of them.
         """
+        return self._call(lambda: self._read(most))
+
+    def _read(self, most: int | None) -> bytes:
         for attempt in range(READS):
             try:
                 with _client().open_input_file(self.key) as stream:
@@ -93,8 +104,8 @@ class ObjectPath:
                     content = bytes(stream.read())
             except FileNotFoundError:
                 raise
-            except OSError:
-                if attempt == READS - 1:
+            except OSError as error:
+                if attempt == READS - 1 or _UNREACHABLE.search(str(error)):
                     raise
             else:  # the ETag is the MD5, unless the object was uploaded in parts or is encrypted with a KMS key
                 whole = hashlib.md5(content, usedforsecurity=False).hexdigest() == tag
@@ -113,8 +124,12 @@ class ObjectPath:
             FileNotFoundError: there is no such object.
             OSError: it cannot be read.
         """
-        with _client().open_input_file(self.key) as stream:
-            return bytes(stream.read_at(length, offset))
+
+        def get() -> bytes:
+            with _client().open_input_file(self.key) as stream:
+                return bytes(stream.read_at(length, offset))
+
+        return self._call(get)
 
     def stream(self) -> Any:
         """Return a stream that writes the object, in parts from 10 MB on; the object appears when it is closed."""
@@ -122,19 +137,23 @@ class ObjectPath:
 
     def write_bytes(self, content: bytes) -> None:
         """Write by one PUT, or from 10 MB on by a multipart upload; either way the object appears atomically."""
-        with _client().open_output_stream(self.key) as stream:
-            stream.write(content)
+
+        def put() -> None:
+            with _client().open_output_stream(self.key) as stream:
+                stream.write(content)
+
+        self._call(put)
 
     def unlink(self, missing_ok: bool = False) -> None:
         try:
-            _client().delete_file(self.key)
+            self._call(lambda: _client().delete_file(self.key))
         except FileNotFoundError:
             if not missing_ok:
                 raise
 
     def rename(self, target: ObjectPath) -> None:
         """Copy to ``target``, then delete the original; a kill in between leaves both."""
-        _client().copy_file(self.key, target.key)
+        self._call(lambda: _client().copy_file(self.key, target.key))
         self.unlink()
 
     def exists(self) -> bool:
@@ -158,14 +177,18 @@ class ObjectPath:
         return info.mtime_ns, info.size
 
     def _info(self) -> Any:
-        return _client().get_file_info(self.key)
+        return self._call(lambda: _client().get_file_info(self.key))
+
+    def _call(self, act: Callable[[], _T]) -> _T:
+        """Make a request, again and again while the store errs; each time with the keys as they are then."""
+        return patiently(act, self.parent, _client_of.cache_clear)
 
     def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:
         """Do nothing: an object store has no folders."""
 
     def rmdir(self) -> None:
         """Delete the marker object that an emptied folder leaves, and all objects below."""
-        _client().delete_dir(self.key)
+        self._call(lambda: _client().delete_dir(self.key))
 
     def iterdir(self) -> Iterator[ObjectPath]:
         """Iterate over what lies directly below, without markers of emptied folders; empty if there is nothing."""
@@ -179,7 +202,8 @@ class ObjectPath:
     def _listed(self, *, recursive: bool) -> list[Any]:
         from pyarrow.fs import FileSelector
 
-        return list(_client().get_file_info(FileSelector(self.key, allow_not_found=True, recursive=recursive)))
+        below = FileSelector(self.key, allow_not_found=True, recursive=recursive)
+        return self._call(lambda: list(_client().get_file_info(below)))
 
 
 Place = Path | ObjectPath
@@ -202,7 +226,12 @@ def place(where: str | Place) -> Place:
                 "'_', '-', '=', '.' and '/'"
             )
         return ObjectPath(match[1])
-    return user_path(where, "the storage").absolute()
+    return StoredPath(user_path(where, "the storage").absolute())
+
+
+def as_stored(where: Place) -> Place:
+    """The same place, whose calls wait while the storage errs, if somebody waits (:mod:`.outages`)."""
+    return where if isinstance(where, (ObjectPath, StoredPath)) else StoredPath(where)
 
 
 def environment(where: Place) -> dict[str, str]:
@@ -211,13 +240,16 @@ def environment(where: Place) -> dict[str, str]:
 
 
 def each(function: Callable[[_T], R], items: Iterable[_T], where: Place) -> list[R]:
-    """Apply ``function`` to every item and return the results in order; in parallel threads for an object store."""
+    """Apply ``function`` to every item and return the results in order; in parallel threads for an object store.
+
+    The threads wait for a store that errs as this thread would (:mod:`.outages`).
+    """
     if isinstance(where, Path):
         return list(map(function, items))
     from concurrent.futures import ThreadPoolExecutor  # reports of a sweep on a path do without
 
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-        return list(pool.map(function, items))
+        return list(pool.map(in_this_thread()(function), items))
 
 
 def _client() -> Any:
@@ -243,7 +275,7 @@ def _client_of(process: int, settings: tuple[str | None, ...]) -> Any:
     return fs.S3FileSystem(
         background_writes=False,
         allow_delayed_open=True,  # small objects are then written by one PUT
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=5),
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=TRIES),
         connect_timeout=10,
         request_timeout=60,
         **{name: value for name, value in options.items() if value},

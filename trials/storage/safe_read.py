@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from trials.errors import DamagedFile
+from trials.storage.outages import patiently
 from trials.storage.place import ObjectPath, Place
 
 DOCUMENT_BYTES = 64 << 20
@@ -50,11 +51,15 @@ def read_plain(path: Place, most: int = DOCUMENT_BYTES) -> bytes:
     """
     if isinstance(path, ObjectPath):
         return path.read_bytes(most)
+    return patiently(lambda: _read(path, most), path.parent)
+
+
+def _read(path: Path, most: int) -> bytes:
     try:
         opened = os.open(path, _FLAGS)
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENODEV):
-            raise DamagedFile(f"{path} is {_kind(path)}") from None
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENODEV) and (kind := _kind(path)) is not None:
+            raise DamagedFile(f"{path} is {kind}") from None
         raise
     try:
         there = os.fstat(opened)
@@ -67,10 +72,11 @@ def read_plain(path: Place, most: int = DOCUMENT_BYTES) -> bytes:
         os.close(opened)
 
 
-def _kind(path: Path) -> str:
+def _kind(path: Path) -> str | None:
+    """What lies in a file's place; None if that is a file, or not known."""
     with suppress(OSError):
-        return _KINDS.get(stat.S_IFMT(path.lstat().st_mode), "no file")
-    return "no file"
+        return _KINDS.get(stat.S_IFMT(path.lstat().st_mode))
+    return None
 
 
 def require_own_folder(path: Place) -> None:
@@ -82,7 +88,7 @@ def require_own_folder(path: Place) -> None:
     if isinstance(path, ObjectPath):
         return
     try:
-        mode = os.lstat(path).st_mode
+        mode = patiently(lambda: os.lstat(path).st_mode, path.parent)
     except (FileNotFoundError, NotADirectoryError):
         return
     if not stat.S_ISDIR(mode):

@@ -39,6 +39,9 @@ LOOK_EVERY_S = 0.5
 GONE_AFTER = 3
 """So many looks in a row at which nobody listens at the head's address."""
 
+STORAGE_GRACE_S = 5.0
+"""Seconds for which a driver still waits for a storage that errs, after a signal."""
+
 COMMIT_S = 10.0
 """Seconds that running trials have to commit, once the head is gone."""
 
@@ -87,6 +90,10 @@ class RunSignals:
             finally:
                 self._over.set()
                 self._timer.cancel()
+
+    def long_ago(self) -> bool:
+        """Whether a signal came, and the storage had some seconds since."""
+        return self.first is not None and time.monotonic() - self.first > STORAGE_GRACE_S
 
     def out_of_time(self) -> None:
         """Let running trials commit and end, since ``max_hours`` are over."""

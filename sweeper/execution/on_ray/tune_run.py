@@ -7,7 +7,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,10 @@ from sweeper.execution.signals import without_stacks
 from sweeper.execution.stop_file import StopFile
 from sweeper.execution.time_limit import time_limit
 from sweeper.search.plan import Plan
+from trials.errors import Preempted, StorageError
 from trials.plugins.importing import admit
 from trials.storage.lease import Lease
+from trials.storage.outages import impatient
 from trials.storage.scratch import scratch_folder
 
 WORKER = "sparsity-trial"
@@ -70,7 +72,9 @@ def run_plan(
         ):
             alone = _connected(plan, display, signals, address, runtime_env)
             if not plan.stopping and _have_all(plan, display, alone, runtime_env):
-                _run_out(PlanSearcher(plan, display, lease), scratch, signals.handle)
+                searcher = PlanSearcher(plan, display, lease)
+                searcher.interrupted = signals.long_ago
+                _run_out(searcher, scratch, signals.handle)
             return signals.first is not None
     except HeadGoneError:
         leave_ray(display)
@@ -80,7 +84,8 @@ def run_plan(
         raise
     finally:
         if not given_up:
-            stop.remove()
+            with suppress(OSError), impatient():  # else the next run does
+                stop.remove()
 
 
 def _connected(
@@ -129,11 +134,29 @@ def _run_out(searcher: PlanSearcher, scratch: Path, handle: Callable[[], None]) 
     with _ended(callbacks), _quiet_tune():
         callbacks.catch_up(plan)
         if not plan.over:
-            _tuner(searcher, scratch, [Watchdog(searcher, handle), *callbacks.each]).fit()
+            _fit(searcher, scratch, [Watchdog(searcher, handle), *callbacks.each])
         while searcher.again:
             searcher.again = False
             again = Path(tempfile.mkdtemp(dir=scratch))
-            _tuner(searcher, again, [Watchdog(searcher, handle), *callbacks.each]).fit()
+            _fit(searcher, again, [Watchdog(searcher, handle), *callbacks.each])
+
+
+def _fit(searcher: PlanSearcher, scratch: Path, callbacks: Sequence[tune.Callback]) -> None:
+    """Run a Tuner; if the storage has ended the run, raise that instead of what Tune makes of it.
+
+    Raises:
+        StorageError: it has erred for too long.
+        KeyboardInterrupt: a signal came while it erred.
+    """
+    try:
+        _tuner(searcher, scratch, callbacks).fit()
+    except Exception:
+        if searcher.ended_by is None:
+            raise
+    if isinstance(searcher.ended_by, StorageError):
+        raise searcher.ended_by from None
+    if searcher.ended_by is not None:
+        raise KeyboardInterrupt from None
 
 
 @contextmanager
@@ -143,11 +166,19 @@ def _quiet_tune() -> Iterator[None]:
     before = {name: logging.getLogger(name).level for name in levels}
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
+    controller = logging.getLogger("ray.tune.execution.tune_controller")
+    controller.addFilter(_is_not_of_storage)
     try:
         yield
     finally:
+        controller.removeFilter(_is_not_of_storage)
         for name, level in before.items():
             logging.getLogger(name).setLevel(level)
+
+
+def _is_not_of_storage(record: logging.LogRecord) -> bool:
+    """Whether Tune may log something: a storage that errs ends the run with a line of its own."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], (StorageError, Preempted))
 
 
 @contextmanager

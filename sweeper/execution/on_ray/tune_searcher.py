@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ray.tune.search import Searcher
 
@@ -18,22 +18,41 @@ from sweeper.execution.on_ray.cluster import this_machine
 from sweeper.execution.on_ray.places import COUNT_EVERY_S, Places
 from sweeper.execution.short_memory import ShortMemory
 from sweeper.execution.stop_file import StopFile
+from sweeper.execution.storage_news import StorageNews
 from sweeper.execution.table_writer import TableWriter
 from sweeper.search.failures import commit_failure
 from sweeper.search.plan import Assignment, Ending, Plan
 from sweeper.search.sick_machines import Card
 from trials.config.named_objects import code_of
+from trials.errors import Preempted, StorageError
 from trials.methods.parsing import parse
 from trials.plugins.importing import sent
 from trials.running.shared_trials import shared_by
+from trials.storage import files
 from trials.storage.data_used import name_of
-from trials.storage.files import is_full
-from trials.storage.full_disk import when_there_is_room
 from trials.storage.lease import Lease
+from trials.storage.outages import Outage, Patience, errs
 from trials.storage.trial_folder import TrialFolder
 
 FULL_S = 5.0
-"""Seconds to pause scheduling after a write failed because the storage was full."""
+"""Most seconds to pause scheduling after the storage erred."""
+
+_R = TypeVar("_R")
+
+
+def _patient(method: Callable[..., _R]) -> Callable[..., _R]:
+    """Let a method wait for a storage that errs. What ends the run is noted: Tune wraps what its searcher raises."""
+
+    @functools.wraps(method)
+    def called(self: PlanSearcher, *arguments: Any, **options: Any) -> _R:
+        try:
+            with self.patience.active():
+                return method(self, *arguments, **options)
+        except (StorageError, Preempted) as error:
+            self.ended_by = self.ended_by or error
+            raise
+
+    return called
 
 
 class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
@@ -53,8 +72,18 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         self._looked = -math.inf
         self._said = set[str]()  # barred machines that the display has named
         self._heard: dict[str, float] = {}  # time of each running trial's last sign of life
-        self._full_since = -math.inf
         self._tables = TableWriter(plan.folder)
+        self.news = StorageNews(display.note)
+        self.interrupted: Callable[[], bool] = lambda: False
+        self.patience = Patience(
+            lambda text, errs: self.news.heard("", text, errs=errs),
+            lambda: self.interrupted(),
+            plan.space.storage_patience_s,
+        )
+        self.ended_by: StorageError | Preempted | None = None
+        self.given_up: StorageError | None = None  # why a machine could not use the storage
+        self._outage: Outage | None = None  # of scheduling
+        self._schedule_at = self._waited_s = 0.0
         self._fingerprints = {used.name: used.fingerprint for used in plan.folder.data()}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -64,12 +93,13 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
     def set_search_properties(self, *_: Any, **__: Any) -> bool:
         return True
 
+    @_patient
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next assignment as a config for Tune; None to be asked again, ``FINISHED`` when the plan is over."""
         if self.lease.lost:
             self.plan.stop()
         self._stop_if_asked()
-        if self._is_full() or time.monotonic() - self._full_since < FULL_S:
+        if self._is_full() or time.monotonic() < self._schedule_at:
             return None
         assignment = self._next()
         while self.plan.already_done:
@@ -90,19 +120,19 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         return message
 
     def _next(self) -> Assignment | None:
-        """The plan's next assignment; None while the storage is too full to schedule it."""
+        """The plan's next assignment; None while the storage errs when it is to be scheduled."""
         try:
             assignment = self.plan.next()
         except OSError as error:
-            if not is_full(error):
+            if not errs(error):
                 raise
-            if self._full_since == -math.inf:
-                self.display.note(f"no room in the storage ({error}): no further trial starts until there is")
-            self._full_since = time.monotonic()
+            self._outage = self._outage or Outage(self.patience, self.folder.trials)
+            self._outage.failed(error)
+            self._schedule_at = time.monotonic() + min(self._outage.next_pause(), FULL_S)
             return None
-        if self._full_since > -math.inf:
-            self.display.note("there is room again")
-            self._full_since = -math.inf
+        if self._outage is not None:
+            self._outage.end(waited=False)
+            self._outage = None
         return assignment
 
     def _message(self, assignment: Assignment) -> dict[str, Any]:
@@ -130,6 +160,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         limit, running = self.memory.most(self.plan.space.max_concurrent), len(self.plan.running)
         return (limit is not None and running >= limit) or self.memory.refuses(running) or self.places.is_full()
 
+    @_patient
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Handle a message of a trial: a row, a step to judge, a note, or that its machine lacks storage or device."""
         mine = self._trial_of.get(trial_id)
@@ -146,10 +177,14 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             if result.get("epoch"):  # 0: nothing is trained yet
                 self.plan.sick.worked(card)
         if "step" in result:  # the trial waits, then reads the decision from its folder
-            judge = functools.partial(self.plan.judge, mine, result["step"], result["value"], result)
-            when_there_is_room(judge, self.display.note, lambda: False)
+            self.plan.judge(mine, result["step"], result["value"], result)
         if "epoch" in result:
             self.display.row(mine, result)
+        elif "storage" in result:
+            text = f"{result['machine']}: {result['storage']}" if "machine" in result else result["storage"]
+            self.news.heard(trial_id, text, errs=result["errs"])
+        elif "lost" in result:
+            self._lost_storage(trial_id, card, result["lost"])
         elif "note" in result:
             self.display.note(f"{mine}: {result['note']}")
         elif "blind" in result:
@@ -176,6 +211,20 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         self.plan.sick.take_off(card, reason)
         self.say_barred()
 
+    def _lost_storage(self, trial_id: str, card: Card | None, reason: str) -> None:
+        """A trial has waited in vain for the storage. It goes elsewhere, if this machine and another one can use it.
+
+        Raises:
+            StorageError: this machine cannot use it, either.
+        """
+        self._take_back(trial_id)
+        self.given_up = StorageError(reason)
+        files.require_writable(self.folder.path)
+        if card is None:
+            raise self.given_up
+        self.plan.sick.take_off(card, f"cannot use the storage: {reason}")
+        self.say_barred()
+
     def _could_not_begin(self, trial_id: str, card: Card | None, kind: str, message: str, trace: str) -> None:
         """A trial could not begin on a machine. It is tried on another one, and loses no retry by it; if there is none,
         or this happened on IN_A_ROW of them, the attempt has failed."""
@@ -189,6 +238,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
                 return
         commit_failure(TrialFolder(self.folder.trial_folder(mine)), kind, message, trace=trace)
 
+    @_patient
     def died_early(self, trial_id: str, card: Card | None, reason: str) -> None:
         """The process of a trial died before it began, on a machine that is alive: others of the sweep go elsewhere."""
         mine = self._trial_of.get(trial_id)
@@ -203,6 +253,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         if mine and self.memory.died(mine, said, here=here, beside=beside, running=others):
             self._excused.add(mine)
 
+    @_patient
     def refuses(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether a trial must not begin where Tune has put it: the machine is barred by now, or memory is short.
 
@@ -228,12 +279,14 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         if self.plan.stopping:
             return
         self.plan.stop()
+        self.ended_by = self.ended_by or self.given_up
         self.display.note(
             "no machine is left that may run trials: those that run go on to their end, nothing is lost, and the same "
             "command resumes; if the machines are well, look for the reason in what the trials have in common (one of "
             "them on a CPU, with device: cpu, names it)"
         )
 
+    @_patient
     def stuck(self) -> bool:
         """Whether no trial runs, and no machine can take those that wait; then these are taken back.
 
@@ -258,18 +311,20 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         self.again = not self.plan.over
         return True
 
+    @_patient
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Record and show how an attempt ended; write the tables if that is due."""
         mine = self._trial_of.pop(trial_id, None)
         card = self._card_of.pop(trial_id, None)
         self._heard.pop(trial_id, None)
+        self.news.gone(trial_id)
         self.places.gone(trial_id)
         if mine is None:
             return
         self._stop_if_asked()
-        ended = functools.partial(self.plan.ended, mine, card, excused=mine in self._excused)
+        ended = self.plan.ended(mine, card, excused=mine in self._excused)
         self._excused.discard(mine)
-        self._show(when_there_is_room(ended, self.display.note, lambda: False))
+        self._show(ended)
         self.say_barred()
         self._tables.write_if_due(self.plan.running)
 
@@ -304,9 +359,13 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             confirms=ending.confirms,
         )
 
+    @_patient
     def silent(self) -> list[str]:
         """Tune's ids of running trials without a sign of life for ``silence_limit_s``; commits that they failed."""
         limit = self.plan.space.silence_limit_s
+        waited_s, self._waited_s = self.patience.waited_s - self._waited_s, self.patience.waited_s
+        if waited_s:  # nobody was listening
+            self._heard = {trial_id: heard + waited_s for trial_id, heard in self._heard.items()}
         now = time.monotonic()
         found = [trial_id for trial_id, heard in self._heard.items() if limit is not None and now - heard > limit]
         for trial_id in found:

@@ -16,6 +16,7 @@ from sweeper.search.pruning.bounds import OF_ROWS
 from sweeper.search.pruning.positions import POSITION_COLUMNS, Position
 from trials.errors import DamagedFile
 from trials.methods.registry import METHODS
+from trials.storage.outages import errs
 from trials.storage.rows import Row
 
 _ROWS_AT_ONCE = 20_000
@@ -59,7 +60,9 @@ def course_in(record: Record, column: str) -> Course:
     try:
         table = record.folder.table(record.state.commits[-1], "epochs")
         return Course() if table is None else course_of(table.to_pylist(), str(record.content.get("method")), column)
-    except (DamagedFile, OSError, ValueError, LookupError, TypeError):
+    except (DamagedFile, OSError, ValueError, LookupError, TypeError) as error:
+        if errs(error):
+            raise
         return Course()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -15,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from tests.trials.processes import CONTEXT, PATIENCE_S, started, wait_for
+from trials.storage import outages
 from trials.storage.lease import Lease
+from trials.storage.outages import Patience
 from trials.storage.owner import Owner
 
 pytestmark = pytest.mark.fault("clocks-jump")
@@ -239,3 +242,66 @@ def test_a_dead_owner_has_one_successor_among_many(tmp_path: Path) -> None:
     for lease in leases:
         lease.release()
     assert leases[0].owner() is None
+
+
+@pytest.mark.fault("lease-outage")
+def test_an_owner_that_cannot_be_read_keeps_its_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_owner(tmp_path, host="elsewhere", pid=1)
+    lease, read = Lease(tmp_path), Path.read_bytes
+
+    def failing(path: Path) -> bytes:
+        if path.name == "lease.json":
+            raise OSError(errno.EIO, "Input/output error")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    for ask in (lease.owner, lease.acquire):
+        with pytest.raises(OSError, match="Input/output"):
+            ask()
+
+
+@pytest.mark.fault("lease-outage")
+def test_the_minute_begins_anew_when_the_storage_has_erred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its owner could not write heartbeats either."""
+    owner = write_owner(tmp_path, host="elsewhere", pid=1)
+    lease, read, away = Lease(tmp_path, patience_s=0.3), Path.read_bytes, threading.Event()
+
+    def failing(path: Path) -> bytes:
+        if away.is_set() and path.name == "lease.json":
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    monkeypatch.setattr(outages, "FIRST_PAUSE_S", 0.01)
+    assert not lease.acquire()
+    away.set()
+    threading.Timer(0.5, away.clear).start()
+    with Patience(lambda text, errs: None).active():
+        assert not lease.acquire()  # waits until the storage works again
+        assert not away.is_set()
+        write_owner(tmp_path, host="elsewhere", pid=1, token=owner.token, beat=1)
+        assert not lease.acquire()
+        assert 0.2 < until_acquired(lease) < 5
+    lease.release()
+
+
+@pytest.mark.fault("lease-outage")
+def test_a_heart_that_could_not_beat_beats_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, away = Path.read_bytes, threading.Event()
+
+    def failing(path: Path) -> bytes:
+        if away.is_set() and path.name == "lease.json":
+            raise OSError(errno.EIO, "Input/output error")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    with Lease(tmp_path, heartbeat_s=0.01) as lease:
+        assert lease.acquire()
+        away.set()
+        time.sleep(0.1)
+        away.clear()
+        assert not lease.lost
+        before = lease.owner()
+        assert before is not None
+        wait_for(lambda: (lease.owner() or before).beat > before.beat, "a beat")
+    assert not lease.lost

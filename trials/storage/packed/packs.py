@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trials.errors import DamagedFile
+from trials.storage.outages import patiently
 from trials.storage.packed.manifest import MANIFEST, Manifest, Part, PartFile, is_trial_name, sha256_of
 from trials.storage.packed.stacked_rows import RowSpan, rows_at, shapes_of
 from trials.storage.place import Place
@@ -233,6 +234,10 @@ def _decoded(packed: Place, file: PartFile) -> Any:
 def _range(path: Place, offset: int, length: int) -> bytes:
     if not isinstance(path, Path):
         return path.read_range(offset, length)
+    return patiently(lambda: _part_of_file(path, offset, length), path.parent)
+
+
+def _part_of_file(path: Path, offset: int, length: int) -> bytes:
     opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(opened).st_mode):

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trials.storage import files
+from trials.storage.owner import new_token
 from trials.storage.packed.manifest import PART, Part, PartFile, described, sha256_of
 from trials.storage.packed.stacked_rows import stack_rows
 from trials.storage.place import Place
@@ -168,7 +169,7 @@ def _stream(path: Place) -> Iterator[_Counted]:
         with path.stream() as stream:
             yield _Counted(stream)
         return
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = files.temporary_of(path, new_token())
     try:
         with temporary.open("wb") as file:
             yield _Counted(file)

@@ -6,7 +6,6 @@ Ray's own callback writes an event for each figure through a queue, which a kill
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from ray.tune.logger import LoggerCallback
 from ray.tune.utils import flatten_dict
 
 from sweeper.execution.on_ray.trackers.followed import Followed, numbers_in
+from trials.storage.owner import new_token
 
 _NOT_LOGGED = ("config", "done", "pid", "timestamp", "time_total_s", "training_iteration")
 
@@ -42,7 +42,7 @@ class TensorBoardRuns(LoggerCallback):  # type: ignore[misc]  # Ray is not typed
 
         self._place(trial)
         trial.init_local_path()
-        writer = self._writer_of(str(Path(trial.local_path) / "events"), f".{os.getpid()}")
+        writer = self._writer_of(str(Path(trial.local_path) / "events"), f".{new_token()}")
         self._writers[trial.trial_id] = writer
         if trial.resumed:
             log = SessionLog(status=SessionLog.START)
