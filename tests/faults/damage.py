@@ -239,7 +239,11 @@ def _other_json(path: Path, _: Path, rolled: Rolled) -> None:
 def _places(content: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Where the values of nested JSON stand."""
     items: list[tuple[Any, Any]] = (
-        list(content.items()) if isinstance(content, dict) else list(enumerate(content)) if isinstance(content, list) else []
+        list(content.items())
+        if isinstance(content, dict)
+        else list(enumerate(content))
+        if isinstance(content, list)
+        else []
     )
     return [place for key, value in items for place in ((*at, key), *_places(value, (*at, key)))]
 
@@ -261,7 +265,9 @@ def _changed_value(path: Path, _: Path, rolled: Rolled) -> None:
 
 
 def _copied_folder(path: Path, _: Path, rolled: Rolled) -> None:
-    shutil.copytree(path, path.with_name(rolled.choice([f"{path.name}-copy", f"{path.name[:-1]}0", "backup", f"{path.name}.old"])))
+    shutil.copytree(
+        path, path.with_name(rolled.choice([f"{path.name}-copy", f"{path.name[:-1]}0", "backup", f"{path.name}.old"]))
+    )
 
 
 def _linked_folder(path: Path, outside: Path, _: Rolled) -> None:

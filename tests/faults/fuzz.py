@@ -21,7 +21,6 @@ from tests.faults.quick_trials import run_quickly
 from tests.trials.conftest import put_few_digits
 from trials.running.trial import run as run_trial
 
-
 REAL_FROM = 3000
 
 
