@@ -15,7 +15,7 @@ from trials.storage import files
 from trials.storage.config_file import CONFIG, TRIAL_NAME, OtherTrial, read_config, write_config
 from trials.storage.data_used import DataUsed, read_used
 from trials.storage.place import ObjectPath, Place, each
-from trials.storage.safe_read import require_folder
+from trials.storage.safe_read import require_own_folder
 from trials.storage.sweep_path import STAGES
 from trials.storage.trial_folder import State, TrialFolder
 
@@ -161,7 +161,7 @@ class SweepFolder:
         Rows and state stay. Without a checkpoint, a row file that is damaged later means that the trial runs again.
         """
         folder = self.trial_folder(trial_id) / "checkpoint"
-        require_folder(folder)
+        require_own_folder(folder)
         for name in files.names(folder):
             if name.endswith(".pt"):
                 (folder / name).unlink(missing_ok=True)
@@ -181,7 +181,7 @@ class SweepFolder:
             UserError: it is a link, or no folder.
         """
         try:
-            require_folder(self.trials)
+            require_own_folder(self.trials)
         except DamagedFile as damage:
             raise UserError(f"{damage}: move it away, or give another --name") from None
         return files.names(self.trials)
@@ -213,7 +213,7 @@ class SweepFolder:
         path = self.trials / name
         folder = TrialFolder(path)
         try:
-            require_folder(path)
+            require_own_folder(path)
         except DamagedFile as damage:
             return [folder.put_away(damage, path)] if TRIAL_NAME.fullmatch(name) else []
         strange = folder.put_away_strangers()

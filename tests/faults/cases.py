@@ -152,8 +152,8 @@ FAULTS: dict[str, Fault] = {
         "refused at start with the machine's name; the trials of a machine that joins later are taken back",
     ),
     "document-changed": Fault(
-        "a bit of `state.json`, `config.json`, `sweep.yaml`, `warm.json`, `searches.json` or a lease changes, or the file "
-        "is cut off",
+        "a bit of `state.json`, `config.json`, `sweep.yaml`, `warm.json`, `searches.json` or a lease changes, or the "
+        "file is cut off",
         "noticed by the checksum that each of them carries (files of older versions have none). States and configs are "
         "set aside and written anew; `sweep.yaml` and `warm.json` are refused in one line; a living driver writes its "
         "lease anew",
@@ -184,7 +184,8 @@ FAULTS: dict[str, Fault] = {
     ),
     "checkpoint-of-another-version": Fault(
         "a checkpoint is whole, but cannot be loaded (another version of torch, an unknown class)",
-        "set aside like a damaged one: the previous one is used, else the trial starts anew. Lack of memory is no damage",
+        "set aside like a damaged one: the previous one is used, else the trial starts anew. Lack of memory is no "
+        "damage",
     ),
     "rows-odd": Fault(
         "a row file has columns that no trial writes, or more rows than fit into memory",
