@@ -144,16 +144,23 @@ def load(folder: str | Place, *, plugins: Iterable[str] = ()) -> Trial:
         raise UserError(f"{must}, but its config.json cannot be read ({error})") from None
     trial = TrialFolder(where)
     while True:
+        state = _state_of(trial)
         try:
-            state = trial.state()
             rows: Rows = {table: [] for table in TABLES}
             if state is not None and state.commits:
                 rows |= trial.rows(state.commits[-1])
             return Trial(where, config, State() if state is None else state, rows)
         except DamagedFile as damage:
-            if trial.state() == state:
+            if _state_of(trial) == state:
                 raise UserError(f"{damage}: run the trial again, it repairs what can be repaired") from None
             # the trial has committed meanwhile, and removed what was its last commit
+
+
+def _state_of(trial: TrialFolder) -> State | None:
+    try:
+        return trial.state()
+    except DamagedFile as damage:
+        raise UserError(f"{damage}: run the trial again, it repairs what can be repaired") from None
 
 
 def run(

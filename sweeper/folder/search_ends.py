@@ -41,12 +41,26 @@ def write_shorter(folder: Place, found: Mapping[str, ShorterSearch]) -> None:
 
 def read_shorter(folder: Place) -> dict[str, ShorterSearch]:
     """Return what :func:`write_shorter` wrote; empty if nothing did, or if the file is damaged."""
+    return _read(folder)[0]
+
+
+def shorter_damage(folder: Place) -> str | None:
+    """What is wrong with the file that :func:`read_shorter` reads, as a line; None if nothing is."""
+    return _read(folder)[1]
+
+
+def _read(folder: Place) -> tuple[dict[str, ShorterSearch], str | None]:
+    path = folder / _NAME
     try:
-        content, _ = read_sealed(folder / _NAME, ("schema", "cells"))
+        content, _ = read_sealed(path, ("schema", "cells"))
         found = {str(key): ShorterSearch(**one) for key, one in content["cells"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, DamagedFile):
-        return {}
-    return {key: one for key, one in found.items() if isinstance(one.samples, int) and one.samples >= 0}
+    except FileNotFoundError:
+        return {}, None
+    except DamagedFile as damage:
+        return {}, str(damage)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return {}, f"{path} cannot be read ({error})"
+    return {key: one for key, one in found.items() if isinstance(one.samples, int) and one.samples >= 0}, None
 
 
 _NAME = "searches.json"

@@ -8,7 +8,7 @@ import pandas as pd
 from rich.console import Console
 
 from sweeper.console import print_line, print_table
-from sweeper.folder.search_ends import read_shorter
+from sweeper.folder.search_ends import read_shorter, shorter_damage
 from sweeper.results.cell_trials import CellTrials
 from sweeper.results.frames import SweepTables
 from sweeper.results.pareto import pareto_front
@@ -60,6 +60,7 @@ class Standing:
         cells: number of its cells, and ``cells_done`` of those that are over; None where no space says it.
         driver: who runs it, or that nobody does though trials are left; empty if there is nothing to say.
         left_out: number of damaged files, whose content is not counted.
+        spaceless: whether the sweep's own space is missing, so that nobody knows what is left.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Standing:
     cells_done: int = 0
     driver: str = ""
     left_out: int = 0
+    spaceless: bool = False
 
     @property
     def is_driven(self) -> bool:
@@ -89,7 +91,8 @@ class Standing:
             f"{self.total} trials, {self.done} done, {self.running} running, {self.failed} failed, {self.left} left"
         )
         damaged = f"{self.left_out} damaged file{'s' * (self.left_out != 1)} left out" if self.left_out else ""
-        return "; ".join(filter(None, (f"{self.name}: {cells}{trials}", damaged, self.driver)))
+        spaceless = "sweep.yaml is missing" if self.spaceless else ""
+        return "; ".join(filter(None, (f"{self.name}: {cells}{trials}", damaged, spaceless, self.driver)))
 
 
 def standing(sweep: SweepTables, space: StoredSpace | None = None) -> str:
@@ -135,7 +138,9 @@ def count(sweep: SweepTables, space: StoredSpace) -> Standing:
         total = max(space.cells * (each + space.confirm) - fewer, total)
     left = total - done - running - failed
     driver = _driver(sweep, unfinished=space.samples is not None and left + running > 0)
-    return Standing(sweep.path.name, total, done, running, failed, left, cells, cells_done, driver, len(sweep.damaged))
+    left_out = len(sweep.damaged) + (shorter_damage(sweep.path) is not None)
+    spaceless = _lacks_space(sweep, space)
+    return Standing(sweep.path.name, total, done, running, failed, left, cells, cells_done, driver, left_out, spaceless)
 
 
 def _never_run(trials: pd.DataFrame, space: StoredSpace) -> dict[str, int]:
@@ -224,18 +229,20 @@ def print_report(sweep: SweepTables, console: Console, space: StoredSpace) -> No
 def problem_lines(sweep: SweepTables, space: StoredSpace) -> list[str]:
     """A line each on searches that ended early, confirmations that do not count, mixed trials and damaged files."""
     mixed = (*mixed_data(sweep.trials), *mixed_precision(sweep.trials))
-    lines = [*_ended_early(sweep), *_superseded(sweep, space), *mixed, *(f"left out: {x}" for x in sweep.damaged)]
-    return [*lines, *_spaceless(sweep, space)]
-
-
-def _spaceless(sweep: SweepTables, space: StoredSpace) -> list[str]:
-    """A line if trials were asked for by a space that is not there any more."""
-    if space is not WITHOUT_SPACE or not sweep.trials["cell"].notna().any():
-        return []
+    lines = [*_ended_early(sweep), *_superseded(sweep, space), *mixed]
+    lines += [f"left out: {damage}" for damage in (*sweep.damaged, shorter_damage(sweep.path)) if damage]
+    if not _lacks_space(sweep, space):
+        return lines
     return [
+        *lines,
         f"{sweep.path / 'sweep.yaml'} is missing, so each trial is shown by itself: restore the file, or run the sweep "
-        "again with its space, which writes it anew"
+        "again with its space, which writes it anew",
     ]
+
+
+def _lacks_space(sweep: SweepTables, space: StoredSpace) -> bool:
+    """Whether trials were asked for by a space that is not there any more."""
+    return space is WITHOUT_SPACE and bool(sweep.trials["cell"].notna().any())
 
 
 def _print_failures(sweep: SweepTables, console: Console) -> None:

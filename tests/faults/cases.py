@@ -158,6 +158,12 @@ FAULTS: dict[str, Fault] = {
         "seen with the file's next change of size, time or inode, and computed again; damage without one is "
         "harmless, since the process keeps the whole content",
     ),
+    "damaged-file": Fault(
+        "any file or folder of a storage is damaged: bits, halves, copies, swapped files, links, pipes, folders "
+        "(some hundred cases by chance; `python -m tests.faults.fuzz SEED` repeats one)",
+        "the results stay the same, or the file is repaired, which is said, or the run is refused in a line that names "
+        "it; readers say what they leave out",
+    ),
     "storage-moved": Fault(
         "the storage is moved",
         "the same command with the new `--storage` resumes",

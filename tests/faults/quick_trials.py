@@ -69,7 +69,7 @@ def _go(config: TrialConfig, attempt: Attempt, checkpoint: dict[str, Any], host:
     for epoch in range(own + 1, last + 1):
         if not math.isfinite(lr) or lr > FAILS_FROM:
             raise NonFiniteLoss(f"the loss of epoch {epoch} is inf")
-        number = _next(number, lr, epoch)
+        number = _next(number, _rate_of(config, epoch), epoch)
         epochs.append(
             {"stage": "finetune", "level": 0, "epoch": epoch, "stage_id": None, "val_accuracy": number, "seconds": 0.1,
              "density": config.model_dump().get("density", 1.0), "test_accuracy": number / 2, "warnings": []}
@@ -120,6 +120,12 @@ def _rate(config: TrialConfig) -> float:
     """The learning rate that decides how a trial goes."""
     found = config.model_dump().get("finetune") or {}
     return float(found.get("lr") or 0.1)
+
+
+def _rate_of(config: TrialConfig, epoch: int) -> float:
+    """The learning rate of an epoch; earlier segments of a population had others."""
+    segment = next((one for one in config.lineage if epoch <= one.until_epoch), None)
+    return _rate(config) if segment is None else float(str(segment.values["finetune.lr"]))
 
 
 def _next(before: float, lr: float, epoch: int) -> float:
