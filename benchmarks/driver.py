@@ -172,7 +172,7 @@ def main(simulated: int = 10_000, real: int = 1_200) -> None:
     if real:
         dropped, kept = (apart("with_tune", kind, real) for kind in ("dropped", "kept"))
         print(f"what Tune holds of a trial: {kept - dropped:.1f} KiB if all are kept", flush=True)
-        print(f"a driver of 100,000 trials: + {dropped * 100_000 / 2**20:.2f} GiB; goal < 3 in all", flush=True)
+        print(f"by that line, 100,000 trials add {dropped * 100_000 / 2**20:.2f} GiB; goal < 3 in all", flush=True)
 
 
 if __name__ == "__main__":
