@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from sweeper.space.load import load_space
 from sweeper.space.space import Space
 from trials.running.trial import TrialHost, run
 from trials.storage.lease import Lease
+from trials.storage.trial_folder import TrialFolder
 
 GOAL_KIB, POINTS, SAMPLES = 15.0, 20, 100
 
@@ -96,30 +98,31 @@ def _searched(trials: int, folder: Path) -> Space:
     return load_space(str(file))
 
 
-def _states(space: Space, folder: Path) -> Callable[[], bytes]:
-    """Run one trial; return what makes the content of a ``state.json`` like its own, with other figures each time."""
+def _end(space: Space, folder: Path) -> Callable[[TrialFolder], None]:
+    """Run one trial; return what commits an end like its own to other trials, with other figures each time."""
     config = next(iter(space.corner_configs(space.cells()[0])))
     run(config, folder / "one", TrialHost(folder / "stages"))
-    said, draw = json.loads((folder / "one" / "state.json").read_bytes()), random.Random(0)
+    said, draw = TrialFolder(folder / "one").state(), random.Random(0)
+    assert said is not None
 
-    def state() -> bytes:
-        result = {k: draw.random() if isinstance(v, float) else v for k, v in said["result"].items()}
-        commits = [{**one, "checkpoint": f"000001-a1-{draw.randbytes(6).hex()}.pt"} for one in said["commits"]]
-        return json.dumps({**said, "result": result, "commits": commits, "seconds": draw.random()}).encode()
+    def end(trial: TrialFolder) -> None:
+        result = {k: draw.random() if isinstance(v, float) else v for k, v in said.result.items()}
+        commits = tuple(replace(one, checkpoint=f"000001-a1-{draw.randbytes(6).hex()}.pt") for one in said.commits)
+        trial.write_state(replace(said, result=result, commits=commits, seconds=draw.random()))
 
-    return state
+    return end
 
 
 def without_ray(kind: str, trials: int) -> dict[str, Any]:
     """Plan, assign and end all trials of a sweep; none is computed."""
     with tempfile.TemporaryDirectory() as temporary:
         space = (trivial if kind == "grid" else _searched)(trials, Path(temporary))
-        folder, state = SweepFolder(Path(temporary) / "sweep"), _states(space, Path(temporary))
+        folder, end = SweepFolder(Path(temporary) / "sweep"), _end(space, Path(temporary))
         plan, course = Plan(space, folder), Course(trials)
         with LiveView(plan.totals, Console(file=io.StringIO()), space.objective, space.direction) as display:
             while (assignment := plan.next()) is not None:
                 display.started(assignment.trial_id, assignment.cell)
-                (folder.trials / assignment.trial_id / "state.json").write_bytes(state())
+                end(TrialFolder(folder.trial_folder(assignment.trial_id)))
                 for ending in plan.ended(assignment.trial_id):
                     display.ended(assignment.trial_id, ending.cell, ending.status, ending.value, already=False)
                 course.end_one()
@@ -169,7 +172,7 @@ def main(simulated: int = 10_000, real: int = 1_200) -> None:
     if real:
         dropped, kept = (apart("with_tune", kind, real) for kind in ("dropped", "kept"))
         print(f"what Tune holds of a trial: {kept - dropped:.1f} KiB if all are kept", flush=True)
-        print(f"a driver of 100,000 trials: + {dropped * 100_000 / 2**20:.2f} GiB; goal < 3 in all", flush=True)
+        print(f"by that line, 100,000 trials add {dropped * 100_000 / 2**20:.2f} GiB; goal < 3 in all", flush=True)
 
 
 if __name__ == "__main__":

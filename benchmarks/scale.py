@@ -7,7 +7,6 @@ tables are also updated after one more commit, which should read that trial only
 from __future__ import annotations
 
 import io
-import json
 import os
 import resource
 import tempfile
@@ -36,6 +35,8 @@ def synthesise(space: Space, storage: Path) -> SweepFolder:
     cells = space.cells()
     first = space.config(cells[0])
     run(first, folder.trials / first.id, TrialHost(folder.stages))
+    state = TrialFolder(folder.trials / first.id).state()
+    assert state is not None
     files = {p.relative_to(folder.trials / first.id): p.read_bytes() for p in (folder.trials / first.id).rglob("*.*")}
     for cell in cells:
         config = space.config(cell)
@@ -44,9 +45,9 @@ def synthesise(space: Space, storage: Path) -> SweepFolder:
             (trial / kind).mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             (trial / name).write_bytes(content)
-        sample = Sample(cell.key, 0, dict(cell.values), {}, {}).__dict__
-        content = {"schema": 1, "id": config.id, "config": config.model_dump(mode="json"), "samples": [sample]}
-        (trial / "config.json").write_text(json.dumps(content, indent=1))
+        sample = Sample(cell.key, 0, dict(cell.values), {}, {})
+        folder.schedule(config.id, config.model_dump(mode="json"), (sample,), config.revisions)
+        TrialFolder(trial).write_state(state)
     folder.append({"space": space.document()})
     return folder
 

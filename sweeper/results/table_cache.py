@@ -40,7 +40,7 @@ PAUSE_S = 0.02
 """Seconds before reading a trial again: a worker may replace files between the reads of its state and its rows."""
 
 TRIALS_AT_ONCE = 500
-"""Trials whose files and rows are held as Python's objects and small tables, 60 KiB each, at a time."""
+"""Trials whose files and rows are held as Python's objects and small tables at a time."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class CellPopulation:
         self._samples: dict[int, Sample] = {}
         self._outcomes: dict[int, Outcome] = {}  # of ended trials, by sample number
         self._configs: dict[int, TrialConfig] = {}
-        self._records: dict[int, bytes] = {}  # packed
+        self._records: dict[int, Record | bytes] = {}  # those of trials that are over are packed
         self._packer: Packer | None = None
         self._ids: dict[int, str] = {}  # of trials
         self._epochs: dict[int, int] = {}  # that a trial takes, by generation
@@ -188,8 +188,9 @@ class CellPopulation:
         return self._ids[sample.number]
 
     def _record(self, number: int) -> Record:
+        kept = self._records[number]
         assert self._packer is not None
-        return self._packer.unpack(self._records[number])
+        return self._packer.unpack(kept) if isinstance(kept, bytes) else kept
 
     def _as_run_here(self, config: TrialConfig) -> TrialConfig:
         """A committed trial's config with the fields that say where trials run, and the places of the files that it
@@ -232,7 +233,7 @@ class CellPopulation:
         self._samples[sample.number] = sample
         if record is not None:
             self._packer = self._packer or Packer(record.folder.path.parent)
-            self._records[sample.number] = self._packer.pack(record)
+            self._records[sample.number] = self._packer.pack(record) if record.finished else record
             self._ids[sample.number] = record.id
         if outcome.state.is_finished():
             self._outcomes[sample.number] = outcome.without_curve()
