@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import sweeper
-from sweeper.execution.on_ray import kept, tune_run
+from sweeper.execution.on_ray import kept, stopping, tune_run
 from tests.sweeper.on_ray import ROOT
 from tests.trials.processes import PATIENCE_S, wait_for
 from trials.errors import UserError
@@ -122,7 +122,7 @@ def test_a_second_signal_leaves_the_stop_file_to_the_workers_of_a_ray_that_stays
 ) -> None:
     """They see it, commit and end; the next driver removes it."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tune_run, "ECHO_S", 0.0)
+    monkeypatch.setattr(stopping, "ECHO_S", 0.0)
     stop = tmp_path / "results" / "small" / "stop"
 
     def signals_come(*_: Any) -> None:
