@@ -146,7 +146,7 @@ FAULTS: dict[str, Fault] = {
         "refused at start with the machine's name; the trials of a machine that joins later are taken back",
     ),
     "output-gone": Fault(
-        "the reader of standard output goes away (`| head -1`), or the terminal, with or without SIGHUP",
+        "the reader of standard output goes away (`head -1` behind a pipe), or the terminal, with or without SIGHUP",
         "a run goes on to its end, and says so once on standard error; a report ends quietly with exit code 1",
     ),
     "output-full": Fault(
