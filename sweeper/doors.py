@@ -7,7 +7,7 @@ import os
 import re
 import socket
 
-NOT_HERE = "this server answers to 127.0.0.1 and localhost only"
+OTHER_HOST = "this server answers to 127.0.0.1 and localhost only"
 
 _OWN_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.ASCII | re.IGNORECASE)
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from sweeper.console import print_line
 from sweeper.dashboard.study_copy import StudyCopy, write_copy
-from sweeper.doors import NOT_HERE, comes_from, forwarding_line, is_own_host
+from sweeper.doors import OTHER_HOST, comes_from, forwarding_line, is_own_host
 from sweeper.folder.sweep_folder import SweepFolder
 from trials.errors import UserError
 from trials.optional import require
@@ -71,7 +71,7 @@ def guarded(app: Any) -> Any:
     def answer(environ: Mapping[str, Any], start: Callable[..., Any]) -> Any:
         host, origin = environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN")
         if not is_own_host(host):
-            return _refused(start, "421 Misdirected Request", NOT_HERE)
+            return _refused(start, "421 Misdirected Request", OTHER_HOST)
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             foreign = origin is not None and not comes_from(origin, host)
             if foreign or environ.get("HTTP_SEC_FETCH_SITE", "same-origin") not in ("same-origin", "none"):

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 from rich.console import Console
 
 from sweeper.console import print_line
-from sweeper.doors import NOT_HERE, forwarding_line, is_own_host
+from sweeper.doors import OTHER_HOST, forwarding_line, is_own_host
 from sweeper.report.live_page import Content, LivePage
 from sweeper.report.page import LiveSource
 from trials.storage.place import ObjectPath, Place
@@ -106,7 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer a request."""
         hosts = self.headers.get_all("Host") or []
         if len(hosts) != 1 or not is_own_host(hosts[0]):
-            self._refuse(HTTPStatus.MISDIRECTED_REQUEST, NOT_HERE)
+            self._refuse(HTTPStatus.MISDIRECTED_REQUEST, OTHER_HOST)
             return
         try:
             asked = urlsplit(self.path)

@@ -297,7 +297,7 @@ FAULTS: dict[str, Fault] = {
         "its commits are refused",
     ),
     "output-gone": Fault(
-        "the reader of standard output goes away (`| head -1`), or the terminal, with or without SIGHUP",
+        "the reader of standard output goes away (`head -1` behind a pipe), or the terminal, with or without SIGHUP",
         "a run goes on to its end, and says so once on standard error; a report ends quietly with exit code 1",
     ),
     "output-full": Fault(

@@ -168,7 +168,7 @@ def test_files_that_cannot_be_read_or_written_exit_with_2(tmp_path: Path, capsys
     (tmp_path / "file").write_bytes(b"")
     assert command.main([str(written(tmp_path)), "--storage", str(tmp_path / "file")]) == 2
     err = capsys.readouterr().err
-    assert "must be writable" in err
+    assert "is no folder" in err
     assert "--storage" in err
     assert err.count("\n") == 1
 
