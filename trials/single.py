@@ -37,7 +37,7 @@ from trials.storage.config_file import CONFIG, read_config, write_config
 from trials.storage.data_used import DataUsed, data_used_in, refuse_other_data
 from trials.storage.place import Place, place
 from trials.storage.rows import TABLES, Row, Rows
-from trials.storage.safe_read import require_folder
+from trials.storage.safe_read import require_own_folder
 from trials.storage.sweep_path import STAGES, sweep_path
 from trials.storage.trial_folder import State, TrialFolder
 from trials.training.device import require_known, resolve_device
@@ -253,7 +253,7 @@ def prepare(config: TrialConfig, sweep: Place, note: Callable[[str], None], othe
     folder = sweep / "trials" / config.id
     try:
         for inside in (folder.parent, folder):
-            require_folder(inside)
+            require_own_folder(inside)
     except DamagedFile as damage:
         raise UserError(f"{damage}: remove it, or give {other}") from None
     try:

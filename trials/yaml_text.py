@@ -68,16 +68,16 @@ for _kind, _pattern in CORE_SCHEMA.items():
 _Loader.add_implicit_resolver(f"{_TAG}merge", re.compile(r"<<\Z"), None)
 
 
-MOST_LEVELS = 100
+MOST_YAML_LEVELS = 100
 """How deeply YAML may be nested. The parser in C calls itself for each level, and has crashed at 100,000 of them."""
 
-MOST_NODES = 2_000_000
+MOST_YAML_VALUES = 2_000_000
 """Most values of YAML text, with a copy of what it names for every alias; ten thousand cells have some 100,000."""
 
 
 _FEW_BRACKETS, _DEEP = 20, re.compile(r"^[ \t?:-]{40,}|[\r\x85\u2028\u2029]", re.MULTILINE)
 """A block of values begins further right than the one around it, or a level is a bracket: text with no more brackets,
-and without such a line, is less than MOST_LEVELS deep."""
+and without such a line, is less than MOST_YAML_LEVELS deep."""
 
 
 def require_modest(text: str) -> None:
@@ -109,10 +109,10 @@ def require_modest(text: str) -> None:
             values += 1
             if event.anchor is not None:
                 sizes[event.anchor] = 1
-        if len(depth_of) > MOST_LEVELS:
-            raise ValueError(f"it is nested more than {MOST_LEVELS} levels deep")
-        if values > MOST_NODES:
-            raise ValueError(f"its aliases stand for more than {MOST_NODES} values")
+        if len(depth_of) > MOST_YAML_LEVELS:
+            raise ValueError(f"it is nested more than {MOST_YAML_LEVELS} levels deep")
+        if values > MOST_YAML_VALUES:
+            raise ValueError(f"its aliases stand for more than {MOST_YAML_VALUES} values")
 
 
 def parse_yaml(text: str, where: str) -> Any:

@@ -44,10 +44,9 @@ def _require_lockable(lock: Place) -> None:
         UserError: the file that is locked is not writable, or is no file.
     """
     guard = lock / "lease.guard"
-    if isinstance(lock, Path):
-        for path, right, kind in ((lock, stat.S_ISDIR, "folder"), (guard, stat.S_ISREG, "file")):
-            if os.path.lexists(path) and not right(path.lstat().st_mode):
-                raise UserError(f"{path} is no {kind}, so the sweep cannot be run: move it away")
+    for path, right, kind in ((lock, stat.S_ISDIR, "folder"), (guard, stat.S_ISREG, "file")):
+        if isinstance(path, Path) and os.path.lexists(path) and not right(path.lstat().st_mode):
+            raise UserError(f"{path} is no {kind}, so the sweep cannot be run: move it away")
     if isinstance(guard, Path) and guard.exists() and not os.access(guard, os.R_OK | os.W_OK):
         raise UserError(
             f"{guard} cannot be written by this user, so the sweep cannot be run: its owner ({guard.owner()}) must "

@@ -14,7 +14,7 @@ from trials.storage import files
 from trials.storage.place import Place
 from trials.storage.safe_read import read_plain
 
-MOST_BYTES = 1024
+STOP_BYTES = 1024
 """Most bytes of the file."""
 
 ASK_STORE_EVERY_S = 5.0
@@ -47,7 +47,7 @@ class StopFile:
     def remove_unless_for(self, driver: str) -> None:
         """Remove the file if it was written for an earlier driver, which could not remove it."""
         try:
-            if read_plain(self.path, MOST_BYTES) != driver.encode():
+            if read_plain(self.path, STOP_BYTES) != driver.encode():
                 self.remove()
         except FileNotFoundError:
             pass

@@ -20,7 +20,7 @@ from trials.errors import DamagedFile
 from trials.storage import files
 from trials.storage.safe_read import read_plain
 
-MOST_BYTES = 1 << 30
+TOLD_BYTES = 1 << 30
 """Most bytes of the file: a line of some 60 for every row."""
 
 
@@ -145,7 +145,7 @@ _IS_VALID: dict[str, Callable[[Any], bool]] = {
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        text = read_plain(path, MOST_BYTES).decode(errors="replace")
+        text = read_plain(path, TOLD_BYTES).decode(errors="replace")
     except (FileNotFoundError, NotADirectoryError):
         return
     except DamagedFile as damage:

@@ -16,7 +16,7 @@ from trials.storage.config_file import CONFIG, TRIAL_NAME, OtherTrial, read_conf
 from trials.storage.data_used import DataUsed, read_used
 from trials.storage.packed.reading import names_and_packs, part_by_part, trial_names, with_packed
 from trials.storage.place import ObjectPath, Place, each
-from trials.storage.safe_read import require_folder
+from trials.storage.safe_read import require_own_folder
 from trials.storage.sweep_path import STAGES
 from trials.storage.trial_folder import State, TrialFolder
 
@@ -162,7 +162,7 @@ class SweepFolder:
         Rows and state stay. Without a checkpoint, a row file that is damaged later means that the trial runs again.
         """
         folder = self.trial_folder(trial_id) / "checkpoint"
-        require_folder(folder)
+        require_own_folder(folder)
         for name in files.names(folder):
             if name.endswith(".pt"):
                 (folder / name).unlink(missing_ok=True)
@@ -183,7 +183,7 @@ class SweepFolder:
             UserError: it is a link, or no folder.
         """
         try:
-            require_folder(self.trials)
+            require_own_folder(self.trials)
         except DamagedFile as damage:
             raise UserError(f"{damage}: move it away, or give another --name") from None
         return files.names(self.trials)
@@ -215,7 +215,7 @@ class SweepFolder:
         path = self.trials / name
         folder = TrialFolder(path)
         try:
-            require_folder(path)
+            require_own_folder(path)
         except DamagedFile as damage:
             return [folder.put_away(damage, path)] if TRIAL_NAME.fullmatch(name) else []
         try:

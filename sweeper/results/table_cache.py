@@ -28,7 +28,7 @@ from trials.storage.config_file import TRIAL_NAME, read_config
 from trials.storage.packed.reading import packed_damage, part_by_part
 from trials.storage.place import Place, each
 from trials.storage.rows import TABLES as ROW_TABLES
-from trials.storage.safe_read import ROW_BYTES, read_plain, require_folder
+from trials.storage.safe_read import ROW_BYTES, read_plain, require_own_folder
 from trials.storage.sealed import read_sealed
 from trials.storage.trial_folder import State, TrialFolder
 
@@ -51,7 +51,7 @@ class TableCache:
         """Read the cache of a sweep."""
         for _ in range(2):  # a compaction may be under way
             try:
-                require_folder(folder.tables)
+                require_own_folder(folder.tables)
                 manifest, _ = read_sealed(folder.tables / "manifest.json", ("schema", "columns", "tables", "trials"))
                 if (manifest["schema"], manifest["columns"]) != (TABLES_SCHEMA, digest_of_columns()):
                     return cls()

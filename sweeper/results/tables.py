@@ -22,7 +22,7 @@ from trials.errors import DamagedFile, UserError
 from trials.storage import files
 from trials.storage.place import Place, place
 from trials.storage.rows import TABLES as ROW_TABLES
-from trials.storage.safe_read import require_folder
+from trials.storage.safe_read import require_own_folder
 from trials.storage.sealed import seal
 
 
@@ -90,7 +90,7 @@ def compact_tables(folder: SweepFolder) -> None:
         return
     with suppress(FileNotFoundError):
         try:
-            require_folder(folder.tables)
+            require_own_folder(folder.tables)
         except DamagedFile:  # such as a link: what is derived is written into the sweep's own folder
             files.set_aside(folder.tables)
     files.make_folder(folder.tables)

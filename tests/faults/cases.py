@@ -158,4 +158,48 @@ FAULTS: dict[str, Fault] = {
         "a frozen worker wakes after its trial was finished elsewhere and packed",
         "its commits are refused",
     ),
+    "document-changed": Fault(
+        "a bit of `state.json`, `config.json`, `sweep.yaml`, `warm.json`, `searches.json` or a lease changes, or the "
+        "file is cut off",
+        "noticed by the checksum that each of them carries (files of older versions have none). States and configs are "
+        "set aside and written anew; `sweep.yaml` and `warm.json` are refused in one line; a living driver writes its "
+        "lease anew",
+    ),
+    "config-of-another-name": Fault(
+        "a field of a trial's config is changed in a file of an older version, which has no checksum",
+        "refused before anything runs: every trial's config is derived anew and compared, with its name",
+    ),
+    "files-swapped": Fault(
+        "files of two trials are swapped or copied",
+        "state, config and checkpoint name their trial: set aside or left out, and written or computed anew",
+    ),
+    "trial-copied": Fault(
+        "a trial's folder is copied or renamed",
+        "left out of the sweep and of its tables, which is said in a line",
+    ),
+    "name-leads-outside": Fault(
+        "a name in a stored file leads out of its folder",
+        "refused: the file counts as damaged, and nothing is read or written elsewhere",
+    ),
+    "link-leads-outside": Fault(
+        "a file or folder of a sweep is a link",
+        "not followed: a trial's is set aside, the folder of all trials is refused in one line",
+    ),
+    "no-file": Fault(
+        "a named pipe, a socket, a device, a folder or a huge file lies in a file's place",
+        "noticed at once, without waiting or reading it; set aside where the driver repairs, otherwise left out",
+    ),
+    "checkpoint-of-another-version": Fault(
+        "a checkpoint is whole, but cannot be loaded (another version of torch, an unknown class)",
+        "set aside like a damaged one: the previous one is used, else the trial starts anew. Lack of memory is no "
+        "damage",
+    ),
+    "rows-odd": Fault(
+        "a row file has columns that no trial writes, or more rows than fit into memory",
+        "set aside; rewritten from the checkpoint",
+    ),
+    "sweep-file-odd": Fault(
+        "`sweep.yaml` has values nested thousands of levels deep, or aliases that stand for millions of values",
+        "refused in one line",
+    ),
 }

@@ -58,14 +58,13 @@ def test_no_changed_bit_changes_a_figure(folder: SweepFolder, name: str) -> None
     before = figures(folder)
     victim, *others = paths(folder)
     content = (victim / name).read_bytes()
-    for place in range(0, len(content), 23):
+    for place in range(7, len(content), len(content) // 8):
         (victim / name).write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
         sweep = read(folder.path)
         (line,) = sweep.damaged
         assert f"{victim.name}/{name}" in line
-        assert {other.name: before[other.name] for other in others} == {
-            trial: values for trial, values in figures(folder).items() if trial != victim.name
-        }
+        shown = sweep.trials.set_index("trial")["val_accuracy"]
+        assert all(shown[other.name] == before[other.name][1] for other in others)
     (line,) = folder.repair()
     assert f"{name}.damaged" in line
 
@@ -201,9 +200,8 @@ def test_pipes_in_the_place_of_derived_files_stop_nothing(folder: SweepFolder, t
 # --- sweep.yaml and warm.json
 
 
-BOMB = "a: &a {x: 1}\n" + "".join(
-    f"{n}: &{n}\n  <<: [{f'*{p}, ' * 9}]\n" for p, n in zip("abcdefgh", "bcdefghi", strict=True)
-)
+LETTERS = zip("abcdefgh", "bcdefghi", strict=True)
+BOMB = "a: &a {x: 1}\n" + "".join(f"{n}: &{n}\n  <<: [{f'*{p}, ' * 9}]\n" for p, n in LETTERS)
 
 
 @pytest.mark.fault("sweep-file-odd")

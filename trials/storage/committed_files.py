@@ -23,12 +23,12 @@ from trials.storage.packed.stacked_rows import RowSpan, rows_at, shapes_of, stac
 from trials.storage.place import Place
 from trials.storage.row_schema import table_as_rows
 from trials.storage.rows import Rows
-from trials.storage.safe_read import CHECKPOINT_BYTES, ROW_BYTES, read_plain, require_folder
+from trials.storage.safe_read import CHECKPOINT_BYTES, ROW_BYTES, read_plain, require_own_folder
 from trials.storage.sealed import read_sealed, unseal
 from trials.storage.sweep_path import has_fixed_name
 from trials.storage.trial_state import CHECKPOINT_NAME, OLDER_STATE, ROWS_NAME, Commit, State, state_in
 
-MOST_CELLS = 1 << 28
+MOST_ROW_VALUES = 1 << 28
 """Most rows times columns of a file of rows. A few bytes of Parquet can stand for any number of equal values."""
 
 _TABLE = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
@@ -43,7 +43,7 @@ _NUMBERS = frozenset({
 """Columns that the trial itself fills, with numbers only."""
 
 
-KINDS = {"checkpoint": (CHECKPOINT_NAME, CHECKPOINT_BYTES), "rows": (ROWS_NAME, ROW_BYTES)}
+FILE_KINDS = {"checkpoint": (CHECKPOINT_NAME, CHECKPOINT_BYTES), "rows": (ROWS_NAME, ROW_BYTES)}
 """The folders of committed files, with the names that these have and their largest sizes."""
 
 
@@ -62,7 +62,7 @@ class CommittedFiles:
             DamagedFile: ``state.json`` is no file, cannot be parsed, or is another trial's.
         """
         try:
-            require_folder(self.path)
+            require_own_folder(self.path)
             content, _ = read_sealed(self.state_path, OLDER_STATE)
             return state_in(content, self._name)
         except FileNotFoundError:
@@ -122,14 +122,14 @@ class CommittedFiles:
 
     def read(self, kind: str, name: str) -> bytes:
         """Return a committed file's content; raises DamagedFile if it is missing or does not match its name's hash."""
-        pattern, most = KINDS[kind]
+        pattern, most = FILE_KINDS[kind]
         match = pattern.fullmatch(name)
         if match is None:
             raise DamagedFile(f"{self.path / kind} cannot hold {name!r}, which is no name of a committed file")
         path = self.path / kind / name
         try:
             for folder in (self.path, path.parent):
-                require_folder(folder)
+                require_own_folder(folder)
             content = read_plain(path, most)
         except (FileNotFoundError, NotADirectoryError):
             found = packed_checkpoint(self.path, name) if kind == "checkpoint" else None
@@ -212,7 +212,7 @@ def load_table(content: bytes, path: Place) -> pa.Table:
     try:
         file = pq.ParquetFile(pa.BufferReader(content))
         _require_columns(file.schema_arrow, path)
-        if file.metadata.num_rows * max(file.metadata.num_columns, 1) > MOST_CELLS:
+        if file.metadata.num_rows * max(file.metadata.num_columns, 1) > MOST_ROW_VALUES:
             raise DamagedFile(f"{path} has {file.metadata.num_rows} rows of {file.metadata.num_columns} columns")
         return file.read(use_threads=False)
     except MemoryError:

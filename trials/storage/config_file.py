@@ -12,7 +12,7 @@ from trials.frozen import SCHEMA
 from trials.storage import files
 from trials.storage.packed.reading import packed_config
 from trials.storage.place import Place
-from trials.storage.safe_read import require_folder
+from trials.storage.safe_read import require_own_folder
 from trials.storage.sealed import read_sealed, seal, unseal
 from trials.storage.sweep_path import STAGES, has_fixed_name
 
@@ -58,7 +58,7 @@ def read_config(folder: Place) -> ConfigFile:
         DamagedFile: it is damaged.
         OSError: the storage does not give it.
     """
-    require_folder(folder)
+    require_own_folder(folder)
     path = folder / CONFIG
     try:
         content, sealed = read_sealed(path, _OLDER)
@@ -113,6 +113,6 @@ def write_config(
     content = {"schema": SCHEMA, "id": trial_id, "config": config, "samples": list(samples)}
     if revisions:
         content["revisions"] = dict(revisions)
-    require_folder(folder)
+    require_own_folder(folder)
     files.make_folder(folder)
     files.write(folder / CONFIG, seal(content))

@@ -73,7 +73,7 @@ def _kind(path: Path) -> str:
     return "no file"
 
 
-def require_folder(path: Place) -> None:
+def require_own_folder(path: Place) -> None:
     """Check that a folder is one, if it is there.
 
     Raises:

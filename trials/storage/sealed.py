@@ -20,7 +20,7 @@ from trials.errors import DamagedFile, one_line, shown
 from trials.storage.place import Place
 from trials.storage.safe_read import read_plain
 
-MOST_LEVELS = 100
+MOST_JSON_LEVELS = 100
 """How deeply a document may be nested."""
 
 _KEY = "checksum"
@@ -73,15 +73,15 @@ def unseal(content: bytes, path: Place, older: Collection[str]) -> tuple[dict[st
 
 def _require_shallow(document: dict[str, Any], content: bytes, path: Place) -> None:
     """Refuse a document that is nested so deeply that functions which call themselves cannot go through it."""
-    if content.count(b"{") + content.count(b"[") <= MOST_LEVELS:
+    if content.count(b"{") + content.count(b"[") <= MOST_JSON_LEVELS:
         return
     level: list[Any] = [document]
-    for _ in range(MOST_LEVELS):
+    for _ in range(MOST_JSON_LEVELS):
         parts = (value for one in level for value in (one.values() if isinstance(one, dict) else one))
         level = [value for value in parts if isinstance(value, (dict, list))]
         if not level:
             return
-    raise DamagedFile(f"{path} is damaged: it is nested more than {MOST_LEVELS} levels deep")
+    raise DamagedFile(f"{path} is damaged: it is nested more than {MOST_JSON_LEVELS} levels deep")
 
 
 def read_sealed(path: Place, older: Collection[str]) -> tuple[dict[str, Any], bool]:

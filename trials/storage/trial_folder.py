@@ -24,11 +24,11 @@ import pyarrow.parquet as pq
 
 from trials.errors import DamagedFile, Superseded
 from trials.storage import files
-from trials.storage.committed_files import KINDS, CommittedFiles, rows_in, several_tables, with_name
+from trials.storage.committed_files import FILE_KINDS, CommittedFiles, rows_in, several_tables, with_name
 from trials.storage.place import Place
 from trials.storage.row_schema import rows_as_table
 from trials.storage.rows import FINISHED, Row, Rows
-from trials.storage.safe_read import require_folder
+from trials.storage.safe_read import require_own_folder
 from trials.storage.sealed import seal
 from trials.storage.trial_state import CHECKPOINT_NAME, Commit, State, state_document
 
@@ -115,9 +115,9 @@ class TrialFolder(CommittedFiles):
     def put_away_strangers(self) -> list[str]:
         """Set aside what lies at the places of the trial's folders and is none, such as a link; a line for each."""
         lines = []
-        for path in (self.path, *(self.path / kind for kind in KINDS)):
+        for path in (self.path, *(self.path / kind for kind in FILE_KINDS)):
             try:
-                require_folder(path)
+                require_own_folder(path)
             except DamagedFile as damage:
                 lines.append(self.put_away(damage, path))
         return lines
@@ -157,8 +157,8 @@ class TrialFolder(CommittedFiles):
     def remove_others(self, state: State) -> None:
         """Delete files that no commit of ``state`` names, except damaged ones set aside and those of later attempts."""
         named = {name for commit in state.commits for name in (commit.checkpoint, *commit.rows.values())}
-        for kind, (pattern, _) in KINDS.items():
-            require_folder(self.path / kind)
+        for kind, (pattern, _) in FILE_KINDS.items():
+            require_own_folder(self.path / kind)
             for name in files.names(self.path / kind):
                 match = pattern.fullmatch(name)
                 if match and name not in named and int(match["attempt"]) <= state.attempt:
@@ -168,7 +168,7 @@ class TrialFolder(CommittedFiles):
     def _last_attempt(self) -> int:
         attempts = (
             int(match["attempt"])
-            for kind, (pattern, _) in KINDS.items()
+            for kind, (pattern, _) in FILE_KINDS.items()
             for name in files.names(self.path / kind)
             if (match := pattern.fullmatch(name.partition(".damaged")[0]))
         )
@@ -179,7 +179,7 @@ class TrialFolder(CommittedFiles):
         return seal(state_document(state, self.path.name))
 
     def write_state(self, state: State) -> None:
-        require_folder(self.path)
+        require_own_folder(self.path)
         files.make_folder(self.path)
         files.write(self.state_path, self.state_text(state))
 
@@ -214,7 +214,7 @@ class TrialFolder(CommittedFiles):
 
     def write_file(self, kind: str, name: str, content: bytes) -> None:
         """Write a committed file whose content is known, as when it is unpacked."""
-        require_folder(self.path / kind)
+        require_own_folder(self.path / kind)
         files.make_folder(self.path / kind)
         files.write(self.path / kind / name, content)
 
@@ -228,7 +228,7 @@ class TrialFolder(CommittedFiles):
     ) -> tuple[Attempt, dict[str, Any]]:
         """Start the next attempt; return it and the checkpoint it continues from (empty if nothing is committed)."""
         with suppress(DamagedFile):  # which recover sets aside
-            require_folder(self.path)
+            require_own_folder(self.path)
             files.remove_leftovers(self.path)
         (before, checkpoint), lines = self.recover()
         state = replace(before, attempt=before.attempt + 1, host=host, device=device)

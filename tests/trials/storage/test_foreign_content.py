@@ -295,6 +295,6 @@ def test_rows_that_no_trial_writes_are_written_again(trial: Path, table: pa.Tabl
 
 @pytest.mark.fault("rows-odd")
 def test_a_small_file_of_very_many_rows_is_not_read(trial: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(committed_files, "MOST_CELLS", 3)
+    monkeypatch.setattr(committed_files, "MOST_ROW_VALUES", 3)
     with pytest.raises(DamagedFile, match="2 rows of 4 columns"):
         TrialFolder(trial).table(state_of(trial).commits[-1], "epochs")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from trials.errors import DamagedFile
-from trials.storage.safe_read import read_plain, require_folder
+from trials.storage.safe_read import read_plain, require_own_folder
 
 pytestmark = pytest.mark.fault("no-file")
 
@@ -65,10 +65,10 @@ def test_a_missing_file_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_folder_may_be_missing_but_nothing_else(tmp_path: Path) -> None:
-    require_folder(tmp_path)
-    require_folder(tmp_path / "missing")
+    require_own_folder(tmp_path)
+    require_own_folder(tmp_path / "missing")
     (tmp_path / "link").symlink_to(tmp_path)
     (tmp_path / "file").write_bytes(b"")
     for name, said in (("link", "a link"), ("file", "a file")):
         with pytest.raises(DamagedFile, match=said):
-            require_folder(tmp_path / name)
+            require_own_folder(tmp_path / name)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from trials.errors import DamagedFile
-from trials.storage.sealed import MOST_LEVELS, read_sealed, seal, seal_lines, unseal, unseal_lines
+from trials.storage.sealed import MOST_JSON_LEVELS, read_sealed, seal, seal_lines, unseal, unseal_lines
 
 pytestmark = pytest.mark.fault("document-changed")
 
@@ -55,7 +55,7 @@ def test_a_document_of_an_older_version_opens_unless_it_holds_more() -> None:
     [
         b"[" * 100_000,
         b'{"config": ' * 100_000,
-        b'{"config": ' + b"[" * (MOST_LEVELS + 1) + b"]" * (MOST_LEVELS + 1) + b"}",
+        b'{"config": ' + b"[" * (MOST_JSON_LEVELS + 1) + b"]" * (MOST_JSON_LEVELS + 1) + b"}",
         b'{"config": ' + b"9" * 100_000 + b"}",
         b"{NaN: 1}",
         b'{"config": "\xff"}',
