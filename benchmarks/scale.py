@@ -1,8 +1,7 @@
 """Time of resume, ``--show`` and tables for a sweep of 10,000 finished trials, which are copies of one trial.
 
 Goals: resume (all trials read and verified, the plan rebuilt) < 30 s, writing the tables < 30 s, ``--show`` < 5 s. The
-tables are also updated after one more commit, which should read that trial only. Before that, the driver's own cost
-per trial is measured for 100, 1,000 and 10,000 trials; it should not grow.
+tables are also updated after one more commit, which should read that trial only.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.overhead import trivial
-from sweeper.execution.live_view import LiveView
 from sweeper.folder.sweep_folder import Sample, SweepFolder
 from sweeper.results.report import show
 from sweeper.results.tables import compact_tables
@@ -64,38 +62,6 @@ def timed(what: str, function: Callable[[], Any]) -> Any:
     return result
 
 
-def drive(trials: int) -> None:
-    """Print the driver's cost per trial: it plans, assigns and ends all trials, and none of them is computed."""
-    with tempfile.TemporaryDirectory() as temporary:
-        space = trivial(trials, Path(temporary))
-        folder = SweepFolder(Path(temporary) / space.name)
-        first = space.config(space.cells()[0])
-        run(first, Path(temporary) / "one", TrialHost(folder.stages))
-        state = (Path(temporary) / "one" / "state.json").read_bytes()
-        plan = Plan(space, folder)
-        before, spent = resident(), 0.0
-        with LiveView(plan.totals, Console(file=io.StringIO()), space.objective, space.direction) as display:
-            while not plan.over:
-                began = time.process_time()
-                assignment = plan.next()
-                assert assignment is not None
-                display.started(assignment.trial_id, assignment.cell)
-                spent += time.process_time() - began
-                (folder.trials / assignment.trial_id / "state.json").write_bytes(state)
-                began = time.process_time()
-                for ending in plan.ended(assignment.trial_id):
-                    display.ended(assignment.trial_id, ending.cell, ending.status, ending.value, already=False)
-                spent += time.process_time() - began
-        each = f"{spent / trials * 1e3:.2f} ms CPU and {(resident() - before) / trials * 1024:.1f} KiB each"
-        print(f"driver of {trials} trials, without Ray: {each}", flush=True)
-
-
-def resident() -> float:
-    """Return the resident memory of this process in MiB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
 def resume(space: Space, folder: SweepFolder) -> None:
     """Verify all trials and rebuild the plan, as a resumed driver does."""
     assert folder.repair() == []
@@ -104,8 +70,6 @@ def resume(space: Space, folder: SweepFolder) -> None:
 
 
 def main(trials: int = 10_000) -> None:
-    for size in (trials // 100, trials // 10, trials):
-        drive(size)
     with tempfile.TemporaryDirectory() as temporary:
         space = trivial(trials, Path(temporary))
         folder = timed(f"{trials} trials synthesised", lambda: synthesise(space, Path(temporary) / "storage"))

@@ -208,7 +208,7 @@ def require_same_data(folder: SweepFolder, now: Sequence[DataUsed]) -> None:
     Raises:
         UserError: they are not; the message names the fingerprints, the folders and the way out.
     """
-    trials = (data_used(record.content, record.state) for record in folder.records())
+    trials = folder.each_record(lambda record: data_used(record.content, record.state))
     before = [*folder.data(), *filter(None, trials)]
     refuse_other_data(
         folder.path.name, before, now, "set trial.data_dir to the data it began on, or give another --name"

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from sweeper.folder.confirmations import only_confirms
 from sweeper.folder.forgiving import followed_failures
+from sweeper.folder.packed_records import PackedRecords, RecordContents
 from sweeper.folder.sweep_folder import Record, SweepFolder
 from sweeper.search.derived_configs import Compared, compare_committed
 from sweeper.space.compatibility import contradictions
@@ -107,12 +108,12 @@ def refuse_contradictions(
     """
     document, name = folder.space_document(), folder.path.name
     _require_schema(folder)
-    records = folder.records()
-    if document is None and (single := next((record.id for record in records if not record.samples), None)):
+    records = PackedRecords(folder)
+    single = next((record.id for record in records.values() if not record.samples), None) if document is None else None
+    if single is not None:
         raise UserError(f"{name} holds {single}, which no sweep has asked for ({trial_command()}): give another --name")
     if document is not None:
-        contents = [record.content for record in records if record.samples]
-        differences = contradictions(_begun(folder, without_absent_code(document)), space, contents)
+        differences = contradictions(_begun(folder, without_absent_code(document)), space, RecordContents(records))
         if differences:
             as_begun = "" if resumed else f", continue it as it was begun (--resume {name})"
             raise UserError(
@@ -164,15 +165,16 @@ def _continued(name: str, found: Compared) -> Continued:
     )
 
 
-def _nothing_to_run(space: Space, folder: SweepFolder, records: Sequence[Record], *, retry_failed: bool) -> bool:
+def _nothing_to_run(space: Space, folder: SweepFolder, records: Mapping[str, Record], *, retry_failed: bool) -> bool:
     """Whether every trial is over and no cell asks for more samples."""
     from sweeper.search.cells.cell_search import search_of
     from sweeper.search.committed import given_up, samples_with_outcomes  # imports pandas: rarely needed
     from sweeper.search.warm_start import NO_WARM_START
 
-    own = [record for record in records if record.samples]
-    settled = followed_failures(own)
-    for record in own:
+    settled = followed_failures(records.values()) if space.pbt else frozenset()
+    for record in records.values():
+        if not record.samples:
+            continue
         held = only_confirms(record.samples) and not retry_failed  # their search says whether they still count
         over = record.finished or held or record.id in settled
         if not over and (retry_failed or not given_up(space, record.state)):

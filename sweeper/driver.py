@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -20,7 +21,7 @@ from sweeper.continuing import Continued, record_change, refuse_contradictions, 
 from sweeper.estimate.report import estimate_lines
 from sweeper.estimate.stored import is_local
 from sweeper.execution.driving import driving
-from sweeper.folder.forgiving import followed_failures
+from sweeper.folder.forgiving import followed_failures, member
 from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.options import COMPLETE, FAILURES, STOPPED
 from sweeper.run_options import RunOptions
@@ -112,7 +113,7 @@ def _checked(
 def _forgive(folder: SweepFolder, console: Console) -> None:
     """Let failed trials run again, and say which of them do not."""
     console.print(f"{folder.forgive()} failed trials may be tried again", markup=False)
-    kept = sorted(followed_failures(folder.records()))
+    kept = sorted(followed_failures(chain.from_iterable(folder.each_record(member))))
     if kept:
         console.print(
             f"{len(kept)} failed members stay failed, since the next generation of their populations has begun without "

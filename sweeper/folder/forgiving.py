@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from trials.errors import DamagedFile
 from trials.storage.trial_folder import State, TrialFolder
@@ -21,6 +21,9 @@ class Scheduled(Protocol):
 
     @property
     def state(self) -> State | None: ...
+
+
+S = TypeVar("S", bound=Scheduled)
 
 
 def followed_failures(records: Iterable[Scheduled]) -> frozenset[str]:
@@ -40,6 +43,11 @@ def followed_failures(records: Iterable[Scheduled]) -> frozenset[str]:
             failed[record.id] = places
     followed = {name for name, places in failed.items() if any((cell, g + 1) in begun for cell, g in places)}
     return frozenset(followed)
+
+
+def member(record: S) -> list[S]:
+    """The record itself if its trial is a member of a population; empty otherwise: no failure of it is followed."""
+    return [record] if any("pbt" in sample.attrs for sample in record.samples) else []
 
 
 def forgive_trial(folder: TrialFolder) -> bool:

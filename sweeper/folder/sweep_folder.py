@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from itertools import chain
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from sweeper.folder.forgiving import followed_failures, forgive_trial
+from sweeper.folder.forgiving import followed_failures, forgive_trial, member
 from sweeper.folder.sweep_file import SWEEP_FILE, append_document, read_documents
 from trials.errors import DamagedFile, UserError
 from trials.storage import files
 from trials.storage.config_file import CONFIG, TRIAL_NAME, OtherTrial, read_config, write_config
 from trials.storage.data_used import DataUsed, read_used
 from trials.storage.packed.reading import names_and_packs, part_by_part, trial_names, with_packed
-from trials.storage.place import ObjectPath, Place, each
+from trials.storage.place import ObjectPath, Place, R, each
 from trials.storage.safe_read import require_own_folder
 from trials.storage.sweep_path import STAGES
 from trials.storage.trial_folder import State, TrialFolder
@@ -168,13 +170,19 @@ class SweepFolder:
                 (folder / name).unlink(missing_ok=True)
 
     def records(self) -> list[Record]:
-        """Return the records of all scheduled trials by name; trials with a damaged config are left out.
+        """Return the records of all scheduled trials by name, without damaged configs and copies under other names."""
+        return self.each_record(lambda record: record)
 
-        So are copies of a trial's folder under other names.
-        """
+    def each_record(self, use: Callable[[Record], R]) -> list[R]:
+        """What ``use`` makes of each of :meth:`records`, in several threads if these lie in an object store."""
+
+        def used(name: str) -> list[tuple[str, R]]:
+            record = self._record(name)
+            return [] if record is None else [(name, use(record))]
+
         self._names()
-        found = each(self._record, part_by_part(self.trials, trial_names(self.trials)), self.path)
-        return sorted((record for record in found if record is not None), key=lambda record: record.folder.path.name)
+        found = chain.from_iterable(each(used, part_by_part(self.trials, trial_names(self.trials)), self.path))
+        return [made for _, made in sorted(found, key=itemgetter(0))]
 
     def _names(self) -> list[str]:
         """Names in the folder of the trials.
@@ -209,7 +217,7 @@ class SweepFolder:
             checkpoints: verify checkpoints too. They are large, and are always verified when they are used.
         """
         found = each(lambda name: self._repair(name, checkpoints), self._names(), self.path)
-        return [line for lines in found for line in lines]
+        return list(chain.from_iterable(found))
 
     def _repair(self, name: str, checkpoints: bool) -> list[str]:
         path = self.trials / name
@@ -218,16 +226,17 @@ class SweepFolder:
             require_own_folder(path)
         except DamagedFile as damage:
             return [folder.put_away(damage, path)] if TRIAL_NAME.fullmatch(name) else []
+        strange = folder.put_away_strangers()
         try:
             _, stored, _ = _read(path)
         except OtherTrial as copy:
-            return [f"{copy}: left out"]
+            return [*strange, f"{copy}: left out"]
         except DamagedFile as damage:
-            return [folder.put_away(damage, path / CONFIG)]
+            return [*strange, folder.put_away(damage, path / CONFIG)]
         except OSError:
-            return []
+            return strange
         dropped = stored.content.get("until_epoch") is not None and not files.names(path / "checkpoint")
-        return folder.verify(checkpoint=checkpoints and not dropped)
+        return [*strange, *folder.verify(checkpoint=checkpoints and not dropped)]
 
     def forgive(self) -> int:
         """Reset failed trials and failed shared trials, so that they run again with a full number of retries.
@@ -237,7 +246,7 @@ class SweepFolder:
         """
         for name in files.names(self.stages):
             forgive_trial(TrialFolder(self.stages / name))
-        kept = followed_failures(self.records())
+        kept = followed_failures(chain.from_iterable(self.each_record(member)))
         return sum(forgive_trial(TrialFolder(self.trials / n)) for n in self._names() if n not in kept)
 
     def stamps(self) -> dict[str, Stamp]:

@@ -59,6 +59,7 @@ class Standing:
         left: number of those that have not ended and are not running.
         cells: number of its cells, and ``cells_done`` of those that are over; None where no space says it.
         driver: who runs it, or that nobody does though trials are left; empty if there is nothing to say.
+        left_out: number of damaged files, whose content is not counted.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Standing:
     cells: int | None = None
     cells_done: int = 0
     driver: str = ""
+    left_out: int = 0
 
     @property
     def is_driven(self) -> bool:
@@ -86,7 +88,8 @@ class Standing:
         trials = (
             f"{self.total} trials, {self.done} done, {self.running} running, {self.failed} failed, {self.left} left"
         )
-        return f"{self.name}: {cells}{trials}{f'; {self.driver}' if self.driver else ''}"
+        damaged = f"{self.left_out} damaged file{'s' * (self.left_out != 1)} left out" if self.left_out else ""
+        return "; ".join(filter(None, (f"{self.name}: {cells}{trials}", damaged, self.driver)))
 
 
 def standing(sweep: SweepTables, space: StoredSpace | None = None) -> str:
@@ -132,7 +135,7 @@ def count(sweep: SweepTables, space: StoredSpace) -> Standing:
         total = max(space.cells * (each + space.confirm) - fewer, total)
     left = total - done - running - failed
     driver = _driver(sweep, unfinished=space.samples is not None and left + running > 0)
-    return Standing(sweep.path.name, total, done, running, failed, left, cells, cells_done, driver)
+    return Standing(sweep.path.name, total, done, running, failed, left, cells, cells_done, driver, len(sweep.damaged))
 
 
 def _never_run(trials: pd.DataFrame, space: StoredSpace) -> dict[str, int]:
@@ -221,7 +224,18 @@ def print_report(sweep: SweepTables, console: Console, space: StoredSpace) -> No
 def problem_lines(sweep: SweepTables, space: StoredSpace) -> list[str]:
     """A line each on searches that ended early, confirmations that do not count, mixed trials and damaged files."""
     mixed = (*mixed_data(sweep.trials), *mixed_precision(sweep.trials))
-    return [*_ended_early(sweep), *_superseded(sweep, space), *mixed, *(f"left out: {x}" for x in sweep.damaged)]
+    lines = [*_ended_early(sweep), *_superseded(sweep, space), *mixed, *(f"left out: {x}" for x in sweep.damaged)]
+    return [*lines, *_spaceless(sweep, space)]
+
+
+def _spaceless(sweep: SweepTables, space: StoredSpace) -> list[str]:
+    """A line if trials were asked for by a space that is not there any more."""
+    if space is not WITHOUT_SPACE or not sweep.trials["cell"].notna().any():
+        return []
+    return [
+        f"{sweep.path / 'sweep.yaml'} is missing, so each trial is shown by itself: restore the file, or run the sweep "
+        "again with its space, which writes it anew"
+    ]
 
 
 def _print_failures(sweep: SweepTables, console: Console) -> None:

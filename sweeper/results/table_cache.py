@@ -24,7 +24,7 @@ from sweeper.results.lineage import lineage_rows
 from trials.dotted_paths import leaves
 from trials.errors import DamagedFile
 from trials.storage import files
-from trials.storage.config_file import TRIAL_NAME, read_config
+from trials.storage.config_file import CONFIG, TRIAL_NAME, read_config
 from trials.storage.packed.reading import packed_damage, part_by_part
 from trials.storage.place import Place, each
 from trials.storage.rows import TABLES as ROW_TABLES
@@ -37,6 +37,9 @@ TRIES = 5
 
 PAUSE_S = 0.02
 """Seconds before reading a trial again: a worker may replace files between the reads of its state and its rows."""
+
+TRIALS_AT_ONCE = 500
+"""Trials whose files and rows are held as Python's objects and small tables, 60 KiB each, at a time."""
 
 
 @dataclass(frozen=True)
@@ -126,22 +129,32 @@ def gather(
     if cache.stamps.keys() - stamps.keys():  # trials were removed by hand, and with them perhaps columns
         cache = TableCache()
     kept = [name for name in stamps if cache.stamps.get(name) == stamps[name]]
-    fresh = _read_trials(folder, [name for name in stamps if cache.stamps.get(name) != stamps[name]], wanted)
-    tables = {}
-    for table in COLUMNS:
-        parts = [cache.rows(table, kept)] if kept and table in ("trials", "lineage", *wanted) else []
-        if table == "trials":
-            rows = [trial.row for trial in fresh.values() if trial.row is not None]
-            parts += [from_rows(table, rows)] if rows else []
-        else:
-            found = {name: trial.tables[table] for name, trial in fresh.items() if table in trial.tables}
-            parts += [stack(table, found)] if found else []
-        tables[table] = finish(table, parts)
+    parts = {table: [cache.rows(table, kept)] for table in ("trials", "lineage", *wanted) if kept}
+    changed = [name for name in stamps if cache.stamps.get(name) != stamps[name]]
     sure = _sure(stamps, folder.path)
-    whole = {*kept, *(name for name, trial in fresh.items() if not trial.damaged and (trial.finished or sure(name)))}
-    damaged = (*packed_damage(folder.path), *(line for trial in fresh.values() for line in trial.damaged))
+    whole, damaged = set(kept), list(packed_damage(folder.path))
+    for start in range(0, len(changed), TRIALS_AT_ONCE):
+        fresh = _read_trials(folder, changed[start : start + TRIALS_AT_ONCE], wanted)
+        for table, part in _stacked(fresh).items():
+            parts.setdefault(table, []).append(part)
+        whole |= {name for name, trial in fresh.items() if not trial.damaged and (trial.finished or sure(name))}
+        damaged += [line for trial in fresh.values() for line in trial.damaged]
+    tables = {table: finish(table, parts.pop(table, [])) for table in COLUMNS}
     read = {name: stamp for name, stamp in stamps.items() if name in whole}
-    return GatheredTables(tables, read, damaged, current=read == cache.stamps)
+    return GatheredTables(tables, read, tuple(damaged), current=read == cache.stamps)
+
+
+def _stacked(trials: Mapping[str, _Trial]) -> dict[str, Any]:
+    """By table, the rows of these trials; without tables in which they have none."""
+    stacked: dict[str, Any] = {}
+    for table in COLUMNS:
+        if table == "trials":
+            rows = [trial.row for trial in trials.values() if trial.row is not None]
+            stacked |= {table: from_rows(table, rows)} if rows else {}
+        else:
+            found = {name: trial.tables[table] for name, trial in trials.items() if table in trial.tables}
+            stacked |= {table: stack(table, found)} if found else {}
+    return stacked
 
 
 def _sure(stamps: Mapping[str, Stamp], where: Place) -> Callable[[str], bool]:
@@ -179,6 +192,8 @@ def _read_trial(path: Place, wanted: Collection[str]) -> _Trial | None:
         config, samples = content.config, content.samples
         read_samples(samples, path)
     except (FileNotFoundError, NotADirectoryError):
+        if TRIAL_NAME.fullmatch(path.name) and (path / "state.json").exists():
+            return _Trial(None, {}, (f"{path / CONFIG} is missing",))
         return None
     except (OSError, DamagedFile) as damage:
         is_trial = TRIAL_NAME.fullmatch(path.name) or path.is_dir()  # other files may lie there, such as a desktop's
@@ -191,6 +206,8 @@ def _read_trial(path: Place, wanted: Collection[str]) -> _Trial | None:
     except DamagedFile as damage:
         state = None
         damaged.append(str(damage))
+    if state is None and not damaged and files.names(path / "rows"):
+        damaged.append(f"{folder.state_path} is missing, but rows are there")
     commits = state.commits[-1:] if state is not None else ()
     for commit, table in product(commits, wanted):
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, MutableMapping
 from dataclasses import replace
 
 from sweeper.folder.replicates import same_replicate
@@ -9,7 +10,7 @@ from sweeper.folder.sweep_folder import Record, Sample, SweepFolder
 from sweeper.search.cells.cell_search import CellSearch
 
 
-def commit_changed(search: CellSearch, records: dict[str, Record], folder: SweepFolder) -> None:
+def commit_changed(search: CellSearch, records: MutableMapping[str, Record], folder: SweepFolder) -> None:
     """Write the samples that a search has changed into their trials' configs; ``records``, by id, are updated."""
     for changed in search.changed():
         record = _record_of(changed, search, records)
@@ -21,7 +22,7 @@ def commit_changed(search: CellSearch, records: dict[str, Record], folder: Sweep
         records[record.id] = replace(record, samples=samples)
 
 
-def _record_of(sample: Sample, search: CellSearch, records: dict[str, Record]) -> Record:
+def _record_of(sample: Sample, search: CellSearch, records: Mapping[str, Record]) -> Record:
     likely = records.get(search.config(sample).id)  # unless another version has named it
     if likely is not None and any(same_replicate(other, sample) for other in likely.samples):
         return likely

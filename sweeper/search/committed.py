@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
 from optuna.trial import TrialState
 
 from sweeper.folder.forgiving import followed_failures
+from sweeper.folder.packed_records import in_search_order
 from sweeper.folder.sweep_folder import Record, Sample, SweepFolder
 from sweeper.search.outcomes import FAILED, RUNNING, Outcome, outcome_of
 from sweeper.search.pruning.judged_rows import misses, spans_of
@@ -36,22 +37,22 @@ def outcome_with_curve(space: Space, record: Record) -> Outcome:
 
 
 def samples_with_outcomes(
-    space: Space, folder: SweepFolder, records: Iterable[Record], *, curves: bool = False
-) -> list[tuple[Sample, Record, Outcome]]:
-    """Every sample with its trial's record and outcome, by cell and number: the order in which a search is told.
+    space: Space, folder: SweepFolder, records: Mapping[str, Record], *, curves: bool = False
+) -> Iterator[tuple[Sample, Record, Outcome]]:
+    """Yield every sample with its trial's record and outcome, by cell and number: the order in which a search is told.
 
-    With ``curves``, outcomes have learning curves even if there is no pruner.
+    Args:
+        records: by trial id; each is looked up when its sample's turn comes, since they may be packed.
+        curves: whether outcomes have learning curves even if there is no pruner.
     """
-    records = list(records)
-    settled = followed_failures(records)
-    samples = [(sample, record) for record in records for sample in record.samples]
-    samples.sort(key=lambda item: (item[0].cell, item[0].number))
-    methods = {record.id: str(record.content.get("method")) for _, record in samples}
-    courses = courses_in(folder, methods, space.objective) if space.pruner or curves else {}
-    return [
-        (sample, record, _outcome(space, record, courses.get(record.id, Course()), record.id in settled))
-        for sample, record in samples
-    ]
+    settled = followed_failures(records.values()) if space.pbt else frozenset()
+    pruned = bool(space.pruner) or curves
+    methods = {name: str(record.content.get("method")) for name, record in records.items()} if pruned else {}
+    courses = courses_in(folder, methods, space.objective)
+    for trial_id, place in in_search_order(records):
+        record = records[trial_id]
+        course = courses.get(trial_id) or Course()
+        yield record.samples[place], record, _outcome(space, record, course, trial_id in settled)
 
 
 def _outcome(space: Space, record: Record, course: Course, settled: bool = False) -> Outcome:

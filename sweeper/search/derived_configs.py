@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.folder.confirmations import confirmation_of
+from sweeper.folder.packed_records import in_search_order
 from sweeper.folder.replicates import replicate_of, values_set
 from sweeper.folder.sweep_folder import Record, Sample
 from sweeper.search.cells.population import CellPopulation
@@ -44,16 +45,22 @@ class Compared:
     unhashed: tuple[str, ...] = ()
 
 
-def compare_committed(space: Space, records: Iterable[Record], written_first: frozenset[str] | None = None) -> Compared:
+def compare_committed(
+    space: Space,
+    records: Mapping[str, Record] | Iterable[Record],
+    written_first: frozenset[str] | None = None,
+) -> Compared:
     """Compare every committed sample's config with what the space says; stop at the first difference.
 
     Args:
+        records: those of the sweep; by trial id, each is looked up when its sample's turn comes.
         written_first: paths that the template wrote when the sweep was begun, None if unknown. A value that was a
             default then and is written now keeps the trials' names as they are.
     """
     found, unhashed = Compared(), dict[str, None]()
     try:
-        for record, sample, config in _derived(space, records):
+        by_id = records if isinstance(records, Mapping) else {record.id: record for record in records}
+        for record, sample, config in _derived(space, by_id):
             stored = {key: value for key, value in record.content.items() if key not in NO_CONTENT}
             if stored != config.model_dump(mode="json", exclude=NO_CONTENT) or config.file_hashes:
                 _compare_content(space, record, sample, config)
@@ -75,16 +82,17 @@ class _Differs(Exception):
     """A trial is not what the space says now; the message is the line."""
 
 
-def _derived(space: Space, records: Iterable[Record]) -> Iterator[tuple[Record, Sample, TrialConfig]]:
+def _derived(space: Space, records: Mapping[str, Record]) -> Iterator[tuple[Record, Sample, TrialConfig]]:
     """Yield every sample with its record and the config that the space gives it.
 
     A segment whose ancestor's record is lost is left out: what it continues is not known.
     """
-    samples = [(sample, record) for record in records for sample in record.samples]
-    samples.sort(key=lambda item: (item[0].cell, item[0].number))
+    order = in_search_order(records)
     cells = {cell.key: cell for cell in space.cells()}
-    lineages = _Lineages(space, (sample for sample, _ in samples), cells)
-    for sample, record in samples:
+    lineages = _Lineages(space, (records[trial_id].samples[place] for trial_id, place in order), cells)
+    for trial_id, place in order:
+        record = records[trial_id]
+        sample = record.samples[place]
         cell = cells.get(sample.cell)
         if cell is None:
             raise _Differs(f"grid has no cell {sample.cell}, but {record.id} was made for it: restore the grid")

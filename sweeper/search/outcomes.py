@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from optuna.trial import TrialState
@@ -46,6 +46,12 @@ class Outcome:
     def missed(self) -> float:
         """By how much the trial misses its bounds in all; 0 if it keeps them."""
         return sum(max(violation, 0.0) for violation in self.violations.values())
+
+    def without_curve(self) -> Outcome:
+        """The same without what only a pruner looks at, for those who keep the outcomes of many trials."""
+        if not (self.curve or self.reached or self.spans):
+            return self
+        return replace(self, curve={}, reached=(), spans=None)
 
 
 RUNNING, FAILED = Outcome(TrialState.RUNNING), Outcome(TrialState.FAIL)

@@ -16,6 +16,7 @@ from typing import Any
 from sweeper.folder.confirmations import confirmation_of, only_confirms, same_confirmation
 from sweeper.folder.first_document import first_samples
 from sweeper.folder.forgiving import followed_failures
+from sweeper.folder.packed_records import PackedRecords
 from sweeper.folder.sweep_folder import Record, Sample, StoredConfig, SweepFolder
 from sweeper.search.added_replicates import earlier_replicates
 from sweeper.search.assignment import Assignment, Ending
@@ -53,7 +54,7 @@ class Plan:
         begun, known = first_samples(folder), warm or {}
         had = earlier_replicates(folder) if space.replicates else []
         self._searches = {c.key: search_of(space, c, known.get(c.key, NO_WARM_START), begun, had) for c in self.cells}
-        self._records: dict[str, Record] = {}
+        self._records = PackedRecords(folder)
         self._queue: deque[str] = deque()
         self._aside: deque[str] = deque()  # their device died, earlier or where no other machine is: others go first
         self._held = set[str]()  # unfinished confirmations
@@ -82,22 +83,22 @@ class Plan:
             self._release(cell.key)
 
     def _replay(self) -> None:
-        records = self.folder.records()
-        self._settled = followed_failures(records)
-        for record in records:
+        self._settled = followed_failures(self._records.values()) if self.space.pbt else frozenset()
+        for trial_id in [*self._records]:
+            record = self._records[trial_id]
             mine = [sample for sample in record.samples if sample.cell in self._searches]
             if not mine:
+                del self._records[trial_id]
                 continue
-            self._records[record.id] = record
             over = self._over(record)
             held = not over and only_confirms(mine)
             if not over:
-                self._share_config(record, mine[0])
+                self._share_config(record := self._records.unpack(trial_id), mine[0])
                 last = self._aside if lost_device(record.state) else self._queue
                 (self._held.add if held else last.append)(record.id)
             self.budget.follow(record, over=over or held)
             self.failed += over and not record.finished
-        for sample, record, outcome in samples_with_outcomes(self.space, self.folder, self._records.values()):
+        for sample, record, outcome in samples_with_outcomes(self.space, self.folder, self._records):
             if sample.cell in self._searches:
                 self._searches[sample.cell].replay(sample, outcome, record)
 
@@ -108,8 +109,7 @@ class Plan:
     def _share_config(self, record: Record, sample: Sample) -> None:
         """Give an unfinished trial's record the config that the check of a space without a search has parsed."""
         if not self.space.search:
-            config = self.space.config(self._searches[sample.cell].cell)
-            record.stored.share(config)
+            record.stored.share(self.space.config(self._searches[sample.cell].cell))
 
     @property
     def complete(self) -> bool:
@@ -124,9 +124,8 @@ class Plan:
     @property
     def over(self) -> bool:
         """Whether no further trial will be assigned."""
-        return (
-            self.complete or self.stopping or (self.out_of_budget and not (self._queue or self._aside or self.running))
-        )
+        left = self._queue or self._aside or self.running
+        return self.complete or self.stopping or (self.out_of_budget and not left)
 
     def before(self) -> Iterator[Ending]:
         """Yield every sample whose trial was finished or given up before this driver began."""
@@ -313,6 +312,7 @@ class Plan:
             for sample in record.samples:
                 if sample.cell in self._searches:
                     self._tell(sample, outcome)
+            self._records.pack(trial_id)
         elif died is not None and not self.sick.may_go_elsewhere(trial_id, *shared_by(record.config)):
             self._aside.append(trial_id)
         else:

@@ -184,11 +184,16 @@ def _as_committed(
     written = [other for other, _ in leaves(template(old.trial, old.cases, cell.values))]
     if any(path == other or path.startswith(f"{other}.") for other in written):
         return False
-    alike = [content for content in stored if content.get("method") == now.get("method")] or stored
-    method = METHODS.get(str(now.get("method")))
-    alike = alike if method is None else [as_then(content, method.Config) for content in alike]
-    found = [content[path] for content in map(dict, map(leaves, alike)) if path in content]
-    return bool(found) and all(value == now.get(path) for value in found)
+    named = now.get("method")
+    method, known = METHODS.get(str(named)), any(content.get("method") == named for content in stored)
+    found = False
+    for content in stored:
+        if not known or content.get("method") == named:
+            then = dict(leaves(content if method is None else as_then(content, method.Config)))
+            found = found or path in then
+            if path in then and then[path] != now.get(path):
+                return False
+    return found
 
 
 def _difference(section: str, path: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

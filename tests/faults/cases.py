@@ -141,22 +141,13 @@ FAULTS: dict[str, Fault] = {
         "other library versions, another commit: said, and recorded in `sweep.yaml`; another schema: refused, naming "
         "both; another space, default or revision: refused with the difference",
     ),
+    "many-trials": Fault(
+        "a sweep of very many trials fills the driver's memory",
+        "a trial that is over takes 5 KiB of the driver and leaves Tune's lists; a resume holds one record at a time",
+    ),
     "no-access": Fault(
         "a machine cannot access the storage",
         "refused at start with the machine's name; the trials of a machine that joins later are taken back",
-    ),
-    "packing-killed": Fault(
-        "a kill while finished trials are packed or unpacked, at any call that changes the file system",
-        "every trial can be read in one place or the other, also meanwhile; the next packing finishes or drops it",
-    ),
-    "packed-damaged": Fault(
-        "a packed file is truncated, corrupted, deleted, or something else lies in its place",
-        "said in a line that names it. The next run repairs an index from its copy, the manifest from the indexes and "
-        "rows from checkpoints; where that is not possible, the trials of that part run again, and no others",
-    ),
-    "packed-late-writer": Fault(
-        "a frozen worker wakes after its trial was finished elsewhere and packed",
-        "its commits are refused",
     ),
     "document-changed": Fault(
         "a bit of `state.json`, `config.json`, `sweep.yaml`, `warm.json`, `searches.json` or a lease changes, or the "
@@ -201,5 +192,18 @@ FAULTS: dict[str, Fault] = {
     "sweep-file-odd": Fault(
         "`sweep.yaml` has values nested thousands of levels deep, or aliases that stand for millions of values",
         "refused in one line",
+    ),
+    "packing-killed": Fault(
+        "a kill while finished trials are packed or unpacked, at any call that changes the file system",
+        "every trial can be read in one place or the other, also meanwhile; the next packing finishes or drops it",
+    ),
+    "packed-damaged": Fault(
+        "a packed file is truncated, corrupted, deleted, or something else lies in its place",
+        "said in a line that names it. The next run repairs an index from its copy, the manifest from the indexes and "
+        "rows from checkpoints; where that is not possible, the trials of that part run again, and no others",
+    ),
+    "packed-late-writer": Fault(
+        "a frozen worker wakes after its trial was finished elsewhere and packed",
+        "its commits are refused",
     ),
 }

@@ -18,6 +18,13 @@ from trials.data.sets.imagenet import load_imagenet
 @pytest.fixture(scope="module")
 def few_digits() -> Iterator[None]:
     """The data set ``few_digits``: 400 of the training images of digits and 100 of its test images."""
+    with pytest.MonkeyPatch.context() as patch:
+        put_few_digits(patch)
+        yield
+
+
+def put_few_digits(patch: pytest.MonkeyPatch) -> None:
+    """Make ``few_digits`` a data set of this process, without a fixture."""
 
     def few(_data_dir: Path | None) -> RawData:
         raw = load_digits()
@@ -30,9 +37,7 @@ def few_digits() -> Iterator[None]:
             fingerprint="400" + raw.fingerprint[3:],
         )
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(DATASETS, "few_digits", few)
-        yield
+    patch.setitem(DATASETS, "few_digits", few)
 
 
 @pytest.fixture

@@ -62,15 +62,16 @@ def run(config: TrialConfig, folder: Place, trial_host: TrialHost) -> State:
     trial_folder = TrialFolder(folder)
     device = resolve_device(config.device)
     try:
-        lines = trial_host.when_there_is_room(lambda: trial_folder.verify(checkpoint=True))
-        state = trial_folder.state()
-        if state is not None and state.finished:
-            return state
         torch.set_num_threads(trial_host.threads)
         where = environment_of(config, device, trial_host.threads, trial_host.commit)
-        attempt, checkpoint = trial_host.when_there_is_room(
-            lambda: trial_folder.begin(host=socket.gethostname(), device=device_name(device), environment=where)
-        )
+        begun: dict[str, Any] = {"host": socket.gethostname(), "device": device_name(device), "environment": where}
+        new, lines = trial_folder.is_new(), list[str]()
+        if not new:
+            lines = trial_host.when_there_is_room(lambda: trial_folder.verify(checkpoint=True))
+            state = trial_folder.state()
+            if state is not None and state.finished:
+                return state
+        attempt, checkpoint = trial_host.when_there_is_room(lambda: trial_folder.begin(**begun, new=new))
     except Preempted:  # asked to stop while the disk was too full to start the attempt
         return trial_folder.state() or State(status="preempted")
     for line in (*lines, *attempt.warnings):

@@ -12,7 +12,6 @@ them leads out of the folder, links are not followed, and what cannot be read is
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from collections.abc import Mapping
@@ -20,23 +19,35 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from trials.errors import DamagedFile, Superseded
 from trials.storage import files
-from trials.storage.committed_files import FILE_KINDS, CommittedFiles, rows_in, several_tables, with_name
-from trials.storage.place import Place
-from trials.storage.row_schema import rows_as_table
-from trials.storage.rows import FINISHED, Row, Rows
+from trials.storage.committed_files import FILE_KINDS, rows_in
+from trials.storage.packed.reading import packed_state
+from trials.storage.place import ObjectPath, Place
+from trials.storage.rows import FINISHED, Rows
 from trials.storage.safe_read import require_own_folder
-from trials.storage.sealed import seal
-from trials.storage.trial_state import CHECKPOINT_NAME, Commit, State, state_document
+from trials.storage.trial_state import CHECKPOINT_NAME, Commit, State
+from trials.storage.written_files import WrittenFiles
 
 __all__ = ["Attempt", "Commit", "State", "TrialFolder"]
 
+OF_ATTEMPTS = ("state.json", *FILE_KINDS)
+"""How the names of what attempts write begin, also once it was set aside."""
 
-class TrialFolder(CommittedFiles):
+
+class TrialFolder(WrittenFiles):
     """A trial's folder. Any process may read it; :meth:`begin` starts an attempt, which may write."""
+
+    def is_new(self) -> bool:
+        """Whether no attempt has begun: the folder holds nothing that one writes, or has set aside.
+
+        That takes two requests to an object store, and makes :meth:`verify` and :meth:`state` superfluous.
+        """
+        with suppress(DamagedFile):
+            require_own_folder(self.path)
+            own = any(name.startswith(OF_ATTEMPTS) for name in files.names(self.path))
+            return not own and packed_state(self.path) is None
+        return False
 
     def verify(self, *, checkpoint: bool = False) -> list[str]:
         """Check the row files (and the checkpoint) of the last commit; set damaged files aside and repair if possible.
@@ -174,70 +185,24 @@ class TrialFolder(CommittedFiles):
         )
         return max(attempts, default=0)
 
-    def state_text(self, state: State) -> bytes:
-        """The content of ``state.json`` that says ``state``."""
-        return seal(state_document(state, self.path.name))
-
-    def write_state(self, state: State) -> None:
-        require_own_folder(self.path)
-        files.make_folder(self.path)
-        files.write(self.state_path, self.state_text(state))
-
-    def write_tables(self, rows: Rows, commit: int, attempt: int) -> dict[str, str]:
-        """Write the rows of a commit into two files at most, and return their names by table.
-
-        The rows of epochs have one to themselves. Of other tables most trials have one; several share a file.
-        """
-        there = {table: content for table, content in rows.items() if content}
-        others = [table for table in there if table != "epochs"]
-        shared = others if len(others) > 1 else []
-        names = {table: self.write_rows(table, there[table], commit, attempt) for table in there if table not in shared}
-        if shared:
-            buffer = io.BytesIO()
-            pq.write_table(several_tables({table: rows_as_table(there[table]) for table in shared}), buffer)
-            name = self._write("rows", f"{shared[0]}-{commit:06d}-a{attempt}", "parquet", buffer.getvalue())
-            names |= dict.fromkeys(shared, name)
-        return names
-
-    def write_rows(self, table: str, rows: list[Row], commit: int, attempt: int) -> str:
-        """Write one row file (Parquet) and return its name."""
-        buffer = io.BytesIO()
-        pq.write_table(rows_as_table(rows), buffer)
-        return self._write("rows", f"{table}-{commit:06d}-a{attempt}", "parquet", buffer.getvalue())
-
-    def write_checkpoint(self, checkpoint: Mapping[str, Any], commit: int, attempt: int) -> str:
-        import torch
-
-        buffer = io.BytesIO()
-        torch.save(with_name(checkpoint, self.path.name), buffer)
-        return self._write("checkpoint", f"{commit:06d}-a{attempt}", "pt", buffer.getvalue())
-
-    def write_file(self, kind: str, name: str, content: bytes) -> None:
-        """Write a committed file whose content is known, as when it is unpacked."""
-        require_own_folder(self.path / kind)
-        files.make_folder(self.path / kind)
-        files.write(self.path / kind / name, content)
-
-    def _write(self, kind: str, stem: str, suffix: str, content: bytes) -> str:
-        name = f"{stem}-{files.digest(content)}.{suffix}"
-        self.write_file(kind, name, content)
-        return name
-
     def begin(
-        self, *, host: str = "", device: str = "", environment: Mapping[str, Any] | None = None
+        self, *, host: str = "", device: str = "", environment: Mapping[str, Any] | None = None, new: bool = False
     ) -> tuple[Attempt, dict[str, Any]]:
-        """Start the next attempt; return it and the checkpoint it continues from (empty if nothing is committed)."""
+        """Start the next attempt; return it and the checkpoint it continues from (empty if nothing is committed).
+
+        ``new``: the folder was found to be new (:meth:`is_new`), so that there is nothing to continue.
+        """
         with suppress(DamagedFile):  # which recover sets aside
             require_own_folder(self.path)
             files.remove_leftovers(self.path)
-        (before, checkpoint), lines = self.recover()
+        (before, checkpoint), lines = ((State(), {}), []) if new else self.recover()
         state = replace(before, attempt=before.attempt + 1, host=host, device=device)
         state = replace(state, status="running", error=None, started=state.started or _now(), ended="")
         if environment is not None:
             others = [other for other in before.computed_in if other != environment]
             state = replace(state, environments=(*others, dict(environment)))
         self.write_state(state)
-        return Attempt(self, state, tuple(lines)), checkpoint
+        return Attempt(self, state, tuple(lines), new=new), checkpoint
 
 
 def _now() -> str:
@@ -245,12 +210,17 @@ def _now() -> str:
 
 
 class Attempt:
-    """One process's attempt at a trial; only the latest attempt may commit."""
+    """One process's attempt at a trial; only the latest attempt may commit.
 
-    def __init__(self, folder: TrialFolder, state: State, warnings: tuple[str, ...] = ()) -> None:
+    Args:
+        new: whether the folder held no files of attempts when this one began.
+    """
+
+    def __init__(self, folder: TrialFolder, state: State, warnings: tuple[str, ...] = (), *, new: bool = False) -> None:
         self.folder = folder
         self.state = state
         self.warnings = warnings
+        self._only_mine = new
 
     def commit(
         self,
@@ -271,14 +241,17 @@ class Attempt:
             Superseded: a later attempt has begun; this commit does not count.
         """
         number = self.state.commits[-1].number + 1 if self.state.commits else 1
-        self.refuse_if_superseded()
+        if not isinstance(self.folder.path, ObjectPath):  # there, two requests to save what is rarely in vain
+            self.refuse_if_superseded()
         checkpoint = {**checkpoint, "rows": json.dumps(rows)}
         name = self.folder.write_checkpoint(checkpoint, number, self.state.attempt)
         row_names = self.folder.write_tables(rows, number, self.state.attempt)
-        before = self.state.commits[-1:] if spare or fields.get("status") not in FINISHED else ()
+        earlier = self.state.commits
+        before = earlier[-1:] if spare or fields.get("status") not in FINISHED else ()
         commits = (*before, Commit(number, name, row_names))
         self._write(commits=commits, progress=progress, seconds=seconds, **fields)
-        self.folder.remove_others(self.state)
+        if earlier or not self._only_mine:  # otherwise there are no others
+            self.folder.remove_others(self.state)
 
     def builds_on(self, other: State) -> None:
         """Count the environments of another trial, whose network this one starts from or uses, among its own."""

@@ -12,6 +12,7 @@ from ray import tune
 from ray._private.state import actors
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from sweeper.execution.on_ray.ended_trials import forget_ended
 from sweeper.execution.on_ray.tune_searcher import PlanSearcher
 from sweeper.search.sick_machines import Card
 
@@ -30,6 +31,9 @@ class Gate(FIFOScheduler):  # type: ignore[misc]  # Ray is not typed
         refused = self.searcher.refuses(trial.trial_id, result)
         return str(TrialScheduler.STOP if refused else TrialScheduler.CONTINUE)
 
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        forget_ended(tune_controller)
+
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Tell the searcher where the process of a trial died before the trial began, as on a machine where Ray's
         workers cannot start."""
@@ -38,6 +42,7 @@ class Gate(FIFOScheduler):  # type: ignore[misc]  # Ray is not typed
             said = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no more is known"]
             card = _where_died(getattr(error, "actor_id", None))
             self.searcher.died_early(trial.trial_id, card, f"{type(error).__name__}: {said[-1]}")
+        forget_ended(tune_controller)
 
 
 def _where_died(actor_id: str | None) -> Card | None:

@@ -20,6 +20,7 @@ from ray import tune
 
 from sweeper.execution.live_view import LiveView
 from sweeper.execution.on_ray.callbacks import Callbacks, make_callbacks
+from sweeper.execution.on_ray.ended_trials import NoProgress
 from sweeper.execution.on_ray.kept import connected, disconnect
 from sweeper.execution.on_ray.placement import Gate, WhenStuck
 from sweeper.execution.on_ray.requirements import Waiting, require_machines, require_room
@@ -177,7 +178,7 @@ def _tuner(searcher: PlanSearcher, scratch: Path, callbacks: Sequence[tune.Callb
             verbose=0,
             progress_reporter=_Silent(),
             failure_config=tune.FailureConfig(max_failures=0),  # the plan decides what is tried again
-            callbacks=[Watchdog(searcher), *callbacks],
+            callbacks=[Watchdog(searcher), NoProgress(), *callbacks],
             stop=WhenStuck(searcher),
         ),
     )

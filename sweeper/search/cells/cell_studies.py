@@ -61,8 +61,9 @@ def studied_points(
     Args:
         curves: read learning curves (a trial's intermediate values) also where no pruner needs them.
     """
+    by_id = {record.id: record for record in records}
     searched = (
-        one for one in samples_with_outcomes(space, folder, records, curves=curves) if confirmation_of(one[0]) is None
+        one for one in samples_with_outcomes(space, folder, by_id, curves=curves) if confirmation_of(one[0]) is None
     )
     if space.replicates is None:
         for sample, record, outcome in searched:

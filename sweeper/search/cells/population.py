@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
+from sweeper.folder.packed_records import Packer
 from sweeper.folder.search_ends import ShorterSearch
 from sweeper.folder.sweep_folder import Record, Sample
 from sweeper.search.cells.perturbation import draw_value, perturb_value
@@ -43,7 +44,9 @@ class CellPopulation:
         self._samples: dict[int, Sample] = {}
         self._outcomes: dict[int, Outcome] = {}  # of ended trials, by sample number
         self._configs: dict[int, TrialConfig] = {}
-        self._records: dict[int, Record] = {}
+        self._records: dict[int, bytes] = {}  # packed
+        self._packer: Packer | None = None
+        self._ids: dict[int, str] = {}  # of trials
         self._epochs: dict[int, int] = {}  # that a trial takes, by generation
         self._next = 0
         self._released = 0
@@ -160,7 +163,7 @@ class CellPopulation:
         """
         if sample.number not in self._configs and sample.number in self._records:
             with contextlib.suppress(UserError):
-                self._configs[sample.number] = self._as_run_here(self._records[sample.number].config)
+                self._configs[sample.number] = self._as_run_here(self._record(sample.number).config)
         if sample.number not in self._configs:
             generation = sample.number // self.pbt.population
             parent = sample.attrs["pbt"]["parent"]
@@ -171,12 +174,22 @@ class CellPopulation:
                 before = self.config(self._samples[(generation - 1) * self.pbt.population + parent])
                 config = segments.child(before, sample.params, self.pbt.until_epoch(generation, self._stage_epochs))
             self._configs[sample.number] = config
-        return self._configs[sample.number]
+        found = self._configs[sample.number]
+        for number in [n for n in self._configs if n < sample.number - 2 * self.pbt.population]:
+            del self._configs[number]  # of a generation that no new segment continues
+        if sample.number not in self._ids:
+            self._ids[sample.number] = found.id
+        return found
 
     def _trial(self, sample: Sample) -> str:
         """The id of a sample's trial."""
-        record = self._records.get(sample.number)
-        return self.config(sample).id if record is None else record.id
+        if sample.number not in self._ids:
+            self._ids[sample.number] = self.config(sample).id
+        return self._ids[sample.number]
+
+    def _record(self, number: int) -> Record:
+        assert self._packer is not None
+        return self._packer.unpack(self._records[number])
 
     def _as_run_here(self, config: TrialConfig) -> TrialConfig:
         """A committed trial's config with the fields that say where trials run, and the places of the files that it
@@ -218,13 +231,15 @@ class CellPopulation:
         """Add a committed sample with its outcome, or as running."""
         self._samples[sample.number] = sample
         if record is not None:
-            self._records[sample.number] = record
+            self._packer = self._packer or Packer(record.folder.path.parent)
+            self._records[sample.number] = self._packer.pack(record)
+            self._ids[sample.number] = record.id
         if outcome.state.is_finished():
-            self._outcomes[sample.number] = outcome
+            self._outcomes[sample.number] = outcome.without_curve()
 
     def tell(self, sample: Sample, outcome: Outcome) -> None:
         """Record the outcome of the sample's trial. Only the first call for a sample counts."""
-        self._outcomes.setdefault(sample.number, outcome)
+        self._outcomes.setdefault(sample.number, outcome.without_curve())
 
     def changed(self) -> Iterable[Sample]:
         """Always empty: a segment's place is decided when it is asked for."""

@@ -49,3 +49,9 @@ class Point:
     def values(self) -> list[float]:
         """First objective of its complete replicates, in the space's order."""
         return [outcome.values[0] for _, outcome in sorted(self.ended.items()) if outcome.values is not None]
+
+    def forget_curves(self) -> None:
+        """Drop what only a pruner looks at, once the point has an outcome and the study was told it."""
+        if self.outcome is not None:
+            self.outcome = self.outcome.without_curve()
+            self.ended = {index: outcome.without_curve() for index, outcome in self.ended.items()}

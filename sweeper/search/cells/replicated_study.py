@@ -206,6 +206,7 @@ class ReplicatedStudy:
             point = self._points[number]
             point.outcome = self._outcome(point)
             self.searched.replay(point.sample, point.outcome or RUNNING)
+            point.forget_curves()
         self._replayed.clear()
         self._race()
 
@@ -226,6 +227,7 @@ class ReplicatedStudy:
         point.outcome = self._outcome(point)
         if point.outcome is not None:
             self.searched.tell(point.sample, point.outcome)
+            point.forget_curves()
 
     def _outcome(self, point: Point) -> Outcome | None:
         """The outcome of a point as its replicates decide it; None as long as one of them runs or is missing."""

@@ -54,7 +54,7 @@ class CellStudy(StudyInMemory):
         self.samples: dict[int, Sample] = {}
         """By number, every sample."""
         self.outcomes: dict[int, Outcome] = {}
-        """By number, the outcomes of samples whose trials have ended."""
+        """By number, the outcomes of samples whose trials have ended, without curves."""
         self._spans: dict[int, Spans] = {}  # of trials that run, where these differ
 
     @property
@@ -131,7 +131,7 @@ class CellStudy(StudyInMemory):
         sampler = self.space.sampler.name
         with nullcontext() if SAMPLERS.built_in(sampler) else blaming(f"sampler is {sampler!r}, whose code failed"):
             params, attrs = self._suggest(number) if self.space.search else ({}, {})
-        self.samples[number] = Sample(self.cell.key, number, dict(self.cell.values), params, attrs)
+        self.samples[number] = Sample(self.cell.key, number, self.cell.values, params, attrs)
         return self.samples[number]
 
     def _suggest(self, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -205,7 +205,7 @@ class CellStudy(StudyInMemory):
         self._asked.add(sample.number)
         self.samples[sample.number] = sample
         if outcome.state.is_finished():
-            self.outcomes[sample.number] = outcome
+            self.outcomes[sample.number] = outcome.without_curve()
         if not self.space.search:
             return
         attrs = dict(sample.attrs)
@@ -222,7 +222,7 @@ class CellStudy(StudyInMemory):
 
     def tell(self, sample: Sample, outcome: Outcome) -> None:
         """Record the outcome of the sample's trial. Only the first call for a sample counts."""
-        self.outcomes.setdefault(sample.number, outcome)
+        self.outcomes.setdefault(sample.number, outcome.without_curve())
         if not self.space.search:
             return
         trial_id = self._trials[sample.number]

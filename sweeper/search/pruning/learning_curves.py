@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from sweeper.folder.sweep_folder import Record, SweepFolder
@@ -13,6 +17,9 @@ from sweeper.search.pruning.positions import POSITION_COLUMNS, Position
 from trials.errors import DamagedFile
 from trials.methods.registry import METHODS
 from trials.storage.rows import Row
+
+_ROWS_AT_ONCE = 20_000
+"""Rows that are Python's objects at a time."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,38 @@ def course_in(record: Record, column: str) -> Course:
         return Course()
 
 
-def courses_in(folder: SweepFolder, methods: Mapping[str, str], column: str) -> dict[str, Course]:
+class PackedCourses(Mapping[str, Course]):
+    """Courses by trial, of rows that lie packed in memory: each look at one makes it anew.
+
+    Args:
+        methods: each trial's method.
+        column: the one whose values make the curves.
+        names: the columns of the rows, ``trial`` first.
+    """
+
+    def __init__(self, methods: Mapping[str, str], column: str, names: Sequence[str]) -> None:
+        self._methods, self._column, self._names = methods, column, tuple(names)
+        self._packed: dict[str, list[bytes]] = {}
+
+    def add(self, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Add rows, each trial's in their order."""
+        for trial, found in groupby(rows, key=itemgetter(0)):
+            if trial in self._methods:
+                self._packed.setdefault(trial, []).append(zlib.compress(json.dumps(list(found)).encode(), level=1))
+
+    def __getitem__(self, trial: str) -> Course:
+        parts = (json.loads(zlib.decompress(part)) for part in self._packed[trial])
+        rows = [dict(zip(self._names, row, strict=True)) for part in parts for row in part]
+        return course_of(rows, self._methods[trial], self._column)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+
+def courses_in(folder: SweepFolder, methods: Mapping[str, str], column: str) -> Mapping[str, Course]:
     """By trial, the courses of a sweep's trials, read at once. ``methods``: the method of each trial to include."""
     if not methods:
         return {}
@@ -65,9 +103,8 @@ def courses_in(folder: SweepFolder, methods: Mapping[str, str], column: str) -> 
     names = [name for name in wanted if name in epochs.columns]
     if column not in names:
         return {}
-    part = epochs[names].astype(object)
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for values in part.where(part.notna(), None).itertuples(index=False, name=None):
-        row = dict(zip(names, values, strict=True))
-        rows.setdefault(row["trial"], []).append(row)
-    return {trial: course_of(found, methods[trial], column) for trial, found in rows.items() if trial in methods}
+    courses = PackedCourses(methods, column, names)
+    for start in range(0, len(epochs), _ROWS_AT_ONCE):
+        part = epochs[names].iloc[start : start + _ROWS_AT_ONCE].astype(object)
+        courses.add(part.where(part.notna(), None).itertuples(index=False, name=None))
+    return courses

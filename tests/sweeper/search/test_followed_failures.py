@@ -12,6 +12,7 @@ from rich.console import Console
 from sweeper.continuing import _nothing_to_run
 from sweeper.driver import _forgive
 from sweeper.folder.forgiving import followed_failures
+from sweeper.folder.packed_records import PackedRecords
 from sweeper.search.plan import Plan
 from tests.sweeper.populations import landscape, places, population
 from tests.sweeper.sweeps import begun, fail, finish
@@ -110,6 +111,6 @@ def test_the_driver_says_which_of_them_stay_failed(tmp_path: Path) -> None:
 def test_a_finished_population_with_such_members_has_nothing_to_run(tmp_path: Path) -> None:
     plan, _ = half_decided(tmp_path)
     the_rest(begun(plan.space, tmp_path))
-    records = plan.folder.records()
+    records = PackedRecords(plan.folder)
     assert _nothing_to_run(plan.space, plan.folder, records, retry_failed=True)
     assert _nothing_to_run(population(retries=5, grid=ONE), plan.folder, records, retry_failed=False)
