@@ -24,10 +24,11 @@ test-products: $(VENV)/installed  ## every method on every model trains a step o
 test-faults: $(VENV)/installed  ## run every fault of docs/faults.md: machines killed, frozen and cut off (8 minutes)
 	$(RUN) -m pytest tests/faults
 
-test-cluster: $(VENV)/installed  ## run a cluster of three machines in namespaces (15 minutes; needs root, openssh-server, rsync, iproute2)
+test-cluster: $(VENV)/installed  ## run a cluster of three machines in namespaces (20 minutes; needs root, openssh-server, rsync, iproute2)
 	PYTHON=$(RUN) bash tests/cluster/run.sh
 	PYTHON=$(RUN) bash tests/cluster/cut_off.sh
 	PYTHON=$(RUN) bash tests/cluster/plugins.sh
+	PYTHON=$(RUN) bash tests/cluster/slurm.sh
 
 test-fast: $(VENV)/installed  ## run the tests that do not kill whole sweeps
 	$(RUN) -m pytest -m "not slow and not products"

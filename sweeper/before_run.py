@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,9 @@ from trials.running.shared_trials import names_of, refuse_other_content, shared_
 from trials.storage import files
 from trials.storage.data_used import DataUsed, data_used, refuse_other_data
 from trials.training.device import cards, require_known, resolve_device
+
+LEAST_RAY = (2, 59)
+"""Version of Ray from which on one that is started here asks for a token by default. pyproject.toml says the same."""
 
 
 @dataclass(frozen=True)
@@ -115,13 +120,30 @@ def refuse_ray_client(address: str | None) -> None:
         )
 
 
+def require_ray() -> None:
+    """Check that the installed Ray is new enough.
+
+    Raises:
+        UserError: it is older than ``LEAST_RAY``.
+    """
+    found = version("ray")
+    if tuple(map(int, re.findall(r"\d+", found)[:2])) < LEAST_RAY:
+        least = ".".join(map(str, LEAST_RAY))
+        raise UserError(
+            f"Ray is {found}, but must be at least {least}: older ones let anyone who reaches this machine run code "
+            f"(no token by default; below 2.54 CVE-2026-27482): pip install 'ray[default,tune]>={least}'"
+        )
+
+
 def check_ray(options: RunOptions) -> None:
     """Check what a run asks of Ray, as far as that is known before one is joined or started.
 
     Raises:
-        UserError: the address is one of Ray Client, or workers of a Ray that is started here cannot begin.
+        UserError: the address is one of Ray Client, Ray is too old, or workers of a Ray that is started here cannot
+            begin.
     """
     refuse_ray_client(options.address)
+    require_ray()
     if isinstance(options.runtime_env, Mapping) and not may_join(options.address):
         require_startable(options.runtime_env)
 

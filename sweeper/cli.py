@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 from sweeper.execution.signals import interruptible
 from sweeper.options import COMPLETE, FAILURES, STOPPED, WRONG_INPUT, read_options
 from sweeper.run_options import RunOptions
-from trials.called import reader_has_gone
 from trials.errors import UserError
-from trials.storage.sweep_path import sweep_path
+from trials.storage.sweep_path import storage_place, sweep_path
+from trials.streams import as_command, last_to_the_end
+from trials.user_path import user_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,10 +29,13 @@ __all__ = ["COMPLETE", "FAILURES", "STOPPED", "WRONG_INPUT", "main"]
 def main(arguments: Sequence[str] | None = None, *, submitted: bool = False) -> int:
     """Run a command line and return the exit code: 0 complete, 1 some trial failed, 2 wrong input, 130 stopped.
 
+    With ``--exit-zero-on-failed-trials``, a sweep that has ended gives 0 whatever its trials did.
     ``submitted``: the arguments came through ``ray submit``, which passes them unquoted through a shell.
     """
+    if arguments is None:
+        return as_command(lambda: main(sys.argv[1:], submitted=submitted))
     try:
-        options = read_options(sys.argv[1:] if arguments is None else arguments, submitted=submitted)
+        options = read_options(arguments, submitted=submitted)
         given = [name for name in COMMANDS if getattr(options, name) not in (None, False)]
         if len(given) > 1 and given != ["figure", "report"]:  # --figure is a part of a --report
             said = " and ".join(f"--{name.replace('_', '-')}" for name in given)
@@ -46,10 +50,6 @@ def main(arguments: Sequence[str] | None = None, *, submitted: bool = False) -> 
     except KeyboardInterrupt:
         print("stopped; run the same command again to resume", file=sys.stderr)
         return STOPPED
-    except BrokenPipeError:
-        if not reader_has_gone():
-            raise
-        return FAILURES
 
 
 def _list_spaces(options: argparse.Namespace, console: Console) -> int:
@@ -62,9 +62,8 @@ def _list_spaces(options: argparse.Namespace, console: Console) -> int:
 
 def _list(options: argparse.Namespace, console: Console) -> int:
     from sweeper.control import list_sweeps
-    from trials.storage.place import place
 
-    list_sweeps(place(options.storage), console)
+    list_sweeps(storage_place(options.storage), console)
     return COMPLETE
 
 
@@ -95,7 +94,7 @@ def _report(options: argparse.Namespace, console: Console) -> int:
     from sweeper.report.written import require_page_file, write_report
 
     gc.enable()
-    to = None if options.to is None else Path(options.to)
+    to = None if options.to is None else user_path(options.to, "--to")
     if to is not None:
         require_page_file(to)
     with interruptible():
@@ -184,12 +183,15 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     from sweeper.screen.activity import doing
 
     given = RunOptions.of_command(options)
+    if not given.dry_run:
+        last_to_the_end()
     with interruptible():
         with doing(console, "importing torch and Optuna"):
             from sweeper.driver import sweep
 
         gc.enable()
-        return sweep(given, console)
+        code = sweep(given, console)
+    return COMPLETE if code == FAILURES and options.exit_zero_on_failed_trials else code
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {

@@ -21,6 +21,7 @@ from sweeper.results.stored_space import WITHOUT_SPACE, stored_space
 from sweeper.results.summary import ACCURACIES
 from sweeper.results.tables import load
 from sweeper.results.warned import warnings_line
+from trials.streams import as_command
 
 
 def texts(points: pd.DataFrame) -> dict[str, list[str]]:
@@ -67,4 +68,4 @@ def _drawn(options: argparse.Namespace) -> Drawn:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(as_command(main))

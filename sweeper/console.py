@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from typing import TextIO
 
 from rich.console import Console
 
 from sweeper.screen.fitted_table import print_fitted
+from trials.streams import lasting
 
 
 def print_table(
@@ -41,10 +43,12 @@ def print_line(console: Console, text: str) -> None:
     console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
-def make_console() -> Console:
-    """Return a console that neither wraps nor colours its output if that is not a terminal."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=10_000, no_color=True, soft_wrap=True)
+def make_console(file: TextIO | None = None) -> Console:
+    """Return a console that neither wraps nor colours its output if that is not a terminal; by default, of stdout."""
+    console = Console(highlight=False, file=file)
+    if console.is_terminal:
+        return console
+    return Console(highlight=False, width=10_000, no_color=True, soft_wrap=True, file=file)
 
 
 class NotebookConsole(Console):
@@ -61,7 +65,7 @@ def console_here(*, quiet: bool = False) -> Console:
         return Console(quiet=True, force_terminal=False, **plain)  # type: ignore[arg-type]
     if in_notebook():
         return NotebookConsole(force_terminal=False, **plain)  # type: ignore[arg-type]
-    return make_console()
+    return make_console(lasting(sys.stdout))
 
 
 def in_notebook() -> bool:

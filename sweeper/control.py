@@ -88,7 +88,13 @@ def cancel(path: Place, console: Console) -> None:
     if owner is None or owner.surely_dead:
         print_line(console, f"{standing(sweep)}; there is nothing to cancel")
         return
-    StopFile(SweepFolder(path).stop).put(owner.token)
+    try:
+        StopFile(SweepFolder(path).stop).put(owner.token)
+    except OSError as error:
+        raise UserError(
+            f"{path.name}: {owner} cannot be asked to stop, since the folder cannot be written ({error}): give the "
+            "command where it can"
+        ) from None
     print_line(console, f"{path.name}: asked {owner} to stop; its trials commit what they have")
     end = time.monotonic() + CANCEL_S
     while _drives(lease, owner):

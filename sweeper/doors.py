@@ -1,10 +1,28 @@
-"""How a browser on another machine reaches a page that this machine serves on its loopback."""
+"""Pages that this machine serves on its loopback: whose requests are answered, and how another machine reaches them."""
 
 from __future__ import annotations
 
 import getpass
 import os
+import re
 import socket
+
+NOT_HERE = "this server answers to 127.0.0.1 and localhost only"
+
+_OWN_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.ASCII | re.IGNORECASE)
+
+
+def is_own_host(host: str) -> bool:
+    """Whether the Host of a request is what a browser calls this machine, itself or behind a forwarded port.
+
+    Another site whose name resolves to 127.0.0.1 (DNS rebinding) has its own name there.
+    """
+    return _OWN_HOST.fullmatch(host.strip()) is not None
+
+
+def comes_from(origin: str, host: str) -> bool:
+    """Whether a request's Origin is the page of this ``host``: other sites may not change anything here."""
+    return origin.strip().casefold() == f"http://{host.strip()}".casefold()
 
 
 def forwarding_line(port: int) -> str | None:

@@ -11,6 +11,7 @@ from sweeper.report.gathered import gathered_of
 from sweeper.report.plot_command import Drawn, plot, plot_parser
 from sweeper.results.tables import load
 from trials.errors import UserError
+from trials.streams import as_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,4 +29,4 @@ def _drawn(options: argparse.Namespace) -> Drawn:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(as_command(main))

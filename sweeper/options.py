@@ -79,8 +79,7 @@ def parser() -> argparse.ArgumentParser:
                    "(default: METHOD_DATASET.yaml; report.html in the sweep's folder)")  # fmt: skip
     _add_report_options(p)
     p.add_argument("--dashboard", metavar="NAME", help="show a sweep with optuna-dashboard, on this machine only")
-    p.add_argument("--verify", action="store_true", help="first read every checkpoint, not only those that are needed")
-    p.add_argument("--retry-failed", action="store_true", help="first allow trials that failed for good to run again")
+    _add_beginning_and_end(p)
     p.add_argument("--list", action="store_true", help="list the sweeps of the storage, their progress and drivers")
     p.add_argument("--show", metavar="NAME", help="print a sweep's progress and results, also while it runs elsewhere")
     p.add_argument("--watch", type=float, nargs="?", const=WATCH_S, metavar="S", help="of --show: look again "
@@ -88,6 +87,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--cancel", metavar="NAME", help="ask a sweep's driver, wherever it runs, to commit and stop")
     p.add_argument("--version", action="version", version=f"sparsity-sweeper {__version__}")
     return p
+
+
+def _add_beginning_and_end(p: argparse.ArgumentParser) -> None:
+    """Those that change what a run does first, and how it ends."""
+    p.add_argument("--verify", action="store_true", help="first read every checkpoint, not only those that are needed")
+    p.add_argument("--retry-failed", action="store_true", help="first allow trials that failed for good to run again")
+    p.add_argument("--exit-zero-on-failed-trials", action="store_true", help="exit with 0, not 1, when the sweep has "
+                   "ended and some trials have failed, for schedulers that run a failed job again")  # fmt: skip
 
 
 def _add_report_options(p: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ from sweeper.report.plot_command import Drawn, plot, plot_parser
 from sweeper.results.frames import SweepTables
 from sweeper.results.regrowth import episode_costs
 from sweeper.results.tables import load
+from trials.streams import as_command
 
 
 def cost_texts(sweep: SweepTables) -> dict[str, list[str]]:
@@ -40,4 +41,4 @@ def _drawn(options: argparse.Namespace) -> Drawn:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(as_command(main))

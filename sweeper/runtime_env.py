@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from trials.errors import UserError, nearest_name, shown, unknown_name
+from trials.user_path import user_path
 from trials.yaml_text import as_yaml, parse_yaml
 
 OPTION = "--runtime-env"
@@ -80,7 +81,7 @@ def read_runtime_env(given: str | Path | Mapping[str, Any] | None) -> dict[str, 
     if given is None:
         return {}
     if isinstance(given, str | Path):
-        path = Path(given).expanduser()
+        path = user_path(given, OPTION)
         content, where, folder = _content(path), f"{OPTION} {given}", path.parent
     else:
         content, where, folder = as_yaml(given), OPTION, Path()
@@ -315,6 +316,6 @@ def _requirements(folder: Path, name: str, where: str) -> str:
 
 def _text(folder: Path, name: str, where: str) -> str:
     try:
-        return (folder / Path(name).expanduser()).read_text()
+        return (folder / user_path(name, where)).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{where} is {shown(name)}, which cannot be read as a file ({error})") from None

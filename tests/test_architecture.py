@@ -17,9 +17,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 FLOORS = {
     "trials": [
         {"aliases"},
-        {"errors", "seeding", "called", "version"},
+        {"account", "errors", "seeding", "called", "version"},
         {"frozen", "yaml_text", "data_header", "optional", "plugins"},
-        {"registry"},
+        {"registry", "streams", "user_path"},
         {"dotted_paths", "storage", "data", "models"},
         {"config", "compact"},
         {"training"},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from trials.called import reader_has_gone
 from trials.commands.convert_pickle import convert_command
 from trials.commands.evaluate import evaluate_trials_command, recovered_command
 from trials.commands.evaluate_pretrained import evaluate_command
@@ -14,21 +13,22 @@ from trials.commands.profile import profile_command
 from trials.commands.run import run_config
 from trials.commands.saliency import saliency_command
 from trials.errors import UserError
+from trials.streams import as_command, last_to_the_end
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command line and return the exit code: 0 done, 1 a trial failed or has not ended, 2 wrong input."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        return as_command(lambda: main(sys.argv[1:]))
     command = COMMANDS.get(arguments[0]) if arguments else None
     try:
-        return command(arguments[1:]) if command else run_config(arguments, COMMANDS)
+        if command:
+            return command(arguments[1:])
+        last_to_the_end()
+        return run_config(arguments, COMMANDS)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:
-        if not reader_has_gone():
-            raise
-        return 1
 
 
 COMMANDS = {

@@ -41,6 +41,7 @@ from trials.storage.safe_read import require_own_folder
 from trials.storage.sweep_path import STAGES, sweep_path
 from trials.storage.trial_folder import State, TrialFolder
 from trials.training.device import require_known, resolve_device
+from trials.user_path import user_path
 from trials.yaml_text import as_yaml, read_yaml
 
 _SHOWN = ("val_accuracy", "test_accuracy", "density", "cost", "epochs", "warnings")
@@ -227,7 +228,7 @@ def config_of(
     if isinstance(config, TrialConfig):
         content: Any = config.model_dump(mode="json")
     elif isinstance(config, (str, Path)):
-        path = Path(config).expanduser()
+        path = user_path(config, "the config")
         content, folder = read_yaml(path), path.parent
     else:
         content = as_yaml(config)

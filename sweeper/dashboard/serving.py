@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Mapping
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from sweeper.console import print_line
 from sweeper.dashboard.study_copy import StudyCopy, write_copy
-from sweeper.doors import forwarding_line
+from sweeper.doors import NOT_HERE, comes_from, forwarding_line, is_own_host
 from sweeper.folder.sweep_folder import SweepFolder
 from trials.errors import UserError
 from trials.optional import require
@@ -19,6 +20,15 @@ from trials.storage.place import Place
 
 PORT = 8080
 REFRESH_EVERY_S = 10.0
+
+_HEADERS = (
+    ("Content-Security-Policy", "frame-ancestors 'none'"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Referrer-Policy", "no-referrer"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+)
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -34,7 +44,7 @@ def serve(path: Place, console: Console, *, port: int = PORT) -> None:
     """Serve a sweep to browsers on this machine until interrupted; uses another port if ``port`` is taken."""
     dashboard = require("optuna_dashboard", "dashboard", "--dashboard")
     copy = write_copy(SweepFolder(path))
-    app = dashboard.wsgi(copy.storage)
+    app = guarded(dashboard.wsgi(copy.storage))
     server = _bind(app, port)
     over = threading.Event()
     threading.Thread(target=_follow, args=(copy, over, console), daemon=True).start()
@@ -49,6 +59,36 @@ def serve(path: Place, console: Console, *, port: int = PORT) -> None:
     finally:
         over.set()
         server.server_close()
+
+
+def guarded(app: Any) -> Any:
+    """Return a WSGI application that answers as ``app`` does, but only to pages of this machine.
+
+    Requests that name another host are refused (DNS rebinding), and those that may change something if another site
+    sends them (cross-site request forgery). Other sites may not show the page in a frame.
+    """
+
+    def answer(environ: Mapping[str, Any], start: Callable[..., Any]) -> Any:
+        host, origin = environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN")
+        if not is_own_host(host):
+            return _refused(start, "421 Misdirected Request", NOT_HERE)
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            foreign = origin is not None and not comes_from(origin, host)
+            if foreign or environ.get("HTTP_SEC_FETCH_SITE", "same-origin") not in ("same-origin", "none"):
+                return _refused(start, "403 Forbidden", "another site may not change anything here")
+
+        def begin(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
+            return start(status, [*headers, *_HEADERS], *error)
+
+        return app(environ, begin)
+
+    return answer
+
+
+def _refused(start: Callable[..., Any], status: str, text: str) -> list[bytes]:
+    body = f"{text}\n".encode()
+    start(status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body))), *_HEADERS])
+    return [body]
 
 
 def _follow(copy: StudyCopy, over: threading.Event, console: Console) -> None:

@@ -21,6 +21,7 @@ from trials.data import DATASETS, TAKES, published_header
 from trials.errors import UserError
 from trials.methods.registry import METHODS
 from trials.plugins.source import is_path
+from trials.user_path import user_path
 
 MODEL_FOR = {"digits": "tiny", "imagenet": "ResNet18", "tinyimagenet": "resnet18"}
 """By data set, a model of its size; resnet20s for all others."""
@@ -65,11 +66,11 @@ def write_space(method: str, data: str, to: str | None, console: Console, *, plu
     """
     METHODS.require(method, "--init")
     DATASETS.require(data, "--data")
-    path = Path(to or f"{_file_name(method)}_{_file_name(data)}.yaml")
+    path = user_path(f"{_file_name(method)}_{_file_name(data)}.yaml" if to is None else to, "--to")
     if path.suffix not in (".yaml", ".yml"):
         raise UserError(f"--to is {str(path)!r}, but a space's name must end with .yaml: call it {path}.yaml")
     try:
-        with path.open("x") as file:
+        with path.open("x", encoding="utf-8") as file:
             file.write(space_text(method, data, [_from(listed, path) for listed in plugins]))
     except FileExistsError:
         raise UserError(f"--to is {str(path)!r}, which exists and is not overwritten: give another name") from None

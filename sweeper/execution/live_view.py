@@ -24,7 +24,7 @@ from rich.text import Text
 
 from sweeper.console import NotebookConsole
 from sweeper.execution.notebook_panel import NotebookPanel
-from sweeper.screen.activity import REFRESHES_PER_SECOND
+from sweeper.screen.activity import REFRESHES_PER_SECOND, spinner_of
 from sweeper.screen.trial_panel import TrialPanel
 from trials.storage.rows import FINISHED
 
@@ -92,7 +92,7 @@ class LiveView:
         self._known = _Sum()
         self._lines: deque[str] = deque()
         self._printing = False
-        self._spinner = Spinner("dots")
+        self._spinner = Spinner(spinner_of(console))
         self._asked = self._answered = False  # whether a worker was asked to begin a trial, and one has begun
         self._doing: tuple[str, float] | None = None  # what, and since when
 

@@ -27,10 +27,12 @@ def handled(act: Callable[[signal.Signals], None]) -> Iterator[Callable[[], None
     the numbers of all signals are collected as well, and the yielded function calls ``act`` for those that another
     handler took. While Ray starts it has a native handler of SIGTERM too (abseil's), which sets an alarm that aborts
     the process after 3 seconds; any alarm is cancelled. After a SIGHUP, output to the closed terminal is dropped
-    instead of raising an error. Signals reach the main thread only; in other threads this installs no handlers.
+    instead of raising an error. A SIGHUP that the process was started to ignore, as by nohup, stays ignored. Signals
+    reach the main thread only; in other threads this installs no handlers.
     """
     terminals = [fd for fd in (1, 2) if os.isatty(fd)]
     taken: Counter[int] = Counter()
+    ignored = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else []
 
     def handler(number: int, frame: FrameType | None) -> None:
         taken[number] += 1
@@ -43,7 +45,7 @@ def handled(act: Callable[[signal.Signals], None]) -> Iterator[Callable[[], None
     def install() -> dict[signal.Signals, Any]:
         if threading.current_thread() is not threading.main_thread():
             return {}
-        return {number: signal.signal(number, handler) for number in WATCHED}
+        return {number: signal.signal(number, handler) for number in WATCHED if number not in ignored}
 
     with _arrivals() as arrived:
 

@@ -60,7 +60,7 @@ class ToldRows:
         files.make_folder(self.path.parent)
         lines = (json.dumps({"trial": name, **vars(told)}) + "\n" for name, told in self._known.items())
         files.write(self.path, "".join(lines).encode())
-        self._stream = self.path.open("a", buffering=1)
+        self._stream = self.path.open("a", buffering=1, encoding="utf-8")
 
     def close(self) -> None:
         """End to write."""

@@ -15,6 +15,7 @@ from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.search.plan import Plan
 from sweeper.space.options.callbacks import TrialCallback
 from trials.errors import UserError
+from trials.user_path import user_path
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def tracker_places(callbacks: Sequence[TrialCallback], folder: SweepFolder) -> l
     found = []
     for asked, file, told in zip(callbacks, files, known, strict=True):
         if asked.folder is not None:
-            place = Path(asked.folder).expanduser().absolute() / folder.path.name
+            place = user_path(asked.folder, "folder").absolute() / folder.path.name
         elif told is not None and told.parent not in owners:
             place = told.parent
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeper.console import print_line
@@ -13,6 +12,7 @@ from sweeper.report.gathered import gathered
 from sweeper.report.picture_file import picture_size, require_picture_file, write_figure
 from trials.errors import UserError, unknown_name
 from trials.storage.place import Place
+from trials.user_path import user_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +31,7 @@ def write_asked_figure(path: Place, options: argparse.Namespace, console: Consol
     """
     if options.figure not in REPORT_FIGURES:
         raise UserError(unknown_name("--figure", options.figure, REPORT_FIGURES))
-    size, to = picture_size(options.width, options.height, options.font_size), Path(options.to)
+    size, to = picture_size(options.width, options.height, options.font_size), user_path(options.to, "--to")
     arguments = _arguments(options.with_ or ())
     require_picture_file(to)
     figure = draw_figure(options.figure, gathered(path), arguments)

@@ -6,12 +6,12 @@ import argparse
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from sweeper.console import make_console, print_line, print_table
 from sweeper.report.figure import Figure
 from sweeper.report.picture_file import add_size_options, picture_size, require_picture_file, write_figure
 from trials.errors import UserError
+from trials.user_path import path_argument
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def plot_parser(name: str, description: str) -> argparse.ArgumentParser:
     """Return the parser of ``python -m sweeper.NAME SWEEP --to FILE``."""
     parser = argparse.ArgumentParser(prog=f"python -m sweeper.{name}", description=description)
     parser.add_argument("sweep", help="the sweep's folder: storage/name, or s3://BUCKET/PREFIX/NAME")
-    parser.add_argument("--to", type=Path, required=True, metavar="FILE",
+    parser.add_argument("--to", type=path_argument("--to"), required=True, metavar="FILE",
                         help="the picture: .png, .pdf, .svg; or its numbers: .csv")  # fmt: skip
     add_size_options(parser)
     return parser

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 from rich.console import Console
 
 from sweeper.console import print_line
-from sweeper.doors import forwarding_line
+from sweeper.doors import NOT_HERE, forwarding_line, is_own_host
 from sweeper.report.live_page import Content, LivePage
 from sweeper.report.page import LiveSource
 from trials.storage.place import ObjectPath, Place
@@ -29,10 +29,6 @@ REPORT_PORT = 8088
 
 POLL_EVERY_S = 2.0
 """Seconds between two questions of a page for what is new."""
-
-_OWN_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.ASCII | re.IGNORECASE)
-"""What a browser calls this machine, itself or at the other end of a forwarded port. Another site whose name
-resolves to 127.0.0.1 (DNS rebinding) has its own name here."""
 
 _TAKES_GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))", re.ASCII)
 
@@ -109,8 +105,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer a request."""
         hosts = self.headers.get_all("Host") or []
-        if len(hosts) != 1 or not _OWN_HOST.fullmatch(hosts[0].strip()):
-            self._refuse(HTTPStatus.MISDIRECTED_REQUEST, "this server answers to 127.0.0.1 and localhost only")
+        if len(hosts) != 1 or not is_own_host(hosts[0]):
+            self._refuse(HTTPStatus.MISDIRECTED_REQUEST, NOT_HERE)
             return
         try:
             asked = urlsplit(self.path)

@@ -12,6 +12,11 @@ REFRESHES_PER_SECOND = 4
 """Few, since each takes time from what is waited for."""
 
 
+def spinner_of(console: Console) -> str:
+    """The name of a spinner that the console's encoding can show."""
+    return "line" if console.options.ascii_only else "dots"
+
+
 @contextmanager
 def doing(console: Console, text: str) -> Iterator[Callable[[str], None]]:
     """Show a spinner beside ``text`` in this block; yields a function that replaces the text.
@@ -22,5 +27,6 @@ def doing(console: Console, text: str) -> Iterator[Callable[[str], None]]:
     if not console.is_terminal:
         yield lambda text: None
         return
-    with console.status(escape(text), refresh_per_second=REFRESHES_PER_SECOND) as status:
+    spinner = spinner_of(console)
+    with console.status(escape(text), spinner=spinner, refresh_per_second=REFRESHES_PER_SECOND) as status:
         yield lambda text: status.update(escape(text))

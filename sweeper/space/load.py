@@ -18,6 +18,7 @@ from trials.dotted_paths import get_at, merge, override
 from trials.errors import UserError, shown, unknown_name
 from trials.frozen import validate
 from trials.plugins.importing import admit_listed, is_admitted, listed_in
+from trials.user_path import user_path
 from trials.yaml_text import as_yaml
 
 _Space = TypeVar("_Space", bound=Space)
@@ -97,7 +98,7 @@ def admit_plugins(content: Mapping[str, Any], folder: Path, also: Sequence[str] 
 def _read(given: str | Path | Mapping[str, Any], name: str | None) -> tuple[str, dict[str, Any], Path]:
     """The name and the content of a space, and the folder in which its plug-ins are looked for."""
     if not isinstance(given, Mapping):
-        path = given.expanduser() if isinstance(given, Path) else find_space(given)
+        path = user_path(given, "--space") if isinstance(given, Path) else find_space(given)
         return path.stem, read_space(path), path.parent
     content = mapping(plain(as_yaml(given), ""), "a space")
     said = content.pop("name", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from importlib import resources
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from sweeper.space.values import mapping, plain
 from trials.errors import UserError, unknown_name
+from trials.user_path import MOST_NAME_B, user_path
 from trials.yaml_text import read_yaml
 
 SPACES = Path(str(resources.files("sweeper"))) / "spaces"
@@ -30,9 +32,9 @@ def find_space(name_or_file: str) -> Path:
         UserError: there is no space of that name.
     """
     if "/" in name_or_file or name_or_file.endswith((".yaml", ".yml")):
-        return Path(name_or_file).expanduser()
+        return user_path(name_or_file, "--space")
     path = SPACES / f"{name_or_file}.yaml"
-    if not path.exists():
+    if len(os.fsencode(path.name)) > MOST_NAME_B or not path.exists():
         names = [path.stem for path in SPACES.glob("*.yaml")]
         raise UserError(f"{unknown_name('space', name_or_file, names)}; or give the path of a YAML file")
     return path

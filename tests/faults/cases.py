@@ -145,6 +145,27 @@ FAULTS: dict[str, Fault] = {
         "a sweep of very many trials fills the driver's memory",
         "a trial that is over takes 5 KiB of the driver and leaves Tune's lists; a resume holds one record at a time",
     ),
+    "pod-ends": Fault(
+        "Kubernetes ends a pod (preemption, an idle machine, `suspend`)",
+        "its driver, or else its trials, get SIGTERM before Ray ends, and have 75 s to commit; KubeRay gives the "
+        "command again ([kubernetes.md](kubernetes.md))",
+    ),
+    "job-time": Fault(
+        "the time limit of a SLURM job is near, or it is preempted",
+        "trials commit, and the job is queued again, which resumes the sweep ([slurm.md](slurm.md))",
+    ),
+    "job-cancelled": Fault(
+        "`scancel` of a SLURM job",
+        "SIGTERM reaches the driver alone; trials commit and end, exit code 130, and nothing is queued",
+    ),
+    "job-outage": Fault(
+        "a SLURM job whose storage fails, whose driver is killed, or whose Ray does not start",
+        "the job is queued again, ten times at most",
+    ),
+    "job-node": Fault(
+        "a SLURM job loses the raylet of a node",
+        "its trials go on on the other nodes",
+    ),
     "no-access": Fault(
         "a machine cannot access the storage",
         "refused at start with the machine's name; the trials of a machine that joins later are taken back",
@@ -205,5 +226,47 @@ FAULTS: dict[str, Fault] = {
     "packed-late-writer": Fault(
         "a frozen worker wakes after its trial was finished elsewhere and packed",
         "its commits are refused",
+    ),
+    "output-gone": Fault(
+        "the reader of standard output goes away (`| head -1`), or the terminal, with or without SIGHUP",
+        "a run goes on to its end, and says so once on standard error; a report ends quietly with exit code 1",
+    ),
+    "output-full": Fault(
+        "a full disk behind standard output",
+        "a run goes on, and writes again once there is room; a report ends with one line and exit code 2",
+    ),
+    "output-closed": Fault(
+        "standard streams that are closed from the start (`>&-`)",
+        "nothing is printed, and no file of the sweep gets the stream's number; the exit code is the same",
+    ),
+    "terminal-encoding": Fault(
+        "a terminal that has ASCII or Latin-1 only",
+        "frames, spinners and signs become what looks alike in ASCII, other characters escapes",
+    ),
+    "no-account": Fault(
+        "no home, no entry in passwd (`docker run --user 12345`), or a home that cannot be written",
+        "the run is the same; caches are left out, and Ray's token lies in the environment of its processes only",
+    ),
+    "odd-path": Fault(
+        "a path that is none: `~nosuchuser/x`, `$UNSET/x`, empty, control characters, too long, another scheme, a "
+        "storage in a file's place",
+        "refused with one line that names the option, exit code 2; nothing is made",
+    ),
+    "read-only-storage": Fault(
+        "a storage that is mounted read-only",
+        "`--list`, `--show`, `--compare`, `--serve` and `--dashboard` show it; `--report`, `--cancel` and runs are "
+        "refused with one line",
+    ),
+    "token-readable": Fault(
+        "a file of Ray's token that others may read",
+        "a new one has mode 600 from its first moment; one that is there is narrowed, and a line says so",
+    ),
+    "old-ray": Fault(
+        "a Ray older than 2.59, which asks for no token by default",
+        "refused with one line before anything starts",
+    ),
+    "foreign-page": Fault(
+        "another site's page sends requests to a page that this machine serves (DNS rebinding, cross-site requests)",
+        "refused: by `--serve` and by `--dashboard`",
     ),
 }

@@ -163,3 +163,25 @@ def test_cards_that_are_here_are_not_missed(
     monkeypatch.setattr(before_run, "cards", lambda: 4)
     assert main([*space(tmp_path, also="resources: {gpu: 4}\n"), "--dry-run"]) == COMPLETE
     assert "not here" not in capsys.readouterr().out
+
+
+@pytest.mark.fault("old-ray")
+@pytest.mark.parametrize("found", ["2.58.1", "2.50.0", "1.13.0", "2.9.3"])
+def test_a_ray_without_tokens_by_default_is_refused(
+    found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(before_run, "version", lambda name: found)
+    wrong(capsys, [*space(tmp_path), "--dry-run"], f"Ray is {found}", "at least 2.59", "CVE-2026-27482")
+
+
+@pytest.mark.parametrize("found", ["2.59.0", "2.60.0", "3.0.0.dev0"])
+def test_newer_rays_are_taken(found: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(before_run, "version", lambda name: found)
+    before_run.require_ray()
+
+
+def test_the_project_asks_pip_for_the_same_ray() -> None:
+    tomllib = pytest.importorskip("tomllib")  # Python >= 3.11
+    asked = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["dependencies"]
+    least = ".".join(map(str, before_run.LEAST_RAY))
+    assert f"ray[default,tune]>={least}" in asked

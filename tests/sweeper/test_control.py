@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -167,3 +168,20 @@ def test_failed_trials_are_forgiven(storage: Place) -> None:
     assert state is not None
     assert replace(state, attempt=2).status == "complete"
     assert state.attempt == 2
+
+
+@pytest.mark.fault("read-only-storage")
+def test_a_driver_that_cannot_be_asked_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def put(stop: StopFile, token: str) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(stop.path))
+
+    monkeypatch.setattr(StopFile, "put", put)
+    begin(tmp_path)
+    with Lease(tmp_path / "small" / "lock") as lease:
+        assert lease.acquire()
+        assert main(["--cancel", "small", "--storage", str(tmp_path)]) == WRONG_INPUT
+    said = capsys.readouterr().err
+    assert "cannot be asked to stop, since the folder cannot be written" in said
+    assert said.count("\n") == 1

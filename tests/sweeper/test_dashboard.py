@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import threading
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,10 @@ def test_it_is_served_on_loopback_only(tmp_path: Path, monkeypatch: pytest.Monke
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies", timeout=10) as answer:
         names = {study["study_name"] for study in json.load(answer)["study_summaries"]}
     assert names == {"density=0.5", "density=0.2", "(all points of sweep)"}
+    foreign = urllib.request.Request(f"http://127.0.0.1:{port}/api/studies", headers={"Host": "evil.example"})
+    with pytest.raises(urllib.error.HTTPError, match="421") as refused:
+        urllib.request.urlopen(foreign, timeout=10)
+    refused.value.close()
     servers[0].shutdown()
     thread.join(10)
     assert not thread.is_alive()
@@ -164,6 +169,7 @@ def test_a_folder_without_a_sweep_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "nothing").exists()
 
 
+@pytest.mark.fault("read-only-storage")
 def test_a_sweep_that_cannot_be_written_is_shown_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = begun(make_space(grid={"density": [0.5]}), tmp_path)
     plan.folder.append({"space": plan.space.document()})
@@ -176,3 +182,46 @@ def test_a_sweep_that_cannot_be_written_is_shown_too(tmp_path: Path, monkeypatch
     before = sorted(tmp_path.rglob("*"))
     assert optuna.get_all_study_names(write_copy(plan.folder).storage)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def answered(method: str = "GET", **headers: str) -> tuple[str, dict[str, str]]:
+    """How a guarded application answers: status and headers."""
+    begun: list[tuple[str, dict[str, str]]] = []
+
+    def app(environ: Any, start: Any) -> list[bytes]:
+        start("200 OK", [("Content-Type", "text/plain")])
+        return [b"shown"]
+
+    guarded = serving.guarded(app)
+    environ = {"REQUEST_METHOD": method, **{f"HTTP_{name.upper()}": value for name, value in headers.items()}}
+    body = b"".join(guarded(environ, lambda status, given: begun.append((status, dict(given)))))
+    assert (body == b"shown") == (begun[0][0] == "200 OK")
+    return begun[0]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8080", "localhost", "LocalHost:9", "[::1]:8080"])
+def test_pages_of_this_machine_are_answered(host: str) -> None:
+    status, headers = answered(host=host)
+    assert status == "200 OK"
+    assert headers["X-Frame-Options"] == "DENY"
+    assert answered("POST", host=host, origin=f"http://{host}", sec_fetch_site="same-origin")[0] == "200 OK"
+    assert answered("POST", host=host)[0] == "200 OK"  # no browser
+
+
+@pytest.mark.fault("foreign-page")
+@pytest.mark.parametrize(
+    "host", ["", "evil.example", "evil.example:8080", "127.0.0.1.evil.example", "localhost,evil.example", "10.0.0.1"]
+)
+def test_requests_that_name_another_host_are_refused(host: str) -> None:
+    assert answered(host=host)[0].startswith("421 ")
+    assert answered("POST", host=host, origin=f"http://{host}")[0].startswith("421 ")
+
+
+@pytest.mark.fault("foreign-page")
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+def test_other_sites_may_not_change_anything(method: str) -> None:
+    own = "127.0.0.1:8080"
+    for origin in ("http://evil.example", "null", "https://127.0.0.1:8080", "http://127.0.0.1:9999", ""):
+        assert answered(method, host=own, origin=origin)[0].startswith("403 ")
+    for site in ("cross-site", "same-site"):
+        assert answered(method, host=own, sec_fetch_site=site)[0].startswith("403 ")

@@ -23,6 +23,7 @@ def test_no_option_is_one_of_ray_submits() -> None:
         *("--serial", "--dry-run", "--list-spaces", "--show", "--list", "--cancel", "--retry-failed", "--verify"),
         *("--max-hours", "--dashboard", "--resume", "--version", "--plugins", "--pack"),
         *("--describe", "--schema", "--init", "--data", "--to", "--estimate", "--runtime-env"),
+        "--exit-zero-on-failed-trials",
         *("--watch", "--compare", "--report", "--serve", "--figure", "--with", "--width", "--height", "--font-size"),
     }
     assert not options & set(taken.split())

@@ -57,7 +57,8 @@ def stopping_after(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_option_of_the_command_is_one_of_python_with_the_same_default() -> None:
     options = vars(parser().parse_args([]))
     of_commands = {"data", "to", "watch", "figure", "with_", "width", "height", "font_size"}  # --init, --show, --report
-    others = {"list_spaces", *of_commands, *COMMANDS} - {"resume"}
+    of_commands |= {"list_spaces", "exit_zero_on_failed_trials"}  # a call has no exit code
+    others = {*of_commands, *COMMANDS} - {"resume"}
     assert options.keys() - others == RunOptions.names()
     plain = RunOptions(space="x")
     for name in RunOptions.names() - {"space"}:

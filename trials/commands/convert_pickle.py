@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from trials.commands.arguments import at_least_1, command_parser, real_number, writing
 from trials.errors import UserError, exact, listed, unknown_name
 from trials.models import MODELS
 from trials.networks.converting import as_it_stands, for_model, take_out
 from trials.storage import files
+from trials.user_path import path_argument
 
 RISK = (
     "is to be unpickled, and a pickle is a program of whoever made it. It is read in a process of its own, with a "
@@ -28,7 +28,7 @@ def convert_command(arguments: list[str]) -> int:
         raise UserError(unknown_name("--model", options.model, MODELS))
     if not 0 < options.seconds < 1e6:
         raise UserError(f"--seconds is {exact(options.seconds)}, but must be positive, and less than 1,000,000")
-    taken = take_out(options.file.expanduser(), options.seconds)
+    taken = take_out(options.file, options.seconds)
     content, said = as_it_stands(taken), True
     if options.model is not None:
         content, said = for_model(taken, options.model, options.image_size)
@@ -54,8 +54,8 @@ def _parser() -> argparse.ArgumentParser:
         "convert_pickle",
         description="Take the tensors out of a file with pickled objects, as a whole module that torch.save wrote.",
     )
-    parser.add_argument("file", type=Path, help="the file with pickled objects")
-    parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="the file to write")
+    parser.add_argument("file", type=path_argument("FILE"), help="the file with pickled objects")
+    parser.add_argument("--to", type=path_argument("--to"), required=True, metavar="FILE", help="the file to write")
     parser.add_argument("--i-trust-this-file", action="store_true", help="you know where the file comes from")
     parser.add_argument("--model", help="the model that it is of; needed for a network that is smaller than its model")
     parser.add_argument("--image-size", type=at_least_1, help="with --model: side of its images; default 32 or 224")

@@ -32,6 +32,7 @@ from trials.storage import files
 from trials.storage.place import Place
 from trials.training.arithmetic import arithmetic
 from trials.training.device import resolve_device
+from trials.user_path import path_argument
 
 REFERENCE = Path(str(resources.files("trials"))) / "reference" / "global_pruning_imagenet.csv"
 PRETRAINED_COLUMNS = (
@@ -52,7 +53,7 @@ def evaluate_command(arguments: list[str]) -> int:
     if unused := sorted(given.keys() - set(names)):
         raise UserError(f"weights names {unused[0]!r}, but must name a network of the table: {', '.join(names)}")
     device = resolve_device(options.device)
-    folder = options.data_dir.expanduser()
+    folder = options.data_dir
     if not folder.is_dir():
         raise UserError(f"data-dir is '{folder}', but must be a folder with the validation images of ImageNet")
     data = load_validation(folder, crop_size=options.crop_size, resize=options.resize)
@@ -78,8 +79,15 @@ def _parser() -> argparse.ArgumentParser:
         description="Prune torchvision's networks as DWP's unofficial code does and test them on ImageNet. Without "
         "--network, every row of the published tables is reproduced.",
     )
-    parser.add_argument("--data-dir", type=Path, required=True, help="the validation images: folders or Parquet files")
-    parser.add_argument("--reference", type=Path, default=REFERENCE, help="the table to reproduce")
+    parser.add_argument(
+        "--data-dir",
+        type=path_argument("--data-dir"),
+        required=True,
+        help="the validation images: folders or Parquet files",
+    )
+    parser.add_argument(
+        "--reference", type=path_argument("--reference"), default=REFERENCE, help="the table to reproduce"
+    )
     parser.add_argument(
         "--network", action="append", default=[], help="a torchvision network to test instead; repeatable"
     )
@@ -107,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--crop-size", type=at_least_1, default=224)
     parser.add_argument("--seed", type=int, default=0, help="seed of the random choice by p_bern")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--to", type=Path, metavar="FILE.csv", help="default: printed")
+    parser.add_argument("--to", type=path_argument("--to"), metavar="FILE.csv", help="default: printed")
     return parser
 
 

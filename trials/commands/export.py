@@ -12,6 +12,7 @@ from trials.hub.export import export_folder
 from trials.networks.export import FORMS, compare, export
 from trials.networks.stored import inputs_of
 from trials.storage.place import Place, place
+from trials.user_path import path_argument
 
 HUB = "hub"
 """The form that is a folder for the Hugging Face Hub (docs/hub.md)."""
@@ -21,7 +22,9 @@ def export_command(arguments: list[str]) -> int:
     """Run ``export TRIAL --to FILE``; returns the exit code."""
     parser = command_parser("export", description="Write a trial's network.")
     parser.add_argument("trial", type=place, help="the trial's folder")
-    parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="the file, or with hub the folder")
+    parser.add_argument(
+        "--to", type=path_argument("--to"), required=True, metavar="FILE", help="the file, or with hub the folder"
+    )
     parser.add_argument(
         "--form",
         choices=(*FORMS, HUB),

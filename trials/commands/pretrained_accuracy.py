@@ -72,7 +72,7 @@ def read_reference(path: Path) -> list[Asked]:
         UserError: the file cannot be read, has no rows or lacks a column, or a value is out of range.
     """
     try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text())))
+        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
         asked = [_asked(row) for row in rows]
     except OSError as error:
         raise UserError(f"reference is '{path}', but must be a file that can be read ({error})") from None

@@ -23,6 +23,7 @@ from trials.optional import require
 from trials.regrowth.saliency import biased_entries, class_statistics
 from trials.storage.place import place
 from trials.storage.rows import Row
+from trials.user_path import path_argument
 
 SALIENCY_COLUMNS = {
     "classes": ("layer", "class", "images", "kept", "mean", "std"),
@@ -141,7 +142,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Saliency (dL/dw)^2 w^2 of a trial's kept weights for every class, as tables and figures.",
     )
     parser.add_argument("trial", type=place, help="the trial's folder")
-    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="where the tables and figures go")
+    parser.add_argument(
+        "--to", type=path_argument("--to"), required=True, metavar="DIR", help="where the tables and figures go"
+    )
     parser.add_argument("--split", choices=("train", "val", "test"), default="train", help="default: %(default)s")
     parser.add_argument("--batches", type=at_least_1, default=50, help="read so many at most; default: %(default)s")
     parser.add_argument("--batch-size", type=at_least_1, default=128, help="default: %(default)s")

@@ -29,6 +29,7 @@ from trials.errors import AbsentData, DataError, UserError
 from trials.plugins.blaming import blaming
 from trials.plugins.importing import generation
 from trials.registry import Registry
+from trials.user_path import user_path
 
 __all__ = [
     "DATASETS",
@@ -166,7 +167,7 @@ def _folder_of(name: str, data_dir: str | None, options: DataOptions) -> Path | 
     """Return the data set's folder. Raises DataError for an unknown name or option, and for a missing folder."""
     _loader_of(name)
     require_options(name, options)
-    folder = None if data_dir is None else Path(data_dir).expanduser().absolute()
+    folder = None if data_dir is None else user_path(data_dir, "data_dir").absolute()
     if folder is not None and not folder.is_dir():
         what = "not a folder" if folder.exists() else "missing"
         raise AbsentData(f"data_dir is '{folder}', which is {what}: give the folder of data set {name!r}")

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import BaseFileLock, FileLock
 
+from trials.account import name_account
 from trials.data.raw import Arrays
 
 FORMAT = 1  # version of the file format and of the decoding; raise it when either changes: old entries are then unused
@@ -26,6 +27,7 @@ _log = logging.getLogger(__name__)
 
 def cache_dir() -> Path:
     """``$XDG_CACHE_HOME/sparsity-sweeper``, by default ``~/.cache/sparsity-sweeper``. May be deleted at any time."""
+    name_account()
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (base if base.is_absolute() else Path.home() / ".cache") / "sparsity-sweeper"
 

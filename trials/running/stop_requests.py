@@ -12,7 +12,8 @@ from contextlib import contextmanager
 def stop_requests(*, impatient: bool = False) -> Iterator[list[int]]:
     """Collect SIGINT, SIGTERM and SIGHUP in the yielded list instead of ending, so that the trial commits first.
 
-    Signals reach the main thread only: in another one, nothing is collected.
+    Signals reach the main thread only: in another one, nothing is collected. A SIGHUP that the process was started to
+    ignore, as by nohup, stays ignored.
 
     Args:
         impatient: raise KeyboardInterrupt on a second signal.
@@ -27,7 +28,10 @@ def stop_requests(*, impatient: bool = False) -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        numbers.pop()
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield asked
     finally:

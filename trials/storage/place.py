@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from trials.errors import DamagedFile, UserError
+from trials.user_path import user_path
 
 STORAGE_LAG_S = 10.0
 """Seconds for which another host may not yet see a write, because NFS clients cache what they have read."""
@@ -38,6 +39,9 @@ REQUESTS_AT_ONCE = 32
 _BUCKET = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 _KEY = r"[A-Za-z0-9_][A-Za-z0-9_.=-]*"
 _S3 = re.compile(rf"s3://({_BUCKET}(?:/{_KEY})*)/?")
+
+_SCHEME = re.compile(r"s3:|[A-Za-z][A-Za-z0-9+.-]*:/")
+"""What begins a URI, also one that lacks a slash."""
 
 _T = TypeVar("_T")
 R = TypeVar("R")
@@ -185,12 +189,12 @@ def place(where: str | Place) -> Place:
     """Parse a location: a path (made absolute), or ``s3://bucket/prefix``.
 
     Raises:
-        UserError: it is a URI of another form.
+        UserError: it is a URI of another form, or no path that can be used (:func:`trials.user_path.user_path`).
     """
     if isinstance(where, ObjectPath):
         return where
     text = str(where)
-    if isinstance(where, str) and "://" in text:
+    if "://" in text or _SCHEME.match(text):
         match = _S3.fullmatch(text)
         if match is None:
             raise UserError(
@@ -198,7 +202,7 @@ def place(where: str | Place) -> Place:
                 "'_', '-', '=', '.' and '/'"
             )
         return ObjectPath(match[1])
-    return Path(where).expanduser().absolute()
+    return user_path(where, "the storage").absolute()
 
 
 def environment(where: Place) -> dict[str, str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 
+from trials.account import name_account
+
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -18,6 +20,7 @@ QUIET = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_MAX_PENDING_TRIALS_PG": "200",  # PlanSearcher limits how many wait; 1 would start workers one by one
 }
+name_account()
 for _name, _value in QUIET.items():  # read by Ray when it is imported
     os.environ.setdefault(_name, _value)
 logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)  # in a notebook, it misses ipywidgets at its import

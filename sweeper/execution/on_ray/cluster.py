@@ -11,6 +11,7 @@ from typing import Any
 import ray
 
 from sweeper.execution.on_ray.shipping import are_hidden, extend_python_path, shipment
+from sweeper.execution.on_ray.token_file import make_private_tokens
 from sweeper.execution.signals import survive_hangup
 from sweeper.runtime_env import OPTION
 from sweeper.space.space import Space
@@ -45,6 +46,7 @@ def connect(
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # "Trials did not complete": the display has shown it
     extend_python_path()  # processes of a Ray that is started here inherit it
+    make_private_tokens()
     _require_answer(address)
     try:
         with survive_hangup():

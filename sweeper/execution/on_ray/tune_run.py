@@ -25,6 +25,7 @@ from sweeper.execution.on_ray.kept import connected, disconnect
 from sweeper.execution.on_ray.placement import Gate, WhenStuck
 from sweeper.execution.on_ray.requirements import Waiting, require_machines, require_room
 from sweeper.execution.on_ray.shipping import code_copies
+from sweeper.execution.on_ray.token_file import narrowed_token
 from sweeper.execution.on_ray.tune_searcher import PlanSearcher
 from sweeper.execution.on_ray.watchdog import Watchdog
 from sweeper.execution.on_ray.worker import TrialWorker
@@ -104,6 +105,8 @@ def _connected(
     """Join or start Ray; a signal meanwhile stops the plan. Returns whether the Ray is this process's alone."""
     address_of_ray = address or os.environ.get("RAY_ADDRESS")
     display.doing("starting Ray" if address_of_ray in (None, "local") else f"connecting to Ray at {address_of_ray}")
+    if (narrowed := narrowed_token()) is not None:
+        display.note(narrowed)
     with without_stacks():
         try:
             return connected(address, plan.folder.path, plan.space.code, runtime_env)

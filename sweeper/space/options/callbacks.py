@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import re
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, Field
@@ -21,6 +21,7 @@ from trials.errors import UserError, shown, unknown_name
 from trials.frozen import validate
 from trials.optional import DISTRIBUTION
 from trials.registry import Registry
+from trials.user_path import user_path
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,9 @@ class RayLogger:
 
 ARTIFACTS = ("masks", "dense", "prune", "compact")
 """What of a complete trial can be attached to its run: its masks, and its network in forms of ``export``."""
+
+_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@")
+"""User and password in an address."""
 
 _OURS = "sweeper.execution.on_ray.trackers"
 
@@ -164,6 +168,13 @@ class TrialCallback(NamedOptions):
                 f"{has} {made.key[0]}, but a space and its sweep.yaml are no place for a key: leave it out, and set "
                 f"{made.key[1]} in the environment of the command"
             )
+        for option, value in self.arguments.items():
+            if isinstance(value, str) and _PASSWORD.search(value):
+                raise UserError(
+                    f"{has} a password in {option}, but a space and its sweep.yaml are no place for one: leave it out "
+                    "of the address, and set it in the environment of the command (MLFLOW_TRACKING_USERNAME, "
+                    "MLFLOW_TRACKING_PASSWORD)"
+                )
         every = ("artifacts", "folder", "timeout_s") if made.artifacts else ("folder", "timeout_s")
         known = None if made.options is None else (*every, *made.options)
         for option in self.arguments:
@@ -204,7 +215,8 @@ def _write_the_same(one: TrialCallback, other: TrialCallback) -> bool:
     """Whether two callbacks of one kind and the same options have one folder; those by default have two."""
     if one.folder is None or other.folder is None or (one.name, one.arguments) != (other.name, other.arguments):
         return False
-    return Path(one.folder).expanduser().resolve() == Path(other.folder).expanduser().resolve()
+    one_path, other_path = (user_path(each, "folder") for each in (one.folder, other.folder))
+    return one_path.resolve() == other_path.resolve()
 
 
 def _read(content: object, where: str, plugins: Collection[str]) -> TrialCallback:
@@ -218,4 +230,6 @@ def _read(content: object, where: str, plugins: Collection[str]) -> TrialCallbac
         raise UserError(unknown_name(where, name, CALLBACKS))
     CALLBACKS.require(name, where, plugins)
     made: TrialCallback = validate(TrialCallback, content, where)
+    if made.folder is not None:
+        user_path(made.folder, f"{where}.folder")
     return made

@@ -17,6 +17,7 @@ from trials.methods.regrow.growth import RegrowingConfig
 from trials.networks.stored import network_of, status
 from trials.regrowth.ssim import SMALLEST_WINDOW
 from trials.sparsity import PATTERNS
+from trials.user_path import user_path
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def _check_reference(config: RegrowingConfig, layers: tuple[LayerFacts, ...]) ->
     """Refuse a ``reference`` whose network is not of this model, where the trial can be read."""
     if config.reference is None:
         return
-    folder = Path(config.reference).expanduser()
+    folder = user_path(config.reference, "reference")
     try:
         stands = status(folder)
         if stands is None:
