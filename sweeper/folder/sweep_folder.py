@@ -159,7 +159,7 @@ class SweepFolder:
         write_config(self.trial_folder(trial_id), trial_id, config, [asdict(sample) for sample in samples], revisions)
 
     def drop_checkpoints(self, trial_id: str) -> None:
-        """Delete a finished trial's checkpoints, which no trial will continue; if its rows get damaged, it runs again."""
+        """Delete a finished trial's checkpoints, which none will continue; if its rows get damaged, it runs again."""
         folder = self.trial_folder(trial_id) / "checkpoint"
         require_own_folder(folder)
         for name in (name for name in files.names(folder) if name.endswith(".pt")):
