@@ -88,9 +88,6 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--watch", type=float, nargs="?", const=WATCH_S, metavar="S", help="of --show: look again "
                    f"every S seconds (default: {WATCH_S:g}), until the sweep has ended")  # fmt: skip
     p.add_argument("--cancel", metavar="NAME", help="ask a sweep's driver, wherever it runs, to commit and stop")
-    p.add_argument(
-        "--pack", metavar="NAME", help="put a sweep's finished trials into few files; all commands read them"
-    )
     p.add_argument("--version", action="version", version=f"sparsity-sweeper {__version__}")
     return p
 
@@ -104,7 +101,10 @@ def _add_beginning_and_end(p: argparse.ArgumentParser) -> None:
 
 
 def _add_report_options(p: argparse.ArgumentParser) -> None:
-    """Those of reports and of their figures."""
+    """Those of reports and of their figures, and of what is done with a sweep afterwards."""
+    p.add_argument(
+        "--pack", metavar="NAME", help="put a sweep's finished trials into few files; all commands read them"
+    )
     p.add_argument("--compare", nargs=2, metavar=("A", "B"), help="how sweep B differs from A, by cell, with "
                    "paired tests over seeds: two names or paths")  # fmt: skip
     p.add_argument("--report", metavar="NAME", help="write a sweep's report, one HTML file, also while it runs")

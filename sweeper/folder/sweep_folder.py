@@ -160,15 +160,11 @@ class SweepFolder:
         write_config(self.trial_folder(trial_id), trial_id, config, [asdict(sample) for sample in samples], revisions)
 
     def drop_checkpoints(self, trial_id: str) -> None:
-        """Delete the checkpoints of a finished trial from which no trial will continue.
-
-        Rows and state stay. Without a checkpoint, a row file that is damaged later means that the trial runs again.
-        """
+        """Delete a finished trial's checkpoints, which none will continue; if its rows get damaged, it runs again."""
         folder = self.trial_folder(trial_id) / "checkpoint"
         require_own_folder(folder)
-        for name in files.names(folder):
-            if name.endswith(".pt"):
-                (folder / name).unlink(missing_ok=True)
+        for name in (name for name in files.names(folder) if name.endswith(".pt")):
+            (folder / name).unlink(missing_ok=True)
 
     def records(self) -> list[Record]:
         """Return the records of all scheduled trials by name, without damaged configs and copies under other names.
@@ -261,9 +257,8 @@ class SweepFolder:
         if isinstance(self.trials, ObjectPath):
             found = self.trials.stamps()
             own = {name.partition("/")[0] for name in found}
-            _, packs = names_and_packs(self.trials)  # afterwards: see there
-            stamps = {name: [x for file in _STAMPED for x in found.get(f"{name}/{file}", (0, 0))] for name in own}
-            return with_packed(stamps, packs)
+            stamps = {name: [x for f in _STAMPED for x in found.get(f"{name}/{f}", (0, 0))] for name in own}
+            return with_packed(stamps, names_and_packs(self.trials)[1])  # packs are read last: see there
         self._names()
         names, packs = names_and_packs(self.trials)
         return with_packed({name: _stamp(f"{self.trials}/{name}") for name in names}, packs)

@@ -20,7 +20,7 @@ from trials.storage.trial_folder import State, TrialFolder
 COMMITTED = re.compile(r"([A-Za-z0-9_]+-)?\d{6,}-a\d+-[0-9a-f]{12}\.(pt|parquet)")
 """Names of files of commits. Others in a trial's folder are somebody's, and stay."""
 
-FILE_KINDS = ("checkpoint", "rows")
+_KINDS = ("checkpoint", "rows")
 
 
 def finished_trial(folder: SweepFolder, name: str, stamp: Stamp, *, keep_checkpoint: bool) -> ToPack | None:
@@ -104,7 +104,7 @@ def remove_own_files(folder: Place, *, keep_config: bool = False) -> None:
     if isinstance(folder, ObjectPath) and not keep_config and _only_committed(folder):
         folder.rmdir()  # all of it, and the markers of its folders, by few requests
         return
-    for kind in FILE_KINDS:
+    for kind in _KINDS:
         for name in files.names(folder / kind):
             if COMMITTED.fullmatch(name):
                 (folder / kind / name).unlink(missing_ok=True)
@@ -118,9 +118,7 @@ def remove_own_files(folder: Place, *, keep_config: bool = False) -> None:
 def _only_committed(folder: ObjectPath) -> bool:
     for name in folder.stamps():
         kind, _, file = name.rpartition("/")
-        if not (
-            name in ("config.json", "state.json") or (kind in FILE_KINDS and COMMITTED.fullmatch(file)) or not file
-        ):
+        if not (name in ("config.json", "state.json") or (kind in _KINDS and COMMITTED.fullmatch(file)) or not file):
             return False
     return True
 

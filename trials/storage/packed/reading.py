@@ -19,9 +19,7 @@ from trials.storage.packed.packs import PackedTrial, Packs
 from trials.storage.packed.restoring import rebuilt
 from trials.storage.place import Place
 from trials.storage.safe_read import read_plain
-
-TRIALS = "trials"
-"""Name of the folder, in a sweep's folder, that holds its trials' own folders."""
+from trials.storage.sweep_path import TRIALS
 
 LOOKS_AGAIN = 5
 """How often something packed is looked for while other processes replace packed files."""

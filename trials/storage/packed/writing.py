@@ -92,7 +92,22 @@ def write_part(
         rows[table] = _write_parquet(packed, f"rows-{table}-{number:06d}-{token}.parquet", stacked, len(found))
         for name, span in where.items():
             spans[name].append({"table": table, "name": found[name][0], **asdict(span)})
-    index = pa.table(
+    index = _index(trials, spans, stored)
+    others = {"number": number, "rows": rows, "archives": (*archives, *made), "replaces": tuple(replaces)}
+    index = index.replace_schema_metadata({PART: described(others)})
+    first, copy = (
+        _write_parquet(packed, f"{kind}-{number:06d}-{token}.parquet", index, len(trials))
+        for kind in ("trials", "copy")
+    )
+    return Part(number, first, copy, rows, (*archives, *made), tuple(replaces))
+
+
+def _index(
+    trials: Sequence[ToPack],
+    spans: Mapping[str, list[dict[str, Any]]],
+    stored: Mapping[str, tuple[str, str, int, int]],
+) -> Any:
+    return pa.table(
         {
             "trial": [trial.id for trial in trials],
             "config": [trial.config for trial in trials],
@@ -103,13 +118,6 @@ def write_part(
         },
         schema=_INDEX,
     )
-    others = {"number": number, "rows": rows, "archives": (*archives, *made), "replaces": tuple(replaces)}
-    index = index.replace_schema_metadata({PART: described(others)})
-    first, copy = (
-        _write_parquet(packed, f"{kind}-{number:06d}-{token}.parquet", index, len(trials))
-        for kind in ("trials", "copy")
-    )
-    return Part(number, first, copy, rows, (*archives, *made), tuple(replaces))
 
 
 def _place(stored: tuple[str, str, int, int] | None) -> dict[str, Any] | None:
