@@ -38,7 +38,7 @@ from sweeper.search.plan import Plan
 from sweeper.space.load import load_space
 from sweeper.space.space import Space
 from trials.running.trial import TrialHost, run
-from trials.storage.lease import Lease
+from trials.storage.leases.lease import Lease
 from trials.storage.trial_folder import TrialFolder
 
 GOAL_KIB, POINTS, SAMPLES = 15.0, 20, 100

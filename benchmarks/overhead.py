@@ -29,7 +29,7 @@ from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.search.plan import Plan
 from sweeper.space.load import load_space
 from sweeper.space.space import Space
-from trials.storage.lease import Lease
+from trials.storage.leases.lease import Lease
 
 SPACE = """
 about: trivial trials

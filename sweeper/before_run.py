@@ -27,11 +27,11 @@ from trials.config.trial_config import TrialConfig
 from trials.data import DataKey
 from trials.data_header import DataHeader
 from trials.errors import AbsentData, UserError, exact
-from trials.machine import usable_cores, usable_memory
 from trials.methods.preconditions import require_runnable
 from trials.running.shared_trials import names_of, refuse_other_content, shared_by, shared_name
 from trials.storage import files
 from trials.storage.data_used import DataUsed, data_used, refuse_other_data
+from trials.system.machine import usable_cores, usable_memory
 from trials.training.device import cards, require_known, resolve_device
 
 LEAST_RAY = (2, 59)

@@ -17,8 +17,8 @@ from sweeper.options import COMPLETE, FAILURES, STOPPED, STORAGE, WRONG_INPUT, r
 from sweeper.run_options import RunOptions
 from trials.errors import StorageError, UserError
 from trials.storage.sweep_path import storage_place, sweep_path
-from trials.streams import as_command, last_to_the_end
-from trials.user_path import user_path
+from trials.system.streams import as_command, last_to_the_end
+from trials.system.user_path import user_path
 
 if TYPE_CHECKING:
     from rich.console import Console

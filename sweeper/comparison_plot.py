@@ -21,7 +21,7 @@ from sweeper.results.stored_space import WITHOUT_SPACE, stored_space
 from sweeper.results.summary import ACCURACIES
 from sweeper.results.tables import load
 from sweeper.results.warned import warnings_line
-from trials.streams import as_command
+from trials.system.streams import as_command
 
 
 def texts(points: pd.DataFrame) -> dict[str, list[str]]:

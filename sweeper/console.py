@@ -9,7 +9,7 @@ from typing import TextIO
 from rich.console import Console
 
 from sweeper.screen.fitted_table import print_fitted
-from trials.streams import lasting
+from trials.system.streams import lasting
 
 
 def print_table(

@@ -19,9 +19,9 @@ from sweeper.results.tables import TablesReader, read
 from sweeper.screen.watched import Watched
 from trials.errors import UserError
 from trials.storage import files
-from trials.storage.lease import Lease
+from trials.storage.leases.lease import Lease
+from trials.storage.leases.owner import Owner
 from trials.storage.outages import one_line_if_full
-from trials.storage.owner import Owner
 from trials.storage.place import Place
 from trials.storage.sweep_path import STAGES
 

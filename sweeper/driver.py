@@ -37,7 +37,7 @@ from trials.plugins.importing import holding
 from trials.running.environment import git_commit
 from trials.storage import files
 from trials.storage.data_used import DataUsed
-from trials.storage.lease import Lease
+from trials.storage.leases.lease import Lease
 from trials.storage.outages import Patience, errs, has_begun, impatient, refused_at_start
 from trials.storage.sweep_path import sweep_path
 

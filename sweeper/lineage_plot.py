@@ -11,7 +11,7 @@ from sweeper.report.gathered import gathered_of
 from sweeper.report.plot_command import Drawn, plot, plot_parser
 from sweeper.results.tables import load
 from trials.errors import UserError
-from trials.streams import as_command
+from trials.system.streams import as_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,7 +12,7 @@ from sweeper.report.plot_command import Drawn, plot, plot_parser
 from sweeper.results.frames import SweepTables
 from sweeper.results.regrowth import episode_costs
 from sweeper.results.tables import load
-from trials.streams import as_command
+from trials.system.streams import as_command
 
 
 def cost_texts(sweep: SweepTables) -> dict[str, list[str]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from trials.errors import UserError, nearest_name, shown, unknown_name
-from trials.user_path import user_path
+from trials.system.user_path import user_path
 from trials.yaml_text import as_yaml, parse_yaml
 
 OPTION = "--runtime-env"

@@ -14,7 +14,7 @@ from sweeper.report.plot_command import Drawn, plot, plot_parser
 from sweeper.results.frames import SweepTables
 from sweeper.results.regrowth import layer_gains
 from sweeper.results.tables import load
-from trials.streams import as_command
+from trials.system.streams import as_command
 
 _CORRELATIONS = ("pearson", "pearson_p", "spearman", "spearman_p", "pairs")
 """Correlations of SSIM with a gain, in the rows of the stage regrow, each with the suffix _gain or _immediate_gain."""

@@ -17,9 +17,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 FLOORS = {
     "trials": [
         {"aliases"},
-        {"account", "errors", "seeding", "called", "version", "machine", "stop_signals"},
-        {"frozen", "yaml_text", "data_header", "optional", "plugins", "kernel_lock"},
-        {"registry", "streams", "user_path"},
+        {"errors", "seeding", "called", "version"},
+        {"frozen", "yaml_text", "data_header", "optional", "plugins", "system"},
+        {"registry"},
         {"dotted_paths", "storage", "data", "models"},
         {"config", "compact"},
         {"training"},

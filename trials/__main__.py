@@ -14,7 +14,7 @@ from trials.commands.profile import profile_command
 from trials.commands.run import run_config
 from trials.commands.saliency import saliency_command
 from trials.errors import StorageError, UserError
-from trials.streams import as_command, last_to_the_end
+from trials.system.streams import as_command, last_to_the_end
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -22,7 +22,6 @@ from trials.config.trial_config import TrialConfig
 from trials.data import require_data
 from trials.dotted_paths import override, settings_of
 from trials.errors import DamagedFile, TrialFailed, UserError, shown
-from trials.machine import usable_threads
 from trials.methods.parsing import parse, parse_stored
 from trials.methods.preconditions import require_runnable
 from trials.networks.named_files import resolved
@@ -36,15 +35,16 @@ from trials.running.trial import run as run_trial
 from trials.storage import files
 from trials.storage.config_file import CONFIG, read_config, write_config
 from trials.storage.data_used import DataUsed, data_used_in, refuse_other_data
-from trials.storage.lease_store import require_locks
+from trials.storage.leases.lease_store import require_locks
 from trials.storage.outages import PATIENCE_S, Patience, errs, refused_at_start
 from trials.storage.place import Place, place
 from trials.storage.rows import TABLES, Row, Rows
 from trials.storage.safe_read import require_own_folder
 from trials.storage.sweep_path import STAGES, sweep_path
 from trials.storage.trial_folder import State, TrialFolder
+from trials.system.machine import usable_threads
+from trials.system.user_path import user_path
 from trials.training.device import require_known, resolve_device
-from trials.user_path import user_path
 from trials.yaml_text import as_yaml, read_yaml
 
 _SHOWN = ("val_accuracy", "test_accuracy", "density", "cost", "epochs", "warnings")

@@ -21,7 +21,7 @@ from trials.data import DATASETS, TAKES, published_header
 from trials.errors import UserError
 from trials.methods.registry import METHODS
 from trials.plugins.source import is_path
-from trials.user_path import user_path
+from trials.system.user_path import user_path
 
 MODEL_FOR = {"digits": "tiny", "imagenet": "ResNet18", "tinyimagenet": "resnet18"}
 """By data set, a model of its size; resnet20s for all others."""

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from sweeper.folder.sweep_folder import SweepFolder
 from trials.errors import UserError
-from trials.storage.lease import HEARTBEAT_S, Lease
-from trials.storage.lease_store import require_locks
+from trials.storage.leases.lease import HEARTBEAT_S, Lease
+from trials.storage.leases.lease_store import require_locks
 from trials.storage.outages import one_line_if_full, refused_at_start
 from trials.storage.place import Place
 

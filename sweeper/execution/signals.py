@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from trials.stop_signals import BATCH_WARNINGS, STOP_SIGNALS
+from trials.system.stop_signals import BATCH_WARNINGS, STOP_SIGNALS
 
 GRACE_S = 60.0
 """Seconds that running trials have, after a signal, to commit their work."""

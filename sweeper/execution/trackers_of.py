@@ -15,7 +15,7 @@ from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.search.plan import Plan
 from sweeper.space.options.callbacks import TrialCallback
 from trials.errors import UserError
-from trials.user_path import user_path
+from trials.system.user_path import user_path
 
 
 @dataclass(frozen=True)

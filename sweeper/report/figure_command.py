@@ -12,7 +12,7 @@ from sweeper.report.gathered import gathered
 from sweeper.report.picture_file import picture_size, require_picture_file, write_figure
 from trials.errors import UserError, unknown_name
 from trials.storage.place import Place
-from trials.user_path import user_path
+from trials.system.user_path import user_path
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,7 +8,7 @@ from sweeper.folder.sweep_folder import SweepFolder
 from sweeper.report.gathered import Gathered, gathered_of
 from sweeper.results.tables import TablesReader
 from trials.errors import DamagedFile
-from trials.storage.lease import Lease
+from trials.storage.leases.lease import Lease
 from trials.storage.place import Place
 from trials.storage.safe_read import read_plain
 

@@ -11,7 +11,7 @@ from sweeper.console import make_console, print_line, print_table
 from sweeper.report.figure import Figure
 from sweeper.report.picture_file import add_size_options, picture_size, require_picture_file, write_figure
 from trials.errors import UserError
-from trials.user_path import path_argument
+from trials.system.user_path import path_argument
 
 
 @dataclass(frozen=True)

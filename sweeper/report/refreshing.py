@@ -17,8 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from trials.stop_signals import BATCH_WARNINGS
 from trials.storage.place import Place, place
+from trials.system.stop_signals import BATCH_WARNINGS
 
 _FIRST_PER_START = 2.0
 """The first refresh is taken to cost so many times what it costs to start this process, which is more than it does for

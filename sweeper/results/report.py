@@ -23,7 +23,7 @@ from sweeper.results.texts.mixed import mixed_data, mixed_precision
 from sweeper.results.texts.summary_texts import summary_texts, table_text
 from sweeper.results.warned import marks, warnings_line
 from sweeper.space.options.objectives import Objective
-from trials.storage.lease import Lease
+from trials.storage.leases.lease import Lease
 from trials.storage.place import Place
 from trials.storage.rows import FINISHED, Row
 

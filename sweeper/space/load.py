@@ -18,7 +18,7 @@ from trials.dotted_paths import get_at, merge, override
 from trials.errors import UserError, shown, unknown_name
 from trials.frozen import validate
 from trials.plugins.importing import admit_listed, is_admitted, listed_in
-from trials.user_path import user_path
+from trials.system.user_path import user_path
 from trials.yaml_text import as_yaml
 
 _Space = TypeVar("_Space", bound=Space)

@@ -10,7 +10,7 @@ from typing import Any
 
 from sweeper.space.values import mapping, plain
 from trials.errors import UserError, unknown_name
-from trials.user_path import MOST_NAME_B, user_path
+from trials.system.user_path import MOST_NAME_B, user_path
 from trials.yaml_text import read_yaml
 
 SPACES = Path(str(resources.files("sweeper"))) / "spaces"

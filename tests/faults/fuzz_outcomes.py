@@ -27,7 +27,7 @@ from tests.faults.damage import Case, damage
 from tests.faults.fuzzed_sweeps import ENDS, OPEN, Run, in_place_of_ray
 from trials.errors import UserError
 from trials.running import shared_trials
-from trials.storage.lease import Lease
+from trials.storage.leases.lease import Lease
 from trials.storage.read_once import SOURCES
 
 TABLES = ("trials", "epochs", "layers", "allocations", "lineage")

@@ -27,7 +27,7 @@ from sweeper.search.plan import Assignment, Plan
 from trials.config.trial_config import TrialConfig
 from trials.running import progress
 from trials.running.trial import TrialHost
-from trials.storage.owner import Owner
+from trials.storage.leases.owner import Owner
 from trials.storage.place import Place
 from trials.storage.trial_folder import State
 

@@ -30,9 +30,9 @@ from trials import __main__ as trial_command
 from trials.config.trial_config import TrialConfig
 from trials.errors import StorageError
 from trials.storage import files
-from trials.storage.lease import Lease
+from trials.storage.leases.lease import Lease
+from trials.storage.leases.owner import has_ended, new_token
 from trials.storage.outages import Patience
-from trials.storage.owner import has_ended, new_token
 from trials.storage.rows import FINISHED
 from trials.storage.trial_folder import TrialFolder
 

@@ -28,7 +28,7 @@ from tests.faults.sweeps import (
     states,
 )
 from tests.trials.processes import wait_for
-from trials.storage.lease import Lease
+from trials.storage.leases.lease import Lease
 
 pytestmark = pytest.mark.slow
 TRIALS = 8

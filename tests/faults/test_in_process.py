@@ -121,7 +121,7 @@ class Shown:
 @pytest.mark.fault("storage-full")
 def test_scheduling_pauses_while_the_disk_is_full(disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sweeper.execution.on_ray import tune_searcher
-    from trials.storage.lease import Lease
+    from trials.storage.leases.lease import Lease
 
     fake_cluster(monkeypatch, here=8)
     monkeypatch.setattr(tune_searcher, "FULL_S", 0.0)
@@ -143,7 +143,7 @@ def test_scheduling_pauses_while_the_disk_is_full(disk: Disk, tmp_path: Path, mo
 
 def test_at_most_max_concurrent_trials_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sweeper.execution.on_ray import tune_searcher
-    from trials.storage.lease import Lease
+    from trials.storage.leases.lease import Lease
 
     fake_cluster(monkeypatch, here=8)
     plan = begun(make_space(max_concurrent=1), tmp_path / "sweep")
@@ -268,7 +268,7 @@ def test_a_full_disk_is_distinguished_from_other_errors() -> None:
 def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A PlanSearcher without Ray Tune; its ``display`` is a :class:`Shown`."""
     from sweeper.execution.on_ray import tune_searcher
-    from trials.storage.lease import Lease
+    from trials.storage.leases.lease import Lease
 
     fake_cluster(monkeypatch, here=8)
     plan = begun(make_space(silence_limit_s=30), tmp_path / "sweep")

@@ -14,7 +14,7 @@ from sweeper.search.plan import Plan
 from tests.sweeper.command_line import SMALL, put_in_place_of_ray
 from tests.trials.conftest import few_digits
 from trials.running.trial import TrialHost, run
-from trials.storage.lease import Lease
+from trials.storage.leases.lease import Lease
 
 __all__ = ["few_digits"]
 

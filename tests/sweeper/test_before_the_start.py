@@ -23,7 +23,7 @@ from tests.sweeper.sweeps import begun, fail, run_out, searching
 from trials.errors import UserError
 from trials.plugins.source import PlugIn
 from trials.storage import files
-from trials.storage.lease import Lease
+from trials.storage.leases.lease import Lease
 
 SMALL = """
 about: small

@@ -22,7 +22,7 @@ from tests.sweeper.sweeps import begun, landscape, make_space, run_out, run_spac
 from tests.trials.sealed_files import document, text_of, without_checksum, write_document
 from trials.errors import DamagedFile, UserError
 from trials.storage.config_file import read_config
-from trials.storage.lease import Lease
+from trials.storage.leases.lease import Lease
 
 SPACE = {"grid": {"density": [0.5, 0.2, 0.1]}}
 

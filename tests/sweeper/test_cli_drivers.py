@@ -21,7 +21,7 @@ from sweeper.execution import driving
 from tests.sweeper.command_line import SPACE, attempts, figures, sweep, wrong
 from tests.sweeper.on_ray import ROOT
 from tests.trials.killing import Killed, deaths, killed_at_write
-from trials.storage.lease import Lease
+from trials.storage.leases.lease import Lease
 
 pytestmark = pytest.mark.usefixtures("here", "no_stray_handlers")
 

@@ -19,7 +19,7 @@ from sweeper.search.plan import Plan
 from tests.sweeper.sweeps import fail, finish, finished, make_space
 from tests.trials.buckets import prefix, served
 from tests.trials.processes import wait_for
-from trials.storage.lease import Lease
+from trials.storage.leases.lease import Lease
 from trials.storage.place import Place, place
 
 

@@ -29,7 +29,7 @@ from tests.sweeper.command_line import SMALL, attempts, figures, put_in_place_of
 from tests.sweeper.command_line import sweep as command
 from trials.errors import UserError
 from trials.running.trial import TrialHost, run
-from trials.storage.lease import Lease
+from trials.storage.leases.lease import Lease
 
 pytestmark = pytest.mark.usefixtures("here", "no_stray_handlers")
 

@@ -21,7 +21,7 @@ from sweeper.search.plan import Plan
 from tests.sweeper.command_line import wrong
 from tests.sweeper.sweeps import finish, make_space
 from trials.errors import UserError
-from trials.storage.lease import Lease
+from trials.storage.leases.lease import Lease
 
 Step = Callable[[], None]
 

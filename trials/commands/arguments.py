@@ -13,7 +13,6 @@ from typing import Any
 
 from trials.called import trial_command
 from trials.errors import DamagedFile, UserError
-from trials.machine import usable_threads
 from trials.methods.parsing import parse_stored
 from trials.networks.stored import status
 from trials.plugins.importing import admit_listed
@@ -22,6 +21,7 @@ from trials.storage.config_file import read_config
 from trials.storage.place import Place
 from trials.storage.rows import FINISHED
 from trials.storage.trial_folder import TrialFolder
+from trials.system.machine import usable_threads
 
 
 def command_parser(name: str, **options: Any) -> argparse.ArgumentParser:

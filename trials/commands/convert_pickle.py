@@ -10,7 +10,7 @@ from trials.errors import UserError, exact, listed, unknown_name
 from trials.models import MODELS
 from trials.networks.converting import as_it_stands, for_model, take_out
 from trials.storage import files
-from trials.user_path import path_argument
+from trials.system.user_path import path_argument
 
 RISK = (
     "is to be unpickled, and a pickle is a program of whoever made it. It is read in a process of its own, with a "

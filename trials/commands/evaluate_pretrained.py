@@ -30,9 +30,9 @@ from trials.networks.named_files import place_named
 from trials.networks.torchvision_weights import pretrained
 from trials.storage import files
 from trials.storage.place import Place
+from trials.system.user_path import path_argument
 from trials.training.arithmetic import arithmetic
 from trials.training.device import resolve_device
-from trials.user_path import path_argument
 
 REFERENCE = Path(str(resources.files("trials"))) / "reference" / "global_pruning_imagenet.csv"
 PRETRAINED_COLUMNS = (

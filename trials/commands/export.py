@@ -12,7 +12,7 @@ from trials.hub.export import export_folder
 from trials.networks.export import FORMS, compare, export
 from trials.networks.stored import inputs_of
 from trials.storage.place import Place, place
-from trials.user_path import path_argument
+from trials.system.user_path import path_argument
 
 HUB = "hub"
 """The form that is a folder for the Hugging Face Hub (docs/hub.md)."""

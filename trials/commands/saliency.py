@@ -23,7 +23,7 @@ from trials.optional import require
 from trials.regrowth.saliency import biased_entries, class_statistics
 from trials.storage.place import place
 from trials.storage.rows import Row
-from trials.user_path import path_argument
+from trials.system.user_path import path_argument
 
 SALIENCY_COLUMNS = {
     "classes": ("layer", "class", "images", "kept", "mean", "std"),

@@ -29,7 +29,7 @@ from trials.errors import AbsentData, DataError, UserError
 from trials.plugins.blaming import blaming
 from trials.plugins.importing import generation
 from trials.registry import Registry
-from trials.user_path import user_path
+from trials.system.user_path import user_path
 
 __all__ = [
     "DATASETS",

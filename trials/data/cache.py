@@ -16,10 +16,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from trials.account import name_account
 from trials.data.raw import Arrays
 from trials.errors import DataError
-from trials.kernel_lock import MISSING, FileLocked
+from trials.system.account import name_account
+from trials.system.kernel_lock import MISSING, FileLocked
 
 FORMAT = 1  # version of the file format and of the decoding; raise it when either changes: old entries are then unused
 _TAIL_BYTES = 4096

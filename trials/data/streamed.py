@@ -14,10 +14,10 @@ from trials.data.encoded import Encoded, EncodedData
 from trials.data.images import decode
 from trials.data.loader import Batch, Loader, in_batches
 from trials.errors import DataError
-from trials.machine import usable_threads
 from trials.plugins.carrying import Carried
 from trials.seeding import derive_seed, generator
-from trials.stop_signals import STOP_SIGNALS
+from trials.system.machine import usable_threads
+from trials.system.stop_signals import STOP_SIGNALS
 
 LOADER_GRACE_S = 30
 """Seconds that a worker keeps running after SIGTERM."""

@@ -11,7 +11,7 @@ from trials.errors import UserError, listed
 from trials.hub.layout import CARD_FILE, CONFIG_FILE, FOLDER_FILES, StoredFile, read_model_config
 from trials.networks.formats import printable
 from trials.storage import files
-from trials.storage.owner import new_token
+from trials.storage.leases.owner import new_token
 
 
 def require_ours(to: Path) -> None:

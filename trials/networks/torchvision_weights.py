@@ -12,7 +12,7 @@ from trials.models.imagenet_resnet import TORCHVISION
 from trials.networks.hub import fetched_to_hub, hub_path, require_named_content
 from trials.networks.load import load_into
 from trials.storage.place import Place
-from trials.user_path import user_path
+from trials.system.user_path import user_path
 
 WEIGHTS = "IMAGENET1K_V1"
 """The weights used for the published tables; torchvision has newer ones for some of the networks."""

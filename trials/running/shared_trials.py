@@ -29,7 +29,7 @@ from trials.errors import (
 from trials.methods.dense import copied, copies_shared
 from trials.methods.registry import METHODS
 from trials.storage.config_file import CONFIG, read_config, write_config
-from trials.storage.lease import Lease
+from trials.storage.leases.lease import Lease
 from trials.storage.outages import errs
 from trials.storage.place import Place
 from trials.storage.read_once import SOURCES

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from trials.stop_signals import BATCH_WARNINGS, STOP_SIGNALS
+from trials.system.stop_signals import BATCH_WARNINGS, STOP_SIGNALS
 
 
 @contextmanager

@@ -14,8 +14,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from trials.storage.leases.owner import has_ended, new_token
 from trials.storage.outages import FULL, impatient, patiently
-from trials.storage.owner import has_ended, new_token
 from trials.storage.place import ObjectPath, Place
 
 _TEMPORARY = ".tmp"

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from trials.errors import DamagedFile, UserError
 from trials.storage.outages import in_this_thread, patiently
 from trials.storage.stored_path import StoredPath
-from trials.user_path import user_path
+from trials.system.user_path import user_path
 
 STORAGE_LAG_S = 10.0
 """Seconds for which another host may not yet see a write, because NFS clients cache what they have read."""
@@ -213,7 +213,7 @@ def place(where: str | Place) -> Place:
     """Parse a location: a path (made absolute), or ``s3://bucket/prefix``.
 
     Raises:
-        UserError: it is a URI of another form, or no path that can be used (:func:`trials.user_path.user_path`).
+        UserError: it is a URI of another form, or no path that can be used (:func:`trials.system.user_path.user_path`).
     """
     if isinstance(where, ObjectPath):
         return where

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from trials.machine import usable_cores, usable_memory
 from trials.storage.place import Place
+from trials.system.machine import usable_cores, usable_memory
 
 _T = TypeVar("_T")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trials.errors import UserError, shown
 from trials.storage.place import Place, place
-from trials.user_path import MOST_NAME_B, MOST_PATH_B
+from trials.system.user_path import MOST_NAME_B, MOST_PATH_B
 
 STAGES = "stages"
 """Name of the folder of a storage that holds the shared trials of all its sweeps."""

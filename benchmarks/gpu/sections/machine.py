@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from benchmarks.gpu.check import Check, Result
 from benchmarks.gpu.measuring import Card
-from trials.machine import usable_cores
+from trials.system.machine import usable_cores
 
 MPS_CONTROL = "nvidia-cuda-mps-control"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
-from trials.account import name_account
+from trials.system.account import name_account
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",

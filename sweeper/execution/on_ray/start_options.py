@@ -12,7 +12,7 @@ from ray._common.utils import get_default_ray_temp_dir, get_system_memory
 from ray._private.utils import get_num_cpus
 
 from trials.errors import UserError
-from trials.machine import usable_cores, usable_memory
+from trials.system.machine import usable_cores, usable_memory
 
 SOCKET_B = 107
 """Most bytes of a socket's path (AF_UNIX)."""

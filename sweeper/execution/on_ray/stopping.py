@@ -26,9 +26,9 @@ from sweeper.options import STOPPED
 from sweeper.results.tables import compact_tables
 from sweeper.search.plan import Plan
 from trials.errors import DamagedFile
-from trials.stop_signals import BATCH_WARNINGS
-from trials.storage.lease import Lease
+from trials.storage.leases.lease import Lease
 from trials.storage.trial_folder import TrialFolder
+from trials.system.stop_signals import BATCH_WARNINGS
 
 ECHO_S = 1.0
 """Signals within this many seconds of the first count as the same one: a closing terminal sends SIGHUP itself and

@@ -32,7 +32,7 @@ from sweeper.execution.time_limit import time_limit
 from sweeper.search.plan import Plan
 from trials.errors import Preempted, StorageError
 from trials.plugins.importing import admit
-from trials.storage.lease import Lease
+from trials.storage.leases.lease import Lease
 from trials.storage.outages import impatient
 from trials.storage.scratch import scratch_folder
 

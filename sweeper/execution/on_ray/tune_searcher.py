@@ -30,7 +30,7 @@ from trials.plugins.importing import sent
 from trials.running.shared_trials import shared_by
 from trials.storage import files
 from trials.storage.data_used import name_of
-from trials.storage.lease import Lease
+from trials.storage.leases.lease import Lease
 from trials.storage.outages import Outage, Patience, errs
 from trials.storage.trial_folder import TrialFolder
 

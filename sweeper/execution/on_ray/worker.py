@@ -26,7 +26,7 @@ from sweeper.execution.assigned_trial import run_assigned
 from sweeper.execution.on_ray.cluster import elsewhere, this_machine
 from sweeper.execution.on_ray.parallel_tasks import bundles, parallel_map
 from sweeper.execution.signals import GRACE_S
-from trials.stop_signals import BATCH_WARNINGS
+from trials.system.stop_signals import BATCH_WARNINGS
 
 ORPHAN_GRACE_S = 10.0
 """Seconds a trial has to commit after its raylet died; short, because others wait for its resources."""

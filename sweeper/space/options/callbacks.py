@@ -21,7 +21,7 @@ from trials.errors import UserError, shown, unknown_name
 from trials.frozen import validate
 from trials.optional import DISTRIBUTION
 from trials.registry import Registry
-from trials.user_path import user_path
+from trials.system.user_path import user_path
 
 
 @dataclass(frozen=True)

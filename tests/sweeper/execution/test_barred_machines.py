@@ -13,7 +13,7 @@ from sweeper.search.sick_machines import IN_A_ROW
 from tests.sweeper.fake_cluster import FakeCluster, Shown, fake_cluster
 from tests.sweeper.sweeps import begun, finish, make_space
 from trials.errors import DEAD_DEVICE
-from trials.storage.lease import Lease
+from trials.storage.leases.lease import Lease
 from trials.storage.trial_folder import TrialFolder
 
 pytestmark = pytest.mark.fault("machine-sick")

@@ -14,7 +14,7 @@ from sweeper.space.load import from_document
 from tests.sweeper.fake_cluster import FakeCluster, Shown, fake_cluster, later
 from tests.sweeper.sweeps import begun
 from trials.errors import OUT_OF_MEMORY
-from trials.storage.lease import Lease
+from trials.storage.leases.lease import Lease
 from trials.storage.trial_folder import TrialFolder
 
 TRIAL = {"method": "regrow", "dataset": "digits", "model": "tiny", "pretrain": {"epochs": 1}, "finetune": None}

@@ -30,7 +30,7 @@ from tests.sweeper.on_ray import ROOT, SPACE
 from tests.sweeper.sweeps import begun, make_space
 from tests.trials.folders import state_of
 from trials.errors import UserError
-from trials.storage.lease import Lease
+from trials.storage.leases.lease import Lease
 from trials.storage.trial_folder import TrialFolder
 
 pytestmark = pytest.mark.usefixtures("ray")

@@ -20,7 +20,7 @@ from trials.errors import Superseded
 from trials.methods.parsing import parse
 from trials.networks.named_files import resolved
 from trials.running.trial import TrialHost, run
-from trials.storage.lease import Lease
+from trials.storage.leases.lease import Lease
 from trials.storage.packed.reading import forget_packs
 from trials.storage.trial_folder import TrialFolder
 

@@ -14,7 +14,7 @@ from sweeper.console import print_table
 from sweeper.execution.live_view import LiveView
 from sweeper.screen.activity import doing
 from sweeper.screen.watched import Watched
-from trials.streams import lasting
+from trials.system.streams import lasting
 
 
 def shown_on(console: Console) -> None:

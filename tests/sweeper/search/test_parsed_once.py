@@ -21,7 +21,7 @@ from tests.sweeper.sweeps import ONE_SHOT, begun, finish
 from trials.config.trial_config import TrialConfig
 from trials.frozen import validate
 from trials.methods import parsing, segments
-from trials.storage.lease import Lease
+from trials.storage.leases.lease import Lease
 
 GRID = {"density": [0.5, 0.2], "seed": [0, 1]}
 SPACES: dict[str, dict[str, Any]] = {

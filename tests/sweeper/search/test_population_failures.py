@@ -12,7 +12,7 @@ from sweeper.execution.live_view import LiveView
 from tests.sweeper.fake_cluster import fake_cluster
 from tests.sweeper.populations import landscape, places, population
 from tests.sweeper.sweeps import begun, fail, finish, finished
-from trials.storage.lease import Lease
+from trials.storage.leases.lease import Lease
 from trials.storage.trial_folder import TrialFolder
 
 

@@ -18,7 +18,7 @@ from sweeper.space.compatibility import contradictions
 from tests.sweeper.fake_cluster import fake_cluster
 from tests.sweeper.sweeps import begun, finish, searching
 from trials.errors import TIME_LIMIT
-from trials.storage.lease import Lease
+from trials.storage.leases.lease import Lease
 from trials.storage.trial_folder import TrialFolder
 
 pytestmark = pytest.mark.fault("trial-hours")

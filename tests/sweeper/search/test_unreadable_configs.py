@@ -16,7 +16,7 @@ from tests.sweeper.populations import places, population
 from tests.sweeper.pruned import space_of
 from tests.sweeper.sweeps import begun, finish, make_space, record_of, searching
 from tests.trials.sealed_files import document, write_document
-from trials.storage.lease import Lease
+from trials.storage.leases.lease import Lease
 from trials.storage.trial_folder import TrialFolder
 
 SPACES: dict[str, Callable[..., Space]] = {

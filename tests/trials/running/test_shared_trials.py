@@ -16,7 +16,7 @@ from trials.errors import Preempted, Superseded
 from trials.running import shared_trials
 from trials.running.shared_trials import obtain
 from trials.running.stage_run import StageRun
-from trials.storage.lease import Lease
+from trials.storage.leases.lease import Lease
 from trials.storage.trial_folder import State, TrialFolder
 
 LONGER = {**RECIPE, "epochs": 6}

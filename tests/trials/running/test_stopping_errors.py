@@ -13,7 +13,7 @@ from tests.trials.folders import state_of
 from tests.trials.small_trials import config_of, folder_of, run_in
 from trials.running import trial
 from trials.running.stop_requests import stop_requests
-from trials.stop_signals import BATCH_WARNINGS, STOP_SIGNALS
+from trials.system.stop_signals import BATCH_WARNINGS, STOP_SIGNALS
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 

@@ -17,9 +17,9 @@ import pytest
 
 from tests.trials.processes import CONTEXT, PATIENCE_S, started, wait_for
 from trials.storage import outages
-from trials.storage.lease import Lease
+from trials.storage.leases.lease import Lease
+from trials.storage.leases.owner import Owner
 from trials.storage.outages import Patience
-from trials.storage.owner import Owner
 
 pytestmark = pytest.mark.fault("clocks-jump")
 

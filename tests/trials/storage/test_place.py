@@ -19,9 +19,9 @@ from tests.trials.processes import wait_for
 from tests.trials.small_trials import config_of, run_in
 from trials.errors import DamagedFile, Superseded, UserError
 from trials.storage import files
-from trials.storage.lease import Lease
-from trials.storage.lease_store import ObjectLeaseStore
-from trials.storage.owner import Owner
+from trials.storage.leases.lease import Lease
+from trials.storage.leases.lease_store import ObjectLeaseStore
+from trials.storage.leases.owner import Owner
 from trials.storage.place import ObjectPath, environment, place
 from trials.storage.rows import Rows
 from trials.storage.trial_folder import TrialFolder

@@ -17,7 +17,7 @@ from trials.methods.regrow.growth import RegrowingConfig
 from trials.networks.stored import network_of, status
 from trials.regrowth.ssim import SMALLEST_WINDOW
 from trials.sparsity import PATTERNS
-from trials.user_path import user_path
+from trials.system.user_path import user_path
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trials.storage import files
-from trials.storage.owner import new_token
+from trials.storage.leases.owner import new_token
 from trials.storage.packed.manifest import PART, Part, PartFile, described, sha256_of
 from trials.storage.packed.stacked_rows import stack_rows
 from trials.storage.place import Place

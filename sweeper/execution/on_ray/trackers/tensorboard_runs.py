@@ -15,7 +15,7 @@ from ray.tune.logger import LoggerCallback
 from ray.tune.utils import flatten_dict
 
 from sweeper.execution.on_ray.trackers.followed import Followed, numbers_in
-from trials.storage.owner import new_token
+from trials.storage.leases.owner import new_token
 
 _NOT_LOGGED = ("config", "done", "pid", "timestamp", "time_total_s", "training_iteration")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from trials.streams import READABLE, in_ascii, lasting
+from trials.system.streams import READABLE, in_ascii, lasting
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -18,9 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
-from trials.storage.lease_store import FileLeaseStore, LeaseStore, ObjectLeaseStore
+from trials.storage.leases.lease_store import FileLeaseStore, LeaseStore, ObjectLeaseStore
+from trials.storage.leases.owner import Owner
 from trials.storage.outages import impatient, patiently
-from trials.storage.owner import Owner
 from trials.storage.place import Place
 
 HEARTBEAT_S = 5.0

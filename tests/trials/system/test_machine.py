@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from trials import machine
-from trials.machine import usable_cores, usable_memory
+from trials.system import machine
+from trials.system.machine import usable_cores, usable_memory
 
 pytestmark = pytest.mark.fault("few-cores")
 
@@ -97,5 +97,5 @@ def test_memory(own: str, files: dict[str, str], memory: int, tmp_path: Path) ->
 
 def test_a_process_that_is_bound_to_a_core_counts_one() -> None:
     bind = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})"
-    code = f"{bind}; from trials.machine import usable_cores; print(usable_cores())"
+    code = f"{bind}; from trials.system.machine import usable_cores; print(usable_cores())"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"1\n"

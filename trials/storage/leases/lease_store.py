@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Protocol
 
 from trials.errors import DamagedFile, UserError
-from trials.kernel_lock import MISSING, locked
 from trials.storage import files
-from trials.storage.owner import OWNER_KEYS, Owner
+from trials.storage.leases.owner import OWNER_KEYS, Owner
 from trials.storage.place import ObjectPath, Place
 from trials.storage.sealed import read_sealed, seal
+from trials.system.kernel_lock import MISSING, locked
 
 Gone = Callable[[Owner], bool]
 

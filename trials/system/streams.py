@@ -12,9 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from trials.account import name_account
 from trials.called import reader_has_gone
 from trials.errors import UserError
+from trials.system.account import name_account
 
 READABLE = "sparsity_sweeper_readable"
 """Name of the error handler of codecs (:func:`codecs.register_error`) that writes text :func:`in_ascii`."""

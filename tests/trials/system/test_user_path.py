@@ -10,11 +10,11 @@ import pytest
 
 from sweeper.cli import main as sweep
 from trials.__main__ import main as trial
-from trials.account import NO_HOME, name_account
 from trials.errors import UserError
 from trials.storage.place import ObjectPath, place
 from trials.storage.sweep_path import sweep_path
-from trials.user_path import user_path
+from trials.system.account import NO_HOME, name_account
+from trials.system.user_path import user_path
 
 HOSTILE = {
     "empty": "",

@@ -17,9 +17,9 @@ from tests.trials.processes import CONTEXT, PATIENCE_S, started
 from trials.data.cache import cached, one_at_a_time
 from trials.data.raw import Arrays
 from trials.errors import DataError, UserError
-from trials.kernel_lock import FileLocked, locked
-from trials.storage.lease import Lease
-from trials.storage.lease_store import require_locks
+from trials.storage.leases.lease import Lease
+from trials.storage.leases.lease_store import require_locks
+from trials.system.kernel_lock import FileLocked, locked
 
 
 def hold(path: Path, pipe: Connection) -> None:
